@@ -1,0 +1,65 @@
+"""What a backbone is: one tensor in, one vector a sample out; token backbones also show their tokens.
+
+`input_shape` is the shape of one sample of a view: (C, H, W) for images, (C, T) for series.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sslcli.errors import RequestError
+
+FITS = {3: "images (C, H, W): convnet, resnet18, vit_tiny, mlp", 2: "series (C, T): tcn, vit_tiny, mlp"}
+
+
+def expect_shape(name: str, input_shape: tuple[int, ...], *axes: int) -> None:
+    """RequestError unless samples have one of these numbers of axes (3: images, 2: series) and no axis is empty."""
+    shape = tuple(input_shape)
+    if len(shape) not in axes:
+        wanted = " or ".join(FITS[a].split(":")[0] for a in axes)
+        fit = FITS.get(len(shape))
+        hint = f"backbones for {fit}; for example backbone={fit.split(': ')[1].split(',')[0]}" if fit else None
+        raise RequestError(f"backbone {name} takes {wanted}, but a sample here has shape {shape}", hint)
+    if min(shape) < 1:
+        raise RequestError(f"backbone {name} cannot take samples of shape {shape}: an axis is empty")
+
+
+class Backbone(nn.Module):
+    """`forward(x)` maps (B, *input_shape) to (B, dim)."""
+
+    dim: int
+    input_shape: tuple[int, ...]
+
+    def __init__(self, input_shape: tuple[int, ...]):
+        super().__init__()
+        self.input_shape = tuple(input_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+
+class TokenBackbone(Backbone):
+    """A backbone that works on N tokens, so that a method can hide some of them.
+
+    `patchify(x)`: (B, *input_shape) -> (B, N, P), the raw values of each token, the target of reconstruction.
+    `unpatchify(p)`: its inverse.
+    `tokens(x, keep=None)`: -> (B, prefix + n, dim) after the last norm; `keep` (B, n) picks tokens *before* the blocks.
+    `prefix` is the number of leading tokens that are no patch (the class token).
+    """
+
+    num_tokens: int
+    patch_dim: int
+    prefix: int
+
+    def patchify(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def unpatchify(self, patches: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def token_positions(self, dim: int) -> Tensor:
+        """(prefix + N, dim) fixed sine-cosine positions of the grid, for decoders of any width."""
+        raise NotImplementedError

@@ -1,0 +1,51 @@
+"""A small convolutional network that trains in minutes on a processor."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sslcli.backbones.base import Backbone, expect_shape
+from sslcli.errors import RequestError
+
+
+class ConvNet(Backbone):
+    """Stages of conv3x3-BatchNorm-ReLU; each stage doubles the width (at most 8 x) and halves the map.
+
+    The map is halved until its longer side is at most 4, and at least twice: 8 -> 4 -> 2 with widths 32, 64, 128 and
+    `dim` 128; 32 -> 16 -> 8 -> 4 with `dim` 256. The last stage has one convolution, the others `blocks`. Images larger
+    than 64 begin with a convolution of stride 2, 4, ... that brings them to at most 64, so 224 x 224 costs what 56 x 56
+    does. Any number of channels, any size.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], width: int = 32, blocks: int = 2):
+        expect_shape("convnet", input_shape, 3)
+        super().__init__(input_shape)
+        if min(width, blocks) < 1:
+            raise RequestError(f"backbone.width={width} and backbone.blocks={blocks} must be at least 1")
+        channels, side = input_shape[0], max(input_shape[1:])
+        stem = 1
+        while side > 64:
+            side, stem = -(-side // 2), 2 * stem
+        halvings = 2
+        while -(-side // 2**halvings) > 4:
+            halvings += 1
+        layers: list[nn.Module] = []
+        before = channels
+        for stage in range(halvings + 1):
+            wide = width * min(2**stage, 8)
+            for block in range(blocks if stage < halvings else 1):
+                stride = stem if stage == 0 else 2
+                layers.append(unit(before, wide, stride if block == 0 else 1))
+                before = wide
+        self.features = nn.Sequential(*layers)
+        self.dim = before
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x).mean(dim=(2, 3))
+
+
+def unit(before: int, after: int, stride: int) -> nn.Sequential:
+    """A convolution whose kernel covers its stride, batch norm, ReLU. The map becomes ceil(size / stride)."""
+    kernel = max(3, 2 * stride - 1)
+    conv = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU(inplace=True))

@@ -1,0 +1,30 @@
+"""A perceptron on the flattened sample."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from sslcli.backbones.base import Backbone, expect_shape
+from sslcli.errors import RequestError
+
+
+class MLP(Backbone):
+    """`depth` layers of Linear-BatchNorm-ReLU of `width`; `dim` is `width`. Missing values (NaN) read as 0."""
+
+    def __init__(self, input_shape: tuple[int, ...], width: int = 256, depth: int = 2):
+        expect_shape("mlp", input_shape, 2, 3)
+        super().__init__(input_shape)
+        if min(width, depth) < 1:
+            raise RequestError(f"backbone.width={width} and backbone.depth={depth} must be at least 1")
+        layers: list[nn.Module] = []
+        before = math.prod(input_shape)
+        for _ in range(depth):
+            layers += [nn.Linear(before, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
+            before = width
+        self.layers = nn.Sequential(*layers)
+        self.dim = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.flatten(1).nan_to_num())

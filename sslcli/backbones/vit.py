@@ -1,0 +1,184 @@
+"""A vision transformer for images and, with one axis less, for series. Its parameters have timm's names."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.backbones.base import TokenBackbone, expect_shape
+from sslcli.errors import RequestError
+from sslcli.nn.transformer import Block, init_linear, sine_positions
+
+MOST_TOKENS = 1024  # attention is quadratic: an automatic patch that leaves more than this is no help
+
+
+class ViT(TokenBackbone):
+    """Dosovitskiy et al., ICLR 2021; class token, learned linear patches, pre-norm blocks, GELU, LayerNorm eps 1e-6.
+
+    Images (C, H, W) are cut into square patches; series (C, T) into windows of `patch` steps, after padding with NaN to
+    a whole number of windows. NaN is padding: it reads as 0, and a token that is all padding is neither looked at nor
+    pooled.
+
+    `patch: auto` is about an eighth of the side (32 -> 4, 8 -> 2, 224 -> 16), or about T / 32 steps.
+    `pool`: `mean` of the patch tokens, or `cls`. Mean is the default: MAE does not train the class token directly.
+    `positions`: `fixed` sine-cosine (MAE, MoCo v3), or `learned` from a normal of 0.02 (the paper). Both are
+    `pos_embed`.
+
+    Tokens are (B, 1 + n, dim) after the last norm. Deviations from timm: weights start as in MAE's code (Xavier-
+    uniform), and mean pooling comes after `norm`, where timm pools first and then applies `fc_norm`.
+    """
+
+    prefix = 1
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        width: int = 192,
+        depth: int = 12,
+        heads: int = 3,
+        patch: int | str = "auto",
+        pool: str = "mean",
+        positions: str = "fixed",
+        mlp_ratio: float = 4.0,
+    ):
+        expect_shape("vit", input_shape, 2, 3)
+        super().__init__(input_shape)
+        channels, *size = self.input_shape
+        if width % heads or width % 4:
+            raise RequestError(
+                f"backbone.width={width} cannot be split", f"type a multiple of 4 and of backbone.heads={heads}"
+            )
+        if pool not in ("mean", "cls"):
+            raise RequestError(f"backbone.pool={pool} is not known", "type backbone.pool=mean or backbone.pool=cls")
+        if positions not in ("fixed", "learned"):
+            raise RequestError(
+                f"backbone.positions={positions} is not known", "type backbone.positions=fixed or learned"
+            )
+        self.dim, self.pool = width, pool
+        self.patch = patch_size(size, patch)
+        self.grid = tuple(-(-s // self.patch) for s in size)
+        self.num_tokens = math.prod(self.grid)
+        self.patch_dim = channels * self.patch ** len(size)
+
+        self.patch_embed = PatchEmbed(channels, width, self.patch, len(size))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.num_tokens, width), requires_grad=positions == "learned")
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+        self.apply(init_linear)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(width, -1))  # like the linear layer that it is
+        nn.init.normal_(self.cls_token, std=0.02)
+        if positions == "learned":
+            nn.init.normal_(self.pos_embed, std=0.02)
+        else:
+            self.pos_embed.data[0] = self.token_positions(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.tokens(x)
+        if self.pool == "cls":
+            return tokens[:, 0]
+        seen = self._seen(x)
+        if seen is None:
+            return tokens[:, 1:].mean(dim=1)
+        weight = seen.to(tokens.dtype)[:, :, None]
+        return (tokens[:, 1:] * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        if x.shape[1:] != self.input_shape:
+            raise RequestError(f"this vit was built for samples of shape {self.input_shape}, not {tuple(x.shape[1:])}")
+        h = self.patch_embed(self._whole(x).nan_to_num()) + self.pos_embed[:, 1:]  # (B, N, dim)
+        seen = self._seen(x)  # (B, N)
+        if keep is not None:
+            h = h.gather(1, keep[:, :, None].expand(-1, -1, self.dim))
+            seen = None if seen is None else seen.gather(1, keep)
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
+        h = torch.cat([cls, h], dim=1)
+        mask = None if seen is None else F.pad(seen, (1, 0), value=True)  # the class token is always there
+        for block in self.blocks:
+            h = block(h, mask)
+        return self.norm(h)
+
+    def patchify(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, p * p * C), or (B, C, T) -> (B, N, p * C): pixel by pixel, channels together."""
+        x = self._whole(x)
+        b, c, p = x.shape[0], x.shape[1], self.patch
+        if len(self.grid) == 1:
+            return x.view(b, c, *self.grid, p).permute(0, 2, 3, 1).reshape(b, self.num_tokens, -1)
+        h, w = self.grid
+        return x.view(b, c, h, p, w, p).permute(0, 2, 4, 3, 5, 1).reshape(b, self.num_tokens, -1)
+
+    def unpatchify(self, patches: Tensor) -> Tensor:
+        b, c, p = patches.shape[0], self.input_shape[0], self.patch
+        if len(self.grid) == 1:
+            whole = patches.view(b, *self.grid, p, c).permute(0, 3, 1, 2).reshape(b, c, -1)
+            return whole[:, :, : self.input_shape[1]]
+        h, w = self.grid
+        return patches.view(b, h, w, p, p, c).permute(0, 5, 1, 3, 2, 4).reshape(b, c, h * p, w * p)
+
+    def token_positions(self, dim: int) -> Tensor:
+        return torch.cat([torch.zeros(1, dim), sine_positions(self.grid, dim)])
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """A series padded with NaN to a whole number of windows; an image as it is, contiguous."""
+        if len(self.grid) == 2:
+            return x.contiguous()
+        return F.pad(x, (0, self.grid[0] * self.patch - x.shape[2]), value=float("nan"))
+
+    def _seen(self, x: Tensor) -> Tensor | None:
+        """(B, N) bool: tokens with at least one value. None for images: no padding, fast kernels."""
+        return None if len(self.grid) == 2 else ~self.patchify(x).isnan().all(dim=2)
+
+
+class PatchEmbed(nn.Module):
+    """(B, C, *size) -> (B, N, width): a convolution whose stride is its kernel."""
+
+    def __init__(self, channels: int, width: int, patch: int, axes: int):
+        super().__init__()
+        conv = nn.Conv2d if axes == 2 else nn.Conv1d
+        self.proj = conv(channels, width, patch, patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+def patch_size(size: list[int], patch: int | str) -> int:
+    """The side of a patch for an image [H, W] or a series [T]; RequestError with the nearest valid number."""
+    if len(size) == 1:
+        if patch == "auto":
+            window = max(round(size[0] / 32), 1)
+            near = [d for d in range(1, size[0] + 1) if size[0] % d == 0 and window / 1.5 <= d <= window * 1.5]
+            return min(near, key=lambda d: abs(d - window), default=window)
+        if isinstance(patch, str) or not 1 <= patch <= size[0]:
+            raise RequestError(
+                f"backbone.patch={patch} does not fit a series of {size[0]} steps", "type backbone.patch=auto"
+            )
+        return patch
+    common = math.gcd(*size)
+    divisors = [d for d in range(1, common + 1) if common % d == 0]
+    wanted: float = min(max(max(size) / 8, 2), 16)
+    if patch != "auto":
+        wanted = 0 if isinstance(patch, str) else patch
+    if wanted < 1:
+        raise RequestError(f"backbone.patch={patch} is not a patch size", "type a number, or backbone.patch=auto")
+    best = min(divisors, key=lambda d: (abs(d - wanted), -d))
+    shape = " x ".join(map(str, size))
+    step = round(wanted)
+    if patch == "auto":
+        if math.prod(s // best for s in size) > MOST_TOKENS or (best == min(size) and best > 2 * wanted):
+            other = max(round(max(size) / step), 2) * step
+            raise RequestError(
+                f"no patch of about {step} divides an image of {shape}",
+                f"type dataset.image_size={other}, or backbone.patch=NUMBER",
+            )
+        return best
+    if best != patch:
+        other = max(round(max(size) / step), 1) * step
+        raise RequestError(
+            f"backbone.patch={patch} does not divide an image of {shape}",
+            f"type backbone.patch={best}, or dataset.image_size={other}",
+        )
+    return best

@@ -1,0 +1,129 @@
+"""From YAML to objects: the one file where a `_target_` becomes a class.
+
+Only classes and functions whose own module lies in a trusted place are taken: sslcli itself, `torch.nn`, `torch.optim`,
+`torchvision.models`, `timm`, installed plug-ins, and the folders given with `--config-dir` on this command line. A name that
+merely points elsewhere (an alias, `torch.load`) is refused. Hydra's `instantiate` is not used.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from sslcli.config import plugin_packages
+from sslcli.errors import MachineError, RequestError, listing, nearest
+
+TRUSTED = ("sslcli", "torch.nn", "torch.optim", "torchvision.models", "timm")
+HOUSE_KEYS = {  # keys of a YAML that are read by the house and are no arguments
+    "": {"_target_", "summary"},
+    "method": {"plan", "family", "source"},
+    "optimizer": {"lr_batch"},
+}
+_folders: list[Path] = []  # given with --config-dir: the user handed them over
+
+
+def trust_folder(folder: Path) -> None:
+    """Lets YAML name classes of modules that lie in `folder`. Appended to sys.path, so that nothing is shadowed."""
+    folder = folder.resolve()
+    if folder not in _folders:
+        _folders.append(folder)
+        sys.path.append(str(folder))
+
+
+def resolve(target: str, key: str = "_target_") -> Callable[..., Any]:
+    """The class or function that a dotted name means. RequestError if there is none or it is not trusted."""
+    if not isinstance(target, str) or "." not in target:
+        raise RequestError(f"`{key}: {target}` is no dotted name of a class")
+    module_name, _, name = target.rpartition(".")
+    top = module_name.split(".")[0]
+    if not _may_import(module_name):
+        raise RequestError(
+            f"`{target}` is not from a trusted package ({', '.join((*TRUSTED, *plugin_packages()))})",
+            "give the folder that holds its module with --config-dir FOLDER",
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as e:
+        if e.name and e.name.split(".")[0] != top and not module_name.startswith(e.name):
+            raise MachineError(f"{target} needs the package `{e.name}`", f"pip install {e.name}") from None
+        raise RequestError(f"there is no module `{module_name}` (for `{target}`)") from None
+    found = getattr(module, name, None)
+    if found is None:
+        public = {n: v for n, v in vars(module).items() if not n.startswith("_")}
+        close = nearest(name, [n for n, v in public.items() if isinstance(v, type)]) or nearest(name, public)
+        raise RequestError(f"`{module_name}` has no `{name}`", f"did you mean `{close}`?" if close else None)
+    if not callable(found) or not _is_trusted(getattr(found, "__module__", "") or ""):
+        raise RequestError(f"`{target}` is not a class or function of a trusted package")
+    return found
+
+
+def _inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def _may_import(module_name: str) -> bool:
+    if any(_inside(module_name, p) or _inside(p, module_name) for p in (*TRUSTED, *plugin_packages())):
+        return True
+    parts = module_name.split(".")
+    return any((f.joinpath(*parts).with_suffix(".py")).is_file() or f.joinpath(*parts, "__init__.py").is_file() for f in _folders)
+
+
+def _is_trusted(module_name: str) -> bool:
+    if any(_inside(module_name, p) for p in (*TRUSTED, *plugin_packages())):
+        return True
+    origin = getattr(sys.modules.get(module_name), "__file__", None)
+    return origin is not None and any(Path(origin).resolve().is_relative_to(f) for f in _folders)
+
+
+def arguments(group: str, node: dict[str, Any]) -> dict[str, Any]:
+    """The YAML's keys that are arguments of its target."""
+    house = HOUSE_KEYS[""] | HOUSE_KEYS.get(group, set())
+    return {k: v for k, v in node.items() if k not in house}
+
+
+def check(group: str, node: dict[str, Any], given: Iterable[str] = ()) -> None:
+    """Binds a YAML's keys to its target's signature; a typo is a RequestError with the nearest argument.
+
+    `given` are the arguments that the house adds (a method's `backbone`)."""
+    if "_target_" not in node:
+        raise RequestError(f"`{group}` names no `_target_`", f"choose one: {group}=NAME")
+    target = resolve(node["_target_"], f"{group}._target_")
+    parameters = inspect.signature(target).parameters
+    allowed = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    keys = arguments(group, node)
+    for key in keys:
+        if key not in allowed and not open_ended:
+            close = nearest(key, allowed)
+            raise RequestError(
+                f"`{group}.{key}` is not an argument of {_name(target)} (has: {listing(allowed) or 'none'})",
+                f"did you mean `{group}.{close}`?" if close else None,
+            )
+    for name in allowed:
+        if parameters[name].default is inspect.Parameter.empty and name not in keys:
+            raise RequestError(f"`{group}.{name}` must be given", f"add {group}.{name}=...")
+
+
+def build(group: str, node: dict[str, Any], *args: Any, **given: Any) -> Any:
+    """Calls a YAML's target with its keys and with what the house adds."""
+    check(group, node, list(given) + _positional(node, args))
+    return resolve(node["_target_"])(*args, **arguments(group, node), **given)
+
+
+def partial(group: str, node: dict[str, Any], *given: str) -> Callable[..., Any]:
+    """A YAML's target with its keys bound, to be called later with the arguments named in `given`."""
+    check(group, node, given)
+    return functools.partial(resolve(node["_target_"]), **arguments(group, node))
+
+
+def _positional(node: dict[str, Any], args: tuple[Any, ...]) -> list[str]:
+    return list(inspect.signature(resolve(node["_target_"])).parameters)[: len(args)]
+
+
+def _name(target: Any) -> str:
+    return getattr(target, "__qualname__", str(target))

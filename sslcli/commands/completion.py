@@ -1,0 +1,107 @@
+"""sslcli completion SHELL: words, names, groups and keys, from the YAML files alone (no torch, no Hydra)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sslcli import config
+from sslcli.cli import HYDRA_WORDS, WORDS, Request
+from sslcli.errors import RequestError, nearest
+
+SCRIPTS = {
+    "bash": """\
+_sslcli() {
+  local IFS=$'\\n'
+  COMPREPLY=($(sslcli completion query "${COMP_LINE:0:$COMP_POINT}" 2>/dev/null))
+  local cut="${COMP_LINE:0:$COMP_POINT}"; cut="${cut##* }"
+  if [[ "$cut" == *=* ]]; then COMPREPLY=("${COMPREPLY[@]#"${cut%"${cut##*=}"}"}"); fi
+  if [[ ${#COMPREPLY[@]} -eq 1 && ( "${COMPREPLY[0]}" == *= || "${COMPREPLY[0]}" == *. ) ]]; then compopt -o nospace; fi
+}
+complete -F _sslcli sslcli
+""",
+    "zsh": """\
+autoload -Uz compinit && compinit -C
+_sslcli() {
+  local -a found
+  found=("${(@f)$(sslcli completion query "${BUFFER[1,$CURSOR]}" 2>/dev/null)}")
+  compadd -S '' -- $found
+}
+compdef _sslcli sslcli
+""",
+    "fish": """\
+complete -c sslcli -f -a '(sslcli completion query (commandline -cp) 2>/dev/null)'
+""",
+}
+
+
+def main(request: Request) -> int:
+    if request.words[:1] == ["query"]:
+        line = " ".join(request.words[1:])
+        print("\n".join(candidates(line)))
+        return 0
+    if len(request.words) != 1 or request.words[0] not in SCRIPTS:
+        close = nearest(request.words[0], SCRIPTS) if request.words else None
+        raise RequestError("completion for which shell?", f"sslcli completion {close or '|'.join(SCRIPTS)}")
+    print(SCRIPTS[request.words[0]], end="")
+    return 0
+
+
+def candidates(line: str) -> list[str]:
+    """What may follow `line`, the command line up to the cursor."""
+    words = line.split(" ")[1:] or [""]
+    *before, last = words
+    before = [w for w in before if w]
+    return sorted(c for c in _possible(before, last) if c.startswith(last))
+
+
+def _possible(before: list[str], last: str) -> list[str]:
+    if not before:
+        return [*WORDS, "--help", "--version"]
+    word = before[0]
+    named = [w for w in before[1:] if not w.startswith("-") and "=" not in w]
+    if word == "list":
+        return list(config.KINDS)
+    if word == "completion":
+        return list(SCRIPTS)
+    if word == "runs":
+        return ["list", "best", "show"] if not named else _runs() if named == ["show"] else []
+    if word == "resume":
+        return ["latest", *_runs()]
+    if word == "data" and not named:
+        return ["inspect", "preview"]
+    if word == "eval" and not named and "=" not in last:
+        return sorted(set(config.choices("evaluator")) - {"online"})
+    if word not in (*HYDRA_WORDS, "data"):
+        return []
+    key, equals, _ = last.partition("=")
+    if equals:
+        if key == "run":
+            return [f"run={r}" for r in ("latest", "none", *_runs())]
+        return [f"{key}={name}" for name in config.choices(key)] if key in config.GROUPS else []
+    chosen = dict(w.split("=", 1) for w in before if "=" in w)
+    if "." in key:
+        return [f"{k}=" for k in _keys(key.split(".")[0], chosen)]
+    extra = ["run=", "labels=", "seeds="] if word == "eval" else ["seed=", "init="]
+    return [*(f"{g}=" for g in config.GROUPS), *(f"{g}." for g in ("train", "device", "method", "dataset", "optimizer")), *extra]
+
+
+DEFAULTS = {"train": "default", "device": "auto", "method": "simsiam", "dataset": "digits", "optimizer": "sgd", "backbone": "convnet"}
+
+
+def _keys(group: str, chosen: dict[str, str]) -> list[str]:
+    """Dotted keys of the choice that stands on the command line, or of the default one."""
+    found = config.choices(group)
+    path = found.get(chosen.get(group, DEFAULTS.get(group, "")))
+    if path is None:
+        return []
+    node: dict[str, Any] = config.describe(path, group)
+    inner = node.get(group)
+    keys = inner if isinstance(inner, dict) else node
+    hidden = {"_target_", "summary", "defaults", "family", "source"}
+    return [f"{group}.{k}" for k, v in keys.items() if k not in hidden and not isinstance(v, dict)]
+
+
+def _runs() -> list[str]:
+    from sslcli.run import all_runs
+
+    return [p.name for p in all_runs()]

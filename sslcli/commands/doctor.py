@@ -1,0 +1,109 @@
+"""sslcli doctor: what is installed, which device, what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from typing import Any
+
+from sslcli import __version__, config, console
+from sslcli.cli import Request
+
+PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "rich", "scikit-learn", "safetensors", "matplotlib", "numpy", "pillow")
+EXTRAS = {"timm": "timm", "hydra-joblib-launcher": "sweep"}
+VARIABLES = {
+    "SSLCLI_RUNS": "where run folders go (default: runs)",
+    "SSLCLI_DATA": "where data sets are looked for (default: .data)",
+    "NO_COLOR": "no colour",
+    "FORCE_COLOR": "colour even off a terminal",
+    "CUDA_VISIBLE_DEVICES": "which GPUs torch may see",
+    "OMP_NUM_THREADS": "torch's threads on a CPU",
+}
+
+
+def main(request: Request) -> int:
+    found = examine()
+    if console.flag(console.JSON):
+        console.out_json(found)
+    else:
+        for part in ("sslcli", "python", "platform", "device", "cores", "memory_gb", "disk_free_gb", "configs", "runs"):
+            console.out(f"{part.ljust(13)} {found[part]}")
+        for part in ("packages", "extras", "variables"):
+            for name, value in found[part].items():
+                console.out(f"{part.ljust(13)} {name} {value}")
+        for problem in found["problems"]:
+            console.out(f"{'problem'.ljust(13)} {problem['what']}", f"{''.ljust(13)} hint: {problem['mend']}")
+        console.out("all is well" if not found["problems"] else f"{len(found['problems'])} to mend")
+    return 3 if any(p["fatal"] for p in found["problems"]) else 0
+
+
+def examine() -> dict[str, Any]:
+    problems: list[dict[str, Any]] = []
+
+    def problem(what: str, mend: str, fatal: bool = False) -> None:
+        problems.append({"what": what, "mend": mend, "fatal": fatal})
+
+    packages = {name: _version(name) for name in PACKAGES}
+    for name, version in packages.items():
+        if version is None:
+            problem(f"{name} is not installed", f"pip install {name}", fatal=True)
+    device = "none"
+    try:
+        import torch
+
+        device = "cpu"
+        if torch.cuda.is_available():
+            properties = torch.cuda.get_device_properties(0)
+            device = f"cuda: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        elif torch.backends.mps.is_available():
+            device = "mps"
+        elif shutil.which("nvidia-smi"):
+            problem("there is an NVIDIA driver, but torch sees no GPU", "install a torch build for your CUDA version")
+    except ImportError as e:
+        problem(f"torch does not import: {e}", "pip install --force-reinstall torch", fatal=True)
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError) as e:
+        problem(
+            f"torchvision does not import: {str(e).splitlines()[0]}",
+            "torch and torchvision must be of one build: pip install --force-reinstall torch torchvision",
+        )
+    runs = config.runs_root()
+    parent = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
+    if not os.access(parent, os.W_OK):
+        problem(f"{parent} cannot be written to", "set SSLCLI_RUNS to a folder that can")
+    free = shutil.disk_usage(parent).free / 2**30
+    if free < 1:
+        problem(f"{free:.1f} GB free at {parent}", "make room, or set SSLCLI_RUNS")
+    return {
+        "sslcli": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "cores": os.cpu_count(),
+        "memory_gb": _memory_gb(),
+        "disk_free_gb": round(free, 1),
+        "configs": str(config.config_dir()),
+        "runs": str(runs.absolute()),
+        "packages": packages,
+        "extras": {name: _version(name) or f"not installed (pip install 'sslcli[{extra}]')" for name, extra in EXTRAS.items()},
+        "plugins": list(config.plugin_packages()),
+        "variables": {name: f"{os.environ[name]}" if name in os.environ else f"unset: {what}" for name, what in VARIABLES.items()},
+        "problems": problems,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -1,0 +1,35 @@
+"""sslcli list KIND: the choices of a config group, read from the YAML files alone."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+from sslcli import config, console
+from sslcli.cli import Request
+from sslcli.errors import RequestError, nearest
+
+COLUMNS = {"method": ("family", "source")}
+
+
+def main(request: Request) -> int:
+    if len(request.words) != 1:
+        raise RequestError("list what?", f"sslcli list {'|'.join(config.KINDS)}")
+    kind = request.words[0]
+    group = config.KINDS.get(kind) or config.KINDS.get(f"{kind}s")
+    if group is None:
+        close = nearest(kind, config.KINDS)
+        raise RequestError(f"there are no `{kind}`", f"did you mean `sslcli list {close}`?" if close else f"kinds: {', '.join(config.KINDS)}")
+    found = {name: config.describe(path, group) for name, path in sorted(config.choices(group, request.config_dirs).items())}
+    if console.flag(console.JSON):
+        keys = ("summary", *COLUMNS.get(group, ()))
+        console.out_json({"kind": group, "choices": [{"name": n, **{k: d.get(k) for k in keys}} for n, d in found.items()]})
+    elif sys.stdout.isatty():
+        keys = (*COLUMNS.get(group, ()), "summary")
+        body = [[name, *(str(d.get(k) or "") for k in keys)] for name, d in found.items()]
+        width = shutil.get_terminal_size().columns
+        for line in console.table(["name", *keys], body).splitlines():
+            console.out(line[:width])
+    else:
+        console.out(*found)
+    return 0

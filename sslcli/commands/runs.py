@@ -1,0 +1,130 @@
+"""sslcli runs [list | show RUN | best METRIC]: what the run folders say, from their files alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from sslcli import config, console
+from sslcli.cli import Request
+from sslcli.errors import RequestError, listing, nearest
+
+STALE = 600.0  # seconds without a sign of life after which `running` is doubted
+
+
+def main(request: Request) -> int:
+    verb, *rest = request.words or ["list"]
+    if verb == "list" and not rest:
+        return show_list()
+    if verb == "show" and len(rest) == 1:
+        return show_one(rest[0])
+    if verb == "best" and len(rest) == 1:
+        names = request.flags[request.flags.index("-n") + 1] if "-n" in request.flags else "10"
+        if not names.isdigit() or int(names) < 1:
+            raise RequestError(f"-n {names} is no number of runs")
+        return best(rest[0], int(names))
+    if verb in ("show", "best"):
+        raise RequestError(f"runs {verb} what?", "sslcli runs show RUN" if verb == "show" else "sslcli runs best probe.top1")
+    close = nearest(verb, ("list", "show", "best"))
+    raise RequestError(f"runs cannot `{verb}`", f"did you mean `sslcli runs {close}`?" if close else "list, show RUN, best METRIC")
+
+
+def summary(path: Path) -> dict[str, Any]:
+    from sslcli.run import Run, age
+
+    run = Run(path)
+    status = run.status
+    state = status.get("status", "unknown")
+    if state == "running" and age(str(status.get("heartbeat", ""))) > STALE and not _alive(path):
+        state = "lost"
+    numbers = {f"{name}.{k}": v for name, e in run.evals.items() for k, v in e.get("numbers", {}).items()}
+    return {
+        "run": str(path),
+        "status": state,
+        "step": status.get("step"),
+        "created": status.get("created"),
+        "seconds": status.get("seconds"),
+        "numbers": numbers,
+        "online": status.get("eval", {}),
+        "error": status.get("error"),
+    }
+
+
+def _alive(path: Path) -> bool:
+    """Whether a process holds the run's lock."""
+    import fcntl
+
+    try:
+        with open(path / ".lock", "r+") as f:
+            fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def gather() -> list[dict[str, Any]]:
+    from sslcli.run import all_runs
+
+    return [summary(p) for p in all_runs()]
+
+
+def show_list() -> int:
+    found = gather()
+    if console.flag(console.JSON):
+        console.out_json({"runs": found})
+        return 0
+    if not found:
+        console.say(f"no run in {config.runs_root()}/ yet; sslcli pretrain makes one")
+        return 0
+    body = [[Path(r["run"]).name, r["status"], f"{r['step'] or 0:,}", headline(r)] for r in found]
+    console.out(*console.table(["run", "status", "step", "numbers"], body, numbers=[2]).splitlines())
+    return 0
+
+
+def headline(row: dict[str, Any]) -> str:
+    tops = {k: v for k, v in row["numbers"].items() if k.count(".") == 1 and k.endswith(("top1", "nmi", "auroc"))}
+    tops = tops or {f"online {k}": v for k, v in row["online"].items() if k.endswith("top1")}
+    return "  ".join(f"{k} {v:.4f}" for k, v in tops.items()) or (row["error"] or "")[:60]
+
+
+def show_one(spec: str) -> int:
+    from sslcli.run import Run, find
+
+    path = find(spec)
+    row = summary(path)
+    status = Run(path).status
+    if console.flag(console.JSON):
+        console.out_json({**row, "status_file": status, "config": Run(path).config})
+        return 0
+    versions = ", ".join(f"{k} {v}" for k, v in status.get("packages", {}).items())
+    console.out(f"run     {row['run']}", f"status  {row['status']}" + (f": {row['error']}" if row["error"] else ""))
+    console.out(f"step    {row['step']}", f"time    {console.human_time(row['seconds'] or 0)}", f"made    {row['created']} with sslcli {status.get('sslcli')}, {versions}")
+    for key, value in {**{f"online {k}": v for k, v in row["online"].items()}, **row["numbers"]}.items():
+        console.out(f"{key} {value:.6g}")
+    return 0
+
+
+def best(metric: str, count: int) -> int:
+    from sslcli.run import find
+
+    metric = metric.replace("/", ".")
+    rows = [r for r in gather() if isinstance(r["numbers"].get(metric), (int, float))]
+    if not rows:
+        known = sorted({k for r in gather() for k in r["numbers"]})
+        close = nearest(metric, known)
+        raise RequestError(
+            f"no run has a number `{metric}`",
+            f"did you mean `{close}`?" if close else f"there are {listing(known)}" if known else "sslcli eval probe makes some",
+        )
+    smaller = metric.endswith(("loss", "mse", "fpr95"))
+    rows = sorted(rows, key=lambda r: r["numbers"][metric], reverse=not smaller)[:count]
+    if console.flag(console.JSON):
+        console.out_json({"metric": metric, "runs": rows})
+    else:
+        console.out(*(f"{r['numbers'][metric]:.4f}  {find(r['run'])}" for r in rows))
+    return 0
+
+
+def ago(stamp: float) -> str:
+    return console.human_time(time.time() - stamp)

@@ -1,0 +1,369 @@
+"""From sample ids to batches of views.
+
+What a step sees is a function of `(seed, step)` alone: `order(seed, epoch)` gives the ids, and every random number
+comes from `(seed, epoch, id)`. So nothing of the loader is ever saved, and workers, batch size or a resume change no
+view.
+
+Resident data needs no worker: the tensor lies on the device and a batch is one gather. Streamed data is decoded once
+per sample by worker processes, cropped to each view's size while still uint8, and finished on the device.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+import warnings
+import weakref
+from collections.abc import Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sslcli.data.decode import BadImage
+from sslcli.data.source import Source
+from sslcli.errors import DataError, MachineError, RequestError, SslError
+from sslcli.methods.base import Batch
+from sslcli.rng import Draw, derive, order
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PREFETCH = 2  # batches ready for each worker
+ATTEMPTS = 100  # other samples tried in place of an unreadable one
+
+
+class ViewMaker(Protocol):
+    """What is asked of `sslcli.views.Views`."""
+
+    kinds: list[str]
+
+    def __call__(self, raw: Tensor, draw: Draw) -> list[Tensor]: ...
+    def frames(self, images: list[Image], draw: Draw) -> list[Tensor]: ...
+    def finish(self, frames: list[Tensor], draw: Draw) -> list[Tensor]: ...
+
+
+class Loader:
+    """Endless batches of views for pretraining.
+
+    `batch_size` is the global batch of one optimizer step: each of `world` processes makes its share, in `accumulate`
+    micro- batches. `labels=True` puts labels into the batch, for methods that say `uses_labels`.
+
+    Raises RequestError when the batch does not fit the data or the processes; while streaming, DataError when more than
+    `source.max_bad_fraction` of the samples are unreadable.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        views: ViewMaker,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        accumulate: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        labels: bool = False,
+    ):
+        n, parts = len(source), accumulate * world
+        if batch_size < 1 or accumulate < 1 or workers < 0:
+            raise RequestError(
+                f"train.batch_size ({batch_size}) and train.accumulate ({accumulate}) must be at least 1, "
+                f"device.workers ({workers}) at least 0"
+            )
+        if batch_size % parts:
+            raise RequestError(
+                f"train.batch_size is {batch_size}, which {accumulate} micro-batches on {world} processes cannot share",
+                f"train.batch_size={max(1, round(batch_size / parts)) * parts}",
+            )
+        if batch_size > n:
+            fits = max(parts, 1 << max(0, (n // 4).bit_length() - 1)) // parts * parts
+            raise RequestError(
+                f"train.batch_size is {batch_size}, but there are only {n:,} training samples",
+                f"train.batch_size={fits}",
+            )
+        if labels and source.labels is None:
+            raise RequestError("this method learns from labels, but the data has none")
+        self.source, self.views, self.seed, self.workers = source, views, seed, workers
+        self.device = torch.device(device)
+        self.batch_size, self.accumulate, self.rank, self.world = batch_size, accumulate, rank, world
+        self.steps_per_epoch = n // batch_size
+        self._labels = source.labels.to(self.device) if labels and source.labels is not None else None
+        self._order: tuple[int, Tensor] | None = None
+        self._bad = _Bad(source)
+        self._waited = 0.0
+
+    @property
+    def bad(self) -> list[tuple[str, str]]:
+        """(name, reason) of each unreadable sample met so far."""
+        return list(self._bad.met.values())
+
+    @property
+    def wait(self) -> float:
+        """Seconds spent waiting for data since this was last read."""
+        waited, self._waited = self._waited, 0.0
+        return waited
+
+    def ids(self, step: int) -> list[Tensor]:
+        """The sample ids of each micro-batch that this process makes of `step`, (B,) int64 each."""
+        epoch, s = divmod(step, self.steps_per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, order(self.seed, epoch, len(self.source))
+        whole = self._order[1][s * self.batch_size : (s + 1) * self.batch_size]
+        return [c.clone() for c in whole.chunk(self.accumulate * self.world)[self.rank :: self.world]]
+
+    def stream(self, step: int = 0) -> Iterator[Batch]:
+        """Micro-batches from optimizer step `step` on, without end. Close it (or drop it) to stop the workers."""
+        made = self._resident(step) if self.source.resident is not None else self._streamed(step)
+        try:
+            while True:
+                start = time.perf_counter()
+                raw, draw = next(made)  # without end
+                self._waited += time.perf_counter() - start
+                views = self.views(raw, draw) if isinstance(raw, Tensor) else self.views.finish(raw, draw)
+                labels = None if self._labels is None else self._labels[draw.ids]
+                yield Batch(views, self.views.kinds, draw, labels)
+        finally:
+            made.close()
+
+    def _specs(self, step: int) -> Iterator[tuple[int, Tensor]]:
+        while True:
+            for ids in self.ids(step):
+                yield step // self.steps_per_epoch, ids
+            step += 1
+
+    def _resident(self, step: int) -> Generator[tuple[Tensor | list[Tensor], Draw], None, None]:
+        x = on_device(self.source, self.device)
+        for epoch, ids in self._specs(step):
+            raw = x[ids.to(x.device)]
+            yield raw.to(self.device), Draw(self.seed, epoch, ids.to(self.device))
+
+    def _streamed(self, step: int) -> Generator[tuple[Tensor | list[Tensor], Draw], None, None]:
+        job = _Job(self.source, self.views, self.seed, replace=True)
+        made = _run(job, self._specs(step), self.workers, self.device)
+        try:
+            for epoch, ids, frames, bad in made:
+                self._bad.add(bad)
+                yield _move(frames, self.device), Draw(self.seed, epoch, ids.to(self.device))
+        finally:
+            made.close()
+
+
+def in_order(
+    source: Source,
+    views: ViewMaker,
+    *,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    ids: Tensor | None = None,
+    bad: list[tuple[str, str]] | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(ids (B,) int64 on the CPU, x (B, ...) on `device`) for evaluation: one view, no shuffling, each sample once.
+
+    Unreadable samples are left out (so a batch may be smaller, and one without any readable sample is skipped) and
+    appended to `bad` as (name, reason).
+    """
+    device = torch.device(device)
+    ids = torch.arange(len(source)) if ids is None else ids.to("cpu", torch.int64)
+    if source.resident is not None:
+        x = on_device(source, device)
+        for part in ids.split(batch_size):
+            raw = x[part.to(x.device)].to(device)
+            yield part, views(raw, Draw(0, 0, part.to(device)))[0]
+        return
+    job = _Job(source, views, 0, replace=False)
+    counter = _Bad(source)
+    for _, used, frames, met in _run(job, ((0, part) for part in ids.split(batch_size)), workers, device):
+        counter.add(met)
+        if bad is not None:
+            bad += [(name, reason) for _, name, reason in met]
+        if len(used):
+            yield used, views.finish(_move(frames, device), Draw(0, 0, used.to(device)))[0]
+
+
+def _move(frames: list[Tensor], device: torch.device) -> list[Tensor]:
+    return [f.to(device, non_blocking=True) for f in frames]
+
+
+# ------------------------------------------------------------------------------------------------ resident data
+
+_moved: weakref.WeakKeyDictionary[Source, dict[torch.device, Tensor]] = weakref.WeakKeyDictionary()
+
+
+def on_device(source: Source, device: torch.device) -> Tensor:
+    """The resident tensor on `device`, moved once; it stays here if it would take over half of a GPU's free memory."""
+    x = source.resident
+    assert x is not None
+    if device.type == "cpu":
+        return x
+    here = _moved.setdefault(source, {})
+    if device not in here:
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if x.numel() * x.element_size() > free // 2:
+                return x
+        here[device] = x.contiguous().to(device)
+    return here[device]
+
+
+# ------------------------------------------------------------------------------------------------ streamed data
+
+_Made = tuple[
+    int, Tensor, list[Tensor], list[tuple[int, str, str]]
+]  # epoch, ids used, frames, (id, name, reason) of the bad
+
+
+class _Bad:
+    """Unreadable samples by id, and the limit."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.met: dict[int, tuple[str, str]] = {}
+
+    def add(self, bad: Iterable[tuple[int, str, str]]) -> None:
+        from sslcli.data.folder import check_bad
+
+        new = [b for b in bad if b[0] not in self.met]
+        for i, name, reason in new:
+            self.met[i] = name, reason
+        if new:
+            check_bad(dict(self.met.values()), len(self.source), getattr(self.source, "max_bad_fraction", 0.01))
+
+
+class _Job:
+    """What a worker does: ids in, cropped uint8 frames out; a pure function, so any worker may do any batch."""
+
+    def __init__(self, source: Source, views: ViewMaker, seed: int, replace: bool):
+        self.source, self.views, self.seed, self.replace = source, views, seed, replace
+        self.bad: dict[int, str] = {}
+
+    def __getitem__(self, spec: tuple[int, Tensor]) -> _Made | SslError:
+        epoch, ids = spec
+        try:
+            images, used, bad = [], [], {}
+            for i in ids.tolist():
+                for candidate in self._candidates(i):
+                    image = self._read(candidate)
+                    if not isinstance(image, str):
+                        images.append(image)
+                        used.append(candidate)
+                        break
+                    bad[candidate] = image
+                else:
+                    if self.replace:
+                        raise DataError(
+                            f"{ATTEMPTS} samples in a row cannot be read, the last one: {next(reversed(bad.values()))}",
+                            "sslcli data inspect dataset=... --strict lists them all",
+                        )
+            kept = torch.tensor(used, dtype=torch.int64)
+            frames = self.views.frames(images, Draw(self.seed, epoch, kept)) if images else []
+            return epoch, kept, frames, [(i, self._name(i), reason) for i, reason in bad.items()]
+        except SslError as error:
+            return error  # raised again where the user is
+
+    def _candidates(self, i: int) -> Iterator[int]:
+        yield i
+        if self.replace:
+            for k in range(ATTEMPTS):
+                yield derive(self.seed, "replace", i, k) % len(self.source)
+
+    def _read(self, i: int) -> Any:
+        if i in self.bad:
+            return self.bad[i]
+        try:
+            return self.source.read(i)
+        except BadImage as error:
+            self.bad[i] = error.message
+            return error.message
+
+    def _name(self, i: int) -> str:
+        return self.source.names[i] if self.source.names is not None else f"sample {i}"
+
+
+def _run(
+    job: _Job, specs: Iterable[tuple[int, Tensor]], workers: int, device: torch.device
+) -> Generator[_Made, None, None]:
+    """The job for each spec, in order; by this process, or by `workers` others that run ahead."""
+    if workers == 0:
+        for spec in specs:
+            yield _sound(job[spec])
+        return
+    import multiprocessing as mp
+    import sys
+
+    from torch.utils.data import DataLoader
+
+    # Not fork: this process has threads (torch's, the live display's) and perhaps CUDA, which a fork would break.
+    context = mp.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform == "linux":
+        context.set_forkserver_preload(
+            ["sslcli.data.loader", "sslcli.views"]
+        )  # torch is imported once, not in each worker
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # the user says how many
+        made = iter(
+            DataLoader(
+                job,  # type: ignore[arg-type]
+                batch_size=None,
+                sampler=_Specs(specs),
+                num_workers=workers,
+                collate_fn=_as_is,
+                prefetch_factor=PREFETCH,
+                multiprocessing_context=context,
+                worker_init_fn=_prepare_worker,
+                pin_memory=device.type == "cuda",
+                generator=torch.Generator(),  # its base seed would otherwise be drawn from torch's global numbers
+            )
+        )
+    try:
+        while True:
+            try:
+                item = next(made)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "exited unexpectedly" not in str(error) and "is killed by signal" not in str(error):
+                    raise
+                raise MachineError(
+                    f"a process that reads data died: {str(error).splitlines()[0]}",
+                    "most often memory or a small /dev/shm (docker run --shm-size=2g): device.workers=0 needs neither",
+                ) from error
+            yield _sound(item)
+    finally:
+        stop = getattr(made, "_shutdown_workers", None)  # now, and not when the collector gets to it
+        if stop is not None:
+            stop()
+
+
+def _sound(item: _Made | SslError) -> _Made:
+    if isinstance(item, SslError):
+        raise item
+    return item
+
+
+class _Specs:
+    """An iterable as the sampler of a DataLoader."""
+
+    def __init__(self, specs: Iterable[tuple[int, Tensor]]):
+        self.specs = specs
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        return iter(self.specs)
+
+
+def _as_is(item: Any) -> Any:
+    return item
+
+
+def _prepare_worker(_: int) -> None:
+    """One thread; signals reach the whole process group, but it is the main process that answers them."""
+    torch.set_num_threads(1)
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        # Told to end: go on for half a minute, so that the step in hand and its checkpoint can be finished.
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))

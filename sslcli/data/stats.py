@@ -1,0 +1,79 @@
+"""Per-channel mean and standard deviation of training samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslcli.data.source import Source
+from sslcli.rng import derive, order
+
+EXACT_BYTES = 2 << 30  # larger resident sets are sampled
+SAMPLES = 512
+
+
+def image_stats(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel, of values in 0..1. Exact for what is in memory; else of 512 fixed samples.
+
+    A channel that never changes gets the deviation 1/255, so that nothing is divided by zero.
+    """
+    x = source.resident
+    if x is None:
+        return _from_counts(_streamed_counts(source))
+    if x.numel() > EXACT_BYTES:
+        x = x[_some(len(source), 4 * SAMPLES)]
+    counts = torch.zeros(x.shape[1], 256, dtype=torch.int64)
+    step = max(1, (1 << 24) // max(1, math.prod(x.shape[1:])))
+    for start in range(0, len(x), step):
+        part = x[start : start + step]
+        for c in range(x.shape[1]):
+            counts[c] += torch.from_numpy(np.bincount(part[:, c].reshape(-1).numpy(), minlength=256))
+    return _from_counts(counts)
+
+
+def _some(n: int, at_most: int) -> Tensor:
+    """The ids of a fixed random sample."""
+    return order(derive(0, "statistics"), 0, n)[:at_most].sort().values
+
+
+def _streamed_counts(source: Source) -> Tensor:
+    from sslcli.data.decode import BadImage
+
+    counts: Tensor | None = None
+    for i in _some(len(source), SAMPLES).tolist():
+        try:
+            image = np.asarray(source.read(i))
+        except BadImage:
+            continue  # counted where samples are read in earnest
+        image = image[..., None] if image.ndim == 2 else image
+        one = torch.stack(
+            [torch.from_numpy(np.bincount(c.reshape(-1), minlength=256)) for c in np.moveaxis(image, -1, 0)]
+        )
+        # Every image weighs the same, whatever its size.
+        one = (one.double() / one.sum(1, keepdim=True) * (1 << 32)).round().to(torch.int64)
+        counts = one if counts is None else counts + one
+    return torch.zeros(1, 256, dtype=torch.int64) if counts is None else counts
+
+
+def _from_counts(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    weight = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
+    value = torch.arange(256, dtype=torch.float64) / 255
+    mean = weight @ value
+    std = (weight @ value.square() - mean.square()).clamp_min(0).sqrt().clamp_min(1 / 255)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def series_stats(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Of (n, C, T) float32, leaving NaN out; and how many channels never change (they get the deviation 1)."""
+    mean, std = [], []
+    for c in range(x.shape[1]):
+        v = x[:, c].reshape(-1)
+        v = v[~v.isnan()].double()
+        mean.append(float(v.mean()) if len(v) else 0.0)
+        std.append(float(v.std(correction=0)) if len(v) else 0.0)
+    constant = sum(s <= 1e-12 * max(1.0, abs(m)) for s, m in zip(std, mean, strict=True))
+    std = [1.0 if s <= 1e-12 * max(1.0, abs(m)) else s for s, m in zip(std, mean, strict=True)]
+    return tuple(mean), tuple(std), constant

@@ -1,0 +1,82 @@
+"""What can go wrong, each with its exit code. `SslError` is for people; `assert` is for us."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SslError(Exception):
+    """A failure worth one clear sentence: printed as `error: ...`, then `hint: ...`, never as a traceback."""
+
+    code = 1
+
+    def __init__(self, message: str, hint: str | None = None):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self):  # workers and sweep jobs pass errors between processes
+        return type(self), (self.message, self.hint)
+
+
+class RequestError(SslError):
+    """The request was wrong: a word, a key, a value, a path. Raised before any folder is made."""
+
+    code = 2
+
+
+class MachineError(SslError):
+    """This machine cannot do it: memory, device, a missing extra."""
+
+    code = 3
+
+
+class TrainingError(SslError):
+    """Training went bad: non-finite, collapsed, or no checkpoint that verifies."""
+
+    code = 4
+
+
+class StorageError(SslError):
+    """Nothing can be written: disk full, read-only, quota."""
+
+    code = 5
+
+
+class RunInUseError(SslError):
+    """Another process holds the run."""
+
+    code = 6
+
+
+class DataError(SslError):
+    """The data cannot be used: empty, unreadable, too many broken files."""
+
+    code = 7
+
+
+class Stopped(SslError):
+    """A signal asked us to stop; the run is saved and can be resumed."""
+
+    code = 75
+
+
+class Interrupted(SslError):
+    """Ctrl-C; the run is saved."""
+
+    code = 130
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice most like `word`, or None when nothing is close."""
+    by_lower = {c.lower(): c for c in sorted(choices, reverse=True)}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def listing(names: Iterable[str], at_most: int = 12) -> str:
+    """`a, b, c and 4 more`, for messages."""
+    names = list(names)
+    shown = ", ".join(names[:at_most])
+    return shown if len(names) <= at_most else f"{shown} and {len(names) - at_most} more"

@@ -1,0 +1,304 @@
+"""What every evaluator measures on: frozen features of the labelled splits, computed once.
+
+An evaluator is a function of a backbone and an `EvalData`; it returns a `Result` and knows nothing of the trainer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.data import loader
+from sslcli.data.source import Dataset, Source
+from sslcli.errors import DataError, TrainingError
+from sslcli.views import clean
+
+Split = Literal["train", "test"]
+Context = Callable[[], AbstractContextManager[Any]]
+Labelled = tuple[Tensor, Tensor]  # (n, d) float32, (n,) int64 with -1 where there is no label
+
+RAW_SIDE = 32  # pictures as baseline inputs are area-averaged to at most 32 x 32
+RAW_NUMBERS = 3072  # signals to at most this many numbers
+_FORMAT = 1  # of the cache files; raise it when features would change
+
+
+@dataclass
+class Result:
+    """What an evaluator found. `numbers` are named as in the documentation ("top1", "raw.top1", "top1_std").
+
+    `protocol` says how they were got, in plain JSON types. `artefacts` are by file name what may be kept beside them;
+    each has `save(path)`.
+    """
+
+    numbers: dict[str, float]
+    protocol: dict[str, Any] = field(default_factory=dict)
+    artefacts: dict[str, Any] = field(default_factory=dict)
+
+
+class EvalData:
+    """A data set as evaluators see it: features and raw inputs of its splits, with labels.
+
+    - `cache`: a folder for features, or None. A file is used only if weights, data, precision and its checksum agree.
+    - `key`: a name for the weights, part of the file's name; the weights are hashed too, so a wrong key does no harm.
+    - `seed`: of the labelled subsets that evaluators draw.
+    - `untrained`: makes a backbone of the same kind with random weights; None leaves that baseline out (as when it is
+      what is measured).
+    - `autocast`: entered around each forward pass.
+    - `notes`: what the evaluators had to decide; they put it into their protocol.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        device: str | torch.device = "cpu",
+        workers: int = 0,
+        cache: Path | None = None,
+        key: str = "",
+        seed: int = 0,
+        *,
+        untrained: Callable[[], nn.Module] | None = None,
+        autocast: Context = nullcontext,
+        channels_last: bool = False,
+        batch_size: int = 512,
+    ):
+        self.dataset, self.device, self.workers, self.seed = dataset, torch.device(device), workers, seed
+        self.cache = Path(cache) if cache is not None else None
+        self.key, self.untrained, self.autocast, self.channels_last = key, untrained, autocast, channels_last
+        self.batch_size = batch_size
+        self.notes: list[str] = []
+        self._features: dict[str, tuple[Tensor, Tensor]] = {}
+        self._raw: dict[str, tuple[Tensor, Tensor]] = {}
+        self._random: nn.Module | None = None
+
+    @property
+    def random(self) -> nn.Module | None:
+        """The untrained backbone, made once."""
+        if self._random is None and self.untrained is not None:
+            self._random = self.untrained().to(self.device)
+        return self._random
+
+    def source(self, split: Split) -> Source:
+        """A split; DataError where there is none."""
+        if split == "train":
+            return self.dataset.train
+        if self.dataset.test is None:
+            raise DataError(
+                f"{self.dataset.name} has no test split to measure on",
+                "set dataset.holdout=0.2 to hold out a fifth of it",
+            )
+        return self.dataset.test
+
+    def features(self, backbone: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
+        """Features (n, d) float32 and labels (n,) int64 (-1 where there is none), on the CPU, in the source's order.
+
+        The backbone must lie on `device`; its training flags are as before afterwards. Samples that cannot be read are
+        left out. Raises TrainingError where features are not finite.
+        """
+        source = self.source(split)
+        mark = self._mark(backbone, split)
+        if mark not in self._features:
+            found = self._load(mark)
+            if found is None:
+                batches = _clean_batches(source, self.dataset, self.device, self.workers, self.batch_size)
+                found = _collect(embed(backbone, batches, self.autocast, self.channels_last), len(source))
+                self._save(mark, *found)
+            x, ids = found
+            bad = int((~torch.isfinite(x)).any(dim=1).sum())
+            if bad:
+                raise TrainingError(
+                    f"the features of {bad} of {len(x)} {split} samples are not finite",
+                    "the weights have gone bad: evaluate an earlier checkpoint, or train with a lower optimizer.lr",
+                )
+            self._note_missing(split, len(x), len(source))
+            self._features[mark] = x, _labels(source, ids)
+        return self._features[mark]
+
+    def raw(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Inputs as the backbone sees them, flattened, with labels: what a linear model has without any backbone.
+
+        Pictures are area-averaged down to at most 32 x 32, signals to at most 3,072 numbers in all.
+        """
+        if split not in self._raw:
+            source = self.source(split)
+            batches = _clean_batches(source, self.dataset, torch.device("cpu"), self.workers, self.batch_size)
+            x, ids = _collect(((ids, flat(x)) for ids, x in batches), len(source))
+            self._raw[split] = x, _labels(source, ids)
+        return self._raw[split]
+
+    def _note_missing(self, split: str, n: int, of: int) -> None:
+        if n < of:
+            self.notes.append(f"{of - n} of {of} {split} samples could not be read and were left out")
+
+    def measured(self, backbone: nn.Module, baselines: bool) -> dict[str, Callable[[Split], Labelled]]:
+        """What a number is given for: "" is the backbone, "raw" and "untrained" the baselines beside it; each by split.
+
+        Says in `notes` when a baseline is missing.
+        """
+        kinds: dict[str, Callable[[Split], Labelled]] = {"": lambda split: self.features(backbone, split)}
+        if not baselines:
+            self.notes.append("baselines were not measured (evaluator.baselines=false)")
+            return kinds
+        kinds["raw"] = self.raw
+        if (random := self.random) is not None:
+            kinds["untrained"] = lambda split: self.features(random, split)
+        else:
+            self.notes.append("no untrained baseline: what is measured is itself an untrained backbone")
+        return kinds
+
+    # cache ---------------------------------------------------------------------------------------------------------
+
+    def _mark(self, backbone: nn.Module, split: Split) -> str:
+        """A name for these features: the caller's key, and a hash of all that decides them."""
+        d = self.dataset
+        h = hashlib.sha256()
+        about = (_FORMAT, d.name, d.fingerprint, d.shape, d.mean, d.std, split, len(self.source(split)))
+        kind = self.device.type
+        with self.autocast():
+            precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        h.update(repr((*about, precision, self.channels_last, kind, repr(backbone))).encode())
+        for name, tensor in backbone.state_dict().items():
+            h.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            h.update(_bytes(tensor))
+        key = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.key)[:40]
+        return f"{key or 'features'}-{split}-{len(self.source(split))}-{h.hexdigest()[:20]}"
+
+    def _load(self, mark: str) -> tuple[Tensor, Tensor] | None:
+        if self.cache is None or not (path := self.cache / f"{mark}.safetensors").is_file():
+            return None
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as f:
+                x, ids, checksum = f.get_tensor("features"), f.get_tensor("ids"), (f.metadata() or {}).get("sha256")
+        except (SafetensorError, OSError) as error:
+            self.notes.append(f"cached features could not be read and were computed again ({path.name}: {error})")
+            return None
+        if checksum != _checksum(x, ids):  # safetensors does not notice a flipped bit
+            self.notes.append(f"cached features were damaged and were computed again ({path.name})")
+            return None
+        return x, ids
+
+    def _save(self, mark: str, x: Tensor, ids: Tensor) -> None:
+        if self.cache is None:
+            return
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        path = self.cache / f"{mark}.safetensors"
+        temporary = self.cache / f".{mark}-{os.getpid()}.tmp"
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            save_file({"features": x, "ids": ids}, temporary, metadata={"sha256": _checksum(x, ids)})
+            temporary.replace(path)
+        except (OSError, SafetensorError) as error:  # numbers matter more than a cache
+            with suppress(OSError):
+                temporary.unlink()
+            self.notes.append(f"features could not be cached in {self.cache}: {error}")
+
+
+def embed(
+    backbone: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    autocast: Context = nullcontext,
+    channels_last: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(ids, inputs) to (ids, features float32), in eval mode and without gradients, one batch at a time."""
+    with evaluating(backbone):
+        for ids, x in batches:
+            if channels_last and x.ndim == 4:
+                x = x.contiguous(memory_format=torch.channels_last)
+            with torch.no_grad(), autocast():
+                z = backbone(x)
+            assert z.shape[:-1] == (len(ids),), (tuple(z.shape), len(ids))
+            yield ids, z.float()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every sub-module has the training flag it had (some may be frozen on purpose)."""
+    flags = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, training in flags.items():
+            m.training = training
+
+
+def flat(x: Tensor) -> Tensor:
+    """(B, C, H, W) or (B, C, T) to (B, numbers), averaged down as `RAW_SIDE` and `RAW_NUMBERS` say.
+
+    NaN (padding) does not enter an average; where there is nothing else the number is 0, the mean of normalised data.
+    """
+    known = ~torch.isnan(x)
+    channels = x.shape[1] if x.ndim > 2 else 1
+    limit = RAW_SIDE if x.ndim == 4 else max(1, RAW_NUMBERS // channels)
+    sizes = tuple(min(side, limit) for side in x.shape[2:])
+    if sizes != tuple(x.shape[2:]):
+        pool = F.adaptive_avg_pool2d if x.ndim == 4 else F.adaptive_avg_pool1d
+        share = pool(known.float(), sizes)  # type: ignore[arg-type]
+        x = pool(x.nan_to_num(0.0), sizes) / share.clamp(min=1e-6)  # type: ignore[arg-type]
+    return x.nan_to_num(0.0).flatten(1)
+
+
+def sample(
+    backbone: nn.Module,
+    dataset: Dataset,
+    ids: Tensor,
+    *,
+    device: str | torch.device,
+    workers: int = 0,
+    autocast: Context = nullcontext,
+    channels_last: bool = False,
+    batch_size: int = 512,
+) -> tuple[Tensor, Tensor]:
+    """Features (m, d) of some *training* samples, and their ids (m,); nothing is cached."""
+    batches = _clean_batches(dataset.train, dataset, torch.device(device), workers, batch_size, ids)
+    return _collect(embed(backbone, batches, autocast, channels_last), len(ids))
+
+
+def _clean_batches(
+    source: Source, dataset: Dataset, device: torch.device, workers: int, batch_size: int, ids: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    return loader.in_order(source, clean(dataset), batch_size=batch_size, device=device, workers=workers, ids=ids)
+
+
+def _collect(batches: Iterator[tuple[Tensor, Tensor]], at_most: int) -> tuple[Tensor, Tensor]:
+    """Vectors (n, d) float32 and ids (n,) of all batches, written into place so that memory never doubles."""
+    rows: Tensor | None = None
+    ids = torch.empty(at_most, dtype=torch.int64)
+    n = 0
+    for batch, z in batches:
+        if rows is None:
+            rows = torch.empty(at_most, z.shape[1])
+        rows[n : n + len(z)] = z
+        ids[n : n + len(z)] = batch
+        n += len(z)
+    if rows is None:
+        raise DataError("there is nothing to measure: no sample could be read", "sslcli data inspect")
+    return (rows, ids) if n == at_most else (rows[:n].clone(), ids[:n].clone())
+
+
+def _labels(source: Source, ids: Tensor) -> Tensor:
+    return torch.full_like(ids, -1) if source.labels is None else source.labels[ids].to(torch.int64)
+
+
+def _checksum(*tensors: Tensor) -> str:
+    h = hashlib.sha256()
+    for tensor in tensors:
+        h.update(_bytes(tensor))
+    return h.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> Any:
+    """The numbers as they lie in memory, whatever the dtype (numpy has no bfloat16)."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()

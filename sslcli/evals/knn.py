@@ -1,0 +1,126 @@
+"""Weighted k-nearest neighbours: what the geometry of frozen features knows, with nothing trained.
+
+Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018, Sec. 3.4: neighbours
+by cosine, each votes for its class with exp(similarity / temperature).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.errors import RequestError
+from sslcli.evals import labels as subsets
+from sslcli.evals.features import EvalData, Result
+from sslcli.evals.probe import averaged, check_seeds
+
+QUERIES = 1024  # at a time
+BANK = 65_536  # at a time: similarities never take more than QUERIES x BANK floats (256 MB)
+
+
+def knn(
+    backbone: nn.Module,
+    data: EvalData,
+    *,
+    k: int = 20,
+    temperature: float = 0.1,
+    labels: str | int = "all",
+    seeds: int = 1,
+    baselines: bool = True,
+) -> Result:
+    """`top1` on the test split, `raw.top1`, `untrained.top1`; with several draws of labels each with `_std`.
+
+    k=20 by default; published CIFAR-10 tables use k=200 with the same temperature, ImageNet's 20. Never compare across.
+    """
+    amount = subsets.parse(labels)
+    check_seeds(seeds)
+    if not isinstance(k, int) or k < 1:
+        raise RequestError(f"evaluator.k={k}: a number of neighbours, 1 or more, is needed", "evaluator.k=20")
+    if not temperature > 0:
+        raise RequestError(f"evaluator.temperature={temperature}: must be above 0", "evaluator.temperature=0.1")
+    data.source("test")  # fail before any feature is computed
+    draws = seeds
+    if amount.kind == "all" and seeds > 1:
+        draws = 1
+        data.notes.append(f"seeds={seeds} has no effect: with labels=all there is nothing to draw")
+
+    numbers: dict[str, float] = {}
+    protocol: dict[str, Any] = {"labels": str(amount), "seeds": draws, "k": k, "temperature": temperature}
+    for kind, features in data.measured(backbone, baselines).items():
+        (bank, y), (queries, truth) = features("train"), features("test")
+        subsets.check(y, "train", data.dataset.name)
+        kept = subsets.check(truth, "test", data.dataset.name, classes=1)
+        queries, truth = F.normalize(queries[kept], dim=1), truth[kept]
+        scores = []
+        for index in range(draws):
+            ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)
+            if k > len(ids):
+                data.notes.append(f"k={k} is more than the {len(ids)} labelled training samples: all of them vote")
+            found = predict(F.normalize(bank[ids], dim=1), y[ids], queries, k, temperature, data.device)
+            scores.append(float((found == truth).double().mean()))
+        numbers |= averaged(f"{kind}.top1" if kind else "top1", scores)
+        if kind == "":
+            protocol["dim"] = bank.shape[1]
+            protocol["splits"] = {"train": len(y), "labelled": len(ids), "test": len(kept)}
+    protocol["notes"] = list(dict.fromkeys(data.notes))
+    return Result(numbers, protocol)
+
+
+def predict(
+    bank: Tensor,
+    y: Tensor,
+    queries: Tensor,
+    k: int,
+    temperature: float,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """(q,) classes of `queries` (q, d) by the nearest of `bank` (n, d), both L2-normalised, with classes `y` (n,)."""
+    similarity, index = neighbours(bank, queries, min(k, len(bank)), device)
+    # exp(s / T) up to a factor that a query's votes share: small temperatures do not overflow
+    votes = ((similarity - similarity[:, :1]) / temperature).exp()
+    scores = torch.zeros(len(queries), int(y.max()) + 1).scatter_add_(1, y[index], votes)
+    return scores.argmax(dim=1)
+
+
+def neighbours(bank: Tensor, queries: Tensor, k: int, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
+    """The k largest dot products of each query with `bank`, descending, and whose they are: (q, k) each, on the CPU.
+
+    Exact; memory is bounded whatever the sizes.
+    """
+    assert 1 <= k <= len(bank), (k, len(bank))
+    values, places = [], []
+    for part in queries.split(QUERIES):
+        part = part.to(device)
+        best: tuple[Tensor, Tensor] | None = None
+        for start in range(0, len(bank), BANK):
+            v, i = _top(part @ bank[start : start + BANK].to(device).T, k)
+            i = i + start
+            if best is not None:
+                v, i = torch.cat([best[0], v], dim=1), torch.cat([best[1], i], dim=1)
+                v, order = v.topk(min(k, v.shape[1]), dim=1)
+                i = i.gather(1, order)
+            best = v, i
+        assert best is not None
+        values.append(best[0].cpu())
+        places.append(best[1].cpu())
+    return torch.cat(values), torch.cat(places)
+
+
+def _top(s: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`s.topk(k)` over (q, n), less sorting: the k largest lie in the k stripes whose maxima are largest."""
+    q, n = s.shape
+    k = min(k, n)
+    deep = int((n / k) ** 0.5)  # entries of a stripe
+    wide = n // max(deep, 1)  # stripes; stripe j holds columns j, j + wide, j + 2 wide, ...
+    if n < 4096 or wide < k or deep < 4:
+        return s.topk(k, dim=1)
+    body = s[:, : deep * wide].unflatten(1, (deep, wide))
+    stripes = body.amax(dim=1).topk(k, dim=1, sorted=False).indices  # (q, k)
+    columns = (stripes[:, None] + torch.arange(0, deep * wide, wide, device=s.device)[None, :, None]).flatten(1)
+    rest = torch.arange(deep * wide, n, device=s.device).expand(q, -1)
+    columns = torch.cat([columns, rest], dim=1)
+    values, order = s.gather(1, columns).topk(k, dim=1)
+    return values, columns.gather(1, order)

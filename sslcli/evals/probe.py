@@ -1,0 +1,209 @@
+"""Linear probe: multinomial logistic regression on frozen features, beside the same on raw inputs and on random
+weights.
+
+Features are standardised by the training split. The penalty's strength is chosen on training samples only, then the
+model is fitted to every labelled training sample and shown the test split, once a draw. There is no learning rate to
+tune, so one protocol serves every method (published ones differ 300-fold in the rate of their probes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.errors import RequestError
+from sslcli.evals import labels as subsets
+from sslcli.evals.features import EvalData, Result
+from sslcli.evals.logistic import Fit, Logistic
+from sslcli.evals.pictures import Confusion
+from sslcli.rng import derive
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C; from strong penalty to weak
+DEFAULT_STRENGTH = 1e-1  # where there are too few labels to choose by; digits with one a class: flat from 0.03 to 10
+FOLDS = 5
+CROSS_VALIDATE_UP_TO = 2_000  # labelled samples; above, one fold is held out instead of each in turn
+CHOOSE_ON_AT_MOST = 20_000  # C keeps its meaning as n grows, so a stratified part is enough to choose it
+TOLERANCE = 1e-5
+
+
+def probe(
+    backbone: nn.Module,
+    data: EvalData,
+    *,
+    labels: str | int = "all",
+    seeds: int = 1,
+    strengths: list[float] | None = None,
+    baselines: bool = True,
+) -> Result:
+    """`top1`, with more than five classes `top5`, and `raw.top1`, `untrained.top1`; with several seeds each with
+    `_std`.
+
+    `labels` says how many training labels are used (`all`, `1%`, `100`, `10/class`), `seeds` how many draws of them
+    (and of the folds) are averaged; `_std` is the standard deviation over draws (n - 1). The baselines see the same
+    draws.
+    """
+    amount = subsets.parse(labels)
+    check_seeds(seeds)
+    grid = sorted(STRENGTHS if strengths is None else strengths)
+    if not grid or grid[0] <= 0:
+        raise RequestError(f"evaluator.strengths={strengths}: give numbers above 0", "evaluator.strengths=[0.01,1]")
+    data.source("test")  # fail before any feature is computed
+
+    numbers: dict[str, float] = {}
+    protocol: dict[str, Any] = {}
+    artefacts: dict[str, Any] = {}
+    for kind, features in data.measured(backbone, baselines).items():
+        found = _measure(features("train"), features("test"), data, amount, seeds, grid)
+        names = ("top1", "top5") if kind == "" else ("top1",)
+        for name in names:
+            if name in found.scores:
+                numbers |= averaged(f"{kind}.{name}" if kind else name, found.scores[name])
+        if kind == "":
+            protocol = {
+                "labels": str(amount),
+                "seeds": seeds,
+                "std": "standard deviation over draws (n - 1)",
+                "standardised": "by mean and standard deviation of all training features",
+                **found.protocol,
+                "baselines": {},
+            }
+            artefacts["confusion.png"] = Confusion(found.confusion, data.dataset.classes)
+        else:
+            protocol["baselines"][kind] = {k: found.protocol[k] for k in ("dim", "strength", "solver")}
+    if amount.kind == "all" and seeds > 1:
+        data.notes.append(f"labels=all: the {seeds} draws differ in the folds that choose the strength only")
+    protocol["notes"] = list(dict.fromkeys(data.notes))
+    return Result(numbers, protocol, artefacts)
+
+
+def check_seeds(seeds: int) -> None:
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
+        raise RequestError(f"seeds={seeds}: a number of draws, 1 or more, is needed", "seeds=5")
+
+
+def averaged(name: str, values: list[float]) -> dict[str, float]:
+    """The mean over draws, and with several their standard deviation as `name_std`."""
+    scores = torch.tensor(values, dtype=torch.float64)
+    numbers = {name: float(scores.mean())}
+    if len(values) > 1:
+        numbers[f"{name}_std"] = float(scores.std())
+    return numbers
+
+
+@dataclass
+class _Found:
+    scores: dict[str, list[float]]  # by name, one a draw
+    protocol: dict[str, Any]
+    confusion: Tensor  # (K, K) counts over all draws, rows are the truth
+
+
+def _measure(
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    data: EvalData,
+    amount: subsets.Amount,
+    seeds: int,
+    grid: list[float],
+) -> _Found:
+    """Every draw on one kind of features."""
+    name = data.dataset.name
+    subsets.check(train[1], "train", name)
+    kept = subsets.check(test[1], "test", name, classes=1)
+    standardise = Standardiser(train[0])
+    x_test, y_test = standardise(test[0][kept]), test[1][kept]
+    total = max(len(data.dataset.classes), int(train[1].max()) + 1, int(y_test.max()) + 1)
+
+    scores: dict[str, list[float]] = {"top1": [], "top5": []}
+    confusion = torch.zeros(total, total, dtype=torch.int64)
+    chosen, fits, how = [], [], ""
+    whole: dict[float, Fit] = {}  # with all labels the draws share their final fits
+    for index in range(seeds):
+        ids = subsets.draw(train[1], amount, data.seed, index, data.dataset.classes)
+        classes, y = train[1][ids].unique(return_inverse=True)  # only classes seen in training can be told
+        if len(classes) < 2:
+            subsets.check(train[1][ids], "train", name)
+        x = standardise(train[0][ids]).to(data.device)
+        strength, how = choose(x, y, len(classes), grid, data.seed, index)
+        fit = whole.get(strength)
+        if fit is None:
+            fit = Logistic(x, y, len(classes)).fit(strength, TOLERANCE)
+            if amount.kind == "all":
+                whole[strength] = fit
+        ranked = classes[fit.logits(x_test).topk(min(5, len(classes)), dim=1).indices]  # (n, up to 5)
+        hits = ranked == y_test[:, None]
+        scores["top1"].append(float(hits[:, 0].double().mean()))
+        if total > 5:
+            scores["top5"].append(float(hits.any(dim=1).double().mean()))
+        confusion += torch.bincount(y_test * total + ranked[:, 0], minlength=total * total).view(total, total)
+        chosen.append(strength)
+        fits.append(fit)
+    protocol = {
+        "dim": train[0].shape[1],
+        "classes": total,
+        "splits": {"train": len(train[1]), "labelled": len(ids), "test": len(kept)},
+        "strength": {"C": chosen, "chosen_by": how, "grid": grid},
+        "solver": {
+            "name": "full-batch L-BFGS",
+            "tolerance": TOLERANCE,
+            "grad_norm": max(f.grad_norm for f in fits),
+            "iterations": [f.iterations for f in fits],
+            "converged": all(f.converged for f in fits),
+        },
+    }
+    return _Found({k: v for k, v in scores.items() if v}, protocol, confusion)
+
+
+class Standardiser:
+    """(x - mean) / std of the features it was made from; a feature that never varies becomes 0."""
+
+    def __init__(self, x: Tensor):
+        self.mean = x.mean(dim=0)
+        std = x.std(dim=0, correction=0)
+        varies = std > 1e-6 * std.max()
+        self.scale = torch.where(varies, 1 / torch.where(varies, std, 1.0), 0.0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x - self.mean).mul_(self.scale)
+
+
+def choose(x: Tensor, y: Tensor, classes: int, grid: list[float], seed: int, index: int) -> tuple[float, str]:
+    """The strength that does best on labelled training samples it was not fitted to, and how it was chosen.
+
+    Best is the highest accuracy; of equal ones the lowest log loss.
+    """
+    if len(grid) == 1:
+        return grid[0], "given"
+    smallest = int(y.bincount(minlength=classes).min())
+    if len(y) < 2 * classes:
+        return DEFAULT_STRENGTH, "default, for want of labels to choose by"
+    if len(y) > CHOOSE_ON_AT_MOST:
+        some = subsets.draw(y.cpu(), subsets.Amount("count", CHOOSE_ON_AT_MOST), derive(seed, "choose"), index)
+        x, y = x[some.to(x.device)], y[some]
+    count = min(FOLDS, max(2, smallest))
+    fold = subsets.folds(y, count, seed, index)
+    rounds = range(count) if len(y) <= CROSS_VALIDATE_UP_TO else range(1)
+    models = [Logistic(x[fold != f], y[fold != f], classes) for f in rounds]
+    held = [(x[fold == f].cpu(), y[fold == f]) for f in rounds]
+    tried: list[tuple[float, float, float]] = []  # accuracy, -log loss, strength
+    for strength in grid:
+        right = loss = 0.0
+        for model, (x_out, y_out) in zip(models, held, strict=True):
+            logits = model.fit(strength, 10 * TOLERANCE).logits(x_out)
+            right += int((logits.argmax(dim=1) == y_out).sum())
+            loss += float(F.cross_entropy(logits, y_out, reduction="sum"))
+        tried.append((right, -loss, strength))
+        # weak penalties cost most: stop when two in a row were worse by both measures
+        best = max(tried)
+        if len(tried) > 2 and all(t[0] < best[0] and t[1] < best[1] for t in tried[-2:]):
+            break
+    n_held = sum(len(y_out) for _, y_out in held)
+    how = (
+        f"accuracy over {count} stratified folds of {len(y)} labelled training samples"
+        if len(rounds) > 1
+        else f"accuracy on a stratified slice of {n_held} of {len(y)} labelled training samples"
+    )
+    return max(tried)[2], how

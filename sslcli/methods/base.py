@@ -1,0 +1,104 @@
+"""What a method is: a page of mathematics between a backbone and a loss.
+
+    class SimSiam(Method):
+        def forward(self, batch: Batch) -> dict[str, Tensor]:
+            return {"loss": ..., "spread": ...}
+
+A method knows neither device nor precision, process, file or configuration, and is written as if there were one device:
+what must cross processes goes through `sslcli.nn.gather`. Labels do not reach it unless it says `uses_labels = True`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sslcli.errors import RequestError
+from sslcli.rng import Draw
+
+
+class Batch:
+    """B samples as views, and the random numbers a method may ask for.
+
+    `views` are tensors (B, ...), in the order of the method's plan; `kinds` names each. The numbers from `uniform`,
+    `normal` and `permutation` are functions of the sample, not of the device, the process or the batch size.
+    """
+
+    def __init__(self, views: list[Tensor], kinds: list[str], draw: Draw, labels: Tensor | None = None):
+        assert len(views) == len(kinds), (len(views), kinds)
+        self.views = views
+        self.kinds = kinds
+        self.draw = draw
+        self.labels = labels  # None unless the method uses_labels
+
+    def __len__(self) -> int:
+        return len(self.draw.ids)
+
+    @property
+    def ids(self) -> Tensor:
+        """(B,) int64: which samples these are."""
+        return self.draw.ids
+
+    def of(self, kind: str) -> list[Tensor]:
+        """The views of one kind."""
+        return [v for v, k in zip(self.views, self.kinds, strict=True) if k == kind]
+
+    def just(self, count: int, *kinds: str) -> list[Tensor]:
+        """The `count` views of these kinds, if the plan holds exactly them; else a RequestError with what to type."""
+        if len(self.kinds) != count or not set(self.kinds) <= set(kinds):
+            plan = ", ".join(f"{k}: {self.kinds.count(k)}" for k in dict.fromkeys(self.kinds)) or "nothing"
+            views = "1 view" if count == 1 else f"{count} views"
+            raise RequestError(
+                f"this method takes exactly {views} of kind {' or '.join(kinds)}; the plan is {{{plan}}}",
+                f"leave method.plan as it was: {{{kinds[0]}: {count}}}",
+            )
+        return self.views
+
+    def uniform(self, purpose: str, *shape: int) -> Tensor:
+        """(B, *shape) in [0, 1)."""
+        return self.draw.uniform(purpose, *shape)
+
+    def normal(self, purpose: str, *shape: int) -> Tensor:
+        """(B, *shape), standard normal."""
+        return self.draw.normal(purpose, *shape)
+
+    def permutation(self, purpose: str, n: int) -> Tensor:
+        """(B, n) int64, an order of 0..n-1 for each sample."""
+        return self.draw.permutation(purpose, n)
+
+
+class Method(nn.Module):
+    """Base of every method. `forward` returns scalars by name; `loss` is the one that is minimised."""
+
+    uses_labels: ClassVar[bool] = False
+    needs_tokens: ClassVar[bool] = False  # wants a backbone with `patchify` and `tokens`
+    fixed_lr: ClassVar[tuple[str, ...]] = ()  # names of sub-modules whose learning rate does not follow the schedule
+    min_batch: ClassVar[int] = 2  # batch statistics or negatives need at least this many samples
+
+    backbone: Any  # an nn.Module with what backbones/base.py says; methods of tokens need its TokenBackbone
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def after_step(self, progress: float) -> None:
+        """Called after each optimizer step with progress in [0, 1]: EMA, temperatures, queues."""
+
+    @property
+    def eval_backbone(self) -> nn.Module:
+        """The backbone that is measured and exported: the online one, unless the method says the teacher."""
+        return self.backbone
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """Named rows of tensors (B, ...) worth looking at: {"reconstruction": [source, masked, predicted]}."""
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """What was derived (head widths and the like), for the start screen."""
+        return {}

@@ -1,0 +1,105 @@
+"""MAE: most tokens are hidden; the encoder sees the rest, and a light decoder must fill in the pixels.
+
+He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022. https://arxiv.org/abs/2111.06377
+B batch, N tokens, n visible ones, P raw values of a token, D decoder width. Works on whatever the backbone calls
+tokens: image patches, windows of a series. Deviations from the authors' code: which tokens are hidden is a function of
+the sample (`batch.uniform`); values that are padding (NaN) are no target; the decoder's width follows the backbone
+(`auto`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslcli.methods.base import Batch, Method
+from sslcli.nn.heads import Width
+from sslcli.nn.losses import mse_known
+from sslcli.nn.masking import keep_count, random_keep
+from sslcli.nn.transformer import Block, init_linear
+
+
+class MAE(Method):
+    needs_tokens = True
+    min_batch = 1
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        mask_ratio: float = 0.75,
+        norm_pix: bool = True,
+        decoder_dim: Width = "auto",
+        decoder_depth: int = 2,
+        decoder_heads: int = 4,
+    ):
+        super().__init__(backbone)
+        self.keep = keep_count(self.backbone.num_tokens, mask_ratio)
+        self.norm_pix = norm_pix
+        width = decoder_width(decoder_dim, self.backbone.dim, decoder_heads)
+        self.embed = nn.Linear(self.backbone.dim, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions: Tensor
+        self.register_buffer("positions", self.backbone.token_positions(width), persistent=False)  # (prefix + N, D)
+        self.decoder = nn.ModuleList(Block(width, decoder_heads) for _ in range(decoder_depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.to_pixels = nn.Linear(width, self.backbone.patch_dim)
+        for part in (self.embed, self.decoder, self.to_pixels):
+            part.apply(init_linear)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        (x,) = batch.just(1, "weak", "clean")
+        predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
+        target, _, _ = self.target(x)
+        return {"loss": mse_known(predicted, target, hidden[:, :, None])}  # Sec. 3: "only on masked patches"
+
+    def predict(self, x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, P) predictions for every token, and which were hidden (B, N): those with the larger scores (B, N)."""
+        keep, hidden = random_keep(scores, self.keep)
+        seen = self.embed(self.backbone.tokens(x, keep))  # (B, prefix + n, D)
+        prefix = self.backbone.prefix
+        full = self.mask_token.to(seen.dtype).expand(len(x), hidden.shape[1], -1)
+        full = full.scatter(1, keep[:, :, None].expand(-1, -1, seen.shape[2]), seen[:, prefix:])  # "unshuffle"
+        h = torch.cat([seen[:, :prefix], full], dim=1) + self.positions
+        for block in self.decoder:
+            h = block(h)
+        return self.to_pixels(self.norm(h))[:, prefix:], hidden
+
+    def target(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, P) values to predict; the mean and std (B, N, 1) taken out of them (0 and 1 without norm_pix)."""
+        patches = self.backbone.patchify(x)
+        if not self.norm_pix:
+            return patches, patches.new_zeros(1), patches.new_ones(1)
+        count = (~patches.isnan()).sum(dim=2, keepdim=True)
+        mean = patches.nansum(dim=2, keepdim=True) / count.clamp(min=1)
+        squares = (patches - mean).square().nansum(dim=2, keepdim=True)
+        var = squares / (count - 1).clamp(min=1)  # unbiased, as in the code
+        std = (var + 1e-6).sqrt()
+        return (patches - mean) / std, mean, std
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """Source; source without the hidden tokens; those as predicted, given back the source's mean and std."""
+        (x,) = batch.just(1, "weak", "clean")
+        predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
+        _, mean, std = self.target(x)
+        patches = self.backbone.patchify(x)
+        masked = patches.masked_fill(hidden[:, :, None], 0.0)
+        filled = torch.where(hidden[:, :, None], predicted.to(patches.dtype) * std + mean, patches)
+        return {"reconstruction": [x, *map(self.backbone.unpatchify, (masked, filled))]}
+
+    def describe(self) -> dict[str, Any]:
+        total = self.backbone.num_tokens
+        decoder = f"{len(self.decoder)} blocks of width {self.embed.out_features}"
+        return {"tokens": f"{self.keep} of {total} visible", "decoder": decoder}
+
+
+def decoder_width(asked: Width, dim: int, heads: int) -> int:
+    """`auto`: the paper's 512, but at most the backbone's own width; a multiple of 4 x heads, for the positions."""
+    width = min(512, dim) if asked == "auto" else asked
+    if isinstance(width, str) or width < 1:
+        raise ValueError(f"decoder_dim is a positive number or auto, not {asked!r}")
+    step = 4 * heads
+    return -(-width // step) * step

@@ -1,0 +1,60 @@
+"""SimCLR: a view finds the other view of its sample among all other views of the global batch.
+
+Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020. https://arxiv.org/abs/2002.05709
+B batch of this process, N global batch, P projection width. Deviations from the authors' code: each view is a forward
+pass of its own, while theirs passes both at once, so that batch norm mixes them; no batch norm in the head; head widths
+follow the backbone (`auto`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.methods.base import Batch, Method
+from sslcli.nn.dist import gather, rank
+from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.precision import full_precision
+from sslcli.nn.stats import spread
+
+
+class SimCLR(Method):
+    def __init__(
+        self, backbone: nn.Module, hidden_dim: Width = "auto", proj_dim: Width = "auto", temperature: float = 0.2
+    ):
+        super().__init__(backbone)
+        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 256)}
+        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        self.projector = mlp(self.backbone.dim, hidden, width, norm=False)  # Sec. 4.2: g(h) = W2 relu(W1 h)
+        self.temperature = temperature
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        x1, x2 = batch.just(2, "global")
+        z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
+        return {"loss": nt_xent(z1, z2, self.temperature), "spread": spread(z1)}
+
+    def describe(self) -> dict[str, Any]:
+        return {"projector": told(self.projector, **self.asked)}
+
+
+@full_precision
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+    """Eq. (1), NT-Xent: -log exp(s(i, j) / t) / sum over k != i of exp(s(i, k) / t), averaged over this process's
+    anchors.
+
+    s is the cosine similarity, j the other view of i's sample, k runs over the 2 N views of the global batch.
+    """
+    z1, z2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)  # (B, P)
+    all1, all2 = gather(z1), gather(z2)  # (N, P)
+    own = rank() * len(z1) + torch.arange(len(z1), device=z1.device)  # (B,) where our samples stand in the global batch
+    self_ = own[:, None] == torch.arange(len(all1), device=z1.device)  # (B, N)
+
+    def one_side(anchors: Tensor, others: Tensor, same: Tensor) -> Tensor:
+        to_others = anchors @ others.T / temperature  # (B, N), positives at `own`
+        to_same = (anchors @ same.T / temperature).masked_fill(self_, float("-inf"))
+        return F.cross_entropy(torch.cat([to_others, to_same], dim=1), own)
+
+    return (one_side(z1, all2, all1) + one_side(z2, all1, all2)) / 2

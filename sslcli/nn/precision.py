@@ -1,0 +1,36 @@
+"""Losses in full precision under autocast."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _upcast(value: Any) -> Any:
+    half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    return value.float() if half else value
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """A loss that computes in float32 (float64 stays) whatever precision the network ran in.
+
+    Exponentials and sums over a batch lose too much in bfloat16; the matrix products of a loss are small beside the
+    network's. The first positional argument must be a tensor: it names the device.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        first = args[0]
+        assert isinstance(first, Tensor), "the first argument of a loss is a tensor"
+        with torch.autocast(first.device.type, enabled=False):
+            full: Any = function
+            return full(*map(_upcast, args), **{k: _upcast(v) for k, v in kwargs.items()})
+
+    return wrapped

@@ -1,0 +1,39 @@
+"""A first-in-first-out memory of past embeddings, carried across steps and checkpoints in buffers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.nn.dist import gather
+
+
+class Queue(nn.Module):
+    """`size` unit vectors of width `dim`, with the sample id of each (-1: not filled yet, a random direction).
+
+    Every process holds the same queue: `push` gathers what all of them bring.
+    """
+
+    keys: Tensor
+    ids: Tensor
+    head: Tensor
+
+    def __init__(self, size: int, dim: int):
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"a queue holds at least one key, not {size}")
+        self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("ids", torch.full((size,), -1, dtype=torch.int64))
+        self.register_buffer("head", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def push(self, keys: Tensor, ids: Tensor) -> None:
+        """Replace the oldest entries by (B, dim) keys of the samples `ids` (B,)."""
+        keys, ids = gather(keys.detach()), gather(ids.to(self.ids.device))
+        size, n = len(self.keys), len(keys)
+        keys, ids = keys[-size:], ids[-size:]  # more than fits: the newest
+        at = (self.head + torch.arange(n - len(keys), n, device=self.ids.device)) % size
+        self.keys[at] = keys.to(self.keys.dtype)
+        self.ids[at] = ids
+        self.head.add_(n).remainder_(size)

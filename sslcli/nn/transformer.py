@@ -1,0 +1,72 @@
+"""Transformer blocks with the parameter names of timm's VisionTransformer, and fixed positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` (B, N) bool: true where a token may be looked at."""
+        b, n, d = x.shape
+        # each (B, heads, N, D / heads)
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
+        return self.proj(out.transpose(1, 2).reshape(b, n, d))
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm: x + attention(norm(x)), then x + mlp(norm(x)). LayerNorm eps 1e-6, as timm and MAE."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), mask)
+        return x + self.mlp(self.norm2(x))
+
+
+def init_linear(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases, as MAE's code (`_init_weights`); for `module.apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def sine_positions(grid: tuple[int, ...], dim: int) -> Tensor:
+    """(N, dim) sine-cosine positions of a grid of one or two axes, row by row.
+
+    Each axis has an equal share of `dim`: sines, then cosines, of position / 10000^(k / K) (Vaswani et al. 2017). `dim`
+    must be a multiple of 2 x the number of axes.
+    """
+    share = dim // len(grid)
+    assert dim % (2 * len(grid)) == 0, (grid, dim)
+    rate = 10000.0 ** (-torch.arange(share // 2, dtype=torch.float64) / (share // 2))
+    places = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+    angles = [p.flatten()[:, None] * rate for p in places]  # each (N, share / 2)
+    return torch.cat([part for a in angles for part in (a.sin(), a.cos())], dim=1).float()

@@ -1,0 +1,134 @@
+"""The machine: which device, which precision, how many threads and workers, and the signals that ask us to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from sslcli.errors import MachineError
+from sslcli.rng import derive
+
+
+@dataclass
+class Runtime:
+    """What `device.*` came to on this machine."""
+
+    device: torch.device
+    precision: str  # fp32 | bf16
+    channels_last: bool
+    compile: bool
+    workers: int
+    threads: int
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """On the device, in the memory format that suits it."""
+        module = module.to(self.device)
+        return module.to(memory_format=torch.channels_last) if self.channels_last else module
+
+    def seed_step(self, seed: int, step: int, rank: int = 0) -> None:
+        """torch's own generators (dropout, drop-path) are a function of the step too: nothing to save, nothing to restore.
+
+        Only the generators of our device are touched: `torch.manual_seed` costs 50 times more, each step."""
+        value = derive(seed, step, rank, "step")
+        torch.default_generator.manual_seed(value)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(value)
+
+    def words(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{self.threads} threads"
+        extras = [self.precision, *(["channels_last"] if self.channels_last else []), *(["compiled"] if self.compile else [])]
+        return f"{self.device} ({name}), {', '.join(extras)}"
+
+    def peak_memory_mb(self) -> float:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def start(cfg: dict[str, Any], *, images: bool = True) -> Runtime:
+    """Reads `device.*`. MachineError when the machine cannot."""
+    kind = cfg["type"]
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise MachineError("device=cuda, but torch sees no CUDA device", "use device=cpu, or see `sslcli doctor`")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise MachineError("device=mps, but torch sees no Metal device", "use device=cpu, or see `sslcli doctor`")
+    device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+    if cfg["threads"] is not None:
+        torch.set_num_threads(cfg["threads"])
+    precision = cfg["precision"]
+    if precision == "auto":  # bf16 without units for it halves the speed (measured on AVX-512 without them)
+        precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if kind == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    channels_last = cfg["channels_last"]
+    if channels_last == "auto":
+        channels_last = images and kind in ("cuda", "cpu")
+    workers = cfg["workers"]
+    if workers == "auto":
+        workers = min(8, usable_cores()) if usable_cores() > 1 else 0
+    return Runtime(device, precision, bool(channels_last), bool(cfg["compile"]), int(workers), torch.get_num_threads())
+
+
+def usable_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+class StopSignal:
+    """Set by SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU (and SIGHUP off a terminal); the loop looks at it between steps.
+
+    A handler only sets the flag: saving inside one hangs. A second SIGINT leaves at once, the last checkpoint intact."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def __bool__(self) -> bool:
+        return self.received is not None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is signal.SIGINT and number == signal.SIGINT:
+            os.write(2, b"\nleaving now; the last checkpoint is intact\n")
+            os._exit(130)
+        self.received = signal.Signals(number)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopSignal]:
+    """Catches the signals for the time of the block; the old handlers come back after it."""
+    stop = StopSignal()
+    wanted = ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU"]
+    if not os.isatty(0):
+        wanted.append("SIGHUP")
+    numbers = [getattr(signal, name) for name in wanted if hasattr(signal, name)]
+    try:
+        old = {n: signal.signal(n, stop.handle) for n in numbers}
+    except ValueError:  # not the main thread (a joblib thread): nobody can signal us here
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for n, handler in old.items():
+            signal.signal(n, handler)

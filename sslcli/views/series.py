@@ -1,0 +1,234 @@
+"""Views of series: ops on (B, C, T) float32, and the pipeline from the raw series.
+
+A series is brought to zero mean and unit deviation (per channel, of the data set) *before* its ops, so that noise,
+scaling and masking mean the same for a heart's millivolts and a wrist's metres per second squared. NaN is padding or
+a missing value: no op turns it into a number. The valid part of a sample is what comes before its tail of NaN (in all
+channels).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslcli.rng import Draw
+from sslcli.views.op import (
+    BadValue,
+    Numbers,
+    Op,
+    Params,
+    between,
+    interval,
+    number,
+    output_size,
+    parts,
+    per_channel,
+    with_noise,
+)
+
+
+def valid_length(x: Tensor) -> Tensor:
+    """(B, C, T) -> (B,) int64: steps up to the last one that has a value in any channel."""
+    here = ~x.isnan().all(1)  # (B, T)
+    steps = torch.arange(1, x.shape[2] + 1, device=x.device)
+    return (here * steps).amax(1)
+
+
+def pick(x: Tensor, at: Tensor) -> Tensor:
+    """(B, C, T), (B, S) int64 -> (B, C, S)."""
+    return x.gather(2, at[:, None, :].expand(-1, x.shape[1], -1))
+
+
+class RandomCrop(Op):
+    """A random window of the valid part.
+
+    With `resample` it is stretched (linearly) to the output's length: `length`, a part of the valid part or a range
+    of parts, says how long the window is, and a padded sample stays padded by the same part. Without, `length` is one
+    number, a part of T or a number of steps, and is the output's length; a sample with fewer valid steps is taken
+    whole and padded with NaN. `size`: the output's length when resampling; null is T, a fraction a part of T.
+    """
+
+    name = "random_crop"
+    first = True
+
+    def __init__(
+        self, length: float | int | Sequence[float] = (0.5, 1.0), resample: bool = True, size: float | int | None = None
+    ):
+        if not isinstance(resample, bool):
+            raise BadValue("resample", "true or false")
+        self.resample = resample
+        if resample:
+            self.length: Any = interval("length", length, 1e-6, 1.0)
+        else:
+            self.length = number("length", length, 1e-6)
+            if size is not None:
+                raise BadValue("size", "null when resample is false: the window's length is the output's")
+        self.size = size
+        self.out = 0
+
+    def bind(self, shape: tuple[int, ...]) -> str | None:
+        steps = shape[1]
+        if self.resample:
+            self.out = output_size("size", self.size, steps)
+        else:
+            self.out = min(steps, output_size("length", self.length if self.length != 1 else None, steps))
+        return None
+
+    def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (shape[0], self.out)
+
+    def uniforms(self) -> dict[str, int]:
+        return {"length": 1, "start": 1} if self.resample else {"start": 1}
+
+    def params(self, u: dict[str, Tensor]) -> Params:
+        made = {"start": u["start"][:, 0].double()}
+        if self.resample:
+            made["part"] = between(u["length"][:, 0].double(), *self.length)
+        return made
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        valid = valid_length(x).double()  # (B,)
+        steps = torch.arange(self.out, dtype=torch.float64, device=x.device)
+        if not self.resample:
+            start = (params["start"] * (valid - self.out + 1).clamp(min=1)).floor_()
+            at = (start[:, None] + steps).long()
+            return pick(x, at.clamp(max=x.shape[2] - 1)).masked_fill_((at >= valid[:, None])[:, None], math.nan)
+        window = (params["part"] * valid).round_().clamp_(min=2).minimum(valid)
+        start = (params["start"] * (valid - window + 1)).floor_()
+        filled = (valid * (self.out / x.shape[2])).round_().clamp_(min=1)  # steps of the output that hold values
+        # the first and the last output step stand on the first and the last step of the window
+        at = start[:, None] + steps * ((window - 1) / (filled - 1).clamp(min=1))[:, None]
+        last = (start + window - 1).clamp(min=0)[:, None]
+        at = at.clamp_(min=0).minimum(last)
+        low = at.floor()
+        weight = (at - low).to(torch.float32)[:, None]
+        left, right = pick(x, low.long()), pick(x, (low + 1).minimum(last).long())
+        made = torch.where(weight == 0, left, left * (1 - weight) + right * weight)
+        return made.masked_fill_((steps >= filled[:, None])[:, None], math.nan)
+
+
+class Jitter(Op):
+    """Adds normal noise of `sigma` standard deviations of the channel to each value."""
+
+    name = "jitter"
+
+    def __init__(self, sigma: float = 0.05, p: float = 1.0):
+        self.sigma = number("sigma", sigma, 0.0)
+        self.p = p
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        return with_noise(x, "jitter/value", self.sigma, draw)
+
+
+class Scale(Op):
+    """Multiplies each channel (about its mean) by its own factor, normal about 1 with deviation `sigma`."""
+
+    name = "scale"
+
+    def __init__(self, sigma: float = 0.1, p: float = 1.0):
+        self.sigma = number("sigma", sigma, 0.0)
+        self.p = p
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        return draw.normal("scale/factor", x.shape[1], 1).to(x.device).mul_(self.sigma).add_(1).mul(x)
+
+
+class TimeMask(Op):
+    """Sets `spans` stretches of all channels to the channel's mean; each lasts up to `ratio` of the valid part. A
+    missing value stays missing, and a masked one is not missing: a backbone must not learn that it was told where to
+    look."""
+
+    name = "time_mask"
+
+    def __init__(self, ratio: float = 0.2, spans: int = 1, p: float = 0.5):
+        self.ratio = number("ratio", ratio, 0.0, 1.0)
+        if number("spans", spans, 1) != int(spans):
+            raise BadValue("spans", "a whole number")
+        self.spans = int(spans)
+        self.p = p
+
+    def uniforms(self) -> dict[str, int]:
+        return {"length": self.spans, "start": self.spans}
+
+    def params(self, u: dict[str, Tensor]) -> Params:
+        return {"length": u["length"].double() * self.ratio, "start": u["start"].double()}
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        valid = valid_length(x).double()[:, None]
+        length = (params["length"] * valid).round_()  # (B, spans)
+        start = (params["start"] * (valid - length + 1)).floor_()
+        steps = torch.arange(x.shape[2], dtype=torch.float64, device=x.device)
+        hidden = ((steps >= start[:, :, None]) & (steps < (start + length)[:, :, None])).any(1)  # (B, T)
+        return x.masked_fill(hidden[:, None] & ~x.isnan(), 0.0)
+
+
+class Permutation(Op):
+    """Cuts the valid part into `segments` of equal length and puts them in a random order."""
+
+    name = "permutation"
+
+    def __init__(self, segments: int = 4, p: float = 0.5):
+        if number("segments", segments, 2) != int(segments):
+            raise BadValue("segments", "a whole number not below 2")
+        self.segments = int(segments)
+        self.p = p
+
+    def uniforms(self) -> dict[str, int]:
+        return {"order": self.segments}
+
+    def params(self, u: dict[str, Tensor]) -> Params:
+        return {"order": u["order"].argsort(dim=1, stable=True)}
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        order, k = params["order"], self.segments
+        valid = valid_length(x)[:, None]
+        bounds = valid * torch.arange(k + 1, device=x.device) // k  # (B, k + 1)
+        begin, length = bounds[:, :-1].gather(1, order), bounds.diff(dim=1).gather(1, order)  # in their new order
+        ends = length.cumsum(1)
+        steps = torch.arange(x.shape[2], device=x.device).expand(len(x), -1)
+        segment = torch.searchsorted(ends, steps.contiguous(), right=True).clamp_(max=k - 1)
+        source = begin.gather(1, segment) + steps - (ends - length).gather(1, segment)
+        return pick(x, torch.where(steps < valid, source, steps))
+
+
+OPS: dict[str, type[Op]] = {op.name: op for op in (RandomCrop, Jitter, Scale, TimeMask, Permutation)}
+
+
+class SeriesView:
+    """One view: from raw series (B, C, T) float32 to (B, *shape) float32, normalised, NaN where nothing is."""
+
+    def __init__(self, ops: list[Op], shape: tuple[int, ...], mean: Sequence[float], std: Sequence[float]):
+        self.ops = ops
+        self.raw_shape = shape
+        self.shape = shape
+        for op in ops:
+            self.shape = op.out_shape(self.shape)
+        self.mean, self.std = per_channel(mean, shape[0]), per_channel(std, shape[0])
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Back to the units of the data, for pictures."""
+        return x * self.std.view(-1, 1).to(x.device) + self.mean.view(-1, 1).to(x.device)
+
+    def resident(self, raw: Tensor, draw: Draw) -> Tensor:
+        """(B, C, T) -> (B, *shape)."""
+        assert raw.is_floating_point(), raw.dtype
+        assert raw.shape[1:] == self.raw_shape, (raw.shape, self.raw_shape)
+        numbers = Numbers(self.ops, draw, raw.device)
+        mean, scale = (v.view(-1, 1).to(raw.device) for v in (self.mean, 1 / self.std))
+        out = torch.empty(len(raw), *self.shape, device=raw.device)
+        for part in parts(len(raw), math.prod(raw.shape[1:]), raw.device):
+            x = torch.sub(raw[part].to(torch.float32), mean).mul_(scale)
+            out[part] = numbers.run(self.ops, x, part)
+        return out
+
+    def frame(self, samples: Sequence[Any], draw: Draw) -> Tensor:
+        """Series that are read one by one: (C, T) tensors -> (B, C, T)."""
+        return torch.stack([torch.as_tensor(sample, dtype=torch.float32) for sample in samples])
+
+    def finish(self, frame: Tensor, draw: Draw) -> Tensor:
+        """All ops."""
+        return self.resident(frame, draw)

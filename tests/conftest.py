@@ -1,0 +1,60 @@
+"""Fixtures: the command line in this process (imports are paid once), and where real data may lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last(self) -> str:
+        return self.out.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """`cli("pretrain", "method=byol")` in an empty folder: exit code, stdout, stderr."""
+    from sslcli.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("SSLCLI_RUNS", "SSLCLI_DATA", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*argv: str) -> Result:
+        for name in ("SSLCLI_QUIET", "SSLCLI_VERBOSE", "SSLCLI_JSON"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr("sys.argv", ["sslcli", *argv])
+        capfd.readouterr()
+        code = main(list(argv))
+        captured = capfd.readouterr()
+        for name in ("SSLCLI_QUIET", "SSLCLI_VERBOSE", "SSLCLI_JSON"):
+            os.environ.pop(name, None)
+        assert "Traceback" not in captured.err, captured.err
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """A folder of real data sets, named by SSLCLI_TEST_DATA; tests that want it are skipped without it."""
+    folder = os.environ.get("SSLCLI_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("SSLCLI_TEST_DATA names no folder")
+    return Path(folder)
+
+
+# A run of a second or two: the whole path, small.
+SMOKE = ["train=smoke", "device=cpu", "device.threads=1", "backbone.width=8"]

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from sslcli.data import arrays as module
+from sslcli.data.arrays import arrays
+from sslcli.errors import DataError, MachineError, RequestError
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (20, 12, 10), dtype=np.uint8)
+RGB = RNG.integers(0, 256, (20, 12, 10, 3), dtype=np.uint8)
+Y = np.arange(20) % 4
+
+
+def say(d) -> str:
+    return "\n".join(d.notes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "channels"),
+    [
+        ((20, 12, 10), "(N, H, W)", 1),
+        ((20, 12, 10, 3), "(N, H, W, C)", 3),
+        ((20, 3, 12, 10), "(N, C, H, W)", 3),
+        ((20, 12, 10, 1), "(N, H, W, C)", 1),
+        ((20, 7, 12, 10), "(N, C, H, W)", 7),
+        ((20, 12, 10, 5), "(N, H, W, C)", 5),
+    ],
+)
+def test_axes_are_detected_and_said(shape, layout, channels, tmp_path):
+    v = RNG.integers(0, 256, shape, dtype=np.uint8)
+    np.save(tmp_path / "x.npy", v)
+    d = arrays(str(tmp_path / "x.npy"), holdout=0)
+    assert layout in say(d)
+    assert d.train.resident.shape == (20, channels, 12, 10)
+    expected = v if v.ndim == 3 else v if layout == "(N, C, H, W)" else v.transpose(0, 3, 1, 2)
+    assert np.array_equal(
+        d.train.resident.numpy().reshape(20, channels, 12, 10), expected.reshape(20, channels, 12, 10)
+    )
+    assert d.shape == (channels, 10, 10)
+    assert len(d.mean) == channels
+
+
+def test_layout_can_be_said(tmp_path):
+    v = RNG.integers(0, 256, (9, 4, 8, 4), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", v)
+    with pytest.raises(DataError, match="cannot be told") as error:
+        arrays(str(tmp_path / "x.npy"))
+    assert "dataset.layout" in error.value.hint
+    assert arrays(str(tmp_path / "x.npy"), layout="nchw").shape == (4, 4, 4)
+    assert arrays(str(tmp_path / "x.npy"), layout="nhwc", holdout=0).train.resident.shape == (9, 4, 4, 8)
+    with pytest.raises(RequestError, match="wants 3 axes"):
+        arrays(str(tmp_path / "x.npy"), layout="nhw")
+    with pytest.raises(RequestError, match="layout"):
+        arrays(str(tmp_path / "x.npy"), layout="chw")
+
+
+@pytest.mark.parametrize(
+    ("keys", "sizes", "labelled"),
+    [
+        (("x", "y"), (16, 4), True),
+        (("data", "labels"), (16, 4), True),
+        (("images",), (16, 4), False),
+        (("X_train", "Y_train", "X_test", "Y_test"), (20, 20), True),
+        (("train_images", "train_labels", "val_images", "val_labels"), (20, 20), True),
+        (("train", "test"), (20, 20), False),
+        (("x", "y", "x_test", "y_test"), (20, 20), True),
+        (("anything",), (16, 4), False),
+    ],
+)
+def test_names(keys, sizes, labelled, tmp_path):
+    content = {k: Y if k.lower().startswith("y") or "label" in k else X for k in keys}
+    np.savez(tmp_path / "d.npz", **content)
+    torch.save({k: torch.from_numpy(v) for k, v in content.items()}, tmp_path / "d.pt")
+    (tmp_path / "folder").mkdir()
+    for k, v in content.items():
+        np.save(tmp_path / "folder" / f"{k}.npy", v)
+    prints = set()
+    for path in ("d.npz", "d.pt", "folder"):
+        d = arrays(str(tmp_path / path))
+        assert (len(d.train), len(d.test)) == sizes, path
+        assert d.classes == (("0", "1", "2", "3") if labelled else ())
+        prints.add(d.fingerprint)
+    assert len(prints) == 1
+    assert arrays(str(tmp_path / "d.npz"), label="none").classes == ()
+
+
+def test_pair_in_pt_and_parts_in_a_folder(tmp_path):
+    torch.save((torch.from_numpy(X), torch.from_numpy(Y)), tmp_path / "pair.pt")
+    assert len(arrays(str(tmp_path / "pair.pt")).classes) == 4
+    (tmp_path / "f").mkdir()
+    np.savez(tmp_path / "f" / "train.npz", x=X, y=Y)
+    np.savez(tmp_path / "f" / "test.npz", x=X[:5] ^ 255, y=Y[:5])
+    d = arrays(str(tmp_path / "f"))
+    assert (len(d.train), len(d.test), len(d.classes)) == (20, 5, 4)
+
+
+def test_labels_of_every_kind(tmp_path):
+    def build(y):
+        np.savez(tmp_path / "d.npz", x=X, y=y)
+        return arrays(str(tmp_path / "d.npz"), holdout=0)
+
+    assert build(np.array([f"c{i % 12}" for i in range(20)])).classes[:3] == ("c0", "c1", "c10")
+    assert build(np.array([str(i % 12) for i in range(20)])).classes[:3] == ("0", "1", "2")
+    assert build(Y[:, None]).train.labels.tolist() == Y.tolist()
+    assert build(np.eye(4)[Y]).train.labels.tolist() == Y.tolist()
+    some = Y.astype(float)
+    some[:3] = np.nan
+    assert build(some).train.labels[:4].tolist() == [-1, -1, -1, 3]
+    assert build(np.where(Y == 0, -1, Y * 10)).classes == ("10", "20", "30")
+    for y, reason in [
+        (Y[:-1], "20 samples but 19 labels"),
+        (np.linspace(0, 1, 20), "not whole numbers"),
+        (np.zeros((20, 2)), "have the shape"),
+    ]:
+        with pytest.raises(DataError, match=reason):
+            build(y)
+
+
+def test_label_entry_by_name(tmp_path):
+    np.savez(tmp_path / "d.npz", x=X, y=Y, sex=Y % 2)
+    assert len(arrays(str(tmp_path / "d.npz"), label="sex").classes) == 2
+    with pytest.raises(RequestError, match="no entry") as error:
+        arrays(str(tmp_path / "d.npz"), label="sx")
+    assert "dataset.label=sex" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (X.astype(np.float32) / 255, "0..1 became"),
+        (X.astype(np.float64), "0..255 became"),
+        (X.astype(np.int64), "0..255 became"),
+        (X > 127, "0..1 became"),
+    ],
+)
+def test_plain_ranges_become_bytes(values, said, tmp_path):
+    np.save(tmp_path / "x.npy", values)
+    d = arrays(str(tmp_path / "x.npy"), holdout=0)
+    assert said in say(d)
+    expected = X if values.dtype != bool else np.where(X > 127, 255, 0)
+    assert np.array_equal(d.train.resident[:, 0].numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        (X.astype(np.uint16) * 257, "[0,65535]"),
+        (X.astype(np.int32) * 8, "[0,4095]"),
+        (X.astype(np.float32) / 127.5 - 1, "[-1,1]"),
+        (X.astype(np.float32) * (16 / 255), "[0,16]"),
+    ],
+)
+def test_other_ranges_are_refused_with_what_to_type(values, hint, tmp_path):
+    values.reshape(-1)[:2] = values.min(), values.max()
+    np.save(tmp_path / "x.npy", values)
+    with pytest.raises(DataError, match="black and white") as error:
+        arrays(str(tmp_path / "x.npy"))
+    assert f"dataset.range={hint}" in error.value.hint
+    low, high = (float(v) for v in hint[1:-1].split(","))
+    d = arrays(str(tmp_path / "x.npy"), range=[low, high], holdout=0)
+    expected = np.rint((values.astype(float) - low) * 255 / (high - low))
+    assert np.abs(d.train.resident[:, 0].numpy() - expected).max() == 0
+    assert arrays(str(tmp_path / "x.npy"), range="minmax", holdout=0).train.resident.max() == 255
+    for wrong in ("wide", [1], [2, 1], 5):
+        with pytest.raises(RequestError, match="range"):
+            arrays(str(tmp_path / "x.npy"), range=wrong)
+
+
+def test_duplicates_between_train_and_test_are_said(tmp_path):
+    np.savez(tmp_path / "d.npz", x_train=X, x_test=np.concatenate([X[:2], X[2:4] ^ 1]))
+    assert "2 test samples also in train" in say(arrays(str(tmp_path / "d.npz")))
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch owned",)
+
+
+def test_nothing_is_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("o.npy", np.array([Evil()], dtype=object), allow_pickle=True)
+    np.savez("o.npz", x=np.array([Evil()], dtype=object), allow_pickle=True)
+    torch.save({"x": Evil()}, "o.pt")
+    for file in ("o.npy", "o.npz", "o.pt"):
+        with pytest.raises(DataError, match=r"run code") as error:
+            arrays(str(tmp_path / file))
+        assert error.value.hint
+    assert not (tmp_path / "owned").exists()
+
+
+def test_broken_files(tmp_path):
+    np.save(tmp_path / "whole.npy", X)
+    np.savez(tmp_path / "whole.npz", x=X)
+    for ext in ("npy", "npz"):
+        data = (tmp_path / f"whole.{ext}").read_bytes()
+        (tmp_path / f"cut.{ext}").write_bytes(data[: len(data) // 2])
+    for name in ("text.npy", "text.npz", "text.pt"):
+        (tmp_path / name).write_text("hello")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    for file in ("cut.npy", "cut.npz", "text.npy", "text.npz", "text.pt", "empty.npy"):
+        with pytest.raises(DataError):
+            arrays(str(tmp_path / file))
+
+
+def test_an_archive_that_unpacks_to_more_than_there_is(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as z:
+        buffer = io.BytesIO()
+        np.save(buffer, np.zeros((100, 100, 100), np.uint8))
+        z.writestr("x.npy", buffer.getvalue())
+    monkeypatch.setattr(module, "free_memory", lambda: 500_000)
+    with pytest.raises(MachineError, match=r"unpacks to 1\.0 MB"):
+        arrays(str(tmp_path / "bomb.npz"))
+
+
+@pytest.mark.parametrize(
+    ("values", "reason", "hint"),
+    [
+        (np.zeros((5, 64), np.uint8), "has the shape", "reshape(-1, 8, 8)"),
+        (np.zeros((5, 63), np.float32), "has the shape", "dataset=series"),
+        (np.zeros((0, 8, 8), np.uint8), "is empty", None),
+        (np.full((5, 8, 8), np.nan), "NaN or infinite", None),
+        (np.zeros((5, 8, 8)) + 7.0, "black and white", None),
+        (np.array([["a"]]), "numbers are wanted", None),
+    ],
+)
+def test_useless_arrays(values, reason, hint, tmp_path):
+    np.save(tmp_path / "x.npy", values)
+    with pytest.raises(DataError, match=reason) as error:
+        arrays(str(tmp_path / "x.npy"))
+    if hint:
+        assert hint in error.value.hint
+
+
+def test_no_samples_by_any_name(tmp_path):
+    np.savez(tmp_path / "d.npz", foo=X, bar=Y)
+    with pytest.raises(DataError, match="foo, bar") as error:
+        arrays(str(tmp_path / "d.npz"))
+    assert "x_train" in error.value.hint
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "a.png").write_bytes(b"1")
+    with pytest.raises(DataError, match=r"it holds a\.png") as error:
+        arrays(str(tmp_path / "f"))
+    assert "image_folder" in error.value.hint
+    with pytest.raises(RequestError, match="no array file"):
+        arrays(str(tmp_path / "f" / "a.png"))
+
+
+def test_npy_is_mapped_and_not_read(tmp_path):
+    np.save(tmp_path / "x.npy", RGB)
+    x = arrays(str(tmp_path / "x.npy"), holdout=0).train.resident
+    before = x.clone()
+    x[0] = 0  # private pages: the file stays as it is
+    assert np.array_equal(np.load(tmp_path / "x.npy"), RGB)
+    assert not torch.equal(x, before)

@@ -1,0 +1,242 @@
+"""The published file formats, read from small files made here; and from real ones where they are."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import pickle
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sslcli.data import classic, download, idx
+from sslcli.data.classic import cifar10, digits, fashion_mnist, kmnist, mnist, stl10, svhn
+from sslcli.data.download import Remote
+from sslcli.errors import DataError, MachineError, RequestError
+
+
+def test_digits():
+    d = digits()
+    assert (len(d.train), len(d.test), d.shape) == (1437, 360, (1, 8, 8))
+    assert d.train.resident.dtype == torch.uint8
+    assert (int(d.train.resident.min()), int(d.train.resident.max())) == (0, 255)
+    assert torch.bincount(d.test.labels).min() >= 34
+    again, other = digits(), digits(split_seed=1)
+    assert again.fingerprint == d.fingerprint
+    assert torch.equal(again.test.resident, d.test.resident)
+    assert not torch.equal(other.test.labels, d.test.labels)
+    assert digits(image_size=16).shape == (1, 16, 16)
+    with pytest.raises(RequestError, match="image_size"):
+        digits(image_size=0)
+
+
+def write_idx(path: Path, array: np.ndarray, packed: bool) -> None:
+    data = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if packed:
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(data))
+    else:
+        path.write_bytes(data)
+
+
+def idx_set(folder: Path, first: str, packed: bool = True, n: int = 30) -> np.ndarray:
+    rng = np.random.default_rng(len(first))
+    x = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+    y = np.array([int(c) for c in first] + [i % 10 for i in range(n - 10)], np.uint8)
+    write_idx(folder / "train-images-idx3-ubyte", x, packed)
+    write_idx(folder / "train-labels-idx1-ubyte", y, packed)
+    write_idx(folder / "t10k-images-idx3-ubyte", x[:7], packed)
+    write_idx(folder / "t10k-labels-idx1-ubyte", y[:7], packed)
+    return x
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_idx_sets_are_told_apart_wherever_they_lie(packed, tmp_path):
+    x = idx_set(tmp_path / "some" / "where", "9003027255", packed)
+    idx_set(tmp_path / "MNIST" / "raw", "5041921314", packed, 40)
+    idx_set(tmp_path / "third", "8701424811", packed, 50)
+    d = fashion_mnist(path=str(tmp_path))
+    assert (len(d.train), len(d.test), d.shape) == (30, 7, (1, 28, 28))
+    assert np.array_equal(d.train.resident[:, 0].numpy(), x)
+    assert d.train.labels[:5].tolist() == [9, 0, 0, 3, 0]
+    assert d.classes[9] == "Ankle boot"
+    assert "where" in d.notes[0]
+    assert len(mnist(path=str(tmp_path)).train) == 40
+    assert len(kmnist(path=str(tmp_path)).train) == 50
+
+
+def test_another_set_is_not_taken_for_mnist(tmp_path):
+    idx_set(tmp_path / "fashion", "9003027255")
+    with pytest.raises(RequestError, match="fashion holds another set") as error:
+        mnist(path=str(tmp_path))
+    assert "dataset.download=true" in error.value.hint
+    assert "11.6 MB" in error.value.hint
+
+
+def test_broken_idx(tmp_path):
+    write_idx(tmp_path / "a", np.zeros((3, 4, 4), np.uint8), False)
+    whole = (tmp_path / "a").read_bytes()
+    packed = gzip.compress(whole)
+    for name, data, reason in [
+        ("short", whole[:-1], "should hold 48 bytes"),
+        ("long", whole + b"\0", "more"),
+        ("other.txt", b"hello world", "no IDX file"),
+        ("none", b"", "nothing"),
+        ("cut.gz", packed[:-12], "broken"),
+        ("not.gz", whole, "broken"),
+        ("huge", b"\0\0\x08\x03" + struct.pack(">III", 2**31, 2**31, 9), "announces"),
+    ]:
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError, match=reason):
+            idx.read(tmp_path / name)
+
+
+def test_real_fashion_mnist():
+    if not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("no /usr/share/datasets/fashion-mnist (Debian: dataset-fashion-mnist)")
+    d = fashion_mnist(path="/usr/share/datasets")
+    assert (len(d.train), len(d.test)) == (60000, 10000)
+    assert abs(d.mean[0] - 0.2860) < 1e-4  # the published constants
+    assert abs(d.std[0] - 0.3530) < 1e-4
+    with pytest.raises(RequestError):
+        mnist(path="/usr/share/datasets")
+
+
+def cifar_files(monkeypatch, n: int = 4) -> dict[str, bytes]:
+    """Files of CIFAR-10's layout, and their sums put in place of the published ones."""
+    rng = np.random.default_rng(0)
+    files = {}
+    for f in classic._CIFAR10:
+        if f == "batches.meta":
+            content = {b"label_names": [f"class{i}".encode() for i in range(10)]}
+        else:
+            content = {b"data": rng.integers(0, 256, (n, 3072), dtype=np.uint8), b"labels": [i % 10 for i in range(n)]}
+        files[f] = pickle.dumps(content, protocol=3)  # bytes stay bytes, as in the published files
+    sums = {f: hashlib.md5(b).hexdigest() for f, b in files.items()}
+    monkeypatch.setattr(classic, "_CIFAR10", sums)
+    return files
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_cifar_layout(kind, monkeypatch, tmp_path):
+    files = cifar_files(monkeypatch)
+    if kind == "folder":
+        (tmp_path / "deep" / "cifar-10-batches-py").mkdir(parents=True)
+        for f, b in files.items():
+            (tmp_path / "deep" / "cifar-10-batches-py" / f).write_bytes(b)
+    else:
+        with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as tar:
+            for f, b in files.items():
+                info = tarfile.TarInfo(f"../../{f}")  # paths of an archive are never followed
+                info.size = len(b)
+                tar.addfile(info, io.BytesIO(b))
+    d = cifar10(path=str(tmp_path))
+    assert (len(d.train), len(d.test), d.shape) == (20, 4, (3, 32, 32))
+    first = pickle.loads(files["data_batch_1"])[b"data"].reshape(-1, 3, 32, 32)
+    assert np.array_equal(d.train.resident[:4].numpy(), first)
+    assert d.classes[3] == "class3"
+
+
+def test_cifar_with_another_sum_is_never_unpickled(monkeypatch, tmp_path):
+    files = cifar_files(monkeypatch)
+    for f, b in files.items():
+        (tmp_path / f).write_bytes(b)
+
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "owned",)
+
+    (tmp_path / "data_batch_2").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(DataError, match="data_batch_2 is not the published file"):
+        cifar10(path=str(tmp_path))
+    with pytest.raises(pickle.UnpicklingError, match="not allowed"):
+        classic._unpickle(pickle.dumps(Evil()))
+    assert not (tmp_path / "owned").exists()
+
+
+def test_stl10_layout(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (6, 3, 96, 96), dtype=np.uint8)
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    for name, part in (("train_X", x[:3]), ("test_X", x[3:5]), ("unlabeled_X", x)):
+        part.transpose(0, 1, 3, 2).tofile(folder / f"{name}.bin")
+    np.array([1, 10, 5], np.uint8).tofile(folder / "train_y.bin")
+    np.array([2, 3], np.uint8).tofile(folder / "test_y.bin")
+    d = stl10(path=str(tmp_path))
+    assert np.array_equal(d.train.resident.numpy(), x[:3])
+    assert d.train.labels.tolist() == [0, 9, 4]
+    assert d.pretrain is d.unlabelled
+    assert len(d.unlabelled) == 6
+    assert np.array_equal(d.unlabelled.resident[torch.tensor([5, 0])].numpy(), x[[5, 0]])
+    (folder / "test_X.bin").write_bytes(b"123")
+    with pytest.raises(DataError, match="no number of 96 x 96"):
+        stl10(path=str(tmp_path))
+
+
+def test_svhn_layout(tmp_path):
+    from scipy.io import savemat
+
+    x = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 5), dtype=np.uint8)
+    for name in ("train", "test"):
+        savemat(tmp_path / f"{name}_32x32.mat", {"X": x, "y": np.array([[10], [1], [2], [9], [10]], np.uint8)})
+    d = svhn(path=str(tmp_path))
+    assert d.train.labels.tolist() == [0, 1, 2, 9, 0]
+    assert np.array_equal(d.train.resident[2].permute(1, 2, 0).numpy(), x[..., 2])
+    (tmp_path / "test_32x32.mat").write_bytes(b"garbage")
+    with pytest.raises(DataError, match="no SVHN file"):
+        svhn(path=str(tmp_path))
+
+
+@pytest.mark.parametrize("build", [mnist, fashion_mnist, kmnist, cifar10, classic.cifar100, stl10, svhn])
+def test_absent_says_what_where_and_what_to_type(build, tmp_path, said):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(RequestError) as error:
+            build(path=str(path))
+        assert str(path) in error.value.message
+        assert "looked for" in error.value.message
+        assert "dataset.path=" in error.value.hint
+        assert "dataset.download=true" in error.value.hint
+        assert "MB" in error.value.hint or "GB" in error.value.hint
+    assert said == []
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_download(tmp_path, said):
+    source = tmp_path / "server"
+    source.mkdir()
+    (source / "a.bin").write_bytes(b"x" * 2_500_000)
+    good = Remote("a.bin", ((source / "a.bin").as_uri(),), 2_500_000, hashlib.md5(b"x" * 2_500_000).hexdigest())
+    to = tmp_path / "to"
+    download.fetch([good], str(to))
+    assert (to / "a.bin").read_bytes() == (source / "a.bin").read_bytes()
+    assert said == [f"downloading 1 file (2.5 MB) from {source.as_uri()}/ to {to}"]
+    download.fetch([good], str(to))
+    assert len(said) == 1  # it is there
+    for bad in (Remote("b", good.urls, 2_500_000, "0" * 32), Remote("b", good.urls, 1000, good.md5)):
+        with pytest.raises(DataError, match="not the file expected"):
+            download.fetch([bad], str(to))
+    with pytest.raises(MachineError, match="cannot be downloaded"):
+        download.fetch([Remote("c", ((source / "none").as_uri(),), 5, "0")], str(to))
+    assert sorted(p.name for p in to.iterdir()) == ["a.bin"]  # nothing half
+
+
+def test_download_is_asked_for(tmp_path, monkeypatch, said):
+    idx_set(tmp_path / "server", "5041921314")
+    remotes = []
+    for stem in classic._IDX_STEMS:
+        data = (tmp_path / "server" / f"{stem}.gz").read_bytes()
+        url = (tmp_path / "server" / f"{stem}.gz").as_uri()
+        remotes.append(Remote(f"{stem}.gz", (url,), len(data), hashlib.md5(data).hexdigest()))
+    title, _, first, classes = classic._IDX_SETS["mnist"]
+    monkeypatch.setitem(classic._IDX_SETS, "mnist", (title, remotes, first, classes))
+    d = mnist(path=str(tmp_path / "new"), download=True)
+    assert len(d.train) == 30
+    assert (tmp_path / "new" / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").exists()
+    assert "downloading 4 files" in said[0]
+    assert len(mnist(path=str(tmp_path / "new")).train) == 30

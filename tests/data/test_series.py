@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sslcli.data.series import series
+from sslcli.errors import DataError, RequestError
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(24, 2, 30)).astype(np.float32)
+Y = np.arange(24) % 3
+
+
+def say(d) -> str:
+    return "\n".join(d.notes)
+
+
+def build(tmp_path, *, settings=None, **entries):
+    np.savez(tmp_path / "s.npz", **entries)
+    return series(str(tmp_path / "s.npz"), **(settings or {}))
+
+
+def test_plain(tmp_path):
+    d = build(tmp_path, x=X, y=Y)
+    assert (d.modality, d.shape, len(d.train), len(d.test)) == ("series", (2, 30), 19, 5)
+    assert d.train.resident.dtype == torch.float32
+    assert d.classes == ("0", "1", "2")
+    x = d.train.resident.double()
+    assert np.allclose(d.mean, x.mean((0, 2)).tolist(), atol=1e-9)
+    assert np.allclose(d.std, x.std((0, 2), correction=0).tolist(), atol=1e-9)
+    assert build(tmp_path, x=X[:, 0], y=Y).shape == (1, 30)
+    assert build(tmp_path, x=X.transpose(0, 2, 1), settings={"layout": "ntc"}).shape == (2, 30)
+    assert "dataset.layout=ntc" in say(build(tmp_path, x=X.transpose(0, 2, 1)))
+
+
+def test_split_of_the_file_is_kept(tmp_path):
+    d = build(tmp_path, x_train=X[:10], y_train=Y[:10], x_test=X[10:, :, :20], y_test=Y[10:])
+    assert (len(d.train), len(d.test), d.shape) == (10, 14, (2, 30))
+    assert d.test.resident[:, :, 20:].isnan().all()  # padded to the longest
+
+
+def test_groups_are_held_out_whole(tmp_path):
+    who = np.array([f"p{i % 6}" for i in range(24)])
+    for settings in ({}, {"group": "who"}):
+        d = build(tmp_path, x=X, y=Y, **{"who" if settings else "groups": who}, settings=settings)
+        rows = {r.tobytes(): w for r, w in zip(X, who, strict=True)}
+        sides = [{rows[r.tobytes()] for r in s.resident.numpy()} for s in (d.train, d.test)]
+        assert not sides[0] & sides[1]
+        assert len(sides[0] | sides[1]) == 6
+        assert "by group" in say(d)
+    assert "stratified" in say(build(tmp_path, x=X, y=Y, groups=who, settings={"group": "none"}))
+    with pytest.raises(RequestError, match="no entry") as error:
+        build(tmp_path, x=X, volunteer=who, settings={"group": "volunter"})
+    assert "dataset.group=volunteer" in error.value.hint
+    with pytest.raises(DataError, match="24 series but 3 groups"):
+        build(tmp_path, x=X, groups=who[:3])
+
+
+def test_missing_values_do_not_count(tmp_path):
+    x = X.copy()
+    x[:, :, 20:] = np.nan
+    x[5] = np.nan
+    d = build(tmp_path, x=x, y=Y, settings={"holdout": 0})
+    assert len(d.train) == 23
+    assert "1 series without any number left out" in say(d)
+    assert np.allclose(d.mean, np.nanmean(x.astype(float), (0, 2)), atol=1e-9)
+    assert np.allclose(d.std, np.nanstd(x.astype(float), (0, 2)), atol=1e-9)
+    assert d.train.labels.tolist() == np.delete(Y, 5).tolist()
+
+
+def test_lengths_and_windows(tmp_path):
+    lengths = np.array([10, 25, 40, 7])
+    flat = RNG.normal(size=(82, 2)).astype(np.float32)
+    padded = build(tmp_path, x=flat, len=lengths, y=np.arange(4), settings={"holdout": 0})
+    assert padded.shape == (2, 40)
+    assert (~padded.train.resident[:, 0].isnan()).sum(1).tolist() == lengths.tolist()
+    assert np.array_equal(padded.train.resident[1, :, :25].numpy(), flat[10:35].T)
+    cut = build(tmp_path, x=flat, len=lengths, y=np.arange(4), settings={"holdout": 0, "window": 10})
+    # 10 -> 1; 25 -> 2 and a half that is kept; 40 -> 4; 7 -> 1
+    assert cut.train.labels.tolist() == [0, 1, 1, 1, 2, 2, 2, 2, 3]
+    assert np.array_equal(cut.train.resident[2].numpy(), flat[20:30].T)
+    assert cut.train.resident[3, 0].isnan().sum() == 5
+    half = build(tmp_path, x=flat, len=lengths, settings={"holdout": 0, "window": 10, "stride": 5})
+    assert len(half.train) == 1 + 4 + 7 + 1
+    with pytest.raises(DataError, match="sum up to"):
+        build(tmp_path, x=flat, len=lengths + 1)
+    with pytest.raises(RequestError, match="stride"):
+        build(tmp_path, x=flat, len=lengths, settings={"stride": 5})
+
+
+def test_windows_of_a_recording_share_its_group(tmp_path):
+    d = build(tmp_path, x=X, groups=np.arange(24), settings={"window": 10})
+    rows = {r[:, i : i + 10].tobytes(): n for n, r in enumerate(X) for i in (0, 10, 20)}
+    sides = [{rows[r.tobytes()] for r in s.resident.numpy()} for s in (d.train, d.test)]
+    assert not sides[0] & sides[1]
+
+
+@pytest.mark.parametrize(
+    ("x", "reason"),
+    [
+        (np.where(X > 2, np.inf, X), "infinite"),
+        (np.zeros((3, 2, 2, 2)), "series are"),
+        (np.zeros((3, 2, 1)), "at least 2 steps"),
+        (np.full((3, 2, 9), np.nan), "holds a number"),
+        (np.zeros((0, 2, 9)), "is empty"),
+        (np.array([["a", "b"]]), "numbers are wanted"),
+        (np.full((3, 1, 9), 1e60), "too large"),
+    ],
+)
+def test_useless_series(x, reason, tmp_path):
+    with pytest.raises(DataError, match=reason):
+        build(tmp_path, x=x)
+
+
+def test_constant_channel(tmp_path):
+    x = X.copy()
+    x[:, 1] = 4
+    d = build(tmp_path, x=x)
+    assert d.std[1] == 1
+    assert "1 channel never change" in say(d)
+
+
+def test_real_series(test_data):
+    gun = series(str(test_data / "timeseries" / "GunPoint.npz"))
+    assert (gun.shape, len(gun.train), len(gun.test), gun.classes) == ((1, 150), 50, 150, ("1", "2"))
+    wrist = series(str(test_data / "timeseries" / "hmp_wrist.npz"), group="volunteer", window=128)
+    assert wrist.shape == (3, 128)
+    assert len(wrist.classes) == 14
+    assert "16 groups" in say(wrist)
+    assert 0.1 < len(wrist.test) / (len(wrist.train) + len(wrist.test)) < 0.3

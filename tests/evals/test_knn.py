@@ -1,0 +1,103 @@
+"""Neighbours against scikit-learn's and the formula, number by number."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sslcli.errors import DataError, RequestError
+from sslcli.evals import knn as module
+from sslcli.evals.features import EvalData
+from sslcli.evals.knn import knn, neighbours, predict
+from tests.evals import toys
+
+
+def unit(n: int, d: int, seed: int) -> torch.Tensor:
+    return F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def slow(bank, y, queries, k, temperature):
+    """Wu et al.'s vote, as in lightly's knn_predict, one query at a time."""
+    answers = []
+    for q in queries:
+        similar = sorted(((float(q @ b), int(c)) for b, c in zip(bank, y, strict=True)), reverse=True)[:k]
+        votes: dict[int, float] = {}
+        for s, c in similar:
+            votes[c] = votes.get(c, 0.0) + math.exp(s / temperature)
+        answers.append(max(votes, key=votes.__getitem__))
+    return torch.tensor(answers)
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (20, 0.1), (200, 0.1), (20, 1.0)])
+def test_is_the_formula_and_scikit_learns(k, temperature):
+    from sklearn.neighbors import KNeighborsClassifier
+
+    bank, queries = unit(300, 6, 0), unit(40, 6, 1)
+    y = torch.randint(0, 5, (300,), generator=torch.manual_seed(2))
+    found = predict(bank, y, queries, k, temperature)
+    assert torch.equal(found, slow(bank.double(), y, queries.double(), k, temperature))
+    sk = KNeighborsClassifier(k, metric="cosine", weights=lambda d: torch.tensor((1 - d) / temperature).exp().numpy())
+    assert found.tolist() == sk.fit(bank.numpy(), y.numpy()).predict(queries.numpy()).tolist()
+
+
+@pytest.mark.parametrize(("n", "k"), [(4096, 20), (5003, 7), (9001, 200), (30_000, 20), (4100, 1), (300, 300)])
+def test_neighbours_are_exact(n, k):
+    bank, queries = unit(n, 8, 0), unit(30, 8, 1)
+    values, places = neighbours(bank, queries, k)
+    expected = (queries @ bank.T).topk(k, dim=1)
+    torch.testing.assert_close(values, expected.values)
+    torch.testing.assert_close((queries[:, None] * bank[places]).sum(dim=2), values)
+    assert all(len(set(row)) == k for row in places.tolist())
+
+
+def test_neighbours_in_pieces_are_the_same(monkeypatch):
+    bank, queries = unit(5000, 8, 0), unit(50, 8, 1)
+    whole = neighbours(bank, queries, 20)
+    monkeypatch.setattr(module, "BANK", 601)  # the last piece is smaller, and smaller than k for the next
+    monkeypatch.setattr(module, "QUERIES", 7)
+    pieces = neighbours(bank, queries, 20)
+    torch.testing.assert_close(pieces[0], whole[0])
+    assert torch.equal(pieces[1], whole[1])
+    monkeypatch.setattr(module, "BANK", 13)
+    torch.testing.assert_close(neighbours(bank, queries, 20)[0], whole[0])
+
+
+def test_neighbours_with_ties():
+    bank = F.normalize(torch.ones(5000, 3), dim=1)  # collapsed features: all alike
+    values, places = neighbours(bank, bank[:4], 20)
+    torch.testing.assert_close(values, torch.ones(4, 20))
+    assert all(len(set(row)) == 20 for row in places.tolist())
+
+
+def test_small_temperatures_do_not_overflow():
+    bank, y = unit(50, 4, 0), torch.arange(50) % 3
+    assert torch.equal(predict(bank, y, bank, 5, 1e-4), y)  # the nearest is the sample itself
+
+
+def test_numbers(data):
+    result = knn(toys.Rows(), data)
+    assert set(result.numbers) == {"top1", "raw.top1", "untrained.top1"}
+    assert result.numbers["top1"] > 0.9 > result.numbers["untrained.top1"]
+    assert result.protocol["splits"] == {"train": 240, "labelled": 240, "test": 120}
+    few = knn(toys.Rows(), data, labels="2/class", seeds=3)
+    assert set(few.numbers) == {f"{n}top1{s}" for n in ("", "raw.", "untrained.") for s in ("", "_std")}
+    assert any("k=20 is more than the 6" in note for note in few.protocol["notes"])
+
+
+def test_seeds_without_effect_are_said(data):
+    result = knn(toys.Rows(), data, seeds=5)
+    assert "top1_std" not in result.numbers
+    assert any("no effect" in note for note in result.protocol["notes"])
+
+
+def test_what_cannot_be(data):
+    for wrong in ({"k": 0}, {"temperature": 0.0}, {"labels": 0}, {"seeds": 0}):
+        with pytest.raises(RequestError):
+            knn(toys.Rows(), data, **wrong)
+    rows = toys.dataset()
+    rows.train.labels = None
+    with pytest.raises(DataError, match="no labels"):
+        knn(toys.Rows(), EvalData(rows))

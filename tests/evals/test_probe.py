@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from sslcli.data.source import ArraySource
+from sslcli.errors import DataError, RequestError
+from sslcli.evals.features import EvalData
+from sslcli.evals.labels import draw, parse
+from sslcli.evals.logistic import Logistic
+from sslcli.evals.probe import DEFAULT_STRENGTH, Standardiser, choose, probe
+from tests.evals import toys
+
+
+def test_numbers_and_protocol(data):
+    result = probe(toys.Rows(), data, labels="10/class", seeds=3)
+    assert set(result.numbers) == {
+        *("top1", "top1_std", "raw.top1", "raw.top1_std", "untrained.top1", "untrained.top1_std")
+    }
+    assert result.numbers["top1"] > 0.9 > result.numbers["untrained.top1"]
+    protocol = json.loads(json.dumps(result.protocol))  # plain JSON types
+    assert protocol["labels"] == "10/class"
+    assert protocol["splits"] == {"train": 240, "labelled": 30, "test": 120}
+    assert protocol["seeds"] == len(protocol["strength"]["C"]) == 3
+    assert "5 stratified folds" in protocol["strength"]["chosen_by"]
+    assert protocol["solver"]["converged"]
+    assert protocol["solver"]["grad_norm"] <= 2e-5
+    assert set(protocol["baselines"]) == {"raw", "untrained"}
+    assert probe(toys.Rows(), data, labels="10/class", seeds=3).numbers == result.numbers
+
+
+def test_top5_and_confusion():
+    data = EvalData(toys.dataset(400, 200, classes=7))
+    result = probe(toys.Rows(), data, seeds=2)
+    assert result.numbers["top1"] <= result.numbers["top5"] <= 1
+    assert "raw.top5" not in result.numbers
+    counts = result.artefacts["confusion.png"].counts
+    assert counts.sum() == 2 * 200
+    assert int(counts.diagonal().sum()) / 400 == pytest.approx(result.numbers["top1"])
+    assert any("untrained" in note for note in result.protocol["notes"])  # it was not asked for, and that is said
+
+
+def test_is_the_solver_on_standardised_features(data):
+    backbone = toys.Rows()
+    (x, y), (x_test, y_test) = data.features(backbone, "train"), data.features(backbone, "test")
+    standardise = Standardiser(x)
+    ids = draw(y, parse("5/class"), 0, 0)
+    fit = Logistic(standardise(x[ids]), y[ids], 3).fit(0.1)
+    expected = (fit.logits(standardise(x_test)).argmax(dim=1) == y_test).double().mean()
+    result = probe(backbone, data, labels="5/class", strengths=[0.1], baselines=False)
+    assert set(result.numbers) == {"top1"}
+    assert result.numbers["top1"] == pytest.approx(float(expected))
+
+
+def test_standardiser():
+    x = torch.tensor([[1.0, 5.0, 1.0], [3.0, 5.0, 1.0 + 1e-7]])
+    torch.testing.assert_close(Standardiser(x)(x), torch.tensor([[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
+
+
+def test_the_test_split_decides_nothing(data):
+    """With the test labels shuffled the same strengths and weights come out; only the score changes."""
+    backbone = toys.Rows()
+    honest = probe(backbone, data, labels="20%", seeds=2)
+    shuffled = toys.dataset()
+    shuffled.test.labels = shuffled.test.labels[torch.randperm(120, generator=torch.manual_seed(0))]
+    other = probe(backbone, EvalData(shuffled, untrained=toys.Blind), labels="20%", seeds=2)
+    assert other.protocol == honest.protocol
+    assert other.numbers["top1"] < 0.6 < honest.numbers["top1"]
+
+
+def test_choose_prefers_what_generalises():
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(60) % 3
+    noise = torch.randn(60, 400, generator=g)
+    noise[torch.arange(60), y] += 2.5
+    strength, how = choose(noise, y, 3, [1e-4, 1e-2, 1e2], 0, 0)
+    assert strength < 1e2
+    assert "5 stratified folds of 60" in how
+    assert choose(noise[:5], y[:5], 3, [1e-4, 1e2], 0, 0) == (
+        DEFAULT_STRENGTH,
+        "default, for want of labels to choose by",
+    )
+    big = choose(noise.repeat(50, 1), y.repeat(50), 3, [1e-4, 1e-2], 0, 0)
+    assert "slice of 600 of 3000" in big[1]
+
+
+def test_classes_unseen_in_training_count_as_wrong():
+    rows = toys.dataset()
+    keep = rows.train.labels != 2
+    rows.train = ArraySource(rows.train.x[keep], rows.train.labels[keep])
+    result = probe(toys.Rows(), EvalData(rows), baselines=False)
+    share = float((rows.test.labels != 2).double().mean())
+    assert share - 0.05 < result.numbers["top1"] <= share
+    assert result.artefacts["confusion.png"].counts[:, 2].sum() == 0
+
+
+def test_one_label_a_class(data):
+    result = probe(toys.Rows(), data, labels="1/class", seeds=3)
+    assert result.protocol["strength"]["C"] == [DEFAULT_STRENGTH] * 3
+    assert result.numbers["top1"] > result.numbers["untrained.top1"]
+
+
+def without(split: str, labels):
+    rows = toys.dataset()
+    source = getattr(rows, split)
+    source.labels = None if labels is None else torch.full_like(source.labels, labels)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (without("train", None), "no labels in its train split"),
+        (without("train", -1), "no labels in its train split"),
+        (without("train", 1), "holds 1 class"),
+        (without("test", -1), "no labels in its test split"),
+    ],
+)
+def test_data_that_cannot_be_probed(rows, message):
+    with pytest.raises(DataError, match=message) as error:
+        probe(toys.Rows(), EvalData(rows))
+    assert error.value.hint
+
+
+def test_no_test_split_is_said_before_work():
+    rows = toys.dataset()
+    rows.test = None
+    backbone = toys.Rows()
+    with pytest.raises(DataError, match="no test split"):
+        probe(backbone, EvalData(rows))
+    assert backbone.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"labels": 0}, "labels=0"),
+        ({"labels": 500}, "only 240"),
+        ({"labels": "1000/class"}, "1000/class"),
+        ({"labels": "many"}, "not understood"),
+        ({"seeds": 0}, "seeds=0"),
+        ({"strengths": [-1.0]}, "strengths"),
+        ({"strengths": []}, "strengths"),
+    ],
+)
+def test_requests_that_cannot_be(data, wrong, message):
+    with pytest.raises(RequestError, match=message):
+        probe(toys.Rows(), data, **wrong)
+
+
+def test_raw_digits_reproduce_the_known_figures():
+    """Raw pixels of digits with ten labels a class: .87 with scikit-learn at C = 0.01 (mean of many draws)."""
+    from sslcli.data.classic import digits
+
+    data = EvalData(digits())
+    identity = torch.nn.Flatten()
+    fixed = probe(identity, data, labels="10/class", seeds=20, strengths=[0.01], baselines=False)
+    assert fixed.numbers["top1"] == pytest.approx(0.873, abs=0.02)
+    chosen = probe(identity, data, labels="10/class", seeds=5)
+    assert chosen.numbers["top1"] > fixed.numbers["top1"] - 0.01  # choosing on training labels does not hurt
+    assert chosen.numbers["top1"] == pytest.approx(chosen.numbers["raw.top1"], abs=1e-9)
+
+
+@pytest.mark.slow
+def test_cifar10_pixels():
+    root = os.environ.get("SSLCLI_TEST_DATA")
+    if root is None:
+        pytest.skip("SSLCLI_TEST_DATA is not set")
+    from sslcli.data.classic import cifar10
+
+    data = EvalData(cifar10(path=str(Path(root) / "cifar10")))
+    result = probe(torch.nn.Flatten(), data, labels="10%", baselines=False)
+    assert 0.30 < result.numbers["top1"] < 0.42  # a linear model on pixels is known to stay below 0.4
+    assert result.protocol["solver"]["converged"]

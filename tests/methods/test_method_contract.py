@@ -1,0 +1,232 @@
+"""What every method must do, for every YAML in configs/method: a new method gets these tests by itself."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from sslcli.backbones.convnet import ConvNet
+from sslcli.backbones.tcn import TCN
+from sslcli.backbones.vit import ViT
+from sslcli.errors import RequestError
+from sslcli.methods.base import Batch, Method
+from sslcli.rng import Draw
+
+FOLDER = Path(__file__).parents[2] / "configs" / "method"
+HOUSE_KEYS = {"_target_", "plan", "family", "source", "summary"}
+NAMES = sorted(p.stem for p in FOLDER.glob("*.yaml"))
+SHAPES = {"image": (2, 9, 9), "series": (2, 21)}  # odd on purpose
+B = 6
+
+every_method = pytest.mark.parametrize("name", NAMES)
+every_modality = pytest.mark.parametrize("modality", SHAPES)
+
+
+def recipe(name: str) -> dict[str, Any]:
+    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())["method"]
+
+
+def target(name: str) -> type[Method]:
+    module, _, word = recipe(name)["_target_"].rpartition(".")
+    return getattr(importlib.import_module(module), word)
+
+
+def backbone(modality: str, tokens: bool) -> nn.Module:
+    shape = SHAPES[modality]
+    if tokens:
+        return ViT(shape, width=16, depth=2, heads=2)
+    return ConvNet(shape, width=4) if modality == "image" else TCN(shape, width=8, depth=2)
+
+
+def build(name: str, modality: str, seed: int = 0, tokens: bool | None = None) -> Method:
+    torch.manual_seed(seed)
+    kind = target(name)
+    network = backbone(modality, kind.needs_tokens if tokens is None else tokens)
+    return kind(network, **{k: v for k, v in recipe(name).items() if k not in HOUSE_KEYS})
+
+
+class Unlabelled(Batch):
+    """A batch that cannot be asked for labels."""
+
+    @property
+    def labels(self) -> Tensor:
+        raise AssertionError("a method looked at the labels")
+
+    @labels.setter
+    def labels(self, value: Tensor | None) -> None:
+        assert value is None
+
+
+def batch(name: str, modality: str, n: int = B, padded: bool = False) -> Batch:
+    """`n` samples; a view is the sample plus a little noise."""
+    generator = torch.Generator().manual_seed(5)
+    kinds = [k for k, count in recipe(name)["plan"].items() for _ in range(count)]
+    sample = torch.randn(n, *SHAPES[modality], generator=generator)
+    views = [sample + 0.2 * torch.randn(sample.shape, generator=generator) for _ in kinds]
+    if padded:
+        for view in views:
+            view[0, :, 5:] = float("nan")
+    of = Batch if target(name).uses_labels else Unlabelled
+    return of(views, kinds, Draw(3, 0, torch.arange(100, 100 + n)))
+
+
+def train(method: Method, data: Batch, steps: int, lr: float = 3e-3) -> float:
+    """`steps` steps of Adam (rate 0: the same steps without moving) and the loss after them."""
+    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=lr)
+    for step in range(steps):
+        loss = method(data)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        method.after_step((step + 1) / steps)
+    return method(data)["loss"].item()
+
+
+@every_method
+def test_yaml_and_signature_agree(name):
+    mine = recipe(name)
+    assert {"_target_", "plan", "summary", "family", "source"} <= set(mine)
+    assert target(name).__module__.rpartition(".")[2] == name, "the file has the public name"
+    parameters = list(inspect.signature(target(name).__init__).parameters.values())[2:]  # without self, backbone
+    assert {p.name: p.default for p in parameters} == {k: v for k, v in mine.items() if k not in HOUSE_KEYS}
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters), "no *args, no **kwargs"
+
+
+@every_method
+@every_modality
+def test_the_loss_is_a_finite_scalar_and_the_rest_is_for_the_log(name, modality):
+    out = build(name, modality)(batch(name, modality))
+    for key, value in out.items():
+        assert value.shape == (), key
+        assert torch.isfinite(value), key
+        assert value.requires_grad == (key == "loss"), key
+    if recipe(name)["plan"].get("global", 0) > 1:
+        assert 0.05 < out["spread"] < 1.5
+
+
+@every_method
+@every_modality
+def test_gradients_reach_all_that_learns_and_nothing_that_is_frozen(name, modality):
+    method = build(name, modality)
+    method(batch(name, modality))["loss"].backward()
+    learned = {k: p for k, p in method.named_parameters() if p.requires_grad}
+    without = [k for k, p in learned.items() if p.grad is None]
+    assert not without, f"no gradient, so DistributedDataParallel would wait for ever: {without}"
+    assert all(torch.isfinite(p.grad).all() for p in learned.values())
+    for key, p in learned.items():
+        if key.startswith("backbone.") and p.ndim > 1:
+            assert p.grad.abs().max() > 0, key
+    assert all(p.grad is None for p in method.parameters() if not p.requires_grad)
+
+
+@every_method
+@every_modality
+def test_twenty_steps_lower_the_loss(name, modality):
+    data = batch(name, modality)
+    still, moved = (train(build(name, modality), data, 20, lr) for lr in (0.0, 3e-3))
+    assert moved < still - 0.005 * abs(still)  # the same batches and queues, only the weights did not move
+
+
+@every_method
+@every_modality
+def test_the_same_seed_gives_the_same_bits(name, modality):
+    first, second = build(name, modality, seed=1), build(name, modality, seed=1)
+    assert train(first, batch(name, modality), 3) == train(second, batch(name, modality), 3)
+    for (key, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+
+
+@every_method
+def test_a_state_carries_on_where_it_was(name):
+    first, second = build(name, "image", seed=1), build(name, "image", seed=2)
+    data = batch(name, "image")
+    train(first, data, 3)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert train(first, data, 2) == train(second, data, 2)
+    for (key, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+
+
+@every_method
+@every_modality
+def test_the_smallest_batch(name, modality):
+    method = build(name, modality)
+    out = method(batch(name, modality, n=target(name).min_batch))
+    assert torch.isfinite(out["loss"])
+
+
+@every_method
+@pytest.mark.parametrize("tokens", [True, False])
+def test_padding_of_a_series_is_no_data(name, tokens):
+    if target(name).needs_tokens and not tokens:
+        pytest.skip("needs tokens")
+    method = build(name, "series", tokens=tokens)
+    out = method(batch(name, "series", padded=True))
+    out["loss"].backward()
+    assert torch.isfinite(out["loss"])
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+
+
+@every_method
+def test_the_loss_is_in_full_precision_under_autocast(name):
+    method, data = build(name, "image"), batch(name, "image")
+    plain = copy.deepcopy(method)(data)["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        low = method(data)["loss"]
+    assert low.dtype == torch.float32
+    assert low.item() == pytest.approx(plain.item(), rel=0.1, abs=0.05)
+
+
+@every_method
+def test_frozen_copies_move_only_after_a_step(name):
+    method, data = build(name, "image"), batch(name, "image")
+    frozen = {k: p for k, p in method.named_parameters() if not p.requires_grad and not k.startswith("backbone.")}
+    before = {k: p.clone() for k, p in frozen.items()}
+    loss = method(data)["loss"]
+    loss.backward()
+    torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1).step()
+    assert all(torch.equal(before[k], p) for k, p in frozen.items())
+    method.after_step(0.0)
+    weights = [k for k, p in frozen.items() if p.ndim > 1 and "pos_embed" not in k]
+    assert all(not torch.equal(before[k], frozen[k]) for k in weights)
+
+
+@every_method
+def test_another_plan_is_refused_in_words(name):
+    data = batch(name, "image")
+    more = Batch([*data.views, data.views[0]], [*data.kinds, "local"], data.draw)
+    with pytest.raises(RequestError, match="exactly") as caught:
+        build(name, "image")(more)
+    assert "method.plan" in (caught.value.hint or "")
+
+
+@every_method
+def test_what_is_measured_is_a_backbone_of_the_method(name):
+    method, data = build(name, "image"), batch(name, "image")
+    network = method.eval_backbone
+    assert network in set(method.modules())
+    assert network(data.views[0]).shape == (B, network.dim)
+    assert all(isinstance(v, str) for v in method.describe().values())
+
+
+@every_method
+@every_modality
+def test_pictures_look_like_the_input(name, modality):
+    data = batch(name, modality)
+    for row in build(name, modality).eval().pictures(data).values():
+        assert all(p.shape == data.views[0].shape and torch.isfinite(p).all() for p in row)
+
+
+@every_method
+def test_fixed_rates_name_parts_of_the_method(name):
+    method = build(name, "image")
+    for part in target(name).fixed_lr:
+        assert any(p.requires_grad for p in method.get_submodule(part).parameters())

@@ -1,0 +1,317 @@
+"""The door: words, flags, exit codes, what goes to stdout and what to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sslcli import __version__, config
+from sslcli.cli import WORDS, parse
+from sslcli.errors import RequestError
+from tests.conftest import SMOKE
+
+
+def test_help_and_version(cli):
+    assert cli("--help").code == 0
+    assert cli("--version").out == f"sslcli {__version__}\n"
+    for word in WORDS:
+        shown = cli(word, "--help")
+        assert shown.code == 0
+        assert f"sslcli {word}" in shown.out
+        assert shown.err == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "says", "hints"),
+    [
+        (["pretrian"], "there is no word `pretrian`", "sslcli pretrain"),
+        (["pretrain", "method=simsam"], "no method named `simsam`", "`simsiam`"),
+        (["pretrain", "dataset=cifr10"], "no dataset named `cifr10`", "`cifar10`"),
+        (["pretrain", "train.epoch=3"], "`train` has no key `epoch`", "train.epochs"),
+        (["pretrain", "modle.x=3"], "modle", "sslcli pretrain --help"),
+        (["pretrain", "optimizer.lr=abc"], "`optimizer.lr=abc`: expected a number", ""),
+        (["pretrain", "train.epochs=abc"], "`train.epochs=abc`: expected a whole number", ""),
+        (["pretrain", "optimizer.lr="], "`optimizer.lr` has no value", ""),
+        (["pretrain", "optimizer.lr=-1"], "must be a positive number", ""),
+        (["pretrain", "optimizer.lr=nan"], "must be a positive number", ""),
+        (["pretrain", "optimizer.lr=inf"], "must be a positive number", ""),
+        (["pretrain", "train.epochs=0"], "at least 1", ""),
+        (["pretrain", "train.batch_size=-4"], "at least 1", ""),
+        (["pretrain", "method=simclr", "method.temperature=0"], "method.temperature", ""),
+        (["pretrain", "device.workers=-1"], "device.workers", ""),
+        (["pretrain", "device.type=gpu"], "`device.type=gpu` is not one of", ""),
+        (["pretrain", "train.budget=soon"], "no duration", "20m"),
+        (["pretrain", "train.batch_size=1"], "needs at least 2", ""),
+        (["pretrain", "train.batch_size=5000"], "more than the 1437 training samples", "train.batch_size="),
+        (["pretrain", "train.batch_size=9", "train.accumulate=2"], "not divisible", ""),
+        (["pretrain", "method.pred_dmi=3"], "`method` has no key `pred_dmi`", "method.pred_dim"),
+        (["pretrain", "+method.foo=3"], "`method.foo` is not an argument of SimSiam", ""),
+        (["pretrain", "backbone=vit_tiny", "backbone.patch=3"], "patch", ""),
+        (["pretrain", "method=mae", "backbone=convnet"], "needs a backbone with tokens", "vit_tiny"),
+        (["pretrain", "dataset.image_size=${nope}"], "`${nope}` names no key", ""),
+        (["pretrain", "augmentation=[1,2"], "cannot read", "quote"),
+        (["pretrain", "simsiam"], "`simsiam` needs its key", "method=simsiam"),
+        (["pretrain", "seed=0,1"], "seed", "-m"),
+        (["pretrain", "--dryrun"], "there is no flag --dryrun", "--dry-run"),
+        (["pretrain", "dataset=arrays"], "`dataset.path` must be given", "dataset.path="),
+        (["eval"], "eval what?", "probe"),
+        (["eval", "prob"], "no evaluator named `prob`", "`probe`"),
+        (["eval", "probe"], "there is no run in runs/ yet", "sslcli pretrain"),
+        (["eval", "probe", "run=nope"], "there is no run `nope`", "sslcli runs"),
+        (["resume"], "resume which run?", "sslcli resume latest"),
+        (["resume", "latest", "seed=3"], "a run goes on as it was begun", "init=latest"),
+        (["list"], "list what?", "methods"),
+        (["list", "metods"], "there are no `metods`", "sslcli list methods"),
+        (["runs", "beest"], "runs cannot `beest`", "best"),
+        (["runs", "best", "probe.top1"], "no run has a number", "sslcli eval probe"),
+        (["data"], "data what?", "inspect"),
+        (["completion", "bsh"], "completion for which shell?", "bash"),
+    ],
+)
+def test_wrong_requests_are_told_before_any_folder_is_made(cli, argv, says, hints):
+    result = cli(*argv)
+    assert result.code == 2, result
+    assert says in result.err
+    assert result.err.startswith("error: ")
+    assert hints in result.err.partition("hint: ")[2], result.err
+    assert result.out == ""
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_flags_may_stand_anywhere():
+    request = parse(["seed=1,2", "-m", "train.epochs=1", "--cfg", "job", "probe"])
+    assert request.multirun
+    assert request.overrides == ["seed=1,2", "train.epochs=1"]
+    assert request.flags == ["-m", "--cfg", "job"]
+    assert request.words == ["probe"]
+    with pytest.raises(RequestError, match="wants a value"):
+        parse(["--cfg"])
+
+
+def test_durations():
+    assert config.seconds("90", "k") == config.seconds("90s", "k") == config.seconds(90, "k") == 90
+    assert config.seconds("1h30m", "k") == 5400
+    assert config.seconds("0.5d", "k") == 43200
+    for wrong in ("", "m", "10 apples", "-5", 0, "-3m", float("nan")):
+        with pytest.raises(RequestError):
+            config.seconds(wrong, "k")
+
+
+def test_cfg_job_prints_the_configuration_and_makes_no_folder(cli):
+    result = cli("pretrain", "--cfg", "job", "method=byol")
+    assert result.code == 0
+    assert "sslcli.methods.byol.BYOL" in result.out
+    assert not Path("runs").exists()
+
+
+def test_dry_run_makes_no_folder(cli):
+    result = cli("pretrain", "--dry-run", *SMOKE)
+    assert result.code == 0, result.err
+    assert "dry run: loss" in result.err
+    assert not Path("runs").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """One finished run, shared by the tests that only read it: (working folder)."""
+    from sslcli.cli import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["pretrain", "-q", *SMOKE, "train.eval_every=1"]) == 0
+    finally:
+        os.chdir(before)
+        os.environ.pop("SSLCLI_QUIET", None)
+    return folder
+
+
+def test_pretrain_prints_the_run_folder_alone(cli):
+    result = cli("pretrain", *SMOKE)
+    assert result.code == 0, result.err
+    assert len(result.out.splitlines()) == 1
+    run = Path(result.last)
+    assert run.is_dir()
+    assert run.name.endswith("_simsiam_convnet_digits")
+    for name in ("config.yaml", "status.json", "metrics.jsonl", "log.txt", "encoder.safetensors", "encoder.json", "checkpoints", ".hydra"):
+        assert (run / name).exists(), name
+    assert (Path("runs") / "latest").resolve() == run.resolve()
+    status = json.loads((run / "status.json").read_text())
+    assert (status["status"], status["step"]) == ("done", 4)
+    for word in ("what", "data", "plan", "where", "run", "lr ", "next  sslcli eval probe"):
+        assert word in result.err
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {"train/loss", "train/lr", "train/samples_per_s", "train/data_wait", "train/spread"} <= set(metrics[-1])
+
+
+def test_eval_prints_name_value_lines_and_saves(cli, finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    result = cli("eval", "knn")
+    assert result.code == 0, result.err
+    lines = dict(line.rsplit(" ", 1) for line in result.out.splitlines())
+    assert 0 < float(lines["knn.top1"]) <= 1
+    assert {"knn.raw.top1", "knn.untrained.top1"} <= set(lines)
+    (saved,) = Path("runs").glob("2*/eval/knn.json")
+    record = json.loads(saved.read_text())
+    assert record["numbers"]["top1"] == pytest.approx(float(lines["knn.top1"]), abs=1e-5)
+    assert {"protocol", "step", "seed", "config_hash"} <= set(record)
+    as_json = json.loads(cli("eval", "knn", "--json").out)
+    assert as_json["numbers"] == record["numbers"]
+    refused = cli("eval", "knn", "backbone=resnet18")
+    assert refused.code == 2
+    assert "comes from the run" in refused.err
+
+
+def test_eval_of_an_untrained_backbone(cli):
+    result = cli("eval", "knn", "run=none", "backbone.width=8", "device=cpu")
+    assert result.code == 0, result.err
+    assert "knn.top1" in result.out
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_runs_list_show_best(cli, finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    cli("eval", "knn")
+    listed = json.loads(cli("runs", "--json").out)["runs"]
+    assert len(listed) == 1
+    name = Path(listed[0]["run"]).name
+    assert name in cli("runs").out
+    assert "knn.top1" in cli("runs", "show", name[:15]).out
+    assert name in cli("runs", "best", "knn.top1").out
+    assert cli("runs", "best", "knn.top").code == 2
+
+
+def test_list_is_plain_when_piped_and_json_when_asked(cli):
+    names = cli("list", "methods").out.split()
+    assert set(names) >= {"simsiam", "simclr", "moco_v2", "byol", "vicreg", "autoencoder", "mae"}
+    choices = json.loads(cli("list", "methods", "--json").out)["choices"]
+    assert [c["name"] for c in choices] == names
+    assert all(c["summary"] and c["family"] and c["source"] for c in choices)
+    for kind in config.KINDS:
+        assert cli("list", kind).code == 0
+
+
+def test_sweep_gives_four_run_folders_on_stdout(cli):
+    result = cli("pretrain", "-m", "method=simsiam,simclr", "seed=0,1", *SMOKE, "train.steps=1")
+    assert result.code == 0, result.err
+    folders = [Path(line) for line in result.out.splitlines()]
+    assert len(folders) == len(set(folders)) == 4
+    assert all((f / "encoder.safetensors").exists() for f in folders)
+    assert len(json.loads(cli("runs", "--json").out)["runs"]) == 4
+
+
+def test_a_failed_job_does_not_stop_the_others(cli):
+    result = cli("pretrain", "-m", "train.batch_size=5000,32", *SMOKE[1:], "train.steps=1")
+    assert result.code == 2
+    assert len(result.out.splitlines()) == 1
+
+
+def test_pipeline(cli):
+    result = cli("pipeline", *SMOKE, "stages=[knn,quality]")
+    assert result.code == 0, result.err
+    run = Path(result.last)
+    assert {p.stem for p in (run / "eval").glob("*.json")} == {"knn", "quality"}
+    assert cli("pipeline", "stages=[nope]").code == 2
+
+
+def test_init_takes_the_weights_of_a_run(cli):
+    first = Path(cli("pretrain", *SMOKE).last)
+    result = cli("pretrain", *SMOKE, f"init={first}", "train.steps=1", "optimizer.lr=1e-9")
+    assert result.code == 0, result.err
+    from sslcli.job import load_encoder
+
+    a, b = (load_encoder(p)[0].state_dict() for p in (first, Path(result.last)))
+    for key in a:
+        if key.endswith("weight"):
+            assert (a[key] - b[key]).abs().max() < 1e-5, key
+    refused = cli("pretrain", *SMOKE[:-1], "backbone.width=16", f"init={first}")
+    assert refused.code == 4
+    assert "of another shape" in refused.err
+
+
+def test_data_inspect_and_preview(cli):
+    shown = cli("data", "inspect")
+    assert shown.code == 0, shown.err
+    assert "1437" in shown.out.replace(",", "")
+    drawn = cli("data", "preview", "out=sheet.png")
+    assert drawn.code == 0, drawn.err
+    assert drawn.out == "sheet.png\n"
+    assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert cli("data", "preview", "out=nowhere/sheet.png").code == 2
+    assert cli("data", "preview", "out=sheet.jpg").code == 2
+
+
+def test_doctor(cli):
+    assert "torch" in cli("doctor").out
+    found = json.loads(cli("doctor", "--json").out)
+    assert found["problems"] == []
+    assert found["packages"]["torch"]
+
+
+def test_completion(cli):
+    from sslcli.commands.completion import candidates
+
+    assert candidates("sslcli pre") == ["pretrain"]
+    assert candidates("sslcli eval pr") == ["probe"]
+    assert candidates("sslcli pretrain method=sims") == ["method=simsiam"]
+    assert candidates("sslcli pretrain train.ep") == ["train.epochs="]
+    assert candidates("sslcli pretrain method=mae method.mask") == ["method.mask_ratio="]
+    assert candidates("sslcli list met") == ["methods"]
+    for shell in ("bash", "zsh", "fish"):
+        assert "sslcli completion query" in cli("completion", shell).out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("argv", [["--help"], ["list", "methods"], ["runs"], ["pretrain", "--help"], ["completion", "query", "sslcli pre"]])
+def test_the_fast_door_imports_neither_torch_nor_hydra(argv, tmp_path):
+    code = (
+        "import sys; from sslcli.cli import main; c = main(sys.argv[1:]);"
+        "heavy = {'torch', 'hydra', 'omegaconf', 'numpy', 'sklearn', 'rich'} & set(sys.modules);"
+        "assert not heavy, heavy; sys.exit(c)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_python_m_and_a_closed_pipe(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "sslcli", "--version"], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("sslcli ")
+    piped = subprocess.run(
+        f"{sys.executable} -m sslcli pretrain --help | head -1", shell=True, capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert piped.stderr == ""
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_says_how_to_resume_and_resume_finishes(tmp_path):
+    import signal
+
+    program = [sys.executable, "-m", "sslcli"]
+    child = subprocess.Popen(
+        [*program, "pretrain", "train.epochs=100000", "device=cpu", "device.threads=1", "backbone.width=8"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/2*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert out == ""
+    assert "hint: sslcli resume" in err
+    assert "Traceback" not in err
+    (run,) = tmp_path.glob("runs/2*")
+    assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
+    measured = subprocess.run([*program, "eval", "knn", "-q"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert measured.returncode == 0, measured.stderr  # an interrupted run can be measured

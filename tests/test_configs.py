@@ -1,0 +1,110 @@
+"""Every YAML composes and binds; every experiment runs a few steps."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from sslcli import build, config
+from sslcli.commands.pretrain import plain
+from sslcli.errors import RequestError
+
+METHODS, DATASETS = sorted(config.choices("method")), sorted(config.choices("dataset"))
+
+
+@pytest.mark.parametrize("group", [g for g in config.GROUPS if g not in ("experiment",)])
+def test_every_choice_has_a_summary_and_composes(group):
+    for name, path in config.choices(group).items():
+        described = config.describe(path, group)
+        if group in ("method", "backbone", "dataset", "augmentation", "evaluator"):
+            assert described["summary"], path
+        if group == "evaluator":
+            node = config.load_choice(group, name, config.compose("eval", []))
+            build.check(group, config.plain(node), given=["backbone", "data"])
+            continue
+        cfg = config.compose("pretrain", [f"{group}={name}", *(["dataset.path=x"] if needs_path(group, name) else [])])
+        values = plain(cfg)
+        given = {"method": ["backbone"], "backbone": ["input_shape"], "optimizer": ["params"], "schedule": ["progress"]}
+        if group in ("method", "backbone", "dataset", "optimizer", "schedule") and name != "timm":
+            extra = {"name": "resnet18"} if name in ("torchvision",) and "name" not in values["backbone"] else {}
+            build.check(group, {**values[group], **extra}, given=given.get(group, []))
+
+
+def needs_path(group: str, name: str) -> bool:
+    return group == "dataset" and "path: ???" in config.choices(group)[name].read_text()
+
+
+@pytest.mark.parametrize(("method", "dataset"), list(product(METHODS, DATASETS)))
+def test_methods_and_datasets_add(method, dataset):
+    """A data set chooses backbone and augmentation, a method what it needs on top, and the command line still wins."""
+    path = ["dataset.path=x"] if needs_path("dataset", dataset) else []
+    cfg = config.compose("pretrain", [f"method={method}", f"dataset={dataset}", *path])
+    plan = cfg.method.plan
+    assert set(plan) <= {*cfg.augmentation, "clean"}, (plan, list(cfg.augmentation))
+    won = config.compose("pretrain", [f"method={method}", f"dataset={dataset}", *path, "backbone=mlp", "optimizer.lr=0.123"])
+    assert "MLP" in won.backbone._target_
+    assert won.optimizer.lr == 0.123
+
+
+@pytest.mark.parametrize("name", sorted(config.choices("experiment")))
+def test_every_experiment_binds(name):
+    from sslcli.job import check
+
+    check(plain(config.compose("pretrain", [f"experiment={name}"])))
+
+
+def test_defaults_of_the_schema_are_those_of_the_yaml():
+    from dataclasses import fields
+
+    for group, name, schema in (("train", "default", config.Train), ("device", "auto", config.Device)):
+        import yaml
+
+        values = yaml.safe_load((config.config_dir() / group / f"{name}.yaml").read_text())
+        assert set(values) == {f.name for f in fields(schema)}
+
+
+def test_foreign_yaml_is_looked_at_before_it_is_loaded(tmp_path):
+    (tmp_path / "method").mkdir()
+    file = tmp_path / "method" / "x.yaml"
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8))
+    cases = {"aliases": bomb, "bytes": "a: " + "x" * 1_100_000, "not valid YAML": "a: [1", "nodes": "a: [" + "1," * 30_000 + "]"}
+    for says, text in cases.items():
+        file.write_text(text)
+        with pytest.raises(RequestError, match=says):
+            config.check_foreign_yaml(tmp_path)
+    file.write_bytes(b"\xff\xfea\x00")
+    with pytest.raises(RequestError, match="UTF-8"):
+        config.check_foreign_yaml(tmp_path)
+    file.write_bytes(b"\xef\xbb\xbfa: 1\n")
+    with pytest.raises(RequestError, match="byte-order mark"):
+        config.check_foreign_yaml(tmp_path)
+
+
+def test_a_method_of_ones_own_trains(cli, tmp_path):
+    from tests.conftest import SMOKE
+
+    mine = tmp_path / "mine"
+    (mine / "method").mkdir(parents=True)
+    (mine / "centred.py").write_text(
+        "from sslcli.methods.base import Batch, Method\n\n\n"
+        "class Centred(Method):\n"
+        "    def __init__(self, backbone, weight: float = 1.0):\n"
+        "        super().__init__(backbone)\n"
+        "        self.weight = weight\n\n"
+        "    def forward(self, batch: Batch):\n"
+        "        a, b = (self.backbone(v) for v in batch.views)\n"
+        "        return {'loss': self.weight * (a - b).square().mean() + (a.std(0) - 1).square().mean()}\n"
+    )
+    (mine / "method" / "centred.yaml").write_text(
+        "# @package _global_\nmethod:\n  _target_: centred.Centred\n  summary: mine\n  family: own\n  source: me\n  plan: {global: 2}\n  weight: 2.0\n"
+    )
+    result = cli("pretrain", "--config-dir", str(mine), "method=centred", *SMOKE)
+    assert result.code == 0, result.err
+    assert "Centred" in result.err
+    assert "centred" in cli("list", "methods", "--config-dir", str(mine)).out
+    assert cli("pretrain", "--config-dir", str(mine), "method=centred", "method.wieght=3", *SMOKE).code == 2
+    (mine / "method" / "simsiam.yaml").write_text("a: 1\n")
+    warned = cli("pretrain", "--config-dir", str(mine), "--dry-run", *SMOKE)
+    assert "is not used" in warned.err
+    assert cli("pretrain", "--config-dir", "nowhere").code == 2

@@ -1,0 +1,93 @@
+"""Imports go down only, and the mathematics knows nothing of the house."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "sslcli"
+FLOORS = {  # the first that fits, by longest prefix
+    "sslcli.cli": 4,
+    "sslcli.__main__": 4,
+    "sslcli.commands": 3,
+    "sslcli.train": 2,
+    "sslcli.job": 2,
+    "sslcli.evals": 2,
+    "sslcli.methods": 1,
+    "sslcli.backbones": 1,
+    "sslcli.data": 1,
+    "sslcli.views": 1,
+    "sslcli.optim": 1,
+    "sslcli.build": 1,
+    "sslcli.nn": 0,
+    "sslcli": 0,  # run, checkpoint, runtime, config, console, errors, rng
+}
+# A word that was typed may start another command, and commands read the Request that the door took apart.
+ALLOWED_UP = {("sslcli.commands", "sslcli.cli")}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def floor(name: str) -> int:
+    while name not in FLOORS:
+        name = name.rpartition(".")[0]
+    return FLOORS[name]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(f.relative_to(ROOT)) for f in FILES])
+def test_imports_go_down(path):
+    name = module_name(path)
+    for other in imports(path):
+        if other.startswith("sslcli.") and not any(name.startswith(a) and other.startswith(b) for a, b in ALLOWED_UP):
+            assert floor(other) <= floor(name), f"{name} (floor {floor(name)}) imports {other} (floor {floor(other)})"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "methods").glob("*.py")), ids=lambda p: p.stem)
+def test_methods_know_only_torch_nn_and_their_base(path):
+    allowed = ("torch", "sslcli.nn", "sslcli.methods.base", "math", "typing", "__future__", "collections", "dataclasses")
+    allowed += ("sslcli.rng", "sslcli.errors") if path.stem == "base" else ()
+    for other in imports(path):
+        assert other.startswith(allowed), f"{path.name} imports {other}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nn").glob("*.py")), ids=lambda p: p.stem)
+def test_nn_imports_nothing_of_ours(path):
+    for other in imports(path):
+        assert not other.startswith("sslcli.") or other.startswith("sslcli.nn"), f"{path.name} imports {other}"
+
+
+def test_no_modality_is_asked_for_outside_data_views_and_backbones():
+    for path in FILES:
+        room = path.relative_to(ROOT).parts[0]
+        if room in ("data", "views", "backbones"):
+            continue
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not ("modality" in line and line.lstrip().startswith(("if ", "elif "))), f"{path.name}: {line.strip()}"
+
+
+def test_nothing_instantiates_or_unpickles():
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        assert "hydra.utils" not in text, path
+        assert "weights_only=False" not in text, path
+        assert "torchvision.io" not in text.replace("never torchvision.io", ""), path
