@@ -112,7 +112,10 @@ def check(group: str, node: dict[str, Any], given: Iterable[str] = ()) -> None:
 def build(group: str, node: dict[str, Any], *args: Any, **given: Any) -> Any:
     """Calls a YAML's target with its keys and with what the house adds."""
     check(group, node, list(given) + _positional(node, args))
-    return resolve(node["_target_"])(*args, **arguments(group, node), **given)
+    try:
+        return resolve(node["_target_"])(*args, **arguments(group, node), **given)
+    except ValueError as e:  # how constructors, ours and torch's, refuse a value
+        raise RequestError(f"`{group}`: {e}", f"`sslcli pretrain --cfg job` shows the values of {group}") from e
 
 
 def partial(group: str, node: dict[str, Any], *given: str) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from sslcli.data import talk
 from sslcli.data.loader import Loader
 from sslcli.data.source import Dataset
 from sslcli.errors import RequestError, TrainingError
-from sslcli.methods.base import Method
-from sslcli.rng import derive
+from sslcli.methods.base import Batch, Method
+from sslcli.rng import Draw, derive
 from sslcli.run import Run, find, read_json, replace_file
 from sslcli.runtime import Runtime
 from sslcli.views import Views
@@ -105,6 +106,7 @@ def prepare(cfg: dict[str, Any]) -> Job:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "heads"))
         method: Method = build.build("method", cfg["method"], backbone=backbone)
+    rehearse(method, views, dataset)
     machine.place(method)
     lr, derivation = optim.scaled_lr(cfg["optimizer"]["lr"], batch, cfg["optimizer"].get("lr_batch"))
     groups = optim.parameter_groups(method, cfg["optimizer"]["weight_decay"])
@@ -130,6 +132,16 @@ def prepare(cfg: dict[str, Any]) -> Job:
         **{k: str(v) for k, v in method.describe().items()},
     }
     return job
+
+
+def rehearse(method: Method, views: Views, dataset: Dataset) -> None:
+    """One forward of a copy on a few blank samples: a plan, a shape or a width that does not fit comes out before any work."""
+    n = max(2, method.min_batch)
+    draw = Draw(0, 0, torch.arange(n))
+    blank = [torch.zeros(n, *shape) for shape in views.shapes]
+    labels = torch.zeros(n, dtype=torch.int64) if method.uses_labels else None
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        copy.deepcopy(method)(Batch(blank, views.kinds, draw, labels))
 
 
 def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -59,17 +59,17 @@ class State:
     skipped: int = 0  # steps with a non-finite loss or gradient
     low_spread: int = 0  # consecutive checks under LOW_SPREAD
     plan: Plan | None = None
+    meter: dict[str, Any] = field(default_factory=dict)
 
 
 class Meter:
-    """Means since the last look, and throughput. Values stay on the device until looked at."""
+    """Means since the last line of metrics, and throughput. Values stay on the device until looked at.
 
-    def __init__(self) -> None:
-        self.reset()
+    The sums are part of a checkpoint: a line that spans a resume is the line of an unbroken run."""
 
-    def reset(self) -> None:
-        self.sums: dict[str, Tensor | float] = defaultdict(float)
-        self.count = 0
+    def __init__(self, sums: dict[str, float] | None = None, count: int = 0):
+        self.sums: dict[str, Tensor | float] = defaultdict(float, sums or {})
+        self.count = count
         self.samples = 0
         self.began = time.perf_counter()
 
@@ -81,6 +81,9 @@ class Meter:
 
     def means(self) -> dict[str, float]:
         return {k: float(v) / max(1, self.count) for k, v in self.sums.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"sums": {k: float(v) for k, v in self.sums.items()}, "count": self.count}
 
 
 class Trainer:
@@ -97,6 +100,7 @@ class Trainer:
         self.save_seconds = math.inf if self.save_steps else config.seconds(self.train["save_every"], "train.save_every")
         self.save_failures = 0
         self.skipped_in_a_row = 0
+        self.meter = Meter()
         self.saved_at = -1
         self.saved_when = time.monotonic()
         self.began = time.perf_counter() - self.state.seconds
@@ -116,10 +120,10 @@ class Trainer:
                 if state.step == 0:
                     self.save(first=True)
                 stream = job.loader.stream(state.step)
-                meter, shown = Meter(), {}
+                self.meter, shown = Meter(**state.meter), {}
                 job.loader.wait  # noqa: B018 - reading it starts the count anew
                 while state.step < plan.total:
-                    self.step(stream, plan, meter)
+                    self.step(stream, plan, self.meter)
                     state.step += 1
                     state.seconds = time.perf_counter() - self.began
                     end_of_epoch = state.step % per_epoch == 0
@@ -127,9 +131,9 @@ class Trainer:
 
                     # once in a while: log
                     if end_of_epoch or last or state.step % log_every == 0:
-                        shown = self.log(meter, plan)
+                        shown = self.log(plan)
                         self.guard(shown, progress.note)
-                        meter.reset()
+                        self.meter = Meter()
                         if self.train["budget"] is not None and not last:
                             self.keep_to_budget(plan)
                             progress.total, progress.epochs = plan.total, plan.total / per_epoch
@@ -138,7 +142,7 @@ class Trainer:
                     # once in a while: measure
                     if eval_every and (last or (end_of_epoch and state.step // per_epoch % eval_every == 0)):
                         self.evaluate(stop)
-                        meter.reset()
+                        self.meter.began = time.perf_counter()
 
                     # once in a while: save
                     if last or stop or self.save_due():
@@ -239,9 +243,10 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------- once in a while
 
-    def log(self, meter: Meter, plan: Plan) -> dict[str, float]:
+    def log(self, plan: Plan) -> dict[str, float]:
         """A line of metrics.jsonl; returns what is worth showing."""
-        state, elapsed = self.state, max(time.perf_counter() - meter.began, 1e-9)
+        meter, state = self.meter, self.state
+        elapsed = max(time.perf_counter() - meter.began, 1e-9)
         means = meter.means()
         rate, wait = meter.samples / elapsed, self.job.loader.wait / elapsed
         values = {f"train/{k}": v for k, v in means.items()}
@@ -293,6 +298,7 @@ class Trainer:
         slots, numbers = checkpoint.optimizer_tensors(job.optimizer, self.names)
         content = {
             **asdict(state),
+            "meter": self.meter.as_dict(),
             "epoch": state.step // job.loader.steps_per_epoch,
             "cursor": state.step % job.loader.steps_per_epoch,
             "metrics_bytes": self.run.metrics_offset(),
@@ -400,7 +406,7 @@ def restore(job: Job, run: Run, say: Callable[[str], None]) -> State:
     why = "".join(f"; {k} was {saved[k]}, is {ours[k]}" for k in differing)
     say(f"resuming at step {saved['step']:,} ({exact}{why})")
     plan = Plan(**saved["plan"]) if saved["plan"] else None
-    return State(saved["step"], saved["seconds"], saved["skipped"], saved["low_spread"], plan)
+    return State(saved["step"], saved["seconds"], saved["skipped"], saved["low_spread"], plan, saved["meter"])
 
 
 # ------------------------------------------------------------------------------------------------------------------- run it

@@ -9,6 +9,7 @@ import pytest
 from sslcli import build, config
 from sslcli.commands.pretrain import plain
 from sslcli.errors import RequestError
+from sslcli.job import ONLINE
 
 METHODS, DATASETS = sorted(config.choices("method")), sorted(config.choices("dataset"))
 
@@ -21,7 +22,7 @@ def test_every_choice_has_a_summary_and_composes(group):
             assert described["summary"], path
         if group == "evaluator":
             node = config.load_choice(group, name, config.compose("eval", []))
-            build.check(group, config.plain(node), given=["backbone", "data"])
+            build.check(group, config.plain(node), given=ONLINE if name == "online" else ["backbone", "data"])
             continue
         cfg = config.compose("pretrain", [f"{group}={name}", *(["dataset.path=x"] if needs_path(group, name) else [])])
         values = plain(cfg)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sslcli import config, console
 from sslcli.cli import Request
-from sslcli.commands.pretrain import plain
+from sslcli.commands.pretrain import denormalised, plain
 from sslcli.errors import RequestError, nearest
 
 
@@ -56,8 +56,8 @@ def preview(cfg: dict[str, Any], path: Path) -> int:
     job = prepare(cfg)
     batch = next(job.loader.stream(0))
     originals = _originals(job, batch.ids, clean(job.dataset))
-    mean, std = (_column(v, job.dataset.shape) for v in (job.dataset.mean, job.dataset.std))
-    table = [[originals[i], *(view[i] * std + mean for view in batch.views)] for i in range(len(batch))]
+    views = [denormalised(job.dataset, view) for view in batch.views]
+    table = [[originals[i], *(view[i] for view in views)] for i in range(len(batch))]
     sheet(path, table, ["source", *_titles(batch.kinds)])
     console.say(f"{len(batch)} samples of {job.dataset.name}, plan {dict(cfg['method']['plan'])}")
     console.out(path)
@@ -67,10 +67,9 @@ def preview(cfg: dict[str, Any], path: Path) -> int:
 def _originals(job: Any, ids: Any, views: Any) -> list[Any]:
     from sslcli.data.loader import in_order
 
-    mean, std = (_column(v, job.dataset.shape) for v in (job.dataset.mean, job.dataset.std))
     found = {}
     for got, x in in_order(job.dataset.pretrain, views, batch_size=len(ids), device="cpu", workers=0, ids=ids):
-        found.update({int(i): v * std + mean for i, v in zip(got, x, strict=True)})
+        found.update({int(i): v for i, v in zip(got, denormalised(job.dataset, x), strict=True)})
     return [found[int(i)] for i in ids]
 
 
@@ -81,9 +80,3 @@ def _titles(kinds: list[str]) -> list[str]:
         seen[kind] = seen.get(kind, 0) + 1
         titles.append(f"{kind} {seen[kind]}" if kinds.count(kind) > 1 else kind)
     return titles
-
-
-def _column(values: tuple[float, ...], shape: tuple[int, ...]) -> Any:
-    import torch
-
-    return torch.tensor(values).view(-1, *([1] * (len(shape) - 1)))

@@ -99,7 +99,7 @@ def end_screen(run: Any, seconds: float) -> None:
 
 
 def pictures(job: Any, run: Any) -> None:
-    """What the method can show of itself (reconstructions), and the curves."""
+    """What the method can show of itself (reconstructions), as pictures/NAME.png."""
     import torch
 
     from sslcli.views import sheet
@@ -109,9 +109,16 @@ def pictures(job: Any, run: Any) -> None:
     with torch.no_grad():
         drawn = job.method.pictures(batch)
     for name, columns in drawn.items():
-        (run.path / "pictures").mkdir(exist_ok=True)
-        count = min(8, len(columns[0]))
-        sheet(run.path / "pictures" / f"{name}.png", [[c[i].float().cpu() for c in columns] for i in range(count)], None)
+        shown = [denormalised(job.dataset, c[:8].float().cpu()) for c in columns.values()]
+        sheet(run.path / "pictures" / f"{name}.png", list(zip(*shown, strict=True)), list(columns))
+
+
+def denormalised(dataset: Any, x: Any) -> Any:
+    """(B, *shape) of a view back in the units of the data: images in 0..1."""
+    import torch
+
+    mean, std = (torch.tensor(v).view(-1, *([1] * (x.ndim - 2))) for v in (dataset.mean, dataset.std))
+    return x * std + mean
 
 
 def shorten(path: Path) -> Path:

@@ -44,6 +44,7 @@ def digits(name: str = "digits", image_size: int | None = None, holdout: float =
         [str(c) for c in range(10)],
         image_size,
         fingerprint(len(x), [x.numpy().tobytes(), y.numpy().tobytes(), held.numpy().tobytes()]),
+        dark=True,
     )
 
 
@@ -55,9 +56,15 @@ def _dataset(
     image_size: int | None,
     print_: str,
     notes: list[str] | None = None,
+    dark: bool = False,
 ) -> Dataset:
+    """`dark`: ink on black. The mean stays 0, so that the zeros which convolutions pad with are background and no grey
+    frame is drawn round each picture (digits, SimSiam, 500 steps, 1 and 10 labels a class: .843 and .946, against
+    .789 and .920 with the mean taken off)."""
     source = ArraySource(*train)
     mean, std = image_stats(source)
+    if dark:
+        mean = (0.0,) * len(mean)
     side = check_size(image_size) or min(train[0].shape[-2:])
     return Dataset(
         name=name,
@@ -232,7 +239,8 @@ def _idx_set(which: str, name: str, path: str, image_size: int | None, download:
     if top >= len(classes):
         classes = tuple(str(c) for c in range(top + 1))
     print_ = fingerprint(sum(len(x) for x, _ in pairs), (t.numpy().tobytes() for pair in pairs for t in pair))
-    return _dataset(name, pairs[0], pairs[1], classes, image_size, print_, [f"read from {shown(folder)}"])
+    notes = [f"read from {shown(folder)}"]
+    return _dataset(name, pairs[0], pairs[1], classes, image_size, print_, notes, dark=True)
 
 
 def _idx_folders(root: str) -> Iterator[tuple[str, list[str], str]]:

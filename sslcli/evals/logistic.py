@@ -13,6 +13,8 @@ eigenvectors make a starting metric in which correlated features are no obstacle
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor
 
 FULL_RANK_UP_TO = 1024  # wider features get their leading eigenvectors only; the others count as one flat block
 LEADING = 256
+ONE_THREAD_UP_TO = 1_000_000  # numbers
 SMALL = 4_000_000  # numbers; up to here float64 costs little
 
 
@@ -92,6 +95,10 @@ class Logistic:
 
     def fit(self, strength: float, tol: float = 1e-5, max_iter: int = 500, history: int = 20) -> Fit:
         """Minimise at C = `strength`, until no entry of the gradient exceeds `tol`."""
+        with _threads_for(self.x):
+            return self._fit(strength, tol, max_iter, history)
+
+    def _fit(self, strength: float, tol: float, max_iter: int, history: int) -> Fit:
         decay = 1.0 / (strength * self.n)
         w = torch.cat([self.weight, self.bias[:, None]], dim=1)
         logits = self._forward(w)
@@ -190,6 +197,20 @@ class Logistic:
             else:
                 t = 4 * t if high == float("inf") else (low + high) / 2
         return low
+
+
+@contextmanager
+def _threads_for(x: Tensor) -> Iterator[None]:
+    """One thread for a small problem: thousands of short calls that wait for each other cost more than they share."""
+    threads = torch.get_num_threads()
+    if x.device.type != "cpu" or x.numel() > ONE_THREAD_UP_TO or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

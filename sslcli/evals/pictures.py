@@ -22,16 +22,18 @@ class Confusion:
     def save(self, path: Path) -> None:
         """Write a PNG: each row as shares of its class, so that rare classes are seen as well as common ones."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.colors import PowerNorm
         from matplotlib.figure import Figure
 
         k = len(self.counts)
         share = (self.counts / self.counts.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
         names = [_short(self.classes[i]) if i < len(self.classes) else str(i) for i in range(k)]
         side = min(14.0, 3.2 + (0.42 if k <= NUMBERS_UP_TO else 0.1) * k)
+        shade = 1.0 if k <= NUMBERS_UP_TO else 0.5  # among many classes each confusion is small: show it nonetheless
         figure = Figure(figsize=(side + 0.7, side), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        image = axes.imshow(share, cmap="Blues", norm=PowerNorm(shade, 0, 1), interpolation="nearest")
         right, total = int(self.counts.diagonal().sum()), int(self.counts.sum())
         axes.set_title(f"{right / max(1, total):.1%} of {total:,} predictions are right", fontsize=10, loc="left")
         axes.set_xlabel("predicted", fontsize=9)
@@ -48,10 +50,10 @@ class Confusion:
             for i in range(k):
                 for j in range(k):
                     if self.counts[i, j]:
-                        text = f"{100 * share[i, j]:.0f}" if share[i, j] >= 0.005 else "<1"
+                        text = f"{100 * share[i, j]:.0f}" if share[i, j] >= 0.01 else "<1"
                         colour = "white" if share[i, j] > 0.55 else "#1b2a41"
                         axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
-        bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=[0, 0.5, 1], format=_percent)
+        bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=[0, 0.1, 0.5, 1], format=_percent)
         bar.ax.tick_params(labelsize=8, length=0)
         bar.outline.set_visible(False)
         temporary = path.with_name(f".{path.name}.tmp")

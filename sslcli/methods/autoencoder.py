@@ -26,6 +26,6 @@ class Autoencoder(Method):
         return {"loss": mse_known(self.decoder(self.backbone(x)), x)}
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
+    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         (x,) = batch.just(1, "weak", "clean")
-        return {"reconstruction": [x, self.decoder(self.backbone(x))]}
+        return {"reconstruction": {"source": x, "reconstruction": self.decoder(self.backbone(x))}}

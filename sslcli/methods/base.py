@@ -95,8 +95,8 @@ class Method(nn.Module):
         return self.backbone
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
-        """Named rows of tensors (B, ...) worth looking at: {"reconstruction": [source, masked, predicted]}."""
+    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        """Sheets worth looking at, as columns of view-like tensors (B, ...): {"reconstruction": {"source": x, "predicted": y}}."""
         return {}
 
     def describe(self) -> dict[str, Any]:

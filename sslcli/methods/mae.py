@@ -80,7 +80,7 @@ class MAE(Method):
         return (patches - mean) / std, mean, std
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
+    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Source; source without the hidden tokens; those as predicted, given back the source's mean and std."""
         (x,) = batch.just(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
@@ -88,7 +88,7 @@ class MAE(Method):
         patches = self.backbone.patchify(x)
         masked = patches.masked_fill(hidden[:, :, None], 0.0)
         filled = torch.where(hidden[:, :, None], predicted.to(patches.dtype) * std + mean, patches)
-        return {"reconstruction": [x, *map(self.backbone.unpatchify, (masked, filled))]}
+        return {"reconstruction": {"source": x, "hidden": self.backbone.unpatchify(masked), "predicted": self.backbone.unpatchify(filled)}}
 
     def describe(self) -> dict[str, Any]:
         total = self.backbone.num_tokens

@@ -221,8 +221,8 @@ def test_what_is_measured_is_a_backbone_of_the_method(name):
 @every_modality
 def test_pictures_look_like_the_input(name, modality):
     data = batch(name, modality)
-    for row in build(name, modality).eval().pictures(data).values():
-        assert all(p.shape == data.views[0].shape and torch.isfinite(p).all() for p in row)
+    for columns in build(name, modality).eval().pictures(data).values():
+        assert all(p.shape == data.views[0].shape and torch.isfinite(p).all() for p in columns.values())
 
 
 @every_method

@@ -243,7 +243,7 @@ def test_vicreg_collapse_costs():
 def test_autoencoder_error_is_that_of_its_pictures(shape):
     method = Autoencoder(ConvNet(shape, width=4), width=4).eval()
     data = images(3, views=1, kind="weak", shape=shape)
-    source, drawn = method.pictures(data)["reconstruction"]
+    source, drawn = method.pictures(data)["reconstruction"].values()
     slow = np.mean((source.numpy() - drawn.numpy()) ** 2)
     assert method(data)["loss"].item() == pytest.approx(float(slow), rel=1e-5)
 
@@ -298,7 +298,7 @@ def test_mae_mask_is_a_function_of_the_sample():
 @pytest.mark.parametrize("norm_pix", [True, False])
 def test_mae_pictures_keep_what_was_seen_and_denormalise_the_rest(norm_pix):
     method, data = masked(norm_pix)
-    source, without, filled = method.pictures(data)["reconstruction"]
+    source, without, filled = method.pictures(data)["reconstruction"].values()
     predicted, hidden = method.predict(data.views[0], data.uniform("mask", 16))
     cut = method.backbone.patchify
     assert torch.equal(cut(filled)[~hidden], cut(source)[~hidden])
