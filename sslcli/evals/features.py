@@ -53,7 +53,7 @@ class EvalData:
     - `untrained`: makes a backbone of the same kind with random weights; None leaves that baseline out (as when it is
       what is measured).
     - `autocast`: entered around each forward pass.
-    - `notes`: what the evaluators had to decide; they put it into their protocol.
+    - `notes`: what had to be decided about the data; each evaluator puts it into its protocol.
     """
 
     def __init__(
@@ -139,20 +139,22 @@ class EvalData:
             self.notes.append(f"{of - n} of {of} {split} samples could not be read and were left out")
 
     def measured(self, backbone: nn.Module, baselines: bool) -> dict[str, Callable[[Split], Labelled]]:
-        """What a number is given for: "" is the backbone, "raw" and "untrained" the baselines beside it; each by split.
-
-        Says in `notes` when a baseline is missing.
-        """
+        """What is measured, by split: "" is the backbone, "raw" and "untrained" are the baselines beside it."""
         kinds: dict[str, Callable[[Split], Labelled]] = {"": lambda split: self.features(backbone, split)}
-        if not baselines:
-            self.notes.append("baselines were not measured (evaluator.baselines=false)")
-            return kinds
-        kinds["raw"] = self.raw
-        if (random := self.random) is not None:
-            kinds["untrained"] = lambda split: self.features(random, split)
-        else:
-            self.notes.append("no untrained baseline: what is measured is itself an untrained backbone")
+        if baselines:
+            kinds["raw"] = self.raw
+            if (random := self.random) is not None:
+                kinds["untrained"] = lambda split: self.features(random, split)
         return kinds
+
+    def remarks(self, baselines: bool, own: list[str]) -> list[str]:
+        """The `notes` of a protocol: what was found in the data, which baseline is missing, and an evaluator's own."""
+        notes = [*self.notes, *own]
+        if not baselines:
+            notes.append("baselines were not measured (evaluator.baselines=false)")
+        elif self.untrained is None:
+            notes.append("no untrained baseline: what is measured is itself an untrained backbone")
+        return list(dict.fromkeys(notes))
 
     # cache ---------------------------------------------------------------------------------------------------------
 

@@ -42,10 +42,11 @@ def knn(
     if not temperature > 0:
         raise RequestError(f"evaluator.temperature={temperature}: must be above 0", "evaluator.temperature=0.1")
     data.source("test")  # fail before any feature is computed
+    notes: list[str] = []
     draws = seeds
     if amount.kind == "all" and seeds > 1:
         draws = 1
-        data.notes.append(f"seeds={seeds} has no effect: with labels=all there is nothing to draw")
+        notes.append(f"seeds={seeds} has no effect: with labels=all there is nothing to draw")
 
     numbers: dict[str, float] = {}
     protocol: dict[str, Any] = {"labels": str(amount), "seeds": draws, "k": k, "temperature": temperature}
@@ -58,14 +59,14 @@ def knn(
         for index in range(draws):
             ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)
             if k > len(ids):
-                data.notes.append(f"k={k} is more than the {len(ids)} labelled training samples: all of them vote")
+                notes.append(f"k={k} is more than the {len(ids)} labelled training samples: all of them vote")
             found = predict(F.normalize(bank[ids], dim=1), y[ids], queries, k, temperature, data.device)
             scores.append(float((found == truth).double().mean()))
         numbers |= averaged(f"{kind}.top1" if kind else "top1", scores)
         if kind == "":
             protocol["dim"] = bank.shape[1]
             protocol["splits"] = {"train": len(y), "labelled": len(ids), "test": len(kept)}
-    protocol["notes"] = list(dict.fromkeys(data.notes))
+    protocol["notes"] = data.remarks(baselines, notes)
     return Result(numbers, protocol)
 
 

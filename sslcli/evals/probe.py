@@ -36,7 +36,7 @@ def probe(
     *,
     labels: str | int = "all",
     seeds: int = 1,
-    strengths: list[float] | None = None,
+    strengths: list[float] | float | None = None,
     baselines: bool = True,
 ) -> Result:
     """`top1`, with more than five classes `top5`, and `raw.top1`, `untrained.top1`; with several seeds each with
@@ -48,12 +48,11 @@ def probe(
     """
     amount = subsets.parse(labels)
     check_seeds(seeds)
-    grid = sorted(STRENGTHS if strengths is None else strengths)
-    if not grid or grid[0] <= 0:
-        raise RequestError(f"evaluator.strengths={strengths}: give numbers above 0", "evaluator.strengths=[0.01,1]")
+    grid = _grid(strengths)
     data.source("test")  # fail before any feature is computed
 
     numbers: dict[str, float] = {}
+    notes: list[str] = []
     protocol: dict[str, Any] = {}
     artefacts: dict[str, Any] = {}
     for kind, features in data.measured(backbone, baselines).items():
@@ -75,9 +74,16 @@ def probe(
         else:
             protocol["baselines"][kind] = {k: found.protocol[k] for k in ("dim", "strength", "solver")}
     if amount.kind == "all" and seeds > 1:
-        data.notes.append(f"labels=all: the {seeds} draws differ in the folds that choose the strength only")
-    protocol["notes"] = list(dict.fromkeys(data.notes))
+        notes.append(f"labels=all: the {seeds} draws differ in the folds that choose the strength only")
+    protocol["notes"] = data.remarks(baselines, notes)
     return Result(numbers, protocol, artefacts)
+
+
+def _grid(strengths: list[float] | float | None) -> list[float]:
+    given = list(STRENGTHS) if strengths is None else strengths if isinstance(strengths, list) else [strengths]
+    if not given or not all(isinstance(s, (int, float)) and 0 < s < float("inf") for s in given):
+        raise RequestError(f"evaluator.strengths={strengths}: give numbers above 0", "evaluator.strengths=[0.01,1]")
+    return sorted(float(s) for s in given)
 
 
 def check_seeds(seeds: int) -> None:
@@ -114,7 +120,7 @@ def _measure(
     subsets.check(train[1], "train", name)
     kept = subsets.check(test[1], "test", name, classes=1)
     standardise = Standardiser(train[0])
-    x_test, y_test = standardise(test[0][kept]), test[1][kept]
+    x_test, y_test = standardise(test[0], kept), test[1][kept]
     total = max(len(data.dataset.classes), int(train[1].max()) + 1, int(y_test.max()) + 1)
 
     scores: dict[str, list[float]] = {"top1": [], "top5": []}
@@ -126,7 +132,7 @@ def _measure(
         classes, y = train[1][ids].unique(return_inverse=True)  # only classes seen in training can be told
         if len(classes) < 2:
             subsets.check(train[1][ids], "train", name)
-        x = standardise(train[0][ids]).to(data.device)
+        x = standardise(train[0], ids).to(data.device)
         strength, how = choose(x, y, len(classes), grid, data.seed, index)
         fit = whole.get(strength)
         if fit is None:
@@ -166,8 +172,9 @@ class Standardiser:
         varies = std > 1e-6 * std.max()
         self.scale = torch.where(varies, 1 / torch.where(varies, std, 1.0), 0.0)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return (x - self.mean).mul_(self.scale)
+    def __call__(self, x: Tensor, ids: Tensor) -> Tensor:
+        """Rows `ids` of `x`; one copy is made, however many there are."""
+        return x[ids].sub_(self.mean).mul_(self.scale)
 
 
 def choose(x: Tensor, y: Tensor, classes: int, grid: list[float], seed: int, index: int) -> tuple[float, str]:

@@ -28,6 +28,7 @@ def quality(backbone: nn.Module, data: EvalData, *, samples: int = ENOUGH, basel
     if samples < 2:
         raise RequestError(f"evaluator.samples={samples}: at least 2 are needed", f"evaluator.samples={ENOUGH}")
     numbers: dict[str, float] = {}
+    notes: list[str] = []
     protocol: dict[str, Any] = {}
     for kind, features in data.measured(backbone, baselines).items():
         if kind == "raw":  # pixels have no collapse to fear
@@ -40,10 +41,10 @@ def quality(backbone: nn.Module, data: EvalData, *, samples: int = ENOUGH, basel
         if kind == "":
             protocol = {"split": "train", "samples": len(x), "dim": x.shape[1]}
             if len(x) < 10 * x.shape[1]:
-                data.notes.append(
+                notes.append(
                     f"{len(x)} samples of {x.shape[1]} features: RankMe is too low with fewer than ten times as many"
                 )
-    protocol["notes"] = list(dict.fromkeys(data.notes))
+    protocol["notes"] = data.remarks(baselines, notes)
     return Result(numbers, protocol)
 
 
@@ -92,7 +93,7 @@ def online(
     """A quick look while training, at *training* samples only: `knn/top1` (where there are labels), `spread`, `rankme`.
 
     At most `queries` samples (a fifth of a small set) are classified by at most `bank` others; which ones depends on
-    the size of the data set alone, so curves of different runs and epochs compare. The test split is not read.
+    the training split alone, so curves of different runs and epochs compare. The test split is not read.
     """
     source = dataset.train
     shuffled = order(derive("online"), 0, len(source))

@@ -101,3 +101,18 @@ def test_what_cannot_be(data):
     rows.train.labels = None
     with pytest.raises(DataError, match="no labels"):
         knn(toys.Rows(), EvalData(rows))
+
+
+def test_gunpoint_is_the_archives_figure(test_data):
+    """The UCR archive lists an error of .0867 for one Euclidean neighbour; z-normalised series rank alike by cosine."""
+    from sslcli.data.series import series
+
+    gunpoint = series(path=str(test_data / "timeseries" / "GunPoint.npz"))
+    result = knn(torch.nn.Flatten(), EvalData(gunpoint), k=1)
+    assert result.numbers["raw.top1"] == pytest.approx(1 - 0.0867, abs=1e-4)
+    assert result.numbers["top1"] == result.numbers["raw.top1"]
+
+
+def test_notes_of_one_evaluator_do_not_reach_another(data):
+    knn(toys.Rows(), data, k=1000, labels="2/class")
+    assert knn(toys.Rows(), data).protocol["notes"] == []

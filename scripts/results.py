@@ -1,0 +1,235 @@
+"""Makes the tables of docs/results/ (and the one in README.md) by running sslcli, as anyone can.
+
+    python scripts/results.py digits                 SimSiam on the embedded digits, 1 and 10 labels a class
+    python scripts/results.py methods                every method, 60 s each, on digits
+    python scripts/results.py photos FOLDER          class folders, one flat folder, a list file (FOLDER/CLASS/*.JPEG)
+    python scripts/results.py series FILE.npz [key=value ...]   every method on one data set of series
+    python scripts/results.py cifar10                experiment=cifar10_cpu ($SSLCLI_DATA holds CIFAR-10)
+    python scripts/results.py views FOLDER           one hash of the views for 0, 1, 4 workers and batch 64, 256
+
+Each table says its command, protocol, machine and versions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "docs" / "results"
+
+
+def sslcli(*words: str, cwd: str | None = None) -> tuple[str, float]:
+    """stdout and wall seconds of one command; stderr is shown."""
+    print("$ sslcli", *words, file=sys.stderr, flush=True)
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "sslcli", *words], stdout=subprocess.PIPE, text=True, check=True, cwd=cwd)
+    return done.stdout.strip(), time.monotonic() - began
+
+
+def pretrain(*words: str) -> tuple[str, float]:
+    out, seconds = sslcli("pretrain", *words)
+    return out.splitlines()[-1], seconds
+
+
+def evaluate(name: str, run: str, *words: str) -> dict[str, float]:
+    out, _ = sslcli("eval", name, f"run={run}", "--json", *words)
+    return json.loads(out)["numbers"]
+
+
+def metrics(run: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+
+
+def machine() -> str:
+    names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores ({names[0] if names else platform.processor()}), torch {version('torch')}, {date.today()}"
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def pm(numbers: dict[str, float], key: str) -> str:
+    std = numbers.get(f"{key}_std")
+    return f"{numbers[key]:.3f}" + (f" ± {std:.3f}" if std else "")
+
+
+def markdown(head: list[str], body: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] + ["--:"] * (len(head) - 1)) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in body])
+
+
+def write(name: str, title: str, command: str, text: str) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    path = OUT / f"{name}.md"
+    path.write_text(f"# {title}\n\nMade by `{command}` on {machine()}.\n\n{text}\n")
+    print(path)
+    print(text)
+
+
+# ----------------------------------------------------------------------------------------------------------------- tables
+
+
+def digits() -> None:
+    run, seconds = pretrain("method=simsiam")
+    rows = []
+    for labels in ("1/class", "10/class", "all"):
+        n = evaluate("probe", run, f"labels={labels}", *(["seeds=5"] if labels != "all" else []))
+        rows.append([labels, pm(n, "top1"), pm(n, "untrained.top1"), pm(n, "raw.top1")])
+    table = markdown(["labels", "SimSiam, frozen", "untrained backbone", "raw pixels"], rows)
+    note = (
+        f"`sslcli pretrain method=simsiam` (no options: scikit-learn's digits, a small convolutional network, 750 steps of 256, "
+        f"{seconds:.0f} s from start to end on 2 cores), then `sslcli eval probe labels=... seeds=5`.\n"
+        "Linear probe on 360 held-out images, last epoch, training seed 0, mean and standard deviation of 5 draws of the labels."
+    )
+    write("digits", "Digits: few labels", "python scripts/results.py digits", f"{table}\n\n{note}")
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text().partition("<!-- digits -->\n")
+    _, _, after = rest.partition("<!-- /digits -->")
+    if rest:
+        readme.write_text(f"{before}<!-- digits -->\n{table}\n\n{note}\n<!-- /digits -->{after}")
+
+
+def methods() -> None:
+    write(
+        "methods",
+        "Every method, 60 seconds on digits",
+        "python scripts/results.py methods",
+        compare([], ["train.budget=60s"], "10/class"),
+    )
+
+
+def compare(dataset: list[str], words: list[str], labels: str) -> str:
+    """A row a method: its loss at the start and the end, its spread, and the probe beside the baselines."""
+    names = sslcli("list", "methods")[0].split()
+    rows = []
+    for name in names:
+        run, seconds = pretrain(f"method={name}", *dataset, *words)
+        lines = [m for m in metrics(run) if "train/loss" in m]
+        spread = [m["train/spread"] for m in lines if "train/spread" in m]
+        n = evaluate("probe", run, f"labels={labels}", "seeds=5")
+        q = evaluate("quality", run)
+        rows.append(
+            [
+                name,
+                f"{lines[-1]['step']:,}",
+                f"{seconds:.0f}",
+                f"{lines[0]['train/loss']:.3f} → {lines[-1]['train/loss']:.3f}",
+                f"{spread[0]:.2f} → {spread[-1]:.2f}" if spread else "–",
+                f"{q['rankme']:.1f}",
+                pm(n, "top1"),
+                pm(n, "untrained.top1"),
+                pm(n, "raw.top1"),
+            ]
+        )
+    head = ["method", "steps", "s", "loss", "spread", "RankMe", f"probe, {labels}", "untrained", "raw"]
+    return markdown(head, rows) + (
+        f"\n\nProbe on the held-out split, last epoch, training seed 0, mean and standard deviation of 5 draws of {labels} labels."
+        " `untrained` is the same backbone with random weights, `raw` the inputs themselves."
+    )
+
+
+def photos(folder: str) -> None:
+    source = Path(folder).resolve()
+    files = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        flat, listed = Path(scratch) / "flat", Path(scratch) / "list.txt"
+        flat.mkdir()
+        for i, file in enumerate(files):
+            (flat / f"{i:05d}_{file.name}").symlink_to(file)
+        listed.write_text("".join(f"{f}\n" for f in files))
+        for name, path in (("class folders", source), ("one flat folder", flat), ("a list file", listed)):
+            words = ["dataset=image_folder", f"dataset.path={path}", "dataset.image_size=64", "backbone=convnet", "backbone.blocks=1"]
+            run, seconds = pretrain("method=simclr", *words, "train.epochs=3", "train.batch_size=128", "train.eval_every=0")
+            lines = [m for m in metrics(run) if "train/loss" in m]
+            rate = sorted(m["train/samples_per_s"] for m in lines)[len(lines) // 2]
+            top1 = f"{evaluate('knn', run)['top1']:.3f}" if name == "class folders" else "–"
+            loss = f"{lines[0]['train/loss']:.3f} → {lines[-1]['train/loss']:.3f}"
+            rows.append([name, f"{len(files):,}", f"{seconds:.0f}", loss, f"{rate:,.0f}", top1])
+    table = markdown(["layout", "files", "s", "loss, 3 epochs", "samples/s", "kNN top-1 (held out)"], rows)
+    write("photos", "A folder of photographs, three layouts", "python scripts/results.py photos FOLDER", table)
+
+
+def series(path: str, *words: str) -> None:
+    name = Path(path).stem
+    length = [w for w in words if w.startswith("train.")] or ["train.budget=60s", "train.batch_size=32"]
+    data = ["dataset=series", f"dataset.path={Path(path).resolve()}", *(w for w in words if not w.startswith("train."))]
+    text = compare(data, length, "5/class")
+    command = " ".join(["python scripts/results.py series", Path(path).name, *words])
+    write(f"series_{name.lower()}", f"Series: {name}", command, text)
+
+
+def cifar10() -> None:
+    run, seconds = pretrain("experiment=cifar10_cpu")
+    k = evaluate("knn", run)
+    p = evaluate("probe", run)
+    rows = [
+        ["kNN (k = 20, T = .1)", *(f"{k[x]:.4f}" for x in ("top1", "untrained.top1", "raw.top1"))],
+        ["linear probe, all labels", *(f"{p[x]:.4f}" for x in ("top1", "untrained.top1", "raw.top1"))],
+    ]
+    last = [m for m in metrics(run) if "train/samples_per_s" in m]
+    rate = sorted(m["train/samples_per_s"] for m in last)[len(last) // 2]
+    text = markdown(["10,000 test images, top-1", "SimCLR, 15 minutes", "untrained", "raw pixels"], rows)
+    text += f"\n\n`sslcli pretrain experiment=cifar10_cpu`: {seconds / 60:.1f} minutes in all, {rate:,.0f} samples/s (median), "
+    text += f"{last[-1]['epoch']:.1f} epochs, last epoch, seed 0. The test images were used for these numbers only."
+    write("cifar10_cpu", "CIFAR-10 on two cores", "python scripts/results.py cifar10", text)
+
+
+def views(folder: str) -> None:
+    code = """
+import hashlib, sys
+from pathlib import Path
+from sslcli import config
+from sslcli.commands.pretrain import plain
+from sslcli.data.loader import Loader
+from sslcli.job import load_dataset
+from sslcli.views import Views
+
+def digest(dataset, cfg, workers, batch, start, count=256):
+    views = Views({"global": 2}, cfg["augmentation"], dataset)
+    loader = Loader(dataset.pretrain, views, batch_size=batch, seed=0, workers=workers)
+    stream, found = loader.stream(start), {}
+    for _ in range(count // batch):
+        b = next(stream)
+        for i, row in enumerate(b.ids.tolist()):
+            found[row] = hashlib.sha256(b"".join(v[i].contiguous().numpy().tobytes() for v in b.views)).digest()
+    stream.close()
+    return found
+
+if __name__ == "__main__":
+    words = ["dataset=image_folder", "dataset.path=" + sys.argv[1], "dataset.image_size=64", "dataset.resident=false"]
+    cfg = plain(config.compose("pretrain", words))
+    dataset = load_dataset(cfg)
+    whole = digest(dataset, cfg, 0, 256, 0)
+    for workers in (0, 1, 4):
+        for batch in (64, 256):
+            found = digest(dataset, cfg, workers, batch, 0)
+            print(f"| {workers} | {batch} | 0 | {hashlib.sha256(b''.join(found[k] for k in sorted(found))).hexdigest()[:16]} | {found == whole} |")
+    late = digest(dataset, cfg, 1, 64, 2, 128)
+    print(f"| 1 | 64 | 2 (in the middle of an epoch) | {len(late)} of the samples above | {all(whole[k] == v for k, v in late.items())} |")
+"""
+    with tempfile.TemporaryDirectory() as scratch:
+        script = Path(scratch) / "digest.py"
+        script.write_text(code)
+        done = subprocess.run([sys.executable, str(script), folder], stdout=subprocess.PIPE, text=True, check=True)
+    table = "| workers | batch | from step | SHA-256 of the views of 256 samples | identical |\n|--:|--:|--:|---|---|\n" + done.stdout.strip()
+    write("views", "The views do not depend on workers, batch size or where one starts", "python scripts/results.py views FOLDER", table)
+
+
+if __name__ == "__main__":
+    known = {"digits": digits, "methods": methods, "photos": photos, "series": series, "cifar10": cifar10, "views": views}
+    if len(sys.argv) < 2 or sys.argv[1] not in known:
+        sys.exit(__doc__)
+    known[sys.argv[1]](*sys.argv[2:])
