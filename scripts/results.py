@@ -32,7 +32,9 @@ def sslcli(*words: str, cwd: str | None = None) -> tuple[str, float]:
     """stdout and wall seconds of one command; stderr is shown."""
     print("$ sslcli", *words, file=sys.stderr, flush=True)
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "sslcli", *words], stdout=subprocess.PIPE, text=True, check=True, cwd=cwd)
+    done = subprocess.run(
+        [sys.executable, "-m", "sslcli", *words], stdout=subprocess.PIPE, text=True, check=True, cwd=cwd
+    )
     return done.stdout.strip(), time.monotonic() - began
 
 
@@ -151,8 +153,16 @@ def photos(folder: str) -> None:
             (flat / f"{i:05d}_{file.name}").symlink_to(file)
         listed.write_text("".join(f"{f}\n" for f in files))
         for name, path in (("class folders", source), ("one flat folder", flat), ("a list file", listed)):
-            words = ["dataset=image_folder", f"dataset.path={path}", "dataset.image_size=64", "backbone=convnet", "backbone.blocks=1"]
-            run, seconds = pretrain("method=simclr", *words, "train.epochs=3", "train.batch_size=128", "train.eval_every=0")
+            words = [
+                "dataset=image_folder",
+                f"dataset.path={path}",
+                "dataset.image_size=64",
+                "backbone=convnet",
+                "backbone.blocks=1",
+            ]
+            run, seconds = pretrain(
+                "method=simclr", *words, "train.epochs=3", "train.batch_size=128", "train.eval_every=0"
+            )
             lines = [m for m in metrics(run) if "train/loss" in m]
             rate = sorted(m["train/samples_per_s"] for m in lines)[len(lines) // 2]
             top1 = f"{evaluate('knn', run)['top1']:.3f}" if name == "class folders" else "–"
@@ -216,20 +226,37 @@ if __name__ == "__main__":
     for workers in (0, 1, 4):
         for batch in (64, 256):
             found = digest(dataset, cfg, workers, batch, 0)
-            print(f"| {workers} | {batch} | 0 | {hashlib.sha256(b''.join(found[k] for k in sorted(found))).hexdigest()[:16]} | {found == whole} |")
+            one = hashlib.sha256(b"".join(found[k] for k in sorted(found))).hexdigest()[:16]
+            print(f"| {workers} | {batch} | 0 | {one} | {found == whole} |")
     late = digest(dataset, cfg, 1, 64, 2, 128)
-    print(f"| 1 | 64 | 2 (in the middle of an epoch) | {len(late)} of the samples above | {all(whole[k] == v for k, v in late.items())} |")
+    same = all(whole[k] == v for k, v in late.items())
+    print(f"| 1 | 64 | 2 (in the middle of an epoch) | {len(late)} of the samples above | {same} |")
 """
     with tempfile.TemporaryDirectory() as scratch:
         script = Path(scratch) / "digest.py"
         script.write_text(code)
         done = subprocess.run([sys.executable, str(script), folder], stdout=subprocess.PIPE, text=True, check=True)
-    table = "| workers | batch | from step | SHA-256 of the views of 256 samples | identical |\n|--:|--:|--:|---|---|\n" + done.stdout.strip()
-    write("views", "The views do not depend on workers, batch size or where one starts", "python scripts/results.py views FOLDER", table)
+    table = (
+        "| workers | batch | from step | SHA-256 of the views of 256 samples | identical |\n|--:|--:|--:|---|---|\n"
+        + done.stdout.strip()
+    )
+    write(
+        "views",
+        "The views do not depend on workers, batch size or where one starts",
+        "python scripts/results.py views FOLDER",
+        table,
+    )
 
 
 if __name__ == "__main__":
-    known = {"digits": digits, "methods": methods, "photos": photos, "series": series, "cifar10": cifar10, "views": views}
+    known = {
+        "digits": digits,
+        "methods": methods,
+        "photos": photos,
+        "series": series,
+        "cifar10": cifar10,
+        "views": views,
+    }
     if len(sys.argv) < 2 or sys.argv[1] not in known:
         sys.exit(__doc__)
     known[sys.argv[1]](*sys.argv[2:])

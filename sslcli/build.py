@@ -70,7 +70,10 @@ def _may_import(module_name: str) -> bool:
     if any(_inside(module_name, p) or _inside(p, module_name) for p in (*TRUSTED, *plugin_packages())):
         return True
     parts = module_name.split(".")
-    return any((f.joinpath(*parts).with_suffix(".py")).is_file() or f.joinpath(*parts, "__init__.py").is_file() for f in _folders)
+    return any(
+        (f.joinpath(*parts).with_suffix(".py")).is_file() or f.joinpath(*parts, "__init__.py").is_file()
+        for f in _folders
+    )
 
 
 def _is_trusted(module_name: str) -> bool:
@@ -94,7 +97,9 @@ def check(group: str, node: dict[str, Any], given: Iterable[str] = ()) -> None:
         raise RequestError(f"`{group}` names no `_target_`", f"choose one: {group}=NAME")
     target = resolve(node["_target_"], f"{group}._target_")
     parameters = inspect.signature(target).parameters
-    allowed = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given]
+    allowed = [
+        n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given
+    ]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     keys = arguments(group, node)
     for key in keys:

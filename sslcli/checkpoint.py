@@ -141,7 +141,9 @@ def load_newest(
         if on_bad:
             on_bad(path, reason)
     if reasons:
-        raise TrainingError(f"no checkpoint in {folder} verifies ({listing(reasons, 5)})", "start anew with sslcli pretrain")
+        raise TrainingError(
+            f"no checkpoint in {folder} verifies ({listing(reasons, 5)})", "start anew with sslcli pretrain"
+        )
     return None
 
 
@@ -155,7 +157,9 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
 # ----------------------------------------------------------------------------------------------------- optimizer as tensors
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: dict[int, str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """State as `parameter-name/slot` tensors, and the plain numbers apart. `names`: id(parameter) -> name."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
@@ -191,14 +195,20 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> N
     own = module.state_dict()
     missing = [k for k in own if k not in tensors]
     unexpected = [k for k in tensors if k not in own]
-    shapes = [f"{k} {tuple(tensors[k].shape)} for {tuple(own[k].shape)}" for k in own if k in tensors and tensors[k].shape != own[k].shape]
+    shapes = [
+        f"{k} {tuple(tensors[k].shape)} for {tuple(own[k].shape)}"
+        for k in own
+        if k in tensors and tensors[k].shape != own[k].shape
+    ]
     if missing or unexpected or shapes:
         parts = [
             f"{len(keys)} {word}: {listing(keys, 10)}"
             for word, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
             if keys
         ]
-        raise TrainingError(f"{what} does not fit this model: {'; '.join(parts)}", "was it made with another method or backbone?")
+        raise TrainingError(
+            f"{what} does not fit this model: {'; '.join(parts)}", "was it made with another method or backbone?"
+        )
     with torch.no_grad():
         for key, value in own.items():
             value.copy_(tensors[key])

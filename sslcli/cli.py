@@ -110,8 +110,26 @@ sslcli completion SHELL: prints a completion script
 }
 
 # Hydra's flags that take a value, and ours.
-_VALUED = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config-path", "--config-name", "-n"}
-_OURS = {"--json": console.JSON, "-q": console.QUIET, "--quiet": console.QUIET, "-v": console.VERBOSE, "--verbose": console.VERBOSE}
+_VALUED = {
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-dir",
+    "-cd",
+    "--info",
+    "-i",
+    "--config-path",
+    "--config-name",
+    "-n",
+}
+_OURS = {
+    "--json": console.JSON,
+    "-q": console.QUIET,
+    "--quiet": console.QUIET,
+    "-v": console.VERBOSE,
+    "--verbose": console.VERBOSE,
+}
 _HYDRA_FLAGS = {"-m", "--multirun", "--hydra-help", "--resolve", "-r"}
 
 
@@ -158,12 +176,25 @@ def parse(argv: list[str]) -> Request:
         elif word.startswith("-") and not _is_number(word):
             known = [*_OURS, *_HYDRA_FLAGS, *_VALUED, "--dry-run", "--help", "--strict", "--version"]
             close = nearest(word, known)
-            raise RequestError(f"there is no flag {word}", f"did you mean {close}?" if close else "sslcli --help shows them")
+            raise RequestError(
+                f"there is no flag {word}", f"did you mean {close}?" if close else "sslcli --help shows them"
+            )
         elif "=" in word or word.startswith(("~", "+")):
-            request.overrides.append(word)
+            request.overrides.append(quoted_path(word, sweep="-m" in argv or "--multirun" in argv))
         else:
             request.words.append(word)
     return request
+
+
+def quoted_path(word: str, sweep: bool) -> str:
+    """A path may hold commas, brackets, quotes, equal signs: quoted here, so that nobody has to know Hydra's grammar."""
+    key, _, value = word.partition("=")
+    is_path = key in ("run", "init") or key.endswith(".path")
+    plain = all(c.isalnum() or c in "/._-~ " for c in value) and value == value.strip() and not value.startswith("~")
+    if not is_path or not value or plain or "${" in value or value[0] in "'\"" or (sweep and "," in value):
+        return word
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def _is_number(word: str) -> bool:
@@ -191,7 +222,10 @@ def main(argv: list[str] | None = None) -> int:
         import traceback
 
         traceback.print_exc()
-        print("\nThis is a bug in sslcli: please report it with the text above and `sslcli doctor --json`.", file=sys.stderr)
+        print(
+            "\nThis is a bug in sslcli: please report it with the text above and `sslcli doctor --json`.",
+            file=sys.stderr,
+        )
         return 1
 
 
@@ -205,7 +239,9 @@ def dispatch(argv: list[str]) -> int:
     word, *rest = argv
     if word not in WORDS:
         close = nearest(word, WORDS)
-        raise RequestError(f"there is no word `{word}`", f"did you mean `sslcli {close}`?" if close else f"words: {', '.join(WORDS)}")
+        raise RequestError(
+            f"there is no word `{word}`", f"did you mean `sslcli {close}`?" if close else f"words: {', '.join(WORDS)}"
+        )
     if word in ("runs", "list", "doctor", "completion", "resume"):
         from importlib import import_module
 
@@ -331,7 +367,9 @@ def warn_shadowed(folders: list[Path]) -> None:
             ours = config.choices(group)
             for path in (folder / group).glob("*.yaml"):
                 if path.stem in ours:
-                    console.warn(f"{path} is not used: {group}={path.stem} is a choice of sslcli's own", "give it another name")
+                    console.warn(
+                        f"{path} is not used: {group}={path.stem} is a choice of sslcli's own", "give it another name"
+                    )
 
 
 # -------------------------------------------------------------------------------------------------------------------- help

@@ -220,7 +220,7 @@ def load_choice(group: str, name: str, root: Any, extra: Iterable[Path] = ()) ->
     known = choices(group, extra)
     if name not in known:
         raise unknown_choice(group, name, known)
-    merged = OmegaConf.merge(root, {group: None})
+    merged: Any = OmegaConf.merge(root, {group: None})
     OmegaConf.set_struct(merged, False)
     merged[group] = OmegaConf.load(known[name])
     return merged[group]
@@ -258,7 +258,8 @@ def unknown_choice(group: str, name: str, known: Iterable[str]) -> RequestError:
     all_of = f"`sslcli list {plural}` shows all {len(known)}" if plural else f"there are {listing(sorted(known))}"
     article = "an" if group[0] in "aeiou" else "a"
     return RequestError(
-        f"no {group} named `{name}`", f"did you mean `{close}`? {all_of}" if close else f"{all_of}; {article} {group} is needed"
+        f"no {group} named `{name}`",
+        f"did you mean `{close}`? {all_of}" if close else f"{all_of}; {article} {group} is needed",
     )
 
 
@@ -273,12 +274,19 @@ def explain(e: Exception, word: str, overrides: list[str], extra: list[Path]) ->
         return unknown_key(m[1], word)
     if "Config group override must be" in text:
         bad = next((o for o in overrides if o.partition("=")[0].lstrip("+~") in ("", *GROUPS)), listing(overrides))
-        return RequestError(f"`{bad}`: a group takes the name of a choice", "GROUP=NAME; keys of it are GROUP.KEY=VALUE")
+        return RequestError(
+            f"`{bad}`: a group takes the name of a choice", "GROUP=NAME; keys of it are GROUP.KEY=VALUE"
+        )
     if "Ambiguous value for argument" in text:
         ambiguous = re.search(r"argument '([^']+)'", text)
         shown = ambiguous[1] if ambiguous else "a value"
-        return RequestError(f"`{shown}` is several values", f"add -m to run each; for one list, write {shown.replace('=', '=[', 1)}]")
-    if re.search(r"Error parsing override|LexerNoViableAlt|no viable alternative|mismatched input|extraneous input|token recognition", text):
+        return RequestError(
+            f"`{shown}` is several values", f"add -m to run each; for one list, write {shown.replace('=', '=[', 1)}]"
+        )
+    if re.search(
+        r"Error parsing override|LexerNoViableAlt|no viable alternative|mismatched input|extraneous input|token recognition",
+        text,
+    ):
         bad = next((o for o in overrides if not _parses(o)), listing(overrides))
         return RequestError(f"cannot read `{bad}`", f"an override is key=value; the shell may want quotes: '{bad}'")
     if m := re.search(r"[Ii]nterpolation key '([^']+)' not found", text):
@@ -367,7 +375,9 @@ def seconds(value: Any, key: str) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         total = float(value)
     else:
-        parts = re.fullmatch(r"\s*(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?\s*", str(value))
+        parts = re.fullmatch(
+            r"\s*(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?\s*", str(value)
+        )
         if not parts or not any(parts.groups()):
             raise RequestError(f"`{key}={value}` is no duration", "write it as 90s, 20m or 1h30m")
         total = sum(float(p or 0) * unit for p, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True))
@@ -381,9 +391,22 @@ def check_values(cfg: dict[str, Any], word: str = "pretrain") -> None:
     for key in cfg:
         if key not in {f.name for f in fields(SCHEMAS[word])}:
             raise unknown_key(key, word)
-    for group in ("method", "backbone", "dataset", "optimizer", "schedule", "evaluator", "augmentation", "logger", "train", "device"):
+    for group in (
+        "method",
+        "backbone",
+        "dataset",
+        "optimizer",
+        "schedule",
+        "evaluator",
+        "augmentation",
+        "logger",
+        "train",
+        "device",
+    ):
         if not isinstance(cfg.get(group), dict):
-            raise RequestError(f"there is no {group}", f"choose one: {group}=NAME (`sslcli pretrain --help` lists them)")
+            raise RequestError(
+                f"there is no {group}", f"choose one: {group}=NAME (`sslcli pretrain --help` lists them)"
+            )
     train, device = cfg["train"], cfg["device"]
 
     def at_least(key: str, value: Any, low: float, what: str = "") -> None:
@@ -423,7 +446,9 @@ def check_values(cfg: dict[str, Any], word: str = "pretrain") -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise RequestError(f"`optimizer.{key}={value}`: expected a number, got `{value}`")
         if not math.isfinite(value) or value < 0 or (key == "lr" and value == 0):
-            raise RequestError(f"`optimizer.{key}={value}` must be a {'positive' if key == 'lr' else 'non-negative'} number")
+            raise RequestError(
+                f"`optimizer.{key}={value}` must be a {'positive' if key == 'lr' else 'non-negative'} number"
+            )
     for key, value in _walk(cfg.get("method") or {}, "method"):
         if key.rpartition(".")[2] in ("temperature", "queue") and isinstance(value, (int, float)) and value <= 0:
             raise RequestError(f"`{key}={value}` must be more than 0")

@@ -36,7 +36,9 @@ def printable(text: str) -> str:
     """Names from a file system may hold anything: control characters and lone surrogates are shown escaped."""
     if text.isprintable() and text.isascii():
         return text
-    clean = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    clean = "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return clean.encode(encoding, "backslashreplace").decode(encoding)
 
@@ -107,7 +109,10 @@ def table(head: list[str], body: list[list[str]], numbers: Iterable[int] = ()) -
     widths = [max(len(str(r[i])) for r in [head, *body]) for i in range(len(head))]
 
     def line(row: list[str]) -> str:
-        cells = [str(c).rjust(w) if i in numbers else str(c).ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            str(c).rjust(w) if i in numbers else str(c).ljust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
         return "  ".join(cells).rstrip()
 
     return "\n".join([line(head), *(line(r) for r in body)])
@@ -175,7 +180,11 @@ class Progress:
             text = self.words(numbers, now)
             head = f"epoch {min(int(epoch) + 1, math_ceil(self.epochs))}/{math_ceil(self.epochs)}"
             self.live.update(self.task, completed=step, total=self.total, description=head, numbers=text)
-        elif numbers and (now - self.spoke >= self.EVERY or (end_of_epoch and now - self.spoke >= self.EVERY / 3) or step >= self.total):
+        elif numbers and (
+            now - self.spoke >= self.EVERY
+            or (end_of_epoch and now - self.spoke >= self.EVERY / 3)
+            or step >= self.total
+        ):
             self.spoke = now
             say(f"epoch {epoch:.4g}/{self.epochs:.4g}  {self.words(numbers, now)}")
 

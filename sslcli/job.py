@@ -24,8 +24,14 @@ from sslcli.run import Run, find, read_json, replace_file
 from sslcli.runtime import Runtime
 from sslcli.views import Views
 
-
-ONLINE = ("backbone", "dataset", "device", "workers", "autocast", "channels_last")  # what the trainer hands its evaluator
+ONLINE = (
+    "backbone",
+    "dataset",
+    "device",
+    "workers",
+    "autocast",
+    "channels_last",
+)  # what the trainer hands its evaluator
 
 
 def check(cfg: dict[str, Any]) -> None:
@@ -91,14 +97,17 @@ def prepare(cfg: dict[str, Any]) -> Job:
         )
     target = build.resolve(cfg["method"]["_target_"])
     if not (isinstance(target, type) and issubclass(target, Method)):
-        raise RequestError(f"`{cfg['method']['_target_']}` is not a Method", "derive it from sslcli.methods.base.Method")
+        raise RequestError(
+            f"`{cfg['method']['_target_']}` is not a Method", "derive it from sslcli.methods.base.Method"
+        )
     smallest = target.min_batch * train["accumulate"]
     if batch < smallest:
         raise RequestError(f"train.batch_size={batch}: {target.__name__} needs at least {smallest} samples at a time")
     backbone = new_backbone(cfg, dataset.shape, seed)
     if target.needs_tokens and not hasattr(backbone, "patchify"):
         raise RequestError(
-            f"{target.__name__} needs a backbone with tokens; {type(backbone).__name__} has none", "use backbone=vit_tiny"
+            f"{target.__name__} needs a backbone with tokens; {type(backbone).__name__} has none",
+            "use backbone=vit_tiny",
         )
     if cfg.get("init"):
         start_from(backbone, cfg["init"])
@@ -164,11 +173,17 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
             f"{type(job.method).__name__} ({human_count(total)} parameters) on {type(job.method.backbone).__name__}"
             f" ({human_count(own)}, dim {job.method.backbone.dim})",
         ),
-        ("data", f"{dataset.name}: {len(dataset.train):,} train{unlabelled}{test}, {dataset.modality} {shape}{classes}"),
+        (
+            "data",
+            f"{dataset.name}: {len(dataset.train):,} train{unlabelled}{test}, {dataset.modality} {shape}{classes}",
+        ),
         *(("", note) for note in (*dataset.notes, *job.views.notes)),
         ("plan", f"{length}; {job.derived['steps']}"),
         ("", f"batch {job.derived['batch']}"),
-        ("", f"lr {job.derived['learning rate']}, {type(job.optimizer).__name__}, weight decay {cfg['optimizer']['weight_decay']:g}"),
+        (
+            "",
+            f"lr {job.derived['learning rate']}, {type(job.optimizer).__name__}, weight decay {cfg['optimizer']['weight_decay']:g}",
+        ),
         *(("", f"{k} {v}") for k, v in job.method.describe().items()),
         ("where", job.runtime.words()),
     ]
@@ -216,7 +231,9 @@ def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise TrainingError(f"{path} has no encoder", f"sslcli resume {path} finishes the run and writes it")
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != info.get("sha256"):
-        raise TrainingError(f"{file} does not match the SHA-256 in encoder.json", f"sslcli resume {path} writes it anew")
+        raise TrainingError(
+            f"{file} does not match the SHA-256 in encoder.json", f"sslcli resume {path} writes it anew"
+        )
     backbone = build.build("backbone", info["backbone"], input_shape=tuple(info["input_shape"]))
     load_strictly(backbone, load(content), str(file))
     return backbone, info

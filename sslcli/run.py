@@ -1,6 +1,6 @@
 """A run is a folder. This file makes, finds, locks and fills it; checkpoints have their own file.
 
-    config.yaml   status.json   metrics.jsonl   events.jsonl   log.txt   checkpoints/   encoder.safetensors   encoder.json   eval/
+config.yaml   status.json   metrics.jsonl   events.jsonl   log.txt   checkpoints/   encoder.safetensors   encoder.json   eval/
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Run:
         except FileExistsError:
             raise RequestError(f"{path} is a run already", f"sslcli resume {path}") from None
         except OSError as e:
-            raise StorageError(f"cannot write to {path}: {e.strerror}", "set SSLCLI_RUNS to a folder with room") from None
+            raise StorageError(
+                f"cannot write to {path}: {e.strerror}", "set SSLCLI_RUNS to a folder with room"
+            ) from None
         run.lock()
         import yaml
 
@@ -203,7 +205,9 @@ def find(spec: str, root: Path | None = None) -> Path:
     if len(hits) == 1:
         return hits[0]
     if hits:
-        raise RequestError(f"`{spec}` fits {len(hits)} runs: {listing([p.name for p in hits], 5)}", "give more of the name")
+        raise RequestError(
+            f"`{spec}` fits {len(hits)} runs: {listing([p.name for p in hits], 5)}", "give more of the name"
+        )
     close = nearest(spec, [p.name for p in runs])
     raise RequestError(
         f"there is no run `{spec}` in {root}/", f"did you mean `{close}`?" if close else "`sslcli runs` lists them"
@@ -277,7 +281,11 @@ def environment() -> dict[str, Any]:
     from importlib.metadata import version
 
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False) if _has_git() else None
+    git = (
+        subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+        if _has_git()
+        else None
+    )
     return {
         "sslcli": __version__,
         "python": platform.python_version(),
@@ -306,4 +314,6 @@ def age(stamp: str) -> float:
 
 def require_done(run: Run) -> None:
     if not (run.path / "encoder.safetensors").exists():
-        raise TrainingError(f"{run.path} has no encoder yet (status: {run.status.get('status')})", f"sslcli resume {run.path}")
+        raise TrainingError(
+            f"{run.path} has no encoder yet (status: {run.status.get('status')})", f"sslcli resume {run.path}"
+        )

@@ -49,7 +49,11 @@ class Runtime:
 
     def words(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{self.threads} threads"
-        extras = [self.precision, *(["channels_last"] if self.channels_last else []), *(["compiled"] if self.compile else [])]
+        extras = [
+            self.precision,
+            *(["channels_last"] if self.channels_last else []),
+            *(["compiled"] if self.compile else []),
+        ]
         return f"{self.device} ({name}), {', '.join(extras)}"
 
     def peak_memory_mb(self) -> float:

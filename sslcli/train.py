@@ -7,7 +7,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from sslcli.run import Run
 from sslcli.runtime import StopSignal, stop_signals
 
 LOW_SPREAD = 0.1  # of the embedding; 1 is ideal, 0 a collapsed one
+PATIENCE = 0.25  # of the run, for a spread that was never higher: heads without batch norm start nearly constant
 MAX_SKIPPED_IN_A_ROW = 5  # non-finite steps
 MAX_SAVE_FAILURES = 3
 EVALS_A_RUN = 10  # with train.eval_every=auto
@@ -58,6 +59,7 @@ class State:
     seconds: float = 0.0  # of training, over all sessions
     skipped: int = 0  # steps with a non-finite loss or gradient
     low_spread: int = 0  # consecutive checks under LOW_SPREAD
+    best_spread: float = 0.0
     plan: Plan | None = None
     meter: dict[str, Any] = field(default_factory=dict)
 
@@ -97,7 +99,9 @@ class Trainer:
         self.names = checkpoint.parameter_names(job.method)
         self.model: Any = torch.compile(job.method) if job.runtime.compile else job.method
         self.save_steps = self.train["save_every"] if isinstance(self.train["save_every"], int) else None
-        self.save_seconds = math.inf if self.save_steps else config.seconds(self.train["save_every"], "train.save_every")
+        self.save_seconds = (
+            math.inf if self.save_steps else config.seconds(self.train["save_every"], "train.save_every")
+        )
         self.save_failures = 0
         self.skipped_in_a_row = 0
         self.meter = Meter()
@@ -116,6 +120,7 @@ class Trainer:
             eval_every = self.eval_every(plan, per_epoch)
             log_every = job.cfg["logger"]["log_every"]
             progress = Progress(plan.total, plan.total / per_epoch, state.step)
+            stream: Any = None
             try:
                 if state.step == 0:
                     self.save(first=True)
@@ -151,6 +156,8 @@ class Trainer:
                         self.leave(stop)
             finally:
                 progress.close()
+                if stream is not None:
+                    stream.close()
 
     def step(self, stream: Any, plan: Plan, meter: Meter) -> None:
         """One optimizer step: `accumulate` micro-batches, one update."""
@@ -217,13 +224,16 @@ class Trainer:
             groups = [{**g, "params": [twin[p] for p in g["params"]]} for g in optimizer.param_groups]
             job.optimizer = build.build("optimizer", {**job.cfg["optimizer"], "lr": job.lr}, groups)
             self.model = torch.compile(job.method) if job.runtime.compile else job.method
-            stream, times, began = job.loader.stream(0), [], time.perf_counter()
+            stream: Any = job.loader.stream(0)
+            times: list[float] = []
+            began = time.perf_counter()
             while len(times) < 3 or (time.perf_counter() - began < at_most and len(times) < 50):
                 t = time.perf_counter()
                 self.step(stream, Plan(1000), Meter())
                 if job.runtime.device.type == "cuda":
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - t)
+            stream.close()
             return sorted(times)[len(times) // 2]
         finally:
             job.method, job.optimizer, self.model = method, optimizer, model
@@ -251,7 +261,12 @@ class Trainer:
         rate, wait = meter.samples / elapsed, self.job.loader.wait / elapsed
         values = {f"train/{k}": v for k, v in means.items()}
         lr = max(g["lr"] for g in self.job.optimizer.param_groups if not g.get("fixed_lr"))
-        values |= {"train/lr": lr, "train/samples_per_s": rate, "train/data_wait": wait, "train/progress": plan.progress(state.step)}
+        values |= {
+            "train/lr": lr,
+            "train/samples_per_s": rate,
+            "train/data_wait": wait,
+            "train/progress": plan.progress(state.step),
+        }
         self.run.log(state.step, state.step / self.job.loader.steps_per_epoch, state.seconds, values)
         shown = {k: means[k] for k in ("loss", "spread") if k in means}
         return shown | {"samples_per_s": rate, "data_wait": wait}
@@ -259,8 +274,12 @@ class Trainer:
     def guard(self, shown: dict[str, float], note: Callable[[str], None]) -> None:
         """Collapse: the embeddings of different samples become one vector."""
         spread, state = shown.get("spread"), self.state
-        state.low_spread = state.low_spread + 1 if spread is not None and spread < LOW_SPREAD else 0
-        if state.low_spread != 2 or spread is None:
+        if spread is None:
+            return
+        state.best_spread = max(state.best_spread, spread)
+        fell = state.best_spread > 2 * LOW_SPREAD or state.plan is None or state.plan.progress(state.step) > PATIENCE
+        state.low_spread = state.low_spread + 1 if spread < LOW_SPREAD and fell else 0
+        if state.low_spread != 2:
             return
         message = f"the embeddings are collapsing: spread {spread:.3f} at step {state.step:,} (1 is ideal, 0 one single point)"
         hint = "try a lower optimizer.lr, a larger train.batch_size, or a method with negatives (method=simclr)"
@@ -278,7 +297,7 @@ class Trainer:
         job.method.train()
         values = {f"eval/{k}": v for k, v in numbers.items()}
         self.run.log(state.step, state.step / job.loader.steps_per_epoch, state.seconds, values)
-        self.run.set_status(step=state.step, **{"eval": numbers})
+        self.run.set_status(step=state.step, online=numbers)
 
     def save_due(self) -> bool:
         if self.save_steps:
@@ -396,7 +415,10 @@ def restore(job: Job, run: Run, say: Callable[[str], None]) -> State:
             "put the files back, or start a new run from its weights: sslcli pretrain init=" + str(run.path),
         )
     if saved["config_hash"] != ours["config_hash"]:
-        raise RequestError("config.yaml was changed since the checkpoint was written", "undo that, or sslcli pretrain init=" + str(run.path))
+        raise RequestError(
+            "config.yaml was changed since the checkpoint was written",
+            "undo that, or sslcli pretrain init=" + str(run.path),
+        )
     checkpoint.load_strictly(job.method, {**tensors["model"], **tensors.get("ema", {})}, "the checkpoint")
     names = checkpoint.parameter_names(job.method)
     checkpoint.restore_optimizer(job.optimizer, names, tensors.get("optimizer", {}), saved["optimizer_numbers"])
@@ -406,7 +428,8 @@ def restore(job: Job, run: Run, say: Callable[[str], None]) -> State:
     why = "".join(f"; {k} was {saved[k]}, is {ours[k]}" for k in differing)
     say(f"resuming at step {saved['step']:,} ({exact}{why})")
     plan = Plan(**saved["plan"]) if saved["plan"] else None
-    return State(saved["step"], saved["seconds"], saved["skipped"], saved["low_spread"], plan, saved["meter"])
+    counters = {f.name: saved[f.name] for f in fields(State) if f.name != "plan"}
+    return State(**counters, plan=plan)
 
 
 # ------------------------------------------------------------------------------------------------------------------- run it
@@ -430,7 +453,12 @@ def run_job(job: Job, run: Run, state: State | None = None) -> State:
         run.set_status("failed", step=trainer.state.step, error=f"{type(e).__name__}: {e}")
         raise
     took = human_time(trainer.state.seconds)
-    run.set_status("done", step=trainer.state.step, seconds=round(trainer.state.seconds, 1), peak_memory_mb=round(job.runtime.peak_memory_mb()))
+    run.set_status(
+        "done",
+        step=trainer.state.step,
+        seconds=round(trainer.state.seconds, 1),
+        peak_memory_mb=round(job.runtime.peak_memory_mb()),
+    )
     run.write_log(f"done: {trainer.state.step} steps in {took}")
     return trainer.state
 

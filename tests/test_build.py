@@ -7,8 +7,22 @@ import pytest
 from sslcli import build
 from sslcli.errors import RequestError
 
-HOSTILE = ["os.system", "builtins.eval", "subprocess.Popen", "pathlib.Path.write_text", "torch.load", "torch.hub.load", "torch.nn.os.system"]
-HOSTILE += ["sslcli.run.os.system", "sslcli.run.shutil.rmtree", "torch.optim.torch.load", "sslcli.build.importlib.import_module", "pickle.loads"]
+HOSTILE = [
+    "os.system",
+    "builtins.eval",
+    "subprocess.Popen",
+    "pathlib.Path.write_text",
+    "torch.load",
+    "torch.hub.load",
+    "torch.nn.os.system",
+]
+HOSTILE += [
+    "sslcli.run.os.system",
+    "sslcli.run.shutil.rmtree",
+    "torch.optim.torch.load",
+    "sslcli.build.importlib.import_module",
+    "pickle.loads",
+]
 
 
 @pytest.mark.parametrize("target", HOSTILE)
@@ -22,7 +36,9 @@ def test_an_alias_of_a_foreign_function_is_refused():
         build.resolve("sslcli.run.Path")
 
 
-@pytest.mark.parametrize("target", ["torch.optim.SGD", "torch.nn.Linear", "torchvision.models.resnet18", "sslcli.methods.simsiam.SimSiam"])
+@pytest.mark.parametrize(
+    "target", ["torch.optim.SGD", "torch.nn.Linear", "torchvision.models.resnet18", "sslcli.methods.simsiam.SimSiam"]
+)
 def test_trusted_targets_resolve(target):
     assert callable(build.resolve(target))
 
@@ -32,7 +48,9 @@ def test_a_near_miss_gets_a_hint():
         build.resolve("sslcli.methods.simsiam.SimSam")
     assert caught.value.hint == "did you mean `SimSiam`?"
     with pytest.raises(RequestError) as caught:
-        build.check("method", {"_target_": "sslcli.methods.simsiam.SimSiam", "proj_dmi": 3, "plan": {}}, given=["backbone"])
+        build.check(
+            "method", {"_target_": "sslcli.methods.simsiam.SimSiam", "proj_dmi": 3, "plan": {}}, given=["backbone"]
+        )
     assert "`method.proj_dmi` is not an argument of SimSiam" in caught.value.message
     assert caught.value.hint == "did you mean `method.proj_dim`?"
 

@@ -14,7 +14,11 @@ from sslcli.errors import StorageError, TrainingError
 
 
 def tensors(value: float) -> dict:
-    return {"model": {"w": torch.full((300,), value), "n": torch.tensor(3)}, "ema": {}, "optimizer": {"w/m": torch.full((300,), -value)}}
+    return {
+        "model": {"w": torch.full((300,), value), "n": torch.tensor(3)},
+        "ema": {},
+        "optimizer": {"w/m": torch.full((300,), -value)},
+    }
 
 
 def test_round_trip_and_retention(tmp_path):
@@ -65,7 +69,7 @@ def test_all_bad_is_an_error_that_names_each(tmp_path):
     checkpoint.save(tmp_path, 2, tensors(2), {})
     for path in checkpoint.existing(tmp_path):
         (path / "state.json").unlink()
-    with pytest.raises(TrainingError, match="step-0000000002: state.json is missing, step-0000000001"):
+    with pytest.raises(TrainingError, match=r"step-0000000002: state\.json is missing, step-0000000001"):
         checkpoint.load_newest(tmp_path)
 
 
@@ -82,7 +86,9 @@ def test_a_failed_save_leaves_the_last_one_as_it_was(tmp_path, monkeypatch):
 
 def test_optimizer_state_survives_another_order_of_parameters():
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4, 2)).to(memory_format=torch.channels_last)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4, 2)).to(
+        memory_format=torch.channels_last
+    )
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.randn(2, 3, 3, 3)).sum().backward()
     optimizer.step()
@@ -98,5 +104,7 @@ def test_optimizer_state_survives_another_order_of_parameters():
 
 def test_a_state_that_does_not_fit_is_told_key_by_key():
     model = torch.nn.Linear(3, 2)
-    with pytest.raises(TrainingError, match=r"1 missing: bias.*1 unexpected: other.*1 of another shape: weight \(2, 4\) for \(2, 3\)"):
+    with pytest.raises(
+        TrainingError, match=r"1 missing: bias.*1 unexpected: other.*1 of another shape: weight \(2, 4\) for \(2, 3\)"
+    ):
         checkpoint.load_strictly(model, {"weight": torch.zeros(2, 4), "other": torch.zeros(1)}, "it")

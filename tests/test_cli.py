@@ -140,7 +140,16 @@ def test_pretrain_prints_the_run_folder_alone(cli):
     run = Path(result.last)
     assert run.is_dir()
     assert run.name.endswith("_simsiam_convnet_digits")
-    for name in ("config.yaml", "status.json", "metrics.jsonl", "log.txt", "encoder.safetensors", "encoder.json", "checkpoints", ".hydra"):
+    for name in (
+        "config.yaml",
+        "status.json",
+        "metrics.jsonl",
+        "log.txt",
+        "encoder.safetensors",
+        "encoder.json",
+        "checkpoints",
+        ".hydra",
+    ):
         assert (run / name).exists(), name
     assert (Path("runs") / "latest").resolve() == run.resolve()
     status = json.loads((run / "status.json").read_text())
@@ -269,14 +278,18 @@ def test_completion(cli):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("argv", [["--help"], ["list", "methods"], ["runs"], ["pretrain", "--help"], ["completion", "query", "sslcli pre"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["list", "methods"], ["runs"], ["pretrain", "--help"], ["completion", "query", "sslcli pre"]]
+)
 def test_the_fast_door_imports_neither_torch_nor_hydra(argv, tmp_path):
     code = (
         "import sys; from sslcli.cli import main; c = main(sys.argv[1:]);"
         "heavy = {'torch', 'hydra', 'omegaconf', 'numpy', 'sklearn', 'rich'} & set(sys.modules);"
         "assert not heavy, heavy; sys.exit(c)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -285,7 +298,12 @@ def test_python_m_and_a_closed_pipe(tmp_path):
     done = subprocess.run([sys.executable, "-m", "sslcli", "--version"], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("sslcli ")
     piped = subprocess.run(
-        f"{sys.executable} -m sslcli pretrain --help | head -1", shell=True, capture_output=True, text=True, cwd=tmp_path, check=False
+        f"{sys.executable} -m sslcli pretrain --help | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
     )
     assert piped.stderr == ""
 
@@ -313,5 +331,7 @@ def test_ctrl_c_saves_says_how_to_resume_and_resume_finishes(tmp_path):
     assert "Traceback" not in err
     (run,) = tmp_path.glob("runs/2*")
     assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
-    measured = subprocess.run([*program, "eval", "knn", "-q"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    measured = subprocess.run(
+        [*program, "eval", "knn", "-q"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert measured.returncode == 0, measured.stderr  # an interrupted run can be measured

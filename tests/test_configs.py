@@ -43,7 +43,9 @@ def test_methods_and_datasets_add(method, dataset):
     cfg = config.compose("pretrain", [f"method={method}", f"dataset={dataset}", *path])
     plan = cfg.method.plan
     assert set(plan) <= {*cfg.augmentation, "clean"}, (plan, list(cfg.augmentation))
-    won = config.compose("pretrain", [f"method={method}", f"dataset={dataset}", *path, "backbone=mlp", "optimizer.lr=0.123"])
+    won = config.compose(
+        "pretrain", [f"method={method}", f"dataset={dataset}", *path, "backbone=mlp", "optimizer.lr=0.123"]
+    )
     assert "MLP" in won.backbone._target_
     assert won.optimizer.lr == 0.123
 
@@ -68,8 +70,15 @@ def test_defaults_of_the_schema_are_those_of_the_yaml():
 def test_foreign_yaml_is_looked_at_before_it_is_loaded(tmp_path):
     (tmp_path / "method").mkdir()
     file = tmp_path / "method" / "x.yaml"
-    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8))
-    cases = {"aliases": bomb, "bytes": "a: " + "x" * 1_100_000, "not valid YAML": "a: [1", "nodes": "a: [" + "1," * 30_000 + "]"}
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)
+    )
+    cases = {
+        "aliases": bomb,
+        "bytes": "a: " + "x" * 1_100_000,
+        "not valid YAML": "a: [1",
+        "nodes": "a: [" + "1," * 30_000 + "]",
+    }
     for says, text in cases.items():
         file.write_text(text)
         with pytest.raises(RequestError, match=says):
@@ -98,7 +107,8 @@ def test_a_method_of_ones_own_trains(cli, tmp_path):
         "        return {'loss': self.weight * (a - b).square().mean() + (a.std(0) - 1).square().mean()}\n"
     )
     (mine / "method" / "centred.yaml").write_text(
-        "# @package _global_\nmethod:\n  _target_: centred.Centred\n  summary: mine\n  family: own\n  source: me\n  plan: {global: 2}\n  weight: 2.0\n"
+        "# @package _global_\nmethod:\n  _target_: centred.Centred\n  summary: mine\n  family: own\n  source: me\n"
+        "  plan: {global: 2}\n  weight: 2.0\n"
     )
     result = cli("pretrain", "--config-dir", str(mine), "method=centred", *SMOKE)
     assert result.code == 0, result.err

@@ -64,7 +64,16 @@ def test_imports_go_down(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "methods").glob("*.py")), ids=lambda p: p.stem)
 def test_methods_know_only_torch_nn_and_their_base(path):
-    allowed = ("torch", "sslcli.nn", "sslcli.methods.base", "math", "typing", "__future__", "collections", "dataclasses")
+    allowed = (
+        "torch",
+        "sslcli.nn",
+        "sslcli.methods.base",
+        "math",
+        "typing",
+        "__future__",
+        "collections",
+        "dataclasses",
+    )
     allowed += ("sslcli.rng", "sslcli.errors") if path.stem == "base" else ()
     for other in imports(path):
         assert other.startswith(allowed), f"{path.name} imports {other}"
@@ -82,7 +91,9 @@ def test_no_modality_is_asked_for_outside_data_views_and_backbones():
         if room in ("data", "views", "backbones"):
             continue
         for line in path.read_text(encoding="utf-8").splitlines():
-            assert not ("modality" in line and line.lstrip().startswith(("if ", "elif "))), f"{path.name}: {line.strip()}"
+            assert not ("modality" in line and line.lstrip().startswith(("if ", "elif "))), (
+                f"{path.name}: {line.strip()}"
+            )
 
 
 def test_nothing_instantiates_or_unpickles():

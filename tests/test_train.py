@@ -47,7 +47,15 @@ class Killed(BaseException):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_equals_an_unbroken_one(cli, monkeypatch, method, accumulate):
     size = ["backbone.width=8"] if method != "mae" else ["backbone.depth=2"]
-    words = [f"method={method}", *SMOKE[:-1], *size, "train.steps=12", "train.batch_size=128", "train.save_every=1", f"train.accumulate={accumulate}"]
+    words = [
+        f"method={method}",
+        *SMOKE[:-1],
+        *size,
+        "train.steps=12",
+        "train.batch_size=128",
+        "train.save_every=1",
+        f"train.accumulate={accumulate}",
+    ]
     whole = Path(cli("pretrain", *words).last)
 
     from sslcli import train
@@ -148,9 +156,18 @@ def test_collapse_is_seen(cli):
         "        return {'loss': pull + (a.mean() - 1).square(), 'spread': spread(a) * 0.0 + spread(a)}\n"
     )
     (mine / "collapsing.yaml").write_text(
-        "# @package _global_\nmethod:\n  _target_: collapsing.Collapsing\n  summary: x\n  family: x\n  source: x\n  plan: {global: 2}\n"
+        "# @package _global_\nmethod:\n  _target_: collapsing.Collapsing\n  summary: x\n  family: x\n  source: x\n"
+        "  plan: {global: 2}\n"
     )
-    words = ["--config-dir", "mine", "method=collapsing", *SMOKE, "train.steps=300", "optimizer.lr=0.5", "logger.log_every=10"]
+    words = [
+        "--config-dir",
+        "mine",
+        "method=collapsing",
+        *SMOKE,
+        "train.steps=300",
+        "optimizer.lr=0.5",
+        "logger.log_every=10",
+    ]
     warned = cli("pretrain", *words)
     assert "the embeddings are collapsing" in warned.err, warned.err[-500:]
     stopped = cli("pretrain", *words, "train.on_collapse=stop")
@@ -167,7 +184,9 @@ def test_a_budget_is_kept(cli):
     result = cli("pretrain", *SMOKE[1:], "train.budget=6s", "train.batch_size=64", "train.eval_every=0")
     assert result.code == 0, result.err
     status = json.loads((Path(result.last) / "status.json").read_text())
-    assert 4.5 < status["seconds"] < 8.5  # loose: the machine is shared; what is tested is that it neither runs on nor stops at once
+    assert (
+        4.5 < status["seconds"] < 8.5
+    )  # loose: the machine is shared; what is tested is that it neither runs on nor stops at once
     last = Run(Path(result.last)).metrics[-1]
     assert last["train/progress"] == 1.0
 

@@ -82,10 +82,21 @@ def _possible(before: list[str], last: str) -> list[str]:
     if "." in key:
         return [f"{k}=" for k in _keys(key.split(".")[0], chosen)]
     extra = ["run=", "labels=", "seeds="] if word == "eval" else ["seed=", "init="]
-    return [*(f"{g}=" for g in config.GROUPS), *(f"{g}." for g in ("train", "device", "method", "dataset", "optimizer")), *extra]
+    return [
+        *(f"{g}=" for g in config.GROUPS),
+        *(f"{g}." for g in ("train", "device", "method", "dataset", "optimizer")),
+        *extra,
+    ]
 
 
-DEFAULTS = {"train": "default", "device": "auto", "method": "simsiam", "dataset": "digits", "optimizer": "sgd", "backbone": "convnet"}
+DEFAULTS = {
+    "train": "default",
+    "device": "auto",
+    "method": "simsiam",
+    "dataset": "digits",
+    "optimizer": "sgd",
+    "backbone": "convnet",
+}
 
 
 def _keys(group: str, chosen: dict[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ def main(request: Request) -> int:
     verb, *rest = request.words or [""]
     if verb not in ("inspect", "preview") or rest:
         close = nearest(verb, ("inspect", "preview")) if verb else None
-        raise RequestError(f"data cannot `{verb}`" if verb else "data what?", f"sslcli data {close or 'inspect|preview'}")
+        raise RequestError(
+            f"data cannot `{verb}`" if verb else "data what?", f"sslcli data {close or 'inspect|preview'}"
+        )
     target = next((o.split("=", 1)[1] for o in request.overrides if o.startswith("out=")), "views.png")
     overrides = [o for o in request.overrides if not o.startswith("out=")]
     cfg = plain(config.compose("pretrain", overrides, request.config_dirs))
@@ -54,7 +57,8 @@ def preview(cfg: dict[str, Any], path: Path) -> int:
     cfg["train"] = {**source, "batch_size": min(8, source["batch_size"]), "accumulate": 1}
     cfg["device"] = {**cfg["device"], "type": "cpu", "workers": 0}
     job = prepare(cfg)
-    batch = next(job.loader.stream(0))
+    with contextlib.closing(job.loader.stream(0)) as stream:
+        batch = next(stream)
     originals = _originals(job, batch.ids, clean(job.dataset))
     views = [denormalised(job.dataset, view) for view in batch.views]
     table = [[originals[i], *(view[i] for view in views)] for i in range(len(batch))]

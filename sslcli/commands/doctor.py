@@ -11,7 +11,18 @@ from typing import Any
 from sslcli import __version__, config, console
 from sslcli.cli import Request
 
-PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "rich", "scikit-learn", "safetensors", "matplotlib", "numpy", "pillow")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "hydra-core",
+    "omegaconf",
+    "rich",
+    "scikit-learn",
+    "safetensors",
+    "matplotlib",
+    "numpy",
+    "pillow",
+)
 EXTRAS = {"timm": "timm", "hydra-joblib-launcher": "sweep"}
 VARIABLES = {
     "SSLCLI_RUNS": "where run folders go (default: runs)",
@@ -88,9 +99,13 @@ def examine() -> dict[str, Any]:
         "configs": str(config.config_dir()),
         "runs": str(runs.absolute()),
         "packages": packages,
-        "extras": {name: _version(name) or f"not installed (pip install 'sslcli[{extra}]')" for name, extra in EXTRAS.items()},
+        "extras": {
+            name: _version(name) or f"not installed (pip install 'sslcli[{extra}]')" for name, extra in EXTRAS.items()
+        },
         "plugins": list(config.plugin_packages()),
-        "variables": {name: f"{os.environ[name]}" if name in os.environ else f"unset: {what}" for name, what in VARIABLES.items()},
+        "variables": {
+            name: f"{os.environ[name]}" if name in os.environ else f"unset: {what}" for name, what in VARIABLES.items()
+        },
         "problems": problems,
     }
 

@@ -42,13 +42,17 @@ def subject(values: dict[str, Any], overrides: list[str]) -> tuple[Any, dict[str
 
     if values["run"] == "none":
         return None, values
-    refuse_unused(overrides, FROM_RUN, "that comes from the run", "leave it out, or measure an untrained backbone with run=none")
+    refuse_unused(
+        overrides, FROM_RUN, "that comes from the run", "leave it out, or measure an untrained backbone with run=none"
+    )
     run = Run.open(find(values["run"]))
     require_done(run)
     return run, run.config
 
 
-def evaluate(values: dict[str, Any], run: Any, run_cfg: dict[str, Any], names: list[str]) -> dict[str, dict[str, float]]:
+def evaluate(
+    values: dict[str, Any], run: Any, run_cfg: dict[str, Any], names: list[str]
+) -> dict[str, dict[str, float]]:
     """Runs the evaluators `names` (with their configuration in values["evaluators"] or values["evaluator"]); prints and saves."""
     from sslcli import build, runtime
     from sslcli.evals.features import EvalData
@@ -80,8 +84,15 @@ def evaluate(values: dict[str, Any], run: Any, run_cfg: dict[str, Any], names: l
     )
     console.rows(
         [
-            ("what", f"{', '.join(names)} of {type(backbone).__name__} (dim {backbone.dim}), " + ("untrained" if run is None else f"step {step:,}")),
-            ("data", f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.test) if dataset.test is not None else 0:,} test"),
+            (
+                "what",
+                f"{', '.join(names)} of {type(backbone).__name__} (dim {backbone.dim}), "
+                + ("untrained" if run is None else f"step {step:,}"),
+            ),
+            (
+                "data",
+                f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.test) if dataset.test is not None else 0:,} test",
+            ),
             ("where", machine.words()),
             *([("run", str(run.path))] if run is not None else []),
         ]

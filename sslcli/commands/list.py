@@ -19,11 +19,18 @@ def main(request: Request) -> int:
     group = config.KINDS.get(kind) or config.KINDS.get(f"{kind}s")
     if group is None:
         close = nearest(kind, config.KINDS)
-        raise RequestError(f"there are no `{kind}`", f"did you mean `sslcli list {close}`?" if close else f"kinds: {', '.join(config.KINDS)}")
-    found = {name: config.describe(path, group) for name, path in sorted(config.choices(group, request.config_dirs).items())}
+        raise RequestError(
+            f"there are no `{kind}`",
+            f"did you mean `sslcli list {close}`?" if close else f"kinds: {', '.join(config.KINDS)}",
+        )
+    found = {
+        name: config.describe(path, group) for name, path in sorted(config.choices(group, request.config_dirs).items())
+    }
     if console.flag(console.JSON):
         keys = ("summary", *COLUMNS.get(group, ()))
-        console.out_json({"kind": group, "choices": [{"name": n, **{k: d.get(k) for k in keys}} for n, d in found.items()]})
+        console.out_json(
+            {"kind": group, "choices": [{"name": n, **{k: d.get(k) for k in keys}} for n, d in found.items()]}
+        )
     elif sys.stdout.isatty():
         keys = (*COLUMNS.get(group, ()), "summary")
         body = [[name, *(str(d.get(k) or "") for k in keys)] for name, d in found.items()]

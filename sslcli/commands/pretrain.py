@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,17 @@ def dry_run(cfg: Any) -> int:
 
     job = prepare(plain(cfg))
     console.rows(screen(job, None))
-    batch = next(job.loader.stream(0))
+    with contextlib.closing(job.loader.stream(0)) as stream:
+        batch = next(stream)
     began = time.perf_counter()
     with job.runtime.autocast():
         loss = job.method(batch)["loss"]
     loss.backward()
     value = float(loss.detach())
     took = time.perf_counter() - began
-    console.say(f"dry run: loss {value:.4f}, {took:.2f} s for the first step, peak memory {job.runtime.peak_memory_mb():,.0f} MB")
+    console.say(
+        f"dry run: loss {value:.4f}, {took:.2f} s for the first step, peak memory {job.runtime.peak_memory_mb():,.0f} MB"
+    )
     return 0
 
 
@@ -104,7 +108,8 @@ def pictures(job: Any, run: Any) -> None:
 
     from sslcli.views import sheet
 
-    batch = next(job.loader.stream(0))
+    with contextlib.closing(job.loader.stream(0)) as stream:
+        batch = next(stream)
     job.method.eval()
     with torch.no_grad():
         drawn = job.method.pictures(batch)

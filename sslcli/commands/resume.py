@@ -9,9 +9,10 @@ from sslcli.errors import RequestError
 
 def main(request: Request) -> int:
     if request.overrides:
+        name = request.words[0] if request.words else "RUN"
         raise RequestError(
             f"resume takes no `{request.overrides[0]}`: a run goes on as it was begun",
-            f"to start a new run from its weights: sslcli pretrain init={request.words[0] if request.words else 'RUN'} {request.overrides[0]}",
+            f"to start a new run from its weights: sslcli pretrain init={name} {request.overrides[0]}",
         )
     if len(request.words) != 1:
         raise RequestError("resume which run?", "sslcli resume latest, or a run's folder or the start of its name")

@@ -25,9 +25,13 @@ def main(request: Request) -> int:
             raise RequestError(f"-n {names} is no number of runs")
         return best(rest[0], int(names))
     if verb in ("show", "best"):
-        raise RequestError(f"runs {verb} what?", "sslcli runs show RUN" if verb == "show" else "sslcli runs best probe.top1")
+        raise RequestError(
+            f"runs {verb} what?", "sslcli runs show RUN" if verb == "show" else "sslcli runs best probe.top1"
+        )
     close = nearest(verb, ("list", "show", "best"))
-    raise RequestError(f"runs cannot `{verb}`", f"did you mean `sslcli runs {close}`?" if close else "list, show RUN, best METRIC")
+    raise RequestError(
+        f"runs cannot `{verb}`", f"did you mean `sslcli runs {close}`?" if close else "list, show RUN, best METRIC"
+    )
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def summary(path: Path) -> dict[str, Any]:
         "created": status.get("created"),
         "seconds": status.get("seconds"),
         "numbers": numbers,
-        "online": status.get("eval", {}),
+        "online": status.get("online", {}),
         "error": status.get("error"),
     }
 
@@ -99,7 +103,11 @@ def show_one(spec: str) -> int:
         return 0
     versions = ", ".join(f"{k} {v}" for k, v in status.get("packages", {}).items())
     console.out(f"run     {row['run']}", f"status  {row['status']}" + (f": {row['error']}" if row["error"] else ""))
-    console.out(f"step    {row['step']}", f"time    {console.human_time(row['seconds'] or 0)}", f"made    {row['created']} with sslcli {status.get('sslcli')}, {versions}")
+    console.out(
+        f"step    {row['step']}",
+        f"time    {console.human_time(row['seconds'] or 0)}",
+        f"made    {row['created']} with sslcli {status.get('sslcli')}, {versions}",
+    )
     for key, value in {**{f"online {k}": v for k, v in row["online"].items()}, **row["numbers"]}.items():
         console.out(f"{key} {value:.6g}")
     return 0
@@ -115,7 +123,11 @@ def best(metric: str, count: int) -> int:
         close = nearest(metric, known)
         raise RequestError(
             f"no run has a number `{metric}`",
-            f"did you mean `{close}`?" if close else f"there are {listing(known)}" if known else "sslcli eval probe makes some",
+            f"did you mean `{close}`?"
+            if close
+            else f"there are {listing(known)}"
+            if known
+            else "sslcli eval probe makes some",
         )
     smaller = metric.endswith(("loss", "mse", "fpr95"))
     rows = sorted(rows, key=lambda r: r["numbers"][metric], reverse=not smaller)[:count]

@@ -47,7 +47,7 @@ class Loader:
     """Endless batches of views for pretraining.
 
     `batch_size` is the global batch of one optimizer step: each of `world` processes makes its share, in `accumulate`
-    micro- batches. `labels=True` puts labels into the batch, for methods that say `uses_labels`.
+    micro-batches. `labels=True` puts labels into the batch, for methods that say `uses_labels`.
 
     Raises RequestError when the batch does not fit the data or the processes; while streaming, DataError when more than
     `source.max_bad_fraction` of the samples are unreadable.
@@ -102,7 +102,8 @@ class Loader:
 
     @property
     def wait(self) -> float:
-        """Seconds spent waiting for data since this was last read."""
+        """Seconds spent on data since this was last read: waiting for it, and making views of it. (On a GPU the views run while
+        Python goes on; what counts there is the time to launch them.)"""
         waited, self._waited = self._waited, 0.0
         return waited
 
@@ -114,15 +115,15 @@ class Loader:
         whole = self._order[1][s * self.batch_size : (s + 1) * self.batch_size]
         return [c.clone() for c in whole.chunk(self.accumulate * self.world)[self.rank :: self.world]]
 
-    def stream(self, step: int = 0) -> Iterator[Batch]:
+    def stream(self, step: int = 0) -> Generator[Batch, None, None]:
         """Micro-batches from optimizer step `step` on, without end. Close it (or drop it) to stop the workers."""
         made = self._resident(step) if self.source.resident is not None else self._streamed(step)
         try:
             while True:
                 start = time.perf_counter()
                 raw, draw = next(made)  # without end
-                self._waited += time.perf_counter() - start
                 views = self.views(raw, draw) if isinstance(raw, Tensor) else self.views.finish(raw, draw)
+                self._waited += time.perf_counter() - start
                 labels = None if self._labels is None else self._labels[draw.ids]
                 yield Batch(views, self.views.kinds, draw, labels)
         finally:

@@ -88,7 +88,13 @@ class MAE(Method):
         patches = self.backbone.patchify(x)
         masked = patches.masked_fill(hidden[:, :, None], 0.0)
         filled = torch.where(hidden[:, :, None], predicted.to(patches.dtype) * std + mean, patches)
-        return {"reconstruction": {"source": x, "hidden": self.backbone.unpatchify(masked), "predicted": self.backbone.unpatchify(filled)}}
+        return {
+            "reconstruction": {
+                "source": x,
+                "hidden": self.backbone.unpatchify(masked),
+                "predicted": self.backbone.unpatchify(filled),
+            }
+        }
 
     def describe(self) -> dict[str, Any]:
         total = self.backbone.num_tokens

@@ -1,0 +1,74 @@
+"""Documents run: commands compose, the page on methods trains, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sslcli import config
+from sslcli.cli import PLAIN_WORDS, WORDS, parse
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def fenced(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
+def commands() -> list[str]:
+    found = []
+    for page in PAGES:
+        for block in fenced(page.read_text(encoding="utf-8"), "sh"):
+            for line in block.splitlines():
+                line = re.sub(r"^\w+=\$\((.*)\)$", r"\1", line.split("  #")[0].strip())
+                if line.startswith("sslcli "):
+                    found.append(line)
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_in_a_document_is_one(line):
+    word, *rest = shlex.split(line)[1:]
+    assert word in WORDS
+    if word in PLAIN_WORDS:
+        return
+    request = parse(rest)
+    if word == "eval":
+        request.overrides.insert(0, f"evaluator={request.words[0]}")
+    choices = [o.split(",")[0] + ("]" if "[" in o and "," in o else "") for o in request.overrides]
+    if "--config-dir" not in request.flags:
+        config.compose(word, choices)
+
+
+def test_the_page_on_methods_trains(cli):
+    from tests.conftest import SMOKE
+
+    text = (ROOT / "docs" / "add_a_method.md").read_text(encoding="utf-8")
+    (code,), (yaml,) = fenced(text, "python"), fenced(text, "yaml")
+    Path("mine/method").mkdir(parents=True)
+    Path("mine/centred.py").write_text(code)
+    Path("mine/method/centred.yaml").write_text(yaml)
+    assert cli("pretrain", "--config-dir", "mine", "method=centred", *SMOKE).code == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_readme_names_every_method():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in config.choices("method"):
+        assert f"`{name}`" in text, name
+
+
+def test_the_project_speaks_of_itself_alone():
+    for path in [*PAGES, *ROOT.glob("sslcli/**/*.py"), *ROOT.glob("configs/**/*.yaml"), *ROOT.glob("scripts/*")]:
+        if path.is_file():
+            assert "/work/" not in path.read_text(encoding="utf-8"), path
