@@ -14,8 +14,6 @@ from sslcli.run import Run
 from sslcli.train import Plan
 from tests.conftest import SMOKE
 
-METHODS = ["simsiam", "moco_v2", "byol", "mae"]
-
 
 def test_progress_is_continuous_over_a_new_plan():
     plan = Plan(100)
@@ -43,8 +41,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing of ours catches it."""
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "accumulate"), [("simsiam", 1), ("moco_v2", 2), ("byol", 1), ("mae", 2)])
 def test_a_resumed_run_equals_an_unbroken_one(cli, monkeypatch, method, accumulate):
     size = ["backbone.width=8"] if method != "mae" else ["backbone.depth=2"]
     words = [
