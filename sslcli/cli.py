@@ -229,6 +229,13 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
+def more_talk() -> None:
+    """-v: the log lines of libraries too, on stderr."""
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr, force=True)
+
+
 def dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(help_text(argv[1] if len(argv) > 1 and argv[0] == "help" else None), end="")
@@ -255,6 +262,8 @@ def dispatch(argv: list[str]) -> int:
     if request.help:
         print(help_text(word), end="")
         return 0
+    if console.flag(console.VERBOSE):
+        more_talk()
     for folder in request.config_dirs:
         take_config_dir(folder)
     if word == "data":

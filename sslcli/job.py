@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,11 @@ def new_backbone(cfg: dict[str, Any], shape: tuple[int, ...], seed: int) -> nn.M
 
 def prepare(cfg: dict[str, Any]) -> Job:
     """Checks and builds. Every mistake of the request comes out here, before any folder is made."""
+    began = time.perf_counter()
     check(cfg)
     train, seed = cfg["train"], cfg["seed"]
     dataset = load_dataset(cfg)
+    console.detail(f"data ready after {time.perf_counter() - began:.2f} s (fingerprint {dataset.fingerprint[:12]})")
     machine = runtime.start(cfg["device"], images=len(dataset.shape) == 3)
     source, batch = dataset.pretrain, train["batch_size"]
     if batch > len(source):
@@ -140,6 +143,7 @@ def prepare(cfg: dict[str, Any]) -> Job:
         "steps": f"{per_epoch} an epoch = {len(source):,} samples // {batch}",
         **{k: str(v) for k, v in method.describe().items()},
     }
+    console.detail(f"all built after {time.perf_counter() - began:.2f} s; config hash {job.config_hash}")
     return job
 
 

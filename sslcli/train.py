@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sslcli import build, checkpoint, config
-from sslcli.console import Progress, human_time, warn
+from sslcli.console import Progress, detail, human_time, warn
 from sslcli.errors import Interrupted, RequestError, SslError, Stopped, StorageError, TrainingError
 from sslcli.job import Job, save_encoder
 from sslcli.nn.ema import Teacher
@@ -336,6 +336,7 @@ class Trainer:
             return
         self.save_failures = 0
         self.saved_at = state.step
+        detail(f"checkpoint of step {state.step:,} in {time.monotonic() - self.saved_when:.2f} s")
         self.run.set_status(step=state.step)
 
     def run_event_quietly(self, kind: str, **values: Any) -> None:
