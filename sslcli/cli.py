@@ -190,10 +190,14 @@ def quoted_path(word: str, sweep: bool) -> str:
     """A path may hold commas, brackets, quotes, equal signs: quoted here, so that nobody has to know Hydra's grammar."""
     key, _, value = word.partition("=")
     is_path = key in ("run", "init") or key.endswith(".path")
-    plain = all(c.isalnum() or c in "/._-~ " for c in value) and value == value.strip() and not value.startswith("~")
+    plain = (
+        all(c.isascii() and (c.isalnum() or c in "/._-~ ") for c in value)
+        and value == value.strip()
+        and not value.startswith("~")
+    )
     if not is_path or not value or plain or "${" in value or value[0] in "'\"" or (sweep and "," in value):
         return word
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    escaped = value.replace("'", "\\'")
     return f"{key}='{escaped}'"
 
 

@@ -236,7 +236,7 @@ def image_folder(
     details |= {
         "channels": depth,
         "resident": keep,
-        "bad": list(bad.values()),
+        "bad": [*bad.values(), *(item for s in sources.values() for item in s.left_out.items())],
         "modes": dict(Counter(h.mode for h in headers.values())),
         "formats": dict(Counter(h.format for h in headers.values())),
         "sizes": Counter((h.width, h.height) for h in headers.values()).most_common(5),
@@ -446,7 +446,10 @@ def _csv_rows(file: Iterable[str], path: str, label: str | None) -> Iterable[tup
     for number, row in enumerate(reader, 2):
         name = row.get("path")
         if None in row or None in row.values():
-            raise DataError(f"{shown(path)}, line {number}: has not the {len(columns)} columns of the header")
+            raise DataError(
+                f"{shown(path)}, line {number}: has not the {len(columns)} columns of the header",
+                f"mend that line; each wants {', '.join(columns)} (a comma in a name goes in double quotes)",
+            )
         if not name:
             continue
         value = (row.get(column) or "").strip()
@@ -629,7 +632,9 @@ def _resident(
         notes.append(f"warning: {count(len(bad), 'unreadable image')} left out: {listing(map(shown, bad), 3)}")
         good = torch.tensor([r is None for r in reasons])
         ids = good.nonzero().flatten()
-        return ArraySource(x[ids], None if labels is None else labels[ids], [files.names[i] for i in ids.tolist()])
+        source = ArraySource(x[ids], None if labels is None else labels[ids], [files.names[i] for i in ids.tolist()])
+        source.left_out = bad
+        return source
     return ArraySource(x, labels, files.names)
 
 

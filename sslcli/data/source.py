@@ -8,7 +8,7 @@ be known to build a model for it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ class Source(ABC):
 
     labels: Tensor | None = None  # (n,) int64; -1 where a sample has none
     names: Sequence[str] | None = None  # a name for each sample (a path), for messages and CSV
+    left_out: Mapping[str, str] = {}  # name -> reason of what was found unreadable while reading all into memory
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -1,0 +1,83 @@
+"""Every method through the door, on images, on series and on a folder, with nothing said but the data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sslcli import config
+
+METHODS = sorted(config.choices("method"))
+SMALL = ["train=smoke", "train.steps=2", "train.batch_size=16", "device=cpu", "device.threads=1", "device.workers=0"]
+
+
+def signals(path: Path, n: int = 48, channels: int = 3, length: int = 64) -> Path:
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 3
+    time = np.linspace(0, 6.28, length)
+    x = np.sin(time * (1 + y)[:, None, None] + rng.uniform(0, 6, (n, channels, 1))) + 0.1 * rng.normal(
+        size=(n, channels, length)
+    )
+    x[0, :, 50:] = np.nan  # a recording that ended early
+    np.savez(path, x=x.astype(np.float32), y=y)
+    return path
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("data", ["digits", "series", "image_folder"])
+def test_pretrains_and_can_be_measured(cli, tmp_path, method, data):
+    words = [f"dataset={data}"]
+    if data == "series":
+        words.append(f"dataset.path={signals(tmp_path / 'signals.npz')}")
+    if data == "image_folder":
+        from tests.data.test_bad_inputs import two_classes
+
+        words += [
+            f"dataset.path={two_classes(tmp_path / 'photos', n=20)}",
+            "dataset.image_size=32",
+            "dataset.resident=false",
+        ]
+        words += ["backbone=convnet", "backbone.width=8"] if method != "mae" else []
+    result = cli("pretrain", f"method={method}", *words, *SMALL)
+    assert result.code == 0, result.err
+    run = Path(result.last)
+    numbers = json.loads(cli("eval", "knn", "--json", "evaluator.k=5").out)["numbers"]
+    assert 0 <= numbers["top1"] <= 1
+    pictures = sorted(p.name for p in (run / "pictures").glob("*.png"))
+    assert pictures == (["reconstruction.png"] if method in ("mae", "autoencoder") else [])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["device.precision=bf16"], ["train.clip=1"], ["optimizer=lars"], ["schedule=constant"], ["schedule=linear"]],
+)
+def test_options_of_the_engine(cli, words):
+    result = cli("pretrain", *SMALL, "backbone.width=8", *words)
+    assert result.code == 0, result.err
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(cli):
+    from safetensors.torch import load_file
+
+    runs = [Path(cli("pretrain", *SMALL, "backbone.width=8", f"seed={s}").last) for s in (0, 0, 1)]
+    a, b, c = (load_file(r / "encoder.safetensors") for r in runs)
+    assert all((a[k] == b[k]).all() for k in a)
+    assert any((a[k] != c[k]).any() for k in a)
+
+
+def test_labels_do_not_reach_a_method(cli, tmp_path):
+    """The same data with permuted labels: the same weights, bit for bit."""
+    from safetensors.torch import load_file
+
+    path = signals(tmp_path / "a.npz")
+    whole = dict(np.load(path))
+    found = []
+    for y in (whole["y"], whole["y"][::-1]):
+        np.savez(path, x_train=whole["x"][:36], y_train=y[:36], x_test=whole["x"][36:], y_test=y[36:])
+        run = Path(cli("pretrain", "dataset=series", f"dataset.path={path}", *SMALL).last)
+        found.append(load_file(run / "encoder.safetensors"))
+    a, b = found
+    assert all((a[k] == b[k]).all() for k in a)
