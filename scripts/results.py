@@ -201,7 +201,7 @@ def views(folder: str) -> None:
     code = """
 import hashlib, sys
 from pathlib import Path
-from sslcli import config
+from sslcli import compose
 from sslcli.commands.pretrain import plain
 from sslcli.data.loader import Loader
 from sslcli.job import load_dataset
@@ -220,7 +220,7 @@ def digest(dataset, cfg, workers, batch, start, count=256):
 
 if __name__ == "__main__":
     words = ["dataset=image_folder", "dataset.path=" + sys.argv[1], "dataset.image_size=64", "dataset.resident=false"]
-    cfg = plain(config.compose("pretrain", words))
+    cfg = plain(compose.compose("pretrain", words))
     dataset = load_dataset(cfg)
     whole = digest(dataset, cfg, 0, 256, 0)
     for workers in (0, 1, 4):

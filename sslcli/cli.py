@@ -296,9 +296,9 @@ def hand_over(word: str, request: Request) -> int:
     module = import_module(f"sslcli.commands.{word}")
     looks_only = request.asks("--cfg", "-c", "--info", "-i", "--hydra-help")
     if not request.multirun and not looks_only:
-        from sslcli import config
+        from sslcli import compose
 
-        cfg = config.compose(word, request.overrides, request.config_dirs)
+        cfg = compose.compose(word, request.overrides, request.config_dirs)
         warn_shadowed(request.config_dirs)
         if request.dry_run:
             return module.dry_run(cfg)
@@ -316,11 +316,11 @@ def run_hydra(word: str, task: Callable[..., object], request: Request) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from sslcli import commands, config
+    from sslcli import commands, compose, config, explain
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     config.register()
-    search = config.search_override([])
+    search = compose.search_override([])
     sys.argv = ["sslcli", *request.flags, *search, *request.overrides]
     commands.failures.clear()
     try:
@@ -328,7 +328,7 @@ def run_hydra(word: str, task: Callable[..., object], request: Request) -> int:
             warnings.simplefilter("ignore", UserWarning)
             hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name=word)(task)()
     except (HydraException, OmegaConfBaseException) as e:
-        raise config.explain(e, word, request.overrides, request.config_dirs) from None
+        raise explain.explain(e, word, request.overrides, request.config_dirs) from None
     except KeyboardInterrupt:
         if not commands.failures:
             raise
@@ -337,7 +337,7 @@ def run_hydra(word: str, task: Callable[..., object], request: Request) -> int:
 
 def name_evaluator(request: Request) -> None:
     """`eval probe` -> evaluator=probe."""
-    from sslcli import config
+    from sslcli import config, explain
 
     names = {n: p for n, p in config.choices("evaluator", request.config_dirs).items() if n != "online"}
     if len(request.words) > 1:
@@ -345,7 +345,7 @@ def name_evaluator(request: Request) -> None:
     if request.words:
         for name in request.words[0].split(","):
             if name not in names:
-                raise config.unknown_choice("evaluator", name, names)
+                raise explain.unknown_choice("evaluator", name, names)
         request.overrides.insert(0, f"evaluator={request.words[0]}")
     elif not any(o.startswith("evaluator=") for o in request.overrides):
         raise RequestError("eval what?", f"sslcli eval NAME, with NAME one of {listing(sorted(names))}")

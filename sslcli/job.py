@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sslcli import build, config, console, optim, runtime
+from sslcli import build, compose, console, optim, runtime
 from sslcli.console import human_count
 from sslcli.data import talk
 from sslcli.data.loader import Loader
@@ -37,7 +37,7 @@ ONLINE = (
 
 def check(cfg: dict[str, Any]) -> None:
     """Everything that can be said about a configuration without touching the data. RequestError."""
-    config.check_values(cfg)
+    compose.check_values(cfg)
     build.check("method", cfg["method"], given=["backbone"])
     build.check("backbone", cfg["backbone"], given=["input_shape"])
     build.check("dataset", cfg["dataset"])

@@ -7,19 +7,19 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sslcli import build, checkpoint, config
+from sslcli import build, checkpoint, compose
 from sslcli.console import Progress, detail, human_time, warn
-from sslcli.errors import Interrupted, RequestError, SslError, Stopped, StorageError, TrainingError
+from sslcli.errors import Interrupted, SslError, Stopped, StorageError, TrainingError
 from sslcli.job import Job, save_encoder
-from sslcli.nn.ema import Teacher
 from sslcli.run import Run
 from sslcli.runtime import StopSignal, stop_signals
+from sslcli.state import Plan, State, identity, split_ema
 
 LOW_SPREAD = 0.1  # of the embedding; 1 is ideal, 0 a collapsed one
 PATIENCE = 0.25  # of the run, for a spread that was never higher: heads without batch norm start nearly constant
@@ -27,41 +27,6 @@ MAX_SKIPPED_IN_A_ROW = 5  # non-finite steps
 MAX_SAVE_FAILURES = 3
 EVALS_A_RUN = 10  # with train.eval_every=auto
 MEASURE_SECONDS = 3.0  # at most, to plan a budget
-
-
-@dataclass
-class Plan:
-    """Where a step stands in the run: progress in [0, 1], linear between an anchor and the last step.
-
-    Without a budget the anchor is the start. With one, the plan is drawn anew when the speed turns out otherwise; progress
-    goes on from where it was, so schedules stay continuous."""
-
-    total: int
-    anchor_step: int = 0
-    anchor_progress: float = 0.0
-
-    def progress(self, step: int) -> float:
-        if step >= self.total:
-            return 1.0
-        rest = (step - self.anchor_step) / (self.total - self.anchor_step)
-        return self.anchor_progress + (1.0 - self.anchor_progress) * rest
-
-    def replan(self, step: int, total: int) -> None:
-        self.anchor_progress, self.anchor_step = self.progress(step), step
-        self.total = max(total, step + 1)
-
-
-@dataclass
-class State:
-    """What a run is besides tensors: counters, and what they were counted on."""
-
-    step: int = 0
-    seconds: float = 0.0  # of training, over all sessions
-    skipped: int = 0  # steps with a non-finite loss or gradient
-    low_spread: int = 0  # consecutive checks under LOW_SPREAD
-    best_spread: float = 0.0
-    plan: Plan | None = None
-    meter: dict[str, Any] = field(default_factory=dict)
 
 
 class Meter:
@@ -100,7 +65,7 @@ class Trainer:
         self.model: Any = torch.compile(job.method) if job.runtime.compile else job.method
         self.save_steps = self.train["save_every"] if isinstance(self.train["save_every"], int) else None
         self.save_seconds = (
-            math.inf if self.save_steps else config.seconds(self.train["save_every"], "train.save_every")
+            math.inf if self.save_steps else compose.seconds(self.train["save_every"], "train.save_every")
         )
         self.save_failures = 0
         self.skipped_in_a_row = 0
@@ -208,7 +173,7 @@ class Trainer:
     def plan(self) -> Plan:
         if self.job.steps is not None:
             return Plan(self.job.steps)
-        budget = config.seconds(self.train["budget"], "train.budget")
+        budget = compose.seconds(self.train["budget"], "train.budget")
         each = self.measure(min(MEASURE_SECONDS, budget / 10))
         steps = max(1, int(budget / each))
         self.run.event("planned", budget=budget, seconds_a_step=each, steps=steps)
@@ -241,7 +206,7 @@ class Trainer:
 
     def keep_to_budget(self, plan: Plan) -> None:
         """Draws the rest of the schedule anew when the end would miss the budget by more than 2 %."""
-        budget, state = config.seconds(self.train["budget"], "train.budget"), self.state
+        budget, state = compose.seconds(self.train["budget"], "train.budget"), self.state
         each = state.seconds / state.step
         end = state.seconds + each * (plan.total - state.step)
         if abs(end - budget) > 0.02 * budget:
@@ -368,69 +333,6 @@ def online(job: Job) -> dict[str, float]:
         autocast=machine.autocast,
         channels_last=machine.channels_last,
     )
-
-
-# ------------------------------------------------------------------------------------------------------------------ resume
-
-
-def split_ema(method: torch.nn.Module, state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Teachers apart, in ema.safetensors."""
-    prefixes = tuple(f"{name}." for name, module in method.named_modules() if isinstance(module, Teacher))
-    ema = {k: v for k, v in state.items() if prefixes and k.startswith(prefixes)}
-    return {"model": {k: v for k, v in state.items() if k not in ema}, "ema": ema}
-
-
-def identity(job: Job) -> dict[str, Any]:
-    """What the bits of a run depend on besides its configuration."""
-    return {
-        "config_hash": job.config_hash,
-        "fingerprint": job.dataset.fingerprint,
-        "threads": job.runtime.threads,
-        "device": job.runtime.words(),
-        "torch": torch.__version__,
-        "workers": job.runtime.workers,
-        "world": 1,
-    }
-
-
-def restore(job: Job, run: Run, say: Callable[[str], None]) -> State:
-    """The newest checkpoint that verifies, into the job. Says how exact the continuation is; refuses other data or config."""
-    folder = run.path / "checkpoints"
-    checkpoint.clean(folder)
-
-    def bad(path: Any, reason: str) -> None:
-        run.event("bad checkpoint", path=str(path), reason=reason)
-        say(f"warning: checkpoint {path.name} does not verify ({reason}); using the one before")
-
-    found = checkpoint.load_newest(folder, bad)
-    if found is None:
-        run.cut_metrics(0)
-        say("no checkpoint yet: starting at step 0")
-        return State()
-    tensors, saved = found
-    ours = identity(job)
-    if saved["fingerprint"] != ours["fingerprint"]:
-        raise RequestError(
-            f"the data of {job.dataset.name} is not what this run was trained on (fingerprint {ours['fingerprint'][:12]}, "
-            f"was {saved['fingerprint'][:12]})",
-            "put the files back, or start a new run from its weights: sslcli pretrain init=" + str(run.path),
-        )
-    if saved["config_hash"] != ours["config_hash"]:
-        raise RequestError(
-            "config.yaml was changed since the checkpoint was written",
-            "undo that, or sslcli pretrain init=" + str(run.path),
-        )
-    checkpoint.load_strictly(job.method, {**tensors["model"], **tensors.get("ema", {})}, "the checkpoint")
-    names = checkpoint.parameter_names(job.method)
-    checkpoint.restore_optimizer(job.optimizer, names, tensors.get("optimizer", {}), saved["optimizer_numbers"])
-    run.cut_metrics(saved["metrics_bytes"])
-    differing = [k for k in ("threads", "device", "torch") if saved[k] != ours[k]]
-    exact = "bit-exact" if not differing else "same data, different rounding"
-    why = "".join(f"; {k} was {saved[k]}, is {ours[k]}" for k in differing)
-    say(f"resuming at step {saved['step']:,} ({exact}{why})")
-    plan = Plan(**saved["plan"]) if saved["plan"] else None
-    counters = {f.name: saved[f.name] for f in fields(State) if f.name != "plan"}
-    return State(**counters, plan=plan)
 
 
 # ------------------------------------------------------------------------------------------------------------------- run it

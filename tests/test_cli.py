@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sslcli import __version__, config
+from sslcli import __version__, compose, config
 from sslcli.cli import WORDS, parse
 from sslcli.errors import RequestError
 from tests.conftest import SMOKE
@@ -95,12 +95,12 @@ def test_flags_may_stand_anywhere():
 
 
 def test_durations():
-    assert config.seconds("90", "k") == config.seconds("90s", "k") == config.seconds(90, "k") == 90
-    assert config.seconds("1h30m", "k") == 5400
-    assert config.seconds("0.5d", "k") == 43200
+    assert compose.seconds("90", "k") == compose.seconds("90s", "k") == compose.seconds(90, "k") == 90
+    assert compose.seconds("1h30m", "k") == 5400
+    assert compose.seconds("0.5d", "k") == 43200
     for wrong in ("", "m", "10 apples", "-5", 0, "-3m", float("nan")):
         with pytest.raises(RequestError):
-            config.seconds(wrong, "k")
+            compose.seconds(wrong, "k")
 
 
 def test_cfg_job_prints_the_configuration_and_makes_no_folder(cli):

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from sslcli import build, config
+from sslcli import build, compose, config
 from sslcli.commands.pretrain import plain
 from sslcli.errors import RequestError
 from sslcli.job import ONLINE
@@ -21,10 +21,10 @@ def test_every_choice_has_a_summary_and_composes(group):
         if group in ("method", "backbone", "dataset", "augmentation", "evaluator"):
             assert described["summary"], path
         if group == "evaluator":
-            node = config.load_choice(group, name, config.compose("eval", []))
-            build.check(group, config.plain(node), given=ONLINE if name == "online" else ["backbone", "data"])
+            node = compose.load_choice(group, name, compose.compose("eval", []))
+            build.check(group, compose.plain(node), given=ONLINE if name == "online" else ["backbone", "data"])
             continue
-        cfg = config.compose("pretrain", [f"{group}={name}", *(["dataset.path=x"] if needs_path(group, name) else [])])
+        cfg = compose.compose("pretrain", [f"{group}={name}", *(["dataset.path=x"] if needs_path(group, name) else [])])
         values = plain(cfg)
         given = {"method": ["backbone"], "backbone": ["input_shape"], "optimizer": ["params"], "schedule": ["progress"]}
         if group in ("method", "backbone", "dataset", "optimizer", "schedule") and name != "timm":
@@ -40,7 +40,7 @@ def needs_path(group: str, name: str) -> bool:
 def test_methods_and_datasets_add(method, dataset):
     """A data set chooses backbone and augmentation, a method what it needs on top."""
     path = ["dataset.path=x"] if needs_path("dataset", dataset) else []
-    cfg = config.compose("pretrain", [f"method={method}", f"dataset={dataset}", *path])
+    cfg = compose.compose("pretrain", [f"method={method}", f"dataset={dataset}", *path])
     plan = cfg.method.plan
     assert set(plan) <= {*cfg.augmentation, "clean"}, (plan, list(cfg.augmentation))
 
@@ -48,7 +48,7 @@ def test_methods_and_datasets_add(method, dataset):
 @pytest.mark.parametrize(("method", "dataset"), [("mae", "series"), ("simclr", "cifar10")])
 def test_the_command_line_wins(method, dataset):
     words = [f"method={method}", f"dataset={dataset}", "dataset.path=x", "backbone=mlp", "optimizer.lr=0.123"]
-    won = config.compose("pretrain", words)
+    won = compose.compose("pretrain", words)
     assert "MLP" in won.backbone._target_
     assert won.optimizer.lr == 0.123
 
@@ -57,7 +57,7 @@ def test_the_command_line_wins(method, dataset):
 def test_every_experiment_binds(name):
     from sslcli.job import check
 
-    check(plain(config.compose("pretrain", [f"experiment={name}"])))
+    check(plain(compose.compose("pretrain", [f"experiment={name}"])))
 
 
 def test_defaults_of_the_schema_are_those_of_the_yaml():

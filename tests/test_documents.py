@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sslcli import config
+from sslcli import compose, config
 from sslcli.cli import PLAIN_WORDS, WORDS, parse
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,7 @@ def test_every_command_in_a_document_is_one(line):
         request.overrides.insert(0, f"evaluator={request.words[0]}")
     choices = [o.split(",")[0] + ("]" if "[" in o and "," in o else "") for o in request.overrides]
     if "--config-dir" not in request.flags:
-        config.compose(word, choices)
+        compose.compose(word, choices)
 
 
 def test_the_page_on_methods_trains(cli):

@@ -14,6 +14,7 @@ FLOORS = {  # the first that fits, by longest prefix
     "sslcli.commands": 3,
     "sslcli.train": 2,
     "sslcli.job": 2,
+    "sslcli.state": 2,
     "sslcli.evals": 2,
     "sslcli.methods": 1,
     "sslcli.backbones": 1,

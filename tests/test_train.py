@@ -11,7 +11,7 @@ import torch
 from sslcli import checkpoint
 from sslcli.errors import RunInUseError, TrainingError
 from sslcli.run import Run
-from sslcli.train import Plan
+from sslcli.state import Plan
 from tests.conftest import SMOKE
 
 

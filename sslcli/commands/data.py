@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from sslcli import config, console
+from sslcli import compose, console
 from sslcli.cli import Request
 from sslcli.commands.pretrain import denormalised, plain
 from sslcli.errors import RequestError, nearest
@@ -21,7 +21,7 @@ def main(request: Request) -> int:
         )
     target = next((o.split("=", 1)[1] for o in request.overrides if o.startswith("out=")), "views.png")
     overrides = [o for o in request.overrides if not o.startswith("out=")]
-    cfg = plain(config.compose("pretrain", overrides, request.config_dirs))
+    cfg = plain(compose.compose("pretrain", overrides, request.config_dirs))
     return inspect(cfg, strict="--strict" in request.flags) if verb == "inspect" else preview(cfg, Path(target))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sslcli import config, console
+from sslcli import compose, config, console
 from sslcli.commands import eval as eval_command
 from sslcli.commands import job as hydra_job
 from sslcli.commands import pretrain
@@ -22,8 +22,8 @@ def split(cfg: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     root = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])
     evaluators = {}
     for name in stages:
-        node = config.load_choice("evaluator", name, root)
-        evaluators[name] = config.plain(node)
+        node = compose.load_choice("evaluator", name, root)
+        evaluators[name] = compose.plain(node)
     values = pretrain.plain(cfg)
     return {k: v for k, v in values.items() if k not in FOLLOWING}, evaluators
 

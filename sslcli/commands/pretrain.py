@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sslcli import config, console
+from sslcli import compose, console
 from sslcli.commands import job as hydra_job
 from sslcli.errors import RequestError, SslError
 
@@ -22,7 +22,7 @@ def plain(cfg: Any) -> dict[str, Any]:
     with open_dict(cfg):
         cfg.pop("hydra", None)
         cfg.pop("experiment", None)
-    return config.plain(cfg)
+    return compose.plain(cfg)
 
 
 def preview(cfg: Any) -> None:

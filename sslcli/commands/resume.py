@@ -22,7 +22,8 @@ def main(request: Request) -> int:
     from sslcli.commands.pretrain import end_screen, pictures
     from sslcli.job import prepare, screen
     from sslcli.run import Run, find
-    from sslcli.train import restore, run_job
+    from sslcli.state import restore
+    from sslcli.train import run_job
 
     run = Run.open(find(request.words[0]))
     run.lock()

@@ -1,0 +1,184 @@
+"""From words to a checked configuration.
+
+Three nets catch a mistake before any work: the schema (for keys we own), Hydra's struct flag (keys of a chosen YAML), and
+`build.check` (arguments of the class that a YAML names); `check_values` looks at ranges.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from sslcli.config import SCHEMAS, choices, config_dir, one_line, plugin_config_dirs, register
+from sslcli.errors import RequestError, nearest
+from sslcli.explain import explain, unknown_choice, unknown_key
+
+
+def compose(word: str, overrides: list[str], extra: list[Path] | None = None) -> Any:
+    """The configuration of `word` with `overrides`, as a DictConfig. Mistakes raise RequestError with a hint."""
+    import hydra
+
+    register()
+    search = search_override(extra or [])
+    try:
+        with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return hydra.compose(word, overrides=[*search, *overrides], return_hydra_config=True)
+    except Exception as e:  # composing touches nothing but words and YAML: whatever fails here, the words were wrong
+        raise explain(e, word, overrides, extra or []) from None
+
+
+def search_override(extra: Iterable[Path]) -> list[str]:
+    """The override that adds the folders of plug-ins (and, when composing ourselves, of --config-dir) to Hydra's search path."""
+    folders = [*plugin_config_dirs(), *extra]
+    return [f"hydra.searchpath=[{','.join(f'file://{p.resolve()}' for p in folders)}]"] if folders else []
+
+
+def load_choice(group: str, name: str, root: Any, extra: Iterable[Path] = ()) -> Any:
+    """One YAML of a group under a composed root (so that `${labels}` resolves); for stages that are chosen in a list."""
+    from omegaconf import OmegaConf
+
+    known = choices(group, extra)
+    if name not in known:
+        raise unknown_choice(group, name, known)
+    merged: Any = OmegaConf.merge(root, {group: None})
+    OmegaConf.set_struct(merged, False)
+    merged[group] = OmegaConf.load(known[name])
+    return merged[group]
+
+
+def plain(node: Any) -> Any:
+    """Resolved, as plain dicts, lists, numbers and strings. A missing or unresolvable value is a RequestError."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+    from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+    if not isinstance(node, (DictConfig, ListConfig)):
+        return node
+    try:
+        missing = sorted(OmegaConf.missing_keys(node))
+        if missing:
+            path = node._get_full_key(None)
+            key = f"{path}.{missing[0]}" if path else missing[0]
+            raise RequestError(f"`{key}` must be given", f"add {key}=...")
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except InterpolationKeyError as e:
+        name = re.search(r"key '([^']+)' not found", str(e))
+        at = f"`{e.full_key}`: " if e.full_key else ""
+        raise RequestError(f"{at}`${{{name[1] if name else '?'}}}` names no key") from None
+    except OmegaConfBaseException as e:
+        raise RequestError(f"a value cannot be resolved: {one_line(e)}") from None
+
+
+# ------------------------------------------------------------------------------------------------------------ values
+
+
+def seconds(value: Any, key: str) -> float:
+    """A duration: 90, `90s`, `20m`, `1h30m`, `2d`. Raises RequestError naming `key`."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        total = float(value)
+    else:
+        parts = re.fullmatch(
+            r"\s*(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?\s*", str(value)
+        )
+        if not parts or not any(parts.groups()):
+            raise RequestError(f"`{key}={value}` is no duration", "write it as 90s, 20m or 1h30m")
+        total = sum(float(p or 0) * unit for p, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True))
+    if not (math.isfinite(total) and total > 0):
+        raise RequestError(f"`{key}={value}` must be more than nothing")
+    return total
+
+
+def check_values(cfg: dict[str, Any], word: str = "pretrain") -> None:
+    """Ranges of what we own. Raises RequestError."""
+    for key in cfg:
+        if key not in {f.name for f in fields(SCHEMAS[word])}:
+            raise unknown_key(key, word)
+    for group in (
+        "method",
+        "backbone",
+        "dataset",
+        "optimizer",
+        "schedule",
+        "evaluator",
+        "augmentation",
+        "logger",
+        "train",
+        "device",
+    ):
+        if not isinstance(cfg.get(group), dict):
+            raise RequestError(
+                f"there is no {group}", f"choose one: {group}=NAME (`sslcli pretrain --help` lists them)"
+            )
+    train, device = cfg["train"], cfg["device"]
+
+    def at_least(key: str, value: Any, low: float, what: str = "") -> None:
+        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value) and value >= low):
+            raise RequestError(f"`{key}={value}` must be {what or f'a number of at least {low}'}")
+
+    for key in ("epochs", "steps", "batch_size", "accumulate", "keep"):
+        at_least(f"train.{key}", train[key], 1)
+    if train["clip"] is not None and not (math.isfinite(train["clip"]) and train["clip"] > 0):
+        raise RequestError(f"`train.clip={train['clip']}` must be a positive number, or null")
+    if train["batch_size"] % train["accumulate"]:
+        raise RequestError(
+            f"train.batch_size={train['batch_size']} is not divisible by train.accumulate={train['accumulate']}",
+            "batch_size is the whole batch of one optimizer step",
+        )
+    if not any(train[k] is not None for k in ("epochs", "steps", "budget")):
+        raise RequestError("nothing says how long to train", "give train.epochs, train.steps or train.budget")
+    if train["budget"] is not None:
+        seconds(train["budget"], "train.budget")
+    if not isinstance(train["save_every"], int) or isinstance(train["save_every"], bool):
+        seconds(train["save_every"], "train.save_every")
+    else:
+        at_least("train.save_every", train["save_every"], 1)
+    if train["eval_every"] != "auto":
+        at_least("train.eval_every", train["eval_every"], 0, "auto, or a number of epochs (0: never)")
+    _one_of("train.on_collapse", train["on_collapse"], ("warn", "stop"))
+    _one_of("device.type", device["type"], ("auto", "cpu", "cuda", "mps"))
+    _one_of("device.precision", device["precision"], ("auto", "fp32", "bf16"))
+    _one_of("device.channels_last", device["channels_last"], ("auto", True, False))
+    if device["workers"] != "auto":
+        at_least("device.workers", device["workers"], 0, "auto, or a number of at least 0")
+    at_least("device.threads", device["threads"], 1)
+    for key in ("lr", "weight_decay"):
+        value = (cfg.get("optimizer") or {}).get(key)
+        if value is None or value == "":
+            raise RequestError(f"`optimizer.{key}` has no value", f"give optimizer.{key}=NUMBER")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise RequestError(f"`optimizer.{key}={value}`: expected a number, got `{value}`")
+        if not math.isfinite(value) or value < 0 or (key == "lr" and value == 0):
+            raise RequestError(
+                f"`optimizer.{key}={value}` must be a {'positive' if key == 'lr' else 'non-negative'} number"
+            )
+    for key, value in _walk(cfg.get("method") or {}, "method"):
+        if key.rpartition(".")[2] in ("temperature", "queue") and isinstance(value, (int, float)) and value <= 0:
+            raise RequestError(f"`{key}={value}` must be more than 0")
+    for key, value in _walk(cfg, ""):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RequestError(f"`{key}={value}` is not a finite number")
+        if value == "":
+            raise RequestError(f"`{key}=` has no value", f"give {key}=VALUE, or {key}=null for none")
+
+
+def _walk(node: Any, path: str) -> Iterable[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for k, v in node.items():
+            yield from _walk(v, f"{path}.{k}" if path else str(k))
+    elif isinstance(node, list):
+        for i, v in enumerate(node):
+            yield from _walk(v, f"{path}.{i}")
+    else:
+        yield path, node
+
+
+def _one_of(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        names = [str(a).lower() for a in allowed]
+        close = nearest(str(value), names)
+        raise RequestError(
+            f"`{key}={value}` is not one of {', '.join(names)}", f"did you mean `{key}={close}`?" if close else None
+        )

@@ -1,0 +1,123 @@
+"""What a typo is told: Hydra's and OmegaConf's errors in the user's words, with the nearest right name."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sslcli.config import GROUPS, KINDS, choices, config_dir, one_line, register
+from sslcli.errors import RequestError, listing, nearest
+
+
+def unknown_choice(group: str, name: str, known: Iterable[str]) -> RequestError:
+    known = list(known)
+    close = nearest(name, known)
+    plural = next((k for k, g in KINDS.items() if g == group), None)
+    all_of = f"`sslcli list {plural}` shows all {len(known)}" if plural else f"there are {listing(sorted(known))}"
+    article = "an" if group[0] in "aeiou" else "a"
+    return RequestError(
+        f"no {group} named `{name}`",
+        f"did you mean `{close}`? {all_of}" if close else f"{all_of}; {article} {group} is needed",
+    )
+
+
+def explain(e: Exception, word: str, overrides: list[str], extra: list[Path]) -> RequestError:
+    """Hydra's and OmegaConf's errors in the user's words."""
+    text = "\n".join(str(x) for x in (e, e.__cause__) if x is not None)
+    if m := re.search(r"Could not (?:find|load) '([\w-]+)/([^']*)'", text):
+        group, name = m[1], m[2]
+        if group in GROUPS:
+            return unknown_choice(group, name, choices(group, extra))
+    if m := re.search(r"Could not override '([\w/@.-]+)'\.\s*No match in the defaults list", text):
+        return unknown_key(m[1], word)
+    if "Config group override must be" in text:
+        bad = next((o for o in overrides if o.partition("=")[0].lstrip("+~") in ("", *GROUPS)), listing(overrides))
+        return RequestError(
+            f"`{bad}`: a group takes the name of a choice", "GROUP=NAME; keys of it are GROUP.KEY=VALUE"
+        )
+    if "Ambiguous value for argument" in text:
+        ambiguous = re.search(r"argument '([^']+)'", text)
+        shown = ambiguous[1] if ambiguous else "a value"
+        return RequestError(
+            f"`{shown}` is several values", f"add -m to run each; for one list, write {shown.replace('=', '=[', 1)}]"
+        )
+    if re.search(
+        r"Error parsing override|LexerNoViableAlt|no viable alternative|mismatched input|extraneous input|token recognition",
+        text,
+    ):
+        bad = next((o for o in overrides if not _parses(o)), listing(overrides))
+        return RequestError(f"cannot read `{bad}`", f"an override is key=value; the shell may want quotes: '{bad}'")
+    if m := re.search(r"[Ii]nterpolation key '([^']+)' not found", text):
+        return RequestError(f"`${{{m[1]}}}` names no key")
+    m = re.search(r"(?:Could not override|Error merging override) '?([\w.@/+~-]+)", text)
+    key = m[1] if m else None
+    if missing := re.search(r"Key '([^']+)' (?:is )?not in", text):
+        full = re.search(r"full_key: ([\w.]+)", text)
+        return unknown_key(key or (full[1] if full else missing[1]), word)
+    if key is not None:
+        if "does not support deletion" in text:
+            return RequestError(f"`{key}` cannot be taken out", f"{key}=null switches it off where that is possible")
+        value = next((o.split("=", 1)[1] for o in overrides if o.lstrip("+~").split("=", 1)[0] == key and "=" in o), "")
+        if wanted := re.search(r"could not be converted to (\w+)", text):
+            return RequestError(f"`{key}={value}`: expected {_kind(wanted[1])}, got `{value}`")
+        return RequestError(f"`{key}={value}`: {one_line(e.__cause__ or e)}")
+    if m := re.search(r"Value '([^']*)'.* could not be converted to (\w+)", text):
+        full = re.search(r"full_key: ([\w.]+)", text)
+        return RequestError(f"`{full[1] if full else 'a key'}={m[1]}`: expected {_kind(m[2])}, got `{m[1]}`")
+    return RequestError(one_line(e))
+
+
+def _parses(override: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
+def unknown_key(key: str, word: str = "pretrain") -> RequestError:
+    """`train.epoch` -> error with `train.epochs` as hint, looked up among the keys of the default composition."""
+    key = key.lstrip("+")
+    if key in GROUPS:
+        return RequestError(f"`{key}` takes no such choice here")
+    known = known_keys(word)
+    parent, _, leaf = key.rpartition(".")
+    siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent}
+    close = nearest(leaf, siblings)
+    best = f"{parent}.{close}" if close and parent else close or nearest(key, known)
+    if not best:  # `lr=1` for `optimizer.lr`
+        best = next((k for k in sorted(known) if k.rpartition(".")[2] == leaf), None)
+    has = f"`{parent}` has no key `{leaf}`" if parent else f"there is no key `{key}`"
+    inside = f"`{parent}` has {listing(sorted(siblings))}" if siblings else None
+    return RequestError(has, f"did you mean `{best}`?" if best else inside or f"`sslcli {word} --help` shows the keys")
+
+
+@functools.cache
+def known_keys(word: str) -> frozenset[str]:
+    import hydra
+    from omegaconf import OmegaConf
+
+    register()
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        tree = OmegaConf.to_container(hydra.compose(word), resolve=False)
+    found: set[str] = set()
+
+    def walk(node: Any, path: str) -> None:
+        if path:
+            found.add(path)
+        if isinstance(node, dict):
+            for k, v in node.items():
+                walk(v, f"{path}.{k}" if path else str(k))
+
+    walk(tree, "")
+    return frozenset(found)
+
+
+def _kind(name: str) -> str:
+    return {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(name, name)
