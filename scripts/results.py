@@ -89,9 +89,10 @@ def digits() -> None:
     for labels in ("1/class", "10/class", "all"):
         n = evaluate("probe", run, f"labels={labels}", *(["seeds=5"] if labels != "all" else []))
         rows.append([labels, pm(n, "top1"), pm(n, "untrained.top1"), pm(n, "raw.top1")])
+    steps = json.loads((Path(run) / "status.json").read_text())["step"]
     table = markdown(["labels", "SimSiam, frozen", "untrained backbone", "raw pixels"], rows)
     note = (
-        f"`sslcli pretrain method=simsiam` (no options: scikit-learn's digits, a small convolutional network, 750 steps of 256, "
+        f"`sslcli pretrain method=simsiam` (no options: scikit-learn's digits, a small convolutional network, {steps} steps, "
         f"{seconds:.0f} s from start to end on 2 cores), then `sslcli eval probe labels=... seeds=5`.\n"
         "Linear probe on 360 held-out images, last epoch, training seed 0, mean and standard deviation of 5 draws of the labels."
     )
@@ -117,11 +118,12 @@ def compare(dataset: list[str], words: list[str], labels: str) -> str:
     names = sslcli("list", "methods")[0].split()
     rows = []
     for name in names:
-        run, seconds = pretrain(f"method={name}", *dataset, *words)
+        out, _ = sslcli("pipeline", f"method={name}", *dataset, *words, "stages=[probe,quality]", f"labels={labels}", "seeds=5")
+        run = out.splitlines()[-1]
+        seconds = json.loads((Path(run) / "status.json").read_text())["seconds"]
         lines = [m for m in metrics(run) if "train/loss" in m]
         spread = [m["train/spread"] for m in lines if "train/spread" in m]
-        n = evaluate("probe", run, f"labels={labels}", "seeds=5")
-        q = evaluate("quality", run)
+        n, q = (json.loads((Path(run) / "eval" / f"{e}.json").read_text())["numbers"] for e in ("probe", "quality"))
         rows.append(
             [
                 name,
@@ -161,20 +163,20 @@ def photos(folder: str) -> None:
                 "backbone.blocks=1",
             ]
             run, seconds = pretrain(
-                "method=simclr", *words, "train.epochs=3", "train.batch_size=128", "train.eval_every=0"
+                "method=simclr", *words, "train.epochs=1", "train.batch_size=128", "train.eval_every=0", "logger.log_every=5"
             )
             lines = [m for m in metrics(run) if "train/loss" in m]
             rate = sorted(m["train/samples_per_s"] for m in lines)[len(lines) // 2]
             top1 = f"{evaluate('knn', run)['top1']:.3f}" if name == "class folders" else "–"
             loss = f"{lines[0]['train/loss']:.3f} → {lines[-1]['train/loss']:.3f}"
             rows.append([name, f"{len(files):,}", f"{seconds:.0f}", loss, f"{rate:,.0f}", top1])
-    table = markdown(["layout", "files", "s", "loss, 3 epochs", "samples/s", "kNN top-1 (held out)"], rows)
+    table = markdown(["layout", "files", "s", "loss, one epoch", "samples/s", "kNN top-1 (held out)"], rows)
     write("photos", "A folder of photographs, three layouts", "python scripts/results.py photos FOLDER", table)
 
 
 def series(path: str, *words: str) -> None:
     name = Path(path).stem
-    length = [w for w in words if w.startswith("train.")] or ["train.budget=60s", "train.batch_size=32"]
+    length = [w for w in words if w.startswith("train.")] or ["train.budget=15s", "train.batch_size=32"]
     data = ["dataset=series", f"dataset.path={Path(path).resolve()}", *(w for w in words if not w.startswith("train."))]
     text = compare(data, length, "5/class")
     command = " ".join(["python scripts/results.py series", Path(path).name, *words])
