@@ -118,7 +118,9 @@ def compare(dataset: list[str], words: list[str], labels: str) -> str:
     names = sslcli("list", "methods")[0].split()
     rows = []
     for name in names:
-        out, _ = sslcli("pipeline", f"method={name}", *dataset, *words, "stages=[probe,quality]", f"labels={labels}", "seeds=5")
+        out, _ = sslcli(
+            "pipeline", f"method={name}", *dataset, *words, "stages=[probe,quality]", f"labels={labels}", "seeds=5"
+        )
         run = out.splitlines()[-1]
         seconds = json.loads((Path(run) / "status.json").read_text())["seconds"]
         lines = [m for m in metrics(run) if "train/loss" in m]
@@ -163,7 +165,12 @@ def photos(folder: str) -> None:
                 "backbone.blocks=1",
             ]
             run, seconds = pretrain(
-                "method=simclr", *words, "train.epochs=1", "train.batch_size=128", "train.eval_every=0", "logger.log_every=5"
+                "method=simclr",
+                *words,
+                "train.epochs=1",
+                "train.batch_size=128",
+                "train.eval_every=0",
+                "logger.log_every=5",
             )
             lines = [m for m in metrics(run) if "train/loss" in m]
             rate = sorted(m["train/samples_per_s"] for m in lines)[len(lines) // 2]

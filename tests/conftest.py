@@ -57,4 +57,4 @@ def test_data() -> Path:
 
 
 # A run of a second or two: the whole path, small.
-SMOKE = ["train=smoke", "device=cpu", "device.threads=1", "backbone.width=8"]
+SMOKE = ["experiment=smoke", "device=cpu", "device.threads=1", "backbone.width=8"]

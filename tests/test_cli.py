@@ -56,6 +56,7 @@ def test_help_and_version(cli):
         (["pretrain", "method=mae", "backbone=convnet"], "needs a backbone with tokens", "vit_tiny"),
         (["pretrain", "dataset.image_size=${nope}"], "`${nope}` names no key", ""),
         (["pretrain", "augmentation=[1,2"], "cannot read", "quote"),
+        (["pretrain", "optimizer=adamw"], "the learning rate 0.5 is simsiam's", "optimizer.lr="),
         (["pretrain", "simsiam"], "`simsiam` needs its key", "method=simsiam"),
         (["pretrain", "seed=0,1"], "seed", "-m"),
         (["pretrain", "--dryrun"], "there is no flag --dryrun", "--dry-run"),

@@ -11,7 +11,14 @@ import pytest
 from sslcli import config
 
 METHODS = sorted(config.choices("method"))
-SMALL = ["train=smoke", "train.steps=2", "train.batch_size=16", "device=cpu", "device.threads=1", "device.workers=0"]
+SMALL = [
+    "experiment=smoke",
+    "train.steps=2",
+    "train.batch_size=16",
+    "device=cpu",
+    "device.threads=1",
+    "device.workers=0",
+]
 
 
 def signals(path: Path, n: int = 48, channels: int = 3, length: int = 64) -> Path:
@@ -52,7 +59,13 @@ def test_pretrains_and_can_be_measured(cli, tmp_path, method, data):
 
 @pytest.mark.parametrize(
     "words",
-    [["device.precision=bf16"], ["train.clip=1"], ["optimizer=lars"], ["schedule=constant"], ["schedule=linear"]],
+    [
+        ["device.precision=bf16"],
+        ["train.clip=1"],
+        ["optimizer=lars", "optimizer.lr=0.3"],
+        ["schedule=constant"],
+        ["schedule=linear"],
+    ],
 )
 def test_options_of_the_engine(cli, words):
     result = cli("pretrain", *SMALL, "backbone.width=8", *words)

@@ -61,7 +61,7 @@ def test_the_wheel_works_beside_a_decoy(python, tmp_path):
         check=True,
     )
     assert str(python.parent.parent) in where.stdout
-    words = ["train=smoke", "device=cpu", "backbone.width=8"]
+    words = ["experiment=smoke", "device=cpu", "backbone.width=8"]
     done = subprocess.run(
         [python, "-m", "sslcli", "pretrain", *words], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sslcli import compose, console
+from sslcli import compose, config, console
 from sslcli.commands import job as hydra_job
 from sslcli.errors import RequestError, SslError
 
@@ -25,10 +25,28 @@ def plain(cfg: Any) -> dict[str, Any]:
     return compose.plain(cfg)
 
 
+def check_rate(values: dict[str, Any], hydra: Any) -> None:
+    """Another optimizer than the recipe's, with the recipe's learning rate: that is not what anybody means."""
+    chosen, method = hydra.runtime.choices["optimizer"], hydra.runtime.choices["method"]
+    given = [o.partition("=")[0].lstrip("+") for o in hydra.overrides.task]
+    if "optimizer" not in given or "optimizer.lr" in given:
+        return
+    node, own = (config.choices(group).get(name) for group, name in (("method", method), ("optimizer", chosen)))
+    recipe = config.describe(node, "method").get("defaults", []) if node else []
+    usual = config.describe(own, "optimizer").get("lr") if own else None
+    lr = values["optimizer"]["lr"]
+    if {"override /optimizer": chosen} not in recipe and usual is not None and lr != usual:
+        raise RequestError(
+            f"optimizer={chosen}: the learning rate {lr:g} is {method}'s, meant for another optimizer",
+            f"give optimizer.lr=... ({usual:g} is what configs/optimizer/{chosen}.yaml has)",
+        )
+
+
 def preview(cfg: Any) -> None:
     from sslcli.job import config_hash, prepare
 
     values = plain(cfg)
+    check_rate(values, cfg.hydra)
     _prepared[config_hash(values)] = prepare(values)
 
 
@@ -58,8 +76,13 @@ def dry_run(cfg: Any) -> int:
 def run(cfg: Any) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
-    path = Path(HydraConfig.get().runtime.output_dir)
-    return pretrain(plain(cfg), shorten(path))
+    path, values = Path(HydraConfig.get().runtime.output_dir), plain(cfg)
+    try:
+        check_rate(values, HydraConfig.get())
+    except SslError:
+        tidy(path)
+        raise
+    return pretrain(values, shorten(path))
 
 
 def pretrain(values: dict[str, Any], path: Path, announce: bool = True) -> float | None:
