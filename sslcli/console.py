@@ -51,9 +51,14 @@ def _stderr() -> IO[str]:
 
 
 def say(*parts: object) -> None:
-    """One line of talk, unless -q."""
+    """One line of talk, unless -q. Control characters in it are shown, not obeyed."""
+    _emit(printable(" ".join(str(p) for p in parts)))
+
+
+def _emit(line: str) -> None:
+    """A line whose control characters are ours (colour)."""
     if not flag(QUIET):
-        print(printable(" ".join(str(p) for p in parts)), file=_stderr(), flush=True)
+        print(line, file=_stderr(), flush=True)
 
 
 def detail(*parts: object) -> None:
@@ -63,9 +68,9 @@ def detail(*parts: object) -> None:
 
 
 def warn(message: str, hint: str | None = None) -> None:
-    say(f"{_paint('warning:', '33')} {message}")
+    _emit(f"{_paint('warning:', '33')} {printable(message)}")
     if hint:
-        say(f"{_paint('hint:', '36')} {hint}")
+        _emit(f"{_paint('hint:', '36')} {printable(hint)}")
 
 
 def error(e: SslError) -> None:
@@ -87,20 +92,12 @@ def _paint(text: str, code: str) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if colour() else text
 
 
-def bold(text: str) -> str:
-    return _paint(text, "1")
-
-
-def dim(text: str) -> str:
-    return _paint(text, "2")
-
-
 def rows(pairs: Iterable[tuple[str, str]]) -> None:
     """The start screen: a word and what it stands for, aligned."""
     pairs = list(pairs)
     width = max((len(k) for k, _ in pairs), default=0)
     for key, value in pairs:
-        say(f"{_paint(key.ljust(width), '36')}  {value}")
+        _emit(f"{_paint(key.ljust(width), '36')}  {printable(value)}")
 
 
 def table(head: list[str], body: list[list[str]], numbers: Iterable[int] = ()) -> str:
@@ -122,7 +119,7 @@ def table(head: list[str], body: list[list[str]], numbers: Iterable[int] = ()) -
 
 
 def human_time(seconds: float) -> str:
-    """75 -> `1m15s`; 4000 -> `1h07m`."""
+    """75 -> `1m15s`; 4000 -> `1h06m`."""
     seconds = max(0, round(seconds))
     if seconds < 60:
         return f"{seconds}s"
@@ -159,15 +156,20 @@ class Progress:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
+        from rich.table import Column
 
+        console = Console(file=_stderr(), highlight=False)
         self.live = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=24 if console.width >= 100 else 8),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[numbers]}"),
-            console=Console(file=_stderr(), highlight=False),
+            TextColumn(
+                "{task.fields[numbers]}", markup=False, table_column=Column(no_wrap=True, overflow="crop", ratio=1)
+            ),
+            console=console,
             transient=True,
             refresh_per_second=4,
+            expand=True,
         )
         self.live.start()
         self.task = self.live.add_task("epoch 0", total=self.total, completed=self.start, numbers="")
@@ -177,7 +179,7 @@ class Progress:
         self.step = step
         now = time.monotonic()
         if self.live is not None:
-            text = self.words(numbers, now)
+            text = self.words(numbers, now, brief=True)
             head = f"epoch {min(int(epoch) + 1, math_ceil(self.epochs))}/{math_ceil(self.epochs)}"
             self.live.update(self.task, completed=step, total=self.total, description=head, numbers=text)
         elif numbers and (
@@ -188,13 +190,13 @@ class Progress:
             self.spoke = now
             say(f"epoch {epoch:.4g}/{self.epochs:.4g}  {self.words(numbers, now)}")
 
-    def words(self, numbers: dict[str, float], now: float) -> str:
+    def words(self, numbers: dict[str, float], now: float, brief: bool = False) -> str:
         parts = []
         for name, value in numbers.items():
             if name == "samples_per_s":
-                parts.append(f"{value:,.0f} samples/s")
+                parts.append(f"{value:,.0f}/s" if brief else f"{value:,.0f} samples/s")
             elif name == "data_wait":
-                parts.append(f"data wait {value:.0%}")
+                parts.append(f"wait {value:.0%}" if brief else f"data wait {value:.0%}")
             else:
                 parts.append(f"{name} {value:.4g}")
         done = self.step - self.start
