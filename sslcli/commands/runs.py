@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +80,15 @@ def show_list() -> int:
     if not found:
         console.say(f"no run in {config.runs_root()}/ yet; sslcli pretrain makes one")
         return 0
-    body = [[Path(r["run"]).name, r["status"], f"{r['step'] or 0:,}", headline(r)] for r in found]
+    body = [[short_name(r["run"]), r["status"], f"{r['step'] or 0:,}", headline(r)] for r in found]
     console.out(*console.table(["run", "status", "step", "numbers"], body, numbers=[2]).splitlines())
     return 0
+
+
+def short_name(run: str) -> str:
+    """The name below the runs folder; of a sweep's job with its sweep. `run=` takes it."""
+    path, root = Path(run), config.runs_root()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else run
 
 
 def headline(row: dict[str, Any]) -> str:
@@ -136,7 +141,3 @@ def best(metric: str, count: int) -> int:
     else:
         console.out(*(f"{r['numbers'][metric]:.4f}  {find(r['run'])}" for r in rows))
     return 0
-
-
-def ago(stamp: float) -> str:
-    return console.human_time(time.time() - stamp)
