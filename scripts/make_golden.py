@@ -76,7 +76,9 @@ def mae() -> None:
 
     cases = []
     for channels, norm_pix in [(3, True), (1, False)]:
-        ours = fill(MAE(ViT((channels, 8, 8), width=16, depth=2, heads=2, patch=2), norm_pix=norm_pix), 20)
+        ours = fill(
+            MAE(ViT((channels, 8, 8), width=16, depth=2, heads=2, patch=2), norm_pix=norm_pix, decoder_depth=2), 20
+        )
         config = ViTMAEConfig(
             hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=8,
             patch_size=2, num_channels=channels, layer_norm_eps=1e-6, decoder_hidden_size=16,

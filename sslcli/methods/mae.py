@@ -31,7 +31,7 @@ class MAE(Method):
         mask_ratio: float = 0.75,
         norm_pix: bool = True,
         decoder_dim: Width = "auto",
-        decoder_depth: int = 2,
+        decoder_depth: int = 1,
         decoder_heads: int = 4,
     ):
         super().__init__(backbone)

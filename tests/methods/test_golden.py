@@ -68,7 +68,7 @@ class FixedMask(Batch):
 @pytest.mark.parametrize("case", load("mae")["cases"], ids=["norm_pix", "raw"])
 def test_mae_is_transformers_vit_mae(case):
     network = ViT((case["channels"], 8, 8), width=16, depth=2, heads=2, patch=2)
-    method = fill(MAE(network, norm_pix=case["norm_pix"]), 20)
+    method = fill(MAE(network, norm_pix=case["norm_pix"], decoder_depth=2), 20)
     x = numbers(5, 3, case["channels"], 8, 8)
     data = FixedMask([x], ["weak"], Draw(0, 0, torch.arange(3)))
     _, hidden = method.predict(x, data.uniform("mask", 16))
