@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class Logistic:
     """A training set made ready for fits at several strengths.
 
     `x` (n, d) float on any device, `y` (n,) int64 in 0..classes-1. Small problems are solved in float64, the others in
-    float32 (with float64 sums). Fits start from the last one's answer.
+    float32 (with float64 sums), and in float64 where that does not reach the tolerance. Fits start from the last one's answer.
     """
 
     def __init__(self, x: Tensor, y: Tensor, classes: int, double: bool | None = None):
@@ -94,9 +94,16 @@ class Logistic:
         return g
 
     def fit(self, strength: float, tol: float = 1e-5, max_iter: int = 500, history: int = 20) -> Fit:
-        """Minimise at C = `strength`, until no entry of the gradient exceeds `tol`."""
+        """Minimise at C = `strength`, until no entry of the gradient exceeds `tol`; in float64 where float32 does not get there."""
         with _threads_for(self.x):
-            return self._fit(strength, tol, max_iter, history)
+            found = self._fit(strength, tol, max_iter, history)
+            if found.converged or self.x.dtype == torch.float64 or self.x.device.type == "mps":
+                return found
+            for name in ("x", "centre", "mean", "basis", "curvature", "rest", "weight", "bias", "span"):
+                value = getattr(self, name)
+                setattr(self, name, None if value is None else value.double())
+            again = self._fit(strength, tol, max_iter, history)
+            return replace(again, iterations=found.iterations + again.iterations)
 
     def _fit(self, strength: float, tol: float, max_iter: int, history: int) -> Fit:
         decay = 1.0 / (strength * self.n)
@@ -142,7 +149,10 @@ class Logistic:
         p = torch.softmax(logits, dim=0)
         spread = float((1 - (p * p).sum(dim=0)).mean()) / (self.classes - 1)
         spread = max(spread, 1e-3 / self.classes)
-        return 1 / (spread * self.curvature + decay), 1 / (spread * self.rest + decay), 1 / spread
+        # Curvatures below what the precision can see are rounding: their inverse would drown the others.
+        least = torch.finfo(self.x.dtype).eps * self.curvature.max()
+        known, rest = (1 / (spread * torch.maximum(c, least) + decay) for c in (self.curvature, self.rest))
+        return known, rest, 1 / spread
 
     def _newton_like(self, g: Tensor, pairs: deque[tuple[Tensor, Tensor, float]], metric: _Metric) -> Tensor:
         """The inverse Hessian that the last steps suggest, times `g` (Nocedal & Wright 2006, Alg. 7.4)."""
@@ -162,7 +172,10 @@ class Logistic:
         """The starting metric: `known` along the eigenvectors, `rest` across them."""
         known, rest, bias = metric
         out = torch.empty_like(g)
-        out[:, :-1] = (g[:, :-1] @ self.basis * (known - rest)) @ self.basis.T + rest * g[:, :-1]
+        inside = g[:, :-1] @ self.basis
+        out[:, :-1] = (inside * known) @ self.basis.T
+        if self.basis.shape[0] > self.basis.shape[1]:  # where nothing is across, its rounding would still be scaled by `rest`
+            out[:, :-1] += rest * (g[:, :-1] - inside @ self.basis.T)
         out[:, -1] = bias * g[:, -1]
         return out
 

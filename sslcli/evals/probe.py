@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sslcli.console import warn
 from sslcli.errors import RequestError
 from sslcli.evals import labels as subsets
 from sslcli.evals.features import EvalData, Result
@@ -57,6 +58,11 @@ def probe(
     artefacts: dict[str, Any] = {}
     for kind, features in data.measured(backbone, baselines).items():
         found = _measure(features("train"), features("test"), data, amount, seeds, grid)
+        solver = found.protocol["solver"]
+        if not solver["converged"]:
+            doubt = f"the probe of {kind or 'the backbone'} is not at its optimum: gradient {solver['grad_norm']:.2g} for {TOLERANCE:g}"
+            warn(doubt, "evaluator.strengths=[0.001,0.01,0.1] leaves out the penalties that are hard to fit")
+            notes.append(doubt)
         names = ("top1", "top5") if kind == "" else ("top1",)
         for name in names:
             if name in found.scores:

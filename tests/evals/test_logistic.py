@@ -92,3 +92,26 @@ def test_says_when_it_did_not_converge():
     fit = Logistic(x, y, 5).fit(1.0, tol=1e-9, max_iter=2)
     assert fit.iterations == 2
     assert not fit.converged
+
+
+def test_a_weak_penalty_on_many_samples_reaches_the_optimum_in_single_precision():
+    """In float32 the inverse of the penalty is 10^6 here; where the metric multiplied rounding by it, the fit stopped
+    after a few steps, far from the optimum."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20_000, 256, generator=generator) @ torch.randn(256, 256, generator=generator)
+    x = (x - x.mean(0)) / x.std(0)
+    truth = torch.randn(256, 10, generator=generator) / 4
+    y = (x @ truth + torch.randn(20_000, 10, generator=generator)).argmax(1)
+    found = Logistic(x, y, 10, double=False)._fit(1000.0, 1e-5, 500, 20)
+    assert found.converged, (found.iterations, found.grad_norm)
+    exact = Logistic(x, y, 10, double=True).fit(1000.0, 1e-7)
+    assert (found.logits(x).argmax(1) == exact.logits(x).argmax(1)).double().mean() > 0.999
+
+
+def test_where_single_precision_does_not_get_there_double_goes_on(monkeypatch):
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.randn(200, 5, generator=generator), torch.arange(200) % 3
+    model = Logistic(x, y, 3, double=False)
+    found = model.fit(1.0, tol=1e-11)  # out of reach of float32
+    assert found.converged
+    assert model.x.dtype == torch.float64
