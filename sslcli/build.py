@@ -1,8 +1,8 @@
 """From YAML to objects: the one file where a `_target_` becomes a class.
 
-Only classes and functions whose own module lies in a trusted place are taken: sslcli itself, `torch.nn`, `torch.optim`,
-`torchvision.models`, `timm`, installed plug-ins, and the folders given with `--config-dir` on this command line. A name that
-merely points elsewhere (an alias, `torch.load`) is refused. Hydra's `instantiate` is not used.
+Only classes and functions whose own module lies in a trusted place are taken: the parts of sslcli that a YAML is meant to
+name, `torch.nn`, `torch.optim`, `torchvision.models`, `timm`, installed plug-ins, and the folders given with `--config-dir` on
+this command line. A name that merely points elsewhere (an alias, `torch.load`) is refused. Hydra's `instantiate` is not used.
 """
 
 from __future__ import annotations
@@ -11,14 +11,26 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sslcli import kinds
 from sslcli.config import plugin_packages
 from sslcli.errors import MachineError, RequestError, listing, nearest
 
-TRUSTED = ("sslcli", "torch.nn", "torch.optim", "torchvision.models", "timm")
+TRUSTED = (
+    "sslcli.methods",
+    "sslcli.backbones",
+    "sslcli.data",
+    "sslcli.evals",
+    "sslcli.optim",
+    "torch.nn",
+    "torch.optim",
+    "torchvision.models",
+    "timm",
+)
 HOUSE_KEYS = {  # keys of a YAML that are read by the house and are no arguments
     "": {"_target_", "summary"},
     "method": {"plan", "family", "source"},
@@ -35,9 +47,14 @@ def trust_folder(folder: Path) -> None:
         sys.path.append(str(folder))
 
 
+def trusted_folders() -> list[str]:
+    """Those of this process, for another one that is to build the same."""
+    return [str(f) for f in _folders]
+
+
 def resolve(target: str, key: str = "_target_") -> Callable[..., Any]:
     """The class or function that a dotted name means. RequestError if there is none or it is not trusted."""
-    if not isinstance(target, str) or "." not in target:
+    if not isinstance(target, str) or "." not in target or not all(p.isidentifier() for p in target.split(".")):
         raise RequestError(f"`{key}: {target}` is no dotted name of a class")
     module_name, _, name = target.rpartition(".")
     top = module_name.split(".")[0]
@@ -52,6 +69,10 @@ def resolve(target: str, key: str = "_target_") -> Callable[..., Any]:
         if e.name and e.name.split(".")[0] != top and not module_name.startswith(e.name):
             raise MachineError(f"{target} needs the package `{e.name}`", f"pip install {e.name}") from None
         raise RequestError(f"there is no module `{module_name}` (for `{target}`)") from None
+    except Exception as e:  # somebody's module, run for the first time: whatever is wrong in it is told with its place
+        last = traceback.extract_tb(e.__traceback__)[-1]
+        at = f"{getattr(e, 'filename', None) or last.filename}, line {getattr(e, 'lineno', None) or last.lineno}"
+        raise RequestError(f"`{module_name}` cannot be imported: {type(e).__name__}: {e} ({at})") from e
     found = getattr(module, name, None)
     if found is None:
         public = {n: v for n, v in vars(module).items() if not n.startswith("_")}
@@ -96,18 +117,26 @@ def check(group: str, node: dict[str, Any], given: Iterable[str] = ()) -> None:
     if "_target_" not in node:
         raise RequestError(f"`{group}` names no `_target_`", f"choose one: {group}=NAME")
     target = resolve(node["_target_"], f"{group}._target_")
-    parameters = inspect.signature(target).parameters
+    parameters = _parameters(target)
     allowed = [
         n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given
     ]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     keys = arguments(group, node)
-    for key in keys:
+    for key, value in keys.items():
+        if key.startswith("_"):
+            raise RequestError(f"`{group}.{key}` is not allowed: of Hydra's own keys only `_target_` is read")
         if key not in allowed and not open_ended:
             close = nearest(key, allowed)
             raise RequestError(
                 f"`{group}.{key}` is not an argument of {_name(target)} (has: {listing(allowed) or 'none'})",
                 f"did you mean `{group}.{close}`?" if close else None,
+            )
+        if key in allowed and not kinds.fits(value, kind := parameters[key].annotation):
+            text = isinstance(value, (int, float)) and kinds.fits("", kind)
+            raise RequestError(
+                f"`{group}.{key}={value}`: expected {kinds.wanted(kind)}, got `{value}`",
+                f"if it is meant as text: '{group}.{key}=\"{value}\"'" if text else None,
             )
     for name in allowed:
         if parameters[name].default is inspect.Parameter.empty and name not in keys:
@@ -127,6 +156,14 @@ def partial(group: str, node: dict[str, Any], *given: str) -> Callable[..., Any]
     """A YAML's target with its keys bound, to be called later with the arguments named in `given`."""
     check(group, node, given)
     return functools.partial(resolve(node["_target_"]), **arguments(group, node))
+
+
+def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a target, with annotations as types where they can be had."""
+    try:
+        return inspect.signature(target, eval_str=True).parameters
+    except (NameError, AttributeError, TypeError, SyntaxError):  # a name that is only there for type checkers
+        return inspect.signature(target).parameters
 
 
 def _positional(node: dict[str, Any], args: tuple[Any, ...]) -> list[str]:

@@ -9,21 +9,40 @@ folder that verifies is the truth; `last.json` is a hint for people.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sslcli.errors import StorageError, TrainingError, listing
-from sslcli.run import replace_file
+from sslcli import __version__
+from sslcli.disk import replace_file, sync_folder, write_file
+from sslcli.errors import RequestError, StorageError, TrainingError, listing
+from sslcli.secret import hide
 
 FORMAT = 1
+ROOM = 2.2  # free space wanted before a save, in sizes of the checkpoint
+DTYPES = {  # as safetensors spells them
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.complex64: "C64",
+}
 
 
 # ------------------------------------------------------------------------------------------------------------------- save
@@ -34,67 +53,99 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
     target = folder / f"step-{step:010d}"
     temporary = folder / f".tmp-{step:010d}-{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            sync_folder(folder.parent)
+        _need_room(folder, tensors)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        files = {}
-        for name, group in tensors.items():
-            if group:
-                files[f"{name}.safetensors"] = _write(temporary / f"{name}.safetensors", _serialize(group))
-        files["state.json"] = _write(temporary / "state.json", json.dumps({"step": step, **state}, indent=1).encode())
-        manifest = {"format": FORMAT, "step": step, "files": files}
-        _write(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
-        _sync(temporary)
+        files = {
+            f"{name}.safetensors": write_file(temporary / f"{name}.safetensors", safetensors(group))
+            for name, group in tensors.items()
+            if group
+        }
+        text = hide(json.dumps({"step": step, **state}, indent=1))
+        files["state.json"] = write_file(temporary / "state.json", [text.encode()])
+        manifest = {"format": FORMAT, "sslcli": __version__, "step": step, "files": files}
+        text = json.dumps({**manifest, "sha256": _own_hash(manifest)}, indent=1)
+        write_file(temporary / "manifest.json", [text.encode()])
+        sync_folder(temporary)
         if target.exists():
-            os.rename(target, folder / f".bad-{target.name}-{os.getpid()}")
+            _set_aside(target)
         os.rename(temporary, target)
-        _sync(folder)
+        sync_folder(folder)
+        prune(folder, keep)
         replace_file(folder / "last.json", json.dumps({"step": step, "folder": target.name}) + "\n")
-    except Exception as e:  # safetensors and torch word a full disk each in their own way: any failure is a failed save
+    except Exception as e:  # torch and the file system each word a full disk in their own way
         shutil.rmtree(temporary, ignore_errors=True)
-        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free / 2**20
         reason = getattr(e, "strerror", None) or getattr(e, "message", None) or str(e)
-        raise StorageError(f"cannot save checkpoint {target.name}: {reason} ({free:,.0f} MB free)") from e
-    prune(folder, keep)
+        raise StorageError(f"cannot save checkpoint {target.name}: {reason}{_free(folder)}") from e
     return target
 
 
-def _serialize(group: dict[str, Tensor]) -> bytes:
-    from safetensors.torch import save as dump
-
-    # Contiguous and on the CPU; clones, since safetensors refuses tensors that share memory (tied weights).
-    return dump({k: v.detach().to("cpu", copy=True).contiguous() for k, v in group.items()})
-
-
-def _write(path: Path, content: bytes) -> dict[str, Any]:
-    with open(path, "wb") as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def _need_room(folder: Path, tensors: dict[str, dict[str, Tensor]]) -> None:
+    size = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values())
+    if shutil.disk_usage(folder).free < ROOM * size:
+        raise StorageError(f"it takes {size / 2**20:,.1f} MB, and {ROOM} times that must be free")
 
 
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
+def _free(folder: Path) -> str:
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        return f" ({shutil.disk_usage(folder).free / 2**20:,.1f} MB free)"
+    except OSError:  # the folder could not even be made
+        return ""
+
+
+def safetensors(group: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The file format of safetensors, one tensor in memory at a time. The same tensors are the same bytes.
+
+    Length of the header (8 bytes), header (JSON, padded to 8), then the bytes of each tensor: widest type first, so that
+    each is aligned. Tensors that share memory (tied weights) are written twice."""
+    names = sorted(group, key=lambda k: (-group[k].element_size(), k))
+    header, end = {}, 0
+    for name in names:
+        t = group[name]
+        start, end = end, end + t.numel() * t.element_size()
+        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    yield len(head).to_bytes(8, "little") + head
+    for name in names:
+        flat = group[name].detach().to("cpu").contiguous().reshape(-1)
+        if len(flat):
+            yield flat.view(torch.uint8).numpy().data
+
+
+def _own_hash(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _set_aside(path: Path) -> None:
+    os.rename(path, path.with_name(f".bad-{path.name}-{time.time_ns()}"))
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep`; renamed first, so that a half-deleted one is never taken for a checkpoint."""
-    for old in existing(folder)[keep:]:
-        trash = folder / f".trash-{old.name}-{os.getpid()}"
-        os.rename(old, trash)
-        shutil.rmtree(trash, ignore_errors=True)
+    """Removes all but the newest `keep`, and never one of the newest two that verify. The newest, just written, does.
+
+    Renamed first, so that a half-deleted one is never taken for a checkpoint."""
+    _newest, *older = existing(folder)
+    good = 1
+    for i, path in enumerate(older, start=1):
+        if i >= keep and good >= 2:
+            trash = folder / f".trash-{path.name}-{os.getpid()}"
+            os.rename(path, trash)
+            shutil.rmtree(trash, ignore_errors=True)
+        elif good < 2 and len(older) >= keep:  # read only when something is to be removed
+            good += verify(path) is None
 
 
 def clean(folder: Path) -> None:
-    """Sweeps up what a killed process left. Only with the run's lock held."""
-    for pattern in (".tmp-*", ".trash-*"):
-        for left in folder.glob(pattern):
-            shutil.rmtree(left, ignore_errors=True)
+    """Sweeps up what a killed process left, here and in the run folder around. Only with the run's lock held."""
+    for left in [*folder.glob(".tmp-*"), *folder.glob(".trash-*")]:
+        shutil.rmtree(left, ignore_errors=True)
+    for left in [*folder.glob(".*.tmp"), *folder.parent.glob(".*.tmp")]:
+        with contextlib.suppress(OSError):  # a read-only folder: the next save will say so
+            left.unlink()
 
 
 # ------------------------------------------------------------------------------------------------------------------- load
@@ -102,26 +153,41 @@ def clean(folder: Path) -> None:
 
 def existing(folder: Path) -> list[Path]:
     """Checkpoint folders, newest first."""
-    return sorted((p for p in folder.glob("step-*") if p.is_dir()), reverse=True)
+    return sorted(
+        (p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{10,}", p.name) and p.is_dir()), reverse=True
+    )
 
 
 def verify(path: Path) -> str | None:
-    """None when every byte is as written; else what is wrong."""
+    """None when every byte is as written; else what is wrong. RequestError for a format that is newer than ours."""
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
-        files = manifest["files"]
-        if manifest.get("format", 0) > FORMAT:
-            return f"written by a newer sslcli (format {manifest['format']})"
-        for name, expected in files.items():
-            content = (path / name).read_bytes()
-            if len(content) != expected["bytes"]:
-                return f"{name} has {len(content):,} bytes of {expected['bytes']:,}"
-            if hashlib.sha256(content).hexdigest() != expected["sha256"]:
-                return f"{name} does not match its SHA-256"
-    except FileNotFoundError as e:
-        return f"{Path(str(e.filename)).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        if manifest.pop("sha256") != _own_hash(manifest):
+            return "manifest.json does not match its own SHA-256"
+    except FileNotFoundError:
+        return "manifest.json is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         return f"manifest.json cannot be read ({type(e).__name__})"
+    if manifest["format"] > FORMAT:
+        raise RequestError(
+            f"{path} was written by sslcli {manifest['sslcli']} (checkpoint format {manifest['format']}; "
+            f"this is {__version__}, which reads up to format {FORMAT})",
+            "upgrade sslcli",
+        )
+    if path.name != f"step-{manifest['step']:010d}":
+        return f"it holds step {manifest['step']}"
+    for name, expected in manifest["files"].items():
+        try:
+            size = (path / name).stat().st_size
+            if size != expected["bytes"]:
+                return f"{name} has {size:,} bytes of {expected['bytes']:,}"
+            with open(path / name, "rb") as f:
+                if hashlib.file_digest(f, "sha256").hexdigest() != expected["sha256"]:
+                    return f"{name} does not match its SHA-256"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as e:
+            return f"{name} cannot be read ({e.strerror})"
     return None
 
 
@@ -130,28 +196,45 @@ def load_newest(
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
     """The newest checkpoint that verifies: (tensors by file, state). None when there is none at all.
 
-    A bad one is set aside as .bad-*, told to `on_bad`, and the next older is tried. TrainingError when all are bad."""
-    reasons = []
+    A newer one that does not is told to `on_bad` and set aside as .bad-*. TrainingError, and nothing moved, when all are bad."""
+    bad: dict[Path, str] = {}
     for path in existing(folder):
         reason = verify(path)
-        if reason is None:
-            return load(path)
-        reasons.append(f"{path.name}: {reason}")
-        os.rename(path, path.with_name(f".bad-{path.name}-{os.getpid()}"))
-        if on_bad:
-            on_bad(path, reason)
-    if reasons:
+        if reason is not None:
+            bad[path] = reason
+            continue
+        for worse, why in bad.items():
+            _set_aside(worse)
+            if on_bad:
+                on_bad(worse, why)
+        return load(path)
+    if bad:
         raise TrainingError(
-            f"no checkpoint in {folder} verifies ({listing(reasons, 5)})", "start anew with sslcli pretrain"
+            f"no checkpoint in {folder} verifies ({listing([f'{p.name}: {why}' for p, why in bad.items()], 5)})",
+            "start anew with sslcli pretrain",
         )
     return None
 
 
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """What the manifest names, and nothing else that lies there. TrainingError for a file that lies about itself."""
     from safetensors.torch import load_file
 
-    tensors = {p.stem: load_file(p) for p in sorted(path.glob("*.safetensors"))}
+    names = sorted(json.loads((path / "manifest.json").read_bytes())["files"])
+    with lies_are_told(path):
+        tensors = {Path(n).stem: load_file(path / n) for n in names if n.endswith(".safetensors")}
     return tensors, json.loads((path / "state.json").read_bytes())
+
+
+@contextlib.contextmanager
+def lies_are_told(path: Path) -> Iterator[None]:
+    """A safetensors file whose header does not fit its bytes, whatever its sum says, is a TrainingError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as e:
+        raise TrainingError(f"{path} holds no whole safetensors file: {e}", "was it changed by hand?") from e
 
 
 # ----------------------------------------------------------------------------------------------------- optimizer as tensors

@@ -8,6 +8,7 @@ launchers and sweepers are Hydra's own.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -15,99 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sslcli import __version__, console
-from sslcli.errors import Interrupted, MachineError, RequestError, SslError, listing, nearest
+from sslcli.commands.jobs import Ended, signals_end
+from sslcli.errors import Interrupted, MachineError, RequestError, SslError, StorageError, listing, nearest
+from sslcli.help import HYDRA_WORDS, PLAIN_WORDS, WORDS, help_text
 
-HYDRA_WORDS = {
-    "pretrain": "train a method without labels; prints the run folder",
-    "eval": "measure a run: probe, knn, quality (run=latest, a path, a prefix, or none)",
-    "pipeline": "pretrain, then the stages, on one run",
-}
-PLAIN_WORDS = {
-    "resume": "go on with a run: same folder, same configuration, next step",
-    "runs": "list runs; show RUN; best METRIC",
-    "list": "methods, backbones, datasets, augmentations, evals, experiments",
-    "data": "inspect a data set; preview the views a method would see",
-    "doctor": "what is installed, which device, what is wrong and how to mend it",
-    "completion": "shell completion for bash, zsh or fish",
-}
-WORDS = HYDRA_WORDS | PLAIN_WORDS
-
-HELP = """\
-sslcli: self-supervised learning from the command line
-
-  sslcli pretrain method=simsiam                      digits, a minute on a laptop's processor
-  sslcli eval probe labels=10/class seeds=5           what the newest run learned, beside baselines
-  sslcli pretrain method=simclr dataset=image_folder dataset.path=photos backbone=resnet18
-
-words
-{words}
-
-flags
-  -m             sweep: every combination of comma-separated values (method=simsiam,byol seed=0,1)
-  --dry-run      compose, check, build, run one batch; print the plan; make no folder
-  --cfg job      print the composed configuration
-  --json         one JSON object on stdout (eval, runs, list, doctor)
-  --config-dir D a folder with YAML files (and Python modules) of your own
-  -q, -v         errors only; more detail
-  --version, --help (also after a word)
-
-Results go to stdout, everything else to stderr. Runs go to runs/ (or $SSLCLI_RUNS).
-"""
-
-WORD_HELP = {
-    "pretrain": """\
-sslcli pretrain: train a method without labels; the last line on stdout is the run folder
-
-  run=$(sslcli pretrain method=byol dataset=cifar10 backbone=resnet18 train.epochs=200)
-  sslcli pretrain method=mae dataset=series dataset.path=signals.npz
-  sslcli pretrain -m method=simsiam,simclr seed=0,1,2
-""",
-    "eval": """\
-sslcli eval NAME: measure a run's frozen backbone; prints `name value` lines
-
-  sslcli eval probe labels=10/class seeds=5
-  sslcli eval knn run=runs/2026-11-22_14-03-09-275925_simsiam_convnet_digits
-  sslcli eval knn run=none dataset=cifar10 backbone=resnet18     (an untrained backbone, as baseline)
-
-names: {evals}
-keys: run=latest|PATH|PREFIX|none  labels=all|1%|100|10/class  seeds=N (draws of the labels)
-""",
-    "pipeline": """\
-sslcli pipeline: pretrain, then each stage, on one run
-
-  sslcli pipeline method=simclr stages=[probe,knn] labels=1% seeds=5
-""",
-    "resume": """\
-sslcli resume RUN: go on with an interrupted run, bit for bit as if it had not been interrupted
-
-  sslcli resume latest
-  sslcli resume 2026-11-22_14-03
-
-To start a new run from a run's weights instead: sslcli pretrain init=RUN
-""",
-    "runs": """\
-sslcli runs: what is in the runs folder
-
-  sslcli runs                      a line each
-  sslcli runs show RUN             one, with its numbers
-  sslcli runs best probe.top1 -n 5 the best by a measured number
-""",
-    "list": "sslcli list KIND: {kinds}\n",
-    "data": """\
-sslcli data inspect|preview: look before you train
-
-  sslcli data inspect dataset=image_folder dataset.path=photos [--strict]
-  sslcli data preview method=simclr dataset=cifar10 [out=views.png]
-""",
-    "doctor": "sslcli doctor [--json]: what is installed, which device, what is wrong and how to mend it\n",
-    "completion": """\
-sslcli completion SHELL: prints a completion script
-
-  eval "$(sslcli completion bash)"        in ~/.bashrc
-  eval "$(sslcli completion zsh)"         in ~/.zshrc
-  sslcli completion fish | source         in ~/.config/fish/config.fish
-""",
-}
+__all__ = ["HYDRA_WORDS", "PLAIN_WORDS", "WORDS", "Request", "main", "parse"]
 
 # Hydra's flags that take a value, and ours.
 _VALUED = {
@@ -145,7 +58,7 @@ class Request:
 
     @property
     def multirun(self) -> bool:
-        return "-m" in self.flags or "--multirun" in self.flags
+        return self.asks("-m", "--multirun") or "hydra.mode=MULTIRUN" in self.overrides
 
     @property
     def config_dirs(self) -> list[Path]:
@@ -193,7 +106,7 @@ def quoted_path(word: str, sweep: bool) -> str:
     plain = (
         all(c.isascii() and (c.isalnum() or c in "/._-~ ") for c in value)
         and value == value.strip()
-        and not value.startswith("~")
+        and (value[:1].isalpha() or value[:1] in "/._")  # a folder may be called 2024, or -rf
     )
     if not is_path or not value or plain or "${" in value or value[0] in "'\"" or (sweep and "," in value):
         return word
@@ -208,11 +121,26 @@ def _is_number(word: str) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; every error of a user's becomes `error: ...` and `hint: ...` on stderr."""
     argv = sys.argv[1:] if argv is None else argv
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's C++ warns of what we do on purpose
+    if os.environ.get("RANK", "0") != "0" and "WORLD_SIZE" in os.environ:  # torchrun's: rank 0 reads the words
+        from sslcli.commands import follow
+
+        return follow.main()
+    code = answer(argv)
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and os.environ.get("RANK") == "0":
+        from sslcli import team
+
+        team.dismiss_torchrun(code)
+    return code
+
+
+def answer(argv: list[str]) -> int:
     try:
         return dispatch(argv)
-    except SslError as e:
-        console.error(e)
-        return e.code
+    except (SslError, Ended) as e:
+        error = e.error if isinstance(e, Ended) else e
+        console.error(error)
+        return error.code
     except KeyboardInterrupt:
         console.error(Interrupted("interrupted"))
         return Interrupted.code
@@ -222,7 +150,10 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError:
         console.error(MachineError("out of memory", "use a smaller train.batch_size or data set"))
         return MachineError.code
-    except Exception:
+    except Exception as e:
+        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+            console.error(StorageError(f"cannot write {e.filename or 'a file'}: {e.strerror}", "make room there"))
+            return StorageError.code
         import traceback
 
         traceback.print_exc()
@@ -253,7 +184,7 @@ def dispatch(argv: list[str]) -> int:
         raise RequestError(
             f"there is no word `{word}`", f"did you mean `sslcli {close}`?" if close else f"words: {', '.join(WORDS)}"
         )
-    if word in ("runs", "list", "doctor", "completion", "resume"):
+    if word in PLAIN_WORDS and word != "data":
         from importlib import import_module
 
         command: Callable[[Request], int] = import_module(f"sslcli.commands.{word}").main
@@ -261,7 +192,8 @@ def dispatch(argv: list[str]) -> int:
         if request.help:
             print(help_text(word), end="")
             return 0
-        return command(request)
+        with signals_end():
+            return command(request)
     request = parse(rest)
     if request.help:
         print(help_text(word), end="")
@@ -293,22 +225,31 @@ def hand_over(word: str, request: Request) -> int:
         name_evaluator(request)
     elif request.words:
         raise stray(request.words[0], word)
-    module = import_module(f"sslcli.commands.{word}")
-    looks_only = request.asks("--cfg", "-c", "--info", "-i", "--hydra-help")
-    if not request.multirun and not looks_only:
-        from sslcli import compose
+    from sslcli import compose
 
+    module = import_module(f"sslcli.commands.{word}")
+    if request.asks("--cfg", "-c", "--info", "-i", "--hydra-help"):  # it only shows something
+        if not request.multirun:
+            compose.compose(word, request.overrides, request.config_dirs)  # a mistake is told in our words
+        return run_hydra(word, module.run, request, request.overrides)
+    if request.dry_run and request.multirun:
+        raise RequestError("--dry-run takes one job, not a sweep", "leave out -m, or the commas")
+    with signals_end():
+        if request.multirun:
+            from sslcli.commands.sweep import Sweep
+
+            sweep = Sweep.plan(word, request.overrides, request.config_dirs, module.look)
+            warn_shadowed(request.config_dirs)
+            return sweep.conduct(lambda: run_hydra(word, module.run, request, sweep.overrides))
         cfg = compose.compose(word, request.overrides, request.config_dirs)
         warn_shadowed(request.config_dirs)
         if request.dry_run:
             return module.dry_run(cfg)
         module.preview(cfg)
-    elif request.dry_run:
-        raise RequestError("--dry-run takes one job, not a sweep", "leave out -m, or the commas")
-    return run_hydra(word, module.run, request)
+        return run_hydra(word, module.run, request, request.overrides)
 
 
-def run_hydra(word: str, task: Callable[..., object], request: Request) -> int:
+def run_hydra(word: str, task: Callable[..., object], request: Request, overrides: list[str]) -> int:
     """The real hydra.main, with its failures in our words."""
     import warnings
 
@@ -316,23 +257,18 @@ def run_hydra(word: str, task: Callable[..., object], request: Request) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from sslcli import commands, compose, config, explain
+    from sslcli import compose, config, explain
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     config.register()
-    search = compose.search_override([])
-    sys.argv = ["sslcli", *request.flags, *search, *request.overrides]
-    commands.failures.clear()
+    sys.argv = ["sslcli", *request.flags, *compose.search_override([]), *overrides]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name=word)(task)()
     except (HydraException, OmegaConfBaseException) as e:
         raise explain.explain(e, word, request.overrides, request.config_dirs) from None
-    except KeyboardInterrupt:
-        if not commands.failures:
-            raise
-    return commands.failures[0].code if commands.failures else 0
+    return 0
 
 
 def name_evaluator(request: Request) -> None:
@@ -383,41 +319,3 @@ def warn_shadowed(folders: list[Path]) -> None:
                     console.warn(
                         f"{path} is not used: {group}={path.stem} is a choice of sslcli's own", "give it another name"
                     )
-
-
-# -------------------------------------------------------------------------------------------------------------------- help
-
-
-def help_text(word: str | None) -> str:
-    if word is None or word not in WORDS:
-        width = max(len(w) for w in WORDS)
-        return HELP.format(words="\n".join(f"  {w.ljust(width)}  {text}" for w, text in WORDS.items()))
-    from sslcli import config
-
-    text = WORD_HELP[word]
-    if "{evals}" in text:
-        text = text.replace("{evals}", ", ".join(sorted(set(config.choices("evaluator")) - {"online"})))
-    if "{kinds}" in text:
-        text = text.replace("{kinds}", ", ".join(config.KINDS))
-    if word in HYDRA_WORDS:
-        text += group_help(word)
-    return text
-
-
-def group_help(word: str) -> str:
-    """The groups with their choices, and the keys of train and device with their comments, read from the YAML files."""
-    from sslcli import config
-
-    lines = ["", "groups (GROUP=CHOICE)"]
-    for group in config.GROUPS:
-        names = sorted(config.choices(group))
-        if names:
-            lines.append(f"  {group.ljust(13)} {', '.join(names)}")
-    for group, name in (("train", "default"), ("device", "auto")):
-        lines += ["", f"{group} keys"]
-        for line in (config.config_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
-            key, _, rest = line.partition(":")
-            value, _, comment = rest.partition("#")
-            lines.append(f"  {f'{group}.{key}={value.strip()}'.ljust(28)} {comment.strip()}")
-    lines += ["", f"also: seed, init; sslcli {word} --cfg job shows every key; --hydra-help shows Hydra's flags", ""]
-    return "\n".join(lines)

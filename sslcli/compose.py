@@ -9,11 +9,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from sslcli.config import SCHEMAS, choices, config_dir, one_line, plugin_config_dirs, register
+from sslcli import kinds
+from sslcli.config import (
+    GROUPS,
+    SCHEMAS,
+    Device,
+    Train,
+    choices,
+    config_dir,
+    one_line,
+    plugin_config_dirs,
+    register,
+    runs_root,
+)
 from sslcli.errors import RequestError, nearest
 from sslcli.explain import explain, unknown_choice, unknown_key
 
@@ -23,12 +35,54 @@ def compose(word: str, overrides: list[str], extra: list[Path] | None = None) ->
     import hydra
 
     register()
+    refuse_paths(overrides)
     search = search_override(extra or [])
     try:
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return hydra.compose(word, overrides=[*search, *overrides], return_hydra_config=True)
+            cfg = hydra.compose(word, overrides=[*search, *overrides], return_hydra_config=True)
+            check_hydra(cfg)
+    except RequestError:
+        raise
     except Exception as e:  # composing touches nothing but words and YAML: whatever fails here, the words were wrong
         raise explain(e, word, overrides, extra or []) from None
+    return cfg
+
+
+def refuse_paths(overrides: Iterable[str]) -> None:
+    """A choice is a name and not a path, and YAML from elsewhere comes by --config-dir, where it is looked at first."""
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key == "hydra.searchpath":
+            raise RequestError(f"`{override}` is not taken", "--config-dir FOLDER adds a folder of YAML files")
+        if key in GROUPS and ("/" in value or "\\" in value or ".." in value):
+            raise unknown_choice(key, value, choices(key))
+
+
+HYDRA_OWN = ("hydra.", "hydra_plugins.", "optuna.samplers.", "optuna.pruners.")  # the last two: of its optuna sweeper
+
+
+def check_hydra(cfg: Any) -> None:
+    """Hydra's own part: it builds only what Hydra or its plug-ins bring, and the run folder stays among the runs."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    for key, value in _walk(OmegaConf.to_container(cfg.hydra, resolve=False), "hydra"):
+        if key.endswith((".()", "._target_")) and not str(value).startswith(HYDRA_OWN):
+            raise RequestError(f"`{key}={value}`: only hydra's own classes and its plug-ins' are built there")
+    here = HydraConfig.instance()
+    before, here.cfg = here.cfg, cfg  # for ${hydra:...} in the names of folders
+    try:
+        folders = {f"hydra.{key}.dir": Path(str(cfg.hydra[key].dir)) for key in ("run", "sweep")}
+    finally:
+        here.cfg = before
+    for key, folder in folders.items():
+        if folder == Path():  # where we are: eval, which makes no folder
+            continue
+        if not folder.is_absolute() and not folder.resolve().is_relative_to(runs_root().resolve()):
+            raise RequestError(
+                f"{key}={folder} leaves {runs_root()}/",
+                "SSLCLI_RUNS=FOLDER says where runs go; a folder elsewhere is given in full, from /",
+            )
 
 
 def search_override(extra: Iterable[Path]) -> list[str]:
@@ -112,7 +166,7 @@ def check_values(cfg: dict[str, Any], word: str = "pretrain") -> None:
             raise RequestError(
                 f"there is no {group}", f"choose one: {group}=NAME (`sslcli pretrain --help` lists them)"
             )
-    train, device = cfg["train"], cfg["device"]
+    train, device = (_typed(group, kind, cfg[group]) for group, kind in (("train", Train), ("device", Device)))
 
     def at_least(key: str, value: Any, low: float, what: str = "") -> None:
         if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value) and value >= low):
@@ -137,6 +191,8 @@ def check_values(cfg: dict[str, Any], word: str = "pretrain") -> None:
         at_least("train.save_every", train["save_every"], 1)
     if train["eval_every"] != "auto":
         at_least("train.eval_every", train["eval_every"], 0, "auto, or a number of epochs (0: never)")
+    if train["devices"] != "auto":
+        at_least("train.devices", train["devices"], 1, "auto, or a whole number of at least 1")
     _one_of("train.on_collapse", train["on_collapse"], ("warn", "stop"))
     _one_of("device.type", device["type"], ("auto", "cpu", "cuda", "mps"))
     _one_of("device.precision", device["precision"], ("auto", "fp32", "bf16"))
@@ -162,6 +218,17 @@ def check_values(cfg: dict[str, Any], word: str = "pretrain") -> None:
             raise RequestError(f"`{key}={value}` is not a finite number")
         if value == "":
             raise RequestError(f"`{key}=` has no value", f"give {key}=VALUE, or {key}=null for none")
+
+
+def _typed(group: str, schema: type, values: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a group that we own, each of its type, with defaults where an older config.yaml lacks one."""
+    types = get_type_hints(schema)
+    for key, value in values.items():
+        if key not in types:
+            raise unknown_key(f"{group}.{key}")
+        if not kinds.fits(value, types[key]):
+            raise RequestError(f"`{group}.{key}={value}`: expected {kinds.wanted(types[key])}, got `{value}`")
+    return {**asdict(schema()), **values}
 
 
 def _walk(node: Any, path: str) -> Iterable[tuple[str, Any]]:

@@ -39,7 +39,8 @@ KINDS = {  # the word after `sslcli list` -> config group
 ENTRY_POINTS = "sslcli.plugins"  # name -> package; the package's `configs/` folder joins the search path
 
 # Limits for YAML that is not ours (an alias bomb of 242 bytes costs OmegaConf half a minute).
-MAX_YAML_BYTES, MAX_YAML_ALIASES, MAX_YAML_NODES = 1_000_000, 50, 20_000
+MAX_YAML_BYTES, MAX_YAML_ALIASES, MAX_YAML_NODES, MAX_YAML_DEPTH = 1_000_000, 50, 20_000, 50
+MAX_ENTRIES = 50_000  # files and folders below a --config-dir
 
 
 # ---------------------------------------------------------------------------------------------------------------- folders
@@ -89,28 +90,60 @@ def _is_header(line: str) -> bool:
 
 
 def check_foreign_yaml(folder: Path) -> None:
-    """Refuses YAML from outside that is too large, binary, or built to explode, before OmegaConf sees it."""
+    """Looks at every YAML file below a folder from outside, before OmegaConf sees it; see `check_yaml`."""
+    entries = 0
+    for root, folders, files in os.walk(folder):  # follows no links
+        folders.sort()
+        entries += len(files) + len(folders)
+        if entries > MAX_ENTRIES:
+            raise RequestError(
+                f"{folder} holds more than {MAX_ENTRIES:,} files", "give the folder that holds the YAML files itself"
+            )
+        for name in sorted(f for f in files + folders if f.endswith(".yaml")):
+            check_yaml(Path(root, name))
+
+
+def check_yaml(path: Path) -> None:
+    """Refuses a YAML file that is too large, binary, or built to explode. Nothing in it is made into an object.
+
+    Raises RequestError. A FIFO, a device or a folder is never opened."""
+    import stat
+
     import yaml
 
-    for path in sorted(folder.rglob("*.yaml")):
-        size = path.stat().st_size
-        if size > MAX_YAML_BYTES:
-            raise RequestError(f"{path} is {size:,} bytes; a config file may have {MAX_YAML_BYTES:,}")
-        try:
-            text = path.read_bytes().decode("utf-8")
-        except UnicodeDecodeError as e:
-            raise RequestError(f"{path} is not UTF-8 text (byte {e.start})", "save it as UTF-8") from None
-        if text.startswith("\ufeff"):
-            raise RequestError(f"{path} starts with a byte-order mark", "save it as UTF-8 without BOM")
-        aliases = nodes = 0
-        try:
-            for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-                aliases += isinstance(event, yaml.AliasEvent)
-                nodes += isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent))
-                if aliases > MAX_YAML_ALIASES or nodes > MAX_YAML_NODES:
-                    raise RequestError(f"{path} has too many {'aliases' if aliases > MAX_YAML_ALIASES else 'nodes'}")
-        except yaml.YAMLError as e:
-            raise RequestError(f"{path} is not valid YAML: {one_line(e)}") from None
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise RequestError(f"{path} is no regular file")
+        if about.st_size > MAX_YAML_BYTES:
+            raise RequestError(f"{path} is {about.st_size:,} bytes; a config file may have {MAX_YAML_BYTES:,}")
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise RequestError(f"{path} is not UTF-8 text (byte {e.start})", "save it as UTF-8") from None
+    except OSError as e:
+        raise RequestError(f"{path} cannot be read: {e.strerror}") from None
+    if text.startswith("\ufeff"):
+        raise RequestError(f"{path} starts with a byte-order mark", "save it as UTF-8 without BOM")
+    aliases = nodes = depth = 0
+    try:
+        for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            aliases += isinstance(event, yaml.AliasEvent)
+            nodes += isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent))
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            for what, n, most in (
+                ("aliases", aliases, MAX_YAML_ALIASES),
+                ("nodes", nodes, MAX_YAML_NODES),
+                ("levels", depth, MAX_YAML_DEPTH),
+            ):
+                if n > most:
+                    raise RequestError(f"{path} has too many {what} (over {most:,})")
+    except yaml.YAMLError as e:
+        raise RequestError(f"{path} is not valid YAML: {one_line(e)}", _where(e)) from None
+
+
+def _where(e: Exception) -> str | None:
+    mark = getattr(e, "problem_mark", None)
+    return f"look at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else None
 
 
 # ----------------------------------------------------------------------------------------------------------------- schema
@@ -130,6 +163,8 @@ class Train:
     eval_every: Any = "auto"
     keep: int = 2
     on_collapse: str = "warn"
+    devices: Any = 1
+    sync_batchnorm: bool = True
 
 
 @dataclass
@@ -143,8 +178,8 @@ class Device:
 
 
 @dataclass
-class Pretrain:
-    """The keys of `sslcli pretrain`. A group that a YAML fills is `Any`: the class it names is its schema."""
+class Common:
+    """The keys of every word that Hydra runs. A group that a YAML fills is `Any`: the class it names is its schema."""
 
     method: Any = None
     backbone: Any = None
@@ -161,7 +196,12 @@ class Pretrain:
 
 
 @dataclass
-class Eval(Pretrain):
+class Pretrain(Common):
+    resume: Any = None
+
+
+@dataclass
+class Eval(Common):
     run: str = "latest"
     labels: Any = "all"
     seeds: int = 1

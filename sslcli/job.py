@@ -13,15 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from sslcli import build, compose, console, optim, runtime
+from sslcli import build, checkpoint, compose, console, kinds, optim, runtime, team
 from sslcli.console import human_count
 from sslcli.data import talk
 from sslcli.data.loader import Loader
 from sslcli.data.source import Dataset
+from sslcli.disk import read_json, replace_file, write_file
 from sslcli.errors import RequestError, TrainingError
 from sslcli.methods.base import Batch, Method
+from sslcli.nn.norm import synchronised
 from sslcli.rng import Draw, derive
-from sslcli.run import Run, find, read_json, replace_file
+from sslcli.run import Run, find, masked
 from sslcli.runtime import Runtime
 from sslcli.views import Views
 
@@ -66,7 +68,31 @@ class Job:
         return config_hash(self.cfg)
 
 
+# How a run is executed, not what it computes: free to change when it is resumed.
+HOW = ("device", "logger", "train.devices", "train.save_every", "train.keep", "train.on_collapse")
+LENGTH = ("train.epochs", "train.steps", "train.budget")  # a run may be made longer; it is then another run
+
+
+def what(cfg: dict[str, Any]) -> dict[str, Any]:
+    """What a run computes, as `dotted.key -> value`: the configuration less `HOW`, secrets masked."""
+    flat: dict[str, Any] = {}
+
+    def walk(node: Any, key: str) -> None:
+        if key in HOW:
+            return
+        if isinstance(node, dict) and node:
+            for k, v in node.items():
+                walk(v, f"{key}.{k}" if key else str(k))
+        else:
+            flat[key] = node
+
+    walk(masked(cfg), "")
+    return flat
+
+
 def config_hash(cfg: dict[str, Any]) -> str:
+    """The same for two runs that compute the same."""
+    cfg = what(cfg)
     return hashlib.sha256(json.dumps(cfg, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -83,14 +109,17 @@ def new_backbone(cfg: dict[str, Any], shape: tuple[int, ...], seed: int) -> nn.M
         return build.build("backbone", cfg["backbone"], input_shape=shape)
 
 
-def prepare(cfg: dict[str, Any]) -> Job:
-    """Checks and builds. Every mistake of the request comes out here, before any folder is made."""
+def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
+    """Checks and builds. Every mistake of the request comes out here, before any folder is made.
+
+    `rehearsal=False` in a process that follows another: a forward pass there would wait for the others."""
     began = time.perf_counter()
     check(cfg)
     train, seed = cfg["train"], cfg["seed"]
     dataset = load_dataset(cfg)
     console.detail(f"data ready after {time.perf_counter() - began:.2f} s (fingerprint {dataset.fingerprint[:12]})")
-    machine = runtime.start(cfg["device"], images=len(dataset.shape) == 3)
+    place = team.place(train["devices"], runtime.kind_of(cfg["device"]))
+    machine = runtime.start(cfg["device"], images=len(dataset.shape) == 3, place=place)
     source, batch = dataset.pretrain, train["batch_size"]
     if batch > len(source):
         fits = 1 << (len(source).bit_length() - 1)
@@ -103,7 +132,7 @@ def prepare(cfg: dict[str, Any]) -> Job:
         raise RequestError(
             f"`{cfg['method']['_target_']}` is not a Method", "derive it from sslcli.methods.base.Method"
         )
-    smallest = target.min_batch * train["accumulate"]
+    smallest = target.min_batch * train["accumulate"] * place.world
     if batch < smallest:
         raise RequestError(f"train.batch_size={batch}: {target.__name__} needs at least {smallest} samples at a time")
     backbone = new_backbone(cfg, dataset.shape, seed)
@@ -118,8 +147,11 @@ def prepare(cfg: dict[str, Any]) -> Job:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "heads"))
         method: Method = build.build("method", cfg["method"], backbone=backbone)
-    rehearse(method, views, dataset)
+    if rehearsal:
+        rehearse(method, views, dataset)
     machine.place(method)
+    if place.world > 1 and train["sync_batchnorm"]:
+        synchronised(method)
     lr, derivation = optim.scaled_lr(cfg["optimizer"]["lr"], batch, cfg["optimizer"].get("lr_batch"))
     groups = optim.parameter_groups(method, cfg["optimizer"]["weight_decay"])
     optimizer = build.build("optimizer", {**cfg["optimizer"], "lr": lr}, groups)
@@ -131,6 +163,8 @@ def prepare(cfg: dict[str, Any]) -> Job:
         device=machine.device,
         workers=machine.workers,
         accumulate=train["accumulate"],
+        rank=place.rank,
+        world=place.world,
         labels=method.uses_labels,
     )
     job = Job(cfg, dataset, machine, views, loader, method, optimizer, lr, None)
@@ -139,7 +173,8 @@ def prepare(cfg: dict[str, Any]) -> Job:
         job.steps = train["steps"] or max(1, train["epochs"] * per_epoch)
     job.derived = {
         "learning rate": derivation,
-        "batch": f"{batch} = {batch // train['accumulate']} x {train['accumulate']} accumulation x 1 device",
+        "batch": f"{batch} = {batch // train['accumulate'] // place.world} x {train['accumulate']} accumulation x "
+        + ("1 device" if place.world == 1 else f"{place.world} devices"),
         "steps": f"{per_epoch} an epoch = {len(source):,} samples // {batch}",
         **{k: str(v) for k, v in method.describe().items()},
     }
@@ -201,12 +236,9 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
 
 def save_encoder(run: Run, job: Job, step: int) -> None:
     """encoder.safetensors + encoder.json: the backbone alone, and how to build it."""
-    from safetensors.torch import save
-
     backbone = job.method.eval_backbone
-    content = save({k: v.detach().to("cpu", copy=True).contiguous() for k, v in backbone.state_dict().items()})
     temporary = run.path / ".encoder.safetensors.tmp"
-    temporary.write_bytes(content)
+    written = write_file(temporary, checkpoint.safetensors(backbone.state_dict()))
     temporary.replace(run.path / "encoder.safetensors")
     info = {
         "backbone": job.cfg["backbone"],
@@ -218,7 +250,7 @@ def save_encoder(run: Run, job: Job, step: int) -> None:
         "dataset": job.dataset.name,
         "method": job.cfg["method"]["_target_"],
         "step": step,
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": written["sha256"],
     }
     replace_file(run.path / "encoder.json", json.dumps(info, indent=2) + "\n")
 
@@ -226,8 +258,6 @@ def save_encoder(run: Run, job: Job, step: int) -> None:
 def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The backbone of a run folder, verified against the SHA-256 in encoder.json. TrainingError when absent or damaged."""
     from safetensors.torch import load
-
-    from sslcli.checkpoint import load_strictly
 
     info = read_json(path / "encoder.json")
     file = path / "encoder.safetensors"
@@ -238,14 +268,17 @@ def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise TrainingError(
             f"{file} does not match the SHA-256 in encoder.json", f"sslcli resume {path} writes it anew"
         )
-    backbone = build.build("backbone", info["backbone"], input_shape=tuple(info["input_shape"]))
-    load_strictly(backbone, load(content), str(file))
+    node, shape = info.get("backbone"), info.get("input_shape")
+    if not isinstance(node, dict) or not shape or not kinds.fits(shape, list[int]):
+        raise TrainingError(f"{path / 'encoder.json'} does not say what the encoder is", "was it changed by hand?")
+    backbone = build.build("backbone", node, input_shape=tuple(shape))
+    with checkpoint.lies_are_told(file):
+        tensors = load(content)
+    checkpoint.load_strictly(backbone, tensors, str(file))
     return backbone, info
 
 
 def start_from(backbone: nn.Module, spec: str) -> None:
     """`init=RUN`: the weights of a run's backbone; everything else starts anew."""
-    from sslcli.checkpoint import load_strictly
-
     other, _ = load_encoder(find(spec))
-    load_strictly(backbone, other.state_dict(), f"init={spec}")
+    checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")

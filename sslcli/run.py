@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sslcli import __version__, config
+from sslcli import __version__, config, console
+from sslcli.disk import parse, read_json, replace_file, sync_folder
 from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, listing, nearest
+from sslcli.secret import hide, masked, masked_words
 
 FORMAT = 1  # of the run folder; a newer one than we know is refused
-_SECRET = ("token", "secret", "password", "api_key", "apikey", "credential")
 
 
 class Run:
@@ -30,6 +31,8 @@ class Run:
         self.path = Path(path)
         self._lock: int | None = None
         self._metrics: int | None = None
+        self._pending = b""  # lines of metrics that a full disk did not take yet
+        self._told: set[str] = set()  # files that could not be written, each said once
 
     def __str__(self) -> str:
         return str(self.path)
@@ -44,6 +47,8 @@ class Run:
             path.mkdir(parents=True, exist_ok=True)
             with open(path / "status.json", "x") as f:
                 f.write("{}")
+            sync_folder(path)
+            sync_folder(path.parent)
         except FileExistsError:
             raise RequestError(f"{path} is a run already", f"sslcli resume {path}") from None
         except OSError as e:
@@ -51,11 +56,8 @@ class Run:
                 f"cannot write to {path}: {e.strerror}", "set SSLCLI_RUNS to a folder with room"
             ) from None
         run.lock()
-        import yaml
-
-        text = yaml.safe_dump(masked(cfg), sort_keys=False, allow_unicode=True)
-        replace_file(path / "config.yaml", "# Resolved: enough to rebuild this run.\n" + text)
-        run.set_status("running", created=now(), **environment())
+        run.write_config(cfg)
+        run._write_status({"status": "running", "created": now(), **environment()})
         _point_latest(path)
         return run
 
@@ -66,14 +68,25 @@ class Run:
             raise RequestError(f"{path} was written by a newer sslcli ({status.get('sslcli')})", "upgrade sslcli")
         return cls(path)
 
+    def write_config(self, cfg: dict[str, Any]) -> None:
+        import yaml
+
+        text = yaml.safe_dump(masked(cfg), sort_keys=False, allow_unicode=True)
+        replace_file(self.path / "config.yaml", "# Resolved: enough to rebuild this run.\n" + text)
+
     @property
     def config(self) -> dict[str, Any]:
         import yaml
 
+        path = self.path / "config.yaml"
+        config.check_yaml(path)  # a run folder may be anybody's
         try:
-            return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as e:
-            raise RequestError(f"{self.path} has no readable config.yaml: {e}") from None
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as e:
+            raise RequestError(f"{self.path} has no readable config.yaml: {config.one_line(e)}") from None
+        if not isinstance(found, dict):
+            raise RequestError(f"{path} holds no configuration")
+        return found
 
     # -------------------------------------------------------------------------------------------------------------- lock
 
@@ -81,21 +94,30 @@ class Run:
         """Holds `.lock` until the process ends. `lockf` and not `flock`: a forked worker does not keep it alive."""
         import fcntl
 
-        fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as e:
+            raise StorageError(f"cannot write to {self.path}: {e.strerror}") from None
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
-            if e.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            holder = _parse(os.read(fd, 4096).decode(errors="replace"))
+            time.sleep(0.1)  # who took it this moment has still to write his name
+            holder = parse(os.pread(fd, 4096, 0).decode(errors="replace"))
             os.close(fd)
+            if e.errno not in (errno.EACCES, errno.EAGAIN):
+                raise StorageError(f"{self.path / '.lock'} cannot be locked: {e.strerror}") from None
             who = f"pid {holder.get('pid', '?')} on {holder.get('host', '?')} since {holder.get('since', '?')}"
             raise RunInUseError(f"{self.path} is in use by {who}", "wait for it, or stop that process") from None
-        os.ftruncate(fd, 0)
-        os.write(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}).encode())
         self._lock = fd
+        try:
+            os.ftruncate(fd, 0)
+            os.write(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}).encode())
+        except OSError as e:  # it is locked all the same; only the words for others are missing
+            self._complain(".lock", e)
 
     def close(self) -> None:
+        if self._pending:
+            self._flush_metrics()
         for fd in (self._metrics, self._lock):
             if fd is not None:
                 os.close(fd)
@@ -108,56 +130,92 @@ class Run:
         return read_json(self.path / "status.json")
 
     def set_status(self, state: str | None = None, **values: Any) -> None:
-        """Merges into status.json, atomically; `heartbeat` is the time of the last call."""
+        """Merges into status.json, atomically; `heartbeat` is the time of the last call. A full disk is said, once."""
+        try:
+            self._write_status(values | ({} if state is None else {"status": state}))
+        except StorageError as e:
+            self._complain("status.json", e)
+
+    def _write_status(self, values: dict[str, Any]) -> None:
         status = self.status | values | {"heartbeat": now(), "format": FORMAT}
-        if state is not None:
-            status["status"] = state
         replace_file(self.path / "status.json", json.dumps(status, indent=2) + "\n")
+
+    def _complain(self, name: str, e: OSError | StorageError) -> None:
+        """A file that only tells of the run cannot be written: training goes on (a checkpoint that cannot be is another matter)."""
+        if name not in self._told:
+            self._told.add(name)
+            why = e.strerror if isinstance(e, OSError) else e.message
+            console.warn(f"cannot write {self.path / name}: {why}")
 
     # ----------------------------------------------------------------------------------------------------------- metrics
 
     def log(self, step: int, epoch: float, seconds: float, values: dict[str, float]) -> None:
-        """One line of metrics.jsonl, written by one `write`. Non-finite numbers become null and are named."""
+        """One line of metrics.jsonl, written by one `write`. Non-finite numbers become null and are named.
+
+        What a full disk does not take is kept, and written with a later line."""
         bad = [k for k, v in values.items() if not math.isfinite(v)]
         line: dict[str, Any] = {"step": step, "epoch": round(epoch, 4), "seconds": round(seconds, 3)}
         line |= {k: None if k in bad else float(v) for k, v in values.items()}
         if bad:
             line["nonfinite"] = bad
-        if self._metrics is None:
-            self._metrics = os.open(self.path / "metrics.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.write(self._metrics, (json.dumps(line, allow_nan=False) + "\n").encode())
+        self._pending += (json.dumps(line, allow_nan=False) + "\n").encode()
+        self._flush_metrics()
+
+    def _flush_metrics(self) -> None:
+        try:
+            if self._metrics is None:
+                self._metrics = os.open(self.path / "metrics.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            while self._pending:
+                self._pending = self._pending[os.write(self._metrics, self._pending) :]
+        except OSError as e:
+            self._complain("metrics.jsonl", e)
 
     def metrics_offset(self) -> int:
-        """Bytes of metrics.jsonl that are safely on disk: a checkpoint remembers it."""
-        if self._metrics is not None:
+        """Bytes of metrics.jsonl, all lines of it safely on disk: a checkpoint remembers it. StorageError when they are not."""
+        self._flush_metrics()
+        try:
+            if self._pending or self._metrics is None:
+                raise OSError(errno.EIO, "its last lines are not written")
             os.fsync(self._metrics)
-        path = self.path / "metrics.jsonl"
-        return path.stat().st_size if path.exists() else 0
+            return os.fstat(self._metrics).st_size
+        except OSError as e:
+            raise StorageError(f"cannot write {self.path / 'metrics.jsonl'}: {e.strerror}") from None
 
     def cut_metrics(self, offset: int) -> None:
         """Back to what the checkpoint saw: no line twice, no torn line."""
         path = self.path / "metrics.jsonl"
-        if path.exists() and path.stat().st_size > offset:
+        size = path.stat().st_size if path.exists() else 0
+        if size > offset:
             os.truncate(path, offset)
+        elif size < offset:
+            console.warn(f"{path} has {size:,} bytes of the {offset:,} that the checkpoint saw: lines are missing")
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines that parse; a torn last one is left out."""
+        """The lines; a torn last one is left out, and any other that does not parse is told of."""
         try:
-            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+            text = (self.path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
-        return [parsed for line in lines if (parsed := _parse(line))]
+        lines = text.split("\n")[:-1]
+        parsed = [parse(line) for line in lines]
+        if bad := parsed.count({}):
+            console.warn(f"{bad} of {len(lines):,} lines of {self.path / 'metrics.jsonl'} cannot be read")
+        return [p for p in parsed if p]
 
     def event(self, kind: str, **values: Any) -> None:
         """Something worth remembering: a warning, a skipped step, a save, a signal."""
-        line = json.dumps({"time": now(), "event": kind, **values}, default=str) + "\n"
-        with open(self.path / "events.jsonl", "a", encoding="ascii") as f:
-            f.write(line)
+        self._append("events.jsonl", json.dumps({"time": now(), "event": kind, **values}, default=str))
 
     def write_log(self, text: str) -> None:
-        with open(self.path / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as f:
-            f.write(f"{now()} {text}\n")
+        self._append("log.txt", f"{now()} {text}")
+
+    def _append(self, name: str, line: str) -> None:
+        try:
+            with open(self.path / name, "ab") as f:
+                f.write((hide(line) + "\n").encode("utf-8", "backslashreplace"))
+        except OSError as e:
+            self._complain(name, e)
 
     # ------------------------------------------------------------------------------------------------------------ results
 
@@ -228,50 +286,11 @@ def _point_latest(path: Path) -> None:
         return
 
 
-# ------------------------------------------------------------------------------------------------------------------ files
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Writes beside, then renames: a reader sees the old text or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except OSError as e:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {e.strerror}") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or {} where the file is absent or torn."""
-    try:
-        return _parse(path.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return {}
-
-
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+# ------------------------------------------------------------------------------------------------------------ what else
 
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def masked(node: Any, key: str = "") -> Any:
-    """The configuration with secrets hidden."""
-    if isinstance(node, dict):
-        return {k: masked(v, str(k)) for k, v in node.items()}
-    if isinstance(node, list):
-        return [masked(v, key) for v in node]
-    return "***" if isinstance(node, str) and node and any(s in key.lower() for s in _SECRET) else node
 
 
 def environment() -> dict[str, Any]:
@@ -294,7 +313,7 @@ def environment() -> dict[str, Any]:
         "pid": os.getpid(),
         "platform": platform.platform(),
         "git": git.stdout.strip() if git is not None and git.returncode == 0 else None,
-        "argv": sys.argv,
+        "argv": masked_words(sys.argv),
     }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -15,6 +17,9 @@ from torch import nn
 
 from sslcli.errors import MachineError
 from sslcli.rng import derive
+from sslcli.team import Place, under_torchrun
+
+SAVE_BEFORE_END = 60  # seconds before a Slurm job's time is up
 
 
 @dataclass
@@ -27,6 +32,7 @@ class Runtime:
     compile: bool
     workers: int
     threads: int
+    team: Place = field(default_factory=Place)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == "bf16":
@@ -54,7 +60,8 @@ class Runtime:
             *(["channels_last"] if self.channels_last else []),
             *(["compiled"] if self.compile else []),
         ]
-        return f"{self.device} ({name}), {', '.join(extras)}"
+        count = f"{self.team.world} x " if self.team.world > 1 else ""
+        return f"{count}{self.device} ({name}), {', '.join(extras)}"
 
     def peak_memory_mb(self) -> float:
         if self.device.type == "cuda":
@@ -66,18 +73,26 @@ class Runtime:
         return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def start(cfg: dict[str, Any], *, images: bool = True) -> Runtime:
+def kind_of(cfg: dict[str, Any]) -> str:
+    """cpu, cuda or mps; `auto` is cuda where there is one."""
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    return auto if cfg["type"] == "auto" else cfg["type"]
+
+
+def start(cfg: dict[str, Any], *, images: bool = True, place: Place | None = None) -> Runtime:
     """Reads `device.*`. MachineError when the machine cannot."""
-    kind = cfg["type"]
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, place = kind_of(cfg), place or Place()
     if kind == "cuda" and not torch.cuda.is_available():
         raise MachineError("device=cuda, but torch sees no CUDA device", "use device=cpu, or see `sslcli doctor`")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise MachineError("device=mps, but torch sees no Metal device", "use device=cpu, or see `sslcli doctor`")
-    device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+    device = torch.device(kind, place.local_rank) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
+        torch.cuda.set_device(device)
     if cfg["threads"] is not None:
         torch.set_num_threads(cfg["threads"])
+    elif place.local_world > 1:
+        torch.set_num_threads(max(1, usable_cores() // place.local_world))
     precision = cfg["precision"]
     if precision == "auto":  # bf16 without units for it halves the speed (measured on AVX-512 without them)
         precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
@@ -89,8 +104,10 @@ def start(cfg: dict[str, Any], *, images: bool = True) -> Runtime:
         channels_last = images and kind in ("cuda", "cpu")
     workers = cfg["workers"]
     if workers == "auto":
-        workers = min(8, usable_cores()) if usable_cores() > 1 else 0
-    return Runtime(device, precision, bool(channels_last), bool(cfg["compile"]), int(workers), torch.get_num_threads())
+        workers = min(8, max(1, usable_cores() // place.local_world)) if usable_cores() > 1 else 0
+    threads = torch.get_num_threads()
+    compiled = bool(cfg["compile"])
+    return Runtime(device, precision, bool(channels_last), compiled, int(workers), threads, place)
 
 
 def usable_cores() -> int:
@@ -107,15 +124,28 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.when = 0.0
+        end = os.environ.get("SLURM_JOB_END_TIME", "")
+        self.deadline = int(end) - SAVE_BEFORE_END if end.isdigit() else math.inf
+
+    @property
+    def number(self) -> int:
+        """Of the signal; 0 while there is none. The end of a Slurm job's time counts as SIGTERM, a minute before."""
+        if self.received is None and time.time() > self.deadline:
+            return int(signal.SIGTERM)
+        return int(self.received or 0)
 
     def __bool__(self) -> bool:
-        return self.received is not None
+        return self.number != 0
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is signal.SIGINT and number == signal.SIGINT:
+        twice = (
+            time.monotonic() - self.when > 1 or not under_torchrun()
+        )  # torchrun passes on what a terminal sent to all
+        if self.received is signal.SIGINT and number == signal.SIGINT and twice:
             os.write(2, b"\nleaving now; the last checkpoint is intact\n")
             os._exit(130)
-        self.received = signal.Signals(number)
+        self.received, self.when = signal.Signals(number), time.monotonic()
 
 
 @contextlib.contextmanager

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from sslcli import checkpoint
-from sslcli.errors import RequestError
-from sslcli.job import Job
+from sslcli.errors import RequestError, listing
+from sslcli.job import LENGTH, Job, what
 from sslcli.nn.ema import Teacher
 from sslcli.run import Run
+
+ROUNDING = ("world", "threads", "device", "torch")  # on which the last digits of a sum may depend
 
 
 @dataclass
@@ -46,10 +48,11 @@ class State:
     step: int = 0
     seconds: float = 0.0  # of training, over all sessions
     skipped: int = 0  # steps with a non-finite loss or gradient
+    skipped_in_a_row: int = 0
     low_spread: int = 0  # consecutive checks under LOW_SPREAD
     best_spread: float = 0.0
     plan: Plan | None = None
-    meter: dict[str, Any] = field(default_factory=dict)
+    meters: list[dict[str, Any]] = field(default_factory=list)  # of each process: sums since the last line of metrics
 
 
 def split_ema(method: torch.nn.Module, state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -62,18 +65,20 @@ def split_ema(method: torch.nn.Module, state: dict[str, Tensor]) -> dict[str, di
 def identity(job: Job) -> dict[str, Any]:
     """What the bits of a run depend on besides its configuration."""
     return {
-        "config_hash": job.config_hash,
+        "config": what(job.cfg),
         "fingerprint": job.dataset.fingerprint,
         "threads": job.runtime.threads,
         "device": job.runtime.words(),
         "torch": torch.__version__,
         "workers": job.runtime.workers,
-        "world": 1,
+        "world": job.loader.world,
     }
 
 
-def restore(job: Job, run: Run, say: Callable[[str], None]) -> State:
-    """The newest checkpoint that verifies, into the job. Says how exact the continuation is; refuses other data or config."""
+def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = False) -> State:
+    """The newest checkpoint that verifies, into the job. Says how exact the continuation is.
+
+    Another configuration is refused with the difference shown, other data too unless `other_data`."""
     folder = run.path / "checkpoints"
     checkpoint.clean(folder)
 
@@ -88,25 +93,43 @@ def restore(job: Job, run: Run, say: Callable[[str], None]) -> State:
         return State()
     tensors, saved = found
     ours = identity(job)
+    changes = []
     if saved["fingerprint"] != ours["fingerprint"]:
+        changes.append("other data")
+    if saved["fingerprint"] != ours["fingerprint"] and not other_data:
         raise RequestError(
             f"the data of {job.dataset.name} is not what this run was trained on (fingerprint {ours['fingerprint'][:12]}, "
             f"was {saved['fingerprint'][:12]})",
-            "put the files back, or start a new run from its weights: sslcli pretrain init=" + str(run.path),
+            f"put the files back; or go on with other data: sslcli resume {run.path} allow_data_change=true; "
+            f"or start a new run from its weights: sslcli pretrain init={run.path}",
         )
-    if saved["config_hash"] != ours["config_hash"]:
+    differing = differences(saved["config"], ours["config"])
+    if refused := {k: v for k, v in differing.items() if k not in LENGTH}:
         raise RequestError(
-            "config.yaml was changed since the checkpoint was written",
-            "undo that, or sslcli pretrain init=" + str(run.path),
+            f"this is not the run that the checkpoint was written by: {listing(refused.values(), 6)}",
+            f"undo that in config.yaml; or start a new run from its weights: sslcli pretrain init={run.path}",
         )
+    changes += differing.values()
     checkpoint.load_strictly(job.method, {**tensors["model"], **tensors.get("ema", {})}, "the checkpoint")
     names = checkpoint.parameter_names(job.method)
     checkpoint.restore_optimizer(job.optimizer, names, tensors.get("optimizer", {}), saved["optimizer_numbers"])
     run.cut_metrics(saved["metrics_bytes"])
-    differing = [k for k in ("threads", "device", "torch") if saved[k] != ours[k]]
-    exact = "bit-exact" if not differing else "same data, different rounding"
-    why = "".join(f"; {k} was {saved[k]}, is {ours[k]}" for k in differing)
-    say(f"resuming at step {saved['step']:,} ({exact}{why})")
-    plan = Plan(**saved["plan"]) if saved["plan"] else None
-    counters = {f.name: saved[f.name] for f in fields(State) if f.name != "plan"}
+    rounding = differences(*({k: v[k] for k in ROUNDING} for v in (saved, ours)))
+    exact = "same data, different rounding" if rounding else "bit-exact"
+    words = "; ".join((f"not comparable: {listing(changes)}" if changes else exact, *rounding.values()))
+    say(f"resuming at step {saved['step']:,} ({words})")
+    # A run that was made longer follows the schedule that it would have had.
+    plan = Plan(**saved["plan"]) if saved["plan"] and not any(k in LENGTH for k in differing) else None
+    counters = {f.name: saved[f.name] for f in fields(State) if f.name != "plan" and f.name in saved}
     return State(**counters, plan=plan)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """`key -> "key was A, is B"` for each that is not the same."""
+    keys = [*before, *(k for k in now if k not in before)]
+    gone = "not there"
+    return {
+        k: f"{k} was {before.get(k, gone)}, is {now.get(k, gone)}"
+        for k in keys
+        if before.get(k, gone) != now.get(k, gone)
+    }

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import inspect
 import math
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from sslcli import build, checkpoint, compose
-from sslcli.console import Progress, detail, human_time, warn
-from sslcli.errors import Interrupted, SslError, Stopped, StorageError, TrainingError
+from sslcli import build, checkpoint, compose, debug
+from sslcli.console import Progress, detail, warn
+from sslcli.errors import Interrupted, Stopped, StorageError, TrainingError
 from sslcli.job import Job, save_encoder
+from sslcli.nn.dist import agree, collect, mean, of_first, rank, world
 from sslcli.run import Run
 from sslcli.runtime import StopSignal, stop_signals
 from sslcli.state import Plan, State, identity, split_ema
 
 LOW_SPREAD = 0.1  # of the embedding; 1 is ideal, 0 a collapsed one
+DEAD_SPREAD = 1e-3  # no start is as flat as that: no patience
 PATIENCE = 0.25  # of the run, for a spread that was never higher: heads without batch norm start nearly constant
 MAX_SKIPPED_IN_A_ROW = 5  # non-finite steps
 MAX_SAVE_FAILURES = 3
@@ -40,6 +46,16 @@ class Meter:
         self.samples = 0
         self.began = time.perf_counter()
 
+    @classmethod
+    def of(cls, saved: list[dict[str, Any]]) -> Meter:
+        """This process's sums out of a checkpoint; of a run on another number of processes, their mean."""
+        if len(saved) == world():
+            return cls(**saved[rank()])
+        if not saved:
+            return cls()
+        sums = {k: sum(m["sums"][k] for m in saved) / len(saved) for k in saved[0]["sums"]}
+        return cls(sums, saved[0]["count"])
+
     def add(self, values: dict[str, Tensor], samples: int) -> None:
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value.detach()
@@ -53,6 +69,14 @@ class Meter:
         return {"sums": {k: float(v) for k, v in self.sums.items()}, "count": self.count}
 
 
+class Told(NamedTuple):
+    """What one of the processes met in a step, and all act on."""
+
+    bad: int = 0  # a loss or gradient that is not finite
+    stop: int = 0  # the number of a signal
+    save: int = 0  # a checkpoint is due
+
+
 class Trainer:
     """One run of one job in this process."""
 
@@ -62,17 +86,36 @@ class Trainer:
         self.train = job.cfg["train"]
         self.schedule: Callable[[float], float] = build.partial("schedule", job.cfg["schedule"], "progress")
         self.names = checkpoint.parameter_names(job.method)
-        self.model: Any = torch.compile(job.method) if job.runtime.compile else job.method
+        self.model = self.wrapped(job.method)
         self.save_steps = self.train["save_every"] if isinstance(self.train["save_every"], int) else None
         self.save_seconds = (
             math.inf if self.save_steps else compose.seconds(self.train["save_every"], "train.save_every")
         )
         self.save_failures = 0
-        self.skipped_in_a_row = 0
+        self.buffers = debug.Buffers(job.method)
         self.meter = Meter()
+        self.told = Told()
+        self.stop = StopSignal()
         self.saved_at = -1
         self.saved_when = time.monotonic()
         self.began = time.perf_counter() - self.state.seconds
+
+    def wrapped(self, method: nn.Module) -> Any:
+        """The method as it is called: on several processes DistributedDataParallel averages its gradients."""
+        model: Any = method
+        if world() > 1:
+            # Looking for unused parameters lets a method leave some out, and keeps the order in which gradients are summed:
+            # without it the buckets are laid out anew after the first step, and a resumed run would add up otherwise.
+            known = inspect.signature(DistributedDataParallel).parameters
+            no_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            options: dict[str, Any] = {no_buffers: False, "gradient_as_bucket_view": True}
+            model = DistributedDataParallel(method, find_unused_parameters=True, **options)
+        return torch.compile(model) if self.job.runtime.compile else model
+
+    def averaging(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Gradients cross processes with the last micro-batch of a step."""
+        model = getattr(self.model, "_orig_mod", self.model)
+        return contextlib.nullcontext() if last or world() == 1 else model.no_sync()
 
     # ----------------------------------------------------------------------------------------------------------- the loop
 
@@ -80,6 +123,7 @@ class Trainer:
         job, state = self.job, self.state
         job.method.train()
         with stop_signals() as stop:
+            self.stop = stop
             plan = state.plan = state.plan or self.plan()
             per_epoch = job.loader.steps_per_epoch
             eval_every = self.eval_every(plan, per_epoch)
@@ -88,9 +132,11 @@ class Trainer:
             stream: Any = None
             try:
                 if state.step == 0:
-                    self.save(first=True)
+                    self.save(must=True)
+                if self.evaluation_due(plan, eval_every):  # a checkpoint stands before the evaluation of its step
+                    self.evaluate()
                 stream = job.loader.stream(state.step)
-                self.meter, shown = Meter(**state.meter), {}
+                self.meter, shown = Meter.of(state.meters), {}
                 job.loader.wait  # noqa: B018 - reading it starts the count anew
                 while state.step < plan.total:
                     self.step(stream, plan, self.meter)
@@ -109,16 +155,16 @@ class Trainer:
                             progress.total, progress.epochs = plan.total, plan.total / per_epoch
                     progress.update(state.step, state.step / per_epoch, shown, end_of_epoch)
 
-                    # once in a while: measure
-                    if eval_every and (last or (end_of_epoch and state.step // per_epoch % eval_every == 0)):
-                        self.evaluate(stop)
-                        self.meter.began = time.perf_counter()
-
                     # once in a while: save
-                    if last or stop or self.save_due():
-                        self.save()
-                    if stop and not last:
-                        self.leave(stop)
+                    if last or self.told.stop or self.told.save:
+                        self.save(must=last or bool(self.told.stop))
+                    if self.told.stop and not last:
+                        self.leave(self.told.stop)
+
+                    # once in a while: measure
+                    if self.evaluation_due(plan, eval_every):
+                        self.evaluate()
+                        self.meter.began = time.perf_counter()
             finally:
                 progress.close()
                 if stream is not None:
@@ -130,33 +176,48 @@ class Trainer:
         factor = self.schedule(plan.progress(state.step))
         for group in job.optimizer.param_groups:
             group["lr"] = job.lr * (1.0 if group.get("fixed_lr") else factor)
-        job.runtime.seed_step(job.cfg["seed"], state.step)
+        job.runtime.seed_step(job.cfg["seed"], state.step, rank())
         job.optimizer.zero_grad(set_to_none=True)
-        for _ in range(accumulate):
+        self.buffers.keep()
+        loss: Tensor | float = 0.0
+        for i in range(accumulate):
             batch = next(stream)
-            with job.runtime.autocast():
-                out = self.model(batch)
-            (out["loss"] / accumulate).backward()
+            with self.averaging(last=i == accumulate - 1):
+                with job.runtime.autocast():
+                    out = self.model(batch)
+                (out["loss"] / accumulate).backward()
             meter.add(out, len(batch))
-        if self.finite(out["loss"]):
+            loss = loss + out["loss"].detach()
+        if self.finite(loss / accumulate):
             job.optimizer.step()
             job.method.after_step(plan.progress(state.step + 1))
+        else:
+            self.buffers.undo()
 
     def finite(self, loss: Tensor) -> bool:
         """Before the update: the loss and the gradient are numbers. Else the step is skipped and counted; too many end the run."""
         gradients = [p.grad for p in self.job.method.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if bool(torch.isfinite(loss.detach().float() + norm)):
+        bad = not bool(torch.isfinite(loss.float() + norm))
+        self.told = Told(*agree(int(bad), self.stop.number, int(self.save_due(self.state.step + 1))))
+        if not self.told.bad:
             if self.train["clip"] is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.job.method.parameters(), self.train["clip"], norm)
-            self.skipped_in_a_row = 0
+            self.state.skipped_in_a_row = 0
             return True
         state = self.state
         state.skipped += 1
-        self.skipped_in_a_row += 1
+        state.skipped_in_a_row += 1
         what = "loss" if not bool(torch.isfinite(loss)) else "gradient"
         self.run.event("non-finite", step=state.step, what=what, loss=float(loss), gradient_norm=float(norm))
-        if self.skipped_in_a_row > MAX_SKIPPED_IN_A_ROW or (state.step > 100 and state.skipped > 0.01 * state.step):
+        too_many = state.skipped_in_a_row > MAX_SKIPPED_IN_A_ROW or (
+            state.step > 100 and state.skipped > 0.01 * state.step
+        )
+        if too_many or state.skipped == 1:
+            ids = [part for own in collect(self.job.loader.ids(state.step)) for part in own]
+            if rank() == 0:
+                debug.dump(self.run, self.job, state.step, ids, loss)
+        if too_many:
             lr = self.job.optimizer.param_groups[0]["lr"]
             raise TrainingError(
                 f"the {what} is not finite at step {state.step:,} ({state.skipped} steps skipped; lr {lr:.3g}, "
@@ -164,7 +225,8 @@ class Trainer:
                 f"likely causes: the learning rate is too high (try optimizer.lr={self.job.cfg['optimizer']['lr'] / 10:.3g}), "
                 f"no gradient clipping (train.clip=1)"
                 + (", or bf16 (device.precision=fp32)" if self.job.runtime.precision == "bf16" else "")
-                + f"; the last good checkpoint is kept, `sslcli resume {self.run.path}` starts from it",
+                + f"; {self.run.path}/debug has the samples and the norms of each layer; the last good checkpoint is kept, "
+                f"`sslcli resume {self.run.path}` starts from it",
             )
         return False
 
@@ -174,7 +236,7 @@ class Trainer:
         if self.job.steps is not None:
             return Plan(self.job.steps)
         budget = compose.seconds(self.train["budget"], "train.budget")
-        each = self.measure(min(MEASURE_SECONDS, budget / 10))
+        each = of_first(self.measure(min(MEASURE_SECONDS, budget / 10)))
         steps = max(1, int(budget / each))
         self.run.event("planned", budget=budget, seconds_a_step=each, steps=steps)
         return Plan(steps)
@@ -182,17 +244,18 @@ class Trainer:
     def measure(self, at_most: float) -> float:
         """Seconds a step, on copies, so that the run itself has not begun."""
         job = self.job
-        method, optimizer, model = job.method, job.optimizer, self.model
+        method, optimizer, model, buffers = job.method, job.optimizer, self.model, self.buffers
         try:
             job.method = copy.deepcopy(method)
+            self.buffers = debug.Buffers(job.method)
             twin = dict(zip(method.parameters(), job.method.parameters(), strict=True))
             groups = [{**g, "params": [twin[p] for p in g["params"]]} for g in optimizer.param_groups]
             job.optimizer = build.build("optimizer", {**job.cfg["optimizer"], "lr": job.lr}, groups)
-            self.model = torch.compile(job.method) if job.runtime.compile else job.method
+            self.model = self.wrapped(job.method)
             stream: Any = job.loader.stream(0)
             times: list[float] = []
             began = time.perf_counter()
-            while len(times) < 3 or (time.perf_counter() - began < at_most and len(times) < 50):
+            while len(times) < 3 or not any(agree(int(time.perf_counter() - began >= at_most), int(len(times) >= 50))):
                 t = time.perf_counter()
                 self.step(stream, Plan(1000), Meter())
                 if job.runtime.device.type == "cuda":
@@ -201,12 +264,13 @@ class Trainer:
             stream.close()
             return sorted(times)[len(times) // 2]
         finally:
-            job.method, job.optimizer, self.model = method, optimizer, model
-            self.state.skipped = self.skipped_in_a_row = 0
+            job.method, job.optimizer, self.model, self.buffers = method, optimizer, model, buffers
+            self.state.skipped = self.state.skipped_in_a_row = 0
 
     def keep_to_budget(self, plan: Plan) -> None:
         """Draws the rest of the schedule anew when the end would miss the budget by more than 2 %."""
         budget, state = compose.seconds(self.train["budget"], "train.budget"), self.state
+        state.seconds = of_first(state.seconds)
         each = state.seconds / state.step
         end = state.seconds + each * (plan.total - state.step)
         if abs(end - budget) > 0.02 * budget:
@@ -222,8 +286,8 @@ class Trainer:
         """A line of metrics.jsonl; returns what is worth showing."""
         meter, state = self.meter, self.state
         elapsed = max(time.perf_counter() - meter.began, 1e-9)
-        means = meter.means()
-        rate, wait = meter.samples / elapsed, self.job.loader.wait / elapsed
+        means = self.all_means()
+        rate, wait = world() * meter.samples / elapsed, self.job.loader.wait / elapsed
         values = {f"train/{k}": v for k, v in means.items()}
         lr = max(g["lr"] for g in self.job.optimizer.param_groups if not g.get("fixed_lr"))
         values |= {
@@ -236,6 +300,11 @@ class Trainer:
         shown = {k: means[k] for k in ("loss", "spread") if k in means}
         return shown | {"samples_per_s": rate, "data_wait": wait}
 
+    def all_means(self) -> dict[str, float]:
+        """The meter's means, over all processes."""
+        own = self.meter.means()
+        return dict(zip(own, mean(torch.tensor(list(own.values()), dtype=torch.float64)).tolist(), strict=True))
+
     def guard(self, shown: dict[str, float], note: Callable[[str], None]) -> None:
         """Collapse: the embeddings of different samples become one vector."""
         spread, state = shown.get("spread"), self.state
@@ -243,7 +312,7 @@ class Trainer:
             return
         state.best_spread = max(state.best_spread, spread)
         fell = state.best_spread > 2 * LOW_SPREAD or state.plan is None or state.plan.progress(state.step) > PATIENCE
-        state.low_spread = state.low_spread + 1 if spread < LOW_SPREAD and fell else 0
+        state.low_spread = state.low_spread + 1 if spread < (LOW_SPREAD if fell else DEAD_SPREAD) else 0
         if state.low_spread != 2:
             return
         message = f"the embeddings are collapsing: spread {spread:.3f} at step {state.step:,} (1 is ideal, 0 one single point)"
@@ -253,10 +322,15 @@ class Trainer:
             raise TrainingError(message, hint)
         note(f"warning: {message}\nhint: {hint}; train.on_collapse=stop ends such a run")
 
-    def evaluate(self, stop: StopSignal) -> None:
+    def evaluation_due(self, plan: Plan, every: int) -> bool:
+        """A function of the step, so that a run that was interrupted before or in an evaluation makes it when it goes on."""
+        step, per_epoch = self.state.step, self.job.loader.steps_per_epoch
+        return bool(
+            every and step and (step >= plan.total or (step % per_epoch == 0 and step // per_epoch % every == 0))
+        )
+
+    def evaluate(self) -> None:
         """Online numbers, inside the training split; the test split is not touched."""
-        if stop:
-            return
         job, state = self.job, self.state
         numbers = online(job)
         job.method.train()
@@ -264,56 +338,60 @@ class Trainer:
         self.run.log(state.step, state.step / job.loader.steps_per_epoch, state.seconds, values)
         self.run.set_status(step=state.step, online=numbers)
 
-    def save_due(self) -> bool:
+    def save_due(self, step: int) -> bool:
         if self.save_steps:
-            return self.state.step % self.save_steps == 0
-        return time.monotonic() - self.saved_when >= self.save_seconds
+            return step % self.save_steps == 0
+        return rank() == 0 and time.monotonic() - self.saved_when >= self.save_seconds
 
-    def save(self, first: bool = False) -> None:
-        """A checkpoint and the encoder. A failure is told and training goes on; the third in a row ends the run."""
+    def save(self, must: bool = False) -> None:
+        """The encoder and a checkpoint. A failure is told and training goes on, unless it `must` be or is the third in a row."""
         if self.saved_at == self.state.step:
             return
         state, job = self.state, self.job
         self.saved_when = time.monotonic()
         model = job.method.state_dict()
         if not all(bool(torch.isfinite(v).all()) for v in model.values() if v.is_floating_point()):
-            self.run.event("not saved", step=state.step, reason="non-finite weights")
+            message = f"the weights are not finite at step {state.step:,}: no checkpoint of them"
+            self.run.event("not saved", step=state.step, reason=message)
+            if must:
+                raise TrainingError(message, f"`sslcli resume {self.run.path}` starts from the last good checkpoint")
+            warn(message)
+            return
+        meters = collect(self.meter.as_dict())
+        if rank() > 0:  # the same weights everywhere: rank 0 writes them
+            self.saved_at = state.step
             return
         slots, numbers = checkpoint.optimizer_tensors(job.optimizer, self.names)
-        content = {
-            **asdict(state),
-            "meter": self.meter.as_dict(),
-            "epoch": state.step // job.loader.steps_per_epoch,
-            "cursor": state.step % job.loader.steps_per_epoch,
-            "metrics_bytes": self.run.metrics_offset(),
-            "optimizer_numbers": numbers,
-            **identity(job),
-        }
-        try:
-            tensors = {**split_ema(job.method, model), "optimizer": slots}
-            checkpoint.save(self.run.path / "checkpoints", state.step, tensors, content, keep=self.train["keep"])
+        tensors = {**split_ema(job.method, model), "optimizer": slots}
+        try:  # the encoder first: a run whose last checkpoint is written lacks nothing
             save_encoder(self.run, job, state.step)
+            content = {
+                **asdict(state),
+                "meters": meters,
+                "epoch": state.step // job.loader.steps_per_epoch,
+                "cursor": state.step % job.loader.steps_per_epoch,
+                "metrics_bytes": self.run.metrics_offset(),
+                "optimizer_numbers": numbers,
+                **identity(job),
+            }
+            checkpoint.save(self.run.path / "checkpoints", state.step, tensors, content, keep=self.train["keep"])
         except (StorageError, OSError) as e:
+            failure = e if isinstance(e, StorageError) else StorageError(f"cannot save: {e.strerror or e}")
             self.save_failures += 1
-            self.run_event_quietly("save failed", step=state.step, reason=str(e))
-            if first or self.save_failures >= MAX_SAVE_FAILURES:
-                raise e if isinstance(e, StorageError) else StorageError(f"cannot save: {e}") from e
+            self.run.event("save failed", step=state.step, reason=failure.message)
+            if must or self.save_failures >= MAX_SAVE_FAILURES:
+                failure.hint = "make room, then sslcli resume " + str(self.run.path)
+                raise failure from None
+            warn(f"{failure.message}; training goes on, the checkpoint before is kept")
             return
         self.save_failures = 0
         self.saved_at = state.step
         detail(f"checkpoint of step {state.step:,} in {time.monotonic() - self.saved_when:.2f} s")
         self.run.set_status(step=state.step)
 
-    def run_event_quietly(self, kind: str, **values: Any) -> None:
-        try:
-            self.run.event(kind, **values)
-        except OSError:  # the disk is full: that is what we are trying to say
-            warn(f"{kind}: {values}")
-
-    def leave(self, stop: StopSignal) -> None:
-        """A signal came: everything is saved."""
-        assert stop.received is not None
-        name = stop.received.name
+    def leave(self, number: int) -> None:
+        """A signal came, to one of us: everything is saved."""
+        name = signal.Signals(number).name
         self.run.event("signal", name=name, step=self.state.step)
         done = f"stopped by {name} at step {self.state.step:,}; saved"
         hint = f"sslcli resume {self.run.path}"
@@ -332,46 +410,4 @@ def online(job: Job) -> dict[str, float]:
         workers=machine.workers,
         autocast=machine.autocast,
         channels_last=machine.channels_last,
-    )
-
-
-# ------------------------------------------------------------------------------------------------------------------- run it
-
-
-def run_job(job: Job, run: Run, state: State | None = None) -> State:
-    """Trains to the end, and leaves the run's status true whatever happens."""
-    trainer = Trainer(job, run, state)
-    try:
-        trainer.fit()
-    except (Interrupted, Stopped):
-        run.set_status("interrupted", step=trainer.state.step)
-        raise
-    except torch.OutOfMemoryError as e:
-        run.set_status("failed", step=trainer.state.step, error="out of memory")
-        raise out_of_memory(job) from e
-    except SslError as e:
-        run.set_status("failed", step=trainer.state.step, error=e.message)
-        raise
-    except BaseException as e:
-        run.set_status("failed", step=trainer.state.step, error=f"{type(e).__name__}: {e}")
-        raise
-    took = human_time(trainer.state.seconds)
-    run.set_status(
-        "done",
-        step=trainer.state.step,
-        seconds=round(trainer.state.seconds, 1),
-        peak_memory_mb=round(job.runtime.peak_memory_mb()),
-    )
-    run.write_log(f"done: {trainer.state.step} steps in {took}")
-    return trainer.state
-
-
-def out_of_memory(job: Job) -> SslError:
-    from sslcli.errors import MachineError
-
-    batch, accumulate = job.cfg["train"]["batch_size"], job.cfg["train"]["accumulate"]
-    return MachineError(
-        f"out of memory on {job.runtime.device} with {batch // accumulate} samples at a time "
-        f"(peak {job.runtime.peak_memory_mb():,.0f} MB)",
-        f"the same batch in smaller portions: train.accumulate={accumulate * 2}",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,9 +68,46 @@ def test_unlabelled_data_pretrain_and_say_why_there_is_no_probe(cli, tmp_path):
 def test_strict_inspection_finds_what_is_broken(cli, tmp_path):
     folder = two_classes(tmp_path / "data", n=20)
     (folder / "cat" / "torn.png").write_bytes((folder / "cat" / "0.png").read_bytes()[:60])
-    result = cli("data", "inspect", "dataset=image_folder", f"dataset.path={folder}", "--strict")
-    assert result.code == 7, result
-    assert "torn.png" in result.out + result.err
+    words = ["data", "inspect", "dataset=image_folder", f"dataset.path={folder}", "--strict"]
+    for resident in ("true", "false"):
+        for limit, code in (("0.01", 0), ("0", 7)):  # one in 41 is within one per cent, rounded up
+            result = cli(*words, f"dataset.resident={resident}", f"dataset.max_bad_fraction={limit}")
+            assert result.code == code, result
+            assert "unreadable     1 of 41" in result.out
+            assert "cat/torn.png" in result.out
+            report = json.loads(cli(*words, f"dataset.resident={resident}", "--json").out)
+            assert [b["name"] for b in report["bad"]] == ["cat/torn.png"]
+
+
+def test_nothing_is_trained_on_too_many_broken_files_and_all_are_reported_first(cli, tmp_path):
+    from tests.data.bad_files import make_folder
+
+    truth = make_folder(tmp_path / "data", 200, 0.2)
+    data = ["dataset=image_folder", f"dataset.path={tmp_path / 'data'}"]
+    for resident in ("true", "false"):
+        words = [*data, f"dataset.resident={resident}"]
+        result = cli("data", "inspect", *words, "--strict", "--json")
+        assert result.code == 7
+        assert {b["name"] for b in json.loads(result.out)["bad"]} == set(truth)
+        result = cli("pretrain", *SMALL, *words[1:])
+        assert result.code == 7
+        assert "of 200 images cannot be read, more than 1.0%" in result.err
+        assert not Path("runs").exists()
+    for resident in ("true", "false"):
+        words = [
+            *SMALL,
+            *data[1:],
+            f"dataset.resident={resident}",
+            "dataset.max_bad_fraction=0.3",
+            "train.batch_size=16",
+        ]
+        assert cli("pretrain", *words).code == 0
+
+
+def test_a_folder_may_be_called_like_a_number(cli, tmp_path, monkeypatch):
+    two_classes(tmp_path / "2024", n=20)
+    monkeypatch.chdir(tmp_path)
+    assert cli("data", "inspect", "dataset=image_folder", "dataset.path=2024").code == 0
 
 
 def test_resume_after_files_changed_is_refused(cli, tmp_path, monkeypatch):  # 29
@@ -79,8 +117,8 @@ def test_resume_after_files_changed_is_refused(cli, tmp_path, monkeypatch):  # 2
     folder = two_classes(tmp_path / "data", n=20)
     original = train.Trainer.save
 
-    def save(self, first=False):
-        original(self, first)
+    def save(self, **kw):
+        original(self, **kw)
         raise Killed
 
     monkeypatch.setattr(train.Trainer, "save", save)

@@ -33,7 +33,7 @@ def test_hostile_targets_are_refused(target):
 
 def test_an_alias_of_a_foreign_function_is_refused():
     with pytest.raises(RequestError, match="not a class or function of a trusted package"):
-        build.resolve("sslcli.run.Path")
+        build.resolve("sslcli.data.files.Path")
 
 
 @pytest.mark.parametrize(

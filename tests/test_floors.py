@@ -13,6 +13,7 @@ FLOORS = {  # the first that fits, by longest prefix
     "sslcli.__main__": 4,
     "sslcli.commands": 3,
     "sslcli.train": 2,
+    "sslcli.debug": 2,
     "sslcli.job": 2,
     "sslcli.state": 2,
     "sslcli.evals": 2,

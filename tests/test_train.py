@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from sslcli import checkpoint
 from sslcli.errors import RunInUseError, TrainingError
@@ -26,59 +25,8 @@ def test_progress_is_continuous_over_a_new_plan():
     assert plan.total == 61
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    found = checkpoint.load_newest(run / "checkpoints")
-    assert found is not None
-    return {f"{file}/{k}": v for file, group in found[0].items() for k, v in group.items()}
-
-
-def metrics(run: Path) -> list[dict]:
-    volatile = ("seconds", "train/samples_per_s", "train/data_wait")
-    return [{k: v for k, v in m.items() if k not in volatile} for m in Run(run).metrics]
-
-
 class Killed(BaseException):
     """Stands for a kill: nothing of ours catches it."""
-
-
-@pytest.mark.parametrize(("method", "accumulate"), [("simsiam", 1), ("moco_v2", 2), ("byol", 1), ("mae", 2)])
-def test_a_resumed_run_equals_an_unbroken_one(cli, monkeypatch, method, accumulate):
-    size = ["backbone.width=8"] if method != "mae" else ["backbone.depth=2"]
-    words = [
-        f"method={method}",
-        *SMOKE[:-1],
-        *size,
-        "train.steps=12",
-        "train.batch_size=128",
-        "train.save_every=1",
-        f"train.accumulate={accumulate}",
-    ]
-    whole = Path(cli("pretrain", *words).last)
-
-    from sslcli import train
-
-    original = train.Trainer.save
-    for stop_after in (0, 5, 11):  # before the first step, in the middle of an epoch (11 steps), on the last step
-
-        def save(self, first=False, stop_after=stop_after):
-            original(self, first)
-            if self.state.step == stop_after:
-                raise Killed
-
-        monkeypatch.setattr(train.Trainer, "save", save)
-        before = set(Path("runs").glob("2*"))
-        with pytest.raises(Killed):
-            cli("pretrain", *words)
-        monkeypatch.setattr(train.Trainer, "save", original)
-        (run,) = set(Path("runs").glob("2*")) - before
-        result = cli("resume", run.name)
-        assert result.code == 0, result.err
-        assert f"resuming at step {stop_after} (bit-exact)" in result.err
-        a, b = weights(whole), weights(run)
-        assert a.keys() == b.keys()
-        assert all(torch.equal(a[k], b[k]) for k in a), [k for k in a if not torch.equal(a[k], b[k])]
-        assert metrics(whole) == metrics(run)
-        assert cli("resume", run.name).code == 0  # a finished one says so
 
 
 def test_resume_refuses_other_data_and_another_config(cli, monkeypatch):
@@ -86,8 +34,8 @@ def test_resume_refuses_other_data_and_another_config(cli, monkeypatch):
 
     original = train.Trainer.save
 
-    def save(self, first=False):
-        original(self, first)
+    def save(self, must=False):
+        original(self, must)
         if self.state.step == 1:
             raise Killed
 
@@ -104,7 +52,7 @@ def test_resume_refuses_other_data_and_another_config(cli, monkeypatch):
     (run / "config.yaml").write_text(text.replace("weight_decay: ", "weight_decay: 1"))
     refused = cli("resume", "latest")
     assert refused.code == 2
-    assert "config.yaml was changed" in refused.err
+    assert "optimizer.weight_decay was" in refused.err
     (run / "config.yaml").write_text(text)
     newest = checkpoint.existing(run / "checkpoints")[0]
     (newest / "model.safetensors").write_bytes(b"torn")
@@ -186,33 +134,6 @@ def test_a_budget_is_kept(cli):
     )  # loose: the machine is shared; what is tested is that it neither runs on nor stops at once
     last = Run(Path(result.last)).metrics[-1]
     assert last["train/progress"] == 1.0
-
-
-def test_a_full_disk_at_the_start_is_exit_5(cli, monkeypatch):
-    def full(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "_write", full)
-    result = cli("pretrain", *SMOKE)
-    assert result.code == 5
-    assert "No space left on device" in result.err
-
-
-def test_a_failing_disk_later_is_survived_twice(cli, monkeypatch):
-    original, calls = checkpoint._write, []
-
-    def sometimes(path, content):
-        if path.name == "state.json":
-            calls.append(path)
-            if len(calls) in (2, 3):
-                raise OSError(28, "No space left on device")
-        return original(path, content)
-
-    monkeypatch.setattr(checkpoint, "_write", sometimes)
-    result = cli("pretrain", *SMOKE, "train.save_every=1", "train.steps=6")
-    assert result.code == 0, result.err
-    events = (Path(result.last) / "events.jsonl").read_text()
-    assert events.count("save failed") == 2
 
 
 def test_trainer_error_leaves_status_failed_with_the_reason(cli):

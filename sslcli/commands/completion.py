@@ -77,11 +77,20 @@ def _possible(before: list[str], last: str) -> list[str]:
     if equals:
         if key == "run":
             return [f"run={r}" for r in ("latest", "none", *_runs())]
+        if key == "init":
+            return [f"init={r}" for r in _runs()]
+        if key in FIXED:
+            return [f"{key}={choice}" for choice in FIXED[key]]
         return [f"{key}={name}" for name in config.choices(key)] if key in config.GROUPS else []
     chosen = dict(w.split("=", 1) for w in before if "=" in w)
     if "." in key:
         return [f"{k}=" for k in _keys(key.split(".")[0], chosen)]
-    extra = ["run=", "labels=", "seeds="] if word == "eval" else ["seed=", "init="]
+    extra = {
+        "eval": ["run=", "labels=", "seeds="],
+        "pipeline": ["seed=", "init=", "resume=", "stages=", "labels=", "seeds="],
+    }.get(word, ["seed=", "init=", "resume="])
+    if "-m" in before:
+        extra += [f"{key}=" for key in FIXED if key.startswith("hydra/")]
     return [
         *(f"{g}=" for g in config.GROUPS),
         *(f"{g}." for g in ("train", "device", "method", "dataset", "optimizer")),
@@ -89,6 +98,11 @@ def _possible(before: list[str], last: str) -> list[str]:
     ]
 
 
+FIXED = {
+    "resume": ("auto",),
+    "hydra/launcher": ("basic", "joblib", "submitit_local", "submitit_slurm"),
+    "hydra/sweeper": ("basic", "optuna"),
+}
 DEFAULTS = {
     "train": "default",
     "device": "auto",

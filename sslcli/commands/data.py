@@ -26,21 +26,26 @@ def main(request: Request) -> int:
 
 
 def inspect(cfg: dict[str, Any], strict: bool) -> int:
-    """Counts, classes, sizes, what was skipped; with --strict every sample is decoded."""
+    """Counts, classes, sizes, what was skipped; with --strict every sample is decoded.
+
+    Exit code 7 where a training would stop: more unreadable samples than dataset.max_bad_fraction."""
     from sslcli import build
     from sslcli.data.inspect import inspect as look
-    from sslcli.data.inspect import require_no_bad, rows
+    from sslcli.data.inspect import require_readable, rows
     from sslcli.job import load_dataset
 
-    build.check("dataset", cfg["dataset"])
-    found = look(load_dataset(cfg), strict=strict)
+    node = cfg["dataset"]
+    build.check("dataset", node)
+    limit = node.get("max_bad_fraction")
+    if limit is not None and 0 <= limit <= 1:
+        cfg = {**cfg, "dataset": {**node, "max_bad_fraction": 1.0}}  # look at all of it first
+    found = look(load_dataset(cfg), strict=strict, limit=limit)
     if console.flag(console.JSON):
         console.out_json(found)
     else:
         for key, value in rows(found):
             console.out(f"{key.ljust(14)} {value}")
-    if strict:
-        require_no_bad(found)
+    require_readable(found)
     return 0
 
 

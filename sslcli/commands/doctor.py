@@ -23,7 +23,12 @@ PACKAGES = (
     "numpy",
     "pillow",
 )
-EXTRAS = {"timm": "timm", "hydra-joblib-launcher": "sweep"}
+EXTRAS = {
+    "timm": "timm",
+    "hydra-joblib-launcher": "sweep",
+    "hydra-submitit-launcher": "slurm",
+    "hydra-optuna-sweeper": "hpo",
+}
 VARIABLES = {
     "SSLCLI_RUNS": "where run folders go (default: runs)",
     "SSLCLI_DATA": "where data sets are looked for (default: .data)",

@@ -7,8 +7,9 @@ from typing import Any
 
 from sslcli import compose, config, console
 from sslcli.commands import eval as eval_command
-from sslcli.commands import job as hydra_job
 from sslcli.commands import pretrain
+from sslcli.commands.jobs import Outcome
+from sslcli.commands.jobs import job as hydra_job
 
 FOLLOWING = ("stages", "labels", "seeds")  # keys of the pipeline that are not the pretraining's
 
@@ -28,32 +29,38 @@ def split(cfg: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return {k: v for k, v in values.items() if k not in FOLLOWING}, evaluators
 
 
-def preview(cfg: Any) -> None:
+def look(cfg: Any) -> None:
     from sslcli import build
-    from sslcli.job import config_hash, prepare
+    from sslcli.job import check
 
     values, evaluators = split(cfg)
+    pretrain.check_resume(cfg)
+    pretrain.check_rate(values, cfg.hydra)
+    check(values)
     for node in evaluators.values():
         build.check("evaluator", node, given=["backbone", "data"])
-    pretrain._prepared[config_hash(values)] = prepare(values)
+
+
+def preview(cfg: Any) -> None:
+    look(cfg)
+    pretrain.prepare_ahead(split(cfg)[0])
 
 
 def dry_run(cfg: Any) -> int:
-    split(cfg)
-    return pretrain.dry_run({k: v for k, v in cfg.items() if k not in (*FOLLOWING, "hydra")})
+    look(cfg)
+    return pretrain.try_one_batch(split(cfg)[0])
 
 
 @hydra_job
-def run(cfg: Any) -> float | None:
+def run(cfg: Any) -> Outcome:
     from hydra.core.hydra_config import HydraConfig
 
-    from sslcli.run import Run
-
-    path = pretrain.shorten(Path(HydraConfig.get().runtime.output_dir))
+    pretrain.check_resume(cfg)
     values, evaluators = split(cfg)
-    pretrain.pretrain(values, path, announce=False)
-    stages = {**values, "evaluators": evaluators, "run": str(path)}
-    results = eval_command.evaluate(stages, Run.open(path), values, list(evaluators))
-    if not console.flag(console.JSON):
-        console.out(path)
-    return next((v for r in results.values() for k, v in r.items() if k == "top1"), None)
+    pretrain.check_rate(values, HydraConfig.get())
+    path = pretrain.shorten(Path(HydraConfig.get().runtime.output_dir))
+    trained = pretrain.pretrain(values, path, auto=cfg.resume == "auto")
+    stages = {**values, "evaluators": evaluators, "run": str(trained.path)}
+    results = eval_command.evaluate(stages, trained, values, list(evaluators))
+    top1 = next((v for r in results.values() for k, v in r.items() if k == "top1"), None)
+    return Outcome(top1, None if console.flag(console.JSON) else trained.path)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
 from sslcli import compose, config, console
-from sslcli.commands import job as hydra_job
-from sslcli.errors import RequestError, SslError
+from sslcli.commands.jobs import Outcome
+from sslcli.commands.jobs import job as hydra_job
+from sslcli.errors import RequestError
+from sslcli.run import Run, all_runs
 
 _prepared: dict[str, Any] = {}  # what preview built, for the run that follows in this process
+NOT_OF_A_RUN = ("hydra", "experiment", "resume")  # how it was asked for, not what it computes
 
 
 def plain(cfg: Any) -> dict[str, Any]:
-    """The composed configuration without Hydra's part, resolved."""
+    """The composed configuration of a run, resolved."""
     from omegaconf import OmegaConf, open_dict
 
     cfg = OmegaConf.create(cfg) if not OmegaConf.is_config(cfg) else cfg.copy()
     with open_dict(cfg):
-        cfg.pop("hydra", None)
-        cfg.pop("experiment", None)
+        for key in NOT_OF_A_RUN:
+            cfg.pop(key, None)
     return compose.plain(cfg)
 
 
@@ -42,21 +47,61 @@ def check_rate(values: dict[str, Any], hydra: Any) -> None:
         )
 
 
-def preview(cfg: Any) -> None:
-    from sslcli.job import config_hash, prepare
+def check_resume(cfg: Any) -> None:
+    """`resume=auto` or nothing; and a start that means the same run tomorrow."""
+    if cfg.resume is None:
+        return
+    if cfg.resume != "auto":
+        raise RequestError(f"`resume={cfg.resume}`: only resume=auto is known", f"sslcli resume {cfg.resume}")
+    if cfg.init == "latest":
+        raise RequestError("resume=auto with init=latest: the latest run changes", "name the run: init=RUN")
+
+
+def look(cfg: Any) -> None:
+    from sslcli.job import check
 
     values = plain(cfg)
+    check_resume(cfg)
     check_rate(values, cfg.hydra)
-    _prepared[config_hash(values)] = prepare(values)
+    check(values)
+
+
+def preview(cfg: Any) -> None:
+    look(cfg)
+    prepare_ahead(plain(cfg))
+
+
+def prepare_ahead(values: dict[str, Any]) -> None:
+    """Builds the job that follows in this process: what is wrong comes out before there is a folder."""
+    from sslcli.job import prepare
+
+    _prepared.clear()
+    _prepared[key_of(values)] = prepare(values)
+
+
+def prepared(values: dict[str, Any]) -> Any:
+    """The job of a configuration: from its preview, or built now."""
+    from sslcli.job import prepare
+
+    return _prepared.pop(key_of(values), None) or prepare(values)
+
+
+def key_of(values: dict[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, default=str)
 
 
 def dry_run(cfg: Any) -> int:
+    look(cfg)
+    return try_one_batch(plain(cfg))
+
+
+def try_one_batch(values: dict[str, Any]) -> int:
     """One batch forward and backward; says the plan, the time and the memory of a step. No folder."""
     import time
 
     from sslcli.job import prepare, screen
 
-    job = prepare(plain(cfg))
+    job = prepare(values)
     console.rows(screen(job, None))
     with contextlib.closing(job.loader.stream(0)) as stream:
         batch = next(stream)
@@ -73,43 +118,94 @@ def dry_run(cfg: Any) -> int:
 
 
 @hydra_job
-def run(cfg: Any) -> float | None:
+def run(cfg: Any) -> Outcome:
     from hydra.core.hydra_config import HydraConfig
 
-    path, values = Path(HydraConfig.get().runtime.output_dir), plain(cfg)
-    try:
-        check_rate(values, HydraConfig.get())
-    except SslError:
-        tidy(path)
-        raise
-    return pretrain(values, shorten(path))
+    check_resume(cfg)
+    values, path = plain(cfg), Path(HydraConfig.get().runtime.output_dir)
+    check_rate(values, HydraConfig.get())
+    trained = pretrain(values, shorten(path), auto=cfg.resume == "auto")
+    return Outcome(score(trained), trained.path)
 
 
-def pretrain(values: dict[str, Any], path: Path, announce: bool = True) -> float | None:
-    """Trains; returns the last online kNN accuracy where there is one, else minus the loss (what a sweeper may maximise)."""
-    from sslcli.job import config_hash, prepare, screen
-    from sslcli.run import Run
-    from sslcli.train import run_job
+def pretrain(values: dict[str, Any], path: Path, auto: bool = False) -> Run:
+    """The trained run of a configuration: a new one in `path`, or with `auto` the newest that has this configuration and data."""
+    earlier = like(values) if auto else None
+    if earlier is not None:
+        go_on(earlier, values)
+        return earlier
+    return begin(values, path)
 
+
+def begin(values: dict[str, Any], path: Path) -> Run:
+    """A new run in `path`, trained to its end."""
+    job = prepared(values)
+    run = Run.create(path, values)
     try:
-        job = _prepared.pop(config_hash(values), None) or prepare(values)
-        run = Run.create(path, values)
-    except SslError:
-        tidy(path)
-        raise
-    try:
-        rows = screen(job, path)
-        console.rows(rows)
-        for key, value in rows:
-            run.write_log(f"{key}: {value}")
-        state = run_job(job, run)
-        pictures(job, run)
-        end_screen(run, state.seconds)
+        run.set_status(**identity(job))
+        train(job, run, None)
     finally:
         run.close()
-    if announce:
-        console.out(path)
-    return score(run)
+    return run
+
+
+def go_on(run: Run, values: dict[str, Any] | None = None, other_data: bool = False, longer: bool = False) -> None:
+    """The next step of a run, in its folder, to its end; a finished one is left as it is, unless it is to be `longer`. `values`:
+    its configuration, where the request at hand says anew how (not what) to compute. `other_data`: whether the data may have
+    changed. RunInUseError where another process has it."""
+    from sslcli.state import restore
+
+    if run.status.get("status") == "done" and not longer:
+        console.say(f"{run.path} is done (step {run.status['step']:,}); nothing to resume")
+        console.say(f"next  sslcli eval probe run={run.path.name}")
+        return
+    run.lock()
+    try:
+        job = prepared(values or run.config)
+        state = restore(job, run, console.say, other_data)
+        if longer:
+            run.write_config(job.cfg)
+        run.event("resumed", step=state.step, pid=os.getpid())
+        run.set_status("running", pid=os.getpid(), host=socket.gethostname(), error=None, **identity(job))
+        train(job, run, state)
+    finally:
+        run.close()
+
+
+def identity(job: Any) -> dict[str, str]:
+    """By which `resume=auto` knows a run again."""
+    return {"config_hash": job.config_hash, "fingerprint": job.dataset.fingerprint}
+
+
+def train(job: Any, run: Run, state: Any) -> None:
+    """From `state` (None: from the start) to the end, and what people see of it."""
+    from sslcli.job import screen
+    from sslcli.session import run_job
+
+    rows = screen(job, run.path)
+    console.rows(rows)
+    for key, value in rows:
+        run.write_log(f"{key}: {value}")
+    state = run_job(job, run, state)
+    pictures(job, run)
+    end_screen(run, state.seconds)
+
+
+def like(values: dict[str, Any]) -> Run | None:
+    """The newest run of the same configuration on the same data, in a sweep or not; None where there is none."""
+    from sslcli.job import config_hash, load_dataset
+
+    wanted = config_hash(values)
+    same = [r for p in reversed(all_runs()) if (r := Run(p)).status.get("config_hash") == wanted]
+    if not same:
+        return None
+    built = _prepared.get(key_of(values))
+    fingerprint = (built.dataset if built else load_dataset(values)).fingerprint
+    found = next((r for r in same if r.status.get("fingerprint") == fingerprint), None)
+    if found is None:
+        console.say(f"{same[0].path} has this configuration but other data: a new run begins")
+        return None
+    return Run.open(Path(shorten(found.path)))
 
 
 def score(run: Any) -> float | None:
@@ -156,12 +252,6 @@ def shorten(path: Path) -> Path:
     except ValueError:
         return path
     return relative
-
-
-def tidy(path: Path) -> None:
-    """A refused job leaves no folder: Hydra made one with nothing of ours in it."""
-    if path.is_dir() and not (path / "status.json").exists() and {p.name for p in path.iterdir()} <= {".hydra"}:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def refuse_unused(overrides: list[str], groups: tuple[str, ...], why: str, hint: str) -> None:

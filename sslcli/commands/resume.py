@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
-from sslcli import console
+from typing import Any
+
+from sslcli import compose, console
 from sslcli.cli import Request, take_config_dir
-from sslcli.errors import RequestError
+from sslcli.errors import RequestError, listing, nearest
 
 
 def main(request: Request) -> int:
-    if request.overrides:
-        name = request.words[0] if request.words else "RUN"
-        raise RequestError(
-            f"resume takes no `{request.overrides[0]}`: a run goes on as it was begun",
-            f"to start a new run from its weights: sslcli pretrain init={name} {request.overrides[0]}",
-        )
     if len(request.words) != 1:
         raise RequestError("resume which run?", "sslcli resume latest, or a run's folder or the start of its name")
     for folder in request.config_dirs:
         take_config_dir(folder)
 
-    from sslcli.commands.pretrain import end_screen, pictures
-    from sslcli.job import prepare, screen
+    from sslcli.commands.pretrain import go_on
     from sslcli.run import Run, find
-    from sslcli.state import restore
-    from sslcli.train import run_job
 
     run = Run.open(find(request.words[0]))
-    run.lock()
-    try:
-        if run.status.get("status") == "done":
-            console.say(f"{run.path} is done (step {run.status['step']:,}); nothing to resume")
-            console.say(f"next  sslcli eval probe run={run.path.name}")
-            console.out(run.path)
-            return 0
-        job = prepare(run.config)
-        state = restore(job, run, console.say)
-        console.rows(screen(job, run.path))
-        import os
-
-        run.event("resumed", step=state.step, pid=os.getpid())
-        run.set_status("running", pid=os.getpid())
-        state = run_job(job, run, state)
-        pictures(job, run)
-        end_screen(run, state.seconds)
-    finally:
-        run.close()
+    cfg, given = run.config, dict(o.partition("=")[::2] for o in request.overrides)
+    other_data = given.pop("allow_data_change", "false")
+    if other_data not in ("true", "false"):
+        raise RequestError(f"allow_data_change={other_data} is neither true nor false")
+    longer = changed(cfg, given, request.words[0])
+    go_on(run, cfg if given else None, other_data=other_data == "true", longer=longer)
     console.out(run.path)
     return 0
+
+
+def changed(cfg: dict[str, Any], given: dict[str, str], name: str) -> bool:
+    """Puts the words into the configuration, as far as they are about how, not what, is computed. True where the run's length
+    was given anew."""
+    import yaml
+
+    from sslcli.job import HOW, LENGTH
+
+    for key, text in given.items():
+        group, _, inner = key.partition(".")
+        if key not in LENGTH and not any(key == k or key.startswith(f"{k}.") for k in HOW):
+            raise RequestError(
+                f"resume takes no `{key}`: a run goes on as it was begun ({listing((*HOW, *LENGTH), 20)} may change)",
+                f"to start a new run from its weights: sslcli pretrain init={name} {key}={text}",
+            )
+        if not inner or not isinstance(cfg.get(group), dict) or inner not in cfg[group]:
+            close = nearest(key, (f"{g}.{k}" for g in ("device", "train", "logger") for k in cfg[g]))
+            raise RequestError(f"there is no key `{key}`", f"did you mean `{close}`?" if close else None)
+        try:
+            cfg[group][inner] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RequestError(f"`{key}={text}` is not a value") from None
+    if any(k in LENGTH for k in given):  # the last one given decides: steps win over epochs, and a budget over both
+        for key in LENGTH:
+            if key not in given:
+                cfg["train"][key.partition(".")[2]] = None
+    compose.check_values(cfg)
+    return any(k in LENGTH for k in given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from sslcli import config, console
 from sslcli.cli import Request
 from sslcli.errors import RequestError, listing, nearest
 
-STALE = 600.0  # seconds without a sign of life after which `running` is doubted
+STALE = 1800.0  # seconds without a sign of life after which a run of another machine counts as lost
 
 
 def main(request: Request) -> int:
@@ -34,17 +35,14 @@ def main(request: Request) -> int:
 
 
 def summary(path: Path) -> dict[str, Any]:
-    from sslcli.run import Run, age
+    from sslcli.run import Run
 
     run = Run(path)
     status = run.status
-    state = status.get("status", "unknown")
-    if state == "running" and age(str(status.get("heartbeat", ""))) > STALE and not _alive(path):
-        state = "lost"
     numbers = {f"{name}.{k}": v for name, e in run.evals.items() for k, v in e.get("numbers", {}).items()}
     return {
         "run": str(path),
-        "status": state,
+        "status": state(path, status),
         "step": status.get("step"),
         "created": status.get("created"),
         "seconds": status.get("seconds"),
@@ -54,13 +52,29 @@ def summary(path: Path) -> dict[str, Any]:
     }
 
 
+def state(path: Path, status: dict[str, Any]) -> str:
+    """The status, and `lost` for a run that says it is running while nobody holds its lock.
+
+    A file system of several machines may not carry locks from one to another: a run of another machine is lost only when it
+    has given no sign of life for a while."""
+    from sslcli.run import age
+
+    said = str(status.get("status", "unknown"))
+    if said != "running" or _alive(path):
+        return said
+    here = status.get("host") == socket.gethostname()
+    return "lost" if here or age(str(status.get("heartbeat", ""))) > STALE else said
+
+
 def _alive(path: Path) -> bool:
-    """Whether a process holds the run's lock."""
+    """Whether a process of this machine (or, where the file system tells, of another) holds the run's lock."""
     import fcntl
 
     try:
         with open(path / ".lock", "r+") as f:
             fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
     except OSError:
         return True
     return False
@@ -104,7 +118,8 @@ def show_one(spec: str) -> int:
     row = summary(path)
     status = Run(path).status
     if console.flag(console.JSON):
-        console.out_json({**row, "status_file": status, "config": Run(path).config})
+        extra = {"sweep": sweep_of(path), "resumed": resumed(path)}
+        console.out_json({**row, **extra, "status_file": status, "config": Run(path).config})
         return 0
     versions = ", ".join(f"{k} {v}" for k, v in status.get("packages", {}).items())
     console.out(f"run     {row['run']}", f"status  {row['status']}" + (f": {row['error']}" if row["error"] else ""))
@@ -113,9 +128,35 @@ def show_one(spec: str) -> int:
         f"time    {console.human_time(row['seconds'] or 0)}",
         f"made    {row['created']} with sslcli {status.get('sslcli')}, {versions}",
     )
+    if sweep := sweep_of(path):
+        console.out(f"sweep   {sweep['folder']}, job {sweep['job']}: {' '.join(sweep['overrides'])}")
+    for event in resumed(path):
+        console.out(f"resumed {event['time']} at step {event['step']}")
     for key, value in {**{f"online {k}": v for k, v in row["online"].items()}, **row["numbers"]}.items():
         console.out(f"{key} {value:.6g}")
+    if row["status"] in ("lost", "interrupted"):
+        console.say(f"next  sslcli resume {short_name(row['run'])}")
     return 0
+
+
+def sweep_of(path: Path) -> dict[str, Any] | None:
+    """The sweep that a run was made by: its folder, the number and the overrides of the job."""
+    from sslcli.disk import read_json
+
+    number = path.name.partition("_")[0]
+    job = read_json(path.parent / "jobs" / f"{number}.json")
+    return {"folder": str(path.parent), "job": job["job"], "overrides": job["overrides"]} if job else None
+
+
+def resumed(path: Path) -> list[dict[str, Any]]:
+    """When a run went on, and where."""
+    import json
+
+    try:
+        lines = (path / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if '"event": "resumed"' in line and line.endswith("}")]
 
 
 def best(metric: str, count: int) -> int:

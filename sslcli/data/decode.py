@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from sslcli.errors import DataError, MachineError
 
-MAX_PIXELS = 64_000_000  # 8000 x 8000: about 200 MB as RGB
+MAX_PIXELS = 64_000_000  # the default of dataset.max_pixels; 8000 x 8000: about 200 MB as RGB
 MAX_BYTES = 1 << 30  # of one file
 MIN_SIDE = 4
 MAX_ASPECT = 100
@@ -70,7 +70,7 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in extensions()
 
 
-def _open(path: str) -> Image.Image:
+def _open(path: str, max_pixels: int) -> Image.Image:
     about = os.stat(path)
     if not stat.S_ISREG(about.st_mode):
         raise BadImage("no regular file")
@@ -78,18 +78,20 @@ def _open(path: str) -> Image.Image:
         raise BadImage("the file is empty")
     if about.st_size > MAX_BYTES:
         raise BadImage(f"the file has {about.st_size:,} bytes, more than {MAX_BYTES:,}")
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # the user knows better than Pillow's own limit
     image = Image.open(path, formats=formats())
     try:
-        _check_size(*image.size)
+        _check_size(*image.size, max_pixels)
     except BadImage:
         image.close()
         raise
     return image
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise BadImage(f"{width} x {height} pixels are more than {max_pixels:,} (dataset.max_pixels)")
     if min(width, height) < MIN_SIDE:
         raise BadImage(f"{width} x {height} pixels: a side is shorter than {MIN_SIDE}")
     if max(width, height) > MAX_ASPECT * min(width, height):
@@ -105,35 +107,45 @@ def _reason(error: BaseException, path: str) -> BadImage:
         return BadImage(error.strerror)  # no such file, permission denied
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return BadImage("too many pixels")
-    return BadImage(str(error).replace(path, "").strip() or type(error).__name__)
+    return BadImage(" ".join(str(error).replace(path, "").split()) or type(error).__name__)
 
 
-def header(path: str) -> Header:
-    """Size, mode and format without decoding. Raises BadImage."""
+def header(path: str, max_pixels: int = MAX_PIXELS) -> Header:
+    """Size, mode and format without decoding. Raises BadImage, and only where `load` would."""
     try:
-        with _open(path) as image:
+        with _open(path, max_pixels) as image:
             width, height = image.size
             # Pillow's getexif decodes the whole of a PNG whose EXIF stands at its end.
             known = image.format in {"JPEG", "MPO", "TIFF", "WEBP"} or "exif" in image.info
             if known and image.getexif().get(0x0112) in (5, 6, 7, 8):
                 width, height = height, width
-            animated = image.format in ANIMATED and bool(getattr(image, "is_animated", False))
-            alpha = image.has_transparency_data
-            return Header(width, height, image.mode, image.format or "?", animated, alpha)
+            return Header(width, height, image.mode, image.format or "?", _animated(image), image.has_transparency_data)
     except MemoryError as error:
         raise MachineError(f"no memory left to open {path}") from error
     except Exception as error:  # a hostile file can make Pillow raise nearly anything; each is a bad image
         raise _reason(error, path) from error
 
 
-def load(path: str, channels: int = 3, need: int | None = None, value_range: Any = None) -> Image.Image:
+def _animated(image: Image.Image) -> bool:
+    """More than one frame. A second one that is broken does not count: only the first is ever decoded."""
+    try:
+        return image.format in ANIMATED and bool(getattr(image, "is_animated", False))
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises nearly anything here, see `header`
+        return False
+
+
+def load(
+    path: str, channels: int = 3, need: int | None = None, value_range: Any = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """The image in mode L, RGB or RGBA (1, 3 or 4 channels): first frame, upright, alpha laid on black unless kept.
 
     `need`: the short side may come back as small as this where JPEG can be decoded at 1/2, 1/4 or 1/8 (much faster).
-    `value_range`: see `to_bytes`. Raises BadImage with the reason.
+    `value_range`: see `to_bytes`. More than `max_pixels`: refused unseen. Raises BadImage with the reason.
     """
     try:
-        with _open(path) as image:
+        with _open(path, max_pixels) as image:
             if need is not None and image.format in {"JPEG", "MPO"}:
                 short = min(image.size)
                 if short > need:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sslcli.data import talk
 from sslcli.data.talk import shown
@@ -31,17 +33,12 @@ class Listing:
     denied: list[str] = field(default_factory=list)  # folders that may not be read
 
     def notes(self) -> list[str]:
-        """One line for each kind of thing that was left out, for the start screen."""
+        """One line for each kind of thing that was passed over, for the start screen."""
         out = []
         if self.denied:
             out.append(
                 f"warning: {talk.count(len(self.denied), 'folder')} may not be read: "
                 f"{listing((shown(d) for d in self.denied), 3)}"
-            )
-        if self.empty:
-            out.append(
-                f"warning: {talk.count(len(self.empty), 'empty file')} left out: "
-                f"{listing((shown(e) for e in self.empty), 3)}"
             )
         rest = {
             "other file": sum(self.ignored.values()),
@@ -120,13 +117,15 @@ def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Listing
     return found
 
 
-def require_path(path: str | os.PathLike[str] | None, what: str, key: str = "dataset.path") -> str:
+def require_path(path: Any, what: str, key: str = "dataset.path") -> str:
     """The path as a string, or a RequestError that says what is there instead.
 
     `what` completes "... is wanted": "a folder of images".
     """
     if path is None or str(path) == "":
         raise RequestError(f"{key} is not given; {what} is wanted", f"{key}=FOLDER")
+    if not isinstance(path, (str, os.PathLike)):
+        raise RequestError(f"{key}={path} is no path; {what} is wanted", f"'{key}=\"{path}\"' if that is its name")
     text = os.path.expanduser(os.fspath(path))
     if "\0" in text:
         raise RequestError(f"{key} holds a null character: {shown(text)}", f"{key}=FOLDER")
@@ -134,7 +133,7 @@ def require_path(path: str | os.PathLike[str] | None, what: str, key: str = "dat
         os.stat(text)
     except PermissionError as error:
         raise RequestError(f"{shown(text)} may not be read: {error.strerror}", f"ls -ld {shown(text)}") from error
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         raise RequestError(f"{key}={shown(text)} does not exist; {what} is wanted", _neighbours(text, key)) from error
     return text
 
@@ -174,6 +173,9 @@ def require_regular(path: str) -> str:
 
 
 def content_hash(path: str) -> bytes:
+    """SHA-256. OSError for what is no regular file: a FIFO named in a list would block for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "no regular file", path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 

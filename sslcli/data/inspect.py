@@ -10,26 +10,34 @@ from typing import Any
 import torch
 
 from sslcli.data import talk
-from sslcli.data.arrays import equal_rows
 from sslcli.data.decode import BadImage
 from sslcli.data.files import content_hash
-from sslcli.data.folder import FolderSource, _map
+from sslcli.data.folder import FolderSource
+from sslcli.data.headers import each
 from sslcli.data.source import Dataset, Source
 from sslcli.data.talk import count, shown
-from sslcli.errors import DataError
+from sslcli.data.unreadable import by_reason, check_limit, too_many
+from sslcli.errors import listing
+
+KNOWN = " known (--strict decodes all)"
 
 
-def inspect(dataset: Dataset, strict: bool = False) -> dict[str, Any]:
-    """Counts, classes, sizes, modes, what was left out, duplicates; JSON-ready.
+def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) -> dict[str, Any]:
+    """Counts, classes, sizes, modes, what cannot be read and why, duplicates; JSON-ready.
 
-    `strict` decodes every image and compares every file and sample, so `bad` and `duplicates` are complete.
+    `strict` decodes every image and compares every file and sample, so `bad`, `reasons` and `duplicates` are complete.
+    `limit`: the share of unreadable samples that a training would bear; None is the data set's own.
     """
     splits = {
         k: s for k, s in (("train", dataset.train), ("test", dataset.test), ("unlabelled", dataset.unlabelled)) if s
     }
     details = dict(dataset.details)
-    bad: dict[str, str] = dict(details.pop("bad", []))
-    bad |= dict.fromkeys(details.get("empty", []), "the file is empty")
+    bad: dict[str, str] = dict(details.pop("bad", {}))
+    if strict:
+        for source in splits.values():
+            bad |= _decode_all(source)
+    total = sum(map(len, splits.values())) + details.get("lost", 0)
+    fraction = dataset.train.max_bad_fraction if limit is None else limit
     report: dict[str, Any] = {
         "name": dataset.name,
         "modality": dataset.modality,
@@ -42,13 +50,13 @@ def inspect(dataset: Dataset, strict: bool = False) -> dict[str, Any]:
         "notes": list(dataset.notes),
         "details": {k: _plain(v) for k, v in details.items()},
         "strict": strict,
+        "bad": [{"name": n, "reason": r} for n, r in sorted(bad.items())],
+        "reasons": {r: {"count": len(names), "examples": sorted(names)[:5]} for r, names in by_reason(bad).items()},
+        "limit": {"of": total, "max_bad_fraction": fraction, "exceeded": too_many(len(bad), total, fraction)},
+        "balance": _balance(dataset.train, dataset.classes),
     }
     if strict:
-        for source in splits.values():
-            bad |= _decode_all(source)
         report["duplicates"] = _duplicates(splits)
-    report["bad"] = [{"name": n, "reason": r} for n, r in bad.items()]
-    report["balance"] = _balance(dataset.train, dataset.classes)
     return report
 
 
@@ -81,8 +89,8 @@ def _plain(value: Any) -> Any:
 
 def _decode_all(source: Source) -> dict[str, str]:
     """Name -> reason of what cannot be decoded. Resident data was decoded when it was read."""
-    if not isinstance(source, FolderSource):
-        return {}
+    if source.resident is not None:
+        return {source.name_of(i): reason for i, reason in source.bad.items()}
 
     def one(i: int) -> str | None:
         try:
@@ -91,38 +99,34 @@ def _decode_all(source: Source) -> dict[str, str]:
             return error.message
         return None
 
-    reasons = _map(one, len(source), "decoding every image")
-    return {source.names[i]: r for i, r in enumerate(reasons) if r is not None and source.names is not None}
+    reasons = each(one, len(source), "decoding every image")
+    return {source.name_of(i): reason for i, reason in enumerate(reasons) if reason is not None}
 
 
 def _duplicates(splits: dict[str, Source]) -> dict[str, int]:
     """How many samples of test are in train too, and how many within train are there more than once, by their bytes."""
-    train, test = splits["train"], splits.get("test")
-    if isinstance(train, FolderSource):
+    own = Counter(_hashes(splits["train"]))
+    other = _hashes(splits["test"]) if "test" in splits else []
+    return {"in train and test": sum(h in own for h in other), "within train": sum(n - 1 for n in own.values())}
 
-        def hashes(source: Source) -> list[bytes]:
-            assert isinstance(source, FolderSource)
 
-            def one(i: int) -> bytes:
-                try:
-                    return content_hash(source.paths[i])
-                except OSError:
-                    return os.fsencode(source.paths[i])  # unreadable: a duplicate of nothing
-
-            return _map(one, len(source), "comparing files")
-
-        own = Counter(hashes(train))
-        both = sum(h in own for h in hashes(test)) if isinstance(test, FolderSource) else 0
-    else:
-        x = train.resident
+def _hashes(source: Source) -> list[bytes]:
+    """Of files where there are any, in memory or not; else of the samples."""
+    if not isinstance(source, FolderSource):
+        x = source.resident
         assert x is not None
-        own = Counter(hashlib.sha256(r.tobytes()).digest() for part in x.split(4096) for r in part.contiguous().numpy())
-        other = test.resident if test is not None else None
-        both = 0 if other is None else equal_rows(x, other)
-    return {"in train and test": both, "within train": sum(n - 1 for n in own.values())}
+        return [hashlib.sha256(r.tobytes()).digest() for part in x.split(4096) for r in part.contiguous().numpy()]
+
+    def one(i: int) -> bytes:
+        try:
+            return content_hash(source.paths[i])
+        except OSError:
+            return os.fsencode(source.paths[i])  # unreadable: a duplicate of nothing
+
+    return each(one, len(source), "comparing files")
 
 
-def rows(report: dict[str, Any], at_most: int = 20) -> list[tuple[str, str]]:
+def rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, str]]:
     """(name, text) lines for people, safe to print."""
     shape = " x ".join(map(str, report["shape"]))
     out = [("data set", f"{shown(report['name'])}, {report['modality']}"), ("one view", shape)]
@@ -143,11 +147,10 @@ def rows(report: dict[str, Any], at_most: int = 20) -> list[tuple[str, str]]:
         if details.get(key):
             out.append((key, ", ".join(f"{n:,} {shown(k)}" for k, n in details[key].items())))
     out += [("", shown(n)) for n in report["notes"]]
-    bad = report["bad"]
-    out.append(("unreadable", f"{len(bad):,}" + ("" if report["strict"] else " known (--strict decodes all)")))
-    out += [("", f"{shown(b['name'])}: {shown(b['reason'])}") for b in bad[:at_most]]
-    if len(bad) > at_most:
-        out.append(("", f"and {len(bad) - at_most:,} more"))
+    n = len(report["bad"])
+    out.append(("unreadable", f"{n:,} of {report['limit']['of']:,}" + ("" if report["strict"] else KNOWN)))
+    for reason, found in list(report["reasons"].items())[:at_most]:
+        out.append(("", f"{found['count']:,} x {shown(reason)}: {listing(map(shown, found['examples']), 3)}"))
     for what, n in report.get("duplicates", {}).items():
         out.append(("duplicates", f"{n:,} {what}"))
     out.append(("fingerprint", report["fingerprint"]))
@@ -158,8 +161,7 @@ def _numbers(values: list[float]) -> str:
     return "(" + ", ".join(f"{v:.4g}" for v in values[:4]) + (", ..." if len(values) > 4 else "") + ")"
 
 
-def require_no_bad(report: dict[str, Any]) -> None:
-    """DataError when anything was found unreadable: the exit code of a strict inspection."""
-    if report["bad"]:
-        some = "; ".join(f"{shown(b['name'])}: {b['reason']}" for b in report["bad"][:3])
-        raise DataError(f"{count(len(report['bad']), 'sample')} cannot be read: {some}", "mend or remove them")
+def require_readable(report: dict[str, Any]) -> None:
+    """DataError when a training would stop at this many unreadable samples: the exit code of a strict inspection."""
+    limit = report["limit"]
+    check_limit({b["name"]: b["reason"] for b in report["bad"]}, limit["of"], limit["max_bad_fraction"])

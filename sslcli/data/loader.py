@@ -10,7 +10,10 @@ per sample by worker processes, cropped to each view's size while still uint8, a
 
 from __future__ import annotations
 
+import functools
+import os
 import signal
+import threading
 import time
 import warnings
 import weakref
@@ -22,15 +25,15 @@ from torch import Tensor
 
 from sslcli.data.decode import BadImage
 from sslcli.data.source import Source
-from sslcli.errors import DataError, MachineError, RequestError, SslError
+from sslcli.data.unreadable import Met, readable
+from sslcli.errors import MachineError, RequestError, SslError
 from sslcli.methods.base import Batch
-from sslcli.rng import Draw, derive, order
+from sslcli.rng import Draw, order
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PREFETCH = 2  # batches ready for each worker
-ATTEMPTS = 100  # other samples tried in place of an unreadable one
 
 
 class ViewMaker(Protocol):
@@ -49,7 +52,8 @@ class Loader:
     `batch_size` is the global batch of one optimizer step: each of `world` processes makes its share, in `accumulate`
     micro-batches. `labels=True` puts labels into the batch, for methods that say `uses_labels`.
 
-    Raises RequestError when the batch does not fit the data or the processes; while streaming, DataError when more than
+    Another sample stands in for one that cannot be read (`unreadable.py`), and its id is in the batch. Raises
+    RequestError when the batch does not fit the data or the processes; while training, DataError when more than
     `source.max_bad_fraction` of the samples are unreadable.
     """
 
@@ -92,13 +96,13 @@ class Loader:
         self.steps_per_epoch = n // batch_size
         self._labels = source.labels.to(self.device) if labels and source.labels is not None else None
         self._order: tuple[int, Tensor] | None = None
-        self._bad = _Bad(source)
+        self._bad = Met(source, tell=True)
         self._waited = 0.0
 
     @property
     def bad(self) -> list[tuple[str, str]]:
         """(name, reason) of each unreadable sample met so far."""
-        return list(self._bad.met.values())
+        return list(self._bad.by_id.values())
 
     @property
     def wait(self) -> float:
@@ -138,6 +142,8 @@ class Loader:
     def _resident(self, step: int) -> Generator[tuple[Tensor | list[Tensor], Draw], None, None]:
         x = on_device(self.source, self.device)
         for epoch, ids in self._specs(step):
+            ids, bad = _decoded(self.source, ids, self.seed)
+            self._bad.add(bad)
             raw = x[ids.to(x.device)]
             yield raw.to(self.device), Draw(self.seed, epoch, ids.to(self.device))
 
@@ -171,16 +177,20 @@ def in_order(
     ids = torch.arange(len(source)) if ids is None else ids.to("cpu", torch.int64)
     if source.resident is not None:
         x = on_device(source, device)
+        ids, unread = _decoded(source, ids, None)
+        Met(source).add(unread)
+        if bad is not None:
+            bad += [(source.name_of(i), reason) for i, reason in unread.items()]
         for part in ids.split(batch_size):
             raw = x[part.to(x.device)].to(device)
             yield part, views(raw, Draw(0, 0, part.to(device)))[0]
         return
     job = _Job(source, views, 0, replace=False)
-    counter = _Bad(source)
+    counter = Met(source)
     for _, used, frames, met in _run(job, ((0, part) for part in ids.split(batch_size)), workers, device):
         counter.add(met)
         if bad is not None:
-            bad += [(name, reason) for _, name, reason in met]
+            bad += [(source.name_of(i), reason) for i, reason in met.items()]
         if len(used):
             yield used, views.finish(_move(frames, device), Draw(0, 0, used.to(device)))[0]
 
@@ -210,28 +220,17 @@ def on_device(source: Source, device: torch.device) -> Tensor:
     return here[device]
 
 
+def _decoded(source: Source, ids: Tensor, seed: int | None) -> tuple[Tensor, dict[int, str]]:
+    """`ids` without those that could not be decoded when all were read (or with their stand-ins), and what these were."""
+    if not source.bad:
+        return ids, {}
+    _, used, bad = readable(ids.tolist(), lambda i: source.bad.get(i, i), len(source), seed)
+    return torch.tensor(used, dtype=torch.int64), bad
+
+
 # ------------------------------------------------------------------------------------------------ streamed data
 
-_Made = tuple[
-    int, Tensor, list[Tensor], list[tuple[int, str, str]]
-]  # epoch, ids used, frames, (id, name, reason) of the bad
-
-
-class _Bad:
-    """Unreadable samples by id, and the limit."""
-
-    def __init__(self, source: Source):
-        self.source = source
-        self.met: dict[int, tuple[str, str]] = {}
-
-    def add(self, bad: Iterable[tuple[int, str, str]]) -> None:
-        from sslcli.data.folder import check_bad
-
-        new = [b for b in bad if b[0] not in self.met]
-        for i, name, reason in new:
-            self.met[i] = name, reason
-        if new:
-            check_bad(dict(self.met.values()), len(self.source), getattr(self.source, "max_bad_fraction", 0.01))
+_Made = tuple[int, Tensor, list[Tensor], dict[int, str]]  # epoch, ids used, frames, id -> reason of the bad
 
 
 class _Job:
@@ -244,32 +243,13 @@ class _Job:
     def __getitem__(self, spec: tuple[int, Tensor]) -> _Made | SslError:
         epoch, ids = spec
         try:
-            images, used, bad = [], [], {}
-            for i in ids.tolist():
-                for candidate in self._candidates(i):
-                    image = self._read(candidate)
-                    if not isinstance(image, str):
-                        images.append(image)
-                        used.append(candidate)
-                        break
-                    bad[candidate] = image
-                else:
-                    if self.replace:
-                        raise DataError(
-                            f"{ATTEMPTS} samples in a row cannot be read, the last one: {next(reversed(bad.values()))}",
-                            "sslcli data inspect dataset=... --strict lists them all",
-                        )
+            seed = self.seed if self.replace else None
+            images, used, bad = readable(ids.tolist(), self._read, len(self.source), seed)
             kept = torch.tensor(used, dtype=torch.int64)
             frames = self.views.frames(images, Draw(self.seed, epoch, kept)) if images else []
-            return epoch, kept, frames, [(i, self._name(i), reason) for i, reason in bad.items()]
+            return epoch, kept, frames, bad
         except SslError as error:
             return error  # raised again where the user is
-
-    def _candidates(self, i: int) -> Iterator[int]:
-        yield i
-        if self.replace:
-            for k in range(ATTEMPTS):
-                yield derive(self.seed, "replace", i, k) % len(self.source)
 
     def _read(self, i: int) -> Any:
         if i in self.bad:
@@ -279,9 +259,6 @@ class _Job:
         except BadImage as error:
             self.bad[i] = error.message
             return error.message
-
-    def _name(self, i: int) -> str:
-        return self.source.names[i] if self.source.names is not None else f"sample {i}"
 
 
 def _run(
@@ -314,7 +291,7 @@ def _run(
                 collate_fn=_as_is,
                 prefetch_factor=PREFETCH,
                 multiprocessing_context=context,
-                worker_init_fn=_prepare_worker,
+                worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
                 pin_memory=device.type == "cuda",
                 generator=torch.Generator(),  # its base seed would otherwise be drawn from torch's global numbers
             )
@@ -359,12 +336,24 @@ def _as_is(item: Any) -> Any:
     return item
 
 
-def _prepare_worker(_: int) -> None:
+def _prepare_worker(owner: int, _: int) -> None:
     """One thread; signals reach the whole process group, but it is the main process that answers them."""
     torch.set_num_threads(1)
-    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):
         # Told to end: go on for half a minute, so that the step in hand and its checkpoint can be finished.
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))
+
+
+def _end_with(owner: int) -> None:
+    """The main process may be killed. torch's own watch looks at the parent, which is the fork server, and that one waits for
+    its children: without this they would all stay for ever."""
+    while os.name == "posix":  # elsewhere the parent is the main process
+        try:
+            os.kill(owner, 0)
+        except ProcessLookupError:
+            os._exit(1)
+        time.sleep(1)

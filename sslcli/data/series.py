@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.data.arrays import PARTS, assign, encode_labels, hold_out, read_entries, warn_equal_rows
+from sslcli.data.arrayfile import read_entries
+from sslcli.data.entries import PARTS, assign, encode_labels, sources
 from sslcli.data.files import fingerprint, require_path
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.data.source import Dataset
 from sslcli.data.stats import series_stats
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing, nearest
@@ -81,51 +82,23 @@ def series(
         if part == "train" and who is not None:
             who = [who[i] for i in origin.tolist()]
     x = parts["train"]
-    lengths = {r.shape[1] for r in raw["train"]}
-    said = f"{min(lengths)}..{max(lengths)}" if len(lengths) > 1 else str(max(lengths))
-    notes.append(f"{count(len(raw['train']), 'series', 'series')} of {count(x.shape[1], 'channel')} and {said} steps")
-    if window:
-        notes.append(f"cut into {count(len(x), 'window')} of {window} steps, one every {stride or window}")
-    elif len(lengths) > 1:
-        notes.append(f"padded with NaN to {longest} steps; dataset.window=N would cut pieces of N steps instead")
+    _describe(raw["train"], x, window, stride, layout, notes)
     if dropped:
         notes.append(f"warning: {count(dropped, 'series', 'series')} without any number left out")
-    if layout == "nct" and x.shape[1] > x.shape[2]:
-        notes.append(
-            f"warning: {x.shape[1]} channels of {x.shape[2]} steps: if the axes are (N, T, C), say dataset.layout=ntc"
-        )
-    absent = float(x.isnan().float().mean())
-    if absent:
-        notes.append(f"{absent:.1%} of the values are missing or padding (NaN)")
-    if classes:
-        notes.append(f"{count(len(classes), 'class', 'classes')}: {listing(map(shown, classes), 6)}")
-    else:
-        notes.append("no labels")
     if who is not None:
         notes.append(
             f"{count(len(set(who)), 'group')}" + (", not used: the file has a test part" if "test" in parts else "")
         )
-    train, test, ids = hold_out(parts, labels, who, holdout, split_seed, notes)
-    source = ArraySource(x[ids[0]] if ids else x, train)
-    held = ArraySource(x[ids[1]], test) if ids else ArraySource(parts["test"], test) if "test" in parts else None
-    if held is not None and classes and test is not None and train is not None:
-        lost = set(test[test >= 0].tolist()) - set(train.tolist())
-        if lost:
-            notes.append(
-                f"warning: in the test split only: class {listing((shown(classes[c]) for c in sorted(lost)), 5)}"
-            )
-    warn_equal_rows(source.x, held.x if held else None, notes)
-    mean, std, constant = series_stats(source.x)
+    made = sources(parts, labels, classes, who, holdout, split_seed, notes)
+    mean, std, constant = series_stats(made["train"].x)
     if constant:
         notes.append(f"warning: {count(constant, 'channel')} never change")
     return Dataset(
         name=name,
         modality="series",
         shape=(x.shape[1], longest),
-        train=source,
-        test=held,
+        **made,
         classes=classes,
-        unlabelled=ArraySource(parts["unlabelled"]) if "unlabelled" in parts else None,
         mean=mean,
         std=std,
         fingerprint=fingerprint(
@@ -139,6 +112,26 @@ def series(
             "groups": sorted(set(who)) if who is not None else [],
         },
     )
+
+
+def _describe(
+    recordings: list[np.ndarray], x: Tensor, window: int | None, stride: int | None, layout: str, notes: list[str]
+) -> None:
+    """How many, how long, what is missing. `x`: (M, C, T), what became of the recordings."""
+    lengths = {r.shape[1] for r in recordings}
+    said = f"{min(lengths)}..{max(lengths)}" if len(lengths) > 1 else str(max(lengths))
+    notes.append(f"{count(len(recordings), 'series', 'series')} of {count(x.shape[1], 'channel')} and {said} steps")
+    if window:
+        notes.append(f"cut into {count(len(x), 'window')} of {window} steps, one every {stride or window}")
+    elif len(lengths) > 1:
+        notes.append(f"padded with NaN to {x.shape[2]} steps; dataset.window=N would cut pieces of N steps instead")
+    if layout == "nct" and x.shape[1] > x.shape[2]:
+        notes.append(
+            f"warning: {x.shape[1]} channels of {x.shape[2]} steps: if the axes are (N, T, C), say dataset.layout=ntc"
+        )
+    absent = float(x.isnan().float().mean())
+    if absent:
+        notes.append(f"{absent:.1%} of the values are missing or padding (NaN)")
 
 
 def _groups(entries: Mapping[str, np.ndarray], group: str | None, path: str) -> list[str] | None:

@@ -21,7 +21,8 @@ class Source(ABC):
 
     labels: Tensor | None = None  # (n,) int64; -1 where a sample has none
     names: Sequence[str] | None = None  # a name for each sample (a path), for messages and CSV
-    left_out: Mapping[str, str] = {}  # name -> reason of what was found unreadable while reading all into memory
+    bad: Mapping[int, str] = {}  # id -> reason of what was found unreadable while reading all into memory
+    max_bad_fraction = 0.01  # more unreadable samples than this share end a run
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -34,6 +35,9 @@ class Source(ABC):
     @abstractmethod
     def read(self, index: int) -> Any:
         """One raw sample: a tensor, or a decoded PIL image when streamed."""
+
+    def name_of(self, index: int) -> str:
+        return self.names[index] if self.names is not None else f"sample {index}"
 
 
 class ArraySource(Source):

@@ -23,8 +23,10 @@ def image_stats(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
     x = source.resident
     if x is None:
         return _from_counts(_streamed_counts(source))
+    if source.bad:
+        x = x[[i for i in range(len(source)) if i not in source.bad]]
     if x.numel() > EXACT_BYTES:
-        x = x[_some(len(source), 4 * SAMPLES)]
+        x = x[_some(len(x), 4 * SAMPLES)]
     counts = torch.zeros(x.shape[1], 256, dtype=torch.int64)
     step = max(1, (1 << 24) // max(1, math.prod(x.shape[1:])))
     for start in range(0, len(x), step):

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from sslcli.data import loader
 from sslcli.data.source import Dataset, Source
 from sslcli.errors import DataError, TrainingError
+from sslcli.nn.dist import gather_rows, of_first, rank, world
 from sslcli.views import clean
 
 Split = Literal["train", "test"]
@@ -108,8 +109,9 @@ class EvalData:
         if mark not in self._features:
             found = self._load(mark)
             if found is None:
-                batches = _clean_batches(source, self.dataset, self.device, self.workers, self.batch_size)
-                found = _collect(embed(backbone, batches, self.autocast, self.channels_last), len(source))
+                if world() > 1:
+                    of_first((backbone is self._random, split))
+                found = self.compute(backbone, split)
                 self._save(mark, *found)
             x, ids = found
             bad = int((~torch.isfinite(x)).any(dim=1).sum())
@@ -122,6 +124,25 @@ class EvalData:
             self._features[mark] = x, _labels(source, ids)
         return self._features[mark]
 
+    def compute(self, backbone: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
+        """Features and ids of a split, nothing cached; each process computes its share, and has all."""
+        source = self.source(split)
+        wanted = torch.arange(len(source))
+        batches = _clean_batches(source, self.dataset, self.device, self.workers, self.batch_size, share(wanted))
+        return _collect(embed(backbone, batches, self.autocast, self.channels_last), wanted)
+
+    def serve(self, backbone: nn.Module) -> None:
+        """What the other processes do while rank 0 evaluates: their share of all features, until `dismiss`."""
+        while (asked := of_first(None)) is not None:
+            of_untrained, split = asked
+            subject = self.random if of_untrained else backbone
+            assert subject is not None
+            self.compute(subject, split)
+
+    def dismiss(self) -> None:
+        """Rank 0 needs no more features."""
+        of_first(None)
+
     def raw(self, split: Split) -> tuple[Tensor, Tensor]:
         """Inputs as the backbone sees them, flattened, with labels: what a linear model has without any backbone.
 
@@ -130,7 +151,7 @@ class EvalData:
         if split not in self._raw:
             source = self.source(split)
             batches = _clean_batches(source, self.dataset, torch.device("cpu"), self.workers, self.batch_size)
-            x, ids = _collect(((ids, flat(x)) for ids, x in batches), len(source))
+            x, ids = _fill(((ids, flat(x)) for ids, x in batches), len(source))
             self._raw[split] = x, _labels(source, ids)
         return self._raw[split]
 
@@ -264,8 +285,13 @@ def sample(
     batch_size: int = 512,
 ) -> tuple[Tensor, Tensor]:
     """Features (m, d) of some *training* samples, and their ids (m,); nothing is cached."""
-    batches = _clean_batches(dataset.train, dataset, torch.device(device), workers, batch_size, ids)
-    return _collect(embed(backbone, batches, autocast, channels_last), len(ids))
+    batches = _clean_batches(dataset.train, dataset, torch.device(device), workers, batch_size, share(ids))
+    return _collect(embed(backbone, batches, autocast, channels_last), ids)
+
+
+def share(ids: Tensor) -> Tensor:
+    """This process's part of a piece of work."""
+    return ids[rank() :: world()]
 
 
 def _clean_batches(
@@ -274,7 +300,19 @@ def _clean_batches(
     return loader.in_order(source, clean(dataset), batch_size=batch_size, device=device, workers=workers, ids=ids)
 
 
-def _collect(batches: Iterator[tuple[Tensor, Tensor]], at_most: int) -> tuple[Tensor, Tensor]:
+def _collect(batches: Iterator[tuple[Tensor, Tensor]], wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors and ids of all processes' batches, in the order of `wanted`; what could not be read is missing."""
+    rows, ids = _fill(batches, len(share(wanted)))
+    if world() == 1:
+        return rows, ids
+    rows, ids = gather_rows(rows), gather_rows(ids)
+    position = torch.empty(int(wanted.max()) + 1, dtype=torch.int64)
+    position[wanted] = torch.arange(len(wanted))
+    order = position[ids].argsort()
+    return rows[order], ids[order]
+
+
+def _fill(batches: Iterator[tuple[Tensor, Tensor]], at_most: int) -> tuple[Tensor, Tensor]:
     """Vectors (n, d) float32 and ids (n,) of all batches, written into place so that memory never doubles."""
     rows: Tensor | None = None
     ids = torch.empty(at_most, dtype=torch.int64)

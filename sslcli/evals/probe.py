@@ -60,7 +60,8 @@ def probe(
         found = _measure(features("train"), features("test"), data, amount, seeds, grid)
         solver = found.protocol["solver"]
         if not solver["converged"]:
-            doubt = f"the probe of {kind or 'the backbone'} is not at its optimum: gradient {solver['grad_norm']:.2g} for {TOLERANCE:g}"
+            away = f"gradient {solver['grad_norm']:.2g} for {TOLERANCE:g}"
+            doubt = f"the probe of {kind or 'the backbone'} is not at its optimum: {away}"
             warn(doubt, "evaluator.strengths=[0.001,0.01,0.1] leaves out the penalties that are hard to fit")
             notes.append(doubt)
         names = ("top1", "top5") if kind == "" else ("top1",)

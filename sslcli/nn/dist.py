@@ -1,17 +1,21 @@
-"""What crosses processes, so that a loss can be written as if there were one device.
+"""What crosses processes, so that everything else can be written as if there were one.
 
 The convention (checked by tests/nn/test_parity.py): every process's loss is an estimate of the *global* batch's loss,
 and the engine averages gradients over processes, as DistributedDataParallel does. A loss that is a mean over samples
 needs nothing. A loss that compares samples, or takes statistics of a batch, sees the whole batch through `gather`.
+
+Each function here is the identity (or its like) on one process; on several, all must call it, in the same order.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def world() -> int:
@@ -24,10 +28,13 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+# ------------------------------------------------------------------------------------------------------------ tensors
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x) for _ in range(world())]
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world())]
         dist.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 
@@ -49,6 +56,18 @@ def gather(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def gather_rows(x: Tensor) -> Tensor:
+    """(n, ...) -> (sum of n, ...) in rank order, where processes may bring different numbers of rows; no gradient."""
+    if world() == 1:
+        return x
+    counts = [int(n) for n in gather(torch.tensor([len(x)]))]
+    padded = x.new_zeros(max(counts), *x.shape[1:])
+    padded[: len(x)] = x
+    parts = gather(padded).chunk(world())
+    return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])
+
+
+@torch.no_grad()
 def mean(x: Tensor) -> Tensor:
     """The mean of `x` over processes, without gradient: for numbers that are shown."""
     if world() == 1:
@@ -56,3 +75,33 @@ def mean(x: Tensor) -> Tensor:
     total = x.detach().clone()
     dist.all_reduce(total)
     return total / world()
+
+
+# ------------------------------------------------------------------------------------------------------------ decisions
+
+
+def agree(*numbers: int) -> list[int]:
+    """The largest of each number over processes: what one of them wants, all do."""
+    if world() == 1:
+        return list(numbers)
+    wanted = torch.tensor(numbers, dtype=torch.int64)
+    dist.all_reduce(wanted, op=dist.ReduceOp.MAX)
+    return wanted.tolist()
+
+
+def of_first(value: T) -> T:
+    """Rank 0's value (anything that can be pickled), everywhere."""
+    if world() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def collect(value: T) -> list[T]:
+    """Every rank's value, everywhere, in rank order."""
+    if world() == 1:
+        return [value]
+    found: list[Any] = [None] * world()
+    dist.all_gather_object(found, value)
+    return found

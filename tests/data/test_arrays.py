@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslcli.data import arrays as module
+from sslcli.data import arrayfile as module
 from sslcli.data.arrays import arrays
 from sslcli.errors import DataError, MachineError, RequestError
 

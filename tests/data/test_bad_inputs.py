@@ -15,7 +15,7 @@ from PIL import Image
 
 from sslcli.data.arrays import arrays
 from sslcli.data.folder import image_folder
-from sslcli.data.inspect import inspect, rows
+from sslcli.data.inspect import inspect, require_readable, rows
 from sslcli.data.series import series
 from sslcli.errors import DataError, RequestError, SslError
 
@@ -240,7 +240,7 @@ GONE_ON = [
     (_dangling, "2 dangling links"),
     (_special, "3 special files"),
     (_ignored, "2 other files, 4 hidden files"),
-    (_zero_byte_file, "1 empty file left out"),
+    (_zero_byte_file, "1 unreadable image left out"),
     (_empty_class, "warning: 2 folders without images, no class: fish, zebra"),
 ]
 
@@ -334,13 +334,20 @@ def test_29_a_vanished_file_is_a_bad_sample_and_a_new_one_is_ignored(tmp_path):
     assert image_folder(str(root), resident=False, holdout=0).fingerprint != d.fingerprint
 
 
-def test_a_few_broken_files_are_left_out_and_said(tmp_path):
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_few_broken_files_are_said_and_others_stand_in(resident, tmp_path):
     root = two_classes(tmp_path, 10)
     whole = (root / "cat" / "0.png").read_bytes()
     (root / "cat" / "cut.png").write_bytes(whole[:-60])
-    d = image_folder(str(root), holdout=0)
-    assert len(d.train) == 20
-    assert any("1 unreadable image left out" in n and "cat/cut.png" in n for n in d.notes)
-    assert d.train.labels.tolist() == [0] * 10 + [1] * 10
+    d = image_folder(str(root), holdout=0, resident=resident)
+    assert len(d.train) == 21
+    assert d.train.labels.tolist() == [0] * 11 + [1] * 10
+    report = inspect(d, strict=True)
+    assert [b["name"] for b in report["bad"]] == ["cat/cut.png"]
+    assert list(report["reasons"].values()) == [{"count": 1, "examples": ["cat/cut.png"]}]
     with pytest.raises(DataError, match="1 of 21 images cannot be read"):
-        image_folder(str(root), holdout=0, max_bad_fraction=0)
+        require_readable(inspect(d, strict=True, limit=0))
+    if resident:  # all were decoded: it is known at once
+        assert any("1 unreadable image left out: cat/cut.png (" in n for n in d.notes)
+        with pytest.raises(DataError, match="1 of 21 images cannot be read"):
+            image_folder(str(root), holdout=0, max_bad_fraction=0)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslcli.data import classic, download, idx
+from sslcli.data import classic, download, idx, published, remotes
 from sslcli.data.classic import cifar10, digits, fashion_mnist, kmnist, mnist, stl10, svhn
 from sslcli.data.download import Remote
 from sslcli.errors import DataError, MachineError, RequestError
@@ -111,14 +111,14 @@ def cifar_files(monkeypatch, n: int = 4) -> dict[str, bytes]:
     """Files of CIFAR-10's layout, and their sums put in place of the published ones."""
     rng = np.random.default_rng(0)
     files = {}
-    for f in classic._CIFAR10:
+    for f in remotes.CIFAR10:
         if f == "batches.meta":
             content = {b"label_names": [f"class{i}".encode() for i in range(10)]}
         else:
             content = {b"data": rng.integers(0, 256, (n, 3072), dtype=np.uint8), b"labels": [i % 10 for i in range(n)]}
         files[f] = pickle.dumps(content, protocol=3)  # bytes stay bytes, as in the published files
     sums = {f: hashlib.md5(b).hexdigest() for f, b in files.items()}
-    monkeypatch.setattr(classic, "_CIFAR10", sums)
+    monkeypatch.setattr(remotes, "CIFAR10", sums)
     return files
 
 
@@ -155,7 +155,7 @@ def test_cifar_with_another_sum_is_never_unpickled(monkeypatch, tmp_path):
     with pytest.raises(DataError, match="data_batch_2 is not the published file"):
         cifar10(path=str(tmp_path))
     with pytest.raises(pickle.UnpicklingError, match="not allowed"):
-        classic._unpickle(pickle.dumps(Evil()))
+        published.unpickle(pickle.dumps(Evil()))
     assert not (tmp_path / "owned").exists()
 
 
@@ -228,13 +228,13 @@ def test_download(tmp_path, said):
 
 def test_download_is_asked_for(tmp_path, monkeypatch, said):
     idx_set(tmp_path / "server", "5041921314")
-    remotes = []
-    for stem in classic._IDX_STEMS:
+    served = []
+    for stem in remotes.IDX_STEMS:
         data = (tmp_path / "server" / f"{stem}.gz").read_bytes()
         url = (tmp_path / "server" / f"{stem}.gz").as_uri()
-        remotes.append(Remote(f"{stem}.gz", (url,), len(data), hashlib.md5(data).hexdigest()))
-    title, _, first, classes = classic._IDX_SETS["mnist"]
-    monkeypatch.setitem(classic._IDX_SETS, "mnist", (title, remotes, first, classes))
+        served.append(Remote(f"{stem}.gz", (url,), len(data), hashlib.md5(data).hexdigest()))
+    title, _, first, classes = remotes.IDX_SETS["mnist"]
+    monkeypatch.setitem(remotes.IDX_SETS, "mnist", (title, served, first, classes))
     d = mnist(path=str(tmp_path / "new"), download=True)
     assert len(d.train) == 30
     assert (tmp_path / "new" / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").exists()

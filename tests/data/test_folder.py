@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sslcli.data import folder as module
+from sslcli.data import headers as module
 from sslcli.data.folder import FolderSource, image_folder
-from sslcli.data.inspect import inspect, require_no_bad, rows
+from sslcli.data.inspect import inspect, require_readable, rows
 from sslcli.errors import DataError, RequestError
 
 from .conftest import picture
@@ -103,7 +103,7 @@ def test_list_txt(make_folder, tmp_path):
     (tmp_path / "list.txt").write_text("photos/a/000.png\n\nphotos/a/003.png\r\nphotos/a/000.png\nphotos/a/nope.png\n")
     d = image_folder(str(tmp_path / "list.txt"), holdout=0)
     assert list(d.train.names) == ["photos/a/000.png", "photos/a/003.png"]
-    assert "1 file of the list missing: photos/a/nope.png" in say(d)
+    assert "1 unreadable image left out: photos/a/nope.png (No such file or directory)" in say(d)
     assert "1 repeated line" in say(d)
     assert "2 images, no labels" in say(d)
 
@@ -213,8 +213,10 @@ def test_inspect(make_folder, tmp_path):
     text = "\n".join(f"{k}: {v}" for k, v in rows(report))
     assert "a/cut.jpg" in text
     assert "ignored: 1 other file" in text
+    assert report["limit"] == {"of": 13, "max_bad_fraction": 0.01, "exceeded": False}
+    require_readable(report)  # one of 13: no training would stop
     with pytest.raises(DataError, match="cut"):
-        require_no_bad(report)
+        require_readable(inspect(d, strict=True, limit=0))
 
 
 def test_photos(test_data, tmp_path):

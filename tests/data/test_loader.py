@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from sslcli.data.folder import FolderSource, image_folder
+from sslcli.data.folder import Decoder, FolderSource, image_folder
+from sslcli.data.layout import Files
 from sslcli.data.loader import Loader, in_order
 from sslcli.data.source import ArraySource, Dataset, Source
 from sslcli.errors import DataError, MachineError, RequestError
@@ -201,7 +202,10 @@ def test_too_many_unreadable_stop_the_run(with_bad):
 
 
 def test_all_unreadable_stop_at_once(tmp_path):
-    source = FolderSource([str(tmp_path / "gone.png")] * 8, None, list("abcdefgh"), 3, None, None, 1.0)
+    files = Files()
+    for name in "abcdefgh":
+        files.add(str(tmp_path / "gone.png"), name, 1, None)
+    source = FolderSource(files, None, Decoder(), 1.0)
     with pytest.raises(DataError, match="in a row cannot be read"):
         seen(Loader(source, Plain(), batch_size=4, seed=0), 1)
 

@@ -1,0 +1,161 @@
+"""A job that Hydra runs: alone, or one of a sweep, in this process or another, on this machine or another.
+
+Hydra holds back what a job of a sweep raises until its batch is over, then raises the first, forgets the others and starts no
+further batch. So a job of a sweep does not raise: what became of it stands in the sweep's folder as jobs/NUMBER.json, which
+the process that started the sweep reads at the end, wherever the job ran.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from sslcli import console
+from sslcli.errors import Interrupted, SslError, Stopped
+
+PARENT = "SSLCLI_SWEEP_PARENT"  # the process that started the sweep: what it runs itself may use its terminal
+STOPPING = "stopping"  # a file in jobs/: no further job of this sweep starts
+_STOP_SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+
+
+class Outcome(NamedTuple):
+    """What a task hands back: the number a sweeper may maximise, and the path that belongs on stdout."""
+
+    value: float | None
+    path: Path | None = None
+
+
+class Ended(BaseException):
+    """An SslError on its way out, past those who catch every Exception (Hydra among them)."""
+
+    def __init__(self, error: SslError):
+        super().__init__(error)
+        self.error = error
+
+
+@contextlib.contextmanager
+def signals_end() -> Iterator[dict[int, Any]]:
+    """Outside training too a signal ends us with the words and the exit code of a stop. Training has its own handlers.
+
+    Yields the handlers that were there before and come back afterwards."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise Ended(Stopped(f"stopped by {signal.Signals(number).name}"))
+
+    try:
+        old = {n: signal.signal(n, handle) for name in _STOP_SIGNALS if (n := getattr(signal, name, None))}
+    except ValueError:  # not the main thread: no signal comes here
+        yield {}
+        return
+    try:
+        yield old
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def job(task: Callable[[Any], Outcome]) -> Callable[[Any], float | None]:
+    """The Hydra task of a word."""
+
+    @functools.wraps(task)
+    def wrapped(cfg: Any) -> float | None:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        hydra = HydraConfig.get()
+        try:
+            with signals_end() as handlers:
+                if hydra.mode is not RunMode.MULTIRUN:
+                    return alone(task, cfg)
+                return one_of_many(task, cfg, hydra, handlers)
+        finally:
+            tidy(Path(hydra.runtime.output_dir))
+
+    return wrapped
+
+
+def alone(task: Callable[[Any], Outcome], cfg: Any) -> float | None:
+    try:
+        outcome = task(cfg)
+    except SslError as e:
+        raise Ended(e) from None
+    if outcome.path is not None:
+        console.out(outcome.path)
+    return outcome.value
+
+
+def one_of_many(task: Callable[[Any], Outcome], cfg: Any, hydra: Any, handlers: dict[int, Any]) -> float | None:
+    """Never raises, unless the sweep itself runs in this process and was asked to stop."""
+    jobs, number = Path(hydra.sweep.dir) / "jobs", int(hydra.job.num)
+    here = os.environ.get(PARENT) == str(os.getpid())
+    if not here:
+        os.environ["TERM"] = "dumb"  # one live display on a terminal is enough
+    entry = {"job": number, "overrides": list(hydra.overrides.task), "pid": os.getpid(), "host": socket.gethostname()}
+    note(jobs, entry, "running")
+    if (jobs / STOPPING).exists():
+        note(jobs, entry, "stopped")
+        return None
+    try:
+        outcome = task(cfg)
+    except SslError as e:
+        error = e
+    except Ended as e:
+        error = e.error
+    except KeyboardInterrupt:
+        error = Interrupted("interrupted")
+    except Exception as e:  # a bug of ours: told in full here, where the traceback is
+        traceback.print_exc()
+        error = SslError(f"{type(e).__name__}: {e}", "this is a bug in sslcli: please report it with the text above")
+    else:
+        note(jobs, entry, "done", run=outcome.path and str(outcome.path), value=outcome.value)
+        if here and outcome.path is not None:
+            console.out(outcome.path)
+        return outcome.value
+    stopped = isinstance(error, Stopped | Interrupted)
+    note(jobs, entry, "stopped" if stopped else "failed", code=error.code, error=error.message)
+    if stopped and here:
+        raise Ended(error)
+    console.error(error)
+    if stopped and not (jobs / STOPPING).exists():
+        hand_to_submitit(error, handlers)
+    return None
+
+
+def hand_to_submitit(error: SslError, handlers: dict[int, Any]) -> None:
+    """The signal by which Slurm tells submitit of a time limit came to our training. With everything saved it is submitit's
+    turn: its handler puts the job back into the queue, and does not return."""
+    number = signal.Signals["SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")]
+    handler = handlers.get(number)
+    if "SUBMITIT_EXECUTOR" not in os.environ or number.name not in error.message or not callable(handler):
+        return
+    try:
+        handler(number, None)
+    except Exception as e:  # submitit's own: it was told to requeue no more
+        console.warn(str(e), "hydra.launcher.max_num_timeout says how often; the same command with resume=auto goes on")
+
+
+def note(jobs: Path, entry: dict[str, Any], status: str, **values: Any) -> None:
+    """What became of a job, for the process that started the sweep."""
+    import json
+
+    from sslcli.disk import replace_file
+    from sslcli.run import now
+
+    jobs.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(entry | {"status": status, "time": now()} | values, indent=2, default=str)
+    replace_file(jobs / f"{entry['job']}.json", text + "\n")
+
+
+def tidy(path: Path) -> None:
+    """A job that needed no folder leaves none: Hydra made one, with nothing of ours in it."""
+    if path.is_dir() and path.resolve() != Path.cwd() and {p.name for p in path.iterdir()} <= {".hydra"}:
+        shutil.rmtree(path, ignore_errors=True)

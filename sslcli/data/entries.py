@@ -1,0 +1,186 @@
+"""Which array is what: samples and labels of each part, found by their names; and sources made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslcli.data.source import ArraySource
+from sslcli.data.split import split
+from sslcli.data.talk import count, shown
+from sslcli.errors import DataError, RequestError, listing, nearest
+
+# What an entry is called, in order of preference; {part}: train, test, ...
+WHOLE_X = ("x", "data", "images", "image", "samples")
+WHOLE_Y = ("y", "labels", "label", "targets", "target")
+PARTS = {
+    "train": ("train",),
+    "test": ("test",),
+    "val": ("val", "valid", "validation"),
+    "unlabelled": ("unlabelled", "unlabeled"),
+}
+COMPARED_BYTES = 2 << 30  # more is not searched for duplicates
+
+
+class Found:
+    """Which entry is what: part (train, test, unlabelled) -> (entry name, array)."""
+
+    def __init__(self) -> None:
+        self.x: dict[str, tuple[str, np.ndarray]] = {}
+        self.y: dict[str, np.ndarray] = {}
+        self.used: set[str] = set()
+
+
+def _spellings(words: tuple[str, ...], part: str) -> list[str]:
+    return [f"{w}_{p}" for p in PARTS[part] for w in words] + [f"{p}_{w}" for p in PARTS[part] for w in words]
+
+
+def assign(entries: Mapping[str, np.ndarray], label: str | None, path: str) -> Found:
+    """Samples and labels of each part, by name. DataError when there are no samples, RequestError for `label`."""
+    by_lower = {k.lower(): k for k in entries}
+    found = Found()
+
+    def pick(names: list[str] | tuple[str, ...]) -> str | None:
+        return next((by_lower[n] for n in names if n in by_lower), None)
+
+    for part in PARTS:
+        key = pick([*_spellings(WHOLE_X, part), *PARTS[part]])
+        if key is None and part == "train":
+            key = pick(WHOLE_X)
+            if key is None and len(entries) == 1:
+                key = next(iter(entries))
+        if key is None:
+            continue
+        found.x[part] = key, entries[key]
+        found.used.add(key)
+        if label == "none" or part == "unlabelled":
+            continue
+        if label in ("auto", None):
+            y = pick(_spellings(WHOLE_Y, part)) or (pick(WHOLE_Y) if part == "train" else None)
+        else:
+            y = pick([f"{label}_{p}".lower() for p in PARTS[part]] + [f"{p}_{label}".lower() for p in PARTS[part]])
+            y = y or (pick([str(label).lower()]) if part == "train" else None)
+        if y is not None:
+            found.y[part] = entries[y]
+            found.used.add(y)
+    if "train" not in found.x:
+        if "unlabelled" not in found.x:
+            raise DataError(
+                f"no samples in {shown(path)}: its entries are {listing(map(shown, entries), 8) or 'none'}",
+                "call them x and y, or x_train, y_train, x_test, y_test",
+            )
+        found.x["train"] = found.x.pop("unlabelled")
+    if label not in ("auto", "none", None) and not found.y:
+        close = nearest(str(label), entries)
+        raise RequestError(
+            f"dataset.label={shown(str(label))} is no entry of {shown(path)}",
+            f"did you mean dataset.label={shown(close)} ?" if close else f"entries: {listing(map(shown, entries))}",
+        )
+    if "val" in found.x:  # validation data is the held-out split only where there is no test
+        if "test" not in found.x:
+            found.x["test"] = found.x["val"]
+            if "val" in found.y:
+                found.y["test"] = found.y["val"]
+        found.x.pop("val")
+        found.y.pop("val", None)
+    return found
+
+
+def encode_labels(
+    raw: Mapping[str, np.ndarray], lengths: Mapping[str, int], path: str
+) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Class names in order (numbers by value), and int64 labels for each part; NaN, "" and -1 mean none.
+
+    Raises DataError when there are more or fewer labels than samples, or when they are no classes.
+    """
+    columns: dict[str, list[str | None]] = {}
+    numeric = True
+    for part, y in raw.items():
+        y = np.asarray(y)
+        if y.ndim == 2 and y.shape[1] > 1 and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all():
+            y = y.argmax(1)  # one-hot
+        y = y.reshape(len(y)) if y.ndim == 2 and y.shape[1] == 1 else y
+        if y.ndim != 1:
+            raise DataError(f"labels of {shown(path)} ({part}) have the shape {y.shape}, one for each sample is wanted")
+        if len(y) != lengths[part]:
+            raise DataError(f"{shown(path)} has {lengths[part]:,} samples but {len(y):,} labels ({part})")
+        if y.dtype.kind == "f":
+            whole = y[~np.isnan(y)]
+            if not np.equal(np.mod(whole, 1), 0).all():
+                raise DataError(
+                    f"labels of {shown(path)} ({part}) are not whole numbers: classes are wanted, not values",
+                    "dataset.label=none trains without them",
+                )
+            columns[part] = [None if np.isnan(v) else str(int(v)) for v in y.tolist()]
+        elif y.dtype.kind in "iub":
+            columns[part] = [None if v < 0 else str(int(v)) for v in y.tolist()]
+        elif y.dtype.kind in "US":
+            numeric = False
+            columns[part] = [
+                (v.decode("utf-8", "replace") if isinstance(v, bytes) else v).strip() or None for v in y.tolist()
+            ]
+        else:
+            raise DataError(
+                f"labels of {shown(path)} ({part}) are of the type {y.dtype}, numbers or strings are wanted"
+            )
+    names = {v for column in columns.values() for v in column if v is not None}
+    numeric = numeric or all(n.removeprefix("-").isdecimal() for n in names)
+    classes = tuple(sorted(names, key=lambda n: (int(n), n)) if numeric else sorted(names))
+    index = {c: i for i, c in enumerate(classes)}
+    return classes, {
+        part: torch.tensor([-1 if v is None else index[v] for v in column], dtype=torch.int64)
+        for part, column in columns.items()
+    }
+
+
+def sources(
+    parts: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+    classes: Sequence[str],
+    groups: Sequence[str] | None,
+    holdout: float,
+    split_seed: int,
+    notes: list[str],
+) -> dict[str, Any]:
+    """`train`, `test` and `unlabelled` of a Dataset; a test part is held out where the file has none.
+
+    `groups`: of the training samples, never divided. Says what was made, and what is odd about it.
+    """
+    names = listing(map(shown, classes), 6)
+    notes.append(f"{count(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
+    made = {part: ArraySource(x, labels.get(part)) for part, x in parts.items()}
+    if "test" not in made:
+        x, y = parts["train"], labels.get("train")
+        kept, held = split(len(x), holdout, split_seed, y, groups)
+        if len(held):
+            how = "by group" if groups is not None else "stratified by class" if y is not None else "at random"
+            notes.append(f"held out: {count(len(held), 'sample')} of {len(x):,}, {how} (dataset.holdout={holdout:g})")
+            for part, ids in (("train", kept), ("test", held)):
+                made[part] = ArraySource(x[ids], None if y is None else y[ids])
+    if "test" in made:
+        _warn_lost_classes(made["train"], made["test"], classes, notes)
+        _warn_equal_rows(made["train"].x, made["test"].x, notes)
+    return {part: made.get(part) for part in ("train", "test", "unlabelled")}
+
+
+def _warn_lost_classes(train: ArraySource, test: ArraySource, classes: Sequence[str], notes: list[str]) -> None:
+    if train.labels is None or test.labels is None:
+        return
+    lost = set(test.labels[test.labels >= 0].tolist()) - set(train.labels.tolist())
+    if lost:
+        notes.append(f"warning: in the test split only: class {listing((shown(classes[c]) for c in sorted(lost)), 5)}")
+
+
+def _warn_equal_rows(train: Tensor, test: Tensor, notes: list[str]) -> None:
+    if (train.numel() + test.numel()) * train.element_size() > COMPARED_BYTES:
+        return
+    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+        return
+    known = {hash(r.tobytes()) for part in train.split(4096) for r in part.contiguous().numpy()}
+    twice = sum(hash(r.tobytes()) in known for part in test.split(4096) for r in part.contiguous().numpy())
+    if twice:
+        notes.append(f"warning: {count(twice, 'test sample')} also in train (same values): numbers will look too good")

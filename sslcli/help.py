@@ -1,0 +1,128 @@
+"""What `sslcli --help` and `sslcli WORD --help` say. Groups, choices and keys are read from the YAML files."""
+
+from __future__ import annotations
+
+from sslcli import config
+
+HYDRA_WORDS = {
+    "pretrain": "train a method without labels; prints the run folder",
+    "eval": "measure a run: probe, knn, quality (run=latest, a path, a prefix, or none)",
+    "pipeline": "pretrain, then the stages, on one run",
+}
+PLAIN_WORDS = {
+    "resume": "go on with a run: same folder, same configuration, next step",
+    "runs": "list runs; show RUN; best METRIC",
+    "list": "methods, backbones, datasets, augmentations, evals, experiments",
+    "data": "inspect a data set; preview the views a method would see",
+    "doctor": "what is installed, which device, what is wrong and how to mend it",
+    "completion": "shell completion for bash, zsh or fish",
+}
+WORDS = HYDRA_WORDS | PLAIN_WORDS
+
+HELP = """\
+sslcli: self-supervised learning from the command line
+
+  sslcli pretrain method=simsiam                      digits, a minute on a laptop's processor
+  sslcli eval probe labels=10/class seeds=5           what the newest run learned, beside baselines
+  sslcli pretrain method=simclr dataset=image_folder dataset.path=photos backbone=resnet18
+
+words
+{words}
+
+flags
+  -m             sweep: every combination of comma-separated values (method=simsiam,byol seed=0,1)
+  --dry-run      compose, check, build, run one batch; print the plan; make no folder
+  --cfg job      print the composed configuration
+  --json         one JSON object on stdout (eval, runs, list, doctor)
+  --config-dir D a folder with YAML files (and Python modules) of your own
+  -q, -v         errors only; more detail
+  --version, --help (also after a word)
+
+Results go to stdout, everything else to stderr. Runs go to runs/ (or $SSLCLI_RUNS).
+"""
+
+WORD_HELP = {
+    "pretrain": """\
+sslcli pretrain: train a method without labels; the last line on stdout is the run folder
+
+  run=$(sslcli pretrain method=byol dataset=cifar10 backbone=resnet18 train.epochs=200)
+  sslcli pretrain method=mae dataset=series dataset.path=signals.npz
+  sslcli pretrain -m method=simsiam,simclr seed=0,1,2
+""",
+    "eval": """\
+sslcli eval NAME: measure a run's frozen backbone; prints `name value` lines
+
+  sslcli eval probe labels=10/class seeds=5
+  sslcli eval knn run=runs/2026-11-22_14-03-09-275925_simsiam_convnet_digits
+  sslcli eval knn run=none dataset=cifar10 backbone=resnet18     (an untrained backbone, as baseline)
+
+names: {evals}
+keys: run=latest|PATH|PREFIX|none  labels=all|1%|100|10/class  seeds=N (draws of the labels)
+""",
+    "pipeline": """\
+sslcli pipeline: pretrain, then each stage, on one run
+
+  sslcli pipeline method=simclr stages=[probe,knn] labels=1% seeds=5
+""",
+    "resume": """\
+sslcli resume RUN: go on with an interrupted run, bit for bit as if it had not been interrupted
+
+  sslcli resume latest
+  sslcli resume 2026-11-22_14-03
+
+To start a new run from a run's weights instead: sslcli pretrain init=RUN
+""",
+    "runs": """\
+sslcli runs: what is in the runs folder
+
+  sslcli runs                      a line each
+  sslcli runs show RUN             one, with its numbers
+  sslcli runs best probe.top1 -n 5 the best by a measured number
+""",
+    "list": "sslcli list KIND: {kinds}\n",
+    "data": """\
+sslcli data inspect|preview: look before you train
+
+  sslcli data inspect dataset=image_folder dataset.path=photos [--strict]
+  sslcli data preview method=simclr dataset=cifar10 [out=views.png]
+""",
+    "doctor": "sslcli doctor [--json]: what is installed, which device, what is wrong and how to mend it\n",
+    "completion": """\
+sslcli completion SHELL: prints a completion script
+
+  eval "$(sslcli completion bash)"        in ~/.bashrc
+  eval "$(sslcli completion zsh)"         in ~/.zshrc
+  sslcli completion fish | source         in ~/.config/fish/config.fish
+""",
+}
+
+
+def help_text(word: str | None) -> str:
+    if word is None or word not in WORDS:
+        width = max(len(w) for w in WORDS)
+        return HELP.format(words="\n".join(f"  {w.ljust(width)}  {text}" for w, text in WORDS.items()))
+    text = WORD_HELP[word]
+    if "{evals}" in text:
+        text = text.replace("{evals}", ", ".join(sorted(set(config.choices("evaluator")) - {"online"})))
+    if "{kinds}" in text:
+        text = text.replace("{kinds}", ", ".join(config.KINDS))
+    if word in HYDRA_WORDS:
+        text += group_help(word)
+    return text
+
+
+def group_help(word: str) -> str:
+    """The groups with their choices, and the keys of train and device with their comments, read from the YAML files."""
+    lines = ["", "groups (GROUP=CHOICE)"]
+    for group in config.GROUPS:
+        names = sorted(config.choices(group))
+        if names:
+            lines.append(f"  {group.ljust(13)} {', '.join(names)}")
+    for group, name in (("train", "default"), ("device", "auto")):
+        lines += ["", f"{group} keys"]
+        for line in (config.config_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+            key, _, rest = line.partition(":")
+            value, _, comment = rest.partition("#")
+            lines.append(f"  {f'{group}.{key}={value.strip()}'.ljust(28)} {comment.strip()}")
+    lines += ["", f"also: seed, init; sslcli {word} --cfg job shows every key; --hydra-help shows Hydra's flags", ""]
+    return "\n".join(lines)

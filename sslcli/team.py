@@ -1,0 +1,335 @@
+"""Many processes, one run. Rank 0 is the user's own process: it reads the request, writes the folder and prints. The
+others follow: they are told a job, build the same objects, and take their share of every batch.
+
+How a team comes about:
+- `train.devices=N`: rank 0 starts N - 1 processes on this machine for the time of one job.
+- `torchrun ... -m sslcli ...`, on one machine or several: all are there from the start, and RANK says which one this is.
+
+They meet at a store (torch's TCPStore): there lies the job, as JSON, and what went wrong with whom. Then a process group
+is made and the rest goes through `sslcli.nn.dist`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from sslcli import errors
+from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped
+
+LONG = datetime.timedelta(days=30)  # a job to be told, data to be read: as long as it takes
+SILENCE = datetime.timedelta(minutes=10)  # of a process in the middle of a job: it is gone
+GRACE = 10.0  # seconds for the others to notice by themselves
+
+Job = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of how many processes this is, over all machines and on this one."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+
+
+def under_torchrun() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def place(devices: int | str = 1, kind: str = "cpu") -> Place:
+    """Where this process stands, from torchrun's variables or from `train.devices` (a number, or auto: every GPU)."""
+    if under_torchrun():
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        if devices not in ("auto", 1, world):
+            raise RequestError(
+                f"train.devices={devices}, but torchrun started {world} processes", "leave train.devices out"
+            )
+        return Place(
+            rank, world, int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        )
+    gpus = torch.cuda.device_count() if kind == "cuda" else 0
+    count = max(1, gpus) if devices == "auto" else int(devices)
+    if kind == "cuda" and count > gpus:
+        raise MachineError(
+            f"train.devices={count}, but torch sees {gpus} CUDA device(s)", f"train.devices={max(1, gpus)}"
+        )
+    return Place(0, count, 0, count)
+
+
+# ------------------------------------------------------------------------------------------------------------ rank 0
+
+
+@contextlib.contextmanager
+def lead(where: Place, device: torch.device, job: Job, work: Callable[[Job], None]) -> Iterator[None]:
+    """The team for one job: tells it to the others, and holds the process group for the time of the block.
+
+    `work` is what the others do with it (a function of a module, since it is named to another process).
+
+    An error of another process comes out here, as what it was. With one process nothing happens.
+    """
+    if where.world == 1:
+        yield
+        return
+    crew = _Crew(where)
+    try:
+        crew.start(work)
+        crew.tell(job)
+        crew.wait_until_ready()
+        _meet(crew.store, where, device, crew.turn)
+        try:
+            yield
+        except (SslError, KeyboardInterrupt):
+            raise
+        except Exception as e:  # a collective that failed says nothing of why
+            raise crew.culprit(e) or e from e
+    finally:
+        crew.dismiss()
+
+
+class _Crew:
+    """The other processes, as rank 0 sees them."""
+
+    turns = 0  # jobs led so far in this process
+
+    def __init__(self, where: Place):
+        self.where = where
+        _Crew.turns += 1
+        self.turn = _Crew.turns
+        self.processes: list[Any] = []
+        self.over = threading.Event()
+        if under_torchrun():
+            self.store = _torchrun_store(where)
+        else:
+            self.store = dist.TCPStore(
+                "127.0.0.1", 0, where.world, is_master=True, wait_for_workers=False, timeout=LONG
+            )
+
+    def start(self, work: Callable[[Job], None]) -> None:
+        """The processes on this machine, unless torchrun has started them."""
+        if under_torchrun():
+            return
+        import multiprocessing as mp
+
+        context = mp.get_context("spawn")  # not fork: this process has threads, and perhaps CUDA
+        for rank in range(1, self.where.world):
+            process = context.Process(target=_spawned, args=(rank, self.where.world, self.store.port, self.turn, work))
+            process.start()
+            self.processes.append(process)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def tell(self, job: Job) -> None:
+        self.store.set(f"job/{self.turn}", json.dumps(job))
+
+    def wait_until_ready(self) -> None:
+        missing = set(range(1, self.where.world))
+        while missing:
+            missing = {r for r in missing if not self.store.check([f"ready/{self.turn}/{r}"])}
+            if problem := self._told() or self._dead():
+                raise problem
+            time.sleep(0.02)
+
+    def _told(self) -> SslError | None:
+        """An error that another process left in the store."""
+        key = f"error/{self.turn}"
+        if not self.store.check([key]):
+            return None
+        told = json.loads(self.store.get(key))
+        kind = getattr(errors, told["kind"], MachineError)
+        return kind(f"process {told['rank']} of {self.where.world} on {told['host']}: {told['message']}", told["hint"])
+
+    def _dead(self) -> SslError | None:
+        for rank, process in enumerate(self.processes, 1):
+            if process.exitcode not in (None, 0):
+                how = (
+                    signal.Signals(-process.exitcode).name if process.exitcode < 0 else f"exit code {process.exitcode}"
+                )
+                return MachineError(
+                    f"process {rank} of {self.where.world} (pid {process.pid}) ended: {how}",
+                    "the last checkpoint is intact: sslcli resume goes on from it (out of memory? train.accumulate=2)",
+                )
+        return None
+
+    def culprit(self, error: Exception) -> SslError | None:
+        """Why a collective failed: what another process said, or that it is gone. None when nobody else had a problem."""
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until:
+            with contextlib.suppress(Exception):  # the store may be gone too
+                if problem := self._told() or self._dead():
+                    return problem
+            if not _is_about_peers(error):
+                return None
+            time.sleep(0.1)
+        return MachineError(
+            f"another process of this job is gone ({str(error).splitlines()[0][:200]})", "sslcli resume"
+        )
+
+    def _watch(self) -> None:
+        """A collective of NCCL may hang where gloo's fails: when a process is gone and nobody notices, this one leaves."""
+        while not self.over.wait(0.5):
+            problem = self._dead()
+            if problem is not None and not self.over.wait(3 * GRACE):
+                from sslcli import console
+
+                console.error(problem)
+                os._exit(problem.code)
+
+    def dismiss(self) -> None:
+        self.over.set()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        for process in self.processes:
+            process.join(GRACE)
+            if process.exitcode is None:  # in a collective that nobody answers, or in its data
+                process.kill()
+                process.join()
+
+
+def dismiss_torchrun(code: int) -> None:
+    """Rank 0 of torchrun has nothing more to do: the others may leave too."""
+    if under_torchrun() and int(os.environ["RANK"]) == 0 and int(os.environ["WORLD_SIZE"]) > 1:
+        store = _torchrun_store(place())
+        store.set(f"job/{_Crew.turns + 1}", json.dumps({"end": code}))
+
+
+# ------------------------------------------------------------------------------------------------------- the others
+
+
+def follow(work: Callable[[Job], None]) -> int:
+    """A process that torchrun started with RANK > 0: one job after the other, until rank 0 has no more. The exit code."""
+    from sslcli import console
+
+    os.environ[console.QUIET] = "1"  # rank 0 does the talking
+    where, turn = place(), 0
+    store = _torchrun_store(where)
+    while True:
+        turn += 1
+        job = _next_job(store, turn)
+        if "end" in job:
+            return 0
+        code = _do(job, store, where, turn, work)
+        if code:
+            return code
+
+
+def _next_job(store: Any, turn: int) -> Job:
+    store.wait([f"job/{turn}"], LONG)
+    return json.loads(store.get(f"job/{turn}"))
+
+
+_this_job: tuple[Any, Place, int] | None = None  # of a follower: where to say that it is ready
+
+
+def ready(device: torch.device) -> None:
+    """A follower has built its objects: says so, and waits for the group. Nothing happens in rank 0."""
+    if _this_job is not None and not dist.is_initialized():
+        store, where, turn = _this_job
+        store.set(f"ready/{turn}/{where.rank}", "1")
+        _meet(store, where, device, turn)
+
+
+def _do(job: Job, store: Any, where: Place, turn: int, work: Callable[[Job], None]) -> int:
+    global _this_job
+    _this_job = store, where, turn
+    try:
+        work(job)
+    except (Stopped, Interrupted):
+        return 0  # rank 0 says it
+    except SslError as e:
+        _confess(store, where, turn, type(e).__name__, e.message, e.hint)
+        return e.code
+    except torch.OutOfMemoryError as e:
+        _confess(store, where, turn, "MachineError", f"out of memory: {e}", "train.accumulate=2")
+        return MachineError.code
+    except Exception as e:
+        if not _is_about_peers(e):
+            _confess(store, where, turn, "MachineError", "".join(traceback.format_exception(e)), None)
+        return 1
+    finally:
+        _this_job = None
+        if dist.is_initialized():
+            with contextlib.suppress(Exception):
+                dist.destroy_process_group()
+    return 0
+
+
+def _confess(store: Any, where: Place, turn: int, kind: str, message: str, hint: str | None) -> None:
+    import socket
+
+    told = {"rank": where.rank, "host": socket.gethostname(), "kind": kind, "message": message, "hint": hint}
+    with contextlib.suppress(Exception):  # rank 0 may be gone
+        store.set(f"error/{turn}", json.dumps(told))
+
+
+def _is_about_peers(error: BaseException) -> bool:
+    """Whether an error only says that another process is gone."""
+    text = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, dist.DistError) or any(
+        word in text for word in ("gloo", "nccl", "connection", "broken pipe", "store", "peer", "timed out")
+    )
+
+
+def _spawned(rank: int, world: int, port: int, turn: int, work: Callable[[Job], None]) -> None:
+    """The life of a process that rank 0 started. It ends when rank 0 does, whatever happens to that."""
+    from sslcli import console
+
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world)}
+    os.environ[console.QUIET] = "1"
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP"):
+        if hasattr(signal, name):  # a terminal sends Ctrl-C to all of us: rank 0 decides, and tells at the next step
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    store = dist.TCPStore("127.0.0.1", port, world, is_master=False, timeout=LONG)
+    code = _do(_next_job(store, turn), store, place(), turn, work)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # no clean-up that could wait for a peer
+
+
+def _leave_with_parent() -> None:
+    import multiprocessing as mp
+    from multiprocessing.connection import wait
+
+    parent = mp.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+# ---------------------------------------------------------------------------------------------------------- meeting
+
+
+_stores: dict[int, Any] = {}
+
+
+def _torchrun_store(where: Place) -> Any:
+    """The store whose address is MASTER_ADDR:MASTER_PORT; torchrun keeps it, else rank 0 does."""
+    if os.getpid() not in _stores:
+        _stores[os.getpid()] = next(iter(dist.rendezvous("env://", where.rank, where.world, timeout=LONG)))[0]
+    return dist.PrefixStore("sslcli", _stores[os.getpid()])
+
+
+def _meet(store: Any, where: Place, device: torch.device, turn: int) -> None:
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(f"group/{turn}", store),
+        rank=where.rank,
+        world_size=where.world,
+        timeout=SILENCE,
+        device_id=device if device.type == "cuda" else None,
+    )

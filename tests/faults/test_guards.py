@@ -1,0 +1,164 @@
+"""Numbers that are none, and embeddings that are all one: noticed within a step or two checks, nothing poisoned, nothing lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sslcli import checkpoint
+from sslcli.data.loader import Loader
+from sslcli.methods.base import Method
+from sslcli.run import Run
+
+WORDS = [
+    "dataset=digits",
+    "backbone.width=4",
+    "device=cpu",
+    "device.threads=1",
+    "train.steps=20",
+    "train.batch_size=32",
+    "train.eval_every=0",
+    "train.save_every=1",
+    "train.keep=100",
+    "logger.log_every=1",
+]
+
+
+def newest_run() -> Path:
+    return sorted(Path("runs").glob("2*"))[-1]
+
+
+def poison_data(patch: pytest.MonkeyPatch, steps: range) -> None:
+    """A pixel of the first view is NaN in these steps."""
+    stream = Loader.stream
+
+    def poisoned(self, step=0):
+        made = stream(self, step)
+        while True:
+            batch = next(made)
+            if step in steps:
+                batch.views[0].view(-1)[5] = float("nan")
+            step += 1
+            yield batch
+
+    patch.setattr(Loader, "stream", poisoned)
+
+
+def poison_gradient(patch: pytest.MonkeyPatch, steps: range) -> None:
+    """The loss is right, its gradient is NaN: the root of a zero."""
+    call, at = Method.__call__, [0]
+
+    def poisoned(self, batch):
+        out = call(self, batch)
+        if self.training and torch.is_grad_enabled():
+            if at[0] in steps:
+                weight = next(p for p in self.parameters() if p.requires_grad)
+                out = out | {"loss": out["loss"] + (weight * 0).sum().sqrt()}
+            at[0] += 1
+        return out
+
+    patch.setattr(Method, "__call__", poisoned)
+
+
+def events(run: Path, kind: str) -> list[dict]:
+    return [e for t in (run / "events.jsonl").read_text().splitlines() if (e := json.loads(t))["event"] == kind]
+
+
+@pytest.mark.parametrize(("poison", "what"), [(poison_data, "loss"), (poison_gradient, "gradient")])
+@pytest.mark.parametrize("method", ["moco_v2", "byol"])
+def test_one_bad_step_leaves_no_trace(cli, monkeypatch, method, poison, what):
+    """It is skipped: weights, teacher, optimizer, batch statistics and queue are after it what they were before."""
+    poison(monkeypatch, range(4, 5))
+    result = cli("pretrain", f"method={method}", *WORDS)
+    assert result.code == 0, result.err
+    run = Path(result.last)
+    (event,) = events(run, "non-finite")
+    assert (event["step"], event["what"]) == (4, what)
+    by_step = {int(p.name[5:]): checkpoint.load(p) for p in checkpoint.existing(run / "checkpoints")}
+    assert set(by_step) == set(range(21))
+    before, after = by_step[4][0], by_step[5][0]
+    for name, group in before.items():
+        for key, value in group.items():
+            assert torch.equal(value, after[name][key]), f"{name} {key}"
+    assert any(not torch.equal(v, by_step[6][0]["model"][k]) for k, v in after["model"].items())  # and then it goes on
+    assert all(bool(torch.isfinite(v).all()) for g in by_step[20][0].values() for v in g.values())
+    assert by_step[20][1]["skipped"] == 1
+    assert by_step[20][1]["skipped_in_a_row"] == 0
+
+
+@pytest.mark.parametrize(("poison", "what"), [(poison_data, "loss"), (poison_gradient, "gradient")])
+def test_six_in_a_row_end_the_run(cli, monkeypatch, poison, what):
+    poison(monkeypatch, range(7, 100))
+    result = cli("pretrain", "method=byol", *WORDS)
+    assert result.code == 4
+    assert f"the {what} is not finite at step 12 (6 steps skipped" in result.err
+    run = newest_run()
+    assert [e["step"] for e in events(run, "non-finite")] == [7, 8, 9, 10, 11, 12]
+    assert Run(run).status["status"] == "failed"
+    found = checkpoint.load_newest(run / "checkpoints")
+    assert found is not None
+    assert all(bool(torch.isfinite(v).all()) for g in found[0].values() for v in g.values())
+    dumps = sorted((run / "debug").iterdir())
+    assert [d.name for d in dumps] == ["nonfinite-0000000007", "nonfinite-0000000012"]  # the first and the last
+    report = json.loads((dumps[0] / "report.json").read_text())
+    assert report["step"] == 7
+    assert report["seed"] == 0
+    assert len(report["samples"][0]) == 32
+    assert report["config"]["train"]["batch_size"] == 32
+    bad = [name for name, layer in report["layers"].items() if layer["gradient"] and layer["gradient"]["nonfinite"]]
+    assert bad
+    assert all(layer["weight"]["nonfinite"] == 0 for layer in report["layers"].values())
+    assert (report["loss"] == "nan") == (what == "loss")
+
+
+def test_weights_that_are_no_numbers_are_never_saved(cli, monkeypatch):
+    """A last step that breaks the weights is no end: exit 4, and the checkpoint before is the newest."""
+    step = torch.optim.SGD.step
+    counted = [0]
+
+    def broken(self, *args):
+        result = step(self, *args)
+        counted[0] += 1
+        if counted[0] == 20:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].mul_(float("inf"))
+        return result
+
+    monkeypatch.setattr(torch.optim.SGD, "step", broken)
+    result = cli("pretrain", "method=simsiam", *WORDS)
+    assert result.code == 4
+    assert "the weights are not finite at step 20: no checkpoint of them" in result.err
+    found = checkpoint.load_newest(newest_run() / "checkpoints")
+    assert found is not None
+    assert found[1]["step"] == 19
+
+
+def own_method(name: str, body: str) -> list[str]:
+    folder = Path("mine/method")
+    folder.mkdir(parents=True)
+    Path(f"mine/{name}.py").write_text(
+        "from sslcli.methods.base import Method\nfrom sslcli.nn.stats import spread\n\n\n"
+        f"class Own(Method):\n    def forward(self, batch):\n{body}"
+    )
+    (folder / f"{name}.yaml").write_text(
+        f"# @package _global_\nmethod:\n  _target_: {name}.Own\n  summary: x\n  family: x\n  source: x\n"
+        "  plan: {global: 2}\n"
+    )
+    return ["--config-dir", "mine", f"method={name}"]
+
+
+def test_a_constant_output_is_told_at_the_second_check(cli):
+    """From the first step on: no patience for what cannot be a slow start."""
+    words = own_method(
+        "constant",
+        "        a = self.backbone(batch.views[0]) * 0 + 1\n"
+        "        return {'loss': a.square().mean(), 'spread': spread(a)}\n",
+    )
+    result = cli("pretrain", *words, *WORDS, "train.steps=100", "train.save_every=5m")
+    assert "the embeddings are collapsing: spread 0.000 at step 2 " in result.err, result.err
+    assert result.err.count("the embeddings are collapsing") == 1
+    stopped = cli("pretrain", *words, *WORDS, "train.steps=100", "train.on_collapse=stop")
+    assert stopped.code == 4

@@ -1,0 +1,322 @@
+"""A save cut off at every one of its system calls, and checkpoints damaged at random: what was good is found again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sslcli import checkpoint
+from sslcli.errors import RequestError, StorageError, TrainingError
+
+CALLS = ("open", "write", "fsync", "close", "rename", "replace", "unlink", "rmdir", "mkdir")
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+class Cut:
+    """Counts the system calls of a save; call number `at` does not happen (a write half happens), and `what` flies.
+
+    `unsynced`: paths with bytes that a power cut would lose."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, at: int, what: BaseException):
+        self.at, self.what, self.count, self.name = at, what, 0, ""
+        self.opened: dict[int, str] = {}
+        self.unsynced: set[str] = set()
+        for name in CALLS:
+            patch.setattr(os, name, self.counted(name, getattr(os, name)))
+
+    def counted(self, name: str, real: Any) -> Any:
+        return lambda *args, **named: self.call(name, real, args, named)
+
+    def call(self, name: str, real: Any, args: tuple, named: dict) -> Any:
+        self.count += 1
+        if self.count == self.at:
+            self.name = name
+            if name == "write" and len(args[1]) > 1:
+                real(args[0], args[1][: len(args[1]) // 2])
+            raise self.what
+        result = real(*args, **named)
+        if name == "open" and args[1] & os.O_CREAT:
+            self.opened[result] = os.fspath(args[0])
+            self.unsynced.add(os.fspath(args[0]))
+        elif name == "fsync":
+            self.unsynced.discard(self.opened.get(args[0], ""))
+        elif name == "close":
+            self.opened.pop(args[0], None)
+        elif name in ("rename", "replace"):
+            old, new = (os.fspath(a) for a in args)
+            self.unsynced = {new + p[len(old) :] if p.startswith(old) else p for p in self.unsynced}
+        return result
+
+    def lose(self) -> None:
+        """The power fails: what was not flushed is not there."""
+        for path in self.unsynced:
+            if os.path.isfile(path):
+                os.truncate(path, 0)
+
+
+def tensors(step: int) -> dict[str, dict[str, torch.Tensor]]:
+    dice = torch.Generator().manual_seed(step)
+    return {
+        "model": {"w": torch.randn(40, 3, generator=dice), "n": torch.tensor(step), "half": torch.ones(3).bfloat16()},
+        "ema": {"t": torch.randn(7, generator=dice).double()},
+        "optimizer": {"w/m": torch.randn(40, 3, generator=dice), "flag": torch.tensor([True, False])},
+    }
+
+
+def state(step: int) -> dict[str, Any]:
+    return {"seconds": step / 3, "numbers": {"w/step": step}}
+
+
+def check(found: Any, step: int) -> None:
+    assert found is not None
+    read, saved = found
+    assert saved == {"step": step, **state(step)}
+    wanted = tensors(step)
+    assert {k: set(v) for k, v in read.items()} == {k: set(v) for k, v in wanted.items()}
+    for group, content in wanted.items():
+        for name, value in content.items():
+            assert read[group][name].dtype == value.dtype
+            assert torch.equal(read[group][name], value)
+
+
+def save(folder: Path, *steps: int) -> None:
+    for step in steps:
+        checkpoint.save(folder, step, tensors(step), state(step), keep=2)
+
+
+def save_cut(folder: Path, monkeypatch: pytest.MonkeyPatch, step: int, at: int, what: BaseException) -> Cut:
+    with monkeypatch.context() as patch:
+        cut = Cut(patch, at, what)
+        with contextlib.suppress(Killed):
+            save(folder, step)
+    return cut
+
+
+def attempt(folder: Path) -> StorageError | None:
+    try:
+        save(folder, 3)
+    except StorageError as e:
+        return e
+    return None
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["killed", "power cut"])
+@pytest.mark.parametrize("before", [(), (1,), (1, 2), (1, 2, 3)], ids=["first", "second", "third", "again"])
+def test_cut_off_at_every_system_call(tmp_path, monkeypatch, before, power):
+    """`again`: the step is there already, damaged; it is set aside, then replaced."""
+    names, k = set(), 0
+    while True:
+        k += 1
+        folder = tmp_path / str(k) / "checkpoints"
+        save(folder, *before)
+        if before == (1, 2, 3):
+            (folder / "step-0000000003" / "state.json").write_bytes(b"{}")
+        cut = save_cut(folder, monkeypatch, 3, k, Killed())
+        if power:
+            cut.lose()
+        checkpoint.clean(folder)
+        found = checkpoint.load_newest(folder)
+        if found is None:
+            assert not before
+        else:
+            check(found, found[1]["step"])
+            assert found[1]["step"] in (3, *[b for b in before if b < 3][-1:])
+        assert all(checkpoint.verify(p) is None for p in checkpoint.existing(folder))
+        assert {p.name[:5] for p in folder.glob(".*")} <= {".bad-"}
+        save(folder, 4)
+        check(checkpoint.load_newest(folder), 4)
+        assert not list(folder.glob(".[!b]*"))
+        names.add(cut.name)
+        if cut.count < k:  # it went through
+            break
+    assert k > 30
+    assert names >= {"open", "write", "fsync", "rename", "replace", "mkdir"}
+    if before == (1, 2):
+        assert names >= {"unlink", "rmdir"}
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_an_error_at_every_system_call(tmp_path, monkeypatch, code):
+    """The disk says no, once: the save is done or says why, nothing lies about, and what was good stays good."""
+    k, failed = 0, 0
+    while True:
+        k += 1
+        folder = tmp_path / str(k) / "checkpoints"
+        save(folder, 1, 2)
+        with monkeypatch.context() as patch:
+            cut = Cut(patch, k, OSError(code, os.strerror(code)))
+            error = attempt(folder)
+        if error:
+            failed += 1
+            assert os.strerror(code) in error.message
+        checkpoint.clean(folder)
+        found = checkpoint.load_newest(folder)
+        check(found, found[1]["step"])
+        assert found[1]["step"] in (2, 3)
+        assert len(checkpoint.existing(folder)) >= 2
+        if cut.count < k:
+            break
+        shutil.rmtree(folder)
+    assert failed > 20
+
+
+# ------------------------------------------------------------------------------------------------------------------ damage
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    save(tmp_path / "good", 1, 2)
+    return tmp_path / "good"
+
+
+def fall_back(good: Path, folder: Path, damage: Any) -> str:
+    """Damages the newest of two; it must be noticed, told and set aside, and the other be used. Returns what was told."""
+    shutil.copytree(good, folder)
+    damage(folder / "step-0000000002")
+    told: list[tuple[str, str]] = []
+    check(checkpoint.load_newest(folder, lambda path, reason: told.append((path.name, reason))), 1)
+    ((name, reason),) = told
+    assert name == "step-0000000002"
+    assert [p.name for p in checkpoint.existing(folder)] == ["step-0000000001"]
+    assert len(list(folder.glob(".bad-step-0000000002-*"))) == 1
+    return reason
+
+
+def test_a_hundred_flipped_bits_are_all_noticed(two, tmp_path):
+    dice = random.Random(0)
+    names = sorted(p.name for p in (two / "step-0000000002").iterdir())
+    assert len(names) == 5
+    for i in range(100):
+        name = names[i % 5]
+
+        def flip(path: Path, name: str = name) -> None:
+            content = bytearray((path / name).read_bytes())
+            content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+            (path / name).write_bytes(content)
+
+        assert name in fall_back(two, tmp_path / str(i), flip)
+
+
+def test_every_byte_of_the_manifest_counts(two):
+    """It has no other file to vouch for it."""
+    dice = random.Random(2)
+    path = two / "step-0000000002"
+    content = (path / "manifest.json").read_bytes()
+    for i in range(len(content)):
+        flipped = bytearray(content)
+        flipped[i] ^= 1 << dice.randrange(8)
+        (path / "manifest.json").write_bytes(flipped)
+        assert checkpoint.verify(path) is not None, f"byte {i}"
+    (path / "manifest.json").write_bytes(content)
+    assert checkpoint.verify(path) is None
+
+
+def test_twenty_truncations_are_all_noticed(two, tmp_path):
+    dice = random.Random(1)
+    names = sorted(p.name for p in (two / "step-0000000002").iterdir())
+    for i in range(20):
+        name = names[i % 5]
+
+        def cut(path: Path, name: str = name) -> None:
+            os.truncate(path / name, dice.randrange((path / name).stat().st_size))
+
+        assert name in fall_back(two, tmp_path / str(i), cut)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "state.json", "model.safetensors"])
+def test_a_missing_file_is_named(two, tmp_path, name):
+    assert fall_back(two, tmp_path / "copy", lambda path: (path / name).unlink()) == f"{name} is missing"
+
+
+def test_a_checkpoint_under_another_name_is_refused(two, tmp_path):
+    def rename(path: Path) -> None:
+        shutil.rmtree(path)
+        shutil.copytree(path.with_name("step-0000000001"), path)
+
+    assert fall_back(two, tmp_path / "copy", rename) == "it holds step 1"
+
+
+def test_when_all_are_bad_each_is_named_and_nothing_is_moved(two):
+    (two / "step-0000000002" / "state.json").unlink()
+    (two / "step-0000000001" / "model.safetensors").write_bytes(b"")
+    for _ in range(2):  # and it is no other answer the second time
+        with pytest.raises(
+            TrainingError,
+            match=r"step-0000000002: state.json is missing, step-0000000001: model.safetensors has 0 bytes of",
+        ) as caught:
+            checkpoint.load_newest(two)
+        assert caught.value.code == 4
+    assert len(checkpoint.existing(two)) == 2
+
+
+def test_a_newer_format_is_left_alone_and_told(two):
+    path = two / "step-0000000002" / "manifest.json"
+    manifest = json.loads(path.read_text()) | {"format": 2, "sslcli": "7.0"}
+    manifest.pop("sha256")
+    path.write_text(json.dumps({**manifest, "sha256": checkpoint._own_hash(manifest)}))
+    with pytest.raises(RequestError, match=r"was written by sslcli 7\.0 \(checkpoint format 2"):
+        checkpoint.load_newest(two)
+    assert len(checkpoint.existing(two)) == 2
+
+
+def test_the_newest_two_that_verify_are_never_removed(tmp_path):
+    save(tmp_path, 1, 2, 3)
+    (tmp_path / "step-0000000003" / "state.json").write_bytes(b"{}")
+    save(tmp_path, 4)  # keeps two: 4, and 2 because 3 does not verify
+    assert [p.name[-1] for p in checkpoint.existing(tmp_path)] == ["4", "3", "2"]
+    save(tmp_path, 5)
+    assert [p.name[-1] for p in checkpoint.existing(tmp_path)] == ["5", "4"]
+    for step in (6, 7):
+        checkpoint.save(tmp_path, step, tensors(step), {}, keep=1)
+    assert [p.name[-1] for p in checkpoint.existing(tmp_path)] == ["7", "6"]
+
+
+def test_what_a_reader_of_safetensors_sees(tmp_path):
+    """The format is the one of the safetensors package: it reads ours, and says no to nothing."""
+    from safetensors.torch import load_file
+
+    base = torch.arange(12.0).reshape(3, 4)
+    group = {
+        "transposed": base.T,
+        "slice": base[1:, ::2],
+        "channels_last": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+        "scalar": torch.tensor(2.5, dtype=torch.float64),
+        "empty": torch.zeros(0, 3),
+        "tied": base,
+        "tied too": base,
+        "é": torch.tensor([1, 2], dtype=torch.int16),
+        **{str(d): torch.ones(3).to(d) for d in checkpoint.DTYPES},
+    }
+    checkpoint.save(tmp_path, 1, {"model": group}, {})
+    read = load_file(tmp_path / "step-0000000001" / "model.safetensors")
+    assert read.keys() == group.keys()
+    for name, value in group.items():
+        assert read[name].dtype == value.dtype, name
+        assert torch.equal(read[name], value), name
+
+
+def test_the_first_format_loads_for_ever(tmp_path):
+    """tests/faults/fixtures/format-1 was written by sslcli 0.1 and is never made again."""
+    shutil.copytree(FIXTURES / "format-1", tmp_path / "checkpoints")
+    found = checkpoint.load_newest(tmp_path / "checkpoints")
+    assert found is not None
+    read, saved = found
+    assert saved["step"] == 6
+    assert saved["plan"] == {"total": 8, "anchor_step": 0, "anchor_progress": 0.0}
+    assert saved["cursor"] == 6
+    assert set(read) == {"model", "ema", "optimizer"}
+    assert int(read["model"]["queue.head"]) == 6 * 32 % 64
+    assert read["model"]["queue.keys"].shape == (64, 16)

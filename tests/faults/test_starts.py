@@ -1,0 +1,72 @@
+"""Four starts in one second, twenty times: eighty folders, each whole."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sslcli import compose
+from sslcli.errors import SslError
+from sslcli.run import Run
+
+
+def start_twenty(child: int, begin: float) -> None:
+    """What a start does up to its folder: the name from Hydra's own `hydra.run.dir`, the folder from `Run.create`."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    cfg = compose.compose("pretrain", [])
+    HydraConfig.instance().set_config(cfg)
+    for i in range(20):
+        time.sleep(max(0.0, begin + 0.05 * i + 0.003 * child - time.time()))
+        OmegaConf.clear_cache(cfg)  # the time is looked at once a start
+        Run.create(Path(str(cfg.hydra.run.dir)), {"child": child, "i": i}).close()
+
+
+def fork(task: Callable[[int], None], children: int) -> list[int]:
+    """The exit codes of so many children that ran `task(child)`: 0, or that of the error."""
+    pids = []
+    for child in range(children):
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                task(child)
+                code = 0
+            except SslError as e:
+                code = e.code
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+def test_eighty_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLCLI_RUNS", str(tmp_path / "runs"))
+    begin = time.time() + 2
+    assert fork(lambda child: start_twenty(child, begin), 4) == [0] * 4
+    folders = [p for p in (tmp_path / "runs").iterdir() if not p.is_symlink()]
+    assert len(folders) == 80
+    made = {(Run(p).config["child"], Run(p).config["i"]) for p in folders}
+    assert made == {(c, i) for c in range(4) for i in range(20)}
+    assert (tmp_path / "runs" / "latest").resolve() in folders
+    assert not list((tmp_path / "runs").glob(".latest*"))
+
+
+def test_of_four_in_one_folder_one_wins(tmp_path):
+    for i in range(20):
+        begin = time.time() + 0.02
+
+        def start(child: int, path: Path = tmp_path / str(i), begin: float = begin) -> None:
+            time.sleep(max(0.0, begin - time.time()))
+            Run.create(path, {"child": child})
+
+        codes = fork(start, 4)
+        assert sorted(codes) == [0, 2, 2, 2]
+        assert Run(tmp_path / str(i)).config == {"child": codes.index(0)}

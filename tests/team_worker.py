@@ -1,0 +1,44 @@
+"""What each process of tests/test_team.py does: two steps of every method, in double precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sslcli import team
+from sslcli.job import prepare
+from sslcli.nn.dist import rank
+from sslcli.session import Onlooker
+from sslcli.state import Plan, State
+from sslcli.train import Trainer
+
+
+def two_steps(cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The mean loss and the averaged gradient of the first step, then weights and buffers after the second."""
+    job = prepare(cfg, rehearsal=False)
+    job.method.double()
+    views = job.loader.views
+    job.loader.views = lambda raw, draw: [v.double() for v in views(raw, draw)]
+    job.loader.views.kinds = views.kinds
+    trainer = Trainer(job, Onlooker(Path("nowhere")), State())
+    job.method.train()
+    stream, found = job.loader.stream(0), {}
+    for _ in range(2):
+        trainer.step(stream, Plan(100), trainer.meter)
+        if trainer.state.step == 0:
+            found |= {f"gradient of {n}": p.grad.clone() for n, p in job.method.named_parameters() if p.grad is not None}
+            found |= {f"step {n}": p.detach().clone() for n, p in job.method.named_parameters()}
+            found |= {f"loss: {k}": torch.tensor(v) for k, v in trainer.all_means().items() if k != "spread"}
+        trainer.state.step += 1
+    stream.close()
+    return found | {f"after {k}": v.clone() for k, v in job.method.state_dict().items()}
+
+
+def work(told: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    team.ready(torch.device("cpu"))
+    found = {name: two_steps(cfg) for name, cfg in told["cfgs"].items()}
+    if rank() == 0:
+        torch.save(found, told["out"])

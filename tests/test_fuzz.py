@@ -1,0 +1,104 @@
+"""Random words and mutated YAML: never a traceback, exit code 2 (or 0 where it happens to make sense), and at once.
+
+SSLCLI_FUZZ=1 tries them all (1,000 and 500), otherwise a quarter.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sslcli import build, compose, config
+from sslcli.commands.pretrain import plain
+from sslcli.errors import MachineError, RequestError
+from sslcli.job import check
+from tests import fuzz
+
+FULL = bool(os.environ.get("SSLCLI_FUZZ"))
+WORDS, FILES = (1000, 500) if FULL else (250, 120)
+SECONDS = 1.0
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """In an empty folder, with nothing learned from one file to the next."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build, "_folders", [])
+    compose.compose("pretrain", [])  # what is imported once is not counted
+
+
+def code_of(overrides: list[str], folders: list[Path]) -> int:
+    """What `sslcli pretrain` would say before it touches any data. Anything else that is raised flies."""
+    try:
+        for folder in folders:
+            config.check_foreign_yaml(folder)
+        check(plain(compose.compose("pretrain", overrides, folders)))
+    except (RequestError, MachineError) as error:  # MachineError: a package that is not installed
+        return error.code if error.message.strip() else 1
+    return 0
+
+
+def run_all(cases: list[tuple[list[str], list[Path]]]) -> Counter[int]:
+    codes: Counter[int] = Counter()
+    slow, raised = [], []
+    for overrides, folders in cases:
+        began = time.process_time()
+        try:
+            codes[code_of(overrides, folders)] += 1
+        except Exception as error:
+            raised.append((overrides, folders, f"{type(error).__name__}: {error}"[:300]))
+        if time.process_time() - began > SECONDS:
+            slow.append((overrides, folders, time.process_time() - began))
+    assert not raised, f"{len(raised)} of {len(cases)}, such as {raised[:5]}"
+    assert not slow, slow[:5]
+    return codes
+
+
+def test_random_overrides():
+    codes = run_all([(words, []) for words in fuzz.overrides(WORDS)])
+    assert set(codes) <= {0, 2, 3}
+    assert codes[2] > WORDS / 2
+    assert codes[0] > 0
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_mutated_yaml(tmp_path):
+    made = fuzz.yaml_files(FILES, tmp_path)
+    codes = run_all([(words, [folder]) for words, folder in made])
+    assert set(codes) <= {0, 2, 3}
+    assert codes[2] > FILES / 4
+    assert codes[0] > 0
+    assert not (tmp_path / "owned").exists()
+
+
+def test_the_door_itself(cli):
+    """The same through main(): parsing of flags, Hydra's own front end, exit codes, words on stderr."""
+    import random
+
+    rng = random.Random(7)
+    codes: Counter[int] = Counter()
+    for i, words in enumerate(fuzz.overrides(200 if FULL else 40, seed=1)):
+        argv = ["pretrain", "--cfg", "job", *words]
+        if i % 4 == 0:
+            word = rng.choice(
+                ("runs", "list", "resume", "data", "doctor", "completion", "eval", "pipeline", "nonsense")
+            )
+            argv = [word, *rng.choice((words, ["--json"], ["-x"], ["inspect", *words], ["show", *words[:1]]))]
+        if "doctor" in argv:
+            continue  # imports everything
+        if any("\0" in a for a in argv):
+            continue  # no command line can hold it
+        result = cli(*argv)
+        codes[result.code] += 1
+        assert result.code in (0, 2, 3, 7), (argv, result)
+        if result.code:
+            assert result.err.startswith("error: "), (argv, result)
+            assert "bug in sslcli" not in result.err
+        assert "\x1b" not in result.out + result.err
+    assert codes[2] > 10
+    assert not [p for p in Path.cwd().iterdir() if p.name != "runs"]
+    assert not Path("runs").exists()

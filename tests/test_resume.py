@@ -1,0 +1,110 @@
+"""What may change when a run goes on, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.conftest import SMOKE
+
+RUN = [*SMOKE, "train.save_every=1", "train.eval_every=0"]
+
+
+@pytest.fixture
+def broken_off(cli, monkeypatch) -> Path:
+    """A run of 4 steps that ended after 2."""
+    from sslcli import train
+
+    class Killed(BaseException):
+        pass
+
+    original = train.Trainer.save
+
+    def save(self, must=False):
+        original(self, must)
+        if self.state.step == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "save", save)
+        with pytest.raises(Killed):
+            cli("pretrain", *RUN)
+    (run,) = Path("runs").glob("2*")
+    return run
+
+
+def test_how_a_run_is_executed_may_change(cli, broken_off):
+    done = cli("resume", "latest", "train.save_every=5m", "device.workers=0", "train.keep=1", "logger.log_every=1")
+    assert done.code == 0, done.err
+    assert "resuming at step 2 (bit-exact)" in done.err
+    assert yaml.safe_load((broken_off / "config.yaml").read_text())["train"]["save_every"] == 1  # for this time only
+
+
+def test_another_precision_is_said(cli, broken_off):
+    done = cli("resume", "latest", "device.precision=bf16")
+    assert done.code == 0, done.err
+    assert "same data, different rounding; device was cpu (1 threads), fp32" in done.err
+
+
+@pytest.mark.parametrize(
+    ("word", "message", "hint"),
+    [
+        ("optimizer.lr=1", "resume takes no `optimizer.lr`", "sslcli pretrain init=latest optimizer.lr=1"),
+        ("method=byol", "resume takes no `method`", "sslcli pretrain init=latest method=byol"),
+        ("device.worker=0", "no key `device.worker`", "device.workers"),
+        ("device.precision=fp8", "device.precision=fp8", "bf16"),
+        ("train.save_every=soon", "train.save_every", "20m"),
+        ("train.epochs=-1", "train.epochs=-1", ""),
+        ("allow_data_change=maybe", "allow_data_change=maybe", ""),
+    ],
+)
+def test_what_it_computes_may_not(cli, broken_off, word, message, hint):
+    refused = cli("resume", "latest", word)
+    assert refused.code == 2
+    assert message in refused.err
+    assert hint in refused.err
+
+
+def test_a_run_may_be_made_longer_before_and_after_its_end(cli, broken_off):
+    longer = cli("resume", "latest", "train.steps=6")
+    assert longer.code == 0, longer.err
+    assert "not comparable: train.steps was 4, is 6" in longer.err
+    assert json.loads((broken_off / "status.json").read_text())["step"] == 6
+    again = cli("resume", "latest")
+    assert "is done (step 6)" in again.err
+    epochs = cli("resume", "latest", "train.epochs=1")
+    assert epochs.code == 0, epochs.err
+    assert "train.epochs was None, is 1" in epochs.err
+    assert json.loads((broken_off / "status.json").read_text())["step"] == 44
+    assert [m["step"] for m in map(json.loads, (broken_off / "metrics.jsonl").read_text().splitlines())][-1] == 44
+
+
+def test_other_data_is_refused_unless_it_is_wanted(cli, tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "a.npz"
+    np.savez(path, x=rng.normal(size=(40, 2, 32)).astype(np.float32))
+    words = ["dataset=series", f"dataset.path={path}", *SMOKE[:-1], "train.batch_size=16", "train.eval_every=0"]
+    assert cli("pretrain", *words).code == 0
+    np.savez(path, x=rng.normal(size=(44, 2, 32)).astype(np.float32))
+    refused = cli("resume", "latest", "train.steps=6")
+    assert refused.code == 2
+    assert "fingerprint" in refused.err
+    assert "allow_data_change=true" in refused.err
+    done = cli("resume", "latest", "train.steps=6", "allow_data_change=true")
+    assert done.code == 0, done.err
+    assert "not comparable: other data, train.steps was 4, is 6" in done.err
+
+
+def test_slurms_end_of_time_is_a_signal(cli, monkeypatch):
+    import time
+
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 30))
+    stopped = cli("pretrain", *RUN, "train.steps=400")
+    assert stopped.code == 75, stopped.err
+    assert "sslcli resume" in stopped.err
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
+    assert cli("pretrain", *RUN).code == 0

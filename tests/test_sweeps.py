@@ -1,0 +1,600 @@
+"""Sweeps and requeued jobs: failures are counted wherever they happen, nothing that is done is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import SMOKE
+
+ROOT = Path(__file__).parent.parent
+ONE_STEP = [*SMOKE, "train.steps=1"]
+LONG = [*SMOKE, "train.steps=1000000", "train.save_every=1h"]
+ENV = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def runs(folder: Path = Path()) -> list[Path]:
+    return sorted(p.parent for p in folder.glob("runs/**/status.json"))
+
+
+def status(run: Path) -> dict[str, Any]:
+    return json.loads((run / "status.json").read_text())
+
+
+def jobs(folder: Path = Path()) -> list[dict[str, Any]]:
+    """What became of the jobs of the newest sweep."""
+    newest = max(folder.glob("runs/sweep/*"))
+    return [json.loads(p.read_text()) for p in sorted(newest.glob("jobs/*.json"))]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def training(run: Path) -> bool:
+    """At least one line of metrics: the handlers of the loop are in place."""
+    return (run / "metrics.jsonl").exists()
+
+
+@pytest.fixture
+def stop_at(monkeypatch) -> Callable[[int, signal.Signals], None]:
+    """Sends this process a signal in the given step of training, once."""
+
+    def arrange(step: int, number: signal.Signals = signal.SIGTERM) -> None:
+        from sslcli.train import Trainer
+
+        plain, pending = Trainer.step, [number]
+
+        def stepping(self, *args):
+            if self.state.step == step and pending:
+                os.kill(os.getpid(), pending.pop())
+            return plain(self, *args)
+
+        monkeypatch.setattr(Trainer, "step", stepping)
+
+    return arrange
+
+
+# ----------------------------------------------------------------------------------------------------------- the request
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["method=simsiam,nope"], "no method named `nope`"),
+        (["optimizer.lr=0.1,abc"], "`optimizer.lr=abc`: expected a number"),
+        (["optimizer.lr=0.1,-1"], "must be a positive number"),
+        (["train.epoch=1,2"], "`train` has no key `epoch`"),
+        (["seed=0,1", "method.pred_dmi=3"], "`method` has no key `pred_dmi`"),
+        (["seed=0,1", "optimizer=sgd,adamw"], "meant for another optimizer"),
+        (["seed=0,1", "resume=yes"], "only resume=auto is known"),
+        (["seed=0,1", "hydra/launcher=nope"], "nope"),
+        (["hydra/sweeper=basic", "optimizer.lr=interval(-1,1)"], "must be a positive number"),
+        (["seed=[0,1"], "cannot read"),
+    ],
+)
+def test_a_wrong_sweep_is_told_before_any_folder_is_made(cli, words, says):
+    result = cli("pretrain", "-m", *words)
+    assert result.code == 2, result
+    assert says in result.err
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_what_only_hydra_finds_wrong_leaves_no_folder_either(cli):
+    result = cli("pretrain", "-m", "optimizer.lr=interval(0.1,1)")  # its own sweeper takes no interval
+    assert result.code == 2
+    assert "interval" in result.err.lower()
+    assert runs() == []
+    assert not list(Path.cwd().glob("runs/sweep/*"))
+
+
+def test_a_missing_extra_is_named(cli, monkeypatch):
+    from sslcli.commands import sweep
+
+    monkeypatch.setitem(sweep.EXTRAS, "joblib", ("hydra_plugins.not_there", "sweep"))
+    result = cli("pretrain", "-m", "seed=0,1", "hydra/launcher=joblib")
+    assert result.code == 3
+    assert "pip install 'sslcli[sweep]'" in result.err
+
+
+def test_each_value_is_looked_at_once():
+    from sslcli.commands.sweep import samples
+
+    found = samples("pretrain", ["method=simsiam,byol", "seed=range(0,3)", "train.epochs=2"], [])
+    assert found == [
+        ["method=simsiam", "seed=0", "train.epochs=2"],
+        ["method=byol", "seed=0", "train.epochs=2"],
+        ["method=simsiam", "seed=1", "train.epochs=2"],
+        ["method=simsiam", "seed=2", "train.epochs=2"],
+    ]
+    assert {o for (o,) in samples("pretrain", ["method=glob(sim*)"], [])} == {"method=simsiam", "method=simclr"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["pretrain", "resume=latest"], "hint: sslcli resume latest"),
+        (["pretrain", "resume=true"], "only resume=auto is known"),
+        (["pretrain", "resume=auto", "init=latest"], "init=RUN"),
+        (["eval", "knn", "resume=auto", "run=none"], "no key `resume`"),
+    ],
+)
+def test_resume_as_a_key_is_auto_or_nothing(cli, words, says):
+    result = cli(*words)
+    assert result.code == 2
+    assert says in result.err
+    assert list(Path.cwd().iterdir()) == []
+
+
+# -------------------------------------------------------------------------------------------------------- failing, stopping
+
+
+@pytest.mark.parametrize("batches", [[], ["hydra.sweeper.max_batch_size=1"]], ids=["one batch", "batches of one"])
+def test_a_failed_job_does_not_stop_the_others(cli, batches):
+    result = cli("pretrain", "-m", "train.batch_size=5000,32,6000,16", *SMOKE[1:], "train.steps=1", *batches)
+    assert result.code == 2, result
+    assert result.err.count("more than the 1437 training samples") == 2
+    assert "2 of 4 jobs failed" in result.err
+    assert "Error executing job" not in result.err
+    assert [Path(line) for line in result.out.splitlines()] == runs()
+    assert [(j["job"], j["status"]) for j in jobs()] == [(0, "failed"), (1, "done"), (2, "failed"), (3, "done")]
+    assert [j["run"] for j in jobs() if j["status"] == "done"] == result.out.splitlines()
+    assert len(list(Path.cwd().glob("runs/sweep/*/[0-9]*"))) == 2  # none for what was refused
+
+
+def test_the_first_failure_gives_the_exit_code(cli, monkeypatch):
+    from sslcli.errors import StorageError
+    from sslcli.train import Trainer
+
+    def full(self, **how):
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(Trainer, "save", full)
+    assert cli("pretrain", "-m", "train.batch_size=32,5000", *SMOKE[1:], "train.steps=1").code == 5
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_sweep_and_auto_does_what_is_left(cli, stop_at, number, code):
+    stop_at(2, number)
+    words = ["pretrain", "-m", "seed=0,1", "resume=auto", *SMOKE]
+    result = cli(*words)
+    assert result.code == code, result
+    assert result.out == ""
+    assert "the sweep was stopped; 0 of its jobs are done" in result.err
+    assert [j["status"] for j in jobs()] == ["stopped"]
+    (begun,) = runs()
+    assert status(begun)["status"] == "interrupted"
+
+    again = cli(*words)
+    assert again.code == 0, again.err
+    first, second = map(Path, again.out.splitlines())
+    assert first == begun
+    assert runs() == sorted([first, second])
+    assert [status(r)["step"] for r in (first, second)] == [4, 4]
+    assert "resuming at step 3" in again.err
+
+
+def test_a_signal_before_training_is_a_stop_as_well(cli, monkeypatch):
+    from sslcli import job
+
+    monkeypatch.setattr(job, "load_dataset", lambda cfg: os.kill(os.getpid(), signal.SIGUSR1))
+    result = cli("pretrain", *SMOKE)
+    assert result.code == 75
+    assert "stopped by SIGUSR1" in result.err
+    assert list(Path.cwd().iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------------------ resume=auto
+
+
+def test_auto_begins_goes_on_and_leaves_alone(cli, stop_at):
+    words = ["pretrain", "resume=auto", *SMOKE]
+    stop_at(2)
+    assert cli(*words).code == 75
+    (run,) = runs()
+    gone_on = cli(*words)
+    assert (gone_on.code, gone_on.out) == (0, f"{run}\n")
+    assert status(run)["status"] == "done"
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+    left = cli(*words)
+    assert (left.code, left.out) == (0, f"{run}\n")
+    assert "is done (step 4)" in left.err
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()} == before
+    assert runs() == [run]
+    assert [p for p in Path("runs").iterdir() if not p.is_symlink()] == [run]  # Hydra's new folders are gone
+    other = cli(*words, "seed=1")
+    assert Path(other.last) != run
+    assert "resumed" in cli("runs", "show", run.name).out
+
+
+def test_auto_goes_on_on_other_hardware_settings(cli, stop_at):
+    stop_at(1)
+    assert cli("pretrain", "resume=auto", *SMOKE).code == 75
+    (run,) = runs()
+    changed = cli("pretrain", "resume=auto", *SMOKE, "train.save_every=1", "logger.log_every=1", "device.workers=0")
+    assert (changed.code, changed.out) == (0, f"{run}\n")
+
+
+def test_auto_is_refused_while_another_process_has_the_run(cli, stop_at):
+    stop_at(1)
+    assert cli("pretrain", "resume=auto", *SMOKE).code == 75
+    (run,) = runs()
+    hold = (
+        "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, run / ".lock"], stdin=-1, stdout=-1) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        result = cli("pretrain", "resume=auto", *SMOKE)
+        holder.communicate(b"\n")
+    assert result.code == 6
+    assert "is in use by" in result.err
+    assert runs() == [run]
+
+
+def test_auto_looks_at_the_data_too(cli):
+    def write(seed: int) -> None:
+        images = np.random.default_rng(seed).integers(0, 256, (64, 1, 8, 8), dtype=np.uint8)
+        np.save("images.npy", images)
+
+    words = ["pretrain", "resume=auto", "dataset=arrays", "dataset.path=images.npy", *ONE_STEP]
+    write(0)
+    first = cli(*words)
+    assert first.code == 0, first.err
+    assert cli(*words).out == first.out
+    write(1)
+    second = cli(*words)
+    assert second.code == 0, second.err
+    assert "has this configuration but other data" in second.err
+    assert second.out != first.out
+    write(0)
+    assert cli(*words).out == first.out
+
+
+def test_a_sweep_given_again_does_what_is_left(cli):
+    import shutil
+
+    words = ["pretrain", "-m", "seed=0,1", "resume=auto", *SMOKE, "train.eval_every=1"]
+    first = cli(*words)
+    assert first.code == 0, first.err
+    values = [j["value"] for j in jobs()]
+    assert all(0 < v <= 1 for v in values)
+    again = cli(*words)
+    assert (again.code, again.out) == (0, first.out)
+    assert [j["value"] for j in jobs()] == values  # what an optimiser is told of a run that was not run again
+    kept, gone = map(Path, first.out.splitlines())
+    shutil.rmtree(gone)
+    third = cli(*words)
+    assert third.code == 0
+    assert third.out.splitlines()[0] == str(kept)
+    assert third.out.splitlines()[1] != str(gone)
+    assert [j["value"] for j in jobs()] == values  # the same numbers: a run is a function of its configuration
+    shown = cli("runs", "show", third.out.splitlines()[1])
+    assert "job 1: seed=1" in shown.out
+
+
+def test_a_pipeline_goes_on_too(cli, stop_at):
+    words = ["pipeline", "resume=auto", "stages=[knn]", *SMOKE]
+    stop_at(2)
+    assert cli(*words).code == 75
+    (run,) = runs()
+    done = cli(*words)
+    assert (done.code, done.last) == (0, str(run))
+    assert (run / "eval" / "knn.json").exists()
+    assert cli("pretrain", "resume=auto", *SMOKE).out == f"{run}\n"  # the same training
+    assert cli(*words).last == str(run)
+    assert runs() == [run]
+
+
+def test_a_sweep_of_evaluations(cli):
+    run = cli("pretrain", *ONE_STEP).last
+    result = cli("eval", "knn,quality", "-m", f"run={run}")
+    assert result.code == 0, result.err
+    assert {line.split(".")[0] for line in result.out.splitlines()} == {"knn", "quality"}
+    assert [j["status"] for j in jobs()] == ["done", "done"]
+    assert not list(Path.cwd().glob("runs/sweep/*/[0-9]*"))
+    assert cli("eval", "knn", "-m", f"run={run},nope").code == 2
+
+
+# ------------------------------------------------------------------------------------------------------ the list of runs
+
+
+def make_run(path: Path, **values: Any) -> Path:
+    path.mkdir(parents=True)
+    made = {"status": "done", "step": 4, "created": "2026-01-01T00:00:00+00:00", "host": os.uname().nodename, **values}
+    (path / "status.json").write_text(json.dumps(made))
+    (path / ".lock").touch()
+    return path
+
+
+def test_a_run_whose_process_is_gone_is_lost(cli):
+    from sslcli.run import Run, now
+
+    folder = Path("runs")
+    make_run(folder / "here", status="running", heartbeat=now())
+    make_run(folder / "elsewhere", status="running", heartbeat=now(), host="another")
+    make_run(folder / "long_ago", status="running", heartbeat="2026-01-01T00:00:00+00:00", host="another")
+    held = make_run(folder / "held", status="running", heartbeat="2026-01-01T00:00:00+00:00")
+    make_run(folder / "sweep" / "2026-01-01" / "0_simsiam", status="done")
+    hold = (
+        "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, held / ".lock"], stdin=-1, stdout=-1) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        listed = json.loads(cli("runs", "--json").out)["runs"]
+        holder.communicate(b"\n")
+    found = {Path(r["run"]).name: r["status"] for r in listed}
+    assert found == {
+        "here": "lost",
+        "elsewhere": "running",
+        "long_ago": "lost",
+        "held": "running",
+        "0_simsiam": "done",
+    }
+    assert "sweep/2026-01-01/0_simsiam" in cli("runs").out
+    assert "sslcli resume here" in cli("runs", "show", "here").err
+    assert Run(folder / "here").status["status"] == "running"  # looking changes nothing
+
+
+@pytest.mark.slow
+def test_five_hundred_runs_are_listed_at_once(tmp_path):
+    for i in range(500):
+        run = make_run(tmp_path / "runs" / f"run_{i:03d}", online={"knn/top1": 0.5}, packages={"torch": "2"})
+        (run / "eval").mkdir()
+        (run / "eval" / "probe.json").write_text(json.dumps({"numbers": {"top1": i / 500}, "protocol": {}}))
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "sslcli", "runs"], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        took.append(time.perf_counter() - began)
+    assert len(done.stdout.splitlines()) == 501
+    assert min(took) < 0.6, took  # 0.3 on a machine that does nothing else
+
+
+# ------------------------------------------------------------------------------------------------------ other launchers
+
+
+@pytest.fixture
+def meanwhile() -> Iterator[Callable[[Callable[[], object], Callable[[], object]], None]]:
+    """`meanwhile(condition, act)`: in another thread, for what happens while a sweep runs in this one."""
+    threads: list[threading.Thread] = []
+    failed: list[BaseException] = []
+
+    def arrange(condition: Callable[[], object], act: Callable[[], object]) -> None:
+        def body() -> None:
+            try:
+                wait_for(condition)
+                act()
+            except BaseException as e:
+                failed.append(e)
+
+        threads.append(threading.Thread(target=body))
+        threads[-1].start()
+
+    yield arrange
+    for thread in threads:
+        thread.join()
+    assert not failed, failed
+
+
+@pytest.fixture
+def joblib_words() -> Iterator[list[str]]:
+    """The launcher, and no process of its pool left behind (they keep the folder they were started in)."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    yield ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+@pytest.mark.slow
+def test_joblib_prints_the_runs_counts_the_failed_and_stops_every_job(cli, joblib_words, meanwhile):
+    result = cli("pretrain", "-m", "train.batch_size=5000,32", *ONE_STEP[1:], *joblib_words)
+    assert result.code == 2, result.err
+    assert result.out.splitlines() == [str(r) for r in runs()]
+    assert len(runs()) == 1
+    assert result.err.count("more than the 1437 training samples") == 1
+    assert "1 of 2 jobs failed" in result.err
+
+    before = set(runs())
+    begun = lambda: sum(training(r) for r in runs() if r not in before)  # noqa: E731
+    meanwhile(lambda: begun() == 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    result = cli("pretrain", "-m", "train.batch_size=32,5000,16,8", *LONG[1:], *joblib_words)
+    assert result.code == 75, result.err
+    assert result.out == ""
+    assert "1 of 4 jobs failed" in result.err
+    assert [j["status"] for j in jobs()] == ["stopped", "failed", "stopped", "stopped"]
+    assert [status(r)["status"] for r in runs() if r not in before] == ["interrupted", "interrupted"]
+
+
+def test_a_job_whose_process_died_is_told_and_not_a_bug(tmp_path, capfd):
+    from sslcli.commands.sweep import Sweep
+
+    def launch() -> None:
+        (tmp_path / "jobs").mkdir()
+        job = {"pid": 1, "host": "this", "status": "running"}
+        (tmp_path / "jobs" / "0.json").write_text(json.dumps(job | {"job": 0, "overrides": ["seed=0"]}))
+        done = {"job": 1, "overrides": ["seed=1"], "status": "done", "run": "runs/that", "value": 1.0}
+        (tmp_path / "jobs" / "1.json").write_text(json.dumps(job | done))
+        raise RuntimeError("a worker process was terminated")
+
+    assert Sweep("pretrain", [], tmp_path, "joblib").conduct(launch) == 3
+    out, err = capfd.readouterr()
+    assert out == "runs/that\n"
+    assert "job 0 (seed=0): its process died" in err
+    assert "1 of 2 jobs failed" in err
+
+
+@pytest.mark.slow
+def test_submitit_failures_reach_the_exit_code_and_requeued_jobs_go_on(cli, meanwhile):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = ["resume=auto", *SMOKE[1:], "train.steps=400", "train.batch_size=16,5000", "train.save_every=1h"]
+    begun = lambda: any(training(r) for r in runs())  # noqa: E731
+    meanwhile(begun, lambda: os.kill(jobs()[0]["pid"], signal.SIGUSR2))  # what Slurm sends before the time limit
+    result = cli("pretrain", "-m", *words, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5")
+    (run,) = runs()
+    assert result.code == 2, result.err
+    assert result.out == f"{run}\n"
+    assert "more than the 1437 training samples" in result.err  # it was said in a file; the parent says it again
+    assert "1 of 2 jobs failed" in result.err
+    assert (status(run)["status"], status(run)["step"]) == ("done", 400)
+    events = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+    assert events.count("resumed") == 1
+
+
+@pytest.mark.filterwarnings("ignore")  # of optuna 2, about itself
+def test_optuna_seeks_the_largest_goes_on_after_failures_and_repeats_nothing(cli):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = [
+        *["pretrain", "-m", "resume=auto", *SMOKE[1:], "train.steps=4", "train.eval_every=1", "hydra/sweeper=optuna"],
+        *["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra.sweeper.sampler.seed=3"],
+        *["optimizer.lr=tag(log, interval(0.001, 1))", "train.batch_size=choice(32,5000)"],
+    ]
+    result = cli(*words)
+    found = jobs()
+    assert len(found) == 4
+    statuses = [j["status"] for j in found]
+    assert 0 < statuses.count("failed") < 4
+    assert result.code == 2
+    assert f"{statuses.count('failed')} of 4 jobs failed" in result.err
+    (best,) = Path.cwd().glob("runs/sweep/*/optimization_results.yaml")
+    value = float(re.search(r"best_value: (\S+)", best.read_text())[1])  # type: ignore[index]
+    assert value == max(j["value"] for j in found if j["status"] == "done")
+    again = cli(*words)
+    assert again.out == result.out
+
+
+# --------------------------------------------------------------------------------------------------------------- scripts
+
+
+@pytest.fixture
+def door(tmp_path) -> dict[str, str]:
+    """An environment in which `sslcli` and `python3` are this one's, and `scontrol` writes down what it was asked."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    python = shlex.quote(sys.executable)
+    programs = {
+        "sslcli": f'exec {python} -m sslcli "$@"',
+        "python3": f'exec {python} "$@"',
+        "scontrol": f'echo "$@" >>{shlex.quote(str(tmp_path / "requeued"))}',
+    }
+    for name, body in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    return ENV | {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+
+def bash(script: Path, *words: str, folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["bash", str(script), *words],
+        cwd=folder,
+        env=environment,
+        stdout=-1,
+        stderr=-1,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_the_sweep_over_methods_stops_and_goes_on(cli, tmp_path, door):
+    words = [*SMOKE, "train.steps=300", "train.save_every=1h"]
+    done = Path(cli("pretrain", "method=simsiam", "seed=0", "resume=auto", *words).last)  # of an earlier day
+    cli("eval", "probe", f"run={done}", "labels=2/class")
+    probed = (done / "eval" / "probe.json").stat().st_mtime_ns
+
+    script = ROOT / "scripts" / "sweep_methods.sh"
+    wanted = door | {"METHODS": "byol simsiam", "SEEDS": "0", "LABELS": "2/class"}
+    first = bash(script, *words, folder=tmp_path, environment=wanted)
+    wait_for(lambda: any("byol" in r.name and training(r) for r in runs()))
+    os.killpg(first.pid, signal.SIGINT)  # Ctrl-C
+    out, err = first.communicate(timeout=60)
+    assert first.returncode in (130, -signal.SIGINT), err
+    assert out == ""
+    begun = runs()
+    assert [status(r)["status"] for r in begun] == ["done", "interrupted"]
+
+    second = bash(script, *words, folder=tmp_path, environment=wanted)
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
+    assert runs() == begun
+    assert [status(r)["status"] for r in begun] == ["done", "done"]
+    assert (done / "eval" / "probe.json").stat().st_mtime_ns == probed
+    lines = out.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["byol", "1"], ["simsiam", "1"]]
+    for line, run in zip(lines[1:], reversed(begun), strict=True):
+        numbers = json.loads((run / "eval" / "probe.json").read_text())["numbers"]
+        assert line.split()[2] == f"{numbers['top1']:.3f}"
+
+
+@pytest.mark.slow
+def test_the_sweep_over_learning_rates_prints_the_best_first(tmp_path, door):
+    wanted = door | {"RATES": "0.1,0.2", "LABELS": "2/class"}
+    done = bash(ROOT / "scripts" / "sweep_lr.sh", *ONE_STEP, folder=tmp_path, environment=wanted)
+    out, err = done.communicate(timeout=120)
+    assert done.returncode == 0, err
+    values = [float(line.split()[0]) for line in out.splitlines()]
+    assert len(values) == 2
+    assert values == sorted(values, reverse=True)
+    assert {line.split()[2] for line in out.splitlines()} == {"0.1", "0.2"}
+
+
+@pytest.mark.slow
+def test_the_slurm_script_requeues_and_the_job_goes_on(tmp_path, door):
+    text = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
+    script = tmp_path / "sslcli.sbatch"
+    script.write_text(re.findall(r"```bash\n(#!.*?)```", text, re.S)[0])
+    words = [*SMOKE, "train.steps=400", "train.save_every=1h"]
+    slurm = door | {"SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "sslcli", "SLURM_RESTART_COUNT": "0"}
+    first = bash(script, *words, folder=tmp_path, environment=slurm)
+    wait_for(lambda: any(training(r) for r in runs(tmp_path)))
+    os.kill(first.pid, signal.SIGTERM)  # to the script alone, as --signal=B: does
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 75, err
+    assert (tmp_path / "requeued").read_text() == "requeue 17\n"
+    (run,) = runs(tmp_path)
+    assert status(run)["status"] == "interrupted"
+
+    second = bash(script, *words, folder=tmp_path, environment=slurm | {"SLURM_RESTART_COUNT": "1"})
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
+    assert out == f"{run.relative_to(tmp_path)}\n"
+    assert (status(run)["status"], status(run)["step"]) == ("done", 400)
+    assert (tmp_path / "requeued").read_text() == "requeue 17\n"
+
+
+def test_the_launchers_of_the_documents_compose():
+    """The blocks that need an extra; those that need none are composed by the test of all documents."""
+    from sslcli import compose
+    from sslcli.cli import parse
+    from sslcli.commands.sweep import samples
+
+    found = []
+    for page in ("sweeps.md", "slurm.md"):
+        for block in re.findall(r"```bash\n(sslcli .*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.S):
+            word, *rest = shlex.split(block)[1:]
+            found.append((word, parse(rest)))
+    assert len(found) == 3
+    for plugin in ("joblib_launcher", "submitit_launcher", "optuna_sweeper"):
+        pytest.importorskip(f"hydra_plugins.hydra_{plugin}")
+    for word, request in found:
+        compose.compose(word, samples(word, request.overrides, [])[0])

@@ -1,0 +1,241 @@
+"""Many processes: the same mathematics as one, one run folder, and no process left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sslcli import compose, config, team
+from sslcli.commands.pretrain import plain
+from tests import team_worker
+
+METHODS = sorted(config.choices("method"))
+TINY = ["experiment=smoke", "device=cpu", "device.threads=1", "train.batch_size=16", "train.eval_every=0"]
+
+
+def composed(method: str, *words: str) -> dict:
+    size = [] if method == "mae" else ["backbone.width=8"]
+    return plain(compose.compose("pretrain", [f"method={method}", *TINY, *size, *words]))
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
+    """What one process and two find: {1: {method: tensors}, 2: ...}; some with accumulation."""
+    folder, found = tmp_path_factory.mktemp("team"), {}
+    for world in (1, 2):
+        cfgs = {m: composed(m, f"train.devices={world}") for m in METHODS}
+        cfgs["simsiam in portions"] = composed("simsiam", f"train.devices={world}", f"train.accumulate={2 // world}")
+        told = {"cfgs": cfgs, "out": str(folder / f"{world}.pt")}
+        place = team.Place(0, world, 0, world)
+        threads = torch.get_num_threads()
+        with team.lead(place, torch.device("cpu"), told, team_worker.work):
+            team_worker.work(told)
+        torch.set_num_threads(threads)
+        found[world] = torch.load(told["out"], weights_only=True)
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_compute_what_one_does(both, method):
+    """Loss, gradient, one optimizer step, and weights, teachers, queues and statistics after a second."""
+    one, two = both[1][method], both[2][method]
+    assert one.keys() == two.keys()
+    assert any("gradient" in k and v.abs().max() > 0 for k, v in one.items())
+    for name, value in one.items():
+        tolerance = {"rtol": 1e-12, "atol": 1e-12} if not name.startswith("after") else {"rtol": 1e-9, "atol": 1e-10}
+        torch.testing.assert_close(two[name], value, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+# ----------------------------------------------------------------------------------------------------- as a user sees it
+
+WORDS = ["pretrain", *TINY, "backbone.width=8", "train.steps=6", "train.save_every=1"]
+SSLCLI = [sys.executable, "-m", "sslcli"]
+
+
+def start(folder: Path, *words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("SSLCLI_")} | {"OMP_NUM_THREADS": "1"}
+    argv = [*(launcher or SSLCLI), *words]
+    return subprocess.Popen(
+        argv, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = (p for p in (folder / "runs").iterdir() if p.is_dir() and not p.is_symlink())
+    return run
+
+
+def until_step(folder: Path, step: int) -> Path:
+    """Waits until a checkpoint of `step` or a later one stands."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        found = sorted(folder.glob("runs/2*/checkpoints/step-*"))
+        if found and int(found[-1].name[5:]) >= step:
+            return only_run(folder)
+        time.sleep(0.02)
+    raise AssertionError("no checkpoint")
+
+
+def children(pid: int) -> list[int]:
+    """Processes that have our session: those that were started, and theirs."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(stat[3]) == pid and stat[0] != "Z" and int(entry.name) != pid:
+                found.append(int(entry.name))
+    return found
+
+
+def followers(pid: int) -> list[int]:
+    return [c for c in children(pid) if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+
+
+def content(run: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:
+    from sslcli import checkpoint
+    from sslcli.run import Run
+
+    found = checkpoint.load_newest(run / "checkpoints")
+    assert found is not None
+    tensors = {f"{file}/{k}": v for file, group in found[0].items() for k, v in group.items()}
+    volatile = ("seconds", "train/samples_per_s", "train/data_wait")
+    return tensors, [{k: v for k, v in m.items() if k not in volatile} for m in Run(run).metrics]
+
+
+def same(a: Path, b: Path) -> None:
+    (x, m), (y, n) = content(a), content(b)
+    assert x.keys() == y.keys()
+    assert all(torch.equal(x[k], y[k]) for k in x), [k for k in x if not torch.equal(x[k], y[k])]
+    assert m == n
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """An unbroken run of two processes."""
+    folder = tmp_path_factory.mktemp("whole")
+    code, out, err = finish(start(folder, *WORDS, "method=moco_v2", "train.devices=2"))
+    assert code == 0, err
+    assert "2 devices" in err
+    assert "Warning" not in err
+    assert out.strip() == f"runs/{only_run(folder).name}"
+    return only_run(folder)
+
+
+def test_two_processes_make_one_run_that_is_evaluated_by_two(whole):
+    lines = content(whole)[1]
+    assert json.loads((whole / "status.json").read_text())["status"] == "done"
+    alone = finish(start(whole.parent.parent, *WORDS, "method=moco_v2"))
+    run = whole.parent / Path(alone[1].strip()).name
+    for ours, one in zip(lines, content(run)[1], strict=True):
+        assert ours["train/loss"] == pytest.approx(one["train/loss"], rel=1e-4)  # single precision, two threads' sums
+    found = {}
+    for devices in (1, 2):
+        words = ["eval", "quality", f"run={whole}", "--json", f"train.devices={devices}", "device=cpu"]
+        code, out, err = finish(start(whole.parent.parent, *words))
+        assert code == 0, err
+        found[devices] = json.loads(out)["numbers"]
+        for file in (whole / "cache").iterdir():
+            file.unlink()
+    assert found[1] == pytest.approx(found[2], rel=1e-6)
+
+
+def test_a_stopped_team_goes_on_bit_for_bit(whole, tmp_path):
+    process = start(tmp_path, *WORDS, "method=moco_v2", "train.devices=2")
+    run = until_step(tmp_path, 2)
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code in (75, 0), err
+    assert children(process.pid) == []
+    if code == 75:
+        code, _, err = finish(start(tmp_path, "resume", run.name))
+        assert code == 0, err
+        assert "(bit-exact)" in err
+    same(run, whole)
+
+
+def test_a_lost_process_ends_the_job_in_seconds_and_the_run_goes_on(whole, tmp_path):
+    process = start(tmp_path, *WORDS, "method=moco_v2", "train.devices=2")
+    run = until_step(tmp_path, 1)
+    (victim,) = followers(process.pid)
+    os.kill(victim, signal.SIGKILL)
+    began = time.monotonic()
+    code, _, err = finish(process)
+    assert time.monotonic() - began < 20
+    assert code == 3, err
+    assert "process 1 of 2" in err
+    assert "SIGKILL" in err
+    assert "Traceback" not in err
+    assert json.loads((run / "status.json").read_text())["status"] == "failed"
+    code, _, err = finish(start(tmp_path, "resume", run.name))
+    assert code == 0, err
+    same(run, whole)
+
+
+def test_a_killed_leader_leaves_nobody_behind_and_one_process_can_go_on(whole, tmp_path):
+    process = start(tmp_path, *WORDS, "method=moco_v2", "train.devices=2")
+    run = until_step(tmp_path, 1)
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 20
+    while children(process.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert children(process.pid) == []
+    code, _, err = finish(start(tmp_path, "resume", run.name, "train.devices=1"))
+    assert code == 0, err
+    assert "same data, different rounding; world was 2, is 1" in err
+    ours, theirs = content(run)[0], content(whole)[0]
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name].double(), value.double(), rtol=1e-3, atol=1e-4)
+
+
+def test_an_error_of_another_process_is_told_as_what_it_is(tmp_path):
+    (tmp_path / "mine" / "method").mkdir(parents=True)
+    (tmp_path / "mine" / "moody.py").write_text(
+        "import os\nfrom sslcli.errors import DataError\nfrom sslcli.methods.simsiam import SimSiam\n\n\n"
+        "class Moody(SimSiam):\n    def forward(self, batch):\n        if os.environ.get('RANK') == '1':\n"
+        "            raise DataError('I do not like this batch', 'give another')\n        return super().forward(batch)\n"
+    )
+    (tmp_path / "mine" / "method" / "moody.yaml").write_text(
+        "# @package _global_\nmethod:\n  _target_: moody.Moody\n  summary: x\n  family: x\n  source: x\n  plan: {global: 2}\n"
+    )
+    words = [*WORDS, "--config-dir", "mine", "method=moody", "train.devices=2"]
+    code, _, err = finish(start(tmp_path, *words))
+    assert code == 7, err
+    assert "process 1 of 2" in err
+    assert "I do not like this batch" in err
+    assert "give another" in err
+
+
+def test_torchrun_does_the_same(whole, tmp_path):
+    run = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sslcli")
+    code, out, err = finish(start(tmp_path, *WORDS, "method=moco_v2", launcher=run))
+    assert code == 0, err
+    assert out.strip() == f"runs/{only_run(tmp_path).name}"
+    same(only_run(tmp_path), whole)
+    code, out, err = finish(start(tmp_path, "eval", "quality", "--json", "device=cpu", launcher=run))
+    assert code == 0, err
+    assert json.loads(out)["numbers"]["rankme"] > 1
+
+
+def test_wrong_numbers_of_processes(cli):
+    assert "train.devices=0" in cli(*WORDS, "train.devices=0").err
+    odd = cli(*WORDS, "train.devices=3")
+    assert odd.code == 2
+    assert "cannot share" in odd.err
+    assert not Path("runs").exists()
