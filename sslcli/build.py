@@ -107,7 +107,7 @@ def _is_trusted(module_name: str) -> bool:
 def arguments(group: str, node: dict[str, Any]) -> dict[str, Any]:
     """The YAML's keys that are arguments of its target."""
     house = HOUSE_KEYS[""] | HOUSE_KEYS.get(group, set())
-    return {k: v for k, v in node.items() if k not in house}
+    return {str(k): v for k, v in node.items() if k not in house}  # YAML has keys that are no text
 
 
 def check(group: str, node: dict[str, Any], given: Iterable[str] = ()) -> None:

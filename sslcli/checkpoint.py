@@ -250,7 +250,7 @@ def optimizer_tensors(
         for slot, value in slots.items():
             key = f"{names[id(parameter)]}/{slot}"
             if isinstance(value, Tensor):
-                tensors[key] = value
+                tensors[key] = whole(value)
             elif value is not None:
                 numbers[key] = value
     return tensors, numbers
@@ -264,9 +264,18 @@ def restore_optimizer(
     for key, value in {**tensors, **numbers}.items():
         name, _, slot = key.rpartition("/")
         parameter = by_name[name]
-        if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim():
+        if hasattr(parameter, "device_mesh") and isinstance(value, Tensor) and value.shape == parameter.shape:
+            from torch.distributed.tensor import distribute_tensor
+
+            value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+        elif isinstance(value, Tensor) and value.shape == parameter.shape and value.dim():
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)  # the parameter's memory format
         optimizer.state[parameter][slot] = value
+
+
+def whole(x: Tensor) -> Tensor:
+    """A sharded tensor (a DTensor) put together from all processes; any other as it is."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
 
 
 def parameter_names(module: nn.Module) -> dict[int, str]:

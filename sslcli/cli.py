@@ -8,16 +8,16 @@ launchers and sweepers are Hydra's own.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sslcli import __version__, console
-from sslcli.commands.jobs import Ended, signals_end
-from sslcli.errors import Interrupted, MachineError, RequestError, SslError, StorageError, listing, nearest
+from sslcli.commands.jobs import Ended, in_words, signals_end
+from sslcli.errors import RequestError, listing, nearest
 from sslcli.help import HYDRA_WORDS, PLAIN_WORDS, WORDS, help_text
 
 __all__ = ["HYDRA_WORDS", "PLAIN_WORDS", "WORDS", "Request", "main", "parse"]
@@ -137,23 +137,14 @@ def main(argv: list[str] | None = None) -> int:
 def answer(argv: list[str]) -> int:
     try:
         return dispatch(argv)
-    except (SslError, Ended) as e:
-        error = e.error if isinstance(e, Ended) else e
-        console.error(error)
-        return error.code
-    except KeyboardInterrupt:
-        console.error(Interrupted("interrupted"))
-        return Interrupted.code
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except MemoryError:
-        console.error(MachineError("out of memory", "use a smaller train.batch_size or data set"))
-        return MachineError.code
-    except Exception as e:
-        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
-            console.error(StorageError(f"cannot write {e.filename or 'a file'}: {e.strerror}", "make room there"))
-            return StorageError.code
+    except (Exception, KeyboardInterrupt, Ended) as e:
+        error = in_words(e)
+        if error is not None:
+            console.error(error)
+            return error.code
         import traceback
 
         traceback.print_exc()
@@ -234,7 +225,8 @@ def hand_over(word: str, request: Request) -> int:
         return run_hydra(word, module.run, request, request.overrides)
     if request.dry_run and request.multirun:
         raise RequestError("--dry-run takes one job, not a sweep", "leave out -m, or the commas")
-    with signals_end():
+    with signals_end(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*The version_base parameter")  # of Hydra 1.4, about 1.5
         if request.multirun:
             from sslcli.commands.sweep import Sweep
 
@@ -251,8 +243,6 @@ def hand_over(word: str, request: Request) -> int:
 
 def run_hydra(word: str, task: Callable[..., object], request: Request, overrides: list[str]) -> int:
     """The real hydra.main, with its failures in our words."""
-    import warnings
-
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

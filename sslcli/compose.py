@@ -193,6 +193,7 @@ def check_values(cfg: dict[str, Any], word: str = "pretrain") -> None:
         at_least("train.eval_every", train["eval_every"], 0, "auto, or a number of epochs (0: never)")
     if train["devices"] != "auto":
         at_least("train.devices", train["devices"], 1, "auto, or a whole number of at least 1")
+    _one_of("train.strategy", train["strategy"], ("ddp", "fsdp"))
     _one_of("train.on_collapse", train["on_collapse"], ("warn", "stop"))
     _one_of("device.type", device["type"], ("auto", "cpu", "cuda", "mps"))
     _one_of("device.precision", device["precision"], ("auto", "fp32", "bf16"))

@@ -164,6 +164,7 @@ class Train:
     keep: int = 2
     on_collapse: str = "warn"
     devices: Any = 1
+    strategy: str = "ddp"
     sync_batchnorm: bool = True
 
 
@@ -217,8 +218,9 @@ class Pipeline(Pretrain):
 SCHEMAS = {"pretrain": Pretrain, "eval": Eval, "pipeline": Pipeline}
 
 
+@functools.cache
 def register() -> None:
-    """Makes the schemas known to Hydra."""
+    """Makes the schemas known to Hydra, once."""
     from hydra.core.config_store import ConfigStore
 
     for word, schema in SCHEMAS.items():

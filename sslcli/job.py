@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sslcli import build, checkpoint, compose, console, kinds, optim, runtime, team
 from sslcli.console import human_count
@@ -69,7 +69,7 @@ class Job:
 
 
 # How a run is executed, not what it computes: free to change when it is resumed.
-HOW = ("device", "logger", "train.devices", "train.save_every", "train.keep", "train.on_collapse")
+HOW = ("device", "logger", "train.devices", "train.strategy", "train.save_every", "train.keep", "train.on_collapse")
 LENGTH = ("train.epochs", "train.steps", "train.budget")  # a run may be made longer; it is then another run
 
 
@@ -119,6 +119,8 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
     dataset = load_dataset(cfg)
     console.detail(f"data ready after {time.perf_counter() - began:.2f} s (fingerprint {dataset.fingerprint[:12]})")
     place = team.place(train["devices"], runtime.kind_of(cfg["device"]))
+    if place.world == 1 and train["strategy"] == "fsdp":
+        raise RequestError("train.strategy=fsdp shards over several devices, and there is one", "add train.devices=auto")
     machine = runtime.start(cfg["device"], images=len(dataset.shape) == 3, place=place)
     source, batch = dataset.pretrain, train["batch_size"]
     if batch > len(source):
@@ -234,11 +236,11 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------------------------------------------------------- encoder
 
 
-def save_encoder(run: Run, job: Job, step: int) -> None:
-    """encoder.safetensors + encoder.json: the backbone alone, and how to build it."""
+def save_encoder(run: Run, job: Job, step: int, weights: dict[str, Tensor]) -> None:
+    """encoder.safetensors + encoder.json: the backbone alone (its `weights`), and how to build it."""
     backbone = job.method.eval_backbone
     temporary = run.path / ".encoder.safetensors.tmp"
-    written = write_file(temporary, checkpoint.safetensors(backbone.state_dict()))
+    written = write_file(temporary, checkpoint.safetensors(weights))
     temporary.replace(run.path / "encoder.safetensors")
     info = {
         "backbone": job.cfg["backbone"],

@@ -16,7 +16,7 @@ from sslcli.job import LENGTH, Job, what
 from sslcli.nn.ema import Teacher
 from sslcli.run import Run
 
-ROUNDING = ("world", "threads", "device", "torch")  # on which the last digits of a sum may depend
+ROUNDING = ("world", "strategy", "threads", "device", "torch")  # on which the last digits of a sum may depend
 
 
 @dataclass
@@ -72,6 +72,7 @@ def identity(job: Job) -> dict[str, Any]:
         "torch": torch.__version__,
         "workers": job.runtime.workers,
         "world": job.loader.world,
+        "strategy": job.cfg["train"]["strategy"],
     }
 
 
@@ -114,7 +115,7 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
     names = checkpoint.parameter_names(job.method)
     checkpoint.restore_optimizer(job.optimizer, names, tensors.get("optimizer", {}), saved["optimizer_numbers"])
     run.cut_metrics(saved["metrics_bytes"])
-    rounding = differences(*({k: v[k] for k in ROUNDING} for v in (saved, ours)))
+    rounding = differences(*({k: v.get(k) for k in ROUNDING} for v in (saved, ours)))
     exact = "same data, different rounding" if rounding else "bit-exact"
     words = "; ".join((f"not comparable: {listing(changes)}" if changes else exact, *rounding.values()))
     say(f"resuming at step {saved['step']:,} ({words})")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import math
 import signal
 import time
@@ -15,13 +14,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from sslcli import build, checkpoint, compose, debug
 from sslcli.console import Progress, detail, warn
 from sslcli.errors import Interrupted, Stopped, StorageError, TrainingError
 from sslcli.job import Job, save_encoder
 from sslcli.nn.dist import agree, collect, mean, of_first, rank, world
+from sslcli.parallel import spread
 from sslcli.run import Run
 from sslcli.runtime import StopSignal, stop_signals
 from sslcli.state import Plan, State, identity, split_ema
@@ -85,8 +84,7 @@ class Trainer:
         self.state = state or State()
         self.train = job.cfg["train"]
         self.schedule: Callable[[float], float] = build.partial("schedule", job.cfg["schedule"], "progress")
-        self.names = checkpoint.parameter_names(job.method)
-        self.model = self.wrapped(job.method)
+        self.spread = spread(job)
         self.save_steps = self.train["save_every"] if isinstance(self.train["save_every"], int) else None
         self.save_seconds = (
             math.inf if self.save_steps else compose.seconds(self.train["save_every"], "train.save_every")
@@ -99,23 +97,6 @@ class Trainer:
         self.saved_at = -1
         self.saved_when = time.monotonic()
         self.began = time.perf_counter() - self.state.seconds
-
-    def wrapped(self, method: nn.Module) -> Any:
-        """The method as it is called: on several processes DistributedDataParallel averages its gradients."""
-        model: Any = method
-        if world() > 1:
-            # Looking for unused parameters lets a method leave some out, and keeps the order in which gradients are summed:
-            # without it the buckets are laid out anew after the first step, and a resumed run would add up otherwise.
-            known = inspect.signature(DistributedDataParallel).parameters
-            no_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            options: dict[str, Any] = {no_buffers: False, "gradient_as_bucket_view": True}
-            model = DistributedDataParallel(method, find_unused_parameters=True, **options)
-        return torch.compile(model) if self.job.runtime.compile else model
-
-    def averaging(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Gradients cross processes with the last micro-batch of a step."""
-        model = getattr(self.model, "_orig_mod", self.model)
-        return contextlib.nullcontext() if last or world() == 1 else model.no_sync()
 
     # ----------------------------------------------------------------------------------------------------------- the loop
 
@@ -182,9 +163,9 @@ class Trainer:
         loss: Tensor | float = 0.0
         for i in range(accumulate):
             batch = next(stream)
-            with self.averaging(last=i == accumulate - 1):
+            with self.spread.averaging(last=i == accumulate - 1):
                 with job.runtime.autocast():
-                    out = self.model(batch)
+                    out = self.spread.model(batch)
                 (out["loss"] / accumulate).backward()
             meter.add(out, len(batch))
             loss = loss + out["loss"].detach()
@@ -197,7 +178,7 @@ class Trainer:
     def finite(self, loss: Tensor) -> bool:
         """Before the update: the loss and the gradient are numbers. Else the step is skipped and counted; too many end the run."""
         gradients = [p.grad for p in self.job.method.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = checkpoint.whole(torch.nn.utils.get_total_norm(gradients))
         bad = not bool(torch.isfinite(loss.float() + norm))
         self.told = Told(*agree(int(bad), self.stop.number, int(self.save_due(self.state.step + 1))))
         if not self.told.bad:
@@ -237,35 +218,32 @@ class Trainer:
             return Plan(self.job.steps)
         budget = compose.seconds(self.train["budget"], "train.budget")
         each = of_first(self.measure(min(MEASURE_SECONDS, budget / 10)))
-        steps = max(1, int(budget / each))
+        steps = self.state.step + max(1, int((budget - self.state.seconds) / each))
         self.run.event("planned", budget=budget, seconds_a_step=each, steps=steps)
         return Plan(steps)
 
     def measure(self, at_most: float) -> float:
-        """Seconds a step, on copies, so that the run itself has not begun."""
-        job = self.job
-        method, optimizer, model, buffers = job.method, job.optimizer, self.model, self.buffers
-        try:
-            job.method = copy.deepcopy(method)
-            self.buffers = debug.Buffers(job.method)
-            twin = dict(zip(method.parameters(), job.method.parameters(), strict=True))
-            groups = [{**g, "params": [twin[p] for p in g["params"]]} for g in optimizer.param_groups]
-            job.optimizer = build.build("optimizer", {**job.cfg["optimizer"], "lr": job.lr}, groups)
-            self.model = self.wrapped(job.method)
-            stream: Any = job.loader.stream(0)
-            times: list[float] = []
-            began = time.perf_counter()
+        """Seconds a step. The steps are undone, so that the run itself has not begun."""
+        job, state = self.job, self.state
+        tensors = [t.detach() for t in (*job.method.parameters(), *job.method.buffers())]
+        kept = [t.clone() for t in tensors]
+        slots = copy.deepcopy(job.optimizer.state_dict())
+        counters = state.skipped, state.skipped_in_a_row
+        times: list[float] = []
+        began = time.perf_counter()
+        with contextlib.closing(job.loader.stream(state.step)) as stream:
             while len(times) < 3 or not any(agree(int(time.perf_counter() - began >= at_most), int(len(times) >= 50))):
                 t = time.perf_counter()
                 self.step(stream, Plan(1000), Meter())
                 if job.runtime.device.type == "cuda":
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - t)
-            stream.close()
-            return sorted(times)[len(times) // 2]
-        finally:
-            job.method, job.optimizer, self.model, self.buffers = method, optimizer, model, buffers
-            self.state.skipped = self.state.skipped_in_a_row = 0
+        with torch.no_grad():
+            for tensor, value in zip(tensors, kept, strict=True):
+                tensor.copy_(value)
+        job.optimizer.load_state_dict(slots)
+        state.skipped, state.skipped_in_a_row = counters
+        return sorted(times)[len(times) // 2]
 
     def keep_to_budget(self, plan: Plan) -> None:
         """Draws the rest of the schedule anew when the end would miss the budget by more than 2 %."""
@@ -332,7 +310,7 @@ class Trainer:
     def evaluate(self) -> None:
         """Online numbers, inside the training split; the test split is not touched."""
         job, state = self.job, self.state
-        numbers = online(job)
+        numbers = online(job, self.spread.eval_backbone())
         job.method.train()
         values = {f"eval/{k}": v for k, v in numbers.items()}
         self.run.log(state.step, state.step / job.loader.steps_per_epoch, state.seconds, values)
@@ -349,7 +327,7 @@ class Trainer:
             return
         state, job = self.state, self.job
         self.saved_when = time.monotonic()
-        model = job.method.state_dict()
+        model = self.spread.weights()
         if not all(bool(torch.isfinite(v).all()) for v in model.values() if v.is_floating_point()):
             message = f"the weights are not finite at step {state.step:,}: no checkpoint of them"
             self.run.event("not saved", step=state.step, reason=message)
@@ -357,14 +335,13 @@ class Trainer:
                 raise TrainingError(message, f"`sslcli resume {self.run.path}` starts from the last good checkpoint")
             warn(message)
             return
-        meters = collect(self.meter.as_dict())
+        meters, (slots, numbers) = collect(self.meter.as_dict()), self.spread.optimizer()
         if rank() > 0:  # the same weights everywhere: rank 0 writes them
             self.saved_at = state.step
             return
-        slots, numbers = checkpoint.optimizer_tensors(job.optimizer, self.names)
         tensors = {**split_ema(job.method, model), "optimizer": slots}
         try:  # the encoder first: a run whose last checkpoint is written lacks nothing
-            save_encoder(self.run, job, state.step)
+            save_encoder(self.run, job, state.step, self.spread.of_backbone(model))
             content = {
                 **asdict(state),
                 "meters": meters,
@@ -398,13 +375,13 @@ class Trainer:
         raise Interrupted(done, hint) if name == "SIGINT" else Stopped(done, hint)
 
 
-def online(job: Job) -> dict[str, float]:
-    """The online evaluator of the configuration, on the method's evaluation backbone."""
+def online(job: Job, backbone: nn.Module) -> dict[str, float]:
+    """The online evaluator of the configuration."""
     machine = job.runtime
     return build.build(
         "evaluator",
         job.cfg["evaluator"],
-        job.method.eval_backbone,
+        backbone,
         job.dataset,
         device=machine.device,
         workers=machine.workers,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from sslcli import team
+from sslcli.checkpoint import whole
 from sslcli.job import prepare
 from sslcli.nn.dist import rank
 from sslcli.session import Onlooker
@@ -28,12 +29,13 @@ def two_steps(cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
     for _ in range(2):
         trainer.step(stream, Plan(100), trainer.meter)
         if trainer.state.step == 0:
-            found |= {f"gradient of {n}": p.grad.clone() for n, p in job.method.named_parameters() if p.grad is not None}
-            found |= {f"step {n}": p.detach().clone() for n, p in job.method.named_parameters()}
+            named = list(job.method.named_parameters())
+            found |= {f"gradient of {n}": whole(p.grad).clone() for n, p in named if p.grad is not None}
+            found |= {f"step {n}": whole(p.detach()).clone() for n, p in named}
             found |= {f"loss: {k}": torch.tensor(v) for k, v in trainer.all_means().items() if k != "spread"}
         trainer.state.step += 1
     stream.close()
-    return found | {f"after {k}": v.clone() for k, v in job.method.state_dict().items()}
+    return found | {f"after {k}": v.clone() for k, v in trainer.spread.weights().items()}
 
 
 def work(told: dict[str, Any]) -> None:

@@ -66,7 +66,7 @@ def test_help_and_version(cli):
         (["eval", "probe"], "there is no run in runs/ yet", "sslcli pretrain"),
         (["eval", "probe", "run=nope"], "there is no run `nope`", "sslcli runs"),
         (["resume"], "resume which run?", "sslcli resume latest"),
-        (["resume", "latest", "seed=3"], "a run goes on as it was begun", "init=latest"),
+        (["resume", "latest", "seed=3"], "there is no run in runs/ yet", "sslcli pretrain"),
         (["list"], "list what?", "methods"),
         (["list", "metods"], "there are no `metods`", "sslcli list methods"),
         (["runs", "beest"], "runs cannot `beest`", "best"),
@@ -177,6 +177,15 @@ def test_eval_prints_name_value_lines_and_saves(cli, finished, monkeypatch):
     refused = cli("eval", "knn", "backbone=resnet18")
     assert refused.code == 2
     assert "comes from the run" in refused.err
+
+
+def test_resume_takes_no_other_computation(cli, finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    result = cli("resume", "latest", "seed=3")
+    assert result.code == 2
+    assert "a run goes on as it was begun" in result.err
+    assert "init=latest" in result.err
+    assert "is done" in cli("resume", "latest").err
 
 
 def test_eval_of_an_untrained_backbone(cli):

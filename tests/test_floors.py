@@ -16,6 +16,8 @@ FLOORS = {  # the first that fits, by longest prefix
     "sslcli.debug": 2,
     "sslcli.job": 2,
     "sslcli.state": 2,
+    "sslcli.parallel": 2,
+    "sslcli.session": 2,
     "sslcli.evals": 2,
     "sslcli.methods": 1,
     "sslcli.backbones": 1,

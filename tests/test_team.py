@@ -32,7 +32,14 @@ def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
     folder, found = tmp_path_factory.mktemp("team"), {}
     for world in (1, 2):
         cfgs = {m: composed(m, f"train.devices={world}") for m in METHODS}
-        cfgs["simsiam in portions"] = composed("simsiam", f"train.devices={world}", f"train.accumulate={2 // world}")
+        for method in ("byol", "mae"):
+            words = (
+                ["train.strategy=fsdp", "optimizer=adamw", "optimizer.lr=1e-3"]
+                if method == "byol"
+                else ["train.strategy=fsdp"]
+            )
+            cfgs[f"{method}, sharded"] = composed(method, f"train.devices={world}", *words)
+        cfgs["simsiam in portions"] = composed("simsiam", f"train.devices={world}", "train.accumulate=2")
         told = {"cfgs": cfgs, "out": str(folder / f"{world}.pt")}
         place = team.Place(0, world, 0, world)
         threads = torch.get_num_threads()
@@ -43,7 +50,7 @@ def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
     return found
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "simsiam in portions", "byol, sharded", "mae, sharded"])
 def test_two_processes_compute_what_one_does(both, method):
     """Loss, gradient, one optimizer step, and weights, teachers, queues and statistics after a second."""
     one, two = both[1][method], both[2][method]
@@ -202,6 +209,31 @@ def test_a_killed_leader_leaves_nobody_behind_and_one_process_can_go_on(whole, t
     ours, theirs = content(run)[0], content(whole)[0]
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name].double(), value.double(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_sharded_run_is_saved_whole_and_goes_on_sharded_or_not(tmp_path):
+    words = [w for w in WORDS if "eval_every" not in w] + ["method=byol", "train.eval_every=1", "train.steps=90"]
+    code, _, err = finish(start(tmp_path, *words, "train.save_every=89", "train.devices=2", "train.strategy=fsdp"))
+    assert code == 0, err
+    run = only_run(tmp_path)
+    state = json.loads(next(iter(run.glob("checkpoints/step-*90/state.json"))).read_text())
+    assert (state["world"], state["strategy"]) == (2, "fsdp")
+    assert sum("eval/knn/top1" in m for m in content(run)[1]) == 2
+    tensors = content(run)[0]
+    for step in run.glob("checkpoints/step-*90"):
+        step.rename(run / "checkpoints" / ".trash-last")  # back to step 89
+    for how in (["train.devices=2"], ["train.devices=1", "train.strategy=ddp"]):
+        (run / "status.json").write_text(json.dumps({"status": "interrupted", "format": 1}))
+        code, _, err = finish(start(tmp_path, "resume", run.name, *how))
+        assert code == 0, err
+        again = content(run)[0]
+        if "train.devices=2" in how:
+            assert "bit-exact" in err
+            assert all(torch.equal(again[k], tensors[k]) for k in tensors)
+        else:
+            assert "strategy was fsdp, is ddp" in err
+        for step in run.glob("checkpoints/step-*90"):
+            step.rename(run / "checkpoints" / ".trash-last2")
 
 
 def test_an_error_of_another_process_is_told_as_what_it_is(tmp_path):

@@ -8,6 +8,7 @@ the process that started the sweep reads at the end, wherever the job ran.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import shutil
@@ -20,7 +21,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from sslcli import console
-from sslcli.errors import Interrupted, SslError, Stopped
+from sslcli.errors import Interrupted, MachineError, SslError, Stopped, StorageError
 
 PARENT = "SSLCLI_SWEEP_PARENT"  # the process that started the sweep: what it runs itself may use its terminal
 STOPPING = "stopping"  # a file in jobs/: no further job of this sweep starts
@@ -83,6 +84,19 @@ def job(task: Callable[[Any], Outcome]) -> Callable[[Any], float | None]:
     return wrapped
 
 
+def in_words(e: BaseException) -> SslError | None:
+    """What an exception is to people; None for a bug of ours."""
+    if isinstance(e, SslError | Ended):
+        return e.error if isinstance(e, Ended) else e
+    if isinstance(e, KeyboardInterrupt):
+        return Interrupted("interrupted")
+    if isinstance(e, MemoryError):
+        return MachineError("out of memory", "use a smaller train.batch_size or data set")
+    if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        return StorageError(f"cannot write {e.filename or 'a file'}: {e.strerror}", "make room there")
+    return None
+
+
 def alone(task: Callable[[Any], Outcome], cfg: Any) -> float | None:
     try:
         outcome = task(cfg)
@@ -106,15 +120,11 @@ def one_of_many(task: Callable[[Any], Outcome], cfg: Any, hydra: Any, handlers: 
         return None
     try:
         outcome = task(cfg)
-    except SslError as e:
-        error = e
-    except Ended as e:
-        error = e.error
-    except KeyboardInterrupt:
-        error = Interrupted("interrupted")
-    except Exception as e:  # a bug of ours: told in full here, where the traceback is
-        traceback.print_exc()
-        error = SslError(f"{type(e).__name__}: {e}", "this is a bug in sslcli: please report it with the text above")
+    except BrokenPipeError:  # `| head` has seen enough, and so has the sweep
+        note(jobs, entry, "stopped")
+        raise
+    except (Exception, KeyboardInterrupt, Ended) as e:
+        error = in_words(e) or bug(e)
     else:
         note(jobs, entry, "done", run=outcome.path and str(outcome.path), value=outcome.value)
         if here and outcome.path is not None:
@@ -128,6 +138,12 @@ def one_of_many(task: Callable[[Any], Outcome], cfg: Any, hydra: Any, handlers: 
     if stopped and not (jobs / STOPPING).exists():
         hand_to_submitit(error, handlers)
     return None
+
+
+def bug(e: BaseException) -> SslError:
+    """Told in full here, where the traceback is."""
+    traceback.print_exc()
+    return SslError(f"{type(e).__name__}: {e}", "this is a bug in sslcli: please report it with the text above")
 
 
 def hand_to_submitit(error: SslError, handlers: dict[int, Any]) -> None:

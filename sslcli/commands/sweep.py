@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,6 @@ EXTRAS = {  # choice of hydra/launcher or hydra/sweeper -> (the module that has 
     "optuna": ("hydra_plugins.hydra_optuna_sweeper", "hpo"),
 }
 MOST_LOOKS = 50  # configurations composed before the sweep starts; Hydra looks at the rest
-AGAIN = "the same command with resume=auto does what is left"
 
 
 @dataclass
@@ -37,7 +37,12 @@ class Sweep:
     overrides: list[str]
     folder: Path
     launcher: str
+    sweeper: str = "basic"
     received: signal.Signals | None = field(default=None)
+
+    @property
+    def again(self) -> str:
+        return "the same command" + (" with resume=auto does what is left" if self.word != "eval" else " again")
 
     # --------------------------------------------------------------------------------------------------------- before
 
@@ -57,7 +62,7 @@ class Sweep:
         if choices["hydra/sweeper"] == "optuna" and not any("hydra.sweeper.direction=" in o for o in overrides):
             console.say("optuna looks for the largest number (hydra.sweeper.direction=maximize): it is an accuracy")
             overrides.append("hydra.sweeper.direction=maximize")
-        return cls(word, overrides, folder, choices["hydra/launcher"])
+        return cls(word, overrides, folder, choices["hydra/launcher"], choices["hydra/sweeper"])
 
     # --------------------------------------------------------------------------------------------------------- during
 
@@ -70,13 +75,16 @@ class Sweep:
         except (Ended, KeyboardInterrupt):  # a stop, in this process
             self.report()
             raise
-        except SslError:
-            raise
-        except Exception as e:
+        except (SslError, BrokenPipeError):
             self.tidy()
+            raise
+        except Exception as e:  # jobs raise nothing: it is of Hydra's launcher or sweeper
+            self.tidy()
+            said = f"hydra/sweeper={self.sweeper}, hydra/launcher={self.launcher}: {type(e).__name__}: {config.one_line(e)}"
+            console.detail(traceback.format_exc())
             if not self.received and not self.casualties():
-                raise
-            console.detail(f"the launcher says: {type(e).__name__}: {e}")  # of what is reported below
+                raise MachineError(said, "docs/sweeps.md has the versions they were tried with") from None
+            console.say(said)
         finally:
             del os.environ[PARENT]
         return self.report()
@@ -130,7 +138,9 @@ class Sweep:
             name = f"job {o['job']} ({' '.join(o['overrides'])})"
             if o["status"] == "running":
                 o["code"] = MachineError.code
-                console.error(MachineError(f"{name}: its process died without a word", f"short of memory? {AGAIN}"))
+                console.error(
+                    MachineError(f"{name}: its process died without a word", f"short of memory? {self.again}")
+                )
             elif self.launcher.startswith("submitit"):  # it spoke in a file of its own
                 console.error(SslError(f"{name}: {o['error']}"))
         if failed:
@@ -138,7 +148,7 @@ class Sweep:
         stopped = [o for o in outcomes if o["status"] == "stopped"]
         if self.received or stopped:
             done = sum(o["status"] == "done" for o in outcomes)
-            console.warn(f"the sweep was stopped; {done} of its jobs are done", AGAIN)
+            console.warn(f"the sweep was stopped; {done} of its jobs are done", self.again)
             return Interrupted.code if self.received is signal.SIGINT else Stopped.code
         return failed[0]["code"] if failed else 0
 

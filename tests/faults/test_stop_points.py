@@ -1,7 +1,7 @@
 """A run stopped anywhere and resumed is the run that was never stopped: tensors, counters and metrics, to the last bit.
 
 The folder of an unbroken run is copied at each stop point, as it lies: that is what a kill at this instant leaves. Each copy
-is then resumed. 4 steps an epoch, a checkpoint each 3 steps, an evaluation each epoch, 10 steps.
+is then resumed. 4 steps an epoch, a checkpoint each 3 steps, an evaluation each second epoch, 10 steps.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ class Copies:
         step = trainer.state.step
         self.copy("before-step-1" if step == 0 else f"saved-{'last' if step == 10 else 'mid-epoch'}-{step}")
 
-    def online(self, original, job):
+    def online(self, original, *args):
         step = self.trainer.state.step
         self.copy(f"in-{'last-' if step == 10 else ''}evaluation-{step}")
-        return original(job)
+        return original(*args)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_stopped_run_equals_an_unbroken_one(cli, monkeypatch, tmp_path, photos
         "train.batch_size=8",
         f"train.accumulate={accumulate}",
         "train.save_every=3",
-        "train.eval_every=1",
+        "train.eval_every=2",
         "logger.log_every=3",
     ]
     with monkeypatch.context() as patch:
@@ -102,7 +102,7 @@ def test_a_stopped_run_equals_an_unbroken_one(cli, monkeypatch, tmp_path, photos
         first = cli("pretrain", *words)
         assert first.code == 0, first.err
     whole = outcome(Path(first.last))
-    assert [line["step"] for line in whole["metrics"] if "eval/spread" in line] == [4, 8, 10]
+    assert [line["step"] for line in whole["metrics"] if "eval/spread" in line] == [8, 10]
     copies = {p.name: p for p in (tmp_path / "copies").iterdir()}
     assert copies.keys() == POINTS.keys()
     for point, step in POINTS.items():
