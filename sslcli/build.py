@@ -148,7 +148,9 @@ def build(group: str, node: dict[str, Any], *args: Any, **given: Any) -> Any:
     check(group, node, list(given) + _positional(node, args))
     try:
         return resolve(node["_target_"])(*args, **arguments(group, node), **given)
-    except ValueError as e:  # how constructors, ours and torch's, refuse a value
+    except (ValueError, RuntimeError) as e:  # how constructors, ours and torch's, refuse a value
+        if "allocate memory" in str(e) or "out of memory" in str(e):
+            raise MachineError(f"`{group}` does not fit into memory", f"smaller values of {group}") from e
         raise RequestError(f"`{group}`: {e}", f"`sslcli pretrain --cfg job` shows the values of {group}") from e
 
 

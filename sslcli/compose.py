@@ -166,59 +166,84 @@ def check_values(cfg: dict[str, Any], word: str = "pretrain") -> None:
             raise RequestError(
                 f"there is no {group}", f"choose one: {group}=NAME (`sslcli pretrain --help` lists them)"
             )
-    train, device = (_typed(group, kind, cfg[group]) for group, kind in (("train", Train), ("device", Device)))
-
-    def at_least(key: str, value: Any, low: float, what: str = "") -> None:
-        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value) and value >= low):
-            raise RequestError(f"`{key}={value}` must be {what or f'a number of at least {low}'}")
-
-    for key in ("epochs", "steps", "batch_size", "accumulate", "keep"):
-        at_least(f"train.{key}", train[key], 1)
-    if train["clip"] is not None and not (math.isfinite(train["clip"]) and train["clip"] > 0):
-        raise RequestError(f"`train.clip={train['clip']}` must be a positive number, or null")
-    if train["batch_size"] % train["accumulate"]:
-        raise RequestError(
-            f"train.batch_size={train['batch_size']} is not divisible by train.accumulate={train['accumulate']}",
-            "batch_size is the whole batch of one optimizer step",
-        )
-    if not any(train[k] is not None for k in ("epochs", "steps", "budget")):
-        raise RequestError("nothing says how long to train", "give train.epochs, train.steps or train.budget")
-    if train["budget"] is not None:
-        seconds(train["budget"], "train.budget")
-    if not isinstance(train["save_every"], int) or isinstance(train["save_every"], bool):
-        seconds(train["save_every"], "train.save_every")
-    else:
-        at_least("train.save_every", train["save_every"], 1)
-    if train["eval_every"] != "auto":
-        at_least("train.eval_every", train["eval_every"], 0, "auto, or a number of epochs (0: never)")
-    if train["devices"] != "auto":
-        at_least("train.devices", train["devices"], 1, "auto, or a whole number of at least 1")
-    _one_of("train.strategy", train["strategy"], ("ddp", "fsdp"))
-    _one_of("train.on_collapse", train["on_collapse"], ("warn", "stop"))
-    _one_of("device.type", device["type"], ("auto", "cpu", "cuda", "mps"))
-    _one_of("device.precision", device["precision"], ("auto", "fp32", "bf16"))
-    _one_of("device.channels_last", device["channels_last"], ("auto", True, False))
-    if device["workers"] != "auto":
-        at_least("device.workers", device["workers"], 0, "auto, or a number of at least 0")
-    at_least("device.threads", device["threads"], 1)
-    for key in ("lr", "weight_decay"):
-        value = (cfg.get("optimizer") or {}).get(key)
-        if value is None or value == "":
-            raise RequestError(f"`optimizer.{key}` has no value", f"give optimizer.{key}=NUMBER")
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise RequestError(f"`optimizer.{key}={value}`: expected a number, got `{value}`")
-        if not math.isfinite(value) or value < 0 or (key == "lr" and value == 0):
-            raise RequestError(
-                f"`optimizer.{key}={value}` must be a {'positive' if key == 'lr' else 'non-negative'} number"
-            )
-    for key, value in _walk(cfg.get("method") or {}, "method"):
-        if key.rpartition(".")[2] in ("temperature", "queue") and isinstance(value, (int, float)) and value <= 0:
+    own = {group: _typed(group, kind, cfg[group]) for group, kind in (("train", Train), ("device", Device))}
+    for key, (least, instead) in _LEAST.items():
+        value = own[key.partition(".")[0]][key.partition(".")[2]]
+        if value != instead and not (kinds.fits(value, float) and math.isfinite(value) and value >= least):
+            other = f"{'null' if instead is None else instead}, or " if instead != "" else ""
+            raise RequestError(f"`{key}={value}` must be {other}a number of at least {least}")
+    for key, allowed in _ONE_OF.items():
+        _one_of(key, own[key.partition(".")[0]][key.partition(".")[2]], allowed)
+    _check_length(own["train"])
+    _check_optimizer(cfg["optimizer"])
+    plan = cfg["method"].get("plan")
+    if plan is not None and not kinds.fits(plan, dict[str, int]):
+        raise RequestError(f"`method.plan={plan}`: expected how many views of which kind", "method.plan={global: 2}")
+    for key, value in [*_walk(cfg["method"], "method"), *_walk(cfg["backbone"], "backbone")]:
+        if _POSITIVE.search(key) and isinstance(value, (int, float)) and value <= 0:
             raise RequestError(f"`{key}={value}` must be more than 0")
     for key, value in _walk(cfg, ""):
         if isinstance(value, float) and not math.isfinite(value):
             raise RequestError(f"`{key}={value}` is not a finite number")
         if value == "":
             raise RequestError(f"`{key}=` has no value", f"give {key}=VALUE, or {key}=null for none")
+
+
+_LEAST: dict[
+    str, tuple[int, str | None]
+] = {  # the least value of a key, and what may stand there instead ("": nothing)
+    "train.epochs": (1, None),
+    "train.steps": (1, None),
+    "train.batch_size": (1, ""),
+    "train.accumulate": (1, ""),
+    "train.keep": (1, ""),
+    "train.eval_every": (0, "auto"),
+    "train.devices": (1, "auto"),
+    "device.workers": (0, "auto"),
+    "device.threads": (1, None),
+}
+_ONE_OF: dict[str, tuple[Any, ...]] = {
+    "train.strategy": ("ddp", "fsdp"),
+    "train.on_collapse": ("warn", "stop"),
+    "device.type": ("auto", "cpu", "cuda", "mps"),
+    "device.precision": ("auto", "fp32", "bf16"),
+    "device.channels_last": ("auto", True, False),
+}
+_POSITIVE = re.compile(r"[._](width|heads|patch|temperature|queue)$")  # nothing can be built of none of these
+
+
+def _check_length(train: dict[str, Any]) -> None:
+    """How long, in what portions, saved how often."""
+    clip, batch, accumulate = train["clip"], train["batch_size"], train["accumulate"]
+    if clip is not None and not (math.isfinite(clip) and clip > 0):
+        raise RequestError(f"`train.clip={clip}` must be a positive number, or null")
+    if batch % accumulate:
+        raise RequestError(
+            f"train.batch_size={batch} is not divisible by train.accumulate={accumulate}",
+            "batch_size is the whole batch of one optimizer step",
+        )
+    if not any(train[k] is not None for k in ("epochs", "steps", "budget")):
+        raise RequestError("nothing says how long to train", "give train.epochs, train.steps or train.budget")
+    if train["budget"] is not None:
+        seconds(train["budget"], "train.budget")
+    if not kinds.fits(train["save_every"], int):
+        seconds(train["save_every"], "train.save_every")
+    elif train["save_every"] < 1:
+        raise RequestError(f"`train.save_every={train['save_every']}` must be a time, or a number of at least 1")
+
+
+def _check_optimizer(node: dict[str, Any]) -> None:
+    for key in ("lr", "weight_decay", "lr_batch"):
+        value = node.get(key)
+        if value is None and key == "lr_batch":
+            continue  # the rate is not scaled with the batch
+        if value is None or value == "":
+            raise RequestError(f"`optimizer.{key}` has no value", f"give optimizer.{key}=NUMBER")
+        if not kinds.fits(value, float):
+            raise RequestError(f"`optimizer.{key}={value}`: expected a number, got `{value}`")
+        if not math.isfinite(value) or value < 0 or (key != "weight_decay" and value == 0):
+            kind = "non-negative" if key == "weight_decay" else "positive"
+            raise RequestError(f"`optimizer.{key}={value}` must be a {kind} number")
 
 
 def _typed(group: str, schema: type, values: dict[str, Any]) -> dict[str, Any]:

@@ -77,8 +77,15 @@ def describe(path: Path, group: str) -> dict[str, Any]:
     """What a YAML says of itself (`summary`, `family`, `source`, ...), without composing or importing anything."""
     import yaml
 
+    if not path.is_relative_to(config_dir()):
+        check_yaml(path)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    content = yaml.load(path.read_text(encoding="utf-8"), loader) or {}
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), loader) or {}
+    except (yaml.YAMLError, ValueError) as e:  # ValueError: a date that is none
+        raise RequestError(f"{path} is not valid YAML: {one_line(e)}") from None
+    if not isinstance(content, dict):
+        raise RequestError(f"{path} holds no keys")
     inner = content.get(group) if isinstance(content.get(group), dict) else None
     node = {**content, **(inner or {})}
     head = next((line.lstrip("# ") for line in path.read_text("utf-8").splitlines() if _is_header(line)), "")

@@ -48,6 +48,7 @@ sslcli pretrain: train a method without labels; the last line on stdout is the r
   run=$(sslcli pretrain method=byol dataset=cifar10 backbone=resnet18 train.epochs=200)
   sslcli pretrain method=mae dataset=series dataset.path=signals.npz
   sslcli pretrain -m method=simsiam,simclr seed=0,1,2
+  sslcli pretrain method=simclr resume=auto          goes on with the newest run of just this; begins one where there is none
 """,
     "eval": """\
 sslcli eval NAME: measure a run's frozen backbone; prints `name value` lines
@@ -124,5 +125,6 @@ def group_help(word: str) -> str:
             key, _, rest = line.partition(":")
             value, _, comment = rest.partition("#")
             lines.append(f"  {f'{group}.{key}={value.strip()}'.ljust(28)} {comment.strip()}")
-    lines += ["", f"also: seed, init; sslcli {word} --cfg job shows every key; --hydra-help shows Hydra's flags", ""]
+    own = "run, labels, seeds" if word == "eval" else "init, resume=auto"
+    lines += ["", f"also: seed, {own}; sslcli {word} --cfg job shows every key; --hydra-help shows Hydra's flags", ""]
     return "\n".join(lines)

@@ -97,7 +97,7 @@ class Sharded(Whole):
         from torch.distributed.fsdp import fully_shard
 
         saved = checkpoint.optimizer_tensors(self.job.optimizer, checkpoint.parameter_names(method))
-        method.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # it knows no other
+        method.to(memory_format=torch.contiguous_format)  # it knows no other
         mesh = init_device_mesh(self.job.runtime.device.type, (world(),))
         for module in _shards(method):
             fully_shard(module, mesh=mesh)

@@ -30,7 +30,8 @@ DEAD_SPREAD = 1e-3  # no start is as flat as that: no patience
 PATIENCE = 0.25  # of the run, for a spread that was never higher: heads without batch norm start nearly constant
 MAX_SKIPPED_IN_A_ROW = 5  # non-finite steps
 MAX_SAVE_FAILURES = 3
-EVALS_A_RUN = 10  # with train.eval_every=auto
+EVALS_A_RUN = 10  # at most, with train.eval_every=auto
+EVAL_SHARE = 0.05  # of a run's time, likewise
 MEASURE_SECONDS = 3.0  # at most, to plan a budget
 
 
@@ -218,7 +219,8 @@ class Trainer:
             return Plan(self.job.steps)
         budget = compose.seconds(self.train["budget"], "train.budget")
         each = of_first(self.measure(min(MEASURE_SECONDS, budget / 10)))
-        steps = self.state.step + max(1, int((budget - self.state.seconds) / each))
+        left = of_first(budget - (time.perf_counter() - self.began))
+        steps = self.state.step + max(1, int(left / each))
         self.run.event("planned", budget=budget, seconds_a_step=each, steps=steps)
         return Plan(steps)
 
@@ -232,7 +234,7 @@ class Trainer:
         times: list[float] = []
         began = time.perf_counter()
         with contextlib.closing(job.loader.stream(state.step)) as stream:
-            while len(times) < 3 or not any(agree(int(time.perf_counter() - began >= at_most), int(len(times) >= 50))):
+            while len(times) < 2 or not any(agree(int(time.perf_counter() - began >= at_most), int(len(times) >= 50))):
                 t = time.perf_counter()
                 self.step(stream, Plan(1000), Meter())
                 if job.runtime.device.type == "cuda":
@@ -243,7 +245,7 @@ class Trainer:
                 tensor.copy_(value)
         job.optimizer.load_state_dict(slots)
         state.skipped, state.skipped_in_a_row = counters
-        return sorted(times)[len(times) // 2]
+        return sorted(times[1:])[(len(times) - 1) // 2]  # the first has to fill pipes and caches
 
     def keep_to_budget(self, plan: Plan) -> None:
         """Draws the rest of the schedule anew when the end would miss the budget by more than 2 %."""
@@ -256,7 +258,13 @@ class Trainer:
 
     def eval_every(self, plan: Plan, per_epoch: int) -> int:
         wanted = self.train["eval_every"]
-        return max(1, plan.total // per_epoch // EVALS_A_RUN) if wanted == "auto" else int(wanted)
+        if wanted != "auto":
+            return int(wanted)
+        # A sample costs about six times as much to train on (two views, forward and backward) as to embed.
+        evaluator, n = self.job.cfg["evaluator"], len(self.job.dataset.train)
+        embedded = min(n, evaluator.get("bank", n) + evaluator.get("queries", n))
+        affordable = int(EVAL_SHARE * 6 * plan.total * self.job.loader.batch_size / embedded)
+        return max(1, plan.total // per_epoch // min(EVALS_A_RUN, max(1, affordable)))
 
     # ------------------------------------------------------------------------------------------------- once in a while
 

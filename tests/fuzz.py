@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sslcli import config
 
@@ -152,6 +155,32 @@ def _typed_wrong(text: str, rng: random.Random) -> str:
             case _:
                 chars[at:at] = chars[: rng.randrange(1, 6)]
     return "".join(chars)
+
+
+WRONG = [-1, 0, 1, 3, 0.5, 1e-3, True, None, "abc", "auto", [], [1, 2], {"a": 1}]
+
+
+def values(base: dict[str, Any], n: int, seed: int = 0) -> list[tuple[str, Any, dict[str, Any]]]:
+    """(key, value, configuration) of `n` configurations in which one value is replaced by one of another kind or size."""
+    rng = random.Random(seed)
+    keys = [path for path in _paths(base) if path[0] not in ("seed", "init", "logger")]
+    made = []
+    for path, value in rng.sample([(p, v) for p in keys for v in WRONG], n):
+        cfg = copy.deepcopy(base)
+        node = cfg
+        for key in path[:-1]:
+            node = node[key]
+        node[path[-1]] = value
+        made.append((".".join(path), value, cfg))
+    return made
+
+
+def _paths(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if path:
+        yield path
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _paths(value, (*path, key))
 
 
 # -------------------------------------------------------------------------------------------------------------------- YAML

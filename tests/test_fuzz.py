@@ -14,7 +14,7 @@ import pytest
 
 from sslcli import build, compose, config
 from sslcli.commands.pretrain import plain
-from sslcli.errors import MachineError, RequestError
+from sslcli.errors import MachineError, RequestError, SslError
 from sslcli.job import check
 from tests import fuzz
 
@@ -73,6 +73,27 @@ def test_mutated_yaml(tmp_path):
     assert codes[2] > FILES / 4
     assert codes[0] > 0
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("words", [["method=simsiam", "backbone=mlp"], ["method=mae", "backbone=vit_micro"]], ids=str)
+def test_wrong_values_up_to_the_first_step(words):
+    """Each is refused before a folder is made, or makes a job that could train."""
+    from sslcli.job import prepare
+
+    base = plain(compose.compose("pretrain", [*words, "device=cpu", "device.threads=1", "device.workers=0"]))
+    codes: Counter[int] = Counter()
+    raised = []
+    for key, value, cfg in fuzz.values(base, 600 if FULL else 60):
+        try:
+            prepare(cfg)
+            codes[0] += 1
+        except SslError as error:
+            codes[error.code] += 1
+        except Exception as error:
+            raised.append((key, value, f"{type(error).__name__}: {error}"[:200]))
+    assert not raised, raised[:5]
+    assert set(codes) <= {0, 2, 3}
+    assert codes[2] > codes[0] > 0
 
 
 def test_the_door_itself(cli):

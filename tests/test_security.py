@@ -322,6 +322,19 @@ def test_a_config_dir_with_hostile_yaml(cli, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
+def test_listing_looks_at_foreign_yaml_too(cli, tmp_path):
+    for name, text in {
+        "bomb": BOMB,
+        "tag": "x: !!python/object/apply:os.system ['touch owned']\n",
+        "list": "- 1\n",
+    }.items():
+        (tmp_path / name / "method").mkdir(parents=True)
+        (tmp_path / name / "method" / "evil.yaml").write_text(text)
+        result = cli("list", "methods", "--config-dir", str(tmp_path / name))
+        assert result.code == 2, (name, result)
+    assert not (tmp_path / "owned").exists()
+
+
 def test_a_config_dir_that_blocks_or_never_ends(tmp_path, monkeypatch):
     for name, make in {
         "fifo": lambda p: os.mkfifo(p),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -40,7 +41,7 @@ def jobs(folder: Path = Path()) -> list[dict[str, Any]]:
     return [json.loads(p.read_text()) for p in sorted(newest.glob("jobs/*.json"))]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -116,14 +117,20 @@ def test_a_missing_extra_is_named(cli, monkeypatch):
 def test_each_value_is_looked_at_once():
     from sslcli.commands.sweep import samples
 
-    found = samples("pretrain", ["method=simsiam,byol", "seed=range(0,3)", "train.epochs=2"], [])
+    found = samples("pretrain", ["seed=range(0,3)", "method=simsiam,byol", "train.epochs=2"], [])
     assert found == [
-        ["method=simsiam", "seed=0", "train.epochs=2"],
-        ["method=byol", "seed=0", "train.epochs=2"],
-        ["method=simsiam", "seed=1", "train.epochs=2"],
-        ["method=simsiam", "seed=2", "train.epochs=2"],
+        ["seed=0", "method=simsiam", "train.epochs=2"],
+        ["seed=1", "method=simsiam", "train.epochs=2"],
+        ["seed=0", "method=byol", "train.epochs=2"],
+        ["seed=2", "method=simsiam", "train.epochs=2"],
     ]
     assert {o for (o,) in samples("pretrain", ["method=glob(sim*)"], [])} == {"method=simsiam", "method=simclr"}
+
+
+def test_a_launcher_without_a_sweep_is_said_to_have_no_effect(cli):
+    result = cli("pretrain", "hydra/launcher=basic", "--dry-run", *SMOKE)
+    assert result.code == 0
+    assert "hydra/launcher=basic has no effect without -m" in result.err
 
 
 @pytest.mark.parametrize(
@@ -459,7 +466,8 @@ def test_a_launcher_that_gives_up_is_named(tmp_path):
 @pytest.mark.slow
 def test_submitit_failures_reach_the_exit_code_and_requeued_jobs_go_on(cli, meanwhile):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    words = ["resume=auto", *SMOKE[1:], "train.steps=400", "train.batch_size=16,5000", "train.save_every=1h"]
+    words = ["resume=auto", *SMOKE[1:], "train.steps=200", "train.batch_size=16,5000", "train.save_every=1h"]
+    words.append("logger.log_every=1")
     begun = lambda: any(training(r) for r in runs())  # noqa: E731
     meanwhile(begun, lambda: os.kill(jobs()[0]["pid"], signal.SIGUSR2))  # what Slurm sends before the time limit
     result = cli("pretrain", "-m", *words, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5")
@@ -468,7 +476,7 @@ def test_submitit_failures_reach_the_exit_code_and_requeued_jobs_go_on(cli, mean
     assert result.out == f"{run}\n"
     assert "more than the 1437 training samples" in result.err  # it was said in a file; the parent says it again
     assert "1 of 2 jobs failed" in result.err
-    assert (status(run)["status"], status(run)["step"]) == ("done", 400)
+    assert (status(run)["status"], status(run)["step"]) == ("done", 200)
     events = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
     assert events.count("resumed") == 1
 
@@ -515,37 +523,50 @@ def door(tmp_path) -> dict[str, str]:
     return ENV | {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
-def bash(script: Path, *words: str, folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        ["bash", str(script), *words],
-        cwd=folder,
-        env=environment,
-        stdout=-1,
-        stderr=-1,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture
+def bash(tmp_path, door) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a script in an empty folder, as a process group of its own; none outlives the test."""
+    started = []
+
+    def start(script: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            ["bash", str(script), *words],
+            cwd=tmp_path,
+            env=door | environment,
+            stdout=-1,
+            stderr=-1,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 @pytest.mark.slow
-def test_the_sweep_over_methods_stops_and_goes_on(cli, tmp_path, door):
-    words = [*SMOKE, "train.steps=300", "train.save_every=1h"]
+def test_the_sweep_over_methods_stops_and_goes_on(cli, bash):
+    words = [*SMOKE, "train.steps=150", "train.save_every=1h", "logger.log_every=1"]
     done = Path(cli("pretrain", "method=simsiam", "seed=0", "resume=auto", *words).last)  # of an earlier day
-    cli("eval", "probe", f"run={done}", "labels=2/class")
+    cli("eval", "probe", f"run={done}", "labels=1/class")
     probed = (done / "eval" / "probe.json").stat().st_mtime_ns
 
     script = ROOT / "scripts" / "sweep_methods.sh"
-    wanted = door | {"METHODS": "byol simsiam", "SEEDS": "0", "LABELS": "2/class"}
-    first = bash(script, *words, folder=tmp_path, environment=wanted)
+    wanted = {"METHODS": "byol simsiam", "SEEDS": "0", "LABELS": "1/class"}
+    first = bash(script, *words, **wanted)
     wait_for(lambda: any("byol" in r.name and training(r) for r in runs()))
     os.killpg(first.pid, signal.SIGINT)  # Ctrl-C
-    out, err = first.communicate(timeout=60)
+    out, err = first.communicate(timeout=120)
     assert first.returncode in (130, -signal.SIGINT), err
     assert out == ""
     begun = runs()
     assert [status(r)["status"] for r in begun] == ["done", "interrupted"]
 
-    second = bash(script, *words, folder=tmp_path, environment=wanted)
+    second = bash(script, *words, **wanted)
     out, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
     assert runs() == begun
@@ -559,9 +580,8 @@ def test_the_sweep_over_methods_stops_and_goes_on(cli, tmp_path, door):
 
 
 @pytest.mark.slow
-def test_the_sweep_over_learning_rates_prints_the_best_first(tmp_path, door):
-    wanted = door | {"RATES": "0.1,0.2", "LABELS": "2/class"}
-    done = bash(ROOT / "scripts" / "sweep_lr.sh", *ONE_STEP, folder=tmp_path, environment=wanted)
+def test_the_sweep_over_learning_rates_prints_the_best_first(bash):
+    done = bash(ROOT / "scripts" / "sweep_lr.sh", *ONE_STEP, RATES="0.1,0.2", LABELS="1/class")
     out, err = done.communicate(timeout=120)
     assert done.returncode == 0, err
     values = [float(line.split()[0]) for line in out.splitlines()]
@@ -571,26 +591,26 @@ def test_the_sweep_over_learning_rates_prints_the_best_first(tmp_path, door):
 
 
 @pytest.mark.slow
-def test_the_slurm_script_requeues_and_the_job_goes_on(tmp_path, door):
+def test_the_slurm_script_requeues_and_the_job_goes_on(tmp_path, bash):
     text = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
     script = tmp_path / "sslcli.sbatch"
     script.write_text(re.findall(r"```bash\n(#!.*?)```", text, re.S)[0])
-    words = [*SMOKE, "train.steps=400", "train.save_every=1h"]
-    slurm = door | {"SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "sslcli", "SLURM_RESTART_COUNT": "0"}
-    first = bash(script, *words, folder=tmp_path, environment=slurm)
+    words = [*SMOKE, "train.steps=200", "train.save_every=1h", "logger.log_every=1"]
+    slurm = {"SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "sslcli", "SLURM_RESTART_COUNT": "0"}
+    first = bash(script, *words, **slurm)
     wait_for(lambda: any(training(r) for r in runs(tmp_path)))
     os.kill(first.pid, signal.SIGTERM)  # to the script alone, as --signal=B: does
-    _, err = first.communicate(timeout=60)
+    _, err = first.communicate(timeout=120)
     assert first.returncode == 75, err
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
     (run,) = runs(tmp_path)
     assert status(run)["status"] == "interrupted"
 
-    second = bash(script, *words, folder=tmp_path, environment=slurm | {"SLURM_RESTART_COUNT": "1"})
+    second = bash(script, *words, **slurm | {"SLURM_RESTART_COUNT": "1"})
     out, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
     assert out == f"{run.relative_to(tmp_path)}\n"
-    assert (status(run)["status"], status(run)["step"]) == ("done", 400)
+    assert (status(run)["status"], status(run)["step"]) == ("done", 200)
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
 
 

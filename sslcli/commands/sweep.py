@@ -26,7 +26,7 @@ EXTRAS = {  # choice of hydra/launcher or hydra/sweeper -> (the module that has 
     "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
     "optuna": ("hydra_plugins.hydra_optuna_sweeper", "hpo"),
 }
-MOST_LOOKS = 50  # configurations composed before the sweep starts; Hydra looks at the rest
+MOST_LOOKS = 20  # configurations composed before the sweep starts; Hydra looks at the rest
 
 
 @dataclass
@@ -175,7 +175,7 @@ def require_plugins(overrides: list[str]) -> None:
 
 
 def samples(word: str, overrides: list[str], extra: list[Path]) -> list[list[str]]:
-    """Plain overrides in which each swept value stands once: the first of each, then each of the others in its turn."""
+    """Plain overrides in which each swept value stands once: the first of each key, then the second of each, and so on."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -194,7 +194,8 @@ def samples(word: str, overrides: list[str], extra: list[Path]) -> list[list[str
         if not option:
             raise RequestError(f"`{given}` has no value to try")
     first = [o[0] for o in options]
-    return [first, *([*first[:i], v, *first[i + 1 :]] for i, o in enumerate(options) for v in o[1:])]
+    others = sorted((k, i) for i, option in enumerate(options) for k in range(1, len(option)))
+    return [first, *([*first[:i], options[i][k], *first[i + 1 :]] for k, i in others)]
 
 
 def values(override: Any) -> list[str]:

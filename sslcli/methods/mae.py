@@ -91,7 +91,7 @@ class MAE(Method):
         return {
             "reconstruction": {
                 "source": x,
-                "hidden": self.backbone.unpatchify(masked),
+                "visible": self.backbone.unpatchify(masked),
                 "predicted": self.backbone.unpatchify(filled),
             }
         }

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.zygote import outcome
 from sslcli import checkpoint
 from sslcli.errors import RequestError, StorageError, TrainingError
 
@@ -320,3 +321,48 @@ def test_the_first_format_loads_for_ever(tmp_path):
     assert set(read) == {"model", "ema", "optimizer"}
     assert int(read["model"]["queue.head"]) == 6 * 32 % 64
     assert read["model"]["queue.keys"].shape == (64, 16)
+
+
+# ------------------------------------------------------------------------------------------------------- as a user sees it
+
+
+@pytest.fixture
+def interrupted(cli) -> tuple[Path, dict]:
+    """A run that looks as if it was killed after step 3 of 4, all its checkpoints kept; and what it comes to at its end."""
+    words = ["dataset=digits", "backbone.width=4", "device=cpu", "device.threads=1", "train.batch_size=64"]
+    words += ["train.steps=4", "train.eval_every=0", "train.save_every=1", "train.keep=10", "logger.log_every=1"]
+    run = Path(cli("pretrain", *words).last)
+    whole = outcome(run)
+    shutil.rmtree(run / "checkpoints" / "step-0000000004")
+    status = json.loads((run / "status.json").read_text()) | {"status": "running"}
+    (run / "status.json").write_text(json.dumps(status))
+    return run, whole
+
+
+def test_a_resumed_run_says_what_it_falls_back_on(cli, interrupted):
+    run, whole = interrupted
+    path = run / "checkpoints" / "step-0000000003" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 16
+    path.write_bytes(content)
+    resumed = cli("resume", str(run))
+    assert resumed.code == 0
+    assert "checkpoint step-0000000003 does not verify (model.safetensors does not match its SHA-256)" in resumed.err
+    assert "resuming at step 2 (bit-exact)" in resumed.err
+    told = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    (event,) = [e for e in told if e["event"] == "bad checkpoint"]
+    assert event["path"].endswith("step-0000000003")
+    assert outcome(run) == whole
+
+
+def test_a_resume_without_a_good_checkpoint_is_exit_4(cli, interrupted):
+    run, _ = interrupted
+    before = (run / "metrics.jsonl").read_bytes()
+    for path in checkpoint.existing(run / "checkpoints"):
+        (path / "state.json").unlink()
+    for _ in range(2):
+        refused = cli("resume", str(run))
+        assert refused.code == 4
+        assert "step-0000000003: state.json is missing, step-0000000002: state.json is missing" in refused.err
+        assert "hint: start anew with sslcli pretrain" in refused.err
+    assert (run / "metrics.jsonl").read_bytes() == before

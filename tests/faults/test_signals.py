@@ -22,7 +22,7 @@ WORDS = [
     "backbone.width=8",
     "device=cpu",
     "device.threads=1",
-    "train.steps=300",
+    "train.steps=240",
     "train.batch_size=32",
     "train.eval_every=2",
     "logger.log_every=1",
@@ -68,7 +68,7 @@ def test_every_signal_at_a_random_time(zygote, tmp_path, whole, seed):
     for i, name in enumerate(names):
         begun, number = last_step(run), getattr(signal, name)
         until(lambda: len(events(run, "resumed")) == i and last_step(run) > begun)  # noqa: B023
-        time.sleep(dice.uniform(0, 0.1))
+        time.sleep(dice.uniform(0, 0.08))
         os.kill(pid, signal.SIGSTOP)  # so that the step it is at can be read
         step = last_step(run)
         os.kill(pid, number)
