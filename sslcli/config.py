@@ -168,6 +168,7 @@ class Train:
     clip: float | None = None
     save_every: Any = "5m"
     eval_every: Any = "auto"
+    save_in_background: bool = False
     keep: int = 2
     on_collapse: str = "warn"
     devices: Any = 1

@@ -69,7 +69,8 @@ class Job:
 
 
 # How a run is executed, not what it computes: free to change when it is resumed.
-HOW = ("device", "logger", "train.devices", "train.strategy", "train.save_every", "train.keep", "train.on_collapse")
+_HOW_TRAIN = ("devices", "strategy", "save_every", "save_in_background", "keep", "on_collapse")
+HOW = ("device", "logger", *(f"train.{key}" for key in _HOW_TRAIN))
 LENGTH = ("train.epochs", "train.steps", "train.budget")  # a run may be made longer; it is then another run
 
 

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sslcli import build, checkpoint, compose, debug
-from sslcli.console import Progress, detail, warn
-from sslcli.errors import Interrupted, Stopped, StorageError, TrainingError
-from sslcli.job import Job, save_encoder
+from sslcli.console import Progress
+from sslcli.errors import Interrupted, Stopped, TrainingError
+from sslcli.job import Job
 from sslcli.nn.dist import agree, collect, mean, of_first, rank, world
 from sslcli.parallel import spread
 from sslcli.run import Run
 from sslcli.runtime import StopSignal, stop_signals
-from sslcli.state import Plan, State, identity, split_ema
+from sslcli.saving import Saver
+from sslcli.state import Plan, State
 
 LOW_SPREAD = 0.1  # of the embedding; 1 is ideal, 0 a collapsed one
 DEAD_SPREAD = 1e-3  # no start is as flat as that: no patience
 PATIENCE = 0.25  # of the run, for a spread that was never higher: heads without batch norm start nearly constant
 MAX_SKIPPED_IN_A_ROW = 5  # non-finite steps
-MAX_SAVE_FAILURES = 3
 EVALS_A_RUN = 10  # at most, with train.eval_every=auto
 EVAL_SHARE = 0.05  # of a run's time, likewise
 MEASURE_SECONDS = 3.0  # at most, to plan a budget
@@ -86,17 +84,11 @@ class Trainer:
         self.train = job.cfg["train"]
         self.schedule: Callable[[float], float] = build.partial("schedule", job.cfg["schedule"], "progress")
         self.spread = spread(job)
-        self.save_steps = self.train["save_every"] if isinstance(self.train["save_every"], int) else None
-        self.save_seconds = (
-            math.inf if self.save_steps else compose.seconds(self.train["save_every"], "train.save_every")
-        )
-        self.save_failures = 0
+        self.saver = Saver(job, run, self.spread)
         self.buffers = debug.Buffers(job.method)
         self.meter = Meter()
         self.told = Told()
         self.stop = StopSignal()
-        self.saved_at = -1
-        self.saved_when = time.monotonic()
         self.began = time.perf_counter() - self.state.seconds
 
     # ----------------------------------------------------------------------------------------------------------- the loop
@@ -148,6 +140,7 @@ class Trainer:
                         self.evaluate()
                         self.meter.began = time.perf_counter()
             finally:
+                self.saver.close()
                 progress.close()
                 if stream is not None:
                     stream.close()
@@ -181,7 +174,7 @@ class Trainer:
         gradients = [p.grad for p in self.job.method.parameters() if p.grad is not None]
         norm = checkpoint.whole(torch.nn.utils.get_total_norm(gradients))
         bad = not bool(torch.isfinite(loss.float() + norm))
-        self.told = Told(*agree(int(bad), self.stop.number, int(self.save_due(self.state.step + 1))))
+        self.told = Told(*agree(int(bad), self.stop.number, int(self.saver.due(self.state.step + 1))))
         if not self.told.bad:
             if self.train["clip"] is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.job.method.parameters(), self.train["clip"], norm)
@@ -324,55 +317,8 @@ class Trainer:
         self.run.log(state.step, state.step / job.loader.steps_per_epoch, state.seconds, values)
         self.run.set_status(step=state.step, online=numbers)
 
-    def save_due(self, step: int) -> bool:
-        if self.save_steps:
-            return step % self.save_steps == 0
-        return rank() == 0 and time.monotonic() - self.saved_when >= self.save_seconds
-
     def save(self, must: bool = False) -> None:
-        """The encoder and a checkpoint. A failure is told and training goes on, unless it `must` be or is the third in a row."""
-        if self.saved_at == self.state.step:
-            return
-        state, job = self.state, self.job
-        self.saved_when = time.monotonic()
-        model = self.spread.weights()
-        if not all(bool(torch.isfinite(v).all()) for v in model.values() if v.is_floating_point()):
-            message = f"the weights are not finite at step {state.step:,}: no checkpoint of them"
-            self.run.event("not saved", step=state.step, reason=message)
-            if must:
-                raise TrainingError(message, f"`sslcli resume {self.run.path}` starts from the last good checkpoint")
-            warn(message)
-            return
-        meters, (slots, numbers) = collect(self.meter.as_dict()), self.spread.optimizer()
-        if rank() > 0:  # the same weights everywhere: rank 0 writes them
-            self.saved_at = state.step
-            return
-        tensors = {**split_ema(job.method, model), "optimizer": slots}
-        try:  # the encoder first: a run whose last checkpoint is written lacks nothing
-            save_encoder(self.run, job, state.step, self.spread.of_backbone(model))
-            content = {
-                **asdict(state),
-                "meters": meters,
-                "epoch": state.step // job.loader.steps_per_epoch,
-                "cursor": state.step % job.loader.steps_per_epoch,
-                "metrics_bytes": self.run.metrics_offset(),
-                "optimizer_numbers": numbers,
-                **identity(job),
-            }
-            checkpoint.save(self.run.path / "checkpoints", state.step, tensors, content, keep=self.train["keep"])
-        except (StorageError, OSError) as e:
-            failure = e if isinstance(e, StorageError) else StorageError(f"cannot save: {e.strerror or e}")
-            self.save_failures += 1
-            self.run.event("save failed", step=state.step, reason=failure.message)
-            if must or self.save_failures >= MAX_SAVE_FAILURES:
-                failure.hint = "make room, then sslcli resume " + str(self.run.path)
-                raise failure from None
-            warn(f"{failure.message}; training goes on, the checkpoint before is kept")
-            return
-        self.save_failures = 0
-        self.saved_at = state.step
-        detail(f"checkpoint of step {state.step:,} in {time.monotonic() - self.saved_when:.2f} s")
-        self.run.set_status(step=state.step)
+        self.saver.save(self.state, self.meter.as_dict(), must)
 
     def leave(self, number: int) -> None:
         """A signal came, to one of us: everything is saved."""

@@ -108,3 +108,52 @@ def test_slurms_end_of_time_is_a_signal(cli, monkeypatch):
     assert "sslcli resume" in stopped.err
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
     assert cli("pretrain", *RUN).code == 0
+
+
+def test_a_checkpoint_written_in_the_background_is_the_same(cli, monkeypatch):
+    import time
+
+    from safetensors.torch import load_file
+
+    from sslcli import checkpoint
+
+    original, slow = checkpoint.save, []
+
+    def save(folder, step, *args, **kwargs):
+        if slow:
+            time.sleep(0.05)  # several steps: the weights have moved on before they are written
+        return original(folder, step, *args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    runs = []
+    for background in ("false", "true"):
+        slow[:] = [1] if background == "true" else []
+        result = cli("pretrain", *RUN, "method=byol", "train.keep=9", f"train.save_in_background={background}")
+        assert result.code == 0, result.err
+        runs.append(Path(result.last))
+    steps = [sorted(p.name for p in (r / "checkpoints").glob("step-*")) for r in runs]
+    assert steps[0] == steps[1]
+    assert len(steps[0]) == 5
+    for name in steps[0]:
+        for file in ("model", "ema", "optimizer"):
+            a, b = (load_file(p) if (p := r / "checkpoints" / name / f"{file}.safetensors").exists() else {} for r in runs)
+            assert a.keys() == b.keys()
+            assert all((a[k] == b[k]).all() for k in a), (name, file)
+
+
+def test_a_failure_in_the_background_is_told_and_the_third_ends_the_run(cli, monkeypatch):
+    from sslcli import checkpoint
+    from sslcli.errors import StorageError
+
+    original = checkpoint.save
+
+    def save(folder, step, *args, **kwargs):
+        if step in (1, 2, 3):
+            raise StorageError("cannot save: No space left on device")
+        return original(folder, step, *args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    result = cli("pretrain", *RUN, "train.steps=8", "train.save_in_background=true")
+    assert result.code == 5, result.err
+    assert result.err.count("training goes on") == 2
+    assert "sslcli resume" in result.err
