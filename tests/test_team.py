@@ -61,6 +61,30 @@ def test_two_processes_compute_what_one_does(both, method):
         torch.testing.assert_close(two[name], value, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def test_the_views_of_a_step_do_not_depend_on_who_makes_them():
+    """1, 2 and 4 processes: the same samples with the same pixels, in the same order, epoch after epoch."""
+    from sslcli.data.loader import Loader
+    from sslcli.job import prepare
+
+    job = prepare(composed("simclr", "train.batch_size=64", "train.accumulate=2"))
+
+    def steps(world: int) -> list[torch.Tensor]:
+        own = [
+            Loader(job.loader.source, job.views, batch_size=64, seed=0, accumulate=2, rank=r, world=world).stream(20)
+            for r in range(world)
+        ]
+        found = []
+        for _ in range(2 * 5):  # micro-batches; step 22 begins another epoch
+            parts = [next(s) for s in own]
+            found.append(torch.cat([p.ids for p in parts]))
+            found += [torch.cat([p.views[v] for p in parts]) for v in range(2)]
+        return found
+
+    one = steps(1)
+    for world in (2, 4):
+        assert all(torch.equal(a, b) for a, b in zip(one, steps(world), strict=True))
+
+
 # ----------------------------------------------------------------------------------------------------- as a user sees it
 
 WORDS = ["pretrain", *TINY, "backbone.width=8", "train.steps=6", "train.save_every=1"]
