@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
 from sslcli.rng import Draw
-from sslcli.views import image as ops
+from sslcli.views import colour, geometry
 from sslcli.views.resample import Region, blur, crop_resize, gaussian, resample, weights
 
 LEVEL = 1 / 255
@@ -144,7 +144,7 @@ def test_regions_are_distributed_as_torchvisions(h, w, scale, ratio):
     torch.manual_seed(0)
     blank = torch.empty(1, h, w)
     want = torch.tensor([RandomResizedCrop.get_params(blank, scale, ratio) for _ in range(n)]).double()
-    op = ops.RandomResizedCrop(scale, ratio)
+    op = geometry.RandomResizedCrop(scale, ratio)
     r = op.region(
         Draw(0, 0, torch.arange(n)).uniforms(op.uniforms()), *(torch.full((n,), float(v)).double() for v in (h, w))
     )
@@ -163,7 +163,7 @@ def test_regions_are_distributed_as_torchvisions(h, w, scale, ratio):
 
 @pytest.mark.parametrize(("h", "w", "want"), [(10, 1000, (0, 493, 10, 13)), (1000, 10, (493, 0, 13, 10))])
 def test_region_fallback(h, w, want):
-    op = ops.RandomResizedCrop((0.9, 1.0))
+    op = geometry.RandomResizedCrop((0.9, 1.0))
     r = op.region(
         Draw(0, 0, torch.arange(5)).uniforms(op.uniforms()), *(torch.full((5,), float(v)).double() for v in (h, w))
     )
@@ -171,7 +171,7 @@ def test_region_fallback(h, w, want):
 
 
 def test_regions_of_samples_of_different_size_are_those_alone():
-    op = ops.RandomResizedCrop()
+    op = geometry.RandomResizedCrop()
     sizes = torch.tensor([[20.0, 400.0], [33.0, 7.0], [224.0, 224.0]]).double()
     draw = Draw(1, 2, torch.tensor([5, 9, 2]))
     together = op.region(draw.uniforms(op.uniforms()), sizes[:, 0], sizes[:, 1])
@@ -190,13 +190,13 @@ def test_regions_of_samples_of_different_size_are_those_alone():
     ],
 )
 def test_resize_region(args, size, want):
-    op = ops.Resize(**args)
+    op = geometry.Resize(**args)
     op.bind((3, 16, 16))
     assert each_region(op.region({}, *(torch.tensor([float(v)]).double() for v in size))) == [want]
 
 
 def test_random_crop():
-    op = ops.RandomCrop(padding=3)
+    op = geometry.RandomCrop(padding=3)
     op.bind((3, 10, 12))
     x = unit(pixels(50, 3, 10, 12))
     draw = Draw(0, 0, torch.arange(50))
@@ -217,7 +217,7 @@ COLOUR = 2e-5
 def test_brightness_contrast_against_torchvision(channels):
     x = unit(pixels(8, channels, 15, 17))
     factors = torch.tensor([0.0, 0.2, 0.7, 1.0, 1.0, 1.3, 1.8, 3.0])
-    bright, contrast = ops.jitter_brightness(x, factors), ops.jitter_contrast(x, factors)
+    bright, contrast = colour.jitter_brightness(x, factors), colour.jitter_contrast(x, factors)
     for i, f in enumerate(factors.tolist()):
         torch.testing.assert_close(bright[i], tv.adjust_brightness(x[i], f), rtol=0, atol=COLOUR)
         torch.testing.assert_close(contrast[i], tv.adjust_contrast(x[i], f), rtol=0, atol=COLOUR)
@@ -230,7 +230,7 @@ def test_saturation_hue_against_torchvision():
     x[7, :, 5:9] = torch.tensor([0.5, 0.5, 0.2])[:, None, None]
     factors = torch.tensor([0.0, 0.2, 0.7, 1.0, 1.0, 1.3, 1.8, 3.0, 0.5])
     turns = torch.tensor([-0.5, -0.3, -0.05, 0.0, 0.1, 0.2, 0.4, 0.5, 0.3])
-    saturation, hue = ops.jitter_saturation(x, factors), ops.jitter_hue(x, turns)
+    saturation, hue = colour.jitter_saturation(x, factors), colour.jitter_hue(x, turns)
     for i in range(9):
         torch.testing.assert_close(saturation[i], tv.adjust_saturation(x[i], float(factors[i])), rtol=0, atol=COLOUR)
         torch.testing.assert_close(hue[i], tv.adjust_hue(x[i], float(turns[i])), rtol=0, atol=COLOUR)
@@ -238,7 +238,7 @@ def test_saturation_hue_against_torchvision():
 
 def test_color_jitter_is_its_four_steps_in_that_order():
     x = unit(pixels(20, 3, 9, 9))
-    op = ops.ColorJitter(0.8, 0.8, 0.8, 0.2)
+    op = colour.ColorJitter(0.8, 0.8, 0.8, 0.2)
     draw = Draw(0, 0, torch.arange(20))
     params = op.params(draw.uniforms(dict.fromkeys(op.uniforms(), 1)))
     got = op.apply(x, params, draw)
@@ -252,7 +252,7 @@ def test_color_jitter_is_its_four_steps_in_that_order():
 
 
 def test_color_jitter_factors_are_torchvisions_ranges():
-    op = ops.ColorJitter(0.4, 1.5, 0.8, 0.1)
+    op = colour.ColorJitter(0.4, 1.5, 0.8, 0.1)
     params = op.params(Draw(0, 0, torch.arange(20_000)).uniforms(op.uniforms()))
     for key, low, high in (
         ("brightness", 0.6, 1.4),
@@ -267,17 +267,17 @@ def test_color_jitter_factors_are_torchvisions_ranges():
 def test_mean_does_not_depend_on_the_order_of_pixels():
     x = torch.rand(3, 1, 300, 200)
     shuffled = x.flatten(2)[:, :, torch.randperm(60_000)].view_as(x)
-    assert torch.equal(ops.mean_of(x), ops.mean_of(shuffled))
-    torch.testing.assert_close(ops.mean_of(x).flatten(), x.flatten(1).mean(1), rtol=0, atol=2.0**-16)
+    assert torch.equal(colour.mean_of(x), colour.mean_of(shuffled))
+    torch.testing.assert_close(colour.mean_of(x).flatten(), x.flatten(1).mean(1), rtol=0, atol=2.0**-16)
 
 
 def test_grayscale_solarize_flips_against_torchvision():
     x = unit(pixels(3, 3, 9, 11))
     none = Draw(0, 0, torch.arange(3))
-    torch.testing.assert_close(ops.Grayscale().apply(x, {}, none), tv.rgb_to_grayscale(x, 3), rtol=0, atol=1e-6)
-    assert torch.equal(ops.Solarize(0.4).apply(x, {}, none), tv.solarize(x, 0.4))
-    assert torch.equal(ops.HorizontalFlip().apply(x, {}, none), tv.horizontal_flip(x))
-    assert torch.equal(ops.VerticalFlip().apply(x, {}, none), tv.vertical_flip(x))
+    torch.testing.assert_close(colour.Grayscale().apply(x, {}, none), tv.rgb_to_grayscale(x, 3), rtol=0, atol=1e-6)
+    assert torch.equal(colour.Solarize(0.4).apply(x, {}, none), tv.solarize(x, 0.4))
+    assert torch.equal(geometry.HorizontalFlip().apply(x, {}, none), tv.horizontal_flip(x))
+    assert torch.equal(geometry.VerticalFlip().apply(x, {}, none), tv.vertical_flip(x))
 
 
 # Blur: pixels and weights are rounded to 12 bits. 70 x 20 takes the path of large pictures.
@@ -310,7 +310,7 @@ def test_blur_keeps_a_flat_picture_and_a_wide_kernel_wraps_safely():
 
 @pytest.mark.parametrize(("side", "top"), [(224, 2.0), (64, 2.0), (32, 1.0), (8, 0.25), (2, 0.1)])
 def test_blur_auto_is_sane_for_small_pictures(side, top):
-    op = ops.GaussianBlur()
+    op = colour.GaussianBlur()
     op.bind((3, side, side))
     assert op.range == (0.1, top)
     assert op.radius == max(1, math.ceil(3 * top))
@@ -327,8 +327,10 @@ def test_affine_against_torchvision(size):
     angle, shear = (torch.rand(n, generator=g).double() * 80 - 40 for _ in range(2))
     scale = torch.rand(n, generator=g).double() + 0.5
     move = torch.randint(-3, 4, (n, 2), generator=g).double()  # torchvision moves by whole pixels
-    got = ops.affine(
-        x, ops.affine_matrix(angle.deg2rad(), shear.deg2rad().tan(), scale), move / torch.tensor([size[1], size[0]])
+    got = geometry.affine(
+        x,
+        geometry.affine_matrix(angle.deg2rad(), shear.deg2rad().tan(), scale),
+        move / torch.tensor([size[1], size[0]]),
     )
     for i in range(n):
         want = tv.affine(
@@ -343,7 +345,7 @@ def test_affine_against_torchvision(size):
 
 
 def test_affine_parameters():
-    op = ops.RandomAffine(degrees=20, translate=0.125, scale=(0.8, 1.2), shear=17)
+    op = geometry.RandomAffine(degrees=20, translate=0.125, scale=(0.8, 1.2), shear=17)
     p = op.params(Draw(0, 0, torch.arange(5000)).uniforms(op.uniforms()))
     assert 0.12 < float(p["move"].max()) <= 0.125
     assert -0.125 <= float(p["move"].min()) < -0.12
@@ -351,7 +353,7 @@ def test_affine_parameters():
     scale = (1 / det).sqrt()  # rotation and shear keep the area
     assert 0.8 <= float(scale.min()) < 0.805
     assert 1.195 < float(scale.max()) <= 1.2
-    still = ops.RandomAffine()
+    still = geometry.RandomAffine()
     x = unit(pixels(3, 1, 8, 8))
     u = Draw(0, 0, torch.arange(3)).uniforms(still.uniforms())
     torch.testing.assert_close(still.apply(x, still.params(u), Draw(0, 0, torch.arange(3))), x, rtol=0, atol=1e-6)
@@ -360,12 +362,12 @@ def test_affine_parameters():
 def test_intensity_and_noise():
     x = torch.full((4000, 1, 2, 2), 0.5)
     draw = Draw(0, 0, torch.arange(4000))
-    op = ops.RandomIntensity(0.4)
+    op = colour.RandomIntensity(0.4)
     y = op.apply(x, op.params(draw.uniforms(op.uniforms())), draw)
     assert torch.equal(y.flatten(1).amin(1), y.flatten(1).amax(1))  # one factor a picture
     assert 0.3 <= float(y.min()) < 0.301
     assert 0.699 < float(y.max()) <= 0.7
-    noise = ops.Noise(0.1).apply(x, {}, draw) - x
+    noise = colour.Noise(0.1).apply(x, {}, draw) - x
     assert abs(float(noise.mean())) < 4 * 0.1 / math.sqrt(16_000)
     assert abs(float(noise.std()) - 0.1) < 4 * 0.1 / math.sqrt(32_000)
     assert len(noise.unique()) > 15_000

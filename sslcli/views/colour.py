@@ -1,0 +1,227 @@
+"""What a view shows: colour, blur, intensity and noise of images (B, C, H, W) float32 in 0..1, with torchvision's arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sslcli.rng import Draw
+from sslcli.views.op import (
+    Op,
+    Params,
+    between,
+    interval,
+    number,
+    with_noise,
+)
+from sslcli.views.resample import blur, gaussian
+
+LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
+
+
+def _each(values: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, 1) float32."""
+    return values.to(torch.float32).view(-1, 1, 1, 1)
+
+
+def luma(x: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W): brightness as the eye weighs it."""
+    r, g, b = x[:, 0:1], x[:, 1:2], x[:, 2:3]
+    return (r * LUMA[0]).add_(g * LUMA[1]).add_(b * LUMA[2])
+
+
+def mean_of(x: Tensor) -> Tensor:
+    """(B, C, H, W) in 0..1 -> (B, 1, 1, 1): the mean over all pixels, each taken to 2**-16, so that any order of
+    summing gives the same bits."""
+    whole = (x * 65536.0).round_().flatten(1)
+    return _each(whole.sum(1, dtype=torch.float64).div_(65536.0 * whole.shape[1]))
+
+
+def jitter_brightness(x: Tensor, factor: Tensor) -> Tensor:
+    """(B, C, H, W) times (B,), within 0..1."""
+    return (x * _each(factor)).clamp_(0, 1)
+
+
+def jitter_contrast(x: Tensor, factor: Tensor) -> Tensor:
+    """Away from (factor > 1) or towards the mean brightness of the picture. Not 3 channels: the mean of all of them."""
+    factor = _each(factor)
+    return (x * factor).add_(mean_of(luma(x) if x.shape[1] == 3 else x) * (1 - factor)).clamp_(0, 1)
+
+
+def jitter_saturation(x: Tensor, factor: Tensor) -> Tensor:
+    """Away from or towards each pixel's own grey. 3 channels."""
+    factor = _each(factor)
+    return (x * factor).add_(luma(x).mul_(1 - factor)).clamp_(0, 1)
+
+
+def jitter_hue(x: Tensor, turn: Tensor) -> Tensor:
+    """Turns the colour circle by `turn` (B,) of a whole turn, in HSV. 3 channels."""
+    r, g, b = x[:, 0:1], x[:, 1:2], x[:, 2:3]
+    high, low = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
+    range_ = high - low
+    sixth = (range_ * 6).masked_fill_(range_ == 0, 1.0)
+    # where red is highest the angle (g - b) / range, where green (b - r) / range + 2, else (r - g) / range + 4, in
+    # sixths
+    red = high == r
+    green = (high == g).logical_and_(~red)
+    hue = torch.where(red, g - b, torch.where(green, b - r, r - g)).div_(sixth)
+    hue.add_(torch.where(red, 0.0, torch.where(green, 1 / 3, 2 / 3)))
+    hue.add_(_each(turn + 1))  # a whole turn changes nothing and keeps what follows positive
+    out = torch.empty_like(x)
+    # Over the circle red is high for a sixth, falls for one, is low for two, rises for one, is high for one; green
+    # and blue are the same a third and two thirds later.
+    for channel, later in enumerate((0.0, 2 / 3, 1 / 3)):
+        wave = (hue + later).frac_().mul_(6).sub_(3).abs_().sub_(1).clamp_(0, 1)
+        torch.add(wave.mul_(range_), low, out=out[:, channel : channel + 1])
+    return out
+
+
+class ColorJitter(Op):
+    """Brightness, contrast, saturation and hue by random factors, each clamped to 0..1, as in torchvision. The order
+    is always that one (torchvision draws it for each call): the same work for the whole batch, and no difference to a
+    feature is known.
+
+    `brightness`, `contrast`, `saturation`: a factor within [max(0, 1 - v), 1 + v]; `hue`: a turn within [-v, v], v <=
+    0.5.
+    """
+
+    name = "color_jitter"
+
+    def __init__(
+        self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0, p: float = 1.0
+    ):
+        self.brightness = number("brightness", brightness, 0.0)
+        self.contrast = number("contrast", contrast, 0.0)
+        self.saturation = number("saturation", saturation, 0.0)
+        self.hue = number("hue", hue, 0.0, 0.5)
+        self.p = p
+
+    def bind(self, shape: tuple[int, ...]) -> str | None:
+        if shape[0] == 3 or not (self.saturation or self.hue):
+            return None
+        self.saturation = self.hue = 0.0
+        if not (self.brightness or self.contrast):
+            self.p = 0.0
+        return f"color_jitter: saturation and hue are left out, they need 3 channels and the images have {shape[0]}"
+
+    def uniforms(self) -> dict[str, int]:
+        return {k: 1 for k in ("brightness", "contrast", "saturation", "hue") if getattr(self, k)}
+
+    def params(self, u: dict[str, Tensor]) -> Params:
+        made = {k: between(u[k][:, 0], max(0.0, 1 - getattr(self, k)), 1 + getattr(self, k)) for k in u if k != "hue"}
+        if "hue" in u:
+            made["hue"] = between(u["hue"][:, 0], -self.hue, self.hue)
+        return made
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        for key, step in (
+            ("brightness", jitter_brightness),
+            ("contrast", jitter_contrast),
+            ("saturation", jitter_saturation),
+            ("hue", jitter_hue),
+        ):
+            if key in params:
+                x = step(x, params[key])
+        return x
+
+
+class Grayscale(Op):
+    """All three channels become the luma."""
+
+    name = "grayscale"
+
+    def __init__(self, p: float = 0.2):
+        self.p = p
+
+    def bind(self, shape: tuple[int, ...]) -> str | None:
+        if shape[0] == 3:
+            return None
+        self.p = 0.0
+        return f"grayscale is left out, it needs 3 channels and the images have {shape[0]}"
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        return luma(x).repeat(1, 3, 1, 1)
+
+
+class GaussianBlur(Op):
+    """A Gaussian of `sigma` pixels, from a uniform distribution.
+
+    `sigma: auto` is SimCLR's [0.1, 2.0] of a picture of 224, with the upper end never above 1/32 of the side: 2.0
+    from 64 pixels on, 1.0 at 32, 0.25 at 8. (SimCLR's authors do not blur CIFAR at all; solo-learn uses 2.0 at 32
+    pixels, which leaves little of a picture; 1.0 keeps what a person needs to name it.) The kernel reaches to three
+    sigma, where torchvision's is a fixed 23 of 224: what is cut off weighs 0.3 %.
+    """
+
+    name = "gaussian_blur"
+
+    def __init__(self, sigma: str | Sequence[float] = "auto", p: float = 0.5):
+        self.sigma: tuple[float, float] | None = None if sigma == "auto" else interval("sigma", sigma, 0.01, 100.0)
+        self.p = p
+        self.range = (0.1, 2.0)
+        self.radius = 1
+
+    def bind(self, shape: tuple[int, ...]) -> str | None:
+        if self.sigma is None:
+            self.range = (0.1, max(0.1, min(2.0, min(shape[1:]) / 32)))
+        else:
+            self.range = self.sigma
+        self.radius = max(1, math.ceil(3 * self.range[1]))
+        return None
+
+    def uniforms(self) -> dict[str, int]:
+        return {"sigma": 1}
+
+    def params(self, u: dict[str, Tensor]) -> Params:
+        return {"kernel": gaussian(between(u["sigma"][:, 0].double(), *self.range), self.radius)}
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        return blur(x, params["kernel"])
+
+
+class Solarize(Op):
+    """Turns the values from `threshold` (of 0..1) on into their negative."""
+
+    name = "solarize"
+
+    def __init__(self, threshold: float = 0.5, p: float = 0.2):
+        self.threshold = number("threshold", threshold, 0.0, 1.0)
+        self.p = p
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        return torch.where(x >= self.threshold, 1 - x, x)
+
+
+class RandomIntensity(Op):
+    """Multiplies the picture by a factor within [1 - strength, 1 + strength]. Not clamped: what follows is
+    normalisation."""
+
+    name = "random_intensity"
+
+    def __init__(self, strength: float = 0.4, p: float = 1.0):
+        self.strength = number("strength", strength, 0.0, 1.0)
+        self.p = p
+
+    def uniforms(self) -> dict[str, int]:
+        return {"factor": 1}
+
+    def params(self, u: dict[str, Tensor]) -> Params:
+        return {"factor": between(u["factor"][:, 0], 1 - self.strength, 1 + self.strength)}
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        return x * _each(params["factor"])
+
+
+class Noise(Op):
+    """Adds normal noise of standard deviation `sigma` (of 0..1) to each value. Not clamped."""
+
+    name = "noise"
+
+    def __init__(self, sigma: float = 0.1, p: float = 1.0):
+        self.sigma = number("sigma", sigma, 0.0)
+        self.p = p
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        return with_noise(x, "noise/value", self.sigma, draw)
