@@ -233,6 +233,9 @@ def hand_over(word: str, request: Request) -> int:
             sweep = Sweep.plan(word, request.overrides, request.config_dirs, module.look)
             warn_shadowed(request.config_dirs)
             return sweep.conduct(lambda: run_hydra(word, module.run, request, sweep.overrides))
+        for override in request.overrides:
+            if override.startswith(("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweep")):
+                console.warn(f"{override} has no effect without -m")
         cfg = compose.compose(word, request.overrides, request.config_dirs)
         warn_shadowed(request.config_dirs)
         if request.dry_run:

@@ -67,12 +67,12 @@ class Saver:
         if self.thread is not None and not must:
             tensors = {name: {k: v.detach().to("cpu", copy=True) for k, v in t.items()} for name, t in tensors.items()}
             weights = {**tensors["model"], **tensors["ema"]}
-        content = self.content(state, meters, numbers)
-        if self.thread is not None and not must:
-            self.pending = state.step, self.thread.submit(self.write, state.step, weights, tensors, content)
-            return
         done: Future[None] = Future()
         try:
+            content = self.content(state, meters, numbers)
+            if self.thread is not None and not must:
+                self.pending = state.step, self.thread.submit(self.write, state.step, weights, tensors, content)
+                return
             self.write(state.step, weights, tensors, content)
             done.set_result(None)
         except (StorageError, OSError) as e:

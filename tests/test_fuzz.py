@@ -117,7 +117,7 @@ def test_the_door_itself(cli):
         codes[result.code] += 1
         assert result.code in (0, 2, 3, 7), (argv, result)
         if result.code:
-            assert result.err.startswith("error: "), (argv, result)
+            assert result.err.count("error: ") >= 1, (argv, result)
             assert "bug in sslcli" not in result.err
         assert "\x1b" not in result.out + result.err
     assert codes[2] > 10
