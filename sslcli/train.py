@@ -28,6 +28,7 @@ LOW_SPREAD = 0.1  # of the embedding; 1 is ideal, 0 a collapsed one
 DEAD_SPREAD = 1e-3  # no start is as flat as that: no patience
 PATIENCE = 0.25  # of the run, for a spread that was never higher: heads without batch norm start nearly constant
 MAX_SKIPPED_IN_A_ROW = 5  # non-finite steps
+MAX_UNREADABLE_TOLD = 20  # samples named in events.jsonl
 EVALS_A_RUN = 10  # at most, with train.eval_every=auto
 EVAL_SHARE = 0.05  # of a run's time, likewise
 MEASURE_SECONDS = 3.0  # at most, to plan a budget
@@ -86,6 +87,7 @@ class Trainer:
         self.spread = spread(job)
         self.saver = Saver(job, run, self.spread)
         self.buffers = debug.Buffers(job.method)
+        self.unreadable = 0  # samples met, as far as they are told
         self.meter = Meter()
         self.told = Told()
         self.stop = StopSignal()
@@ -262,7 +264,11 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------- once in a while
 
     def log(self, plan: Plan) -> dict[str, float]:
-        """A line of metrics.jsonl; returns what is worth showing."""
+        """A line of metrics.jsonl, and what could not be read since the last; returns what is worth showing."""
+        unreadable = self.job.loader.share_bad()
+        for name, reason in unreadable[self.unreadable : MAX_UNREADABLE_TOLD]:
+            self.run.event("unreadable", name=name, reason=reason, met=len(unreadable))
+        self.unreadable = len(unreadable)
         meter, state = self.meter, self.state
         elapsed = max(time.perf_counter() - meter.began, 1e-9)
         means = self.all_means()

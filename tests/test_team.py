@@ -295,3 +295,26 @@ def test_wrong_numbers_of_processes(cli):
     assert odd.code == 2
     assert "cannot share" in odd.err
     assert not Path("runs").exists()
+
+
+def test_unreadable_samples_are_counted_over_all_processes(tmp_path):
+    """Each process meets half of the broken files; together they are too many."""
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for i in range(64):
+        Image.new("RGB", (40, 40), (i, 2 * i, 99)).save(tmp_path / "photos" / f"{i:02d}.png")
+    for i in range(0, 64, 16):  # 4: more than ceil(5 % of 51), though a process alone may meet fewer
+        (tmp_path / "photos" / f"{i:02d}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"broken" * 20)
+    words = ["pretrain", *TINY, "dataset=image_folder", "dataset.path=photos", "dataset.image_size=32", "device.workers=0"]
+    words += ["dataset.resident=false", "backbone=convnet", "backbone.width=8", "train.steps=8", "train.devices=2"]
+    words += ["logger.log_every=1"]
+    code, _, err = finish(start(tmp_path, *words, "dataset.max_bad_fraction=0.5"))
+    assert code == 0, err
+    events = [json.loads(line) for line in (only_run(tmp_path) / "events.jsonl").read_text().splitlines()]
+    met = {e["name"] for e in events if e["event"] == "unreadable"}
+    truth = {f"{i:02d}.png" for i in range(0, 64, 16)}
+    assert {Path(name).name for name in met} <= truth
+    assert len(met) >= 3  # a few may be held out
+    code, _, err = finish(start(tmp_path, *words, "dataset.max_bad_fraction=0.03"))
+    assert code == 7, err

@@ -28,6 +28,7 @@ from sslcli.data.source import Source
 from sslcli.data.unreadable import Met, readable
 from sslcli.errors import MachineError, RequestError, SslError
 from sslcli.methods.base import Batch
+from sslcli.nn.dist import collect
 from sslcli.rng import Draw, order
 
 if TYPE_CHECKING:
@@ -103,6 +104,12 @@ class Loader:
     def bad(self) -> list[tuple[str, str]]:
         """(name, reason) of each unreadable sample met so far."""
         return list(self._bad.by_id.values())
+
+    def share_bad(self) -> list[tuple[str, str]]:
+        """`bad` of all processes. DataError when they are too many together. Every process must ask."""
+        for met in collect(self._bad.reasons):
+            self._bad.add(met)
+        return self.bad
 
     @property
     def wait(self) -> float:

@@ -63,6 +63,10 @@ class Met:
         self.tell = tell and source.resident is None  # else it was said when all were read
         self.by_id: dict[int, tuple[str, str]] = {}
 
+    @property
+    def reasons(self) -> dict[int, str]:
+        return {i: reason for i, (_, reason) in self.by_id.items()}
+
     def add(self, bad: Mapping[int, str]) -> None:
         """DataError when there are too many now."""
         new = {i: (self.source.name_of(i), reason) for i, reason in bad.items() if i not in self.by_id}
