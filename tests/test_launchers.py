@@ -1,0 +1,276 @@
+"""Sweeps in other processes, sweep scripts, and the Slurm script of the documents: stopped, started again, nothing lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import zygote
+from tests.conftest import SMOKE
+from tests.sweeping import ENV, LONG, ONE_STEP, ROOT, jobs, runs, status, training, wait_for
+
+
+@pytest.fixture
+def meanwhile() -> Iterator[Callable[[Callable[[], object], Callable[[], object]], None]]:
+    """`meanwhile(condition, act)`: in another thread, for what happens while a sweep runs in this one."""
+    threads: list[threading.Thread] = []
+    failed: list[BaseException] = []
+
+    def arrange(condition: Callable[[], object], act: Callable[[], object]) -> None:
+        def body() -> None:
+            try:
+                wait_for(condition)
+                act()
+            except BaseException as e:
+                failed.append(e)
+
+        threads.append(threading.Thread(target=body))
+        threads[-1].start()
+
+    yield arrange
+    for thread in threads:
+        thread.join()
+    assert not failed, failed
+
+
+@pytest.fixture
+def joblib_words() -> Iterator[list[str]]:
+    """The launcher, and no process of its pool left behind (they keep the folder they were started in)."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    yield ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+@pytest.mark.slow
+def test_joblib_counts_the_failed_and_a_signal_stops_every_job(cli, joblib_words, meanwhile):
+    meanwhile(lambda: sum(training(r) for r in runs()) == 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    words = ["train.batch_size=5000,32,64,16,8", *LONG[1:], "logger.log_every=1"]
+    result = cli("pretrain", "-m", *words, *joblib_words)
+    assert result.code == 75, result.err
+    assert result.out == ""
+    assert result.err.count("more than the 1437 training samples") == 1
+    assert "1 of 5 jobs failed" in result.err
+    assert [j["status"] for j in jobs()] == ["failed", "stopped", "stopped", "stopped", "stopped"]
+    assert [status(r)["status"] for r in runs()] == ["interrupted", "interrupted"]
+
+
+def test_a_job_whose_process_died_is_told_and_not_a_bug(tmp_path, capfd):
+    from sslcli.commands.sweep import Sweep
+
+    def launch() -> None:
+        (tmp_path / "jobs").mkdir()
+        job = {"pid": 1, "host": "this", "status": "running"}
+        (tmp_path / "jobs" / "0.json").write_text(json.dumps(job | {"job": 0, "overrides": ["seed=0"]}))
+        done = {"job": 1, "overrides": ["seed=1"], "status": "done", "run": "runs/that", "value": 1.0}
+        (tmp_path / "jobs" / "1.json").write_text(json.dumps(job | done))
+        raise RuntimeError("a worker process was terminated")
+
+    assert Sweep("pretrain", [], tmp_path, "joblib").conduct(launch) == 3
+    out, err = capfd.readouterr()
+    assert out == "runs/that\n"
+    assert "job 0 (seed=0): its process died" in err
+    assert "1 of 2 jobs failed" in err
+
+
+def test_a_launcher_that_gives_up_is_named(tmp_path):
+    from sslcli.commands.sweep import Sweep
+    from sslcli.errors import MachineError
+
+    def launch() -> None:
+        (tmp_path / "multirun.yaml").touch()
+        raise RuntimeError("no queue")
+
+    with pytest.raises(MachineError, match="hydra/launcher=joblib: RuntimeError: no queue"):
+        Sweep("pretrain", [], tmp_path, "joblib").conduct(launch)
+    assert not tmp_path.exists()
+
+
+@pytest.mark.slow
+def test_submitit_failures_reach_the_exit_code_and_requeued_jobs_go_on(cli, meanwhile):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = ["resume=auto", *SMOKE[1:], "train.steps=200", "train.batch_size=16,5000", "train.save_every=1h"]
+    words.append("logger.log_every=1")
+    begun = lambda: any(training(r) for r in runs())  # noqa: E731
+    meanwhile(begun, lambda: os.kill(jobs()[0]["pid"], signal.SIGUSR2))  # what Slurm sends before the time limit
+    result = cli("pretrain", "-m", *words, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5")
+    (run,) = runs()
+    assert result.code == 2, result.err
+    assert result.out == f"{run}\n"
+    assert "more than the 1437 training samples" in result.err  # it was said in a file; the parent says it again
+    assert "1 of 2 jobs failed" in result.err
+    assert (status(run)["status"], status(run)["step"]) == ("done", 200)
+    events = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+    assert events.count("resumed") == 1
+
+
+@pytest.mark.filterwarnings("ignore")  # of optuna 2, about itself
+def test_optuna_seeks_the_largest_goes_on_after_failures_and_repeats_nothing(cli):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = [
+        *["pretrain", "-m", "resume=auto", *SMOKE[1:], "train.steps=4", "hydra/sweeper=optuna"],
+        *["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra.sweeper.sampler.seed=3"],
+        *["optimizer.lr=tag(log, interval(0.001, 1))", "train.batch_size=choice(32,5000)"],
+    ]
+    result = cli(*words)
+    found = jobs()
+    assert len(found) == 4
+    statuses = [j["status"] for j in found]
+    assert 0 < statuses.count("failed") < 4
+    assert result.code == 2
+    assert f"{statuses.count('failed')} of 4 jobs failed" in result.err
+    (best,) = Path.cwd().glob("runs/sweep/*/optimization_results.yaml")
+    value = float(re.search(r"best_value: (\S+)", best.read_text())[1])  # type: ignore[index]
+    assert value == max(j["value"] for j in found if j["status"] == "done")
+    again = cli(*words)
+    assert again.out == result.out
+
+
+# --------------------------------------------------------------------------------------------------------------- scripts
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> Iterator[str]:
+    """The text of an `sslcli` that starts at once."""
+    path = str(tmp_path_factory.mktemp("zygote") / "socket")
+    with subprocess.Popen([sys.executable, "-m", "tests.zygote", path], cwd=ROOT, env=ENV) as process:
+        wait_for(lambda: Path(path).exists())
+        yield zygote.client(path)
+        process.kill()
+
+
+@pytest.fixture
+def door(tmp_path, program) -> dict[str, str]:
+    """An environment in which `sslcli` and `python3` are this one's, and `scontrol` writes down what it was asked."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    programs = {
+        "sslcli": program,
+        "python3": f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n',
+        "scontrol": f'#!/bin/sh\necho "$@" >>{shlex.quote(str(tmp_path / "requeued"))}\n',
+    }
+    for name, text in programs.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return ENV | {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def bash(tmp_path, door) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a script in an empty folder, as a process group of its own; none outlives the test."""
+    started = []
+
+    def start(script: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            ["bash", str(script), *words],
+            cwd=tmp_path,
+            env=door | environment,
+            stdout=-1,
+            stderr=-1,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_the_sweep_over_methods_stops_and_goes_on(cli, bash):
+    words = [*SMOKE, "train.steps=150", "train.save_every=1h", "logger.log_every=1"]
+    done = Path(cli("pretrain", "method=simsiam", "seed=0", "resume=auto", *words).last)  # of an earlier day
+    cli("eval", "probe", f"run={done}", "labels=1/class")
+    probed = (done / "eval" / "probe.json").stat().st_mtime_ns
+
+    script = ROOT / "scripts" / "sweep_methods.sh"
+    wanted = {"METHODS": "byol simsiam", "SEEDS": "0", "LABELS": "1/class"}
+    first = bash(script, *words, **wanted)
+    wait_for(lambda: any("byol" in r.name and training(r) for r in runs()))
+    os.killpg(first.pid, signal.SIGINT)  # Ctrl-C
+    out, err = first.communicate(timeout=120)
+    assert first.returncode in (130, -signal.SIGINT), err
+    assert out == ""
+    begun = runs()
+    assert [status(r)["status"] for r in begun] == ["done", "interrupted"]
+
+    second = bash(script, *words, **wanted)
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
+    assert runs() == begun
+    assert [status(r)["status"] for r in begun] == ["done", "done"]
+    assert (done / "eval" / "probe.json").stat().st_mtime_ns == probed
+    lines = out.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["byol", "1"], ["simsiam", "1"]]
+    for line, run in zip(lines[1:], reversed(begun), strict=True):
+        numbers = json.loads((run / "eval" / "probe.json").read_text())["numbers"]
+        assert line.split()[2] == f"{numbers['top1']:.3f}"
+
+
+@pytest.mark.slow
+def test_the_sweep_over_learning_rates_prints_the_best_first(bash):
+    done = bash(ROOT / "scripts" / "sweep_lr.sh", *ONE_STEP, RATES="0.1,0.2", LABELS="1/class")
+    out, err = done.communicate(timeout=120)
+    assert done.returncode == 0, err
+    values = [float(line.split()[0]) for line in out.splitlines()]
+    assert len(values) == 2
+    assert values == sorted(values, reverse=True)
+    assert {line.split()[2] for line in out.splitlines()} == {"0.1", "0.2"}
+
+
+@pytest.mark.slow
+def test_the_slurm_script_requeues_and_the_job_goes_on(tmp_path, bash):
+    text = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
+    script = tmp_path / "sslcli.sbatch"
+    script.write_text(re.findall(r"```bash\n(#!.*?)```", text, re.S)[0])
+    words = [*SMOKE, "train.steps=200", "train.save_every=1h", "logger.log_every=1"]
+    slurm = {"SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "sslcli", "SLURM_RESTART_COUNT": "0"}
+    first = bash(script, *words, **slurm)
+    wait_for(lambda: any(training(r) for r in runs(tmp_path)))
+    os.kill(first.pid, signal.SIGTERM)  # to the script alone, as --signal=B: does
+    _, err = first.communicate(timeout=120)
+    assert first.returncode == 75, err
+    assert (tmp_path / "requeued").read_text() == "requeue 17\n"
+    (run,) = runs(tmp_path)
+    assert status(run)["status"] == "interrupted"
+
+    second = bash(script, *words, **slurm | {"SLURM_RESTART_COUNT": "1"})
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
+    assert out == f"{run.relative_to(tmp_path)}\n"
+    assert (status(run)["status"], status(run)["step"]) == ("done", 200)
+    assert (tmp_path / "requeued").read_text() == "requeue 17\n"
+
+
+def test_the_launchers_of_the_documents_compose():
+    """The blocks that need an extra; those that need none are composed by the test of all documents."""
+    from sslcli import compose
+    from sslcli.cli import parse
+    from sslcli.commands.sweep import samples
+
+    found = []
+    for page in ("sweeps.md", "slurm.md"):
+        for block in re.findall(r"```bash\n(sslcli .*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.S):
+            word, *rest = shlex.split(block)[1:]
+            found.append((word, parse(rest)))
+    assert len(found) == 3
+    for plugin in ("joblib_launcher", "submitit_launcher", "optuna_sweeper"):
+        pytest.importorskip(f"hydra_plugins.hydra_{plugin}")
+    for word, request in found:
+        compose.compose(word, samples(word, request.overrides, [])[0])
