@@ -33,12 +33,9 @@ def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
     for world in (1, 2):
         cfgs = {m: composed(m, f"train.devices={world}") for m in METHODS}
         for method in ("byol", "mae"):
-            words = (
-                ["train.strategy=fsdp", "optimizer=adamw", "optimizer.lr=1e-3"]
-                if method == "byol"
-                else ["train.strategy=fsdp"]
-            )
-            cfgs[f"{method}, sharded"] = composed(method, f"train.devices={world}", *words)
+            words = [f"train.devices={world}", *(["train.strategy=fsdp"] if world > 1 else [])]
+            words += ["optimizer=adamw", "optimizer.lr=1e-3"] if method == "byol" else []
+            cfgs[f"{method}, sharded"] = composed(method, *words)
         cfgs["simsiam in portions"] = composed("simsiam", f"train.devices={world}", "train.accumulate=2")
         told = {"cfgs": cfgs, "out": str(folder / f"{world}.pt")}
         place = team.Place(0, world, 0, world)
