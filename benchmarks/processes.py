@@ -73,9 +73,10 @@ def main() -> None:
     if args.write:
         text = f"""# One process against two
 
-Made by `python benchmarks/processes.py --write`, torch {torch.__version__}, {date.today()}. The largest absolute difference between one
-process and two (gloo, 8 of 16 samples each), in double precision. Losses, batch norm and queues mean the global batch; `fsdp`: weights
-and optimizer are sharded. `tests/test_team.py` holds the same for every method, and that 1, 2 and 4 processes see the same pixels.
+Made by `python benchmarks/processes.py --write`, torch {torch.__version__}, {date.today()}. The largest absolute
+difference between one process and two (gloo, 8 of 16 samples each), in double precision. Losses, batch norm and queues
+mean the global batch; `fsdp`: weights and optimizer are sharded. `tests/test_team.py` holds the same for every method, and
+that 1, 2 and 4 processes see the same pixels.
 
 """
         (ROOT / "docs" / "results" / "processes.md").write_text(text + table + "\n")
