@@ -12,6 +12,14 @@ import pytest
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 
+LONG = ("tests/test_team", "tests/test_launchers", "tests/test_sweeps", "tests/faults/test_kill")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start many processes come first, so that parallel workers end together."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 @dataclass
 class Result:
     code: int
