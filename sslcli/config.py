@@ -223,7 +223,13 @@ class Pipeline(Pretrain):
     seeds: int = 1
 
 
-SCHEMAS = {"pretrain": Pretrain, "eval": Eval, "pipeline": Pipeline}
+@dataclass
+class Bench(Common):
+    repeats: int = 3
+    seconds: float = 2.0
+
+
+SCHEMAS = {"pretrain": Pretrain, "eval": Eval, "pipeline": Pipeline, "bench": Bench}
 
 
 @functools.cache

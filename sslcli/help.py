@@ -8,12 +8,13 @@ HYDRA_WORDS = {
     "pretrain": "train a method without labels; prints the run folder",
     "eval": "measure a run: probe, knn, quality (run=latest, a path, a prefix, or none)",
     "pipeline": "pretrain, then the stages, on one run",
+    "bench": "how fast this machine is on a configuration: views, model, both",
 }
 PLAIN_WORDS = {
     "resume": "go on with a run: same folder, same configuration, next step",
     "runs": "list runs; show RUN; best METRIC",
     "list": "methods, backbones, datasets, augmentations, evals, experiments",
-    "data": "inspect a data set; preview the views a method would see",
+    "data": "inspect a data set; preview the views a method would see; pack image files",
     "doctor": "what is installed, which device, what is wrong and how to mend it",
     "completion": "shell completion for bash, zsh or fish",
 }
@@ -33,7 +34,7 @@ flags
   -m             sweep: every combination of comma-separated values (method=simsiam,byol seed=0,1)
   --dry-run      compose, check, build, run one batch; print the plan; make no folder
   --cfg job      print the composed configuration
-  --json         one JSON object on stdout (eval, runs, list, doctor)
+  --json         one JSON object on stdout (eval, bench, runs, list, doctor)
   --config-dir D a folder with YAML files (and Python modules) of your own
   -q, -v         errors only; more detail
   --version, --help (also after a word)
@@ -65,6 +66,16 @@ sslcli pipeline: pretrain, then each stage, on one run
 
   sslcli pipeline method=simclr stages=[probe,knn] labels=1% seeds=5
 """,
+    "bench": """\
+sslcli bench: samples per second of the views alone, the model alone (the floor) and both together; makes no run folder
+
+  sslcli bench method=simclr dataset=cifar10 backbone=resnet18 train.batch_size=64
+  sslcli bench method=byol dataset=image_folder dataset.path=photos device.workers=4 --json
+  sslcli bench backbone=convnet device.threads=1 repeats=5 seconds=1
+
+It takes what pretrain takes: what is fast here is fast there. `lost` is 1 - end to end / model alone.
+keys: repeats=N (rounds, in which the parts take turns)  seconds=S (of each part in a round)
+""",
     "resume": """\
 sslcli resume RUN: go on with an interrupted run, bit for bit as if it had not been interrupted
 
@@ -82,10 +93,11 @@ sslcli runs: what is in the runs folder
 """,
     "list": "sslcli list KIND: {kinds}\n",
     "data": """\
-sslcli data inspect|preview: look before you train
+sslcli data inspect|preview|pack: look before you train; make a few large files of many small ones
 
   sslcli data inspect dataset=image_folder dataset.path=photos [--strict]
   sslcli data preview method=simclr dataset=cifar10 [out=views.png]
+  sslcli data pack dataset=image_folder dataset.path=photos out=photos.pack [size=256] [format=jpeg|raw] [quality=90]
 """,
     "doctor": "sslcli doctor [--json]: what is installed, which device, what is wrong and how to mend it\n",
     "completion": """\
@@ -125,6 +137,6 @@ def group_help(word: str) -> str:
             key, _, rest = line.partition(":")
             value, _, comment = rest.partition("#")
             lines.append(f"  {f'{group}.{key}={value.strip()}'.ljust(28)} {comment.strip()}")
-    own = "run, labels, seeds" if word == "eval" else "init, resume=auto"
+    own = {"eval": "run, labels, seeds", "bench": "init"}.get(word, "init, resume=auto")
     lines += ["", f"also: seed, {own}; sslcli {word} --cfg job shows every key; --hydra-help shows Hydra's flags", ""]
     return "\n".join(lines)

@@ -18,6 +18,7 @@ FLOORS = {  # the first that fits, by longest prefix
     "sslcli.state": 2,
     "sslcli.parallel": 2,
     "sslcli.session": 2,
+    "sslcli.bench": 2,
     "sslcli.saving": 2,
     "sslcli.evals": 2,
     "sslcli.methods": 1,

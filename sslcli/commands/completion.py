@@ -68,7 +68,7 @@ def _possible(before: list[str], last: str) -> list[str]:
     if word == "resume":
         return ["latest", *_runs()]
     if word == "data" and not named:
-        return ["inspect", "preview"]
+        return ["inspect", "pack", "preview"]
     if word == "eval" and not named and "=" not in last:
         return sorted(set(config.choices("evaluator")) - {"online"})
     if word not in (*HYDRA_WORDS, "data"):
@@ -88,6 +88,7 @@ def _possible(before: list[str], last: str) -> list[str]:
     extra = {
         "eval": ["run=", "labels=", "seeds="],
         "pipeline": ["seed=", "init=", "resume=", "stages=", "labels=", "seeds="],
+        "bench": ["seed=", "init=", "repeats=", "seconds="],
     }.get(word, ["seed=", "init=", "resume="])
     if "-m" in before:
         extra += [f"{key}=" for key in FIXED if key.startswith("hydra/")]

@@ -1,4 +1,4 @@
-"""sslcli data inspect | preview: look before you train."""
+"""sslcli data inspect | preview | pack: look before you train; make one large file of many small ones."""
 
 from __future__ import annotations
 
@@ -11,18 +11,59 @@ from sslcli.cli import Request
 from sslcli.commands.pretrain import denormalised, plain
 from sslcli.errors import RequestError, nearest
 
+VERBS = ("inspect", "preview", "pack")
+
 
 def main(request: Request) -> int:
     verb, *rest = request.words or [""]
-    if verb not in ("inspect", "preview") or rest:
-        close = nearest(verb, ("inspect", "preview")) if verb else None
-        raise RequestError(
-            f"data cannot `{verb}`" if verb else "data what?", f"sslcli data {close or 'inspect|preview'}"
-        )
-    target = next((o.split("=", 1)[1] for o in request.overrides if o.startswith("out=")), "views.png")
-    overrides = [o for o in request.overrides if not o.startswith("out=")]
+    if verb not in VERBS or rest:
+        close = nearest(verb, VERBS) if verb else None
+        raise RequestError(f"data cannot `{verb}`" if verb else "data what?", f"sslcli data {close or '|'.join(VERBS)}")
+    keys = {"preview": ("out",), "pack": ("out", "size", "format", "quality")}.get(verb, ())
+    own = dict(o.split("=", 1) for o in request.overrides if o.split("=", 1)[0] in keys)
+    overrides = [o for o in request.overrides if o.split("=", 1)[0] not in own]
     cfg = plain(compose.compose("pretrain", overrides, request.config_dirs))
-    return inspect(cfg, strict="--strict" in request.flags) if verb == "inspect" else preview(cfg, Path(target))
+    if verb == "pack":
+        return pack(cfg, own)
+    if verb == "preview":
+        return preview(cfg, Path(own.get("out", "views.png")))
+    return inspect(cfg, strict="--strict" in request.flags)
+
+
+def pack(cfg: dict[str, Any], own: dict[str, str]) -> int:
+    """Packs a data set of image files; the last line on stdout is the pack."""
+    from sslcli import build
+    from sslcli.data.packing import write_pack
+    from sslcli.job import load_dataset
+
+    if not own.get("out"):
+        raise RequestError("out is not given: where is the pack to be?", "out=photos.pack")
+    form = own.get("format", "jpeg")
+    if form not in ("jpeg", "raw"):
+        raise RequestError(f"format={form}: a pack is jpeg or raw", "format=jpeg")
+    size = None if own.get("size", "null") == "null" else _whole("size", own["size"], 8, 16384)
+    quality = _whole("quality", own.get("quality", "90"), 1, 100)
+    out = Path(own["out"]).expanduser()
+    if not out.absolute().parent.is_dir():
+        raise RequestError(f"out={out}: there is no folder {out.absolute().parent}")
+    if out.exists() and not (out / "manifest.json").is_file():
+        raise RequestError(f"out={out} is there already, and is no pack", "another out=")
+    node = cfg["dataset"]
+    build.check("dataset", node)
+    if "resident" in node:
+        cfg = {**cfg, "dataset": {**node, "resident": False}}
+    if write_pack(load_dataset(cfg), out, form, size, quality):
+        console.say(f"packed: sslcli pretrain dataset=pack dataset.path={out}")
+    else:
+        console.say(f"{out} holds this already")
+    console.out(out)
+    return 0
+
+
+def _whole(key: str, text: str, low: int, high: int) -> int:
+    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+        raise RequestError(f"{key}={text}: a whole number from {low} to {high} is wanted")
+    return int(text)
 
 
 def inspect(cfg: dict[str, Any], strict: bool) -> int:

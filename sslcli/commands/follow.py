@@ -8,6 +8,7 @@ from typing import Any
 WORK = {
     "pretrain": "sslcli.session",
     "eval": "sslcli.commands.eval",
+    "bench": "sslcli.bench",
 }  # the word of a job -> the module with its `follow`
 
 

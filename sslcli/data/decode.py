@@ -6,6 +6,7 @@ LOAD_TRUNCATED_IMAGES: a file cut short is bad, not grey at the bottom. The size
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
@@ -70,7 +71,17 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in extensions()
 
 
-def _open(path: str, max_pixels: int) -> Image.Image:
+def content(path: str) -> bytes:
+    """The bytes of an image file. Raises BadImage where they cannot be read."""
+    try:
+        _check_file(path)
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _reason(error, path) from error
+
+
+def _check_file(path: str) -> None:
     about = os.stat(path)
     if not stat.S_ISREG(about.st_mode):
         raise BadImage("no regular file")
@@ -78,9 +89,14 @@ def _open(path: str, max_pixels: int) -> Image.Image:
         raise BadImage("the file is empty")
     if about.st_size > MAX_BYTES:
         raise BadImage(f"the file has {about.st_size:,} bytes, more than {MAX_BYTES:,}")
+
+
+def _open(file: str | bytes, max_pixels: int) -> Image.Image:
+    if isinstance(file, str):
+        _check_file(file)
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # the user knows better than Pillow's own limit
-    image = Image.open(path, formats=formats())
+    image = Image.open(file if isinstance(file, str) else io.BytesIO(file), formats=formats())
     try:
         _check_size(*image.size, max_pixels)
     except BadImage:
@@ -98,7 +114,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise BadImage(f"{width} x {height} pixels: one side is over {MAX_ASPECT} times the other")
 
 
-def _reason(error: BaseException, path: str) -> BadImage:
+def _reason(error: BaseException, file: str | bytes) -> BadImage:
     if isinstance(error, BadImage):
         return error
     if isinstance(error, Image.UnidentifiedImageError):
@@ -107,13 +123,18 @@ def _reason(error: BaseException, path: str) -> BadImage:
         return BadImage(error.strerror)  # no such file, permission denied
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return BadImage("too many pixels")
-    return BadImage(" ".join(str(error).replace(path, "").split()) or type(error).__name__)
+    text = str(error).replace(file, "") if isinstance(file, str) else str(error)
+    return BadImage(" ".join(text.split()) or type(error).__name__)
 
 
-def header(path: str, max_pixels: int = MAX_PIXELS) -> Header:
+def _shown(file: str | bytes) -> str:
+    return file if isinstance(file, str) else f"an image of {len(file):,} bytes"
+
+
+def header(file: str | bytes, max_pixels: int = MAX_PIXELS) -> Header:
     """Size, mode and format without decoding. Raises BadImage, and only where `load` would."""
     try:
-        with _open(path, max_pixels) as image:
+        with _open(file, max_pixels) as image:
             width, height = image.size
             # Pillow's getexif decodes the whole of a PNG whose EXIF stands at its end.
             known = image.format in {"JPEG", "MPO", "TIFF", "WEBP"} or "exif" in image.info
@@ -121,9 +142,9 @@ def header(path: str, max_pixels: int = MAX_PIXELS) -> Header:
                 width, height = height, width
             return Header(width, height, image.mode, image.format or "?", _animated(image), image.has_transparency_data)
     except MemoryError as error:
-        raise MachineError(f"no memory left to open {path}") from error
+        raise MachineError(f"no memory left to open {_shown(file)}") from error
     except Exception as error:  # a hostile file can make Pillow raise nearly anything; each is a bad image
-        raise _reason(error, path) from error
+        raise _reason(error, file) from error
 
 
 def _animated(image: Image.Image) -> bool:
@@ -137,26 +158,27 @@ def _animated(image: Image.Image) -> bool:
 
 
 def load(
-    path: str, channels: int = 3, need: int | None = None, value_range: Any = None, max_pixels: int = MAX_PIXELS
+    file: str | bytes, channels: int = 3, need: int | None = None, value_range: Any = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """The image in mode L, RGB or RGBA (1, 3 or 4 channels): first frame, upright, alpha laid on black unless kept.
+    """The image of a file (its path, or its bytes) in mode L, RGB or RGBA (1, 3 or 4 channels): first frame, upright,
+    alpha laid on black unless kept.
 
     `need`: the short side may come back as small as this where JPEG can be decoded at 1/2, 1/4 or 1/8 (much faster).
     `value_range`: see `to_bytes`. More than `max_pixels`: refused unseen. Raises BadImage with the reason.
     """
     try:
-        with _open(path, max_pixels) as image:
+        with _open(file, max_pixels) as image:
             if need is not None and image.format in {"JPEG", "MPO"}:
                 short = min(image.size)
                 if short > need:
                     image.draft(None, tuple(math.ceil(s * need / short) for s in image.size))  # type: ignore[arg-type]
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return _in_mode(upright, MODES[channels], value_range)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _in_mode(image, MODES[channels], value_range)
     except MemoryError as error:
-        raise MachineError(f"no memory left to decode {path}", "device.workers=1, or smaller images") from error
+        raise MachineError(f"no memory left to decode {_shown(file)}", "device.workers=1, or smaller images") from error
     except Exception as error:
-        raise _reason(error, path) from error
+        raise _reason(error, file) from error
 
 
 def _in_mode(image: Image.Image, mode: str, value_range: Any) -> Image.Image:

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sslcli.data import decode, unreadable
@@ -22,7 +19,8 @@ from sslcli.data.files import content_hash, fingerprint, require_folder, require
 from sslcli.data.headers import Headers, describe, each, fits_memory, read_headers
 from sslcli.data.layout import Files, Found, from_folder
 from sslcli.data.lists import from_list
-from sslcli.data.source import Dataset, Source
+from sslcli.data.pictures import Decoder, Pictures
+from sslcli.data.source import Dataset
 from sslcli.data.split import split
 from sslcli.data.stats import image_stats
 from sslcli.data.talk import count, shown
@@ -31,56 +29,24 @@ from sslcli.errors import DataError, RequestError, listing
 MAX_COMPARED = 20_000  # files compared for duplicates, at most
 
 
-@dataclass(frozen=True)
-class Decoder:
-    """How a file becomes an image in the data set's channels; see `decode.load`."""
-
-    channels: int = 3
-    need: int | None = None
-    value_range: Any = None
-    max_pixels: int = decode.MAX_PIXELS
-
-    def __call__(self, path: str) -> Image.Image:
-        return decode.load(path, self.channels, self.need, self.value_range, self.max_pixels)
-
-
-class FolderSource(Source):
-    """Image files: decoded one by one by `read`, which raises BadImage, or all at once by `decode_all`."""
+class FolderSource(Pictures):
+    """Image files."""
 
     def __init__(self, files: Files, labels: Tensor | None, decoder: Decoder, max_bad_fraction: float = 0.01):
         self.paths, self.names, self.sizes = files.paths, files.names, files.sizes
         self.labels, self.decoder, self.max_bad_fraction = labels, decoder, max_bad_fraction
-        self._all: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    @property
-    def resident(self) -> Tensor | None:
-        return self._all
+    def decode(self, index: int) -> Any:
+        return self.decoder(self.paths[index])
 
-    def read(self, index: int) -> Any:
-        return self.decoder(self.paths[index]) if self._all is None else self._all[index]
-
-    def decode_all(self, width: int, height: int) -> None:
-        """Into memory, (n, C, H, W) uint8; what cannot be decoded stays 0 there, and is in `bad`."""
-        depth = self.decoder.channels
-        x = torch.zeros(len(self), depth, height, width, dtype=torch.uint8)
-
-        def one(i: int) -> str | None:
-            try:
-                image = self.decoder(self.paths[i])
-            except decode.BadImage as error:
-                return error.message
-            if image.size != (width, height):
-                return f"is {image.width}x{image.height}, not {width}x{height}"
-            pixels = torch.from_numpy(np.array(image))
-            x[i] = pixels[None] if depth == 1 else pixels.permute(2, 0, 1)
-            return None
-
-        reasons = each(one, len(self), "decoding images")
-        self.bad = {i: reason for i, reason in enumerate(reasons) if reason is not None}
-        self._all = x
+    def digest(self, index: int) -> bytes:
+        try:
+            return content_hash(self.paths[index])
+        except OSError:
+            return os.fsencode(self.paths[index])
 
 
 def image_folder(

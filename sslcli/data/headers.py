@@ -91,13 +91,18 @@ def each(work: Callable[[int], Any], n: int, label: str) -> list[Any]:
     def some(start: int) -> list[Any]:
         return [work(i) for i in range(start, min(start + PORTION, n))]
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     out: list[Any] = []
-    with ThreadPoolExecutor(max(1, min(8, cores))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for part in pool.map(some, range(0, n, PORTION)):
             out += part
             talk.progress(label, len(out), n)
     return out
+
+
+def cores() -> int:
+    """Threads that decode."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, here))
 
 
 def budget() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from typing import Any
 
@@ -11,13 +10,12 @@ import torch
 
 from sslcli.data import talk
 from sslcli.data.decode import BadImage
-from sslcli.data.files import content_hash
-from sslcli.data.folder import FolderSource
 from sslcli.data.headers import each
+from sslcli.data.pictures import Pictures
 from sslcli.data.source import Dataset, Source
 from sslcli.data.talk import count, shown
 from sslcli.data.unreadable import by_reason, check_limit, too_many
-from sslcli.errors import listing
+from sslcli.errors import DataError, listing
 
 KNOWN = " known (--strict decodes all)"
 
@@ -57,6 +55,7 @@ def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) 
     }
     if strict:
         report["duplicates"] = _duplicates(splits)
+        report["damage"] = dataset.train.damage() if isinstance(dataset.train, Pictures) else []
     return report
 
 
@@ -94,7 +93,7 @@ def _decode_all(source: Source) -> dict[str, str]:
 
     def one(i: int) -> str | None:
         try:
-            source.read(i)
+            source.checked(i) if isinstance(source, Pictures) else source.read(i)
         except BadImage as error:
             return error.message
         return None
@@ -112,18 +111,11 @@ def _duplicates(splits: dict[str, Source]) -> dict[str, int]:
 
 def _hashes(source: Source) -> list[bytes]:
     """Of files where there are any, in memory or not; else of the samples."""
-    if not isinstance(source, FolderSource):
+    if not isinstance(source, Pictures):
         x = source.resident
         assert x is not None
         return [hashlib.sha256(r.tobytes()).digest() for part in x.split(4096) for r in part.contiguous().numpy()]
-
-    def one(i: int) -> bytes:
-        try:
-            return content_hash(source.paths[i])
-        except OSError:
-            return os.fsencode(source.paths[i])  # unreadable: a duplicate of nothing
-
-    return each(one, len(source), "comparing files")
+    return each(source.digest, len(source), "comparing files")
 
 
 def rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, str]]:
@@ -153,6 +145,7 @@ def rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, str]]:
         out.append(("", f"{found['count']:,} x {shown(reason)}: {listing(map(shown, found['examples']), 3)}"))
     for what, n in report.get("duplicates", {}).items():
         out.append(("duplicates", f"{n:,} {what}"))
+    out += [("damage", shown(text)) for text in report.get("damage", ())]
     out.append(("fingerprint", report["fingerprint"]))
     return out
 
@@ -162,6 +155,9 @@ def _numbers(values: list[float]) -> str:
 
 
 def require_readable(report: dict[str, Any]) -> None:
-    """DataError when a training would stop at this many unreadable samples: the exit code of a strict inspection."""
+    """DataError when a training would stop at this many unreadable samples, or a pack is damaged: the exit code of a
+    strict inspection."""
+    if report.get("damage"):
+        raise DataError(listing(report["damage"], 3), "remove the pack and make it anew: sslcli data pack")
     limit = report["limit"]
     check_limit({b["name"]: b["reason"] for b in report["bad"]}, limit["of"], limit["max_bad_fraction"])

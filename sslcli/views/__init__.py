@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslcli.data.cut import pixels
 from sslcli.data.source import Dataset
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.rng import Draw
@@ -82,10 +83,12 @@ class Views:
 
     @torch.no_grad()
     def frames(self, images: Sequence[Any], draw: Draw) -> list[Tensor]:
-        """Decoded pictures (PIL, of the data set's channels, of any sizes) -> for each view the part it needs, at its
-        size: (B, C, s, s) uint8. For worker processes: little work, few bytes; `finish` does the rest."""
+        """Decoded pictures (PIL or (H, W, C) uint8 arrays, of the data set's channels, of any sizes) -> for each view the
+        part it needs, at its size: (B, C, s, s) uint8. For worker processes: little work, few bytes; `finish` does the
+        rest."""
         assert len(images) == len(draw.ids), (len(images), len(draw.ids))
-        return [view.frame(images, draw.of_view(i)) for i, view in enumerate(self._views)]
+        arrays = [pixels(image) for image in images]  # once for all views
+        return [view.frame(arrays, draw.of_view(i)) for i, view in enumerate(self._views)]
 
     @torch.no_grad()
     def finish(self, frames: Sequence[Tensor], draw: Draw) -> list[Tensor]:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.data.cut import cut
 from sslcli.rng import Draw
 from sslcli.views.colour import ColorJitter, GaussianBlur, Grayscale, Noise, RandomIntensity, Solarize
 from sslcli.views.geometry import (
@@ -36,9 +36,6 @@ from sslcli.views.op import (
     per_channel,
 )
 from sslcli.views.resample import Region, crop_resize
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 OPS: dict[str, type[Op]] = {
     op.name: op
@@ -110,28 +107,17 @@ class ImageView:
             self.normalise(numbers.run(rest, x, part), out=out[part])
         return out
 
-    def frame(self, images: Sequence[Image.Image], draw: Draw) -> Tensor:
-        """Pictures of any sizes -> (B, C, h, w) uint8: the region alone, cut out and resized by Pillow."""
-        from PIL import Image
-
+    def frame(self, images: Sequence[np.ndarray], draw: Draw) -> Tensor:
+        """Pictures (H, W, C) uint8 of any sizes -> (B, C, h, w) uint8: the region alone, cut out and resized."""
         op = self.frame_op
-        widths, heights = zip(*(image.size for image in images), strict=True)
+        heights, widths, _ = zip(*(image.shape for image in images), strict=True)
         sizes = [torch.tensor(side, dtype=torch.float64, device=draw.ids.device) for side in (heights, widths)]
         region = op.region(Numbers([op], draw, draw.ids.device).of(op), *sizes)
+        corners = [region.left, region.top, region.left + region.width, region.top + region.height]
         out = torch.empty(len(images), *self.shape, dtype=torch.uint8)
-        how = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[op.interpolation]
-        boxes = (
-            torch.stack([region.left, region.top, region.left + region.width, region.top + region.height], 1)
-            .long()
-            .tolist()
-        )
-        for i, (image, box) in enumerate(zip(images, boxes, strict=True)):
-            assert len(image.getbands()) == self.channels, (image.mode, self.channels)
-            picture = image.crop(box) if tuple(box) != (0, 0, *image.size) else image
-            if picture.size != (op.out[1], op.out[0]):
-                picture = picture.resize((op.out[1], op.out[0]), how)
-            pixels = torch.from_numpy(np.array(picture))
-            out[i] = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+        for i, (image, box) in enumerate(zip(images, torch.stack(corners, 1).long().tolist(), strict=True)):
+            assert image.shape[2] == self.channels, (image.shape, self.channels)
+            out[i] = cut(image, box, op.out, op.interpolation)
         return out
 
     def finish(self, frame: Tensor, draw: Draw) -> Tensor:

@@ -1,0 +1,322 @@
+"""A pack: the images of a data set in a few large files, read by memory map. `packing.py` writes it.
+
+    photos.pack/
+      manifest.json     what it is: splits, classes, settings, size and SHA-256 of every file, and its own
+      index.bin         a RECORD for each sample: where it lies, its CRC-32, label, size; splits one after the other
+      names.bin         the samples' names, one after the other
+      shard-00000.bin   the samples: encoded images, or uint8 pixels (H, W, C), one after the other
+
+Opening compares the manifest, the index and the names with their sums, and the shards with their lengths: a cut or
+swapped file is refused at once, whatever the size of the pack. An encoded image is compared with its CRC-32 at each
+reading (some microseconds beside a decoding; a flipped bit in a JPEG would else be another picture, and no error). Raw
+pixels are not (it would read all of an image of which a crop is wanted): `sslcli data inspect --strict` compares them,
+and every shard with its SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sslcli import kinds
+from sslcli.data.classic import check_size
+from sslcli.data.decode import BadImage
+from sslcli.data.files import require_folder
+from sslcli.data.headers import budget
+from sslcli.data.pictures import Decoder, Pictures
+from sslcli.data.source import Dataset
+from sslcli.data.stats import image_stats
+from sslcli.data.talk import count, shown
+from sslcli.errors import DataError, RequestError
+
+FORMAT = "sslcli pack 1"
+MANIFEST, INDEX, NAMES = "manifest.json", "index.bin", "names.bin"
+RECORD = np.dtype(
+    [
+        ("offset", "<u8"),
+        ("length", "<u8"),
+        ("name_end", "<u8"),
+        ("label", "<i8"),
+        ("shard", "<u4"),
+        ("crc", "<u4"),
+        ("height", "<u4"),
+        ("width", "<u4"),
+    ]
+)
+KEYS: dict[str, Any] = {
+    "splits": dict[str, list[int]],
+    "classes": list[str],
+    "settings": dict[str, Any],
+    "files": dict[str, dict[str, Any]],
+    "side": int,
+    "mean": list[float],
+    "std": list[float],
+    "notes": list[str],
+    "left_out": dict[str, str],
+    "fingerprint": str,
+}
+WANTED = "a pack (sslcli data pack makes one)"
+ANEW = "remove it and make it anew: sslcli data pack dataset=image_folder dataset.path=PHOTOS out="
+
+
+def own_hash(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a manifest without its `sha256`."""
+    rest = {k: v for k, v in manifest.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Whole and unaltered, or a DataError. RequestError where there is none."""
+    try:
+        found = json.loads((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        hint = "the same `sslcli data pack` finishes it" if folder.suffix == ".part" else None
+        raise RequestError(f"{shown(str(folder))} is no finished pack", hint or "dataset.path=photos.pack") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{MANIFEST} of {shown(str(folder))} cannot be read: {error}", f"{ANEW}{folder}") from error
+    if not isinstance(found, dict) or found.get("sha256") != own_hash(found):
+        raise DataError(f"{MANIFEST} of {shown(str(folder))} was altered", f"{ANEW}{folder}")
+    if found.get("format") != FORMAT:
+        raise DataError(f"{shown(str(folder))} is of another version: {found.get('format')}", f"{ANEW}{folder}")
+    if not kinds.fits(found, dict[str, Any]) or any(not kinds.fits(found.get(k), kind) for k, kind in KEYS.items()):
+        raise DataError(f"{MANIFEST} of {shown(str(folder))} does not say what the pack is", f"{ANEW}{folder}")
+    return found
+
+
+class Pack:
+    """An open pack. Another process opens it anew by its path: nothing else is handed over."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]):
+        self.folder, self.manifest = folder, manifest
+        self.raw = manifest["settings"]["format"] == "raw"
+        self.index = np.memmap(folder / INDEX, RECORD, "r")
+        names = folder / NAMES
+        self.names = np.memmap(names, np.uint8, "r") if names.stat().st_size else np.empty(0, np.uint8)
+        self._shards: dict[int, np.ndarray] = {}
+
+    @classmethod
+    def open(cls, folder: Path) -> Pack:
+        """Compared with its sums, the shards with their lengths. DataError."""
+        manifest = read_manifest(folder)
+        for name, about in manifest["files"].items():
+            path = folder / name
+            size = path.stat().st_size if path.is_file() else None
+            wrong = None
+            if size != about["bytes"]:
+                wrong = "is gone" if size is None else f"has {size:,} bytes, not {about['bytes']:,}"
+            elif name in (INDEX, NAMES) and file_hash(path) != about["sha256"]:
+                wrong = "was altered"
+            if wrong:
+                raise DataError(f"{shown(str(path))} {wrong}: the pack is damaged", f"{ANEW}{folder}")
+        opened = cls(folder, manifest)
+        if not opened.consistent():
+            raise DataError(f"{INDEX} of {shown(str(folder))} does not fit its shards", f"{ANEW}{folder}")
+        return opened
+
+    def consistent(self) -> bool:
+        """Every record lies within its shard and has the pixels it says: of an index that somebody else made."""
+        index, manifest = self.index, self.manifest
+        n = 0
+        for start, length in sorted(manifest["splits"].values()):
+            if start != n or length < 1:
+                return False
+            n += length
+        sizes = [manifest["files"][shard_name(i)]["bytes"] for i in range(len(manifest["files"]) - 2)]
+        if n != len(index) or not sizes or int(index["shard"].max()) >= len(sizes):
+            return False
+        room = np.array(sizes, np.uint64)[index["shard"]]
+        inside = (index["length"] <= room) & (index["offset"] <= room - np.minimum(index["length"], room))
+        ends = index["name_end"].astype(np.int64)
+        named = ends[0] >= 0 and bool((np.diff(ends) >= 0).all()) and ends[-1] == len(self.names)
+        labelled = (index["label"] >= -1) & (index["label"] < max(1, len(manifest["classes"])))
+        pixels = index["height"].astype(np.uint64) * index["width"] * np.uint64(manifest["settings"]["channels"])
+        return bool(inside.all() and labelled.all() and named and (not self.raw or (pixels == index["length"]).all()))
+
+    def content(self, record: Any) -> np.ndarray:
+        """The bytes of a sample: a view of the map."""
+        shard = int(record["shard"])
+        if shard not in self._shards:
+            self._shards[shard] = np.memmap(self.folder / shard_name(shard), np.uint8, "r")
+        start = int(record["offset"])
+        return self._shards[shard][start : start + int(record["length"])]
+
+    def damage(self) -> list[str]:
+        """The files that do not match their SHA-256. Reads all of them."""
+        wrong = [n for n, about in self.manifest["files"].items() if file_hash(self.folder / n) != about["sha256"]]
+        return [f"{shown(str(self.folder / n))} does not match its SHA-256" for n in wrong]
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:05d}.bin"
+
+
+def file_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Names(Sequence[str]):
+    """The names of a split, read when they are asked for."""
+
+    def __init__(self, pack: Pack, start: int, length: int):
+        self.pack, self.start, self.length = pack, start, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(self.length))]
+        if not -self.length <= at < self.length:
+            raise IndexError(at)
+        i = self.start + at % self.length
+        ends = self.pack.index["name_end"]
+        return os.fsdecode(self.pack.names[int(ends[i - 1]) if i else 0 : int(ends[i])].tobytes())
+
+
+class PackSource(Pictures):
+    """One split of a pack."""
+
+    def __init__(self, pack: Pack, split: str, decoder: Decoder, max_bad_fraction: float = 0.01):
+        self.pack, self.split, self.decoder, self.max_bad_fraction = pack, split, decoder, max_bad_fraction
+        start, self._length = pack.manifest["splits"][split]
+        self.records = pack.index[start : start + self._length]
+        labels = torch.from_numpy(self.records["label"].astype(np.int64))
+        self.labels = labels if bool((labels >= 0).any()) else None
+        self.names = Names(pack, start, self._length)
+
+    def __reduce__(self) -> Any:
+        return _again, (self.pack.folder, self.split, self.decoder, self.max_bad_fraction)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def sizes(self) -> list[int]:  # type: ignore[override]
+        return self.records["length"].tolist()
+
+    def decode(self, index: int) -> Any:
+        return self._decode(index, check=not self.pack.raw)
+
+    def checked(self, index: int) -> Any:
+        return self._decode(index, check=True)
+
+    def _decode(self, index: int, check: bool) -> Any:
+        record = self.records[index]
+        content = self.pack.content(record)
+        if check and zlib.crc32(content.data) != record["crc"]:
+            raise BadImage("its bytes in the pack were altered")
+        if not self.pack.raw:
+            return self.decoder(content.tobytes())
+        return content.reshape(int(record["height"]), int(record["width"]), self.decoder.channels)
+
+    def digest(self, index: int) -> bytes:
+        return hashlib.sha256(self.pack.content(self.records[index]).data).digest()
+
+    def damage(self) -> list[str]:
+        return self.pack.damage()
+
+
+def _again(folder: Path, split: str, decoder: Decoder, max_bad_fraction: float) -> PackSource:
+    """In a worker: what was compared once is not compared again."""
+    return PackSource(Pack(folder, read_manifest(folder)), split, decoder, max_bad_fraction)
+
+
+def decoder_of(manifest: dict[str, Any]) -> Decoder:
+    s = manifest["settings"]
+    return Decoder(s["channels"], 2 * manifest["side"], s["range"], s["max_pixels"])
+
+
+def pack(
+    path: str | None = None,
+    name: str = "pack",
+    image_size: int | None = None,
+    resident: bool | str = "auto",
+    max_bad_fraction: float = 0.01,
+) -> Dataset:
+    """A pack as the Dataset it was made of: the same samples, labels, names and splits.
+
+    `image_size`: side of a view; null is that of the data set it was made of, or the packed size where that is less.
+    `resident`: keep all decoded in memory: auto (one size, at most 2 GiB and half of the free memory), true, false.
+
+    Raises RequestError for a path that is no pack and for values, DataError for a damaged pack.
+    """
+    check_size(image_size)
+    if resident not in ("auto", True, False):
+        raise RequestError(f"dataset.resident is {resident}, but must be auto, true or false", "dataset.resident=auto")
+    if not 0 <= max_bad_fraction <= 1:
+        raise RequestError(f"dataset.max_bad_fraction is {max_bad_fraction}, but must lie in 0..1")
+    opened = Pack.open(Path(require_folder(path, WANTED)))
+    manifest = opened.manifest
+    settings = manifest["settings"]
+    channels, side = settings["channels"], image_size or manifest["side"]
+    keep = _fits(opened, resident, channels)
+    decoder = replace(decoder_of(manifest), need=None if keep else 2 * side)
+    sources = {split: PackSource(opened, split, decoder, max_bad_fraction) for split in manifest["splits"]}
+    mean, std = manifest["mean"], manifest["std"]
+    bad: dict[str, str] = {}
+    if keep:
+        for source in sources.values():
+            source.decode_all(int(opened.index["width"][0]), int(opened.index["height"][0]))
+            bad |= {source.name_of(i): reason for i, reason in source.bad.items()}
+        mean, std = image_stats(sources["train"])
+    return Dataset(
+        name=name,
+        modality="image",
+        shape=(channels, side, side),
+        train=sources["train"],
+        test=sources.get("test"),
+        classes=tuple(manifest["classes"]),
+        unlabelled=sources.get("unlabelled"),
+        mean=tuple(mean),
+        std=tuple(std),
+        fingerprint=manifest["fingerprint"],
+        notes=_notes(manifest),
+        details={
+            "layout": "pack",
+            "channels": channels,
+            "resident": keep,
+            "bad": bad,
+            "left_out": len(manifest["left_out"]),
+            "formats": {settings["format"]: len(opened.index)},
+        },
+    )
+
+
+def _fits(opened: Pack, wish: bool | str, channels: int) -> bool:
+    """`dataset.resident` decided, as for files."""
+    if wish is False:
+        return False
+    index = opened.index
+    one_size = len(np.unique(index["width"])) == len(np.unique(index["height"])) == 1
+    if not one_size:
+        if wish is True:
+            some = Counter(zip(index["width"][:1000].tolist(), index["height"][:1000].tolist(), strict=True))
+            raise RequestError(
+                "dataset.resident=true wants images of one size, and the pack has several, such as "
+                + ", ".join(f"{w}x{h}" for (w, h), _ in some.most_common(3)),
+                "dataset.resident=auto",
+            )
+        return False
+    return wish is True or int(index["width"][0]) * int(index["height"][0]) * channels * len(index) <= budget()
+
+
+def _notes(manifest: dict[str, Any]) -> list[str]:
+    s = manifest["settings"]
+    how = "raw pixels" if s["format"] == "raw" else "encoded"
+    how += f", short side at most {s['size']}" if s["size"] else ", in their own size"
+    total = sum(n for _, n in manifest["splits"].values())
+    notes = [f"pack of {count(total, 'image')}, {how}", *manifest["notes"]]
+    if manifest["left_out"]:
+        notes.append(f"{count(len(manifest['left_out']), 'unreadable file')} left out when it was made")
+    return notes

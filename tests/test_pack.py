@@ -1,0 +1,414 @@
+"""`sslcli data pack` and what reads it: the same samples as the folder, whole or refused, unbroken however it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sslcli.data import decode, journal, packing, talk
+from sslcli.data.cut import cut, pixels
+from sslcli.data.folder import image_folder
+from sslcli.data.loader import Loader, in_order
+from sslcli.data.pack import INDEX, MANIFEST, NAMES, RECORD, own_hash, pack
+from sslcli.data.packing import write_pack
+from sslcli.data.source import Dataset
+from sslcli.errors import DataError, RequestError, StorageError
+from sslcli.rng import Draw
+from sslcli.views import Views, clean
+from tests.data.conftest import picture
+
+RECIPE = {"global": {"random_resized_crop": {"scale": [0.2, 1.0], "interpolation": "bicubic"}, "horizontal_flip": {}}}
+
+
+def photos(root: Path, n: int = 10, one_size: bool = False) -> Path:
+    """JPEGs of many sizes in two classes, a third split without labels, and a PNG with transparency among them."""
+    for k, folder in enumerate(("train/cat", "train/dog", "val/cat", "val/dog", "unlabelled")):
+        (root / folder).mkdir(parents=True)
+        for i in range(n if k < 2 else n // 2):
+            width, height = (60, 48) if one_size else (40 + 7 * i, 60 + 3 * k)
+            picture(100 * k + i, width, height).save(root / folder / f"{i:02d}.jpg", quality=85)
+    if not one_size:
+        picture(7, 50, 44, "RGBA").save(root / "train" / "dog" / "über all.png")
+    return root
+
+
+def folder(root: Path, **keys: object) -> Dataset:
+    return image_folder(str(root), image_size=32, resident=False, **keys)  # type: ignore[arg-type]
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(path.iterdir())}
+
+
+def seen(dataset: Dataset, workers: int = 0) -> list[torch.Tensor]:
+    views = Views({"global": 2}, RECIPE, dataset)
+    loader = Loader(dataset.pretrain, views, batch_size=4, seed=3, workers=workers)
+    stream = loader.stream()
+    out = [v for _ in range(3) for v in next(stream).views]
+    stream.close()
+    return out
+
+
+def splits(d: Dataset) -> dict[str, object]:
+    return {"train": d.train, "test": d.test, "unlabelled": d.unlabelled}
+
+
+def test_encoded_is_the_folder_bit_for_bit(tmp_path):
+    files = folder(photos(tmp_path / "photos"))
+    assert write_pack(files, tmp_path / "p.pack")
+    packed = pack(str(tmp_path / "p.pack"))
+    same = ("shape", "classes", "mean", "std", "fingerprint", "modality")
+    assert {k: getattr(files, k) for k in same} == {k: getattr(packed, k) for k in same}
+    for a, b in zip(splits(files).values(), splits(packed).values(), strict=True):
+        assert list(a.names) == list(b.names)
+        assert a.names[-1] == b.names[-1]
+        assert (a.labels is None) == (b.labels is None)
+        assert a.labels is None or torch.equal(a.labels, b.labels)
+        assert a.sizes == b.sizes
+        for (i, x), (j, y) in zip(
+            in_order(a, clean(files), batch_size=4), in_order(b, clean(packed), batch_size=4), strict=True
+        ):
+            assert torch.equal(i, j)
+            assert torch.equal(x, y)
+    assert all(map(torch.equal, seen(files), seen(packed)))
+
+
+def test_workers_open_it_by_its_path(tmp_path):
+    write_pack(folder(photos(tmp_path / "photos")), tmp_path / "p.pack", "raw", 40)
+    packed = pack(str(tmp_path / "p.pack"))
+    parcel = pickle.dumps(packed.train)
+    assert len(parcel) < 1000
+    assert torch.equal(pickle.loads(parcel).labels, packed.train.labels)
+    assert all(map(torch.equal, seen(packed), seen(packed, workers=2)))
+
+
+def test_raw_is_what_the_file_decodes_to(tmp_path):
+    files = folder(photos(tmp_path / "photos"))
+    write_pack(files, tmp_path / "p.pack", "raw")
+    packed = pack(str(tmp_path / "p.pack"))
+    for i in range(len(files.train)):
+        array = packed.train.read(i)
+        assert isinstance(array.base, np.ndarray)  # a view of the map, no copy
+        assert np.array_equal(array, pixels(decode.load(files.train.paths[i])))
+    assert packed.shape == files.shape
+    assert packed.fingerprint != files.fingerprint
+    assert "raw pixels, in their own size" in packed.notes[0]
+
+
+@pytest.mark.parametrize("form", ["raw", "jpeg"])
+def test_resized(tmp_path, form):
+    files = folder(photos(tmp_path / "photos"))
+    write_pack(files, tmp_path / "p.pack", form, 44)
+    packed = pack(str(tmp_path / "p.pack"), resident=False)
+    for i, path in enumerate(files.train.paths):
+        old, new = decode.load(path), pixels(packed.train.read(i))
+        short = min(old.size)
+        assert min(new.shape[:2]) == min(short, 44)
+        if short <= 44:  # never enlarged, nor encoded once more
+            assert np.array_equal(new, pixels(old))
+        else:
+            assert abs(new.shape[1] / new.shape[0] - old.width / old.height) < 0.03
+            want = np.asarray(old.resize((new.shape[1], new.shape[0]), Image.Resampling.BICUBIC), float)
+            assert np.abs(new - want).mean() < (0.01 if form == "raw" else 4)
+    assert pack(str(tmp_path / "p.pack")).shape == (3, 32, 32)
+    write_pack(image_folder(str(tmp_path / "photos"), resident=False), tmp_path / "q.pack", form, 44)
+    assert pack(str(tmp_path / "q.pack")).shape == (3, 44, 44)  # no view is larger than what was kept
+
+
+@pytest.mark.parametrize("form", ["raw", "jpeg"])
+def test_one_size_lies_in_memory_as_the_folder_would(tmp_path, form):
+    root = photos(tmp_path / "photos", one_size=True)
+    write_pack(image_folder(str(root), resident=False), tmp_path / "p.pack", form)
+    files, packed = image_folder(str(root)), pack(str(tmp_path / "p.pack"))
+    assert torch.equal(files.train.resident, packed.train.resident)
+    assert (files.mean, files.std, files.shape) == (packed.mean, packed.std, packed.shape)
+    assert packed.details["resident"]
+    assert pack(str(tmp_path / "p.pack"), resident=False).train.resident is None
+
+
+def test_the_same_again_and_another(tmp_path):
+    files, out = folder(photos(tmp_path / "photos")), tmp_path / "p.pack"
+    assert write_pack(files, out)
+    before = contents(out)
+    assert not write_pack(files, out)
+    assert contents(out) == before
+    for other in ((files, out, "raw"), (files, out, "jpeg", 40), (folder(tmp_path / "photos", label="none"), out)):
+        with pytest.raises(RequestError, match="other images, or with other settings") as caught:
+            write_pack(*other)
+        assert caught.value.hint
+
+
+# --------------------------------------------------------------------------------------------------------- broken off
+
+
+class Killed(BaseException):
+    pass
+
+
+def broken_off(monkeypatch: pytest.MonkeyPatch, at: int) -> Callable[..., None]:
+    """Makes the writing of sample `at` the last thing that happens: nothing is flushed or noted after it."""
+    real = journal.Writer.add
+
+    def add(self: journal.Writer, *args: object) -> None:
+        if self.position == at:
+            raise Killed
+        real(self, *args)
+
+    monkeypatch.setattr(journal.Writer, "add", add)
+    return lambda: monkeypatch.setattr(journal.Writer, "add", real)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Shards of few samples, and the journal every four."""
+    monkeypatch.setattr(journal, "SHARD_BYTES", 9000)
+    monkeypatch.setattr(journal, "ENTRY", 4)
+
+
+@pytest.mark.parametrize("at", [0, 2, 9, 17, 31, 35])
+@pytest.mark.parametrize("harm", ["none", "torn"])
+def test_broken_off_and_gone_on_is_the_same_bytes(tmp_path, monkeypatch, small, at, harm):
+    files = folder(photos(tmp_path / "photos"))
+    write_pack(files, tmp_path / "whole.pack")
+    assert len(contents(tmp_path / "whole.pack")) > 5  # several shards
+    again = broken_off(monkeypatch, at)
+    with pytest.raises(Killed):
+        write_pack(files, tmp_path / "p.pack")
+    again()
+    part = tmp_path / "p.pack.part"
+    assert not (tmp_path / "p.pack").exists()
+    with pytest.raises(RequestError, match="no finished pack"):
+        pack(str(part))
+    if harm == "torn":  # more than the journal knows, and half a line of it
+        last = max(part.glob("shard-*"), default=part / "shard-00000.bin")
+        last.write_bytes((last.read_bytes() if last.exists() else b"") + b"rest")
+        with open(part / journal.JOURNAL, "ab") as file:
+            file.write(b'{"position": 99, "reco')
+    made, said = [], []
+    talk.connect(say=said.append)
+    real = packing.Job.make
+    monkeypatch.setattr(packing.Job, "make", lambda self, i: made.append(i) or real(self, i))
+    write_pack(files, tmp_path / "p.pack")
+    talk.connect()
+    assert contents(tmp_path / "p.pack") == contents(tmp_path / "whole.pack")
+    assert len(made) == 36 - at // 4 * 4  # what was noted is not done again
+    assert any("going on behind" in line for line in said) == (at >= 4)
+    assert not part.exists()
+
+
+def test_only_the_renaming_was_left(tmp_path, monkeypatch):
+    files = folder(photos(tmp_path / "photos"))
+    real = os.rename
+    monkeypatch.setattr(os, "rename", lambda *a: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        write_pack(files, tmp_path / "p.pack")
+    monkeypatch.setattr(os, "rename", real)
+    monkeypatch.setattr(packing.Job, "make", None)
+    write_pack(files, tmp_path / "p.pack")
+    assert len(pack(str(tmp_path / "p.pack")).train) == 21
+
+
+def test_what_another_left_behind_is_not_taken_over(tmp_path, monkeypatch, small):
+    files = folder(photos(tmp_path / "photos"))
+    write_pack(files, tmp_path / "whole.pack", "raw", 40)
+    again = broken_off(monkeypatch, 13)
+    with pytest.raises(Killed):
+        write_pack(files, tmp_path / "p.pack")
+    again()
+    write_pack(files, tmp_path / "p.pack", "raw", 40)
+    assert contents(tmp_path / "p.pack") == contents(tmp_path / "whole.pack")
+
+
+def test_a_shard_that_lost_its_end_is_made_anew(tmp_path, monkeypatch, small):
+    files = folder(photos(tmp_path / "photos"))
+    write_pack(files, tmp_path / "whole.pack")
+    again = broken_off(monkeypatch, 20)
+    with pytest.raises(Killed):
+        write_pack(files, tmp_path / "p.pack")
+    again()
+    last = max((tmp_path / "p.pack.part").glob("shard-*"))
+    last.write_bytes(last.read_bytes()[:10])
+    write_pack(files, tmp_path / "p.pack")
+    assert contents(tmp_path / "p.pack") == contents(tmp_path / "whole.pack")
+
+
+def test_no_room(tmp_path, monkeypatch):
+    files = folder(photos(tmp_path / "photos"))
+    usage = packing.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(StorageError, match="are free"):
+        write_pack(files, tmp_path / "p.pack")
+
+
+# ------------------------------------------------------------------------------------------------------------ damaged
+
+
+def test_unreadable_files_are_left_out_and_listed(tmp_path):
+    root = photos(tmp_path / "photos")
+    (root / "train" / "cat" / "00.jpg").write_bytes(b"no picture")
+    cut_off = root / "val" / "dog" / "01.jpg"
+    cut_off.write_bytes(cut_off.read_bytes()[:300])
+    files = folder(root, max_bad_fraction=0.06)
+    files.train.max_bad_fraction = 0.02
+    with pytest.raises(DataError, match="2 of 36 images cannot be read") as caught:
+        write_pack(files, tmp_path / "p.pack")
+    assert "dataset.max_bad_fraction=0.06" in caught.value.hint
+    write_pack(folder(root, max_bad_fraction=0.06), tmp_path / "p.pack")  # goes on
+    packed = pack(str(tmp_path / "p.pack"))
+    assert sorted(packed.train.pack.manifest["left_out"]) == ["train/cat/00.jpg", "val/dog/01.jpg"]
+    assert (len(packed.train), len(packed.test)) == (20, 9)
+    assert "2 unreadable files left out when it was made" in packed.notes
+    assert torch.bincount(packed.train.labels).tolist() == [9, 11]
+
+
+def damaged(tmp_path: Path, form: str = "jpeg") -> Path:
+    write_pack(folder(photos(tmp_path / "photos")), tmp_path / "p.pack", form)
+    return tmp_path / "p.pack"
+
+
+def _cut_shard(out: Path) -> None:
+    shard = out / "shard-00000.bin"
+    shard.write_bytes(shard.read_bytes()[:-1])
+
+
+def _no_shard(out: Path) -> None:
+    (out / "shard-00000.bin").unlink()
+
+
+def _flip(name: str) -> Callable[[Path], None]:
+    def harm(out: Path) -> None:
+        content = bytearray((out / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (out / name).write_bytes(content)
+
+    return harm
+
+
+def _resigned(out: Path) -> None:
+    """Somebody's own: every sum is right, and a record points behind its shard."""
+    index = np.fromfile(out / INDEX, dtype=RECORD)
+    index["offset"][3] = 1 << 40
+    index.tofile(out / INDEX)
+    manifest = json.loads((out / MANIFEST).read_text())
+    manifest["files"][INDEX]["sha256"] = hashlib.sha256(index.tobytes()).hexdigest()
+    manifest["sha256"] = own_hash(manifest)
+    (out / MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("harm", [_cut_shard, _no_shard, _flip(INDEX), _flip(NAMES), _flip(MANIFEST), _resigned])
+def test_damage_is_refused_when_it_is_opened(tmp_path, harm):
+    out = damaged(tmp_path)
+    harm(out)
+    with pytest.raises(DataError) as caught:
+        pack(str(out))
+    assert "make it anew" in caught.value.hint
+
+
+def test_a_flipped_bit_of_an_encoded_image_is_met_when_it_is_read(tmp_path):
+    out = damaged(tmp_path)
+    _flip("shard-00000.bin")(out)
+    d = pack(str(out), max_bad_fraction=1.0)
+    reasons = []
+    for source in splits(d).values():
+        for i in range(len(source)):
+            try:
+                source.read(i)
+            except decode.BadImage as error:
+                reasons.append(error.message)
+    assert reasons == ["its bytes in the pack were altered"]
+
+
+@pytest.mark.parametrize("form", ["jpeg", "raw"])
+def test_strict_inspection_finds_every_flipped_bit(tmp_path, cli, form):
+    photos(Path("photos"))
+    run = cli("data", "pack", "dataset=image_folder", "dataset.path=photos", "out=p.pack", f"format={form}")
+    assert (run.code, run.out.strip().splitlines()[-1]) == (0, "p.pack")
+    words = ("data", "inspect", "dataset=pack", "dataset.path=p.pack", "dataset.resident=false", "--strict")
+    assert cli(*words).code == 0
+    _flip("shard-00000.bin")(Path("p.pack"))
+    run = cli(*words)
+    assert run.code == 7
+    assert "does not match its SHA-256" in run.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ((), 2, "out is not given"),
+        (("out=nowhere/p.pack",), 2, "no folder"),
+        (("out=photos",), 2, "is no pack"),
+        (("out=p.pack", "format=png"), 2, "jpeg or raw"),
+        (("out=p.pack", "size=-3"), 2, "a whole number from 8"),
+        (("out=p.pack", "quality=x"), 2, "a whole number from 1"),
+        (("out=p.pack", "dataset.channels=4", "size=32"), 2, "format=raw"),
+    ],
+)
+def test_wrong_requests(cli, words, code, says):
+    photos(Path("photos"), n=4)
+    run = cli("data", "pack", "dataset=image_folder", "dataset.path=photos", *words)
+    assert (run.code, says in run.err) == (code, True), run.err
+    assert not Path("p.pack").exists()
+
+
+def test_a_set_that_lies_in_memory_is_not_packed(cli):
+    run = cli("data", "pack", "dataset=digits", "out=p.pack")
+    assert (run.code, "nothing to pack" in run.err) == (2, True)
+
+
+def test_trains_on_a_pack(cli):
+    from tests.conftest import SMOKE
+
+    photos(Path("photos"))
+    assert (
+        cli("data", "pack", "dataset=image_folder", "dataset.path=photos", "out=p.pack", "size=32", "format=raw").code
+        == 0
+    )
+    run = cli(
+        "pretrain",
+        *SMOKE,
+        "backbone=convnet",
+        "dataset=pack",
+        "dataset.path=p.pack",
+        "train.batch_size=4",
+        "device.workers=0",
+    )
+    assert run.code == 0, run.err
+
+
+def test_cut_keeps_what_needs_no_resizing():
+    array = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
+    made = cut(array, (4, 2, 14, 12), (10, 10), "bicubic")
+    assert np.array_equal(made.permute(1, 2, 0).numpy(), array[2:12, 4:14])
+    assert pixels(array[..., 0]).shape == (20, 30, 1)
+
+
+def test_cut_is_near_pillow():
+    image = picture(3, 90, 70)
+    for name, filter_, far in (("bilinear", Image.Resampling.BILINEAR, 1), ("bicubic", Image.Resampling.BICUBIC, 4)):
+        got = cut(pixels(image), (10, 5, 80, 65), (32, 32), name).permute(1, 2, 0).numpy().astype(int)
+        want = np.asarray(image.crop((10, 5, 80, 65)).resize((32, 32), filter_)).astype(int)
+        assert np.abs(got - want).max() <= far
+
+
+def test_a_draw_depends_on_nothing_else(tmp_path):
+    """The same samples cut one by one or together, and in any thread count, are the same bits."""
+    d = folder(photos(tmp_path / "photos"))
+    views, ids = Views({"global": 2}, RECIPE, d), torch.arange(6)
+    together = views.frames([d.train.read(i) for i in range(6)], Draw(0, 0, ids))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for i in range(6):
+            alone = views.frames([d.train.read(i)], Draw(0, 0, ids[i : i + 1]))
+            assert all(torch.equal(a[0], t[i]) for a, t in zip(alone, together, strict=True))
+    finally:
+        torch.set_num_threads(threads)
