@@ -240,3 +240,14 @@ def test_download_is_asked_for(tmp_path, monkeypatch, said):
     assert (tmp_path / "new" / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").exists()
     assert "downloading 4 files" in said[0]
     assert len(mnist(path=str(tmp_path / "new")).train) == 30
+
+
+def test_digits_are_scikit_learns():
+    from sklearn.datasets import load_digits
+
+    from sslcli.data.classic import _digits
+
+    pixels, labels = _digits()
+    raw = load_digits()
+    assert (pixels == raw.data).all()
+    assert (labels == raw.target).all()
