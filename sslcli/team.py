@@ -96,7 +96,10 @@ def lead(where: Place, device: torch.device, job: Job, work: Callable[[Job], Non
         except (SslError, KeyboardInterrupt):
             raise
         except Exception as e:  # a collective that failed says nothing of why
-            raise crew.culprit(e) or e from e
+            problem = crew.culprit(e)
+            if problem is None:
+                raise
+            raise problem from e
     finally:
         crew.dismiss()
 
