@@ -208,6 +208,7 @@ _ONE_OF: dict[str, tuple[Any, ...]] = {
     "device.type": ("auto", "cpu", "cuda", "mps"),
     "device.precision": ("auto", "fp32", "bf16"),
     "device.channels_last": ("auto", True, False),
+    "device.native": ("auto", True, False),
 }
 _POSITIVE = re.compile(r"[._](width|heads|patch|temperature|queue)$")  # nothing can be built of none of these
 

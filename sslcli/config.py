@@ -182,6 +182,7 @@ class Device:
     precision: str = "auto"
     channels_last: Any = "auto"
     compile: bool = False
+    native: Any = "auto"
     workers: Any = "auto"
     threads: int | None = None
 

@@ -32,6 +32,7 @@ class Runtime:
     compile: bool
     workers: int
     threads: int
+    native: bool = False  # image views on the processor by compiled code
     team: Place = field(default_factory=Place)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -59,6 +60,7 @@ class Runtime:
             self.precision,
             *(["channels_last"] if self.channels_last else []),
             *(["compiled"] if self.compile else []),
+            *(["native views"] if self.native else []),
         ]
         count = f"{self.team.world} x " if self.team.world > 1 else ""
         return f"{count}{self.device} ({name}), {', '.join(extras)}"
@@ -107,7 +109,15 @@ def start(cfg: dict[str, Any], *, images: bool = True, place: Place | None = Non
         workers = min(8, max(1, usable_cores() // place.local_world)) if usable_cores() > 1 else 0
     threads = torch.get_num_threads()
     compiled = bool(cfg["compile"])
-    return Runtime(device, precision, bool(channels_last), compiled, int(workers), threads, place)
+    compiled_views = images and kind == "cpu" and _native_views(cfg.get("native", "auto"))
+    return Runtime(device, precision, bool(channels_last), compiled, int(workers), threads, compiled_views, place)
+
+
+def _native_views(wanted: bool | str) -> bool:
+    from sslcli.views import native
+
+    native.choose(wanted)
+    return native.usable()
 
 
 def usable_cores() -> int:

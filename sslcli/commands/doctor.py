@@ -44,7 +44,18 @@ def main(request: Request) -> int:
     if console.flag(console.JSON):
         console.out_json(found)
     else:
-        for part in ("sslcli", "python", "platform", "device", "cores", "memory_gb", "disk_free_gb", "configs", "runs"):
+        for part in (
+            "sslcli",
+            "python",
+            "platform",
+            "device",
+            "views",
+            "cores",
+            "memory_gb",
+            "disk_free_gb",
+            "configs",
+            "runs",
+        ):
             console.out(f"{part.ljust(13)} {found[part]}")
         for part in ("packages", "extras", "variables"):
             for name, value in found[part].items():
@@ -98,6 +109,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,
+        "views": _views(),
         "cores": os.cpu_count(),
         "memory_gb": _memory_gb(),
         "disk_free_gb": round(free, 1),
@@ -113,6 +125,16 @@ def examine() -> dict[str, Any]:
         },
         "problems": problems,
     }
+
+
+def _views() -> str:
+    """What makes views of images on a CPU."""
+    try:
+        from sslcli.views import native
+    except (ImportError, RuntimeError):  # said above
+        return "none"
+    reason = native.missing()
+    return "compiled code" if reason is None else f"tensor code, about 4 times slower on a CPU: {reason}"
 
 
 def _version(name: str) -> str | None:

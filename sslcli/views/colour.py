@@ -79,6 +79,14 @@ def jitter_hue(x: Tensor, turn: Tensor) -> Tensor:
     return out
 
 
+JITTER = {
+    "brightness": jitter_brightness,
+    "contrast": jitter_contrast,
+    "saturation": jitter_saturation,
+    "hue": jitter_hue,
+}
+
+
 class ColorJitter(Op):
     """Brightness, contrast, saturation and hue by random factors, each clamped to 0..1, as in torchvision. The order
     is always that one (torchvision draws it for each call): the same work for the whole batch, and no difference to a
@@ -108,7 +116,7 @@ class ColorJitter(Op):
         return f"color_jitter: saturation and hue are left out, they need 3 channels and the images have {shape[0]}"
 
     def uniforms(self) -> dict[str, int]:
-        return {k: 1 for k in ("brightness", "contrast", "saturation", "hue") if getattr(self, k)}
+        return {k: 1 for k in JITTER if getattr(self, k)}
 
     def params(self, u: dict[str, Tensor]) -> Params:
         made = {k: between(u[k][:, 0], max(0.0, 1 - getattr(self, k)), 1 + getattr(self, k)) for k in u if k != "hue"}
@@ -117,15 +125,14 @@ class ColorJitter(Op):
         return made
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
-        for key, step in (
-            ("brightness", jitter_brightness),
-            ("contrast", jitter_contrast),
-            ("saturation", jitter_saturation),
-            ("hue", jitter_hue),
-        ):
+        for key, step in JITTER.items():
             if key in params:
                 x = step(x, params[key])
         return x
+
+    def native(self, params: Params) -> list[tuple[str, Tensor | None]]:
+        values = {key: params[key] + 1 if key == "hue" else params[key] for key in JITTER if key in params}
+        return [(key, value[:, None]) for key, value in values.items()]
 
 
 class Grayscale(Op):
@@ -144,6 +151,9 @@ class Grayscale(Op):
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
         return luma(x).repeat(1, 3, 1, 1)
+
+    def native(self, params: Params) -> list[tuple[str, Tensor | None]]:
+        return [("grayscale", None)]
 
 
 class GaussianBlur(Op):
@@ -180,6 +190,9 @@ class GaussianBlur(Op):
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
         return blur(x, params["kernel"])
 
+    def native(self, params: Params) -> list[tuple[str, Tensor | None]]:
+        return [("blur", params["kernel"])]
+
 
 class Solarize(Op):
     """Turns the values from `threshold` (of 0..1) on into their negative."""
@@ -192,6 +205,9 @@ class Solarize(Op):
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
         return torch.where(x >= self.threshold, 1 - x, x)
+
+    def native(self, params: Params) -> list[tuple[str, Tensor | None]]:
+        return [("solarize", torch.tensor([[self.threshold]]))]
 
 
 class RandomIntensity(Op):
@@ -212,6 +228,9 @@ class RandomIntensity(Op):
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
         return x * _each(params["factor"])
+
+    def native(self, params: Params) -> list[tuple[str, Tensor | None]]:
+        return [("intensity", params["factor"][:, None])]
 
 
 class Noise(Op):

@@ -118,6 +118,9 @@ class HorizontalFlip(Op):
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
         return x.flip(-1)
 
+    def native(self, params: Params) -> list[tuple[str, Tensor | None]]:
+        return [("mirror", None)]
+
 
 class VerticalFlip(Op):
     """Mirrors up and down (satellite and microscope pictures)."""
@@ -129,6 +132,9 @@ class VerticalFlip(Op):
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
         return x.flip(-2)
+
+    def native(self, params: Params) -> list[tuple[str, Tensor | None]]:
+        return [("upside_down", None)]
 
 
 class RandomCrop(Op):

@@ -10,8 +10,10 @@ saturation, hue and grayscale have no meaning there and are left out, and the pi
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from sslcli.data.cut import cut
 from sslcli.rng import Draw
+from sslcli.views import native
 from sslcli.views.colour import ColorJitter, GaussianBlur, Grayscale, Noise, RandomIntensity, Solarize
 from sslcli.views.geometry import (
     Frame,
@@ -35,7 +38,7 @@ from sslcli.views.op import (
     parts,
     per_channel,
 )
-from sslcli.views.resample import Region, crop_resize
+from sslcli.views.resample import FILTERS, Region, crop_resize
 
 OPS: dict[str, type[Op]] = {
     op.name: op
@@ -56,6 +59,17 @@ OPS: dict[str, type[Op]] = {
 }
 
 
+@dataclass
+class Plan:
+    """What is to be done to the samples of a batch: the region resampled (None: all of it, as it is), mirrored where `flip`
+    (B,) bool, then the ops."""
+
+    numbers: Numbers
+    ops: Sequence[Op]
+    region: Region | None = None
+    flip: Tensor | None = None
+
+
 class ImageView:
     """One view: from raw images (B, C, H, W) uint8, or from a list of pictures of any size, to (B, C, h, w) float32,
     normalised. `ops` come from `make_ops`; if the first is no `Frame`, the whole image at full size is."""
@@ -71,7 +85,6 @@ class ImageView:
         self.shape = (shape[0], *self.frame_op.out)
         self.mean, self.std = per_channel(mean, shape[0]), per_channel(std, shape[0])
         self.shift, self.factor = (0 - self.mean).view(-1, 1, 1), (1 / self.std).view(-1, 1, 1)
-        self.fused = bool(self.ops) and isinstance(self.ops[0], HorizontalFlip)
 
     def normalise(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """0..1 -> zero mean and unit deviation, in the channels' own terms."""
@@ -84,28 +97,9 @@ class ImageView:
 
     def resident(self, raw: Tensor, draw: Draw) -> Tensor:
         """(B, C, H, W) uint8 -> (B, *shape)."""
-        assert raw.dtype == torch.uint8, raw.dtype
         assert raw.ndim == 4, raw.shape
         assert raw.shape[1] == self.channels, (raw.shape, self.channels)
-        n, _, height, width = raw.shape
-        frame, ops = self.frame_op, self.ops
-        numbers = Numbers([frame, *ops], draw, raw.device)
-        sizes = [torch.full((n,), float(side), dtype=torch.float64, device=draw.ids.device) for side in (height, width)]
-        whole = type(frame) is Resize and frame.out == (height, width) and frame.crop == 1
-        region = None if whole else frame.region(numbers.of(frame), *sizes)
-        flip, rest = (numbers.on(ops[0]), ops[1:]) if self.fused and not whole else (None, ops)
-        if self.fused and not whole and flip is None:  # p = 1: all of them
-            flip = torch.ones(n, dtype=torch.bool, device=draw.ids.device)
-        out = torch.empty(n, *self.shape, device=raw.device)
-        for part in parts(n, math.prod(self.shape), raw.device):
-            if region is None:
-                x = raw[part].to(torch.float32).mul_(1 / 255)
-            else:
-                here = Region(*(v[part].to(raw.device) for v in (region.top, region.left, region.height, region.width)))
-                mirror = None if flip is None else flip[part].to(raw.device)
-                x = crop_resize(raw[part], here, frame.out, frame.interpolation, mirror)
-            self.normalise(numbers.run(rest, x, part), out=out[part])
-        return out
+        return self._made(self.plan(raw, draw), raw)
 
     def frame(self, images: Sequence[np.ndarray], draw: Draw) -> Tensor:
         """Pictures (H, W, C) uint8 of any sizes -> (B, C, h, w) uint8: the region alone, cut out and resized."""
@@ -122,11 +116,73 @@ class ImageView:
 
     def finish(self, frame: Tensor, draw: Draw) -> Tensor:
         """(B, C, h, w) uint8 from `frame` -> (B, *shape): all other ops."""
-        assert frame.dtype == torch.uint8, frame.dtype
         assert frame.shape[1:] == self.shape, (frame.shape, self.shape)
-        numbers = Numbers(self.ops, draw, frame.device)
-        out = torch.empty(frame.shape, dtype=torch.float32, device=frame.device)
-        for part in parts(len(frame), math.prod(self.shape), frame.device):
-            x = frame[part].to(torch.float32).mul_(1 / 255)
-            self.normalise(numbers.run(self.ops, x, part), out=out[part])
+        return self._made(Plan(Numbers(self.ops, draw, frame.device), self.ops), frame)
+
+    def plan(self, raw: Tensor, draw: Draw) -> Plan:
+        """What is to be done to each sample of (B, C, H, W) uint8."""
+        n, _, *size = raw.shape
+        frame, ops = self.frame_op, self.ops
+        numbers = Numbers([frame, *ops], draw, raw.device)
+        if type(frame) is Resize and list(frame.out) == size and frame.crop == 1:
+            return Plan(numbers, ops)
+        sides = [torch.full((n,), float(side), dtype=torch.float64, device=draw.ids.device) for side in size]
+        region = frame.region(numbers.of(frame), *sides).to(raw.device)
+        if not (ops and isinstance(ops[0], HorizontalFlip)):
+            return Plan(numbers, ops, region)
+        flip = numbers.on(ops[0])  # the resampling mirrors for nothing
+        if flip is None:  # p = 1
+            flip = torch.ones(n, dtype=torch.bool)
+        return Plan(numbers, ops[1:], region, flip.to(raw.device))
+
+    def _made(self, plan: Plan, raw: Tensor) -> Tensor:
+        assert raw.dtype == torch.uint8, raw.dtype
+        made = self.compiled(plan, raw) if raw.device.type == "cpu" and native.usable() else None
+        return self.tensors(plan, raw) if made is None else made
+
+    def tensors(self, plan: Plan, raw: Tensor) -> Tensor:
+        """The plan carried out by tensor code, on any device."""
+        out = torch.empty(len(raw), *self.shape, device=raw.device)
+        for part in parts(len(raw), math.prod(self.shape), raw.device):
+            if plan.region is None:
+                x = raw[part].to(torch.float32).mul_(1 / 255)
+            else:
+                flip = None if plan.flip is None else plan.flip[part]
+                x = crop_resize(raw[part], plan.region.rows(part), self.frame_op.out, self.frame_op.interpolation, flip)
+            self.normalise(plan.numbers.run(plan.ops, x, part), out=out[part])
         return out
+
+    def compiled(self, plan: Plan, raw: Tensor, code: ctypes.CDLL | None = None) -> Tensor | None:
+        """The same bits by compiled code, on the processor. None when one of the ops has none."""
+        steps: list[native.Step] = []
+        for op in plan.ops:
+            params, on = plan.numbers.plan(op)
+            own = op.native(params)
+            if own is None:
+                return None
+            steps += [(name, values, on) for name, values in own]
+        region = None if plan.region is None else torch.stack(list(plan.region), 1)
+        radius = int(FILTERS[self.frame_op.interpolation])
+        out = torch.empty(len(raw), *self.shape)
+        return native.run(raw, out, steps, self.shift, self.factor, region, radius, plan.flip, code)
+
+
+def probe() -> tuple[ImageView, Tensor]:
+    """A view with every op that has compiled code, and some samples (B, C, H, W) for it."""
+    shape = (3, 40, 36)
+    ops: list[Op] = [
+        RandomResizedCrop(size=33, interpolation="bicubic"),
+        HorizontalFlip(),
+        ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8),
+        Grayscale(),
+        GaussianBlur(),
+        Solarize(),
+        VerticalFlip(),
+        RandomIntensity(),
+    ]
+    for op in ops:
+        op.bind(shape)
+        shape = op.out_shape(shape)  # type: ignore[assignment]
+    raw = torch.arange(16 * 3 * 40 * 36).mul(2654435761).bitwise_right_shift(13).to(torch.uint8).view(16, 3, 40, 36)
+    raw[::2] = raw[::2] // 64 * 64  # flat colours too
+    return ImageView(ops, (3, 40, 36), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)), raw

@@ -52,6 +52,10 @@ class Op:
         beforehand."""
         raise NotImplementedError
 
+    def native(self, params: Params) -> list[tuple[str, Tensor | None]] | None:
+        """The same as steps of native.c: their names and values, (B, count) each. None where it has none."""
+        return None
+
 
 class BadValue(ValueError):
     """A parameter of an op that cannot be: its name, and what it must be."""
@@ -169,14 +173,18 @@ class Numbers:
         """(B,) bool: the samples it is applied to; None is all of them."""
         return self.drawn[f"{op.name}/p"][:, 0] < op.p if op.p < 1 else None
 
+    def plan(self, op: Op) -> tuple[Params, Tensor | None]:
+        """What the op will do to each sample, and `on`."""
+        if op.name not in self.made:
+            on = self.on(op)
+            params = {key: value.to(self.device) for key, value in op.params(self.of(op)).items()}
+            self.made[op.name] = (params, None if on is None else on.to(self.device))
+        return self.made[op.name]
+
     def run(self, ops: Sequence[Op], x: Tensor, part: slice) -> Tensor:
         """The samples `part` of the batch, `x`, through the ops. `x` may be changed."""
         for op in ops:
-            if op.name not in self.made:
-                on = self.on(op)
-                params = {key: value.to(self.device) for key, value in op.params(self.of(op)).items()}
-                self.made[op.name] = (params, None if on is None else on.to(self.device))
-            params, on = self.made[op.name]
+            params, on = self.plan(op)
             params, draw = {key: value[part] for key, value in params.items()}, self.draw.rows(part)
             if on is None:
                 x = op.apply(x, params, draw)

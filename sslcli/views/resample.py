@@ -17,27 +17,33 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 FILTERS = {"bilinear": 1.0, "bicubic": 2.0}  # name -> radius
 _WEIGHT = 12  # bits of a weight
+_BELL = 30  # bits of the filter, so that the sum a weight is divided by is exact too
 _MIDDLE = 3  # bits kept below one level between the two products: 255 * 8 * 4096 * (overshoot of both passes) < 2**24
 _BLUR = 12  # bits of a pixel in a blur, whose weights are all positive: 4096 * 4096 = 2**24
 
 
-@dataclass
-class Region:
+class Region(NamedTuple):
     """A rectangle of each sample, in pixels: (B,) float64 each, whole numbers."""
 
     top: Tensor
     left: Tensor
     height: Tensor
     width: Tensor
+
+    def rows(self, part: slice) -> Region:
+        """Those of some samples."""
+        return Region(*(v[part] for v in self))
+
+    def to(self, device: torch.device) -> Region:
+        return Region(*(v.to(device) for v in self))
 
 
 @contextmanager
@@ -83,6 +89,7 @@ def weights(start: Tensor, length: Tensor, size: int, out: int, name: str, flip:
     weight = _bell((pixel + 0.5 - centres).abs_().div_(widen), name)
     low, high = start[:, None, None], (start + length)[:, None, None]
     weight.mul_((pixel >= low).logical_and_(pixel < high))
+    weight.mul_(2.0**_BELL).round_()
     weight.div_(weight.sum(-1, keepdim=True))
     weight = weight.mul_(2.0**_WEIGHT).round_()
     largest = weight.argmax(-1, keepdim=True)

@@ -1,0 +1,258 @@
+"""Views of images on a processor by compiled code: native.c, bit for bit what the tensor code makes, several times as fast.
+
+The C file is compiled when it is first wanted, in a second or two, by the C compiler of the machine (`$CC`, or cc, gcc,
+clang), and kept in the user's cache folder, for this processor, compiler and file. What was compiled must first make the same
+bits as the tensor code for a few samples. Where there is no compiler the tensor code does it all; `sslcli doctor` says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import itertools
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sslcli.errors import MachineError
+
+SOURCE = Path(__file__).with_name("native.c")
+FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+CODES = (
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "grayscale",
+    "solarize",
+    "intensity",
+    "mirror",
+    "upside_down",
+    "blur",
+)
+EACH = 1 << 16  # numbers a thread makes at least
+Step = tuple[str, Tensor | None, Tensor | None]  # one of CODES, (B or 1, count) values, (B,) bool of the samples meant
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        ("code", ctypes.c_int32),
+        ("count", ctypes.c_int32),
+        ("on", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+    )
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("channels", "height", "width", "out_height", "out_width", "radius")),
+        *((name, ctypes.c_void_p) for name in ("region", "flip", "shift", "factor")),
+        ("steps", ctypes.c_int32),
+        ("step", ctypes.POINTER(_Step)),
+    )
+
+
+def run(
+    raw: Tensor,
+    out: Tensor,
+    steps: Sequence[Step],
+    shift: Tensor,
+    factor: Tensor,
+    region: Tensor | None = None,
+    radius: int = 0,
+    flip: Tensor | None = None,
+    code: ctypes.CDLL | None = None,
+) -> Tensor:
+    """raw (B, C, H, W) uint8 -> out (B, C, h, w) float32, both on the processor: `region` (B, 4) float64 (top, left, height,
+    width; None: the whole, whose size is out's) resampled by the filter of `radius`, mirrored where `flip` (B,) bool, then the
+    steps, then (x + shift) * factor, (C,) float32 each."""
+    kept: list[Tensor] = []  # the memory that is pointed at
+
+    def pointer(x: Tensor | None, dtype: torch.dtype) -> int | None:
+        if x is None:
+            return None
+        kept.append(x.to("cpu", dtype).contiguous())
+        return kept[-1].data_ptr()
+
+    listed = (_Step * max(1, len(steps)))()
+    for made, (name, values, on) in zip(listed, steps, strict=False):
+        made.code = CODES.index(name)
+        made.on = pointer(on, torch.bool)
+        if values is not None:
+            made.count, made.values = values.shape[1], pointer(values.expand(len(raw), -1), torch.float32)
+    program = _Program(
+        raw.shape[1], raw.shape[2], raw.shape[3], out.shape[2], out.shape[3], radius if region is not None else 0
+    )
+    program.region, program.flip = pointer(region, torch.float64), pointer(flip, torch.bool)
+    program.shift, program.factor = pointer(shift, torch.float32), pointer(factor, torch.float32)
+    program.steps, program.step = len(steps), listed
+    raw = raw.contiguous()
+    views = (code or library()).views
+
+    def do(part: range) -> None:
+        arguments = (ctypes.c_int64(part.start), ctypes.c_int64(part.stop))
+        if views(ctypes.byref(program), ctypes.c_void_p(raw.data_ptr()), ctypes.c_void_p(out.data_ptr()), *arguments):
+            raise MemoryError("no memory for the views of an image")
+
+    threads = max(1, min(torch.get_num_threads(), out.numel() // EACH, len(raw)))
+    ends = [len(raw) * i // threads for i in range(threads + 1)]
+    parts = [range(a, b) for a, b in itertools.pairwise(ends)]
+    others = [_pool(os.getpid()).submit(do, part) for part in parts[1:]]
+    do(parts[0])
+    for other in others:
+        other.result()
+    return out
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Threads for the C code, which does not hold Python's lock. Of this process: threads do not survive a fork."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="views")
+
+
+# ------------------------------------------------------------------------------------------------ the compiled file
+
+
+class Unavailable(Exception):
+    """Why there is no compiled code."""
+
+
+class _Switch:
+    on = True
+
+
+def choose(wanted: bool | str) -> None:
+    """For this process, as `device.native` says: auto, true (MachineError when it cannot be) or false."""
+    _Switch.on = wanted is not False
+    if wanted is True and (reason := missing()):
+        raise MachineError(
+            f"device.native=true, but {reason}", "install a C compiler (gcc or clang), or device.native=auto"
+        )
+
+
+def usable() -> bool:
+    """Whether views on the processor are made by the compiled code."""
+    return _Switch.on and missing() is None
+
+
+@functools.cache
+def missing() -> str | None:
+    """Why there is no compiled code; None when there is."""
+    try:
+        library()
+    except Unavailable as e:
+        return str(e)
+    return None
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The compiled file, loaded. Unavailable with the reason."""
+    if os.name != "posix":
+        raise Unavailable("views are compiled on Linux and macOS only")
+    compiler = find_compiler()
+    if compiler is None:
+        raise Unavailable("there is no C compiler")
+    with contextlib.ExitStack() as stack:
+        folder = cache() or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sslcli-")))
+        path = folder / f"views-{key(compiler)}.so"
+        if path.is_file():
+            with contextlib.suppress(OSError):  # a file that cannot be loaded is made anew
+                return ctypes.CDLL(str(path))
+        return build(compiler, path)
+
+
+def find_compiler() -> str | None:
+    """The path of a C compiler."""
+    return next(
+        (found for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name and (found := shutil.which(name))), None
+    )
+
+
+def build(compiler: str, path: Path) -> ctypes.CDLL:
+    """Compiles native.c to `path`, which is there at once or not at all, and only if it does what it should."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        for tuned in (["-march=native"], []):  # some compilers do not know the processor they run on
+            command = [compiler, *FLAGS, *tuned, "-o", str(made), str(SOURCE), "-lm"]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+            except (OSError, subprocess.TimeoutExpired) as e:
+                raise Unavailable(f"{compiler} does not run: {e}") from e
+            if done.returncode == 0:
+                break
+        else:
+            raise Unavailable(
+                f"{compiler} cannot compile {SOURCE.name}: {(done.stderr.strip() or 'no message').splitlines()[0]}"
+            )
+        try:
+            code = ctypes.CDLL(str(made))
+        except OSError as e:
+            raise Unavailable(f"what {compiler} made cannot be loaded: {e}") from e
+        if not as_it_should(code):
+            raise Unavailable(f"what {compiler} made of {SOURCE.name} differs from the tensor code")
+        os.replace(made, path)
+        return code
+
+
+def as_it_should(code: ctypes.CDLL) -> bool:
+    """Whether it gives the bits of the tensor code."""
+    from sslcli.rng import Draw
+    from sslcli.views.image import probe
+
+    view, raw = probe()
+    draw = Draw(0, 0, torch.arange(len(raw)))
+    made = view.compiled(view.plan(raw, draw), raw, code)
+    return made is not None and torch.equal(view.tensors(view.plan(raw, draw), raw), made)
+
+
+def cache() -> Path | None:
+    """The user's folder for compiled code; None where there is none that only the user can write to."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    folder = Path(base) / "sslcli"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = folder.stat()
+    except (OSError, RuntimeError):  # RuntimeError: no home
+        return None
+    sound = (
+        info.st_uid == os.getuid() and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.access(folder, os.W_OK)
+    )
+    return folder if sound else None
+
+
+def key(compiler: str) -> str:
+    """Of the file, the compiler and the processor: a home may be shared by unlike machines."""
+    found = os.stat(compiler)
+    words = [
+        SOURCE.read_text(),
+        *FLAGS,
+        compiler,
+        str(found.st_mtime_ns),
+        sys.platform,
+        platform.machine(),
+        processor(),
+    ]
+    return hashlib.blake2b("\0".join(words).encode(), digest_size=12).hexdigest()
+
+
+def processor() -> str:
+    """Its name and what it can do."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            lines = file.read(1 << 14).split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part")))
