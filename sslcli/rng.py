@@ -110,7 +110,7 @@ class Draw:
         ends = counts.cumsum(0)
         column = torch.repeat_interleave(counts)  # which purpose a column belongs to
         counter = (torch.arange(1, len(column) + 1) - (ends - counts)[column]) * _signed(_GOLDEN)
-        keys, column, counter = keys.to(device), column.to(device), counter.to(device)
+        keys, column, counter = (t.to(device, non_blocking=True) for t in (keys, column, counter))
         stream = _mix_(_mix_(self.ids.to(torch.int64)[:, None] * _signed(_GOLDEN) + keys))  # (B, purposes)
         unit = _unit(_mix_(stream[:, column].add_(counter)))  # (B, columns)
         return dict(zip(wanted, unit.split(list(wanted.values()), dim=1), strict=True))

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from sslcli.data.ahead import ahead
 from sslcli.data.decode import BadImage
 from sslcli.data.source import Source
 from sslcli.data.unreadable import Met, readable
@@ -128,6 +129,13 @@ class Loader:
 
     def stream(self, step: int = 0) -> Generator[Batch, None, None]:
         """Micro-batches from optimizer step `step` on, without end. Close it (or drop it) to stop the workers."""
+        if self.device.type != "cuda":
+            return self._batches(step)
+        if self.source.resident is not None:
+            on_device(self.source, self.device)
+        return ahead(self._batches(step), self.device)
+
+    def _batches(self, step: int) -> Generator[Batch, None, None]:
         made = self._resident(step) if self.source.resident is not None else self._streamed(step)
         try:
             while True:
@@ -151,8 +159,8 @@ class Loader:
         for epoch, ids in self._specs(step):
             ids, bad = _decoded(self.source, ids, self.seed)
             self._bad.add(bad)
-            raw = x[ids.to(x.device)]
-            yield raw.to(self.device), Draw(self.seed, epoch, ids.to(self.device))
+            there = ids.to(self.device, non_blocking=True)
+            yield x[there if x.device == self.device else ids].to(self.device), Draw(self.seed, epoch, there)
 
     def _streamed(self, step: int) -> Generator[tuple[Tensor | list[Tensor], Draw], None, None]:
         job = _Job(self.source, self.views, self.seed, replace=True)
@@ -160,7 +168,7 @@ class Loader:
         try:
             for epoch, ids, frames, bad in made:
                 self._bad.add(bad)
-                yield _move(frames, self.device), Draw(self.seed, epoch, ids.to(self.device))
+                yield _move(frames, self.device), Draw(self.seed, epoch, ids.to(self.device, non_blocking=True))
         finally:
             made.close()
 

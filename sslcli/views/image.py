@@ -89,7 +89,8 @@ class ImageView:
     def normalise(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """0..1 -> zero mean and unit deviation, in the channels' own terms."""
         # adding +0 (a mean of 0) makes +0 of a -0, whose sign a sum in another order need not have
-        return torch.add(x, self.shift.to(x.device), out=out).mul_(self.factor.to(x.device))
+        shift, factor = (t.to(x.device, non_blocking=True) for t in (self.shift, self.factor))
+        return torch.add(x, shift, out=out).mul_(factor)
 
     def restore(self, x: Tensor) -> Tensor:
         """The inverse of `normalise`, for pictures."""

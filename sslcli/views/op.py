@@ -177,8 +177,8 @@ class Numbers:
         """What the op will do to each sample, and `on`."""
         if op.name not in self.made:
             on = self.on(op)
-            params = {key: value.to(self.device) for key, value in op.params(self.of(op)).items()}
-            self.made[op.name] = (params, None if on is None else on.to(self.device))
+            params = {key: value.to(self.device, non_blocking=True) for key, value in op.params(self.of(op)).items()}
+            self.made[op.name] = (params, None if on is None else on.to(self.device, non_blocking=True))
         return self.made[op.name]
 
     def run(self, ops: Sequence[Op], x: Tensor, part: slice) -> Tensor:
