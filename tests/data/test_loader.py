@@ -259,3 +259,14 @@ def test_workers_end_with_the_stream(streamed):
     assert len(multiprocessing.active_children()) == 2
     stream.close()
     assert multiprocessing.active_children() == []
+
+
+def test_the_next_epochs_order_is_made_beforehand(monkeypatch):
+    from sslcli.data import loader
+
+    made: list[int] = []
+    monkeypatch.setattr(loader, "order", lambda seed, epoch, n: made.append(epoch) or torch.tensor([seed, epoch, n]))
+    orders = loader.Orders(7, 10)
+    assert [orders(e).tolist() for e in (0, 0, 1, 2, 0)] == [[7, e, 10] for e in (0, 0, 1, 2, 0)]
+    orders.clerk.shutdown()
+    assert made == [0, 1, 2, 3, 0, 1]
