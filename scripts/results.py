@@ -6,12 +6,14 @@
     python scripts/results.py series FILE.npz [key=value ...]   every method on one data set of series
     python scripts/results.py cifar10                experiment=cifar10_cpu ($SSLCLI_DATA holds CIFAR-10)
     python scripts/results.py views FOLDER           one hash of the views for 0, 1, 4 workers and batch 64, 256
+    python scripts/results.py native [CHECKOUT]      CIFAR-10, three seeds: views by tensor code, compiled code, another checkout
 
 Each table says its command, protocol, machine and versions.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -257,6 +259,39 @@ if __name__ == "__main__":
     )
 
 
+def native(checkout: str = "") -> None:
+    from safetensors.torch import load_file
+
+    words = [
+        "method=simclr",
+        "dataset=cifar10",
+        "backbone=convnet",
+        "train.epochs=null",
+        "train.steps=400",
+        "train.eval_every=0",
+    ]
+    makers = [("tensor code", str(ROOT), ["device.native=false"]), ("compiled code", str(ROOT), ["device.native=true"])]
+    if checkout:
+        makers.insert(0, ("tensor code, before", str(Path(checkout).resolve()), []))
+    rows = []
+    for seed in range(3):
+        for name, root, own in makers:
+            out, _ = sslcli("pretrain", *words, f"seed={seed}", *own, cwd=root)
+            run = str(Path(root, out.splitlines()[-1]))
+            weights = load_file(Path(run) / "encoder.safetensors")
+            bits = hashlib.sha256(b"".join(weights[k].contiguous().numpy().tobytes() for k in sorted(weights)))
+            knn, probe = (evaluate(e, run) for e in ("knn", "probe"))
+            loss = metrics(run)[-1]["train/loss"]
+            numbers = [f"{loss:.6f}", pm(knn, "top1"), pm(probe, "top1")]
+            rows.append([name, str(seed), *numbers, f"`{bits.hexdigest()[:16]}`"])
+    head = ["views by", "seed", "last loss", "kNN", "linear probe", "SHA-256 of the backbone"]
+    note = f"`sslcli pretrain {' '.join(words)} device.native=...`, then `sslcli eval knn`, `probe` (test split, last step)."
+    if checkout:
+        note += "\nBefore: without the rounding of the filter's values to 2^-30 that lets both codes divide by the same sum."
+    command = "python scripts/results.py native" + (" CHECKOUT" if checkout else "")
+    write("native", "Views by compiled code train the same network", command, markdown(head, rows) + "\n\n" + note)
+
+
 if __name__ == "__main__":
     known = {
         "digits": digits,
@@ -265,6 +300,7 @@ if __name__ == "__main__":
         "series": series,
         "cifar10": cifar10,
         "views": views,
+        "native": native,
     }
     if len(sys.argv) < 2 or sys.argv[1] not in known:
         sys.exit(__doc__)
