@@ -267,7 +267,8 @@ def native(checkout: str = "") -> None:
         "dataset=cifar10",
         "backbone=convnet",
         "train.epochs=null",
-        "train.steps=400",
+        "train.batch_size=128",
+        "train.steps=200",
         "train.eval_every=0",
     ]
     makers = [("tensor code", str(ROOT), ["device.native=false"]), ("compiled code", str(ROOT), ["device.native=true"])]

@@ -261,6 +261,7 @@ def restore_optimizer(
 ) -> None:
     """The inverse, into freshly built parameters, whatever their order."""
     by_name = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
+    fused = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     for key, value in {**tensors, **numbers}.items():
         name, _, slot = key.rpartition("/")
         parameter = by_name[name]
@@ -270,6 +271,8 @@ def restore_optimizer(
             value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
         elif isinstance(value, Tensor) and value.shape == parameter.shape and value.dim():
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)  # the parameter's memory format
+        elif isinstance(value, Tensor) and parameter in fused:
+            value = value.to(parameter.device)  # fused kernels count the steps there
         optimizer.state[parameter][slot] = value
 
 

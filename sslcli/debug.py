@@ -14,6 +14,7 @@ from sslcli.console import warn
 from sslcli.disk import replace_file
 from sslcli.errors import StorageError
 from sslcli.job import Job
+from sslcli.nn.queue import Queue
 from sslcli.run import Run, masked
 
 
@@ -59,17 +60,29 @@ def plain(x: Tensor) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-class Buffers:
-    """Batch statistics and queues as they were before a step: a batch that is skipped leaves no trace in them."""
+class Kept:
+    """What a step changes besides what the optimizer changes, as it was before: a step that is skipped leaves no trace.
 
-    def __init__(self, module: nn.Module):
+    That is what `forward` changes: the buffers (batch statistics), less those of queues, which hold back what comes until
+    `after_step`. `ahead`: of a step whose `after_step` is made before it is known to be good, queues and teachers too."""
+
+    def __init__(self, method: nn.Module, optimizer: torch.optim.Optimizer, ahead: bool):
+        self.optimizer = optimizer
+        self.slots = 0
+        self.queues = [m for m in method.modules() if isinstance(m, Queue)]
+        late = set() if ahead else {id(b) for queue in self.queues for b in queue.buffers()}
+        changed = [b for b in method.buffers() if id(b) not in late]
+        changed += [p for p in method.parameters() if ahead and not p.requires_grad]
         groups: dict[Any, list[Tensor]] = defaultdict(list)
-        for buffer in module.buffers():
-            groups[buffer.dtype].append(buffer)
-        self.groups = [(own, [torch.empty_like(b) for b in own]) for own in groups.values()]
+        for tensor in changed:
+            groups[tensor.dtype].append(tensor)
+        self.groups = [(own, [torch.empty_like(t) for t in own]) for own in groups.values()]
 
     @torch.no_grad()
     def keep(self) -> None:
+        self.slots = len(self.optimizer.state)
+        for queue in self.queues:  # what a skipped step brought
+            queue.drop()
         for own, kept in self.groups:
             torch._foreach_copy_(kept, own)
 
@@ -77,3 +90,5 @@ class Buffers:
     def undo(self) -> None:
         for own, kept in self.groups:
             torch._foreach_copy_(own, kept)
+        for begun in list(self.optimizer.state)[self.slots :]:  # slots of a first step that was left out hold nothing
+            del self.optimizer.state[begun]

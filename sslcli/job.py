@@ -121,7 +121,9 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
     console.detail(f"data ready after {time.perf_counter() - began:.2f} s (fingerprint {dataset.fingerprint[:12]})")
     place = team.place(train["devices"], runtime.kind_of(cfg["device"]))
     if place.world == 1 and train["strategy"] == "fsdp":
-        raise RequestError("train.strategy=fsdp shards over several devices, and there is one", "add train.devices=auto")
+        raise RequestError(
+            "train.strategy=fsdp shards over several devices, and there is one", "add train.devices=auto"
+        )
     machine = runtime.start(cfg["device"], images=len(dataset.shape) == 3, place=place)
     source, batch = dataset.pretrain, train["batch_size"]
     if batch > len(source):
@@ -156,8 +158,7 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
     if place.world > 1 and train["sync_batchnorm"]:
         synchronised(method)
     lr, derivation = optim.scaled_lr(cfg["optimizer"]["lr"], batch, cfg["optimizer"].get("lr_batch"))
-    groups = optim.parameter_groups(method, cfg["optimizer"]["weight_decay"])
-    optimizer = build.build("optimizer", {**cfg["optimizer"], "lr": lr}, groups)
+    optimizer = optim.make(cfg["optimizer"], method, lr, machine.compile)
     loader = Loader(
         source,
         views,

@@ -24,6 +24,8 @@ LARGE = 1_000_000  # parameters from which a layer in a sequence is a shard of i
 class Whole:
     """One process: the method as it is."""
 
+    sharded = False
+
     def __init__(self, job: Job):
         self.job = job
         self.model = self.compiled(self.spread(job.method))
@@ -92,6 +94,8 @@ class Sharded(Whole):
     """FSDP2 (`fully_shard`): each process keeps a part of every weight, gradient and optimizer slot, and the layers are put
     together while they are used. Transformer blocks and large layers are shards of their own, the rest is one."""
 
+    sharded = True
+
     def spread(self, method: nn.Module) -> nn.Module:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
@@ -103,9 +107,7 @@ class Sharded(Whole):
             fully_shard(module, mesh=mesh)
         self.root = fully_shard(method, mesh=mesh)
         # The parameters are new objects now.
-        cfg = self.job.cfg["optimizer"]
-        groups = optim.parameter_groups(method, cfg["weight_decay"])
-        self.job.optimizer = build.build("optimizer", {**cfg, "lr": self.job.lr}, groups)
+        self.job.optimizer = optim.make(self.job.cfg["optimizer"], method, self.job.lr, self.job.runtime.compile)
         checkpoint.restore_optimizer(self.job.optimizer, checkpoint.parameter_names(method), *saved)
         self.copy: nn.Module | None = None
         return method

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sslcli import build, checkpoint, compose, debug
+from sslcli import build, checkpoint, compose, debug, optim
 from sslcli.console import Progress
 from sslcli.errors import Interrupted, Stopped, TrainingError
 from sslcli.job import Job
-from sslcli.nn.dist import agree, collect, mean, of_first, rank, world
-from sslcli.parallel import spread
+from sslcli.nn.dist import agree, agreed, collect, mean, of_first, rank, world
+from sslcli.parallel import Whole, spread
 from sslcli.run import Run
 from sslcli.runtime import StopSignal, stop_signals
 from sslcli.saving import Saver
@@ -86,7 +86,8 @@ class Trainer:
         self.schedule: Callable[[float], float] = build.partial("schedule", job.cfg["schedule"], "progress")
         self.spread = spread(job)
         self.saver = Saver(job, run, self.spread)
-        self.buffers = debug.Buffers(job.method)
+        self.ahead = goes_ahead(job, self.spread)
+        self.kept = debug.Kept(job.method, job.optimizer, self.ahead)
         self.unreadable = 0  # samples met, as far as they are told
         self.meter = Meter()
         self.told = Told()
@@ -155,8 +156,8 @@ class Trainer:
             group["lr"] = job.lr * (1.0 if group.get("fixed_lr") else factor)
         job.runtime.seed_step(job.cfg["seed"], state.step, rank())
         job.optimizer.zero_grad(set_to_none=True)
-        self.buffers.keep()
-        loss: Tensor | float = 0.0
+        self.kept.keep()
+        loss = torch.zeros((), device=job.runtime.device)
         for i in range(accumulate):
             batch = next(stream)
             with self.spread.averaging(last=i == accumulate - 1):
@@ -165,23 +166,43 @@ class Trainer:
                 (out["loss"] / accumulate).backward()
             meter.add(out, len(batch))
             loss = loss + out["loss"].detach()
-        if self.finite(loss / accumulate):
-            job.optimizer.step()
-            job.method.after_step(plan.progress(state.step + 1))
-        else:
-            self.buffers.undo()
+        loss = loss / accumulate
+        norm = self.gradient_norm()
+        verdict = self.verdict(loss, norm)
+        if self.ahead:
+            job.optimizer.found_inf = verdict[0]  # type: ignore[attr-defined]
+            self.update(plan, norm)
+        self.told = Told(*(int(v) for v in verdict.tolist()))
+        if self.told.bad:
+            self.kept.undo()
+            self.skip(loss, norm)
+            return
+        state.skipped_in_a_row = 0
+        if not self.ahead:
+            self.update(plan, norm)
 
-    def finite(self, loss: Tensor) -> bool:
-        """Before the update: the loss and the gradient are numbers. Else the step is skipped and counted; too many end the run."""
+    def gradient_norm(self) -> Tensor:
+        """Of all gradients as one vector."""
         gradients = [p.grad for p in self.job.method.parameters() if p.grad is not None]
-        norm = checkpoint.whole(torch.nn.utils.get_total_norm(gradients))
-        bad = not bool(torch.isfinite(loss.float() + norm))
-        self.told = Told(*agree(int(bad), self.stop.number, int(self.saver.due(self.state.step + 1))))
-        if not self.told.bad:
-            if self.train["clip"] is not None:
-                torch.nn.utils.clip_grads_with_norm_(self.job.method.parameters(), self.train["clip"], norm)
-            self.state.skipped_in_a_row = 0
-            return True
+        return checkpoint.whole(torch.nn.utils.get_total_norm(gradients))
+
+    def verdict(self, loss: Tensor, norm: Tensor) -> Tensor:
+        """What all processes do after this step, as a float tensor in the order of `Told`, on the device: nobody has waited yet."""
+        own = torch.tensor([0.0, self.stop.number, self.saver.due(self.state.step + 1)], dtype=torch.float32)
+        own = own.to(loss.device, non_blocking=True)
+        own[0] = ~torch.isfinite(loss.float() + norm)
+        return agreed(own)
+
+    def update(self, plan: Plan, norm: Tensor) -> None:
+        job = self.job
+        if self.train["clip"] is not None:
+            finite = norm.nan_to_num(0.0, 0.0)  # a bad gradient stays as it is: it will be looked at
+            torch.nn.utils.clip_grads_with_norm_(job.method.parameters(), self.train["clip"], finite)
+        job.optimizer.step()
+        job.method.after_step(plan.progress(self.state.step + 1))
+
+    def skip(self, loss: Tensor, norm: Tensor) -> None:
+        """The step was bad and has left no trace: it is counted and told; too many end the run."""
         state = self.state
         state.skipped += 1
         state.skipped_in_a_row += 1
@@ -205,7 +226,6 @@ class Trainer:
                 + f"; {self.run.path}/debug has the samples and the norms of each layer; the last good checkpoint is kept, "
                 f"`sslcli resume {self.run.path}` starts from it",
             )
-        return False
 
     # -------------------------------------------------------------------------------------------------------- how long
 
@@ -333,6 +353,11 @@ class Trainer:
         done = f"stopped by {name} at step {self.state.step:,}; saved"
         hint = f"sslcli resume {self.run.path}"
         raise Interrupted(done, hint) if name == "SIGINT" else Stopped(done, hint)
+
+
+def goes_ahead(job: Job, spread: Whole) -> bool:
+    """Whether a step is finished on the device before this process knows whether it is good: see docs/decisions/0010."""
+    return job.runtime.device.type == "cuda" and not spread.sharded and optim.heeds_verdict(job.optimizer)
 
 
 def online(job: Job, backbone: nn.Module) -> dict[str, float]:

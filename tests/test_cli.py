@@ -301,6 +301,28 @@ def test_the_fast_door_imports_neither_torch_nor_hydra(argv, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_run_imports_no_compiler_and_no_library_that_it_does_not_use(tmp_path):
+    """Each of them takes a second or more, which would be half of the time to the first step."""
+    code = (
+        "import sys; from sslcli.cli import main; c = main(['pretrain', *sys.argv[1:]]);"
+        "heavy = {'torch._dynamo', 'sympy', 'torchvision', 'sklearn', 'scipy', 'matplotlib', 'pandas', 'timm'} & set(sys.modules);"
+        "assert not heavy, heavy; sys.exit(c)"
+    )
+    words = [
+        "dataset=digits",
+        "backbone=resnet18",
+        "device=cpu",
+        "train.epochs=null",
+        "train.steps=1",
+        "train.batch_size=4",
+    ]
+    words += ["train.eval_every=0"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_python_m_and_a_closed_pipe(tmp_path):
     done = subprocess.run([sys.executable, "-m", "sslcli", "--version"], capture_output=True, text=True, check=False)

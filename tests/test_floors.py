@@ -27,8 +27,9 @@ FLOORS = {  # the first that fits, by longest prefix
     "sslcli.views": 1,
     "sslcli.optim": 1,
     "sslcli.build": 1,
+    "sslcli.runtime": 1,
     "sslcli.nn": 0,
-    "sslcli": 0,  # run, checkpoint, runtime, config, console, errors, rng
+    "sslcli": 0,  # run, checkpoint, config, console, errors, rng
 }
 # A word that was typed may start another command, and commands read the Request that the door took apart.
 ALLOWED_UP = {("sslcli.commands", "sslcli.cli")}

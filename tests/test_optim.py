@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from sslcli import checkpoint
 from sslcli.errors import RequestError
-from sslcli.optim import LARS, constant, cosine, linear, parameter_groups, scaled_lr
+from sslcli.optim import LARS, constant, cosine, heeds_verdict, linear, make, parameter_groups, scaled_lr
 
 
 class Toy(nn.Module):
@@ -193,6 +194,32 @@ def test_lars_leaves_zero_tensors_unscaled_and_keeps_the_gradient():
     assert torch.equal(p.grad, torch.ones(2, 2))
 
 
+PREDICATED = {
+    "sgd": lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9, fused=True),
+    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.1, fused=True),
+    "lars": lambda groups: LARS(groups, lr=0.5),
+    "lars, nesterov": lambda groups: LARS(groups, lr=0.5, nesterov=True),
+    "lars, no momentum": lambda groups: LARS(groups, lr=0.5, momentum=0.0),
+}
+
+
+@pytest.mark.parametrize("name", PREDICATED)
+def test_a_verdict_on_the_device_leaves_a_step_out(name):
+    told, untold = net(), net()
+    ours, plain = (PREDICATED[name](parameter_groups(n, 0.01)) for n in (told, untold))
+    assert heeds_verdict(ours)
+    ours.found_inf = torch.zeros(())
+    assert torch.equal(train(told, ours), train(untold, plain)), "a good step is a step"
+    weights, state = copy.deepcopy(told.state_dict()), copy.deepcopy(ours.state_dict())
+    for p in told.parameters():
+        p.grad = torch.full_like(p, float("nan"))
+    ours.found_inf = torch.ones(())
+    ours.step()
+    torch.testing.assert_close(dict(told.state_dict()), dict(weights), rtol=0, atol=0)
+    torch.testing.assert_close(ours.state_dict()["state"], state["state"], rtol=0, atol=0)
+    assert not heeds_verdict(torch.optim.SGD(told.parameters(), lr=0.1))
+
+
 def test_lars_continues_from_its_state_bit_for_bit():
     whole, half = net(), net()
     expected = train(whole, LARS(parameter_groups(whole, 0.01), lr=0.5), steps=1)
@@ -270,3 +297,61 @@ def test_cosine_is_lightlys():
 def test_schedules_refuse_nonsense(bad):
     with pytest.raises(RequestError, match=next(iter(bad))):
         cosine(0.5, **bad)
+
+
+# made for a run --------------------------------------------------------------------------------------------------------
+
+SGD = {"_target_": "torch.optim.SGD", "summary": "", "lr": 9.0, "momentum": 0.9, "weight_decay": 0.01}
+
+
+ADAMW = {"_target_": "torch.optim.AdamW", "summary": "", "lr": 9.0, "weight_decay": 0.01}
+
+
+@pytest.mark.parametrize(("cfg", "fused"), [(SGD, None), (ADAMW, True), (ADAMW | {"foreach": True}, None)])
+def test_an_optimizer_that_keeps_the_compiler_out_steps_as_torchs(cfg, fused):
+    a, b = net(), net()
+    options = {k: v for k, v in cfg.items() if k in ("momentum", "foreach")} | ({"fused": True} if fused else {})
+    ours = make(cfg, a, 0.1)
+    theirs = getattr(torch.optim, cfg["_target_"].rpartition(".")[2])(parameter_groups(b, 0.01), lr=0.1, **options)
+    assert "step" in vars(ours), "torch has changed: look at sslcli/eager.py"
+    assert ours.defaults["fused"] is fused
+    seen = []
+    ours.register_step_post_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    with torch.enable_grad():
+        assert torch.equal(train(a, ours), train(b, theirs))
+        assert torch.is_grad_enabled()
+    assert seen
+
+
+def test_a_step_that_is_not_torchs_own_is_left_alone(monkeypatch):
+    step, called = torch.optim.SGD.step, []
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self, *args: called.append(1) or step(self, *args))
+    train(n := net(), make(SGD, n, 0.1), steps=2)
+    assert called == [1, 1]
+    assert "step" not in vars(make(SGD, net(), 0.1, compiled=True))
+
+
+def test_a_fused_step_is_a_step_in_every_memory_format():
+    """Fused kernels take memory as it comes: gradients and slots must lie as their weights do, after a restart too."""
+    torch.manual_seed(0)
+    whole = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 2))
+    x = torch.randn(5, 3, 6, 6)
+    ends = []
+    for last, options in ((False, {"fused": False}), (True, {"fused": True}), (True, {"fused": True, "restart": True})):
+        model = copy.deepcopy(whole).to(memory_format=torch.channels_last if last else torch.contiguous_format)
+        restart = options.pop("restart", False)
+        optimizer = make(SGD | options, model, 0.1)
+        assert optimizer.defaults["fused"] == last
+        for step in range(4):
+            if restart and step == 2:
+                names = checkpoint.parameter_names(model)
+                saved = checkpoint.optimizer_tensors(optimizer, names)
+                saved = {k: v.contiguous() for k, v in saved[0].items()}, saved[1]  # as a file holds them
+                optimizer = make(SGD | options, model, 0.1)
+                checkpoint.restore_optimizer(optimizer, names, *saved)
+            optimizer.zero_grad()
+            model(x.to(memory_format=torch.channels_last) if last else x).square().mean().backward()
+            optimizer.step()
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(ends[1], ends[0])
+    assert torch.equal(ends[1], ends[2])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import gc
 import os
 import shutil
 import signal
@@ -73,6 +74,9 @@ def job(task: Callable[[Any], Outcome]) -> Callable[[Any], float | None]:
         from hydra.types import RunMode
 
         hydra = HydraConfig.get()
+        if hydra.mode is not RunMode.MULTIRUN:
+            gc.freeze()  # what is there stays: only what the job makes is searched for garbage
+        gc.enable()  # `cli.nothing_collected` ends here
         try:
             with signals_end() as handlers:
                 if hydra.mode is not RunMode.MULTIRUN:

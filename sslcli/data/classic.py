@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -237,8 +238,8 @@ def _cifar(
         where, blobs = _cifar_files(root, archive, sums)
     if not blobs:
         raise absent(title, [next(iter(sums)), archive.name], root, [archive])
-    parts: dict[str, Any] = {}
-    for file in sums:
+
+    def known(file: str) -> Any:
         blob = blobs.pop(file)
         got = md5_bytes(blob)
         if got != sums[file]:
@@ -246,7 +247,10 @@ def _cifar(
                 f"{shown(where)}: {file} is not the published file (MD5 {got}, expected {sums[file]})",
                 f"it is a pickle, which is read only when it is known; get {archive.name} again",
             )
-        parts[file] = unpickle(blob)
+        return unpickle(blob)
+
+    with ThreadPoolExecutor() as pool:
+        parts = dict(zip(sums, pool.map(known, sums), strict=True))
 
     def stack(files: list[str]) -> tuple[Tensor, Tensor]:
         x = np.concatenate([parts[f][b"data"] for f in files]).reshape(-1, 3, 32, 32)

@@ -49,14 +49,15 @@ class MoCoV2(Method):
         x_q, x_k = batch.just(2, "global")
         q = F.normalize(self.projector(self.backbone(x_q)), dim=1)  # (B, P)
         k = F.normalize(self.teacher(x_k), dim=1)  # (B, P), no gradient
-        loss = info_nce(q, k, self.queue.keys.clone(), self.temperature, batch.ids[:, None] == self.queue.ids)
-        if self.training:
-            self.queue.push(k, batch.ids)
+        loss = info_nce(q, k, self.queue.keys, self.temperature, batch.ids[:, None] == self.queue.ids)
+        if self.training and torch.is_grad_enabled():
+            self.queue.hold(k, batch.ids)
         return {"loss": loss, "spread": spread(q)}
 
     def after_step(self, progress: float) -> None:
         momentum = cosine_momentum(progress, self.tau, self.tau_end)
         self.teacher.update(self.backbone, self.projector, momentum=momentum)  # eq. (2)
+        self.queue.push()
 
     def describe(self) -> dict[str, Any]:
         return {"projector": told(self.projector, **self.asked), "queue": f"{len(self.queue.keys)} keys"}

@@ -82,11 +82,14 @@ def mean(x: Tensor) -> Tensor:
 
 def agree(*numbers: int) -> list[int]:
     """The largest of each number over processes: what one of them wants, all do."""
-    if world() == 1:
-        return list(numbers)
-    wanted = torch.tensor(numbers, dtype=torch.int64)
-    dist.all_reduce(wanted, op=dist.ReduceOp.MAX)
-    return wanted.tolist()
+    return list(numbers) if world() == 1 else agreed(torch.tensor(numbers, dtype=torch.int64)).tolist()
+
+
+def agreed(numbers: Tensor) -> Tensor:
+    """The same on the numbers' device, in place, without waiting for it."""
+    if world() > 1:
+        dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+    return numbers
 
 
 def of_first(value: T) -> T:

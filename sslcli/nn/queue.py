@@ -12,7 +12,8 @@ from sslcli.nn.dist import gather
 class Queue(nn.Module):
     """`size` unit vectors of width `dim`, with the sample id of each (-1: not filled yet, a random direction).
 
-    Every process holds the same queue: `push` gathers what all of them bring.
+    A method's `forward` says `hold`, its `after_step` says `push`: within a step the queue stands still (a gradient may need
+    it), and what a skipped step brought is dropped. Every process holds the same queue: `push` gathers what all bring.
     """
 
     keys: Tensor
@@ -26,11 +27,24 @@ class Queue(nn.Module):
         self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("ids", torch.full((size,), -1, dtype=torch.int64))
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
+        self.held: list[tuple[Tensor, Tensor]] = []
+
+    def hold(self, keys: Tensor, ids: Tensor) -> None:
+        """(B, dim) keys of the samples `ids` (B,), for the next `push`."""
+        self.held.append((keys.detach(), ids.to(self.ids.device)))
+
+    def drop(self) -> None:
+        """Forgets what is held."""
+        self.held.clear()
 
     @torch.no_grad()
-    def push(self, keys: Tensor, ids: Tensor) -> None:
-        """Replace the oldest entries by (B, dim) keys of the samples `ids` (B,)."""
-        keys, ids = gather(keys.detach()), gather(ids.to(self.ids.device))
+    def push(self) -> None:
+        """What is held, in place of the oldest entries."""
+        for keys, ids in self.held:
+            self._replace_oldest(gather(keys), gather(ids))
+        self.drop()
+
+    def _replace_oldest(self, keys: Tensor, ids: Tensor) -> None:
         size, n = len(self.keys), len(keys)
         keys, ids = keys[-size:], ids[-size:]  # more than fits: the newest
         at = (self.head + torch.arange(n - len(keys), n, device=self.ids.device)) % size

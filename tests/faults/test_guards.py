@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcli import checkpoint
+from sslcli import checkpoint, optim, train
 from sslcli.data.loader import Loader
 from sslcli.methods.base import Method
 from sslcli.run import Run
@@ -68,22 +68,38 @@ def events(run: Path, kind: str) -> list[dict]:
 
 
 @pytest.mark.parametrize(("poison", "what"), [(poison_data, "loss"), (poison_gradient, "gradient")])
-@pytest.mark.parametrize("method", ["moco_v2", "byol"])
-def test_one_bad_step_leaves_no_trace(cli, monkeypatch, method, poison, what):
+@pytest.mark.parametrize("bad", [4, 0])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["method=moco_v2"],
+        ["method=byol"],
+        ["method=moco_v2", "+optimizer.fused=true", "train.clip=1"],  # the last three: as on a GPU
+        ["method=byol", "optimizer=adamw", "optimizer.lr=1e-3", "+optimizer.fused=true"],
+        ["method=byol", "optimizer=lars", "optimizer.lr=0.3"],
+    ],
+)
+def test_one_bad_step_leaves_no_trace(cli, monkeypatch, words, bad, poison, what):
     """It is skipped: weights, teacher, optimizer, batch statistics and queue are after it what they were before."""
-    poison(monkeypatch, range(4, 5))
-    result = cli("pretrain", f"method={method}", *WORDS)
+    if len(words) > 1:
+        monkeypatch.setattr(train, "goes_ahead", lambda job, _: optim.heeds_verdict(job.optimizer))
+    poison(monkeypatch, range(bad, bad + 1))
+    result = cli("pretrain", *words, *WORDS)
     assert result.code == 0, result.err
     run = Path(result.last)
     (event,) = events(run, "non-finite")
-    assert (event["step"], event["what"]) == (4, what)
+    assert (event["step"], event["what"]) == (bad, what)
     by_step = {int(p.name[5:]): checkpoint.load(p) for p in checkpoint.existing(run / "checkpoints")}
     assert set(by_step) == set(range(21))
-    before, after = by_step[4][0], by_step[5][0]
+    before, after = by_step[bad][0], by_step[bad + 1][0]
     for name, group in before.items():
+        assert set(group) == set(after[name])
         for key, value in group.items():
             assert torch.equal(value, after[name][key]), f"{name} {key}"
-    assert any(not torch.equal(v, by_step[6][0]["model"][k]) for k, v in after["model"].items())  # and then it goes on
+    next_one = by_step[bad + 2][0]["model"]
+    assert any(not torch.equal(v, next_one[k]) for k, v in after["model"].items())  # and then it goes on
+    if "method=moco_v2" in words:
+        assert int(by_step[20][0]["model"]["queue.head"]) == 19 * 32
     assert all(bool(torch.isfinite(v).all()) for g in by_step[20][0].values() for v in g.values())
     assert by_step[20][1]["skipped"] == 1
     assert by_step[20][1]["skipped_in_a_row"] == 0

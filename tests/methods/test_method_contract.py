@@ -87,7 +87,8 @@ def train(method: Method, data: Batch, steps: int, lr: float = 3e-3) -> float:
         loss.backward()
         optimizer.step()
         method.after_step((step + 1) / steps)
-    return method(data)["loss"].item()
+    with torch.no_grad():
+        return method(data)["loss"].item()
 
 
 @every_method

@@ -143,6 +143,7 @@ def test_moco_queue_fills_with_the_teachers_keys_and_skips_its_own_sample():
     method = MoCoV2(ConvNet((1, 8, 8), width=4), queue=10)
     first, second = images(4), images(4, epoch=1)
     method(first)
+    method.queue.push()
     keys = F.normalize(method.teacher(first.views[1]), dim=1)
     assert torch.allclose(method.queue.keys[:4], keys, atol=1e-6)
     assert method.queue.ids.tolist() == [0, 1, 2, 3] + [-1] * 6
@@ -153,6 +154,7 @@ def test_moco_queue_fills_with_the_teachers_keys_and_skips_its_own_sample():
     slow = torch.stack([info_nce(q[i : i + 1], k[i : i + 1], others[i], 0.2) for i in range(4)]).mean()
     assert method(second)["loss"].item() == pytest.approx(slow.item(), rel=1e-5)
     method.eval()(second)
+    method.queue.push()
     assert method.queue.head.item() == 8, "an evaluation does not push"
 
 

@@ -32,7 +32,8 @@ def queued(z1, z2):
     torch.manual_seed(0)
     queue = Queue(6, OUT).double()
     k = torch.nn.functional.normalize(z2.detach(), dim=1)
-    queue.push(k, torch.arange(len(k)) + rank() * len(k))
+    queue.hold(k, torch.arange(len(k)) + rank() * len(k))
+    queue.push()
     q = torch.nn.functional.normalize(z1, dim=1)
     return info_nce(q, k, queue.keys, 0.2)
 

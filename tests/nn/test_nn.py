@@ -93,12 +93,20 @@ def test_queue_is_first_in_first_out():
     assert torch.allclose(queue.keys.norm(dim=1), torch.ones(5))
     for step, n in enumerate([2, 2, 3, 7, 1]):
         ids = torch.arange(n) + 10 * step
-        queue.push(ids[:, None].float().expand(n, 2), ids)
+        before = queue.keys.clone()
+        for part in ids.split(3):  # a step may be of several micro-batches
+            queue.hold(part[:, None].float().expand(-1, 2), part)
+        assert torch.equal(queue.keys, before), "within a step it stands still"
+        queue.push()
         slow = (slow + ids.tolist())[-5:]
         filled = queue.ids[queue.ids >= 0].tolist()
         assert sorted(filled) == sorted(slow)
         assert queue.keys[queue.ids >= 0][:, 0].tolist() == filled
     assert queue.head.item() == 15 % 5
+    queue.hold(torch.zeros(1, 2), torch.tensor([99]))
+    queue.drop()
+    queue.push()
+    assert 99 not in queue.ids
     again = Queue(5, 2)
     again.load_state_dict(queue.state_dict())
     assert torch.equal(again.ids, queue.ids)
