@@ -1,7 +1,7 @@
-"""Does the time of a sample, or memory, grow with the data set? Resident arrays and folders of small JPEGs, of 1,000 to a million
-samples, in one process and in two.
+"""Does the time of a sample, or memory, grow with the data set? Resident arrays, folders of small JPEGs and packs of these, of
+1,000 to a million samples, in one process and in two.
 
-    python benchmarks/growth.py [--large] [--sizes 1000,10000] [--seconds 3]
+    python benchmarks/growth.py [--large] [--sizes 1000,10000] [--seconds 3] [--data arrays,folder,packed]
 
 Random pictures of 32 x 32 in a temporary folder; SimCLR, batch 256, a network small enough not to hide the rest. Each line is a
 `sslcli bench` of its own. Memory is what its processes have together, shared pages counted once (PSS). Prints a table in Markdown:
@@ -40,7 +40,7 @@ def arrays(root: Path, n: int) -> list[str]:
         part = file[start : start + 10_000]
         part[:] = generator.integers(0, 256, part.shape, dtype=np.uint8)
     file.flush()
-    return ["dataset=arrays", f"dataset.path={path}"]
+    return ["dataset=arrays", f"dataset.path={path}", "dataset.holdout=0"]
 
 
 def folder(root: Path, n: int) -> list[str]:
@@ -51,12 +51,27 @@ def folder(root: Path, n: int) -> list[str]:
         buffer = io.BytesIO()
         Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(buffer, "JPEG")
         contents.append(buffer.getvalue())
-    for i in range(n):
-        path = root / f"{n}" / f"{i // 1000:04d}" / f"{i:07d}.jpg"
-        if i % 1000 == 0:
-            path.parent.mkdir(parents=True)
-        path.write_bytes(contents[i % 100])
-    return ["dataset=image_folder", f"dataset.path={root / str(n)}", "dataset.resident=false", "dataset.image_size=32"]
+    if not (root / f"{n}").exists():
+        for i in range(n):
+            path = root / f"{n}" / f"{i // 1000:04d}" / f"{i:07d}.jpg"
+            if i % 1000 == 0:
+                path.parent.mkdir(parents=True)
+            path.write_bytes(contents[i % 100])
+    path = f"dataset.path={root / str(n)}"
+    return ["dataset=image_folder", path, "dataset.holdout=0", "dataset.resident=false", "dataset.image_size=32"]
+
+
+def packed(root: Path, n: int) -> list[str]:
+    """The folder's files in one pack."""
+    words, out = folder(root, n), root / f"{n}.pack"
+    subprocess.run(
+        [sys.executable, "-m", "sslcli", "data", "pack", *words[:3], f"out={out}"],
+        check=True,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return ["dataset=pack", f"dataset.path={out}", *words[3:]]
 
 
 def measured(words: list[str], processes: int, seconds: float, root: Path) -> tuple[float, float, float, float]:
@@ -70,7 +85,7 @@ def measured(words: list[str], processes: int, seconds: float, root: Path) -> tu
         "train.batch_size=256",
         "device=cpu",
     ]
-    words += ["train.batch_size=256", f"train.devices={processes}", f"seconds={seconds}", "dataset.holdout=0", "--json"]
+    words += [f"train.devices={processes}", f"seconds={seconds}", "--json"]
     out, peak = root / "bench.json", 0.0
     with open(out, "w") as file:
         process = subprocess.Popen(
@@ -103,20 +118,27 @@ def memory_of_group(group: int) -> float:
     return total
 
 
+MAKERS = {"arrays": arrays, "folder": folder, "packed": packed}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="default: %(default)s")
     parser.add_argument("--large", action="store_true", help=f"{LARGE:,} too")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each part in each of 3 rounds")
+    parser.add_argument("--data", default=",".join(MAKERS), help="default: %(default)s")
+    parser.add_argument(
+        "--root", help="where the data is made and removed again; default: the system's temporary folder"
+    )
     parser.add_argument("--processes", default="1,2", help="default: %(default)s")
     options = parser.parse_args()
     sizes = [int(s) for s in options.sizes.split(",")] + ([LARGE] if options.large else [])
     about = report.about(sys.argv[1:], "growth.py")
     print(f"`{about['command']}` on {about['machine']}, {about['date']}, torch {about['versions']['torch']}.\n")
     print(f"| {' | '.join(HEAD)} |\n|---|{'--:|' * (len(HEAD) - 1)}")
-    for make in (arrays, folder):
-        for n in sizes:
-            with tempfile.TemporaryDirectory() as name:
+    for n in sizes:
+        with tempfile.TemporaryDirectory(dir=options.root) as name:  # the pack is of the folder that is there already
+            for make in (MAKERS[word] for word in options.data.split(",")):
                 words = make(Path(name), n)
                 for processes in map(int, options.processes.split(",")):
                     numbers = measured(words, processes, options.seconds, Path(name))

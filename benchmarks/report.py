@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 Row = dict[str, Any]  # name, value, low, high
@@ -62,6 +64,21 @@ def write(out: Path, found: dict[str, Any], workloads: dict[str, tuple[str, str]
         lines += [f"Data: {result['data']}.", ""] if result["data"] else [""]
         lines += [f"| | {unit} | range | ratio |", "|---|--:|--:|--:|", *table(result["rows"])]
     out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def seconds_of(
+    contestants: dict[str, Callable[[], object]], repeats: int, ends: list[float] | None = None
+) -> list[Row]:
+    """The median time of each, in turns after one warm-up. One that appends to `ends` says so when it was done."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(repeats + 1):
+        for name, once in contestants.items():
+            began, before = time.perf_counter(), len(ends or ())
+            once()
+            end = ends[-1] if ends and len(ends) > before else time.perf_counter()
+            if turn:
+                times[name].append(end - began)
+    return [{"name": n, "value": median(t), "low": min(t), "high": max(t)} for n, t in times.items()]
 
 
 def table(rows: list[Row]) -> list[str]:

@@ -7,7 +7,7 @@
     w1 w2 w3   SimCLR and SimSiam (ResNet-18, small stem, batch 64), MAE (ViT-Tiny, patch 4, batch 256) at 32 x 32
     small      SimCLR on the small convolutional network at 32 x 32, batch 256
     w5         two SimCLR views on one core: 32 x 32 from memory, 224 from JPEG files (--photos)
-    evaluation 60,000 x 512 features, 10 classes, 10,000 queries: probe, kNN
+    evaluation 60,000 x 512 features, 10 classes, 10,000 queries: probe, kNN, k-means
     startup    --help, list, from the start of the process to the first optimizer step
 
 CIFAR-10 where $SSLCLI_DATA has it, else random bytes. Contestants take turns; each number is the median of the rounds.
@@ -32,6 +32,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks import report  # noqa: E402
+from benchmarks.evaluation import evaluation  # noqa: E402
 
 OUT = ROOT / "docs" / "results" / "throughput.json"
 Row = dict[str, Any]  # name, value, low, high
@@ -141,85 +142,18 @@ def views_alone(what: str, data: list[str], batch: int, options: Options) -> lis
     return [row(f"{what}: sslcli", ours), *(row(f"{what}: {name}", part) for name, part in parts.items())]
 
 
-def evaluation(options: Options) -> list[Row]:
-    """Seconds."""
-    import numpy as np
-    import torch
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
-    from torch.nn import functional as F
-
-    from sslcli.evals import knn, probe
-    from sslcli.evals.logistic import Logistic
-
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(10, 512, generator=generator)
-    y = torch.randint(10, (70_000,), generator=generator)
-    mixing = torch.randn(512, 512, generator=generator) / 512**0.5 * torch.linspace(1, 0.02, 512)  # as features are
-    x = (centres[y] * 0.15 + torch.randn(70_000, 512, generator=generator)) @ mixing
-    x = (x - x.mean(dim=0)) / x.std(dim=0)
-    x, y, queries = x[:60_000], y[:60_000], x[60_000:]
-    bank, unit = F.normalize(x, dim=1), F.normalize(queries, dim=1)
-    arrays = [np.ascontiguousarray(a.numpy()) for a in (x, y, bank, unit)]
-
-    def blocks(k: int) -> None:
-        for part in unit.split(1000):
-            v, i = (part @ bank.T).topk(k)
-            torch.zeros(len(part), 10).scatter_add_(1, y[i], (v / 0.1).exp()).argmax(dim=1)
-
-    def sklearn_knn(k: int) -> None:
-        KNeighborsClassifier(k, algorithm="brute", metric="cosine", n_jobs=-1).fit(*arrays[1:3][::-1]).predict(
-            arrays[3]
-        )
-
-    def whole_probe() -> None:
-        strength, _ = probe.choose(x, y, 10, list(probe.STRENGTHS), 0, 0)
-        Logistic(x, y, 10).fit(strength, probe.TOLERANCE)
-
-    def lbfgs() -> None:
-        weight, bias = torch.zeros(10, 512, requires_grad=True), torch.zeros(10, requires_grad=True)
-        solver = torch.optim.LBFGS(
-            [weight, bias], max_iter=300, tolerance_grad=probe.TOLERANCE, line_search_fn="strong_wolfe"
-        )
-
-        def closure() -> Any:
-            solver.zero_grad()
-            loss = F.cross_entropy(x @ weight.T + bias, y) + weight.square().sum() / (2 * 0.1 * len(x))
-            loss.backward()
-            return loss
-
-        solver.step(closure)
-
-    return seconds_of(
-        {
-            "probe, one fit at C = 0.1: sslcli": lambda: Logistic(x, y, 10).fit(0.1, probe.TOLERANCE),
-            "probe, one fit at C = 0.1: torch L-BFGS": lbfgs,
-            "probe, one fit at C = 0.1: scikit-learn lbfgs": lambda: LogisticRegression(
-                C=0.1, tol=probe.TOLERANCE, max_iter=1000
-            ).fit(arrays[0], arrays[1]),
-            "probe, strength chosen among six, then fitted: sslcli": whole_probe,
-            "kNN, k = 20: sslcli": lambda: knn.predict(bank, y, unit, 20, 0.1),
-            "kNN, k = 20: torch, blocks": lambda: blocks(20),
-            "kNN, k = 20: scikit-learn": lambda: sklearn_knn(20),
-            "kNN, k = 200: sslcli": lambda: knn.predict(bank, y, unit, 200, 0.1),
-            "kNN, k = 200: torch, blocks": lambda: blocks(200),
-        },
-        options.repeats,
-    )
-
-
 def startup(options: Options) -> list[Row]:
     """Seconds, from the start of a process to its end, or to the first line of metrics.jsonl."""
 
     def run(*words: str) -> None:
         subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def first_step() -> None:
+    def first_step(*own: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             words = ["-m", "sslcli", "pretrain", "train.epochs=null", "train.steps=1", "train.eval_every=0"]
             environment = os.environ | {"SSLCLI_RUNS": folder}
             process = subprocess.Popen(
-                [sys.executable, *words, *options.overrides],
+                [sys.executable, *words, *own, *options.overrides],
                 env=environment,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -235,8 +169,10 @@ def startup(options: Options) -> list[Row]:
     contestants: dict[str, Callable[[], object]] = {"python -c 'import torch'": lambda: run("-c", "import torch")}
     for name, argv in words.items():
         contestants[name] = lambda argv=argv: run("-m", "sslcli", *argv)  # type: ignore[misc]
-    contestants["sslcli pretrain, to the first optimizer step"] = first_step
-    return seconds_of(contestants, options.repeats, ends=took)
+    contestants["sslcli pretrain (digits), to the end of the first step"] = first_step
+    resnet = ["method=simclr", *RESNET, "train.batch_size=8", *data_words(options)]
+    contestants["SimCLR, ResNet-18, batch 8, 32 x 32, likewise"] = lambda: first_step(*resnet)
+    return report.seconds_of(contestants, options.repeats, ends=took)
 
 
 WORKLOADS: dict[str, tuple[str, str, Callable[[Options], list[Row]]]] = {  # name -> title, unit, function
@@ -296,23 +232,6 @@ def peer_sets(job: Any, recipe: str, options: Options) -> dict[str, Any]:
 def row(name: str, part: Any) -> Row:
     told = part.told()
     return {"name": name, "value": told["samples_per_s"], "low": told["min"], "high": told["max"]}
-
-
-def seconds_of(
-    contestants: dict[str, Callable[[], object]], repeats: int, ends: list[float] | None = None
-) -> list[Row]:
-    """The median time of each, in turns after one warm-up. One that appends to `ends` says so when it was done."""
-    from statistics import median
-
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(repeats + 1):
-        for name, once in contestants.items():
-            began, before = time.perf_counter(), len(ends or ())
-            once()
-            end = ends[-1] if ends and len(ends) > before else time.perf_counter()
-            if turn:
-                times[name].append(end - began)
-    return [{"name": n, "value": median(t), "low": min(t), "high": max(t)} for n, t in times.items()]
 
 
 def main() -> None:

@@ -11,10 +11,13 @@ from typing import Any
 from sslcli.config import GROUPS, KINDS, choices, config_dir, one_line, register
 from sslcli.errors import RequestError, listing, nearest
 
+ALSO_KNOWN_AS = {"webdataset": "tar", "wds": "tar", "imagefolder": "image_folder", "folder": "image_folder"}
+
 
 def unknown_choice(group: str, name: str, known: Iterable[str]) -> RequestError:
     known = list(known)
-    close = nearest(name, known)
+    also = ALSO_KNOWN_AS.get(name)
+    close = also if also in known else nearest(name, known)
     plural = next((k for k, g in KINDS.items() if g == group), None)
     all_of = f"`sslcli list {plural}` shows all {len(known)}" if plural else f"there are {listing(sorted(known))}"
     article = "an" if group[0] in "aeiou" else "a"

@@ -32,7 +32,11 @@ def two_steps(cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
             named = list(job.method.named_parameters())
             found |= {f"gradient of {n}": whole(p.grad).clone() for n, p in named if p.grad is not None}
             found |= {f"step {n}": whole(p.detach()).clone() for n, p in named}
-            found |= {f"loss: {k}": torch.tensor(v, dtype=torch.float64) for k, v in trainer.all_means().items() if k != "spread"}
+            found |= {
+                f"loss: {k}": torch.tensor(v, dtype=torch.float64)
+                for k, v in trainer.all_means().items()
+                if k != "spread"
+            }
         trainer.state.step += 1
     stream.close()
     return found | {f"after {k}": v.clone() for k, v in trainer.spread.weights().items()}

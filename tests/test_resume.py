@@ -136,7 +136,9 @@ def test_a_checkpoint_written_in_the_background_is_the_same(cli, monkeypatch):
     assert len(steps[0]) == 5
     for name in steps[0]:
         for file in ("model", "ema", "optimizer"):
-            a, b = (load_file(p) if (p := r / "checkpoints" / name / f"{file}.safetensors").exists() else {} for r in runs)
+            a, b = (
+                load_file(p) if (p := r / "checkpoints" / name / f"{file}.safetensors").exists() else {} for r in runs
+            )
             assert a.keys() == b.keys()
             assert all((a[k] == b[k]).all() for k in a), (name, file)
 

@@ -303,7 +303,14 @@ def test_unreadable_samples_are_counted_over_all_processes(tmp_path):
         Image.new("RGB", (40, 40), (i, 2 * i, 99)).save(tmp_path / "photos" / f"{i:02d}.png")
     for i in range(0, 64, 16):  # 4: more than ceil(5 % of 51), though a process alone may meet fewer
         (tmp_path / "photos" / f"{i:02d}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"broken" * 20)
-    words = ["pretrain", *TINY, "dataset=image_folder", "dataset.path=photos", "dataset.image_size=32", "device.workers=0"]
+    words = [
+        "pretrain",
+        *TINY,
+        "dataset=image_folder",
+        "dataset.path=photos",
+        "dataset.image_size=32",
+        "device.workers=0",
+    ]
     words += ["dataset.resident=false", "backbone=convnet", "backbone.width=8", "train.steps=8", "train.devices=2"]
     words += ["logger.log_every=1"]
     code, _, err = finish(start(tmp_path, *words, "dataset.max_bad_fraction=0.5"))

@@ -6,8 +6,11 @@ there are labels).
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,13 +19,14 @@ from torch import Tensor
 from sslcli.data import decode, unreadable
 from sslcli.data.classic import check_size
 from sslcli.data.files import content_hash, fingerprint, require_folder, require_path, require_regular, scan
-from sslcli.data.headers import Headers, describe, each, fits_memory, read_headers
+from sslcli.data.headers import Headers, Load, describe, each, fits_memory, read_headers
 from sslcli.data.layout import Files, Found, from_folder
 from sslcli.data.lists import from_list
 from sslcli.data.pictures import Decoder, Pictures
 from sslcli.data.source import Dataset
 from sslcli.data.split import split
 from sslcli.data.stats import image_stats
+from sslcli.data.strings import Strings
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
 
@@ -32,21 +36,33 @@ MAX_COMPARED = 20_000  # files compared for duplicates, at most
 class FolderSource(Pictures):
     """Image files."""
 
+    names: Strings
+
     def __init__(self, files: Files, labels: Tensor | None, decoder: Decoder, max_bad_fraction: float = 0.01):
-        self.paths, self.names, self.sizes = files.paths, files.names, files.sizes
+        # not lists: these would be copied into each worker, object by object
+        self.paths, self.names, self.sizes = Strings(files.paths), Strings(files.names), array("q", files.sizes)
         self.labels, self.decoder, self.max_bad_fraction = labels, decoder, max_bad_fraction
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    def file(self, index: int) -> str | bytes:
+        """A path or the bytes, for `decode`. Raises BadImage."""
+        return self.paths[index]
+
+    def content(self, index: int) -> bytes:
+        """Raises BadImage."""
+        file = self.file(index)
+        return decode.content(file) if isinstance(file, str) else file
+
     def decode(self, index: int) -> Any:
-        return self.decoder(self.paths[index])
+        return self.decoder(self.file(index))
 
     def digest(self, index: int) -> bytes:
         try:
-            return content_hash(self.paths[index])
-        except OSError:
-            return os.fsencode(self.paths[index])
+            return hashlib.sha256(self.content(index)).digest()
+        except decode.BadImage:
+            return os.fsencode(self.names[index])
 
 
 def image_folder(
@@ -72,40 +88,66 @@ def image_folder(
 
     Raises RequestError for paths and values, DataError for what lies there.
     """
-    check_size(image_size)
-    _check_values(channels, resident, max_bad_fraction, max_pixels, range)
+    asked = Asked(name, image_size, channels, label, holdout, split_seed, resident, range, max_bad_fraction, max_pixels)
     notes: list[str] = []
-    found = _find(require_path(path, WANTED), label, notes)
-    parts = _choose(found, label, notes)
+    return dataset_of(_find(require_path(path, WANTED), label, notes), asked, notes)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The settings of `image_folder`, whatever holds the images. RequestError for impossible ones."""
+
+    name: str
+    image_size: int | None
+    channels: int | str
+    label: str | None
+    holdout: float
+    split_seed: int
+    resident: bool | str
+    range: Any
+    max_bad_fraction: float
+    max_pixels: int
+
+    def __post_init__(self) -> None:
+        check_size(self.image_size)
+        _check_values(self.channels, self.resident, self.max_bad_fraction, self.max_pixels, self.range)
+
+
+def dataset_of(
+    found: Found, asked: Asked, notes: list[str], source: Callable[..., FolderSource] = FolderSource, load: Load = str
+) -> Dataset:
+    """A Dataset of what was found. `load`: a path of `found` to what `decode` takes; `source`: made of the Files of a split,
+    its labels, a Decoder and the limit of unreadable ones."""
+    parts = _choose(found, asked.label, notes)
     everything = list(parts.values())
     total = sum(map(len, everything))
 
-    headers = read_headers(everything, resident, max_pixels)
+    headers = read_headers(everything, asked.resident, asked.max_pixels, load)
     if not headers.good:
         raise _all_bad(headers, everything)
     bad = found.lost | _by_name(headers.bad, everything)
-    unreadable.check_limit(bad, total + len(found.lost), max_bad_fraction)
-    depth = int(channels) if channels != "auto" else headers.channels
-    keep = fits_memory(resident, headers, depth)
+    unreadable.check_limit(bad, total + len(found.lost), asked.max_bad_fraction)
+    depth = int(asked.channels) if asked.channels != "auto" else headers.channels
+    keep = fits_memory(asked.resident, headers, depth)
     describe(headers, notes)
 
-    classes = tuple(sorted({c for k, f in parts.items() if k != "unlabelled" for c in f.classes if c is not None}))
-    _hold_out(parts, classes, holdout, split_seed, notes)
+    classes = found.order({c for k, f in parts.items() if k != "unlabelled" for c in f.classes if c is not None})
+    _hold_out(parts, classes, asked.holdout, asked.split_seed, notes)
     if len(classes) == 1:
         notes.append(f"one class only ({shown(classes[0])}): nothing to probe")
-    _warn_duplicates(parts["train"], parts.get("test"), notes)
+    _warn_duplicates(parts["train"], parts.get("test"), load, notes)
 
-    small = _side(image_size, headers, notes)
+    small = _side(asked.image_size, headers, notes)
     need = None if keep else 2 * small  # a crop of a tenth of the area is then about as sharp as in ImageNet
-    decoder = Decoder(depth, need, range, max_pixels)
-    sources = {k: FolderSource(f, _labels(f, classes), decoder, max_bad_fraction) for k, f in parts.items() if f}
+    decoder = Decoder(depth, need, asked.range, asked.max_pixels)
+    sources = {k: source(f, _labels(f, classes), decoder, asked.max_bad_fraction) for k, f in parts.items() if f}
     if keep and headers.size:
-        for source in sources.values():
-            source.decode_all(*headers.size)
-    for source in sources.values():
-        bad |= {source.name_of(i): reason for i, reason in source.bad.items()}
+        for made in sources.values():
+            made.decode_all(*headers.size)
+    for made in sources.values():
+        bad |= {made.name_of(i): reason for i, reason in made.bad.items()}
     if bad:
-        unreadable.check_limit(bad, total + len(found.lost), max_bad_fraction)
+        unreadable.check_limit(bad, total + len(found.lost), asked.max_bad_fraction)
         notes.append(unreadable.note(bad, None if keep else headers.looked_at))
     if len(sources["train"].bad) == len(sources["train"]):
         raise DataError(f"no image of {shown(found.root)} is left to train on", unreadable.INSPECT)
@@ -113,7 +155,7 @@ def image_folder(
     if len(mean) != depth:
         mean, std = (0.5,) * depth, (0.25,) * depth  # not one of the sampled images could be read
     return Dataset(
-        name=name,
+        name=asked.name,
         modality="image",
         shape=(depth, small, small),
         train=sources["train"],
@@ -253,7 +295,7 @@ def _fingerprint(groups: Sequence[Files]) -> str:
     return fingerprint(len(files), (part for name, size in files for part in (name, str(size).encode())))
 
 
-def _warn_duplicates(train: Files, test: Files | None, notes: list[str]) -> None:
+def _warn_duplicates(train: Files, test: Files | None, load: Load, notes: list[str]) -> None:
     """How many test files are byte for byte in train: files of equal size are compared by hash."""
     if not test:
         return
@@ -266,8 +308,9 @@ def _warn_duplicates(train: Files, test: Files | None, notes: list[str]) -> None
     def hashed(paths: list[str]) -> list[bytes | None]:
         def one(i: int) -> bytes | None:
             try:
-                return content_hash(paths[i])
-            except OSError:
+                file = load(paths[i])
+                return content_hash(file) if isinstance(file, str) else hashlib.sha256(file).digest()
+            except (OSError, decode.BadImage):
                 return None  # it will be counted when it is read
 
         return each(one, len(paths), "comparing files")

@@ -20,6 +20,8 @@ SAMPLED = 512
 PORTION = 32  # of the work in one go: handing over each alone costs more than a small image takes
 RESIDENT_BYTES = 2 << 30
 
+Load = Callable[[str], str | bytes]  # of a path, what `decode` takes; raises BadImage
+
 
 @dataclass
 class Headers:
@@ -57,7 +59,7 @@ class Headers:
         }
 
 
-def read_headers(groups: Sequence[Files], resident: bool | str, max_pixels: int) -> Headers:
+def read_headers(groups: Sequence[Files], resident: bool | str, max_pixels: int, load: Load = str) -> Headers:
     """Of a fixed sample; of all only where they could be kept in memory, that is, where the sample has one size."""
     paths = [p for files in groups for p in files.paths]
     found = Headers(len(paths))
@@ -65,7 +67,7 @@ def read_headers(groups: Sequence[Files], resident: bool | str, max_pixels: int)
     def read(chosen: list[str]) -> None:
         def one(i: int) -> decode.Header | str:
             try:
-                return decode.header(chosen[i], max_pixels)
+                return decode.header(load(chosen[i]), max_pixels)
             except decode.BadImage as error:
                 return error.message
 

@@ -71,6 +71,14 @@ class Found:
     parts: dict[str, Files]  # "train", and where there are any "test", "val", "unlabelled"
     details: dict[str, Any]
     lost: dict[str, str] = field(default_factory=dict)  # name -> reason: named, but not even worth opening
+    by_value: bool = False  # classes that are numbers come in the order of these, not of their letters
+
+    def order(self, classes: Iterable[str]) -> tuple[str, ...]:
+        """Classes in the order of their ids."""
+        names = sorted(set(classes))
+        if self.by_value and all(n.isdecimal() for n in names):
+            names.sort(key=int)
+        return tuple(names)
 
 
 def from_folder(found: Listing, notes: list[str]) -> Found:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PREFETCH = 2  # batches ready for each worker
+SMALL_SHM = "small /dev/shm (docker run --shm-size=2g): device.workers=0 needs neither"
 
 
 class ViewMaker(Protocol):
@@ -315,20 +316,25 @@ def _run(
         )  # torch is imported once, not in each worker
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # the user says how many
-        made = iter(
-            DataLoader(
-                job,  # type: ignore[arg-type]
-                batch_size=None,
-                sampler=_Specs(specs),
-                num_workers=workers,
-                collate_fn=_as_is,
-                prefetch_factor=PREFETCH,
-                multiprocessing_context=context,
-                worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
-                pin_memory=device.type == "cuda",
-                generator=torch.Generator(),  # its base seed would otherwise be drawn from torch's global numbers
-            )
+        loader: DataLoader[Any] = DataLoader(
+            job,  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=_Specs(specs),
+            num_workers=workers,
+            collate_fn=_as_is,
+            prefetch_factor=PREFETCH,
+            multiprocessing_context=context,
+            worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # its base seed would otherwise be drawn from torch's global numbers
         )
+        try:
+            made = iter(loader)
+        except RuntimeError as error:  # the names of many files are handed over there
+            if "shared memory" not in str(error):
+                raise
+            raise MachineError(f"no room in shared memory: {str(error).splitlines()[0]}", f"a {SMALL_SHM}") from error
+
     try:
         while True:
             try:
@@ -340,7 +346,7 @@ def _run(
                     raise
                 raise MachineError(
                     f"a process that reads data died: {str(error).splitlines()[0]}",
-                    "most often memory or a small /dev/shm (docker run --shm-size=2g): device.workers=0 needs neither",
+                    f"most often memory or a {SMALL_SHM}",
                 ) from error
             yield _sound(item)
     finally:

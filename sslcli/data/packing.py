@@ -114,7 +114,7 @@ class Job:
         """A sample's bytes in the pack, or why it cannot be read."""
         split, i = self.all[position]
         try:
-            return self._made(decode.content(self.sources[split].paths[i]))
+            return self._made(self.sources[split].content(i))
         except decode.BadImage as error:
             return error.message
 
@@ -146,7 +146,7 @@ class Job:
         for position in order(derive(0, "pack"), 0, len(self.all))[:SAMPLED].tolist():
             split, i = self.all[position]
             try:
-                head = decode.header(self.sources[split].paths[i], self.decoder.max_pixels)
+                head = decode.header(self.sources[split].file(i), self.decoder.max_pixels)
             except decode.BadImage:
                 continue
             scale = min(1.0, self.size / min(head.width, head.height)) if self.size else 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ class Pictures(Source):
     """Decoded one by one by `read`, which raises BadImage, or all at once by `decode_all`."""
 
     decoder: Decoder
-    sizes: list[int]  # bytes of each, encoded
+    sizes: Sequence[int]  # bytes of each, encoded
     _all: Tensor | None = None
 
     @abstractmethod

@@ -20,7 +20,7 @@ from sslcli.rng import derive
 
 ATTEMPTS = 100  # other samples tried in place of an unreadable one
 TOLD = 5  # told one by one while training; the others are counted
-INSPECT = "sslcli data inspect dataset=image_folder dataset.path=PATH --strict lists them all"
+INSPECT = "sslcli data inspect dataset=NAME dataset.path=PATH --strict lists them all"
 
 
 def readable(

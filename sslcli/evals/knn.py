@@ -92,22 +92,24 @@ def neighbours(bank: Tensor, queries: Tensor, k: int, device: str | torch.device
     Exact; memory is bounded whatever the sizes.
     """
     assert 1 <= k <= len(bank), (k, len(bank))
-    values, places = [], []
-    for part in queries.split(QUERIES):
-        part = part.to(device)
-        best: tuple[Tensor, Tensor] | None = None
-        for start in range(0, len(bank), BANK):
-            v, i = _top(part @ bank[start : start + BANK].to(device).T, k)
-            i = i + start
-            if best is not None:
-                v, i = torch.cat([best[0], v], dim=1), torch.cat([best[1], i], dim=1)
-                v, order = v.topk(min(k, v.shape[1]), dim=1)
+    values = torch.full((len(queries), k), -torch.inf)
+    places = torch.zeros(len(queries), k, dtype=torch.int64)
+    # one buffer for all products: fresh memory for each would cost as much as a third of them
+    room = torch.empty(min(QUERIES, len(queries)) * min(BANK, len(bank)), dtype=bank.dtype, device=device)
+    for start in range(0, len(bank), BANK):
+        some = bank[start : start + BANK].to(device)
+        for at in range(0, len(queries), QUERIES):
+            part = queries[at : at + QUERIES].to(device)
+            products = room[: len(part) * len(some)].view(len(part), len(some))
+            v, i = _top(torch.mm(part, some.T, out=products), min(k, len(some)))
+            rows = slice(at, at + len(part))
+            v, i = v.cpu(), i.cpu() + start
+            if start:
+                v, i = torch.cat([values[rows], v], dim=1), torch.cat([places[rows], i], dim=1)
+                v, order = v.topk(k, dim=1)
                 i = i.gather(1, order)
-            best = v, i
-        assert best is not None
-        values.append(best[0].cpu())
-        places.append(best[1].cpu())
-    return torch.cat(values), torch.cat(places)
+            values[rows, : v.shape[1]], places[rows, : i.shape[1]] = v, i
+    return values, places
 
 
 def _top(s: Tensor, k: int) -> tuple[Tensor, Tensor]:

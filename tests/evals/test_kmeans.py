@@ -1,0 +1,166 @@
+"""k-means against scikit-learn's, and against what no clustering may violate."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sslcli.errors import DataError, RequestError
+from sslcli.evals import kmeans as module
+from sslcli.evals.kmeans import kmeans, lloyd
+
+
+def blobs(n: int, d: int, k: int, spread: float = 0.3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    centres = torch.randn(k, d, generator=g) * 2
+    of = torch.arange(n) % k
+    return centres[of] + spread * torch.randn(n, d, generator=g), of
+
+
+def inertia_of(x, centres, assignment):
+    return float((x.double() - centres[assignment].double()).square().sum())
+
+
+def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """The same partition, whatever the clusters are called."""
+    pairs = torch.stack([a, b], dim=1).unique(dim=0)
+    return len(pairs) == len(a.unique()) == len(b.unique())
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "k", "spread"), [(2000, 8, 5, 2.0), (3000, 40, 30, 2.5), (500, 3, 1, 1.0), (700, 2, 90, 1)]
+)
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_is_scikit_learns_from_the_same_start(n, d, k, spread, offset):
+    from sklearn.cluster import KMeans
+
+    x, _ = blobs(n, d, 5, spread)
+    x = x + offset
+    start = x[torch.randperm(n, generator=torch.Generator().manual_seed(1))[:k]]
+    theirs = KMeans(k, init=start.double().numpy(), n_init=1, tol=0).fit(x.double().numpy())
+    ours = lloyd(x, start, tol=0)
+    assert (ours.assignment == torch.from_numpy(theirs.labels_)).float().mean() > 0.999
+    assert ours.inertia == pytest.approx(theirs.inertia_, rel=1e-4)
+    assert ours.inertia == pytest.approx(inertia_of(x, ours.centres, ours.assignment), rel=1e-4)
+
+
+def test_the_tolerance_is_scikit_learns():
+    from sklearn.cluster import KMeans
+
+    x, _ = blobs(4000, 10, 8, 3.0)
+    start = x[:12]
+    theirs = KMeans(12, init=start.double().numpy(), n_init=1, tol=1e-2).fit(x.double().numpy())
+    ours = lloyd(x, start, tol=1e-2)
+    assert 1 < ours.iterations == theirs.n_iter_ < lloyd(x, start, tol=0).iterations
+    assert ours.assignment.tolist() == theirs.labels_.tolist()
+    assert lloyd(x, start, max_iter=2, tol=0).iterations == 2
+
+
+def test_bounds_change_nothing(monkeypatch):
+    x, _ = blobs(3000, 12, 6, 3.0)
+    start = x[:20]
+    with_bounds = lloyd(x, start, tol=0)
+    monkeypatch.setattr(module, "SLACK", 1e9)  # every sample is looked at in each iteration
+    without = lloyd(x, start, tol=0)
+    assert with_bounds.iterations == without.iterations > 10
+    assert torch.equal(with_bounds.assignment, without.assignment)
+    torch.testing.assert_close(with_bounds.centres, without.centres)
+
+
+def test_finds_blobs_and_each_sample_is_with_the_nearest():
+    x, of = blobs(1200, 16, 12)
+    found = kmeans(x, 12, seed=0)
+    assert alike(found.assignment, of)
+    assert torch.equal(torch.cdist(x, found.centres).argmin(dim=1), found.assignment)
+    assert found.centres.dtype == torch.float32
+
+
+def test_as_good_as_scikit_learns():
+    from sklearn.cluster import KMeans
+
+    x, _ = blobs(2000, 20, 40, 1.5)
+    ours = [kmeans(x, 25, seed=s).inertia for s in range(8)]
+    theirs = [KMeans(25, n_init=1, random_state=s).fit(x.numpy()).inertia_ for s in range(8)]
+    assert sum(ours) < 1.01 * sum(theirs)
+
+
+def test_the_best_of_several_starts():
+    x, _ = blobs(600, 4, 20, 1.0)
+    one, many = kmeans(x, 20, seed=3), kmeans(x, 20, seed=3, n_init=6)
+    assert many.inertia < one.inertia
+
+
+def test_a_seed_decides_whatever_the_threads():
+    x, _ = blobs(9000, 33, 7, 3.0)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(kmeans(x, 15, seed=5))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert torch.equal(other.centres, results[0].centres)
+        assert torch.equal(other.assignment, results[0].assignment)
+        assert other.inertia == results[0].inertia
+    assert not torch.equal(kmeans(x, 15, seed=6).centres, results[0].centres)
+
+
+def test_an_empty_cluster_goes_to_the_farthest_sample():
+    from sklearn.cluster import KMeans
+
+    x, _ = blobs(300, 3, 3)
+    start = torch.cat([x[:2], torch.full((1, 3), 1e3)])  # nobody's nearest
+    found = lloyd(x, start)
+    assert found.assignment.bincount(minlength=3).min() > 0
+    theirs = KMeans(3, init=start.numpy(), n_init=1).fit(x.numpy())
+    assert alike(found.assignment, torch.from_numpy(theirs.labels_).long())
+
+
+def test_duplicates():
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 5.0]]).repeat(40, 1)
+    assert kmeans(x, 3, seed=0).inertia == 0
+    more = kmeans(x, 7, seed=0)  # more clusters than different samples: some stay empty
+    assert more.inertia == 0
+    assert (more.assignment.bincount(minlength=7) > 0).sum() == 3
+    assert torch.isfinite(more.centres).all()
+    assert kmeans(torch.ones(20, 3), 2, seed=0).inertia == 0
+
+
+@pytest.mark.parametrize("k", [1, 50])
+def test_the_fewest_and_the_most(k):
+    x, _ = blobs(50, 5, 3)
+    found = kmeans(x, k, seed=0)
+    if k == 1:
+        torch.testing.assert_close(found.centres[0], x.mean(dim=0))
+        assert found.inertia == pytest.approx(
+            inertia_of(x, x.mean(dim=0)[None], torch.zeros(50, dtype=torch.int64)), 1e-5
+        )
+    else:
+        assert found.assignment.bincount().tolist() == [1] * 50
+        assert found.inertia == pytest.approx(0, abs=1e-9)
+
+
+def test_half_precision_and_strides_are_fine():
+    x, of = blobs(400, 6, 4)
+    wide = torch.cat([x, x], dim=1)[:, ::2].half()
+    before = wide.clone()
+    assert alike(kmeans(wide, 4, seed=0).assignment, of)
+    assert torch.equal(wide, before)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
+def test_what_is_not_finite_is_told(value):
+    x, _ = blobs(100, 4, 2)
+    x[17, 2] = value
+    with pytest.raises(DataError, match="not finite"):
+        kmeans(x, 2, seed=0)
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"k": 101}, {"n_init": 0}, {"max_iter": 0}, {"tol": -1.0}])
+def test_what_cannot_be(wrong):
+    x, _ = blobs(100, 4, 2)
+    with pytest.raises(RequestError):
+        kmeans(x, **({"k": 2, "seed": 0} | wrong))
