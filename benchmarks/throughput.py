@@ -5,7 +5,7 @@
     python benchmarks/throughput.py w1 device=cuda train.batch_size=512
 
     w1 w2 w3   SimCLR and SimSiam (ResNet-18, small stem, batch 64), MAE (ViT-Tiny, patch 4, batch 256) at 32 x 32
-    small      SimCLR on the small convolutional network at 32 x 32, batch 256
+    small tiny SimCLR on the small convolutional network at 32 x 32, batch 256; on the smallest, where views count most
     w5         two SimCLR views on one core: 32 x 32 from memory, 224 from JPEG files (--photos)
     evaluation 60,000 x 512 features, 10 classes, 10,000 queries: probe, kNN, k-means
     startup    --help, list, from the start of the process to the first optimizer step
@@ -111,6 +111,11 @@ def small(options: Options) -> list[Row]:
     return training(["method=simclr", "backbone=convnet", "train.batch_size=256"], None, options)
 
 
+def tiny(options: Options) -> list[Row]:
+    words = ["method=simclr", "backbone=convnet", "backbone.width=4", "backbone.blocks=1", "train.batch_size=256"]
+    return training(words, None, options)
+
+
 def w5(options: Options) -> list[Row]:
     """On one core: one thread, no worker; and libraries with threads of their own are held to it too."""
     if hasattr(os, "sched_setaffinity"):
@@ -180,6 +185,7 @@ WORKLOADS: dict[str, tuple[str, str, Callable[[Options], list[Row]]]] = {  # nam
     "w2": ("W2: SimSiam, ResNet-18 with a small stem, 32 x 32, batch 64", "samples/s", w2),
     "w3": ("W3: MAE, ViT-Tiny with patches of 4, 32 x 32, batch 256", "samples/s", w3),
     "small": ("SimCLR, the small convolutional network, 32 x 32, batch 256", "samples/s", small),
+    "tiny": ("SimCLR, the same of width 4 with one convolution a stage", "samples/s", tiny),
     "w5": ("W5: two SimCLR views of a sample, on one core", "samples/s", w5),
     "evaluation": ("Evaluation: 60,000 x 512 features, 10 classes, 10,000 queries", "s", evaluation),
     "startup": ("Start-up", "s", startup),

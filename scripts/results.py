@@ -266,6 +266,7 @@ def native(checkout: str = "") -> None:
         "method=simclr",
         "dataset=cifar10",
         "backbone=convnet",
+        "backbone.width=8",
         "train.epochs=null",
         "train.batch_size=128",
         "train.steps=200",
