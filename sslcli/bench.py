@@ -87,11 +87,17 @@ class Part:
         """A round of about `seconds`, after `ahead` times that do not count."""
         for _ in range(ahead):
             self.once(argument)
-        if self.times is None:  # the second time tells: the first fills caches
-            each = _timed(self.once, argument, 1, device)
-            self.times = of_first(max(1, round(seconds / each)))
+        if self.times is None:
+            self.times = self.how_often(argument, seconds, device)
         rate = self.times * self.samples / _timed(self.once, argument, self.times, device)
         self.rates.append(sum(collect(rate)))
+
+    def how_often(self, argument: Any, seconds: float, device: torch.device) -> int:
+        """Times that take about `seconds`. Tried for a good part of them: what workers have ready costs nothing at first."""
+        times = 1
+        while (took := of_first(_timed(self.once, argument, times, device))) < seconds / 3:
+            times *= 2
+        return max(1, round(times * seconds / took))
 
     def told(self) -> dict[str, Any]:
         low, high = min(self.rates), max(self.rates)
