@@ -269,7 +269,7 @@ def native(checkout: str = "") -> None:
         "backbone.width=8",
         "train.epochs=null",
         "train.batch_size=128",
-        "train.steps=200",
+        "train.steps=150",
         "train.eval_every=0",
     ]
     makers = [("tensor code", str(ROOT), ["device.native=false"]), ("compiled code", str(ROOT), ["device.native=true"])]
