@@ -269,7 +269,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in wanted:
-            head, result = report.about(sys.argv[1:]), Path(folder, f"{name}.json")
+            head, result = report.about(["FOLDER" if a == str(options.photos) else a for a in sys.argv[1:]]), Path(folder, f"{name}.json")
             words = [name, *options.overrides, *flags, "--child", str(result)]
             subprocess.run([sys.executable, __file__, *words], check=True)
             found[name] = {"about": head, **json.loads(result.read_text())}
