@@ -269,7 +269,8 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in wanted:
-            head, result = report.about(["FOLDER" if a == str(options.photos) else a for a in sys.argv[1:]]), Path(folder, f"{name}.json")
+            typed = ["FOLDER" if word == str(options.photos) else word for word in sys.argv[1:]]
+            head, result = report.about(typed), Path(folder, f"{name}.json")
             words = [name, *options.overrides, *flags, "--child", str(result)]
             subprocess.run([sys.executable, __file__, *words], check=True)
             found[name] = {"about": head, **json.loads(result.read_text())}
