@@ -20,7 +20,7 @@ from tests import fuzz
 
 FULL = bool(os.environ.get("SSLCLI_FUZZ"))
 WORDS, FILES = (1000, 500) if FULL else (250, 120)
-SECONDS = 10.0
+SECONDS = 1.0
 
 
 @pytest.fixture(autouse=True)

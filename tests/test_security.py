@@ -211,7 +211,7 @@ def test_a_config_dir_with_hostile_yaml(cli, tmp_path):
         began = time.perf_counter()
         result = cli("pretrain", "experiment=evil", "--config-dir", str(folder), "--dry-run")
         assert result.code == 2, (name, result)
-        assert time.perf_counter() - began < 60, name
+        assert time.perf_counter() - began < 5, name
         assert result.err.count("error: ") == 1, (name, result)
     assert not (tmp_path / "owned").exists()
 
