@@ -5,8 +5,8 @@ SSLCLI_FUZZ=1 tries them all (1,000 and 500), otherwise a quarter.
 
 from __future__ import annotations
 
+import functools
 import os
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from sslcli.commands.pretrain import plain
 from sslcli.errors import MachineError, RequestError, SslError
 from sslcli.job import check
 from tests import fuzz
+from tests.limits import cost
 
 FULL = bool(os.environ.get("SSLCLI_FUZZ"))
 WORDS, FILES = (1000, 500) if FULL else (250, 120)
@@ -46,13 +47,13 @@ def run_all(cases: list[tuple[list[str], list[Path]]]) -> Counter[int]:
     codes: Counter[int] = Counter()
     slow, raised = [], []
     for overrides, folders in cases:
-        began = time.process_time()
         try:
-            codes[code_of(overrides, folders)] += 1
+            code, took = cost(functools.partial(code_of, overrides, folders), SECONDS)
+            codes[code] += 1
+            if took > SECONDS:
+                slow.append((overrides, folders, took))
         except Exception as error:
             raised.append((overrides, folders, f"{type(error).__name__}: {error}"[:300]))
-        if time.process_time() - began > SECONDS:
-            slow.append((overrides, folders, time.process_time() - began))
     assert not raised, f"{len(raised)} of {len(cases)}, such as {raised[:5]}"
     assert not slow, slow[:5]
     return codes
@@ -123,3 +124,12 @@ def test_the_door_itself(cli):
     assert codes[2] > 10
     assert not [p for p in Path.cwd().iterdir() if p.name != "runs"]
     assert not Path("runs").exists()
+
+
+def test_the_guard_goes_off():
+    calls = []
+    answer, took = cost(lambda: calls.append(sum(range(3_000_000))), limit=1e-4)
+    assert answer is None
+    assert took > 1e-4
+    assert len(calls) == 3
+    assert cost(lambda: 7, limit=1.0)[0] == 7
