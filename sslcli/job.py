@@ -282,6 +282,21 @@ def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return backbone, info
 
 
+def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method, Views]:
+    """The whole method of a run with its heads, from the newest checkpoint that verifies, in eval mode; and the views of its
+    plan. TrainingError where there is none."""
+    backbone = new_backbone(cfg, dataset.shape, cfg["seed"])
+    method: Method = build.build("method", cfg["method"], backbone=backbone)
+    found = checkpoint.load_newest(run.path / "checkpoints")
+    if found is None:
+        raise TrainingError(
+            f"{run.path} has no checkpoint", f"sslcli resume {run.path} finishes the run and writes one"
+        )
+    tensors, _ = found
+    checkpoint.load_strictly(method, {**tensors["model"], **tensors.get("ema", {})}, "the checkpoint")
+    return method.eval(), Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
+
+
 def start_from(backbone: nn.Module, spec: str) -> None:
     """`init=RUN`: the weights of a run's backbone; everything else starts anew."""
     other, _ = load_encoder(find(spec))

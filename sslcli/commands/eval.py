@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from sslcli.commands.jobs import job as hydra_job
 from sslcli.commands.pretrain import plain, refuse_unused
 from sslcli.errors import RequestError
 
-FROM_RUN = ("dataset", "backbone", "augmentation", "method", "optimizer", "schedule", "train", "init")
+FROM_RUN = ("backbone", "augmentation", "method", "optimizer", "schedule", "train", "init")
 
 
 def preview(cfg: Any) -> None:
@@ -50,7 +51,7 @@ def run(cfg: Any) -> Outcome:
 
 
 def subject(values: dict[str, Any], overrides: list[str]) -> tuple[Any, dict[str, Any]]:
-    """The run that is meant and its configuration; (None, this configuration) for run=none."""
+    """The run that is meant and its configuration, with the data set that was asked for; run=none: (None, what was typed)."""
     from sslcli.run import Run, find, require_done
 
     if values["run"] == "none":
@@ -61,6 +62,15 @@ def subject(values: dict[str, Any], overrides: list[str]) -> tuple[Any, dict[str
     )
     run = Run.open(find(values["run"]))
     require_done(run)
+    keys = [o.partition("=")[0].lstrip("+") for o in overrides]
+    if "dataset" in keys:
+        return run, {**run.config, "dataset": values["dataset"]}
+    refuse_unused(
+        overrides,
+        ("dataset",),
+        "the data set comes from the run",
+        "to measure on another one: dataset=NAME dataset.KEY=...",
+    )
     return run, run.config
 
 
@@ -74,36 +84,70 @@ class Subject:
     data: Any
     step: int
     seed: int
+    sha256: str = ""  # of the weights; "" for random ones
+    elsewhere: bool = False  # measured on another data set than it was trained on
 
 
 def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None) -> Subject:
     """The backbone of a run (None: one with random weights) and its data."""
     from sslcli import runtime, team
     from sslcli.evals.features import EvalData
-    from sslcli.job import load_dataset, load_encoder, new_backbone
+    from sslcli.job import load_dataset, load_encoder, load_method, new_backbone
+    from sslcli.run import Run
 
+    info: dict[str, Any] = {"step": 0, "sha256": ""}
+    backbone, elsewhere = None, False
+    if path is not None:
+        backbone, info = load_encoder(path)
+        elsewhere = run_cfg["dataset"] != Run(path).config["dataset"]
+    if elsewhere:
+        run_cfg = {**run_cfg, "dataset": sized(run_cfg["dataset"], info)}
     dataset = load_dataset(run_cfg)
+    if elsewhere:
+        conform(dataset, info)
     place = team.place(values["train"]["devices"], runtime.kind_of(values["device"]))
     machine = runtime.start(values["device"], images=len(dataset.shape) == 3, place=place)
     seed = run_cfg["seed"] if path else values["seed"]
-    if path is not None:
-        backbone, info = load_encoder(path)
-        step, key, cache = info["step"], info["sha256"], path / "cache"
-    else:
-        backbone, step, key, cache = new_backbone(run_cfg, dataset.shape, seed), 0, "", None
+    if backbone is None:
+        backbone = new_backbone(run_cfg, dataset.shape, seed)
     machine.place(backbone)
+
+    def pretraining() -> Any:
+        assert path is not None
+        method, views = load_method(Run(path), run_cfg, dataset)
+        return machine.place(method), views
+
     data = EvalData(
         dataset,
         machine.device,
         workers=machine.workers,
-        cache=cache,
-        key=key,
+        cache=path / "cache" if path is not None else None,
+        key=info["sha256"],
         seed=values["seed"],
         untrained=(lambda: machine.place(new_backbone(run_cfg, dataset.shape, seed))) if path is not None else None,
         autocast=machine.autocast,
         channels_last=machine.channels_last,
+        recipes=run_cfg["augmentation"],
+        pretraining=pretraining if path is not None else None,
     )
-    return Subject(machine, dataset, backbone, data, step, seed)
+    return Subject(machine, dataset, backbone, data, info["step"], seed, info["sha256"], elsewhere)
+
+
+def sized(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """Another data set's configuration, at the size that the encoder was trained on, where it has one and none was asked for."""
+    shape = info["input_shape"]
+    return {**node, "image_size": shape[-1]} if len(shape) == 3 and node.get("image_size", 0) is None else node
+
+
+def conform(dataset: Any, info: dict[str, Any]) -> None:
+    """Another data set as the encoder takes it: normalised as it was trained. RequestError where shapes differ."""
+    wanted = tuple(info["input_shape"])
+    if dataset.shape != wanted:
+        raise RequestError(
+            f"this encoder takes samples of shape {wanted}; those of {dataset.name} have {dataset.shape}",
+            f"dataset.image_size={wanted[-1]}" if len(wanted) == 3 and wanted[0] == dataset.shape[0] else None,
+        )
+    dataset.mean, dataset.std = tuple(info["mean"]), tuple(info["std"])
 
 
 def follow(told: dict[str, Any]) -> None:
@@ -119,10 +163,13 @@ def follow(told: dict[str, Any]) -> None:
 
 
 def evaluate(
-    values: dict[str, Any], run: Any, run_cfg: dict[str, Any], names: list[str]
+    values: dict[str, Any], run: Any, run_cfg: dict[str, Any], names: list[str], skip_done: bool = False
 ) -> dict[str, dict[str, float]]:
-    """Runs the evaluators `names` (with their configuration in values["evaluators"] or values["evaluator"]); prints and saves."""
+    """Runs the evaluators `names` (with their configuration in values["evaluators"] or values["evaluator"]); prints and saves.
+
+    `skip_done`: what was measured before with the same configuration, weights and data is only printed."""
     from sslcli import build, team
+    from sslcli.job import config_hash
 
     given = values.get("evaluators") or {names[0]: values["evaluator"]}
     for node in given.values():
@@ -148,31 +195,50 @@ def evaluate(
     everything: dict[str, dict[str, float]] = {}
     with team.lead(machine.team, machine.device, told, follow):
         for name, node in given.items():
+            title = f"{name}@{dataset.name}" if subject.elsewhere else name
+            about = {
+                "evaluator": node,
+                "step": subject.step,
+                "seed": subject.seed,
+                "sha256": subject.sha256,
+                "config_hash": config_hash(run_cfg),
+                "dataset": dataset.name,
+                "fingerprint": dataset.fingerprint,
+                "draws": values["seed"],
+            }
+            known = run.evals.get(title, {}) if run is not None and skip_done else {}
+            if known and all(known.get(key) == value for key, value in about.items()):
+                console.say(
+                    f"{title} was measured before, with the same configuration, weights and data: not done again"
+                )
+                everything[name] = known["numbers"]
+                report(title, known, run)
+                continue
+            began = time.perf_counter()
             result = build.build("evaluator", node, subject.backbone, subject.data)
             everything[name] = result.numbers
-            keep(name, result, subject, run, run_cfg)
+            keep(title, result, {**about, "seconds": round(time.perf_counter() - began, 3)}, run)
         subject.data.dismiss()
     return everything
 
 
-def keep(name: str, result: Any, subject: Subject, run: Any, run_cfg: dict[str, Any]) -> None:
+def keep(name: str, result: Any, about: dict[str, Any], run: Any) -> None:
     """A result into the run folder, and onto stdout."""
-    from sslcli.job import config_hash
     from sslcli.run import now
 
     record = {
         "numbers": result.numbers,
         "protocol": result.protocol,
-        "step": subject.step,
-        "seed": subject.seed,
-        "config_hash": config_hash(run_cfg),
-        "dataset": subject.dataset.name,
+        "details": result.details,
+        "artefacts": {file: artefact.caption for file, artefact in result.artefacts.items()},
+        **about,
         "time": now(),
     }
     if run is not None:
-        saved = run.save_eval(name, record)
+        (run.path / "eval").mkdir(exist_ok=True)
         for file, artefact in result.artefacts.items():
-            artefact.save(saved.with_name(f"{name}_{file}"))
+            artefact.save(run.path / "eval" / f"{name}_{file}")
+        run.save_eval(name, record)
         run.write_log(f"eval {name}: {result.numbers}")
     report(name, record, run)
 

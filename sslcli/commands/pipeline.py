@@ -61,6 +61,6 @@ def run(cfg: Any) -> Outcome:
     path = pretrain.shorten(Path(HydraConfig.get().runtime.output_dir))
     trained = pretrain.pretrain(values, path, auto=cfg.resume == "auto")
     stages = {**values, "evaluators": evaluators, "run": str(trained.path)}
-    results = eval_command.evaluate(stages, trained, values, list(evaluators))
+    results = eval_command.evaluate(stages, trained, values, list(evaluators), skip_done=True)
     top1 = next((v for r in results.values() for k, v in r.items() if k == "top1"), None)
     return Outcome(top1, None if console.flag(console.JSON) else trained.path)

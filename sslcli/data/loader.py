@@ -202,7 +202,25 @@ def in_order(
     ids: Tensor | None = None,
     bad: list[tuple[str, str]] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(ids (B,) int64 on the CPU, x (B, ...) on `device`) for evaluation: one view, no shuffling, each sample once.
+    """`every_view` where there is one view: (ids, x)."""
+    for part, several in every_view(
+        source, views, batch_size=batch_size, device=device, workers=workers, ids=ids, bad=bad
+    ):
+        yield part, several[0]
+
+
+def every_view(
+    source: Source,
+    views: ViewMaker,
+    *,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    ids: Tensor | None = None,
+    bad: list[tuple[str, str]] | None = None,
+    seed: int = 0,
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """(ids (B,) int64 on the CPU, for each view x (B, ...) on `device`) for evaluation: no shuffling, each sample once.
 
     Unreadable samples are left out (so a batch may be smaller, and one without any readable sample is skipped) and
     appended to `bad` as (name, reason).
@@ -217,16 +235,16 @@ def in_order(
             bad += [(source.name_of(i), reason) for i, reason in unread.items()]
         for part in ids.split(batch_size):
             raw = x[part.to(x.device)].to(device)
-            yield part, views(raw, Draw(0, 0, part.to(device)))[0]
+            yield part, views(raw, Draw(seed, 0, part.to(device)))
         return
-    job = _Job(source, views, 0, replace=False)
+    job = _Job(source, views, seed, replace=False)
     counter = Met(source)
     for _, used, frames, met in _run(job, ((0, part) for part in ids.split(batch_size)), workers, device):
         counter.add(met)
         if bad is not None:
             bad += [(source.name_of(i), reason) for i, reason in met.items()]
         if len(used):
-            yield used, views.finish(_move(frames, device), Draw(0, 0, used.to(device)))[0]
+            yield used, views.finish(_move(frames, device), Draw(seed, 0, used.to(device)))
 
 
 def _move(frames: list[Tensor], device: torch.device) -> list[Tensor]:

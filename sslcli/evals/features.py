@@ -6,12 +6,11 @@ An evaluator is a function of a backbone and an `EvalData`; it returns a `Result
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +18,12 @@ from torch.nn import functional as F
 
 from sslcli.data import loader
 from sslcli.data.source import Dataset, Source
-from sslcli.errors import DataError, TrainingError
+from sslcli.errors import DataError, RequestError, TrainingError
+from sslcli.evals.store import Store, raw_bytes
+from sslcli.methods.base import Method
 from sslcli.nn.dist import gather_rows, of_first, rank, world
-from sslcli.views import clean
+from sslcli.rng import derive
+from sslcli.views import Views, clean
 
 Split = Literal["train", "test"]
 Context = Callable[[], AbstractContextManager[Any]]
@@ -36,13 +38,23 @@ _FORMAT = 1  # of the cache files; raise it when features would change
 class Result:
     """What an evaluator found. `numbers` are named as in the documentation ("top1", "raw.top1", "top1_std").
 
-    `protocol` says how they were got, in plain JSON types. `artefacts` are by file name what may be kept beside them;
-    each has `save(path)`.
+    `protocol` says how they were got, and `details` what a plot needs (a curve, numbers for each class), both in plain JSON
+    types. `artefacts` are by file name what is kept beside them.
     """
 
     numbers: dict[str, float]
     protocol: dict[str, Any] = field(default_factory=dict)
-    artefacts: dict[str, Any] = field(default_factory=dict)
+    artefacts: dict[str, Artefact] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Artefact(Protocol):
+    """A picture or a file. `caption` says in a sentence what it shows, for the report and for who cannot see it."""
+
+    @property
+    def caption(self) -> str: ...
+
+    def save(self, path: Path) -> None: ...
 
 
 class EvalData:
@@ -54,6 +66,9 @@ class EvalData:
     - `untrained`: makes a backbone of the same kind with random weights; None leaves that baseline out (as when it is
       what is measured).
     - `autocast`: entered around each forward pass.
+    - `recipes`: the augmentation of the pretraining, for what is measured on views; see `augmented`.
+    - `pretraining`: makes the whole method with its heads, in eval mode on `device`, and the views of its plan; None where
+      nothing was trained.
     - `notes`: what had to be decided about the data; each evaluator puts it into its protocol.
     """
 
@@ -70,14 +85,17 @@ class EvalData:
         autocast: Context = nullcontext,
         channels_last: bool = False,
         batch_size: int = 512,
+        recipes: Mapping[str, Any] | None = None,
+        pretraining: Callable[[], tuple[Method, Views]] | None = None,
     ):
         self.dataset, self.device, self.workers, self.seed = dataset, torch.device(device), workers, seed
-        self.cache = Path(cache) if cache is not None else None
-        self.key, self.untrained, self.autocast, self.channels_last = key, untrained, autocast, channels_last
-        self.batch_size = batch_size
         self.notes: list[str] = []
+        self.store = Store(Path(cache), self.notes) if cache is not None else None
+        self.key, self.untrained, self.autocast, self.channels_last = key, untrained, autocast, channels_last
+        self.batch_size, self.recipes, self.pretraining = batch_size, recipes, pretraining
         self._features: dict[str, tuple[Tensor, Tensor]] = {}
         self._raw: dict[str, tuple[Tensor, Tensor]] = {}
+        self._ids: dict[str, Tensor] = {}
         self._random: nn.Module | None = None
 
     @property
@@ -107,12 +125,13 @@ class EvalData:
         source = self.source(split)
         mark = self._mark(backbone, split)
         if mark not in self._features:
-            found = self._load(mark)
+            found = self.store.load(mark) if self.store else None
             if found is None:
                 if world() > 1:
                     of_first((backbone is self._random, split))
                 found = self.compute(backbone, split)
-                self._save(mark, *found)
+                if self.store:
+                    self.store.save(mark, *found)
             x, ids = found
             bad = int((~torch.isfinite(x)).any(dim=1).sum())
             if bad:
@@ -121,6 +140,7 @@ class EvalData:
                     "the weights have gone bad: evaluate an earlier checkpoint, or train with a lower optimizer.lr",
                 )
             self._note_missing(split, len(x), len(source))
+            self._ids[split] = ids
             self._features[mark] = x, _labels(source, ids)
         return self._features[mark]
 
@@ -152,8 +172,59 @@ class EvalData:
             source = self.source(split)
             batches = _clean_batches(source, self.dataset, torch.device("cpu"), self.workers, self.batch_size)
             x, ids = _fill(((ids, flat(x)) for ids, x in batches), len(source))
+            self._ids[split] = ids
             self._raw[split] = x, _labels(source, ids)
         return self._raw[split]
+
+    def batches(self, split: Split, ids: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """(ids (B,), inputs (B, *shape) normalised, on `device`) of a split, or of some of its samples in their order."""
+        return _clean_batches(self.source(split), self.dataset, self.device, self.workers, self.batch_size, ids)
+
+    def inputs(self, split: Split, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (m, *shape) of some samples, as the backbone sees them but on the CPU, and their ids (m,): for few."""
+        found = [(part, x.cpu()) for part, x in self.batches(split, ids)]
+        if not found:
+            raise DataError(
+                f"none of the {len(ids)} {split} samples that were to be shown can be read", "sslcli data inspect"
+            )
+        return torch.cat([x for _, x in found]), torch.cat([part for part, _ in found])
+
+    def pictures(self, split: Split, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for people: images in 0..1, series in their own units."""
+        x, ids = self.inputs(split, ids)
+        return clean(self.dataset).restore([x])[0], ids
+
+    def augmented(
+        self, backbone: nn.Module, ids: Tensor, views: int, split: Split = "train", kind: str = "global"
+    ) -> tuple[Tensor, Tensor]:
+        """Features (m, views, d) of `views` augmented views of some samples, and their ids (m,). A function of `seed`."""
+        if not self.recipes:
+            raise RequestError("there is no augmentation to make views with", "measure a run that was trained on views")
+        maker = Views({kind: views}, self.recipes, self.dataset)
+        source = self.source(split)
+        batches = loader.every_view(
+            source,
+            maker,
+            batch_size=max(1, self.batch_size // views),
+            device=self.device,
+            workers=self.workers,
+            ids=ids,
+            seed=derive(self.seed, "views"),
+        )
+        found = []
+        for part, several in batches:
+            z = embed(backbone, ((part, x) for x in several), self.autocast, self.channels_last)
+            found.append((part, torch.stack([vectors.cpu() for _, vectors in z], dim=1)))
+        return torch.cat([z for _, z in found]), torch.cat([part for part, _ in found])
+
+    def labels(self, split: Split) -> Tensor:
+        """(n,) int64 of all samples of a split, -1 where there is none."""
+        source = self.source(split)
+        return _labels(source, torch.arange(len(source)))
+
+    def ids(self, split: Split) -> Tensor:
+        """(n,) int64: which samples the rows of `features` and `raw` are, once one of them was asked for."""
+        return self._ids[split]
 
     def _note_missing(self, split: str, n: int, of: int) -> None:
         if n < of:
@@ -190,42 +261,9 @@ class EvalData:
         h.update(repr((*about, precision, self.channels_last, kind, repr(backbone))).encode())
         for name, tensor in backbone.state_dict().items():
             h.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            h.update(_bytes(tensor))
+            h.update(raw_bytes(tensor))
         key = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.key)[:40]
         return f"{key or 'features'}-{split}-{len(self.source(split))}-{h.hexdigest()[:20]}"
-
-    def _load(self, mark: str) -> tuple[Tensor, Tensor] | None:
-        if self.cache is None or not (path := self.cache / f"{mark}.safetensors").is_file():
-            return None
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as f:
-                x, ids, checksum = f.get_tensor("features"), f.get_tensor("ids"), (f.metadata() or {}).get("sha256")
-        except (SafetensorError, OSError) as error:
-            self.notes.append(f"cached features could not be read and were computed again ({path.name}: {error})")
-            return None
-        if checksum != _checksum(x, ids):  # safetensors does not notice a flipped bit
-            self.notes.append(f"cached features were damaged and were computed again ({path.name})")
-            return None
-        return x, ids
-
-    def _save(self, mark: str, x: Tensor, ids: Tensor) -> None:
-        if self.cache is None:
-            return
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        path = self.cache / f"{mark}.safetensors"
-        temporary = self.cache / f".{mark}-{os.getpid()}.tmp"
-        try:
-            self.cache.mkdir(parents=True, exist_ok=True)
-            save_file({"features": x, "ids": ids}, temporary, metadata={"sha256": _checksum(x, ids)})
-            temporary.replace(path)
-        except (OSError, SafetensorError) as error:  # numbers matter more than a cache
-            with suppress(OSError):
-                temporary.unlink()
-            self.notes.append(f"features could not be cached in {self.cache}: {error}")
 
 
 def embed(
@@ -330,15 +368,3 @@ def _fill(batches: Iterator[tuple[Tensor, Tensor]], at_most: int) -> tuple[Tenso
 
 def _labels(source: Source, ids: Tensor) -> Tensor:
     return torch.full_like(ids, -1) if source.labels is None else source.labels[ids].to(torch.int64)
-
-
-def _checksum(*tensors: Tensor) -> str:
-    h = hashlib.sha256()
-    for tensor in tensors:
-        h.update(_bytes(tensor))
-    return h.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> Any:
-    """The numbers as they lie in memory, whatever the dtype (numpy has no bfloat16)."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()

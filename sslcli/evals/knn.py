@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from sslcli.errors import RequestError
 from sslcli.evals import labels as subsets
 from sslcli.evals.features import EvalData, Result
+from sslcli.evals.predictions import FILE, Predictions
 from sslcli.evals.probe import averaged, check_seeds
 
 QUERIES = 1024  # at a time
@@ -55,19 +56,20 @@ def knn(
         subsets.check(y, "train", data.dataset.name)
         kept = subsets.check(truth, "test", data.dataset.name, classes=1)
         queries, truth = F.normalize(queries[kept], dim=1), truth[kept]
-        scores = []
+        said = []
         for index in range(draws):
             ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)
             if k > len(ids):
                 notes.append(f"k={k} is more than the {len(ids)} labelled training samples: all of them vote")
-            found = predict(F.normalize(bank[ids], dim=1), y[ids], queries, k, temperature, data.device)
-            scores.append(float((found == truth).double().mean()))
+            said.append(predict(F.normalize(bank[ids], dim=1), y[ids], queries, k, temperature, data.device))
+        scores = [float((found == truth).double().mean()) for found in said]
         numbers |= averaged(f"{kind}.top1" if kind else "top1", scores)
         if kind == "":
             protocol["dim"] = bank.shape[1]
             protocol["splits"] = {"train": len(y), "labelled": len(ids), "test": len(kept)}
+            predictions = Predictions(data.ids("test")[kept], truth, torch.stack(said))
     protocol["notes"] = data.remarks(baselines, notes)
-    return Result(numbers, protocol)
+    return Result(numbers, protocol, {FILE: predictions})
 
 
 def predict(

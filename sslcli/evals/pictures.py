@@ -19,6 +19,11 @@ class Confusion:
     counts: Tensor
     classes: Sequence[str] = ()
 
+    @property
+    def caption(self) -> str:
+        right, total = int(self.counts.diagonal().sum()), int(self.counts.sum())
+        return f"confusion matrix: {right:,} of {total:,} predictions are right; rows are the truth, columns what was predicted"
+
     def save(self, path: Path) -> None:
         """Write a PNG: each row as shares of its class, so that rare classes are seen as well as common ones."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -21,6 +21,7 @@ from sslcli.evals import labels as subsets
 from sslcli.evals.features import EvalData, Result
 from sslcli.evals.logistic import Fit, Logistic
 from sslcli.evals.pictures import Confusion
+from sslcli.evals.predictions import FILE, Predictions
 from sslcli.rng import derive
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C; from strong penalty to weak
@@ -79,6 +80,7 @@ def probe(
                 "baselines": {},
             }
             artefacts["confusion.png"] = Confusion(found.confusion, data.dataset.classes)
+            artefacts[FILE] = found.predictions
         else:
             protocol["baselines"][kind] = {k: found.protocol[k] for k in ("dim", "strength", "solver")}
     if amount.kind == "all" and seeds > 1:
@@ -113,6 +115,7 @@ class _Found:
     scores: dict[str, list[float]]  # by name, one a draw
     protocol: dict[str, Any]
     confusion: Tensor  # (K, K) counts over all draws, rows are the truth
+    predictions: Predictions
 
 
 def _measure(
@@ -133,7 +136,7 @@ def _measure(
 
     scores: dict[str, list[float]] = {"top1": [], "top5": []}
     confusion = torch.zeros(total, total, dtype=torch.int64)
-    chosen, fits, how = [], [], ""
+    chosen, fits, said, how = [], [], [], ""
     whole: dict[float, Fit] = {}  # with all labels the draws share their final fits
     for index in range(seeds):
         ids = subsets.draw(train[1], amount, data.seed, index, data.dataset.classes)
@@ -155,6 +158,7 @@ def _measure(
         confusion += torch.bincount(y_test * total + ranked[:, 0], minlength=total * total).view(total, total)
         chosen.append(strength)
         fits.append(fit)
+        said.append(ranked[:, 0])
     protocol = {
         "dim": train[0].shape[1],
         "classes": total,
@@ -168,7 +172,8 @@ def _measure(
             "converged": all(f.converged for f in fits),
         },
     }
-    return _Found({k: v for k, v in scores.items() if v}, protocol, confusion)
+    predictions = Predictions(data.ids("test")[kept], y_test, torch.stack(said))
+    return _Found({k: v for k, v in scores.items() if v}, protocol, confusion, predictions)
 
 
 class Standardiser:

@@ -1,0 +1,46 @@
+"""What a model said of each test sample: kept beside the numbers, so that two runs can be compared sample by sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sslcli.errors import DataError
+
+FILE = "predictions.safetensors"  # the artefact's name: eval/NAME_predictions.safetensors
+
+
+@dataclass
+class Predictions:
+    """Of m test samples in `draws` draws of labelled samples: ids (m,), truth (m,), predicted (draws, m), int64 each."""
+
+    ids: Tensor
+    truth: Tensor
+    predicted: Tensor
+    caption: str = field(default="what was predicted for each test sample", repr=False)
+
+    def __post_init__(self) -> None:
+        assert self.ids.shape == self.truth.shape == self.predicted.shape[1:], (self.ids.shape, self.predicted.shape)
+
+    def save(self, path: Path) -> None:
+        from safetensors.torch import save_file
+
+        temporary = path.with_name(f".{path.name}.tmp")
+        tensors = {"ids": self.ids, "truth": self.truth, "predicted": self.predicted}
+        save_file({k: v.to(torch.int64).contiguous() for k, v in tensors.items()}, temporary)
+        temporary.replace(path)
+
+
+def read(path: Path) -> Predictions:
+    """What `save` wrote. DataError where it is absent or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path)
+        return Predictions(found["ids"], found["truth"], found["predicted"])
+    except (OSError, SafetensorError, KeyError, AssertionError) as e:
+        raise DataError(f"{path} cannot be read: {e}", "measure the run again: sslcli eval NAME run=RUN") from None
