@@ -10,44 +10,22 @@ per sample by worker processes, cropped to each view's size while still uint8, a
 
 from __future__ import annotations
 
-import functools
-import os
-import signal
-import threading
 import time
-import warnings
 import weakref
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from sslcli.data.ahead import ahead
-from sslcli.data.decode import BadImage
 from sslcli.data.source import Source
 from sslcli.data.unreadable import Met, readable
-from sslcli.errors import MachineError, RequestError, SslError
+from sslcli.data.workers import Job, ViewMaker, run
+from sslcli.errors import RequestError
 from sslcli.methods.base import Batch
 from sslcli.nn.dist import collect
 from sslcli.rng import Draw, order
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-PREFETCH = 2  # batches ready for each worker
-SMALL_SHM = "small /dev/shm (docker run --shm-size=2g): device.workers=0 needs neither"
-
-
-class ViewMaker(Protocol):
-    """What is asked of `sslcli.views.Views`."""
-
-    kinds: list[str]
-
-    def __call__(self, raw: Tensor, draw: Draw) -> list[Tensor]: ...
-    def frames(self, images: list[Image], draw: Draw) -> list[Tensor]: ...
-    def finish(self, frames: list[Tensor], draw: Draw) -> list[Tensor]: ...
 
 
 class Orders:
@@ -182,8 +160,8 @@ class Loader:
             yield x[there if x.device == self.device else ids].to(self.device), Draw(self.seed, epoch, there)
 
     def _streamed(self, step: int) -> Generator[tuple[Tensor | list[Tensor], Draw], None, None]:
-        job = _Job(self.source, self.views, self.seed, replace=True)
-        made = _run(job, self._specs(step), self.workers, self.device)
+        job = Job(self.source, self.views, self.seed, replace=True)
+        made = run(job, self._specs(step), self.workers, self.device)
         try:
             for epoch, ids, frames, bad in made:
                 self._bad.add(bad)
@@ -237,9 +215,9 @@ def every_view(
             raw = x[part.to(x.device)].to(device)
             yield part, views(raw, Draw(seed, 0, part.to(device)))
         return
-    job = _Job(source, views, seed, replace=False)
+    job = Job(source, views, seed, replace=False)
     counter = Met(source)
-    for _, used, frames, met in _run(job, ((0, part) for part in ids.split(batch_size)), workers, device):
+    for _, used, frames, met in run(job, ((0, part) for part in ids.split(batch_size)), workers, device):
         counter.add(met)
         if bad is not None:
             bad += [(source.name_of(i), reason) for i, reason in met.items()]
@@ -278,139 +256,3 @@ def _decoded(source: Source, ids: Tensor, seed: int | None) -> tuple[Tensor, dic
         return ids, {}
     _, used, bad = readable(ids.tolist(), lambda i: source.bad.get(i, i), len(source), seed)
     return torch.tensor(used, dtype=torch.int64), bad
-
-
-# ------------------------------------------------------------------------------------------------ streamed data
-
-_Made = tuple[int, Tensor, list[Tensor], dict[int, str]]  # epoch, ids used, frames, id -> reason of the bad
-
-
-class _Job:
-    """What a worker does: ids in, cropped uint8 frames out; a pure function, so any worker may do any batch."""
-
-    def __init__(self, source: Source, views: ViewMaker, seed: int, replace: bool):
-        self.source, self.views, self.seed, self.replace = source, views, seed, replace
-        self.bad: dict[int, str] = {}
-
-    def __getitem__(self, spec: tuple[int, Tensor]) -> _Made | SslError:
-        epoch, ids = spec
-        try:
-            seed = self.seed if self.replace else None
-            images, used, bad = readable(ids.tolist(), self._read, len(self.source), seed)
-            kept = torch.tensor(used, dtype=torch.int64)
-            frames = self.views.frames(images, Draw(self.seed, epoch, kept)) if images else []
-            return epoch, kept, frames, bad
-        except SslError as error:
-            return error  # raised again where the user is
-
-    def _read(self, i: int) -> Any:
-        if i in self.bad:
-            return self.bad[i]
-        try:
-            return self.source.read(i)
-        except BadImage as error:
-            self.bad[i] = error.message
-            return error.message
-
-
-def _run(
-    job: _Job, specs: Iterable[tuple[int, Tensor]], workers: int, device: torch.device
-) -> Generator[_Made, None, None]:
-    """The job for each spec, in order; by this process, or by `workers` others that run ahead."""
-    if workers == 0:
-        for spec in specs:
-            yield _sound(job[spec])
-        return
-    import multiprocessing as mp
-    import sys
-
-    from torch.utils.data import DataLoader
-
-    # Not fork: this process has threads (torch's, the live display's) and perhaps CUDA, which a fork would break.
-    context = mp.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    if sys.platform == "linux":
-        context.set_forkserver_preload(
-            ["sslcli.data.loader", "sslcli.views"]
-        )  # torch is imported once, not in each worker
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # the user says how many
-        loader: DataLoader[Any] = DataLoader(
-            job,  # type: ignore[arg-type]
-            batch_size=None,
-            sampler=_Specs(specs),
-            num_workers=workers,
-            collate_fn=_as_is,
-            prefetch_factor=PREFETCH,
-            multiprocessing_context=context,
-            worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # its base seed would otherwise be drawn from torch's global numbers
-        )
-        try:
-            made = iter(loader)
-        except RuntimeError as error:  # the names of many files are handed over there
-            if "shared memory" not in str(error):
-                raise
-            raise MachineError(f"no room in shared memory: {str(error).splitlines()[0]}", f"a {SMALL_SHM}") from error
-
-    try:
-        while True:
-            try:
-                item = next(made)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if "exited unexpectedly" not in str(error) and "is killed by signal" not in str(error):
-                    raise
-                raise MachineError(
-                    f"a process that reads data died: {str(error).splitlines()[0]}",
-                    f"most often memory or a {SMALL_SHM}",
-                ) from error
-            yield _sound(item)
-    finally:
-        stop = getattr(made, "_shutdown_workers", None)  # now, and not when the collector gets to it
-        if stop is not None:
-            stop()
-
-
-def _sound(item: _Made | SslError) -> _Made:
-    if isinstance(item, SslError):
-        raise item
-    return item
-
-
-class _Specs:
-    """An iterable as the sampler of a DataLoader."""
-
-    def __init__(self, specs: Iterable[tuple[int, Tensor]]):
-        self.specs = specs
-
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        return iter(self.specs)
-
-
-def _as_is(item: Any) -> Any:
-    return item
-
-
-def _prepare_worker(owner: int, _: int) -> None:
-    """One thread; signals reach the whole process group, but it is the main process that answers them."""
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
-    for name in ("SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "SIGALRM"):
-        # Told to end: go on for half a minute, so that the step in hand and its checkpoint can be finished.
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))
-
-
-def _end_with(owner: int) -> None:
-    """The main process may be killed. torch's own watch looks at the parent, which is the fork server, and that one waits for
-    its children: without this they would all stay for ever."""
-    while os.name == "posix":  # elsewhere the parent is the main process
-        try:
-            os.kill(owner, 0)
-        except ProcessLookupError:
-            os._exit(1)
-        time.sleep(1)

@@ -1,0 +1,78 @@
+"""Sources made of sources: some samples of one, or two in a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslcli.data.source import Source
+from sslcli.data.strings import Strings
+
+
+class Subset(Source):
+    """Samples `ids` (m,) of `whole`, in that order; sample i here is `ids[i]` there. `labels` (m,) are theirs, or None.
+
+    Resident samples are copied when they are first asked for; the whole itself serves where all are taken in order.
+    """
+
+    def __init__(self, whole: Source, ids: Tensor, labels: Tensor | None = None):
+        assert labels is None or labels.shape == ids.shape, (ids.shape, labels)
+        self.whole, self.ids, self.labels = whole, ids, labels
+        self.max_bad_fraction = whole.max_bad_fraction
+        if whole.bad:
+            self.bad = {place: whole.bad[i] for place, i in enumerate(ids.tolist()) if i in whole.bad}
+        if whole.names is not None:
+            names = list(whole.names)
+            self.names = Strings(names[i] for i in ids.tolist())
+        self._x: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def resident(self) -> Tensor | None:
+        x = self.whole.resident
+        if x is not None and self._x is None:
+            everything = len(self) == len(x) and torch.equal(self.ids, torch.arange(len(x)))
+            self._x = x if everything else x[self.ids]
+        return self._x
+
+    def read(self, index: int) -> Any:
+        return self.whole.read(int(self.ids[index]))
+
+    def name_of(self, index: int) -> str:
+        return self.whole.name_of(int(self.ids[index]))
+
+
+class Joined(Source):
+    """The samples of `first`, then those of `second`: two splits of one data set."""
+
+    def __init__(self, first: Source, second: Source):
+        self.parts = first, second
+        self.cut = len(first)
+        self.max_bad_fraction = max(p.max_bad_fraction for p in self.parts)
+        self.bad = {**first.bad, **{self.cut + i: reason for i, reason in second.bad.items()}}
+        if any(p.labels is not None for p in self.parts):
+            none = [torch.full((len(p),), -1) for p in self.parts]
+            self.labels = torch.cat([n if p.labels is None else p.labels for p, n in zip(self.parts, none, strict=True)])
+        if first.names is not None and second.names is not None:
+            self.names = Strings([*first.names, *second.names])
+        self._x: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.cut + len(self.parts[1])
+
+    @property
+    def resident(self) -> Tensor | None:
+        x, y = (p.resident for p in self.parts)
+        if x is not None and y is not None and self._x is None:
+            self._x = torch.cat([x, y])
+        return self._x
+
+    def read(self, index: int) -> Any:
+        return self.parts[index >= self.cut].read(index - self.cut * (index >= self.cut))
+
+    def name_of(self, index: int) -> str:
+        return self.parts[index >= self.cut].name_of(index - self.cut * (index >= self.cut))
