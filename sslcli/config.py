@@ -220,6 +220,7 @@ class Eval(Common):
 @dataclass
 class Pipeline(Pretrain):
     stages: list[str] = field(default_factory=list)
+    report: bool = True
     labels: Any = "all"
     seeds: int = 1
 

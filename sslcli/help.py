@@ -12,7 +12,8 @@ HYDRA_WORDS = {
 }
 PLAIN_WORDS = {
     "resume": "go on with a run: same folder, same configuration, next step",
-    "runs": "list runs; show RUN; best METRIC",
+    "runs": "list runs; show RUN; best METRIC; compare A B ...; report [RUN]",
+    "select": "which run, or checkpoint of a run, is best, without labels",
     "list": "methods, backbones, datasets, augmentations, evals, experiments",
     "data": "inspect a data set; preview the views a method would see; pack image files",
     "doctor": "what is installed, which device, what is wrong and how to mend it",
@@ -90,6 +91,26 @@ sslcli runs: what is in the runs folder
   sslcli runs                      a line each
   sslcli runs show RUN             one, with its numbers
   sslcli runs best probe.top1 -n 5 the best by a measured number
+  sslcli runs compare A B [C ...]  numbers and configuration side by side; on the same test items the difference of accuracy
+                                   with its 95 % interval and McNemar's exact test; CKA of the encoders; the curves as a picture
+  sslcli runs report [RUN]         report.html in the run folder: one page that needs nothing else, for a browser or a mail
+  sslcli runs report runs/sweep/S  a table of a whole sweep, best first, means over seeds, with the report of each run
+
+keys of report: out=FILE.html
+keys of compare: out=compare.png (the picture)  cka=true|false
+""",
+    "select": """\
+sslcli select RUN RUN ...: which is best, said without any label
+
+  sslcli select runs/sweep/2026-11-22_14-03-09        all finished runs of a sweep
+  sslcli select 'runs/*_digits' by=lidar --json
+  sslcli select latest                                the checkpoints of one run (train.keep=10 keeps more)
+  sslcli select RUN RUN probe=true labels=10/class    measures a probe too, where there is none, and how well it agrees
+
+by: clid (the default: learnability + intrinsic_dim, each standardised over the candidates), or one of
+    rankme alpha_req lidar learnability intrinsic_dim alignment uniformity spread
+keys: by=NAME  probe=true  seed=N (which samples)  evaluator.samples=N ... (those of sslcli eval quality)
+What was measured before of the same weights with the same settings is not measured again.
 """,
     "list": "sslcli list KIND: {kinds}\n",
     "data": """\

@@ -20,6 +20,7 @@ from sslcli.data.loader import Loader
 from sslcli.data.source import Dataset
 from sslcli.disk import read_json, replace_file, write_file
 from sslcli.errors import RequestError, TrainingError
+from sslcli.loggers import Loggers
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.norm import synchronised
 from sslcli.rng import Draw, derive
@@ -116,6 +117,8 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
     `rehearsal=False` in a process that follows another: a forward pass there would wait for the others."""
     began = time.perf_counter()
     check(cfg)
+    if rehearsal:  # only who leads tells others
+        Loggers(cfg["logger"]).check()
     train, seed = cfg["train"], cfg["seed"]
     dataset = load_dataset(cfg)
     console.detail(f"data ready after {time.perf_counter() - began:.2f} s (fingerprint {dataset.fingerprint[:12]})")
@@ -285,16 +288,21 @@ def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method, Views]:
     """The whole method of a run with its heads, from the newest checkpoint that verifies, in eval mode; and the views of its
     plan. TrainingError where there is none."""
-    backbone = new_backbone(cfg, dataset.shape, cfg["seed"])
-    method: Method = build.build("method", cfg["method"], backbone=backbone)
     found = checkpoint.load_newest(run.path / "checkpoints")
     if found is None:
         raise TrainingError(
             f"{run.path} has no checkpoint", f"sslcli resume {run.path} finishes the run and writes one"
         )
-    tensors, _ = found
-    checkpoint.load_strictly(method, {**tensors["model"], **tensors.get("ema", {})}, "the checkpoint")
-    return method.eval(), Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
+    method = method_of(cfg, dataset, found[0], "the checkpoint")
+    return method, Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
+
+
+def method_of(cfg: dict[str, Any], dataset: Dataset, tensors: dict[str, dict[str, Tensor]], what: str) -> Method:
+    """The method of a configuration with the weights of a checkpoint (`what`, for words), in eval mode."""
+    backbone = new_backbone(cfg, dataset.shape, cfg["seed"])
+    method: Method = build.build("method", cfg["method"], backbone=backbone)
+    checkpoint.load_strictly(method, {**tensors["model"], **tensors.get("ema", {})}, what)
+    return method.eval()
 
 
 def start_from(backbone: nn.Module, spec: str) -> None:

@@ -14,12 +14,15 @@ import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli import __version__, config, console
 from sslcli.disk import parse, read_json, replace_file, sync_folder
 from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, listing, nearest
 from sslcli.secret import hide, masked, masked_words
+
+if TYPE_CHECKING:
+    from sslcli.loggers import Loggers
 
 FORMAT = 1  # of the run folder; a newer one than we know is refused
 
@@ -33,6 +36,7 @@ class Run:
         self._metrics: int | None = None
         self._pending = b""  # lines of metrics that a full disk did not take yet
         self._told: set[str] = set()  # files that could not be written, each said once
+        self.loggers: Loggers | None = None  # where else numbers go: `loggers.attached`
 
     def __str__(self) -> str:
         return str(self.path)
@@ -160,6 +164,8 @@ class Run:
             line["nonfinite"] = bad
         self._pending += (json.dumps(line, allow_nan=False) + "\n").encode()
         self._flush_metrics()
+        if self.loggers is not None:
+            self.loggers.log(step, values)
 
     def _flush_metrics(self) -> None:
         try:

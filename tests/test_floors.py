@@ -12,6 +12,7 @@ FLOORS = {  # the first that fits, by longest prefix
     "sslcli.cli": 4,
     "sslcli.__main__": 4,
     "sslcli.commands": 3,
+    "sslcli.report": 3,
     "sslcli.train": 2,
     "sslcli.debug": 2,
     "sslcli.job": 2,

@@ -7,6 +7,7 @@ from typing import Any
 from sslcli import config
 from sslcli.cli import HYDRA_WORDS, WORDS, Request
 from sslcli.errors import RequestError, nearest
+from sslcli.evals.ranking import METRICS
 
 SCRIPTS = {
     "bash": """\
@@ -64,14 +65,16 @@ def _possible(before: list[str], last: str) -> list[str]:
     if word == "completion":
         return list(SCRIPTS)
     if word == "runs":
-        return ["list", "best", "show"] if not named else _runs() if named == ["show"] else []
+        return ["list", "best", "show", "compare"] if not named else _runs() if named[0] in ("show", "compare") else []
+    if word == "select" and "=" not in last:
+        return ["latest", *_runs(), "by=", "probe=true"]
     if word == "resume":
         return ["latest", *_runs()]
     if word == "data" and not named:
         return ["inspect", "pack", "preview"]
     if word == "eval" and not named and "=" not in last:
         return sorted(set(config.choices("evaluator")) - {"online"})
-    if word not in (*HYDRA_WORDS, "data"):
+    if word not in (*HYDRA_WORDS, "data", "select"):
         return []
     key, equals, _ = last.partition("=")
     if equals:
@@ -79,6 +82,8 @@ def _possible(before: list[str], last: str) -> list[str]:
             return [f"run={r}" for r in ("latest", "none", *_runs())]
         if key == "init":
             return [f"init={r}" for r in _runs()]
+        if key == "by":
+            return [f"by={name}" for name in METRICS]
         if key in FIXED:
             return [f"{key}={choice}" for choice in FIXED[key]]
         return [f"{key}={name}" for name in config.choices(key)] if key in config.GROUPS else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,10 @@ class Subject:
 def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None) -> Subject:
     """The backbone of a run (None: one with random weights) and its data."""
     from sslcli import runtime, team
+    from sslcli.evals import labelfile
     from sslcli.evals.features import EvalData
     from sslcli.job import load_dataset, load_encoder, load_method, new_backbone
+    from sslcli.rng import derive
     from sslcli.run import Run
 
     info: dict[str, Any] = {"step": 0, "sha256": ""}
@@ -103,8 +106,14 @@ def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None) -> 
     if elsewhere:
         run_cfg = {**run_cfg, "dataset": sized(run_cfg["dataset"], info)}
     dataset = load_dataset(run_cfg)
+    told: list[str] = []
     if elsewhere:
-        conform(dataset, info)
+        dataset = conform(dataset, info, told)
+    if labelfile.is_file(values.get("labels")):
+        dataset, more = labelfile.labelled(dataset, values["labels"])
+        told += more
+    for note in told:
+        console.say(note)
     place = team.place(values["train"]["devices"], runtime.kind_of(values["device"]))
     machine = runtime.start(values["device"], images=len(dataset.shape) == 3, place=place)
     seed = run_cfg["seed"] if path else values["seed"]
@@ -112,6 +121,10 @@ def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None) -> 
         backbone = new_backbone(run_cfg, dataset.shape, seed)
     machine.place(backbone)
 
+    def untrained(draw: int = 0) -> Any:
+        return machine.place(new_backbone(run_cfg, dataset.shape, derive(seed, "draw", draw) if draw else seed))
+
+    @functools.cache
     def pretraining() -> Any:
         assert path is not None
         method, views = load_method(Run(path), run_cfg, dataset)
@@ -124,13 +137,16 @@ def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None) -> 
         cache=path / "cache" if path is not None else None,
         key=info["sha256"],
         seed=values["seed"],
-        untrained=(lambda: machine.place(new_backbone(run_cfg, dataset.shape, seed))) if path is not None else None,
+        untrained=untrained if path is not None else None,
         autocast=machine.autocast,
         channels_last=machine.channels_last,
         recipes=run_cfg["augmentation"],
         pretraining=pretraining if path is not None else None,
+        trained_on=info["dataset"] if elsewhere else "",
     )
-    return Subject(machine, dataset, backbone, data, info["step"], seed, info["sha256"], elsewhere)
+    data.notes += told
+    known = labelfile.identified(dataset)
+    return Subject(machine, known, backbone, data, info["step"], seed, info["sha256"], elsewhere)
 
 
 def sized(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
@@ -139,15 +155,28 @@ def sized(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     return {**node, "image_size": shape[-1]} if len(shape) == 3 and node.get("image_size", 0) is None else node
 
 
-def conform(dataset: Any, info: dict[str, Any]) -> None:
-    """Another data set as the encoder takes it: normalised as it was trained. RequestError where shapes differ."""
-    wanted = tuple(info["input_shape"])
+def conform(dataset: Any, info: dict[str, Any], told: list[str]) -> Any:
+    """Another data set as the encoder takes it: in its channels, normalised as it was trained; what was done is put into `told`.
+    RequestError where shapes differ in more."""
+    from dataclasses import replace
+
+    from sslcli.data.channels import recoloured
+
+    wanted, name = tuple(info["input_shape"]), dataset.name
+    if len(wanted) == 3 and {dataset.shape[0], wanted[0]} == {1, 3}:
+        how = (
+            "grey, repeated to three channels"
+            if wanted[0] == 3
+            else "in colour, reduced to its luminance (ITU-R BT.601)"
+        )
+        told.append(f"{name} is {how}, as the encoder takes it")
+        dataset = recoloured(dataset, wanted[0])
     if dataset.shape != wanted:
         raise RequestError(
-            f"this encoder takes samples of shape {wanted}; those of {dataset.name} have {dataset.shape}",
+            f"this encoder takes samples of shape {wanted}; those of {name} have {dataset.shape}",
             f"dataset.image_size={wanted[-1]}" if len(wanted) == 3 and wanted[0] == dataset.shape[0] else None,
         )
-    dataset.mean, dataset.std = tuple(info["mean"]), tuple(info["std"])
+    return replace(dataset, mean=tuple(info["mean"]), std=tuple(info["std"]))
 
 
 def follow(told: dict[str, Any]) -> None:
@@ -168,9 +197,9 @@ def evaluate(
     """Runs the evaluators `names` (with their configuration in values["evaluators"] or values["evaluator"]); prints and saves.
 
     `skip_done`: what was measured before with the same configuration, weights and data is only printed."""
-    from sslcli import build, team
-    from sslcli.job import config_hash
+    from sslcli import build, loggers, team
 
+    loggers.Loggers(values["logger"]).check()
     given = values.get("evaluators") or {names[0]: values["evaluator"]}
     for node in given.values():
         build.check("evaluator", node, given=["backbone", "data"])
@@ -193,19 +222,14 @@ def evaluate(
         "fingerprint": dataset.fingerprint,
     }
     everything: dict[str, dict[str, float]] = {}
-    with team.lead(machine.team, machine.device, told, follow):
+    told_to = {**run_cfg["logger"], **values["logger"]}  # the run's own, and those asked for
+    with (
+        team.lead(machine.team, machine.device, told, follow),
+        loggers.attached(run, told_to, run_cfg, subject.step),
+    ):
         for name, node in given.items():
             title = f"{name}@{dataset.name}" if subject.elsewhere else name
-            about = {
-                "evaluator": node,
-                "step": subject.step,
-                "seed": subject.seed,
-                "sha256": subject.sha256,
-                "config_hash": config_hash(run_cfg),
-                "dataset": dataset.name,
-                "fingerprint": dataset.fingerprint,
-                "draws": values["seed"],
-            }
+            about = circumstances(subject, node, values, run_cfg)
             known = run.evals.get(title, {}) if run is not None and skip_done else {}
             if known and all(known.get(key) == value for key, value in about.items()):
                 console.say(
@@ -215,18 +239,41 @@ def evaluate(
                 report(title, known, run)
                 continue
             began = time.perf_counter()
-            result = build.build("evaluator", node, subject.backbone, subject.data)
+            result = build.partial("evaluator", node, "backbone", "data")(subject.backbone, subject.data)
             everything[name] = result.numbers
             keep(title, result, {**about, "seconds": round(time.perf_counter() - began, 3)}, run)
         subject.data.dismiss()
     return everything
 
 
+def circumstances(
+    subject: Subject, node: dict[str, Any], values: dict[str, Any], run_cfg: dict[str, Any]
+) -> dict[str, Any]:
+    """All that a result depends on: a known one with the same is not measured again."""
+    from sslcli.job import config_hash
+
+    return {
+        "evaluator": node,
+        "step": subject.step,
+        "seed": subject.seed,
+        "sha256": subject.sha256,
+        "config_hash": config_hash(run_cfg),
+        "dataset": subject.dataset.name,
+        "fingerprint": subject.dataset.fingerprint,
+        "draws": values["seed"],
+    }
+
+
 def keep(name: str, result: Any, about: dict[str, Any], run: Any) -> None:
     """A result into the run folder, and onto stdout."""
+    report(name, save(name, result, about, run), run)
+
+
+def recorded(result: Any, about: dict[str, Any]) -> dict[str, Any]:
+    """What is written of a result."""
     from sslcli.run import now
 
-    record = {
+    return {
         "numbers": result.numbers,
         "protocol": result.protocol,
         "details": result.details,
@@ -234,13 +281,25 @@ def keep(name: str, result: Any, about: dict[str, Any], run: Any) -> None:
         **about,
         "time": now(),
     }
+
+
+def save(name: str, result: Any, about: dict[str, Any], run: Any) -> dict[str, Any]:
+    """A result into the run folder, where there is a run; what was written."""
+    record = recorded(result, about)
     if run is not None:
         (run.path / "eval").mkdir(exist_ok=True)
         for file, artefact in result.artefacts.items():
             artefact.save(run.path / "eval" / f"{name}_{file}")
         run.save_eval(name, record)
         run.write_log(f"eval {name}: {result.numbers}")
-    report(name, record, run)
+        if run.loggers is not None:
+            drawn = {
+                f.removesuffix(".png"): run.path / "eval" / f"{name}_{f}"
+                for f in result.artefacts
+                if f.endswith(".png")
+            }
+            run.loggers.result(name, result.numbers, drawn, about["step"])
+    return record
 
 
 def report(name: str, record: dict[str, Any], run: Any) -> None:

@@ -94,7 +94,7 @@ def in_words(e: BaseException) -> SslError | None:
         return e.error if isinstance(e, Ended) else e
     if isinstance(e, KeyboardInterrupt):
         return Interrupted("interrupted")
-    if isinstance(e, MemoryError):
+    if isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
         return MachineError("out of memory", "use a smaller train.batch_size or data set")
     if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
         return StorageError(f"cannot write {e.filename or 'a file'}: {e.strerror}", "make room there")

@@ -1,4 +1,4 @@
-"""sslcli pipeline: pretrain, then the stages, on one run."""
+"""sslcli pipeline: pretrain, then the stages, then the report, on one run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslcli.commands import pretrain
 from sslcli.commands.jobs import Outcome
 from sslcli.commands.jobs import job as hydra_job
 
-FOLLOWING = ("stages", "labels", "seeds")  # keys of the pipeline that are not the pretraining's
+FOLLOWING = ("stages", "labels", "seeds", "report")  # keys of the pipeline that are not the pretraining's
 
 
 def split(cfg: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -60,7 +60,11 @@ def run(cfg: Any) -> Outcome:
     pretrain.check_rate(values, HydraConfig.get())
     path = pretrain.shorten(Path(HydraConfig.get().runtime.output_dir))
     trained = pretrain.pretrain(values, path, auto=cfg.resume == "auto")
-    stages = {**values, "evaluators": evaluators, "run": str(trained.path)}
+    stages = {**values, "labels": cfg.labels, "evaluators": evaluators, "run": str(trained.path)}
     results = eval_command.evaluate(stages, trained, values, list(evaluators), skip_done=True)
+    if cfg.report:
+        from sslcli import report
+
+        console.say(f"report  {report.write(trained.path)}")
     top1 = next((v for r in results.values() for k, v in r.items() if k == "top1"), None)
     return Outcome(top1, None if console.flag(console.JSON) else trained.path)

@@ -179,6 +179,7 @@ def identity(job: Any) -> dict[str, str]:
 
 def train(job: Any, run: Run, state: Any) -> None:
     """From `state` (None: from the start) to the end, and what people see of it."""
+    from sslcli import loggers
     from sslcli.job import screen
     from sslcli.session import run_job
 
@@ -186,7 +187,8 @@ def train(job: Any, run: Run, state: Any) -> None:
     console.rows(rows)
     for key, value in rows:
         run.write_log(f"{key}: {value}")
-    state = run_job(job, run, state)
+    with loggers.attached(run, job.cfg["logger"], job.cfg, state.step if state else 0):
+        state = run_job(job, run, state)
     pictures(job, run)
     end_screen(run, state.seconds)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from sslcli import config, console
 from sslcli.cli import Request
 from sslcli.errors import RequestError, listing, nearest
+from sslcli.evals.ranking import goodness
 
 STALE = 1800.0  # seconds without a sign of life after which a run of another machine counts as lost
 
@@ -24,13 +26,18 @@ def main(request: Request) -> int:
         if not names.isdigit() or int(names) < 1:
             raise RequestError(f"-n {names} is no number of runs")
         return best(rest[0], int(names))
+    if verb == "compare":
+        return import_module("sslcli.commands.compare").main(rest, request.overrides)
+    if verb == "report":
+        return import_module("sslcli.commands.report").main(rest, request.overrides)
     if verb in ("show", "best"):
         raise RequestError(
             f"runs {verb} what?", "sslcli runs show RUN" if verb == "show" else "sslcli runs best probe.top1"
         )
-    close = nearest(verb, ("list", "show", "best"))
+    close = nearest(verb, ("list", "show", "best", "compare", "report"))
     raise RequestError(
-        f"runs cannot `{verb}`", f"did you mean `sslcli runs {close}`?" if close else "list, show RUN, best METRIC"
+        f"runs cannot `{verb}`",
+        f"did you mean `sslcli runs {close}`?" if close else "list, show RUN, best METRIC, compare A B, report RUN",
     )
 
 
@@ -175,8 +182,7 @@ def best(metric: str, count: int) -> int:
             if known
             else "sslcli eval probe makes some",
         )
-    smaller = metric.endswith(("loss", "mse", "fpr95"))
-    rows = sorted(rows, key=lambda r: r["numbers"][metric], reverse=not smaller)[:count]
+    rows = sorted(rows, key=lambda r: goodness(metric, r["numbers"][metric]), reverse=True)[:count]
     if console.flag(console.JSON):
         console.out_json({"metric": metric, "runs": rows})
     else:

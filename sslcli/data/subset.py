@@ -56,7 +56,9 @@ class Joined(Source):
         self.bad = {**first.bad, **{self.cut + i: reason for i, reason in second.bad.items()}}
         if any(p.labels is not None for p in self.parts):
             none = [torch.full((len(p),), -1) for p in self.parts]
-            self.labels = torch.cat([n if p.labels is None else p.labels for p, n in zip(self.parts, none, strict=True)])
+            self.labels = torch.cat(
+                [n if p.labels is None else p.labels for p, n in zip(self.parts, none, strict=True)]
+            )
         if first.names is not None and second.names is not None:
             self.names = Strings([*first.names, *second.names])
         self._x: Tensor | None = None

@@ -63,12 +63,13 @@ class EvalData:
     - `cache`: a folder for features, or None. A file is used only if weights, data, precision and its checksum agree.
     - `key`: a name for the weights, part of the file's name; the weights are hashed too, so a wrong key does no harm.
     - `seed`: of the labelled subsets that evaluators draw.
-    - `untrained`: makes a backbone of the same kind with random weights; None leaves that baseline out (as when it is
-      what is measured).
+    - `untrained`: makes a backbone of the same kind with random weights, others for each `untrained(draw)`; None leaves that
+      baseline out (as when it is what is measured).
     - `autocast`: entered around each forward pass.
     - `recipes`: the augmentation of the pretraining, for what is measured on views; see `augmented`.
     - `pretraining`: makes the whole method with its heads, in eval mode on `device`, and the views of its plan; None where
       nothing was trained.
+    - `trained_on`: the name of the data set that the backbone learned from, where it is another one than this; else "".
     - `notes`: what had to be decided about the data; each evaluator puts it into its protocol.
     """
 
@@ -81,18 +82,19 @@ class EvalData:
         key: str = "",
         seed: int = 0,
         *,
-        untrained: Callable[[], nn.Module] | None = None,
+        untrained: Callable[..., nn.Module] | None = None,
         autocast: Context = nullcontext,
         channels_last: bool = False,
         batch_size: int = 512,
         recipes: Mapping[str, Any] | None = None,
         pretraining: Callable[[], tuple[Method, Views]] | None = None,
+        trained_on: str = "",
     ):
         self.dataset, self.device, self.workers, self.seed = dataset, torch.device(device), workers, seed
         self.notes: list[str] = []
         self.store = Store(Path(cache), self.notes) if cache is not None else None
         self.key, self.untrained, self.autocast, self.channels_last = key, untrained, autocast, channels_last
-        self.batch_size, self.recipes, self.pretraining = batch_size, recipes, pretraining
+        self.batch_size, self.recipes, self.pretraining, self.trained_on = batch_size, recipes, pretraining, trained_on
         self._features: dict[str, tuple[Tensor, Tensor]] = {}
         self._raw: dict[str, tuple[Tensor, Tensor]] = {}
         self._ids: dict[str, Tensor] = {}

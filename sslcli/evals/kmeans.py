@@ -5,6 +5,9 @@ worked on by one thread; sums that are only told which samples have moved; and f
 nearer its own centre is than any other, so that it is looked at again only when the centres have moved by as much (Hamerly,
 "Making k-means even faster", SDM 2010). Sums are float64, products float32.
 
+Spherical k-means: samples and centres are unit vectors, so that the nearest centre is that of largest cosine (Dhillon &
+Modha, "Concept decompositions for large sparse text data using clustering", Machine Learning 42, 2001, Sec. 3).
+
 On a CPU the result is the same, bit for bit, for any number of threads. On a GPU sums are added in no fixed order.
 """
 
@@ -42,30 +45,39 @@ class Clusters:
     iterations: int
 
 
-def kmeans(x: Tensor, k: int, *, seed: int, n_init: int = 1, max_iter: int = 300, tol: float = 1e-4) -> Clusters:
+def kmeans(
+    x: Tensor,
+    k: int,
+    *,
+    seed: int,
+    n_init: int = 1,
+    max_iter: int = 300,
+    tol: float = 1e-4,
+    spherical: bool = False,
+) -> Clusters:
     """k clusters of x (N, D), on x's device: of `n_init` starts the one of least inertia.
 
     An iteration ends the search when no sample moves, or when the centres together move by less than `tol` times the mean
     variance of a feature (squared). Beside x itself memory is a few numbers a sample and `k` x D. A cluster that loses
     all samples goes on from the sample farthest from its centre; where there are fewer different samples than k, some
-    clusters stay empty.
+    clusters stay empty. `spherical`: the rows of x are unit vectors (or 0), and so is each centre after each iteration.
 
     Raises RequestError for k and the other numbers, DataError where x is not finite.
     """
     _check(x, k, n_init, max_iter, tol)
     with _rows(x) as rows:
         found = [
-            _Lloyd(rows, _plus_plus(rows, k, derive(seed, "k-means", attempt))).run(max_iter, tol)
+            _Lloyd(rows, _plus_plus(rows, k, derive(seed, "k-means", attempt)), spherical).run(max_iter, tol)
             for attempt in range(n_init)
         ]
     return min(found, key=lambda c: c.inertia)
 
 
-def lloyd(x: Tensor, centres: Tensor, *, max_iter: int = 300, tol: float = 1e-4) -> Clusters:
+def lloyd(x: Tensor, centres: Tensor, *, max_iter: int = 300, tol: float = 1e-4, spherical: bool = False) -> Clusters:
     """The same from given centres (k, D)."""
     _check(x, len(centres), 1, max_iter, tol)
     with _rows(x) as rows:
-        return _Lloyd(rows, centres.to(rows.x) - rows.mean).run(max_iter, tol)
+        return _Lloyd(rows, centres.to(rows.x) - rows.mean, spherical).run(max_iter, tol)
 
 
 def _check(x: Tensor, k: int, n_init: int, max_iter: int, tol: float) -> None:
@@ -192,8 +204,8 @@ def _plus_plus(rows: _Rows, k: int, seed: int) -> Tensor:
 class _Lloyd:
     """Centres, and the samples that each has."""
 
-    def __init__(self, rows: _Rows, centres: Tensor):
-        self.rows, self.centres, self.k = rows, centres, len(centres)
+    def __init__(self, rows: _Rows, centres: Tensor, spherical: bool):
+        self.rows, self.centres, self.k, self.spherical = rows, centres, len(centres), spherical
         n, d = rows.x.shape
         device = rows.x.device
         self.assignment = torch.full((n,), -1, device=device)
@@ -260,10 +272,16 @@ class _Lloyd:
             self.counts -= before.bincount(minlength=self.k)
 
     def move(self) -> float:
-        """Each centre to the mean of its samples; the sum of the squared ways."""
+        """Each centre to the mean of its samples (its direction, on the sphere); the sum of the squared ways."""
         sums, counts = self._filled()
         centres = (sums / counts.clamp(min=1)[:, None]).float()
-        centres = torch.where(counts[:, None] > 0, centres, self.centres)
+        some = counts[:, None] > 0
+        if self.spherical:
+            whole = centres + self.rows.mean
+            length = torch.linalg.vector_norm(whole, dim=1, keepdim=True)
+            some &= length > 0  # samples that point every way have no direction in common
+            centres = whole / torch.where(some, length, 1.0) - self.rows.mean
+        centres = torch.where(some, centres, self.centres)
         squares = (centres - self.centres).square().sum(dim=1, dtype=torch.float64)
         self.centres = centres
         ways = squares.sqrt().float()

@@ -36,7 +36,7 @@ def knn(
 
     k=20 by default; published CIFAR-10 tables use k=200 with the same temperature, ImageNet's 20. Never compare across.
     """
-    amount = subsets.parse(labels)
+    amount = subsets.parse(labels, data.dataset)
     check_seeds(seeds)
     if not isinstance(k, int) or k < 1:
         raise RequestError(f"evaluator.k={k}: a number of neighbours, 1 or more, is needed", "evaluator.k=20")

@@ -1,4 +1,7 @@
-"""Which training samples may show their label: `labels=all | 1% | 100 | 10/class`, and draws of them."""
+"""Which training samples may show their label: `labels=all | 1% | 100 | 10/class | FILE.csv`, and draws of them.
+
+A file is read where the data set is loaded (`labelfile.py`): its labels are then all that there are.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sslcli.data.source import Dataset
 from sslcli.errors import DataError, RequestError, listing
 from sslcli.rng import derive, order
 
-FORMS = "labels=all, labels=10% (a share), labels=100 (a number), or labels=10/class"
+FORMS = "labels=all, labels=10% (a share), labels=100 (a number), labels=10/class, or labels=FILE.csv"
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How many labels: a kind ("all", "share", "count", "per class") and its number."""
+    """How many labels: a kind ("all", "share", "count", "per class") and its number; of all those of a file, its name."""
 
     kind: str
     number: float = 0.0
+    file: str = ""
 
     def __str__(self) -> str:
+        if self.file:
+            return self.file
         shapes = {"all": "all", "share": "{:g}%", "count": "{:g}", "per class": "{:g}/class"}
         return shapes[self.kind].format(self.number)
 
 
-def parse(labels: str | int) -> Amount:
-    """`all`, `1%`, `100` or `10/class`; RequestError for anything else."""
+def parse(labels: str | int, dataset: Dataset | None = None) -> Amount:
+    """`all`, `1%`, `100`, `10/class`, or the file whose labels `dataset` has; RequestError for anything else."""
     text = str(labels).strip().lower()
+    if text.endswith(".csv"):
+        read = dataset.details.get("labels", {}).get("file") if dataset is not None else None
+        if read != labels:
+            raise RequestError(
+                f"labels={labels}: this file was not read",
+                f"labels={labels} as a key of its own, not as one of the evaluator",
+            )
+        return Amount("all", file=read)
     if text == "all":
         return Amount("all")
     if found := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text):

@@ -49,7 +49,7 @@ def probe(
     (and of the folds) are averaged; `_std` is the standard deviation over draws (n - 1). The baselines see the same
     draws.
     """
-    amount = subsets.parse(labels)
+    amount = subsets.parse(labels, data.dataset)
     check_seeds(seeds)
     grid = _grid(strengths)
     data.source("test")  # fail before any feature is computed

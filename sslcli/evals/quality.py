@@ -1,11 +1,11 @@
 """What can be said of features without labels, and the short measurement the trainer makes on the way.
 
-`rankme`: Garrido et al., "RankMe", ICML 2023, arXiv:2210.02885, Eq. 1-2. `alpha_req`: Agrawal et al., "alpha-ReQ",
-NeurIPS 2022. `spread`: see `sslcli.nn.stats.spread`.
+The numbers themselves, with their sources, are in `geometry`; which is better when larger is in `ranking`.
 """
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,65 +16,101 @@ from torch.nn import functional as F
 from sslcli.data.source import Dataset
 from sslcli.errors import RequestError
 from sslcli.evals.features import Context, EvalData, Result, sample
+from sslcli.evals.geometry import alignment, alpha_req, learnability, lidar, rankme, two_nn, uniformity
 from sslcli.evals.knn import predict
 from sslcli.nn.stats import spread
 from sslcli.rng import derive, order
 
 ENOUGH = 25_600  # RankMe's own number of samples
+KIND = "global"  # of the views
+FEWEST = 20  # samples whose neighbours and clusters mean something
 
 
-def quality(backbone: nn.Module, data: EvalData, *, samples: int = ENOUGH, baselines: bool = True) -> Result:
-    """`rankme`, `alpha_req`, `spread` of training features; `untrained.` of each beside them. No label is read."""
-    if samples < 2:
-        raise RequestError(f"evaluator.samples={samples}: at least 2 are needed", f"evaluator.samples={ENOUGH}")
+def quality(
+    backbone: nn.Module,
+    data: EvalData,
+    *,
+    samples: int = ENOUGH,
+    points: int = 10_000,
+    groups: int = 1_000,
+    views: int = 10,
+    delta: float = 1e-4,
+    baselines: bool = True,
+) -> Result:
+    """Numbers of training features, `untrained.` of each beside them. No label is read.
+
+    Of `samples` clean samples: `rankme`, `alpha_req`, `spread`; of `points` of them, what looks at neighbours:
+    `learnability` and `intrinsic_dim`, the two halves of CLID. Of `views` augmented views of each of `groups` samples:
+    `lidar`; of the first two views: `alignment` and `uniformity` (the mean of both views').
+
+    Deviations. All numbers are of the backbone, which is what is used later, where the papers of RankMe and LiDAR take the
+    projector's output. LiDAR's groups are few and small, to be quick on a processor; its value grows with both, so compare
+    equal ones only. CLID adds its halves after bringing them to one scale over the models that are compared: that is
+    done where there are several (`sslcli select`); the intrinsic dimension is that of the features as they are.
+    """
+    for name, value, least in (("samples", samples, 2), ("points", points, FEWEST), ("groups", groups, 2)):
+        if value < least:
+            raise RequestError(f"evaluator.{name}={value}: at least {least} are needed", f"evaluator.{name}=1000")
+    if views < 2:
+        raise RequestError(f"evaluator.views={views}: at least 2 are needed", "evaluator.views=10")
+    if not delta > 0:
+        raise RequestError(f"evaluator.delta={delta}: must be above 0", "evaluator.delta=1e-4")
     numbers: dict[str, float] = {}
     notes: list[str] = []
     protocol: dict[str, Any] = {}
+    viewed = _viewed(data, notes)
+    subjects = {"": backbone, "untrained": data.random}
     for kind, features in data.measured(backbone, baselines).items():
         if kind == "raw":  # pixels have no collapse to fear
             continue
         x, _ = features("train")
-        if len(x) > samples:
-            x = x[order(derive(data.seed, "quality"), 0, len(x))[:samples]]
+        shuffled = order(derive(data.seed, "quality"), 0, len(x))
+        x = x[shuffled[:samples]]
         found = {"rankme": rankme(x), "alpha_req": alpha_req(x), "spread": float(spread(x))}
+        about = {"split": "train", "samples": len(x), "dim": x.shape[1]}
+        if len(x) < 10 * x.shape[1]:
+            notes.append(
+                f"{len(x)} samples of {x.shape[1]} features: RankMe is too low with fewer than ten times as many"
+            )
+        some = x[:points]
+        if len(some) < FEWEST:
+            notes.append(f"{len(some)} samples are too few for learnability and intrinsic_dim")
+        else:
+            found["learnability"] = learnability(some, data.seed)
+            if math.isfinite(dimension := two_nn(some)):
+                found["intrinsic_dim"] = dimension
+            else:
+                notes.append("too many samples with equal features: no intrinsic_dim")
+            about["points"] = len(some)
+        if viewed:
+            subject = subjects[kind]
+            assert subject is not None
+            ids = data.ids("train")[shuffled[:groups]]
+            z, _ = data.augmented(subject, ids, views, "train", KIND)
+            found |= of_views(z, delta)
+            about |= {"groups": len(z), "views": views, "kind": KIND, "delta": delta}
         numbers |= {f"{kind}.{name}" if kind else name: value for name, value in found.items()}
         if kind == "":
-            protocol = {"split": "train", "samples": len(x), "dim": x.shape[1]}
-            if len(x) < 10 * x.shape[1]:
-                notes.append(
-                    f"{len(x)} samples of {x.shape[1]} features: RankMe is too low with fewer than ten times as many"
-                )
+            protocol = about
     protocol["notes"] = data.remarks(baselines, notes)
     return Result(numbers, protocol)
 
 
-def spectrum(x: Tensor) -> Tensor:
-    """(min(n, d),) eigenvalues of the smaller of x'x and xx', descending, float64, none negative."""
-    x = x.to(torch.float64) if x.device.type != "mps" else x.cpu().to(torch.float64)
-    gram = x.T @ x if x.shape[0] >= x.shape[1] else x @ x.T
-    return torch.linalg.eigvalsh(gram).flip(0).clamp(min=0)
+def of_views(z: Tensor, delta: float) -> dict[str, float]:
+    """What the features (m, views, d) of augmented views say."""
+    return {
+        "lidar": lidar(z, delta),
+        "alignment": alignment(z[:, 0], z[:, 1]),
+        "uniformity": (uniformity(z[:, 0]) + uniformity(z[:, 1])) / 2,
+    }
 
 
-def rankme(x: Tensor, eps: float = 1e-7) -> float:
-    """How many directions features (n, d) fill: exp of the entropy of their singular values, 1 .. min(n, d)."""
-    singular = spectrum(x).sqrt()
-    total = float(singular.sum())
-    if total == 0:
-        return 1.0  # all zero: as collapsed as can be
-    p = singular / total + eps
-    return float((-(p * p.log()).sum()).exp())
-
-
-def alpha_req(x: Tensor) -> float:
-    """The decay of the covariance's eigenvalues, fitted as i^-alpha over those above rounding; near 1 is best."""
-    values = spectrum(x - x.mean(dim=0))
-    values = values[values > 1e-10 * values[0]] if len(values) else values
-    if len(values) < 2:
-        return float("inf")  # one direction or none
-    i = torch.arange(1, len(values) + 1, dtype=torch.float64).log()
-    v = values.log()
-    i, v = i - i.mean(), v - v.mean()
-    return float(-(i * v).sum() / (i * i).sum())
+def _viewed(data: EvalData, notes: list[str]) -> bool:
+    """Whether there is an augmentation to make views with."""
+    if data.recipes and data.recipes.get(KIND):
+        return True
+    notes.append(f"no lidar, alignment and uniformity: the augmentation changes nothing (no recipe `{KIND}`)")
+    return False
 
 
 def online(

@@ -8,10 +8,9 @@ does not count.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from sslcli.methods.base import Batch, Method
+from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.nn.decoder import Decoder
 from sslcli.nn.losses import mse_known
 
@@ -25,7 +24,6 @@ class Autoencoder(Method):
         (x,) = batch.just(1, "weak", "clean")
         return {"loss": mse_known(self.decoder(self.backbone(x)), x)}
 
-    @torch.no_grad()
-    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+    def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.just(1, "weak", "clean")
-        return {"reconstruction": {"source": x, "reconstruction": self.decoder(self.backbone(x))}}
+        return Reconstruction(x, self.decoder(self.backbone(x)))

@@ -10,6 +10,7 @@ what must cross processes goes through `sslcli.nn.gather`. Labels do not reach i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -69,6 +70,44 @@ class Batch:
         return self.draw.permutation(purpose, n)
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """Samples that were drawn again; each tensor is (B, *shape) of a view.
+
+    `predicted` is in the units of what the method was asked for, (source - mean) / std: mean and std are None (0 and 1) unless
+    its target was normalised piece by piece. `hidden` is true where the method could not see the source, None where it
+    saw all.
+    """
+
+    source: Tensor
+    predicted: Tensor
+    hidden: Tensor | None = None
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+    def target(self) -> Tensor:
+        """The source in the units of the prediction."""
+        if self.mean is None or self.std is None:
+            return self.source
+        return (self.source - self.mean) / self.std
+
+    def error(self) -> Tensor:
+        """Squared error in the method's own units; NaN where nothing was to be predicted (padding, and what was seen)."""
+        squared = (self.predicted.float() - self.target()).square()
+        return squared if self.hidden is None else squared.masked_fill(~self.hidden, torch.nan)
+
+    def columns(self) -> dict[str, Tensor]:
+        """For people: the source, what was seen of it, and what was made of that. The true mean and std are given back to
+        the prediction, which the method never saw."""
+        drawn = self.predicted.to(self.source.dtype)
+        if self.mean is not None and self.std is not None:
+            drawn = drawn * self.std + self.mean
+        if self.hidden is None:
+            return {"source": self.source, "reconstruction": drawn}
+        visible = self.source.masked_fill(self.hidden, 0.0)
+        return {"source": self.source, "visible": visible, "predicted": torch.where(self.hidden, drawn, self.source)}
+
+
 class Method(nn.Module):
     """Base of every method. `forward` returns scalars by name; `loss` is the one that is minimised."""
 
@@ -94,10 +133,15 @@ class Method(nn.Module):
         """The backbone that is measured and exported: the online one, unless the method says the teacher."""
         return self.backbone
 
+    def reconstruct(self, batch: Batch) -> Reconstruction | None:
+        """The first view, drawn again by a method that can; None by others. Called in eval mode, without gradients."""
+        return None
+
     @torch.no_grad()
     def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Sheets worth looking at, as columns of view-like tensors (B, ...): {"reconstruction": {"source": x, "predicted": y}}."""
-        return {}
+        found = self.reconstruct(batch)
+        return {} if found is None else {"reconstruction": found.columns()}
 
     def describe(self) -> dict[str, Any]:
         """What was derived (head widths and the like), for the start screen."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcli.methods.base import Batch, Method
+from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.nn.heads import Width
 from sslcli.nn.losses import mse_known
 from sslcli.nn.masking import keep_count, random_keep
@@ -79,22 +79,18 @@ class MAE(Method):
         std = (var + 1e-6).sqrt()
         return (patches - mean) / std, mean, std
 
-    @torch.no_grad()
-    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        """Source; source without the hidden tokens; those as predicted, given back the source's mean and std."""
+    def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.just(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
         _, mean, std = self.target(x)
-        patches = self.backbone.patchify(x)
-        masked = patches.masked_fill(hidden[:, :, None], 0.0)
-        filled = torch.where(hidden[:, :, None], predicted.to(patches.dtype) * std + mean, patches)
-        return {
-            "reconstruction": {
-                "source": x,
-                "visible": self.backbone.unpatchify(masked),
-                "predicted": self.backbone.unpatchify(filled),
-            }
-        }
+        whole = self.backbone.unpatchify
+        return Reconstruction(
+            x,
+            whole(predicted),
+            whole(hidden[:, :, None].expand_as(predicted)),
+            whole(mean.expand_as(predicted)) if self.norm_pix else None,
+            whole(std.expand_as(predicted)) if self.norm_pix else None,
+        )
 
     def describe(self) -> dict[str, Any]:
         total = self.backbone.num_tokens

@@ -164,3 +164,48 @@ def test_what_cannot_be(wrong):
     x, _ = blobs(100, 4, 2)
     with pytest.raises(RequestError):
         kmeans(x, **({"k": 2, "seed": 0} | wrong))
+
+
+def slow_spherical(x: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Dhillon & Modha 2001, Sec. 3.2, sample by sample."""
+    of = None
+    while True:
+        nearest = torch.stack([torch.stack([sample @ c for c in centres]).argmax() for sample in x])
+        if of is not None and torch.equal(of, nearest):
+            return centres, of
+        of = nearest
+        sums = torch.stack([x[of == c].sum(dim=0) for c in range(len(centres))])
+        centres = sums / sums.norm(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0])  # far from the origin, directions are alike
+def test_spherical_is_the_slow_way(offset):
+    x, _ = blobs(400, 6, 5, 1.5)
+    x = torch.nn.functional.normalize(x + offset, dim=1)
+    centres, of = slow_spherical(x.double(), x[:7].double())
+    found = lloyd(x, x[:7], tol=0, spherical=True)
+    assert torch.equal(found.assignment, of)
+    torch.testing.assert_close(found.centres, centres.float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.centres.norm(dim=1), torch.ones(7))
+    cosines = (x * found.centres[found.assignment]).sum(dim=1)
+    assert found.inertia == pytest.approx(float((2 - 2 * cosines).sum()), rel=1e-4)
+
+
+def test_spherical_is_faiss():
+    faiss = pytest.importorskip("faiss")
+    x, _ = blobs(3000, 16, 8, 2.0)
+    x = torch.nn.functional.normalize(x, dim=1)
+    theirs = faiss.Kmeans(16, 8, niter=200, spherical=True, nredo=1, max_points_per_centroid=10_000)
+    theirs.train(x.numpy(), init_centroids=x[:8].numpy())
+    _, of = theirs.index.search(x.numpy(), 1)
+    ours = lloyd(x, x[:8], tol=0, spherical=True)
+    assert (ours.assignment == torch.from_numpy(of[:, 0])).float().mean() > 0.999
+    torch.testing.assert_close(ours.centres, torch.from_numpy(theirs.centroids), atol=1e-3, rtol=1e-3)
+
+
+def test_spherical_with_opposite_samples_and_zeros():
+    x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    found = lloyd(x, torch.tensor([[1.0, 0.0]]), spherical=True)  # the sum points upwards
+    torch.testing.assert_close(found.centres, torch.tensor([[0.0, 1.0]]))
+    still = lloyd(x[:2], x[:1], spherical=True)  # no direction in common: the centre stays
+    torch.testing.assert_close(still.centres, x[:1])

@@ -8,49 +8,71 @@ import torch
 from sslcli.data.source import ArraySource, Dataset
 from sslcli.errors import RequestError
 from sslcli.evals.features import EvalData
-from sslcli.evals.quality import alpha_req, online, quality, rankme
+from sslcli.evals.geometry import alignment, lidar
+from sslcli.evals.quality import online, quality
+from sslcli.rng import derive, order
 from tests.evals import toys
 
-
-def test_rankme():
-    assert rankme(torch.eye(16)) == pytest.approx(16, rel=1e-4)
-    assert rankme(torch.eye(16).repeat(10, 1)) == pytest.approx(16, rel=1e-4)
-    assert rankme(torch.ones(50, 1) @ torch.randn(1, 8)) == pytest.approx(1, abs=2e-3)
-    assert rankme(torch.zeros(5, 3)) == 1.0
-    two = torch.diag(torch.tensor([3.0, 1.0, 0.0]))
-    p = torch.tensor([0.75, 0.25], dtype=torch.float64)
-    assert rankme(two) == pytest.approx(float((-(p * p.log()).sum()).exp()), rel=1e-4)
-    x = torch.randn(300, 20, generator=torch.manual_seed(0))
-    s = torch.linalg.svdvals(x.double())
-    s = s / s.sum() + 1e-7
-    assert rankme(x) == pytest.approx(float((-(s * s.log()).sum()).exp()), rel=1e-9)
-    rotation = torch.linalg.qr(torch.randn(20, 20)).Q
-    assert rankme(7 * x @ rotation) == pytest.approx(rankme(x), rel=1e-5)
-    assert rankme(x[:10]) <= 10 + 1e-4  # fewer samples than features
-
-
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
-def test_alpha_req(alpha):
-    g = torch.Generator().manual_seed(0)
-    basis = torch.linalg.qr(torch.cat([torch.ones(200, 1), torch.randn(200, 30, generator=g)], dim=1).double()).Q[:, 1:]
-    values = torch.arange(1, 31, dtype=torch.float64) ** -alpha  # orthogonal to ones: centred already
-    assert alpha_req(basis * values.sqrt() + 3.0) == pytest.approx(alpha, rel=1e-6)
-    assert alpha_req(torch.zeros(5, 3)) == float("inf")
+CLEAN = {"rankme", "alpha_req", "spread", "learnability", "intrinsic_dim"}
+VIEWED = {"lidar", "alignment", "uniformity"}
+NOISE = {"global": {"random_intensity": {"strength": 0.4}, "noise": {"sigma": 0.1}}}
 
 
 def test_quality_reads_no_label(data):
     rows = data.dataset
+    labelled = quality(toys.Rows(), EvalData(rows, untrained=toys.Blind))
     rows.train.labels = None
     rows.test = None
     result = quality(toys.Rows(), EvalData(rows, untrained=toys.Blind))
-    assert set(result.numbers) == {
-        f"{kind}{name}" for kind in ("", "untrained.") for name in ("rankme", "alpha_req", "spread")
-    }
+    assert result.numbers == labelled.numbers
+    assert set(result.numbers) == {f"{kind}{name}" for kind in ("", "untrained.") for name in CLEAN}
     assert result.numbers["rankme"] > result.numbers["untrained.rankme"] == pytest.approx(1, abs=0.01)
-    assert result.protocol["samples"] == 240
-    assert quality(toys.Rows(), EvalData(rows), samples=50).protocol["samples"] == 50
-    with pytest.raises(RequestError, match="samples=1"):
-        quality(toys.Rows(), EvalData(rows), samples=1)
+    assert (result.protocol["samples"], result.protocol["points"], result.protocol["dim"]) == (240, 240, 8)
+    assert any("no lidar" in note for note in result.protocol["notes"])
+
+
+def test_settings_are_looked_at_first(data):
+    for settings, says in (
+        ({"samples": 1}, "samples=1"),
+        ({"points": 3}, "points=3"),
+        ({"groups": 1}, "groups=1"),
+        ({"views": 1}, "views=1"),
+        ({"delta": 0.0}, "delta=0.0"),
+    ):
+        with pytest.raises(RequestError, match=says):
+            quality(toys.Rows(), data, **settings)
+
+
+def test_some_samples_stand_for_all():
+    protocol = quality(toys.Rows(), EvalData(toys.dataset()), samples=50, points=30).protocol
+    assert (protocol["samples"], protocol["points"]) == (50, 30)
+    few = quality(toys.Rows(), EvalData(toys.dataset(15)))
+    assert set(few.numbers) == {"rankme", "alpha_req", "spread"}
+    assert any("too few" in note for note in few.protocol["notes"])
+
+
+def test_what_is_said_of_views():
+    data = EvalData(toys.dataset(), recipes=NOISE, seed=3)
+    result = quality(toys.Rows(), data, groups=40, views=4)
+    assert set(result.numbers) == CLEAN | VIEWED
+    assert (result.protocol["groups"], result.protocol["views"]) == (40, 4)
+    ids = order(derive(3, "quality"), 0, 240)[:40]
+    z, _ = data.augmented(toys.Rows(), ids, 4)
+    assert result.numbers["lidar"] == pytest.approx(lidar(z))
+    assert result.numbers["alignment"] == pytest.approx(alignment(z[:, 0], z[:, 1]))
+    again = quality(toys.Rows(), EvalData(toys.dataset(), recipes=NOISE, seed=3), groups=40, views=4)
+    assert again.numbers == result.numbers
+    other = quality(toys.Rows(), EvalData(toys.dataset(), recipes=NOISE, seed=4), groups=40, views=4)
+    assert other.numbers["lidar"] != result.numbers["lidar"]
+    both = quality(toys.Rows(), EvalData(toys.dataset(), recipes=NOISE, untrained=toys.Blind), groups=40, views=4)
+    assert both.numbers["lidar"] > both.numbers["untrained.lidar"]
+
+
+@pytest.mark.parametrize("recipes", [None, {}, {"global": {}}, {"local": {"noise": {"sigma": 0.1}}}])
+def test_without_an_augmentation_what_needs_views_is_left_out(recipes):
+    result = quality(toys.Rows(), EvalData(toys.dataset(), recipes=recipes))
+    assert set(result.numbers) == CLEAN
+    assert any("no lidar, alignment and uniformity" in note for note in result.protocol["notes"])
 
 
 class Poisoned(ArraySource):

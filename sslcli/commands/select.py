@@ -1,0 +1,180 @@
+"""sslcli select RUN ...: which run, or which checkpoint of one, is best, said without any label; and how well that agrees
+with the probe where there is one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sslcli import compose, console
+from sslcli.cli import Request
+from sslcli.commands.candidates import Candidate, fitting, gathered, measure, same_data
+from sslcli.commands.runs import short_name
+from sslcli.errors import RequestError, listing, nearest
+from sslcli.evals import ranking
+
+FEW = 5  # candidates below which a rank correlation says next to nothing
+NOT_HERE = ("run", "dataset", "train", "method", "backbone", "augmentation", "optimizer", "schedule", "init", "logger")
+
+
+def main(request: Request) -> int:
+    own = dict(o.split("=", 1) for o in request.overrides if o.split("=", 1)[0] in ("by", "probe"))
+    overrides = [o for o in request.overrides if o.split("=", 1)[0] not in own]
+    by, probe = _by(own.get("by", ranking.DEFAULT)), _yes("probe", own.get("probe", "false"))
+    settings = {"quality": _composed("quality", overrides, request)}
+    if probe:
+        settings["probe"] = _composed("probe", [o for o in overrides if not o.startswith("evaluator.")], request)
+    candidates = gathered(request.words)
+    fingerprint = same_data(candidates)
+    for number, c in enumerate(candidates, start=1):
+        console.say(f"{number}/{len(candidates)}  {label(c)}")
+        c.quality = measure(c, "quality", settings["quality"], fingerprint)
+        c.probe = fitting(c, "probe", fingerprint)
+        if probe and not c.probe:
+            c.probe = measure(c, "probe", settings["probe"], fingerprint)
+    notes = remarks(candidates)
+    table(candidates, by, notes)
+    return 0
+
+
+def _by(name: str) -> str:
+    if name not in (known := list(ranking.METRICS)):
+        close = nearest(name, known)
+        raise RequestError(
+            f"by={name}: there is no such number", f"by={close}" if close else f"one of {listing(known)}"
+        )
+    return name
+
+
+def _yes(key: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise RequestError(f"{key}={text}: true or false", f"{key}=true")
+    return text.lower() == "true"
+
+
+def _composed(name: str, overrides: list[str], request: Request) -> dict[str, Any]:
+    """The configuration of `sslcli eval NAME`, checked. Baselines are left out: they are the same for all."""
+    from sslcli import build
+    from sslcli.commands.pretrain import plain, refuse_unused
+
+    refuse_unused(overrides, NOT_HERE, "that comes from each run", "leave it out")
+    own = [f"evaluator={name}", "evaluator.baselines=false"]
+    values = plain(compose.compose("eval", [*own, *overrides], request.config_dirs))
+    build.check("evaluator", values["evaluator"], given=["backbone", "data"])
+    return values
+
+
+def label(c: Candidate) -> str:
+    return c.checkpoint.name if c.checkpoint is not None else short_name(str(c.run.path))
+
+
+def remarks(candidates: list[Candidate]) -> list[str]:
+    """What makes these candidates hard to compare. A probe with another protocol than most is left out."""
+    notes = []
+    dims = sorted({c.quality["protocol"].get("dim", 0) for c in candidates})
+    if len(dims) > 1:
+        notes.append(f"features of {listing(map(str, dims))} numbers: what counts directions favours the wider ones")
+    if len({repr(c.cfg["augmentation"]) for c in candidates}) > 1:
+        notes.append(
+            "trained with different augmentations: lidar, alignment and uniformity are of each one's own views"
+        )
+    kinds = [_protocol(c) for c in candidates if c.probe]
+    if len(set(kinds)) > 1:
+        usual = max(kinds, key=kinds.count)
+        for c in candidates:
+            if c.probe and _protocol(c) != usual:
+                c.probe = {}
+        notes.append(f"probes of another protocol than labels={usual[0]} seeds={usual[1]} are left out")
+    return notes
+
+
+def _protocol(c: Candidate) -> tuple[Any, ...]:
+    protocol = c.probe.get("protocol", {})
+    return protocol.get("labels"), protocol.get("seeds"), repr(protocol.get("splits"))
+
+
+def numbers_of(candidates: list[Candidate]) -> list[dict[str, float]]:
+    """The label-free numbers of each, nan where one has not what others have."""
+    rows = [{k: math.nan if v is None else float(v) for k, v in c.quality["numbers"].items()} for c in candidates]
+    for row, value in zip(rows, ranking.clid(rows), strict=True):
+        row["clid"] = value
+    known = [name for name in ranking.METRICS if any(not math.isnan(row.get(name, math.nan)) for row in rows)]
+    return [{name: row.get(name, math.nan) for name in known} for row in rows]
+
+
+def gaps(rows: list[dict[str, float]]) -> list[str]:
+    """Which numbers some candidates lack (a collapsed one has no intrinsic_dim, one without an augmentation no lidar)."""
+    lacking = {name: sum(math.isnan(row[name]) for row in rows) for name in rows[0]}
+    return [f"{n} of {len(rows)} have no {name}: they rank last by it" for name, n in lacking.items() if n]
+
+
+def agreements(rows: list[dict[str, float]], truth: list[float | None]) -> dict[str, dict[str, float]]:
+    """How the ranking by each number agrees with the probe's, over the candidates that have one."""
+    kept = [i for i, t in enumerate(truth) if t is not None]
+    if len(kept) < 2:
+        return {}
+    right = [truth[i] for i in kept]
+    scores = {name: [ranking.goodness(name, rows[i][name]) for i in kept] for name in rows[0]}
+    return {name: ranking.agreement(values, right) for name, values in scores.items()}  # type: ignore[arg-type]
+
+
+def table(candidates: list[Candidate], by: str, notes: list[str]) -> None:
+    """The ranking, best first, and its agreement with the probe, onto stdout."""
+    rows = numbers_of(candidates)
+    notes += gaps(rows)
+    places = ranking.rank_all(rows)
+    if by not in rows[0]:
+        why = listing(dict.fromkeys(n for c in candidates for n in c.quality["protocol"].get("notes", [])), 3)
+        raise RequestError(f"by={by}: no candidate has it", why or f"there are {listing(rows[0])}")
+    tops = [c.probe.get("numbers", {}).get("top1") for c in candidates]
+    agreed = agreements(rows, tops)
+    place = [p.get(by, math.nan) for p in places]
+    order = sorted(range(len(rows)), key=lambda i: place[i])
+    n = sum(t is not None for t in tops)
+    if agreed and n < FEW:
+        notes.append(f"the correlations are of {n} candidates: with fewer than {FEW} they say next to nothing")
+    elif not agreed:
+        notes.append(
+            "no probe to compare with: probe=true measures one of each (it reads labels; the ranking does not)"
+        )
+    if console.flag(console.JSON):
+        found = [
+            {
+                "run": str(candidates[i].run.path),
+                "checkpoint": candidates[i].checkpoint and str(candidates[i].checkpoint),
+                "step": candidates[i].step,
+                "numbers": rows[i],
+                "ranks": places[i],
+                "probe.top1": tops[i],
+            }
+            for i in order
+        ]
+        console.out_json(_finite({"by": by, "candidates": found, "agreement": agreed, "notes": notes}))
+        return
+    names = [by, *(n for n in rows[0] if n != by)]
+    head = ["", "checkpoint" if candidates[0].checkpoint else "run", *names, *(["probe.top1"] if n else [])]
+    body = [
+        [
+            f"{place[i]:g}",
+            label(candidates[i]),
+            *("" if math.isnan(rows[i][name]) else f"{rows[i][name]:.4g}" for name in names),
+            *(["" if tops[i] is None else f"{tops[i]:.4f}"] if n else []),
+        ]
+        for i in order
+    ]
+    console.out(*console.table(head, body, numbers=[0, *range(2, len(head))]).splitlines())
+    if agreed:
+        lines = [[k, f"{v['spearman']:.3f}", f"{v['kendall']:.3f}", str(v["n"])] for k, v in agreed.items()]
+        head = ["agreement with probe.top1", "spearman", "kendall", "n"]
+        console.out("", *console.table(head, lines, numbers=[1, 2, 3]).splitlines())
+    for note in notes:
+        console.warn(note)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has neither nan nor inf."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

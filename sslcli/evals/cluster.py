@@ -1,0 +1,321 @@
+"""Clustering: do the features fall into groups by themselves, and are the groups the classes?
+
+Clusters are fitted to the training features (`sslcli.evals.clustering`), without labels. Test samples then go to the
+clusters so found, and that assignment is scored; labels are read for scoring only. Where there is no test split, the
+training samples' own assignment is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslcli.console import warn
+from sslcli.errors import RequestError, nearest
+from sslcli.evals import clustering
+from sslcli.evals.clustering import NOISE, Divided, Settings, Space
+from sslcli.evals.features import EvalData, Result, Split
+from sslcli.evals.figures import Grid
+from sslcli.evals.probe import averaged, check_seeds
+from sslcli.evals.sheets import Cell, Row, Sheet, named, thumbnails
+from sslcli.evals.tables import Csv
+from sslcli.rng import derive
+
+EXEMPLARS = 8  # samples of a cluster in the sheet
+SHOWN = 24  # clusters in the sheet, the largest
+SCORES = ("acc", "nmi", "ari")
+
+
+def cluster(
+    backbone: nn.Module,
+    data: EvalData,
+    *,
+    method: str = "kmeans",
+    k: int | str = "classes",
+    starts: int = 1,
+    dims: int = 32,
+    min_cluster_size: int | None = None,
+    k_max: int = 100,
+    seeds: int = 1,
+    baselines: bool = True,
+) -> Result:
+    """`acc`, `nmi`, `ari` against the labels, `silhouette`, and with several seeds `stability`; the same with `raw.` and
+    `untrained.`; over seeds each with `_std`. hdbscan also has `clusters` and `noise`, the share of samples in none.
+
+    - acc: the share of labelled samples that are right when each cluster is called by one class and each class by one
+      cluster, in the best way (the Hungarian method; Yang et al., "Image clustering using local discriminant models",
+      IEEE TIP 2010, Eq. 12). Samples of clusters beyond the number of classes, and noise, are never right.
+    - nmi: mutual information over the mean of both entropies; ari: Hubert & Arabie 1985. Noise is one more group.
+    - silhouette: mean over at most 5,000 samples, drawn by the seed, in the space that was divided; so it does not
+      compare spaces. Noise counts 0.
+    - stability: mean ARI between the assignments of each two seeds. A seed decides where k-means and gmm start, and which
+      samples hdbscan is fitted to where there are more than 10,000.
+    """
+    settings, wanted = _check(method, k, starts, dims, min_cluster_size, k_max)
+    check_seeds(seeds)
+    if isinstance(wanted, int) and wanted > (n := len(data.source("train"))):
+        raise RequestError(f"evaluator.k={k}: there are {n:,} training samples", f"evaluator.k={min(10, n)}")
+    split: Split = "test" if data.dataset.test is not None else "train"
+    notes: list[str] = []
+    if split == "train":
+        notes.append("there is no test split: what is scored are the training samples that the clusters were fitted to")
+    if seeds == 1:
+        notes.append("stability needs several seeds: seeds=5")
+
+    numbers: dict[str, float] = {}
+    protocol: dict[str, Any] = {}
+    details: dict[str, Any] = {}
+    artefacts: dict[str, Any] = {}
+    for kind, features in data.measured(backbone, baselines).items():
+        (x, y), (asked, truth) = features("train"), features(split)
+        if wanted == "classes" and not bool((y >= 0).any()):
+            wanted = "auto"
+            doubt = "no training sample has a label to count classes by: the number of clusters is estimated (k=auto)"
+            notes.append(doubt)
+            warn(doubt, "evaluator.k=10 says how many")
+        found = _measure(x, y, asked, truth, data, settings, wanted, k_max, seeds)
+        prefix = f"{kind}." if kind else ""
+        for name, values in found.scores.items():
+            numbers |= averaged(prefix + name, values)
+        if found.stability is not None:
+            numbers[f"{prefix}stability"] = found.stability
+        about = {"dim": x.shape[1], "space": found.space, "clusters": [d.clusters for d in found.draws]}
+        notes += [f"{kind}: {note}" if kind else note for d in found.draws for note in d.notes]
+        if kind == "":
+            protocol = {
+                "method": method,
+                "k": str(k),
+                "k_is": _words_of(wanted, method),
+                "starts": starts,
+                "seeds": seeds,
+                "std": "standard deviation over seeds (n - 1)",
+                "splits": {"train": len(x), split: len(asked), "labelled": int((truth >= 0).sum())},
+                "fitted": "to all training features, without labels",
+                "scored": f"the assignment of the {split} split",
+                "silhouette_samples": min(len(asked), clustering.LOOKED_AT),
+                **about,
+                "baselines": {},
+            }
+            details = {"train": found.train, **({"k_curve": found.curve} if found.curve else {})}
+            artefacts = _artefacts(found, y, truth, data, split)
+        else:
+            protocol["baselines"][kind] = about
+    protocol["notes"] = data.remarks(baselines, notes)
+    return Result(numbers, protocol, artefacts, details)
+
+
+def _check(
+    method: str, k: int | str, starts: int, dims: int, min_cluster_size: int | None, k_max: int
+) -> tuple[Settings, int | str]:
+    if method not in clustering.METHODS:
+        near = nearest(str(method), clustering.METHODS)
+        raise RequestError(
+            f"evaluator.method={method}: there is {', '.join(clustering.METHODS)}",
+            f"evaluator.method={near or 'kmeans'}",
+        )
+    wanted = int(k) if str(k).isdecimal() else k
+    if wanted not in ("classes", "auto") and (not isinstance(wanted, int) or isinstance(k, bool) or wanted < 1):
+        raise RequestError(f"evaluator.k={k}: classes, auto or a number from 1 is needed", "evaluator.k=10")
+    if method == "hdbscan" and isinstance(wanted, int):
+        raise RequestError(
+            f"evaluator.k={k} has no effect: hdbscan finds the number of clusters itself",
+            "evaluator.min_cluster_size=50 says how small a cluster may be",
+        )
+    smallest = {"starts": (starts, 1), "dims": (dims, 1), "k_max": (k_max, 2)}
+    if min_cluster_size is not None:
+        smallest["min_cluster_size"] = (min_cluster_size, 2)
+    for name, (value, least) in smallest.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise RequestError(f"evaluator.{name}={value}: a whole number from {least} is needed")
+    return Settings(method, starts, dims, min_cluster_size), wanted
+
+
+def _words_of(wanted: int | str, method: str) -> str:
+    if method == "hdbscan":
+        return "found by hdbscan"
+    words = {
+        "classes": "the number of classes among training labels",
+        "auto": f"that of largest silhouette of k-means, on at most {clustering.LOOKED_AT:,} training samples",
+    }
+    return words.get(str(wanted), "given")
+
+
+@dataclass
+class _Found:
+    draws: list[Divided]  # one a seed
+    scores: dict[str, list[float]]
+    stability: float | None
+    train: dict[str, float]  # scores of the training samples, first seed
+    space: str
+    asked: Tensor  # what is scored, in the space that was divided
+    curve: dict[str, list[float]] = field(default_factory=dict)
+
+
+def _measure(
+    x: Tensor,
+    y: Tensor,
+    asked: Tensor,
+    truth: Tensor,
+    data: EvalData,
+    settings: Settings,
+    wanted: int | str,
+    k_max: int,
+    seeds: int,
+) -> _Found:
+    """Every seed on one kind of features."""
+    seed = derive(data.seed, "cluster")
+    space = Space(x, settings, seed)
+    x, asked = space(x), space(asked)
+    curve: dict[str, list[float]] = {}
+    count = 0
+    if settings.method != "hdbscan":
+        count = int(y[y >= 0].unique().numel()) if wanted == "classes" else int(wanted) if wanted != "auto" else 0
+        if not count:
+            count, curve = clustering.estimate(x, space.spherical, k_max, seed)
+    drawn_once = settings.method == "hdbscan" and len(x) <= clustering.HDBSCAN_ON
+    rounds = 1 if drawn_once else seeds
+    draws = [clustering.divide(x, asked, count, settings, derive(seed, i), data.device) for i in range(rounds)]
+    if rounds < seeds:
+        draws[0].notes.append(f"hdbscan: seeds={seeds} has no effect, it saw all training samples and nothing is drawn")
+
+    scores: dict[str, list[float]] = {}
+    labelled = bool((truth >= 0).any())
+    some = clustering.some_of(len(asked), clustering.LOOKED_AT, derive(seed, "silhouette"))
+    table = clustering.distances(asked[some], space.spherical)
+    for drawn in draws:
+        found = agreement(drawn.asked, truth) if labelled else {}
+        found["silhouette"] = clustering.silhouette(table, drawn.asked[some])
+        if settings.method == "hdbscan":
+            found["clusters"] = float(drawn.clusters)
+            found["noise"] = float((drawn.asked == NOISE).double().mean())
+        for name, value in found.items():
+            scores.setdefault(name, []).append(value)
+    stability = mean_ari([d.asked for d in draws]) if rounds > 1 else None
+    train = agreement(draws[0].train, y) if bool((y >= 0).any()) else {}
+    return _Found(draws, scores, stability, train, space.words, asked, curve)
+
+
+def agreement(assignment: Tensor, truth: Tensor) -> dict[str, float]:
+    """`acc`, `nmi` and `ari` of clusters (n,) and classes (n,), over the samples that have a class."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    known = truth >= 0
+    a, b = assignment[known].numpy(), truth[known].numpy()
+    counts = contingency(assignment, truth)
+    clusters, classes = matching(counts[:-1])
+    return {
+        "acc": float(counts[clusters, classes].sum() / counts.sum()),
+        "nmi": float(normalized_mutual_info_score(b, a)),
+        "ari": float(adjusted_rand_score(b, a)),
+    }
+
+
+def mean_ari(assignments: list[Tensor]) -> float:
+    """The mean over pairs of assignments (n,)."""
+    from sklearn.metrics import adjusted_rand_score
+
+    pairs = list(combinations([a.numpy() for a in assignments], 2))
+    return sum(float(adjusted_rand_score(a, b)) for a, b in pairs) / len(pairs)
+
+
+def contingency(assignment: Tensor, truth: Tensor, clusters: int = 0, classes: int = 0) -> Tensor:
+    """(clusters + 1, classes) int64: how many samples of each class are in each cluster; the last row is noise."""
+    known = truth >= 0
+    a, y = assignment[known], truth[known]
+    k, c = max(clusters, int(assignment.max()) + 1), max(classes, int(y.max()) + 1)
+    a = torch.where(a == NOISE, k, a)
+    return torch.bincount(a * c + y, minlength=(k + 1) * c).view(k + 1, c)
+
+
+def matching(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Which clusters (m,) are which classes (m,), m the smaller number of both, so that most samples are right."""
+    from scipy.optimize import linear_sum_assignment
+
+    clusters, classes = linear_sum_assignment(counts.numpy(), maximize=True)
+    return torch.from_numpy(clusters), torch.from_numpy(classes)
+
+
+# ------------------------------------------------------------------------------------------------------------- artefacts
+
+
+def _artefacts(found: _Found, y: Tensor, truth: Tensor, data: EvalData, split: Split) -> dict[str, Any]:
+    """Of the first seed: the assignment of every sample, exemplars, and where there are labels the table."""
+    first = found.draws[0]
+    artefacts: dict[str, Any] = {"assignment.csv": _assignment(first, data, split)}
+    names = data.dataset.classes
+    counts = None
+    if bool((truth >= 0).any()):
+        counts = contingency(first.asked, truth, first.clusters, len(names))
+        artefacts["table.png"] = _grid(counts, names)
+    if first.clusters:
+        artefacts["exemplars.png"] = _exemplars(found, counts, data, split)
+    return artefacts
+
+
+def _assignment(first: Divided, data: EvalData, split: Split) -> Csv:
+    parts: list[tuple[Split, Tensor]] = [("train", first.train)]
+    if split == "test":
+        parts.append(("test", first.asked))
+    rows = [
+        (part, data.source(part).name_of(i), c)
+        for part, assigned in parts
+        for i, c in zip(data.ids(part).tolist(), assigned.tolist(), strict=True)
+    ]
+    return Csv(("split", "sample", "cluster"), rows, f"the cluster of each of {len(rows):,} samples; -1 is noise")
+
+
+def _grid(counts: Tensor, names: tuple[str, ...]) -> Grid:
+    """Clusters in the order of the classes they are matched with."""
+    clusters, classes = matching(counts[:-1])
+    order = clusters[classes.argsort()].tolist()
+    rest = [int(c) for c in counts[:-1].sum(dim=1).argsort(descending=True) if int(c) not in set(order)]
+    rows = [*order, *rest, *([len(counts) - 1] if int(counts[-1].sum()) else [])]
+    right, total = int(counts[clusters, classes].sum()), int(counts.sum())
+    titles = [f"cluster {c}" if c < len(counts) - 1 else "noise" for c in rows]
+    of = [named(names, i) for i in range(counts.shape[1])]
+    words = f"{right / total:.1%} of {total:,} samples lie where cluster and class are matched"
+    return Grid(
+        counts[rows],
+        titles,
+        of,
+        words,
+        f"clusters (rows) by classes (columns), as shares of each cluster: {words}",
+        column_label="class",
+    )
+
+
+def _exemplars(found: _Found, counts: Tensor | None, data: EvalData, split: Split) -> Sheet:
+    first, names = found.draws[0], data.dataset.classes
+    chosen = exemplars(found.asked, first.asked, first.clusters)
+    ids = data.ids(split)
+    sizes = first.asked[first.asked >= 0].bincount(minlength=first.clusters)
+    shown = [c for c in sizes.argsort(descending=True, stable=True).tolist() if sizes[c]][:SHOWN]
+    pictures = thumbnails(data, split, [int(i) for c in shown for i in ids[chosen[c]]])
+    rows = []
+    for c in shown:
+        cells = [Cell(pictures[i]) for i in ids[chosen[c]].tolist() if i in pictures]
+        about = f"{int(sizes[c]):,} samples"
+        if counts is not None and int(counts[c].sum()):
+            most = int(counts[c].argmax())
+            about += f", {float(counts[c, most] / counts[c].sum()):.0%} are {named(names, most)}"
+        if cells:
+            rows.append(Row(f"cluster {c}", about, cells))
+    of = f"{len(rows)}" if len(rows) == first.clusters else f"the {len(rows)} largest of {first.clusters:,}"
+    title = f"{split} samples nearest to the centre of each cluster ({of} clusters)"
+    about_all = "; ".join(f"{row.title}: {row.about}" for row in rows[:12])
+    return Sheet(title, rows, f"{title}, nearest first: {about_all}")
+
+
+def exemplars(x: Tensor, assignment: Tensor, clusters: int, count: int = EXEMPLARS) -> list[Tensor]:
+    """Of each cluster the rows of x (n, p) that are nearest to the mean of its samples, nearest first."""
+    found = []
+    for c in range(clusters):
+        members = (assignment == c).nonzero().flatten()
+        inside = x[members]
+        away = (inside - inside.mean(dim=0)).square().sum(dim=1) if len(members) else inside.sum(dim=1)
+        found.append(members[away.argsort(stable=True)[:count]])
+    return found

@@ -1,0 +1,236 @@
+"""Fine-tuning: the backbone learns on from labels, beside the same training from random weights.
+
+The second is what the labels alone are worth, with the same architecture, augmentation, order of samples and number of
+steps: the supervised baseline that a pretraining has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sslcli.data import talk
+from sslcli.errors import RequestError
+from sslcli.evals import labels as subsets
+from sslcli.evals.features import EvalData, Result
+from sslcli.evals.logistic import Logistic
+from sslcli.evals.pictures import Confusion
+from sslcli.evals.predictions import FILE, Predictions
+from sslcli.evals.probe import STRENGTHS, TOLERANCE, Standardiser, averaged, check_seeds, choose
+from sslcli.evals.supervise import HELD_OUT, WARMUP, Recipe, Trained, train
+from sslcli.rng import derive
+
+
+def finetune(
+    backbone: nn.Module,
+    data: EvalData,
+    *,
+    labels: str | int = "all",
+    seeds: int = 1,
+    start: Literal["run", "scratch"] = "run",
+    head: Literal["probe", "random"] = "probe",
+    epochs: int = Recipe.epochs,
+    min_steps: int = Recipe.min_steps,
+    batch_size: int = Recipe.batch_size,
+    lr: float | list[float] = Recipe.lr,
+    weight_decay: float = Recipe.weight_decay,
+    layer_decay: float = Recipe.layer_decay,
+    mixup: float = Recipe.mixup,
+    cutmix: float = Recipe.cutmix,
+    label_smoothing: float = Recipe.label_smoothing,
+    augment: str = Recipe.augment,
+    baselines: bool = True,
+) -> Result:
+    """`top1` and with more than five classes `top5` of the last step, `scratch.top1` and `scratch.top5`; with several seeds each
+    with `_std` (over draws, n - 1).
+
+    Each draw has its own labelled samples, order, views, and for `scratch` its own random weights; the test split is
+    looked at once, after the last step. `start=scratch` measures the baseline alone. `head`: `probe` begins with the
+    logistic regression of the given features (fitted to the draw's samples), so that a random head cannot spoil them in
+    the first steps (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
+    ICLR 2022, arXiv:2202.10054); a start from scratch has nothing to keep and begins with a random head.
+
+    An epoch is cut into batches of near `batch_size`; fewer than 32 labelled samples are one batch, each in as many
+    views as make 32 rows, so that batch norm, which learns on, never has a handful of rows. `lr`: a list is a grid, of
+    which the best on a fifth of the draw's labelled samples is taken.
+    """
+    amount = subsets.parse(labels, data.dataset)
+    check_seeds(seeds)
+    recipe = Recipe(
+        epochs, min_steps, batch_size, lr, weight_decay, layer_decay, mixup, cutmix, label_smoothing, augment
+    )
+    check_augment(data, recipe)
+    data.source("test")
+    starts = {"": start} | ({"scratch": "scratch"} if baselines and start == "run" and data.untrained else {})
+    found: dict[str, Scores] = {}
+    for kind, begin in starts.items():
+        found[kind] = measure(backbone, data, amount, seeds, recipe, begin, head)
+    own = found[""]
+    numbers: dict[str, float] = {}
+    for kind, scores in found.items():
+        numbers |= scores.numbers(kind)
+    protocol = {
+        "labels": str(amount),
+        "seeds": seeds,
+        "std": "standard deviation over draws (n - 1)",
+        "start": start,
+        "head": head if start == "run" else "random",
+        **own.protocol(recipe),
+        "baselines": {k: {"lr": s.lr} for k, s in found.items() if k},
+        "notes": notes(data, baselines, start),
+    }
+    artefacts: dict[str, Any] = {
+        "confusion.png": Confusion(own.confusion(data), data.dataset.classes),
+        FILE: own.predictions(),
+    }
+    details = {"training": {kind or start: scores.curve() for kind, scores in found.items()}}
+    return Result(numbers, protocol, artefacts, details)
+
+
+def notes(data: EvalData, baselines: bool, start: str) -> list[str]:
+    own = []
+    if data.untrained is None:
+        own.append("no baseline from scratch: what is measured is itself untrained")
+    elif not baselines and start == "run":
+        own.append("the baseline from scratch was not trained (evaluator.baselines=false)")
+    return [*data.notes, *own]
+
+
+def check_augment(data: EvalData, recipe: Recipe) -> None:
+    """RequestError unless the run's augmentation has views of these kinds."""
+    known = {*(data.recipes or {}), "clean"} - {"summary"}
+    for kind in recipe.kinds:
+        if kind in known:
+            continue
+        raise RequestError(
+            f"evaluator.augment={kind}: there is no such kind of view here (there are: {', '.join(sorted(known))})",
+            "evaluator.augment=clean trains on the samples as they are",
+        )
+
+
+@dataclass
+class Scores:
+    """What trainings of several draws, from one start, said of the test split."""
+
+    ids: Tensor  # (n,) of the test samples
+    truth: Tensor  # (n,)
+    total: int  # classes
+    said: list[Tensor] = field(default_factory=list)  # a draw each: (n, up to 5) classes, the likeliest first
+    lr: list[float] = field(default_factory=list)
+    labelled: int = 0
+    last: Trained | None = None
+    curves: list[dict[str, list[float]]] = field(default_factory=list)
+
+    def top(self, k: int) -> list[float]:
+        """A draw each: the share of test samples whose class is among the first k."""
+        return [float((said[:, :k] == self.truth[:, None]).any(dim=1).double().mean()) for said in self.said]
+
+    def numbers(self, kind: str = "") -> dict[str, float]:
+        prefix = f"{kind}." if kind else ""
+        numbers = averaged(f"{prefix}top1", self.top(1))
+        return numbers | (averaged(f"{prefix}top5", self.top(5)) if self.total > 5 else {})
+
+    def confusion(self, data: EvalData) -> Tensor:
+        """(K, K) counts over all draws."""
+        counts = [torch.bincount(self.truth * self.total + said[:, 0], minlength=self.total**2) for said in self.said]
+        return torch.stack(counts).sum(dim=0).view(self.total, self.total)
+
+    def predictions(self) -> Predictions:
+        return Predictions(self.ids, self.truth, torch.stack([said[:, 0] for said in self.said]))
+
+    def curve(self) -> dict[str, list[float]]:
+        """The mean of all draws' training curves."""
+        mean = {
+            k: torch.tensor([c[k] for c in self.curves], dtype=torch.float64).mean(dim=0).tolist()
+            for k in self.curves[0]
+        }
+        return {k: [round(v, 5) for v in values] for k, values in mean.items()}
+
+    def protocol(self, recipe: Recipe) -> dict[str, Any]:
+        assert self.last is not None
+        length = self.last.length
+        how = "given" if len(recipe.rates) == 1 else f"on a fold of {HELD_OUT} of the labelled training samples"
+        return {
+            "classes": self.total,
+            "splits": {"labelled": self.labelled, "test": len(self.ids)},
+            "lr": {"used": self.lr, "chosen_by": how, "grid": recipe.rates},
+            "optimizer": f"AdamW, weight decay {recipe.weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
+            "steps": length.steps,
+            "batch": {"samples": length.batch, "views_of_each": length.views},
+            "layer_decay": recipe.layer_decay,
+            "augment": recipe.augment,
+            "mixup": recipe.mixup,
+            "cutmix": recipe.cutmix,
+            "label_smoothing": recipe.label_smoothing,
+            "measured": "after the last step",
+        }
+
+
+def measure(
+    backbone: nn.Module,
+    data: EvalData,
+    amount: subsets.Amount,
+    seeds: int,
+    recipe: Recipe,
+    start: str,
+    head: str = "probe",
+) -> Scores:
+    """Trains and tests once a draw. `start`: "run" is the given backbone, "scratch" one with random weights."""
+    y = data.labels("train")
+    name, classes = data.dataset.name, data.dataset.classes
+    subsets.check(y, "train", name)
+    truth = data.labels("test")
+    kept = subsets.check(truth, "test", name, classes=1)
+    total = max(len(classes), int(y.max()) + 1, int(truth.max()) + 1)
+    scores = Scores(kept, truth[kept], total)
+    for index in range(seeds):
+        ids = subsets.draw(y, amount, data.seed, index, classes)
+        subsets.check(y[ids], "train", name)
+        subject = backbone if start == "run" or data.untrained is None else data.untrained(index + 1).to(data.device)
+        made = probe_head(backbone, data) if start == "run" and head == "probe" else None
+        word = f"{'fine-tuning' if start == 'run' else 'training from scratch'}, {amount}, draw {index + 1} of {seeds}: step"
+        trained = train(
+            subject,
+            data,
+            ids,
+            recipe,
+            derive(data.seed, "finetune", index),
+            head=made,
+            tell=lambda done, of, word=word: talk.progress(word, done, of),  # type: ignore[misc]
+        )
+        seen, ranked = trained.ranked(data, data.batches("test", kept))
+        if not scores.said and len(seen) < len(kept):  # unreadable ones are left out of every draw
+            scores.ids, scores.truth = seen, truth[seen]
+        scores.said.append(ranked)
+        scores.lr.append(trained.lr)
+        scores.curves.append(trained.curve)
+        scores.labelled, scores.last = len(ids), trained
+    return scores
+
+
+def probe_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor], nn.Linear]:
+    """Makes a head that is the logistic regression of the backbone's features, at the strength that the probe would choose."""
+
+    def make(ids: Tensor, y: Tensor) -> nn.Linear:
+        x, _ = data.features(backbone, "train")
+        rows = torch.full((len(data.source("train")),), -1)
+        rows[data.ids("train")] = torch.arange(len(x))
+        row = rows[ids]
+        classes = int(y.max()) + 1
+        row, y = row[row >= 0], y[row >= 0]  # without those that cannot be read
+        standardise = Standardiser(x)
+        z = standardise(x, row).to(data.device)
+        strength, _ = choose(z, y, classes, list(STRENGTHS), data.seed, 0)
+        fit = Logistic(z, y, classes).fit(strength, TOLERANCE)
+        head = nn.Linear(x.shape[1], classes)
+        weight = fit.weight * standardise.scale[:, None]  # (d, K), of features as they come
+        with torch.no_grad():
+            head.weight.copy_(weight.T)
+            head.bias.copy_(fit.bias - standardise.mean @ weight)
+        return head
+
+    return make

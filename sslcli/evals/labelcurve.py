@@ -1,0 +1,175 @@
+"""The picture of a label-efficiency curve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sslcli.views.pictures import FAINT, INK, PAPER
+
+# Okabe & Ito's colours, told apart by the colour-blind; marker and dashes say the same in grey.
+STYLES: dict[str, tuple[str, str, str, Any]] = {  # kind -> words, colour, marker, line
+    "": ("self-supervised", "#0072b2", "o", "-"),
+    "finetuned": ("fine-tuned", "#56b4e9", "D", (0, (6, 1.5))),
+    "supervised": ("supervised from scratch", "#d55e00", "s", (0, (4, 2))),
+    "untrained": ("untrained backbone", "#009e73", "^", (0, (1, 1.5))),
+    "raw": ("raw input", "#6d6d6d", "x", (0, (5, 1.5, 1, 1.5))),
+}
+
+
+@dataclass
+class Line:
+    """One method: by number of labels its mean accuracy, and the deviation over draws (None with a single draw)."""
+
+    kind: str
+    names: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
+    std: list[float | None] = field(default_factory=list)
+
+    def add(self, name: str, labels: int, mean: float, std: float | None) -> None:
+        self.names.append(name)
+        self.labels.append(labels)
+        self.mean.append(mean)
+        self.std.append(std)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"amounts": self.names, "labels": self.labels, "mean": self.mean, "std": self.std}
+
+
+@dataclass
+class LabelCurve:
+    """Accuracy by number of labels, and an arrow for the labels saved (`quoted` of `curve.quote`, or None)."""
+
+    lines: list[Line]
+    dataset: str
+    quoted: dict[str, Any] | None = None
+
+    @property
+    def caption(self) -> str:
+        own = self.lines[0]
+        text = f"accuracy on {self.dataset} by number of labels: self-supervised {_ends(own)}"
+        text += "".join(f", {STYLES[line.kind][0]} {_ends(line)}" for line in self.lines[1:])
+        return f"{text}; {self.saving()}" if self.quoted else text
+
+    def saving(self) -> str:
+        """The figure in words."""
+        assert self.quoted is not None
+        q = self.quoted
+        words = STYLES[q["baseline"]][0]
+        amount = "all" if q["at"] == "all" else f"{q['at']} a class"
+        if q["relation"] == ">":
+            return f"what it reaches with {amount}, {words} does not with {q['factor']:.3g} times the labels"
+        least = "at most " if q["relation"] == "<=" else ""
+        return f"for what it reaches with {amount}, {words} needs {least}{q['factor']:.3g} times the labels"
+
+    def save(self, path: Path) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8.2, 4.8), dpi=150, facecolor=PAPER, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot(facecolor=PAPER)
+        axes.set_xscale("log")
+        for line in self.lines:
+            _, colour, marker, dashes = STYLES[line.kind]
+            low = [m - (s or 0.0) for m, s in zip(line.mean, line.std, strict=True)]
+            high = [m + (s or 0.0) for m, s in zip(line.mean, line.std, strict=True)]
+            axes.fill_between(line.labels, low, high, color=colour, alpha=0.15, linewidth=0)
+            width = 2.2 if line.kind == "" else 1.5
+            hollow = "none" if marker in "s^" else colour
+            axes.plot(
+                line.labels,
+                line.mean,
+                color=colour,
+                linestyle=dashes,
+                marker=marker,
+                markersize=5.5,
+                linewidth=width,
+                markerfacecolor=hollow,
+            )
+        self._frame(axes)
+        self._names(axes)
+        if self.quoted:
+            self._arrow(axes)
+        temporary = path.with_name(f".{path.name}.tmp")
+        figure.savefig(temporary, format="png", facecolor=PAPER)
+        temporary.replace(path)
+
+    def _frame(self, axes: Any) -> None:
+        first, last = self.lines[0].labels[0], self.lines[0].labels[-1]
+        wide = max(last / first, 2.0)
+        axes.set_xlim(first / wide**0.04, last * wide**0.42)  # room for the names at the ends of the lines
+        ticks = [
+            f"{n:,}\n{name if name == 'all' else f'{name}/class'}"
+            for n, name in zip(self.lines[0].labels, self.lines[0].names, strict=True)
+        ]
+        axes.set_xticks(self.lines[0].labels, ticks, fontsize=8)
+        axes.set_xticks([], minor=True)
+        lowest = min(m - (s or 0.0) for line in self.lines for m, s in zip(line.mean, line.std, strict=True))
+        axes.set_ylim(max(0.0, lowest - 0.04), 1.0 if lowest < 0.9 else None)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes.tick_params(colors="#5a564d", length=3, labelsize=8)
+        axes.set_xlabel("labels", fontsize=9, color=INK)
+        axes.set_title(
+            f"accuracy on the test split of {self.dataset.replace('$', '')}; bands: a standard deviation over draws",
+            fontsize=10,
+            loc="left",
+            color=INK,
+        )
+        axes.grid(axis="y", color=FAINT, linewidth=0.7)
+        axes.set_axisbelow(True)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(FAINT)
+
+    def _names(self, axes: Any) -> None:
+        """Each line's name at its right end, moved apart where they would overlap."""
+        bottom, top = axes.get_ylim()
+        gap = 0.052 * (top - bottom)
+        ends = sorted(self.lines, key=lambda line: line.mean[-1])
+        places: list[float] = []
+        for line in ends:
+            places.append(max(line.mean[-1], places[-1] + gap) if places else line.mean[-1])
+        over = places[-1] - (top - gap / 2)
+        for i in range(len(places) - 1, -1, -1):  # back under the top, pushing down what is in the way
+            limit = top - gap / 2 if i == len(places) - 1 else places[i + 1] - gap
+            places[i] = min(places[i], limit) if over > 0 else places[i]
+        for line, place in zip(ends, places, strict=True):
+            words, colour, _, _ = STYLES[line.kind]
+            axes.annotate(
+                f"{words}  {100 * line.mean[-1]:.1f} %",
+                (line.labels[-1], line.mean[-1]),
+                (line.labels[-1] * (self.lines[0].labels[-1] / self.lines[0].labels[0]) ** 0.03, place),
+                textcoords="data",
+                va="center",
+                fontsize=8.5,
+                color=colour,
+                fontweight="bold" if line.kind == "" else "normal",
+                arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3},
+            )
+
+    def _arrow(self, axes: Any) -> None:
+        """From the self-supervised point to where the best baseline is as good."""
+        assert self.quoted is not None
+        q = self.quoted
+        if abs(q["factor"] - 1) < 1e-9:
+            return
+        start, end, height = q["labels"], q["labels"] * q["factor"], q["accuracy"]
+        axes.annotate(
+            "",
+            (end, height),
+            (start, height),
+            arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.1, "shrinkA": 4, "shrinkB": 0},
+        )
+        sign = {"=": "", ">": "> ", "<=": "≤ "}[q["relation"]]
+        text = f"{sign}{q['factor']:.3g} x the labels for {100 * height:.1f} %"
+        bottom, top = axes.get_ylim()
+        axes.text(
+            (start * end) ** 0.5, height - 0.02 * (top - bottom), text, ha="center", va="top", fontsize=8.5, color=INK
+        )
+
+
+def _ends(line: Line) -> str:
+    return f"{line.mean[0]:.1%} with {line.labels[0]:,} and {line.mean[-1]:.1%} with {line.labels[-1]:,}"

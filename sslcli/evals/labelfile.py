@@ -1,0 +1,292 @@
+"""Labels from a file of their own: `labels=FILE.csv`, for a folder of unlabelled samples and a hundred labels.
+
+A CSV file with a header: `name` (or `path`) or `id`, `label`, and where wanted `split`. A name is one of
+`Source.names`, or as much of its end as is unique (the file's name alone, mostly); an id is the number of a sample in
+the training split. A row with an empty label says nothing. Only these training samples then show a label, whatever the
+data set says of the others.
+
+What measures, by the first of these that applies:
+
+1. the rows whose `split` is test, if there are any;
+2. the data set's own test split, where it has labels; none of its samples may be named in the file;
+3. the rows whose samples lie in the (unlabelled) test split, which pretraining held out, if every class is among them
+   and among the other rows;
+4. a fifth of the rows, stratified by class, at least one each. Pretraining may have seen these samples, never with a
+   label; the notes say so.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import hashlib
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslcli.data.source import Dataset, Source
+from sslcli.data.subset import Joined, Subset
+from sslcli.data.talk import count, shown
+from sslcli.errors import DataError, RequestError, listing, nearest
+from sslcli.evals.labels import Amount, draw
+
+HOLDOUT = 0.2
+NAMES = ("name", "path", "id")
+HEADER = "the first line must be name,label (or id,label), and where wanted split (train or test)"
+
+
+@dataclass(frozen=True)
+class Row:
+    line: int
+    name: str
+    label: str
+    split: str  # train, test, or "" where the file has no such column
+
+
+def is_file(labels: Any) -> bool:
+    """Whether this value of `labels=` names a file."""
+    return isinstance(labels, str) and labels.strip().lower().endswith(".csv")
+
+
+def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
+    """The data set with the labels of a file in place of its own, and notes on what measures and why.
+
+    Its `details["labels"]` name the file and its content's SHA-256; its fingerprint is another one where splits hold
+    other samples. Raises RequestError for a file that cannot be read, DataError for what stands in it.
+    """
+    column, rows, empty, sha256 = _read(file)
+    pool = dataset.train if dataset.test is None else Joined(dataset.train, dataset.test)
+    n_train = len(dataset.train)
+    places = _places(rows, column, pool, n_train, dataset.name, file)
+    classes, y = _classes(rows, dataset.classes, file)
+    notes = [f"labels of {count(len(rows), 'sample')} from {shown(file)}"]
+    if empty:
+        notes.append(f"{count(empty, 'row')} of {shown(file)} without a label left out")
+    if dataset.classes and pool.labels is not None:
+        own = pool.labels[places]
+        differ = int(((own >= 0) & (own != y)).sum())
+        if differ:
+            notes.append(f"{count(differ, 'label')} of {shown(file)} differ from the data set's own")
+
+    has_test = dataset.test is not None and dataset.test.labels is not None and bool((dataset.test.labels >= 0).any())
+    in_test = places >= n_train
+    explicit = torch.tensor([row.split == "test" for row in rows])
+    details = {**dataset.details, "labels": {"file": file, "sha256": sha256}}
+    if has_test and not explicit.any():
+        if in_test.any():
+            raise DataError(
+                f"{shown(file)} names {count(int(in_test.sum()), 'sample')} of the test split of {dataset.name}, "
+                f"{_some(rows, in_test)}: their own labels measure",
+                "leave these rows out, or say in a column `split` which rows train and which test",
+            )
+        train = copy.copy(dataset.train)
+        train.labels = _spread(places, y, n_train)
+        notes.append(f"measured on the test split of {dataset.name}, with its own labels")
+        return replace(dataset, train=train, classes=classes, details=details), notes
+
+    test, how = explicit, "the rows whose split is test"
+    if not explicit.any():
+        test, how = _measuring(y, in_test, len(classes), file)
+    notes.append(f"measured on {count(int(test.sum()), 'labelled sample')}: {how}")
+    seen = int((test & ~in_test).sum())
+    if seen:
+        notes.append(f"{seen:,} of these lie in the training split: pretraining may have seen them, without labels")
+    return _divided(dataset, pool, places, y, test, classes, details), notes
+
+
+def identified(dataset: Dataset) -> Dataset:
+    """The data set with a fingerprint that knows the labels of a file, too: results hang on them, features do not."""
+    sha256 = dataset.details.get("labels", {}).get("sha256")
+    if sha256 is None:
+        return dataset
+    return replace(dataset, fingerprint=hashlib.sha256(f"{dataset.fingerprint} {sha256}".encode()).hexdigest())
+
+
+def _measuring(y: Tensor, in_test: Tensor, classes: int, file: str) -> tuple[Tensor, str]:
+    """Which rows measure where neither the file nor the data set says so, and why these."""
+    if all(len(y[part].unique()) == classes for part in (in_test, ~in_test)):
+        return in_test, "those in the test split that pretraining held out"
+    small = y.bincount(minlength=classes)
+    if int(small.min()) < 2:
+        raise DataError(
+            f"{shown(file)} has a class with a single label, and there is no labelled test split: nothing is left to measure on",
+            "label two samples of each class at least, better ten; or say in a column `split` which rows test",
+        )
+    test = torch.zeros(len(y), dtype=torch.bool)
+    test[draw(y, Amount("count", max(classes, math.ceil(HOLDOUT * len(y)))), 0, 0)] = True
+    return test, f"a stratified {HOLDOUT:.0%} of {len(y):,}, as there is no labelled test split"
+
+
+def _divided(
+    dataset: Dataset,
+    pool: Source,
+    places: Tensor,
+    y: Tensor,
+    test: Tensor,
+    classes: tuple[str, ...],
+    details: dict[str, Any],
+) -> Dataset:
+    """The data set whose test split are the rows of `test`, and whose training split holds none of them."""
+    labels = _spread(places, y, len(pool))
+    member = torch.zeros(len(pool), dtype=torch.bool)
+    member[: len(dataset.train)] = True
+    member[places[~test]] = True
+    member[places[test]] = False
+    train_ids, test_ids = torch.nonzero(member).flatten(), places[test].sort().values
+    h = hashlib.sha256(dataset.fingerprint.encode())
+    for ids in (train_ids, test_ids):
+        h.update(ids.numpy().tobytes() + b"|")
+    return replace(
+        dataset,
+        train=Subset(pool, train_ids, labels[train_ids]),
+        test=Subset(pool, test_ids, labels[test_ids]),
+        unlabelled=dataset.pretrain,
+        classes=classes,
+        fingerprint=h.hexdigest(),
+        details=details,
+    )
+
+
+def _spread(places: Tensor, y: Tensor, n: int) -> Tensor:
+    labels = torch.full((n,), -1, dtype=torch.int64)
+    labels[places] = y
+    return labels
+
+
+# --------------------------------------------------------------------------------------------------------------- the file
+
+
+def _read(file: str) -> tuple[str, list[Row], int, str]:
+    """The column that names samples, the rows with a label, how many have none, and the SHA-256 of the content."""
+    path = Path(os.path.expanduser(file))
+    if not path.is_file():
+        there = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
+        close = nearest(path.name, there)
+        raise RequestError(
+            f"labels={shown(file)}: there is no such file",
+            f"did you mean labels={shown(str(path.with_name(close)))}?" if close else HEADER,
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"labels={shown(file)} cannot be read: {error.strerror}") from error
+    text = content.decode("utf-8-sig", "surrogateescape")
+    try:
+        column, rows = _parsed(text.splitlines(keepends=True), file)
+    except csv.Error as error:
+        raise DataError(f"{shown(file)} is no CSV file: {error}", HEADER) from error
+    told = [row for row in rows if row.label]
+    if not told:
+        raise DataError(f"{shown(file)} holds no label", HEADER)
+    return column, told, len(rows) - len(told), hashlib.sha256(content).hexdigest()
+
+
+def _parsed(lines: Iterable[str], file: str) -> tuple[str, list[Row]]:
+    reader = csv.DictReader(lines, strict=True)
+    columns = [c.strip() for c in reader.fieldnames or []]
+    reader.fieldnames = columns
+    names = [c for c in columns if c in NAMES]
+    if len(names) != 1 or columns.count("label") != 1:
+        raise DataError(f"the header of {shown(file)} is {shown(','.join(columns)) or 'empty'}", HEADER)
+    return names[0], list(_rows(reader, names[0], file))
+
+
+def _rows(reader: csv.DictReader[str], column: str, file: str) -> Iterator[Row]:
+    assert reader.fieldnames is not None
+    for row in reader:
+        if None in row or None in row.values():
+            raise DataError(
+                f"{shown(file)}, line {reader.line_num}: has not the {len(reader.fieldnames)} columns of the header",
+                "mend that line (a comma in a name goes in double quotes)",
+            )
+        kind = (row["split"].strip().lower() or "train") if "split" in row else ""
+        if kind not in ("", "train", "test"):
+            raise DataError(f"{shown(file)}, line {reader.line_num}: split is {shown(kind)}, not train or test", HEADER)
+        if row[column].strip():
+            yield Row(reader.line_num, row[column].strip(), row["label"].strip(), kind)
+
+
+def _places(rows: list[Row], column: str, pool: Source, n_train: int, name: str, file: str) -> Tensor:
+    """Which sample of the pool each row means, (m,) int64."""
+    found = [_number(row.name, n_train) for row in rows] if column == "id" else _by_name(rows, pool, name, file)
+    unknown = torch.tensor([place is None for place in found])
+    if unknown.any():
+        hint = f"an id is a number from 0 to {n_train - 1}"
+        if column != "id":
+            assert pool.names is not None
+            hint = f"names are as in {listing((shown(pool.names[i]) for i in range(min(2, len(pool)))), 2)}"
+        raise DataError(
+            f"{shown(file)} names {count(int(unknown.sum()), 'sample')} that {name} does not have, {_some(rows, unknown)}",
+            hint,
+        )
+    first: dict[int, Row] = {}
+    for row, place in zip(rows, found, strict=True):
+        assert place is not None
+        before = first.setdefault(place, row)
+        if before is not row:
+            again = "with another label" if before.label != row.label else "a second time"
+            raise DataError(
+                f"{shown(file)}, line {row.line}: {shown(row.name)} of line {before.line} {again}",
+                "leave one of the two lines out",
+            )
+    return torch.tensor([place for place in found if place is not None], dtype=torch.int64)
+
+
+def _number(text: str, n: int) -> int | None:
+    return int(text) if text.isdecimal() and int(text) < n else None
+
+
+def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | None]:
+    if pool.names is None:
+        raise DataError(f"the samples of {name} have no names", f"{shown(file)} must have the columns id,label")
+    exact = {full: place for place, full in enumerate(pool.names)}
+    by_end: dict[str, list[str]] = defaultdict(list)
+    for full in exact:
+        by_end[full.rpartition("/")[2]].append(full)
+    out: list[int | None] = []
+    for row in rows:
+        own = os.path.normpath(row.name).replace(os.sep, "/")
+        if own in exact or row.name in exact:
+            out.append(exact[row.name if row.name in exact else own])
+            continue
+        near = [
+            full
+            for full in by_end[own.rpartition("/")[2]]
+            if f"/{full}".endswith(f"/{own}") or own.endswith(f"/{full}")
+        ]
+        if len(near) > 1:
+            raise DataError(
+                f"{shown(file)}, line {row.line}: {shown(row.name)} may be {listing(map(shown, near), 3)}",
+                "give more of its path",
+            )
+        out.append(exact[near[0]] if near else None)
+    return out
+
+
+def _some(rows: list[Row], which: Tensor) -> str:
+    picked = [shown(row.name) for row, bad in zip(rows, which.tolist(), strict=True) if bad]
+    return f"such as {listing(picked, 3)}"
+
+
+def _classes(rows: list[Row], known: tuple[str, ...], file: str) -> tuple[tuple[str, ...], Tensor]:
+    """The classes in order (of a data set without any: those of the file, numbers by value), and the class of each row."""
+    said = {row.label for row in rows}
+    names = known or tuple(sorted(said, key=lambda c: (0, int(c), c) if c.isdecimal() else (math.inf, 0, c)))
+    index = {c: i for i, c in enumerate(names)}
+    foreign = sorted(said - index.keys())
+    if foreign:
+        close = nearest(foreign[0], names)
+        line = next(row.line for row in rows if row.label == foreign[0])
+        raise DataError(
+            f"{shown(file)}, line {line}: {shown(foreign[0])} is no class of this data set"
+            + (f" (and {count(len(foreign) - 1, 'other label')})" if len(foreign) > 1 else ""),
+            (f"did you mean {shown(close)}? " if close else "") + f"the classes are {listing(map(shown, names))}",
+        )
+    return names, torch.tensor([index[row.label] for row in rows], dtype=torch.int64)

@@ -1,0 +1,168 @@
+"""Where a backbone looks: a number for each place of each sample.
+
+B samples, h heads, N patches, C channels; `size` is the grid of places, one axis for series and two for images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.backbones.vit import ViT
+from sslcli.errors import RequestError
+from sslcli.rng import derive
+
+Score = Callable[[Tensor], Tensor]  # features (B, dim) -> (B,)
+
+
+def attention(backbone: ViT, x: Tensor) -> Tensor:
+    """(B, h, *grid): how much each patch is looked at in the last block; over patches it adds up to at most 1.
+
+    By the class token where that is the feature (Caron et al., "DINO", ICCV 2021, Fig. 1), by the mean of all patches where
+    their mean is. The fused kernel hands no weights out, so they are computed again from the block's own input.
+    """
+    block: Any = backbone.blocks[-1]
+    caught: list[tuple[Any, ...]] = []
+    handle = block.attn.register_forward_pre_hook(lambda _, given: caught.append(given))
+    try:
+        with torch.no_grad():
+            backbone(x)
+    finally:
+        handle.remove()
+    h, *rest = caught[-1]
+    mask = rest[0] if rest else None
+    b, n, d = h.shape
+    heads = block.attn.heads
+    with torch.no_grad():
+        q, k, _ = block.attn.qkv(h).view(b, n, 3, heads, d // heads).permute(2, 0, 3, 1, 4)
+        scores = (q @ k.transpose(-2, -1)).float() / math.sqrt(d // heads)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None, :], -torch.inf)
+        weights = scores.softmax(dim=-1)  # (B, h, 1 + N, 1 + N), a row a looking token
+    if backbone.pool == "cls":
+        looked = weights[:, :, 0, 1:]
+    else:
+        who = torch.ones(b, n - 1, device=x.device) if mask is None else mask[:, 1:].float()
+        looked = (weights[:, :, 1:, 1:] * who[:, None, :, None]).sum(dim=2) / who.sum(dim=1).clamp(min=1)[:, None, None]
+    return looked.reshape(b, heads, *backbone.grid)
+
+
+def last_map(backbone: nn.Module, x: Tensor) -> nn.Module:
+    """The module that gives the last feature map (B, C, *size) with more than one place; RequestError where there is none.
+
+    `x` is a batch to try it with.
+    """
+    mixes = [type(m).__name__ for m in backbone.modules() if "attention" in type(m).__name__.lower()]
+    seen: list[nn.Module] = []
+
+    def note(module: nn.Module, _: Any, out: Any) -> None:
+        if isinstance(out, Tensor) and out.ndim == x.ndim and math.prod(out.shape[2:]) > 1:
+            seen.append(module)
+
+    handles = [m.register_forward_hook(note) for m in backbone.modules() if m is not backbone]
+    try:
+        with torch.no_grad():
+            backbone(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if mixes or not seen:
+        why = f"its {mixes[0]} is not ours" if mixes else "it has no map of features"
+        raise RequestError(
+            f"{type(backbone).__name__} cannot be explained: {why}",
+            "vit_micro, vit_tiny and larger, convnet, resnet*, tcn, and convolutional networks of torchvision and timm can",
+        )
+    return seen[-1]
+
+
+def feature_map(backbone: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
+    """(B, C, *size): what `layer` gives."""
+    caught: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _, __, out: caught.append(out.detach().clone()))
+    try:
+        with torch.no_grad():
+            backbone(x)
+    finally:
+        handle.remove()
+    return caught[-1]
+
+
+def grad_cam(backbone: nn.Module, layer: nn.Module, x: Tensor, score: Score) -> Tensor:
+    """(B, *size): relu(sum_k alpha_k A_k), alpha_k the mean over places of d score / d A_k. Selvaraju et al., "Grad-CAM", ICCV
+    2017, Eq. 1-2."""
+    caught: list[Tensor] = []
+
+    def cut(_: nn.Module, __: Any, out: Tensor) -> Tensor:
+        caught.append(out.detach().requires_grad_(True))
+        return caught[-1].clone()  # what follows may write in place
+
+    handle = layer.register_forward_hook(cut)
+    try:
+        with torch.enable_grad():
+            (g,) = torch.autograd.grad(score(backbone(x)).sum(), caught[-1])
+    finally:
+        handle.remove()
+    alpha = g.flatten(2).mean(dim=2)
+    return torch.relu(torch.einsum("bc,bc...->b...", alpha, caught[-1].detach()))
+
+
+def enlarged(importance: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(B, *grid) -> (B, *size), linear between the places' centres."""
+    mode = "bilinear" if len(size) == 2 else "linear"
+    return F.interpolate(importance[:, None], size=size, mode=mode, align_corners=False)[:, 0]
+
+
+def random_map(like: Tensor, ids: Tensor, seed: int) -> Tensor:
+    """Uniform numbers in the shape of `like` (B, *grid): a function of the sample."""
+    given = [torch.Generator().manual_seed(derive(seed, "random map", i)) for i in ids.tolist()]
+    return torch.stack([torch.rand(like.shape[1:], generator=g) for g in given]).to(like.device)
+
+
+def components(tokens: Tensor) -> tuple[Tensor, float]:
+    """(m, 3) in 0..1: the first three principal components of features (m, d), each from its 1st to its 99th percentile; and the
+    share of the variance that they hold. The sign is that of the largest loading."""
+    x = tokens.double()
+    x = x - x.mean(dim=0)
+    values, vectors = torch.linalg.eigh(x.T @ x)
+    vectors = vectors[:, -3:].flip(1)
+    vectors = vectors * vectors.gather(0, vectors.abs().argmax(dim=0)[None]).sign()
+    y = x @ vectors
+    low, high = (torch.stack([column.kthvalue(k).values for column in y.T]) for k in _ends(len(y)))
+    share = float(values[-3:].sum() / values.sum().clamp(min=1e-12))
+    y = ((y - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).float()
+    return F.pad(y, (0, 3 - y.shape[1])), share
+
+
+def _ends(n: int) -> tuple[int, int]:
+    """Places, from 1, of the 1st and the 99th percentile of n numbers."""
+    return max(1, round(0.01 * n)), min(n, max(1, round(0.99 * n)))
+
+
+def curves(
+    judge: Callable[[Tensor], Tensor], x: Tensor, importance: Tensor, base: Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Deletion and insertion (B, steps + 1): `judge` of the sample as its places are replaced by 0, and of `base` as they come
+    back, the most important ones first. Petsiuk, Das & Saenko, "RISE", BMVC 2018, Sec. 4.3.
+
+    `importance` (B, *size) has the sample's own size; 0 is the mean of normalised data; NaN stays NaN.
+    """
+    rank = importance.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
+    rank = rank.view(len(x), 1, *x.shape[2:])
+    n = math.prod(x.shape[2:])
+    nothing = torch.where(x.isnan(), x, 0.0)
+    gone, back = [], []
+    for step in range(steps + 1):
+        first = rank < round(n * step / steps)
+        gone.append(judge(torch.where(first, nothing, x)))
+        back.append(judge(torch.where(first, x, base)))
+    return torch.stack(gone, dim=1), torch.stack(back, dim=1)
+
+
+def area(curve: Tensor) -> Tensor:
+    """Below curves (..., steps + 1) over 0..1, by trapezoids."""
+    return torch.trapezoid(curve, dim=-1) / (curve.shape[-1] - 1)

@@ -1,0 +1,130 @@
+"""Scores of strangeness: fitted to normal samples, then asked about others; larger is stranger. And how well they tell."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sslcli.evals.knn import neighbours
+
+SUPPORT_FROM = 4_000  # samples a one-class SVM is fitted to at most: the table of their products is 128 MB
+BLOCK = 1 << 22  # numbers in a table of samples by samples
+
+
+def knn(normal: Tensor, asked: Tensor, k: int, device: torch.device) -> Tensor:
+    """(m,) mean cosine distance of `asked` (m, d) to the k nearest of `normal` (n, d).
+
+    Bergman, Cohen & Hoshen, "Deep Nearest Neighbor Anomaly Detection", arXiv:2002.10445, Sec. 3.3: the mean distance to
+    the k nearest normal features. Directions instead of vectors as in Sun et al., "Out-of-Distribution Detection with Deep
+    Nearest Neighbors", ICML 2022, Sec. 3 (who take the distance to the k-th alone).
+    """
+    near, _ = neighbours(F.normalize(normal, dim=1), F.normalize(asked, dim=1), min(k, len(normal)), device)
+    return 1 - near.mean(dim=1)
+
+
+def mahalanobis(normal: Tensor, asked: Tensor, device: torch.device) -> Tensor:
+    """(m,) distance of `asked` (m, d) to the mean of `normal` (n, d) under their shrunk covariance.
+
+    Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks", NeurIPS 2018,
+    Eq. 2, of one class, with Ledoit & Wolf's estimate of the covariance. Where `normal` does not vary at all, the distance
+    is Euclidean.
+    """
+    covariance, _, mean = ledoit_wolf(normal.to(device))
+    level = float(covariance.diagonal().mean()) or 1.0
+    covariance.diagonal().add_(1e-10 * level)  # rounding must not make it singular
+    if not float(covariance.diagonal().max()) > 1e-9 * level:
+        covariance.fill_diagonal_(1.0)
+    factor = torch.linalg.cholesky(covariance)
+    found = []
+    for part in asked.split(max(1, BLOCK // asked.shape[1])):
+        away = part.to(device).double() - mean
+        found.append(
+            torch.linalg.solve_triangular(factor, away.T, upper=False).square().sum(dim=0).sqrt().float().cpu()
+        )
+    return torch.cat(found)
+
+
+def ledoit_wolf(x: Tensor) -> tuple[Tensor, float, Tensor]:
+    """The covariance (d, d) of x (n, d) shrunk towards the mean variance, by how much (0..1), and the mean (d,); float64.
+
+    Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J. Multivariate Analysis 88, 2004,
+    Sec. 3.2. scikit-learn's does the same in three products of x with itself; with the identity sum_k |x_k x_k' - S|^2 =
+    sum_k |x_k|^4 - n |S|^2 one is enough.
+    """
+    n, d = x.shape
+    mean = x.mean(dim=0, dtype=torch.float64)
+    covariance = torch.zeros(d, d, dtype=torch.float64, device=x.device)
+    fourth = torch.zeros((), dtype=torch.float64, device=x.device)
+    for part in x.split(max(1, BLOCK // d)):
+        away = part.double() - mean
+        covariance.addmm_(away.T, away)
+        fourth += away.square().sum(dim=1).square().sum()
+    covariance /= n
+    mu = float(covariance.diagonal().mean())
+    norm = float(covariance.square().sum())
+    spread = norm / d - mu**2  # d^2 of the paper, over the dimensions: how far from a multiple of the identity
+    noise = (float(fourth) / n - norm) / (n * d)  # b-bar^2
+    shrink = min(noise, spread) / spread if spread > 0 else 1.0
+    covariance.mul_(1 - shrink).diagonal().add_(shrink * mu)
+    return covariance, shrink, mean
+
+
+def ocsvm(normal: Tensor, asked: Tensor, nu: float, seed: int, device: torch.device) -> Tensor:
+    """(m,) how far `asked` (m, d) lie outside a one-class SVM of `normal` (n, d), at most SUPPORT_FROM of them.
+
+    Schoelkopf et al., "Estimating the support of a high-dimensional distribution", Neural Computation 13, 2001; scikit-learn's,
+    with the kernel exp(-|a - b|^2 / v), v the sum of the variances of the features (its `gamma="scale"` would change with
+    their means). Products are made here, all at once: libsvm makes them one by one.
+    """
+    from sklearn.svm import OneClassSVM
+
+    from sslcli.evals.clustering import drawn
+
+    some = drawn(normal, SUPPORT_FROM, seed).to(device)
+    middle = some.mean(dim=0)
+    some = some - middle
+    gamma = 1 / (float(some.var(dim=0, correction=0).sum()) or 1.0)
+    model = OneClassSVM(kernel="precomputed", nu=nu).fit(_rbf(some, some, gamma).double().cpu().numpy())
+    support = some[torch.from_numpy(model.support_).long().to(device)]
+    weights = torch.from_numpy(model.dual_coef_[0]).float().to(device)
+    parts = (part.to(device) - middle for part in asked.split(max(1, BLOCK // len(support))))
+    return -torch.cat([(_rbf(part, support, gamma) @ weights).cpu() for part in parts])
+
+
+def _rbf(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    """(n, m)"""
+    squares = torch.addmm(b.square().sum(dim=1), a, b.T, alpha=-2).add_(a.square().sum(dim=1)[:, None])
+    return squares.clamp_(min=0).mul_(-gamma).exp_()
+
+
+# ------------------------------------------------------------------------------------------------------------ how well
+
+
+def auroc(score: Tensor, strange: Tensor) -> float:
+    """The share of pairs of a strange and a normal sample in which the strange one has the larger score; ties are half."""
+    normal = score[~strange].sort().values
+    below = torch.searchsorted(normal, score[strange])
+    not_above = torch.searchsorted(normal, score[strange], right=True)
+    return float((below + not_above).double().mean()) / (2 * len(normal))
+
+
+def fpr95(score: Tensor, strange: Tensor) -> float:
+    """The share of strange samples that pass for normal where the threshold lets at least .95 of the normal ones pass.
+
+    Positive is normal, as in Liang, Li & Srikant, "ODIN", ICLR 2018, Sec. 3.
+    """
+    normal = score[~strange].sort().values
+    threshold = normal[-(-95 * len(normal) // 100) - 1]
+    return float((score[strange] <= threshold).double().mean())
+
+
+def p_values(score: Tensor, calibration: Tensor) -> Tensor:
+    """(m,) the share of normal samples that are at least as strange: small is strange, uniform where nothing is.
+
+    `calibration` (n,) are scores of normal samples that nothing was fitted to (Bates et al., "Testing for outliers with
+    conformal p-values", Annals of Statistics 51, 2023, Eq. 3).
+    """
+    ordered = calibration.sort().values
+    at_least = len(ordered) - torch.searchsorted(ordered, score)
+    return (1 + at_least).double() / (1 + len(ordered))

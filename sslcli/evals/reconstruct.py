@@ -1,0 +1,245 @@
+"""Reconstruction: how well a method draws test samples again, beside those who never learned.
+
+For methods with `reconstruct` (autoencoders, masked autoencoders). Errors are squared differences: of images in pixels of
+0..1, of series in standard deviations of the channel. A masked method is judged on what was hidden from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.errors import RequestError
+from sslcli.evals.columns import Columns, heat
+from sslcli.evals.features import EvalData, Result, Split
+from sslcli.methods.base import Batch, Method, Reconstruction
+from sslcli.rng import Draw, derive, order
+from sslcli.views import clean
+
+MASKS = 4  # draws of what is hidden from a masked method
+MEAN_FROM = 10_000  # training samples whose mean is the simplest guess
+SHOWN = 8
+BEST_PSNR = 100.0  # dB; an error of nothing would be infinite
+
+
+def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_samples: int = 10_000) -> Result:
+    """`mse` and, for images, `psnr` on the test split, beside `mean.`: the mean of the training samples, value by value.
+
+    Of a masked method the errors are those of what was hidden; `whole.` is the sample with its visible part left as it was,
+    `visible.` guesses the mean of what is visible of the sample, and `interpolated.` what lies between it. Where each
+    patch was normalised by its own mean and std (MAE's `norm_pix`), these are unknown to whoever sees the visible part alone:
+    `mse` takes them interpolated from there, and `normalised.mse` is the error in the method's own units, in which 1 is
+    about the patch's own mean.
+
+    psnr is -10 log10 of the mean error, in dB. `backbone` itself is not asked: the method has its own.
+    """
+    if masks < 1 or max_samples < 1:
+        raise RequestError("evaluator.masks and evaluator.max_samples are numbers of at least 1", "evaluator.masks=4")
+    source = data.source("test")
+    method = _method(data)
+    ids = order(derive(data.seed, "reconstruct"), 0, len(source))[:max_samples].sort().values
+    image = len(data.dataset.shape) == 3
+    mean, counted = _mean(data)
+    errors: dict[str, _Mean] = defaultdict(_Mean)
+    n = draws = 0
+    for mask, _, found in _drawn(data, method, "test", ids, masks):
+        n, draws = n + (len(found.source) if mask == 0 else 0), max(draws, mask + 1)
+        scale = _scale(data, found.source) if image else 1.0
+        for name, (guess, where) in _guesses(found, mean).items():
+            errors[name].add(((guess - found.source) * scale).square(), where)
+        if found.mean is not None:
+            errors["normalised"].add(found.error(), None)
+    numbers: dict[str, float] = {}
+    for name, error in errors.items():
+        prefix = f"{name}." if name else ""
+        numbers[f"{prefix}mse"] = error.value
+        if image and name != "normalised":
+            numbers[f"{prefix}psnr"] = psnr(error.value)
+    protocol: dict[str, Any] = {
+        "method": type(method).__name__,
+        "split": "test",
+        "samples": n,
+        "unit": "pixels, 0..1" if image else "standard deviations of the channel",
+        "judged": "what was hidden" if "whole" in errors else "the whole sample",
+        "masks": draws,
+        "mean_from": counted,
+        "notes": [*data.notes, *_notes(method, errors)],
+    }
+    return Result(numbers, protocol, {"samples.png": _sheet(data, method, ids)})
+
+
+def errors(data: EvalData, split: Split) -> tuple[Tensor, Tensor]:
+    """(n,) mean squared error of each sample of a split in the method's own units, and their ids (n,), both on the CPU.
+
+    Of masked methods over what was hidden, in four draws of masks that are functions of `data.seed` and the sample.
+    RequestError where the run's method does not reconstruct.
+    """
+    method = _method(data)
+    at_most = len(data.source(split))
+    total, count = torch.zeros(at_most, dtype=torch.float64), torch.zeros(at_most, dtype=torch.float64)
+    seen: list[Tensor] = []
+    for mask, ids, found in _drawn(data, method, split, None, MASKS):
+        error = found.error().flatten(1)
+        known = ~torch.isnan(error)
+        total[ids] += error.nan_to_num(0.0).sum(dim=1, dtype=torch.float64).cpu()
+        count[ids] += known.sum(dim=1).cpu()
+        if mask == 0:
+            seen.append(ids)
+    ids = torch.cat(seen)
+    return (total[ids] / count[ids].clamp(min=1)).float(), ids
+
+
+def reconstructs(data: EvalData) -> bool:
+    """Whether the run's method draws samples again, so that `errors` can be asked."""
+    if data.pretraining is None:
+        return False
+    method, _ = data.pretraining()
+    return _can(method)
+
+
+def psnr(mse: float) -> float:
+    """Of images in 0..1, in dB; at most 100."""
+    return min(BEST_PSNR, -10 * math.log10(mse)) if mse > 0 else BEST_PSNR
+
+
+def fill(x: Tensor, known: Tensor) -> Tensor:
+    """What is not `known` of (B, C, H, W) or (B, C, T) from what is: means of known neighbours at ever coarser scales.
+
+    Push-pull interpolation (Gortler et al., "The Lumigraph", SIGGRAPH 1996, Sec. 3.4), with equal weights: halve until there is
+    one value, and on the way back fill each hole from the coarser scale, linearly. 0 where nothing is known at all.
+    """
+    x = torch.where(known, x, 0.0)
+    size = x.shape[2:]
+    if max(size) == 1:
+        return x
+    pool: Any = F.avg_pool2d if x.ndim == 4 else F.avg_pool1d
+    share = pool(known.to(x.dtype), 2, ceil_mode=True)
+    coarse = pool(x, 2, ceil_mode=True) / share.clamp(min=1e-6)
+    guess = F.interpolate(
+        fill(coarse, share > 0), size=size, mode="bilinear" if x.ndim == 4 else "linear", align_corners=False
+    )
+    return torch.where(known, x, guess)
+
+
+def _method(data: EvalData) -> Method:
+    hint = "sslcli pretrain method=mae, or method=autoencoder"
+    if data.pretraining is None:
+        raise RequestError("an untrained backbone reconstructs nothing", hint)
+    method, _ = data.pretraining()
+    if not _can(method):
+        raise RequestError(f"{type(method).__name__} does not reconstruct", hint)
+    return method
+
+
+def _can(method: Method) -> bool:
+    return type(method).reconstruct is not Method.reconstruct
+
+
+def _drawn(
+    data: EvalData, method: Method, split: Split, ids: Tensor | None, masks: int
+) -> Iterator[tuple[int, Tensor, Reconstruction]]:
+    """(number of the mask, ids, reconstruction) by batch; one mask where nothing is hidden."""
+    seed = derive(data.seed, "reconstruct")
+    for part, x in data.batches(split, ids):
+        for mask in range(masks):
+            with torch.no_grad(), data.autocast():
+                found = method.reconstruct(Batch([x], ["clean"], Draw(seed, mask, part.to(x.device))))
+            assert found is not None
+            yield mask, part, found
+            if found.hidden is None:
+                break
+
+
+def _guesses(found: Reconstruction, mean: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Who guesses what, in the units of the view, and where it is judged (None: everywhere)."""
+    x, hidden = found.source, found.hidden
+    predicted = found.predicted.float()
+    mean = mean.to(x.device).expand_as(x)
+    if hidden is None:
+        return {"": (predicted, None), "mean": (mean, None)}
+    visible = ~hidden & ~x.isnan()
+    if found.mean is not None and found.std is not None:
+        predicted = predicted * fill(found.std, visible) + fill(found.mean, visible)
+    space = tuple(range(2, x.ndim))
+    level = torch.where(visible, x, 0.0).sum(dim=space, keepdim=True) / visible.sum(dim=space, keepdim=True).clamp(
+        min=1
+    )
+    return {
+        "": (predicted, hidden),
+        "whole": (torch.where(hidden, predicted, x), None),
+        "mean": (mean, hidden),
+        "visible": (level.expand_as(x), hidden),
+        "interpolated": (fill(x, visible), hidden),
+    }
+
+
+class _Mean:
+    """The mean of what is known (not NaN) of many tensors, where it is asked for."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def add(self, x: Tensor, where: Tensor | None) -> None:
+        known = ~torch.isnan(x) if where is None else where & ~torch.isnan(x)
+        self.total += float(torch.where(known, x, 0.0).sum(dtype=torch.float64))
+        self.count += int(known.sum())
+
+    @property
+    def value(self) -> float:
+        return self.total / max(1, self.count)
+
+
+def _mean(data: EvalData) -> tuple[Tensor, int]:
+    """(1, *shape) the mean of training samples, value by value, and of how many."""
+    ids = order(derive(data.seed, "reconstruct", "mean"), 0, len(data.source("train")))[:MEAN_FROM]
+    total = torch.zeros(data.dataset.shape, dtype=torch.float64)
+    count, n = torch.zeros(data.dataset.shape, dtype=torch.float64), 0
+    for _, x in data.batches("train", ids.sort().values):
+        total += x.nan_to_num(0.0).sum(dim=0, dtype=torch.float32).cpu()
+        count += (~x.isnan()).sum(dim=0).cpu()
+        n += len(x)
+    return (total / count.clamp(min=1)).float()[None], n
+
+
+def _scale(data: EvalData, x: Tensor) -> Tensor:
+    """Pixels of 0..1 for one of the view's units, by channel."""
+    return torch.tensor(data.dataset.std, device=x.device).view(1, -1, *([1] * (x.ndim - 2)))
+
+
+def _notes(method: Method, errors: dict[str, _Mean]) -> list[str]:
+    notes = []
+    if "normalised" in errors:
+        notes.append(
+            f"{type(method).__name__} predicts patches less their own mean and std, which nobody knows of a hidden patch: mse "
+            "and psnr take those of the visible ones, interpolated; the picture gives the true ones back"
+        )
+    return notes
+
+
+def _sheet(data: EvalData, method: Method, ids: Tensor) -> Columns:
+    """Source, what was visible, what was predicted, and the error, of samples nobody chose."""
+    some = ids[order(derive(data.seed, "reconstruct", "shown"), 0, len(ids))[:SHOWN]].sort().values
+    restore = clean(data.dataset).restore
+    rows: list[list[Tensor]] = []
+    titles: list[str] = []
+    for _, _, found in _drawn(data, method, "test", some, 1):
+        columns = found.columns()
+        titles = [*columns, "error"]
+        views = [restore([x.float().cpu()])[0] for x in columns.values()]
+        rows += [[*parts, error] for *parts, error in zip(*views, (views[-1] - views[0]).abs(), strict=True)]
+    if len(data.dataset.shape) == 3:
+        largest = max(float(row[-1].mean(dim=0).max()) for row in rows) or 1.0
+        rows = [[*row[:-1], heat(row[-1].mean(dim=0) / largest)] for row in rows]
+    given = "; the true mean and std of each hidden patch are given back" if found.mean is not None else ""
+    what = (
+        "the sample, what was visible of it, what was predicted"
+        if len(titles) == 4
+        else "the sample, its reconstruction"
+    )
+    return Columns(rows, titles, f"{len(rows)} test samples, not chosen: {what}, and the error{given}")

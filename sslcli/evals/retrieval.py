@@ -1,0 +1,212 @@
+"""Retrieval: is what looks alike to the backbone of the same class? Every query ranks the gallery by cosine.
+
+Nothing is fitted. Queries are test samples; the gallery is the training split, or the other test samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.errors import DataError, RequestError
+from sslcli.evals.clustering import exact
+from sslcli.evals.features import EvalData, Result, Split
+from sslcli.evals.knn import neighbours
+from sslcli.evals.sheets import Cell, Mark, Row, Sheet, named, thumbnails
+from sslcli.rng import derive, order
+
+KS = (1, 5, 10)
+BLOCK = 1 << 24  # similarities at a time: 64 MB, and some tables of the same size
+ROWS, SHOWN = 10, 8  # queries and neighbours in the picture
+
+
+def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", baselines: bool = True) -> Result:
+    """`map`, `map_at_r`, `r_precision`, `recall@1`, `@5`, `@10`, `precision@5`, `@10`: means over queries; the same with
+    `raw.` and `untrained.`. Right is what is of the query's class; R is how many such the gallery holds.
+
+    - map: average precision of the whole ranking, as scikit-learn's `average_precision_score`.
+    - map_at_r: average precision of the first R, over R (Musgrave, Belongie & Lim, "A Metric Learning Reality Check",
+      ECCV 2020, Sec. 3.2); r_precision: the share of right ones among the first R.
+    - recall@k: the share of queries with at least one right one among the first k, as in metric learning (not the share
+      of R that is found); precision@k: the share of right ones among the first k; with k of 1 they are the same.
+
+    Equal similarities: in map and map_at_r a right one has the last place of all that are equal to it, whoever they are; for
+    the others the mean over all orders of equals is taken (McSherry & Najork, ECIR 2008). So no number depends on the
+    order of the data. Queries whose class is not in the gallery are left out, as is what has no label. Without labels there is
+    the picture only.
+    """
+    if gallery not in ("train", "test"):
+        raise RequestError(f"evaluator.gallery={gallery}: train or test is needed", "evaluator.gallery=train")
+    split: Split = "train" if gallery == "train" else "test"
+    data.source("test")  # fail before any feature is computed
+    numbers: dict[str, float] = {}
+    protocol: dict[str, Any] = {}
+    artefacts: dict[str, Any] = {}
+    notes: list[str] = []
+    for kind, features in data.measured(backbone, baselines).items():
+        (bank, y), (queries, truth) = features(split), features("test")
+        itself = split == "test"
+        labelled = bool((y >= 0).any()) and bool((truth >= 0).any())
+        if kind == "":
+            artefacts["neighbours.png"] = _sheet(bank, y, queries, truth, split, data)
+            protocol = {
+                "gallery": split,
+                "similarity": "cosine",
+                "queries": "test samples",
+                "itself": "left out of its own ranking" if itself else "not in the gallery",
+                "dim": bank.shape[1],
+            }
+        if not labelled:
+            notes.append(f"{data.dataset.name} has no labels to say what is right: there is a picture and no number")
+            break
+        found = ranked(bank, y, queries, truth, exact(data.device), itself)
+        prefix = f"{kind}." if kind else ""
+        numbers |= {prefix + name: float(values.mean()) for name, values in found.scores.items()}
+        if kind == "":
+            protocol["splits"] = {"gallery": found.gallery, "queries": found.queries}
+            if found.without:
+                notes.append(f"{found.without} labelled queries have no other sample of their class in the gallery")
+    protocol["notes"] = data.remarks(baselines, notes)
+    return Result(numbers, protocol, artefacts)
+
+
+@dataclass
+class Ranked:
+    """Numbers for each query, in no particular order, and how many there were."""
+
+    scores: dict[str, Tensor]  # name -> (queries,) float64
+    gallery: int
+    queries: int
+    without: int
+
+
+def ranked(
+    bank: Tensor, y: Tensor, queries: Tensor, truth: Tensor, device: torch.device, itself: bool = False
+) -> Ranked:
+    """Every measure of every query. bank (n, d) of classes y (n,); queries (q, d) of classes truth (q,); -1 is no class.
+
+    `itself`: the queries are the gallery, and each is left out of its own ranking. Memory is bounded whatever the sizes.
+    """
+    members = (y >= 0).nonzero().flatten()
+    members = members[y[members].argsort(stable=True)]  # a class is a stretch of columns
+    asking = (truth >= 0).nonzero().flatten()
+    counts = y[members].bincount(minlength=int(truth.max()) + 1)
+    relevant = counts[truth[asking]] - int(itself)
+    kept = asking[relevant > 0]
+    if len(kept) == 0:
+        raise DataError("no labelled test sample has another of its class in the gallery", "sslcli data inspect")
+    ends = counts.cumsum(0)
+    gallery = F.normalize(bank[members], dim=1).to(device)
+    column = torch.empty(len(y), dtype=torch.int64)
+    column[members] = torch.arange(len(members))
+    size = max(1, BLOCK // len(gallery))
+    room = torch.empty(min(size, len(kept)) * len(gallery), device=device)
+    parts: list[dict[str, Tensor]] = []
+    for c, rows in _by_class(truth, kept, size):
+        part = F.normalize(queries[rows], dim=1).to(device)
+        table = room[: len(part) * len(gallery)].view(len(part), len(gallery))
+        torch.mm(part, gallery.T, out=table)
+        if itself:
+            table.scatter_(1, column[rows, None].to(device), -torch.inf)
+        right = table[:, int(ends[c] - counts[c]) : int(ends[c])].clone()
+        parts.append(measures(sort_rows(table), sort_rows(right), int(itself)))
+    scores = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    return Ranked(scores, len(members), len(kept), len(asking) - len(kept))
+
+
+def _by_class(truth: Tensor, kept: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
+    """Queries of one class at a time, at most `size` of them."""
+    for c in truth[kept].unique().tolist():
+        for rows in kept[truth[kept] == c].split(size):
+            yield c, rows
+
+
+def sort_rows(table: Tensor) -> Tensor:
+    """Each row ascending, in place where it can be: numpy sorts floats several at once."""
+    if table.device.type != "cpu":
+        return table.sort(dim=1).values
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(lambda part: part.numpy().sort(axis=1), table.chunk(torch.get_num_threads())))
+    return table
+
+
+def measures(everything: Tensor, right: Tensor, skipped: int) -> dict[str, Tensor]:
+    """All numbers of q queries of one class: similarities of the gallery (q, n) and of what is right (q, R), both sorted
+    ascending, of which the first `skipped` do not count."""
+    everything, right = everything[:, skipped:].contiguous(), right[:, skipped:].contiguous()
+    n, r = everything.shape[1], right.shape[1]
+    place = n - torch.searchsorted(everything, right)  # (q, R): of the last one that is as similar
+    hits = r - torch.searchsorted(right, right)
+    precision = hits.double() / place
+    found = {"map": precision.mean(dim=1), "map_at_r": precision.masked_fill(place > r, 0.0).mean(dim=1)}
+    found["r_precision"] = first(everything, right, r)[0] / r
+    for k in KS:
+        if k <= n:
+            expected, any_ = first(everything, right, k)
+            found |= {f"recall@{k}": any_} | ({f"precision@{k}": expected / k} if k > 1 else {})
+    return {name: values.cpu() for name, values in found.items()}
+
+
+def first(everything: Tensor, right: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Of the k most similar: how many are right, and whether any is, (q,) float64 each; the mean over orders of equals."""
+    last = everything[:, -k, None].contiguous()
+
+    def counted(table: Tensor) -> tuple[Tensor, Tensor]:
+        above = table.shape[1] - torch.searchsorted(table, last, right=True)[:, 0]
+        return above, table.shape[1] - torch.searchsorted(table, last)[:, 0] - above
+
+    above, equal = counted(everything)
+    sure, maybe = counted(right)
+    places = k - above  # for which `equal` compete, of whom `maybe` are right
+    expected = sure + places * maybe / equal.double()
+    none = torch.ones_like(expected)
+    for i in range(k if k in KS else 0):
+        none *= torch.where(i < places, (equal - maybe - i).clamp(min=0).double() / (equal - i).clamp(min=1), 1.0)
+    return expected, torch.where(sure > 0, 1.0, 1 - none)
+
+
+def _sheet(bank: Tensor, y: Tensor, queries: Tensor, truth: Tensor, split: Split, data: EvalData) -> Sheet:
+    """Queries nobody chose, one a class where there are labels, and their nearest."""
+    shuffled = order(derive(data.seed, "retrieval"), 0, len(queries))
+    told = bool((y >= 0).any()) and bool((truth >= 0).any())
+    if told:
+        of = truth[shuffled]
+        firsts = [int(shuffled[of == c][0]) for c in truth[truth >= 0].unique().tolist()]
+        chosen = [firsts[i] for i in order(derive(data.seed, "classes"), 0, len(firsts))[:ROWS].sort().values.tolist()]
+    else:
+        chosen = shuffled[:ROWS].tolist()
+    count = min(SHOWN + (split == "test"), len(bank))
+    asked = F.normalize(queries[chosen], dim=1)
+    _, near = neighbours(F.normalize(bank, dim=1), asked, count, data.device)
+    of_gallery, of_test = data.ids(split), data.ids("test")
+    nearest = {
+        q: [j for j in row if split == "train" or j != q][:SHOWN] for q, row in zip(chosen, near.tolist(), strict=True)
+    }
+    pictures = thumbnails(data, split, [int(of_gallery[j]) for row in nearest.values() for j in row])
+    asking = thumbnails(data, "test", [int(of_test[q]) for q in chosen])
+    rows, right, of_all = [], 0, 0
+    for q, row in nearest.items():
+        if int(of_test[q]) not in asking:
+            continue
+        cells = [Cell(asking[int(of_test[q])])]
+        hits = [bool(y[j] == truth[q]) for j in row]
+        for j, hit in zip(row, hits, strict=True):
+            mark: Mark = "" if not told else "right" if hit else "wrong"
+            if int(of_gallery[j]) in pictures:
+                cells.append(Cell(pictures[int(of_gallery[j])], mark))
+        title, about = data.source("test").name_of(int(of_test[q])), ""
+        if told:
+            title = named(data.dataset.classes, int(truth[q]))
+            about = f"{sum(hits)} of {len(hits)} of the same class"
+        right, of_all = right + sum(hits), of_all + len(hits)
+        rows.append(Row(title, about, cells))
+    title = f"test samples and what is nearest to them in the {split} split"
+    caption = f"{title}, by cosine" + (f": {right} of {of_all} are of the same class" if told else "")
+    legend = ("of the same class", "of another class") if told else None
+    return Sheet(title, rows, caption, ("query", "nearest first"), 1, legend)

@@ -1,0 +1,362 @@
+"""Robustness: what a linear probe, fitted on clean features, still knows of corrupted and of attacked samples, and whether it is as
+sure as it should be.
+
+Corruptions: `corruptions.py`. Attacks: `attacks.py`. Calibration: `calibration.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslcli.errors import RequestError, nearest
+from sslcli.evals import attacks
+from sslcli.evals import calibration as sure
+from sslcli.evals import labels as subsets
+from sslcli.evals.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
+from sslcli.evals.features import EvalData, Result, embed, evaluating, flat
+from sslcli.evals.head import Head, fit_head
+from sslcli.evals.sheets import Cell, Row, Sheet
+from sslcli.rng import derive, order
+from sslcli.views.pictures import FAINT, INK, PAPER
+
+EPSILONS = (1, 2, 4)  # in 255ths of the range of a pixel
+AT_ONCE = 4_000_000  # numbers of a batch that is corrupted
+
+
+def robustness(
+    backbone: nn.Module,
+    data: EvalData,
+    *,
+    labels: str | int = "all",
+    corruptions: list[str] | str = "all",
+    max_samples: int = 2000,
+    attack_samples: int = 500,
+    attack_steps: int = 10,
+    strength: float | None = None,
+    baselines: bool = True,
+) -> Result:
+    """`clean.top1`, `corrupted.top1` (the mean over corruptions and their five strengths), `drop` (the share of the clean accuracy
+    that is lost), `NAME.top1` for each corruption; `fgsm1.top1`, `pgd1.top1` and so on (images only; the number is the most that
+    a pixel changes, in 255ths); `ece`, `brier`, `nll` of the probe's probabilities on the clean test split, `scaled.ece` and so on
+    after scaling by `temperature`. With `raw.` and `untrained.` beside.
+
+    At most `max_samples` labelled test samples are corrupted and `attack_samples` of them attacked (0: none), picked by the seed.
+    The temperature is fitted on a fifth of the labelled training samples by a probe of the other four.
+    """
+    amount = subsets.parse(labels, data.dataset)
+    names = _names(corruptions, len(data.dataset.shape) == 3)
+    if max_samples < 1 or attack_samples < 0 or attack_steps < 1:
+        raise RequestError(
+            "evaluator.max_samples and evaluator.attack_steps are at least 1, evaluator.attack_samples at least 0",
+            "evaluator.max_samples=2000",
+        )
+    if strength is not None and not 0 < strength < math.inf:
+        raise RequestError(f"evaluator.strength={strength}: a number above 0 is needed", "evaluator.strength=0.1")
+    truth = data.labels("test")
+    known = subsets.check(truth, "test", data.dataset.name, classes=1)
+    ids = known[order(derive(data.seed, "robustness"), 0, len(known))[:max_samples]]
+    subjects = _subjects(backbone, data, amount, strength, baselines)
+
+    right, n = _corrupted(subjects, data, ids.sort().values, names)
+    numbers: dict[str, float] = {}
+    for kind, subject in subjects.items():
+        clean, rest = float(right[kind][0, 0]) / n, right[kind][1:, 1:].double() / n
+        subject.say(numbers, "clean.top1", clean)
+        subject.say(numbers, "corrupted.top1", float(rest.mean()))
+        subject.say(numbers, "drop", 1 - float(rest.mean()) / clean if clean else 0.0)
+        if kind == "":
+            numbers |= {f"{name}.top1": float(row.mean()) for name, row in zip(names, rest, strict=True)}
+    artefacts: dict[str, Any] = {"strengths.png": Strengths(names, {k: r.double() / n for k, r in right.items()})}
+    attacked = _attacked(subjects, data, ids[:attack_samples].sort().values, attack_steps)
+    calibrated = _calibration(subjects, data, artefacts)
+    for found in (attacked, calibrated):
+        numbers |= found
+    artefacts["corruptions.png"] = _sheet(data, ids[:1], names)
+    splits = {"train": len(data.labels("train")), "labelled": subjects[""].labelled, "test": n}
+    protocol = {
+        "labels": str(amount),
+        "splits": splits,
+        "corruptions": {"names": names, "strengths": STRENGTHS, "source": "our own, after Hendrycks & Dietterich 2019"},
+        "attacks": {
+            "samples": min(attack_samples, n),
+            "epsilon": [f"{e}/255" for e in EPSILONS],
+            "pgd": f"{attack_steps} steps of 2.5 eps / {attack_steps}, random start",
+        }
+        if attacked
+        else None,
+        "calibration": {
+            "bins": sure.BINS,
+            "test": len(known),
+            "temperature_from": "a fifth of the labelled training samples",
+        },
+        "strength": {kind or "backbone": s.head.fit.strength for kind, s in subjects.items()},
+        "notes": data.remarks(baselines, _notes(attacked, len(data.dataset.shape) == 3, attack_samples)),
+    }
+    details = {"corruptions": names, "top1": {k or "backbone": (r.double() / n).tolist() for k, r in right.items()}}
+    return Result(numbers, protocol, artefacts, details)
+
+
+def _names(corruptions: list[str] | str, image: bool) -> list[str]:
+    known = list(IMAGES if image else SERIES)
+    if corruptions == "all":
+        return known
+    given = [corruptions] if isinstance(corruptions, str) else corruptions
+    for name in given:
+        if name not in known:
+            close = nearest(str(name), known)
+            raise RequestError(
+                f"evaluator.corruptions: there is no `{name}` for {'images' if image else 'series'}",
+                f"did you mean {close}?" if close else f"there are {', '.join(known)}",
+            )
+    if not given:
+        raise RequestError("evaluator.corruptions is empty", "evaluator.corruptions=all")
+    return list(dict.fromkeys(given))
+
+
+@dataclass
+class _Subject:
+    """What is measured: a module from inputs to features, and the probe on them."""
+
+    kind: str
+    module: nn.Module
+    head: Head
+    apart: Head  # fitted to four fifths
+    held: tuple[Tensor, Tensor]  # features and labels of the other fifth
+    test: tuple[Tensor, Tensor]
+    labelled: int
+
+    def say(self, numbers: dict[str, float], name: str, value: float) -> None:
+        numbers[f"{self.kind}.{name}" if self.kind else name] = value
+
+
+class _Flat(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return flat(x)
+
+
+def _subjects(
+    backbone: nn.Module, data: EvalData, amount: subsets.Amount, strength: float | None, baselines: bool
+) -> dict[str, _Subject]:
+    modules = {"": backbone, "raw": _Flat(), "untrained": data.random}
+    found = {}
+    for kind, features in data.measured(backbone, baselines).items():
+        x, y = features("train")
+        name, device, classes = data.dataset.name, data.device, data.dataset.classes
+        head = fit_head(x, y, amount, data.seed, classes, device, strength, name)
+        ids = subsets.draw(y, amount, data.seed, 0, classes)
+        fold = subsets.folds(y[ids], 5, data.seed, 0)
+        some = torch.full_like(y, -1)
+        some[ids[fold != 0]] = y[ids[fold != 0]]
+        held = ids[fold == 0]
+        apart = head
+        if len(some[some >= 0].unique()) > 1 and len(held):
+            apart = fit_head(x, some, subsets.Amount("all"), data.seed, classes, device, head.fit.strength, name)
+        module = modules[kind]
+        assert module is not None
+        found[kind] = _Subject(kind, module, head, apart, (x[held], y[held]), features("test"), len(ids))
+    return found
+
+
+def _corrupted(
+    subjects: Mapping[str, _Subject], data: EvalData, ids: Tensor, names: Sequence[str]
+) -> tuple[dict[str, Tensor], int]:
+    """How many samples each probe gets right: kind -> (1 + corruptions, 1 + strengths) counts, [0, 0] clean; and how many there
+    were."""
+    truth = data.labels("test")
+    right = {kind: torch.zeros(1 + len(names), 1 + STRENGTHS, dtype=torch.int64) for kind in subjects}
+    n = 0
+    for part, x in _small(data, ids):
+        n += len(part)
+        versions = [(0, 0, x)]
+        for i, j, z in _versions(data, part, x, names, versions):
+            for kind, subject in subjects.items():
+                (_, features) = next(iter(embed(subject.module, iter([(part, z)]), data.autocast, data.channels_last)))
+                right[kind][i, j] += (subject.head.predict(features) == truth[part]).sum()
+    for counts in right.values():
+        counts[1:, 0] = counts[0, 0]
+    return right, n
+
+
+def _versions(
+    data: EvalData, ids: Tensor, x: Tensor, names: Sequence[str], first: list[tuple[int, int, Tensor]]
+) -> Iterator[tuple[int, int, Tensor]]:
+    """The clean inputs, then (number of the corruption, strength, corrupted inputs), one at a time."""
+    yield from first
+    pixels = _pixels(data, x).cpu()
+    for i, name in enumerate(names, start=1):
+        for strength in range(1, STRENGTHS + 1):
+            z = corrupt(pixels, name, strength, ids, derive(data.seed, "robustness"))
+            yield i, strength, _normalised(data, z.to(x.device))
+
+
+def _small(data: EvalData, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches that leave room for what is done to them."""
+    at_once = max(1, AT_ONCE // math.prod(data.dataset.shape))
+    for part, x in data.batches("test", ids):
+        yield from zip(part.split(at_once), x.split(at_once), strict=True)
+
+
+def _stats(data: EvalData, x: Tensor) -> tuple[Tensor, Tensor]:
+    mean, std = (
+        torch.tensor(v, device=x.device).view(-1, *([1] * (x.ndim - 2))) for v in (data.dataset.mean, data.dataset.std)
+    )
+    return mean, std
+
+
+def _pixels(data: EvalData, x: Tensor) -> Tensor:
+    """Images in 0..1; series as they are, in standard deviations."""
+    if x.ndim != 4:
+        return x
+    mean, std = _stats(data, x)
+    return (x * std + mean).clamp(0, 1)
+
+
+def _normalised(data: EvalData, x: Tensor) -> Tensor:
+    if x.ndim != 4:
+        return x
+    mean, std = _stats(data, x)
+    return (x - mean) / std
+
+
+def _attacked(subjects: Mapping[str, _Subject], data: EvalData, ids: Tensor, steps: int) -> dict[str, float]:
+    """`fgsm1.top1`, `pgd1.top1`, ... of each; nothing for series."""
+    if len(ids) == 0 or len(data.dataset.shape) != 3:
+        return {}
+    numbers: dict[str, float] = {}
+    truth = data.labels("test")
+    for subject in subjects.values():
+        layer = subject.head.linear(data.device)
+        survived = dict.fromkeys([f"{a}{e}" for a in ("fgsm", "pgd") for e in EPSILONS], 0)
+        n = 0
+        with evaluating(subject.module):
+
+            def model(pixels: Tensor, subject: _Subject = subject, layer: nn.Linear = layer) -> Tensor:
+                return layer(subject.module(_normalised(data, pixels)))
+
+            for part, x in _small(data, ids):
+                n += len(part)
+                pixels, y = _pixels(data, x), column(subject.head.classes, truth[part]).to(data.device)
+                with torch.no_grad():
+                    good = model(pixels).argmax(dim=1) == y  # who is wrong already need not be attacked
+                pixels, y, part = pixels[good], y[good], part[good.cpu()]
+                if not len(y):
+                    continue
+                start = _start(pixels, part, data.seed)
+                for e in EPSILONS:
+                    for name, z in (
+                        (f"fgsm{e}", attacks.fgsm(model, pixels, y, e / 255)),
+                        (f"pgd{e}", attacks.pgd(model, pixels, y, e / 255, steps, start)),
+                    ):
+                        with torch.no_grad():
+                            survived[name] += int((model(z).argmax(dim=1) == y).sum())
+        for name, count in survived.items():
+            subject.say(numbers, f"{name}.top1", count / n)
+    return numbers
+
+
+def _start(x: Tensor, ids: Tensor, seed: int) -> Tensor:
+    """(B, C, H, W) in -1..1, a function of the sample."""
+    given = [torch.Generator().manual_seed(derive(seed, "attack", i)) for i in ids.tolist()]
+    return torch.stack([torch.rand(x.shape[1:], generator=g) for g in given]).mul_(2).sub_(1).to(x.device)
+
+
+def column(classes: Tensor, y: Tensor) -> Tensor:
+    """Which column of a probe's logits is whose class; -1 for classes that it never saw."""
+    place = torch.searchsorted(classes, y).clamp(max=len(classes) - 1)
+    return torch.where(classes[place] == y, place, -1)
+
+
+def _calibration(subjects: Mapping[str, _Subject], data: EvalData, artefacts: dict[str, Any]) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for kind, subject in subjects.items():
+        x, truth = subject.test
+        kept = truth >= 0
+        y, logits = column(subject.head.classes, truth[kept]), subject.head.logits(x[kept])
+        held, told = subject.held
+        t = 1.0
+        if len(held):
+            t = sure.temperature(subject.apart.logits(held), column(subject.apart.classes, told))
+        tables, errors = {}, {}
+        for prefix, title, scaled in (("", "as fitted", logits), ("scaled.", f"temperature {t:.2f}", logits / t)):
+            p = torch.softmax(scaled, dim=1)
+            subject.say(numbers, f"{prefix}ece", sure.ece(p, y))
+            subject.say(numbers, f"{prefix}brier", sure.brier(p, y))
+            subject.say(numbers, f"{prefix}nll", sure.nll(scaled, y))
+            tables[title], errors[title] = sure.reliability(p, y), sure.ece(p, y)
+        subject.say(numbers, "temperature", t)
+        if kind == "":
+            artefacts["reliability.png"] = sure.Reliability(tables, errors)
+    return numbers
+
+
+def _notes(attacked: Mapping[str, float], image: bool, attack_samples: int) -> list[str]:
+    if attacked:
+        return ["what is left under these attacks is an upper bound of what stronger ones would leave"]
+    return (
+        []
+        if image or not attack_samples
+        else ["no attacks: series have no pixels whose range would give eps a meaning"]
+    )
+
+
+def _sheet(data: EvalData, ids: Tensor, names: Sequence[str]) -> Sheet:
+    part, x = next(iter(data.batches("test", ids)))
+    pixels, seed = _pixels(data, x).cpu(), derive(data.seed, "robustness")
+    rows = []
+    for name in names:
+        versions = [corrupt(pixels, name, s, part, seed)[0] for s in range(1, STRENGTHS + 1)]
+        rows.append(Row(name.replace("_", " "), "", [Cell(pixels[0]), *(Cell(z) for z in versions)]))
+    said = ", ".join(row.title for row in rows)
+    caption = f"one test sample, clean and at five strengths of {said}"
+    return Sheet("What the corruptions do", rows, caption, ("clean", "strength 1 to 5"), 1)
+
+
+@dataclass
+class Strengths:
+    """Accuracy against strength, a panel a corruption: kind -> (1 + corruptions, 1 + strengths), column 0 clean."""
+
+    names: Sequence[str]
+    top1: Mapping[str, Tensor]
+
+    @property
+    def caption(self) -> str:
+        means = ", ".join(f"{k or 'this backbone'} {float(t[1:, 1:].mean()):.3f}" for k, t in self.top1.items())
+        return f"accuracy of the linear probe at five strengths of {len(self.names)} corruptions; means: {means}"
+
+    def save(self, path: Path) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        columns = min(4, len(self.names))
+        rows = -(-len(self.names) // columns)
+        figure = Figure(figsize=(2.5 * columns + 0.5, 2.0 * rows + 0.7), dpi=150, facecolor=PAPER, layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+        styles = {"": ("#2f6690", "-", "o"), "raw": ("#8a857a", "--", "s"), "untrained": ("#d1603d", ":", "^")}
+        for axes in panels[len(self.names) :]:
+            axes.set_axis_off()
+        for i, (axes, name) in enumerate(zip(panels, self.names, strict=False), start=1):
+            for kind, table in self.top1.items():
+                colour, line, mark = styles[kind]
+                label = kind or "this backbone"
+                axes.plot(table[i].tolist(), line, marker=mark, markersize=3, linewidth=1.3, color=colour, label=label)
+            axes.set_title(name.replace("_", " "), fontsize=9, color=INK)
+            axes.set(ylim=(0, 1.02), xticks=range(STRENGTHS + 1))
+            axes.tick_params(labelsize=8, colors=INK, length=2)
+            axes.grid(axis="y", color=FAINT, linewidth=0.6)
+            axes.spines[:].set_visible(False)
+            axes.set_facecolor("white")
+        figure.supxlabel("strength (0: clean)", fontsize=9, color=INK)
+        figure.supylabel("accuracy", fontsize=9, color=INK)
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=8, frameon=False)
+        temporary = path.with_name(f".{path.name}.tmp")
+        figure.savefig(temporary, format="png", facecolor=PAPER)
+        temporary.replace(path)

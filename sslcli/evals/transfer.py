@@ -1,0 +1,58 @@
+"""Transfer: the probe and the nearest neighbours on another data set than the one the backbone learned from.
+
+Kornblith, Shlens & Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019, have the linear protocol. Pictures come at the
+size, in the channels and with the normalisation that the backbone was trained on; only the classifiers see the new labels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from sslcli.errors import RequestError
+from sslcli.evals.features import EvalData, Result
+from sslcli.evals.knn import knn
+from sslcli.evals.probe import probe
+
+
+def transfer(
+    backbone: nn.Module,
+    data: EvalData,
+    *,
+    labels: str | int = "all",
+    seeds: int = 1,
+    k: int = 20,
+    temperature: float = 0.1,
+    strengths: list[float] | float | None = None,
+    baselines: bool = True,
+) -> Result:
+    """`probe.top1`, `knn.top1` (and what else these evaluators say), with `raw.` and `untrained.` beside.
+
+    RequestError where the data set is the one of the pretraining.
+    """
+    if not data.trained_on:
+        raise RequestError(
+            f"{data.dataset.name} is what this backbone was trained on"
+            if data.untrained is not None
+            else "an untrained backbone has nothing to transfer",
+            "name a run and another data set: sslcli eval transfer run=RUN dataset=NAME (`sslcli list datasets`)",
+        )
+    found = {
+        "probe": probe(backbone, data, labels=labels, seeds=seeds, strengths=strengths, baselines=baselines),
+        "knn": knn(backbone, data, labels=labels, seeds=seeds, k=k, temperature=temperature, baselines=baselines),
+    }
+    numbers: dict[str, float] = {}
+    artefacts: dict[str, Any] = {}
+    for name, result in found.items():
+        for key, value in result.numbers.items():
+            kind, _, rest = key.rpartition(".")
+            numbers[f"{kind}.{name}.{rest}" if kind else f"{name}.{rest}"] = value
+        artefacts |= {f"{name}_{file}": artefact for file, artefact in result.artefacts.items()}
+    protocol = {
+        "from": data.trained_on,
+        "to": data.dataset.name,
+        **{name: result.protocol for name, result in found.items()},
+        "notes": list(dict.fromkeys(note for result in found.values() for note in result.protocol["notes"])),
+    }
+    return Result(numbers, protocol, artefacts, {name: result.details for name, result in found.items()})

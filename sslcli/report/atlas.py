@@ -1,0 +1,224 @@
+"""What has to be computed for a report: the map of features with its thumbnails, and the sheet of views.
+
+Everything is a function of the run: the same run gives the same bytes. torch is imported with this file, not before."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import tempfile
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sslcli import config, console
+from sslcli.data.loader import Loader, in_order
+from sslcli.errors import DataError, SslError
+from sslcli.evals.features import EvalData, Split
+from sslcli.evals.knn import neighbours
+from sslcli.report import thumbnails
+from sslcli.report.gather import Gathered
+from sslcli.rng import derive, order
+from sslcli.views import Views, clean, sheet
+
+MOST = 2_000  # samples on the map
+FEWEST = 8
+SHOWN = 6  # samples on the sheet of views
+NEAREST = 5
+SIDE = 1000  # coordinates are whole numbers 0..SIDE
+LABELLED_UP_TO = 25  # classes; above, names on the map would lie on each other
+
+
+PREDICTORS = {"probe": "linear probe", "finetune": "fine-tuned network", "knn": "kNN vote"}  # the first there is
+
+
+@dataclass
+class Atlas:
+    """`map`: plain JSON for the page and its script. `sprite`: all thumbnails as one picture. `views`: a PNG."""
+
+    map: dict[str, Any] | None = None
+    sprite: bytes | None = None
+    views: bytes | None = None
+    kinds: list[str] = field(default_factory=list)
+    shape: tuple[int, ...] = ()
+    sizes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def compute(run: Gathered) -> Atlas:
+    """What can be made of a run that has an encoder. What cannot (data that moved, a damaged file) is told in `notes`."""
+    from sslcli.commands.eval import load
+
+    cfg = run.config
+    atlas = Atlas()
+    try:
+        device = asdict(config.Device()) | cfg.get("device", {})
+        values = {"seed": cfg["seed"], "device": device, "train": {**cfg["train"], "devices": 1}}
+        subject = load(values, cfg, run.path)
+        atlas.shape = subject.dataset.shape
+        atlas.sizes = {"train": len(subject.dataset.train)}
+        if subject.dataset.test is not None:
+            atlas.sizes["test"] = len(subject.dataset.test)
+        atlas.views, atlas.kinds = views_sheet(subject.dataset, cfg)
+        atlas.map, atlas.sprite = feature_map(run, subject.data, subject.backbone)
+        if atlas.map is None:
+            atlas.notes.append(f"fewer than {FEWEST} samples: there is no map of them")
+    except SslError as e:
+        told = f"the map and the views could not be made: {e.message}"
+        console.warn(told, e.hint)
+        atlas.notes.append(told)
+    return atlas
+
+
+# --------------------------------------------------------------------------------------------------------------------- map
+
+
+def feature_map(run: Gathered, data: EvalData, backbone: Any) -> tuple[dict[str, Any] | None, bytes | None]:
+    """At most `MOST` test samples (of a set without a test split: training samples) in two dimensions."""
+    split: Split = "test" if data.dataset.test is not None else "train"
+    x, y = data.features(backbone, split)
+    ids = data.ids(split)
+    chosen = order(derive(data.seed, "map"), 0, len(x))[:MOST].sort().values
+    ids, pictures = thumbnails.of(data, split, ids[chosen])
+    kept = torch.isin(data.ids(split)[chosen], ids)
+    chosen = chosen[kept]
+    if len(chosen) < FEWEST:
+        return None, None
+    unit = F.normalize(x[chosen].float(), dim=1)
+    _, near = neighbours(unit, unit, min(NEAREST + 1, len(unit)))
+    labels = y[chosen]
+    classes = names(data.dataset.classes, labels)
+    source = data.source(split)
+    sprite, layout = thumbnails.sprite(pictures)
+    projections = project(unit.numpy(), derive(data.seed, "map") % 2**31)
+    predicted, by = predictions(run, ids) if split == "test" else (None, "")
+    return {
+        "split": split,
+        "of": len(x),
+        "ids": ids.tolist(),
+        "names": [short(source.names[int(i)]) for i in ids] if source.names is not None else None,
+        "classes": classes,
+        "labels": labels.tolist(),
+        "predicted": predicted,
+        "predicted_by": by,
+        "near": [[j for j in row if j != i][:NEAREST] for i, row in enumerate(near.tolist())],
+        "projections": [p | {"centres": centres(p["points"], labels, len(classes))} for p in projections],
+        "sprite": layout,
+    }, sprite
+
+
+def names(classes: Any, labels: Tensor) -> list[str]:
+    """A name for each class that there is; [] without labels."""
+    count = max(len(classes), int(labels.max()) + 1) if bool((labels >= 0).any()) else 0
+    return [short(str(classes[i])) if i < len(classes) else str(i) for i in range(count)]
+
+
+def short(name: str, most: int = 60) -> str:
+    """The end of a long name: of a path the part that tells files apart."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
+def project(x: np.ndarray, seed: int) -> list[dict[str, Any]]:
+    """(n, d) to two dimensions in several ways, each with the trustworthiness of its neighbourhoods (Venna & Kaski 2001)."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE, trustworthiness
+
+    n, d = x.shape
+    pca = PCA(min(n, d, 50), svd_solver="full").fit(x)
+    reduced = pca.transform(x)
+    flat = reduced[:, :2] if reduced.shape[1] > 1 else np.pad(reduced, ((0, 0), (0, 1)))
+    seen = float(pca.explained_variance_ratio_[:2].sum())
+    found = [("PCA", flat, f"PCA shows {100 * seen:.0f} % of the variance")]
+    if float(reduced.var()) > 0:  # collapsed features have no neighbourhoods to keep
+        perplexity = min(30.0, (n - 1) / 4)
+        flat = TSNE(2, init="pca", perplexity=perplexity, random_state=seed, n_jobs=1).fit_transform(reduced)
+        found.insert(0, ("t-SNE", flat, f"t-SNE, perplexity {perplexity:g}: distances between groups mean little"))
+    if importlib.util.find_spec("umap") is not None:
+        import umap
+
+        with warnings.catch_warnings():  # of one thread, because of the seed
+            warnings.simplefilter("ignore")
+            flat = umap.UMAP(n_neighbors=min(15, n - 1), random_state=seed, n_jobs=1).fit_transform(reduced)
+        found.append(("UMAP", flat, "UMAP: distances between groups mean little"))
+    k = min(10, (n - 1) // 2)
+    return [
+        {"name": name, "points": placed(flat), "note": f"{note}; trustworthiness {trusted:.2f}"}
+        for name, flat, note in found
+        for trusted in [trustworthiness(x, flat, n_neighbors=k, metric="cosine")]
+    ]
+
+
+def placed(flat: np.ndarray) -> list[list[int]]:
+    """Into the square 0..SIDE, one scale for both axes."""
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    scale = float((high - low).max()) or 1.0
+    moved = (flat - (low + high) / 2) / scale + 0.5
+    moved[:, 1] = 1 - moved[:, 1]
+    return np.rint(moved * SIDE).astype(int).tolist()
+
+
+def centres(points: list[list[int]], labels: Tensor, classes: int) -> list[list[int]]:
+    """Where each class's name stands: at the sample nearest to the median of its class. [] where there are too many."""
+    if not 0 < classes <= LABELLED_UP_TO:
+        return []
+    at = np.asarray(points)
+    found = []
+    for c in range(classes):
+        own = at[labels.numpy() == c]
+        if len(own):
+            middle = np.median(own, axis=0)
+            found.append([c, *own[((own - middle) ** 2).sum(axis=1).argmin()].tolist()])
+    return found
+
+
+def predictions(run: Gathered, ids: Tensor) -> tuple[list[int] | None, str]:
+    """What a probe (or kNN) said of these samples, in its first draw of labels; -1 of those it was not shown."""
+    from sslcli.evals.predictions import FILE, read
+
+    for name in PREDICTORS:
+        path = run.path / "eval" / f"{name}_{FILE}"
+        if not path.is_file() or path.is_symlink():
+            continue
+        try:
+            said = read(path)
+        except DataError as e:
+            run.notes.append(e.message)
+            continue
+        known = dict(zip(said.ids.tolist(), said.predicted[0].tolist(), strict=True))
+        return [known.get(i, -1) for i in ids.tolist()], PREDICTORS[name]
+    return None, ""
+
+
+# ------------------------------------------------------------------------------------------------------------------- views
+
+
+def views_sheet(dataset: Any, cfg: dict[str, Any]) -> tuple[bytes | None, list[str]]:
+    """The first samples of the run's first batch as it saw them, beside their sources: a PNG, and the kinds of the views."""
+    maker = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
+    count = min(SHOWN, len(dataset.pretrain))
+    loader = Loader(dataset.pretrain, maker, batch_size=count, seed=cfg["seed"])
+    with contextlib.closing(loader.stream(0)) as stream:
+        batch = next(stream)
+    found: dict[int, Tensor] = {}
+    plain = clean(dataset)
+    for got, x in in_order(dataset.pretrain, plain, batch_size=count, device="cpu", workers=0, ids=batch.ids):
+        found.update(zip(got.tolist(), plain.restore([x])[0], strict=True))
+    views = maker.restore(batch.views)
+    rows = [[found[i], *(view[j] for view in views)] for j, i in enumerate(batch.ids.tolist()) if i in found]
+    if not rows:
+        return None, maker.kinds
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "views.png"
+        sheet(path, rows, ["source", *titles(maker.kinds)])
+        return path.read_bytes(), maker.kinds
+
+
+def titles(kinds: list[str]) -> list[str]:
+    """`global 1`, `global 2`, `local`."""
+    return [f"{k} {kinds[: i + 1].count(k)}" if kinds.count(k) > 1 else k for i, k in enumerate(kinds)]

@@ -1,0 +1,243 @@
+"""What a run folder says, from its files alone. A run folder may be anybody's, and torn: nothing in it is trusted to have
+the type it should, nothing outside it is opened, and what cannot be read is told in `notes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sslcli.disk import parse, read_json
+from sslcli.errors import RequestError
+from sslcli.run import Run
+from sslcli.secret import masked, masked_words
+
+BASELINES = ("supervised", "scratch", "untrained", "raw")  # the order in which they stand beside a run
+MOST_EVENTS = 200
+MAX_PICTURE = 20_000_000  # bytes; a larger file is named, not embedded
+
+
+@dataclass
+class Picture:
+    """A PNG beside an evaluation, or of the method itself."""
+
+    path: Path
+    caption: str
+
+
+@dataclass
+class Evaluation:
+    """One eval/NAME.json. `numbers`: metric -> {"": of the run, "untrained": of a baseline, ...} -> (value, std or None)."""
+
+    name: str
+    numbers: dict[str, dict[str, tuple[float, float | None]]]
+    protocol: dict[str, Any]
+    details: dict[str, Any]
+    pictures: list[Picture]
+    about: dict[str, Any]  # all else: step, seed, evaluator, dataset, seconds, time
+
+    @property
+    def kind(self) -> str:
+        """The evaluator, without the data set of `probe@cifar10`."""
+        return self.name.partition("@")[0]
+
+    @property
+    def baselines(self) -> list[str]:
+        """Those beside some number of it."""
+        found = {kind for by_kind in self.numbers.values() for kind in by_kind if kind}
+        return [k for k in BASELINES if k in found] + sorted(found - set(BASELINES))
+
+
+@dataclass
+class Gathered:
+    """A run folder, read."""
+
+    path: Path
+    state: str  # done, running, interrupted, failed, lost, unknown
+    status: dict[str, Any]
+    config: dict[str, Any]
+    encoder: dict[str, Any]
+    overrides: list[str]
+    word: str  # pretrain or pipeline
+    screen: dict[str, list[str]]  # the start screen's rows, from the log
+    metrics: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    evals: list[Evaluation]
+    pictures: list[Picture]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def trained(self) -> bool:
+        return (self.path / "encoder.safetensors").is_file()
+
+    @property
+    def step(self) -> float | None:
+        return number(self.status.get("step"))
+
+    def choice(self, group: str) -> str:
+        """`simclr` of `sslcli.methods.simclr.SimCLR`; a data set's own name."""
+        node = mapping(self.config.get(group))
+        if group == "dataset" and isinstance(node.get("name"), str):
+            return str(node["name"])
+        return str(node.get("_target_", "")).rpartition(".")[2]
+
+    def curve(self, key: str) -> list[tuple[float, float]]:
+        """(step, value) of one name of metrics.jsonl."""
+        found = []
+        for line in self.metrics:
+            step, value = number(line.get("step")), number(line.get(key))
+            if step is not None and value is not None:
+                found.append((step, value))
+        return found
+
+
+def gather(path: Path) -> Gathered:
+    """Reads a run folder. RequestError where there is none."""
+    from sslcli.commands.runs import state
+
+    run = Run(path)
+    if not (path / "status.json").is_file():
+        raise RequestError(f"{path} is no run folder", "sslcli runs lists them")
+    status, notes = run.status, []
+    if not status:
+        notes.append("status.json cannot be read")
+    try:
+        config = masked(run.config)
+    except RequestError as e:
+        config = {}
+        notes.append(e.message)
+    metrics, torn = lines(path / "metrics.jsonl")
+    if torn:
+        notes.append(f"{torn} lines of metrics.jsonl cannot be read")
+    overrides, word = asked(path)
+    return Gathered(
+        path=path,
+        state=state(path, status),
+        status=status,
+        config=config,
+        encoder=read_json(path / "encoder.json"),
+        overrides=overrides,
+        word=word,
+        screen=start_screen(path / "log.txt"),
+        metrics=metrics,
+        events=lines(path / "events.jsonl")[0][-MOST_EVENTS:],
+        evals=evaluations(path, notes),
+        pictures=[Picture(p, f"{p.stem}, by the method itself") for p in images(path / "pictures", notes)],
+        notes=notes,
+    )
+
+
+def lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The objects of a JSONL file, and how many lines are none. A torn last line is what a run in progress leaves."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return [], 0
+    parsed = [parse(line) for line in text.split("\n")[:-1] if line.strip()]
+    return [p for p in parsed if p], parsed.count({})
+
+
+def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
+    folder = path / "eval"
+    drawn = images(folder, notes)
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        record = read_json(file) if file.is_file() else {}
+        if not record:
+            notes.append(f"eval/{file.name} cannot be read")
+            continue
+        captions = mapping(record.pop("artefacts", None))
+        # what a file is called decides whose it is; a path from the record is never opened
+        own = [
+            Picture(p, str(caption))
+            for artefact, caption in captions.items()
+            for p in drawn
+            if p.name == f"{file.stem}_{artefact}"
+        ]
+        found.append(
+            Evaluation(
+                file.stem,
+                sorted_out(mapping(record.pop("numbers", None))),
+                mapping(record.pop("protocol", None)),
+                mapping(record.pop("details", None)),
+                own,
+                record,
+            )
+        )
+    return found
+
+
+def images(folder: Path, notes: list[str]) -> list[Path]:
+    """The PNGs of a folder. A link may point anywhere on the reader's disk: it is not followed."""
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        if path.is_symlink() or not path.is_file():
+            notes.append(f"{path.name} is no regular file and is left out")
+        elif path.stat().st_size > MAX_PICTURE:
+            notes.append(f"{path.name} is too large for a report and is left out")
+        else:
+            found.append(path)
+    return found
+
+
+def sorted_out(numbers: dict[str, Any]) -> dict[str, dict[str, tuple[float, float | None]]]:
+    """`{"raw.top1": .9, "raw.top1_std": .01}` by metric and by whose it is."""
+    found: dict[str, dict[str, tuple[float, float | None]]] = {}
+    for key, value in numbers.items():
+        if (mean := number(value)) is None or (key.endswith("_std") and key.removesuffix("_std") in numbers):
+            continue
+        kind, _, metric = key.partition(".") if key.partition(".")[0] in BASELINES else ("", "", key)
+        found.setdefault(metric, {})[kind] = (mean, number(numbers.get(f"{key}_std")))
+    return found
+
+
+def asked(path: Path) -> tuple[list[str], str]:
+    """The overrides that made the run, secrets hidden, and its word."""
+    overrides, hydra = (_yaml(path / ".hydra" / name) for name in ("overrides.yaml", "hydra.yaml"))
+    words = [str(o) for o in overrides] if isinstance(overrides, list) else []
+    name = mapping(mapping(mapping(hydra).get("hydra")).get("job")).get("config_name")
+    return masked_words(words), "pipeline" if name == "pipeline" else "pretrain"
+
+
+def _yaml(path: Path) -> Any:
+    """None where it is absent or broken: a run that Python code made has no `.hydra`."""
+    import yaml
+
+    from sslcli import config
+
+    try:
+        config.check_yaml(path)
+        return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (RequestError, OSError, ValueError, yaml.YAMLError):
+        return None
+
+
+def start_screen(log: Path) -> dict[str, list[str]]:
+    """What the first lines of the log say: `what`, `data`, `plan`, `where`."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as f:
+            head = [line for _, line in zip(range(60), f, strict=False)]
+    except OSError:
+        return {}
+    found: dict[str, list[str]] = {}
+    last = ""
+    for line in head:
+        key, colon, value = line.rstrip("\n").partition(" ")[2].partition(": ")
+        if not colon or key not in ("", "what", "data", "plan", "where"):
+            if found:
+                break
+            continue
+        last = key or last
+        found.setdefault(last, []).append(value)
+    return found
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    return {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
+
+
+def number(value: Any) -> float | None:
+    """A number that can be drawn (finite, below 1e100), or None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e100:
+        return None
+    return float(value)

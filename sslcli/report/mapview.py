@@ -1,0 +1,104 @@
+"""The map of features: a point a sample. A picture without the script; with it, points that can be visited."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sslcli.report.markup import Html, data, el
+from sslcli.report.pictures import data_uri
+
+COLOURS, SHAPES = 8, 4  # classes beyond their product share a mark, and are told apart by the read-out
+ROOM = 24  # around the points, in their units
+
+
+def view(found: dict[str, Any], sprite: bytes) -> Html:
+    """`found` and `sprite` are an `Atlas`'s map."""
+    first = found["projections"][0]
+    n, classes, labels = len(found["ids"]), found["classes"], found["labels"]
+    marks = [
+        el("use", href=f"#m{shape(c)}", x=x, y=y, class_=f"k{c % COLOURS}" if c >= 0 else "k-none")
+        for c, (x, y) in zip(labels, first["points"], strict=True)
+    ]
+    names = [el("text", classes[c], x=x, y=y, data_class=c) for c, x, y in first["centres"]]
+    side = 1000 + 2 * ROOM
+    drawing = el(
+        "svg",
+        symbols(),
+        el("g", *marks, class_="marks"),
+        el("g", *names, class_="names"),
+        viewBox=f"{-ROOM} {-ROOM} {side} {side}",
+        role="img",
+        aria_label=f"{first['name']} of the features of {n:,} {found['split']} samples"
+        + (f" of {len(classes)} classes" if classes else ""),
+    )
+    some = (
+        f"{n:,} of {found['of']:,} {found['split']} samples"
+        if n < found["of"]
+        else f"All {n:,} {found['split']} samples"
+    )
+    switch = [
+        el("button", p["name"], type="button", data_projection=i, aria_pressed="true" if i == 0 else "false")
+        for i, p in enumerate(found["projections"])
+    ]
+    if wrong := errors(found):
+        label = f"What the {found['predicted_by']} gets wrong ({wrong:,})"
+        switch.append(el("button", label, type="button", id="map-wrong", aria_pressed="false"))
+    note = el("p", f"{first['note']}.", class_="note", id="map-note")
+    return el(
+        "div",
+        el(
+            "p",
+            f"{some}, each where its features put it; similar ones lie together. "
+            "Point at one, or walk with the arrow keys, to see it and what is nearest to it (by cosine, in all dimensions).",
+            class_="lead",
+        ),
+        el("div", *switch, class_="switch", role="group", aria_label="what the map shows", hidden=True),
+        el(
+            "div",
+            el("div", drawing, class_="map-frame"),
+            el("div", note, el("div", id="map-sample"), legend(found), class_="map-side"),
+            class_="map",
+            id="feature-map",
+        ),
+        el("img", src=data_uri(sprite), alt="", id="map-sprite", hidden=True),
+        data("map-data", found),
+    )
+
+
+def errors(found: dict[str, Any]) -> int:
+    """How many of the samples were given another class than theirs."""
+    told = zip(found["predicted"] or [], found["labels"], strict=False)
+    return sum(said >= 0 and true >= 0 and said != true for said, true in told)
+
+
+def shape(c: int) -> int:
+    return max(0, c) // COLOURS % SHAPES
+
+
+def symbols() -> Html:
+    """Circle, square, triangle, cross: in a row of eight colours each."""
+    drawn = [
+        "M-6 0A6 6 0 1 0 6 0A6 6 0 1 0 -6 0Z",
+        "M-5-5H5V5H-5Z",
+        "M0-7L7 5H-7Z",
+        "M-2-6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z",
+    ]
+    return el("defs", *(el("path", d=d, id=f"m{i}") for i, d in enumerate(drawn)))
+
+
+def legend(found: dict[str, Any]) -> Html | None:
+    """The classes: with the script each a button that shows its samples alone."""
+    if not found["classes"]:
+        return None
+    counts = [found["labels"].count(c) for c in range(len(found["classes"]))]
+    items = [
+        el(
+            "li",
+            el("svg", el("use", href=f"#m{shape(c)}", class_=f"k{c % COLOURS}"), viewBox="-9 -9 18 18", aria_hidden="true"),
+            el("span", name, class_="class-name", data_class=c),
+            el("span", f"{counts[c]:,}", class_="number"),
+        )
+        for c, name in enumerate(found["classes"])
+        if counts[c]
+    ]  # fmt: skip
+    return el("ul", *items, class_="legend", tabindex=0, role="list", aria_label="classes")

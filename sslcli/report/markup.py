@@ -1,0 +1,64 @@
+"""HTML by construction: what is not `Html` already is escaped, so that no name or caption from outside becomes markup."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable
+from typing import Any, Union
+
+VOID = frozenset({"br", "img", "input", "link", "meta", "path", "rect", "line", "circle", "use"})
+
+
+class Html(str):
+    """Text that is markup."""
+
+
+Child = Union[str, int, float, None, Iterable["Child"]]  # noqa: UP007 (it names itself)
+
+
+def el(name: str, /, *children: Child, **attributes: Any) -> Html:
+    """An element. Attributes: `class_`, `aria_label` and the like; None and False leave one out, True gives it no value."""
+    given = "".join(_attribute(k.rstrip("_").replace("_", "-"), v) for k, v in attributes.items())
+    if name in VOID:
+        assert not children, name
+        return Html(f"<{name}{given}>" if name in ("br", "img", "input", "link", "meta") else f"<{name}{given}/>")
+    return Html(f"<{name}{given}>{join(children)}</{name}>")
+
+
+def join(children: Iterable[Child]) -> Html:
+    return Html("".join(_child(c) for c in children))
+
+
+def _child(child: Child) -> str:
+    if child is None:
+        return ""
+    if isinstance(child, Html):
+        return child
+    if isinstance(child, (str, int, float)):
+        return text(str(child))
+    return join(child)
+
+
+def _attribute(name: str, value: Any) -> str:
+    if value is None or value is False:
+        return ""
+    return f" {name}" if value is True else f' {name}="{text(str(value))}"'
+
+
+def text(value: str) -> str:
+    """Escaped for element content and quoted attributes. Control characters, lone surrogates and those that turn the
+    direction of writing are shown, not obeyed."""
+    if not value.isprintable():
+        value = "".join(
+            c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode() for c in value
+        )
+    return html.escape(value, quote=True)
+
+
+def data(identity: str, value: Any) -> Html:
+    """A block of JSON for the script. Nothing in it can end the block."""
+    dumped = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    for c in "<>&\u2028\u2029":
+        dumped = dumped.replace(c, f"\\u{ord(c):04x}")
+    return Html(f'<script type="application/json" id="{text(identity)}">{dumped}</script>')

@@ -1,0 +1,74 @@
+"""The page around the sections: one file, nothing fetched, its own style and script allowed by their hashes only."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+
+from sslcli import __version__
+from sslcli.report.markup import Html, el, join
+
+_HEADING = re.compile(r'^<section id="([^"]*)" aria-label="([^"]*)"')
+
+
+def page(title: str, sections: Sequence[Html | None], top: Html) -> str:
+    """The whole document. The sections' ids and labels make the contents list."""
+    inside = [s for s in sections if s is not None]
+    style, script = asset("style.css"), asset("script.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{source(style)}'; script-src '{source(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=policy),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("meta", name="referrer", content="no-referrer"),
+        el("meta", name="generator", content=f"sslcli {__version__}"),
+        el("title", title),
+        el("link", rel="icon", href="data:,"),
+        el("style", Html(style)),
+    )
+    links = [el("li", el("a", label, href=f"#{name}")) for name, label in contents(inside)]
+    body = el(
+        "body",
+        el("a", "Skip to the content", href="#content", class_="skip"),
+        el(
+            "header",
+            el("span", "sslcli", class_="brand"),
+            el("span", "report", class_="brand-what"),
+            el("button", "Theme: auto", type="button", id="theme", hidden=True),
+            class_="bar-top",
+        ),
+        el(
+            "div",
+            el("nav", el("ul", *links), aria_label="Contents", class_="contents"),
+            el("main", top, join(inside), id="content", tabindex=-1),
+            class_="columns",
+        ),
+        el("footer", el("p", f"Written by sslcli {__version__}. This page holds all it shows: it needs no network.")),
+        el("script", Html(script)),
+    )
+    return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
+
+
+def contents(sections: Sequence[Html]) -> list[tuple[str, Html]]:
+    """(id, label) of each section; the label is markup already."""
+    found = [_HEADING.match(s) for s in sections]
+    return [(m[1], Html(m[2])) for m in found if m]
+
+
+@functools.cache
+def asset(name: str) -> str:
+    return (files("sslcli.report") / name).read_text(encoding="utf-8")
+
+
+def source(text: str) -> str:
+    """A hash by which a policy allows an inline style or script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"

@@ -1,0 +1,249 @@
+"""What was measured: figures, bars beside the baselines, tables with their protocol, pictures with their captions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sslcli import config
+from sslcli.report import pictures
+from sslcli.report.charts import bar
+from sslcli.report.gather import Evaluation, Gathered, Picture
+from sslcli.report.markup import Child, Html, el
+
+TITLES = {  # in the order of the page; others follow by name
+    "probe": "Linear probe",
+    "attentive": "Attentive probe",
+    "knn": "Nearest neighbours (kNN)",
+    "finetune": "Fine-tuning",
+    "labels": "Label efficiency",
+    "transfer": "Transfer",
+    "cluster": "Clusters",
+    "anomaly": "Anomalies",
+    "retrieval": "Retrieval",
+    "reconstruct": "Reconstructions",
+    "explain": "What it looks at",
+    "robustness": "Robustness",
+    "quality": "Quality without labels",
+}
+MAIN = ("top1", "auroc", "acc", "nmi", "map", "saved", "psnr", "rankme")  # the first there is stands for an evaluation
+KINDS = {
+    "": "this run",
+    "supervised": "supervised",
+    "scratch": "from scratch",
+    "untrained": "untrained",
+    "raw": "raw inputs",
+}
+WORDS = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "auroc": "AUROC",
+    "acc": "clustering accuracy",
+    "nmi": "NMI",
+    "ari": "ARI",
+    "map": "mAP",
+    "fpr95": "FPR at 95 % recall",
+    "rankme": "RankMe",
+    "alpha_req": "α-ReQ",
+    "lidar": "LiDAR",
+    "clid": "CLID",
+    "intrinsic_dim": "intrinsic dimension",
+    "mse": "mean squared error",
+    "psnr": "PSNR, dB",
+}
+TILES = 4
+MOST_ITEMS = 24  # of a list in a protocol
+
+
+def ordered(evals: list[Evaluation]) -> list[Evaluation]:
+    places = {name: i for i, name in enumerate(TITLES)}
+    return sorted(evals, key=lambda e: (places.get(e.kind, len(places)), e.name))
+
+
+def title(e: Evaluation) -> str:
+    on = e.name.partition("@")[2]
+    return TITLES.get(e.kind, e.kind.replace("_", " ").capitalize()) + (f", on {on}" if on else "")
+
+
+def summary(kind: str) -> str:
+    """What the evaluator's YAML says of it."""
+    path = config.choices("evaluator").get(kind)
+    return str(config.describe(path, "evaluator").get("summary", "")) if path else ""
+
+
+def main_number(e: Evaluation) -> str | None:
+    return next((m for m in MAIN if "" in e.numbers.get(m, {})), None)
+
+
+def shown(mean: float, std: float | None = None, digits: int = 3) -> str:
+    """`0.958 ± 0.013`; what is not of the size of a share with four significant digits."""
+    if abs(mean) <= 1:
+        said = f"{mean:.{digits}f}"
+        return said if std is None else f"{said} ± {std:.{digits}f}"
+    said = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.4g}"
+    return said if std is None else f"{said} ± {std:.2g}"
+
+
+def how(e: Evaluation) -> str:
+    """`all labels`, `10 labels a class, 5 draws`."""
+    labels, seeds = e.protocol.get("labels"), e.protocol.get("seeds")
+    if labels is None:
+        return ""
+    text = str(labels)
+    if text == "all":
+        said = "all labels"
+    elif text.endswith("/class"):
+        n = text.removesuffix("/class")
+        said = f"{n} label{'' if n == '1' else 's'} a class"
+    else:
+        said = f"labels {text}"
+    return f"{said}, {seeds} draws" if isinstance(seeds, int) and seeds > 1 else said
+
+
+# -------------------------------------------------------------------------------------------------------------- the top
+
+
+def tiles(run: Gathered) -> Html | None:
+    """The main numbers, each with what it has to beat."""
+    found: list[Html] = []
+    for e in ordered(run.evals):
+        metric = main_number(e)
+        if metric is None or len(found) == TILES or metric == "rankme":
+            continue
+        by_kind = e.numbers[metric]
+        beside = [f"{KINDS.get(k, k)} {shown(by_kind[k][0])}" for k in e.baselines if k in by_kind]
+        mean, std = by_kind[""]
+        found.append(
+            el(
+                "li",
+                el("span", f"{title(e)}, {WORDS.get(metric, metric)}", class_="what"),
+                el("span", shown(mean), el("small", f" ± {std:.3f}") if std is not None else None, class_="figure"),
+                el("span", " · ".join(beside) or how(e), class_="beside-it"),
+            )
+        )
+    return el("ul", *found, class_="tiles") if found else None
+
+
+def bars(run: Gathered) -> Html | None:
+    """Each main number beside its baselines."""
+    groups = []
+    for e in ordered(run.evals):
+        metric = main_number(e)
+        if metric is None or metric == "rankme" or not any(k in e.numbers[metric] for k in e.baselines):
+            continue
+        by_kind = e.numbers[metric]
+        most = max(1.0, *(mean for mean, _ in by_kind.values()))
+        rows = [
+            el(
+                "tr",
+                el("th", KINDS.get(k, k), scope="row"),
+                el("td", bar(by_kind[k][0] / most, "own" if k == "" else "other"), class_="wide"),
+                el("td", shown(*by_kind[k]), class_="number"),
+            )
+            for k in ("", *e.baselines)
+            if k in by_kind
+        ]
+        caption = el(
+            "caption", el("strong", title(e)), f" {WORDS.get(metric, metric)}{', ' + how(e) if how(e) else ''}"
+        )
+        groups.append(el("table", caption, el("tbody", *rows), class_="bars"))
+    return el("div", *groups, class_="groups") if groups else None
+
+
+# -------------------------------------------------------------------------------------------------------- an evaluation
+
+
+def evaluation(e: Evaluation) -> Html:
+    """Pictures, numbers, protocol of one."""
+    notes = e.protocol.get("notes")
+    said = [str(n) for n in notes] if isinstance(notes, list) else []
+    lead = "; ".join(part for part in (summary(e.kind), how(e)) if part)
+    return el(
+        "section",
+        el("h3", title(e)),
+        el("p", f"{sentence(lead)}.", class_="lead") if lead else None,
+        numbers(e),
+        [figure(p) for p in e.pictures],
+        el("ul", *(el("li", n) for n in said), class_="notes") if said else None,
+        el("details", el("summary", "Protocol"), el("div", protocol(e), class_="inside")),
+        id=anchor(e),
+        class_="evaluation",
+    )
+
+
+def anchor(e: Evaluation) -> str:
+    """An id of letters, digits and `_`; different for different names."""
+    return "eval-" + "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):x}_" for c in e.name)
+
+
+def numbers(e: Evaluation) -> Html | None:
+    if not e.numbers:
+        return None
+    kinds = ["", *e.baselines]
+    head = [el("th", "", scope="col"), *(el("th", KINDS.get(k, k), scope="col", class_="number") for k in kinds)]
+    body = [
+        el(
+            "tr",
+            el("th", WORDS.get(metric, metric), scope="row"),
+            *(el("td", shown(*by_kind[k], digits=4) if k in by_kind else "", class_="number") for k in kinds),
+        )
+        for metric, by_kind in e.numbers.items()
+    ]
+    return scrolling(el("table", el("thead", el("tr", *head)), el("tbody", *body)), f"numbers of {title(e)}")
+
+
+def scrolling(table: Html, label: str) -> Html:
+    """A table that scrolls by itself where the screen is narrow, by keyboard too."""
+    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label=label)
+
+
+def figure(picture: Picture) -> Html:
+    found = pictures.read(picture.path)
+    if found is None:
+        return el("p", f"{picture.path.name} is no picture that can be shown.", class_="missing")
+    uri, (wide, high) = found
+    return image(uri, wide, high, picture.caption)
+
+
+def image(uri: str, wide: int, high: int, caption: str) -> Html:
+    """A picture with its caption, which is its text for who cannot see it as well."""
+    caption = sentence(caption)
+    shape = " tall" if high > 1.2 * wide else " square" if high > 0.7 * wide else ""
+    return el(
+        "figure",
+        el("img", src=uri, alt=caption, width=wide, height=high),
+        el("figcaption", f"{caption}."),
+        class_=f"picture{shape}",
+    )
+
+
+def sentence(text: str) -> str:
+    """With a capital, without its full stop."""
+    return text[:1].upper() + text[1:].rstrip(". ")
+
+
+def protocol(e: Evaluation) -> Html:
+    rest = {k: v for k, v in e.protocol.items() if k != "notes"}
+    return tree(rest | {k: v for k, v in e.about.items() if k != "evaluator"})
+
+
+def tree(value: Any, depth: int = 0) -> Html:
+    """Nested JSON as nested definition lists."""
+    if isinstance(value, dict) and depth < 8:
+        rows: list[Child] = []
+        for k, v in value.items():
+            rows += [el("dt", str(k).replace("_", " ")), el("dd", tree(v, depth + 1))]
+        return el("dl", *rows)
+    if isinstance(value, list):
+        more = f", and {len(value) - MOST_ITEMS} more" if len(value) > MOST_ITEMS else ""
+        return el("span", ", ".join(plain(v) for v in value[:MOST_ITEMS]) + more)
+    return el("span", plain(value))
+
+
+def plain(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) < 10**15 else str(value)[:40]
+    return str(value)

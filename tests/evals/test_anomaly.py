@@ -1,0 +1,283 @@
+"""Scores of strangeness against scikit-learn's, and the one-class protocol on samples whose answer is known."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+
+from sslcli.data.source import ArraySource
+from sslcli.errors import DataError, RequestError
+from sslcli.evals import outliers
+from sslcli.evals.anomaly import anomaly
+from sslcli.evals.features import EvalData
+from sslcli.methods.autoencoder import Autoencoder
+from sslcli.views import Views
+from tests.evals import toys
+
+CPU = torch.device("cpu")
+
+
+def normals(n: int, d: int, seed: int, offset: float = 0.0) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    mix = torch.randn(d, d, generator=torch.Generator().manual_seed(7))
+    return torch.randn(n, d, generator=g) @ mix + offset
+
+
+# scores ---------------------------------------------------------------------------------------------------------------
+
+
+def test_knn_is_the_mean_of_scikit_learns_cosine_distances():
+    from sklearn.neighbors import NearestNeighbors
+
+    normal, asked = normals(200, 6, 0), normals(30, 6, 1)
+    theirs, _ = (
+        NearestNeighbors(n_neighbors=5, metric="cosine").fit(normal.double().numpy()).kneighbors(asked.double().numpy())
+    )
+    ours = outliers.knn(normal, asked, 5, CPU)
+    torch.testing.assert_close(ours, torch.from_numpy(theirs.mean(axis=1)).float(), atol=1e-5, rtol=1e-4)
+    assert outliers.knn(normal[:3], asked, 5, CPU).shape == (30,)  # as many as there are
+
+
+@pytest.mark.parametrize(("n", "d", "offset"), [(300, 8, 0.0), (300, 8, 500.0), (20, 50, 0.0), (2, 3, 0.0)])
+def test_covariance_is_scikit_learns(n, d, offset):
+    from sklearn.covariance import LedoitWolf
+
+    x = normals(n, d, 0, offset)
+    theirs = LedoitWolf().fit(x.double().numpy())
+    covariance, shrink, mean = outliers.ledoit_wolf(x)
+    assert shrink == pytest.approx(theirs.shrinkage_, rel=1e-6, abs=1e-9)
+    torch.testing.assert_close(covariance, torch.from_numpy(theirs.covariance_), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(mean, torch.from_numpy(theirs.location_))
+    if n > 2:
+        asked = normals(40, d, 1, offset)
+        expected = torch.from_numpy(theirs.mahalanobis(asked.double().numpy())).sqrt().float()
+        torch.testing.assert_close(outliers.mahalanobis(x, asked, CPU), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_mahalanobis_by_hand():
+    x = torch.tensor(
+        [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]
+    )  # a multiple of the identity: nothing to shrink
+    asked = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    torch.testing.assert_close(outliers.mahalanobis(x, asked, CPU), torch.tensor([0.0, 5 * 2**0.5]))
+    still = outliers.mahalanobis(torch.ones(4, 2), asked + 1, CPU)  # does not vary: Euclidean
+    torch.testing.assert_close(still, torch.tensor([0.0, 5.0]))
+
+
+@pytest.mark.parametrize("offset", [0.0, 20.0])
+def test_ocsvm_is_scikit_learns(offset, monkeypatch):
+    from sklearn.svm import OneClassSVM
+
+    normal, asked = normals(150, 5, 0, offset), normals(40, 5, 1, offset)
+    gamma = 1 / float(normal.double().var(dim=0, correction=0).sum())
+    theirs = OneClassSVM(nu=0.1, gamma=gamma).fit(normal.double().numpy())
+    ours = outliers.ocsvm(normal, asked, 0.1, 0, CPU)
+    expected = -torch.from_numpy(theirs.score_samples(asked.double().numpy())).float()
+    torch.testing.assert_close(ours, expected, rtol=2e-3, atol=2e-3)
+    monkeypatch.setattr(outliers, "SUPPORT_FROM", 100)
+    some = outliers.ocsvm(normal, asked, 0.1, 0, CPU)
+    assert torch.equal(some, outliers.ocsvm(normal, asked, 0.1, 0, CPU))
+    assert float(torch.corrcoef(torch.stack([some, ours]))[0, 1]) > 0.9
+    assert outliers.ocsvm(torch.ones(5, 2), torch.ones(3, 2), 0.5, 0, CPU).isfinite().all()
+
+
+def test_scores_in_pieces(monkeypatch):
+    normal, asked = normals(150, 5, 0), normals(40, 5, 1)
+    scores = (lambda: outliers.mahalanobis(normal, asked, CPU), lambda: outliers.ocsvm(normal, asked, 0.2, 0, CPU))
+    whole = [score() for score in scores]
+    monkeypatch.setattr(outliers, "BLOCK", 35)
+    for score, expected in zip(scores, whole, strict=True):
+        torch.testing.assert_close(score(), expected)
+
+
+# how well -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [5, 1000])  # with many ties, and with few
+def test_auroc_and_fpr95_are_scikit_learns(levels):
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    g = torch.Generator().manual_seed(levels)
+    for share in (0.1, 0.5, 0.9):
+        strange = torch.rand(300, generator=g) < share
+        score = ((torch.rand(300, generator=g) + 0.3 * strange) * levels).floor()
+        assert outliers.auroc(score, strange) == pytest.approx(roc_auc_score(strange.numpy(), score.numpy()))
+        fpr, tpr, _ = roc_curve((~strange).numpy(), -score.numpy(), drop_intermediate=False)  # positive is normal
+        assert outliers.fpr95(score, strange) == pytest.approx(fpr[(tpr >= 0.95).argmax()])
+
+
+def test_auroc_and_fpr95_by_hand():
+    score = torch.tensor([1.0, 2.0, 3.0, 2.0, 4.0])
+    strange = torch.tensor([False, False, False, True, True])
+    assert outliers.auroc(score, strange) == pytest.approx((1.5 + 3) / 6)
+    assert outliers.fpr95(score, strange) == 0.5  # all three normal ones pass below 3, and so does the 2
+    score = torch.cat([torch.arange(20.0), torch.tensor([17.5, 18.5, 30.0, 40.0])])
+    strange = torch.arange(24) >= 20
+    assert outliers.fpr95(score, strange) == 0.25  # 19 of 20 pass at 18
+
+
+def test_p_values_by_hand_and_where_nothing_is_strange():
+    calibration = torch.tensor([1.0, 2.0, 3.0])
+    p = outliers.p_values(torch.tensor([0.0, 2.0, 9.0]), calibration)
+    assert p.tolist() == [1.0, 0.75, 0.25]
+    draws = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    assert float((outliers.p_values(draws[2000:], draws[:2000]) <= 0.05).double().mean()) == pytest.approx(
+        0.05, abs=0.015
+    )
+
+
+# the evaluator --------------------------------------------------------------------------------------------------------
+
+SCORES = ("knn", "mahalanobis", "ocsvm")
+
+
+def test_each_class_in_turn(data):
+    result = anomaly(toys.Rows(), data)
+    names = {"auroc", "fpr95"} | {f"{s}.{m}" for s in SCORES for m in ("auroc", "fpr95")}
+    assert set(result.numbers) == {f"{kind}{name}" for kind in ("", "raw.", "untrained.") for name in names}
+    numbers = result.numbers
+    assert numbers["auroc"] == numbers["knn.auroc"] > 0.9 > numbers["untrained.auroc"]
+    assert result.details["names"] == ["row 0", "row 1", "row 2"]
+    for kind, prefix in (("backbone", ""), ("raw", "raw."), ("untrained", "untrained.")):
+        for score in SCORES:
+            mean = sum(result.details[kind]["auroc"][score]) / 3
+            assert numbers[f"{prefix}{score}.auroc"] == pytest.approx(mean, abs=1e-4)
+    json.dumps([result.protocol, result.details], allow_nan=False)
+
+
+def test_one_class_is_its_place_in_each(data):
+    every = anomaly(toys.Rows(), data)
+    one = anomaly(toys.Rows(), data, normal="row 1", scores="mahalanobis", baselines=False)
+    assert set(one.numbers) == {"auroc", "fpr95", "mahalanobis.auroc", "mahalanobis.fpr95"}
+    assert one.numbers["auroc"] == pytest.approx(every.details["backbone"]["auroc"]["mahalanobis"][1], abs=1e-5)
+    two = anomaly(toys.Rows(), data, normal=["row 0", "row 1"], baselines=False)
+    assert two.details["names"] == ["row 0, row 1"]
+
+
+def test_it_is_the_definition(data):
+    """By hand: normal is class 2, fitted to its training samples alone."""
+    from sklearn.metrics import roc_auc_score
+
+    (x, y), (asked, truth) = data.features(toys.Rows(), "train"), data.features(toys.Rows(), "test")
+    score = outliers.knn(x[y == 2], asked, 5, CPU)
+    found = anomaly(toys.Rows(), data, normal="row 2", baselines=False).numbers["auroc"]
+    assert found == pytest.approx(roc_auc_score((truth != 2).numpy(), score.numpy()))
+
+
+def test_test_labels_change_no_score():
+    rows = toys.dataset()
+    for normal in ("each", "all"):
+        one = anomaly(toys.Rows(), EvalData(rows), normal=normal)
+        rows.test.labels = rows.test.labels.flip(0)
+        other = anomaly(toys.Rows(), EvalData(rows), normal=normal)
+        assert one.protocol == other.protocol
+        shown = [[c.sample for row in r.artefacts["samples.png"].rows for c in row.cells] for r in (one, other)]
+        assert all(torch.equal(a, b) for a, b in zip(*shown, strict=True))  # the same samples stand at both ends
+        if normal == "all":
+            assert one.numbers == other.numbers
+            assert one.artefacts["scores.csv"].rows == other.artefacts["scores.csv"].rows
+        else:
+            assert one.numbers != other.numbers
+
+
+def test_strange_test_samples_change_no_other_score():
+    """Thresholds and scores are of training samples: what else is in the test split does not matter."""
+    rows = toys.dataset()
+    one = anomaly(toys.Rows(), EvalData(rows), normal="all", baselines=False)
+    x = rows.test.x.clone()
+    x[60:] = 255 - x[60:]
+    rows.test = ArraySource(x, rows.test.labels)
+    other = anomaly(toys.Rows(), EvalData(rows), normal="all", baselines=False)
+    kept = [
+        {tuple(row[1:]) for row in r.artefacts["scores.csv"].rows if int(row[1].split()[1]) < 60} for r in (one, other)
+    ]
+    assert kept[0] == kept[1]
+    assert other.numbers["flagged"] > 0.5 > 0.15 > one.numbers["flagged"]
+
+
+def test_without_labels(tmp_path):
+    rows = toys.dataset()
+    rows.train.labels, rows.test.labels = None, None
+    rows.test.x[7] = 255 - rows.test.x[7]
+    rows.test.names = [f"part {i}.png" for i in range(120)]
+    result = anomaly(toys.Rows(), EvalData(rows), normal="all")
+    assert {"flagged", "knn.flagged", "ocsvm.flagged", "raw.flagged"} <= set(result.numbers)
+    assert set(result.artefacts) == {"scores.csv", "samples.png"}
+    for name, artefact in result.artefacts.items():
+        artefact.save(tmp_path / name)
+    table = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert list(table[0]) == ["rank", "sample", *(n for s in SCORES for n in (f"{s}_p", s))]
+    assert len(table) == 120
+    assert table[0]["sample"] == "part 7.png"
+    assert float(table[0]["knn"]) == max(float(row["knn"]) for row in table)
+    with pytest.raises(DataError, match="no labels"):
+        anomaly(toys.Rows(), EvalData(rows))
+
+
+def test_pictures(data, tmp_path):
+    from PIL import Image
+
+    for normal, marks in (("each", {"right", "wrong"}), ("row 0", {"right", "wrong"}), ("all", {""})):
+        result = anomaly(toys.Rows(), data, normal=normal)
+        sheet = result.artefacts["samples.png"]
+        assert {cell.mark for row in sheet.rows for cell in row.cells} <= marks
+        for name, artefact in result.artefacts.items():
+            assert artefact.caption
+            artefact.save(tmp_path / name)
+        with Image.open(tmp_path / "samples.png") as picture:
+            assert picture.width > 1000
+    assert len(anomaly(toys.Rows(), data).artefacts["samples.png"].rows) == 3
+
+
+def test_reconstruction():
+    rows = toys.dataset()
+
+    class Vector(toys.Rows):
+        input_shape = (1, 8, 8)
+
+    def data(**given):
+        return EvalData(rows, untrained=toys.Blind, **given)
+
+    with pytest.raises(RequestError, match="reconstruct"):
+        anomaly(toys.Rows(), data(), scores="reconstruction")
+    method = Autoencoder(Vector(), width=4).eval()
+    views = Views({"clean": 1}, {}, rows)
+    known = data(pretraining=lambda: (method, views))
+    result = anomaly(toys.Rows(), known, scores=["reconstruction", "knn"])
+    assert {"reconstruction.auroc", "knn.auroc", "raw.knn.auroc"} <= set(result.numbers)
+    assert not any(name.startswith(("raw.reconstruction", "untrained.reconstruction")) for name in result.numbers)
+    assert result.numbers["auroc"] == result.numbers["reconstruction.auroc"]
+    assert set(anomaly(toys.Rows(), known, scores="reconstruction", normal="all").numbers) == {
+        "flagged",
+        "reconstruction.flagged",
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scores": []},
+        {"scores": ["knn", "knn"]},
+        {"scores": "knnn"},
+        {"k": 0},
+        {"nu": 0},
+        {"nu": 1.5},
+        {"normal": "row 7"},
+        {"normal": []},
+    ],
+)
+def test_what_cannot_be(data, wrong):
+    with pytest.raises(RequestError):
+        anomaly(toys.Rows(), data, **wrong)
+
+
+def test_classes_that_say_nothing_are_left_out():
+    rows = toys.dataset()
+    rows.train.labels[rows.train.labels == 2] = 1
+    rows.train.labels[0] = 2  # one sample
+    result = anomaly(toys.Rows(), EvalData(rows), baselines=False)
+    assert result.details["names"] == ["row 0", "row 1"]
+    assert any("row 2" in note for note in result.protocol["notes"])

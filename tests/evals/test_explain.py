@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sslcli.backbones.convnet import ConvNet
+from sslcli.backbones.mlp import MLP
+from sslcli.backbones.resnet import ResNet
+from sslcli.backbones.tcn import TCN
+from sslcli.backbones.torchvision_model import TorchvisionModel
+from sslcli.backbones.vit import ViT
+from sslcli.data.source import ArraySource, Dataset
+from sslcli.errors import RequestError
+from sslcli.evals import maps
+from sslcli.evals.explain import explain
+from sslcli.evals.features import EvalData
+from tests.evals import toys
+
+
+def vit(shape=(1, 8, 8), pool: str = "mean", **kw) -> ViT:
+    torch.manual_seed(0)
+    return ViT(shape, width=16, depth=2, heads=2, patch=2, pool=pool, **kw).eval()
+
+
+def convnet(shape=(1, 8, 8)) -> ConvNet:
+    torch.manual_seed(0)
+    return ConvNet(shape, width=8).eval()
+
+
+def images(n: int = 5, shape=(1, 8, 8)) -> torch.Tensor:
+    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(0))
+
+
+# attention -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_attention_weights_are_those_that_were_used(pool):
+    """The last block's output is made again from the weights, by torch's own multi-head attention as the oracle."""
+    net, x = vit(pool=pool), images()
+    block = net.blocks[-1]
+    caught = {}
+    handle = block.attn.register_forward_hook(lambda _, given, out: caught.update(x=given[0], out=out))
+    with torch.no_grad():
+        net(x)
+        handle.remove()
+        oracle = nn.MultiheadAttention(16, 2, batch_first=True)
+        oracle.in_proj_weight.copy_(block.attn.qkv.weight)
+        oracle.in_proj_bias.copy_(block.attn.qkv.bias)
+        oracle.out_proj.weight.copy_(block.attn.proj.weight)
+        oracle.out_proj.bias.copy_(block.attn.proj.bias)
+        out, weights = oracle(caught["x"], caught["x"], caught["x"], average_attn_weights=False)
+    torch.testing.assert_close(out, caught["out"], atol=1e-5, rtol=1e-5)
+    expected = weights[:, :, 0, 1:] if pool == "cls" else weights[:, :, 1:, 1:].mean(dim=2)
+    torch.testing.assert_close(maps.attention(net, x).flatten(2), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_attention_of_a_padded_series():
+    net = vit((2, 20))
+    x = images(3, (2, 20))
+    x[1, :, 10:] = math.nan
+    looked = maps.attention(net, x)
+    assert looked.shape == (3, 2, 10)
+    assert torch.isfinite(looked).all()
+    assert looked[1, :, 5:].abs().max() == 0  # padding is not looked at
+    alone = vit((2, 20))
+    assert not torch.equal(looked[1], maps.attention(alone, x.nan_to_num())[1])
+
+
+# Grad-CAM --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"), [(convnet, (3, 16, 16)), (lambda s: TCN(s, width=8, depth=2).eval(), (2, 30))]
+)
+def test_grad_cam_of_a_mean_is_class_activation_mapping(net, shape):
+    """Features that are the mean of a map, and a linear score w: Grad-CAM is relu(w . A) / places (Selvaraju, Sec. 3.1)."""
+    backbone, x = net(shape), images(4, shape)
+    layer = maps.last_map(backbone, x)
+    a = maps.feature_map(backbone, layer, x)
+    torch.testing.assert_close(a.flatten(2).mean(dim=2), backbone(x))
+    w = torch.randn(backbone.dim, generator=torch.Generator().manual_seed(1))
+    cam = maps.grad_cam(backbone, layer, x, lambda z: z @ w)
+    expected = torch.relu(torch.einsum("c,bc...->b...", w, a)) / math.prod(a.shape[2:])
+    torch.testing.assert_close(cam, expected)
+
+
+def test_grad_cam_by_hand():
+    class Net(nn.Module):
+        dim = 1
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 1, bias=False)
+            self.conv.weight.data = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)
+
+        def forward(self, x):
+            return self.conv(x).relu().amax(dim=(2, 3)).sum(dim=1, keepdim=True)
+
+    x = torch.tensor([[1.0, 2.0], [-3.0, 0.0]]).view(1, 1, 2, 2)
+    net = Net()
+    # maps x and -x; the score is 2 + 3; its slope is 1 at the 2 of the one and at the 3 of the other: a quarter each in the mean
+    cam = maps.grad_cam(net, net.conv, x, lambda z: z[:, 0])
+    assert cam.abs().max() == 0  # (x - x) / 4
+    net.conv.weight.data[1] = -2.0  # maps x and -2x
+    cam = maps.grad_cam(net, net.conv, x, lambda z: z[:, 0])
+    torch.testing.assert_close(cam[0], torch.relu(-x[0, 0] / 4))
+
+
+@pytest.mark.parametrize(("name", "grid"), [("resnet18", (4, 4)), ("mobilenet_v3_small", (1, 2))])
+def test_larger_networks_have_a_last_map(name, grid):
+    shape = (3, 32, 32) if name == "resnet18" else (3, 32, 64)
+    net = ResNet(shape, 18).eval() if name == "resnet18" else TorchvisionModel(shape, name).eval()
+    x = images(2, shape)
+    layer = maps.last_map(net, x)
+    before = net(x)
+    cam = maps.grad_cam(net, layer, x, lambda z: z.sum(dim=1))
+    assert cam.shape[1:] == grid
+    torch.testing.assert_close(net(x), before)  # nothing is left behind
+
+
+@pytest.mark.parametrize("net", [lambda: MLP((3, 32, 32)), lambda: TorchvisionModel((3, 32, 32), "vit_b_32")])
+def test_what_cannot_be_explained_says_so(net):
+    with pytest.raises(RequestError, match="cannot be explained") as error:
+        maps.last_map(net().eval(), images(2, (3, 32, 32)))
+    assert "convnet" in error.value.hint
+
+
+# deletion, insertion, components -----------------------------------------------------------------------------------------
+
+
+def test_curves_by_hand():
+    x = torch.tensor([4.0, 1.0, 2.0, 3.0]).view(1, 1, 4)
+    judge = lambda z: z.nansum(dim=(1, 2))  # noqa: E731
+    base = torch.full_like(x, 0.5)
+    gone, back = maps.curves(judge, x, x[:, 0], base, 4)
+    assert gone.tolist() == [[10, 6, 3, 1, 0]]
+    assert back.tolist() == [[2, 5.5, 8, 9.5, 10]]
+    assert maps.area(gone).tolist() == [np.trapezoid([10, 6, 3, 1, 0], dx=0.25)]
+    worst, _ = maps.curves(judge, x, -x[:, 0], base, 4)
+    assert maps.area(worst) > maps.area(gone)
+    padded = x.clone()
+    padded[..., 3] = math.nan
+    gone, _ = maps.curves(lambda z: z.isnan().sum(dim=(1, 2)).float(), padded, x[:, 0], base, 2)
+    assert gone.tolist() == [[1, 1, 1]]
+
+
+def test_components_against_scikit_learn():
+    from sklearn.decomposition import PCA
+
+    x = torch.randn(300, 10, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 0.1, 10)
+    found, share = maps.components(x)
+    pca = PCA(3).fit(x)
+    assert share == pytest.approx(pca.explained_variance_ratio_.sum(), rel=1e-5)
+    for ours, theirs in zip(found.T, pca.transform(x.numpy()).T, strict=True):
+        inside = (ours > 0) & (ours < 1)
+        assert abs(np.corrcoef(ours[inside], theirs[inside])[0, 1]) == pytest.approx(1, abs=1e-5)
+    assert found.min() == 0
+    assert found.max() == 1
+    assert maps.components(torch.randn(9, 2))[0].shape == (9, 3)
+
+
+def test_a_random_map_is_a_function_of_the_sample():
+    like = torch.zeros(3, 4, 4)
+    ids = torch.tensor([5, 6, 7])
+    whole = maps.random_map(like, ids, 0)
+    assert torch.equal(maps.random_map(like[1:2], ids[1:2], 0)[0], whole[1])
+    assert not torch.equal(whole[0], whole[1])
+
+
+# the evaluator ---------------------------------------------------------------------------------------------------------
+
+
+class Bright(nn.Module):
+    """Reads the first three pixels of the first row, where the toys name their class, through a map of its own."""
+
+    dim = 64
+
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Conv2d(1, 1, 1)
+        nn.init.ones_(self.map.weight)
+
+    def forward(self, x):
+        return self.map(x)[:, :, 0, :3].flatten(1)
+
+
+def test_what_matters_is_found():
+    data = EvalData(toys.dataset())
+    found = explain(Bright(), data, samples=60)
+    assert found.numbers["deletion"] < found.numbers["random.deletion"]
+    assert found.protocol["grid"] == [8, 8]
+    assert "linear probe" in found.protocol["target"]
+
+
+@pytest.mark.parametrize(("net", "target"), [(vit, "class"), (convnet, "neighbour"), (convnet, "class")])
+def test_numbers_and_pictures(tmp_path, net, target):
+    data = EvalData(toys.dataset(), untrained=lambda: net().eval())
+    result = explain(net(), data, target=target, samples=6)
+    kinds = ("", "untrained.", "random.")
+    assert set(result.numbers) == {f"{k}{n}" for k in kinds for n in ("deletion", "insertion")}
+    assert result.numbers["deletion"] == pytest.approx(
+        result.numbers["untrained.deletion"], abs=1e-5
+    )  # the same weights here
+    curves = json.loads(json.dumps(result.details))["backbone"]
+    assert result.numbers["deletion"] == pytest.approx(float(np.trapezoid(curves["deletion"], dx=1 / 20)))
+    assert curves["insertion"][-1] == pytest.approx(curves["deletion"][0], abs=1e-5)  # both are the whole sample
+    json.dumps(result.protocol)
+    for name, artefact in result.artefacts.items():
+        artefact.save(tmp_path / name)
+        assert artefact.caption
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.png", "maps.png"]
+    other = EvalData(toys.dataset(), untrained=lambda: net().eval(), batch_size=5)
+    assert explain(net(), other, target=target, samples=6).numbers == pytest.approx(result.numbers, abs=5e-3)
+
+
+def test_without_labels_the_neighbour_is_asked():
+    rows = toys.dataset()
+    rows.train.labels = rows.test.labels = None
+    assert "nearest" in explain(convnet(), EvalData(rows), samples=4).protocol["target"]
+
+
+@pytest.mark.parametrize("net", [lambda s: TCN(s, width=8, depth=2), lambda s: vit(s)])
+def test_series(tmp_path, net):
+    x = images(30, (2, 24))
+    x[::4, :, 20:] = math.nan
+    source = ArraySource(x, torch.arange(30) % 2)
+    rows = Dataset("s", "series", (2, 24), source, source, ("a", "b"), mean=(0.0, 0.0), std=(1.0, 1.0))
+    result = explain(net((2, 24)).eval(), EvalData(rows), samples=6)
+    assert all(math.isfinite(v) for v in result.numbers.values())
+    result.artefacts["maps.png"].save(tmp_path / "maps.png")
+
+
+def test_training_flags_and_gradients_are_left_alone():
+    net = convnet().train()
+    explain(net, EvalData(toys.dataset()), samples=4)
+    assert net.training
+    assert all(p.grad is None for p in net.parameters())
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in net.modules())
+
+
+@pytest.mark.parametrize(("wrong", "message"), [({"target": "klass"}, "target"), ({"samples": 0}, "samples")])
+def test_requests_that_cannot_be(wrong, message):
+    with pytest.raises(RequestError, match=message):
+        explain(convnet(), EvalData(toys.dataset()), **wrong)
+
+
+def test_a_backbone_without_places_is_told_before_work():
+    class Counting(toys.Rows):
+        pass
+
+    net = Counting()
+    with pytest.raises(RequestError, match="no map of features"):
+        explain(net, EvalData(toys.dataset()))
+    assert net.calls == 1

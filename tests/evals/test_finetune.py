@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from sslcli.data.subset import Joined, Subset
+from sslcli.errors import DataError, RequestError, TrainingError
+from sslcli.evals import labels as subsets
+from sslcli.evals.finetune import finetune, measure, probe_head
+from sslcli.evals.probe import probe
+from sslcli.evals.supervise import ROWS, Length, Recipe, best_rate, train
+from tests.evals import learners
+
+QUICK = {"epochs": 0, "min_steps": 60, "augment": "weak"}
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_it_learns_what_no_linear_model_can():
+    data = learners.data()
+    backbone = learners.Net(7)
+    before = weights(backbone).clone()
+    result = finetune(backbone, data, seeds=2, **QUICK)
+    raw = probe(backbone, data).numbers["raw.top1"]
+    assert raw < 0.7
+    assert result.numbers["top1"] > 0.95
+    assert result.numbers["scratch.top1"] > 0.95
+    assert set(result.numbers) == {"top1", "top1_std", "scratch.top1", "scratch.top1_std"}
+    assert torch.equal(weights(backbone), before)  # a copy learned, not the run's backbone
+    assert backbone.training
+    json.dumps([result.protocol, result.details])
+    curve = result.details["training"]["run"]
+    assert curve["step"][-1] == 60
+    assert curve["accuracy"][-1] > 0.95
+    assert curve["loss"][-1] < curve["loss"][0]
+    assert result.artefacts["predictions.safetensors"].predicted.shape == (2, 100)
+    assert result.artefacts["confusion.png"].counts.sum() == 200
+    again = finetune(backbone, learners.data(), seeds=2, **QUICK)
+    assert again.numbers == result.numbers
+    assert again.details == result.details
+
+
+def test_a_run_and_scratch_with_the_same_weights_are_one():
+    """Both starts are the same training: only the first weights tell them apart."""
+    data, amount, recipe = learners.data(), subsets.parse("20/class"), Recipe(**QUICK)
+    run = measure(learners.Net(1), data, amount, 1, recipe, "run", head="random")
+    scratch = measure(learners.Net(99), data, amount, 1, recipe, "scratch")  # of its first draw: Net(1)
+    assert run.curves == scratch.curves
+    assert torch.equal(run.said[0], scratch.said[0])
+
+
+def test_the_test_split_decides_nothing():
+    honest, shuffled = learners.dataset(), learners.dataset()
+    shuffled.test.labels = shuffled.test.labels[torch.randperm(100, generator=torch.manual_seed(0))]
+    found = []
+    for rows in (honest, shuffled):
+        data = learners.data(rows)
+        found.append(finetune(learners.Net(3), data, labels="20/class", lr=[1e-3, 1e-2], baselines=False, **QUICK))
+        ids = subsets.draw(data.labels("train"), subsets.parse("20/class"), 0, 0)
+        found.append(weights(train(learners.Net(3), data, ids, Recipe(**QUICK), 0).backbone))
+    assert torch.equal(found[1], found[3])
+    assert found[0].details == found[2].details
+    assert found[0].protocol == found[2].protocol
+    assert found[0].numbers != found[2].numbers
+    same = (
+        found[0].artefacts["predictions.safetensors"].predicted,
+        found[2].artefacts["predictions.safetensors"].predicted,
+    )
+    assert torch.equal(*same)
+
+
+def test_few_labels_fill_a_batch_with_views():
+    recipe = Recipe(epochs=50, min_steps=300, batch_size=64, augment="weak")
+    assert Length.of(recipe, 2) == Length(2, ROWS // 2, 300)
+    assert Length.of(recipe, 10) == Length(10, 4, 300)
+    assert Length.of(recipe, 100) == Length(50, 1, 300)  # two halves, not 64 and a rest
+    assert Length.of(recipe, 1437) == Length(65, 1, 50 * 22)
+    both = Recipe(epochs=50, min_steps=300, batch_size=64, augment="weak+global")
+    assert Length.of(both, 10) == Length(10, 2, 300)
+    assert Length.of(both, 1280) == Length(32, 1, 50 * 40 // 2)  # as many rows as with one kind
+    data = learners.data()
+    one = finetune(learners.Net(3), data, labels="1/class", epochs=0, min_steps=5, augment="weak", baselines=False)
+    assert one.protocol["batch"] == {"samples": 2, "views_of_each": 16}
+
+
+def test_the_first_head_is_the_probe():
+    """With a rate of nearly nothing, the answers are those of the logistic regression."""
+    data, backbone = learners.data(), learners.Net(3)
+    backbone.norm.momentum = 0.0  # its statistics stay
+    fit = finetune(backbone, data, labels="30/class", lr=1e-12, baselines=False, epochs=0, min_steps=1, augment="weak")
+    plain = probe(backbone, data, labels="30/class", baselines=False)
+    own, theirs = (r.artefacts["predictions.safetensors"].predicted for r in (fit, plain))
+    assert torch.equal(own, theirs)
+    head = probe_head(backbone, data)(torch.arange(60), data.labels("train")[:60])
+    assert head.weight.shape == (2, 24)
+
+
+def test_the_rate_is_chosen_on_labelled_training_samples():
+    data = learners.data()
+    ids = torch.arange(100)
+    assert train(learners.Net(3), data, ids, Recipe(lr=[1e-9, 3e-3], **QUICK), 0).lr == 3e-3
+    one = subsets.draw(data.labels("train"), subsets.parse("1/class"), 0, 0)
+    assert (
+        train(learners.Net(3), data, one, Recipe(lr=[1e-9, 3e-3], **QUICK), 0).lr == 1e-9
+    )  # nothing to spare: the first
+    y = torch.tensor([0] * 10 + [1] * 10)
+    seen = []
+
+    def fit(places, rate):
+        seen.append(set(places.tolist()))
+        return rate
+
+    def score(rate, places):
+        assert not seen[-1] & set(places.tolist())
+        return torch.eye(2)[y[places]] * rate, y[places]  # all right; a surer one has the lower loss
+
+    assert best_rate([1.0, 5.0, 2.0], y, 0, fit, score) == 5.0
+
+
+def test_options_and_device_settings_reach_the_training():
+    data = learners.data(autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16), channels_last=True)
+    result = finetune(
+        learners.Net(3), data, layer_decay=0.5, mixup=0.4, cutmix=1.0, label_smoothing=0.1, baselines=False, **QUICK
+    )
+    assert result.numbers["top1"] > 0.6
+    assert result.protocol["cutmix"] == 1.0
+    only = finetune(learners.Net(3), data, start="scratch", **QUICK)
+    assert set(only.numbers) == {"top1"}
+    assert only.protocol["head"] == "random"
+
+
+def test_what_cannot_be():
+    data = learners.data()
+    for wrong in (
+        {"lr": 0.0},
+        {"lr": []},
+        {"batch_size": 1},
+        {"epochs": -1},
+        {"min_steps": 0},
+        {"layer_decay": 0.0},
+        {"mixup": -1.0},
+        {"label_smoothing": 1.0},
+        {"augment": "strong"},
+        {"augment": "weak+none"},
+    ):
+        with pytest.raises(RequestError, match=f"evaluator.{next(iter(wrong))}=") as error:
+            finetune(learners.Net(), data, **wrong)
+        assert "evaluator." in error.value.hint
+    with pytest.raises(TrainingError, match="not finite"):
+        finetune(learners.Net(), data, lr=1e30, head="random", baselines=False, **QUICK)
+    rows = learners.dataset()
+    rows.test = None
+    with pytest.raises(DataError, match="no test split"):
+        finetune(learners.Net(), learners.data(rows))
+
+
+def test_no_baseline_is_said():
+    data = learners.data()
+    data.untrained = None
+    result = finetune(learners.Net(), data, **QUICK)
+    assert set(result.numbers) == {"top1"}
+    assert "no baseline from scratch" in result.protocol["notes"][0]
+
+
+def test_sources_of_sources():
+    source = learners.crossed(10, 0)
+    source.names = [f"f{i}" for i in range(10)]
+    source.bad = {7: "torn"}
+    part = Subset(source, torch.tensor([7, 2]), torch.tensor([1, 0]))
+    assert len(part) == 2
+    assert torch.equal(part.resident, source.x[[7, 2]])
+    assert torch.equal(part.read(1), source.x[2])
+    assert part.bad == {0: "torn"}
+    assert list(part.names) == ["f7", "f2"]
+    assert part.name_of(0) == "f7"
+    assert Subset(source, torch.arange(10)).resident is source.x
+    both = Joined(part, source)
+    assert len(both) == 12
+    assert torch.equal(both.resident, torch.cat([source.x[[7, 2]], source.x]))
+    assert both.labels.tolist() == [1, 0, *source.labels.tolist()]
+    assert both.bad == {0: "torn", 9: "torn"}
+    assert (both.name_of(1), both.name_of(2), both.names[11]) == ("f2", "f0", "f9")
+    assert torch.equal(both.read(1), source.x[2])
+    assert torch.equal(both.read(2), source.x[0])

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sslcli.data.folder import image_folder
+from sslcli.data.source import Dataset
+from sslcli.errors import DataError, RequestError
+from sslcli.evals.attentive import attentive
+from sslcli.evals.features import EvalData
+from sslcli.evals.finetune import finetune
+from sslcli.evals.knn import knn
+from sslcli.evals.labelfile import identified, is_file, labelled
+from sslcli.evals.labels import parse
+from sslcli.evals.probe import probe
+from tests.evals import learners, toys
+from tests.evals.test_attentive import vit
+
+
+def named(n: int = 40, n_test: int = 20, labels: bool = True) -> Dataset:
+    """Class of sample i is i % 2; train names are photos/a00.png ..., those of test photos/t00.png ..."""
+    rows = toys.dataset(n, n_test, classes=2)
+    for source, letter in ((rows.train, "a"), (rows.test, "t")):
+        y = torch.arange(len(source)) % 2
+        source.x[:, 0, 0] = (y * 200)[:, None].to(torch.uint8)
+        source.labels = y if labels else None
+        source.names = [f"photos/{letter}{i:02}.png" for i in range(len(source))]
+    return replace(rows, classes=("cat", "dog") if labels else (), fingerprint="f")
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> str:
+        (tmp_path / "labels.csv").write_text(text)
+        return str(tmp_path / "labels.csv")
+
+    return write
+
+
+def lines(ids, letter="a", head="name,label", word=("cat", "dog"), split=""):
+    return "\n".join([head, *(f"photos/{letter}{i:02}.png,{word[i % 2]}{split}" for i in ids)]) + "\n"
+
+
+def test_only_these_samples_show_a_label(write):
+    file = write(lines([3, 4, 8, 9]))
+    rows, notes = labelled(named(), file)
+    assert torch.nonzero(rows.train.labels >= 0).flatten().tolist() == [3, 4, 8, 9]
+    assert rows.train.labels[[3, 4, 8, 9]].tolist() == [1, 0, 0, 1]
+    assert rows.test.labels.tolist() == named().test.labels.tolist()
+    assert rows.fingerprint == "f"  # of the same samples: features are still good
+    assert identified(rows).fingerprint != "f"  # results are not
+    assert "own labels" in notes[-1]
+    assert str(parse(file, rows)) == file
+    with pytest.raises(RequestError, match="was not read"):
+        parse(file, named())
+    data = EvalData(rows, untrained=toys.Blind, recipes={})
+    for evaluator, given in (
+        (probe, {}),
+        (knn, {"k": 2}),
+        (finetune, {"augment": "clean", "epochs": 0, "min_steps": 20}),
+    ):
+        if evaluator is finetune:
+            data.untrained = learners.Net
+            result = evaluator(learners.Net(), data, labels=file, **given)
+        else:
+            result = evaluator(toys.Rows(), data, labels=file, **given)
+        assert result.protocol["labels"] == file
+        assert result.protocol["splits"]["labelled"] == 4
+        assert result.numbers["top1"] == 1.0
+    assert attentive(vit(), EvalData(rows), labels=file, epochs=0, min_steps=20).protocol["splits"]["labelled"] == 4
+
+
+def test_names_and_ids(write):
+    by_end, _ = labelled(named(), write("name,label\na03.png,dog\n./photos/a04.png,cat\n/data/x/photos/a08.png,cat\n"))
+    assert torch.nonzero(by_end.train.labels >= 0).flatten().tolist() == [3, 4, 8]
+    by_id, notes = labelled(named(), write("\ufeffid,label\n3,cat\n4,cat\n5,\n"))
+    assert by_id.train.labels[3:6].tolist() == [0, 0, -1]
+    assert any("1 row" in note for note in notes)
+    assert any("1 label of" in note and "differ" in note for note in notes)  # 3 is a dog
+    spoken, _ = labelled(named(), write("path,label,by\nphotos/a00.png,cat,ann\n"))
+    assert int((spoken.train.labels >= 0).sum()) == 1
+
+
+def test_the_rows_in_the_unlabelled_test_split_measure(write):
+    file = write(lines(range(6)) + lines(range(4), "t").partition("\n")[2])
+    rows, notes = labelled(named(labels=False), file)
+    assert rows.classes == ("cat", "dog")
+    assert len(rows.train) == 40
+    assert int((rows.train.labels >= 0).sum()) == 6
+    assert rows.test.labels.tolist() == [0, 1, 0, 1]
+    assert list(rows.test.names) == [f"photos/t0{i}.png" for i in range(4)]
+    assert torch.equal(rows.test.resident, named(labels=False).test.x[:4])
+    assert rows.fingerprint != "f"
+    assert "held out" in notes[-1]
+    assert probe(toys.Rows(), EvalData(rows), labels=file).numbers["top1"] == 1.0
+
+
+def test_a_fifth_is_held_out_where_nothing_else_measures(write):
+    file = write(lines(range(20)))
+    for test in (named(labels=False).test, None):
+        rows, notes = labelled(replace(named(labels=False), test=test), file)
+        assert rows.test.labels.tolist().count(0) == rows.test.labels.tolist().count(1) == 2
+        assert int((rows.train.labels >= 0).sum()) == 16
+        assert not set(rows.test.names) & set(rows.train.names)  # no feature of a test sample standardises anything
+        assert len(rows.train) == 36
+        assert "without labels" in notes[-1]
+        assert any("stratified 20%" in note for note in notes)
+    again, _ = labelled(named(labels=False), file)
+    assert list(again.test.names) == list(rows.test.names)
+    with pytest.raises(DataError, match="a single label") as error:
+        labelled(named(labels=False), write(lines([0, 1, 2])))
+    assert "split" in error.value.hint
+
+
+def test_a_column_says_what_measures(write):
+    text = (
+        lines([0, 1, 2, 3], head="name,label,split", split=",train") + lines([4, 5], split=",test").partition("\n")[2]
+    )
+    text += lines([0], "t", split=",").partition("\n")[2] + lines([1], "t", split=",TEST").partition("\n")[2]
+    for labels in (True, False):
+        rows, notes = labelled(named(labels=labels), write(text))
+        assert list(rows.test.names) == ["photos/a04.png", "photos/a05.png", "photos/t01.png"]
+        assert rows.test.labels.tolist() == [0, 1, 1]
+        assert int((rows.train.labels >= 0).sum()) == 5
+        assert len(rows.train) == 39
+        assert "photos/t00.png" in list(rows.train.names)
+        assert notes[-1].startswith("2 of these lie in the training split")
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (lines([0]) + "photos/a00.png,cat\n", "line 3: photos/a00.png of line 2 a second time", "leave one"),
+        (lines([0]) + "a00.png,dog\n", "line 3: a00.png of line 2 with another label", "leave one"),
+        (
+            lines([0, 1]) + "nope.png,cat\nphotos/no.png,dog\n",
+            "names 2 samples that rows does not have, such as nope.png",
+            "a00.png",
+        ),
+        (lines([0], word=("dogg", "dog")), "line 2: dogg is no class", "did you mean dog"),
+        (lines([0], word=("7", "dog")), "line 2: 7 is no class", "cat, dog"),
+        (lines([0], "t"), "names 1 sample of the test split of rows, such as photos/t00.png", "split"),
+        ("", "header of .* is empty", "name,label"),
+        ("name;label\na00.png;cat\n", "header of .* is name;label", "name,label"),
+        ("name,id,label\n", "header of", "name,label"),
+        ("name,label\n", "holds no label", "name,label"),
+        ("name,label\na00.png\n", "line 2: has not the 2 columns", "mend"),
+        ('name,label\n"a00.png,cat\n', "is no CSV file", "name,label"),
+        ("name,label,split\na00.png,cat,vali\n", "split is vali", "train or test"),
+        ("id,label\n40,cat\n-1,cat\n", "names 2 samples that rows does not have, such as 40, -1", "from 0 to 39"),
+    ],
+)
+def test_what_cannot_be(write, text, message, hint):
+    with pytest.raises(DataError, match=message) as error:
+        labelled(named(), write(text))
+    assert hint in error.value.hint
+
+
+def test_files_and_names_that_are_not_there(write, tmp_path):
+    file = write("name,label\na00.png,cat\n")
+    assert is_file(file)
+    assert not is_file("10/class")
+    assert not is_file(10)
+    with pytest.raises(RequestError, match="no such file") as error:
+        labelled(named(), str(tmp_path / "lables.csv"))
+    assert "labels.csv" in error.value.hint
+    rows = named()
+    rows.train.names = rows.test.names = None
+    with pytest.raises(DataError, match="have no names"):
+        labelled(rows, file)
+    rows = named()
+    rows.train.names[1] = "other/a00.png"
+    with pytest.raises(DataError, match="a00.png may be photos/a00.png, other/a00.png"):
+        labelled(rows, file)
+    labelled(rows, write("name,label\nother/a00.png,cat\n"))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Sixty unlabelled pictures in one folder; every second is bright."""
+    (tmp_path / "photos").mkdir()
+    g = np.random.default_rng(0)
+    for i in range(60):
+        x = g.integers(0, 80, (8, 8), dtype=np.uint8) + (i % 2) * 120
+        Image.fromarray(x).save(tmp_path / "photos" / f"p{i:02}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("resident", ["auto", "false"])
+def test_a_folder_of_unlabelled_files_from_the_command_line(cli, photos, resident, monkeypatch):
+    from tests.conftest import SMOKE
+
+    (photos / "labels.csv").write_text(
+        "name,label\n" + "".join(f"p{i:02}.png,{('dark', 'light')[i % 2]}\n" for i in range(40))
+    )
+    folder = ["dataset=image_folder", "dataset.path=photos", "backbone=convnet", f"dataset.resident={resident}"]
+    made = cli("pretrain", *SMOKE, *folder, "train.batch_size=16", "device.workers=0")
+    assert made.code == 0, made.err
+    few = ["labels=labels.csv", "device=cpu", "device.threads=1", "device.workers=0"]
+    found = cli("eval", "probe", *few)
+    assert found.code == 0, found.err
+    assert "labels of 40 samples" in found.err
+    assert float(dict(line.split() for line in found.out.splitlines())["probe.top1"]) > 0.7
+    tuned = cli("eval", "finetune", *few, "evaluator.min_steps=5", "evaluator.epochs=0", "evaluator.baselines=false")
+    assert tuned.code == 0, tuned.err
+    wrong = cli("eval", "probe", "evaluator.labels=labels.csv")
+    assert wrong.code == 2
+    assert "was not read" in wrong.err
+
+
+def test_a_folder_keeps_its_names(photos):
+    rows = image_folder(str(photos / "photos"))
+    file = photos / "labels.csv"
+    file.write_text("name,label\n" + "".join(f"p{i:02}.png,{i % 2}\n" for i in range(60)))
+    found, notes = labelled(rows, str(file))
+    assert found.classes == ("0", "1")
+    assert len(found.test) == len(rows.test)  # all of it is labelled, and pretraining held it out
+    assert "held out" in notes[-1]
+    for source in (found.train, found.test):
+        bright = source.resident.float().mean(dim=(1, 2, 3)) > 100
+        assert torch.equal(bright.long(), source.labels)

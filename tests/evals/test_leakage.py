@@ -1,0 +1,87 @@
+"""Nothing that is fitted may depend on the test split: held for every evaluator there is, by the folder of their YAML files."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from sslcli import build, config
+from sslcli.data.source import ArraySource, Dataset
+from sslcli.evals.features import EvalData, Result
+from sslcli.methods.autoencoder import Autoencoder
+from sslcli.views import Views
+from tests.evals import toys
+
+EVALUATORS = sorted(set(config.choices("evaluator")) - {"online"})
+WEAK = {"weak": {"random_resized_crop": {"scale": [0.5, 1.0]}}}
+QUICK: dict[str, dict[str, Any]] = {  # settings that keep a toy's measurement short
+    "finetune": {"epochs": 1, "min_steps": 4},
+    "labels": {"seeds": 2},
+    "quality": {"groups": 20, "views": 3},
+}
+
+
+def measure(name: str, dataset: Dataset) -> Result:
+    node = yaml.safe_load(config.choices("evaluator")[name].read_text())
+    given = {"labels": "10/class", "seeds": 2}
+    node = {k: given[k] if isinstance(v, str) and v.startswith("${") and k in given else v for k, v in node.items()}
+    known = inspect.signature(build.resolve(node["_target_"])).parameters
+    node |= {k: v for k, v in QUICK.get(name, {}).items() if k in known}
+    data = EvalData(
+        dataset,
+        untrained=lambda draw=0: network(name, 10 + draw),
+        recipes=yaml.safe_load(config.choices("augmentation")["gray_small"].read_text()),
+        pretraining=lambda: (Autoencoder(network(name, 0)).eval(), Views({"weak": 1}, WEAK, dataset)),
+        seed=1,
+    )
+    return build.partial("evaluator", node, "backbone", "data")(network(name, 0), data)
+
+
+def network(name: str, seed: int) -> nn.Module:
+    """A small backbone for pictures of 8 x 8: with tokens where those are what is measured."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        kind = "vit_micro" if name == "attentive" else "convnet"
+        node = yaml.safe_load(config.choices("backbone")[kind].read_text())
+        node |= {"patch": 2} if kind == "vit_micro" else {"width": 4, "blocks": 1}
+        return build.build("backbone", node, input_shape=(1, 8, 8)).eval()
+
+
+def predictions(result: Result) -> dict[str, torch.Tensor]:
+    """What a result says of each test sample, one column a sample."""
+    found = {}
+    for file, artefact in result.artefacts.items():
+        for field in ("predicted", "assignment"):
+            if isinstance(value := getattr(artefact, field, None), torch.Tensor):
+                found[f"{file}.{field}"] = value
+    return found
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_permuted_test_labels_change_nothing_that_is_fitted(name):
+    dataset = toys.dataset(classes=3)
+    test = dataset.test
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(3))
+    assert not torch.equal(test.labels, test.labels[order])
+    one, other = measure(name, dataset), measure(name, replace(dataset, test=ArraySource(test.x, test.labels[order])))
+    assert one.protocol == other.protocol
+    for key, value in predictions(one).items():
+        assert torch.equal(value, predictions(other)[key]), key
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_other_test_samples_change_no_prediction(name):
+    """Half of the test split is replaced: what is said of the other half stays, so no statistic is taken over the test split."""
+    dataset = toys.dataset(classes=3)
+    test, half = dataset.test, len(dataset.test) // 2
+    x = test.x.clone()
+    x[half:] = 255 - x[half:]
+    one, other = measure(name, dataset), measure(name, replace(dataset, test=ArraySource(x, test.labels)))
+    for key, value in predictions(one).items():
+        assert torch.equal(value[..., :half], predictions(other)[key][..., :half]), key

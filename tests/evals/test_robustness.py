@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sslcli.data.source import ArraySource, Dataset
+from sslcli.errors import DataError, RequestError
+from sslcli.evals import attacks
+from sslcli.evals import calibration as sure
+from sslcli.evals.features import EvalData
+from sslcli.evals.head import fit_head
+from sslcli.evals.labels import Amount
+from sslcli.evals.probe import probe
+from sslcli.evals.robustness import column, robustness
+from tests.evals import toys
+
+FEW = {
+    "corruptions": ["gaussian_noise", "contrast"],
+    "max_samples": 60,
+    "attack_samples": 30,
+    "attack_steps": 3,
+    "strength": 0.1,
+}
+
+
+# attacks ---------------------------------------------------------------------------------------------------------------
+
+
+def linear(k: int = 2) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(12, k)
+
+
+def flat(layer: nn.Linear):
+    return lambda x: layer(x.flatten(1))
+
+
+def pixels(n: int = 20) -> torch.Tensor:
+    return 0.3 + 0.4 * torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_linear_model_of_two_classes_has_a_closed_form():
+    """The worst change of eps is -eps sign(w) of the margin's weights; it lowers the margin by eps |w|_1, and a step finds it."""
+    layer, x, eps = linear(), pixels(), 0.05
+    y = layer(x.flatten(1)).argmax(dim=1)
+    w = layer.weight[y] - layer.weight[1 - y]
+    worst = (x.flatten(1) - eps * w.sign()).view_as(x)
+    torch.testing.assert_close(attacks.fgsm(flat(layer), x, y, eps), worst)
+    torch.testing.assert_close(attacks.pgd(flat(layer), x, y, eps, 10), worst)
+    start = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    torch.testing.assert_close(attacks.pgd(flat(layer), x, y, eps, 10, start), worst)
+    margin = lambda z: (z.flatten(1) * w).sum(dim=1)  # noqa: E731
+    torch.testing.assert_close(margin(x) - margin(worst), eps * w.abs().sum(dim=1))
+
+
+@pytest.mark.parametrize("attack", [attacks.fgsm, lambda *a: attacks.pgd(*a, 5, torch.ones(20, 3, 2, 2))])
+def test_attacks_stay_in_the_box(attack):
+    layer, x = linear(4), torch.rand(20, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(20) % 4
+    z = attack(flat(layer), x, y, 0.1)
+    assert (z - x).abs().max() <= 0.1 + 1e-6
+    assert z.min() >= 0
+    assert z.max() <= 1
+    assert not z.requires_grad
+    assert layer.weight.grad is None
+
+
+def test_attacks_against_torchattacks():
+    theirs = pytest.importorskip("torchattacks")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4)).eval()
+    x = pixels()
+    y = torch.arange(20) % 4
+    torch.testing.assert_close(attacks.fgsm(net, x, y, 0.03), theirs.FGSM(net, eps=0.03)(x, y))
+    other = theirs.PGD(net, eps=0.03, alpha=2.5 * 0.03 / 10, steps=10, random_start=False)(x, y)
+    torch.testing.assert_close(attacks.pgd(net, x, y, 0.03, 10), other)
+
+
+# calibration -----------------------------------------------------------------------------------------------------------
+
+
+def guesses(n: int = 400, k: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(0, k, (n,), generator=g)
+    return 1.5 * torch.randn(n, k, generator=g) + 2 * F.one_hot(y, k), y
+
+
+def test_calibration_by_hand():
+    p = torch.tensor([[0.95, 0.05], [0.85, 0.15], [0.25, 0.75], [0.65, 0.35]])
+    y = torch.tensor([0, 1, 1, 0])
+    assert sure.ece(p, y, bins=2) == pytest.approx(0.05)  # all in one bin: confidence .8, accuracy .75
+    assert sure.ece(p, y, bins=10) == pytest.approx((0.05 + 0.85 + 0.25 + 0.35) / 4)  # each in its own
+    assert sure.brier(p, y) == pytest.approx((0.005 + 1.445 + 0.125 + 0.245) / 4)
+    assert sure.brier(p, torch.tensor([0, -1, 1, 0])) == pytest.approx((0.005 + 1.745 + 0.125 + 0.245) / 4)
+    assert sure.nll(p.log(), y) == pytest.approx(-math.log(0.95 * 0.15 * 0.75 * 0.65) / 4)
+    table = sure.reliability(p, y, bins=10)
+    assert table[:, 0].tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
+    assert table[8].tolist() == pytest.approx([1, 0.85, 0])
+
+
+def test_calibration_against_torchmetrics():
+    metrics = pytest.importorskip("torchmetrics.functional.classification")
+    logits, y = guesses()
+    p = logits.softmax(dim=1)
+    expected = metrics.multiclass_calibration_error(p, y, 5, n_bins=15, norm="l1")
+    assert sure.ece(p, y) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_brier_and_nll_against_scikit_learn():
+    from sklearn.metrics import brier_score_loss, log_loss
+
+    logits, y = guesses()
+    p = logits.double().softmax(dim=1)
+    assert sure.nll(logits, y) == pytest.approx(log_loss(y, p))
+    assert sure.brier(p[:, :2] / p[:, :2].sum(dim=1, keepdim=True), (y > 0).long()) == pytest.approx(
+        2 * brier_score_loss((y > 0).long(), p[:, 1] / p[:, :2].sum(dim=1))
+    )
+
+
+def test_temperature_against_scipy():
+    from scipy.optimize import minimize_scalar
+
+    logits, y = guesses()
+    best = minimize_scalar(
+        lambda t: sure.nll(logits / t, y), bounds=(0.05, 20), method="bounded", options={"xatol": 1e-6}
+    )
+    t = sure.temperature(logits, y)
+    assert t == pytest.approx(best.x, rel=1e-3)
+    assert sure.temperature(3 * logits, y) == pytest.approx(3 * t, rel=1e-4)
+    assert sure.temperature(5.0 * F.one_hot(y, 5), y) == pytest.approx(sure.COLDEST, rel=1e-3)  # all right: no optimum
+
+
+# the evaluator ---------------------------------------------------------------------------------------------------------
+
+
+def test_head_is_the_probe(data):
+    backbone = toys.Rows()
+    (x, y), (x_test, y_test) = data.features(backbone, "train"), data.features(backbone, "test")
+    head = fit_head(x, y, Amount("all"), 0, data.dataset.classes)
+    expected = probe(backbone, data, baselines=False).numbers["top1"]
+    assert float((head.predict(x_test) == y_test).double().mean()) == pytest.approx(expected)
+    torch.testing.assert_close(head.linear("cpu")(x_test), head.logits(x_test), atol=1e-4, rtol=1e-4)
+
+
+def test_column():
+    classes = torch.tensor([1, 3, 7])
+    assert column(classes, torch.tensor([7, 1, 2, 9, 3, 0])).tolist() == [2, 0, -1, -1, 1, -1]
+
+
+def test_numbers_and_protocol(data):
+    result = robustness(toys.Rows(), data, **FEW)
+    numbers = result.numbers
+    for kind in ("", "raw.", "untrained."):
+        assert {
+            f"{kind}{n}" for n in ("clean.top1", "corrupted.top1", "drop", "pgd4.top1", "ece", "scaled.nll")
+        } <= set(numbers)
+    assert numbers["clean.top1"] > 0.9 > numbers["untrained.clean.top1"]
+    assert numbers["corrupted.top1"] == pytest.approx((numbers["gaussian_noise.top1"] + numbers["contrast.top1"]) / 2)
+    assert numbers["drop"] == pytest.approx(1 - numbers["corrupted.top1"] / numbers["clean.top1"])
+    assert numbers["fgsm4.top1"] <= numbers["fgsm1.top1"] <= 1
+    table = json.loads(json.dumps(result.details))["top1"]["backbone"]
+    assert table[1][0] == table[0][0] == pytest.approx(numbers["clean.top1"])
+    assert result.protocol["splits"] == {"train": 240, "labelled": 240, "test": 60}
+    json.dumps(result.protocol)
+    other = EvalData(toys.dataset(), untrained=toys.Blind, batch_size=7)
+    assert robustness(toys.Rows(), other, **FEW).numbers == pytest.approx(numbers, abs=1e-3)
+
+
+def test_clean_accuracy_is_the_probes(data):
+    found = robustness(toys.Rows(), data, **{**FEW, "max_samples": 1000, "attack_samples": 0}, baselines=False).numbers
+    assert found["clean.top1"] == probe(toys.Rows(), data, strengths=0.1, baselines=False).numbers["top1"]
+    assert not any(name.startswith(("pgd", "fgsm")) for name in found)
+
+
+def test_the_test_split_fits_nothing():
+    """With the test labels shuffled, temperature and strength are as they were."""
+    shuffled = toys.dataset()
+    shuffled.test.labels = shuffled.test.labels[torch.randperm(120, generator=torch.Generator().manual_seed(0))]
+    honest, other = (robustness(toys.Rows(), EvalData(d), **FEW) for d in (toys.dataset(), shuffled))
+    assert honest.numbers["temperature"] == other.numbers["temperature"]
+    assert honest.protocol["strength"] == other.protocol["strength"]
+    assert other.numbers["clean.top1"] < honest.numbers["clean.top1"]
+
+
+def test_series(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 2, (80,), generator=g)
+    x = torch.randn(80, 1, 30, generator=g) + 2.0 * y[:, None, None]
+    x[::3, :, 25:] = math.nan
+    source = ArraySource(x, y)
+    rows = Dataset("s", "series", (1, 30), source, source, ("a", "b"), mean=(0.0,), std=(1.0,))
+
+    class Mean(nn.Module):
+        dim = 2
+
+        def forward(self, x):
+            return torch.cat([x.nanmean(dim=2), x[:, :, 0].nan_to_num()], dim=1)
+
+    result = robustness(Mean(), EvalData(rows), strength=0.1)
+    assert result.numbers["clean.top1"] > 0.95
+    assert "pgd1.top1" not in result.numbers
+    assert any("no attacks" in note for note in result.protocol["notes"])
+    for name, artefact in result.artefacts.items():
+        artefact.save(tmp_path / name)
+        assert artefact.caption
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["corruptions.png", "reliability.png", "strengths.png"]
+
+
+def test_one_label_a_class_is_enough(data):
+    found = robustness(toys.Rows(), data, **FEW, labels="2/class", baselines=False).numbers
+    assert all(math.isfinite(v) for v in found.values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"corruptions": ["gausian_noise"]}, "gausian_noise"),
+        ({"corruptions": ["drift"]}, "for images"),
+        ({"corruptions": []}, "empty"),
+        ({"max_samples": 0}, "at least"),
+        ({"attack_steps": 0}, "at least"),
+        ({"strength": -1.0}, "strength"),
+        ({"labels": "many"}, "not understood"),
+    ],
+)
+def test_requests_that_cannot_be(data, wrong, message):
+    backbone = toys.Rows()
+    with pytest.raises(RequestError, match=message) as error:
+        robustness(backbone, data, **wrong)
+    assert error.value.hint
+    assert backbone.calls == 0
+
+
+def test_no_labels_no_probe():
+    rows = toys.dataset()
+    rows.test.labels = None
+    with pytest.raises(DataError, match="no labels"):
+        robustness(toys.Rows(), EvalData(rows))

@@ -1,0 +1,111 @@
+"""Sheets, figures and tables: what is drawn can be read, whatever is put in."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+from PIL import Image
+
+from sslcli.data.source import ArraySource, Dataset
+from sslcli.evals.features import EvalData
+from sslcli.evals.figures import Dots, Grid
+from sslcli.evals.sheets import CURVE, RIGHT, SIDE, WRONG, Cell, Row, Sheet, thumbnails
+from sslcli.evals.tables import Csv
+
+
+def drawn(artefact, path) -> Image.Image:
+    artefact.save(path)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # nothing is left beside it
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def colours(picture: Image.Image) -> dict[str, int]:
+    counts = {f"#{r:02x}{g:02x}{b:02x}": n for n, (r, g, b) in picture.getcolors(1 << 24)}
+    return {mark: counts.get(colour, 0) for mark, colour in (("right", RIGHT), ("wrong", WRONG))}
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (4, 224, 90), (2, 50), (1, 5000)])
+def test_frames_are_drawn_for_what_is_marked(tmp_path, shape):
+    x = torch.rand(shape, generator=torch.manual_seed(0))
+    plain = drawn(Sheet("t", [Row("a", "b", [Cell(x), Cell(x)])], "c"), tmp_path / "s.png")
+    assert colours(plain) == {"right": 0, "wrong": 0}
+    marked = drawn(Sheet("t", [Row("a", "b", [Cell(x, "right"), Cell(x, "wrong")])], "c"), tmp_path / "s.png")
+    assert marked.size == plain.size
+    assert all(n > 200 for n in colours(marked).values())
+    # the wrong one can be told without colour: its line is broken, and there is more of it
+    assert colours(marked)["wrong"] != colours(marked)["right"]
+
+
+def test_words_of_any_length_and_alphabet(tmp_path):
+    cell = Cell(torch.rand(1, 8, 8))
+    rows = [Row("a very long name " * 20, "мн χψ \udcff $x_1$\n", [cell] * 3), Row("", "", [cell])]
+    page = drawn(
+        Sheet("t", rows, "c", ("one", "others"), 1, ("same", "another")),
+        tmp_path / "s.png",
+    )
+    assert page.width < 900
+
+
+def test_thumbnails_are_small_and_what_the_samples_are():
+    x = torch.arange(2 * 64, dtype=torch.uint8).reshape(2, 1, 8, 8)
+    source = ArraySource(x)
+    data = EvalData(Dataset("d", "image", (1, 8, 8), source, None))
+    found = thumbnails(data, "train", [1, 0, 1])
+    assert sorted(found) == [0, 1]
+    assert torch.equal(found[1], x[1])
+    large = ArraySource(torch.full((1, 3, 300, 300), 77, dtype=torch.uint8))
+    data = EvalData(Dataset("d", "image", (3, 300, 300), large, None, mean=(0.5,) * 3, std=(0.5,) * 3))
+    assert thumbnails(data, "train", [0])[0].shape == (3, 2 * SIDE, 2 * SIDE)
+    assert set(thumbnails(data, "train", [0])[0].unique().tolist()) == {77}
+
+
+def test_long_series_keep_their_extremes_and_gaps():
+    x = torch.zeros(1, 1, 10_007)
+    x[0, 0, 5000], x[0, 0, 7777] = 9.0, -4.0
+    x[0, 0, 9000:] = torch.nan
+    source = ArraySource(x)
+    data = EvalData(Dataset("s", "series", (1, 10_007), source, None, mean=(0.0,), std=(1.0,)))
+    small = thumbnails(data, "train", [0])[0]
+    assert small.shape[1] <= 4 * CURVE[0]
+    assert (float(small.nan_to_num(0.0).max()), float(small.nan_to_num(0.0).min())) == (9.0, -4.0)
+    assert bool(small[0, -40:].isnan().all())
+    assert not bool(small[0, : small.shape[1] // 2].isnan().any())
+
+
+def test_a_series_of_nothing_is_a_blank(tmp_path):
+    page = drawn(Sheet("t", [Row("a", "b", [Cell(torch.full((1, 30), torch.nan))])], "c"), tmp_path / "s.png")
+    assert page.getpixel((page.width - 60, page.height - 60)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 2), (11, 10), (3, 60)])
+def test_grid(tmp_path, rows, columns):
+    counts = torch.randint(0, 9, (rows, columns), generator=torch.manual_seed(0))
+    counts[0] = 0  # an empty cluster
+    names = [f"class ${i}" for i in range(columns)]
+    page = drawn(Grid(counts, [f"cluster {i}" for i in range(rows)], names, "a title", "c"), tmp_path / "g.png")
+    assert min(page.size) > 250
+    assert max(page.size) < 2000
+
+
+@pytest.mark.parametrize("n", [1, 100])
+def test_dots(tmp_path, n):
+    g = torch.Generator().manual_seed(0)
+    values = {
+        kind: torch.rand(n, generator=g).tolist() for kind in ("this backbone", "raw inputs", "untrained backbone")
+    }
+    values["raw inputs"][0] = float("nan")
+    page = drawn(Dots([f"class {i}" for i in range(n)], values, "AUROC", "c"), tmp_path / "d.png")
+    assert 1000 < page.width < 1200
+    assert page.height < 2000  # the lowest rows of many
+
+
+def test_csv(tmp_path):
+    rows = [("train", 'a, "b"\n.png', 1), ("test", "\udcff.png", -1)]
+    Csv(("split", "sample", "cluster"), rows, "c").save(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        found = list(csv.reader(file))
+    assert found == [["split", "sample", "cluster"], ["train", 'a, "b"\n.png', "1"], ["test", "\\udcff.png", "-1"]]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]

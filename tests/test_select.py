@@ -1,0 +1,303 @@
+"""sslcli select and sslcli runs compare, through the command line, on a few small runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sslcli.run import Run
+from tests.conftest import SMOKE
+
+QUICK = ["evaluator.groups=20", "evaluator.views=2", "evaluator.points=100", "device=cpu", "device.threads=1"]
+PROBE = ["labels=2/class", "seeds=2", "evaluator.strengths=[0.01]", "device=cpu", "device.threads=1"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Three finished runs in a folder: two seeds of one method, the first with all its checkpoints, and another method."""
+    from sslcli.cli import main
+
+    folder = tmp_path_factory.mktemp("made")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        small = [*SMOKE, "train.eval_every=1"]
+        assert main(["pretrain", "-q", *small, "train.save_every=1", "train.keep=9"]) == 0
+        assert main(["pretrain", "-q", *small, "seed=1"]) == 0
+        assert main(["pretrain", "-q", *small, "method=simclr"]) == 0
+        for run in sorted(folder.glob("runs/2*"))[:2]:
+            assert main(["eval", "-q", "probe", f"run={run}", *PROBE]) == 0
+    finally:
+        os.chdir(before)
+        os.environ.pop("SSLCLI_QUIET", None)
+    return folder
+
+
+@pytest.fixture
+def runs(made, cli, tmp_path) -> list[str]:
+    """A copy of them, in the working folder."""
+    shutil.copytree(made / "runs", tmp_path / "runs", symlinks=True)
+    return [str(p.relative_to(tmp_path)) for p in sorted((tmp_path / "runs").glob("2*"))]
+
+
+# ------------------------------------------------------------------------------------------------------------------ select
+
+
+def test_select_ranks_runs_and_says_how_well_that_agrees(cli, runs):
+    found = json.loads(cli("select", *runs, "by=rankme", *QUICK, "--json").out)
+    assert found["by"] == "rankme"
+    ranked = found["candidates"]
+    assert sorted(c["run"] for c in ranked) == sorted(runs)
+    assert [c["ranks"]["rankme"] for c in ranked] == [1, 2, 3]
+    assert ranked[0]["numbers"]["rankme"] > ranked[-1]["numbers"]["rankme"]
+    assert {"lidar", "clid", "alignment", "uniformity", "spread", "alpha_req"} <= set(ranked[0]["numbers"])
+    assert sum(c["probe.top1"] is not None for c in ranked) == 2
+    assert found["agreement"]["rankme"]["n"] == 2
+    assert any("fewer than 5" in note for note in found["notes"])
+    told = cli("select", *runs, *QUICK)
+    assert told.out.splitlines()[0].split()[0] == "run"
+    assert "agreement with probe.top1" in told.out
+    assert "with fewer than 5" in told.err
+
+
+def test_select_keeps_what_it_measured(cli, runs, monkeypatch):
+    first = cli("select", *runs, *QUICK, "--json").out
+    record = json.loads((Path(runs[0]) / "eval" / "quality.json").read_text())
+    assert record["evaluator"]["groups"] == 20
+
+    def fail(*_):
+        raise AssertionError("measured again")
+
+    with monkeypatch.context() as m:
+        m.setattr("sslcli.commands.candidates.opened", fail)
+        assert cli("select", *runs, *QUICK, "--json").out == first
+        assert "rankme" in cli("select", *runs, *QUICK, "by=rankme").out
+    again = json.loads(cli("select", *runs, *QUICK, "seed=5", "--json").out)  # other samples
+    assert again["candidates"][0]["numbers"] != json.loads(first)["candidates"][0]["numbers"]
+
+
+def test_select_reads_no_label(cli, runs, monkeypatch):
+    """The ranking is the same without labels and without a test split; what reads labels is not measured unasked."""
+    for run in runs:
+        shutil.rmtree(Path(run) / "eval", ignore_errors=True)
+    ranked = json.loads(cli("select", *runs, *QUICK, "--json").out)["candidates"]
+    for run in runs:
+        assert [p.name for p in (Path(run) / "eval").iterdir()] == ["quality.json"]
+        shutil.rmtree(Path(run) / "eval")
+        shutil.rmtree(Path(run) / "cache", ignore_errors=True)
+    from sslcli.job import load_dataset
+
+    def without(cfg):
+        dataset = load_dataset(cfg)
+        dataset.train.labels = None
+        dataset.test = None
+        return dataset
+
+    monkeypatch.setattr("sslcli.job.load_dataset", without)
+    assert json.loads(cli("select", *runs, *QUICK, "--json").out)["candidates"] == ranked
+
+
+def test_select_measures_a_probe_where_there_is_none(cli, runs):
+    before = (Path(runs[0]) / "eval" / "probe.json").read_text()
+    found = json.loads(cli("select", *runs, *QUICK, "probe=true", "labels=2/class", "seeds=2", "--json").out)
+    assert all(c["probe.top1"] is not None for c in found["candidates"])
+    assert found["agreement"]["clid"]["n"] == 3
+    assert (Path(runs[0]) / "eval" / "probe.json").read_text() == before
+    assert (Path(runs[2]) / "eval" / "probe_predictions.safetensors").is_file()
+
+
+def test_probes_of_another_protocol_are_left_out(cli, runs):
+    assert cli("eval", "probe", f"run={runs[2]}", "labels=all", "evaluator.strengths=[0.01]", "device=cpu").code == 0
+    found = json.loads(cli("select", *runs, *QUICK, "--json").out)
+    kept = {c["run"]: c["probe.top1"] for c in found["candidates"]}
+    assert kept[runs[2]] is None
+    assert kept[runs[0]] is not None
+    assert any("another protocol" in note for note in found["notes"])
+
+
+def test_select_among_the_checkpoints_of_a_run(cli, runs):
+    found = json.loads(cli("select", runs[0], *QUICK, "probe=true", "labels=2/class", "--json").out)
+    assert sorted(c["step"] for c in found["candidates"]) == [0, 1, 2, 3, 4]
+    by_step = {c["step"]: c for c in found["candidates"]}
+    assert by_step[0]["numbers"] != by_step[4]["numbers"]
+    assert found["agreement"]["rankme"]["n"] == 5
+    kept = sorted(p.name for p in (Path(runs[0]) / "eval" / "checkpoints").iterdir())
+    assert kept[0] == "step-0000000000_probe.json"
+    # the last checkpoint holds the weights of the encoder: the same numbers
+    cli("select", *runs[:2], *QUICK)
+    whole = json.loads((Path(runs[0]) / "eval" / "quality.json").read_text())["numbers"]
+    assert by_step[4]["numbers"]["rankme"] == pytest.approx(whole["rankme"], rel=1e-6)
+    assert by_step[4]["numbers"]["lidar"] == pytest.approx(whole["lidar"], rel=1e-6)
+
+
+def test_what_one_candidate_lacks_does_not_hide_it_from_the_others(cli, runs):
+    cli("select", *runs, *QUICK)
+    path = Path(runs[1]) / "eval" / "quality.json"
+    record = json.loads(path.read_text())
+    del record["numbers"]["intrinsic_dim"]
+    path.write_text(json.dumps(record))
+    found = json.loads(cli("select", *runs, *QUICK, "by=clid", "--json").out)
+    assert [c["run"] for c in found["candidates"]][-1] == runs[1]
+    assert found["candidates"][-1]["numbers"]["clid"] is None
+    assert "1 of 3 have no intrinsic_dim: they rank last by it" in found["notes"]
+    assert cli("select", *runs, *QUICK, "by=clid").code == 0
+
+
+def test_a_damaged_checkpoint_is_left_out_and_told(cli, runs):
+    worst = sorted((Path(runs[0]) / "checkpoints").glob("step-*"))[1] / "model.safetensors"
+    worst.write_bytes(worst.read_bytes()[:-1] + b"x")
+    told = cli("select", runs[0], *QUICK, "--json")
+    assert sorted(c["step"] for c in json.loads(told.out)["candidates"]) == [0, 2, 3, 4]
+    assert "step-0000000001 is left out" in told.err
+    for path in sorted((Path(runs[0]) / "checkpoints").glob("step-*"))[1:]:
+        shutil.rmtree(path)
+    told = cli("select", runs[0], *QUICK)
+    assert (told.code, "keeps one checkpoint" in told.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ([], "select among what?"),
+        (["nope"], "there is no run `nope`"),
+        (["runs/x*"], "there is no finished run in runs/x*"),
+        (["{0}", "{1}", "by=rankmee"], "by=rankmee"),
+        (["{0}", "{1}", "by=rankmee"], "by=rankme"),
+        (["{0}", "{1}", "probe=maybe"], "true or false"),
+        (["{0}", "{1}", "dataset=cifar10"], "that comes from each run"),
+        (["{0}", "{1}", "evaluator.smaples=3"], "smaples"),
+        (["{0}", "{1}", "evaluator.samples=1"], "at least 2"),
+    ],
+)
+def test_what_select_refuses(cli, runs, words, says):
+    result = cli("select", *[w.format(*runs) for w in words])
+    assert result.code == 2
+    assert says in result.err
+    assert not result.out
+
+
+def test_select_takes_patterns_and_folders(cli, runs):
+    words = [["runs/2*"], ["2*"], ["runs"], [str(Path("runs").absolute())], ["runs/2*", runs[0]]]
+    found = [json.loads(cli("select", *w, *QUICK, "--json").out)["candidates"] for w in words]
+    assert [len(c) for c in found] == [3] * 5
+    (Path(runs[1]) / "encoder.safetensors").unlink()
+    told = cli("select", "runs", *QUICK, "--json")
+    assert len(json.loads(told.out)["candidates"]) == 2
+    assert "left out" in told.err
+
+
+def test_select_refuses_different_data(cli, runs):
+    path = Path(runs[1]) / "config.yaml"
+    path.write_text(path.read_text().replace("split_seed: 0", "split_seed: 1"))
+    assert "split_seed: 1" in path.read_text()
+    assert "different data" in cli("select", *runs, *QUICK).err
+
+
+# ----------------------------------------------------------------------------------------------------------------- compare
+
+
+def test_compare_two_runs(cli, runs):
+    found = json.loads(cli("runs", "compare", *runs[:2], "device=cpu", "--json").out)
+    assert [r["name"] for r in found["runs"]] == ["A", "B"]
+    assert set(found["config"]) == {"seed"}
+    assert found["config"]["seed"] == [0, 1]
+    first, second = found["numbers"]["probe.top1"]
+    (row,) = found["items"]
+    assert (row["evaluation"], row["run"], row["draws"]) == ("probe", "B", [2, 2])
+    assert (row["first"], row["second"]) == pytest.approx((first, second))
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert 0 < row["p"] == row["p_holm"] <= 1
+    assert row["items"] == 360
+    assert row["notes"] == []
+    assert {c["run"] for c in found["cka"]} == {"untrained", "B"}
+    assert all(0 < c["cka"] <= 1 and c["samples"] == 360 for c in found["cka"])
+    from PIL import Image
+
+    with Image.open(found["picture"]) as picture:
+        assert picture.size[0] > 600
+    told = cli("runs", "compare", *runs[:2], "cka=false", "out=other.png")
+    assert told.last == "other.png"
+    assert "McNemar p" in told.out
+    assert "encoders" not in told.out
+    again = json.loads(cli("runs", "compare", *runs[:2], "cka=false", "--json").out)
+    assert again["items"] == found["items"]  # the bootstrap is seeded
+    assert again["cka"] == []
+
+
+def test_compare_of_a_run_with_a_copy_of_itself(cli, runs, tmp_path):
+    shutil.copytree(runs[0], tmp_path / "runs" / "twin")
+    found = json.loads(cli("runs", "compare", runs[0], "runs/twin", "device=cpu", "--json").out)
+    (row,) = found["items"]
+    assert (row["difference"], row["low"], row["high"], row["p"]) == (0, 0, 0, 1)
+    assert found["config"] == {}
+    assert next(c["cka"] for c in found["cka"] if c["run"] == "B") == pytest.approx(1, abs=1e-9)
+
+
+def test_compare_three_and_what_is_missing_is_told(cli, runs):
+    told = cli("runs", "compare", *runs, "cka=false")
+    assert "C has no predictions to compare: sslcli eval probe run=" in told.err
+    assert "method._target_" in told.out
+    assert cli("eval", "probe", f"run={runs[2]}", *PROBE[:1], "evaluator.strengths=[0.1]", "device=cpu").code == 0
+    found = json.loads(cli("runs", "compare", *runs, "cka=false", "--json").out)
+    assert [row["run"] for row in found["items"]] == ["B", "C"]
+    assert all(row["p_holm"] >= row["p"] for row in found["items"])
+    assert any("seeds" in note and "strengths" in note for note in found["items"][1]["notes"])
+    assert "Holm p" in cli("runs", "compare", *runs, "cka=false").out
+
+
+def test_other_data_and_older_weights_are_told(cli, runs):
+    path = Path(runs[1]) / "eval" / "probe.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"fingerprint": "other"}))
+    told = cli("runs", "compare", *runs[:2], "cka=false")
+    assert "different data" in told.err
+    assert "McNemar" not in told.out
+    path.write_text(json.dumps(record | {"sha256": "older", "step": 2}))
+    assert "of step 2" in cli("runs", "compare", *runs[:2], "cka=false").out
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ([], "two runs or more"),
+        (["{0}"], "two runs or more"),
+        (["{0}", "{0}"], "two runs or more"),
+        (["{0}", "nope"], "there is no run `nope`"),
+        (["{0}", "{1}", "out=a.gif"], "PNG"),
+        (["{0}", "{1}", "out=no/a.png"], "in a folder that is there"),
+        (["{0}", "{1}", "ckaa=true"], "cka="),
+        (["{0}", "{1}", "cka=1"], "true or false"),
+        (["{0}", "{1}", "seed=x"], "whole number"),
+    ],
+)
+def test_what_compare_refuses(cli, runs, words, says):
+    result = cli("runs", "compare", *[w.format(*runs) for w in words])
+    assert result.code == 2
+    assert says in result.err
+    assert not Path("compare.png").exists()
+
+
+def test_curves():
+    from sslcli.commands.curves import MOST, Curves, own, points
+
+    lines = [{"step": i, "epoch": i / 10, "train/loss": 1 / (i + 1)} for i in range(5000)]
+    lines[3]["train/loss"] = None
+    thin = points(lines, "train/loss")
+    assert MOST / 2 < len(thin) <= MOST + 1
+    assert thin[-1] == (499.9, 1 / 5000)
+    assert own([(0, 3.0), (1, 5.0), (2, 4.0)]) == [(0, 0), (1, 1), (2, 0.5)]
+    assert own([]) == []
+    assert own([(0, 2.0)]) == [(0, 0.5)]
+    assert not Curves(["A"], [[]]).panels
+    assert "own least" in next(iter(Curves(["A"], [lines], alike=False).panels))
+
+
+def test_best_knows_directions(cli, runs):
+    for run, value in zip(runs, (0.5, 1.1, 3.0), strict=True):
+        Run(Path(run)).save_eval("quality", {"numbers": {"alpha_req": value, "uniformity": -value}})
+    assert runs[1] in cli("runs", "best", "quality.alpha_req", "-n", "1").out
+    assert runs[2] in cli("runs", "best", "quality.uniformity", "-n", "1").out
