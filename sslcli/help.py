@@ -107,8 +107,8 @@ sslcli select RUN RUN ...: which is best, said without any label
   sslcli select latest                                the checkpoints of one run (train.keep=10 keeps more)
   sslcli select RUN RUN probe=true labels=10/class    measures a probe too, where there is none, and how well it agrees
 
-by: clid (the default: learnability + intrinsic_dim, each standardised over the candidates), or one of
-    rankme alpha_req lidar learnability intrinsic_dim alignment uniformity spread
+by: learnability (the default: how well a neighbour tells a sample's k-means cluster), or one of
+    rankme alpha_req lidar clid intrinsic_dim alignment uniformity spread
 keys: by=NAME  probe=true  seed=N (which samples)  evaluator.samples=N ... (those of sslcli eval quality)
 What was measured before of the same weights with the same settings is not measured again.
 """,

@@ -481,7 +481,11 @@ def test_a_trained_run_has_views_and_a_map(cli):
 
 
 MODULES = Path(os.environ.get("REPORT_NODE_MODULES", "node_modules"))
-READY = shutil.which("chromium") and shutil.which("node") and all((MODULES / m).is_dir() for m in ("playwright-core", "axe-core"))
+READY = (
+    shutil.which("chromium")
+    and shutil.which("node")
+    and all((MODULES / m).is_dir() for m in ("playwright-core", "axe-core"))
+)
 
 
 def check_in_a_browser(pages: list[Path]) -> None:

@@ -164,7 +164,7 @@ def test_a_damaged_checkpoint_is_left_out_and_told(cli, runs):
     [
         ([], "select among what?"),
         (["nope"], "there is no run `nope`"),
-        (["runs/x*"], "there is no finished run in runs/x*"),
+        (["runs/x*"], "there is no run with an encoder in runs/x*"),
         (["{0}", "{1}", "by=rankmee"], "by=rankmee"),
         (["{0}", "{1}", "by=rankmee"], "by=rankme"),
         (["{0}", "{1}", "probe=maybe"], "true or false"),
@@ -184,10 +184,24 @@ def test_select_takes_patterns_and_folders(cli, runs):
     words = [["runs/2*"], ["2*"], ["runs"], [str(Path("runs").absolute())], ["runs/2*", runs[0]]]
     found = [json.loads(cli("select", *w, *QUICK, "--json").out)["candidates"] for w in words]
     assert [len(c) for c in found] == [3] * 5
+    Run(Path(runs[0])).set_status("running")
     (Path(runs[1]) / "encoder.safetensors").unlink()
     told = cli("select", "runs", *QUICK, "--json")
     assert len(json.loads(told.out)["candidates"]) == 2
     assert "left out" in told.err
+    (note,) = [n for n in json.loads(told.out)["notes"] if "not done" in n]
+    assert "(running, encoder of step 4)" in note
+
+
+def test_select_warns_of_a_collapse(cli, runs):
+    cli("select", *runs, *QUICK)
+    path = Path(runs[1]) / "eval" / "quality.json"
+    record = json.loads(path.read_text())
+    record["numbers"] |= {"rankme": 1.02, "learnability": 1.0}
+    path.write_text(json.dumps(record))
+    told = cli("select", *runs, *QUICK)
+    assert "may have collapsed" in told.err
+    assert Path(runs[1]).name in told.err
 
 
 def test_select_refuses_different_data(cli, runs):

@@ -65,12 +65,13 @@ def gathered(words: list[str]) -> list[Candidate]:
 
 
 def _several(word: str) -> list[Path] | None:
-    """The finished runs that a pattern or a folder of runs stands for; None where the word is neither."""
+    """The runs with an encoder that a pattern or a folder of runs stands for; None where the word is neither."""
     root = config.runs_root()
     if any(c in word for c in "*?["):
         found = [p for base in (Path(), root) for p in _matching(base, word) if (p / "status.json").is_file()]
     else:
-        folder = next((f for f in (Path(word), root / word) if f.is_dir() and not (f / "status.json").is_file()), None)
+        places = (Path(word), root / word, root / "sweep" / word)
+        folder = next((f for f in places if f.is_dir() and not (f / "status.json").is_file()), None)
         if folder is None:
             return None
         found = [p.parent for p in folder.glob("*/status.json")] or all_runs(folder)
@@ -79,7 +80,7 @@ def _several(word: str) -> list[Path] | None:
     if left := [p.name for p in found if p not in done]:
         console.warn(f"{len(left)} runs of {word} have no encoder yet and are left out: {listing(left, 5)}")
     if not done:
-        raise RequestError(f"there is no finished run in {word}", "`sslcli runs` lists them")
+        raise RequestError(f"there is no run with an encoder in {word}", "`sslcli runs` lists them")
     return done
 
 

@@ -14,6 +14,7 @@ from sslcli.errors import RequestError, listing, nearest
 from sslcli.evals import ranking
 
 FEW = 5  # candidates below which a rank correlation says next to nothing
+COLLAPSED = 2.0  # directions (rankme) below which features are hardly more than one number
 NOT_HERE = ("run", "dataset", "train", "method", "backbone", "augmentation", "optimizer", "schedule", "init", "logger")
 
 
@@ -78,6 +79,13 @@ def remarks(candidates: list[Candidate]) -> list[str]:
         notes.append(
             "trained with different augmentations: lidar, alignment and uniformity are of each one's own views"
         )
+    unfinished = [c for c in candidates if c.checkpoint is None and c.run.status.get("status") != "done"]
+    if unfinished:
+        said = [f"{label(c)} ({c.run.status.get('status')}, encoder of step {c.step:,})" for c in unfinished]
+        notes.append(f"not done: {listing(said, 5)}")
+    collapsed = [label(c) for c in candidates if c.quality["numbers"].get("rankme", 2) < COLLAPSED]
+    if collapsed:
+        notes.append(f"may have collapsed, and look learnable for that: {listing(collapsed, 5)}")
     kinds = [_protocol(c) for c in candidates if c.probe]
     if len(set(kinds)) > 1:
         usual = max(kinds, key=kinds.count)
@@ -95,7 +103,7 @@ def _protocol(c: Candidate) -> tuple[Any, ...]:
 
 def numbers_of(candidates: list[Candidate]) -> list[dict[str, float]]:
     """The label-free numbers of each, nan where one has not what others have."""
-    rows = [{k: math.nan if v is None else float(v) for k, v in c.quality["numbers"].items()} for c in candidates]
+    rows = [{k: v for k, v in c.quality["numbers"].items() if isinstance(v, (int, float))} for c in candidates]
     for row, value in zip(rows, ranking.clid(rows), strict=True):
         row["clid"] = value
     known = [name for name in ranking.METRICS if any(not math.isnan(row.get(name, math.nan)) for row in rows)]

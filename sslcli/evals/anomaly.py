@@ -25,7 +25,7 @@ from sslcli.evals.sheets import Cell, Row, Sheet, named, thumbnails
 from sslcli.evals.tables import Csv
 from sslcli.rng import derive, order
 
-SCORES = ("knn", "mahalanobis", "ocsvm", "reconstruction")
+SCORES = ("knn", "knn_l2", "mahalanobis", "ocsvm", "reconstruction")
 SHOWN = 5  # samples at each end of a ranking
 ROWS = 12  # classes in the sheet
 DETAILED = 100  # classes; of more, the details hold the first score alone
@@ -39,7 +39,7 @@ def anomaly(
     backbone: nn.Module,
     data: EvalData,
     *,
-    scores: list[str] | str = ("knn", "mahalanobis", "ocsvm"),  # type: ignore[assignment]
+    scores: list[str] | str = ("knn", "knn_l2", "mahalanobis", "ocsvm"),  # type: ignore[assignment]
     normal: str | int | list[str | int] = "each",
     k: int = 5,
     nu: float = 0.1,
@@ -51,6 +51,7 @@ def anomaly(
     - auroc: the share of pairs of a strange and a normal test sample in which the strange one scores higher; ties half.
     - fpr95: where the threshold lets 95 % of the normal test samples pass, the share of strange ones that pass as well
       (positive is normal, as in ODIN; 0 is best).
+    - `knn` is by cosine, `knn_l2` by Euclidean distance; compare with the better of both on raw inputs.
     - `reconstruction` is the run's own error (`sslcli.evals.reconstruct`): fitted in pretraining, whatever is `normal`.
 
     `normal: all` reads no label and gives `flagged`: the share of test samples stranger than all but 5 % of a fifth of the
@@ -60,7 +61,7 @@ def anomaly(
     if "reconstruction" in chosen and not reconstruct.reconstructs(data):
         raise RequestError(
             "evaluator.scores: reconstruction is for runs of a method that reconstructs",
-            "evaluator.scores=[knn,mahalanobis,ocsvm]",
+            "evaluator.scores=[knn,knn_l2,mahalanobis,ocsvm]",
         )
     data.source("test")  # fail before any feature is computed
     groups = [] if normal == "all" else _groups(normal, data)
@@ -117,6 +118,7 @@ def _scorers(chosen: list[str], k: int, nu: float, data: EvalData) -> dict[str, 
     device, seed = exact(data.device), derive(data.seed, "ocsvm")
     known: dict[str, Score | None] = {
         "knn": lambda normal, asked: outliers.knn(normal, asked, k, data.device),
+        "knn_l2": lambda normal, asked: outliers.knn_l2(normal, asked, k, data.device),
         "mahalanobis": lambda normal, asked: outliers.mahalanobis(normal, asked, device),
         "ocsvm": lambda normal, asked: outliers.ocsvm(normal, asked, nu, seed, device),
         "reconstruction": None,
@@ -260,7 +262,7 @@ def _ranked(
         if name == first:
             ranking = s[held:].argsort(descending=True, stable=True).tolist()
             found.ends = [_Ends("test samples", f"by {name}", _both_ends(s[held:]).tolist(), None)]
-    if (1 + 0) / (1 + held) > ALPHA:
+    if 1 / (1 + held) > ALPHA:
         found.notes.append(f"{held} samples to calibrate are too few for anything to be flagged: 19 are needed")
     source, ids = data.source("test"), data.ids("test").tolist()
     rows = [

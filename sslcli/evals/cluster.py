@@ -48,7 +48,7 @@ def cluster(
 
     - acc: the share of labelled samples that are right when each cluster is called by one class and each class by one
       cluster, in the best way (the Hungarian method; Yang et al., "Image clustering using local discriminant models",
-      IEEE TIP 2010, Eq. 12). Samples of clusters beyond the number of classes, and noise, are never right.
+      IEEE TIP 2010). Samples of clusters beyond the number of classes, and noise, are never right.
     - nmi: mutual information over the mean of both entropies; ari: Hubert & Arabie 1985. Noise is one more group.
     - silhouette: mean over at most 5,000 samples, drawn by the seed, in the space that was divided; so it does not
       compare spaces. Noise counts 0.
@@ -101,7 +101,7 @@ def cluster(
                 "baselines": {},
             }
             details = {"train": found.train, **({"k_curve": found.curve} if found.curve else {})}
-            artefacts = _artefacts(found, y, truth, data, split)
+            artefacts = _artefacts(found, truth, data, split)
         else:
             protocol["baselines"][kind] = about
     protocol["notes"] = data.remarks(baselines, notes)
@@ -242,7 +242,7 @@ def matching(counts: Tensor) -> tuple[Tensor, Tensor]:
 # ------------------------------------------------------------------------------------------------------------- artefacts
 
 
-def _artefacts(found: _Found, y: Tensor, truth: Tensor, data: EvalData, split: Split) -> dict[str, Any]:
+def _artefacts(found: _Found, truth: Tensor, data: EvalData, split: Split) -> dict[str, Any]:
     """Of the first seed: the assignment of every sample, exemplars, and where there are labels the table."""
     first = found.draws[0]
     artefacts: dict[str, Any] = {"assignment.csv": _assignment(first, data, split)}

@@ -212,7 +212,7 @@ def estimate(x: Tensor, spherical: bool, most: int, seed: int) -> tuple[int, dic
     """The number of clusters of x (n, p) whose k-means has the largest silhouette on at most LOOKED_AT samples, and the
     curve: {"k": ..., "silhouette": ...}.
 
-    Rousseeuw, "Silhouettes: a graphical aid to the interpretation and validation of cluster analysis", 1987, Sec. 3. It
+    Rousseeuw, "Silhouettes: a graphical aid to the interpretation and validation of cluster analysis", 1987. It
     leans to few clusters where large groups hold small ones: look at the curve.
     """
     some = drawn(x, LOOKED_AT, derive(seed, "estimate"))

@@ -194,6 +194,13 @@ def quote(table: list[dict[str, Any]]) -> dict[str, Any] | None:
     below = [row for row in rows if row["amount"] != "all" and int(row["amount"]) <= QUOTED]
     row = below[-1] if below else rows[0]
     best = row["best"]
-    return {"at": row["amount"], "labels": row["labels"], "accuracy": row["accuracy"], "baseline": best} | row["needs"][
-        best
-    ]
+    needs = row["needs"][best]
+    return {
+        "at": row["amount"],
+        "labels": row["labels"],
+        "accuracy": row["accuracy"],
+        "baseline": best,
+        "needs": needs["labels"],
+        "factor": needs["factor"],
+        "relation": needs["relation"],
+    }

@@ -143,7 +143,8 @@ def learnability(x: Tensor, seed: int = 0, clusters: int | None = None) -> float
     """How well the nearest neighbour in one half of the samples (n, d) tells a sample's k-means cluster in the other half.
 
     Cluster learnability of Lu et al., "Using Representation Expressiveness and Learnability to Evaluate Self-Supervised
-    Learning Methods", arXiv:2206.01251: square root of n clusters, cosine distance, one neighbour.
+    Learning Methods", TMLR 2023, arXiv:2206.01251: held-out accuracy of nearest neighbours on k-means labels. The settings are ours
+    and may differ from theirs: square root of n clusters, cosine distance, one neighbour, halves.
     """
     x = unit(x).float()
     if clusters is None:

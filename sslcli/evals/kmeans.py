@@ -6,7 +6,7 @@ nearer its own centre is than any other, so that it is looked at again only when
 "Making k-means even faster", SDM 2010). Sums are float64, products float32.
 
 Spherical k-means: samples and centres are unit vectors, so that the nearest centre is that of largest cosine (Dhillon &
-Modha, "Concept decompositions for large sparse text data using clustering", Machine Learning 42, 2001, Sec. 3).
+Modha, "Concept decompositions for large sparse text data using clustering", Machine Learning 42, 2001).
 
 On a CPU the result is the same, bit for bit, for any number of threads. On a GPU sums are added in no fixed order.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,12 @@ class LabelCurve:
         assert self.quoted is not None
         q = self.quoted
         words = STYLES[q["baseline"]][0]
-        amount = "all" if q["at"] == "all" else f"{q['at']} a class"
+        amount = "all labels" if q["at"] == "all" else f"{q['at']} a class"
+        what = f"what the self-supervised probe reaches with {amount} ({q['accuracy']:.1%})"
         if q["relation"] == ">":
-            return f"what it reaches with {amount}, {words} does not with {q['factor']:.3g} times the labels"
+            return f"{words} does not reach with {q['factor']:.3g} times the labels {what}"
         least = "at most " if q["relation"] == "<=" else ""
-        return f"for what it reaches with {amount}, {words} needs {least}{q['factor']:.3g} times the labels"
+        return f"{words} needs {least}{q['factor']:.3g} times the labels for {what}"
 
     def save(self, path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -101,23 +103,25 @@ class LabelCurve:
         first, last = self.lines[0].labels[0], self.lines[0].labels[-1]
         wide = max(last / first, 2.0)
         axes.set_xlim(first / wide**0.04, last * wide**0.42)  # room for the names at the ends of the lines
+        own = self.lines[0]
         ticks = [
             f"{n:,}\n{name if name == 'all' else f'{name}/class'}"
-            for n, name in zip(self.lines[0].labels, self.lines[0].names, strict=True)
+            for n, name in zip(own.labels, own.names, strict=True)
         ]
-        axes.set_xticks(self.lines[0].labels, ticks, fontsize=8)
+        drawn = axes.set_xticks(own.labels, ticks, fontsize=8)
+        for i, (n, m) in enumerate(pairwise(own.labels)):
+            if m / n < wide**0.12:  # too near for two words side by side
+                drawn[i].label1.set_ha("right")
+                drawn[i + 1].label1.set_ha("left")
         axes.set_xticks([], minor=True)
         lowest = min(m - (s or 0.0) for line in self.lines for m, s in zip(line.mean, line.std, strict=True))
-        axes.set_ylim(max(0.0, lowest - 0.04), 1.0 if lowest < 0.9 else None)
+        axes.set_ylim(max(0.0, lowest - 0.04), 1.01)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.tick_params(colors="#5a564d", length=3, labelsize=8)
         axes.set_xlabel("labels", fontsize=9, color=INK)
-        axes.set_title(
-            f"accuracy on the test split of {self.dataset.replace('$', '')}; bands: a standard deviation over draws",
-            fontsize=10,
-            loc="left",
-            color=INK,
-        )
+        said = f"accuracy on the test split of {self.dataset}; bands: a standard deviation over draws of labels"
+        said += f"\n{self.saving()}" if self.quoted else ""
+        axes.set_title(said.replace("$", r"\$"), fontsize=9.5, loc="left", color=INK, linespacing=1.5)
         axes.grid(axis="y", color=FAINT, linewidth=0.7)
         axes.set_axisbelow(True)
         for side, spine in axes.spines.items():
@@ -147,27 +151,36 @@ class LabelCurve:
                 fontsize=8.5,
                 color=colour,
                 fontweight="bold" if line.kind == "" else "normal",
-                arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3},
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": FAINT,
+                    "linewidth": 0.7,
+                    "shrinkA": 0,
+                    "shrinkB": 3,
+                    "relpos": (0, 0.5),
+                },
             )
 
     def _arrow(self, axes: Any) -> None:
         """From the self-supervised point to where the best baseline is as good."""
         assert self.quoted is not None
         q = self.quoted
-        if abs(q["factor"] - 1) < 1e-9:
+        if q["factor"] == 1:
             return
         start, end, height = q["labels"], q["labels"] * q["factor"], q["accuracy"]
+        shape = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", (end, height), (start, height), arrowprops=shape, zorder=4)
+        sign = {"=": "", ">": "> ", "<=": "\u2264 "}[q["relation"]]
         axes.annotate(
-            "",
-            (end, height),
-            (start, height),
-            arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.1, "shrinkA": 4, "shrinkB": 0},
-        )
-        sign = {"=": "", ">": "> ", "<=": "≤ "}[q["relation"]]
-        text = f"{sign}{q['factor']:.3g} x the labels for {100 * height:.1f} %"
-        bottom, top = axes.get_ylim()
-        axes.text(
-            (start * end) ** 0.5, height - 0.02 * (top - bottom), text, ha="center", va="top", fontsize=8.5, color=INK
+            f"{sign}{q['factor']:.3g} \u00d7",
+            ((start * end) ** 0.5, height),
+            (0, -13),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color=INK,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.85},
+            zorder=4,
         )
 
 

@@ -18,6 +18,7 @@ from sslcli.errors import RequestError
 from sslcli.rng import derive
 
 Score = Callable[[Tensor], Tensor]  # features (B, dim) -> (B,)
+WEIGHTS = 16_000_000  # of attention in memory at once
 
 
 def attention(backbone: ViT, x: Tensor) -> Tensor:
@@ -36,20 +37,29 @@ def attention(backbone: ViT, x: Tensor) -> Tensor:
         handle.remove()
     h, *rest = caught[-1]
     mask = rest[0] if rest else None
-    b, n, d = h.shape
+    b, n, _ = h.shape
     heads = block.attn.heads
-    with torch.no_grad():
-        q, k, _ = block.attn.qkv(h).view(b, n, 3, heads, d // heads).permute(2, 0, 3, 1, 4)
-        scores = (q @ k.transpose(-2, -1)).float() / math.sqrt(d // heads)
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, None, None, :], -torch.inf)
-        weights = scores.softmax(dim=-1)  # (B, h, 1 + N, 1 + N), a row a looking token
-    if backbone.pool == "cls":
-        looked = weights[:, :, 0, 1:]
-    else:
-        who = torch.ones(b, n - 1, device=x.device) if mask is None else mask[:, 1:].float()
-        looked = (weights[:, :, 1:, 1:] * who[:, None, :, None]).sum(dim=2) / who.sum(dim=1).clamp(min=1)[:, None, None]
+    few = max(1, WEIGHTS // (heads * n * n))
+    parts = zip(h.split(few), [None] * b if mask is None else mask.split(few), strict=False)
+    looked = torch.cat([_looked_at(block.attn, part, seen, backbone.pool == "cls") for part, seen in parts])
     return looked.reshape(b, heads, *backbone.grid)
+
+
+@torch.no_grad()
+def _looked_at(attn: Any, h: Tensor, mask: Tensor | None, by_class_token: bool) -> Tensor:
+    """(B, h, N) from the input (B, 1 + N, D) of an attention."""
+    b, n, d = h.shape
+    q, k, _ = attn.qkv(h).view(b, n, 3, attn.heads, d // attn.heads).permute(2, 0, 3, 1, 4)
+    scores = (q @ k.transpose(-2, -1)).float() / math.sqrt(d // attn.heads)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None, :], -torch.inf)
+    weights = scores.softmax(dim=-1)  # (B, h, 1 + N, 1 + N), a row a looking token
+    if by_class_token:
+        return weights[:, :, 0, 1:]
+    if mask is None:
+        return weights[:, :, 1:, 1:].mean(dim=2)
+    who = mask[:, None, 1:, None].float()
+    return (weights[:, :, 1:, 1:] * who).sum(dim=2) / who.sum(dim=2).clamp(min=1)
 
 
 def last_map(backbone: nn.Module, x: Tensor) -> nn.Module:
@@ -98,12 +108,13 @@ def grad_cam(backbone: nn.Module, layer: nn.Module, x: Tensor, score: Score) -> 
     caught: list[Tensor] = []
 
     def cut(_: nn.Module, __: Any, out: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)  # from here on only: what comes before would fill memory for nothing
         caught.append(out.detach().requires_grad_(True))
         return caught[-1].clone()  # what follows may write in place
 
     handle = layer.register_forward_hook(cut)
     try:
-        with torch.enable_grad():
+        with torch.no_grad():
             (g,) = torch.autograd.grad(score(backbone(x)).sum(), caught[-1])
     finally:
         handle.remove()

@@ -15,12 +15,28 @@ BLOCK = 1 << 22  # numbers in a table of samples by samples
 def knn(normal: Tensor, asked: Tensor, k: int, device: torch.device) -> Tensor:
     """(m,) mean cosine distance of `asked` (m, d) to the k nearest of `normal` (n, d).
 
-    Bergman, Cohen & Hoshen, "Deep Nearest Neighbor Anomaly Detection", arXiv:2002.10445, Sec. 3.3: the mean distance to
-    the k nearest normal features. Directions instead of vectors as in Sun et al., "Out-of-Distribution Detection with Deep
-    Nearest Neighbors", ICML 2022, Sec. 3 (who take the distance to the k-th alone).
+    Directions, as in Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022 (who take
+    the distance to the k-th alone): the usual geometry of self-supervised features.
     """
     near, _ = neighbours(F.normalize(normal, dim=1), F.normalize(asked, dim=1), min(k, len(normal)), device)
     return 1 - near.mean(dim=1)
+
+
+def knn_l2(normal: Tensor, asked: Tensor, k: int, device: torch.device) -> Tensor:
+    """(m,) mean Euclidean distance of `asked` (m, d) to the k nearest of `normal` (n, d).
+
+    Bergman, Cohen & Hoshen, "Deep Nearest Neighbor Anomaly Detection", arXiv:2002.10445. Raw inputs want it: the
+    length of a picture's vector says something.
+    """
+    middle = normal.mean(dim=0)
+    bank, queries = normal - middle, asked - middle
+    # the largest a.b - |a|^2 / 2 is the smallest distance: one more column makes a dot product of it
+    half = bank.square().sum(dim=1, keepdim=True) / -2
+    ones = torch.ones(len(queries), 1)
+    _, near = neighbours(torch.cat([bank, half], 1), torch.cat([queries, ones], 1), min(k, len(bank)), device)
+    size = max(1, BLOCK // (near.shape[1] * bank.shape[1]))
+    pairs = zip(queries.split(size), near.split(size), strict=True)
+    return torch.cat([(q[:, None] - bank[i]).square().sum(dim=2).sqrt().mean(dim=1) for q, i in pairs])
 
 
 def mahalanobis(normal: Tensor, asked: Tensor, device: torch.device) -> Tensor:
@@ -48,8 +64,8 @@ def mahalanobis(normal: Tensor, asked: Tensor, device: torch.device) -> Tensor:
 def ledoit_wolf(x: Tensor) -> tuple[Tensor, float, Tensor]:
     """The covariance (d, d) of x (n, d) shrunk towards the mean variance, by how much (0..1), and the mean (d,); float64.
 
-    Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J. Multivariate Analysis 88, 2004,
-    Sec. 3.2. scikit-learn's does the same in three products of x with itself; with the identity sum_k |x_k x_k' - S|^2 =
+    Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J. Multivariate Analysis 88, 2004.
+    scikit-learn's does the same in three products of x with itself; with the identity sum_k |x_k x_k' - S|^2 =
     sum_k |x_k|^4 - n |S|^2 one is enough.
     """
     n, d = x.shape
@@ -112,7 +128,7 @@ def auroc(score: Tensor, strange: Tensor) -> float:
 def fpr95(score: Tensor, strange: Tensor) -> float:
     """The share of strange samples that pass for normal where the threshold lets at least .95 of the normal ones pass.
 
-    Positive is normal, as in Liang, Li & Srikant, "ODIN", ICLR 2018, Sec. 3.
+    Positive is normal, as in Liang, Li & Srikant, "ODIN", ICLR 2018.
     """
     normal = score[~strange].sort().values
     threshold = normal[-(-95 * len(normal) // 100) - 1]
@@ -123,7 +139,7 @@ def p_values(score: Tensor, calibration: Tensor) -> Tensor:
     """(m,) the share of normal samples that are at least as strange: small is strange, uniform where nothing is.
 
     `calibration` (n,) are scores of normal samples that nothing was fitted to (Bates et al., "Testing for outliers with
-    conformal p-values", Annals of Statistics 51, 2023, Eq. 3).
+    conformal p-values", Annals of Statistics 51, 2023).
     """
     ordered = calibration.sort().values
     at_least = len(ordered) - torch.searchsorted(ordered, score)

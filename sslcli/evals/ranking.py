@@ -33,8 +33,8 @@ METRICS = {
 }
 # Numbers with labels, and of training, that are better when smaller.
 SMALLER = ("loss", "mse", "fpr95", "ece", "brier", "nll")
-# Of those four the one that agreed best with the probe on our runs (docs/results/select.md); none agrees everywhere.
-DEFAULT = "clid"
+# Half of CLID, and what agreed best with the probe in each of our sets of runs (docs/results/select.md).
+DEFAULT = "learnability"
 
 
 def goodness(name: str, value: float) -> float:
@@ -57,8 +57,9 @@ def ranks(scores: Sequence[float]) -> list[float]:
 
 
 def clid(rows: Sequence[Mapping[str, float]]) -> list[float]:
-    """CLID of each candidate: its learnability and its intrinsic dimension, each standardised over the candidates (that have
-    both), added. nan for one that lacks either."""
+    """CLID of each candidate: its learnability and its intrinsic dimension, added (Lu et al., as `geometry.learnability`). How the
+    paper brings both to one scale was not to be found out: here each is standardised over the candidates that have it. nan for one
+    that lacks either."""
     total = [0.0] * len(rows)
     for name in ("learnability", "intrinsic_dim"):
         known = [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]

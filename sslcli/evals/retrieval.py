@@ -32,7 +32,7 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
 
     - map: average precision of the whole ranking, as scikit-learn's `average_precision_score`.
     - map_at_r: average precision of the first R, over R (Musgrave, Belongie & Lim, "A Metric Learning Reality Check",
-      ECCV 2020, Sec. 3.2); r_precision: the share of right ones among the first R.
+      ECCV 2020); r_precision: the share of right ones among the first R.
     - recall@k: the share of queries with at least one right one among the first k, as in metric learning (not the share
       of R that is found); precision@k: the share of right ones among the first k; with k of 1 they are the same.
 

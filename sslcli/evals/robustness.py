@@ -22,6 +22,7 @@ from sslcli.evals import labels as subsets
 from sslcli.evals.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
 from sslcli.evals.features import EvalData, Result, embed, evaluating, flat
 from sslcli.evals.head import Head, fit_head
+from sslcli.evals.probe import CROSS_VALIDATE_UP_TO, FOLDS
 from sslcli.evals.sheets import Cell, Row, Sheet
 from sslcli.rng import derive, order
 from sslcli.views.pictures import FAINT, INK, PAPER
@@ -48,7 +49,8 @@ def robustness(
     after scaling by `temperature`. With `raw.` and `untrained.` beside.
 
     At most `max_samples` labelled test samples are corrupted and `attack_samples` of them attacked (0: none), picked by the seed.
-    The temperature is fitted on a fifth of the labelled training samples by a probe of the other four.
+    The temperature is fitted to labelled training samples: to each fifth by a probe of the other four, of more than 2,000 to one
+    fifth.
     """
     amount = subsets.parse(labels, data.dataset)
     names = _names(corruptions, len(data.dataset.shape) == 3)
@@ -94,7 +96,7 @@ def robustness(
         "calibration": {
             "bins": sure.BINS,
             "test": len(known),
-            "temperature_from": "a fifth of the labelled training samples",
+            "temperature_from": f"{subjects[''].held} labelled training samples, judged by probes that were not fitted to them",
         },
         "strength": {kind or "backbone": s.head.fit.strength for kind, s in subjects.items()},
         "notes": data.remarks(baselines, _notes(attacked, len(data.dataset.shape) == 3, attack_samples)),
@@ -127,8 +129,8 @@ class _Subject:
     kind: str
     module: nn.Module
     head: Head
-    apart: Head  # fitted to four fifths
-    held: tuple[Tensor, Tensor]  # features and labels of the other fifth
+    temperature: float
+    held: int  # labelled samples that the temperature was fitted to
     test: tuple[Tensor, Tensor]
     labelled: int
 
@@ -148,20 +150,36 @@ def _subjects(
     found = {}
     for kind, features in data.measured(backbone, baselines).items():
         x, y = features("train")
-        name, device, classes = data.dataset.name, data.device, data.dataset.classes
-        head = fit_head(x, y, amount, data.seed, classes, device, strength, name)
+        name, classes = data.dataset.name, data.dataset.classes
+        head = fit_head(x, y, amount, data.seed, classes, data.device, strength, name)
         ids = subsets.draw(y, amount, data.seed, 0, classes)
-        fold = subsets.folds(y[ids], 5, data.seed, 0)
-        some = torch.full_like(y, -1)
-        some[ids[fold != 0]] = y[ids[fold != 0]]
-        held = ids[fold == 0]
-        apart = head
-        if len(some[some >= 0].unique()) > 1 and len(held):
-            apart = fit_head(x, some, subsets.Amount("all"), data.seed, classes, device, head.fit.strength, name)
         module = modules[kind]
         assert module is not None
-        found[kind] = _Subject(kind, module, head, apart, (x[held], y[held]), features("test"), len(ids))
+        t, held = _temperature(x, y, ids, head, data)
+        found[kind] = _Subject(kind, module, head, t, held, features("test"), len(ids))
     return found
+
+
+def _temperature(x: Tensor, y: Tensor, ids: Tensor, head: Head, data: EvalData) -> tuple[float, int]:
+    """The temperature for labelled training samples `ids`, each judged by a probe that was not fitted to it; and how many there
+    were. 1 where there are too few."""
+    if len(ids) < FOLDS:
+        return 1.0, 0
+    fold = subsets.folds(y[ids], FOLDS, data.seed, 0)
+    logits, columns = [], []
+    for f in range(FOLDS if len(ids) <= CROSS_VALIDATE_UP_TO else 1):
+        some, held = torch.full_like(y, -1), ids[fold == f]
+        some[ids[fold != f]] = y[ids[fold != f]]
+        if not torch.equal(y[ids[fold != f]].unique(), head.classes):
+            continue  # a class is in this fold alone
+        apart = fit_head(
+            x, some, subsets.Amount("all"), data.seed, (), data.device, head.fit.strength, data.dataset.name
+        )
+        logits.append(apart.logits(x[held]))
+        columns.append(column(head.classes, y[held]))
+    if not logits:
+        return 1.0, 0
+    return sure.temperature(torch.cat(logits), torch.cat(columns)), sum(map(len, logits))
 
 
 def _corrupted(
@@ -279,10 +297,7 @@ def _calibration(subjects: Mapping[str, _Subject], data: EvalData, artefacts: di
         x, truth = subject.test
         kept = truth >= 0
         y, logits = column(subject.head.classes, truth[kept]), subject.head.logits(x[kept])
-        held, told = subject.held
-        t = 1.0
-        if len(held):
-            t = sure.temperature(subject.apart.logits(held), column(subject.apart.classes, told))
+        t = subject.temperature
         tables, errors = {}, {}
         for prefix, title, scaled in (("", "as fitted", logits), ("scaled.", f"temperature {t:.2f}", logits / t)):
             p = torch.softmax(scaled, dim=1)

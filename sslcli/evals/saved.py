@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,7 +31,7 @@ def needed(curve: Sequence[Point], accuracy: float) -> Needed:
     for (n, low), (m, high) in pairwise(curve):
         if high >= accuracy:
             share = (accuracy - low) / (high - low)
-            return Needed(math.exp(math.log(n) + share * (math.log(m) - math.log(n))), "=")
+            return Needed(n * (m / n) ** share, "=")
     return Needed(curve[-1][0], ">")
 
 

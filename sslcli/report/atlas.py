@@ -32,6 +32,7 @@ FEWEST = 8
 SHOWN = 6  # samples on the sheet of views
 NEAREST = 5
 SIDE = 1000  # coordinates are whole numbers 0..SIDE
+LETTER, LINE = 15, 30  # about the size of a letter of a name on the map
 LABELLED_UP_TO = 25  # classes; above, names on the map would lie on each other
 
 
@@ -108,7 +109,7 @@ def feature_map(run: Gathered, data: EvalData, backbone: Any) -> tuple[dict[str,
         "predicted": predicted,
         "predicted_by": by,
         "near": [[j for j in row if j != i][:NEAREST] for i, row in enumerate(near.tolist())],
-        "projections": [p | {"centres": centres(p["points"], labels, len(classes))} for p in projections],
+        "projections": [p | {"centres": centres(p["points"], labels, classes)} for p in projections],
         "sprite": layout,
     }, sprite
 
@@ -163,18 +164,27 @@ def placed(flat: np.ndarray) -> list[list[int]]:
     return np.rint(moved * SIDE).astype(int).tolist()
 
 
-def centres(points: list[list[int]], labels: Tensor, classes: int) -> list[list[int]]:
-    """Where each class's name stands: at the sample nearest to the median of its class. [] where there are too many."""
-    if not 0 < classes <= LABELLED_UP_TO:
+def centres(points: list[list[int]], labels: Tensor, classes: list[str]) -> list[list[int]]:
+    """[class, x, y] of where each class's name stands: at the sample nearest to the median of its class, moved down where
+    another name is in its way. [] where there are too many."""
+    if not 0 < len(classes) <= LABELLED_UP_TO:
         return []
     at = np.asarray(points)
-    found = []
-    for c in range(classes):
+    found: list[list[int]] = []
+    for c, name in enumerate(classes):
         own = at[labels.numpy() == c]
         if len(own):
             middle = np.median(own, axis=0)
-            found.append([c, *own[((own - middle) ** 2).sum(axis=1).argmin()].tolist()])
-    return found
+            x, y = own[((own - middle) ** 2).sum(axis=1).argmin()].tolist()
+            half = min(LETTER * len(name) // 2, SIDE // 2)
+            found.append([c, min(max(x, half), SIDE - half), y])
+    placed: list[list[int]] = []
+    for c, x, y in sorted(found, key=lambda f: f[2]):
+        for other, ox, oy in placed:
+            near = abs(x - ox) < LETTER * (len(classes[c]) + len(classes[other])) / 2
+            y = oy + LINE if near and y < oy + LINE else y
+        placed.append([c, x, min(y, SIDE)])
+    return sorted(placed)
 
 
 def predictions(run: Gathered, ids: Tensor) -> tuple[list[int] | None, str]:

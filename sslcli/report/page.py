@@ -12,7 +12,7 @@ from importlib.resources import files
 from sslcli import __version__
 from sslcli.report.markup import Html, el, join
 
-_HEADING = re.compile(r'^<section id="([^"]*)" aria-label="([^"]*)"')
+_SECTION = re.compile(r'<section id="([^"]*)" aria-label="([^"]*)"( class="evaluation")?')
 
 
 def page(title: str, sections: Sequence[Html | None], top: Html) -> str:
@@ -35,7 +35,7 @@ def page(title: str, sections: Sequence[Html | None], top: Html) -> str:
         el("link", rel="icon", href="data:,"),
         el("style", Html(style)),
     )
-    links = [el("li", el("a", label, href=f"#{name}")) for name, label in contents(inside)]
+    links = [el("li", el("a", label, href=f"#{name}"), class_=level) for name, label, level in contents(inside)]
     body = el(
         "body",
         el("a", "Skip to the content", href="#content", class_="skip"),
@@ -58,10 +58,10 @@ def page(title: str, sections: Sequence[Html | None], top: Html) -> str:
     return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
 
 
-def contents(sections: Sequence[Html]) -> list[tuple[str, Html]]:
-    """(id, label) of each section; the label is markup already."""
-    found = [_HEADING.match(s) for s in sections]
-    return [(m[1], Html(m[2])) for m in found if m]
+def contents(sections: Sequence[Html]) -> list[tuple[str, Html, str | None]]:
+    """(id, label, class) of each section and of those in it; the label is markup already."""
+    found = [m for s in sections for m in _SECTION.finditer(s)]
+    return [(m[1], Html(m[2]), "sub" if m[3] else None) for m in found]
 
 
 @functools.cache

@@ -11,11 +11,11 @@ from sslcli.report.gather import Evaluation, Gathered, Picture
 from sslcli.report.markup import Child, Html, el
 
 TITLES = {  # in the order of the page; others follow by name
+    "labels": "Label efficiency",
     "probe": "Linear probe",
     "attentive": "Attentive probe",
     "knn": "Nearest neighbours (kNN)",
     "finetune": "Fine-tuning",
-    "labels": "Label efficiency",
     "transfer": "Transfer",
     "cluster": "Clusters",
     "anomaly": "Anomalies",
@@ -25,7 +25,8 @@ TITLES = {  # in the order of the page; others follow by name
     "robustness": "Robustness",
     "quality": "Quality without labels",
 }
-MAIN = ("top1", "auroc", "acc", "nmi", "map", "saved", "psnr", "rankme")  # the first there is stands for an evaluation
+# The first there is stands for an evaluation.
+MAIN = ("labels_saved", "top1", "corrupted.top1", "auroc", "acc", "nmi", "map", "psnr", "rankme")
 KINDS = {
     "": "this run",
     "supervised": "supervised",
@@ -47,6 +48,11 @@ WORDS = {
     "lidar": "LiDAR",
     "clid": "CLID",
     "intrinsic_dim": "intrinsic dimension",
+    "map_at_r": "mAP at R",
+    "ece": "calibration error",
+    "brier": "Brier score",
+    "nll": "log loss",
+    "labels_saved": "labels saved",
     "mse": "mean squared error",
     "psnr": "PSNR, dB",
 }
@@ -72,6 +78,14 @@ def summary(kind: str) -> str:
 
 def main_number(e: Evaluation) -> str | None:
     return next((m for m in MAIN if "" in e.numbers.get(m, {})), None)
+
+
+def worded(metric: str) -> str:
+    """`AUROC of mahalanobis` for `mahalanobis.auroc`."""
+    of, _, name = metric.rpartition(".")
+    name, _, at = name.partition("@")
+    said = WORDS.get(name, name.replace("_", " ")) + (f" at {at}" if at else "")
+    return f"{said} of {of.replace('_', ' ')}" if of else said
 
 
 def shown(mean: float, std: float | None = None, digits: int = 3) -> str:
@@ -115,12 +129,26 @@ def tiles(run: Gathered) -> Html | None:
         found.append(
             el(
                 "li",
-                el("span", f"{title(e)}, {WORDS.get(metric, metric)}", class_="what"),
-                el("span", shown(mean), el("small", f" ± {std:.3f}") if std is not None else None, class_="figure"),
+                el("span", f"{title(e)}, {worded(metric)}", class_="what"),
+                el(
+                    "span",
+                    headline(e, metric),
+                    el("small", f" ± {std:.3f}") if std is not None else None,
+                    class_="figure",
+                ),
                 el("span", " · ".join(beside) or how(e), class_="beside-it"),
             )
         )
     return el("ul", *found, class_="tiles") if found else None
+
+
+def headline(e: Evaluation, metric: str) -> str:
+    """The figure of a tile; of labels saved a factor, which may be known from one side only."""
+    mean, _ = e.numbers[metric][""]
+    if metric != "labels_saved":
+        return shown(mean)
+    bound = e.numbers.get("labels_saved_is_bound", {}).get("", (0.0, None))[0]
+    return f"{'> ' if bound else ''}{mean:.3g} ×"
 
 
 def bars(run: Gathered) -> Html | None:
@@ -142,9 +170,7 @@ def bars(run: Gathered) -> Html | None:
             for k in ("", *e.baselines)
             if k in by_kind
         ]
-        caption = el(
-            "caption", el("strong", title(e)), f" {WORDS.get(metric, metric)}{', ' + how(e) if how(e) else ''}"
-        )
+        caption = el("caption", el("strong", title(e)), f" {worded(metric)}{', ' + how(e) if how(e) else ''}")
         groups.append(el("table", caption, el("tbody", *rows), class_="bars"))
     return el("div", *groups, class_="groups") if groups else None
 
@@ -166,6 +192,7 @@ def evaluation(e: Evaluation) -> Html:
         el("ul", *(el("li", n) for n in said), class_="notes") if said else None,
         el("details", el("summary", "Protocol"), el("div", protocol(e), class_="inside")),
         id=anchor(e),
+        aria_label=title(e),
         class_="evaluation",
     )
 
@@ -183,7 +210,7 @@ def numbers(e: Evaluation) -> Html | None:
     body = [
         el(
             "tr",
-            el("th", WORDS.get(metric, metric), scope="row"),
+            el("th", worded(metric), scope="row"),
             *(el("td", shown(*by_kind[k], digits=4) if k in by_kind else "", class_="number") for k in kinds),
         )
         for metric, by_kind in e.numbers.items()

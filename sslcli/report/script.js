@@ -36,11 +36,9 @@
     const visible = new Set();
     const observer = new IntersectionObserver((entries) => {
       for (const entry of entries) visible[entry.isIntersecting ? "add" : "delete"](entry.target.id);
-      let found = false;
+      const here = [...links.keys()].findLast((id) => visible.has(id));
       for (const [id, link] of links) {
-        const here = !found && visible.has(id);
-        found = found || here;
-        if (here) link.setAttribute("aria-current", "true");
+        if (id === here) link.setAttribute("aria-current", "true");
         else link.removeAttribute("aria-current");
       }
     }, { rootMargin: "-10% 0px -60% 0px" });
@@ -62,6 +60,21 @@
       setTimeout(() => { button.textContent = "Copy"; }, 1500);
     });
     block.append(button);
+  }
+
+  // ------------------------------------------------------------------------------------------------------- pictures
+  const dialog = document.body.appendChild(make("dialog", { "aria-label": "picture at its full size" }));
+  for (const picture of all(".picture")) {
+    const img = $("img", picture);
+    if (img.naturalWidth < 1.3 * img.clientWidth) continue;
+    const button = make("button", { type: "button" }, "Enlarge");
+    button.addEventListener("click", () => {
+      const close = make("button", { type: "button" }, "Close");
+      close.addEventListener("click", () => dialog.close());
+      dialog.replaceChildren(close, make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "picture" }, img.cloneNode()));
+      dialog.showModal();
+    });
+    picture.append(button);
   }
 
   // --------------------------------------------------------------------------------------------------------- curves
@@ -193,7 +206,7 @@
     const [first, ...rest] = words(i);
     const text = make("div", {}, make("p", {}, make("strong", {}, first)), ...rest.map((r) => make("p", {}, r)));
     const near = make("div", { class: "near" }, ...map.near[i].map((j) =>
-      make("span", {}, thumb(j, 40), map.classes.length ? className(map.labels[j]) : "")));
+      make("span", {}, thumb(j, layout.width > layout.height ? 60 : 40), make("small", {}, map.classes.length ? className(map.labels[j]) : ""))));
     side.replaceChildren(make("div", { class: "sample" }, thumb(i, 96), text, near));
     const beside = map.classes.length ? `; nearest: ${map.near[i].map((j) => className(map.labels[j])).join(", ")}` : "";
     frame.setAttribute("aria-valuenow", i + 1);
@@ -215,6 +228,7 @@
   const dim = () => {
     marks.forEach((mark, i) => mark.classList.toggle("dim", !shows(i)));
     for (const name of names.children) name.classList.toggle("dim", only >= 0 && Number(name.dataset.class) !== only);
+    if (current >= 0 && !shows(current)) visit(nearest(...points()[current]));
   };
 
   const switcher = holder.previousElementSibling, buttons = all("[data-projection]", switcher);

@@ -41,6 +41,20 @@ def test_knn_is_the_mean_of_scikit_learns_cosine_distances():
     assert outliers.knn(normal[:3], asked, 5, CPU).shape == (30,)  # as many as there are
 
 
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_knn_l2_is_the_mean_of_scikit_learns_distances(offset, monkeypatch):
+    from sklearn.neighbors import NearestNeighbors
+
+    normal, asked = normals(200, 6, 0, offset), normals(30, 6, 1, offset)
+    asked[0] = normal[0]
+    model = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(normal.double().numpy())
+    expected = torch.from_numpy(model.kneighbors(asked.double().numpy())[0].mean(axis=1)).float()
+    torch.testing.assert_close(outliers.knn_l2(normal, asked, 5, CPU), expected, atol=1e-4, rtol=1e-4)
+    assert float(outliers.knn_l2(normal, asked[:1], 1, CPU)) == 0.0
+    monkeypatch.setattr(outliers, "BLOCK", 200)
+    torch.testing.assert_close(outliers.knn_l2(normal, asked, 5, CPU), expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("n", "d", "offset"), [(300, 8, 0.0), (300, 8, 500.0), (20, 50, 0.0), (2, 3, 0.0)])
 def test_covariance_is_scikit_learns(n, d, offset):
     from sklearn.covariance import LedoitWolf
@@ -131,7 +145,7 @@ def test_p_values_by_hand_and_where_nothing_is_strange():
 
 # the evaluator --------------------------------------------------------------------------------------------------------
 
-SCORES = ("knn", "mahalanobis", "ocsvm")
+SCORES = ("knn", "knn_l2", "mahalanobis", "ocsvm")
 
 
 def test_each_class_in_turn(data):

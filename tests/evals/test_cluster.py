@@ -218,6 +218,13 @@ def test_hdbscan_says_noise_and_that_nothing_is_drawn(data):
     assert any("seeds=3 has no effect" in note for note in result.protocol["notes"])
 
 
+def test_all_noise(data, tmp_path):
+    result = cluster(toys.Rows(), data, method="hdbscan", min_cluster_size=200, baselines=False)
+    assert result.numbers == {"acc": 0, "nmi": 0, "ari": 0, "silhouette": 0, "clusters": 0, "noise": 1}
+    assert set(result.artefacts) == {"assignment.csv", "table.png"}
+    result.artefacts["table.png"].save(tmp_path / "t.png")
+
+
 @pytest.mark.parametrize("method", clustering.METHODS)
 def test_test_labels_change_nothing_but_scores(method):
     rows = toys.dataset()

@@ -155,7 +155,7 @@ def test_what_cannot_be():
     rows = learners.dataset()
     rows.test = None
     with pytest.raises(DataError, match="no test split"):
-        finetune(learners.Net(), learners.data(rows))
+        finetune(learners.Net(), learners.data(rows), **QUICK)
 
 
 def test_no_baseline_is_said():

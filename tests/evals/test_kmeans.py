@@ -167,7 +167,7 @@ def test_what_cannot_be(wrong):
 
 
 def slow_spherical(x: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Dhillon & Modha 2001, Sec. 3.2, sample by sample."""
+    """Dhillon & Modha 2001, sample by sample."""
     of = None
     while True:
         nearest = torch.stack([torch.stack([sample @ c for c in centres]).argmax() for sample in x])

@@ -147,6 +147,28 @@ def test_head_is_the_probe(data):
     torch.testing.assert_close(head.linear("cpu")(x_test), head.logits(x_test), atol=1e-4, rtol=1e-4)
 
 
+def test_the_temperature_is_that_of_samples_the_probe_has_not_seen(data):
+    from sslcli.evals.labels import folds
+    from sslcli.evals.robustness import _temperature
+
+    x, y = data.features(toys.Rows(), "train")
+    ids = torch.arange(0, 240, 4)
+    some = torch.full_like(y, -1)
+    some[ids] = y[ids]
+    head = fit_head(x, some, Amount("all"), 0, strength=10.0)
+    t, held = _temperature(x, y, ids, head, data)
+    fold, logits, truth = folds(y[ids], 5, 0, 0), [], []
+    for f in range(5):
+        rest = torch.full_like(y, -1)
+        rest[ids[fold != f]] = y[ids[fold != f]]
+        logits.append(fit_head(x, rest, Amount("all"), 0, strength=10.0).logits(x[ids[fold == f]]))
+        truth.append(y[ids[fold == f]])
+    assert held == 60
+    assert t == pytest.approx(sure.temperature(torch.cat(logits), torch.cat(truth)))
+    assert t > sure.temperature(head.logits(x[ids]), y[ids])  # on its own samples it is surer than it should be
+    assert _temperature(x, y, ids[:3], head, data) == (1.0, 0)
+
+
 def test_column():
     classes = torch.tensor([1, 3, 7])
     assert column(classes, torch.tensor([7, 1, 2, 9, 3, 0])).tolist() == [2, 0, -1, -1, 1, -1]

@@ -227,6 +227,26 @@ def test_pictures_look_like_the_input(name, modality):
 
 
 @every_method
+@every_modality
+@pytest.mark.parametrize("padded", [False, True])
+def test_what_is_drawn_again_is_like_the_view(name, modality, padded):
+    if padded and modality == "image":
+        pytest.skip("pictures have no padding")
+    method, data = build(name, modality).eval(), batch(name, modality, padded=padded)
+    with torch.no_grad():
+        found = method.reconstruct(data)
+    if found is None:
+        return
+    x = data.views[0]
+    assert torch.equal(found.source.nan_to_num(9.0), x.nan_to_num(9.0))
+    for part in (found.predicted, found.hidden, found.mean, found.std):
+        assert part is None or part.shape == x.shape
+    assert torch.isfinite(found.predicted).all()
+    judged = ~x.isnan() if found.hidden is None else ~x.isnan() & found.hidden
+    assert torch.equal(~found.error().isnan(), judged)
+
+
+@every_method
 def test_fixed_rates_name_parts_of_the_method(name):
     method = build(name, "image")
     for part in target(name).fixed_lr:

@@ -75,6 +75,14 @@ for (const path of pages) {
     await page.keyboard.press("Enter");
     if (!(await sortable.evaluate((b) => b.closest("th").hasAttribute("aria-sort")))) wrong("a table does not sort");
   }
+  const enlarge = await page.$(".picture button");
+  if (enlarge) {
+    await enlarge.focus();
+    await page.keyboard.press("Enter");
+    if (!(await page.evaluate(() => document.querySelector("dialog").open))) wrong("a picture does not open");
+    await page.keyboard.press("Escape");
+    if (!(await enlarge.evaluate((b) => b === document.activeElement))) wrong("the focus does not come back from a picture");
+  }
   await page.focus("#theme");
   await page.keyboard.press("Enter");
   if (!(await page.evaluate(() => document.documentElement.dataset.theme))) wrong("the theme does not change");

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+from sslcli.errors import DataError, RequestError
+from sslcli.evals.curve import Step, choose, curve, quote, savings
+from sslcli.evals.features import EvalData
+from sslcli.evals.finetune import finetune
+from sslcli.evals.labelcurve import LabelCurve, Line
+from sslcli.evals.probe import probe
+from sslcli.evals.saved import Needed, least, needed
+from tests.evals import learners, toys
+
+QUICK = {"amounts": [1, 5, "all"], "seeds": 2, "epochs": 0, "min_steps": 10, "augment": "weak"}
+
+
+@pytest.mark.parametrize(
+    ("points", "accuracy", "expected"),
+    [
+        ([(10, 0.5), (1000, 0.9)], 0.7, Needed(100.0, "=")),  # half the way, in the logarithm
+        ([(10, 0.5), (1000, 0.9)], 0.6, Needed(10 * 10**0.5, "=")),
+        ([(10, 0.5), (100, 0.8), (1000, 0.9)], 0.8, Needed(100.0, "=")),
+        ([(10, 0.5), (100, 0.8), (1000, 0.9)], 0.95, Needed(1000, ">")),  # never
+        ([(10, 0.5), (100, 0.8)], 0.5, Needed(10, "=")),
+        ([(10, 0.5), (100, 0.8)], 0.4, Needed(10, "<=")),
+        ([(10, 0.5)], 0.6, Needed(10, ">")),
+        ([(10, 0.5), (100, 0.4), (1000, 0.8), (2000, 0.3)], 0.6, Needed(10 ** (2 + 0.5), "=")),  # the first time
+        ([(10, 0.5), (100, 0.5), (1000, 0.5)], 0.5, Needed(10, "=")),
+    ],
+)
+def test_needed_by_hand(points, accuracy, expected):
+    found = needed(points, accuracy)
+    assert found.relation == expected.relation
+    assert found.labels == pytest.approx(expected.labels)
+
+
+def test_needed_is_numpys_interpolation():
+    np = pytest.importorskip("numpy")
+    points = [(3, 0.1), (17, 0.4), (90, 0.45), (1437, 0.99)]
+    for accuracy in (0.11, 0.3, 0.41, 0.6, 0.98):
+        expected = np.exp(np.interp(accuracy, [a for _, a in points], np.log([n for n, _ in points])))
+        assert needed(points, accuracy).labels == pytest.approx(expected)
+
+
+def test_the_best_baseline_needs_least():
+    assert least({"raw": Needed(90, "="), "supervised": Needed(70, "=")}) == "supervised"
+    assert least({"raw": Needed(90, ">"), "supervised": Needed(90, "=")}) == "supervised"
+    assert least({"raw": Needed(90, ">"), "supervised": Needed(900, "=")}) == "raw"  # all that can be said of it
+
+
+def lines(**baselines):
+    made = {}
+    for kind, means in {"": [0.6, 0.9, 0.97], **baselines}.items():
+        line = made.setdefault(kind, Line(kind))
+        for name, labels, mean in zip(("1", "10", "all"), (10, 100, 1000), means, strict=False):
+            line.add(name, labels, mean, 0.01)
+    return made
+
+
+def test_savings_by_hand():
+    table = savings(lines(raw=[0.3, 0.6, 0.9], supervised=[0.5, 0.8, 0.99]))
+    assert [row["amount"] for row in table] == ["1", "10", "all"]
+    assert table[0]["needs"]["raw"] == {"labels": 100.0, "factor": 10.0, "relation": "="}
+    assert table[1]["needs"]["raw"]["factor"] == pytest.approx(10.0)
+    supervised = 100 * 10 ** (0.1 / 0.19)
+    assert table[1]["needs"]["supervised"]["factor"] == pytest.approx(supervised / 100)
+    assert table[1]["best"] == "supervised"
+    assert table[2]["needs"]["raw"] == {"labels": 1000, "factor": 1.0, "relation": ">"}
+    quoted = quote(table)
+    assert (quoted["at"], quoted["baseline"], quoted["relation"]) == ("10", "supervised", "=")
+    assert quoted["factor"] == pytest.approx(supervised / 100)
+    worse = quote(savings(lines(supervised=[0.95, 0.99, 1.0])))
+    assert (worse["factor"], worse["relation"]) == (0.1, "<=")  # pretraining does not pay, and that is said
+    never = quote(savings(lines(raw=[0.1, 0.2, 0.3])))
+    assert (never["factor"], never["relation"]) == (10.0, ">")
+    assert quote(savings(lines())) is None
+
+
+def test_amounts_that_the_data_can_give():
+    y = torch.tensor([0] * 12 + [1] * 30 + [-1] * 5)
+    steps, notes = choose([1, 10, 25, "all"], y)
+    assert steps == [Step("1/class", "1", 2), Step("10/class", "10", 20), Step("all", "all", 42)]
+    assert notes == ["left out: 25 a class (the smallest has 12)"]
+    even, notes = choose([2, 5, "all"], torch.tensor([0, 1] * 5))
+    assert [s.name for s in even] == ["2", "all"]  # five a class are all
+    assert "left out: 5" in notes[0]
+    for wrong in ([0], [-1], ["some"], [True], [], [100]):
+        with pytest.raises(RequestError, match="amounts"):
+            choose(wrong, y)
+
+
+def test_numbers_and_artefacts(tmp_path):
+    data, backbone = learners.data(learners.dataset(60, 40)), learners.Net(5)
+    result = curve(backbone, data, finetune=True, supervised_seeds=2, **QUICK)
+    kinds, amounts = ("", "raw.", "untrained.", "supervised.", "finetuned."), ("1", "5", "all")
+    names = {f"{kind}top1@{n}{std}" for kind in kinds for n in amounts for std in ("", "_std")}
+    assert set(result.numbers) == names | {"labels_saved", "labels_saved_is_bound"}
+    plain = probe(backbone, data, labels="5/class", seeds=2)
+    assert result.numbers["top1@5"] == plain.numbers["top1"]
+    assert result.numbers["raw.top1@5"] == plain.numbers["raw.top1"]
+    tuned = finetune(backbone, data, labels="5/class", seeds=2, epochs=0, min_steps=10, augment="weak")
+    assert result.numbers["finetuned.top1@5"] == tuned.numbers["top1"]
+    assert result.numbers["supervised.top1@5_std"] == tuned.numbers["scratch.top1_std"]
+    json.dumps([result.protocol, result.details])
+    assert result.protocol["labels_saved"]["at"] == "5"
+    assert len(result.details["labels_saved"]) == 3
+    picture = result.artefacts["curve.png"]
+    assert "self-supervised" in picture.caption
+    picture.save(tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as image:
+        assert image.size[0] > 1000
+    assert all(math.isfinite(v) for v in result.numbers.values())
+
+
+def test_what_is_left_out_is_said():
+    data = EvalData(toys.dataset(), recipes={"weak": {}})  # itself untrained
+    result = curve(toys.Rows(), data, **QUICK)
+    assert not any(name.startswith(("supervised", "untrained")) for name in result.numbers)
+    assert any("no supervised baseline" in note for note in result.protocol["notes"])
+    with pytest.raises(RequestError, match="labels=10/class") as error:
+        curve(toys.Rows(), data, labels="10/class")
+    assert "evaluator.amounts" in error.value.hint
+    with pytest.raises(RequestError, match="seeds=0"):
+        curve(toys.Rows(), data, supervised_seeds=0)
+    with pytest.raises(RequestError, match="augment=global"):
+        curve(toys.Rows(), data, augment="weak+global")
+    rows = toys.dataset()
+    rows.train.labels = None
+    with pytest.raises(DataError, match="no labels"):
+        curve(toys.Rows(), EvalData(rows), supervised=False)
+
+
+def test_captions_say_the_saving(tmp_path):
+    made = lines(raw=[0.3, 0.6, 0.9], supervised=[0.5, 0.8, 0.99])
+    quoted = quote(savings(made))
+    picture = LabelCurve(list(made.values()), "a $set", quoted)
+    assert "supervised from scratch needs 3.36 times the labels" in picture.caption
+    picture.save(tmp_path / "x.png")
+    assert "does not reach with 10 times" in LabelCurve([], "x", {**quoted, "relation": ">", "factor": 10}).saving()
+    assert "at most 0.1 times" in LabelCurve([], "x", {**quoted, "relation": "<=", "factor": 0.1}).saving()
