@@ -361,6 +361,40 @@ def test_thinned_curves_keep_real_points_and_every_extreme():
     assert kept == sorted(kept)
 
 
+@pytest.mark.parametrize(("n", "d"), [(8, 1), (8, 40), (60, 3)])
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_maps_of_few_flat_and_collapsed_features(n, d, collapsed):
+    import numpy as np
+
+    from sslcli.report.atlas import project
+
+    x = (
+        np.ones((n, d), dtype=np.float32)
+        if collapsed
+        else np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
+    )
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    found = project(x, 0)
+    assert [p["name"] for p in found][-1] == "PCA" or "UMAP" in [p["name"] for p in found]
+    for p in found:
+        assert len(p["points"]) == n
+        assert "nan" not in p["note"]
+        assert all(0 <= v <= 1000 for point in p["points"] for v in point)
+
+
+def test_names_on_the_map_do_not_lie_on_each_other():
+    import torch
+
+    from sslcli.report.atlas import centres
+
+    points = [[500, 500]] * 3 + [[5, 990]] * 2
+    found = centres(points, torch.tensor([0, 1, 2, 3, -1]), ["cat", "dog", "bird", "a long name", "none of it"])
+    assert [c for c, _, _ in found] == [0, 1, 2, 3]
+    assert sorted(y for _, x, y in found[:3]) == [500, 530, 560]
+    assert found[3][1] > 80  # the whole name is inside
+    assert centres(points, torch.tensor([0] * 5), [str(i) for i in range(100)]) == []
+
+
 # ---------------------------------------------------------------------------------------------------------------- sweeps
 
 

@@ -208,7 +208,7 @@ def agreement(assignment: Tensor, truth: Tensor) -> dict[str, float]:
     counts = contingency(assignment, truth)
     clusters, classes = matching(counts[:-1])
     return {
-        "acc": float(counts[clusters, classes].sum() / counts.sum()),
+        "acc": int(counts[clusters, classes].sum()) / int(counts.sum()),
         "nmi": float(normalized_mutual_info_score(b, a)),
         "ari": float(adjusted_rand_score(b, a)),
     }

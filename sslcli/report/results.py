@@ -125,7 +125,7 @@ def tiles(run: Gathered) -> Html | None:
             continue
         by_kind = e.numbers[metric]
         beside = [f"{KINDS.get(k, k)} {shown(by_kind[k][0])}" for k in e.baselines if k in by_kind]
-        mean, std = by_kind[""]
+        std = by_kind[""][1]
         found.append(
             el(
                 "li",

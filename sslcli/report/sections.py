@@ -113,7 +113,7 @@ def card(run: Gathered, atlas: Atlas | None) -> Iterator[tuple[str, str]]:
 def last_epoch(run: Gathered) -> str:
     epoch = next((e for m in reversed(run.metrics) if (e := number(m.get("epoch"))) is not None), None)
     step = number(run.encoder.get("step"))
-    said = [f"epoch {epoch:.4g}, the last"] if epoch is not None else []
+    said = [f"epoch {epoch:.4g}{', the last' if run.state == 'done' else ''}"] if epoch is not None else []
     return ", ".join(said + ([f"step {step:,.0f}"] if step is not None else []))
 
 
