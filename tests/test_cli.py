@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sslcli import __version__, compose, config
@@ -179,6 +180,34 @@ def test_eval_prints_name_value_lines_and_saves(cli, finished, monkeypatch):
     assert "comes from the run" in refused.err
 
 
+def test_a_key_that_an_evaluator_does_not_hear_is_told(cli, finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    small = ["evaluator.groups=20", "evaluator.views=2", "evaluator.points=20"]
+    assert "seeds=3 has no effect on quality" in cli("eval", "quality", "seeds=3", *small).err
+    curve = cli("eval", "labels", "seeds=3", "evaluator.supervised=false", "evaluator.amounts=[5,10]")
+    assert curve.code == 0, curve.err
+    assert "seeds=3 has no effect on labels" in curve.err
+    assert "evaluator.seeds=3" in curve.err
+    assert "no effect" not in cli("eval", "knn", "seeds=2", "labels=10/class").err
+
+
+def test_eval_on_another_data_set_keeps_the_first(cli, finished, monkeypatch, tmp_path):
+    """The run was trained on digits, 8 x 8 in grey; the other pictures are 20 x 20 in colour, of two classes."""
+    monkeypatch.chdir(finished)
+    g = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    np.savez(
+        tmp_path / "other.npz", x=(g.integers(0, 99, (60, 20, 20, 3)) + 150 * y[:, None, None, None]).astype("u1"), y=y
+    )
+    words = ("dataset=arrays", f"dataset.path={tmp_path / 'other.npz'}")
+    result = cli("eval", "transfer", *words)
+    assert result.code == 0, result.err
+    (record,) = (json.loads(p.read_text()) for p in Path("runs").glob("2*/eval/transfer@*.json"))
+    assert record["numbers"]["probe.top1"] > 0.9
+    assert cli("eval", "transfer").code == 2
+    assert cli("eval", "knn", "dataset.holdout=0.3").code == 2
+
+
 def test_resume_takes_no_other_computation(cli, finished, monkeypatch):
     monkeypatch.chdir(finished)
     result = cli("resume", "latest", "seed=3")
@@ -231,6 +260,12 @@ def test_pipeline(cli):
     assert result.code == 0, result.err
     run = Path(result.last)
     assert {p.stem for p in (run / "eval").glob("*.json")} == {"knn", "quality"}
+    assert (run / "report.html").stat().st_size > 10_000
+    before = {p.name: p.stat().st_mtime_ns for p in (run / "eval").iterdir()}
+    again = cli("pipeline", *SMOKE, "stages=[knn,quality]", "resume=auto", "report=false")
+    assert again.err.count("was measured before") == 2
+    assert again.last == result.last
+    assert {p.name: p.stat().st_mtime_ns for p in (run / "eval").iterdir()} == before
     assert cli("pipeline", "stages=[nope]").code == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,30 @@ def dry_run(cfg: Any) -> int:
     return 0
 
 
+def warn_unheard(name: str, overrides: list[str], folders: list[Path]) -> None:
+    """`labels=` and `seeds=` reach an evaluator through its YAML; where that does not ask for them they do nothing."""
+    from sslcli import config
+
+    path = config.choices("evaluator", folders).get(name)
+    text = path.read_text(encoding="utf-8") if path else ""
+    for key in ("labels", "seeds"):
+        typed = next((o for o in overrides if o.startswith(f"{key}=")), None)
+        if typed and path and f"${{{key}}}" not in text:
+            own = re.search(rf"^{key}:", text, re.MULTILINE)
+            console.warn(f"{typed} has no effect on {name}", f"evaluator.{typed}" if own else None)
+
+
 @hydra_job
 def run(cfg: Any) -> Outcome:
     from hydra.core.hydra_config import HydraConfig
 
+    from sslcli import build
+
     values = plain(cfg)
-    measured, run_cfg = subject(values, list(HydraConfig.get().overrides.task))
-    results = evaluate(values, measured, run_cfg, [HydraConfig.get().runtime.choices["evaluator"]])
+    name, overrides = HydraConfig.get().runtime.choices["evaluator"], list(HydraConfig.get().overrides.task)
+    warn_unheard(name, overrides, [Path(f) for f in build.trusted_folders()])
+    measured, run_cfg = subject(values, overrides)
+    results = evaluate(values, measured, run_cfg, [name])
     return Outcome(next((v for r in results.values() for k, v in r.items() if k == "top1"), None))
 
 

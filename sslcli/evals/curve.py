@@ -112,11 +112,11 @@ def curve(
         "std": "standard deviation over draws (n - 1)",
         "classes": len(data.dataset.classes),
         "splits": {"train": len(y), "labelled": int((y >= 0).sum()), "test": int((data.labels("test") >= 0).sum())},
-        "labels_saved": quoted,
         **protocols,
         "notes": data.remarks(True, notes),
     }
     details = {
+        "quoted": quoted,
         "curve": {kind or "self-supervised": line.as_dict() for kind, line in lines.items()},
         "labels_saved": table,
     }

@@ -107,7 +107,7 @@ def test_numbers_and_artefacts(tmp_path):
     assert result.numbers["finetuned.top1@5"] == tuned.numbers["top1"]
     assert result.numbers["supervised.top1@5_std"] == tuned.numbers["scratch.top1_std"]
     json.dumps([result.protocol, result.details])
-    assert result.protocol["labels_saved"]["at"] == "5"
+    assert result.details["quoted"]["at"] == "5"
     assert len(result.details["labels_saved"]) == 3
     picture = result.artefacts["curve.png"]
     assert "self-supervised" in picture.caption
