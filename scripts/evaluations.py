@@ -1,9 +1,10 @@
-"""Every evaluator on runs over three data sets, and the label curves: makes docs/results/evaluations.md and its pictures.
+"""Every evaluator on runs over three data sets, and the label curves: makes docs/results/evaluations/.
 
-    python scripts/evaluations.py [digits fashion_mnist cifar10] [NAME=RUN ...]
+    python scripts/evaluations.py [digits fashion_mnist cifar10] [NAME=RUN ...] [--keep]
 
 `SSLCLI_DATA` holds CIFAR-10 and Fashion-MNIST (Debian's package dataset-fashion-mnist puts it below /usr/share/datasets). With
-NAME=RUN a run that is there is measured instead of training one. About an hour on 2 cores.
+NAME=RUN a run that is there is measured instead of training one; with --keep what was measured of it is not measured again.
+About an hour and a half on 2 cores.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from typing import Any
 
 from results import OUT, machine, markdown, pretrain, sslcli
 
+FOLDER = OUT / "evaluations"
 RECIPES = {
     "digits": ["method=simsiam"],
     "fashion_mnist": ["method=simclr", "dataset=fashion_mnist", "backbone.blocks=1", "train.epochs=4"],
     "cifar10": ["experiment=cifar10_cpu", "train.budget=null", "train.epochs=8"],
 }
+TRAININGS = {  # of the label curve's supervised baseline: a few epochs of a large set are as many steps as many of a small one
+    "digits": ["evaluator.supervised_seeds=5"],
+    "fashion_mnist": ["evaluator.epochs=3", "evaluator.supervised_seeds=3"],
+    "cifar10": ["evaluator.supervised_seeds=3", "evaluator.amounts=[1,10,100]"],
+}
 STAGES: dict[str, list[str]] = {  # evaluator -> words; the same for each data set
-    "labels": [],
     "probe": [],
     "knn": [],
     "finetune": ["labels=10/class", "seeds=3"],
@@ -33,8 +39,7 @@ STAGES: dict[str, list[str]] = {  # evaluator -> words; the same for each data s
     "quality": [],
     "explain": [],
 }
-MASKED = ["method=mae", "backbone=vit_micro", "backbone.patch=2"]  # for what only a method that reconstructs can show
-BASELINES = ("untrained", "raw", "scratch", "linear")
+BASELINES = ("untrained", "raw", "scratch", "random")
 
 
 def record(run: str, name: str) -> dict[str, Any]:
@@ -55,44 +60,68 @@ def rows(name: str, numbers: dict[str, float]) -> list[list[str]]:
     return [[name, key, *(cell(numbers, k) for k in (key, *(f"{b}.{key}" for b in BASELINES)))] for key in own]
 
 
-def measure(name: str, run: str) -> str:
-    """The section of one data set."""
+def curve(run: str) -> list[str]:
+    """The label curve as a picture and two tables."""
+    found = record(run, "labels")
+    numbers, table = found["numbers"], found["details"]["labels_saved"]
+    lines = ["", *(k for k in ("supervised", "untrained", "raw") if f"{k}.top1@{table[0]['amount']}" in numbers)]
+    picture = next(f for f in found["artefacts"] if f.endswith(".png"))
+    body, saved = [], []
+    for row in table:
+        key = f"top1@{row['amount']}"
+        body.append(
+            [f"{row['amount']} ({row['labels']:,})", *(cell(numbers, f"{k}.{key}" if k else key) for k in lines)]
+        )
+        needs = (row["needs"][k] for k in lines if k)
+        saved.append([row["amount"], *(f"{'' if n['relation'] == '=' else '> '}{n['factor']:.2f}" for n in needs)])
+    return [
+        f"![{found['artefacts'][picture]}](NAME_labels.png)",
+        markdown(["labels a class (in all)", "self-supervised, frozen", *lines[1:]], body),
+        "Labels that a baseline needs to be as good, as a multiple (below 1: fewer; >: not reached with all there are):",
+        markdown(["labels a class", *lines[1:]], saved),
+    ]
+
+
+def measure(name: str, run: str, keep: bool) -> str:
+    """The page of one data set."""
     status = json.loads((Path(run) / "status.json").read_text())
     body, times = [], []
-    for stage, words in STAGES.items():
-        _, seconds = sslcli("eval", stage, f"run={run}", "-q", *words)
+    for stage, words in ({"labels": TRAININGS[name]} | STAGES).items():
+        if not (keep and (Path(run) / "eval" / f"{stage}.json").exists()):
+            sslcli("eval", stage, f"run={run}", "-q", *words)
         found = record(run, stage)
-        times.append([stage, f"{found['seconds']:.1f}", f"{seconds:.1f}"])
+        times.append([" ".join([stage, *words]), f"{found['seconds']:.1f}"])
         if stage != "labels":
             body += rows(" ".join([stage, *words]), found["numbers"])
-    curve = record(run, "labels")
-    picture = next(f for f in curve["artefacts"] if f.endswith(".png"))
-    shutil.copy(Path(run) / "eval" / f"labels_{picture}", OUT / f"labels_{name}.png")
+    picture = next(f for f in record(run, "labels")["artefacts"] if f.endswith(".png"))
+    shutil.copy(Path(run) / "eval" / f"labels_{picture}", FOLDER / f"{name}_labels.png")
     length = f"{status['step']:,} steps in {status['seconds']:.0f} s"
-    about = f"`sslcli pretrain {' '.join(RECIPES[name])}`, {length}, seed 0, last epoch."
     return "\n\n".join(
         [
-            f"## {name}",
-            about,
-            f"![{curve['artefacts'][picture]}](labels_{name}.png)",
-            markdown(["label curve", "", "run", *BASELINES], rows("labels", curve["numbers"])),
+            f"# {name}: every evaluator",
+            f"Made by `python scripts/evaluations.py {name}` on {machine()}.",
+            f"`sslcli pretrain {' '.join(RECIPES[name])}`, {length}, seed 0, last epoch. Mean ± standard deviation over draws of "
+            "labels (or over seeds, for what has no labels); five draws for the curve's probes.",
+            "## Label efficiency",
+            *[part.replace("NAME", name) for part in curve(run)],
+            "## Every number, beside its baselines",
             markdown(["evaluator", "number", "run", *BASELINES], body),
-            markdown(["evaluator", "its own seconds", "with start and features"], times),
+            "## Seconds",
+            "Of each evaluation with its baselines; the first that asks for features computes them, later ones find them.",
+            markdown(["evaluator", "s"], times),
         ]
     )
 
 
 def main(argv: list[str]) -> None:
     given = dict(word.split("=", 1) for word in argv if "=" in word)
-    names = [word for word in argv if "=" not in word] or list(given) or list(RECIPES)
-    parts = []
+    names = [word for word in argv if word in RECIPES] or list(given) or list(RECIPES)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     for name in names:
         run = given.get(name) or pretrain(*RECIPES[name])[0]
-        path = OUT / "evaluations" / f"{name}.md"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"Made by `python scripts/evaluations.py {name}` on {machine()}.\n\n{measure(name, run)}\n")
-        parts.append(path)
-    print(*parts, sep="\n")
+        path = FOLDER / f"{name}.md"
+        path.write_text(measure(name, run, "--keep" in argv) + "\n")
+        print(path)
 
 
 if __name__ == "__main__":

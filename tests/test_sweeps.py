@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,12 +329,13 @@ def test_five_hundred_runs_are_listed_at_once(tmp_path):
         run = make_run(tmp_path / "runs" / f"run_{i:03d}", online={"knn/top1": 0.5}, packages={"torch": "2"})
         (run / "eval").mkdir()
         (run / "eval" / "probe.json").write_text(json.dumps({"numbers": {"top1": i / 500}, "protocol": {}}))
-    took = []
+    took = []  # of processor: what else the machine does is not ours
     for _ in range(3):
-        began = time.perf_counter()
+        began = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [sys.executable, "-m", "sslcli", "runs"], cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        took.append(time.perf_counter() - began)
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
     assert len(done.stdout.splitlines()) == 501
     assert min(took) < 0.6, took  # 0.3 on a machine that does nothing else

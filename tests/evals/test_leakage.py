@@ -14,6 +14,7 @@ from torch import nn
 from sslcli import build, config
 from sslcli.data.source import ArraySource, Dataset
 from sslcli.evals.features import EvalData, Result
+from sslcli.evals.predictions import Predictions
 from sslcli.methods.autoencoder import Autoencoder
 from sslcli.views import Views
 from tests.evals import toys
@@ -62,9 +63,11 @@ def predictions(result: Result) -> dict[str, torch.Tensor]:
     """What a result says of each test sample, one column a sample."""
     found = {}
     for file, artefact in result.artefacts.items():
-        for field in ("predicted", "assignment"):
-            if isinstance(value := getattr(artefact, field, None), torch.Tensor):
-                found[f"{file}.{field}"] = value
+        if isinstance(artefact, Predictions):
+            found[file] = artefact.predicted
+        elif file == "assignment.csv":
+            artefact.rows = list(artefact.rows)
+            found[file] = torch.tensor([int(row[list(artefact.header).index("cluster")]) for row in artefact.rows])
     return found
 
 
