@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from sslcli.views.pictures import FAINT, INK, PAPER
 
+TITLE = 96  # characters that fit into a line above the picture
 # Okabe & Ito's colours, told apart by the colour-blind; marker and dashes say the same in grey.
 STYLES: dict[str, tuple[str, str, str, Any]] = {  # kind -> words, colour, marker, line
     "": ("self-supervised", "#0072b2", "o", "-"),
@@ -120,8 +122,8 @@ class LabelCurve:
         axes.tick_params(colors="#5a564d", length=3, labelsize=8)
         axes.set_xlabel("labels", fontsize=9, color=INK)
         said = f"accuracy on the test split of {self.dataset}; bands: a standard deviation over draws of labels"
-        said += f"\n{self.saving()}" if self.quoted else ""
-        axes.set_title(said.replace("$", r"\$"), fontsize=9.5, loc="left", color=INK, linespacing=1.5)
+        lines = textwrap.wrap(said, TITLE) + (textwrap.wrap(self.saving(), TITLE) if self.quoted else [])
+        axes.set_title("\n".join(lines).replace("$", r"\$"), fontsize=9.5, loc="left", color=INK, linespacing=1.5)
         axes.grid(axis="y", color=FAINT, linewidth=0.7)
         axes.set_axisbelow(True)
         for side, spine in axes.spines.items():
