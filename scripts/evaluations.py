@@ -25,7 +25,7 @@ RECIPES = {
 }
 TRAININGS = {  # of the label curve's supervised baseline: a few epochs of a large set are as many steps as many of a small one
     "digits": ["evaluator.supervised_seeds=5"],
-    "fashion_mnist": ["evaluator.epochs=3", "evaluator.supervised_seeds=3"],
+    "fashion_mnist": ["evaluator.supervised_seeds=3", "evaluator.amounts=[1,10,100]"],
     "cifar10": ["evaluator.supervised_seeds=3", "evaluator.amounts=[1,10,100]"],
 }
 STAGES: dict[str, list[str]] = {  # evaluator -> words; the same for each data set

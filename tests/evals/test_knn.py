@@ -116,3 +116,15 @@ def test_gunpoint_is_the_archives_figure(test_data):
 def test_notes_of_one_evaluator_do_not_reach_another(data):
     knn(toys.Rows(), data, k=1000, labels="2/class")
     assert knn(toys.Rows(), data).protocol["notes"] == []
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(20, 0.1), (200, 0.1), (20, 0.07)])
+def test_it_says_what_lightlys_does(k, temperature):
+    theirs = pytest.importorskip("lightly.utils.benchmarking.knn").knn_predict
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 7, (5000,), generator=g)
+    centres = torch.randn(7, 24, generator=g)
+    bank = torch.nn.functional.normalize(centres[y] + 2 * torch.randn(5000, 24, generator=g), dim=1)
+    queries = torch.nn.functional.normalize(torch.randn(300, 24, generator=g), dim=1)
+    expected = theirs(queries, bank.T.contiguous(), y, 7, k, temperature)[:, 0]
+    assert torch.equal(predict(bank, y, queries, k, temperature), expected)
