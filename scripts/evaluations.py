@@ -1,6 +1,6 @@
 """Every evaluator on runs over three data sets, and the label curves: makes docs/results/evaluations/.
 
-    python scripts/evaluations.py [digits fashion_mnist cifar10] [NAME=RUN ...] [--keep]
+    python scripts/evaluations.py [digits fashion_mnist cifar10] [NAME=RUN ...] [stages=probe,knn,...] [--keep]
 
 `SSLCLI_DATA` holds CIFAR-10 and Fashion-MNIST (Debian's package dataset-fashion-mnist puts it below /usr/share/datasets). With
 NAME=RUN a run that is there is measured instead of training one; with --keep what was measured of it is not measured again.
@@ -82,11 +82,11 @@ def curve(run: str) -> list[str]:
     ]
 
 
-def measure(name: str, run: str, keep: bool) -> str:
+def measure(name: str, run: str, stages: dict[str, list[str]], keep: bool) -> str:
     """The page of one data set."""
     status = json.loads((Path(run) / "status.json").read_text())
     body, times = [], []
-    for stage, words in ({"labels": TRAININGS[name]} | STAGES).items():
+    for stage, words in ({"labels": TRAININGS[name]} | stages).items():
         if not (keep and (Path(run) / "eval" / f"{stage}.json").exists()):
             sslcli("eval", stage, f"run={run}", "-q", *words)
         found = record(run, stage)
@@ -115,12 +115,14 @@ def measure(name: str, run: str, keep: bool) -> str:
 
 def main(argv: list[str]) -> None:
     given = dict(word.split("=", 1) for word in argv if "=" in word)
+    wanted = given.pop("stages", ",".join(STAGES)).split(",")
+    stages = {name: words for name, words in STAGES.items() if name in wanted}
     names = [word for word in argv if word in RECIPES] or list(given) or list(RECIPES)
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in names:
         run = given.get(name) or pretrain(*RECIPES[name])[0]
         path = FOLDER / f"{name}.md"
-        path.write_text(measure(name, run, "--keep" in argv) + "\n")
+        path.write_text(measure(name, run, stages, "--keep" in argv) + "\n")
         print(path)
 
 
