@@ -189,6 +189,9 @@ def test_a_stopped_team_goes_on_bit_for_bit(whole, tmp_path):
     process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)
     assert code in (75, 0), err
+    until = time.monotonic() + 10
+    while children(process.pid) and time.monotonic() < until:  # those that are on their way out
+        time.sleep(0.1)
     assert children(process.pid) == []
     if code == 75:
         code, _, err = finish(start(tmp_path, "resume", run.name))
