@@ -190,7 +190,7 @@ def test_a_stopped_team_goes_on_bit_for_bit(whole, tmp_path):
     code, _, err = finish(process)
     assert code in (75, 0), err
     until = time.monotonic() + 10
-    while children(process.pid) and time.monotonic() < until:  # those that are on their way out
+    while children(process.pid) and time.monotonic() < until:  # Python's resource tracker ends just after its parent
         time.sleep(0.1)
     assert children(process.pid) == []
     if code == 75:
