@@ -33,7 +33,7 @@ TRUSTED = (
 )
 HOUSE_KEYS = {  # keys of a YAML that are read by the house and are no arguments
     "": {"_target_", "summary"},
-    "method": {"plan", "family", "source"},
+    "method": {"plan", "family", "source", "modality", "needs"},
     "optimizer": {"lr_batch"},
 }
 _folders: list[Path] = []  # given with --config-dir: the user handed them over

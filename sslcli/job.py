@@ -6,25 +6,25 @@ import copy
 import hashlib
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sslcli import build, checkpoint, compose, console, kinds, optim, runtime, team
+from sslcli import build, checkpoint, compose, console, models, optim, runtime, team
 from sslcli.console import human_count
 from sslcli.data import talk
 from sslcli.data.loader import Loader
 from sslcli.data.source import Dataset
-from sslcli.disk import read_json, replace_file, write_file
-from sslcli.errors import RequestError, TrainingError
+from sslcli.disk import replace_file, write_file
+from sslcli.errors import RequestError
 from sslcli.loggers import Loggers
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.norm import synchronised
-from sslcli.rng import Draw, derive
-from sslcli.run import Run, find, masked
+from sslcli.rng import Draw
+from sslcli.run import Run, masked
 from sslcli.runtime import Runtime
 from sslcli.views import Views
 
@@ -41,7 +41,7 @@ ONLINE = (
 def check(cfg: dict[str, Any]) -> None:
     """Everything that can be said about a configuration without touching the data. RequestError."""
     compose.check_values(cfg)
-    build.check("method", cfg["method"], given=["backbone"])
+    models.check_method(cfg["method"])
     build.check("backbone", cfg["backbone"], given=["input_shape"])
     build.check("dataset", cfg["dataset"])
     build.check("optimizer", cfg["optimizer"], given=["params"])
@@ -104,13 +104,6 @@ def load_dataset(cfg: dict[str, Any]) -> Dataset:
     return build.build("dataset", cfg["dataset"])
 
 
-def new_backbone(cfg: dict[str, Any], shape: tuple[int, ...], seed: int) -> nn.Module:
-    """A backbone with random weights: a function of the seed alone, whatever was built before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "weights"))
-        return build.build("backbone", cfg["backbone"], input_shape=shape)
-
-
 def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
     """Checks and builds. Every mistake of the request comes out here, before any folder is made.
 
@@ -135,26 +128,31 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
             f"train.batch_size={batch} is more than the {len(source)} training samples of {dataset.name}",
             f"use train.batch_size={max(2, fits // 2)}",
         )
-    target = build.resolve(cfg["method"]["_target_"])
-    if not (isinstance(target, type) and issubclass(target, Method)):
+    target = models.method_class(cfg["method"])
+    if dataset.modality not in target.modalities:
         raise RequestError(
-            f"`{cfg['method']['_target_']}` is not a Method", "derive it from sslcli.methods.base.Method"
+            f"{target.__name__} is for data of kind {' or '.join(target.modalities)}; {dataset.name} is {dataset.modality}",
+            f"`sslcli list methods` says what each takes; method=simclr takes {dataset.modality} too",
+        )
+    facts = models.facts_of(cfg, dataset)
+    if target.uses_labels and not facts.classes:
+        raise RequestError(
+            f"{target.__name__} learns from labels, and {dataset.name} has none",
+            "choose a method that needs none: method=simclr",
         )
     smallest = target.min_batch * train["accumulate"] * place.world
     if batch < smallest:
         raise RequestError(f"train.batch_size={batch}: {target.__name__} needs at least {smallest} samples at a time")
-    backbone = new_backbone(cfg, dataset.shape, seed)
+    backbone = models.new_backbone(cfg, dataset.shape, seed)
     if target.needs_tokens and not hasattr(backbone, "patchify"):
         raise RequestError(
             f"{target.__name__} needs a backbone with tokens; {type(backbone).__name__} has none",
             "use backbone=vit_tiny",
         )
     if cfg.get("init"):
-        start_from(backbone, cfg["init"])
+        models.start_from(backbone, cfg["init"])
     views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "heads"))
-        method: Method = build.build("method", cfg["method"], backbone=backbone)
+    method = models.new_method(cfg["method"], backbone, facts, seed)
     if rehearsal:
         rehearse(method, views, dataset)
     machine.place(method)
@@ -257,55 +255,7 @@ def save_encoder(run: Run, job: Job, step: int, weights: dict[str, Tensor]) -> N
         "dataset": job.dataset.name,
         "method": job.cfg["method"]["_target_"],
         "step": step,
+        "facts": asdict(models.facts_of(job.cfg, job.dataset)),
         "sha256": written["sha256"],
     }
     replace_file(run.path / "encoder.json", json.dumps(info, indent=2) + "\n")
-
-
-def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The backbone of a run folder, verified against the SHA-256 in encoder.json. TrainingError when absent or damaged."""
-    from safetensors.torch import load
-
-    info = read_json(path / "encoder.json")
-    file = path / "encoder.safetensors"
-    if not info or not file.exists():
-        raise TrainingError(f"{path} has no encoder", f"sslcli resume {path} finishes the run and writes it")
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != info.get("sha256"):
-        raise TrainingError(
-            f"{file} does not match the SHA-256 in encoder.json", f"sslcli resume {path} writes it anew"
-        )
-    node, shape = info.get("backbone"), info.get("input_shape")
-    if not isinstance(node, dict) or not shape or not kinds.fits(shape, list[int]):
-        raise TrainingError(f"{path / 'encoder.json'} does not say what the encoder is", "was it changed by hand?")
-    backbone = build.build("backbone", node, input_shape=tuple(shape))
-    with checkpoint.lies_are_told(file):
-        tensors = load(content)
-    checkpoint.load_strictly(backbone, tensors, str(file))
-    return backbone, info
-
-
-def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method, Views]:
-    """The whole method of a run with its heads, from the newest checkpoint that verifies, in eval mode; and the views of its
-    plan. TrainingError where there is none."""
-    found = checkpoint.load_newest(run.path / "checkpoints")
-    if found is None:
-        raise TrainingError(
-            f"{run.path} has no checkpoint", f"sslcli resume {run.path} finishes the run and writes one"
-        )
-    method = method_of(cfg, dataset, found[0], "the checkpoint")
-    return method, Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
-
-
-def method_of(cfg: dict[str, Any], dataset: Dataset, tensors: dict[str, dict[str, Tensor]], what: str) -> Method:
-    """The method of a configuration with the weights of a checkpoint (`what`, for words), in eval mode."""
-    backbone = new_backbone(cfg, dataset.shape, cfg["seed"])
-    method: Method = build.build("method", cfg["method"], backbone=backbone)
-    checkpoint.load_strictly(method, {**tensors["model"], **tensors.get("ema", {})}, what)
-    return method.eval()
-
-
-def start_from(backbone: nn.Module, spec: str) -> None:
-    """`init=RUN`: the weights of a run's backbone; everything else starts anew."""
-    other, _ = load_encoder(find(spec))
-    checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")

@@ -16,6 +16,7 @@ FLOORS = {  # the first that fits, by longest prefix
     "sslcli.train": 2,
     "sslcli.debug": 2,
     "sslcli.job": 2,
+    "sslcli.models": 2,
     "sslcli.state": 2,
     "sslcli.parallel": 2,
     "sslcli.session": 2,

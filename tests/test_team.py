@@ -22,7 +22,8 @@ TINY = ["experiment=smoke", "device=cpu", "device.threads=1", "train.batch_size=
 
 
 def composed(method: str, *words: str) -> dict:
-    size = [] if method == "mae" else ["backbone.width=8"]
+    needs = config.describe(config.choices("method")[method], "method").get("needs", [])
+    size = [] if "tokens" in needs else ["backbone.width=8"]
     return plain(compose.compose("pretrain", [f"method={method}", *TINY, *size, *words]))
 
 

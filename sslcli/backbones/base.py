@@ -43,12 +43,17 @@ class TokenBackbone(Backbone):
 
     `patchify(x)`: (B, *input_shape) -> (B, N, P), the raw values of each token, the target of reconstruction.
     `unpatchify(p)`: its inverse.
-    `tokens(x, keep=None)`: -> (B, prefix + n, dim) after the last norm; `keep` (B, n) picks tokens *before* the blocks.
-    `prefix` is the number of leading tokens that are no patch (the class token).
+    `tokens(x)`: -> (B, prefix + n, dim) after the last norm. Before the blocks `keep` (B, n) picks tokens, or the
+    embeddings of tokens where `hidden` (B, N) is true become `mask_token` (dim); positions stay. `attend` (prefix + N,
+    prefix + N) bool, or (B, ...): which token (row) may look at which.
+    `depths(x)`: the tokens after each block, without the last norm.
+    `prefix` is the number of leading tokens that are no patch (the class token); `grid` how the N others lie.
+    All but `unpatchify` take smaller samples, too (local views): N then follows from the sample.
     """
 
-    num_tokens: int
-    patch_dim: int
+    num_tokens: int  # N, for samples of input_shape
+    grid: tuple[int, ...]
+    patch_dim: int  # P
     prefix: int
 
     def patchify(self, x: Tensor) -> Tensor:
@@ -57,7 +62,17 @@ class TokenBackbone(Backbone):
     def unpatchify(self, patches: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+    def tokens(
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        hidden: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        attend: Tensor | None = None,
+    ) -> Tensor:
+        raise NotImplementedError
+
+    def depths(self, x: Tensor) -> list[Tensor]:
         raise NotImplementedError
 
     def token_positions(self, dim: int) -> Tensor:

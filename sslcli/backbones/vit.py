@@ -20,7 +20,8 @@ class ViT(TokenBackbone):
 
     Images (C, H, W) are cut into square patches; series (C, T) into windows of `patch` steps, after padding with NaN to
     a whole number of windows. NaN is padding: it reads as 0, and a token that is all padding is neither looked at nor
-    pooled.
+    pooled. Smaller samples (local views) are taken: positions are interpolated; what fills no patch of an image is
+    left out.
 
     `patch: auto` is about an eighth of the side (32 -> 4, 8 -> 2, 224 -> 16), or about T / 32 steps.
     `pool`: `mean` of the patch tokens, or `cls`. Mean is the default: MAE does not train the class token directly.
@@ -87,29 +88,80 @@ class ViT(TokenBackbone):
         weight = seen.to(tokens.dtype)[:, :, None]
         return (tokens[:, 1:] * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
-    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        if x.shape[1:] != self.input_shape:
-            raise RequestError(f"this vit was built for samples of shape {self.input_shape}, not {tuple(x.shape[1:])}")
-        h = self.patch_embed(self._whole(x).nan_to_num()) + self.pos_embed[:, 1:]  # (B, N, dim)
-        seen = self._seen(x)  # (B, N)
-        if keep is not None:
-            h = h.gather(1, keep[:, :, None].expand(-1, -1, self.dim))
-            seen = None if seen is None else seen.gather(1, keep)
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
-        h = torch.cat([cls, h], dim=1)
-        mask = None if seen is None else F.pad(seen, (1, 0), value=True)  # the class token is always there
+    def tokens(
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        hidden: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        attend: Tensor | None = None,
+    ) -> Tensor:
+        h, mask = self._embed(x, keep, hidden, mask_token, attend)
         for block in self.blocks:
             h = block(h, mask)
         return self.norm(h)
 
+    def depths(self, x: Tensor) -> list[Tensor]:
+        h, mask = self._embed(x)
+        found = []
+        for block in self.blocks:
+            h = block(h, mask)
+            found.append(h)
+        return found
+
+    def _embed(
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        hidden: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        attend: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What goes into the first block (B, 1 + n, dim), and which tokens may be looked at: (B, 1 + n), or (B, 1 + n, 1 + n)."""
+        channels, *largest = self.input_shape
+        fits = x.ndim == len(self.input_shape) + 1 and x.shape[1] == channels
+        if not fits or any(not self.patch <= s <= most for s, most in zip(x.shape[2:], largest, strict=True)):
+            raise RequestError(
+                f"this vit was built for samples of shape {self.input_shape} or smaller, not {tuple(x.shape[1:])}"
+            )
+        positions = self._positions(x)
+        h = self.patch_embed(self._whole(x).nan_to_num())  # (B, N, dim)
+        if hidden is not None and mask_token is not None:
+            h = torch.where(hidden[:, :, None], mask_token.to(h.dtype), h)
+        h = h + positions[:, 1:]
+        seen = self._seen(x)  # (B, N)
+        if keep is not None:
+            h = h.gather(1, keep[:, :, None].expand(-1, -1, self.dim))
+            seen = None if seen is None else seen.gather(1, keep)
+        cls = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
+        h = torch.cat([cls, h], dim=1)
+        mask = None if seen is None else F.pad(seen, (1, 0), value=True)  # the class token is always there
+        if attend is not None:
+            attend = attend.expand(len(x), -1, -1)
+            mask = attend if mask is None else attend & mask[:, None, :]
+        return h, mask
+
+    def _positions(self, x: Tensor) -> Tensor:
+        """(1, 1 + N, dim) for the size of x: bicubic between those of the grid (DINO's code), linear for series."""
+        grid = self._grid(x)
+        if grid == self.grid:
+            return self.pos_embed
+        table = self.pos_embed[:, 1:].transpose(1, 2).unflatten(2, self.grid)
+        between = F.interpolate(table, size=grid, mode="linear" if len(grid) == 1 else "bicubic", align_corners=False)
+        return torch.cat([self.pos_embed[:, :1], between.flatten(2).transpose(1, 2)], dim=1)
+
+    def _grid(self, x: Tensor) -> tuple[int, ...]:
+        """How many patches fit into the sample along each axis; of a series, padded to whole windows."""
+        return tuple(s // self.patch if x.ndim == 4 else -(-s // self.patch) for s in x.shape[2:])
+
     def patchify(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, N, p * p * C), or (B, C, T) -> (B, N, p * C): pixel by pixel, channels together."""
-        x = self._whole(x)
+        grid, x = self._grid(x), self._whole(x)
         b, c, p = x.shape[0], x.shape[1], self.patch
-        if len(self.grid) == 1:
-            return x.view(b, c, *self.grid, p).permute(0, 2, 3, 1).reshape(b, self.num_tokens, -1)
-        h, w = self.grid
-        return x.view(b, c, h, p, w, p).permute(0, 2, 4, 3, 5, 1).reshape(b, self.num_tokens, -1)
+        if len(grid) == 1:
+            return x.view(b, c, *grid, p).permute(0, 2, 3, 1).reshape(b, grid[0], -1)
+        h, w = grid
+        return x.view(b, c, h, p, w, p).permute(0, 2, 4, 3, 5, 1).reshape(b, h * w, -1)
 
     def unpatchify(self, patches: Tensor) -> Tensor:
         b, c, p = patches.shape[0], self.input_shape[0], self.patch
@@ -123,10 +175,11 @@ class ViT(TokenBackbone):
         return torch.cat([torch.zeros(1, dim), sine_positions(self.grid, dim)])
 
     def _whole(self, x: Tensor) -> Tensor:
-        """A series padded with NaN to a whole number of windows; an image as it is, contiguous."""
-        if len(self.grid) == 2:
-            return x.contiguous()
-        return F.pad(x, (0, self.grid[0] * self.patch - x.shape[2]), value=float("nan"))
+        """A series padded with NaN to a whole number of windows; an image without what fills no patch, contiguous."""
+        sides = [n * self.patch for n in self._grid(x)]
+        if len(sides) == 2:
+            return x[:, :, : sides[0], : sides[1]].contiguous()
+        return F.pad(x, (0, sides[0] - x.shape[2]), value=float("nan"))
 
     def _seen(self, x: Tensor) -> Tensor | None:
         """(B, N) bool: tokens with at least one value. None for images: no padding, fast kernels."""

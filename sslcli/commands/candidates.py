@@ -165,7 +165,7 @@ def opened(c: Candidate, values: dict[str, Any]) -> Any:
     if c.checkpoint is None:
         return evaluation.load(values, c.cfg, c.run.path)
     from sslcli import checkpoint
-    from sslcli.job import method_of
+    from sslcli.models import method_of
 
     subject = evaluation.load(values, c.cfg, None)
     tensors, _ = checkpoint.load(c.checkpoint)

@@ -112,7 +112,8 @@ def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None) -> 
     from sslcli import runtime, team
     from sslcli.evals import labelfile
     from sslcli.evals.features import EvalData
-    from sslcli.job import load_dataset, load_encoder, load_method, new_backbone
+    from sslcli.job import load_dataset
+    from sslcli.models import load_encoder, load_method, new_backbone
     from sslcli.rng import derive
     from sslcli.run import Run
 

@@ -9,7 +9,7 @@ from sslcli import config, console
 from sslcli.cli import Request
 from sslcli.errors import RequestError, nearest
 
-COLUMNS = {"method": ("family", "source")}
+COLUMNS = {"method": ("family", "modality", "needs", "source")}
 
 
 def main(request: Request) -> int:

@@ -6,6 +6,8 @@
 
 A method knows neither device nor precision, process, file or configuration, and is written as if there were one device:
 what must cross processes goes through `sslcli.nn.gather`. Labels do not reach it unless it says `uses_labels = True`.
+Its constructor is given the backbone and the YAML's keys, and by name or annotation what else it asks for: `data: Facts`,
+another run's backbone (`teacher: Encoder`), other methods on the same backbone (`tasks: dict[str, Method]`).
 """
 
 from __future__ import annotations
@@ -49,13 +51,26 @@ class Batch:
     def just(self, count: int, *kinds: str) -> list[Tensor]:
         """The `count` views of these kinds, if the plan holds exactly them; else a RequestError with what to type."""
         if len(self.kinds) != count or not set(self.kinds) <= set(kinds):
-            plan = ", ".join(f"{k}: {self.kinds.count(k)}" for k in dict.fromkeys(self.kinds)) or "nothing"
             views = "1 view" if count == 1 else f"{count} views"
             raise RequestError(
-                f"this method takes exactly {views} of kind {' or '.join(kinds)}; the plan is {{{plan}}}",
+                f"this method takes exactly {views} of kind {' or '.join(kinds)}; the plan is {self._plan()}",
                 f"leave method.plan as it was: {{{kinds[0]}: {count}}}",
             )
         return self.views
+
+    def _plan(self) -> str:
+        return "{" + (", ".join(f"{k}: {self.kinds.count(k)}" for k in dict.fromkeys(self.kinds)) or "nothing") + "}"
+
+    def crops(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The global views and the smaller local ones of a multi-crop plan: two global ones or more, any number of local
+        ones; else a RequestError with what to type."""
+        seen, small = self.of("global"), self.of("local")
+        if len(seen) < 2 or len(seen) + len(small) < len(self.kinds):
+            raise RequestError(
+                f"this method takes at least 2 views of kind global, and local ones; the plan is {self._plan()}",
+                "method.plan={global: 2, local: 6}",
+            )
+        return seen, small
 
     def uniform(self, purpose: str, *shape: int) -> Tensor:
         """(B, *shape) in [0, 1)."""
@@ -68,6 +83,37 @@ class Batch:
     def permutation(self, purpose: str, n: int) -> Tensor:
         """(B, n) int64, an order of 0..n-1 for each sample."""
         return self.draw.permutation(purpose, n)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a method may know of the data it will see: counts, never samples."""
+
+    samples: int  # of the pretraining split: a batch's ids are of 0..samples-1
+    classes: int  # 0 where there are no labels
+    steps_per_epoch: int
+
+
+class Encoder(nn.Module):
+    """The trained backbone of another run, frozen, in evaluation mode: (B, *shape) -> (B, dim).
+
+    A method whose constructor annotates an argument so is given one; the YAML names the run (`method.teacher=RUN`).
+    """
+
+    dim: int
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone.eval().requires_grad_(False)
+        self.dim = backbone.dim  # type: ignore[assignment]
+
+    def train(self, mode: bool = True) -> Encoder:
+        return super().train(False)  # its batch norm has learned
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.backbone(x)
+        return out
 
 
 @dataclass(frozen=True)
@@ -111,12 +157,15 @@ class Reconstruction:
 class Method(nn.Module):
     """Base of every method. `forward` returns scalars by name; `loss` is the one that is minimised."""
 
-    uses_labels: ClassVar[bool] = False
+    modalities: ClassVar[tuple[str, ...]] = ("image", "series")  # that its mathematics makes sense for
+    uses_labels: ClassVar[bool] = False  # batch.labels (B,) int64, -1 where a sample has none
     needs_tokens: ClassVar[bool] = False  # wants a backbone with `patchify` and `tokens`
     fixed_lr: ClassVar[tuple[str, ...]] = ()  # names of sub-modules whose learning rate does not follow the schedule
     min_batch: ClassVar[int] = 2  # batch statistics or negatives need at least this many samples
+    game: ClassVar[bool] = False  # the loss is the balance of two players: it need not fall
 
     backbone: Any  # an nn.Module with what backbones/base.py says; methods of tokens need its TokenBackbone
+    plan: dict[str, int]  # how many views of which kind a batch holds; set when the method is built
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -135,6 +184,16 @@ class Method(nn.Module):
 
     def reconstruct(self, batch: Batch) -> Reconstruction | None:
         """The first view, drawn again by a method that can; None by others. Called in eval mode, without gradients."""
+        return None
+
+    def assign(self, x: Tensor) -> Tensor | None:
+        """(B, K) probabilities of clusters for clean samples (B, *shape), by a method with a clustering head; None by others.
+        Called in eval mode, without gradients; `sslcli eval cluster` measures it beside k-means on frozen features."""
+        return None
+
+    def anomaly_score(self, x: Tensor) -> Tensor | None:
+        """(B,) how strange clean samples (B, *shape) are, by a method with an objective for it; None by others. As `assign`;
+        for `sslcli eval anomaly`."""
         return None
 
     @torch.no_grad()

@@ -17,11 +17,12 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (B, N) bool: true where a token may be looked at."""
+        """`mask` bool, (B, N): true where a token may be looked at; or (B, N, N): by the token of each row."""
         b, n, d = x.shape
         # each (B, heads, N, D / heads)
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
+        mask = None if mask is None else mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(out.transpose(1, 2).reshape(b, n, d))
 
 

@@ -272,3 +272,64 @@ def test_vit_does_not_look_at_padding():
     state = {k: v[:, :4] if k == "pos_embed" else v for k, v in network.state_dict().items()}
     short.load_state_dict(state)
     assert torch.allclose(network(x), short(x[:, :, :12]), atol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------- tokens of a transformer
+
+
+def tokens_of(shape: tuple[int, ...]) -> tuple[ViT, torch.Tensor]:
+    torch.manual_seed(0)
+    return ViT(shape, width=16, depth=2, heads=2, patch=2).eval(), torch.randn(3, *shape)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (2, 12)])
+def test_what_stands_under_a_mask_token_is_not_seen(shape):
+    network, x = tokens_of(shape)
+    hidden = torch.zeros(3, network.num_tokens, dtype=torch.bool)
+    hidden[:, 1:3] = True
+    other = network.unpatchify(network.patchify(x).masked_fill(hidden[:, :, None], 7.0))
+    token = torch.randn(16)
+    assert torch.equal(
+        network.tokens(x, hidden=hidden, mask_token=token), network.tokens(other, hidden=hidden, mask_token=token)
+    )
+    assert not torch.allclose(network.tokens(x, hidden=hidden, mask_token=token), network.tokens(x))
+    assert torch.equal(network.tokens(x, hidden=~hidden & hidden, mask_token=token), network.tokens(x))
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (2, 12)])
+def test_a_token_attends_only_to_what_it_may(shape):
+    network, x = tokens_of(shape)
+    n = network.prefix + network.num_tokens
+    causal = torch.ones(n, n, dtype=torch.bool).tril()
+    before = network.tokens(x, attend=causal)
+    patches = network.patchify(x)
+    patches[:, -1] += 1.0
+    after = network.tokens(network.unpatchify(patches), attend=causal)
+    assert torch.equal(before[:, :-1], after[:, :-1])
+    assert not torch.allclose(before[:, -1], after[:, -1])
+    assert torch.allclose(network.tokens(x, attend=torch.ones_like(causal)), network.tokens(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "small"), [((2, 8, 8), (2, 4, 6)), ((2, 12), (2, 7)), ((2, 8, 8), (2, 5, 5))])
+def test_smaller_samples_have_fewer_tokens(shape, small):
+    network, _ = tokens_of(shape)
+    x = torch.randn(3, *small)
+    count = (small[1] // 2) * (small[2] // 2) if len(small) == 3 else -(-small[1] // 2)
+    assert network.tokens(x).shape == (3, 1 + count, 16)
+    assert network.patchify(x).shape == (3, count, network.patch_dim)
+    assert network(x).shape == (3, 16)
+
+
+def test_positions_of_a_smaller_sample_lie_between_those_of_the_grid():
+    """A grid of half the side takes, of a table that is linear in its place, the values at the middle of each pair."""
+    network, _ = tokens_of((1, 16))
+    table = torch.arange(8.0)[:, None].expand(8, 16)
+    network.pos_embed.data[:, 1:] = table
+    assert torch.allclose(network._positions(torch.zeros(1, 1, 8))[0, 1:, 0], torch.tensor([0.5, 2.5, 4.5, 6.5]))
+
+
+def test_the_depths_end_in_the_tokens():
+    network, x = tokens_of((2, 8, 8))
+    depths = network.depths(x)
+    assert len(depths) == 2
+    assert torch.equal(network.norm(depths[-1]), network.tokens(x))

@@ -1,0 +1,151 @@
+"""Networks from configurations and from runs: a backbone, a method with all that its constructor asks for, a trained encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslcli import build, checkpoint, kinds
+from sslcli.data.source import Dataset
+from sslcli.disk import read_json
+from sslcli.errors import RequestError, TrainingError
+from sslcli.methods.base import Encoder, Facts, Method
+from sslcli.rng import derive
+from sslcli.run import Run, find
+from sslcli.views import Views
+
+GIVEN = ("backbone", "data")  # what a method's constructor is handed, where it asks for it
+
+
+def new_backbone(cfg: dict[str, Any], shape: tuple[int, ...], seed: int) -> nn.Module:
+    """A backbone with random weights: a function of the seed alone, whatever was built before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "weights"))
+        return build.build("backbone", cfg["backbone"], input_shape=shape)
+
+
+def facts_of(cfg: dict[str, Any], dataset: Dataset) -> Facts:
+    """What a method may know of its data."""
+    samples = len(dataset.pretrain)
+    return Facts(samples, len(dataset.classes), samples // cfg["train"]["batch_size"])
+
+
+def check_method(node: dict[str, Any]) -> None:
+    """A method's YAML, and those of the methods inside it, against their signatures. RequestError."""
+    build.check("method", node, given=GIVEN)
+    for part in _inner(node).values():
+        check_method(part)
+
+
+def method_class(node: dict[str, Any]) -> type[Method]:
+    target = build.resolve(node["_target_"])
+    if not (isinstance(target, type) and issubclass(target, Method)):
+        raise RequestError(f"`{node['_target_']}` is not a Method", "derive it from sslcli.methods.base.Method")
+    return target
+
+
+def new_method(node: dict[str, Any], backbone: nn.Module, data: Facts, seed: int) -> Method:
+    """A method on `backbone` with new heads: a function of the seed alone. RequestError."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "heads"))
+        return _new_method(node, backbone, data)
+
+
+def _new_method(node: dict[str, Any], backbone: nn.Module, data: Facts) -> Method:
+    check_method(node)
+    target = method_class(node)
+    parameters = inspect.signature(target, eval_str=True).parameters
+    made = {name: _new_method(part, backbone, data) for name, part in _inner(node).items()}
+    given: dict[str, Any] = {k: v for k, v in (("backbone", backbone), ("data", data)) if k in parameters}
+    for name, parameter in parameters.items():
+        if parameter.annotation is Encoder:
+            given[name] = trained(node[name], backbone, f"method.{name}")
+        elif name == "tasks" and made:
+            given[name] = made
+    keys = {k: v for k, v in node.items() if k not in given}
+    method: Method = build.build("method", keys, **given)
+    method.plan = dict(node.get("plan") or {})
+    return method
+
+
+def _inner(node: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The methods inside a method: `tasks`, name -> YAML."""
+    tasks = node.get("tasks")
+    if not isinstance(tasks, dict):
+        return {}
+    return {str(name): part for name, part in tasks.items() if isinstance(part, dict) and "_target_" in part}
+
+
+def trained(spec: str, backbone: nn.Module, key: str) -> Encoder:
+    """The frozen encoder of a run, for samples like those of `backbone`. RequestError where they are not alike."""
+    other, info = load_encoder(find(spec))
+    shape = tuple(info["input_shape"])
+    if shape != tuple(backbone.input_shape):  # type: ignore[arg-type]
+        raise RequestError(
+            f"{key}={spec} was trained on samples of shape {shape}; these have {tuple(backbone.input_shape)}",  # type: ignore[arg-type]
+            f"dataset.image_size={shape[-1]}" if len(shape) == 3 else None,
+        )
+    return Encoder(other)
+
+
+def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The backbone of a run folder, verified against the SHA-256 in encoder.json. TrainingError when absent or damaged."""
+    from safetensors.torch import load
+
+    info = read_json(path / "encoder.json")
+    file = path / "encoder.safetensors"
+    if not info or not file.exists():
+        raise TrainingError(f"{path} has no encoder", f"sslcli resume {path} finishes the run and writes it")
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != info.get("sha256"):
+        raise TrainingError(
+            f"{file} does not match the SHA-256 in encoder.json", f"sslcli resume {path} writes it anew"
+        )
+    node, shape = info.get("backbone"), info.get("input_shape")
+    if not isinstance(node, dict) or not shape or not kinds.fits(shape, list[int]):
+        raise TrainingError(f"{path / 'encoder.json'} does not say what the encoder is", "was it changed by hand?")
+    backbone = build.build("backbone", node, input_shape=tuple(shape))
+    with checkpoint.lies_are_told(file):
+        tensors = load(content)
+    checkpoint.load_strictly(backbone, tensors, str(file))
+    return backbone, info
+
+
+def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method, Views]:
+    """The whole method of a run with its heads, from the newest checkpoint that verifies, in eval mode; and the views of its
+    plan. TrainingError where there is none."""
+    found = checkpoint.load_newest(run.path / "checkpoints")
+    if found is None:
+        raise TrainingError(
+            f"{run.path} has no checkpoint", f"sslcli resume {run.path} finishes the run and writes one"
+        )
+    method = method_of(cfg, dataset, found[0], "the checkpoint", facts_in(run.path))
+    return method, Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
+
+
+def method_of(
+    cfg: dict[str, Any], dataset: Dataset, tensors: dict[str, dict[str, Tensor]], what: str, facts: Facts | None = None
+) -> Method:
+    """The method of a configuration with the weights of a checkpoint (`what`, for words), in eval mode. `facts`: of the data
+    that it was trained on, where these are others."""
+    backbone = new_backbone(cfg, dataset.shape, cfg["seed"])
+    method = new_method(cfg["method"], backbone, facts or facts_of(cfg, dataset), cfg["seed"])
+    checkpoint.load_strictly(method, {**tensors["model"], **tensors.get("ema", {})}, what)
+    return method.eval()
+
+
+def facts_in(path: Path) -> Facts | None:
+    """Of the data that a finished run was trained on, from its encoder.json."""
+    known: dict[str, int] = (read_json(path / "encoder.json") or {}).get("facts") or {}
+    return Facts(**known) if kinds.fits(known, dict[str, int]) and set(known) == set(Facts.__annotations__) else None
+
+
+def start_from(backbone: nn.Module, spec: str) -> None:
+    """`init=RUN`: the weights of a run's backbone; everything else starts anew."""
+    other, _ = load_encoder(find(spec))
+    checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")
