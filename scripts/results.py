@@ -1,7 +1,6 @@
 """Makes the tables of docs/results/ (and the one in README.md) by running sslcli, as anyone can.
 
     python scripts/results.py digits                 SimSiam on the embedded digits, 1 and 10 labels a class
-    python scripts/results.py methods                every method, 60 s each, on digits
     python scripts/results.py photos FOLDER          class folders, one flat folder, a list file (FOLDER/CLASS/*.JPEG)
     python scripts/results.py series FILE.npz [key=value ...]   every method on one data set of series
     python scripts/results.py cifar10                experiment=cifar10_cpu ($SSLCLI_DATA holds CIFAR-10)
@@ -106,18 +105,11 @@ def digits() -> None:
         readme.write_text(f"{before}<!-- digits -->\n{table}\n\n{note}\n<!-- /digits -->{after}")
 
 
-def methods() -> None:
-    write(
-        "methods",
-        "Every method, 60 seconds on digits",
-        "python scripts/results.py methods",
-        compare([], ["train.budget=60s"], "10/class"),
-    )
-
-
 def compare(dataset: list[str], words: list[str], labels: str) -> str:
     """A row a method: its loss at the start and the end, its spread, and the probe beside the baselines."""
-    names = sslcli("list", "methods")[0].split()
+    choices = json.loads(sslcli("list", "methods", "--json")[0])["choices"]
+    plain = [c for c in choices if not {"labels", "a trained run"} & set(c["needs"] or [])]
+    names = [c["name"] for c in plain if "series" in (c["modality"] or ["series"])]  # a table of series
     rows = []
     for name in names:
         out, _ = sslcli(
@@ -299,7 +291,6 @@ def native(checkout: str = "") -> None:
 if __name__ == "__main__":
     known = {
         "digits": digits,
-        "methods": methods,
         "photos": photos,
         "series": series,
         "cifar10": cifar10,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
+from typing import Any
 
 from sslcli import config, console
 from sslcli.cli import Request
 from sslcli.errors import RequestError, nearest
 
 COLUMNS = {"method": ("family", "modality", "needs", "source")}
+ABSENT = {"modality": "any"}  # what a YAML means that does not say it
 
 
 def main(request: Request) -> int:
@@ -33,10 +35,16 @@ def main(request: Request) -> int:
         )
     elif sys.stdout.isatty():
         keys = (*COLUMNS.get(group, ()), "summary")
-        body = [[name, *(str(d.get(k) or "") for k in keys)] for name, d in found.items()]
+        body = [[name, *(told(d.get(k) or ABSENT.get(k)) for k in keys)] for name, d in found.items()]
+        body.sort(key=lambda row: row[1:2] if group in COLUMNS else [])  # by family, then by name
         width = shutil.get_terminal_size().columns
         for line in console.table(["name", *keys], body).splitlines():
             console.out(line[:width])
     else:
         console.out(*found)
     return 0
+
+
+def told(value: Any) -> str:
+    """What a YAML says of itself, in a cell."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")

@@ -1,0 +1,218 @@
+"""Every method by its own recipe on the same data: docs/results/methods.json, and methods.md drawn from it.
+
+    python benchmarks/methods_table.py [digits cifar10] [--only simclr,mae] [--seeds 3] [--jobs 2] [--draw]
+
+A row that is there is kept as long as its configuration is the same, so a table may be made in portions; `--draw` only draws
+what is there. `jobs` runs go side by side, one thread each. SSLCLI_DATA holds CIFAR-10.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from benchmarks import report  # noqa: E402
+from sslcli import compose, config  # noqa: E402
+
+OUT = ROOT / "docs" / "results"
+SIZES: dict[
+    str, dict[str, list[str]]
+] = {  # data set -> what is typed; the backbone only where the recipe has none of its own
+    "digits": {"words": ["train.epochs=60"], "backbone": []},
+    "cifar10": {
+        "words": ["dataset=cifar10", "train.epochs=2", "train.batch_size=128"],
+        "backbone": ["backbone=convnet", "backbone.width=32", "backbone.blocks=1"],
+    },
+}
+ALWAYS = ["device=cpu", "device.threads=1", "train.eval_every=0"]
+STAGES = ["stages=[knn,probe,quality]", "labels=10/class", "seeds=5", "report=false"]
+KEPT = {"knn": "top1", "probe": "top1", "quality": "rankme"}
+TEACHER = "simsiam"  # of the methods that learn from a trained run: its run of the same seed
+FAMILIES = (
+    "baseline",
+    "contrastive",
+    "non-contrastive",
+    "clustering",
+    "distillation",
+    "masked",
+    "generative",
+    "pretext",
+    "combined",
+)
+TITLES = ["method", "steps", "samples/s", "MB", "kNN", "untrained", "probe", "untrained", "RankMe", "spread"]
+
+
+def recipe(method: str) -> dict[str, Any]:
+    return config.describe(config.choices("method")[method], "method")
+
+
+def needs(method: str, word: str) -> bool:
+    return word in recipe(method).get("needs", [])
+
+
+def words(data: str, method: str, seed: int) -> list[str]:
+    own = any("override /backbone" in line for line in recipe(method).get("defaults", []))
+    size = SIZES[data]
+    return [f"method={method}", *size["words"], *([] if own else size["backbone"]), f"seed={seed}", *ALWAYS]
+
+
+def mark(typed: list[str]) -> str:
+    """The same for two runs that compute the same. Whatever cannot be composed raises."""
+    from sslcli.commands.pretrain import plain
+    from sslcli.job import config_hash
+
+    return config_hash(plain(compose.compose("pretrain", typed)))
+
+
+def run_one(word: str, typed: list[str], folder: Path) -> tuple[Path | None, str]:
+    """The run folder of one command in a process of its own; None and what it said where it failed."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "SSLCLI_RUNS": str(folder)}
+    command = [sys.executable, "-m", "sslcli", word, *typed, "-q"]
+    done = subprocess.run(command, env=environment, text=True, capture_output=True, check=False)
+    if done.returncode:
+        return None, next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[-200:])
+    return Path(done.stdout.strip().splitlines()[-1]), ""
+
+
+def measure(typed: list[str], folder: Path) -> dict[str, Any]:
+    """One pretraining with its evaluations."""
+    run, failed = run_one("pipeline", [*typed, *STAGES], folder)
+    if run is None:
+        return {"failed": failed}
+    status = json.loads((run / "status.json").read_text())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rates = sorted(line["train/samples_per_s"] for line in lines)
+    found: dict[str, Any] = {
+        "steps": status["step"],
+        "seconds": round(status["seconds"], 1),
+        "samples_per_s": rates[len(rates) // 2],
+        "peak_memory_mb": status["peak_memory_mb"],
+        "spread": lines[-1].get("train/spread"),
+    }
+    for stage, name in KEPT.items():
+        numbers = json.loads((run / "eval" / f"{stage}.json").read_text())["numbers"]
+        found |= {kind + stage: numbers[kind + name] for kind in ("", "untrained.", "raw.") if kind + name in numbers}
+    return found
+
+
+class Table:
+    """What is known, on disk after each run: data set -> method -> seed -> figures."""
+
+    def __init__(self, folder: Path):
+        self.path, self.folder = OUT / "methods.json", folder
+        self.known: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.about = report.about([], "methods_table.py")
+        self.lock = threading.Lock()
+        self.teacher: Callable[[str, int], Path | None] = functools.cache(self._teacher)
+
+    def _teacher(self, data: str, seed: int) -> Path | None:
+        return run_one("pretrain", words(data, TEACHER, seed), self.folder)[0]
+
+    def one(self, data: str, method: str, seed: int) -> None:
+        typed = words(data, method, seed)
+        learns = needs(method, "a trained run")
+        try:
+            now = mark([*typed, "method.teacher=RUN"] if learns else typed)
+        except Exception as e:  # a row that says so
+            self.keep(data, method, seed, {"failed": str(e)})
+            return
+        if self.known.get(data, {}).get(method, {}).get(str(seed), {}).get("key") != now:
+            if learns:
+                typed.append(f"method.teacher={self.teacher(data, seed)}")
+            self.keep(data, method, seed, {**measure(typed, self.folder), "key": now})
+
+    def keep(self, data: str, method: str, seed: int, found: dict[str, Any]) -> None:
+        with self.lock:
+            self.known.setdefault(data, {}).setdefault(method, {})[str(seed)] = found
+            self.path.write_text(json.dumps(self.known, indent=1, sort_keys=True) + "\n")
+            self.draw()
+            told = found.get("failed") or f"kNN {found['knn']:.3f}, probe {found['probe']:.3f}"
+            print(f"{data} {method} {seed}: {told}", flush=True)
+
+    def draw(self) -> None:
+        (OUT / "methods.md").write_text("\n".join(page(self.known, self.about)) + "\n")
+
+
+# ------------------------------------------------------------------------------------------------------------------ page
+
+
+def page(known: dict[str, Any], about: dict[str, Any]) -> list[str]:
+    lines = [
+        "# Every method by its own recipe",
+        "",
+        f"Made by `{about['command']}` ([methods.json](methods.json) has each run) on {about['machine']}, torch",
+        f"{about['versions'].get('torch')}. Last epoch, held-out split. Mean and standard deviation over training seeds of",
+        "a kNN vote with all labels, of a linear probe with 10 labels a class (mean of 5 draws), and of RankMe.",
+        "`untrained` is the same backbone with the weights it started from. Samples/s and memory: one thread, another run",
+        "beside it. \\*: the probe is not above `untrained` by more than twice the deviation of both. (labels): saw all",
+        "training labels, a bound and no rival.",
+    ]
+    for data, methods in known.items():
+        done = {m: [r for r in seeds.values() if "failed" not in r] for m, seeds in methods.items()}
+        raw = next((r for runs in done.values() for r in runs if "raw.knn" in r), None)
+        lines += ["", f"## {data}", "", f"`sslcli pretrain method=... {' '.join(SIZES[data]['words'])}`"]
+        if SIZES[data]["backbone"]:
+            lines.append(f"and `{' '.join(SIZES[data]['backbone'])}` where the recipe has no backbone of its own")
+        if raw:
+            lines.append(f"Raw inputs: kNN {raw['raw.knn']:.3f}, probe {raw['raw.probe']:.3f}.")
+        for family in FAMILIES:
+            members = sorted(m for m, runs in done.items() if runs and recipe(m).get("family") == family)
+            if members:
+                rows = [TITLES, ["---", *["--:"] * (len(TITLES) - 1)], *(row(m, done[m]) for m in members)]
+                lines += ["", f"### {family}", "", *("| " + " | ".join(r) + " |" for r in rows)]
+        failed = {m: r["failed"] for m, seeds in methods.items() for r in seeds.values() if "failed" in r}
+        lines += ["", *(f"- {m} did not run: {why}" for m, why in sorted(failed.items()))]
+    return lines
+
+
+def row(method: str, runs: list[dict[str, Any]]) -> list[str]:
+    def of(name: str) -> list[float]:
+        return [r[name] for r in runs if r.get(name) is not None]
+
+    def cell(name: str, digits: int = 3) -> str:
+        values = of(name)
+        if not values:
+            return "–"
+        return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+    own, untrained = of("probe"), of("untrained.probe")
+    noise = sum(stdev(v) ** 2 for v in (own, untrained)) ** 0.5 if len(own) > 1 else 0.0
+    marks = " \\*" * (mean(own) - mean(untrained) <= 2 * noise) + " (labels)" * needs(method, "labels")
+    figures = [f"{runs[0]['steps']:,}", f"{mean(of('samples_per_s')):,.0f}", f"{max(of('peak_memory_mb')):,.0f}"]
+    quality = ["knn", "untrained.knn", "probe", "untrained.probe"]
+    return [method + marks, *figures, *(cell(name) for name in quality), cell("quality", 1), cell("spread", 2)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="*", default=["digits"])
+    parser.add_argument("--only", default="", help="methods, by commas")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--draw", action="store_true")
+    options = parser.parse_args()
+    methods = options.only.split(",") if options.only else sorted(config.choices("method"))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+        table = Table(Path(folder))
+        if options.draw:
+            table.draw()
+            return
+        for data in options.data:
+            list(pool.map(lambda job: table.one(*job), [(data, m, s) for m in methods for s in range(options.seeds)]))
+
+
+if __name__ == "__main__":
+    main()
