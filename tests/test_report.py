@@ -211,6 +211,15 @@ def test_what_is_there_is_on_the_page(folder):
     assert image.getpixel((0, 0)) == (255, 0, 0)
 
 
+def test_labels_saved_may_be_known_from_one_side_only(folder):
+    for bound, said in ((1.0, "&gt; 3.2 ×"), (0.0, ">3.2 ×")):
+        saved = evaluation(numbers={"top1@10": 0.9, "labels_saved": 3.2, "labels_saved_is_bound": bound})
+        (folder / "eval" / "labels.json").write_text(json.dumps(saved))
+        source, _ = page_of(folder)
+        assert said in source
+        assert "is bound" not in source
+
+
 def test_headings_descend_and_the_contents_lead_somewhere(folder):
     _, page = page_of(folder)
     levels = [int(t[1]) for t, _ in page.tags if re.fullmatch(r"h[1-6]", t)]

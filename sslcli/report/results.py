@@ -26,6 +26,7 @@ TITLES = {  # in the order of the page; others follow by name
     "quality": "Quality without labels",
 }
 # The first there is stands for an evaluation.
+SAVED, BOUND = "labels_saved", "labels_saved_is_bound"  # a factor, and whether it is known from one side only
 MAIN = ("labels_saved", "top1", "corrupted.top1", "auroc", "acc", "nmi", "map", "psnr", "rankme")
 KINDS = {
     "": "this run",
@@ -52,7 +53,7 @@ WORDS = {
     "ece": "calibration error",
     "brier": "Brier score",
     "nll": "log loss",
-    "labels_saved": "labels saved",
+    "labels_saved": "labels that the best baseline needs",
     "mse": "mean squared error",
     "psnr": "PSNR, dB",
 }
@@ -145,9 +146,9 @@ def tiles(run: Gathered) -> Html | None:
 def headline(e: Evaluation, metric: str) -> str:
     """The figure of a tile; of labels saved a factor, which may be known from one side only."""
     mean, _ = e.numbers[metric][""]
-    if metric != "labels_saved":
+    if metric != SAVED:
         return shown(mean)
-    bound = e.numbers.get("labels_saved_is_bound", {}).get("", (0.0, None))[0]
+    bound = e.numbers.get(BOUND, {}).get("", (0.0, None))[0]
     return f"{'> ' if bound else ''}{mean:.3g} ×"
 
 
@@ -207,14 +208,14 @@ def numbers(e: Evaluation) -> Html | None:
         return None
     kinds = ["", *e.baselines]
     head = [el("th", "", scope="col"), *(el("th", KINDS.get(k, k), scope="col", class_="number") for k in kinds)]
-    body = [
-        el(
-            "tr",
-            el("th", worded(metric), scope="row"),
-            *(el("td", shown(*by_kind[k], digits=4) if k in by_kind else "", class_="number") for k in kinds),
-        )
-        for metric, by_kind in e.numbers.items()
-    ]
+    body = []
+    for metric, by_kind in e.numbers.items():
+        if metric == BOUND:
+            continue
+        figures = [shown(*by_kind[k], digits=4) if k in by_kind else "" for k in kinds]
+        if metric == SAVED:
+            figures[0] = headline(e, metric)
+        body.append(el("tr", el("th", worded(metric), scope="row"), *(el("td", f, class_="number") for f in figures)))
     return scrolling(el("table", el("thead", el("tr", *head)), el("tbody", *body)), f"numbers of {title(e)}")
 
 
