@@ -1,0 +1,54 @@
+"""Barlow Twins: over a batch, each dimension of one view is correlated with itself in the other view and with no other.
+
+Zbontar et al., "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", ICML 2021.
+https://arxiv.org/abs/2103.03230
+B batch of this process, N global batch, P projection width. Statistics are those of the global batch. Deviations from
+the authors' code: head widths follow the backbone (`auto`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from sslcli.methods.base import Batch, Method
+from sslcli.nn.dist import gather
+from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.precision import full_precision
+from sslcli.nn.stats import off_diagonal, spread
+
+
+class BarlowTwins(Method):
+    def __init__(self, backbone: nn.Module, proj_dim: Width = "auto", redundancy: float = 0.0051, scale: float = 0.1):
+        super().__init__(backbone)
+        self.asked = proj_dim
+        width = resolve(proj_dim, 2048, self.backbone.dim)
+        self.projector = mlp(self.backbone.dim, width, width, width)  # Sec. 2.2: three layers
+        self.redundancy, self.scale = redundancy, scale
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        x1, x2 = batch.just(2, "global")
+        z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
+        terms = barlow_terms(z1, z2)
+        loss = self.scale * (terms["invariance"] + self.redundancy * terms["redundancy"])  # eq. (1); the code scales it
+        return {"loss": loss, **{k: v.detach() for k, v in terms.items()}, "spread": spread(z1)}
+
+    def describe(self) -> dict[str, Any]:
+        return {"projector": told(self.projector, proj_dim=(self.asked, 2048))}
+
+
+@full_precision
+def barlow_terms(z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
+    """Eqs. (1), (2) for (B, P) embeddings: C (P, P) is the cross-correlation of the views over the global batch;
+    `invariance` is the sum of (1 - C_ii)^2, `redundancy` that of C_ij^2 over i != j.
+
+    Each dimension is standardised as batch norm does it (biased variance, eps 1e-5), as in the code.
+    """
+    a, b = (_standardised(gather(z)) for z in (z1, z2))
+    c = a.T @ b / len(a)
+    return {"invariance": (1 - c.diagonal()).square().sum(), "redundancy": off_diagonal(c).square().sum()}
+
+
+def _standardised(z: Tensor) -> Tensor:
+    return (z - z.mean(dim=0)) / (z.var(dim=0, unbiased=False) + 1e-5).sqrt()

@@ -1,0 +1,73 @@
+"""MoCo v3: SimCLR's loss between a predicted view and the other view as a slowly moving encoder has it; no queue.
+
+Chen, Xie & He, "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV 2021.
+https://arxiv.org/abs/2104.02057
+B batch of this process, N global batch, P projection width. Deviations from the authors' code: head widths follow the
+backbone (`auto`); the patch projection of a ViT is trained unless `freeze_patches` (Sec. 4.2; on long runs with large
+batches it keeps training from dipping).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.methods.base import Batch, Method
+from sslcli.nn.dist import gather, rank
+from sslcli.nn.ema import Teacher, cosine_momentum
+from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.precision import full_precision
+from sslcli.nn.stats import spread
+
+
+class MoCoV3(Method):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: Width = "auto",
+        proj_dim: Width = "auto",
+        temperature: float = 0.2,
+        tau: float = 0.99,
+        tau_end: float = 1.0,
+        freeze_patches: bool = False,
+    ):
+        super().__init__(backbone)
+        if freeze_patches:
+            if not hasattr(self.backbone, "patch_embed"):
+                raise ValueError("freeze_patches is for a vision transformer: this backbone has no patch projection")
+            self.backbone.patch_embed.requires_grad_(False)
+        self.asked = {"hidden_dim": (hidden_dim, 4096), "proj_dim": (proj_dim, 256)}
+        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        self.projector = mlp(self.backbone.dim, hidden, width, last_norm="plain")
+        self.predictor = mlp(width, hidden, width, last_norm="plain")
+        self.teacher = Teacher(backbone, self.projector)  # f_k
+        self.temperature, self.tau, self.tau_end = temperature, tau, tau_end
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        x1, x2 = batch.just(2, "global")
+        z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
+        q1, q2 = self.predictor(z1), self.predictor(z2)
+        k1, k2 = self.teacher(x1), self.teacher(x2)  # no gradient
+        loss = contrast(q1, k2, self.temperature) + contrast(q2, k1, self.temperature)  # Algorithm 1
+        return {"loss": loss, "spread": spread(z1)}
+
+    def after_step(self, progress: float) -> None:
+        momentum = cosine_momentum(progress, self.tau, self.tau_end)
+        self.teacher.update(self.backbone, self.projector, momentum=momentum)
+
+    def describe(self) -> dict[str, Any]:
+        return {"projector": told(self.projector, **self.asked), "predictor": told(self.predictor, **self.asked)}
+
+
+@full_precision
+def contrast(q: Tensor, k: Tensor, temperature: float) -> Tensor:
+    """Eq. (1) and Algorithm 1: 2 t times the cross-entropy of finding one's own key among those of the global batch.
+
+    q, k (B, P), normalised here; no gradient reaches k.
+    """
+    q, k = F.normalize(q, dim=1), gather(F.normalize(k.detach(), dim=1))
+    own = rank() * len(q) + torch.arange(len(q), device=q.device)
+    return 2 * temperature * F.cross_entropy(q @ k.T / temperature, own)

@@ -1,0 +1,90 @@
+"""TiCo: views agree, and embeddings keep away from the directions that were crowded so far.
+
+Zhu et al., "TiCo: Transformation Invariance and Covariance Contrast for Self-Supervised Visual Representation Learning",
+2022. https://arxiv.org/abs/2206.10698
+B batch of this process, N global batch, P projection width. Deviations from the paper's pseudo-code: both directions are
+taken, as in BYOL; the covariance moves after the optimizer step; head widths follow the backbone (`auto`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.methods.base import Batch, Method
+from sslcli.nn.dist import mean
+from sslcli.nn.ema import Teacher, cosine_momentum
+from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.precision import full_precision
+from sslcli.nn.stats import spread
+
+
+class TiCo(Method):
+    covariance: Tensor
+    held: Tensor
+    count: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: Width = "auto",
+        proj_dim: Width = "auto",
+        beta: float = 0.9,
+        rho: float = 20.0,
+        tau: float = 0.99,
+        tau_end: float = 1.0,
+    ):
+        super().__init__(backbone)
+        self.asked = {"hidden_dim": (hidden_dim, 4096), "proj_dim": (proj_dim, 256)}
+        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        self.projector = mlp(self.backbone.dim, hidden, width)
+        self.teacher = Teacher(backbone, self.projector)
+        self.register_buffer("covariance", torch.zeros(width, width))  # C
+        self.register_buffer("held", torch.zeros(width, width), persistent=False)  # what the step's batches had
+        self.register_buffer("count", torch.zeros(()), persistent=False)
+        self.beta, self.rho, self.tau, self.tau_end = beta, rho, tau, tau_end
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        x1, x2 = batch.just(2, "global")
+        z1, z2 = (F.normalize(self.projector(self.backbone(x)), dim=1) for x in (x1, x2))  # (B, P)
+        t1, t2 = self.teacher(x1), self.teacher(x2)  # no gradient
+        own = second_moment(z1, z2)
+        c = self.beta * self.covariance + (1 - self.beta) * own
+        one, two = tico_terms(z1, t2, c), tico_terms(z2, t1, c)
+        terms = {name: (one[name] + two[name]) / 2 for name in one}
+        if self.training and torch.is_grad_enabled():
+            self.held.add_(own.to(self.held.dtype))
+            self.count.add_(1)
+        loss = terms["invariance"] + self.rho * terms["covariance"]
+        return {"loss": loss, **{k: v.detach() for k, v in terms.items()}, "spread": spread(z1)}
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        self.covariance.lerp_(self.held / self.count.clamp(min=1), (1 - self.beta) * (self.count > 0))  # eq. (5)
+        self.held.zero_()
+        self.count.zero_()
+        momentum = cosine_momentum(progress, self.tau, self.tau_end)
+        self.teacher.update(self.backbone, self.projector, momentum=momentum)
+
+    def describe(self) -> dict[str, Any]:
+        return {"projector": told(self.projector, **self.asked)}
+
+
+@torch.no_grad()
+@full_precision
+def second_moment(z1: Tensor, z2: Tensor) -> Tensor:
+    """(P, P): the mean of z z^T over both views (B, P) of the global batch."""
+    both = torch.cat([z1, z2])
+    return mean(both.T @ both / len(both))
+
+
+@full_precision
+def tico_terms(z: Tensor, target: Tensor, covariance: Tensor) -> dict[str, Tensor]:
+    """`invariance`: 1 minus the cosine of z and target (B, P); `covariance`: z^T C z, the means over B. z is unit; no
+    gradient reaches the target or C (P, P)."""
+    agree = (z * F.normalize(target.detach(), dim=1)).sum(dim=1).mean()
+    crowded = ((z @ covariance.detach().to(z.dtype)) * z).sum(dim=1).mean()
+    return {"invariance": 1 - agree, "covariance": crowded}
