@@ -21,6 +21,7 @@ from sslcli.config import (
     Train,
     choices,
     config_dir,
+    describe,
     one_line,
     plugin_config_dirs,
     register,
@@ -124,6 +125,32 @@ def plain(node: Any) -> Any:
         raise RequestError(f"{at}`${{{name[1] if name else '?'}}}` names no key") from None
     except OmegaConfBaseException as e:
         raise RequestError(f"a value cannot be resolved: {one_line(e)}") from None
+
+
+def expand_tasks(cfg: dict[str, Any], extra: Iterable[Path] = ()) -> dict[str, Any]:
+    """`method.tasks`, a list of methods, becomes name -> the method's YAML, with the keys that `method.settings` has for it; and
+    `method.plan` holds, for each kind of view, the most that any task wants. What is expanded already stays. RequestError."""
+    method = cfg.get("method")
+    tasks = method.get("tasks") if isinstance(method, dict) else None
+    if not isinstance(method, dict) or not isinstance(tasks, list):
+        return cfg
+    known, settings = choices("method", extra), method.get("settings") or {}
+    names = [str(name) for name in tasks]
+    if not names or len(set(names)) < len(names):
+        raise RequestError("`method.tasks` names one method or more, each once", "'method.tasks=[simclr,autoencoder]'")
+    nodes: dict[str, dict[str, Any]] = {}
+    plan: dict[str, int] = {}
+    for name in names:
+        if name not in known:
+            raise unknown_choice("method", name, known)
+        nodes[name] = {**describe(known[name], "method")["method"], **(settings.get(name) or {})}
+        for kind, count in (nodes[name].get("plan") or {}).items():
+            plan[kind] = max(count, plan.get(kind, 0))
+    for name in settings:
+        if name not in nodes:
+            raise RequestError(f"`method.settings.{name}`: {name} is not among the tasks ({', '.join(names)})")
+    rest = {k: v for k, v in method.items() if k != "settings"}
+    return {**cfg, "method": {**rest, "tasks": nodes, "plan": {**plan, **(method.get("plan") or {})}}}
 
 
 # ------------------------------------------------------------------------------------------------------------ values

@@ -128,27 +128,31 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
             f"train.batch_size={batch} is more than the {len(source)} training samples of {dataset.name}",
             f"use train.batch_size={max(2, fits // 2)}",
         )
-    target = models.method_class(cfg["method"])
-    if dataset.modality not in target.modalities:
-        raise RequestError(
-            f"{target.__name__} is for data of kind {' or '.join(target.modalities)}; {dataset.name} is {dataset.modality}",
-            f"`sslcli list methods` says what each takes; method=simclr takes {dataset.modality} too",
-        )
+    targets = models.classes(cfg["method"])
     facts = models.facts_of(cfg, dataset)
-    if target.uses_labels and not facts.classes:
-        raise RequestError(
-            f"{target.__name__} learns from labels, and {dataset.name} has none",
-            "choose a method that needs none: method=simclr",
-        )
-    smallest = target.min_batch * train["accumulate"] * place.world
+    for target in targets:
+        if dataset.modality not in target.modalities:
+            raise RequestError(
+                f"{target.__name__} is for data of kind {' or '.join(target.modalities)}; {dataset.name} is {dataset.modality}",
+                f"`sslcli list methods` says what each takes; method=simclr takes {dataset.modality} too",
+            )
+        if target.uses_labels and not facts.classes:
+            raise RequestError(
+                f"{target.__name__} learns from labels, and {dataset.name} has none",
+                "choose a method that needs none: method=simclr",
+            )
+    smallest = max(t.min_batch for t in targets) * train["accumulate"] * place.world
     if batch < smallest:
-        raise RequestError(f"train.batch_size={batch}: {target.__name__} needs at least {smallest} samples at a time")
-    backbone = models.new_backbone(cfg, dataset.shape, seed)
-    if target.needs_tokens and not hasattr(backbone, "patchify"):
         raise RequestError(
-            f"{target.__name__} needs a backbone with tokens; {type(backbone).__name__} has none",
-            "use backbone=vit_tiny",
+            f"train.batch_size={batch}: {targets[0].__name__} needs at least {smallest} samples at a time"
         )
+    backbone = models.new_backbone(cfg, dataset.shape, seed)
+    for target in targets:
+        if target.needs_tokens and not hasattr(backbone, "patchify"):
+            raise RequestError(
+                f"{target.__name__} needs a backbone with tokens; {type(backbone).__name__} has none",
+                "use backbone=vit_tiny",
+            )
     if cfg.get("init"):
         models.start_from(backbone, cfg["init"])
     views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)

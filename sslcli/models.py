@@ -49,6 +49,11 @@ def method_class(node: dict[str, Any]) -> type[Method]:
     return target
 
 
+def classes(node: dict[str, Any]) -> list[type[Method]]:
+    """The class of a method and those of the methods inside it."""
+    return [method_class(node), *(kind for part in _inner(node).values() for kind in classes(part))]
+
+
 def new_method(node: dict[str, Any], backbone: nn.Module, data: Facts, seed: int) -> Method:
     """A method on `backbone` with new heads: a function of the seed alone. RequestError."""
     with torch.random.fork_rng(devices=[]):

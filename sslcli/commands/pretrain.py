@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from sslcli import compose, config, console
+from sslcli import build, compose, config, console
 from sslcli.commands.jobs import Outcome
 from sslcli.commands.jobs import job as hydra_job
 from sslcli.errors import RequestError
@@ -27,7 +27,7 @@ def plain(cfg: Any) -> dict[str, Any]:
     with open_dict(cfg):
         for key in NOT_OF_A_RUN:
             cfg.pop(key, None)
-    return compose.plain(cfg)
+    return compose.expand_tasks(compose.plain(cfg), map(Path, build.trusted_folders()))
 
 
 def check_rate(values: dict[str, Any], hydra: Any) -> None:

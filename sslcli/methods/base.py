@@ -58,6 +58,14 @@ class Batch:
             )
         return self.views
 
+    def exactly(self, plan: dict[str, int]) -> Batch:
+        """This batch, if it holds just so many views of each kind; else a RequestError."""
+        if {k: self.kinds.count(k) for k in self.kinds} != plan:
+            raise RequestError(
+                f"the tasks take exactly {plan}; the plan is {self._plan()}", "leave method.plan as it was"
+            )
+        return self
+
     def _plan(self) -> str:
         return "{" + (", ".join(f"{k}: {self.kinds.count(k)}" for k in dict.fromkeys(self.kinds)) or "nothing") + "}"
 
@@ -162,6 +170,7 @@ class Method(nn.Module):
     needs_tokens: ClassVar[bool] = False  # wants a backbone with `patchify` and `tokens`
     fixed_lr: ClassVar[tuple[str, ...]] = ()  # names of sub-modules whose learning rate does not follow the schedule
     min_batch: ClassVar[int] = 2  # batch statistics or negatives need at least this many samples
+    floor: ClassVar[float] = 0.0  # the loss is never below it; -inf where there is no such number
     game: ClassVar[bool] = False  # the loss is the balance of two players: it need not fall
 
     backbone: Any  # an nn.Module with what backbones/base.py says; methods of tokens need its TokenBackbone

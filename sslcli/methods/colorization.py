@@ -56,7 +56,7 @@ class Colorization(Method):
         (x,) = batch.just(1, "weak", "global")
         grey, colour = self.apart(x)
         logits = self.predict(grey)
-        target = self.binned(F.adaptive_avg_pool2d(colour, logits.shape[-2:]))  # (B, C - 1, h, w)
+        target = self.binned(F.adaptive_avg_pool2d(colour, (logits.shape[3], logits.shape[4])))  # (B, C - 1, h, w)
         if self.training and torch.is_grad_enabled():
             seen = F.one_hot(target, self.bins).flatten(2, 3).to(self.held.dtype).mean(dim=(0, 2))  # (C - 1, K)
             self.held.add_(seen)

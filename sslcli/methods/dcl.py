@@ -7,6 +7,7 @@ B batch of this process, N global batch, P projection width. Deviations from the
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from sslcli.nn.stats import spread
 
 
 class DCL(Method):
+    floor = -math.inf  # the positive pair is not in the denominator
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -19,6 +19,7 @@ from sslcli.nn.stats import spread
 
 class SimSiam(Method):
     # The predictor's rate does not decay: it should keep up with the latest encoder (paper: Sec. 4.2).
+    floor = -1.0
     fixed_lr = ("predictor",)
 
     def __init__(self, backbone: nn.Module, proj_dim: Width = "auto", pred_dim: Width = "auto"):

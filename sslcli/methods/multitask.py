@@ -1,0 +1,197 @@
+"""Multitask: several methods on one backbone, their losses added.
+
+The weights of the losses are fixed; or learned from each task's uncertainty: Kendall, Gal & Cipolla, "Multi-Task Learning
+Using Uncertainty to Weigh Losses for Scene Geometry and Semantics", CVPR 2018, https://arxiv.org/abs/1705.07115; or
+moved so that the tasks' gradients are of balanced size: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss
+Balancing in Deep Multitask Networks", ICML 2018, https://arxiv.org/abs/1711.02257.
+
+T tasks. Every task gets the views of its own plan; where two ask for the same kind, they see the same views. Heads,
+teachers and queues are each task's own. Deviations: both papers take losses that are never negative, here a task's
+loss counts from its `floor`; GradNorm's weights move by one step on its loss after each optimizer step, outside the
+optimizer, and its gradients are those of the backbone's last weights (their W).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslcli.methods.base import Batch, Method, Reconstruction
+from sslcli.nn.dist import mean
+
+
+class MultiTask(Method):
+    norms: Tensor
+    losses: Tensor
+    count: Tensor
+    first: Tensor
+    balance: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        tasks: dict[str, Method],
+        weights: dict[str, float] | None = None,
+        weighting: str = "fixed",
+        alpha: float = 0.5,
+        weight_lr: float = 0.025,
+    ):
+        super().__init__(backbone)
+        if not tasks:
+            raise ValueError("name at least one task: tasks: [simclr, rotation]")
+        weights = weights or {}
+        if unknown := sorted(set(weights) - set(tasks)):
+            raise ValueError(f"weights: there is no task {', '.join(unknown)}; there are {', '.join(tasks)}")
+        if any(not w > 0 for w in weights.values()):
+            raise ValueError("a weight is above 0; a task that shall not count is not named")
+        if weighting not in ("fixed", "uncertainty", "gradnorm"):
+            raise ValueError(f"weighting is fixed, uncertainty or gradnorm, not {weighting!r}")
+        for task in tasks.values():
+            share_backbone(task, backbone)
+        self.tasks = nn.ModuleDict(tasks)
+        self.weighting, self.alpha, self.weight_lr = weighting, alpha, weight_lr
+        self.register_buffer("balance", torch.tensor([float(weights.get(name, 1.0)) for name in tasks]))
+        if weighting != "fixed":
+            self._check_floors(tasks)
+        if weighting == "uncertainty":
+            self.log_variance = nn.Parameter(torch.zeros(len(tasks)))  # s = log sigma^2
+        for name in ("norms", "losses", "first"):
+            self.register_buffer(name, torch.zeros(len(tasks)), persistent=name == "first")
+        self.register_buffer("count", torch.zeros(()), persistent=False)
+        self.uses_labels = any(t.uses_labels for t in tasks.values())  # type: ignore[misc]
+        self.needs_tokens = any(t.needs_tokens for t in tasks.values())  # type: ignore[misc]
+        self.game = any(t.game for t in tasks.values())  # type: ignore[misc]
+        self.min_batch = max(t.min_batch for t in tasks.values())  # type: ignore[misc]
+        self.fixed_lr = tuple(f"tasks.{n}.{part}" for n, t in tasks.items() for part in t.fixed_lr)  # type: ignore[misc]
+        self._measured()
+
+    def _check_floors(self, tasks: dict[str, Method]) -> None:
+        endless = [name for name, task in tasks.items() if math.isinf(task.floor)]
+        if endless:
+            raise ValueError(
+                f"weighting={self.weighting} needs losses with a floor; that of {', '.join(endless)} has none: "
+                "weighting=fixed"
+            )
+        self.floors = [task.floor for task in tasks.values()]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        batch = batch.exactly(self.together())
+        found = {name: self._task(name)(share(batch, self._task(name))) for name in self.tasks}
+        losses = torch.stack([out["loss"] for out in found.values()])  # (T,)
+        loss = (self.balance.to(losses.dtype) * losses).sum()
+        if self.weighting == "uncertainty":
+            above = losses - losses.new_tensor(self.floors)
+            loss = (self.balance * ((-self.log_variance).exp() * above + self.log_variance / 2)).sum()  # eq. (7), (10)
+        if self.weighting == "gradnorm" and self.training and torch.is_grad_enabled():
+            self._hold(losses)
+        told = {f"{name}.{key}": value.detach() for name, out in found.items() for key, value in out.items()}
+        spreads = [out["spread"] for out in found.values() if "spread" in out]
+        if spreads:
+            told["spread"] = torch.stack(spreads).min()  # the first to collapse
+        if self.weighting != "fixed":
+            now = self.balance * (-self.log_variance).exp() if self.weighting == "uncertainty" else self.balance
+            told |= {f"{name}.weight": w for name, w in zip(self.tasks, now.detach().unbind(), strict=True)}
+        return {"loss": loss, **told}
+
+    # -------------------------------------------------------------------------------------------------------- GradNorm
+
+    def _hold(self, losses: Tensor) -> None:
+        """The norm of each task's gradient in the shared layer, over the global batch, for `after_step`."""
+        shared = [p for p in self.backbone.parameters() if p.requires_grad and p.ndim > 1][-1]
+        for i, one in enumerate(losses.unbind()):
+            (gradient,) = torch.autograd.grad(one, shared, retain_graph=True, allow_unused=True)
+            norm = mean(torch.zeros_like(shared) if gradient is None else gradient).norm()
+            self.norms[i] += norm.to(self.norms.dtype)
+        self.losses += mean(losses - losses.new_tensor(self.floors)).to(self.losses.dtype)
+        self.count += 1
+
+    @torch.no_grad()
+    def _rebalance(self) -> None:
+        """Algorithm 1: each weight goes against the gradient of |G_i - mean(G) r_i^alpha|; their sum stays."""
+        seen = self.count.clamp(min=1)
+        norms, losses = self.norms / seen, self.losses / seen
+        self.first.copy_(torch.where(self.first == 0, losses, self.first))
+        total = self.balance.sum()
+        g = self.balance * norms  # G_i = |w_i grad L_i|
+        progress = losses / self.first.clamp(min=1e-12)
+        rate = progress / progress.mean().clamp(min=1e-12)  # r_i, above 1 for a task that learns slowly
+        slope = (g - g.mean() * rate**self.alpha).sign() * norms
+        slope = slope / slope.abs().max().clamp(min=1e-12)  # in units of the largest: losses are of any scale
+        moved = (self.balance - self.weight_lr * (self.count > 0) * slope).clamp(min=1e-3)
+        self.balance.copy_(moved * total / moved.sum())
+        for held in (self.norms, self.losses, self.count):
+            held.zero_()
+
+    # ------------------------------------------------------------------------------------------------------- the tasks
+
+    def together(self) -> dict[str, int]:
+        """Of each kind of view the most that any task wants."""
+        plan: dict[str, int] = {}
+        for name in self.tasks:
+            for kind, count in self._task(name).plan.items():
+                plan[kind] = max(count, plan.get(kind, 0))
+        return plan
+
+    def _task(self, name: str) -> Method:
+        task = self.tasks[name]
+        assert isinstance(task, Method)
+        return task
+
+    def after_step(self, progress: float) -> None:
+        for name in self.tasks:
+            self._task(name).after_step(progress)
+        if self.weighting == "gradnorm":
+            self._rebalance()
+
+    def _measured(self) -> nn.Module:
+        """The tasks' eval_backbone: the shared one, or the one teacher that a task measures instead."""
+        own = {n: self._task(n).eval_backbone for n in self.tasks}
+        others = {n: b for n, b in own.items() if b is not self.backbone}
+        if len(others) > 1:
+            raise ValueError(f"tasks {', '.join(others)} each measure a teacher of their own: only one may")
+        return next(iter(others.values()), self.backbone)
+
+    @property
+    def eval_backbone(self) -> nn.Module:
+        return self._measured()
+
+    def reconstruct(self, batch: Batch) -> Reconstruction | None:
+        found = (self._task(n).reconstruct(share(batch, self._task(n))) for n in self.tasks)
+        return next((r for r in found if r is not None), None)
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        sheets = {n: self._task(n).pictures(share(batch, self._task(n))) for n in self.tasks}
+        return {f"{n}_{key}": columns for n, own in sheets.items() for key, columns in own.items()}
+
+    def assign(self, x: Tensor) -> Tensor | None:
+        return next((p for n in self.tasks if (p := self._task(n).assign(x)) is not None), None)
+
+    def anomaly_score(self, x: Tensor) -> Tensor | None:
+        return next((s for n in self.tasks if (s := self._task(n).anomaly_score(x)) is not None), None)
+
+    def describe(self) -> dict[str, Any]:
+        told = {f"{n} {key}": value for n in self.tasks for key, value in self._task(n).describe().items()}
+        weights = ", ".join(f"{n} {w:g}" for n, w in zip(self.tasks, self.balance.tolist(), strict=True))
+        return {"weights": f"{weights} ({self.weighting})", **told}
+
+
+def share_backbone(task: Method, backbone: nn.Module) -> None:
+    """The task keeps the backbone as a plain attribute: in a checkpoint it stands once, under its own name."""
+    task._modules.pop("backbone", None)
+    task.__dict__["backbone"] = backbone
+
+
+def share(batch: Batch, task: Method) -> Batch:
+    """The views of the task's own plan, the first of each kind."""
+    left = dict(task.plan)
+    chosen = []
+    for i, kind in enumerate(batch.kinds):
+        if left.get(kind, 0) > 0:
+            left[kind] -= 1
+            chosen.append(i)
+    labels = batch.labels if task.uses_labels else None
+    return Batch([batch.views[i] for i in chosen], [batch.kinds[i] for i in chosen], batch.draw, labels)
