@@ -174,6 +174,7 @@ class Train:
     devices: Any = 1
     strategy: str = "ddp"
     sync_batchnorm: bool = True
+    classes: Any = None
 
 
 @dataclass

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from sslcli.console import human_count
 from sslcli.data import talk
 from sslcli.data.loader import Loader
 from sslcli.data.source import Dataset
+from sslcli.data.subset import Subset
 from sslcli.disk import replace_file, write_file
-from sslcli.errors import RequestError
+from sslcli.errors import RequestError, listing, nearest
 from sslcli.loggers import Loggers
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.norm import synchronised
@@ -101,7 +102,30 @@ def config_hash(cfg: dict[str, Any]) -> str:
 def load_dataset(cfg: dict[str, Any]) -> Dataset:
     """The data set, its progress and warnings told on stderr."""
     talk.connect(say=console.say, progress=console.Counter())
-    return build.build("dataset", cfg["dataset"])
+    dataset: Dataset = build.build("dataset", cfg["dataset"])
+    wanted = cfg.get("train", {}).get("classes")
+    return dataset if wanted is None else of_classes(dataset, wanted)
+
+
+def of_classes(dataset: Dataset, wanted: Any) -> Dataset:
+    """The same, but pretraining reads the training samples of some classes alone (names, or numbers). RequestError."""
+    names = [str(w) for w in (wanted if isinstance(wanted, list) else [wanted])]
+    known = [str(c) for c in dataset.classes]
+    for name in names:
+        if name not in known:
+            close = nearest(name, known)
+            raise RequestError(
+                f"train.classes: {dataset.name} has no class {name}; it has {listing(known) or 'no labels'}",
+                f"train.classes=[{close}]" if close else None,
+            )
+    if not names or dataset.train.labels is None:
+        raise RequestError("train.classes names at least one class", "train.classes=null pretrains on all")
+    ids = torch.isin(dataset.train.labels, torch.tensor([known.index(n) for n in names])).nonzero().flatten()
+    if not len(ids):
+        raise RequestError(f"no training sample of {dataset.name} is of class {', '.join(names)}")
+    note = f"pretraining reads the {len(ids):,} training samples of class {', '.join(names)} alone (train.classes)"
+    part = Subset(dataset.train, ids, dataset.train.labels[ids])
+    return replace(dataset, unlabelled=part, notes=[*dataset.notes, note])
 
 
 def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
@@ -208,7 +232,8 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
     own = sum(p.numel() for p in job.method.backbone.parameters())
     shape = "x".join(str(n) for n in dataset.shape)
     test = f", {len(dataset.test):,} test" if dataset.test is not None else ""
-    unlabelled = f", {len(dataset.unlabelled):,} unlabelled" if dataset.unlabelled is not None else ""
+    word = "unlabelled" if cfg["train"].get("classes") is None else "of them pretrained on"
+    unlabelled = f", {len(dataset.unlabelled):,} {word}" if dataset.unlabelled is not None else ""
     classes = f", {len(dataset.classes)} classes (not shown to the method)" if dataset.classes else ", no labels"
     train = cfg["train"]
     if job.steps is None:

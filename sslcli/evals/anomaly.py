@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sslcli.errors import DataError, RequestError, listing, nearest
 from sslcli.evals import labels as subsets
-from sslcli.evals import outliers, reconstruct
+from sslcli.evals import outliers, own, reconstruct
 from sslcli.evals.clustering import exact
 from sslcli.evals.features import EvalData, Labelled, Result
 from sslcli.evals.figures import Dots
@@ -25,7 +25,8 @@ from sslcli.evals.sheets import Cell, Row, Sheet, named, thumbnails
 from sslcli.evals.tables import Csv
 from sslcli.rng import derive, order
 
-SCORES = ("knn", "knn_l2", "mahalanobis", "ocsvm", "reconstruction")
+SCORES = ("knn", "knn_l2", "mahalanobis", "ocsvm", "reconstruction", "objective")
+PRETRAINED = ("reconstruction", "objective")  # the run's own, fitted in its training
 SHOWN = 5  # samples at each end of a ranking
 ROWS = 12  # classes in the sheet
 DETAILED = 100  # classes; of more, the details hold the first score alone
@@ -52,7 +53,8 @@ def anomaly(
     - fpr95: where the threshold lets 95 % of the normal test samples pass, the share of strange ones that pass as well
       (positive is normal, as in ODIN; 0 is best).
     - `knn` is by cosine, `knn_l2` by Euclidean distance; compare with the better of both on raw inputs.
-    - `reconstruction` is the run's own error (`sslcli.evals.reconstruct`): fitted in pretraining, whatever is `normal`.
+    - `reconstruction` is the run's own error (`sslcli.evals.reconstruct`) and `objective` its own score, where its method has
+      one (measured even if not named): fitted in pretraining, whatever is `normal`.
 
     `normal: all` reads no label and gives `flagged`: the share of test samples stranger than all but 5 % of a fifth of the
     training samples, to which nothing was fitted. Where nothing is strange it is about .05.
@@ -63,6 +65,13 @@ def anomaly(
             "evaluator.scores: reconstruction is for runs of a method that reconstructs",
             "evaluator.scores=[knn,knn_l2,mahalanobis,ocsvm]",
         )
+    if own.has(data, "anomaly_score"):
+        chosen = list(dict.fromkeys([*chosen, "objective"]))
+    elif "objective" in chosen:
+        raise RequestError(
+            "evaluator.scores: objective is for runs of a method with an anomaly score",
+            "sslcli pretrain experiment=joint_anomaly",
+        )
     data.source("test")  # fail before any feature is computed
     groups = [] if normal == "all" else _groups(normal, data)
     fitted = _scorers(chosen, k, nu, data)
@@ -70,7 +79,7 @@ def anomaly(
     numbers: dict[str, float] = {}
     found: dict[str, _Found] = {}
     for kind, features in data.measured(backbone, baselines).items():
-        here = fitted if kind == "" else {name: score for name, score in fitted.items() if name != "reconstruction"}
+        here = fitted if kind == "" else {name: score for name, score in fitted.items() if name not in PRETRAINED}
         if not here:
             continue
         found[kind] = measure(features("train"), features("test"), here, groups, data)
@@ -78,8 +87,11 @@ def anomaly(
         numbers |= {prefix + name: value for name, value in found[kind].numbers.items()}
     first = found[""]
     notes = list(first.notes)
-    if "reconstruction" in chosen:
-        notes.append("reconstruction: the error of the pretrained method, which does not know what is normal here")
+    notes += [
+        f"{name}: of the pretrained method, which does not know what is normal here"
+        for name in chosen
+        if name in PRETRAINED
+    ]
     protocol = {
         "scores": chosen,
         "normal": str(normal),
@@ -114,7 +126,7 @@ def _check(scores: list[str] | str, k: int, nu: float) -> list[str]:
 
 
 def _scorers(chosen: list[str], k: int, nu: float, data: EvalData) -> dict[str, Score | None]:
-    """Name -> (normal, asked) -> scores; None is reconstruction, which has no features."""
+    """Name -> (normal, asked) -> scores; None is the run's own, which needs no features."""
     device, seed = exact(data.device), derive(data.seed, "ocsvm")
     known: dict[str, Score | None] = {
         "knn": lambda normal, asked: outliers.knn(normal, asked, k, data.device),
@@ -122,6 +134,7 @@ def _scorers(chosen: list[str], k: int, nu: float, data: EvalData) -> dict[str, 
         "mahalanobis": lambda normal, asked: outliers.mahalanobis(normal, asked, device),
         "ocsvm": lambda normal, asked: outliers.ocsvm(normal, asked, nu, seed, device),
         "reconstruction": None,
+        "objective": None,
     }
     return {name: known[name] for name in chosen}
 
@@ -192,7 +205,7 @@ def _told(
     (x, y), (asked, truth) = train, test
     known = (truth >= 0).nonzero().flatten()
     asked, truth = asked[known], truth[known]
-    errors = _errors(data)[known] if "reconstruction" in scorers else None
+    pretrained = {name: _own(data, name)[known] for name in scorers if name in PRETRAINED}
     found = _Found({}, {})
     each: dict[str, dict[str, list[float]]] = {"auroc": {}, "fpr95": {}}
     left_out = []
@@ -204,8 +217,7 @@ def _told(
             continue
         normal = x[members]
         for at, (name, score) in enumerate(scorers.items()):
-            s = errors if score is None else score(normal, asked)
-            assert s is not None
+            s = pretrained[name] if score is None else score(normal, asked)
             each["auroc"].setdefault(name, []).append(outliers.auroc(s, strange))
             each["fpr95"].setdefault(name, []).append(outliers.fpr95(s, strange))
             if at == 0:
@@ -252,7 +264,7 @@ def _ranked(
         s = (
             score(normal, both)
             if score is not None
-            else torch.cat([_errors(data, "train")[shuffled[:held]], _errors(data)])
+            else torch.cat([_own(data, name, "train")[shuffled[:held]], _own(data, name)])
         )
         p = outliers.p_values(s[held:], s[:held])
         flagged = float((p <= ALPHA).double().mean())
@@ -274,8 +286,12 @@ def _ranked(
     return found
 
 
-def _errors(data: EvalData, split: Any = "test") -> Tensor:
-    """Reconstruction errors in the order of the features' rows."""
+def _own(data: EvalData, name: str, split: Any = "test") -> Tensor:
+    """The run's own score, or its reconstruction errors, in the order of the features' rows."""
+    if name == "objective":
+        score = own.anomaly(data, split)
+        assert score is not None
+        return score
     found, ids = reconstruct.errors(data, split)
     at = torch.full((len(data.source(split)),), torch.nan)
     at[ids] = found

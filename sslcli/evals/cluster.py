@@ -20,6 +20,7 @@ from sslcli.evals import clustering
 from sslcli.evals.clustering import NOISE, Divided, Settings, Space
 from sslcli.evals.features import EvalData, Result, Split
 from sslcli.evals.figures import Grid
+from sslcli.evals.own import clusters
 from sslcli.evals.probe import averaged, check_seeds
 from sslcli.evals.sheets import Cell, Row, Sheet, named, thumbnails
 from sslcli.evals.tables import Csv
@@ -54,6 +55,9 @@ def cluster(
       compare spaces. Noise counts 0.
     - stability: mean ARI between the assignments of each two seeds. A seed decides where k-means and gmm start, and which
       samples hdbscan is fitted to where there are more than 10,000.
+
+    Of a run whose method has a clustering head also `head.acc`, `head.nmi`, `head.ari` and `head.used`, the number of its clusters
+    that have a sample.
     """
     settings, wanted = _check(method, k, starts, dims, min_cluster_size, k_max)
     check_seeds(seeds)
@@ -104,6 +108,15 @@ def cluster(
             artefacts = _artefacts(found, truth, data, split)
         else:
             protocol["baselines"][kind] = about
+    own = clusters(data, split)
+    if own is not None:
+        assigned = own.argmax(dim=1)
+        if bool((truth >= 0).any()):
+            numbers |= {f"head.{name}": value for name, value in agreement(assigned, truth).items()}
+        numbers["head.used"] = float(assigned.unique().numel())
+        protocol["head"] = (
+            f"the run's own: {own.shape[1]} clusters, learned in pretraining, each sample in its likeliest"
+        )
     protocol["notes"] = data.remarks(baselines, notes)
     return Result(numbers, protocol, artefacts, details)
 

@@ -100,7 +100,7 @@ def reconstructs(data: EvalData) -> bool:
     if data.pretraining is None:
         return False
     method, _ = data.pretraining()
-    return _can(method)
+    return method.reconstructs
 
 
 def psnr(mse: float) -> float:
@@ -132,13 +132,9 @@ def _method(data: EvalData) -> Method:
     if data.pretraining is None:
         raise RequestError("an untrained backbone reconstructs nothing", hint)
     method, _ = data.pretraining()
-    if not _can(method):
+    if not method.reconstructs:
         raise RequestError(f"{type(method).__name__} does not reconstruct", hint)
     return method
-
-
-def _can(method: Method) -> bool:
-    return type(method).reconstruct is not Method.reconstruct
 
 
 def _drawn(

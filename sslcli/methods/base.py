@@ -195,6 +195,10 @@ class Method(nn.Module):
         """The first view, drawn again by a method that can; None by others. Called in eval mode, without gradients."""
         return None
 
+    @property
+    def reconstructs(self) -> bool:
+        return type(self).reconstruct is not Method.reconstruct
+
     def assign(self, x: Tensor) -> Tensor | None:
         """(B, K) probabilities of clusters for clean samples (B, *shape), by a method with a clustering head; None by others.
         Called in eval mode, without gradients; `sslcli eval cluster` measures it beside k-means on frozen features."""

@@ -158,9 +158,13 @@ class MultiTask(Method):
     def eval_backbone(self) -> nn.Module:
         return self._measured()
 
+    @property
+    def reconstructs(self) -> bool:
+        return any(self._task(n).reconstructs for n in self.tasks)
+
     def reconstruct(self, batch: Batch) -> Reconstruction | None:
-        found = (self._task(n).reconstruct(share(batch, self._task(n))) for n in self.tasks)
-        return next((r for r in found if r is not None), None)
+        task = next(self._task(n) for n in self.tasks if self._task(n).reconstructs)
+        return task.reconstruct(batch if "clean" in batch.kinds else share(batch, task))
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
