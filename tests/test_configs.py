@@ -26,7 +26,7 @@ def test_every_choice_has_a_summary_and_composes(group):
             continue
         cfg = compose.compose("pretrain", [f"{group}={name}", *(["dataset.path=x"] if needs_path(group, name) else [])])
         values = plain(cfg)
-        given = {"method": ["backbone"], "backbone": ["input_shape"], "optimizer": ["params"], "schedule": ["progress"]}
+        given = {"method": ["backbone", "data"], "backbone": ["input_shape"], "optimizer": ["params"], "schedule": ["progress"]}
         if group in ("method", "backbone", "dataset", "optimizer", "schedule") and name != "timm":
             extra = {"name": "resnet18"} if name in ("torchvision",) and "name" not in values["backbone"] else {}
             build.check(group, {**values[group], **extra}, given=given.get(group, []))

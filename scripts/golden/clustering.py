@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "golden"))
 
-from golden_inputs import numbers, save  # noqa: E402
+from golden_inputs import numbers, save
 
 SIZES = [(3, 2, 4), (6, 5, 3), (16, 8, 12)]  # samples, width, prototypes
 

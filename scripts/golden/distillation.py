@@ -12,12 +12,11 @@ from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "golden"))
 
-from golden_inputs import numbers, save, uniform  # noqa: E402
+from golden_inputs import numbers, save, uniform
 
 SIZES = [(2, 3), (5, 8), (16, 32)]
 
@@ -37,14 +36,15 @@ def main() -> None:
     from lightly.loss import DINOLoss, IBOTPatchLoss, KoLeoLoss
 
     ressl_loss_func = alone("solo/losses/ressl.py").ressl_loss_func
+    warm = 0.0625  # lightly keeps temperatures in float32: one that it keeps exactly
     cases = []
     for n, d in SIZES:
-        dino = DINOLoss(output_dim=d, teacher_temp=0.04, student_temp=0.1, center_momentum=0.9).double()
+        dino = DINOLoss(output_dim=d, teacher_temp=warm, student_temp=0.1, center_momentum=0.9).double()
         student, teacher = [numbers(s, n, d) for s in range(4)], [numbers(s, n, d) for s in (4, 5)]
         losses = [dino(teacher, student).item() for _ in range(3)]  # the centre moves after each
         mask = uniform(6, n, 2, 3) < 0.5
         mask[0, 0, 0], mask[-1] = True, False  # one sample without hidden tokens
-        ibot = IBOTPatchLoss(output_dim=d, teacher_temp=0.04, student_temp=0.1).double()
+        ibot = IBOTPatchLoss(output_dim=d, teacher_temp=warm, student_temp=0.1).double()
         ibot.center.center = numbers(7, 1, d)
         hidden = (numbers(8, n, 6, d)[mask.flatten(1)], numbers(9, n, 6, d)[mask.flatten(1)])
         q, k, queue = (F.normalize(numbers(s, m, d), dim=1) for s, m in ((1, n), (2, n), (3, 7)))

@@ -18,6 +18,7 @@ from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.nn.heads import Width
 from sslcli.nn.losses import mse_known
 from sslcli.nn.masking import keep_count, random_keep
+from sslcli.nn.patches import normalised
 from sslcli.nn.transformer import Block, init_linear
 
 
@@ -72,12 +73,7 @@ class MAE(Method):
         patches = self.backbone.patchify(x)
         if not self.norm_pix:
             return patches, patches.new_zeros(1), patches.new_ones(1)
-        count = (~patches.isnan()).sum(dim=2, keepdim=True)
-        mean = patches.nansum(dim=2, keepdim=True) / count.clamp(min=1)
-        squares = (patches - mean).square().nansum(dim=2, keepdim=True)
-        var = squares / (count - 1).clamp(min=1)  # unbiased, as in the code
-        std = (var + 1e-6).sqrt()
-        return (patches - mean) / std, mean, std
+        return normalised(patches)
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.just(1, "weak", "clean")

@@ -19,3 +19,11 @@ def random_keep(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     keep = scores.argsort(dim=1, stable=True)[:, :count]
     hidden = torch.ones_like(scores, dtype=torch.bool).scatter_(1, keep, False)
     return keep, hidden
+
+
+def some_hidden(scores: Tensor, chance: Tensor, p: float, low: float, high: float) -> Tensor:
+    """(B, N) scores -> what is hidden (B, N) bool: with probability `p` a share of each row between `low` and `high`, rounded
+    up, else nothing. `chance` (B, 2) uniform numbers decide whether, and how much."""
+    share = (low + (high - low) * chance[:, 1]) * (chance[:, 0] < p)
+    rank = scores.argsort(dim=1, stable=True).argsort(dim=1)
+    return rank < (share * scores.shape[1]).ceil()[:, None]

@@ -1,0 +1,134 @@
+"""DeepCluster v2: each epoch's embeddings are clustered, and in the next one every view predicts its sample's cluster.
+
+Caron et al., "Deep Clustering for Unsupervised Learning of Visual Features", ECCV 2018. https://arxiv.org/abs/1807.05520
+Caron et al., SwAV, NeurIPS 2020, Appendix D. https://arxiv.org/abs/2006.09882 (version 2: spherical k-means, whose centroids
+classify)
+B batch, P projection width, S samples, K clusters, H clusterings, V views, the first two of them global. The memory is of
+the embeddings that training itself made, so that no pass over the data is needed. Deviations from the authors' code:
+- They fill the memory before training with a pass of the random network. Here a sample that has no cluster yet (the first
+  epoch) takes the best of its other view's SwAV code over the batch, with random centroids.
+- Every process holds the whole memory and finds the same clusters; theirs share both.
+- K is at most S; head widths follow the backbone (`auto`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.methods.base import Batch, Facts, Method
+from sslcli.nn.clock import Clock
+from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.memory import Memory
+from sslcli.nn.precision import full_precision
+from sslcli.nn.prototypes import cosines, in_use
+from sslcli.nn.sinkhorn import sinkhorn
+from sslcli.nn.stats import spread
+
+EPSILON = 0.03  # of the first epoch's codes
+
+
+class DeepClusterV2(Method):
+    memory: Any  # a Memory of each of the first views
+    centroids: Tensor
+    clusters: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        data: Facts,
+        hidden_dim: Width = "auto",
+        proj_dim: Width = "auto",
+        prototypes: int = 256,
+        clusterings: int = 3,
+        iterations: int = 10,
+        temperature: float = 0.1,
+    ):
+        super().__init__(backbone)
+        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 128)}
+        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        self.projector = mlp(self.backbone.dim, hidden, width)
+        count = min(prototypes, data.samples)
+        self.register_buffer("centroids", F.normalize(torch.randn(clusterings, count, width), dim=2))
+        self.register_buffer("clusters", torch.full((data.samples, clusterings), -1, dtype=torch.int64))  # -1: none yet
+        self.memory = nn.ModuleList(Memory(data.samples, width) for _ in range(min(2, clusterings)))
+        self.clock = Clock()
+        self.per_epoch, self.iterations, self.temperature = data.steps_per_epoch, iterations, temperature
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        seen, small = batch.crops()
+        z = [F.normalize(self.projector(self.backbone(x)), dim=1) for x in seen + small]  # V x (B, P)
+        if self.training and torch.is_grad_enabled():
+            for memory, own in zip(self.memory, z, strict=False):
+                memory.hold(own, batch.ids)
+        known = self.clusters[batch.ids]  # (B, H)
+        losses = []
+        for h, centroids in enumerate(self.centroids):
+            scores = torch.stack([cosines(own, centroids) for own in z])  # (V, B, K)
+            codes = [
+                sinkhorn(scores[v].detach(), EPSILON).argmax(dim=1) for v in (1, 0)
+            ]  # for the first view, for the others
+            first = torch.stack([codes[min(v, 1)] for v in range(len(z))])  # (V, B)
+            target = torch.where(known[:, h] < 0, first, known[:, h])
+            losses.append(cluster_loss(scores, target, self.temperature))
+        used = in_use(F.one_hot(target[0], len(centroids)).to(scores.dtype))
+        return {"loss": torch.stack(losses).mean(), "used": used, "spread": spread(z[0])}
+
+    def after_step(self, progress: float) -> None:
+        for memory in self.memory:
+            memory.push()
+        steps = self.clock.tick()
+        if steps % self.per_epoch == 0:
+            self.cluster(steps)
+
+    @torch.no_grad()
+    def cluster(self, seed: int) -> None:
+        """Appendix D: H clusterings, from starts of their own, of the views' embeddings in turn."""
+        lot = torch.Generator().manual_seed(seed)  # the same on every process
+        for h in range(len(self.centroids)):
+            memory = self.memory[h % len(self.memory)]
+            met = memory.ids >= 0
+            order = torch.rand(len(met), generator=lot, dtype=torch.float64).to(met.device) + ~met
+            start = memory.keys[order.argsort()[: self.centroids.shape[1]]]
+            found = spherical_kmeans(memory.keys, start, self.iterations, met.to(memory.keys.dtype))
+            self.centroids[h] = found
+            self.clusters[:, h] = nearest(memory.keys, found).where(met, -1)
+
+    def assign(self, x: Tensor) -> Tensor:
+        """The softmax over the clusters of the first clustering, at the temperature of training."""
+        z = self.projector(self.backbone(x))
+        return (cosines(z, self.centroids[0]) / self.temperature).softmax(dim=1)
+
+    def describe(self) -> dict[str, Any]:
+        heads, count, _ = self.centroids.shape
+        clusters = f"{count} in each of {heads} clusterings, anew every {self.per_epoch} steps"
+        return {"projector": told(self.projector, **self.asked), "clusters": clusters}
+
+
+@full_precision
+def cluster_loss(scores: Tensor, clusters: Tensor, temperature: float) -> Tensor:
+    """The cross-entropy of (V, B, K) cosines over the temperature and the clusters (V, B), the mean over views and samples."""
+    return F.cross_entropy((scores / temperature).flatten(0, 1), clusters.flatten())
+
+
+@full_precision
+def spherical_kmeans(x: Tensor, start: Tensor, iterations: int, weights: Tensor) -> Tensor:
+    """(S, P) unit vectors, (K, P) first centroids, weights (S) 0 or 1 -> (K, P) unit centroids.
+
+    Each round: every vector goes to the centroid of largest cosine, every centroid to the direction of its vectors' sum;
+    one without vectors stays.
+    """
+    centroids = start
+    for _ in range(iterations):
+        sums = torch.zeros_like(centroids).index_add_(0, nearest(x, centroids), x * weights[:, None])
+        alive = sums.square().sum(dim=1, keepdim=True) > 0
+        centroids = torch.where(alive, F.normalize(sums, dim=1), centroids)
+    return centroids
+
+
+def nearest(x: Tensor, centroids: Tensor, rows: int = 65536) -> Tensor:
+    """(S,) the centroid of largest inner product; in portions, for memories of millions."""
+    return torch.cat([(part @ centroids.T).argmax(dim=1) for part in x.split(rows)])

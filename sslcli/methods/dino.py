@@ -1,0 +1,81 @@
+"""DINO: a student's soft labels follow those of its own moving average, which is centred and sharpened, for other crops.
+
+Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021. https://arxiv.org/abs/2104.14294
+B batch, P bottleneck width, K prototypes, V views, the first G of them global. Works on the backbone's vector: of a
+convolutional network, or of a ViT (the paper's is the class token: backbone.pool=cls). Each view is a forward pass of
+its own. The teacher is measured, as in the paper. Deviations from the authors' code:
+- Temperature, momentum and the frozen last layer follow the share of the run that is done, where theirs follow epochs.
+- The weight decay does not rise, and the gradient is clipped as a whole (train.clip), not tensor by tensor.
+- Directions of the last layer start from a normal; head widths follow the backbone (`auto`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslcli.methods.base import Batch, Method
+from sslcli.nn.centre import Centre, Warming, sharpened
+from sslcli.nn.ema import Teacher, cosine_momentum
+from sslcli.nn.heads import Width, resolve, told
+from sslcli.nn.prototypes import Prototypes, cross_view, gelu_head, in_use
+from sslcli.nn.stats import spread
+
+
+class DINO(Method):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: Width = "auto",
+        proj_dim: Width = "auto",
+        norm: bool = True,
+        prototypes: int = 1024,
+        temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        teacher_temperature_end: float = 0.04,
+        warmup: float = 0.3,
+        centre_momentum: float = 0.9,
+        frozen: float = 0.01,
+        tau: float = 0.99,
+        tau_end: float = 1.0,
+    ):
+        super().__init__(backbone)
+        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 256)}
+        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        self.head = gelu_head(self.backbone.dim, hidden, hidden, width, norm=norm)  # App. C
+        self.prototypes = Prototypes(width, prototypes, frozen)
+        self.teacher = Teacher(backbone, self.head, self.prototypes)
+        self.centre = Centre(prototypes)
+        self.teacher_temperature = Warming(teacher_temperature, teacher_temperature_end, warmup)
+        self.temperature, self.centre_momentum, self.tau, self.tau_end = temperature, centre_momentum, tau, tau_end
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        seen, small = batch.crops()
+        z = [self.head(self.backbone(x)) for x in seen + small]  # V x (B, P)
+        student = torch.stack([self.prototypes(own) for own in z])  # (V, B, K)
+        teacher = torch.stack([self.teacher(x) for x in seen])  # (G, B, K), no gradient
+        targets = sharpened(teacher, self.centre.value, self.teacher_temperature.value)
+        if self.training and torch.is_grad_enabled():
+            self.centre.see(teacher.flatten(0, 1))
+        loss = cross_view(student / self.temperature, targets)  # eq. (3), the mean over pairs as in the code
+        return {"loss": loss, "used": in_use(targets[0]), "spread": spread(z[0])}
+
+    def after_step(self, progress: float) -> None:
+        momentum = cosine_momentum(progress, self.tau, self.tau_end)
+        self.teacher.update(self.backbone, self.head, self.prototypes, momentum=momentum)
+        self.centre.update(self.centre_momentum)  # eq. (4)
+        self.prototypes.after_step(progress)
+        self.teacher_temperature.after_step(progress)
+
+    @property
+    def eval_backbone(self) -> nn.Module:
+        return self.teacher.parts[0]
+
+    def assign(self, x: Tensor) -> Tensor:
+        """Eq. (1) of the teacher, centred and sharpened."""
+        return sharpened(self.teacher(x), self.centre.value, self.teacher_temperature.value)
+
+    def describe(self) -> dict[str, Any]:
+        return {"head": told(self.head, **self.asked), "prototypes": str(len(self.prototypes.weight))}

@@ -1,0 +1,147 @@
+"""DINOv2: iBOT with a fair share-out of prototypes in place of the centre, heads of their own, and features pushed apart.
+
+Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024. https://arxiv.org/abs/2304.07193
+B batch of this process, N tokens, P bottleneck width, K prototypes, V views, the first G of them global. The share-outs
+and the nearest neighbours are those of the global batch. The teacher is measured, by its class token
+(backbone.pool=cls). Deviations from the authors' code: those of ibot.py (schedules of progress, random masks, batch norm
+in the heads); KoLeo looks for neighbours in the whole batch, theirs in that of a GPU; the whole of Sec. 4's list that is
+about scale (layer scale, stochastic depth, high resolution at the end) is left to backbone and user.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.methods.base import Batch, Method
+from sslcli.nn.centre import Warming
+from sslcli.nn.dist import gather, rank
+from sslcli.nn.ema import Teacher, cosine_momentum
+from sslcli.nn.heads import Width, resolve, told
+from sslcli.nn.masking import some_hidden
+from sslcli.nn.precision import full_precision
+from sslcli.nn.prototypes import Prototypes, cross_view, each_token, gelu_head, hidden_tokens, in_use
+from sslcli.nn.sinkhorn import sinkhorn
+from sslcli.nn.stats import spread
+
+
+class DINOv2(Method):
+    needs_tokens = True
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: Width = "auto",
+        proj_dim: Width = "auto",
+        norm: bool = True,
+        prototypes: int = 1024,
+        mask_chance: float = 0.5,
+        mask_low: float = 0.1,
+        mask_high: float = 0.5,
+        temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        teacher_temperature_end: float = 0.07,
+        warmup: float = 0.3,
+        iterations: int = 3,
+        koleo: float = 0.1,
+        frozen: float = 0.01,
+        tau: float = 0.99,
+        tau_end: float = 1.0,
+    ):
+        super().__init__(backbone)
+        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 256)}
+        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        widths = (self.backbone.dim, hidden, hidden, width)
+        self.head, self.token_head = (
+            gelu_head(*widths, norm=norm),
+            gelu_head(*widths, norm=norm),
+        )  # "untying head weights"
+        self.prototypes = Prototypes(width, prototypes, frozen)
+        self.token_prototypes = Prototypes(width, prototypes, frozen)
+        self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
+        nn.init.normal_(self.mask_token, std=0.02)
+        self.teacher = Teacher(*self.students())
+        self.teacher_temperature = Warming(teacher_temperature, teacher_temperature_end, warmup)
+        self.masks = {"p": mask_chance, "low": mask_low, "high": mask_high}
+        self.temperature, self.iterations, self.koleo = temperature, iterations, koleo
+        self.tau, self.tau_end = tau, tau_end
+
+    def students(self) -> list[nn.Module]:
+        return [self.backbone, self.head, self.prototypes, self.token_head, self.token_prototypes]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        seen, small = batch.crops()
+        features, student, said, heard, hidden = [], [], [], [], []
+        for i, x in enumerate(seen):
+            hidden.append(self.hidden(batch, i, x))  # (B, N)
+            tokens = self.backbone.tokens(x, hidden=hidden[i], mask_token=self.mask_token)
+            features.append(tokens[:, 0])  # (B, dim)
+            own = each_token(self.token_head, tokens[:, self.backbone.prefix :])
+            student.append(self.token_prototypes(own) / self.temperature)  # (B, N, K)
+            classes, others = self.taught(x)
+            said.append(classes)
+            heard.append(others)
+        z = [self.head(h) for h in features] + [self.head(self.backbone.tokens(x)[:, 0]) for x in small]  # V x (B, P)
+        targets = self.share_out(torch.stack(said))  # (G, B, K)
+        of_class = cross_view(torch.stack([self.prototypes(own) for own in z]) / self.temperature, targets)
+        masks = torch.stack(hidden)  # (G, B, N)
+        labels = self.share_out(torch.stack(heard), masks)  # (G, B, N, K)
+        of_tokens = hidden_tokens(torch.cat(student), labels.flatten(0, 1), masks.flatten(0, 1))
+        apart = torch.stack([koleo_loss(h) for h in features]).sum()  # of each crop, as in the code
+        terms = {"class_token": of_class.detach(), "tokens": of_tokens.detach(), "koleo": apart.detach()}
+        loss = of_class + of_tokens + self.koleo * apart
+        return {"loss": loss, **terms, "used": in_use(targets[0]), "spread": spread(z[0])}
+
+    def hidden(self, batch: Batch, view: int, x: Tensor) -> Tensor:
+        """(B, N) bool: half of the samples with 10 to 50 % of their tokens; padding is never hidden."""
+        scores = batch.uniform(f"mask of view {view}", self.backbone.num_tokens)
+        hidden = some_hidden(scores, batch.uniform(f"share of view {view}", 2), **self.masks)
+        return hidden & ~self.backbone.patchify(x).isnan().all(dim=2)
+
+    @torch.no_grad()
+    def taught(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's scores (B, K) of the class token and (B, N, K) of the others; it sees everything."""
+        backbone, head, prototypes, token_head, token_prototypes = self.teacher.parts
+        tokens = backbone.tokens(x)  # type: ignore[operator]
+        others = token_prototypes(each_token(token_head, tokens[:, self.backbone.prefix :]))
+        return prototypes(head(tokens[:, 0])), others
+
+    def share_out(self, scores: Tensor, where: Tensor | None = None) -> Tensor:
+        """Sec. 4, "Sinkhorn-Knopp centering": (..., K) scores -> (..., K), over all views at once, and the places where
+        `where` (...) is true."""
+        weights = None if where is None else where.flatten().to(scores.dtype)
+        shared = sinkhorn(scores.flatten(0, -2), self.teacher_temperature.value, self.iterations, weights)
+        return shared.view(scores.shape)
+
+    def after_step(self, progress: float) -> None:
+        momentum = cosine_momentum(progress, self.tau, self.tau_end)
+        self.teacher.update(*self.students(), momentum=momentum)
+        self.prototypes.after_step(progress)
+        self.token_prototypes.after_step(progress)
+        self.teacher_temperature.after_step(progress)
+
+    @property
+    def eval_backbone(self) -> nn.Module:
+        return self.teacher.parts[0]
+
+    def assign(self, x: Tensor) -> Tensor:
+        """The teacher's class token, sharpened."""
+        return (self.taught(x)[0] / self.teacher_temperature.value).softmax(dim=1)
+
+    def describe(self) -> dict[str, Any]:
+        return {"heads": told(self.head, **self.asked), "prototypes": f"{len(self.prototypes.weight)} in each"}
+
+
+@full_precision
+def koleo_loss(x: Tensor) -> Tensor:
+    """Sec. 4, "KoLeo regularizer" (Sablayrolles et al., ICLR 2019, eq. (4)): - log of the distance of each (B, D) direction
+    to its nearest neighbour in the global batch, averaged. Small distances cost most."""
+    x = F.normalize(x, dim=1, eps=1e-8)
+    everyone = gather(x)  # (N, D)
+    own = rank() * len(x) + torch.arange(len(x), device=x.device)
+    with torch.no_grad():
+        nearest = (x @ everyone.T).scatter(1, own[:, None], -2.0).argmax(dim=1)
+    return -(F.pairwise_distance(x, everyone[nearest], eps=1e-8) + 1e-8).log().mean()

@@ -1,0 +1,115 @@
+"""iBOT: DINO on the class token, and the same on every hidden token: the student names what its teacher sees there.
+
+Zhou et al., "iBOT: Image BERT Pre-Training with Online Tokenizer", ICLR 2022. https://arxiv.org/abs/2111.07832
+B batch, N tokens, P bottleneck width, K prototypes, V views, the first G of them global. The class token and the others
+share head and prototypes (Sec. 3.3). Each view is a forward pass of its own; only global views have hidden tokens. The
+teacher is measured, by its class token (backbone.pool=cls). Deviations from the authors' code: those of dino.py; tokens
+are hidden at random, not in blocks; padding of a series is no target.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslcli.methods.base import Batch, Method
+from sslcli.nn.centre import Centre, Warming, sharpened
+from sslcli.nn.ema import Teacher, cosine_momentum
+from sslcli.nn.heads import Width, resolve, told
+from sslcli.nn.masking import some_hidden
+from sslcli.nn.prototypes import Prototypes, cross_view, each_token, gelu_head, hidden_tokens, in_use
+from sslcli.nn.stats import spread
+
+
+class IBOT(Method):
+    needs_tokens = True
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: Width = "auto",
+        proj_dim: Width = "auto",
+        norm: bool = True,
+        prototypes: int = 1024,
+        mask_chance: float = 0.5,
+        mask_low: float = 0.1,
+        mask_high: float = 0.5,
+        temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        teacher_temperature_end: float = 0.04,
+        warmup: float = 0.3,
+        centre_momentum: float = 0.9,
+        frozen: float = 0.01,
+        tau: float = 0.99,
+        tau_end: float = 1.0,
+    ):
+        super().__init__(backbone)
+        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 256)}
+        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        self.head = gelu_head(self.backbone.dim, hidden, hidden, width, norm=norm)
+        self.prototypes = Prototypes(width, prototypes, frozen)
+        self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
+        nn.init.normal_(self.mask_token, std=0.02)
+        self.teacher = Teacher(backbone, self.head, self.prototypes)
+        self.centre, self.token_centre = Centre(prototypes), Centre(prototypes)  # C and C'
+        self.teacher_temperature = Warming(teacher_temperature, teacher_temperature_end, warmup)
+        self.masks = {"p": mask_chance, "low": mask_low, "high": mask_high}
+        self.temperature, self.centre_momentum, self.tau, self.tau_end = temperature, centre_momentum, tau, tau_end
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        seen, small = batch.crops()
+        prefix = self.backbone.prefix
+        classes, masked, teacher_classes = [], [], []
+        for i, x in enumerate(seen):
+            hidden = self.hidden(batch, i)  # (B, N)
+            tokens = self.backbone.tokens(x, hidden=hidden, mask_token=self.mask_token)
+            classes.append(self.head(tokens[:, 0]))  # (B, P)
+            student = self.prototypes(each_token(self.head, tokens[:, prefix:])) / self.temperature  # (B, N, K)
+            said, heard = self.taught(x)
+            teacher_classes.append(said)
+            targets = sharpened(heard, self.token_centre.value, self.teacher_temperature.value)
+            masked.append(hidden_tokens(student, targets, hidden & ~self.backbone.patchify(x).isnan().all(dim=2)))
+            if self.training and torch.is_grad_enabled():
+                self.centre.see(said)
+                self.token_centre.see(heard.flatten(0, 1))
+        classes += [self.head(self.backbone.tokens(x)[:, 0]) for x in small]
+        targets = sharpened(
+            torch.stack(teacher_classes), self.centre.value, self.teacher_temperature.value
+        )  # (G, B, K)
+        of_class = cross_view(torch.stack([self.prototypes(z) for z in classes]) / self.temperature, targets)  # eq. (2)
+        of_tokens = torch.stack(masked).mean()  # eq. (3)
+        terms = {"class_token": of_class.detach(), "tokens": of_tokens.detach()}
+        return {"loss": of_class + of_tokens, **terms, "used": in_use(targets[0]), "spread": spread(classes[0])}
+
+    def hidden(self, batch: Batch, view: int) -> Tensor:
+        """Sec. 4.1: (B, N) bool, half of the samples with 10 to 50 % of their tokens."""
+        scores = batch.uniform(f"mask of view {view}", self.backbone.num_tokens)
+        return some_hidden(scores, batch.uniform(f"share of view {view}", 2), **self.masks)
+
+    @torch.no_grad()
+    def taught(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's scores (B, K) of the class token and (B, N, K) of the others; it sees everything."""
+        backbone, head, prototypes = self.teacher.parts
+        tokens = backbone.tokens(x)  # type: ignore[operator]
+        return prototypes(head(tokens[:, 0])), prototypes(each_token(head, tokens[:, self.backbone.prefix :]))
+
+    def after_step(self, progress: float) -> None:
+        momentum = cosine_momentum(progress, self.tau, self.tau_end)
+        self.teacher.update(self.backbone, self.head, self.prototypes, momentum=momentum)
+        self.centre.update(self.centre_momentum)
+        self.token_centre.update(self.centre_momentum)
+        self.prototypes.after_step(progress)
+        self.teacher_temperature.after_step(progress)
+
+    @property
+    def eval_backbone(self) -> nn.Module:
+        return self.teacher.parts[0]
+
+    def assign(self, x: Tensor) -> Tensor:
+        """The teacher's class token, centred and sharpened."""
+        return sharpened(self.taught(x)[0], self.centre.value, self.teacher_temperature.value)
+
+    def describe(self) -> dict[str, Any]:
+        return {"head": told(self.head, **self.asked), "prototypes": str(len(self.prototypes.weight))}

@@ -1,0 +1,80 @@
+"""LeJEPA: views agree, and embeddings as a whole are an isotropic Gaussian; no teacher, no stop-gradient.
+
+Balestriero & LeCun, "LeJEPA: Provable and Scalable Self-Supervised Learning Without the Heuristics", 2025.
+https://arxiv.org/abs/2511.08544
+B batch of this process, N global batch, P projection width, V views, the first G of them global, M slices. Statistics are those of
+the global batch. Deviations from the authors' code: slices are a function of the step; head widths follow the backbone (`auto`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslcli.methods.base import Batch, Method
+from sslcli.nn.clock import Clock
+from sslcli.nn.dist import gather
+from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.precision import full_precision
+from sslcli.nn.sketch import directions
+from sslcli.nn.stats import spread
+
+KNOTS, REACH = 17, 3.0  # of the integral over t, from 0 to 3; the integrand is even
+
+
+class LeJEPA(Method):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: Width = "auto",
+        proj_dim: int = 32,
+        weight: float = 0.05,
+        slices: int = 256,
+    ):
+        super().__init__(backbone)
+        if not 0 < weight < 1 or slices < 1:
+            raise ValueError("weight is a share between 0 and 1, slices is 1 or more")
+        self.asked = {"hidden_dim": (hidden_dim, 2048)}
+        hidden = resolve(hidden_dim, 2048, self.backbone.dim)
+        self.projector = mlp(self.backbone.dim, hidden, hidden, proj_dim)
+        self.clock = Clock()
+        self.weight, self.slices = weight, slices
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        seen, small = batch.crops()
+        z = torch.stack([self.projector(self.backbone(x)) for x in seen + small])  # (V, B, P)
+        agree = invariance(z, len(seen))
+        normal = sigreg(z, directions(self.clock.now(), z.shape[2], self.slices, z))
+        loss = (1 - self.weight) * agree + self.weight * normal
+        return {"loss": loss, "invariance": agree.detach(), "sigreg": normal.detach(), "spread": spread(z[0])}
+
+    def after_step(self, progress: float) -> None:
+        self.clock.tick()
+
+    def describe(self) -> dict[str, Any]:
+        return {"projector": told(self.projector, **self.asked), "slices": str(self.slices)}
+
+
+@full_precision
+def invariance(z: Tensor, count: int) -> Tensor:
+    """The squared distance of each of V views (V, B, P) to the mean of the first `count`, the global ones; averaged over all."""
+    return (z - z[:count].mean(dim=0)).square().mean()
+
+
+@full_precision
+def sigreg(z: Tensor, slices: Tensor) -> Tensor:
+    """SIGReg, Sec. 4: the Epps-Pulley statistic of (V, B, P) along unit columns (P, M), the mean over slices and views.
+
+    N times the integral over t in [-3, 3] of |mean of exp(i t u) - exp(-t^2 / 2)|^2 exp(-t^2 / 2), by the trapezoid rule.
+    """
+    everything = torch.stack([gather(one) for one in z])  # (V, N, P)
+    t = torch.linspace(0, REACH, KNOTS, device=z.device, dtype=z.dtype)
+    weights = torch.full_like(t, 2 * REACH / (KNOTS - 1))
+    weights[0] = weights[-1] = REACH / (KNOTS - 1)
+    normal = (-t.square() / 2).exp()
+    angles = (everything @ slices.to(z.dtype))[..., None] * t  # (V, N, M, T)
+    real, imaginary = angles.cos().mean(dim=1), angles.sin().mean(dim=1)
+    away = (real - normal).square() + imaginary.square()
+    return everything.shape[1] * (away * (weights * normal)).sum(dim=-1).mean()

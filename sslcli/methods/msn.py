@@ -1,0 +1,116 @@
+"""MSN: what is left of a view with hidden tokens is assigned to the prototypes that its whole other view is assigned to.
+
+Assran et al., "Masked Siamese Networks for Label-Efficient Learning", ECCV 2022. https://arxiv.org/abs/2204.07141
+B batch of this process, P projection width, K prototypes, A anchors. The first global view is the target, seen whole by
+the moving average; the other global views are anchors with tokens dropped, local ones (the paper's focal crops) anchors
+as they are. Averages and share-outs are those of the global batch. The teacher is measured, by its class token
+(backbone.pool=cls). Deviations from the authors' code: prototypes are normalised as they are used; each anchor is a
+forward pass of its own; head widths follow the backbone (`auto`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.methods.base import Batch, Method
+from sslcli.nn.dist import gather
+from sslcli.nn.ema import Teacher, cosine_momentum
+from sslcli.nn.heads import Width, resolve, told
+from sslcli.nn.masking import keep_count, random_keep
+from sslcli.nn.precision import full_precision
+from sslcli.nn.prototypes import Prototypes, gelu_head, in_use
+from sslcli.nn.sinkhorn import sinkhorn
+from sslcli.nn.stats import spread
+
+
+class MSN(Method):
+    needs_tokens = True
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: Width = "auto",
+        proj_dim: Width = "auto",
+        prototypes: int = 1024,
+        mask_ratio: float = 0.15,
+        temperature: float = 0.1,
+        sharpening: float = 0.25,
+        iterations: int = 3,
+        mean_entropy: float = 1.0,
+        tau: float = 0.99,
+        tau_end: float = 1.0,
+    ):
+        super().__init__(backbone)
+        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 256)}
+        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        self.head = gelu_head(self.backbone.dim, hidden, hidden, width, norm=True)
+        self.prototypes = Prototypes(width, prototypes)  # q
+        self.teacher = Teacher(backbone, self.head)
+        self.keep = keep_count(self.backbone.num_tokens, mask_ratio)
+        self.temperature, self.sharpening, self.iterations = temperature, sharpening, iterations
+        self.mean_entropy, self.tau, self.tau_end = mean_entropy, tau, tau_end
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        (whole, *others), small = batch.crops()
+        anchors = []
+        for i, x in enumerate(others):
+            keep, _ = random_keep(batch.uniform(f"mask of anchor {i}", self.backbone.num_tokens), self.keep)
+            anchors.append(self.head(self.backbone.tokens(x, keep)[:, 0]))  # (B, P)
+        anchors += [self.head(self.backbone.tokens(x)[:, 0]) for x in small]
+        scores = torch.stack([self.prototypes(z) for z in anchors])  # (A, B, K)
+        with torch.no_grad():
+            targets = self.targets(self.prototypes(self.taught(whole)))  # (B, K)
+        terms = msn_terms(scores / self.temperature, targets)
+        loss = terms["assignment"] + self.mean_entropy * terms["mean_entropy"]
+        shown = {k: v.detach() for k, v in terms.items()}
+        return {"loss": loss, **shown, "used": in_use(targets), "spread": spread(anchors[0])}
+
+    @torch.no_grad()
+    def taught(self, x: Tensor) -> Tensor:
+        """(B, P): the teacher sees everything."""
+        backbone, head = self.teacher.parts
+        out: Tensor = head(backbone.tokens(x)[:, 0])  # type: ignore[operator]
+        return out
+
+    def targets(self, scores: Tensor) -> Tensor:
+        """Sec. 3, "sharpening": p^(1/T), normalised, then a few rounds of Sinkhorn-Knopp, as in the authors' settings."""
+        sharp = (scores / (self.temperature * self.sharpening)).log_softmax(dim=1)
+        return sinkhorn(sharp, 1.0, self.iterations)
+
+    def after_step(self, progress: float) -> None:
+        momentum = cosine_momentum(progress, self.tau, self.tau_end)
+        self.teacher.update(self.backbone, self.head, momentum=momentum)
+
+    @property
+    def eval_backbone(self) -> nn.Module:
+        return self.teacher.parts[0]
+
+    def assign(self, x: Tensor) -> Tensor:
+        """Eq. (1) of the teacher, without sharpening."""
+        return (self.prototypes(self.taught(x)) / self.temperature).softmax(dim=1)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "head": told(self.head, **self.asked),
+            "prototypes": str(len(self.prototypes.weight)),
+            "tokens": f"{self.keep} of {self.backbone.num_tokens} visible to an anchor",
+        }
+
+
+@full_precision
+def msn_terms(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """The two terms of eq. (2) for (A, B, K) anchors' logits and (B, K) targets, which take no gradient.
+
+    `assignment`: the cross-entropy of every anchor with its sample's target. `mean_entropy`: ln K minus the entropy of
+    the mean prediction of all anchors in the global batch, 0 when all prototypes are used alike.
+    """
+    anchors, _, k = logits.shape
+    flat = logits.flatten(0, 1)
+    assignment = F.cross_entropy(flat, targets.detach().repeat(anchors, 1))
+    average = gather(flat.softmax(dim=1).mean(dim=0)[None]).mean(dim=0)  # (K,)
+    return {"assignment": assignment, "mean_entropy": math.log(k) - torch.special.entr(average).sum()}

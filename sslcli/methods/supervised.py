@@ -1,0 +1,48 @@
+"""Supervised: the classes themselves, by cross-entropy. No self-supervision, but the bound that a table is read against.
+
+B batch, K classes. The views are those of self-supervised methods, one strong and one weak of each sample. Samples without a
+label do not count.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.methods.base import Batch, Facts, Method
+from sslcli.nn.dist import mean
+from sslcli.nn.precision import full_precision
+
+
+class Supervised(Method):
+    uses_labels = True
+    min_batch = 1
+
+    def __init__(self, backbone: nn.Module, data: Facts, smoothing: float = 0.0):
+        super().__init__(backbone)
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing is a share from 0 to below 1, not {smoothing}")
+        self.classifier = nn.Linear(self.backbone.dim, data.classes)
+        self.smoothing = smoothing
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        views = batch.just(2, "global", "weak")
+        assert batch.labels is not None
+        y = batch.labels.to(views[0].device)
+        logits = torch.stack([self.classifier(self.backbone(x)) for x in views])  # (V, B, K)
+        right = (logits.detach().argmax(dim=2) == y).float().mean(dim=0)
+        return {
+            "loss": torch.stack([labelled_loss(own, y, self.smoothing) for own in logits]).mean(),
+            "accuracy": (right * (y >= 0)).sum() / (y >= 0).sum().clamp(min=1),
+        }
+
+
+@full_precision
+def labelled_loss(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The cross-entropy of (B, K) logits and labels (B,), the mean over the labelled samples (y >= 0) of all processes; 0 where
+    there is none."""
+    known = y >= 0
+    each = F.cross_entropy(logits, y.clamp(min=0), reduction="none", label_smoothing=smoothing)
+    count = mean(known.sum().to(each.dtype))  # processes may know different numbers
+    return (each * known).sum() / torch.where(count > 0, count, 1.0)

@@ -1,0 +1,93 @@
+"""SwAV: a view predicts which prototypes the other view of its sample is assigned to, in a fair share-out of the batch.
+
+Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020.
+https://arxiv.org/abs/2006.09882
+B batch of this process, P projection width, K prototypes, V views, the first G of them global. Each view is a forward
+pass of its own. The share-out is that of the global batch. Deviations from the authors' code:
+- The loss is the mean over pairs of views, as there; eq. (1) of the paper sums two.
+- Prototypes are normalised as they are used, where the code normalises them before each step.
+- One queue, of the first view, serves all views, which are drawn alike; theirs has one a view. It starts at a share of
+  the run, and entries that are not filled yet count nothing.
+- Sinkhorn-Knopp in logarithms; head widths follow the backbone (`auto`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.methods.base import Batch, Method
+from sslcli.nn.dist import rank, world
+from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.prototypes import Prototypes, cross_view, in_use
+from sslcli.nn.queue import Queue
+from sslcli.nn.sinkhorn import sinkhorn
+from sslcli.nn.stats import spread
+
+
+class SwAV(Method):
+    late: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: Width = "auto",
+        proj_dim: Width = "auto",
+        prototypes: int = 512,
+        temperature: float = 0.1,
+        epsilon: float = 0.03,
+        iterations: int = 3,
+        frozen: float = 0.01,
+        queue: int | None = 1024,
+        queue_from: float = 0.1,
+    ):
+        super().__init__(backbone)
+        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 128)}
+        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        self.projector = mlp(self.backbone.dim, hidden, width)
+        self.prototypes = Prototypes(width, prototypes, frozen)  # C
+        self.queue = None if queue is None else Queue(queue, width)
+        self.register_buffer("late", torch.tensor(queue_from <= 0))  # is the queue in use?
+        self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
+        self.queue_from = queue_from
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        seen, small = batch.crops()
+        z = [F.normalize(self.projector(self.backbone(x)), dim=1) for x in seen + small]  # V x (B, P)
+        scores = torch.stack([self.prototypes(one) for one in z])  # (V, B, K), z C
+        codes = torch.stack([self.codes(own) for own in scores[: len(seen)]])  # (G, B, K), no gradient
+        if self.queue is not None and self.training and torch.is_grad_enabled():
+            self.queue.hold(z[0], batch.ids)
+        loss = cross_view(scores / self.temperature, codes)  # Sec. 3.1, eqs. (1), (2)
+        return {"loss": loss, "used": in_use(codes[0]), "spread": spread(z[0])}
+
+    @torch.no_grad()
+    def codes(self, scores: Tensor) -> Tensor:
+        """Sec. 3.1, eqs. (3)-(5): (B, K) scores -> (B, K) soft codes; "working with small batches": the queue joins in."""
+        if self.queue is None:
+            return sinkhorn(scores, self.epsilon, self.iterations)
+        mine = slice(rank(), None, world())  # every process holds the same queue: each brings a share of it
+        filled = (self.queue.ids[mine] >= 0) & self.late
+        weights = torch.cat([torch.ones_like(scores[:, 0]), filled.to(scores.dtype)])
+        past = self.prototypes(self.queue.keys[mine])
+        return sinkhorn(torch.cat([scores, past]), self.epsilon, self.iterations, weights)[: len(scores)]
+
+    def after_step(self, progress: float) -> None:
+        self.prototypes.after_step(progress)
+        self.late.fill_(progress >= self.queue_from)
+        if self.queue is not None:
+            self.queue.push()
+
+    def assign(self, x: Tensor) -> Tensor:
+        """Eq. (2): the softmax of the scores at the temperature of training."""
+        return (self.prototypes(self.projector(self.backbone(x))) / self.temperature).softmax(dim=1)
+
+    def describe(self) -> dict[str, Any]:
+        queue = f"and {len(self.queue.keys)} of a queue, later" if self.queue is not None else "alone"
+        return {
+            "projector": told(self.projector, **self.asked),
+            "prototypes": f"{len(self.prototypes.weight)}, shared out over the batch {queue}",
+        }

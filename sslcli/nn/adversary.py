@@ -1,0 +1,57 @@
+"""What two players need who share one optimizer and one backward pass."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from sslcli.nn.precision import full_precision
+
+
+class Critic(nn.Module):
+    """(B, *shape), and if `latent` is above 0 (B, latent) with it -> (B,): high for what is real.
+
+    Strided convolutions with spectral norm (Miyato et al., "Spectral Normalization for Generative Adversarial Networks",
+    ICLR 2018) and no batch norm: a sample is judged by itself.
+    """
+
+    def __init__(self, shape: tuple[int, ...], width: int, latent: int = 0):
+        super().__init__()
+        channels, *size = shape
+        conv: Any = nn.Conv2d if len(size) == 2 else nn.Conv1d
+        layers: list[nn.Module] = []
+        wide = width
+        while max(size) > 4:
+            layers += [spectral_norm(conv(channels, wide, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+            size = [max(1, s // 2) if s > 1 else 1 for s in size]
+            channels, wide = wide, min(2 * wide, 4 * width)
+        self.look = nn.Sequential(*layers)
+        hidden = 4 * width
+        self.join = spectral_norm(nn.Linear(channels * math.prod(size) + latent, hidden))
+        self.judge = spectral_norm(nn.Linear(hidden, 1))
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        if min(x.shape[2:]) < 2:
+            x = F.pad(x, (0, 1))
+        h = self.look(x).flatten(1)
+        h = h if z is None else torch.cat([h, z.to(h.dtype)], dim=1)
+        return self.judge(F.leaky_relu(self.join(h), 0.2)).squeeze(1)
+
+
+def frozen(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """`module(*inputs)` whose gradient reaches the inputs and not the module."""
+    state = {name: p.detach() for name, p in module.named_parameters()}
+    out: Tensor = functional_call(module, state, inputs)
+    return out
+
+
+@full_precision
+def critic_loss(real: Tensor, made: Tensor) -> Tensor:
+    """The hinge (Lim & Ye, 2017; Miyato et al., eq. (16)): real ones above 1, made ones below -1, the mean over (B,)."""
+    return F.relu(1 - real).mean() + F.relu(1 + made).mean()
