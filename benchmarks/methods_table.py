@@ -31,7 +31,7 @@ OUT = ROOT / "docs" / "results"
 SIZES: dict[
     str, dict[str, list[str]]
 ] = {  # data set -> what is typed; the backbone only where the recipe has none of its own
-    "digits": {"words": ["train.epochs=60"], "backbone": []},
+    "digits": {"words": ["train.epochs=30"], "backbone": []},
     "cifar10": {
         "words": ["dataset=cifar10", "train.epochs=2", "train.batch_size=128"],
         "backbone": ["backbone=convnet", "backbone.width=32", "backbone.blocks=1"],
@@ -211,7 +211,7 @@ def main() -> None:
             table.draw()
             return
         for data in options.data:
-            list(pool.map(lambda job: table.one(*job), [(data, m, s) for m in methods for s in range(options.seeds)]))
+            list(pool.map(lambda job: table.one(*job), [(data, m, s) for s in range(options.seeds) for m in methods]))
 
 
 if __name__ == "__main__":

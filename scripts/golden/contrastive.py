@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "golden"))
 
-from golden_inputs import numbers, save  # noqa: E402
+from golden_inputs import numbers, save
 
 SIZES = [(2, 3), (5, 8), (16, 32)]
 

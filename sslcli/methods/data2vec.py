@@ -31,7 +31,7 @@ class Data2Vec(Method):
         mask_ratio: float = 0.6,
         top: int = 3,
         beta: float = 2.0,
-        tau: float = 0.99,
+        tau: float = 0.999,
         tau_end: float = 0.9998,
     ):
         super().__init__(backbone)
