@@ -35,7 +35,7 @@ def two_steps(cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
             found |= {
                 f"loss: {k}": torch.tensor(v, dtype=torch.float64)
                 for k, v in trainer.all_means().items()
-                if k != "spread"
+                if not k.endswith("spread")
             }
         trainer.state.step += 1
     stream.close()

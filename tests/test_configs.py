@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import zip_longest
 
 import pytest
 
@@ -24,9 +24,15 @@ def test_every_choice_has_a_summary_and_composes(group):
             node = compose.load_choice(group, name, compose.compose("eval", []))
             build.check(group, compose.plain(node), given=ONLINE if name == "online" else ["backbone", "data"])
             continue
-        cfg = compose.compose("pretrain", [f"{group}={name}", *(["dataset.path=x"] if needs_path(group, name) else [])])
+        path = [f"{group}.{key}=x" for key in ("path", "teacher") if f"{key}: ???" in path.read_text()]
+        cfg = compose.compose("pretrain", [f"{group}={name}", *path])
         values = plain(cfg)
-        given = {"method": ["backbone", "data"], "backbone": ["input_shape"], "optimizer": ["params"], "schedule": ["progress"]}
+        given = {
+            "method": ["backbone", "data"],
+            "backbone": ["input_shape"],
+            "optimizer": ["params"],
+            "schedule": ["progress"],
+        }
         if group in ("method", "backbone", "dataset", "optimizer", "schedule") and name != "timm":
             extra = {"name": "resnet18"} if name in ("torchvision",) and "name" not in values["backbone"] else {}
             build.check(group, {**values[group], **extra}, given=given.get(group, []))
@@ -36,13 +42,16 @@ def needs_path(group: str, name: str) -> bool:
     return group == "dataset" and "path: ???" in config.choices(group)[name].read_text()
 
 
-@pytest.mark.parametrize(("method", "dataset"), list(product(METHODS, DATASETS)))
+@pytest.mark.parametrize(("method", "dataset"), list(zip_longest(METHODS, DATASETS, fillvalue="digits")))
 def test_methods_and_datasets_add(method, dataset):
-    """A data set chooses backbone and augmentation, a method what it needs on top."""
+    """A data set chooses backbone and augmentation, a method what it needs on top: each once, and every plan with every
+    augmentation that a data set chooses."""
     path = ["dataset.path=x"] if needs_path("dataset", dataset) else []
     cfg = compose.compose("pretrain", [f"method={method}", f"dataset={dataset}", *path])
-    plan = cfg.method.plan
-    assert set(plan) <= {*cfg.augmentation, "clean"}, (plan, list(cfg.augmentation))
+    assert cfg.dataset.name
+    for name in METHODS:
+        plan = config.describe(config.choices("method")[name], "method")["plan"]
+        assert set(plan) <= {*cfg.augmentation, "clean"}, (name, plan, list(cfg.augmentation))
 
 
 @pytest.mark.parametrize(("method", "dataset"), [("mae", "series"), ("simclr", "cifar10")])

@@ -52,12 +52,14 @@ def signals(path: Path, n: int = 48, channels: int = 3, length: int = 64) -> Pat
 
 # Modalities and methods add (test_method_contract has each pair in process): through the door, each method meets digits,
 # and one of each kind the other data.
+COLOURED = {"colorization"}  # digits are grey
 OTHERS = ["autoencoder", "byol", "mae", "moco_v2", "simclr"]
 
 
 @pytest.mark.parametrize(
     ("method", "data"),
-    [(m, "digits") for m in METHODS] + [(m, d) for d in ("series", "image_folder") for m in OTHERS],
+    [(m, "image_folder" if m in COLOURED else "digits") for m in METHODS]
+    + [(m, d) for d in ("series", "image_folder") for m in OTHERS],
 )
 def test_pretrains_and_can_be_measured(cli, tmp_path, method, data):
     words = [f"dataset={data}"]
@@ -72,6 +74,8 @@ def test_pretrains_and_can_be_measured(cli, tmp_path, method, data):
             "dataset.resident=false",
         ]
         words += ["backbone=convnet", "backbone.width=8"] if not needs(method, "tokens") else []
+    if needs(method, "a trained run"):
+        words.append(f"method.teacher={cli('pretrain', 'backbone.width=8', *SMALL).last}")
     result = cli("pretrain", f"method={method}", *words, *SMALL)
     assert result.code == 0, result.err
     run = Path(result.last)

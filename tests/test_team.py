@@ -21,23 +21,39 @@ METHODS = sorted(config.choices("method"))
 TINY = ["experiment=smoke", "device=cpu", "device.threads=1", "train.batch_size=16", "train.eval_every=0"]
 
 
-def composed(method: str, *words: str) -> dict:
+def composed(folder: Path, method: str, *words: str) -> dict:
     needs = config.describe(config.choices("method")[method], "method").get("needs", [])
     size = [] if "tokens" in needs else ["backbone.width=8"]
+    if "a trained run" in needs:
+        size.append(f"method.teacher={folder / 'teacher'}")
+    if method == "colorization":  # digits are grey
+        size += ["dataset=arrays", f"dataset.path={folder / 'coloured.npz'}", "backbone=convnet", "augmentation=weak"]
     return plain(compose.compose("pretrain", [f"method={method}", *TINY, *size, *words]))
+
+
+def prepared(folder: Path) -> None:
+    """What some methods need to be there: pictures with colours, and somebody to learn from."""
+    import numpy as np
+
+    from sslcli.commands.pretrain import pretrain
+
+    rng = np.random.default_rng(0)
+    np.savez(folder / "coloured.npz", x=rng.integers(0, 255, (64, 3, 8, 8), dtype=np.uint8), y=np.arange(64) % 4)
+    pretrain(composed(folder, "simsiam", "train.steps=1"), folder / "teacher")
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
     """What one process and two find: {1: {method: tensors}, 2: ...}; some with accumulation."""
     folder, found = tmp_path_factory.mktemp("team"), {}
+    prepared(folder)
     for world in (1, 2):
-        cfgs = {m: composed(m, f"train.devices={world}") for m in METHODS}
+        cfgs = {m: composed(folder, m, f"train.devices={world}") for m in METHODS}
         for method in ("byol", "mae"):
             words = [f"train.devices={world}", *(["train.strategy=fsdp"] if world > 1 else [])]
             words += ["optimizer=adamw", "optimizer.lr=1e-3"] if method == "byol" else []
-            cfgs[f"{method}, sharded"] = composed(method, *words)
-        cfgs["simsiam in portions"] = composed("simsiam", f"train.devices={world}", "train.accumulate=2")
+            cfgs[f"{method}, sharded"] = composed(folder, method, *words)
+        cfgs["simsiam in portions"] = composed(folder, "simsiam", f"train.devices={world}", "train.accumulate=2")
         told = {"cfgs": cfgs, "out": str(folder / f"{world}.pt")}
         place = team.Place(0, world, 0, world)
         threads = torch.get_num_threads()
@@ -64,7 +80,7 @@ def test_the_views_of_a_step_do_not_depend_on_who_makes_them():
     from sslcli.data.loader import Loader
     from sslcli.job import prepare
 
-    job = prepare(composed("simclr", "train.batch_size=64", "train.accumulate=2"))
+    job = prepare(composed(Path(), "simclr", "train.batch_size=64", "train.accumulate=2"))
 
     def steps(world: int) -> list[torch.Tensor]:
         own = [

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.heads import Width, mlp, resolve
+from sslcli.nn.losses import cross_entropy
 from sslcli.nn.tiles import cut, tile_size
 
 
@@ -45,7 +46,7 @@ class Jigsaw(Method):
         tiles, order = self.shuffled(batch)
         logits = self.solve(tiles)
         accuracy = (logits.detach().argmax(dim=1) == order).float().mean()
-        return {"loss": F.cross_entropy(logits.float(), order), "accuracy": accuracy}
+        return {"loss": cross_entropy(logits, order), "accuracy": accuracy}
 
     def shuffled(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B, G, C, s, s): at place j the tile that was at orders[o, j]; and o (B,)."""

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.heads import Width, mlp, resolve
+from sslcli.nn.losses import cross_entropy
 from sslcli.nn.tiles import cut, tile_size
 
 MIDDLE = 4  # of the nine cells
@@ -43,7 +43,7 @@ class PatchPosition(Method):
         h = self.backbone(torch.cat([tiles[:, MIDDLE], asked])).view(2, len(x), -1)
         logits = self.classifier(torch.cat([h[0], h[1]], dim=1))
         accuracy = (logits.detach().argmax(dim=1) == where).float().mean()
-        return {"loss": F.cross_entropy(logits.float(), where), "accuracy": accuracy}
+        return {"loss": cross_entropy(logits, where), "accuracy": accuracy}
 
     def describe(self) -> dict[str, Any]:
         return {"tiles": f"{self.size} x {self.size} pixels"}

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
+from sslcli.nn.losses import cross_entropy
 
 TURNS = 4
 
@@ -33,7 +33,7 @@ class Rotation(Method):
         logits = self.classifier(self.backbone(turned(x)))  # (4 B, 4)
         truth = torch.arange(TURNS, device=x.device).repeat_interleave(len(x))
         accuracy = (logits.detach().argmax(dim=1) == truth).float().mean()
-        return {"loss": F.cross_entropy(logits.float(), truth), "accuracy": accuracy}  # eqs. (1)-(3)
+        return {"loss": cross_entropy(logits, truth), "accuracy": accuracy}  # eqs. (1)-(3)
 
 
 def turned(x: Tensor) -> Tensor:

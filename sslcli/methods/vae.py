@@ -46,7 +46,7 @@ class VAE(Method):
         noise = batch.normal("latent", mean.shape[1]).to(mean.dtype)
         z = mean + (log_variance / 2).exp() * noise  # Sec. 2.4, the reparameterisation
         error = mse_known(self.decoder(z), x)
-        spread = self.log_noise.clamp(min=LEAST).squeeze().float()
+        spread = self.log_noise.clamp(min=LEAST).squeeze()
         nll = (error / spread.exp() + spread + math.log(2 * math.pi)) / 2  # -log p(x|z) / D
         kl = gaussian_kl(mean, log_variance)
         size = math.prod(self.backbone.input_shape)

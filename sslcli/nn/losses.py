@@ -17,6 +17,12 @@ def cosine_distance(p: Tensor, z: Tensor) -> Tensor:
 
 
 @full_precision
+def cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
+    """-log of the softmax (N, K) at `truth` (N,), the mean over N."""
+    return F.cross_entropy(logits, truth)
+
+
+@full_precision
 def mse_known(predicted: Tensor, target: Tensor, where: Tensor | None = None) -> Tensor:
     """Mean squared error over the entries that are known (not NaN, which is padding) and, if given, true in `where`.
 
