@@ -126,7 +126,8 @@ class Table:
         typed = words(data, method, seed)
         learns = needs(method, "a trained run")
         try:
-            now = mark([*typed, "method.teacher=RUN"] if learns else typed)
+            with self.lock:  # composing is not for threads
+                now = mark([*typed, "method.teacher=RUN"] if learns else typed)
         except Exception as e:  # a row that says so
             self.keep(data, method, seed, {"failed": str(e)})
             return
