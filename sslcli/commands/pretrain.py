@@ -13,7 +13,7 @@ from sslcli import build, compose, config, console
 from sslcli.commands.jobs import Outcome
 from sslcli.commands.jobs import job as hydra_job
 from sslcli.errors import RequestError
-from sslcli.run import Run, all_runs
+from sslcli.run import Run, all_runs, find
 
 _prepared: dict[str, Any] = {}  # what preview built, for the run that follows in this process
 NOT_OF_A_RUN = ("hydra", "experiment", "resume")  # how it was asked for, not what it computes
@@ -27,7 +27,15 @@ def plain(cfg: Any) -> dict[str, Any]:
     with open_dict(cfg):
         for key in NOT_OF_A_RUN:
             cfg.pop(key, None)
-    return compose.expand_tasks(compose.plain(cfg), map(Path, build.trusted_folders()))
+    return pinned(compose.expand_tasks(compose.plain(cfg), map(Path, build.trusted_folders())))
+
+
+def pinned(values: dict[str, Any]) -> dict[str, Any]:
+    """`method.teacher=latest` is the run that is the latest now, also when this one goes on tomorrow."""
+    method = values.get("method")
+    if not isinstance(method, dict) or method.get("teacher") != "latest":
+        return values
+    return {**values, "method": {**method, "teacher": str(find("latest").resolve())}}
 
 
 def check_rate(values: dict[str, Any], hydra: Any) -> None:

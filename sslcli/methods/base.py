@@ -76,7 +76,7 @@ class Batch:
         if len(seen) < 2 or len(seen) + len(small) < len(self.kinds):
             raise RequestError(
                 f"this method takes at least 2 views of kind global, and local ones; the plan is {self._plan()}",
-                "method.plan={global: 2, local: 6}",
+                "method.plan.local=6, or 0",
             )
         return seen, small
 

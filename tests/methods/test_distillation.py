@@ -453,3 +453,23 @@ def test_a_student_learns_what_its_teacher_says():
         optimizer.step()
     assert losses[0] > 0.8
     assert losses[-1] < 0.2
+
+
+# the teacher is a run ------------------------------------------------------------------------------------------------
+
+
+def test_the_latest_run_is_named_and_a_resumed_student_keeps_its_teacher(cli):
+    from pathlib import Path
+
+    import yaml
+
+    small = ["experiment=smoke", "device=cpu", "device.threads=1"]
+    teacher = Path(cli("pretrain", "backbone.width=8", *small).last).resolve()
+    student = cli("pretrain", "method=distill", "method.teacher=latest", "backbone.width=4", *small)
+    assert student.code == 0, student.err
+    cfg = yaml.safe_load((Path(student.last) / "config.yaml").read_text())
+    assert Path(cfg["method"]["teacher"]) == teacher
+    assert cli("resume", student.last, "train.steps=6").code == 0
+    refused = cli("pretrain", "method=distill", "method.teacher=nobody", *small)
+    assert refused.code == 2
+    assert "nobody" in refused.err
