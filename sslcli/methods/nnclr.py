@@ -5,7 +5,7 @@ ICCV 2021. https://arxiv.org/abs/2104.14548
 B batch of this process, N global batch, K queue, P projection width. Deviations from the paper:
 - Entries of the sample itself are no neighbours of it. A queue that is not small against the data meets every sample
   again, and the neighbour would be the sample as it was an epoch ago.
-- Entries that are not filled yet are no neighbours; where there is none, the other view is the positive.
+- Entries that are not filled yet are no neighbours; a view that has none stands for itself, as in SimCLR.
 - Head widths follow the backbone (`auto`).
 """
 
@@ -47,20 +47,21 @@ class NNCLR(Method):
         x1, x2 = batch.just(2, "global")
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         p1, p2 = self.predictor(z1), self.predictor(z2)
-        n1, n2 = (self.neighbours(own, other, batch.ids) for own, other in ((z1, z2), (z2, z1)))
+        n1, n2 = self.neighbours(z1, batch.ids), self.neighbours(z2, batch.ids)
         loss = (nearest_contrast(n1, p2, self.temperature) + nearest_contrast(n2, p1, self.temperature)) / 2
         if self.training and torch.is_grad_enabled():
             self.queue.hold(F.normalize(z1.detach(), dim=1), batch.ids)
         return {"loss": loss, "spread": spread(z1)}
 
     @torch.no_grad()
-    def neighbours(self, z: Tensor, other: Tensor, ids: Tensor) -> Tensor:
-        """Eq. (2): (B, P) for each z its nearest entry of another sample; `other` (B, P) where there is none yet."""
+    def neighbours(self, z: Tensor, ids: Tensor) -> Tensor:
+        """Eq. (2): (B, P) for each z its nearest entry of another sample; z itself where there is none yet."""
         keys = self.queue.keys
-        likeness = F.normalize(z, dim=1).to(keys.dtype) @ keys.T  # (B, K)
+        z = F.normalize(z, dim=1).to(keys.dtype)
+        likeness = z @ keys.T  # (B, K)
         likeness = likeness.masked_fill((self.queue.ids < 0) | (ids[:, None] == self.queue.ids), float("-inf"))
         best, at = likeness.max(dim=1)
-        return torch.where(best[:, None] > float("-inf"), keys[at], F.normalize(other, dim=1).to(keys.dtype))
+        return torch.where(best[:, None] > float("-inf"), keys[at], z)
 
     def after_step(self, progress: float) -> None:
         self.queue.push()
