@@ -126,7 +126,8 @@ def main() -> None:
             "# Learning together",
             f"Made by `python scripts/joint.py` on {machine()}; digits, last epoch, held-out split.",
         ]
-        lines.append(f"Mean and standard deviation over {options.seeds} training seeds unless said otherwise.")
+        seeds = f"{options.seeds} training seeds unless said otherwise; where no deviation stands, one seed."
+        lines.append(f"Mean and standard deviation over {seeds}")
         for name, (_, title, words) in PARTS.items():
             if name in known:
                 lines += [title, words, known[name]]
