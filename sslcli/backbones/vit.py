@@ -52,6 +52,8 @@ class ViT(TokenBackbone):
             raise RequestError(
                 f"backbone.width={width} cannot be split", f"type a multiple of 4 and of backbone.heads={heads}"
             )
+        if int(width * mlp_ratio) < 1:
+            raise RequestError(f"backbone.mlp_ratio={mlp_ratio} leaves no hidden unit", "type backbone.mlp_ratio=4")
         if pool not in ("mean", "cls"):
             raise RequestError(f"backbone.pool={pool} is not known", "type backbone.pool=mean or backbone.pool=cls")
         if positions not in ("fixed", "learned"):
