@@ -15,7 +15,9 @@ from golden_inputs import load, numbers
 
 from sslcli.backbones.convnet import ConvNet
 from sslcli.methods.barlow_twins import BarlowTwins, barlow_terms
+from sslcli.methods.lejepa import LeJEPA
 from sslcli.methods.tico import TiCo, second_moment, tico_terms
+from sslcli.methods.visreg import VISReg, normal_quantiles, visreg_terms
 from tests.methods.oracles import cos, draws, every_size, images
 
 CASES = load("contrastive")["cases"]
@@ -123,3 +125,41 @@ def test_tico_teaches_neither_target_nor_covariance():
     assert math.isclose(
         tico_terms(F.normalize(z, dim=1), z, torch.eye(3).double())["invariance"].item(), 0, abs_tol=1e-9
     )
+
+
+def test_tico_loss_is_of_the_moving_covariance_with_this_batch_in_it():
+    torch.manual_seed(0)
+    method, data = TiCo(ConvNet((1, 8, 8), width=4), beta=0.6, rho=3.0), images(6)
+    size = len(method.covariance)
+    method.covariance.copy_(torch.diag(torch.linspace(0, 1, size)))
+    z1, z2 = (F.normalize(method.projector(method.backbone(x)), dim=1) for x in data.views)
+    t1, t2 = (F.normalize(method.teacher(x), dim=1) for x in data.views)
+    c = 0.6 * torch.diag(torch.linspace(0, 1, size)) + 0.4 * torch.cat([z1, z2]).T @ torch.cat([z1, z2]) / 12
+    slow = sum(
+        (1 - (z * t).sum(dim=1) + 3 * torch.einsum("ni,ij,nj->n", z, c, z)).mean() / 2 for z, t in ((z1, t2), (z2, t1))
+    )
+    assert method(data)["loss"].item() == pytest.approx(slow.item(), rel=1e-5)
+
+
+# LeJEPA, VISReg ------------------------------------------------------------------------------------------------------
+
+
+def test_lejepa_and_visreg_share_their_weight():
+    """(1 - lambda) of agreement, lambda of regularisation: both papers' convention, and not theirs who add lambda to 1."""
+    out = LeJEPA(ConvNet((1, 8, 8), width=4), weight=0.3, slices=8)(images(6))
+    assert out["loss"].item() == pytest.approx((0.7 * out["invariance"] + 0.3 * out["sigreg"]).item(), rel=1e-5)
+    out = VISReg(ConvNet((1, 8, 8), width=4), weight=0.3, slices=8)(images(6))
+    regular = out["centre"] + out["scale"] + out["shape"]
+    assert out["loss"].item() == pytest.approx((0.7 * out["invariance"] + 0.3 * regular).item(), rel=1e-5)
+
+
+def test_visreg_shape_sends_no_gradient_through_the_deviation():
+    (z,) = draws(1, 9, 4, count=1)
+    slices = F.normalize(draws(4, 6)[0], dim=0)
+    fixed = z.std(dim=1, unbiased=False, keepdim=True)
+    wanted = z.clone().requires_grad_()
+    scaled = (wanted - wanted.mean(dim=1, keepdim=True)) / (fixed + 1e-4)
+    ((scaled @ slices).sort(dim=1).values - normal_quantiles(9)[:, None]).square().mean().backward()
+    found = z.clone().requires_grad_()
+    visreg_terms(found, 1, slices)["shape"].backward()
+    torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-8, atol=1e-10)

@@ -5,12 +5,27 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
+from sslcli.methods.barlow_twins import barlow_terms
+from sslcli.methods.dcl import decoupled
+from sslcli.methods.dino_v2 import koleo_loss
+from sslcli.methods.lejepa import sigreg
 from sslcli.methods.moco_v2 import info_nce
+from sslcli.methods.moco_v3 import contrast
+from sslcli.methods.msn import msn_terms
+from sslcli.methods.nnclr import nearest_contrast
 from sslcli.methods.simclr import nt_xent
+from sslcli.methods.supcon import supervised_contrast
+from sslcli.methods.supervised import labelled_loss
+from sslcli.methods.tico import second_moment, tico_terms
 from sslcli.methods.vicreg import vicreg_terms
+from sslcli.methods.visreg import visreg_terms
+from sslcli.methods.w_mse import whitened_loss
 from sslcli.nn.dist import gather, mean, rank, world
 from sslcli.nn.losses import cosine_distance, mse_known
+from sslcli.nn.prototypes import cross_view
 from sslcli.nn.queue import Queue
+from sslcli.nn.sinkhorn import sinkhorn
+from sslcli.nn.sketch import directions
 
 N, IN, OUT = 8, 5, 4
 
@@ -38,7 +53,50 @@ def queued(z1, z2):
     return info_nce(q, k, queue.keys, 0.2)
 
 
+def labels(z):
+    """Of this process's rows: two classes and samples without a label, more of these in the first rows."""
+    whole = torch.tensor([-1, -1, 0, -1, 1, 0, 1, 1])
+    return whole[rank() * len(z) : (rank() + 1) * len(z)]
+
+
+def barlow(z1, z2):
+    terms = barlow_terms(z1, z2)
+    return terms["invariance"] + 0.1 * terms["redundancy"]
+
+
+def tico(z1, z2):
+    z1, z2 = (torch.nn.functional.normalize(z, dim=1) for z in (z1, z2))
+    return sum(tico_terms(z1, z2, second_moment(z1, z2)).values())
+
+
+def visreg(z1, z2):
+    return sum(visreg_terms(torch.stack([z1, z2]), 2, directions(0, OUT, 5, z1)).values())
+
+
+def swav(z1, z2):
+    """Codes over the global batch, without one of its rows, and a queue of which each process brings a share."""
+    scores = torch.stack([z1, z2])
+    past = torch.linspace(-1, 1, 5 * OUT, dtype=z1.dtype).sin().view(5, OUT)[rank() :: world()]
+    weights = torch.cat([(labels(z1) != 1).to(z1.dtype), torch.ones_like(past[:, 0])])
+    codes = [sinkhorn(torch.cat([own.detach(), past]), 0.5, 3, weights)[: len(own)] for own in scores]
+    return cross_view(scores / 0.1, torch.stack(codes))
+
+
 LOSSES = {
+    "swav": swav,
+    "msn": lambda a, b: sum(msn_terms(torch.stack([a, b]), b.detach().softmax(dim=1)).values()),
+    "koleo": lambda a, b: koleo_loss(a),
+    "dcl": lambda a, b: decoupled(a, b, 0.2),
+    "dclw": lambda a, b: decoupled(a, b, 0.2, 0.5),
+    "moco_v3": lambda a, b: contrast(a, b, 0.2),
+    "nnclr": lambda a, b: nearest_contrast(a, b, 0.2),
+    "supcon": lambda a, b: supervised_contrast(a, b, labels(a), 0.2),
+    "supervised": lambda a, b: labelled_loss(a, labels(a)),
+    "barlow_twins": barlow,
+    "tico": tico,
+    "w_mse": lambda a, b: whitened_loss(a, b, torch.arange(N).flip(0), 4, 1e-2),
+    "lejepa": lambda a, b: sigreg(torch.stack([a, b]), directions(0, OUT, 5, a)),
+    "visreg": visreg,
     "nt_xent": lambda a, b: nt_xent(a, b, 0.2),
     "vicreg": vicreg,
     "cosine": cosine_distance,
