@@ -159,8 +159,8 @@ def page(known: dict[str, Any], about: dict[str, Any]) -> list[str]:
         f"{about['versions'].get('torch')}. Last epoch, held-out split. Mean and standard deviation over training seeds of",
         "a kNN vote with all labels, of a linear probe with 10 labels a class (mean of 5 draws), and of RankMe.",
         "Where no deviation stands, there is one seed.",
-        "`untrained` is the same backbone with the weights it started from. Samples/s and memory: one thread, another run",
-        "beside it. \\*: the probe is not above `untrained` by more than twice the deviation of both. (labels): saw all",
+        "`untrained` is the same backbone with the weights it started from. Samples/s and memory: one thread, other",
+        "programs beside it. \\*: the probe is not above `untrained` by more than twice the deviation of both. (labels): saw all",
         "training labels, a bound and no rival.",
     ]
     for data, methods in known.items():
