@@ -3,8 +3,8 @@
 Chen, Xie & He, "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV 2021.
 https://arxiv.org/abs/2104.02057
 B batch of this process, N global batch, P projection width. Deviations from the authors' code: head widths follow the
-backbone (`auto`); the patch projection of a ViT is trained unless `freeze_patches` (Sec. 4.2; on long runs with large
-batches it keeps training from dipping).
+backbone (`auto`); the projector has two layers, as theirs on a ResNet, also on a ViT (theirs: three); the patch projection
+of a ViT is trained unless `freeze_patches` (Sec. 4.2; on long runs with large batches it keeps training from dipping).
 """
 
 from __future__ import annotations

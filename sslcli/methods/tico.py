@@ -33,7 +33,7 @@ class TiCo(Method):
         hidden_dim: Width = "auto",
         proj_dim: Width = "auto",
         beta: float = 0.9,
-        rho: float = 20.0,
+        rho: float = 8.0,
         tau: float = 0.99,
         tau_end: float = 1.0,
     ):
