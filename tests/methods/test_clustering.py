@@ -326,11 +326,16 @@ def test_deepcluster_that_was_interrupted_finds_the_same_clusters():
 def test_samples_that_were_not_met_get_no_cluster():
     torch.manual_seed(0)
     facts = Facts(samples=15, classes=0, steps_per_epoch=2)  # the last three are left over
-    method = DeepClusterV2(ConvNet((1, 8, 8), width=4), facts, prototypes=3)
+    method = DeepClusterV2(ConvNet((1, 8, 8), width=4), facts, prototypes=9)
     for data in halves():
         step(method, data)
     assert (method.clusters[:12] >= 0).all()
     assert (method.clusters[12:] == -1).all()
+    method.iterations = 0  # the starts themselves
+    method.cluster(1)
+    starts = method.centroids[0] @ method.memory[0].keys.T
+    assert (starts[:, :12].max(dim=1).values > 1 - 1e-5).all()
+    assert (starts[:, 12:] < 1 - 1e-5).all()
 
 
 def test_more_clusters_than_samples_are_as_many_as_samples():
@@ -366,7 +371,7 @@ def test_a_memory_keeps_the_newest_of_each_sample():
 
 def msn(**words) -> MSN:
     torch.manual_seed(0)
-    return MSN(ViT((1, 8, 8), width=16, depth=1, heads=2, patch=2), **{"prototypes": 6, **words})
+    return MSN(ViT((1, 8, 8), width=16, depth=1, heads=2, patch=2), **{"prototypes": 6, "sharpening": 0.25, **words})
 
 
 @every_case
