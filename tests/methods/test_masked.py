@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
+from golden_inputs import fill, load, numbers, uniform
 
 from sslcli.backbones.vit import ViT
 from sslcli.methods.autoregressive import Autoregressive, causal
@@ -219,3 +225,18 @@ def test_a_completion_reads_only_the_first_half(shape):
     hidden = method.backbone.patchify(found.hidden.float())[:, :, 0]
     assert hidden[:, :first].sum() == 0
     assert (hidden[:, first:] == 1).all()
+
+
+# transformers' ViTForMaskedImageModeling ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", load("masked")["cases"], ids=["colour", "grey"])
+def test_simmim_is_transformers_masked_image_modeling(case):
+    network = ViT((case["channels"], 8, 8), width=16, depth=2, heads=2, patch=2, positions="learned")
+    method = fill(SimMIM(network), 20)
+    x = numbers(5, 3, case["channels"], 8, 8)
+    predicted, hidden = method.predict(x, uniform(6, 3, 16))
+    drawn = torch.tensor(case["drawn"], dtype=torch.float64).view_as(x)
+    assert torch.allclose(network.unpatchify(predicted), drawn, rtol=0, atol=1e-10)
+    loss = l1_known(predicted, network.patchify(x), hidden[:, :, None])
+    assert loss.item() == pytest.approx(case["loss"], rel=1e-7)  # theirs adds 1e-5 to the count, in float32
