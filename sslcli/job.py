@@ -180,7 +180,7 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
     if cfg.get("init"):
         models.start_from(backbone, cfg["init"])
     views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
-    method = models.new_method(cfg["method"], backbone, facts, seed)
+    method = models.new_method(cfg["method"], backbone, facts, seed, dataset)
     if rehearsal:
         rehearse(method, views, dataset)
     machine.place(method)
@@ -234,7 +234,8 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
     test = f", {len(dataset.test):,} test" if dataset.test is not None else ""
     word = "unlabelled" if cfg["train"].get("classes") is None else "of them pretrained on"
     unlabelled = f", {len(dataset.unlabelled):,} {word}" if dataset.unlabelled is not None else ""
-    classes = f", {len(dataset.classes)} classes (not shown to the method)" if dataset.classes else ", no labels"
+    shown = "shown" if job.method.uses_labels else "not shown"
+    classes = f", {len(dataset.classes)} classes ({shown} to the method)" if dataset.classes else ", no labels"
     train = cfg["train"]
     if job.steps is None:
         length = f"budget {train['budget']}, steps from the measured speed"

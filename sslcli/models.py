@@ -54,22 +54,22 @@ def classes(node: dict[str, Any]) -> list[type[Method]]:
     return [method_class(node), *(kind for part in _inner(node).values() for kind in classes(part))]
 
 
-def new_method(node: dict[str, Any], backbone: nn.Module, data: Facts, seed: int) -> Method:
-    """A method on `backbone` with new heads: a function of the seed alone. RequestError."""
+def new_method(node: dict[str, Any], backbone: nn.Module, data: Facts, seed: int, dataset: Dataset) -> Method:
+    """A method on `backbone` with new heads, for samples of `dataset`: a function of the seed alone. RequestError."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "heads"))
-        return _new_method(node, backbone, data)
+        return _new_method(node, backbone, data, dataset)
 
 
-def _new_method(node: dict[str, Any], backbone: nn.Module, data: Facts) -> Method:
+def _new_method(node: dict[str, Any], backbone: nn.Module, data: Facts, dataset: Dataset) -> Method:
     check_method(node)
     target = method_class(node)
     parameters = inspect.signature(target, eval_str=True).parameters
-    made = {name: _new_method(part, backbone, data) for name, part in _inner(node).items()}
+    made = {name: _new_method(part, backbone, data, dataset) for name, part in _inner(node).items()}
     given: dict[str, Any] = {k: v for k, v in (("backbone", backbone), ("data", data)) if k in parameters}
     for name, parameter in parameters.items():
         if parameter.annotation is Encoder:
-            given[name] = trained(node[name], backbone, f"method.{name}")
+            given[name] = trained(node[name], dataset, f"method.{name}")
         elif name == "tasks" and made:
             given[name] = made
     keys = {k: v for k, v in node.items() if k not in given}
@@ -86,16 +86,17 @@ def _inner(node: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {str(name): part for name, part in tasks.items() if isinstance(part, dict) and "_target_" in part}
 
 
-def trained(spec: str, backbone: nn.Module, key: str) -> Encoder:
-    """The frozen encoder of a run, for samples like those of `backbone`. RequestError where they are not alike."""
+def trained(spec: str, dataset: Dataset, key: str) -> Encoder:
+    """The frozen encoder of a run, for normalised samples of `dataset`. RequestError where its own had another shape."""
     other, info = load_encoder(find(spec))
     shape = tuple(info["input_shape"])
-    if shape != tuple(backbone.input_shape):  # type: ignore[arg-type]
+    if shape != tuple(dataset.shape):
         raise RequestError(
-            f"{key}={spec} was trained on samples of shape {shape}; these have {tuple(backbone.input_shape)}",  # type: ignore[arg-type]
-            f"dataset.image_size={shape[-1]}" if len(shape) == 3 else None,
+            f"{key}={spec} was trained on samples of shape {shape}; those of {dataset.name} have {tuple(dataset.shape)}",
+            f"dataset.image_size={shape[-1]}" if len(shape) == 3 and shape[0] == dataset.shape[0] else None,
         )
-    return Encoder(other)
+    mean, std, its_mean, its_std = (torch.tensor(v) for v in (dataset.mean, dataset.std, info["mean"], info["std"]))
+    return Encoder(other, std / its_std, (mean - its_mean) / its_std)
 
 
 def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -139,7 +140,7 @@ def method_of(
     """The method of a configuration with the weights of a checkpoint (`what`, for words), in eval mode. `facts`: of the data
     that it was trained on, where these are others."""
     backbone = new_backbone(cfg, dataset.shape, cfg["seed"])
-    method = new_method(cfg["method"], backbone, facts or facts_of(cfg, dataset), cfg["seed"])
+    method = new_method(cfg["method"], backbone, facts or facts_of(cfg, dataset), cfg["seed"], dataset)
     checkpoint.load_strictly(method, {**tensors["model"], **tensors.get("ema", {})}, what)
     return method.eval()
 

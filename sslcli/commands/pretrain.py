@@ -31,11 +31,12 @@ def plain(cfg: Any) -> dict[str, Any]:
 
 
 def pinned(values: dict[str, Any]) -> dict[str, Any]:
-    """`method.teacher=latest` is the run that is the latest now, also when this one goes on tomorrow."""
+    """`latest`, where a method asks for a run, is the run that is the latest now, also when this one goes on tomorrow."""
     method = values.get("method")
-    if not isinstance(method, dict) or method.get("teacher") != "latest":
+    if not isinstance(method, dict) or "latest" not in method.values():
         return values
-    return {**values, "method": {**method, "teacher": str(find("latest").resolve())}}
+    run = str(find("latest").resolve())
+    return {**values, "method": {k: run if v == "latest" else v for k, v in method.items()}}
 
 
 def check_rate(values: dict[str, Any], hydra: Any) -> None:

@@ -105,22 +105,28 @@ class Facts:
 class Encoder(nn.Module):
     """The trained backbone of another run, frozen, in evaluation mode: (B, *shape) -> (B, dim).
 
-    A method whose constructor annotates an argument so is given one; the YAML names the run (`method.teacher=RUN`).
+    A method whose constructor annotates an argument so is given one; the YAML names the run (`method.teacher=RUN`). Where
+    that run's data were normalised otherwise, `scale` and `shift` (C,) make its units of ours.
     """
 
     dim: int
+    scale: Tensor
+    shift: Tensor
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, backbone: nn.Module, scale: Tensor | None = None, shift: Tensor | None = None):
         super().__init__()
         self.backbone = backbone.eval().requires_grad_(False)
         self.dim = backbone.dim  # type: ignore[assignment]
+        self.register_buffer("scale", torch.ones(1) if scale is None else scale, persistent=False)
+        self.register_buffer("shift", torch.zeros(1) if shift is None else shift, persistent=False)
 
     def train(self, mode: bool = True) -> Encoder:
         return super().train(False)  # its batch norm has learned
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.backbone(x)
+        axes = (-1, *([1] * (x.ndim - 2)))
+        out: Tensor = self.backbone(x * self.scale.view(axes) + self.shift.view(axes))
         return out
 
 

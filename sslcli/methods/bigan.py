@@ -11,6 +11,8 @@ norm, which held on small data without tuning; encoder and generator have one lo
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ from sslcli.nn.stats import spread
 
 
 class BiGAN(Method):
+    floor = -math.inf
     game = True
 
     def __init__(self, backbone: nn.Module, latent_dim: int = 32, width: int = 32):

@@ -11,6 +11,7 @@ al., ICLR 2018) for the paper's log loss; a convolutional decoder from one vecto
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class ContextEncoder(Method):
         self.decoder = Decoder(self.backbone.dim, shape, width)
         self.critic = Critic(shape, width) if adversary else None
         self.game = adversary > 0  # type: ignore[misc]
+        self.floor = -math.inf if self.game else 0.0  # type: ignore[misc]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.just(1, "weak", "clean")

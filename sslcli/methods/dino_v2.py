@@ -10,6 +10,7 @@ about scale (layer scale, stochastic depth, high resolution at the end) is left 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from sslcli.nn.stats import spread
 
 
 class DINOv2(Method):
+    floor = -math.inf  # KoLeo's logarithm
     needs_tokens = True
 
     def __init__(

@@ -18,7 +18,7 @@ from sslcli.nn.clock import Clock
 from sslcli.nn.dist import gather
 from sslcli.nn.heads import Width, mlp, resolve, told
 from sslcli.nn.precision import full_precision
-from sslcli.nn.sketch import directions
+from sslcli.nn.sketch import directions, invariance
 from sslcli.nn.stats import spread
 
 KNOTS, REACH = 17, 3.0  # of the integral over t, from 0 to 3; the integrand is even
@@ -55,12 +55,6 @@ class LeJEPA(Method):
 
     def describe(self) -> dict[str, Any]:
         return {"projector": told(self.projector, **self.asked), "slices": str(self.slices)}
-
-
-@full_precision
-def invariance(z: Tensor, count: int) -> Tensor:
-    """The squared distance of each of V views (V, B, P) to the mean of the first `count`, the global ones; averaged over all."""
-    return (z - z[:count].mean(dim=0)).square().mean()
 
 
 @full_precision

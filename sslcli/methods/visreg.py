@@ -19,7 +19,7 @@ from sslcli.nn.clock import Clock
 from sslcli.nn.dist import gather
 from sslcli.nn.heads import Width, mlp, resolve, told
 from sslcli.nn.precision import full_precision
-from sslcli.nn.sketch import directions
+from sslcli.nn.sketch import directions, invariance
 from sslcli.nn.stats import spread
 
 
@@ -64,14 +64,13 @@ def visreg_terms(z: Tensor, count: int, slices: Tensor) -> dict[str, Tensor]:
     `scale`, eq. (1): (1 - standard deviation)^2. `shape`, eqs. (2), (5): the squared 2-Wasserstein distance of each slice, of
     embeddings divided by their deviation (which it does not teach), to a standard normal's quantiles.
     """
-    agree = (z - z[:count].mean(dim=0)).square().mean()
     everything = torch.stack([gather(one) for one in z])  # (V, N, P)
     mean = everything.mean(dim=1, keepdim=True)
     std = (everything - mean).square().mean(dim=1, keepdim=True).add(1e-12).sqrt()
     quantiles = normal_quantiles(everything.shape[1]).to(z)
     sorted_ = ((everything - mean) / (std.detach() + 1e-4) @ slices.to(z.dtype)).sort(dim=1).values  # (V, N, M)
     return {
-        "invariance": agree,
+        "invariance": invariance(z, count),
         "centre": mean.square().mean(),
         "scale": (1 - std).square().mean(),
         "shape": (sorted_ - quantiles[:, None]).square().mean(),

@@ -65,5 +65,8 @@ def whitened(z: Tensor, eps: float) -> Tensor:
     centred = z - z.mean(dim=0)
     sigma = covariance(z)
     ridge = eps * sigma.diagonal().mean() + torch.finfo(z.dtype).tiny ** 0.5
-    factor, _ = torch.linalg.cholesky_ex(sigma + ridge * torch.eye(len(sigma), device=z.device, dtype=z.dtype))
+    factor, failed = torch.linalg.cholesky_ex(sigma + ridge * torch.eye(len(sigma), device=z.device, dtype=z.dtype))
+    factor = torch.where(
+        failed == 0, factor, torch.nan
+    )  # the step is skipped and told; asking here would wait for the device
     return torch.linalg.solve_triangular(factor, centred.T, upper=False).T

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
 from golden_inputs import load, numbers
 
 from sslcli.backbones.convnet import ConvNet
-from sslcli.methods.lejepa import LeJEPA, invariance, sigreg
+from sslcli.methods.lejepa import LeJEPA, sigreg
 from sslcli.methods.visreg import normal_quantiles, visreg_terms
 from sslcli.methods.w_mse import whitened, whitened_loss
-from sslcli.nn.sketch import directions
+from sslcli.nn.sketch import directions, invariance
 from tests.methods.oracles import cos, draws, images
 
 CASES = load("isotropic")["cases"]

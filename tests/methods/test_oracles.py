@@ -21,23 +21,7 @@ from sslcli.methods.simclr import SimCLR, nt_xent
 from sslcli.methods.simsiam import SimSiam, simsiam_loss
 from sslcli.methods.vicreg import VICReg, vicreg_terms
 from sslcli.rng import Draw
-
-SIZES = [(2, 3), (3, 1), (7, 5), (12, 16)]
-every_size = pytest.mark.parametrize(("n", "d"), SIZES)
-
-
-def draws(*shape: int, count: int = 2) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(sum(shape))
-    return [torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(count)]
-
-
-def cos(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a @ b / math.sqrt(a @ a) / math.sqrt(b @ b))
-
-
-def images(n: int = 4, views: int = 2, kind: str = "global", shape=(1, 8, 8), epoch: int = 0) -> Batch:
-    x = draws(n, *shape, count=views)
-    return Batch([v.float() for v in x], [kind] * views, Draw(0, epoch, torch.arange(n)))
+from tests.methods.oracles import cos, draws, every_size, images
 
 
 @pytest.mark.parametrize(
