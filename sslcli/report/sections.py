@@ -91,7 +91,7 @@ def card(run: Gathered, atlas: Atlas | None) -> Iterator[tuple[str, str]]:
     yield "data", next(iter(run.screen.get("data", [])), run.choice("dataset"))
     yield "splits", splits(run, atlas)
     used = sorted({results.how(e) for e in run.evals if results.how(e)})
-    yield "labels", f"{'; '.join(used)}; none in pretraining" if used else ""
+    yield "labels", f"{'; '.join(used)}; {run.shown()} in pretraining" if used else ""
     draws = sorted({int(s) for e in run.evals if (s := number(e.about.get("draws"))) is not None})
     drawn = f", draws of labels from {', '.join(map(str, draws))}" if draws else ""
     yield "seeds", f"training {cfg['seed']}{drawn}" if "seed" in cfg else ""
