@@ -74,6 +74,13 @@ class Gathered:
     def step(self) -> float | None:
         return number(self.status.get("step"))
 
+    def shown(self) -> str:
+        """Which labels the method saw, in the words of the screen the run began with."""
+        data = next(iter(self.screen.get("data", [])), "")
+        if "(shown to the method)" in data:
+            return "all of them"
+        return "only to choose the classes" if "pretrained on" in data else "none"
+
     def choice(self, group: str) -> str:
         """`simclr` of `sslcli.methods.simclr.SimCLR`; a data set's own name."""
         node = mapping(self.config.get(group))
