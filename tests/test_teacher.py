@@ -1,0 +1,39 @@
+"""A trained run inside a method: it sees samples in the units it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sslcli import models
+
+
+class Sum(nn.Module):
+    """What it is given, summed over the picture."""
+
+    dim = 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(dim=(2, 3))
+
+
+def test_a_teacher_of_other_units_sees_its_own(monkeypatch: pytest.MonkeyPatch):
+    ours: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.1]}
+    its: dict[str, Any] = {"mean": [0.1, 0.2, 0.6], "std": [1.0, 0.5, 0.25]}
+    monkeypatch.setattr(models, "find", Path)
+    monkeypatch.setattr(models, "load_encoder", lambda path: (Sum(), {"input_shape": [3, 5, 5], **its}))
+    teacher = models.trained("a_run", SimpleNamespace(shape=(3, 5, 5), name="ours", **ours), "method.teacher")  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    raw = torch.rand(4, 3, 5, 5)
+
+    def normalised(units: dict[str, Any]) -> Tensor:
+        mean, std = (torch.tensor(units[k])[:, None, None] for k in ("mean", "std"))
+        return (raw - mean) / std
+
+    torch.testing.assert_close(teacher(normalised(ours)), Sum()(normalised(its)), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(teacher(normalised(ours)), Sum()(normalised(ours)), atol=1.0)
