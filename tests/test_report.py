@@ -520,6 +520,21 @@ def test_a_trained_run_has_views_and_a_map(cli):
         check_in_a_browser([run / "report.html"])
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "none in pretraining"),
+        (["method=supervised"], "all of them in pretraining"),
+        (["train.classes=[0,1,2,3]"], "only to choose the classes in pretraining"),
+    ],
+)
+def test_the_labels_that_pretraining_saw_are_told(cli, words, said):
+    run = cli("pretrain", *SMOKE, *words).last
+    assert cli("eval", "knn", f"run={run}", "device=cpu").code == 0
+    _, page = page_of(Path(run))
+    assert said in page.text
+
+
 # --------------------------------------------------------------------------------------------------------------- browser
 
 

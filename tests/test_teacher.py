@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli import models
+from sslcli.commands import pretrain
 
 
 class Sum(nn.Module):
@@ -37,3 +38,16 @@ def test_a_teacher_of_other_units_sees_its_own(monkeypatch: pytest.MonkeyPatch):
 
     torch.testing.assert_close(teacher(normalised(ours)), Sum()(normalised(its)), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(teacher(normalised(ours)), Sum()(normalised(ours)), atol=1.0)
+
+
+def test_the_latest_run_is_named_wherever_a_method_asks_for_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(pretrain, "find", lambda spec: tmp_path / spec)
+    named = str((tmp_path / "latest").resolve())
+    inner = {"tau": 0.9, "teacher": "latest"}
+    values = {"seed": 1, "method": {"teacher": "latest", "tasks": {"distill": inner}}}
+    assert pretrain.pinned(values) == {
+        "seed": 1,
+        "method": {"teacher": named, "tasks": {"distill": {"tau": 0.9, "teacher": named}}},
+    }
+    assert inner["teacher"] == "latest"
+    assert pretrain.pinned({"seed": 1}) == {"seed": 1}

@@ -31,12 +31,15 @@ def plain(cfg: Any) -> dict[str, Any]:
 
 
 def pinned(values: dict[str, Any]) -> dict[str, Any]:
-    """`latest`, where a method asks for a run, is the run that is the latest now, also when this one goes on tomorrow."""
-    method = values.get("method")
-    if not isinstance(method, dict) or "latest" not in method.values():
-        return values
-    run = str(find("latest").resolve())
-    return {**values, "method": {k: run if v == "latest" else v for k, v in method.items()}}
+    """`latest`, where a method or one inside it asks for a run, is the run that is the latest now, also when this one goes on
+    tomorrow."""
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {k: walk(v) for k, v in node.items()}
+        return str(find("latest").resolve()) if node == "latest" else node
+
+    return {**values, "method": walk(values["method"])} if "method" in values else values
 
 
 def check_rate(values: dict[str, Any], hydra: Any) -> None:

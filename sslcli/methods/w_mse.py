@@ -66,7 +66,6 @@ def whitened(z: Tensor, eps: float) -> Tensor:
     sigma = covariance(z)
     ridge = eps * sigma.diagonal().mean() + torch.finfo(z.dtype).tiny ** 0.5
     factor, failed = torch.linalg.cholesky_ex(sigma + ridge * torch.eye(len(sigma), device=z.device, dtype=z.dtype))
-    factor = torch.where(
-        failed == 0, factor, torch.nan
-    )  # the step is skipped and told; asking here would wait for the device
+    # NaN where it failed: the loop skips the step and tells; raising here would wait for the device
+    factor = torch.where(failed == 0, factor, torch.nan)
     return torch.linalg.solve_triangular(factor, centred.T, upper=False).T

@@ -1,4 +1,4 @@
-"""Numbers that scripts/make_golden.py and the tests both make from a seed, so that golden files hold only answers."""
+"""Numbers that scripts/golden and the tests both make from a seed, so that golden files hold only answers."""
 
 from __future__ import annotations
 

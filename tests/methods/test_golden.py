@@ -1,4 +1,4 @@
-"""Our losses against other people's code, from the answers in tests/golden (made by scripts/make_golden.py)."""
+"""Our losses against other people's code, from the answers in tests/golden (made by scripts/golden)."""
 
 from __future__ import annotations
 
