@@ -264,11 +264,11 @@ def run_hydra(word: str, task: Callable[..., object], request: Request, override
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from sslcli import compose, config, explain
+    from sslcli import config, explain
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     config.register()
-    sys.argv = ["sslcli", *request.flags, *compose.search_override([]), *overrides]
+    sys.argv = ["sslcli", *request.flags, *config.search_override([]), *overrides]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)

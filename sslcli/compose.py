@@ -23,9 +23,9 @@ from sslcli.config import (
     config_dir,
     describe,
     one_line,
-    plugin_config_dirs,
     register,
     runs_root,
+    search_override,
 )
 from sslcli.errors import RequestError, nearest
 from sslcli.explain import explain, unknown_choice, unknown_key
@@ -84,12 +84,6 @@ def check_hydra(cfg: Any) -> None:
                 f"{key}={folder} leaves {runs_root()}/",
                 "SSLCLI_RUNS=FOLDER says where runs go; a folder elsewhere is given in full, from /",
             )
-
-
-def search_override(extra: Iterable[Path]) -> list[str]:
-    """The override that adds the folders of plug-ins (and, when composing ourselves, of --config-dir) to Hydra's search path."""
-    folders = [*plugin_config_dirs(), *extra]
-    return [f"hydra.searchpath=[{','.join(f'file://{p.resolve()}' for p in folders)}]"] if folders else []
 
 
 def load_choice(group: str, name: str, root: Any, extra: Iterable[Path] = ()) -> Any:

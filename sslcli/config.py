@@ -64,6 +64,12 @@ def plugin_config_dirs() -> list[Path]:
     return [path for name in plugin_packages() if (path := Path(str(files(name))) / "configs").is_dir()]
 
 
+def search_override(extra: Iterable[Path]) -> list[str]:
+    """The override that adds the folders of plug-ins (and, when composing ourselves, of --config-dir) to Hydra's search path."""
+    folders = [*plugin_config_dirs(), *extra]
+    return [f"hydra.searchpath=[{','.join(f'file://{p.resolve()}' for p in folders)}]"] if folders else []
+
+
 def choices(group: str, extra: Iterable[Path] = ()) -> dict[str, Path]:
     """The YAML files of a group by name: the folder is the registry. Ours come first and win."""
     found: dict[str, Path] = {}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sslcli.config import GROUPS, KINDS, choices, config_dir, one_line, register
+from sslcli.config import GROUPS, KINDS, choices, config_dir, one_line, register, search_override
 from sslcli.errors import RequestError, listing, nearest
 
 ALSO_KNOWN_AS = {"webdataset": "tar", "wds": "tar", "imagefolder": "image_folder", "folder": "image_folder"}
@@ -35,7 +35,7 @@ def explain(e: Exception, word: str, overrides: list[str], extra: list[Path]) ->
         if group in GROUPS:
             return unknown_choice(group, name, choices(group, extra))
     if m := re.search(r"Could not override '([\w/@.-]+)'\.\s*No match in the defaults list", text):
-        return unknown_key(m[1], word)
+        return unknown_key(m[1], word, overrides, extra)
     if "Config group override must be" in text:
         bad = next((o for o in overrides if o.partition("=")[0].lstrip("+~") in ("", *GROUPS)), listing(overrides))
         return RequestError(
@@ -59,7 +59,7 @@ def explain(e: Exception, word: str, overrides: list[str], extra: list[Path]) ->
     key = m[1] if m else None
     if missing := re.search(r"Key '([^']+)' (?:is )?not in", text):
         full = re.search(r"full_key: ([\w.]+)", text)
-        return unknown_key(key or (full[1] if full else missing[1]), word)
+        return unknown_key(key or (full[1] if full else missing[1]), word, overrides, extra)
     if key is not None:
         if "does not support deletion" in text:
             return RequestError(f"`{key}` cannot be taken out", f"{key}=null switches it off where that is possible")
@@ -84,12 +84,14 @@ def _parses(override: str) -> bool:
     return True
 
 
-def unknown_key(key: str, word: str = "pretrain") -> RequestError:
-    """`train.epoch` -> error with `train.epochs` as hint, looked up among the keys of the default composition."""
+def unknown_key(
+    key: str, word: str = "pretrain", overrides: Iterable[str] = (), extra: Iterable[Path] = ()
+) -> RequestError:
+    """`train.epoch` -> error with `train.epochs` as hint, looked up among the keys that these overrides' choices bring."""
     key = key.lstrip("+")
     if key in GROUPS:
         return RequestError(f"`{key}` takes no such choice here")
-    known = known_keys(word)
+    known = known_keys(word, tuple(chosen(overrides, list(extra))))
     parent, _, leaf = key.rpartition(".")
     siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent}
     close = nearest(leaf, siblings)
@@ -101,14 +103,28 @@ def unknown_key(key: str, word: str = "pretrain") -> RequestError:
     return RequestError(has, f"did you mean `{best}`?" if best else inside or f"`sslcli {word} --help` shows the keys")
 
 
+def chosen(overrides: Iterable[str], extra: list[Path]) -> Iterator[str]:
+    """Of the overrides, the choices (the first of several) that are there, as one-value overrides."""
+    for group, _, names in (o.partition("=") for o in overrides):
+        name = names.partition(",")[0]
+        if group in GROUPS and name in choices(group, extra):
+            yield f"{group}={name}"
+    yield from search_override(extra)
+
+
 @functools.cache
-def known_keys(word: str) -> frozenset[str]:
+def known_keys(word: str, chosen: tuple[str, ...] = ()) -> frozenset[str]:
     import hydra
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
     register()
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        tree = OmegaConf.to_container(hydra.compose(word), resolve=False)
+        try:
+            made = hydra.compose(word, list(chosen))
+        except HydraException:  # choices that do not go together: the keys of none of them
+            made = hydra.compose(word)
+        tree = OmegaConf.to_container(made, resolve=False)
     found: set[str] = set()
 
     def walk(node: Any, path: str) -> None:

@@ -533,6 +533,7 @@ def test_the_labels_that_pretraining_saw_are_told(cli, words, said):
     assert cli("eval", "knn", f"run={run}", "device=cpu").code == 0
     _, page = page_of(Path(run))
     assert said in page.text
+    assert page.text.count("Supervised pretraining") == (words == ["method=supervised"])
 
 
 # --------------------------------------------------------------------------------------------------------------- browser

@@ -51,7 +51,7 @@ def top(run: Gathered, name: str) -> Html:
     resume = f"sslcli resume {shlex.quote(name)}" if run.state in ("interrupted", "failed", "lost") else None
     return el(
         "div",
-        el("p", "Self-supervised pretraining", class_="kicker"),
+        el("p", f"{'Supervised' if run.shown() == 'all of them' else 'Self-supervised'} pretraining", class_="kicker"),
         el("h1", title),
         el("p", "; ".join(part for part in (under, step_words(run)) if part), class_="under"),
         el(
