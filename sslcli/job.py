@@ -240,7 +240,8 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
     if job.steps is None:
         length = f"budget {train['budget']}, steps from the measured speed"
     else:
-        length = f"{job.steps:,} steps, {job.steps / job.loader.steps_per_epoch:.4g} epochs"
+        epochs = f"{job.steps / job.loader.steps_per_epoch:.4g}"
+        length = f"{talk.count(job.steps, 'step')}, {epochs} epoch{'' if epochs == '1' else 's'}"
     rows = [
         (
             "what",
