@@ -54,7 +54,7 @@ class Batch:
             views = "1 view" if count == 1 else f"{count} views"
             raise RequestError(
                 f"this method takes exactly {views} of kind {' or '.join(kinds)}; the plan is {self._plan()}",
-                f"leave method.plan as it was: {{{kinds[0]}: {count}}}",
+                "leave method.plan as it was" + (f": {{{kinds[0]}: {count}}}" if len(kinds) == 1 else ""),
             )
         return self.views
 
