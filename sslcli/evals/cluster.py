@@ -114,6 +114,9 @@ def cluster(
         if bool((truth >= 0).any()):
             numbers |= {f"head.{name}": value for name, value in agreement(assigned, truth).items()}
         numbers["head.used"] = float(assigned.unique().numel())
+        chosen = surest(own)
+        title = f"{split} samples that each of the run's own clusters is surest of"
+        artefacts["head_exemplars.png"] = _exemplars(chosen, assigned, own.shape[1], truth, data, split, title)
         protocol["head"] = (
             f"the run's own: {own.shape[1]} clusters, learned in pretraining, each sample in its likeliest"
         )
@@ -260,12 +263,12 @@ def _artefacts(found: _Found, truth: Tensor, data: EvalData, split: Split) -> di
     first = found.draws[0]
     artefacts: dict[str, Any] = {"assignment.csv": _assignment(first, data, split)}
     names = data.dataset.classes
-    counts = None
     if bool((truth >= 0).any()):
-        counts = contingency(first.asked, truth, first.clusters, len(names))
-        artefacts["table.png"] = _grid(counts, names)
+        artefacts["table.png"] = _grid(contingency(first.asked, truth, first.clusters, len(names)), names)
     if first.clusters:
-        artefacts["exemplars.png"] = _exemplars(found, counts, data, split)
+        chosen = exemplars(found.asked, first.asked, first.clusters)
+        title = f"{split} samples nearest to the centre of each cluster"
+        artefacts["exemplars.png"] = _exemplars(chosen, first.asked, first.clusters, truth, data, split, title)
     return artefacts
 
 
@@ -301,11 +304,13 @@ def _grid(counts: Tensor, names: tuple[str, ...]) -> Grid:
     )
 
 
-def _exemplars(found: _Found, counts: Tensor | None, data: EvalData, split: Split) -> Sheet:
-    first, names = found.draws[0], data.dataset.classes
-    chosen = exemplars(found.asked, first.asked, first.clusters)
-    ids = data.ids(split)
-    sizes = first.asked[first.asked >= 0].bincount(minlength=first.clusters)
+def _exemplars(
+    chosen: list[Tensor], assigned: Tensor, clusters: int, truth: Tensor, data: EvalData, split: Split, title: str
+) -> Sheet:
+    """A row a cluster, the largest first: its `chosen` rows, how many samples it has, and which class is most among them."""
+    names, ids = data.dataset.classes, data.ids(split)
+    counts = contingency(assigned, truth, clusters, len(names)) if bool((truth >= 0).any()) else None
+    sizes = assigned[assigned >= 0].bincount(minlength=clusters)
     shown = [c for c in sizes.argsort(descending=True, stable=True).tolist() if sizes[c]][:SHOWN]
     pictures = thumbnails(data, split, [int(i) for c in shown for i in ids[chosen[c]]])
     rows = []
@@ -317,10 +322,20 @@ def _exemplars(found: _Found, counts: Tensor | None, data: EvalData, split: Spli
             about += f", {float(counts[c, most] / counts[c].sum()):.0%} are {named(names, most)}"
         if cells:
             rows.append(Row(f"cluster {c}", about, cells))
-    of = f"{len(rows)}" if len(rows) == first.clusters else f"the {len(rows)} largest of {first.clusters:,}"
-    title = f"{split} samples nearest to the centre of each cluster ({of} clusters)"
+    of = f"{len(rows)}" if len(rows) == clusters else f"the {len(rows)} largest of {clusters:,}"
+    title = f"{title} ({of} clusters)"
     about_all = "; ".join(f"{row.title}: {row.about}" for row in rows[:12])
-    return Sheet(title, rows, f"{title}, nearest first: {about_all}")
+    return Sheet(title, rows, f"{title}: {about_all}")
+
+
+def surest(probabilities: Tensor, count: int = EXEMPLARS) -> list[Tensor]:
+    """Of each cluster the rows of (n, K) that are likeliest in it and have no likelier one, the surest first."""
+    best, assigned = probabilities.max(dim=1)
+    found = []
+    for c in range(probabilities.shape[1]):
+        members = (assigned == c).nonzero().flatten()
+        found.append(members[best[members].argsort(descending=True, stable=True)[:count]])
+    return found
 
 
 def exemplars(x: Tensor, assignment: Tensor, clusters: int, count: int = EXEMPLARS) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import nn
 from sslcli.data.source import ArraySource, Dataset
 from sslcli.errors import RequestError, TrainingError
 from sslcli.evals import clustering
-from sslcli.evals.cluster import agreement, cluster, contingency, exemplars, mean_ari
+from sslcli.evals.cluster import agreement, cluster, contingency, exemplars, mean_ari, surest
 from sslcli.evals.clustering import Settings, Space, divide, estimate
 from sslcli.evals.features import EvalData
 from tests.evals import toys
@@ -177,6 +177,11 @@ def test_ladder():
     assert clustering.ladder(6) == [2, 3, 4, 5, 6]
     assert clustering.ladder(100)[-3:] == [64, 77, 92]
     assert clustering.ladder(1) == []
+
+
+def test_the_surest_are_the_likeliest_of_those_that_are_there():
+    p = torch.tensor([[0.6, 0.4, 0.0], [0.1, 0.9, 0.0], [0.8, 0.1, 0.1], [0.7, 0.3, 0.0], [0.45, 0.55, 0.0]])
+    assert [rows.tolist() for rows in surest(p, count=2)] == [[2, 3], [1, 4], []]
 
 
 def test_exemplars_are_nearest_to_the_mean():

@@ -127,10 +127,11 @@ SMALL = [
 
 
 def test_a_clustering_head_is_measured_beside_kmeans(cli):
-    cli("pretrain", "experiment=joint_clustering", *SMALL)
+    run = Path(cli("pretrain", "experiment=joint_clustering", *SMALL).last)
     numbers = json.loads(cli("eval", "cluster", "--json", "evaluator.baselines=false").out)["numbers"]
     assert {"acc", "head.acc", "head.nmi", "head.ari", "head.used"} <= set(numbers)
     assert 1 <= numbers["head.used"] <= 10
+    assert (run / "eval" / "cluster_head_exemplars.png").is_file()
     cli("pretrain", *SMALL)
     assert "head.acc" not in json.loads(cli("eval", "cluster", "--json", "evaluator.baselines=false").out)["numbers"]
 
