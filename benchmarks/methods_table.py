@@ -192,12 +192,11 @@ def page(known: dict[str, Any], about: dict[str, Any]) -> list[str]:
                 rows = [TITLES, ["---", *["--:"] * (len(TITLES) - 1)], *(row(m, done[m]) for m in members)]
                 lines += ["", f"### {family}", "", *("| " + " | ".join(r) + " |" for r in rows)]
         weak = [m for m, runs in sorted(done.items()) if runs and not better(runs)]
-        lines += [
-            "",
-            *(f"- {m} does not beat `untrained`: {WHY.get(m, 'not looked into')}." for m in weak if data == "digits"),
-        ]
+        why = WHY if data == "digits" else {}
+        notes = [f"- {m} does not beat `untrained`: {why.get(m, 'not looked into')}." for m in weak]
         failed = {m: r["failed"] for m, seeds in methods.items() for r in seeds.values() if "failed" in r}
-        lines += [*(f"- {m} did not run: {why}" for m, why in sorted(failed.items()))]
+        notes += [f"- {m} did not run: {reason}" for m, reason in sorted(failed.items())]
+        lines += ["", *notes] if notes else []
     return lines
 
 
