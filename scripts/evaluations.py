@@ -23,10 +23,10 @@ RECIPES = {
     "fashion_mnist": ["method=simclr", "dataset=fashion_mnist", "backbone.blocks=1", "train.epochs=4"],
     "cifar10": ["experiment=cifar10_cpu", "train.budget=null", "train.epochs=8"],
 }
-TRAININGS = {  # of the label curve's supervised baseline: five epochs of a large set; of little, 300 steps in any case
+TRAININGS = {  # of the label curve's supervised baseline: of a large set, five epochs or what five epochs of all of it are
     "digits": ["evaluator.supervised_seeds=5"],
     "fashion_mnist": ["evaluator.supervised_seeds=3", "evaluator.epochs=5"],
-    "cifar10": ["evaluator.supervised_seeds=3", "evaluator.epochs=5"],
+    "cifar10": ["evaluator.supervised_seeds=3", "evaluator.max_steps=3900"],
 }
 NOTES = {
     "fashion_mnist": "The supervised baseline of the curve is trained for 5 epochs, 300 steps at least. With 50 epochs it has "

@@ -50,6 +50,7 @@ def curve(
     finetune: bool = False,
     epochs: int = Recipe.epochs,
     min_steps: int = Recipe.min_steps,
+    max_steps: int | None = Recipe.max_steps,
     augment: str = Recipe.augment,
 ) -> Result:
     """`top1@10`, `raw.top1@10`, `untrained.top1@10`, `supervised.top1@10`, `finetuned.top1@10` and so on for each number of
@@ -57,7 +58,7 @@ def curve(
     `labels_saved_is_bound` is 1 no baseline gets there, and the factor is what it would have to exceed).
 
     `supervised_seeds`: draws of what is trained (the first of the same ones), null for as many as `seeds`. `epochs`,
-    `min_steps` and `augment` are those of `finetune`, as are all other settings of the training.
+    `min_steps`, `max_steps` and `augment` are those of `finetune`, as are all other settings of the training.
     """
     whole = subsets.parse(labels, data.dataset)
     if whole.kind != "all":
@@ -65,7 +66,7 @@ def curve(
     check_seeds(seeds)
     trained_seeds = seeds if supervised_seeds is None else supervised_seeds
     check_seeds(trained_seeds)
-    recipe = Recipe(epochs, min_steps, augment=augment)
+    recipe = Recipe(epochs, min_steps, max_steps, augment=augment)
     if supervised or finetune:
         check_augment(data, recipe)
     data.source("test")

@@ -35,6 +35,7 @@ def finetune(
     head: Literal["probe", "random"] = "probe",
     epochs: int = Recipe.epochs,
     min_steps: int = Recipe.min_steps,
+    max_steps: int | None = Recipe.max_steps,
     batch_size: int = Recipe.batch_size,
     lr: float | list[float] = Recipe.lr,
     weight_decay: float = Recipe.weight_decay,
@@ -61,7 +62,7 @@ def finetune(
     amount = subsets.parse(labels, data.dataset)
     check_seeds(seeds)
     recipe = Recipe(
-        epochs, min_steps, batch_size, lr, weight_decay, layer_decay, mixup, cutmix, label_smoothing, augment
+        epochs, min_steps, max_steps, batch_size, lr, weight_decay, layer_decay, mixup, cutmix, label_smoothing, augment
     )
     check_augment(data, recipe)
     data.source("test")

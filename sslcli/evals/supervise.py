@@ -44,6 +44,7 @@ class Recipe:
 
     epochs: int = 50
     min_steps: int = 300
+    max_steps: int | None = None
     batch_size: int = 64
     lr: float | list[float] = 1e-3
     weight_decay: float = 0.05
@@ -61,6 +62,9 @@ class Recipe:
 
         for name, least in (("epochs", 0), ("min_steps", 1), ("batch_size", 2)):
             need(name, getattr(self, name) >= least, f"a whole number of at least {least}", getattr(Recipe, name))
+        if self.max_steps is not None:
+            wanted = f"null, or a whole number of at least evaluator.min_steps ({self.min_steps})"
+            need("max_steps", self.max_steps >= self.min_steps, wanted, "null")
         rates = self.rates
         need("lr", bool(rates) and all(0 < r < math.inf for r in rates), "a number above 0, or a list of them", 0.001)
         for name in ("weight_decay", "mixup", "cutmix"):
@@ -90,7 +94,10 @@ class Length:
     def of(cls, recipe: Recipe, n: int) -> Length:
         kinds = len(recipe.kinds)
         batch = n // max(1, round(n * kinds / recipe.batch_size))
-        return cls(batch, -(-ROWS // (batch * kinds)), max(recipe.epochs * (n // batch) // kinds, recipe.min_steps))
+        steps = max(recipe.epochs * (n // batch) // kinds, recipe.min_steps)
+        return cls(
+            batch, -(-ROWS // (batch * kinds)), steps if recipe.max_steps is None else min(steps, recipe.max_steps)
+        )
 
 
 @dataclass

@@ -82,6 +82,8 @@ def test_few_labels_fill_a_batch_with_views():
     both = Recipe(epochs=50, min_steps=300, batch_size=64, augment="weak+global")
     assert Length.of(both, 10) == Length(10, 2, 300)
     assert Length.of(both, 1280) == Length(32, 1, 50 * 40 // 2)  # as many rows as with one kind
+    short = Recipe(epochs=50, min_steps=300, max_steps=800, batch_size=64, augment="weak")
+    assert [Length.of(short, n).steps for n in (100, 500, 1437)] == [300, 400, 800]
     data = learners.data()
     one = finetune(learners.Net(3), data, labels="1/class", epochs=0, min_steps=5, augment="weak", baselines=False)
     assert one.protocol["batch"] == {"samples": 2, "views_of_each": 16}
@@ -141,6 +143,7 @@ def test_what_cannot_be():
         {"batch_size": 1},
         {"epochs": -1},
         {"min_steps": 0},
+        {"max_steps": 299},
         {"layer_decay": 0.0},
         {"mixup": -1.0},
         {"label_smoothing": 1.0},
