@@ -58,7 +58,7 @@ def probes(x: Any, y: Any, queries: Any, truth: Any) -> dict[str, Contestant]:
     from torch.nn import functional as F
 
     from sslcli.evals import probe
-    from sslcli.evals.logistic import Fit, Logistic
+    from sslcli.evals.fit.logistic import Fit, Logistic
 
     def quality(weight: Any, bias: Any) -> str:
         """`weight` (d, K). The objective at C in float64, and the accuracy on the queries."""
@@ -145,7 +145,7 @@ def clusters(x: Any, k: int) -> dict[str, Contestant]:
     """One start each, greedy k-means++, until the same criterion."""
     from sklearn.cluster import KMeans
 
-    from sslcli.evals.kmeans import kmeans
+    from sslcli.evals.fit.kmeans import kmeans
 
     def scikit_learn() -> Any:
         with warnings.catch_warnings():

@@ -136,13 +136,13 @@ def same_items(runs: list[Run], seed: int, found: Compared) -> None:
 
 def kept_predictions(run: Run) -> list[str]:
     """The evaluations that kept what they predicted."""
-    from sslcli.evals.predictions import FILE
+    from sslcli.evals.artefacts.predictions import FILE
 
     return sorted(p.name.removesuffix(f"_{FILE}") for p in (run.path / "eval").glob(f"*_{FILE}"))
 
 
 def with_holm(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from sslcli.evals.paired import holm
+    from sslcli.evals.measures.paired import holm
 
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
@@ -151,8 +151,8 @@ def with_holm(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def pair(first: Run, second: Run, name: str, seed: int) -> dict[str, Any]:
     """`second` against `first` on the test items that both were asked. RequestError where the items are not the same."""
-    from sslcli.evals import paired
-    from sslcli.evals.predictions import FILE, read
+    from sslcli.evals.artefacts.predictions import FILE, read
+    from sslcli.evals.measures import paired
     from sslcli.rng import derive
 
     records = [read_json(run.path / "eval" / f"{name}.json") for run in (first, second)]
@@ -184,7 +184,7 @@ def encoders(runs: list[Run], devices: list[str], found: Compared) -> None:
     is what the architecture alone gives."""
     from sslcli.commands import eval as evaluation
     from sslcli.commands.pretrain import plain
-    from sslcli.evals.cka import cka
+    from sslcli.evals.measures.cka import cka
 
     values = plain(compose.compose("eval", ["evaluator=quality", *devices]))
     data = runs[0].config["dataset"]

@@ -7,7 +7,7 @@ from typing import Any
 from sslcli import config
 from sslcli.cli import HYDRA_WORDS, WORDS, Request
 from sslcli.errors import RequestError, nearest
-from sslcli.evals.ranking import METRICS
+from sslcli.evals.measures.ranking import METRICS
 
 SCRIPTS = {
     "bash": """\

@@ -110,8 +110,8 @@ class Subject:
 def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None) -> Subject:
     """The backbone of a run (None: one with random weights) and its data."""
     from sslcli import runtime, team
-    from sslcli.evals import labelfile
     from sslcli.evals.features import EvalData
+    from sslcli.evals.inputs import labelfile
     from sslcli.job import load_dataset
     from sslcli.models import load_encoder, load_method, new_backbone
     from sslcli.rng import derive

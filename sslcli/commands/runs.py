@@ -10,7 +10,7 @@ from typing import Any
 from sslcli import config, console
 from sslcli.cli import Request
 from sslcli.errors import RequestError, listing, nearest
-from sslcli.evals.ranking import goodness
+from sslcli.evals.measures.ranking import goodness
 
 STALE = 1800.0  # seconds without a sign of life after which a run of another machine counts as lost
 

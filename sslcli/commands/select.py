@@ -11,7 +11,7 @@ from sslcli.cli import Request
 from sslcli.commands.candidates import Candidate, fitting, gathered, measure, same_data
 from sslcli.commands.runs import short_name
 from sslcli.errors import RequestError, listing, nearest
-from sslcli.evals import ranking
+from sslcli.evals.measures import ranking
 
 FEW = 5  # candidates below which a rank correlation says next to nothing
 COLLAPSED = 2.0  # directions (rankme) below which features are hardly more than one number

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.errors import DataError, RequestError, listing, nearest
-from sslcli.evals import labels as subsets
-from sslcli.evals import outliers, own, reconstruct
-from sslcli.evals.clustering import exact
+from sslcli.evals import own, reconstruct
+from sslcli.evals.artefacts.figures import Dots
+from sslcli.evals.artefacts.sheets import Cell, Row, Sheet, named, thumbnails
+from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.features import EvalData, Labelled, Result
-from sslcli.evals.figures import Dots
-from sslcli.evals.sheets import Cell, Row, Sheet, named, thumbnails
-from sslcli.evals.tables import Csv
+from sslcli.evals.fit import outliers
+from sslcli.evals.fit.clustering import exact
+from sslcli.evals.inputs import labels as subsets
 from sslcli.rng import derive, order
 
 SCORES = ("knn", "knn_l2", "mahalanobis", "ocsvm", "reconstruction", "objective")

@@ -24,13 +24,13 @@ from torch.nn import functional as F
 from sslcli.console import human_count
 from sslcli.data import talk
 from sslcli.errors import RequestError
-from sslcli.evals import labels as subsets
+from sslcli.evals.artefacts.pictures import Confusion
+from sslcli.evals.artefacts.predictions import FILE
 from sslcli.evals.features import EvalData, Result, evaluating
 from sslcli.evals.finetune import Scores
-from sslcli.evals.pictures import Confusion
-from sslcli.evals.predictions import FILE
+from sslcli.evals.fit.supervise import HELD_OUT, WARMUP, adamw, best_rate, own_randomness
+from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.probe import check_seeds, probe
-from sslcli.evals.supervise import HELD_OUT, WARMUP, adamw, best_rate, own_randomness
 from sslcli.optim import cosine, parameter_groups
 from sslcli.rng import derive, order
 

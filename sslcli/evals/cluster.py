@@ -1,6 +1,6 @@
 """Clustering: do the features fall into groups by themselves, and are the groups the classes?
 
-Clusters are fitted to the training features (`sslcli.evals.clustering`), without labels. Test samples then go to the
+Clusters are fitted to the training features (`sslcli.evals.fit.clustering`), without labels. Test samples then go to the
 clusters so found, and that assignment is scored; labels are read for scoring only. Where there is no test split, the
 training samples' own assignment is.
 """
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from sslcli.console import warn
 from sslcli.errors import RequestError, nearest
-from sslcli.evals import clustering
-from sslcli.evals.clustering import NOISE, Divided, Settings, Space
+from sslcli.evals.artefacts.figures import Grid
+from sslcli.evals.artefacts.sheets import Cell, Row, Sheet, named, thumbnails
+from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.features import EvalData, Result, Split
-from sslcli.evals.figures import Grid
+from sslcli.evals.fit import clustering
+from sslcli.evals.fit.clustering import NOISE, Divided, Settings, Space
 from sslcli.evals.own import clusters
 from sslcli.evals.probe import averaged, check_seeds
-from sslcli.evals.sheets import Cell, Row, Sheet, named, thumbnails
-from sslcli.evals.tables import Csv
 from sslcli.rng import derive
 
 EXEMPLARS = 8  # samples of a cluster in the sheet

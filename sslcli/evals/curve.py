@@ -24,14 +24,14 @@ import torch
 from torch import nn
 
 from sslcli.errors import RequestError
-from sslcli.evals import labels as subsets
+from sslcli.evals.artefacts.labelcurve import LabelCurve, Line
 from sslcli.evals.features import EvalData, Result
 from sslcli.evals.finetune import check_augment, measure
-from sslcli.evals.labelcurve import LabelCurve, Line
-from sslcli.evals.labels import Amount
+from sslcli.evals.fit.supervise import Recipe
+from sslcli.evals.inputs import labels as subsets
+from sslcli.evals.inputs.labels import Amount
+from sslcli.evals.measures.saved import least, needed
 from sslcli.evals.probe import averaged, check_seeds, probe
-from sslcli.evals.saved import least, needed
-from sslcli.evals.supervise import Recipe
 
 AMOUNTS = (1, 2, 5, 10, 25, 100, "all")
 QUOTED = 10  # labels a class: where `labels_saved` is read off

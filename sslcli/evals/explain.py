@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from sslcli.backbones.vit import ViT
 from sslcli.errors import RequestError
-from sslcli.evals import labels as subsets
-from sslcli.evals import maps
-from sslcli.evals.columns import Columns, Panels, Strips, heat
-from sslcli.evals.corruptions import blur
+from sslcli.evals.artefacts.columns import Columns, Panels, Strips, heat
 from sslcli.evals.features import EvalData, Result, evaluating
-from sslcli.evals.head import fit_head
+from sslcli.evals.fit.head import fit_head
+from sslcli.evals.inputs import labels as subsets
+from sslcli.evals.inputs.corruptions import blur
 from sslcli.evals.knn import neighbours
+from sslcli.evals.measures import maps
 from sslcli.rng import derive, order
 from sslcli.views import clean
 

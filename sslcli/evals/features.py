@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from sslcli.data import loader
 from sslcli.data.source import Dataset, Source
 from sslcli.errors import DataError, RequestError, TrainingError
-from sslcli.evals.store import Store, raw_bytes
+from sslcli.evals.inputs.store import Store, raw_bytes
 from sslcli.methods.base import Method
 from sslcli.nn.dist import gather_rows, of_first, rank, world
 from sslcli.rng import derive

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from sslcli.data import talk
 from sslcli.errors import RequestError
-from sslcli.evals import labels as subsets
+from sslcli.evals.artefacts.pictures import Confusion
+from sslcli.evals.artefacts.predictions import FILE, Predictions
 from sslcli.evals.features import EvalData, Result
-from sslcli.evals.logistic import Logistic
-from sslcli.evals.pictures import Confusion
-from sslcli.evals.predictions import FILE, Predictions
+from sslcli.evals.fit.logistic import Logistic
+from sslcli.evals.fit.supervise import HELD_OUT, WARMUP, Recipe, Trained, train
+from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.probe import STRENGTHS, TOLERANCE, Standardiser, averaged, check_seeds, choose
-from sslcli.evals.supervise import HELD_OUT, WARMUP, Recipe, Trained, train
 from sslcli.rng import derive
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.errors import RequestError
-from sslcli.evals import labels as subsets
+from sslcli.evals.artefacts.predictions import FILE, Predictions
 from sslcli.evals.features import EvalData, Result
-from sslcli.evals.predictions import FILE, Predictions
+from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.probe import averaged, check_seeds
 
 QUERIES = 1024  # at a time

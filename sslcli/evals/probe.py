@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from sslcli.console import warn
 from sslcli.errors import RequestError
-from sslcli.evals import labels as subsets
+from sslcli.evals.artefacts.pictures import Confusion
+from sslcli.evals.artefacts.predictions import FILE, Predictions
 from sslcli.evals.features import EvalData, Result
-from sslcli.evals.logistic import Fit, Logistic
-from sslcli.evals.pictures import Confusion
-from sslcli.evals.predictions import FILE, Predictions
+from sslcli.evals.fit.logistic import Fit, Logistic
+from sslcli.evals.inputs import labels as subsets
 from sslcli.rng import derive
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C; from strong penalty to weak

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from sslcli.data.source import Dataset
 from sslcli.errors import RequestError
 from sslcli.evals.features import Context, EvalData, Result, sample
-from sslcli.evals.geometry import alignment, alpha_req, learnability, lidar, rankme, two_nn, uniformity
 from sslcli.evals.knn import predict
+from sslcli.evals.measures.geometry import alignment, alpha_req, learnability, lidar, rankme, two_nn, uniformity
 from sslcli.nn.stats import spread
 from sslcli.rng import derive, order
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.errors import RequestError
-from sslcli.evals.columns import Columns, heat
+from sslcli.evals.artefacts.columns import Columns, heat
 from sslcli.evals.features import EvalData, Result, Split
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.rng import Draw, derive, order

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.errors import DataError, RequestError
-from sslcli.evals.clustering import exact
+from sslcli.evals.artefacts.sheets import Cell, Mark, Row, Sheet, named, thumbnails
 from sslcli.evals.features import EvalData, Result, Split
+from sslcli.evals.fit.clustering import exact
 from sslcli.evals.knn import neighbours
-from sslcli.evals.sheets import Cell, Mark, Row, Sheet, named, thumbnails
 from sslcli.rng import derive, order
 
 KS = (1, 5, 10)

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.errors import RequestError, nearest
-from sslcli.evals import attacks
-from sslcli.evals import calibration as sure
-from sslcli.evals import labels as subsets
-from sslcli.evals.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
+from sslcli.evals.artefacts.sheets import Cell, Row, Sheet
 from sslcli.evals.features import EvalData, Result, embed, evaluating, flat
-from sslcli.evals.head import Head, fit_head
+from sslcli.evals.fit.head import Head, fit_head
+from sslcli.evals.inputs import attacks
+from sslcli.evals.inputs import labels as subsets
+from sslcli.evals.inputs.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
+from sslcli.evals.measures import calibration as sure
 from sslcli.evals.probe import CROSS_VALIDATE_UP_TO, FOLDS
-from sslcli.evals.sheets import Cell, Row, Sheet
 from sslcli.rng import derive, order
 from sslcli.views.pictures import FAINT, INK, PAPER
 

@@ -192,7 +192,7 @@ def centres(points: list[list[int]], labels: Tensor, classes: list[str]) -> list
 
 def predictions(run: Gathered, ids: Tensor) -> tuple[list[int] | None, str]:
     """What a probe (or kNN) said of these samples, in its first draw of labels; -1 of those it was not shown."""
-    from sslcli.evals.predictions import FILE, read
+    from sslcli.evals.artefacts.predictions import FILE, read
 
     for name in PREDICTORS:
         path = run.path / "eval" / f"{name}_{FILE}"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from sslcli import console
 from sslcli.disk import read_json
 from sslcli.errors import SslError
-from sslcli.evals.ranking import goodness
+from sslcli.evals.measures.ranking import goodness
 from sslcli.report import results
 from sslcli.report.gather import Gathered, gather, mapping, number
 from sslcli.report.markup import Child, Html, el

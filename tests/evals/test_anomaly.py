@@ -10,9 +10,9 @@ import torch
 
 from sslcli.data.source import ArraySource
 from sslcli.errors import DataError, RequestError
-from sslcli.evals import outliers
 from sslcli.evals.anomaly import anomaly
 from sslcli.evals.features import EvalData
+from sslcli.evals.fit import outliers
 from sslcli.methods.autoencoder import Autoencoder
 from sslcli.views import Views
 from tests.evals import toys

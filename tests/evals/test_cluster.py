@@ -11,10 +11,10 @@ from torch import nn
 
 from sslcli.data.source import ArraySource, Dataset
 from sslcli.errors import RequestError, TrainingError
-from sslcli.evals import clustering
 from sslcli.evals.cluster import agreement, cluster, contingency, exemplars, mean_ari, surest
-from sslcli.evals.clustering import Settings, Space, divide, estimate
 from sslcli.evals.features import EvalData
+from sslcli.evals.fit import clustering
+from sslcli.evals.fit.clustering import Settings, Space, divide, estimate
 from tests.evals import toys
 
 CPU = torch.device("cpu")

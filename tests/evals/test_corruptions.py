@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sslcli.evals.corruptions import IMAGES, SERIES, blur, corrupt, rotation, shifted, translation
+from sslcli.evals.inputs.corruptions import IMAGES, SERIES, blur, corrupt, rotation, shifted, translation
 
 IDS = torch.tensor([3, 11, 40, 41])
 

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from sslcli.errors import DataError, RequestError
+from sslcli.evals.artefacts.labelcurve import LabelCurve, Line
 from sslcli.evals.curve import Step, choose, curve, quote, savings
 from sslcli.evals.features import EvalData
 from sslcli.evals.finetune import finetune
-from sslcli.evals.labelcurve import LabelCurve, Line
+from sslcli.evals.measures.saved import Needed, least, needed
 from sslcli.evals.probe import probe
-from sslcli.evals.saved import Needed, least, needed
 from tests.evals import learners, toys
 
 QUICK = {"amounts": [1, 5, "all"], "seeds": 2, "epochs": 0, "min_steps": 10, "augment": "weak"}

@@ -16,9 +16,9 @@ from sslcli.backbones.torchvision_model import TorchvisionModel
 from sslcli.backbones.vit import ViT
 from sslcli.data.source import ArraySource, Dataset
 from sslcli.errors import RequestError
-from sslcli.evals import maps
 from sslcli.evals.explain import explain
 from sslcli.evals.features import EvalData
+from sslcli.evals.measures import maps
 from tests.evals import toys
 
 

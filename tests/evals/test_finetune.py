@@ -7,10 +7,10 @@ import torch
 
 from sslcli.data.subset import Joined, Subset
 from sslcli.errors import DataError, RequestError, TrainingError
-from sslcli.evals import labels as subsets
 from sslcli.evals.finetune import finetune, measure, probe_head
+from sslcli.evals.fit.supervise import ROWS, Length, Recipe, best_rate, train
+from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.probe import probe
-from sslcli.evals.supervise import ROWS, Length, Recipe, best_rate, train
 from tests.evals import learners
 
 QUICK = {"epochs": 0, "min_steps": 60, "augment": "weak"}

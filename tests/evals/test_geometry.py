@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 
-from sslcli.evals.geometry import (
+from sslcli.evals.measures.geometry import (
     alignment,
     alpha_req,
     effective_rank,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sslcli.errors import DataError, RequestError
-from sslcli.evals import kmeans as module
-from sslcli.evals.kmeans import kmeans, lloyd
+from sslcli.evals.fit import kmeans as module
+from sslcli.evals.fit.kmeans import kmeans, lloyd
 
 
 def blobs(n: int, d: int, k: int, spread: float = 0.3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

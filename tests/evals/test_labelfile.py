@@ -13,9 +13,9 @@ from sslcli.errors import DataError, RequestError
 from sslcli.evals.attentive import attentive
 from sslcli.evals.features import EvalData
 from sslcli.evals.finetune import finetune
+from sslcli.evals.inputs.labelfile import identified, is_file, labelled
+from sslcli.evals.inputs.labels import parse
 from sslcli.evals.knn import knn
-from sslcli.evals.labelfile import identified, is_file, labelled
-from sslcli.evals.labels import parse
 from sslcli.evals.probe import probe
 from tests.evals import learners, toys
 from tests.evals.test_attentive import vit

@@ -13,8 +13,8 @@ from torch import nn
 
 from sslcli import build, config
 from sslcli.data.source import ArraySource, Dataset
+from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.features import EvalData, Result
-from sslcli.evals.predictions import Predictions
 from sslcli.methods.autoencoder import Autoencoder
 from sslcli.views import Views
 from tests.evals import toys

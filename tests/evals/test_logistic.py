@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sslcli.evals import logistic
-from sslcli.evals.logistic import Logistic
+from sslcli.evals.fit import logistic
+from sslcli.evals.fit.logistic import Logistic
 
 
 def problem(n: int, d: int, classes: int, correlated: float = 1.0, seed: int = 0):

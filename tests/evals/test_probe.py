@@ -8,8 +8,8 @@ import torch
 from sslcli.data.source import ArraySource
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.features import EvalData
-from sslcli.evals.labels import draw, parse
-from sslcli.evals.logistic import Logistic
+from sslcli.evals.fit.logistic import Logistic
+from sslcli.evals.inputs.labels import draw, parse
 from sslcli.evals.probe import DEFAULT_STRENGTH, Standardiser, choose, probe
 from tests.evals import toys
 

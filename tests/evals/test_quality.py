@@ -8,7 +8,7 @@ import torch
 from sslcli.data.source import ArraySource, Dataset
 from sslcli.errors import RequestError
 from sslcli.evals.features import EvalData
-from sslcli.evals.geometry import alignment, lidar
+from sslcli.evals.measures.geometry import alignment, lidar
 from sslcli.evals.quality import online, quality
 from sslcli.rng import derive, order
 from tests.evals import toys

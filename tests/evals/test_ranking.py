@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from sslcli.evals import ranking
-from sslcli.evals.ranking import agreement, clid, goodness, rank_all, ranks
+from sslcli.evals.measures import ranking
+from sslcli.evals.measures.ranking import agreement, clid, goodness, rank_all, ranks
 
 
 @pytest.mark.parametrize(
@@ -82,5 +82,5 @@ def test_the_help_names_every_number():
 
 
 def test_the_table_imports_no_torch():
-    code = "import sys; import sslcli.evals.ranking, sslcli.evals.paired; sys.exit('torch' in sys.modules)"
+    code = "import sys; import sslcli.evals.measures.ranking, sslcli.evals.measures.paired; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

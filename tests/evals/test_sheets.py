@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from sslcli.data.source import ArraySource, Dataset
+from sslcli.evals.artefacts.figures import Dots, Grid
+from sslcli.evals.artefacts.sheets import CURVE, RIGHT, SIDE, WRONG, Cell, Row, Sheet, thumbnails
+from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.features import EvalData
-from sslcli.evals.figures import Dots, Grid
-from sslcli.evals.sheets import CURVE, RIGHT, SIDE, WRONG, Cell, Row, Sheet, thumbnails
-from sslcli.evals.tables import Csv
 
 
 def drawn(artefact, path) -> Image.Image:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslcli.evals.kmeans import kmeans
+from sslcli.evals.fit.kmeans import kmeans
 from sslcli.evals.knn import predict
 from sslcli.rng import derive, order
 

@@ -22,10 +22,10 @@ from sslcli.data.loader import Loader
 from sslcli.data.source import Source
 from sslcli.data.subset import Subset
 from sslcli.errors import RequestError, TrainingError
-from sslcli.evals import labels as subsets
-from sslcli.evals.depth import groups
 from sslcli.evals.features import EvalData, embed, evaluating
-from sslcli.evals.mixing import mixed
+from sslcli.evals.fit.depth import groups
+from sslcli.evals.fit.mixing import mixed
+from sslcli.evals.inputs import labels as subsets
 from sslcli.optim import cosine
 from sslcli.rng import derive
 from sslcli.views import Views

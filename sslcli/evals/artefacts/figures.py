@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sslcli.evals.pictures import NAMES_UP_TO, NUMBERS_UP_TO, _percent, _short
+from sslcli.evals.artefacts.pictures import NAMES_UP_TO, NUMBERS_UP_TO, _percent, _short
 from sslcli.views.pictures import FAINT, INK, PAPER
 
 ROWS_UP_TO = 40  # rows of dots

@@ -95,7 +95,7 @@ def ocsvm(normal: Tensor, asked: Tensor, nu: float, seed: int, device: torch.dev
     """
     from sklearn.svm import OneClassSVM
 
-    from sslcli.evals.clustering import drawn
+    from sslcli.evals.fit.clustering import drawn
 
     some = drawn(normal, SUPPORT_FROM, seed).to(device)
     middle = some.mean(dim=0)

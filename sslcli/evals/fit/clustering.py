@@ -1,6 +1,6 @@
 """Ways to divide features into clusters: fitted to training samples, then asked about others. No label is read here.
 
-`kmeans` takes features as they are and `spherical` their directions (both `sslcli.evals.kmeans`). `gmm` (a mixture of
+`kmeans` takes features as they are and `spherical` their directions (both `sslcli.evals.fit.kmeans`). `gmm` (a mixture of
 normal distributions) and `hdbscan` (Campello, Moulavi & Sander, PAKDD 2013: dense regions, and noise between them) are
 scikit-learn's; both need few dimensions, so a principal component analysis of the training features comes first.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sslcli.errors import TrainingError
-from sslcli.evals.kmeans import kmeans
+from sslcli.evals.fit.kmeans import kmeans
 from sslcli.rng import derive, order
 
 METHODS = ("kmeans", "spherical", "gmm", "hdbscan")

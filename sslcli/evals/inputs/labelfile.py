@@ -35,7 +35,7 @@ from sslcli.data.source import Dataset, Source
 from sslcli.data.subset import Joined, Subset
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing, nearest
-from sslcli.evals.labels import Amount, draw
+from sslcli.evals.inputs.labels import Amount, draw
 
 HOLDOUT = 0.2
 NAMES = ("name", "path", "id")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sslcli.evals import labels as subsets
-from sslcli.evals.logistic import Fit, Logistic
+from sslcli.evals.fit.logistic import Fit, Logistic
+from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.probe import STRENGTHS, TOLERANCE, Standardiser, choose
 
 

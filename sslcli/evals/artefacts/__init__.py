@@ -1,0 +1,1 @@
+"""What evaluators leave behind beside their numbers: pictures, sheets, tables, predictions."""

@@ -1,0 +1,1 @@
+"""What evaluators fit or train: from samples, then asked about others."""

@@ -1,0 +1,1 @@
+"""What evaluators measure on: which labels may be seen, features on disk, samples made worse."""
