@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from benchmarks import recipe_headers
 from sslcli import compose, config
 from sslcli.cli import PLAIN_WORDS, WORDS, parse
 
@@ -66,6 +68,15 @@ def test_readme_names_every_method():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in config.choices("method"):
         assert f"`{name}`" in text, name
+
+
+@pytest.mark.parametrize("name", sorted(config.choices("method")))
+def test_a_recipe_says_what_was_seen_with_it(name):
+    """The lines that `benchmarks/recipe_headers.py` writes, and at least one of them."""
+    known = json.loads((ROOT / "docs" / "results" / "methods.json").read_text())
+    text = (ROOT / "configs" / "method" / f"{name}.yaml").read_text()
+    assert recipe_headers.MARK in text
+    assert text == recipe_headers.rewritten(text, recipe_headers.seen(known, name))
 
 
 def test_no_path_of_somebodys_machine():
