@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.centre import Centre, Warming, sharpened
+from sslcli.nn.centre import Warming, sharpened
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, resolve, told
 from sslcli.nn.prototypes import Prototypes, cross_view, gelu_head, in_use
+from sslcli.nn.running import RunningMean
 from sslcli.nn.stats import spread
 
 
@@ -47,7 +48,7 @@ class DINO(Method):
         self.head = gelu_head(self.backbone.dim, hidden, hidden, width, norm=norm)  # App. C
         self.prototypes = Prototypes(width, prototypes, frozen)
         self.teacher = Teacher(backbone, self.head, self.prototypes)
-        self.centre = Centre(prototypes)
+        self.centre = RunningMean(prototypes)  # eq. (4)
         self.teacher_temperature = Warming(teacher_temperature, teacher_temperature_end, warmup)
         self.temperature, self.centre_momentum, self.tau, self.tau_end = temperature, centre_momentum, tau, tau_end
 

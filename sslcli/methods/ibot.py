@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.centre import Centre, Warming, sharpened
+from sslcli.nn.centre import Warming, sharpened
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, resolve, told
 from sslcli.nn.masking import some_hidden
 from sslcli.nn.prototypes import Prototypes, cross_view, each_token, gelu_head, hidden_tokens, in_use
+from sslcli.nn.running import RunningMean
 from sslcli.nn.stats import spread
 
 
@@ -53,7 +54,7 @@ class IBOT(Method):
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
         nn.init.normal_(self.mask_token, std=0.02)
         self.teacher = Teacher(backbone, self.head, self.prototypes)
-        self.centre, self.token_centre = Centre(prototypes), Centre(prototypes)  # C and C'
+        self.centre, self.token_centre = RunningMean(prototypes), RunningMean(prototypes)  # C and C'
         self.teacher_temperature = Warming(teacher_temperature, teacher_temperature_end, warmup)
         self.masks = {"p": mask_chance, "low": mask_low, "high": mask_high}
         self.temperature, self.centre_momentum, self.tau, self.tau_end = temperature, centre_momentum, tau, tau_end

@@ -56,12 +56,8 @@ class NNCLR(Method):
     @torch.no_grad()
     def neighbours(self, z: Tensor, ids: Tensor) -> Tensor:
         """Eq. (2): (B, P) for each z its nearest entry of another sample; z itself where there is none yet."""
-        keys = self.queue.keys
-        z = F.normalize(z, dim=1).to(keys.dtype)
-        likeness = z @ keys.T  # (B, K)
-        likeness = likeness.masked_fill((self.queue.ids < 0) | (ids[:, None] == self.queue.ids), float("-inf"))
-        best, at = likeness.max(dim=1)
-        return torch.where(best[:, None] > float("-inf"), keys[at], z)
+        best, at = self.queue.likeness(z, ids).max(dim=1)
+        return torch.where(best[:, None] > float("-inf"), self.queue.keys[at], F.normalize(z, dim=1))
 
     def after_step(self, progress: float) -> None:
         self.queue.push()

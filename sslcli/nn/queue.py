@@ -33,6 +33,12 @@ class Queue(nn.Module):
         """(B, dim) keys of the samples `ids` (B,), for the next `push`."""
         self.held.append((keys.detach(), ids.to(self.ids.device)))
 
+    @torch.no_grad()
+    def likeness(self, x: Tensor, ids: Tensor) -> Tensor:
+        """(B, size) cosine similarity of x (B, dim) and the keys; -inf where a key is of the same sample or not filled yet."""
+        found = F.normalize(x, dim=1).to(self.keys.dtype) @ self.keys.T
+        return found.masked_fill((self.ids < 0) | (ids[:, None] == self.ids), float("-inf"))
+
     def drop(self) -> None:
         """Forgets what is held."""
         self.held.clear()

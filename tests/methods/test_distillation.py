@@ -24,9 +24,10 @@ from sslcli.methods.dino_v2 import DINOv2, koleo_loss
 from sslcli.methods.distill import Distill, regression
 from sslcli.methods.ibot import IBOT
 from sslcli.methods.ressl import ReSSL, relation_loss
-from sslcli.nn.centre import Centre, Warming, sharpened
+from sslcli.nn.centre import Warming, sharpened
 from sslcli.nn.masking import some_hidden
 from sslcli.nn.prototypes import cosines, cross_view, each_token, gelu_head, hidden_tokens
+from sslcli.nn.running import RunningMean
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.rng import Draw
 
@@ -58,7 +59,7 @@ def vit() -> ViT:
 
 
 def test_the_centre_is_a_moving_average_over_the_steps_rows():
-    centre, slow = Centre(3).double(), np.zeros(3)
+    centre, slow = RunningMean(3).double(), np.zeros(3)
     for seed in range(4):
         first, second = numbers(seed, 5, 3), numbers(seed + 10, 2, 3)
         centre.see(first)
@@ -117,7 +118,7 @@ def test_dino_is_lightlys(case):
     n, d = case["n"], case["d"]
     student = torch.stack([numbers(s, n, d) for s in range(4)])
     teacher = torch.stack([numbers(s, n, d) for s in (4, 5)])
-    centre = Centre(d).double()
+    centre = RunningMean(d).double()
     for loss in case["dino"]:
         targets = sharpened(teacher, centre.value, 0.0625)
         assert cross_view(student / 0.1, targets).item() == pytest.approx(loss, rel=EXACT)

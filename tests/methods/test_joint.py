@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from sslcli.backbones.convnet import ConvNet
 from sslcli.methods.base import Facts
-from sslcli.methods.clustering_head import ClusteringHead, lost_information
+from sslcli.methods.clustering_head import ClusteringHead, lost, standardised
 from sslcli.methods.deep_svdd import DeepSVDD, distance, soft_boundary
 from tests.methods.oracles import draws, images
 
@@ -26,53 +27,97 @@ def small() -> ConvNet:
 # clusters ------------------------------------------------------------------------------------------------------------
 
 
-def test_lost_information_by_hand():
-    a, b = draws(7, 3)
-    p, q = a.softmax(dim=1).numpy(), b.softmax(dim=1).numpy()
-    joint = np.zeros((3, 3))
-    for i in range(7):
-        for c in range(3):
-            for d in range(3):
-                joint[c, d] += (p[i, c] * q[i, d] + p[i, d] * q[i, c]) / 14
-    information = sum(
-        joint[c, d] * math.log(joint[c, d] / (joint[c].sum() * joint[:, d].sum())) for c in range(3) for d in range(3)
-    )
-    assert lost_information(a, b).item() == pytest.approx(-information, rel=1e-10)
+def test_lost_by_hand():
+    """The paper's formula, sample by sample, head by head, without logarithms of probabilities."""
+    samples, heads, clusters, beta = 5, 2, 3, 0.6
+    s, t, near = (torch.stack([draws(samples, clusters)[i], draws(samples, clusters)[1 - i]], 1) for i in (0, 1, 0))
+    near = near.flip(0)
+    share = draws(heads, clusters)[0].softmax(dim=1)
+    ps, pt, pn = (x.softmax(dim=2).numpy() for x in (s, t, near))
+    slow = np.zeros((samples, heads))
+    for i in range(samples):
+        weight = sum(pt[i, h, c] * pn[i, h, c] for h in range(heads) for c in range(clusters)) / heads
+        for h in range(heads):
+            pmi = sum((ps[i, h, c] * pn[i, h, c]) ** beta / share[h, c].item() for c in range(clusters))
+            slow[i, h] = -weight * math.log(pmi)
+    found = lost(*(x.log_softmax(dim=2) for x in (s, t, near)), share, beta)
+    assert np.allclose(found.numpy(), slow, rtol=1e-10)
 
 
-def test_lost_information_is_scikit_learns_where_clusters_are_certain():
+def test_lost_is_scikit_learns_mutual_information_where_clusters_are_certain():
     from sklearn.metrics import mutual_info_score
 
     labels = torch.tensor([0, 0, 1, 2, 2, 2, 1, 0])
-    certain = 100.0 * F.one_hot(labels, 3).double()
-    own = mutual_info_score(labels.numpy(), labels.numpy())
-    assert lost_information(certain, certain).item() == pytest.approx(-own, rel=1e-9)
-    even = 100.0 * F.one_hot(torch.arange(9) % 3, 3).double()
-    assert lost_information(even, even).item() == pytest.approx(-math.log(3), rel=1e-9)  # the least there is
-    one = torch.zeros(8, 3, dtype=torch.float64)
-    assert lost_information(one, one).item() == pytest.approx(0.0, abs=1e-12)  # nothing is said
-    a, b = draws(8, 3)
-    assert lost_information(a, b).item() == pytest.approx(lost_information(b, a).item())
+    certain = (100.0 * F.one_hot(labels, 3).double()).log_softmax(dim=1)[:, None]
+    share = certain.exp().mean(dim=0)
+    wanted = mutual_info_score(labels.numpy(), labels.numpy())
+    assert lost(certain, certain, certain, share, 1.0).mean().item() == pytest.approx(-wanted, rel=1e-9)
 
 
-def test_the_head_with_the_best_average_is_believed():
-    method = ClusteringHead(small(), clusters=3, heads=2, finer=0).eval()
+def test_only_the_student_is_taught_and_certain_ones_stay_finite():
+    student = torch.tensor([[[50.0, -50.0, 0.0]]], dtype=torch.float64, requires_grad=True)
+    near = torch.tensor([[[-50.0, 50.0, 0.0]]], dtype=torch.float64, requires_grad=True)
+    share = torch.full((1, 3), 1 / 3, dtype=torch.float64)
+    lost(student.log_softmax(2), near.log_softmax(2), near.log_softmax(2), share, 0.6).sum().backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert near.grad is None
+
+
+def clusterer(**settings: Any) -> ClusteringHead:
+    return ClusteringHead(small(), Facts(40, 0, 4), clusters=3, heads=2, **settings)
+
+
+def test_neighbours_are_others_and_the_nearest():
+    method = clusterer(neighbours=2).eval()
+    data, dim = images(6), method.backbone.dim
+    u = standardised(torch.randn(6, dim, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(method.neighbour(data, u), u)  # nobody is known yet
+    method.memory.hold(F.normalize(u, dim=1), data.ids)
+    method.memory.push()
+    likeness = (F.normalize(u, dim=1) @ F.normalize(u, dim=1).T).fill_diagonal_(-2)
+    drawn = set()
+    for epoch in range(30):
+        found = method.neighbour(images(6, epoch=epoch), u)
+        at = (found[:, None] - u[None]).norm(dim=2).argmin(dim=1)
+        assert (likeness.gather(1, at[:, None])[:, 0] >= likeness.topk(2).values[:, 1] - 1e-6).all()
+        drawn |= {(i, int(j)) for i, j in enumerate(at)}
+    assert len(drawn) == 12  # both of each, by and by
+
+
+def test_the_head_that_lost_least_is_believed():
+    method = clusterer().eval()
     x = images(4).views[0]
     for best in (0, 1):
-        method.running.copy_(torch.tensor([0.0, -1.0] if best else [-1.0, 0.0]))
-        wanted = method.heads[best](method.backbone(x)).softmax(dim=1)
-        assert torch.allclose(method.assign(x), wanted, atol=1e-6)
+        method.losses.value.copy_(torch.tensor([0.0, -1.0] if best else [-1.0, 0.0]))
+        logits = method.teacher(standardised(method.backbone(x))).view(4, 2, 3)[:, best]
+        assert torch.allclose(method.assign(x), (logits / method.temperature).softmax(dim=1), atol=1e-6)
 
 
 def test_averages_move_after_the_step():
-    method = ClusteringHead(small(), clusters=3, heads=2)
-    data = images(6)
-    method(data)
-    assert not method.running.any()
-    h1, h2 = (method.backbone(x) for x in data.views)
-    own = torch.stack([lost_information(head(h1), head(h2)) for head in method.heads])
+    method = clusterer()
+    method(images(6))
+    assert not method.losses.value.any()
+    assert (method.memory.ids < 0).all()
+    assert torch.allclose(method.share.value, torch.tensor(1 / 3))
     method.after_step(0.1)
-    assert torch.allclose(method.running, 0.01 * own.detach(), atol=1e-5)
+    assert method.losses.value.all()
+    assert sorted(method.memory.ids[method.memory.ids >= 0].tolist()) == images(6).ids.tolist()
+    shares = method.share.value.view(2, 3)
+    assert torch.allclose(shares.sum(dim=1), torch.ones(2))
+    assert not torch.allclose(shares, torch.tensor(1 / 3))
+
+
+def test_the_teacher_follows_and_the_backbone_is_shaped():
+    method = clusterer()
+    before = method.teacher.parts[0].weight.clone()
+    method(images(6))["loss"].backward()
+    assert next(method.backbone.parameters()).grad.abs().sum() > 0
+    assert method.teacher.parts[0].weight.grad is None
+    with torch.no_grad():
+        method.head.weight.add_(1.0)
+    method.after_step(0.1)
+    assert torch.allclose(method.teacher.parts[0].weight, before + 0.1, atol=1e-6)
 
 
 # one class -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,39 @@
+"""Moving averages of what a batch holds, that a skipped step leaves alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sslcli.nn.dist import mean
+
+
+class RunningMean(nn.Module):
+    """`value` (K): an exponential moving average of the mean row of the global batch; `start` at first.
+
+    `see` in `forward`, `update` in `after_step`. What was seen waits in buffers, so that a step that is skipped leaves no
+    trace; between steps they are zero.
+    """
+
+    value: Tensor
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, dim: int, start: float = 0.0):
+        super().__init__()
+        self.register_buffer("value", torch.full((dim,), start))
+        self.register_buffer("total", torch.zeros(dim), persistent=False)
+        self.register_buffer("count", torch.zeros(()), persistent=False)
+
+    @torch.no_grad()
+    def see(self, rows: Tensor) -> None:
+        """(n, K)"""
+        self.total.add_(rows.to(self.total.dtype).sum(dim=0))
+        self.count.add_(len(rows))
+
+    @torch.no_grad()
+    def update(self, momentum: float) -> None:
+        total, count = mean(self.total), mean(self.count)
+        self.value.lerp_(total / count.clamp(min=1), (1 - momentum) * (count > 0).to(self.value.dtype))
+        self.total.zero_()
+        self.count.zero_()
