@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sslcli import __version__, console
-from sslcli.commands.jobs import Ended, in_words, signals_end
+from sslcli.commands.jobs import Ended, Unread, in_words, signals_end
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.help import HYDRA_WORDS, PLAIN_WORDS, WORDS, help_text
 
@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
 def answer(argv: list[str]) -> int:
     try:
         return dispatch(argv)
-    except BrokenPipeError:  # `| head` has seen enough
+    except (BrokenPipeError, Unread):  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt, Ended) as e:

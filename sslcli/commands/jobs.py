@@ -44,6 +44,10 @@ class Ended(BaseException):
         self.error = error
 
 
+class Unread(BaseException):
+    """Nobody reads our output any more (`| head` has seen enough): no mistake, and nothing for Hydra to report."""
+
+
 @contextlib.contextmanager
 def signals_end() -> Iterator[dict[int, Any]]:
     """Outside training too a signal ends us with the words and the exit code of a stop. Training has its own handlers.
@@ -104,10 +108,12 @@ def in_words(e: BaseException) -> SslError | None:
 def alone(task: Callable[[Any], Outcome], cfg: Any) -> float | None:
     try:
         outcome = task(cfg)
+        if outcome.path is not None:
+            console.out(outcome.path)
     except SslError as e:
         raise Ended(e) from None
-    if outcome.path is not None:
-        console.out(outcome.path)
+    except BrokenPipeError:
+        raise Unread from None
     return outcome.value
 
 
