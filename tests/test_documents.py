@@ -79,6 +79,18 @@ def test_a_recipe_says_what_was_seen_with_it(name):
     assert text == recipe_headers.rewritten(text, recipe_headers.seen(known, name))
 
 
+def test_the_page_of_oracles_names_every_method_and_tests_that_are_there():
+    text = (ROOT / "docs" / "oracles.md").read_text(encoding="utf-8")
+    tests = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests" / "methods").glob("test_*.py"))
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", text, re.M))
+    assert set(rows) == set(config.choices("method"))
+    for name, row in rows.items():
+        named = re.findall(r"`(test_\w+)`", row)
+        assert named, name
+        for test in named:
+            assert f"def {test}(" in tests, test
+
+
 def test_no_path_of_somebodys_machine():
     for path in [*PAGES, *ROOT.glob("sslcli/**/*.py"), *ROOT.glob("configs/**/*.yaml"), *ROOT.glob("scripts/*")]:
         if path.is_file():

@@ -114,6 +114,18 @@ def test_jigsaw_shuffles_as_it_says_and_the_solution_puts_it_back():
     assert order.unique().numel() > 1, "samples have permutations of their own"
 
 
+def test_jigsaw_loss_by_hand():
+    """Tile by tile through the backbone and the shared layer, side by side in the order shown, to the permutation's number."""
+    method, data = Jigsaw(convnet((1, 8, 8))).eval(), images(6, views=1, kind="weak")
+    tiles, order = method.shuffled(data)
+    total = 0.0
+    for b in range(6):
+        parts = [method.embed(method.backbone(tiles[b, place][None]))[0].clamp(min=0) for place in range(4)]
+        logits = method.classifier(torch.cat(parts)[None])[0].tolist()
+        total += math.log(sum(math.exp(v) for v in logits)) - logits[int(order[b])]
+    assert method(data)["loss"].item() == pytest.approx(total / 6, rel=1e-4)
+
+
 def test_jigsaw_tiles_do_not_see_each_other():
     method = Jigsaw(convnet((1, 8, 8))).eval()
     tiles, _ = method.shuffled(images(3, views=1, kind="weak"))
