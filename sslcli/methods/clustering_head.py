@@ -45,7 +45,7 @@ class ClusteringHead(Method):
         temperature: float = 0.3,
         tau: float = 0.9,
         share_momentum: float = 0.9,
-        memory: int = 65_536,
+        memory: int = 16_384,
     ):
         super().__init__(backbone)
         if clusters < 2 or heads < 1 or neighbours < 1:
