@@ -11,6 +11,7 @@ from typing import Any
 from sslcli import compose, console
 from sslcli.cli import Request
 from sslcli.commands.candidates import Candidate, checkpoints, fitting, gathered, measure, same_data
+from sslcli.commands.pretrain import plain, refuse_unused
 from sslcli.commands.runs import short_name
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.evals.measures import ranking
@@ -18,7 +19,7 @@ from sslcli.run import Run
 
 FEW = 5  # candidates below which a rank correlation says next to nothing
 COLLAPSED = 2.0  # directions (rankme) below which features are hardly more than one number
-NOT_HERE = ("run", "dataset", "train", "method", "backbone", "augmentation", "optimizer", "schedule", "init", "logger")
+NOT_HERE = ("run", "dataset", "train", "method", "backbone", "augmentation", "optimizer", "schedule", "init")
 
 
 def main(request: Request) -> int:
@@ -29,6 +30,9 @@ def main(request: Request) -> int:
     if probe:
         settings["probe"] = _composed("probe", [o for o in overrides if not o.startswith("evaluator.")], request)
     candidates = gathered(request.words)
+    if candidates[0].checkpoint is not None:
+        why = "loggers hold the numbers of runs; those of checkpoints stay in the run folder, in eval/checkpoints"
+        refuse_unused(overrides, ("logger",), why, "leave it out")
     measure_all(candidates, settings)
     notes = remarks(candidates)
     found = ranked(candidates, by)
@@ -75,13 +79,13 @@ def _yes(key: str, text: str) -> bool:
 
 def _composed(name: str, overrides: list[str], request: Request) -> dict[str, Any]:
     """The configuration of `sslcli eval NAME`, checked. Baselines are left out: they are the same for all."""
-    from sslcli import build
-    from sslcli.commands.pretrain import plain, refuse_unused
+    from sslcli import build, loggers
 
     refuse_unused(overrides, NOT_HERE, "that comes from each run", "leave it out")
     own = [f"evaluator={name}", "evaluator.baselines=false"]
     values = plain(compose.compose("eval", [*own, *overrides], request.config_dirs))
     build.check("evaluator", values["evaluator"], given=["backbone", "data"])
+    loggers.Loggers(values["logger"]).check()
     return values
 
 
