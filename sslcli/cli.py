@@ -205,7 +205,7 @@ def dispatch(argv: list[str]) -> int:
 def parse_plain(word: str, rest: list[str]) -> Request:
     """Plain words also know `-n N`."""
     request = parse(rest)
-    if word not in ("runs", "resume", "select") and request.overrides:
+    if word not in ("runs", "resume", "select", "export") and request.overrides:
         raise RequestError(f"`sslcli {word}` takes no {request.overrides[0]}", f"sslcli {word} --help")
     return request
 

@@ -14,6 +14,7 @@ PLAIN_WORDS = {
     "resume": "go on with a run: same folder, same configuration, next step",
     "runs": "list runs; show RUN; best METRIC; compare A B ...; report [RUN]",
     "select": "which run, or checkpoint of a run, is best, without labels",
+    "export": "the backbone of a run, or of a checkpoint of it, as a folder to take away",
     "list": "methods, backbones, datasets, augmentations, evals, experiments",
     "data": "inspect a data set; preview the views a method would see; pack image files",
     "doctor": "what is installed, which device, what is wrong and how to mend it",
@@ -35,7 +36,7 @@ flags
   -m             sweep: every combination of comma-separated values (method=simsiam,byol seed=0,1)
   --dry-run      compose, check, build, run one batch; print the plan; make no folder
   --cfg job      print the composed configuration
-  --json         one JSON object on stdout (eval, bench, runs, list, doctor)
+  --json         one JSON object on stdout (eval, bench, runs, select, export, list, doctor)
   --config-dir D a folder with YAML files (and Python modules) of your own
   -q, -v         errors only; more detail
   --version, --help (also after a word)
@@ -111,6 +112,18 @@ by: learnability (the default: how well a neighbour tells a sample's k-means clu
     rankme alpha_req lidar clid intrinsic_dim alignment uniformity spread
 keys: by=NAME  probe=true  seed=N (which samples)  evaluator.samples=N ... (those of sslcli eval quality)
 What was measured before of the same weights with the same settings is not measured again.
+""",
+    "export": """\
+sslcli export RUN out=FOLDER: the backbone alone, as encoder.safetensors and encoder.json; prints the folder
+
+  sslcli export latest out=encoder                   of its last weights
+  sslcli export RUN checkpoint=300 out=encoder-300   of the checkpoint of step 300 (train.keep says how many there are)
+  sslcli export RUN checkpoint=best out=encoder      of the one that `sslcli select RUN` ranks first
+  sslcli pretrain init=encoder                       a run that starts from it
+
+keys: out=FOLDER (new, or empty)  checkpoint=STEP|best|last
+Where a method measures its teacher, that is what is exported, as in the run folder. The keys are those of torchvision's ResNets and
+timm's ViTs; encoder.json says the backbone, the shape of a sample, mean and deviation of its channels.
 """,
     "list": "sslcli list KIND: {kinds}\n",
     "data": """\

@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli import build, checkpoint, compose, console, models, optim, runtime, team
+from sslcli import build, compose, console, models, optim, runtime, team
 from sslcli.console import human_count
 from sslcli.data import talk
 from sslcli.data.loader import Loader
 from sslcli.data.source import Dataset
 from sslcli.data.subset import Subset
-from sslcli.disk import replace_file, write_file
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.loggers import Loggers
 from sslcli.methods.base import Batch, Method
@@ -271,15 +270,11 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
 
 
 def save_encoder(run: Run, job: Job, step: int, weights: dict[str, Tensor]) -> None:
-    """encoder.safetensors + encoder.json: the backbone alone (its `weights`), and how to build it."""
-    backbone = job.method.eval_backbone
-    temporary = run.path / ".encoder.safetensors.tmp"
-    written = write_file(temporary, checkpoint.safetensors(weights))
-    temporary.replace(run.path / "encoder.safetensors")
+    """The run's encoder: the `weights` of its backbone alone, and how to build it."""
     info = {
         "backbone": job.cfg["backbone"],
         "input_shape": list(job.dataset.shape),
-        "dim": backbone.dim,
+        "dim": job.method.eval_backbone.dim,
         "mean": list(job.dataset.mean),
         "std": list(job.dataset.std),
         "modality": job.dataset.modality,
@@ -287,6 +282,5 @@ def save_encoder(run: Run, job: Job, step: int, weights: dict[str, Tensor]) -> N
         "method": job.cfg["method"]["_target_"],
         "step": step,
         "facts": asdict(models.facts_of(job.cfg, job.dataset)),
-        "sha256": written["sha256"],
     }
-    replace_file(run.path / "encoder.json", json.dumps(info, indent=2) + "\n")
+    models.write_encoder(run.path, weights, info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sslcli import build, checkpoint, kinds
-from sslcli.data.source import Dataset
-from sslcli.disk import read_json
+from sslcli.data.source import ArraySource, Dataset
+from sslcli.disk import read_json, replace_file, write_file
 from sslcli.errors import RequestError, TrainingError
 from sslcli.methods.base import Encoder, Facts, Method
 from sslcli.rng import derive
@@ -20,6 +21,14 @@ from sslcli.run import Run, find
 from sslcli.views import Views
 
 GIVEN = ("backbone", "data")  # what a method's constructor is handed, where it asks for it
+DESCRIBED: dict[str, Any] = {  # what encoder.json says, besides where the weights come from
+    "backbone": dict,
+    "input_shape": list[int],
+    "mean": list[float],
+    "std": list[float],
+    "dataset": str,
+    "modality": str,
+}
 
 
 def new_backbone(cfg: dict[str, Any], shape: tuple[int, ...], seed: int) -> nn.Module:
@@ -88,7 +97,7 @@ def _inner(node: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def trained(spec: str, dataset: Dataset, key: str) -> Encoder:
     """The frozen encoder of a run, for normalised samples of `dataset`. RequestError where its own had another shape."""
-    other, info = load_encoder(find(spec))
+    other, info = load_encoder(place(spec))
     shape = tuple(info["input_shape"])
     if shape != tuple(dataset.shape):
         raise RequestError(
@@ -99,27 +108,65 @@ def trained(spec: str, dataset: Dataset, key: str) -> Encoder:
     return Encoder(other, std / its_std, (mean - its_mean) / its_std)
 
 
+# ---------------------------------------------------------------------------------------------------------------- encoder
+
+
+def place(spec: str) -> Path:
+    """Where an encoder lies: a folder that `sslcli export` wrote, or a run (`find`)."""
+    return Path(spec) if (Path(spec) / "encoder.json").is_file() else find(spec)
+
+
+def write_encoder(folder: Path, weights: dict[str, Tensor], info: dict[str, Any]) -> None:
+    """encoder.safetensors + encoder.json: the backbone alone, and how to build it (`info`, to which the SHA-256 is added)."""
+    temporary = folder / ".encoder.safetensors.tmp"
+    written = write_file(temporary, checkpoint.safetensors(weights))
+    temporary.replace(folder / "encoder.safetensors")
+    replace_file(folder / "encoder.json", json.dumps({**info, "sha256": written["sha256"]}, indent=2) + "\n")
+
+
+def described(path: Path) -> dict[str, Any]:
+    """The encoder.json of a folder. TrainingError where it is absent, or does not say how to build the encoder."""
+    info = read_json(path / "encoder.json")
+    if not info or not (path / "encoder.safetensors").exists():
+        raise TrainingError(f"{path} has no encoder", f"sslcli resume {path} finishes the run and writes it")
+    if not all(info.get(key) and kinds.fits(info[key], kind) for key, kind in DESCRIBED.items()):
+        raise TrainingError(f"{path / 'encoder.json'} does not say what the encoder is", "was it changed by hand?")
+    return info
+
+
 def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The backbone of a run folder, verified against the SHA-256 in encoder.json. TrainingError when absent or damaged."""
+    """The backbone of a run or an exported folder, verified against the SHA-256 in encoder.json. TrainingError when absent or
+    damaged."""
     from safetensors.torch import load
 
-    info = read_json(path / "encoder.json")
-    file = path / "encoder.safetensors"
-    if not info or not file.exists():
-        raise TrainingError(f"{path} has no encoder", f"sslcli resume {path} finishes the run and writes it")
+    info, file = described(path), path / "encoder.safetensors"
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != info.get("sha256"):
-        raise TrainingError(
-            f"{file} does not match the SHA-256 in encoder.json", f"sslcli resume {path} writes it anew"
-        )
-    node, shape = info.get("backbone"), info.get("input_shape")
-    if not isinstance(node, dict) or not shape or not kinds.fits(shape, list[int]):
-        raise TrainingError(f"{path / 'encoder.json'} does not say what the encoder is", "was it changed by hand?")
-    backbone = build.build("backbone", node, input_shape=tuple(shape))
+        again = f"sslcli resume {path}" if (path / "status.json").is_file() else "sslcli export"
+        raise TrainingError(f"{file} does not match the SHA-256 in encoder.json", f"{again} writes it anew")
+    backbone = build.build("backbone", info["backbone"], input_shape=tuple(info["input_shape"]))
     with checkpoint.lies_are_told(file):
         tensors = load(content)
     checkpoint.load_strictly(backbone, tensors, str(file))
     return backbone, info
+
+
+def encoder_in(run: Run, saved: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The same of one of a run's checkpoints, which verifies: the backbone that the method says is measured (its teacher's, its
+    own), and what encoder.json says of it. No sample is read: all that is asked of the data stands in the run's encoder.json."""
+    info = described(run.path)
+    data = Dataset(
+        info["dataset"],
+        info["modality"],
+        tuple(info["input_shape"]),
+        train=ArraySource(torch.empty(0)),
+        test=None,
+        mean=tuple(info["mean"]),
+        std=tuple(info["std"]),
+    )
+    tensors, state = checkpoint.load(saved)
+    method = method_of(run.config, data, tensors, saved.name, facts_in(run.path))
+    return method.eval_backbone, {**info, "step": state["step"]}
 
 
 def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method, Views]:
@@ -152,6 +199,6 @@ def facts_in(path: Path) -> Facts | None:
 
 
 def start_from(backbone: nn.Module, spec: str) -> None:
-    """`init=RUN`: the weights of a run's backbone; everything else starts anew."""
-    other, _ = load_encoder(find(spec))
+    """`init=RUN`: the weights of a run's backbone, or of an exported one; everything else starts anew."""
+    other, _ = load_encoder(place(spec))
     checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")

@@ -265,6 +265,11 @@ def find(spec: str, root: Path | None = None) -> Path:
         return root / spec
     if direct.is_file() and (direct.parent / "status.json").is_file():
         raise RequestError(f"{spec} is a file in a run", f"did you mean run={direct.parent}?")
+    if (direct / "encoder.json").is_file():
+        raise RequestError(
+            f"{spec} holds an encoder that was exported, and no run",
+            "sslcli pretrain init=FOLDER takes it; what is measured is a run (`sslcli runs` lists them)",
+        )
     hits = [p for p in runs if p.name.startswith(spec)] or [p for p in runs if spec and spec in p.name]
     if len(hits) == 1:
         return hits[0]

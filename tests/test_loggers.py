@@ -165,6 +165,36 @@ def test_a_run_and_its_evaluation(cli, wandb):
     assert calls(wandb.told, "log")[-1][0][0] == {"eval/probe/confusion": "image of probe_confusion.png"}
 
 
+def test_select_tells_each_run_what_it_measured(cli, wandb):
+    """The loggers that a run was trained with, and one that is asked for; nothing twice, and nothing of checkpoints."""
+    first = Path(cli("pretrain", "logger=wandb", *SMOKE, "train.save_every=2").last)
+    second = Path(cli("pretrain", *SMOKE, "seed=1").last)
+    quick = ["evaluator.groups=20", "evaluator.views=2", "evaluator.points=100", "device=cpu", "device.threads=1"]
+    wandb.told.clear()
+    assert cli("select", str(first), str(second), *quick).code == 0
+    assert [given["name"] for _, given in calls(wandb.told, "init")] == [first.name]
+    (told,) = calls(wandb.told, "update")
+    numbers = Run(first).evals["quality"]["numbers"]
+    assert told[0][0] == {f"eval/quality/{k}": v for k, v in numbers.items() if math.isfinite(v)}
+    wandb.told.clear()
+    assert cli("select", str(first), str(second), *quick, "logger=wandb").code == 0
+    assert wandb.told == []
+    assert cli("select", str(first), str(second), *quick, "seed=1", "logger=wandb").code == 0
+    assert [given["name"] for _, given in calls(wandb.told, "init")] == [first.name, second.name]
+    wandb.told.clear()
+    refused = cli("select", str(first), *quick, "logger=wandb")
+    assert (refused.code, "numbers of runs" in refused.err) == (2, True)
+    assert cli("select", str(first), *quick).code == 0
+    assert wandb.told == []
+
+
+def test_select_says_before_any_work_that_a_logger_is_not_there(cli, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    result = cli("select", "latest", "logger=wandb")
+    assert result.code == 3
+    assert "pip install 'sslcli[wandb]'" in result.err
+
+
 def test_a_dead_logger_ends_no_run(cli, wandb):
     wandb.fails = "log"
     result = cli("pretrain", "logger=wandb", *SMOKE)

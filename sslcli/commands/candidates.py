@@ -144,7 +144,8 @@ def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -
     about = evaluation.circumstances(subject, node, values, c.cfg)
     result = build.build("evaluator", node, subject.backbone, subject.data)
     if c.checkpoint is None:
-        return evaluation.save(name, result, about, c.run)
+        with evaluation.heard(c.run, values, c.cfg, c.step):
+            return evaluation.save(name, result, about, c.run)
     record = json.loads(json.dumps(evaluation.recorded(result, about), default=str))
     path = c.record(name)
     path.parent.mkdir(parents=True, exist_ok=True)

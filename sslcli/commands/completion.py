@@ -68,6 +68,8 @@ def _possible(before: list[str], last: str) -> list[str]:
         return ["list", "best", "show", "compare"] if not named else _runs() if named[0] in ("show", "compare") else []
     if word == "select" and "=" not in last:
         return ["latest", *_runs(), "by=", "probe=true"]
+    if word == "export":
+        return [f"checkpoint={c}" for c in _checkpoints(named)] if "=" in last else ["latest", *_runs(), *EXPORT]
     if word == "resume":
         return ["latest", *_runs()]
     if word == "data" and not named:
@@ -104,6 +106,7 @@ def _possible(before: list[str], last: str) -> list[str]:
     ]
 
 
+EXPORT = ("checkpoint=", "out=")
 FIXED = {
     "resume": ("auto",),
     "hydra/launcher": ("basic", "joblib", "submitit_local", "submitit_slurm"),
@@ -136,3 +139,14 @@ def _runs() -> list[str]:
     from sslcli.run import all_runs
 
     return [p.name for p in all_runs()]
+
+
+def _checkpoints(named: list[str]) -> list[str]:
+    """`best`, `last`, and the steps of the run that stands on the command line."""
+    from sslcli.run import find
+
+    try:
+        folder = find(named[0]) / "checkpoints"
+    except (IndexError, RequestError):
+        return ["best", "last"]
+    return ["best", "last", *(str(int(p.name.partition("-")[2])) for p in folder.glob("step-*"))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -241,10 +242,9 @@ def evaluate(
         "fingerprint": dataset.fingerprint,
     }
     everything: dict[str, dict[str, float]] = {}
-    told_to = {**run_cfg["logger"], **values["logger"]}  # the run's own, and those asked for
     with (
         team.lead(machine.team, machine.device, told, follow),
-        loggers.attached(run, told_to, run_cfg, subject.step),
+        heard(run, values, run_cfg, subject.step),
     ):
         for name, node in given.items():
             title = f"{name}@{dataset.name}" if subject.elsewhere else name
@@ -263,6 +263,13 @@ def evaluate(
             keep(title, result, {**about, "seconds": round(time.perf_counter() - began, 3)}, run)
         subject.data.dismiss()
     return everything
+
+
+def heard(run: Any, values: dict[str, Any], run_cfg: dict[str, Any], step: int) -> AbstractContextManager[None]:
+    """While inside, what is saved of a run also goes to its own loggers and to those asked for."""
+    from sslcli import loggers
+
+    return loggers.attached(run, {**run_cfg["logger"], **values["logger"]}, run_cfg, step)
 
 
 def circumstances(

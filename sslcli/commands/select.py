@@ -4,18 +4,22 @@ with the probe where there is one."""
 from __future__ import annotations
 
 import math
+import shlex
+from dataclasses import dataclass
 from typing import Any
 
 from sslcli import compose, console
 from sslcli.cli import Request
-from sslcli.commands.candidates import Candidate, fitting, gathered, measure, same_data
+from sslcli.commands.candidates import Candidate, checkpoints, fitting, gathered, measure, same_data
+from sslcli.commands.pretrain import plain, refuse_unused
 from sslcli.commands.runs import short_name
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.evals.measures import ranking
+from sslcli.run import Run
 
 FEW = 5  # candidates below which a rank correlation says next to nothing
 COLLAPSED = 2.0  # directions (rankme) below which features are hardly more than one number
-NOT_HERE = ("run", "dataset", "train", "method", "backbone", "augmentation", "optimizer", "schedule", "init", "logger")
+NOT_HERE = ("run", "dataset", "train", "method", "backbone", "augmentation", "optimizer", "schedule", "init")
 
 
 def main(request: Request) -> int:
@@ -26,16 +30,36 @@ def main(request: Request) -> int:
     if probe:
         settings["probe"] = _composed("probe", [o for o in overrides if not o.startswith("evaluator.")], request)
     candidates = gathered(request.words)
+    if candidates[0].checkpoint is not None:
+        why = "loggers hold the numbers of runs; those of checkpoints stay in the run folder, in eval/checkpoints"
+        refuse_unused(overrides, ("logger",), why, "leave it out")
+    measure_all(candidates, settings)
+    notes = remarks(candidates)
+    found = ranked(candidates, by)
+    table(candidates, found, notes)
+    first = candidates[found.order[0]]
+    if first.checkpoint is not None:
+        where = [f"checkpoint={first.step}", f"out=encoder-{first.step}"]
+        console.say(f"next  {shlex.join(['sslcli', 'export', short_name(str(first.run.path)), *where])}")
+    return 0
+
+
+def best_step(run: Run) -> int:
+    """Of the checkpoint that `sslcli select RUN` ranks first. RequestError where there are not two."""
+    candidates = checkpoints(run)
+    measure_all(candidates, {"quality": _composed("quality", [], Request())})
+    return candidates[ranked(candidates, ranking.DEFAULT).order[0]].step
+
+
+def measure_all(candidates: list[Candidate], settings: dict[str, dict[str, Any]]) -> None:
+    """`quality` of each; of `probe` what is known, or what is measured where its settings are given."""
     fingerprint = same_data(candidates)
     for number, c in enumerate(candidates, start=1):
         console.say(f"{number}/{len(candidates)}  {label(c)}")
         c.quality = measure(c, "quality", settings["quality"], fingerprint)
         c.probe = fitting(c, "probe", fingerprint)
-        if probe and not c.probe:
+        if "probe" in settings and not c.probe:
             c.probe = measure(c, "probe", settings["probe"], fingerprint)
-    notes = remarks(candidates)
-    table(candidates, by, notes)
-    return 0
 
 
 def _by(name: str) -> str:
@@ -55,13 +79,13 @@ def _yes(key: str, text: str) -> bool:
 
 def _composed(name: str, overrides: list[str], request: Request) -> dict[str, Any]:
     """The configuration of `sslcli eval NAME`, checked. Baselines are left out: they are the same for all."""
-    from sslcli import build
-    from sslcli.commands.pretrain import plain, refuse_unused
+    from sslcli import build, loggers
 
     refuse_unused(overrides, NOT_HERE, "that comes from each run", "leave it out")
     own = [f"evaluator={name}", "evaluator.baselines=false"]
     values = plain(compose.compose("eval", [*own, *overrides], request.config_dirs))
     build.check("evaluator", values["evaluator"], given=["backbone", "data"])
+    loggers.Loggers(values["logger"]).check()
     return values
 
 
@@ -126,18 +150,32 @@ def agreements(rows: list[dict[str, float]], truth: list[float | None]) -> dict[
     return {name: ranking.agreement(values, right) for name, values in scores.items()}  # type: ignore[arg-type]
 
 
-def table(candidates: list[Candidate], by: str, notes: list[str]) -> None:
-    """The ranking, best first, and its agreement with the probe, onto stdout."""
+@dataclass
+class Ranking:
+    """Of candidates by one number: what each has, its rank by every number, and who comes first."""
+
+    by: str
+    rows: list[dict[str, float]]
+    places: list[dict[str, float]]
+    order: list[int]
+
+
+def ranked(candidates: list[Candidate], by: str) -> Ranking:
+    """RequestError where no candidate has the number."""
     rows = numbers_of(candidates)
-    notes += gaps(rows)
-    places = ranking.rank_all(rows)
     if by not in rows[0]:
         why = listing(dict.fromkeys(n for c in candidates for n in c.quality["protocol"].get("notes", [])), 3)
         raise RequestError(f"by={by}: no candidate has it", why or f"there are {listing(rows[0])}")
+    places = ranking.rank_all(rows)
+    return Ranking(by, rows, places, sorted(range(len(rows)), key=lambda i: places[i][by]))
+
+
+def table(candidates: list[Candidate], found: Ranking, notes: list[str]) -> None:
+    """The ranking, best first, and its agreement with the probe, onto stdout."""
+    by, rows, places, order = found.by, found.rows, found.places, found.order
+    notes += gaps(rows)
     tops = [c.probe.get("numbers", {}).get("top1") for c in candidates]
     agreed = agreements(rows, tops)
-    place = [p.get(by, math.nan) for p in places]
-    order = sorted(range(len(rows)), key=lambda i: place[i])
     n = sum(t is not None for t in tops)
     if agreed and n < FEW:
         notes.append(f"the correlations are of {n} candidates: with fewer than {FEW} they say next to nothing")
@@ -146,7 +184,7 @@ def table(candidates: list[Candidate], by: str, notes: list[str]) -> None:
             "no probe to compare with: probe=true measures one of each (it reads labels; the ranking does not)"
         )
     if console.flag(console.JSON):
-        found = [
+        each = [
             {
                 "run": str(candidates[i].run.path),
                 "checkpoint": candidates[i].checkpoint and str(candidates[i].checkpoint),
@@ -157,13 +195,13 @@ def table(candidates: list[Candidate], by: str, notes: list[str]) -> None:
             }
             for i in order
         ]
-        console.out_json(_finite({"by": by, "candidates": found, "agreement": agreed, "notes": notes}))
+        console.out_json(_finite({"by": by, "candidates": each, "agreement": agreed, "notes": notes}))
         return
     names = [by, *(n for n in rows[0] if n != by)]
     head = ["", "checkpoint" if candidates[0].checkpoint else "run", *names, *(["probe.top1"] if n else [])]
     body = [
         [
-            f"{place[i]:g}",
+            f"{places[i][by]:g}",
             label(candidates[i]),
             *("" if math.isnan(rows[i][name]) else f"{rows[i][name]:.4g}" for name in names),
             *(["" if tops[i] is None else f"{tops[i]:.4f}"] if n else []),

@@ -1,0 +1,220 @@
+"""sslcli export: the backbone of a run, or of a checkpoint of it, as a folder to take away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sslcli.models import load_encoder
+from tests.conftest import SMOKE
+from tests.test_documents import ROOT, fenced
+
+QUICK = ["evaluator.groups=20", "evaluator.views=2", "evaluator.points=100", "device=cpu", "device.threads=1"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A run of a method that measures its teacher, with all its checkpoints."""
+    from sslcli.cli import main
+
+    folder = tmp_path_factory.mktemp("made")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["pretrain", "-q", *SMOKE, "method=dino", "train.save_every=1", "train.keep=9"]) == 0
+    finally:
+        os.chdir(before)
+        os.environ.pop("SSLCLI_QUIET", None)
+    return folder
+
+
+@pytest.fixture
+def run(made, cli, tmp_path) -> Path:
+    """A copy of it, in the working folder."""
+    shutil.copytree(made / "runs", tmp_path / "runs", symlinks=True)
+    (found,) = Path("runs").glob("2*")
+    return found
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_the_last_weights_are_those_of_the_run(cli, run):
+    told = cli("export", "latest", "out=encoder")
+    assert told.code == 0, told.err
+    assert told.out == "encoder\n"
+    assert "next  sslcli pretrain init=encoder" in told.err
+    assert sorted(files(Path("encoder"))) == ["encoder.json", "encoder.safetensors"]
+    assert (Path("encoder") / "encoder.safetensors").read_bytes() == (run / "encoder.safetensors").read_bytes()
+    info = json.loads((Path("encoder") / "encoder.json").read_text())
+    assert info == {**json.loads((run / "encoder.json").read_text()), "run": run.name}
+
+
+def test_a_checkpoint_gives_what_the_run_folder_held_then(cli, run):
+    """The last checkpoint gives the bytes of the run's encoder: the teacher's weights, not the student's."""
+    assert cli("export", str(run), "checkpoint=4", "out=last").code == 0
+    assert (Path("last") / "encoder.safetensors").read_bytes() == (run / "encoder.safetensors").read_bytes()
+    assert cli("export", str(run), "checkpoint=step-0000000002", "out=second").last == "second"
+    _, info = load_encoder(Path("second"))
+    assert info["step"] == 2
+    weights = load_file("second/encoder.safetensors")
+    saved = run / "checkpoints" / "step-0000000002"
+    student = load_file(saved / "model.safetensors")
+    teacher = load_file(saved / "ema.safetensors")
+    (prefix,) = {k.removesuffix(next(iter(weights))) for k in teacher if k.endswith(next(iter(weights)))}
+    for key, value in weights.items():
+        assert torch.equal(value, teacher[prefix + key]), key
+    assert any(not torch.equal(v, student[f"backbone.{k}"]) for k, v in weights.items())
+
+
+def test_neither_the_data_nor_their_count_is_asked_for(cli, run, monkeypatch):
+    def fail(*_):
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr("sslcli.job.load_dataset", fail)
+    assert cli("export", str(run), "checkpoint=1", "out=encoder").code == 0
+
+
+def test_best_is_what_select_ranks_first(cli, run):
+    """Where all was measured before, by just the settings of `sslcli select RUN`."""
+    told = cli("select", str(run), "device=cpu")
+    assert told.code == 0, told.err
+    ranked = json.loads(cli("select", str(run), "device=cpu", "--json").out)["candidates"]
+    command = told.err.splitlines()[-1]
+    assert command == f"next  sslcli export {run.name} checkpoint={ranked[0]['step']} out=encoder-{ranked[0]['step']}"
+    assert cli(*command.split()[2:]).last == f"encoder-{ranked[0]['step']}"
+    path = run / "eval" / "checkpoints" / "step-0000000003_quality.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "numbers": {**record["numbers"], "learnability": 2.0}}))
+    assert cli("export", str(run), "checkpoint=best", "out=best").code == 0
+    assert json.loads(Path("best/encoder.json").read_text())["step"] == 3
+
+
+def test_a_run_that_ranks_first_is_not_exported(cli, run):
+    shutil.copytree(run, "runs/other")
+    told = cli("select", str(run), "runs/other", *QUICK)
+    assert told.code == 0, told.err
+    assert "export" not in told.err
+
+
+def test_a_run_starts_from_an_exported_folder(cli, run):
+    cli("export", str(run), "checkpoint=1", "out=a b")
+    words = [*SMOKE, "train.steps=1", "optimizer.lr=1e-9"]
+    result = cli("pretrain", *words, "init=a b")
+    assert result.code == 0, result.err
+    given, kept = load_file("a b/encoder.safetensors"), load_file(Path(result.last) / "encoder.safetensors")
+    for key in given:
+        if key.endswith("weight"):
+            torch.testing.assert_close(kept[key], given[key], rtol=0, atol=1e-5)
+    assert cli("pretrain", *SMOKE, "method=distill", "method.teacher=a b", "train.steps=1").code == 0
+    damaged = Path("a b/encoder.safetensors")
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    refused = cli("pretrain", *words, "init=a b")
+    assert (refused.code, "sslcli export writes it anew" in refused.err) == (4, True)
+
+
+def test_typed_again_it_stays_and_nothing_else_is_overwritten(cli, run):
+    Path("encoder").mkdir()
+    assert cli("export", str(run), "out=encoder").code == 0  # an empty folder is taken
+    before = {p.name: p.stat().st_mtime_ns for p in Path("encoder").iterdir()}
+    assert cli("export", str(run), "out=encoder").last == "encoder"
+    assert {p.name: p.stat().st_mtime_ns for p in Path("encoder").iterdir()} == before
+    content = files(Path("encoder"))
+    refused = cli("export", str(run), "checkpoint=2", "out=encoder")
+    assert (refused.code, refused.out) == (2, "")
+    assert "holds another encoder" in refused.err
+    assert files(Path("encoder")) == content
+    assert sorted(p.name for p in Path().iterdir()) == ["encoder", "runs"]
+
+
+def test_what_cannot_be_written_leaves_nothing(cli, run, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sslcli.models.write_file", full)
+    told = cli("export", str(run), "out=encoder")
+    assert told.code == 5
+    assert "No space left" in told.err
+    assert [p.name for p in Path().iterdir()] == ["runs"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "hint"),
+    [
+        (["out=x"], "export which run?", "sslcli export latest"),
+        (["nope", "out=x"], "no run `nope`", ""),
+        (["latest"], "export where to?", "out=FOLDER"),
+        (["latest", "out=no/x"], "there is no folder", ""),
+        (["latest", "out=runs"], "something else in it", ""),
+        (["latest", "out=runs/latest/log.txt"], "is a file", ""),
+        (["latest", "out=x", "checkpont=2"], "no `checkpont`", "checkpoint="),
+        (["latest", "out=x", "checkpoint=7"], "checkpoint=7", "one of 0, 1, 2, 3, 4, best, last"),
+        (["latest", "out=x", "checkpoint=frist"], "checkpoint=frist", "best, last"),
+        (["latest", "out=x", "checkpoint="], "checkpoint=", "best, last"),
+    ],
+)
+def test_what_export_refuses(cli, run, words, says, hint):
+    result = cli("export", *words)
+    assert (result.code, result.out) == (2, "")
+    assert says in result.err
+    assert hint in result.err.partition("hint: ")[2]
+    assert [p.name for p in Path().iterdir()] == ["runs"]
+
+
+def test_what_is_missing_or_damaged_is_told(cli, run):
+    worst = run / "checkpoints" / "step-0000000002" / "model.safetensors"
+    worst.write_bytes(worst.read_bytes()[:-1] + b"x")
+    told = cli("export", str(run), "checkpoint=2", "out=x")
+    assert (told.code, "does not match its SHA-256" in told.err) == (4, True)
+    shutil.rmtree(run / "checkpoints")
+    assert cli("export", str(run), "out=whole").code == 0
+    for which in ("2", "best"):
+        told = cli("export", str(run), f"checkpoint={which}", "out=x")
+        assert (told.code, "keeps no checkpoint" in told.err) == (2, True)
+    (run / "encoder.safetensors").unlink()
+    told = cli("export", str(run), "out=x")
+    assert (told.code, "sslcli resume" in told.err) == (4, True)
+    assert not Path("x").exists()
+    told = cli("eval", "knn", "run=whole")
+    assert (told.code, "no run" in told.err, "init=" in told.err) == (2, True, True)
+
+
+def test_completion(cli, run):
+    from sslcli.commands.completion import candidates
+
+    assert {"latest", run.name, "checkpoint=", "out="} <= set(candidates("sslcli export "))
+    assert candidates(f"sslcli export {run.name} checkpoint=") == [
+        f"checkpoint={c}" for c in ("0", "1", "2", "3", "4", "best", "last")
+    ]
+    assert candidates("sslcli export nope checkpoint=") == ["checkpoint=best", "checkpoint=last"]
+
+
+@pytest.mark.parametrize(
+    ("number", "backbone", "size"), [(0, "resnet18", 20), (0, "resnet18", 72), (1, "vit_tiny", 32)]
+)
+def test_the_page_on_weights_loads_them(cli, number, backbone, size):
+    if backbone.startswith("vit"):
+        pytest.importorskip("timm")
+    code = fenced((ROOT / "docs" / "weights.md").read_text(encoding="utf-8"), "python")[number]
+    pictures = np.random.default_rng(0).integers(0, 256, (12, size, size, 3), dtype=np.uint8)
+    np.savez("x.npz", x=pictures)
+    words = ["dataset=arrays", "dataset.path=x.npz", "train.epochs=null", "train.steps=1", "train.eval_every=0"]
+    trained = cli("pretrain", *words, f"backbone={backbone}", "train.batch_size=2", "device=cpu", "device.threads=1")
+    assert trained.code == 0, trained.err
+    assert cli("export", "latest", "out=encoder").code == 0
+    names: dict[str, Any] = {}
+    with torch.no_grad():
+        exec(code, names)
+        ours, info = load_encoder(Path("encoder"))
+        mean, std = (torch.tensor(info[k]).view(-1, 1, 1) for k in ("mean", "std"))
+        theirs = ours.eval()((names["pictures"] - mean) / std)
+    torch.testing.assert_close(names["features"], theirs, rtol=1e-4, atol=1e-4)
