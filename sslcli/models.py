@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sslcli import build, checkpoint, kinds
+from sslcli import build, checkpoint, config, kinds
 from sslcli.data.source import ArraySource, Dataset
 from sslcli.disk import read_json, replace_file, write_file
 from sslcli.errors import RequestError, TrainingError
@@ -199,6 +200,26 @@ def facts_in(path: Path) -> Facts | None:
 
 
 def start_from(backbone: nn.Module, spec: str) -> None:
-    """`init=RUN`: the weights of a run's backbone, or of an exported one; everything else starts anew."""
-    other, _ = load_encoder(place(spec))
-    checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")
+    """`init=RUN`: the weights of a run's backbone, or of an exported one; everything else starts anew. RequestError where
+    the backbone is another."""
+    other, info = load_encoder(place(spec))
+    try:
+        checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")
+    except TrainingError as e:
+        words, shape = shlex.join(words_for(info["backbone"])), "x".join(map(str, info["input_shape"]))
+        raise RequestError(e.message, f"it was made by {words} for samples of {shape} ({info['dataset']})") from None
+
+
+def words_for(backbone: dict[str, Any]) -> list[str]:
+    """What to type for a backbone's configuration: `backbone=NAME`, and the keys in which it differs from that YAML."""
+    found: list[list[str]] = []
+    for name, path in config.choices("backbone").items():
+        known = config.describe(path, "backbone")
+        if known.get("_target_") == backbone.get("_target_"):
+            own = {k: v for k, v in backbone.items() if k not in ("_target_", "summary") and known.get(k) != v}
+            found.append([f"backbone={name}", *(f"backbone.{k}={typed(v)}" for k, v in own.items())])
+    return min(found, key=len, default=[])
+
+
+def typed(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,17 @@ def test_a_run_starts_from_an_exported_folder(cli, run):
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     refused = cli("pretrain", *words, "init=a b")
     assert (refused.code, "sslcli export writes it anew" in refused.err) == (4, True)
+
+
+def test_a_run_with_another_backbone_is_told_what_to_type(cli, run):
+    next_command = cli("export", str(run), "out=encoder").err.partition("next  sslcli ")[2].splitlines()[0]
+    words = [w for w in SMOKE if not w.startswith("backbone")]
+    refused = cli("pretrain", *words, "init=encoder", "backbone.width=12")
+    assert refused.code == 2
+    assert "does not fit" in refused.err
+    typed = shlex.split(next_command)[1:]
+    assert shlex.join(typed[1:]) in refused.err
+    assert cli("pretrain", *words, *typed).code == 0
 
 
 def test_typed_again_it_stays_and_nothing_else_is_overwritten(cli, run):

@@ -31,6 +31,7 @@ def main(request: Request) -> int:
             )
     out = target(given.get("out", ""))
 
+    from sslcli.models import words_for
     from sslcli.run import Run, find
 
     run = Run.open(find(request.words[0]))
@@ -38,7 +39,8 @@ def main(request: Request) -> int:
     write(out, backbone, {**info, "run": run.path.resolve().name})
     what = f"{type(backbone).__name__}, dim {info['dim']}, {console.human_count(sum(p.numel() for p in backbone.parameters()))}"
     console.say(f"saved {out}/{FILES[0]} (step {info['step']:,}; {what} parameters)")
-    console.say(f"next  {shlex.join(['sslcli', 'pretrain', f'init={out}'])}")
+    words = [f"init={out}", *words_for(info["backbone"])]
+    console.say(f"next  {shlex.join(['sslcli', 'pretrain', *words])}")
     console.say(f"or    safetensors.torch.load_file({str(out / FILES[0])!r})")
     if console.flag(console.JSON):
         console.out_json({"encoder": str(out), "run": str(run.path), "step": info["step"]})
