@@ -220,6 +220,51 @@ def test_labels_saved_may_be_known_from_one_side_only(folder):
         assert "is bound" not in source
 
 
+def test_a_number_that_names_its_evaluator_is_a_main_number_too(folder):
+    """Of transfer: its probe among the tiles and the bars, beside the baselines, with the labels it was given."""
+    kinds = ("", "untrained.", "raw.")
+    numbers = {f"{k}{m}.top1": 0.9 - 0.1 * i for i, k in enumerate(kinds) for m in ("probe", "knn")}
+    protocol = {
+        "labels": "1/class",
+        "seeds": 2,
+        "from": "digits",
+        "probe": {"solver": {"tolerance": 1e-6}},
+        "notes": [],
+    }
+    record = evaluation(numbers={**numbers, "probe.top1_std": 0.02}, protocol=protocol, artefacts={})
+    (folder / "eval" / "transfer@mine.json").write_text(json.dumps(record))
+    _, page = page_of(folder)
+    for words in (
+        "Transfer, on mine, top-1 accuracy of the linear probe 0.900 ± 0.020 untrained 0.800 · raw inputs 0.700",
+        "Transfer, on mine top-1 accuracy of the linear probe, 1 label a class, 2 draws this run 0.900 ± 0.020",
+        "top-1 accuracy of kNN 0.9000 0.8000 0.7000",
+        "probe solver tolerance 1e-06",
+        "labels 1 label a class, 2 draws; 10 labels a class, 3 draws",
+    ):
+        assert words in page.text, words
+
+
+def test_an_evaluation_is_made_by_what_was_typed(folder):
+    typed = ["dataset=arrays", "dataset.path='a b.npz'", "dataset.holdout=0.3"]
+    (folder / "eval" / "transfer@mine.json").write_text(json.dumps(evaluation(overrides=typed)))
+    _, page = page_of(folder)
+    run = "run=2026-01-01_simclr"
+    assert f"sslcli eval probe {run} labels=10/class seeds=3" in page.text  # its record does not say
+    assert (
+        f"""sslcli eval transfer {run} dataset=arrays 'dataset.path='"'"'a b.npz'"'"'' dataset.holdout=0.3"""
+        in page.text
+    )
+    assert "overrides" not in page.text
+
+
+def test_what_is_not_on_the_page_is_a_command_that_can_be_typed(folder):
+    (folder / "encoder.safetensors").write_bytes(b"")
+    (folder / "config.yaml").unlink()
+    _, page = page_of(folder)
+    assert "sslcli eval transfer run=2026-01-01_simclr dataset=NAME" in page.text
+    assert "sslcli eval knn run=2026-01-01_simclr" in page.text
+
+
 def test_headings_descend_and_the_contents_lead_somewhere(folder):
     _, page = page_of(folder)
     levels = [int(t[1]) for t, _ in page.tags if re.fullmatch(r"h[1-6]", t)]

@@ -66,7 +66,8 @@ def run(cfg: Any) -> Outcome:
     name, overrides = HydraConfig.get().runtime.choices["evaluator"], list(HydraConfig.get().overrides.task)
     warn_unheard(name, overrides, [Path(f) for f in build.trusted_folders()])
     measured, run_cfg = subject(values, overrides)
-    results = evaluate(values, measured, run_cfg, [name])
+    typed = [o for o in overrides if o.partition("=")[0] not in ("evaluator", "run")]
+    results = evaluate(values, measured, run_cfg, [name], typed=typed)
     return Outcome(next((v for r in results.values() for k, v in r.items() if k == "top1"), None))
 
 
@@ -212,12 +213,19 @@ def follow(told: dict[str, Any]) -> None:
 
 
 def evaluate(
-    values: dict[str, Any], run: Any, run_cfg: dict[str, Any], names: list[str], skip_done: bool = False
+    values: dict[str, Any],
+    run: Any,
+    run_cfg: dict[str, Any],
+    names: list[str],
+    skip_done: bool = False,
+    typed: list[str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Runs the evaluators `names` (with their configuration in values["evaluators"] or values["evaluator"]); prints and saves.
 
-    `skip_done`: what was measured before with the same configuration, weights and data is only printed."""
+    `skip_done`: what was measured before with the same configuration, weights and data is only printed. `typed`: the words that
+    asked for it, which are kept with the result."""
     from sslcli import build, loggers, team
+    from sslcli.secret import masked_words
 
     loggers.Loggers(values["logger"]).check()
     given = values.get("evaluators") or {names[0]: values["evaluator"]}
@@ -260,7 +268,10 @@ def evaluate(
             began = time.perf_counter()
             result = build.partial("evaluator", node, "backbone", "data")(subject.backbone, subject.data)
             everything[name] = result.numbers
-            keep(title, result, {**about, "seconds": round(time.perf_counter() - began, 3)}, run)
+            about |= {"seconds": round(time.perf_counter() - began, 3)}
+            if typed is not None:
+                about |= {"overrides": masked_words(typed)}
+            keep(title, result, about, run)
         subject.data.dismiss()
     return everything
 

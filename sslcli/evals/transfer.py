@@ -49,10 +49,13 @@ def transfer(
             kind, _, rest = key.rpartition(".")
             numbers[f"{kind}.{name}.{rest}" if kind else f"{name}.{rest}"] = value
         artefacts |= {f"{name}_{file}": artefact for file, artefact in result.artefacts.items()}
+    ours, theirs = (result.protocol for result in found.values())
+    alike = {k: v for k, v in ours.items() if k != "notes" and k in theirs and theirs[k] == v}  # said once
     protocol = {
         "from": data.trained_on,
         "to": data.dataset.name,
-        **{name: result.protocol for name, result in found.items()},
+        **alike,
+        **{n: {k: v for k, v in r.protocol.items() if k not in (*alike, "notes")} for n, r in found.items()},
         "notes": list(dict.fromkeys(note for result in found.values() for note in result.protocol["notes"])),
     }
     return Result(numbers, protocol, artefacts, {name: result.details for name, result in found.items()})

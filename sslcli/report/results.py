@@ -27,7 +27,7 @@ TITLES = {  # in the order of the page; others follow by name
 }
 # The first there is stands for an evaluation.
 SAVED, BOUND = "labels_saved", "labels_saved_is_bound"  # a factor, and whether it is known from one side only
-MAIN = ("labels_saved", "top1", "corrupted.top1", "auroc", "acc", "nmi", "map", "psnr", "rankme")
+MAIN = ("labels_saved", "top1", "probe.top1", "corrupted.top1", "auroc", "acc", "nmi", "map", "psnr", "rankme")
 KINDS = {
     "": "this run",
     "supervised": "supervised",
@@ -36,6 +36,8 @@ KINDS = {
     "raw": "raw inputs",
 }
 WORDS = {
+    "probe": "the linear probe",
+    "knn": "kNN",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
     "auroc": "AUROC",
@@ -82,11 +84,11 @@ def main_number(e: Evaluation) -> str | None:
 
 
 def worded(metric: str) -> str:
-    """`AUROC of mahalanobis` for `mahalanobis.auroc`."""
+    """`AUROC of mahalanobis` for `mahalanobis.auroc`, `top-1 accuracy of kNN` for `knn.top1`."""
     of, _, name = metric.rpartition(".")
     name, _, at = name.partition("@")
     said = WORDS.get(name, name.replace("_", " ")) + (f" at {at}" if at else "")
-    return f"{said} of {of.replace('_', ' ')}" if of else said
+    return f"{said} of {WORDS.get(of, of.replace('_', ' '))}" if of else said
 
 
 def shown(mean: float, std: float | None = None, digits: int = 3) -> str:
@@ -251,7 +253,7 @@ def sentence(text: str) -> str:
 
 def protocol(e: Evaluation) -> Html:
     rest = {k: v for k, v in e.protocol.items() if k != "notes"}
-    return tree(rest | {k: v for k, v in e.about.items() if k != "evaluator"})
+    return tree(rest | {k: v for k, v in e.about.items() if k not in ("evaluator", "overrides")})
 
 
 def tree(value: Any, depth: int = 0) -> Html:

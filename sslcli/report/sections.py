@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NAMES = {"image_folder": "a folder of pictures", "arrays": "arrays", "tar": "tar shards", "pack": "a pack"}
 ON_CURVES = ("loss", "lr", "samples_per_s", "data_wait", "spread", "progress")
+MUST = {"transfer": ["dataset=NAME"]}  # what an evaluator cannot do without
 MOST_CURVES = 24  # of what a method logs beside these
 
 
@@ -262,8 +263,10 @@ def by_time(run: Gathered) -> list[Evaluation]:
 
 
 def evaluation_command(e: Evaluation, name: str) -> str:
-    """What was typed, or would have to be: settings that differ from the evaluator's own YAML."""
+    """What was typed; where the record does not say, what would have to be: settings that differ from the evaluator's YAML."""
     words = ["sslcli", "eval", e.kind, f"run={name}"]
+    if isinstance(given := e.about.get("overrides"), list):
+        return shlex.join([*words, *(str(o) for o in given)])
     for key, usual in (("labels", "all"), ("seeds", "1")):
         if e.protocol.get(key) is not None and str(e.protocol[key]) != usual:
             words.append(f"{key}={e.protocol[key]}")
@@ -291,7 +294,8 @@ def missing(run: Gathered, atlas: Atlas | None, name: str) -> Html | None:
         order = list(results.TITLES)
         names = set(config.choices("evaluator")) - {"online"} - have
         for kind in sorted(names, key=lambda k: (order.index(k) if k in order else len(order), k)):
-            rows.append((results.summary(kind) or kind, f"sslcli eval {kind} run={shlex.quote(name)}"))
+            words = ["sslcli", "eval", kind, f"run={name}", *MUST.get(kind, [])]
+            rows.append((results.summary(kind) or kind, shlex.join(words)))
     notes = run.notes + (atlas.notes if atlas else [])
     if not rows and not notes:
         return None

@@ -30,6 +30,10 @@ def test_it_is_the_probe_and_the_neighbours():
     assert len(found.numbers) == len(one) + len(other)
     assert found.protocol["from"] == "others"
     assert found.protocol["to"] == "rows"
+    assert (found.protocol["labels"], found.protocol["seeds"]) == ("10/class", 2)  # what both share is said once
+    assert found.protocol["knn"] == {"k": 20, "temperature": 0.1}
+    assert not {"labels", "seeds", "splits", "notes"} & set(found.protocol["probe"])
+    assert {"strength", "solver", "baselines"} <= set(found.protocol["probe"])
     assert set(found.artefacts) == {
         "probe_confusion.png",
         "probe_predictions.safetensors",
@@ -107,5 +111,6 @@ def test_from_the_command_line(cli):
     record = json.loads(file.read_text())
     assert record["numbers"]["raw.probe.top1"] == 1.0
     assert any("luminance" in note for note in record["protocol"]["notes"])
+    assert record["overrides"] == ["dataset=arrays", "dataset.path=colour.npz", "dataset.holdout=0.3"]
     assert cli("eval", "transfer").code == 2
     assert cli("eval", "transfer", "run=none").code == 2
