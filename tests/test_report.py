@@ -584,7 +584,7 @@ def test_the_labels_that_pretraining_saw_are_told(cli, words, said):
 # --------------------------------------------------------------------------------------------------------------- browser
 
 
-MODULES = Path(os.environ.get("REPORT_NODE_MODULES", "node_modules"))
+MODULES = Path(os.environ.get("REPORT_NODE_MODULES", "node_modules")).absolute()
 READY = (
     shutil.which("chromium")
     and shutil.which("node")
@@ -596,7 +596,7 @@ def check_in_a_browser(pages: list[Path]) -> None:
     """No request, no error, no serious finding of axe, nothing wider than a phone, everything by keyboard."""
     script = Path(__file__).parent / "report_browser" / "check.mjs"
     words = ["node", script, shutil.which("chromium") or "", *pages]
-    environment = os.environ | {"REPORT_NODE_MODULES": str(MODULES.absolute())}
+    environment = os.environ | {"REPORT_NODE_MODULES": str(MODULES)}
     done = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
 
