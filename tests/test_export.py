@@ -85,17 +85,29 @@ def test_neither_the_data_nor_their_count_is_asked_for(cli, run, monkeypatch):
     assert cli("export", str(run), "checkpoint=1", "out=encoder").code == 0
 
 
+def learnability(run: Path, step: int, value: float) -> None:
+    """As if it had been measured so."""
+    path = run / "eval" / "checkpoints" / f"step-{step:010}_quality.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "numbers": {**record["numbers"], "learnability": value}}))
+
+
 def test_best_is_what_select_ranks_first(cli, run):
     """Where all was measured before, by just the settings of `sslcli select RUN`."""
     told = cli("select", str(run), "device=cpu")
     assert told.code == 0, told.err
+    learnability(run, 0, 3.0)  # step 0 is told, and never taken
+    told = cli("select", str(run), "device=cpu")
+    assert "step 0, which comes first, is the untrained network" in told.err
+    learnability(run, 0, -1.0)
+    told = cli("select", str(run), "device=cpu")
+    assert "untrained network" not in told.err
     ranked = json.loads(cli("select", str(run), "device=cpu", "--json").out)["candidates"]
     command = told.err.splitlines()[-1]
     assert command == f"next  sslcli export {run.name} checkpoint={ranked[0]['step']} out=encoder-{ranked[0]['step']}"
     assert cli(*command.split()[2:]).last == f"encoder-{ranked[0]['step']}"
-    path = run / "eval" / "checkpoints" / "step-0000000003_quality.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "numbers": {**record["numbers"], "learnability": 2.0}}))
+    learnability(run, 3, 2.0)
+    learnability(run, 0, 3.0)
     assert cli("export", str(run), "checkpoint=best", "out=best").code == 0
     assert json.loads(Path("best/encoder.json").read_text())["step"] == 3
 

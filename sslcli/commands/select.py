@@ -36,8 +36,10 @@ def main(request: Request) -> int:
     measure_all(candidates, settings)
     notes = remarks(candidates)
     found = ranked(candidates, by)
+    if candidates[found.order[0]].step == 0:
+        notes.append(f"step 0, which comes first, is the untrained network: by {by} training did not help")
     table(candidates, found, notes)
-    first = candidates[found.order[0]]
+    first = best(candidates, found)
     if first.checkpoint is not None:
         where = [f"checkpoint={first.step}", f"out=encoder-{first.step}"]
         console.say(f"next  {shlex.join(['sslcli', 'export', short_name(str(first.run.path)), *where])}")
@@ -45,10 +47,15 @@ def main(request: Request) -> int:
 
 
 def best_step(run: Run) -> int:
-    """Of the checkpoint that `sslcli select RUN` ranks first. RequestError where there are not two."""
+    """Of the checkpoint that `sslcli select RUN` ranks first, step 0 aside. RequestError where there are not two."""
     candidates = checkpoints(run)
     measure_all(candidates, {"quality": _composed("quality", [], Request())})
-    return candidates[ranked(candidates, ranking.DEFAULT).order[0]].step
+    return best(candidates, ranked(candidates, ranking.DEFAULT)).step
+
+
+def best(candidates: list[Candidate], found: Ranking) -> Candidate:
+    """The first that has learned something: the untrained network of step 0 is a baseline, nothing to take away."""
+    return next((candidates[i] for i in found.order if candidates[i].step > 0), candidates[found.order[0]])
 
 
 def measure_all(candidates: list[Candidate], settings: dict[str, dict[str, Any]]) -> None:
