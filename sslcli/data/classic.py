@@ -7,7 +7,7 @@ is not imported. Nothing is downloaded unless `dataset.download=true`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from sslcli.data.split import split
 from sslcli.data.stats import image_stats
 from sslcli.data.talk import shown
 from sslcli.errors import DataError, RequestError
+from sslcli.runtime import usable_cores
 
 
 def digits(name: str = "digits", image_size: int | None = None, holdout: float = 0.2, split_seed: int = 0) -> Dataset:
@@ -77,7 +78,7 @@ def _dataset(
     frame is drawn round each picture (digits, SimSiam, 500 steps, 1 and 10 labels a class: .843 and .946, against
     .789 and .920 with the mean taken off)."""
     source = ArraySource(*train)
-    mean, std = image_stats(source)
+    mean, std = remotes.STATS.get(print_) or image_stats(source)
     if dark:
         mean = (0.0,) * len(mean)
     side = check_size(image_size) or min(train[0].shape[-2:])
@@ -232,15 +233,16 @@ def _cifar(
     class_key: bytes,
 ) -> Dataset:
     root = require_root(path, title, download)
-    where, blobs = _cifar_files(root, archive, sums)
-    if not blobs and download:
+    found = _cifar_files(root, archive, sums)
+    if found is None and download:
         fetch([archive], root)
-        where, blobs = _cifar_files(root, archive, sums)
-    if not blobs:
+        found = _cifar_files(root, archive, sums)
+    if found is None:
         raise absent(title, [next(iter(sums)), archive.name], root, [archive])
+    where, read = found
 
     def known(file: str) -> Any:
-        blob = blobs.pop(file)
+        blob = read(file)
         got = md5_bytes(blob)
         if got != sums[file]:
             raise DataError(
@@ -249,37 +251,41 @@ def _cifar(
             )
         return unpickle(blob)
 
-    with ThreadPoolExecutor() as pool:
-        parts = dict(zip(sums, pool.map(known, sums), strict=True))
-
     def stack(files: list[str]) -> tuple[Tensor, Tensor]:
-        x = np.concatenate([parts[f][b"data"] for f in files]).reshape(-1, 3, 32, 32)
+        pixels = [parts[f][b"data"] for f in files]
+        x = np.empty((sum(map(len, pixels)), 3, 32, 32), np.uint8)
+        rows = np.split(x.reshape(len(x), -1), np.cumsum([len(p) for p in pixels])[:-1])
+        list(pool.map(np.copyto, rows, pixels))
         return torch.from_numpy(x), torch.tensor([v for f in files for v in parts[f][label_key]], dtype=torch.int64)
 
     batches = [f for f in sums if "meta" not in f]
-    train, test = stack(batches[:-1]), stack(batches[-1:])
+    with ThreadPoolExecutor(usable_cores()) as pool:  # more would only hold more files at once
+        parts = dict(zip(sums, pool.map(known, sums), strict=True))
+        train, test = stack(batches[:-1]), stack(batches[-1:])
     classes = [c.decode() for c in parts[list(sums)[-1]][class_key]]
     print_ = fingerprint(len(train[0]) + len(test[0]), (s.encode() for s in sums.values()))
     return _dataset(name, train, test, classes, image_size, print_, [f"read from {shown(where)}"])
 
 
-def _cifar_files(root: str, archive: Remote, sums: dict[str, str]) -> tuple[str, dict[str, bytes]]:
-    """The batch files, from a folder or straight from the archive."""
+def _cifar_files(root: str, archive: Remote, sums: dict[str, str]) -> tuple[str, Callable[[str], bytes]] | None:
+    """Where the batch files are, and what reads one of them: from a folder, or straight from the archive."""
     folder = find(root, sums)
     if folder is not None:
-        blobs = {}
-        for file in sums:
-            with open(os.path.join(folder, file), "rb") as handle:
-                blobs[file] = handle.read(_BATCH_BYTES)
-        return folder, blobs
+        return folder, lambda file: _whole(os.path.join(folder, file))
     folder = find(root, [archive.name])
     if folder is None:
-        return "", {}
+        return None
     where = os.path.join(folder, archive.name)
     blobs = {file: part.read(_BATCH_BYTES) for file, part in members(where, sums)}
     if set(blobs) != set(sums):
         raise DataError(f"{shown(where)} lacks {', '.join(sorted(set(sums) - set(blobs)))}", "get the file again")
-    return where, blobs
+    return where, blobs.pop
+
+
+def _whole(path: str) -> bytes:
+    """A file's bytes, asked for by its size: memory of the largest size that is allowed is never used twice."""
+    with open(path, "rb") as handle:
+        return handle.read(min(os.fstat(handle.fileno()).st_size, _BATCH_BYTES))
 
 
 # ------------------------------------------------------------------------------------------------ STL-10

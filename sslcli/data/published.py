@@ -10,7 +10,7 @@ import pickle
 import tarfile
 import zlib
 from collections.abc import Container, Iterable, Iterator
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -135,9 +135,33 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
 
+class _Uncopied:
+    """A file in memory, as an unpickler reads it: parts are looked at where they lie (`io.BytesIO` copies each first), and
+    with `peek` many at once."""
+
+    def __init__(self, blob: bytes):
+        self.blob, self.at = blob, 0
+
+    def read(self, n: int) -> memoryview:
+        start, self.at = self.at, min(self.at + n, len(self.blob))
+        return memoryview(self.blob)[start : self.at]
+
+    def readinto(self, place: memoryview) -> int:
+        part = self.read(len(place))
+        place[: len(part)] = part
+        return len(part)
+
+    def peek(self, n: int) -> memoryview:
+        return memoryview(self.blob)[self.at : self.at + n]
+
+    def readline(self) -> memoryview:
+        end = self.blob.find(b"\n", self.at) + 1
+        return self.read((end or len(self.blob)) - self.at)
+
+
 def unpickle(blob: bytes) -> Any:
     """Numpy arrays and plain containers. UnpicklingError for anything else."""
-    return _ArraysOnly(io.BytesIO(blob), encoding="bytes").load()
+    return _ArraysOnly(cast(IO[bytes], _Uncopied(blob)), encoding="bytes").load()
 
 
 def read_mat(path: str) -> tuple[Tensor, Tensor]:

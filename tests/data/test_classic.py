@@ -17,6 +17,8 @@ import torch
 from sslcli.data import classic, download, idx, published, remotes
 from sslcli.data.classic import cifar10, digits, fashion_mnist, kmnist, mnist, stl10, svhn
 from sslcli.data.download import Remote
+from sslcli.data.files import fingerprint
+from sslcli.data.stats import image_stats
 from sslcli.errors import DataError, MachineError, RequestError
 
 
@@ -105,6 +107,35 @@ def test_real_fashion_mnist():
     assert abs(d.std[0] - 0.3530) < 1e-4
     with pytest.raises(RequestError):
         mnist(path="/usr/share/datasets")
+
+
+PUBLISHED_CIFAR10 = fingerprint(60000, (s.encode() for s in remotes.CIFAR10.values()))
+
+
+def test_known_stats_of_cifar10():
+    mean, std = remotes.STATS[PUBLISHED_CIFAR10]
+    assert np.allclose(mean, (0.4914, 0.4822, 0.4465), atol=5e-5)  # as everybody has them
+    assert np.allclose(std, (0.2470, 0.2435, 0.2616), atol=5e-5)
+
+
+def test_known_stats_are_those_of_the_files(test_data):
+    if not any(test_data.glob("**/cifar-10-batches-py")):
+        pytest.skip("no CIFAR-10 there")
+    d = cifar10(path=str(test_data))
+    assert d.fingerprint == PUBLISHED_CIFAR10
+    assert (d.mean, d.std) == image_stats(d.train) == remotes.STATS[PUBLISHED_CIFAR10]
+
+
+def test_unpickling_reads_what_pickle_reads():
+    lines = pickle.dumps([1, 2.5, ["x" * 300_000], None], protocol=0)  # each ends with a line feed
+    assert published.unpickle(lines) == [1, 2.5, ["x" * 300_000], None]
+    big = {b"data": np.arange(400_000, dtype=np.int64), b"labels": list(range(40_000)), b"names": [b"n" * 70] * 9_000}
+    for protocol in (3, 4):
+        got = published.unpickle(pickle.dumps(big, protocol=protocol))
+        assert np.array_equal(got[b"data"], big[b"data"])
+        assert (got[b"labels"], got[b"names"]) == (big[b"labels"], big[b"names"])
+    with pytest.raises((pickle.UnpicklingError, EOFError)):
+        published.unpickle(pickle.dumps(big)[:-9_000])
 
 
 def cifar_files(monkeypatch, n: int = 4) -> dict[str, bytes]:
