@@ -243,7 +243,8 @@ def hand_over(word: str, request: Request) -> int:
         if request.dry_run:
             return module.dry_run(cfg)
         module.preview(cfg)
-        return run_hydra(word, module.run, request, request.overrides)
+        with compose.mode_is_known(cfg):
+            return run_hydra(word, module.run, request, request.overrides)
 
 
 @contextlib.contextmanager

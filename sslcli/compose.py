@@ -6,9 +6,10 @@ Three nets catch a mistake before any work: the schema (for keys we own), Hydra'
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -47,6 +48,23 @@ def compose(word: str, overrides: list[str], extra: list[Path] | None = None) ->
     except Exception as e:  # composing touches nothing but words and YAML: whatever fails here, the words were wrong
         raise explain(e, word, overrides, extra or []) from None
     return cfg
+
+
+@contextlib.contextmanager
+def mode_is_known(cfg: Any) -> Iterator[None]:
+    """Hydra composes a configuration, reads `hydra.mode` in it, and composes it once more to run it. It is told what `cfg` says,
+    composed of the same words; where it asks otherwise than Hydra 1.3 does, it finds out by itself."""
+    from hydra._internal.hydra import Hydra
+
+    asks = getattr(Hydra, "get_mode", None)
+    if asks is None:
+        yield
+        return
+    Hydra.get_mode = lambda *_, **__: cfg.hydra.mode  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = asks  # type: ignore[method-assign]
 
 
 def refuse_paths(overrides: Iterable[str]) -> None:

@@ -323,6 +323,20 @@ def test_completion(cli):
         assert "sslcli completion query" in cli("completion", shell).out
 
 
+def test_a_job_is_composed_twice_and_not_three_times(cli, monkeypatch):
+    from hydra._internal.hydra import Hydra
+
+    asks, composes, composed = Hydra.get_mode, Hydra.compose_config, []
+    monkeypatch.setattr(Hydra, "compose_config", lambda *a, **k: composed.append(1) or composes(*a, **k))
+    assert cli("pretrain", *SMOKE).code == 0
+    assert len(composed) == 2, "Hydra has changed: look at compose.mode_is_known"
+    assert Hydra.get_mode is asks
+
+
+def test_the_mode_may_be_chosen_by_a_key(cli):
+    assert cli("pretrain", *SMOKE, "hydra.mode=RUN").code == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "argv", [["--help"], ["list", "methods"], ["runs"], ["pretrain", "--help"], ["completion", "query", "sslcli pre"]]
