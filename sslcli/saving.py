@@ -27,8 +27,7 @@ class Saver:
     """The checkpoints of a run. On several processes all of them ask, and rank 0 writes.
 
     With `train.save_in_background` the tensors are copied to the processor's memory and written by a thread, one checkpoint
-    at a time, while training goes on; what went wrong comes out at the next one. That of step 0 is written so in any case, and
-    the loop settles it after the first step."""
+    at a time, while training goes on; what went wrong comes out at the next one."""
 
     def __init__(self, job: Job, run: Run, spread: Whole):
         self.job, self.run, self.spread = job, run, spread
@@ -38,9 +37,8 @@ class Saver:
         self.saved_at = -1
         self.saved_when = time.monotonic()
         self.failures = 0
-        self.in_background = bool(job.cfg["train"]["save_in_background"])
-        self.thread = ThreadPoolExecutor(1)
-        self.pending: tuple[int, Future[None], bool] | None = None  # step, outcome, whether it must be
+        self.thread = ThreadPoolExecutor(1) if job.cfg["train"]["save_in_background"] and rank() == 0 else None
+        self.pending: tuple[int, Future[None]] | None = None
 
     def due(self, step: int) -> bool:
         if self.steps:
@@ -66,22 +64,21 @@ class Saver:
         if rank() > 0:  # the same weights everywhere: rank 0 writes them
             return
         tensors = {**split_ema(self.job.method, weights), "optimizer": slots}
-        behind = state.step == 0 or (self.in_background and not must)
-        if behind:
-            tensors = {name: {k: copied(v) for k, v in t.items()} for name, t in tensors.items()}
+        if self.thread is not None and not must:
+            tensors = {name: {k: v.detach().to("cpu", copy=True) for k, v in t.items()} for name, t in tensors.items()}
             weights = {**tensors["model"], **tensors["ema"]}
         done: Future[None] = Future()
         try:
             content = self.content(state, meters, numbers)
-            if behind:
-                self.pending = state.step, self.thread.submit(self.write, state.step, weights, tensors, content), must
+            if self.thread is not None and not must:
+                self.pending = state.step, self.thread.submit(self.write, state.step, weights, tensors, content)
                 return
             self.write(state.step, weights, tensors, content)
             done.set_result(None)
         except (StorageError, OSError) as e:
             done.set_exception(e)
-        self.pending = state.step, done, must
-        self.settle()
+        self.pending = state.step, done
+        self.settle(must)
 
     def content(self, state: State, meters: list[dict[str, Any]], numbers: dict[str, Any]) -> dict[str, Any]:
         per_epoch = self.job.loader.steps_per_epoch
@@ -103,11 +100,11 @@ class Saver:
         checkpoint.save(folder, step, tensors, content, keep=self.job.cfg["train"]["keep"])
         detail(f"checkpoint of step {step:,} in {time.monotonic() - began:.2f} s")
 
-    def settle(self) -> None:
+    def settle(self, must: bool = False) -> None:
         """Waits for the checkpoint in flight, and says how it went."""
         if self.pending is None:
             return
-        (step, written, must), self.pending = self.pending, None
+        (step, written), self.pending = self.pending, None
         try:
             written.result()
         except (StorageError, OSError) as e:
@@ -124,12 +121,8 @@ class Saver:
         self.run.set_status(step=step)
 
     def close(self) -> None:
-        self.thread.shutdown()
-
-
-def copied(x: Tensor) -> Tensor:
-    """In the processor's memory, as it will be written: a thread that had to put it in order would start threads of its own."""
-    return x.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        if self.thread is not None:
+            self.thread.shutdown()
 
 
 def is_finite(x: Tensor) -> bool:

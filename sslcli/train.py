@@ -117,8 +117,6 @@ class Trainer:
                 job.loader.wait  # noqa: B018 - reading it starts the count anew
                 while state.step < plan.total:
                     self.step(stream, plan, self.meter)
-                    if state.step == 0:
-                        self.saver.settle()  # the start is on the disk before there is more to lose
                     state.step += 1
                     state.seconds = time.perf_counter() - self.began
                     end_of_epoch = state.step % per_epoch == 0

@@ -67,7 +67,6 @@ class Copies:
         self.trainer = trainer
         original(trainer, *args, **named)
         step = trainer.state.step
-        trainer.saver.settle()  # the first is written while its step is computed
         self.copy("before-step-1" if step == 0 else f"saved-{'last' if step == 10 else 'mid-epoch'}-{step}")
 
     def online(self, original, *args):
@@ -112,26 +111,6 @@ def test_a_stopped_run_equals_an_unbroken_one(cli, monkeypatch, tmp_path, photos
         assert f"resuming at step {step} (bit-exact)" in resumed.err, point
         assert outcome(copies[point]) == whole, point
         assert "nothing to resume" in cli("resume", str(copies[point])).err
-
-
-def test_killed_before_the_first_checkpoint_was_written(cli, monkeypatch, tmp_path):
-    words = ["dataset=digits", "backbone.width=4", "device=cpu", "device.threads=1", "train.batch_size=64"]
-    words += ["train.steps=3", "train.eval_every=0", "logger.log_every=1"]
-    original, killed = Trainer.step, tmp_path / "killed"
-
-    def step(self, *args):
-        original(self, *args)
-        if self.state.step == 0:
-            self.saver.settle()
-            shutil.copytree(self.run.path, killed, ignore=shutil.ignore_patterns("step-*", "last.json", "encoder.*"))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", step)
-        whole = cli("pretrain", *words)
-    resumed = cli("resume", str(killed))
-    assert resumed.code == 0, resumed.err
-    assert "no checkpoint yet: starting at step 0" in resumed.err
-    assert outcome(killed) == outcome(Path(whole.last))
 
 
 def test_an_evaluation_that_a_signal_put_off_is_made_later(cli, monkeypatch):
