@@ -28,14 +28,23 @@ from benchmarks import report  # noqa: E402
 from sslcli import compose, config  # noqa: E402
 
 OUT = ROOT / "docs" / "results"
-SIZES: dict[
-    str, dict[str, list[str]]
-] = {  # data set -> what is typed; the backbone only where the recipe has none of its own
-    "digits": {"words": ["train.epochs=30"], "backbone": []},
+SIZES: dict[str, dict[str, list[str]]] = {
+    # data set -> what is typed for every method; where the recipe has no backbone of its own ("backbone"); where it has one, of
+    # tokens ("tokens"); where it has a decoder ("decoder"); for multitask, one of whose tasks has a decoder ("multitask")
+    "digits": {"words": ["train.epochs=30"]},
     "cifar10": {
-        "words": ["dataset=cifar10", "train.epochs=2", "train.batch_size=128"],
-        "backbone": ["backbone=convnet", "backbone.width=32", "backbone.blocks=1"],
+        "words": ["dataset=cifar10", "train.epochs=1", "train.batch_size=64"],
+        "backbone": ["backbone=convnet", "backbone.width=16", "backbone.blocks=1"],
+        "tokens": ["backbone.patch=8"],
+        "decoder": ["method.width=16"],
+        "multitask": ["method.settings={autoencoder: {width: 16}}"],
     },
+}
+PARTS = {
+    "backbone": "where the recipe has no backbone of its own;",
+    "tokens": "where it has one, a small transformer;",
+    "decoder": "where it has a decoder or a generator;",
+    "multitask": "for multitask.",
 }
 ALWAYS = ["device=cpu", "device.threads=1", "train.eval_every=0"]
 STAGES = ["stages=[probe,quality]", "labels=10/class", "seeds=5", "report=false"]
@@ -88,10 +97,16 @@ def needs(method: str, word: str) -> bool:
     return word in recipe(method).get("needs", [])
 
 
+def sized(data: str, method: str) -> list[str]:
+    """What is typed so that a method's run is of the size of this table."""
+    of = recipe(method)
+    own = any("override /backbone" in line for line in of.get("defaults", []))
+    parts = ["words", "tokens" if own else "backbone", *(["decoder"] if "width" in of["method"] else []), method]
+    return [word for part in parts for word in SIZES[data].get(part, [])]
+
+
 def words(data: str, method: str, seed: int) -> list[str]:
-    own = any("override /backbone" in line for line in recipe(method).get("defaults", []))
-    size = SIZES[data]
-    return [f"method={method}", *size["words"], *([] if own else size["backbone"]), f"seed={seed}", *ALWAYS]
+    return [f"method={method}", *sized(data, method), f"seed={seed}", *ALWAYS]
 
 
 def mark(typed: list[str]) -> str:
@@ -112,12 +127,17 @@ def run_one(word: str, typed: list[str], folder: Path) -> tuple[Path | None, str
     return Path(done.stdout.strip().splitlines()[-1]), ""
 
 
-def measure(typed: list[str], folder: Path) -> dict[str, Any]:
-    """One pretraining with its evaluations."""
+def measure(typed: list[str], folder: Path, raw: bool) -> dict[str, Any]:
+    """One pretraining with its evaluations; `raw`: with the vote of raw inputs, which is the same for all and dear."""
     run, failed = run_one("pipeline", [*typed, *STAGES], folder)
     if run is None:
         return {"failed": failed}
-    run_one("eval", ["knn", f"run={run}", "device=cpu", "device.threads=1"], folder)  # with all labels
+    beside = f"evaluator.baselines={'true' if raw else 'untrained'}"
+    failed = run_one("eval", ["knn", f"run={run}", "device=cpu", "device.threads=1", beside], folder)[
+        1
+    ]  # with all labels
+    if failed:
+        return {"failed": failed}
     status = json.loads((run / "status.json").read_text())
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rates = sorted(line["train/samples_per_s"] for line in lines)
@@ -159,7 +179,7 @@ class Table:
         if self.known.get(data, {}).get(method, {}).get(str(seed), {}).get("key") != now:
             if learns:
                 typed.append(f"method.teacher={self.teacher(data, seed)}")
-            self.keep(data, method, seed, {**measure(typed, self.folder), "key": now})
+            self.keep(data, method, seed, {**measure(typed, self.folder, method == TEACHER), "key": now})
 
     def keep(self, data: str, method: str, seed: int, found: dict[str, Any]) -> None:
         with self.lock:
@@ -192,8 +212,9 @@ def page(known: dict[str, Any], about: dict[str, Any]) -> list[str]:
         done = {m: [r for r in seeds.values() if "failed" not in r] for m, seeds in methods.items()}
         raw = next((r for runs in done.values() for r in runs if "raw.knn" in r), None)
         lines += ["", f"## {data}", "", f"`sslcli pretrain method=... {' '.join(SIZES[data]['words'])}`"]
-        if SIZES[data]["backbone"]:
-            lines.append(f"and `{' '.join(SIZES[data]['backbone'])}` where the recipe has no backbone of its own")
+        lines += [
+            f"and `{' '.join(SIZES[data][part])}` {where}" for part, where in PARTS.items() if part in SIZES[data]
+        ]
         if raw:
             lines.append(f"Raw inputs: kNN {raw['raw.knn']:.3f}, probe {raw['raw.probe']:.3f}.")
         for family in FAMILIES:

@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.methods_table import OUT, SIZES, needs, recipe  # noqa: E402
+from benchmarks.methods_table import OUT, SIZES, needs, sized  # noqa: E402
 
 MARK, WIDTH = "# Seen", 128
 NARROW = "\u00a0±\u00a0"  # no line ends within a number
@@ -46,10 +46,9 @@ def told(runs: list[dict[str, Any]], data: str, method: str) -> str:
 
 
 def command(data: str, method: str) -> str:
-    own = any("override /backbone" in line for line in recipe(method).get("defaults", []))
     teacher = ["method.teacher=RUN"] if needs(method, "a trained run") else []
-    words = [f"method={method}", *teacher, *SIZES[data]["words"], *([] if own else SIZES[data]["backbone"])]
-    return " ".join(["sslcli pretrain", *words])
+    typed = [f"'{word}'" if "{" in word else word for word in sized(data, method)]
+    return " ".join(["sslcli pretrain", f"method={method}", *teacher, *typed])
 
 
 def figures(runs: list[dict[str, Any]], name: str) -> str:

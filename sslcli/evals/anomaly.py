@@ -20,7 +20,7 @@ from sslcli.evals import own, reconstruct
 from sslcli.evals.artefacts.figures import Dots
 from sslcli.evals.artefacts.sheets import Cell, Row, Sheet, named, thumbnails
 from sslcli.evals.artefacts.tables import Csv
-from sslcli.evals.features import EvalData, Labelled, Result
+from sslcli.evals.features import Baselines, EvalData, Labelled, Result
 from sslcli.evals.fit import outliers
 from sslcli.evals.fit.clustering import exact
 from sslcli.evals.inputs import labels as subsets
@@ -45,7 +45,7 @@ def anomaly(
     normal: str | int | list[str | int] = "each",
     k: int = 5,
     nu: float = 0.1,
-    baselines: bool = True,
+    baselines: Baselines = True,
 ) -> Result:
     """`auroc` and `fpr95` of the first of `scores`, and of each as `knn.auroc` and so on, with `raw.` and `untrained.`
     beside; over several normal classes, means.

@@ -26,7 +26,7 @@ from sslcli.data import talk
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.pictures import Confusion
 from sslcli.evals.artefacts.predictions import FILE
-from sslcli.evals.features import EvalData, Result, evaluating
+from sslcli.evals.features import Baselines, EvalData, Result, asks, evaluating
 from sslcli.evals.finetune import Scores
 from sslcli.evals.fit.supervise import HELD_OUT, WARMUP, adamw, best_rate, own_randomness
 from sslcli.evals.inputs import labels as subsets
@@ -78,7 +78,7 @@ def attentive(
     epochs: int = 50,
     min_steps: int = 300,
     batch_size: int = 256,
-    baselines: bool = True,
+    baselines: Baselines = True,
 ) -> Result:
     """`top1`, with more than five classes `top5`, `linear.top1` (the plain probe of the pooled features on the same draws), and
     `untrained.top1` (the same head on a backbone with random weights); with several seeds each with `_std`.
@@ -103,7 +103,9 @@ def attentive(
     check_memory(backbone, len(union), len(data.dataset.classes))
 
     numbers: dict[str, float] = {}
-    subjects = {"": backbone} | ({"untrained": data.random} if baselines and data.random is not None else {})
+    subjects = {"": backbone} | (
+        {"untrained": data.random} if asks(baselines, "untrained") and data.random is not None else {}
+    )
     for kind, subject in subjects.items():
         assert subject is not None
         word = "tokens" if kind == "" else "tokens of an untrained backbone"

@@ -19,7 +19,7 @@ from sslcli.errors import RequestError, nearest
 from sslcli.evals.artefacts.figures import Grid
 from sslcli.evals.artefacts.sheets import Cell, Row, Sheet, named, thumbnails
 from sslcli.evals.artefacts.tables import Csv
-from sslcli.evals.features import EvalData, Result, Split
+from sslcli.evals.features import Baselines, EvalData, Result, Split
 from sslcli.evals.fit import clustering
 from sslcli.evals.fit.clustering import NOISE, Divided, Settings, Space
 from sslcli.evals.own import clusters
@@ -42,7 +42,7 @@ def cluster(
     min_cluster_size: int | None = None,
     k_max: int = 100,
     seeds: int = 1,
-    baselines: bool = True,
+    baselines: Baselines = True,
 ) -> Result:
     """`acc`, `nmi`, `ari` against the labels, `silhouette`, and with several seeds `stability`; the same with `raw.` and
     `untrained.`; over seeds each with `_std`. hdbscan also has `clusters` and `noise`, the share of samples in none.

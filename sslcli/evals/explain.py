@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from sslcli.backbones.vit import ViT
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.columns import Columns, Panels, Strips, heat
-from sslcli.evals.features import EvalData, Result, evaluating
+from sslcli.evals.features import Baselines, EvalData, Result, asks, evaluating
 from sslcli.evals.fit.head import fit_head
 from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.inputs.corruptions import blur
@@ -39,7 +39,7 @@ def explain(
     labels: str | int = "all",
     target: str = "auto",
     samples: int = 200,
-    baselines: bool = True,
+    baselines: Baselines = True,
 ) -> Result:
     """`deletion`: the mean score as the most important places go first (lower is better); `insertion`: as they come first
     (higher is better); each the area below the curve. Beside them `random.` maps of the same grid, and the maps of an
@@ -62,7 +62,7 @@ def explain(
     drawn = set(ids[:SHOWN].tolist())
     judges = _judge(backbone, data, target, amount)
     lookers = {"": (_looker(backbone, data), judges)}
-    if baselines and (random := data.random) is not None:
+    if asks(baselines, "untrained") and (random := data.random) is not None:
         lookers["untrained"] = (_looker(random, data), _judge(random, data, target, amount))
 
     found: dict[str, _Curves] = {}

@@ -27,6 +27,7 @@ from sslcli.views import Views, clean
 
 Split = Literal["train", "test"]
 Context = Callable[[], AbstractContextManager[Any]]
+Baselines = bool | Literal["raw", "untrained"]  # which baselines: both, none, or one of them
 Labelled = tuple[Tensor, Tensor]  # (n, d) float32, (n,) int64 with -1 where there is no label
 
 RAW_SIDE = 32  # pictures as baseline inputs are area-averaged to at most 32 x 32
@@ -46,6 +47,16 @@ class Result:
     protocol: dict[str, Any] = field(default_factory=dict)
     artefacts: dict[str, Artefact] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+
+
+def asks(baselines: Baselines, kind: Literal["raw", "untrained"]) -> bool:
+    """Whether a baseline is asked for; RequestError where `baselines` is none of the words."""
+    if not isinstance(baselines, bool) and baselines not in ("raw", "untrained"):
+        raise RequestError(
+            f"evaluator.baselines={baselines}: there are the baselines `raw` and `untrained`",
+            "true measures both, false none",
+        )
+    return baselines is True or baselines == kind
 
 
 class Artefact(Protocol):
@@ -232,21 +243,23 @@ class EvalData:
         if n < of:
             self.notes.append(f"{of - n} of {of} {split} samples could not be read and were left out")
 
-    def measured(self, backbone: nn.Module, baselines: bool) -> dict[str, Callable[[Split], Labelled]]:
+    def measured(self, backbone: nn.Module, baselines: Baselines) -> dict[str, Callable[[Split], Labelled]]:
         """What is measured, by split: "" is the backbone, "raw" and "untrained" are the baselines beside it."""
         kinds: dict[str, Callable[[Split], Labelled]] = {"": lambda split: self.features(backbone, split)}
-        if baselines:
+        if asks(baselines, "raw"):
             kinds["raw"] = self.raw
-            if (random := self.random) is not None:
-                kinds["untrained"] = lambda split: self.features(random, split)
+        if asks(baselines, "untrained") and (random := self.random) is not None:
+            kinds["untrained"] = lambda split: self.features(random, split)
         return kinds
 
-    def remarks(self, baselines: bool, own: list[str]) -> list[str]:
+    def remarks(self, baselines: Baselines, own: list[str]) -> list[str]:
         """The `notes` of a protocol: what was found in the data, which baseline is missing, and an evaluator's own."""
         notes = [*self.notes, *own]
         if not baselines:
             notes.append("baselines were not measured (evaluator.baselines=false)")
-        elif self.untrained is None:
+        elif isinstance(baselines, str):
+            notes.append(f"the only baseline measured is {baselines} (evaluator.baselines={baselines})")
+        if asks(baselines, "untrained") and self.untrained is None:
             notes.append("no untrained baseline: what is measured is itself an untrained backbone")
         return list(dict.fromkeys(notes))
 

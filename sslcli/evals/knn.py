@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.predictions import FILE, Predictions
-from sslcli.evals.features import EvalData, Result
+from sslcli.evals.features import Baselines, EvalData, Result
 from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.probe import averaged, check_seeds
 
@@ -30,7 +30,7 @@ def knn(
     temperature: float = 0.1,
     labels: str | int = "all",
     seeds: int = 1,
-    baselines: bool = True,
+    baselines: Baselines = True,
 ) -> Result:
     """`top1` on the test split, `raw.top1`, `untrained.top1`; with several draws of labels each with `_std`.
 

@@ -19,7 +19,7 @@ from sslcli.console import warn
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.pictures import Confusion
 from sslcli.evals.artefacts.predictions import FILE, Predictions
-from sslcli.evals.features import EvalData, Result
+from sslcli.evals.features import Baselines, EvalData, Result
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import labels as subsets
 from sslcli.rng import derive
@@ -40,7 +40,7 @@ def probe(
     labels: str | int = "all",
     seeds: int = 1,
     strengths: list[float] | float | None = None,
-    baselines: bool = True,
+    baselines: Baselines = True,
 ) -> Result:
     """`top1`, with more than five classes `top5`, and `raw.top1`, `untrained.top1`; with several seeds each with
     `_std`.
@@ -181,7 +181,8 @@ class Standardiser:
 
     def __init__(self, x: Tensor):
         self.mean = x.mean(dim=0)
-        std = x.std(dim=0, correction=0)
+        squares = sum((part - self.mean).square_().sum(dim=0) for part in x.split(1024))
+        std = (squares / len(x)).sqrt()  # `x.std(dim=0)` takes eight times as long
         varies = std > 1e-6 * std.max()
         self.scale = torch.where(varies, 1 / torch.where(varies, std, 1.0), 0.0)
 

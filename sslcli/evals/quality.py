@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sslcli.data.source import Dataset
 from sslcli.errors import RequestError
-from sslcli.evals.features import Context, EvalData, Result, sample
+from sslcli.evals.features import Baselines, Context, EvalData, Result, sample
 from sslcli.evals.knn import predict
 from sslcli.evals.measures.geometry import alignment, alpha_req, learnability, lidar, rankme, two_nn, uniformity
 from sslcli.nn.stats import spread
@@ -35,7 +35,7 @@ def quality(
     groups: int = 1_000,
     views: int = 10,
     delta: float = 1e-4,
-    baselines: bool = True,
+    baselines: Baselines = True,
 ) -> Result:
     """Numbers of training features, `untrained.` of each beside them. No label is read.
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.artefacts.sheets import Cell, Mark, Row, Sheet, named, thumbnails
-from sslcli.evals.features import EvalData, Result, Split
+from sslcli.evals.features import Baselines, EvalData, Result, Split
 from sslcli.evals.fit.clustering import exact
 from sslcli.evals.knn import neighbours
 from sslcli.rng import derive, order
@@ -26,7 +26,7 @@ BLOCK = 1 << 24  # similarities at a time: 64 MB, and some tables of the same si
 ROWS, SHOWN = 10, 8  # queries and neighbours in the picture
 
 
-def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", baselines: bool = True) -> Result:
+def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", baselines: Baselines = True) -> Result:
     """`map`, `map_at_r`, `r_precision`, `recall@1`, `@5`, `@10`, `precision@5`, `@10`: means over queries; the same with
     `raw.` and `untrained.`. Right is what is of the query's class; R is how many such the gallery holds.
 

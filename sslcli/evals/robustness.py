@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sslcli.errors import RequestError, nearest
 from sslcli.evals.artefacts.sheets import Cell, Row, Sheet
-from sslcli.evals.features import EvalData, Result, embed, evaluating, flat
+from sslcli.evals.features import Baselines, EvalData, Result, embed, evaluating, flat
 from sslcli.evals.fit.head import Head, fit_head
 from sslcli.evals.inputs import attacks
 from sslcli.evals.inputs import labels as subsets
@@ -41,7 +41,7 @@ def robustness(
     attack_samples: int = 500,
     attack_steps: int = 10,
     strength: float | None = None,
-    baselines: bool = True,
+    baselines: Baselines = True,
 ) -> Result:
     """`clean.top1`, `corrupted.top1` (the mean over corruptions and their five strengths), `drop` (the share of the clean accuracy
     that is lost), `NAME.top1` for each corruption; `fgsm1.top1`, `pgd1.top1` and so on (images only; the number is the most that
@@ -144,7 +144,7 @@ class _Flat(nn.Module):
 
 
 def _subjects(
-    backbone: nn.Module, data: EvalData, amount: subsets.Amount, strength: float | None, baselines: bool
+    backbone: nn.Module, data: EvalData, amount: subsets.Amount, strength: float | None, baselines: Baselines
 ) -> dict[str, _Subject]:
     modules = {"": backbone, "raw": _Flat(), "untrained": data.random}
     found = {}

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from sslcli.errors import RequestError
-from sslcli.evals.features import EvalData, Result
+from sslcli.evals.features import Baselines, EvalData, Result
 from sslcli.evals.knn import knn
 from sslcli.evals.probe import probe
 
@@ -25,7 +25,7 @@ def transfer(
     k: int = 20,
     temperature: float = 0.1,
     strengths: list[float] | float | None = None,
-    baselines: bool = True,
+    baselines: Baselines = True,
 ) -> Result:
     """`probe.top1`, `knn.top1` (and what else these evaluators say), with `raw.` and `untrained.` beside.
 
