@@ -98,7 +98,7 @@ def unknown_key(
     best = f"{parent}.{close}" if close and parent else close or nearest(key, known)
     if not best:  # `lr=1` for `optimizer.lr`
         best = next((k for k in sorted(known) if k.rpartition(".")[2] == leaf), None)
-    has = f"`{parent}` has no key `{leaf}`" if parent else f"there is no key `{key}`"
+    has = f"`{parent}` has no key `{leaf}`" if parent in known else f"there is no key `{key}`"
     inside = f"`{parent}` has {listing(sorted(siblings))}" if parent and siblings else None
     return RequestError(has, f"did you mean `{best}`?" if best else inside or f"`sslcli {word} --help` shows the keys")
 

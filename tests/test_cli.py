@@ -61,6 +61,7 @@ def test_help_and_version(cli):
         (["pretrain", "method=msn", "method.prototype=5"], "no key `prototype`", "did you mean `method.prototypes`?"),
         (["pretrain", "-m", "method=msn,dino", "method.prototype=5"], "no key `prototype`", "`method.prototypes`"),
         (["pretrain", "method=dino", "backbone=vit_micro", "backbone.dept=5"], "no key `dept`", "`backbone.depth`"),
+        (["bench", "bench.seconds=1"], "there is no key `bench.seconds`", "did you mean `seconds`?"),
         (["pretrain", "simsiam"], "`simsiam` needs its key", "method=simsiam"),
         (["pretrain", "seed=0,1"], "seed", "-m"),
         (["pretrain", "--dryrun"], "there is no flag --dryrun", "--dry-run"),

@@ -12,6 +12,7 @@ from sslcli.errors import DataError, RequestError
 from sslcli.evals import knn as module
 from sslcli.evals.features import EvalData
 from sslcli.evals.knn import knn, neighbours, predict
+from sslcli.evals.probe import probe
 from tests.evals import toys
 
 
@@ -85,6 +86,22 @@ def test_numbers(data):
     few = knn(toys.Rows(), data, labels="2/class", seeds=3)
     assert set(few.numbers) == {f"{n}top1{s}" for n in ("", "raw.", "untrained.") for s in ("", "_std")}
     assert any("k=20 is more than the 6" in note for note in few.protocol["notes"])
+
+
+@pytest.mark.parametrize(
+    ("baselines", "names"),
+    [(False, {"top1"}), ("raw", {"top1", "raw.top1"}), ("untrained", {"top1", "untrained.top1"})],
+)
+def test_baselines_that_are_asked_for(data, baselines, names):
+    whole, some = knn(toys.Rows(), data), knn(toys.Rows(), data, baselines=baselines)
+    assert some.numbers == {name: whole.numbers[name] for name in names}
+    assert any(f"evaluator.baselines={str(baselines).lower()}" in note for note in some.protocol["notes"])
+
+
+def test_a_baseline_that_is_none(data):
+    for evaluator in (knn, probe):
+        with pytest.raises(RequestError, match=r"evaluator\.baselines=pixels"):
+            evaluator(toys.Rows(), data, baselines="pixels")
 
 
 def test_seeds_without_effect_are_said(data):

@@ -59,6 +59,8 @@ def test_standardiser():
     before = x.clone()
     torch.testing.assert_close(Standardiser(x)(x, torch.tensor([1])), torch.tensor([[1.0, 0.0, 0.0]]))
     assert torch.equal(x, before)
+    many = torch.randn(3000, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-2, 1.0, 50.0, 1e3]) + 100
+    torch.testing.assert_close(1 / Standardiser(many).scale, many.std(dim=0, correction=0), rtol=1e-4, atol=0)
 
 
 def test_the_test_split_decides_nothing(data):
