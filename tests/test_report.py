@@ -265,6 +265,28 @@ def test_what_is_not_on_the_page_is_a_command_that_can_be_typed(folder):
     assert "sslcli eval knn run=2026-01-01_simclr" in page.text
 
 
+@pytest.mark.parametrize(
+    ("method", "backbone", "offered"),
+    [
+        ("sslcli.methods.simclr.SimCLR", "sslcli.backbones.convnet.ConvNet", set()),
+        ("sslcli.methods.autoencoder.Autoencoder", "sslcli.backbones.convnet.ConvNet", {"reconstruct"}),
+        ("sslcli.methods.dino.DINO", "sslcli.backbones.vit.ViT", {"attentive"}),
+        (
+            "somebodys.Method",
+            "sslcli.backbones.convnet.ConvNet",
+            {"reconstruct", "attentive"},
+        ),  # whose abilities are not known
+    ],
+)
+def test_what_a_run_cannot_have_is_not_offered(folder, method, backbone, offered):
+    (folder / "encoder.safetensors").write_bytes(b"")
+    parts = {"method": {"_target_": method}, "backbone": {"_target_": backbone}}
+    (folder / "config.yaml").write_text(json.dumps(parts))
+    _, page = page_of(folder)
+    assert "sslcli eval knn run=2026-01-01_simclr" in page.text
+    assert {kind for kind in ("reconstruct", "attentive") if f"sslcli eval {kind} run=" in page.text} == offered
+
+
 def test_headings_descend_and_the_contents_lead_somewhere(folder):
     _, page = page_of(folder)
     levels = [int(t[1]) for t, _ in page.tags if re.fullmatch(r"h[1-6]", t)]

@@ -14,7 +14,7 @@ class Decoder(nn.Module):
 
     A linear layer makes a small map (side at most `smallest`); then the map is doubled (nearest neighbour, cut to the
     exact size) and convolved until it has the wanted size, while the width halves. Upsampling before the convolution
-    leaves no checkerboard (Odena et al., Distill 2016).
+    leaves no checkerboard (Odena et al., Distill 2016). Both are one step, see `Doubling`.
     """
 
     def __init__(self, dim: int, shape: tuple[int, ...], width: int = 32, smallest: int = 4):
@@ -25,20 +25,47 @@ class Decoder(nn.Module):
         while max(sizes[-1]) > smallest:
             sizes.append(tuple(-(-s // 2) for s in sizes[-1]))
         self.sizes = sizes[::-1]
-        conv: type[nn.Module] = nn.Conv2d if len(size) == 2 else nn.Conv1d
+        conv = nn.Conv2d if len(size) == 2 else nn.Conv1d
         norm: type[nn.Module] = nn.BatchNorm2d if len(size) == 2 else nn.BatchNorm1d
         steps = len(sizes) - 1
         widths = [width * min(2 ** (steps - i), 8) for i in range(steps + 1)]
         self.start = (widths[0], *self.sizes[0])
         self.expand = nn.Linear(dim, math.prod(self.start))
         self.stages = nn.ModuleList(
-            nn.Sequential(conv(i, o, 3, padding=1, bias=False), norm(o), nn.ReLU(inplace=True))
-            for i, o in pairwise(widths)
+            nn.Sequential(Doubling(i, o, to), norm(o), nn.ReLU(inplace=True))
+            for (i, o), to in zip(pairwise(widths), self.sizes[1:], strict=True)
         )
         self.out = conv(widths[-1], channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         x = F.relu(self.expand(z)).view(-1, *self.start)
-        for size, stage in zip(self.sizes[1:], self.stages, strict=True):
-            x = stage(F.interpolate(x, size=size, mode="nearest"))
+        for stage in self.stages:
+            x = stage(x)
         return self.out(x)
+
+
+class Doubling(nn.Module):
+    """(B, before, *s) -> (B, after, *size), size between s and 2 s: nearest-neighbour upsampling and a convolution of 3, no bias.
+
+    Where size is 2 s, in one transposed convolution of 4 with stride 2, whose kernel is the convolution's as seen through the
+    doubled pixels: the same numbers for 16 products a pixel instead of 36, and without the large map in between.
+    """
+
+    def __init__(self, before: int, after: int, size: tuple[int, ...]):
+        super().__init__()
+        conv = nn.Conv2d if len(size) == 2 else nn.Conv1d
+        self.weight = conv(before, after, 3, bias=False).weight
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = len(self.size) == 1
+        if self.size != tuple(2 * s for s in x.shape[2:]):
+            conv = F.conv1d if flat else F.conv2d
+            return conv(F.interpolate(x, size=self.size, mode="nearest"), self.weight, padding=1)
+        kernel = self.weight.transpose(0, 1)
+        for dim in range(2, kernel.ndim):  # w0 w1 w2 becomes w2, w1 + w2, w0 + w1, w0
+            kernel = kernel.flip(dim)
+            after, before = ([0, 0] * (kernel.ndim - 1 - dim) + pad for pad in ([0, 1], [1, 0]))
+            kernel = F.pad(kernel, after) + F.pad(kernel, before)
+        back = F.conv_transpose1d if flat else F.conv_transpose2d
+        return back(x, kernel, stride=2, padding=1)

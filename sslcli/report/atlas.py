@@ -38,6 +38,7 @@ LABELLED_UP_TO = 25  # classes; above, names on the map would lie on each other
 
 
 PREDICTORS = {"probe": "linear probe", "finetune": "fine-tuned network", "knn": "kNN vote"}  # the first there is
+NEEDED = ("seed", "train", "method", "backbone", "dataset", "augmentation")  # of a configuration
 
 
 @dataclass
@@ -60,6 +61,8 @@ def compute(run: Gathered) -> Atlas:
     cfg = run.config
     atlas = Atlas()
     try:
+        if lacking := [key for key in NEEDED if key not in cfg]:
+            raise DataError(f"the run's config.yaml has no {', '.join(lacking)}")
         device = asdict(config.Device()) | cfg.get("device", {})
         values = {"seed": cfg["seed"], "device": device, "train": {**cfg["train"], "devices": 1}}
         subject = load(values, cfg, run.path)

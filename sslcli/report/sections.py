@@ -284,6 +284,24 @@ def typed(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value).replace('"', "").replace(" ", "")
 
 
+def beyond(run: Gathered) -> set[str]:
+    """Evaluators that this run's method or backbone has nothing for."""
+    from sslcli import build, models
+    from sslcli.errors import SslError
+    from sslcli.methods.base import Method
+
+    found = set()
+    method, backbone = (mapping(run.config.get(part)) for part in ("method", "backbone"))
+    try:
+        if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in models.classes(method)):
+            found.add("reconstruct")
+        if "_target_" in backbone and not hasattr(build.resolve(backbone["_target_"]), "patchify"):
+            found.add("attentive")
+    except SslError:  # code of the run that is not here: its words are offered, and refused with the reason
+        pass
+    return found
+
+
 def missing(run: Gathered, atlas: Atlas | None, name: str) -> Html | None:
     """What this page could hold besides, and what to type for it."""
     have = {e.kind for e in run.evals}
@@ -292,7 +310,7 @@ def missing(run: Gathered, atlas: Atlas | None, name: str) -> Html | None:
         rows.append(("the encoder, and with it the map and all evaluations", f"sslcli resume {shlex.quote(name)}"))
     else:
         order = list(results.TITLES)
-        names = set(config.choices("evaluator")) - {"online"} - have
+        names = set(config.choices("evaluator")) - {"online"} - have - beyond(run)
         for kind in sorted(names, key=lambda k: (order.index(k) if k in order else len(order), k)):
             words = ["sslcli", "eval", kind, f"run={name}", *MUST.get(kind, [])]
             rows.append((results.summary(kind) or kind, shlex.join(words)))

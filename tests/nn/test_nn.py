@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from sslcli.nn.decoder import Decoder
+from sslcli.nn.decoder import Decoder, Doubling
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import mlp, resolve, shape_of, told
 from sslcli.nn.losses import mse_known
@@ -144,6 +145,26 @@ def test_mse_known_leaves_padding_out():
 def test_decoder_reaches_any_size(shape):
     out = Decoder(6, shape, width=2)(torch.randn(2, 6))
     assert out.shape == (2, *shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((4, 3), (8, 6)), ((4, 3), (7, 6)), ((1, 1), (2, 2)), ((5,), (10,)), ((5,), (9,))]
+)
+def test_doubling_is_upsampling_and_a_convolution(shape, size):
+    layer = Doubling(2, 3, size).double()
+    ours, theirs = (
+        torch.randn(2, 2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        for _ in range(2)
+    )
+    conv = F.conv2d if len(size) == 2 else F.conv1d
+    found, expected = layer(ours), conv(F.interpolate(theirs, size=size), layer.weight, padding=1)
+    torch.testing.assert_close(found, expected)
+    wanted = torch.randn(found.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    (dx, dw), (ex, ew) = (
+        torch.autograd.grad((y * wanted).sum(), (x, layer.weight)) for y, x in ((found, ours), (expected, theirs))
+    )
+    torch.testing.assert_close(dx, ex)
+    torch.testing.assert_close(dw, ew)
 
 
 def test_sine_positions_by_hand():
