@@ -12,7 +12,7 @@ import pytest
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 
-LONG = ("tests/test_team", "tests/test_launchers", "tests/test_sweeps", "tests/faults/test_kill")
+LONG = ("tests/test_team", "tests/test_launchers", "tests/test_sweeps", "tests/faults/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
