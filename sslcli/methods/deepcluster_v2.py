@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from sslcli.methods.base import Batch, Facts, Method
 from sslcli.nn.clock import Clock
 from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.kmeans import nearest, spherical_kmeans
 from sslcli.nn.memory import Memory
 from sslcli.nn.precision import full_precision
 from sslcli.nn.prototypes import cosines, in_use
@@ -112,23 +113,3 @@ class DeepClusterV2(Method):
 def cluster_loss(scores: Tensor, clusters: Tensor, temperature: float) -> Tensor:
     """The cross-entropy of (V, B, K) cosines over the temperature and the clusters (V, B), the mean over views and samples."""
     return F.cross_entropy((scores / temperature).flatten(0, 1), clusters.flatten())
-
-
-@full_precision
-def spherical_kmeans(x: Tensor, start: Tensor, iterations: int, weights: Tensor) -> Tensor:
-    """(S, P) unit vectors, (K, P) first centroids, weights (S) 0 or 1 -> (K, P) unit centroids.
-
-    Each round: every vector goes to the centroid of largest cosine, every centroid to the direction of its vectors' sum;
-    one without vectors stays.
-    """
-    centroids = start
-    for _ in range(iterations):
-        sums = torch.zeros_like(centroids).index_add_(0, nearest(x, centroids), x * weights[:, None])
-        alive = sums.square().sum(dim=1, keepdim=True) > 0
-        centroids = torch.where(alive, F.normalize(sums, dim=1), centroids)
-    return centroids
-
-
-def nearest(x: Tensor, centroids: Tensor, rows: int = 65536) -> Tensor:
-    """(S,) the centroid of largest inner product; in portions, for memories of millions."""
-    return torch.cat([(part @ centroids.T).argmax(dim=1) for part in x.split(rows)])

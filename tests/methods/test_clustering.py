@@ -1,4 +1,4 @@
-"""Clustering as an objective: SwAV, DeepCluster v2, MSN. Other people's answers, the papers' formulas with loops, promises."""
+"""Clustering as objective (SwAV, DeepCluster v2, MSN, SMoG): other people's answers, the papers' formulas with loops, promises."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from golden_inputs import load, numbers
 from sslcli.backbones.convnet import ConvNet
 from sslcli.backbones.vit import ViT
 from sslcli.methods.base import Batch, Facts
-from sslcli.methods.deepcluster_v2 import DeepClusterV2, cluster_loss, nearest, spherical_kmeans
+from sslcli.methods.deepcluster_v2 import DeepClusterV2, cluster_loss
 from sslcli.methods.msn import MSN, msn_terms
+from sslcli.methods.smog import FIRST, SMoG, group_loss, moved_groups
 from sslcli.methods.swav import SwAV
 from sslcli.nn.clock import Clock
+from sslcli.nn.kmeans import nearest, spherical_kmeans
 from sslcli.nn.memory import Memory
 from sslcli.nn.prototypes import Prototypes, cosines, cross_view, in_use
 from sslcli.nn.sinkhorn import sinkhorn
@@ -440,10 +442,88 @@ def test_msn_measures_its_teacher():
     assert torch.allclose(method.eval_backbone.norm.weight, before + 0.1)
 
 
+# SMoG ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", load("smog")["cases"], ids=lambda c: f"{c['n']}x{c['d']}x{c['k']}")
+def test_smog_is_lightlys(case):
+    n, d, k = case["n"], case["d"], case["k"]
+    z, p, groups = unit(0, n, d).requires_grad_(), numbers(2, n, d).requires_grad_(), unit(9, k, d)
+    own = nearest(unit(1, n, d), groups)
+    assert own.tolist() == case["own"]
+    moved = moved_groups(groups, z, 0.9)
+    np.testing.assert_allclose(moved.detach().flatten().numpy(), case["moved"], rtol=EXACT)
+    loss = group_loss(p, moved, own, 0.1)
+    assert loss.item() == pytest.approx(case["loss"], rel=EXACT)
+    loss.backward()
+    np.testing.assert_allclose(p.grad.flatten().numpy(), case["grad_p"], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(z.grad.flatten().numpy(), case["grad_z"], rtol=1e-9, atol=1e-12)
+
+
+def test_groups_move_by_hand():
+    groups, z = unit(1, 4, 3).numpy() * 0.7, unit(2, 5, 3).numpy()
+    expected = groups.copy()
+    own = [max(range(4), key=lambda c: float(x @ groups[c]) / np.linalg.norm(groups[c])) for x in z]
+    for c in set(own):
+        expected[c] = 0.8 * groups[c] + 0.2 * np.mean([x for x, o in zip(z, own, strict=True) if o == c], axis=0)
+    assert len(set(own)) < 4  # one stays
+    np.testing.assert_allclose(moved_groups(*map(torch.from_numpy, (groups, z)), 0.8).numpy(), expected, rtol=1e-12)
+
+
+def smog(**words) -> SMoG:
+    torch.manual_seed(0)
+    return SMoG(ConvNet((1, 8, 8), width=4), **{"prototypes": 3, "queue": 24, **words})
+
+
+def test_smog_forward_is_the_paper():
+    method, data = smog(), views(6)
+    groups = method.groups.clone()
+    y = [method.projector(method.backbone(x)) for x in data.views]
+    own = [(F.normalize(method.teacher(x), dim=1) @ F.normalize(groups, dim=1).T).argmax(dim=1) for x in data.views]
+    moved = moved_groups(groups, F.normalize(torch.cat(y), dim=1), 0.99)
+    losses = [group_loss(method.predictor(y[v]), moved, own[1 - v], 0.1).item() for v in (0, 1)]
+    assert method(data)["loss"].item() == pytest.approx(np.mean(losses), rel=1e-5)
+    torch.testing.assert_close(method.groups, moved.detach())
+
+
+def test_smog_groups_stand_still_outside_of_training():
+    method, data = smog(), views(6)
+    groups = method.groups.clone()
+    with torch.no_grad():
+        method(data)
+    method.after_step(0.5)
+    assert torch.equal(method.groups, groups)
+    assert (method.queue.ids < 0).all()
+
+
+def test_smog_finds_groups_anew_and_its_teacher_too():
+    method = smog(reset_every=FIRST + 2)
+    for n in range(1, FIRST + 3):
+        step(method, views(6, epoch=n))
+        with torch.no_grad():
+            next(method.backbone.parameters()).add_(0.1)  # as an optimizer would
+        ours, theirs = next(method.backbone.parameters()), next(method.teacher.parameters())
+        unit_norms = torch.allclose(method.groups.norm(dim=1), torch.ones(3), atol=1e-6)
+        assert unit_norms == (n in (FIRST, FIRST + 2)), n  # centroids are unit vectors, moved groups are shorter
+        assert torch.allclose(theirs, ours - 0.1, atol=1e-6) == (n == FIRST + 2 or n == 1), n
+
+
+def test_smog_that_was_interrupted_goes_on_alike():
+    whole = smog(reset_every=3)
+    step(whole, views(6))
+    resumed = smog(reset_every=3)
+    resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for method in (whole, resumed):
+        for n in (1, 2):
+            step(method, views(6, epoch=n))
+    for (key, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+
+
 # All -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [swav, deepcluster, msn])
+@pytest.mark.parametrize("make", [swav, deepcluster, msn, smog])
 def test_assignments_are_probabilities(make):
     method, x = make().eval(), views(5).views[0]
     p = method.assign(x)
