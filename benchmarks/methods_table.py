@@ -137,10 +137,8 @@ def measure(typed: list[str], folder: Path, raw: bool) -> dict[str, Any]:
     run, failed = run_one("pipeline", [*typed, *STAGES], folder)
     if run is None:
         return {"failed": failed}
-    beside = f"evaluator.baselines={'true' if raw else 'untrained'}"
-    failed = run_one("eval", ["knn", f"run={run}", "device=cpu", "device.threads=1", beside], folder)[
-        1
-    ]  # with all labels
+    beside = f"evaluator.baselines={'true' if raw else 'untrained'}"  # of a vote with all labels
+    _, failed = run_one("eval", ["knn", f"run={run}", "device=cpu", "device.threads=1", beside], folder)
     if failed:
         return {"failed": failed}
     status = json.loads((run / "status.json").read_text())
@@ -228,14 +226,15 @@ def page(known: dict[str, Any], about: dict[str, Any]) -> list[str]:
                 rows = [TITLES, ["---", *["--:"] * (len(TITLES) - 1)], *(row(m, done[m]) for m in members)]
                 lines += ["", f"### {family}", "", *("| " + " | ".join(r) + " |" for r in rows)]
         weak = [m for m, runs in sorted(done.items()) if runs and not better(runs)]
-        notes = [f"- {m} does not beat `untrained`{reason(data, m, done[m])}." for m in weak]
+        notes = [f"- {m} does not beat `untrained`{weakness(data, m, done[m])}." for m in weak]
         failed = {m: r["failed"] for m, seeds in methods.items() for r in seeds.values() if "failed" in r}
         notes += [f"- {m} did not run: {reason}" for m, reason in sorted(failed.items())]
         lines += ["", *notes] if notes else []
     return lines
 
 
-def reason(data: str, method: str, runs: list[dict[str, Any]]) -> str:
+def weakness(data: str, method: str, runs: list[dict[str, Any]]) -> str:
+    """How a method fails to beat `untrained`, and why where that is known."""
     known = WHY[data].get(method)
     if len(runs) > 1 and all(r["probe"] > r["untrained.probe"] for r in runs):
         return " by that margin, though it does with each seed" + (f": {known}" if known else "")
