@@ -7,6 +7,8 @@ taken; where they are not as they were, torch does what it always does.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from types import MethodType
 from typing import Any
 
@@ -35,3 +37,11 @@ def without_dynamo(optimizer: Optimizer) -> Optimizer:
         step = Optimizer.profile_hook_step(torch.no_grad()(plain))
         optimizer.step = MethodType(step, optimizer)  # type: ignore[method-assign]
     return optimizer
+
+
+@contextlib.contextmanager
+def as_written(compiled: bool) -> Iterator[None]:
+    """What is compiled in this process runs as it is written: evaluations and pictures have batches of other sizes, each of which
+    would be compiled for."""
+    with torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
+        yield

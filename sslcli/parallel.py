@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sslcli import build, checkpoint, optim
+from sslcli.backbones.base import Backbone, TokenBackbone
 from sslcli.job import Job
 from sslcli.nn.dist import world
+from sslcli.nn.transformer import Block
 
 LARGE = 1_000_000  # parameters from which a layer in a sequence is a shard of its own
 
@@ -28,15 +30,15 @@ class Whole:
 
     def __init__(self, job: Job):
         self.job = job
-        self.model = self.compiled(self.spread(job.method))
+        self.model: Any = self.spread(job.method)
+        if job.runtime.compile:
+            for module in regions(job.method):
+                module.compile(dynamic=False)
         self.names = checkpoint.parameter_names(job.method)
         self.backbone = next(n for n, m in job.method.named_modules() if m is job.method.eval_backbone)
 
     def spread(self, method: nn.Module) -> nn.Module:
         return method
-
-    def compiled(self, model: nn.Module) -> Any:
-        return torch.compile(model) if self.job.runtime.compile else model
 
     def averaging(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Around a micro-batch; gradients cross processes with the last of a step."""
@@ -126,6 +128,15 @@ class Sharded(Whole):
             self.copy = self.job.runtime.place(build.build("backbone", self.job.cfg["backbone"], input_shape=shape))
         checkpoint.load_strictly(self.copy, self.of_backbone(self.weights()), "the sharded weights")
         return self.copy
+
+
+def regions(method: nn.Module) -> Iterator[nn.Module]:
+    """What is compiled: each backbone (a teacher's too), and of those with tokens each block, as a method calls more of them than
+    `forward`. Alike blocks share their code. The method around them is not: it draws numbers with the epoch in their key, and
+    a compiler would begin anew with each epoch."""
+    for module in method.modules():
+        if isinstance(module, Block) or (isinstance(module, Backbone) and not isinstance(module, TokenBackbone)):
+            yield module
 
 
 def _shards(method: nn.Module) -> list[nn.Module]:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sslcli import build, checkpoint, compose, debug, optim
+from sslcli import build, checkpoint, compose, debug, eager, optim
 from sslcli.console import Progress
+from sslcli.data.ahead import Stream
 from sslcli.errors import Interrupted, Stopped, TrainingError
 from sslcli.job import Job
 from sslcli.nn.dist import agree, agreed, collect, mean, of_first, rank, world
@@ -106,7 +107,7 @@ class Trainer:
             eval_every = self.eval_every(plan, per_epoch)
             log_every = job.cfg["logger"]["log_every"]
             progress = Progress(plan.total, plan.total / per_epoch, state.step)
-            stream: Any = None
+            stream: Stream | None = None
             try:
                 if state.step == 0:
                     self.save(must=True)
@@ -148,7 +149,7 @@ class Trainer:
                 if stream is not None:
                     stream.close()
 
-    def step(self, stream: Any, plan: Plan, meter: Meter) -> None:
+    def step(self, stream: Stream, plan: Plan, meter: Meter) -> None:
         """One optimizer step: `accumulate` micro-batches, one update."""
         job, state, accumulate = self.job, self.state, self.train["accumulate"]
         factor = self.schedule(plan.progress(state.step))
@@ -172,6 +173,7 @@ class Trainer:
         if self.ahead:
             job.optimizer.found_inf = verdict[0]  # type: ignore[attr-defined]
             self.update(plan, norm)
+        stream.begin()
         self.told = Told(*(int(v) for v in verdict.tolist()))
         if self.told.bad:
             self.kept.undo()
@@ -337,7 +339,8 @@ class Trainer:
     def evaluate(self) -> None:
         """Online numbers, inside the training split; the test split is not touched."""
         job, state = self.job, self.state
-        numbers = online(job, self.spread.eval_backbone())
+        with eager.as_written(job.runtime.compile):
+            numbers = online(job, self.spread.eval_backbone())
         job.method.train()
         values = {f"eval/{k}": v for k, v in numbers.items()}
         self.run.log(state.step, state.step / job.loader.steps_per_epoch, state.seconds, values)

@@ -239,12 +239,13 @@ def pictures(job: Any, run: Any) -> None:
     """What the method can show of itself (reconstructions), as pictures/NAME.png."""
     import torch
 
+    from sslcli.eager import as_written
     from sslcli.views import sheet
 
     with contextlib.closing(job.loader.stream(0)) as stream:
         batch = next(stream)
     job.method.eval()
-    with torch.no_grad():
+    with torch.no_grad(), as_written(job.runtime.compile):
         drawn = job.method.pictures(batch)
     for name, columns in drawn.items():
         shown = [denormalised(job.dataset, c[:8].float().cpu()) for c in columns.values()]

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from sslcli.data.ahead import ahead
+from sslcli.data.ahead import Ahead, Stream
 from sslcli.data.source import Source
 from sslcli.data.unreadable import Met, readable
 from sslcli.data.workers import Job, ViewMaker, run
@@ -124,13 +124,13 @@ class Loader:
         whole = self._orders(epoch)[s * self.batch_size : (s + 1) * self.batch_size]
         return [c.clone() for c in whole.chunk(self.accumulate * self.world)[self.rank :: self.world]]
 
-    def stream(self, step: int = 0) -> Generator[Batch, None, None]:
+    def stream(self, step: int = 0) -> Stream:
         """Micro-batches from optimizer step `step` on, without end. Close it (or drop it) to stop the workers."""
         if self.device.type != "cuda":
-            return self._batches(step)
+            return Stream(self._batches(step))
         if self.source.resident is not None:
             on_device(self.source, self.device)
-        return ahead(self._batches(step), self.device)
+        return Ahead(self._batches(step), self.device)
 
     def _batches(self, step: int) -> Generator[Batch, None, None]:
         made = self._resident(step) if self.source.resident is not None else self._streamed(step)

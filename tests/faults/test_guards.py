@@ -33,10 +33,10 @@ def newest_run() -> Path:
 
 def poison_data(patch: pytest.MonkeyPatch, steps: range) -> None:
     """A pixel of the first view is NaN in these steps."""
-    stream = Loader.stream
+    batches = Loader._batches
 
-    def poisoned(self, step=0):
-        made = stream(self, step)
+    def poisoned(self, step):
+        made = batches(self, step)
         while True:
             batch = next(made)
             if step in steps:
@@ -44,7 +44,7 @@ def poison_data(patch: pytest.MonkeyPatch, steps: range) -> None:
             step += 1
             yield batch
 
-    patch.setattr(Loader, "stream", poisoned)
+    patch.setattr(Loader, "_batches", poisoned)
 
 
 def poison_gradient(patch: pytest.MonkeyPatch, steps: range) -> None:
