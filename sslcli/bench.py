@@ -11,7 +11,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from sslcli import build, team
+from sslcli import build, eager, team
+from sslcli.data.ahead import Stream
 from sslcli.data.decode import BadImage
 from sslcli.errors import TrainingError
 from sslcli.job import Job, prepare
@@ -155,6 +156,7 @@ class Parts:
         """The floor: what any loop has to do for a step, on views that are there."""
         job, spread = self.job, self.trainer.spread
         job.optimizer.zero_grad(set_to_none=True)
+        eager.new_step(job.runtime.compile)
         for batch in self.batches:
             with spread.averaging(last=batch is self.batches[-1]):
                 with job.runtime.autocast():
@@ -165,7 +167,7 @@ class Parts:
         job.optimizer.step()
         job.method.after_step(0.0)
 
-    def trainer_step(self, stream: Iterator[Any]) -> None:
+    def trainer_step(self, stream: Stream) -> None:
         """As `Trainer.fit` has it."""
         self.trainer.step(stream, START, self.trainer.meter)
         self.trainer.state.step += 1

@@ -1,4 +1,4 @@
-"""torch without its compiler, where nothing is compiled.
+"""torch's compiler: kept out where nothing is compiled, and told what it must know where something is.
 
 torch's optimizers ask `torch._dynamo` to keep out of some of their methods, and import it to ask: 1.4 s at the start of a run,
 with sympy and a thousand modules, for the answer of nobody. Two hooks of torch 2 spare that, both looked at before they are
@@ -45,3 +45,10 @@ def as_written(compiled: bool) -> Iterator[None]:
     would be compiled for."""
     with torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
         yield
+
+
+def new_step(compiled: bool) -> None:
+    """An optimizer step begins: what recorded graphs gave in the one before may be written over. (The compiler would guess that at
+    the first forward after a backward: wrong for the second micro-batch of a step, which adds to the gradients of the first.)"""
+    if compiled:
+        torch.compiler.cudagraph_mark_step_begin()

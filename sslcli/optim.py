@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.sgd import sgd
 
 from sslcli import build, eager
 from sslcli.errors import RequestError
@@ -159,23 +160,27 @@ class LARS(Optimizer):
                 local = (local / lr).clamp(max=1) if lr > 0 else torch.ones_like(local)
             local = torch.where((w > 0) & (g > 0), local, torch.ones_like(local))
             steps = torch._foreach_mul(steps, list(local.unbind()))
-        bad = None if self.found_inf is None else self.found_inf.to(params[0].device) != 0
-        steps = _unless(bad, steps)
+        bad = None if self.found_inf is None else self.found_inf.to(params[0].device)
+        buffers: list[Tensor | None] = [self.state[p].get("momentum_buffer") for p in params]
+        if bad is not None and momentum != 0:  # a step that is left out makes no buffer
+            buffers = [torch.zeros_like(p) if b is None else b for p, b in zip(params, buffers, strict=True)]
+        sgd(
+            params,
+            list(steps),
+            buffers,
+            fused=bad is not None,  # the one that heeds found_inf
+            foreach=bad is None,
+            found_inf=bad,
+            weight_decay=0.0,
+            momentum=momentum,
+            lr=lr,
+            dampening=0.0,
+            nesterov=group["nesterov"],
+            maximize=False,
+        )
         if momentum != 0:
-            fresh = [i for i, p in enumerate(params) if "momentum_buffer" not in self.state[p]]
-            for i in fresh:
-                self.state[params[i]]["momentum_buffer"] = torch.zeros_like(params[i])
-            buffers = [self.state[p]["momentum_buffer"] for p in params]
-            kept = momentum if bad is None else params[0].new_full((), momentum).masked_fill_(bad, 1.0)
-            torch._foreach_mul_(buffers, kept)
-            torch._foreach_add_(buffers, steps)
-            steps = torch._foreach_add(steps, buffers, alpha=momentum) if group["nesterov"] else buffers
-        torch._foreach_add_(params, _unless(bad, steps), alpha=-lr)
-
-
-def _unless(bad: Tensor | None, steps: Any) -> Any:
-    """The steps; nothing where `bad`. A product with 0 would keep a NaN."""
-    return steps if bad is None else [step.masked_fill(bad, 0.0) for step in steps]
+            for p, buffer in zip(params, buffers, strict=True):
+                self.state[p]["momentum_buffer"] = buffer
 
 
 def _alike(params: list[Tensor]) -> Iterator[list[Tensor]]:

@@ -15,6 +15,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -61,6 +62,21 @@ def order(seed: int, epoch: int, n: int) -> Tensor:
     return torch.argsort(keys, stable=True)
 
 
+@lru_cache(maxsize=256)
+def _numbers(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """(n,) int64. There by the time this returns, for whoever asks next on whatever stream."""
+    return torch.tensor(values, dtype=torch.int64).to(device)
+
+
+@lru_cache(maxsize=256)
+def _columns(counts: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """For `counts` numbers of each purpose, (sum,) int64 each: which purpose a column belongs to, and its counter."""
+    each = torch.tensor(counts, dtype=torch.int64)
+    column = torch.repeat_interleave(each)
+    counter = (torch.arange(1, len(column) + 1) - (each.cumsum(0) - each)[column]) * _signed(_GOLDEN)
+    return column.to(device), counter.to(device)
+
+
 @dataclass(frozen=True)
 class Draw:
     """The random numbers of a batch: B sample ids (int64), one epoch, one view. Results lie on `ids`' device,
@@ -104,13 +120,8 @@ class Draw:
         """`{purpose: uniform(purpose, count)}`, each (B, count): the same numbers, all in one pass."""
         if not wanted:
             return {}
-        device = self.ids.device
-        keys = torch.tensor([self._key(purpose) for purpose in wanted], dtype=torch.int64)
-        counts = torch.tensor(list(wanted.values()), dtype=torch.int64)
-        ends = counts.cumsum(0)
-        column = torch.repeat_interleave(counts)  # which purpose a column belongs to
-        counter = (torch.arange(1, len(column) + 1) - (ends - counts)[column]) * _signed(_GOLDEN)
-        keys, column, counter = (t.to(device, non_blocking=True) for t in (keys, column, counter))
+        keys = _numbers(tuple(self._key(purpose) for purpose in wanted), self.ids.device)
+        column, counter = _columns(tuple(wanted.values()), self.ids.device)
         stream = _mix_(_mix_(self.ids.to(torch.int64)[:, None] * _signed(_GOLDEN) + keys))  # (B, purposes)
         unit = _unit(_mix_(stream[:, column].add_(counter)))  # (B, columns)
         return dict(zip(wanted, unit.split(list(wanted.values()), dim=1), strict=True))

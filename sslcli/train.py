@@ -157,6 +157,7 @@ class Trainer:
             group["lr"] = job.lr * (1.0 if group.get("fixed_lr") else factor)
         job.runtime.seed_step(job.cfg["seed"], state.step, rank())
         job.optimizer.zero_grad(set_to_none=True)
+        eager.new_step(job.runtime.compile)
         self.kept.keep()
         loss = torch.zeros((), device=job.runtime.device)
         for i in range(accumulate):

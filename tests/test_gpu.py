@@ -68,7 +68,7 @@ def test_the_first_step_is_that_of_the_processor(cli, method):
     assert first[1] == pytest.approx(first[0], rel=5e-3)  # products in TF32
 
 
-@pytest.mark.parametrize("method", ["simclr", "dino", "mae"])
+@pytest.mark.parametrize("method", ["simclr", "byol", "moco_v2", "dino", "mae"])
 def test_compiled_is_as_written(cli, method):
     losses = []
     for compiled in ("false", "true"):

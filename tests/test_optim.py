@@ -209,7 +209,9 @@ def test_a_verdict_on_the_device_leaves_a_step_out(name):
     ours, plain = (PREDICATED[name](parameter_groups(n, 0.01)) for n in (told, untold))
     assert heeds_verdict(ours)
     ours.found_inf = torch.zeros(())
-    assert torch.equal(train(told, ours), train(untold, plain)), "a good step is a step"
+    bound = 1e-12 if "lars" in name else 0
+    # a good step is a step; told, LARS takes torch's fused SGD, which rounds once where the other rounds twice
+    torch.testing.assert_close(train(told, ours), train(untold, plain), rtol=bound, atol=bound)
     weights, state = copy.deepcopy(told.state_dict()), copy.deepcopy(ours.state_dict())
     for p in told.parameters():
         p.grad = torch.full_like(p, float("nan"))

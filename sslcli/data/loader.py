@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.ahead import Ahead, Stream
+from sslcli.data.replay import Replay
 from sslcli.data.source import Source
 from sslcli.data.unreadable import Met, readable
 from sslcli.data.workers import Job, ViewMaker, run
@@ -137,8 +138,7 @@ class Loader:
         try:
             while True:
                 start = time.perf_counter()
-                raw, draw = next(made)  # without end
-                views = self.views(raw, draw) if isinstance(raw, Tensor) else self.views.finish(raw, draw)
+                views, draw = next(made)  # without end
                 self._waited += time.perf_counter() - start
                 labels = None if self._labels is None else self._labels[draw.ids]
                 yield Batch(views, self.views.kinds, draw, labels)
@@ -151,21 +151,26 @@ class Loader:
                 yield step // self.steps_per_epoch, ids
             step += 1
 
-    def _resident(self, step: int) -> Generator[tuple[Tensor | list[Tensor], Draw], None, None]:
+    def _resident(self, step: int) -> Generator[tuple[list[Tensor], Draw], None, None]:
         x = on_device(self.source, self.device)
+        replay = None
+        if x.device.type == "cuda":
+            replay = Replay(lambda epoch, ids: self.views(x[ids], Draw(self.seed, epoch, ids)))
         for epoch, ids in self._specs(step):
             ids, bad = _decoded(self.source, ids, self.seed)
             self._bad.add(bad)
             there = ids.to(self.device, non_blocking=True)
-            yield x[there if x.device == self.device else ids].to(self.device), Draw(self.seed, epoch, there)
+            draw = Draw(self.seed, epoch, there)
+            yield (replay(epoch, there) if replay else self.views(x[ids.to(x.device)].to(self.device), draw)), draw
 
-    def _streamed(self, step: int) -> Generator[tuple[Tensor | list[Tensor], Draw], None, None]:
+    def _streamed(self, step: int) -> Generator[tuple[list[Tensor], Draw], None, None]:
         job = Job(self.source, self.views, self.seed, replace=True)
         made = run(job, self._specs(step), self.workers, self.device)
         try:
             for epoch, ids, frames, bad in made:
                 self._bad.add(bad)
-                yield _move(frames, self.device), Draw(self.seed, epoch, ids.to(self.device, non_blocking=True))
+                draw = Draw(self.seed, epoch, ids.to(self.device, non_blocking=True))
+                yield self.views.finish(_move(frames, self.device), draw), draw
         finally:
             made.close()
 

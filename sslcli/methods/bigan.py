@@ -40,7 +40,7 @@ class BiGAN(Method):
         known = x.nan_to_num()
         code = self.to_code(self.backbone(x))  # E(x)
         z = batch.normal("code", self.latent_dim).to(code.dtype)
-        made = torch.where(x.isnan(), 0.0, self.generator(z))  # padding is no clue
+        made = self.generator(z).masked_fill(x.isnan(), 0.0)  # padding is no clue
         judge = critic_loss(self.critic(known, code.detach()), self.critic(made.detach(), z))
         encoder = frozen(self.critic, known, code).mean()
         generator = -frozen(self.critic, made, z).mean()

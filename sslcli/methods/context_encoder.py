@@ -52,7 +52,7 @@ class ContextEncoder(Method):
     def painted(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The view as it is painted, and where the block was (B, 1, *size)."""
         hidden = block(batch.uniform("block", x.ndim - 2), tuple(x.shape[2:]), self.hide)[:, None]
-        return self.decoder(self.backbone(torch.where(hidden & ~x.isnan(), 0.0, x))), hidden
+        return self.decoder(self.backbone(x.masked_fill(hidden & ~x.isnan(), 0.0))), hidden
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.just(1, "weak", "clean")

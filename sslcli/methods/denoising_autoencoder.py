@@ -33,7 +33,7 @@ class DenoisingAutoencoder(Method):
         """Values of whole places (all channels of a pixel or a moment) hidden, then noise on everything."""
         hidden = batch.uniform("hide", 1, *x.shape[2:]) < self.hide  # (B, 1, ...)
         noise = self.noise * batch.normal("noise", *x.shape[1:]).to(x.dtype)
-        return torch.where(hidden & ~x.isnan(), 0.0, x) + noise
+        return x.masked_fill(hidden & ~x.isnan(), 0.0) + noise
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.just(1, "weak", "clean")

@@ -45,4 +45,4 @@ def labelled_loss(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
     known = y >= 0
     each = F.cross_entropy(logits, y.clamp(min=0), reduction="none", label_smoothing=smoothing)
     count = mean(known.sum().to(each.dtype))  # processes may know different numbers
-    return (each * known).sum() / torch.where(count > 0, count, 1.0)
+    return (each * known).sum() / count.masked_fill(count == 0, 1.0)

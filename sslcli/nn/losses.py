@@ -31,6 +31,6 @@ def mse_known(predicted: Tensor, target: Tensor, where: Tensor | None = None) ->
     known = ~torch.isnan(target)
     if where is not None:
         known = known & where
-    error = torch.where(known, predicted - torch.nan_to_num(target), 0.0).square()
+    error = (predicted - torch.nan_to_num(target)).masked_fill(~known, 0.0).square()
     count = mean(known.sum().to(error.dtype))  # processes may know different numbers of entries
     return error.sum() / count.clamp(min=1)

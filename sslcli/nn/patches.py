@@ -23,7 +23,7 @@ def normalised(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def l1_known(predicted: Tensor, target: Tensor, where: Tensor) -> Tensor:
     """Mean absolute error over what is known (not NaN) and true in `where`, which broadcasts. 0 when nothing is left."""
     known = ~torch.isnan(target) & where
-    error = torch.where(known, predicted - torch.nan_to_num(target), 0.0).abs()
+    error = (predicted - torch.nan_to_num(target)).masked_fill(~known, 0.0).abs()
     count = mean(known.sum().to(error.dtype))  # processes may know different numbers of entries
     return error.sum() / count.clamp(min=1)
 

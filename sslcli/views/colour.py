@@ -68,7 +68,7 @@ def jitter_hue(x: Tensor, turn: Tensor) -> Tensor:
     red = high == r
     green = (high == g).logical_and_(~red)
     hue = torch.where(red, g - b, torch.where(green, b - r, r - g)).div_(sixth)
-    hue.add_(torch.where(red, 0.0, torch.where(green, 1 / 3, 2 / 3)))
+    hue.add_(torch.full_like(hue, 2 / 3).masked_fill_(green, 1 / 3).masked_fill_(red, 0.0))
     hue.add_(_each(turn + 1))  # a whole turn changes nothing and keeps what follows positive
     out = torch.empty_like(x)
     # Over the circle red is high for a sixth, falls for one, is low for two, rises for one, is high for one; green

@@ -35,6 +35,7 @@ from sslcli.views.geometry import (
 from sslcli.views.op import (
     Numbers,
     Op,
+    constant,
     parts,
     per_channel,
 )
@@ -89,7 +90,9 @@ class ImageView:
     def normalise(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """0..1 -> zero mean and unit deviation, in the channels' own terms."""
         # adding +0 (a mean of 0) makes +0 of a -0, whose sign a sum in another order need not have
-        shift, factor = (t.to(x.device, non_blocking=True) for t in (self.shift, self.factor))
+        shift, factor = (
+            constant(tuple(t.flatten().tolist()), x.device).view(-1, 1, 1) for t in (self.shift, self.factor)
+        )
         return torch.add(x, shift, out=out).mul_(factor)
 
     def restore(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -120,6 +121,12 @@ def output_size(name: str, value: Any, full: int) -> int:
 def between(u: Tensor, low: float, high: float) -> Tensor:
     """Uniform numbers of [0, 1) moved to [low, high)."""
     return u * (high - low) + low
+
+
+@lru_cache(maxsize=256)
+def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(n,) float32, sent to the device once."""
+    return torch.tensor(values, dtype=torch.float32).to(device)
 
 
 def per_channel(values: Sequence[float], channels: int) -> Tensor:

@@ -68,7 +68,7 @@ def _bell(distance: Tensor, name: str) -> Tensor:
         return distance.neg_().add_(1).clamp_(min=0)
     near = (distance * 1.5 - 2.5) * distance * distance + 1
     far = ((distance * -0.5 + 2.5) * distance - 4) * distance + 2
-    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
+    return torch.where(distance < 1, near, far.masked_fill_(distance >= 2, 0.0))
 
 
 def weights(start: Tensor, length: Tensor, size: int, out: int, name: str, flip: Tensor | None = None) -> Tensor:

@@ -22,6 +22,7 @@ from sslcli.views.op import (
     Op,
     Params,
     between,
+    constant,
     interval,
     number,
     output_size,
@@ -218,7 +219,7 @@ class SeriesView:
         assert raw.is_floating_point(), raw.dtype
         assert raw.shape[1:] == self.raw_shape, (raw.shape, self.raw_shape)
         numbers = Numbers(self.ops, draw, raw.device)
-        mean, scale = (v.view(-1, 1).to(raw.device) for v in (self.mean, 1 / self.std))
+        mean, scale = (constant(tuple(v.tolist()), raw.device).view(-1, 1) for v in (self.mean, 1 / self.std))
         out = torch.empty(len(raw), *self.shape, device=raw.device)
         for part in parts(len(raw), math.prod(raw.shape[1:]), raw.device):
             x = torch.sub(raw[part].to(torch.float32), mean).mul_(scale)
