@@ -33,8 +33,10 @@ class Whole:
         self.job = job
         self.model: Any = self.spread(job.method)
         if job.runtime.compile:
-            # On a GPU as CUDA graphs: Python takes longer to launch a small network's kernels than the device to run them.
-            mode = "reduce-overhead" if job.runtime.device.type == "cuda" else None
+            # On a GPU as CUDA graphs: Python takes longer to launch a small network's kernels than the device to run them. They
+            # want weights that stay where they are.
+            graphs = job.runtime.device.type == "cuda" and not self.sharded
+            mode = "reduce-overhead" if graphs else None
             for module in regions(job.method):
                 module.compile(dynamic=False, mode=mode)
         self.names = checkpoint.parameter_names(job.method)
