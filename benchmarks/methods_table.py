@@ -237,7 +237,9 @@ def weakness(data: str, method: str, runs: list[dict[str, Any]]) -> str:
     """How a method fails to beat `untrained`, and why where that is known."""
     known = WHY[data].get(method)
     if len(runs) > 1 and all(r["probe"] > r["untrained.probe"] for r in runs):
-        return " by that margin, though it does with each seed" + (f": {known}" if known else "")
+        vote = min(r["knn"] - r["untrained.knn"] for r in runs)
+        also = f", and its kNN vote by {vote:.3f} at the least" if vote > 0 else ""
+        return f" by that margin, though it does with each seed{also}" + (f": {known}" if known else "")
     return f": {known or 'not looked into'}"
 
 
