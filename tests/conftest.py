@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,28 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
         return Result(code, captured.out, captured.err)
 
     return run
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+@contextlib.contextmanager
+def killed_when_saved(step: int) -> Iterator[None]:
+    """Training inside is killed when the checkpoint of this step is there."""
+    from sslcli.train import Trainer
+
+    save = Trainer.save
+
+    def saved(self: Trainer, must: bool = False) -> None:
+        save(self, must)
+        if self.state.step == step:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "save", saved)
+        with pytest.raises(Killed):
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcli import checkpoint, config, train
+from sslcli import checkpoint, config
 from sslcli.methods.base import Batch, Method
+from tests.conftest import killed_when_saved
 from tests.faults.test_guards import events, poison_data, poison_gradient
 from tests.methods.test_method_contract import batch, build, every_pair
 
@@ -78,23 +79,10 @@ def test_compiled_is_as_written(cli, method):
     assert losses[1] == pytest.approx(losses[0], rel=0.03)  # bf16
 
 
-def test_goes_on_where_it_was_stopped(cli, monkeypatch):
+def test_goes_on_where_it_was_stopped(cli):
     whole = Path(cli("pretrain", "method=moco_v2", *TINY).last)
-
-    class Killed(BaseException):
-        pass
-
-    save = train.Trainer.save
-
-    def killed(self, must=False):
-        save(self, must)
-        if self.state.step == 7:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.Trainer, "save", killed)
-        with pytest.raises(Killed):
-            cli("pretrain", "method=moco_v2", *TINY, "train.save_every=1")
+    with killed_when_saved(7):
+        cli("pretrain", "method=moco_v2", *TINY, "train.save_every=1")
     result = cli("resume", "latest")
     assert result.code == 0, result.err
     assert "resuming at step 7" in result.err

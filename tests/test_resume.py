@@ -9,30 +9,16 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.conftest import SMOKE
+from tests.conftest import SMOKE, killed_when_saved
 
 RUN = [*SMOKE, "train.save_every=1", "train.eval_every=0"]
 
 
 @pytest.fixture
-def broken_off(cli, monkeypatch) -> Path:
+def broken_off(cli) -> Path:
     """A run of 4 steps that ended after 2."""
-    from sslcli import train
-
-    class Killed(BaseException):
-        pass
-
-    original = train.Trainer.save
-
-    def save(self, must=False):
-        original(self, must)
-        if self.state.step == 2:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.Trainer, "save", save)
-        with pytest.raises(Killed):
-            cli("pretrain", *RUN)
+    with killed_when_saved(2):
+        cli("pretrain", *RUN)
     (run,) = Path("runs").glob("2*")
     return run
 

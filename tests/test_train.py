@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from sslcli import checkpoint
 from sslcli.errors import RunInUseError, TrainingError
 from sslcli.run import Run
 from sslcli.state import Plan
-from tests.conftest import SMOKE
+from tests.conftest import SMOKE, killed_when_saved
 
 
 def test_progress_is_continuous_over_a_new_plan():
@@ -25,24 +23,9 @@ def test_progress_is_continuous_over_a_new_plan():
     assert plan.total == 61
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing of ours catches it."""
-
-
-def test_resume_refuses_other_data_and_another_config(cli, monkeypatch):
-    from sslcli import train
-
-    original = train.Trainer.save
-
-    def save(self, must=False):
-        original(self, must)
-        if self.state.step == 1:
-            raise Killed
-
-    monkeypatch.setattr(train.Trainer, "save", save)
-    with pytest.raises(Killed):
+def test_resume_refuses_other_data_and_another_config(cli):
+    with killed_when_saved(1):
         cli("pretrain", *SMOKE, "train.save_every=1")
-    monkeypatch.setattr(train.Trainer, "save", original)
     (run,) = Path("runs").glob("2*")
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("holdout: 0.2", "holdout: 0.3"))

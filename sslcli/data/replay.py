@@ -1,8 +1,8 @@
 """On a GPU: the views of a batch as one CUDA graph.
 
 A batch of views is some hundred small kernels, and Python takes many times as long to launch them as the device to run them.
-What they do depends on the epoch and on the samples' ids alone, and the ids lie on the device: so the first batch of an epoch is
-recorded, and the others play the recording with their own ids. The same kernels, the same numbers.
+What they do depends on the epoch and on the samples' ids alone, and the ids lie on the device: so the second batch of an epoch is
+recorded, and all from it on play the recording with their own ids. The same kernels, the same numbers.
 """
 
 from __future__ import annotations
@@ -23,24 +23,26 @@ class Replay:
 
     def __init__(self, make: Make):
         self.make = make
-        self.of: tuple[int, int] | None = None  # what is recorded: epoch and batch size
+        self.met: tuple[int, int] | None = None  # epoch and size of the last batch
+        self.of: tuple[int, int] | None = None  # of the one that is recorded
         self.able = True
         self.memory = torch.cuda.graph_pool_handle()
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, epoch: int, ids: Tensor) -> list[Tensor]:
-        if not self.able:
-            return self.make(epoch, ids)
-        if self.graph is None or self.of != (epoch, len(ids)):
-            made = self.make(epoch, ids)  # what is made once, constants and workspaces, is there before the recording
+        before, self.met = self.met, (epoch, len(ids))
+        if self.able and self.of != self.met == before:
             self.record(epoch, ids)
-            return made
+        if (
+            self.graph is None or self.of != self.met
+        ):  # the first: what is made once, constants and workspaces, is there after it
+            return self.make(epoch, ids)
         self.ids.copy_(ids)
         self.graph.replay()
         return [view.clone() for view in self.views]  # the next one is written over these
 
     def record(self, epoch: int, ids: Tensor) -> None:
-        self.of, self.ids, self.views = (epoch, len(ids)), ids.clone(), []
+        self.ids, self.views = ids.clone(), []
         graph = torch.cuda.CUDAGraph()
         try:
             graph.capture_begin(pool=self.memory, capture_error_mode="thread_local")
@@ -48,7 +50,7 @@ class Replay:
                 self.views = self.make(epoch, self.ids)
             finally:
                 graph.capture_end()
-            self.graph = graph  # the one before it held the memory until now: this one has the same
+            self.graph, self.of = graph, self.met  # the one before it held the memory until now: this one has the same
         except RuntimeError as e:
             self.able = False
             talk.say(

@@ -64,15 +64,20 @@ def replay(monkeypatch):
 def test_an_epoch_is_recorded_once_and_played_with_other_ids(replay):
     ids = torch.tensor([3, 1])
     assert replay(0, ids)[0].tolist() == [3, 1]
-    assert len(Graph.made) == 2  # made as it is, then recorded
+    assert len(Graph.made) == 1  # made as it is: an epoch may have no other
+    assert replay(0, torch.tensor([4, 2]))[0].tolist() == [4, 2]
+    assert len(Graph.made) == 2  # recorded, and played
     first = replay(0, torch.tensor([5, 6]))[0]
     second = replay(0, torch.tensor([7, 8]))[0]
     assert len(Graph.made) == 2
     assert ids.tolist() == [3, 1]  # the caller's
     assert (first.tolist(), second.tolist()) == ([5, 6], [7, 8])  # no view is written over by the next
     assert replay(1, torch.tensor([5, 6]))[0].tolist() == [1005, 1006]
+    assert replay(1, torch.tensor([6, 7]))[0].tolist() == [1006, 1007]
+    assert replay(1, torch.tensor([7, 8]))[0].tolist() == [1007, 1008]
     assert len(Graph.made) == 4
     assert replay(1, torch.tensor([5]))[0].tolist() == [1005]  # another batch size
+    assert replay(1, torch.tensor([6]))[0].tolist() == [1006]
     assert len(Graph.made) == 6
 
 
