@@ -112,7 +112,7 @@ def test_a_folder_may_be_called_like_a_number(cli, tmp_path, monkeypatch):
 
 def test_resume_after_files_changed_is_refused(cli, tmp_path, monkeypatch):  # 29
     from sslcli import train
-    from tests.test_train import Killed
+    from tests.conftest import Killed
 
     folder = two_classes(tmp_path / "data", n=20)
     original = train.Trainer.save
