@@ -19,14 +19,14 @@ from typing import Any
 
 import torch
 
-from sslcli import build, eager, team
+from sslcli import build, eager, team, threads
+from sslcli.cores import busy, usable_cores
 from sslcli.data.ahead import Stream
 from sslcli.data.decode import BadImage
 from sslcli.errors import TrainingError
 from sslcli.job import Job, prepare
 from sslcli.nn.dist import collect, of_first
 from sslcli.run import environment
-from sslcli.runtime import usable_cores
 from sslcli.secret import masked
 from sslcli.session import Onlooker, out_of_memory, same_data, trust
 from sslcli.state import Plan, State
@@ -68,6 +68,7 @@ def measure(job: Job, repeats: int, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:  # for what the trainer may want to leave: there is no run
         try:
             parts = Parts(job, Trainer(job, Onlooker(Path(folder)), State()))
+            parts.choose_threads(seconds)
             for _ in range(repeats):
                 parts.round(seconds)
         except TrainingError as e:  # its hint is about a run
@@ -140,6 +141,15 @@ class Parts:
         self.whole = Part(self.trainer_step, step)
         self.decode = Part(self.decode_one, 1)
         self.ids = count()
+        self.compared: dict[int, float] = {}  # seconds of a model step by thread count
+
+    def choose_threads(self, seconds: float) -> None:
+        """Measures with the thread count whose model step is faster."""
+        machine = self.job.runtime
+        counts = threads.candidates(self.job.cfg["device"]["threads"], machine)
+        if len(counts) > 1:
+            self.compared = threads.compare(self.model_step, counts, seconds)
+            threads.use(machine, threads.better(self.compared))
 
     def round(self, seconds: float) -> None:
         device, loader = self.job.runtime.device, self.job.loader
@@ -198,6 +208,8 @@ class Parts:
                 "device": job.runtime.words(),
                 "cores": usable_cores(),
                 "threads": job.runtime.threads,
+                "seconds_a_step_by_threads": {str(n): took for n, took in self.compared.items()},
+                "load": busy(),
                 "workers": job.runtime.workers if self.streamed else 0,
                 "processes": job.loader.world,
             },

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sslcli import __version__, console
+from sslcli import __version__, console, cores
 from sslcli.commands.jobs import Ended, Unread, in_words, signals_end
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.help import HYDRA_WORDS, PLAIN_WORDS, WORDS, help_text
@@ -124,6 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; every error of a user's becomes `error: ...` and `hint: ...` on stderr."""
     argv = sys.argv[1:] if argv is None else argv
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's C++ warns of what we do on purpose
+    cores.prepare_environment()
     if os.environ.get("RANK", "0") != "0" and "WORLD_SIZE" in os.environ:  # torchrun's: rank 0 reads the words
         from sslcli.commands import follow
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sslcli.cores import usable_cores
 from sslcli.errors import MachineError
 from sslcli.rng import derive
 from sslcli.team import Place, under_torchrun
@@ -95,6 +96,8 @@ def start(cfg: dict[str, Any], *, images: bool = True, place: Place | None = Non
         torch.set_num_threads(cfg["threads"])
     elif place.local_world > 1:
         torch.set_num_threads(max(1, usable_cores() // place.local_world))
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))  # torch knows of no CPU quota
     precision = cfg["precision"]
     if precision == "auto":  # bf16 without units for it halves the speed (measured on AVX-512 without them)
         precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
@@ -118,13 +121,6 @@ def _native_views(wanted: bool | str) -> bool:
 
     native.choose(wanted)
     return native.usable()
-
-
-def usable_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
 
 
 class StopSignal:

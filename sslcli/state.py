@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli import checkpoint
+from sslcli import checkpoint, kinds, threads
 from sslcli.errors import RequestError, listing
 from sslcli.job import LENGTH, Job, what
 from sslcli.nn.ema import Teacher
@@ -93,6 +93,9 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
         say("no checkpoint yet: starting at step 0")
         return State()
     tensors, saved = found
+    chosen = run.config.get("device", {}).get("threads")
+    if job.cfg["device"]["threads"] is None and kinds.fits(chosen, int) and job.runtime.device.type == "cpu":
+        threads.use(job.runtime, chosen)  # the count that a run with a budget measured as faster
     ours = identity(job)
     changes = []
     if saved["fingerprint"] != ours["fingerprint"]:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sslcli import build, checkpoint, compose, debug, eager, optim
-from sslcli.console import Progress
+from sslcli import build, checkpoint, compose, debug, eager, optim, threads
+from sslcli.console import Progress, say
 from sslcli.data.ahead import Stream
 from sslcli.errors import Interrupted, Stopped, TrainingError
 from sslcli.job import Job
@@ -236,34 +236,51 @@ class Trainer:
         if self.job.steps is not None:
             return Plan(self.job.steps)
         budget = compose.seconds(self.train["budget"], "train.budget")
-        each = of_first(self.measure(min(MEASURE_SECONDS, budget / 10)))
+        times = self.measure(min(MEASURE_SECONDS, budget / 10))
+        self.choose_threads(times)
+        each = of_first(times[self.job.runtime.threads])
         left = of_first(budget - (time.perf_counter() - self.began))
         steps = self.state.step + max(1, int(left / each))
         self.run.event("planned", budget=budget, seconds_a_step=each, steps=steps)
         return Plan(steps)
 
-    def measure(self, at_most: float) -> float:
-        """Seconds a step. The steps are undone, so that the run itself has not begun."""
+    def choose_threads(self, times: dict[int, float]) -> None:
+        """Uses the thread count that was faster; one that differs from the default is kept in config.yaml, so that a resumed run
+        has the same rounding."""
+        count, machine = threads.better(times), self.job.runtime
+        if count == machine.threads:
+            return
+        say(f"device.threads={count}: faster on this machine now ({threads.words(times)})")
+        threads.use(machine, count)
+        self.job.cfg["device"]["threads"] = count
+        self.run.event("threads", chosen=count, seconds_a_step={str(n): t for n, t in times.items()})
+        self.run.write_config(self.job.cfg)
+
+    def measure(self, at_most: float) -> dict[int, float]:
+        """Seconds a step for each thread count worth comparing. The steps are undone: the run itself has not begun."""
         job, state = self.job, self.state
         tensors = [t.detach() for t in (*job.method.parameters(), *job.method.buffers())]
         kept = [t.clone() for t in tensors]
         slots = copy.deepcopy(job.optimizer.state_dict())
         counters = state.skipped, state.skipped_in_a_row
-        times: list[float] = []
-        began = time.perf_counter()
         with contextlib.closing(job.loader.stream(state.step)) as stream:
-            while len(times) < 2 or not any(agree(int(time.perf_counter() - began >= at_most), int(len(times) >= 50))):
-                t = time.perf_counter()
+
+            def step() -> None:
                 self.step(stream, Plan(1000), Meter())
                 if job.runtime.device.type == "cuda":
                     torch.cuda.synchronize()
-                times.append(time.perf_counter() - t)
+
+            def enough(elapsed: float, rounds: int) -> bool:
+                return any(agree(int(elapsed >= at_most), int(rounds >= 50)))
+
+            counts = threads.candidates(job.cfg["device"]["threads"], job.runtime)
+            times = threads.compare(step, counts, at_most, enough)
         with torch.no_grad():
             for tensor, value in zip(tensors, kept, strict=True):
                 tensor.copy_(value)
         job.optimizer.load_state_dict(slots)
         state.skipped, state.skipped_in_a_row = counters
-        return sorted(times[1:])[(len(times) - 1) // 2]  # the first has to fill pipes and caches
+        return times
 
     def keep_to_budget(self, plan: Plan) -> None:
         """Draws the rest of the schedule anew when the end would miss the budget by more than 2 %."""

@@ -30,6 +30,7 @@ FLOORS = {  # the first that fits, by longest prefix
     "sslcli.optim": 1,
     "sslcli.build": 1,
     "sslcli.runtime": 1,
+    "sslcli.threads": 1,
     "sslcli.nn": 0,
     "sslcli": 0,  # run, checkpoint, config, console, errors, rng
 }

@@ -82,7 +82,18 @@ def words(found: dict[str, Any]) -> list[str]:
         f"peak memory  {found['peak_memory_mb']:,.0f} MB; model alone {found['model']['peak_memory_mb']:,.0f} MB",
         f"start        {', '.join(startup)}",
         f"on           {where['device']}, {where['threads']} threads, {where['workers']} workers, {where['cores']} cores",
+        *threads_compared(where),
     ]
+
+
+def threads_compared(where: dict[str, Any]) -> list[str]:
+    """Which thread counts were compared, where they were."""
+    times = {int(n): took for n, took in where["seconds_a_step_by_threads"].items()}
+    if not times:
+        return []
+    from sslcli.threads import words
+
+    return [f"threads      {words(times)}; used {where['threads']} (device.threads=N sets it)"]
 
 
 def rate(value: float) -> str:

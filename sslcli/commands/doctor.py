@@ -8,7 +8,7 @@ import platform
 import shutil
 from typing import Any
 
-from sslcli import __version__, config, console
+from sslcli import __version__, config, console, cores
 from sslcli.cli import Request
 
 PACKAGES = (
@@ -36,6 +36,7 @@ VARIABLES = {
     "FORCE_COLOR": "colour even off a terminal",
     "CUDA_VISIBLE_DEVICES": "which GPUs torch may see",
     "OMP_NUM_THREADS": "torch's threads on a CPU",
+    "OMP_WAIT_POLICY": "how idle threads wait: PASSIVE unless set",
 }
 
 
@@ -51,6 +52,7 @@ def main(request: Request) -> int:
             "device",
             "views",
             "cores",
+            "threads",
             "memory_gb",
             "disk_free_gb",
             "configs",
@@ -110,7 +112,8 @@ def examine() -> dict[str, Any]:
         "platform": platform.platform(),
         "device": device,
         "views": _views(),
-        "cores": os.cpu_count(),
+        "cores": cores.usable_cores(),
+        "threads": _threads(),
         "memory_gb": _memory_gb(),
         "disk_free_gb": round(free, 1),
         "configs": str(config.config_dir()),
@@ -125,6 +128,21 @@ def examine() -> dict[str, Any]:
         },
         "problems": problems,
     }
+
+
+def _threads() -> str:
+    """What bears on how many threads are worth using, and what other processes take."""
+    limit, load = cores.quota(), cores.busy()
+    parts = [
+        f"{cores.affinity()} of {os.cpu_count()} cores allowed",
+        "no CPU quota" if limit is None else f"CPU quota {limit:g} cores",
+        f"wait policy {cores.wait_policy()}",
+    ]
+    if load is not None:
+        parts.append(f"load average {load:.1f}")
+        if load > 0.5 * cores.usable_cores():
+            parts.append("other processes are busy: compare device.threads=1 (sslcli bench does)")
+    return ", ".join(parts)
 
 
 def _views() -> str:

@@ -15,6 +15,7 @@ from sslcli.commands.jobs import job as hydra_job
 from sslcli.errors import RequestError
 from sslcli.run import Run, all_runs, find
 
+DRY_RUN_SECONDS = 1.0  # at most about this long a dry run compares thread counts
 _prepared: dict[str, Any] = {}  # what preview built, for the run that follows in this process
 NOT_OF_A_RUN = ("hydra", "experiment", "resume")  # how it was asked for, not what it computes
 
@@ -111,21 +112,32 @@ def try_one_batch(values: dict[str, Any]) -> int:
     """One batch forward and backward; says the plan, the time and the memory of a step. No folder."""
     import time
 
+    from sslcli import threads
     from sslcli.job import prepare, screen
 
     job = prepare(values)
     console.rows(screen(job, None))
     with contextlib.closing(job.loader.stream(0)) as stream:
         batch = next(stream)
+
+    def step() -> float:
+        with job.runtime.autocast():
+            loss = job.method(batch)["loss"]
+        loss.backward()
+        return float(loss.detach())
+
     began = time.perf_counter()
-    with job.runtime.autocast():
-        loss = job.method(batch)["loss"]
-    loss.backward()
-    value = float(loss.detach())
+    value = step()
     took = time.perf_counter() - began
     console.say(
         f"dry run: loss {value:.4f}, {took:.2f} s for the first step, peak memory {job.runtime.peak_memory_mb():,.0f} MB"
     )
+    counts = threads.candidates(values["device"]["threads"], job.runtime)
+    if len(counts) > 1 and took < DRY_RUN_SECONDS:
+        times = threads.compare(step, counts, DRY_RUN_SECONDS)
+        best = threads.better(times)
+        faster = f"; device.threads={best} is faster on this machine now" if best != counts[0] else ""
+        console.say(f"threads: {threads.words(times)}{faster}")
     return 0
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.cores import usable_cores
 from sslcli.data import idx, remotes
 from sslcli.data.download import Remote, fetch, md5
 from sslcli.data.files import fingerprint
@@ -25,7 +26,6 @@ from sslcli.data.split import split
 from sslcli.data.stats import image_stats
 from sslcli.data.talk import shown
 from sslcli.errors import DataError, RequestError
-from sslcli.runtime import usable_cores
 
 
 def digits(name: str = "digits", image_size: int | None = None, holdout: float = 0.2, split_seed: int = 0) -> Dataset:

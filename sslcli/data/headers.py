@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from sslcli.cores import usable_cores
 from sslcli.data import decode, talk
 from sslcli.data.files import free_memory
 from sslcli.data.layout import Files
@@ -103,8 +103,7 @@ def each(work: Callable[[int], Any], n: int, label: str) -> list[Any]:
 
 def cores() -> int:
     """Threads that decode."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, here))
+    return min(8, usable_cores())
 
 
 def budget() -> int:

@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sslcli.cores import usable_cores
 from sslcli.errors import MachineError
 
 SOURCE = Path(__file__).with_name("native.c")
@@ -119,7 +120,7 @@ def run(
 @functools.cache
 def _pool(process: int) -> ThreadPoolExecutor:
     """Threads for the C code, which does not hold Python's lock. Of this process: threads do not survive a fork."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="views")
+    return ThreadPoolExecutor(usable_cores(), thread_name_prefix="views")
 
 
 # ------------------------------------------------------------------------------------------------ the compiled file

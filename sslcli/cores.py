@@ -1,0 +1,92 @@
+"""Processor cores this process may use, and how OpenMP threads wait for each other. Imports no torch: part of it must run first."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+WAIT_VARIABLES = (
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
+    "KMP_BLOCKTIME",
+)  # each says how long a thread spins at a barrier
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def prepare_environment() -> None:
+    """Sets what the math libraries read when they are loaded, unless the user has set it. Call before torch is imported.
+
+    OpenMP threads wait passively: libgomp spins at every barrier by default, and one other busy process on the machine then makes
+    a training step tens of times slower (docs/performance.md has the measurements). Under a CPU quota OpenBLAS, which looks at the
+    affinity mask alone, gets the number of cores that the quota allows."""
+    if not any(name in os.environ for name in WAIT_VARIABLES):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    if usable_cores() < affinity():
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", str(usable_cores()))
+
+
+def usable_cores() -> int:
+    """Cores that this process can keep busy: its affinity mask, less where a control group has a smaller CPU quota (rounded up)."""
+    limit = quota()
+    return affinity() if limit is None else max(1, min(affinity(), math.ceil(limit)))
+
+
+def affinity() -> int:
+    """Cores on which the scheduler may place this process."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def quota(membership: Path = MEMBERSHIP, root: Path = CGROUPS) -> float | None:
+    """The smallest CPU quota, in cores, of this process's control group and those above it; None without one.
+
+    Reads version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`)."""
+    limits = []
+    for line in _text(membership).splitlines():
+        _, controllers, group = [*line.split(":", 2), "", ""][:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / controllers if controllers else root
+        folder = base / group.lstrip("/")
+        for level in (folder, *folder.parents):
+            limits.append(_limit(level))
+            if level == base:
+                break
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _limit(folder: Path) -> float | None:
+    """The quota that one control group sets."""
+    words = _text(folder / "cpu.max").split() or [
+        _text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")
+    ]
+    try:
+        allowed, period = (float(word) for word in words)
+    except ValueError:  # no such file, or `max`
+        return None
+    return allowed / period if allowed > 0 and period > 0 else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def busy() -> float | None:
+    """Processes that were running or ready to run over the last minute, on the whole machine; None where that is unknown."""
+    try:
+        return os.getloadavg()[0]
+    except (OSError, AttributeError):
+        return None
+
+
+def wait_policy() -> str:
+    """How OpenMP threads wait, for people: the variable that says it."""
+    given = [f"{name}={os.environ[name]}" for name in WAIT_VARIABLES if name in os.environ]
+    return ", ".join(given) or "OpenMP's default"

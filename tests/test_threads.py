@@ -1,0 +1,174 @@
+"""Cores and threads: quotas are respected, OpenMP waits passively unless the user says otherwise, and the faster thread count is
+used, recorded and kept by a resumed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sslcli import cores, threads
+from sslcli.run import Run
+from sslcli.runtime import Runtime
+from sslcli.team import Place
+from tests.conftest import SMOKE
+
+
+@pytest.fixture(autouse=True)
+def _threads_restored():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def group(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+@pytest.mark.parametrize(
+    "inner,outer,expected",
+    [("150000 100000", "max 100000", 1.5), ("max 100000", "50000 100000", 0.5), ("max 100000", "max 100000", None)],
+)
+def test_quota_of_cgroup_v2(tmp_path, inner, outer, expected):
+    membership = tmp_path / "cgroup"
+    membership.write_text("0::/slice/job\n")
+    group(tmp_path / "fs" / "slice", cpu__max=outer)
+    group(tmp_path / "fs" / "slice" / "job", cpu__max=inner)
+    assert cores.quota(membership, tmp_path / "fs") == expected
+
+
+def test_quota_of_cgroup_v1(tmp_path):
+    membership = tmp_path / "cgroup"
+    membership.write_text("5:memory:/x\n4:cpu,cpuacct:/job\n")
+    group(tmp_path / "fs" / "cpu,cpuacct" / "job", cpu__cfs_quota_us="300000\n", cpu__cfs_period_us="100000\n")
+    group(tmp_path / "fs" / "memory" / "x", cpu__max="1 100000")
+    assert cores.quota(membership, tmp_path / "fs") == 3.0
+
+
+def test_quota_without_cgroups(tmp_path):
+    assert cores.quota(tmp_path / "none", tmp_path) is None
+
+
+def test_usable_cores_respects_quota(monkeypatch):
+    monkeypatch.setattr(cores, "affinity", lambda: 8)
+    for limit, expected in ((None, 8), (2.5, 3), (0.2, 1), (64.0, 8)):
+        monkeypatch.setattr(cores, "quota", lambda limit=limit: limit)
+        assert cores.usable_cores() == expected
+
+
+@pytest.mark.parametrize("given", [None, *cores.WAIT_VARIABLES])
+def test_wait_policy_is_passive_unless_set(monkeypatch, given):
+    for name in cores.WAIT_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    if given:
+        monkeypatch.setenv(given, "7")
+    cores.prepare_environment()
+    assert cores.wait_policy() == (f"{given}=7" if given else "OMP_WAIT_POLICY=PASSIVE")
+
+
+def test_wait_policy_is_set_before_torch(tmp_path):
+    """libgomp reads the variable when torch is imported, and never again."""
+    code = """
+import os, sys
+from sslcli import cli
+imported_early = "torch" in sys.modules
+code = cli.main(["--version"])
+sys.exit(imported_early or code or os.environ.get("OMP_WAIT_POLICY") != "PASSIVE")
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in cores.WAIT_VARIABLES}
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False).returncode == 0
+
+
+def machine(device: str = "cpu", count: int = 2, world: int = 1) -> Runtime:
+    return Runtime(torch.device(device), "fp32", False, False, 0, count, team=Place(0, world, 0, world))
+
+
+def test_candidates_are_all_and_one(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert threads.candidates(None, machine()) == [2, 1]
+    assert threads.candidates(2, machine()) == [2]  # device.threads is given
+    assert threads.candidates(None, machine(count=1)) == [1]
+    assert threads.candidates(None, machine(world=2)) == [2]
+    assert threads.candidates(None, machine("meta")) == [2]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads.candidates(None, machine()) == [2]
+
+
+def clock(monkeypatch, seconds: dict[int, float]) -> None:
+    """A step takes `seconds[threads in use]`, and nothing else takes time."""
+    now = [0.0]
+
+    def step() -> None:
+        now[0] += seconds[torch.get_num_threads()]
+
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: now[0])
+    return step
+
+
+@pytest.mark.parametrize("one,expected", [(0.02, 1), (0.5, 2), (0.098, 2)])
+def test_faster_thread_count_is_chosen(monkeypatch, one, expected):
+    torch.set_num_threads(2)
+    times = threads.compare(clock(monkeypatch, {2: 0.1, 1: one}), [2, 1], 2.0)
+    assert times == pytest.approx({2: 0.1, 1: one})
+    assert torch.get_num_threads() == 2
+    assert threads.better(times) == expected  # 2 % faster is not worth another rounding
+
+
+def test_long_steps_are_timed_with_all_threads(monkeypatch):
+    torch.set_num_threads(2)
+    assert list(threads.compare(clock(monkeypatch, {2: 5.0, 1: 9.0}), [2, 1], 2.0)) == [2]
+
+
+def test_budget_keeps_the_faster_count(cli, monkeypatch):
+    """One thread is made the faster one: it is used, recorded, and used again by a resumed run."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "better", min)
+    torch.set_num_threads(2)
+    monkeypatch.setattr(threads, "candidates", lambda wanted, machine: [2, 1] if wanted is None else [wanted])
+    words = [w for w in SMOKE[1:] if not w.startswith("device.threads")]
+    done = cli("pretrain", *words, "train.budget=2s", "train.batch_size=64", "train.eval_every=0")
+    assert done.code == 0, done.err
+    assert "device.threads=1" in done.err
+    run = Run(Path(done.last))
+    assert run.config["device"]["threads"] == 1
+    state = sorted(run.path.glob("checkpoints/step-*/state.json"))[-1]
+    assert json.loads(state.read_text())["threads"] == 1
+    torch.set_num_threads(2)
+    steps = run.status["step"] + 1
+    resumed = cli("resume", run.path.name, f"train.steps={steps}", "train.budget=null")
+    assert resumed.code == 0, resumed.err
+    assert torch.get_num_threads() == 1
+    assert "threads was" not in resumed.err
+
+
+def test_dry_run_compares_threads(cli, monkeypatch):
+    monkeypatch.setattr(threads, "candidates", lambda wanted, machine: [2, 1])
+    monkeypatch.setattr(threads, "better", min)
+    done = cli("pretrain", *SMOKE, "--dry-run")
+    assert done.code == 0, done.err
+    assert "1 thread" in done.err
+    assert "device.threads=1 is faster" in done.err
+
+
+def test_bench_compares_threads(cli, monkeypatch):
+    monkeypatch.setattr(threads, "candidates", lambda wanted, machine: [2, 1])
+    monkeypatch.setattr(threads, "better", min)
+    done = cli("bench", *SMOKE, "repeats=1", "seconds=0.02", "--json")
+    assert done.code == 0, done.err
+    where = json.loads(done.out)["machine"]
+    assert where["threads"] == 1
+    assert set(where["seconds_a_step_by_threads"]) == {"1", "2"}
+
+
+def test_doctor_says_what_limits_threads(cli, monkeypatch):
+    monkeypatch.setattr(cores, "quota", lambda: 1.5)
+    done = cli("doctor")
+    assert "CPU quota 1.5 cores" in done.out
+    assert "wait policy" in done.out
