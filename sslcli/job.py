@@ -277,6 +277,7 @@ def save_encoder(run: Run, job: Job, step: int, weights: dict[str, Tensor]) -> N
         "dim": job.method.eval_backbone.dim,
         "mean": list(job.dataset.mean),
         "std": list(job.dataset.std),
+        "range": job.dataset.details.get("range"),  # of values of more than 8 bits: which of them are 0 and 255
         "modality": job.dataset.modality,
         "dataset": job.dataset.name,
         "method": job.cfg["method"]["_target_"],

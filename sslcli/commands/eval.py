@@ -124,6 +124,8 @@ def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None) -> 
     if path is not None:
         backbone, info = load_encoder(path)
         elsewhere = run_cfg["dataset"] != Run(path).config["dataset"]
+    if path is not None:
+        run_cfg = {**run_cfg, "dataset": ranged(run_cfg["dataset"], info)}
     if elsewhere:
         run_cfg = {**run_cfg, "dataset": sized(run_cfg["dataset"], info)}
     dataset = load_dataset(run_cfg)
@@ -174,6 +176,16 @@ def sized(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     """Another data set's configuration, at the size that the encoder was trained on, where it has one and none was asked for."""
     shape = info["input_shape"]
     return {**node, "image_size": shape[-1]} if len(shape) == 3 and node.get("image_size", 0) is None else node
+
+
+def ranged(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """A data set's configuration with the range of values that the encoder was trained on, unless two numbers were asked for."""
+    wish = node.get("range")
+    if not isinstance(wish, str):
+        return node
+    if "range" not in info and "max_pixels" in node:  # an encoder made when these meant each image by itself
+        return {**node, "range": {"minmax": "image_minmax", "percentile": "image_percentile"}.get(wish, wish)}
+    return {**node, "range": info["range"]} if info.get("range") is not None else node
 
 
 def conform(dataset: Any, info: dict[str, Any], told: list[str]) -> Any:

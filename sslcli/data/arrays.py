@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from sslcli.data.arrayfile import read_entries
 from sslcli.data.classic import check_size
 from sslcli.data.entries import assign, encode_labels, sources
 from sslcli.data.files import fingerprint, require_path
-from sslcli.data.folder import check_range
+from sslcli.data.levels import Values, check_range, find
 from sslcli.data.source import Dataset
 from sslcli.data.stats import image_stats
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
 
 SAMPLED_BYTES = 2 << 30  # a larger array is identified by its size and a part of its contents
+SHARE_OUTSIDE = 0.01  # of a part's values outside the range of the training part: more is a warning
 
 
 def arrays(
@@ -28,7 +30,7 @@ def arrays(
     name: str = "arrays",
     image_size: int | None = None,
     layout: str = "auto",
-    range: Any = None,
+    range: Any = "auto",
     label: str | None = "auto",
     holdout: float = 0.2,
     split_seed: int = 0,
@@ -37,8 +39,9 @@ def arrays(
 
     One file of images, or entries (of an .npz, of a dictionary in a .pt, or files of a folder) named x, y, x_train,
     y_train, x_test, y_test, train, test, data, labels and the like. uint8 is kept as it is; anything else becomes
-    uint8, by `range` ([lo, hi], minmax or percentile) where it is not plainly 0..1 or 0..255. `layout`: auto, nhw,
-    nhwc, nchw. `label`: auto, none, or the name of the entry with the labels.
+    uint8, every part by the same `range`: [lo, hi], or minmax or percentile of the training part; auto takes 0..1 and
+    0..255 where the training part is plainly that. `layout`: auto, nhw, nhwc, nchw. `label`: auto, none, or the name of the
+    entry with the labels.
 
     Raises RequestError for paths and values, DataError for what the files hold.
     """
@@ -53,8 +56,10 @@ def arrays(
     entries = read_entries(text)
     found = assign(entries, label, text)
     parts: dict[str, Tensor] = {}
-    for part, (key, value) in found.x.items():
-        parts[part] = _images(value, key, layout, range, notes)
+    scale: Scale | None = None  # of all parts: that of the first which is not of bytes, of train if it can be
+    for part in sorted(found.x, key=lambda part: part != "train"):
+        parts[part], scale = _images(found.x[part][1], found.x[part][0], layout, range, scale, notes)
+    parts = {part: parts[part] for part in found.x}
     shapes = {tuple(v.shape[1:]) for v in parts.values()}
     if len({s[0] for s in shapes}) > 1:
         raise DataError(
@@ -77,7 +82,11 @@ def arrays(
         std=std,
         fingerprint=fingerprint(sum(map(len, parts.values())), _contents([*parts.values(), *labels.values()])),
         notes=notes,
-        details={"layout": "arrays", "entries": {k: list(np.shape(v)) for k, v in entries.items()}},
+        details={
+            "layout": "arrays",
+            "entries": {k: list(np.shape(v)) for k, v in entries.items()},
+            "range": None if scale is None else [scale.low, scale.high],
+        },
     )
 
 
@@ -90,8 +99,20 @@ def _contents(tensors: Iterable[Tensor]) -> Iterable[bytes]:
             yield chunk.contiguous().numpy().tobytes()
 
 
-def _images(value: np.ndarray, key: str, layout: str, value_range: Any, notes: list[str]) -> Tensor:
-    """(N, C, H, W) uint8 of an array in any of the layouts; says what it took it for."""
+@dataclass(frozen=True)
+class Scale:
+    """The values that become 0 and 255, and the entry and the rule they come from."""
+
+    low: float
+    high: float
+    key: str
+    how: str
+
+
+def _images(
+    value: np.ndarray, key: str, layout: str, value_range: Any, scale: Scale | None, notes: list[str]
+) -> tuple[Tensor, Scale | None]:
+    """(N, C, H, W) uint8 of an array in any of the layouts, by `scale` or else by one found here; says what it did."""
     v = np.asanyarray(value)
     if v.dtype.kind not in "uifb":
         raise DataError(f"{shown(key)} is of the type {v.dtype}, numbers are wanted")
@@ -112,13 +133,27 @@ def _images(value: np.ndarray, key: str, layout: str, value_range: Any, notes: l
     v = v[:, None] if axes == "nhw" else v
     note = f"{shown(key)}: {count(n, 'image')}, read as ({', '.join(axes.upper())}) {tuple(value.shape)} {value.dtype}"
     if v.dtype == np.uint8:
-        if value_range is not None:
+        if value_range not in ("auto", None):
             note += "; dataset.range has no effect on bytes"
         notes.append(note)
-        return torch.from_numpy(v)
-    scaled, how = _to_bytes(v, key, value_range)
-    notes.append(f"{note}; {how}")
-    return torch.from_numpy(scaled)
+        if int(v.max()) < 16:
+            notes.append(
+                f"warning: {shown(key)} holds bytes 0..{int(v.max())} of 0..255: nearly black; as floats they can be "
+                f"scaled (dataset.range=[0,{max(1, int(v.max()))}])"
+            )
+        return torch.from_numpy(v), scale
+    low, high, bad = _extremes(v)
+    if bad:
+        raise DataError(f"{shown(key)} holds {bad:,} values that are NaN or infinite", "images must be finite numbers")
+    scale = scale or _scale(v, key, value_range, low, high)
+    scaled, outside = _to_bytes(v, scale)
+    of = "" if scale.key == key else f" as in {shown(scale.key)}"
+    notes.append(f"{note}; {scale.low:g}..{scale.high:g} became bytes 0..255{of or scale.how}")
+    if outside > SHARE_OUTSIDE:
+        notes.append(
+            f"warning: {outside:.1%} of the values of {shown(key)} ({low:g}..{high:g}) lie outside and are clipped"
+        )
+    return torch.from_numpy(scaled), scale
 
 
 def _axes(v: np.ndarray, key: str, layout: str) -> str:
@@ -141,35 +176,43 @@ def _axes(v: np.ndarray, key: str, layout: str) -> str:
     )
 
 
-def _to_bytes(v: np.ndarray, key: str, value_range: Any) -> tuple[np.ndarray, str]:
-    low, high, bad = _extremes(v)
-    if bad:
-        raise DataError(f"{shown(key)} holds {bad:,} values that are NaN or infinite", "images must be finite numbers")
-    if value_range == "minmax":
-        lo, hi = low, high
-    elif value_range == "percentile":
-        lo, hi = (float(p) for p in np.percentile(v[:: max(1, len(v) // 2000)], [1, 99]))
-    elif value_range is not None:
-        lo, hi = float(value_range[0]), float(value_range[1])
-    elif v.dtype.kind == "b" or (v.dtype.kind == "f" and low >= 0 and high <= 1):
-        lo, hi = 0.0, 1.0
-    elif low >= 0 and high <= 255 and (high > 16 or v.dtype.kind != "f"):
-        lo, hi = 0.0, 255.0
-    else:
-        depth = next((2**b - 1 for b in (8, 10, 12, 14, 16) if high < 2**b), high)
-        guess = f"[0,{depth:g}]" if v.dtype.kind in "ui" and low >= 0 else f"[{low:g},{high:g}]"
-        raise DataError(
-            f"{shown(key)} holds values {low:g}..{high:g}, and what black and white are cannot be told",
-            f"dataset.range={guess}, or dataset.range=minmax",
+def _scale(v: np.ndarray, key: str, value_range: Any, low: float, high: float) -> Scale:
+    """By the request and by what `v` holds. DataError where neither decides."""
+    if isinstance(value_range, (list, tuple)):
+        return Scale(float(value_range[0]), float(value_range[1]), key, "")
+    if str(value_range).startswith("image_"):
+        raise RequestError(
+            f"dataset.range={value_range}: arrays have one range for all images", "dataset.range=percentile"
         )
-    if hi <= lo:
-        raise DataError(f"{shown(key)} holds one value only, {low:g}")
+    if value_range in ("minmax", "percentile"):
+        if high <= low:
+            raise DataError(f"{shown(key)} holds one value only, {low:g}")
+        some = np.asarray(v[:: max(1, len(v) // 2000)], np.float64).reshape(-1)
+        lo, hi, how = find(value_range, Values(low, high, some, v.dtype.kind != "f"))
+        return Scale(lo, hi, key, f", {how}")
+    if v.dtype.kind == "b" or (v.dtype.kind == "f" and low >= 0 and high <= 1):
+        return Scale(0.0, 1.0, key, "")
+    if low >= 0 and high <= 255 and (high > 16 or v.dtype.kind != "f"):
+        return Scale(0.0, 255.0, key, "")
+    depth = next((2**b - 1 for b in (8, 10, 12, 14, 16) if high < 2**b), high)
+    guess = f"[0,{depth:g}]" if v.dtype.kind in "ui" and low >= 0 else f"[{low:g},{high:g}]"
+    raise DataError(
+        f"{shown(key)} holds values {low:g}..{high:g}, and what black and white are cannot be told",
+        f"dataset.range={guess}, or dataset.range=minmax, or dataset.range=percentile, which leaves outliers out",
+    )
+
+
+def _to_bytes(v: np.ndarray, scale: Scale) -> tuple[np.ndarray, float]:
+    """And the share of the values that were clipped."""
+    lo, hi = scale.low, scale.high
     out = np.empty(v.shape, np.uint8)
     step = max(1, (1 << 24) // max(1, math.prod(v.shape[1:])))
+    outside = 0
     for i in range(0, len(v), step):
         part = v[i : i + step].astype(np.float64)
+        outside += int(((part < lo) | (part > hi)).sum())
         out[i : i + step] = np.rint((part.clip(lo, hi) - lo) * (255.0 / (hi - lo)))
-    return out, f"{lo:g}..{hi:g} became bytes 0..255"
+    return out, outside / v.size
 
 
 def _extremes(v: np.ndarray) -> tuple[float, float, int]:

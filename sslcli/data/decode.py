@@ -10,6 +10,7 @@ import io
 import math
 import os
 import stat
+import sys
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from sslcli.data.levels import BadValues, to_bytes
 from sslcli.errors import DataError, MachineError
 
 MAX_PIXELS = 64_000_000  # the default of dataset.max_pixels; 8000 x 8000: about 200 MB as RGB
@@ -27,6 +29,10 @@ MAX_ASPECT = 100
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 GRAY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}  # convert() would clip or blacken these
+# Pillow reads color of 16 bits as the high byte of each value; of the same file these raw modes read the low byte.
+LOW_BYTE = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B"}
+LOW_BYTE |= {f"{m};16N": f"{m};16{'B' if sys.byteorder == 'little' else 'L'}" for m in ("RGB", "RGBA")}
+LOW_BYTE |= {"LA;16B": "RGBA"}  # all four bytes of a gray value and its opacity
 ANIMATED = {"GIF", "WEBP", "TIFF", "PNG", "AVIF", "MPO"}
 # Not pictures, readers that start other programs (EPS: Ghostscript), or stubs that decode nothing.
 REFUSED = {"EPS", "PDF", "MPEG", "WMF", "BUFR", "GRIB", "HDF5", "FITS"}
@@ -46,10 +52,15 @@ class Header:
 
     width: int  # as seen: after the EXIF orientation
     height: int
-    mode: str  # Pillow's
+    mode: str  # Pillow's, or RGB;16 and the like, of which Pillow has no mode
     format: str
     animated: bool
     alpha: bool
+
+    @property
+    def deep(self) -> bool:
+        """More than 8 bits a value."""
+        return self.mode in DEEP or self.mode.endswith(";16")
 
 
 @cache
@@ -117,6 +128,8 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _reason(error: BaseException, file: str | bytes) -> BadImage:
     if isinstance(error, BadImage):
         return error
+    if isinstance(error, BadValues):
+        return BadImage(error.message)
     if isinstance(error, Image.UnidentifiedImageError):
         return BadImage("not an image that Pillow can read")
     if isinstance(error, OSError) and error.strerror:
@@ -140,7 +153,8 @@ def header(file: str | bytes, max_pixels: int = MAX_PIXELS) -> Header:
             known = image.format in {"JPEG", "MPO", "TIFF", "WEBP"} or "exif" in image.info
             if known and image.getexif().get(0x0112) in (5, 6, 7, 8):
                 width, height = height, width
-            return Header(width, height, image.mode, image.format or "?", _animated(image), image.has_transparency_data)
+            mode = f"{raw.partition(';')[0]};16" if (raw := _raw_mode(image)) in LOW_BYTE else image.mode
+            return Header(width, height, mode, image.format or "?", _animated(image), image.has_transparency_data)
     except MemoryError as error:
         raise MachineError(f"no memory left to open {_shown(file)}") from error
     except Exception as error:  # a hostile file can make Pillow raise nearly anything; each is a bad image
@@ -157,6 +171,13 @@ def _animated(image: Image.Image) -> bool:
         return False
 
 
+def _raw_mode(image: Image.Image) -> str:
+    """How the pixels lie in the file, where one raw mode holds for all; before `load`."""
+    args = {t.args if isinstance(t.args, str) else t.args[0] for t in getattr(image, "tile", ()) if t.args}
+    raw = args.pop() if len(args) == 1 else ""
+    return raw if isinstance(raw, str) and "transparency" not in image.info else ""
+
+
 def load(
     file: str | bytes, channels: int = 3, need: int | None = None, value_range: Any = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
@@ -164,7 +185,7 @@ def load(
     alpha laid on black unless kept.
 
     `need`: the short side may come back as small as this where JPEG can be decoded at 1/2, 1/4 or 1/8 (much faster).
-    `value_range`: see `to_bytes`. More than `max_pixels`: refused unseen. Raises BadImage with the reason.
+    `value_range`: see `levels`. More than `max_pixels`: refused unseen. Raises BadImage with the reason.
     """
     try:
         with _open(file, max_pixels) as image:
@@ -172,18 +193,64 @@ def load(
                 short = min(image.size)
                 if short > need:
                     image.draft(None, tuple(math.ceil(s * need / short) for s in image.size))  # type: ignore[arg-type]
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _in_mode(image, MODES[channels], value_range)
+            raw = _raw_mode(image)
+            _upright(image)
+            if image.mode in DEEP:
+                return _in_mode(Image.fromarray(to_bytes(np.asarray(image), value_range)), MODES[channels])
+            if raw in LOW_BYTE and value_range not in (None, "auto", [0, 65535]):
+                values, alpha = _sixteen_bits(image, raw, file, max_pixels)
+                scaled = to_bytes(values, value_range)
+                return _in_mode(
+                    Image.fromarray(scaled if alpha is None else np.dstack([scaled, alpha])), MODES[channels]
+                )
+            return _in_mode(image, MODES[channels])
     except MemoryError as error:
         raise MachineError(f"no memory left to decode {_shown(file)}", "device.workers=1, or smaller images") from error
     except Exception as error:
         raise _reason(error, file) from error
 
 
-def _in_mode(image: Image.Image, mode: str, value_range: Any) -> Image.Image:
-    if image.mode in DEEP:
-        image = Image.fromarray(to_bytes(np.asarray(image), value_range))
+def deep_values(file: str | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The values of an image of over 8 bits, without its alpha. Raises BadImage."""
+    try:
+        with _open(file, max_pixels) as image:
+            raw = _raw_mode(image)
+            _upright(image)
+            if image.mode in DEEP:
+                return np.array(image)
+            if raw not in LOW_BYTE:
+                raise BadImage("8 bits a value")
+            return _sixteen_bits(image, raw, file, max_pixels)[0]
+    except MemoryError as error:
+        raise MachineError(f"no memory left to decode {_shown(file)}", "device.workers=1, or smaller images") from error
+    except Exception as error:
+        raise _reason(error, file) from error
+
+
+def _upright(image: Image.Image) -> None:
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+
+
+def _sixteen_bits(
+    high: Image.Image, raw: str, file: str | bytes, max_pixels: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """uint16 values of an image that Pillow decoded to their high bytes, and its 8-bit alpha: decodes it again for the low
+    bytes."""
+    with _open(file, max_pixels) as image:
+        image.tile = [  # type: ignore[attr-defined]
+            t._replace(args=LOW_BYTE[raw] if isinstance(t.args, str) else (LOW_BYTE[raw], *t.args[1:]))
+            for t in image.tile  # type: ignore[attr-defined]
+        ]
+        _upright(image)
+        low = np.asarray(image).astype(np.uint16)
+    if raw == "LA;16B":
+        return np.repeat(low[..., :1] << 8 | low[..., 1:2], 3, axis=2), low[..., 2].astype(np.uint8)
+    values = np.asarray(high).astype(np.uint16) << 8 | low
+    return values[..., :3], np.asarray(high)[..., 3] if values.shape[2] == 4 else None
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if mode != "RGBA":
@@ -194,35 +261,3 @@ def _in_mode(image: Image.Image, mode: str, value_range: Any) -> Image.Image:
             image = image.convert("RGB")
         image = image.convert(mode)
     return image
-
-
-def to_bytes(values: np.ndarray, value_range: Any = None) -> np.ndarray:
-    """Deep grey values to uint8.
-
-    `value_range` [lo, hi]: these become 0 and 255. None: 16-bit values are divided by 257 (that is 65535 / 255), 32-bit
-    integers too when they fit, floats in 0..1 or 0..255 are taken as that, and everything else by the image's own
-    minimum and maximum. "minmax", "percentile": the extremes, or the 1st and 99th percentile, of each image. Values
-    that are not finite become the lowest.
-    """
-    v = values.astype(np.float64)
-    finite = np.isfinite(v)
-    if not finite.any():
-        raise BadImage("no finite pixel")
-    low, high = float(v[finite].min()), float(v[finite].max())
-    v = np.where(finite, v, low)
-    if value_range == "percentile":
-        low, high = (float(p) for p in np.percentile(v[finite], [1, 99]))
-    elif value_range not in (None, "minmax"):
-        low, high = float(value_range[0]), float(value_range[1])
-    elif value_range == "minmax":
-        pass
-    elif values.dtype.kind == "f":
-        if low >= 0 and high <= 1:
-            low, high = 0.0, 1.0
-        elif low >= 0 and high <= 255:
-            low, high = 0.0, 255.0
-    elif low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    if high <= low:
-        return np.zeros(v.shape, np.uint8)
-    return np.rint((v - low).clip(0, high - low) * (255.0 / (high - low))).astype(np.uint8)

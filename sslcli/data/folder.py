@@ -21,8 +21,10 @@ from sslcli.data.classic import check_size
 from sslcli.data.files import content_hash, fingerprint, require_folder, require_path, require_regular, scan
 from sslcli.data.headers import Headers, Load, describe, each, fits_memory, read_headers
 from sslcli.data.layout import Files, Found, from_folder
+from sslcli.data.levels import check_range
 from sslcli.data.lists import from_list
 from sslcli.data.pictures import Decoder, Pictures
+from sslcli.data.ranges import range_of
 from sslcli.data.source import Dataset
 from sslcli.data.split import split
 from sslcli.data.stats import image_stats
@@ -74,7 +76,7 @@ def image_folder(
     holdout: float = 0.2,
     split_seed: int = 0,
     resident: bool | str = "auto",
-    range: Any = None,
+    range: Any = "auto",
     max_bad_fraction: float = 0.01,
     max_pixels: int = decode.MAX_PIXELS,
 ) -> Dataset:
@@ -83,8 +85,8 @@ def image_folder(
     `image_size`: side of a view; null is the images' own side where all have one size of at most 224, else 224.
     `channels`: 1, 3, 4 or auto (1 where every image is grey, else 3). `label`: auto, none, or the column of a CSV list.
     `resident`: keep all decoded in memory: auto (one size, at most 2 GiB and half of the free memory), true, false.
-    `range`: what 16-bit and float values mean: [lo, hi], percentile, or null (see `decode.to_bytes`). `max_pixels`: a
-    larger image is unreadable; looked at before it is decoded.
+    `range`: which values of 16-bit and float images become 0 and 255: auto, [lo, hi], minmax, ... (see `levels`).
+    `max_pixels`: a larger image is unreadable; looked at before it is decoded.
 
     Raises RequestError for paths and values, DataError for what lies there.
     """
@@ -139,7 +141,8 @@ def dataset_of(
 
     small = _side(asked.image_size, headers, notes)
     need = None if keep else 2 * small  # a crop of a tenth of the area is then about as sharp as in ImageNet
-    decoder = Decoder(depth, need, asked.range, asked.max_pixels)
+    value_range = range_of(asked.range, headers, parts, asked.max_pixels, load, notes)
+    decoder = Decoder(depth, need, value_range, asked.max_pixels)
     sources = {k: source(f, _labels(f, classes), decoder, asked.max_bad_fraction) for k, f in parts.items() if f}
     if keep and headers.size:
         for made in sources.values():
@@ -169,6 +172,7 @@ def dataset_of(
         details={
             **found.details,
             "channels": depth,
+            "range": value_range if any(h.deep for h in headers.good.values()) else None,
             "resident": keep,
             "bad": bad,
             "lost": len(found.lost),
@@ -191,17 +195,6 @@ def _check_values(channels: Any, resident: Any, max_bad_fraction: float, max_pix
     if max_pixels < 1:
         raise RequestError(f"dataset.max_pixels is {max_pixels}, but must be at least 1", "dataset.max_pixels=64000000")
     check_range(value_range)
-
-
-def check_range(value: Any) -> None:
-    """`dataset.range` as given: null, "percentile", "minmax" or two rising numbers; else a RequestError."""
-    if value in (None, "percentile", "minmax"):
-        return
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
-        low, high = value
-        if all(isinstance(v, (int, float)) for v in value) and low < high:
-            return
-    raise RequestError(f"dataset.range={value} is no range of values", "dataset.range=[0,4095]")
 
 
 def _find(path: str, label: str | None, notes: list[str]) -> Found:

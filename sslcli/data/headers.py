@@ -138,11 +138,6 @@ def describe(headers: Headers, notes: list[str]) -> None:
         sizes = {(h.width, h.height) for h in good}
         short = sorted(min(h.width, h.height) for h in good)
         notes.append(f"{len(sizes):,} sizes, short side {short[0]}..{short[-1]}, median {short[len(short) // 2]}{few}")
-    deep = sum(h.mode in decode.DEEP for h in good)
-    if deep:
-        notes.append(
-            f"{count(deep, 'image')} of over 8 bits a pixel{few}, scaled to 0..255 (dataset.range=[lo,hi] says how)"
-        )
     alpha = sum(h.alpha for h in good)
     if alpha:
         notes.append(f"{count(alpha, 'image')} with transparency{few}, laid on black")

@@ -51,7 +51,7 @@ def tar(
     holdout: float = 0.2,
     split_seed: int = 0,
     resident: bool | str = "auto",
-    range: Any = None,
+    range: Any = "auto",
     max_bad_fraction: float = 0.01,
     max_pixels: int = decode.MAX_PIXELS,
 ) -> Dataset:

@@ -269,7 +269,18 @@ class EvalData:
         """A name for these features: the caller's key, and a hash of all that decides them."""
         d = self.dataset
         h = hashlib.sha256()
-        about = (_FORMAT, d.name, d.fingerprint, d.shape, d.mean, d.std, split, len(self.source(split)))
+        about: tuple[Any, ...] = (
+            _FORMAT,
+            d.name,
+            d.fingerprint,
+            d.shape,
+            d.mean,
+            d.std,
+            split,
+            len(self.source(split)),
+        )
+        if d.details.get("range") is not None:  # the same files scaled otherwise
+            about = (*about, d.details["range"])
         kind = self.device.type
         with self.autocast():
             precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None

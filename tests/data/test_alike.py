@@ -179,7 +179,7 @@ ODD = {  # what is no fault, and what is said of it
     "sixteen bits": (
         lambda: Image.fromarray(np.full((20, 24), 60_000, np.uint16)),
         "PNG",
-        "of over 8 bits a pixel",
+        "of over 8 bits a value",
     ),  # 39
     "floats": (
         lambda: Image.fromarray(np.linspace(0, 1, 480, dtype=np.float32).reshape(20, 24)),
