@@ -70,7 +70,7 @@ def probes(x: Any, y: Any, queries: Any, truth: Any) -> dict[str, Contestant]:
         return f"accuracy {float(((queries.to(weight) @ weight + bias).argmax(dim=1) == truth).double().mean()):.4f}"
 
     def whole() -> Fit:
-        strength, _ = probe.choose(x, y, CLASSES, list(probe.STRENGTHS), 0, 0)
+        strength = probe.choose(x, y, CLASSES, probe.STRENGTHS, 0, 0).value
         return Logistic(x, y, CLASSES).fit(strength, probe.TOLERANCE)
 
     def lbfgs() -> tuple[Any, Any]:

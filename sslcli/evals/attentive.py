@@ -28,13 +28,14 @@ from sslcli.evals.artefacts.pictures import Confusion
 from sslcli.evals.artefacts.predictions import FILE
 from sslcli.evals.features import Baselines, EvalData, Result, asks, evaluating
 from sslcli.evals.finetune import Scores
-from sslcli.evals.fit.supervise import HELD_OUT, WARMUP, adamw, best_rate, own_randomness
+from sslcli.evals.fit.grid import Choice, Grid, remarks
+from sslcli.evals.fit.supervise import WARMUP, adamw, best_rate, own_randomness, rates_of
 from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.probe import check_seeds, probe
 from sslcli.optim import cosine, parameter_groups
 from sslcli.rng import derive, order
 
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = Grid((1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), first=3, last=5)  # continued while an edge is best
 CACHE = 2 << 30  # bytes of tokens at most
 
 
@@ -91,8 +92,7 @@ def attentive(
     amount = subsets.parse(labels, data.dataset)
     check_seeds(seeds)
     check_backbone(backbone, heads)
-    rates = list(RATES) if lr is None else list(lr) if isinstance(lr, (list, tuple)) else [lr]
-    settings = _Settings(heads, rates, weight_decay, epochs, min_steps, batch_size)
+    settings = _Settings(heads, _rates(lr), weight_decay, epochs, min_steps, batch_size)
     data.source("test")
     y = data.labels("train")
     name = data.dataset.name
@@ -103,17 +103,19 @@ def attentive(
     check_memory(backbone, len(union), len(data.dataset.classes))
 
     numbers: dict[str, float] = {}
+    doubts: list[str] = []
     subjects = {"": backbone} | (
         {"untrained": data.random} if asks(baselines, "untrained") and data.random is not None else {}
     )
     for kind, subject in subjects.items():
         assert subject is not None
         word = "tokens" if kind == "" else "tokens of an untrained backbone"
-        scores, rate = _measure(subject, data, draws, union, kept, settings, word)
+        scores, rates = _measure(subject, data, draws, union, kept, settings, word)
+        doubts += remarks(rates, settings.rates, f"learning rate for {word}", "evaluator.lr")
         top = scores.numbers(kind)
         numbers |= top if kind == "" else {k: v for k, v in top.items() if "top1" in k}
         if kind == "":
-            own, chosen = scores, rate
+            own, chosen = scores, rates
     linear = probe(backbone, data, labels=labels, seeds=seeds, baselines=False)
     numbers |= {f"linear.{k}": v for k, v in linear.numbers.items() if k in ("top1", "top1_std")}
     protocol = {
@@ -125,12 +127,12 @@ def attentive(
         "heads": heads,
         "classes": own.total,
         "splits": {"train": len(y), "labelled": len(draws[-1]), "test": len(own.ids)},
-        "lr": {"used": chosen, "chosen_by": f"on a fold of {HELD_OUT} of the labelled training samples", "grid": rates},
+        "lr": rates_of(chosen, settings.rates),
         "optimizer": f"AdamW, weight decay {weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
         "steps": settings.steps(len(draws[-1])),
         "batch_size": batch_size,
         "linear": {"strength": linear.protocol["strength"], "solver": linear.protocol["solver"]},
-        "notes": data.remarks(baselines, []),
+        "notes": data.remarks(baselines, doubts),
     }
     artefacts: dict[str, Any] = {
         "confusion.png": Confusion(own.confusion(data), data.dataset.classes),
@@ -139,20 +141,25 @@ def attentive(
     return Result(numbers, protocol, artefacts)
 
 
+def _rates(lr: float | list[float] | None) -> Grid:
+    if lr is None:
+        return RATES
+    given = list(lr) if isinstance(lr, (list, tuple)) else [lr]
+    if not given or not all(0 < r < math.inf for r in given):
+        raise RequestError(f"evaluator.lr={lr}: a number above 0, or a list of them, is needed", "evaluator.lr=0.001")
+    return Grid.of(given)
+
+
 @dataclass(frozen=True)
 class _Settings:
     heads: int
-    rates: list[float]
+    rates: Grid
     weight_decay: float
     epochs: int
     min_steps: int
     batch_size: int
 
     def __post_init__(self) -> None:
-        if not self.rates or not all(0 < r < math.inf for r in self.rates):
-            raise RequestError(
-                f"evaluator.lr={self.rates}: a number above 0, or a list of them, is needed", "evaluator.lr=0.001"
-            )
         for name, least in (("weight_decay", 0), ("epochs", 0), ("min_steps", 1), ("batch_size", 1)):
             if not least <= getattr(self, name) < math.inf:
                 text = f"evaluator.{name}={getattr(self, name)}: at least {least} is needed"
@@ -203,7 +210,7 @@ def tokens(
 
 def _measure(
     backbone: Any, data: EvalData, draws: list[Tensor], union: Tensor, kept: Tensor, settings: _Settings, word: str
-) -> tuple[Scores, list[float]]:
+) -> tuple[Scores, list[Choice]]:
     """A head a draw; then all of them in one pass over the test split."""
     x = torch.empty(len(union), backbone.num_tokens, backbone.dim, dtype=torch.float16)
     seen: Tensor | None = None if len(data.dataset.shape) == 3 else torch.empty(x.shape[:2], dtype=torch.bool)
@@ -222,8 +229,8 @@ def _measure(
         rows = rows[read[rows]]  # without those that cannot be read
         classes, own = y[union[rows]].unique(return_inverse=True)
         fit = _Fit(x, seen, rows, own, len(classes), settings, data, derive(data.seed, "attentive", index))
-        rate = best_rate(settings.rates, own, fit.seed, fit, fit.score)
-        heads.append((fit(torch.arange(len(rows)), rate), classes))
+        rate = best_rate(settings.rates, settings.rates.start[0], own, fit.seed, fit, fit.score)
+        heads.append((fit(torch.arange(len(rows)), rate.value), classes))
         chosen.append(rate)
         talk.progress("attentive heads", index + 1, len(draws))
 

@@ -212,6 +212,12 @@ def _measure(
             scores.setdefault(name, []).append(value)
     stability = mean_ari([d.asked for d in draws]) if rounds > 1 else None
     train = agreement(draws[0].train, y) if bool((y >= 0).any()) else {}
+    if curve and count == int(max(curve["k"])) and count > 1:
+        doubt = (
+            f"k = {count}, the most that was tried, has the largest silhouette: evaluator.k_max={2 * count} tries more"
+        )
+        draws[0].notes.append(doubt)
+        warn(doubt)
     return _Found(draws, scores, stability, train, space.words, asked, curve)
 
 

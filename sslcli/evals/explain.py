@@ -18,11 +18,13 @@ from sslcli.backbones.vit import ViT
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.columns import Columns, Panels, Strips, heat
 from sslcli.evals.features import Baselines, EvalData, Result, asks, evaluating
+from sslcli.evals.fit.grid import remarks
 from sslcli.evals.fit.head import fit_head
 from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.inputs.corruptions import blur
 from sslcli.evals.knn import neighbours
 from sslcli.evals.measures import maps
+from sslcli.evals.probe import STRENGTHS as PENALTIES
 from sslcli.rng import derive, order
 from sslcli.views import clean
 
@@ -103,7 +105,7 @@ def explain(
         "deleted": "becomes 0, the mean of normalised data",
         "inserted": "into a blurred copy" if len(data.dataset.shape) == 3 else "into 0",
         "pca_variance": share,
-        "notes": data.remarks(baselines, []),
+        "notes": data.remarks(baselines, judges.notes),
     }
     details = {
         kind or "backbone": {"deletion": c.mean("gone"), "insertion": c.mean("back")} for kind, c in found.items()
@@ -135,6 +137,7 @@ class _ClassJudge:
         head = fit_head(x, y, amount, data.seed, data.dataset.classes, data.device, name=data.dataset.name)
         self.backbone, self.layer = backbone, head.linear(data.device)
         self.what = f"the class that the linear probe (labels {amount}) gives the whole sample"
+        self.notes = remarks([head.choice], PENALTIES, "C of the probe", "evaluator.strengths")
 
     @torch.no_grad()
     def wanted(self, x: Tensor) -> Tensor:
@@ -153,6 +156,7 @@ class _NeighbourJudge:
 
     unit = "cosine"
     what = "the cosine to the features of the nearest training sample"
+    notes: list[str] = []
 
     def __init__(self, backbone: nn.Module, data: EvalData):
         x, _ = data.features(backbone, "train")

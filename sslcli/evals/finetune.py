@@ -18,8 +18,9 @@ from sslcli.errors import RequestError
 from sslcli.evals.artefacts.pictures import Confusion
 from sslcli.evals.artefacts.predictions import FILE, Predictions
 from sslcli.evals.features import EvalData, Result
+from sslcli.evals.fit.grid import Choice, Grid, remarks
 from sslcli.evals.fit.logistic import Logistic
-from sslcli.evals.fit.supervise import HELD_OUT, WARMUP, Recipe, Trained, train
+from sslcli.evals.fit.supervise import WARMUP, Recipe, Trained, rates_of, train
 from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.probe import STRENGTHS, TOLERANCE, Standardiser, averaged, check_seeds, choose
 from sslcli.rng import derive
@@ -72,8 +73,12 @@ def finetune(
         found[kind] = measure(backbone, data, amount, seeds, recipe, begin, head)
     own = found[""]
     numbers: dict[str, float] = {}
+    doubts: list[str] = []
+    grid = Grid.of(recipe.rates)
     for kind, scores in found.items():
         numbers |= scores.numbers(kind)
+        what = f"learning rate{f' {kind}' if kind == 'scratch' else ''}"
+        doubts += remarks(scores.rates, grid, what, "evaluator.lr")
     protocol = {
         "labels": str(amount),
         "seeds": seeds,
@@ -81,8 +86,8 @@ def finetune(
         "start": start,
         "head": head if start == "run" else "random",
         **own.protocol(recipe),
-        "baselines": {k: {"lr": s.lr} for k, s in found.items() if k},
-        "notes": notes(data, baselines, start),
+        "baselines": {k: {"lr": rates_of(s.rates, grid)} for k, s in found.items() if k},
+        "notes": [*notes(data, baselines, start), *doubts],
     }
     artefacts: dict[str, Any] = {
         "confusion.png": Confusion(own.confusion(data), data.dataset.classes),
@@ -121,7 +126,7 @@ class Scores:
     truth: Tensor  # (n,)
     total: int  # classes
     said: list[Tensor] = field(default_factory=list)  # a draw each: (n, up to 5) classes, the likeliest first
-    lr: list[float] = field(default_factory=list)
+    rates: list[Choice] = field(default_factory=list)  # a draw each
     labelled: int = 0
     last: Trained | None = None
     curves: list[dict[str, list[float]]] = field(default_factory=list)
@@ -154,11 +159,10 @@ class Scores:
     def protocol(self, recipe: Recipe) -> dict[str, Any]:
         assert self.last is not None
         length = self.last.length
-        how = "given" if len(recipe.rates) == 1 else f"on a fold of {HELD_OUT} of the labelled training samples"
         return {
             "classes": self.total,
             "splits": {"labelled": self.labelled, "test": len(self.ids)},
-            "lr": {"used": self.lr, "chosen_by": how, "grid": recipe.rates},
+            "lr": rates_of(self.rates, Grid.of(recipe.rates)),
             "optimizer": f"AdamW, weight decay {recipe.weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
             "steps": length.steps,
             "batch": {"samples": length.batch, "views_of_each": length.views},
@@ -207,7 +211,7 @@ def measure(
         if not scores.said and len(seen) < len(kept):  # unreadable ones are left out of every draw
             scores.ids, scores.truth = seen, truth[seen]
         scores.said.append(ranked)
-        scores.lr.append(trained.lr)
+        scores.rates.append(trained.rate)
         scores.curves.append(trained.curve)
         scores.labelled, scores.last = len(ids), trained
     return scores
@@ -225,7 +229,7 @@ def probe_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor]
         row, y = row[row >= 0], y[row >= 0]  # without those that cannot be read
         standardise = Standardiser(x)
         z = standardise(x, row).to(data.device)
-        strength, _ = choose(z, y, classes, list(STRENGTHS), data.seed, 0)
+        strength = choose(z, y, classes, STRENGTHS, data.seed, 0).value
         fit = Logistic(z, y, classes).fit(strength, TOLERANCE)
         head = nn.Linear(x.shape[1], classes)
         weight = fit.weight * standardise.scale[:, None]  # (d, K), of features as they come

@@ -20,11 +20,14 @@ from sslcli.errors import RequestError
 from sslcli.evals.artefacts.pictures import Confusion
 from sslcli.evals.artefacts.predictions import FILE, Predictions
 from sslcli.evals.features import Baselines, EvalData, Result
+from sslcli.evals.fit.grid import Choice, Grid, Score, remarks, search
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import labels as subsets
 from sslcli.rng import derive
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C; from strong penalty to weak
+# scikit-learn's C, from strong penalty to weak: tried from 1e-4 to 10 first, and beyond while an edge is best. Below 1e-8
+# nothing but the majority class is left; above 1e6 the solver's tolerance is reached before the penalty matters.
+STRENGTHS = Grid(tuple(float(f"1e{e}") for e in range(-8, 7)), first=4, last=9)
 DEFAULT_STRENGTH = 1e-1  # where there are too few labels to choose by; digits with one a class: flat from 0.03 to 10
 FOLDS = 5
 CROSS_VALIDATE_UP_TO = 2_000  # labelled samples; above, one fold is held out instead of each in turn
@@ -60,6 +63,7 @@ def probe(
     artefacts: dict[str, Any] = {}
     for kind, features in data.measured(backbone, baselines).items():
         found = _measure(features("train"), features("test"), data, amount, seeds, grid)
+        notes += remarks(found.choices, grid, f"C of the probe of {kind or 'the backbone'}", "evaluator.strengths")
         solver = found.protocol["solver"]
         if not solver["converged"]:
             away = f"gradient {solver['grad_norm']:.2g} for {TOLERANCE:g}"
@@ -89,11 +93,13 @@ def probe(
     return Result(numbers, protocol, artefacts)
 
 
-def _grid(strengths: list[float] | float | None) -> list[float]:
-    given = list(STRENGTHS) if strengths is None else strengths if isinstance(strengths, list) else [strengths]
+def _grid(strengths: list[float] | float | None) -> Grid:
+    if strengths is None:
+        return STRENGTHS
+    given = strengths if isinstance(strengths, list) else [strengths]
     if not given or not all(isinstance(s, (int, float)) and 0 < s < float("inf") for s in given):
         raise RequestError(f"evaluator.strengths={strengths}: give numbers above 0", "evaluator.strengths=[0.01,1]")
-    return sorted(float(s) for s in given)
+    return Grid.of([float(s) for s in given])
 
 
 def check_seeds(seeds: int) -> None:
@@ -116,6 +122,7 @@ class _Found:
     protocol: dict[str, Any]
     confusion: Tensor  # (K, K) counts over all draws, rows are the truth
     predictions: Predictions
+    choices: list[Choice]  # of C, one a draw
 
 
 def _measure(
@@ -124,7 +131,7 @@ def _measure(
     data: EvalData,
     amount: subsets.Amount,
     seeds: int,
-    grid: list[float],
+    grid: Grid,
 ) -> _Found:
     """Every draw on one kind of features."""
     name = data.dataset.name
@@ -136,7 +143,8 @@ def _measure(
 
     scores: dict[str, list[float]] = {"top1": [], "top5": []}
     confusion = torch.zeros(total, total, dtype=torch.int64)
-    chosen, fits, said, how = [], [], [], ""
+    choices: list[Choice] = []
+    fits, said = [], []
     whole: dict[float, Fit] = {}  # with all labels the draws share their final fits
     for index in range(seeds):
         ids = subsets.draw(train[1], amount, data.seed, index, data.dataset.classes)
@@ -144,7 +152,8 @@ def _measure(
         if len(classes) < 2:
             subsets.check(train[1][ids], "train", name)
         x = standardise(train[0], ids).to(data.device)
-        strength, how = choose(x, y, len(classes), grid, data.seed, index)
+        choice = choose(x, y, len(classes), grid, data.seed, index)
+        strength = choice.value
         fit = whole.get(strength)
         if fit is None:
             fit = Logistic(x, y, len(classes)).fit(strength, TOLERANCE)
@@ -156,14 +165,14 @@ def _measure(
         if total > 5:
             scores["top5"].append(float(hits.any(dim=1).double().mean()))
         confusion += torch.bincount(y_test * total + ranked[:, 0], minlength=total * total).view(total, total)
-        chosen.append(strength)
+        choices.append(choice)
         fits.append(fit)
         said.append(ranked[:, 0])
     protocol = {
         "dim": train[0].shape[1],
         "classes": total,
         "splits": {"train": len(train[1]), "labelled": len(ids), "test": len(kept)},
-        "strength": {"C": chosen, "chosen_by": how, "grid": grid},
+        "strength": strengths_of(choices, grid),
         "solver": {
             "name": "full-batch L-BFGS",
             "tolerance": TOLERANCE,
@@ -173,7 +182,20 @@ def _measure(
         },
     }
     predictions = Predictions(data.ids("test")[kept], y_test, torch.stack(said))
-    return _Found({k: v for k, v in scores.items() if v}, protocol, confusion, predictions)
+    return _Found({k: v for k, v in scores.items() if v}, protocol, confusion, predictions, choices)
+
+
+def strengths_of(choices: list[Choice], grid: Grid) -> dict[str, Any]:
+    """The part of a protocol about C: of each draw its value, and whether it is an edge of all that may be tried."""
+    tried = sorted({value for choice in choices for value in choice.tried})
+    return {
+        "C": [choice.value for choice in choices],
+        "edge": [choice.edge or "no" for choice in choices],
+        "chosen_by": choices[-1].how,
+        "grid": list(grid.start),
+        "continued_to": sorted(set(tried) - set(grid.start)),
+        "bounds": [grid.values[0], grid.values[-1]],
+    }
 
 
 class Standardiser:
@@ -191,40 +213,42 @@ class Standardiser:
         return x[ids].sub_(self.mean).mul_(self.scale)
 
 
-def choose(x: Tensor, y: Tensor, classes: int, grid: list[float], seed: int, index: int) -> tuple[float, str]:
-    """The strength that does best on labelled training samples it was not fitted to, and how it was chosen.
+def choose(x: Tensor, y: Tensor, classes: int, grid: Grid, seed: int, index: int) -> Choice:
+    """The strength that does best on labelled training samples it was not fitted to.
 
     Best is the highest accuracy; of equal ones the lowest log loss.
     """
-    if len(grid) == 1:
-        return grid[0], "given"
+    if len(grid.values) == 1:
+        return Choice(grid.values[0])
     smallest = int(y.bincount(minlength=classes).min())
     if len(y) < 2 * classes:
-        return DEFAULT_STRENGTH, "default, for want of labels to choose by"
+        return Choice(DEFAULT_STRENGTH, "default, for want of labels to choose by")
     if len(y) > CHOOSE_ON_AT_MOST:
         some = subsets.draw(y.cpu(), subsets.Amount("count", CHOOSE_ON_AT_MOST), derive(seed, "choose"), index)
         x, y = x[some.to(x.device)], y[some]
     count = min(FOLDS, max(2, smallest))
     fold = subsets.folds(y, count, seed, index)
     rounds = range(count) if len(y) <= CROSS_VALIDATE_UP_TO else range(1)
-    models = [Logistic(x[fold != f], y[fold != f], classes) for f in rounds]
+    models = [Logistic(x[fold != f], y[fold != f], classes) for f in rounds]  # each fit starts from the one before
     held = [(x[fold == f].cpu(), y[fold == f]) for f in rounds]
-    tried: list[tuple[float, float, float]] = []  # accuracy, -log loss, strength
-    for strength in grid:
-        right = loss = 0.0
-        for model, (x_out, y_out) in zip(models, held, strict=True):
-            logits = model.fit(strength, ROUGHLY).logits(x_out)
-            right += int((logits.argmax(dim=1) == y_out).sum())
-            loss += float(F.cross_entropy(logits, y_out, reduction="sum"))
-        tried.append((right, -loss, strength))
-        # weak penalties cost most: stop when two in a row were worse by both measures
-        best = max(tried)
-        if len(tried) > 2 and all(t[0] < best[0] and t[1] < best[1] for t in tried[-2:]):
-            break
     n_held = sum(len(y_out) for _, y_out in held)
     how = (
         f"accuracy over {count} stratified folds of {len(y)} labelled training samples"
         if len(rounds) > 1
         else f"accuracy on a stratified slice of {n_held} of {len(y)} labelled training samples"
     )
-    return max(tried)[2], how
+
+    def score(strength: float) -> Score:
+        right = loss = 0.0
+        for model, (x_out, y_out) in zip(models, held, strict=True):
+            logits = model.fit(strength, ROUGHLY).logits(x_out)
+            right += int((logits.argmax(dim=1) == y_out).sum())
+            loss += float(F.cross_entropy(logits, y_out, reduction="sum"))
+        return right, -loss
+
+    def enough(scores: list[Score]) -> bool:
+        """Weak penalties cost most: stop when two in a row were worse by both measures."""
+        best = max(scores)
+        return len(scores) > 2 and all(s[0] < best[0] and s[1] < best[1] for s in scores[-2:])
+
+    return search(grid, score, how, enough)

@@ -15,15 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sslcli.console import warn
 from sslcli.errors import RequestError, nearest
 from sslcli.evals.artefacts.sheets import Cell, Row, Sheet
 from sslcli.evals.features import Baselines, EvalData, Result, embed, evaluating, flat
+from sslcli.evals.fit.grid import Grid, remarks
 from sslcli.evals.fit.head import Head, fit_head
 from sslcli.evals.inputs import attacks
 from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.inputs.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
 from sslcli.evals.measures import calibration as sure
-from sslcli.evals.probe import CROSS_VALIDATE_UP_TO, FOLDS
+from sslcli.evals.probe import CROSS_VALIDATE_UP_TO, FOLDS, strengths_of
+from sslcli.evals.probe import STRENGTHS as PENALTIES
 from sslcli.rng import derive, order
 from sslcli.views.pictures import FAINT, INK, PAPER
 
@@ -64,6 +67,7 @@ def robustness(
     truth = data.labels("test")
     known = subsets.check(truth, "test", data.dataset.name, classes=1)
     ids = known[order(derive(data.seed, "robustness"), 0, len(known))[:max_samples]]
+    grid = PENALTIES if strength is None else Grid.of([strength])
     subjects = _subjects(backbone, data, amount, strength, baselines)
 
     right, n = _corrupted(subjects, data, ids.sort().values, names)
@@ -98,8 +102,10 @@ def robustness(
             "test": len(known),
             "temperature_from": f"{subjects[''].held} labelled training samples, judged by probes that were not fitted to them",
         },
-        "strength": {kind or "backbone": s.head.fit.strength for kind, s in subjects.items()},
-        "notes": data.remarks(baselines, _notes(attacked, len(data.dataset.shape) == 3, attack_samples)),
+        "strength": {kind or "backbone": strengths_of([s.head.choice], grid) for kind, s in subjects.items()},
+        "notes": data.remarks(
+            baselines, [*_notes(attacked, len(data.dataset.shape) == 3, attack_samples), *_edges(subjects, grid)]
+        ),
     }
     details = {"corruptions": names, "top1": {k or "backbone": (r.double() / n).tolist() for k, r in right.items()}}
     return Result(numbers, protocol, artefacts, details)
@@ -319,6 +325,18 @@ def _notes(attacked: Mapping[str, float], image: bool, attack_samples: int) -> l
         if image or not attack_samples
         else ["no attacks: series have no pixels whose range would give eps a meaning"]
     )
+
+
+def _edges(subjects: Mapping[str, _Subject], grid: Grid) -> list[str]:
+    """Which penalties and temperatures lie at the end of what may be chosen."""
+    notes = []
+    for kind, subject in subjects.items():
+        whose = f"of the probe of {kind or 'the backbone'}"
+        notes += remarks([subject.head.choice], grid, f"C {whose}", "evaluator.strength")
+        if not sure.COLDEST * 1.001 < subject.temperature < sure.HOTTEST / 1.001:
+            notes.append(f"the temperature {whose} is {subject.temperature:g}, the end of what is searched")
+            warn(notes[-1])
+    return notes
 
 
 def _sheet(data: EvalData, ids: Tensor, names: Sequence[str]) -> Sheet:

@@ -8,6 +8,7 @@ import torch
 from sslcli.data.subset import Joined, Subset
 from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.finetune import finetune, measure, probe_head
+from sslcli.evals.fit.grid import Grid
 from sslcli.evals.fit.supervise import ROWS, Length, Recipe, best_rate, train
 from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.probe import probe
@@ -104,10 +105,10 @@ def test_the_first_head_is_the_probe():
 def test_the_rate_is_chosen_on_labelled_training_samples():
     data = learners.data()
     ids = torch.arange(100)
-    assert train(learners.Net(3), data, ids, Recipe(lr=[1e-9, 3e-3], **QUICK), 0).lr == 3e-3
+    assert train(learners.Net(3), data, ids, Recipe(lr=[1e-9, 3e-3], **QUICK), 0).rate.value == 3e-3
     one = subsets.draw(data.labels("train"), subsets.parse("1/class"), 0, 0)
     assert (
-        train(learners.Net(3), data, one, Recipe(lr=[1e-9, 3e-3], **QUICK), 0).lr == 1e-9
+        train(learners.Net(3), data, one, Recipe(lr=[1e-9, 3e-3], **QUICK), 0).rate.value == 1e-9
     )  # nothing to spare: the first
     y = torch.tensor([0] * 10 + [1] * 10)
     seen = []
@@ -120,7 +121,8 @@ def test_the_rate_is_chosen_on_labelled_training_samples():
         assert not seen[-1] & set(places.tolist())
         return torch.eye(2)[y[places]] * rate, y[places]  # all right; a surer one has the lower loss
 
-    assert best_rate([1.0, 5.0, 2.0], y, 0, fit, score) == 5.0
+    found = best_rate(Grid.of([1.0, 5.0, 2.0]), 1.0, y, 0, fit, score)
+    assert (found.value, found.edge, found.tried) == (5.0, "highest", (1.0, 2.0, 5.0))
 
 
 def test_options_and_device_settings_reach_the_training():

@@ -5,12 +5,13 @@ import json
 import pytest
 import torch
 
-from sslcli.data.source import ArraySource
+from sslcli.data.source import ArraySource, Dataset
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.features import EvalData
+from sslcli.evals.fit.grid import Choice, Grid, remarks, search
 from sslcli.evals.fit.logistic import Logistic
 from sslcli.evals.inputs.labels import draw, parse
-from sslcli.evals.probe import DEFAULT_STRENGTH, Standardiser, choose, probe
+from sslcli.evals.probe import DEFAULT_STRENGTH, STRENGTHS, Standardiser, choose, probe
 from tests.evals import toys
 
 
@@ -79,15 +80,66 @@ def test_choose_prefers_what_generalises():
     y = torch.arange(60) % 3
     noise = torch.randn(60, 400, generator=g)
     noise[torch.arange(60), y] += 2.5
-    strength, how = choose(noise, y, 3, [1e-4, 1e-2, 1e2], 0, 0)
-    assert strength < 1e2
-    assert "5 stratified folds of 60" in how
-    assert choose(noise[:5], y[:5], 3, [1e-4, 1e2], 0, 0) == (
-        DEFAULT_STRENGTH,
-        "default, for want of labels to choose by",
+    found = choose(noise, y, 3, Grid.of([1e-4, 1e-2, 1e2]), 0, 0)
+    assert found.value < 1e2
+    assert "5 stratified folds of 60" in found.how
+    inside = choose(noise, y, 3, STRENGTHS, 0, 0)  # the grid of the default is not continued
+    assert STRENGTHS.start[0] < inside.value < STRENGTHS.start[-1]
+    assert (set(inside.tried) <= set(STRENGTHS.start), inside.edge) == (True, "")
+    assert choose(noise[:5], y[:5], 3, Grid.of([1e-4, 1e2]), 0, 0) == Choice(
+        DEFAULT_STRENGTH, "default, for want of labels to choose by"
     )
-    big = choose(noise.repeat(50, 1), y.repeat(50), 3, [1e-4, 1e-2], 0, 0)
-    assert "slice of 600 of 3000" in big[1]
+    big = choose(noise.repeat(50, 1), y.repeat(50), 3, Grid.of([1e-4, 1e-2]), 0, 0)
+    assert "slice of 600 of 3000" in big.how
+
+
+def fine_detail(scale: float) -> EvalData:
+    """Two classes that differ along one direction of small variance, next to seven directions that are common to all."""
+    g = torch.Generator().manual_seed(0)
+
+    def split(n: int) -> ArraySource:
+        y = torch.arange(n) % 2
+        common = torch.randn(n, 1, generator=g)
+        x = common + scale * torch.randn(n, 8, generator=g)
+        x[:, 0] += scale * 6 * (y - 0.5)
+        return ArraySource(x[:, None], y)
+
+    return EvalData(Dataset("detail", "series", (1, 8), split(60), split(200), ("a", "b")))
+
+
+def test_grid_continues_while_its_edge_is_best():
+    """Classes that differ in a millionth of the variance need a weaker penalty than C = 10."""
+    data = fine_detail(0.001)
+    narrow = probe(torch.nn.Flatten(), data, strengths=[1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0], baselines=False)
+    assert narrow.protocol["strength"]["edge"] == ["highest"]
+    assert any("evaluator.strengths=null continues" in note for note in narrow.protocol["notes"])
+    wide = probe(torch.nn.Flatten(), data, baselines="raw")
+    strength = wide.protocol["strength"]
+    assert strength["C"][0] > 10
+    assert strength["continued_to"][0] == 100
+    assert any("continued to 100" in note for note in wide.protocol["notes"])
+    assert wide.protocol["baselines"]["raw"]["strength"]["C"][0] > 10  # the baselines, too
+    assert wide.numbers["top1"] > narrow.numbers["top1"] + 0.1
+    assert wide.numbers["top1"] > 0.97
+
+
+def test_search_by_hand():
+    grid = Grid((1, 2, 4, 8, 16, 32), first=2, last=3)
+    never = lambda scores: False  # noqa: E731
+
+    def peak(at):
+        return search(grid, lambda v: (-abs(v - at),), "how", never)
+
+    assert peak(4) == Choice(4, "how", (2, 4, 8), "")  # the lower edge of the start: one more is tried below
+    assert peak(8) == Choice(8, "how", (4, 8, 16), "")
+    assert peak(100) == Choice(32, "how", (4, 8, 16, 32), "highest")
+    assert peak(0) == Choice(1, "how", (1, 2, 4, 8), "lowest")
+    flat = search(grid, lambda v: (0.0,), "how", never)  # nothing is gained: the search ends
+    assert flat == Choice(4, "how", (2, 4, 8), "")
+    up = search(grid, lambda v: (-abs(v - 100),), "how", lambda scores: len(scores) == 2)
+    assert up == Choice(8, "how", (4, 8), "")
+    assert remarks([peak(4)], grid, "x", "k") == ["x: an edge of the grid was best, so it was continued to 2"]
+    assert "x = 32 was best and is the highest" in remarks([peak(100)], grid, "x", "k")[1]
 
 
 def test_classes_unseen_in_training_count_as_wrong():

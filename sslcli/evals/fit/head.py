@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sslcli.evals.fit.grid import Choice, Grid
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.probe import STRENGTHS, TOLERANCE, Standardiser, choose
@@ -19,6 +20,7 @@ class Head:
     standardise: Standardiser
     fit: Fit
     classes: Tensor  # (K,) int64, those seen in training, ascending
+    choice: Choice  # of the penalty's strength
 
     def logits(self, z: Tensor) -> Tensor:
         """(n, d) features, as the backbone gives them -> (n, K), on the CPU."""
@@ -59,6 +61,6 @@ def fit_head(
     classes, targets = y[ids].unique(return_inverse=True)
     standardise = Standardiser(x)
     rows = standardise(x, ids).to(device)
-    grid = list(STRENGTHS) if strength is None else [strength]
-    strength, _ = choose(rows, targets, len(classes), grid, seed, 0)
-    return Head(standardise, Logistic(rows, targets, len(classes)).fit(strength, TOLERANCE), classes)
+    grid = STRENGTHS if strength is None else Grid.of([strength])
+    choice = choose(rows, targets, len(classes), grid, seed, 0)
+    return Head(standardise, Logistic(rows, targets, len(classes)).fit(choice.value, TOLERANCE), classes, choice)

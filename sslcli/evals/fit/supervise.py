@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from sslcli.data.subset import Subset
 from sslcli.errors import RequestError, TrainingError
 from sslcli.evals.features import EvalData, embed, evaluating
 from sslcli.evals.fit.depth import groups
+from sslcli.evals.fit.grid import Choice, Grid, Score, search
 from sslcli.evals.fit.mixing import mixed
 from sslcli.evals.inputs import labels as subsets
 from sslcli.optim import cosine
@@ -107,7 +108,7 @@ class Trained:
     backbone: nn.Module
     head: nn.Linear
     classes: Tensor
-    lr: float
+    rate: Choice
     length: Length
     curve: dict[str, list[float]]  # step, loss, accuracy: means since the point before, on augmented training samples
 
@@ -138,7 +139,8 @@ def train(
     classes, y = data.labels("train")[ids].unique(return_inverse=True)
     kind = _Kind(backbone, data, recipe, seed, head, len(classes))
     total = Length.of(recipe, len(ids)).steps
-    whole = total * (len(recipe.rates) + 1 if choosable(recipe.rates, y) else 1)
+    grid = Grid.of(recipe.rates)
+    whole = total * (len(grid.values) + 1 if choosable(grid, y) else 1)
     done = -total
 
     def fit(part: Tensor, rate: float) -> Trained:
@@ -150,37 +152,52 @@ def train(
         found, logits = _logits(trained.backbone, trained.head, data, data.batches("train", ids[part]))
         return logits, y[part][torch.searchsorted(ids[part], found)]
 
-    rate = best_rate(recipe.rates, y, seed, fit, score)
-    return fit(torch.arange(len(ids)), rate)
+    rate = best_rate(grid, recipe.rates[0], y, seed, fit, score)
+    return replace(fit(torch.arange(len(ids)), rate.value), rate=rate)
 
 
-def choosable(rates: list[float], y: Tensor) -> bool:
+def choosable(grid: Grid, y: Tensor) -> bool:
     """Whether there is something to choose, and a label of each class to spare for it."""
-    return len(rates) > 1 and int(y.bincount().min()) >= 2
+    return len(grid.values) > 1 and int(y.bincount().min()) >= 2
 
 
 def best_rate(
-    rates: list[float],
+    grid: Grid,
+    default: float,
     y: Tensor,
     seed: int,
     fit: Callable[[Tensor, float], Any],
     score: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
-) -> float:
-    """The rate that does best on one of five stratified folds of the labelled training samples `y` (m,), fitted to the others; the
-    first where nothing can be held out. `fit(places, rate)` gives a model, `score(model, places)` its logits and the
+) -> Choice:
+    """The rate that does best on one of five stratified folds of the labelled training samples `y` (m,), fitted to the others;
+    `default` where nothing can be held out. `fit(places, rate)` gives a model, `score(model, places)` its logits and the
     truth.
 
     Best is the highest accuracy; of equal ones the lowest loss.
     """
-    if not choosable(rates, y):
-        return rates[0]
+    if not choosable(grid, y):
+        return Choice(default, "given" if len(grid.values) == 1 else "default, for want of labels to choose by")
     fold = subsets.folds(y, HELD_OUT, seed, 0)
     inside, outside = torch.nonzero(fold != 0).flatten(), torch.nonzero(fold == 0).flatten()
-    tried = []
-    for rate in rates:
+
+    def judged(rate: float) -> Score:
         logits, truth = score(fit(inside, rate), outside)
-        tried.append((int((logits.argmax(dim=1) == truth).sum()), -float(F.cross_entropy(logits, truth)), rate))
-    return max(tried)[2]
+        return int((logits.argmax(dim=1) == truth).sum()), -float(F.cross_entropy(logits, truth))
+
+    how = f"on a fold of {HELD_OUT} of the labelled training samples"
+    return search(grid, judged, how, enough=lambda scores: False)
+
+
+def rates_of(choices: list[Choice], grid: Grid) -> dict[str, Any]:
+    """The part of a protocol about learning rates, of several draws."""
+    tried = {value for choice in choices for value in choice.tried}
+    return {
+        "used": [choice.value for choice in choices],
+        "edge": [choice.edge or "no" for choice in choices],
+        "chosen_by": choices[-1].how,
+        "grid": list(grid.start),
+        "continued_to": sorted(tried - set(grid.start)),
+    }
 
 
 @dataclass
@@ -226,7 +243,7 @@ class _Kind:
                         tell(step + 1, length.steps)
             finally:
                 stream.close()
-        return Trained(backbone.eval(), head, classes, lr, length, curve.points)
+        return Trained(backbone.eval(), head, classes, Choice(lr), length, curve.points)
 
 
 def _stream(source: Source, data: EvalData, recipe: Recipe, length: Length, seed: int):
