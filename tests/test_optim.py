@@ -108,7 +108,7 @@ def train(model, optimizer, steps=12, lrs=None):
 
 
 class SlowLars:
-    """Algorithm 1 of the paper with the rate outside the velocity, one number at a time."""
+    """Algorithm 1 of the paper, one number at a time; the rate is outside the velocity where it is not clipped."""
 
     def __init__(self, groups, lr, momentum, eta, clip):
         self.param_groups = [g | {"lr": lr} for g in groups]
@@ -123,16 +123,16 @@ class SlowLars:
         for g in self.param_groups:
             for p in g["params"]:
                 w, grad = p.detach().flatten().tolist(), p.grad.flatten().tolist()
-                local = 1.0
+                inside, outside = 1.0, g["lr"]
                 wn, gn = math.sqrt(sum(x * x for x in w)), math.sqrt(sum(x * x for x in grad))
                 if g["adapt"] and wn > 0 and gn > 0:
-                    local = self.eta * wn / (gn + g["weight_decay"] * wn + 1e-8)
+                    inside = self.eta * wn / (gn + g["weight_decay"] * wn + 1e-8)
                     if self.clip:
-                        local = min(local, g["lr"]) / g["lr"] if g["lr"] > 0 else 1.0
+                        inside, outside = min(inside, g["lr"]), 1.0
                 v = self.v.setdefault(id(p), [0.0] * len(w))
                 for i in range(len(w)):
-                    v[i] = self.momentum * v[i] + local * (grad[i] + g["weight_decay"] * w[i])
-                    w[i] -= g["lr"] * v[i]
+                    v[i] = self.momentum * v[i] + inside * (grad[i] + g["weight_decay"] * w[i])
+                    w[i] -= outside * v[i]
                 p.data.copy_(torch.tensor(w, dtype=p.dtype).view_as(p))
 
 
@@ -144,6 +144,33 @@ def test_lars_is_the_formula(clip):
     slow = train(b, SlowLars(parameter_groups(b, 0.01), 0.5, 0.9, 0.02, clip), lrs=lrs)
     torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
     assert (fast - torch.cat([p.detach().flatten() for p in net().parameters()])).abs().max() > 1e-3
+
+
+def test_clipped_lars_keeps_its_bound_in_a_warmup():
+    """No step is longer than what its gradients were allowed: eta |w| each, decayed by the momentum."""
+    p = nn.Parameter(torch.ones(10))
+    optimizer = LARS([p], lr=1.0, eta=0.02, clip_lr=True)
+    for lr in (1e-4, 0.1, 0.2, 0.4, 0.8):  # a warm-up of a few steps
+        optimizer.param_groups[0]["lr"] = lr
+        p.grad = torch.full_like(p, 100.0) if lr < 1e-3 else torch.zeros_like(p)  # one large gradient, at a rate near 0
+        before = p.detach().clone()
+        optimizer.step()
+        assert (p.detach() - before).norm() <= 0.02 * before.norm() * 1.001, lr
+
+
+def test_lars_takes_the_velocity_of_an_older_checkpoint():
+    """Which held it without the rate: v_old = v / lr."""
+    a, b = net(), net()
+    ours = LARS(parameter_groups(a, 0.01), lr=0.5, clip_lr=True)
+    train(a, ours, steps=3)
+    b.load_state_dict(a.state_dict())
+    older = LARS(parameter_groups(b, 0.01), lr=0.5, clip_lr=True)
+    for group, other in zip(ours.param_groups, older.param_groups, strict=True):
+        for p, q in zip(group["params"], other["params"], strict=True):
+            velocity = ours.state[p].get("velocity")
+            old = ours.state[p]["momentum_buffer"] if velocity is None else velocity / 0.5
+            older.state[q]["momentum_buffer"] = old.clone()
+    torch.testing.assert_close(train(a, ours, steps=3), train(b, older, steps=3), rtol=1e-12, atol=1e-12)
 
 
 def test_clip_changes_the_path():
