@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sslcli import __version__, console, cores
-from sslcli.commands.jobs import Ended, Unread, in_words, signals_end
-from sslcli.errors import RequestError, listing, nearest
+from sslcli import __version__, console, cores, streams
+from sslcli.commands.jobs import Ended, in_words, signals_end
+from sslcli.errors import RequestError, SslError, listing, nearest
 from sslcli.help import HYDRA_WORDS, PLAIN_WORDS, WORDS, help_text
 
 __all__ = ["HYDRA_WORDS", "PLAIN_WORDS", "WORDS", "Request", "main", "parse"]
@@ -34,8 +34,6 @@ _VALUED = {
     "-cd",
     "--info",
     "-i",
-    "--config-path",
-    "--config-name",
     "-n",
 }
 _OURS = {
@@ -129,20 +127,27 @@ def main(argv: list[str] | None = None) -> int:
         from sslcli.commands import follow
 
         return follow.main()
-    code = answer(argv)
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and os.environ.get("RANK") == "0":
+    with streams.lasting() as checked:
+        code = checked(answer(without_carriage_returns(argv)))
+    if os.environ.get("RANK") == "0" and int(os.environ.get("WORLD_SIZE") or 1) > 1:
         from sslcli import team
 
         team.dismiss_torchrun(code)
     return code
 
 
+def without_carriage_returns(argv: list[str]) -> list[str]:
+    """In a shell script with Windows line ends the last word of a line ends in a carriage return; so does what it exports."""
+    for name, value in os.environ.items():
+        if name.startswith("SSLCLI_") and value.endswith("\r"):
+            os.environ[name] = value.rstrip("\r")
+    return [word.rstrip("\r") for word in argv if word.rstrip("\r") or not word]
+
+
 def answer(argv: list[str]) -> int:
     try:
-        return dispatch(argv)
-    except (BrokenPipeError, Unread):  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        with signals_end():  # in every command; training and sweeps have handlers of their own
+            return dispatch(argv)
     except (Exception, KeyboardInterrupt, Ended) as e:
         error = in_words(e)
         if error is not None:
@@ -150,7 +155,7 @@ def answer(argv: list[str]) -> int:
             return error.code
         import traceback
 
-        traceback.print_exc()
+        traceback.print_exception(e.error if isinstance(e, Ended) else e)
         print(
             "\nThis is a bug in sslcli: please report it with the text above and `sslcli doctor --json`.",
             file=sys.stderr,
@@ -186,8 +191,7 @@ def dispatch(argv: list[str]) -> int:
         if request.help:
             print(help_text(word), end="")
             return 0
-        with signals_end():
-            return command(request)
+        return command(request)
     request = parse(rest)
     if request.help:
         print(help_text(word), end="")
@@ -219,6 +223,8 @@ def hand_over(word: str, request: Request) -> int:
         name_evaluator(request)
     elif request.words:
         raise stray(request.words[0], word)
+    if request.asks("-n"):
+        raise RequestError("there is no flag -n", f"sslcli {word} --help")
     from sslcli import compose
 
     module = import_module(f"sslcli.commands.{word}")
@@ -228,7 +234,7 @@ def hand_over(word: str, request: Request) -> int:
         return run_hydra(word, module.run, request, request.overrides)
     if request.dry_run and request.multirun:
         raise RequestError("--dry-run takes one job, not a sweep", "leave out -m, or the commas")
-    with signals_end(), warnings.catch_warnings(), nothing_collected():
+    with warnings.catch_warnings(), nothing_collected():
         warnings.filterwarnings("ignore", message=r"\s*The version_base parameter")  # of Hydra 1.4, about 1.5
         if request.multirun:
             from sslcli.commands.sweep import Sweep
@@ -277,6 +283,11 @@ def run_hydra(word: str, task: Callable[..., object], request: Request, override
             hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name=word)(task)()
     except (HydraException, OmegaConfBaseException) as e:
         raise explain.explain(e, word, request.overrides, request.config_dirs) from None
+    except (SslError, OSError):
+        raise
+    except Exception as e:  # Hydra's own, about a hydra.* key: what a job raises comes as Ended
+        said = ": ".join(config.one_line(x) for x in (e, e.__cause__) if x is not None)
+        raise RequestError(f"hydra: {said}", "look at the hydra.* keys that were given") from None
     return 0
 
 

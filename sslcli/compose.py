@@ -7,6 +7,7 @@ Three nets catch a mistake before any work: the schema (for keys we own), Hydra'
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -73,7 +74,9 @@ def refuse_paths(overrides: Iterable[str]) -> None:
         key, _, value = override.lstrip("+~").partition("=")
         if key == "hydra.searchpath":
             raise RequestError(f"`{override}` is not taken", "--config-dir FOLDER adds a folder of YAML files")
-        if key in GROUPS and ("/" in value or "\\" in value or ".." in value):
+        if key in GROUPS and (
+            f"{value[:1]}{value[-1:]}" in ("[]", "{}") or any(part in value for part in ("/", "\\", ".."))
+        ):
             raise unknown_choice(key, value, choices(key))
 
 
@@ -88,6 +91,8 @@ def check_hydra(cfg: Any) -> None:
     for key, value in _walk(OmegaConf.to_container(cfg.hydra, resolve=False), "hydra"):
         if key.endswith((".()", "._target_")) and not str(value).startswith(HYDRA_OWN):
             raise RequestError(f"`{key}={value}`: only hydra's own classes and its plug-ins' are built there")
+        if key.endswith(".level") and isinstance(value, str) and not isinstance(logging.getLevelName(value), int):
+            raise RequestError(f"`{key}={value}` is no level of Python's logging", f"{key}=INFO")
     here = HydraConfig.instance()
     before, here.cfg = here.cfg, cfg  # for ${hydra:...} in the names of folders
     try:

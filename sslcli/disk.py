@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +40,25 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Writes beside, then renames: a reader sees the old text or the new, never a part. StorageError."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields the path of a temporary file beside `path`, and renames it at the end: a reader sees the old file or the new one,
+    never a part. StorageError where it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write_file(temporary, [hide(text).encode("utf-8", "backslashreplace")])
+        yield temporary
         os.replace(temporary, path)
     except OSError as e:
+        raise StorageError(f"cannot write {path}: {e.strerror or e}") from None
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {e.strerror}") from None
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Text in place of what `path` held, if anything, whole or not at all. StorageError."""
+    with replacing(path) as temporary:
+        write_file(temporary, [hide(text).encode("utf-8", "backslashreplace")])
 
 
 def read_json(path: Path) -> dict[str, Any]:

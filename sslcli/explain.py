@@ -63,7 +63,7 @@ def explain(e: Exception, word: str, overrides: list[str], extra: list[Path]) ->
     if key is not None:
         if "does not support deletion" in text:
             return RequestError(f"`{key}` cannot be taken out", f"{key}=null switches it off where that is possible")
-        value = next((o.split("=", 1)[1] for o in overrides if o.lstrip("+~").split("=", 1)[0] == key and "=" in o), "")
+        value = given(key, overrides)
         if wanted := re.search(r"could not be converted to (\w+)", text):
             return RequestError(f"`{key}={value}`: expected {_kind(wanted[1])}, got `{value}`")
         return RequestError(f"`{key}={value}`: {one_line(e.__cause__ or e)}")
@@ -91,6 +91,9 @@ def unknown_key(
     key = key.lstrip("+")
     if key in GROUPS:
         return RequestError(f"`{key}` takes no such choice here")
+    overrides = list(overrides)
+    if key == "dataset.path":
+        return path_alone(Path(given(key, overrides)))
     known = known_keys(word, tuple(chosen(overrides, list(extra))))
     parent, _, leaf = key.rpartition(".")
     siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent}
@@ -101,6 +104,34 @@ def unknown_key(
     has = f"`{parent}` has no key `{leaf}`" if parent in known else f"there is no key `{key}`"
     inside = f"`{parent}` has {listing(sorted(siblings))}" if parent and siblings else None
     return RequestError(has, f"did you mean `{best}`?" if best else inside or f"`sslcli {word} --help` shows the keys")
+
+
+def given(key: str, overrides: Iterable[str]) -> str:
+    """The value of a key among the overrides: the last one is the one that Hydra takes. "" where there is none."""
+    values = [o.split("=", 1)[1] for o in overrides if "=" in o and o.lstrip("+~").split("=", 1)[0] == key]
+    return values[-1] if values else ""
+
+
+def path_alone(path: Path) -> RequestError:
+    """`dataset.path=` with a data set that reads no files: the hint names the ones that would read what lies there."""
+    from itertools import islice
+
+    try:
+        names = [path.name] if path.is_file() else [p.name for p in islice(path.iterdir(), 1000)]
+    except OSError:
+        names = []
+    kinds = {Path(name).suffix.lower() for name in names}
+    if {"manifest.json", "index.bin"} & set(names) and path.is_dir():
+        fits = "dataset=pack"
+    elif ".tar" in kinds:
+        fits = "dataset=tar"
+    elif ".npz" in kinds:
+        fits = "dataset=arrays, or for time series dataset=series"
+    elif kinds & {".npy", ".pt"}:
+        fits = "dataset=arrays"
+    else:
+        fits = "dataset=image_folder"
+    return RequestError("`dataset.path` is given, but the data set that is chosen reads no files", f"add {fits}")
 
 
 def chosen(overrides: Iterable[str], extra: list[Path]) -> Iterator[str]:

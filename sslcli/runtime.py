@@ -149,7 +149,8 @@ class StopSignal:
             time.monotonic() - self.when > 1 or not under_torchrun()
         )  # torchrun passes on what a terminal sent to all
         if self.received is signal.SIGINT and number == signal.SIGINT and twice:
-            os.write(2, b"\nleaving now; the last checkpoint is intact\n")
+            with contextlib.suppress(OSError):  # nobody may be reading
+                os.write(2, b"\nleaving now; the last checkpoint is intact\n")
             os._exit(130)
         self.received, self.when = signal.Signals(number), time.monotonic()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -65,6 +66,13 @@ def test_help_and_version(cli):
         (["pretrain", "simsiam"], "`simsiam` needs its key", "method=simsiam"),
         (["pretrain", "seed=0,1"], "seed", "-m"),
         (["pretrain", "--dryrun"], "there is no flag --dryrun", "--dry-run"),
+        (["pretrain", "--config-name", "pipeline"], "there is no flag --config-name", ""),
+        (["pretrain", "-n", "pipeline"], "there is no flag -n", ""),
+        (["pretrain", "method=[simsiam]"], "no method named `[simsiam]`", "`simsiam`"),
+        (["pretrain", "dataset=[digits]"], "no dataset named `[digits]`", "`digits`"),
+        (["pretrain", "train.steps=2", "train.steps=1e3"], "`train.steps=1e3`: expected a whole number", ""),
+        (["pretrain", "hydra.job_logging.root.level=NONSENSE"], "NONSENSE", "level=INFO"),
+        (["pretrain", "dataset.path=photos"], "`dataset.path` is given", "dataset=image_folder"),
         (["pretrain", "dataset=arrays"], "`dataset.path` must be given", "dataset.path="),
         (["eval"], "eval what?", "probe"),
         (["eval", "prob"], "no evaluator named `prob`", "`probe`"),
@@ -88,6 +96,36 @@ def test_wrong_requests_are_told_before_any_folder_is_made(cli, argv, says, hint
     assert hints in result.err.partition("hint: ")[2], result.err
     assert result.out == ""
     assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "hint"),
+    [("a.jpg", "image_folder"), ("a.npz", "series"), ("a.npy", "arrays"), ("a.tar", "tar"), ("manifest.json", "pack")],
+)
+def test_data_set_for_a_path_alone(cli, tmp_path, there, hint):
+    (tmp_path / "things").mkdir()
+    (tmp_path / "things" / there).touch()
+    result = cli("pretrain", "dataset.path=things")
+    assert result.code == 2
+    assert f"dataset={hint}" in result.err
+
+
+def test_windows_line_ends_do_no_harm(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLCLI_RUNS", "there\r")
+    assert cli("pretrain", *SMOKE, "seed=1\r", "\r").code == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize("argv", [["data", "inspect"], ["runs"], ["list", "methods"], ["eval", "knn"]], ids=" ".join)
+def test_sigterm_in_any_command(cli, monkeypatch, argv):
+    def stopped(request_argv):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr("sslcli.cli.dispatch", stopped)
+    result = cli(*argv)
+    assert result.code == 75
+    assert "error: stopped by SIGTERM" in result.err
 
 
 def test_flags_may_stand_anywhere():
@@ -394,8 +432,6 @@ def test_python_m_and_a_closed_pipe(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_saves_says_how_to_resume_and_resume_finishes(tmp_path):
-    import signal
-
     program = [sys.executable, "-m", "sslcli"]
     child = subprocess.Popen(
         [*program, "pretrain", "train.epochs=100000", "device=cpu", "device.threads=1", "backbone.width=8"],

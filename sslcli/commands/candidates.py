@@ -9,7 +9,7 @@ from typing import Any
 
 from sslcli import config, console
 from sslcli.disk import read_json, replace_file
-from sslcli.errors import RequestError, listing
+from sslcli.errors import RequestError, StorageError, listing
 from sslcli.run import Run, all_runs, find, require_done
 
 
@@ -22,6 +22,7 @@ class Candidate:
     checkpoint: Path | None = None
     quality: dict[str, Any] = field(default_factory=dict)  # records as in eval/NAME.json
     probe: dict[str, Any] = field(default_factory=dict)
+    unsaved: Exception | None = None  # why a measurement could not be written
 
     @property
     def step(self) -> int:
@@ -143,13 +144,17 @@ def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -
     subject = opened(c, values)
     about = evaluation.circumstances(subject, node, values, c.cfg)
     result = build.build("evaluator", node, subject.backbone, subject.data)
-    if c.checkpoint is None:
-        with evaluation.heard(c.run, values, c.cfg, c.step):
-            return evaluation.save(name, result, about, c.run)
     record = json.loads(json.dumps(evaluation.recorded(result, about), default=str))
-    path = c.record(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, json.dumps(record, indent=2) + "\n")
+    try:
+        if c.checkpoint is None:
+            with evaluation.heard(c.run, values, c.cfg, c.step):
+                evaluation.save(name, result, record, c.run)
+        else:
+            path = c.record(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, json.dumps(record, indent=2) + "\n")
+    except (OSError, StorageError) as e:  # raised when the ranking has been printed
+        c.unsaved = e
     return record
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sslcli.disk import replacing
+
 Line = list[tuple[float, float]]  # epoch, value
 # Okabe & Ito's colours, which stay apart for colour-blind eyes; each also has a line of its own.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -68,9 +70,8 @@ class Curves:
         figure.legend(
             handles, labels, loc="outside lower left", ncols=min(len(self.panels), 2), fontsize=8, frameon=False
         )
-        temporary = path.with_name(f".{path.name}.tmp")
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png")
 
 
 def points(lines: Sequence[Mapping[str, Any]], key: str) -> Line:

@@ -314,8 +314,10 @@ def circumstances(
 
 
 def keep(name: str, result: Any, about: dict[str, Any], run: Any) -> None:
-    """A result into the run folder, and onto stdout."""
-    report(name, save(name, result, about, run), run)
+    """A result onto stdout, then into the run folder: what was computed is not lost where it cannot be saved."""
+    record = recorded(result, about)
+    report(name, record, run)
+    save(name, result, record, run)
 
 
 def recorded(result: Any, about: dict[str, Any]) -> dict[str, Any]:
@@ -332,9 +334,8 @@ def recorded(result: Any, about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def save(name: str, result: Any, about: dict[str, Any], run: Any) -> dict[str, Any]:
-    """A result into the run folder, where there is a run; what was written."""
-    record = recorded(result, about)
+def save(name: str, result: Any, record: dict[str, Any], run: Any) -> None:
+    """A result, of which `record` is written, into the run folder, where there is a run. StorageError."""
     if run is not None:
         (run.path / "eval").mkdir(exist_ok=True)
         for file, artefact in result.artefacts.items():
@@ -347,8 +348,7 @@ def save(name: str, result: Any, about: dict[str, Any], run: Any) -> dict[str, A
                 for f in result.artefacts
                 if f.endswith(".png")
             }
-            run.loggers.result(name, result.numbers, drawn, about["step"])
-    return record
+            run.loggers.result(name, result.numbers, drawn, record["step"])
 
 
 def report(name: str, record: dict[str, Any], run: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 import shlex
 import shutil
@@ -104,7 +103,7 @@ def write(out: Path, backbone: Any, info: dict[str, Any]) -> None:
         temporary.mkdir()
         write_encoder(temporary, backbone.state_dict(), info)
         if out.is_dir() and any(out.iterdir()):
-            if filecmp.cmpfiles(out, temporary, FILES, shallow=False)[0] != list(FILES):
+            if not all((out / f).is_file() and (out / f).read_bytes() == (temporary / f).read_bytes() for f in FILES):
                 raise RequestError(f"out={out} holds another encoder", "out=FOLDER, a new one")
             return
         sync_folder(temporary)

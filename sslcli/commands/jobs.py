@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from sslcli import console
-from sslcli.errors import Interrupted, MachineError, SslError, Stopped, StorageError
+from sslcli import console, streams
+from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped, StorageError
 
 PARENT = "SSLCLI_SWEEP_PARENT"  # the process that started the sweep: what it runs itself may use its terminal
 STOPPING = "stopping"  # a file in jobs/: no further job of this sweep starts
@@ -37,15 +37,11 @@ class Outcome(NamedTuple):
 
 
 class Ended(BaseException):
-    """An SslError on its way out, past those who catch every Exception (Hydra among them)."""
+    """What a job raised, on its way past those who catch every Exception: so that what Hydra itself raises is known as Hydra's."""
 
-    def __init__(self, error: SslError):
+    def __init__(self, error: BaseException):
         super().__init__(error)
         self.error = error
-
-
-class Unread(BaseException):
-    """Nobody reads our output any more (`| head` has seen enough): no mistake, and nothing for Hydra to report."""
 
 
 @contextlib.contextmanager
@@ -82,7 +78,7 @@ def job(task: Callable[[Any], Outcome]) -> Callable[[Any], float | None]:
             gc.freeze()  # what is there stays: only what the job makes is searched for garbage
         gc.enable()  # `cli.nothing_collected` ends here
         try:
-            with signals_end() as handlers:
+            with streams.lasting(), signals_end() as handlers:
                 if hydra.mode is not RunMode.MULTIRUN:
                     return alone(task, cfg)
                 return one_of_many(task, cfg, hydra, handlers)
@@ -92,28 +88,65 @@ def job(task: Callable[[Any], Outcome]) -> Callable[[Any], float | None]:
     return wrapped
 
 
+_CANNOT_STORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # there is no room
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)  # there is a file, and it stays closed
+_WRONG_PATH = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOTEMPTY,
+)
+_WRONG_PATH += (errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.EXDEV, errno.EBUSY, errno.ETXTBSY)
+_FULL_TABLE = (errno.EMFILE, errno.ENFILE)
+
+
 def in_words(e: BaseException) -> SslError | None:
-    """What an exception is to people; None for a bug of ours."""
-    if isinstance(e, SslError | Ended):
-        return e.error if isinstance(e, Ended) else e
+    """An exception as an error for people; None for a bug of ours.
+
+    The one place that says what an errno means: no command and no key that takes a path has to."""
+    if isinstance(e, Ended):
+        return in_words(e.error)
+    if isinstance(e, SslError):
+        return e
     if isinstance(e, KeyboardInterrupt):
         return Interrupted("interrupted")
     if isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
         return MachineError("out of memory", "use a smaller train.batch_size or data set")
-    if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
-        return StorageError(f"cannot write {e.filename or 'a file'}: {e.strerror}", "make room there")
-    return None
+    return of_a_file(e) if isinstance(e, OSError) else None
+
+
+def of_a_file(e: OSError) -> SslError | None:
+    """Of a file that cannot be read or written; None where the error names none, or one of the program's own."""
+    why = e.strerror or str(e)
+    if e.errno in _CANNOT_STORE:
+        return StorageError(
+            f"cannot write {e.filename or 'a file'}: {why}", "free some space there, or write elsewhere"
+        )
+    if e.errno == errno.ENOMEM:
+        return MachineError("out of memory", "use a smaller train.batch_size or data set")
+    if e.errno in _FULL_TABLE:
+        return MachineError(why, "`ulimit -n 4096` allows more; fewer device.workers need fewer")
+    name = os.fsdecode(e.filename) if isinstance(e.filename, str | bytes) else ""
+    if not name or (Path(name).is_absolute() and Path(name).is_relative_to(Path(__file__).parent.parent)):
+        return None
+    shown = name if len(name) <= 200 else f"{name[:100]}...{name[-50:]}"
+    console.detail("".join(traceback.format_exception(e)))
+    if e.errno in _NOT_ALLOWED:
+        hint = "check its permissions and those of the folders above it (ls -ld), or name another path"
+        return StorageError(f"cannot access {shown}: {why}", hint)
+    return RequestError(f"cannot use {shown}: {why}", "check the path") if e.errno in _WRONG_PATH else None
 
 
 def alone(task: Callable[[Any], Outcome], cfg: Any) -> float | None:
     try:
         outcome = task(cfg)
-        if outcome.path is not None:
-            console.out(outcome.path)
-    except SslError as e:
-        raise Ended(e) from None
-    except BrokenPipeError:
-        raise Unread from None
+    except Exception as e:
+        raise Ended(e) from e
+    if outcome.path is not None:
+        console.out(outcome.path)
     return outcome.value
 
 
@@ -130,9 +163,6 @@ def one_of_many(task: Callable[[Any], Outcome], cfg: Any, hydra: Any, handlers: 
         return None
     try:
         outcome = task(cfg)
-    except BrokenPipeError:  # `| head` has seen enough, and so has the sweep
-        note(jobs, entry, "stopped")
-        raise
     except (Exception, KeyboardInterrupt, Ended) as e:
         error = in_words(e) or bug(e)
     else:

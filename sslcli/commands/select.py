@@ -39,6 +39,9 @@ def main(request: Request) -> int:
     if candidates[found.order[0]].step == 0:
         notes.append(f"step 0, which comes first, is the untrained network: by {by} training did not help")
     table(candidates, found, notes)
+    for c in candidates:
+        if c.unsaved is not None:
+            raise c.unsaved
     first = best(candidates, found)
     if first.checkpoint is not None:
         where = [f"checkpoint={first.step}", f"out=encoder-{first.step}"]

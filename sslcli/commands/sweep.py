@@ -75,7 +75,7 @@ class Sweep:
         except (Ended, KeyboardInterrupt):  # a stop, in this process
             self.report()
             raise
-        except (SslError, BrokenPipeError):
+        except SslError:
             self.tidy()
             raise
         except Exception as e:  # jobs raise nothing: it is of Hydra's launcher or sweeper

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.console import warn
+from sslcli.disk import replacing
 from sslcli.errors import RequestError, nearest
 from sslcli.evals.artefacts.sheets import Cell, Row, Sheet
 from sslcli.evals.features import Baselines, EvalData, Result, embed, evaluating, flat
@@ -390,6 +391,5 @@ class Strengths:
         figure.supylabel("accuracy", fontsize=9, color=INK)
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=8, frameon=False)
-        temporary = path.with_name(f".{path.name}.tmp")
-        figure.savefig(temporary, format="png", facecolor=PAPER)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", facecolor=PAPER)

@@ -107,5 +107,17 @@ def test_csv(tmp_path):
     Csv(("split", "sample", "cluster"), rows, "c").save(tmp_path / "a.csv")
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         found = list(csv.reader(file))
-    assert found == [["split", "sample", "cluster"], ["train", 'a, "b"\n.png', "1"], ["test", "\\udcff.png", "-1"]]
+    assert found == [["split", "sample", "cluster"], ["train", 'a, "b"\\n.png', "1"], ["test", "\\udcff.png", "-1"]]
     assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
+
+
+@pytest.mark.parametrize(
+    "text", ['=HYPERLINK("x")', "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\x1b]0;x\x07", "\uff1d1", "-inf"]
+)
+def test_csv_cells_are_no_formulas(tmp_path, text):
+    Csv((text, "n"), [(text, -1.5), ("good", "-1e-05"), (None, -7)], "c").save(tmp_path / "a.csv")
+    (head, n), (shown, number), *rest = csv.reader((tmp_path / "a.csv").read_text("utf-8").splitlines())
+    assert (n, number, rest) == ("n", "-1.5", [["good", "-1e-05"], ["", "-7"]])  # numbers stay numbers
+    for cell in (head, shown):
+        assert cell[0] not in "=+-@\uff1d"
+        assert cell.isprintable()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslcli.disk import replacing
 from sslcli.views.pictures import FAINT, INK, PAPER, sheet
 
 _HEAT = torch.tensor(  # from paper over amber and red to nearly black: darker is more, in grey too
@@ -28,9 +29,8 @@ class Columns:
     caption: str
 
     def save(self, path: Path) -> None:
-        temporary = path.with_name(f".{path.name}.tmp")
-        sheet(temporary, self.rows, self.titles)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            sheet(temporary, self.rows, self.titles)
 
 
 def heat(x: Tensor) -> Tensor:
@@ -105,6 +105,5 @@ class Panels:
 
 
 def _save(figure: Any, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", facecolor=PAPER)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", facecolor=PAPER)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sslcli.disk import replacing
 from sslcli.evals.artefacts.pictures import NAMES_UP_TO, NUMBERS_UP_TO, _percent, _short
 from sslcli.views.pictures import FAINT, INK, PAPER
 
@@ -123,6 +124,5 @@ def _figure(size: tuple[float, float]) -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from sslcli.disk import replacing
 from sslcli.views.pictures import FAINT, INK, PAPER
 
 TITLE = 96  # characters that fit into a line above the picture
@@ -97,9 +98,8 @@ class LabelCurve:
         self._names(axes)
         if self.quoted:
             self._arrow(axes)
-        temporary = path.with_name(f".{path.name}.tmp")
-        figure.savefig(temporary, format="png", facecolor=PAPER)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", facecolor=PAPER)
 
     def _frame(self, axes: Any) -> None:
         first, last = self.lines[0].labels[0], self.lines[0].labels[-1]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from sslcli.disk import replacing
+
 NUMBERS_UP_TO = 20  # classes; above, a cell is too small for its percentage
 NAMES_UP_TO = 120
 
@@ -61,9 +63,8 @@ class Confusion:
         bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=[0, 0.1, 0.5, 1], format=_percent)
         bar.ax.tick_params(labelsize=8, length=0)
         bar.outline.set_visible(False)
-        temporary = path.with_name(f".{path.name}.tmp")
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png")
 
 
 def _percent(value: float, _position: int) -> str:

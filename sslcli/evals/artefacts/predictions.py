@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sslcli.checkpoint import safetensors
+from sslcli.disk import replacing, write_file
 from sslcli.errors import DataError
 
 FILE = "predictions.safetensors"  # the artefact's name: eval/NAME_predictions.safetensors
@@ -26,12 +28,9 @@ class Predictions:
         assert self.ids.shape == self.truth.shape == self.predicted.shape[1:], (self.ids.shape, self.predicted.shape)
 
     def save(self, path: Path) -> None:
-        from safetensors.torch import save_file
-
-        temporary = path.with_name(f".{path.name}.tmp")
         tensors = {"ids": self.ids, "truth": self.truth, "predicted": self.predicted}
-        save_file({k: v.to(torch.int64).contiguous() for k, v in tensors.items()}, temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            write_file(temporary, safetensors({k: v.to(torch.int64) for k, v in tensors.items()}))
 
 
 def read(path: Path) -> Predictions:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sslcli.disk import replacing
 from sslcli.evals.features import EvalData, Split
 from sslcli.views.pictures import FAINT, INK, PAPER, _picture
 
@@ -63,9 +64,8 @@ class Sheet:
     def save(self, path: Path) -> None:
         """Write a PNG."""
         assert self.rows, "a sheet needs a row"
-        temporary = path.with_name(f".{path.name}.tmp")
-        _draw(self).save(temporary, format="PNG")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            _draw(self).save(temporary, format="PNG")
 
 
 def named(classes: Sequence[str], c: int) -> str:

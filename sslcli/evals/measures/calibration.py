@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sslcli.disk import replacing
 from sslcli.views.pictures import FAINT, INK, PAPER
 
 BINS = 15
@@ -101,6 +102,5 @@ class Reliability:
             axes.spines[:].set_color(FAINT)
             axes.set_facecolor("white")
         panels[0].set_ylabel("accuracy", fontsize=9, color=INK)
-        temporary = path.with_name(f".{path.name}.tmp")
-        figure.savefig(temporary, format="png", facecolor=PAPER)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", facecolor=PAPER)
