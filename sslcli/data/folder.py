@@ -20,6 +20,7 @@ from sslcli.data import decode, unreadable
 from sslcli.data.classic import check_size
 from sslcli.data.files import content_hash, fingerprint, require_folder, require_path, require_regular, scan
 from sslcli.data.headers import Headers, Load, describe, each, fits_memory, read_headers
+from sslcli.data.label_text import odd_notes
 from sslcli.data.layout import Files, Found, from_folder
 from sslcli.data.levels import check_range
 from sslcli.data.lists import from_list
@@ -135,6 +136,7 @@ def dataset_of(
 
     classes = found.order({c for k, f in parts.items() if k != "unlabelled" for c in f.classes if c is not None})
     _hold_out(parts, classes, asked.holdout, asked.split_seed, notes)
+    notes += odd_notes(classes)
     if len(classes) == 1:
         notes.append(f"one class only ({shown(classes[0])}): nothing to probe")
     _warn_duplicates(parts["train"], parts.get("test"), load, notes)
@@ -182,7 +184,7 @@ def dataset_of(
     )
 
 
-WANTED = "a folder of images or a list file (.txt, .csv)"
+WANTED = "a folder of images or a list file (.txt, .csv, .tsv)"
 
 
 def _check_values(channels: Any, resident: Any, max_bad_fraction: float, max_pixels: int, value_range: Any) -> None:
@@ -205,7 +207,7 @@ def _find(path: str, label: str | None, notes: list[str]) -> Found:
                 "dataset.label=auto for the names of class folders, or dataset.label=none",
             )
         return from_folder(scan(path, decode.is_image_name), notes)
-    if not path.lower().endswith((".txt", ".csv")):
+    if not path.lower().endswith((".txt", ".csv", ".tsv")):
         require_folder(path, WANTED)
     return from_list(require_regular(path), label, notes)
 

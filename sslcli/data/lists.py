@@ -1,15 +1,19 @@
-"""List files of images: `FILE.txt`, one path a line, or `FILE.csv` with a header: `path`, and where wanted `label`,
-`split`, `group`. Relative paths are relative to the list file.
+"""List files of images: `FILE.txt`, one path a line, or `FILE.csv` (`.tsv`) with a header: `path`, and where wanted
+`label`, `split`, `group`. Relative paths are relative to the list file. See `tables` and `spelling` for what else is read.
 """
 
 from __future__ import annotations
 
-import csv
+import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sslcli.data.layout import SPLITS, Files, Found
+from sslcli.data.label_text import Cells, numbers
+from sslcli.data.layout import SPLITS as SPLIT_WORDS
+from sslcli.data.layout import Files, Found
+from sslcli.data.spelling import OnDisk
+from sslcli.data.tables import GROUPS, LABELS, PATHS, SPLITS, Table, decoded, has_header, simple, table_of, western
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
 
@@ -31,8 +35,15 @@ def from_list(path: str, label: str | None, notes: list[str]) -> Found:
     first: dict[str, Row] = {}  # by full path
     lost: dict[str, str] = {}
     repeated = 0
-    for row in _rows(path, label):
-        full = os.path.join(base, os.path.expanduser(row.name))
+    disk = OnDisk(base)
+    for row in _rows(path, label, disk, notes):
+        try:
+            full, size = disk.find(row.name)
+        except DataError as error:
+            raise DataError(f"{shown(path)}, line {row.line}: {error.message}", error.hint) from error
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name
+            lost[row.name] = getattr(error, "strerror", None) or str(error)
+            continue
         before = first.setdefault(full, row)
         if before is not row:
             if (before.label, before.split, before.group) != (row.label, row.split, row.group):
@@ -43,15 +54,11 @@ def from_list(path: str, label: str | None, notes: list[str]) -> Found:
                 )
             repeated += 1
             continue
-        try:
-            size = os.stat(full).st_size
-        except (OSError, ValueError) as error:  # ValueError: a null character in the name
-            lost[row.name] = getattr(error, "strerror", None) or str(error)
-            continue
         parts.setdefault(row.split, Files()).add(full, row.name, size, row.label)
         if row.group is not None:
             groups.setdefault(row.split, []).append(row.group)
     _require_some(path, base, parts, lost)
+    notes += disk.notes()
     _describe(parts, repeated, notes)
     for kind, members in groups.items():
         parts[kind].groups = members
@@ -65,10 +72,13 @@ def _require_some(path: str, base: str, parts: dict[str, Files], lost: dict[str,
     if any(map(len, parts.values())):
         return
     if lost:
+        name = next(iter(lost))
+        windows = "\\" in name or name[1:2] == ":"
         raise DataError(
             f"none of the {count(len(lost), 'file')} named in {shown(path)} exists, "
-            f"such as {shown(os.path.join(base, next(iter(lost))))}",
-            f"relative paths are relative to the list's own folder, {shown(base)}",
+            f"such as {shown(os.path.join(base, name))}",
+            f"relative paths are relative to the list's own folder, {shown(base)}"
+            + ("; these are paths of a Windows drive: leave the drive and the folders above that one out" * windows),
         )
     raise DataError(f"{shown(path)} names no file", "one path a line, or a CSV with the header path,label")
 
@@ -84,61 +94,64 @@ def _describe(parts: dict[str, Files], repeated: int, notes: list[str]) -> None:
     notes.append(f"list file: {count(sum(map(len, parts.values())), 'image')}, {said}")
 
 
-def _rows(path: str, label: str | None) -> Iterator[Row]:
+def _rows(path: str, label: str | None, disk: OnDisk, notes: list[str]) -> Iterator[Row]:
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            yield from _csv_rows(file, path, label) if path.lower().endswith(".csv") else _txt_rows(file)
-    except csv.Error as error:
-        raise DataError(f"{shown(path)} is no CSV file: {error}") from error
+        with open(path, "rb") as file:
+            text = decoded(file.read())
     except OSError as error:
         raise RequestError(f"{shown(path)} cannot be read: {error.strerror}") from error
+    if path.lower().endswith(".txt") and not has_header(text):
+        return _txt_rows(text, disk)
+    return _table_rows(table_of(text, shown(path)), path, label, notes)
 
 
-def _txt_rows(file: Iterable[str]) -> Iterator[Row]:
-    for number, line in enumerate(file, 1):
-        name = line.rstrip("\r\n")
-        if name.strip():
-            yield Row(number, name)
+def _txt_rows(text: str, disk: OnDisk) -> Iterator[Row]:
+    """One path a line; or a path, a space and a label, where the first line is that."""
+    lines = [
+        (n, line) for n, raw in enumerate(io.StringIO(text, newline=None), 1) if (line := raw.rstrip("\n")).strip()
+    ]
+    labelled = bool(lines) and not disk.has(lines[0][1]) and disk.has(lines[0][1].rpartition(" ")[0])
+    for number, line in lines:
+        name, _, label = line.rpartition(" ") if labelled else (line, "", "")
+        yield Row(number, name, label or None)
 
 
-def _csv_rows(file: Iterable[str], path: str, label: str | None) -> Iterator[Row]:
-    reader = csv.DictReader(file, strict=True)
-    columns = [c.strip() for c in reader.fieldnames or []]
-    reader.fieldnames = columns
-    column = _label_column(columns, path, label)
-    for row in reader:
-        name = row.get("path")
-        if None in row or None in row.values():
-            raise DataError(
-                f"{shown(path)}, line {reader.line_num}: has not the {len(columns)} columns of the header",
-                f"mend that line; each wants {', '.join(columns)} (a comma in a name goes in double quotes)",
-            )
-        if not name:
-            continue
-        kind = (row.get("split") or "train").strip().lower()
-        if kind not in SPLITS:
-            raise DataError(
-                f"{shown(path)}, line {reader.line_num}: split is {shown(kind)}, "
-                "not one of train, val, test, unlabelled"
-            )
-        yield Row(reader.line_num, name, (row.get(column) or "").strip() or None, SPLITS[kind], row.get("group"))
-
-
-def _label_column(columns: list[str], path: str, label: str | None) -> str:
-    """The column of the labels ("label" where none is asked for); checks the header."""
-    if "path" not in columns:
+def _table_rows(table: Table, path: str, label: str | None, notes: list[str]) -> Iterator[Row]:
+    names = table.column(PATHS)
+    if names is None:
         raise DataError(
-            f"{shown(path)} has no column named path; its header is {shown(','.join(columns)) or 'empty'}",
-            "the first line must be path,label (and, where wanted, split and group), with commas between",
+            f"{shown(path)} has no column named path; its header is {shown(','.join(table.columns)) or 'empty'}",
+            "the first line must be path,label (and, where wanted, split and group)",
         )
-    twice = sorted({c for c in columns if columns.count(c) > 1})
-    if twice:
-        raise DataError(f"{shown(path)} has two columns named {shown(twice[0])}", "give one of them another name")
+    labels, split, group = _label_column(table, path, label), table.column(SPLITS), table.column(GROUPS)
+    used = {"path": names, "label": labels, "split": split, "group": group}
+    if other := [f"{shown(c)} as {word}" for word, c in used.items() if c is not None and c != word]:
+        notes.append(f"columns of the list: {', '.join(other)}")
+    place = {c: i for i, c in enumerate(table.columns)}
+    cells = Cells()
+    found = [None if labels is None else cells.label(western(row[place[labels]])) for _, row in table.rows]
+    notes += cells.notes()
+    for (line, row), cls in zip(table.rows, numbers(found), strict=True):
+        name = row[place[names]]
+        if not name.strip():
+            continue
+        word = (row[place[split]].strip() if split is not None else "") or "train"
+        kind = SPLIT_WORDS.get(word.lower())
+        if kind is None:
+            raise DataError(
+                f"{shown(path)}, line {line}: split is {shown(word)}, not one of train, val, test, unlabelled"
+            )
+        yield Row(line, name, cls, kind, row[place[group]] if group is not None else None)
+
+
+def _label_column(table: Table, path: str, label: str | None) -> str | None:
+    """The column of the labels, "label" or the like where none is asked for; None where there is none."""
     if label in ("auto", None, "none"):
-        return "label"
-    if label not in columns:
+        return table.column(LABELS)
+    found = str(label) if str(label) in table.columns else table.column([simple(str(label))])
+    if found is None:
         raise RequestError(
             f"dataset.label={shown(str(label))} is no column of {shown(path)}",
-            f"columns: {listing(map(shown, columns))}",
+            f"columns: {listing(map(shown, table.columns))}",
         )
-    return str(label)
+    return found

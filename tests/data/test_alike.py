@@ -228,7 +228,7 @@ def test_44_formats_that_pillow_lacks_are_named(tmp_path):
 
 
 LISTS = [  # 46, 50
-    ("path;label\na.png;x\n", "no column named path", "commas"),
+    ("where;label\na.png;x\n", "no column named path", "path,label"),
     ("path,label,label\na.png,x,y\n", "two columns named label", "another name"),
     ("path,label\na.png,x\na.png,y\n", "line 3: a.png stands in line 2 already", "leave one"),
     ("path,split\na.png,train\na.png,test\n", "line 3: a.png stands in line 2 already", "leave one"),

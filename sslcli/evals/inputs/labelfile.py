@@ -18,12 +18,11 @@ What measures, by the first of these that applies:
 from __future__ import annotations
 
 import copy
-import csv
 import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,14 +30,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslcli.data.label_text import Cells, numbers, odd_notes
 from sslcli.data.source import Dataset, Source
+from sslcli.data.spelling import plain, stem
 from sslcli.data.subset import Joined, Subset
+from sslcli.data.tables import LABELS, PATHS, SPLITS, decoded, simple, table_of, western
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing, nearest
 from sslcli.evals.inputs.labels import Amount, draw
 
 HOLDOUT = 0.2
-NAMES = ("name", "path", "id")
+NAMES = (*PATHS, "id")
 HEADER = "the first line must be name,label (or id,label), and where wanted split (train or test)"
 
 
@@ -52,7 +54,7 @@ class Row:
 
 def is_file(labels: Any) -> bool:
     """Whether this value of `labels=` names a file."""
-    return isinstance(labels, str) and labels.strip().lower().endswith(".csv")
+    return isinstance(labels, str) and labels.strip().lower().endswith((".csv", ".tsv", ".txt"))
 
 
 def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
@@ -61,14 +63,12 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     Its `details["labels"]` name the file and its content's SHA-256; its fingerprint is another one where splits hold
     other samples. Raises RequestError for a file that cannot be read, DataError for what stands in it.
     """
-    column, rows, empty, sha256 = _read(file)
+    column, rows, more, sha256 = _read(file, dataset.classes)
     pool = dataset.train if dataset.test is None else Joined(dataset.train, dataset.test)
     n_train = len(dataset.train)
     places = _places(rows, column, pool, n_train, dataset.name, file)
     classes, y = _classes(rows, dataset.classes, file)
-    notes = [f"labels of {count(len(rows), 'sample')} from {shown(file)}"]
-    if empty:
-        notes.append(f"{count(empty, 'row')} of {shown(file)} without a label left out")
+    notes = [f"labels of {count(len(rows), 'sample')} from {shown(file)}", *more, *odd_notes(classes)]
     if dataset.classes and pool.labels is not None:
         own = pool.labels[places]
         differ = int(((own >= 0) & (own != y)).sum())
@@ -163,8 +163,9 @@ def _spread(places: Tensor, y: Tensor, n: int) -> Tensor:
 # --------------------------------------------------------------------------------------------------------------- the file
 
 
-def _read(file: str) -> tuple[str, list[Row], int, str]:
-    """The column that names samples, the rows with a label, how many have none, and the SHA-256 of the content."""
+def _read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], str]:
+    """The column that names samples, the rows with a label, notes, and the SHA-256 of the content. `known`: the classes of the
+    data set."""
     path = Path(os.path.expanduser(file))
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
@@ -177,40 +178,39 @@ def _read(file: str) -> tuple[str, list[Row], int, str]:
         content = path.read_bytes()
     except OSError as error:
         raise RequestError(f"labels={shown(file)} cannot be read: {error.strerror}") from error
-    text = content.decode("utf-8-sig", "surrogateescape")
-    try:
-        column, rows = _parsed(text.splitlines(keepends=True), file)
-    except csv.Error as error:
-        raise DataError(f"{shown(file)} is no CSV file: {error}", HEADER) from error
+    column, rows, notes = _parsed(decoded(content), known, file)
     told = [row for row in rows if row.label]
     if not told:
-        raise DataError(f"{shown(file)} holds no label", HEADER)
-    return column, told, len(rows) - len(told), hashlib.sha256(content).hexdigest()
+        raise DataError(f"{shown(file)} holds no label" + "".join(f"; {n}" for n in notes), HEADER)
+    empty = len(rows) - len(told)
+    if empty:
+        notes = [f"{count(empty, 'row')} of {shown(file)} without a label left out", *notes]
+    return column, told, notes, hashlib.sha256(content).hexdigest()
 
 
-def _parsed(lines: Iterable[str], file: str) -> tuple[str, list[Row]]:
-    reader = csv.DictReader(lines, strict=True)
-    columns = [c.strip() for c in reader.fieldnames or []]
-    reader.fieldnames = columns
-    names = [c for c in columns if c in NAMES]
-    if len(names) != 1 or columns.count("label") != 1:
-        raise DataError(f"the header of {shown(file)} is {shown(','.join(columns)) or 'empty'}", HEADER)
-    return names[0], list(_rows(reader, names[0], file))
-
-
-def _rows(reader: csv.DictReader[str], column: str, file: str) -> Iterator[Row]:
-    assert reader.fieldnames is not None
-    for row in reader:
-        if None in row or None in row.values():
-            raise DataError(
-                f"{shown(file)}, line {reader.line_num}: has not the {len(reader.fieldnames)} columns of the header",
-                "mend that line (a comma in a name goes in double quotes)",
-            )
-        kind = (row["split"].strip().lower() or "train") if "split" in row else ""
+def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row], list[str]]:
+    """The column that names samples, all rows, and notes."""
+    table = table_of(text, shown(file), NAMES)
+    ids, named, labels, split = (table.column(words) for words in (("id",), PATHS, LABELS, SPLITS))
+    column = named if named is not None else ids
+    if (
+        column is None
+        or (ids is not None and named is not None and simple(named) in ("name", "path"))
+        or labels is None
+    ):
+        raise DataError(f"the header of {shown(file)} is {shown(','.join(table.columns)) or 'empty'}", HEADER)
+    place = {c: i for i, c in enumerate(table.columns)}
+    cells = Cells(known)
+    found = [cells.label(western(row[place[labels]])) for _, row in table.rows]
+    told = found if all(label in known for label in found if label) else numbers(found)
+    rows = []
+    for (line, row), label in zip(table.rows, told, strict=True):
+        kind = (row[place[split]].strip().lower() or "train") if split is not None else ""
         if kind not in ("", "train", "test"):
-            raise DataError(f"{shown(file)}, line {reader.line_num}: split is {shown(kind)}, not train or test", HEADER)
-        if row[column].strip():
-            yield Row(reader.line_num, row[column].strip(), row["label"].strip(), kind)
+            raise DataError(f"{shown(file)}, line {line}: split is {shown(kind)}, not train or test", HEADER)
+        if row[place[column]].strip():
+            rows.append(Row(line, row[place[column]].strip(), label or "", kind))
+    return "id" if column == ids else "name", rows, cells.notes()
 
 
 def _places(rows: list[Row], column: str, pool: Source, n_train: int, name: str, file: str) -> Tensor:
@@ -247,26 +247,30 @@ def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | 
     if pool.names is None:
         raise DataError(f"the samples of {name} have no names", f"{shown(file)} must have the columns id,label")
     exact = {full: place for place, full in enumerate(pool.names)}
-    by_end: dict[str, list[str]] = defaultdict(list)
+    ends, stems = defaultdict[str, list[tuple[str, str]]](list), defaultdict[str, list[tuple[str, str]]](list)
     for full in exact:
-        by_end[full.rpartition("/")[2]].append(full)
+        own = plain(full)
+        for table, key in ((ends, own), (stems, stem(own))):
+            table[key.rpartition("/")[2]].append((key, full))
+
+    def near(table: dict[str, list[tuple[str, str]]], own: str) -> list[str]:
+        found = table.get(own.rpartition("/")[2], ())
+        return [full for key, full in found if f"/{key}".endswith(f"/{own}") or own.endswith(f"/{key}")]
+
     out: list[int | None] = []
     for row in rows:
         own = os.path.normpath(row.name).replace(os.sep, "/")
         if own in exact or row.name in exact:
             out.append(exact[row.name if row.name in exact else own])
             continue
-        near = [
-            full
-            for full in by_end[own.rpartition("/")[2]]
-            if f"/{full}".endswith(f"/{own}") or own.endswith(f"/{full}")
-        ]
-        if len(near) > 1:
+        own = plain(row.name)
+        found = near(ends, own) or near(stems, own)  # a table may leave the extension out
+        if len(found) > 1:
             raise DataError(
-                f"{shown(file)}, line {row.line}: {shown(row.name)} may be {listing(map(shown, near), 3)}",
+                f"{shown(file)}, line {row.line}: {shown(row.name)} may be {listing(map(shown, found), 3)}",
                 "give more of its path",
             )
-        out.append(exact[near[0]] if near else None)
+        out.append(exact[found[0]] if found else None)
     return out
 
 

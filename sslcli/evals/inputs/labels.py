@@ -37,7 +37,7 @@ class Amount:
 def parse(labels: str | int, dataset: Dataset | None = None) -> Amount:
     """`all`, `1%`, `100`, `10/class`, or the file whose labels `dataset` has; RequestError for anything else."""
     text = str(labels).strip().lower()
-    if text.endswith(".csv"):
+    if text.endswith((".csv", ".tsv", ".txt")):
         read = dataset.details.get("labels", {}).get("file") if dataset is not None else None
         if read != labels:
             raise RequestError(

@@ -1,0 +1,166 @@
+"""Lists and label files as people have them: other programs' cells, line ends, alphabets, names of columns and of files."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sslcli.data.folder import image_folder
+from sslcli.data.label_text import MISSING, Cells, fraction_notes, numbers, several_notes
+from sslcli.data.tables import decoded, table_of
+from sslcli.errors import DataError
+
+from .conftest import picture
+
+N = 6
+
+
+@pytest.fixture
+def listed(tmp_path: Path):
+    """listed(content, "list.csv") -> the data set of a list beside img/0.png ... img/5.png."""
+    (tmp_path / "img").mkdir()
+    for i in range(N):
+        picture(i).save(tmp_path / "img" / f"{i}.png")
+
+    def read(content: bytes | str, name: str = "list.csv", **kw):
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return image_folder(str(tmp_path / name), holdout=0, **kw)
+
+    return read
+
+
+def rows(line: str = "img/{i}.png,{c}", end: str = "\n", head: str = "path,label", kinds: str = "ab") -> str:
+    return end.join([head, *(line.format(i=i, c=kinds[i % len(kinds)]) for i in range(N))]) + end
+
+
+TABLES = {
+    "windows": rows("img\\{i}.png,{c}", "\r\n"),
+    "old mac": rows(end="\r"),
+    "byte order mark": "\ufeff" + rows(),
+    "utf-16": rows("img/{i}.png\t{c}", "\r\n", "path\tlabel").encode("utf-16"),
+    "utf-16 without a mark": rows(head="path,label").encode("utf-16-le"),
+    "utf-16 big end": b"\xfe\xff" + rows().encode("utf-16-be"),
+    "semicolons": rows("img/{i}.png;{c}", head="path;label"),
+    "tabs": rows("img/{i}.png\t{c}", head="path\tlabel"),
+    "sep": "sep=;\r\n" + rows("img/{i}.png;{c}", "\r\n", "path;label"),
+    "quoted": rows('"img/{i}.png","{c}"', head='"path","label"'),
+    "empty columns and rows": rows("img/{i}.png,{c},,", head="path,label,,") + ",,,\n\n,,,\n",
+    "empty rows first": "\n,\n" + rows(),
+    "pandas' index": rows("{i},img/{i}.png,{c}", head=",path,label"),
+    "other names": rows(head="File_Name,Class"),
+    "more names": rows("x,{c},img/{i}.png", head="Patient,Category,Image Path"),
+    "spaces": rows(" img/{i}.png , {c} ", head=" Path , Label "),
+    "letter case": rows("IMG/{i}.PNG,{c}"),
+    "no extension": rows("img/{i},{c}"),
+    "dot": rows("./img/{i}.png,{c}"),
+}
+
+
+@pytest.mark.parametrize("content", TABLES.values(), ids=TABLES)
+def test_list_of_another_program_is_read(content, listed):
+    d = listed(content)
+    assert d.classes == ("a", "b")
+    assert d.train.labels.tolist() == [0, 1] * (N // 2)
+    assert np.array_equal(np.asarray(d.train.resident[1]).transpose(1, 2, 0), np.asarray(picture(1)))
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (rows("img/{i}.png\t{c}", "\r\n", "Path\tLabel").encode("utf-16"), "list.txt"),  # Excel: "Unicode text"
+        ("".join(f"img/{i}.png {'ab'[i % 2]}\n" for i in range(N)), "list.txt"),  # mmpretrain
+        (rows("img/{i}.png\t{c}", head="path\tlabel"), "list.tsv"),
+    ],
+)
+def test_list_of_another_ending_is_read(content, name, listed):
+    assert listed(content, name).train.labels.tolist() == [0, 1] * (N // 2)
+
+
+def test_columns_of_other_names_are_said(listed):
+    assert any("File_Name as path, Class as label" in n for n in listed(TABLES["other names"]).notes)
+    assert any("written otherwise" in n for n in listed(TABLES["windows"]).notes)
+    assert listed(rows("img/{i}.png,{c},x", head="path,Kind,label"), label="kind").classes == ("a", "b")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_are_one_letter_or_two(form, tmp_path):
+    other = "NFD" if form == "NFC" else "NFC"
+    for name in ("Zoë", "über"):
+        picture(1).save(tmp_path / (unicodedata.normalize(form, name) + ".png"))
+    text = "path,label\n" + "".join(unicodedata.normalize(other, n) + ".png,x\n" for n in ("Zoë", "über"))
+    (tmp_path / "l.csv").write_text(text)
+    assert len(image_folder(str(tmp_path / "l.csv"), holdout=0).train) == 2
+
+
+def test_western_code_page_of_excel(tmp_path):
+    picture(1).save(tmp_path / "grün.png")
+    (tmp_path / "l.csv").write_bytes("path;label\r\ngrün.png;Bäume\r\n".encode("cp1252"))
+    d = image_folder(str(tmp_path / "l.csv"), holdout=0)
+    assert d.classes == ("Bäume",)
+
+
+def test_a_name_that_fits_two_files_is_refused(tmp_path):
+    for name in ("a.png", "a.jpg"):
+        picture(1).save(tmp_path / name)
+    (tmp_path / "l.csv").write_text("path,label\na,x\n")
+    with pytest.raises(DataError, match=r"line 2: a may be a\.jpg, a\.png"):
+        image_folder(str(tmp_path / "l.csv"))
+
+
+def test_paths_of_a_windows_drive_are_explained(listed):
+    with pytest.raises(DataError, match="none of the 6") as error:
+        listed(rows("C:\\data\\img\\{i}.png,{c}"))
+    assert "Windows drive" in error.value.hint
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "NA", "N/A", "None", "null", "NULL", "<NA>"])
+def test_words_for_missing_labels_are_no_class(word, listed):
+    d = listed("path,label\n" + "".join(f"img/{i}.png,{('a', 'b', word)[i % 3]}\n" for i in range(N)))
+    assert d.classes == ("a", "b")
+    assert d.train.labels.tolist() == [0, 1, -1] * 2
+    assert any("warning: 2 labels taken as missing" in n and word in n for n in d.notes)
+
+
+def test_missing_words_are_those_of_pandas():
+    words = pytest.importorskip("pandas._libs.parsers").STR_NA_VALUES
+    assert words - {""} == MISSING
+
+
+def test_a_class_may_be_called_none(listed):
+    assert listed(rows(kinds=["none", "some"])).classes == ("none", "some")
+    assert Cells(["None"]).label("None") == "None"
+
+
+def test_whole_numbers_with_a_point_are_classes(listed):
+    """What a table program makes of a column of numbers with gaps."""
+    assert numbers(["1.0", "2,00", "3", None]) == ["1", "2", "3", None]
+    assert numbers(["1.0", "2.5", "x"]) == ["1.0", "2.5", "x"]
+    assert listed(rows(kinds=["1.0", ""])).classes == ("1",)
+    assert fraction_notes(["0.5", "1.25", "3"])
+    assert not fraction_notes(["1", "2", "3"])
+    assert not fraction_notes(["v1.2", "v1.3", "v1.4"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (["cat", "dog", "cat,dog"], True),
+        (["cat", "dog", "cat dog"], True),
+        (["edema|mass", "edema|nodule"], True),  # neither alone, but both share one
+        (["polar bear", "brown bear"], False),
+        (["cat", "dog", "fish, dead"], False),
+        (["a/b", "c/d"], False),
+    ],
+)
+def test_several_labels_in_one_cell_are_told(classes, told):
+    assert bool(several_notes(classes)) == told
+
+
+def test_line_numbers_count_what_people_see():
+    with pytest.raises(DataError, match="line 5"):
+        table_of('sep=;\npath;label\n"a\nb";x\nc\n', "t")
+    assert [line for line, _ in table_of("path,label\na,x\n\nb,y\n", "t").rows] == [2, 4]
+    assert decoded(b"\xef\xbb\xbfpath") == "path"
