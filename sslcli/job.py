@@ -17,8 +17,9 @@ from sslcli import build, compose, console, models, optim, runtime, team
 from sslcli.console import human_count
 from sslcli.data import talk
 from sslcli.data.loader import Loader
+from sslcli.data.remarks import about_labels
 from sslcli.data.source import Dataset
-from sslcli.data.subset import Subset
+from sslcli.data.subset import Subset, unlabelled_of
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.loggers import Loggers
 from sslcli.methods.base import Batch, Method
@@ -232,7 +233,8 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
     shape = "x".join(str(n) for n in dataset.shape)
     test = f", {len(dataset.test):,} test" if dataset.test is not None else ""
     word = "unlabelled" if cfg["train"].get("classes") is None else "of them pretrained on"
-    unlabelled = f", {len(dataset.unlabelled):,} {word}" if dataset.unlabelled is not None else ""
+    alone = unlabelled_of(dataset)
+    unlabelled = f", {len(alone):,} {word}" if alone is not None else ""
     shown = "shown" if job.method.uses_labels else "not shown"
     classes = f", {len(dataset.classes)} classes ({shown} to the method)" if dataset.classes else ", no labels"
     train = cfg["train"]
@@ -251,7 +253,7 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
             "data",
             f"{dataset.name}: {len(dataset.train):,} train{unlabelled}{test}, {dataset.modality} {shape}{classes}",
         ),
-        *(("", note) for note in (*dataset.notes, *job.views.notes)),
+        *(("", note) for note in (*dataset.notes, *about_labels(dataset), *job.views.notes)),
         ("plan", f"{length}; {job.derived['steps']}"),
         ("", f"batch {job.derived['batch']}"),
         (

@@ -167,6 +167,8 @@ def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None) -> 
         pretraining=pretraining if path is not None else None,
         trained_on=info["dataset"] if elsewhere else "",
     )
+    for note in data.notes:
+        console.say(note)
     data.notes += told
     known = labelfile.identified(dataset)
     return Subject(machine, known, backbone, data, info["step"], seed, info["sha256"], elsewhere)

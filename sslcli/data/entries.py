@@ -162,17 +162,8 @@ def sources(
             for part, ids in (("train", kept), ("test", held)):
                 made[part] = ArraySource(x[ids], None if y is None else y[ids])
     if "test" in made:
-        _warn_lost_classes(made["train"], made["test"], classes, notes)
         _warn_equal_rows(made["train"].x, made["test"].x, notes)
     return {part: made.get(part) for part in ("train", "test", "unlabelled")}
-
-
-def _warn_lost_classes(train: ArraySource, test: ArraySource, classes: Sequence[str], notes: list[str]) -> None:
-    if train.labels is None or test.labels is None:
-        return
-    lost = set(test.labels[test.labels >= 0].tolist()) - set(train.labels.tolist())
-    if lost:
-        notes.append(f"warning: in the test split only: class {listing((shown(classes[c]) for c in sorted(lost)), 5)}")
 
 
 def _warn_equal_rows(train: Tensor, test: Tensor, notes: list[str]) -> None:

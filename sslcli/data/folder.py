@@ -21,7 +21,7 @@ from sslcli.data.classic import check_size
 from sslcli.data.files import content_hash, fingerprint, require_folder, require_path, require_regular, scan
 from sslcli.data.headers import Headers, Load, describe, each, fits_memory, read_headers
 from sslcli.data.label_text import odd_notes
-from sslcli.data.layout import Files, Found, from_folder
+from sslcli.data.layout import READINGS, Files, Found, check_splits, from_folder, is_chosen
 from sslcli.data.levels import check_range
 from sslcli.data.lists import from_list
 from sslcli.data.pictures import Decoder, Pictures
@@ -30,8 +30,9 @@ from sslcli.data.source import Dataset
 from sslcli.data.split import split
 from sslcli.data.stats import image_stats
 from sslcli.data.strings import Strings
+from sslcli.data.subset import check_pretrain_on, pretrained_on
 from sslcli.data.talk import count, shown
-from sslcli.errors import DataError, RequestError, listing
+from sslcli.errors import DataError, RequestError
 
 MAX_COMPARED = 20_000  # files compared for duplicates, at most
 
@@ -80,20 +81,28 @@ def image_folder(
     range: Any = "auto",
     max_bad_fraction: float = 0.01,
     max_pixels: int = decode.MAX_PIXELS,
+    splits: Any = "auto",
+    pretrain_on: str = "unlabelled",  # what runs mean that were made before there was this key
 ) -> Dataset:
     """A folder of images or a list file, as a Dataset.
 
     `image_size`: side of a view; null is the images' own side where all have one size of at most 224, else 224.
-    `channels`: 1, 3, 4 or auto (1 where every image is grey, else 3). `label`: auto, none, or the column of a CSV list.
+    `channels`: 1, 3, 4 or auto (1 where every image is grey, else 3). `label`: auto, none, or the column of a CSV list; of a
+    folder top or parent: the names of the folders below the split, or of those that hold the images.
+    `splits`: auto (by the names of folders), none (every folder is a class), or {train: FOLDER, test: [FOLDER, FOLDER]}.
+    `pretrain_on`: where there is an unlabelled split, `all` (train and unlabelled) or `unlabelled`.
     `resident`: keep all decoded in memory: auto (one size, at most 2 GiB and half of the free memory), true, false.
     `range`: which values of 16-bit and float images become 0 and 255: auto, [lo, hi], minmax, ... (see `levels`).
     `max_pixels`: a larger image is unreadable; looked at before it is decoded.
 
     Raises RequestError for paths and values, DataError for what lies there.
     """
-    asked = Asked(name, image_size, channels, label, holdout, split_seed, resident, range, max_bad_fraction, max_pixels)
+    asked = Asked(
+        name, image_size, channels, label, holdout, split_seed, resident, range, max_bad_fraction, max_pixels, splits,
+        pretrain_on,
+    )  # fmt: skip
     notes: list[str] = []
-    return dataset_of(_find(require_path(path, WANTED), label, notes), asked, notes)
+    return dataset_of(_find(require_path(path, WANTED), asked, notes), asked, notes)
 
 
 @dataclass(frozen=True)
@@ -110,9 +119,13 @@ class Asked:
     range: Any
     max_bad_fraction: float
     max_pixels: int
+    splits: Any
+    pretrain_on: str
 
     def __post_init__(self) -> None:
         check_size(self.image_size)
+        check_splits(self.splits)
+        check_pretrain_on(self.pretrain_on)
         _check_values(self.channels, self.resident, self.max_bad_fraction, self.max_pixels, self.range)
 
 
@@ -121,8 +134,8 @@ def dataset_of(
 ) -> Dataset:
     """A Dataset of what was found. `load`: a path of `found` to what `decode` takes; `source`: made of the Files of a split,
     its labels, a Decoder and the limit of unreadable ones."""
-    parts = _choose(found, asked.label, notes)
-    everything = list(parts.values())
+    parts = _choose(found, asked, notes)
+    kinds, everything = list(parts), list(parts.values())
     total = sum(map(len, everything))
 
     headers = read_headers(everything, asked.resident, asked.max_pixels, load)
@@ -166,10 +179,10 @@ def dataset_of(
         train=sources["train"],
         test=sources.get("test"),
         classes=classes,
-        unlabelled=sources.get("unlabelled"),
+        unlabelled=pretrained_on(sources["train"], sources.get("unlabelled"), asked.pretrain_on, notes),
         mean=mean,
         std=std,
-        fingerprint=_fingerprint(everything),
+        fingerprint=_fingerprint(everything, kinds if found.known_by_split else ()),
         notes=notes,
         details={
             **found.details,
@@ -199,41 +212,57 @@ def _check_values(channels: Any, resident: Any, max_bad_fraction: float, max_pix
     check_range(value_range)
 
 
-def _find(path: str, label: str | None, notes: list[str]) -> Found:
+def _find(path: str, asked: Asked, notes: list[str]) -> Found:
+    label = asked.label
     if os.path.isdir(path):
-        if label not in ("auto", "none", None):
+        if label is not None and label not in READINGS:
             raise RequestError(
                 f"dataset.label={label} names the column of a list file, but {shown(path)} is a folder",
-                "dataset.label=auto for the names of class folders, or dataset.label=none",
+                "dataset.label=top or parent for the names of folders, or dataset.label=none; labels in a file: labels=FILE.csv",
             )
-        return from_folder(scan(path, decode.is_image_name), notes)
+        return from_folder(scan(path, decode.is_image_name), notes, label, asked.splits)
     if not path.lower().endswith((".txt", ".csv", ".tsv")):
         require_folder(path, WANTED)
+    if is_chosen(asked.splits):
+        raise RequestError(
+            f"dataset.splits names folders, but {shown(path)} is a list file",
+            "a column `split` of the list says the splits",
+        )
     return from_list(require_regular(path), label, notes)
 
 
-def _choose(found: Found, label: str | None, notes: list[str]) -> dict[str, Files]:
-    """The splits in use: train, test (val stands in for it), unlabelled."""
+def _choose(found: Found, asked: Asked, notes: list[str]) -> dict[str, Files]:
+    """The splits in use: train, test (the one of test and val that has labels), unlabelled."""
     parts = {kind: files for kind, files in found.parts.items() if files}
-    if label == "none":
+    if asked.label == "none":
         for files in parts.values():
             files.classes = [None] * len(files)
-    val = parts.pop("val", None)
-    if val and "test" in parts:
-        notes.append(f"val: {count(len(val), 'image')} left aside, test is used")
-    elif val:
-        parts["test"] = val
     if "train" not in parts and "unlabelled" in parts:
         parts["train"] = parts.pop("unlabelled")
     if "train" not in parts:
         raise DataError(f"no image of {shown(found.root)} is left to train on")
+    aside = {kind: parts.pop(kind) for kind in ("test", "val") if kind in parts}
+    measures = next((k for k, files in aside.items() if any(files.classes)), None)
+    if measures is None and (found.chosen or asked.holdout == 0 or len(set(parts["train"].classes) - {None}) < 2):
+        measures = next(iter(aside), None)  # no labels are looked for
+    if measures is not None:
+        parts["test"] = aside.pop(measures)
+    for kind, files in aside.items():
+        why = (
+            f"{measures} is used"
+            if measures and (any(files.classes) or not any(parts["test"].classes))
+            else "no labels"
+        )
+        instead = f"; {measures} measures" if measures and why == "no labels" else ""
+        warning = "warning: " if why == "no labels" else ""
+        notes.append(f"{warning}{kind}: {count(len(files), 'image')} left aside, {why}{instead}")
     return {kind: parts[kind] for kind in ("train", "test", "unlabelled") if kind in parts}
 
 
 def _hold_out(
     parts: dict[str, Files], classes: tuple[str, ...], holdout: float, split_seed: int, notes: list[str]
 ) -> None:
-    """Makes `test` where there is none; else says which classes training never sees."""
+    """Makes `test` where there is none."""
     train, test = parts["train"], parts.get("test")
     if test is None:
         kept, held = split(len(train), holdout, split_seed, _labels(train, classes), train.groups)
@@ -243,10 +272,6 @@ def _hold_out(
                 f"held out: {count(len(held), 'image')} of {len(train):,}, {how} (dataset.holdout={holdout:g})"
             )
             parts["test"], parts["train"] = train.take(held.tolist()), train.take(kept.tolist())
-    elif any(train.classes):
-        missing = {c for c in test.classes if c} - {c for c in train.classes if c}
-        if missing:
-            notes.append(f"warning: in the test split only: class {listing(sorted(map(shown, missing)), 5)}")
 
 
 def _labels(files: Files, classes: tuple[str, ...]) -> Tensor | None:
@@ -280,14 +305,15 @@ def _all_bad(headers: Headers, groups: Sequence[Files]) -> DataError:
     )
 
 
-def _fingerprint(groups: Sequence[Files]) -> str:
-    """Of names and sizes: reading the contents of a million files takes too long."""
+def _fingerprint(groups: Sequence[Files], kinds: Sequence[str]) -> str:
+    """Of names and sizes (reading the contents of a million files takes too long), and where `kinds` are given of the split
+    that each is in."""
     files = sorted(
-        (name.encode("utf-8", "surrogateescape"), size)
-        for f in groups
+        (name.encode("utf-8", "surrogateescape"), size, *(kinds[i : i + 1]))
+        for i, f in enumerate(groups)
         for name, size in zip(f.names, f.sizes, strict=True)
     )
-    return fingerprint(len(files), (part for name, size in files for part in (name, str(size).encode())))
+    return fingerprint(len(files), (part for name, *rest in files for part in (name, *(str(r).encode() for r in rest))))
 
 
 def _warn_duplicates(train: Files, test: Files | None, load: Load, notes: list[str]) -> None:

@@ -12,7 +12,9 @@ from sslcli.data import talk
 from sslcli.data.decode import BadImage
 from sslcli.data.headers import each
 from sslcli.data.pictures import Pictures
+from sslcli.data.remarks import about_labels
 from sslcli.data.source import Dataset, Source
+from sslcli.data.subset import unlabelled_of
 from sslcli.data.talk import count, shown
 from sslcli.data.unreadable import by_reason, check_limit, too_many
 from sslcli.errors import DataError, listing
@@ -27,7 +29,7 @@ def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) 
     `limit`: the share of unreadable samples that a training would bear; None is the data set's own.
     """
     splits = {
-        k: s for k, s in (("train", dataset.train), ("test", dataset.test), ("unlabelled", dataset.unlabelled)) if s
+        k: s for k, s in (("train", dataset.train), ("test", dataset.test), ("unlabelled", unlabelled_of(dataset))) if s
     }
     details = dict(dataset.details)
     bad: dict[str, str] = dict(details.pop("bad", {}))
@@ -45,7 +47,7 @@ def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) 
         "mean": [round(v, 6) for v in dataset.mean],
         "std": [round(v, 6) for v in dataset.std],
         "fingerprint": dataset.fingerprint,
-        "notes": list(dataset.notes),
+        "notes": [*dataset.notes, *about_labels(dataset)],
         "details": {k: _plain(v) for k, v in details.items()},
         "strict": strict,
         "bad": [{"name": n, "reason": r} for n, r in sorted(bad.items())],

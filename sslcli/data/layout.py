@@ -2,37 +2,34 @@
 
 Layouts, in the order in which they are recognised:
 
-- `train/` with `test/` or `val/` (and `unlabelled/`): splits; each is then read as below. `test` wins over `val`.
-- sub-folders with images: the top-level folder names are the classes, however deep the images lie. Folders that hold
-  nothing but one folder are stepped into. Images beside the class folders have no label.
+- split folders (`split_folders.py`), wherever they lie; each split is then read as below.
+- sub-folders with images (`class_folders.py`): the names of the top folders are the classes, however deep the images lie;
+  with `label=parent` those of the folders that the images lie in. Folders that hold nothing but one folder are stepped
+  into, and an `images` folder inside a class folder is none. Images beside the class folders have no label.
 - images only: no labels.
+
+`read` does this for any list of paths: those below a folder, or those in tar files.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sslcli.data.class_folders import agree, classes_of, leave_masks
 from sslcli.data.files import Listing
+from sslcli.data.split_folders import Parts, Rule, Tree, by_kind, chosen, find, kind_of, require_sure, typed
 from sslcli.data.talk import count, shown
-from sslcli.errors import DataError, listing
+from sslcli.errors import DataError, RequestError, listing
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "unlabelled": "unlabelled",
-    "unlabeled": "unlabelled",
-}
-OTHER_KINDS = {".npy": "arrays", ".npz": "arrays", ".pt": "arrays"}
+OTHER_KINDS = {".npy": "arrays", ".npz": "arrays", ".pt": "arrays", ".tar": "tar"}
 NEED_A_READER = (".heic", ".heif", ".jxl", ".avif")  # pictures that Pillow reads only with help
+ANNOTATIONS_BYTES = 1 << 26  # a longer file of labels is not read
+READINGS = ("auto", "top", "parent", "none")  # of `dataset.label`, for folders
 
 
 @dataclass
@@ -72,6 +69,8 @@ class Found:
     details: dict[str, Any]
     lost: dict[str, str] = field(default_factory=dict)  # name -> reason: named, but not even worth opening
     by_value: bool = False  # classes that are numbers come in the order of these, not of their letters
+    chosen: bool = False  # what the splits are was asked for
+    known_by_split: bool = False  # the names of the files do not say which split each is in: the fingerprint does
 
     def order(self, classes: Iterable[str]) -> tuple[str, ...]:
         """Classes in the order of their ids."""
@@ -81,11 +80,30 @@ class Found:
         return tuple(names)
 
 
-def from_folder(found: Listing, notes: list[str]) -> Found:
+@dataclass
+class Reading:
+    """The split (None: left out) and the class (None: no label) of each path."""
+
+    kinds: list[str | None]
+    classes: list[str | None]
+    layout: str
+    rules: dict[Parts, Rule]
+    left_out: dict[Parts, int]  # folder -> images, without masks
+    known_by_split: bool = False
+
+
+def from_folder(found: Listing, notes: list[str], label: str | None = "auto", splits: Any = "auto") -> Found:
     """The splits and classes of what was found below a folder. DataError where there is no image."""
     if not found.files:
         raise _nothing(found)
     lost = {os.path.relpath(path, found.root): "the file is empty" for path in found.empty}
+    read_ = read([parts for parts, _ in found.files], found.folders, found.root, label, splits, notes)
+    parts_: dict[str, Files] = {}
+    for (parts, size), kind, cls in zip(found.files, read_.kinds, read_.classes, strict=True):
+        if kind is not None:
+            parts_.setdefault(kind, Files()).add(os.path.join(found.root, *parts), "/".join(parts), size, cls)
+    if label != "none":
+        _annotated(parts_, read_.rules, found.root, notes)
     details: dict[str, Any] = {
         "ignored": dict(found.ignored),
         "hidden": found.hidden,
@@ -93,81 +111,142 @@ def from_folder(found: Listing, notes: list[str]) -> Found:
         "dangling": found.dangling,
         "repeated": found.linked_again,
         "denied": list(found.denied),
+        "layout": read_.layout,
+        "left_out": {"/".join(folder): n for folder, n in read_.left_out.items()},
     }
-    parts, details["layout"] = _parts(found, notes)
     notes += found.notes()
     foreign = {e: n for e, n in found.ignored.items() if e in NEED_A_READER}
     if foreign:
         what = ", ".join(f"{n:,} {e}" for e, n in foreign.items())
         notes.append(f"warning: {what}: this Pillow does not read them; convert them to .jpg or .png")
-    return Found(found.root, parts, details, lost)
+    return Found(found.root, parts_, details, lost, chosen=is_chosen(splits), known_by_split=read_.known_by_split)
 
 
-def _parts(found: Listing, notes: list[str]) -> tuple[dict[str, Files], str]:
-    """Files by split, and what the layout is."""
-    tops = {parts[0] for parts, _ in found.files if len(parts) > 1}
-    loose = any(len(parts) == 1 for parts, _ in found.files)
-    kinds = {top: SPLITS.get(top.lower()) for top in tops}
-    if not (tops and not loose and all(kinds.values()) and "train" in kinds.values()):
-        files = Files()
-        layout = _classes_of(found, (), files, notes)
-        return {"train": files}, layout
-    notes.append("splits by folder: " + ", ".join(f"{shown(t)}/" for t in sorted(tops)))
-    parts_, layouts = {}, []
-    for kind in sorted({k for k in kinds.values() if k}):
-        files = Files()
-        for top in (t for t in sorted(tops) if kinds[t] == kind):
-            layouts.append(_classes_of(found, (top,), files, notes, quiet=kind == "unlabelled"))
-        if kind == "unlabelled":
-            files.classes = [None] * len(files)
-        parts_[kind] = files
-    return parts_, f"splits of {layouts[0]}"
+def is_chosen(splits: Any) -> bool:
+    """Whether somebody said what the splits are."""
+    return isinstance(splits, Mapping)
 
 
-def _classes_of(found: Listing, base: tuple[str, ...], out: Files, notes: list[str], quiet: bool = False) -> str:
-    """Add the files below `base` with their classes; returns what the layout is, and says it in the notes."""
-    inside = [(parts, size) for parts, size in found.files if parts[: len(base)] == base]
-    root = _step_into(found, base, inside)
-    k = len(root)
-    tops = {parts[k] for parts, _ in inside if len(parts) > k + 1}
-    loose = sum(len(parts) == k + 1 for parts, _ in inside)
-    nested = any(len(parts) > k + 2 for parts, _ in inside)
-    for parts, size in inside:
-        cls = parts[k] if len(parts) > k + 1 else None
-        out.add(os.path.join(found.root, *parts), "/".join(parts), size, cls)
-    where = "/".join(map(shown, base)) + ": " if base else ""
-    if not tops:
-        layout, text = "flat", f"flat folder of {count(len(inside), 'image')}, no labels"
-    else:
-        layout = "nested class folders" if nested else "class folders"
-        text = f"{layout}: {count(len(inside), 'image')} of {count(len(tops), 'class', 'classes')}"
-        text += " (the top folders)" if nested else ""
-        if loose:
-            text += f"; {count(loose, 'image')} beside them without label"
-        bare = sorted(_siblings(found, root) - tops)
-        if bare and not quiet:
-            notes.append(
-                f"warning: {where}{count(len(bare), 'folder')} without images, no class: {listing(map(shown, bare), 5)}"
-            )
-    notes.append(where + text)
-    return layout
+def check_splits(splits: Any) -> None:
+    """`dataset.splits` as given: auto, none or a mapping; else a RequestError."""
+    if splits not in ("auto", "none", None) and not (is_chosen(splits) and splits):
+        raise RequestError(
+            f"dataset.splits={splits} must be auto, none, or the folders of the splits",
+            typed({"train": "train", "test": "test"}),
+        )
 
 
-def _siblings(found: Listing, root: tuple[str, ...]) -> set[str]:
-    k = len(root)
-    return {f[k] for f in found.folders if len(f) == k + 1 and f[:k] == root}
+def read(
+    paths: Sequence[Parts], folders: Iterable[Parts], root: str, label: str | None, splits: Any, notes: list[str]
+) -> Reading:
+    """What the folders in `paths` say. `folders`: those that are there, with images or not. `label`: one of READINGS.
+    Raises RequestError for `splits`, DataError where it cannot be sure which folders are splits."""
+    tree = Tree(Counter(p[:-1] for p in paths))
+    everything: dict[Parts, Rule] = {(): ("train", ())}
+    masks: dict[Parts, int] = {}
+    rules = everything
+    if is_chosen(splits):
+        rules = chosen(tree, splits, root)
+    elif splits != "none":
+        masks = {folder: tree.total[folder] for folder in tree.masks()}
+        rest = tree.without(masks)
+        if found := find(rest, root, notes):
+            rules = found
+            require_sure(rest, rules, _left_out(rest, rules), root)
+    if rules is not everything:
+        said = (f"{kind} = {listing((shown(f) + '/' for f in fs), 4)}" for kind, fs in by_kind(rules).items())
+        notes.append("splits by folder: " + "; ".join(said))
+    left_out = _left_out(tree.without(masks), rules)
+    if left_out:
+        some = listing((f"{shown('/'.join((*f, '')))} ({count(n, 'image')})".strip() for f, n in left_out.items()), 4)
+        warning = "" if is_chosen(splits) else "warning: "
+        how = "" if is_chosen(splits) else _how(rules, left_out)
+        notes.append(f"{warning}left out, beside the splits: {some}{how}")
+    rules = rules | dict.fromkeys(masks, (None, ()))
+    places = {folder: _place(folder, rules) for folder in {*tree.direct, *folders}}
+    kinds = [places[p[:-1]][1] for p in paths]
+    if splits != "none":
+        leave_masks(paths, kinds, masks, notes)
+    images = Counter(p[:-1] for p, kind in zip(paths, kinds, strict=True) if kind is not None)
+    by_folder, layout = classes_of(images, places, label, notes)
+    classes = [by_folder[p[:-1]] if kind is not None else None for p, kind in zip(paths, kinds, strict=True)]
+    agree(kinds, classes, notes)
+    split = rules.keys() - masks.keys() != {()}
+    return Reading(
+        kinds,
+        classes,
+        f"splits of {layout}" if split else layout,
+        rules,
+        left_out,
+        known_by_split=split and not _by_top(tree, rules),
+    )
 
 
-def _step_into(found: Listing, root: tuple[str, ...], inside: list[tuple[tuple[str, ...], int]]) -> tuple[str, ...]:
-    """Down through folders that hold one folder and nothing else, to the one that holds the classes."""
-    while True:
-        k = len(root)
-        tops = {parts[k] for parts, _ in inside if len(parts) > k + 1}
-        alone = len(tops) == 1 and len(_siblings(found, root)) == 1 and not any(len(p) == k + 1 for p, _ in inside)
-        deeper = any(len(parts) > k + 2 for parts, _ in inside)
-        if not alone or not deeper or any(len(parts) == k + 2 for parts, _ in inside):
-            return root  # images and folders in one folder: it is a class
-        root = (*root, *tops)
+def _how(rules: Mapping[Parts, Rule], left_out: Mapping[Parts, int]) -> str:
+    """How to read what was left out, where it does not look like a test split."""
+    folders = ["/".join(f) for f in left_out if f and kind_of(f[-1]) is None]
+    splits = by_kind(rules)
+    return f"; to train on it: {typed({**splits, 'train': [*splits.get('train', []), *folders]})}" if folders else ""
+
+
+def _left_out(tree: Tree, rules: Mapping[Parts, Rule]) -> dict[Parts, int]:
+    """Images of no split, by the highest folder that holds no split."""
+    above = {f[:k] for f, (kind, _) in rules.items() if kind for k in range(len(f))}
+    out: Counter[Parts] = Counter()
+    for folder, n in tree.direct.items():
+        if n and _place(folder, rules)[1] is None:
+            out[next((folder[:k] for k in range(len(folder) + 1) if folder[:k] not in above), folder)] += n
+    return dict(sorted(out.items()))
+
+
+def _by_top(tree: Tree, rules: Mapping[Parts, Rule]) -> bool:
+    """Whether the names of the files alone say the split, by their first folder: as the first version read them."""
+    plain = {"train", "training", "test", "testing", "val", "valid", "validation", "unlabelled", "unlabeled"}
+    tops = tree.children[()]
+    return (
+        not tree.direct[()]
+        and all(t.lower() in plain for t in tops)
+        and {f for f, (kind, _) in rules.items() if kind} == {(t,) for t in tops}
+        and any(t.lower() in ("train", "training") for t in tops)
+    )
+
+
+def _place(folder: Parts, rules: Mapping[Parts, Rule]) -> tuple[Parts, str | None, Parts]:
+    """The folder of a rule that a folder lies in, its split, and what its class is read from."""
+    at = next(folder[:k] for k in range(len(folder), -1, -1) if folder[:k] in rules)
+    kind, kept = rules[at]
+    return at, kind, kept + folder[len(at) :]
+
+
+def _annotated(parts: Mapping[str, Files], rules: Mapping[Parts, Rule], root: str, notes: list[str]) -> None:
+    """The labels of an unlabelled val or test split from the file beside its images, `val_annotations.txt` as Tiny ImageNet
+    has it: a name and a class in each line."""
+    classes = {c for c in parts["train"].classes if c is not None} if "train" in parts else set()
+    for kind in ("val", "test"):
+        files = parts.get(kind)
+        if not classes or files is None or any(c is not None for c in files.classes):
+            continue
+        for folder in (f for f, (k, _) in rules.items() if k == kind):
+            path = os.path.join(root, *folder, f"{kind}_annotations.txt")
+            told = _pairs(path)
+            found = [told.get(name.rpartition("/")[2]) for name in files.names]
+            if any(c in classes for c in found):
+                files.classes = [c if c in classes else None for c in found]
+                n = sum(c is not None for c in files.classes)
+                notes.append(f"{kind}: {count(n, 'label')} from {shown(os.path.relpath(path, root))}")
+
+
+def _pairs(path: str) -> dict[str, str]:
+    """The first two columns of a text file; {} where it cannot be read."""
+    try:
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > ANNOTATIONS_BYTES:
+            return {}
+        with open(path, encoding="utf-8", errors="replace") as file:
+            rows = [line.split("\t") if "\t" in line else line.split() for line in file]
+    except OSError:
+        return {}
+    return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
 
 
 def _nothing(found: Listing) -> DataError:

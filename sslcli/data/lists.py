@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sslcli.data.label_text import Cells, numbers
-from sslcli.data.layout import SPLITS as SPLIT_WORDS
 from sslcli.data.layout import Files, Found
 from sslcli.data.spelling import OnDisk
+from sslcli.data.split_folders import split_of
 from sslcli.data.tables import GROUPS, LABELS, PATHS, SPLITS, Table, decoded, has_header, simple, table_of, western
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
@@ -136,7 +136,7 @@ def _table_rows(table: Table, path: str, label: str | None, notes: list[str]) ->
         if not name.strip():
             continue
         word = (row[place[split]].strip() if split is not None else "") or "train"
-        kind = SPLIT_WORDS.get(word.lower())
+        kind = split_of(word)
         if kind is None:
             raise DataError(
                 f"{shown(path)}, line {line}: split is {shown(word)}, not one of train, val, test, unlabelled"

@@ -36,6 +36,7 @@ from sslcli.data.headers import budget
 from sslcli.data.pictures import Decoder, Pictures
 from sslcli.data.source import Dataset
 from sslcli.data.stats import image_stats
+from sslcli.data.subset import check_pretrain_on, pretrained_on
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError
 
@@ -243,15 +244,18 @@ def pack(
     image_size: int | None = None,
     resident: bool | str = "auto",
     max_bad_fraction: float = 0.01,
+    pretrain_on: str = "unlabelled",
 ) -> Dataset:
     """A pack as the Dataset it was made of: the same samples, labels, names and splits.
 
     `image_size`: side of a view; null is that of the data set it was made of, or the packed size where that is less.
     `resident`: keep all decoded in memory: auto (one size, at most 2 GiB and half of the free memory), true, false.
+    `pretrain_on`: as for `image_folder`.
 
     Raises RequestError for a path that is no pack and for values, DataError for a damaged pack.
     """
     check_size(image_size)
+    check_pretrain_on(pretrain_on)
     if resident not in ("auto", True, False):
         raise RequestError(f"dataset.resident is {resident}, but must be auto, true or false", "dataset.resident=auto")
     if not 0 <= max_bad_fraction <= 1:
@@ -270,6 +274,7 @@ def pack(
             source.decode_all(int(opened.index["width"][0]), int(opened.index["height"][0]))
             bad |= {source.name_of(i): reason for i, reason in source.bad.items()}
         mean, std = image_stats(sources["train"])
+    notes = _notes(manifest)
     return Dataset(
         name=name,
         modality="image",
@@ -277,11 +282,11 @@ def pack(
         train=sources["train"],
         test=sources.get("test"),
         classes=tuple(manifest["classes"]),
-        unlabelled=sources.get("unlabelled"),
+        unlabelled=pretrained_on(sources["train"], sources.get("unlabelled"), pretrain_on, notes),
         mean=tuple(mean),
         std=tuple(std),
         fingerprint=manifest["fingerprint"],
-        notes=_notes(manifest),
+        notes=notes,
         details={
             "layout": "pack",
             "channels": channels,

@@ -28,6 +28,7 @@ from sslcli.data.headers import cores
 from sslcli.data.journal import JOURNAL, Made, Writer
 from sslcli.data.source import Dataset
 from sslcli.data.stats import image_stats
+from sslcli.data.subset import unlabelled_of
 from sslcli.data.talk import count, shown
 from sslcli.disk import sync_folder, write_file
 from sslcli.errors import DataError, RequestError, StorageError
@@ -71,7 +72,7 @@ class Job:
     """Which samples, and what becomes of each."""
 
     def __init__(self, dataset: Dataset, form: str, size: int | None, quality: int):
-        splits = {"train": dataset.train, "test": dataset.test, "unlabelled": dataset.unlabelled}
+        splits = {"train": dataset.train, "test": dataset.test, "unlabelled": unlabelled_of(dataset)}
         self.sources: dict[str, FolderSource] = {}
         for split, source in splits.items():
             if source is not None:
@@ -249,7 +250,9 @@ def _manifest(writer: Writer, job: Job, splits: dict[str, list[int]], files: dic
         "fingerprint": job.dataset.fingerprint
         if same
         else fingerprint(len(writer.records), (files[k]["sha256"].encode() for k in (pack.INDEX, pack.NAMES))),
-        "notes": [n for n in job.dataset.notes if "unreadable image" not in n],
+        "notes": [
+            n for n in job.dataset.notes if "unreadable image" not in n and not n.startswith("pretraining reads")
+        ],
         "left_out": dict(sorted(left_out.items())),
         "files": files,
     }

@@ -57,6 +57,9 @@ class Pictures(Source):
     def resident(self) -> Tensor | None:
         return self._all
 
+    def reside(self, x: Tensor) -> None:
+        self._all = x
+
     def read(self, index: int) -> Any:
         return self.decode(index) if self._all is None else self._all[index]
 

@@ -32,6 +32,9 @@ class Source(ABC):
         """All raw samples at once, or None when they are read one by one."""
         return None
 
+    def reside(self, x: Tensor) -> None:  # noqa: B027
+        """The raw samples lie in memory once more, in `x`: where `resident` can lie there it does."""
+
     @abstractmethod
     def read(self, index: int) -> Any:
         """One raw sample: a tensor, or a decoded PIL image when streamed."""
@@ -53,6 +56,9 @@ class ArraySource(Source):
     @property
     def resident(self) -> Tensor:
         return self.x
+
+    def reside(self, x: Tensor) -> None:
+        self.x = x
 
     def read(self, index: int) -> Tensor:
         return self.x[index]

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli.data.source import Source
+from sslcli.data.source import Dataset, Source
 from sslcli.data.strings import Strings
+from sslcli.data.talk import count
+from sslcli.errors import RequestError
 
 
 class Subset(Source):
@@ -71,6 +73,8 @@ class Joined(Source):
         x, y = (p.resident for p in self.parts)
         if x is not None and y is not None and self._x is None:
             self._x = torch.cat([x, y])
+            for part, own in zip(self.parts, self._x.tensor_split([self.cut]), strict=True):
+                part.reside(own)
         return self._x
 
     def read(self, index: int) -> Any:
@@ -78,3 +82,32 @@ class Joined(Source):
 
     def name_of(self, index: int) -> str:
         return self.parts[index >= self.cut].name_of(index - self.cut * (index >= self.cut))
+
+
+def check_pretrain_on(which: str) -> None:
+    """`dataset.pretrain_on` as given: all or unlabelled; else a RequestError."""
+    if which not in ("all", "unlabelled"):
+        raise RequestError(
+            f"dataset.pretrain_on={which} must be all or unlabelled",
+            "all: train and unlabelled together; unlabelled: that split alone, where there is one",
+        )
+
+
+def pretrained_on(train: Source, unlabelled: Source | None, which: str, notes: list[str]) -> Source | None:
+    """The `unlabelled` of a Dataset: what pretraining reads where there is an unlabelled split; said in the notes."""
+    if unlabelled is None:
+        return None
+    a, b = count(len(train), "sample"), count(len(unlabelled), "unlabelled sample", "unlabelled samples")
+    if which == "all":
+        notes.append(
+            f"pretraining reads the {a} of train and the {b} (dataset.pretrain_on=unlabelled: the latter only)"
+        )
+        return Joined(train, unlabelled)
+    notes.append(f"pretraining reads the {b} only: the {a} of train are left out (dataset.pretrain_on=all: both)")
+    return unlabelled
+
+
+def unlabelled_of(dataset: Dataset) -> Source | None:
+    """The samples of the unlabelled split alone, where pretraining reads train and these."""
+    both = dataset.unlabelled
+    return both.parts[1] if isinstance(both, Joined) and both.parts[0] is dataset.train else both

@@ -26,13 +26,14 @@ from sslcli.data import decode, talk
 from sslcli.data.files import require_path, require_regular, scan
 from sslcli.data.folder import Asked, FolderSource, dataset_of
 from sslcli.data.headers import each
-from sslcli.data.layout import SPLITS, Files, Found
+from sslcli.data.layout import READINGS, Files, Found, is_chosen, read
 from sslcli.data.source import Dataset
+from sslcli.data.split_folders import Parts, together
 from sslcli.data.talk import count, shown
 from sslcli.disk import read_json, replace_file
 from sslcli.errors import DataError, RequestError, StorageError, listing
 
-FORMAT = 1  # of an index
+FORMAT = 2  # of an index
 LABELS = ("label", "class", "cls")  # keys of a .json that are looked for
 SIDECAR_BYTES = 1 << 20  # a larger one is no label
 MAX_EXPANDED = 100_000  # shards that braces may name
@@ -54,21 +55,26 @@ def tar(
     range: Any = "auto",
     max_bad_fraction: float = 0.01,
     max_pixels: int = decode.MAX_PIXELS,
+    splits: Any = "auto",
+    pretrain_on: str = "unlabelled",  # what runs mean that were made before there was this key
 ) -> Dataset:
     """Images in uncompressed tar files, as a Dataset. Settings as in `folder.image_folder`, but for
 
     `path`: a tar file, a folder of them, or a pattern with {0000..0099}, {a,b} or *. Shards named train*, val*, test* (or in
-    folders of these names) are splits.
-    `label`: auto is the text of a sample's .cls, else the entry label, class or cls of its .json, else its folder in the
-    shard; none; or the entry of .json, or the extension, that is meant.
+    folders of these names) are splits, as are such folders in the shards.
+    `label`: auto is the text of a sample's .cls, else the entry label, class or cls of its .json, else its class folder in
+    the shard (top or parent, as for folders); none; or the entry of .json, or the extension, that is meant.
 
     Raises RequestError for paths and values, DataError for shards that are broken or hold no picture.
     """
-    asked = Asked(name, image_size, channels, label, holdout, split_seed, resident, range, max_bad_fraction, max_pixels)
+    asked = Asked(
+        name, image_size, channels, label, holdout, split_seed, resident, range, max_bad_fraction, max_pixels, splits,
+        pretrain_on,
+    )  # fmt: skip
     paths = _shards(path)
     notes: list[str] = []
     shards = Shards([os.path.abspath(p) for p in paths])
-    found = _found(shards, _indices(shards, label), label, notes)
+    found = _found(shards, _indices(shards, label), asked, notes)
 
     def source(files: Files, labels: Any, decoder: Any, limit: float) -> TarSource:
         return TarSource(shards, files, labels, decoder, limit)
@@ -231,8 +237,7 @@ def _read_headers(path: str, size: int, label: str | None) -> Index:
                     labels[key] = text
             else:
                 ignored[extension or "no extension"] += 1
-    samples = [[n, at, length, labels.get(_key(n)[0], _folder(n, label))] for n, at, length in pictures]
-    return Index([[n, at, length, None if label == "none" else c] for n, at, length, c in samples], ignored)
+    return Index([[n, at, length, labels.get(_key(n)[0])] for n, at, length in pictures], ignored)
 
 
 def _members(file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -253,14 +258,11 @@ def _key(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}", (dot + rest).lower()
 
 
-def _folder(name: str, label: str | None) -> str | None:
-    parts = [p for p in name.split("/")[:-1] if p not in ("", ".")]
-    return parts[-1] if parts and label in ("auto", None) else None
-
-
 def _label(file: tarfile.TarFile, member: tarfile.TarInfo, extension: str, label: str | None) -> str | None:
     """The label that a member of a sample holds, if it does."""
     auto = label in ("auto", None)
+    if label in ("none", "top", "parent"):
+        return None
     if member.size > SIDECAR_BYTES or extension not in {".cls", ".json"} | ({f".{label}".lower()} - {".auto", ".none"}):
         return None
     content = file.extractfile(member)
@@ -276,45 +278,61 @@ def _label(file: tarfile.TarFile, member: tarfile.TarInfo, extension: str, label
     return text or None if auto or extension == f".{label}".lower() else None
 
 
-def _found(shards: Shards, indices: list[Index], label: str | None, notes: list[str]) -> Found:
+def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str]) -> Found:
+    label = asked.label
     base = os.path.commonpath([os.path.dirname(p) for p in shards.paths])
     names = [os.path.relpath(p, base) for p in shards.paths]
-    splits = [_split(n) for n in names]
-    by_name = "train" in splits and all(splits) and len(set(splits)) > 1
-    parts: dict[str, Files] = {}
-    for number, (shard, index, split) in enumerate(zip(names, indices, splits, strict=True)):
-        files = parts.setdefault(split if by_name and split else "train", Files())
-        for name, offset, size, cls in index.samples:
-            files.add(f"{number}:{offset}:{size}", f"{shard}/{name}", size, cls)
-    total = sum(map(len, parts.values()))
     ignored = sum((i.ignored for i in indices), Counter[str]())
     passed = ", ".join(f"{n:,} {shown(e)}" for e, n in ignored.most_common(6))
-    if not total:
+    samples = [(number, *sample) for number, index in enumerate(indices) for sample in index.samples]
+    if not samples:
         raise DataError(f"no picture in {count(len(names), 'tar file')}" + (f"; seen: {passed}" if passed else ""))
-    labels = [c for files in parts.values() for c in files.classes]
-    classes = {c for c in labels if c is not None}
-    if label not in ("auto", "none", None) and not classes:
+    own = [cls for *_, cls in samples]
+    if label not in (None, *READINGS) and not any(own):
         raise RequestError(
             f"dataset.label={shown(str(label))}: no sample has a .{shown(str(label))} or such an entry in its .json",
             "dataset.label=auto",
         )
+    above = _folders(names)
+    paths = [(*above[number], *(p for p in name.split("/") if p not in ("", "."))) for number, name, *_ in samples]
+    folders = label in (None, *READINGS) and not any(own)
+    told: list[str] = []
+    reading = read(paths, (), base, label if folders else "none", asked.splits, told)
+    parts: dict[str, Files] = {}
+    for (number, name, offset, size, cls), kind, folder in zip(samples, reading.kinds, reading.classes, strict=True):
+        if kind is not None:
+            parts.setdefault(kind, Files()).add(
+                f"{number}:{offset}:{size}", f"{names[number]}/{name}", size, cls or folder
+            )
+    labels = [c for kind, files in parts.items() for c in files.classes if kind != "unlabelled"]
+    classes = {c for c in labels if c is not None}
     said = f"{count(len(classes), 'class', 'classes')}" if classes else "no labels"
     bare = sum(c is None for c in labels)
     said += f", {bare:,} without label" if classes and bare else ""
-    notes.append(f"{count(len(names), 'tar file')}: {count(total, 'image')}, {said}")
-    if by_name:
-        notes.append("splits by the names of the shards: " + ", ".join(sorted(parts)))
+    notes.append(f"{count(len(names), 'tar file')}: {count(len(samples), 'image')}, {said}")
+    notes += told if folders and classes else [note for note in told if not note.endswith("no labels")]
     if passed:
         notes.append(f"passed over: {passed}")
     details = {"layout": "tar", "shards": len(names), "ignored": dict(ignored)}
-    return Found(base, parts, details, by_value=True)
+    return Found(
+        base,
+        parts,
+        details,
+        by_value=True,
+        chosen=is_chosen(asked.splits),
+        known_by_split=reading.known_by_split and not any(above),
+    )
 
 
-def _split(name: str) -> str | None:
-    """Of a shard: the word its name begins with, or the folder it lies in."""
-    top, _, _ = name.rpartition("/")
-    words = [re.match(r"[A-Za-z]*", os.path.basename(name)), re.match(r"[A-Za-z]*", top.split("/")[0])]
-    return next((SPLITS[w[0].lower()] for w in words if w and w[0].lower() in SPLITS), None)
+def _folders(shards: list[str]) -> list[Parts]:
+    """The folders that the members of each shard are thought to lie in, which say its split: its name where those of several
+    are splits, or the folder it lies in; else none."""
+    stems = [re.sub(r"\.tar$", "", os.path.basename(s)) for s in shards]
+    tops = [s.split("/")[0] if "/" in s else "" for s in shards]
+    for words in (stems, tops):
+        if len(set(together(words).values())) > 1:
+            return [(word,) for word in words]
+    return [()] * len(shards)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading

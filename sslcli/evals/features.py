@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.data import loader
+from sslcli.data.remarks import warnings
 from sslcli.data.source import Dataset, Source
 from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.inputs.store import Store, raw_bytes
@@ -102,7 +103,7 @@ class EvalData:
         trained_on: str = "",
     ):
         self.dataset, self.device, self.workers, self.seed = dataset, torch.device(device), workers, seed
-        self.notes: list[str] = []
+        self.notes: list[str] = warnings(dataset)
         self.store = Store(Path(cache), self.notes) if cache is not None else None
         self.key, self.untrained, self.autocast, self.channels_last = key, untrained, autocast, channels_last
         self.batch_size, self.recipes, self.pretraining, self.trained_on = batch_size, recipes, pretraining, trained_on

@@ -232,7 +232,7 @@ LISTS = [  # 46, 50
     ("path,label,label\na.png,x,y\n", "two columns named label", "another name"),
     ("path,label\na.png,x\na.png,y\n", "line 3: a.png stands in line 2 already", "leave one"),
     ("path,split\na.png,train\na.png,test\n", "line 3: a.png stands in line 2 already", "leave one"),
-    ("path,split\na.png,dev\n", "split is dev", ""),
+    ("path,split\na.png,early\n", "split is early", ""),
     ("path,label\n", "names no file", "one path a line"),
     ("", "header is empty", "path,label"),
     ('path,label\n"a.png,x\n', "no CSV file", ""),

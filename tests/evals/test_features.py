@@ -9,6 +9,7 @@ from torch import nn
 from sslcli.data.source import ArraySource, Dataset
 from sslcli.errors import DataError, TrainingError
 from sslcli.evals.features import EvalData, evaluating, flat
+from sslcli.evals.knn import knn
 from tests.evals import toys
 
 
@@ -171,3 +172,21 @@ def test_raw_is_the_clean_view(data):
     x, y = data.raw("test")
     torch.testing.assert_close(x, ((data.dataset.test.x.float() / 255 - 0.5) / 0.5).flatten(1))
     assert torch.equal(y, data.dataset.test.labels)
+
+
+def test_classes_never_trained_are_in_every_result():
+    rows = toys.dataset(40, 20, classes=4)
+    rows.train.labels = torch.where(rows.train.labels == 1, -1, rows.train.labels)
+    rows.test.labels[0] = -1
+    n = int((rows.test.labels == 1).sum())
+    rows.notes.append("warning: 3 test images also in train")
+    rows.notes.append("all 8x8")
+    data = EvalData(rows)
+    assert data.notes == [
+        "warning: 3 test images also in train",
+        f"warning: in the test split only: class {rows.classes[1]}; these {n} samples of 19 cannot be classified right",
+        "1 of 20 test samples have no label and are left out of the accuracy",
+    ]
+    assert set(data.notes) <= set(knn(toys.Rows(), data, k=2, baselines=False).protocol["notes"])
+    rows.test.labels[:] = -1
+    assert "the test split has no labels" in EvalData(rows).notes[1]

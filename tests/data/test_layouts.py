@@ -1,0 +1,298 @@
+"""Splits and classes of folders as people have them: what is read as what, and what is said where that is unsure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from sslcli.data.folder import image_folder
+from sslcli.data.layout import read
+from sslcli.data.pack import pack
+from sslcli.data.packing import write_pack
+from sslcli.data.split_folders import kind_of, together
+from sslcli.data.tar import tar
+from sslcli.errors import DataError, RequestError
+from tests.data.test_tar import encoded, write
+
+AB = {"a": 4, "b": 4}
+
+
+def tree(**folders: Any) -> dict[str, int]:
+    """tree(train=AB, test=2): {"train/a": 4, "train/b": 4, "test": 2}."""
+    out = {}
+    for name, below in folders.items():
+        if isinstance(below, Mapping):
+            out |= {f"{name}/{k}" if k else name: n for k, n in tree(**below).items()}
+        else:
+            out[name] = below
+    return out
+
+
+def below(*folders: str, of: Mapping[str, int]) -> dict[str, int]:
+    return {f"{f}/{k}": n for f in folders for k, n in of.items()}
+
+
+def seen(counts: Mapping[str, int], label: str | None = "auto", splits: Any = "auto") -> tuple[dict[str, Any], str]:
+    """Kind -> class -> images, and the notes. `counts`: folder -> images; "dir/x.png" -> one image of that name."""
+    paths = [
+        tuple(f.split("/")) if f.endswith(".png") else (*(p for p in f.split("/") if p), f"{i}.png")
+        for f, n in counts.items()
+        for i in range(n)
+    ]
+    notes: list[str] = []
+    reading = read(sorted(paths), (), "data", label, splits, notes)
+    found: dict[str, Counter[str | None]] = defaultdict(Counter)
+    for kind, cls in zip(reading.kinds, reading.classes, strict=True):
+        found[kind or "left out"][cls] += 1
+    return {k: dict(v) for k, v in found.items()}, "\n".join(notes)
+
+
+SPLIT = tree(train=AB, val=AB, test=AB)
+ALL = {"train": AB, "val": AB, "test": AB}
+QUIET = {  # read without a warning
+    "in a wrapper": (below("archive", of=SPLIT), ALL),
+    "in two wrappers": (below("archive/data_v2", of=SPLIT), ALL),
+    "other words": (tree(Training=AB, Validation=AB, Testing=AB), ALL),
+    "dev and eval": (tree(TRAIN=AB, dev=AB, eval=AB), ALL),
+    "unsup": (tree(train=AB, unsup=5), {"train": AB, "unlabelled": {None: 5}}),
+    "labelled and unlabelled": (tree(labeled=AB, unlabeled=5), {"train": AB, "unlabelled": {None: 5}}),
+    "a common prefix": (below("seg_train/seg_train", "seg_test/seg_test", of=AB), {"train": AB, "test": AB}),
+    "a common ending": (tree(train2017=4, val2017=2), {"train": {None: 4}, "val": {None: 2}}),
+    "several parts": (
+        {"train.X1/a": 4, "train.X2/b": 4, "val.X/a": 1},
+        {"train": {"a": 4, "b": 4}, "val": {"a": 1}},
+    ),
+    "images and sets": (tree(train_images=AB, testSet=AB), {"train": AB, "test": AB}),
+    "trainval": (tree(trainval=AB, test=AB), {"train": AB, "test": AB}),
+    "images inside": (below("train/images", "val/images", of=AB), {"train": AB, "val": AB}),
+    "images inside classes": (
+        {"train/a/images": 4, "train/b/images": 4, "val/images": 3},
+        {"train": AB, "val": {None: 3}},
+    ),
+    "splits inside classes": (
+        {"a/train": 4, "b/train": 4, "a/test": 1, "b/test": 2},
+        {"train": AB, "test": {"a": 1, "b": 2}},
+    ),
+    "plurals": (
+        tree(train={"cat": 4, "dog": 4}, test={"Cats": 2, "dogs": 2}),
+        {"train": {"cat": 4, "dog": 4}, "test": {"cat": 2, "dog": 2}},
+    ),
+    "a folder for test images": (
+        tree(train=AB, test={"unknown": 3}),
+        {"train": AB, "test": {None: 3}},
+    ),
+    "only images": ({"images": 5}, {"train": {None: 5}}),
+    "one class": ({"only": 5}, {"train": {"only": 5}}),
+    "classes with words of splits": (
+        {"valid": 4, "invalid": 4},
+        {"train": {"valid": 4, "invalid": 4}},
+    ),
+    "stations": ({"train_station": 4, "bus_station": 4}, {"train": {"train_station": 4, "bus_station": 4}}),
+    "classes beside unlabelled": ({"a": 4, "b": 4, "unlabeled": 5}, {"train": AB, "unlabelled": {None: 5}}),
+    "classes beside their test": (
+        {"a": 4, "b": 4, "test/a": 1, "test/b": 1},
+        {"train": AB, "test": {"a": 1, "b": 1}},
+    ),
+    "images beside class folders": ({"": 2, "a": 4, "b": 4}, {"train": {None: 2, **AB}}),
+}
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_layouts_read_without_a_warning(name):
+    counts, wanted = QUIET[name]
+    found, notes = seen(counts)
+    assert found == wanted
+    assert ("warning" in notes) is (name == "splits inside classes")
+
+
+SAID = {  # (layout, what is read, what the warning says)
+    "other folders": (
+        SPLIT | tree(extra=AB),
+        ALL | {"left out": {None: 8}},
+        "extra/ (8 images); to train on it: 'dataset.splits={train: [train, extra], test: test, val: val}'",
+    ),
+    "images beside splits": (SPLIT | {"": 2}, ALL | {"left out": {None: 2}}, "left out, beside the splits: (2 images)"),
+    "a wrapper and others": (
+        below("data", of=SPLIT) | {"plots": 3},
+        ALL | {"left out": {None: 3}},
+        "plots/ (3 images)",
+    ),
+    "a second test": (
+        tree(TRAIN=AB, TEST=AB, TEST_SIMPLE=AB),
+        {"train": AB, "test": AB, "left out": {None: 8}},
+        "TEST_SIMPLE/ (8 images)",
+    ),
+    "test alone": ({"test/a": 4, "test/b": 4}, {"train": AB}, "test/ is the only split"),
+    "test beside classes": (
+        {"a": 4, "b": 4, "test": 3},
+        {"train": AB, "test": {None: 3}},
+        "test/ is read as the test split, beside a/ (4 images), b/ (4 images); dataset.splits=none",
+    ),
+    "train among classes": (
+        {"train": 4, "plane": 4},
+        {"train": {"train": 4, "plane": 4}},
+        "train/ (4 images) is read as a class, like plane/ (4 images); if it is the training split: "
+        "'dataset.splits={train: train}'",
+    ),
+    "train with classes and others": (
+        {"train/a": 4, "train/b": 4, "figures": 3},
+        {"train": AB, "left out": {None: 3}},
+        "figures/ (3 images)",
+    ),
+    "domains": (
+        {"photo/dog": 2, "photo/cat": 2, "sketch/dog": 2, "sketch/cat": 2},
+        {"train": {"photo": 4, "sketch": 4}},
+        "(cat, dog) lie in several of photo, sketch, which are read as the classes; if the former are: dataset.label=parent",
+    ),
+    "masks beside images": (
+        {"train/images": 4, "train/masks": 4, "val/images": 2, "val/masks": 2},
+        {"train": {None: 4}, "val": {None: 2}, "left out": {None: 6}},
+        "left out as masks: train/masks/ (4 images), val/masks/ (2 images); dataset.splits=none",
+    ),
+    "annotations beside images": (
+        {"images/training": 4, "images/validation": 2, "annotations/training": 4, "annotations/validation": 2},
+        {"train": {None: 4}, "val": {None: 2}, "left out": {None: 6}},
+        "annotations/ (6 images)",
+    ),
+    "masks of train": (
+        {"train": 4, "train_masks": 4, "test": 4},
+        {"train": {None: 4}, "test": {None: 4}, "left out": {None: 4}},
+        "train_masks/ (4 images)",
+    ),
+    "masks among images": (
+        {"a/1.png": 1, "a/1_mask.png": 1, "a/1_mask_1.png": 1, "b/x_mask.png": 1},
+        {"train": {"a": 1, "b": 1}, "left out": {None: 2}},
+        "2 images named like another one",
+    ),
+    "data sets side by side": (
+        below("one", "two", of=tree(train=AB, test=AB)),
+        {"train": {"one": 8, "two": 8}, "test": {"one": 8, "two": 8}},
+        "one/, two/ hold splits each",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_is_unsure_is_said(name):
+    counts, wanted, warning = SAID[name]
+    found, notes = seen(counts)
+    assert found == wanted
+    assert any(line.startswith("warning: ") and warning in line for line in notes.splitlines()), notes
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence", "hint"),
+    [
+        (tree(val=AB, test=AB), "no training split", "'dataset.splits={train: val, test: test}'"),
+        (SPLIT | {"cars": 30}, "and more beside them: cars/ (30 images)", "dataset.splits=none"),
+    ],
+)
+def test_layouts_that_must_be_chosen(counts, sentence, hint):
+    with pytest.raises(DataError, match="data") as error:
+        seen(counts)
+    assert sentence in error.value.message
+    assert hint in error.value.hint
+    assert sum(seen(counts, splits="none")[0]["train"].values()) == sum(counts.values())
+
+
+def test_splits_that_are_chosen():
+    def splits(**asked: Any) -> dict[str, Any]:
+        return seen(SPLIT | tree(more=AB), splits=asked)[0]
+
+    double = {"a": 8, "b": 8}
+    assert splits(train=["train", "more"], test="val") == {"train": double, "test": AB, "left out": {None: 8}}
+    assert splits(Training=".", eval="test/") == {"train": {"train": 8, "val": 8, "more": 8}, "test": AB}
+    inside, _ = seen({"a/x": 4, "b/x": 4, "a/y": 1, "b/y": 1}, splits={"train": "*/x", "test": "*/y"})
+    assert inside == {"train": AB, "test": {"a": 1, "b": 1}}
+    for asked, words in (
+        ({"tst": "test"}, "no split"),
+        ({"train": "trian"}, "no image in trian"),
+        ({"train": {"a": 1}}, "a folder or a list"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            seen(SPLIT, splits=asked)
+
+
+def test_label_is_the_folder_that_is_asked_for():
+    domains = {"photo/dog": 2, "photo/cat/images": 2, "sketch/dog": 2}
+    assert seen(domains, "parent")[0] == {"train": {"dog": 4, "cat": 2}}
+    assert seen(domains, "top") == ({"train": {"photo": 4, "sketch": 2}}, seen(domains, "top")[1])
+    assert "warning" not in seen(domains, "top")[1] + seen(domains, "parent")[1]
+    assert seen(domains, "none")[0] == {"train": {None: 6}}
+
+
+def test_words_of_splits():
+    assert together(["train", "test", "testset", "cat"]) == {"train": "train", "test": "test", "testset": "test"}
+    assert together(["test_of_cats", "train_of_dogs"]) == {}
+    assert kind_of("unlabeledTrain") == ("unlabelled", ())
+    assert kind_of("train_test_split") is None
+
+
+def test_a_tree_is_read_alike_as_a_folder_and_as_a_tar(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLCLI_DATA", str(tmp_path / "cache"))
+    cases = {
+        "domains": ({"photo/dog": 3, "photo/cat": 3, "sketch/dog": 3, "sketch/cat": 3}, {}),
+        "parents": ({"photo/dog": 3, "photo/cat": 3, "sketch/dog": 3, "sketch/cat": 3}, {"label": "parent"}),
+        "splits": (below("archive", of=SPLIT | {"extra": 3}), {}),
+        "chosen splits": (SPLIT, {"splits": {"train": ["train", "val"], "test": "test"}}),
+    }
+    for name, (counts, keys) in cases.items():
+        members = {f"{f}/{i}.png": encoded(i, 8, 8) for f, n in counts.items() for i in range(n)}
+        for member, content in members.items():
+            (tmp_path / name / member).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / member).write_bytes(content)
+        write(tmp_path / f"{name}.tar", {f"./{member}": content for member, content in members.items()})
+        files, tarred = image_folder(str(tmp_path / name), **keys), tar(str(tmp_path / f"{name}.tar"), **keys)
+        assert files.classes == tarred.classes
+        of_files, of_tar = (
+            {(n.rpartition("./")[2], y, split if "split" in name else "") for split in ("train", "test")
+             for n, y in zip(getattr(d, split).names, getattr(d, split).labels.tolist(), strict=True)}
+            for d in (files, tarred)
+        )  # fmt: skip
+        assert of_files == of_tar
+    assert write_pack(files, tmp_path / "p.pack")
+    packed = pack(str(tmp_path / "p.pack"))
+    assert (list(packed.train.names), list(packed.test.names)) == (list(files.train.names), list(files.test.names))
+    assert packed.fingerprint == files.fingerprint != image_folder(str(tmp_path / "chosen splits")).fingerprint
+
+
+def test_the_split_with_labels_measures(make_folder):
+    labelled = tree(train=AB, val={"a": 1, "b": 2}, test=3)
+    d = image_folder(str(make_folder(labelled)))
+    assert (len(d.train), d.test.labels.tolist()) == (8, [0, 1, 1])
+    assert "warning: test: 3 images left aside, no labels; val measures" in d.notes
+    d = image_folder(str(make_folder(tree(train=AB, test=3), "two")))
+    assert d.test.labels.tolist() == [0, 1]  # held out of train
+    assert "warning: test: 3 images left aside, no labels" in d.notes
+    d = image_folder(str(make_folder(tree(train=5, test=3), "three")))
+    assert len(d.test) == 3  # nothing has labels
+
+
+def test_labels_of_val_from_its_annotations(make_folder):
+    root = make_folder({"train/n1/images": 3, "train/n2/images": 3, "val/images": 4, "test/images": 2})
+    (root / "val" / "val_annotations.txt").write_text("000.png\tn2\t0\n002.png\tn1\t0\n003.png\tn9\t0\n")
+    d = image_folder(str(root))
+    assert d.classes == ("n1", "n2")
+    assert d.test.labels.tolist() == [1, -1, 0, -1]
+    assert "val: 2 labels from val/val_annotations.txt" in d.notes
+
+
+def test_pretraining_reads_train_and_unlabelled(make_folder, tmp_path):
+    root = str(make_folder(tree(train=AB, test=AB, unlabelled=5)))
+    both, alone = image_folder(root, pretrain_on="all"), image_folder(root, pretrain_on="unlabelled")
+    assert (len(both.train), len(both.pretrain), len(alone.pretrain)) == (8, 13, 5)
+    assert list(both.pretrain.names) == [*both.train.names, *alone.pretrain.names]
+    assert both.pretrain.labels.tolist() == [0] * 4 + [1] * 4 + [-1] * 5
+    assert both.fingerprint == alone.fingerprint
+    assert both.pretrain.resident.data_ptr() == both.train.resident.data_ptr()  # not twice in memory
+    assert any("the 8 samples of train are left out (dataset.pretrain_on=all" in note for note in alone.notes)
+    assert write_pack(image_folder(root, pretrain_on="all", resident=False), tmp_path / "p.pack")
+    for which, n in (("all", 13), ("unlabelled", 5)):
+        packed = pack(str(tmp_path / "p.pack"), pretrain_on=which)
+        assert len(packed.pretrain) == n
+        assert sum("pretraining reads" in note for note in packed.notes) == 1
+    with pytest.raises(RequestError, match="all or unlabelled"):
+        image_folder(root, pretrain_on="train")
