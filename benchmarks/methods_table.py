@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks import report  # noqa: E402
 from sslcli import compose, config  # noqa: E402
+from sslcli.results import name_of  # noqa: E402
 
 OUT = ROOT / "docs" / "results"
 SIZES: dict[str, dict[str, list[str]]] = {
@@ -47,7 +48,8 @@ PARTS = {
     "multitask": "for multitask.",
 }
 ALWAYS = ["device=cpu", "device.threads=1", "train.eval_every=0"]
-STAGES = ["stages=[probe,quality]", "labels=10/class", "seeds=5", "report=false"]
+LABELS = "10/class"
+STAGES = ["stages=[probe,quality]", f"labels={LABELS}", "seeds=5", "report=false"]
 KEPT = {"knn": "top1", "probe": "top1", "quality": "rankme"}
 TEACHER = "simsiam"  # of the methods that learn from a trained run: its run of the same seed
 FAMILIES = (
@@ -154,7 +156,8 @@ def measure(typed: list[str], folder: Path, raw: bool) -> dict[str, Any]:
         "spread": lines[-1].get("train/spread"),
     }
     for stage, name in KEPT.items():
-        numbers = json.loads((run / "eval" / f"{stage}.json").read_text())["numbers"]
+        kept = name_of(stage, LABELS if stage == "probe" else "all")
+        numbers = json.loads((run / "eval" / f"{kept}.json").read_text())["numbers"]
         found |= {kind + stage: numbers[kind + name] for kind in ("", "untrained.", "raw.") if kind + name in numbers}
     return found
 

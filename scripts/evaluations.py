@@ -17,6 +17,8 @@ from typing import Any
 
 from results import OUT, machine, markdown, pretrain, sslcli
 
+from sslcli.results import name_of
+
 FOLDER = OUT / "evaluations"
 RECIPES = {
     "digits": ["method=simsiam"],
@@ -46,8 +48,13 @@ STAGES: dict[str, list[str]] = {  # evaluator -> words; the same for each data s
 BASELINES = ("untrained", "raw", "scratch", "random")
 
 
-def record(run: str, name: str) -> dict[str, Any]:
-    return dict(json.loads((Path(run) / "eval" / f"{name}.json").read_text()))
+def kept(run: str, evaluator: str, words: list[str]) -> Path:
+    labels = next((word.removeprefix("labels=") for word in words if word.startswith("labels=")), "all")
+    return Path(run) / "eval" / f"{name_of(evaluator, labels)}.json"
+
+
+def record(run: str, evaluator: str, words: list[str]) -> dict[str, Any]:
+    return dict(json.loads(kept(run, evaluator, words).read_text()))
 
 
 def cell(numbers: dict[str, float], key: str) -> str:
@@ -66,7 +73,7 @@ def rows(name: str, numbers: dict[str, float]) -> list[list[str]]:
 
 def curve(run: str) -> list[str]:
     """The label curve as a picture and two tables."""
-    found = record(run, "labels")
+    found = record(run, "labels", [])
     numbers, table = found["numbers"], found["details"]["labels_saved"]
     lines = ["", *(k for k in ("supervised", "untrained", "raw") if f"{k}.top1@{table[0]['amount']}" in numbers)]
     picture = next(f for f in found["artefacts"] if f.endswith(".png"))
@@ -91,13 +98,13 @@ def measure(name: str, run: str, stages: dict[str, list[str]], keep: bool) -> st
     status = json.loads((Path(run) / "status.json").read_text())
     body, times = [], []
     for stage, words in ({"labels": TRAININGS[name]} | stages).items():
-        if not (keep and (Path(run) / "eval" / f"{stage}.json").exists()):
+        if not (keep and kept(run, stage, words).exists()):
             sslcli("eval", stage, f"run={run}", "-q", *words)
-        found = record(run, stage)
+        found = record(run, stage, words)
         times.append([" ".join([stage, *words]), f"{found['seconds']:.1f}"])
         if stage != "labels":
             body += rows(" ".join([stage, *words]), found["numbers"])
-    picture = next(f for f in record(run, "labels")["artefacts"] if f.endswith(".png"))
+    picture = next(f for f in record(run, "labels", [])["artefacts"] if f.endswith(".png"))
     shutil.copy(Path(run) / "eval" / f"labels_{picture}", FOLDER / f"{name}_labels.png")
     length = f"{status['step']:,} steps in {status['seconds']:.0f} s"
     return "\n\n".join(

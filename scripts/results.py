@@ -25,6 +25,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sslcli.results import name_of
+
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "results"
 
@@ -119,7 +121,8 @@ def compare(dataset: list[str], words: list[str], labels: str) -> str:
         seconds = json.loads((Path(run) / "status.json").read_text())["seconds"]
         lines = [m for m in metrics(run) if "train/loss" in m]
         spread = [m["train/spread"] for m in lines if "train/spread" in m]
-        n, q = (json.loads((Path(run) / "eval" / f"{e}.json").read_text())["numbers"] for e in ("probe", "quality"))
+        kept = (Path(run) / "eval" / f"{e}.json" for e in (name_of("probe", labels), "quality"))
+        n, q = (json.loads(path.read_text())["numbers"] for path in kept)
         rows.append(
             [
                 name,

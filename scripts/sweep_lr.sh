@@ -12,11 +12,17 @@ case $code in 75 | 130) exit $code ;; esac # asked to stop; jobs that failed wer
 
 [ -n "$runs" ] || exit "$code"
 sslcli eval probe -m run="$(paste -sd, <<<"$runs")" labels="$LABELS" -q >/dev/null || exit
-while IFS= read -r run; do
+table=$(while IFS= read -r run; do
   sslcli runs show "$run" --json | python3 -c '
 import json, sys
 
 run = json.load(sys.stdin)
-print("{:.4f}   lr {:<8g} {}".format(run["numbers"]["probe.top1"], run["config"]["optimizer"]["lr"], run["run"]))'
-done <<<"$runs" | sort -r
+name = next(r["name"] for r in run["results"] if (r["evaluator"], r["labels"], r["dataset"]) == ("probe", sys.argv[1], None))
+print("{:.4f}   lr {:<8g} {}".format(run["numbers"][name + ".top1"], run["config"]["optimizer"]["lr"], run["run"]))' "$LABELS"
+done <<<"$runs" | sort -r)
+echo "$table"
+best=$(awk 'NR == 1 { print $3 }' <<<"$table")
+for edge in $(tr , '\n' <<<"$RATES" | sort -g | sed -n '1p;$p' | uniq); do
+  [ "$(printf %g "$edge")" != "$best" ] || echo "the best rate, $best, is an edge of RATES=$RATES: a better one may lie beyond" >&2
+done
 exit "$code"

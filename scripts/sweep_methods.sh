@@ -6,7 +6,11 @@ set -uo pipefail
 : "${METHODS:=simsiam byol vicreg simclr moco_v2}" "${SEEDS:=0 1 2}" "${LABELS:=10/class}"
 
 probed() { # with these labels, and after its training ended
-  grep -qsF "\"labels\": \"$LABELS\"" "$1/eval/probe.json" && [ "$1/eval/probe.json" -nt "$1/encoder.safetensors" ]
+  local result
+  for result in "$1"/eval/probe*.json; do
+    grep -qsF "\"labels\": \"$LABELS\"" "$result" && [ "$result" -nt "$1/encoder.safetensors" ] && return
+  done
+  return 1
 }
 
 trained=() failed=0
@@ -26,15 +30,18 @@ done
 sslcli runs --json | python3 -c '
 import json, os, statistics, sys
 
-numbers = {os.path.realpath(r["run"]): r["numbers"] for r in json.load(sys.stdin)["runs"]}
+labels, *lines = sys.argv[1:]
+runs = {os.path.realpath(r["run"]): r for r in json.load(sys.stdin)["runs"]}
 table = {}
-for line in sys.argv[1:]:
+for line in lines:
     method, run = line.split(" ", 1)
-    table.setdefault(method, []).append(numbers[os.path.realpath(run)])
+    found = runs[os.path.realpath(run)]
+    name = next(r["name"] for r in found["results"] if (r["evaluator"], r["labels"], r["dataset"]) == ("probe", labels, None))
+    table.setdefault(method, []).append([found["numbers"][f"{name}.{key}"] for key in ("top1", "untrained.top1")])
 print("method        seeds   probe.top1      untrained")
 for method, rows in table.items():
-    ours, before = ([r[key] for r in rows] for key in ("probe.top1", "probe.untrained.top1"))
+    ours, before = zip(*rows)
     spread = f" ± {statistics.stdev(ours):.3f}" if len(rows) > 1 else ""
     print(f"{method:12} {len(rows):6}   {statistics.mean(ours):.3f}{spread:10} {statistics.mean(before):.3f}")
-' "${trained[@]}" || exit
+' "$LABELS" "${trained[@]}" || exit
 exit "$failed"

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslcli import __version__, config, console
+from sslcli import __version__, config, console, results
 from sslcli.disk import parse, read_json, replace_file, sync_folder
 from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, listing, nearest
 from sslcli.secret import hide, masked, masked_words
@@ -232,8 +232,13 @@ class Run:
         return path
 
     @property
+    def kept(self) -> dict[str, results.Kept]:
+        """What was measured, by name: results.py."""
+        return results.kept(self.path / "eval")
+
+    @property
     def evals(self) -> dict[str, dict[str, Any]]:
-        return {p.stem: read_json(p) for p in sorted((self.path / "eval").glob("*.json"))}
+        return {name: found.record for name, found in self.kept.items()}
 
 
 # --------------------------------------------------------------------------------------------------------------- all runs

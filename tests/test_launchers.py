@@ -197,7 +197,7 @@ def test_the_sweep_over_methods_stops_and_goes_on(cli, bash):
     words = [*SMOKE, "train.steps=150", "train.save_every=1h", "logger.log_every=1"]
     done = Path(cli("pretrain", "method=simsiam", "seed=0", "resume=auto", *words).last)  # of an earlier day
     cli("eval", "probe", f"run={done}", "labels=1/class")
-    probed = (done / "eval" / "probe.json").stat().st_mtime_ns
+    probed = (done / "eval" / "probe@1-class.json").stat().st_mtime_ns
 
     script = ROOT / "scripts" / "sweep_methods.sh"
     wanted = {"METHODS": "byol simsiam", "SEEDS": "0", "LABELS": "1/class"}
@@ -215,11 +215,11 @@ def test_the_sweep_over_methods_stops_and_goes_on(cli, bash):
     assert second.returncode == 0, err
     assert runs() == begun
     assert [status(r)["status"] for r in begun] == ["done", "done"]
-    assert (done / "eval" / "probe.json").stat().st_mtime_ns == probed
+    assert (done / "eval" / "probe@1-class.json").stat().st_mtime_ns == probed
     lines = out.splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["byol", "1"], ["simsiam", "1"]]
     for line, run in zip(lines[1:], reversed(begun), strict=True):
-        numbers = json.loads((run / "eval" / "probe.json").read_text())["numbers"]
+        numbers = json.loads((run / "eval" / "probe@1-class.json").read_text())["numbers"]
         assert line.split()[2] == f"{numbers['top1']:.3f}"
 
 

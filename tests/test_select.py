@@ -102,16 +102,16 @@ def test_select_reads_no_label(cli, runs, monkeypatch):
 
 
 def test_select_measures_a_probe_where_there_is_none(cli, runs):
-    before = (Path(runs[0]) / "eval" / "probe.json").read_text()
+    before = (Path(runs[0]) / "eval" / "probe@2-class.json").read_text()
     found = json.loads(cli("select", *runs, *QUICK, "probe=true", "labels=2/class", "seeds=2", "--json").out)
     assert all(c["probe.top1"] is not None for c in found["candidates"])
     assert found["agreement"]["clid"]["n"] == 3
-    assert (Path(runs[0]) / "eval" / "probe.json").read_text() == before
-    assert (Path(runs[2]) / "eval" / "probe_predictions.safetensors").is_file()
+    assert (Path(runs[0]) / "eval" / "probe@2-class.json").read_text() == before
+    assert (Path(runs[2]) / "eval" / "probe@2-class_predictions.safetensors").is_file()
 
 
 def test_probes_of_another_protocol_are_left_out(cli, runs):
-    assert cli("eval", "probe", f"run={runs[2]}", "labels=all", "evaluator.strengths=[0.01]", "device=cpu").code == 0
+    assert cli("eval", "probe", f"run={runs[2]}", "labels=2/class", "seeds=3", "device=cpu").code == 0
     found = json.loads(cli("select", *runs, *QUICK, "--json").out)
     kept = {c["run"]: c["probe.top1"] for c in found["candidates"]}
     assert kept[runs[2]] is None
@@ -126,7 +126,7 @@ def test_select_among_the_checkpoints_of_a_run(cli, runs):
     assert by_step[0]["numbers"] != by_step[4]["numbers"]
     assert found["agreement"]["rankme"]["n"] == 5
     kept = sorted(p.name for p in (Path(runs[0]) / "eval" / "checkpoints").iterdir())
-    assert kept[0] == "step-0000000000_probe.json"
+    assert kept[:2] == ["step-0000000000_probe@2-class.json", "step-0000000000_probe@2-class_predictions.safetensors"]
     # the last checkpoint holds the weights of the encoder: the same numbers
     cli("select", *runs[:2], *QUICK)
     whole = json.loads((Path(runs[0]) / "eval" / "quality.json").read_text())["numbers"]
@@ -219,9 +219,9 @@ def test_compare_two_runs(cli, runs):
     assert [r["name"] for r in found["runs"]] == ["A", "B"]
     assert set(found["config"]) == {"seed"}
     assert found["config"]["seed"] == [0, 1]
-    first, second = found["numbers"]["probe.top1"]
+    first, second = found["numbers"]["probe@2-class.top1"]
     (row,) = found["items"]
-    assert (row["evaluation"], row["run"], row["draws"]) == ("probe", "B", [2, 2])
+    assert (row["evaluation"], row["run"], row["draws"]) == ("probe@2-class", "B", [2, 2])
     assert (row["first"], row["second"]) == pytest.approx((first, second))
     assert row["low"] <= row["difference"] <= row["high"]
     assert 0 < row["p"] == row["p_holm"] <= 1
@@ -264,7 +264,7 @@ def test_compare_three_and_what_is_missing_is_told(cli, runs):
 
 
 def test_other_data_and_older_weights_are_told(cli, runs):
-    path = Path(runs[1]) / "eval" / "probe.json"
+    path = Path(runs[1]) / "eval" / "probe@2-class.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"fingerprint": "other"}))
     told = cli("runs", "compare", *runs[:2], "cka=false")

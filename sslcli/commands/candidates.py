@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslcli import config, console
+from sslcli import config, console, results
 from sslcli.disk import read_json, replace_file
 from sslcli.errors import RequestError, StorageError, listing
 from sslcli.run import Run, all_runs, find, require_done
@@ -37,12 +37,25 @@ class Candidate:
             return str(read_json(self.checkpoint / "manifest.json").get("sha256", ""))
         return str(read_json(self.run.path / "encoder.json").get("sha256", ""))
 
-    def record(self, name: str) -> Path:
-        """Where a measurement is kept."""
+    @property
+    def prefix(self) -> str:
+        """Of the names of files of a checkpoint's results."""
+        return "" if self.checkpoint is None else f"{self.checkpoint.name}_"
+
+    @property
+    def folder(self) -> Path:
+        """Where results are kept."""
         folder = self.run.path / "eval"
-        if self.checkpoint is None:
-            return folder / f"{name}.json"
-        return folder / "checkpoints" / f"{self.checkpoint.name}_{name}.json"
+        return folder if self.checkpoint is None else folder / "checkpoints"
+
+    def known(self, fingerprint: str) -> dict[str, results.Kept]:
+        """What was measured of just these weights on just these data, by name."""
+        found = results.kept(self.folder, self.prefix)
+        return {
+            name: kept
+            for name, kept in found.items()
+            if (kept.record.get("sha256"), kept.record.get("fingerprint")) == (self.sha256, fingerprint)
+        }
 
 
 def gathered(words: list[str]) -> list[Candidate]:
@@ -135,8 +148,10 @@ def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -
     """The record of evaluator `name`: the known one where weights, data, draws and settings are the same, else a new one."""
     from sslcli import build
     from sslcli.commands import eval as evaluation
+    from sslcli.evals.artefacts.predictions import FILE
 
     node = values["evaluator"]
+    name = results.name_of(name, node.get("labels", "all"))
     if (known := fitting(c, name, fingerprint)) and known.get("draws") == values["seed"]:
         theirs = known.get("evaluator") or {}
         if {**theirs, "baselines": None} == {**node, "baselines": None}:
@@ -150,8 +165,11 @@ def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -
             with evaluation.heard(c.run, values, c.cfg, c.step):
                 evaluation.save(name, result, record, c.run)
         else:
-            path = c.record(name)
+            path = c.folder / f"{c.prefix}{name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
+            results.make_room(c.folder, name, c.prefix)
+            if (said := result.artefacts.get(FILE)) is not None:
+                said.save(path.with_name(f"{path.stem}_{FILE}"))
             replace_file(path, json.dumps(record, indent=2) + "\n")
     except (OSError, StorageError) as e:  # raised when the ranking has been printed
         c.unsaved = e
@@ -160,8 +178,8 @@ def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -
 
 def fitting(c: Candidate, name: str, fingerprint: str) -> dict[str, Any]:
     """What was measured of just these weights on just these data; {} where nothing was."""
-    known = read_json(c.record(name))
-    return known if known.get("sha256") == c.sha256 and known.get("fingerprint") == fingerprint else {}
+    found = c.known(fingerprint).get(name)
+    return found.record if found is not None else {}
 
 
 def opened(c: Candidate, values: dict[str, Any]) -> Any:

@@ -138,7 +138,7 @@ def kept_predictions(run: Run) -> list[str]:
     """The evaluations that kept what they predicted."""
     from sslcli.evals.artefacts.predictions import FILE
 
-    return sorted(p.name.removesuffix(f"_{FILE}") for p in (run.path / "eval").glob(f"*_{FILE}"))
+    return [name for name, kept in run.kept.items() if kept.beside(FILE).is_file()]
 
 
 def with_holm(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -155,10 +155,11 @@ def pair(first: Run, second: Run, name: str, seed: int) -> dict[str, Any]:
     from sslcli.evals.measures import paired
     from sslcli.rng import derive
 
-    records = [read_json(run.path / "eval" / f"{name}.json") for run in (first, second)]
+    found = [run.kept[name] for run in (first, second)]
+    records = [kept.record for kept in found]
     if records[0].get("fingerprint") != records[1].get("fingerprint") or not records[0].get("fingerprint"):
         raise RequestError("measured on different data: accuracies on other items are not compared")
-    a, b = (read(run.path / "eval" / f"{name}_{FILE}") for run in (first, second))
+    a, b = (read(kept.beside(FILE)) for kept in found)
     ids, rights_a, rights_b = paired.aligned(
         (a.ids.numpy(), a.truth.numpy(), a.predicted.numpy()), (b.ids.numpy(), b.truth.numpy(), b.predicted.numpy())
     )

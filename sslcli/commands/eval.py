@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sslcli import console
+from sslcli import console, results
 from sslcli.commands.jobs import Outcome
 from sslcli.commands.jobs import job as hydra_job
 from sslcli.commands.pretrain import plain, refuse_unused
@@ -67,8 +67,8 @@ def run(cfg: Any) -> Outcome:
     warn_unheard(name, overrides, [Path(f) for f in build.trusted_folders()])
     measured, run_cfg = subject(values, overrides)
     typed = [o for o in overrides if o.partition("=")[0] not in ("evaluator", "run")]
-    results = evaluate(values, measured, run_cfg, [name], typed=typed)
-    return Outcome(next((v for r in results.values() for k, v in r.items() if k == "top1"), None))
+    found = evaluate(values, measured, run_cfg, [name], typed=typed)
+    return Outcome(next((v for r in found.values() for k, v in r.items() if k == "top1"), None))
 
 
 def subject(values: dict[str, Any], overrides: list[str]) -> tuple[Any, dict[str, Any]]:
@@ -269,7 +269,7 @@ def evaluate(
         heard(run, values, run_cfg, subject.step),
     ):
         for name, node in given.items():
-            title = f"{name}@{dataset.name}" if subject.elsewhere else name
+            title = results.name_of(name, node.get("labels", "all"), dataset.name if subject.elsewhere else "")
             about = circumstances(subject, node, values, run_cfg)
             known = run.evals.get(title, {}) if run is not None and skip_done else {}
             if known and all(known.get(key) == value for key, value in about.items()):
@@ -285,6 +285,7 @@ def evaluate(
             about |= {"seconds": round(time.perf_counter() - began, 3)}
             if typed is not None:
                 about |= {"overrides": masked_words(typed)}
+            replaced(title, about, run)
             keep(title, result, about, run)
         subject.data.dismiss()
     return everything
@@ -315,6 +316,17 @@ def circumstances(
     }
 
 
+def replaced(name: str, about: dict[str, Any], run: Any) -> None:
+    """Says where a result goes, and with which other settings one was made that it replaces."""
+    if run is None:
+        return
+    console.say(f"kept as {name} in {run.path / 'eval'}")
+    old, new = (mapping.get("evaluator") or {} for mapping in (run.evals.get(name, {}), about))
+    differ = [f"{key}={old[key]}" for key in old if key in new and old[key] != new[key]]
+    if differ:
+        console.say(f"it replaces one with {', '.join(differ)}")
+
+
 def keep(name: str, result: Any, about: dict[str, Any], run: Any) -> None:
     """A result onto stdout, then into the run folder: what was computed is not lost where it cannot be saved."""
     record = recorded(result, about)
@@ -340,6 +352,7 @@ def save(name: str, result: Any, record: dict[str, Any], run: Any) -> None:
     """A result, of which `record` is written, into the run folder, where there is a run. StorageError."""
     if run is not None:
         (run.path / "eval").mkdir(exist_ok=True)
+        results.make_room(run.path / "eval", name)
         for file, artefact in result.artefacts.items():
             artefact.save(run.path / "eval" / f"{name}_{file}")
         run.save_eval(name, record)
@@ -354,8 +367,10 @@ def save(name: str, result: Any, record: dict[str, Any], run: Any) -> None:
 
 
 def report(name: str, record: dict[str, Any], run: Any) -> None:
+    """Onto stdout. Lines begin with the evaluator (and the data set), whatever the labels; JSON has the whole name as well."""
+    result, name = name, results.without_labels(name, record)
     if console.flag(console.JSON):
-        console.out_json({"eval": name, "run": str(run.path) if run is not None else None, **record})
+        console.out_json({"eval": name, "result": result, "run": str(run.path) if run is not None else None, **record})
         return
     for key, value in record["numbers"].items():
         console.out(f"{name}.{key} {value:.6g}")

@@ -46,7 +46,8 @@ def summary(path: Path) -> dict[str, Any]:
 
     run = Run(path)
     status = run.status
-    numbers = {f"{name}.{k}": v for name, e in run.evals.items() for k, v in e.get("numbers", {}).items()}
+    found = run.kept
+    numbers = {f"{name}.{k}": v for name, e in found.items() for k, v in e.record.get("numbers", {}).items()}
     return {
         "run": str(path),
         "status": state(path, status),
@@ -54,6 +55,10 @@ def summary(path: Path) -> dict[str, Any]:
         "created": status.get("created"),
         "seconds": status.get("seconds"),
         "numbers": numbers,
+        "results": [
+            {"name": e.name, "evaluator": e.evaluator, "labels": e.labels, "dataset": e.dataset or None}
+            for e in found.values()
+        ],
         "online": status.get("online", {}),
         "error": status.get("error"),
     }

@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from sslcli import compose, console
+from sslcli import compose, console, results
 from sslcli.cli import Request
 from sslcli.commands.candidates import Candidate, checkpoints, fitting, gathered, measure, same_data
 from sslcli.commands.pretrain import plain, refuse_unused
@@ -64,12 +64,21 @@ def best(candidates: list[Candidate], found: Ranking) -> Candidate:
 def measure_all(candidates: list[Candidate], settings: dict[str, dict[str, Any]]) -> None:
     """`quality` of each; of `probe` what is known, or what is measured where its settings are given."""
     fingerprint = same_data(candidates)
+    known = probe_name(candidates, settings, fingerprint)
     for number, c in enumerate(candidates, start=1):
         console.say(f"{number}/{len(candidates)}  {label(c)}")
         c.quality = measure(c, "quality", settings["quality"], fingerprint)
-        c.probe = fitting(c, "probe", fingerprint)
+        c.probe = fitting(c, known, fingerprint)
         if "probe" in settings and not c.probe:
             c.probe = measure(c, "probe", settings["probe"], fingerprint)
+
+
+def probe_name(candidates: list[Candidate], settings: dict[str, dict[str, Any]], fingerprint: str) -> str:
+    """The result that is shown beside the ranking: with the labels that were asked for, else those of most candidates."""
+    if "probe" in settings:
+        return results.name_of("probe", settings["probe"]["evaluator"]["labels"])
+    names = [name for c in candidates for name, kept in c.known(fingerprint).items() if kept.evaluator == "probe"]
+    return max(["probe", *dict.fromkeys(names)], key=names.count)
 
 
 def _by(name: str) -> str:

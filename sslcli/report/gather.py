@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sslcli import results
 from sslcli.disk import parse, read_json
 from sslcli.errors import RequestError
 from sslcli.run import Run
@@ -27,7 +28,9 @@ class Picture:
 
 @dataclass
 class Evaluation:
-    """One eval/NAME.json. `numbers`: metric -> {"": of the run, "untrained": of a baseline, ...} -> (value, std or None)."""
+    """One eval/NAME.json. `numbers`: metric -> {"": of the run, "untrained": of a baseline, ...} -> (value, std or None).
+
+    `dataset`: the one that was measured, where it is another than the run's; else "". `labels`: as asked for."""
 
     name: str
     numbers: dict[str, dict[str, tuple[float, float | None]]]
@@ -35,10 +38,12 @@ class Evaluation:
     details: dict[str, Any]
     pictures: list[Picture]
     about: dict[str, Any]  # all else: step, seed, evaluator, dataset, seconds, time
+    dataset: str = ""
+    labels: str = "all"
 
     @property
     def kind(self) -> str:
-        """The evaluator, without the data set of `probe@cifar10`."""
+        """The evaluator, without the data set and the labels of `probe@cifar10@5-class`."""
         return self.name.partition("@")[0]
 
     @property
@@ -148,8 +153,8 @@ def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
     folder = path / "eval"
     drawn = images(folder, notes)
     found = []
-    for file in sorted(folder.glob("*.json")):
-        record = read_json(file) if file.is_file() else {}
+    for kept in results.kept(folder).values():
+        file, record = kept.path, dict(kept.record)
         if not record:
             notes.append(f"eval/{file.name} cannot be read")
             continue
@@ -163,12 +168,14 @@ def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
         ]
         found.append(
             Evaluation(
-                file.stem,
+                kept.name,
                 sorted_out(mapping(record.pop("numbers", None))),
                 mapping(record.pop("protocol", None)),
                 mapping(record.pop("details", None)),
                 own,
                 record,
+                kept.dataset,
+                kept.labels,
             )
         )
     return found

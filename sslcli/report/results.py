@@ -69,8 +69,10 @@ def ordered(evals: list[Evaluation]) -> list[Evaluation]:
 
 
 def title(e: Evaluation) -> str:
-    on = e.name.partition("@")[2]
-    return TITLES.get(e.kind, e.kind.replace("_", " ").capitalize()) + (f", on {on}" if on else "")
+    """Of a result with few labels they are part of the title: a run may have several."""
+    on = f", on {e.dataset}" if e.dataset else ""
+    few = f", {amount(e.labels)}" if e.labels != "all" else ""
+    return TITLES.get(e.kind, e.kind.replace("_", " ").capitalize()) + on + few
 
 
 def summary(kind: str) -> str:
@@ -105,15 +107,24 @@ def how(e: Evaluation) -> str:
     labels, seeds = e.protocol.get("labels"), e.protocol.get("seeds")
     if labels is None:
         return ""
-    text = str(labels)
-    if text == "all":
-        said = "all labels"
-    elif text.endswith("/class"):
-        n = text.removesuffix("/class")
-        said = f"{n} label{'' if n == '1' else 's'} a class"
-    else:
-        said = f"labels {text}"
+    said = amount(str(labels))
     return f"{said}, {seeds} draws" if isinstance(seeds, int) and seeds > 1 else said
+
+
+def amount(labels: str) -> str:
+    """`5 labels a class` for `5/class`."""
+    if labels == "all":
+        return "all labels"
+    n, slash, _ = labels.partition("/class")
+    if slash:
+        return f"{n} label{'' if n == '1' else 's'} a class"
+    return (
+        f"{labels} labels"
+        if labels.isdigit()
+        else f"{labels} of the labels"
+        if "%" in labels
+        else f"labels of {labels}"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- the top

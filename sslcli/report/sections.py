@@ -121,7 +121,7 @@ def last_epoch(run: Gathered) -> str:
 def splits(run: Gathered, atlas: Atlas | None) -> str:
     sizes: dict[str, float] = dict(atlas.sizes) if atlas else {}
     for e in run.evals:
-        if not sizes and "@" not in e.name:
+        if not sizes and not e.dataset:
             sizes = {k: n for k, v in mapping(e.protocol.get("splits")).items() if (n := number(v)) is not None}
     said = ", ".join(f"{n:,.0f} {k}" for k, n in sizes.items())
     data = mapping(run.config.get("dataset"))
@@ -238,7 +238,7 @@ def command(text: str) -> Html:
 def made_by(run: Gathered, name: str) -> Html | None:
     lines = [shlex.join(["sslcli", run.word, *run.overrides])]
     done = stages(run) if run.word == "pipeline" else []
-    lines += [evaluation_command(e, name) for e in by_time(run) if e.name not in done]
+    lines += [evaluation_command(e, name) for e in by_time(run) if e.kind not in done or "overrides" in e.about]
     lines.append(f"sslcli runs report {shlex.quote(name)}")
     return section("commands", "Made by", command("\n".join(dict.fromkeys(lines))))
 
@@ -275,8 +275,7 @@ def evaluation_command(e: Evaluation, name: str) -> str:
     for key, value in mapping(e.about.get("evaluator")).items():
         if key not in ("_target_", "summary", "labels", "seeds") and key in default and default[key] != value:
             words.append(f"evaluator.{key}={typed(value)}")
-    on = e.name.partition("@")[2]
-    return shlex.join([*words, f"dataset={on}"] if on else words)
+    return shlex.join([*words, f"dataset={e.dataset}"] if e.dataset else words)
 
 
 def typed(value: Any) -> str:

@@ -41,7 +41,7 @@ def of_sweep(folder: Path, out: Path) -> str:
     origin = made_by(folder, rows)
     swept = [k for k in dict.fromkeys(k for r in rows for k in r.keys) if len({r.keys.get(k) for r in rows}) > 1]
     columns = measured(rows)
-    main = next((c for c in (*FIRST, *columns) if c in columns), None)
+    main = main_column(columns)
     if main is not None:
         rows.sort(key=lambda r: place(r.numbers.get(main), main))
     for row in rows:
@@ -53,6 +53,16 @@ def of_sweep(folder: Path, out: Path) -> str:
         origin,
     ]
     return page(f"Sweep {folder.name}", sections, top(folder, rows, swept, main))
+
+
+def main_column(columns: list[str]) -> str | None:
+    """The number by which runs are ordered: of the first of FIRST that there is, with all labels before few."""
+    for wanted in FIRST:
+        for column in columns:
+            evaluator, _, metric = column.rpartition(".")
+            if wanted in (column, f"{evaluator.partition('@')[0]}.{metric}"):
+                return column
+    return columns[0] if columns else None
 
 
 def gathered(folder: Path) -> list[Row]:
@@ -163,8 +173,8 @@ def top(folder: Path, rows: list[Row], swept: list[str], main: str | None) -> Ht
 
 
 def label(name: str) -> str:
-    """`probe.top1` as `probe top1`."""
-    return name.replace(".", " ")
+    """`probe@5-class.top1` as `probe 5-class top1`."""
+    return name.replace(".", " ").replace("@", " ")
 
 
 def name_of(row: Row, swept: list[str]) -> str:
