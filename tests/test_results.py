@@ -79,7 +79,7 @@ def test_few_labels_do_not_replace_all(cli):
     assert {k: json.loads(every.out)[k] for k in ("eval", "result")} == {"eval": "probe", "result": "probe"}
     assert {p.name for p in (run / "eval").glob("*.json")} == {"probe.json", "probe@2-class.json"}
     again = cli("eval", "probe", "labels=2/class", "seeds=2", "evaluator.strengths=[0.1]", *PROBE[1:])
-    assert "it replaces one with strengths=[0.01]" in again.err
+    assert "it replaces the result with strengths=[0.01]" in again.err
 
     shown = json.loads(cli("runs", "show", "latest", "--json").out)
     assert [(r["evaluator"], r["labels"]) for r in shown["results"]] == [("probe", "all"), ("probe", "2/class")]

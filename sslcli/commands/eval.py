@@ -285,7 +285,6 @@ def evaluate(
             about |= {"seconds": round(time.perf_counter() - began, 3)}
             if typed is not None:
                 about |= {"overrides": masked_words(typed)}
-            replaced(title, about, run)
             keep(title, result, about, run)
         subject.data.dismiss()
     return everything
@@ -316,22 +315,16 @@ def circumstances(
     }
 
 
-def replaced(name: str, about: dict[str, Any], run: Any) -> None:
-    """Says where a result goes, and with which other settings one was made that it replaces."""
-    if run is None:
-        return
-    console.say(f"kept as {name} in {run.path / 'eval'}")
-    old, new = (mapping.get("evaluator") or {} for mapping in (run.evals.get(name, {}), about))
-    differ = [f"{key}={old[key]}" for key in old if key in new and old[key] != new[key]]
-    if differ:
-        console.say(f"it replaces one with {', '.join(differ)}")
-
-
 def keep(name: str, result: Any, about: dict[str, Any], run: Any) -> None:
     """A result onto stdout, then into the run folder: what was computed is not lost where it cannot be saved."""
     record = recorded(result, about)
     report(name, record, run)
-    save(name, result, record, run)
+    if run is not None:
+        old, new = (found.get("evaluator") or {} for found in (run.evals.get(name, {}), record))
+        save(name, result, record, run)
+        differ = [f"{key}={old[key]}" for key in old if key in new and old[key] != new[key]]
+        replaced = f"; it replaces the result with {', '.join(differ)}" if differ else ""
+        console.say(f"kept as {name} in {run.path / 'eval'}{replaced}")
 
 
 def recorded(result: Any, about: dict[str, Any]) -> dict[str, Any]:
