@@ -177,8 +177,9 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
                 f"{target.__name__} needs a backbone with tokens; {type(backbone).__name__} has none",
                 "use backbone=vit_tiny",
             )
+    started = None
     if cfg.get("init"):
-        models.start_from(backbone, cfg["init"])
+        started = models.start_from(backbone, cfg["init"])
     views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
     method = models.new_method(cfg["method"], backbone, facts, seed, dataset)
     if rehearsal:
@@ -205,6 +206,7 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
     if train["budget"] is None:
         job.steps = train["steps"] or max(1, train["epochs"] * per_epoch)
     job.derived = {
+        **({"init": started} if started else {}),
         "learning rate": derivation,
         "batch": f"{batch} = {batch // train['accumulate'] // place.world} x {train['accumulate']} accumulation x "
         + ("1 device" if place.world == 1 else f"{place.world} devices"),
@@ -254,6 +256,7 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
             f"{dataset.name}: {len(dataset.train):,} train{unlabelled}{test}, {dataset.modality} {shape}{classes}",
         ),
         *(("", note) for note in (*dataset.notes, *about_labels(dataset), *job.views.notes)),
+        *([("", job.derived["init"])] if "init" in job.derived else []),
         ("plan", f"{length}; {job.derived['steps']}"),
         ("", f"batch {job.derived['batch']}"),
         (

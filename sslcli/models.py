@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcli import build, checkpoint, config, kinds
+from sslcli import build, checkpoint, config, kinds, weights_file
 from sslcli.data.source import ArraySource, Dataset
 from sslcli.disk import read_json, replace_file, write_file
 from sslcli.errors import RequestError, TrainingError
@@ -199,15 +199,18 @@ def facts_in(path: Path) -> Facts | None:
     return Facts(**known) if kinds.fits(known, dict[str, int]) and set(known) == set(Facts.__annotations__) else None
 
 
-def start_from(backbone: nn.Module, spec: str) -> None:
-    """`init=RUN`: the weights of a run's backbone, or of an exported one; everything else starts anew. RequestError where
-    the backbone is another."""
+def start_from(backbone: nn.Module, spec: str) -> str:
+    """`init=RUN`: the weights of a run's backbone, or of an exported one; `init=FILE`: those of a file from elsewhere. All
+    else starts anew. Says what was loaded. RequestError where the backbone is another."""
+    if weights_file.is_file(spec):
+        return weights_file.load_into(backbone, spec)
     other, info = load_encoder(place(spec))
     try:
         checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")
     except TrainingError as e:
         words, shape = shlex.join(words_for(info["backbone"])), "x".join(map(str, info["input_shape"]))
         raise RequestError(e.message, f"it was made by {words} for samples of {shape} ({info['dataset']})") from None
+    return f"init {spec}: all of the backbone"
 
 
 def words_for(backbone: dict[str, Any]) -> list[str]:

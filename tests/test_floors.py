@@ -17,6 +17,7 @@ FLOORS = {  # the first that fits, by longest prefix
     "sslcli.debug": 2,
     "sslcli.job": 2,
     "sslcli.models": 2,
+    "sslcli.weights_file": 2,
     "sslcli.state": 2,
     "sslcli.parallel": 2,
     "sslcli.session": 2,

@@ -33,13 +33,15 @@ def plain(cfg: Any) -> dict[str, Any]:
 
 def pinned(values: dict[str, Any]) -> dict[str, Any]:
     """`latest`, where a method or one inside it asks for a run, is the run that is the latest now, also when this one goes on
-    tomorrow."""
+    tomorrow. A file of weights is named by its absolute path."""
 
     def walk(node: Any) -> Any:
         if isinstance(node, dict):
             return {k: walk(v) for k, v in node.items()}
         return str(find("latest").resolve()) if node == "latest" else node
 
+    if isinstance(values.get("init"), str) and os.path.isfile(file := os.path.expanduser(values["init"])):
+        values = {**values, "init": os.path.abspath(file)}
     return {**values, "method": walk(values["method"])} if "method" in values else values
 
 

@@ -1,0 +1,131 @@
+"""`init=FILE`: weights of other programs, found by their names, said, and refused where they are another network's."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sslcli import weights_file
+from sslcli.backbones.resnet import ResNet
+from sslcli.errors import DataError, RequestError, TrainingError
+from tests.conftest import SMOKE
+
+SHAPE = (3, 96, 96)
+
+
+def published(seed: int = 1) -> dict[str, Tensor]:
+    """A ResNet-18 with torchvision's names, and its head."""
+    torch.manual_seed(seed)
+    weights = {k: v.clone() for k, v in ResNet(SHAPE).state_dict().items()}
+    return {**weights, "fc.weight": torch.randn(1000, 512), "fc.bias": torch.randn(1000)}
+
+
+WEIGHTS = published()
+OTHER = published(2)
+
+
+def under(prefix: str, weights: dict[str, Tensor] = WEIGHTS) -> dict[str, Tensor]:
+    return {f"{prefix}{k}": v for k, v in weights.items()}
+
+
+FILES = {
+    "torchvision": WEIGHTS,
+    "moco": {"epoch": 3, "state_dict": under("module.encoder_k.", OTHER) | under("module.encoder_q.")},
+    "dino": {"student": under("module.backbone.", OTHER), "teacher": under("backbone."), "args": {"lr": 0.1}},
+    "lightning": {"state_dict": under("model.backbone.") | {"model.head.weight": torch.zeros(3)}, "epoch": 1},
+    "byol": under("target_network.", OTHER) | under("online_network."),
+    "compiled": under("_orig_mod."),
+    "half": {k: v.half() if v.is_floating_point() else v for k, v in WEIGHTS.items()},
+    "old batch norms": {k: v for k, v in WEIGHTS.items() if not k.endswith("num_batches_tracked")},
+}
+
+
+@pytest.mark.parametrize("content", FILES.values(), ids=FILES)
+def test_published_weights_are_found(content, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    backbone = ResNet(SHAPE)
+    said = weights_file.load_into(backbone, str(tmp_path / "w.pth"))
+    for key, value in backbone.state_dict().items():
+        if "num_batches" not in key:
+            assert torch.allclose(value, WEIGHTS[key], atol=1e-3), key
+    assert "100.0% of the backbone's parameters" in said
+    assert "own mean and standard deviation" in said
+
+
+def test_head_is_left_out_and_said(tmp_path):
+    save_file(WEIGHTS, tmp_path / "w.safetensors")
+    said = weights_file.load_into(ResNet(SHAPE), str(tmp_path / "w.safetensors"))
+    assert "left out: fc.weight, fc.bias" in said or "left out: fc.bias, fc.weight" in said
+
+
+def test_a_stem_of_another_shape_is_said(tmp_path):
+    torch.save(WEIGHTS, tmp_path / "w.pt")
+    small = ResNet((3, 32, 32))
+    first = small.conv1.weight.clone()
+    said = weights_file.load_into(small, str(tmp_path / "w.pt"))
+    assert "random still: conv1.weight (64x3x7x7 in the file, 64x3x3x3 here)" in said
+    assert torch.equal(small.conv1.weight, first)
+
+
+def test_another_network_is_refused_with_its_name(tmp_path):
+    torch.save(WEIGHTS, tmp_path / "w.pth")
+    backbone = ResNet(SHAPE, depth=34)
+    before = backbone.conv1.weight.clone()
+    with pytest.raises(RequestError, match=r"fits \d+% of the parameters") as error:
+        weights_file.load_into(backbone, str(tmp_path / "w.pth"))
+    assert "layer1.2.conv1.weight" in error.value.message
+    assert error.value.hint == "it fits backbone=resnet18"
+    assert torch.equal(backbone.conv1.weight, before)
+    torch.save({"a": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(RequestError, match=r"fits 0%.*in the file: a"):
+        weights_file.load_into(backbone, str(tmp_path / "w.pth"))
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch owned",)
+
+
+def test_no_file_of_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Evil()}, "evil.pth")
+    with pytest.raises(DataError, match=r"names \w+\.system: reading it could run code") as error:
+        weights_file.read("evil.pth")
+    assert "state_dict()" in error.value.hint
+    assert not Path("owned").exists()
+    Path("text.pth").write_text("<!doctype html>")
+    with pytest.raises(DataError):
+        weights_file.read("text.pth")
+    save_file(WEIGHTS, "cut.safetensors")
+    Path("cut.safetensors").write_bytes(Path("cut.safetensors").read_bytes()[:-100])
+    with pytest.raises((DataError, TrainingError)):
+        weights_file.read("cut.safetensors")
+    os.mkfifo("fifo.pth")
+    with pytest.raises(RequestError, match="regular"):
+        weights_file.read("fifo.pth")
+    with pytest.raises(RequestError, match="no such file"):
+        weights_file.read("nope.pth")
+    torch.save({**WEIGHTS, "bn1.weight": torch.full((64,), torch.nan)}, "nan.pth")
+    with pytest.raises(DataError, match="NaN"):
+        weights_file.load_into(ResNet(SHAPE), "nan.pth")
+
+
+def test_init_file_from_the_command_line(cli, tmp_path):
+    torch.manual_seed(3)
+    from sslcli.backbones.convnet import ConvNet
+
+    torch.save({"model": under("net.", ConvNet((1, 8, 8), width=8).state_dict())}, tmp_path / "own.pth")
+    done = cli("pretrain", *SMOKE, "init=own.pth", "train.steps=1", "train.epochs=null")
+    assert done.code == 0, done.err
+    assert "100.0% of the backbone's parameters" in done.err
+    assert str(tmp_path / "own.pth") in (Path(done.last) / "config.yaml").read_text()
+    assert json.loads((Path(done.last) / "status.json").read_text())["status"] == "done"
+    wrong = cli("pretrain", *SMOKE, "init=nope.pth")
+    assert wrong.code == 2
+    assert "no such file" in wrong.err
