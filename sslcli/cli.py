@@ -228,6 +228,8 @@ def hand_over(word: str, request: Request) -> int:
     from sslcli import compose
 
     module = import_module(f"sslcli.commands.{word}")
+    if word == "eval":
+        request.overrides = module.moved_data(request.overrides)
     if request.asks("--cfg", "-c", "--info", "-i", "--hydra-help"):  # it only shows something
         if not request.multirun:
             compose.compose(word, request.overrides, request.config_dirs)  # a mistake is told in our words

@@ -222,6 +222,7 @@ class Eval(Common):
     run: str = "latest"
     labels: Any = "all"
     seeds: int = 1
+    allow_data_change: bool = False
 
 
 @dataclass

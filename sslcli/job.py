@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli import build, compose, console, models, optim, runtime, team
+from sslcli import build, compose, console, models, optim, run_data, runtime, team
 from sslcli.console import human_count
 from sslcli.data import talk
 from sslcli.data.loader import Loader
@@ -26,6 +26,7 @@ from sslcli.methods.base import Batch, Method
 from sslcli.nn.norm import synchronised
 from sslcli.rng import Draw
 from sslcli.run import Run, masked
+from sslcli.run_data import Record
 from sslcli.runtime import Runtime
 from sslcli.views import Views
 
@@ -64,6 +65,7 @@ class Job:
     lr: float
     steps: int | None  # None: the budget decides
     derived: dict[str, str] = field(default_factory=dict)
+    record: Record | None = None  # of the run's data, where the run is resumed
 
     @property
     def config_hash(self) -> str:
@@ -73,6 +75,7 @@ class Job:
 # How a run is executed, not what it computes: free to change when it is resumed.
 _HOW_TRAIN = ("devices", "strategy", "save_every", "save_in_background", "keep", "on_collapse")
 HOW = ("device", "logger", *(f"train.{key}" for key in _HOW_TRAIN))
+WHERE = ("dataset.path",)  # where the data lie: the fingerprint says whether they are the same
 LENGTH = ("train.epochs", "train.steps", "train.budget")  # a run may be made longer; it is then another run
 
 
@@ -99,10 +102,15 @@ def config_hash(cfg: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(cfg, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def load_dataset(cfg: dict[str, Any]) -> Dataset:
-    """The data set, its progress and warnings told on stderr."""
+def load_dataset(cfg: dict[str, Any], record: Record | None = None) -> Dataset:
+    """The data set, its progress and warnings told on stderr. `record`: of the run whose data it must be; DataError where
+    it is not."""
     talk.connect(say=console.say, progress=console.Counter())
-    dataset: Dataset = build.build("dataset", cfg["dataset"])
+    node = run_data.absolute(cfg["dataset"]) if record is None else run_data.located(cfg["dataset"], record)
+    dataset: Dataset = build.build("dataset", cfg["dataset"] if record is None else node)
+    dataset = replace(dataset, path=node.get("path"))
+    if record is not None:
+        dataset = run_data.checked(dataset, record)
     wanted = cfg.get("train", {}).get("classes")
     return dataset if wanted is None else of_classes(dataset, wanted)
 
@@ -128,16 +136,17 @@ def of_classes(dataset: Dataset, wanted: Any) -> Dataset:
     return replace(dataset, unlabelled=part, notes=[*dataset.notes, note])
 
 
-def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
+def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: Record | None = None) -> Job:
     """Checks and builds. Every mistake of the request comes out here, before any folder is made.
 
+    `record`: of the data of the run that is resumed.
     `rehearsal=False` in a process that follows another: a forward pass there would wait for the others."""
     began = time.perf_counter()
     check(cfg)
     if rehearsal:  # only who leads tells others
         Loggers(cfg["logger"]).check()
     train, seed = cfg["train"], cfg["seed"]
-    dataset = load_dataset(cfg)
+    dataset = load_dataset(cfg, record)
     console.detail(f"data ready after {time.perf_counter() - began:.2f} s (fingerprint {dataset.fingerprint[:12]})")
     place = team.place(train["devices"], runtime.kind_of(cfg["device"]))
     if place.world == 1 and train["strategy"] == "fsdp":
@@ -201,7 +210,7 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True) -> Job:
         world=place.world,
         labels=method.uses_labels,
     )
-    job = Job(cfg, dataset, machine, views, loader, method, optimizer, lr, None)
+    job = Job(cfg, dataset, machine, views, loader, method, optimizer, lr, None, record=record)
     per_epoch = loader.steps_per_epoch
     if train["budget"] is None:
         job.steps = train["steps"] or max(1, train["epochs"] * per_epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sslcli.errors import DataError, Interrupted, MachineError, SslError, Stoppe
 from sslcli.job import Job, prepare
 from sslcli.nn.dist import of_first, rank, world
 from sslcli.run import Run
+from sslcli.run_data import Record
 from sslcli.state import State
 from sslcli.train import Trainer
 
@@ -27,6 +29,7 @@ def run_job(job: Job, run: Run, state: State | None = None) -> State:
         "folders": build.trusted_folders(),
         "run": str(run.path),
         "fingerprint": job.dataset.fingerprint,
+        "record": asdict(job.record) if job.record is not None else None,
     }
     try:
         with team.lead(job.runtime.team, job.runtime.device, told, follow):
@@ -56,7 +59,8 @@ def run_job(job: Job, run: Run, state: State | None = None) -> State:
 def follow(told: dict[str, Any]) -> None:
     """The same job in another process: its own data and objects, the state of rank 0, nothing written."""
     trust(told["folders"])
-    job = prepare(told["cfg"], rehearsal=False)
+    record = Record(**told["record"]) if told["record"] is not None else None
+    job = prepare(told["cfg"], rehearsal=False, record=record)
     same_data(job.dataset, told["fingerprint"])
     team.ready(job.runtime.device)
     together(job, Onlooker(Path(told["run"])), State())

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sslcli import checkpoint, kinds, threads
-from sslcli.errors import RequestError, listing
-from sslcli.job import LENGTH, Job, what
+from sslcli.errors import DataError, RequestError, listing
+from sslcli.job import LENGTH, WHERE, Job, what
 from sslcli.nn.ema import Teacher
 from sslcli.run import Run
 
@@ -101,13 +101,14 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
     if saved["fingerprint"] != ours["fingerprint"]:
         changes.append("other data")
     if saved["fingerprint"] != ours["fingerprint"] and not other_data:
-        raise RequestError(
+        raise DataError(
             f"the data of {job.dataset.name} is not what this run was trained on (fingerprint {ours['fingerprint'][:12]}, "
             f"was {saved['fingerprint'][:12]})",
             f"put the files back; or go on with other data: sslcli resume {run.path} allow_data_change=true; "
             f"or start a new run from its weights: sslcli pretrain init={run.path}",
         )
     differing = differences(saved["config"], ours["config"])
+    moved = [differing.pop(key) for key in WHERE if key in differing]
     if refused := {k: v for k, v in differing.items() if k not in LENGTH}:
         raise RequestError(
             f"this is not the run that the checkpoint was written by: {listing(refused.values(), 6)}",
@@ -120,7 +121,7 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
     run.cut_metrics(saved["metrics_bytes"])
     rounding = differences(*({k: v.get(k) for k in ROUNDING} for v in (saved, ours)))
     exact = "same data, different rounding" if rounding else "bit-exact"
-    words = "; ".join((f"not comparable: {listing(changes)}" if changes else exact, *rounding.values()))
+    words = "; ".join((f"not comparable: {listing(changes)}" if changes else exact, *rounding.values(), *moved))
     say(f"resuming at step {saved['step']:,} ({words})")
     # A run that was made longer follows the schedule that it would have had.
     plan = Plan(**saved["plan"]) if saved["plan"] and not any(k in LENGTH for k in differing) else None

@@ -127,5 +127,5 @@ def test_resume_after_files_changed_is_refused(cli, tmp_path, monkeypatch):  # 2
     monkeypatch.setattr(train.Trainer, "save", original)
     (folder / "cat" / "0.png").unlink()
     refused = cli("resume", "latest")
-    assert refused.code == 2
+    assert refused.code == 7
     assert "fingerprint" in refused.err

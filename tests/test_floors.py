@@ -18,6 +18,7 @@ FLOORS = {  # the first that fits, by longest prefix
     "sslcli.job": 2,
     "sslcli.models": 2,
     "sslcli.weights_file": 2,
+    "sslcli.run_data": 2,
     "sslcli.state": 2,
     "sslcli.parallel": 2,
     "sslcli.session": 2,

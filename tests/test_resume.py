@@ -77,7 +77,7 @@ def test_other_data_is_refused_unless_it_is_wanted(cli, tmp_path):
     assert cli("pretrain", *words).code == 0
     np.savez(path, x=rng.normal(size=(44, 2, 32)).astype(np.float32))
     refused = cli("resume", "latest", "train.steps=6")
-    assert refused.code == 2
+    assert refused.code == 7
     assert "fingerprint" in refused.err
     assert "allow_data_change=true" in refused.err
     done = cli("resume", "latest", "train.steps=6", "allow_data_change=true")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sslcli.job import load_dataset
 from sslcli.run import Run
+from sslcli.run_data import describe
 from tests.conftest import SMOKE
 
 QUICK = ["evaluator.groups=20", "evaluator.views=2", "evaluator.points=100", "device=cpu", "device.threads=1"]
@@ -89,10 +91,9 @@ def test_select_reads_no_label(cli, runs, monkeypatch):
         assert [p.name for p in (Path(run) / "eval").iterdir()] == ["quality.json"]
         shutil.rmtree(Path(run) / "eval")
         shutil.rmtree(Path(run) / "cache", ignore_errors=True)
-    from sslcli.job import load_dataset
 
-    def without(cfg):
-        dataset = load_dataset(cfg)
+    def without(cfg, record=None):
+        dataset = load_dataset(cfg, record)
         dataset.train.labels = None
         dataset.test = None
         return dataset
@@ -208,7 +209,13 @@ def test_select_refuses_different_data(cli, runs):
     path = Path(runs[1]) / "config.yaml"
     path.write_text(path.read_text().replace("split_seed: 0", "split_seed: 1"))
     assert "split_seed: 1" in path.read_text()
-    assert "different data" in cli("select", *runs, *QUICK).err
+    refused = cli("select", *runs, *QUICK)
+    assert refused.code == 7
+    assert "are not those that" in refused.err  # of the run itself
+    own = describe(load_dataset(Run(Path(runs[1])).config))
+    status = Path(runs[1]) / "status.json"
+    status.write_text(json.dumps(json.loads(status.read_text()) | {"data": own}))
+    assert "different data" in cli("select", *runs, *QUICK).err  # of the runs with each other
 
 
 # ----------------------------------------------------------------------------------------------------------------- compare

@@ -30,7 +30,7 @@ def test_resume_refuses_other_data_and_another_config(cli):
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("holdout: 0.2", "holdout: 0.3"))
     refused = cli("resume", "latest")
-    assert refused.code == 2
+    assert refused.code == 7
     assert "fingerprint" in refused.err
     (run / "config.yaml").write_text(text.replace("weight_decay: ", "weight_decay: 1"))
     refused = cli("resume", "latest")

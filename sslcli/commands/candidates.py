@@ -124,15 +124,18 @@ def checkpoints(run: Run) -> list[Candidate]:
     return found
 
 
-def same_data(candidates: list[Candidate]) -> str:
-    """The fingerprint of the data of all. RequestError where they differ: numbers of other samples do not compare."""
+def same_data(candidates: list[Candidate], allow_change: bool = False) -> str:
+    """The fingerprint of the data of all. RequestError where they differ: numbers of other samples do not compare. DataError
+    where they are not what a run was trained on, unless that is allowed."""
     from sslcli.job import load_dataset
+    from sslcli.run_data import record_of
 
     prints: dict[str, tuple[str, Candidate]] = {}
     for c in candidates:
-        key = json.dumps(c.cfg["dataset"], sort_keys=True, default=str)
+        record = record_of(c.run, allow_change=allow_change)
+        key = json.dumps([c.cfg["dataset"], record.known], sort_keys=True, default=str)
         if key not in prints:
-            dataset = load_dataset(c.cfg)
+            dataset = load_dataset(c.cfg, record)
             prints[key] = f"{dataset.fingerprint} {dataset.shape}", c
     (first, a), *others = prints.values()
     for other, b in others:
@@ -190,8 +193,10 @@ def opened(c: Candidate, values: dict[str, Any]) -> Any:
         return evaluation.load(values, c.cfg, c.run.path)
     from sslcli import checkpoint
     from sslcli.models import method_of
+    from sslcli.run_data import record_of
 
-    subject = evaluation.load(values, c.cfg, None)
+    record = record_of(c.run, allow_change=bool(values.get("allow_data_change")))
+    subject = evaluation.load(values, c.cfg, None, record)
     tensors, _ = checkpoint.load(c.checkpoint)
     method = method_of(c.cfg, subject.dataset, tensors, c.checkpoint.name)
     subject.backbone = subject.machine.place(method.eval_backbone)

@@ -181,28 +181,32 @@ def pair(first: Run, second: Run, name: str, seed: int) -> dict[str, Any]:
 
 
 def encoders(runs: list[Run], devices: list[str], found: Compared) -> None:
-    """Linear CKA of each encoder with the first's, on the test split of the first's data; and of an untrained backbone, which
-    is what the architecture alone gives."""
+    """Linear CKA of each encoder with the first's, on the test split of the first's data (on all of them
+    where none is held out); and of an untrained backbone, which is what the architecture alone gives."""
+    from sslcli import run_data
     from sslcli.commands import eval as evaluation
     from sslcli.commands.pretrain import plain
+    from sslcli.evals.features import Split
     from sslcli.evals.measures.cka import cka
 
     values = plain(compose.compose("eval", ["evaluator=quality", *devices]))
-    data = runs[0].config["dataset"]
+    data = run_data.located(runs[0].config["dataset"], run_data.record_of(runs[0]))
     base: tuple[Any, Any] | None = None
     for run, told in zip(runs, found.runs, strict=True):
         try:
-            subject = evaluation.load(values, {**run.config, "dataset": data}, run.path)
-            x, _ = subject.data.features(subject.backbone, "test")
+            cfg = run.config if run is runs[0] else {**run.config, "dataset": data}
+            subject = evaluation.load({**values, "data_given": run is not runs[0]}, cfg, run.path)
+            split: Split = "test" if subject.dataset.test is not None else "train"
+            x, _ = subject.data.features(subject.backbone, split)
         except SslError as e:
             found.notes.append(f"no CKA of {told['name']}: {e.message}")
             if base is None:
                 return
             continue
-        ids = subject.data.ids("test")
+        ids = subject.data.ids(split)
         if base is None:
             base = x, ids
-            random, _ = subject.data.features(subject.data.random, "test")
+            random, _ = subject.data.features(subject.data.random, split)
             found.cka.append(_row("untrained", cka(x, random), len(x)))
             continue
         shared, ours, theirs = _intersection(base[1], ids)

@@ -8,7 +8,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli import console, results
 from sslcli.commands.jobs import Outcome
@@ -16,7 +16,19 @@ from sslcli.commands.jobs import job as hydra_job
 from sslcli.commands.pretrain import plain, refuse_unused
 from sslcli.errors import RequestError
 
+if TYPE_CHECKING:
+    from sslcli.run_data import Record
+
 FROM_RUN = ("backbone", "augmentation", "method", "optimizer", "schedule", "train", "init")
+
+
+def moved_data(overrides: list[str]) -> list[str]:
+    """`dataset.path=NEW` alone says where the data of the run lie now: the composed data set, which is not theirs, takes it
+    as a new key."""
+    given = {o.lstrip("+").partition("=")[0] for o in overrides}
+    if "dataset" in given or "run=none" in overrides:
+        return overrides
+    return [f"++{o}" if o.startswith("dataset.path=") else o for o in overrides]
 
 
 def preview(cfg: Any) -> None:
@@ -37,7 +49,7 @@ def dry_run(cfg: Any) -> int:
     from sslcli import build
 
     values = plain(cfg)
-    subject(values, list(cfg.hydra.overrides.task))
+    subject(with_data_words(values, list(cfg.hydra.overrides.task)), list(cfg.hydra.overrides.task))
     build.check("evaluator", values["evaluator"], given=["backbone", "data"])
     console.say("dry run: the evaluation can start")
     return 0
@@ -65,10 +77,22 @@ def run(cfg: Any) -> Outcome:
     values = plain(cfg)
     name, overrides = HydraConfig.get().runtime.choices["evaluator"], list(HydraConfig.get().overrides.task)
     warn_unheard(name, overrides, [Path(f) for f in build.trusted_folders()])
+    values = with_data_words(values, overrides)
     measured, run_cfg = subject(values, overrides)
     typed = [o for o in overrides if o.partition("=")[0] not in ("evaluator", "run")]
     found = evaluate(values, measured, run_cfg, [name], typed=typed)
     return Outcome(next((v for r in found.values() for k, v in r.items() if k == "top1"), None))
+
+
+def with_data_words(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """`values` with what the request says about the run's data: `data_given` where a data set was named (dataset=NAME),
+    `data_path` where only the place of the run's own data was (dataset.path=NEW)."""
+    keys = [o.partition("=")[0].lstrip("+") for o in overrides]
+    if values["run"] == "none":
+        return values
+    if "dataset" in keys:
+        return {**values, "data_given": True}
+    return {**values, "data_path": values["dataset"].get("path")} if "dataset.path" in keys else values
 
 
 def subject(values: dict[str, Any], overrides: list[str]) -> tuple[Any, dict[str, Any]]:
@@ -83,15 +107,16 @@ def subject(values: dict[str, Any], overrides: list[str]) -> tuple[Any, dict[str
     )
     run = Run.open(find(values["run"]))
     require_done(run)
-    keys = [o.partition("=")[0].lstrip("+") for o in overrides]
-    if "dataset" in keys:
+    if values.get("data_given"):
         return run, {**run.config, "dataset": values["dataset"]}
     refuse_unused(
-        overrides,
+        [o for o in overrides if o.lstrip("+").partition("=")[0] != "dataset.path"],
         ("dataset",),
         "the data set comes from the run",
-        "to measure on another one: dataset=NAME dataset.KEY=...",
+        "to measure on another one: dataset=NAME dataset.KEY=...; where the data moved: dataset.path=NEW",
     )
+    if values.get("data_path") and "path" not in run.config["dataset"]:
+        raise RequestError(f"the data set of {run.path} has no path", "leave dataset.path out")
     return run, run.config
 
 
@@ -109,9 +134,12 @@ class Subject:
     elsewhere: bool = False  # measured on another data set than it was trained on
 
 
-def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None) -> Subject:
-    """The backbone of a run (None: one with random weights) and its data."""
-    from sslcli import runtime, team
+def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, record: Record | None = None) -> Subject:
+    """The backbone of a run (None: one with random weights) and its data. `record`: what these must be, where there is no
+    run's encoder to go by. DataError where the data are not the run's, unless `values` allow it."""
+    from dataclasses import replace
+
+    from sslcli import run_data, runtime, team
     from sslcli.evals.features import EvalData
     from sslcli.evals.inputs import labelfile
     from sslcli.job import load_dataset
@@ -121,17 +149,23 @@ def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None) -> 
 
     info: dict[str, Any] = {"step": 0, "sha256": ""}
     backbone, elsewhere = None, False
+    given = bool(values.get("data_given"))
     if path is not None:
         backbone, info = load_encoder(path)
-        elsewhere = run_cfg["dataset"] != Run(path).config["dataset"]
-    if path is not None:
-        run_cfg = {**run_cfg, "dataset": ranged(run_cfg["dataset"], info)}
-    if elsewhere:
-        run_cfg = {**run_cfg, "dataset": sized(run_cfg["dataset"], info)}
-    dataset = load_dataset(run_cfg)
+        allowed = given or bool(values.get("allow_data_change"))
+        record = run_data.record_of(Run(path), values.get("data_path"), allowed)
+        node, own = run_cfg["dataset"], Run(path).config["dataset"]
+        elsewhere = not run_data.same_node(node, own, record) if given else node != own
     told: list[str] = []
     if elsewhere:
-        dataset = conform(dataset, info, told)
+        run_cfg = {**run_cfg, "dataset": run_data.ranged(sized(run_cfg["dataset"], info), info)}
+        dataset = run_data.conform(load_dataset(run_cfg), info["input_shape"], told)
+        dataset = replace(dataset, mean=tuple(info["mean"]), std=tuple(info["std"]))
+    else:
+        dataset = load_dataset(run_cfg, record)
+        if changed := dataset.details.get("changed"):
+            elsewhere = given  # a result on other data has a name of its own, unless the change was allowed
+            told += [f"the data changed since the run was trained: {change}" for change in changed]
     if labelfile.is_file(values.get("labels")):
         dataset, more = labelfile.labelled(dataset, values["labels"])
         told += more
@@ -178,40 +212,6 @@ def sized(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     """Another data set's configuration, at the size that the encoder was trained on, where it has one and none was asked for."""
     shape = info["input_shape"]
     return {**node, "image_size": shape[-1]} if len(shape) == 3 and node.get("image_size", 0) is None else node
-
-
-def ranged(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
-    """A data set's configuration with the range of values that the encoder was trained on, unless two numbers were asked for."""
-    wish = node.get("range")
-    if not isinstance(wish, str):
-        return node
-    if "range" not in info and "max_pixels" in node:  # an encoder made when these meant each image by itself
-        return {**node, "range": {"minmax": "image_minmax", "percentile": "image_percentile"}.get(wish, wish)}
-    return {**node, "range": info["range"]} if info.get("range") is not None else node
-
-
-def conform(dataset: Any, info: dict[str, Any], told: list[str]) -> Any:
-    """Another data set as the encoder takes it: in its channels, normalised as it was trained; what was done is put into `told`.
-    RequestError where shapes differ in more."""
-    from dataclasses import replace
-
-    from sslcli.data.channels import recoloured
-
-    wanted, name = tuple(info["input_shape"]), dataset.name
-    if len(wanted) == 3 and {dataset.shape[0], wanted[0]} == {1, 3}:
-        how = (
-            "grey, repeated to three channels"
-            if wanted[0] == 3
-            else "in colour, reduced to its luminance (ITU-R BT.601)"
-        )
-        told.append(f"{name} is {how}, as the encoder takes it")
-        dataset = recoloured(dataset, wanted[0])
-    if dataset.shape != wanted:
-        raise RequestError(
-            f"this encoder takes samples of shape {wanted}; those of {name} have {dataset.shape}",
-            f"dataset.image_size={wanted[-1]}" if len(wanted) == 3 and wanted[0] == dataset.shape[0] else None,
-        )
-    return replace(dataset, mean=tuple(info["mean"]), std=tuple(info["std"]))
 
 
 def follow(told: dict[str, Any]) -> None:

@@ -94,11 +94,11 @@ def prepare_ahead(values: dict[str, Any]) -> None:
     _prepared[key_of(values)] = prepare(values)
 
 
-def prepared(values: dict[str, Any]) -> Any:
-    """The job of a configuration: from its preview, or built now."""
+def prepared(values: dict[str, Any], record: Any = None) -> Any:
+    """The job of a configuration: from its preview, or built now. `record`: of the run's data, where it is resumed."""
     from sslcli.job import prepare
 
-    return _prepared.pop(key_of(values), None) or prepare(values)
+    return _prepared.pop(key_of(values), None) or prepare(values, record=record)
 
 
 def key_of(values: dict[str, Any]) -> str:
@@ -175,10 +175,17 @@ def begin(values: dict[str, Any], path: Path) -> Run:
     return run
 
 
-def go_on(run: Run, values: dict[str, Any] | None = None, other_data: bool = False, longer: bool = False) -> None:
+def go_on(
+    run: Run,
+    values: dict[str, Any] | None = None,
+    other_data: bool = False,
+    longer: bool = False,
+    moved_to: str | None = None,
+) -> None:
     """The next step of a run, in its folder, to its end; a finished one is left as it is, unless it is to be `longer`. `values`:
     its configuration, where the request at hand says anew how (not what) to compute. `other_data`: whether the data may have
-    changed. RunInUseError where another process has it."""
+    changed. `moved_to`: where its data lie now. RunInUseError where another process has it."""
+    from sslcli import run_data
     from sslcli.state import restore
 
     if run.status.get("status") == "done" and not longer:
@@ -187,9 +194,9 @@ def go_on(run: Run, values: dict[str, Any] | None = None, other_data: bool = Fal
         return
     run.lock()
     try:
-        job = prepared(values or run.config)
+        job = prepared(values or run.config, run_data.record_of(run, moved_to, other_data))
         state = restore(job, run, console.say, other_data)
-        if longer:
+        if longer or moved_to is not None:
             run.write_config(job.cfg)
         run.event("resumed", step=state.step, pid=os.getpid())
         run.set_status("running", pid=os.getpid(), host=socket.gethostname(), error=None, **identity(job))
@@ -198,9 +205,15 @@ def go_on(run: Run, values: dict[str, Any] | None = None, other_data: bool = Fal
         run.close()
 
 
-def identity(job: Any) -> dict[str, str]:
-    """By which `resume=auto` knows a run again."""
-    return {"config_hash": job.config_hash, "fingerprint": job.dataset.fingerprint}
+def identity(job: Any) -> dict[str, Any]:
+    """By which `resume=auto` knows a run again, and everything else that reads its data knows these."""
+    from sslcli.run_data import describe
+
+    return {
+        "config_hash": job.config_hash,
+        "fingerprint": job.dataset.fingerprint,
+        "data": describe(job.dataset),
+    }
 
 
 def train(job: Any, run: Run, state: Any) -> None:

@@ -24,7 +24,8 @@ def main(request: Request) -> int:
     if other_data not in ("true", "false"):
         raise RequestError(f"allow_data_change={other_data} is neither true nor false")
     longer = changed(cfg, given, request.words[0])
-    go_on(run, cfg if given else None, other_data=other_data == "true", longer=longer)
+    moved_to = str(cfg["dataset"]["path"]) if "dataset.path" in given else None
+    go_on(run, cfg if given else None, other_data=other_data == "true", longer=longer, moved_to=moved_to)
     console.out(run.path)
     return 0
 
@@ -34,13 +35,13 @@ def changed(cfg: dict[str, Any], given: dict[str, str], name: str) -> bool:
     was given anew."""
     import yaml
 
-    from sslcli.job import HOW, LENGTH
+    from sslcli.job import HOW, LENGTH, WHERE
 
     for key, text in given.items():
         group, _, inner = key.partition(".")
-        if key not in LENGTH and not any(key == k or key.startswith(f"{k}.") for k in HOW):
+        if key not in (*LENGTH, *WHERE) and not any(key == k or key.startswith(f"{k}.") for k in HOW):
             raise RequestError(
-                f"resume takes no `{key}`: a run goes on as it was begun ({listing((*HOW, *LENGTH), 20)} may change)",
+                f"resume takes no `{key}`: a run goes on as it was begun ({listing((*HOW, *LENGTH, *WHERE), 20)} may change)",
                 f"to start a new run from its weights: sslcli pretrain init={name} {key}={text}",
             )
         if not inner or not isinstance(cfg.get(group), dict) or inner not in cfg[group]:

@@ -63,7 +63,7 @@ def best(candidates: list[Candidate], found: Ranking) -> Candidate:
 
 def measure_all(candidates: list[Candidate], settings: dict[str, dict[str, Any]]) -> None:
     """`quality` of each; of `probe` what is known, or what is measured where its settings are given."""
-    fingerprint = same_data(candidates)
+    fingerprint = same_data(candidates, bool(settings["quality"].get("allow_data_change")))
     known = probe_name(candidates, settings, fingerprint)
     for number, c in enumerate(candidates, start=1):
         console.say(f"{number}/{len(candidates)}  {label(c)}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.source import ArraySource
-from sslcli.data.split import split
+from sslcli.data.split import split, split_hash
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing, nearest
 
@@ -146,16 +146,18 @@ def sources(
     split_seed: int,
     notes: list[str],
 ) -> dict[str, Any]:
-    """`train`, `test` and `unlabelled` of a Dataset; a test part is held out where the file has none.
+    """`train`, `test`, `unlabelled` and `split` of a Dataset; a test part is held out where the file has none.
 
     `groups`: of the training samples, never divided. Says what was made, and what is odd about it.
     """
     names = listing(map(shown, classes), 6)
     notes.append(f"{count(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
     made = {part: ArraySource(x, labels.get(part)) for part, x in parts.items()}
+    digest = ""
     if "test" not in made:
         x, y = parts["train"], labels.get("train")
         kept, held = split(len(x), holdout, split_seed, y, groups)
+        digest = split_hash(held)
         if len(held):
             how = "by group" if groups is not None else "stratified by class" if y is not None else "at random"
             notes.append(f"held out: {count(len(held), 'sample')} of {len(x):,}, {how} (dataset.holdout={holdout:g})")
@@ -163,7 +165,7 @@ def sources(
                 made[part] = ArraySource(x[ids], None if y is None else y[ids])
     if "test" in made:
         _warn_equal_rows(made["train"].x, made["test"].x, notes)
-    return {part: made.get(part) for part in ("train", "test", "unlabelled")}
+    return {**{part: made.get(part) for part in ("train", "test", "unlabelled")}, "split": digest}
 
 
 def _warn_equal_rows(train: Tensor, test: Tensor, notes: list[str]) -> None:

@@ -27,7 +27,7 @@ from sslcli.data.lists import from_list
 from sslcli.data.pictures import Decoder, Pictures
 from sslcli.data.ranges import range_of
 from sslcli.data.source import Dataset
-from sslcli.data.split import split
+from sslcli.data.split import split, split_hash
 from sslcli.data.stats import image_stats
 from sslcli.data.strings import Strings
 from sslcli.data.subset import check_pretrain_on, pretrained_on
@@ -148,7 +148,7 @@ def dataset_of(
     describe(headers, notes)
 
     classes = found.order({c for k, f in parts.items() if k != "unlabelled" for c in f.classes if c is not None})
-    _hold_out(parts, classes, asked.holdout, asked.split_seed, notes)
+    held = _hold_out(parts, classes, asked.holdout, asked.split_seed, notes)
     notes += odd_notes(classes)
     if len(classes) == 1:
         notes.append(f"one class only ({shown(classes[0])}): nothing to probe")
@@ -183,6 +183,7 @@ def dataset_of(
         mean=mean,
         std=std,
         fingerprint=_fingerprint(everything, kinds if found.known_by_split else ()),
+        split=held,
         notes=notes,
         details={
             **found.details,
@@ -261,8 +262,8 @@ def _choose(found: Found, asked: Asked, notes: list[str]) -> dict[str, Files]:
 
 def _hold_out(
     parts: dict[str, Files], classes: tuple[str, ...], holdout: float, split_seed: int, notes: list[str]
-) -> None:
-    """Makes `test` where there is none."""
+) -> str:
+    """Makes `test` where there is none; returns the hash of that split."""
     train, test = parts["train"], parts.get("test")
     if test is None:
         kept, held = split(len(train), holdout, split_seed, _labels(train, classes), train.groups)
@@ -272,6 +273,8 @@ def _hold_out(
                 f"held out: {count(len(held), 'image')} of {len(train):,}, {how} (dataset.holdout={holdout:g})"
             )
             parts["test"], parts["train"] = train.take(held.tolist()), train.take(kept.tolist())
+        return split_hash(held)
+    return ""
 
 
 def _labels(files: Files, classes: tuple[str, ...]) -> Tensor | None:

@@ -78,6 +78,8 @@ class Dataset:
     mean: tuple[float, ...] = (0.5,)  # per channel, of training samples (images: in 0..1)
     std: tuple[float, ...] = (0.5,)
     fingerprint: str = ""  # hash of what the samples are: count, names or contents
+    split: str = ""  # hash of which samples were held out here; "" where the split was given or there is none
+    path: str | None = None  # where the samples lie, absolute; None for data sets without a path
     notes: list[str] = field(default_factory=list)  # said at the start: what was found, skipped, decided
     details: dict[str, Any] = field(default_factory=dict)  # the same for programs: counts of what was left out, layout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -42,6 +43,11 @@ def split(
         held = torch.zeros(n, dtype=torch.bool)
         held[order(derive(seed, "split"), 0, n)[: min(math.ceil(fraction * n), n - 1)]] = True
     return everything[~held], everything[held]
+
+
+def split_hash(held: Tensor) -> str:
+    """16 hex digits that say which samples are held out; "" where none are."""
+    return hashlib.sha256(held.numpy().tobytes()).hexdigest()[:16] if len(held) else ""
 
 
 def _stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:

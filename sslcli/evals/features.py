@@ -280,6 +280,8 @@ class EvalData:
             split,
             len(self.source(split)),
         )
+        if d.split:  # other samples may be held out of the same files
+            about = (*about, d.split)
         if d.details.get("range") is not None:  # the same files scaled otherwise
             about = (*about, d.details["range"])
         kind = self.device.type

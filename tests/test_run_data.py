@@ -1,0 +1,214 @@
+"""A run is measured and resumed on its own data: found again, compared, refused where they are other ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from sslcli import run_data
+from sslcli.data.folder import image_folder
+from sslcli.run import Run
+
+RUN = [
+    "method=simsiam",
+    "backbone=convnet",
+    "backbone.width=4",
+    "train.epochs=null",
+    "train.steps=2",
+    "train.batch_size=8",
+    "train.eval_every=0",
+    "device=cpu",
+    "device.threads=1",
+    "dataset=image_folder",
+    "dataset.path=pics",
+]
+KNN = ("eval", "knn", "evaluator.baselines=false", "device=cpu", "device.threads=1", "--json")
+
+
+def picture(path: Path, value: int, mode: str = "L", side: int = 16) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(value)
+    pixels = (value + rng.normal(0, 20, (side, side, 3))).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+
+
+def folder(root: Path, classes: tuple[str, ...] = ("ant", "bee"), n: int = 10) -> Path:
+    for c, name in enumerate(classes):
+        for i in range(n):
+            picture(root / name / f"{i}.png", 60 + 90 * c + i)
+    return root
+
+
+@pytest.fixture
+def run(cli, tmp_path):
+    """A run of 20 gray pictures of 16 pixels in a/pics, started in a/ with a relative path."""
+    folder(tmp_path / "a" / "pics")
+    os.chdir(tmp_path / "a")
+    trained = cli("pretrain", *RUN)
+    assert trained.code == 0, trained.err
+    return (tmp_path / "a" / trained.last).resolve()
+
+
+def measured(cli, run, *words):
+    result = cli(*KNN, f"run={run}", *words)
+    return result, json.loads(result.out) if result.code == 0 else {}
+
+
+def test_eval_from_another_folder_finds_the_runs_data(cli, tmp_path, run):
+    folder(tmp_path / "b" / "pics", ("x", "y", "z"), n=14)
+    os.chdir(tmp_path / "b")
+    result, record = measured(cli, run)
+    assert result.code == 0, result.err
+    assert record["protocol"]["splits"] == {"train": 16, "labelled": 16, "test": 4}
+    resumed = cli("resume", str(run), "train.steps=3")
+    assert resumed.code == 0, resumed.err
+    assert json.loads((run / "status.json").read_text())["data"]["path"] == str(tmp_path / "a" / "pics")
+
+
+def test_the_record_says_what_the_data_were(run, tmp_path):
+    kept = json.loads((run / "status.json").read_text())["data"]
+    data = image_folder(str(tmp_path / "a" / "pics"))
+    assert kept["path"] == str(tmp_path / "a" / "pics")
+    assert kept["fingerprint"] == data.fingerprint
+    assert (kept["shape"], kept["mean"], kept["std"]) == ([1, 16, 16], list(data.mean), list(data.std))
+    assert kept["samples"] == {"train": 16, "test": 4}
+    assert kept["split"] == data.split != ""
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda p: picture(p / "ant" / "new.png", 90, "RGB"), "21 samples, were 20 (1 added in all)"),
+        (lambda p: picture(p / "ant" / "new.png", 90, side=40), "21 samples, were 20 (1 added in all)"),
+        (lambda p: (p / "ant" / "0.png").unlink(), "19 samples, were 20 (1 removed in all)"),
+        (lambda p: (p / "ant" / "0.png").rename(p / "ant" / "zero.png"), "names, sizes or contents differ"),
+    ],
+)
+def test_eval_and_resume_refuse_changed_data(cli, run, tmp_path, change, said):
+    change(tmp_path / "a" / "pics")
+    for words in ((*KNN, f"run={run}"), ("resume", str(run), "train.steps=3")):
+        refused = cli(*words)
+        assert refused.code == 7, refused.err
+        assert said in refused.err
+        assert "allow_data_change=true" in refused.err
+    result, record = measured(cli, run, "allow_data_change=true")
+    assert result.code == 0, result.err
+    assert any("changed since the run was trained" in note for note in record["protocol"]["notes"])
+    allowed = cli("resume", str(run), "train.steps=3", "allow_data_change=true")
+    assert allowed.code == 0, allowed.err
+    assert json.loads((run / "status.json").read_text())["data"]["shape"] == [1, 16, 16]
+
+
+def test_a_color_picture_among_gray_ones_is_read_in_gray(run, tmp_path):
+    picture(tmp_path / "a" / "pics" / "ant" / "new.png", 90, "RGB")
+    record = run_data.record_of(Run(run), allow_change=True)
+    node = run_data.located(Run(run).config["dataset"], record)
+    assert (node["channels"], node["image_size"]) == (1, 16)
+
+
+def test_contents_that_changed_under_the_same_sizes(cli, tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(12):  # uncompressed: the size stays
+        path = tmp_path / "pics" / f"{i}.bmp"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 99, (8, 8), dtype=np.uint8)).save(path)
+    trained = cli("pretrain", *RUN)
+    assert trained.code == 0, trained.err
+    for path in (tmp_path / "pics").iterdir():
+        Image.fromarray(rng.integers(99, 255, (8, 8), dtype=np.uint8)).save(path)
+    refused = cli("resume", trained.last, "train.steps=3")
+    assert refused.code == 7
+    assert "the mean of the channels is" in refused.err
+
+
+def test_moved_data_are_taken_by_their_fingerprint(cli, run, tmp_path):
+    (tmp_path / "a" / "pics").rename(tmp_path / "scratch")
+    gone, _ = measured(cli, run)
+    assert gone.code == 7
+    assert "dataset.path=NEW" in gone.err
+    result, record = measured(cli, run, "dataset.path=../scratch")
+    assert result.code == 0, result.err
+    assert record["eval"] == "knn"  # the run's own data, under their own name
+    resumed = cli("resume", str(run), "dataset.path=../scratch", "train.steps=4")
+    assert resumed.code == 0, resumed.err
+    assert "dataset.path was pics, is ../scratch" in resumed.err
+    os.chdir(tmp_path)
+    again, _ = measured(cli, run)  # resume keeps where they lie
+    assert again.code == 0, again.err
+    folder(tmp_path / "other", n=9)
+    refused, _ = measured(cli, run, "dataset.path=other")
+    assert refused.code == 7
+    assert "18 samples, were 20" in refused.err
+    assert cli("resume", str(run), "dataset.path=other", "train.steps=5").code == 7
+
+
+def test_a_project_that_moved_finds_its_data(cli, run, tmp_path):
+    os.chdir(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "c")
+    os.chdir(tmp_path / "c")
+    result, _ = measured(cli, tmp_path / "c" / "runs" / run.name)
+    assert result.code == 0, result.err
+
+
+def test_data_that_are_named_may_differ(cli, run, tmp_path):
+    picture(tmp_path / "a" / "pics" / "ant" / "new.png", 90)
+    result, record = measured(cli, run, "dataset=image_folder", "dataset.path=pics")
+    assert result.code == 0, result.err
+    assert record["eval"] == "knn@image_folder"
+    assert not (run / "eval" / "knn.json").exists()
+
+
+def test_an_old_run_without_a_record(cli, run, tmp_path):
+    status = json.loads((run / "status.json").read_text())
+    del status["data"]
+    (run / "status.json").write_text(json.dumps(status))
+    assert measured(cli, run)[0].code == 0
+    assert cli("resume", str(run), "train.steps=3").code == 0
+    for name in ("data", "fingerprint"):
+        status = json.loads((run / "status.json").read_text())
+        status.pop(name)
+        (run / "status.json").write_text(json.dumps(status))
+    encoder = json.loads((run / "encoder.json").read_text())
+    assert run_data.record_of(Run(run)).known == {
+        "shape": encoder["input_shape"],
+        "mean": encoder["mean"],
+        "std": encoder["std"],
+        "range": None,
+    }
+    picture(tmp_path / "a" / "pics" / "ant" / "new.png", 90, "RGB", side=40)
+    refused, _ = measured(cli, run)
+    assert refused.code == 7
+    assert "Traceback" not in refused.err
+    assert measured(cli, run, "allow_data_change=true")[0].code == 0  # at its own size, in gray
+
+
+def test_held_out_samples_that_changed(tmp_path):
+    """Labels of a list changed: the files are the same, the held-out ones are not."""
+    folder(tmp_path / "pics")
+    names = [f"pics/{c}/{i}.png" for c in ("ant", "bee") for i in range(10)]
+    kinds = ["u"] * 10 + ["v"] * 10
+    lists = []
+    for labels in (kinds, kinds[5:] + kinds[:5]):
+        path = tmp_path / f"{len(lists)}.csv"
+        path.write_text("path,label\n" + "\n".join(f"{n},{k}" for n, k in zip(names, labels, strict=True)))
+        lists.append(image_folder(str(path)))
+    assert lists[0].fingerprint == lists[1].fingerprint
+    known = run_data.describe(lists[0])
+    assert run_data.differences(known, lists[0]) == []
+    assert any("other samples are held out" in said for said in run_data.differences(known, lists[1]))
+
+
+def test_a_record_that_lies_is_not_used(run):
+    status = json.loads((run / "status.json").read_text())
+    status["data"] = {"path": 3, "shape": "1 x 2", "mean": [None], "samples": {"train": "many"}, "fingerprint": [1]}
+    (run / "status.json").write_text(json.dumps(status))
+    assert run_data.record_of(Run(run)).known == {}
+    shutil.copy(run / "config.yaml", run / "config.yaml.bak")
+    assert yaml.safe_load((run / "config.yaml").read_text())["dataset"]["path"] == "pics"
