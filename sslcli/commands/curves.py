@@ -71,7 +71,7 @@ class Curves:
             handles, labels, loc="outside lower left", ncols=min(len(self.panels), 2), fontsize=8, frameon=False
         )
         with replacing(path) as temporary:
-            figure.savefig(temporary, format="png")
+            figure.savefig(temporary, format="png", metadata={"Software": "sslcli"})
 
 
 def points(lines: Sequence[Mapping[str, Any]], key: str) -> Line:

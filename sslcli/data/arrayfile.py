@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.data.files import free_memory, is_hidden, require_regular
+from sslcli.data.files import free_memory, is_hidden, require_regular, unpacking
 from sslcli.data.talk import shown, size
 from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
 
@@ -31,7 +31,7 @@ def read_entries(path: str) -> dict[str, np.ndarray]:
         if not path.lower().endswith(SUFFIXES):
             raise RequestError(
                 f"{shown(path)} is no array file: its name ends in none of {', '.join(SUFFIXES)}",
-                "dataset=image_folder reads image files and lists of them",
+                unpacking(path) or "dataset=image_folder reads image files and lists of them",
             )
         return read_file(require_regular(path))
     files = sorted(f for f in os.listdir(path) if f.lower().endswith(SUFFIXES) and not is_hidden(f))

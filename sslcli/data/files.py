@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shlex
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -31,6 +32,8 @@ class Listing:
     linked_again: int = 0  # folder links to a folder already visited, or to a parent
     empty: list[str] = field(default_factory=list)  # files of zero bytes
     denied: list[str] = field(default_factory=list)  # folders that may not be read
+    archives: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)  # runs, packs and the like of this program
 
     def notes(self) -> list[str]:
         """One line for each kind of thing that was passed over, for the start screen."""
@@ -40,6 +43,8 @@ class Listing:
                 f"warning: {talk.count(len(self.denied), 'folder')} may not be read: "
                 f"{listing((shown(d) for d in self.denied), 3)}"
             )
+        if self.outputs:
+            out.append(f"not looked into, as outputs of this program: {listing(map(shown, sorted(self.outputs)), 4)}")
         rest = {
             "other file": sum(self.ignored.values()),
             "hidden file": self.hidden,
@@ -54,7 +59,40 @@ class Listing:
 
 def is_hidden(name: str) -> bool:
     """Names that no one means: dot files, macOS's and Windows' own."""
-    return name.startswith(".") or name in {"__MACOSX", "Thumbs.db", "desktop.ini"}
+    return name.startswith(".") or name in HIDDEN
+
+
+HIDDEN = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information",
+          "lost+found", "__pycache__"}  # fmt: skip
+# What lies in a folder that this program wrote: a run, a sweep, a pack, exported weights.
+OUTPUTS = (
+    {"status.json", "config.yaml"},
+    {"multirun.yaml"},
+    {"manifest.json", "index.bin"},
+    {"encoder.json", "encoder.safetensors"},
+    {"journal", "shard-00000.bin"},  # a pack that is not finished
+)
+SHEETS = {"views.png", "compare.png"}  # what `data preview` and `runs compare` draw, where no other name was asked for
+
+
+def is_output(path: str, holds: Iterable[str]) -> bool:
+    """Whether a folder that `holds` these names was written by this program, or is the folder that its runs lie in."""
+    there = set(holds)
+    if any(names <= there for names in OUTPUTS):
+        return True
+    runs = os.path.realpath(os.environ.get("SSLCLI_RUNS") or "runs")
+    if os.path.basename(path) != "runs" and os.path.realpath(path) != runs:
+        return False
+    return any(os.path.exists(os.path.join(path, f, n)) for f in there for n in ("status.json", "multirun.yaml"))
+
+
+def is_sheet(path: str) -> bool:
+    """Whether a picture was drawn by this program."""
+    try:
+        with open(path, "rb") as file:
+            return os.path.basename(path) in SHEETS and b"Software\0sslcli" in file.read(1024)
+    except OSError:
+        return False
 
 
 def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Listing:
@@ -82,6 +120,9 @@ def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Listing
                 found.denied.append(path)
                 continue
             seen.add((about.st_dev, about.st_ino))
+            if parts and is_output(path, [e.name for e in here]):
+                found.outputs.append("/".join(parts))
+                continue
             found.folders.add(parts)
             for entry in here:
                 if is_hidden(entry.name):
@@ -99,6 +140,10 @@ def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Listing
                     found.special += 1
                 elif not wanted(entry.name):
                     found.ignored[os.path.splitext(entry.name)[1].lower() or "no extension"] += 1
+                    if unpacking(entry.name):
+                        found.archives.append(entry.path)
+                elif entry.name in SHEETS and is_sheet(entry.path):
+                    found.outputs.append("/".join(below))
                 elif info.st_size == 0:
                     found.empty.append(entry.path)
                 else:
@@ -113,8 +158,17 @@ def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Listing
             found.linked_again += 1  # a parent: entering it would list the rest of the disk
         else:
             walk(parts, path)
+    _forget_above(found)
     found.files.sort(key=lambda f: tuple(map(os.fsencode, f[0])))
     return found
+
+
+def _forget_above(found: Listing) -> None:
+    """Folders that hold nothing but outputs of this program are none that people mean."""
+    above = {tuple(o.split("/"))[:k] for o in found.outputs for k in range(1, o.count("/") + 1)}
+    used = {parts[:k] for parts, _ in found.files for k in range(len(parts))} if above else set()
+    kept = {f[:k] for f in found.folders - above for k in range(len(f))} if above else set()
+    found.folders -= above - used - kept
 
 
 def require_path(path: Any, what: str, key: str = "dataset.path") -> str:
@@ -156,12 +210,42 @@ def _neighbours(text: str, key: str) -> str:
     return f"the nearest folder that exists is {shown(str(parent))}; {holds}"
 
 
+UNPACK = {
+    (".zip",): "unzip -q {file} -d {folder}",
+    (
+        ".tar.gz",
+        ".tgz",
+        ".tar.bz2",
+        ".tbz2",
+        ".tar.xz",
+        ".txz",
+        ".tar.zst",
+        ".tar",
+    ): "mkdir {folder} && tar -xf {file} -C {folder}",
+    (".rar",): "unrar x {file} {folder}/",
+    (".7z",): "7z x {file} -o{folder}",
+}
+
+
+def unpacking(path: str, key: str = "dataset.path") -> str | None:
+    """How to unpack an archive, by its name; None for other files."""
+    for endings, command in UNPACK.items():
+        for ending in endings:
+            if path.lower().endswith(ending) and len(os.path.basename(path)) > len(ending):
+                file, folder = shlex.quote(shown(path)), shlex.quote(shown(path[: -len(ending)]))
+                text = (
+                    f"unpack it: {command.format(file=file, folder=folder)}; then {key}={shown(path[: -len(ending)])}"
+                )
+                return f"{text}; or dataset=tar reads it as it is" if ending == ".tar" else text
+    return None
+
+
 def require_folder(path: str | os.PathLike[str] | None, what: str, key: str = "dataset.path") -> str:
     """As `require_path`, for a folder: a file is a RequestError that names its parent."""
     text = require_path(path, what, key)
     if not os.path.isdir(text):
-        parent = os.path.dirname(text) or "."
-        raise RequestError(f"{key}={shown(text)} is a file; {what} is wanted", f"did you mean {key}={shown(parent)} ?")
+        how = unpacking(text, key) or f"did you mean {key}={shown(os.path.dirname(text) or '.')} ?"
+        raise RequestError(f"{key}={shown(text)} is a file; {what} is wanted", how)
     return text
 
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from sslcli.data import decode, unreadable
 from sslcli.data.classic import check_size
-from sslcli.data.files import content_hash, fingerprint, require_folder, require_path, require_regular, scan
+from sslcli.data.files import content_hash, fingerprint, require_folder, require_path, require_regular, scan, unpacking
 from sslcli.data.headers import Headers, Load, describe, each, fits_memory, read_headers
 from sslcli.data.label_text import odd_notes
-from sslcli.data.layout import READINGS, Files, Found, check_splits, from_folder, is_chosen
+from sslcli.data.layout import OTHER_KINDS, READINGS, Files, Found, check_splits, from_folder, is_chosen
 from sslcli.data.levels import check_range
 from sslcli.data.lists import from_list
 from sslcli.data.pictures import Decoder, Pictures
@@ -223,6 +223,10 @@ def _find(path: str, asked: Asked, notes: list[str]) -> Found:
             )
         return from_folder(scan(path, decode.is_image_name), notes, label, asked.splits)
     if not path.lower().endswith((".txt", ".csv", ".tsv")):
+        ending = os.path.splitext(path)[1].lower()
+        if ending in OTHER_KINDS:
+            hint = unpacking(path) or f"dataset={OTHER_KINDS[ending]} dataset.path={shown(path)}"
+            raise RequestError(f"dataset.path={shown(path)} is a file; {WANTED} is wanted", hint)
         require_folder(path, WANTED)
     if is_chosen(asked.splits):
         raise RequestError(

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sslcli.data.class_folders import agree, classes_of, leave_masks
-from sslcli.data.files import Listing
+from sslcli.data.files import Listing, is_output, unpacking
 from sslcli.data.split_folders import Parts, Rule, Tree, by_kind, chosen, find, kind_of, require_sure, typed
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
@@ -263,8 +263,12 @@ def _nothing(found: Listing) -> DataError:
         sentence += f"; {count(len(found.denied), 'folder')} may not be read: {listing(map(shown, found.denied), 3)}"
     sentence += f"; seen: {what}" if what else ("" if found.empty or found.denied else "; nothing else either")
     other = next((OTHER_KINDS[e] for e, _ in seen.most_common() if e in OTHER_KINDS), None)
-    if other:
+    if is_output(found.root, os.listdir(found.root)):
+        hint = "this is a folder that sslcli wrote; of a pack: dataset=pack"
+    elif other:
         hint = f"dataset={other} reads such files"
+    elif found.archives:
+        hint = str(unpacking(found.archives[0]))
     elif any(e in NEED_A_READER for e in seen):
         hint = "this Pillow does not read them; convert them to .jpg or .png"
     else:

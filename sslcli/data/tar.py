@@ -23,7 +23,7 @@ from typing import Any
 
 from sslcli import kinds
 from sslcli.data import decode, talk
-from sslcli.data.files import require_path, require_regular, scan
+from sslcli.data.files import require_path, require_regular, scan, unpacking
 from sslcli.data.folder import Asked, FolderSource, dataset_of
 from sslcli.data.headers import each
 from sslcli.data.layout import READINGS, Files, Found, is_chosen, read
@@ -116,7 +116,11 @@ def _below(folder: str) -> list[str]:
         )
     if not found.files:
         other = ", ".join(f"{n:,} {e}" for e, n in found.ignored.most_common(4))
-        hint = "dataset=image_folder reads folders of images" if any(map(decode.is_image_name, found.ignored)) else None
+        hint = (
+            "dataset=image_folder reads folders of images"
+            if any(decode.is_image_name(f"x{e}") for e in found.ignored)
+            else None
+        )
         raise RequestError(f"no tar file in {shown(folder)}" + (f"; it holds {other}" if other else ""), hint)
     return [os.path.join(folder, *parts) for parts, _ in found.files]
 
@@ -153,6 +157,8 @@ def _refuse_compressed(path: str) -> None:
             "(and pictures hardly shrink)",
             f"unpack it once: {tool} {shown(path)}",
         )
+    if not path.lower().endswith(".tar") and (how := unpacking(path)):
+        raise RequestError(f"{shown(path)} is no tar file", how)
 
 
 # --------------------------------------------------------------------------------------------------- what they hold

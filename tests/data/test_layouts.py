@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sslcli.data.arrays import arrays
 from sslcli.data.folder import image_folder
 from sslcli.data.layout import read
 from sslcli.data.pack import pack
@@ -296,3 +297,54 @@ def test_pretraining_reads_train_and_unlabelled(make_folder, tmp_path):
         assert sum("pretraining reads" in note for note in packed.notes) == 1
     with pytest.raises(RequestError, match="all or unlabelled"):
         image_folder(root, pretrain_on="train")
+
+
+def test_outputs_of_this_program_beside_the_data_are_no_samples(cli, make_folder, monkeypatch):
+    root = make_folder({"ant": 8, "bee": 8}, size=(16, 16))
+    monkeypatch.chdir(root)
+    words = ["backbone=convnet", "backbone.width=4", "train.epochs=null", "train.batch_size=4", "train.eval_every=0"]
+    words += ["dataset=image_folder", "dataset.path=.", "device=cpu", "device.threads=1", "method=simsiam"]
+    before = image_folder(".")
+    assert cli("pretrain", *words, "train.steps=1").code == 0
+    assert cli("data", "preview", *words, "train.steps=1").code == 0  # draws views.png
+    assert cli("data", "pack", "dataset=image_folder", "dataset.path=.", "out=ants.pack").code == 0
+    (root / "elsewhere" / "a_run").mkdir(parents=True)
+    for name in ("status.json", "config.yaml"):
+        (root / "elsewhere" / "a_run" / name).write_text("{}")
+    for folder in ("elsewhere/a_run/eval", "@eaDir/x", ".hidden", "runs/plots"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "1.png").write_bytes((root / "ant" / "000.png").read_bytes())
+    after = image_folder(".")
+    assert (after.classes, after.fingerprint) == (before.classes, before.fingerprint)
+    said = "\n".join(after.notes)
+    assert "not looked into, as outputs of this program: ants.pack, elsewhere/a_run, runs, views.png" in said
+    assert "warning" not in said
+    resumed = cli("resume", "latest", "train.steps=2")
+    assert resumed.code == 0
+    (root / "ant" / "views.png").write_bytes((root / "ant" / "000.png").read_bytes())  # somebody's picture
+    assert len(image_folder(".", holdout=0).train) == 17
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("photos.zip", "unzip -q {path}photos.zip -d {path}photos; then dataset.path={path}photos"),
+        ("my photos.tar.gz", "mkdir '{path}my photos' && tar -xf '{path}my photos.tar.gz' -C '{path}my photos'"),
+        ("photos.7z", "7z x {path}photos.7z -o{path}photos"),
+        ("photos.rar", "unrar x {path}photos.rar {path}photos/"),
+        ("photos.tar", "or dataset=tar reads it as it is"),
+        ("photos.npz", "dataset=arrays dataset.path={path}photos.npz"),
+    ],
+)
+def test_archives_name_the_command_that_unpacks_them(name, hint, tmp_path):
+    (tmp_path / name).write_bytes(b"PK\x03\x04")
+    path = f"{tmp_path}/"
+    sources = [image_folder, pack, *([arrays, tar] if "tar" not in name and "npz" not in name else [])]
+    for source in sources if "npz" not in name else [image_folder]:
+        with pytest.raises(RequestError) as error:
+            source(str(tmp_path / name))
+        assert hint.format(path=path) in str(error.value.hint)
+    if "npz" not in name and name != "photos.tar":
+        with pytest.raises(DataError, match="no image") as error:
+            image_folder(str(tmp_path))
+        assert hint.format(path=path) in str(error.value.hint)
