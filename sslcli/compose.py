@@ -74,9 +74,11 @@ def refuse_paths(overrides: Iterable[str]) -> None:
         key, _, value = override.lstrip("+~").partition("=")
         if key == "hydra.searchpath":
             raise RequestError(f"`{override}` is not taken", "--config-dir FOLDER adds a folder of YAML files")
-        if key in GROUPS and (
-            f"{value[:1]}{value[-1:]}" in ("[]", "{}") or any(part in value for part in ("/", "\\", ".."))
-        ):
+        listed = f"{value[:1]}{value[-1:]}" == "[]" and key not in (
+            "logger",
+            "experiment",
+        )  # of these there may be several
+        if key in GROUPS and (listed or any(part in value for part in ("/", "\\", ".."))):
             raise unknown_choice(key, value, choices(key))
 
 
