@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,52 @@ LONG = ("tests/test_team", "tests/test_launchers", "tests/test_sweeps", "tests/f
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start many processes come first, so that parallel workers end together."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+CHECKOUT = str(Path(__file__).resolve().parents[1]) + os.sep
+CACHES = ("__pycache__", ".pytest_cache", ".hypothesis", ".coverage")
+WRITES = {"os.mkdir": (0,), "os.remove": (0,), "os.rmdir": (0,), "os.truncate": (0,), "os.rename": (0, 1)}
+WRITES |= {"os.symlink": (1,), "os.link": (1,)}  # audit event -> which of its arguments are written
+_leaks: list[str] = []
+
+
+def _watch(event: str, args: tuple[Any, ...]) -> None:
+    """An audit hook: refuses, and notes, what this process writes into the checkout. A relative path lies below the working
+    folder (`nothing_outside`), or below a folder that is open."""
+    if event == "open":
+        if not isinstance(args[2], int) or not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            return
+        written: tuple[int, ...] = (0,)
+    else:
+        written = WRITES.get(event, ())
+    for i in written:
+        path = os.fspath(args[i]) if isinstance(args[i], os.PathLike) else args[i]
+        if isinstance(path, str) and path.startswith(CHECKOUT) and not any(cache in path for cache in CACHES):
+            _leaks.append(f"{event} {path}")
+            raise RuntimeError(f"a test writes outside its temporary folder: {_leaks[-1]}")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where tests and their fixtures start, so that a relative path leads neither into the checkout nor to the user's runs."""
+    here = tmp_path_factory.mktemp("empty")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        for name in ("SSLCLI_RUNS", "SSLCLI_DATA"):
+            patch.delenv(name, raising=False)
+        yield here
+
+
+@pytest.fixture(autouse=True)
+def nothing_outside(empty_folder: Path) -> Iterator[None]:
+    """A test writes into its own temporary folder."""
+    yield
+    leaks = [*_leaks, *(str(p) for p in empty_folder.iterdir())]
+    _leaks.clear()
+    assert not leaks, f"written outside the test's temporary folder: {leaks}"
 
 
 @dataclass
