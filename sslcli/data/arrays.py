@@ -65,7 +65,7 @@ def arrays(
         raise DataError(
             f"the parts of {shown(text)} have different channels: {listing(str(s) for s in sorted(shapes))}"
         )
-    classes, labels = encode_labels(found.y, {k: len(v) for k, v in parts.items()}, text)
+    classes, labels = encode_labels(found.y, {k: len(v) for k, v in parts.items()}, text, notes)
     made = sources(parts, labels, classes, None, holdout, split_seed, notes)
     channels, height, width = parts["train"].shape[1:]
     side = image_size or min(height, width)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.data.label_text import Cells, numbers, odd_notes
 from sslcli.data.source import ArraySource
 from sslcli.data.split import split, split_hash
 from sslcli.data.talk import count, shown
@@ -91,14 +92,18 @@ def assign(entries: Mapping[str, np.ndarray], label: str | None, path: str) -> F
 
 
 def encode_labels(
-    raw: Mapping[str, np.ndarray], lengths: Mapping[str, int], path: str
+    raw: Mapping[str, np.ndarray], lengths: Mapping[str, int], path: str, notes: list[str]
 ) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Class names in order (numbers by value), and int64 labels for each part; NaN, "" and -1 mean none.
+    """Class names in order (numbers by value), and int64 labels for each part; NaN, numbers below 0, "" and
+    the words for missing values (`label_text`) mean none; but -1 beside 1 alone is the other class.
 
     Raises DataError when there are more or fewer labels than samples, or when they are no classes.
     """
     columns: dict[str, list[str | None]] = {}
-    numeric = True
+    numeric, cells, negative = True, Cells(), 0
+    signs = (
+        len({v for y in raw.values() if np.asarray(y).dtype.kind == "i" for v in np.unique(y) if v >= 0}) == 1
+    )  # 1, -1
     for part, y in raw.items():
         y = np.asarray(y)
         if y.ndim == 2 and y.shape[1] > 1 and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all():
@@ -117,16 +122,19 @@ def encode_labels(
                 )
             columns[part] = [None if np.isnan(v) else str(int(v)) for v in y.tolist()]
         elif y.dtype.kind in "iub":
-            columns[part] = [None if v < 0 else str(int(v)) for v in y.tolist()]
+            columns[part] = [None if v < 0 and not signs else str(int(v)) for v in y.tolist()]
+            negative += columns[part].count(None)
         elif y.dtype.kind in "US":
             numeric = False
-            columns[part] = [
-                (v.decode("utf-8", "replace") if isinstance(v, bytes) else v).strip() or None for v in y.tolist()
-            ]
+            texts = (v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in y.tolist())
+            columns[part] = numbers([cells.label(text) for text in texts])
         else:
             raise DataError(
                 f"labels of {shown(path)} ({part}) are of the type {y.dtype}, numbers or strings are wanted"
             )
+    notes += cells.notes()
+    if negative:
+        notes.append(f"{count(negative, 'label')} below 0 taken as missing")
     names = {v for column in columns.values() for v in column if v is not None}
     numeric = numeric or all(n.removeprefix("-").isdecimal() for n in names)
     classes = tuple(sorted(names, key=lambda n: (int(n), n)) if numeric else sorted(names))
@@ -152,6 +160,7 @@ def sources(
     """
     names = listing(map(shown, classes), 6)
     notes.append(f"{count(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
+    notes += odd_notes(classes)
     made = {part: ArraySource(x, labels.get(part)) for part, x in parts.items()}
     digest = ""
     if "test" not in made:

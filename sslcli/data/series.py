@@ -64,7 +64,7 @@ def series(
     widths = {r.shape[0] for rs in raw.values() for r in rs}
     if len(widths) != 1:
         raise DataError(f"the series of {shown(text)} have different numbers of channels: {sorted(widths)}")
-    classes, labels = encode_labels(found.y, {k: len(v) for k, v in raw.items()}, text)
+    classes, labels = encode_labels(found.y, {k: len(v) for k, v in raw.items()}, text, notes)
     if who is not None and len(who) != len(raw["train"]):
         raise DataError(f"{shown(text)} has {len(raw['train']):,} series but {len(who):,} groups")
 

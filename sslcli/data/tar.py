@@ -26,6 +26,7 @@ from sslcli.data import decode, talk
 from sslcli.data.files import require_path, require_regular, scan, unpacking
 from sslcli.data.folder import Asked, FolderSource, dataset_of
 from sslcli.data.headers import each
+from sslcli.data.label_text import Cells, numbers
 from sslcli.data.layout import READINGS, Files, Found, is_chosen, read
 from sslcli.data.source import Dataset
 from sslcli.data.split_folders import Parts, together
@@ -33,7 +34,7 @@ from sslcli.data.talk import count, shown
 from sslcli.disk import read_json, replace_file
 from sslcli.errors import DataError, RequestError, StorageError, listing
 
-FORMAT = 2  # of an index
+FORMAT = 3  # of an index
 LABELS = ("label", "class", "cls")  # keys of a .json that are looked for
 SIDECAR_BYTES = 1 << 20  # a larger one is no label
 MAX_EXPANDED = 100_000  # shards that braces may name
@@ -228,7 +229,7 @@ def _read_headers(path: str, size: int, label: str | None) -> Index:
     ignored: Counter[str] = Counter()
     with tarfile.open(path, "r:") as file:
         for member in _members(file):
-            key, extension = _key(member.name)
+            extension = _extension(member.name, label)
             if not member.isreg() or member.issparse():
                 ignored["folder" if member.isdir() else "link or special"] += 1
             elif member.offset_data + member.size > size:
@@ -239,11 +240,17 @@ def _read_headers(path: str, size: int, label: str | None) -> Index:
                 else:
                     ignored["picture of zero bytes"] += 1
             elif (text := _label(file, member, extension, label)) is not None:
+                key = member.name[: -len(extension)]
                 if extension != ".json" or key not in labels:
                     labels[key] = text
             else:
                 ignored[extension or "no extension"] += 1
-    return Index([[n, at, length, labels.get(_key(n)[0])] for n, at, length in pictures], ignored)
+    keys = [next((k for k in _keys(name) if k in labels), None) for name, _, _ in pictures]
+    if lost := len(labels.keys() - set(keys)):
+        ignored["label without a picture"] = lost
+    return Index(
+        [[*picture, None if k is None else labels[k]] for picture, k in zip(pictures, keys, strict=True)], ignored
+    )
 
 
 def _members(file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -257,11 +264,19 @@ def _members(file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         raise tarfile.ReadError(f"broken header at byte {file.offset:,}")
 
 
-def _key(name: str) -> tuple[str, str]:
-    """`a/b.left.jpg`: `a/b` and `.left.jpg`. What a sample is called, by webdataset's rule."""
-    folder, _, base = name.rpartition("/")
-    stem, dot, rest = base.partition(".")
-    return f"{folder}/{stem}", (dot + rest).lower()
+def _extension(name: str, label: str | None) -> str:
+    """`.cls` of `a/track.7.cls`; `.x.cls` where the label `x.cls` is asked for."""
+    asked = f".{label}".lower()
+    return asked if name.lower().endswith(asked) else os.path.splitext(name)[1].lower()
+
+
+def _keys(name: str) -> Iterator[str]:
+    """What a label of this picture may be called, without its extension: `a/b.left` and `a/b` of `a/b.left.jpg`. The last is
+    webdataset's rule; the first is for base names with dots, as in `track.7.jpg` beside `track.7.cls`."""
+    folder, slash, base = name.rpartition("/")
+    parts = base.split(".")
+    for n in range(len(parts) - 1, 0, -1):
+        yield folder + slash + ".".join(parts[:n])
 
 
 def _label(file: tarfile.TarFile, member: tarfile.TarInfo, extension: str, label: str | None) -> str | None:
@@ -293,7 +308,8 @@ def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str])
     samples = [(number, *sample) for number, index in enumerate(indices) for sample in index.samples]
     if not samples:
         raise DataError(f"no picture in {count(len(names), 'tar file')}" + (f"; seen: {passed}" if passed else ""))
-    own = [cls for *_, cls in samples]
+    cells = Cells()
+    own = numbers([cells.label(cls) for *_, cls in samples])
     if label not in (None, *READINGS) and not any(own):
         raise RequestError(
             f"dataset.label={shown(str(label))}: no sample has a .{shown(str(label))} or such an entry in its .json",
@@ -305,7 +321,8 @@ def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str])
     told: list[str] = []
     reading = read(paths, (), base, label if folders else "none", asked.splits, told)
     parts: dict[str, Files] = {}
-    for (number, name, offset, size, cls), kind, folder in zip(samples, reading.kinds, reading.classes, strict=True):
+    for sample, cls, kind, folder in zip(samples, own, reading.kinds, reading.classes, strict=True):
+        number, name, offset, size, _ = sample
         if kind is not None:
             parts.setdefault(kind, Files()).add(
                 f"{number}:{offset}:{size}", f"{names[number]}/{name}", size, cls or folder
@@ -317,6 +334,7 @@ def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str])
     said += f", {bare:,} without label" if classes and bare else ""
     notes.append(f"{count(len(names), 'tar file')}: {count(len(samples), 'image')}, {said}")
     notes += told if folders and classes else [note for note in told if not note.endswith("no labels")]
+    notes += cells.notes()
     if passed:
         notes.append(f"passed over: {passed}")
     details = {"layout": "tar", "shards": len(names), "ignored": dict(ignored)}

@@ -114,6 +114,15 @@ def test_labels_of_every_kind(tmp_path):
     some[:3] = np.nan
     assert build(some).train.labels[:4].tolist() == [-1, -1, -1, 3]
     assert build(np.where(Y == 0, -1, Y * 10)).classes == ("10", "20", "30")
+    assert "5 labels below 0" in say(build(np.where(Y == 0, -1, Y)))
+    signs = build(np.where(Y < 2, -1, 1))  # as many binary sets have them
+    assert signs.classes == ("-1", "1")
+    assert signs.train.labels[:4].tolist() == [0, 0, 1, 1]
+    words = build(np.array(["a", "b", "nan", "None"] * 5))
+    assert words.classes == ("a", "b")
+    assert words.train.labels[:4].tolist() == [0, 1, -1, -1]
+    assert "10 labels taken as missing" in say(words)
+    assert "several labels" in say(build(np.array(["a", "b", "a|b", "b"] * 5)))
     for y, reason in [
         (Y[:-1], "20 samples but 19 labels"),
         (np.linspace(0, 1, 20), "not whole numbers"),

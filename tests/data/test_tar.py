@@ -277,3 +277,25 @@ def test_on_the_command_line(cli, tmp_path):
     wrong = cli("pretrain", "dataset=webdataset", "dataset.path=t")
     assert wrong.code == 2
     assert "did you mean `tar`" in wrong.err
+
+
+def test_base_names_with_dots_keep_their_labels(tmp_path):
+    members = {}
+    for i in range(4):
+        members |= {f"track.{i}.png": encoded(i), f"track.{i}.cls": str(i % 2).encode()}
+    members |= {"b/1.left.png": encoded(9), "b/1.right.PNG": encoded(8), "b/1.json": b'{"label": "both"}'}
+    d = tar(str(write(tmp_path / "s.tar", members)), holdout=0, splits="none")
+    by_name = dict(zip((n.partition("/")[2] for n in d.train.names), d.train.labels.tolist(), strict=True))
+    assert [d.classes[by_name[f"track.{i}.png"]] for i in range(4)] == ["0", "1", "0", "1"]
+    assert d.classes[by_name["b/1.left.png"]] == d.classes[by_name["b/1.right.PNG"]] == "both"
+
+
+def test_labels_without_a_picture_and_missing_ones_are_told(tmp_path):
+    words = ["cat", "dog", "NA", "cat"]
+    members = {f"{i}.{e}": encoded(i) if e == "png" else words[i].encode() for i in range(4) for e in ("png", "cls")}
+    d = tar(str(write(tmp_path / "s.tar", members | {"9.cls": b"cat", "8.x.cls": b"dog"})), holdout=0)
+    assert d.classes == ("cat", "dog")
+    assert d.train.labels.tolist() == [0, 1, -1, 0]
+    assert any("2 label without a picture" in n for n in d.notes)
+    assert any("1 label taken as missing (1 x NA" in n for n in d.notes)
+    assert tar(str(tmp_path / "s.tar"), label="cls", holdout=0).classes == ("cat", "dog")
