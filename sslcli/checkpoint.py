@@ -23,12 +23,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcli import __version__
-from sslcli.disk import replace_file, sync_folder, write_file
+from sslcli import __version__, kinds
+from sslcli.disk import (
+    PHYSICAL_MEMORY,
+    checked,
+    digest,
+    parse,
+    read_file,
+    size_of,
+    sync_folder,
+    write_file,
+    write_json,
+)
 from sslcli.errors import RequestError, StorageError, TrainingError, listing
-from sslcli.secret import hide
+from sslcli.secret import masked
 
 FORMAT = 1
+ANOTHER = "was it made with another method or backbone?"
 ROOM = 2.2  # free space wanted before a save, in sizes of the checkpoint
 DTYPES = {  # as safetensors spells them
     torch.float64: "F64",
@@ -53,6 +64,8 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
     target = folder / f"step-{step:010d}"
     temporary = folder / f".tmp-{step:010d}-{os.getpid()}"
     try:
+        if folder.is_symlink():
+            raise StorageError(f"{folder} is a symbolic link, which is not followed")
         if not folder.is_dir():
             folder.mkdir(parents=True)
             sync_folder(folder.parent)
@@ -64,7 +77,7 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
             for name, group in tensors.items()
             if group
         }
-        text = hide(json.dumps({"step": step, **state}, indent=1))
+        text = json.dumps(masked({"step": step, **state}), indent=1)
         files["state.json"] = write_file(temporary / "state.json", [text.encode()])
         manifest = {"format": FORMAT, "sslcli": __version__, "step": step, "files": files}
         text = json.dumps({**manifest, "sha256": _own_hash(manifest)}, indent=1)
@@ -75,7 +88,7 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
         os.rename(temporary, target)
         sync_folder(folder)
         prune(folder, keep)
-        replace_file(folder / "last.json", json.dumps({"step": step, "folder": target.name}) + "\n")
+        write_json(folder, "last.json", {"step": step, "folder": target.name}, indent=None)
     except Exception as e:  # torch and the file system each word a full disk in their own way
         shutil.rmtree(temporary, ignore_errors=True)
         reason = getattr(e, "strerror", None) or getattr(e, "message", None) or str(e)
@@ -152,38 +165,63 @@ def clean(folder: Path) -> None:
 
 
 def existing(folder: Path) -> list[Path]:
-    """Checkpoint folders, newest first."""
-    return sorted(
-        (p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{10,}", p.name) and p.is_dir()), reverse=True
-    )
+    """Checkpoint folders, newest first. TrainingError where the folder is a symbolic link: it may lead anywhere."""
+    if folder.is_symlink():
+        raise TrainingError(f"{folder} is a symbolic link, which is not followed", "put the folder itself in its place")
+    found = (p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{10,18}", p.name))
+    return sorted((p for p in found if p.is_dir() and not p.is_symlink()), reverse=True)
+
+
+FILE = re.compile(r"(state\.json|\w+\.safetensors)")  # of a checkpoint
+ABOUT = {"bytes": int, "sha256": str}  # what a manifest says of a file
+MANIFEST: dict[str, Any] = {"format": int, "step": int, "files": dict[str, dict[str, Any]]}
+
+
+def read_manifest(path: Path) -> dict[str, Any] | str:
+    """The manifest of a checkpoint, complete and unaltered; else what is wrong. RequestError for a newer format than ours."""
+    try:
+        manifest = parse(read_file(path, "manifest.json"))
+    except FileNotFoundError:
+        return "manifest.json is missing"
+    except OSError as e:
+        return f"manifest.json cannot be read ({e.strerror})"
+    if not manifest:
+        return "manifest.json cannot be read (no JSON object)"
+    if manifest.pop("sha256", None) != _own_hash(manifest):
+        return "manifest.json does not match its own SHA-256"
+    if kinds.fits(manifest.get("format"), int) and manifest["format"] > FORMAT:
+        raise RequestError(
+            f"{path} was written by sslcli {manifest.get('sslcli')} (checkpoint format {manifest['format']}; "
+            f"this is {__version__}, which reads up to format {FORMAT})",
+            "upgrade sslcli",
+        )
+    files = manifest.get("files")
+    if (
+        not all(kinds.fits(manifest.get(key), kind) for key, kind in MANIFEST.items())
+        or not {"model.safetensors", "state.json"} <= files.keys()
+        or not all(FILE.fullmatch(name) for name in files)
+        or not all(kinds.fits(about.get(k), kind) for about in files.values() for k, kind in ABOUT.items())
+    ):
+        return "manifest.json does not say what the checkpoint is"
+    if path.name != f"step-{manifest['step']:010d}":
+        return f"it holds step {manifest['step']}"
+    return manifest
 
 
 def verify(path: Path) -> str | None:
     """None when every byte is as written; else what is wrong. RequestError for a format that is newer than ours."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        if manifest.pop("sha256") != _own_hash(manifest):
-            return "manifest.json does not match its own SHA-256"
-    except FileNotFoundError:
-        return "manifest.json is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        return f"manifest.json cannot be read ({type(e).__name__})"
-    if manifest["format"] > FORMAT:
-        raise RequestError(
-            f"{path} was written by sslcli {manifest['sslcli']} (checkpoint format {manifest['format']}; "
-            f"this is {__version__}, which reads up to format {FORMAT})",
-            "upgrade sslcli",
-        )
-    if path.name != f"step-{manifest['step']:010d}":
-        return f"it holds step {manifest['step']}"
+    manifest = read_manifest(path)
+    if isinstance(manifest, str):
+        return manifest
     for name, expected in manifest["files"].items():
         try:
-            size = (path / name).stat().st_size
-            if size != expected["bytes"]:
+            size = size_of(path, name)
+            if size is not None and size != expected["bytes"]:
                 return f"{name} has {size:,} bytes of {expected['bytes']:,}"
-            with open(path / name, "rb") as f:
-                if hashlib.file_digest(f, "sha256").hexdigest() != expected["sha256"]:
-                    return f"{name} does not match its SHA-256"
+            if size is not None and size > PHYSICAL_MEMORY:
+                return f"{name} has {size:,} bytes, more than this machine's memory"
+            if digest(path, name) != expected["sha256"]:
+                return f"{name} does not match its SHA-256"
         except FileNotFoundError:
             return f"{name} is missing"
         except OSError as e:
@@ -192,14 +230,23 @@ def verify(path: Path) -> str | None:
 
 
 def load_newest(
-    folder: Path, on_bad: Callable[[Path, str], None] | None = None
+    folder: Path,
+    on_bad: Callable[[Path, str], None] | None = None,
+    check: Callable[[dict[str, Any]], str | None] = lambda state: None,
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-    """The newest checkpoint that verifies: (tensors by file, state). None when there is none at all.
+    """The newest checkpoint that verifies, with a state that passes `check` (which returns what is wrong with one):
+    (tensors by file, state). None when there is none at all.
 
-    A newer one that does not is told to `on_bad` and set aside as .bad-*. TrainingError, and nothing moved, when all are bad."""
+    A newer one that does not is passed to `on_bad` and renamed .bad-*. TrainingError, and nothing renamed, when all are bad."""
     bad: dict[Path, str] = {}
     for path in existing(folder):
         reason = verify(path)
+        if reason is None:
+            try:
+                tensors, state = load(path)
+                reason = check(state)
+            except TrainingError as e:
+                reason = e.message
         if reason is not None:
             bad[path] = reason
             continue
@@ -207,7 +254,7 @@ def load_newest(
             _set_aside(worse)
             if on_bad:
                 on_bad(worse, why)
-        return load(path)
+        return tensors, state
     if bad:
         raise TrainingError(
             f"no checkpoint in {folder} verifies ({listing([f'{p.name}: {why}' for p, why in bad.items()], 5)})",
@@ -217,13 +264,25 @@ def load_newest(
 
 
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """What the manifest names, and nothing else that lies there. TrainingError for a file that lies about itself."""
+    """What the manifest names, and nothing else that lies there. TrainingError where it is damaged or was removed meanwhile."""
     from safetensors.torch import load_file
 
-    names = sorted(json.loads((path / "manifest.json").read_bytes())["files"])
-    with lies_are_told(path):
-        tensors = {Path(n).stem: load_file(path / n) for n in names if n.endswith(".safetensors")}
-    return tensors, json.loads((path / "state.json").read_bytes())
+    manifest = read_manifest(path)
+    if isinstance(manifest, str):
+        raise TrainingError(f"{path} cannot be loaded: {manifest}", GONE)
+    names = sorted(manifest["files"])
+    try:
+        with lies_are_told(path):
+            tensors = {Path(n).stem: load_file(checked(path, n)) for n in names if n.endswith(".safetensors")}
+        state = parse(read_file(path, "state.json"))
+    except OSError as e:
+        raise TrainingError(f"{path} cannot be loaded: {e.strerror or e}", GONE) from None
+    if state.get("step") != manifest["step"]:
+        raise TrainingError(f"{path / 'state.json'} does not hold the state of step {manifest['step']:,}")
+    return tensors, state
+
+
+GONE = "a run that is being trained removes old checkpoints: train.keep=10 keeps more of them"
 
 
 @contextlib.contextmanager
@@ -234,7 +293,7 @@ def lies_are_told(path: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as e:
-        raise TrainingError(f"{path} holds no whole safetensors file: {e}", "was it changed by hand?") from e
+        raise TrainingError(f"{path} holds no whole safetensors file: {e}", "was it changed by hand?") from None
 
 
 # ----------------------------------------------------------------------------------------------------- optimizer as tensors
@@ -264,7 +323,9 @@ def restore_optimizer(
     fused = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     for key, value in {**tensors, **numbers}.items():
         name, _, slot = key.rpartition("/")
-        parameter = by_name[name]
+        parameter = by_name.get(name)
+        if parameter is None or not isinstance(value, (Tensor, int, float)):
+            raise TrainingError(f"the checkpoint's optimizer state does not fit this model: {key}", ANOTHER)
         if hasattr(parameter, "device_mesh") and isinstance(value, Tensor) and value.shape == parameter.shape:
             from torch.distributed.tensor import distribute_tensor
 
@@ -301,9 +362,7 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> N
             for word, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
             if keys
         ]
-        raise TrainingError(
-            f"{what} does not fit this model: {'; '.join(parts)}", "was it made with another method or backbone?"
-        )
+        raise TrainingError(f"{what} does not fit this model: {'; '.join(parts)}", ANOTHER)
     with torch.no_grad():
         for key, value in own.items():
             value.copy_(tensors[key])

@@ -11,7 +11,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -24,6 +24,7 @@ from sslcli.config import (
     choices,
     config_dir,
     describe,
+    filled,
     one_line,
     register,
     runs_root,
@@ -196,22 +197,14 @@ def check_values(cfg: dict[str, Any], word: str = "pretrain") -> None:
     for key in cfg:
         if key not in {f.name for f in fields(SCHEMAS[word])}:
             raise unknown_key(key, word)
-    for group in (
-        "method",
-        "backbone",
-        "dataset",
-        "optimizer",
-        "schedule",
-        "evaluator",
-        "augmentation",
-        "logger",
-        "train",
-        "device",
-    ):
-        if not isinstance(cfg.get(group), dict):
-            raise RequestError(
-                f"there is no {group}", f"choose one: {group}=NAME (`sslcli pretrain --help` lists them)"
-            )
+    require_groups(cfg)
+    log_every = cfg["logger"].get("log_every")
+    if not (kinds.fits(log_every, int) and log_every >= 1):
+        raise RequestError(f"`logger.log_every={log_every}` must be a number of at least 1", "logger.log_every=50")
+    cfg = filled(cfg)
+    for key, kind in (("seed", int), ("init", str | None)):
+        if not kinds.fits(cfg[key], kind):
+            raise RequestError(f"`{key}={cfg[key]}`: expected {kinds.wanted(kind)}, got `{cfg[key]}`")
     own = {group: _typed(group, kind, cfg[group]) for group, kind in (("train", Train), ("device", Device))}
     for key, (least, instead) in _LEAST.items():
         value = own[key.partition(".")[0]][key.partition(".")[2]]
@@ -233,6 +226,15 @@ def check_values(cfg: dict[str, Any], word: str = "pretrain") -> None:
             raise RequestError(f"`{key}={value}` is not a finite number")
         if value == "":
             raise RequestError(f"`{key}=` has no value", f"give {key}=VALUE, or {key}=null for none")
+
+
+def require_groups(cfg: dict[str, Any]) -> None:
+    """RequestError where a configuration lacks a group that every run has."""
+    for group in GROUPS:
+        if group != "experiment" and not isinstance(cfg.get(group), dict):
+            raise RequestError(
+                f"there is no {group}", f"choose one: {group}=NAME (`sslcli pretrain --help` lists them)"
+            )
 
 
 _LEAST: dict[
@@ -294,14 +296,14 @@ def _check_optimizer(node: dict[str, Any]) -> None:
 
 
 def _typed(group: str, schema: type, values: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a group that we own, each of its type, with defaults where an older config.yaml lacks one."""
+    """The keys of a group that we own, each of its type."""
     types = get_type_hints(schema)
     for key, value in values.items():
         if key not in types:
             raise unknown_key(f"{group}.{key}")
         if not kinds.fits(value, types[key]):
             raise RequestError(f"`{group}.{key}={value}`: expected {kinds.wanted(types[key])}, got `{value}`")
-    return {**asdict(schema()), **values}
+    return values
 
 
 def _walk(node: Any, path: str) -> Iterable[tuple[str, Any]]:

@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -122,19 +122,26 @@ def check_yaml(path: Path) -> None:
     Raises RequestError. A FIFO, a device or a folder is never opened."""
     import stat
 
-    import yaml
-
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
             raise RequestError(f"{path} is no regular file")
         if about.st_size > MAX_YAML_BYTES:
             raise RequestError(f"{path} is {about.st_size:,} bytes; a config file may have {MAX_YAML_BYTES:,}")
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as e:
-        raise RequestError(f"{path} is not UTF-8 text (byte {e.start})", "save it as UTF-8") from None
+        content = path.read_bytes()
     except OSError as e:
         raise RequestError(f"{path} cannot be read: {e.strerror}") from None
+    yaml_text(content, path)
+
+
+def yaml_text(content: bytes, path: Path) -> str:
+    """The text of a YAML file (`path`, for messages) that is not built to explode. RequestError."""
+    import yaml
+
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise RequestError(f"{path} is not UTF-8 text (byte {e.start})", "save it as UTF-8") from None
     if text.startswith("\ufeff"):
         raise RequestError(f"{path} starts with a byte-order mark", "save it as UTF-8 without BOM")
     aliases = nodes = depth = 0
@@ -152,6 +159,7 @@ def check_yaml(path: Path) -> None:
                     raise RequestError(f"{path} has too many {what} (over {most:,})")
     except yaml.YAMLError as e:
         raise RequestError(f"{path} is not valid YAML: {one_line(e)}", _where(e)) from None
+    return text
 
 
 def _where(e: Exception) -> str | None:
@@ -240,6 +248,16 @@ class Bench(Common):
 
 
 SCHEMAS = {"pretrain": Pretrain, "eval": Eval, "pipeline": Pipeline, "bench": Bench}
+
+
+def filled(cfg: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration with the schema's defaults where an older or edited config.yaml lacks a key."""
+    defaults = asdict(Common())
+    found = {**cfg, **{key: cfg.get(key, defaults[key]) for key in ("seed", "init")}}
+    for group in ("device", "train"):
+        own = cfg.get(group, {})
+        found[group] = {**defaults[group], **own} if isinstance(own, dict) else own
+    return found
 
 
 @functools.cache

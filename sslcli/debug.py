@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from typing import Any
@@ -11,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.console import warn
-from sslcli.disk import replace_file
+from sslcli.disk import write_json
 from sslcli.errors import StorageError
 from sslcli.job import Job
 from sslcli.nn.queue import Queue
-from sslcli.run import Run, masked
+from sslcli.run import Run
 
 
 def dump(run: Run, job: Job, step: int, ids: list[Tensor], loss: Tensor) -> None:
     """debug/nonfinite-STEP/report.json: the samples of each micro-batch, the seed, the configuration and, for each layer,
     the norms of weights and gradient with the number of their non-finite entries."""
-    folder = run.path / "debug" / f"nonfinite-{step:010d}"
+    name = f"debug/nonfinite-{step:010d}"
     names = job.loader.source.names
     report = {
         "step": step,
@@ -36,13 +35,13 @@ def dump(run: Run, job: Job, step: int, ids: list[Tensor], loss: Tensor) -> None
             for name, p in job.method.named_parameters()
         },
         "buffers": {name: size(b) for name, b in job.method.named_buffers() if b.is_floating_point()},
-        "config": masked(job.cfg),
+        "config": job.cfg,
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / "report.json", json.dumps(report, indent=1, default=str) + "\n")
-    except (OSError, StorageError) as e:
-        warn(f"cannot write {folder}: {e}")
+        run.make_folder(name)
+        write_json(run.path, f"{name}/report.json", report, indent=1)
+    except StorageError as e:
+        warn(e.message)
 
 
 def size(x: Tensor) -> dict[str, Any]:

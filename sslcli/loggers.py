@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sslcli import console
+from sslcli import console, kinds
 from sslcli.config import one_line
-from sslcli.disk import read_json, replace_file
+from sslcli.disk import checked, read_json, write_json
 from sslcli.errors import MachineError, RequestError, SslError, nearest
 from sslcli.secret import hide, masked
 
@@ -64,9 +64,10 @@ class TensorBoard(Logger):
         import yaml
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = run.path / "tensorboard"
+        begun = (run.path / "tensorboard").is_dir()
+        folder = run.make_folder("tensorboard")
         # what an interrupted run logged after its last checkpoint comes again: it is purged
-        self.writer: Any = SummaryWriter(str(folder), purge_step=step + 1 if folder.is_dir() else None)
+        self.writer: Any = SummaryWriter(str(folder), purge_step=step + 1 if begun else None)
         self.writer.add_text("config", f"```yaml\n{yaml.safe_dump(cfg, sort_keys=False)}\n```")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -79,7 +80,7 @@ class TensorBoard(Logger):
 
         self.log(step, {f"eval/{name}/{key}": value for key, value in numbers.items()})
         for title, path in pictures.items():
-            with Image.open(path) as picture:
+            with Image.open(checked(path.parent, path.name)) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
             self.writer.add_image(f"eval/{name}/{title}", pixels, step, dataformats="HWC")
 
@@ -131,6 +132,7 @@ class WandB(Logger):
     def open(self, run: Run, cfg: dict[str, Any], step: int) -> None:
         import wandb
 
+        run.make_folder("wandb")
         own = remembered(run, "wandb", lambda: {"id": secrets.token_hex(4)})
         self.run: Any = wandb.init(
             **self.place,
@@ -279,12 +281,10 @@ def attached(run: Run | None, node: Mapping[str, Any], cfg: dict[str, Any], step
 
 def remembered(run: Run, name: str, make: Callable[[], dict[str, str]]) -> dict[str, Any]:
     """What a logger calls this run: from the run folder, or made now and kept there."""
-    known = read_json(run.path / MEMORY)
-    if not isinstance(known.get(name), dict):
+    known = read_json(run.path, MEMORY)
+    if not kinds.fits(known.get(name), dict[str, str]) or not known[name]:
         known[name] = make()
-        import json
-
-        replace_file(run.path / MEMORY, json.dumps(known, indent=2) + "\n")
+        write_json(run.path, MEMORY, known)
     return known[name]
 
 

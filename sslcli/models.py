@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcli import build, checkpoint, config, kinds, weights_file
+from sslcli import build, checkpoint, config, records, weights_file
 from sslcli.data.source import ArraySource, Dataset
-from sslcli.disk import read_json, replace_file, write_file
+from sslcli.disk import PHYSICAL_MEMORY, read_file, replace_file, size_of, write_json
 from sslcli.errors import RequestError, TrainingError
 from sslcli.methods.base import Encoder, Facts, Method
 from sslcli.rng import derive
@@ -22,14 +22,6 @@ from sslcli.run import Run, find
 from sslcli.views import Views
 
 GIVEN = ("backbone", "data")  # what a method's constructor is handed, where it asks for it
-DESCRIBED: dict[str, Any] = {  # what encoder.json says, besides where the weights come from
-    "backbone": dict,
-    "input_shape": list[int],
-    "mean": list[float],
-    "std": list[float],
-    "dataset": str,
-    "modality": str,
-}
 
 
 def new_backbone(cfg: dict[str, Any], shape: tuple[int, ...], seed: int) -> nn.Module:
@@ -119,20 +111,45 @@ def place(spec: str) -> Path:
 
 def write_encoder(folder: Path, weights: dict[str, Tensor], info: dict[str, Any]) -> None:
     """encoder.safetensors + encoder.json: the backbone alone, and how to build it (`info`, to which the SHA-256 is added)."""
-    temporary = folder / ".encoder.safetensors.tmp"
-    written = write_file(temporary, checkpoint.safetensors(weights))
-    temporary.replace(folder / "encoder.safetensors")
-    replace_file(folder / "encoder.json", json.dumps({**info, "sha256": written["sha256"]}, indent=2) + "\n")
+    written = replace_file(folder, "encoder.safetensors", checkpoint.safetensors(weights))
+    write_json(folder, "encoder.json", {**info, "sha256": written["sha256"]})
 
 
 def described(path: Path) -> dict[str, Any]:
     """The encoder.json of a folder. TrainingError where it is absent, or does not say how to build the encoder."""
-    info = read_json(path / "encoder.json")
-    if not info or not (path / "encoder.safetensors").exists():
-        raise TrainingError(f"{path} has no encoder", f"sslcli resume {path} finishes the run and writes it")
-    if not all(info.get(key) and kinds.fits(info[key], kind) for key, kind in DESCRIBED.items()):
-        raise TrainingError(f"{path / 'encoder.json'} does not say what the encoder is", "was it changed by hand?")
+    again = _again(path)
+    if size_of(path, "encoder.safetensors") is None or size_of(path, "encoder.json") is None:
+        raise TrainingError(f"{path} has no encoder", again)
+    info = records.encoder(path)
+    if not records.describes(info):
+        raise TrainingError(f"{path / 'encoder.json'} does not say what the encoder is", again)
     return info
+
+
+def _again(path: Path) -> str:
+    """How the encoder in a folder is written again."""
+    return f"{f'sslcli resume {path}' if (path / 'status.json').is_file() else 'sslcli export'} writes it again"
+
+
+def encoder_bytes(path: Path, info: dict[str, Any]) -> bytes:
+    """The content of encoder.safetensors, verified against the SHA-256 in encoder.json. TrainingError."""
+    file = path / "encoder.safetensors"
+    try:
+        content = read_file(path, "encoder.safetensors", PHYSICAL_MEMORY)
+    except OSError as e:
+        raise TrainingError(f"{file} cannot be read: {e.strerror or e}", _again(path)) from None
+    if hashlib.sha256(content).hexdigest() != info["sha256"]:
+        raise TrainingError(f"{file} does not match the SHA-256 in encoder.json", _again(path))
+    return content
+
+
+def has_encoder(path: Path) -> bool:
+    """Whether a folder holds an encoder that can be loaded."""
+    try:
+        load_encoder(path)
+    except (RequestError, TrainingError):
+        return False
+    return True
 
 
 def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -141,10 +158,7 @@ def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     from safetensors.torch import load
 
     info, file = described(path), path / "encoder.safetensors"
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != info.get("sha256"):
-        again = f"sslcli resume {path}" if (path / "status.json").is_file() else "sslcli export"
-        raise TrainingError(f"{file} does not match the SHA-256 in encoder.json", f"{again} writes it anew")
+    content = encoder_bytes(path, info)
     backbone = build.build("backbone", info["backbone"], input_shape=tuple(info["input_shape"]))
     with checkpoint.lies_are_told(file):
         tensors = load(content)
@@ -195,8 +209,8 @@ def method_of(
 
 def facts_in(path: Path) -> Facts | None:
     """Of the data that a finished run was trained on, from its encoder.json."""
-    known: dict[str, int] = (read_json(path / "encoder.json") or {}).get("facts") or {}
-    return Facts(**known) if kinds.fits(known, dict[str, int]) and set(known) == set(Facts.__annotations__) else None
+    known: dict[str, int] = records.encoder(path).get("facts", {})
+    return Facts(**known) if set(known) == set(Facts.__annotations__) else None
 
 
 def start_from(backbone: nn.Module, spec: str) -> str:

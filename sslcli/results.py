@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sslcli.disk import read_json
+from sslcli import records
+from sslcli.disk import files_in
 
 
 def name_of(evaluator: str, labels: Any = "all", dataset: str = "") -> str:
@@ -25,11 +26,12 @@ def name_of(evaluator: str, labels: Any = "all", dataset: str = "") -> str:
     return "@".join(part for part in (evaluator, dataset, tag(labels)) if part)
 
 
-def tag(labels: Any) -> str:
-    """What `labels=` adds to a name; "" for all. It holds letters, digits, `_` and `-` alone."""
+def tag(labels: Any, opened: bool = True) -> str:
+    """What `labels=` adds to a name; "" for all. It holds letters, digits, `_` and `-` alone. `opened`: whether a file of
+    labels may be read (not where the name comes from a record)."""
     text = str(labels).strip()
     if text.lower().endswith(".csv"):
-        return "-".join(part for part in (_plain(Path(text).stem), _digest(Path(text))) if part)
+        return "-".join(part for part in (_plain(Path(text).stem), opened and _digest(Path(text))) if part)
     text = text.lower()
     if share := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text):
         return "" if float(share[1]) == 100 else f"{float(share[1]):g}pct".replace(".", "_")
@@ -63,10 +65,11 @@ def without_labels(name: str, record: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Kept:
-    """A result in a run folder, and its file."""
+    """A result in a run folder, and its file (`eval/probe.json`)."""
 
     name: str
-    path: Path
+    run: Path
+    file: str
     record: dict[str, Any]
 
     @property
@@ -82,37 +85,40 @@ class Kept:
         """The data set, where it is another one than the run's; else ""."""
         return without_labels(self.name, self.record).partition("@")[2]
 
-    def beside(self, artefact: str) -> Path:
+    def beside(self, artefact: str) -> str:
         """The file of an artefact: eval/NAME_predictions.safetensors."""
-        return self.path.with_name(f"{self.path.stem}_{artefact}")
+        return f"{self.file.removesuffix('.json')}_{artefact}"
 
 
 def tagged(name: str, labels: Any) -> bool:
     """Whether a name says these labels. A file of labels may have another content by now, or be gone."""
-    said, wanted = name.rpartition("@")[2] if "@" in name else "", tag(labels)
+    said, wanted = name.rpartition("@")[2] if "@" in name else "", tag(labels, opened=False)
     if str(labels).lower().endswith(".csv"):
         return bool(re.fullmatch(re.escape(_plain(Path(str(labels)).stem)) + "(-[0-9a-f]{6})?", said))
     return bool(wanted) and said == wanted
 
 
-def make_room(folder: Path, name: str, prefix: str = "") -> None:
+def make_room(run: Path, name: str, prefix: str = "") -> None:
     """Moves an older result out of the way that lies under this name and is of another question, with what lies beside it."""
-    for old in kept(folder, prefix).values():
-        if old.path.stem == prefix + name != prefix + old.name:
-            for artefact in folder.glob(f"{prefix}{name}_*"):
-                artefact.rename(folder / f"{prefix}{old.name}{artefact.name.removeprefix(prefix + name)}")
-            old.path.rename(folder / f"{prefix}{old.name}.json")
+    for old in kept(run, prefix).values():
+        here, there = f"eval/{prefix}{name}", f"eval/{prefix}{old.name}"
+        if old.file == f"{here}.json" and here != there:
+            for artefact in files_in(run, f"{here}_*"):
+                (run / artefact).rename(run / f"{there}{artefact.removeprefix(here)}")
+            (run / old.file).rename(run / f"{there}.json")
 
 
-def kept(folder: Path, prefix: str = "") -> dict[str, Kept]:
-    """All results in a folder `eval`, by name. Before names said the labels, eval/probe.json could be of labels=5/class: it is
-    `probe@5-class` then, so `probe` always means labels=all. `prefix`: what the names of the files begin with."""
+def kept(run: Path, prefix: str = "") -> dict[str, Kept]:
+    """All results of a run, by name. Before names said the labels, eval/probe.json could be of labels=5/class: it is
+    `probe@5-class` then, so `probe` always means labels=all. `prefix`: what the names of the files begin with
+    (`checkpoints/step-0000000004_`)."""
     found: dict[str, Kept] = {}
-    for path in sorted(folder.glob(f"{prefix}*.json")):
-        record = read_json(path)
-        name, labels = path.stem.removeprefix(prefix), labels_of(record) or "all"
-        if tag(labels) and not tagged(name, labels):
-            name = f"{name}@{tag(labels)}"
-        if name not in found or path.stem == prefix + name:
-            found[name] = Kept(name, path, record)
+    for file in files_in(run, f"eval/{prefix}*.json"):
+        given = file.removeprefix("eval/").removesuffix(".json")
+        record = records.result(run, given)
+        name, labels = given.removeprefix(prefix), labels_of(record) or "all"
+        if tag(labels, opened=False) and not tagged(name, labels):
+            name = f"{name}@{tag(labels, opened=False)}"
+        if name not in found or given == prefix + name:
+            found[name] = Kept(name, run, file, record)
     return dict(sorted(found.items()))

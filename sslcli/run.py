@@ -16,8 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslcli import __version__, config, console, results
-from sslcli.disk import parse, read_json, replace_file, sync_folder
+from sslcli import __version__, config, console, records, results
+from sslcli.disk import (
+    append_line,
+    make_folder,
+    open_file,
+    parse,
+    replace_file,
+    size_of,
+    sync_folder,
+    write_json,
+)
 from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, listing, nearest
 from sslcli.secret import hide, masked, masked_words
 
@@ -67,7 +76,7 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        status = read_json(path / "status.json")
+        status = records.status(path)
         if status.get("format", FORMAT) > FORMAT:
             raise RequestError(f"{path} was written by a newer sslcli ({status.get('sslcli')})", "upgrade sslcli")
         return cls(path)
@@ -76,21 +85,11 @@ class Run:
         import yaml
 
         text = yaml.safe_dump(masked(cfg), sort_keys=False, allow_unicode=True)
-        replace_file(self.path / "config.yaml", "# Resolved: enough to rebuild this run.\n" + text)
+        replace_file(self.path, "config.yaml", "# Resolved: enough to rebuild this run.\n" + text)
 
     @property
     def config(self) -> dict[str, Any]:
-        import yaml
-
-        path = self.path / "config.yaml"
-        config.check_yaml(path)  # a run folder may be anybody's
-        try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as e:
-            raise RequestError(f"{self.path} has no readable config.yaml: {config.one_line(e)}") from None
-        if not isinstance(found, dict):
-            raise RequestError(f"{path} holds no configuration")
-        return found
+        return records.configuration(self.path)
 
     # -------------------------------------------------------------------------------------------------------------- lock
 
@@ -99,9 +98,9 @@ class Run:
         import fcntl
 
         try:
-            fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            fd = open_file(self.path, ".lock", os.O_RDWR | os.O_CREAT)
         except OSError as e:
-            raise StorageError(f"cannot write to {self.path}: {e.strerror}") from None
+            raise StorageError(f"cannot write {self.path / '.lock'}: {e.strerror}") from None
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
@@ -131,7 +130,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        return read_json(self.path / "status.json")
+        return records.status(self.path)
 
     def set_status(self, state: str | None = None, **values: Any) -> None:
         """Merges into status.json, atomically; `heartbeat` is the time of the last call. A full disk is said, once."""
@@ -142,7 +141,7 @@ class Run:
 
     def _write_status(self, values: dict[str, Any]) -> None:
         status = self.status | values | {"heartbeat": now(), "format": FORMAT}
-        replace_file(self.path / "status.json", json.dumps(status, indent=2) + "\n")
+        write_json(self.path, "status.json", status)
 
     def _complain(self, name: str, e: OSError | StorageError) -> None:
         """A file that only tells of the run cannot be written: training goes on (a checkpoint that cannot be is another matter)."""
@@ -170,7 +169,7 @@ class Run:
     def _flush_metrics(self) -> None:
         try:
             if self._metrics is None:
-                self._metrics = os.open(self.path / "metrics.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                self._metrics = open_file(self.path, "metrics.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             while self._pending:
                 self._pending = self._pending[os.write(self._metrics, self._pending) :]
         except OSError as e:
@@ -190,51 +189,57 @@ class Run:
     def cut_metrics(self, offset: int) -> None:
         """Back to what the checkpoint saw: no line twice, no torn line."""
         path = self.path / "metrics.jsonl"
-        size = path.stat().st_size if path.exists() else 0
+        size = size_of(self.path, "metrics.jsonl") or 0
         if size > offset:
-            os.truncate(path, offset)
+            try:
+                fd = open_file(self.path, "metrics.jsonl", os.O_WRONLY)
+                os.ftruncate(fd, offset)
+                os.close(fd)
+            except OSError as e:
+                raise StorageError(f"cannot write {path}: {e.strerror}") from None
         elif size < offset:
             console.warn(f"{path} has {size:,} bytes of the {offset:,} that the checkpoint saw: lines are missing")
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines; a torn last one is left out, and any other that does not parse is told of."""
-        try:
-            text = (self.path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return []
-        lines = text.split("\n")[:-1]
-        parsed = [parse(line) for line in lines]
-        if bad := parsed.count({}):
-            console.warn(f"{bad} of {len(lines):,} lines of {self.path / 'metrics.jsonl'} cannot be read")
-        return [p for p in parsed if p]
+        """The lines; an incomplete last one is left out, and others that cannot be read are counted in a warning."""
+        lines, bad = records.metrics(self.path)
+        if bad:
+            console.warn(f"{bad} of {len(lines) + bad:,} lines of {self.path / 'metrics.jsonl'} cannot be read")
+        return lines
 
     def event(self, kind: str, **values: Any) -> None:
         """Something worth remembering: a warning, a skipped step, a save, a signal."""
-        self._append("events.jsonl", json.dumps({"time": now(), "event": kind, **values}, default=str))
+        self._append("events.jsonl", json.dumps(masked({"time": now(), "event": kind, **values}), default=str))
 
     def write_log(self, text: str) -> None:
-        self._append("log.txt", f"{now()} {text}")
+        self._append("log.txt", f"{now()} {hide(text)}")
 
     def _append(self, name: str, line: str) -> None:
         try:
-            with open(self.path / name, "ab") as f:
-                f.write((hide(line) + "\n").encode("utf-8", "backslashreplace"))
+            append_line(self.path, name, line)
         except OSError as e:
             self._complain(name, e)
 
     # ------------------------------------------------------------------------------------------------------------ results
 
     def save_eval(self, name: str, result: dict[str, Any]) -> Path:
-        path = self.path / "eval" / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        replace_file(path, json.dumps(result, indent=2, default=str) + "\n")
-        return path
+        """Writes eval/NAME.json. StorageError."""
+        self.make_folder("eval/checkpoints" if "/" in name else "eval")
+        write_json(self.path, f"eval/{name}.json", result)
+        return self.path / "eval" / f"{name}.json"
+
+    def make_folder(self, name: str) -> Path:
+        """A folder of the run, made where it is missing. StorageError."""
+        try:
+            return make_folder(self.path, name)
+        except OSError as e:
+            raise StorageError(f"cannot write {self.path / name}: {e.strerror}") from None
 
     @property
     def kept(self) -> dict[str, results.Kept]:
         """What was measured, by name: results.py."""
-        return results.kept(self.path / "eval")
+        return results.kept(self.path)
 
     @property
     def evals(self) -> dict[str, dict[str, Any]]:
@@ -252,7 +257,7 @@ def all_runs(root: Path | None = None) -> list[Path]:
 
 
 def created(path: Path) -> str:
-    return str(read_json(path / "status.json").get("created", ""))
+    return str(records.status(path).get("created", ""))
 
 
 def find(spec: str, root: Path | None = None) -> Path:
@@ -343,12 +348,12 @@ def age(stamp: str) -> float:
     """Seconds since an ISO time stamp."""
     try:
         return time.time() - datetime.fromisoformat(stamp).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return math.inf
 
 
 def require_done(run: Run) -> None:
-    if not (run.path / "encoder.safetensors").exists():
+    if size_of(run.path, "encoder.safetensors") is None:
         raise TrainingError(
             f"{run.path} has no encoder yet (status: {run.status.get('status')})", f"sslcli resume {run.path}"
         )

@@ -12,11 +12,10 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sslcli import kinds
+from sslcli import kinds, records
 from sslcli.data.channels import recoloured
 from sslcli.data.source import Dataset
 from sslcli.data.talk import count, shown
-from sslcli.disk import read_json
 from sslcli.errors import DataError, RequestError
 from sslcli.run import Run
 
@@ -65,7 +64,7 @@ def record_of(run: Run, moved_to: str | None = None, allow_change: bool = False)
     status = run.status
     kept = status.get("data")
     if not isinstance(kept, dict):
-        encoder = read_json(run.path / "encoder.json")
+        encoder = records.encoder(run.path)
         kept = {
             "fingerprint": status.get("fingerprint"),
             "shape": encoder.get("input_shape"),

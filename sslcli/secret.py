@@ -1,36 +1,62 @@
-"""What is never written down: values of keys that name a secret, and of environment variables that do."""
+"""What is never written down: values of keys that name a secret, and values of environment variables that do.
+
+Values are hidden in the data, before it becomes JSON or YAML: no quoting can hide one from the search, and a path that
+merely contains one stays whole."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import Any
 
 _NAMES = re.compile(
-    r"(?:^|[_.-])(?:token|secret|password|passwd|credential|(?:api|access|private)_?key)s?(?:$|[_.-])", re.I
+    r"(?:(?:^|[_.-])(?:token|credential|(?:api|access|private)_?key)|secret|password|passwd|passphrase)s?(?:$|[_.-])"
+    r"|[a-z0-9][_-](?:key|pass|pat|pwd|pw)$",
+    re.I,
 )
 _SHORTEST = 8  # a shorter value of a variable is too likely to be an ordinary word
 HIDDEN = "***"
 
 
-def masked(node: Any, key: str = "") -> Any:
-    """A configuration with its secrets hidden, by the names of their keys."""
+def masked(node: Any, key: str = "", values: list[str] | None = None) -> Any:
+    """Plain data with its secrets hidden: by the names of their keys, and by `values` (those of the environment)."""
+    values = secret_values() if values is None else values
     if isinstance(node, dict):
-        return {k: masked(v, str(k)) for k, v in node.items()}
-    if isinstance(node, list):
-        return [masked(v, key) for v in node]
-    return HIDDEN if isinstance(node, str) and node and _NAMES.search(key) else node
+        return {k: masked(v, str(k), values) for k, v in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [masked(v, key, values) for v in node]
+    if not isinstance(node, str) or not node or key == "_target_":
+        return node
+    if _NAMES.search(key):
+        return HIDDEN
+    for value in values:
+        if value in node and not _is_path(node, value):
+            node = node.replace(value, HIDDEN)
+    return node
 
 
 def masked_words(words: list[str]) -> list[str]:
     """A command line: `logger.api_key=abc` becomes `logger.api_key=***`."""
     split = [(word, *word.partition("=")) for word in words]
-    return [f"{key}={HIDDEN}" if equals and _NAMES.search(key) else word for word, key, equals, _ in split]
+    return [f"{key}={masked(value, key)}" if equals else masked(word) for word, key, equals, value in split]
 
 
 def hide(text: str) -> str:
-    """Without the values of environment variables whose names say that they are secret (`${oc.env:WANDB_API_KEY}`)."""
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and _NAMES.search(name):
-            text = text.replace(value, HIDDEN)
+    """A sentence without the values of secret environment variables, however they are quoted in it."""
+    for value in secret_values():
+        for spelled in {value, json.dumps(value)[1:-1], repr(value)[1:-1]}:
+            text = text.replace(spelled, HIDDEN)
     return text
+
+
+def secret_values() -> list[str]:
+    """Of the environment variables whose names say that they are secret (`${oc.env:WANDB_API_KEY}`), longest first."""
+    found = {v for name, v in os.environ.items() if len(v) >= _SHORTEST and _NAMES.search(name)}
+    return sorted(found, key=lambda v: (-len(v), v))
+
+
+def _is_path(text: str, value: str) -> bool:
+    """Whether a text that contains a secret's value names a file: POSTGRES_PASSWORD=postgres, path=postgres/x.npz."""
+    rest = text.replace(value, "")
+    return os.path.exists(text) or ("/" in rest and "://" not in text and "@" not in text)

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli import checkpoint, kinds, threads
-from sslcli.errors import DataError, RequestError, listing
+from sslcli import checkpoint, config, kinds, threads
+from sslcli.errors import DataError, RequestError, TrainingError, listing
 from sslcli.job import LENGTH, WHERE, Job, what
 from sslcli.nn.ema import Teacher
 from sslcli.run import Run
+from sslcli.secret import HIDDEN
 
 ROUNDING = ("world", "strategy", "threads", "device", "torch")  # on which the last digits of a sum may depend
 
@@ -55,6 +56,51 @@ class State:
     meters: list[dict[str, Any]] = field(default_factory=list)  # of each process: sums since the last line of metrics
 
 
+REQUIRED: dict[str, Any] = {  # keys of state.json
+    **dict.fromkeys(("step", "metrics_bytes"), int),
+    "fingerprint": str,
+    "config": dict,
+    "optimizer_numbers": dict[str, float],
+    "plan": dict | None,
+}
+OPTIONAL: dict[str, Any] = {
+    **dict.fromkeys(("seconds", "best_spread"), float),
+    **dict.fromkeys(("skipped", "skipped_in_a_row", "low_spread"), int),
+    "meters": list[dict[str, Any]],
+}
+
+
+def check(saved: dict[str, Any]) -> str | None:
+    """What is wrong with the state.json of a checkpoint that a run is to be resumed from, if anything."""
+    types = {**REQUIRED, **{k: kind for k, kind in OPTIONAL.items() if k in saved}}
+    if wrong := [key for key, kind in types.items() if key not in saved or not kinds.fits(saved[key], kind)]:
+        return f"state.json: {wrong[0]} is missing or of another type"
+    if min(saved[k] for k, kind in types.items() if kind is int) < 0:
+        return "state.json: a count is negative"
+    if saved["plan"] is not None and not _is_plan(saved["plan"]):
+        return "state.json: plan is damaged"
+    meters = saved.get("meters", [])
+    names = [m["sums"].keys() for m in meters if _is_meter(m)]
+    if len(names) < len(meters) or any(n != names[0] for n in names):
+        return "state.json: meters is damaged"
+    return None
+
+
+def _is_plan(plan: dict[str, Any]) -> bool:
+    types = {"total": int, "anchor_step": int, "anchor_progress": float}
+    if plan.keys() != types.keys() or not all(kinds.fits(plan[k], kind) for k, kind in types.items()):
+        return False
+    return 0 <= plan["anchor_step"] < plan["total"] and 0 <= plan["anchor_progress"] <= 1
+
+
+def _is_meter(meter: dict[str, Any]) -> bool:
+    return (
+        meter.keys() == {"sums", "count"}
+        and kinds.fits(meter["sums"], dict[str, float])
+        and kinds.fits(meter["count"], int)
+    )
+
+
 def split_ema(method: torch.nn.Module, state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Teachers apart, in ema.safetensors."""
     prefixes = tuple(f"{name}." for name, module in method.named_modules() if isinstance(module, Teacher))
@@ -87,8 +133,12 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
         run.event("bad checkpoint", path=str(path), reason=reason)
         say(f"warning: checkpoint {path.name} does not verify ({reason}); using the one before")
 
-    found = checkpoint.load_newest(folder, bad)
+    found = checkpoint.load_newest(folder, bad, check)
     if found is None:
+        if run.status.get("status") == "done":
+            raise TrainingError(
+                f"{run.path} keeps no checkpoint to rebuild its encoder from", "sslcli pretrain starts anew"
+            )
         run.cut_metrics(0)
         say("no checkpoint yet: starting at step 0")
         return State()
@@ -107,7 +157,8 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
             f"put the files back; or go on with other data: sslcli resume {run.path} allow_data_change=true; "
             f"or start a new run from its weights: sslcli pretrain init={run.path}",
         )
-    differing = differences(saved["config"], ours["config"])
+    defaults = {k: v for k, v in what(config.filled({})).items() if k in ours["config"]}
+    differing = differences({**defaults, **saved["config"]}, ours["config"])
     moved = [differing.pop(key) for key in WHERE if key in differing]
     if refused := {k: v for k, v in differing.items() if k not in LENGTH}:
         raise RequestError(
@@ -130,11 +181,11 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """`key -> "key was A, is B"` for each that is not the same."""
+    """`key -> "key was A, is B"` for each that is not the same. What was hidden as a secret is not compared."""
     keys = [*before, *(k for k in now if k not in before)]
     gone = "not there"
     return {
         k: f"{k} was {before.get(k, gone)}, is {now.get(k, gone)}"
         for k in keys
-        if before.get(k, gone) != now.get(k, gone)
+        if before.get(k, gone) != now.get(k, gone) and HIDDEN not in f"{before.get(k)} {now.get(k)}"
     }

@@ -109,7 +109,7 @@ class Trainer:
             progress = Progress(plan.total, plan.total / per_epoch, state.step)
             stream: Stream | None = None
             try:
-                if state.step == 0:
+                if state.step == 0 or state.step >= plan.total:  # the latter: only the encoder is written again
                     self.save(must=True)
                 if self.evaluation_due(plan, eval_every):  # a checkpoint stands before the evaluation of its step
                     self.evaluate()

@@ -1,12 +1,19 @@
-"""Words and YAML files that nobody would type, made from ones that somebody would: for tests/test_fuzz.py."""
+"""Overrides, YAML files and run folders that are damaged at random, made from good ones: for tests/test_fuzz.py."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import hashlib
+import json
+import os
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from sslcli import config
 
@@ -275,3 +282,113 @@ def _mutate(data: bytes, rng: random.Random) -> bytes:
         case _:
             lines[at:at] = [b"  " + lines[at], b"\t" + lines[at]]
     return b"\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------------------------- files of a run
+
+CHECKPOINT = "checkpoints/step-0000000004"
+RUN_FILES = [
+    *("status.json", "config.yaml", "metrics.jsonl", "events.jsonl", "log.txt", ".lock", ".hydra/overrides.yaml"),
+    *("encoder.json", "encoder.safetensors", "eval/knn.json", "checkpoints", "eval"),
+    *(f"{CHECKPOINT}/{name}" for name in ("manifest.json", "state.json", "model.safetensors", "optimizer.safetensors")),
+]
+RUN_COMMANDS = {
+    "runs": ["runs"],
+    "json": ["runs", "--json"],
+    "show": ["runs", "show", "a"],
+    "best": ["runs", "best", "knn.top1"],
+    "compare": ["runs", "compare", "b", "a", "device.threads=1"],
+    "report": ["runs", "report", "a"],
+    "eval": ["eval", "knn", "run=a", "evaluator.baselines=false", "device=cpu", "device.threads=1"],
+    "resume": ["resume", "a"],
+    "select": ["select", "a", "device=cpu", "device.threads=1", "evaluator.groups=20", "evaluator.views=2"],
+    "export": ["export", "a", "out=exported"],
+    "export checkpoint": ["export", "a", "checkpoint=4", "out=exported"],
+}
+DAMAGES = ["fifo", "link", "folder", "empty", "random", "truncated", "huge", "deep", "types", "lie", "gone"]
+
+
+def damage(run: Path, name: str, how: str, outside: Path, rng: random.Random) -> None:
+    """Does this to one file (or folder) of a run. `outside`: what links lead to."""
+    path = run / name
+    content = path.read_bytes() if path.is_file() else b"{}"
+    if path.is_dir() and how not in ("fifo", "link", "gone"):
+        return
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    match how:
+        case "fifo":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(outside / (f"{path.name}" if not path.suffix else f"target{path.suffix}"))
+        case "folder":
+            path.mkdir()
+        case "empty":
+            path.touch()
+        case "random":
+            path.write_bytes(rng.randbytes(rng.choice((1, 8, 300, 5000))))
+        case "truncated":
+            path.write_bytes(content[: rng.randrange(len(content) + 1)])
+        case "huge":
+            path.touch()
+            os.truncate(path, 1 << 40)
+        case "deep":
+            path.write_bytes(rng.choice((b"[", b'{"a":', b"- ", b"{a: ")) * 100_000)
+        case "types" | "lie":
+            path.write_bytes(_of_other_types(content, path.suffix, rng))
+    if how == "lie":
+        sign(run)
+
+
+def _of_other_types(content: bytes, suffix: str, rng: random.Random) -> bytes:
+    """A few values of a JSON or YAML file (of a line of it) replaced by ones of another type, or left out."""
+    if suffix == ".safetensors":
+        size = int.from_bytes(content[:8], "little")
+        header = _of_other_types(content[8 : 8 + size], ".json", rng)
+        return len(header).to_bytes(8, "little") + header + content[8 + size :]
+    first = content.partition(b"\n")[0] if suffix == ".jsonl" else content
+    try:
+        value = yaml.safe_load(first) if suffix == ".yaml" else json.loads(first)
+    except ValueError:
+        return content
+    for _ in range(rng.randrange(1, 4)):
+        paths = list(_paths(value))
+        if not paths:
+            break
+        *way, last = rng.choice(paths)
+        node = value
+        for key in way:
+            node = node[key]
+        odd = rng.choice(
+            [*WRONG, 10**30, -1, float("nan"), "x" * 3000, "\ud800\n\x1b[31m", [[]], {"_target_": "os.system"}]
+        )
+        if rng.randrange(4):
+            node[last] = odd
+        else:
+            del node[last]
+    text = yaml.safe_dump(value) if suffix == ".yaml" else json.dumps(value) + "\n"
+    return text.encode("utf-8", "backslashreplace")
+
+
+def sign(run: Path) -> None:
+    """Makes every SHA-256 in a run right again: whoever can write a file can write its sum."""
+
+    def sha(path: Path) -> str:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    with contextlib.suppress(ValueError, OSError, TypeError, AttributeError):
+        info = json.loads((run / "encoder.json").read_text())
+        (run / "encoder.json").write_text(json.dumps({**info, "sha256": sha(run / "encoder.safetensors")}))
+    with contextlib.suppress(ValueError, OSError, TypeError, AttributeError, KeyError):
+        folder = run / CHECKPOINT
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest.pop("sha256", None)
+        for name in manifest["files"]:
+            manifest["files"][name] |= {"bytes": (folder / name).stat().st_size, "sha256": sha(folder / name)}
+        own = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "sha256": own}))
+
+
+def run_damages(n: int, seed: int = 0) -> list[tuple[str, str, str]]:
+    """`n` of all (command, file, damage)."""
+    every = [(c, f, d) for c in RUN_COMMANDS for f in RUN_FILES for d in DAMAGES]
+    return random.Random(seed).sample(every, min(n, len(every)))

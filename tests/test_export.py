@@ -132,7 +132,7 @@ def test_a_run_starts_from_an_exported_folder(cli, run):
     damaged = Path("a b/encoder.safetensors")
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     refused = cli("pretrain", *words, "init=a b")
-    assert (refused.code, "sslcli export writes it anew" in refused.err) == (4, True)
+    assert (refused.code, "sslcli export writes it again" in refused.err) == (4, True)
 
 
 def test_a_run_with_another_backbone_is_told_what_to_type(cli, run):
@@ -164,7 +164,7 @@ def test_what_cannot_be_written_leaves_nothing(cli, run, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sslcli.models.write_file", full)
+    monkeypatch.setattr("sslcli.disk.write_file", full)
     told = cli("export", str(run), "out=encoder")
     assert told.code == 5
     assert "No space left" in told.err

@@ -5,9 +5,14 @@ SSLCLI_FUZZ=1 tries them all (1,000 and 500), otherwise a quarter.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import random
+import shutil
+import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +22,7 @@ from sslcli.commands.pretrain import plain
 from sslcli.errors import MachineError, RequestError, SslError
 from sslcli.job import check
 from tests import fuzz
+from tests.conftest import SMOKE
 from tests.limits import cost
 
 FULL = bool(os.environ.get("SSLCLI_FUZZ"))
@@ -133,3 +139,101 @@ def test_the_guard_goes_off():
     assert took > 1e-4
     assert len(calls) == 3
     assert cost(lambda: 7, limit=1.0)[0] == 7
+
+
+# ------------------------------------------------------------------------------------------------------- files of a run
+
+PARTS = 4 if FULL else 1
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory) -> Path:
+    """A folder with two runs, a and b, of four steps, measured."""
+    from sslcli.cli import main
+
+    folder = tmp_path_factory.mktemp("fuzz")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        words = ["train.steps=4", "train.save_every=2", "train.batch_size=32", "train.eval_every=0", "seed=1"]
+        assert main(["pretrain", "-q", *SMOKE, *words, "hydra.run.dir=runs/a"]) == 0
+        assert main(["eval", "knn", "-q", "run=a", *fuzz.RUN_COMMANDS["eval"][3:]]) == 0
+    finally:
+        os.chdir(before)
+        os.environ.pop("SSLCLI_QUIET", None)
+    shutil.copytree(folder / "runs" / "a", folder / "runs" / "b")
+    return folder
+
+
+@contextlib.contextmanager
+def not_longer_than(seconds: int) -> Iterator[None]:
+    def late(*_: object) -> None:
+        raise TimeoutError(f"longer than {seconds} s")
+
+    old = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_damaged_files_of_a_run(part, cli, whole_run, tmp_path):
+    """Every file of a run, damaged, under every command that reads it: an exit code and a sentence, nothing else touched."""
+    cases = fuzz.run_damages(2000 if FULL else 32, seed=3)[part::PARTS]
+    codes: Counter[int] = Counter()
+    wrong = []
+    for number, (command, file, how) in enumerate(cases):
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        shutil.rmtree(tmp_path / "exported", ignore_errors=True)
+        shutil.copytree(whole_run / "runs", tmp_path / "runs", symlinks=True)
+        outside = tmp_path / "outside"
+        shutil.rmtree(outside, ignore_errors=True)
+        shutil.copytree(whole_run / "runs" / "a", outside)
+        for suffix in (".json", ".jsonl", ".txt", ".yaml", ".safetensors"):
+            (outside / f"target{suffix}").write_bytes(b"precious\n" * 100)
+        (outside / ".lock").write_bytes(b"precious")
+        kept = contents(outside)
+        run = tmp_path / "runs" / "a"
+        status = (run / "status.json").read_text()
+        if command == "resume":
+            (run / "status.json").write_text(status.replace('"done"', '"interrupted"'))
+        fuzz.damage(run, file, how, outside, random.Random(number))
+        try:
+            with not_longer_than(60):
+                result = cli(*fuzz.RUN_COMMANDS[command])
+        except BaseException as error:
+            wrong.append((command, file, how, f"{type(error).__name__}: {str(error)[-300:]}"))
+            continue
+        codes[result.code] += 1
+        if result.code not in (0, 2, 4, 5, 7) or (result.code and result.err.count("error: ") != 1):
+            wrong.append((command, file, how, result.code, result.err[-300:]))
+        if contents(outside) != kept:
+            wrong.append((command, file, how, "wrote outside the run"))
+    assert not wrong, f"{len(wrong)} of {len(cases)}, such as {wrong[:5]}"
+    assert codes[0] > 0
+    assert sum(codes.values()) > codes[0]
+
+
+def test_damaged_exported_encoder(cli, whole_run, tmp_path):
+    """`pretrain init=FOLDER` and `method.teacher=FOLDER`."""
+    shutil.copytree(whole_run / "runs", tmp_path / "runs", symlinks=True)
+    assert cli("export", "a", "out=good").code == 0
+    rng = random.Random(0)
+    teach = ["method=distill", "method.teacher=bad"]
+    for how in fuzz.DAMAGES:
+        for file in ("encoder.json", "encoder.safetensors"):
+            shutil.rmtree("bad", ignore_errors=True)
+            shutil.copytree("good", "bad")
+            fuzz.damage(Path("bad").absolute(), file, how, tmp_path / "good", rng)
+            words = ["init=bad"] if rng.randrange(2) else teach
+            with not_longer_than(60):
+                result = cli("pretrain", *SMOKE, *words, "--dry-run")
+            assert result.code in (0, 2, 4), (file, how, result)
+            assert how in ("types", "lie") or result.code, (file, how, result)

@@ -48,18 +48,20 @@ def record(labels: str, value: float = 0.5) -> str:
 
 def test_old_files_are_called_by_their_labels(tmp_path):
     """Before names said the labels, eval/probe.json was whatever was measured last."""
-    (tmp_path / "probe.json").write_text(record("5/class"))
-    (tmp_path / "probe_confusion.png").write_bytes(b"x")
-    (tmp_path / "knn@other.json").write_text(record("1%"))
-    (tmp_path / "quality.json").write_text(json.dumps({"numbers": {"rankme": 3.0}, "protocol": {}}))
+    folder = tmp_path / "eval"
+    folder.mkdir()
+    (folder / "probe.json").write_text(record("5/class"))
+    (folder / "probe_confusion.png").write_bytes(b"x")
+    (folder / "knn@other.json").write_text(record("1%"))
+    (folder / "quality.json").write_text(json.dumps({"numbers": {"rankme": 3.0}, "protocol": {}}))
     found = kept(tmp_path)
     assert list(found) == ["knn@other@1pct", "probe@5-class", "quality"]
     assert [k.dataset for k in found.values()] == ["other", "", ""]
     assert [k.labels for k in found.values()] == ["1%", "5/class", "all"]
-    assert found["probe@5-class"].beside("confusion.png").is_file()
+    assert (tmp_path / found["probe@5-class"].beside("confusion.png")).is_file()
     make_room(tmp_path, "probe")  # before labels=all is written there
-    assert sorted(p.name for p in tmp_path.glob("probe*")) == ["probe@5-class.json", "probe@5-class_confusion.png"]
-    (tmp_path / "probe.json").write_text(record("all", 0.9))
+    assert sorted(p.name for p in folder.glob("probe*")) == ["probe@5-class.json", "probe@5-class_confusion.png"]
+    (folder / "probe.json").write_text(record("all", 0.9))
     assert {name: k.record["numbers"]["top1"] for name, k in kept(tmp_path).items() if name.startswith("probe")} == {
         **{"probe": 0.9, "probe@5-class": 0.5}
     }

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslcli import config, console, results
-from sslcli.disk import read_json, replace_file
+from sslcli import config, console, records, results
+from sslcli.disk import read_json
 from sslcli.errors import RequestError, StorageError, listing
 from sslcli.run import Run, all_runs, find, require_done
 
@@ -28,29 +28,23 @@ class Candidate:
     def step(self) -> int:
         if self.checkpoint is not None:
             return int(self.checkpoint.name.partition("-")[2])
-        return int(read_json(self.run.path / "encoder.json").get("step", 0))
+        return int(records.encoder(self.run.path).get("step", 0))
 
     @property
     def sha256(self) -> str:
         """Of the weights (of a checkpoint: of all it holds)."""
         if self.checkpoint is not None:
-            return str(read_json(self.checkpoint / "manifest.json").get("sha256", ""))
-        return str(read_json(self.run.path / "encoder.json").get("sha256", ""))
+            return str(read_json(self.checkpoint, "manifest.json").get("sha256", ""))
+        return str(records.encoder(self.run.path).get("sha256", ""))
 
     @property
     def prefix(self) -> str:
         """Of the names of files of a checkpoint's results."""
-        return "" if self.checkpoint is None else f"{self.checkpoint.name}_"
-
-    @property
-    def folder(self) -> Path:
-        """Where results are kept."""
-        folder = self.run.path / "eval"
-        return folder if self.checkpoint is None else folder / "checkpoints"
+        return "" if self.checkpoint is None else f"checkpoints/{self.checkpoint.name}_"
 
     def known(self, fingerprint: str) -> dict[str, results.Kept]:
         """What was measured of just these weights on just these data, by name."""
-        found = results.kept(self.folder, self.prefix)
+        found = results.kept(self.run.path, self.prefix)
         return {
             name: kept
             for name, kept in found.items()
@@ -168,12 +162,11 @@ def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -
             with evaluation.heard(c.run, values, c.cfg, c.step):
                 evaluation.save(name, result, record, c.run)
         else:
-            path = c.folder / f"{c.prefix}{name}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            results.make_room(c.folder, name, c.prefix)
+            folder = c.run.make_folder("eval/checkpoints")
+            results.make_room(c.run.path, name, c.prefix)
             if (said := result.artefacts.get(FILE)) is not None:
-                said.save(path.with_name(f"{path.stem}_{FILE}"))
-            replace_file(path, json.dumps(record, indent=2) + "\n")
+                said.save(folder / f"{c.checkpoint.name}_{name}_{FILE}")
+            c.run.save_eval(c.prefix + name, record)
     except (OSError, StorageError) as e:  # raised when the ranking has been printed
         c.unsaved = e
     return record

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslcli import compose, console
-from sslcli.disk import read_json
+from sslcli import compose, console, records
+from sslcli.disk import size_of
 from sslcli.errors import RequestError, SslError, listing, nearest
 from sslcli.run import Run, find
 
@@ -138,7 +138,7 @@ def kept_predictions(run: Run) -> list[str]:
     """The evaluations that kept what they predicted."""
     from sslcli.evals.artefacts.predictions import FILE
 
-    return [name for name, kept in run.kept.items() if kept.beside(FILE).is_file()]
+    return [name for name, kept in run.kept.items() if size_of(run.path, kept.beside(FILE)) is not None]
 
 
 def with_holm(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -156,19 +156,19 @@ def pair(first: Run, second: Run, name: str, seed: int) -> dict[str, Any]:
     from sslcli.rng import derive
 
     found = [run.kept[name] for run in (first, second)]
-    records = [kept.record for kept in found]
-    if records[0].get("fingerprint") != records[1].get("fingerprint") or not records[0].get("fingerprint"):
+    asked = [kept.record for kept in found]
+    if asked[0].get("fingerprint") != asked[1].get("fingerprint") or not asked[0].get("fingerprint"):
         raise RequestError("measured on different data: accuracies on other items are not compared")
-    a, b = (read(kept.beside(FILE)) for kept in found)
+    a, b = (read(kept.run, kept.beside(FILE)) for kept in found)
     ids, rights_a, rights_b = paired.aligned(
         (a.ids.numpy(), a.truth.numpy(), a.predicted.numpy()), (b.ids.numpy(), b.truth.numpy(), b.predicted.numpy())
     )
     result = paired.compare(rights_a, rights_b, derive(seed, "paired", name))
     notes = []
-    for letter, run, record in zip(("first", "second"), (first, second), records, strict=True):
-        if record.get("sha256") != read_json(run.path / "encoder.json").get("sha256"):
+    for letter, run, record in zip(("first", "second"), (first, second), asked, strict=True):
+        if record.get("sha256") != records.encoder(run.path).get("sha256"):
             notes.append(f"the {letter}'s numbers are of step {record.get('step')}: it was trained further since")
-    settings = [record.get("evaluator") or {} for record in records]
+    settings = [record.get("evaluator") or {} for record in asked]
     if other := [k for k in {**settings[0], **settings[1]} if settings[0].get(k) != settings[1].get(k)]:
         notes.append(f"measured with different {listing(sorted(other))}: the difference is of both")
     if len(ids) < max(len(a.ids), len(b.ids)):
@@ -230,7 +230,7 @@ def draw(runs: list[Run], out: Path, found: Compared) -> None:
     from sslcli.commands.curves import Curves
 
     names = [f"{told['name']}  {run.path.name}" for told, run in zip(found.runs, runs, strict=True)]
-    methods = {str(run.config.get("method", {}).get("_target_")) for run in runs}
+    methods = {str((run.config.get("method") or {}).get("_target_")) for run in runs}
     curves = Curves(names, [run.metrics for run in runs], alike=len(methods) == 1)
     if not curves.panels:
         found.notes.append("there is no curve to draw: no run has a line in metrics.jsonl")

@@ -344,10 +344,10 @@ def recorded(result: Any, about: dict[str, Any]) -> dict[str, Any]:
 def save(name: str, result: Any, record: dict[str, Any], run: Any) -> None:
     """A result, of which `record` is written, into the run folder, where there is a run. StorageError."""
     if run is not None:
-        (run.path / "eval").mkdir(exist_ok=True)
-        results.make_room(run.path / "eval", name)
+        folder = run.make_folder("eval")
+        results.make_room(run.path, name)
         for file, artefact in result.artefacts.items():
-            artefact.save(run.path / "eval" / f"{name}_{file}")
+            artefact.save(folder / f"{name}_{file}")
         run.save_eval(name, record)
         run.write_log(f"eval {name}: {result.numbers}")
         if run.loggers is not None:

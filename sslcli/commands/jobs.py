@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from sslcli import console, streams
 from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped, StorageError
+from sslcli.secret import masked_words
 
 PARENT = "SSLCLI_SWEEP_PARENT"  # the process that started the sweep: what it runs itself may use its terminal
 STOPPING = "stopping"  # a file in jobs/: no further job of this sweep starts
@@ -201,14 +202,13 @@ def hand_to_submitit(error: SslError, handlers: dict[int, Any]) -> None:
 
 def note(jobs: Path, entry: dict[str, Any], status: str, **values: Any) -> None:
     """What became of a job, for the process that started the sweep."""
-    import json
-
-    from sslcli.disk import replace_file
+    from sslcli.disk import make_folder, write_json
     from sslcli.run import now
 
-    jobs.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(entry | {"status": status, "time": now()} | values, indent=2, default=str)
-    replace_file(jobs / f"{entry['job']}.json", text + "\n")
+    jobs.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(jobs.parent, jobs.name)
+    overrides = masked_words(entry["overrides"])
+    write_json(jobs, f"{entry['job']}.json", entry | {"overrides": overrides, "status": status, "time": now()} | values)
 
 
 def tidy(path: Path) -> None:

@@ -186,10 +186,11 @@ def go_on(
     its configuration, where the request at hand says anew how (not what) to compute. `other_data`: whether the data may have
     changed. `moved_to`: where its data lie now. RunInUseError where another process has it."""
     from sslcli import run_data
+    from sslcli.models import has_encoder
     from sslcli.state import restore
 
-    if run.status.get("status") == "done" and not longer:
-        console.say(f"{run.path} is done (step {run.status['step']:,}); nothing to resume")
+    if run.status.get("status") == "done" and not longer and has_encoder(run.path):
+        console.say(f"{run.path} is done (step {run.status.get('step', 0):,}); nothing to resume")
         console.say(f"next  sslcli eval probe run={run.path.name}")
         return
     run.lock()
@@ -257,8 +258,8 @@ def score(run: Any) -> float | None:
 
 
 def end_screen(run: Any, seconds: float) -> None:
-    status = run.status
-    console.say(f"saved {run.path}/encoder.safetensors (step {status['step']:,}, {console.human_time(seconds)})")
+    step = run.status.get("step", 0)
+    console.say(f"saved {run.path}/encoder.safetensors (step {step:,}, {console.human_time(seconds)})")
     console.say(f"next  sslcli eval probe run={run.path.name}")
 
 
@@ -266,6 +267,7 @@ def pictures(job: Any, run: Any) -> None:
     """What the method can show of itself (reconstructions), as pictures/NAME.png."""
     import torch
 
+    from sslcli.disk import replacing
     from sslcli.eager import as_written
     from sslcli.views import sheet
 
@@ -276,7 +278,8 @@ def pictures(job: Any, run: Any) -> None:
         drawn = job.method.pictures(batch)
     for name, columns in drawn.items():
         shown = [denormalised(job.dataset, c[:8].float().cpu()) for c in columns.values()]
-        sheet(run.path / "pictures" / f"{name}.png", list(zip(*shown, strict=True)), list(columns))
+        with replacing(run.make_folder("pictures") / f"{name}.png") as path:
+            sheet(path, list(zip(*shown, strict=True)), list(columns))
 
 
 def denormalised(dataset: Any, x: Any) -> Any:

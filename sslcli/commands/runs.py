@@ -81,9 +81,12 @@ def state(path: Path, status: dict[str, Any]) -> str:
 def _alive(path: Path) -> bool:
     """Whether a process of this machine (or, where the file system tells, of another) holds the run's lock."""
     import fcntl
+    import os
+
+    from sslcli.disk import open_file
 
     try:
-        with open(path / ".lock", "r+") as f:
+        with os.fdopen(open_file(path, ".lock", os.O_RDWR), "r+b") as f:
             fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -153,22 +156,17 @@ def show_one(spec: str) -> int:
 
 def sweep_of(path: Path) -> dict[str, Any] | None:
     """The sweep that a run was made by: its folder, the number and the overrides of the job."""
-    from sslcli.disk import read_json
+    from sslcli import records
 
-    number = path.name.partition("_")[0]
-    job = read_json(path.parent / "jobs" / f"{number}.json")
+    job = records.job(path.parent, path.name.partition("_")[0])
     return {"folder": str(path.parent), "job": job["job"], "overrides": job["overrides"]} if job else None
 
 
 def resumed(path: Path) -> list[dict[str, Any]]:
     """When a run went on, and where."""
-    import json
+    from sslcli import records
 
-    try:
-        lines = (path / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines if '"event": "resumed"' in line and line.endswith("}")]
+    return [e for e in records.events(path) if e.get("event") == "resumed" and {"time", "step"} <= e.keys()]
 
 
 def best(metric: str, count: int) -> int:

@@ -15,9 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sslcli import compose, config, console
+from sslcli import compose, config, console, records
 from sslcli.commands.jobs import PARENT, STOPPING, Ended
-from sslcli.disk import read_json
 from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped
 
 EXTRAS = {  # choice of hydra/launcher or hydra/sweeper -> (the module that has it, our extra)
@@ -105,7 +104,11 @@ class Sweep:
             (self.folder / "jobs").mkdir(parents=True, exist_ok=True)
             (self.folder / "jobs" / STOPPING).touch()
             for outcome in self.outcomes():
-                if outcome["status"] == "running" and outcome["host"] == socket.gethostname():
+                if (
+                    outcome["status"] == "running"
+                    and outcome.get("host") == socket.gethostname()
+                    and outcome.get("pid", 0) > 1
+                ):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(outcome["pid"], signal.SIGTERM)
 
@@ -121,8 +124,7 @@ class Sweep:
 
     def outcomes(self) -> list[dict[str, Any]]:
         """What became of each job that was started, by number."""
-        found = [o for p in (self.folder / "jobs").glob("*.json") if (o := read_json(p))]
-        return sorted(found, key=lambda o: o["job"])
+        return records.jobs(self.folder)
 
     def casualties(self) -> list[dict[str, Any]]:
         """Those that failed, and those whose process died."""
@@ -132,7 +134,7 @@ class Sweep:
         """What the jobs could not say on our stdout and stderr; the exit code of the sweep."""
         outcomes, failed = self.outcomes(), self.casualties()
         for o in outcomes:
-            if o["status"] == "done" and o["pid"] != os.getpid() and o.get("run"):
+            if o["status"] == "done" and o.get("pid") != os.getpid() and o.get("run"):
                 console.out(o["run"])
         for o in failed:
             name = f"job {o['job']} ({' '.join(o['overrides'])})"
@@ -142,7 +144,7 @@ class Sweep:
                     MachineError(f"{name}: its process died without a word", f"short of memory? {self.again}")
                 )
             elif self.launcher.startswith("submitit"):  # it spoke in a file of its own
-                console.error(SslError(f"{name}: {o['error']}"))
+                console.error(SslError(f"{name}: {o.get('error')}"))
         if failed:
             console.warn(f"{len(failed)} of {len(outcomes)} jobs failed; see {self.folder}/jobs")
         stopped = [o for o in outcomes if o["status"] == "stopped"]
@@ -150,7 +152,7 @@ class Sweep:
             done = sum(o["status"] == "done" for o in outcomes)
             console.warn(f"the sweep was stopped; {done} of its jobs are done", self.again)
             return Interrupted.code if self.received is signal.SIGINT else Stopped.code
-        return failed[0]["code"] if failed else 0
+        return failed[0].get("code", 1) if failed else 0
 
     def tidy(self) -> None:
         """Where no job began, Hydra's own file is all there is."""

@@ -202,13 +202,13 @@ def _index(path: str, label: str | None) -> Index:
         "tar-index",
         hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32] + ".json",
     )
-    known = read_json(cached)
+    known = read_json(cached.parent, cached.name)
     if all(kinds.fits(known.get(k), kind) for k, kind in KEYS.items()) and _plausible(known["samples"], about.st_size):
         return Index(known["samples"], Counter(known["ignored"]))
     found = _read_headers(path, about.st_size, label)
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(cached, json.dumps({"samples": found.samples, "ignored": found.ignored}))
+        replace_file(cached.parent, cached.name, json.dumps({"samples": found.samples, "ignored": found.ignored}))
     except (OSError, StorageError) as error:
         talk.say(f"warning: where the pictures of {shown(path)} lie cannot be kept for the next time: {error}")
     return found

@@ -22,7 +22,7 @@ def write(path: Path, out: Path | None = None) -> Path:
     else:
         raise RequestError(f"{path} is neither a run nor a folder of runs", "sslcli runs lists the runs")
     out = out or path / NAME
-    replace_file(out, text)
+    replace_file(out.parent, out.name, text)
     return out
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from sslcli import config, console
 from sslcli.data.loader import Loader, in_order
+from sslcli.disk import size_of
 from sslcli.errors import DataError, SslError
 from sslcli.evals.features import EvalData, Split
 from sslcli.evals.knn import neighbours
@@ -198,11 +199,11 @@ def predictions(run: Gathered, ids: Tensor) -> tuple[list[int] | None, str]:
     from sslcli.evals.artefacts.predictions import FILE, read
 
     for name in PREDICTORS:
-        path = run.path / "eval" / f"{name}_{FILE}"
-        if not path.is_file() or path.is_symlink():
+        file = f"eval/{name}_{FILE}"
+        if size_of(run.path, file) is None:
             continue
         try:
-            said = read(path)
+            said = read(run.path, file)
         except DataError as e:
             run.notes.append(e.message)
             continue

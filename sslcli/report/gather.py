@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslcli import results
-from sslcli.disk import parse, read_json
+from sslcli import records, results
+from sslcli.disk import MAX_LINES, files_in, read_file, size_of
 from sslcli.errors import RequestError
 from sslcli.run import Run
 from sslcli.secret import masked, masked_words
 
 BASELINES = ("supervised", "scratch", "untrained", "raw")  # the order in which they stand beside a run
 MOST_EVENTS = 200
+MAX_HEAD = 100_000  # bytes of log.txt that are looked at
 MAX_PICTURE = 20_000_000  # bytes; a larger file is named, not embedded
 
 
@@ -73,7 +74,7 @@ class Gathered:
 
     @property
     def trained(self) -> bool:
-        return (self.path / "encoder.safetensors").is_file()
+        return size_of(self.path, "encoder.safetensors") is not None
 
     @property
     def step(self) -> float | None:
@@ -118,7 +119,7 @@ def gather(path: Path) -> Gathered:
     except RequestError as e:
         config = {}
         notes.append(e.message)
-    metrics, torn = lines(path / "metrics.jsonl")
+    metrics, torn = records.metrics(path)
     if torn:
         notes.append(f"{torn} lines of metrics.jsonl cannot be read")
     overrides, word = asked(path)
@@ -127,36 +128,25 @@ def gather(path: Path) -> Gathered:
         state=state(path, status),
         status=status,
         config=config,
-        encoder=read_json(path / "encoder.json"),
+        encoder=records.encoder(path),
         overrides=overrides,
         word=word,
-        screen=start_screen(path / "log.txt"),
+        screen=start_screen(path),
         metrics=metrics,
-        events=lines(path / "events.jsonl")[0][-MOST_EVENTS:],
+        events=records.events(path)[-MOST_EVENTS:],
         evals=evaluations(path, notes),
-        pictures=[Picture(p, f"{p.stem}, by the method itself") for p in images(path / "pictures", notes)],
+        pictures=[Picture(p, f"{p.stem}, by the method itself") for p in images(path, "pictures", notes)],
         notes=notes,
     )
 
 
-def lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The objects of a JSONL file, and how many lines are none. A torn last line is what a run in progress leaves."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return [], 0
-    parsed = [parse(line) for line in text.split("\n")[:-1] if line.strip()]
-    return [p for p in parsed if p], parsed.count({})
-
-
 def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
-    folder = path / "eval"
-    drawn = images(folder, notes)
+    drawn = images(path, "eval", notes)
     found = []
-    for kept in results.kept(folder).values():
-        file, record = kept.path, dict(kept.record)
+    for kept in results.kept(path).values():
+        record = dict(kept.record)
         if not record:
-            notes.append(f"eval/{file.name} cannot be read")
+            notes.append(f"{kept.file} cannot be read")
             continue
         captions = mapping(record.pop("artefacts", None))
         # what a file is called decides whose it is; a path from the record is never opened
@@ -164,7 +154,7 @@ def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
             Picture(p, str(caption))
             for artefact, caption in captions.items()
             for p in drawn
-            if p.name == f"{file.stem}_{artefact}"
+            if f"eval/{p.name}" == kept.beside(artefact)
         ]
         found.append(
             Evaluation(
@@ -181,16 +171,20 @@ def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
     return found
 
 
-def images(folder: Path, notes: list[str]) -> list[Path]:
-    """The PNGs of a folder. A link may point anywhere on the reader's disk: it is not followed."""
+def images(run: Path, folder: str, notes: list[str]) -> list[Path]:
+    """The PNGs in a folder of a run. A link may point anywhere on the reader's disk: it is not followed."""
+    regular = files_in(run, f"{folder}/*.png")
+    notes += [
+        f"{path.name} is no regular file and is left out"
+        for path in sorted((run / folder).glob("*.png"))
+        if f"{folder}/{path.name}" not in regular
+    ]
     found = []
-    for path in sorted(folder.glob("*.png")):
-        if path.is_symlink() or not path.is_file():
-            notes.append(f"{path.name} is no regular file and is left out")
-        elif path.stat().st_size > MAX_PICTURE:
-            notes.append(f"{path.name} is too large for a report and is left out")
+    for name in regular:
+        if (size_of(run, name) or 0) > MAX_PICTURE:
+            notes.append(f"{name.partition('/')[2]} is too large for a report and is left out")
         else:
-            found.append(path)
+            found.append(run / name)
     return found
 
 
@@ -207,36 +201,30 @@ def sorted_out(numbers: dict[str, Any]) -> dict[str, dict[str, tuple[float, floa
 
 def asked(path: Path) -> tuple[list[str], str]:
     """The overrides that made the run, secrets hidden, and its word."""
-    overrides, hydra = (_yaml(path / ".hydra" / name) for name in ("overrides.yaml", "hydra.yaml"))
+    overrides, hydra = (_yaml(path, f".hydra/{name}.yaml") for name in ("overrides", "hydra"))
     words = [str(o) for o in overrides] if isinstance(overrides, list) else []
     name = mapping(mapping(mapping(hydra).get("hydra")).get("job")).get("config_name")
     return masked_words(words), "pipeline" if name == "pipeline" else "pretrain"
 
 
-def _yaml(path: Path) -> Any:
+def _yaml(run: Path, name: str) -> Any:
     """None where it is absent or broken: a run that Python code made has no `.hydra`."""
-    import yaml
-
-    from sslcli import config
-
     try:
-        config.check_yaml(path)
-        return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (RequestError, OSError, ValueError, yaml.YAMLError):
+        return records.yaml_of(run, name)
+    except RequestError:
         return None
 
 
-def start_screen(log: Path) -> dict[str, list[str]]:
-    """What the first lines of the log say: `what`, `data`, `plan`, `where`."""
+def start_screen(run: Path) -> dict[str, list[str]]:
+    """What the first lines of log.txt say: `what`, `data`, `plan`, `where`."""
     try:
-        with open(log, encoding="utf-8", errors="replace") as f:
-            head = [line for _, line in zip(range(60), f, strict=False)]
+        head = read_file(run, "log.txt", MAX_LINES)[:MAX_HEAD].decode("utf-8", "replace").split("\n")[:60]
     except OSError:
         return {}
     found: dict[str, list[str]] = {}
     last = ""
     for line in head:
-        key, colon, value = line.rstrip("\n").partition(" ")[2].partition(": ")
+        key, colon, value = line.partition(" ")[2].partition(": ")
         if not colon or key not in ("", "what", "data", "plan", "where"):
             if found:
                 break

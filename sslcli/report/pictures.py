@@ -8,9 +8,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from sslcli.disk import read_file
+
 HEAVY = 250_000  # bytes of a PNG, above which it is worth trying a JPEG
 MOST_PIXELS = 60_000_000
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 
 Embedded = tuple[str, tuple[int, int]]  # a data URI, and (width, height) in pixels
 
@@ -49,6 +52,6 @@ def embedded(content: bytes) -> Embedded | None:
 
 def read(path: Path) -> Embedded | None:
     try:
-        return embedded(path.read_bytes())
+        return embedded(read_file(path.parent, path.name))
     except OSError:
         return None

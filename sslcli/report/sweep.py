@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from sslcli import console
-from sslcli.disk import read_json
+from sslcli import console, records
 from sslcli.errors import SslError
 from sslcli.evals.measures.ranking import goodness
 from sslcli.report import results
@@ -67,20 +66,14 @@ def main_column(columns: list[str]) -> str | None:
 
 def gathered(folder: Path) -> list[Row]:
     """All runs of a folder, and the jobs of a sweep that have none. A job of `resume=auto` may have found its run elsewhere."""
-    jobs = sorted(
-        (j for p in (folder / "jobs").glob("*.json") if (j := read_json(p))), key=lambda j: str(j.get("job")).zfill(9)
-    )
     rows, seen = [], set()
-    for job in jobs:
-        path = next(folder.glob(f"{job.get('job')}_*/status.json"), None) if isinstance(job.get("job"), int) else None
-        named = Path(str(job.get("run"))) if job.get("run") else None
+    for job in records.jobs(folder):
+        path = next(folder.glob(f"{job['job']}_*/status.json"), None)
+        named = Path(job["run"]) if job.get("run") else None
         found = path.parent if path else named if named is not None and (named / "status.json").is_file() else None
-        overrides = job.get("overrides")
-        words = masked_words([str(o) for o in overrides]) if isinstance(overrides, list) else []
+        words = masked_words(job["overrides"])
         if found is None:
-            rows.append(
-                Row(f"job {job.get('job')}", keys_of(words), str(job.get("status")), str(job.get("error") or ""))
-            )
+            rows.append(Row(f"job {job['job']}", keys_of(words), job["status"], job.get("error", "")))
         elif found.resolve() not in seen:
             seen.add(found.resolve())
             rows.append(row(found, words))

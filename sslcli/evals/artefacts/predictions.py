@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sslcli.checkpoint import safetensors
-from sslcli.disk import replacing, write_file
+from sslcli.disk import checked, replace_file
 from sslcli.errors import DataError
 
 FILE = "predictions.safetensors"  # the artefact's name: eval/NAME_predictions.safetensors
@@ -29,17 +29,22 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         tensors = {"ids": self.ids, "truth": self.truth, "predicted": self.predicted}
-        with replacing(path) as temporary:
-            write_file(temporary, safetensors({k: v.to(torch.int64) for k, v in tensors.items()}))
+        replace_file(path.parent, path.name, safetensors({k: v.to(torch.int64) for k, v in tensors.items()}))
 
 
-def read(path: Path) -> Predictions:
-    """What `save` wrote. DataError where it is absent or damaged."""
+def read(run: Path, name: str) -> Predictions:
+    """What `save` wrote into a file of a run (`eval/probe_predictions.safetensors`). DataError where it is absent or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        found = load_file(path)
-        return Predictions(found["ids"], found["truth"], found["predicted"])
+        found = load_file(checked(run, name))
+        kept = {key: found[key] for key in ("ids", "truth", "predicted")}
+        assert all(v.dtype == torch.int64 for v in kept.values()), "not whole numbers"
+        assert kept["predicted"].ndim == 2, "not draws of samples"
+        assert len(kept["predicted"]) > 0, "no draw"
+        return Predictions(**kept)
     except (OSError, SafetensorError, KeyError, AssertionError) as e:
-        raise DataError(f"{path} cannot be read: {e}", "measure the run again: sslcli eval NAME run=RUN") from None
+        raise DataError(
+            f"{run / name} cannot be read: {e}", "measure the run again: sslcli eval NAME run=RUN"
+        ) from None

@@ -25,7 +25,7 @@ class Csv:
     caption: str = ""
 
     def save(self, path: Path) -> None:
-        replace_file(path, written(self.header, self.rows))
+        replace_file(path.parent, path.name, written(self.header, self.rows))
 
 
 def written(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from sslcli.disk import checked, make_folder, replacing
+from sslcli.errors import StorageError
 
 
 @dataclass
@@ -22,12 +23,14 @@ class Store:
 
     def load(self, name: str) -> tuple[Tensor, Tensor] | None:
         """What was saved under this name; None where there is nothing sound."""
-        if not (path := self.folder / f"{name}.safetensors").is_file():
+        root, file = self.folder.parent, f"{self.folder.name}/{name}.safetensors"
+        path = self.folder / f"{name}.safetensors"
+        if not path.exists():
             return None
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(path, framework="pt") as f:
+            with safe_open(checked(root, file), framework="pt") as f:
                 x, ids, checksum = f.get_tensor("features"), f.get_tensor("ids"), (f.metadata() or {}).get("sha256")
         except (SafetensorError, OSError) as error:
             self.notes.append(f"cached features could not be read and were computed again ({path.name}: {error})")
@@ -42,15 +45,11 @@ class Store:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        path = self.folder / f"{name}.safetensors"
-        temporary = self.folder / f".{name}-{os.getpid()}.tmp"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({"features": x, "ids": ids}, temporary, metadata={"sha256": _checksum(x, ids)})
-            temporary.replace(path)
-        except (OSError, SafetensorError) as error:  # numbers matter more than a cache
-            with suppress(OSError):
-                temporary.unlink()
+            make_folder(self.folder.parent, self.folder.name)
+            with replacing(self.folder / f"{name}.safetensors") as temporary:
+                save_file({"features": x, "ids": ids}, temporary, metadata={"sha256": _checksum(x, ids)})
+        except (OSError, StorageError, SafetensorError) as error:  # numbers matter more than a cache
             self.notes.append(f"features could not be cached in {self.folder}: {error}")
 
 
