@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from sslcli.data.split_folders import Parts, is_container
+from sslcli.data.split_folders import Parts
+from sslcli.data.split_names import CONTAINERS, is_container, tokens
 from sslcli.data.talk import count, shown
 from sslcli.errors import listing
 
@@ -37,6 +38,8 @@ def classes_of(
         counts = {below: sum(images[f] for f in folders) for below, folders in groups[group].items()}
         root = _step_into(counts, empty[group])
         names = {below: _without_containers(below[len(root) :]) for below in counts}
+        if _are_parts(rest[0] for rest in names.values() if rest):
+            names = {below: _without_containers(rest[1:]) if len(rest) > 1 else () for below, rest in names.items()}
         for below, folders in groups[group].items():
             rest = names[below]
             cls = None if label == "none" or kind == "unlabelled" or not rest else rest[-1 if label == "parent" else 0]
@@ -56,6 +59,13 @@ def _without_containers(rest: Parts) -> Parts:
     while len(rest) > 1 and is_container(rest[-1]):
         rest = rest[:-1]
     return rest
+
+
+def _are_parts(tops: Iterable[str]) -> bool:
+    """`images_001`, `images_002`: numbered parts of one folder of images, and no classes."""
+    names = set(tops)
+    words = {tokens(n) for n in names}
+    return len(names) > 1 and len(words) == 1 and bool(set(words.pop()) & (CONTAINERS | {"part", "batch", "chunk"}))
 
 
 def _step_into(counts: Collection[Parts], empty: set[Parts]) -> Parts:
@@ -102,6 +112,8 @@ def _say(
             f"warning: {where}{count(len(bare), 'folder')} without images, no class: {listing(map(shown, sorted(bare)), 5)}"
         )
     notes.append(where + text)
+    if all(re.fullmatch(r"(19|20)\d\d([-_. ]?\d\d){0,2}", top) for top in tops):
+        notes.append(f"warning: {where}the classes look like dates: dataset.label=none reads the images without labels")
     return layout
 
 

@@ -22,13 +22,17 @@ from typing import Any
 
 from sslcli.data.class_folders import agree, classes_of, leave_masks
 from sslcli.data.files import Listing, is_output, unpacking
-from sslcli.data.split_folders import Parts, Rule, Tree, by_kind, chosen, find, kind_of, require_sure, typed
+from sslcli.data.split_folders import Parts, Rule, Tree, by_kind, chosen, find, require_sure
+from sslcli.data.split_names import kind_of, split_of, typed
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
 
 OTHER_KINDS = {".npy": "arrays", ".npz": "arrays", ".pt": "arrays", ".tar": "tar"}
 NEED_A_READER = (".heic", ".heif", ".jxl", ".avif")  # pictures that Pillow reads only with help
 ANNOTATIONS_BYTES = 1 << 26  # a longer file of labels is not read
+HOW_TO_LABEL = (
+    "labels=FILE.csv (name,label), or as dataset.path a list path,label,split, where any label may be missing"
+)
 READINGS = ("auto", "top", "parent", "none")  # of `dataset.label`, for folders
 
 
@@ -104,6 +108,9 @@ def from_folder(found: Listing, notes: list[str], label: str | None = "auto", sp
             parts_.setdefault(kind, Files()).add(os.path.join(found.root, *parts), "/".join(parts), size, cls)
     if label != "none":
         _annotated(parts_, read_.rules, found.root, notes)
+        if ".csv" in found.ignored and not any(any(f.classes) for f in parts_.values()):
+            notes.append(f"there is a .csv file: if it holds labels, {HOW_TO_LABEL}")
+    _warn_of_root(found.root, parts_, notes)
     details: dict[str, Any] = {
         "ignored": dict(found.ignored),
         "hidden": found.hidden,
@@ -120,6 +127,23 @@ def from_folder(found: Listing, notes: list[str], label: str | None = "auto", sp
         what = ", ".join(f"{n:,} {e}" for e, n in foreign.items())
         notes.append(f"warning: {what}: this Pillow does not read them; convert them to .jpg or .png")
     return Found(found.root, parts_, details, lost, chosen=is_chosen(splits), known_by_split=read_.known_by_split)
+
+
+def _warn_of_root(root: str, parts: Mapping[str, Files], notes: list[str]) -> None:
+    """Says that a folder is itself one split of several."""
+    path = os.path.abspath(root)
+    kind = split_of(os.path.basename(path))
+    if kind is None or parts.keys() != {"train"}:
+        return
+    try:
+        beside = sorted(e.name for e in os.scandir(os.path.dirname(path)) if e.is_dir() and split_of(e.name))
+    except OSError:
+        return
+    others = [n for n in beside if split_of(n) not in (kind, None)]
+    if others:
+        more = f": dataset.path={shown(os.path.dirname(root) or '..')} reads all of them" if kind == "train" else ""
+        warning = "" if kind == "train" else "warning: this folder looks like a test split, and is trained on; "
+        notes.append(f"{warning}beside it lie {listing((shown(n) + '/' for n in others), 3)}{more}")
 
 
 def is_chosen(splits: Any) -> bool:
@@ -184,7 +208,7 @@ def read(
 
 def _how(rules: Mapping[Parts, Rule], left_out: Mapping[Parts, int]) -> str:
     """How to read what was left out, where it does not look like a test split."""
-    folders = ["/".join(f) for f in left_out if f and kind_of(f[-1]) is None]
+    folders = ["/".join(f) for f in left_out if f and (kind_of(f[-1]) or ("train",))[0] == "train"]
     splits = by_kind(rules)
     return f"; to train on it: {typed({**splits, 'train': [*splits.get('train', []), *folders]})}" if folders else ""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sslcli.data.label_text import Cells, numbers
 from sslcli.data.layout import Files, Found
 from sslcli.data.spelling import OnDisk
-from sslcli.data.split_folders import split_of
+from sslcli.data.split_names import split_of
 from sslcli.data.tables import GROUPS, LABELS, PATHS, SPLITS, Table, decoded, has_header, simple, table_of, western
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing

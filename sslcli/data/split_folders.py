@@ -15,102 +15,19 @@ Where two readings are likely, it raises a DataError that says what lies there a
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from functools import cache
 from typing import Any
 
+from sslcli.data.split_names import KINDS, MASKS, SURE, is_container, split_of, together, tokens, typed
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
 
 Parts = tuple[str, ...]
 Rule = tuple[str | None, Parts]  # of a folder: the split (None: left out), and what its classes begin with
 
-KINDS = ("train", "test", "val", "unlabelled")
-WORDS = {
-    word: kind
-    for kind, words in {
-        "unlabelled": "unlabelled unlabeled unsup unsupervised",
-        "test": "test testing tests testset eval evaluation holdout",
-        "train": "train training trainset trainval trn labelled labeled",
-        "val": "val valid validation valset dev",
-    }.items()
-    for word in words.split()
-}
-SURE = {"test", "testing", "val", "validation"}  # splits beside class folders even where there is no `train`
-PLAIN = {"set", "images", "image", "img", "imgs", "data", "dataset", "split", "folder", "pictures", "photos"}
-CONTAINERS = {
-    "images",
-    "image",
-    "img",
-    "imgs",
-    "jpegimages",
-    "jpeg",
-    "jpg",
-    "png",
-    "photos",
-    "pictures",
-    "pics",
-    "frames",
-}
-MASKS = {"mask", "masks", "label", "labels", "annotation", "annotations", "groundtruth", "gt", "segmentation"}
 DEEP = 8  # folders within folders that are searched for splits
-
-
-@cache
-def tokens(name: str) -> tuple[str, ...]:
-    """`TestImages_2017` -> `test`, `images`."""
-    return tuple(re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).casefold()))
-
-
-def kind_of(name: str) -> tuple[str, Parts] | None:
-    """The split that a name says, and the rest of the name; None where it says none, or train and test at once."""
-    words = tokens(name)
-    kinds = {WORDS[w] for w in words if w in WORDS}
-    if not kinds or {"train", "test"} <= kinds:
-        return None
-    kind = next(k for k in ("unlabelled", "test", "train", "val") if k in kinds)
-    return kind, tuple(w for w in words if w not in WORDS and w not in PLAIN)
-
-
-def split_of(text: str) -> str | None:
-    """The split that a word means: `Validation` is val; None where it means none."""
-    found = kind_of(text)
-    return found[0] if found and not found[1] else None
-
-
-def together(names: Iterable[str]) -> dict[str, str]:
-    """Name -> kind of those that are splits of one set: their names have one rest. Training and another one, if possible."""
-    by_rest: dict[Parts, dict[str, str]] = defaultdict(dict)
-    for name in sorted(names):
-        if found := kind_of(name):
-            by_rest[found[1]][name] = found[0]
-
-    def worth(rest: Parts) -> tuple[bool, bool, int]:
-        kinds = set(by_rest[rest].values())
-        return "train" in kinds and len(kinds) > 1, not rest, len(kinds)
-
-    best = max(by_rest, key=worth, default=())
-    return by_rest[best] if best in by_rest and (worth(best)[0] or not best) else {}
-
-
-def is_container(name: str) -> bool:
-    """A folder that says only that there are images in it."""
-    return "".join(tokens(name)) in CONTAINERS
-
-
-def typed(splits: Mapping[str, Any]) -> str:
-    """`dataset.splits=...` as it is typed in a shell."""
-
-    def word(text: str) -> str:
-        return text if re.fullmatch(r"[\w./*-]+", text) else '"' + text.replace('"', '\\"') + '"'
-
-    def value(v: Any) -> str:
-        return word(v) if isinstance(v, str) else word(v[0]) if len(v) == 1 else f"[{', '.join(map(word, v))}]"
-
-    return "'dataset.splits={" + ", ".join(f"{k}: {value(v)}" for k, v in splits.items()) + "}'"
 
 
 class Tree:
@@ -132,13 +49,20 @@ class Tree:
 
     def masks(self) -> Iterator[Parts]:
         """Folders of masks: `masks` or `labels` beside `images`, `train_masks` beside `train`."""
-        for folder, names in self.children.items():
+        for folder, names in list(self.children.items()):
             rests = {tokens(n) for n in names}
             images = any(is_container(n) for n in names)
             for name in names:
                 words = tokens(name)
                 rest = tuple(w for w in words if w not in MASKS)
-                if (images and (not rest or "".join(words) in MASKS)) or (rest and rest != words and rest in rests):
+                own = self.children[*folder, name]
+                if (
+                    (images and (not rest or "".join(words) in MASKS))  # labels beside images
+                    or (rest and rest != words and rest in rests)  # train_masks beside train
+                    or (
+                        rest != words and own and any(own == self.children[*folder, n] for n in names - {name})
+                    )  # gtFine
+                ):
                     yield *folder, name
 
     def named(self, folder: Parts, names: Iterable[str]) -> str:
@@ -188,13 +112,23 @@ def _find(
     if len(held) == 1:  # a wrapper beside other folders: no class
         (rules,) = held.values()
         return {folder: (kind, kept + below[len(kept) + 1 :]) for folder, (kind, below) in rules.items()}
-    some = listing((f"{shown(n)}/" for n in held), 4)
-    first = "/".join((*at, next(iter(held))))
-    notes.append(
-        f"warning: {some} hold splits each: the splits of all are read together, and these folders are the classes; "
-        f"to read one alone: dataset.path={shown(root)}/{shown(first)}"
-    )
-    return {folder: rule for rules in held.values() for folder, rule in rules.items()}
+    rules = {folder: rule for found in held.values() for folder, rule in found.items()}
+    if any(not is_container(n) for folder in rules for n in tree.children[folder]):
+        some = listing((f"{shown(n)}/" for n in held), 4)
+        first = "/".join((*at, next(iter(held))))
+        together_ = {
+            kind: list(
+                dict.fromkeys("/".join((*at, "*", *f[len(at) + 1 :])) for f, (k, _) in rules.items() if k == kind)
+            )
+            for kind in KINDS
+            if kind in {k for k, _ in rules.values()}
+        }
+        raise DataError(
+            f"{some} in {shown('/'.join((root, *at)))} hold splits with class folders each: are these domains, folds or data sets?",
+            f"one alone: dataset.path={shown(root)}/{shown(first)}; all: {typed(together_)}, and for the classes within "
+            "dataset.label=parent",
+        )
+    return rules
 
 
 def _beside_classes(

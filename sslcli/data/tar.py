@@ -29,7 +29,8 @@ from sslcli.data.headers import each
 from sslcli.data.label_text import Cells, numbers
 from sslcli.data.layout import READINGS, Files, Found, is_chosen, read
 from sslcli.data.source import Dataset
-from sslcli.data.split_folders import Parts, together
+from sslcli.data.split_folders import Parts
+from sslcli.data.split_names import together
 from sslcli.data.talk import count, shown
 from sslcli.disk import read_json, replace_file
 from sslcli.errors import DataError, RequestError, StorageError, listing

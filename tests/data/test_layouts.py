@@ -13,7 +13,7 @@ from sslcli.data.folder import image_folder
 from sslcli.data.layout import read
 from sslcli.data.pack import pack
 from sslcli.data.packing import write_pack
-from sslcli.data.split_folders import kind_of, together
+from sslcli.data.split_names import kind_of, together
 from sslcli.data.tar import tar
 from sslcli.errors import DataError, RequestError
 from tests.data.test_tar import encoded, write
@@ -54,6 +54,24 @@ def seen(counts: Mapping[str, int], label: str | None = "auto", splits: Any = "a
 SPLIT = tree(train=AB, val=AB, test=AB)
 ALL = {"train": AB, "val": AB, "test": AB}
 QUIET = {  # read without a warning
+    "imagenette": (below("imagenette2", of=tree(train=AB, val=AB)), {"train": AB, "val": AB}),
+    "asl": (
+        below("asl_train/asl_train", of=AB) | {"asl_test/asl_test": 3},
+        {"train": AB, "test": {None: 3}},
+    ),
+    "train_val and another version": (tree(train_val2018=AB, test2018=5), {"train": AB, "test": {None: 5}}),
+    "mini beside val": (tree(train_mini=AB, val=AB), {"train": AB, "val": AB}),
+    "numbered parts": ({"HAM_images_part_1": 4, "HAM_images_part_2": 3}, {"train": {None: 7}}),
+    "numbered parts of images": ({"images_001/images": 4, "images_002/images": 3}, {"train": {None: 7}}),
+    "numbers": ({str(i): 2 for i in range(10)}, {"train": {str(i): 2 for i in range(10)}}),
+    "a domain in each split": (
+        tree(train={"x": AB}, test={"x": AB}),
+        {"train": AB, "test": AB},
+    ),
+    "good and broken": (
+        {"train/good": 4, "test/good": 2, "test/broken": 2},
+        {"train": {"good": 4}, "test": {"good": 2, "broken": 2}},
+    ),
     "in a wrapper": (below("archive", of=SPLIT), ALL),
     "in two wrappers": (below("archive/data_v2", of=SPLIT), ALL),
     "other words": (tree(Training=AB, Validation=AB, Testing=AB), ALL),
@@ -106,10 +124,30 @@ def test_layouts_read_without_a_warning(name):
     counts, wanted = QUIET[name]
     found, notes = seen(counts)
     assert found == wanted
-    assert ("warning" in notes) is (name == "splits inside classes")
+    assert "warning" not in notes
 
 
 SAID = {  # (layout, what is read, what the warning says)
+    "cityscapes": (
+        below("leftImg8bit", "gtFine", of=tree(train={"bonn": 4, "ulm": 4}, val={"ulm": 4})),
+        {"train": {"bonn": 4, "ulm": 4}, "val": {"ulm": 4}, "left out": {None: 12}},
+        "gtFine/ (12 images)",
+    ),
+    "mvtec": (
+        {"train/good": 4, "test/good": 2, "test/broken": 2, "ground_truth/broken": 2},
+        {"train": {"good": 4}, "test": {"good": 2, "broken": 2}, "left out": {None: 2}},
+        "ground_truth/ (2 images)",
+    ),
+    "an augmented one": (
+        tree(train=AB, train_aug=AB, test=AB),
+        {"train": AB, "test": AB, "left out": {None: 8}},
+        "to train on it: 'dataset.splits={train: [train, train_aug], test: test}'",
+    ),
+    "photographs by date": (
+        {"2021-04": 4, "2021-05": 4},
+        {"train": {"2021-04": 4, "2021-05": 4}},
+        "look like dates: dataset.label=none",
+    ),
     "other folders": (
         SPLIT | tree(extra=AB),
         ALL | {"left out": {None: 8}},
@@ -168,11 +206,6 @@ SAID = {  # (layout, what is read, what the warning says)
         {"train": {"a": 1, "b": 1}, "left out": {None: 2}},
         "2 images named like another one",
     ),
-    "data sets side by side": (
-        below("one", "two", of=tree(train=AB, test=AB)),
-        {"train": {"one": 8, "two": 8}, "test": {"one": 8, "two": 8}},
-        "one/, two/ hold splits each",
-    ),
 }
 
 
@@ -188,6 +221,11 @@ def test_what_is_unsure_is_said(name):
     ("counts", "sentence", "hint"),
     [
         (tree(val=AB, test=AB), "no training split", "'dataset.splits={train: val, test: test}'"),
+        (
+            below("one", "two", of=tree(train=AB, test=AB)),
+            "one/, two/ in data hold splits with class folders",
+            "dataset.path=data/one; all: 'dataset.splits={train: */train, test: */test}'",
+        ),
         (SPLIT | {"cars": 30}, "and more beside them: cars/ (30 images)", "dataset.splits=none"),
     ],
 )
@@ -348,3 +386,15 @@ def test_archives_name_the_command_that_unpacks_them(name, hint, tmp_path):
         with pytest.raises(DataError, match="no image") as error:
             image_folder(str(tmp_path))
         assert hint.format(path=path) in str(error.value.hint)
+
+
+def test_a_folder_that_is_a_split_names_the_ones_beside_it(make_folder, tmp_path):
+    root = make_folder(tree(train=AB, test=AB))
+    (root / "train" / "labels.csv").write_text("name,label\n")
+    assert f"beside it lie test/: dataset.path={root} reads all of them" in image_folder(str(root / "train")).notes
+    said = image_folder(str(root / "test")).notes
+    assert "warning: this folder looks like a test split, and is trained on; beside it lie train/" in said
+    assert not any("beside" in note or ".csv" in note for note in image_folder(str(root)).notes)
+    flat = make_folder({"train": 4}, "flat")
+    (flat / "labels.csv").write_text("name,label\n")
+    assert any("if it holds labels, labels=FILE.csv (name,label), or" in note for note in image_folder(str(flat)).notes)

@@ -1,0 +1,109 @@
+"""What the name of a folder says: that it is a split, that it holds images or masks, or nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+KINDS = ("train", "test", "val", "unlabelled")
+WORDS = {
+    word: kind
+    for kind, words in {
+        "unlabelled": "unlabelled unlabeled unsup unsupervised",
+        "test": "test testing tests testset eval evaluation holdout",
+        "train": "train training trainset trainval trn labelled labeled",
+        "val": "val valid validation valset dev",
+    }.items()
+    for word in words.split()
+}
+SURE = {"test", "testing", "val", "validation"}  # splits beside class folders even where there is no `train`
+PLAIN = {"set", "images", "image", "img", "imgs", "data", "dataset", "split", "folder", "pictures", "photos"}
+CONTAINERS = {
+    "images",
+    "image",
+    "img",
+    "imgs",
+    "jpegimages",
+    "jpeg",
+    "jpg",
+    "png",
+    "photos",
+    "pictures",
+    "pics",
+    "frames",
+}
+MASKS = {
+    "mask",
+    "masks",
+    "label",
+    "labels",
+    "annotation",
+    "annotations",
+    "groundtruth",
+    "gt",
+    "segmentation",
+    "segmentations",
+    "trimaps",
+}
+
+
+@cache
+def tokens(name: str) -> tuple[str, ...]:
+    """`TestImages_2017` -> `test`, `images`."""
+    return tuple(re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).casefold()))
+
+
+def kind_of(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """The split that a name says, and the rest of the name; None where it says none, or train and test at once."""
+    words = tokens(name)
+    kinds = {WORDS[w] for w in words if w in WORDS}
+    if not kinds or {"train", "test"} <= kinds:
+        return None
+    kind = next(k for k in ("unlabelled", "test", "train", "val") if k in kinds)
+    return kind, tuple(w for w in words if w not in WORDS and w not in PLAIN)
+
+
+def split_of(text: str) -> str | None:
+    """The split that a word means: `Validation` is val; None where it means none."""
+    found = kind_of(text)
+    return found[0] if found and not found[1] else None
+
+
+def together(names: Iterable[str]) -> dict[str, str]:
+    """Name -> kind of those that are splits of one set: their names have one rest. Training and another one, if possible."""
+    by_rest: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for name in sorted(names):
+        if found := kind_of(name):
+            by_rest[found[1]][name] = found[0]
+
+    def worth(rest: tuple[str, ...]) -> tuple[bool, bool, int]:
+        kinds = set(by_rest[rest].values())
+        return "train" in kinds and len(kinds) > 1, not rest, len(kinds)
+
+    best = max(by_rest, key=worth, default=())
+    if best in by_rest and worth(best)[0]:
+        return by_rest[best]
+    every = {name: kind for found in by_rest.values() for name, kind in found.items()}
+    if () in by_rest and "train" in every.values() and len(set(every.values())) > 1:  # train_mini beside val
+        return every
+    return by_rest.get((), {})
+
+
+def is_container(name: str) -> bool:
+    """A folder that says only that there are images in it."""
+    return "".join(tokens(name)) in CONTAINERS
+
+
+def typed(splits: Mapping[str, Any]) -> str:
+    """`dataset.splits=...` as it is typed in a shell."""
+
+    def word(text: str) -> str:
+        return text if re.fullmatch(r"[\w./*-]+", text) else '"' + text.replace('"', '\\"') + '"'
+
+    def value(v: Any) -> str:
+        return word(v) if isinstance(v, str) else word(v[0]) if len(v) == 1 else f"[{', '.join(map(word, v))}]"
+
+    return "'dataset.splits={" + ", ".join(f"{k}: {value(v)}" for k, v in splits.items()) + "}'"
