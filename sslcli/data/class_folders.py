@@ -78,7 +78,7 @@ def _step_into(counts: Collection[Parts], empty: set[Parts]) -> Parts:
             return root
         (top,) = tops
         beside = any(len(f) == k + 1 and f[:k] == root and f[k] != top for f in empty)
-        if not is_container(top) and (beside or (*root, top) in counts):
+        if not CONTAINERS & set(tokens(top)) and (beside or (*root, top) in counts):
             return root  # images in it, or empty folders beside it: it is a class
         root = (*root, top)
 

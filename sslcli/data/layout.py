@@ -184,7 +184,7 @@ def read(
     if left_out:
         some = listing((f"{shown('/'.join((*f, '')))} ({count(n, 'image')})".strip() for f, n in left_out.items()), 4)
         warning = "" if is_chosen(splits) else "warning: "
-        how = "" if is_chosen(splits) else _how(rules, left_out)
+        how = "" if is_chosen(splits) else _how(tree, rules, left_out)
         notes.append(f"{warning}left out, beside the splits: {some}{how}")
     rules = rules | dict.fromkeys(masks, (None, ()))
     places = {folder: _place(folder, rules) for folder in {*tree.direct, *folders}}
@@ -202,15 +202,16 @@ def read(
         f"splits of {layout}" if split else layout,
         rules,
         left_out,
-        known_by_split=split and not _by_top(tree, rules),
+        known_by_split=len({kind for kind, _ in rules.values() if kind}) > 1 and not _by_top(tree, rules),
     )
 
 
-def _how(rules: Mapping[Parts, Rule], left_out: Mapping[Parts, int]) -> str:
-    """How to read what was left out, where it does not look like a test split."""
-    folders = ["/".join(f) for f in left_out if f and (kind_of(f[-1]) or ("train",))[0] == "train"]
+def _how(tree: Tree, rules: Mapping[Parts, Rule], left_out: Iterable[Parts]) -> str:
+    """How to pretrain on what was left out, where it does not look like a test split, nor holds one."""
+    folders = ["/".join(f) for f in left_out if f and not any(kind_of(n) for n in (f[-1], *tree.children[f]))]
     splits = by_kind(rules)
-    return f"; to train on it: {typed({**splits, 'train': [*splits.get('train', []), *folders]})}" if folders else ""
+    more = {**splits, "unlabelled": [*splits.get("unlabelled", []), *folders]}
+    return f"; to pretrain on it, too: {typed(more)}" if folders else ""
 
 
 def _left_out(tree: Tree, rules: Mapping[Parts, Rule]) -> dict[Parts, int]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sslcli.data.split_names import KINDS, MASKS, SURE, is_container, split_of, together, tokens, typed
+from sslcli.data.split_names import CONTAINERS, KINDS, MASKS, SURE, is_container, split_of, together, tokens, typed
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
 
@@ -48,22 +48,26 @@ class Tree:
         return Tree({d: n for d, n in self.direct.items() if not any(d[:k] in gone for k in range(len(d) + 1))})
 
     def masks(self) -> Iterator[Parts]:
-        """Folders of masks: `masks` or `labels` beside `images`, `train_masks` beside `train`."""
+        """Folders of masks: `masks` or `labels` beside `images`, `train_masks` beside `train`, `gtFine` beside `leftImg8bit`.
+        Classes such as `mask` and `no_mask` are none."""
         for folder, names in list(self.children.items()):
-            rests = {tokens(n) for n in names}
-            images = any(is_container(n) for n in names)
-            for name in names:
-                words = tokens(name)
-                rest = tuple(w for w in words if w not in MASKS)
-                own = self.children[*folder, name]
-                if (
-                    (images and (not rest or "".join(words) in MASKS))  # labels beside images
-                    or (rest and rest != words and rest in rests)  # train_masks beside train
-                    or (
-                        rest != words and own and any(own == self.children[*folder, n] for n in names - {name})
-                    )  # gtFine
-                ):
-                    yield *folder, name
+            plain = {n: tokens(n) for n in names if not MASKS & set(tokens(n))}
+            for name in names - plain.keys():
+                rest, path = tuple(w for w in tokens(name) if w not in MASKS), (*folder, name)
+                for other, words in plain.items():
+                    beside = (*folder, other)
+                    if (
+                        (is_container(other) and not rest)
+                        or (rest == words and (is_container(other) or split_of(other)))
+                        or (rest == words and self.total[path] == self.total[beside])
+                        or (
+                            CONTAINERS & set(words)
+                            and self.children[path]
+                            and self.children[path] == self.children[beside]
+                        )
+                    ):
+                        yield path
+                        break
 
     def named(self, folder: Parts, names: Iterable[str]) -> str:
         """`train/ (40 images), test/ (8 images)`."""
@@ -79,7 +83,7 @@ def find(tree: Tree, root: str, notes: list[str]) -> dict[Parts, Rule] | None:
     for folder, (kind, kept) in list(rules.items()):
         inner = together(tree.children[folder]) if kind == "train" else {}
         if "train" in inner.values() and len(set(inner.values())) > 1:  # labelled/train, labelled/test
-            rules |= {(*folder, n): (k, kept) for n, k in inner.items()}
+            rules |= {folder: (None, ()), **{(*folder, n): (k, kept) for n, k in inner.items()}}
     rules.setdefault((), (None, ()))
     return rules
 
@@ -143,7 +147,7 @@ def _beside_classes(
         if len(own) == 1:
             (name,) = own
             notes.append(f"warning: {shown(name)}/ is the only split: it is read as the training split")
-            return None
+            return {(*at, name): ("train", ())}
         first, second = sorted(own, key=lambda n: own[n] != "val")[:2]
         raise DataError(
             f"no training split in {shown(root)}: there are {tree.named(at, own)}",

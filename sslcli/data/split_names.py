@@ -53,7 +53,8 @@ MASKS = {
 @cache
 def tokens(name: str) -> tuple[str, ...]:
     """`TestImages_2017` -> `test`, `images`."""
-    return tuple(re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).casefold()))
+    words = re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).casefold())
+    return tuple(" ".join(words).replace("ground truth", "groundtruth").split())
 
 
 def kind_of(name: str) -> tuple[str, tuple[str, ...]] | None:

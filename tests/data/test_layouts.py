@@ -63,6 +63,15 @@ QUIET = {  # read without a warning
     "mini beside val": (tree(train_mini=AB, val=AB), {"train": AB, "val": AB}),
     "numbered parts": ({"HAM_images_part_1": 4, "HAM_images_part_2": 3}, {"train": {None: 7}}),
     "numbered parts of images": ({"images_001/images": 4, "images_002/images": 3}, {"train": {None: 7}}),
+    "people with masks": (
+        {"mask/images": 3, "no_mask/images": 3, "face": 3, "face_mask": 4},
+        {"train": {"mask": 3, "no_mask": 3, "face": 3, "face_mask": 4}},
+    ),
+    "one folder called like images": ({"img_align": 4}, {"train": {None: 4}}),
+    "splits of the labelled": (
+        tree(labeled={"train": AB, "test": AB}, unlabeled=5),
+        {"train": AB, "test": AB, "unlabelled": {None: 5}},
+    ),
     "numbers": ({str(i): 2 for i in range(10)}, {"train": {str(i): 2 for i in range(10)}}),
     "a domain in each split": (
         tree(train={"x": AB}, test={"x": AB}),
@@ -141,7 +150,12 @@ SAID = {  # (layout, what is read, what the warning says)
     "an augmented one": (
         tree(train=AB, train_aug=AB, test=AB),
         {"train": AB, "test": AB, "left out": {None: 8}},
-        "to train on it: 'dataset.splits={train: [train, train_aug], test: test}'",
+        "left out, beside the splits: train_aug/ (8 images)",
+    ),
+    "ground truth of each split": (
+        tree(A_Training_Data=4, A_Test_Data=2, A_Training_GroundTruth=4, A_Test_GroundTruth=2),
+        {"train": {None: 4}, "test": {None: 2}, "left out": {None: 6}},
+        "A_Training_GroundTruth/ (4 images)",
     ),
     "photographs by date": (
         {"2021-04": 4, "2021-05": 4},
@@ -151,7 +165,7 @@ SAID = {  # (layout, what is read, what the warning says)
     "other folders": (
         SPLIT | tree(extra=AB),
         ALL | {"left out": {None: 8}},
-        "extra/ (8 images); to train on it: 'dataset.splits={train: [train, extra], test: test, val: val}'",
+        "extra/ (8 images); to pretrain on it, too: 'dataset.splits={train: train, test: test, val: val, unlabelled: extra}'",
     ),
     "images beside splits": (SPLIT | {"": 2}, ALL | {"left out": {None: 2}}, "left out, beside the splits: (2 images)"),
     "a wrapper and others": (
@@ -386,6 +400,16 @@ def test_archives_name_the_command_that_unpacks_them(name, hint, tmp_path):
         with pytest.raises(DataError, match="no image") as error:
             image_folder(str(tmp_path))
         assert hint.format(path=path) in str(error.value.hint)
+
+
+def test_a_lone_split_beside_an_empty_one_is_no_class(make_folder):
+    root = make_folder(tree(val=AB))
+    before = image_folder(str(root), holdout=0)
+    (root / "train").mkdir()
+    d = image_folder(str(root), holdout=0)
+    assert d.classes == before.classes == ("a", "b")
+    assert d.fingerprint == before.fingerprint
+    assert "warning: val/ is the only split: it is read as the training split" in d.notes
 
 
 def test_a_folder_that_is_a_split_names_the_ones_beside_it(make_folder, tmp_path):
