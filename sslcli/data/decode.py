@@ -10,7 +10,6 @@ import io
 import math
 import os
 import stat
-import sys
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from sslcli.data.deep_color import DeepColor, deep_color, gray_values
 from sslcli.data.levels import BadValues, to_bytes
 from sslcli.errors import DataError, MachineError
 
@@ -29,12 +29,9 @@ MAX_ASPECT = 100
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 GRAY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}  # convert() would clip or blacken these
-# Pillow reads color of 16 bits as the high byte of each value; of the same file these raw modes read the low byte.
-LOW_BYTE = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B"}
-LOW_BYTE |= {f"{m};16N": f"{m};16{'B' if sys.byteorder == 'little' else 'L'}" for m in ("RGB", "RGBA")}
-LOW_BYTE |= {"LA;16B": "RGBA"}  # all four bytes of a gray value and its opacity
 ANIMATED = {"GIF", "WEBP", "TIFF", "PNG", "AVIF", "MPO"}
 # Not pictures, readers that start other programs (EPS: Ghostscript), or stubs that decode nothing.
+NO_TIFF = " (a TIFF of 16- or 64-bit floats, of floats in color, or of other bands than gray or RGB: dataset=arrays reads .npy)"
 REFUSED = {"EPS", "PDF", "MPEG", "WMF", "BUFR", "GRIB", "HDF5", "FITS"}
 
 # Pillow's remarks about odd metadata would be printed from the middle of training; its warning of a bomb is an error.
@@ -131,13 +128,21 @@ def _reason(error: BaseException, file: str | bytes) -> BadImage:
     if isinstance(error, BadValues):
         return BadImage(error.message)
     if isinstance(error, Image.UnidentifiedImageError):
-        return BadImage("not an image that Pillow can read")
+        return BadImage("not an image that Pillow can read" + (NO_TIFF if _is_tiff(file) else ""))
     if isinstance(error, OSError) and error.strerror:
         return BadImage(error.strerror)  # no such file, permission denied
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return BadImage("too many pixels")
     text = str(error).replace(file, "") if isinstance(file, str) else str(error)
     return BadImage(" ".join(text.split()) or type(error).__name__)
+
+
+def _is_tiff(file: str | bytes) -> bool:
+    try:
+        with open(file, "rb") if isinstance(file, str) else io.BytesIO(file) as content:
+            return content.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    except OSError:
+        return False
 
 
 def _shown(file: str | bytes) -> str:
@@ -153,7 +158,8 @@ def header(file: str | bytes, max_pixels: int = MAX_PIXELS) -> Header:
             known = image.format in {"JPEG", "MPO", "TIFF", "WEBP"} or "exif" in image.info
             if known and image.getexif().get(0x0112) in (5, 6, 7, 8):
                 width, height = height, width
-            mode = f"{raw.partition(';')[0]};16" if (raw := _raw_mode(image)) in LOW_BYTE else image.mode
+            color = deep_color(image)
+            mode = image.mode if color is None else color.mode
             return Header(width, height, mode, image.format or "?", _animated(image), image.has_transparency_data)
     except MemoryError as error:
         raise MachineError(f"no memory left to open {_shown(file)}") from error
@@ -171,13 +177,6 @@ def _animated(image: Image.Image) -> bool:
         return False
 
 
-def _raw_mode(image: Image.Image) -> str:
-    """How the pixels lie in the file, where one raw mode holds for all; before `load`."""
-    args = {t.args if isinstance(t.args, str) else t.args[0] for t in getattr(image, "tile", ()) if t.args}
-    raw = args.pop() if len(args) == 1 else ""
-    return raw if isinstance(raw, str) and "transparency" not in image.info else ""
-
-
 def load(
     file: str | bytes, channels: int = 3, need: int | None = None, value_range: Any = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
@@ -193,12 +192,12 @@ def load(
                 short = min(image.size)
                 if short > need:
                     image.draft(None, tuple(math.ceil(s * need / short) for s in image.size))  # type: ignore[arg-type]
-            raw = _raw_mode(image)
-            _upright(image)
+            color = _upright(image)
             if image.mode in DEEP:
-                return _in_mode(Image.fromarray(to_bytes(np.asarray(image), value_range)), MODES[channels])
-            if raw in LOW_BYTE and value_range not in (None, "auto", [0, 65535]):
-                values, alpha = _sixteen_bits(image, raw, file, max_pixels)
+                v = np.asarray(image) if value_range is None else gray_values(image)
+                return _in_mode(Image.fromarray(to_bytes(v, value_range)), MODES[channels])
+            if color is not None and value_range not in (None, "auto", [0, 65535]):
+                values, alpha = _sixteen_bits(image, color, file, max_pixels)
                 scaled = to_bytes(values, value_range)
                 return _in_mode(
                     Image.fromarray(scaled if alpha is None else np.dstack([scaled, alpha])), MODES[channels]
@@ -214,37 +213,40 @@ def deep_values(file: str | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The values of an image of over 8 bits, without its alpha. Raises BadImage."""
     try:
         with _open(file, max_pixels) as image:
-            raw = _raw_mode(image)
-            _upright(image)
+            color = _upright(image)
             if image.mode in DEEP:
-                return np.array(image)
-            if raw not in LOW_BYTE:
+                return gray_values(image)
+            if color is None:
                 raise BadImage("8 bits a value")
-            return _sixteen_bits(image, raw, file, max_pixels)[0]
+            return _sixteen_bits(image, color, file, max_pixels)[0]
     except MemoryError as error:
         raise MachineError(f"no memory left to decode {_shown(file)}", "device.workers=1, or smaller images") from error
     except Exception as error:
         raise _reason(error, file) from error
 
 
-def _upright(image: Image.Image) -> None:
+def _upright(image: Image.Image) -> DeepColor | None:
+    """Decodes the image, the high bytes where it is of 16 bits in color, which is what comes back."""
+    color = deep_color(image)
+    if color is not None:
+        image.tile = color.high  # type: ignore[attr-defined]
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
+    return color
 
 
 def _sixteen_bits(
-    high: Image.Image, raw: str, file: str | bytes, max_pixels: int
+    high: Image.Image, color: DeepColor, file: str | bytes, max_pixels: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """uint16 values of an image that Pillow decoded to their high bytes, and its 8-bit alpha: decodes it again for the low
-    bytes."""
+    """uint16 values of an image that was decoded to its high bytes, and its 8-bit alpha: decodes it again for the low bytes."""
+    if color.low is None:
+        raise BadImage("16 bits in color, in compressed planes of their own: save it with its channels interleaved")
     with _open(file, max_pixels) as image:
-        image.tile = [  # type: ignore[attr-defined]
-            t._replace(args=LOW_BYTE[raw] if isinstance(t.args, str) else (LOW_BYTE[raw], *t.args[1:]))
-            for t in image.tile  # type: ignore[attr-defined]
-        ]
-        _upright(image)
+        image.tile = color.low  # type: ignore[attr-defined]
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
         low = np.asarray(image).astype(np.uint16)
-    if raw == "LA;16B":
+    if color.mode == "LA;16":
         return np.repeat(low[..., :1] << 8 | low[..., 1:2], 3, axis=2), low[..., 2].astype(np.uint8)
     values = np.asarray(high).astype(np.uint16) << 8 | low
     return values[..., :3], np.asarray(high)[..., 3] if values.shape[2] == 4 else None

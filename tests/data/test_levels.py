@@ -41,44 +41,88 @@ def png(a: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + content
 
 
-def tiff(a: np.ndarray, order: str, compressed: bool) -> bytes:
-    """A TIFF of 16 bits a value in color, in either byte order."""
-    pixels = a.astype(f"{order}u2").tobytes()
-    pixels = zlib.compress(pixels) if compressed else pixels
-    short, long = 3, 4
-    fields = [
-        (256, long, a.shape[1]), (257, long, a.shape[0]), (258, short, 16), (259, short, 8 if compressed else 1),
-        (262, short, 2), (273, long, 8), (277, short, 3), (278, long, a.shape[0]), (279, long, len(pixels)),
-    ]  # fmt: skip
-    bits_at = 8 + len(pixels)
-    out = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", bits_at + 6) + pixels
-    out += struct.pack(f"{order}HHH", 16, 16, 16) + struct.pack(f"{order}H", len(fields))
-    for tag, kind, value in fields:
-        if tag == 258:
-            out += struct.pack(f"{order}HHII", tag, short, 3, bits_at)
-        else:
-            out += struct.pack(
-                f"{order}HHI{'HH' if kind == short else 'I'}", tag, kind, 1, value, *[0] * (kind == short)
-            )
-    return out + struct.pack(f"{order}I", 0)
+def tiff(pixels: bytes, bits: int, samples: int = 1, order: str = "<", **tags: list[int]) -> bytes:
+    """A TIFF of 24 x 20 with these bytes, in either byte order. `t262=[0]` sets a tag."""
+    fields = {
+        256: [24], 257: [20], 258: [bits] * samples, 259: [1], 262: [1 if samples == 1 else 2], 273: [8], 277: [samples],
+        278: [20], 279: [len(pixels)],
+    }  # fmt: skip
+    fields |= {int(k[1:]): v for k, v in tags.items()}
+    content, entries = pixels, b""
+    for tag, values in sorted(fields.items()):
+        kind, letter = (4, "I") if tag in (273, 279) else (3, "H")
+        packed = struct.pack(f"{order}{len(values)}{letter}", *values)
+        if len(packed) > 4:
+            content, packed = content + packed, struct.pack(f"{order}I", 8 + len(content))
+        entries += struct.pack(f"{order}HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(content))
+    return head + content + struct.pack(f"{order}H", len(fields)) + entries + b"\0" * 4
+
+
+def color_tiff(order: str, compressed: bool = False, planes: bool = False, bands: int = 3) -> bytes:
+    a = np.dstack([COLOR, *[COLOR[..., :1]] * (bands - 3)]).astype(f"{order}u2")
+    parts = [a.tobytes()] if not planes else [a[..., c].tobytes() for c in range(bands)]
+    parts = [zlib.compress(p) for p in parts] if compressed else parts
+    at = [8 + sum(map(len, parts[:i])) for i in range(len(parts))]
+    tags: dict = {"t259": [8]} if compressed else {}
+    tags |= {"t284": [2]} if planes else {}
+    tags |= {"t338": [0]} if bands == 4 else {}
+    return tiff(b"".join(parts), 16, bands, order, t273=at, t279=[len(p) for p in parts], **tags)
 
 
 FILES = {
     "png": png(COLOR),
-    "tiff, little end": tiff(COLOR, "<", False),
-    "tiff, big end": tiff(COLOR, ">", False),
-    "tiff, deflated": tiff(COLOR, "<", True),
-    "tiff, big end, deflated": tiff(COLOR, ">", True),
+    "tiff, little end": color_tiff("<"),
+    "tiff, big end": color_tiff(">"),
+    "tiff, deflated": color_tiff("<", compressed=True),
+    "tiff, big end, deflated": color_tiff(">", compressed=True),
+    "tiff, planes": color_tiff("<", planes=True),
+    "tiff, big end, planes": color_tiff(">", planes=True),
+    "tiff, infrared too": color_tiff("<", bands=4),
 }
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
 def test_color_of_16_bits_keeps_its_low_bytes(file):
-    assert header(file).mode == "RGB;16"
+    assert header(file).mode in ("RGB;16", "RGBX;16")
     assert np.array_equal(decode.deep_values(file), COLOR)
     expected = np.rint(COLOR * (255 / 4095)).astype(np.uint8)
     assert np.array_equal(np.asarray(load(file, 3, value_range=[0, 4095])), expected)
     assert np.asarray(load(file, 3)).max() == 15  # runs made before: the high bytes
+
+
+def test_color_in_compressed_planes_is_bad_if_scaled():
+    file = color_tiff("<", compressed=True, planes=True)
+    assert header(file).deep
+    assert np.asarray(load(file, 3)).max() == 15
+    with pytest.raises(BadImage, match="interleaved"):
+        load(file, 3, value_range=[0, 4095])
+
+
+GRAY = COLOR[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        (tiff((65535 - GRAY).astype("<u2").tobytes(), 16, t262=[0]), GRAY),  # 0 is white
+        (tiff((GRAY.astype("<u4") << 20).tobytes(), 32), GRAY.astype(np.int64) << 20),  # beyond 2^31
+        (tiff((GRAY.astype("<i4") - 2000).tobytes(), 32, t339=[2]), GRAY.astype(int) - 2000),
+        (tiff((GRAY.astype(">i2") - 2000).astype(">i2").tobytes(), 16, order=">", t339=[2]), GRAY.astype(int) - 2000),
+        (tiff((GRAY / 4095).astype("<f4").tobytes(), 32, t339=[3]), (GRAY / 4095).astype("f4")),
+    ],
+)
+def test_values_of_a_tiff_are_as_its_tags_mean(file, values):
+    assert np.array_equal(decode.deep_values(file), values)
+    low, high = float(values.min()), float(values.max())
+    expected = np.rint((values - low) * (255 / (high - low)))
+    assert np.abs(np.asarray(load(file, 1, value_range=[low, high])) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [16, 64])
+def test_floats_that_pillow_does_not_read_are_named(bits):
+    with pytest.raises(BadImage, match=r"64-bit floats.*dataset=arrays"):
+        header(tiff(GRAY.astype(f"<f{bits // 8}").tobytes(), bits, t339=[3]))
 
 
 @pytest.mark.parametrize("channels", [2, 4])
