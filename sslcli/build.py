@@ -1,8 +1,8 @@
 """From YAML to objects: the one file where a `_target_` becomes a class.
 
-Only classes and functions whose own module lies in a trusted place are taken: the parts of sslcli that a YAML is meant to
-name, `torch.nn`, `torch.optim`, `torchvision.models`, `timm`, installed plug-ins, and the folders given with `--config-dir` on
-this command line. A name that merely points elsewhere (an alias, `torch.load`) is refused. Hydra's `instantiate` is not used.
+The list is closed. A target is one that a YAML file of sslcli or of an installed plug-in names for that group, an optimizer of
+`torch.optim`, or a class or function of a module in a folder given with `--config-dir` on this command line. The configuration
+of a run can therefore not choose any other function to be called. Hydra's `instantiate` is not used.
 """
 
 from __future__ import annotations
@@ -16,21 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sslcli import kinds
-from sslcli.config import plugin_packages
+from sslcli import config, kinds
 from sslcli.errors import MachineError, RequestError, listing, nearest
 
-TRUSTED = (
-    "sslcli.methods",
-    "sslcli.backbones",
-    "sslcli.data",
-    "sslcli.evals",
-    "sslcli.optim",
-    "torch.nn",
-    "torch.optim",
-    "torchvision.models",
-    "timm",
-)
 HOUSE_KEYS = {  # keys of a YAML that are read by the house and are no arguments
     "": {"_target_", "summary"},
     "method": {"plan", "family", "source", "modality", "needs"},
@@ -52,56 +40,62 @@ def trusted_folders() -> list[str]:
     return [str(f) for f in _folders]
 
 
-def resolve(target: str, key: str = "_target_") -> Callable[..., Any]:
-    """The class or function that a dotted name means. RequestError if there is none or it is not trusted."""
+def resolve(group: str, target: str) -> Callable[..., Any]:
+    """The class or function that a dotted name means in a YAML of `group`. RequestError if there is none or it is not allowed."""
     if not isinstance(target, str) or "." not in target or not all(p.isidentifier() for p in target.split(".")):
-        raise RequestError(f"`{key}: {target}` is no dotted name of a class")
+        raise RequestError(f"`{group}._target_: {target}` is not the dotted name of a class")
     module_name, _, name = target.rpartition(".")
-    top = module_name.split(".")[0]
-    if not _may_import(module_name):
+    choices, folder = config.targets(group), _folder_of(module_name)
+    optimizer = group == "optimizer" and module_name == "torch.optim"
+    if not (folder or optimizer or module_name in {t.rpartition(".")[0] for t in choices}):
         raise RequestError(
-            f"`{target}` is not from a trusted package ({', '.join((*TRUSTED, *plugin_packages()))})",
-            "give the folder that holds its module with --config-dir FOLDER",
+            f"`{group}._target_: {target}` is not allowed: no {group} of sslcli or of a plug-in is in `{module_name}`",
+            f"`sslcli list` shows the choices; a {group} of your own lies in a folder: --config-dir FOLDER",
         )
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as e:
-        if e.name and e.name.split(".")[0] != top and not module_name.startswith(e.name):
-            raise MachineError(f"{target} needs the package `{e.name}`", f"pip install {e.name}") from None
-        raise RequestError(f"there is no module `{module_name}` (for `{target}`)") from None
-    except Exception as e:  # somebody's module, run for the first time: whatever is wrong in it is told with its place
-        last = traceback.extract_tb(e.__traceback__)[-1]
-        at = f"{getattr(e, 'filename', None) or last.filename}, line {getattr(e, 'lineno', None) or last.lineno}"
-        raise RequestError(f"`{module_name}` cannot be imported: {type(e).__name__}: {e} ({at})") from e
+    module = _import(target, module_name)
     found = getattr(module, name, None)
     if found is None:
         public = {n: v for n, v in vars(module).items() if not n.startswith("_")}
         close = nearest(name, [n for n, v in public.items() if isinstance(v, type)]) or nearest(name, public)
         raise RequestError(f"`{module_name}` has no `{name}`", f"did you mean `{close}`?" if close else None)
-    if not callable(found) or not _is_trusted(getattr(found, "__module__", "") or ""):
-        raise RequestError(f"`{target}` is not a class or function of a trusted package")
+    if not callable(found) or not (
+        target in choices or (optimizer and _is_optimizer(found)) or (folder and _lies_in(folder, found))
+    ):
+        raise RequestError(f"`{group}._target_: {target}` is not one of the allowed classes and functions")
     return found
 
 
-def _inside(module: str, package: str) -> bool:
-    return module == package or module.startswith(package + ".")
+def _import(target: str, module_name: str) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as e:
+        if e.name and e.name.split(".")[0] != module_name.split(".")[0] and not module_name.startswith(e.name):
+            raise MachineError(f"{target} needs the package `{e.name}`", f"pip install {e.name}") from None
+        raise RequestError(f"there is no module `{module_name}` (for `{target}`)") from None
+    except Exception as e:  # a user's module, run for the first time
+        last = traceback.extract_tb(e.__traceback__)[-1]
+        at = f"{getattr(e, 'filename', None) or last.filename}, line {getattr(e, 'lineno', None) or last.lineno}"
+        raise RequestError(f"`{module_name}` cannot be imported: {type(e).__name__}: {e} ({at})") from e
 
 
-def _may_import(module_name: str) -> bool:
-    if any(_inside(module_name, p) or _inside(p, module_name) for p in (*TRUSTED, *plugin_packages())):
-        return True
+def _folder_of(module_name: str) -> Path | None:
+    """The folder of --config-dir that holds a module."""
     parts = module_name.split(".")
-    return any(
-        (f.joinpath(*parts).with_suffix(".py")).is_file() or f.joinpath(*parts, "__init__.py").is_file()
-        for f in _folders
-    )
+    files = (f.joinpath(*parts) for f in _folders)
+    found = (f for f in files if f.with_suffix(".py").is_file() or (f / "__init__.py").is_file())
+    return next(((f.parents[len(parts) - 1]) for f in found), None)
 
 
-def _is_trusted(module_name: str) -> bool:
-    if any(_inside(module_name, p) for p in (*TRUSTED, *plugin_packages())):
-        return True
-    origin = getattr(sys.modules.get(module_name), "__file__", None)
-    return origin is not None and any(Path(origin).resolve().is_relative_to(f) for f in _folders)
+def _lies_in(folder: Path, found: Any) -> bool:
+    """Whether a class or function is defined in a module of `folder`, and not merely imported there."""
+    origin = getattr(sys.modules.get(getattr(found, "__module__", "") or ""), "__file__", None)
+    return origin is not None and Path(origin).resolve().is_relative_to(folder)
+
+
+def _is_optimizer(found: Any) -> bool:
+    from torch.optim import Optimizer
+
+    return isinstance(found, type) and issubclass(found, Optimizer) and found is not Optimizer
 
 
 def arguments(group: str, node: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +110,7 @@ def check(group: str, node: dict[str, Any], given: Iterable[str] = ()) -> None:
     `given` are the arguments that the house adds (a method's `backbone`)."""
     if "_target_" not in node:
         raise RequestError(f"`{group}` names no `_target_`", f"choose one: {group}=NAME")
-    target = resolve(node["_target_"], f"{group}._target_")
+    target = resolve(group, node["_target_"])
     parameters = _parameters(target)
     allowed = [
         n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given
@@ -145,9 +139,9 @@ def check(group: str, node: dict[str, Any], given: Iterable[str] = ()) -> None:
 
 def build(group: str, node: dict[str, Any], *args: Any, **given: Any) -> Any:
     """Calls a YAML's target with its keys and with what the house adds."""
-    check(group, node, list(given) + _positional(node, args))
+    check(group, node, list(given) + _positional(group, node, args))
     try:
-        return resolve(node["_target_"])(*args, **arguments(group, node), **given)
+        return resolve(group, node["_target_"])(*args, **arguments(group, node), **given)
     except (ValueError, RuntimeError) as e:  # how constructors, ours and torch's, refuse a value
         if "allocate memory" in str(e) or "out of memory" in str(e):
             raise MachineError(f"`{group}` does not fit into memory", f"smaller values of {group}") from e
@@ -157,7 +151,7 @@ def build(group: str, node: dict[str, Any], *args: Any, **given: Any) -> Any:
 def partial(group: str, node: dict[str, Any], *given: str) -> Callable[..., Any]:
     """A YAML's target with its keys bound, to be called later with the arguments named in `given`."""
     check(group, node, given)
-    return functools.partial(resolve(node["_target_"]), **arguments(group, node))
+    return functools.partial(resolve(group, node["_target_"]), **arguments(group, node))
 
 
 def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -168,8 +162,8 @@ def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(target).parameters
 
 
-def _positional(node: dict[str, Any], args: tuple[Any, ...]) -> list[str]:
-    return list(inspect.signature(resolve(node["_target_"])).parameters)[: len(args)]
+def _positional(group: str, node: dict[str, Any], args: tuple[Any, ...]) -> list[str]:
+    return list(inspect.signature(resolve(group, node["_target_"])).parameters)[: len(args)]
 
 
 def _name(target: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -77,6 +78,14 @@ def choices(group: str, extra: Iterable[Path] = ()) -> dict[str, Path]:
         for path in sorted((root / group).glob("*.yaml")):
             found.setdefault(path.stem, path)
     return found
+
+
+@functools.cache
+def targets(group: str) -> frozenset[str]:
+    """What the YAML files of a group (and experiments), of sslcli and of installed plug-ins, name as their `_target_`."""
+    files = [*choices(group).values(), *choices("experiment").values()]
+    texts = (path.read_text(encoding="utf-8") for path in files)
+    return frozenset(t for text in texts for t in re.findall(r"^ *_target_: *([\w.]+)", text, re.MULTILINE))
 
 
 def describe(path: Path, group: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def check_method(node: dict[str, Any]) -> None:
 
 
 def method_class(node: dict[str, Any]) -> type[Method]:
-    target = build.resolve(node["_target_"])
+    target = build.resolve("method", node["_target_"])
     if not (isinstance(target, type) and issubclass(target, Method)):
         raise RequestError(f"`{node['_target_']}` is not a Method", "derive it from sslcli.methods.base.Method")
     return target

@@ -74,7 +74,7 @@ def make(cfg: dict[str, Any], method: nn.Module, lr: float, compiled: bool = Fal
     if not compiled:
         eager.keep_dynamo_out()
     groups = parameter_groups(method, cfg["weight_decay"])
-    takes = inspect.signature(build.resolve(cfg["_target_"])).parameters
+    takes = inspect.signature(build.resolve("optimizer", cfg["_target_"])).parameters
     pays = {"cuda": "fused" in takes, "cpu": {"fused", "betas"} <= takes.keys()}
     fits = all(type(p) is nn.Parameter and pays.get(p.device.type) for g in groups for p in g["params"])
     fused = {"fused": True} if fits and not {"fused", "foreach"} & set(cfg) else {}

@@ -28,6 +28,7 @@ from sslcli.disk import (
     write_json,
 )
 from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, listing, nearest
+from sslcli.git import head_commit
 from sslcli.secret import hide, masked, masked_words
 
 if TYPE_CHECKING:
@@ -316,16 +317,10 @@ def now() -> str:
 
 def environment() -> dict[str, Any]:
     """What a number may depend on: versions, host, processor, git commit of the working folder."""
-    import subprocess
     import sys
     from importlib.metadata import version
 
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
-    git = (
-        subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-        if _has_git()
-        else None
-    )
     return {
         "sslcli": __version__,
         "python": platform.python_version(),
@@ -333,15 +328,9 @@ def environment() -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "platform": platform.platform(),
-        "git": git.stdout.strip() if git is not None and git.returncode == 0 else None,
+        "git": head_commit(Path.cwd()),
         "argv": masked_words(sys.argv),
     }
-
-
-def _has_git() -> bool:
-    import shutil
-
-    return shutil.which("git") is not None
 
 
 def age(stamp: str) -> float:

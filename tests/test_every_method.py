@@ -34,7 +34,7 @@ def pictured(method: str) -> bool:
     """Whether the class draws something: pictures, or reconstructions that make them."""
     from sslcli.methods.base import Method
 
-    target = build.resolve(recipe(method)["_target_"])
+    target = build.resolve("method", recipe(method)["_target_"])
     return target.reconstruct is not Method.reconstruct or target.pictures is not Method.pictures
 
 

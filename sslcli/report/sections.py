@@ -294,7 +294,7 @@ def beyond(run: Gathered) -> set[str]:
     try:
         if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in models.classes(method)):
             found.add("reconstruct")
-        if "_target_" in backbone and not hasattr(build.resolve(backbone["_target_"]), "patchify"):
+        if "_target_" in backbone and not hasattr(build.resolve("backbone", backbone["_target_"]), "patchify"):
             found.add("attentive")
     except SslError:  # code of the run that is not here: its words are offered, and refused with the reason
         pass

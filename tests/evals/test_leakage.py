@@ -36,7 +36,7 @@ def measure(name: str, dataset: Dataset) -> Result:
     node = yaml.safe_load(config.choices("evaluator")[name].read_text())
     given = {"labels": "all" if name == "labels" else "10/class", "seeds": 2}
     node = {k: given[k] if isinstance(v, str) and v.startswith("${") and k in given else v for k, v in node.items()}
-    known = inspect.signature(build.resolve(node["_target_"])).parameters
+    known = inspect.signature(build.resolve("evaluator", node["_target_"])).parameters
     node |= {k: v for k, v in QUICK.get(name, {}).items() if k in known}
     data = EvalData(
         dataset,

@@ -1,0 +1,58 @@
+"""The commit of a folder, read from the files of its repository. `git` itself is never run: the configuration of a repository
+may name programs that it starts (`core.fsmonitor`, `core.sshCommand`, filters), and a folder of data may come with one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+MAX_HEAD, MAX_REFS = 4096, 4 << 20  # bytes
+
+
+def head_commit(folder: Path) -> str | None:
+    """The commit that is checked out in `folder` or a folder above it, as hexadecimal digits; None where there is none."""
+    for parent in (folder, *folder.parents):
+        if os.path.lexists(place := parent / ".git"):
+            return _resolve_head(place)
+    return None
+
+
+def _resolve_head(place: Path) -> str | None:
+    if link := re.fullmatch(r"gitdir: (.+)", _read(place)):  # a file in a worktree or a submodule
+        place = place.parent / link[1]
+    head = _read(place / "HEAD")
+    ref = re.fullmatch(r"ref: (refs/[\w./+@-]+)", head)
+    if ref is None:
+        return _commit(head)
+    if ".." in ref[1]:
+        return None
+    shared = _read(place / "commondir")  # branches of a worktree lie in its repository
+    home = place / shared if shared else place
+    found = _commit(_read(home / ref[1]))
+    packed = None if found else re.search(rf"^(\w+) {re.escape(ref[1])}$", _read(home / "packed-refs", MAX_REFS), re.M)
+    return found or (_commit(packed[1]) if packed else None)
+
+
+def _commit(text: str) -> str | None:
+    """SHA-1 or SHA-256; nothing else of a file gets out of here."""
+    return text if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text) else None
+
+
+def _read(path: Path, most: int = MAX_HEAD) -> str:
+    """The text of a small regular file; "" for anything else. A FIFO is not waited for."""
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return ""
+    try:
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > most:
+            return ""
+        return os.read(fd, most).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
