@@ -102,12 +102,15 @@ def config_hash(cfg: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(cfg, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def load_dataset(cfg: dict[str, Any], record: Record | None = None) -> Dataset:
+def load_dataset(cfg: dict[str, Any], record: Record | None = None, download: bool = True) -> Dataset:
     """The data set, its progress and warnings told on stderr. `record`: of the run whose data it must be; DataError where
-    it is not."""
+    it is not. `download=False` for the configuration of a run that is only read: whatever it says, nothing is fetched."""
     talk.connect(say=console.say, progress=console.Counter())
     node = run_data.absolute(cfg["dataset"]) if record is None else run_data.located(cfg["dataset"], record)
-    dataset: Dataset = build.build("dataset", cfg["dataset"] if record is None else node)
+    wanted = cfg["dataset"] if record is None else node
+    if not download and wanted.get("download"):
+        wanted = {**wanted, "download": False}
+    dataset: Dataset = build.build("dataset", wanted)
     dataset = replace(dataset, path=node.get("path"))
     if record is not None:
         dataset = run_data.checked(dataset, record)

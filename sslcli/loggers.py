@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sslcli.run import Run
 
 OURS = "log_every"  # of configs/logger, read by the trainer
+LOCAL = "tensorboard"  # the logger that writes into the run folder and nowhere else
 MEMORY = "loggers.json"  # in the run folder: under which name others know this run
 
 
@@ -141,7 +142,8 @@ class WandB(Logger):
             name=run.path.name,
             dir=str(run.path),
             config=cfg,
-            settings=wandb.Settings(console="off", silent=True),  # stdout is data
+            # stdout is data; it would run git, and so what the configuration of a repository names
+            settings=wandb.Settings(console="off", silent=True, disable_git=True),
         )
         url = None if getattr(self.run, "offline", False) else self.run.url
         console.say(f"wandb {url or 'keeps its files in ' + str(run.path / 'wandb')}")
@@ -261,6 +263,16 @@ class Loggers:
                     f"logger={name} is left out from here on, it failed to {what}: {hide(why)}",
                     "metrics.jsonl and eval/ in the run folder have everything",
                 )
+
+
+def of_evaluation(node: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The loggers of an evaluation: those that were asked for, and of the run's own (`node`) the one that stays in its folder.
+
+    A run may come from anyone: its configuration chooses no server that results are sent to."""
+    remote = [name for name in node if name in KINDS and name not in (LOCAL, *asked)]
+    for name in remote:
+        console.say(f"the run was logged to {name} too; logger={name} sends these results there")
+    return {**{k: v for k, v in node.items() if k in (OURS, LOCAL)}, **asked}
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class TimmModel(Backbone):
                 "type pip install 'sslcli[timm]', or take backbone=torchvision",
             ) from error
         known = timm.list_models()
-        if name.partition(".")[0] not in known:
+        if not re.fullmatch(r"\w+(\.\w+)*", name) or name.partition(".")[0] not in known:  # no hub, no folder
             close = nearest(name, known)
             raise RequestError(
                 f"timm has no model named {name!r}",

@@ -129,7 +129,7 @@ def same_data(candidates: list[Candidate], allow_change: bool = False) -> str:
         record = record_of(c.run, allow_change=allow_change)
         key = json.dumps([c.cfg["dataset"], record.known], sort_keys=True, default=str)
         if key not in prints:
-            dataset = load_dataset(c.cfg, record)
+            dataset = load_dataset(c.cfg, record, download=False)
             prints[key] = f"{dataset.fingerprint} {dataset.shape}", c
     (first, a), *others = prints.values()
     for other, b in others:

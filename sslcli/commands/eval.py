@@ -162,7 +162,7 @@ def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, rec
         dataset = run_data.conform(load_dataset(run_cfg), info["input_shape"], told)
         dataset = replace(dataset, mean=tuple(info["mean"]), std=tuple(info["std"]))
     else:
-        dataset = load_dataset(run_cfg, record)
+        dataset = load_dataset(run_cfg, record, download=path is None or given)
         if changed := dataset.details.get("changed"):
             elsewhere = given  # a result on other data has a name of its own, unless the change was allowed
             told += [f"the data changed since the run was trained: {change}" for change in changed]
@@ -291,10 +291,10 @@ def evaluate(
 
 
 def heard(run: Any, values: dict[str, Any], run_cfg: dict[str, Any], step: int) -> AbstractContextManager[None]:
-    """While inside, what is saved of a run also goes to its own loggers and to those asked for."""
+    """While inside, what is saved of a run also goes to the loggers asked for, and to its own TensorBoard."""
     from sslcli import loggers
 
-    return loggers.attached(run, {**run_cfg["logger"], **values["logger"]}, run_cfg, step)
+    return loggers.attached(run, loggers.of_evaluation(run_cfg["logger"], values["logger"]), run_cfg, step)
 
 
 def circumstances(

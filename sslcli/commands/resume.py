@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from sslcli import compose, console
@@ -24,10 +25,23 @@ def main(request: Request) -> int:
     if other_data not in ("true", "false"):
         raise RequestError(f"allow_data_change={other_data} is neither true nor false")
     longer = changed(cfg, given, request.words[0])
+    require_known_address(cfg, "logger.mlflow.uri" in given, request.words[0])
     moved_to = str(cfg["dataset"]["path"]) if "dataset.path" in given else None
     go_on(run, cfg if given else None, other_data=other_data == "true", longer=longer, moved_to=moved_to)
     console.out(run.path)
     return 0
+
+
+def require_known_address(cfg: dict[str, Any], typed: bool, name: str) -> None:
+    """A run may come from anyone: its configuration alone does not choose the server that numbers are sent to (MLflow adds the
+    user's password from the environment). RequestError unless the address was typed or is MLFLOW_TRACKING_URI."""
+    options = cfg["logger"].get("mlflow") if isinstance(cfg.get("logger"), dict) else None
+    uri = options.get("uri") if isinstance(options, dict) else None
+    if uri is not None and not typed and uri != os.environ.get("MLFLOW_TRACKING_URI"):
+        raise RequestError(
+            f"by its own configuration this run sends its numbers to {uri}",
+            f"if that address is yours: sslcli resume {name} logger.mlflow.uri={uri}",
+        )
 
 
 def changed(cfg: dict[str, Any], given: dict[str, str], name: str) -> bool:
@@ -38,17 +52,20 @@ def changed(cfg: dict[str, Any], given: dict[str, str], name: str) -> bool:
     from sslcli.job import HOW, LENGTH, WHERE
 
     for key, text in given.items():
-        group, _, inner = key.partition(".")
         if key not in (*LENGTH, *WHERE) and not any(key == k or key.startswith(f"{k}.") for k in HOW):
             raise RequestError(
                 f"resume takes no `{key}`: a run goes on as it was begun ({listing((*HOW, *LENGTH, *WHERE), 20)} may change)",
                 f"to start a new run from its weights: sslcli pretrain init={name} {key}={text}",
             )
-        if not inner or not isinstance(cfg.get(group), dict) or inner not in cfg[group]:
+        *path, last = key.split(".")
+        node: Any = cfg
+        for part in path:
+            node = node.get(part) if isinstance(node, dict) else None
+        if not path or not isinstance(node, dict) or last not in node:
             close = nearest(key, (f"{g}.{k}" for g in ("device", "train", "logger") for k in cfg[g]))
             raise RequestError(f"there is no key `{key}`", f"did you mean `{close}`?" if close else None)
         try:
-            cfg[group][inner] = yaml.safe_load(text)
+            node[last] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise RequestError(f"`{key}={text}` is not a value") from None
     if any(k in LENGTH for k in given):  # the last one given decides: steps win over epochs, and a budget over both
