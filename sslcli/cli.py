@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sslcli import __version__, console, cores, streams
+from sslcli.children import protect_imports
 from sslcli.commands.jobs import Ended, in_words, signals_end
 from sslcli.errors import RequestError, SslError, listing, nearest
 from sslcli.help import HYDRA_WORDS, PLAIN_WORDS, WORDS, help_text
@@ -121,6 +122,7 @@ def _is_number(word: str) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; every error of a user's becomes `error: ...` and `hint: ...` on stderr."""
     argv = sys.argv[1:] if argv is None else argv
+    protect_imports()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's C++ warns of what we do on purpose
     cores.prepare_environment()
     if os.environ.get("RANK", "0") != "0" and "WORLD_SIZE" in os.environ:  # torchrun's: rank 0 reads the words

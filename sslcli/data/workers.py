@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from sslcli.children import protect_imports
 from sslcli.data.decode import BadImage
 from sslcli.data.source import Source
 from sslcli.data.unreadable import readable
@@ -85,6 +86,7 @@ def run(
     from torch.utils.data import DataLoader
 
     # Not fork: this process has threads (torch's, the live display's) and perhaps CUDA, which a fork would break.
+    protect_imports()
     context = mp.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
         context.set_forkserver_preload(
