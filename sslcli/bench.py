@@ -56,7 +56,7 @@ def bench(job: Job, repeats: int, seconds: float) -> dict[str, Any]:
 
 def follow(told: dict[str, Any]) -> None:
     """The same in another process."""
-    trust(told["folders"])
+    trust(told.get("folders", []))
     job = prepare(told["cfg"], rehearsal=False)
     same_data(job.dataset, told["fingerprint"])
     team.ready(job.runtime.device)

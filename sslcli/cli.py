@@ -25,6 +25,8 @@ from sslcli.help import HYDRA_WORDS, PLAIN_WORDS, WORDS, help_text
 
 __all__ = ["HYDRA_WORDS", "PLAIN_WORDS", "WORDS", "Request", "main", "parse"]
 
+TEAM_WORDS = ("pretrain", "eval", "pipeline", "bench", "resume")  # those whose work several processes share
+
 # Hydra's flags that take a value, and ours.
 _VALUED = {
     "--cfg",
@@ -125,31 +127,44 @@ def main(argv: list[str] | None = None) -> int:
     protect_imports()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's C++ warns of what we do on purpose
     cores.prepare_environment()
-    if os.environ.get("RANK", "0") != "0" and "WORLD_SIZE" in os.environ:  # torchrun's: rank 0 reads the words
+    argv = without_carriage_returns(argv)
+    with streams.lasting() as checked:
+        return checked(answer(lambda: one_of_many(argv) if joins_others(argv) else dispatch(argv)))
+
+
+def joins_others(argv: list[str]) -> bool:
+    """Whether a launcher (torchrun, Slurm) started several processes for a command that uses them."""
+    only_shows = {"-h", "--help", "-c", "--cfg", "-i", "--info", "--hydra-help"}
+    several = "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+    return several and argv[:1] != [] and argv[0] in TEAM_WORDS and not only_shows & set(argv)
+
+
+def one_of_many(argv: list[str]) -> int:
+    """Rank 0 reads the command line; the others do what it says."""
+    from sslcli import team
+
+    if team.launched().rank > 0:
         from sslcli.commands import follow
 
-        return follow.main()
-    with streams.lasting() as checked:
-        code = checked(answer(without_carriage_returns(argv)))
-    if os.environ.get("RANK") == "0" and int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        from sslcli import team
-
-        team.dismiss_torchrun(code)
+        return follow.main(argv)
+    team.assemble()
+    code = answer(lambda: dispatch(argv))
+    team.dismiss_launched(code)
     return code
 
 
 def without_carriage_returns(argv: list[str]) -> list[str]:
     """In a shell script with Windows line ends the last word of a line ends in a carriage return; so does what it exports."""
     for name, value in os.environ.items():
-        if name.startswith("SSLCLI_") and value.endswith("\r"):
-            os.environ[name] = value.rstrip("\r")
-    return [word.rstrip("\r") for word in argv if word.rstrip("\r") or not word]
+        if name.startswith("SSLCLI_") and value.endswith(""):
+            os.environ[name] = value.rstrip("")
+    return [word.rstrip("") for word in argv if word.rstrip("") or not word]
 
 
-def answer(argv: list[str]) -> int:
+def answer(do: Callable[[], int]) -> int:
     try:
         with signals_end():  # in every command; training and sweeps have handlers of their own
-            return dispatch(argv)
+            return do()
     except (Exception, KeyboardInterrupt, Ended) as e:
         error = in_words(e)
         if error is not None:

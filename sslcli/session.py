@@ -16,7 +16,7 @@ from sslcli.job import Job, prepare
 from sslcli.nn.dist import of_first, rank, world
 from sslcli.run import Run
 from sslcli.run_data import Record
-from sslcli.state import State
+from sslcli.state import Plan, State
 from sslcli.train import Trainer
 
 
@@ -58,7 +58,7 @@ def run_job(job: Job, run: Run, state: State | None = None) -> State:
 
 def follow(told: dict[str, Any]) -> None:
     """The same job in another process: its own data and objects, the state of rank 0, nothing written."""
-    trust(told["folders"])
+    trust(told.get("folders", []))
     record = Record(**told["record"]) if told["record"] is not None else None
     job = prepare(told["cfg"], rehearsal=False, record=record)
     same_data(job.dataset, told["fingerprint"])
@@ -86,13 +86,13 @@ def together(job: Job, run: Run, state: State) -> State:
     """What every process does, rank 0 too: start from its weights and counters, and train."""
     if world() > 1:
         names = checkpoint.parameter_names(job.method)
-        here: tuple[State, dict[str, Any], Any] = (state, {}, ())
+        here: tuple[dict[str, Any], dict[str, Any], Any] = (asdict(state), {}, ())
         if rank() == 0:
             tensors = {k: v.cpu() for k, v in job.method.state_dict().items()}
-            here = state, tensors, checkpoint.optimizer_tensors(job.optimizer, names)
+            here = asdict(state), tensors, checkpoint.optimizer_tensors(job.optimizer, names)
         sent, tensors, optimizer = of_first(here)
         if rank() > 0:
-            state = sent
+            state = State(**{**sent, "plan": sent["plan"] and Plan(**sent["plan"])})
             checkpoint.load_strictly(job.method, tensors, "what rank 0 sent")
             checkpoint.restore_optimizer(job.optimizer, names, *optimizer)
     Trainer(job, run, state).fit()

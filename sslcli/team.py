@@ -2,73 +2,55 @@
 others follow: they are told a job, build the same objects, and take their share of every batch.
 
 How a team comes about:
-- `train.devices=N`: rank 0 starts N - 1 processes on this machine for the time of one job.
-- `torchrun ... -m sslcli ...`, on one machine or several: all are there from the start, and RANK says which one this is.
+- `train.devices=N`: rank 0 starts N - 1 processes on this machine for the time of one job, and hands each the job.
+- `torchrun ... -m sslcli ...`, on one machine or several: all are there from the start, and RANK says which one this is. The
+  job, without any folder to import from, lies in the store that they share (`rendezvous.py`).
 
-They meet at a store (torch's TCPStore): there lies the job, as JSON, and what went wrong with whom. Then a process group
-is made and the rest goes through `sslcli.nn.dist`.
+Through the store also goes what went wrong with whom. Then a process group is made and the rest goes through `sslcli.nn.dist`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from sslcli import errors
-from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped
+from sslcli.children import protect_imports
+from sslcli.errors import Interrupted, MachineError, SslError, Stopped
+from sslcli.rendezvous import (
+    Patience,
+    Place,
+    assemble,
+    hosts_store,
+    launched,
+    launched_store,
+    local_store,
+    meet,
+    place,
+    under_torchrun,
+    use_loopback,
+)
+from sslcli.temporary import private_folder
 
-LONG = datetime.timedelta(days=30)  # a job to be told, data to be read: as long as it takes
-SILENCE = datetime.timedelta(minutes=10)  # of a process in the middle of a job: it is gone
+__all__ = ["Place", "assemble", "dismiss_launched", "follow", "launched", "lead", "place", "ready", "under_torchrun"]
+
 GRACE = 10.0  # seconds for the others to notice by themselves
 
+FOLDERS = "folders"  # of a job: from where modules may be imported
+
 Job = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which of how many processes this is, over all machines and on this one."""
-
-    rank: int = 0
-    world: int = 1
-    local_rank: int = 0
-    local_world: int = 1
-
-
-def under_torchrun() -> bool:
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def place(devices: int | str = 1, kind: str = "cpu") -> Place:
-    """Where this process stands, from torchrun's variables or from `train.devices` (a number, or auto: every GPU)."""
-    if under_torchrun():
-        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        if devices not in ("auto", 1, world):
-            raise RequestError(
-                f"train.devices={devices}, but torchrun started {world} processes", "leave train.devices out"
-            )
-        return Place(
-            rank, world, int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", world))
-        )
-    gpus = torch.cuda.device_count() if kind == "cuda" else 0
-    count = max(1, gpus) if devices == "auto" else int(devices)
-    if kind == "cuda" and count > gpus:
-        raise MachineError(
-            f"train.devices={count}, but torch sees {gpus} CUDA device(s)", f"train.devices={max(1, gpus)}"
-        )
-    return Place(0, count, 0, count)
 
 
 # ------------------------------------------------------------------------------------------------------------ rank 0
@@ -87,10 +69,9 @@ def lead(where: Place, device: torch.device, job: Job, work: Callable[[Job], Non
         return
     crew = _Crew(where)
     try:
-        crew.start(work)
-        crew.tell(job)
+        crew.start(work, job)
         crew.wait_until_ready()
-        _meet(crew.store, where, device, crew.turn)
+        meet(crew.store, where, device, crew.turn)
         try:
             yield
         except (SslError, KeyboardInterrupt):
@@ -115,36 +96,36 @@ class _Crew:
         self.turn = _Crew.turns
         self.processes: list[Any] = []
         self.over = threading.Event()
+        self.folder: Path | None = None
         if under_torchrun():
-            self.store = _torchrun_store(where)
+            self.store = launched_store()
         else:
-            self.store = dist.TCPStore(
-                "127.0.0.1", 0, where.world, is_master=True, wait_for_workers=False, timeout=LONG
-            )
+            self.folder = private_folder()
+            self.store = local_store(self.folder, where.world)
 
-    def start(self, work: Callable[[Job], None]) -> None:
-        """The processes on this machine, unless torchrun has started them."""
-        if under_torchrun():
+    def start(self, work: Callable[[Job], None], job: Job) -> None:
+        """Tells the others the job: those that torchrun has started, or those that are started here."""
+        if self.folder is None:
+            self.store.set(f"job/{self.turn}", json.dumps({k: v for k, v in job.items() if k != FOLDERS}))
             return
         import multiprocessing as mp
 
+        protect_imports()
+        use_loopback()
         context = mp.get_context("spawn")  # not fork: this process has threads, and perhaps CUDA
         for rank in range(1, self.where.world):
-            process = context.Process(target=_spawned, args=(rank, self.where.world, self.store.port, self.turn, work))
+            about = rank, self.where.world, str(self.folder), self.turn, work, json.dumps(job)
+            process = context.Process(target=_spawned, args=about)
             process.start()
             self.processes.append(process)
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def tell(self, job: Job) -> None:
-        self.store.set(f"job/{self.turn}", json.dumps(job))
-
     def wait_until_ready(self) -> None:
-        missing = set(range(1, self.where.world))
-        while missing:
-            missing = {r for r in missing if not self.store.check([f"ready/{self.turn}/{r}"])}
+        patience, missing = Patience(), set(range(1, self.where.world))
+        while missing := {r for r in missing if not self.store.check([f"ready/{self.turn}/{r}"])}:
             if problem := self._told() or self._dead():
                 raise problem
-            time.sleep(0.02)
+            patience.wait(f"process {min(missing)} of {self.where.world} to be ready (it reads the data too)")
 
     def _told(self) -> SslError | None:
         """An error that another process left in the store."""
@@ -152,7 +133,7 @@ class _Crew:
         if not self.store.check([key]):
             return None
         told = json.loads(self.store.get(key))
-        kind = getattr(errors, told["kind"], MachineError)
+        kind = {c.__name__: c for c in SslError.__subclasses__()}.get(told["kind"], MachineError)
         return kind(f"process {told['rank']} of {self.where.world} on {told['host']}: {told['message']}", told["hint"])
 
     def _dead(self) -> SslError | None:
@@ -199,14 +180,19 @@ class _Crew:
             process.join(GRACE)
             if process.exitcode is None:  # in a collective that nobody answers, or in its data
                 process.kill()
-                process.join()
+                process.join(GRACE)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def dismiss_torchrun(code: int) -> None:
-    """Rank 0 of torchrun has nothing more to do: the others may leave too."""
-    if under_torchrun() and int(os.environ["RANK"]) == 0 and int(os.environ["WORLD_SIZE"]) > 1:
-        store = _torchrun_store(place())
-        store.set(f"job/{_Crew.turns + 1}", json.dumps({"end": code}))
+def dismiss_launched(code: int) -> None:
+    """Rank 0 of a launcher has nothing more to do: the others may leave too. A store that ends with this process is kept until
+    they have heard of it, or for some seconds."""
+    store, others = launched_store(), range(1, launched().world)
+    store.set(f"job/{_Crew.turns + 1}", json.dumps({"end": code}))
+    until = time.monotonic() + GRACE
+    while hosts_store() and time.monotonic() < until and not store.check([f"gone/{r}" for r in others]):
+        time.sleep(0.05)
 
 
 # ------------------------------------------------------------------------------------------------------- the others
@@ -216,22 +202,34 @@ def follow(work: Callable[[Job], None]) -> int:
     """A process that torchrun started with RANK > 0: one job after the other, until rank 0 has no more. The exit code."""
     from sslcli import console
 
+    where, store, turn = launched(), launched_store(), 0
     os.environ[console.QUIET] = "1"  # rank 0 does the talking
-    where, turn = place(), 0
-    store = _torchrun_store(where)
-    while True:
-        turn += 1
-        job = _next_job(store, turn)
-        if "end" in job:
-            return 0
-        code = _do(job, store, where, turn, work)
-        if code:
-            return code
+    store.set(f"here/{where.rank}", "1")
+    try:
+        while True:
+            turn += 1
+            job = _next_job(store, turn)
+            if "end" in job:
+                return 0
+            code = _do(job, store, where, turn, work)
+            if code:
+                return code
+    finally:
+        with contextlib.suppress(Exception):  # the store may be gone
+            store.set(f"gone/{where.rank}", "1")
 
 
 def _next_job(store: Any, turn: int) -> Job:
-    store.wait([f"job/{turn}"], LONG)
-    return json.loads(store.get(f"job/{turn}"))
+    """Waits as long as rank 0 reads data. Folders to import from are never taken from a store, but from the own command line."""
+    key = f"job/{turn}"
+    try:
+        while not store.check([key]):
+            time.sleep(0.05)
+        told: Job = json.loads(store.get(key))
+    except (dist.DistError, RuntimeError) as e:
+        raise MachineError(f"process 0 of this job is gone ({str(e).splitlines()[0][:200]})", "sslcli resume") from None
+    told.pop(FOLDERS, None)
+    return told
 
 
 _this_job: tuple[Any, Place, int] | None = None  # of a follower: where to say that it is ready
@@ -242,7 +240,7 @@ def ready(device: torch.device) -> None:
     if _this_job is not None and not dist.is_initialized():
         store, where, turn = _this_job
         store.set(f"ready/{turn}/{where.rank}", "1")
-        _meet(store, where, device, turn)
+        meet(store, where, device, turn)
 
 
 def _do(job: Job, store: Any, where: Place, turn: int, work: Callable[[Job], None]) -> int:
@@ -286,7 +284,7 @@ def _is_about_peers(error: BaseException) -> bool:
     )
 
 
-def _spawned(rank: int, world: int, port: int, turn: int, work: Callable[[Job], None]) -> None:
+def _spawned(rank: int, world: int, folder: str, turn: int, work: Callable[[Job], None], job: str) -> None:
     """The life of a process that rank 0 started. It ends when rank 0 does, whatever happens to that."""
     from sslcli import console
 
@@ -296,8 +294,7 @@ def _spawned(rank: int, world: int, port: int, turn: int, work: Callable[[Job], 
         if hasattr(signal, name):  # a terminal sends Ctrl-C to all of us: rank 0 decides, and tells at the next step
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    store = dist.TCPStore("127.0.0.1", port, world, is_master=False, timeout=LONG)
-    code = _do(_next_job(store, turn), store, place(), turn, work)
+    code = _do(json.loads(job), local_store(Path(folder), world), launched(), turn, work)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # no clean-up that could wait for a peer
@@ -311,28 +308,3 @@ def _leave_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
-
-
-# ---------------------------------------------------------------------------------------------------------- meeting
-
-
-_stores: dict[int, Any] = {}
-
-
-def _torchrun_store(where: Place) -> Any:
-    """The store whose address is MASTER_ADDR:MASTER_PORT; torchrun keeps it, else rank 0 does."""
-    if os.getpid() not in _stores:
-        _stores[os.getpid()] = next(iter(dist.rendezvous("env://", where.rank, where.world, timeout=LONG)))[0]
-    return dist.PrefixStore("sslcli", _stores[os.getpid()])
-
-
-def _meet(store: Any, where: Place, device: torch.device, turn: int) -> None:
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(
-        backend,
-        store=dist.PrefixStore(f"group/{turn}", store),
-        rank=where.rank,
-        world_size=where.world,
-        timeout=SILENCE,
-        device_id=device if device.type == "cuda" else None,
-    )

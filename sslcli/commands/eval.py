@@ -219,7 +219,7 @@ def follow(told: dict[str, Any]) -> None:
     from sslcli import team
     from sslcli.session import same_data, trust
 
-    trust(told["folders"])
+    trust(told.get("folders", []))
     subject = load(told["values"], told["run_cfg"], Path(told["run"]) if told["run"] else None)
     same_data(subject.dataset, told["fingerprint"])
     team.ready(subject.machine.device)

@@ -1,9 +1,12 @@
-"""What a process does that torchrun started with RANK > 0: whatever rank 0 tells it."""
+"""What a process does that torchrun started with RANK > 0: whatever rank 0 says."""
 
 from __future__ import annotations
 
+import contextlib
 from importlib import import_module
 from typing import Any
+
+from sslcli.errors import SslError
 
 WORK = {
     "pretrain": "sslcli.session",
@@ -12,9 +15,14 @@ WORK = {
 }  # the word of a job -> the module with its `follow`
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
+    """Modules may be imported from the folders of this process's own command line, whatever rank 0 says."""
     from sslcli import team
+    from sslcli.cli import parse, take_config_dir
 
+    with contextlib.suppress(SslError):  # rank 0 says what is wrong with the request
+        for folder in parse(argv).config_dirs:
+            take_config_dir(folder)
     return team.follow(work)
 
 

@@ -9,6 +9,7 @@ Each function here is the identity (or its like) on one process; on several, all
 
 from __future__ import annotations
 
+import io
 from typing import Any, TypeVar
 
 import torch
@@ -93,18 +94,34 @@ def agreed(numbers: Tensor) -> Tensor:
 
 
 def of_first(value: T) -> T:
-    """Rank 0's value (anything that can be pickled), everywhere."""
+    """Rank 0's value (tensors, numbers, text, and lists, tuples and dictionaries of them), everywhere."""
     if world() == 1:
         return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    data = _encode(value) if rank() == 0 else torch.empty(0, dtype=torch.uint8)
+    size = torch.tensor([len(data)])
+    dist.broadcast(size, src=0)
+    if rank() > 0:
+        data = torch.empty(int(size), dtype=torch.uint8)
+    dist.broadcast(data, src=0)
+    return value if rank() == 0 else _decode(data)
 
 
 def collect(value: T) -> list[T]:
-    """Every rank's value, everywhere, in rank order."""
+    """Every rank's value (as in `of_first`), everywhere, in rank order."""
     if world() == 1:
         return [value]
-    found: list[Any] = [None] * world()
-    dist.all_gather_object(found, value)
-    return found
+    data = _encode(value)
+    sizes = [int(n) for n in gather(torch.tensor([len(data)]))]
+    parts = gather(torch.nn.functional.pad(data, (0, max(sizes) - len(data)))).chunk(world())
+    return [_decode(part[:n]) for part, n in zip(parts, sizes, strict=True)]
+
+
+def _encode(value: Any) -> Tensor:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+
+
+def _decode(data: Tensor) -> Any:
+    """Not torch's `broadcast_object_list`, which unpickles: another process is not to choose what is called here."""
+    return torch.load(io.BytesIO(data.numpy().tobytes()), map_location="cpu", weights_only=True)

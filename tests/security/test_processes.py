@@ -1,0 +1,192 @@
+"""Processes of one job: nothing listens beyond this machine, nothing is imported or unpickled because a peer says so, and a wait
+for others has words and an end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sslcli import rendezvous, team
+from sslcli.errors import MachineError, RequestError
+from sslcli.nn import dist
+from tests.conftest import SMOKE
+
+TINY = ["pretrain", *SMOKE, "train.batch_size=16", "train.eval_every=0"]
+
+
+def listening(pid: int) -> set[str]:
+    """Addresses (hexadecimal) of the sockets on which a process and its children listen."""
+    pids = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    mine = set()
+    for p in pids:
+        for fd in Path(f"/proc/{p}/fd").iterdir():
+            try:
+                mine.add(os.readlink(fd))
+            except OSError:
+                continue
+    lines = [line.split() for f in ("tcp", "tcp6") for line in Path(f"/proc/net/{f}").read_text().splitlines()[1:]]
+    return {w[1].split(":")[0] for w in lines if w[3] == "0A" and f"socket:[{w[9]}]" in mine}
+
+
+LOOPBACK = {"0100007F", "00000000000000000000000001000000"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_processes_on_one_machine_listen_on_loopback_alone(tmp_path):
+    """And a random.py and torch.py beside the data are not run by the second process."""
+    for name in ("random", "torch", "struct"):
+        (tmp_path / f"{name}.py").write_text(f"open('{tmp_path}/ran-{name}', 'w'); raise SystemExit(9)")
+    env = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+    command = [str(Path(sys.executable).with_name("sslcli")), *TINY, "train.steps=100000", "train.devices=2"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        found, until = set(), time.monotonic() + 90
+        while process.poll() is None and not list(tmp_path.glob("runs/2*/metrics.jsonl")) and time.monotonic() < until:
+            found |= listening(process.pid)
+            time.sleep(0.05)
+        found |= listening(process.pid)
+        stores = list(tmp_path.glob("sslcli-*"))
+        assert [stat.S_IMODE(s.stat().st_mode) for s in stores] == [0o700]
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 75, err
+    finally:
+        process.kill()
+    assert found
+    assert found <= LOOPBACK
+    assert list(tmp_path.glob("ran-*")) == []
+    assert list(tmp_path.glob("sslcli-*")) == []
+
+
+def test_job_in_a_store_names_no_folder(monkeypatch):
+    """Whoever reaches the port of a launcher's store may write a job; no module is imported for it."""
+    store = torch.distributed.HashStore()
+    store.set("job/1", json.dumps({"word": "pretrain", "folders": ["/evil"], "cfg": {}}))
+    assert team._next_job(store, 1) == {"word": "pretrain", "cfg": {}}
+
+
+def test_leader_puts_no_folder_into_a_store(monkeypatch):
+    store = torch.distributed.HashStore()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(team, "launched_store", lambda: store)
+    crew = team._Crew(team.Place(0, 2, 0, 2))
+    crew.start(print, {"word": "eval", "folders": ["/mine"]})
+    assert json.loads(store.get(f"job/{crew.turn}")) == {"word": "eval"}
+
+
+def test_error_in_a_store_is_only_an_error(monkeypatch):
+    store = torch.distributed.HashStore()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(team, "launched_store", lambda: store)
+    crew = team._Crew(team.Place(0, 2, 0, 2))
+    told = {"rank": 1, "host": "h", "kind": "nearest", "message": "m", "hint": "x"}
+    store.set(f"error/{crew.turn}", json.dumps(told))
+    assert type(crew._told()) is MachineError
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("owned",)
+
+
+def test_values_between_processes_are_not_unpickled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    value = {"a": (1, 2.5, None, "b"), "t": [torch.arange(3)], "n": True}
+    assert str(dist._decode(dist._encode(value))) == str(value)
+    for attack in (dist._encode(Evil()), torch.frombuffer(bytearray(pickle.dumps(Evil())), dtype=torch.uint8)):
+        with pytest.raises(Exception, match=r"(?i)weights_only|unpickl|magic|invalid"):
+            dist._decode(attack)
+    assert not Path("owned").exists()
+
+
+# ------------------------------------------------------------------------------------------------ a launcher's variables
+
+
+@pytest.fixture
+def left_over(monkeypatch):
+    """What a torchrun session may leave in the environment, and little patience."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    values = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(rendezvous, "ARRIVAL", 0.6)
+    monkeypatch.setattr(rendezvous, "SPEAK", 0.2)
+    monkeypatch.setattr(rendezvous, "_stores", {})
+    monkeypatch.setattr(team, "GRACE", 0.2)
+    return port
+
+
+@pytest.mark.parametrize("rank, whom", [("0", "1 other process of WORLD_SIZE=2"), ("1", "process 0 of 2")])
+def test_leftover_ranks_end_with_words(rank, whom, cli, left_over, monkeypatch):
+    monkeypatch.setenv("RANK", rank)
+    result = cli(*TINY)
+    assert result.code == 3, result
+    assert f"waiting for {whom} at 127.0.0.1:{left_over}" in result.err
+    assert "unset RANK WORLD_SIZE" in result.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_leftover_ranks_do_not_matter_to_commands_of_one_process(rank, cli, left_over, monkeypatch):
+    monkeypatch.setenv("RANK", rank)
+    for words in (["list", "methods"], ["runs"], ["pretrain", "--help"]):
+        assert cli(*words).code == 0
+
+
+def test_ctrl_c_ends_the_wait_for_others(cli, left_over, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(rendezvous, "ARRIVAL", 60.0)
+    sleep = time.sleep
+
+    def interrupted(seconds: float) -> None:
+        sleep(seconds)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    assert cli(*TINY).code == 130
+    monkeypatch.setattr(time, "sleep", lambda _: signal.raise_signal(signal.SIGTERM))
+    assert cli(*TINY).code == 75
+
+
+@pytest.mark.parametrize(
+    "name, value", [("RANK", "x"), ("RANK", "2"), ("WORLD_SIZE", "-1"), ("MASTER_ADDR", ""), ("MASTER_PORT", "99999")]
+)
+def test_launcher_variables_that_do_not_fit(name, value, cli, left_over, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv(name, value)
+    result = cli(*TINY)
+    assert result.code == 2, result
+    assert "unset RANK WORLD_SIZE" in result.err
+
+
+def test_port_in_use_is_said(left_over, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    with socket.socket() as taken:
+        taken.bind(("", left_over))
+        taken.listen()
+        with pytest.raises(MachineError, match="cannot listen at"):
+            rendezvous.launched_store()
+
+
+def test_launched_place_is_checked(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(RequestError, match="do not fit"):
+        rendezvous.launched()
