@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from sslcli.run import environment
 from sslcli.secret import masked
 from sslcli.session import Onlooker, out_of_memory, same_data, trust
 from sslcli.state import Plan, State
+from sslcli.temporary import private_folder
 from sslcli.train import Trainer
 
 START = Plan(10**9)  # a run so long that all of the bench lies in its first moments
@@ -65,9 +65,9 @@ def follow(told: dict[str, Any]) -> None:
 
 def measure(job: Job, repeats: int, seconds: float) -> dict[str, Any]:
     """Every process at the same time; the numbers are of all of them."""
-    with tempfile.TemporaryDirectory() as folder:  # for what the trainer may want to leave: there is no run
+    with private_folder() as folder:  # for what the trainer may want to leave: there is no run
         try:
-            parts = Parts(job, Trainer(job, Onlooker(Path(folder)), State()))
+            parts = Parts(job, Trainer(job, Onlooker(folder), State()))
             parts.choose_threads(seconds)
             for _ in range(repeats):
                 parts.round(seconds)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sslcli import __version__, console, cores, streams
+from sslcli import __version__, console, cores, streams, temporary
 from sslcli.children import protect_imports
 from sslcli.commands.jobs import Ended, in_words, signals_end
 from sslcli.errors import RequestError, SslError, listing, nearest
@@ -125,6 +125,8 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; every error of a user's becomes `error: ...` and `hint: ...` on stderr."""
     argv = sys.argv[1:] if argv is None else argv
     protect_imports()
+    if argv[:1] and argv[0] in WORDS:
+        temporary.prepare()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's C++ warns of what we do on purpose
     cores.prepare_environment()
     argv = without_carriage_returns(argv)
@@ -156,9 +158,13 @@ def one_of_many(argv: list[str]) -> int:
 def without_carriage_returns(argv: list[str]) -> list[str]:
     """In a shell script with Windows line ends the last word of a line ends in a carriage return; so does what it exports."""
     for name, value in os.environ.items():
-        if name.startswith("SSLCLI_") and value.endswith(""):
-            os.environ[name] = value.rstrip("")
-    return [word.rstrip("") for word in argv if word.rstrip("") or not word]
+        if name.startswith("SSLCLI_") and value.endswith("
+"):
+            os.environ[name] = value.rstrip("
+")
+    return [word.rstrip("
+") for word in argv if word.rstrip("
+") or not word]
 
 
 def answer(do: Callable[[], int]) -> int:

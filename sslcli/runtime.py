@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sslcli import console, temporary
 from sslcli.cores import usable_cores
 from sslcli.errors import MachineError
 from sslcli.rng import derive
@@ -112,6 +115,9 @@ def start(cfg: dict[str, Any], *, images: bool = True, place: Place | None = Non
         workers = min(8, max(1, usable_cores() // place.local_world)) if usable_cores() > 1 else 0
     threads = torch.get_num_threads()
     compiled = bool(cfg["compile"])
+    if compiled and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # torch's own choice in /tmp may be another user's
+        folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(temporary.new_private_folder())
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     compiled_views = images and kind == "cpu" and _native_views(cfg.get("native", "auto"))
     return Runtime(device, precision, bool(channels_last), compiled, int(workers), threads, compiled_views, place)
 
@@ -120,6 +126,8 @@ def _native_views(wanted: bool | str) -> bool:
     from sslcli.views import native
 
     native.choose(wanted)
+    if wanted == "auto" and (reason := native.missing()):
+        console.say(f"views of images are made by tensor code, several times slower on a CPU: {reason}")
     return native.usable()
 
 

@@ -42,7 +42,7 @@ from sslcli.rendezvous import (
     under_torchrun,
     use_loopback,
 )
-from sslcli.temporary import private_folder
+from sslcli.temporary import new_private_folder
 
 __all__ = ["Place", "assemble", "dismiss_launched", "follow", "launched", "lead", "place", "ready", "under_torchrun"]
 
@@ -100,7 +100,7 @@ class _Crew:
         if under_torchrun():
             self.store = launched_store()
         else:
-            self.folder = private_folder()
+            self.folder = new_private_folder()
             self.store = local_store(self.folder, where.world)
 
     def start(self, work: Callable[[Job], None], job: Job) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from sslcli import console, temporary
 from sslcli.children import protect_imports
 from sslcli.data.decode import BadImage
 from sslcli.data.source import Source
@@ -76,6 +77,9 @@ def run(
     job: Job, specs: Iterable[tuple[int, Tensor]], workers: int, device: torch.device
 ) -> Generator[Made, None, None]:
     """The job for each spec, in order; by this process, or by `workers` others that run ahead."""
+    if workers and not temporary.available():  # where the sockets of other processes would lie
+        console.say(f"{temporary.MISSING}: no worker processes read data")
+        workers = 0
     if workers == 0:
         for spec in specs:
             yield _sound(job[spec])

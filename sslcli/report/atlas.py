@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import tempfile
 import warnings
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from sslcli.evals.knn import neighbours
 from sslcli.report import thumbnails
 from sslcli.report.gather import Gathered
 from sslcli.rng import derive, order
+from sslcli.temporary import private_folder
 from sslcli.views import Views, clean, sheet
 
 MOST = 2_000  # samples on the map
@@ -230,8 +229,8 @@ def views_sheet(dataset: Any, cfg: dict[str, Any]) -> tuple[bytes | None, list[s
     rows = [[found[i], *(view[j] for view in views)] for j, i in enumerate(batch.ids.tolist()) if i in found]
     if not rows:
         return None, maker.kinds
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "views.png"
+    with private_folder() as folder:
+        path = folder / "views.png"
         sheet(path, rows, ["source", *titles(maker.kinds)])
         return path.read_bytes(), maker.kinds
 

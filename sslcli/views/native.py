@@ -1,8 +1,9 @@
 """Views of images on a processor by compiled code: native.c, bit for bit what the tensor code makes, several times as fast.
 
 The C file is compiled when it is first wanted, in a second or two, by the C compiler of the machine (`$CC`, or cc, gcc,
-clang), and kept in the user's cache folder, for this processor, compiler and file. What was compiled must first make the same
-bits as the tensor code for a few samples. Where there is no compiler the tensor code does it all; `sslcli doctor` says so.
+clang), and kept in the user's cache folder, for this processor, compiler and file. Before it is used, newly compiled or from the
+cache, it must be what was written there (its SHA-256 is part of its name) and make the same bits as the tensor code for a few
+samples. Without a compiler, or a folder to compile in, the tensor code does it all; `sslcli doctor` says so.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sslcli import temporary
 from sslcli.cores import usable_cores
 from sslcli.errors import MachineError
+from sslcli.temporary import cache_folder, only_mine
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
@@ -44,6 +47,7 @@ CODES = (
     "blur",
 )
 EACH = 1 << 16  # numbers a thread makes at least
+MAX_BYTES = 16 << 20  # of a compiled file
 Step = tuple[str, Tensor | None, Tensor | None]  # one of CODES, (B or 1, count) values, (B,) bool of the samples meant
 
 
@@ -160,78 +164,103 @@ def missing() -> str | None:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The compiled file, loaded. Unavailable with the reason."""
+    """The compiled file, loaded and tried. Unavailable with the reason."""
     if os.name != "posix":
         raise Unavailable("views are compiled on Linux and macOS only")
     compiler = find_compiler()
     if compiler is None:
         raise Unavailable("there is no C compiler")
-    with contextlib.ExitStack() as stack:
-        folder = cache() or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sslcli-")))
-        path = folder / f"views-{key(compiler)}.so"
-        if path.is_file():
-            with contextlib.suppress(OSError):  # a file that cannot be loaded is made anew
-                return ctypes.CDLL(str(path))
-        return build(compiler, path)
+    folder = cache_folder()
+    if folder is None and not temporary.available():
+        raise Unavailable(temporary.MISSING)
+    try:
+        name = f"views-{key(compiler)}"
+        for path in folder.glob(f"{name}-*.so") if folder else ():
+            code = load(path)
+            if code is not None:
+                return code
+            path.unlink(missing_ok=True)  # damaged: it is made anew
+        with tempfile.TemporaryDirectory(prefix="sslcli-", dir=folder) as empty:
+            return build(compiler, Path(empty) / f"{name}.so", folder)
+    except OSError as e:
+        raise Unavailable(f"it cannot be compiled: {e.strerror or e}") from e
 
 
 def find_compiler() -> str | None:
-    """The path of a C compiler."""
-    return next(
-        (found for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name and (found := shutil.which(name))), None
-    )
+    """The full path of a C compiler; one in the working folder is never meant."""
+    names = (os.environ.get("CC"), "cc", "gcc", "clang")
+    found = (shutil.which(name) for name in names if name)
+    return next((path for path in found if path and os.path.isabs(path)), None)
 
 
-def build(compiler: str, path: Path) -> ctypes.CDLL:
-    """Compiles native.c to `path`, which is there at once or not at all, and only if it does what it should."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        for tuned in (["-march=native"], []):  # some compilers do not know the processor they run on
-            command = [compiler, *FLAGS, *tuned, "-o", str(made), str(SOURCE), "-lm"]
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-            except (OSError, subprocess.TimeoutExpired) as e:
-                raise Unavailable(f"{compiler} does not run: {e}") from e
-            if done.returncode == 0:
-                break
-        else:
-            raise Unavailable(
-                f"{compiler} cannot compile {SOURCE.name}: {(done.stderr.strip() or 'no message').splitlines()[0]}"
-            )
+def load(path: Path) -> ctypes.CDLL | None:
+    """A compiled file of the cache, whose name says the SHA-256 of its content; None where it is not the user's own, was changed,
+    cannot be loaded or does not do what it should."""
+    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode) or not only_mine(about) or about.st_size > MAX_BYTES:
+            return None
+        content = file.read()
+    if path.stem.rpartition("-")[2] != content_hash(content):
+        return None
+    with contextlib.suppress(OSError):
+        code = ctypes.CDLL(str(path))
+        return code if as_it_should(code, samples=2) else None
+    return None
+
+
+def content_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def build(compiler: str, made: Path, kept_in: Path | None) -> ctypes.CDLL:
+    """Compiles native.c to `made`; it is kept in a folder only if it does what it should, there at once or not at all."""
+    for tuned in (["-march=native"], []):  # some compilers do not know the processor they run on
+        command = [compiler, *FLAGS, *tuned, "-o", str(made), str(SOURCE.resolve()), "-lm"]
         try:
-            code = ctypes.CDLL(str(made))
-        except OSError as e:
-            raise Unavailable(f"what {compiler} made cannot be loaded: {e}") from e
-        if not as_it_should(code):
-            raise Unavailable(f"what {compiler} made of {SOURCE.name} differs from the tensor code")
-        os.replace(made, path)
-        return code
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+                cwd=made.parent,
+                stdin=subprocess.DEVNULL,
+            )
+        except (OSError, subprocess.TimeoutExpired) as e:
+            raise Unavailable(f"{compiler} does not run: {e}") from e
+        if done.returncode == 0:
+            break
+    else:
+        raise Unavailable(
+            f"{compiler} cannot compile {SOURCE.name}: {(done.stderr.strip() or 'no message').splitlines()[0]}"
+        )
+    try:
+        code = ctypes.CDLL(str(made))
+    except OSError as e:
+        raise Unavailable(f"what {compiler} made cannot be loaded: {e}") from e
+    if not as_it_should(code):
+        raise Unavailable(f"what {compiler} made of {SOURCE.name} differs from the tensor code")
+    if kept_in is not None:
+        with contextlib.suppress(OSError):  # a full disk: it is compiled again the next time
+            made.chmod(0o700)
+            content = made.read_bytes()
+            with open(made, "rb") as file:
+                os.fsync(file.fileno())  # before the rename: else a power cut may leave a name without content
+            os.replace(made, kept_in / f"{made.stem}-{content_hash(content)}.so")
+    return code
 
 
-def as_it_should(code: ctypes.CDLL) -> bool:
+def as_it_should(code: ctypes.CDLL, samples: int = 16) -> bool:
     """Whether it gives the bits of the tensor code."""
     from sslcli.rng import Draw
     from sslcli.views.image import probe
 
     view, raw = probe()
+    raw = raw[:samples]
     draw = Draw(0, 0, torch.arange(len(raw)))
     made = view.compiled(view.plan(raw, draw), raw, code)
     return made is not None and torch.equal(view.tensors(view.plan(raw, draw), raw), made)
-
-
-def cache() -> Path | None:
-    """The user's folder for compiled code; None where there is none that only the user can write to."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    folder = Path(base) / "sslcli"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        info = folder.stat()
-    except (OSError, RuntimeError):  # RuntimeError: no home
-        return None
-    sound = (
-        info.st_uid == os.getuid() and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.access(folder, os.W_OK)
-    )
-    return folder if sound else None
 
 
 def key(compiler: str) -> str:

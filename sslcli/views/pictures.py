@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.plotting import new_figure
+
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
     from PIL.PngImagePlugin import PngInfo
@@ -104,14 +106,11 @@ def _images(path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[str])
 
 
 def _series(path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[str]) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     columns = max(len(row) for row in rows)
-    figure = Figure(
+    figure = new_figure(
         figsize=(2.7 * columns + 0.6, 1.35 * len(rows) + 0.5), dpi=110, facecolor=PAPER, layout="constrained"
     )
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     colours = ["#2f6690", "#d1603d", "#5a9367", "#8e5572", "#c09f3f", "#3a3a3a"]
     for i, row in enumerate(rows):

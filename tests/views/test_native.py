@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcli import runtime
+from sslcli import runtime, temporary
 from sslcli.data.source import ArraySource, Dataset
 from sslcli.errors import MachineError
 from sslcli.rng import Draw
@@ -156,11 +156,11 @@ def test_a_file_that_is_broken_is_made_anew(cache):
 def test_a_folder_that_others_can_write_to_is_not_used(cache, monkeypatch):
     cache.mkdir()
     cache.chmod(0o777)
-    assert native.cache() is None
+    assert temporary.cache_folder() is None
     native.library()
     assert list(cache.iterdir()) == []
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    assert native.cache() is None
+    assert temporary.cache_folder() is None
 
 
 def test_another_compiler_processor_or_text_is_another_file(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sslcli.disk import replacing
+from sslcli.plotting import new_figure
 from sslcli.views.pictures import FAINT, INK, PAPER, sheet
 
 _HEAT = torch.tensor(  # from paper over amber and red to nearly black: darker is more, in grey too
@@ -51,13 +52,10 @@ class Strips:
     caption: str
 
     def save(self, path: Path) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.colors import LinearSegmentedColormap
-        from matplotlib.figure import Figure
 
         shades = LinearSegmentedColormap.from_list("heat", (_HEAT[:4] / 255).tolist())
-        figure = Figure(figsize=(8, 1.3 * len(self.samples) + 0.4), dpi=110, facecolor=PAPER, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(figsize=(8, 1.3 * len(self.samples) + 0.4), dpi=110, facecolor=PAPER, layout="constrained")
         panels = figure.subplots(len(self.samples), 1, squeeze=False, sharex=True)[:, 0]
         for axes, x, weight in zip(panels, self.samples, self.importance, strict=True):
             known = x[x.isfinite()]
@@ -83,11 +81,8 @@ class Panels:
     caption: str
 
     def save(self, path: Path) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(3.9 * len(self.panels), 3.4), dpi=140, facecolor=PAPER, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(figsize=(3.9 * len(self.panels), 3.4), dpi=140, facecolor=PAPER, layout="constrained")
         all_axes = figure.subplots(1, len(self.panels), squeeze=False, sharey=True)[0]
         for axes, (title, lines) in zip(all_axes, self.panels.items(), strict=True):
             for (name, (x, y)), (colour, line) in zip(lines.items(), LINES, strict=False):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sslcli.disk import replacing
 from sslcli.evals.artefacts.pictures import NAMES_UP_TO, NUMBERS_UP_TO, _percent, _short
+from sslcli.plotting import new_figure
 from sslcli.views.pictures import FAINT, INK, PAPER
 
 ROWS_UP_TO = 40  # rows of dots
@@ -115,11 +116,8 @@ class Dots:
 
 
 def _figure(size: tuple[float, float]) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=150, facecolor=PAPER, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=size, dpi=150, facecolor=PAPER, layout="constrained")
     return figure
 
 

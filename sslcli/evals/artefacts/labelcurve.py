@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli.disk import replacing
+from sslcli.plotting import new_figure
 from sslcli.views.pictures import FAINT, INK, PAPER
 
 TITLE = 96  # characters that fit into a line above the picture
@@ -70,11 +71,8 @@ class LabelCurve:
         return f"{words} needs {least}{q['factor']:.3g} times the labels for {what}"
 
     def save(self, path: Path) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(8.2, 4.8), dpi=150, facecolor=PAPER, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(figsize=(8.2, 4.8), dpi=150, facecolor=PAPER, layout="constrained")
         axes = figure.add_subplot(facecolor=PAPER)
         axes.set_xscale("log")
         for line in self.lines:

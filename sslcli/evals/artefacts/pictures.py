@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sslcli.disk import replacing
+from sslcli.plotting import new_figure
 
 NUMBERS_UP_TO = 20  # classes; above, a cell is too small for its percentage
 NAMES_UP_TO = 120
@@ -28,17 +29,14 @@ class Confusion:
 
     def save(self, path: Path) -> None:
         """Write a PNG: each row as shares of its class, so that rare classes are seen as well as common ones."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.colors import PowerNorm
-        from matplotlib.figure import Figure
 
         k = len(self.counts)
         share = (self.counts / self.counts.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
         names = [_short(self.classes[i]) if i < len(self.classes) else str(i) for i in range(k)]
         side = min(14.0, 3.2 + (0.42 if k <= NUMBERS_UP_TO else 0.1) * k)
         shade = 1.0 if k <= NUMBERS_UP_TO else 0.5  # among many classes each confusion is small: show it nonetheless
-        figure = Figure(figsize=(side + 0.7, side), dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(figsize=(side + 0.7, side), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         image = axes.imshow(share, cmap="Blues", norm=PowerNorm(shade, 0, 1), interpolation="nearest")
         right, total = int(self.counts.diagonal().sum()), int(self.counts.sum())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sslcli import plotting
 from sslcli.disk import replacing
 from sslcli.evals.features import EvalData, Split
 from sslcli.views.pictures import FAINT, INK, PAPER, _picture
@@ -210,11 +211,10 @@ def _legend(pen: ImageDraw.ImageDraw, x: int, y: int, words: tuple[str, str]) ->
 @cache
 def _font(size: int, bold: bool = False) -> Any:
     """matplotlib brings one that has most alphabets."""
-    import matplotlib
     from PIL import ImageFont
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+    return ImageFont.truetype(str(Path(plotting.prepare().get_data_path()) / "fonts" / "ttf" / name), size)
 
 
 def _fit(text: str, size: int, bold: bool = False) -> str:
