@@ -158,13 +158,9 @@ def one_of_many(argv: list[str]) -> int:
 def without_carriage_returns(argv: list[str]) -> list[str]:
     """In a shell script with Windows line ends the last word of a line ends in a carriage return; so does what it exports."""
     for name, value in os.environ.items():
-        if name.startswith("SSLCLI_") and value.endswith("
-"):
-            os.environ[name] = value.rstrip("
-")
-    return [word.rstrip("
-") for word in argv if word.rstrip("
-") or not word]
+        if name.startswith("SSLCLI_") and value.endswith("\r"):
+            os.environ[name] = value.rstrip("\r")
+    return [word.rstrip("\r") for word in argv if word.rstrip("\r") or not word]
 
 
 def answer(do: Callable[[], int]) -> int:

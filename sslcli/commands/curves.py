@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli.disk import replacing
+from sslcli.plotting import new_figure
 
 Line = list[tuple[float, float]]  # epoch, value
 # Okabe & Ito's colours, which stay apart for colour-blind eyes; each also has a line of its own.
@@ -39,12 +40,9 @@ class Curves:
         return f"{' and '.join(self.panels)} of {len(self.names)} runs, by epoch"
 
     def save(self, path: Path) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
         rows = -(-len(self.names) // 2)
-        figure = Figure(figsize=(5.2 * len(self.panels) + 0.4, 3.6 + 0.2 * rows), dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(figsize=(5.2 * len(self.panels) + 0.4, 3.6 + 0.2 * rows), dpi=150, layout="constrained")
         handles: list[Any] = []
         for place, (title, lines) in enumerate(self.panels.items(), start=1):
             axes = figure.add_subplot(1, len(self.panels), place, sharex=figure.axes[0] if place > 1 else None)

@@ -28,6 +28,7 @@ from sslcli.evals.inputs.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
 from sslcli.evals.measures import calibration as sure
 from sslcli.evals.probe import CROSS_VALIDATE_UP_TO, FOLDS, strengths_of
 from sslcli.evals.probe import STRENGTHS as PENALTIES
+from sslcli.plotting import new_figure
 from sslcli.rng import derive, order
 from sslcli.views.pictures import FAINT, INK, PAPER
 
@@ -365,13 +366,12 @@ class Strengths:
         return f"accuracy of the linear probe at five strengths of {len(self.names)} corruptions; means: {means}"
 
     def save(self, path: Path) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
         columns = min(4, len(self.names))
         rows = -(-len(self.names) // columns)
-        figure = Figure(figsize=(2.5 * columns + 0.5, 2.0 * rows + 0.7), dpi=150, facecolor=PAPER, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(
+            figsize=(2.5 * columns + 0.5, 2.0 * rows + 0.7), dpi=150, facecolor=PAPER, layout="constrained"
+        )
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
         styles = {"": ("#2f6690", "-", "o"), "raw": ("#8a857a", "--", "s"), "untrained": ("#d1603d", ":", "^")}
         for axes in panels[len(self.names) :]:

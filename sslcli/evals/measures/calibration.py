@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sslcli.disk import replacing
+from sslcli.plotting import new_figure
 from sslcli.views.pictures import FAINT, INK, PAPER
 
 BINS = 15
@@ -78,11 +79,8 @@ class Reliability:
         return f"{what}; calibration error {parts}"
 
     def save(self, path: Path) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(3.4 * len(self.tables) + 0.4, 3.9), dpi=150, facecolor=PAPER, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(figsize=(3.4 * len(self.tables) + 0.4, 3.9), dpi=150, facecolor=PAPER, layout="constrained")
         panels = figure.subplots(1, len(self.tables), squeeze=False, sharey=True)[0]
         for axes, (name, table) in zip(panels, self.tables.items(), strict=True):
             edges = torch.linspace(0, 1, len(table) + 1)
