@@ -17,6 +17,7 @@ from sslcli.data.entries import assign, encode_labels, sources
 from sslcli.data.files import fingerprint, require_path
 from sslcli.data.levels import Values, check_range, find
 from sslcli.data.source import Dataset
+from sslcli.data.split import split
 from sslcli.data.stats import image_stats
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
@@ -32,7 +33,7 @@ def arrays(
     layout: str = "auto",
     range: Any = "auto",
     label: str | None = "auto",
-    holdout: float = 0.2,
+    holdout: float | str = "auto",
     split_seed: int = 0,
 ) -> Dataset:
     """Images (N, H, W), (N, H, W, C) or (N, C, H, W) from array files, with or without labels, as a Dataset.
@@ -66,7 +67,15 @@ def arrays(
             f"the parts of {shown(text)} have different channels: {listing(str(s) for s in sorted(shapes))}"
         )
     classes, labels = encode_labels(found.y, {k: len(v) for k, v in parts.items()}, text, notes)
-    made = sources(parts, labels, classes, None, holdout, split_seed, notes)
+    y = labels.get("train")
+
+    def hold_out() -> tuple[Tensor, Tensor, str]:
+        return (
+            *split(len(parts["train"]), holdout, split_seed, y),
+            "at random" if y is None else "stratified by class",
+        )
+
+    made = sources(parts, labels, classes, hold_out, notes)
     channels, height, width = parts["train"].shape[1:]
     side = image_size or min(height, width)
     if image_size is None and height != width:

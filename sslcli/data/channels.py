@@ -21,7 +21,7 @@ class Recoloured(Source):
     def __init__(self, whole: Source, channels: int):
         assert channels in (1, 3), channels
         self.whole, self.channels = whole, channels
-        self.labels, self.names, self.bad = whole.labels, whole.names, whole.bad
+        self.labels, self.names, self.groups, self.bad = whole.labels, whole.names, whole.groups, whole.bad
         self.max_bad_fraction = whole.max_bad_fraction
         self._x: Tensor | None = None
 

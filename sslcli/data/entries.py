@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sslcli.data.label_text import Cells, numbers, odd_notes
 from sslcli.data.source import ArraySource
-from sslcli.data.split import split, split_hash
+from sslcli.data.split import NOTHING_HELD_OUT, split_hash
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing, nearest
 
@@ -149,29 +149,27 @@ def sources(
     parts: Mapping[str, Tensor],
     labels: Mapping[str, Tensor],
     classes: Sequence[str],
-    groups: Sequence[str] | None,
-    holdout: float,
-    split_seed: int,
+    hold_out: Callable[[], tuple[Tensor, Tensor, str]],
     notes: list[str],
+    groups: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
-    """`train`, `test`, `unlabelled` and `split` of a Dataset; a test part is held out where the file has none.
-
-    `groups`: of the training samples, never divided. Says what was made, and what is odd about it.
-    """
+    """`train`, `test`, `unlabelled` and `split` of a Dataset; where the file has no test part, `hold_out` divides the training
+    samples: ids to keep, ids to hold out, and how that was done. `groups`: of the samples of each part. Says what was made, and
+    what is odd about it."""
     names = listing(map(shown, classes), 6)
     notes.append(f"{count(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
     notes += odd_notes(classes)
-    made = {part: ArraySource(x, labels.get(part)) for part, x in parts.items()}
+    groups = groups or {}
+    made = {part: ArraySource(x, labels.get(part), groups=groups.get(part)) for part, x in parts.items()}
     digest = ""
     if "test" not in made:
-        x, y = parts["train"], labels.get("train")
-        kept, held = split(len(x), holdout, split_seed, y, groups)
+        x, y, g = parts["train"], labels.get("train"), groups.get("train")
+        kept, held, how = hold_out()
         digest = split_hash(held)
+        notes.append(f"held out: {count(len(held), 'sample')} of {len(x):,}, {how}" if len(held) else NOTHING_HELD_OUT)
         if len(held):
-            how = "by group" if groups is not None else "stratified by class" if y is not None else "at random"
-            notes.append(f"held out: {count(len(held), 'sample')} of {len(x):,}, {how} (dataset.holdout={holdout:g})")
             for part, ids in (("train", kept), ("test", held)):
-                made[part] = ArraySource(x[ids], None if y is None else y[ids])
+                made[part] = ArraySource(x[ids], None if y is None else y[ids], groups=None if g is None else g[ids])
     if "test" in made:
         _warn_equal_rows(made["train"].x, made["test"].x, notes)
     return {**{part: made.get(part) for part in ("train", "test", "unlabelled")}, "split": digest}

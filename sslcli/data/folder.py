@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from sslcli.data.lists import from_list
 from sslcli.data.pictures import Decoder, Pictures
 from sslcli.data.ranges import range_of
 from sslcli.data.source import Dataset
-from sslcli.data.split import split, split_hash
+from sslcli.data.split import NOTHING_HELD_OUT, split, split_hash
 from sslcli.data.stats import image_stats
 from sslcli.data.strings import Strings
 from sslcli.data.subset import check_pretrain_on, pretrained_on
@@ -75,7 +75,7 @@ def image_folder(
     image_size: int | None = None,
     channels: int | str = "auto",
     label: str | None = "auto",
-    holdout: float = 0.2,
+    holdout: float | str = "auto",
     split_seed: int = 0,
     resident: bool | str = "auto",
     range: Any = "auto",
@@ -113,7 +113,7 @@ class Asked:
     image_size: int | None
     channels: int | str
     label: str | None
-    holdout: float
+    holdout: float | str
     split_seed: int
     resident: bool | str
     range: Any
@@ -159,6 +159,7 @@ def dataset_of(
     value_range = range_of(asked.range, headers, parts, asked.max_pixels, load, notes)
     decoder = Decoder(depth, need, value_range, asked.max_pixels)
     sources = {k: source(f, _labels(f, classes), decoder, asked.max_bad_fraction) for k, f in parts.items() if f}
+    _group(sources, parts)
     if keep and headers.size:
         for made in sources.values():
             made.decode_all(*headers.size)
@@ -265,7 +266,7 @@ def _choose(found: Found, asked: Asked, notes: list[str]) -> dict[str, Files]:
 
 
 def _hold_out(
-    parts: dict[str, Files], classes: tuple[str, ...], holdout: float, split_seed: int, notes: list[str]
+    parts: dict[str, Files], classes: tuple[str, ...], holdout: float | str, split_seed: int, notes: list[str]
 ) -> str:
     """Makes `test` where there is none; returns the hash of that split."""
     train, test = parts["train"], parts.get("test")
@@ -273,12 +274,21 @@ def _hold_out(
         kept, held = split(len(train), holdout, split_seed, _labels(train, classes), train.groups)
         how = "by group" if train.groups else "stratified by class" if classes else "at random"
         if len(held):
-            notes.append(
-                f"held out: {count(len(held), 'image')} of {len(train):,}, {how} (dataset.holdout={holdout:g})"
-            )
+            notes.append(f"held out: {count(len(held), 'image')} of {len(train):,}, {how}")
             parts["test"], parts["train"] = train.take(held.tolist()), train.take(kept.tolist())
+        else:
+            notes.append(NOTHING_HELD_OUT)
         return split_hash(held)
     return ""
+
+
+def _group(sources: Mapping[str, FolderSource], parts: Mapping[str, Files]) -> None:
+    """Gives the samples the groups that a list file names."""
+    names = sorted({g for files in parts.values() for g in files.groups or ()})
+    index = {name: i for i, name in enumerate(names)}
+    for kind, made in sources.items():
+        if (groups := parts[kind].groups) is not None:
+            made.groups = torch.tensor([index[g] for g in groups])
 
 
 def _labels(files: Files, classes: tuple[str, ...]) -> Tensor | None:

@@ -20,6 +20,7 @@ from sslcli.data.arrayfile import read_entries
 from sslcli.data.entries import PARTS, assign, encode_labels, sources
 from sslcli.data.files import fingerprint, require_path
 from sslcli.data.source import Dataset
+from sslcli.data.split import split, split_recordings
 from sslcli.data.stats import series_stats
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing, nearest
@@ -35,16 +36,17 @@ def series(
     window: int | None = None,
     stride: int | None = None,
     label: str | None = "auto",
-    group: str | None = "auto",
-    holdout: float = 0.2,
+    group: str | None = "recording",
+    holdout: float | str = "auto",
     split_seed: int = 0,
 ) -> Dataset:
     """Series (N, C, T) float32 from an .npz (or .npy, .pt), as a Dataset of the modality "series".
 
     `layout`: nct or ntc, the order of the axes. `window`: cut each recording into pieces of so many steps, one every
     `stride` (default: `window`); what is left at the end is kept when it is half a window or more, padded with NaN.
-    `label`, `group`: auto, none, or the name of the entry. Samples of one group are never on both sides of the held-out
-    split.
+    `label`: auto, none, or the name of the entry. `group`: samples of one group are never on both sides of the held-out split:
+    recording (the entry `groups`, else all windows of one recording), none, or the name of an entry; auto, of runs made
+    before, is the entry `groups` alone. `holdout`: the share that is held out; auto is a fifth where there are labels.
 
     Raises RequestError for paths and values, DataError for what the file holds.
     """
@@ -68,13 +70,14 @@ def series(
     if who is not None and len(who) != len(raw["train"]):
         raise DataError(f"{shown(text)} has {len(raw['train']):,} series but {len(who):,} groups")
 
-    parts, dropped = {}, 0
+    parts, origins, starts, dropped = {}, {}, {}, 0
     longest = window or max(r.shape[1] for rs in raw.values() for r in rs)
     for part, recordings in raw.items():
-        pieces, origin = _cut(recordings, longest, window, stride)
+        pieces, origin, start = _cut(recordings, longest, window, stride)
         kept = ~pieces.isnan().all(2).all(1)
         dropped += int((~kept).sum())
-        parts[part], origin = pieces[kept], origin[kept]
+        parts[part], origin, starts[part] = pieces[kept], origin[kept], start[kept]
+        origins[part] = origin
         if not len(origin):
             raise DataError(f"no series of {shown(text)} ({part}) holds a number")
         if part in labels:
@@ -89,7 +92,18 @@ def series(
         notes.append(
             f"{count(len(set(who)), 'group')}" + (", not used: the file has a test part" if "test" in parts else "")
         )
-    made = sources(parts, labels, classes, who, holdout, split_seed, notes)
+    y = labels.get("train")
+    by_recording = group == "recording" and who is None and window is not None
+
+    def hold_out() -> tuple[Tensor, Tensor, str]:
+        if by_recording:
+            return split_recordings(origins["train"], starts["train"], longest, holdout, split_seed, y)
+        how = "by group" if who is not None else "stratified by class" if y is not None else "at random"
+        if group == "auto" and who is None and window is not None:
+            how += "; windows of one recording may be on both sides (dataset.group=recording keeps them together)"
+        return (*split(len(x), holdout, split_seed, y, who), how)
+
+    made = sources(parts, labels, classes, hold_out, notes, _codes(origins, who) if group == "recording" else None)
     mean, std, constant = series_stats(made["train"].x)
     if constant:
         notes.append(f"warning: {count(constant, 'channel')} never change")
@@ -137,15 +151,29 @@ def _describe(
 def _groups(entries: Mapping[str, np.ndarray], group: str | None, path: str) -> list[str] | None:
     if group == "none":
         return None
-    names = GROUPS if group in ("auto", None) else (str(group),)
+    named = {"auto": GROUPS, "recording": (*GROUPS, "recordings", "recording")}
+    names = named.get(group or "auto", (str(group),))
     key = next((k for k in entries for n in names if k.lower() in (n.lower(), f"{n.lower()}_train")), None)
-    if key is None and group not in ("auto", None):
+    if key is None and group not in (*named, None):
         close = nearest(str(group), entries)
         raise RequestError(
             f"dataset.group={shown(str(group))} is no entry of {shown(path)}",
             f"did you mean dataset.group={shown(close)} ?" if close else f"entries: {listing(map(shown, entries))}",
         )
     return None if key is None else [str(v) for v in np.asarray(entries[key]).reshape(-1).tolist()]
+
+
+def _codes(origins: Mapping[str, Tensor], who: list[str] | None) -> dict[str, Tensor]:
+    """Of each part a number for each sample that says its group: by name where there are names, else its recording."""
+    found, above = {}, 0
+    for part, origin in origins.items():
+        codes = origin
+        if part == "train" and who is not None:
+            index = {name: i for i, name in enumerate(sorted(set(who)))}
+            codes = torch.tensor([index[name] for name in who])
+        found[part] = codes + above
+        above = int(found[part].max()) + 1
+    return found
 
 
 def _lengths(entries: Mapping[str, np.ndarray], part: str) -> np.ndarray | None:
@@ -190,8 +218,10 @@ def _recordings(value: np.ndarray, key: str, lengths: np.ndarray | None, layout:
     return list(v)
 
 
-def _cut(recordings: list[np.ndarray], length: int, window: int | None, stride: int | None) -> tuple[Tensor, Tensor]:
-    """(M, C, length) float32 padded with NaN, and which recording each piece is of, (M,) int64."""
+def _cut(
+    recordings: list[np.ndarray], length: int, window: int | None, stride: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(M, C, length) float32 padded with NaN; which recording each piece is of, and at which step it begins, (M,) int64 each."""
     pieces: list[tuple[int, int]] = []
     for i, r in enumerate(recordings):
         if window is None or r.shape[1] <= window:
@@ -206,4 +236,5 @@ def _cut(recordings: list[np.ndarray], length: int, window: int | None, stride: 
     for row, (i, s) in enumerate(pieces):
         part = torch.from_numpy(np.ascontiguousarray(recordings[i][:, s : s + length]))
         out[row, :, : part.shape[1]] = part
-    return out, torch.tensor([i for i, _ in pieces], dtype=torch.int64)
+    origin, start = (torch.tensor(column, dtype=torch.int64) for column in zip(*pieces, strict=True))
+    return out, origin, start

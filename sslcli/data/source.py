@@ -21,6 +21,9 @@ class Source(ABC):
 
     labels: Tensor | None = None  # (n,) int64; -1 where a sample has none
     names: Sequence[str] | None = None  # a name for each sample (a path), for messages and CSV
+    groups: Tensor | None = (
+        None  # (n,) int64: samples of one group (a recording, a patient) stand on one side of any split
+    )
     bad: Mapping[int, str] = {}  # id -> reason of what was found unreadable while reading all into memory
     max_bad_fraction = 0.01  # more unreadable samples than this share end a run
 
@@ -46,9 +49,15 @@ class Source(ABC):
 class ArraySource(Source):
     """Samples that are in memory: (n, C, H, W) uint8, or (n, C, T) float32."""
 
-    def __init__(self, x: Tensor, labels: Tensor | None = None, names: Sequence[str] | None = None):
+    def __init__(
+        self,
+        x: Tensor,
+        labels: Tensor | None = None,
+        names: Sequence[str] | None = None,
+        groups: Tensor | None = None,
+    ):
         assert labels is None or len(labels) == len(x), (len(x), None if labels is None else len(labels))
-        self.x, self.labels, self.names = x, labels, names
+        self.x, self.labels, self.names, self.groups = x, labels, names, groups
 
     def __len__(self) -> int:
         return len(self.x)

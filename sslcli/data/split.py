@@ -12,10 +12,26 @@ from torch import Tensor
 from sslcli.errors import DataError, RequestError
 from sslcli.rng import derive, order
 
+SHARE = 0.2  # what `auto` holds out
+NOTHING_HELD_OUT = "nothing is held out (dataset.holdout=0.2 would hold out a fifth)"
+
+
+def share(holdout: float | str, labels: Tensor | None) -> float:
+    """The share of samples that `dataset.holdout` means: `auto` is a fifth where labels tell classes apart, and nothing where
+    they do not. RequestError for anything but `auto` and a number from 0 to below 1."""
+    if holdout == "auto":
+        return SHARE if labels is not None and len(labels[labels >= 0].unique()) > 1 else 0.0
+    if isinstance(holdout, str) or not 0 <= holdout < 1:
+        raise RequestError(
+            f"dataset.holdout is {holdout}, but it is auto or a share of the samples from 0 to below 1",
+            "dataset.holdout=0.2",
+        )
+    return float(holdout)
+
 
 def split(
     n: int,
-    fraction: float,
+    holdout: float | str,
     seed: int = 0,
     labels: Tensor | None = None,
     groups: Sequence[object] | None = None,
@@ -23,26 +39,58 @@ def split(
     """Ids of the training and the held-out samples, both sorted, (m,) int64.
 
     By group where `groups` are given (a group is never divided); else stratified by label where there are labels
-    (samples without one, -1, stay in train); else at random. `fraction` 0 holds nothing out. ceil(fraction * n) are
-    held out.
+    (samples without one, -1, stay in train); else at random. A share of 0 holds nothing out; else ceil(share * n) are
+    held out, of groups as near to that as they allow. With `auto` only labelled samples count.
 
-    Raises RequestError for a fraction outside [0, 1), DataError where groups cannot be divided.
+    Raises RequestError for a share outside [0, 1), DataError where groups cannot be divided.
     """
-    if not 0 <= fraction < 1:
-        raise RequestError(
-            f"dataset.holdout is {fraction}, but it is a share of the samples from 0 to below 1", "dataset.holdout=0.2"
-        )
+    fraction = share(holdout, labels)
     everything = torch.arange(n)
     if fraction == 0 or n < 2:
         return everything, everything[:0]
     if groups is not None:
-        held = _by_group(groups, fraction, seed, labels)
+        counted = labels >= 0 if holdout == "auto" and labels is not None else torch.ones(n, dtype=torch.bool)
+        held = _by_group(groups, fraction, seed, labels, counted)
     elif labels is not None and bool((labels >= 0).any()):
         held = _stratified(labels, fraction, seed)
     else:
         held = torch.zeros(n, dtype=torch.bool)
         held[order(derive(seed, "split"), 0, n)[: min(math.ceil(fraction * n), n - 1)]] = True
     return everything[~held], everything[held]
+
+
+def split_recordings(
+    recording: Tensor, starts: Tensor, window: int, holdout: float | str, seed: int = 0, labels: Tensor | None = None
+) -> tuple[Tensor, Tensor, str]:
+    """The same for windows (n,) of recordings, and how it was done: whole recordings are held out, the same ones whatever
+    the window is. A single recording is divided in time: its end is held out, and the windows before it that begin less
+    than a window's length earlier than training ends are in neither part."""
+    ids, first = recording.unique(return_inverse=True)
+    if len(ids) > 1:
+        of = torch.full((len(ids),), -1)
+        if labels is not None:
+            of[first] = labels  # all windows of a recording have its label
+        _, held = split(len(ids), holdout, seed, of if labels is not None else None)
+        inside = torch.isin(first, held)
+        return torch.nonzero(~inside).flatten(), torch.nonzero(inside).flatten(), "whole recordings"
+    fraction = share(holdout, labels)
+    everything = torch.arange(len(recording))
+    if fraction == 0 or len(recording) < 2:
+        return everything, everything[:0], ""
+    length = int(starts.max()) + window
+    held = starts >= min((1 - fraction) * length, int(starts.max()))
+    begins = int(starts[held].min())
+    kept = starts + 2 * window <= begins
+    if not bool(kept.any()):
+        raise DataError(
+            f"one recording of {length:,} steps is too short to hold out {fraction:g} of it, with a gap of a window ({window})",
+            "dataset.holdout=0, or a smaller dataset.window",
+        )
+    left = int((~kept & ~held).sum())
+    how = (
+        f"the end of the only recording; {left} between are left out, so that a window's length lies between the parts"
+    )
+    return everything[kept], everything[held], how
 
 
 def split_hash(held: Tensor) -> str:
@@ -65,8 +113,9 @@ def _stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
     return held
 
 
-def _by_group(groups: Sequence[object], fraction: float, seed: int, labels: Tensor | None) -> Tensor:
-    """Of 64 random orders of the groups, the prefix that leaves the fewest classes out and is nearest in size."""
+def _by_group(groups: Sequence[object], fraction: float, seed: int, labels: Tensor | None, counted: Tensor) -> Tensor:
+    """Of 64 random orders of the groups, the prefix that leaves the fewest classes out and is nearest in size. `counted`:
+    which samples make the size."""
     names = sorted(set(groups), key=str)
     if len(names) < 2:
         raise DataError(
@@ -75,8 +124,8 @@ def _by_group(groups: Sequence[object], fraction: float, seed: int, labels: Tens
         )
     index = {g: i for i, g in enumerate(names)}
     of = torch.tensor([index[g] for g in groups])
-    sizes = torch.bincount(of, minlength=len(names))
-    target = fraction * len(of)
+    sizes = torch.bincount(of[counted], minlength=len(names))
+    target = fraction * int(counted.sum())
     classes = set(labels[labels >= 0].tolist()) if labels is not None else set()
     best: tuple[tuple[float, ...], Tensor] | None = None
     for attempt in range(64):

@@ -28,6 +28,8 @@ class Subset(Source):
         if whole.names is not None:
             names = list(whole.names)
             self.names = Strings(names[i] for i in ids.tolist())
+        if whole.groups is not None:
+            self.groups = whole.groups[ids]
         self._x: Tensor | None = None
 
     def __len__(self) -> int:
@@ -63,6 +65,8 @@ class Joined(Source):
             )
         if first.names is not None and second.names is not None:
             self.names = Strings([*first.names, *second.names])
+        if first.groups is not None and second.groups is not None:
+            self.groups = torch.cat([first.groups, second.groups])
         self._x: Tensor | None = None
 
     def __len__(self) -> int:

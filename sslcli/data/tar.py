@@ -51,7 +51,7 @@ def tar(
     image_size: int | None = None,
     channels: int | str = "auto",
     label: str | None = "auto",
-    holdout: float = 0.2,
+    holdout: float | str = "auto",
     split_seed: int = 0,
     resident: bool | str = "auto",
     range: Any = "auto",

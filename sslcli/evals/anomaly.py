@@ -20,7 +20,7 @@ from sslcli.evals import own, reconstruct
 from sslcli.evals.artefacts.figures import Dots
 from sslcli.evals.artefacts.sheets import Cell, Row, Sheet, named, thumbnails
 from sslcli.evals.artefacts.tables import Csv
-from sslcli.evals.features import Baselines, EvalData, Labelled, Result
+from sslcli.evals.features import Baselines, EvalData, Labelled, Result, Split
 from sslcli.evals.fit import outliers
 from sslcli.evals.fit.clustering import exact
 from sslcli.evals.inputs import labels as subsets
@@ -33,6 +33,8 @@ ROWS = 12  # classes in the sheet
 DETAILED = 100  # classes; of more, the details hold the first score alone
 CALIBRATION = 0.2  # of the training samples, where there is no label to say how well a score does
 ALPHA = 0.05
+FOLDS, FEWEST_FOLDS = 5, 2  # where every sample is scored by what was fitted to others
+ROBUST = 1.4826  # standard deviations of a normal distribution in one median absolute deviation
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -58,7 +60,10 @@ def anomaly(
       one (measured even if not named): fitted in pretraining, whatever is `normal`.
 
     `normal: all` reads no label and gives `flagged`: the share of test samples stranger than all but 5 % of a fifth of the
-    training samples, to which nothing was fitted. Where nothing is strange it is about .05.
+    training samples, to which nothing was fitted. Where nothing is strange it is about .05. Of an unlabelled data set without
+    a test split of its own every sample is scored, by scores fitted to the other four fifths, and `outlying` is the share
+    of samples whose score is more than 3 robust standard deviations (1.4826 times the median absolute deviation) above
+    the median. Data without labels are measured like this whatever `normal` is not told to be.
     """
     chosen = _check(scores, k, nu)
     if "reconstruction" in chosen and not reconstruct.reconstructs(data):
@@ -73,21 +78,27 @@ def anomaly(
             "evaluator.scores: objective is for runs of a method with an anomaly score",
             "sslcli pretrain experiment=joint_anomaly",
         )
-    data.source("test")  # fail before any feature is computed
+    unlabelled = normal == "each" and data.unlabelled
+    normal = "all" if unlabelled else normal
+    everything = normal == "all" and (data.dataset.test is None or (data.unlabelled and data.dataset.split != ""))
+    split: Split = "train" if everything else "test"
+    data.source(split)  # fail before any feature is computed
     groups = [] if normal == "all" else _groups(normal, data)
     fitted = _scorers(chosen, k, nu, data)
-    measure = _ranked if normal == "all" else _told
+    measure = _everything if everything else _ranked if normal == "all" else _told
     numbers: dict[str, float] = {}
     found: dict[str, _Found] = {}
     for kind, features in data.measured(backbone, baselines).items():
         here = fitted if kind == "" else {name: score for name, score in fitted.items() if name not in PRETRAINED}
         if not here:
             continue
-        found[kind] = measure(features("train"), features("test"), here, groups, data)
+        found[kind] = measure(features("train"), features(data.shown), here, groups, data)
         prefix = f"{kind}." if kind else ""
         numbers |= {prefix + name: value for name, value in found[kind].numbers.items()}
     first = found[""]
     notes = list(first.notes)
+    if unlabelled:
+        notes.append("no sample has a label: all are taken for normal (normal=all)")
     notes += [
         f"{name}: of the pretrained method, which does not know what is normal here"
         for name in chosen
@@ -197,6 +208,7 @@ class _Found:
     ends: list[_Ends] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     csv: Csv | None = None
+    samples: list[tuple[Split, int]] = field(default_factory=list)  # which sample each row of `ends` is
 
 
 def _told(
@@ -227,6 +239,7 @@ def _told(
                 ends = _Ends(f"normal: {group.name}", about, known[rows].tolist(), strange[rows].tolist())
         found.names.append(group.name)
         found.ends.append(ends)
+    found.samples = [("test", i) for i in data.ids("test").tolist()]
     if not found.names:
         raise DataError(
             "no class has two training samples, and in the test split both samples of it and of others",
@@ -278,6 +291,7 @@ def _ranked(
     if 1 / (1 + held) > ALPHA:
         found.notes.append(f"{held} samples to calibrate are too few for anything to be flagged: 19 are needed")
     source, ids = data.source("test"), data.ids("test").tolist()
+    found.samples = [("test", i) for i in ids]
     rows = [
         [at + 1, source.name_of(ids[i]), *(f"{values[i]:.6g}" for values in table.values())]
         for at, i in enumerate(ranking)
@@ -285,6 +299,59 @@ def _ranked(
     caption = f"test samples from the strangest to the most normal by {first}; p: share of normal samples as strange"
     found.csv = Csv(("rank", "sample", *table), rows, caption)
     return found
+
+
+def _everything(
+    train: Labelled, rest: Labelled, scorers: dict[str, Score | None], groups: list[_Group], data: EvalData
+) -> _Found:
+    """Nothing says what is strange, and no sample is set apart: each is scored by what was fitted to the other folds."""
+    parts: list[Split] = ["train"] if data.dataset.test is None else ["train", "test"]
+    x = train[0] if len(parts) == 1 else torch.cat([train[0], rest[0]])
+    n = len(x)
+    if n < 2 * FEWEST_FOLDS:
+        raise DataError(f"{n} samples are too few to learn from what is normal")
+    members = [data.groups(part) for part in parts]
+    of = torch.cat([m for m in members if m is not None]) if all(m is not None for m in members) else None
+    of = None if of is None or len(of.unique()) < FEWEST_FOLDS else of
+    count = min(FOLDS, n // 2, n if of is None else len(of.unique()))
+    fold = subsets.folds(torch.zeros(n, dtype=torch.int64), count, derive(data.seed, "anomaly"), 0, of)
+    found = _Found({}, {"dim": x.shape[1], "splits": {"all": n}})
+    found.protocol["scored"] = f"every sample, by scores fitted to the other {count - 1} of {count} folds" + (
+        " (whole groups)" if of is not None else ""
+    )
+    found.samples = [(part, i) for part in parts for i in data.ids(part).tolist()]
+    table: dict[str, list[float]] = {}
+    first = next(iter(scorers))
+    for name, score in scorers.items():
+        if score is None:
+            s = torch.cat([_own(data, name, part) for part in parts])
+        else:
+            s = torch.empty(n)
+            for f in range(count):
+                s[fold == f] = score(x[fold != f], x[fold == f]).float()
+        share = outlying(s)
+        found.numbers |= {"outlying": share} if name == first else {}
+        found.numbers[f"{name}.outlying"] = share
+        table[name] = s.tolist()
+        if name == first:
+            ranking = s.argsort(descending=True, stable=True).tolist()
+            found.ends = [_Ends("all samples", f"by {name}", _both_ends(s).tolist(), None)]
+    rows = []
+    for at, i in enumerate(ranking):
+        part, sample = found.samples[i]
+        rows.append([at + 1, data.source(part).name_of(sample), *(f"{values[i]:.6g}" for values in table.values())])
+    found.csv = Csv(
+        ("rank", "sample", *table), rows, f"all {n:,} samples from the strangest to the most normal by {first}"
+    )
+    return found
+
+
+def outlying(scores: Tensor) -> float:
+    """The share of scores (n,) more than 3 robust standard deviations above their median; NaN counts as not."""
+    known = scores[~scores.isnan()].double()
+    middle = known.median()
+    robust = ROBUST * (known - middle).abs().median()
+    return float((known > middle + 3 * robust).double().mean()) if float(robust) > 0 else 0.0
 
 
 def _own(data: EvalData, name: str, split: Any = "test") -> Tensor:
@@ -341,14 +408,18 @@ def _dots(found: dict[str, _Found], score: str) -> Dots:
 
 def _sheet(first: _Found, score: str, data: EvalData) -> Sheet | None:
     shown = first.ends
-    title = f"the least and the most strange test samples, by {score}"
+    of = "samples" if any(part == "train" for part, _ in first.samples) else "test samples"
+    title = f"the least and the most strange {of}, by {score}"
     if len(shown) > ROWS:
         shown = [shown[i] for i in order(derive(data.seed, "shown"), 0, len(shown))[:ROWS].sort().values.tolist()]
         title += f" ({ROWS} of {len(first.ends):,} classes)"
-    ids = data.ids("test")
     if not any(end.rows for end in shown):
         return None
-    pictures = thumbnails(data, "test", [int(ids[i]) for end in shown for i in end.rows])
+    wanted = {first.samples[i] for end in shown for i in end.rows}
+    pictures: dict[tuple[Split, int], Any] = {}
+    for split in sorted({split for split, _ in wanted}):
+        ids = sorted(i for part, i in wanted if part == split)
+        pictures |= {(split, i): picture for i, picture in thumbnails(data, split, ids).items()}
     rows, wrong = [], 0
     for end in shown:
         half = len(end.rows) // 2
@@ -356,8 +427,10 @@ def _sheet(first: _Found, score: str, data: EvalData) -> Sheet | None:
         for at, i in enumerate(end.rows):
             right = end.strange is None or end.strange[at] == (at >= half)
             wrong += not right
-            if int(ids[i]) in pictures:
-                cells.append(Cell(pictures[int(ids[i])], "" if end.strange is None else "right" if right else "wrong"))
+            if first.samples[i] in pictures:
+                cells.append(
+                    Cell(pictures[first.samples[i]], "" if end.strange is None else "right" if right else "wrong")
+                )
         rows.append(Row(end.title, end.about, cells))
     told = shown[0].strange is not None
     caption = f"{title}: at the left the most normal, at the right the strangest"

@@ -229,7 +229,9 @@ def _measure(
         rows = rows[read[rows]]  # without those that cannot be read
         classes, own = y[union[rows]].unique(return_inverse=True)
         fit = _Fit(x, seen, rows, own, len(classes), settings, data, derive(data.seed, "attentive", index))
-        rate = best_rate(settings.rates, settings.rates.start[0], own, fit.seed, fit, fit.score)
+        of = data.source("train").groups
+        groups = None if of is None else of[union[rows]]
+        rate = best_rate(settings.rates, settings.rates.start[0], own, fit.seed, fit, fit.score, groups)
         heads.append((fit(torch.arange(len(rows)), rate.value), classes))
         chosen.append(rate)
         talk.progress("attentive heads", index + 1, len(draws))

@@ -55,7 +55,7 @@ def explain(
         raise RequestError(f"evaluator.target={target} is not known", "evaluator.target=auto, class or neighbour")
     if samples < 1:
         raise RequestError(f"evaluator.samples={samples}: at least 1 is needed", "evaluator.samples=200")
-    source = data.source("test")
+    source = data.source(data.shown)
     _looker(backbone, data)  # a backbone that cannot be explained is told before features are computed
     if target == "auto":
         y = data.labels("train")
@@ -99,7 +99,7 @@ def explain(
         "map": looker.what,
         "target": judges.what,
         "samples": found[""].n,
-        "split": "test",
+        "split": data.shown,
         "grid": list(shown[0].each.shape[1:]),
         "steps": STEPS,
         "deleted": "becomes 0, the mean of normalised data",
@@ -115,7 +115,7 @@ def explain(
 
 
 def _batches(data: EvalData, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    for part, x in data.batches("test", ids.sort().values):
+    for part, x in data.batches(data.shown, ids.sort().values):
         yield from zip(part.split(AT_ONCE), x.split(AT_ONCE), strict=True)
 
 
@@ -134,7 +134,16 @@ class _ClassJudge:
 
     def __init__(self, backbone: nn.Module, data: EvalData, amount: subsets.Amount):
         x, y = data.features(backbone, "train")
-        head = fit_head(x, y, amount, data.seed, data.dataset.classes, data.device, name=data.dataset.name)
+        head = fit_head(
+            x,
+            y,
+            amount,
+            data.seed,
+            data.dataset.classes,
+            data.device,
+            name=data.dataset.name,
+            groups=data.groups("train"),
+        )
         self.backbone, self.layer = backbone, head.linear(data.device)
         self.what = f"the class that the linear probe (labels {amount}) gives the whole sample"
         self.notes = remarks([head.choice], PENALTIES, "C of the probe", "evaluator.strengths")

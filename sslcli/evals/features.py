@@ -104,6 +104,11 @@ class EvalData:
     ):
         self.dataset, self.device, self.workers, self.seed = dataset, torch.device(device), workers, seed
         self.notes: list[str] = warnings(dataset)
+        if dataset.test is None:
+            n = f"{len(dataset.train):,}"
+            self.notes.append(
+                f"nothing is held out: what is measured are all {n} samples, which pretraining may have read"
+            )
         self.store = Store(Path(cache), self.notes) if cache is not None else None
         self.key, self.untrained, self.autocast, self.channels_last = key, untrained, autocast, channels_last
         self.batch_size, self.recipes, self.pretraining, self.trained_on = batch_size, recipes, pretraining, trained_on
@@ -124,6 +129,11 @@ class EvalData:
         if split == "train":
             return self.dataset.train
         if self.dataset.test is None:
+            if self.unlabelled:
+                raise DataError(
+                    f"{self.dataset.name} has no labels to measure with",
+                    "labels=FILE.csv (name,label) for some of the samples; without labels: sslcli eval quality, cluster or anomaly",
+                )
             raise DataError(
                 f"{self.dataset.name} has no test split to measure on",
                 "set dataset.holdout=0.2 to hold out a fifth of it",
@@ -239,6 +249,22 @@ class EvalData:
     def ids(self, split: Split) -> Tensor:
         """(n,) int64: which samples the rows of `features` and `raw` are, once one of them was asked for."""
         return self._ids[split]
+
+    def groups(self, split: Split) -> Tensor | None:
+        """(n,) int64: the group (recording, patient) of each row of `features` and `raw`; None where samples have none."""
+        groups = self.source(split).groups
+        return None if groups is None else groups[self.ids(split)]
+
+    @property
+    def shown(self) -> Split:
+        """Of what needs no label: the test split, or where nothing is held out the training split."""
+        return "test" if self.dataset.test is not None else "train"
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether no sample has a label."""
+        parts = (self.dataset.train, self.dataset.test)
+        return not any(p is not None and p.labels is not None and bool((p.labels >= 0).any()) for p in parts)
 
     def _note_missing(self, split: str, n: int, of: int) -> None:
         if n < of:

@@ -229,7 +229,8 @@ def probe_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor]
         row, y = row[row >= 0], y[row >= 0]  # without those that cannot be read
         standardise = Standardiser(x)
         z = standardise(x, row).to(data.device)
-        strength = choose(z, y, classes, STRENGTHS, data.seed, 0).value
+        groups = data.groups("train")
+        strength = choose(z, y, classes, STRENGTHS, data.seed, 0, None if groups is None else groups[row]).value
         fit = Logistic(z, y, classes).fit(strength, TOLERANCE)
         head = nn.Linear(x.shape[1], classes)
         weight = fit.weight * standardise.scale[:, None]  # (d, K), of features as they come

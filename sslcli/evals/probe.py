@@ -152,7 +152,8 @@ def _measure(
         if len(classes) < 2:
             subsets.check(train[1][ids], "train", name)
         x = standardise(train[0], ids).to(data.device)
-        choice = choose(x, y, len(classes), grid, data.seed, index)
+        groups = data.groups("train")
+        choice = choose(x, y, len(classes), grid, data.seed, index, None if groups is None else groups[ids])
         strength = choice.value
         fit = whole.get(strength)
         if fit is None:
@@ -213,8 +214,11 @@ class Standardiser:
         return x[ids].sub_(self.mean).mul_(self.scale)
 
 
-def choose(x: Tensor, y: Tensor, classes: int, grid: Grid, seed: int, index: int) -> Choice:
-    """The strength that does best on labelled training samples it was not fitted to.
+def choose(
+    x: Tensor, y: Tensor, classes: int, grid: Grid, seed: int, index: int, groups: Tensor | None = None
+) -> Choice:
+    """The strength that does best on labelled training samples it was not fitted to. `groups` (n,): of the samples, where they
+    have any; never divided.
 
     Best is the highest accuracy; of equal ones the lowest log loss.
     """
@@ -226,8 +230,11 @@ def choose(x: Tensor, y: Tensor, classes: int, grid: Grid, seed: int, index: int
     if len(y) > CHOOSE_ON_AT_MOST:
         some = subsets.draw(y.cpu(), subsets.Amount("count", CHOOSE_ON_AT_MOST), derive(seed, "choose"), index)
         x, y = x[some.to(x.device)], y[some]
+        groups = None if groups is None else groups[some]
     count = min(FOLDS, max(2, smallest))
-    fold = subsets.folds(y, count, seed, index)
+    if groups is not None:
+        count = min(count, max(2, len(groups.unique())))
+    fold = subsets.folds(y, count, seed, index, groups)
     rounds = range(count) if len(y) <= CROSS_VALIDATE_UP_TO else range(1)
     models = [Logistic(x[fold != f], y[fold != f], classes) for f in rounds]  # each fit starts from the one before
     held = [(x[fold == f].cpu(), y[fold == f]) for f in rounds]

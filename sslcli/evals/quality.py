@@ -129,7 +129,8 @@ def online(
     """A quick look while training, at *training* samples only: `knn/top1` (where there are labels), `spread`, `rankme`.
 
     At most `queries` samples (a fifth of a small set) are classified by at most `bank` others; which ones depends on
-    the training split alone, so curves of different runs and epochs compare. The test split is not read.
+    the training split alone, so curves of different runs and epochs compare. Where samples have groups (windows of one
+    recording) whole groups are classified. The test split is not read.
     """
     source = dataset.train
     shuffled = order(derive("online"), 0, len(source))
@@ -137,6 +138,8 @@ def online(
     if known is not None:
         shuffled = shuffled[known[shuffled]]
     ask = min(queries, max(1, len(shuffled) // 5))
+    if source.groups is not None:
+        shuffled, ask = _by_group(shuffled, source.groups, ask)
     ids = shuffled[: ask + bank]
     x, ids = sample(
         backbone, dataset, ids, device=device, workers=workers, autocast=autocast, channels_last=channels_last
@@ -150,6 +153,18 @@ def online(
             found = predict(unit[~asked], y[~asked], unit[asked], k, temperature, device)
             numbers = {"knn/top1": float((found == y[asked]).double().mean())} | numbers
     return numbers
+
+
+def _by_group(shuffled: Tensor, groups: Tensor, ask: int) -> tuple[Tensor, int]:
+    """The same samples group by group, the groups in the order in which they first come, and of how many of them the first groups
+    with at least `ask` samples consist (all of one group where there is no other)."""
+    of = groups[shuffled]
+    rank: dict[int, int] = {}
+    for g in of.tolist():
+        rank.setdefault(g, len(rank))
+    place = torch.tensor([rank[g] for g in of.tolist()])
+    sizes = torch.bincount(place).cumsum(0)
+    return shuffled[place.argsort(stable=True)], int(sizes[int((sizes < ask).sum())]) if len(sizes) > 1 else ask
 
 
 def _known(labels: Tensor | None) -> Tensor | None:

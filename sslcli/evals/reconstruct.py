@@ -41,14 +41,15 @@ def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_
     """
     if masks < 1 or max_samples < 1:
         raise RequestError("evaluator.masks and evaluator.max_samples are numbers of at least 1", "evaluator.masks=4")
-    source = data.source("test")
+    split = data.shown
+    source = data.source(split)
     method = _method(data)
     ids = order(derive(data.seed, "reconstruct"), 0, len(source))[:max_samples].sort().values
     image = len(data.dataset.shape) == 3
     mean, counted = _mean(data)
     errors: dict[str, _Mean] = defaultdict(_Mean)
     n = draws = 0
-    for mask, _, found in _drawn(data, method, "test", ids, masks):
+    for mask, _, found in _drawn(data, method, split, ids, masks):
         n, draws = n + (len(found.source) if mask == 0 else 0), max(draws, mask + 1)
         scale = _scale(data, found.source) if image else 1.0
         for name, (guess, where) in _guesses(found, mean).items():
@@ -63,7 +64,7 @@ def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_
             numbers[f"{prefix}psnr"] = psnr(error.value)
     protocol: dict[str, Any] = {
         "method": type(method).__name__,
-        "split": "test",
+        "split": split,
         "samples": n,
         "unit": "pixels, 0..1" if image else "standard deviations of the channel",
         "judged": "what was hidden" if "whole" in errors else "the whole sample",
@@ -224,7 +225,7 @@ def _sheet(data: EvalData, method: Method, ids: Tensor) -> Columns:
     restore = clean(data.dataset).restore
     rows: list[list[Tensor]] = []
     titles: list[str] = []
-    for _, _, found in _drawn(data, method, "test", some, 1):
+    for _, _, found in _drawn(data, method, data.shown, some, 1):
         columns = found.columns()
         titles = [*columns, "error"]
         views = [restore([x.float().cpu()])[0] for x in columns.values()]
@@ -238,4 +239,4 @@ def _sheet(data: EvalData, method: Method, ids: Tensor) -> Columns:
         if len(titles) == 4
         else "the sample, its reconstruction"
     )
-    return Columns(rows, titles, f"{len(rows)} test samples, not chosen: {what}, and the error{given}")
+    return Columns(rows, titles, f"{len(rows)} {data.shown} samples, not chosen: {what}, and the error{given}")

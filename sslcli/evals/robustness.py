@@ -159,7 +159,7 @@ def _subjects(
     for kind, features in data.measured(backbone, baselines).items():
         x, y = features("train")
         name, classes = data.dataset.name, data.dataset.classes
-        head = fit_head(x, y, amount, data.seed, classes, data.device, strength, name)
+        head = fit_head(x, y, amount, data.seed, classes, data.device, strength, name, data.groups("train"))
         ids = subsets.draw(y, amount, data.seed, 0, classes)
         module = modules[kind]
         assert module is not None
@@ -173,7 +173,8 @@ def _temperature(x: Tensor, y: Tensor, ids: Tensor, head: Head, data: EvalData) 
     were. 1 where there are too few."""
     if len(ids) < FOLDS:
         return 1.0, 0
-    fold = subsets.folds(y[ids], FOLDS, data.seed, 0)
+    groups = data.groups("train")
+    fold = subsets.folds(y[ids], FOLDS, data.seed, 0, None if groups is None else groups[ids])
     logits, columns = [], []
     for f in range(FOLDS if len(ids) <= CROSS_VALIDATE_UP_TO else 1):
         some, held = torch.full_like(y, -1), ids[fold == f]

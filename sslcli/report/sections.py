@@ -127,7 +127,7 @@ def splits(run: Gathered, atlas: Atlas | None) -> str:
     data = mapping(run.config.get("dataset"))
     if data.get("holdout") is None:
         return said
-    held = f"where there is no test split, {data['holdout']} is held out by split seed {data.get('split_seed')}"
+    held = f"where there is no test split: dataset.holdout={data['holdout']}, split seed {data.get('split_seed')}"
     return f"{said}; {held}" if said else held
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from sslcli.data import headers as module
 from sslcli.data.folder import FolderSource, image_folder
 from sslcli.data.inspect import inspect, require_readable, rows
+from sslcli.data.split import split
 from sslcli.errors import DataError, RequestError
 
 from .conftest import picture
@@ -50,8 +51,13 @@ def test_resident_pixels_are_the_files_pixels(make_folder):
 
 def test_flat_has_no_labels(make_folder):
     d = image_folder(str(make_folder({"": 10})))
-    assert (d.classes, d.train.labels, len(d.train), len(d.test)) == ((), None, 8, 2)
+    assert (d.classes, d.train.labels, len(d.train), d.test) == ((), None, 10, None)
     assert "flat folder of 10 images, no labels" in say(d)
+    assert "nothing is held out" in say(d)
+    old = image_folder(d.details["root"], holdout=0.2)  # as the configuration of a run made before says
+    kept, held = split(10, 0.2)
+    assert [old.train.names[i] for i in range(8)] == [d.train.names[i] for i in kept]
+    assert [old.test.names[i] for i in range(2)] == [d.train.names[i] for i in held]
 
 
 def test_nested_takes_the_top_folders_as_classes(make_folder):

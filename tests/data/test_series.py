@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from sslcli.backbones.tcn import TCN
 from sslcli.data.series import series
+from sslcli.data.split import split
 from sslcli.errors import DataError, RequestError
+from sslcli.evals.features import EvalData
+from sslcli.evals.probe import probe
+from sslcli.evals.quality import _by_group, online
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 2, 30)).astype(np.float32)
@@ -90,10 +95,76 @@ def test_lengths_and_windows(tmp_path):
 
 
 def test_windows_of_a_recording_share_its_group(tmp_path):
-    d = build(tmp_path, x=X, groups=np.arange(24), settings={"window": 10})
+    d = build(tmp_path, x=X, groups=np.arange(24), settings={"window": 10, "holdout": 0.2})
     rows = {r[:, i : i + 10].tobytes(): n for n, r in enumerate(X) for i in (0, 10, 20)}
     sides = [{rows[r.tobytes()] for r in s.resident.numpy()} for s in (d.train, d.test)]
     assert not sides[0] & sides[1]
+
+
+def sides(d, x=X, window=10):
+    """The recordings on each side of the split."""
+    rows = {r[:, i : i + window].tobytes(): n for n, r in enumerate(x) for i in range(x.shape[2] - window + 1)}
+    return [{rows[r.tobytes()] for r in s.resident.numpy()} for s in (d.train, d.test)]
+
+
+def test_windows_of_one_recording_stay_together(tmp_path):
+    d = build(tmp_path, x=X, y=Y, settings={"window": 10, "stride": 5})
+    train, test = sides(d)
+    assert not train & test
+    assert train | test == set(range(24))
+    assert "whole recordings" in say(d)
+    whole = build(tmp_path, x=X, y=Y, settings={"window": 30})
+    assert sides(whole, window=30)[1] == test  # the same ones whatever the window is
+    for source, part in ((d.train, train), (d.test, test)):
+        assert len(set(source.groups.tolist())) == len(part)
+    assert not set(d.train.groups.tolist()) & set(d.test.groups.tolist())
+
+
+def test_the_split_of_older_runs_stays(tmp_path):
+    d = build(tmp_path, x=X, y=Y, settings={"window": 10, "group": "auto", "holdout": 0.2})
+    kept, held = split(72, 0.2, 0, torch.from_numpy(Y.repeat(3)))
+    windows = torch.from_numpy(np.concatenate([[r[:, i : i + 10] for i in (0, 10, 20)] for r in X]))
+    assert torch.equal(d.train.resident, windows[kept])
+    assert torch.equal(d.test.resident, windows[held])
+    assert d.train.groups is None
+    assert "both sides" in say(d)
+
+
+def test_a_single_recording_is_divided_in_time(tmp_path):
+    x = np.arange(200, dtype=np.float32).reshape(1, 1, 200)
+    assert build(tmp_path, x=x, settings={"window": 10, "stride": 5}).test is None  # no labels
+    d = build(tmp_path, x=x, settings={"window": 10, "stride": 5, "holdout": 0.2})
+    assert float(d.test.resident.min()) == 160
+    assert float(d.train.resident.max()) == 149  # a window's length lies between
+    assert "the only recording" in say(d)
+    with pytest.raises(DataError, match="too short"):
+        build(tmp_path, x=x[:, :, :15], settings={"window": 10, "stride": 5, "holdout": 0.5})
+
+
+def test_a_held_out_recording_moves_nothing_fitted(tmp_path):
+    torch.manual_seed(0)
+    backbone = TCN((2, 10), width=4, depth=2).eval()
+    words = {"window": 10, "stride": 5}
+    before = build(tmp_path, x=X, y=Y, settings=words)
+    changed = X.copy()
+    changed[min(sides(before)[1])] *= 100
+    after = build(tmp_path, x=changed, y=Y, settings=words)
+    assert (after.mean, after.std, after.split) == (before.mean, before.std, before.split)
+    assert torch.equal(after.train.resident, before.train.resident)
+    assert not torch.equal(after.test.resident, before.test.resident)
+    assert online(backbone, after) == online(backbone, before)
+    fitted = [probe(backbone, EvalData(d), labels="5/class", baselines=False).protocol for d in (before, after)]
+    for key in ("strength", "solver", "splits"):
+        assert fitted[0][key] == fitted[1][key]
+
+
+def test_online_asks_whole_recordings(tmp_path):
+    d = build(tmp_path, x=X, y=Y, settings={"window": 10, "stride": 5})
+    shuffled, ask = _by_group(torch.randperm(len(d.train)), d.train.groups, 12)
+    groups = d.train.groups[shuffled]
+    assert ask >= 12
+    assert sorted(shuffled.tolist()) == list(range(len(d.train)))
+    assert not set(groups[:ask].tolist()) & set(groups[ask:].tolist())
 
 
 @pytest.mark.parametrize(

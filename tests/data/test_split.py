@@ -69,3 +69,21 @@ def test_fraction_outside(fraction):
 def test_nothing_held_out():
     assert len(split(10, 0.0)[1]) == 0
     assert len(split(1, 0.5)[1]) == 0
+
+
+def test_auto_holds_out_where_labels_tell_classes_apart():
+    y = torch.arange(50) % 5
+    assert torch.equal(split(50, "auto", 3, y)[1], split(50, 0.2, 3, y)[1])
+    for labels in (None, torch.full((50,), -1), torch.zeros(50, dtype=torch.int64)):
+        assert len(split(50, "auto", 3, labels)[1]) == 0
+    with pytest.raises(RequestError, match="holdout is much"):
+        split(50, "much")
+
+
+def test_auto_counts_labelled_samples_in_groups():
+    """90 of 100 samples have no label: a fifth of the ten that have one is held out, not two groups of any kind."""
+    y = torch.full((100,), -1)
+    y[:10] = torch.arange(10) % 2
+    groups = [*(i // 2 for i in range(10)), *(5 + i // 10 for i in range(90))]
+    _, held = split(100, "auto", 0, y, groups)
+    assert int((y[held] >= 0).sum()) == 2

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from sslcli.data.source import ArraySource
-from sslcli.errors import DataError, RequestError
-from sslcli.evals.anomaly import anomaly
+from sslcli.errors import RequestError
+from sslcli.evals.anomaly import anomaly, outlying
 from sslcli.evals.features import EvalData
 from sslcli.evals.fit import outliers
 from sslcli.methods.autoencoder import Autoencoder
@@ -227,8 +227,47 @@ def test_without_labels(tmp_path):
     assert len(table) == 120
     assert table[0]["sample"] == "part 7.png"
     assert float(table[0]["knn"]) == max(float(row["knn"]) for row in table)
-    with pytest.raises(DataError, match="no labels"):
-        anomaly(toys.Rows(), EvalData(rows))
+    default = anomaly(toys.Rows(), EvalData(rows))  # normal=each has no class to take
+    assert default.numbers == result.numbers
+    assert any("normal=all" in note for note in default.protocol["notes"])
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_every_sample_of_an_unlabelled_set_is_scored(tmp_path, divided):
+    """Where nothing is held out, and where an earlier version held out a fifth of unlabelled samples."""
+    rows = toys.dataset(60, 15)
+    rows.train.labels = rows.test.labels = None
+    rows.train.names, rows.test.names = ([f"{part} {i}.png" for i in range(n)] for part, n in (("a", 60), ("b", 15)))
+    rows.train.x[7] = 255 - rows.train.x[7]
+    if divided:
+        rows.split = "0123"
+    else:
+        rows.test = None
+    result = anomaly(toys.Rows(), EvalData(rows, untrained=toys.Blind))
+    assert {"outlying", "knn.outlying", "raw.outlying"} <= set(result.numbers)
+    assert "flagged" not in result.numbers
+    for name, artefact in result.artefacts.items():
+        artefact.save(tmp_path / name)
+    table = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert sorted(row["sample"] for row in table) == sorted([*rows.train.names, *(rows.test.names if divided else [])])
+    assert table[0]["sample"] == "a 7.png"
+    assert 0 < result.numbers["outlying"] < 0.2
+    assert result.protocol["splits"] == {"all": 75 if divided else 60}
+    assert divided or any("nothing is held out" in note for note in result.protocol["notes"])
+
+
+def test_a_sample_is_scored_by_others_alone():
+    """Were it among what its score is fitted to, its distance to the nearest would be 0."""
+    rows = toys.dataset(20, 1)
+    rows.train.labels, rows.test = None, None
+    table = anomaly(toys.Rows(), EvalData(rows), scores=["knn_l2"], k=1, baselines=False).artefacts["scores.csv"].rows
+    assert all(float(row[2]) > 0 for row in table)
+
+
+def test_outlying_by_hand():
+    scores = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 100.0, float("nan")])
+    assert outlying(scores) == pytest.approx(1 / 6)
+    assert outlying(torch.ones(9)) == 0
 
 
 def test_pictures(data, tmp_path):

@@ -103,3 +103,12 @@ def test_folds_are_stratified():
         assert y[fold == f].bincount().tolist() == [12, 6, 2]
     many = folds(torch.arange(100), 5, 0, 0)  # a hundred classes of one
     assert many.bincount().tolist() == [20] * 5
+
+
+def test_folds_never_divide_a_group():
+    y = torch.arange(60) // 5 % 3
+    groups = torch.arange(60) // 5  # 12 recordings of 5 windows, 4 of each class
+    fold = folds(y, 4, 0, 0, groups)
+    assert all(len(fold[groups == g].unique()) == 1 for g in range(12))
+    assert all((y[fold == f].bincount(minlength=3) == 5).all() for f in range(4))
+    assert not torch.equal(fold, folds(y, 4, 1, 0, groups))

@@ -50,10 +50,12 @@ def fit_head(
     device: torch.device | str = "cpu",
     strength: float | None = None,
     name: str = "the data set",
+    groups: Tensor | None = None,
 ) -> Head:
     """The probe's protocol on training features (n, d) with labels (n,), -1 where there is none.
 
-    `strength`: scikit-learn's C; None chooses it on training samples. DataError where there is too little to tell apart.
+    `strength`: scikit-learn's C; None chooses it on training samples; `groups` (n,) are never divided for that.
+    DataError where there is too little to tell apart.
     """
     subsets.check(y, "train", name)
     ids = subsets.draw(y, amount, seed, 0, names)
@@ -62,5 +64,5 @@ def fit_head(
     standardise = Standardiser(x)
     rows = standardise(x, ids).to(device)
     grid = STRENGTHS if strength is None else Grid.of([strength])
-    choice = choose(rows, targets, len(classes), grid, seed, 0)
+    choice = choose(rows, targets, len(classes), grid, seed, 0, None if groups is None else groups[ids])
     return Head(standardise, Logistic(rows, targets, len(classes)).fit(choice.value, TOLERANCE), classes, choice)

@@ -152,7 +152,8 @@ def train(
         found, logits = _logits(trained.backbone, trained.head, data, data.batches("train", ids[part]))
         return logits, y[part][torch.searchsorted(ids[part], found)]
 
-    rate = best_rate(grid, recipe.rates[0], y, seed, fit, score)
+    groups = data.source("train").groups
+    rate = best_rate(grid, recipe.rates[0], y, seed, fit, score, None if groups is None else groups[ids])
     return replace(fit(torch.arange(len(ids)), rate.value), rate=rate)
 
 
@@ -168,16 +169,20 @@ def best_rate(
     seed: int,
     fit: Callable[[Tensor, float], Any],
     score: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
+    groups: Tensor | None = None,
 ) -> Choice:
     """The rate that does best on one of five stratified folds of the labelled training samples `y` (m,), fitted to the others;
-    `default` where nothing can be held out. `fit(places, rate)` gives a model, `score(model, places)` its logits and the
+    `default` where nothing can be held out. `groups` (m,) are never divided. `fit(places, rate)` gives a model,
+    `score(model, places)` its logits and the
     truth.
 
     Best is the highest accuracy; of equal ones the lowest loss.
     """
     if not choosable(grid, y):
         return Choice(default, "given" if len(grid.values) == 1 else "default, for want of labels to choose by")
-    fold = subsets.folds(y, HELD_OUT, seed, 0)
+    if groups is not None and len(groups.unique()) < 2:
+        groups = None
+    fold = subsets.folds(y, HELD_OUT, seed, 0, groups)
     inside, outside = torch.nonzero(fold != 0).flatten(), torch.nonzero(fold == 0).flatten()
 
     def judged(rate: float) -> Score:

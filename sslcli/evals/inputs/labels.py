@@ -137,9 +137,12 @@ def shares(sizes: list[int], total: int) -> list[int]:
     return takes
 
 
-def folds(y: Tensor, count: int, seed: int, index: int) -> Tensor:
-    """(n,) in 0..count-1: a stratified fold for each sample; every class with `count` samples is in every fold."""
+def folds(y: Tensor, count: int, seed: int, index: int, groups: Tensor | None = None) -> Tensor:
+    """(n,) in 0..count-1: a stratified fold for each sample; every class with `count` samples is in every fold. Samples of one
+    of the `groups` (n,), where there are any, share a fold; classes are then as even as that allows."""
     fold = torch.empty_like(y)
+    if groups is not None:
+        return _group_folds(y, count, seed, index, groups)
     shuffled = order(derive(seed, "folds"), index, len(y))
     start = 0
     for c in y.unique().tolist():
@@ -147,3 +150,20 @@ def folds(y: Tensor, count: int, seed: int, index: int) -> Tensor:
         fold[members] = (torch.arange(len(members)) + start) % count
         start += len(members)  # so that folds of many small classes are of one size
     return fold
+
+
+def _group_folds(y: Tensor, count: int, seed: int, index: int, groups: Tensor) -> Tensor:
+    """Each group in turn, the largest first and equal ones in a random order, goes to the fold that has the fewest samples of its
+    classes, and of these to the smallest."""
+    classes, of_class = y.cpu().unique(return_inverse=True)
+    names, of_group = groups.unique(return_inverse=True)
+    held = torch.zeros(len(names), len(classes), dtype=torch.int64)
+    held.index_put_((of_group, of_class), torch.tensor(1), accumulate=True)
+    shuffled = order(derive(seed, "folds by group"), index, len(names))
+    fold_of = torch.empty(len(names), dtype=torch.int64)
+    filled = torch.zeros(count, len(classes), dtype=torch.int64)
+    for g in shuffled[held[shuffled].sum(dim=1).argsort(descending=True, stable=True)].tolist():
+        crowded = (filled * held[g]).sum(dim=1)
+        fold_of[g] = min(range(count), key=lambda f: (int(crowded[f]), int(filled[f].sum()), f))
+        filled[fold_of[g]] += held[g]
+    return fold_of[of_group].to(y.device)
