@@ -157,9 +157,11 @@ def one_of_many(argv: list[str]) -> int:
 
 def without_carriage_returns(argv: list[str]) -> list[str]:
     """In a shell script with Windows line ends the last word of a line ends in a carriage return; so does what it exports."""
-    for name, value in os.environ.items():
+    for name, value in list(os.environ.items()):
         if name.startswith("SSLCLI_") and value.endswith("\r"):
             os.environ[name] = value.rstrip("\r")
+    if os.environ.get("SSLCLI_RUNS") == "":  # as good as not set, for Hydra's ${oc.env:...} too
+        del os.environ["SSLCLI_RUNS"]
     return [word.rstrip("\r") for word in argv if word.rstrip("\r") or not word]
 
 

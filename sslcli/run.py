@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import socket
 import time
 from datetime import UTC, datetime
@@ -250,11 +251,45 @@ class Run:
 # --------------------------------------------------------------------------------------------------------------- all runs
 
 
+DEPTH = 3  # of a run below the runs folder, at most: runs/sweep/NAME/JOB
+
+
 def all_runs(root: Path | None = None) -> list[Path]:
-    """Run folders below the root (and below sweeps), oldest first."""
-    root = root or config.runs_root()
-    found = [p.parent for pattern in ("*/status.json", "sweep/*/*/status.json") for p in root.glob(pattern)]
-    return sorted((p for p in found if not p.is_symlink()), key=lambda p: (created(p), p.name))
+    """Run folders below the root, in sweeps and in folders of the user's own too, oldest first."""
+    found: list[Path] = []
+    level = [root or config.runs_root()]
+    for _ in range(DEPTH):
+        inner = [path for folder in level for path in _folders(folder)]
+        found += (runs := [p for p in inner if os.path.isfile(p / "status.json")])
+        level = sorted(set(inner) - set(runs))
+    return sorted(found, key=lambda p: (created(p), p.name))
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, without links and hidden ones."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    except OSError:
+        if folder == config.runs_root():
+            raise
+        return []
+    return [folder / name for name in names]
+
+
+def short_name(path: Path) -> str:
+    """What to type for a run: its name below the runs folder, with that of its sweep; a run elsewhere by its full path."""
+    inside = os.path.relpath(path.resolve(), config.runs_root().resolve())
+    return str(path.resolve()) if inside.startswith(os.pardir) else inside
+
+
+def next_step(run: Run) -> str:
+    """The command that measures a run: a probe, or without labels what needs none."""
+    facts = read_json(run.path / "encoder.json").get("facts")
+    unlabelled = isinstance(facts, dict) and facts.get("classes") == 0
+    return shlex.join(["sslcli", "eval", "quality" if unlabelled else "probe", f"run={short_name(run.path)}"])
 
 
 def created(path: Path) -> str:
@@ -281,17 +316,25 @@ def find(spec: str, root: Path | None = None) -> Path:
             f"{spec} holds an encoder that was exported, and no run",
             "sslcli pretrain init=FOLDER takes it; what is measured is a run (`sslcli runs` lists them)",
         )
-    hits = [p for p in runs if p.name.startswith(spec)] or [p for p in runs if spec and spec in p.name]
+    names = {str(p.relative_to(root)): p for p in runs}  # of a sweep's run with the sweep
+    begins = [name for name, p in names.items() if p.name.startswith(spec) or name.startswith(spec)]
+    hits = begins or [name for name in names if spec and spec in name]
     if len(hits) == 1:
-        return hits[0]
+        return names[hits[0]]
     if hits:
-        raise RequestError(
-            f"`{spec}` fits {len(hits)} runs: {listing([p.name for p in hits], 5)}", "give more of the name"
-        )
-    close = nearest(spec, [p.name for p in runs])
+        more = "give more of the name; a run of a sweep is named sweep/SWEEP/RUN"
+        raise RequestError(f"`{spec}` fits {len(hits)} runs: {listing(hits, 5)}", more)
+    close = nearest(spec, [name for name in names if of_same_data(spec, name)])
     raise RequestError(
         f"there is no run `{spec}` in {root}/", f"did you mean `{close}`?" if close else "`sslcli runs` lists them"
     )
+
+
+def of_same_data(spec: str, name: str) -> bool:
+    """Whether a mistyped name may mean this run: the data set, its last word, is the same. Most of a name is the time, so that
+    names of runs of other data are alike."""
+    words, others = spec.split("_"), name.split("_")
+    return len(words) < 3 or nearest(words[-1], others[-1:]) is not None
 
 
 def _point_latest(path: Path) -> None:

@@ -93,9 +93,11 @@ class Saver:
         }
 
     def write(self, step: int, weights: dict[str, Tensor], tensors: dict[str, dict[str, Tensor]], content: Any) -> None:
-        """The encoder first: a run whose last checkpoint is written lacks nothing."""
+        """The encoder first: a run whose last checkpoint is written lacks nothing. Before the first step there is no encoder, only
+        an untrained network: a checkpoint of it, and nothing that an evaluation would take for a result."""
         began = time.monotonic()
-        save_encoder(self.run, self.job, step, self.spread.of_backbone(weights))
+        if step > 0:
+            save_encoder(self.run, self.job, step, self.spread.of_backbone(weights))
         folder = self.run.path / "checkpoints"
         checkpoint.save(folder, step, tensors, content, keep=self.job.cfg["train"]["keep"])
         detail(f"checkpoint of step {step:,} in {time.monotonic() - began:.2f} s")

@@ -10,7 +10,7 @@ from typing import Any
 from sslcli import config, console, records, results
 from sslcli.disk import read_json
 from sslcli.errors import RequestError, StorageError, listing
-from sslcli.run import Run, all_runs, find, require_done
+from sslcli.run import Run, all_runs, find, require_done, short_name
 
 
 @dataclass
@@ -135,7 +135,7 @@ def same_data(candidates: list[Candidate], allow_change: bool = False) -> str:
     for other, b in others:
         if other != first:
             raise RequestError(
-                f"{a.run.path.name} and {b.run.path.name} are of different data: their numbers do not compare",
+                f"{short_name(a.run.path)} and {short_name(b.run.path)} are of different data: their numbers do not compare",
                 "select among runs of one data set and size",
             )
     return first.partition(" ")[0]

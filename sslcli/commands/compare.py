@@ -78,13 +78,13 @@ def letters(n: int) -> list[str]:
 
 
 def about(name: str, run: Run) -> dict[str, Any]:
-    from sslcli.commands.runs import short_name
+    from sslcli.run import short_name
 
     status = run.status
     return {
         "name": name,
         "run": str(run.path),
-        "short": short_name(str(run.path)),
+        "short": short_name(run.path),
         "status": status.get("status"),
         "step": status.get("step"),
     }
@@ -229,7 +229,7 @@ def _intersection(a: Any, b: Any) -> Any:
 def draw(runs: list[Run], out: Path, found: Compared) -> None:
     from sslcli.commands.curves import Curves
 
-    names = [f"{told['name']}  {run.path.name}" for told, run in zip(found.runs, runs, strict=True)]
+    names = [f"{told['name']}  {told['short']}" for told in found.runs]
     methods = {str((run.config.get("method") or {}).get("_target_")) for run in runs}
     curves = Curves(names, [run.metrics for run in runs], alike=len(methods) == 1)
     if not curves.panels:

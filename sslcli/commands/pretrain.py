@@ -13,7 +13,7 @@ from sslcli import build, compose, config, console
 from sslcli.commands.jobs import Outcome
 from sslcli.commands.jobs import job as hydra_job
 from sslcli.errors import RequestError
-from sslcli.run import Run, all_runs, find
+from sslcli.run import Run, all_runs, find, next_step
 
 DRY_RUN_SECONDS = 1.0  # at most about this long a dry run compares thread counts
 _prepared: dict[str, Any] = {}  # what preview built, for the run that follows in this process
@@ -191,7 +191,7 @@ def go_on(
 
     if run.status.get("status") == "done" and not longer and has_encoder(run.path):
         console.say(f"{run.path} is done (step {run.status.get('step', 0):,}); nothing to resume")
-        console.say(f"next  sslcli eval probe run={run.path.name}")
+        console.say(f"next  {next_step(run)}")
         return
     run.lock()
     try:
@@ -260,7 +260,7 @@ def score(run: Any) -> float | None:
 def end_screen(run: Any, seconds: float) -> None:
     step = run.status.get("step", 0)
     console.say(f"saved {run.path}/encoder.safetensors (step {step:,}, {console.human_time(seconds)})")
-    console.say(f"next  sslcli eval probe run={run.path.name}")
+    console.say(f"next  {next_step(run)}")
 
 
 def pictures(job: Any, run: Any) -> None:

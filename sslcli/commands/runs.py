@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from sslcli import config, console
 from sslcli.cli import Request
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.evals.measures.ranking import goodness
+from sslcli.run import short_name
 
 STALE = 1800.0  # seconds without a sign of life after which a run of another machine counts as lost
 
@@ -109,15 +111,9 @@ def show_list() -> int:
     if not found:
         console.say(f"no run in {config.runs_root()}/ yet; sslcli pretrain makes one")
         return 0
-    body = [[short_name(r["run"]), r["status"], f"{r['step'] or 0:,}", headline(r)] for r in found]
+    body = [[short_name(Path(r["run"])), r["status"], f"{r['step'] or 0:,}", headline(r)] for r in found]
     console.out(*console.table(["run", "status", "step", "numbers"], body, numbers=[2]).splitlines())
     return 0
-
-
-def short_name(run: str) -> str:
-    """The name below the runs folder; of a sweep's job with its sweep. `run=` takes it."""
-    path, root = Path(run), config.runs_root()
-    return str(path.relative_to(root)) if path.is_relative_to(root) else run
 
 
 def headline(row: dict[str, Any]) -> str:
@@ -150,7 +146,7 @@ def show_one(spec: str) -> int:
     for key, value in {**{f"online {k}": v for k, v in row["online"].items()}, **row["numbers"]}.items():
         console.out(f"{key} {value:.6g}")
     if row["status"] in ("lost", "interrupted"):
-        console.say(f"next  sslcli resume {short_name(row['run'])}")
+        console.say(f"next  sslcli resume {shlex.quote(short_name(path))}")
     return 0
 
 

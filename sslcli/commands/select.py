@@ -12,10 +12,9 @@ from sslcli import compose, console, results
 from sslcli.cli import Request
 from sslcli.commands.candidates import Candidate, checkpoints, fitting, gathered, measure, same_data
 from sslcli.commands.pretrain import plain, refuse_unused
-from sslcli.commands.runs import short_name
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.evals.measures import ranking
-from sslcli.run import Run
+from sslcli.run import Run, short_name
 
 FEW = 5  # candidates below which a rank correlation says next to nothing
 COLLAPSED = 2.0  # directions (rankme) below which features are hardly more than one number
@@ -45,7 +44,7 @@ def main(request: Request) -> int:
     first = best(candidates, found)
     if first.checkpoint is not None:
         where = [f"checkpoint={first.step}", f"out=encoder-{first.step}"]
-        console.say(f"next  {shlex.join(['sslcli', 'export', short_name(str(first.run.path)), *where])}")
+        console.say(f"next  {shlex.join(['sslcli', 'export', short_name(first.run.path), *where])}")
     return 0
 
 
@@ -109,7 +108,7 @@ def _composed(name: str, overrides: list[str], request: Request) -> dict[str, An
 
 
 def label(c: Candidate) -> str:
-    return c.checkpoint.name if c.checkpoint is not None else short_name(str(c.run.path))
+    return c.checkpoint.name if c.checkpoint is not None else short_name(c.run.path)
 
 
 def remarks(candidates: list[Candidate]) -> list[str]:
