@@ -23,6 +23,7 @@ from sslcli.disk import (
     make_folder,
     open_file,
     parse,
+    read_json,
     replace_file,
     size_of,
     sync_folder,
@@ -287,7 +288,7 @@ def short_name(path: Path) -> str:
 
 def next_step(run: Run) -> str:
     """The command that measures a run: a probe, or without labels what needs none."""
-    facts = read_json(run.path / "encoder.json").get("facts")
+    facts = read_json(run.path, "encoder.json").get("facts")
     unlabelled = isinstance(facts, dict) and facts.get("classes") == 0
     return shlex.join(["sslcli", "eval", "quality" if unlabelled else "probe", f"run={short_name(run.path)}"])
 
