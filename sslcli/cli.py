@@ -262,7 +262,9 @@ def hand_over(word: str, request: Request) -> int:
         if request.multirun:
             from sslcli.commands.sweep import Sweep
 
-            sweep = Sweep.plan(word, request.overrides, request.config_dirs, module.look)
+            sweep = Sweep.plan(
+                word, request.overrides, request.config_dirs, module.look, getattr(module, "look_at_data", None)
+            )
             warn_shadowed(request.config_dirs)
             return sweep.conduct(lambda: run_hydra(word, module.run, request, sweep.overrides))
         for override in request.overrides:

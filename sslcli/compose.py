@@ -242,7 +242,7 @@ _LEAST: dict[
 ] = {  # the least value of a key, and what may stand there instead ("": nothing)
     "train.epochs": (1, None),
     "train.steps": (1, None),
-    "train.batch_size": (1, ""),
+    "train.batch_size": (1, "auto"),
     "train.accumulate": (1, ""),
     "train.keep": (1, ""),
     "train.eval_every": (0, "auto"),
@@ -266,7 +266,7 @@ def _check_length(train: dict[str, Any]) -> None:
     clip, batch, accumulate = train["clip"], train["batch_size"], train["accumulate"]
     if clip is not None and not (math.isfinite(clip) and clip > 0):
         raise RequestError(f"`train.clip={clip}` must be a positive number, or null")
-    if batch % accumulate:
+    if batch != "auto" and batch % accumulate:
         raise RequestError(
             f"train.batch_size={batch} is not divisible by train.accumulate={accumulate}",
             "batch_size is the whole batch of one optimizer step",

@@ -186,7 +186,7 @@ class Train:
     epochs: int | None = None
     steps: int | None = None
     budget: Any = None
-    batch_size: int = 256
+    batch_size: int | str = "auto"
     accumulate: int = 1
     clip: float | None = None
     save_every: Any = "5m"
@@ -269,10 +269,30 @@ def filled(cfg: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def on_gpu(device: str, yes: Any, no: Any) -> Any:
+    """`yes` where `device` (the choice of the group, or device.type) means a GPU of this machine, else `no`."""
+    if device in ("cpu", "cuda", "mps"):
+        return no if device == "cpu" else yes
+    import torch
+
+    return yes if torch.cuda.is_available() else no
+
+
+@functools.cache
+def register_resolvers() -> None:
+    """Makes `${on_gpu:${device.type},224,64}` known to OmegaConf, once: defaults that follow the device. In a list of defaults,
+    where no key is known yet, `${device}` is the choice of the group. A composed configuration holds what came of it."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("on_gpu", on_gpu)
+
+
 @functools.cache
 def register() -> None:
     """Makes the schemas known to Hydra, once."""
     from hydra.core.config_store import ConfigStore
+
+    register_resolvers()
 
     for word, schema in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{word}_schema", node=schema)

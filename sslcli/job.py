@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from sslcli import build, compose, console, models, optim, run_data, runtime, team
+from sslcli.backbones.convnet import ConvNet
 from sslcli.console import human_count
 from sslcli.data import talk
+from sslcli.data.classic import MAX_SIZE
 from sslcli.data.loader import Loader
 from sslcli.data.remarks import about_labels
 from sslcli.data.source import Dataset
@@ -47,7 +49,7 @@ def check(cfg: dict[str, Any]) -> None:
     build.check("backbone", cfg["backbone"], given=["input_shape"])
     build.check("dataset", cfg["dataset"])
     build.check("optimizer", cfg["optimizer"], given=["params"])
-    build.check("schedule", cfg["schedule"], given=["progress"])
+    build.partial("schedule", cfg["schedule"], "progress")(0.0)  # it refuses values out of range
     build.check("evaluator", cfg["evaluator"], given=ONLINE)
 
 
@@ -139,6 +141,37 @@ def of_classes(dataset: Dataset, wanted: Any) -> Dataset:
     return replace(dataset, unlabelled=part, notes=[*dataset.notes, note])
 
 
+LARGEST_AUTO_BATCH = 256
+
+
+def settled(cfg: dict[str, Any], dataset: Dataset, world: int = 1) -> dict[str, Any]:
+    """The configuration with a number for `train.batch_size: auto`: 256, or for fewer samples the largest power of two of which two
+    make an epoch, in portions that processes and micro-batches can share. RequestError where a number is too large."""
+    train, n = cfg["train"], len(dataset.pretrain)
+    largest = max(2, 1 << max(0, n.bit_length() - 2))  # at most n / 2
+    portions = train["accumulate"] * world
+    if train["batch_size"] == "auto":
+        batch = LARGEST_AUTO_BATCH if n >= LARGEST_AUTO_BATCH else largest
+        train = {**train, "batch_size": max(1, batch // portions) * portions}
+    if train["batch_size"] > n:
+        raise RequestError(
+            f"train.batch_size={train['batch_size']} is more than the {n:,} training samples of {dataset.name}",
+            f"train.batch_size=auto, or {largest}",
+        )
+    return {**cfg, "train": train}
+
+
+def check_batches(requests: list[dict[str, Any]]) -> None:
+    """Whether the batch sizes of several configurations fit their data, each data set loaded once. RequestError."""
+    loaded: dict[str, Dataset] = {}
+    for cfg in requests:
+        if cfg["train"]["batch_size"] != "auto":
+            key = json.dumps([cfg["dataset"], cfg["train"].get("classes")], sort_keys=True, default=str)
+            if key not in loaded:
+                loaded[key] = load_dataset(cfg)
+            settled(cfg, loaded[key])
+
+
 def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: Record | None = None) -> Job:
     """Checks and builds. Every mistake of the request comes out here, before any folder is made.
 
@@ -148,22 +181,20 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: Record | None =
     check(cfg)
     if rehearsal:  # only who leads tells others
         Loggers(cfg["logger"]).check()
-    train, seed = cfg["train"], cfg["seed"]
+    seed = cfg["seed"]
+    if rehearsal and cfg["dataset"].get("path"):
+        console.say(f"reading {cfg['dataset']['path']}")  # a sign of life: many files take a while
     dataset = load_dataset(cfg, record)
     console.detail(f"data ready after {time.perf_counter() - began:.2f} s (fingerprint {dataset.fingerprint[:12]})")
-    place = team.place(train["devices"], runtime.kind_of(cfg["device"]))
+    place = team.place(cfg["train"]["devices"], runtime.kind_of(cfg["device"]))
+    asked, cfg = cfg["train"]["batch_size"], settled(cfg, dataset, place.world)
+    train = cfg["train"]
     if place.world == 1 and train["strategy"] == "fsdp":
         raise RequestError(
             "train.strategy=fsdp shards over several devices, and there is one", "add train.devices=auto"
         )
     machine = runtime.start(cfg["device"], images=len(dataset.shape) == 3, place=place)
     source, batch = dataset.pretrain, train["batch_size"]
-    if batch > len(source):
-        fits = 1 << (len(source).bit_length() - 1)
-        raise RequestError(
-            f"train.batch_size={batch} is more than the {len(source)} training samples of {dataset.name}",
-            f"use train.batch_size={max(2, fits // 2)}",
-        )
     targets = models.classes(cfg["method"])
     facts = models.facts_of(cfg, dataset)
     for target in targets:
@@ -221,12 +252,35 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: Record | None =
         **({"init": started} if started else {}),
         "learning rate": derivation,
         "batch": f"{batch} = {batch // train['accumulate'] // place.world} x {train['accumulate']} accumulation x "
-        + ("1 device" if place.world == 1 else f"{place.world} devices"),
+        + ("1 device" if place.world == 1 else f"{place.world} devices")
+        + (f"; chosen for {len(source):,} samples" if asked == "auto" and batch < LARGEST_AUTO_BATCH else ""),
         "steps": f"{per_epoch} an epoch = {len(source):,} samples // {batch}",
+        "compared": compared(targets, batch, batch // train["accumulate"]),
+        "chosen": chosen(cfg, dataset),
         **{k: str(v) for k, v in method.describe().items()},
     }
     console.detail(f"all built after {time.perf_counter() - began:.2f} s; config hash {job.config_hash}")
     return job
+
+
+def compared(methods: list[type[Method]], batch: int, together: int) -> str:
+    """What a loss that compares samples sees of a batch that is accumulated `together` samples at a time; else nothing."""
+    if together == batch or not any(m.compares for m in methods):
+        return ""
+    each = max(m.negatives for m in methods)
+    negatives = f": {each * (together - 1):,} negatives, not {each * (batch - 1):,}" if each else ""
+    return f"the loss sees {together:,} samples at a time, not {batch:,}{negatives} (train.accumulate)"
+
+
+def chosen(cfg: dict[str, Any], dataset: Dataset) -> str:
+    """What the defaults chose because a processor does the work, and how to have what a GPU gets; else nothing."""
+    limit, side = cfg["dataset"].get("max_size", MAX_SIZE), dataset.shape[-1]
+    if cfg["dataset"].get("image_size") is not None or limit >= MAX_SIZE or side < limit:
+        return ""
+    small = build.resolve(cfg["backbone"]["_target_"]) is ConvNet
+    what = f"image size {side}" + (" and a small convolutional network" if small else "")
+    other = f"dataset.image_size={MAX_SIZE}" + (" backbone=resnet18" if small else "")
+    return f"{what} suit a processor; what a GPU gets by default: {other}"
 
 
 def rehearse(method: Method, views: Views, dataset: Dataset) -> None:
@@ -271,6 +325,7 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
         *([("", job.derived["init"])] if "init" in job.derived else []),
         ("plan", f"{length}; {job.derived['steps']}"),
         ("", f"batch {job.derived['batch']}"),
+        *(("", job.derived[key]) for key in ("compared", "chosen") if job.derived[key]),
         (
             "",
             f"lr {job.derived['learning rate']}, {type(job.optimizer).__name__}, weight decay {cfg['optimizer']['weight_decay']:g}",

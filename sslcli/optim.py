@@ -254,7 +254,8 @@ def _warmed(progress: float, warmup: float, start: float, after: Callable[[float
     """`start` to 1 over [0, warmup), then `after` of the rest, itself scaled to [0, 1]."""
     if not 0 <= warmup < 1:
         raise RequestError(
-            f"schedule.warmup={warmup}: it is a share of the run, 0 or more and below 1", "schedule.warmup=0.05"
+            f"schedule.warmup={warmup}: it is a share of the run, 0 or more and below 1",
+            "schedule.warmup=0.05 is 10 of 200 epochs",
         )
     for name, value in (("start", start), ("final", final)):
         if not 0 <= value <= 1:

@@ -28,14 +28,15 @@ def compare(
 ) -> dict[int, float]:
     """Median seconds of `step()` for each thread count. The counts take turns, one step each, for about `seconds` in all; the first
     round fills pipelines and caches and is left out. A step that takes longer than `seconds` is timed with the first count alone:
-    large steps share well. `enough(elapsed, rounds)` ends the rounds (default: the time is over)."""
+    large steps share well. `enough(elapsed, rounds)` ends the rounds (default: the time is over); there is one round alone where
+    that took ten times as long."""
     enough = enough or (lambda elapsed, rounds: elapsed >= seconds)
     before = torch.get_num_threads()
     counts = list(dict.fromkeys(counts))
     times: dict[int, list[float]] = {n: [] for n in counts}
     began, rounds = time.perf_counter(), 0
     try:
-        while rounds < 2 or not enough(time.perf_counter() - began, rounds):
+        while rounds == 0 or not enough((time.perf_counter() - began) / (10 if rounds == 1 else 1), rounds):
             for n in counts:
                 torch.set_num_threads(n)
                 start = time.perf_counter()
@@ -48,7 +49,7 @@ def compare(
             rounds += 1
     finally:
         torch.set_num_threads(before)
-    return {n: statistics.median(taken[1:]) for n, taken in times.items()}
+    return {n: statistics.median(taken[1:] or taken) for n, taken in times.items()}
 
 
 def better(times: dict[int, float]) -> int:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from sslcli import build, checkpoint, compose, debug, eager, optim, threads
-from sslcli.console import Progress, say
+from sslcli.console import Progress, human_time, say, warn
 from sslcli.data.ahead import Stream
+from sslcli.data.talk import count
 from sslcli.errors import Interrupted, Stopped, TrainingError
 from sslcli.job import Job
 from sslcli.nn.dist import agree, agreed, collect, mean, of_first, rank, world
@@ -32,6 +33,8 @@ MAX_SKIPPED_IN_A_ROW = 5  # non-finite steps
 MAX_UNREADABLE_TOLD = 20  # samples named in events.jsonl
 EVALS_A_RUN = 10  # at most, with train.eval_every=auto
 EVAL_SHARE = 0.05  # of a run's time, likewise
+FEWEST_STEPS, FEWEST_EPOCHS = 100, 3  # a budget that buys less is warned of
+WORTH_STEPS = 1000  # a budget that buys less is compared with so many
 MEASURE_SECONDS = 3.0  # at most, to plan a budget
 
 
@@ -242,6 +245,9 @@ class Trainer:
         left = of_first(budget - (time.perf_counter() - self.began))
         steps = self.state.step + max(1, int(left / each))
         self.run.event("planned", budget=budget, seconds_a_step=each, steps=steps)
+        if rank() == 0:
+            told, too_short = bought(self.train["budget"], steps, each, self.job.loader.steps_per_epoch)
+            warn(told, too_short) if too_short else say(told)
         return Plan(steps)
 
     def choose_threads(self, times: dict[int, float]) -> None:
@@ -374,6 +380,22 @@ class Trainer:
         done = f"stopped by {name} at step {self.state.step:,}; saved"
         hint = f"sslcli resume {self.run.path}"
         raise Interrupted(done, hint) if name == "SIGINT" else Stopped(done, hint)
+
+
+def bought(budget: Any, steps: int, each: float, per_epoch: int) -> tuple[str, str]:
+    """What a budget buys at `each` seconds a step, in words; and where that is too little to learn from, what to do."""
+    epochs = steps / per_epoch
+    about = f"train.budget={budget}: about {count(steps, 'step')}, {epochs:.3g} epochs, at {each:.2g} s a step"
+    if steps < WORTH_STEPS:
+        about += f"; {WORTH_STEPS:,} steps would take {human_time(WORTH_STEPS * each)}"
+    if steps >= FEWEST_STEPS and epochs >= FEWEST_EPOCHS:
+        return about, ""
+    enough = max(FEWEST_STEPS, FEWEST_EPOCHS * per_epoch)
+    longer = f"train.budget={human_time(max(1, enough * each))} is {enough:,} steps"
+    return (
+        f"{about}: too few to learn much",
+        f"{longer}; smaller images (dataset.image_size), a smaller backbone or a smaller train.batch_size make steps faster",
+    )
 
 
 def goes_ahead(job: Job, spread: Whole) -> bool:

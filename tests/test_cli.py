@@ -50,7 +50,7 @@ def test_help_and_version(cli):
         (["pretrain", "device.type=gpu"], "`device.type=gpu` is not one of", ""),
         (["pretrain", "train.budget=soon"], "no duration", "20m"),
         (["pretrain", "train.batch_size=1"], "needs at least 2", ""),
-        (["pretrain", "train.batch_size=5000"], "more than the 1437 training samples", "train.batch_size="),
+        (["pretrain", "train.batch_size=5000"], "more than the 1,437 training samples", "train.batch_size="),
         (["pretrain", "train.batch_size=9", "train.accumulate=2"], "not divisible", ""),
         (["pretrain", "method.pred_dmi=3"], "`method` has no key `pred_dmi`", "method.pred_dim"),
         (["pretrain", "+method.foo=3"], "`method.foo` is not an argument of SimSiam", ""),

@@ -48,10 +48,9 @@ def pack(cfg: dict[str, Any], own: dict[str, str]) -> int:
         raise RequestError(f"out={out}: there is no folder {out.absolute().parent}")
     if out.exists() and not (out / "manifest.json").is_file():
         raise RequestError(f"out={out} is there already, and is no pack", "another out=")
-    node = cfg["dataset"]
-    build.check("dataset", node)
-    if "resident" in node:
-        cfg = {**cfg, "dataset": {**node, "resident": False}}
+    build.check("dataset", cfg["dataset"])
+    node = {k: v for k, v in cfg["dataset"].items() if k != "max_size"}  # a pack is the same wherever it is made
+    cfg = {**cfg, "dataset": {**node, "resident": False} if "resident" in node else node}
     if write_pack(load_dataset(cfg), out, form, size, quality):
         console.say(f"packed: sslcli pretrain dataset=pack dataset.path={out}")
     else:
@@ -99,8 +98,8 @@ def preview(cfg: dict[str, Any], path: Path) -> int:
         raise RequestError(f"out={path}: the sheet is a PNG", f"out={path.with_suffix('.png')}")
     if not path.absolute().parent.is_dir():
         raise RequestError(f"out={path}: there is no folder {path.absolute().parent}")
-    source = cfg["train"]
-    cfg["train"] = {**source, "batch_size": min(8, source["batch_size"]), "accumulate": 1}
+    source, batch = cfg["train"], cfg["train"]["batch_size"]
+    cfg["train"] = {**source, "batch_size": 8 if batch == "auto" else min(8, batch), "accumulate": 1}
     cfg["device"] = {**cfg["device"], "type": "cpu", "workers": 0}
     job = prepare(cfg)
     with contextlib.closing(job.loader.stream(0)) as stream:

@@ -41,6 +41,12 @@ def look(cfg: Any) -> None:
         build.check("evaluator", node, given=["backbone", "data"])
 
 
+def look_at_data(requests: list[Any]) -> None:
+    from sslcli.job import check_batches
+
+    check_batches([split(cfg)[0] for cfg in requests])
+
+
 def preview(cfg: Any) -> None:
     look(cfg)
     pretrain.prepare_ahead(split(cfg)[0])
@@ -61,7 +67,7 @@ def run(cfg: Any) -> Outcome:
     path = pretrain.shorten(Path(HydraConfig.get().runtime.output_dir))
     trained = pretrain.pretrain(values, path, auto=cfg.resume == "auto")
     stages = {**values, "labels": cfg.labels, "evaluators": evaluators, "run": str(trained.path)}
-    results = eval_command.evaluate(stages, trained, values, list(evaluators), skip_done=True)
+    results = eval_command.evaluate(stages, trained, trained.config, list(evaluators), skip_done=True)
     if cfg.report:
         from sslcli import report
 

@@ -15,8 +15,10 @@ from sslcli.commands.jobs import job as hydra_job
 from sslcli.errors import RequestError
 from sslcli.run import Run, all_runs, find, next_step
 
+SLOW_STEP = 5.0  # seconds: a dry run says beforehand that a step takes longer
 DRY_RUN_SECONDS = 1.0  # at most about this long a dry run compares thread counts
 _prepared: dict[str, Any] = {}  # what preview built, for the run that follows in this process
+config.register_resolvers()  # also in a process that a launcher started: it unpickles `run` before it composes
 NOT_OF_A_RUN = ("hydra", "experiment", "resume")  # how it was asked for, not what it computes
 
 
@@ -81,6 +83,12 @@ def look(cfg: Any) -> None:
     check(values)
 
 
+def look_at_data(requests: list[Any]) -> None:
+    from sslcli.job import check_batches
+
+    check_batches([plain(cfg) for cfg in requests])
+
+
 def preview(cfg: Any) -> None:
     look(cfg)
     prepare_ahead(plain(cfg))
@@ -110,6 +118,27 @@ def dry_run(cfg: Any) -> int:
     return try_one_batch(plain(cfg))
 
 
+def estimate(job: Any, batch: Any, few: int = 8) -> float:
+    """About how many seconds a step takes, from a copy that sees `few` samples of a batch (after two, which warm it up)."""
+    import copy
+    import time
+
+    from sslcli.methods.base import Batch
+
+    method, took = copy.deepcopy(job.method), 0.0
+    few = max(few, method.min_batch)
+    for n in (max(2, method.min_batch), few):
+        labels = None if batch.labels is None else batch.labels[:n]
+        part = Batch([v[:n] for v in batch.views], batch.kinds, batch.draw.rows(slice(n)), labels)
+        began = time.perf_counter()
+        with job.runtime.autocast():
+            loss = method(part)["loss"]
+        loss.backward()
+        loss.item()  # waits for the device
+        took = time.perf_counter() - began
+    return took * job.loader.batch_size / few
+
+
 def try_one_batch(values: dict[str, Any]) -> int:
     """One batch forward and backward; says the plan, the time and the memory of a step. No folder."""
     import time
@@ -128,6 +157,9 @@ def try_one_batch(values: dict[str, Any]) -> int:
         loss.backward()
         return float(loss.detach())
 
+    if (about := estimate(job, batch)) > SLOW_STEP:
+        whole = "" if job.steps is None else f", {job.steps:,} steps {console.human_time(about * job.steps)}"
+        console.say(f"a step takes about {console.human_time(about)} here{whole}; one is tried now")
     began = time.perf_counter()
     value = step()
     took = time.perf_counter() - began
@@ -166,7 +198,7 @@ def pretrain(values: dict[str, Any], path: Path, auto: bool = False) -> Run:
 def begin(values: dict[str, Any], path: Path) -> Run:
     """A new run in `path`, trained to its end."""
     job = prepared(values)
-    run = Run.create(path, values)
+    run = Run.create(path, job.cfg)
     try:
         run.set_status(**identity(job))
         train(job, run, None)
@@ -235,15 +267,13 @@ def train(job: Any, run: Run, state: Any) -> None:
 
 def like(values: dict[str, Any]) -> Run | None:
     """The newest run of the same configuration on the same data, in a sweep or not; None where there is none."""
-    from sslcli.job import config_hash, load_dataset
-
-    wanted = config_hash(values)
-    same = [r for p in reversed(all_runs()) if (r := Run(p)).status.get("config_hash") == wanted]
+    if key_of(values) not in _prepared:
+        prepare_ahead(values)
+    about = identity(_prepared[key_of(values)])
+    same = [r for p in reversed(all_runs()) if (r := Run(p)).status.get("config_hash") == about["config_hash"]]
     if not same:
         return None
-    built = _prepared.get(key_of(values))
-    fingerprint = (built.dataset if built else load_dataset(values)).fingerprint
-    found = next((r for r in same if r.status.get("fingerprint") == fingerprint), None)
+    found = next((r for r in same if r.status.get("fingerprint") == about["fingerprint"]), None)
     if found is None:
         console.say(f"{same[0].path} has this configuration but other data: a new run begins")
         return None

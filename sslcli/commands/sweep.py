@@ -46,15 +46,24 @@ class Sweep:
     # --------------------------------------------------------------------------------------------------------- before
 
     @classmethod
-    def plan(cls, word: str, overrides: list[str], extra: list[Path], look: Callable[[Any], None]) -> Sweep:
-        """Looks at every swept value once, before any folder is made. RequestError, MachineError."""
+    def plan(
+        cls,
+        word: str,
+        overrides: list[str],
+        extra: list[Path],
+        look: Callable[[Any], None],
+        look_at_data: Callable[[list[Any]], None] | None = None,
+    ) -> Sweep:
+        """Looks at every swept value once, before any folder is made; `look_at_data`: whether all of them fit their data, which a
+        machine that only hands jobs to Slurm need not have. RequestError, MachineError."""
         require_plugins(overrides)
-        first: Any = None
-        for each in samples(word, overrides, extra)[:MOST_LOOKS]:
-            cfg = compose.compose(word, each, extra)
-            first = cfg if first is None else first
+        requests = [compose.compose(word, each, extra) for each in samples(word, overrides, extra)[:MOST_LOOKS]]
+        for cfg in requests:
             look(cfg)
+        first = requests[0]
         choices = first.hydra.runtime.choices
+        if look_at_data is not None and choices["hydra/launcher"] != "submitit_slurm":
+            look_at_data(requests)
         folder = Path(str(first.hydra.sweep.dir))
         pinned = str(folder).replace("'", "\\'")
         overrides = [*overrides, f"hydra.sweep.dir='{pinned}'"]

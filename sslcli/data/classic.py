@@ -96,10 +96,13 @@ def _dataset(
     )
 
 
-def check_size(image_size: int | None) -> int | None:
+MAX_SIZE = 224  # side of a view of a user's images, where neither it nor another limit is asked for
+
+
+def check_size(image_size: int | None, key: str = "image_size") -> int | None:
     """`dataset.image_size` as given, or a RequestError."""
     if image_size is not None and not 4 <= image_size <= 4096:
-        raise RequestError(f"dataset.image_size is {image_size}, but must lie in 4..4096", "dataset.image_size=224")
+        raise RequestError(f"dataset.{key} is {image_size}, but must lie in 4..4096", f"dataset.{key}=224")
     return image_size
 
 

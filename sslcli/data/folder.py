@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data import decode, unreadable
-from sslcli.data.classic import check_size
+from sslcli.data.classic import MAX_SIZE, check_size
 from sslcli.data.files import content_hash, fingerprint, require_folder, require_path, require_regular, scan, unpacking
 from sslcli.data.headers import Headers, Load, describe, each, fits_memory, read_headers
 from sslcli.data.label_text import odd_notes
@@ -83,10 +83,11 @@ def image_folder(
     max_pixels: int = decode.MAX_PIXELS,
     splits: Any = "auto",
     pretrain_on: str = "unlabelled",  # what runs mean that were made before there was this key
+    max_size: int = MAX_SIZE,
 ) -> Dataset:
     """A folder of images or a list file, as a Dataset.
 
-    `image_size`: side of a view; null is the images' own side where all have one size of at most 224, else 224.
+    `image_size`: side of a view; null is the images' own side where all have one size of at most `max_size`, else that.
     `channels`: 1, 3, 4 or auto (1 where every image is grey, else 3). `label`: auto, none, or the column of a CSV list; of a
     folder top or parent: the names of the folders below the split, or of those that hold the images.
     `splits`: auto (by the names of folders), none (every folder is a class), or {train: FOLDER, test: [FOLDER, FOLDER]}.
@@ -99,7 +100,7 @@ def image_folder(
     """
     asked = Asked(
         name, image_size, channels, label, holdout, split_seed, resident, range, max_bad_fraction, max_pixels, splits,
-        pretrain_on,
+        pretrain_on, max_size,
     )  # fmt: skip
     notes: list[str] = []
     return dataset_of(_find(require_path(path, WANTED), asked, notes), asked, notes)
@@ -154,7 +155,7 @@ def dataset_of(
         notes.append(f"one class only ({shown(classes[0])}): nothing to probe")
     _warn_duplicates(parts["train"], parts.get("test"), load, notes)
 
-    small = _side(asked.image_size, headers, notes)
+    small = asked.image_size or _side(asked.max_size, headers, notes)
     need = None if keep else 2 * small  # a crop of a tenth of the area is then about as sharp as in ImageNet
     value_range = range_of(asked.range, headers, parts, asked.max_pixels, load, notes)
     decoder = Decoder(depth, need, value_range, asked.max_pixels)
@@ -298,16 +299,15 @@ def _labels(files: Files, classes: tuple[str, ...]) -> Tensor | None:
     return torch.tensor([index.get(c, -1) for c in files.classes], dtype=torch.int64)
 
 
-def _side(image_size: int | None, headers: Headers, notes: list[str]) -> int:
-    """The side of a view."""
-    if image_size:
-        return image_size
+def _side(max_size: int, headers: Headers, notes: list[str]) -> int:
+    """The side of a view where none was asked for."""
     if headers.size:
-        return min(*headers.size, 224)
-    under = sum(min(h.width, h.height) < 224 for h in headers.good.values())
+        return min(*headers.size, max_size)
+    under = sum(min(h.width, h.height) < max_size for h in headers.good.values())
     if under > len(headers.good) / 2:
-        notes.append("most images are smaller than 224: dataset.image_size=96 (or 64) would be faster")
-    return 224
+        smaller = "96 (or 64)" if max_size > 96 else f"{max_size // 2}"
+        notes.append(f"most images are smaller than {max_size}: dataset.image_size={smaller} would be faster")
+    return max_size
 
 
 def _by_name(bad: dict[str, str], groups: Sequence[Files]) -> dict[str, str]:

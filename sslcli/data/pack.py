@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from sslcli import kinds
-from sslcli.data.classic import check_size
+from sslcli.data.classic import MAX_SIZE, check_size
 from sslcli.data.decode import BadImage
 from sslcli.data.files import require_folder
 from sslcli.data.headers import budget
@@ -245,10 +245,12 @@ def pack(
     resident: bool | str = "auto",
     max_bad_fraction: float = 0.01,
     pretrain_on: str = "unlabelled",
+    max_size: int = MAX_SIZE,
 ) -> Dataset:
     """A pack as the Dataset it was made of: the same samples, labels, names and splits.
 
-    `image_size`: side of a view; null is that of the data set it was made of, or the packed size where that is less.
+    `image_size`: side of a view; null is that of the data set it was made of, or the packed size where that is less, at most
+    `max_size`.
     `resident`: keep all decoded in memory: auto (one size, at most 2 GiB and half of the free memory), true, false.
     `pretrain_on`: as for `image_folder`.
 
@@ -256,6 +258,7 @@ def pack(
     """
     check_size(image_size)
     check_pretrain_on(pretrain_on)
+    check_size(max_size, "max_size")
     if resident not in ("auto", True, False):
         raise RequestError(f"dataset.resident is {resident}, but must be auto, true or false", "dataset.resident=auto")
     if not 0 <= max_bad_fraction <= 1:
@@ -263,7 +266,7 @@ def pack(
     opened = Pack.open(Path(require_folder(path, WANTED)))
     manifest = opened.manifest
     settings = manifest["settings"]
-    channels, side = settings["channels"], image_size or manifest["side"]
+    channels, side = settings["channels"], image_size or min(manifest["side"], max_size)
     keep = _fits(opened, resident, channels)
     decoder = replace(decoder_of(manifest), need=None if keep else 2 * side)
     sources = {split: PackSource(opened, split, decoder, max_bad_fraction) for split in manifest["splits"]}

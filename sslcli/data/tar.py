@@ -23,6 +23,7 @@ from typing import Any
 
 from sslcli import kinds
 from sslcli.data import decode, talk
+from sslcli.data.classic import MAX_SIZE
 from sslcli.data.files import require_path, require_regular, scan, unpacking
 from sslcli.data.folder import Asked, FolderSource, dataset_of
 from sslcli.data.headers import each
@@ -59,6 +60,7 @@ def tar(
     max_pixels: int = decode.MAX_PIXELS,
     splits: Any = "auto",
     pretrain_on: str = "unlabelled",  # what runs mean that were made before there was this key
+    max_size: int = MAX_SIZE,
 ) -> Dataset:
     """Images in uncompressed tar files, as a Dataset. Settings as in `folder.image_folder`, but for
 
@@ -71,7 +73,7 @@ def tar(
     """
     asked = Asked(
         name, image_size, channels, label, holdout, split_seed, resident, range, max_bad_fraction, max_pixels, splits,
-        pretrain_on,
+        pretrain_on, max_size,
     )  # fmt: skip
     paths = _shards(path)
     notes: list[str] = []

@@ -20,6 +20,8 @@ from sslcli.nn.stats import off_diagonal, spread
 
 
 class BarlowTwins(Method):
+    compares = True
+
     def __init__(self, backbone: nn.Module, proj_dim: Width = "auto", redundancy: float = 0.0051, scale: float = 0.1):
         super().__init__(backbone)
         self.asked = proj_dim

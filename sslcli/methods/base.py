@@ -176,6 +176,10 @@ class Method(nn.Module):
     needs_tokens: ClassVar[bool] = False  # wants a backbone with `patchify` and `tokens`
     fixed_lr: ClassVar[tuple[str, ...]] = ()  # names of sub-modules whose learning rate does not follow the schedule
     min_batch: ClassVar[int] = 2  # batch statistics or negatives need at least this many samples
+    compares: ClassVar[bool] = (
+        False  # the loss compares the samples of a batch: negatives, variances, shared assignments
+    )
+    negatives: ClassVar[int] = 0  # of an anchor, for each other sample of its batch
     floor: ClassVar[float] = 0.0  # the loss is never below it; -inf where there is no such number
     game: ClassVar[bool] = False  # the loss is the balance of two players: it need not fall
 

@@ -23,6 +23,8 @@ from sslcli.nn.stats import spread
 
 class DCL(Method):
     floor = -math.inf  # the positive pair is not in the denominator
+    compares = True
+    negatives = 2
 
     def __init__(
         self,

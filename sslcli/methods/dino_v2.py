@@ -32,6 +32,7 @@ from sslcli.nn.stats import spread
 class DINOv2(Method):
     floor = -math.inf  # KoLeo's logarithm
     needs_tokens = True
+    compares = True
 
     def __init__(
         self,

@@ -25,6 +25,8 @@ KNOTS, REACH = 17, 3.0  # of the integral over t, from 0 to 3; the integrand is 
 
 
 class LeJEPA(Method):
+    compares = True
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -24,6 +24,9 @@ from sslcli.nn.stats import spread
 
 
 class MoCoV3(Method):
+    compares = True
+    negatives = 1
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -30,6 +30,7 @@ from sslcli.nn.stats import spread
 
 class MSN(Method):
     needs_tokens = True
+    compares = True
 
     def __init__(
         self,

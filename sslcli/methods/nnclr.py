@@ -26,6 +26,9 @@ from sslcli.nn.stats import spread
 
 
 class NNCLR(Method):
+    compares = True
+    negatives = 1
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -22,6 +22,9 @@ from sslcli.nn.stats import spread
 
 
 class SimCLR(Method):
+    compares = True
+    negatives = 2
+
     def __init__(
         self, backbone: nn.Module, hidden_dim: Width = "auto", proj_dim: Width = "auto", temperature: float = 0.2
     ):

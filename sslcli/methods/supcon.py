@@ -23,6 +23,7 @@ from sslcli.nn.stats import spread
 
 class SupCon(Method):
     uses_labels = True
+    compares = True
 
     def __init__(
         self, backbone: nn.Module, hidden_dim: Width = "auto", proj_dim: Width = "auto", temperature: float = 0.2

@@ -29,6 +29,7 @@ from sslcli.nn.stats import spread
 
 
 class SwAV(Method):
+    compares = True
     late: Tensor
 
     def __init__(

@@ -23,6 +23,7 @@ from sslcli.nn.stats import spread
 
 
 class TiCo(Method):
+    compares = True
     covariance: Tensor
     held: Tensor
     count: Tensor

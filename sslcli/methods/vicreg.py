@@ -22,6 +22,8 @@ from sslcli.nn.stats import covariance, off_diagonal, spread
 
 
 class VICReg(Method):
+    compares = True
+
     def __init__(
         self,
         backbone: nn.Module,

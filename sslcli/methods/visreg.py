@@ -24,6 +24,8 @@ from sslcli.nn.stats import spread
 
 
 class VISReg(Method):
+    compares = True
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -23,6 +23,8 @@ from sslcli.nn.stats import covariance, spread
 
 
 class WMSE(Method):
+    compares = True
+
     def __init__(
         self,
         backbone: nn.Module,

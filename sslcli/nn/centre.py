@@ -15,6 +15,8 @@ class Warming(nn.Module):
 
     def __init__(self, start: float, end: float, share: float):
         super().__init__()
+        if not 0 <= share <= 1:
+            raise ValueError(f"warmup={share}: it is a share of the run, from 0 to 1")
         self.start, self.end, self.share = start, end, share
         self.register_buffer("value", torch.tensor(self.at(0.0)))
 

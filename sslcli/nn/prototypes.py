@@ -27,6 +27,8 @@ class Prototypes(nn.Module):
         if count < 2:
             raise ValueError(f"there must be at least 2 prototypes, not {count}")
         self.weight = nn.Parameter(F.normalize(torch.randn(count, dim), dim=1))
+        if not 0 <= frozen <= 1:
+            raise ValueError(f"frozen={frozen}: it is a share of the run, from 0 to 1")
         self.frozen = frozen
         self.register_buffer("moves", torch.tensor(float(frozen <= 0)))
 
