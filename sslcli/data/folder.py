@@ -122,9 +122,11 @@ class Asked:
     max_pixels: int
     splits: Any
     pretrain_on: str
+    max_size: int = MAX_SIZE
 
     def __post_init__(self) -> None:
         check_size(self.image_size)
+        check_size(self.max_size, "max_size")
         check_splits(self.splits)
         check_pretrain_on(self.pretrain_on)
         _check_values(self.channels, self.resident, self.max_bad_fraction, self.max_pixels, self.range)
