@@ -19,6 +19,7 @@ from sslcli.data.levels import Values, check_range, find
 from sslcli.data.source import Dataset
 from sslcli.data.split import split
 from sslcli.data.stats import image_stats
+from sslcli.data.subset import check_pretrain_on, pretrained_on
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
 
@@ -35,6 +36,7 @@ def arrays(
     label: str | None = "auto",
     holdout: float | str = "auto",
     split_seed: int = 0,
+    pretrain_on: str = "unlabelled",  # what runs mean that were made before there was this key
 ) -> Dataset:
     """Images (N, H, W), (N, H, W, C) or (N, C, H, W) from array files, with or without labels, as a Dataset.
 
@@ -42,7 +44,7 @@ def arrays(
     y_train, x_test, y_test, train, test, data, labels and the like. uint8 is kept as it is; anything else becomes
     uint8, every part by the same `range`: [lo, hi], or minmax or percentile of the training part; auto takes 0..1 and
     0..255 where the training part is plainly that. `layout`: auto, nhw, nhwc, nchw. `label`: auto, none, or the name of the
-    entry with the labels.
+    entry with the labels. `pretrain_on`: where there is an unlabelled part, all (train, too) or unlabelled.
 
     Raises RequestError for paths and values, DataError for what the files hold.
     """
@@ -53,9 +55,10 @@ def arrays(
         raise RequestError(
             f"dataset.layout is {shown(layout)}, but must be auto, nhw, nhwc or nchw", "dataset.layout=auto"
         )
+    check_pretrain_on(pretrain_on)
     notes: list[str] = []
     entries = read_entries(text)
-    found = assign(entries, label, text)
+    found = assign(entries, label, text, notes)
     parts: dict[str, Tensor] = {}
     scale: Scale | None = None  # of all parts: that of the first which is not of bytes, of train if it can be
     for part in sorted(found.x, key=lambda part: part != "train"):
@@ -76,6 +79,7 @@ def arrays(
         )
 
     made = sources(parts, labels, classes, hold_out, notes)
+    made["unlabelled"] = pretrained_on(made["train"], made["unlabelled"], pretrain_on, notes)
     channels, height, width = parts["train"].shape[1:]
     side = image_size or min(height, width)
     if image_size is None and height != width:

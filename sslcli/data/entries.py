@@ -19,10 +19,10 @@ from sslcli.errors import DataError, RequestError, listing, nearest
 WHOLE_X = ("x", "data", "images", "image", "samples")
 WHOLE_Y = ("y", "labels", "label", "targets", "target")
 PARTS = {
-    "train": ("train",),
-    "test": ("test",),
-    "val": ("val", "valid", "validation"),
-    "unlabelled": ("unlabelled", "unlabeled"),
+    "train": ("train", "training"),
+    "test": ("test", "testing", "eval"),
+    "val": ("val", "valid", "validation", "dev"),
+    "unlabelled": ("unlabelled", "unlabeled", "unsup"),
 }
 COMPARED_BYTES = 2 << 30  # more is not searched for duplicates
 
@@ -35,13 +35,23 @@ class Found:
         self.y: dict[str, np.ndarray] = {}
         self.used: set[str] = set()
 
+    def rename(self, old: str, new: str) -> None:
+        """The part `old` is the part `new`, in place of that."""
+        self.x[new] = self.x.pop(old)
+        self.y.pop(new, None)
+        if old in self.y:
+            self.y[new] = self.y.pop(old)
+
 
 def _spellings(words: tuple[str, ...], part: str) -> list[str]:
     return [f"{w}_{p}" for p in PARTS[part] for w in words] + [f"{p}_{w}" for p in PARTS[part] for w in words]
 
 
-def assign(entries: Mapping[str, np.ndarray], label: str | None, path: str) -> Found:
-    """Samples and labels of each part, by name. DataError when there are no samples, RequestError for `label`."""
+def assign(entries: Mapping[str, np.ndarray], label: str | None, path: str, notes: list[str]) -> Found:
+    """Samples and labels of each part, by name: train, test (of test and val the one that has labels), unlabelled.
+
+    Raises DataError when there are no samples, RequestError for `label`.
+    """
     by_lower = {k.lower(): k for k in entries}
     found = Found()
 
@@ -81,12 +91,17 @@ def assign(entries: Mapping[str, np.ndarray], label: str | None, path: str) -> F
             f"dataset.label={shown(str(label))} is no entry of {shown(path)}",
             f"did you mean dataset.label={shown(close)} ?" if close else f"entries: {listing(map(shown, entries))}",
         )
-    if "val" in found.x:  # validation data is the held-out split only where there is no test
+    if "val" in found.x:
         if "test" not in found.x:
-            found.x["test"] = found.x["val"]
-            if "val" in found.y:
-                found.y["test"] = found.y["val"]
-        found.x.pop("val")
+            found.rename("val", "test")
+        elif "val" in found.y and "test" not in found.y:
+            notes.append(
+                f"warning: test: {count(len(found.x['test'][1]), 'sample')} left aside, no labels; val measures"
+            )
+            found.rename("val", "test")
+        else:
+            notes.append(f"val: {count(len(found.x['val'][1]), 'sample')} left aside, test is used")
+        found.x.pop("val", None)
         found.y.pop("val", None)
     return found
 

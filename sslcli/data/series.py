@@ -22,6 +22,7 @@ from sslcli.data.files import fingerprint, require_path
 from sslcli.data.source import Dataset
 from sslcli.data.split import split, split_recordings
 from sslcli.data.stats import series_stats
+from sslcli.data.subset import check_pretrain_on, pretrained_on
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing, nearest
 
@@ -39,6 +40,7 @@ def series(
     group: str | None = "recording",
     holdout: float | str = "auto",
     split_seed: int = 0,
+    pretrain_on: str = "unlabelled",  # what runs mean that were made before there was this key
 ) -> Dataset:
     """Series (N, C, T) float32 from an .npz (or .npy, .pt), as a Dataset of the modality "series".
 
@@ -47,6 +49,8 @@ def series(
     `label`: auto, none, or the name of the entry. `group`: samples of one group are never on both sides of the held-out split:
     recording (the entry `groups`, else all windows of one recording), none, or the name of an entry; auto, of runs made
     before, is the entry `groups` alone. `holdout`: the share that is held out; auto is a fifth where there are labels.
+
+    `pretrain_on`: where there is an unlabelled part, all (train, too) or unlabelled.
 
     Raises RequestError for paths and values, DataError for what the file holds.
     """
@@ -58,9 +62,10 @@ def series(
             raise RequestError(f"dataset.{key} is {value}, too few steps", f"dataset.{key}=128")
     if stride is not None and window is None:
         raise RequestError("dataset.stride has no meaning without dataset.window", "dataset.window=128")
+    check_pretrain_on(pretrain_on)
     notes: list[str] = []
     entries = read_entries(text)
-    found = assign(entries, label, text)
+    found = assign(entries, label, text, notes)
     who = _groups(entries, group, text)
     raw = {part: _recordings(v, key, _lengths(entries, part), layout) for part, (key, v) in found.x.items()}
     widths = {r.shape[0] for rs in raw.values() for r in rs}
@@ -104,6 +109,7 @@ def series(
         return (*split(len(x), holdout, split_seed, y, who), how)
 
     made = sources(parts, labels, classes, hold_out, notes, _codes(origins, who) if group == "recording" else None)
+    made["unlabelled"] = pretrained_on(made["train"], made["unlabelled"], pretrain_on, notes)
     mean, std, constant = series_stats(made["train"].x)
     if constant:
         notes.append(f"warning: {count(constant, 'channel')} never change")

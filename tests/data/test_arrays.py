@@ -10,6 +10,7 @@ import torch
 
 from sslcli.data import arrayfile as module
 from sslcli.data.arrays import arrays
+from sslcli.data.series import series
 from sslcli.errors import DataError, MachineError, RequestError
 
 RNG = np.random.default_rng(0)
@@ -268,3 +269,18 @@ def test_npy_is_mapped_and_not_read(tmp_path):
     x[0] = 0  # private pages: the file stays as it is
     assert np.array_equal(np.load(tmp_path / "x.npy"), RGB)
     assert not torch.equal(x, before)
+
+
+def test_the_part_with_labels_measures_and_pretraining_reads_both(tmp_path):
+    x, y = np.arange(24, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8), np.arange(24) % 2
+    parts = {"x_training": x[:8], "y_training": y[:8], "x_dev": x[8:12], "y_dev": y[8:12], "x_eval": x[12:14]}
+    np.savez(tmp_path / "a.npz", **parts, x_unsup=x[14:])
+    for read in (arrays, series):
+        keys = {} if read is arrays else {"layout": "nct"}
+        both = read(str(tmp_path / "a.npz"), pretrain_on="all", **keys)
+        assert (len(both.train), len(both.pretrain), both.test.labels.tolist()) == (8, 18, [0, 1, 0, 1])
+        assert "warning: test: 2 samples left aside, no labels; val measures" in both.notes
+        alone = read(str(tmp_path / "a.npz"), **keys)
+        assert (len(alone.pretrain), both.fingerprint) == (10, alone.fingerprint)
+        with pytest.raises(RequestError, match="all or unlabelled"):
+            read(str(tmp_path / "a.npz"), pretrain_on="train", **keys)
