@@ -18,7 +18,7 @@ from sslcli.data.files import fingerprint, require_path
 from sslcli.data.levels import Values, check_range, find
 from sslcli.data.source import Dataset
 from sslcli.data.split import split
-from sslcli.data.stats import image_stats
+from sslcli.data.stats import dark_notes, image_stats
 from sslcli.data.subset import check_pretrain_on, pretrained_on
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
@@ -85,6 +85,8 @@ def arrays(
     if image_size is None and height != width:
         notes.append(f"images are {height} x {width}: views are {side} x {side} (dataset.image_size says otherwise)")
     mean, std = image_stats(made["train"])
+    if dark := dark_notes(mean, std):
+        notes += [f"{dark[0]} dataset.range=[lo,hi] scales numbers that are no bytes (x.astype('float32'))"]
     return Dataset(
         name=name,
         modality="image",
@@ -141,6 +143,11 @@ def _images(
         raise DataError(f"{shown(key)} is empty: its shape is {v.shape}")
     axes = _axes(v, key, layout)
     n = len(v)
+    if layout == "auto" and v.ndim == 3 and n == v.shape[1] != v.shape[2]:
+        notes.append(
+            f"warning: {shown(key)} {v.shape} is read as {n} images of {v.shape[1]} x {v.shape[2]}; where the last axis counts "
+            "images, save np.moveaxis(x, -1, 0)"
+        )
     chosen = {"nhw": (0, 1, 2), "nhwc": (0, 3, 1, 2), "nchw": (0, 1, 2, 3)}[axes]
     v = v.transpose(chosen)
     v = v[:, None] if axes == "nhw" else v
@@ -149,11 +156,6 @@ def _images(
         if value_range not in ("auto", None):
             note += "; dataset.range has no effect on bytes"
         notes.append(note)
-        if int(v.max()) < 16:
-            notes.append(
-                f"warning: {shown(key)} holds bytes 0..{int(v.max())} of 0..255: nearly black; as floats they can be "
-                f"scaled (dataset.range=[0,{max(1, int(v.max()))}])"
-            )
         return torch.from_numpy(v), scale
     low, high, bad = _extremes(v)
     if bad:

@@ -76,7 +76,7 @@ def extensions() -> frozenset[str]:
 
 
 def is_image_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in extensions()
+    return os.path.splitext(name)[1].lower().rstrip() in extensions()
 
 
 def content(path: str) -> bytes:

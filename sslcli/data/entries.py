@@ -16,8 +16,8 @@ from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 # What an entry is called, in order of preference; {part}: train, test, ...
-WHOLE_X = ("x", "data", "images", "image", "samples")
-WHOLE_Y = ("y", "labels", "label", "targets", "target")
+WHOLE_X = ("x", "data", "images", "image", "samples", "arr_0")  # the last: np.savez(FILE, x, y)
+WHOLE_Y = ("y", "labels", "label", "targets", "target", "arr_1")
 PARTS = {
     "train": ("train", "training"),
     "test": ("test", "testing", "eval"),
@@ -173,7 +173,7 @@ def sources(
     what is odd about it."""
     names = listing(map(shown, classes), 6)
     notes.append(f"{count(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
-    notes += odd_notes(classes)
+    notes += odd_notes(classes, sum(int((y >= 0).sum()) for y in labels.values()))
     groups = groups or {}
     made = {part: ArraySource(x, labels.get(part), groups=groups.get(part)) for part, x in parts.items()}
     digest = ""

@@ -28,7 +28,7 @@ from sslcli.data.pictures import Decoder, Pictures
 from sslcli.data.ranges import range_of
 from sslcli.data.source import Dataset
 from sslcli.data.split import NOTHING_HELD_OUT, split, split_hash
-from sslcli.data.stats import image_stats
+from sslcli.data.stats import dark_notes, image_stats
 from sslcli.data.strings import Strings
 from sslcli.data.subset import check_pretrain_on, pretrained_on
 from sslcli.data.talk import count, shown
@@ -152,7 +152,7 @@ def dataset_of(
 
     classes = found.order({c for k, f in parts.items() if k != "unlabelled" for c in f.classes if c is not None})
     held = _hold_out(parts, classes, asked.holdout, asked.split_seed, notes)
-    notes += odd_notes(classes)
+    notes += odd_notes(classes, sum(c is not None for k, f in parts.items() if k != "unlabelled" for c in f.classes))
     if len(classes) == 1:
         notes.append(f"one class only ({shown(classes[0])}): nothing to probe")
     _warn_duplicates(parts["train"], parts.get("test"), load, notes)
@@ -176,6 +176,7 @@ def dataset_of(
     mean, std = image_stats(sources["train"])
     if len(mean) != depth:
         mean, std = (0.5,) * depth, (0.25,) * depth  # not one of the sampled images could be read
+    notes += dark_notes(mean, std)
     return Dataset(
         name=asked.name,
         modality="image",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -16,6 +17,7 @@ MISSING = frozenset(
 )  # fmt: skip
 WHOLE = re.compile(r"(-?\d+)(?:[.,]0+)?")
 FRACTION = re.compile(r"-?\d*[.,]\d+(?:[eE][+-]?\d+)?")
+FEW = 10  # labels: so many may all be different
 SEPARATORS = (",", ";", "|", "/", "+", "&", " ")
 SURE = (",", ";", "|")  # no part of a name, mostly
 
@@ -57,9 +59,27 @@ def numbers(labels: Sequence[str | None]) -> list[str | None]:
     return [None if label is None else names[label] for label in labels]
 
 
-def odd_notes(classes: Sequence[str]) -> list[str]:
-    """Warnings of classes that look like several labels in one, or like measurements."""
-    return several_notes(classes) + fraction_notes(classes)
+def odd_notes(classes: Sequence[str], labelled: int) -> list[str]:
+    """Warnings of classes that look like several labels in one, like measurements, like each other, or like names of samples.
+    `labelled`: how many samples have a label."""
+    notes = several_notes(classes) + fraction_notes(classes) + alike_notes(classes)
+    if len(classes) == labelled > FEW:
+        notes.append(f"warning: each of {labelled:,} labels occurs once: names of samples, not classes?")
+    return notes
+
+
+def alike_notes(classes: Sequence[str]) -> list[str]:
+    """`Cat` beside `cat`, `01` beside `1`, letters with their accents apart."""
+    by_look: dict[str, list[str]] = {}
+    for c in classes:
+        look = " ".join(unicodedata.normalize("NFKC", c).casefold().replace("_", " ").split())
+        by_look.setdefault(look.lstrip("0") or "0" if look.isdecimal() else look, []).append(c)
+    if same := [found for found in by_look.values() if len(found) > 1]:
+        some = " and ".join(map(shown, same[0]))
+        return [
+            f"warning: {count(len(same), 'group')} of classes are spelled nearly alike, such as {some}: are they one class?"
+        ]
+    return []
 
 
 def several_notes(classes: Sequence[str]) -> list[str]:

@@ -296,6 +296,8 @@ def _nothing(found: Listing) -> DataError:
         hint = str(unpacking(found.archives[0]))
     elif any(e in NEED_A_READER for e in seen):
         hint = "this Pillow does not read them; convert them to .jpg or .png"
+    elif "no extension" in seen:
+        hint = f"files of any name are read from a list of them: find {shown(found.root)} -type f > list.txt"
     else:
         hint = "dataset.path=FOLDER with .jpg, .png, .webp, .tif ... files"
     return DataError(sentence, hint)

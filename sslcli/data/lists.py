@@ -78,6 +78,7 @@ def _require_some(path: str, base: str, parts: dict[str, Files], lost: dict[str,
             f"none of the {count(len(lost), 'file')} named in {shown(path)} exists, "
             f"such as {shown(os.path.join(base, name))}",
             f"relative paths are relative to the list's own folder, {shown(base)}"
+            + ("; these are addresses: fetch the files first" * ("://" in name))
             + ("; these are paths of a Windows drive: leave the drive and the folders above that one out" * windows),
         )
     raise DataError(f"{shown(path)} names no file", "one path a line, or a CSV with the header path,label")

@@ -21,7 +21,7 @@ from sslcli.data.entries import PARTS, assign, encode_labels, sources
 from sslcli.data.files import fingerprint, require_path
 from sslcli.data.source import Dataset
 from sslcli.data.split import split, split_recordings
-from sslcli.data.stats import series_stats
+from sslcli.data.stats import outlier_notes, series_stats
 from sslcli.data.subset import check_pretrain_on, pretrained_on
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing, nearest
@@ -111,6 +111,7 @@ def series(
     made = sources(parts, labels, classes, hold_out, notes, _codes(origins, who) if group == "recording" else None)
     made["unlabelled"] = pretrained_on(made["train"], made["unlabelled"], pretrain_on, notes)
     mean, std, constant = series_stats(made["train"].x)
+    notes += outlier_notes(made["train"].x, std)
     if constant:
         notes.append(f"warning: {count(constant, 'channel')} never change")
     return Dataset(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sslcli.data.source import Source
+from sslcli.errors import listing
 from sslcli.rng import derive, order
 
 EXACT_BYTES = 2 << 30  # larger resident sets are sampled
 SAMPLES = 512
+DARK = 24 / 255  # images that are never brighter are said to be dark
+FAR = 20  # interquartile ranges: a deviation beyond it comes from a few values
 
 
 def image_stats(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -34,6 +38,18 @@ def image_stats(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
         for c in range(x.shape[1]):
             counts[c] += torch.bincount(part[:, c].reshape(-1), minlength=256)  # six times as fast as numpy's
     return _from_counts(counts)
+
+
+def dark_notes(mean: tuple[float, ...], std: tuple[float, ...]) -> list[str]:
+    """A warning of images in which hardly anything can be seen: masks, values of another range, failed exports."""
+    if max(std) <= 1 / 255 and max(mean) in (0.0, 1.0):
+        return ["warning: every pixel that was looked at has the same value"]
+    if max(m + 3 * s for m, s in zip(mean, std, strict=True)) < DARK:
+        top = max(m + 3 * s for m, s in zip(mean, std, strict=True))
+        return [
+            f"warning: the images are nearly black (values to about {255 * top:.0f} of 255): masks, or of another range?"
+        ]
+    return []
 
 
 def _some(n: int, at_most: int) -> Tensor:
@@ -79,3 +95,19 @@ def series_stats(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...], int]:
     constant = sum(s <= 1e-12 * max(1.0, abs(m)) for s, m in zip(std, mean, strict=True))
     std = [1.0 if s <= 1e-12 * max(1.0, abs(m)) else s for s, m in zip(std, mean, strict=True)]
     return tuple(mean), tuple(std), constant
+
+
+def outlier_notes(x: Tensor, std: Sequence[float]) -> list[str]:
+    """A warning of channels (n, C, T) whose scale is set by a few values far from all others: -9999 for missing, a spike."""
+    far = []
+    for c in range(x.shape[1]):
+        v = x[:, c].reshape(-1)
+        v = v[~v.isnan()]
+        if len(v):
+            some = v[_some(len(v), 1 << 16)].double()
+            low, high = torch.quantile(some, torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
+            if high > low and std[c] > FAR * (high - low):
+                far.append(f"channel {c} ({float(v.min()):g}..{float(v.max()):g}, half of them in {low:g}..{high:g})")
+    if not far:
+        return []
+    return [f"warning: a few values set the scale of {listing(far, 3)}; where they mean missing, make them NaN"]

@@ -284,3 +284,21 @@ def test_the_part_with_labels_measures_and_pretraining_reads_both(tmp_path):
         assert (len(alone.pretrain), both.fingerprint) == (10, alone.fingerprint)
         with pytest.raises(RequestError, match="all or unlabelled"):
             read(str(tmp_path / "a.npz"), pretrain_on="train", **keys)
+
+
+def test_savez_without_names_is_x_and_y(tmp_path):
+    np.savez(tmp_path / "d.npz", X, Y)
+    assert len(arrays(str(tmp_path / "d.npz")).classes) == 4
+
+
+def test_images_along_the_last_axis_are_told(tmp_path):
+    np.save(tmp_path / "x.npy", RNG.integers(0, 256, (16, 16, 40), dtype=np.uint8))
+    assert any("moveaxis" in n for n in arrays(str(tmp_path / "x.npy")).notes)
+    np.save(tmp_path / "x.npy", RNG.integers(0, 256, (16, 16, 16), dtype=np.uint8))
+    assert not any("moveaxis" in n for n in arrays(str(tmp_path / "x.npy")).notes)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_nearly_black_arrays_are_told(kind, tmp_path):
+    np.save(tmp_path / "x.npy", RNG.integers(0, 2, (30, 8, 8)).astype(kind))
+    assert any("nearly black" in n and "dataset.range" in n for n in arrays(str(tmp_path / "x.npy")).notes)

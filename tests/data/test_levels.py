@@ -244,11 +244,6 @@ def test_arrays_minmax_tells_of_outliers(tmp_path):
         arrays(str(tmp_path / "x.npy"), range="image_minmax")
 
 
-def test_dark_bytes_are_told(tmp_path):
-    np.save(tmp_path / "x.npy", RNG.integers(0, 2, (30, 8, 8)).astype(np.uint8))
-    assert any("nearly black" in n for n in arrays(str(tmp_path / "x.npy")).notes)
-
-
 def test_run_keeps_its_range(cli, tmp_path):
     """What it was trained on measures other data, brighter than its own, too; and its own after a test image was added."""
     micro(tmp_path / "x")

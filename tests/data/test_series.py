@@ -200,3 +200,13 @@ def test_real_series(test_data):
     assert len(wrist.classes) == 14
     assert "16 groups" in say(wrist)
     assert 0.1 < len(wrist.test) / (len(wrist.train) + len(wrist.test)) < 0.3
+
+
+@pytest.mark.parametrize(("steps", "value"), [(1, 1e6), (5, -9999.0)])
+def test_values_far_from_all_others_are_told(steps, value, tmp_path):
+    x = np.random.default_rng(0).normal(0, 1, (20, 2, 30))
+    np.savez(tmp_path / "d.npz", x=x)
+    assert not any("set the scale" in n for n in series(str(tmp_path / "d.npz")).notes)
+    x[:10, 1, :steps] = value
+    np.savez(tmp_path / "d.npz", x=x)
+    assert any("warning" in n and "channel 1" in n and "NaN" in n for n in series(str(tmp_path / "d.npz")).notes)

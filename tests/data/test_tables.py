@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sslcli.data.folder import image_folder
-from sslcli.data.label_text import MISSING, Cells, fraction_notes, numbers, several_notes
+from sslcli.data.label_text import MISSING, Cells, alike_notes, fraction_notes, numbers, odd_notes, several_notes
 from sslcli.data.tables import decoded, table_of
 from sslcli.errors import DataError
 
@@ -164,3 +165,51 @@ def test_line_numbers_count_what_people_see():
         table_of('sep=;\npath;label\n"a\nb";x\nc\n', "t")
     assert [line for line, _ in table_of("path,label\na,x\n\nb,y\n", "t").rows] == [2, 4]
     assert decoded(b"\xef\xbb\xbfpath") == "path"
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (["Cat", "cat"], True),
+        (["cat", "cat ", "dog"], True),
+        (["01", "1"], True),
+        (["Zo\u00eb", "Zoe\u0308"], True),
+        (["sea_lion", "Sea lion"], True),
+        (["cat", "dog", "0", "10"], False),
+    ],
+)
+def test_classes_spelled_nearly_alike_are_told(classes, told):
+    assert bool(alike_notes(classes)) == told
+
+
+def test_labels_that_occur_once_are_told(listed):
+    assert odd_notes([str(i) for i in range(11)], 11)
+    assert not odd_notes([str(i) for i in range(11)], 12)
+    assert not odd_notes(["a", "b"], 2)
+
+
+def test_addresses_and_names_without_extension_are_explained(listed, tmp_path):
+    with pytest.raises(DataError) as error:
+        listed("https://example.org/a.png\n", "list.txt")
+    assert "fetch the files first" in error.value.hint
+    (tmp_path / "bare").mkdir()
+    picture(1).save(tmp_path / "bare" / "0001", "PNG")
+    with pytest.raises(DataError) as error:
+        image_folder(str(tmp_path / "bare"))
+    assert "list.txt" in error.value.hint
+    assert len(listed("bare/0001\n", "list.txt").train) == 1
+
+
+def test_images_of_one_value_or_nearly_black_are_told(tmp_path):
+    for i in range(8):
+        Image.fromarray(np.random.default_rng(i).integers(0, 5, (16, 16), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    assert any("nearly black" in n for n in image_folder(str(tmp_path)).notes)
+    for i in range(8):
+        Image.new("L", (16, 16)).save(tmp_path / f"{i}.png")
+    assert any("same value" in n for n in image_folder(str(tmp_path)).notes)
+
+
+def test_space_after_an_extension_is_no_part_of_it(tmp_path):
+    picture(1).save(tmp_path / "a.png ", "PNG")
+    picture(2).save(tmp_path / "b.PNG", "PNG")
+    assert len(image_folder(str(tmp_path), holdout=0).train) == 2

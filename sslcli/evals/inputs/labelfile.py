@@ -68,7 +68,7 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     n_train = len(dataset.train)
     places = _places(rows, column, pool, n_train, dataset.name, file)
     classes, y = _classes(rows, dataset.classes, file)
-    notes = [f"labels of {count(len(rows), 'sample')} from {shown(file)}", *more, *odd_notes(classes)]
+    notes = [f"labels of {count(len(rows), 'sample')} from {shown(file)}", *more, *odd_notes(classes, len(rows))]
     if dataset.classes and pool.labels is not None:
         own = pool.labels[places]
         differ = int(((own >= 0) & (own != y)).sum())
