@@ -333,6 +333,7 @@ def recorded(result: Any, about: dict[str, Any]) -> dict[str, Any]:
 
     return {
         "numbers": result.numbers,
+        "intervals": result.intervals,
         "protocol": result.protocol,
         "details": result.details,
         "artefacts": {file: artefact.caption for file, artefact in result.artefacts.items()},
@@ -361,12 +362,17 @@ def save(name: str, result: Any, record: dict[str, Any], run: Any) -> None:
 
 def report(name: str, record: dict[str, Any], run: Any) -> None:
     """Onto stdout. Lines begin with the evaluator (and the data set), whatever the labels; JSON has the whole name as well."""
+    from sslcli.evals.measures.interval import SUFFIX, between, of_lines
+
     result, name = name, results.without_labels(name, record)
     if console.flag(console.JSON):
         console.out_json({"eval": name, "result": result, "run": str(run.path) if run is not None else None, **record})
         return
-    for key, value in record["numbers"].items():
-        console.out(f"{name}.{key} {value:.6g}")
+    for key, value in of_lines(record["numbers"], record.get("intervals", {})).items():
+        console.out(f"{name}.{key} {value}")
+    for key, (low, high) in record.get("intervals", {}).items():
+        if "." not in key:  # the baselines' are in the record
+            console.say(f"{name}.{key.removesuffix(SUFFIX)} 95 % interval {between(low, high)}")
 
 
 def require_stages(stages: list[str], known: dict[str, Any]) -> None:

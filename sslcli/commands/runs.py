@@ -11,6 +11,7 @@ from typing import Any
 from sslcli import config, console
 from sslcli.cli import Request
 from sslcli.errors import RequestError, listing, nearest
+from sslcli.evals.measures import interval
 from sslcli.evals.measures.ranking import goodness
 from sslcli.run import short_name
 
@@ -57,6 +58,12 @@ def summary(path: Path) -> dict[str, Any]:
         "created": status.get("created"),
         "seconds": status.get("seconds"),
         "numbers": numbers,
+        "intervals": {
+            f"{name}.{k}": v
+            for name, e in found.items()
+            for k, v in (e.record.get("intervals") or {}).items()
+            if isinstance(v, list) and len(v) == 2
+        },
         "results": [
             {"name": e.name, "evaluator": e.evaluator, "labels": e.labels, "dataset": e.dataset or None}
             for e in found.values()
@@ -119,7 +126,8 @@ def show_list() -> int:
 def headline(row: dict[str, Any]) -> str:
     tops = {k: v for k, v in row["numbers"].items() if k.count(".") == 1 and k.endswith(("top1", "nmi", "auroc"))}
     tops = tops or {f"online {k}": v for k, v in row["online"].items() if k.endswith("top1")}
-    return "  ".join(f"{k} {v:.4f}" for k, v in tops.items()) or (row["error"] or "")[:60]
+    said = interval.of_lines(tops, row["intervals"])
+    return "  ".join(f"{k} {v}" for k, v in said.items()) or (row["error"] or "")[:60]
 
 
 def show_one(spec: str) -> int:
@@ -143,8 +151,12 @@ def show_one(spec: str) -> int:
         console.out(f"sweep   {sweep['folder']}, job {sweep['job']}: {' '.join(sweep['overrides'])}")
     for event in resumed(path):
         console.out(f"resumed {event['time']} at step {event['step']}")
-    for key, value in {**{f"online {k}": v for k, v in row["online"].items()}, **row["numbers"]}.items():
-        console.out(f"{key} {value:.6g}")
+    numbers = {**{f"online {k}": v for k, v in row["online"].items()}, **row["numbers"]}
+    for key, value in interval.of_lines(numbers, row["intervals"]).items():
+        console.out(f"{key} {value}")
+    for key, (low, high) in row["intervals"].items():
+        if key.count(".") == 1:  # of the run itself
+            console.say(f"{key.removesuffix(interval.SUFFIX)} 95 % interval {interval.between(low, high)}")
     if row["status"] in ("lost", "interrupted"):
         console.say(f"next  sslcli resume {shlex.quote(short_name(path))}")
     return 0
@@ -185,5 +197,6 @@ def best(metric: str, count: int) -> int:
     if console.flag(console.JSON):
         console.out_json({"metric": metric, "runs": rows})
     else:
-        console.out(*(f"{r['numbers'][metric]:.4f}  {find(r['run'])}" for r in rows))
+        said = [interval.of_lines(r["numbers"], r["intervals"])[metric] for r in rows]
+        console.out(*(f"{value}  {find(r['run'])}" for value, r in zip(said, rows, strict=True)))
     return 0

@@ -25,12 +25,12 @@ from sslcli.console import human_count
 from sslcli.data import talk
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.pictures import Confusion
-from sslcli.evals.artefacts.predictions import FILE
 from sslcli.evals.features import Baselines, EvalData, Result, asks, evaluating
 from sslcli.evals.finetune import Scores
 from sslcli.evals.fit.grid import Choice, Grid, remarks
-from sslcli.evals.fit.supervise import WARMUP, adamw, best_rate, own_randomness, rates_of
+from sslcli.evals.fit.supervise import WARMUP, adamw, best_rate, own_randomness, ranked, rates_of
 from sslcli.evals.inputs import labels as subsets
+from sslcli.evals.measures.interval import of_accuracies
 from sslcli.evals.probe import check_seeds, probe
 from sslcli.optim import cosine, parameter_groups
 from sslcli.rng import derive, order
@@ -136,9 +136,9 @@ def attentive(
     }
     artefacts: dict[str, Any] = {
         "confusion.png": Confusion(own.confusion(data), data.dataset.classes),
-        FILE: own.predictions(),
+        **own.predictions().files(data.source("test"), data.dataset.classes),
     }
-    return Result(numbers, protocol, artefacts)
+    return Result(numbers, protocol, artefacts, intervals=of_accuracies(numbers, len(own.ids), seeds))
 
 
 def _rates(lr: float | list[float] | None) -> Grid:
@@ -236,17 +236,20 @@ def _measure(
         chosen.append(rate)
         talk.progress("attentive heads", index + 1, len(draws))
 
-    found_ids, said = [], [[] for _ in heads]  # type: ignore[var-annotated]
+    found_ids: list[Tensor] = []
+    said: list[list[Tensor]] = [[] for _ in heads]
+    sure: list[list[Tensor]] = [[] for _ in heads]
     for ids, t, real in tokens(backbone, data, data.batches("test", kept)):
         found_ids.append(ids)
-        for out, (head, classes) in zip(said, heads, strict=True):
+        for i, (head, classes) in enumerate(heads):
             with torch.no_grad():
-                logits = head(t, real).cpu()
-            out.append(classes[logits.topk(min(5, len(classes)), dim=1).indices])
+                first, p = ranked(head(t, real).cpu(), classes)
+            said[i].append(first)
+            sure[i].append(p)
     ids = torch.cat(found_ids)
     truth = data.labels("test")
     total = max(len(data.dataset.classes), int(y.max()) + 1, int(truth.max()) + 1)
-    return Scores(ids, truth[ids], total, [torch.cat(parts) for parts in said]), chosen
+    return Scores(ids, truth[ids], total, *([torch.cat(p) for p in parts] for parts in (said, sure))), chosen
 
 
 @dataclass

@@ -22,6 +22,7 @@ from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.features import Baselines, EvalData, Result, Split
 from sslcli.evals.fit import clustering
 from sslcli.evals.fit.clustering import NOISE, Divided, Settings, Space
+from sslcli.evals.measures.interval import of_accuracies
 from sslcli.evals.own import clusters
 from sslcli.evals.probe import averaged, check_seeds
 from sslcli.rng import derive
@@ -121,7 +122,8 @@ def cluster(
             f"the run's own: {own.shape[1]} clusters, learned in pretraining, each sample in its likeliest"
         )
     protocol["notes"] = data.remarks(baselines, notes)
-    return Result(numbers, protocol, artefacts, details)
+    intervals = of_accuracies(numbers, int((truth >= 0).sum()), seeds)
+    return Result(numbers, protocol, artefacts, details, intervals)
 
 
 def _check(

@@ -12,7 +12,9 @@ Labels saved at equal accuracy, for each number n of labels: let a be the mean a
 self-supervised probe with n labels, and m the number with which a baseline's mean first reaches a, by log-linear
 interpolation between measured points (`saved.py`). The baseline needs m / n times the labels. Where it does not reach a
 with all labels there are, all that can be said is a bound, "> N / n"; nothing is extrapolated. `labels_saved` is m / n
-at ten labels a class against the baseline that needs fewest: below 1, pretraining does not pay.
+at ten labels a class against the baseline that needs fewest: below 1, pretraining does not pay. Its interval of 95 % says
+what other draws of labels would give, on the same test samples; where it holds 1, or where there is a single draw, the
+factor is no finding: it stands in the details alone.
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ from sslcli.evals.finetune import check_augment, measure
 from sslcli.evals.fit.supervise import Recipe
 from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.inputs.labels import Amount
+from sslcli.evals.measures.interval import Interval, between, of_accuracies
 from sslcli.evals.measures.saved import least, needed
 from sslcli.evals.probe import averaged, check_seeds, probe
+from sslcli.rng import derive
 
 AMOUNTS = (1, 2, 5, 10, 25, 100, "all")
 QUOTED = 10  # labels a class: where `labels_saved` is read off
@@ -55,7 +59,8 @@ def curve(
 ) -> Result:
     """`top1@10`, `raw.top1@10`, `untrained.top1@10`, `supervised.top1@10`, `finetuned.top1@10` and so on for each number of
     labels a class (`top1@all` for all), each with `_std` over draws; and `labels_saved` (a factor; where
-    `labels_saved_is_bound` is 1 no baseline gets there, and the factor is what it would have to exceed).
+    `labels_saved_is_bound` is 1 no baseline gets there, and the factor is what it would have to exceed), unless its interval
+    holds 1.
 
     `supervised_seeds`: draws of what is trained (the first of the same ones), null for as many as `seeds`. `epochs`,
     `min_steps`, `max_steps` and `augment` are those of `finetune`, as are all other settings of the training.
@@ -87,14 +92,17 @@ def curve(
             name = f"{kind}.top1" if kind else "top1"
             if name in found.numbers:
                 line = lines.setdefault(kind, Line(kind))
-                line.add(step.name, step.labels, found.numbers[name], found.numbers.get(f"{name}_std"))
+                draws = (found.details["baselines"][kind] if kind else found.details["draws"])["top1"]
+                line.add(step.name, step.labels, found.numbers[name], found.numbers.get(f"{name}_std"), draws)
         protocols = {"probe": {k: found.protocol[k] for k in ("standardised", "dim", "strength", "solver")}}
         notes += found.protocol["notes"]
     for kind, start in trainings.items():
         for step in steps:
             scores = measure(backbone, data, step.amount, trained_seeds, recipe, start)
-            numbers = averaged("top1", scores.top(1))
-            lines.setdefault(kind, Line(kind)).add(step.name, step.labels, numbers["top1"], numbers.get("top1_std"))
+            draws = scores.top(1)
+            numbers = averaged("top1", draws)
+            line = lines.setdefault(kind, Line(kind))
+            line.add(step.name, step.labels, numbers["top1"], numbers.get("top1_std"), draws)
             protocols.setdefault(kind, {})[step.name] = scores.protocol(recipe)
 
     numbers = {}
@@ -104,15 +112,30 @@ def curve(
             numbers |= {key: mean} | ({f"{key}_std": std} if std is not None else {})
     table = savings(lines)
     quoted = quote(table)
+    tested = int((data.labels("test") >= 0).sum())
+    intervals: dict[str, Interval] = {}
+    for kind in lines:
+        own = {k: v for k, v in numbers.items() if k.startswith(f"{kind}." if kind else "top1@")}
+        intervals |= of_accuracies(own, tested, trained_seeds if kind in trainings else seeds)
     if quoted:
-        numbers |= {"labels_saved": quoted["factor"], "labels_saved_is_bound": float(quoted["relation"] != "=")}
+        found_interval = saving_interval(lines, derive(data.seed, "labels saved"))
+        quoted |= {"interval": found_interval, "certain": not holds_one(found_interval)}
+        if quoted["certain"]:
+            assert found_interval is not None
+            numbers |= {"labels_saved": quoted["factor"], "labels_saved_is_bound": float(quoted["relation"] != "=")}
+            intervals["labels_saved_ci95"] = found_interval
+        else:
+            why = f"has the interval {between(*found_interval)}" if found_interval else "of one draw has no interval"
+            notes.append(
+                f"labels_saved is left out: {quoted['factor']:.3g} {why}; more draws (evaluator.seeds) narrow it"
+            )
     protocol = {
         "amounts": {step.name: step.labels for step in steps},
         "seeds": seeds,
         "trained_seeds": trained_seeds if trainings else 0,
         "std": "standard deviation over draws (n - 1)",
         "classes": len(data.dataset.classes),
-        "splits": {"train": len(y), "labelled": int((y >= 0).sum()), "test": int((data.labels("test") >= 0).sum())},
+        "splits": {"train": len(y), "labelled": int((y >= 0).sum()), "test": tested},
         **protocols,
         "notes": data.remarks(True, notes),
     }
@@ -122,7 +145,7 @@ def curve(
         "labels_saved": table,
     }
     picture = LabelCurve(list(lines.values()), data.dataset.name, quoted)
-    return Result(numbers, protocol, {"curve.png": picture}, details)
+    return Result(numbers, protocol, {"curve.png": picture}, details, intervals)
 
 
 @dataclass(frozen=True)
@@ -185,6 +208,44 @@ def savings(lines: dict[str, Line]) -> list[dict[str, Any]]:
         row["best"] = least(found) if found else None
         rows.append(row)
     return rows
+
+
+def saving_interval(lines: dict[str, Line], seed: int, resamples: int = 2000) -> Interval | None:
+    """95 % of the factors that other draws of labels would give; None where a line has a single draw, or no baseline is there.
+
+    Each line's means are drawn from the multivariate t distribution of its draws (lines with as many draws share the random
+    numbers, for their draws are the same), and the factor is read off anew. A factor that is a bound leaves its end open.
+    """
+    import numpy as np
+
+    if any(len(draws) < 2 for line in lines.values() for draws in line.draws) or len(lines) < 2:
+        return None
+    generator = np.random.default_rng(seed)
+    lows, highs = [], []
+    for _ in range(resamples):
+        shared: dict[int, Any] = {}
+        other = {}
+        for kind, line in lines.items():
+            draws = np.asarray(line.draws).T  # (draws, amounts)
+            n = len(draws)
+            if n not in shared:
+                shared[n] = generator.standard_normal(n) / np.sqrt(n * generator.chisquare(n - 1))
+            means = draws.mean(axis=0) + shared[n] @ (draws - draws.mean(axis=0))
+            other[kind] = Line(kind, line.names, line.labels, np.clip(means, 0, 1).tolist())
+        found = quote(savings(other))
+        assert found is not None
+        lows.append(0.0 if found["relation"] == "<=" else found["factor"])
+        highs.append(np.inf if found["relation"] == ">" else found["factor"])
+    low, high = np.quantile(lows, 0.025, method="lower"), np.quantile(highs, 0.975, method="higher")
+    return float(low), float(high) if np.isfinite(high) else None
+
+
+def holds_one(interval: Interval | None) -> bool:
+    """Whether the labels saved may be none; without an interval nobody knows."""
+    if interval is None:
+        return True
+    low, high = interval
+    return (low is None or low <= 1) and (high is None or high >= 1)
 
 
 def quote(table: list[dict[str, Any]]) -> dict[str, Any] | None:

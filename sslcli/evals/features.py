@@ -21,6 +21,7 @@ from sslcli.data.remarks import warnings
 from sslcli.data.source import Dataset, Source
 from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.inputs.store import Store, raw_bytes
+from sslcli.evals.measures.interval import Interval
 from sslcli.methods.base import Method
 from sslcli.nn.dist import gather_rows, of_first, rank, world
 from sslcli.rng import derive
@@ -41,13 +42,15 @@ class Result:
     """What an evaluator found. `numbers` are named as in the documentation ("top1", "raw.top1", "top1_std").
 
     `protocol` says how they were got, and `details` what a plot needs (a curve, numbers for each class), both in plain JSON
-    types. `artefacts` are by file name what is kept beside them.
+    types. `artefacts` are by file name what is kept beside them. `intervals`: of some numbers, 95 % of what other test samples
+    (and draws) would give, as `top1_ci95`; None where an end is open.
     """
 
     numbers: dict[str, float]
     protocol: dict[str, Any] = field(default_factory=dict)
     artefacts: dict[str, Artefact] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
 
 def asks(baselines: Baselines, kind: Literal["raw", "untrained"]) -> bool:

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from sslcli.data import talk
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.pictures import Confusion
-from sslcli.evals.artefacts.predictions import FILE, Predictions
+from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.features import EvalData, Result
 from sslcli.evals.fit.grid import Choice, Grid, remarks
 from sslcli.evals.fit.logistic import Logistic
 from sslcli.evals.fit.supervise import WARMUP, Recipe, Trained, rates_of, train
 from sslcli.evals.inputs import labels as subsets
+from sslcli.evals.measures.interval import of_accuracies
 from sslcli.evals.probe import STRENGTHS, TOLERANCE, Standardiser, averaged, check_seeds, choose
 from sslcli.rng import derive
 
@@ -91,10 +92,10 @@ def finetune(
     }
     artefacts: dict[str, Any] = {
         "confusion.png": Confusion(own.confusion(data), data.dataset.classes),
-        FILE: own.predictions(),
+        **own.predictions().files(data.source("test"), data.dataset.classes),
     }
     details = {"training": {kind or start: scores.curve() for kind, scores in found.items()}}
-    return Result(numbers, protocol, artefacts, details)
+    return Result(numbers, protocol, artefacts, details, of_accuracies(numbers, len(own.ids), seeds))
 
 
 def notes(data: EvalData, baselines: bool, start: str) -> list[str]:
@@ -126,6 +127,7 @@ class Scores:
     truth: Tensor  # (n,)
     total: int  # classes
     said: list[Tensor] = field(default_factory=list)  # a draw each: (n, up to 5) classes, the likeliest first
+    sure: list[Tensor] = field(default_factory=list)  # a draw each: (n,) the probability of the likeliest
     rates: list[Choice] = field(default_factory=list)  # a draw each
     labelled: int = 0
     last: Trained | None = None
@@ -146,7 +148,8 @@ class Scores:
         return torch.stack(counts).sum(dim=0).view(self.total, self.total)
 
     def predictions(self) -> Predictions:
-        return Predictions(self.ids, self.truth, torch.stack([said[:, 0] for said in self.said]))
+        first = torch.stack([said[:, 0] for said in self.said])
+        return Predictions(self.ids, self.truth, first, torch.stack(self.sure))
 
     def curve(self) -> dict[str, list[float]]:
         """The mean of all draws' training curves."""
@@ -207,10 +210,11 @@ def measure(
             head=made,
             tell=lambda done, of, word=word: talk.progress(word, done, of),  # type: ignore[misc]
         )
-        seen, ranked = trained.ranked(data, data.batches("test", kept))
+        seen, ranked, sure = trained.ranked(data, data.batches("test", kept))
         if not scores.said and len(seen) < len(kept):  # unreadable ones are left out of every draw
             scores.ids, scores.truth = seen, truth[seen]
         scores.said.append(ranked)
+        scores.sure.append(sure)
         scores.rates.append(trained.rate)
         scores.curves.append(trained.curve)
         scores.labelled, scores.last = len(ids), trained

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.predictions import FILE, Predictions
+from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.features import Baselines, EvalData, Result
 from sslcli.evals.inputs import labels as subsets
+from sslcli.evals.measures.interval import of_accuracies
 from sslcli.evals.probe import averaged, check_seeds
 
 QUERIES = 1024  # at a time
@@ -56,20 +57,23 @@ def knn(
         subsets.check(y, "train", data.dataset.name)
         kept = subsets.check(truth, "test", data.dataset.name, classes=1)
         queries, truth = F.normalize(queries[kept], dim=1), truth[kept]
-        said = []
+        said, sure = [], []
         for index in range(draws):
             ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)
             if k > len(ids):
                 notes.append(f"k={k} is more than the {len(ids)} labelled training samples: all of them vote")
-            said.append(predict(F.normalize(bank[ids], dim=1), y[ids], queries, k, temperature, data.device))
-        scores = [float((found == truth).double().mean()) for found in said]
-        numbers |= averaged(f"{kind}.top1" if kind else "top1", scores)
+            scores = votes(F.normalize(bank[ids], dim=1), y[ids], queries, k, temperature, data.device)
+            said.append(scores.argmax(dim=1))
+            sure.append(scores.amax(dim=1) / scores.sum(dim=1))
+        right = [float((found == truth).double().mean()) for found in said]
+        numbers |= averaged(f"{kind}.top1" if kind else "top1", right)
         if kind == "":
             protocol["dim"] = bank.shape[1]
             protocol["splits"] = {"train": len(y), "labelled": len(ids), "test": len(kept)}
-            predictions = Predictions(data.ids("test")[kept], truth, torch.stack(said))
+            predictions = Predictions(data.ids("test")[kept], truth, torch.stack(said), torch.stack(sure))
     protocol["notes"] = data.remarks(baselines, notes)
-    return Result(numbers, protocol, {FILE: predictions})
+    artefacts = predictions.files(data.source("test"), data.dataset.classes)
+    return Result(numbers, protocol, artefacts, intervals=of_accuracies(numbers, protocol["splits"]["test"], draws))
 
 
 def predict(
@@ -81,11 +85,22 @@ def predict(
     device: str | torch.device = "cpu",
 ) -> Tensor:
     """(q,) classes of `queries` (q, d) by the nearest of `bank` (n, d), both L2-normalised, with classes `y` (n,)."""
+    return votes(bank, y, queries, k, temperature, device).argmax(dim=1)
+
+
+def votes(
+    bank: Tensor,
+    y: Tensor,
+    queries: Tensor,
+    k: int,
+    temperature: float,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """(q, K) what the neighbours give each class, the nearest of each query 1."""
     similarity, index = neighbours(bank, queries, min(k, len(bank)), device)
     # exp(s / T) up to a factor that a query's votes share: small temperatures do not overflow
-    votes = ((similarity - similarity[:, :1]) / temperature).exp()
-    scores = torch.zeros(len(queries), int(y.max()) + 1).scatter_add_(1, y[index], votes)
-    return scores.argmax(dim=1)
+    weights = ((similarity - similarity[:, :1]) / temperature).exp()
+    return torch.zeros(len(queries), int(y.max()) + 1).scatter_add_(1, y[index], weights)
 
 
 def neighbours(bank: Tensor, queries: Tensor, k: int, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:

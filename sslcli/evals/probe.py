@@ -18,11 +18,12 @@ from torch.nn import functional as F
 from sslcli.console import warn
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.pictures import Confusion
-from sslcli.evals.artefacts.predictions import FILE, Predictions
+from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.features import Baselines, EvalData, Result
 from sslcli.evals.fit.grid import Choice, Grid, Score, remarks, search
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import labels as subsets
+from sslcli.evals.measures.interval import of_accuracies
 from sslcli.rng import derive
 
 # scikit-learn's C, from strong penalty to weak: tried from 1e-4 to 10 first, and beyond while an edge is best. Below 1e-8
@@ -61,6 +62,8 @@ def probe(
     notes: list[str] = []
     protocol: dict[str, Any] = {}
     artefacts: dict[str, Any] = {}
+    details: dict[str, Any] = {}
+    draws: dict[str, dict[str, list[float]]] = {}  # of the baselines: the accuracy of each draw
     for kind, features in data.measured(backbone, baselines).items():
         found = _measure(features("train"), features("test"), data, amount, seeds, grid)
         notes += remarks(found.choices, grid, f"C of the probe of {kind or 'the backbone'}", "evaluator.strengths")
@@ -84,13 +87,17 @@ def probe(
                 "baselines": {},
             }
             artefacts["confusion.png"] = Confusion(found.confusion, data.dataset.classes)
-            artefacts[FILE] = found.predictions
+            artefacts |= found.predictions.files(data.source("test"), data.dataset.classes)
+            details = {"draws": found.scores}
         else:
+            draws[kind] = found.scores
             protocol["baselines"][kind] = {k: found.protocol[k] for k in ("dim", "strength", "solver")}
     if amount.kind == "all" and seeds > 1:
         notes.append(f"labels=all: the {seeds} draws differ in the folds that choose the strength only")
     protocol["notes"] = data.remarks(baselines, notes)
-    return Result(numbers, protocol, artefacts)
+    details["baselines"] = draws
+    intervals = of_accuracies(numbers, protocol["splits"]["test"], seeds)
+    return Result(numbers, protocol, artefacts, details, intervals)
 
 
 def _grid(strengths: list[float] | float | None) -> Grid:
@@ -144,7 +151,7 @@ def _measure(
     scores: dict[str, list[float]] = {"top1": [], "top5": []}
     confusion = torch.zeros(total, total, dtype=torch.int64)
     choices: list[Choice] = []
-    fits, said = [], []
+    fits, said, sure = [], [], []
     whole: dict[float, Fit] = {}  # with all labels the draws share their final fits
     for index in range(seeds):
         ids = subsets.draw(train[1], amount, data.seed, index, data.dataset.classes)
@@ -160,7 +167,8 @@ def _measure(
             fit = Logistic(x, y, len(classes)).fit(strength, TOLERANCE)
             if amount.kind == "all":
                 whole[strength] = fit
-        ranked = classes[fit.logits(x_test).topk(min(5, len(classes)), dim=1).indices]  # (n, up to 5)
+        logits = fit.logits(x_test)
+        ranked = classes[logits.topk(min(5, len(classes)), dim=1).indices]  # (n, up to 5)
         hits = ranked == y_test[:, None]
         scores["top1"].append(float(hits[:, 0].double().mean()))
         if total > 5:
@@ -169,6 +177,7 @@ def _measure(
         choices.append(choice)
         fits.append(fit)
         said.append(ranked[:, 0])
+        sure.append(logits.softmax(dim=1).amax(dim=1))
     protocol = {
         "dim": train[0].shape[1],
         "classes": total,
@@ -182,7 +191,7 @@ def _measure(
             "converged": all(f.converged for f in fits),
         },
     }
-    predictions = Predictions(data.ids("test")[kept], y_test, torch.stack(said))
+    predictions = Predictions(data.ids("test")[kept], y_test, torch.stack(said), torch.stack(sure))
     return _Found({k: v for k, v in scores.items() if v}, protocol, confusion, predictions, choices)
 
 

@@ -26,6 +26,7 @@ from sslcli.evals.inputs import attacks
 from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.inputs.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
 from sslcli.evals.measures import calibration as sure
+from sslcli.evals.measures.interval import of_accuracies
 from sslcli.evals.probe import CROSS_VALIDATE_UP_TO, FOLDS, strengths_of
 from sslcli.evals.probe import STRENGTHS as PENALTIES
 from sslcli.plotting import new_figure
@@ -110,7 +111,9 @@ def robustness(
         ),
     }
     details = {"corruptions": names, "top1": {k or "backbone": (r.double() / n).tolist() for k, r in right.items()}}
-    return Result(numbers, protocol, artefacts, details)
+    all_samples = {name: value for name, value in numbers.items() if name not in attacked}
+    intervals = of_accuracies(all_samples, n) | of_accuracies(attacked, min(attack_samples, n))
+    return Result(numbers, protocol, artefacts, details, intervals)
 
 
 def _names(corruptions: list[str] | str, image: bool) -> list[str]:

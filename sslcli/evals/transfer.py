@@ -13,6 +13,7 @@ from torch import nn
 from sslcli.errors import RequestError
 from sslcli.evals.features import Baselines, EvalData, Result
 from sslcli.evals.knn import knn
+from sslcli.evals.measures.interval import of_accuracies
 from sslcli.evals.probe import probe
 
 
@@ -58,4 +59,6 @@ def transfer(
         **{n: {k: v for k, v in r.protocol.items() if k not in (*alike, "notes")} for n, r in found.items()},
         "notes": list(dict.fromkeys(note for result in found.values() for note in result.protocol["notes"])),
     }
-    return Result(numbers, protocol, artefacts, {name: result.details for name, result in found.items()})
+    details = {name: result.details for name, result in found.items()}
+    intervals = of_accuracies(numbers, ours["splits"]["test"], seeds)
+    return Result(numbers, protocol, artefacts, details, intervals)

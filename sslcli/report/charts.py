@@ -167,12 +167,19 @@ def value(x: float, percent: bool = False) -> str:
     return f"{x:.4g}"
 
 
-def bar(share: float, kind: str) -> Html:
-    """A bar as long as `share` (0..1) of its cell."""
-    width = round(100 * min(1.0, max(0.0, share)), 2)
+def bar(share: float, kind: str, low: float | None = None, high: float | None = None) -> Html:
+    """A bar as long as `share` (0..1) of its cell, with a line from `low` to `high` on it."""
+
+    def at(x: float) -> float:
+        return round(100 * min(1.0, max(0.0, x)), 2)
+
+    line = [] if low is None or high is None else [el("path", class_="span", d=f"M{at(low):g} 5H{at(high):g}")]
+    if line:
+        line += [el("path", class_="span", d=f"M{at(x):g} 2V8") for x in (low, high) if x is not None]
     return el(
         "svg",
-        el("rect", width=width, height=10),
+        el("rect", width=at(share), height=10),
+        *line,
         class_=f"bar {kind}",
         viewBox="0 0 100 10",
         preserveAspectRatio="none",

@@ -10,6 +10,7 @@ from typing import Any
 from sslcli import records, results
 from sslcli.disk import MAX_LINES, files_in, read_file, size_of
 from sslcli.errors import RequestError
+from sslcli.evals.measures.interval import SUFFIX
 from sslcli.run import Run
 from sslcli.secret import masked, masked_words
 
@@ -29,7 +30,8 @@ class Picture:
 
 @dataclass
 class Evaluation:
-    """One eval/NAME.json. `numbers`: metric -> {"": of the run, "untrained": of a baseline, ...} -> (value, std or None).
+    """One eval/NAME.json. `numbers`: metric -> {"": of the run, "untrained": of a baseline, ...} -> (value, std or None);
+    `intervals`: metric -> the same -> the ends of 95 %.
 
     `dataset`: the one that was measured, where it is another than the run's; else "". `labels`: as asked for."""
 
@@ -41,6 +43,10 @@ class Evaluation:
     about: dict[str, Any]  # all else: step, seed, evaluator, dataset, seconds, time
     dataset: str = ""
     labels: str = "all"
+    intervals: dict[str, dict[str, tuple[float | None, float | None]]] = field(default_factory=dict)
+
+    def interval(self, metric: str, kind: str = "") -> tuple[float | None, float | None] | None:
+        return self.intervals.get(metric, {}).get(kind)
 
     @property
     def kind(self) -> str:
@@ -166,6 +172,7 @@ def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
                 record,
                 kept.dataset,
                 kept.labels,
+                spans(mapping(record.pop("intervals", None))),
             )
         )
     return found
@@ -194,9 +201,25 @@ def sorted_out(numbers: dict[str, Any]) -> dict[str, dict[str, tuple[float, floa
     for key, value in numbers.items():
         if (mean := number(value)) is None or (key.endswith("_std") and key.removesuffix("_std") in numbers):
             continue
-        kind, _, metric = key.partition(".") if key.partition(".")[0] in BASELINES else ("", "", key)
+        kind, metric = whose(key)
         found.setdefault(metric, {})[kind] = (mean, number(numbers.get(f"{key}_std")))
     return found
+
+
+def spans(intervals: dict[str, Any]) -> dict[str, dict[str, tuple[float | None, float | None]]]:
+    """`{"raw.top1_ci95": [.8, .9]}` by metric and by whose it is. An end that is no number is open."""
+    found: dict[str, dict[str, tuple[float | None, float | None]]] = {}
+    for key, value in intervals.items():
+        if isinstance(value, list) and len(value) == 2 and key.endswith(SUFFIX):
+            kind, metric = whose(key.removesuffix(SUFFIX))
+            found.setdefault(metric, {})[kind] = (number(value[0]), number(value[1]))
+    return found
+
+
+def whose(name: str) -> tuple[str, str]:
+    """("raw", "top1") for `raw.top1`; ("", name) for what is of the run itself."""
+    kind, _, metric = name.partition(".")
+    return (kind, metric) if kind in BASELINES else ("", name)
 
 
 def asked(path: Path) -> tuple[list[str], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sslcli import config
+from sslcli.evals.measures import interval
 from sslcli.report import pictures
 from sslcli.report.charts import bar
 from sslcli.report.gather import Evaluation, Gathered, Picture
@@ -27,7 +28,10 @@ TITLES = {  # in the order of the page; others follow by name
 }
 # The first there is stands for an evaluation.
 SAVED, BOUND = "labels_saved", "labels_saved_is_bound"  # a factor, and whether it is known from one side only
-MAIN = ("labels_saved", "top1", "probe.top1", "corrupted.top1", "auroc", "acc", "nmi", "map", "psnr", "rankme")
+MAIN = (
+    *("labels_saved", "top1", "probe.top1", "corrupted.top1", "auroc", "acc", "nmi", "map", "psnr", "rankme"),
+    *("top1@10", "top1@5", "top1@all"),  # of a label curve whose draws do not tell how many labels are saved
+)
 KINDS = {
     "": "this run",
     "supervised": "supervised",
@@ -102,6 +106,16 @@ def shown(mean: float, std: float | None = None, digits: int = 3) -> str:
     return said if std is None else f"{said} ± {std:.2g}"
 
 
+def figure_of(e: Evaluation, metric: str, kind: str = "", digits: int = 3) -> str:
+    """A number with as many digits as its interval justifies, and its deviation over draws."""
+    mean, std = e.numbers[metric][kind]
+    span = e.interval(metric, kind)
+    if span is None or None in span:
+        return shown(mean, std, digits)
+    said = interval.shown(mean, span)
+    return said if std is None else f"{said} ± {std:.{len(said.partition('.')[2])}f}"
+
+
 def how(e: Evaluation) -> str:
     """`all labels`, `10 labels a class, 5 draws`."""
     labels, seeds = e.protocol.get("labels"), e.protocol.get("seeds")
@@ -138,18 +152,22 @@ def tiles(run: Gathered) -> Html | None:
         if metric is None or len(found) == TILES or metric == "rankme":
             continue
         by_kind = e.numbers[metric]
-        beside = [f"{KINDS.get(k, k)} {shown(by_kind[k][0])}" for k in e.baselines if k in by_kind]
-        std = by_kind[""][1]
+        beside = [
+            f"{KINDS.get(k, k)} {figure_of(e, metric, k).partition(' ± ')[0]}" for k in e.baselines if k in by_kind
+        ]
+        span = e.interval(metric)
+        figure, _, std = headline(e, metric).partition(" ± ")
         found.append(
             el(
                 "li",
                 el("span", f"{title(e)}, {worded(metric)}", class_="what"),
                 el(
                     "span",
-                    headline(e, metric),
-                    el("small", f" ± {std:.3f}") if std is not None else None,
+                    figure,
+                    el("small", f" ± {std}") if std else None,
                     class_="figure",
                 ),
+                el("span", f"95 %: {interval.between(*span)}", class_="span") if span else None,
                 el("span", " · ".join(beside) or how(e), class_="beside-it"),
             )
         )
@@ -160,7 +178,7 @@ def headline(e: Evaluation, metric: str) -> str:
     """The figure of a tile; of labels saved a factor, which may be known from one side only."""
     mean, _ = e.numbers[metric][""]
     if metric != SAVED:
-        return shown(mean)
+        return figure_of(e, metric)
     bound = e.numbers.get(BOUND, {}).get("", (0.0, None))[0]
     return f"{'> ' if bound else ''}{mean:.3g} ×"
 
@@ -178,15 +196,31 @@ def bars(run: Gathered) -> Html | None:
             el(
                 "tr",
                 el("th", KINDS.get(k, k), scope="row"),
-                el("td", bar(by_kind[k][0] / most, "own" if k == "" else "other"), class_="wide"),
-                el("td", shown(*by_kind[k]), class_="number"),
+                el(
+                    "td",
+                    bar(by_kind[k][0] / most, "own" if k == "" else "other", *ends(e, metric, k, most)),
+                    class_="wide",
+                ),
+                el("td", figure_of(e, metric, k), class_="number"),
             )
             for k in ("", *e.baselines)
             if k in by_kind
         ]
         caption = el("caption", el("strong", title(e)), f" {worded(metric)}{', ' + how(e) if how(e) else ''}")
         groups.append(el("table", caption, el("tbody", *rows), class_="bars"))
-    return el("div", *groups, class_="groups") if groups else None
+    if not groups:
+        return None
+    told = (
+        "Lines on the bars: 95 % intervals, for other test samples and, where there are several, other draws of labels."
+    )
+    return el("div", el("p", told, class_="lead"), el("div", *groups, class_="groups"))
+
+
+def ends(e: Evaluation, metric: str, kind: str, most: float) -> tuple[float, float] | tuple[()]:
+    """The interval on a bar that is `most` long; where the record has none, one standard deviation to either side."""
+    mean, std = e.numbers[metric][kind]
+    low, high = e.interval(metric, kind) or ((mean - std, mean + std) if std is not None else (None, None))
+    return (low / most, high / most) if low is not None and high is not None else ()
 
 
 # -------------------------------------------------------------------------------------------------------- an evaluation
@@ -225,7 +259,7 @@ def numbers(e: Evaluation) -> Html | None:
     for metric, by_kind in e.numbers.items():
         if metric == BOUND:
             continue
-        figures = [shown(*by_kind[k], digits=4) if k in by_kind else "" for k in kinds]
+        figures = [figure_of(e, metric, k, digits=4) if k in by_kind else "" for k in kinds]
         if metric == SAVED:
             figures[0] = headline(e, metric)
         body.append(el("tr", el("th", worded(metric), scope="row"), *(el("td", f, class_="number") for f in figures)))

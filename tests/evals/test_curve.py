@@ -9,7 +9,7 @@ from PIL import Image
 
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.artefacts.labelcurve import LabelCurve, Line
-from sslcli.evals.curve import Step, choose, curve, quote, savings
+from sslcli.evals.curve import Step, choose, curve, holds_one, quote, saving_interval, savings
 from sslcli.evals.features import EvalData
 from sslcli.evals.finetune import finetune
 from sslcli.evals.measures.saved import Needed, least, needed
@@ -81,6 +81,45 @@ def test_savings_by_hand():
     assert quote(savings(lines())) is None
 
 
+def drawn(spread: float, seeds: int = 5, **baselines) -> dict[str, Line]:
+    """The same lines with draws that scatter by `spread`."""
+    made = lines(**baselines)
+    offsets = torch.linspace(-1, 1, seeds).tolist() if seeds > 1 else [0.0]
+    for i, line in enumerate(made.values()):
+        line.draws = [[m + spread * offsets[(j + i) % seeds] for j in range(seeds)] for m in line.mean]
+    return made
+
+
+def test_interval_of_labels_saved():
+    few = {"raw": [0.3, 0.6, 0.9], "supervised": [0.5, 0.8, 0.99]}  # the factor is 3.36
+    low, high = saving_interval(drawn(0.002, **few), 0)
+    assert 3.2 < low < 3.36 < high < 3.51
+    wide = saving_interval(drawn(0.1, **few), 0)
+    assert wide[0] < 1
+    assert wide[1] is None or wide[1] > 3
+    assert (holds_one(wide), holds_one((low, high))) == (True, False)
+    assert saving_interval(drawn(0.002, seeds=3, **few), 0)[1] > high  # fewer draws say less
+    assert saving_interval(drawn(0.1, seeds=1, **few), 0) is None
+    assert holds_one(None)
+    never = saving_interval(drawn(0.002, raw=[0.1, 0.2, 0.3]), 0)
+    assert never == (10.0, None)  # a bound has an open end
+    assert not holds_one(never)
+    assert holds_one((0.5, None))
+
+
+def test_labels_saved_is_left_out_where_draws_do_not_tell():
+    result = curve(toys.Rows(), EvalData(toys.dataset(), untrained=toys.Rows), **QUICK | {"supervised": False})
+    assert "labels_saved" not in result.numbers
+    assert "labels_saved_ci95" not in result.intervals
+    assert any("labels_saved is left out" in note for note in result.protocol["notes"])
+    assert "these draws do not say" in result.artefacts["curve.png"].caption
+    single = curve(
+        toys.Rows(), EvalData(toys.dataset(), untrained=toys.Blind), **QUICK | {"supervised": False, "seeds": 1}
+    )
+    assert "labels_saved" not in single.numbers
+    assert any("of one draw has no interval" in note for note in single.protocol["notes"])
+
+
 def test_amounts_that_the_data_can_give():
     y = torch.tensor([0] * 12 + [1] * 30 + [-1] * 5)
     steps, notes = choose([1, 10, 25, "all"], y)
@@ -99,7 +138,12 @@ def test_numbers_and_artefacts(tmp_path):
     result = curve(backbone, data, finetune=True, supervised_seeds=2, **QUICK)
     kinds, amounts = ("", "raw.", "untrained.", "supervised.", "finetuned."), ("1", "5", "all")
     names = {f"{kind}top1@{n}{std}" for kind in kinds for n in amounts for std in ("", "_std")}
-    assert set(result.numbers) == names | {"labels_saved", "labels_saved_is_bound"}
+    quoted = result.details["quoted"]
+    saved = {"labels_saved", "labels_saved_is_bound"} if quoted["certain"] else set()
+    assert set(result.numbers) == names | saved
+    assert len(quoted["interval"]) == 2
+    assert {n for n in names if not n.endswith("_std")} == {k.removesuffix("_ci95") for k in result.intervals} - saved
+    assert all(len(draws) == 2 for line in result.details["curve"].values() for draws in line["draws"])
     plain = probe(backbone, data, labels="5/class", seeds=2)
     assert result.numbers["top1@5"] == plain.numbers["top1"]
     assert result.numbers["raw.top1@5"] == plain.numbers["raw.top1"]

@@ -37,7 +37,9 @@ def test_it_is_the_probe_and_the_neighbours():
     assert set(found.artefacts) == {
         "probe_confusion.png",
         "probe_predictions.safetensors",
+        "probe_predictions.csv",
         "knn_predictions.safetensors",
+        "knn_predictions.csv",
     }
     json.dumps(found.protocol)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli.disk import replacing
+from sslcli.evals.measures.interval import between
 from sslcli.plotting import new_figure
 from sslcli.views.pictures import FAINT, INK, PAPER
 
@@ -25,22 +26,25 @@ STYLES: dict[str, tuple[str, str, str, Any]] = {  # kind -> words, colour, marke
 
 @dataclass
 class Line:
-    """One method: by number of labels its mean accuracy, and the deviation over draws (None with a single draw)."""
+    """One method: by number of labels its mean accuracy, the deviation over draws (None with a single draw), and each draw."""
 
     kind: str
     names: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     mean: list[float] = field(default_factory=list)
     std: list[float | None] = field(default_factory=list)
+    draws: list[list[float]] = field(default_factory=list)
 
-    def add(self, name: str, labels: int, mean: float, std: float | None) -> None:
+    def add(self, name: str, labels: int, mean: float, std: float | None, draws: list[float] | None = None) -> None:
         self.names.append(name)
         self.labels.append(labels)
         self.mean.append(mean)
         self.std.append(std)
+        self.draws.append(draws or [])
 
     def as_dict(self) -> dict[str, Any]:
-        return {"amounts": self.names, "labels": self.labels, "mean": self.mean, "std": self.std}
+        own = {"amounts": self.names, "labels": self.labels, "mean": self.mean, "std": self.std}
+        return own | ({"draws": self.draws} if any(self.draws) else {})
 
 
 @dataclass
@@ -65,6 +69,10 @@ class LabelCurve:
         words = STYLES[q["baseline"]][0]
         amount = "all labels" if q["at"] == "all" else f"{q['at']} a class"
         what = f"what the self-supervised probe reaches with {amount} ({q['accuracy']:.1%})"
+        if not q.get("certain", True):
+            return f"whether {words} needs more labels for {what}, these draws do not say"
+        if q.get("interval"):
+            what += f"; 95 % over draws {between(*q['interval'])}"
         if q["relation"] == ">":
             return f"{words} does not reach with {q['factor']:.3g} times the labels {what}"
         least = "at most " if q["relation"] == "<=" else ""
@@ -94,7 +102,7 @@ class LabelCurve:
             )
         self._frame(axes)
         self._names(axes)
-        if self.quoted:
+        if self.quoted and self.quoted.get("certain", True):
             self._arrow(axes)
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", facecolor=PAPER)

@@ -1,7 +1,9 @@
-"""What a model said of each test sample: kept beside the numbers, so that two runs can be compared sample by sample."""
+"""What a model said of each test sample: kept beside the numbers, so that two runs can be compared sample by sample; and the
+same as a table of names, for people."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,27 +11,50 @@ import torch
 from torch import Tensor
 
 from sslcli.checkpoint import safetensors
+from sslcli.data.source import Source
 from sslcli.disk import checked, replace_file
 from sslcli.errors import DataError
+from sslcli.evals.artefacts.sheets import named
+from sslcli.evals.artefacts.tables import Csv
+from sslcli.evals.features import Artefact
 
 FILE = "predictions.safetensors"  # the artefact's name: eval/NAME_predictions.safetensors
+TABLE = "predictions.csv"
 
 
 @dataclass
 class Predictions:
-    """Of m test samples in `draws` draws of labelled samples: ids (m,), truth (m,), predicted (draws, m), int64 each."""
+    """Of m test samples in `draws` draws of labelled samples: ids (m,), truth (m,), predicted (draws, m), int64 each;
+    probability (draws, m), what the model gave the class that it predicted."""
 
     ids: Tensor
     truth: Tensor
     predicted: Tensor
+    probability: Tensor | None = None
     caption: str = field(default="what was predicted for each test sample", repr=False)
 
     def __post_init__(self) -> None:
         assert self.ids.shape == self.truth.shape == self.predicted.shape[1:], (self.ids.shape, self.predicted.shape)
 
     def save(self, path: Path) -> None:
-        tensors = {"ids": self.ids, "truth": self.truth, "predicted": self.predicted}
-        replace_file(path.parent, path.name, safetensors({k: v.to(torch.int64) for k, v in tensors.items()}))
+        whole = {"ids": self.ids, "truth": self.truth, "predicted": self.predicted}
+        tensors = {k: v.to(torch.int64) for k, v in whole.items()}
+        if self.probability is not None:
+            tensors["probability"] = self.probability.float()
+        replace_file(path.parent, path.name, safetensors(tensors))
+
+    def files(self, source: Source, classes: Sequence[str]) -> dict[str, Artefact]:
+        """The artefacts by file name: this, and a table with a row for each sample and draw. `source`: the test split."""
+        names = [source.name_of(i) for i in self.ids.tolist()]
+        truth = [named(classes, c) for c in self.truth.tolist()]
+        sure = self.probability if self.probability is not None else torch.full(self.predicted.shape, torch.nan)
+        rows = [
+            (i, name, draw, true, named(classes, c), round(p, 4))
+            for draw, (said, ps) in enumerate(zip(self.predicted.tolist(), sure.tolist(), strict=True), start=1)
+            for i, name, true, c, p in zip(self.ids.tolist(), names, truth, said, ps, strict=True)
+        ]
+        header = ("id", "sample", "draw", "class", "predicted", "probability")
+        return {FILE: self, TABLE: Csv(header, rows, f"{self.caption}, by name")}
 
 
 def read(run: Path, name: str) -> Predictions:
@@ -43,7 +68,7 @@ def read(run: Path, name: str) -> Predictions:
         assert all(v.dtype == torch.int64 for v in kept.values()), "not whole numbers"
         assert kept["predicted"].ndim == 2, "not draws of samples"
         assert len(kept["predicted"]) > 0, "no draw"
-        return Predictions(**kept)
+        return Predictions(**kept, probability=found.get("probability"))
     except (OSError, SafetensorError, KeyError, AssertionError) as e:
         raise DataError(
             f"{run / name} cannot be read: {e}", "measure the run again: sslcli eval NAME run=RUN"

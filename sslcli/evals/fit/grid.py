@@ -73,8 +73,8 @@ def search(grid: Grid, score: Callable[[float], Score], how: str, enough: Callab
 
 
 def remarks(choices: Sequence[Choice], grid: Grid, what: str, key: str) -> list[str]:
-    """Notes on the choices of several draws; a best value at the end of what may be tried is also warned of. `what` is chosen:
-    "C of the probe"; `key` is the user's key for the grid."""
+    """Notes on the choices of several draws, with a warning where a better value may lie beyond what may be tried. `what` is
+    chosen: "C of the probe"; `key` is the user's key for the grid."""
     beyond = sorted({v for c in choices for v in c.tried} - set(grid.start))
     notes = []
     if beyond:
@@ -84,5 +84,6 @@ def remarks(choices: Sequence[Choice], grid: Grid, what: str, key: str) -> list[
     why = f"{key}=null continues the grid" if grid.closed else "the grid ends there"
     for value, edge in edges:
         notes.append(f"{what} = {value:g} was best and is the {edge} that may be tried: {why}")
-        warn(notes[-1])
+        if grid.closed or edge == "highest":  # nothing is lost below the lowest: it ends where nothing changes
+            warn(notes[-1])
     return notes

@@ -112,10 +112,10 @@ class Trained:
     length: Length
     curve: dict[str, list[float]]  # step, loss, accuracy: means since the point before, on augmented training samples
 
-    def ranked(self, data: EvalData, source: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Ids (n,) and the most likely classes (n, up to 5), the best first, of batches of inputs."""
+    def ranked(self, data: EvalData, source: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids (n,), the most likely classes (n, up to 5), the best first, and its probability (n,), of batches of inputs."""
         ids, logits = _logits(self.backbone, self.head, data, source)
-        return ids, self.classes[logits.topk(min(5, len(self.classes)), dim=1).indices]
+        return ids, *ranked(logits, self.classes)
 
 
 def train(
@@ -155,6 +155,11 @@ def train(
     groups = data.source("train").groups
     rate = best_rate(grid, recipe.rates[0], y, seed, fit, score, None if groups is None else groups[ids])
     return replace(fit(torch.arange(len(ids)), rate.value), rate=rate)
+
+
+def ranked(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """The most likely classes (n, up to 5), the best first, and the best one's probability (n,), of logits (n, K)."""
+    return classes[logits.topk(min(5, len(classes)), dim=1).indices], logits.float().softmax(dim=1).amax(dim=1)
 
 
 def choosable(grid: Grid, y: Tensor) -> bool:

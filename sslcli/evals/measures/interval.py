@@ -1,0 +1,73 @@
+"""Intervals of 95 % for what is measured, and how many digits of a number they justify. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+Interval = tuple[float | None, float | None]  # None: open at this end
+LEVEL = 0.95
+Z = 1.959964  # half of LEVEL lies between 0 and Z standard deviations
+SUFFIX = "_ci95"  # of the name of a number, among the `intervals` of a result
+ACCURACIES = ("top1", "top5", "acc")  # shares of test samples
+
+
+def of_share(p: float, n: float, std: float | None = None, draws: int = 1) -> tuple[float, float]:
+    """Of a share `p` of `n` test samples: Wilson's score interval (1927), for other test samples of the same kind.
+
+    With several draws of labels, `p` is their mean and `std` their standard deviation: the interval is then for other draws as
+    well. The variance of the mean over draws is added to that over test samples, enlarged as Student's distribution asks for so
+    few draws, and `n` stands for the number of samples that would have as much variance.
+    """
+    assert 0 <= p <= 1 <= n, (p, n)
+    variance = p * (1 - p)
+    if std and draws > 1 and variance > 0:
+        n = variance / (variance / n + (students(draws - 1) / Z) ** 2 * std**2 / draws)
+    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(variance / n + Z**2 / (4 * n**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def students(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
+
+
+def of_accuracies(numbers: Mapping[str, float], n: int, draws: int = 1) -> dict[str, Interval]:
+    """`top1_ci95` and so on, of all accuracies (`top1`, `raw.top5`, `top1@10`) among numbers from `n` test samples."""
+    found: dict[str, Interval] = {}
+    for name, value in numbers.items():
+        if name.endswith("_std"):
+            continue
+        if name.rpartition(".")[2].partition("@")[0] in ACCURACIES and n > 0 and 0 <= value <= 1:
+            found[name + SUFFIX] = of_share(value, n, numbers.get(f"{name}_std"), draws)
+    return found
+
+
+def shown(value: float, interval: Interval | None = None) -> str:
+    """A number with the digits that its interval justifies: one beyond the first digit of the interval's half width, 4 decimals at
+    most. Without an interval, four significant digits."""
+    low, high = interval or (None, None)
+    if low is None or high is None or not math.isfinite(value):
+        return f"{value:.4g}"
+    half = (high - low) / 2
+    return f"{value:.{min(4, max(2, 1 - math.floor(math.log10(half))))}f}" if half > 0 else f"{value:.4g}"
+
+
+def between(low: float | None, high: float | None) -> str:
+    """`0.91 .. 0.95`, with an end that may be open."""
+    half = (high - low) / 2 if low is not None and high is not None else 0.0
+    said = [shown(end, (end - half, end + half)) if end is not None else "?" for end in (low, high)]
+    return f"{said[0]} .. {said[1]}" if high is not None else f"{said[0]} or more"
+
+
+def of_lines(numbers: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, str]:
+    """What is shown of each number of a result; deviations (`_std`) with two significant digits."""
+    return {
+        name: f"{value:.2g}"
+        if name.endswith("_std") and name.removesuffix("_std") in numbers
+        else shown(value, intervals.get(name + SUFFIX))
+        for name, value in numbers.items()
+    }
