@@ -24,7 +24,7 @@ STATUS: Schema = {
     "git": str | None,
 }
 RESULT: Schema = {  # eval/NAME.json
-    **dict.fromkeys(("numbers", "protocol", "details", "artefacts", "evaluator"), dict),
+    **dict.fromkeys(("numbers", "intervals", "protocol", "details", "artefacts", "evaluator"), dict),
     **dict.fromkeys(("sha256", "config_hash", "dataset", "fingerprint", "time"), str),
     **dict.fromkeys(("step", "seed", "draws"), int),
     "seconds": float,
@@ -95,7 +95,15 @@ def result(run: Path, name: str) -> dict[str, Any]:
     if not found:
         return {}
     protocol = fitting(found.get("protocol", {}), PROTOCOL)
-    return {"details": {}, **found, "numbers": numbers(found, "numbers"), "protocol": protocol}
+    own = {"numbers": numbers(found, "numbers"), "intervals": intervals(found), "protocol": protocol}
+    return {"details": {}, **found, **own}
+
+
+def intervals(record: dict[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+    """The two ends of each interval of a result; None for one that is open."""
+    found = record.get("intervals", {})
+    pairs = {k: v for k, v in found.items() if isinstance(v, list) and len(v) == 2}
+    return {k: (v[0], v[1]) for k, v in pairs.items() if all(kinds.fits(end, float | None) for end in v)}
 
 
 def metrics(run: Path) -> tuple[list[dict[str, Any]], int]:

@@ -58,12 +58,7 @@ def summary(path: Path) -> dict[str, Any]:
         "created": status.get("created"),
         "seconds": status.get("seconds"),
         "numbers": numbers,
-        "intervals": {
-            f"{name}.{k}": v
-            for name, e in found.items()
-            for k, v in (e.record.get("intervals") or {}).items()
-            if isinstance(v, list) and len(v) == 2
-        },
+        "intervals": {f"{name}.{k}": v for name, e in found.items() for k, v in e.record.get("intervals", {}).items()},
         "results": [
             {"name": e.name, "evaluator": e.evaluator, "labels": e.labels, "dataset": e.dataset or None}
             for e in found.values()

@@ -210,7 +210,7 @@ def spans(intervals: dict[str, Any]) -> dict[str, dict[str, tuple[float | None, 
     """`{"raw.top1_ci95": [.8, .9]}` by metric and by whose it is. An end that is no number is open."""
     found: dict[str, dict[str, tuple[float | None, float | None]]] = {}
     for key, value in intervals.items():
-        if isinstance(value, list) and len(value) == 2 and key.endswith(SUFFIX):
+        if key.endswith(SUFFIX):
             kind, metric = whose(key.removesuffix(SUFFIX))
             found.setdefault(metric, {})[kind] = (number(value[0]), number(value[1]))
     return found

@@ -74,7 +74,7 @@ def test_predictions_by_name(tmp_path, data):
         assert isinstance(said, Predictions)
         said.save(tmp_path / FILE)
         result.artefacts[TABLE].save(tmp_path / TABLE)
-        assert torch.equal(read(tmp_path / FILE).probability, said.probability)
+        assert torch.equal(read(tmp_path, FILE).probability, said.probability)
         rows = list(csv.DictReader((tmp_path / TABLE).read_text().splitlines()))
         assert len(rows) == 2 * 120
         assert [r["draw"] for r in rows[:1] + rows[-1:]] == ["1", "2"]
