@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -388,7 +389,23 @@ def sign(run: Path) -> None:
         (folder / "manifest.json").write_text(json.dumps({**manifest, "sha256": own}))
 
 
-def run_damages(n: int, seed: int = 0) -> list[tuple[str, str, str]]:
-    """`n` of all (command, file, damage)."""
-    every = [(c, f, d) for c in RUN_COMMANDS for f in RUN_FILES for d in DAMAGES]
-    return random.Random(seed).sample(every, min(n, len(every)))
+READS = {  # the files that a command reads, by the beginnings of their names
+    **dict.fromkeys(("runs", "json", "best"), ("status", "eval", ".lock")),
+    "show": ("status", "eval", ".lock", "events", "config"),
+    "compare": ("status", "config", "metrics", "eval", "encoder"),
+    "report": ("status", "config", "metrics", "events", "log", ".hydra", "eval", "encoder"),
+    "eval": ("status", "config", "encoder", "eval", "log"),
+    "resume": ("status", "config", "metrics", "events", "log", ".lock", "encoder", "checkpoints"),
+    "select": ("config", "encoder.json", "checkpoints", "eval"),
+    "export": ("status", "encoder"),
+    "export checkpoint": ("config", "encoder.json", "checkpoints"),
+}
+
+
+def run_damages(n: int | None, seed: int = 0) -> list[tuple[str, str, str]]:
+    """`n` of all (command, file, damage), evenly over the commands; None: all."""
+    rng = random.Random(seed)
+    every = {c: [(c, f, d) for f in RUN_FILES if f.startswith(READS[c]) for d in DAMAGES] for c in RUN_COMMANDS}
+    if n is None:
+        return [case for cases in every.values() for case in cases]
+    return [rng.choice(every[command]) for command, _ in zip(itertools.cycle(every), range(n), strict=False)]

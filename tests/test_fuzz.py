@@ -186,7 +186,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_damaged_files_of_a_run(part, cli, whole_run, tmp_path):
     """Every file of a run, damaged, under every command that reads it: an exit code and a sentence, nothing else touched."""
-    cases = fuzz.run_damages(2000 if FULL else 32, seed=3)[part::PARTS]
+    cases = fuzz.run_damages(None if FULL else 33, seed=3)[part::PARTS]
     codes: Counter[int] = Counter()
     wrong = []
     for number, (command, file, how) in enumerate(cases):
@@ -202,7 +202,7 @@ def test_damaged_files_of_a_run(part, cli, whole_run, tmp_path):
         kept = contents(outside)
         run = tmp_path / "runs" / "a"
         status = (run / "status.json").read_text()
-        if command == "resume":
+        if command == "resume" and not file.startswith("encoder"):
             (run / "status.json").write_text(status.replace('"done"', '"interrupted"'))
         fuzz.damage(run, file, how, outside, random.Random(number))
         try:
