@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sslcli.errors import StorageError
 from sslcli.secret import masked
@@ -58,6 +58,11 @@ def open_file(folder: Path, name: str, flags: int = os.O_RDONLY) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return fd
+
+
+def open_binary(folder: Path, name: str) -> BinaryIO:
+    """A regular file, for reading. OSError."""
+    return os.fdopen(open_file(folder, name), "rb")
 
 
 def size_of(folder: Path, name: str) -> int | None:
@@ -104,13 +109,13 @@ def files_in(folder: Path, pattern: str) -> list[str]:
 
 def read_file(folder: Path, name: str, most: int = MAX_JSON) -> bytes:
     """The content of a regular file of at most `most` bytes. OSError."""
-    with os.fdopen(open_file(folder, name), "rb") as file:
+    with open_binary(folder, name) as file:
         return file.read(_refuse_large(file.fileno(), folder / name, most))
 
 
 def digest(folder: Path, name: str) -> str:
     """The SHA-256 of a regular file. OSError."""
-    with os.fdopen(open_file(folder, name), "rb") as file:
+    with open_binary(folder, name) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

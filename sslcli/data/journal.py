@@ -10,13 +10,22 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from sslcli import kinds
 from sslcli.data import pack, talk
 from sslcli.data.talk import count, shown
+from sslcli.disk import MAX_JSON, open_file, parse, size_of
 from sslcli.errors import DataError, RequestError, RunInUseError
 
 JOURNAL = "journal"
 SHARD_BYTES = 512 << 20
 ENTRY, ENTRY_BYTES = 256, 64 << 20  # samples, or bytes, between two entries of the journal
+
+NOTED: dict[str, Any] = {  # an entry
+    "position": int,
+    "records": list[list[int]],
+    "sealed": list[dict[str, Any]],
+    "bad": dict[str, str],
+}
 
 Made = tuple[bytes, int, int]  # content, height, width
 
@@ -27,8 +36,8 @@ class Writer:
     position: how many samples are dealt with. bad: name -> reason of those left out.
     """
 
-    def __init__(self, part: Path, identity: dict[str, Any]):
-        self.part, self.identity = part, identity
+    def __init__(self, part: Path, identity: dict[str, Any], total: int):
+        self.part, self.identity, self.total = part, identity, total
         self.records: list[list[int]] = []  # position, shard, offset, length, crc, height, width
         self.sealed: list[dict[str, Any]] = []  # bytes and sha256 of each whole shard
         self.bad: dict[str, str] = {}
@@ -47,7 +56,7 @@ class Writer:
         self.noted = (len(self.records), len(self.sealed), len(self.bad), self.position, self.written)
 
     def __enter__(self) -> Writer:
-        self.journal = open(self.part / JOURNAL, "a+b")
+        self.journal = os.fdopen(open_file(self.part, JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+b")
         try:
             self._lock()
             self._recover()
@@ -81,15 +90,12 @@ class Writer:
             return
         self.journal.seek(0)
         whole = 0
-        for line in self.journal:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break  # torn
+        while line := self.journal.readline(MAX_JSON):
+            entry = parse(line)
             if not line.endswith(b"\n") or (whole == 0 and entry != {"of": self.identity}):
                 break
-            if whole:
-                self._take(entry)
+            if whole and not self._take(entry):
+                break
             whole += len(line)
         if not (whole and self._reopen()):
             self._start_over()
@@ -98,27 +104,37 @@ class Writer:
         if self.position:
             talk.say(f"going on behind the {count(self.position, 'image')} that are packed")
 
-    def _take(self, entry: dict[str, Any]) -> None:
+    def _take(self, entry: dict[str, Any]) -> bool:
+        """What an entry says is done; False where it is no entry of a journal."""
+        if not all(kinds.fits(entry.get(key), kind) for key, kind in NOTED.items()):
+            return False
+        records, sealed, position = entry["records"], entry["sealed"], entry["position"]
+        if not (
+            self.position < position <= self.total
+            and all(len(r) == 7 and min(r) >= 0 and r[0] < position for r in records)
+            and all(kinds.fits(s.get(key), kind) for s in sealed for key, kind in pack.FILE.items())
+        ):
+            return False
         self.records += entry["records"]
         self.sealed += entry["sealed"]
         self.bad |= entry["bad"]
-        self.position = entry["position"]
+        self.position = position
+        return True
 
     def _reopen(self) -> bool:
         """The unfinished shard, cut behind its last noted sample and hashed again; False where it does not fit."""
         for i, about in enumerate(self.sealed):
-            path = self.part / pack.shard_name(i)
-            if not path.is_file() or path.stat().st_size != about["bytes"]:
+            if size_of(self.part, pack.shard_name(i)) != about["bytes"]:
                 return False
         ours = [r for r in self.records if r[1] == len(self.sealed)]
-        path = self.part / pack.shard_name(len(self.sealed))
+        name = pack.shard_name(len(self.sealed))
         if not ours:
-            path.unlink(missing_ok=True)
+            (self.part / name).unlink(missing_ok=True)
             self._mark()
             return True
-        if not path.is_file():
+        if (size_of(self.part, name) or 0) < sum(length for _, _, _, length, *_ in ours):
             return False
-        self._shard = open(path, "r+b")  # noqa: SIM115 - closed in __exit__
+        self._shard = os.fdopen(open_file(self.part, name, os.O_RDWR), "r+b")
         for _, _, _, length, crc, _, _ in ours:
             content = self._shard.read(length)
             if zlib.crc32(content) != crc:
@@ -179,7 +195,8 @@ class Writer:
         if self.end and self.end + len(content) > SHARD_BYTES:
             self.seal()
         if self._shard is None:
-            self._shard = open(self.part / pack.shard_name(len(self.sealed)), "wb")  # noqa: SIM115
+            name = pack.shard_name(len(self.sealed))
+            self._shard = os.fdopen(open_file(self.part, name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
         self._shard.write(content)
         self.hash.update(content)
         crc = zlib.crc32(content)

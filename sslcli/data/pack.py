@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import zlib
 from collections import Counter
@@ -38,6 +39,7 @@ from sslcli.data.source import Dataset
 from sslcli.data.stats import image_stats
 from sslcli.data.subset import check_pretrain_on, pretrained_on
 from sslcli.data.talk import count, shown
+from sslcli.disk import digest, open_binary, parse, read_file, size_of
 from sslcli.errors import DataError, RequestError
 
 FORMAT = "sslcli pack 1"
@@ -59,12 +61,21 @@ KEYS: dict[str, Any] = {
     "classes": list[str],
     "settings": dict[str, Any],
     "files": dict[str, dict[str, Any]],
+    "of": dict,
     "side": int,
     "mean": list[float],
     "std": list[float],
     "notes": list[str],
     "left_out": dict[str, str],
     "fingerprint": str,
+}
+FILE: dict[str, Any] = {"bytes": int, "sha256": str}  # what a manifest says of a file
+SETTINGS: dict[str, Any] = {
+    "format": str,
+    "channels": int,
+    "size": int | None,
+    "range": str | list[float] | None,
+    "max_pixels": int,
 }
 WANTED = "a pack (sslcli data pack makes one)"
 ANEW = "remove it and make it anew: sslcli data pack dataset=image_folder dataset.path=PHOTOS out="
@@ -79,19 +90,49 @@ def own_hash(manifest: dict[str, Any]) -> str:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Whole and unaltered, or a DataError. RequestError where there is none."""
     try:
-        found = json.loads((folder / MANIFEST).read_bytes())
+        found = parse(read_file(folder, MANIFEST))
     except FileNotFoundError:
         hint = "the same `sslcli data pack` finishes it" if folder.suffix == ".part" else None
         raise RequestError(f"{shown(str(folder))} is no finished pack", hint or "dataset.path=photos.pack") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{MANIFEST} of {shown(str(folder))} cannot be read: {error}", f"{ANEW}{folder}") from error
-    if not isinstance(found, dict) or found.get("sha256") != own_hash(found):
+    except OSError as error:
+        why = error.strerror or error
+        raise DataError(f"{MANIFEST} of {shown(str(folder))} cannot be read: {why}", f"{ANEW}{folder}") from None
+    if found.get("sha256") != own_hash(found):
         raise DataError(f"{MANIFEST} of {shown(str(folder))} was altered", f"{ANEW}{folder}")
     if found.get("format") != FORMAT:
         raise DataError(f"{shown(str(folder))} is of another version: {found.get('format')}", f"{ANEW}{folder}")
-    if not kinds.fits(found, dict[str, Any]) or any(not kinds.fits(found.get(k), kind) for k, kind in KEYS.items()):
+    if not _describes(found):
         raise DataError(f"{MANIFEST} of {shown(str(folder))} does not say what the pack is", f"{ANEW}{folder}")
     return found
+
+
+def _describes(found: dict[str, Any]) -> bool:
+    """Whether a manifest says what a pack is: whoever can write one can write its sum."""
+
+    def fits(node: dict[str, Any], schema: dict[str, Any]) -> bool:
+        return all(kinds.fits(node.get(key), kind) for key, kind in schema.items())
+
+    if not fits(found, KEYS) or not fits(found["settings"], SETTINGS):
+        return False
+    s, files, splits, spread = found["settings"], found["files"], found["splits"], found["std"]
+    names = {INDEX, NAMES, *(shard_name(i) for i in range(len(files) - 2))}
+    values = s["range"] if isinstance(s["range"], list) else [0.0, 1.0]
+    return (
+        len(files) > 2
+        and files.keys() == names
+        and all(fits(about, FILE) and about["bytes"] >= 0 for about in files.values())
+        and files[INDEX]["bytes"] % RECORD.itemsize == 0 < files[INDEX]["bytes"]
+        and "train" in splits
+        and splits.keys() <= {"train", "test", "unlabelled"}
+        and all(len(place) == 2 for place in splits.values())
+        and s["format"] in ("jpeg", "raw")
+        and s["channels"] in (1, 3, 4)
+        and len(values) == 2
+        and min(s["max_pixels"], found["side"]) > 0
+        and len(found["mean"]) == len(spread) == s["channels"]
+        and all(map(math.isfinite, (*found["mean"], *spread, *values)))
+        and min(spread) > 0
+    )
 
 
 class Pack:
@@ -100,9 +141,8 @@ class Pack:
     def __init__(self, folder: Path, manifest: dict[str, Any]):
         self.folder, self.manifest = folder, manifest
         self.raw = manifest["settings"]["format"] == "raw"
-        self.index = np.memmap(folder / INDEX, RECORD, "r")
-        names = folder / NAMES
-        self.names = np.memmap(names, np.uint8, "r") if names.stat().st_size else np.empty(0, np.uint8)
+        self.index = mapped(folder, INDEX, RECORD)
+        self.names = mapped(folder, NAMES, np.uint8) if size_of(folder, NAMES) else np.empty(0, np.uint8)
         self._shards: dict[int, np.ndarray] = {}
 
     @classmethod
@@ -110,12 +150,11 @@ class Pack:
         """Compared with its sums, the shards with their lengths. DataError."""
         manifest = read_manifest(folder)
         for name, about in manifest["files"].items():
-            path = folder / name
-            size = path.stat().st_size if path.is_file() else None
+            path, size = folder / name, size_of(folder, name)
             wrong = None
             if size != about["bytes"]:
                 wrong = "is gone" if size is None else f"has {size:,} bytes, not {about['bytes']:,}"
-            elif name in (INDEX, NAMES) and file_hash(path) != about["sha256"]:
+            elif name in (INDEX, NAMES) and digest(folder, name) != about["sha256"]:
                 wrong = "was altered"
             if wrong:
                 raise DataError(f"{shown(str(path))} {wrong}: the pack is damaged", f"{ANEW}{folder}")
@@ -141,29 +180,37 @@ class Pack:
         named = ends[0] >= 0 and bool((np.diff(ends) >= 0).all()) and ends[-1] == len(self.names)
         labelled = (index["label"] >= -1) & (index["label"] < max(1, len(manifest["classes"])))
         pixels = index["height"].astype(np.uint64) * index["width"] * np.uint64(manifest["settings"]["channels"])
-        return bool(inside.all() and labelled.all() and named and (not self.raw or (pixels == index["length"]).all()))
+        right = pixels == index["length"] if self.raw else pixels > 0
+        return bool(inside.all() and labelled.all() and named and right.all() and (pixels > 0).all())
 
     def content(self, record: Any) -> np.ndarray:
         """The bytes of a sample: a view of the map."""
         shard = int(record["shard"])
         if shard not in self._shards:
-            self._shards[shard] = np.memmap(self.folder / shard_name(shard), np.uint8, "r")
+            self._shards[shard] = mapped(self.folder, shard_name(shard), np.uint8)
         start = int(record["offset"])
         return self._shards[shard][start : start + int(record["length"])]
 
     def damage(self) -> list[str]:
         """The files that do not match their SHA-256. Reads all of them."""
-        wrong = [n for n, about in self.manifest["files"].items() if file_hash(self.folder / n) != about["sha256"]]
+        wrong = [n for n, about in self.manifest["files"].items() if not self._is_whole(n, about["sha256"])]
         return [f"{shown(str(self.folder / n))} does not match its SHA-256" for n in wrong]
+
+    def _is_whole(self, name: str, sha256: str) -> bool:
+        try:
+            return digest(self.folder, name) == sha256
+        except OSError:
+            return False
 
 
 def shard_name(number: int) -> str:
     return f"shard-{number:05d}.bin"
 
 
-def file_hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def mapped(folder: Path, name: str, kind: Any) -> np.ndarray:
+    """A file of a pack as a memory map."""
+    with open_binary(folder, name) as file:
+        return np.memmap(file, kind, "r")
 
 
 class Names(Sequence[str]):

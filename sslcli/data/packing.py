@@ -30,7 +30,7 @@ from sslcli.data.source import Dataset
 from sslcli.data.stats import image_stats
 from sslcli.data.subset import unlabelled_of
 from sslcli.data.talk import count, shown
-from sslcli.disk import sync_folder, write_file
+from sslcli.disk import make_folder, sync_folder, write_file
 from sslcli.errors import DataError, RequestError, StorageError
 from sslcli.rng import derive, order
 
@@ -53,8 +53,8 @@ def write_pack(dataset: Dataset, out: Path, form: str = "jpeg", size: int | None
         )
     part = out.with_name(out.name + ".part")
     try:
-        part.mkdir(exist_ok=True)
-        with Writer(part, job.identity()) as writer:
+        make_folder(part.parent, part.name)
+        with Writer(part, job.identity(), len(job.all)) as writer:
             if not writer.whole:
                 job.need_room(part, writer.written)
                 job.run(writer)
