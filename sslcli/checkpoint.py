@@ -286,14 +286,14 @@ GONE = "a run that is being trained removes old checkpoints: train.keep=10 keeps
 
 
 @contextlib.contextmanager
-def lies_are_told(path: Path) -> Iterator[None]:
+def lies_are_told(path: Path, hint: str = "was it changed by hand?") -> Iterator[None]:
     """A safetensors file whose header does not fit its bytes, whatever its sum says, is a TrainingError."""
     from safetensors import SafetensorError
 
     try:
         yield
     except SafetensorError as e:
-        raise TrainingError(f"{path} holds no whole safetensors file: {e}", "was it changed by hand?") from None
+        raise TrainingError(f"{path} holds no whole safetensors file: {e}", hint) from None
 
 
 # ----------------------------------------------------------------------------------------------------- optimizer as tensors
@@ -346,7 +346,7 @@ def parameter_names(module: nn.Module) -> dict[int, str]:
     return {id(p): n for n, p in module.named_parameters()}
 
 
-def load_strictly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+def load_strictly(module: nn.Module, tensors: dict[str, Tensor], what: str, hint: str = ANOTHER) -> None:
     """Every key there, none more, every shape equal; else TrainingError with the first ten differences."""
     own = module.state_dict()
     missing = [k for k in own if k not in tensors]
@@ -362,7 +362,7 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> N
             for word, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
             if keys
         ]
-        raise TrainingError(f"{what} does not fit this model: {'; '.join(parts)}", ANOTHER)
+        raise TrainingError(f"{what} does not fit this model: {'; '.join(parts)}", hint)
     with torch.no_grad():
         for key, value in own.items():
             value.copy_(tensors[key])

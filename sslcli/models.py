@@ -160,9 +160,9 @@ def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     info, file = described(path), path / "encoder.safetensors"
     content = encoder_bytes(path, info)
     backbone = build.build("backbone", info["backbone"], input_shape=tuple(info["input_shape"]))
-    with checkpoint.lies_are_told(file):
+    with checkpoint.lies_are_told(file, _again(path)):
         tensors = load(content)
-    checkpoint.load_strictly(backbone, tensors, str(file))
+    checkpoint.load_strictly(backbone, tensors, str(file), _again(path))
     return backbone, info
 
 
@@ -180,7 +180,7 @@ def encoder_in(run: Run, saved: Path) -> tuple[nn.Module, dict[str, Any]]:
         std=tuple(info["std"]),
     )
     tensors, state = checkpoint.load(saved)
-    method = method_of(run.config, data, tensors, saved.name, facts_in(run.path))
+    method = method_of(run.valid_config, data, tensors, saved.name, facts_in(run.path))
     return method.eval_backbone, {**info, "step": state["step"]}
 
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslcli import __version__, config, console, records, results
+from sslcli import __version__, compose, config, console, records, results
 from sslcli.disk import (
     append_line,
     make_folder,
@@ -92,7 +92,15 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
+        """config.yaml, with the schema's defaults where it lacks a key. RequestError."""
         return records.configuration(self.path)
+
+    @property
+    def valid_config(self) -> dict[str, Any]:
+        """The same, with every group and with values in their ranges: what networks and data are built from. RequestError."""
+        cfg = self.config
+        compose.check_values(cfg)
+        return cfg
 
     # -------------------------------------------------------------------------------------------------------------- lock
 
@@ -169,7 +177,8 @@ class Run:
         if self.loggers is not None:
             self.loggers.log(step, values)
 
-    def _flush_metrics(self) -> None:
+    def _flush_metrics(self) -> OSError | None:
+        """Writes what is pending; the error, where it cannot be written."""
         try:
             if self._metrics is None:
                 self._metrics = open_file(self.path, "metrics.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -177,13 +186,15 @@ class Run:
                 self._pending = self._pending[os.write(self._metrics, self._pending) :]
         except OSError as e:
             self._complain("metrics.jsonl", e)
+            return e
+        return None
 
     def metrics_offset(self) -> int:
         """Bytes of metrics.jsonl, all lines of it safely on disk: a checkpoint remembers it. StorageError when they are not."""
-        self._flush_metrics()
+        error = self._flush_metrics()
         try:
-            if self._pending or self._metrics is None:
-                raise OSError(errno.EIO, "its last lines are not written")
+            if error is not None or self._metrics is None:
+                raise error or OSError(errno.EIO, "its last lines are not written")
             os.fsync(self._metrics)
             return os.fstat(self._metrics).st_size
         except OSError as e:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import random
 import shutil
@@ -161,6 +162,8 @@ def whole_run(tmp_path_factory) -> Path:
     finally:
         os.chdir(before)
         os.environ.pop("SSLCLI_QUIET", None)
+    line = {"time": "2026-01-01T00:00:00+00:00", "event": "resumed", "step": 2}
+    (folder / "runs" / "a" / "events.jsonl").write_text(json.dumps(line) + "\n")
     shutil.copytree(folder / "runs" / "a", folder / "runs" / "b")
     return folder
 

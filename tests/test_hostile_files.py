@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import gzip
 import io
 import json
 import os
 import pickle
+import random
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -20,7 +23,12 @@ import torch
 from sslcli import build
 from sslcli.data import arrayfile, idx, published
 from sslcli.data.arrays import arrays
-from sslcli.errors import DataError, SslError
+from sslcli.data.decode import BadImage
+from sslcli.data.folder import image_folder
+from sslcli.data.pack import own_hash, pack
+from sslcli.data.packing import Job, write_pack
+from sslcli.errors import DataError, RequestError, SslError, StorageError
+from tests import fuzz
 from tests.conftest import SMOKE
 from tests.data.bad_files import BAD
 from tests.data.test_bad_inputs import STRANGE, two_classes
@@ -227,3 +235,80 @@ def test_names_that_attack_a_terminal(cli, tmp_path):
         text.encode("utf-8")  # no lone surrogate is left
     assert "[red]x[" in results[0].out  # shown as it is, not taken for markup
     json.loads(results[1].out)
+
+
+# ------------------------------------------------------------------------------------------------ packs
+
+
+@pytest.fixture(scope="module")
+def small_pack(tmp_path_factory) -> Path:
+    root = two_classes(tmp_path_factory.mktemp("pack") / "photos", n=6)
+    write_pack(image_folder(str(root), image_size=16), root.parent / "p.pack")
+    return root.parent / "p.pack"
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "index.bin", "names.bin", "shard-00000.bin"])
+@pytest.mark.parametrize("how", [d for d in fuzz.DAMAGES if d not in ("types", "lie", "truncated")])
+def test_damaged_file_of_a_pack(file, how, small_pack, tmp_path):
+    shutil.copytree(small_pack, tmp_path / "p.pack")
+    fuzz.damage(tmp_path / "p.pack", file, how, small_pack, random.Random(0))
+    with pytest.raises((DataError, RequestError)):
+        pack(str(tmp_path / "p.pack"))
+
+
+def test_lying_manifest_of_a_pack(small_pack, tmp_path):
+    """Every value replaced by one of another type or size, with the right sum: refused, or it is still a pack."""
+    shutil.copytree(small_pack, tmp_path / "p.pack")
+    original = json.loads((small_pack / "manifest.json").read_text())
+    original.pop("sha256")
+    outcomes = {"refused": 0, "opened": 0}
+    for path in list(fuzz._paths(original)):
+        for odd in (None, -1, 0, 1 << 70, "x", "../../etc/passwd", [], [[]], {}, {"a": 1}):
+            changed = json.loads(json.dumps(original))
+            node = changed
+            for key in path[:-1]:
+                node = node[key]
+            node[path[-1]] = odd
+            (tmp_path / "p.pack" / "manifest.json").write_text(json.dumps({**changed, "sha256": own_hash(changed)}))
+            try:
+                opened = pack(str(tmp_path / "p.pack"), resident=False)
+                opened.train.decode(0)
+                outcomes["opened"] += 1
+            except (DataError, RequestError, BadImage):
+                outcomes["refused"] += 1
+    assert outcomes["refused"] > 2 * outcomes["opened"] > 0
+
+
+def test_unfinished_pack_with_links(tmp_path):
+    """Links in NAME.part lead nowhere: what they point to keeps its content."""
+    root = two_classes(tmp_path / "photos", n=6)
+    part = tmp_path / "p.pack.part"
+    for name in ("journal", "shard-00000.bin", "index.bin", "names.bin", "manifest.json"):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        (tmp_path / "precious").write_bytes(b"precious" * 1000)
+        (part / name).symlink_to(tmp_path / "precious")
+        with contextlib.suppress(StorageError):
+            write_pack(image_folder(str(root), image_size=16), tmp_path / "p.pack")
+            shutil.rmtree(tmp_path / "p.pack")
+        assert (tmp_path / "precious").read_bytes() == b"precious" * 1000, name
+    shutil.rmtree(part, ignore_errors=True)
+    (tmp_path / "elsewhere").mkdir()
+    part.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="symbolic link"):
+        write_pack(image_folder(str(root), image_size=16), tmp_path / "p.pack")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "entry", ['{"position": 1}', "[1]", '{"position": -1, "records": [[1]], "sealed": [], "bad": {}}']
+)
+def test_journal_entry_that_is_none(entry, tmp_path, small_pack):
+    root = two_classes(tmp_path / "photos", n=6)
+    dataset = image_folder(str(root), image_size=16)
+    part = tmp_path / "p.pack.part"
+    part.mkdir()
+    of = {"of": Job(dataset, "jpeg", None, 90).identity()}
+    (part / "journal").write_text(json.dumps(of) + "\n" + entry + "\n")
+    assert write_pack(dataset, tmp_path / "p.pack")
+    assert pack(str(tmp_path / "p.pack")).train is not None

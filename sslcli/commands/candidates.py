@@ -69,7 +69,7 @@ def gathered(words: list[str]) -> list[Candidate]:
     runs = [Run.open(p) for p in paths]
     if len(runs) == 1:
         return checkpoints(runs[0])
-    return [Candidate(run, run.config) for run in runs]
+    return [Candidate(run, run.valid_config) for run in runs]
 
 
 def _several(word: str) -> list[Path] | None:
@@ -106,7 +106,7 @@ def checkpoints(run: Run) -> list[Candidate]:
     found = []
     for path in reversed(checkpoint.existing(run.path / "checkpoints")):
         if (reason := checkpoint.verify(path)) is None:
-            found.append(Candidate(run, run.config, path))
+            found.append(Candidate(run, run.valid_config, path))
         else:
             console.warn(f"{path.name} is left out: {reason}")
     if len(found) < 2:

@@ -190,11 +190,15 @@ def encoders(runs: list[Run], devices: list[str], found: Compared) -> None:
     from sslcli.evals.measures.cka import cka
 
     values = plain(compose.compose("eval", ["evaluator=quality", *devices]))
-    data = run_data.located(runs[0].config["dataset"], run_data.record_of(runs[0]))
+    try:
+        data = run_data.located(runs[0].valid_config["dataset"], run_data.record_of(runs[0]))
+    except SslError as e:
+        found.notes.append(f"no CKA: {e.message}")
+        return
     base: tuple[Any, Any] | None = None
     for run, told in zip(runs, found.runs, strict=True):
         try:
-            cfg = run.config if run is runs[0] else {**run.config, "dataset": data}
+            cfg = run.valid_config if run is runs[0] else {**run.valid_config, "dataset": data}
             subject = evaluation.load({**values, "data_given": run is not runs[0]}, cfg, run.path)
             split: Split = "test" if subject.dataset.test is not None else "train"
             x, _ = subject.data.features(subject.backbone, split)

@@ -108,16 +108,16 @@ def subject(values: dict[str, Any], overrides: list[str]) -> tuple[Any, dict[str
     run = Run.open(find(values["run"]))
     require_done(run)
     if values.get("data_given"):
-        return run, {**run.config, "dataset": values["dataset"]}
+        return run, {**run.valid_config, "dataset": values["dataset"]}
     refuse_unused(
         [o for o in overrides if o.lstrip("+").partition("=")[0] != "dataset.path"],
         ("dataset",),
         "the data set comes from the run",
         "to measure on another one: dataset=NAME dataset.KEY=...; where the data moved: dataset.path=NEW",
     )
-    if values.get("data_path") and "path" not in run.config["dataset"]:
+    if values.get("data_path") and "path" not in run.valid_config["dataset"]:
         raise RequestError(f"the data set of {run.path} has no path", "leave dataset.path out")
-    return run, run.config
+    return run, run.valid_config
 
 
 @dataclass
@@ -154,7 +154,7 @@ def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, rec
         backbone, info = load_encoder(path)
         allowed = given or bool(values.get("allow_data_change"))
         record = run_data.record_of(Run(path), values.get("data_path"), allowed)
-        node, own = run_cfg["dataset"], Run(path).config["dataset"]
+        node, own = run_cfg["dataset"], Run(path).valid_config["dataset"]
         elsewhere = not run_data.same_node(node, own, record) if given else node != own
     told: list[str] = []
     if elsewhere:

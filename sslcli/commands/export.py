@@ -94,7 +94,7 @@ def chosen(run: Any, which: str) -> tuple[Any, dict[str, Any]]:
 
 def write(out: Path, backbone: Any, info: dict[str, Any]) -> None:
     """The folder, whole or absent; one that holds the same already stays. RequestError where it holds another encoder."""
-    from sslcli.disk import sync_folder
+    from sslcli.disk import digest, size_of, sync_folder
     from sslcli.models import write_encoder
 
     place = out.resolve()
@@ -103,7 +103,7 @@ def write(out: Path, backbone: Any, info: dict[str, Any]) -> None:
         temporary.mkdir()
         write_encoder(temporary, backbone.state_dict(), info)
         if out.is_dir() and any(out.iterdir()):
-            if not all((out / f).is_file() and (out / f).read_bytes() == (temporary / f).read_bytes() for f in FILES):
+            if any(size_of(out, f) != size_of(temporary, f) or digest(out, f) != digest(temporary, f) for f in FILES):
                 raise RequestError(f"out={out} holds another encoder", "out=FOLDER, a new one")
             return
         sync_folder(temporary)

@@ -12,7 +12,7 @@ from sslcli import compose, console, results
 from sslcli.cli import Request
 from sslcli.commands.candidates import Candidate, checkpoints, fitting, gathered, measure, same_data
 from sslcli.commands.pretrain import plain, refuse_unused
-from sslcli.errors import RequestError, listing, nearest
+from sslcli.errors import RequestError, TrainingError, listing, nearest
 from sslcli.evals.measures import ranking
 from sslcli.run import Run, short_name
 
@@ -32,7 +32,7 @@ def main(request: Request) -> int:
     if candidates[0].checkpoint is not None:
         why = "loggers hold the numbers of runs; those of checkpoints stay in the run folder, in eval/checkpoints"
         refuse_unused(overrides, ("logger",), why, "leave it out")
-    measure_all(candidates, settings)
+    candidates = measure_all(candidates, settings)
     notes = remarks(candidates)
     found = ranked(candidates, by)
     if candidates[found.order[0]].step == 0:
@@ -51,7 +51,7 @@ def main(request: Request) -> int:
 def best_step(run: Run) -> int:
     """Of the checkpoint that `sslcli select RUN` ranks first, step 0 aside. RequestError where there are not two."""
     candidates = checkpoints(run)
-    measure_all(candidates, {"quality": _composed("quality", [], Request())})
+    candidates = measure_all(candidates, {"quality": _composed("quality", [], Request())})
     return best(candidates, ranked(candidates, ranking.DEFAULT)).step
 
 
@@ -60,16 +60,31 @@ def best(candidates: list[Candidate], found: Ranking) -> Candidate:
     return next((candidates[i] for i in found.order if candidates[i].step > 0), candidates[found.order[0]])
 
 
-def measure_all(candidates: list[Candidate], settings: dict[str, dict[str, Any]]) -> None:
-    """`quality` of each; of `probe` what is known, or what is measured where its settings are given."""
+def measure_all(candidates: list[Candidate], settings: dict[str, dict[str, Any]]) -> list[Candidate]:
+    """`quality` of each; of `probe` what is known, or what is measured where its settings are given. A checkpoint that cannot
+    be loaded (a run that is being trained removes old ones) is left out. RequestError where fewer than two are left."""
     fingerprint = same_data(candidates, bool(settings["quality"].get("allow_data_change")))
     known = probe_name(candidates, settings, fingerprint)
+    measured = []
     for number, c in enumerate(candidates, start=1):
         console.say(f"{number}/{len(candidates)}  {label(c)}")
-        c.quality = measure(c, "quality", settings["quality"], fingerprint)
-        c.probe = fitting(c, known, fingerprint)
-        if "probe" in settings and not c.probe:
-            c.probe = measure(c, "probe", settings["probe"], fingerprint)
+        try:
+            c.quality = measure(c, "quality", settings["quality"], fingerprint)
+            c.probe = fitting(c, known, fingerprint)
+            if "probe" in settings and not c.probe:
+                c.probe = measure(c, "probe", settings["probe"], fingerprint)
+        except TrainingError as e:
+            if c.checkpoint is None:
+                raise
+            console.warn(f"{label(c)} is left out: {e.message}")
+            continue
+        measured.append(c)
+    if len(measured) < 2:
+        raise RequestError(
+            f"{len(measured)} of {len(candidates)} checkpoints could be loaded: there is nothing to choose from",
+            "train.keep=10 keeps more of them while training",
+        )
+    return measured
 
 
 def probe_name(candidates: list[Candidate], settings: dict[str, dict[str, Any]], fingerprint: str) -> str:

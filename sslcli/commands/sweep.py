@@ -17,6 +17,7 @@ from typing import Any
 
 from sslcli import compose, config, console, records
 from sslcli.commands.jobs import PARENT, STOPPING, Ended
+from sslcli.disk import make_folder, replace_file
 from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped
 
 EXTRAS = {  # choice of hydra/launcher or hydra/sweeper -> (the module that has it, our extra)
@@ -110,8 +111,7 @@ class Sweep:
             if self.received is not None and number == signal.SIGINT:  # the second: not waiting for anybody
                 raise Ended(Interrupted("interrupted"))
             self.received = signal.Signals(number)
-            (self.folder / "jobs").mkdir(parents=True, exist_ok=True)
-            (self.folder / "jobs" / STOPPING).touch()
+            replace_file(make_folder(self.folder, "jobs"), STOPPING, "")
             for outcome in self.outcomes():
                 if (
                     outcome["status"] == "running"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslcli import config, console
+from sslcli import compose, config, console
 from sslcli.data.loader import Loader, in_order
 from sslcli.disk import size_of
 from sslcli.errors import DataError, SslError
@@ -38,7 +38,6 @@ LABELLED_UP_TO = 25  # classes; above, names on the map would lie on each other
 
 
 PREDICTORS = {"probe": "linear probe", "finetune": "fine-tuned network", "knn": "kNN vote"}  # the first there is
-NEEDED = ("seed", "train", "method", "backbone", "dataset", "augmentation")  # of a configuration
 
 
 @dataclass
@@ -61,8 +60,7 @@ def compute(run: Gathered) -> Atlas:
     cfg = run.config
     atlas = Atlas()
     try:
-        if lacking := [key for key in NEEDED if key not in cfg]:
-            raise DataError(f"the run's config.yaml has no {', '.join(lacking)}")
+        compose.check_values(cfg)
         device = asdict(config.Device()) | cfg.get("device", {})
         values = {"seed": cfg["seed"], "device": device, "train": {**cfg["train"], "devices": 1}}
         subject = load(values, cfg, run.path)
