@@ -277,7 +277,7 @@ def chosen(cfg: dict[str, Any], dataset: Dataset) -> str:
     limit, side = cfg["dataset"].get("max_size", MAX_SIZE), dataset.shape[-1]
     if cfg["dataset"].get("image_size") is not None or limit >= MAX_SIZE or side < limit:
         return ""
-    small = build.resolve(cfg["backbone"]["_target_"]) is ConvNet
+    small = build.resolve("backbone", cfg["backbone"]["_target_"]) is ConvNet
     what = f"image size {side}" + (" and a small convolutional network" if small else "")
     other = f"dataset.image_size={MAX_SIZE}" + (" backbone=resnet18" if small else "")
     return f"{what} suit a processor; what a GPU gets by default: {other}"
