@@ -143,7 +143,6 @@ def same_data(candidates: list[Candidate], allow_change: bool = False) -> str:
 
 def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     """The record of evaluator `name`: the known one where weights, data, draws and settings are the same, else a new one."""
-    from sslcli import build
     from sslcli.commands import eval as evaluation
     from sslcli.evals.artefacts.predictions import FILE
 
@@ -155,7 +154,7 @@ def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -
             return known
     subject = opened(c, values)
     about = evaluation.circumstances(subject, node, values, c.cfg)
-    result = build.build("evaluator", node, subject.backbone, subject.data)
+    result = evaluation.result_of(node, subject)
     record = json.loads(json.dumps(evaluation.recorded(result, about), default=str))
     try:
         if c.checkpoint is None:

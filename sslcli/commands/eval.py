@@ -280,7 +280,7 @@ def evaluate(
                 report(title, known, run)
                 continue
             began = time.perf_counter()
-            result = build.partial("evaluator", node, "backbone", "data")(subject.backbone, subject.data)
+            result = result_of(node, subject)
             everything[name] = result.numbers
             about |= {"seconds": round(time.perf_counter() - began, 3)}
             if typed is not None:
@@ -288,6 +288,25 @@ def evaluate(
             keep(title, result, about, run)
         subject.data.dismiss()
     return everything
+
+
+def result_of(node: dict[str, Any], subject: Subject) -> Any:
+    """What an evaluator finds, in cross-validation where the labels are few; few test samples are warned of."""
+    from sslcli import build
+    from sslcli.evals import crossed
+    from sslcli.evals.inputs.labelfile import FEW
+
+    evaluate = build.partial("evaluator", node, "backbone", "data")
+    if crossed.applies(node, subject.data):
+        result = crossed.cross_validated(evaluate, subject.backbone, subject.data, node.get("seeds", 1))
+    else:
+        result = evaluate(subject.backbone, subject.data)
+    splits = result.protocol.get("splits", {})
+    if "labelled" in splits and 0 < (n := splits.get("test", 0)) < FEW:
+        doubt = f"{n} labelled test samples are few: another {n} may give quite different numbers"
+        result.protocol.setdefault("notes", []).append(doubt)
+        console.warn(doubt, "more labels; of a file (labels=FILE.csv) probe and knn test every one")
+    return result
 
 
 def heard(run: Any, values: dict[str, Any], run_cfg: dict[str, Any], step: int) -> AbstractContextManager[None]:

@@ -234,7 +234,8 @@ def probe_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor]
         standardise = Standardiser(x)
         z = standardise(x, row).to(data.device)
         groups = data.groups("train")
-        strength = choose(z, y, classes, STRENGTHS, data.seed, 0, None if groups is None else groups[row]).value
+        grid = Grid.of(STRENGTHS.start)  # not beyond: a head of next to no weight is no start
+        strength = choose(z, y, classes, grid, data.seed, 0, None if groups is None else groups[row]).value
         fit = Logistic(z, y, classes).fit(strength, TOLERANCE)
         head = nn.Linear(x.shape[1], classes)
         weight = fit.weight * standardise.scale[:, None]  # (d, K), of features as they come

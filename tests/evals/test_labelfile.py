@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,17 +88,18 @@ def test_names_and_ids(write):
 
 
 def test_the_rows_in_the_unlabelled_test_split_measure(write):
-    file = write(lines(range(6)) + lines(range(4), "t").partition("\n")[2])
-    rows, notes = labelled(named(labels=False), file)
+    file = write(lines(range(6)) + lines(range(50), "t").partition("\n")[2])
+    rows, notes = labelled(named(n_test=60, labels=False), file)
     assert rows.classes == ("cat", "dog")
     assert len(rows.train) == 40
     assert int((rows.train.labels >= 0).sum()) == 6
-    assert rows.test.labels.tolist() == [0, 1, 0, 1]
-    assert list(rows.test.names) == [f"photos/t0{i}.png" for i in range(4)]
-    assert torch.equal(rows.test.resident, named(labels=False).test.x[:4])
+    assert rows.test.labels.tolist() == [0, 1] * 25
+    assert list(rows.test.names) == [f"photos/t{i:02}.png" for i in range(50)]
+    assert torch.equal(rows.test.resident, named(n_test=60, labels=False).test.x[:50])
+    assert not rows.details["labels"].get("few")
     assert rows.fingerprint != "f"
     assert "held out" in notes[-1]
-    assert probe(toys.Rows(), EvalData(rows), labels=file).numbers["top1"] == 1.0
+    assert probe(toys.Rows(), EvalData(rows), labels=file).numbers["top1"] > 0.8
 
 
 def test_a_fifth_is_held_out_where_nothing_else_measures(write):
@@ -107,7 +110,9 @@ def test_a_fifth_is_held_out_where_nothing_else_measures(write):
         assert int((rows.train.labels >= 0).sum()) == 16
         assert not set(rows.test.names) & set(rows.train.names)  # no feature of a test sample standardises anything
         assert len(rows.train) == 36
-        assert "without labels" in notes[-1]
+        assert any("without labels" in note for note in notes)
+        assert rows.details["labels"]["few"]
+        assert "cross-validation" in notes[-1]
         assert any("stratified 20%" in note for note in notes)
     again, _ = labelled(named(labels=False), file)
     assert list(again.test.names) == list(rows.test.names)
@@ -204,6 +209,12 @@ def test_a_folder_of_unlabelled_files_from_the_command_line(cli, photos, residen
     found = cli("eval", "probe", *few)
     assert found.code == 0, found.err
     assert "labels of 40 samples" in found.err
+    assert "40 labelled test samples are few" in found.err
+    record = json.loads(next(Path("runs/latest/eval").glob("probe@labels-*.json")).read_text())
+    assert record["protocol"]["splits"] == {"train": 60, "labelled": 40, "test": 40}
+    assert record["protocol"]["cross_validation"]["folds"] == 5
+    low, high = record["intervals"]["top1_ci95"]
+    assert low < record["numbers"]["top1"] < high or record["numbers"]["top1"] == high
     assert float(dict(line.split() for line in found.out.splitlines())["probe.top1"]) > 0.7
     tuned = cli("eval", "finetune", *few, "evaluator.min_steps=5", "evaluator.epochs=0", "evaluator.baselines=false")
     assert tuned.code == 0, tuned.err
@@ -213,13 +224,15 @@ def test_a_folder_of_unlabelled_files_from_the_command_line(cli, photos, residen
 
 
 def test_a_folder_keeps_its_names(photos):
-    rows = image_folder(str(photos / "photos"))
     file = photos / "labels.csv"
     file.write_text("name,label\n" + "".join(f"p{i:02}.png,{i % 2}\n" for i in range(60)))
-    found, notes = labelled(rows, str(file))
-    assert found.classes == ("0", "1")
-    assert len(found.test) == len(rows.test)  # all of it is labelled, and pretraining held it out
-    assert "held out" in notes[-1]
+    for holdout in ("auto", 0.2):  # nothing, and as runs made before held it out
+        rows = image_folder(str(photos / "photos"), holdout=holdout)
+        found, notes = labelled(rows, str(file))
+        assert found.classes == ("0", "1")
+        assert len(found.test) == 12
+        assert len(found.train) == 48
+        assert "few labels" in notes[-1]
     for source in (found.train, found.test):
         bright = source.resident.float().mean(dim=(1, 2, 3)) > 100
         assert torch.equal(bright.long(), source.labels)

@@ -9,10 +9,11 @@ What measures, by the first of these that applies:
 
 1. the rows whose `split` is test, if there are any;
 2. the data set's own test split, where it has labels; none of its samples may be named in the file;
-3. the rows whose samples lie in the (unlabelled) test split, which pretraining held out, if every class is among them
-   and among the other rows;
+3. the rows whose samples lie in the (unlabelled) test split, which pretraining held out, if there are 50 and every class
+   is among them and among the other rows;
 4. a fifth of the rows, stratified by class, at least one each. Pretraining may have seen these samples, never with a
-   label; the notes say so.
+   label; the notes say so. Where these are fewer than 50, `probe` and `knn` test every row, in cross-validation
+   (`crossed.py`).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from sslcli.errors import DataError, RequestError, listing, nearest
 from sslcli.evals.inputs.labels import Amount, draw
 
 HOLDOUT = 0.2
+FEW = 50  # test samples: fewer say little
 NAMES = (*PATHS, "id")
 HEADER = "the first line must be name,label (or id,label), and where wanted split (train or test)"
 
@@ -98,6 +100,9 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     seen = int((test & ~in_test).sum())
     if seen:
         notes.append(f"{seen:,} of these lie in the training split: pretraining may have seen them, without labels")
+    if not explicit.any() and int(test.sum()) < FEW:
+        details["labels"]["few"] = True
+        notes.append(f"few labels: probe and knn test each of the {len(y):,} once, in stratified cross-validation")
     return _divided(dataset, pool, places, y, test, classes, details), notes
 
 
@@ -111,7 +116,7 @@ def identified(dataset: Dataset) -> Dataset:
 
 def _measuring(y: Tensor, in_test: Tensor, classes: int, file: str) -> tuple[Tensor, str]:
     """Which rows measure where neither the file nor the data set says so, and why these."""
-    if all(len(y[part].unique()) == classes for part in (in_test, ~in_test)):
+    if int(in_test.sum()) >= FEW and all(len(y[part].unique()) == classes for part in (in_test, ~in_test)):
         return in_test, "those in the test split that pretraining held out"
     small = y.bincount(minlength=classes)
     if int(small.min()) < 2:

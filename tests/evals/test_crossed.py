@@ -1,0 +1,88 @@
+"""Cross-validation: every labelled sample is tested once, by what never saw its label."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from sslcli.data.source import ArraySource, Dataset
+from sslcli.evals import crossed
+from sslcli.evals.features import EvalData
+from sslcli.evals.inputs.labels import folds
+from sslcli.evals.knn import knn, predict
+from sslcli.evals.probe import probe
+from tests.evals import toys
+
+
+def few(noise: bool = False, groups: bool = False) -> Dataset:
+    """60 + 20 pictures of which 40 + 10 have a label; with `noise` the labels say nothing of the pictures."""
+    rows = toys.dataset(60, 20, classes=2)
+    g = torch.Generator().manual_seed(5)
+    for source, known in ((rows.train, 40), (rows.test, 10)):
+        if noise:
+            source.labels = torch.randint(0, 2, (len(source),), generator=g)
+        source.labels[known:] = -1
+        if groups:
+            source.groups = torch.arange(len(source)) // 4 + (100 if source is rows.test else 0)
+    return replace(rows, details={"labels": {"few": True, "file": "some.csv", "sha256": ""}})
+
+
+def test_knn_is_that_by_hand():
+    rows, backbone = few(), toys.Rows().eval()
+    data = EvalData(rows, untrained=toys.Blind)
+    result = crossed.cross_validated(partial(knn, k=3, temperature=0.1), backbone, data, 1)
+    x = torch.nn.functional.normalize(torch.cat([data.features(backbone, s)[0] for s in ("train", "test")]), dim=1)
+    y = torch.cat([rows.train.labels, rows.test.labels])
+    known = (y >= 0).nonzero().flatten()
+    fold = folds(y[known], 5, data.seed, 0)
+    said = torch.empty(len(known), dtype=torch.int64)
+    for f in range(5):
+        inside = known[fold != f]
+        said[fold == f] = predict(x[inside], y[inside], x[known[fold == f]], 3, 0.1)
+    assert result.numbers["top1"] == pytest.approx(float((said == y[known]).double().mean()))
+    found = result.artefacts["predictions.safetensors"]
+    assert found.ids.tolist() == known.tolist()
+    assert torch.equal(found.truth, y[known])
+    assert torch.equal(found.predicted[0], said)
+    assert result.protocol["splits"] == {"train": 80, "labelled": 50, "test": 50}
+    assert {"raw.top1", "untrained.top1"} <= set(result.numbers)
+
+
+def test_labels_of_noise_are_not_learned():
+    """Were a label among those that are fitted, a probe of 64 pixels would know it."""
+    result = crossed.cross_validated(partial(probe, strengths=100.0), toys.Rows().eval(), EvalData(few(noise=True)), 2)
+    assert result.numbers["top1"] < 0.75
+    assert result.numbers["raw.top1"] < 0.75
+    assert result.numbers["top1_std"] >= 0
+    assert result.artefacts["predictions.safetensors"].predicted.shape == (2, 50)
+    assert result.artefacts["confusion.png"].counts.sum() == 100
+    assert "top1_ci95" in result.intervals
+
+
+def test_a_group_is_in_one_fold():
+    rows = few(groups=True)
+    for fold in crossed.Pooled(EvalData(rows)).divided(0):
+        inside, outside = fold.source("train").groups, fold.source("test").groups
+        assert not set(inside.tolist()) & set(outside.tolist())
+
+
+def test_samples_that_cannot_be_read_are_left_out(monkeypatch):
+    rows, backbone = few(), toys.Rows().eval()
+    data = EvalData(rows)
+    whole = data.features(backbone, "train")
+    data._features = {key: (x[1:], y[1:]) for key, (x, y) in data._features.items()}
+    data._ids["train"] = torch.arange(1, 60)
+    assert len(whole[0]) == 60
+    result = crossed.cross_validated(partial(knn, k=1, baselines=False), backbone, data, 1)
+    assert result.artefacts["predictions.safetensors"].ids.tolist() == [*range(1, 40), *range(60, 70)]
+
+
+def test_it_applies_to_few_labels_of_a_file():
+    node = {"_target_": "sslcli.evals.knn.knn"}
+    assert crossed.applies(node, EvalData(few()))
+    assert not crossed.applies({"_target_": "sslcli.evals.finetune.finetune"}, EvalData(few()))
+    assert not crossed.applies(node, EvalData(toys.dataset()))
+    assert isinstance(few().train, ArraySource)
