@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sslcli import __version__, console, cores, streams, temporary
+from sslcli import __version__, console, cores, progress, streams, temporary
 from sslcli.children import protect_imports
 from sslcli.commands.jobs import Ended, in_words, signals_end
 from sslcli.errors import RequestError, SslError, listing, nearest
@@ -204,6 +204,11 @@ def dispatch(argv: list[str]) -> int:
         raise RequestError(
             f"there is no word `{word}`", f"did you mean `sslcli {close}`?" if close else f"words: {', '.join(WORDS)}"
         )
+    with progress.task(word):
+        return run_word(word, rest)
+
+
+def run_word(word: str, rest: list[str]) -> int:
     if word in PLAIN_WORDS and word != "data":
         from importlib import import_module
 

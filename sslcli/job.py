@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli import build, compose, console, models, optim, run_data, runtime, team
+from sslcli import build, compose, console, models, optim, progress, run_data, runtime, team
 from sslcli.backbones.convnet import ConvNet
 from sslcli.console import human_count
 from sslcli.data import talk
@@ -107,12 +107,13 @@ def config_hash(cfg: dict[str, Any]) -> str:
 def load_dataset(cfg: dict[str, Any], record: Record | None = None, download: bool = True) -> Dataset:
     """The data set, its progress and warnings told on stderr. `record`: of the run whose data it must be; DataError where
     it is not. `download=False` for the configuration of a run that is only read: whatever it says, nothing is fetched."""
-    talk.connect(say=console.say, progress=console.Counter())
+    talk.connect(say=console.say, progress=progress.count)
     node = run_data.absolute(cfg["dataset"]) if record is None else run_data.located(cfg["dataset"], record)
     wanted = cfg["dataset"] if record is None else node
     if not download and wanted.get("download"):
         wanted = {**wanted, "download": False}
-    dataset: Dataset = build.build("dataset", wanted)
+    with progress.task("data set"):
+        dataset: Dataset = build.build("dataset", wanted)
     dataset = replace(dataset, path=node.get("path"))
     if record is not None:
         dataset = run_data.checked(dataset, record)

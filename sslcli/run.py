@@ -12,12 +12,14 @@ import os
 import platform
 import shlex
 import socket
+import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslcli import __version__, compose, config, console, records, results
+from sslcli import __version__, compose, config, console, progress, records, results
 from sslcli.disk import (
     append_line,
     make_folder,
@@ -47,6 +49,8 @@ class Run:
         self._lock: int | None = None
         self._metrics: int | None = None
         self._pending = b""  # lines of metrics that a full disk did not take yet
+        self._writing = threading.Lock()
+        self._end_heartbeat: Callable[[], None] = lambda: None
         self._told: set[str] = set()  # files that could not be written, each said once
         self.loggers: Loggers | None = None  # where else numbers go: `loggers.attached`
 
@@ -123,19 +127,31 @@ class Run:
             who = f"pid {holder.get('pid', '?')} on {holder.get('host', '?')} since {holder.get('since', '?')}"
             raise RunInUseError(f"{self.path} is in use by {who}", "wait for it, or stop that process") from None
         self._lock = fd
+        self._end_heartbeat = progress.beat(self._heartbeat)
         try:
             os.ftruncate(fd, 0)
             os.write(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}).encode())
         except OSError as e:  # it is locked all the same; only the words for others are missing
             self._complain(".lock", e)
 
+    def _heartbeat(self) -> None:
+        """A sign of life in status.json, whatever the main thread is busy with."""
+        with self._writing:
+            if self._lock is not None and self.status:
+                try:
+                    self._merge_status({})
+                except StorageError as e:
+                    self._complain("status.json", e)
+
     def close(self) -> None:
+        self._end_heartbeat()
         if self._pending:
             self._flush_metrics()
-        for fd in (self._metrics, self._lock):
-            if fd is not None:
-                os.close(fd)
-        self._metrics = self._lock = None
+        with self._writing:  # not while a heartbeat is being written
+            for fd in (self._metrics, self._lock):
+                if fd is not None:
+                    os.close(fd)
+            self._metrics = self._lock = None
 
     # ------------------------------------------------------------------------------------------------------------ status
 
@@ -151,8 +167,11 @@ class Run:
             self._complain("status.json", e)
 
     def _write_status(self, values: dict[str, Any]) -> None:
-        status = self.status | values | {"heartbeat": now(), "format": FORMAT}
-        write_json(self.path, "status.json", status)
+        with self._writing:  # the heartbeat comes from another thread
+            self._merge_status(values)
+
+    def _merge_status(self, values: dict[str, Any]) -> None:
+        write_json(self.path, "status.json", self.status | values | {"heartbeat": now(), "format": FORMAT})
 
     def _complain(self, name: str, e: OSError | StorageError) -> None:
         """A file that only tells of the run cannot be written: training goes on (a checkpoint that cannot be is another matter)."""

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sslcli import build, checkpoint, compose, debug, eager, optim, threads
-from sslcli.console import Progress, human_time, say, warn
+from sslcli import build, checkpoint, compose, debug, eager, optim, progress, threads
+from sslcli.console import human_time, say, warn
 from sslcli.data.ahead import Stream
 from sslcli.data.talk import count
 from sslcli.errors import Interrupted, Stopped, TrainingError
@@ -109,7 +109,7 @@ class Trainer:
             per_epoch = job.loader.steps_per_epoch
             eval_every = self.eval_every(plan, per_epoch)
             log_every = job.cfg["logger"]["log_every"]
-            progress = Progress(plan.total, plan.total / per_epoch, state.step)
+            display = progress.Training(plan.total, plan.total / per_epoch, state.step)
             stream: Stream | None = None
             try:
                 if state.step == 0 or state.step >= plan.total:  # the latter: only the encoder is written again
@@ -129,12 +129,12 @@ class Trainer:
                     # once in a while: log
                     if end_of_epoch or last or state.step % log_every == 0:
                         shown = self.log(plan)
-                        self.guard(shown, progress.note)
+                        self.guard(shown, display.note)
                         self.meter = Meter()
                         if self.train["budget"] is not None and not last:
                             self.keep_to_budget(plan)
-                            progress.total, progress.epochs = plan.total, plan.total / per_epoch
-                    progress.update(state.step, state.step / per_epoch, shown, end_of_epoch)
+                            display.total, display.epochs = plan.total, plan.total / per_epoch
+                    display.update(state.step, state.step / per_epoch, shown, end_of_epoch)
 
                     # once in a while: save
                     if last or self.told.stop or self.told.save:
@@ -148,7 +148,7 @@ class Trainer:
                         self.meter.began = time.perf_counter()
             finally:
                 self.saver.close()
-                progress.close()
+                display.close()
                 if stream is not None:
                     stream.close()
 

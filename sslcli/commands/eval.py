@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslcli import console, results
+from sslcli import console, progress, results
 from sslcli.commands.jobs import Outcome
 from sslcli.commands.jobs import job as hydra_job
 from sslcli.commands.pretrain import plain, refuse_unused
@@ -280,7 +280,8 @@ def evaluate(
                 report(title, known, run)
                 continue
             began = time.perf_counter()
-            result = result_of(node, subject)
+            with progress.task(name):
+                result = result_of(node, subject)
             everything[name] = result.numbers
             about |= {"seconds": round(time.perf_counter() - began, 3)}
             if typed is not None:

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from sslcli import build, compose, config, console
+from sslcli import build, compose, config, console, progress
 from sslcli.commands.jobs import Outcome
 from sslcli.commands.jobs import job as hydra_job
 from sslcli.errors import RequestError
@@ -148,7 +148,7 @@ def try_one_batch(values: dict[str, Any]) -> int:
 
     job = prepare(values)
     console.rows(screen(job, None))
-    with contextlib.closing(job.loader.stream(0)) as stream:
+    with progress.task("views of the first batch"), contextlib.closing(job.loader.stream(0)) as stream:
         batch = next(stream)
 
     def step() -> float:
@@ -161,7 +161,8 @@ def try_one_batch(values: dict[str, Any]) -> int:
         whole = "" if job.steps is None else f", {job.steps:,} steps {console.human_time(about * job.steps)}"
         console.say(f"a step takes about {console.human_time(about)} here{whole}; one is tried now")
     began = time.perf_counter()
-    value = step()
+    with progress.task("first step"):
+        value = step()
     took = time.perf_counter() - began
     console.say(
         f"dry run: loss {value:.4f}, {took:.2f} s for the first step, peak memory {job.runtime.peak_memory_mb():,.0f} MB"

@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from sslcli import compose, console, results
+from sslcli import compose, console, progress, results
 from sslcli.cli import Request
 from sslcli.commands.candidates import Candidate, checkpoints, fitting, gathered, measure, same_data
 from sslcli.commands.pretrain import plain, refuse_unused
@@ -66,7 +66,7 @@ def measure_all(candidates: list[Candidate], settings: dict[str, dict[str, Any]]
     fingerprint = same_data(candidates, bool(settings["quality"].get("allow_data_change")))
     known = probe_name(candidates, settings, fingerprint)
     measured = []
-    for number, c in enumerate(candidates, start=1):
+    for number, c in enumerate(progress.track(candidates, "candidate"), start=1):
         console.say(f"{number}/{len(candidates)}  {label(c)}")
         try:
             c.quality = measure(c, "quality", settings["quality"], fingerprint)

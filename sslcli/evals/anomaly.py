@@ -24,6 +24,7 @@ from sslcli.evals.features import Baselines, EvalData, Labelled, Result, Split
 from sslcli.evals.fit import outliers
 from sslcli.evals.fit.clustering import exact
 from sslcli.evals.inputs import labels as subsets
+from sslcli.progress import track
 from sslcli.rng import derive, order
 
 SCORES = ("knn", "knn_l2", "mahalanobis", "ocsvm", "reconstruction", "objective")
@@ -222,7 +223,7 @@ def _told(
     found = _Found({}, {})
     each: dict[str, dict[str, list[float]]] = {"auroc": {}, "fpr95": {}}
     left_out = []
-    for group in groups:
+    for group in track(groups, "normal class"):
         members = torch.isin(y, group.classes).nonzero().flatten()
         strange = ~torch.isin(truth, group.classes)
         if len(members) < 2 or bool(strange.all()) or not bool(strange.any()):

@@ -25,6 +25,7 @@ from sslcli.evals.fit.clustering import NOISE, Divided, Settings, Space
 from sslcli.evals.measures.interval import of_accuracies
 from sslcli.evals.own import clusters
 from sslcli.evals.probe import averaged, check_seeds
+from sslcli.progress import track
 from sslcli.rng import derive
 
 EXEMPLARS = 8  # samples of a cluster in the sheet
@@ -204,7 +205,7 @@ def _measure(
     labelled = bool((truth >= 0).any())
     some = clustering.some_of(len(asked), clustering.LOOKED_AT, derive(seed, "silhouette"))
     table = clustering.distances(asked[some], space.spherical)
-    for drawn in draws:
+    for drawn in track(draws, "clustering"):
         found = agreement(drawn.asked, truth) if labelled else {}
         found["silhouette"] = clustering.silhouette(table, drawn.asked[some])
         if settings.method == "hdbscan":

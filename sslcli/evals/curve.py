@@ -35,6 +35,7 @@ from sslcli.evals.inputs.labels import Amount
 from sslcli.evals.measures.interval import Interval, between, of_accuracies
 from sslcli.evals.measures.saved import least, needed
 from sslcli.evals.probe import averaged, check_seeds, probe
+from sslcli.progress import track
 from sslcli.rng import derive
 
 AMOUNTS = (1, 2, 5, 10, 25, 100, "all")
@@ -86,7 +87,7 @@ def curve(
         notes.append("no supervised baseline: what is measured is itself untrained")
     lines: dict[str, Line] = {}
     protocols: dict[str, Any] = {}
-    for step in steps:
+    for step in track(steps, "number of labels"):
         found = probe(backbone, data, labels=step.asked, seeds=seeds)
         for kind in ("", "untrained", "raw"):
             name = f"{kind}.top1" if kind else "top1"
@@ -97,7 +98,7 @@ def curve(
         protocols = {"probe": {k: found.protocol[k] for k in ("standardised", "dim", "strength", "solver")}}
         notes += found.protocol["notes"]
     for kind, start in trainings.items():
-        for step in steps:
+        for step in track(steps, f"{kind}, number of labels"):
             scores = measure(backbone, data, step.amount, trained_seeds, recipe, start)
             draws = scores.top(1)
             numbers = averaged("top1", draws)

@@ -24,6 +24,7 @@ from sslcli.evals.inputs.store import Store, raw_bytes
 from sslcli.evals.measures.interval import Interval
 from sslcli.methods.base import Method
 from sslcli.nn.dist import gather_rows, of_first, rank, world
+from sslcli.progress import track
 from sslcli.rng import derive
 from sslcli.views import Views, clean
 
@@ -393,7 +394,8 @@ def share(ids: Tensor) -> Tensor:
 def _clean_batches(
     source: Source, dataset: Dataset, device: torch.device, workers: int, batch_size: int, ids: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    return loader.in_order(source, clean(dataset), batch_size=batch_size, device=device, workers=workers, ids=ids)
+    batches = loader.in_order(source, clean(dataset), batch_size=batch_size, device=device, workers=workers, ids=ids)
+    return track(batches, "samples", len(source if ids is None else ids), size=lambda batch: len(batch[0]))
 
 
 def _collect(batches: Iterator[tuple[Tensor, Tensor]], wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from sslcli.evals.features import Baselines, EvalData, Result
 from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.measures.interval import of_accuracies
 from sslcli.evals.probe import averaged, check_seeds
+from sslcli.progress import track
 
 QUERIES = 1024  # at a time
 BANK = 65_536  # at a time: similarities never take more than QUERIES x BANK floats (256 MB)
@@ -58,7 +59,7 @@ def knn(
         kept = subsets.check(truth, "test", data.dataset.name, classes=1)
         queries, truth = F.normalize(queries[kept], dim=1), truth[kept]
         said, sure = [], []
-        for index in range(draws):
+        for index in track(range(draws), "draw of labels"):
             ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)
             if k > len(ids):
                 notes.append(f"k={k} is more than the {len(ids)} labelled training samples: all of them vote")

@@ -24,6 +24,7 @@ from sslcli.evals.fit.grid import Choice, Grid, Score, remarks, search
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import labels as subsets
 from sslcli.evals.measures.interval import of_accuracies
+from sslcli.progress import track
 from sslcli.rng import derive
 
 # scikit-learn's C, from strong penalty to weak: tried from 1e-4 to 10 first, and beyond while an edge is best. Below 1e-8
@@ -153,7 +154,7 @@ def _measure(
     choices: list[Choice] = []
     fits, said, sure = [], [], []
     whole: dict[float, Fit] = {}  # with all labels the draws share their final fits
-    for index in range(seeds):
+    for index in track(range(seeds), "probe, draw of labels"):
         ids = subsets.draw(train[1], amount, data.seed, index, data.dataset.classes)
         classes, y = train[1][ids].unique(return_inverse=True)  # only classes seen in training can be told
         if len(classes) < 2:
