@@ -87,6 +87,42 @@ def test_names_and_ids(write):
     assert int((spoken.train.labels >= 0).sum()) == 1
 
 
+def test_names_of_elsewhere_and_ids_that_are_names(write):
+    elsewhere = "".join(f"/old/disk/{'ab'[i % 2]}/photos/a{i:02}.png,{('cat', 'dog')[i % 2]}\n" for i in range(4))
+    for text in (
+        "name,label\n/old/photographs/a03.png,dog\n/old/photographs/a04.png,cat\n",  # another folder above
+        "name,label\n/old/photographs/a03,dog\n/old/photographs/a04.jpg,cat\n",  # and no, or another extension
+        "id,label\na03,dog\na04,cat\n",
+        "id,breed\na03.png,dog\na04.png,cat\n",
+    ):
+        rows, notes = labelled(named(), write(text))
+        assert torch.nonzero(rows.train.labels >= 0).flatten().tolist() == [3, 4], text
+        assert ("column breed" in "".join(notes)) is ("breed" in text)
+    assert int((labelled(named(), write(f"name,label\n{elsewhere}"))[0].train.labels >= 0).sum()) == 4
+    numbers = named()
+    numbers.train.names = [f"{i}.png" for i in range(40, 0, -1)]
+    by_name, _ = labelled(numbers, write("id,label\n1,dog\n2,cat\n"))
+    assert torch.nonzero(by_name.train.labels >= 0).flatten().tolist() == [38, 39]  # not samples 1 and 2
+    by_number, _ = labelled(numbers, write("id,label\n0,cat\n2,cat\n"))
+    assert torch.nonzero(by_number.train.labels >= 0).flatten().tolist() == [0, 2]
+    with pytest.raises(
+        DataError, match="names 1 sample"
+    ) as error:  # dogs/a03.png may be another picture than photos/a03.png
+        labelled(named(), write("name,label\nphotos/a04.png,cat\ndogs/a03.png,dog\n"))
+    assert "folders above and the extension may be left out" in error.value.hint
+
+
+def test_words_of_splits_in_a_file_of_labels(write):
+    text = "name,label,split\n" + "".join(
+        f"a{i:02}.png,{('cat', 'dog')[i % 2]},{'Training' if i < 4 else 'valid'}\n" for i in range(8)
+    )
+    rows, _ = labelled(named(labels=False), write(text))
+    assert len(rows.test) == 4
+    rows, notes = labelled(named(labels=False), write(text + "t00.png,cat,eval\nt01.png,dog,test\n"))
+    assert list(rows.test.names) == ["photos/t00.png", "photos/t01.png"]
+    assert any("4 rows of" in note and "left aside" in note for note in notes)
+
+
 def test_the_rows_in_the_unlabelled_test_split_measure(write):
     file = write(lines(range(6)) + lines(range(50), "t").partition("\n")[2])
     rows, notes = labelled(named(n_test=60, labels=False), file)
@@ -150,7 +186,7 @@ def test_a_column_says_what_measures(write):
         (lines([0], word=("7", "dog")), "line 2: 7 is no class", "cat, dog"),
         (lines([0], "t"), "names 1 sample of the test split of rows, such as photos/t00.png", "split"),
         ("", "header of .* is empty", "name,label"),
-        ("name;tag\na00.png;cat\n", "header of .* is name,tag", "name,label"),
+        ("name;tag;who\na00.png;cat;x\n", "header of .* is name,tag,who", "name,label"),
         ("name,id,label\n", "header of", "name,label"),
         ("name,label\n", "holds no label", "name,label"),
         ("name,label\na00.png\n", "line 2: has not the 2 columns", "mend"),

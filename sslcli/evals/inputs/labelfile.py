@@ -1,9 +1,10 @@
 """Labels from a file of their own: `labels=FILE.csv`, for a folder of unlabelled samples and a hundred labels.
 
 A CSV file with a header: `name` (or `path`) or `id`, `label`, and where wanted `split`. A name is one of
-`Source.names`, or as much of its end as is unique (the file's name alone, mostly); an id is the number of a sample in
-the training split. A row with an empty label says nothing. Only these training samples then show a label, whatever the
-data set says of the others.
+`Source.names`, or as much of its end as is unique (the file's name alone, mostly); the extension may be left out, and the
+folders that all names begin with may be others. An id is the name of a file without its extension where all ids are, else
+the number of a sample in the training split. A row with an empty label says nothing. Only these training samples then show
+a label, whatever the data set says of the others.
 
 What measures, by the first of these that applies:
 
@@ -21,37 +22,22 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-import os
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sslcli.data.label_text import Cells, numbers, odd_notes
+from sslcli.data.label_text import odd_notes
 from sslcli.data.source import Dataset, Source
-from sslcli.data.spelling import plain, stem
 from sslcli.data.subset import Joined, Subset
-from sslcli.data.tables import LABELS, PATHS, SPLITS, decoded, simple, table_of, western
 from sslcli.data.talk import count, shown
-from sslcli.errors import DataError, RequestError, listing, nearest
+from sslcli.errors import DataError, listing, nearest
+from sslcli.evals.inputs.label_rows import Row, find, read, some
 from sslcli.evals.inputs.labels import Amount, draw
 
 HOLDOUT = 0.2
 FEW = 50  # test samples: fewer say little
-NAMES = (*PATHS, "id")
-HEADER = "the first line must be name,label (or id,label), and where wanted split (train or test)"
-
-
-@dataclass(frozen=True)
-class Row:
-    line: int
-    name: str
-    label: str
-    split: str  # train, test, or "" where the file has no such column
 
 
 def is_file(labels: Any) -> bool:
@@ -65,10 +51,10 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     Its `details["labels"]` name the file and its content's SHA-256; its fingerprint is another one where splits hold
     other samples. Raises RequestError for a file that cannot be read, DataError for what stands in it.
     """
-    column, rows, more, sha256 = _read(file, dataset.classes)
+    column, rows, more, sha256 = read(file, dataset.classes)
     pool = dataset.train if dataset.test is None else Joined(dataset.train, dataset.test)
     n_train = len(dataset.train)
-    places = _places(rows, column, pool, n_train, dataset.name, file)
+    places = find(rows, column, pool, n_train, dataset.name, file)
     classes, y = _classes(rows, dataset.classes, file)
     notes = [f"labels of {count(len(rows), 'sample')} from {shown(file)}", *more, *odd_notes(classes, len(rows))]
     if dataset.classes and pool.labels is not None:
@@ -85,7 +71,7 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
         if in_test.any():
             raise DataError(
                 f"{shown(file)} names {count(int(in_test.sum()), 'sample')} of the test split of {dataset.name}, "
-                f"{_some(rows, in_test)}: their own labels measure",
+                f"{some(rows, in_test)}: their own labels measure",
                 "leave these rows out, or say in a column `split` which rows train and which test",
             )
         train = copy.copy(dataset.train)
@@ -163,125 +149,6 @@ def _spread(places: Tensor, y: Tensor, n: int) -> Tensor:
     labels = torch.full((n,), -1, dtype=torch.int64)
     labels[places] = y
     return labels
-
-
-# --------------------------------------------------------------------------------------------------------------- the file
-
-
-def _read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], str]:
-    """The column that names samples, the rows with a label, notes, and the SHA-256 of the content. `known`: the classes of the
-    data set."""
-    path = Path(os.path.expanduser(file))
-    if not path.is_file():
-        there = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
-        close = nearest(path.name, there)
-        raise RequestError(
-            f"labels={shown(file)}: there is no such file",
-            f"did you mean labels={shown(str(path.with_name(close)))}?" if close else HEADER,
-        )
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RequestError(f"labels={shown(file)} cannot be read: {error.strerror}") from error
-    column, rows, notes = _parsed(decoded(content), known, file)
-    told = [row for row in rows if row.label]
-    if not told:
-        raise DataError(f"{shown(file)} holds no label" + "".join(f"; {n}" for n in notes), HEADER)
-    empty = len(rows) - len(told)
-    if empty:
-        notes = [f"{count(empty, 'row')} of {shown(file)} without a label left out", *notes]
-    return column, told, notes, hashlib.sha256(content).hexdigest()
-
-
-def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row], list[str]]:
-    """The column that names samples, all rows, and notes."""
-    table = table_of(text, shown(file), NAMES)
-    ids, named, labels, split = (table.column(words) for words in (("id",), PATHS, LABELS, SPLITS))
-    column = named if named is not None else ids
-    if (
-        column is None
-        or (ids is not None and named is not None and simple(named) in ("name", "path"))
-        or labels is None
-    ):
-        raise DataError(f"the header of {shown(file)} is {shown(','.join(table.columns)) or 'empty'}", HEADER)
-    place = {c: i for i, c in enumerate(table.columns)}
-    cells = Cells(known)
-    found = [cells.label(western(row[place[labels]])) for _, row in table.rows]
-    told = found if all(label in known for label in found if label) else numbers(found)
-    rows = []
-    for (line, row), label in zip(table.rows, told, strict=True):
-        kind = (row[place[split]].strip().lower() or "train") if split is not None else ""
-        if kind not in ("", "train", "test"):
-            raise DataError(f"{shown(file)}, line {line}: split is {shown(kind)}, not train or test", HEADER)
-        if row[place[column]].strip():
-            rows.append(Row(line, row[place[column]].strip(), label or "", kind))
-    return "id" if column == ids else "name", rows, cells.notes()
-
-
-def _places(rows: list[Row], column: str, pool: Source, n_train: int, name: str, file: str) -> Tensor:
-    """Which sample of the pool each row means, (m,) int64."""
-    found = [_number(row.name, n_train) for row in rows] if column == "id" else _by_name(rows, pool, name, file)
-    unknown = torch.tensor([place is None for place in found])
-    if unknown.any():
-        hint = f"an id is a number from 0 to {n_train - 1}"
-        if column != "id":
-            assert pool.names is not None
-            hint = f"names are as in {listing((shown(pool.names[i]) for i in range(min(2, len(pool)))), 2)}"
-        raise DataError(
-            f"{shown(file)} names {count(int(unknown.sum()), 'sample')} that {name} does not have, {_some(rows, unknown)}",
-            hint,
-        )
-    first: dict[int, Row] = {}
-    for row, place in zip(rows, found, strict=True):
-        assert place is not None
-        before = first.setdefault(place, row)
-        if before is not row:
-            again = "with another label" if before.label != row.label else "a second time"
-            raise DataError(
-                f"{shown(file)}, line {row.line}: {shown(row.name)} of line {before.line} {again}",
-                "leave one of the two lines out",
-            )
-    return torch.tensor([place for place in found if place is not None], dtype=torch.int64)
-
-
-def _number(text: str, n: int) -> int | None:
-    return int(text) if text.isdecimal() and int(text) < n else None
-
-
-def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | None]:
-    if pool.names is None:
-        raise DataError(f"the samples of {name} have no names", f"{shown(file)} must have the columns id,label")
-    exact = {full: place for place, full in enumerate(pool.names)}
-    ends, stems = defaultdict[str, list[tuple[str, str]]](list), defaultdict[str, list[tuple[str, str]]](list)
-    for full in exact:
-        own = plain(full)
-        for table, key in ((ends, own), (stems, stem(own))):
-            table[key.rpartition("/")[2]].append((key, full))
-
-    def near(table: dict[str, list[tuple[str, str]]], own: str) -> list[str]:
-        found = table.get(own.rpartition("/")[2], ())
-        return [full for key, full in found if f"/{key}".endswith(f"/{own}") or own.endswith(f"/{key}")]
-
-    out: list[int | None] = []
-    for row in rows:
-        own = os.path.normpath(row.name).replace(os.sep, "/")
-        if own in exact or row.name in exact:
-            out.append(exact[row.name if row.name in exact else own])
-            continue
-        own = plain(row.name)
-        found = near(ends, own) or near(stems, own)  # a table may leave the extension out
-        if len(found) > 1:
-            raise DataError(
-                f"{shown(file)}, line {row.line}: {shown(row.name)} may be {listing(map(shown, found), 3)}",
-                "give more of its path",
-            )
-        out.append(exact[found[0]] if found else None)
-    return out
-
-
-def _some(rows: list[Row], which: Tensor) -> str:
-    picked = [shown(row.name) for row, bad in zip(rows, which.tolist(), strict=True) if bad]
-    return f"such as {listing(picked, 3)}"
 
 
 def _classes(rows: list[Row], known: tuple[str, ...], file: str) -> tuple[tuple[str, ...], Tensor]:

@@ -1,0 +1,197 @@
+"""The rows of a file of labels, and which sample each row means."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sslcli.data.decode import is_image_name
+from sslcli.data.label_text import Cells, numbers
+from sslcli.data.source import Source
+from sslcli.data.spelling import plain, stem
+from sslcli.data.split_names import split_of
+from sslcli.data.tables import LABELS, PATHS, SPLITS, decoded, simple, table_of, western
+from sslcli.data.talk import count, shown
+from sslcli.errors import DataError, RequestError, listing, nearest
+
+NAMES = (*PATHS, "id")
+HEADER = "the first line must be name,label (or id,label), and where wanted split (train or test)"
+
+
+@dataclass(frozen=True)
+class Row:
+    line: int
+    name: str
+    label: str
+    split: str  # train, test, or "" where the file has no such column
+
+
+def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], str]:
+    """The column that names samples, the rows with a label, notes, and the SHA-256 of the content. `known`: the classes of the
+    data set."""
+    path = Path(os.path.expanduser(file))
+    if not path.is_file():
+        there = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
+        close = nearest(path.name, there)
+        raise RequestError(
+            f"labels={shown(file)}: there is no such file",
+            f"did you mean labels={shown(str(path.with_name(close)))}?" if close else HEADER,
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"labels={shown(file)} cannot be read: {error.strerror}") from error
+    column, rows, notes = _parsed(decoded(content), known, file)
+    told = [row for row in rows if row.label]
+    if not told:
+        raise DataError(f"{shown(file)} holds no label" + "".join(f"; {n}" for n in notes), HEADER)
+    empty = len(rows) - len(told)
+    if empty:
+        notes = [f"{count(empty, 'row')} of {shown(file)} without a label left out", *notes]
+    return column, told, notes, hashlib.sha256(content).hexdigest()
+
+
+def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row], list[str]]:
+    """The column that names samples, all rows, and notes."""
+    table = table_of(text, shown(file), NAMES)
+    ids, named, labels, split = (table.column(words) for words in (("id", "imageid"), PATHS, LABELS, SPLITS))
+    column = named if named is not None else ids
+    rest = [c for c in table.columns if c not in (column, split)]
+    notes = []
+    if labels is None and column is not None and len(rest) == 1:
+        (labels,) = rest
+        notes.append(f"the labels are the column {shown(labels)} of {shown(file)}")
+    if (
+        column is None
+        or (ids is not None and named is not None and simple(named) in ("name", "path"))
+        or labels is None
+    ):
+        raise DataError(f"the header of {shown(file)} is {shown(','.join(table.columns)) or 'empty'}", HEADER)
+    place = {c: i for i, c in enumerate(table.columns)}
+    cells = Cells(known)
+    found = [cells.label(western(row[place[labels]])) for _, row in table.rows]
+    told = found if all(label in known for label in found if label) else numbers(found)
+    rows = []
+    for (line, row), label in zip(table.rows, told, strict=True):
+        word = (row[place[split]].strip() or "train") if split is not None else ""
+        kind = split_of(word) if word else ""
+        if kind is None:
+            raise DataError(f"{shown(file)}, line {line}: split is {shown(word)}, not train, val or test", HEADER)
+        if row[place[column]].strip():
+            rows.append(Row(line, row[place[column]].strip(), label or "", kind))
+    rows, aside = _of_splits(rows)
+    notes += (
+        [f"{count(aside, 'row')} of {shown(file)} left aside: the rows of test measure, and those of train train"]
+        if aside
+        else []
+    )
+    return "id" if column == ids else "name", rows, [*notes, *cells.notes()]
+
+
+def _of_splits(rows: list[Row]) -> tuple[list[Row], int]:
+    """Rows of train and test; where no row is of test, those of val measure. And how many rows are of neither."""
+    if not any(row.split == "test" for row in rows):
+        rows = [replace(row, split="test") if row.split == "val" else row for row in rows]
+    used = [row for row in rows if row.split in ("", "train", "test")]
+    return used, len(rows) - len(used)
+
+
+def find(rows: list[Row], column: str, pool: Source, n_train: int, name: str, file: str) -> Tensor:
+    """Which sample of the pool each row means, (m,) int64."""
+    found = _ids(rows, pool, n_train) if column == "id" else _by_name(rows, pool, name, file)
+    unknown = torch.tensor([place is None for place in found])
+    if unknown.any():
+        hint = f"an id is a number from 0 to {n_train - 1}"
+        if pool.names is not None:
+            few = listing((shown(pool.names[i]) for i in range(min(2, len(pool)))), 2)
+            hint = f"names are as in {few}; folders above and the extension may be left out" + (
+                f", and {hint}" if column == "id" else ""
+            )
+        raise DataError(
+            f"{shown(file)} names {count(int(unknown.sum()), 'sample')} that {name} does not have, {some(rows, unknown)}",
+            hint,
+        )
+    first: dict[int, Row] = {}
+    for row, place in zip(rows, found, strict=True):
+        assert place is not None
+        before = first.setdefault(place, row)
+        if before is not row:
+            again = "with another label" if before.label != row.label else "a second time"
+            raise DataError(
+                f"{shown(file)}, line {row.line}: {shown(row.name)} of line {before.line} {again}",
+                "leave one of the two lines out",
+            )
+    return torch.tensor([place for place in found if place is not None], dtype=torch.int64)
+
+
+def _number(text: str, n: int) -> int | None:
+    return int(text) if text.isdecimal() and int(text) < n else None
+
+
+def _ids(rows: list[Row], pool: Source, n_train: int) -> list[int | None]:
+    """The names of files where all ids are these (without their extensions, as in the tables of competitions); else the
+    numbers of training samples."""
+    if pool.names is not None:
+        by_stem: dict[str, list[int]] = defaultdict(list)
+        for place, full in enumerate(pool.names):
+            by_stem[stem(plain(full).rpartition("/")[2])].append(place)
+        found = [by_stem.get(plain(row.name), by_stem.get(stem(plain(row.name)), [])) for row in rows]
+        if all(len(places) == 1 for places in found):
+            return [places[0] for places in found]
+    return [_number(row.name, n_train) for row in rows]
+
+
+def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | None]:
+    if pool.names is None:
+        raise DataError(f"the samples of {name} have no names", f"{shown(file)} must have the columns id,label")
+    exact = {full: place for place, full in enumerate(pool.names)}
+    ends, stems = defaultdict[str, list[tuple[str, str]]](list), defaultdict[str, list[tuple[str, str]]](list)
+    for full in exact:
+        own = plain(full)
+        for table, key in ((ends, own), (stems, stem(own))):
+            table[key.rpartition("/")[2]].append((key, full))
+
+    def near(table: dict[str, list[tuple[str, str]]], own: str) -> list[str]:
+        found = table.get(own.rpartition("/")[2], ())
+        return [full for key, full in found if f"/{key}".endswith(f"/{own}") or own.endswith(f"/{key}")]
+
+    def alike(own: str) -> list[str]:
+        """By the name, without its extension, and with another one."""
+        return near(ends, own) or near(stems, own) or (near(stems, stem(own)) if is_image_name(own) else [])
+
+    above = _above(rows)
+    out: list[int | None] = []
+    for row in rows:
+        own = os.path.normpath(row.name).replace(os.sep, "/")
+        if own in exact or row.name in exact:
+            out.append(exact[row.name if row.name in exact else own])
+            continue
+        own = plain(row.name)
+        found = alike(own) or (alike(own[len(above) :]) if above else [])  # the files may have lain elsewhere
+        if len(found) > 1:
+            raise DataError(
+                f"{shown(file)}, line {row.line}: {shown(row.name)} may be {listing(map(shown, found), 3)}",
+                "give more of its path",
+            )
+        out.append(exact[found[0]] if found else None)
+    return out
+
+
+def _above(rows: list[Row]) -> str:
+    """The folders that all names begin with, with the / at their end; "" where there are none."""
+    folders = [plain(row.name).split("/")[:-1] for row in rows]
+    first, last = min(folders), max(folders)  # what these two share all do
+    n = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return "/".join([*first[:n], ""])
+
+
+def some(rows: list[Row], which: Tensor) -> str:
+    picked = [shown(row.name) for row, bad in zip(rows, which.tolist(), strict=True) if bad]
+    return f"such as {listing(picked, 3)}"
