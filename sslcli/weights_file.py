@@ -76,6 +76,14 @@ def load_into(backbone: nn.Module, spec: str) -> str:
     return said + "; inputs are normalized by this data set's own mean and standard deviation"
 
 
+def stem_of(spec: str) -> str | None:
+    """The stem of the ResNet whose weights a file holds (`backbone.stem`), or None."""
+    for _, key, value in tensors_in(read(spec)):
+        if value.ndim == 4 and f".{key}".endswith(".conv1.weight") and "layer" not in key:
+            return {7: "imagenet", 3: "small"}.get(value.shape[-1])
+    return None
+
+
 def match(backbone: nn.Module, content: Any) -> Match:
     """The set of weights in `content` that fits best."""
     own, sizes = backbone.state_dict(), {k: p.numel() for k, p in backbone.named_parameters()}

@@ -129,3 +129,15 @@ def test_init_file_from_the_command_line(cli, tmp_path):
     wrong = cli("pretrain", *SMOKE, "init=nope.pth")
     assert wrong.code == 2
     assert "no such file" in wrong.err
+
+
+@pytest.mark.parametrize("prefix", ["", "module.encoder_q."])
+def test_stem_of_the_file_is_the_stem_of_the_run(prefix, cli, tmp_path, monkeypatch):
+    """Pictures of 32 pixels would have the small one."""
+    torch.save(under(prefix), tmp_path / "w.pth")
+    words = ["backbone=resnet18", "init=w.pth", "train.steps=1", "train.epochs=null", "dataset.image_size=16"]
+    smoke = [w for w in SMOKE if not w.startswith("backbone.")]
+    done = cli("pretrain", *smoke, *words)
+    assert done.code == 0, done.err
+    assert "stem: imagenet" in (Path(done.last) / "config.yaml").read_text()
+    assert json.loads((Path(done.last) / "encoder.json").read_text())["backbone"]["stem"] == "imagenet"

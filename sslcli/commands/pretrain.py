@@ -35,7 +35,7 @@ def plain(cfg: Any) -> dict[str, Any]:
 
 def pinned(values: dict[str, Any]) -> dict[str, Any]:
     """`latest`, where a method or one inside it asks for a run, is the run that is the latest now, also when this one goes on
-    tomorrow. A file of weights is named by its absolute path."""
+    tomorrow. A file of weights is named by its absolute path, and a stem that follows the image size is the file's."""
 
     def walk(node: Any) -> Any:
         if isinstance(node, dict):
@@ -43,7 +43,11 @@ def pinned(values: dict[str, Any]) -> dict[str, Any]:
         return str(find("latest").resolve()) if node == "latest" else node
 
     if isinstance(values.get("init"), str) and os.path.isfile(file := os.path.expanduser(values["init"])):
+        from sslcli.weights_file import stem_of
+
         values = {**values, "init": os.path.abspath(file)}
+        if values["backbone"].get("stem") == "auto" and (stem := stem_of(file)) is not None:
+            values = {**values, "backbone": {**values["backbone"], "stem": stem}}
     return {**values, "method": walk(values["method"])} if "method" in values else values
 
 
