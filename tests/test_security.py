@@ -10,11 +10,13 @@ import socket
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from sslcli import build, checkpoint, config, secret
 from sslcli.errors import RequestError, TrainingError
+from sslcli.run import Run
 from tests.conftest import SMOKE
 from tests.limits import cost
 
@@ -315,7 +317,67 @@ def test_secrets_are_not_written_down(cli, monkeypatch):
         assert b"hunter2" not in content, path
 
 
+SECRETS = {
+    "MY_TOKEN": "hunter22hunter22",
+    "DB_PASSWORD": 'pa"ss\\hunter22-x',
+    "API_TOKEN": "hunter22-clé-secrète",
+    "OPENAI_KEY": "hunter22: {a: b}\n- c",
+    "DB_PASS": "'hunter22' # \u2028",
+    "GITHUB_PAT": "hunter22hunter22",
+    "SSH_PASSPHRASE": "hunter22 hunter22",
+    "PGPASSWORD": "hunter22/hunter22+==",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_secret_is_in_no_file_however_it_is_spelled(name, cli, monkeypatch):
+    """Quotes, backslashes, accents and line feeds are escaped in JSON and YAML: values are hidden before that."""
+    monkeypatch.setenv(name, SECRETS[name])
+    url = f"uri=https://user:{SECRETS[name]}@host/db"
+    made = Run.create(Path("runs/a"), {"dataset": {"name": SECRETS[name], "url": url}, "list": [SECRETS[name]]})
+    made.event("odd", what=SECRETS[name], deep=[{"x": f"before {SECRETS[name]} after"}])
+    made.write_log(f"the data: {SECRETS[name]!r} or {json.dumps(SECRETS[name])} or {SECRETS[name]}")
+    made.set_status("failed", error=f"no access with {SECRETS[name]}")
+    made.save_eval("knn", {"numbers": {}, "overrides": [f"dataset.name={SECRETS[name]}"], "dataset": SECRETS[name]})
+    made.close()
+    for path in Path("runs").rglob("*"):
+        if path.is_file():
+            assert b"hunter22" not in path.read_bytes(), (path, path.read_text())
+    assert made.config["dataset"]["name"] == "***"
+
+
+def test_path_that_contains_a_secret_stays(cli, monkeypatch, tmp_path):
+    """POSTGRES_PASSWORD=postgres: the run in which a path holds that word is still evaluated and resumed."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "postgres").mkdir()
+    x = rng.integers(0, 255, (80, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "postgres" / "x.npz", x=x, y=np.arange(80) % 2)
+    monkeypatch.setenv("POSTGRES_PASSWORD", "postgres")
+    data = ["dataset=arrays", "dataset.path=postgres/x.npz", "dataset.name=my-postgres"]
+    small = ["backbone=convnet", "backbone.width=4", "train.batch_size=16", "train.steps=4", "train.epochs=null"]
+    fast = ["device=cpu", "device.threads=1", "train.eval_every=0", "train.save_every=2"]
+    made = cli("pretrain", *data, *small, *fast)
+    assert made.code == 0, made.err
+    run = Path(made.last)
+    cfg = yaml.safe_load((run / "config.yaml").read_text())
+    assert (cfg["dataset"]["path"], cfg["dataset"]["name"]) == ("postgres/x.npz", "my-***")
+    assert cli("eval", "knn", "evaluator.baselines=false", *fast[:2]).code == 0
+    for value in ("postgres", "another-password"):  # the variable may change from one session to the next
+        monkeypatch.setenv("POSTGRES_PASSWORD", value)
+        status = (run / "status.json").read_text()
+        (run / "status.json").write_text(status.replace('"done"', '"interrupted"'))
+        resumed = cli("resume", "latest")
+        assert resumed.code == 0, resumed.err
+        assert "bit-exact" in resumed.err
+
+
 def test_names_that_are_secret():
+    names = (
+        "api_key OPENAI_KEY hf_token DB_PASS GITHUB_PAT PGPASSWORD SSH_PASSPHRASE passwd mysql_pwd client-secret tokens"
+    )
+    plain = "tokenizer keys key path num_patches compass pattern monkey bypass secretary patience"
+    assert secret.masked(dict.fromkeys(names.split(), "x")) == dict.fromkeys(names.split(), "***")
+    assert secret.masked(dict.fromkeys(plain.split(), "x")) == dict.fromkeys(plain.split(), "x")
     node = {
         "logger": {"api_key": "a", "tokenizer": "byte", "hf_token": "b", "url": "c"},
         "keys": ["d"],
