@@ -21,7 +21,7 @@ from sslcli import __version__, console, cores, progress, streams, temporary
 from sslcli.children import protect_imports
 from sslcli.commands.jobs import Ended, in_words, signals_end
 from sslcli.errors import RequestError, SslError, listing, nearest
-from sslcli.help import HYDRA_WORDS, PLAIN_WORDS, WORDS, help_text
+from sslcli.help import HYDRA_WORDS, PLAIN_WORDS, WORDS, evaluator_help, help_text
 
 __all__ = ["HYDRA_WORDS", "PLAIN_WORDS", "WORDS", "Request", "main", "parse"]
 
@@ -220,7 +220,7 @@ def run_word(word: str, rest: list[str]) -> int:
         return command(request)
     request = parse(rest)
     if request.help:
-        print(help_text(word), end="")
+        print(help_of(word, request), end="")
         return 0
     if console.flag(console.VERBOSE):
         more_talk()
@@ -231,6 +231,18 @@ def run_word(word: str, rest: list[str]) -> int:
 
         return data.main(request)
     return hand_over(word, request)
+
+
+def help_of(word: str, request: Request) -> str:
+    """The help of a word, or of the evaluator that stands behind `eval`."""
+    if word != "eval" or not request.words:
+        return help_text(word)
+    from sslcli import config, explain
+
+    names = {n: p for n, p in config.choices("evaluator", request.config_dirs).items() if n != "online"}
+    if request.words[0] not in names:
+        raise explain.unknown_choice("evaluator", request.words[0], names)
+    return evaluator_help(request.words[0], names[request.words[0]])
 
 
 def parse_plain(word: str, rest: list[str]) -> Request:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sslcli import config
 
 HYDRA_WORDS = {
@@ -62,6 +64,7 @@ sslcli eval NAME: measure a run's frozen backbone; prints `name value` lines
 
 names: {evals}
 keys: run=latest|PATH|PREFIX|none  labels=all|1%|100|10/class  seeds=N (draws of the labels)
+those of one: sslcli eval NAME --help
 """,
     "pipeline": """\
 sslcli pipeline: pretrain, then each stage, on one run
@@ -158,6 +161,41 @@ def help_text(word: str | None) -> str:
     return text
 
 
+def evaluator_help(name: str, path: Path) -> str:
+    """`sslcli eval NAME --help`: what it measures and its keys with their defaults, read from its YAML file."""
+    text = path.read_text(encoding="utf-8")
+    remarks = [line.lstrip("# ") for line in text.partition("_target_:")[0].splitlines() if line.startswith("#")]
+    summary = config.describe(path, "evaluator").get("summary", "")
+    own = [line for line in key_lines(path, "evaluator.") if "=${" not in line]
+    lines = [
+        f"sslcli eval {name}: {summary}",
+        *remarks,
+        "",
+        f"  sslcli eval {name} run=RUN KEY=VALUE ...",
+        "",
+        "keys",
+        *own,
+    ]
+    general = key_lines(config.config_dir() / "eval.yaml", "")
+    unused = [f"  {key}=" for key in ("labels", "seeds") if f"${{{key}}}" not in text]  # they reach it through its YAML
+    lines += ["", "of every evaluator", *(line for line in general if not line.startswith(tuple(unused or ["-"])))]
+    return "\n".join([*lines, "  dataset=NAME dataset.KEY=...".ljust(36) + " measure on other data than the run's", ""])
+
+
+def key_lines(path: Path, prefix: str) -> list[str]:
+    """The keys at the top of a YAML file, with their values, and the comment beside each, or above it."""
+    lines, above = [], ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        key, colon, rest = line.partition(":")
+        if line.startswith("#"):
+            above = line.lstrip("# ")
+        elif colon and key.isidentifier() and key not in ("_target_", "summary", "hydra", "defaults"):
+            value, _, comment = rest.partition(" #")
+            lines.append(f"  {f'{prefix}{key}={value.strip()}'.ljust(34)} {comment.strip() or above}".rstrip())
+            above = ""
+    return lines
+
+
 def group_help(word: str) -> str:
     """The groups with their choices, and the keys of train and device with their comments, read from the YAML files."""
     lines = ["", "groups (GROUP=CHOICE)"]
@@ -166,11 +204,7 @@ def group_help(word: str) -> str:
         if names:
             lines.append(f"  {group.ljust(13)} {', '.join(names)}")
     for group, name in (("train", "default"), ("device", "auto")):
-        lines += ["", f"{group} keys"]
-        for line in (config.config_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
-            key, _, rest = line.partition(":")
-            value, _, comment = rest.partition("#")
-            lines.append(f"  {f'{group}.{key}={value.strip()}'.ljust(28)} {comment.strip()}")
+        lines += ["", f"{group} keys", *key_lines(config.config_dir() / group / f"{name}.yaml", f"{group}.")]
     own = {"eval": "run, labels, seeds", "bench": "init"}.get(word, "init, resume=auto")
     lines += ["", f"also: seed, {own}; sslcli {word} --cfg job shows every key; --hydra-help shows Hydra's flags", ""]
     return "\n".join(lines)

@@ -110,6 +110,27 @@ def test_data_set_for_a_path_alone(cli, tmp_path, there, hint):
     assert f"dataset={hint}" in result.err
 
 
+@pytest.mark.parametrize("name", sorted(set(config.choices("evaluator")) - {"online"}))
+def test_help_of_an_evaluator_explains_its_keys(cli, name):
+    shown = cli("eval", name, "--help")
+    assert shown.code == 0
+    about = config.describe(config.choices("evaluator")[name], "evaluator")
+    assert about["summary"] in shown.out
+    lines = [line.strip() for line in shown.out.splitlines()]
+    for key, value in about.items():
+        if key in ("_target_", "summary"):
+            continue
+        key = key if str(value) in ("${labels}", "${seeds}") else f"evaluator.{key}"
+        (line,) = [line for line in lines if line.startswith(f"{key}=")]
+        assert len(line.split()) > 2, line  # a default and what it means
+
+
+def test_help_of_an_evaluator_that_is_none(cli):
+    result = cli("eval", "prob", "--help")
+    assert result.code == 2
+    assert "did you mean `probe`" in result.err
+
+
 def test_windows_line_ends_do_no_harm(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("SSLCLI_RUNS", "there\r")
     assert cli("pretrain", *SMOKE, "seed=1\r", "\r").code == 0
@@ -282,7 +303,9 @@ def test_runs_list_show_best(cli, finished, monkeypatch):
 
 
 def test_list_is_plain_when_piped_and_json_when_asked(cli):
-    names = cli("list", "methods").out.split()
+    rows = [line.split("\t") for line in cli("list", "methods").out.splitlines()]
+    names = [row[0] for row in rows]
+    assert {len(row) for row in rows} == {6}  # name, family, modality, needs, source, summary
     assert set(names) >= {"simsiam", "simclr", "moco_v2", "byol", "vicreg", "autoencoder", "mae"}
     choices = json.loads(cli("list", "methods", "--json").out)["choices"]
     assert [c["name"] for c in choices] == names

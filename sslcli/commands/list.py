@@ -33,15 +33,16 @@ def main(request: Request) -> int:
         console.out_json(
             {"kind": group, "choices": [{"name": n, **{k: d.get(k) for k in keys}} for n, d in found.items()]}
         )
-    elif sys.stdout.isatty():
-        keys = (*COLUMNS.get(group, ()), "summary")
-        body = [[name, *(told(d.get(k) or ABSENT.get(k)) for k in keys)] for name, d in found.items()]
+        return 0
+    keys = (*COLUMNS.get(group, ()), "summary")
+    body = [[name, *(told(d.get(k) or ABSENT.get(k)) for k in keys)] for name, d in found.items()]
+    if sys.stdout.isatty():
         body.sort(key=lambda row: row[1:2] if group in COLUMNS else [])  # by family, then by name
         width = shutil.get_terminal_size().columns
         for line in console.table(["name", *keys], body).splitlines():
             console.out(line[:width])
-    else:
-        console.out(*found)
+    else:  # for other programs: a line each, the name first (`cut -f1`)
+        console.out(*("\t".join(" ".join(cell.split()) for cell in row) for row in body))
     return 0
 
 
