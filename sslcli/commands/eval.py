@@ -148,7 +148,7 @@ def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, rec
     from sslcli.run import Run
 
     info: dict[str, Any] = {"step": 0, "sha256": ""}
-    backbone, record, elsewhere = None, None, False
+    backbone, elsewhere = None, False
     given = bool(values.get("data_given"))
     if path is not None:
         backbone, info = load_encoder(path)
