@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from sslcli.data.split import split
 from sslcli.data.stats import image_stats
 from sslcli.data.talk import shown
 from sslcli.errors import DataError, RequestError
+from sslcli.ordered import ordered
 
 
 def digits(name: str = "digits", image_size: int | None = None, holdout: float = 0.2, split_seed: int = 0) -> Dataset:
@@ -258,13 +258,13 @@ def _cifar(
         pixels = [parts[f][b"data"] for f in files]
         x = np.empty((sum(map(len, pixels)), 3, 32, 32), np.uint8)
         rows = np.split(x.reshape(len(x), -1), np.cumsum([len(p) for p in pixels])[:-1])
-        list(pool.map(np.copyto, rows, pixels))
+        list(ordered(lambda pair: np.copyto(*pair), zip(rows, pixels, strict=True), threads))
         return torch.from_numpy(x), torch.tensor([v for f in files for v in parts[f][label_key]], dtype=torch.int64)
 
     batches = [f for f in sums if "meta" not in f]
-    with ThreadPoolExecutor(usable_cores()) as pool:  # more would only hold more files at once
-        parts = dict(zip(sums, pool.map(known, sums), strict=True))
-        train, test = stack(batches[:-1]), stack(batches[-1:])
+    threads = usable_cores()  # more would only hold more files at once
+    parts = dict(zip(sums, ordered(known, sums, threads, threads), strict=True))
+    train, test = stack(batches[:-1]), stack(batches[-1:])
     classes = [c.decode() for c in parts[list(sums)[-1]][class_key]]
     print_ = fingerprint(len(train[0]) + len(test[0]), (s.encode() for s in sums.values()))
     return _dataset(name, train, test, classes, image_size, print_, [f"read from {shown(where)}"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from sslcli.data.files import free_memory
 from sslcli.data.layout import Files
 from sslcli.data.talk import count
 from sslcli.errors import RequestError
+from sslcli.ordered import ordered
 from sslcli.rng import derive, order
 
 SAMPLED = 512
@@ -94,10 +94,9 @@ def each(work: Callable[[int], Any], n: int, label: str) -> list[Any]:
         return [work(i) for i in range(start, min(start + PORTION, n))]
 
     out: list[Any] = []
-    with ThreadPoolExecutor(cores()) as pool:
-        for part in pool.map(some, range(0, n, PORTION)):
-            out += part
-            talk.progress(label, len(out), n)
+    for part in ordered(some, range(0, n, PORTION), cores()):
+        out += part
+        talk.progress(label, len(out), n)
     return out
 
 

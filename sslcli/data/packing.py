@@ -12,9 +12,6 @@ import io
 import json
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +29,7 @@ from sslcli.data.subset import unlabelled_of
 from sslcli.data.talk import count, shown
 from sslcli.disk import make_folder, sync_folder, write_file
 from sslcli.errors import DataError, RequestError, StorageError
+from sslcli.ordered import ordered
 from sslcli.rng import derive, order
 
 SAMPLED = 256  # headers looked at for the estimate
@@ -171,14 +169,13 @@ class Job:
         """Makes and writes what is not written yet. DataError where too many cannot be read."""
         done, limit = writer.position, self.dataset.train.max_bad_fraction
         lost = self.lost()
-        with ThreadPoolExecutor(cores()) as pool:
-            for made in _in_order(self.make, range(done, len(self.all)), pool, 4 * cores()):
-                split, i = self.all[writer.position]
-                name = self.sources[split].name_of(i)
-                writer.add(made, name)
-                if isinstance(made, str):
-                    unreadable.check_limit(lost | writer.bad, self.files, limit)
-                talk.progress("packing", writer.position, len(self.all))
+        for made in ordered(self.make, range(done, len(self.all)), cores()):
+            split, i = self.all[writer.position]
+            name = self.sources[split].name_of(i)
+            writer.add(made, name)
+            if isinstance(made, str):
+                unreadable.check_limit(lost | writer.bad, self.files, limit)
+            talk.progress("packing", writer.position, len(self.all))
         writer.note()
         unreadable.check_limit(lost | writer.bad, self.files, limit)
 
@@ -186,23 +183,6 @@ class Job:
         """Files of the listing that were not even worth opening."""
         known = {n for s in self.sources.values() for n in s.names or ()}
         return {n: reason for n, reason in self.dataset.details.get("bad", {}).items() if n not in known}
-
-
-def _in_order(
-    work: Callable[[int], Made | str], positions: range, pool: ThreadPoolExecutor, ahead: int
-) -> Iterator[Made | str]:
-    """The work of each position, in order, a few of them ahead: no more than these are in memory."""
-    waiting: deque[Future[Made | str]] = deque()
-    try:
-        for position in positions:
-            waiting.append(pool.submit(work, position))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 def _finish(writer: Writer, job: Job) -> None:

@@ -8,7 +8,6 @@ import io
 import os
 import pickle
 import tarfile
-import zlib
 from collections.abc import Container, Iterable, Iterator
 from typing import IO, Any, cast
 
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.data import tarheaders
 from sslcli.data.download import Remote
 from sslcli.data.files import is_hidden, require_folder
 from sslcli.data.talk import shown, size
@@ -104,14 +104,14 @@ def members(path: str, wanted: Container[str], most: int = MOST) -> Iterator[tup
     unpacked. DataError for a broken archive.
     """
     try:
-        with _Capped(path, most) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
+        with _Capped(path, most) as packed, tarfile.open(fileobj=packed, mode="r|", tarinfo=tarheaders.Header) as tar:
             for member in tar:
                 name = member.name.rpartition("/")[2]
                 if member.isreg() and name in wanted:
                     handle = tar.extractfile(member)
                     assert handle is not None
                     yield name, handle
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except tarheaders.BROKEN as error:
         raise DataError(f"{shown(path)} is broken: {error}", "get the file again") from error
 
 

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli import kinds
-from sslcli.data import decode, talk
+from sslcli.data import decode, talk, tarheaders
 from sslcli.data.classic import MAX_SIZE
 from sslcli.data.files import require_path, require_regular, scan, unpacking
 from sslcli.data.folder import Asked, FolderSource, dataset_of
@@ -182,7 +181,7 @@ def _indices(shards: Shards, label: str | None) -> list[Index]:
     def one(i: int) -> Index | str:
         try:
             return _index(shards.paths[i], label)
-        except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+        except tarheaders.BROKEN as error:
             return " ".join(str(error).split()) or type(error).__name__
 
     found = each(one, len(shards.paths), "reading the headers of tar files")
@@ -230,8 +229,8 @@ def _read_headers(path: str, size: int, label: str | None) -> Index:
     pictures: list[tuple[str, int, int]] = []
     labels: dict[str, str] = {}
     ignored: Counter[str] = Counter()
-    with tarfile.open(path, "r:") as file:
-        for member in _members(file):
+    with tarfile.open(path, "r:", tarinfo=tarheaders.Header) as file:
+        for member in tarheaders.members(file):
             extension = _extension(member.name, label)
             if not member.isreg() or member.issparse():
                 ignored["folder" if member.isdir() else "link or special"] += 1
@@ -254,17 +253,6 @@ def _read_headers(path: str, size: int, label: str | None) -> Index:
     return Index(
         [[*picture, None if k is None else labels[k]] for picture, k in zip(pictures, keys, strict=True)], ignored
     )
-
-
-def _members(file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Raises tarfile.ReadError also where tarfile would take a broken header for the end."""
-    while (member := file.next()) is not None:
-        yield member
-        file.members.clear()  # type: ignore[attr-defined]  # a million of them would stay in memory
-    assert file.fileobj is not None
-    file.fileobj.seek(file.offset)
-    if any(file.fileobj.read(tarfile.BLOCKSIZE)):
-        raise tarfile.ReadError(f"broken header at byte {file.offset:,}")
 
 
 def _extension(name: str, label: str | None) -> str:

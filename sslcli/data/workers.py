@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PREFETCH = 2  # batches ready for each worker
+SILENCE = 600  # seconds without a batch of any worker: something is wrong
 SMALL_SHM = "small /dev/shm (docker run --shm-size=2g): device.workers=0 needs neither"
 
 
@@ -99,12 +100,13 @@ def run(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # the user says how many
         loader: DataLoader[Any] = DataLoader(
-            job,  # type: ignore[arg-type]
+            _Shared(job),  # type: ignore[arg-type]
             batch_size=None,
             sampler=_Specs(specs),
             num_workers=workers,
             collate_fn=_as_is,
             prefetch_factor=PREFETCH,
+            timeout=SILENCE,
             multiprocessing_context=context,
             worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
             pin_memory=device.type == "cuda",
@@ -124,17 +126,55 @@ def run(
             except StopIteration:
                 return
             except RuntimeError as error:
+                if "timed out after" in str(error):
+                    raise MachineError(
+                        f"the processes that read data made no batch for {SILENCE // 60} minutes",
+                        "is the disk or the network that holds the data there? device.workers=0 reads without them",
+                    ) from error
                 if "exited unexpectedly" not in str(error) and "is killed by signal" not in str(error):
                     raise
                 raise MachineError(
                     f"a process that reads data died: {str(error).splitlines()[0]}",
                     f"most often memory or a {SMALL_SHM}",
                 ) from error
-            yield _sound(item)
+            yield _received(_sound(item))
     finally:
         stop = getattr(made, "_shutdown_workers", None)  # now, and not when the collector gets to it
         if stop is not None:
             stop()
+
+
+class _Shared:
+    """A job in a worker: the frames it makes are put into shared memory, or where that is full go through a pipe, as arrays.
+
+    Left to torch, they would be moved there by a thread whose errors nobody hears of: the batch would be waited for without end."""
+
+    def __init__(self, job: Job):
+        self.job = job
+
+    def __getitem__(self, spec: tuple[int, Tensor]) -> tuple[int, Any, list[Any], dict[int, str]] | SslError:
+        made = self.job[spec]
+        if isinstance(made, SslError):
+            return made
+        epoch, ids, frames, bad = made
+        try:
+            return epoch, ids.numpy(), [frame.share_memory_() for frame in frames], bad
+        except RuntimeError as error:
+            if "shared memory" not in str(error):
+                raise
+            return epoch, ids.numpy(), [frame.numpy() for frame in frames], bad
+
+
+def _received(item: Any) -> Made:
+    epoch, ids, frames, bad = item
+    if any(not isinstance(frame, Tensor) for frame in frames):
+        _say_full()
+    return epoch, torch.from_numpy(ids), [torch.as_tensor(frame) for frame in frames], bad
+
+
+@functools.cache
+def _say_full() -> None:
+    console.warn("shared memory (/dev/shm) is full: batches come through pipes, which is slower", f"a {SMALL_SHM}")
 
 
 def _sound(item: Made | SslError) -> Made:
