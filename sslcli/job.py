@@ -207,7 +207,8 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: Record | None =
         if target.uses_labels and not facts.classes:
             raise RequestError(
                 f"{target.__name__} learns from labels, and {dataset.name} has none",
-                "choose a method that needs none: method=simclr",
+                "choose a method that needs none: method=simclr; or give it labels: as dataset.path a list path,label,split, where "
+                "any label may be missing",
             )
     smallest = max(t.min_batch for t in targets) * train["accumulate"] * place.world
     if batch < smallest:

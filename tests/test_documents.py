@@ -57,6 +57,48 @@ def test_the_page_on_methods_trains(cli):
     assert cli("pretrain", "--config-dir", "mine", "method=centred", *SMOKE).code == 0
 
 
+def test_the_recipe_for_few_labels_runs(cli):
+    from PIL import Image
+
+    from tests.conftest import SMOKE
+
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (example,), (code,) = fenced(text, "csv"), fenced(text, "python")
+    trained, measured = (
+        line
+        for block in fenced(text, "sh")
+        for line in block.splitlines()
+        if "photos.csv" in line or line == "sslcli eval probe"
+    )
+    Path("photos/sub").mkdir(parents=True)
+    for i in range(40):
+        Image.new("RGB", (16, 16), (200 * (i % 2), 5 * i, 90)).save(f"photos/{'sub/' * (i > 20)}{i:04}.jpg")
+    for given in (example, code):
+        if given is example:
+            Path("photos.csv").write_text(given)
+        else:
+            Path("labels.csv").write_text("name,label\n" + "".join(f"{i:04}.jpg,{'cd'[i % 2]}\n" for i in range(24)))
+            exec(given, {})  # writes photos.csv
+        report = json.loads(cli("data", "inspect", "--json", *shlex.split(trained)[3:]).out)
+        found = {name: (s["samples"], s["labelled"]) for name, s in report["splits"].items()}
+        assert found == (
+            {"train": (2, 1), "test": (1, 1), "unlabelled": (1, 0)}
+            if given is example
+            else {"train": (32, 16), "test": (8, 8)}
+        )
+    small = [o for o in SMOKE if not o.startswith("experiment=")]
+    words = [
+        "backbone=convnet",
+        "train.epochs=null",
+        "train.steps=2",
+        "train.batch_size=8",
+        "train.eval_every=0",
+        *small,
+    ]
+    assert cli(*shlex.split(trained)[1:], *words).code == 0
+    assert "probe.top1" in cli(*shlex.split(measured)[1:], "evaluator.baselines=false").out
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):

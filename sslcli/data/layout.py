@@ -22,6 +22,7 @@ from typing import Any
 
 from sslcli.data.class_folders import agree, classes_of, leave_masks
 from sslcli.data.files import Listing, is_output, unpacking
+from sslcli.data.remarks import HOW_TO_LABEL
 from sslcli.data.split_folders import Parts, Rule, Tree, by_kind, chosen, find, require_sure
 from sslcli.data.split_names import kind_of, split_of, typed
 from sslcli.data.talk import count, shown
@@ -30,9 +31,6 @@ from sslcli.errors import DataError, RequestError, listing
 OTHER_KINDS = {".npy": "arrays", ".npz": "arrays", ".pt": "arrays", ".tar": "tar"}
 NEED_A_READER = (".heic", ".heif", ".jxl", ".avif")  # pictures that Pillow reads only with help
 ANNOTATIONS_BYTES = 1 << 26  # a longer file of labels is not read
-HOW_TO_LABEL = (
-    "labels=FILE.csv (name,label), or as dataset.path a list path,label,split, where any label may be missing"
-)
 READINGS = ("auto", "top", "parent", "none")  # of `dataset.label`, for folders
 
 

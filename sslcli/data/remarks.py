@@ -6,6 +6,11 @@ from sslcli.data.source import Dataset, labelled
 from sslcli.data.talk import count, shown
 from sslcli.errors import listing
 
+# Where many files have few labels, or none yet: how to give them some (docs/data.md).
+HOW_TO_LABEL = (
+    "labels=FILE.csv (name,label), or as dataset.path a list path,label,split, where any label may be missing"
+)
+
 
 def about_labels(dataset: Dataset) -> list[str]:
     """That nothing can be measured, which classes no training label has, and how many test samples have no label."""
@@ -17,8 +22,8 @@ def about_labels(dataset: Dataset) -> list[str]:
     known = labelled(test)
     if not len(known):
         return [
-            "warning: the test split has no labels: probe, knn and finetune cannot be measured; labels=FILE.csv or another "
-            "test split (dataset.splits) can give them some"
+            "warning: the test split has no labels: probe, knn and finetune cannot be measured; to give it some: "
+            f"{HOW_TO_LABEL}"
         ]
     assert test.labels is not None
     notes = []

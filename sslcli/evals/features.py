@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.data import loader
-from sslcli.data.remarks import warnings
+from sslcli.data.remarks import HOW_TO_LABEL, warnings
 from sslcli.data.source import Dataset, Source
 from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.inputs.store import Store, raw_bytes
@@ -136,7 +136,7 @@ class EvalData:
             if self.unlabelled:
                 raise DataError(
                     f"{self.dataset.name} has no labels to measure with",
-                    "labels=FILE.csv (name,label) for some of the samples; without labels: sslcli eval quality, cluster or anomaly",
+                    f"{HOW_TO_LABEL}; without labels: sslcli eval quality, cluster or anomaly",
                 )
             raise DataError(
                 f"{self.dataset.name} has no test split to measure on",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sslcli.data.remarks import HOW_TO_LABEL
 from sslcli.data.source import Dataset
 from sslcli.errors import DataError, RequestError, listing
 from sslcli.rng import derive, order
@@ -66,7 +67,7 @@ def check(y: Tensor, split: str, name: str, classes: int = 2) -> Tensor:
     if len(known) == 0:
         raise DataError(
             f"{name} has no labels in its {split} split",
-            "name them with dataset.label, or measure without labels: sslcli eval quality",
+            f"{HOW_TO_LABEL}; to measure without labels: sslcli eval quality, cluster or anomaly",
         )
     present = int(y[known].unique().numel())
     if present < classes:
