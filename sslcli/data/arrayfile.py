@@ -77,7 +77,7 @@ def read_file(path: str) -> dict[str, np.ndarray]:
         if any(sign in reason for sign in ("allow_pickle", "Object arrays", "Python objects")):
             raise DataError(
                 f"{shown(path)} holds Python objects (an object array), which are not read: they could run code",
-                "save arrays of numbers: of samples of one shape, or padded with NaN",
+                "save arrays of numbers, of samples of one shape or padded with NaN; labels as strings, '' where one is missing",
             ) from error
         raise DataError(
             f"{shown(path)} cannot be read: {shown(reason)}", "is it whole, and of the kind its name says?"

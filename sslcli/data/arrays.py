@@ -164,6 +164,10 @@ def _images(
     scaled, outside = _to_bytes(v, scale)
     of = "" if scale.key == key else f" as in {shown(scale.key)}"
     notes.append(f"{note}; {scale.low:g}..{scale.high:g} became bytes 0..255{of or scale.how}")
+    if scale.key != key and high - low < (scale.high - scale.low) / 16:
+        notes.append(
+            f"warning: the values of {shown(key)} ({low:g}..{high:g}) fill little of that range: of another scale?"
+        )
     if outside > SHARE_OUTSIDE:
         notes.append(
             f"warning: {outside:.1%} of the values of {shown(key)} ({low:g}..{high:g}) lie outside and are clipped"

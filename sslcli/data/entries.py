@@ -130,7 +130,7 @@ def encode_labels(
             raise DataError(f"{shown(path)} has {lengths[part]:,} samples but {len(y):,} labels ({part})")
         if y.dtype.kind == "f":
             whole = y[~np.isnan(y)]
-            if not np.equal(np.mod(whole, 1), 0).all():
+            if not (np.isfinite(whole).all() and np.equal(np.mod(whole, 1), 0).all()):
                 raise DataError(
                     f"labels of {shown(path)} ({part}) are not whole numbers: classes are wanted, not values",
                     "dataset.label=none trains without them",

@@ -203,6 +203,7 @@ def dataset_of(
     )
 
 
+OTHER_TABLES = (".json", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet", ".pkl", ".lst")
 WANTED = "a folder of images or a list file (.txt, .csv, .tsv)"
 
 
@@ -231,6 +232,9 @@ def _find(path: str, asked: Asked, notes: list[str]) -> Found:
         ending = os.path.splitext(path)[1].lower()
         if ending in OTHER_KINDS:
             hint = unpacking(path) or f"dataset={OTHER_KINDS[ending]} dataset.path={shown(path)}"
+            raise RequestError(f"dataset.path={shown(path)} is a file; {WANTED} is wanted", hint)
+        if ending in OTHER_TABLES:
+            hint = "save it as a .csv file with the header path,label"
             raise RequestError(f"dataset.path={shown(path)} is a file; {WANTED} is wanted", hint)
         require_folder(path, WANTED)
     if is_chosen(asked.splits):

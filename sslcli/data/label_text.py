@@ -92,7 +92,7 @@ def several_notes(classes: Sequence[str]) -> list[str]:
         combined = [c for c, p in parts.items() if p <= own or p & shared]
         if combined:
             return [
-                f"warning: {count(len(combined), 'class', 'classes')} hold several labels, such as "
+                f"warning: {count(len(combined), 'class holds', 'classes hold')} several labels, such as "
                 f"{shown(combined[0])}: each combination is taken as a class of its own; keep one label for each sample"
             ]
     return []

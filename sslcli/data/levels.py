@@ -4,7 +4,8 @@
 
 - `auto`: the usual range of such values (0..255, 0..1023, 0..4095, 0..16383 or 0..65535 of whole numbers, 0..1 or 0..255
   of floats) where the training values fill a quarter of it or more; otherwise the 0.1 and 99.9 percentiles of the training
-  values. One value in a thousand may lie outside, so that a few hot pixels do not decide.
+  values. One value in a thousand may lie outside, so that a few hot pixels do not decide, and a value apart from all
+  others (-9999, 65535) is taken as the sign for a missing one.
 - `[lo, hi]`: these.
 - `minmax`, `percentile`: the extremes, or the 1st and 99th percentile, of the training values.
 - `image_minmax`, `image_percentile`: the same of each image by itself. What images differ in by brightness is lost.
@@ -77,6 +78,19 @@ class Values:
             all(p.whole for p in parts),
         )
 
+    def without_apart(self) -> Values:
+        """Without the lowest or highest value where it is farther from all others than these are from each other, and so
+        frequent that it is no accident."""
+        some = self.some
+        for sign in (1, -1):
+            end = float((sign * some).min()) * sign
+            rest = some[some != end]
+            if rest.size and some.size - rest.size > TAIL / 100 * some.size:
+                low, high = np.percentile(rest, [TAIL, 100 - TAIL])
+                if min(abs(rest.min() - end), abs(rest.max() - end)) > high - low > 0:
+                    some = rest
+        return Values(float(some.min()), float(some.max()), some, self.whole) if some is not self.some else self
+
     def percentiles(self, tail: float) -> tuple[float, float]:
         low, high = np.percentile(self.some, [tail, 100 - tail])
         return float(low), float(high)
@@ -94,6 +108,13 @@ def usual(low: float, high: float, whole: bool) -> tuple[float, float] | None:
 
 def find(wish: Any, values: Values) -> tuple[float, float, str]:
     """The range for the wish `auto`, `minmax` or `percentile`, and how it was found."""
+    apart = values.without_apart() if wish == "auto" else values
+    beside = (
+        ""
+        if apart is values
+        else f"; without {values.low if values.low < apart.low else values.high:g}, which lies apart"
+    )
+    values = apart
     low, high = values.percentiles(TAIL)
     if wish == "minmax":
         how = "the extremes"
@@ -115,7 +136,7 @@ def find(wish: Any, values: Values) -> tuple[float, float, str]:
         low, high = values.low, max(values.high, values.low + 1)
         how = "nearly all are the same"
     low, high = (float(f"{v:.6g}") for v in (low, high))  # the digits that are said
-    return low, high, how
+    return low, high, how + beside
 
 
 def to_bytes(values: np.ndarray, value_range: Any = None) -> np.ndarray:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from sslcli.data.split_names import split_of
 from sslcli.data.tables import GROUPS, LABELS, PATHS, SPLITS, Table, decoded, has_header, simple, table_of, western
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
+
+PAIR = re.compile(r"(.*[^\s,;])[ \t,;]+(\S+)\s*")  # a path and a label
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,15 @@ def _rows(path: str, label: str | None, disk: OnDisk, notes: list[str]) -> Itera
 
 
 def _txt_rows(text: str, disk: OnDisk) -> Iterator[Row]:
-    """One path a line; or a path, a space and a label, where the first line is that."""
+    """One path a line; or a path, a space (tab, comma) and a label, where the first line is that."""
     lines = [
         (n, line) for n, raw in enumerate(io.StringIO(text, newline=None), 1) if (line := raw.rstrip("\n")).strip()
     ]
-    labelled = bool(lines) and not disk.has(lines[0][1]) and disk.has(lines[0][1].rpartition(" ")[0])
+    pair = PAIR.fullmatch(lines[0][1]) if lines and not disk.has(lines[0][1]) else None
+    labelled = pair is not None and disk.has(pair[1])
     for number, line in lines:
-        name, _, label = line.rpartition(" ") if labelled else (line, "", "")
-        yield Row(number, name, label or None)
+        found = PAIR.fullmatch(line) if labelled else None
+        yield Row(number, line) if found is None else Row(number, found[1], found[2])
 
 
 def _table_rows(table: Table, path: str, label: str | None, notes: list[str]) -> Iterator[Row]:
@@ -128,6 +132,10 @@ def _table_rows(table: Table, path: str, label: str | None, notes: list[str]) ->
     used = {"path": names, "label": labels, "split": split, "group": group}
     if other := [f"{shown(c)} as {word}" for word, c in used.items() if c is not None and c != word]:
         notes.append(f"columns of the list: {', '.join(other)}")
+    rest = [c for c in table.columns if c and c not in used.values()]
+    if labels is None and label != "none" and rest:
+        some = listing(map(shown, rest), 6)
+        notes.append(f"no column of labels; not read: {some} (dataset.label=NAME takes one as the label)")
     place = {c: i for i, c in enumerate(table.columns)}
     cells = Cells()
     found = [None if labels is None else cells.label(western(row[place[labels]])) for _, row in table.rows]

@@ -34,9 +34,11 @@ def range_of(
             f"warning: {said}: each is scaled by itself (dataset.range={how}); brightness between images is lost"
         )
         return wish
-    values = _values(headers, parts, max_pixels, load)
+    values = _values(headers, parts, max_pixels, load, notes)
     if values is None:
-        notes.append(f"{said}, none of them for training: read as 0..65535 (dataset.range=[lo,hi] says otherwise)")
+        notes.append(
+            f"{said}, none of them for training could be looked at: read as 0..65535 (dataset.range=[lo,hi] says otherwise)"
+        )
         return "auto"
     low, high, how = levels.find(wish, values)
     unsure = "percentile" in how and wish != "percentile"
@@ -48,7 +50,9 @@ def range_of(
     return [low, high]
 
 
-def _values(headers: Headers, parts: dict[str, Files], max_pixels: int, load: Load) -> levels.Values | None:
+def _values(
+    headers: Headers, parts: dict[str, Files], max_pixels: int, load: Load, notes: list[str]
+) -> levels.Values | None:
     """Of a fixed sample of the deep images that training reads; None where there are none."""
     for part in ("train", "unlabelled"):
         files = parts.get(part)
@@ -61,6 +65,9 @@ def _values(headers: Headers, parts: dict[str, Files], max_pixels: int, load: Lo
             except decode.BadImage:
                 return None  # counted when it is read
 
-        if found := [v for v in each(one, len(chosen), "looking for the range of values") if v is not None]:
+        found = [v for v in each(one, len(chosen), "looking for the range of values") if v is not None]
+        if len({v.whole for v in found}) > 1:
+            notes.append("warning: some images hold whole numbers, others floats: one range hardly suits both")
+        if found:
             return levels.Values.pooled(found)
     return None

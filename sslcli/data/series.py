@@ -111,7 +111,7 @@ def series(
     made = sources(parts, labels, classes, hold_out, notes, _codes(origins, who) if group == "recording" else None)
     made["unlabelled"] = pretrained_on(made["train"], made["unlabelled"], pretrain_on, notes)
     mean, std, constant = series_stats(made["train"].x)
-    notes += outlier_notes(made["train"].x, std)
+    notes += outlier_notes(made["train"].x)
     if constant:
         notes.append(f"warning: {count(constant, 'channel')} never change")
     return Dataset(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -92,12 +91,12 @@ def series_stats(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...], int]:
         v = v[~v.isnan()].double()
         mean.append(float(v.mean()) if len(v) else 0.0)
         std.append(float(v.std(correction=0)) if len(v) else 0.0)
-    constant = sum(s <= 1e-12 * max(1.0, abs(m)) for s, m in zip(std, mean, strict=True))
-    std = [1.0 if s <= 1e-12 * max(1.0, abs(m)) else s for s, m in zip(std, mean, strict=True)]
+    constant = sum(s <= 1e-12 * abs(m) for s, m in zip(std, mean, strict=True))
+    std = [1.0 if s <= 1e-12 * abs(m) else s for s, m in zip(std, mean, strict=True)]
     return tuple(mean), tuple(std), constant
 
 
-def outlier_notes(x: Tensor, std: Sequence[float]) -> list[str]:
+def outlier_notes(x: Tensor) -> list[str]:
     """A warning of channels (n, C, T) whose scale is set by a few values far from all others: -9999 for missing, a spike."""
     far = []
     for c in range(x.shape[1]):
@@ -106,7 +105,7 @@ def outlier_notes(x: Tensor, std: Sequence[float]) -> list[str]:
         if len(v):
             some = v[_some(len(v), 1 << 16)].double()
             low, high = torch.quantile(some, torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
-            if high > low and std[c] > FAR * (high - low):
+            if high > low and float(v.double().std()) > FAR * (high - low):
                 far.append(f"channel {c} ({float(v.min()):g}..{float(v.max()):g}, half of them in {low:g}..{high:g})")
     if not far:
         return []

@@ -31,6 +31,7 @@ from sslcli.data.layout import READINGS, Files, Found, is_chosen, read
 from sslcli.data.source import Dataset
 from sslcli.data.split_folders import Parts
 from sslcli.data.split_names import together
+from sslcli.data.tables import decoded
 from sslcli.data.talk import count, shown
 from sslcli.disk import read_json, replace_file
 from sslcli.errors import DataError, RequestError, StorageError, listing
@@ -278,15 +279,18 @@ def _label(file: tarfile.TarFile, member: tarfile.TarInfo, extension: str, label
     if member.size > SIDECAR_BYTES or extension not in {".cls", ".json"} | ({f".{label}".lower()} - {".auto", ".none"}):
         return None
     content = file.extractfile(member)
-    text = "" if content is None else content.read().decode("utf-8", "replace").strip()
+    text = "" if content is None else decoded(content.read()).strip()
     if extension == ".json" and label != "json":
         try:
             entries = json.loads(text)
         except (ValueError, RecursionError):
             return None
-        wanted = LABELS if auto else (str(label),)
-        found = next((entries[k] for k in wanted if k in entries), None) if isinstance(entries, dict) else None
-        return str(found) if isinstance(found, (str, int)) and str(found) else None
+        if not isinstance(entries, dict):
+            return None
+        if auto:
+            entries = {k.lower(): v for k, v in reversed(entries.items())}
+        found = next((entries[k] for k in (LABELS if auto else (str(label),)) if k in entries), None)
+        return str(found) if isinstance(found, (str, int, float)) and str(found) else None
     return text or None if auto or extension == f".{label}".lower() else None
 
 
@@ -298,7 +302,10 @@ def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str])
     passed = ", ".join(f"{n:,} {shown(e)}" for e, n in ignored.most_common(6))
     samples = [(number, *sample) for number, index in enumerate(indices) for sample in index.samples]
     if not samples:
-        raise DataError(f"no picture in {count(len(names), 'tar file')}" + (f"; seen: {passed}" if passed else ""))
+        hint = "pictures are known by their extension: .jpg, .png, ..." if "no extension" in ignored else None
+        raise DataError(
+            f"no picture in {count(len(names), 'tar file')}" + (f"; seen: {passed}" if passed else ""), hint
+        )
     cells = Cells()
     own = numbers([cells.label(cls) for *_, cls in samples])
     if label not in (None, *READINGS) and not any(own):
@@ -326,6 +333,9 @@ def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str])
     notes.append(f"{count(len(names), 'tar file')}: {count(len(samples), 'image')}, {said}")
     notes += told if folders and classes else [note for note in told if not note.endswith("no labels")]
     notes += cells.notes()
+    stems = Counter(os.path.splitext(name)[0] for files in parts.values() for name in files.names)
+    if several := sum(n > 1 for n in stems.values()):
+        notes.append(f"{count(several, 'sample')} with several pictures: each is an image of its own")
     if passed:
         notes.append(f"passed over: {passed}")
     details = {"layout": "tar", "shards": len(names), "ignored": dict(ignored)}

@@ -152,6 +152,9 @@ def test_alpha_of_16_bits_is_no_value(channels):
         (np.linspace(-1000, 1000, 10001), "auto", (-998, 998)),  # CT
         (np.linspace(0, 1e-3, 10001), "auto", (1e-6, 9.99e-4)),
         (np.full(100, 7), "auto", (7, 8)),
+        (np.append(np.linspace(100, 400, 10001), [-9999.0] * 2000), "auto", (100.3, 399.7)),  # no data, in maps
+        (np.append(np.linspace(0, 3900, 10001).astype(int), [65535] * 2000), "auto", (0, 4095)),
+        (np.append(np.linspace(100, 4000, 10001).astype(int), [0] * 2000), "auto", (0, 4095)),  # a background
     ],
 )
 def test_range_found(values, wish, expected):
@@ -275,3 +278,15 @@ def test_bad_ranges_are_refused(tmp_path):
 def test_deep_image_that_is_cut_is_bad():
     with pytest.raises(BadImage):
         load(FILES["png"][:-200], 3, value_range=[0, 4095])
+
+
+def test_images_of_whole_numbers_and_of_floats_are_told(tmp_path):
+    micro(tmp_path / "x", "png")
+    micro(tmp_path / "x" / "y", "tif")
+    assert any("others floats" in n for n in image_folder(str(tmp_path / "x")).notes)
+
+
+def test_a_test_part_of_another_scale_is_told(tmp_path):
+    x = RNG.random((20, 8, 8))
+    np.savez(tmp_path / "d.npz", x_train=x * 255, x_test=x)
+    assert any("warning" in n and "another scale" in n for n in arrays(str(tmp_path / "d.npz")).notes)

@@ -210,3 +210,12 @@ def test_values_far_from_all_others_are_told(steps, value, tmp_path):
     x[:10, 1, :steps] = value
     np.savez(tmp_path / "d.npz", x=x)
     assert any("warning" in n and "channel 1" in n and "NaN" in n for n in series(str(tmp_path / "d.npz")).notes)
+
+
+def test_small_numbers_are_no_constant(tmp_path):
+    """Strains of 1e-21 are data; they were divided by 1."""
+    x = np.random.default_rng(0).normal(0, 1e-21, (20, 1, 30))
+    np.savez(tmp_path / "d.npz", x=x)
+    d = series(str(tmp_path / "d.npz"))
+    assert d.std[0] == pytest.approx(1e-21, rel=0.1)
+    assert not any("warning" in n for n in d.notes)

@@ -12,7 +12,7 @@ from PIL import Image
 from sslcli.data.folder import image_folder
 from sslcli.data.label_text import MISSING, Cells, alike_notes, fraction_notes, numbers, odd_notes, several_notes
 from sslcli.data.tables import decoded, table_of
-from sslcli.errors import DataError
+from sslcli.errors import DataError, RequestError
 
 from .conftest import picture
 
@@ -73,6 +73,8 @@ def test_list_of_another_program_is_read(content, listed):
     [
         (rows("img/{i}.png\t{c}", "\r\n", "Path\tLabel").encode("utf-16"), "list.txt"),  # Excel: "Unicode text"
         ("".join(f"img/{i}.png {'ab'[i % 2]}\n" for i in range(N)), "list.txt"),  # mmpretrain
+        ("".join(f"img/{i}.png\t{'ab'[i % 2]}\n" for i in range(N)), "list.txt"),
+        ("".join(f"img/{i}.png, {'ab'[i % 2]}\n" for i in range(N)), "list.txt"),
         (rows("img/{i}.png\t{c}", head="path\tlabel"), "list.tsv"),
     ],
 )
@@ -213,3 +215,16 @@ def test_space_after_an_extension_is_no_part_of_it(tmp_path):
     picture(1).save(tmp_path / "a.png ", "PNG")
     picture(2).save(tmp_path / "b.PNG", "PNG")
     assert len(image_folder(str(tmp_path), holdout=0).train) == 2
+
+
+def test_columns_that_are_not_read_are_said(listed):
+    d = listed(rows("img/{i}.png,0,1", head="path,cat,dog"))
+    assert any("no column of labels; not read: cat, dog" in n for n in d.notes)
+
+
+@pytest.mark.parametrize("name", ["l.xlsx", "l.json", "l.parquet"])
+def test_tables_that_are_no_csv_are_explained(name, tmp_path):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(RequestError) as error:
+        image_folder(str(tmp_path / name))
+    assert "save it as a .csv" in error.value.hint

@@ -299,3 +299,15 @@ def test_labels_without_a_picture_and_missing_ones_are_told(tmp_path):
     assert any("2 label without a picture" in n for n in d.notes)
     assert any("1 label taken as missing (1 x NA" in n for n in d.notes)
     assert tar(str(tmp_path / "s.tar"), label="cls", holdout=0).classes == ("cat", "dog")
+
+
+def test_labels_of_json_are_read_in_every_type(tmp_path):
+    values = ['{"Label": 1.0}', '{"label": "2"}', '{"label": 1}', '{"label": NaN}', '{"label": null}']
+    members = {
+        f"{i}.{e}": encoded(i) if e == "png" else v.encode() for i, v in enumerate(values) for e in ("png", "json")
+    }
+    d = tar(str(write(tmp_path / "s.tar", members | {"0.jpg": encoded(7)})), holdout=0)
+    by_name = dict(zip((n.rpartition("/")[2] for n in d.train.names), d.train.labels.tolist(), strict=True))
+    assert d.classes == ("1", "2")
+    assert [by_name[f"{i}.png"] for i in range(5)] == [0, 1, 0, -1, -1]
+    assert any("1 sample with several pictures" in n for n in d.notes)
