@@ -149,6 +149,20 @@ def test_moved_data_are_taken_by_their_fingerprint(cli, run, tmp_path):
     assert cli("resume", str(run), "dataset.path=other", "train.steps=5").code == 7
 
 
+def test_a_finished_run_learns_where_its_data_lie(cli, run, tmp_path):
+    (tmp_path / "a" / "pics").rename(tmp_path / "scratch")
+    gone = cli("runs", "report", str(run))
+    assert f"sslcli resume {run} dataset.path=NEW" in gone.err
+    kept = cli("resume", str(run), "dataset.path=../scratch")
+    assert kept.code == 0, kept.err
+    assert f"lie at {tmp_path / 'scratch'} now" in kept.err
+    assert "nothing to resume" in kept.err
+    assert measured(cli, run)[0].code == 0
+    folder(tmp_path / "other", n=9)
+    assert cli("resume", str(run), "dataset.path=../other").code == 7
+    assert measured(cli, run)[0].code == 0
+
+
 def test_a_project_that_moved_finds_its_data(cli, run, tmp_path):
     os.chdir(tmp_path)
     (tmp_path / "a").rename(tmp_path / "c")

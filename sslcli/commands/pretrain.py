@@ -226,13 +226,16 @@ def go_on(
     from sslcli.models import has_encoder
     from sslcli.state import restore
 
+    record = run_data.record_of(run, moved_to, other_data)
     if run.status.get("status") == "done" and not longer and has_encoder(run.path):
+        if moved_to is not None:
+            keep_place(run, record)
         console.say(f"{run.path} is done (step {run.status.get('step', 0):,}); nothing to resume")
         console.say(f"next  {next_step(run)}")
         return
     run.lock()
     try:
-        job = prepared(values or run.config, run_data.record_of(run, moved_to, other_data))
+        job = prepared(values or run.config, record)
         state = restore(job, run, console.say, other_data)
         if longer or moved_to is not None:
             run.write_config(job.cfg)
@@ -241,6 +244,20 @@ def go_on(
         train(job, run, state)
     finally:
         run.close()
+
+
+def keep_place(run: Run, record: Any) -> None:
+    """Writes down where the data of a finished run lie now. DataError where they are not its data."""
+    from sslcli.job import load_dataset
+    from sslcli.run_data import describe
+
+    run.lock()
+    try:
+        dataset = load_dataset(run.config, record)
+        run.set_status(data=describe(dataset))
+    finally:
+        run.close()
+    console.say(f"the data of {run.path} lie at {dataset.path} now")
 
 
 def identity(job: Any) -> dict[str, Any]:
