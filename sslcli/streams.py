@@ -78,7 +78,7 @@ def lasting() -> Iterator[Callable[[int], int]]:
     open_missing()
     before = sys.stdout, sys.stderr
     out, err = Stream(sys.stdout), Stream(sys.stderr)
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err
 
     def checked(code: int) -> int:
         out.close()

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from sslcli import console, streams
+from sslcli import config, console, streams
 from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped, StorageError
 from sslcli.secret import masked_words
 
@@ -136,7 +136,9 @@ def of_a_file(e: OSError) -> SslError | None:
     shown = name if len(name) <= 200 else f"{name[:100]}...{name[-50:]}"
     console.detail("".join(traceback.format_exception(e)))
     if e.errno in _NOT_ALLOWED:
-        hint = "check its permissions and those of the folders above it (ls -ld), or name another path"
+        own = Path(name).absolute().is_relative_to(config.runs_root().absolute())
+        other = "SSLCLI_RUNS=FOLDER puts runs elsewhere" if own else "or name another path"
+        hint = f"check its permissions and those of the folders above it (ls -ld); {other}"
         return StorageError(f"cannot access {shown}: {why}", hint)
     return RequestError(f"cannot use {shown}: {why}", "check the path") if e.errno in _WRONG_PATH else None
 

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from sslcli import compose, config, console, records
-from sslcli.commands.jobs import PARENT, STOPPING, Ended
+from sslcli.commands.jobs import PARENT, STOPPING, Ended, in_words
 from sslcli.disk import make_folder, replace_file
 from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped
 
@@ -84,11 +84,10 @@ class Sweep:
         except (Ended, KeyboardInterrupt):  # a stop, in this process
             self.report()
             raise
-        except SslError:
-            self.tidy()
-            raise
         except Exception as e:  # jobs raise nothing: it is of Hydra's launcher or sweeper
             self.tidy()
+            if (error := in_words(e)) is not None:
+                raise error from None
             said = f"hydra/sweeper={self.sweeper}, hydra/launcher={self.launcher}: {type(e).__name__}: {config.one_line(e)}"
             console.detail(traceback.format_exc())
             if not self.received and not self.casualties():

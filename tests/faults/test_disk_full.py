@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -183,7 +184,8 @@ def test_read_only_or_over_quota(cli, monkeypatch, code, whole):
     assert outcome(run) == whole
 
 
-def test_a_folder_that_cannot_be_made(cli, monkeypatch):
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
+def test_a_folder_that_cannot_be_made(cli, monkeypatch, sweep):
     mkdir = os.mkdir
 
     def refuse(path, *args, **named):
@@ -192,9 +194,33 @@ def test_a_folder_that_cannot_be_made(cli, monkeypatch):
         return mkdir(path, *args, **named)
 
     monkeypatch.setattr(os, "mkdir", refuse)
-    result = cli("pretrain", *WORDS)
+    result = cli("pretrain", *WORDS, *sweep)
     assert result.code == 5
     assert "Read-only file system" in result.err
+    assert "SSLCLI_RUNS=FOLDER" in result.err
+
+
+def test_numbers_are_printed_when_they_cannot_be_saved(cli, monkeypatch):
+    """Of an evaluation and of a ranking: first what was computed, then why it is not kept, then exit code 5."""
+    assert cli("pretrain", *WORDS, "train.keep=2", "train.save_every=1").code == 0
+    mkdir = os.mkdir
+
+    def refuse(path, *args, **named):
+        if "eval" in os.fspath(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+        return mkdir(path, *args, **named)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    small = ["device=cpu", "evaluator.baselines=false"]
+    measured = cli("eval", "knn", *small)
+    assert measured.code == 5
+    assert re.search(r"^knn.top1 0\.\d+$", measured.out, re.MULTILINE)
+    assert "No space left on device" in measured.err
+    few = ["evaluator.samples=100", "evaluator.points=50", "evaluator.groups=10", "device=cpu"]
+    ranked = cli("select", "latest", *few)
+    assert ranked.code == 5
+    assert re.search(r"step-0{9}\d +0\.\d+", ranked.out)
+    assert "No space left on device" in ranked.err
 
 
 def test_room_is_looked_for_before_a_save(tmp_path, monkeypatch):
