@@ -90,6 +90,14 @@ class Kept:
         return f"{self.file.removesuffix('.json')}_{artefact}"
 
 
+def holding(run: Path, number: str) -> tuple[Kept | None, str]:
+    """The result of a run that holds a number such as `probe@5-class.top1`, and the rest of its name."""
+    for name, found in kept(run).items():
+        if number.startswith(f"{name}.") and number.removeprefix(f"{name}.") in found.record["numbers"]:
+            return found, number.removeprefix(f"{name}.")
+    return None, number
+
+
 def tagged(name: str, labels: Any) -> bool:
     """Whether a name says these labels. A file of labels may have another content by now, or be gone."""
     said, wanted = name.rpartition("@")[2] if "@" in name else "", tag(labels, opened=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -92,8 +93,8 @@ def test_select_reads_no_label(cli, runs, monkeypatch):
         shutil.rmtree(Path(run) / "eval")
         shutil.rmtree(Path(run) / "cache", ignore_errors=True)
 
-    def without(cfg, record=None):
-        dataset = load_dataset(cfg, record)
+    def without(*given, **options):
+        dataset = load_dataset(*given, **options)
         dataset.train.labels = None
         dataset.test = None
         return dataset
@@ -322,3 +323,51 @@ def test_best_knows_directions(cli, runs):
         Run(Path(run)).save_eval("quality", {"numbers": {"alpha_req": value, "uniformity": -value}})
     assert runs[1] in cli("runs", "best", "quality.alpha_req", "-n", "1").out
     assert runs[2] in cli("runs", "best", "quality.uniformity", "-n", "1").out
+
+
+# ------------------------------------------------------------------------------------------- what a best number is worth
+
+
+def test_best_says_whether_the_next_is_distinguishable(cli, runs):
+    told = cli("runs", "best", "probe@2-class.top1")
+    assert len(told.out.splitlines()) == 2
+    assert re.search(r"the first is (not )?distinguishable from the next \(.*McNemar p .*360 test samples\)", told.err)
+    found = json.loads(cli("runs", "best", "probe@2-class.top1", "-n", "1", "--json").out)
+    assert len(found["runs"]) == 1
+    against = found["first_against_next"]
+    compared = json.loads(cli("runs", "compare", *runs[:2], "cka=false", "--json").out)["items"][0]
+    assert against["difference"]["p"] == compared["p"]
+    assert against["distinguishable"] == (compared["p"] < 0.05)
+    for run in runs[:2]:  # without predictions the intervals are left
+        (Path(run) / "eval" / "probe@2-class_predictions.safetensors").unlink()
+    assert "by their intervals, unpaired" in cli("runs", "best", "probe@2-class.top1").err
+    for run in runs[:2]:
+        Run(Path(run)).save_eval("quality", {"numbers": {"rankme": 3.0}, "fingerprint": "x"})
+    assert "of unknown distinction from the next (no interval of rankme" in cli("runs", "best", "quality.rankme").err
+
+
+def test_select_says_whether_the_next_is_distinguishable(cli, runs):
+    notes = json.loads(cli("select", *runs[:2], *QUICK, "--json").out)["notes"]
+    assert any(note.startswith("by learnability ") and "distinguishable from the next" in note for note in notes)
+    assert any(note.startswith("by their probes it is ") and "McNemar" in note for note in notes)
+    assert any(
+        "no interval of rankme" in n
+        for n in json.loads(cli("select", *runs, *QUICK, "by=rankme", "--json").out)["notes"]
+    )
+
+
+def test_lengths_of_training_are_shown(cli, runs):
+    short = cli("pretrain", *SMOKE, "train.epochs=null", "train.steps=1").last
+    found = json.loads(cli("runs", "compare", runs[0], short, "cka=false", "--json").out)
+    assert [r["length"]["steps"] for r in found["runs"]] == [4, 1]
+    assert found["runs"][0]["length"]["samples"] == 4 * found["runs"][1]["length"]["samples"]
+    assert any("different numbers of steps and samples" in note for note in found["notes"])
+    told = cli("runs", "compare", runs[0], short, "cka=false")
+    assert re.search(r"A .* done, 4 steps, .* epochs, .* samples in", told.out)
+    same = json.loads(cli("runs", "compare", *runs[:2], "cka=false", "--json").out)
+    assert not any("different numbers" in note for note in same["notes"])
+    assert cli("runs", "report", "runs", "out=all.html").code == 0
+    page = Path("all.html").read_text()
+    assert "The runs made different numbers of steps and samples" in page
+    assert '<th scope="col" class="number">steps</th>' in page
+    assert "distinguishable from the next" in page

@@ -22,6 +22,7 @@ class Candidate:
     checkpoint: Path | None = None
     quality: dict[str, Any] = field(default_factory=dict)  # records as in eval/NAME.json
     probe: dict[str, Any] = field(default_factory=dict)
+    probe_name: str = "probe"  # of the result
     unsaved: Exception | None = None  # why a measurement could not be written
 
     @property

@@ -34,6 +34,8 @@ class Compared:
 
 
 def main(words: list[str], overrides: list[str]) -> int:
+    from sslcli.commands.runs import unequal
+
     own, devices = taken(overrides)
     runs = [Run.open(find(word)) for word in words]
     if len({r.path.resolve() for r in runs}) < 2:
@@ -44,6 +46,8 @@ def main(words: list[str], overrides: list[str]) -> int:
     found = Compared([about(name, run) for name, run in zip(letters(len(runs)), runs, strict=True)])
     found.numbers = numbers(runs)
     found.config = differences(runs)
+    if said := unequal([run["length"] for run in found.runs]):
+        found.notes.append(said)
     same_items(runs, int(own.get("seed", "0")), found)
     if own.get("cka", "true") == "true":
         encoders(runs, devices, found)
@@ -78,6 +82,7 @@ def letters(n: int) -> list[str]:
 
 
 def about(name: str, run: Run) -> dict[str, Any]:
+    from sslcli.commands.runs import length
     from sslcli.run import short_name
 
     status = run.status
@@ -87,6 +92,8 @@ def about(name: str, run: Run) -> dict[str, Any]:
         "short": short_name(run.path),
         "status": status.get("status"),
         "step": status.get("step"),
+        "seconds": status.get("seconds"),
+        "length": length(status.get("step"), run.config, run.metrics),
     }
 
 
@@ -136,7 +143,7 @@ def same_items(runs: list[Run], seed: int, found: Compared) -> None:
 
 def kept_predictions(run: Run) -> list[str]:
     """The evaluations that kept what they predicted."""
-    from sslcli.evals.artefacts.predictions import FILE
+    from sslcli.evals.measures.paired import FILE
 
     return [name for name, kept in run.kept.items() if size_of(run.path, kept.beside(FILE)) is not None]
 
@@ -151,18 +158,16 @@ def with_holm(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def pair(first: Run, second: Run, name: str, seed: int) -> dict[str, Any]:
     """`second` against `first` on the test items that both were asked. RequestError where the items are not the same."""
-    from sslcli.evals.artefacts.predictions import FILE, read
     from sslcli.evals.measures import paired
     from sslcli.rng import derive
 
     found = [run.kept[name] for run in (first, second)]
     asked = [kept.record for kept in found]
-    if asked[0].get("fingerprint") != asked[1].get("fingerprint") or not asked[0].get("fingerprint"):
+    if not paired.same_data(*found):
         raise RequestError("measured on different data: accuracies on other items are not compared")
-    a, b = (read(kept.run, kept.beside(FILE)) for kept in found)
-    ids, rights_a, rights_b = paired.aligned(
-        (a.ids.numpy(), a.truth.numpy(), a.predicted.numpy()), (b.ids.numpy(), b.truth.numpy(), b.predicted.numpy())
-    )
+    a, b = (paired.said(kept) for kept in found)
+    assert a is not None and b is not None  # noqa: PT018
+    ids, rights_a, rights_b = paired.aligned(a, b)
     result = paired.compare(rights_a, rights_b, derive(seed, "paired", name))
     notes = []
     for letter, run, record in zip(("first", "second"), (first, second), asked, strict=True):
@@ -171,9 +176,10 @@ def pair(first: Run, second: Run, name: str, seed: int) -> dict[str, Any]:
     settings = [record.get("evaluator") or {} for record in asked]
     if other := [k for k in {**settings[0], **settings[1]} if settings[0].get(k) != settings[1].get(k)]:
         notes.append(f"measured with different {listing(sorted(other))}: the difference is of both")
-    if len(ids) < max(len(a.ids), len(b.ids)):
-        notes.append(f"on the {len(ids):,} items that both were asked, of {len(a.ids):,} and {len(b.ids):,}")
-    draws = [len(a.predicted), len(b.predicted)]
+    sizes = [len(said[0]) for said in (a, b)]
+    if len(ids) < max(sizes):
+        notes.append(f"on the {len(ids):,} items that both were asked, of {sizes[0]:,} and {sizes[1]:,}")
+    draws = [len(said[2]) for said in (a, b)]
     return {**asdict(result), "draws": draws, "notes": notes}
 
 
@@ -247,10 +253,13 @@ def draw(runs: list[Run], out: Path, found: Compared) -> None:
 
 
 def show(found: Compared) -> None:
+    from sslcli.commands.runs import length_words
+
     names = [run["name"] for run in found.runs]
     two = len(names) == 2
     for run in found.runs:
-        console.out(f"{run['name']}  {run['short']}  {run['status']}, step {run['step'] or 0:,}")
+        took = f" in {console.human_time(run['seconds'])}" if run["seconds"] else ""
+        console.out(f"{run['name']}  {run['short']}  {run['status']}, {length_words(run['length']) or 'no step'}{took}")
     if found.numbers:
         body = [
             [name, *map(_shown, values), *(_apart(values) if two else [])] for name, values in found.numbers.items()

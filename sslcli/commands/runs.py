@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli import config, console
 from sslcli.cli import Request
@@ -14,6 +16,9 @@ from sslcli.errors import RequestError, listing, nearest
 from sslcli.evals.measures import interval
 from sslcli.evals.measures.ranking import goodness
 from sslcli.run import short_name
+
+if TYPE_CHECKING:
+    from sslcli.evals.measures.paired import Separation
 
 STALE = 1800.0  # seconds without a sign of life after which a run of another machine counts as lost
 
@@ -66,6 +71,35 @@ def summary(path: Path) -> dict[str, Any]:
         "online": status.get("online", {}),
         "error": status.get("error"),
     }
+
+
+def length(step: Any, config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How long a run trained: `steps` of the optimizer, `epochs`, `samples` seen; what is not known is left out."""
+    found: dict[str, float] = {"steps": step} if isinstance(step, (int, float)) else {}
+    if (epoch := next((line["epoch"] for line in reversed(metrics) if "epoch" in line), None)) is not None:
+        found["epochs"] = round(epoch, 2)
+    train = config.get("train")
+    batch = train.get("batch_size") if isinstance(train, dict) else None
+    if found and isinstance(batch, int):
+        found["samples"] = found["steps"] * batch
+    return found
+
+
+def length_words(found: Mapping[str, float]) -> str:
+    """`990 steps, 90 epochs, 126,720 samples`."""
+    return ", ".join(
+        f"{value:,.4g} {name}" if name == "epochs" else f"{value:,.0f} {name}" for name, value in found.items()
+    )
+
+
+def unequal(lengths: Sequence[Mapping[str, float]]) -> str:
+    """What is said where runs trained for different lengths (at equal time, say); "" where they did not."""
+    differ = [n for n in ("steps", "samples") if len({found.get(n) for found in lengths}) > 1]
+    return (
+        f"the runs made different numbers of {' and '.join(differ)}: a difference may be that of the length"
+        if differ
+        else ""
+    )
 
 
 def state(path: Path, status: dict[str, Any]) -> str:
@@ -137,8 +171,9 @@ def show_one(spec: str) -> int:
         return 0
     versions = ", ".join(f"{k} {v}" for k, v in status.get("packages", {}).items())
     console.out(f"run     {row['run']}", f"status  {row['status']}" + (f": {row['error']}" if row["error"] else ""))
+    trained = length(status.get("step"), Run(path).config, Run(path).metrics)
     console.out(
-        f"step    {row['step']}",
+        f"step    {row['step']}" + (f" ({length_words(trained)})" if len(trained) > 1 else ""),
         f"time    {console.human_time(row['seconds'] or 0)}",
         f"made    {row['created']} with sslcli {status.get('sslcli')}, {versions}",
     )
@@ -188,10 +223,23 @@ def best(metric: str, count: int) -> int:
             if known
             else "sslcli eval probe makes some",
         )
-    rows = sorted(rows, key=lambda r: goodness(metric, r["numbers"][metric]), reverse=True)[:count]
+    rows = sorted(rows, key=lambda r: goodness(metric, r["numbers"][metric]), reverse=True)
+    against = separated(rows, metric) if len(rows) > 1 else None
+    rows = rows[:count]
     if console.flag(console.JSON):
-        console.out_json({"metric": metric, "runs": rows})
+        console.out_json({"metric": metric, "runs": rows, "first_against_next": against and asdict(against)})
     else:
         said = [interval.of_lines(r["numbers"], r["intervals"])[metric] for r in rows]
         console.out(*(f"{value}  {find(r['run'])}" for value, r in zip(said, rows, strict=True)))
+        if against is not None:
+            console.say(f"the first is {against.words}")
     return 0
+
+
+def separated(rows: list[dict[str, Any]], metric: str) -> Separation:
+    """Whether the first of ranked runs is distinguishable from the next."""
+    from sslcli.evals.measures.paired import separation
+    from sslcli.results import holding
+
+    first, second = (holding(Path(row["run"]), metric) for row in rows[:2])
+    return separation(first[0], second[0], first[1])

@@ -17,6 +17,7 @@ from sslcli.evals.measures import ranking
 from sslcli.run import Run, short_name
 
 FEW = 5  # candidates below which a rank correlation says next to nothing
+SHARES = ("learnability",)  # numbers that are an accuracy over samples
 COLLAPSED = 2.0  # directions (rankme) below which features are hardly more than one number
 NOT_HERE = ("run", "dataset", "train", "method", "backbone", "augmentation", "optimizer", "schedule", "init")
 
@@ -37,6 +38,7 @@ def main(request: Request) -> int:
     found = ranked(candidates, by)
     if candidates[found.order[0]].step == 0:
         notes.append(f"step 0, which comes first, is the untrained network: by {by} training did not help")
+    notes += closeness(candidates, found)
     table(candidates, found, notes)
     for c in candidates:
         if c.unsaved is not None:
@@ -60,6 +62,28 @@ def best(candidates: list[Candidate], found: Ranking) -> Candidate:
     return next((candidates[i] for i in found.order if candidates[i].step > 0), candidates[found.order[0]])
 
 
+def closeness(candidates: list[Candidate], found: Ranking) -> list[str]:
+    """Whether the first is distinguishable from the next: by the number of the ranking, where it is a share of samples, and by
+    their probes, where there are any."""
+    from sslcli.evals.measures.interval import of_share
+    from sslcli.evals.measures.paired import by_intervals, separation
+
+    if len(found.order) < 2:
+        return []
+    first, second = (candidates[i] for i in found.order[:2])
+    values = [found.rows[i][found.by] for i in found.order[:2]]
+    points = [c.quality["protocol"].get("points", 0) for c in (first, second)]
+    spans = [
+        of_share(value, n) if found.by in SHARES and 0 <= value <= 1 and n else (None, None)
+        for value, n in zip(values, points, strict=True)
+    ]
+    notes = [f"by {found.by} {label(first)} is {by_intervals(values[0] - values[1], spans, found.by).words}"]
+    if first.probe and second.probe:
+        probes = [c.known(c.probe["fingerprint"]).get(c.probe_name) for c in (first, second)]
+        notes.append(f"by their probes it is {separation(probes[0], probes[1], 'top1').words}")
+    return notes
+
+
 def measure_all(candidates: list[Candidate], settings: dict[str, dict[str, Any]]) -> list[Candidate]:
     """`quality` of each; of `probe` what is known, or what is measured where its settings are given. A checkpoint that cannot
     be loaded (a run that is being trained removes old ones) is left out. RequestError where fewer than two are left."""
@@ -70,7 +94,7 @@ def measure_all(candidates: list[Candidate], settings: dict[str, dict[str, Any]]
         console.say(f"{number}/{len(candidates)}  {label(c)}")
         try:
             c.quality = measure(c, "quality", settings["quality"], fingerprint)
-            c.probe = fitting(c, known, fingerprint)
+            c.probe_name, c.probe = known, fitting(c, known, fingerprint)
             if "probe" in settings and not c.probe:
                 c.probe = measure(c, "probe", settings["probe"], fingerprint)
         except TrainingError as e:

@@ -86,6 +86,13 @@ class Gathered:
     def step(self) -> float | None:
         return number(self.status.get("step"))
 
+    @property
+    def length(self) -> dict[str, float]:
+        """Steps, epochs and samples that it trained for."""
+        from sslcli.commands.runs import length
+
+        return length(self.step, self.config, self.metrics)
+
     def shown(self) -> str:
         """Which labels the method saw, in the words of the screen the run began with."""
         data = next(iter(self.screen.get("data", [])), "")

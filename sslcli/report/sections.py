@@ -70,8 +70,10 @@ def top(run: Gathered, name: str) -> Html:
 
 
 def step_words(run: Gathered) -> str:
-    seconds, step = number(run.status.get("seconds")), run.step
-    said = [f"{step:,.0f} steps"] if step else []
+    from sslcli.commands.runs import length_words
+
+    seconds = number(run.status.get("seconds"))
+    said = [length_words(run.length)] if run.step else []
     if seconds:
         said.append(console.human_time(seconds))
     return " in ".join(said)

@@ -6,6 +6,7 @@ import os
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sslcli import console, records
@@ -15,6 +16,9 @@ from sslcli.report import results
 from sslcli.report.gather import Gathered, gather, mapping, number
 from sslcli.report.markup import Child, Html, el
 from sslcli.secret import masked_words
+
+if TYPE_CHECKING:
+    from sslcli.evals.measures.paired import Separation
 
 ONLINE = "online kNN"  # what the trainer itself measured, within the training split
 FIRST = ("probe.top1", "knn.top1", "finetune.top1", "cluster.acc", "anomaly.auroc")  # by which runs are ordered
@@ -154,6 +158,8 @@ def top(folder: Path, rows: list[Row], swept: list[str], main: str | None) -> Ht
     said = (
         f"Best by {label(main)}: {name_of(best, swept)}, {results.shown(best.numbers[main])}." if best and main else ""
     )
+    if best and main and (row := next((r for r in rows if r is not best and main in r.numbers and r.run), None)):
+        said += f" It is {against(best, row, main).words}: {name_of(row, swept)}."
     warn = "It was measured within the training split, while training." if main == ONLINE else ""
     return el(
         "div",
@@ -163,6 +169,16 @@ def top(folder: Path, rows: list[Row], swept: list[str], main: str | None) -> Ht
         el("p", f"{said} {warn}".strip()) if said else None,
         class_="top",
     )
+
+
+def against(best: Row, other: Row, number: str) -> Separation:
+    """Whether the first run is distinguishable from the second by a number that was measured of both."""
+    from sslcli.evals.measures.paired import separation
+    from sslcli.results import holding
+
+    assert best.run is not None and other.run is not None  # noqa: PT018
+    (first, metric), (second, _) = (holding(row.run.path, number) for row in (best, other) if row.run is not None)
+    return separation(first, second, metric)
 
 
 def label(name: str) -> str:
@@ -175,21 +191,32 @@ def name_of(row: Row, swept: list[str]) -> str:
 
 
 def table(rows: list[Row], swept: list[str], columns: list[str], main: str | None, out: Path) -> Html:
+    from sslcli.commands.runs import unequal
     from sslcli.report.sections import section
 
     head = [el("th", "run", scope="col"), *(el("th", k, scope="col") for k in swept), el("th", "status", scope="col")]
     for c in columns:
         way = "ascending" if place(1, c) < place(2, c) else "descending"
         head.append(el("th", label(c), scope="col", class_="number", aria_sort=way if c == main else None))
-    head.append(el("th", "seconds", scope="col", class_="number"))
-    body = [el("tr", *cells(r, swept, columns, out)) for r in rows]
+    lengths = differing(rows)
+    head += [el("th", name, scope="col", class_="number") for name in (*lengths, "seconds")]
+    body = [el("tr", *cells(r, swept, columns, lengths, out)) for r in rows]
     found = el("table", el("thead", el("tr", *head)), el("tbody", *body), class_="sortable")
-    made = section("runs", "All runs", results.scrolling(found, "all runs"))
+    said = unequal([r.run.length for r in rows if r.run])
+    note = el("p", f"{results.sentence(said)}.", class_="lead") if said else None
+    made = section("runs", "All runs", note, results.scrolling(found, "all runs"))
     assert made is not None
     return made
 
 
-def cells(r: Row, swept: list[str], columns: list[str], out: Path) -> list[Child]:
+def differing(rows: list[Row]) -> list[str]:
+    """What of the length of training is not the same in all runs: steps, epochs, samples."""
+    lengths = [r.run.length for r in rows if r.run]
+    names = dict.fromkeys(name for found in lengths for name in found)
+    return [name for name in names if len({found.get(name) for found in lengths}) > 1]
+
+
+def cells(r: Row, swept: list[str], columns: list[str], lengths: list[str], out: Path) -> list[Child]:
     from sslcli.report import NAME
 
     linked: Child = r.name
@@ -199,8 +226,11 @@ def cells(r: Row, swept: list[str], columns: list[str], out: Path) -> list[Child
     seconds = number(r.run.status.get("seconds")) if r.run else None
     found: list[Child] = [el("th", linked, scope="row"), *(el("td", r.keys.get(k, "")) for k in swept)]
     found.append(el("td", r.state + (f": {r.error}" if r.error else "")))
-    for value, text in [(r.numbers.get(c), None) for c in columns] + [
-        (seconds, f"{seconds:,.1f}" if seconds else None)
+    trained = [r.run.length.get(name) if r.run else None for name in lengths]
+    for value, text in [
+        *((r.numbers.get(c), None) for c in columns),
+        *((value, None if value is None else f"{value:,.6g}") for value in trained),
+        (seconds, f"{seconds:,.1f}" if seconds else None),
     ]:
         said = "" if value is None else text or results.shown(value, digits=4)
         found.append(el("td", said, class_="number", data_value="" if value is None else repr(float(value))))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sslcli.errors import RequestError
-from sslcli.evals.measures.paired import aligned, bootstrap, compare, holm, mcnemar
+from sslcli.evals.measures.paired import aligned, bootstrap, by_intervals, compare, holm, mcnemar
 
 
 def answers(both: int, only_a: int, only_b: int, none: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,6 +31,19 @@ def test_mcnemar_is_statsmodels():
     for better, worse in ((3, 11), (0, 1), (40, 40), (200, 150), (0, 0)):
         theirs = tables.mcnemar([[50, better], [worse, 7]], exact=True).pvalue if better + worse else 1.0
         assert mcnemar(better, worse) == pytest.approx(theirs)
+
+
+def test_mcnemar_is_scipys_binomial_test():
+    from scipy.stats import binomtest
+
+    for better, worse in ((3, 11), (0, 1), (40, 40), (41, 40), (0, 900), (2000, 1800)):
+        assert mcnemar(better, worse) == pytest.approx(binomtest(better, better + worse).pvalue, rel=1e-9)
+
+
+def test_separation_by_intervals():
+    assert by_intervals(0.1, [(0.85, 0.95), (0.75, 0.85)], "x").distinguishable
+    assert not by_intervals(0.05, [(0.85, 0.95), (0.8, 0.9)], "x").distinguishable
+    assert by_intervals(0.05, [(0.85, 0.95), (0.8, None)], "x").distinguishable is None
 
 
 def test_holm_by_hand_and_is_statsmodels():

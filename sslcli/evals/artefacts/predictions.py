@@ -17,8 +17,8 @@ from sslcli.errors import DataError
 from sslcli.evals.artefacts.sheets import named
 from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.features import Artefact
+from sslcli.evals.measures.paired import FILE
 
-FILE = "predictions.safetensors"  # the artefact's name: eval/NAME_predictions.safetensors
 TABLE = "predictions.csv"
 
 

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sslcli.errors import RequestError
+from sslcli.disk import checked, size_of
+from sslcli.errors import DataError, RequestError, SslError
+
+if TYPE_CHECKING:
+    from sslcli.results import Kept
 
 Rights = NDArray[np.float64]
 RESAMPLES = 10_000
@@ -75,11 +80,12 @@ def bootstrap(change: Rights, seed: int = 0, resamples: int = RESAMPLES, level: 
 def mcnemar(better: int, worse: int) -> float:
     """The two-sided exact p-value that items on which two models differ fall to either side alike (McNemar 1947, in its
     binomial form). Of several draws it is the sign test over items, of which McNemar's is the case of one."""
-    if better + worse == 0:
-        return 1.0
-    from scipy.stats import binomtest
-
-    return float(binomtest(better, better + worse, 0.5).pvalue)
+    n, fewer = better + worse, min(better, worse)
+    ways = tail = 1  # of 0 among n, and of at most k
+    for k in range(fewer):
+        ways = ways * (n - k) // (k + 1)
+        tail += ways
+    return min(1.0, 2 * tail / 2**n)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -91,6 +97,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     return found
 
 
+FILE = "predictions.safetensors"  # beside a result: eval/NAME_predictions.safetensors
 Said = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # ids (m,), truth (m,), predicted (draws, m)
 
 
@@ -104,3 +111,81 @@ def aligned(a: Said, b: Said) -> tuple[NDArray[np.int64], Rights, Rights]:
         raise RequestError("the same test items have different labels: the data was labelled anew between the two")
     rights = [(said[2] == said[1]).mean(axis=0)[rows] for said, rows in ((a, of_a), (b, of_b))]
     return ids, rights[0], rights[1]
+
+
+def said(kept: Kept) -> Said | None:
+    """What is kept of a result's predictions; None where nothing is. DataError for a file that is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if size_of(kept.run, kept.beside(FILE)) is None:
+        return None
+    try:
+        found = load_file(checked(kept.run, kept.beside(FILE)))
+        ids, truth, predicted = (found[key] for key in ("ids", "truth", "predicted"))
+        assert all(v.dtype == np.int64 for v in (ids, truth, predicted)), "not whole numbers"
+        assert ids.ndim == 1, "not samples"
+        assert ids.shape == truth.shape == predicted.shape[1:], "not draws of samples"
+        assert len(predicted) > 0, "no draw"
+    except (OSError, SafetensorError, KeyError, AssertionError) as e:
+        why = f"{kept.run / kept.beside(FILE)} cannot be read: {e}"
+        raise DataError(why, "measure the run again: sslcli eval NAME run=RUN") from None
+    return ids, truth, predicted
+
+
+def same_data(first: Kept, second: Kept) -> bool:
+    prints = [kept.record.get("fingerprint") for kept in (first, second)]
+    return bool(prints[0]) and prints[0] == prints[1]
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Whether the better of two results is distinguishable from the other; None where nothing is known about it."""
+
+    distinguishable: bool | None
+    why: str
+    difference: Difference | None = None
+
+    @property
+    def words(self) -> str:
+        found = {True: "distinguishable", False: "not distinguishable", None: "of unknown distinction"}
+        return f"{found[self.distinguishable]} from the next ({self.why})"
+
+
+def separation(first: Kept | None, second: Kept | None, metric: str, seed: int = 0) -> Separation:
+    """Of one number (`top1`) of two results. The paired test where both kept what they predicted of the same test samples;
+    else their intervals; both of these trainings and not of other seeds."""
+    if (
+        first is None
+        or second is None
+        or metric not in first.record["numbers"]
+        or metric not in second.record["numbers"]
+    ):
+        return Separation(None, f"{metric} is not known of both")
+    if not same_data(first, second):
+        return Separation(None, "measured on different data")
+    values = [kept.record["numbers"][metric] for kept in (first, second)]
+    if metric == "top1":
+        try:
+            a, b = said(first), said(second)
+            if a is not None and b is not None:
+                _, rights_a, rights_b = aligned(a, b)
+                found = compare(rights_b, rights_a, seed)  # the difference is of the first, less the second
+                why = (
+                    f"{found.difference:+.3f}, 95 % {found.low:+.3f} .. {found.high:+.3f}, McNemar p {found.p:.2g}, "
+                    f"{found.items:,} test samples"
+                )
+                return Separation(found.p < 1 - LEVEL, why, found)
+        except SslError:
+            pass  # their intervals are left
+    spans = [kept.record.get("intervals", {}).get(f"{metric}_ci95", (None, None)) for kept in (first, second)]
+    return by_intervals(values[0] - values[1], spans, metric)
+
+
+def by_intervals(difference: float, spans: Sequence[tuple[float | None, float | None]], metric: str) -> Separation:
+    """Without pairs: the difference of two numbers with an interval each."""
+    ends = [(low, high) for low, high in spans if low is not None and high is not None]
+    if len(ends) < 2:
+        return Separation(None, f"no interval of {metric} is known")
+    half = sum(((high - low) / 2) ** 2 for low, high in ends) ** 0.5
+    return Separation(abs(difference) > half, f"{difference:+.3f} ± {half:.3f} by their intervals, unpaired")
