@@ -206,7 +206,10 @@ def bars(run: Gathered) -> Html | None:
             for k in ("", *e.baselines)
             if k in by_kind
         ]
-        caption = el("caption", el("strong", title(e)), f" {worded(metric)}{', ' + how(e) if how(e) else ''}")
+        made = (
+            how(e) if e.labels == "all" else how(e).removeprefix(amount(e.labels)).removeprefix(", ")
+        )  # the title has them
+        caption = el("caption", el("strong", title(e)), f" {worded(metric)}{', ' + made if made else ''}")
         groups.append(el("table", caption, el("tbody", *rows), class_="bars"))
     if not groups:
         return None
