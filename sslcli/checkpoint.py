@@ -195,7 +195,7 @@ def read_manifest(path: Path) -> dict[str, Any] | str:
             f"this is {__version__}, which reads up to format {FORMAT})",
             "upgrade sslcli",
         )
-    files = manifest.get("files")
+    files: dict[str, Any] = manifest.get("files", {})
     if (
         not all(kinds.fits(manifest.get(key), kind) for key, kind in MANIFEST.items())
         or not {"model.safetensors", "state.json"} <= files.keys()

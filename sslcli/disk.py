@@ -15,8 +15,9 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sslcli.errors import StorageError
 from sslcli.secret import masked
@@ -60,7 +61,7 @@ def open_file(folder: Path, name: str, flags: int = os.O_RDONLY) -> int:
     return fd
 
 
-def open_binary(folder: Path, name: str) -> BinaryIO:
+def open_binary(folder: Path, name: str) -> BufferedReader:
     """A regular file, for reading. OSError."""
     return os.fdopen(open_file(folder, name), "rb")
 

@@ -64,11 +64,11 @@ def read(run: Path, name: str) -> Predictions:
 
     try:
         found = load_file(checked(run, name))
-        kept = {key: found[key] for key in ("ids", "truth", "predicted")}
-        assert all(v.dtype == torch.int64 for v in kept.values()), "not whole numbers"
-        assert kept["predicted"].ndim == 2, "not draws of samples"
-        assert len(kept["predicted"]) > 0, "no draw"
-        return Predictions(**kept, probability=found.get("probability"))
+        ids, truth, predicted = (found[key] for key in ("ids", "truth", "predicted"))
+        assert all(v.dtype == torch.int64 for v in (ids, truth, predicted)), "not whole numbers"
+        assert predicted.ndim == 2, "not draws of samples"
+        assert len(predicted) > 0, "no draw"
+        return Predictions(ids, truth, predicted, probability=found.get("probability"))
     except (OSError, SafetensorError, KeyError, AssertionError) as e:
         raise DataError(
             f"{run / name} cannot be read: {e}", "measure the run again: sslcli eval NAME run=RUN"
