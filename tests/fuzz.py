@@ -290,7 +290,14 @@ def _mutate(data: bytes, rng: random.Random) -> bytes:
 CHECKPOINT = "checkpoints/step-0000000004"
 RUN_FILES = [
     *("status.json", "config.yaml", "metrics.jsonl", "events.jsonl", "log.txt", ".lock", ".hydra/overrides.yaml"),
-    *("encoder.json", "encoder.safetensors", "eval/knn.json", "checkpoints", "eval"),
+    *(
+        "encoder.json",
+        "encoder.safetensors",
+        "eval/knn.json",
+        "eval/knn_predictions.safetensors",
+        "checkpoints",
+        "eval",
+    ),
     *(f"{CHECKPOINT}/{name}" for name in ("manifest.json", "state.json", "model.safetensors", "optimizer.safetensors")),
 ]
 RUN_COMMANDS = {
