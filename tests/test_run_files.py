@@ -454,6 +454,7 @@ ELSEWHERE = {  # modules that open files of their own, and which
     "cores.py": "/proc and /sys",
     "disk.py": "this is the way in",
     "evals/inputs/corruptions.py": "memory",
+    "evals/inputs/label_rows.py": "labels=FILE of the command line",
     "evals/inputs/labelfile.py": "labels=FILE of the command line",
     "git.py": "the .git of the working folder",
     "help.py": "shipped YAML",
