@@ -160,6 +160,9 @@ def load(values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, rec
     if elsewhere:
         run_cfg = {**run_cfg, "dataset": run_data.ranged(sized(run_cfg["dataset"], info), info)}
         dataset = run_data.conform(load_dataset(run_cfg), info["input_shape"], told)
+        here, own_range = dataset.details.get("range"), info.get("range")
+        if here is not None and own_range is not None and here != own_range:
+            told.append(f"warning: values are scaled by the range {here}; the run was trained with {own_range}")
         dataset = replace(dataset, mean=tuple(info["mean"]), std=tuple(info["std"]))
     else:
         dataset = load_dataset(run_cfg, record, download=path is None or given)

@@ -340,6 +340,7 @@ def pack(
         details={
             "layout": "pack",
             "channels": channels,
+            "range": settings["range"] if isinstance(settings["range"], list) else None,
             "resident": keep,
             "bad": bad,
             "left_out": len(manifest["left_out"]),

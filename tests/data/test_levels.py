@@ -266,6 +266,8 @@ def test_run_keeps_its_range(cli, tmp_path):
         "eval", "knn", f"run={done.last}", "dataset=image_folder", "dataset.path=y", "dataset.range=[0,65535]", "--json"
     )
     assert json.loads(asked.out)["numbers"]["raw.top1"] == 1.0
+    assert "the run was trained with [0.0, 4095.0]" in asked.err
+    assert "the run was trained with" not in seen.err
 
 
 def test_bad_ranges_are_refused(tmp_path):
