@@ -196,14 +196,14 @@ def find_compiler() -> str | None:
 def load(path: Path) -> ctypes.CDLL | None:
     """A compiled file of the cache, whose name says the SHA-256 of its content; None where it is not the user's own, was changed,
     cannot be loaded or does not do what it should."""
-    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode) or not only_mine(about) or about.st_size > MAX_BYTES:
-            return None
-        content = file.read()
-    if path.stem.rpartition("-")[2] != content_hash(content):
-        return None
     with contextlib.suppress(OSError):
+        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode) or not only_mine(about) or about.st_size > MAX_BYTES:
+                return None
+            content = file.read()
+        if path.stem.rpartition("-")[2] != content_hash(content):
+            return None
         code = ctypes.CDLL(str(path))
         return code if as_it_should(code, samples=2) else None
     return None
