@@ -28,7 +28,7 @@ class Header(tarfile.TarInfo):
         found = super().frombuf(buf, encoding, errors)
         if found.size < 0 or (found.type in EXTENDED and found.size > EXTENDED_BYTES):
             raise tarfile.ReadError(f"a header announces {found.size:,} bytes")
-        return found  # type: ignore[return-value]
+        return found
 
 
 def members(file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
