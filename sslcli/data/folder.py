@@ -333,11 +333,14 @@ def _fingerprint(groups: Sequence[Files], kinds: Sequence[str]) -> str:
     """Of names and sizes (reading the contents of a million files takes too long), and where `kinds` are given of the split
     that each is in."""
     files = sorted(
-        (name.encode("utf-8", "surrogateescape"), size, *(kinds[i : i + 1]))
+        (name.encode("utf-8", "surrogateescape"), size, kinds[i] if kinds else "")
         for i, f in enumerate(groups)
         for name, size in zip(f.names, f.sizes, strict=True)
     )
-    return fingerprint(len(files), (part for name, *rest in files for part in (name, *(str(r).encode() for r in rest))))
+    parts = (
+        part for name, size, kind in files for part in (name, str(size).encode(), kind.encode())[: 2 + bool(kinds)]
+    )
+    return fingerprint(len(files), parts)
 
 
 def _warn_duplicates(train: Files, test: Files | None, load: Load, notes: list[str]) -> None:

@@ -350,13 +350,14 @@ def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str])
 
 
 def _folders(shards: list[str]) -> list[Parts]:
-    """The folders that the members of each shard are thought to lie in, which say its split: its name where those of several
-    are splits, or the folder it lies in; else none."""
+    """The folders that the members of each shard are thought to lie in: its split, where the names of several shards say theirs,
+    or the folders that they lie in; else none."""
     stems = [re.sub(r"\.tar$", "", os.path.basename(s)) for s in shards]
     tops = [s.split("/")[0] if "/" in s else "" for s in shards]
     for words in (stems, tops):
-        if len(set(together(words).values())) > 1:
-            return [(word,) for word in words]
+        kinds = together(words)
+        if len(set(kinds.values())) > 1:
+            return [(kinds.get(word, word),) for word in words]
     return [()] * len(shards)
 
 

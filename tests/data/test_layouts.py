@@ -422,3 +422,15 @@ def test_a_folder_that_is_a_split_names_the_ones_beside_it(make_folder, tmp_path
     flat = make_folder({"train": 4}, "flat")
     (flat / "labels.csv").write_text("name,label\n")
     assert any("if it holds labels, labels=FILE.csv (name,label), or" in note for note in image_folder(str(flat)).notes)
+
+
+def test_a_list_without_a_column_of_labels_names_the_others(make_folder, tmp_path):
+    make_folder({"a": 6})
+    rows = [f"photos/a/{i:03d}.png,{'xy'[i % 2]},{'Validation' if i > 3 else 'training'}" for i in range(6)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,breed,split", *rows]))
+    d = image_folder(str(tmp_path / "list.csv"))
+    assert (d.classes, len(d.train), len(d.test)) == ((), 4, 2)
+    assert any("no column of labels; not read: breed (dataset.label=" in note for note in d.notes)
+    d = image_folder(str(tmp_path / "list.csv"), label="breed")
+    assert (d.classes, d.test.labels.tolist()) == (("x", "y"), [0, 1])
+    assert not any("not read" in note for note in d.notes)
