@@ -25,6 +25,7 @@ from sslcli.data.decode import BadImage
 from sslcli.errors import TrainingError
 from sslcli.job import Job, prepare
 from sslcli.nn.dist import collect, of_first
+from sslcli.progress import track
 from sslcli.run import environment
 from sslcli.secret import masked
 from sslcli.session import Onlooker, out_of_memory, same_data, trust
@@ -69,7 +70,7 @@ def measure(job: Job, repeats: int, seconds: float) -> dict[str, Any]:
         try:
             parts = Parts(job, Trainer(job, Onlooker(folder), State()))
             parts.choose_threads(seconds)
-            for _ in range(repeats):
+            for _ in track(range(repeats), "round"):
                 parts.round(seconds)
         except TrainingError as e:  # its hint is about a run
             raise TrainingError(e.message, "it goes bad within its first steps: try a smaller optimizer.lr") from None

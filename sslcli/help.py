@@ -41,7 +41,7 @@ flags
   --json         one JSON object on stdout (eval, bench, runs, select, export, list, doctor)
   --config-dir D a folder with YAML files (and Python modules) of your own
   -q, -v         errors only; more detail
-  --version, --help (also after a word)
+  --version, --help (also after a word, and after `eval NAME`)
 
 Results go to stdout, everything else to stderr. Runs go to runs/ (or $SSLCLI_RUNS).
 """
@@ -128,7 +128,13 @@ keys: out=FOLDER (new, or empty)  checkpoint=STEP|best|last
 Where a method measures its teacher, that is what is exported, as in the run folder. The keys are those of torchvision's ResNets and
 timm's ViTs; encoder.json says the backbone, the shape of a sample, mean and deviation of its channels.
 """,
-    "list": "sslcli list KIND: {kinds}\n",
+    "list": """\
+sslcli list KIND: {kinds}
+
+  sslcli list methods                    a table on a terminal; columns separated by tabs through a pipe
+  sslcli list methods | cut -f1          the names alone
+  sslcli list methods --json             everything as JSON
+""",
     "data": """\
 sslcli data inspect|preview|pack: look before you train; make a few large files of many small ones
 
