@@ -115,10 +115,9 @@ def load_dataset(cfg: dict[str, Any], record: Record | None = None, download: bo
     with progress.task("data set"):
         dataset: Dataset = build.build("dataset", wanted)
     dataset = replace(dataset, path=node.get("path"))
-    if record is not None:
-        dataset = run_data.checked(dataset, record)
     wanted = cfg.get("train", {}).get("classes")
-    return dataset if wanted is None else of_classes(dataset, wanted)
+    dataset = dataset if wanted is None else of_classes(dataset, wanted)
+    return dataset if record is None else run_data.checked(dataset, record)
 
 
 def of_classes(dataset: Dataset, wanted: Any) -> Dataset:

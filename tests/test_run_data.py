@@ -113,6 +113,13 @@ def test_a_color_picture_among_gray_ones_is_read_in_gray(run, tmp_path):
     assert (node["channels"], node["image_size"]) == (1, 16)
 
 
+def test_a_run_of_some_classes_knows_its_data(cli):
+    made = cli("pretrain", *RUN[:-2], "dataset=digits", "train.classes=[3,7]", "train.batch_size=64")
+    assert made.code == 0, made.err
+    assert measured(cli, made.last)[0].code == 0
+    assert cli("resume", made.last, "train.steps=3").code == 0
+
+
 def test_contents_that_changed_under_the_same_sizes(cli, tmp_path):
     rng = np.random.default_rng(0)
     for i in range(12):  # uncompressed: the size stays
