@@ -249,7 +249,7 @@ def _measure(
     ids = torch.cat(found_ids)
     truth = data.labels("test")
     total = max(len(data.dataset.classes), int(y.max()) + 1, int(truth.max()) + 1)
-    return Scores(ids, truth[ids], total, *([torch.cat(p) for p in parts] for parts in (said, sure))), chosen
+    return Scores(ids, truth[ids], total, [torch.cat(p) for p in said], [torch.cat(p) for p in sure]), chosen
 
 
 @dataclass
