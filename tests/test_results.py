@@ -94,5 +94,12 @@ def test_few_labels_do_not_replace_all(cli):
 
     page = (run / "report.html").read_text() if cli("runs", "report", "latest").code == 0 else ""
     assert "Linear probe, 2 labels a class" in page
+    for file in (run / "eval").glob("probe_*"):
+        file.unlink()
+    (run / "eval" / "probe.json").unlink()
+    assert (
+        cli("runs", "report", "latest").code == 0
+    )  # the map shows what few labels predict, where there is nothing else
+    assert '"predicted_by":"linear probe"' in (run / "report.html").read_text().replace(": ", ":")
     assert "eval probe run=" in page
     assert "labels=2/class" in page

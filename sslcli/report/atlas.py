@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslcli import compose, config, console
+from sslcli import compose, config, console, results
 from sslcli.data.loader import Loader, in_order
 from sslcli.disk import size_of
 from sslcli.errors import DataError, SslError
@@ -195,8 +195,14 @@ def predictions(run: Gathered, ids: Tensor) -> tuple[list[int] | None, str]:
     """What a probe (or kNN) said of these samples, in its first draw of labels; -1 of those it was not shown."""
     from sslcli.evals.artefacts.predictions import FILE, read
 
-    for name in PREDICTORS:
-        file = f"eval/{name}_{FILE}"
+    names = list(PREDICTORS)
+    usable = [  # of this test split; of one evaluator all labels come before few
+        kept
+        for kept in results.kept(run.path).values()
+        if kept.evaluator in names and not kept.dataset and not kept.labels.lower().endswith(".csv")
+    ]
+    for kept in sorted(usable, key=lambda kept: names.index(kept.evaluator)):
+        name, file = kept.evaluator, kept.beside(FILE)
         if size_of(run.path, file) is None:
             continue
         try:
