@@ -35,6 +35,7 @@ class Row:
     error: str = ""
     run: Gathered | None = None
     numbers: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, str] = field(default_factory=dict)  # the same with the digits that their intervals justify
 
 
 def of_sweep(folder: Path, out: Path) -> str:
@@ -101,6 +102,7 @@ def row(path: Path, words: list[str] | None) -> Row:
         for metric, by_kind in e.numbers.items():
             if "" in by_kind:
                 found.numbers[f"{e.name}.{metric}"] = by_kind[""][0]
+                found.figures[f"{e.name}.{metric}"] = results.figure_of(e, metric, digits=4).partition(" ± ")[0]
     online = mapping(run.status.get("online"))
     for key, name in (("knn/top1", ONLINE), ("rankme", "online RankMe")):
         if (value := number(online.get(key))) is not None:
@@ -156,7 +158,9 @@ def top(folder: Path, rows: list[Row], swept: list[str], main: str | None) -> Ht
     counts = ", ".join(f"{n} {s}" for s, n in sorted(states.items()))
     best = next((r for r in rows if main in r.numbers), None) if main else None
     said = (
-        f"Best by {label(main)}: {name_of(best, swept)}, {results.shown(best.numbers[main])}." if best and main else ""
+        f"Best by {label(main)}: {name_of(best, swept)}, {best.figures.get(main) or results.shown(best.numbers[main])}."
+        if best and main
+        else ""
     )
     if best and main and (row := next((r for r in rows if r is not best and main in r.numbers and r.run), None)):
         said += f" It is {against(best, row, main).words}: {name_of(row, swept)}."
@@ -228,7 +232,7 @@ def cells(r: Row, swept: list[str], columns: list[str], lengths: list[str], out:
     found.append(el("td", r.state + (f": {r.error}" if r.error else "")))
     trained = [r.run.length.get(name) if r.run else None for name in lengths]
     for value, text in [
-        *((r.numbers.get(c), None) for c in columns),
+        *((r.numbers.get(c), r.figures.get(c)) for c in columns),
         *((value, None if value is None else f"{value:,.6g}") for value in trained),
         (seconds, f"{seconds:,.1f}" if seconds else None),
     ]:
