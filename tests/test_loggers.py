@@ -79,6 +79,7 @@ def test_wandb_is_told(wandb, run):
     ((_, given),) = calls(wandb.told, "init")
     assert given["project"] == "p"
     assert given["resume"] == "allow"
+    assert given["settings"].disable_git  # what the configuration of a repository names would be run
     assert given["name"] == "run"
     assert given["dir"] == str(run.path)
     assert given["config"] == {"method": {"width": 3}, "dataset": {"password": "***"}}

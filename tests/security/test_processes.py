@@ -76,6 +76,17 @@ def test_job_in_a_store_names_no_folder(monkeypatch):
     assert team._next_job(store, 1) == {"word": "pretrain", "cfg": {}}
 
 
+def test_follower_imports_from_its_own_command_line(tmp_path, monkeypatch):
+    from sslcli import build
+    from sslcli.commands import follow
+
+    monkeypatch.setattr(build, "_folders", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(team, "follow", lambda work: len(build.trusted_folders()))
+    assert follow.main(["pretrain", "--config-dir", str(tmp_path), "train.steps=1"]) == 1
+    assert build.trusted_folders() == [str(tmp_path.resolve())]
+
+
 def test_leader_puts_no_folder_into_a_store(monkeypatch):
     store = torch.distributed.HashStore()
     monkeypatch.setenv("RANK", "0")
