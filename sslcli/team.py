@@ -293,18 +293,20 @@ def _spawned(rank: int, world: int, folder: str, turn: int, work: Callable[[Job]
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP"):
         if hasattr(signal, name):  # a terminal sends Ctrl-C to all of us: rank 0 decides, and tells at the next step
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
     code = _do(json.loads(job), local_store(Path(folder), world), launched(), turn, work)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # no clean-up that could wait for a peer
 
 
-def _leave_with_parent() -> None:
+def _leave_with_parent(folder: str) -> None:
+    """Rank 0 may be killed: its folder is removed for it."""
     import multiprocessing as mp
     from multiprocessing.connection import wait
 
     parent = mp.parent_process()
     assert parent is not None
     wait([parent.sentinel])
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

@@ -235,7 +235,8 @@ def test_a_lost_process_ends_the_job_in_seconds_and_the_run_goes_on(whole, tmp_p
     same(run, whole)
 
 
-def test_a_killed_leader_leaves_nobody_behind_and_one_process_can_go_on(whole, tmp_path):
+def test_a_killed_leader_leaves_nobody_behind_and_one_process_can_go_on(whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = start(tmp_path, *WORDS, "method=moco_v2", "train.devices=2")
     run = until_step(tmp_path, 1)
     process.kill()
@@ -244,6 +245,7 @@ def test_a_killed_leader_leaves_nobody_behind_and_one_process_can_go_on(whole, t
     while children(process.pid) and time.monotonic() < until:
         time.sleep(0.1)
     assert children(process.pid) == []
+    assert list(tmp_path.glob("sslcli-*")) == []  # where they met
     code, _, err = finish(start(tmp_path, "resume", run.name, "train.devices=1"))
     assert code == 0, err
     assert "same data, different rounding; world was 2, is 1" in err
