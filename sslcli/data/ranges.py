@@ -28,10 +28,15 @@ def range_of(
     if isinstance(wish, (list, tuple)):
         notes.append(f"{said}: {wish[0]:g}..{wish[1]:g} became bytes 0..255 (dataset.range)")
         return [float(v) for v in wish]
-    if wish is None or wish.startswith("image_"):
-        how = "image_minmax" if wish is None else wish
+    if wish is None:
         notes.append(
-            f"warning: {said}: each is scaled by itself (dataset.range={how}); brightness between images is lost"
+            f"warning: {said}: 16 bits are read as 0..65535 and floats each image by itself (dataset.range=null, the rule of "
+            "earlier versions; dataset.range=auto finds one range)"
+        )
+        return wish
+    if wish.startswith("image_"):
+        notes.append(
+            f"warning: {said}: each is scaled by itself (dataset.range={wish}); brightness between images is lost"
         )
         return wish
     values = _values(headers, parts, max_pixels, load, notes)
