@@ -3,7 +3,8 @@
     python benchmarks/short_runs.py [--only vicreg,mae] [--backbones small,own] [--draw] [WORDS]
 
 `small` is a ResNet-18, or vit_tiny for a method of tokens; `own` is what the recipe and the data set choose. WORDS replace the
-data and the size (`WORDS` below; SSLCLI_DATA holds CIFAR-10). A row that is there is kept as long as its command is the same,
+data and the size (`WORDS` below; SSLCLI_DATA holds CIFAR-10). The table in docs/results is of 3,000 photographs of Imagenette at
+16 pixels: sslcli data pack dataset=image_folder dataset.path=PHOTOS out=photos16.pack size=16 format=raw. A row that is there is kept as long as its command is the same,
 so the table may be made in portions; `--again` makes the chosen rows anew.
 """
 
@@ -27,6 +28,7 @@ OUT = ROOT / "docs" / "results" / "short_runs.json"
 WORDS = ["dataset=cifar10", "train.batch_size=64"]
 ALWAYS = ["train.steps=120", "train.eval_every=0", "logger.log_every=5", "device=cpu", "device.threads=1"]
 COLLAPSED = 0.1  # spread of the embeddings at the end, as the trainer warns
+BY_DESIGN = ("deep_svdd",)  # its objective draws all samples to one point; it is meant beside another method
 TEACHER = "simsiam"  # of the methods that learn from a trained run
 
 
@@ -89,16 +91,21 @@ def shown(run: Path) -> str:
 def page(known: dict[str, Any]) -> list[str]:
     about = known["about"]
     rows = known["rows"]
-    bad = [k for k, r in rows.items() if verdict(r) not in ("yes", "yes (no spread)")]
+    bad = [key for key, row in rows.items() if not verdict(row, key.split()[0]).startswith("yes")]
+    every = set(config.choices("method"))
+    left = {kind: sorted(every - {k.split()[0] for k in rows if k.endswith(kind)}) for kind in ("small", "own")}
     lines = [
         "# Every method for 120 steps",
         "",
         f"Made by `{about['command']}` ([short_runs.json](short_runs.json) has each command) on {about['machine']},",
         f"torch {about['versions'].get('torch')}. Loss and spread are means of the first and of the last 5 steps (spread: 1 is",
         "ideal, below 0.1 the embeddings have collapsed; no number: the method has no joint embedding). Skipped: steps whose",
-        "loss or gradient was not finite. `small` is a ResNet-18, or vit_tiny for a method of tokens.",
+        "loss or gradient was not finite. `small` is a ResNet-18, or vit_tiny for a method of tokens. Before LARS kept its clipped",
+        "rate inside the velocity, VICReg with a ResNet-18 on these photographs at 32 pixels in batches of 128 was not finite at",
+        "step 8; at 16 pixels in batches of 64 its loss rose to 331 at step 9.",
         "",
         f"{len(rows)} rows; not in order: {', '.join(bad) or 'none'}.",
+        *(f"Not run yet, `{kind}`: {', '.join(methods)}." for kind, methods in left.items() if methods),
         "",
         "| method | backbone | in order | skipped | loss at the start | at the end | spread at the start | at the end |",
         "|---|---|---|--:|--:|--:|--:|--:|",
@@ -106,13 +113,13 @@ def page(known: dict[str, Any]) -> list[str]:
     for key, row in sorted(rows.items()):
         method, kind = key.split()
         numbers = [*row.get("loss", [None] * 2), *row.get("spread", [None] * 2)]
-        cells = [method, f"{kind}: {row.get('backbone', '–')}", verdict(row), str(row.get("skipped", "–"))]
+        cells = [method, f"{kind}: {row.get('backbone', '–')}", verdict(row, method), str(row.get("skipped", "–"))]
         cells += ["–" if n is None else f"{n:.4g}" for n in numbers]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def verdict(row: dict[str, Any]) -> str:
+def verdict(row: dict[str, Any], method: str) -> str:
     if row["error"]:
         return f"**no**: {row['error']}"
     if row["skipped"]:
@@ -120,7 +127,9 @@ def verdict(row: dict[str, Any]) -> str:
     spread = row["spread"][1]
     if spread is None:
         return "yes (no spread)"
-    return "yes" if spread >= COLLAPSED else "**no**: collapsed"
+    if spread >= COLLAPSED:
+        return "yes"
+    return "yes (collapses by design)" if method in BY_DESIGN else "**no**: collapsed"
 
 
 def main() -> None:
@@ -143,7 +152,7 @@ def main() -> None:
                 known["rows"][key] = found
                 known["about"] = report.about(options.words, "short_runs.py")
                 OUT.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
-                print(key, verdict(found), found.get("loss"), found.get("spread"), flush=True)
+                print(key, verdict(found, method), found.get("loss"), found.get("spread"), flush=True)
     OUT.with_suffix(".md").write_text("\n".join(page(known)) + "\n")
 
 

@@ -24,7 +24,7 @@ def candidates(wanted: int | None, machine: Runtime) -> list[int]:
 
 
 def compare(
-    step: Callable[[], None], counts: list[int], seconds: float, enough: Callable[[float, int], bool] | None = None
+    step: Callable[[], object], counts: list[int], seconds: float, enough: Callable[[float, int], bool] | None = None
 ) -> dict[int, float]:
     """Median seconds of `step()` for each thread count. The counts take turns, one step each, for about `seconds` in all; the first
     round fills pipelines and caches and is left out. A step that takes longer than `seconds` is timed with the first count alone:
