@@ -4,8 +4,10 @@
 
 `small` is a ResNet-18, or vit_tiny for a method of tokens; `own` is what the recipe and the data set choose. WORDS replace the
 data and the size (`WORDS` below; SSLCLI_DATA holds CIFAR-10). The table in docs/results is of 3,000 photographs of Imagenette at
-16 pixels: sslcli data pack dataset=image_folder dataset.path=PHOTOS out=photos16.pack size=16 format=raw. A row that is there is kept as long as its command is the same,
-so the table may be made in portions; `--again` makes the chosen rows anew.
+16 pixels: sslcli data pack dataset=image_folder dataset.path=PHOTOS out=photos16.pack size=16 format=raw.
+
+A row that is there is kept as long as its command is the same, so the table may be made in portions; `--again` makes the chosen
+rows anew.
 """
 
 from __future__ import annotations
