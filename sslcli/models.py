@@ -123,7 +123,7 @@ def described(path: Path) -> dict[str, Any]:
     info = records.encoder(path)
     if not records.describes(info):
         raise TrainingError(f"{path / 'encoder.json'} does not say what the encoder is", again)
-    return info
+    return {"step": 0, **info}
 
 
 def _again(path: Path) -> str:
@@ -163,7 +163,7 @@ def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     with checkpoint.lies_are_told(file, _again(path)):
         tensors = load(content)
     checkpoint.load_strictly(backbone, tensors, str(file), _again(path))
-    return backbone, info
+    return backbone, {**info, "dim": backbone.dim}
 
 
 def encoder_in(run: Run, saved: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -181,7 +181,7 @@ def encoder_in(run: Run, saved: Path) -> tuple[nn.Module, dict[str, Any]]:
     )
     tensors, state = checkpoint.load(saved)
     method = method_of(run.valid_config, data, tensors, saved.name, facts_in(run.path))
-    return method.eval_backbone, {**info, "step": state["step"]}
+    return method.eval_backbone, {**info, "step": state["step"], "dim": method.eval_backbone.dim}
 
 
 def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method, Views]:

@@ -84,9 +84,13 @@ def describes(info: dict[str, Any]) -> bool:
     """Whether an encoder.json says how to build the encoder and how to normalise its samples."""
     if not all(info.get(key) for key in ENCODER) or not isinstance(info["backbone"].get("_target_"), str):
         return False
-    shape, scales = info["input_shape"], [*info["mean"], *info["std"]]
-    fits = len(shape) in (2, 3) and len(info["mean"]) == len(info["std"]) == shape[0]
-    return fits and all(0 < n < 1 << 20 for n in shape) and all(map(math.isfinite, scales)) and min(info["std"]) > 0
+    return is_normalization(info["input_shape"], info["mean"], info["std"])
+
+
+def is_normalization(shape: list[int], mean: list[float], std: list[float]) -> bool:
+    """Whether these may be the shape of a sample, and the mean and standard deviation of its channels."""
+    fits = len(shape) in (2, 3) and len(mean) == len(std) == shape[0] and all(0 < n < 1 << 20 for n in shape)
+    return fits and all(map(math.isfinite, (*mean, *std))) and min(std) > 0
 
 
 def result(run: Path, name: str) -> dict[str, Any]:

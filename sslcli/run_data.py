@@ -73,6 +73,11 @@ def record_of(run: Run, moved_to: str | None = None, allow_change: bool = False)
             **({"range": encoder["range"]} if "range" in encoder else {}),
         }
     known = {key: kept[key] for key, kind in KEPT.items() if kept.get(key) and kinds.fits(kept[key], kind)}
+    numbers = {"shape", "mean", "std"}
+    if known.keys() & numbers and not (
+        numbers <= known.keys() and records.is_normalization(known["shape"], known["mean"], known["std"])
+    ):
+        known = {key: value for key, value in known.items() if key not in numbers}
     if "range" in kept:
         known.setdefault("range", None)
     return Record(str(run.path), known, moved_to, allow_change)

@@ -240,7 +240,8 @@ def draw(runs: list[Run], out: Path, found: Compared) -> None:
     from sslcli.commands.curves import Curves
 
     names = [f"{told['name']}  {told['short']}" for told in found.runs]
-    methods = {str((run.config.get("method") or {}).get("_target_")) for run in runs}
+    nodes = [run.config.get("method") for run in runs]
+    methods = {str(node.get("_target_")) for node in nodes if isinstance(node, dict)}
     curves = Curves(names, [run.metrics for run in runs], alike=len(methods) == 1)
     if not curves.panels:
         found.notes.append("there is no curve to draw: no run has a line in metrics.jsonl")
