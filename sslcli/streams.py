@@ -29,9 +29,10 @@ class Stream:
     def __init__(self, inner: Any):
         self.inner = inner
         self.failure: OSError | ValueError | None = None
+        self.lost = False  # whether text is in no buffer either
 
     def write(self, text: str) -> int:
-        self._try(lambda: self.inner.write(text))
+        self.lost |= not self._try(lambda: self.inner.write(text))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
@@ -40,20 +41,22 @@ class Stream:
     def flush(self) -> None:
         self._try(self.inner.flush)
 
-    def _try(self, do: Callable[[], object]) -> None:
+    def _try(self, do: Callable[[], object]) -> bool:
         try:
             do()
+            return True
         except (OSError, ValueError) as e:  # ValueError: closed
             self.failure = self.failure or e
             if getattr(e, "errno", errno.EBADF) in FOR_GOOD:
                 self.discard()
+            return False
 
     def close(self) -> None:
         """The last attempt at what is still in the buffer."""
         if self.failure is not None:
             kept, self.failure = self.failure, None
             self.flush()
-            self.failure = self.failure and kept
+            self.failure = kept if self.failure is not None or self.lost else None
             self.discard()
 
     def discard(self) -> None:

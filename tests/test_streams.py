@@ -68,8 +68,12 @@ def test_ctrl_c_with_nobody_reading(cli, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_results_on_a_full_disk_are_no_success(monkeypatch, capsys):
-    with contextlib.suppress(OSError), open("/dev/full", "w") as full:
+@pytest.mark.parametrize("buffering", [0, -1], ids=["unbuffered", "buffered"])
+def test_results_on_a_full_disk_are_no_success(monkeypatch, capsys, buffering):
+    with (
+        contextlib.suppress(OSError),
+        io.TextIOWrapper(open("/dev/full", "wb", buffering), write_through=not buffering) as full,
+    ):
         monkeypatch.setattr(sys, "stdout", full)
         assert main(["list", "methods"]) == 5
     assert "error: cannot write the results to standard output: No space left on device" in capsys.readouterr().err
