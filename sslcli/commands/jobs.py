@@ -99,8 +99,13 @@ _WRONG_PATH = (
     errno.ENAMETOOLONG,
     errno.ELOOP,
     errno.ENOTEMPTY,
+    errno.EINVAL,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.EXDEV,
+    errno.EBUSY,
+    errno.ETXTBSY,
 )
-_WRONG_PATH += (errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.EXDEV, errno.EBUSY, errno.ETXTBSY)
 _FULL_TABLE = (errno.EMFILE, errno.ENFILE)
 
 
