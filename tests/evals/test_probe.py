@@ -135,11 +135,19 @@ def test_search_by_hand():
     assert peak(100) == Choice(32, "how", (4, 8, 16, 32), "highest")
     assert peak(0) == Choice(1, "how", (1, 2, 4, 8), "lowest")
     flat = search(grid, lambda v: (0.0,), "how", never)  # nothing is gained: the search ends
-    assert flat == Choice(4, "how", (2, 4, 8), "")
+    assert flat == Choice(4, "how", (4, 8), "")
     up = search(grid, lambda v: (-abs(v - 100),), "how", lambda scores: len(scores) == 2)
     assert up == Choice(8, "how", (4, 8), "")
     assert remarks([peak(4)], grid, "x", "k") == ["x: an edge of the grid was best, so it was continued to 2"]
     assert "x = 32 was best and is the highest" in remarks([peak(100)], grid, "x", "k")[1]
+
+
+def test_confidence_alone_does_not_lower_the_grid():
+    """Equal accuracy everywhere, and a log loss that falls with the penalty: few labels look like this."""
+    grid = Grid(tuple(10.0**e for e in range(-8, 7)), 4, 9)
+    found = search(grid, lambda v: (3.0, -v), "how", lambda scores: False)
+    assert found.value == 1e-4
+    assert min(found.tried) == 1e-4
 
 
 def test_classes_unseen_in_training_count_as_wrong():

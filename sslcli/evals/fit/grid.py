@@ -48,7 +48,9 @@ def search(grid: Grid, score: Callable[[float], Score], how: str, enough: Callab
     """The value with the highest score, the first of equal ones; tried from low to high, then beyond while the edge is best.
 
     `enough(scores so far)` ends the way up: higher values would not be better. A value beyond the edge replaces it only
-    where its score is higher, so scores that no longer change end the search.
+    where its score is higher, so scores that no longer change end the search. Below the lowest value the search continues only
+    while the first entry of the score, an accuracy, is strictly the highest there: a classifier that is penalized more is less
+    confident, and where it is wrong that alone lowers its log loss, down to weights of zero.
     """
     scores: dict[float, Score] = {}
 
@@ -63,8 +65,13 @@ def search(grid: Grid, score: Callable[[float], Score], how: str, enough: Callab
         high += 1
         attempt(high)
         ended = enough(list(scores.values()))
+
+    def leads(place: int) -> bool:
+        value = grid.values[place]
+        return best() == value and all(scores[value][0] > s[0] for v, s in scores.items() if v != value)
+
     low = grid.first
-    while low > 0 and best() == grid.values[low]:
+    while low > 0 and leads(low):
         low -= 1
         attempt(low)
     value = best()
