@@ -126,10 +126,18 @@ def test_long_steps_are_timed_with_all_threads(monkeypatch):
     assert list(threads.compare(clock(monkeypatch, {2: 5.0, 1: 9.0}), [2, 1], 2.0)) == [2]
 
 
+@pytest.fixture
+def one_is_faster(monkeypatch):
+    """All against one is compared however slow the machine is, and one thread wins."""
+    compare = threads.compare
+    monkeypatch.setattr(threads, "compare", lambda step, counts, *_: compare(step, counts, 1e9, lambda *_: True))
+    monkeypatch.setattr(threads, "better", min)
+
+
+@pytest.mark.usefixtures("one_is_faster")
 def test_budget_keeps_the_faster_count(cli, monkeypatch):
     """One thread is made the faster one: it is used, recorded, and used again by a resumed run."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads, "better", min)
     torch.set_num_threads(2)
     monkeypatch.setattr(threads, "candidates", lambda wanted, machine: [2, 1] if wanted is None else [wanted])
     words = [w for w in SMOKE[1:] if not w.startswith("device.threads")]
@@ -148,18 +156,19 @@ def test_budget_keeps_the_faster_count(cli, monkeypatch):
     assert "threads was" not in resumed.err
 
 
+@pytest.mark.usefixtures("one_is_faster")
 def test_dry_run_compares_threads(cli, monkeypatch):
+    monkeypatch.setattr("sslcli.commands.pretrain.DRY_RUN_SECONDS", 1e9)
     monkeypatch.setattr(threads, "candidates", lambda wanted, machine: [2, 1])
-    monkeypatch.setattr(threads, "better", min)
     done = cli("pretrain", *SMOKE, "--dry-run")
     assert done.code == 0, done.err
     assert "1 thread" in done.err
     assert "device.threads=1 is faster" in done.err
 
 
+@pytest.mark.usefixtures("one_is_faster")
 def test_bench_compares_threads(cli, monkeypatch):
     monkeypatch.setattr(threads, "candidates", lambda wanted, machine: [2, 1])
-    monkeypatch.setattr(threads, "better", min)
     done = cli("bench", *SMOKE, "repeats=1", "seconds=0.02", "--json")
     assert done.code == 0, done.err
     where = json.loads(done.out)["machine"]
