@@ -105,8 +105,6 @@ def check_hydra(cfg: Any) -> None:
     for key, folder in folders.items():
         if folder == Path():  # where we are: eval, which makes no folder
             continue
-        if (folder / ".hydra").is_symlink():  # Hydra would write through it
-            raise RequestError(f"{key}={folder}: its .hydra is a symbolic link", "choose a new folder")
         if not folder.is_absolute() and not folder.resolve().is_relative_to(runs_root().resolve()):
             raise RequestError(
                 f"{key}={folder} leaves {runs_root()}/",

@@ -204,6 +204,14 @@ def _create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
+def unlink_shared(path: Path) -> None:
+    """Removes a symbolic link, or a file that has another name too: what a library writes there next is a file of its own."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        about = path.lstat()
+        if stat.S_ISLNK(about.st_mode) or (stat.S_ISREG(about.st_mode) and about.st_nlink > 1):
+            path.unlink()
+
+
 def sync_folder(folder: Path) -> None:
     """Flushes the names in a folder: without it a new file or a rename may be gone after a power cut."""
     fd = os.open(folder, os.O_RDONLY)

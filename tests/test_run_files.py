@@ -213,8 +213,46 @@ def test_hydra_folder_that_is_a_link(cli, tmp_path):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / ".hydra").symlink_to(tmp_path / "precious")
     result = cli("pretrain", *SMOKE, "train.steps=1", "hydra.run.dir=runs/mine")
-    assert result.code == 2
+    assert result.code == 5
     assert list((tmp_path / "precious").iterdir()) == []
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_files_of_hydra_are_not_written_through_links(link, cli, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "runs" / "mine" / ".hydra").mkdir(parents=True)
+    for name in ("config", "hydra", "overrides"):
+        link(tmp_path / "runs" / "mine" / ".hydra" / f"{name}.yaml", tmp_path / "precious")
+    assert cli("pretrain", *SMOKE, "train.steps=1", "hydra.run.dir=runs/mine").code == 0
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert "train.steps=1" in (tmp_path / "runs" / "mine" / ".hydra" / "overrides.yaml").read_text()
+
+
+def test_sweep_folder_with_links(cli, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    sweep = tmp_path / "runs" / "theirs"
+    sweep.mkdir(parents=True)
+    (sweep / "multirun.yaml").symlink_to(tmp_path / "precious")
+    (sweep / "0_simsiam_convnet_digits").symlink_to(tmp_path / "elsewhere")
+    result = cli("pretrain", "-m", *SMOKE, "train.steps=1", "seed=0", "hydra.sweep.dir=runs/theirs", "resume=auto")
+    assert (result.code, (tmp_path / "precious").read_text()) == (2, "mine")
+    assert "symbolic link" in result.err
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_sweep_that_names_runs_elsewhere(cli, run, tmp_path):
+    mine = tmp_path / "mine"
+    run.rename(mine)
+    (mine / "encoder.safetensors").unlink()
+    sweep = tmp_path / "runs" / "theirs"
+    (sweep / "jobs").mkdir(parents=True)
+    for number, named in ((0, str(mine)), (1, "")):
+        job = {"job": number, "status": "done", "overrides": [f"seed={number}"], "run": named}
+        (sweep / "jobs" / f"{number}.json").write_text(json.dumps(job))
+    (sweep / "1_linked").symlink_to(mine)
+    assert cli("runs", "report", str(sweep)).code == 0
+    assert not (mine / "report.html").exists()
 
 
 # -------------------------------------------------------------------------------------------------- lies with right sums

@@ -12,7 +12,6 @@ import errno
 import functools
 import gc
 import os
-import shutil
 import signal
 import socket
 import traceback
@@ -170,6 +169,7 @@ def one_of_many(task: Callable[[Any], Outcome], cfg: Any, hydra: Any, handlers: 
         note(jobs, entry, "stopped")
         return None
     try:
+        refuse_link(Path(hydra.runtime.output_dir))
         outcome = task(cfg)
     except (Exception, KeyboardInterrupt, Ended) as e:
         error = in_words(e) or bug(e)
@@ -186,6 +186,14 @@ def one_of_many(task: Callable[[Any], Outcome], cfg: Any, hydra: Any, handlers: 
     if stopped and not (jobs / STOPPING).exists():
         hand_to_submitit(error, handlers)
     return None
+
+
+def refuse_link(folder: Path) -> None:
+    """RequestError where the folder of a job, in a sweep's folder that may be anybody's, leads elsewhere."""
+    if folder.is_symlink():
+        raise RequestError(
+            f"{folder} is a symbolic link, which is not followed", "remove it, or choose a new sweep folder"
+        )
 
 
 def bug(e: BaseException) -> SslError:
@@ -219,6 +227,7 @@ def note(jobs: Path, entry: dict[str, Any], status: str, **values: Any) -> None:
 
 
 def tidy(path: Path) -> None:
-    """A job that needed no folder leaves none: Hydra made one, with nothing of ours in it."""
-    if path.is_dir() and path.resolve() != Path.cwd() and {p.name for p in path.iterdir()} <= {".hydra"}:
-        shutil.rmtree(path, ignore_errors=True)
+    """A job that needed no folder leaves none: Hydra made one, with nothing in it."""
+    if path.is_dir() and path.resolve() != Path.cwd():
+        with contextlib.suppress(OSError):
+            path.rmdir()

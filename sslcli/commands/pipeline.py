@@ -65,7 +65,7 @@ def run(cfg: Any) -> Outcome:
     values, evaluators = split(cfg)
     pretrain.check_rate(values, HydraConfig.get())
     path = pretrain.shorten(Path(HydraConfig.get().runtime.output_dir))
-    trained = pretrain.pretrain(values, path, auto=cfg.resume == "auto")
+    trained = pretrain.pretrain(values, path, auto=cfg.resume == "auto", request=cfg)
     stages = {**values, "labels": cfg.labels, "evaluators": evaluators, "run": str(trained.path)}
     results = eval_command.evaluate(stages, trained, trained.config, list(evaluators), skip_done=True)
     if cfg.report:

@@ -187,29 +187,46 @@ def run(cfg: Any) -> Outcome:
     check_resume(cfg)
     values, path = plain(cfg), Path(HydraConfig.get().runtime.output_dir)
     check_rate(values, HydraConfig.get())
-    trained = pretrain(values, shorten(path), auto=cfg.resume == "auto")
+    trained = pretrain(values, shorten(path), auto=cfg.resume == "auto", request=cfg)
     return Outcome(score(trained), trained.path)
 
 
-def pretrain(values: dict[str, Any], path: Path, auto: bool = False) -> Run:
-    """The trained run of a configuration: a new one in `path`, or with `auto` the newest that has this configuration and data."""
+def pretrain(values: dict[str, Any], path: Path, auto: bool = False, request: Any = None) -> Run:
+    """The trained run of a configuration: a new one in `path`, or with `auto` the newest that has this configuration and data.
+    `request`: what Hydra composed, which a new run keeps."""
     earlier = like(values) if auto else None
     if earlier is not None:
         go_on(earlier, values)
         return earlier
-    return begin(values, path)
+    return begin(values, path, request)
 
 
-def begin(values: dict[str, Any], path: Path) -> Run:
+def begin(values: dict[str, Any], path: Path, request: Any = None) -> Run:
     """A new run in `path`, trained to its end."""
     job = prepared(values)
     run = Run.create(path, job.cfg)
     try:
+        if request is not None:
+            keep_request(run, request)
         run.set_status(**identity(job))
         train(job, run, None)
     finally:
         run.close()
     return run
+
+
+def keep_request(run: Run, request: Any) -> None:
+    """The three files of `.hydra/` as Hydra writes them, but through no link that lies there. StorageError."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from sslcli.disk import replace_file
+
+    run.make_folder(".hydra")
+    whole = HydraConfig.instance().cfg
+    parts = {"config": request, "hydra": whole, "overrides": HydraConfig.get().overrides.task}
+    for name, part in parts.items():
+        replace_file(run.path, f".hydra/{name}.yaml", OmegaConf.to_yaml(part))
 
 
 def go_on(

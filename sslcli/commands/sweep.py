@@ -17,7 +17,7 @@ from typing import Any
 
 from sslcli import compose, config, console, records
 from sslcli.commands.jobs import PARENT, STOPPING, Ended, in_words
-from sslcli.disk import make_folder, replace_file
+from sslcli.disk import make_folder, replace_file, unlink_shared
 from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped
 
 EXTRAS = {  # choice of hydra/launcher or hydra/sweeper -> (the module that has it, our extra)
@@ -66,6 +66,7 @@ class Sweep:
         if look_at_data is not None and choices["hydra/launcher"] != "submitit_slurm":
             look_at_data(requests)
         folder = Path(str(first.hydra.sweep.dir))
+        unlink_shared(folder / "multirun.yaml")  # Hydra writes it again
         pinned = str(folder).replace("'", "\\'")
         overrides = [*overrides, f"hydra.sweep.dir='{pinned}'"]
         if choices["hydra/sweeper"] == "optuna" and not any("hydra.sweeper.direction=" in o for o in overrides):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sslcli import console, records
+from sslcli import config, console, records
 from sslcli.errors import SslError
 from sslcli.evals.measures.ranking import goodness
 from sslcli.report import results
@@ -73,9 +73,8 @@ def gathered(folder: Path) -> list[Row]:
     """All runs of a folder, and the jobs of a sweep that have none. A job of `resume=auto` may have found its run elsewhere."""
     rows, seen = [], set()
     for job in records.jobs(folder):
-        path = next(folder.glob(f"{job['job']}_*/status.json"), None)
-        named = Path(job["run"]) if job.get("run") else None
-        found = path.parent if path else named if named is not None and (named / "status.json").is_file() else None
+        inside = (p.parent for p in folder.glob(f"{job['job']}_*/status.json") if not p.parent.is_symlink())
+        found = next(inside, None) or among_runs(job.get("run"))
         words = masked_words(job["overrides"])
         if found is None:
             rows.append(Row(f"job {job['job']}", keys_of(words), job["status"], job.get("error", "")))
@@ -87,6 +86,14 @@ def gathered(folder: Path) -> list[Row]:
             seen.add(path.parent.resolve())
             rows.append(row(path.parent, None))
     return rows
+
+
+def among_runs(named: str | None) -> Path | None:
+    """The run that a job names, where it is one of the user's: a sweep from elsewhere makes nothing be read or written
+    anywhere else."""
+    if named is None or not (Path(named) / "status.json").is_file():
+        return None
+    return Path(named) if Path(named).resolve().is_relative_to(config.runs_root().resolve()) else None
 
 
 def row(path: Path, words: list[str] | None) -> Row:
