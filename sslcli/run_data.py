@@ -14,6 +14,7 @@ from typing import Any
 
 from sslcli import kinds, records
 from sslcli.data.channels import recoloured
+from sslcli.data.files import fingerprint
 from sslcli.data.source import Dataset
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError
@@ -26,6 +27,7 @@ KEPT: dict[str, Any] = {
     "mean": list[float],
     "std": list[float],
     "split": str,
+    "labels": str,
     "samples": dict[str, int],
     "range": list[float] | str,
 }
@@ -53,6 +55,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "split": dataset.split,
+        "labels": _labels(dataset),
         "samples": {name: len(part) for name, part in parts.items() if part is not None},
         "range": dataset.details.get("range"),
     }
@@ -161,6 +164,8 @@ def differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
         found.append(f"{_counts(before, now)} (fingerprint {now}, was {before})")
     elif known.get("split") and dataset.split and known["split"] != dataset.split:
         found.append("other samples are held out (labels or groups changed)")
+    elif known.get("labels") and known["labels"] != _labels(dataset):
+        found.append("other labels, of the same samples")
     elif "samples" in known:
         here = describe(dataset)["samples"]
         found += [
@@ -199,6 +204,18 @@ def conform(dataset: Dataset, shape: Any, notes: list[str]) -> Dataset:
             f"dataset.image_size={wanted[-1]}" if len(wanted) == 3 and wanted[0] == dataset.shape[0] else None,
         )
     return dataset
+
+
+def _labels(dataset: Dataset) -> str | None:
+    """A hash of the names of samples with their classes. None where samples have no names: their fingerprint has the labels."""
+    named = sorted(
+        (name.encode("utf-8", "surrogateescape"), dataset.classes[label].encode("utf-8", "surrogateescape"))
+        for part in (dataset.train, dataset.test)
+        if part is not None and part.names is not None and part.labels is not None
+        for name, label in zip(part.names, part.labels.tolist(), strict=True)
+        if label >= 0
+    )
+    return fingerprint(len(named), (text for pair in named for text in pair)) if named else None
 
 
 def _counts(before: str, now: str) -> str:

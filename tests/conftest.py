@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 CHECKOUT = str(Path(__file__).resolve().parents[1]) + os.sep
-CACHES = ("__pycache__", ".pytest_cache", ".hypothesis", ".coverage")
+CACHES = ("__pycache__", ".pytest_cache", "pytest-cache-files-", ".hypothesis", ".coverage")
 WRITES = {"os.mkdir": (0,), "os.remove": (0,), "os.rmdir": (0,), "os.truncate": (0,), "os.rename": (0, 1)}
 WRITES |= {"os.symlink": (1,), "os.link": (1,)}  # audit event -> which of its arguments are written
 _leaks: list[str] = []

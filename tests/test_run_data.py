@@ -233,3 +233,23 @@ def test_a_record_that_lies_is_not_used(run):
     assert run_data.record_of(Run(run)).known == {}
     shutil.copy(run / "config.yaml", run / "config.yaml.bak")
     assert yaml.safe_load((run / "config.yaml").read_text())["dataset"]["path"] == "pics"
+
+
+def test_labels_that_changed_in_a_list_are_told(cli, tmp_path):
+    """The names, the sizes and the held-out samples stay: only what a training sample is called has changed."""
+    folder(tmp_path / "pics")
+    rows = [f"pics/{name}/{i}.png,{name},{'test' if i > 6 else 'train'}" for name in ("ant", "bee") for i in range(10)]
+
+    def write(lines: list[str]) -> None:
+        (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+
+    write(rows)
+    trained = cli("pretrain", *RUN[:-1], "dataset.path=list.csv")
+    assert trained.code == 0, trained.err
+    write(rows[::-1])  # the same labels in another order
+    assert cli(*KNN, f"run={trained.last}").code == 0
+    write([rows[0].replace(",ant", ",bee"), *rows[1:]])
+    refused = cli(*KNN, f"run={trained.last}")
+    assert (refused.code, "other labels" in refused.err, "allow_data_change=true" in refused.err) == (7, True, True)
+    _, record = measured(cli, trained.last, "allow_data_change=true")
+    assert any("other labels" in note for note in record["protocol"]["notes"])

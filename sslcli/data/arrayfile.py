@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.files import free_memory, is_hidden, require_regular, unpacking
+from sslcli.data.mapped import watch
 from sslcli.data.talk import shown, size
 from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
 
@@ -86,7 +87,7 @@ def read_file(path: str) -> dict[str, np.ndarray]:
 
 def _read(path: str, lower: str) -> dict[str, np.ndarray]:
     if lower.endswith(".npy"):
-        return {"x": np.load(path, mmap_mode="c", allow_pickle=False)}
+        return {"x": watch(np.load(path, mmap_mode="c", allow_pickle=False), path)}
     if lower.endswith(".npz") or zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             _room_for(sum(i.file_size for i in archive.infolist()), path)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.ahead import Ahead, Stream
+from sslcli.data.mapped import require_unchanged
 from sslcli.data.replay import Replay
 from sslcli.data.source import Source
 from sslcli.data.unreadable import Met, readable
@@ -157,6 +158,7 @@ class Loader:
         if x.device.type == "cuda":
             replay = Replay(lambda epoch, ids: self.views(x[ids], Draw(self.seed, epoch, ids)))
         for epoch, ids in self._specs(step):
+            require_unchanged()
             ids, bad = _decoded(self.source, ids, self.seed)
             self._bad.add(bad)
             there = ids.to(self.device, non_blocking=True)
@@ -217,6 +219,7 @@ def every_view(
         if bad is not None:
             bad += [(source.name_of(i), reason) for i, reason in unread.items()]
         for part in ids.split(batch_size):
+            require_unchanged()
             raw = x[part.to(x.device)].to(device)
             yield part, views(raw, Draw(seed, 0, part.to(device)))
         return

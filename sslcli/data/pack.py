@@ -34,6 +34,7 @@ from sslcli.data.classic import MAX_SIZE, check_size
 from sslcli.data.decode import BadImage
 from sslcli.data.files import require_folder
 from sslcli.data.headers import budget
+from sslcli.data.mapped import watch
 from sslcli.data.pictures import Decoder, Pictures
 from sslcli.data.source import Dataset
 from sslcli.data.stats import image_stats
@@ -210,7 +211,7 @@ def shard_name(number: int) -> str:
 def mapped(folder: Path, name: str, kind: Any) -> np.ndarray:
     """A file of a pack as a memory map."""
     with open_binary(folder, name) as file:
-        return np.memmap(file, kind, "r")
+        return watch(np.memmap(file, kind, "r"), str(folder / name))
 
 
 class Names(Sequence[str]):

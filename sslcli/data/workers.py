@@ -20,6 +20,7 @@ from torch import Tensor
 from sslcli import console, temporary
 from sslcli.children import protect_imports
 from sslcli.data.decode import BadImage
+from sslcli.data.mapped import require_unchanged
 from sslcli.data.source import Source
 from sslcli.data.unreadable import readable
 from sslcli.errors import MachineError, SslError
@@ -56,6 +57,7 @@ class Job:
     def __getitem__(self, spec: tuple[int, Tensor]) -> Made | SslError:
         epoch, ids = spec
         try:
+            require_unchanged()
             seed = self.seed if self.replace else None
             images, used, bad = readable(ids.tolist(), self._read, len(self.source), seed)
             kept = torch.tensor(used, dtype=torch.int64)
