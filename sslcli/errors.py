@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -73,6 +74,11 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     by_lower = {c.lower(): c for c in sorted(choices, reverse=True)}
     found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
+
+
+def command(*words: object) -> str:
+    """What to type, each word quoted for a shell where it has to be: names of files may come from anybody."""
+    return shlex.join(map(str, words))
 
 
 def listing(names: Iterable[str], at_most: int = 12) -> str:

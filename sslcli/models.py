@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from sslcli import build, checkpoint, config, records, weights_file
 from sslcli.data.source import ArraySource, Dataset
 from sslcli.disk import PHYSICAL_MEMORY, read_file, replace_file, size_of, write_json
-from sslcli.errors import RequestError, TrainingError
+from sslcli.errors import RequestError, TrainingError, command
 from sslcli.methods.base import Encoder, Facts, Method
 from sslcli.rng import derive
 from sslcli.run import Run, find
@@ -128,7 +127,9 @@ def described(path: Path) -> dict[str, Any]:
 
 def _again(path: Path) -> str:
     """How the encoder in a folder is written again."""
-    return f"{f'sslcli resume {path}' if (path / 'status.json').is_file() else 'sslcli export'} writes it again"
+    return (
+        f"{command('sslcli', 'resume', path) if (path / 'status.json').is_file() else 'sslcli export'} writes it again"
+    )
 
 
 def encoder_bytes(path: Path, info: dict[str, Any]) -> bytes:
@@ -190,7 +191,7 @@ def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method
     found = checkpoint.load_newest(run.path / "checkpoints")
     if found is None:
         raise TrainingError(
-            f"{run.path} has no checkpoint", f"sslcli resume {run.path} finishes the run and writes one"
+            f"{run.path} has no checkpoint", f"{command('sslcli', 'resume', run.path)} finishes the run and writes one"
         )
     method = method_of(cfg, dataset, found[0], "the checkpoint", facts_in(run.path))
     return method, Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
@@ -222,7 +223,7 @@ def start_from(backbone: nn.Module, spec: str) -> str:
     try:
         checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")
     except TrainingError as e:
-        words, shape = shlex.join(words_for(info["backbone"])), "x".join(map(str, info["input_shape"]))
+        words, shape = command(*words_for(info["backbone"])), "x".join(map(str, info["input_shape"]))
         raise RequestError(e.message, f"it was made by {words} for samples of {shape} ({info['dataset']})") from None
     return f"init {spec}: all of the backbone"
 

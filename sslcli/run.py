@@ -10,7 +10,6 @@ import json
 import math
 import os
 import platform
-import shlex
 import socket
 import threading
 import time
@@ -31,7 +30,7 @@ from sslcli.disk import (
     sync_folder,
     write_json,
 )
-from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, listing, nearest
+from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, command, listing, nearest
 from sslcli.git import head_commit
 from sslcli.secret import hide, masked, masked_words
 
@@ -70,7 +69,7 @@ class Run:
             sync_folder(path)
             sync_folder(path.parent)
         except FileExistsError:
-            raise RequestError(f"{path} is a run already", f"sslcli resume {path}") from None
+            raise RequestError(f"{path} is a run already", command("sslcli", "resume", path)) from None
         except OSError as e:
             raise StorageError(
                 f"cannot write to {path}: {e.strerror}", "set SSLCLI_RUNS to a folder with room"
@@ -320,7 +319,7 @@ def next_step(run: Run) -> str:
     """The command that measures a run: a probe, or without labels what needs none."""
     facts = read_json(run.path, "encoder.json").get("facts")
     unlabelled = isinstance(facts, dict) and facts.get("classes") == 0
-    return shlex.join(["sslcli", "eval", "quality" if unlabelled else "probe", f"run={short_name(run.path)}"])
+    return command("sslcli", "eval", "quality" if unlabelled else "probe", f"run={short_name(run.path)}")
 
 
 def created(path: Path) -> str:
@@ -341,7 +340,7 @@ def find(spec: str, root: Path | None = None) -> Path:
     if (root / spec / "status.json").is_file():
         return root / spec
     if direct.is_file() and (direct.parent / "status.json").is_file():
-        raise RequestError(f"{spec} is a file in a run", f"did you mean run={direct.parent}?")
+        raise RequestError(f"{spec} is a file in a run", f"did you mean {command(f'run={direct.parent}')}?")
     if (direct / "encoder.json").is_file():
         raise RequestError(
             f"{spec} holds an encoder that was exported, and no run",
@@ -418,5 +417,5 @@ def age(stamp: str) -> float:
 def require_done(run: Run) -> None:
     if size_of(run.path, "encoder.safetensors") is None:
         raise TrainingError(
-            f"{run.path} has no encoder yet (status: {run.status.get('status')})", f"sslcli resume {run.path}"
+            f"{run.path} has no encoder yet (status: {run.status.get('status')})", command("sslcli", "resume", run.path)
         )

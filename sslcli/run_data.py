@@ -17,7 +17,7 @@ from sslcli.data.channels import recoloured
 from sslcli.data.files import fingerprint
 from sslcli.data.source import Dataset
 from sslcli.data.talk import count, shown
-from sslcli.errors import DataError, RequestError
+from sslcli.errors import DataError, RequestError, command
 from sslcli.run import Run
 
 KEPT: dict[str, Any] = {
@@ -108,7 +108,8 @@ def located(node: dict[str, Any], record: Record) -> dict[str, Any]:
     if record.moved_to is None and not (os.path.exists(node["path"]) or PATTERN & set(here)):
         raise DataError(
             f"the data of {record.run} are no longer at {shown(node['path'])}",
-            f"say where they lie now: sslcli resume {record.run} dataset.path=NEW (eval takes dataset.path=NEW, too)",
+            f"say where they lie now: {command('sslcli', 'resume', record.run)} dataset.path=NEW "
+            "(eval takes dataset.path=NEW, too)",
         )
     shape = record.known.get("shape", [])
     if len(shape) == 3:

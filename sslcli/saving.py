@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sslcli import checkpoint, compose
 from sslcli.console import detail, warn
-from sslcli.errors import StorageError, TrainingError
+from sslcli.errors import StorageError, TrainingError, command
 from sslcli.job import Job, save_encoder
 from sslcli.nn.dist import collect, rank
 from sslcli.parallel import Whole
@@ -56,7 +56,9 @@ class Saver:
             message = f"the weights are not finite at step {state.step:,}: no checkpoint of them"
             self.run.event("not saved", step=state.step, reason=message)
             if must:
-                raise TrainingError(message, f"`sslcli resume {self.run.path}` starts from the last good checkpoint")
+                raise TrainingError(
+                    message, f"`{command('sslcli', 'resume', self.run.path)}` starts from the last good checkpoint"
+                )
             warn(message)
             return
         meters, (slots, numbers) = collect(meter), self.spread.optimizer()

@@ -12,7 +12,7 @@ from typing import Any
 
 from sslcli import compose, console, records
 from sslcli.disk import size_of
-from sslcli.errors import RequestError, SslError, listing, nearest
+from sslcli.errors import RequestError, SslError, command, listing, nearest
 from sslcli.run import Run, find
 
 KEYS = ("out", "cka", "seed")
@@ -127,7 +127,9 @@ def same_items(runs: list[Run], seed: int, found: Compared) -> None:
     kept = [kept_predictions(run) for run in runs]
     lacking = [run for run, own in zip(found.runs, kept, strict=True) if not own]
     for run in lacking:
-        found.notes.append(f"{run['name']} has no predictions to compare: sslcli eval probe run={run['run']}")
+        found.notes.append(
+            f"{run['name']} has no predictions to compare: {command('sslcli', 'eval', 'probe', 'run=' + run['run'])}"
+        )
     for evaluation in kept[0]:
         rows = []
         for i in range(1, len(runs)):

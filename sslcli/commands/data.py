@@ -9,7 +9,7 @@ from typing import Any
 from sslcli import compose, console
 from sslcli.cli import Request
 from sslcli.commands.pretrain import denormalised, plain
-from sslcli.errors import RequestError, nearest
+from sslcli.errors import RequestError, command, nearest
 
 VERBS = ("inspect", "preview", "pack")
 
@@ -52,7 +52,7 @@ def pack(cfg: dict[str, Any], own: dict[str, str]) -> int:
     node = {k: v for k, v in cfg["dataset"].items() if k != "max_size"}  # a pack is the same wherever it is made
     cfg = {**cfg, "dataset": {**node, "resident": False} if "resident" in node else node}
     if write_pack(load_dataset(cfg), out, form, size, quality):
-        console.say(f"packed: sslcli pretrain dataset=pack dataset.path={out}")
+        console.say(f"packed: {command('sslcli', 'pretrain', 'dataset=pack', f'dataset.path={out}')}")
     else:
         console.say(f"{out} holds this already")
     console.out(out)

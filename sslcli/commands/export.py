@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 from sslcli import console
 from sslcli.cli import Request, take_config_dir
-from sslcli.errors import RequestError, StorageError, TrainingError, listing, nearest
+from sslcli.errors import RequestError, StorageError, TrainingError, command, listing, nearest
 
 FILES = ("encoder.safetensors", "encoder.json")
 KEYS = ("checkpoint", "out")
@@ -39,7 +38,7 @@ def main(request: Request) -> int:
     what = f"{type(backbone).__name__}, dim {info['dim']}, {console.human_count(sum(p.numel() for p in backbone.parameters()))}"
     console.say(f"saved {out}/{FILES[0]} (step {info['step']:,}; {what} parameters)")
     words = [f"init={out}", *words_for(info["backbone"])]
-    console.say(f"next  {shlex.join(['sslcli', 'pretrain', *words])}")
+    console.say(f"next  {command('sslcli', 'pretrain', *words)}")
     console.say(f"or    safetensors.torch.load_file({str(out / FILES[0])!r})")
     if console.flag(console.JSON):
         console.out_json({"encoder": str(out), "run": str(run.path), "step": info["step"]})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslcli import config, console
 from sslcli.cli import Request
-from sslcli.errors import RequestError, listing, nearest
+from sslcli.errors import RequestError, command, listing, nearest
 from sslcli.evals.measures import interval
 from sslcli.evals.measures.ranking import goodness
 from sslcli.run import short_name
@@ -188,7 +187,7 @@ def show_one(spec: str) -> int:
         if key.count(".") == 1:  # of the run itself
             console.say(f"{key.removesuffix(interval.SUFFIX)} 95 % interval {interval.between(low, high)}")
     if row["status"] in ("lost", "interrupted"):
-        console.say(f"next  sslcli resume {shlex.quote(short_name(path))}")
+        console.say(f"next  {command('sslcli', 'resume', short_name(path))}")
     return 0
 
 

@@ -4,7 +4,6 @@ with the probe where there is one."""
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from sslcli import compose, console, progress, results
 from sslcli.cli import Request
 from sslcli.commands.candidates import Candidate, checkpoints, fitting, gathered, measure, same_data
 from sslcli.commands.pretrain import plain, refuse_unused
-from sslcli.errors import RequestError, TrainingError, listing, nearest
+from sslcli.errors import RequestError, TrainingError, command, listing, nearest
 from sslcli.evals.measures import ranking
 from sslcli.run import Run, short_name
 
@@ -46,7 +45,7 @@ def main(request: Request) -> int:
     first = best(candidates, found)
     if first.checkpoint is not None:
         where = [f"checkpoint={first.step}", f"out=encoder-{first.step}"]
-        console.say(f"next  {shlex.join(['sslcli', 'export', short_name(first.run.path), *where])}")
+        console.say(f"next  {command('sslcli', 'export', short_name(first.run.path), *where)}")
     return 0
 
 
