@@ -25,6 +25,7 @@ from sslcli.help import HYDRA_WORDS, PLAIN_WORDS, WORDS, evaluator_help, help_te
 
 __all__ = ["HYDRA_WORDS", "PLAIN_WORDS", "WORDS", "Request", "main", "parse"]
 
+WITHOUT_JSON = ("pretrain", "resume", "completion")  # what they print is a path, or a script
 TEAM_WORDS = ("pretrain", "eval", "pipeline", "bench", "resume")  # those whose work several processes share
 
 # Hydra's flags that take a value, and ours.
@@ -71,8 +72,9 @@ class Request:
         return any(n in self.flags for n in names)
 
 
-def parse(argv: list[str]) -> Request:
-    """Words, `key=value`, flags, in any order. RequestError on a flag nobody knows."""
+def parse(argv: list[str], names_runs: bool = False) -> Request:
+    """Words, `key=value`, flags, in any order. RequestError on a flag nobody knows. `names_runs`: a word may be the name of a
+    run or of a sweep, which may hold an equal sign."""
     request, rest = Request(), list(argv)
     while rest:
         word = rest.pop(0)
@@ -92,9 +94,11 @@ def parse(argv: list[str]) -> Request:
         elif word.startswith("-") and not _is_number(word):
             known = [*_OURS, *_HYDRA_FLAGS, *_VALUED, "--dry-run", "--help", "--strict", "--version"]
             close = nearest(word, known)
-            raise RequestError(
-                f"there is no flag {word}", f"did you mean {close}?" if close else "sslcli --help shows them"
-            )
+            key = word.lstrip("-") if equals else f"{word.lstrip('-')}=..."
+            hint = f"keys have no dashes: {key}" if word.startswith("--") else "sslcli --help shows them"
+            raise RequestError(f"there is no flag {word}", f"did you mean {close}?" if close else hint)
+        elif names_runs and equals and _is_there(word):
+            request.words.append(word)
         elif "=" in word or word.startswith(("~", "+")):
             request.overrides.append(quoted_path(word, sweep="-m" in argv or "--multirun" in argv))
         else:
@@ -105,16 +109,27 @@ def parse(argv: list[str]) -> Request:
 def quoted_path(word: str, sweep: bool) -> str:
     """A path may hold commas, brackets, quotes, equal signs: quoted here, so that nobody has to know Hydra's grammar."""
     key, _, value = word.partition("=")
-    is_path = key in ("run", "init") or key.endswith(".path")
+    is_file = key == "labels" and value.lower().endswith((".csv", ".tsv", ".txt"))
+    is_folder = key.startswith(("hydra.run.", "hydra.sweep."))  # of one run, or one sweep
+    is_path = is_file or is_folder or key in ("run", "init") or key.endswith(".path")
     plain = (
         all(c.isascii() and (c.isalnum() or c in "/._-~ ") for c in value)
         and value == value.strip()
         and (value[:1].isalpha() or value[:1] in "/._")  # a folder may be called 2024, or -rf
+        and (value.lower() not in ("true", "false", "null", "nan", "inf") or (key != "run" and value == "null"))
     )
-    if not is_path or not value or plain or "${" in value or value[0] in "'\"" or (sweep and "," in value):
+    several = sweep and "," in value and not is_folder
+    if not is_path or not value or plain or "${" in value or value[0] in "'\"" or several:
         return word
     escaped = value.replace("'", "\\'")
     return f"{key}='{escaped}'"
+
+
+def _is_there(word: str) -> bool:
+    """Whether a word names a run or a folder of runs."""
+    from sslcli import config
+
+    return any(os.path.isdir(p) for p in (os.path.expanduser(word), config.runs_root() / word))
 
 
 def _is_number(word: str) -> bool:
@@ -192,22 +207,22 @@ def more_talk() -> None:
 
 
 def dispatch(argv: list[str]) -> int:
+    if argv[:1] == ["help"] and len(argv) > 1:  # `help eval knn` is `eval knn --help`
+        argv = [*argv[1:], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(help_text(argv[1] if len(argv) > 1 and argv[0] == "help" else None), end="")
+        print(help_text(None), end="")
         return 0
     if argv[0] in ("--version", "-V"):
         print(f"sslcli {__version__}")
         return 0
     word, *rest = argv
+    if word.startswith("-") and (named := next((w for w in rest if w in WORDS), None)):
+        raise RequestError(f"{word} comes after the word", f"sslcli {named} {word} ...")
     if word not in WORDS:
         close = nearest(word, WORDS)
         raise RequestError(
             f"there is no word `{word}`", f"did you mean `sslcli {close}`?" if close else f"words: {', '.join(WORDS)}"
         )
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        raise RequestError("the working folder no longer exists", "cd into a folder that does") from None
     with progress.task(word):
         return run_word(word, rest)
 
@@ -217,12 +232,12 @@ def run_word(word: str, rest: list[str]) -> int:
         from importlib import import_module
 
         command: Callable[[Request], int] = import_module(f"sslcli.commands.{word}").main
-        if (word, *rest[:1]) == ("completion", "query"):  # the line that is typed: not ours to take apart
-            return import_module("sslcli.commands.completion").query(" ".join(rest[1:]))
         request = parse_plain(word, rest)
         if request.help:
             print(help_text(word), end="")
             return 0
+        if word in WITHOUT_JSON:
+            console.ignore_json(word)
         return command(request)
     request = parse(rest)
     if request.help:
@@ -230,6 +245,8 @@ def run_word(word: str, rest: list[str]) -> int:
         return 0
     if console.flag(console.VERBOSE):
         more_talk()
+    if word in WITHOUT_JSON:
+        console.ignore_json(word)
     for folder in request.config_dirs:
         take_config_dir(folder)
     if word == "data":
@@ -253,7 +270,7 @@ def help_of(word: str, request: Request) -> str:
 
 def parse_plain(word: str, rest: list[str]) -> Request:
     """Plain words also know `-n N`."""
-    request = parse(rest)
+    request = parse(rest, names_runs=word in ("runs", "resume", "select", "export"))
     if word not in ("runs", "resume", "select", "export") and request.overrides:
         raise RequestError(f"`sslcli {word}` takes no {request.overrides[0]}", f"sslcli {word} --help")
     return request
@@ -345,7 +362,15 @@ def name_evaluator(request: Request) -> None:
 
     names = {n: p for n, p in config.choices("evaluator", request.config_dirs).items() if n != "online"}
     if len(request.words) > 1:
-        raise stray(request.words[1], "eval")
+        second = request.words[1]
+        if second in names:
+            raise RequestError(
+                f"eval takes one name, not {' and '.join(request.words)}",
+                f"sslcli eval -m {','.join(request.words)} measures each",
+            )
+        if second == "latest" or "/" in second:
+            raise RequestError(f"`{second}` needs its key", f"did you mean run={second}?")
+        raise stray(second, "eval")
     if request.words:
         for name in request.words[0].split(","):
             if name not in names:
@@ -357,11 +382,15 @@ def name_evaluator(request: Request) -> None:
 
 def stray(text: str, word: str) -> RequestError:
     """A bare word where key=value is wanted: say which group has it."""
-    from sslcli import config
+    from sslcli import config, explain
 
     for group in config.GROUPS:
+        if text == group:
+            return RequestError(f"`{text}` needs its value", f"{text}=NAME, without spaces")
         if text in config.choices(group):
             return RequestError(f"`{text}` needs its key", f"did you mean {group}={text}?")
+    if os.path.exists(text):
+        return RequestError(f"`{text}` needs its key", f"dataset.path={text}, with {explain.reader(Path(text))}")
     return RequestError(f"`{text}` is not key=value", f"sslcli {word} --help")
 
 

@@ -70,16 +70,21 @@ def mode_is_known(cfg: Any) -> Iterator[None]:
 
 
 def refuse_paths(overrides: Iterable[str]) -> None:
-    """A choice is a name and not a path, and YAML from elsewhere comes by --config-dir, where it is looked at first."""
+    """A choice is a name and not a path, and YAML from elsewhere comes by --config-dir, where it is looked at first. No
+    configuration lacks a group or a key at the top."""
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
+        if not key:
+            raise RequestError(f"`{override}` has no key", "an override is key=value")
+        if override.startswith("~") and not {".", "/"} & set(key):
+            raise RequestError(f"`{key}` cannot be taken out", f"{key}={'NAME' if key in GROUPS else 'VALUE'} sets it")
         if key == "hydra.searchpath":
             raise RequestError(f"`{override}` is not taken", "--config-dir FOLDER adds a folder of YAML files")
         listed = f"{value[:1]}{value[-1:]}" == "[]" and key not in (
             "logger",
             "experiment",
         )  # of these there may be several
-        if key in GROUPS and (listed or any(part in value for part in ("/", "\\", ".."))):
+        if key in GROUPS and (listed or ".yaml" in value or any(part in value for part in ("/", "\\", ".."))):
             raise unknown_choice(key, value, choices(key))
 
 
@@ -142,7 +147,12 @@ def plain(node: Any) -> Any:
     except InterpolationKeyError as e:
         name = re.search(r"key '([^']+)' not found", str(e))
         at = f"`{e.full_key}`: " if e.full_key else ""
-        raise RequestError(f"{at}`${{{name[1] if name else '?'}}}` names no key") from None
+        hint = (
+            "while training measures the online evaluator, the others `sslcli eval NAME`"
+            if "`evaluator." in at
+            else None
+        )
+        raise RequestError(f"{at}`${{{name[1] if name else '?'}}}` names no key", hint) from None
     except OmegaConfBaseException as e:
         raise RequestError(f"a value cannot be resolved: {one_line(e)}") from None
 
@@ -177,13 +187,14 @@ def expand_tasks(cfg: dict[str, Any], extra: Iterable[Path] = ()) -> dict[str, A
 
 
 def seconds(value: Any, key: str) -> float:
-    """A duration: 90, `90s`, `20m`, `1h30m`, `2d`. Raises RequestError naming `key`."""
+    """A duration: 90, `90s`, `20m`, `1h30m`, `2d`. A number without a unit stands alone: `1h30` might mean minutes or
+    seconds. Raises RequestError naming `key`."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         total = float(value)
     else:
-        parts = re.fullmatch(
-            r"\s*(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?\s*", str(value)
-        )
+        number = r"(\d+(?:\.\d+)?)"
+        parts = re.fullmatch(rf"(?:{number}d)?(?:{number}h)?(?:{number}m)?(?:{number}s)?", str(value).strip())
+        parts = parts or re.fullmatch(rf"()()(){number}", str(value).strip())
         if not parts or not any(parts.groups()):
             raise RequestError(f"`{key}={value}` is no duration", "write it as 90s, 20m or 1h30m")
         total = sum(float(p or 0) * unit for p, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True))
@@ -275,10 +286,14 @@ def _check_length(train: dict[str, Any]) -> None:
         raise RequestError("nothing says how long to train", "give train.epochs, train.steps or train.budget")
     if train["budget"] is not None:
         seconds(train["budget"], "train.budget")
-    if not kinds.fits(train["save_every"], int):
-        seconds(train["save_every"], "train.save_every")
-    elif train["save_every"] < 1:
-        raise RequestError(f"`train.save_every={train['save_every']}` must be a time, or a number of at least 1")
+    every = train["save_every"]
+    if isinstance(every, str):
+        seconds(every, "train.save_every")
+    elif not (kinds.fits(every, int) and every >= 1):  # a float might be seconds or steps
+        raise RequestError(
+            f"`train.save_every={every}` must be a time, or a whole number of steps of at least 1",
+            "train.save_every=5m, or train.save_every=1000",
+        )
 
 
 def _check_optimizer(node: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class SslError(Exception):
@@ -77,8 +78,20 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
 
 def command(*words: object) -> str:
-    """What to type, each word quoted for a shell where it has to be: names of files may come from anybody."""
-    return shlex.join(map(str, words))
+    """A command to type, quoted for the shell."""
+    return shlex.join(["sslcli", *map(str, words)])
+
+
+def target(text: str, example: str, endings: tuple[str, ...] = ()) -> Path:
+    """The file or folder that `out=` names, in a folder that is there. RequestError."""
+    out = Path(text).expanduser()
+    if not out.name:
+        raise RequestError(f"out={text} is not the name of something to write" if text else "out is not given", example)
+    if endings and out.suffix.lower() not in endings:
+        raise RequestError(f"out={text}: a {endings[0]} file is written", f"out={out.with_suffix(endings[0])}")
+    if not out.absolute().parent.is_dir():
+        raise RequestError(f"out={text}: there is no folder {out.absolute().parent}")
+    return out
 
 
 def listing(names: Iterable[str], at_most: int = 12) -> str:

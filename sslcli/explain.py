@@ -37,22 +37,27 @@ def explain(e: Exception, word: str, overrides: list[str], extra: list[Path]) ->
     if m := re.search(r"Could not override '([\w/@.-]+)'\.\s*No match in the defaults list", text):
         return unknown_key(m[1], word, overrides, extra)
     if "Config group override must be" in text:
-        bad = next((o for o in overrides if o.partition("=")[0].lstrip("+~") in ("", *GROUPS)), listing(overrides))
+        bad = next((o for o in overrides if not _names_choice(o)), listing(overrides))
         return RequestError(
             f"`{bad}`: a group takes the name of a choice", "GROUP=NAME; keys of it are GROUP.KEY=VALUE"
         )
     if "Ambiguous value for argument" in text:
         ambiguous = re.search(r"argument '([^']+)'", text)
         shown = ambiguous[1] if ambiguous else "a value"
-        return RequestError(
-            f"`{shown}` is several values", f"add -m to run each; for one list, write {shown.replace('=', '=[', 1)}]"
+        one_list = (
+            f"; for one list, write {shown.replace('=', '=[', 1)}]" if shown.partition("=")[0] not in GROUPS else ""
         )
+        return RequestError(f"`{shown}` is several values", f"add -m to run each{one_list}")
     if re.search(
         r"Error parsing override|LexerNoViableAlt|no viable alternative|mismatched input|extraneous input|token recognition",
         text,
     ):
         bad = next((o for o in overrides if not _parses(o)), listing(overrides))
         return RequestError(f"cannot read `{bad}`", f"an override is key=value; the shell may want quotes: '{bad}'")
+    if m := re.search(r"An item is already at '([^']+)'|Could not delete from config\. '([^']+)' does not exist", text):
+        if m[2]:
+            return unknown_key(m[2], word, overrides, extra)
+        return RequestError(f"there is a key `{m[1]}` already", f"without the +: {m[1]}={given(m[1], overrides)}")
     if m := re.search(r"[Ii]nterpolation key '([^']+)' not found", text):
         return RequestError(f"`${{{m[1]}}}` names no key")
     m = re.search(r"(?:Could not override|Error merging override) '?([\w.@/+~-]+)", text)
@@ -62,8 +67,11 @@ def explain(e: Exception, word: str, overrides: list[str], extra: list[Path]) ->
         return unknown_key(key or (full[1] if full else missing[1]), word, overrides, extra)
     if key is not None:
         if "does not support deletion" in text:
+            key = key.lstrip("~")
             return RequestError(f"`{key}` cannot be taken out", f"{key}=null switches it off where that is possible")
         value = given(key, overrides)
+        if "is not a ListConfig" in text:
+            return RequestError(f"`{key}={value}`: expected a list, got `{value}`", f"{key}=[{value}]")
         if wanted := re.search(r"could not be converted to (\w+)", text):
             return RequestError(f"`{key}={value}`: expected {_kind(wanted[1])}, got `{value}`")
         return RequestError(f"`{key}={value}`: {one_line(e.__cause__ or e)}")
@@ -71,6 +79,19 @@ def explain(e: Exception, word: str, overrides: list[str], extra: list[Path]) ->
         full = re.search(r"full_key: ([\w.]+)", text)
         return RequestError(f"`{full[1] if full else 'a key'}={m[1]}`: expected {_kind(m[2])}, got `{m[1]}`")
     return RequestError(one_line(e))
+
+
+def _names_choice(override: str) -> bool:
+    """Whether this is no override of a group, or its value is a name."""
+    import yaml
+
+    key, _, text = override.partition("=")
+    if key.lstrip("+~") not in ("", *GROUPS):
+        return True
+    try:
+        return isinstance(yaml.safe_load(text), str)
+    except yaml.YAMLError:
+        return False
 
 
 def _parses(override: str) -> bool:
@@ -96,11 +117,16 @@ def unknown_key(
         return path_alone(Path(given(key, overrides)))
     known = known_keys(word, tuple(chosen(overrides, list(extra))))
     parent, _, leaf = key.rpartition(".")
-    siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent}
+    siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent} - {leaf, "_target_", "summary"}
     close = nearest(leaf, siblings)
-    best = f"{parent}.{close}" if close and parent else close or nearest(key, known)
-    if not best:  # `lr=1` for `optimizer.lr`
-        best = next((k for k in sorted(known) if k.rpartition(".")[2] == leaf), None)
+    best = f"{parent}.{close}" if close and parent else close
+    if not best and parent not in known:
+        best = nearest(key, known)
+    if (
+        not best
+    ):  # `lr=1` or `train.lr=1` for `optimizer.lr`; the evaluator of a training is another thing than its method
+        elsewhere = (k for k in sorted(known) if k.rpartition(".")[2] == leaf and k != key)
+        best = next((k for k in elsewhere if not k.startswith(("evaluator.", "hydra."))), None)
     has = f"`{parent}` has no key `{leaf}`" if parent in known else f"there is no key `{key}`"
     inside = f"`{parent}` has {listing(sorted(siblings))}" if parent and siblings else None
     return RequestError(has, f"did you mean `{best}`?" if best else inside or f"`sslcli {word} --help` shows the keys")
@@ -113,7 +139,14 @@ def given(key: str, overrides: Iterable[str]) -> str:
 
 
 def path_alone(path: Path) -> RequestError:
-    """`dataset.path=` with a data set that reads no files: the hint names the ones that would read what lies there."""
+    """`dataset.path=` with a data set that reads no files."""
+    return RequestError(
+        "`dataset.path` is given, but the data set that is chosen reads no files", f"add {reader(path)}"
+    )
+
+
+def reader(path: Path) -> str:
+    """What to type for the data sets that would read what lies there."""
     from itertools import islice
 
     try:
@@ -122,16 +155,12 @@ def path_alone(path: Path) -> RequestError:
         names = []
     kinds = {Path(name).suffix.lower() for name in names}
     if {"manifest.json", "index.bin"} & set(names) and path.is_dir():
-        fits = "dataset=pack"
-    elif ".tar" in kinds:
-        fits = "dataset=tar"
-    elif ".npz" in kinds:
-        fits = "dataset=arrays, or for time series dataset=series"
-    elif kinds & {".npy", ".pt"}:
-        fits = "dataset=arrays"
-    else:
-        fits = "dataset=image_folder"
-    return RequestError("`dataset.path` is given, but the data set that is chosen reads no files", f"add {fits}")
+        return "dataset=pack"
+    if ".tar" in kinds:
+        return "dataset=tar"
+    if ".npz" in kinds:
+        return "dataset=arrays, or for time series dataset=series"
+    return "dataset=arrays" if kinds & {".npy", ".pt"} else "dataset=image_folder"
 
 
 def chosen(overrides: Iterable[str], extra: list[Path]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ def trained(spec: str, dataset: Dataset, key: str) -> Encoder:
 
 def place(spec: str) -> Path:
     """Where an encoder lies: a folder that `sslcli export` wrote, or a run (`find`)."""
-    return Path(spec) if (Path(spec) / "encoder.json").is_file() else find(spec)
+    folder = Path(spec).expanduser()
+    return folder if (folder / "encoder.json").is_file() else find(spec)
 
 
 def write_encoder(folder: Path, weights: dict[str, Tensor], info: dict[str, Any]) -> None:
@@ -127,9 +129,7 @@ def described(path: Path) -> dict[str, Any]:
 
 def _again(path: Path) -> str:
     """How the encoder in a folder is written again."""
-    return (
-        f"{command('sslcli', 'resume', path) if (path / 'status.json').is_file() else 'sslcli export'} writes it again"
-    )
+    return f"{command('resume', path) if (path / 'status.json').is_file() else 'sslcli export'} writes it again"
 
 
 def encoder_bytes(path: Path, info: dict[str, Any]) -> bytes:
@@ -191,7 +191,7 @@ def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method
     found = checkpoint.load_newest(run.path / "checkpoints")
     if found is None:
         raise TrainingError(
-            f"{run.path} has no checkpoint", f"{command('sslcli', 'resume', run.path)} finishes the run and writes one"
+            f"{run.path} has no checkpoint", f"{command('resume', run.path)} finishes the run and writes one"
         )
     method = method_of(cfg, dataset, found[0], "the checkpoint", facts_in(run.path))
     return method, Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
@@ -223,7 +223,7 @@ def start_from(backbone: nn.Module, spec: str) -> str:
     try:
         checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")
     except TrainingError as e:
-        words, shape = command(*words_for(info["backbone"])), "x".join(map(str, info["input_shape"]))
+        words, shape = shlex.join(words_for(info["backbone"])), "x".join(map(str, info["input_shape"]))
         raise RequestError(e.message, f"it was made by {words} for samples of {shape} ({info['dataset']})") from None
     return f"init {spec}: all of the backbone"
 

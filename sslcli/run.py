@@ -69,7 +69,7 @@ class Run:
             sync_folder(path)
             sync_folder(path.parent)
         except FileExistsError:
-            raise RequestError(f"{path} is a run already", command("sslcli", "resume", path)) from None
+            raise RequestError(f"{path} is a run already", command("resume", path)) from None
         except OSError as e:
             raise StorageError(
                 f"cannot write to {path}: {e.strerror}", "set SSLCLI_RUNS to a folder with room"
@@ -309,17 +309,25 @@ def _folders(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+RESERVED = ("latest", "none")  # what `run=` reads otherwise than as the name of a run
+
+
 def short_name(path: Path) -> str:
-    """What to type for a run: its name below the runs folder, with that of its sweep; a run elsewhere by its full path."""
-    inside = os.path.relpath(path.resolve(), config.runs_root().resolve())
-    return str(path.resolve()) if inside.startswith(os.pardir) else inside
+    """What to type for a run: its name below the runs folder, with that of its sweep; a run elsewhere by its full path. Where
+    the name alone means something else (a reserved word, a flag, another run here), the runs folder stands before it."""
+    full = path.resolve()
+    name = os.path.relpath(full, config.runs_root().resolve())
+    if name.startswith(os.pardir):
+        return str(full)
+    other = Path(name, "status.json").is_file() and Path(name).resolve() != full
+    return str(config.runs_root() / name) if other or name in RESERVED or name.startswith("-") else name
 
 
 def next_step(run: Run) -> str:
     """The command that measures a run: a probe, or without labels what needs none."""
     facts = read_json(run.path, "encoder.json").get("facts")
     unlabelled = isinstance(facts, dict) and facts.get("classes") == 0
-    return command("sslcli", "eval", "quality" if unlabelled else "probe", f"run={short_name(run.path)}")
+    return command("eval", "quality" if unlabelled else "probe", f"run={short_name(run.path)}")
 
 
 def created(path: Path) -> str:
@@ -334,13 +342,13 @@ def find(spec: str, root: Path | None = None) -> Path:
         if not runs:
             raise RequestError(f"there is no run in {root}/ yet", "sslcli pretrain makes one")
         return runs[-1]
-    direct = Path(spec)
+    direct = Path(spec).expanduser()
     if (direct / "status.json").is_file():
         return direct.resolve() if direct.is_symlink() else direct
-    if (root / spec / "status.json").is_file():
+    if spec and (root / spec / "status.json").is_file():
         return root / spec
     if direct.is_file() and (direct.parent / "status.json").is_file():
-        raise RequestError(f"{spec} is a file in a run", f"did you mean {command(f'run={direct.parent}')}?")
+        raise RequestError(f"{spec} is a file in a run", f"did you mean run={direct.parent}?")
     if (direct / "encoder.json").is_file():
         raise RequestError(
             f"{spec} holds an encoder that was exported, and no run",
@@ -417,5 +425,5 @@ def age(stamp: str) -> float:
 def require_done(run: Run) -> None:
     if size_of(run.path, "encoder.safetensors") is None:
         raise TrainingError(
-            f"{run.path} has no encoder yet (status: {run.status.get('status')})", command("sslcli", "resume", run.path)
+            f"{run.path} has no encoder yet (status: {run.status.get('status')})", command("resume", run.path)
         )

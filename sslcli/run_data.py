@@ -108,8 +108,7 @@ def located(node: dict[str, Any], record: Record) -> dict[str, Any]:
     if record.moved_to is None and not (os.path.exists(node["path"]) or PATTERN & set(here)):
         raise DataError(
             f"the data of {record.run} are no longer at {shown(node['path'])}",
-            f"say where they lie now: {command('sslcli', 'resume', record.run)} dataset.path=NEW "
-            "(eval takes dataset.path=NEW, too)",
+            f"say where they lie now: {command('resume', record.run)} dataset.path=NEW (eval takes dataset.path=NEW, too)",
         )
     shape = record.known.get("shape", [])
     if len(shape) == 3:

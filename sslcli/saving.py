@@ -57,7 +57,7 @@ class Saver:
             self.run.event("not saved", step=state.step, reason=message)
             if must:
                 raise TrainingError(
-                    message, f"`{command('sslcli', 'resume', self.run.path)}` starts from the last good checkpoint"
+                    message, f"`{command('resume', self.run.path)}` starts from the last good checkpoint"
                 )
             warn(message)
             return

@@ -154,8 +154,8 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
         raise DataError(
             f"the data of {job.dataset.name} is not what this run was trained on (fingerprint {ours['fingerprint'][:12]}, "
             f"was {saved['fingerprint'][:12]})",
-            f"put the files back; or go on with other data: {command('sslcli', 'resume', run.path)} allow_data_change=true; "
-            f"or start a new run from its weights: {command('sslcli', 'pretrain', f'init={run.path}')}",
+            f"put the files back; or go on with other data: {command('resume', run.path)} allow_data_change=true; "
+            f"or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
         )
     defaults = {k: v for k, v in what(config.filled({})).items() if k in ours["config"]}
     differing = differences({**defaults, **saved["config"]}, ours["config"])
@@ -163,7 +163,7 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
     if refused := {k: v for k, v in differing.items() if k not in LENGTH}:
         raise RequestError(
             f"this is not the run that the checkpoint was written by: {listing(refused.values(), 6)}",
-            f"undo that in config.yaml; or start a new run from its weights: {command('sslcli', 'pretrain', f'init={run.path}')}",
+            f"undo that in config.yaml; or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
         )
     changes += differing.values()
     checkpoint.load_strictly(job.method, {**tensors["model"], **tensors.get("ema", {})}, "the checkpoint")

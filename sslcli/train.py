@@ -230,7 +230,7 @@ class Trainer:
                 f"no gradient clipping (train.clip=1)"
                 + (", or bf16 (device.precision=fp32)" if self.job.runtime.precision == "bf16" else "")
                 + f"; {self.run.path}/debug has the samples and the norms of each layer; the last good checkpoint is kept, "
-                f"`{command('sslcli', 'resume', self.run.path)}` starts from it",
+                f"`{command('resume', self.run.path)}` starts from it",
             )
 
     # -------------------------------------------------------------------------------------------------------- how long
@@ -378,7 +378,7 @@ class Trainer:
         name = signal.Signals(number).name
         self.run.event("signal", name=name, step=self.state.step)
         done = f"stopped by {name} at step {self.state.step:,}; saved"
-        hint = command("sslcli", "resume", self.run.path)
+        hint = command("resume", self.run.path)
         raise Interrupted(done, hint) if name == "SIGINT" else Stopped(done, hint)
 
 

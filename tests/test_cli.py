@@ -86,6 +86,36 @@ def test_help_and_version(cli):
         (["runs", "best", "probe.top1"], "no run has a number", "sslcli eval probe"),
         (["data"], "data what?", "inspect"),
         (["completion", "bsh"], "completion for which shell?", "bash"),
+        (["pretrain", "~method"], "`method` cannot be taken out", "method=NAME"),
+        (["pretrain", "~seed"], "`seed` cannot be taken out", "seed=VALUE"),
+        (["pretrain", "~train.epochs"], "`train.epochs` cannot be taken out", "train.epochs=null"),
+        (["pretrain", "~"], "has no key", "key=value"),
+        (["pretrain", "=simsiam"], "has no key", "key=value"),
+        (["pretrain", "seed=1", "method=null"], "`method=null`: a group takes the name", "GROUP=NAME"),
+        (["pretrain", "experiment=smoke", "train=null"], "`train=null`: a group takes the name", "GROUP=NAME"),
+        (["pretrain", "method=simsiam.yaml"], "no method named `simsiam.yaml`", "`simsiam`"),
+        (["pretrain", "method=simsiam,byol"], "is several values", "add -m to run each"),
+        (["pretrain", "method.temperature=0.1"], "no key `temperature`", "`method` has"),
+        (["pretrain", "+train.foo=1"], "`train` has no key `foo`", "`train` has"),
+        (["pretrain", "+train.epochs=1"], "there is a key `train.epochs` already", "without the +: train.epochs=1"),
+        (["pretrain", "train.lr=1"], "`train` has no key `lr`", "did you mean `optimizer.lr`?"),
+        (["pretrain", "evaluator=probe"], "`${labels}` names no key", "sslcli eval NAME"),
+        (["pretrain", "resume=yes"], "only resume=auto", "sslcli resume RUN"),
+        (["pretrain", "train.budget=1h30"], "no duration", "1h30m"),
+        (["pretrain", "train.save_every=1e3"], "a whole number of steps", "train.save_every=1000"),
+        (["pretrain", "--method", "simsiam"], "there is no flag --method", "keys have no dashes: method=..."),
+        (["pretrain", "--train.epochs=3"], "there is no flag --train.epochs=3", "keys have no dashes: train.epochs=3"),
+        (["pretrain", "method", "=", "simsiam"], "`method` needs its value", "without spaces"),
+        (["--json", "runs"], "--json comes after the word", "sslcli runs --json"),
+        (["help", "nope"], "there is no word `nope`", "pretrain"),
+        (["eval", "probe", "knn"], "eval takes one name", "sslcli eval -m probe,knn"),
+        (["eval", "probe", "latest"], "`latest` needs its key", "run=latest"),
+        (["pipeline", "stages=probe"], "`stages=probe`: expected a list", "stages=[probe]"),
+        (["runs", "show", "x", "cka=true"], "runs show takes no cka=true", "sslcli runs --help"),
+        (["runs", "report", "out="], "out is not given", "out=report.html"),
+        (["data", "preview", "out="], "out is not given", "out=views.png"),
+        (["data", "preview", "out=."], "not the name of something to write", "out=views.png"),
+        (["data", "inspect", "digits"], "`digits` needs its key", "dataset=digits"),
     ],
 )
 def test_wrong_requests_are_told_before_any_folder_is_made(cli, argv, says, hints):
@@ -159,11 +189,32 @@ def test_flags_may_stand_anywhere():
         parse(["--cfg"])
 
 
+def test_names_of_files_are_quoted_for_hydra():
+    from sslcli.cli import quoted_path
+
+    assert quoted_path("labels=a b, 5%.csv", sweep=False) == "labels='a b, 5%.csv'"
+    assert quoted_path("hydra.sweep.dir=runs/a=1, b", sweep=True) == "hydra.sweep.dir='runs/a=1, b'"
+    assert quoted_path("run=null", sweep=False) == "run='null'"
+    assert quoted_path("init=True", sweep=False) == "init='True'"
+    for plain in ("init=null", "labels=1%", "labels=[1,2]", "run=a", "hydra.run.dir=runs/${now:%H}"):
+        assert quoted_path(plain, sweep=False) == plain
+    assert quoted_path("labels=a.csv,b.csv", sweep=True) == "labels=a.csv,b.csv"
+
+
+def test_json_without_effect_is_said(cli):
+    assert "--json has no effect on completion" in cli("completion", "bash", "--json").err
+    assert "--json" not in cli("list", "methods", "--json").err
+
+
+def test_help_before_the_command(cli):
+    assert cli("help", "eval", "knn").out == cli("eval", "knn", "--help").out
+
+
 def test_durations():
     assert compose.seconds("90", "k") == compose.seconds("90s", "k") == compose.seconds(90, "k") == 90
     assert compose.seconds("1h30m", "k") == 5400
     assert compose.seconds("0.5d", "k") == 43200
-    for wrong in ("", "m", "10 apples", "-5", 0, "-3m", float("nan")):
+    for wrong in ("", "m", "10 apples", "-5", 0, "-3m", float("nan"), "1h30", "1m 30s"):
         with pytest.raises(RequestError):
             compose.seconds(wrong, "k")
 

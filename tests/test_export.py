@@ -176,7 +176,7 @@ def test_what_cannot_be_written_leaves_nothing(cli, run, monkeypatch):
     [
         (["out=x"], "export which run?", "sslcli export latest"),
         (["nope", "out=x"], "no run `nope`", ""),
-        (["latest"], "export where to?", "out=FOLDER"),
+        (["latest"], "out is not given", "out=FOLDER"),
         (["latest", "out=no/x"], "there is no folder", ""),
         (["latest", "out=runs"], "something else in it", ""),
         (["latest", "out=runs/latest/log.txt"], "is a file", ""),

@@ -539,7 +539,7 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
     ("words", "said"),
     [
         (["report", "a", "b"], "not of 2"),
-        (["report", "out=x.pdf"], "the report is an HTML file"),
+        (["report", "out=x.pdf"], "a .html file is written"),
         (["report", "out=nowhere/x.html"], "there is no folder"),
         (["report", "to=x.html"], "takes no to=x.html"),
         (["report"], "there is no run"),

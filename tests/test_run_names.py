@@ -42,6 +42,38 @@ def test_short_name_is_found(tmp_path, folder):
     assert find(short_name(Path(folder))).resolve() == (tmp_path / folder).resolve()
 
 
+def test_next_lines_of_runs_with_odd_names(cli, tmp_path):
+    """What a `next` line says leads to this run, as a word and as the value of a key."""
+    run = tmp_path / cli("pretrain", *SMOKE, "hydra.run.dir=runs/first").last
+    (tmp_path / "runs" / "latest").unlink()
+    made("runs/newer", "2999-01-01")
+    for name in ("none", "latest", "-x", "null", "true", "nan", "a=1,b=2", "[0] {x}", "it's", "123"):
+        run = run.rename(tmp_path / "runs" / name)
+        words = next_words(cli("resume", f"runs/{name}").err)
+        assert words[:2] == ["eval", "probe"]
+        assert cli("resume", words[2].removeprefix("run=")).last == f"runs/{name}"
+        assert cli("eval", "knn", *words[2:], "device=cpu", "evaluator.baselines=false").code == 0
+        assert (run / "eval" / "knn.json").is_file(), name
+        (run / "eval" / "knn.json").unlink()
+
+
+def test_run_shadowed_by_another_here(tmp_path):
+    made("twin")
+    assert find(short_name(made("runs/twin"))) == Path("runs/twin")
+
+
+def test_next_line_of_an_encoder_called_null(cli):
+    cli("pretrain", *SMOKE)
+    words = next_words(cli("export", "latest", "out=null").err)
+    dry = cli(*words, *SMOKE, "--dry-run")
+    assert "init ./null: all of the backbone" in dry.err
+
+
+def test_run_none_beside_a_run_of_that_name(cli):
+    made("runs/none")
+    assert "run=runs/none" in cli("eval", "knn", "run=none", "--dry-run").err
+
+
 def test_runs_of_every_depth_are_listed(cli, tmp_path):
     for i, folder in enumerate(["runs/a", "runs/mine/b", "runs/sweep/S/0_c"]):
         made(folder, f"2026-01-0{i + 1}")

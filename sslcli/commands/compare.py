@@ -12,7 +12,7 @@ from typing import Any
 
 from sslcli import compose, console, records
 from sslcli.disk import size_of
-from sslcli.errors import RequestError, SslError, command, listing, nearest
+from sslcli.errors import RequestError, SslError, command, listing, nearest, target
 from sslcli.run import Run, find
 
 KEYS = ("out", "cka", "seed")
@@ -40,9 +40,7 @@ def main(words: list[str], overrides: list[str]) -> int:
     runs = [Run.open(find(word)) for word in words]
     if len({r.path.resolve() for r in runs}) < 2:
         raise RequestError("runs compare wants two runs or more", "sslcli runs compare RUN RUN")
-    out = Path(own.get("out", "compare.png"))
-    if out.suffix.lower() != ".png" or not out.absolute().parent.is_dir():
-        raise RequestError(f"out={out}: the picture is a PNG in a folder that is there", "out=compare.png")
+    out = target(own.get("out", "compare.png"), "out=compare.png", (".png",))
     found = Compared([about(name, run) for name, run in zip(letters(len(runs)), runs, strict=True)])
     found.numbers = numbers(runs)
     found.config = differences(runs)
@@ -127,9 +125,8 @@ def same_items(runs: list[Run], seed: int, found: Compared) -> None:
     kept = [kept_predictions(run) for run in runs]
     lacking = [run for run, own in zip(found.runs, kept, strict=True) if not own]
     for run in lacking:
-        found.notes.append(
-            f"{run['name']} has no predictions to compare: {command('sslcli', 'eval', 'probe', 'run=' + run['run'])}"
-        )
+        path = run["run"]
+        found.notes.append(f"{run['name']} has no predictions to compare: {command('eval', 'probe', f'run={path}')}")
     for evaluation in kept[0]:
         rows = []
         for i in range(1, len(runs)):

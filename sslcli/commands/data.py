@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
 from sslcli import compose, console
-from sslcli.cli import Request
+from sslcli.cli import Request, stray
 from sslcli.commands.pretrain import denormalised, plain
-from sslcli.errors import RequestError, command, nearest
+from sslcli.errors import RequestError, command, nearest, target
 
 VERBS = ("inspect", "preview", "pack")
 
 
 def main(request: Request) -> int:
     verb, *rest = request.words or [""]
-    if verb not in VERBS or rest:
+    if verb in VERBS and rest:
+        raise stray(rest[0], f"data {verb}")
+    if verb not in VERBS:
         close = nearest(verb, VERBS) if verb else None
         raise RequestError(f"data cannot `{verb}`" if verb else "data what?", f"sslcli data {close or '|'.join(VERBS)}")
     keys = {"preview": ("out",), "pack": ("out", "size", "format", "quality")}.get(verb, ())
     own = dict(o.split("=", 1) for o in request.overrides if o.split("=", 1)[0] in keys)
     overrides = [o for o in request.overrides if o.split("=", 1)[0] not in own]
     cfg = plain(compose.compose("pretrain", overrides, request.config_dirs))
+    if verb != "inspect":
+        console.ignore_json(f"data {verb}")
     if verb == "pack":
         return pack(cfg, own)
     if verb == "preview":
-        return preview(cfg, Path(own.get("out", "views.png")))
+        return preview(cfg, target(own.get("out", "views.png"), "out=views.png", (".png",)))
     return inspect(cfg, strict="--strict" in request.flags)
 
 
@@ -37,23 +40,19 @@ def pack(cfg: dict[str, Any], own: dict[str, str]) -> int:
     from sslcli.data.packing import write_pack
     from sslcli.job import load_dataset
 
-    if not own.get("out"):
-        raise RequestError("out is not given: where is the pack to be?", "out=photos.pack")
+    out = target(own.get("out", ""), "out=photos.pack")
     form = own.get("format", "jpeg")
     if form not in ("jpeg", "raw"):
         raise RequestError(f"format={form}: a pack is jpeg or raw", "format=jpeg")
     size = None if own.get("size", "null") == "null" else _whole("size", own["size"], 8, 16384)
     quality = _whole("quality", own.get("quality", "90"), 1, 100)
-    out = Path(own["out"]).expanduser()
-    if not out.absolute().parent.is_dir():
-        raise RequestError(f"out={out}: there is no folder {out.absolute().parent}")
-    if os.path.lexists(out) and not (out / "manifest.json").is_file():
+    if out.exists() and not (out / "manifest.json").is_file():
         raise RequestError(f"out={out} is there already, and is no pack", "another out=")
     build.check("dataset", cfg["dataset"])
     node = {k: v for k, v in cfg["dataset"].items() if k != "max_size"}  # a pack is the same wherever it is made
     cfg = {**cfg, "dataset": {**node, "resident": False} if "resident" in node else node}
     if write_pack(load_dataset(cfg), out, form, size, quality):
-        console.say(f"packed: {command('sslcli', 'pretrain', 'dataset=pack', f'dataset.path={out}')}")
+        console.say(f"packed: {command('pretrain', 'dataset=pack', f'dataset.path={out}')}")
     else:
         console.say(f"{out} holds this already")
     console.out(out)
@@ -95,10 +94,6 @@ def preview(cfg: dict[str, Any], path: Path) -> int:
     from sslcli.job import prepare
     from sslcli.views import clean, sheet
 
-    if path.suffix.lower() != ".png":
-        raise RequestError(f"out={path}: the sheet is a PNG", f"out={path.with_suffix('.png')}")
-    if not path.absolute().parent.is_dir():
-        raise RequestError(f"out={path}: there is no folder {path.absolute().parent}")
     source, batch = cfg["train"], cfg["train"]["batch_size"]
     cfg["train"] = {**source, "batch_size": 8 if batch == "auto" else min(8, batch), "accumulate": 1}
     cfg["device"] = {**cfg["device"], "type": "cpu", "workers": 0}

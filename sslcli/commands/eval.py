@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslcli import console, progress, results
+from sslcli import config, console, progress, results
 from sslcli.commands.jobs import Outcome
 from sslcli.commands.jobs import job as hydra_job
 from sslcli.commands.pretrain import plain, refuse_unused
@@ -57,8 +57,6 @@ def dry_run(cfg: Any) -> int:
 
 def warn_unheard(name: str, overrides: list[str], folders: list[Path]) -> None:
     """`labels=` and `seeds=` reach an evaluator through its YAML; where that does not ask for them they do nothing."""
-    from sslcli import config
-
     path = config.choices("evaluator", folders).get(name)
     text = path.read_text(encoding="utf-8") if path else ""
     for key in ("labels", "seeds"):
@@ -100,6 +98,9 @@ def subject(values: dict[str, Any], overrides: list[str]) -> tuple[Any, dict[str
     from sslcli.run import Run, find, require_done
 
     if values["run"] == "none":
+        named = config.runs_root() / "none"
+        if (named / "status.json").is_file():
+            console.warn("run=none is an untrained backbone, and not the run of that name", f"run={named}")
         return None, values
     overrides = [o for o in overrides if not o.startswith("train.devices=")]
     refuse_unused(

@@ -9,7 +9,7 @@ from typing import Any
 
 from sslcli import console
 from sslcli.cli import Request, take_config_dir
-from sslcli.errors import RequestError, StorageError, TrainingError, command, listing, nearest
+from sslcli.errors import RequestError, StorageError, TrainingError, command, listing, nearest, target
 
 FILES = ("encoder.safetensors", "encoder.json")
 KEYS = ("checkpoint", "out")
@@ -27,7 +27,7 @@ def main(request: Request) -> int:
             raise RequestError(
                 f"export takes no `{key}`", f"did you mean {close}=?" if close else "sslcli export --help"
             )
-    out = target(given.get("out", ""))
+    out = new_folder(given.get("out", ""))
 
     from sslcli.models import words_for
     from sslcli.run import Run, find
@@ -37,8 +37,8 @@ def main(request: Request) -> int:
     write(out, backbone, {**info, "run": run.path.resolve().name})
     what = f"{type(backbone).__name__}, dim {info['dim']}, {console.human_count(sum(p.numel() for p in backbone.parameters()))}"
     console.say(f"saved {out}/{FILES[0]} (step {info['step']:,}; {what} parameters)")
-    words = [f"init={out}", *words_for(info["backbone"])]
-    console.say(f"next  {command('sslcli', 'pretrain', *words)}")
+    start = f"./{out}" if str(out) == "null" else out  # `init=null` starts from no weights
+    console.say(f"next  {command('pretrain', f'init={start}', *words_for(info['backbone']))}")
     console.say(f"or    safetensors.torch.load_file({str(out / FILES[0])!r})")
     if console.flag(console.JSON):
         console.out_json({"encoder": str(out), "run": str(run.path), "step": info["step"]})
@@ -47,13 +47,9 @@ def main(request: Request) -> int:
     return 0
 
 
-def target(text: str) -> Path:
+def new_folder(text: str) -> Path:
     """The folder to write: new, empty, or with an encoder in it (`write` says whether that is the same). RequestError."""
-    if not text:
-        raise RequestError("export where to?", "out=FOLDER, a new one")
-    out = Path(text).expanduser()
-    if not out.absolute().parent.is_dir():
-        raise RequestError(f"out={text}: there is no folder {out.absolute().parent}")
+    out = target(text, "out=FOLDER, a new one")
     if out.exists() and not out.is_dir():
         raise RequestError(f"out={text} is a file", "out=FOLDER, a new one")
     if out.is_dir() and (other := sorted({p.name for p in out.iterdir()} - set(FILES))):

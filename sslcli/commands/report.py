@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sslcli import console
-from sslcli.errors import RequestError, nearest
+from sslcli.errors import RequestError, nearest, target
 
 
 def main(words: list[str], overrides: list[str]) -> int:
@@ -13,7 +13,7 @@ def main(words: list[str], overrides: list[str]) -> int:
         raise RequestError(
             f"runs report of one run, or of one folder of runs, not of {len(words)}", "sslcli runs report latest"
         )
-    out = target(overrides)
+    out = given_target(overrides)
     path = subject(words[0] if words else "latest")
 
     from sslcli import report
@@ -40,16 +40,12 @@ def subject(spec: str) -> Path:
     return find(spec)
 
 
-def target(overrides: list[str]) -> Path | None:
+def given_target(overrides: list[str]) -> Path | None:
     out = None
     for override in overrides:
         key, _, value = override.partition("=")
         if key != "out":
             close = "out" if nearest(key, ["out"]) else None
             raise RequestError(f"runs report takes no {override}", "did you mean out=FILE?" if close else "out=FILE")
-        out = Path(value).expanduser()
-        if out.suffix.lower() not in (".html", ".htm"):
-            raise RequestError(f"out={value}: the report is an HTML file", f"out={out.with_suffix('.html')}")
-        if not out.absolute().parent.is_dir():
-            raise RequestError(f"out={value}: there is no folder {out.absolute().parent}")
+        out = target(value, "out=report.html", (".html", ".htm"))
     return out

@@ -24,6 +24,8 @@ STALE = 1800.0  # seconds without a sign of life after which a run of another ma
 
 def main(request: Request) -> int:
     verb, *rest = request.words or ["list"]
+    if verb in ("list", "show", "best") and request.overrides:
+        raise RequestError(f"runs {verb} takes no {request.overrides[0]}", "sslcli runs --help")
     if verb == "list" and not rest:
         return show_list()
     if verb == "show" and len(rest) == 1:
@@ -187,7 +189,7 @@ def show_one(spec: str) -> int:
         if key.count(".") == 1:  # of the run itself
             console.say(f"{key.removesuffix(interval.SUFFIX)} 95 % interval {interval.between(low, high)}")
     if row["status"] in ("lost", "interrupted"):
-        console.say(f"next  {command('sslcli', 'resume', short_name(path))}")
+        console.say(f"next  {command('resume', short_name(path))}")
     return 0
 
 

@@ -3,7 +3,9 @@ with the probe where there is one."""
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +46,15 @@ def main(request: Request) -> int:
             raise c.unsaved
     first = best(candidates, found)
     if first.checkpoint is not None:
-        where = [f"checkpoint={first.step}", f"out=encoder-{first.step}"]
-        console.say(f"next  {command('sslcli', 'export', short_name(first.run.path), *where)}")
+        where = [f"checkpoint={first.step}", f"out={free(f'encoder-{first.step}')}"]
+        console.say(f"next  {command('export', short_name(first.run.path), *where)}")
     return 0
+
+
+def free(name: str) -> str:
+    """The name, or with a number behind it: one that nothing in this folder has."""
+    names = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
+    return next(n for n in names if not os.path.lexists(n))
 
 
 def best_step(run: Run) -> int:

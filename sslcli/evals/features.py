@@ -136,7 +136,7 @@ class EvalData:
             if self.unlabelled:
                 raise DataError(
                     f"{self.dataset.name} has no labels to measure with",
-                    f"{HOW_TO_LABEL}; without labels: sslcli eval quality, cluster or anomaly",
+                    f"{HOW_TO_LABEL}; quality, cluster and anomaly need no labels: sslcli eval quality",
                 )
             raise DataError(
                 f"{self.dataset.name} has no test split to measure on",

@@ -67,7 +67,7 @@ def check(y: Tensor, split: str, name: str, classes: int = 2) -> Tensor:
     if len(known) == 0:
         raise DataError(
             f"{name} has no labels in its {split} split",
-            f"{HOW_TO_LABEL}; to measure without labels: sslcli eval quality, cluster or anomaly",
+            f"{HOW_TO_LABEL}; quality, cluster and anomaly need no labels: sslcli eval quality",
         )
     present = int(y[known].unique().numel())
     if present < classes:
