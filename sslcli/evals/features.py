@@ -138,6 +138,11 @@ class EvalData:
                     f"{self.dataset.name} has no labels to measure with",
                     f"{HOW_TO_LABEL}; quality, cluster and anomaly need no labels: sslcli eval quality",
                 )
+            if len(self.dataset.classes) == 1:  # with a split held out there would still be nothing to tell apart
+                raise DataError(
+                    f"{self.dataset.name} holds 1 class: 2 at least are needed to tell apart",
+                    f"{HOW_TO_LABEL}; without classes: sslcli eval quality, cluster or anomaly",
+                )
             raise DataError(
                 f"{self.dataset.name} has no test split to measure on",
                 "set dataset.holdout=0.2 to hold out a fifth of it",
