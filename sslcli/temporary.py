@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 from sslcli import config, console
 from sslcli.errors import MachineError
 
+KEY, KEY_BYTES = "features.key", 32
 MISSING = "there is no folder for temporary files"
 
 
@@ -53,6 +55,26 @@ def cache_folder() -> Path | None:
         return folder if only_mine(folder.stat()) and os.access(folder, os.W_OK) else None
     except OSError:
         return None
+
+
+def user_key() -> bytes | None:
+    """A secret of the user's in that folder, made where there is none yet: what is signed with it was written by the user."""
+    if (folder := cache_folder()) is None:
+        return None
+    file = folder / KEY
+    for _ in range(2):
+        with contextlib.suppress(OSError):
+            if not file.is_symlink() and len(key := file.read_bytes()) == KEY_BYTES:
+                return key
+        temporary = folder / f".{KEY}.{os.getpid()}"
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "wb") as out:
+                out.write(secrets.token_bytes(KEY_BYTES))
+            os.replace(temporary, file)
+        except OSError:
+            return None
+    return None
 
 
 def only_mine(about: os.stat_result) -> bool:
