@@ -223,6 +223,10 @@ def dispatch(argv: list[str]) -> int:
         raise RequestError(
             f"there is no word `{word}`", f"did you mean `sslcli {close}`?" if close else f"words: {', '.join(WORDS)}"
         )
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise RequestError("the working folder no longer exists", "cd into a folder that does") from None
     with progress.task(word):
         return run_word(word, rest)
 

@@ -22,7 +22,8 @@ from sslcli.data.loader import Loader
 from sslcli.data.remarks import about_labels
 from sslcli.data.source import Dataset
 from sslcli.data.subset import Subset, unlabelled_of
-from sslcli.errors import RequestError, listing, nearest
+from sslcli.data.talk import count
+from sslcli.errors import DataError, RequestError, listing, nearest
 from sslcli.loggers import Loggers
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.norm import synchronised
@@ -153,6 +154,8 @@ def settled(cfg: dict[str, Any], dataset: Dataset, world: int = 1) -> dict[str, 
     if train["batch_size"] == "auto":
         batch = LARGEST_AUTO_BATCH if n >= LARGEST_AUTO_BATCH else largest
         train = {**train, "batch_size": max(1, batch // portions) * portions}
+    if n < 2:
+        raise DataError(f"{dataset.name} has {count(n, 'training sample')}: two at least are needed")
     if train["batch_size"] > n:
         raise RequestError(
             f"train.batch_size={train['batch_size']} is more than the {n:,} training samples of {dataset.name}",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.data.test_bad_inputs import REFUSED, two_classes
 
@@ -129,3 +131,29 @@ def test_resume_after_files_changed_is_refused(cli, tmp_path, monkeypatch):  # 2
     refused = cli("resume", "latest")
     assert refused.code == 7
     assert "fingerprint" in refused.err
+
+
+def test_one_sample_is_refused_without_a_circular_hint(cli, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((1, 8, 8), np.uint8))
+    for batch in ("auto", "32"):
+        refused = cli("pretrain", "dataset=arrays", "dataset.path=x.npy", f"train.batch_size={batch}", "--dry-run")
+        assert (refused.code, "1 training sample: two at least" in refused.err) == (7, True), refused.err
+
+
+def test_a_pack_is_not_written_where_a_link_leads_nowhere(cli, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("L", (8, 8)).save(folder / "a.png")
+    (tmp_path / "x.pack").symlink_to("nowhere")
+    refused = cli("data", "pack", "dataset=image_folder", "dataset.path=photos", "out=x.pack")
+    assert (refused.code, "is no pack" in refused.err) == (2, True)
+    assert not (tmp_path / "x.pack.part").exists()
+
+
+def test_a_working_folder_that_was_removed(cli, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    refused = cli("data", "inspect", "dataset=digits")
+    assert (refused.code, "the working folder no longer exists" in refused.err) == (2, True)

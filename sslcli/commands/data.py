@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def pack(cfg: dict[str, Any], own: dict[str, str]) -> int:
         raise RequestError(f"format={form}: a pack is jpeg or raw", "format=jpeg")
     size = None if own.get("size", "null") == "null" else _whole("size", own["size"], 8, 16384)
     quality = _whole("quality", own.get("quality", "90"), 1, 100)
-    if out.exists() and not (out / "manifest.json").is_file():
+    if os.path.lexists(out) and not (out / "manifest.json").is_file():
         raise RequestError(f"out={out} is there already, and is no pack", "another out=")
     build.check("dataset", cfg["dataset"])
     node = {k: v for k, v in cfg["dataset"].items() if k != "max_size"}  # a pack is the same wherever it is made

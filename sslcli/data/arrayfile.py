@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sslcli.data.files import free_memory, is_hidden, require_regular, unpacking
 from sslcli.data.mapped import watch
+from sslcli.data.placeholders import placeholder
 from sslcli.data.talk import shown, size
 from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
 
@@ -32,7 +33,9 @@ def read_entries(path: str) -> dict[str, np.ndarray]:
         if not path.lower().endswith(SUFFIXES):
             raise RequestError(
                 f"{shown(path)} is no array file: its name ends in none of {', '.join(SUFFIXES)}",
-                unpacking(path) or "dataset=image_folder reads image files and lists of them",
+                unpacking(path)
+                or "numpy.savez('data.npz', x=samples, y=labels) saves what another program reads; "
+                "dataset=image_folder reads image files and lists of them",
             )
         return read_file(require_regular(path))
     files = sorted(f for f in os.listdir(path) if f.lower().endswith(SUFFIXES) and not is_hidden(f))
@@ -63,6 +66,8 @@ def read_file(path: str) -> dict[str, np.ndarray]:
     except SslError:
         raise
     except pickle.UnpicklingError as error:
+        if what := placeholder(path):
+            raise DataError(f"{shown(path)} is {what}") from error
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"names {named[1]}, which is no tensor or plain container" if named else "is no file of plain tensors"
         raise DataError(
@@ -74,7 +79,11 @@ def read_file(path: str) -> dict[str, np.ndarray]:
     except MemoryError as error:
         raise MachineError(f"{shown(path)} announces more than this machine's memory") from error
     except Exception as error:  # a broken or hostile file can make numpy, zipfile and torch raise nearly anything
+        if what := placeholder(path):
+            raise DataError(f"{shown(path)} is {what}") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if path.lower().endswith(".npy") and not _begins_as_npy(path):
+            raise DataError(f"{shown(path)} is no .npy file, whatever its name says", "is it whole?") from error
         if any(sign in reason for sign in ("allow_pickle", "Object arrays", "Python objects")):
             raise DataError(
                 f"{shown(path)} holds Python objects (an object array), which are not read: they could run code",
@@ -96,6 +105,12 @@ def _read(path: str, lower: str) -> dict[str, np.ndarray]:
             return {k: archive_[k] for k in archive_.files}
     _room_for(os.path.getsize(path), path)
     return _named(torch.load(path, map_location="cpu", weights_only=True), path)
+
+
+def _begins_as_npy(path: str) -> bool:
+    """numpy takes all other files for pickles."""
+    with open(path, "rb") as file:
+        return file.read(6) == b"\x93NUMPY"
 
 
 def _room_for(n: int, path: str) -> None:

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 from sslcli.data.deep_color import DeepColor, deep_color, gray_values
 from sslcli.data.levels import BadValues, to_bytes
+from sslcli.data.placeholders import placeholder
 from sslcli.errors import DataError, MachineError
 
 MAX_PIXELS = 64_000_000  # the default of dataset.max_pixels; 8000 x 8000: about 200 MB as RGB
@@ -128,7 +129,8 @@ def _reason(error: BaseException, file: str | bytes) -> BadImage:
     if isinstance(error, BadValues):
         return BadImage(error.message)
     if isinstance(error, Image.UnidentifiedImageError):
-        return BadImage("not an image that Pillow can read" + (NO_TIFF if _is_tiff(file) else ""))
+        what = placeholder(file)
+        return BadImage(what or "not an image that Pillow can read" + (NO_TIFF if _is_tiff(file) else ""))
     if isinstance(error, OSError) and error.strerror:
         return BadImage(error.strerror)  # no such file, permission denied
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):

@@ -36,7 +36,7 @@ from sslcli.data.talk import count, shown
 from sslcli.disk import read_json, replace_file
 from sslcli.errors import DataError, RequestError, StorageError, listing
 
-FORMAT = 3  # of an index
+FORMAT = 4  # of an index
 LABELS = ("label", "class", "cls")  # keys of a .json that are looked for
 SIDECAR_BYTES = 1 << 20  # a larger one is no label
 MAX_EXPANDED = 100_000  # shards that braces may name
@@ -61,6 +61,7 @@ def tar(
     splits: Any = "auto",
     pretrain_on: str = "unlabelled",  # what runs mean that were made before there was this key
     max_size: int = MAX_SIZE,
+    group: str = "none",  # what runs mean that were made before there was this key
 ) -> Dataset:
     """Images in uncompressed tar files, as a Dataset. Settings as in `folder.image_folder`, but for
 
@@ -68,6 +69,8 @@ def tar(
     folders of these names) are splits, as are such folders in the shards.
     `label`: auto is the text of a sample's .cls, else the entry label, class or cls of its .json, else its class folder in
     the shard (top or parent, as for folders); none; or the entry of .json, or the extension, that is meant.
+
+    `group`: sample keeps pictures that share a label (`7.left.jpg`, `7.right.jpg`, `7.cls`) on one side of any split; none.
 
     Raises RequestError for paths and values, DataError for shards that are broken or hold no picture.
     """
@@ -78,7 +81,9 @@ def tar(
     paths = _shards(path)
     notes: list[str] = []
     shards = Shards([os.path.abspath(p) for p in paths])
-    found = _found(shards, _indices(shards, label), asked, notes)
+    if group not in ("sample", "none"):
+        raise RequestError(f"dataset.group is {shown(str(group))}, but must be sample or none", "dataset.group=sample")
+    found = _found(shards, _indices(shards, label), asked, notes, group == "sample")
 
     def source(files: Files, labels: Any, decoder: Any, limit: float) -> TarSource:
         return TarSource(shards, files, labels, decoder, limit)
@@ -170,7 +175,8 @@ def _refuse_compressed(path: str) -> None:
 
 @dataclass(frozen=True)
 class Index:
-    """Of one shard: [name, offset, bytes, label or None] of each picture, in order; what was passed over, by extension."""
+    """Of one shard: [name, offset, bytes, label or None, key of that label or None] of each picture, in order; what was passed
+    over, by extension."""
 
     samples: list[list[Any]]
     ignored: Counter[str]
@@ -219,8 +225,8 @@ def _index(path: str, label: str | None) -> Index:
 
 def _plausible(samples: list[list[Any]], size: int) -> bool:
     return all(
-        len(s) == 4 and isinstance(s[0], str) and isinstance(s[1], int) and isinstance(s[2], int) and s[1] >= 0
-        and s[2] > 0 and s[1] + s[2] <= size and (s[3] is None or isinstance(s[3], str))
+        len(s) == 5 and isinstance(s[0], str) and isinstance(s[1], int) and isinstance(s[2], int) and s[1] >= 0
+        and s[2] > 0 and s[1] + s[2] <= size and all(v is None or isinstance(v, str) for v in s[3:])
         for s in samples
     )  # fmt: skip
 
@@ -252,7 +258,7 @@ def _read_headers(path: str, size: int, label: str | None) -> Index:
     if lost := len(labels.keys() - set(keys)):
         ignored["label without a picture"] = lost
     return Index(
-        [[*picture, None if k is None else labels[k]] for picture, k in zip(pictures, keys, strict=True)], ignored
+        [[*picture, None if k is None else labels[k], k] for picture, k in zip(pictures, keys, strict=True)], ignored
     )
 
 
@@ -294,7 +300,7 @@ def _label(file: tarfile.TarFile, member: tarfile.TarInfo, extension: str, label
     return text or None if auto or extension == f".{label}".lower() else None
 
 
-def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str]) -> Found:
+def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str], grouped: bool) -> Found:
     label = asked.label
     base = os.path.commonpath([os.path.dirname(p) for p in shards.paths])
     names = [os.path.relpath(p, base) for p in shards.paths]
@@ -307,7 +313,7 @@ def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str])
             f"no picture in {count(len(names), 'tar file')}" + (f"; seen: {passed}" if passed else ""), hint
         )
     cells = Cells()
-    own = numbers([cells.label(cls) for *_, cls in samples])
+    own = numbers([cells.label(cls) for *_, cls, _ in samples])
     if label not in (None, *READINGS) and not any(own):
         raise RequestError(
             f"dataset.label={shown(str(label))}: no sample has a .{shown(str(label))} or such an entry in its .json",
@@ -318,13 +324,18 @@ def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str])
     folders = label in (None, *READINGS) and not any(own)
     told: list[str] = []
     reading = read(paths, (), base, label if folders else "none", asked.splits, told)
+    keys = [(number, key) for number, *_, key in samples]
+    shared = {key for key, n in Counter(keys).items() if n > 1 and key[1] is not None}
     parts: dict[str, Files] = {}
     for sample, cls, kind, folder in zip(samples, own, reading.kinds, reading.classes, strict=True):
-        number, name, offset, size, _ = sample
+        number, name, offset, size, _, key = sample
         if kind is not None:
-            parts.setdefault(kind, Files()).add(
-                f"{number}:{offset}:{size}", f"{names[number]}/{name}", size, cls or folder
-            )
+            files = parts.setdefault(kind, Files())
+            files.add(f"{number}:{offset}:{size}", f"{names[number]}/{name}", size, cls or folder)
+            if grouped and shared:
+                own_key = key if (number, key) in shared else name
+                files.groups = files.groups or []
+                files.groups.append(f"{names[number]}/{own_key}")
     labels = [c for kind, files in parts.items() for c in files.classes if kind != "unlabelled"]
     classes = {c for c in labels if c is not None}
     said = f"{count(len(classes), 'class', 'classes')}" if classes else "no labels"
@@ -334,8 +345,9 @@ def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str])
     notes += told if folders and classes else [note for note in told if not note.endswith("no labels")]
     notes += cells.notes()
     stems = Counter(os.path.splitext(name)[0] for files in parts.values() for name in files.names)
-    if several := sum(n > 1 for n in stems.values()):
-        notes.append(f"{count(several, 'sample')} with several pictures: each is an image of its own")
+    if several := len(shared) or sum(n > 1 for n in stems.values()):
+        held = "; those of a sample stand in one split" if shared and grouped else ""
+        notes.append(f"{count(several, 'sample')} with several pictures: each is an image of its own{held}")
     if passed:
         notes.append(f"passed over: {passed}")
     details = {"layout": "tar", "shards": len(names), "ignored": dict(ignored)}

@@ -311,3 +311,16 @@ def test_labels_of_json_are_read_in_every_type(tmp_path):
     assert d.classes == ("1", "2")
     assert [by_name[f"{i}.png"] for i in range(5)] == [0, 1, 0, -1, -1]
     assert any("1 sample with several pictures" in n for n in d.notes)
+
+
+def test_pictures_of_one_sample_stand_in_one_split(tmp_path):
+    """As views of two cameras: with the left one in train and the right one in test, the test would be no test."""
+    sides = {f"{i:03d}.{side}.png": encoded(2 * i + k) for i in range(40) for k, side in enumerate(("left", "right"))}
+    members = dict(sorted({**sides, **{f"{i:03d}.cls": str(i % 2).encode() for i in range(40)}}.items()))
+    d = opened(write(tmp_path / "a.tar", members), group="sample")
+    train, test = ({name.split("/")[1][:3] for name in part.names} for part in (d.train, d.test))
+    assert (len(d.train) + len(d.test), train & test) == (80, set())
+    assert len(test) == 8
+    assert any("40 samples with several pictures" in n and "in one split" in n for n in d.notes)
+    with pytest.raises(RequestError, match="sample or none"):
+        opened(tmp_path / "a.tar", group="patient")

@@ -1,0 +1,33 @@
+"""What a clone, a download or a copy left instead of the data is called by its name."""
+
+from __future__ import annotations
+
+import pytest
+
+from sslcli.data import decode
+from sslcli.data.arrays import arrays
+from sslcli.errors import DataError
+
+LEFT = {
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n": "git lfs pull",
+    b"\n<!DOCTYPE html><html>404</html>": "a web page",
+    b"<HTML><body>sign in</body>": "a web page",
+    bytes(2000): "zero bytes only",
+}
+
+
+@pytest.mark.parametrize(("content", "said"), LEFT.items(), ids=LEFT.values())
+def test_files_that_stand_for_another_one(content, said, tmp_path):
+    for name in ("a.png", "a.npy", "a.npz", "a.pt"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=said):
+            decode.load(str(path)) if name == "a.png" else arrays(str(path))
+    with pytest.raises(decode.BadImage, match=said):
+        decode.load(content)
+
+
+def test_text_called_npy_holds_no_objects(tmp_path):
+    (tmp_path / "a.npy").write_text("1,2,3\n")
+    with pytest.raises(DataError, match=r"is no \.npy file"):
+        arrays(str(tmp_path / "a.npy"))
