@@ -324,7 +324,7 @@ def _found(shards: Shards, indices: list[Index], asked: Asked, notes: list[str],
     folders = label in (None, *READINGS) and not any(own)
     told: list[str] = []
     reading = read(paths, (), base, label if folders else "none", asked.splits, told)
-    keys = [(number, key) for number, *_, key in samples]
+    keys = [(s[0], s[-1]) for s, kind in zip(samples, reading.kinds, strict=True) if kind is not None]
     shared = {key for key, n in Counter(keys).items() if n > 1 and key[1] is not None}
     parts: dict[str, Files] = {}
     for sample, cls, kind, folder in zip(samples, own, reading.kinds, reading.classes, strict=True):

@@ -322,5 +322,7 @@ def test_pictures_of_one_sample_stand_in_one_split(tmp_path):
     assert (len(d.train) + len(d.test), train & test) == (80, set())
     assert len(test) == 8
     assert any("40 samples with several pictures" in n and "in one split" in n for n in d.notes)
+    masks = {name.replace("right", "left.mask"): content for name, content in members.items()}
+    assert not any("several pictures" in n for n in opened(write(tmp_path / "m.tar", masks), group="sample").notes)
     with pytest.raises(RequestError, match="sample or none"):
         opened(tmp_path / "a.tar", group="patient")
