@@ -213,10 +213,15 @@ def unlink_shared(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flushes the names in a folder: without it a new file or a rename may be gone after a power cut."""
+    """Flushes the names in a folder: without it a new file or a rename may be gone after a power cut.
+
+    Some network and FUSE file systems cannot flush a folder and answer EINVAL or ENOTSUP."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(fd)
 

@@ -62,9 +62,8 @@ def place(devices: int | str = 1, kind: str = "cpu") -> Place:
     gpus = torch.cuda.device_count() if kind == "cuda" else 0
     count = max(1, gpus) if devices == "auto" else int(devices)
     if kind == "cuda" and count > gpus:
-        raise MachineError(
-            f"train.devices={count}, but torch sees {gpus} CUDA device(s)", f"train.devices={max(1, gpus)}"
-        )
+        hint = f"train.devices={gpus}" if gpus else "device=cpu; `sslcli doctor` shows what torch sees"
+        raise MachineError(f"train.devices={count}, but torch sees {gpus} CUDA device(s)", hint)
     return Place(0, count, 0, count)
 
 

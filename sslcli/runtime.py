@@ -131,16 +131,22 @@ def _native_views(wanted: bool | str) -> bool:
     return native.usable()
 
 
+def slurm_end() -> float:
+    """When the time of this Slurm job is up; infinity outside one. An end that has passed is left over from an earlier job."""
+    word = os.environ.get("SLURM_JOB_END_TIME", "")
+    end = int(word) if word.isascii() and word.isdigit() else math.inf
+    return end if end > time.time() else math.inf
+
+
 class StopSignal:
-    """Set by SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU (and SIGHUP off a terminal); the loop looks at it between steps.
+    """Set by SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU and SIGHUP (unless `nohup` ignores it); the loop looks at it between steps.
 
     A handler only sets the flag: saving inside one hangs. A second SIGINT leaves at once, the last checkpoint intact."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.when = 0.0
-        end = os.environ.get("SLURM_JOB_END_TIME", "")
-        self.deadline = int(end) - SAVE_BEFORE_END if end.isdigit() else math.inf
+        self.deadline = slurm_end() - SAVE_BEFORE_END
 
     @property
     def number(self) -> int:
@@ -163,14 +169,17 @@ class StopSignal:
         self.received, self.when = signal.Signals(number), time.monotonic()
 
 
+def nohup(name: str) -> bool:
+    """Whether whoever started this process asked it to outlive its terminal: `nohup` ignores SIGHUP before it starts a command."""
+    return name == "SIGHUP" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopSignal]:
     """Catches the signals for the time of the block; the old handlers come back after it."""
     stop = StopSignal()
-    wanted = ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU"]
-    if not os.isatty(0):
-        wanted.append("SIGHUP")
-    numbers = [getattr(signal, name) for name in wanted if hasattr(signal, name)]
+    wanted = ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP"]
+    numbers = [getattr(signal, name) for name in wanted if hasattr(signal, name) and not nohup(name)]
     try:
         old = {n: signal.signal(n, stop.handle) for n in numbers}
     except ValueError:  # not the main thread (a joblib thread): nobody can signal us here

@@ -117,7 +117,11 @@ class Saver:
             self.saved_at = -1
             self.run.event("save failed", step=step, reason=failure.message)
             if must or self.failures >= MAX_FAILURES:
-                failure.hint = "make room, then sslcli resume " + str(self.run.path)
+                failure.hint = (
+                    f"make room, then sslcli resume {self.run.path}"
+                    if self.run.path.is_dir()
+                    else "the run folder was moved or removed during training; if it was moved: sslcli resume NEW_PATH"
+                )
                 raise failure from None
             warn(f"{failure.message}; training goes on, the checkpoint before is kept")
             return

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.metadata
 import os
 import platform
+import resource
 import shutil
 from typing import Any
 
 from sslcli import __version__, config, console, cores
 from sslcli.cli import Request
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "hydra-core",
-    "omegaconf",
-    "rich",
-    "scikit-learn",
-    "safetensors",
-    "matplotlib",
-    "numpy",
-    "pillow",
-)
+PACKAGES = {  # and the module of each that has to import
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "hydra-core": "hydra",
+    "omegaconf": "omegaconf",
+    "rich": "rich",
+    "scikit-learn": "sklearn.linear_model",
+    "safetensors": "safetensors.torch",
+    "matplotlib": "matplotlib",
+    "numpy": "numpy",
+    "pillow": "PIL.Image",
+}
 EXTRAS = {
     "timm": "timm",
     "hydra-joblib-launcher": "sweep",
@@ -78,8 +81,14 @@ def examine() -> dict[str, Any]:
     for name, version in packages.items():
         if version is None:
             problem(f"{name} is not installed", f"pip install {name}", fatal=True)
+        elif reason := _broken(PACKAGES[name]):
+            together = "torch torchvision" if "torch" in name else name  # these two must be of one build
+            problem(f"{name} does not import: {reason}", f"pip install --force-reinstall {together}", fatal=True)
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < 16 * 2**30:
+        problem(f"address space is limited to {limit / 2**30:.1f} GB", "ulimit -v unlimited, or ask for more memory")
     device = "none"
-    try:
+    with contextlib.suppress(Exception):  # said above
         import torch
 
         device = "cpu"
@@ -90,15 +99,6 @@ def examine() -> dict[str, Any]:
             device = "mps"
         elif shutil.which("nvidia-smi"):
             problem("there is an NVIDIA driver, but torch sees no GPU", "install a torch build for your CUDA version")
-    except ImportError as e:
-        problem(f"torch does not import: {e}", "pip install --force-reinstall torch", fatal=True)
-    try:
-        import torchvision  # noqa: F401
-    except (ImportError, RuntimeError) as e:
-        problem(
-            f"torchvision does not import: {str(e).splitlines()[0]}",
-            "torch and torchvision must be of one build: pip install --force-reinstall torch torchvision",
-        )
     runs = config.runs_root()
     parent = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
     if not os.access(parent, os.W_OK):
@@ -149,7 +149,7 @@ def _views() -> str:
     """What makes views of images on a CPU."""
     try:
         from sslcli.views import native
-    except (ImportError, RuntimeError):  # said above
+    except Exception:  # torch does not import: said above
         return "none"
     reason = native.missing()
     return "compiled code" if reason is None else f"tensor code, about 4 times slower on a CPU: {reason}"
@@ -160,6 +160,15 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _broken(module: str) -> str | None:
+    """Why a module does not import; packages of different builds fail in every way there is."""
+    try:
+        importlib.import_module(module)
+    except Exception as e:
+        return f"{type(e).__name__}: {e}".splitlines()[0]
+    return None
 
 
 def _memory_gb() -> float | None:

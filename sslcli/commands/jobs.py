@@ -120,7 +120,17 @@ def in_words(e: BaseException) -> SslError | None:
         return Interrupted("interrupted")
     if isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
         return MachineError("out of memory", "use a smaller train.batch_size or data set")
+    if cannot_import(e):
+        console.detail("".join(traceback.format_exception(e)))
+        return MachineError(f"a package cannot be imported: {e}", "`sslcli doctor` says which, and what to install")
     return of_a_file(e) if isinstance(e, OSError) else None
+
+
+def cannot_import(e: BaseException) -> bool:
+    """Whether a package of others is missing or broken: torch raises a bare OSError where one of its libraries does not load."""
+    if isinstance(e, ImportError):
+        return not (e.name or "").startswith("sslcli")
+    return isinstance(e, OSError) and e.errno is None and "shared object" in str(e)
 
 
 def of_a_file(e: OSError) -> SslError | None:

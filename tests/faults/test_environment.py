@@ -1,0 +1,125 @@
+"""What surrounds a process: the terminal that hangs up, its working folder, its packages, its file system."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sslcli import disk, rendezvous, saving
+from sslcli.commands.jobs import in_words
+from sslcli.data import classic
+from sslcli.errors import MachineError
+from sslcli.runtime import stop_signals
+
+
+@pytest.fixture
+def hang_up():
+    """Sets what SIGHUP does, as whoever starts the process would."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield lambda action: signal.signal(signal.SIGHUP, action)
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_hang_up_under_nohup_is_ignored(hang_up):
+    hang_up(signal.SIG_IGN)
+    with stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop
+
+
+def test_hang_up_of_a_terminal_stops(hang_up, monkeypatch):
+    monkeypatch.setattr(os, "isatty", lambda fd: True)
+    hang_up(signal.SIG_DFL)
+    with stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.number == signal.SIGHUP
+
+
+@pytest.mark.parametrize("word", ["100", "\u00b2", "", "later"])
+def test_end_of_another_slurm_job_is_ignored(monkeypatch, word):
+    monkeypatch.setenv("SLURM_JOB_END_TIME", word)
+    with stop_signals() as stop:
+        assert not stop
+
+
+def test_end_of_this_slurm_job_stops(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 5))
+    with stop_signals() as stop:
+        assert stop.number == signal.SIGTERM
+
+
+def test_working_folder_that_is_gone(cli, tmp_path, monkeypatch):
+    for words in (["runs"], ["doctor"], ["pretrain", "method=simsiam"], ["eval", "knn"]):
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        result = cli(*words)
+        assert result.code == 2
+        assert "the working folder no longer exists" in result.err
+        monkeypatch.chdir(tmp_path)
+
+
+def test_package_that_does_not_import(cli, monkeypatch):
+    def read() -> None:
+        raise ImportError("numpy.dtype size changed", name="sklearn.datasets")
+
+    monkeypatch.setattr(classic, "_digits", read)
+    result = cli("pretrain", "method=simsiam", "experiment=smoke", "--dry-run")
+    assert result.code == 3
+    assert "a package cannot be imported" in result.err
+    assert "sslcli doctor" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_doctor_imports_what_is_installed(cli, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    result = cli("doctor", "--json")
+    assert result.code == 3
+    assert [p["what"].partition(":")[0] for p in json.loads(result.out)["problems"]] == ["scikit-learn does not import"]
+
+
+def test_import_errors_in_words():
+    missing = OSError("libcudart.so.12: cannot open shared object file: No such file or directory")
+    assert isinstance(in_words(missing), MachineError)
+    assert isinstance(in_words(ImportError("no", name="torch._C")), MachineError)
+    assert in_words(ImportError("no", name="sslcli.nowhere")) is None  # a bug
+    assert in_words(OSError("something else")) is None
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_folder_that_cannot_be_flushed(tmp_path, monkeypatch, code):
+    def fsync(fd: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if code == errno.EIO:
+        with pytest.raises(OSError, match="Input/output"):
+            disk.sync_folder(tmp_path)
+    else:
+        disk.sync_folder(tmp_path)
+
+
+def test_run_folder_moved_during_training(cli, monkeypatch):
+    def save(folder: Path, *args: object, **kwargs: object) -> None:
+        folder.parent.rename("moved")
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(folder))
+
+    monkeypatch.setattr(saving.checkpoint, "save", save)
+    result = cli("pretrain", "method=simsiam", "experiment=smoke", "backbone.width=8", "device=cpu")
+    assert result.code == 5
+    assert "the run folder was moved or removed" in result.err
+
+
+def test_no_gpu_leads_to_the_cpu(monkeypatch):
+    monkeypatch.setattr(rendezvous.torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(MachineError) as found:
+        rendezvous.place(1, "cuda")
+    assert "device=cpu" in (found.value.hint or "")
