@@ -7,16 +7,18 @@ of a run can therefore not choose any other function to be called. Hydra's `inst
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sslcli import config, kinds
+from sslcli.disk import PHYSICAL_MEMORY
 from sslcli.errors import MachineError, RequestError, listing, nearest
 
 HOUSE_KEYS = {  # keys of a YAML that are read by the house and are no arguments
@@ -24,6 +26,7 @@ HOUSE_KEYS = {  # keys of a YAML that are read by the house and are no arguments
     "method": {"plan", "family", "source", "modality", "needs"},
     "optimizer": {"lr_batch"},
 }
+MOST_PARTS = 100_000  # modules inside each other count more than once
 _folders: list[Path] = []  # given with --config-dir: the user handed them over
 
 
@@ -141,11 +144,40 @@ def build(group: str, node: dict[str, Any], *args: Any, **given: Any) -> Any:
     """Calls a YAML's target with its keys and with what the house adds."""
     check(group, node, list(given) + _positional(group, node, args))
     try:
-        return resolve(group, node["_target_"])(*args, **arguments(group, node), **given)
+        with bounded(group) if group in ("backbone", "method") else contextlib.nullcontext():
+            return resolve(group, node["_target_"])(*args, **arguments(group, node), **given)
     except (ValueError, RuntimeError) as e:  # how constructors, ours and torch's, refuse a value
         if "allocate memory" in str(e) or "out of memory" in str(e):
             raise MachineError(f"`{group}` does not fit into memory", f"smaller values of {group}") from e
         raise RequestError(f"`{group}`: {e}", f"`sslcli pretrain --cfg job` shows the values of {group}") from e
+
+
+@contextlib.contextmanager
+def bounded(group: str) -> Iterator[None]:
+    """While a network is built, which the configuration of a run from elsewhere may have chosen: RequestError where it has
+    too many parts, MachineError where its tensors are larger than the memory, before they are filled."""
+    from torch.nn.modules import module
+
+    parts = size = 0
+
+    def part(owner: Any, name: str, inner: Any) -> None:
+        nonlocal parts
+        parts += 1
+        if parts > MOST_PARTS:
+            raise RequestError(f"`{group}` has more than {MOST_PARTS:,} parts", f"smaller values of {group}")
+
+    def tensor(owner: Any, name: str, value: Any) -> None:
+        nonlocal size
+        if value is not None and value.device.type == "cpu":
+            size += value.numel() * value.element_size()
+        if size > PHYSICAL_MEMORY:
+            raise MachineError(f"`{group}` does not fit into memory", f"smaller values of {group}")
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(module.register_module_module_registration_hook(part))
+        stack.enter_context(module.register_module_parameter_registration_hook(tensor))
+        stack.enter_context(module.register_module_buffer_registration_hook(tensor))
+        yield
 
 
 def partial(group: str, node: dict[str, Any], *given: str) -> Callable[..., Any]:

@@ -236,6 +236,8 @@ def run_word(word: str, rest: list[str]) -> int:
         from importlib import import_module
 
         command: Callable[[Request], int] = import_module(f"sslcli.commands.{word}").main
+        if (word, *rest[:1]) == ("completion", "query"):  # the line that is typed: not ours to take apart
+            return import_module("sslcli.commands.completion").query(" ".join(rest[1:]))
         request = parse_plain(word, rest)
         if request.help:
             print(help_text(word), end="")

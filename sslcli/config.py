@@ -41,6 +41,7 @@ ENTRY_POINTS = "sslcli.plugins"  # name -> package; the package's `configs/` fol
 
 # Limits for YAML that is not ours (an alias bomb of 242 bytes costs OmegaConf half a minute).
 MAX_YAML_BYTES, MAX_YAML_ALIASES, MAX_YAML_NODES, MAX_YAML_DEPTH = 1_000_000, 50, 20_000, 50
+LONG_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-F_xob:]{100,}")  # what YAML reads as an integer
 MAX_ENTRIES = 50_000  # files and folders below a --config-dir
 
 
@@ -159,6 +160,8 @@ def yaml_text(content: bytes, path: Path) -> str:
             aliases += isinstance(event, yaml.AliasEvent)
             nodes += isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent))
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.ScalarEvent) and LONG_NUMBER.fullmatch(event.value):
+                raise RequestError(f"{path} holds a number of {len(event.value):,} digits: {event.value[:20]}...")
             for what, n, most in (
                 ("aliases", aliases, MAX_YAML_ALIASES),
                 ("nodes", nodes, MAX_YAML_NODES),

@@ -23,10 +23,10 @@ def flag(name: str) -> bool:
 
 
 def out(*lines: object) -> None:
-    """Data on stdout. A reader that went away (`| head`) is no error."""
+    """Lines of data on stdout: a line feed in a name is escaped, and starts no line of its own."""
     overwrite("")
     for line in lines:
-        print(printable(str(line)), flush=True)
+        print(one_line(str(line)), flush=True)
 
 
 def out_json(value: Any) -> None:
@@ -43,6 +43,15 @@ def printable(text: str) -> str:
     )
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return clean.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def one_line(text: str) -> str:
+    return printable(text).replace("\n", "\\n")
+
+
+def indented(text: str) -> str:
+    """Text of several lines. Only its first one begins at the left: no name can look like a line of the program's own."""
+    return printable(text).replace("\n", "\n  ")
 
 
 # -------------------------------------------------------------------------------------------------------------------- talk
@@ -71,7 +80,7 @@ def overwrite(text: str) -> None:
 
 def say(*parts: object) -> None:
     """One line of talk, unless -q. Control characters in it are shown, not obeyed."""
-    _emit(printable(" ".join(str(p) for p in parts)))
+    _emit(indented(" ".join(str(p) for p in parts)))
 
 
 def _emit(line: str) -> None:
@@ -88,9 +97,9 @@ def detail(*parts: object) -> None:
 
 
 def warn(message: str, hint: str | None = None) -> None:
-    _emit(f"{_paint('warning:', '33')} {printable(message)}")
+    _emit(f"{_paint('warning:', '33')} {indented(message)}")
     if hint:
-        _emit(f"{_paint('hint:', '36')} {printable(hint)}")
+        _emit(f"{_paint('hint:', '36')} {indented(hint)}")
 
 
 def ignore_json(command: str) -> None:
@@ -102,9 +111,9 @@ def ignore_json(command: str) -> None:
 def error(e: SslError) -> None:
     """`error: ...`, an empty line, `hint: ...`: shown even under -q."""
     overwrite("")
-    print(f"{_paint('error:', '31;1')} {printable(e.message)}", file=stderr(), flush=True)
+    print(f"{_paint('error:', '31;1')} {indented(e.message)}", file=stderr(), flush=True)
     if e.hint:
-        print(f"\n{_paint('hint:', '36')} {printable(e.hint)}", file=stderr(), flush=True)
+        print(f"\n{_paint('hint:', '36')} {indented(e.hint)}", file=stderr(), flush=True)
 
 
 def colour() -> bool:
@@ -124,19 +133,17 @@ def rows(pairs: Iterable[tuple[str, str]]) -> None:
     pairs = list(pairs)
     width = max((len(k) for k, _ in pairs), default=0)
     for key, value in pairs:
-        _emit(f"{_paint(key.ljust(width), '36')}  {printable(value)}")
+        _emit(f"{_paint(key.ljust(width), '36')}  {indented(value)}")
 
 
 def table(head: list[str], body: list[list[str]], numbers: Iterable[int] = ()) -> str:
     """Plain aligned columns; those in `numbers` to the right."""
     numbers = set(numbers)
-    widths = [max(len(str(r[i])) for r in [head, *body]) for i in range(len(head))]
+    head, *body = [[one_line(str(cell)) for cell in row] for row in [head, *body]]
+    widths = [max(len(r[i]) for r in [head, *body]) for i in range(len(head))]
 
     def line(row: list[str]) -> str:
-        cells = [
-            str(c).rjust(w) if i in numbers else str(c).ljust(w)
-            for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ]
+        cells = [c.rjust(w) if i in numbers else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         return "  ".join(cells).rstrip()
 
     return "\n".join([line(head), *(line(r) for r in body)])

@@ -16,6 +16,7 @@ _WORDS = {
     Path: "a path",
     type(None): "null",
 }
+MOST_BITS = 512  # of an integer: one that is longer has no use, and is no float either
 _LISTS = (list, tuple, Sequence)
 _TABLES = (dict, Mapping)
 
@@ -46,6 +47,8 @@ def _is(value: Any, kind: Any) -> bool:
     if origin is typing.Literal:
         return value in args
     if kind in (int, float):
+        if isinstance(value, int) and value.bit_length() > MOST_BITS:
+            return False
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     if kind is Path:
         return isinstance(value, (str, Path))

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import socket
 import threading
 import time
@@ -348,7 +349,7 @@ def find(spec: str, root: Path | None = None) -> Path:
     if spec and (root / spec / "status.json").is_file():
         return root / spec
     if direct.is_file() and (direct.parent / "status.json").is_file():
-        raise RequestError(f"{spec} is a file in a run", f"did you mean run={direct.parent}?")
+        raise RequestError(f"{spec} is a file in a run", f"did you mean {shlex.quote(f'run={direct.parent}')}?")
     if (direct / "encoder.json").is_file():
         raise RequestError(
             f"{spec} holds an encoder that was exported, and no run",

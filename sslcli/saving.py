@@ -118,7 +118,7 @@ class Saver:
             self.run.event("save failed", step=step, reason=failure.message)
             if must or self.failures >= MAX_FAILURES:
                 failure.hint = (
-                    f"make room, then sslcli resume {self.run.path}"
+                    f"make room, then {command('resume', self.run.path)}"
                     if self.run.path.is_dir()
                     else "the run folder was moved or removed during training; if it was moved: sslcli resume NEW_PATH"
                 )

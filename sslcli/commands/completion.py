@@ -36,14 +36,15 @@ complete -c sslcli -f -a '(sslcli completion query (commandline -cp) 2>/dev/null
 
 
 def main(request: Request) -> int:
-    if request.words[:1] == ["query"]:
-        line = " ".join(request.words[1:])
-        print("\n".join(candidates(line)))
-        return 0
     if len(request.words) != 1 or request.words[0] not in SCRIPTS:
         close = nearest(request.words[0], SCRIPTS) if request.words else None
         raise RequestError("completion for which shell?", f"sslcli completion {close or '|'.join(SCRIPTS)}")
     print(SCRIPTS[request.words[0]], end="")
+    return 0
+
+
+def query(line: str) -> int:
+    print("\n".join(candidates(line)))
     return 0
 
 
@@ -138,7 +139,12 @@ def _keys(group: str, chosen: dict[str, str]) -> list[str]:
 def _runs() -> list[str]:
     from sslcli.run import all_runs
 
-    return [p.name for p in all_runs()]
+    return [p.name for p in all_runs() if _plain(p.name)]
+
+
+def _plain(name: str) -> bool:
+    """Whether a shell takes a name as it stands. A run may be called `$(rm -rf ~)`, or like a flag: it is not offered."""
+    return not name.startswith(("-", "~")) and all(c.isalnum() or c in "_@%+=:,./-~" for c in name)
 
 
 def _checkpoints(named: list[str]) -> list[str]:

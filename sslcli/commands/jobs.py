@@ -118,7 +118,8 @@ def in_words(e: BaseException) -> SslError | None:
         return e
     if isinstance(e, KeyboardInterrupt):
         return Interrupted("interrupted")
-    if isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+    no_memory = isinstance(e, RuntimeError) and "DefaultCPUAllocator: " in str(e)  # torch's, which is not imported here
+    if no_memory or isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError":
         return MachineError("out of memory", "use a smaller train.batch_size or data set")
     if cannot_import(e):
         console.detail("".join(traceback.format_exception(e)))

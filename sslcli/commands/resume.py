@@ -7,7 +7,7 @@ from typing import Any
 
 from sslcli import compose, console
 from sslcli.cli import Request, take_config_dir
-from sslcli.errors import RequestError, listing, nearest
+from sslcli.errors import RequestError, command, listing, nearest
 
 
 def main(request: Request) -> int:
@@ -40,7 +40,7 @@ def require_known_address(cfg: dict[str, Any], typed: bool, name: str) -> None:
     if uri is not None and not typed and uri != os.environ.get("MLFLOW_TRACKING_URI"):
         raise RequestError(
             f"by its own configuration this run sends its numbers to {uri}",
-            f"if that address is yours: sslcli resume {name} logger.mlflow.uri={uri}",
+            f"if that address is yours: {command('resume', name, f'logger.mlflow.uri={uri}')}",
         )
 
 
@@ -55,7 +55,7 @@ def changed(cfg: dict[str, Any], given: dict[str, str], name: str) -> bool:
         if key not in (*LENGTH, *WHERE) and not any(key == k or key.startswith(f"{k}.") for k in HOW):
             raise RequestError(
                 f"resume takes no `{key}`: a run goes on as it was begun ({listing((*HOW, *LENGTH, *WHERE), 20)} may change)",
-                f"to start a new run from its weights: sslcli pretrain init={name} {key}={text}",
+                f"to start a new run from its weights: {command('pretrain', f'init={name}', f'{key}={text}')}",
             )
         *path, last = key.split(".")
         node: Any = cfg

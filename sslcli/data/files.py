@@ -233,9 +233,7 @@ def unpacking(path: str, key: str = "dataset.path") -> str | None:
         for ending in endings:
             if path.lower().endswith(ending) and len(os.path.basename(path)) > len(ending):
                 file, folder = shlex.quote(shown(path)), shlex.quote(shown(path[: -len(ending)]))
-                text = (
-                    f"unpack it: {command.format(file=file, folder=folder)}; then {key}={shown(path[: -len(ending)])}"
-                )
+                text = f"unpack it: {command.format(file=file, folder=folder)}; then {talk.typed(key, path[: -len(ending)])}"
                 return f"{text}; or dataset=tar reads it as it is" if ending == ".tar" else text
     return None
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli.data import decode, unreadable
+from sslcli.data import decode, talk, unreadable
 from sslcli.data.classic import MAX_SIZE, check_size
 from sslcli.data.files import content_hash, fingerprint, require_folder, require_path, require_regular, scan, unpacking
 from sslcli.data.headers import Headers, Load, describe, each, fits_memory, read_headers
@@ -231,7 +231,7 @@ def _find(path: str, asked: Asked, notes: list[str]) -> Found:
     if not path.lower().endswith((".txt", ".csv", ".tsv")):
         ending = os.path.splitext(path)[1].lower()
         if ending in OTHER_KINDS:
-            hint = unpacking(path) or f"dataset={OTHER_KINDS[ending]} dataset.path={shown(path)}"
+            hint = unpacking(path) or f"dataset={OTHER_KINDS[ending]} {talk.typed('dataset.path', path)}"
             raise RequestError(f"dataset.path={shown(path)} is a file; {WANTED} is wanted", hint)
         if ending in OTHER_TABLES:
             hint = "save it as a .csv file with the header path,label"

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sslcli.data import talk
 from sslcli.data.class_folders import agree, classes_of, leave_masks
 from sslcli.data.files import Listing, is_output, unpacking
 from sslcli.data.remarks import HOW_TO_LABEL
@@ -139,7 +140,11 @@ def _warn_of_root(root: str, parts: Mapping[str, Files], notes: list[str]) -> No
         return
     others = [n for n in beside if split_of(n) not in (kind, None)]
     if others:
-        more = f": dataset.path={shown(os.path.dirname(root) or '..')} reads all of them" if kind == "train" else ""
+        more = (
+            f": {talk.typed('dataset.path', os.path.dirname(root) or '..')} reads all of them"
+            if kind == "train"
+            else ""
+        )
         warning = "" if kind == "train" else "warning: this folder looks like a test split, and is trained on; "
         notes.append(f"{warning}beside it lie {listing((shown(n) + '/' for n in others), 3)}{more}")
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from sslcli.data import talk
 from sslcli.data.split_names import CONTAINERS, KINDS, MASKS, SURE, is_container, split_of, together, tokens, typed
 from sslcli.data.talk import count, shown
 from sslcli.errors import DataError, RequestError, listing
@@ -129,7 +130,7 @@ def _find(
         }
         raise DataError(
             f"{some} in {shown('/'.join((root, *at)))} hold splits with class folders each: are these domains, folds or data sets?",
-            f"one alone: dataset.path={shown(root)}/{shown(first)}; all: {typed(together_)}, and for the classes within "
+            f"one alone: {talk.typed('dataset.path', f'{root}/{first}')}; all: {typed(together_)}, and for the classes within "
             "dataset.label=parent",
         )
     return rules

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sslcli.data.talk import shown
-from sslcli.errors import DataError
+from sslcli.errors import DataError, listing
 
 DELIMITERS = ",;\t|"
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -93,7 +93,7 @@ def table_of(text: str, what: str, words: Sequence[str] = PATHS) -> Table:
             if len(cells) != len(columns):
                 raise DataError(
                     f"{what}, line {line + reader.line_num}: has not the {len(columns)} columns of the header",
-                    f"mend that line; each wants {', '.join(columns)} (a comma in a name goes in double quotes)",
+                    f"mend that line; each wants {listing(columns)} (a comma in a name goes in double quotes)",
                 )
             rows.append((line + reader.line_num, cells))
     except csv.Error as error:

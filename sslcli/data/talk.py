@@ -6,6 +6,7 @@ set.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 
@@ -39,6 +40,11 @@ def progress(label: str, done: int, total: int) -> None:
 def shown(name: str) -> str:
     """A file or class name that cannot harm a terminal: control characters and undecodable bytes are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in name)
+
+
+def typed(key: str, value: str) -> str:
+    """`key=value` as it is typed: quoted for a shell where it has to be."""
+    return shlex.quote(f"{key}={shown(value)}")
 
 
 def count(n: int, noun: str, many: str | None = None) -> str:

@@ -173,7 +173,7 @@ def happened(run: Gathered) -> Html | None:
         el(
             "tr",
             el("td", str(e.get("time", ""))[:19].replace("T", " ")),
-            el("td", str(e.get("event", ""))),
+            el("td", str(e.get("event", ""))[:100]),
             el("td", ", ".join(f"{k} {results.plain(v)}" for k, v in e.items() if k not in ("time", "event"))[:300]),
         )
         for e in run.events

@@ -33,6 +33,9 @@ _MODALITIES: dict[str, tuple[dict[str, type[Op]], Any]] = {
 }
 
 
+MOST_VIEWS = 1_000  # of a kind
+
+
 class Views:
     """The views of a plan, such as `{"global": 2, "local": 6}`.
 
@@ -53,8 +56,8 @@ class Views:
         self.notes: list[str] = []
         self._views: list[Any] = []
         for kind, count in plan.items():
-            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-                raise RequestError(f"plan.{kind} must be a number of views, it is {count!r}")
+            if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MOST_VIEWS:
+                raise RequestError(f"plan.{kind} must be a number of views up to {MOST_VIEWS:,}, it is {count!r}")
             if kind not in offered:
                 near = nearest(kind, offered)
                 raise RequestError(

@@ -104,6 +104,9 @@ def choice(name: str, value: Any, choices: Sequence[str]) -> str:
     return str(value)
 
 
+MOST_PIXELS = 4096  # of a side of a view, as of an image; a series may be longer
+
+
 def output_size(name: str, value: Any, full: int) -> int:
     """A side in pixels (or steps): null is `full`; a fraction below 1 is that part of `full`, to the nearest multiple
     of 4 (at least 4, so that it can be cut into patches); a whole number is itself."""
@@ -115,6 +118,8 @@ def output_size(name: str, value: Any, full: int) -> int:
         return min(full, max(4, int(size * full / 4 + 0.5) * 4))
     if size < 1 or size != int(size):
         raise BadValue(name, must)
+    if size > max(MOST_PIXELS, full):
+        raise BadValue(name, f"at most {max(MOST_PIXELS, full):,}")
     return int(size)
 
 

@@ -37,6 +37,8 @@ def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], st
     """The column that names samples, the rows with a label, notes, and the SHA-256 of the content. `known`: the classes of the
     data set."""
     path = Path(os.path.expanduser(file))
+    if path.exists() and not path.is_file():
+        raise RequestError(f"labels={shown(file)} is no regular file", HEADER)
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
         close = nearest(path.name, there)
