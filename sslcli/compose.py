@@ -162,6 +162,8 @@ def expand_tasks(cfg: dict[str, Any], extra: Iterable[Path] = ()) -> dict[str, A
     `method.plan` holds, for each kind of view, the most that any task wants. What is expanded already stays. RequestError."""
     method = cfg.get("method")
     tasks = method.get("tasks") if isinstance(method, dict) else None
+    if isinstance(tasks, str):
+        raise RequestError(f"`method.tasks={tasks}`: expected a list, got `{tasks}`", f"'method.tasks=[{tasks}]'")
     if not isinstance(method, dict) or not isinstance(tasks, list):
         return cfg
     known, settings = choices("method", extra), method.get("settings") or {}

@@ -30,6 +30,9 @@ KEPT: dict[str, Any] = {
     "labels": str,
     "samples": dict[str, int],
     "range": list[float] | str,
+    "measured": dict[
+        str, list[float]
+    ],  # mean and std of data that were accepted in place of those of the first training
 }
 PATTERN = set("*?[{")  # a path with one of these names several files
 CLOSE = 1e-3  # of the standard deviation: other versions of an image decoder differ by less
@@ -58,6 +61,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "labels": _labels(dataset),
         "samples": {name: len(part) for name, part in parts.items() if part is not None},
         "range": dataset.details.get("range"),
+        "measured": dataset.details.get("measured"),
     }
     return {key: value for key, value in found.items() if value is not None or key == "range"}
 
@@ -81,6 +85,11 @@ def record_of(run: Run, moved_to: str | None = None, allow_change: bool = False)
         numbers <= known.keys() and records.is_normalization(known["shape"], known["mean"], known["std"])
     ):
         known = {key: value for key, value in known.items() if key not in numbers}
+    own = known.get("measured", {})
+    if own and not (
+        numbers <= known.keys() and records.is_normalization(known["shape"], own.get("mean", []), own.get("std", []))
+    ):
+        del known["measured"]
     if "range" in kept:
         known.setdefault("range", None)
     return Record(str(run.path), known, moved_to, allow_change)
@@ -148,7 +157,9 @@ def checked(dataset: Dataset, record: Record) -> Dataset:
             + (", or say where they lie now: dataset.path=NEW" if dataset.path else "")
             + "; to use the data as they are now: allow_data_change=true",
         )
-    known = record.known
+    known, own = record.known, {"mean": list(dataset.mean), "std": list(dataset.std)}
+    if changed or "measured" in known:  # the data that were accepted are known by their own numbers
+        dataset = replace(dataset, details={**dataset.details, "measured": own})
     if "shape" in known and tuple(known["shape"]) != dataset.shape:
         dataset = conform(dataset, known["shape"], changed)
     if {"mean", "std"} <= known.keys():
@@ -176,6 +187,7 @@ def differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
     if "shape" in known and tuple(known["shape"]) != dataset.shape:
         found.append(f"samples of {_shape(dataset.shape)}, were {_shape(known['shape'])}")
     elif {"mean", "std"} <= known.keys():
+        known = known.get("measured", known)
         spread = [max(abs(s), 1e-6) for s in known["std"]]
         for name, values in (("mean", dataset.mean), ("standard deviation", dataset.std)):
             old = known["mean" if name == "mean" else "std"]

@@ -142,3 +142,15 @@ def test_untrained_weights_are_no_encoder(cli, monkeypatch):
     assert "has no encoder yet" in refused.err
     assert cli("resume", "latest").code == 0
     assert len(list(Path("runs").glob("2*/encoder.*"))) == 2
+
+
+def test_select_takes_latest_for_the_newest_run(cli, tmp_path):
+    cli("pretrain", *SMOKE)
+    cli("export", "latest", "out=latest")
+    assert cli("select", "latest", "evaluator.samples=100").code == 0
+
+
+def test_mistyped_key_of_resume(cli):
+    cli("pretrain", *SMOKE)
+    refused = cli("resume", "latest", "train.stepz=3")
+    assert (refused.code, "did you mean `train.steps`?" in refused.err) == (2, True)

@@ -10,7 +10,7 @@ from typing import Any
 from sslcli import config, console, records, results
 from sslcli.disk import read_json
 from sslcli.errors import RequestError, StorageError, listing
-from sslcli.run import Run, all_runs, find, require_done, short_name
+from sslcli.run import RESERVED, Run, all_runs, find, require_done, short_name
 
 
 @dataclass
@@ -80,7 +80,9 @@ def _several(word: str) -> list[Path] | None:
         found = [p for base in (Path(), root) for p in _matching(base, word) if (p / "status.json").is_file()]
     else:
         places = (Path(word), root / word, root / "sweep" / word)
-        folder = next((f for f in places if f.is_dir() and not (f / "status.json").is_file()), None)
+        if any((f / "status.json").is_file() for f in places) or word in RESERVED:
+            return None
+        folder = next((f for f in places if f.is_dir() and not (f / "encoder.json").is_file()), None)
         if folder is None:
             return None
         found = [p.parent for p in folder.glob("*/status.json")] or all_runs(folder)

@@ -44,6 +44,16 @@ def require_known_address(cfg: dict[str, Any], typed: bool, name: str) -> None:
         )
 
 
+def has_key(cfg: dict[str, Any], key: str) -> bool:
+    """Whether a configuration has this key."""
+    node: Any = cfg
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
 def changed(cfg: dict[str, Any], given: dict[str, str], name: str) -> bool:
     """Puts the words into the configuration, as far as they are about how, not what, is computed. True where the run's length
     was given anew."""
@@ -53,6 +63,9 @@ def changed(cfg: dict[str, Any], given: dict[str, str], name: str) -> bool:
 
     for key, text in given.items():
         if key not in (*LENGTH, *WHERE) and not any(key == k or key.startswith(f"{k}.") for k in HOW):
+            close = nearest(key, (*LENGTH, *WHERE, *HOW))
+            if close and not has_key(cfg, key):
+                raise RequestError(f"there is no key `{key}`", f"did you mean `{close}`?")
             raise RequestError(
                 f"resume takes no `{key}`: a run goes on as it was begun ({listing((*HOW, *LENGTH, *WHERE), 20)} may change)",
                 f"to start a new run from its weights: {command('pretrain', f'init={name}', f'{key}={text}')}",

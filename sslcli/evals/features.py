@@ -141,7 +141,7 @@ class EvalData:
             if len(self.dataset.classes) == 1:  # with a split held out there would still be nothing to tell apart
                 raise DataError(
                     f"{self.dataset.name} holds 1 class: 2 at least are needed to tell apart",
-                    f"{HOW_TO_LABEL}; without classes: sslcli eval quality, cluster or anomaly",
+                    f"{HOW_TO_LABEL}; quality, cluster and anomaly need no classes: sslcli eval quality",
                 )
             raise DataError(
                 f"{self.dataset.name} has no test split to measure on",
