@@ -59,13 +59,22 @@ JOB: Schema = {  # jobs/NUMBER.json of a sweep
 
 def fitting(record: dict[str, Any], schema: Schema) -> dict[str, Any]:
     """The record without the values that are of another type than the schema says."""
-    return {k: v for k, v in record.items() if k not in schema or kinds.fits(v, schema[k])}
+    return {k: v for k, v in record.items() if k not in schema or (kinds.fits(v, schema[k]) and not _is_endless(v))}
+
+
+def _is_endless(value: Any) -> bool:
+    """NaN or infinite: what no rank, no mean and no JSON of other programs knows."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def numbers(record: dict[str, Any], key: str) -> dict[str, float]:
     """The numbers in a dict of a record."""
     found = record.get(key)
-    return {k: v for k, v in found.items() if kinds.fits(v, float)} if isinstance(found, dict) else {}
+    return (
+        {k: v for k, v in found.items() if kinds.fits(v, float) and not _is_endless(v)}
+        if isinstance(found, dict)
+        else {}
+    )
 
 
 def status(run: Path) -> dict[str, Any]:
@@ -107,7 +116,9 @@ def intervals(record: dict[str, Any]) -> dict[str, tuple[float | None, float | N
     """The two ends of each interval of a result; None for one that is open."""
     found = record.get("intervals", {})
     pairs = {k: v for k, v in found.items() if isinstance(v, list) and len(v) == 2}
-    return {k: (v[0], v[1]) for k, v in pairs.items() if all(kinds.fits(end, float | None) for end in v)}
+    pairs = {k: v for k, v in pairs.items() if all(kinds.fits(end, float | None) for end in v)}
+    low_high = {k: [None if _is_endless(end) else end for end in v] for k, v in pairs.items()}
+    return {k: (low, high) for k, (low, high) in low_high.items()}
 
 
 def metrics(run: Path) -> tuple[list[dict[str, Any]], int]:

@@ -86,3 +86,20 @@ def test_allocation_that_torch_refuses():
     with pytest.raises(RuntimeError) as refused:
         torch.empty(1 << 50)
     assert isinstance(in_words(refused.value), MachineError)
+
+
+def test_numbers_that_are_none_are_left_out(cli, run):
+    (run / "eval").mkdir(exist_ok=True)
+    numbers = {"top1": float("nan"), "top5": float("inf"), "mse": 0.5}
+    record = {"numbers": numbers, "intervals": {"top5_ci95": [float("nan"), 1.0]}}
+    (run / "eval" / "probe.json").write_text(json.dumps(record))
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps({**status, "seconds": float("nan")}))
+    shown = cli("runs", "show", str(run))
+    assert (shown.code, "nan" in shown.out, "probe.mse 0.5" in shown.out) == (0, False, True)
+    assert cli("runs", "best", "probe.top1").code == 2
+    assert "NaN" not in cli("runs", "--json").out
+
+
+def test_steps_of_too_many_digits(cli):
+    assert cli("pretrain", "train.steps=" + "9" * 400, "--dry-run").code == 2
