@@ -148,7 +148,7 @@ def test_error_of_a_reader_comes_out_in_its_place():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_a_reader_that_hangs(number, cli, tmp_path, monkeypatch):
+def test_signal_ends_a_reader_that_hangs(number, cli, tmp_path, monkeypatch, request):
     """A picture whose read never returns, as on a dead network disk: the command ends at once."""
     from PIL import Image
 
@@ -158,6 +158,9 @@ def test_signal_ends_a_reader_that_hangs(number, cli, tmp_path, monkeypatch):
     for i in range(8):
         Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / "photos" / f"{i}.png")
     hang, reached = threading.Event(), threading.Event()
+    if number == signal.SIGINT:  # a background job of a shell inherits it ignored
+        before = signal.signal(number, signal.default_int_handler)
+        request.addfinalizer(lambda: signal.signal(number, before))
 
     def never(*args):
         reached.set()
