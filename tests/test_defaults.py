@@ -79,7 +79,7 @@ def test_photo_folder_on_processor(cli, photos):
     assert "image 3x64x64" in result.err
     assert "image size 64 and a small convolutional network suit a processor" in result.err
     assert "dataset.image_size=224 backbone=resnet18" in result.err
-    assert "chosen for 48 samples" in result.err
+    assert "chosen for 60 samples" in result.err
     assert "_convnet_image_folder" in result.last
     saved = config.describe(Path(result.last) / "config.yaml", "")
     assert saved["dataset"]["max_size"] == 64

@@ -166,13 +166,14 @@ def show_one(spec: str) -> int:
     path = find(spec)
     row = summary(path)
     status = Run(path).status
+    cfg = Run(path).config if (path / "config.yaml").exists() else {}  # a process may end before it is written
     if console.flag(console.JSON):
         extra = {"sweep": sweep_of(path), "resumed": resumed(path)}
-        console.out_json({**row, **extra, "status_file": status, "config": Run(path).config})
+        console.out_json({**row, **extra, "status_file": status, "config": cfg})
         return 0
     versions = ", ".join(f"{k} {v}" for k, v in status.get("packages", {}).items())
     console.out(f"run     {row['run']}", f"status  {row['status']}" + (f": {row['error']}" if row["error"] else ""))
-    trained = length(status.get("step"), Run(path).config, Run(path).metrics)
+    trained = length(status.get("step"), cfg, Run(path).metrics)
     console.out(
         f"step    {row['step']}" + (f" ({length_words(trained)})" if len(trained) > 1 else ""),
         f"time    {console.human_time(row['seconds'] or 0)}",

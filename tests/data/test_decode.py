@@ -80,7 +80,7 @@ def broken(kind: str, tmp: Path) -> Path:
 
 BROKEN = [
     ("empty", "empty"),
-    ("html", "not an image"),
+    ("html", "a web page"),
     ("truncated", "truncated"),
     ("header only", ""),
     ("png crc", ""),

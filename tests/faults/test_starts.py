@@ -69,4 +69,4 @@ def test_of_four_in_one_folder_one_wins(tmp_path):
 
         codes = fork(start, 4)
         assert sorted(codes) == [0, 2, 2, 2]
-        assert Run(tmp_path / str(i)).config == {"child": codes.index(0)}
+        assert Run(tmp_path / str(i)).config["child"] == codes.index(0)

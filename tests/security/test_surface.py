@@ -29,7 +29,14 @@ KNOWN = {
     "urllib.request": {"data/download.py"},
     "socket": {"rendezvous.py"},
     "pickle": {"data/published.py"},
-    "import_module": {"build.py", "cli.py", "commands/follow.py", "commands/runs.py", "loggers.py"},
+    "import_module": {
+        "build.py",
+        "cli.py",
+        "commands/doctor.py",
+        "commands/follow.py",
+        "commands/runs.py",
+        "loggers.py",
+    },
 }
 
 
