@@ -2,10 +2,10 @@
 
     python benchmarks/threads.py [--seconds 12] [--rounds 3]      (about ten minutes; on an otherwise idle machine)
 
-`spinning` is libgomp's own default, which sslcli replaces: GOMP_SPINCOUNT=300000, all threads. `default` is what sslcli does with
-nothing set: threads wait passively, and a budget chooses between all of them and one. `one` is device.threads=1. `busy` is the same
-beside one other process that never rests. The ways take turns; each figure is the median of the rounds. Writes
-docs/results/threads.md."""
+`spinning` is libgomp's own default, which sslcli replaces: GOMP_SPINCOUNT=300000, all threads. `default` is what sslcli
+does with nothing set: threads wait passively after a short spin, and a budget chooses between all of them and one. `one` is
+device.threads=1. `busy` is the same beside one other process that never rests. The ways take turns; each figure is the
+median of the rounds. Writes docs/results/threads.md."""
 
 from __future__ import annotations
 
@@ -140,8 +140,8 @@ def main() -> None:
         "# Threads beside a busy process\n\n"
         f"`python benchmarks/threads.py --seconds {options.seconds:g} --rounds {options.rounds}` on {cores} cores "
         f"({platform.machine()}). Larger is better. `spinning` is libgomp's own default (GOMP_SPINCOUNT=300000) with all threads, "
-        "`default` is sslcli with nothing set\n(`OMP_WAIT_POLICY=PASSIVE`; a budget chooses between all threads and one), `one` is "
-        "`device.threads=1`. `busy`: beside one other process that never rests.\n"
+        "`default` is sslcli with nothing set\n(`OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000`; "
+        "a budget chooses between all threads and one), `one` is `device.threads=1`. `busy`: beside a process that never rests.\n"
         "Medians of the rounds, the ways taking turns.\n\n" + "\n".join(table) + "\n"
     )
     OUT.write_text(text, encoding="utf-8")

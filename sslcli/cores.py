@@ -11,6 +11,7 @@ WAIT_VARIABLES = (
     "GOMP_SPINCOUNT",
     "KMP_BLOCKTIME",
 )  # each says how long a thread spins at a barrier
+SPIN = "1000"  # about 10 microseconds
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
@@ -18,11 +19,12 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 def prepare_environment() -> None:
     """Sets what the math libraries read when they are loaded, unless the user has set it. Call before torch is imported.
 
-    OpenMP threads wait passively: libgomp spins at every barrier by default, and one other busy process on the machine then makes
-    a training step tens of times slower (docs/performance.md has the measurements). Under a CPU quota OpenBLAS, which looks at the
+    OpenMP threads wait passively after a short spin: libgomp spins 300,000 times at every barrier by default, and one other busy
+    process on the machine then makes a training step several times slower; without any spin small operators are a third slower
+    on an idle machine (docs/results/threads.md). Under a CPU quota OpenBLAS, which looks at the
     affinity mask alone, gets the number of cores that the quota allows."""
     if not any(name in os.environ for name in WAIT_VARIABLES):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": SPIN}
     if usable_cores() < affinity():
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(usable_cores()))
 

@@ -70,7 +70,7 @@ def test_wait_policy_is_passive_unless_set(monkeypatch, given):
     if given:
         monkeypatch.setenv(given, "7")
     cores.prepare_environment()
-    assert cores.wait_policy() == (f"{given}=7" if given else "OMP_WAIT_POLICY=PASSIVE")
+    assert cores.wait_policy() == (f"{given}=7" if given else "OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=1000")
 
 
 def test_wait_policy_is_set_before_torch(tmp_path):

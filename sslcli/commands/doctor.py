@@ -39,7 +39,7 @@ VARIABLES = {
     "FORCE_COLOR": "colour even off a terminal",
     "CUDA_VISIBLE_DEVICES": "which GPUs torch may see",
     "OMP_NUM_THREADS": "torch's threads on a CPU",
-    "OMP_WAIT_POLICY": "how idle threads wait: PASSIVE unless set",
+    "OMP_WAIT_POLICY": "how idle threads wait: PASSIVE after a short spin unless set",
 }
 
 
