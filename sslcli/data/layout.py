@@ -150,7 +150,7 @@ def _warn_of_root(root: str, parts: Mapping[str, Files], notes: list[str]) -> No
 
 
 def is_chosen(splits: Any) -> bool:
-    """Whether somebody said what the splits are."""
+    """Whether the user said what the splits are."""
     return isinstance(splits, Mapping)
 
 

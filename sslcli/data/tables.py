@@ -93,7 +93,7 @@ def table_of(text: str, what: str, words: Sequence[str] = PATHS) -> Table:
             if len(cells) != len(columns):
                 raise DataError(
                     f"{what}, line {line + reader.line_num}: has not the {len(columns)} columns of the header",
-                    f"mend that line; each wants {listing(columns)} (a comma in a name goes in double quotes)",
+                    f"correct that line; each wants {listing(columns)} (a comma in a name goes in double quotes)",
                 )
             rows.append((line + reader.line_num, cells))
     except csv.Error as error:

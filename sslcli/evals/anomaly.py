@@ -61,7 +61,7 @@ def anomaly(
       one (measured even if not named): fitted in pretraining, whatever is `normal`.
 
     `normal: all` reads no label and gives `flagged`: the share of test samples stranger than all but 5 % of a fifth of the
-    training samples, to which nothing was fitted. Where nothing is strange it is about .05. Of an unlabelled data set without
+    training samples, to which nothing was fitted. Without anomalies it is about .05. Of an unlabelled data set without
     a test split of its own every sample is scored, by scores fitted to the other four fifths, and `outlying` is the share
     of samples whose score is more than 3 robust standard deviations (1.4826 times the median absolute deviation) above
     the median. Data without labels are measured like this whatever `normal` is not told to be.
@@ -305,7 +305,7 @@ def _ranked(
 def _everything(
     train: Labelled, rest: Labelled, scorers: dict[str, Score | None], groups: list[_Group], data: EvalData
 ) -> _Found:
-    """Nothing says what is strange, and no sample is set apart: each is scored by what was fitted to the other folds."""
+    """No labels say what is anomalous, and no sample is held out: each is scored by what was fitted to the other folds."""
     parts: list[Split] = ["train"] if data.dataset.test is None else ["train", "test"]
     x = train[0] if len(parts) == 1 else torch.cat([train[0], rest[0]])
     n = len(x)

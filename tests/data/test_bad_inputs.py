@@ -135,7 +135,7 @@ REFUSED: list[tuple[Callable[[Path], str], type[SslError], str, str]] = [
     (_list_of_nothing, DataError, "none of the 2 files", "relative to the list"),
     (_empty_list, DataError, "names no file", "one path a line"),
     (_csv_without_header, DataError, "no column named path", "path,label"),
-    (_ragged_csv, DataError, "line 3", "mend that line"),
+    (_ragged_csv, DataError, "line 3", "correct that line"),
     (_no_path, RequestError, "dataset.path is not given", "dataset.path="),
 ]
 
