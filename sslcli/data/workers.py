@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PREFETCH = 2  # batches ready for each worker
 SILENCE = 600  # seconds without a batch of any worker: something is wrong
+LOOK = 5  # seconds after which torch looks whether its workers are alive
 SMALL_SHM = "small /dev/shm (docker run --shm-size=2g): device.workers=0 needs neither"
 
 
@@ -108,7 +109,7 @@ def run(
             num_workers=workers,
             collate_fn=_as_is,
             prefetch_factor=PREFETCH,
-            timeout=SILENCE,
+            timeout=LOOK,
             multiprocessing_context=context,
             worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
             pin_memory=device.type == "cuda",
@@ -122,12 +123,15 @@ def run(
             raise MachineError(f"no room in shared memory: {str(error).splitlines()[0]}", f"a {SMALL_SHM}") from error
 
     try:
+        waiting = time.monotonic()
         while True:
             try:
                 item = next(made)
             except StopIteration:
                 return
             except RuntimeError as error:
+                if "timed out after" in str(error) and time.monotonic() - waiting < SILENCE:
+                    continue  # torch has looked whether the workers live, and the batch is still to come
                 if "timed out after" in str(error):
                     raise MachineError(
                         f"the processes that read data made no batch for {SILENCE // 60} minutes",
@@ -140,6 +144,7 @@ def run(
                     f"most often memory or a {SMALL_SHM}",
                 ) from error
             yield _received(_sound(item))
+            waiting = time.monotonic()
     finally:
         stop = getattr(made, "_shutdown_workers", None)  # now, and not when the collector gets to it
         if stop is not None:
