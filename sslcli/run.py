@@ -177,8 +177,7 @@ class Run:
         """A file that only tells of the run cannot be written: training goes on (a checkpoint that cannot be is another matter)."""
         if name not in self._told:
             self._told.add(name)
-            why = e.strerror if isinstance(e, OSError) else e.message
-            console.warn(f"cannot write {self.path / name}: {why}")
+            console.warn(f"cannot write {self.path / name}: {e.strerror}" if isinstance(e, OSError) else e.message)
 
     # ----------------------------------------------------------------------------------------------------------- metrics
 

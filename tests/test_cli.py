@@ -329,7 +329,7 @@ def test_resume_takes_no_other_computation(cli, finished, monkeypatch):
     monkeypatch.chdir(finished)
     result = cli("resume", "latest", "seed=3")
     assert result.code == 2
-    assert "a run goes on as it was begun" in result.err
+    assert "cannot change when resuming" in result.err
     assert "init=latest" in result.err
     assert "is done" in cli("resume", "latest").err
 

@@ -109,7 +109,7 @@ _FULL_TABLE = (errno.EMFILE, errno.ENFILE)
 
 
 def in_words(e: BaseException) -> SslError | None:
-    """An exception as an error for people; None for a bug of ours.
+    """An exception as an error for people; None for an internal error.
 
     The one place that says what an errno means: no command and no key that takes a path has to."""
     if isinstance(e, Ended):

@@ -67,7 +67,7 @@ def changed(cfg: dict[str, Any], given: dict[str, str], name: str) -> bool:
             if close and not has_key(cfg, key):
                 raise RequestError(f"there is no key `{key}`", f"did you mean `{close}`?")
             raise RequestError(
-                f"resume takes no `{key}`: a run goes on as it was begun ({listing((*HOW, *LENGTH, *WHERE), 20)} may change)",
+                f"`{key}` cannot change when resuming ({listing((*HOW, *LENGTH, *WHERE), 20)} can)",
                 f"to start a new run from its weights: {command('pretrain', f'init={name}', f'{key}={text}')}",
             )
         *path, last = key.split(".")

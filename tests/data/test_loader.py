@@ -13,6 +13,7 @@ from sslcli.data.folder import Decoder, FolderSource, image_folder
 from sslcli.data.layout import Files
 from sslcli.data.loader import Loader, in_order
 from sslcli.data.source import ArraySource, Dataset, Source
+from sslcli.data.workers import SILENCE
 from sslcli.errors import DataError, MachineError, RequestError
 from sslcli.rng import Draw
 from sslcli.views import Views, clean
@@ -246,9 +247,11 @@ class Dies(Plain):
 
 
 def test_a_dead_worker_is_said(streamed):
+    began = time.monotonic()
     with pytest.raises(MachineError, match="died") as error:
         seen(Loader(streamed.train, Dies(), batch_size=8, seed=0, workers=1), 1)
     assert "device.workers=0" in error.value.hint
+    assert time.monotonic() - began < SILENCE / 4  # long before the limit for a batch that never comes
 
 
 def test_workers_end_with_the_stream(streamed):

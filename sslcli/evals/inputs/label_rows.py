@@ -51,13 +51,13 @@ def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], st
     except OSError as error:
         raise RequestError(f"labels={shown(file)} cannot be read: {error.strerror}") from error
     column, rows, notes = _parsed(decoded(content), known, file)
-    told = [row for row in rows if row.label]
-    if not told:
+    labelled = [row for row in rows if row.label]
+    if not labelled:
         raise DataError(f"{shown(file)} holds no label" + "".join(f"; {n}" for n in notes), HEADER)
-    empty = len(rows) - len(told)
+    empty = len(rows) - len(labelled)
     if empty:
         notes = [f"{count(empty, 'row')} of {shown(file)} without a label left out", *notes]
-    return column, told, notes, hashlib.sha256(content).hexdigest()
+    return column, labelled, notes, hashlib.sha256(content).hexdigest()
 
 
 def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row], list[str]]:
