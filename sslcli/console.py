@@ -136,8 +136,8 @@ def rows(pairs: Iterable[tuple[str, str]]) -> None:
         _emit(f"{_paint(key.ljust(width), '36')}  {indented(value)}")
 
 
-def table(head: list[str], body: list[list[str]], numbers: Iterable[int] = ()) -> str:
-    """Plain aligned columns; those in `numbers` to the right."""
+def table(head: list[str], body: list[list[str]], numbers: Iterable[int] = ()) -> list[str]:
+    """The lines of plain aligned columns; those in `numbers` to the right."""
     numbers = set(numbers)
     head, *body = [[one_line(str(cell)) for cell in row] for row in [head, *body]]
     widths = [max(len(r[i]) for r in [head, *body]) for i in range(len(head))]
@@ -146,7 +146,7 @@ def table(head: list[str], body: list[list[str]], numbers: Iterable[int] = ()) -
         cells = [c.rjust(w) if i in numbers else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         return "  ".join(cells).rstrip()
 
-    return "\n".join([line(head), *(line(r) for r in body)])
+    return [line(head), *(line(r) for r in body)]
 
 
 # ---------------------------------------------------------------------------------------------------------------- progress

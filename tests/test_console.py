@@ -30,8 +30,8 @@ def test_control_characters_are_shown_not_obeyed(capsys, monkeypatch):
 
 
 def test_a_table_lines_up():
-    text = console.table(["run", "step"], [["a", "1,000"], ["long", "7"]], numbers=[1])
-    assert text.splitlines() == ["run    step", "a     1,000", "long      7"]
+    lines = console.table(["run", "step"], [["a", "1,000"], ["long", "7"]], numbers=[1])
+    assert lines == ["run    step", "a     1,000", "long      7"]
 
 
 @pytest.mark.slow

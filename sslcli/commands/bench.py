@@ -76,7 +76,7 @@ def words(found: dict[str, Any]) -> list[str]:
     startup = [f"{name.replace('_', ' ')} {s:.1f} s" for name, s in found["startup"].items() if s is not None]
     where = found["machine"]
     return [
-        console.table(["", "samples/s", "rounds", "a core"], body, numbers=(1, 2, 3)),
+        *console.table(["", "samples/s", "rounds", "a core"], body, numbers=(1, 2, 3)),
         "",
         f"lost         {found['lost']:.1%} of what the model alone could do",
         f"peak memory  {found['peak_memory_mb']:,.0f} MB; model alone {found['model']['peak_memory_mb']:,.0f} MB",

@@ -292,7 +292,7 @@ def _apart(values: list[float | None]) -> list[str]:
 
 
 def _table(head: list[str], body: list[list[str]], right: Any) -> None:
-    console.out("", *console.table(head, body, numbers=right).splitlines())
+    console.out("", *console.table(head, body, numbers=right))
 
 
 def _item(row: dict[str, Any], two: bool) -> list[str]:

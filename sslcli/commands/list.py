@@ -39,7 +39,7 @@ def main(request: Request) -> int:
     if sys.stdout.isatty():
         body.sort(key=lambda row: row[1:2] if group in COLUMNS else [])  # by family, then by name
         width = shutil.get_terminal_size().columns
-        for line in console.table(["name", *keys], body).splitlines():
+        for line in console.table(["name", *keys], body):
             console.out(line[:width])
     else:  # for other programs: a line each, the name first (`cut -f1`)
         console.out(*("\t".join(" ".join(cell.split()) for cell in row) for row in body))

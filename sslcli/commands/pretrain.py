@@ -12,7 +12,7 @@ from typing import Any
 from sslcli import build, compose, config, console, progress
 from sslcli.commands.jobs import Outcome
 from sslcli.commands.jobs import job as hydra_job
-from sslcli.errors import RequestError, command
+from sslcli.errors import RequestError
 from sslcli.run import Run, all_runs, find, next_step
 
 SLOW_STEP = 5.0  # seconds: a dry run says beforehand that a step takes longer
@@ -75,7 +75,7 @@ def check_resume(cfg: Any) -> None:
     if cfg.resume != "auto":
         raise RequestError(
             f"`resume={cfg.resume}`: only resume=auto is known",
-            command("resume", cfg.resume) if isinstance(cfg.resume, str) else "sslcli resume RUN",
+            "to continue a run that you name: sslcli resume RUN (its folder, its name, or latest)",
         )
     if cfg.init == "latest":
         raise RequestError("resume=auto with init=latest: the latest run changes", "name the run: init=RUN")

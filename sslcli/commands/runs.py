@@ -149,7 +149,7 @@ def show_list() -> int:
         console.say(f"no run in {config.runs_root()}/ yet; sslcli pretrain makes one")
         return 0
     body = [[short_name(Path(r["run"])), r["status"], f"{r['step'] or 0:,}", headline(r)] for r in found]
-    console.out(*console.table(["run", "status", "step", "numbers"], body, numbers=[2]).splitlines())
+    console.out(*console.table(["run", "status", "step", "numbers"], body, numbers=[2]))
     return 0
 
 

@@ -272,11 +272,11 @@ def table(candidates: list[Candidate], found: Ranking, notes: list[str]) -> None
         ]
         for i in order
     ]
-    console.out(*console.table(head, body, numbers=[0, *range(2, len(head))]).splitlines())
+    console.out(*console.table(head, body, numbers=[0, *range(2, len(head))]))
     if agreed:
         lines = [[k, f"{v['spearman']:.3f}", f"{v['kendall']:.3f}", str(v["n"])] for k, v in agreed.items()]
         head = ["agreement with probe.top1", "spearman", "kendall", "n"]
-        console.out("", *console.table(head, lines, numbers=[1, 2, 3]).splitlines())
+        console.out("", *console.table(head, lines, numbers=[1, 2, 3]))
     for note in notes:
         console.warn(note)
 

@@ -189,7 +189,7 @@ def test_a_column_says_what_measures(write):
         ("name;tag;who\na00.png;cat;x\n", "header of .* is name,tag,who", "name,label"),
         ("name,id,label\n", "header of", "name,label"),
         ("name,label\n", "holds no label", "name,label"),
-        ("name,label\na00.png\n", "line 2: has not the 2 columns", "mend"),
+        ("name,label\na00.png\n", "line 2: has not the 2 columns", "correct that line"),
         ('name,label\n"a00.png,cat\n', "is no CSV file: line 2", "quotation"),
         ("name,label,split\na00.png,cat,vali\n", "split is vali", "train or test"),
         ("id,label\n40,cat\n-1,cat\n", "names 2 samples that rows does not have, such as 40, -1", "from 0 to 39"),
