@@ -39,8 +39,8 @@ def test_another_precision_is_said(cli, broken_off):
 @pytest.mark.parametrize(
     ("word", "message", "hint"),
     [
-        ("optimizer.lr=1", "resume takes no `optimizer.lr`", "sslcli pretrain init=latest optimizer.lr=1"),
-        ("method=byol", "resume takes no `method`", "sslcli pretrain init=latest method=byol"),
+        ("optimizer.lr=1", "`optimizer.lr` cannot change when resuming", "sslcli pretrain init=latest optimizer.lr=1"),
+        ("method=byol", "`method` cannot change when resuming", "sslcli pretrain init=latest method=byol"),
         ("device.worker=0", "no key `device.worker`", "device.workers"),
         ("device.precision=fp8", "device.precision=fp8", "bf16"),
         ("train.save_every=soon", "train.save_every", "20m"),

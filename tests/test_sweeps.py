@@ -103,7 +103,7 @@ def test_a_launcher_without_a_sweep_is_said_to_have_no_effect(cli):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["pretrain", "resume=latest"], "hint: sslcli resume latest"),
+        (["pretrain", "resume=latest"], "sslcli resume RUN"),
         (["pretrain", "resume=true"], "only resume=auto is known"),
         (["pretrain", "resume=auto", "init=latest"], "init=RUN"),
         (["eval", "knn", "resume=auto", "run=none"], "no key `resume`"),
