@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sslcli.data.folder import image_folder
+from sslcli.data.sources.image_folder import image_folder
 from tests.data.bad_files import BAD, decode_in_child, make_folder, mutated
 
 SMALL = ["method=simsiam", "dataset=image_folder", "backbone=convnet", "backbone.width=8", "device=cpu"]

@@ -84,7 +84,7 @@ def run_folder(home: Path) -> Path | None:
 
 def inspect(run: Path, tally: Tally) -> None:
     """After a kill: what lies there must do."""
-    from sslcli import checkpoint
+    from sslcli.runs import checkpoint
 
     folder = run / "checkpoints"
     found = [checkpoint.verify(path) for path in checkpoint.existing(folder)]

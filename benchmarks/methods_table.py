@@ -25,8 +25,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks import report  # noqa: E402
-from sslcli import compose, config  # noqa: E402
-from sslcli.results import name_of  # noqa: E402
+from sslcli.config import compose, registry  # noqa: E402
+from sslcli.runs.results import name_of  # noqa: E402
 
 OUT = ROOT / "docs" / "results"
 SIZES: dict[str, dict[str, list[str]]] = {
@@ -99,7 +99,7 @@ TITLES = ["method", "steps", "samples/s", "MB", "kNN", "untrained", "probe", "un
 
 
 def recipe(method: str) -> dict[str, Any]:
-    return config.describe(config.choices("method")[method], "method")
+    return registry.describe(registry.choices("method")[method], "method")
 
 
 def needs(method: str, word: str) -> bool:
@@ -120,8 +120,8 @@ def words(data: str, method: str, seed: int) -> list[str]:
 
 def mark(typed: list[str]) -> str:
     """The same for two runs that compute the same. Whatever cannot be composed raises."""
-    from sslcli.commands.pretrain import plain
-    from sslcli.job import config_hash
+    from sslcli.cli.commands.pretrain import plain
+    from sslcli.training.setup import config_hash
 
     return config_hash(plain(compose.compose("pretrain", typed)))
 
@@ -280,7 +280,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--draw", action="store_true")
     options = parser.parse_args()
-    methods = options.only.split(",") if options.only else sorted(config.choices("method"))
+    methods = options.only.split(",") if options.only else sorted(registry.choices("method"))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
         table = Table(Path(folder))
         if options.draw:

@@ -18,8 +18,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sslcli import compose, config, team  # noqa: E402
-from sslcli.commands.pretrain import plain  # noqa: E402
+from sslcli.cli.commands.pretrain import plain  # noqa: E402
+from sslcli.config import compose, registry  # noqa: E402
+from sslcli.runtime import processes  # noqa: E402
 from tests import team_worker  # noqa: E402
 
 COLUMNS = {
@@ -33,7 +34,7 @@ COLUMNS = {
 def configurations(world: int) -> dict[str, dict]:
     words = ["experiment=smoke", "device=cpu", "device.threads=1", "train.batch_size=16", f"train.devices={world}"]
     cfgs = {}
-    for method in sorted(config.choices("method")):
+    for method in sorted(registry.choices("method")):
         size = [] if method == "mae" else ["backbone.width=8"]
         cfgs[method] = plain(compose.compose("pretrain", [f"method={method}", *words, *size]))
         sharded = [
@@ -55,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for world in (1, 2):
             told = {"cfgs": configurations(world), "out": f"{folder}/{world}.pt"}
-            with team.lead(team.Place(0, world, 0, world), torch.device("cpu"), told, team_worker.work):
+            with processes.lead(processes.Place(0, world, 0, world), torch.device("cpu"), told, team_worker.work):
                 team_worker.work(told)
             found[world] = torch.load(told["out"], weights_only=True)
     lines = ["| method | " + " | ".join(COLUMNS) + " |", "|---|" + "--:|" * len(COLUMNS)]

@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks import report  # noqa: E402
-from sslcli import config  # noqa: E402
+from sslcli.config import registry  # noqa: E402
 
 OUT = ROOT / "docs" / "results" / "short_runs.json"
 WORDS = ["dataset=cifar10", "train.batch_size=64"]
@@ -35,7 +35,7 @@ TEACHER = "simsiam"  # of the methods that learn from a trained run
 
 
 def needs(method: str) -> list[str]:
-    found: list[str] = config.describe(config.choices("method")[method], "method").get("needs", [])
+    found: list[str] = registry.describe(registry.choices("method")[method], "method").get("needs", [])
     return found
 
 
@@ -94,7 +94,7 @@ def page(known: dict[str, Any]) -> list[str]:
     about = known["about"]
     rows = known["rows"]
     bad = [key for key, row in rows.items() if not verdict(row, key.split()[0]).startswith("yes")]
-    every = set(config.choices("method"))
+    every = set(registry.choices("method"))
     left = {kind: sorted(every - {k.split()[0] for k in rows if k.endswith(kind)}) for kind in ("small", "own")}
     lines = [
         "# Every method for 120 steps",
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="draw the page of what is there")
     options = parser.parse_args()
     known = json.loads(OUT.read_text()) if OUT.exists() else {"rows": {}}
-    methods = options.only.split(",") if options.only else sorted(config.choices("method"))
+    methods = options.only.split(",") if options.only else sorted(registry.choices("method"))
     with tempfile.TemporaryDirectory() as runs:
         for backbone in [] if options.draw else options.backbones.split(","):
             for method in methods:

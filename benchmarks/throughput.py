@@ -45,11 +45,11 @@ Options = argparse.Namespace
 def training(words: list[str], floor: str | None, options: Options) -> list[Row]:
     """Our floor, floors written by hand, the trainer, and the same network fed by each peer, in turns."""
     from benchmarks import floors, peers
-    from sslcli.bench import Part, Parts
     from sslcli.methods.base import Batch
-    from sslcli.session import Onlooker
-    from sslcli.state import State
-    from sslcli.train import Trainer
+    from sslcli.training.benchmark import Part, Parts
+    from sslcli.training.launch import Onlooker
+    from sslcli.training.state import State
+    from sslcli.training.trainer import Trainer
 
     job = job_of([*data_words(options), *words, *options.overrides])
     device, batch, recipe = job.runtime.device, job.loader.batch_size, "mae" if floor == "mae" else "simclr"
@@ -131,7 +131,7 @@ def views_alone(what: str, data: list[str], batch: int, options: Options) -> lis
     import torch
 
     from benchmarks import peers
-    from sslcli.bench import Part
+    from sslcli.training.benchmark import Part
 
     one = ["device.threads=1", "device.workers=0", f"train.batch_size={batch}"]
     job = job_of(["method=simclr", "backbone=convnet", "augmentation=simclr", *data, *one, *options.overrides])
@@ -209,9 +209,9 @@ def data_words(options: Options) -> list[str]:
 
 
 def job_of(words: list[str]) -> Any:
-    from sslcli.commands.pretrain import plain
-    from sslcli.compose import compose
-    from sslcli.job import prepare
+    from sslcli.cli.commands.pretrain import plain
+    from sslcli.config.compose import compose
+    from sslcli.training.setup import prepare
 
     return prepare(plain(compose("pretrain", words)))
 

@@ -64,7 +64,7 @@ def spawn(argv: list[str], folder: Path, log: Path, before: Callable[[], Any] | 
         if before is not None:
             before()
         sys.argv = ["sslcli", *argv]
-        from sslcli.cli import main
+        from sslcli.cli.main import main
 
         code = main(argv)
         sys.stdout.flush()
@@ -82,8 +82,8 @@ VOLATILE = ("seconds", "train/samples_per_s", "train/data_wait")
 
 def outcome(run: Path) -> dict[str, Any]:
     """Everything of a finished run that must be the same for two equal runs: hashes of tensors, counters, metrics."""
-    from sslcli import checkpoint
-    from sslcli.run import Run
+    from sslcli.runs import checkpoint
+    from sslcli.runs.run import Run
 
     newest = checkpoint.existing(run / "checkpoints")[0]
     assert checkpoint.verify(newest) is None

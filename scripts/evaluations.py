@@ -17,7 +17,7 @@ from typing import Any
 
 from results import OUT, machine, markdown, pretrain, sslcli
 
-from sslcli.results import name_of
+from sslcli.runs.results import name_of
 
 FOLDER = OUT / "evaluations"
 RECIPES = {

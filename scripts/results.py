@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sslcli.results import name_of
+from sslcli.runs.results import name_of
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "results"
@@ -208,9 +208,9 @@ def views(folder: str) -> None:
 import hashlib, sys
 from pathlib import Path
 from sslcli import compose
-from sslcli.commands.pretrain import plain
-from sslcli.data.loader import Loader
-from sslcli.job import load_dataset
+from sslcli.cli.commands.pretrain import plain
+from sslcli.data.loading.loader import Loader
+from sslcli.training.setup import load_dataset
 from sslcli.views import Views
 
 def digest(dataset, cfg, workers, batch, start, count=256):

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.sgd import sgd
 
-from sslcli import build, eager
+from sslcli.config import instantiate
 from sslcli.errors import RequestError
+from sslcli.runtime import compilation
 
 # Kept out of weight decay by name: timm's and DINO's habit for tokens and positions, which are 3-d but act as biases.
 UNDECAYED_NAMES = ("bias", "cls_token", "pos_embed")
@@ -72,14 +73,14 @@ def make(cfg: dict[str, Any], method: nn.Module, lr: float, compiled: bool = Fal
     It is torch's fused one where that pays and the YAML does not say otherwise: on a GPU a step can be left out without asking; on
     a processor AdamW's is three times as fast (SGD's is slower). `compiled`: whether this process compiles its model."""
     if not compiled:
-        eager.keep_dynamo_out()
+        compilation.keep_dynamo_out()
     groups = parameter_groups(method, cfg["weight_decay"])
-    takes = inspect.signature(build.resolve("optimizer", cfg["_target_"])).parameters
+    takes = inspect.signature(instantiate.resolve("optimizer", cfg["_target_"])).parameters
     pays = {"cuda": "fused" in takes, "cpu": {"fused", "betas"} <= takes.keys()}
     fits = all(type(p) is nn.Parameter and pays.get(p.device.type) for g in groups for p in g["params"])
     fused = {"fused": True} if fits and not {"fused", "foreach"} & set(cfg) else {}
-    optimizer: Optimizer = build.build("optimizer", {**cfg, "lr": lr}, groups, **fused)
-    return optimizer if compiled else eager.without_dynamo(optimizer)
+    optimizer: Optimizer = instantiate.build("optimizer", {**cfg, "lr": lr}, groups, **fused)
+    return optimizer if compiled else compilation.without_dynamo(optimizer)
 
 
 def heeds_verdict(optimizer: Optimizer) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sslcli import temporary
+from sslcli.runtime import temporary
 
 
 @functools.cache

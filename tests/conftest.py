@@ -83,7 +83,7 @@ class Result:
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     """`cli("pretrain", "method=byol")` in an empty folder: exit code, stdout, stderr."""
-    from sslcli.cli import main
+    from sslcli.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     for name in ("SSLCLI_RUNS", "SSLCLI_DATA", "NO_COLOR", "FORCE_COLOR"):
@@ -111,7 +111,7 @@ class Killed(BaseException):
 @contextlib.contextmanager
 def killed_when_saved(step: int) -> Iterator[None]:
     """Training inside is killed when the checkpoint of this step is there."""
-    from sslcli.train import Trainer
+    from sslcli.training.trainer import Trainer
 
     save = Trainer.save
 

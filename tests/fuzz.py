@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from sslcli import config
+from sslcli.config import registry
 
 REAL = [
     "method=simsiam",
@@ -239,11 +239,11 @@ LINES = [
 def yaml_files(n: int, folder: Path, seed: int = 0) -> list[tuple[list[str], Path]]:
     """(overrides, folder for --config-dir) of `n` files, each a mutation of one that we ship, each in its own folder."""
     rng = random.Random(seed)
-    groups = [g for g in config.GROUPS if g not in ("logger", "evaluator")]
+    groups = [g for g in registry.GROUPS if g not in ("logger", "evaluator")]
     made = []
     for i in range(n):
         group = rng.choice(groups)
-        source = rng.choice(sorted(config.choices(group).values()))
+        source = rng.choice(sorted(registry.choices(group).values()))
         data = source.read_bytes()
         for _ in range(rng.randrange(1, 4)):
             data = _mutate(data, rng)

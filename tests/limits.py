@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from sslcli.cli import nothing_collected
+from sslcli.cli.main import nothing_collected
 
 T = TypeVar("T")
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from sslcli import team
-from sslcli.checkpoint import whole
-from sslcli.job import prepare
 from sslcli.nn.dist import rank
-from sslcli.session import Onlooker
-from sslcli.state import Plan, State
-from sslcli.train import Trainer
+from sslcli.runs.checkpoint import whole
+from sslcli.runtime import processes
+from sslcli.training.launch import Onlooker
+from sslcli.training.setup import prepare
+from sslcli.training.state import Plan, State
+from sslcli.training.trainer import Trainer
 
 
 def two_steps(cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -44,7 +44,7 @@ def two_steps(cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def work(told: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    team.ready(torch.device("cpu"))
+    processes.ready(torch.device("cpu"))
     found = {name: two_steps(cfg) for name, cfg in told["cfgs"].items()}
     if rank() == 0:
         torch.save(found, told["out"])

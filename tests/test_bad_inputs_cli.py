@@ -113,20 +113,20 @@ def test_a_folder_may_be_called_like_a_number(cli, tmp_path, monkeypatch):
 
 
 def test_resume_after_files_changed_is_refused(cli, tmp_path, monkeypatch):  # 29
-    from sslcli import train
+    from sslcli.training import trainer
     from tests.conftest import Killed
 
     folder = two_classes(tmp_path / "data", n=20)
-    original = train.Trainer.save
+    original = trainer.Trainer.save
 
     def save(self, **kw):
         original(self, **kw)
         raise Killed
 
-    monkeypatch.setattr(train.Trainer, "save", save)
+    monkeypatch.setattr(trainer.Trainer, "save", save)
     with pytest.raises(Killed):
         cli("pretrain", *SMALL, f"dataset.path={folder}", "train.batch_size=16")
-    monkeypatch.setattr(train.Trainer, "save", original)
+    monkeypatch.setattr(trainer.Trainer, "save", original)
     (folder / "cat" / "0.png").unlink()
     refused = cli("resume", "latest")
     assert refused.code == 7

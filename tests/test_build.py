@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sslcli import build, config
+from sslcli.config import instantiate, registry
 from sslcli.errors import RequestError
 
 HOSTILE = [
@@ -17,10 +17,10 @@ HOSTILE = [
     "torch.nn.os.system",
 ]
 HOSTILE += [
-    "sslcli.run.os.system",
-    "sslcli.run.shutil.rmtree",
+    "sslcli.runs.run.os.system",
+    "sslcli.runs.run.shutil.rmtree",
     "torch.optim.torch.load",
-    "sslcli.build.importlib.import_module",
+    "sslcli.config.instantiate.importlib.import_module",
     "pickle.loads",
 ]
 
@@ -32,20 +32,20 @@ GROUPS = ("method", "backbone", "dataset", "optimizer", "schedule", "evaluator")
 def test_hostile_targets_are_refused(target):
     for group in GROUPS:
         with pytest.raises(RequestError):
-            build.resolve(group, target)
+            instantiate.resolve(group, target)
 
 
-@pytest.mark.parametrize("target", ["sslcli.data.folder.os", "sslcli.data.folder.dataset_of"])
+@pytest.mark.parametrize("target", ["sslcli.data.import_module", "sslcli.data.Any"])
 def test_target_beside_a_factory_is_refused(target):
     """The module is one that YAML files name; what is asked for in it is not a choice."""
     with pytest.raises(RequestError, match="not one of the allowed classes and functions"):
-        build.resolve("dataset", target)
+        instantiate.resolve("dataset", target)
 
 
 def test_target_of_another_group_is_refused():
-    assert build.resolve("method", "sslcli.methods.simsiam.SimSiam")
+    assert instantiate.resolve("method", "sslcli.methods.simsiam.SimSiam")
     with pytest.raises(RequestError, match="not allowed"):
-        build.resolve("dataset", "sslcli.methods.simsiam.SimSiam")
+        instantiate.resolve("dataset", "sslcli.methods.simsiam.SimSiam")
 
 
 @pytest.mark.parametrize(
@@ -64,24 +64,24 @@ def test_target_of_another_group_is_refused():
 )
 def test_functions_of_libraries_are_refused(group, target):
     with pytest.raises(RequestError, match="allowed"):
-        build.resolve(group, target)
+        instantiate.resolve(group, target)
 
 
 def test_optimizers_of_torch_are_allowed():
-    assert build.resolve("optimizer", "torch.optim.RMSprop").__name__ == "RMSprop"
+    assert instantiate.resolve("optimizer", "torch.optim.RMSprop").__name__ == "RMSprop"
 
 
 def test_every_choice_is_allowed():
     for group in GROUPS:
-        assert all(callable(build.resolve(group, target)) for target in config.targets(group))
+        assert all(callable(instantiate.resolve(group, target)) for target in registry.targets(group))
 
 
 def test_a_near_miss_gets_a_hint():
     with pytest.raises(RequestError) as caught:
-        build.resolve("method", "sslcli.methods.simsiam.SimSam")
+        instantiate.resolve("method", "sslcli.methods.simsiam.SimSam")
     assert caught.value.hint == "did you mean `SimSiam`?"
     with pytest.raises(RequestError) as caught:
-        build.check(
+        instantiate.check(
             "method", {"_target_": "sslcli.methods.simsiam.SimSiam", "proj_dmi": 3, "plan": {}}, given=["backbone"]
         )
     assert "`method.proj_dmi` is not an argument of SimSiam" in caught.value.message
@@ -90,15 +90,24 @@ def test_a_near_miss_gets_a_hint():
 
 def test_a_missing_argument_is_told():
     with pytest.raises(RequestError, match=r"`optimizer.lr` must be given"):
-        build.check("optimizer", {"_target_": "sslcli.optim.LARS"}, given=["params"])
+        instantiate.check("optimizer", {"_target_": "sslcli.optim.LARS"}, given=["params"])
 
 
 def test_modules_of_a_config_dir_are_trusted_and_no_others(tmp_path):
     (tmp_path / "my_own_method.py").write_text("def made(a=1):\n    return a + 1\n")
     with pytest.raises(RequestError, match="not allowed") as caught:
-        build.resolve("method", "my_own_method.made")
+        instantiate.resolve("method", "my_own_method.made")
     assert "--config-dir" in (caught.value.hint or "")
-    build.trust_folder(tmp_path)
-    assert build.build("method", {"_target_": "my_own_method.made", "a": 4}) == 5
+    instantiate.trust_folder(tmp_path)
+    assert instantiate.build("method", {"_target_": "my_own_method.made", "a": 4}) == 5
     with pytest.raises(RequestError):
-        build.resolve("method", "json.loads")
+        instantiate.resolve("method", "json.loads")
+
+
+@pytest.mark.parametrize("old", registry.RENAMED)
+def test_target_of_an_earlier_version_is_built_and_keeps_its_hash(old):
+    group = "evaluator" if ".evals." in old else "dataset"
+    new = registry.current_name(old)
+    assert new in registry.targets(group)
+    assert instantiate.resolve(group, old) is instantiate.resolve(group, new)
+    assert registry.first_name(new) == old

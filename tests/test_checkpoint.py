@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from sslcli import checkpoint
 from sslcli.errors import TrainingError
+from sslcli.runs import checkpoint
 
 
 def tensors(value: float) -> dict:

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sslcli import __version__, compose, config
-from sslcli.cli import WORDS, parse
+from sslcli import __version__
+from sslcli.cli.main import WORDS, parse
+from sslcli.config import compose, registry
 from sslcli.errors import RequestError
 from tests.conftest import SMOKE
 
@@ -140,11 +141,11 @@ def test_data_set_for_a_path_alone(cli, tmp_path, there, hint):
     assert f"dataset={hint}" in result.err
 
 
-@pytest.mark.parametrize("name", sorted(set(config.choices("evaluator")) - {"online"}))
+@pytest.mark.parametrize("name", sorted(set(registry.choices("evaluator")) - {"online"}))
 def test_help_of_an_evaluator_explains_its_keys(cli, name):
     shown = cli("eval", name, "--help")
     assert shown.code == 0
-    about = config.describe(config.choices("evaluator")[name], "evaluator")
+    about = registry.describe(registry.choices("evaluator")[name], "evaluator")
     assert about["summary"] in shown.out
     lines = [line.strip() for line in shown.out.splitlines()]
     for key, value in about.items():
@@ -173,7 +174,7 @@ def test_sigterm_in_any_command(cli, monkeypatch, argv):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    monkeypatch.setattr("sslcli.cli.dispatch", stopped)
+    monkeypatch.setattr("sslcli.cli.main.dispatch", stopped)
     result = cli(*argv)
     assert result.code == 75
     assert "error: stopped by SIGTERM" in result.err
@@ -190,7 +191,7 @@ def test_flags_may_stand_anywhere():
 
 
 def test_names_of_files_are_quoted_for_hydra():
-    from sslcli.cli import quoted_path
+    from sslcli.cli.main import quoted_path
 
     assert quoted_path("labels=a b, 5%.csv", sweep=False) == "labels='a b, 5%.csv'"
     assert quoted_path("hydra.sweep.dir=runs/a=1, b", sweep=True) == "hydra.sweep.dir='runs/a=1, b'"
@@ -236,7 +237,7 @@ def test_dry_run_makes_no_folder(cli):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """One finished run, shared by the tests that only read it: (working folder)."""
-    from sslcli.cli import main
+    from sslcli.cli.main import main
 
     folder = tmp_path_factory.mktemp("finished")
     before = Path.cwd()
@@ -361,7 +362,7 @@ def test_list_is_plain_when_piped_and_json_when_asked(cli):
     choices = json.loads(cli("list", "methods", "--json").out)["choices"]
     assert [c["name"] for c in choices] == names
     assert all(c["summary"] and c["family"] and c["source"] for c in choices)
-    for kind in config.KINDS:
+    for kind in registry.KINDS:
         assert cli("list", kind).code == 0
 
 
@@ -392,7 +393,7 @@ def test_init_takes_the_weights_of_a_run(cli):
     first = Path(cli("pretrain", *SMOKE).last)
     result = cli("pretrain", *SMOKE, f"init={first}", "train.steps=1", "optimizer.lr=1e-9")
     assert result.code == 0, result.err
-    from sslcli.models import load_encoder
+    from sslcli.builders import load_encoder
 
     a, b = (load_encoder(p)[0].state_dict() for p in (first, Path(result.last)))
     for key in a:
@@ -423,7 +424,7 @@ def test_doctor(cli):
 
 
 def test_completion(cli):
-    from sslcli.commands.completion import candidates
+    from sslcli.cli.commands.completion import candidates
 
     assert candidates("sslcli pre") == ["pretrain"]
     assert candidates("sslcli eval pr") == ["probe"]
@@ -459,7 +460,7 @@ def test_the_mode_may_be_chosen_by_a_key(cli):
 )
 def test_the_fast_door_imports_neither_torch_nor_hydra(argv, tmp_path):
     code = (
-        "import sys; from sslcli.cli import main; c = main(sys.argv[1:]);"
+        "import sys; from sslcli.cli.main import main; c = main(sys.argv[1:]);"
         "heavy = {'torch', 'hydra', 'omegaconf', 'numpy', 'sklearn', 'rich'} & set(sys.modules);"
         "assert not heavy, heavy; sys.exit(c)"
     )
@@ -472,7 +473,7 @@ def test_the_fast_door_imports_neither_torch_nor_hydra(argv, tmp_path):
 def test_a_run_imports_no_compiler_and_no_library_that_it_does_not_use(tmp_path):
     """Each of them takes a second or more, which would be half of the time to the first step."""
     code = (
-        "import sys; from sslcli.cli import main; c = main(['pretrain', *sys.argv[1:]]);"
+        "import sys; from sslcli.cli.main import main; c = main(['pretrain', *sys.argv[1:]]);"
         "heavy = {'torch._dynamo', 'sympy', 'torchvision', 'sklearn', 'scipy', 'matplotlib', 'pandas', 'timm'} & set(sys.modules);"
         "assert not heavy, heavy; sys.exit(c)"
     )

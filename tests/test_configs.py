@@ -6,23 +6,23 @@ from itertools import zip_longest
 
 import pytest
 
-from sslcli import build, compose, config
-from sslcli.commands.pretrain import plain
+from sslcli.cli.commands.pretrain import plain
+from sslcli.config import compose, instantiate, registry
 from sslcli.errors import RequestError
-from sslcli.job import ONLINE
+from sslcli.training.setup import ONLINE
 
-METHODS, DATASETS = sorted(config.choices("method")), sorted(config.choices("dataset"))
+METHODS, DATASETS = sorted(registry.choices("method")), sorted(registry.choices("dataset"))
 
 
-@pytest.mark.parametrize("group", [g for g in config.GROUPS if g not in ("experiment",)])
+@pytest.mark.parametrize("group", [g for g in registry.GROUPS if g not in ("experiment",)])
 def test_every_choice_has_a_summary_and_composes(group):
-    for name, path in config.choices(group).items():
-        described = config.describe(path, group)
+    for name, path in registry.choices(group).items():
+        described = registry.describe(path, group)
         if group in ("method", "backbone", "dataset", "augmentation", "evaluator"):
             assert described["summary"], path
         if group == "evaluator":
             node = compose.load_choice(group, name, compose.compose("eval", []))
-            build.check(group, compose.plain(node), given=ONLINE if name == "online" else ["backbone", "data"])
+            instantiate.check(group, compose.plain(node), given=ONLINE if name == "online" else ["backbone", "data"])
             continue
         path = [f"{group}.{key}=x" for key in ("path", "teacher") if f"{key}: ???" in path.read_text()]
         cfg = compose.compose("pretrain", [f"{group}={name}", *path])
@@ -35,11 +35,11 @@ def test_every_choice_has_a_summary_and_composes(group):
         }
         if group in ("method", "backbone", "dataset", "optimizer", "schedule") and name != "timm":
             extra = {"name": "resnet18"} if name in ("torchvision",) and "name" not in values["backbone"] else {}
-            build.check(group, {**values[group], **extra}, given=given.get(group, []))
+            instantiate.check(group, {**values[group], **extra}, given=given.get(group, []))
 
 
 def needs_path(group: str, name: str) -> bool:
-    return group == "dataset" and "path: ???" in config.choices(group)[name].read_text()
+    return group == "dataset" and "path: ???" in registry.choices(group)[name].read_text()
 
 
 @pytest.mark.parametrize(("method", "dataset"), list(zip_longest(METHODS, DATASETS, fillvalue="digits")))
@@ -50,7 +50,7 @@ def test_methods_and_datasets_add(method, dataset):
     cfg = compose.compose("pretrain", [f"method={method}", f"dataset={dataset}", *path])
     assert cfg.dataset.name
     for name in METHODS:
-        plan = config.describe(config.choices("method")[name], "method")["plan"]
+        plan = registry.describe(registry.choices("method")[name], "method")["plan"]
         assert set(plan) <= {*cfg.augmentation, "clean"}, (name, plan, list(cfg.augmentation))
 
 
@@ -62,9 +62,9 @@ def test_the_command_line_wins(method, dataset):
     assert won.optimizer.lr == 0.123
 
 
-@pytest.mark.parametrize("name", sorted(config.choices("experiment")))
+@pytest.mark.parametrize("name", sorted(registry.choices("experiment")))
 def test_every_experiment_binds(name):
-    from sslcli.job import check
+    from sslcli.training.setup import check
 
     check(plain(compose.compose("pretrain", [f"experiment={name}"])))
 
@@ -72,10 +72,10 @@ def test_every_experiment_binds(name):
 def test_defaults_of_the_schema_are_those_of_the_yaml():
     from dataclasses import fields
 
-    for group, name, schema in (("train", "default", config.Train), ("device", "auto", config.Device)):
+    for group, name, schema in (("train", "default", registry.Train), ("device", "auto", registry.Device)):
         import yaml
 
-        values = yaml.safe_load((config.config_dir() / group / f"{name}.yaml").read_text())
+        values = yaml.safe_load((registry.config_dir() / group / f"{name}.yaml").read_text())
         assert set(values) == {f.name for f in fields(schema)}
 
 
@@ -94,13 +94,13 @@ def test_foreign_yaml_is_looked_at_before_it_is_loaded(tmp_path):
     for says, text in cases.items():
         file.write_text(text)
         with pytest.raises(RequestError, match=says):
-            config.check_foreign_yaml(tmp_path)
+            registry.check_foreign_yaml(tmp_path)
     file.write_bytes(b"\xff\xfea\x00")
     with pytest.raises(RequestError, match="UTF-8"):
-        config.check_foreign_yaml(tmp_path)
+        registry.check_foreign_yaml(tmp_path)
     file.write_bytes(b"\xef\xbb\xbfa: 1\n")
     with pytest.raises(RequestError, match="byte-order mark"):
-        config.check_foreign_yaml(tmp_path)
+        registry.check_foreign_yaml(tmp_path)
 
 
 def test_a_method_of_ones_own_trains(cli, tmp_path):

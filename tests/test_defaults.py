@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcli import compose, config
-from sslcli.commands.pretrain import plain
-from sslcli.config import on_gpu
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.builders import method_class
+from sslcli.cli.commands.pretrain import plain
+from sslcli.config import compose, registry
+from sslcli.config.registry import on_gpu
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
-from sslcli.job import compared, settled
-from sslcli.models import method_class
-from sslcli.train import bought
+from sslcli.training.setup import compared, settled
+from sslcli.training.trainer import bought
 
 TINY = (
     "method=simsiam",
@@ -81,7 +81,7 @@ def test_photo_folder_on_processor(cli, photos):
     assert "dataset.image_size=224 backbone=resnet18" in result.err
     assert "chosen for 60 samples" in result.err
     assert "_convnet_image_folder" in result.last
-    saved = config.describe(Path(result.last) / "config.yaml", "")
+    saved = registry.describe(Path(result.last) / "config.yaml", "")
     assert saved["dataset"]["max_size"] == 64
     assert saved["train"]["batch_size"] == 16
     again = cli("resume", result.last, "train.steps=4")
@@ -130,8 +130,8 @@ def test_accumulated_negatives_are_said():
 
 def test_methods_that_gather_a_batch_compare_it():
     """What crosses processes for a loss (`gather`, `sinkhorn`) is what a micro-batch lacks."""
-    for name, path in config.choices("method").items():
-        method = method_class(config.describe(path, "method"))
+    for name, path in registry.choices("method").items():
+        method = method_class(registry.describe(path, "method"))
         text = inspect.getsource(inspect.getmodule(method))
         for_loss = "import gather" in text or "sinkhorn(" in text
         kept = name in ("smog", "deepcluster_v2")  # they gather what groups and memories keep

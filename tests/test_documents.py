@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import recipe_headers
-from sslcli import compose, config
-from sslcli.cli import PLAIN_WORDS, WORDS, parse
+from sslcli.cli.main import PLAIN_WORDS, WORDS, parse
+from sslcli.config import compose, registry
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -108,11 +108,11 @@ def test_links_lead_somewhere(page):
 
 def test_readme_names_every_method():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in config.choices("method"):
+    for name in registry.choices("method"):
         assert f"`{name}`" in text, name
 
 
-@pytest.mark.parametrize("name", sorted(config.choices("method")))
+@pytest.mark.parametrize("name", sorted(registry.choices("method")))
 def test_a_recipe_says_what_was_seen_with_it(name):
     """The lines that `benchmarks/recipe_headers.py` writes, and at least one of them."""
     known = json.loads((ROOT / "docs" / "results" / "methods.json").read_text())
@@ -125,7 +125,7 @@ def test_the_page_of_oracles_names_every_method_and_tests_that_are_there():
     text = (ROOT / "docs" / "oracles.md").read_text(encoding="utf-8")
     tests = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests" / "methods").glob("test_*.py"))
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", text, re.M))
-    assert set(rows) == set(config.choices("method"))
+    assert set(rows) == set(registry.choices("method"))
     for name, row in rows.items():
         named = re.findall(r"`(test_\w+)`", row)
         assert named, name

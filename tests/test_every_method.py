@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sslcli import build, config
+from sslcli.config import instantiate, registry
 
-FILES = config.choices("method")
+FILES = registry.choices("method")
 METHODS = sorted(FILES)
 SMALL = [
     "experiment=smoke",
@@ -23,7 +23,7 @@ SMALL = [
 
 
 def recipe(method: str) -> dict:
-    return config.describe(FILES[method], "method")
+    return registry.describe(FILES[method], "method")
 
 
 def needs(method: str, word: str) -> bool:
@@ -34,7 +34,7 @@ def pictured(method: str) -> bool:
     """Whether the class draws something: pictures, or reconstructions that make them."""
     from sslcli.methods.base import Method
 
-    target = build.resolve("method", recipe(method)["_target_"])
+    target = instantiate.resolve("method", recipe(method)["_target_"])
     return target.reconstruct is not Method.reconstruct or target.pictures is not Method.pictures
 
 

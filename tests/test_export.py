@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sslcli.models import load_encoder
+from sslcli.builders import load_encoder
 from tests.conftest import SMOKE
 from tests.test_documents import ROOT, fenced
 
@@ -24,7 +24,7 @@ QUICK = ["evaluator.groups=20", "evaluator.views=2", "evaluator.points=100", "de
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A run of a method that measures its teacher, with all its checkpoints."""
-    from sslcli.cli import main
+    from sslcli.cli.main import main
 
     folder = tmp_path_factory.mktemp("made")
     before = Path.cwd()
@@ -81,7 +81,7 @@ def test_neither_the_data_nor_their_count_is_asked_for(cli, run, monkeypatch):
     def fail(*_):
         raise AssertionError("the data were read")
 
-    monkeypatch.setattr("sslcli.job.load_dataset", fail)
+    monkeypatch.setattr("sslcli.training.setup.load_dataset", fail)
     assert cli("export", str(run), "checkpoint=1", "out=encoder").code == 0
 
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_written_leaves_nothing(cli, run, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sslcli.disk.write_file", full)
+    monkeypatch.setattr("sslcli.runs.files.write_file", full)
     told = cli("export", str(run), "out=encoder")
     assert told.code == 5
     assert "No space left" in told.err
@@ -213,7 +213,7 @@ def test_what_is_missing_or_damaged_is_told(cli, run):
 
 
 def test_completion(cli, run):
-    from sslcli.commands.completion import candidates
+    from sslcli.cli.commands.completion import candidates
 
     assert {"latest", run.name, "checkpoint=", "out="} <= set(candidates("sslcli export "))
     assert candidates(f"sslcli export {run.name} checkpoint=") == [

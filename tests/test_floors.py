@@ -11,33 +11,30 @@ ROOT = Path(__file__).parent.parent / "sslcli"
 FLOORS = {  # the first that fits, by longest prefix
     "sslcli.cli": 4,
     "sslcli.__main__": 4,
-    "sslcli.commands": 3,
+    "sslcli.cli.commands": 3,
+    "sslcli.cli.hydra_task": 3,
+    "sslcli.cli.sweep": 3,
+    "sslcli.cli.worker": 3,
     "sslcli.report": 3,
-    "sslcli.train": 2,
-    "sslcli.debug": 2,
-    "sslcli.job": 2,
-    "sslcli.models": 2,
-    "sslcli.weights_file": 2,
-    "sslcli.run_data": 2,
-    "sslcli.state": 2,
-    "sslcli.parallel": 2,
-    "sslcli.session": 2,
-    "sslcli.bench": 2,
-    "sslcli.saving": 2,
+    "sslcli.evals.base.candidates": 3,
+    "sslcli.training": 2,
+    "sslcli.builders": 2,
+    "sslcli.backbones.weights_file": 2,
+    "sslcli.runs.data_check": 2,
     "sslcli.evals": 2,
     "sslcli.methods": 1,
     "sslcli.backbones": 1,
     "sslcli.data": 1,
     "sslcli.views": 1,
     "sslcli.optim": 1,
-    "sslcli.build": 1,
-    "sslcli.runtime": 1,
-    "sslcli.threads": 1,
+    "sslcli.config.instantiate": 1,
+    "sslcli.runtime.device": 1,
+    "sslcli.runtime.threads": 1,
     "sslcli.nn": 0,
-    "sslcli": 0,  # run, checkpoint, config, console, errors, rng
+    "sslcli": 0,  # config, runs, runtime, console, errors, rng
 }
 # A word that was typed may start another command, and commands read the Request that the door took apart.
-ALLOWED_UP = {("sslcli.commands", "sslcli.cli")}
+ALLOWED_UP = {("sslcli.cli.commands", "sslcli.cli"), ("sslcli.cli.worker", "sslcli.cli")}
 
 
 def module_name(path: Path) -> str:

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from sslcli import build, compose, config
-from sslcli.commands.pretrain import plain
+from sslcli.cli.commands.pretrain import plain
+from sslcli.config import compose, instantiate, registry
 from sslcli.errors import MachineError, RequestError, SslError
-from sslcli.job import check
+from sslcli.training.setup import check
 from tests import fuzz
 from tests.conftest import SMOKE
 from tests.limits import cost
@@ -35,7 +35,7 @@ SECONDS = 1.0
 def _elsewhere(tmp_path, monkeypatch):
     """In an empty folder, with nothing learned from one file to the next."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(build, "_folders", [])
+    monkeypatch.setattr(instantiate, "_folders", [])
     compose.compose("pretrain", [])  # what is imported once is not counted
 
 
@@ -43,7 +43,7 @@ def code_of(overrides: list[str], folders: list[Path]) -> int:
     """What `sslcli pretrain` would say before it touches any data. Anything else that is raised flies."""
     try:
         for folder in folders:
-            config.check_foreign_yaml(folder)
+            registry.check_foreign_yaml(folder)
         check(plain(compose.compose("pretrain", overrides, folders)))
     except (RequestError, MachineError) as error:  # MachineError: a package that is not installed
         return error.code if error.message.strip() else 1
@@ -86,7 +86,7 @@ def test_mutated_yaml(tmp_path):
 @pytest.mark.parametrize("words", [["method=simsiam", "backbone=mlp"], ["method=mae", "backbone=vit_micro"]], ids=str)
 def test_wrong_values_up_to_the_first_step(words):
     """Each is refused before a folder is made, or makes a job that could train."""
-    from sslcli.job import prepare
+    from sslcli.training.setup import prepare
 
     base = plain(compose.compose("pretrain", [*words, "device=cpu", "device.threads=1", "device.workers=0"]))
     codes: Counter[int] = Counter()
@@ -150,7 +150,7 @@ PARTS = 4 if FULL else 1
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory) -> Path:
     """A folder with two runs, a and b, of four steps, measured."""
-    from sslcli.cli import main
+    from sslcli.cli.main import main
 
     folder = tmp_path_factory.mktemp("fuzz")
     before = Path.cwd()

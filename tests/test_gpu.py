@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcli import checkpoint, config
+from sslcli.config import registry
 from sslcli.methods.base import Batch, Method
+from sslcli.runs import checkpoint
 from tests.conftest import killed_when_saved
 from tests.faults.test_guards import events, poison_data, poison_gradient
 from tests.methods.test_method_contract import batch, build, every_pair
@@ -108,7 +109,7 @@ def test_one_bad_step_leaves_no_trace(cli, monkeypatch, words, poison, what):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Of a method that reconstructs and of one that does not."""
-    from sslcli.cli import main
+    from sslcli.cli.main import main
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("measured"))
@@ -118,7 +119,7 @@ def runs(tmp_path_factory):
         return {path.name.split("_")[2]: path.absolute() for path in Path("runs").glob("2*")}
 
 
-@pytest.mark.parametrize("evaluator", sorted(set(config.choices("evaluator")) - {"online", "transfer", "attentive"}))
+@pytest.mark.parametrize("evaluator", sorted(set(registry.choices("evaluator")) - {"online", "transfer", "attentive"}))
 def test_evaluators(cli, runs, evaluator):
     """Where nothing is trained at random, the numbers of the processor."""
     run = runs["autoencoder" if evaluator == "reconstruct" else "simclr"]

@@ -20,20 +20,21 @@ import numpy as np
 import pytest
 import torch
 
-from sslcli import build
-from sslcli.data import arrayfile, idx, published
-from sslcli.data.arrays import arrays
-from sslcli.data.decode import BadImage
-from sslcli.data.folder import image_folder
-from sslcli.data.pack import own_hash, pack
-from sslcli.data.packing import Job, write_pack
+from sslcli.config import instantiate
+from sslcli.data.files import array_file
+from sslcli.data.images.decode import BadImage
+from sslcli.data.public import archives, idx
+from sslcli.data.sources.arrays import arrays
+from sslcli.data.sources.image_folder import image_folder
+from sslcli.data.sources.pack import own_hash, pack
+from sslcli.data.sources.pack_writer import Job, write_pack
 from sslcli.errors import DataError, RequestError, SslError, StorageError
 from tests import fuzz
 from tests.conftest import SMOKE
 from tests.data.bad_files import BAD
 from tests.data.test_bad_inputs import STRANGE, two_classes
 
-PACKAGE = Path(build.__file__).parent
+PACKAGE = Path(instantiate.__file__).parents[1]
 
 
 class Payload:
@@ -124,7 +125,7 @@ def test_array_files_that_announce_too_much(tmp_path, monkeypatch):
         with zipfile.ZipFile(tmp_path / f"bomb.{ext}", "w", zipfile.ZIP_DEFLATED) as z:
             z.writestr("archive/data/0", b"\0" * 30_000_000)
         assert (tmp_path / f"bomb.{ext}").stat().st_size < 100_000
-    monkeypatch.setattr(arrayfile, "free_memory", lambda: 10_000_000)
+    monkeypatch.setattr(array_file, "free_memory", lambda: 10_000_000)
     for ext in ("npz", "pt"):
         with pytest.raises(SslError, match="unpacks to"):
             arrays(str(tmp_path / f"bomb.{ext}"))
@@ -170,7 +171,7 @@ def test_an_archive_writes_nowhere(tmp_path, monkeypatch):
         "fifo": "x",
     }
     path = tar_of(tmp_path / "a.tar.gz", inside)
-    got = [(name, handle.read()) for name, handle in published.members(str(path), {"good", "evil"})]
+    got = [(name, handle.read()) for name, handle in archives.members(str(path), {"good", "evil"})]
     assert got == [("evil", b"1"), ("good", b"3")]  # the link of that name is passed over
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar.gz"]
     assert not Path("/tmp/sslcli-evil").exists()
@@ -180,15 +181,15 @@ def test_an_archive_that_is_a_bomb(tmp_path):
     path = tar_of(tmp_path / "a.tar.gz", {"zeros": 50_000_000, "good": b"1"})
     assert path.stat().st_size < 500_000
     with pytest.raises(DataError, match="unpacks to more than 10"):
-        list(published.members(str(path), {"good"}, most=10_000_000))
-    assert [n for n, _ in published.members(str(path), {"good"})] == ["good"]
+        list(archives.members(str(path), {"good"}, most=10_000_000))
+    assert [n for n, _ in archives.members(str(path), {"good"})] == ["good"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8b", gzip.compress(b"no tar" * 200), b"x" * 5000], ids=range(4))
 def test_an_archive_that_is_none(content, tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(content)
     with pytest.raises(DataError):
-        list(published.members(str(tmp_path / "a.tar.gz"), {"good"}))
+        list(archives.members(str(tmp_path / "a.tar.gz"), {"good"}))
 
 
 def test_an_idx_file_that_is_a_bomb(tmp_path):

@@ -68,7 +68,7 @@ def test_joblib_counts_the_failed_and_a_signal_stops_every_job(cli, joblib_words
 
 
 def test_a_job_whose_process_died_is_told_and_not_a_bug(tmp_path, capfd):
-    from sslcli.commands.sweep import Sweep
+    from sslcli.cli.sweep import Sweep
 
     def launch() -> None:
         (tmp_path / "jobs").mkdir()
@@ -86,7 +86,7 @@ def test_a_job_whose_process_died_is_told_and_not_a_bug(tmp_path, capfd):
 
 
 def test_a_launcher_that_gives_up_is_named(tmp_path):
-    from sslcli.commands.sweep import Sweep
+    from sslcli.cli.sweep import Sweep
     from sslcli.errors import MachineError
 
     def launch() -> None:
@@ -260,9 +260,9 @@ def test_the_slurm_script_requeues_and_the_job_goes_on(tmp_path, bash):
 
 def test_the_launchers_of_the_documents_compose():
     """The blocks that need an extra; those that need none are composed by the test of all documents."""
-    from sslcli import compose
-    from sslcli.cli import parse
-    from sslcli.commands.sweep import samples
+    from sslcli.cli.main import parse
+    from sslcli.cli.sweep import samples
+    from sslcli.config import compose
 
     found = []
     for page in ("sweeps.md", "slurm.md"):

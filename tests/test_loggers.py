@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from sslcli import loggers
 from sslcli.errors import MachineError, RequestError
-from sslcli.run import Run
+from sslcli.runs import loggers
+from sslcli.runs.run import Run
 from tests.conftest import SMOKE
 
 

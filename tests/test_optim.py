@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from sslcli import checkpoint
 from sslcli.errors import RequestError
 from sslcli.optim import LARS, constant, cosine, heeds_verdict, linear, make, parameter_groups, scaled_lr
+from sslcli.runs import checkpoint
 
 
 class Toy(nn.Module):
@@ -342,7 +342,7 @@ def test_an_optimizer_that_keeps_the_compiler_out_steps_as_torchs(cfg, fused):
     options = {k: v for k, v in cfg.items() if k in ("momentum", "foreach")} | ({"fused": True} if fused else {})
     ours = make(cfg, a, 0.1)
     theirs = getattr(torch.optim, cfg["_target_"].rpartition(".")[2])(parameter_groups(b, 0.01), lr=0.1, **options)
-    assert "step" in vars(ours), "torch has changed: look at sslcli/eager.py"
+    assert "step" in vars(ours), "torch has changed: look at sslcli/runtime/compilation.py"
     assert ours.defaults["fused"] is fused
     seen = []
     ours.register_step_post_hook(lambda *_: seen.append(torch.is_grad_enabled()))

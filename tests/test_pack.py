@@ -14,13 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from sslcli.data import decode, journal, packing, talk
-from sslcli.data.cut import cut, pixels
-from sslcli.data.folder import image_folder
-from sslcli.data.loader import Loader, in_order
-from sslcli.data.pack import INDEX, MANIFEST, NAMES, RECORD, own_hash, pack
-from sslcli.data.packing import write_pack
-from sslcli.data.source import Dataset
+from sslcli.data import notify
+from sslcli.data.dataset import Dataset
+from sslcli.data.images import decode
+from sslcli.data.images.crop import cut, pixels
+from sslcli.data.loading.loader import Loader, in_order
+from sslcli.data.sources import pack_journal, pack_writer
+from sslcli.data.sources.image_folder import image_folder
+from sslcli.data.sources.pack import INDEX, MANIFEST, NAMES, RECORD, own_hash, pack
+from sslcli.data.sources.pack_writer import write_pack
 from sslcli.errors import DataError, RequestError, StorageError
 from sslcli.rng import Draw
 from sslcli.views import Views, clean
@@ -156,22 +158,22 @@ class Killed(BaseException):
 
 def broken_off(monkeypatch: pytest.MonkeyPatch, at: int) -> Callable[..., None]:
     """Makes the writing of sample `at` the last thing that happens: nothing is flushed or noted after it."""
-    real = journal.Writer.add
+    real = pack_journal.Writer.add
 
-    def add(self: journal.Writer, *args: object) -> None:
+    def add(self: pack_journal.Writer, *args: object) -> None:
         if self.position == at:
             raise Killed
         real(self, *args)
 
-    monkeypatch.setattr(journal.Writer, "add", add)
-    return lambda: monkeypatch.setattr(journal.Writer, "add", real)
+    monkeypatch.setattr(pack_journal.Writer, "add", add)
+    return lambda: monkeypatch.setattr(pack_journal.Writer, "add", real)
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Shards of few samples, and the journal every four."""
-    monkeypatch.setattr(journal, "SHARD_BYTES", 9000)
-    monkeypatch.setattr(journal, "ENTRY", 4)
+    monkeypatch.setattr(pack_journal, "SHARD_BYTES", 9000)
+    monkeypatch.setattr(pack_journal, "ENTRY", 4)
 
 
 @pytest.mark.parametrize("at", [0, 2, 9, 17, 31, 35])
@@ -191,14 +193,14 @@ def test_broken_off_and_gone_on_is_the_same_bytes(tmp_path, monkeypatch, small, 
     if harm == "torn":  # more than the journal knows, and half a line of it
         last = max(part.glob("shard-*"), default=part / "shard-00000.bin")
         last.write_bytes((last.read_bytes() if last.exists() else b"") + b"rest")
-        with open(part / journal.JOURNAL, "ab") as file:
+        with open(part / pack_journal.JOURNAL, "ab") as file:
             file.write(b'{"position": 99, "reco')
     made, said = [], []
-    talk.connect(say=said.append)
-    real = packing.Job.make
-    monkeypatch.setattr(packing.Job, "make", lambda self, i: made.append(i) or real(self, i))
+    notify.connect(say=said.append)
+    real = pack_writer.Job.make
+    monkeypatch.setattr(pack_writer.Job, "make", lambda self, i: made.append(i) or real(self, i))
     write_pack(files, tmp_path / "p.pack")
-    talk.connect()
+    notify.connect()
     assert contents(tmp_path / "p.pack") == contents(tmp_path / "whole.pack")
     assert len(made) == 36 - at // 4 * 4  # what was noted is not done again
     assert any("going on behind" in line for line in said) == (at >= 4)
@@ -212,7 +214,7 @@ def test_only_the_renaming_was_left(tmp_path, monkeypatch):
     with pytest.raises(Killed):
         write_pack(files, tmp_path / "p.pack")
     monkeypatch.setattr(os, "rename", real)
-    monkeypatch.setattr(packing.Job, "make", None)
+    monkeypatch.setattr(pack_writer.Job, "make", None)
     write_pack(files, tmp_path / "p.pack")
     assert len(pack(str(tmp_path / "p.pack")).train) == 21
 
@@ -243,8 +245,8 @@ def test_a_shard_that_lost_its_end_is_made_anew(tmp_path, monkeypatch, small):
 
 def test_no_room(tmp_path, monkeypatch):
     files = folder(photos(tmp_path / "photos"))
-    usage = packing.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    usage = pack_writer.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(pack_writer.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(StorageError, match="are free"):
         write_pack(files, tmp_path / "p.pack")
 

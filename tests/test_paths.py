@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sslcli.commands.jobs import Ended, in_words
+from sslcli.cli.hydra_task import Ended, in_words
 from sslcli.errors import MachineError, RequestError, StorageError
 
 SMALL = ["device=cpu", "device.threads=1", "train.epochs=null", "train.steps=1"]
@@ -111,6 +111,6 @@ def test_errno_in_words(code, kind):
 def test_errno_of_no_file_is_a_bug():
     assert in_words(OSError(errno.EACCES, "permission denied")) is None
     assert in_words(FileNotFoundError(errno.ENOENT, "no such file", pytest.__file__)) is not None
-    from sslcli import cli
+    from sslcli.cli import main as cli
 
     assert in_words(FileNotFoundError(errno.ENOENT, "no such file", cli.__file__ + "x")) is None

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sslcli import progress
-from sslcli.run import Run
+from sslcli.runs.run import Run
+from sslcli.runtime import progress
 from tests.conftest import SMOKE
 
 
@@ -138,7 +138,7 @@ def test_work_says_what_it_is_at(cli, monkeypatch, what):
 
 
 def test_training_is_a_task(cli, monkeypatch):
-    from sslcli.train import Trainer
+    from sslcli.training.trainer import Trainer
 
     step, seen = Trainer.step, []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sslcli.results import kept, labels_of, make_room, name_of, tag
+from sslcli.runs.results import kept, labels_of, make_room, name_of, tag
 from tests.conftest import SMOKE
 
 PROBE = ["evaluator.strengths=[0.01]", "evaluator.baselines=false", "device=cpu", "device.threads=1"]

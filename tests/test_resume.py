@@ -101,7 +101,7 @@ def test_a_checkpoint_written_in_the_background_is_the_same(cli, monkeypatch):
 
     from safetensors.torch import load_file
 
-    from sslcli import checkpoint
+    from sslcli.runs import checkpoint
 
     original, slow = checkpoint.save, []
 
@@ -130,8 +130,8 @@ def test_a_checkpoint_written_in_the_background_is_the_same(cli, monkeypatch):
 
 
 def test_a_failure_in_the_background_is_told_and_the_third_ends_the_run(cli, monkeypatch):
-    from sslcli import checkpoint
     from sslcli.errors import StorageError
+    from sslcli.runs import checkpoint
 
     original = checkpoint.save
 

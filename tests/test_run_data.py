@@ -12,9 +12,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from sslcli import run_data
-from sslcli.data.folder import image_folder
-from sslcli.run import Run
+from sslcli.data.sources.image_folder import image_folder
+from sslcli.runs import data_check
+from sslcli.runs.run import Run
 
 RUN = [
     "method=simsiam",
@@ -111,8 +111,8 @@ def test_eval_and_resume_refuse_changed_data(cli, run, tmp_path, change, said):
 
 def test_a_color_picture_among_gray_ones_is_read_in_gray(run, tmp_path):
     picture(tmp_path / "a" / "pics" / "ant" / "new.png", 90, "RGB")
-    record = run_data.record_of(Run(run), allow_change=True)
-    node = run_data.located(Run(run).config["dataset"], record)
+    record = data_check.record_of(Run(run), allow_change=True)
+    node = data_check.located(Run(run).config["dataset"], record)
     assert (node["channels"], node["image_size"]) == (1, 16)
 
 
@@ -200,7 +200,7 @@ def test_an_old_run_without_a_record(cli, run, tmp_path):
         status.pop(name)
         (run / "status.json").write_text(json.dumps(status))
     encoder = json.loads((run / "encoder.json").read_text())
-    assert run_data.record_of(Run(run)).known == {
+    assert data_check.record_of(Run(run)).known == {
         "shape": encoder["input_shape"],
         "mean": encoder["mean"],
         "std": encoder["std"],
@@ -224,16 +224,16 @@ def test_held_out_samples_that_changed(tmp_path):
         path.write_text("path,label\n" + "\n".join(f"{n},{k}" for n, k in zip(names, labels, strict=True)))
         lists.append(image_folder(str(path)))
     assert lists[0].fingerprint == lists[1].fingerprint
-    known = run_data.describe(lists[0])
-    assert run_data.differences(known, lists[0]) == []
-    assert any("other samples are held out" in said for said in run_data.differences(known, lists[1]))
+    known = data_check.describe(lists[0])
+    assert data_check.differences(known, lists[0]) == []
+    assert any("other samples are held out" in said for said in data_check.differences(known, lists[1]))
 
 
 def test_a_record_that_lies_is_not_used(run):
     status = json.loads((run / "status.json").read_text())
     status["data"] = {"path": 3, "shape": "1 x 2", "mean": [None], "samples": {"train": "many"}, "fingerprint": [1]}
     (run / "status.json").write_text(json.dumps(status))
-    assert run_data.record_of(Run(run)).known == {}
+    assert data_check.record_of(Run(run)).known == {}
     shutil.copy(run / "config.yaml", run / "config.yaml.bak")
     assert yaml.safe_load((run / "config.yaml").read_text())["dataset"]["path"] == "pics"
 

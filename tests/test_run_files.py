@@ -19,20 +19,22 @@ from typing import Any
 import pytest
 import yaml
 
-from sslcli import checkpoint, config, disk, records, state
+from sslcli.config import registry
 from sslcli.errors import RequestError, StorageError, TrainingError
-from sslcli.run import Run
+from sslcli.runs import checkpoint, files, records
+from sslcli.runs.run import Run
+from sslcli.training import state
 from tests import fuzz
 from tests.conftest import SMOKE
 
-PACKAGE = Path(disk.__file__).parent
+PACKAGE = Path(files.__file__).parents[1]
 FAST = ["-q", "device=cpu", "device.threads=1"]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A finished run of four steps with two checkpoints and an evaluation, in runs/a of a folder."""
-    from sslcli.cli import main
+    from sslcli.cli.main import main
 
     folder = tmp_path_factory.mktemp("made")
     before = Path.cwd()
@@ -86,16 +88,16 @@ def test_only_regular_files_are_opened(tmp_path):
     ):
         for flags in (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_RDWR | os.O_CREAT):
             with pytest.raises(OSError, match=r"symbolic link|regular file|Is a directory|not the name"):
-                disk.open_file(tmp_path, name, flags)
-        assert disk.read_json(tmp_path, name) == {}
-        assert disk.read_lines(tmp_path, name) == ([], 1)
-        assert disk.size_of(tmp_path, name) is None
-    assert disk.read_json(tmp_path, "folder/x.json") == {"a": 1}
-    assert disk.files_in(tmp_path, "folder/*.json") == ["folder/x.json"]
-    assert disk.files_in(tmp_path, "inner/*.json") == []
-    assert disk.files_in(tmp_path, "*") == ["outside"]
+                files.open_file(tmp_path, name, flags)
+        assert files.read_json(tmp_path, name) == {}
+        assert files.read_lines(tmp_path, name) == ([], 1)
+        assert files.size_of(tmp_path, name) is None
+    assert files.read_json(tmp_path, "folder/x.json") == {"a": 1}
+    assert files.files_in(tmp_path, "folder/*.json") == ["folder/x.json"]
+    assert files.files_in(tmp_path, "inner/*.json") == []
+    assert files.files_in(tmp_path, "*") == ["outside"]
     with pytest.raises(OSError, match="symbolic link"):
-        disk.make_folder(tmp_path, "inner/more")
+        files.make_folder(tmp_path, "inner/more")
 
 
 def test_links_are_replaced_not_followed(tmp_path):
@@ -105,8 +107,8 @@ def test_links_are_replaced_not_followed(tmp_path):
     pid = os.getpid()
     for name in ("x", f".x.{pid}.tmp"):  # the file, and the temporary one beside it
         for write in (
-            lambda: disk.replace_file(folder, "x", "new"),
-            lambda: disk.write_json(folder, "x", {"a": 1}),
+            lambda: files.replace_file(folder, "x", "new"),
+            lambda: files.write_json(folder, "x", {"a": 1}),
             lambda: _write_by_path(folder / "x"),
         ):
             with contextlib.suppress(FileNotFoundError):
@@ -118,11 +120,11 @@ def test_links_are_replaced_not_followed(tmp_path):
     assert (tmp_path / "outside").read_text() == "precious"
     (folder / "eval").symlink_to(tmp_path)
     with pytest.raises(StorageError, match="its folder eval is a symbolic link"):
-        disk.replace_file(folder, "eval/x.json", "{}")
+        files.replace_file(folder, "eval/x.json", "{}")
 
 
 def _write_by_path(path: Path) -> None:
-    with disk.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         temporary.write_text("new")
 
 
@@ -130,11 +132,11 @@ def test_sizes_and_depth_are_bounded(tmp_path, monkeypatch):
     (tmp_path / "huge").touch()
     os.truncate(tmp_path / "huge", 1 << 40)
     with pytest.raises(OSError, match="at most"):
-        disk.read_file(tmp_path, "huge")
+        files.read_file(tmp_path, "huge")
     with pytest.raises(OSError, match="at most"):
-        disk.checked(tmp_path, "huge")
-    assert disk.read_lines(tmp_path, "huge") == ([], 1)
-    assert disk.parse('{"a":' * 49 + "1" + "}" * 49)
+        files.checked(tmp_path, "huge")
+    assert files.read_lines(tmp_path, "huge") == ([], 1)
+    assert files.parse('{"a":' * 49 + "1" + "}" * 49)
     for text in (
         '{"a":' * 60 + "1" + "}" * 60,
         '{"a": ' + "[" * 100_000,
@@ -142,11 +144,11 @@ def test_sizes_and_depth_are_bounded(tmp_path, monkeypatch):
         "[1]",
         "1",
     ):
-        assert disk.parse(text) == {}
-    assert disk.parse('{"a": ' + "9" * 400 + "}")["a"] == float("inf")
+        assert files.parse(text) == {}
+    assert files.parse('{"a": ' + "9" * 400 + "}")["a"] == float("inf")
     loop: list[Any] = []
     loop += [loop, loop]
-    assert not disk.is_bounded(loop)
+    assert not files.is_bounded(loop)
 
 
 def test_appended_lines_stay_lines(tmp_path):
@@ -332,7 +334,7 @@ def test_lying_tensors_fall_back_too(made, tmp_path):
     ids=str,
 )
 def test_lying_encoder_json(change, made, tmp_path):
-    from sslcli.models import load_encoder
+    from sslcli.builders import load_encoder
 
     folder = tmp_path / "exported"
     folder.mkdir()
@@ -351,7 +353,7 @@ def test_lying_encoder_json(change, made, tmp_path):
 def test_config_without_a_key_has_the_default(made, tmp_path):
     shutil.copytree(made / "runs" / "a", tmp_path / "a")
     whole = records.configuration(tmp_path / "a")
-    defaults = config.filled({})
+    defaults = registry.filled({})
     for group, key in [("", "seed"), ("", "init"), *((g, k) for g in ("train", "device") for k in defaults[g])]:
         cfg = json.loads(json.dumps(whole))
         del (cfg[group] if group else cfg)[key]
@@ -482,34 +484,34 @@ OPENERS = {
 }
 METHODS = {"read_text", "read_bytes", "write_text", "write_bytes", "touch", "savefig", "mkdir"}
 ELSEWHERE = {  # modules that open files of their own, and which
-    "bench.py": "/proc",
-    "checkpoint.py": "makes the new folder that a checkpoint is written to",
-    "commands/eval.py": "shipped YAML",
-    "commands/export.py": "makes the new folder that is renamed",
-    "commands/jobs.py": "makes the folder of a sweep",
-    "compose.py": "YAML of --config-dir, looked at before",
-    "config.py": "YAML that is shipped or of --config-dir",
-    "cores.py": "/proc and /sys",
-    "disk.py": "this is the way in",
+    "training/benchmark.py": "/proc",
+    "runs/checkpoint.py": "makes the new folder that a checkpoint is written to",
+    "cli/commands/eval.py": "shipped YAML",
+    "cli/commands/export.py": "makes the new folder that is renamed",
+    "cli/hydra_task.py": "makes the folder of a sweep",
+    "config/compose.py": "YAML of --config-dir, looked at before",
+    "config/registry.py": "YAML that is shipped or of --config-dir",
+    "runtime/cores.py": "/proc and /sys",
+    "runs/files.py": "this is the way in",
     "evals/inputs/corruptions.py": "memory",
     "evals/inputs/label_rows.py": "labels=FILE of the command line",
-    "evals/inputs/labelfile.py": "labels=FILE of the command line",
-    "git.py": "the .git of the working folder",
-    "help.py": "shipped YAML",
+    "evals/inputs/label_file.py": "labels=FILE of the command line",
+    "runs/git_commit.py": "the .git of the working folder",
+    "cli/help.py": "shipped YAML",
     "report/atlas.py": "a temporary folder of its own",
     "report/page.py": "shipped files",
-    "report/pictures.py": "memory",
-    "results.py": "labels=FILE of the command line",
-    "run.py": "status.json, exclusively",
-    "streams.py": "/dev/null",
-    "temporary.py": "a folder of its own for temporary files",
-    "weights_file.py": "init=FILE of the command line",
+    "report/images.py": "memory",
+    "runs/results.py": "labels=FILE of the command line",
+    "runs/run.py": "status.json, exclusively",
+    "runtime/streams.py": "/dev/null",
+    "runtime/temporary.py": "a folder of its own for temporary files",
+    "backbones/weights_file.py": "init=FILE of the command line",
 }
 
 
 def test_one_module_opens_files_of_runs():
     """Any other call that opens a file takes a path from disk.checked or disk.replacing."""
-    own = {"data/pack.py", "data/packing.py", "data/journal.py"}
+    own = {"data/sources/pack.py", "data/sources/pack_writer.py", "data/sources/pack_journal.py"}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
         if name in ELSEWHERE or (name.startswith(("data/", "views/")) and name not in own):
@@ -571,9 +573,8 @@ def test_no_command_follows_links_in_a_run(cli, broken_off):
 
 def test_reading_needs_no_torch():
     """`sslcli runs` reads records without it."""
-    code = (
-        "import sys; import sslcli.disk, sslcli.records, sslcli.results, sslcli.run; assert 'torch' not in sys.modules"
-    )
+    modules = ", ".join(f"sslcli.runs.{name}" for name in ("files", "records", "results", "run"))
+    code = f"import sys; import {modules}; assert 'torch' not in sys.modules"
     import subprocess
 
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sslcli.errors import RequestError
-from sslcli.run import all_runs, find, short_name
+from sslcli.runs.run import all_runs, find, short_name
 from tests.conftest import SMOKE
 
 
@@ -123,7 +123,7 @@ def test_next_lines_of_sweeps_and_of_runs_elsewhere(cli, tmp_path):
 
 
 def test_untrained_weights_are_no_encoder(cli, monkeypatch):
-    from sslcli.train import Trainer
+    from sslcli.training.trainer import Trainer
 
     class Ended(BaseException):
         pass

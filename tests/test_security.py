@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import yaml
 
-from sslcli import build, checkpoint, config, secret
+from sslcli.config import instantiate, registry
 from sslcli.errors import RequestError, TrainingError
-from sslcli.run import Run
+from sslcli.runs import checkpoint, redact
+from sslcli.runs.run import Run
 from tests.conftest import SMOKE
 from tests.limits import cost
 
-PACKAGE = Path(build.__file__).parent
+PACKAGE = Path(instantiate.__file__).parent
 
 
 # ------------------------------------------------------------------------------------------------ safetensors
@@ -51,7 +52,7 @@ LIES = (
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A finished run, made once."""
-    from sslcli.cli import main
+    from sslcli.cli.main import main
 
     folder = tmp_path_factory.mktemp("security")
     before = os.getcwd()
@@ -113,16 +114,16 @@ HOSTILE = [
     "pathlib.Path.write_text",
     "importlib.import_module",
     "hydra.utils.instantiate",
-    "sslcli.cli.main",
-    "sslcli.run.replace_file",
-    "sslcli.disk.write_file",
-    "sslcli.checkpoint.clean",
-    "sslcli.build.resolve",
-    "sslcli.data.arrays.torch.load",
-    "sslcli.data.classic.os.system",
+    "sslcli.cli.main.main",
+    "sslcli.runs.run.replace_file",
+    "sslcli.runs.files.write_file",
+    "sslcli.runs.checkpoint.clean",
+    "sslcli.config.instantiate.resolve",
+    "sslcli.data.sources.arrays.torch.load",
+    "sslcli.data.public.datasets.os.system",
     "torch.nn.functional.os",
     "torch.optim.sgd.torch.load",
-    "sslcli.data.loader.mp",
+    "sslcli.data.loading.loader.mp",
     "sslcli..data.x",
     ".x",
     "sslcli.data.",
@@ -135,28 +136,30 @@ HOSTILE = [
 @pytest.mark.parametrize("group", ["method", "dataset"])
 def test_hostile_targets(target, group):
     with pytest.raises(RequestError):
-        build.build(group, {"_target_": target, "path": "x", "command": "touch owned"})
+        instantiate.build(group, {"_target_": target, "path": "x", "command": "touch owned"})
 
 
 REEXPORTED = [  # the name is in a module of sslcli, the thing itself is not
-    "sslcli.data.folder.os",
-    "sslcli.data.arrays.np",
-    "sslcli.data.folder.dataset_of",
-    "sslcli.data.tar.tarfile",
+    "sslcli.data.import_module",
+    "sslcli.data.dataset",
+    "sslcli.data.sources.image_folder.os",
+    "sslcli.data.sources.arrays.np",
+    "sslcli.data.sources.image_folder.dataset_of",
+    "sslcli.data.sources.tar.tarfile",
 ]
 
 
 @pytest.mark.parametrize("target", REEXPORTED)
 def test_a_name_that_points_elsewhere(target):
-    with pytest.raises(RequestError, match=r"not one of the allowed|has no"):
-        build.resolve("dataset", target)
+    with pytest.raises(RequestError, match=r"not one of the allowed|has no|is not allowed"):
+        instantiate.resolve("dataset", target)
 
 
 @pytest.mark.parametrize("key", ["_args_", "_partial_", "_recursive_", "_convert_", "__class__"])
 @pytest.mark.parametrize("target", ["sslcli.backbones.mlp.MLP", "sslcli.backbones.timm_model.TimmModel"])
 def test_hydras_other_keys_are_refused(target, key):
     with pytest.raises(RequestError, match=key):
-        build.check("backbone", {"_target_": target, key: [1]}, given=["input_shape"])
+        instantiate.check("backbone", {"_target_": target, key: [1]}, given=["input_shape"])
 
 
 @pytest.mark.parametrize(
@@ -240,13 +243,13 @@ def test_a_config_dir_that_blocks_or_never_ends(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         make(tmp_path / name / "x.yaml")
         with pytest.raises(RequestError):
-            config.check_foreign_yaml(tmp_path / name)
+            registry.check_foreign_yaml(tmp_path / name)
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop" / "again").symlink_to(tmp_path / "loop")
-    config.check_foreign_yaml(tmp_path / "loop")
-    monkeypatch.setattr(config, "MAX_ENTRIES", 3)
+    registry.check_foreign_yaml(tmp_path / "loop")
+    monkeypatch.setattr(registry, "MAX_ENTRIES", 3)
     with pytest.raises(RequestError, match="more than 3 files"):
-        config.check_foreign_yaml(tmp_path)
+        registry.check_foreign_yaml(tmp_path)
 
 
 def test_an_edited_config_in_a_run_folder(cli, run):
@@ -376,19 +379,19 @@ def test_names_that_are_secret():
         "api_key OPENAI_KEY hf_token DB_PASS GITHUB_PAT PGPASSWORD SSH_PASSPHRASE passwd mysql_pwd client-secret tokens"
     )
     plain = "tokenizer keys key path num_patches compass pattern monkey bypass secretary patience"
-    assert secret.masked(dict.fromkeys(names.split(), "x")) == dict.fromkeys(names.split(), "***")
-    assert secret.masked(dict.fromkeys(plain.split(), "x")) == dict.fromkeys(plain.split(), "x")
+    assert redact.masked(dict.fromkeys(names.split(), "x")) == dict.fromkeys(names.split(), "***")
+    assert redact.masked(dict.fromkeys(plain.split(), "x")) == dict.fromkeys(plain.split(), "x")
     node = {
         "logger": {"api_key": "a", "tokenizer": "byte", "hf_token": "b", "url": "c"},
         "keys": ["d"],
         "password": "e",
     }
-    assert secret.masked(node) == {
+    assert redact.masked(node) == {
         "logger": {"api_key": "***", "tokenizer": "byte", "hf_token": "***", "url": "c"},
         "keys": ["d"],
         "password": "***",
     }
-    assert secret.masked_words(["pretrain", "logger.api_key=abc", "x=y"]) == ["pretrain", "logger.api_key=***", "x=y"]
+    assert redact.masked_words(["pretrain", "logger.api_key=abc", "x=y"]) == ["pretrain", "logger.api_key=***", "x=y"]
 
 
 # ------------------------------------------------------------------------------------------------ folders of runs
@@ -407,7 +410,7 @@ def test_run_folders_stay_where_runs_are(cli, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("SSLCLI_RUNS", "../there")
-    from sslcli.cli import main
+    from sslcli.cli.main import main
 
     assert main(["pretrain", *SMOKE, "train.steps=1"]) == 0  # the user says where runs go
     assert len(list((tmp_path / "there").iterdir())) == 2  # a run and `latest`
@@ -439,13 +442,13 @@ def test_the_demo_needs_no_network(cli, monkeypatch):
 
 
 def test_downloads_are_pinned():
-    from sslcli.data import remotes
-    from sslcli.data.download import Remote
+    from sslcli.data.public import urls
+    from sslcli.data.public.download import Remote
 
-    found = [v for v in vars(remotes).values() if isinstance(v, Remote)]
-    for value in vars(remotes).values():
+    found = [v for v in vars(urls).values() if isinstance(v, Remote)]
+    for value in vars(urls).values():
         found += [v for v in value if isinstance(v, Remote)] if isinstance(value, list) else []
-    for _, files, _, _ in remotes.IDX_SETS.values():
+    for _, files, _, _ in urls.IDX_SETS.values():
         found += files
     assert len(found) >= 15
     assert all(len(r.md5) == 32 and r.size > 0 and r.urls for r in found)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sslcli.job import load_dataset
-from sslcli.run import Run
-from sslcli.run_data import describe
+from sslcli.runs.data_check import describe
+from sslcli.runs.run import Run
+from sslcli.training.setup import load_dataset
 from tests.conftest import SMOKE
 
 QUICK = ["evaluator.groups=20", "evaluator.views=2", "evaluator.points=100", "device=cpu", "device.threads=1"]
@@ -22,7 +22,7 @@ PROBE = ["labels=2/class", "seeds=2", "evaluator.strengths=[0.01]", "device=cpu"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """Three finished runs in a folder: two seeds of one method, the first with all its checkpoints, and another method."""
-    from sslcli.cli import main
+    from sslcli.cli.main import main
 
     folder = tmp_path_factory.mktemp("made")
     before = Path.cwd()
@@ -76,7 +76,7 @@ def test_select_keeps_what_it_measured(cli, runs, monkeypatch):
         raise AssertionError("measured again")
 
     with monkeypatch.context() as m:
-        m.setattr("sslcli.commands.candidates.opened", fail)
+        m.setattr("sslcli.evals.base.candidates.opened", fail)
         assert cli("select", *runs, *QUICK, "--json").out == first
         assert "rankme" in cli("select", *runs, *QUICK, "by=rankme").out
     again = json.loads(cli("select", *runs, *QUICK, "seed=5", "--json").out)  # other samples
@@ -99,7 +99,7 @@ def test_select_reads_no_label(cli, runs, monkeypatch):
         dataset.test = None
         return dataset
 
-    monkeypatch.setattr("sslcli.job.load_dataset", without)
+    monkeypatch.setattr("sslcli.training.setup.load_dataset", without)
     assert json.loads(cli("select", *runs, *QUICK, "--json").out)["candidates"] == ranked
 
 
@@ -304,7 +304,7 @@ def test_what_compare_refuses(cli, runs, words, says):
 
 
 def test_curves():
-    from sslcli.commands.curves import MOST, Curves, own, points
+    from sslcli.report.compare_plot import MOST, Curves, own, points
 
     lines = [{"step": i, "epoch": i / 10, "train/loss": 1 / (i + 1)} for i in range(5000)]
     lines[3]["train/loss"] = None

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from sslcli import streams
-from sslcli.cli import main
-from sslcli.train import Trainer
+from sslcli.cli.main import main
+from sslcli.runtime import streams
+from sslcli.training.trainer import Trainer
 from tests.conftest import SMOKE
 
 

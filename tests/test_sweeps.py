@@ -25,7 +25,7 @@ def stop_at(monkeypatch) -> Callable[[int, signal.Signals], None]:
     """Sends this process a signal in the given step of training, once."""
 
     def arrange(step: int, number: signal.Signals = signal.SIGTERM) -> None:
-        from sslcli.train import Trainer
+        from sslcli.training.trainer import Trainer
 
         plain, pending = Trainer.step, [number]
 
@@ -73,7 +73,7 @@ def test_what_only_hydra_finds_wrong_leaves_no_folder_either(cli):
 
 
 def test_a_missing_extra_is_named(cli, monkeypatch):
-    from sslcli.commands import sweep
+    from sslcli.cli import sweep
 
     monkeypatch.setitem(sweep.EXTRAS, "joblib", ("hydra_plugins.not_there", "sweep"))
     result = cli("pretrain", "-m", "seed=0,1", "hydra/launcher=joblib")
@@ -82,7 +82,7 @@ def test_a_missing_extra_is_named(cli, monkeypatch):
 
 
 def test_each_value_is_looked_at_once():
-    from sslcli.commands.sweep import samples
+    from sslcli.cli.sweep import samples
 
     found = samples("pretrain", ["seed=range(0,3)", "method=simsiam,byol", "train.epochs=2"], [])
     assert found == [
@@ -134,7 +134,7 @@ def test_a_failed_job_does_not_stop_the_others_nor_the_next_batch(cli):
 
 def test_the_first_failure_gives_the_exit_code(cli, monkeypatch):
     from sslcli.errors import StorageError
-    from sslcli.train import Trainer
+    from sslcli.training.trainer import Trainer
 
     def full(self, **how):
         raise StorageError("the disk is full")
@@ -164,9 +164,9 @@ def test_ctrl_c_ends_a_sweep_and_auto_does_what_is_left(cli, stop_at):
 
 
 def test_a_signal_before_training_is_a_stop_as_well(cli, monkeypatch):
-    from sslcli import job
+    from sslcli.training import setup
 
-    monkeypatch.setattr(job, "load_dataset", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    monkeypatch.setattr(setup, "load_dataset", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
     result = cli("pretrain", *SMOKE)
     assert result.code == 75
     assert "stopped by SIGUSR1" in result.err
@@ -295,7 +295,7 @@ def make_run(path: Path, **values: Any) -> Path:
 
 
 def test_a_run_whose_process_is_gone_is_lost(cli):
-    from sslcli.run import Run, now
+    from sslcli.runs.run import Run, now
 
     folder = Path("runs")
     make_run(folder / "here", status="running", heartbeat=now())

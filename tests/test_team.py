@@ -13,16 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcli import compose, config, team
-from sslcli.commands.pretrain import plain
+from sslcli.cli.commands.pretrain import plain
+from sslcli.config import compose, registry
+from sslcli.runtime import processes
 from tests import team_worker
 
-METHODS = sorted(config.choices("method"))
+METHODS = sorted(registry.choices("method"))
 TINY = ["experiment=smoke", "device=cpu", "device.threads=1", "train.batch_size=16", "train.eval_every=0"]
 
 
 def composed(folder: Path, method: str, *words: str) -> dict:
-    needs = config.describe(config.choices("method")[method], "method").get("needs", [])
+    needs = registry.describe(registry.choices("method")[method], "method").get("needs", [])
     size = [] if "tokens" in needs else ["backbone.width=8"]
     if "a trained run" in needs:
         size.append(f"method.teacher={folder / 'teacher'}")
@@ -35,7 +36,7 @@ def prepared(folder: Path) -> None:
     """What some methods need to be there: pictures with colours, and somebody to learn from."""
     import numpy as np
 
-    from sslcli.commands.pretrain import pretrain
+    from sslcli.cli.commands.pretrain import pretrain
 
     rng = np.random.default_rng(0)
     np.savez(folder / "coloured.npz", x=rng.integers(0, 255, (64, 3, 8, 8), dtype=np.uint8), y=np.arange(64) % 4)
@@ -55,9 +56,9 @@ def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
             cfgs[f"{method}, sharded"] = composed(folder, method, *words)
         cfgs["simsiam in portions"] = composed(folder, "simsiam", f"train.devices={world}", "train.accumulate=2")
         told = {"cfgs": cfgs, "out": str(folder / f"{world}.pt")}
-        place = team.Place(0, world, 0, world)
+        place = processes.Place(0, world, 0, world)
         threads = torch.get_num_threads()
-        with team.lead(place, torch.device("cpu"), told, team_worker.work):
+        with processes.lead(place, torch.device("cpu"), told, team_worker.work):
             team_worker.work(told)
         torch.set_num_threads(threads)
         found[world] = torch.load(told["out"], weights_only=True)
@@ -77,8 +78,8 @@ def test_two_processes_compute_what_one_does(both, method):
 
 def test_the_views_of_a_step_do_not_depend_on_who_makes_them():
     """1, 2 and 4 processes: the same samples with the same pixels, in the same order, epoch after epoch."""
-    from sslcli.data.loader import Loader
-    from sslcli.job import prepare
+    from sslcli.data.loading.loader import Loader
+    from sslcli.training.setup import prepare
 
     job = prepare(composed(Path(), "simclr", "train.batch_size=64", "train.accumulate=2"))
 
@@ -153,8 +154,8 @@ def followers(pid: int) -> list[int]:
 
 
 def content(run: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:
-    from sslcli import checkpoint
-    from sslcli.run import Run
+    from sslcli.runs import checkpoint
+    from sslcli.runs.run import Run
 
     found = checkpoint.load_newest(run / "checkpoints")
     assert found is not None

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcli import cores, threads
-from sslcli.run import Run
-from sslcli.runtime import Runtime
-from sslcli.team import Place
+from sslcli.runs.run import Run
+from sslcli.runtime import cores, threads
+from sslcli.runtime.device import Runtime
+from sslcli.runtime.processes import Place
 from tests.conftest import SMOKE
 
 
@@ -158,7 +158,7 @@ def test_budget_keeps_the_faster_count(cli, monkeypatch):
 
 @pytest.mark.usefixtures("one_is_faster")
 def test_dry_run_compares_threads(cli, monkeypatch):
-    monkeypatch.setattr("sslcli.commands.pretrain.DRY_RUN_SECONDS", 1e9)
+    monkeypatch.setattr("sslcli.cli.commands.pretrain.DRY_RUN_SECONDS", 1e9)
     monkeypatch.setattr(threads, "candidates", lambda wanted, machine: [2, 1])
     done = cli("pretrain", *SMOKE, "--dry-run")
     assert done.code == 0, done.err

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sslcli import checkpoint
 from sslcli.errors import RunInUseError, TrainingError
-from sslcli.run import Run
-from sslcli.state import Plan
+from sslcli.runs import checkpoint
+from sslcli.runs.run import Run
+from sslcli.training.state import Plan
 from tests.conftest import SMOKE, killed_when_saved
 
 

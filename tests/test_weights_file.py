@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sslcli import weights_file
+from sslcli.backbones import weights_file
 from sslcli.backbones.resnet import ResNet
 from sslcli.errors import DataError, RequestError, TrainingError
 from tests.conftest import SMOKE

@@ -32,9 +32,9 @@ def client(path: str) -> str:
 def serve(path: str) -> None:
     import torch._dynamo  # noqa: F401
 
-    import sslcli.commands.eval
+    import sslcli.cli.commands.eval
     import sslcli.evals.probe
-    import sslcli.session  # noqa: F401
+    import sslcli.training.launch  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     server = socket.socket(socket.AF_UNIX)
@@ -61,7 +61,7 @@ def attend(connection: socket.socket) -> None:
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
-        from sslcli.cli import main
+        from sslcli.cli.main import main
 
         code = main(request["argv"])
         sys.stdout.flush()

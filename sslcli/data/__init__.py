@@ -1,0 +1,21 @@
+"""Data sets: how they are read, split and loaded. The functions that YAML files name are public here, imported lazily."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_MODULES = {
+    **dict.fromkeys(
+        ("cifar10", "cifar100", "digits", "fashion_mnist", "kmnist", "mnist", "stl10", "svhn"),
+        "sslcli.data.public.datasets",
+    ),
+    **{name: f"sslcli.data.sources.{name}" for name in ("arrays", "image_folder", "pack", "series", "tar")},
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

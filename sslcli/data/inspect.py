@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from sslcli.data import talk
-from sslcli.data.decode import BadImage
-from sslcli.data.headers import each
-from sslcli.data.pictures import Pictures
-from sslcli.data.remarks import about_labels
-from sslcli.data.source import Dataset, Source
+from sslcli.data import notify
+from sslcli.data.dataset import Dataset, Source
+from sslcli.data.images.decode import BadImage
+from sslcli.data.images.encoded import Pictures
+from sslcli.data.images.headers import each
+from sslcli.data.label_warnings import about_labels
+from sslcli.data.loading.bad_samples import by_reason, check_limit, too_many
+from sslcli.data.notify import count, shown
 from sslcli.data.subset import unlabelled_of
-from sslcli.data.talk import count, shown
-from sslcli.data.unreadable import by_reason, check_limit, too_many
 from sslcli.errors import DataError, listing
 
 KNOWN = " known (--strict decodes all)"
@@ -128,7 +128,7 @@ def rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, str]]:
         text = count(s["samples"], "sample")
         text += f", {s['labelled']:,} with a label" if s["labelled"] not in (0, s["samples"]) else ""
         text += ", no labels" if not s["labelled"] else ""
-        text += f", {talk.size(s['bytes'])} " + ("in memory" if s["resident"] else "in files, decoded by workers")
+        text += f", {notify.size(s['bytes'])} " + ("in memory" if s["resident"] else "in files, decoded by workers")
         out.append((name, text))
     if report["balance"]:
         counts = report["balance"]

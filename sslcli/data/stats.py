@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.data.source import Source
+from sslcli.data.dataset import Source
 from sslcli.errors import listing
 from sslcli.rng import derive, order
 
@@ -57,7 +57,7 @@ def _some(n: int, at_most: int) -> Tensor:
 
 
 def _streamed_counts(source: Source) -> Tensor:
-    from sslcli.data.decode import BadImage
+    from sslcli.data.images.decode import BadImage
 
     counts: Tensor | None = None
     for i in _some(len(source), SAMPLES).tolist():

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli.data.source import Dataset, Source
-from sslcli.data.strings import Strings
-from sslcli.data.talk import count
+from sslcli.data.dataset import Dataset, Source
+from sslcli.data.files.string_table import Strings
+from sslcli.data.notify import count
 from sslcli.errors import RequestError
 
 

@@ -16,16 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.errors import DataError, RequestError, listing, nearest
-from sslcli.evals import own, reconstruct
+from sslcli.evals import reconstruct
 from sslcli.evals.artefacts.figures import Dots
-from sslcli.evals.artefacts.sheets import Cell, Row, Sheet, named, thumbnails
+from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, named, thumbnails
 from sslcli.evals.artefacts.tables import Csv
-from sslcli.evals.features import Baselines, EvalData, Labelled, Result, Split
-from sslcli.evals.fit import outliers
+from sslcli.evals.base import method_outputs
+from sslcli.evals.base.features import Baselines, EvalData, Labelled, Result, Split
+from sslcli.evals.fit import anomaly_scores
 from sslcli.evals.fit.clustering import exact
-from sslcli.evals.inputs import labels as subsets
-from sslcli.progress import track
+from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.rng import derive, order
+from sslcli.runtime.progress import track
 
 SCORES = ("knn", "knn_l2", "mahalanobis", "ocsvm", "reconstruction", "objective")
 PRETRAINED = ("reconstruction", "objective")  # the run's own, fitted in its training
@@ -72,7 +73,7 @@ def anomaly(
             "evaluator.scores: reconstruction is for runs of a method that reconstructs",
             "evaluator.scores=[knn,knn_l2,mahalanobis,ocsvm]",
         )
-    if own.has(data, "anomaly_score"):
+    if method_outputs.has(data, "anomaly_score"):
         chosen = list(dict.fromkeys([*chosen, "objective"]))
     elif "objective" in chosen:
         raise RequestError(
@@ -112,7 +113,7 @@ def anomaly(
         "nu": nu,
         "positive": "normal (fpr95: the share of strange samples that pass where 95 % of the normal ones do)",
         "fitted": "scores to normal training samples; the backbone to what its run was given",
-        "ocsvm_samples": f"at most {outliers.SUPPORT_FROM:,} for each normal class",
+        "ocsvm_samples": f"at most {anomaly_scores.SUPPORT_FROM:,} for each normal class",
         **first.protocol,
         "notes": data.remarks(baselines, notes),
     }
@@ -142,10 +143,10 @@ def _scorers(chosen: list[str], k: int, nu: float, data: EvalData) -> dict[str, 
     """Name -> (normal, asked) -> scores; None is the run's own, which needs no features."""
     device, seed = exact(data.device), derive(data.seed, "ocsvm")
     known: dict[str, Score | None] = {
-        "knn": lambda normal, asked: outliers.knn(normal, asked, k, data.device),
-        "knn_l2": lambda normal, asked: outliers.knn_l2(normal, asked, k, data.device),
-        "mahalanobis": lambda normal, asked: outliers.mahalanobis(normal, asked, device),
-        "ocsvm": lambda normal, asked: outliers.ocsvm(normal, asked, nu, seed, device),
+        "knn": lambda normal, asked: anomaly_scores.knn(normal, asked, k, data.device),
+        "knn_l2": lambda normal, asked: anomaly_scores.knn_l2(normal, asked, k, data.device),
+        "mahalanobis": lambda normal, asked: anomaly_scores.mahalanobis(normal, asked, device),
+        "ocsvm": lambda normal, asked: anomaly_scores.ocsvm(normal, asked, nu, seed, device),
         "reconstruction": None,
         "objective": None,
     }
@@ -232,8 +233,8 @@ def _told(
         normal = x[members]
         for at, (name, score) in enumerate(scorers.items()):
             s = pretrained[name] if score is None else score(normal, asked)
-            each["auroc"].setdefault(name, []).append(outliers.auroc(s, strange))
-            each["fpr95"].setdefault(name, []).append(outliers.fpr95(s, strange))
+            each["auroc"].setdefault(name, []).append(anomaly_scores.auroc(s, strange))
+            each["fpr95"].setdefault(name, []).append(anomaly_scores.fpr95(s, strange))
             if at == 0:
                 rows = _both_ends(s)
                 about = f"AUROC {each['auroc'][name][-1]:.3f}"
@@ -281,7 +282,7 @@ def _ranked(
             if score is not None
             else torch.cat([_own(data, name, "train")[shuffled[:held]], _own(data, name)])
         )
-        p = outliers.p_values(s[held:], s[:held])
+        p = anomaly_scores.p_values(s[held:], s[:held])
         flagged = float((p <= ALPHA).double().mean())
         found.numbers |= {"flagged": flagged} if name == first else {}
         found.numbers[f"{name}.flagged"] = flagged
@@ -358,7 +359,7 @@ def outlying(scores: Tensor) -> float:
 def _own(data: EvalData, name: str, split: Any = "test") -> Tensor:
     """The run's own score, or its reconstruction errors, in the order of the features' rows."""
     if name == "objective":
-        score = own.anomaly(data, split)
+        score = method_outputs.anomaly(data, split)
         assert score is not None
         return score
     found, ids = reconstruct.errors(data, split)

@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.console import human_count
-from sslcli.data import talk
+from sslcli.data import notify
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.pictures import Confusion
-from sslcli.evals.features import Baselines, EvalData, Result, asks, evaluating
+from sslcli.evals.artefacts.confusion import Confusion
+from sslcli.evals.base.features import Baselines, EvalData, Result, asks, evaluating
 from sslcli.evals.finetune import Scores
-from sslcli.evals.fit.grid import Choice, Grid, remarks
-from sslcli.evals.fit.supervise import WARMUP, adamw, best_rate, own_randomness, ranked, rates_of
-from sslcli.evals.inputs import labels as subsets
-from sslcli.evals.measures.interval import of_accuracies
+from sslcli.evals.fit.grid_search import Choice, Grid, remarks
+from sslcli.evals.fit.supervised import WARMUP, adamw, best_rate, own_randomness, ranked, rates_of
+from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.metrics.interval import of_accuracies
 from sslcli.evals.probe import check_seeds, probe
 from sslcli.optim import cosine, parameter_groups
 from sslcli.rng import derive, order
@@ -220,7 +220,7 @@ def _measure(
         x[rows], read[rows] = found.cpu(), True
         if seen is not None and real is not None:
             seen[rows] = real.cpu()
-        talk.progress(word, int(read.sum()), len(union))
+        notify.progress(word, int(read.sum()), len(union))
     heads: list[tuple[Head, Tensor]] = []
     chosen = []
     y = data.labels("train")
@@ -234,7 +234,7 @@ def _measure(
         rate = best_rate(settings.rates, settings.rates.start[0], own, fit.seed, fit, fit.score, groups)
         heads.append((fit(torch.arange(len(rows)), rate.value), classes))
         chosen.append(rate)
-        talk.progress("attentive heads", index + 1, len(draws))
+        notify.progress("attentive heads", index + 1, len(draws))
 
     found_ids: list[Tensor] = []
     said: list[list[Tensor]] = [[] for _ in heads]

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from sslcli.console import warn
 from sslcli.errors import RequestError, nearest
 from sslcli.evals.artefacts.figures import Grid
-from sslcli.evals.artefacts.sheets import Cell, Row, Sheet, named, thumbnails
+from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, named, thumbnails
 from sslcli.evals.artefacts.tables import Csv
-from sslcli.evals.features import Baselines, EvalData, Result, Split
+from sslcli.evals.base.features import Baselines, EvalData, Result, Split
+from sslcli.evals.base.method_outputs import clusters
 from sslcli.evals.fit import clustering
 from sslcli.evals.fit.clustering import NOISE, Divided, Settings, Space
-from sslcli.evals.measures.interval import of_accuracies
-from sslcli.evals.own import clusters
+from sslcli.evals.metrics.interval import of_accuracies
 from sslcli.evals.probe import averaged, check_seeds
-from sslcli.progress import track
 from sslcli.rng import derive
+from sslcli.runtime.progress import track
 
 EXEMPLARS = 8  # samples of a cluster in the sheet
 SHOWN = 24  # clusters in the sheet, the largest

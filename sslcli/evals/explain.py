@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from sslcli.backbones.vit import ViT
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.columns import Columns, Panels, Strips, heat
-from sslcli.evals.features import Baselines, EvalData, Result, asks, evaluating
-from sslcli.evals.fit.grid import remarks
-from sslcli.evals.fit.head import fit_head
-from sslcli.evals.inputs import labels as subsets
+from sslcli.evals.artefacts.image_grid import Columns, Panels, Strips, heat
+from sslcli.evals.base.features import Baselines, EvalData, Result, asks, evaluating
+from sslcli.evals.fit.grid_search import remarks
+from sslcli.evals.fit.linear_probe import fit_head
+from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.corruptions import blur
 from sslcli.evals.knn import neighbours
-from sslcli.evals.measures import maps
+from sslcli.evals.metrics import attribution_maps
 from sslcli.evals.probe import STRENGTHS as PENALTIES
 from sslcli.rng import derive, order
 from sslcli.views import clean
@@ -83,11 +83,11 @@ def explain(
                     shown += [_Shown(int(part[j]), x[j].cpu(), look[j].cpu()) for j in places]
                     if places:
                         tokens.append(looker.tokens(x[places]).cpu())
-            importance["random"] = maps.random_map(importance[""], part, data.seed)
+            importance["random"] = attribution_maps.random_map(importance[""], part, data.seed)
             base = _base(x)
             for kind, small in importance.items():
-                large = maps.enlarged(small, tuple(x.shape[2:]))
-                gone, back = maps.curves(lambda z, w=wanted: judges.judge(z, w), x, large, base, STEPS)  # type: ignore[misc]
+                large = attribution_maps.enlarged(small, tuple(x.shape[2:]))
+                gone, back = attribution_maps.curves(lambda z, w=wanted: judges.judge(z, w), x, large, base, STEPS)  # type: ignore[misc]
                 found.setdefault(kind, _Curves()).add(gone.cpu(), back.cpu())
     numbers: dict[str, float] = {}
     for kind, curve in found.items():
@@ -204,7 +204,7 @@ class _Attention:
 
     def __call__(self, x: Tensor, judge: _Judge) -> Tensor:
         """(B, heads, *grid)."""
-        return maps.attention(self.backbone, x)
+        return attribution_maps.attention(self.backbone, x)
 
     @torch.no_grad()
     def tokens(self, x: Tensor) -> Tensor:
@@ -221,17 +221,19 @@ class _GradCam:
     def __call__(self, x: Tensor, judge: _Judge) -> Tensor:
         """(B, 1, *size)."""
         wanted = judge.wanted(x)
-        return maps.grad_cam(self.backbone, self.layer, x, lambda z: judge.score(z, wanted))[:, None]
+        return attribution_maps.grad_cam(self.backbone, self.layer, x, lambda z: judge.score(z, wanted))[:, None]
 
     def tokens(self, x: Tensor) -> Tensor:
-        return maps.feature_map(self.backbone, self.layer, x).float().flatten(2).transpose(1, 2)
+        return attribution_maps.feature_map(self.backbone, self.layer, x).float().flatten(2).transpose(1, 2)
 
 
 def _looker(backbone: nn.Module, data: EvalData) -> _Attention | _GradCam:
     if isinstance(backbone, ViT):
         return _Attention(backbone)
     with evaluating(backbone):
-        return _GradCam(backbone, maps.last_map(backbone, torch.zeros(2, *data.dataset.shape, device=data.device)))
+        return _GradCam(
+            backbone, attribution_maps.last_map(backbone, torch.zeros(2, *data.dataset.shape, device=data.device))
+        )
 
 
 # what is kept ----------------------------------------------------------------------------------------------------------
@@ -261,14 +263,14 @@ class _Curves:
         return (getattr(self, which) / self.n).tolist()
 
     def area(self, which: str) -> float:
-        return float(maps.area(getattr(self, which) / self.n))
+        return float(attribution_maps.area(getattr(self, which) / self.n))
 
 
 def _pictures(
     data: EvalData, looker: _Attention | _GradCam, shown: list[_Shown], tokens: Tensor
 ) -> tuple[dict[str, Any], float]:
     """maps.png, and how much of the variance its colours hold."""
-    colours, share = maps.components(tokens.flatten(0, 1))
+    colours, share = attribution_maps.components(tokens.flatten(0, 1))
     colours = colours.view(*tokens.shape[:2], 3)
     size = shown[0].x.shape[1:]
     grid = shown[0].each.shape[1:]
@@ -276,13 +278,13 @@ def _pictures(
     title = "attention" if isinstance(looker, _Attention) else "Grad-CAM"
     what = f"{len(shown)} test samples, not chosen, and where they are looked at ({looker.what}); dark is more"
     if len(size) == 1:
-        strips = [maps.enlarged(one.each.mean(dim=0)[None], (int(size[0]),))[0] for one in shown]
+        strips = [attribution_maps.enlarged(one.each.mean(dim=0)[None], (int(size[0]),))[0] for one in shown]
         return {"maps.png": Strips(list(restored), [_unit(s) for s in strips], what)}, share
     several = len(shown[0].each) if len(shown[0].each) > 1 else 0
     titles = ["source", title, *(f"head {i + 1}" for i in range(min(HEADS, several))), "patches"]
     rows = []
     for i, (one, picture) in enumerate(zip(shown, restored, strict=True)):
-        large = maps.enlarged(one.each, (int(size[0]), int(size[1])))
+        large = attribution_maps.enlarged(one.each, (int(size[0]), int(size[1])))
         own = F.interpolate(colours[i].T.reshape(1, 3, *grid), size=tuple(size), mode="nearest")[0]
         heads = [heat(_unit(head)) for head in large[: min(HEADS, several)]]
         rows.append([picture, heat(_unit(large.mean(dim=0))), *heads, own])

@@ -13,16 +13,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sslcli.data import talk
+from sslcli.data import notify
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.pictures import Confusion
+from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.artefacts.predictions import Predictions
-from sslcli.evals.features import EvalData, Result
-from sslcli.evals.fit.grid import Choice, Grid, remarks
+from sslcli.evals.base.features import EvalData, Result
+from sslcli.evals.fit.grid_search import Choice, Grid, remarks
 from sslcli.evals.fit.logistic import Logistic
-from sslcli.evals.fit.supervise import WARMUP, Recipe, Trained, rates_of, train
-from sslcli.evals.inputs import labels as subsets
-from sslcli.evals.measures.interval import of_accuracies
+from sslcli.evals.fit.supervised import WARMUP, Recipe, Trained, rates_of, train
+from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.metrics.interval import of_accuracies
 from sslcli.evals.probe import STRENGTHS, TOLERANCE, Standardiser, averaged, check_seeds, choose
 from sslcli.rng import derive
 
@@ -208,7 +208,7 @@ def measure(
             recipe,
             derive(data.seed, "finetune", index),
             head=made,
-            tell=lambda done, of, word=word: talk.progress(word, done, of),  # type: ignore[misc]
+            tell=lambda done, of, word=word: notify.progress(word, done, of),  # type: ignore[misc]
         )
         seen, ranked, sure = trained.ranked(data, data.batches("test", kept))
         if not scores.said and len(seen) < len(kept):  # unreadable ones are left out of every draw

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.predictions import Predictions
-from sslcli.evals.features import Baselines, EvalData, Result
-from sslcli.evals.inputs import labels as subsets
-from sslcli.evals.measures.interval import of_accuracies
+from sslcli.evals.base.features import Baselines, EvalData, Result
+from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.metrics.interval import of_accuracies
 from sslcli.evals.probe import averaged, check_seeds
-from sslcli.progress import track
+from sslcli.runtime.progress import track
 
 QUERIES = 1024  # at a time
 BANK = 65_536  # at a time: similarities never take more than QUERIES x BANK floats (256 MB)

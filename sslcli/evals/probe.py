@@ -17,15 +17,15 @@ from torch.nn import functional as F
 
 from sslcli.console import warn
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.pictures import Confusion
+from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.artefacts.predictions import Predictions
-from sslcli.evals.features import Baselines, EvalData, Result
-from sslcli.evals.fit.grid import Choice, Grid, Score, remarks, search
+from sslcli.evals.base.features import Baselines, EvalData, Result
+from sslcli.evals.fit.grid_search import Choice, Grid, Score, remarks, search
 from sslcli.evals.fit.logistic import Fit, Logistic
-from sslcli.evals.inputs import labels as subsets
-from sslcli.evals.measures.interval import of_accuracies
-from sslcli.progress import track
+from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.metrics.interval import of_accuracies
 from sslcli.rng import derive
+from sslcli.runtime.progress import track
 
 # scikit-learn's C, from strong penalty to weak: tried from 1e-4 to 10 first, and beyond while an edge is best. Below 1e-8
 # nothing but the majority class is left; above 1e6 the solver's tolerance is reached before the penalty matters.

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.data.source import Dataset
+from sslcli.data.dataset import Dataset
 from sslcli.errors import RequestError
-from sslcli.evals.features import Baselines, Context, EvalData, Result, sample
+from sslcli.evals.base.features import Baselines, Context, EvalData, Result, sample
 from sslcli.evals.knn import predict
-from sslcli.evals.measures.geometry import alignment, alpha_req, learnability, lidar, rankme, two_nn, uniformity
+from sslcli.evals.metrics.geometry import alignment, alpha_req, learnability, lidar, rankme, two_nn, uniformity
 from sslcli.nn.stats import spread
 from sslcli.rng import derive, order
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.columns import Columns, heat
-from sslcli.evals.features import EvalData, Result, Split
+from sslcli.evals.artefacts.image_grid import Columns, heat
+from sslcli.evals.base.features import EvalData, Result, Split
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.rng import Draw, derive, order
 from sslcli.views import clean

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.errors import DataError, RequestError
-from sslcli.evals.artefacts.sheets import Cell, Mark, Row, Sheet, named, thumbnails
-from sslcli.evals.features import Baselines, EvalData, Result, Split
+from sslcli.evals.artefacts.sample_sheets import Cell, Mark, Row, Sheet, named, thumbnails
+from sslcli.evals.base.features import Baselines, EvalData, Result, Split
 from sslcli.evals.fit.clustering import exact
 from sslcli.evals.knn import neighbours
 from sslcli.rng import derive, order

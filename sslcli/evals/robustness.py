@@ -16,22 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.console import warn
-from sslcli.disk import replacing
 from sslcli.errors import RequestError, nearest
-from sslcli.evals.artefacts.sheets import Cell, Row, Sheet
-from sslcli.evals.features import Baselines, EvalData, Result, embed, evaluating, flat
-from sslcli.evals.fit.grid import Grid, remarks
-from sslcli.evals.fit.head import Head, fit_head
+from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet
+from sslcli.evals.base.features import Baselines, EvalData, Result, embed, evaluating, flat
+from sslcli.evals.fit.grid_search import Grid, remarks
+from sslcli.evals.fit.linear_probe import Head, fit_head
 from sslcli.evals.inputs import attacks
-from sslcli.evals.inputs import labels as subsets
+from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
-from sslcli.evals.measures import calibration as sure
-from sslcli.evals.measures.interval import of_accuracies
+from sslcli.evals.metrics import calibration as sure
+from sslcli.evals.metrics.interval import of_accuracies
 from sslcli.evals.probe import CROSS_VALIDATE_UP_TO, FOLDS, strengths_of
 from sslcli.evals.probe import STRENGTHS as PENALTIES
 from sslcli.plotting import new_figure
 from sslcli.rng import derive, order
-from sslcli.views.pictures import FAINT, INK, PAPER
+from sslcli.runs.files import replacing
+from sslcli.views.contact_sheet import FAINT, INK, PAPER
 
 EPSILONS = (1, 2, 4)  # in 255ths of the range of a pixel
 AT_ONCE = 4_000_000  # numbers of a batch that is corrupted

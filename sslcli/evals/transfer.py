@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from sslcli.errors import RequestError
-from sslcli.evals.features import Baselines, EvalData, Result
+from sslcli.evals.base.features import Baselines, EvalData, Result
 from sslcli.evals.knn import knn
-from sslcli.evals.measures.interval import of_accuracies
+from sslcli.evals.metrics.interval import of_accuracies
 from sslcli.evals.probe import probe
 
 

@@ -25,7 +25,7 @@ from sslcli.methods.base import Batch, Facts, Method
 from sslcli.nn.ema import Teacher
 from sslcli.nn.precision import full_precision
 from sslcli.nn.queue import Queue
-from sslcli.nn.running import RunningMean
+from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.stats import spread
 
 REMEMBER = 0.99  # of the moving average of each head's loss

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.nn.adversary import Critic, critic_loss, frozen
-from sslcli.nn.blocks import block
+from sslcli.nn.block_masks import block
 from sslcli.nn.decoder import Decoder
 from sslcli.nn.losses import mse_known
 

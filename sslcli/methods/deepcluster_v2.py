@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Facts, Method
-from sslcli.nn.clock import Clock
 from sslcli.nn.heads import Width, mlp, resolve, told
 from sslcli.nn.kmeans import nearest, spherical_kmeans
-from sslcli.nn.memory import Memory
+from sslcli.nn.memory_bank import Memory
 from sslcli.nn.precision import full_precision
 from sslcli.nn.prototypes import cosines, in_use
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.nn.stats import spread
+from sslcli.nn.step_counter import Clock
 
 EPSILON = 0.03  # of the first epoch's codes
 

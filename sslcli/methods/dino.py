@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.centre import Warming, sharpened
+from sslcli.nn.centering import Warming, sharpened
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, resolve, told
 from sslcli.nn.prototypes import Prototypes, cross_view, gelu_head, in_use
-from sslcli.nn.running import RunningMean
+from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.stats import spread
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.blocks import block
+from sslcli.nn.block_masks import block
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.patches import smooth_l1
 from sslcli.nn.stats import spread

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.centre import Warming, sharpened
+from sslcli.nn.centering import Warming, sharpened
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, resolve, told
 from sslcli.nn.masking import some_hidden
 from sslcli.nn.prototypes import Prototypes, cross_view, each_token, gelu_head, hidden_tokens, in_use
-from sslcli.nn.running import RunningMean
+from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.stats import spread
 
 

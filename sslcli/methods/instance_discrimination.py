@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Facts, Method
-from sslcli.nn.memory import Memory
+from sslcli.nn.memory_bank import Memory
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import spread
 

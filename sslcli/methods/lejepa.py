@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.clock import Clock
 from sslcli.nn.dist import gather
 from sslcli.nn.heads import Width, mlp, resolve, told
 from sslcli.nn.precision import full_precision
-from sslcli.nn.sketch import directions, invariance
+from sslcli.nn.projections import directions, invariance
 from sslcli.nn.stats import spread
+from sslcli.nn.step_counter import Clock
 
 KNOTS, REACH = 17, 3.0  # of the integral over t, from 0 to 3; the integrand is even
 

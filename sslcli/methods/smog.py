@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.clock import Clock
 from sslcli.nn.dist import gather
 from sslcli.nn.ema import Teacher
 from sslcli.nn.heads import Width, mlp, resolve, told
@@ -27,6 +26,7 @@ from sslcli.nn.precision import full_precision
 from sslcli.nn.prototypes import cosines, in_use
 from sslcli.nn.queue import Queue
 from sslcli.nn.stats import spread
+from sslcli.nn.step_counter import Clock
 
 FIRST = 10  # steps before the first groups are found
 ROUNDS = 10  # of k-means

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.clock import Clock
 from sslcli.nn.dist import gather
 from sslcli.nn.heads import Width, mlp, resolve, told
 from sslcli.nn.precision import full_precision
-from sslcli.nn.sketch import directions, invariance
+from sslcli.nn.projections import directions, invariance
 from sslcli.nn.stats import spread
+from sslcli.nn.step_counter import Clock
 
 
 class VISReg(Method):

@@ -11,7 +11,7 @@ NAME = "report.html"
 
 def write(path: Path, out: Path | None = None) -> Path:
     """Writes the report of a run folder, or of a folder of runs; returns the file. RequestError, StorageError."""
-    from sslcli.disk import replace_file
+    from sslcli.runs.files import replace_file
 
     if (path / "status.json").is_file():
         text = of_run(path)
@@ -56,7 +56,7 @@ def of_run(path: Path) -> str:
 
 def typed(path: Path) -> str:
     """What to type for a folder: its name below the runs folder, else its path."""
-    from sslcli.config import runs_root
+    from sslcli.config.registry import runs_root
 
     whole, root = path.absolute(), runs_root().absolute()
     return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(path)

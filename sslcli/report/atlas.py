@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslcli import compose, config, console, results
-from sslcli.data.loader import Loader, in_order
-from sslcli.disk import size_of
+from sslcli import console
+from sslcli.config import compose, registry
+from sslcli.data.loading.loader import Loader, in_order
 from sslcli.errors import DataError, SslError
-from sslcli.evals.features import EvalData, Split
+from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.knn import neighbours
 from sslcli.report import thumbnails
 from sslcli.report.gather import Gathered
 from sslcli.rng import derive, order
-from sslcli.temporary import private_folder
+from sslcli.runs import results
+from sslcli.runs.files import size_of
+from sslcli.runtime.temporary import private_folder
 from sslcli.views import Views, clean, sheet
 
 MOST = 2_000  # samples on the map
@@ -55,13 +57,13 @@ class Atlas:
 
 def compute(run: Gathered) -> Atlas:
     """What can be made of a run that has an encoder. What cannot (data that moved, a damaged file) is told in `notes`."""
-    from sslcli.commands.eval import load
+    from sslcli.cli.commands.eval import load
 
     cfg = run.config
     atlas = Atlas()
     try:
         compose.check_values(cfg)
-        device = asdict(config.Device()) | cfg.get("device", {})
+        device = asdict(registry.Device()) | cfg.get("device", {})
         values = {"seed": cfg["seed"], "device": device, "train": {**cfg["train"], "devices": 1}}
         subject = load(values, cfg, run.path)
         atlas.shape = subject.dataset.shape

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslcli import records, results
-from sslcli.disk import MAX_LINES, files_in, read_file, size_of
 from sslcli.errors import RequestError
-from sslcli.evals.measures.interval import SUFFIX
-from sslcli.run import Run
-from sslcli.secret import masked, masked_words
+from sslcli.evals.metrics.interval import SUFFIX
+from sslcli.runs import records, results
+from sslcli.runs.files import MAX_LINES, files_in, read_file, size_of
+from sslcli.runs.redact import masked, masked_words
+from sslcli.runs.run import Run
 
 BASELINES = ("supervised", "scratch", "untrained", "raw")  # the order in which they stand beside a run
 MOST_EVENTS = 200
@@ -89,7 +89,7 @@ class Gathered:
     @property
     def length(self) -> dict[str, float]:
         """Steps, epochs and samples that it trained for."""
-        from sslcli.commands.runs import length
+        from sslcli.cli.commands.runs import length
 
         return length(self.step, self.config, self.metrics)
 
@@ -119,7 +119,7 @@ class Gathered:
 
 def gather(path: Path) -> Gathered:
     """Reads a run folder. RequestError where there is none."""
-    from sslcli.commands.runs import state
+    from sslcli.cli.commands.runs import state
 
     run = Run(path)
     if not (path / "status.json").is_file():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sslcli.report.images import data_uri
 from sslcli.report.markup import Html, data, el
-from sslcli.report.pictures import data_uri
 
 COLOURS, SHAPES = 8, 4  # classes beyond their product share a mark, and are told apart by the read-out
 ROOM = 24  # around the points, in their units

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sslcli import config
-from sslcli.evals.measures import interval
-from sslcli.report import pictures
+from sslcli.config import registry
+from sslcli.evals.metrics import interval
+from sslcli.report import images
 from sslcli.report.charts import bar
 from sslcli.report.gather import Evaluation, Gathered, Picture
 from sslcli.report.markup import Child, Html, el
@@ -81,8 +81,8 @@ def title(e: Evaluation) -> str:
 
 def summary(kind: str) -> str:
     """What the evaluator's YAML says of it."""
-    path = config.choices("evaluator").get(kind)
-    return str(config.describe(path, "evaluator").get("summary", "")) if path else ""
+    path = registry.choices("evaluator").get(kind)
+    return str(registry.describe(path, "evaluator").get("summary", "")) if path else ""
 
 
 def main_number(e: Evaluation) -> str | None:
@@ -275,7 +275,7 @@ def scrolling(table: Html, label: str) -> Html:
 
 
 def figure(picture: Picture) -> Html:
-    found = pictures.read(picture.path)
+    found = images.read(picture.path)
     if found is None:
         return el("p", f"{picture.path.name} is no picture that can be shown.", class_="missing")
     uri, (wide, high) = found

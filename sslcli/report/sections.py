@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sslcli import config, console
-from sslcli.report import mapview, pictures, results
+from sslcli import console
+from sslcli.config import registry
+from sslcli.report import images, mapview, results
 from sslcli.report.charts import Line, curve
 from sslcli.report.gather import Evaluation, Gathered, mapping, number
 from sslcli.report.markup import Html, el
@@ -70,7 +71,7 @@ def top(run: Gathered, name: str) -> Html:
 
 
 def step_words(run: Gathered) -> str:
-    from sslcli.commands.runs import length_words
+    from sslcli.cli.commands.runs import length_words
 
     seconds = number(run.status.get("seconds"))
     said = [length_words(run.length)] if run.step else []
@@ -201,7 +202,7 @@ def health(run: Gathered) -> Html | None:
 
 
 def views(run: Gathered, atlas: Atlas | None) -> Html | None:
-    if atlas is None or atlas.views is None or (found := pictures.embedded(atlas.views)) is None:
+    if atlas is None or atlas.views is None or (found := images.embedded(atlas.views)) is None:
         return None
     uri, (wide, high) = found
     kinds = ", ".join(f"{atlas.kinds.count(k)} {k}" for k in dict.fromkeys(atlas.kinds))
@@ -251,7 +252,9 @@ def stages(run: Gathered) -> list[str]:
 
     given = next((o.partition("=")[2] for o in run.overrides if o.startswith("stages=")), None)
     if given is None:
-        return [str(s) for s in config.describe(config.config_dir() / "pipeline.yaml", "pipeline").get("stages", [])]
+        return [
+            str(s) for s in registry.describe(registry.config_dir() / "pipeline.yaml", "pipeline").get("stages", [])
+        ]
     try:
         found = yaml.safe_load(given)
     except yaml.YAMLError:
@@ -272,8 +275,8 @@ def evaluation_command(e: Evaluation, name: str) -> str:
     for key, usual in (("labels", "all"), ("seeds", "1")):
         if e.protocol.get(key) is not None and str(e.protocol[key]) != usual:
             words.append(f"{key}={e.protocol[key]}")
-    path = config.choices("evaluator").get(e.kind)
-    default = config.describe(path, "evaluator") if path else {}
+    path = registry.choices("evaluator").get(e.kind)
+    default = registry.describe(path, "evaluator") if path else {}
     for key, value in mapping(e.about.get("evaluator")).items():
         if key not in ("_target_", "summary", "labels", "seeds") and key in default and default[key] != value:
             words.append(f"evaluator.{key}={typed(value)}")
@@ -287,16 +290,17 @@ def typed(value: Any) -> str:
 
 def beyond(run: Gathered) -> set[str]:
     """Evaluators that this run's method or backbone has nothing for."""
-    from sslcli import build, models
+    from sslcli import builders
+    from sslcli.config import instantiate
     from sslcli.errors import SslError
     from sslcli.methods.base import Method
 
     found = set()
     method, backbone = (mapping(run.config.get(part)) for part in ("method", "backbone"))
     try:
-        if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in models.classes(method)):
+        if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in builders.classes(method)):
             found.add("reconstruct")
-        if "_target_" in backbone and not hasattr(build.resolve("backbone", backbone["_target_"]), "patchify"):
+        if "_target_" in backbone and not hasattr(instantiate.resolve("backbone", backbone["_target_"]), "patchify"):
             found.add("attentive")
     except SslError:  # code of the run that is not here: its words are offered, and refused with the reason
         pass
@@ -311,7 +315,7 @@ def missing(run: Gathered, atlas: Atlas | None, name: str) -> Html | None:
         rows.append(("the encoder, and with it the map and all evaluations", f"sslcli resume {shlex.quote(name)}"))
     else:
         order = list(results.TITLES)
-        names = set(config.choices("evaluator")) - {"online"} - have - beyond(run)
+        names = set(registry.choices("evaluator")) - {"online"} - have - beyond(run)
         for kind in sorted(names, key=lambda k: (order.index(k) if k in order else len(order), k)):
             words = ["sslcli", "eval", kind, f"run={name}", *MUST.get(kind, [])]
             rows.append((results.summary(kind) or kind, shlex.join(words)))

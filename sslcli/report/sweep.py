@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sslcli import config, console, records
+from sslcli import console
+from sslcli.config import registry
 from sslcli.errors import SslError
-from sslcli.evals.measures.ranking import goodness
+from sslcli.evals.metrics.ranking import goodness
 from sslcli.report import results
 from sslcli.report.gather import Gathered, gather, mapping, number
 from sslcli.report.markup import Child, Html, el
-from sslcli.secret import masked_words
+from sslcli.runs import records
+from sslcli.runs.redact import masked_words
 
 if TYPE_CHECKING:
-    from sslcli.evals.measures.paired import Separation
+    from sslcli.evals.metrics.paired import Separation
 
 ONLINE = "online kNN"  # what the trainer itself measured, within the training split
 FIRST = ("probe.top1", "knn.top1", "finetune.top1", "cluster.acc", "anomaly.auroc")  # by which runs are ordered
@@ -93,7 +95,7 @@ def among_runs(named: str | None) -> Path | None:
     anywhere else."""
     if named is None or not (Path(named) / "status.json").is_file():
         return None
-    return Path(named) if Path(named).resolve().is_relative_to(config.runs_root().resolve()) else None
+    return Path(named) if Path(named).resolve().is_relative_to(registry.runs_root().resolve()) else None
 
 
 def row(path: Path, words: list[str] | None) -> Row:
@@ -184,8 +186,8 @@ def top(folder: Path, rows: list[Row], swept: list[str], main: str | None) -> Ht
 
 def against(best: Row, other: Row, number: str) -> Separation:
     """Whether the first run is distinguishable from the second by a number that was measured of both."""
-    from sslcli.evals.measures.paired import separation
-    from sslcli.results import holding
+    from sslcli.evals.metrics.paired import separation
+    from sslcli.runs.results import holding
 
     assert best.run is not None and other.run is not None  # noqa: PT018
     (first, metric), (second, _) = (holding(row.run.path, number) for row in (best, other) if row.run is not None)
@@ -202,7 +204,7 @@ def name_of(row: Row, swept: list[str]) -> str:
 
 
 def table(rows: list[Row], swept: list[str], columns: list[str], main: str | None, out: Path) -> Html:
-    from sslcli.commands.runs import unequal
+    from sslcli.cli.commands.runs import unequal
     from sslcli.report.sections import section
 
     head = [el("th", "run", scope="col"), *(el("th", k, scope="col") for k in swept), el("th", "status", scope="col")]

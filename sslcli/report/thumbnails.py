@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslcli.evals.features import EvalData, Split
-from sslcli.report.pictures import encoded
+from sslcli.evals.base.features import EvalData, Split
+from sslcli.report.images import encoded
 from sslcli.views import clean
 
 LARGEST = 40  # pixels a side

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli.data.cut import pixels
-from sslcli.data.source import Dataset
+from sslcli.data.dataset import Dataset
+from sslcli.data.images.crop import pixels
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.rng import Draw
 from sslcli.views import image, series
+from sslcli.views.contact_sheet import sheet
 from sslcli.views.op import Op, make_ops
-from sslcli.views.pictures import sheet
 from sslcli.views.resample import exact_products
 
 __all__ = ["Views", "clean", "sheet"]

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.data.cut import cut
+from sslcli.data.images.crop import cut
 from sslcli.rng import Draw
 from sslcli.views import native
-from sslcli.views.colour import ColorJitter, GaussianBlur, Grayscale, Noise, RandomIntensity, Solarize
+from sslcli.views.color import ColorJitter, GaussianBlur, Grayscale, Noise, RandomIntensity, Solarize
 from sslcli.views.geometry import (
     Frame,
     HorizontalFlip,

@@ -27,10 +27,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sslcli import temporary
-from sslcli.cores import usable_cores
 from sslcli.errors import MachineError
-from sslcli.temporary import cache_folder, only_mine
+from sslcli.runtime import temporary
+from sslcli.runtime.cores import usable_cores
+from sslcli.runtime.temporary import cache_folder, only_mine
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")

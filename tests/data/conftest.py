@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sslcli.data import talk
+from sslcli.data import notify
 
 
 def picture(seed: int = 0, width: int = 24, height: int = 20, mode: str = "RGB") -> Image.Image:
@@ -41,6 +41,6 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 def said():
     """What the data floor says while it works."""
     lines: list[str] = []
-    talk.connect(say=lines.append)
+    notify.connect(say=lines.append)
     yield lines
-    talk.connect()
+    notify.connect()

@@ -7,9 +7,9 @@ from itertools import islice
 import pytest
 import torch
 
-from sslcli.data.ahead import Ahead
-from sslcli.data.loader import Loader
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.data.dataset import ArraySource, Dataset
+from sslcli.data.loading.loader import Loader
+from sslcli.data.loading.prefetch import Ahead
 from sslcli.methods.base import Batch
 from sslcli.rng import Draw
 from sslcli.views import Views

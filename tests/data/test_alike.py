@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sslcli.data import decode
-from sslcli.data.folder import image_folder
+from sslcli.data.images import decode
 from sslcli.data.inspect import inspect, require_readable, rows
-from sslcli.data.loader import Loader, in_order
+from sslcli.data.loading.loader import Loader, in_order
+from sslcli.data.sources.image_folder import image_folder
 from sslcli.errors import DataError, RequestError
 from sslcli.views import Views, clean
 

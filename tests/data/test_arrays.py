@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from sslcli.data import arrayfile as module
-from sslcli.data.arrays import arrays
-from sslcli.data.series import series
+from sslcli.data.files import array_file as module
+from sslcli.data.sources.arrays import arrays
+from sslcli.data.sources.series import series
 from sslcli.errors import DataError, MachineError, RequestError
 
 RNG = np.random.default_rng(0)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sslcli.data.arrays import arrays
-from sslcli.data.folder import image_folder
 from sslcli.data.inspect import inspect, require_readable, rows
-from sslcli.data.series import series
+from sslcli.data.sources.arrays import arrays
+from sslcli.data.sources.image_folder import image_folder
+from sslcli.data.sources.series import series
 from sslcli.errors import DataError, RequestError, SslError
 
 from .conftest import picture

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from sslcli.data import classic, download, idx, published, remotes
-from sslcli.data.classic import cifar10, digits, fashion_mnist, kmnist, mnist, stl10, svhn
-from sslcli.data.download import Remote
-from sslcli.data.files import fingerprint
+from sslcli.data.folders.scan import fingerprint
+from sslcli.data.public import archives, datasets, download, idx, urls
+from sslcli.data.public.datasets import cifar10, digits, fashion_mnist, kmnist, mnist, stl10, svhn
+from sslcli.data.public.download import Remote
 from sslcli.data.stats import image_stats
 from sslcli.errors import DataError, MachineError, RequestError
 
@@ -109,11 +109,11 @@ def test_real_fashion_mnist():
         mnist(path="/usr/share/datasets")
 
 
-PUBLISHED_CIFAR10 = fingerprint(60000, (s.encode() for s in remotes.CIFAR10.values()))
+PUBLISHED_CIFAR10 = fingerprint(60000, (s.encode() for s in urls.CIFAR10.values()))
 
 
 def test_known_stats_of_cifar10():
-    mean, std = remotes.STATS[PUBLISHED_CIFAR10]
+    mean, std = urls.STATS[PUBLISHED_CIFAR10]
     assert np.allclose(mean, (0.4914, 0.4822, 0.4465), atol=5e-5)  # as everybody has them
     assert np.allclose(std, (0.2470, 0.2435, 0.2616), atol=5e-5)
 
@@ -123,33 +123,33 @@ def test_known_stats_are_those_of_the_files(test_data):
         pytest.skip("no CIFAR-10 there")
     d = cifar10(path=str(test_data))
     assert d.fingerprint == PUBLISHED_CIFAR10
-    assert (d.mean, d.std) == image_stats(d.train) == remotes.STATS[PUBLISHED_CIFAR10]
+    assert (d.mean, d.std) == image_stats(d.train) == urls.STATS[PUBLISHED_CIFAR10]
 
 
 def test_unpickling_reads_what_pickle_reads():
     lines = pickle.dumps([1, 2.5, ["x" * 300_000], None], protocol=0)  # each ends with a line feed
-    assert published.unpickle(lines) == [1, 2.5, ["x" * 300_000], None]
+    assert archives.unpickle(lines) == [1, 2.5, ["x" * 300_000], None]
     big = {b"data": np.arange(400_000, dtype=np.int64), b"labels": list(range(40_000)), b"names": [b"n" * 70] * 9_000}
     for protocol in (3, 4):
-        got = published.unpickle(pickle.dumps(big, protocol=protocol))
+        got = archives.unpickle(pickle.dumps(big, protocol=protocol))
         assert np.array_equal(got[b"data"], big[b"data"])
         assert (got[b"labels"], got[b"names"]) == (big[b"labels"], big[b"names"])
     with pytest.raises((pickle.UnpicklingError, EOFError)):
-        published.unpickle(pickle.dumps(big)[:-9_000])
+        archives.unpickle(pickle.dumps(big)[:-9_000])
 
 
 def cifar_files(monkeypatch, n: int = 4) -> dict[str, bytes]:
     """Files of CIFAR-10's layout, and their sums put in place of the published ones."""
     rng = np.random.default_rng(0)
     files = {}
-    for f in remotes.CIFAR10:
+    for f in urls.CIFAR10:
         if f == "batches.meta":
             content = {b"label_names": [f"class{i}".encode() for i in range(10)]}
         else:
             content = {b"data": rng.integers(0, 256, (n, 3072), dtype=np.uint8), b"labels": [i % 10 for i in range(n)]}
         files[f] = pickle.dumps(content, protocol=3)  # bytes stay bytes, as in the published files
     sums = {f: hashlib.md5(b).hexdigest() for f, b in files.items()}
-    monkeypatch.setattr(remotes, "CIFAR10", sums)
+    monkeypatch.setattr(urls, "CIFAR10", sums)
     return files
 
 
@@ -186,7 +186,7 @@ def test_cifar_with_another_sum_is_never_unpickled(monkeypatch, tmp_path):
     with pytest.raises(DataError, match="data_batch_2 is not the published file"):
         cifar10(path=str(tmp_path))
     with pytest.raises(pickle.UnpicklingError, match="not allowed"):
-        published.unpickle(pickle.dumps(Evil()))
+        archives.unpickle(pickle.dumps(Evil()))
     assert not (tmp_path / "owned").exists()
 
 
@@ -224,7 +224,7 @@ def test_svhn_layout(tmp_path):
         svhn(path=str(tmp_path))
 
 
-@pytest.mark.parametrize("build", [mnist, fashion_mnist, kmnist, cifar10, classic.cifar100, stl10, svhn])
+@pytest.mark.parametrize("build", [mnist, fashion_mnist, kmnist, cifar10, datasets.cifar100, stl10, svhn])
 def test_absent_says_what_where_and_what_to_type(build, tmp_path, said):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RequestError) as error:
@@ -260,12 +260,12 @@ def test_download(tmp_path, said):
 def test_download_is_asked_for(tmp_path, monkeypatch, said):
     idx_set(tmp_path / "server", "5041921314")
     served = []
-    for stem in remotes.IDX_STEMS:
+    for stem in urls.IDX_STEMS:
         data = (tmp_path / "server" / f"{stem}.gz").read_bytes()
         url = (tmp_path / "server" / f"{stem}.gz").as_uri()
         served.append(Remote(f"{stem}.gz", (url,), len(data), hashlib.md5(data).hexdigest()))
-    title, _, first, classes = remotes.IDX_SETS["mnist"]
-    monkeypatch.setitem(remotes.IDX_SETS, "mnist", (title, served, first, classes))
+    title, _, first, classes = urls.IDX_SETS["mnist"]
+    monkeypatch.setitem(urls.IDX_SETS, "mnist", (title, served, first, classes))
     d = mnist(path=str(tmp_path / "new"), download=True)
     assert len(d.train) == 30
     assert (tmp_path / "new" / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").exists()
@@ -276,7 +276,7 @@ def test_download_is_asked_for(tmp_path, monkeypatch, said):
 def test_digits_are_scikit_learns():
     from sklearn.datasets import load_digits
 
-    from sslcli.data.classic import _digits
+    from sslcli.data.public.datasets import _digits
 
     pixels, labels = _digits()
     raw = load_digits()

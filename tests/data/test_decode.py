@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
-from sslcli.data import decode
-from sslcli.data.decode import BadImage, header, load
+from sslcli.data.images import decode
+from sslcli.data.images.decode import BadImage, header, load
 
 from .conftest import picture
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sslcli.data import headers as module
-from sslcli.data.folder import FolderSource, image_folder
+from sslcli.data.images import headers as module
 from sslcli.data.inspect import inspect, require_readable, rows
+from sslcli.data.sources.image_folder import FolderSource, image_folder
 from sslcli.data.split import split
 from sslcli.errors import DataError, RequestError
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from sslcli.data.arrays import arrays
-from sslcli.data.folder import image_folder
-from sslcli.data.layout import read
-from sslcli.data.pack import pack
-from sslcli.data.packing import write_pack
-from sslcli.data.split_names import kind_of, together
-from sslcli.data.tar import tar
+from sslcli.data.folders.layout import read
+from sslcli.data.folders.split_names import kind_of, together
+from sslcli.data.sources.arrays import arrays
+from sslcli.data.sources.image_folder import image_folder
+from sslcli.data.sources.pack import pack
+from sslcli.data.sources.pack_writer import write_pack
+from sslcli.data.sources.tar import tar
 from sslcli.errors import DataError, RequestError
 from tests.data.test_tar import encoded, write
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sslcli.data import decode
-from sslcli.data.arrays import arrays
-from sslcli.data.decode import BadImage, header, load
-from sslcli.data.folder import image_folder
-from sslcli.data.levels import Values, find, to_bytes
-from sslcli.data.pack import pack
-from sslcli.data.packing import write_pack
+from sslcli.data.images import decode
+from sslcli.data.images.bit_depth import Values, find, to_bytes
+from sslcli.data.images.decode import BadImage, header, load
+from sslcli.data.sources.arrays import arrays
+from sslcli.data.sources.image_folder import image_folder
+from sslcli.data.sources.pack import pack
+from sslcli.data.sources.pack_writer import write_pack
 from sslcli.errors import DataError, RequestError
 from tests.conftest import SMOKE
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from sslcli.data.folder import Decoder, FolderSource, image_folder
-from sslcli.data.layout import Files
-from sslcli.data.loader import Loader, in_order
-from sslcli.data.source import ArraySource, Dataset, Source
-from sslcli.data.workers import SILENCE
+from sslcli.data.dataset import ArraySource, Dataset, Source
+from sslcli.data.folders.layout import Files
+from sslcli.data.loading.loader import Loader, in_order
+from sslcli.data.loading.workers import SILENCE
+from sslcli.data.sources.image_folder import Decoder, FolderSource, image_folder
 from sslcli.errors import DataError, MachineError, RequestError
 from sslcli.rng import Draw
 from sslcli.views import Views, clean
@@ -265,7 +265,7 @@ def test_workers_end_with_the_stream(streamed):
 
 
 def test_the_next_epochs_order_is_made_beforehand(monkeypatch):
-    from sslcli.data import loader
+    from sslcli.data.loading import loader
 
     made: list[int] = []
     monkeypatch.setattr(loader, "order", lambda seed, epoch, n: made.append(epoch) or torch.tensor([seed, epoch, n]))

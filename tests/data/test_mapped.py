@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from sslcli.data import mapped
-from sslcli.data.arrays import arrays
-from sslcli.data.loader import in_order
-from sslcli.data.pack import pack
+from sslcli.data.files import memory_map
+from sslcli.data.loading.loader import in_order
+from sslcli.data.sources.arrays import arrays
+from sslcli.data.sources.pack import pack
 from sslcli.errors import DataError
 from sslcli.views import clean
 
@@ -53,11 +53,11 @@ def test_a_map_that_is_closed_is_no_longer_watched(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, RNG.integers(0, 256, (12, 8, 8), dtype=np.uint8))
     data = arrays(str(path))
-    watched = [name for name, _ in mapped._mapped.values()]
+    watched = [name for name, _ in memory_map._mapped.values()]
     assert str(path) in watched
     del data
     gc.collect()
-    assert str(path) not in [name for name, _ in mapped._mapped.values()]
+    assert str(path) not in [name for name, _ in memory_map._mapped.values()]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sslcli.data import decode
-from sslcli.data.arrays import arrays
+from sslcli.data.images import decode
+from sslcli.data.sources.arrays import arrays
 from sslcli.errors import DataError
 
 LEFT = {

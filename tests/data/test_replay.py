@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslcli.data import talk
-from sslcli.data.replay import Replay
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.data import notify
+from sslcli.data.dataset import ArraySource, Dataset
+from sslcli.data.loading.cuda_graph import Replay
 from sslcli.rng import Draw
 from sslcli.views import Views
 from tests.data.test_ahead import CROP
@@ -83,7 +83,7 @@ def test_an_epoch_is_recorded_once_and_played_with_other_ids(replay):
 
 def test_what_cannot_be_recorded_is_made_as_it_is_and_told_once(replay, monkeypatch):
     told: list[str] = []
-    talk.connect(say=told.append)
+    notify.connect(say=told.append)
     try:
 
         def refuse(self):
@@ -96,7 +96,7 @@ def test_what_cannot_be_recorded_is_made_as_it_is_and_told_once(replay, monkeypa
         assert "not permitted when stream is capturing)" in told[0]
         assert len(Graph.made) == 4
     finally:
-        talk.connect()
+        notify.connect()
 
 
 @pytest.mark.gpu

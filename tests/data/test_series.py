@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from sslcli.backbones.tcn import TCN
-from sslcli.data.series import series
+from sslcli.data.sources.series import series
 from sslcli.data.split import split
 from sslcli.errors import DataError, RequestError
-from sslcli.evals.features import EvalData
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.probe import probe
 from sslcli.evals.quality import _by_group, online
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sslcli.data.folder import image_folder
-from sslcli.data.label_text import MISSING, Cells, alike_notes, fraction_notes, numbers, odd_notes, several_notes
-from sslcli.data.tables import decoded, table_of
+from sslcli.data.files.csv_table import decoded, table_of
+from sslcli.data.files.label_text import MISSING, Cells, alike_notes, fraction_notes, numbers, odd_notes, several_notes
+from sslcli.data.sources.image_folder import image_folder
 from sslcli.errors import DataError, RequestError
 
 from .conftest import picture

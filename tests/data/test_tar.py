@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcli.data import tar as module
-from sslcli.data.decode import BadImage
-from sslcli.data.folder import image_folder
-from sslcli.data.loader import Loader
-from sslcli.data.pack import pack
-from sslcli.data.packing import write_pack
-from sslcli.data.source import Dataset
-from sslcli.data.tar import expand, tar
+from sslcli.data.dataset import Dataset
+from sslcli.data.images.decode import BadImage
+from sslcli.data.loading.loader import Loader
+from sslcli.data.sources import tar as module
+from sslcli.data.sources.image_folder import image_folder
+from sslcli.data.sources.pack import pack
+from sslcli.data.sources.pack_writer import write_pack
+from sslcli.data.sources.tar import expand, tar
 from sslcli.errors import DataError, RequestError
 from sslcli.views import Views
 from tests.data.conftest import picture

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sslcli.evals.features import EvalData
+from sslcli.evals.base.features import EvalData
 
 
 @pytest.fixture

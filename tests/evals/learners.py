@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sslcli.data.source import ArraySource, Dataset
-from sslcli.evals.features import EvalData
+from sslcli.data.dataset import ArraySource, Dataset
+from sslcli.evals.base.features import EvalData
 
 
 def crossed(n: int, seed: int) -> ArraySource:

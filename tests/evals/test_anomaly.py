@@ -8,11 +8,11 @@ import json
 import pytest
 import torch
 
-from sslcli.data.source import ArraySource
+from sslcli.data.dataset import ArraySource
 from sslcli.errors import RequestError
 from sslcli.evals.anomaly import anomaly, outlying
-from sslcli.evals.features import EvalData
-from sslcli.evals.fit import outliers
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.fit import anomaly_scores
 from sslcli.methods.autoencoder import Autoencoder
 from sslcli.views import Views
 from tests.evals import toys
@@ -36,9 +36,9 @@ def test_knn_is_the_mean_of_scikit_learns_cosine_distances():
     theirs, _ = (
         NearestNeighbors(n_neighbors=5, metric="cosine").fit(normal.double().numpy()).kneighbors(asked.double().numpy())
     )
-    ours = outliers.knn(normal, asked, 5, CPU)
+    ours = anomaly_scores.knn(normal, asked, 5, CPU)
     torch.testing.assert_close(ours, torch.from_numpy(theirs.mean(axis=1)).float(), atol=1e-5, rtol=1e-4)
-    assert outliers.knn(normal[:3], asked, 5, CPU).shape == (30,)  # as many as there are
+    assert anomaly_scores.knn(normal[:3], asked, 5, CPU).shape == (30,)  # as many as there are
 
 
 @pytest.mark.parametrize("offset", [0.0, 300.0])
@@ -49,10 +49,10 @@ def test_knn_l2_is_the_mean_of_scikit_learns_distances(offset, monkeypatch):
     asked[0] = normal[0]
     model = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(normal.double().numpy())
     expected = torch.from_numpy(model.kneighbors(asked.double().numpy())[0].mean(axis=1)).float()
-    torch.testing.assert_close(outliers.knn_l2(normal, asked, 5, CPU), expected, atol=1e-4, rtol=1e-4)
-    assert float(outliers.knn_l2(normal, asked[:1], 1, CPU)) == 0.0
-    monkeypatch.setattr(outliers, "BLOCK", 200)
-    torch.testing.assert_close(outliers.knn_l2(normal, asked, 5, CPU), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(anomaly_scores.knn_l2(normal, asked, 5, CPU), expected, atol=1e-4, rtol=1e-4)
+    assert float(anomaly_scores.knn_l2(normal, asked[:1], 1, CPU)) == 0.0
+    monkeypatch.setattr(anomaly_scores, "BLOCK", 200)
+    torch.testing.assert_close(anomaly_scores.knn_l2(normal, asked, 5, CPU), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("n", "d", "offset"), [(300, 8, 0.0), (300, 8, 500.0), (20, 50, 0.0), (2, 3, 0.0)])
@@ -61,14 +61,14 @@ def test_covariance_is_scikit_learns(n, d, offset):
 
     x = normals(n, d, 0, offset)
     theirs = LedoitWolf().fit(x.double().numpy())
-    covariance, shrink, mean = outliers.ledoit_wolf(x)
+    covariance, shrink, mean = anomaly_scores.ledoit_wolf(x)
     assert shrink == pytest.approx(theirs.shrinkage_, rel=1e-6, abs=1e-9)
     torch.testing.assert_close(covariance, torch.from_numpy(theirs.covariance_), rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(mean, torch.from_numpy(theirs.location_))
     if n > 2:
         asked = normals(40, d, 1, offset)
         expected = torch.from_numpy(theirs.mahalanobis(asked.double().numpy())).sqrt().float()
-        torch.testing.assert_close(outliers.mahalanobis(x, asked, CPU), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(anomaly_scores.mahalanobis(x, asked, CPU), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_mahalanobis_by_hand():
@@ -76,8 +76,8 @@ def test_mahalanobis_by_hand():
         [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]
     )  # a multiple of the identity: nothing to shrink
     asked = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
-    torch.testing.assert_close(outliers.mahalanobis(x, asked, CPU), torch.tensor([0.0, 5 * 2**0.5]))
-    still = outliers.mahalanobis(torch.ones(4, 2), asked + 1, CPU)  # does not vary: Euclidean
+    torch.testing.assert_close(anomaly_scores.mahalanobis(x, asked, CPU), torch.tensor([0.0, 5 * 2**0.5]))
+    still = anomaly_scores.mahalanobis(torch.ones(4, 2), asked + 1, CPU)  # does not vary: Euclidean
     torch.testing.assert_close(still, torch.tensor([0.0, 5.0]))
 
 
@@ -88,21 +88,24 @@ def test_ocsvm_is_scikit_learns(offset, monkeypatch):
     normal, asked = normals(150, 5, 0, offset), normals(40, 5, 1, offset)
     gamma = 1 / float(normal.double().var(dim=0, correction=0).sum())
     theirs = OneClassSVM(nu=0.1, gamma=gamma).fit(normal.double().numpy())
-    ours = outliers.ocsvm(normal, asked, 0.1, 0, CPU)
+    ours = anomaly_scores.ocsvm(normal, asked, 0.1, 0, CPU)
     expected = -torch.from_numpy(theirs.score_samples(asked.double().numpy())).float()
     torch.testing.assert_close(ours, expected, rtol=2e-3, atol=2e-3)
-    monkeypatch.setattr(outliers, "SUPPORT_FROM", 100)
-    some = outliers.ocsvm(normal, asked, 0.1, 0, CPU)
-    assert torch.equal(some, outliers.ocsvm(normal, asked, 0.1, 0, CPU))
+    monkeypatch.setattr(anomaly_scores, "SUPPORT_FROM", 100)
+    some = anomaly_scores.ocsvm(normal, asked, 0.1, 0, CPU)
+    assert torch.equal(some, anomaly_scores.ocsvm(normal, asked, 0.1, 0, CPU))
     assert float(torch.corrcoef(torch.stack([some, ours]))[0, 1]) > 0.9
-    assert outliers.ocsvm(torch.ones(5, 2), torch.ones(3, 2), 0.5, 0, CPU).isfinite().all()
+    assert anomaly_scores.ocsvm(torch.ones(5, 2), torch.ones(3, 2), 0.5, 0, CPU).isfinite().all()
 
 
 def test_scores_in_pieces(monkeypatch):
     normal, asked = normals(150, 5, 0), normals(40, 5, 1)
-    scores = (lambda: outliers.mahalanobis(normal, asked, CPU), lambda: outliers.ocsvm(normal, asked, 0.2, 0, CPU))
+    scores = (
+        lambda: anomaly_scores.mahalanobis(normal, asked, CPU),
+        lambda: anomaly_scores.ocsvm(normal, asked, 0.2, 0, CPU),
+    )
     whole = [score() for score in scores]
-    monkeypatch.setattr(outliers, "BLOCK", 35)
+    monkeypatch.setattr(anomaly_scores, "BLOCK", 35)
     for score, expected in zip(scores, whole, strict=True):
         torch.testing.assert_close(score(), expected)
 
@@ -118,27 +121,27 @@ def test_auroc_and_fpr95_are_scikit_learns(levels):
     for share in (0.1, 0.5, 0.9):
         strange = torch.rand(300, generator=g) < share
         score = ((torch.rand(300, generator=g) + 0.3 * strange) * levels).floor()
-        assert outliers.auroc(score, strange) == pytest.approx(roc_auc_score(strange.numpy(), score.numpy()))
+        assert anomaly_scores.auroc(score, strange) == pytest.approx(roc_auc_score(strange.numpy(), score.numpy()))
         fpr, tpr, _ = roc_curve((~strange).numpy(), -score.numpy(), drop_intermediate=False)  # positive is normal
-        assert outliers.fpr95(score, strange) == pytest.approx(fpr[(tpr >= 0.95).argmax()])
+        assert anomaly_scores.fpr95(score, strange) == pytest.approx(fpr[(tpr >= 0.95).argmax()])
 
 
 def test_auroc_and_fpr95_by_hand():
     score = torch.tensor([1.0, 2.0, 3.0, 2.0, 4.0])
     strange = torch.tensor([False, False, False, True, True])
-    assert outliers.auroc(score, strange) == pytest.approx((1.5 + 3) / 6)
-    assert outliers.fpr95(score, strange) == 0.5  # all three normal ones pass below 3, and so does the 2
+    assert anomaly_scores.auroc(score, strange) == pytest.approx((1.5 + 3) / 6)
+    assert anomaly_scores.fpr95(score, strange) == 0.5  # all three normal ones pass below 3, and so does the 2
     score = torch.cat([torch.arange(20.0), torch.tensor([17.5, 18.5, 30.0, 40.0])])
     strange = torch.arange(24) >= 20
-    assert outliers.fpr95(score, strange) == 0.25  # 19 of 20 pass at 18
+    assert anomaly_scores.fpr95(score, strange) == 0.25  # 19 of 20 pass at 18
 
 
 def test_p_values_by_hand_and_where_nothing_is_strange():
     calibration = torch.tensor([1.0, 2.0, 3.0])
-    p = outliers.p_values(torch.tensor([0.0, 2.0, 9.0]), calibration)
+    p = anomaly_scores.p_values(torch.tensor([0.0, 2.0, 9.0]), calibration)
     assert p.tolist() == [1.0, 0.75, 0.25]
     draws = torch.randn(4000, generator=torch.Generator().manual_seed(0))
-    assert float((outliers.p_values(draws[2000:], draws[:2000]) <= 0.05).double().mean()) == pytest.approx(
+    assert float((anomaly_scores.p_values(draws[2000:], draws[:2000]) <= 0.05).double().mean()) == pytest.approx(
         0.05, abs=0.015
     )
 
@@ -176,7 +179,7 @@ def test_it_is_the_definition(data):
     from sklearn.metrics import roc_auc_score
 
     (x, y), (asked, truth) = data.features(toys.Rows(), "train"), data.features(toys.Rows(), "test")
-    score = outliers.knn(x[y == 2], asked, 5, CPU)
+    score = anomaly_scores.knn(x[y == 2], asked, 5, CPU)
     found = anomaly(toys.Rows(), data, normal="row 2", baselines=False).numbers["auroc"]
     assert found == pytest.approx(roc_auc_score((truth != 2).numpy(), score.numpy()))
 

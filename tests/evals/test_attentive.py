@@ -7,11 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from sslcli.backbones.vit import ViT
-from sslcli.data.source import ArraySource
+from sslcli.data.dataset import ArraySource
 from sslcli.errors import RequestError
 from sslcli.evals import attentive as module
 from sslcli.evals.attentive import Head, attentive, moments
-from sslcli.evals.features import EvalData
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.probe import probe
 from tests.evals import learners, toys
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sslcli.evals.measures import cka as module
-from sslcli.evals.measures.cka import cka
+from sslcli.evals.metrics import cka as module
+from sslcli.evals.metrics.cka import cka
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

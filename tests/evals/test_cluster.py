@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError, TrainingError
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.cluster import agreement, cluster, contingency, exemplars, mean_ari, surest
-from sslcli.evals.features import EvalData
 from sslcli.evals.fit import clustering
 from sslcli.evals.fit.clustering import Settings, Space, divide, estimate
 from tests.evals import toys

@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 import torch
 
-from sslcli.data.source import ArraySource, Dataset
-from sslcli.evals import crossed
-from sslcli.evals.features import EvalData
-from sslcli.evals.inputs.labels import folds
+from sslcli.data.dataset import ArraySource, Dataset
+from sslcli.evals.base import cross_validation
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.inputs.label_subsets import folds
 from sslcli.evals.knn import knn, predict
 from sslcli.evals.probe import probe
 from tests.evals import toys
@@ -33,7 +33,7 @@ def few(noise: bool = False, groups: bool = False) -> Dataset:
 def test_knn_is_that_by_hand():
     rows, backbone = few(), toys.Rows().eval()
     data = EvalData(rows, untrained=toys.Blind)
-    result = crossed.cross_validated(partial(knn, k=3, temperature=0.1), backbone, data, 1)
+    result = cross_validation.cross_validated(partial(knn, k=3, temperature=0.1), backbone, data, 1)
     x = torch.nn.functional.normalize(torch.cat([data.features(backbone, s)[0] for s in ("train", "test")]), dim=1)
     y = torch.cat([rows.train.labels, rows.test.labels])
     known = (y >= 0).nonzero().flatten()
@@ -53,7 +53,9 @@ def test_knn_is_that_by_hand():
 
 def test_labels_of_noise_are_not_learned():
     """Were a label among those that are fitted, a probe of 64 pixels would know it."""
-    result = crossed.cross_validated(partial(probe, strengths=100.0), toys.Rows().eval(), EvalData(few(noise=True)), 2)
+    result = cross_validation.cross_validated(
+        partial(probe, strengths=100.0), toys.Rows().eval(), EvalData(few(noise=True)), 2
+    )
     assert result.numbers["top1"] < 0.75
     assert result.numbers["raw.top1"] < 0.75
     assert result.numbers["top1_std"] >= 0
@@ -64,7 +66,7 @@ def test_labels_of_noise_are_not_learned():
 
 def test_a_group_is_in_one_fold():
     rows = few(groups=True)
-    for fold in crossed.Pooled(EvalData(rows)).divided(0):
+    for fold in cross_validation.Pooled(EvalData(rows)).divided(0):
         inside, outside = fold.source("train").groups, fold.source("test").groups
         assert not set(inside.tolist()) & set(outside.tolist())
 
@@ -76,13 +78,13 @@ def test_samples_that_cannot_be_read_are_left_out(monkeypatch):
     data._features = {key: (x[1:], y[1:]) for key, (x, y) in data._features.items()}
     data._ids["train"] = torch.arange(1, 60)
     assert len(whole[0]) == 60
-    result = crossed.cross_validated(partial(knn, k=1, baselines=False), backbone, data, 1)
+    result = cross_validation.cross_validated(partial(knn, k=1, baselines=False), backbone, data, 1)
     assert result.artefacts["predictions.safetensors"].ids.tolist() == [*range(1, 40), *range(60, 70)]
 
 
 def test_it_applies_to_few_labels_of_a_file():
     node = {"_target_": "sslcli.evals.knn.knn"}
-    assert crossed.applies(node, EvalData(few()))
-    assert not crossed.applies({"_target_": "sslcli.evals.finetune.finetune"}, EvalData(few()))
-    assert not crossed.applies(node, EvalData(toys.dataset()))
+    assert cross_validation.applies(node, EvalData(few()))
+    assert not cross_validation.applies({"_target_": "sslcli.evals.finetune.finetune"}, EvalData(few()))
+    assert not cross_validation.applies(node, EvalData(toys.dataset()))
     assert isinstance(few().train, ArraySource)

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from sslcli.errors import DataError, RequestError
-from sslcli.evals.artefacts.labelcurve import LabelCurve, Line
-from sslcli.evals.curve import Step, choose, curve, holds_one, quote, saving_interval, savings
-from sslcli.evals.features import EvalData
+from sslcli.evals.artefacts.label_curve import LabelCurve, Line
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.finetune import finetune
-from sslcli.evals.measures.saved import Needed, least, needed
+from sslcli.evals.labels import Step, choose, curve, holds_one, quote, saving_interval, savings
+from sslcli.evals.metrics.labels_saved import Needed, least, needed
 from sslcli.evals.probe import probe
 from tests.evals import learners, toys
 

@@ -14,11 +14,11 @@ from sslcli.backbones.resnet import ResNet
 from sslcli.backbones.tcn import TCN
 from sslcli.backbones.torchvision_model import TorchvisionModel
 from sslcli.backbones.vit import ViT
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.explain import explain
-from sslcli.evals.features import EvalData
-from sslcli.evals.measures import maps
+from sslcli.evals.metrics import attribution_maps
 from tests.evals import toys
 
 
@@ -57,19 +57,19 @@ def test_attention_weights_are_those_that_were_used(pool):
         out, weights = oracle(caught["x"], caught["x"], caught["x"], average_attn_weights=False)
     torch.testing.assert_close(out, caught["out"], atol=1e-5, rtol=1e-5)
     expected = weights[:, :, 0, 1:] if pool == "cls" else weights[:, :, 1:, 1:].mean(dim=2)
-    torch.testing.assert_close(maps.attention(net, x).flatten(2), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(attribution_maps.attention(net, x).flatten(2), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_attention_of_a_padded_series():
     net = vit((2, 20))
     x = images(3, (2, 20))
     x[1, :, 10:] = math.nan
-    looked = maps.attention(net, x)
+    looked = attribution_maps.attention(net, x)
     assert looked.shape == (3, 2, 10)
     assert torch.isfinite(looked).all()
     assert looked[1, :, 5:].abs().max() == 0  # padding is not looked at
     alone = vit((2, 20))
-    assert not torch.equal(looked[1], maps.attention(alone, x.nan_to_num())[1])
+    assert not torch.equal(looked[1], attribution_maps.attention(alone, x.nan_to_num())[1])
 
 
 # Grad-CAM --------------------------------------------------------------------------------------------------------------
@@ -81,11 +81,11 @@ def test_attention_of_a_padded_series():
 def test_grad_cam_of_a_mean_is_class_activation_mapping(net, shape):
     """Features that are the mean of a map, and a linear score w: Grad-CAM is relu(w . A) / places (Selvaraju, Sec. 3.1)."""
     backbone, x = net(shape), images(4, shape)
-    layer = maps.last_map(backbone, x)
-    a = maps.feature_map(backbone, layer, x)
+    layer = attribution_maps.last_map(backbone, x)
+    a = attribution_maps.feature_map(backbone, layer, x)
     torch.testing.assert_close(a.flatten(2).mean(dim=2), backbone(x))
     w = torch.randn(backbone.dim, generator=torch.Generator().manual_seed(1))
-    cam = maps.grad_cam(backbone, layer, x, lambda z: z @ w)
+    cam = attribution_maps.grad_cam(backbone, layer, x, lambda z: z @ w)
     expected = torch.relu(torch.einsum("c,bc...->b...", w, a)) / math.prod(a.shape[2:])
     torch.testing.assert_close(cam, expected)
 
@@ -105,10 +105,10 @@ def test_grad_cam_by_hand():
     x = torch.tensor([[1.0, 2.0], [-3.0, 0.0]]).view(1, 1, 2, 2)
     net = Net()
     # maps x and -x; the score is 2 + 3; its slope is 1 at the 2 of the one and at the 3 of the other: a quarter each in the mean
-    cam = maps.grad_cam(net, net.conv, x, lambda z: z[:, 0])
+    cam = attribution_maps.grad_cam(net, net.conv, x, lambda z: z[:, 0])
     assert cam.abs().max() == 0  # (x - x) / 4
     net.conv.weight.data[1] = -2.0  # maps x and -2x
-    cam = maps.grad_cam(net, net.conv, x, lambda z: z[:, 0])
+    cam = attribution_maps.grad_cam(net, net.conv, x, lambda z: z[:, 0])
     torch.testing.assert_close(cam[0], torch.relu(-x[0, 0] / 4))
 
 
@@ -117,9 +117,9 @@ def test_larger_networks_have_a_last_map(name, grid):
     shape = (3, 32, 32) if name == "resnet18" else (3, 32, 64)
     net = ResNet(shape, 18).eval() if name == "resnet18" else TorchvisionModel(shape, name).eval()
     x = images(2, shape)
-    layer = maps.last_map(net, x)
+    layer = attribution_maps.last_map(net, x)
     before = net(x)
-    cam = maps.grad_cam(net, layer, x, lambda z: z.sum(dim=1))
+    cam = attribution_maps.grad_cam(net, layer, x, lambda z: z.sum(dim=1))
     assert cam.shape[1:] == grid
     torch.testing.assert_close(net(x), before)  # nothing is left behind
 
@@ -127,7 +127,7 @@ def test_larger_networks_have_a_last_map(name, grid):
 @pytest.mark.parametrize("net", [lambda: MLP((3, 32, 32)), lambda: TorchvisionModel((3, 32, 32), "vit_b_32")])
 def test_what_cannot_be_explained_says_so(net):
     with pytest.raises(RequestError, match="cannot be explained") as error:
-        maps.last_map(net().eval(), images(2, (3, 32, 32)))
+        attribution_maps.last_map(net().eval(), images(2, (3, 32, 32)))
     assert "convnet" in error.value.hint
 
 
@@ -138,15 +138,15 @@ def test_curves_by_hand():
     x = torch.tensor([4.0, 1.0, 2.0, 3.0]).view(1, 1, 4)
     judge = lambda z: z.nansum(dim=(1, 2))  # noqa: E731
     base = torch.full_like(x, 0.5)
-    gone, back = maps.curves(judge, x, x[:, 0], base, 4)
+    gone, back = attribution_maps.curves(judge, x, x[:, 0], base, 4)
     assert gone.tolist() == [[10, 6, 3, 1, 0]]
     assert back.tolist() == [[2, 5.5, 8, 9.5, 10]]
-    assert maps.area(gone).tolist() == [np.trapezoid([10, 6, 3, 1, 0], dx=0.25)]
-    worst, _ = maps.curves(judge, x, -x[:, 0], base, 4)
-    assert maps.area(worst) > maps.area(gone)
+    assert attribution_maps.area(gone).tolist() == [np.trapezoid([10, 6, 3, 1, 0], dx=0.25)]
+    worst, _ = attribution_maps.curves(judge, x, -x[:, 0], base, 4)
+    assert attribution_maps.area(worst) > attribution_maps.area(gone)
     padded = x.clone()
     padded[..., 3] = math.nan
-    gone, _ = maps.curves(lambda z: z.isnan().sum(dim=(1, 2)).float(), padded, x[:, 0], base, 2)
+    gone, _ = attribution_maps.curves(lambda z: z.isnan().sum(dim=(1, 2)).float(), padded, x[:, 0], base, 2)
     assert gone.tolist() == [[1, 1, 1]]
 
 
@@ -154,7 +154,7 @@ def test_components_against_scikit_learn():
     from sklearn.decomposition import PCA
 
     x = torch.randn(300, 10, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 0.1, 10)
-    found, share = maps.components(x)
+    found, share = attribution_maps.components(x)
     pca = PCA(3).fit(x)
     assert share == pytest.approx(pca.explained_variance_ratio_.sum(), rel=1e-5)
     for ours, theirs in zip(found.T, pca.transform(x.numpy()).T, strict=True):
@@ -162,14 +162,14 @@ def test_components_against_scikit_learn():
         assert abs(np.corrcoef(ours[inside], theirs[inside])[0, 1]) == pytest.approx(1, abs=1e-5)
     assert found.min() == 0
     assert found.max() == 1
-    assert maps.components(torch.randn(9, 2))[0].shape == (9, 3)
+    assert attribution_maps.components(torch.randn(9, 2))[0].shape == (9, 3)
 
 
 def test_a_random_map_is_a_function_of_the_sample():
     like = torch.zeros(3, 4, 4)
     ids = torch.tensor([5, 6, 7])
-    whole = maps.random_map(like, ids, 0)
-    assert torch.equal(maps.random_map(like[1:2], ids[1:2], 0)[0], whole[1])
+    whole = attribution_maps.random_map(like, ids, 0)
+    assert torch.equal(attribution_maps.random_map(like[1:2], ids[1:2], 0)[0], whole[1])
     assert not torch.equal(whole[0], whole[1])
 
 

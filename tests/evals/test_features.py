@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import DataError, TrainingError
-from sslcli.evals.features import EvalData, evaluating, flat
+from sslcli.evals.base.features import EvalData, evaluating, flat
 from sslcli.evals.knn import knn
 from tests.evals import toys
 

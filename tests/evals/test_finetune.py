@@ -8,9 +8,9 @@ import torch
 from sslcli.data.subset import Joined, Subset
 from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.finetune import finetune, measure, probe_head
-from sslcli.evals.fit.grid import Grid
-from sslcli.evals.fit.supervise import ROWS, Length, Recipe, best_rate, train
-from sslcli.evals.inputs import labels as subsets
+from sslcli.evals.fit.grid_search import Grid
+from sslcli.evals.fit.supervised import ROWS, Length, Recipe, best_rate, train
+from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.probe import probe
 from tests.evals import learners
 

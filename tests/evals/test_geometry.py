@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 
-from sslcli.evals.measures.geometry import (
+from sslcli.evals.metrics.geometry import (
     alignment,
     alpha_req,
     effective_rank,

@@ -10,7 +10,7 @@ import torch
 
 from sslcli.evals.artefacts.predictions import FILE, TABLE, Predictions, read
 from sslcli.evals.knn import knn
-from sslcli.evals.measures.interval import between, of_accuracies, of_lines, of_share, shown
+from sslcli.evals.metrics.interval import between, of_accuracies, of_lines, of_share, shown
 from sslcli.evals.probe import probe
 from tests.evals import toys
 

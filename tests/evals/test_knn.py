@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sslcli.errors import DataError, RequestError
 from sslcli.evals import knn as module
-from sslcli.evals.features import EvalData
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.knn import knn, neighbours, predict
 from sslcli.evals.probe import probe
 from tests.evals import toys
@@ -122,7 +122,7 @@ def test_what_cannot_be(data):
 
 def test_gunpoint_is_the_archives_figure(test_data):
     """The UCR archive lists an error of .0867 for one Euclidean neighbour; z-normalised series rank alike by cosine."""
-    from sslcli.data.series import series
+    from sslcli.data.sources.series import series
 
     gunpoint = series(path=str(test_data / "timeseries" / "GunPoint.npz"))
     result = knn(torch.nn.Flatten(), EvalData(gunpoint), k=1)

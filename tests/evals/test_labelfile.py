@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from sslcli.data.folder import image_folder
-from sslcli.data.source import Dataset
+from sslcli.data.dataset import Dataset
+from sslcli.data.sources.image_folder import image_folder
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.attentive import attentive
-from sslcli.evals.features import EvalData
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.finetune import finetune
-from sslcli.evals.inputs.labelfile import identified, is_file, labelled
-from sslcli.evals.inputs.labels import parse
+from sslcli.evals.inputs.label_file import identified, is_file, labelled
+from sslcli.evals.inputs.label_subsets import parse
 from sslcli.evals.knn import knn
 from sslcli.evals.probe import probe
 from tests.evals import learners, toys

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sslcli.errors import DataError, RequestError
-from sslcli.evals.inputs.labels import check, draw, folds, parse, shares
+from sslcli.evals.inputs.label_subsets import check, draw, folds, parse, shares
 
 
 @pytest.mark.parametrize(

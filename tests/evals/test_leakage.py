@@ -11,15 +11,15 @@ import torch
 import yaml
 from torch import nn
 
-from sslcli import build, config
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.config import instantiate, registry
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.evals.artefacts.predictions import Predictions
-from sslcli.evals.features import EvalData, Result
+from sslcli.evals.base.features import EvalData, Result
 from sslcli.methods.autoencoder import Autoencoder
 from sslcli.views import Views
 from tests.evals import toys
 
-EVALUATORS = sorted(set(config.choices("evaluator")) - {"online"})
+EVALUATORS = sorted(set(registry.choices("evaluator")) - {"online"})
 SPEAK = ("probe", "knn", "finetune", "attentive", "cluster")  # of each test sample
 WEAK = {"weak": {"random_resized_crop": {"scale": [0.5, 1.0]}}}
 QUICK: dict[str, dict[str, Any]] = {  # settings that keep a toy's measurement short
@@ -33,20 +33,20 @@ QUICK: dict[str, dict[str, Any]] = {  # settings that keep a toy's measurement s
 
 
 def measure(name: str, dataset: Dataset) -> Result:
-    node = yaml.safe_load(config.choices("evaluator")[name].read_text())
+    node = yaml.safe_load(registry.choices("evaluator")[name].read_text())
     given = {"labels": "all" if name == "labels" else "10/class", "seeds": 2}
     node = {k: given[k] if isinstance(v, str) and v.startswith("${") and k in given else v for k, v in node.items()}
-    known = inspect.signature(build.resolve("evaluator", node["_target_"])).parameters
+    known = inspect.signature(instantiate.resolve("evaluator", node["_target_"])).parameters
     node |= {k: v for k, v in QUICK.get(name, {}).items() if k in known}
     data = EvalData(
         dataset,
         untrained=lambda draw=0: network(name, 10 + draw),
-        recipes=yaml.safe_load(config.choices("augmentation")["gray_small"].read_text()),
+        recipes=yaml.safe_load(registry.choices("augmentation")["gray_small"].read_text()),
         pretraining=lambda: (Autoencoder(network(name, 0)).eval(), Views({"weak": 1}, WEAK, dataset)),
         trained_on="something else",  # transfer wants it so
         seed=1,
     )
-    return build.partial("evaluator", node, "backbone", "data")(network(name, 0), data)
+    return instantiate.partial("evaluator", node, "backbone", "data")(network(name, 0), data)
 
 
 def network(name: str, seed: int) -> nn.Module:
@@ -54,9 +54,9 @@ def network(name: str, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         kind = "vit_micro" if name == "attentive" else "convnet"
-        node = yaml.safe_load(config.choices("backbone")[kind].read_text())
+        node = yaml.safe_load(registry.choices("backbone")[kind].read_text())
         node |= {"patch": 2} if kind == "vit_micro" else {"width": 4, "blocks": 1}
-        return build.build("backbone", node, input_shape=(1, 8, 8)).eval()
+        return instantiate.build("backbone", node, input_shape=(1, 8, 8)).eval()
 
 
 def predictions(result: Result) -> dict[str, torch.Tensor]:

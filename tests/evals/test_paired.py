@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sslcli.errors import RequestError
-from sslcli.evals.measures.paired import aligned, bootstrap, by_intervals, compare, holm, mcnemar
+from sslcli.evals.metrics.paired import aligned, bootstrap, by_intervals, compare, holm, mcnemar
 
 
 def answers(both: int, only_a: int, only_b: int, none: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sslcli import evals
-from sslcli.evals.artefacts.pictures import Confusion
+from sslcli.evals.artefacts.confusion import Confusion
 
 
 @pytest.mark.parametrize(

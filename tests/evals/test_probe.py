@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import DataError, RequestError
-from sslcli.evals.features import EvalData
-from sslcli.evals.fit.grid import Choice, Grid, remarks, search
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.fit.grid_search import Choice, Grid, remarks, search
 from sslcli.evals.fit.logistic import Logistic
-from sslcli.evals.inputs.labels import draw, parse
+from sslcli.evals.inputs.label_subsets import draw, parse
 from sslcli.evals.probe import DEFAULT_STRENGTH, STRENGTHS, Standardiser, choose, probe
 from tests.evals import toys
 
@@ -218,7 +218,7 @@ def test_requests_that_cannot_be(data, wrong, message):
 
 def test_raw_digits_reproduce_the_known_figures():
     """Raw pixels of digits with ten labels a class: .87 with scikit-learn at C = 0.01 (mean of many draws)."""
-    from sslcli.data.classic import digits
+    from sslcli.data.public.datasets import digits
 
     data = EvalData(digits())
     identity = torch.nn.Flatten()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
-from sslcli.evals.features import EvalData
-from sslcli.evals.measures.geometry import alignment, lidar
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.metrics.geometry import alignment, lidar
 from sslcli.evals.quality import online, quality
 from sslcli.rng import derive, order
 from tests.evals import toys

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from sslcli.evals.measures import ranking
-from sslcli.evals.measures.ranking import agreement, clid, goodness, rank_all, ranks
+from sslcli.evals.metrics import ranking
+from sslcli.evals.metrics.ranking import agreement, clid, goodness, rank_all, ranks
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_agreement_is_scipys():
 
 
 def test_the_help_names_every_number():
-    from sslcli.help import WORD_HELP
+    from sslcli.cli.help import WORD_HELP
 
     words = WORD_HELP["select"].split()
     assert set(words) >= set(ranking.METRICS)
@@ -82,5 +82,7 @@ def test_the_help_names_every_number():
 
 
 def test_the_table_imports_no_torch():
-    code = "import sys; import sslcli.evals.measures.ranking, sslcli.evals.measures.paired; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; import sslcli.evals.metrics.ranking, sslcli.evals.metrics.paired; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

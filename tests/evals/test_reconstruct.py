@@ -7,9 +7,9 @@ import torch
 
 from sslcli.backbones.convnet import ConvNet
 from sslcli.backbones.vit import ViT
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
-from sslcli.evals.features import EvalData
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.reconstruct import errors, fill, psnr, reconstruct, reconstructs
 from sslcli.methods.autoencoder import Autoencoder
 from sslcli.methods.base import Batch, Method, Reconstruction

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sslcli.errors import DataError, RequestError
 from sslcli.evals import retrieval as module
-from sslcli.evals.features import EvalData
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.retrieval import measures, ranked, retrieval
 from tests.evals import toys
 

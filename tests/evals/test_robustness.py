@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import DataError, RequestError
-from sslcli.evals.features import EvalData
-from sslcli.evals.fit.head import fit_head
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.fit.linear_probe import fit_head
 from sslcli.evals.inputs import attacks
-from sslcli.evals.inputs.labels import Amount
-from sslcli.evals.measures import calibration as sure
+from sslcli.evals.inputs.label_subsets import Amount
+from sslcli.evals.metrics import calibration as sure
 from sslcli.evals.probe import probe
 from sslcli.evals.robustness import column, robustness
 from tests.evals import toys
@@ -148,7 +148,7 @@ def test_head_is_the_probe(data):
 
 
 def test_the_temperature_is_that_of_samples_the_probe_has_not_seen(data):
-    from sslcli.evals.inputs.labels import folds
+    from sslcli.evals.inputs.label_subsets import folds
     from sslcli.evals.robustness import _temperature
 
     x, y = data.features(toys.Rows(), "train")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.evals.artefacts.figures import Dots, Grid
-from sslcli.evals.artefacts.sheets import CURVE, RIGHT, SIDE, WRONG, Cell, Row, Sheet, thumbnails
+from sslcli.evals.artefacts.sample_sheets import CURVE, RIGHT, SIDE, WRONG, Cell, Row, Sheet, thumbnails
 from sslcli.evals.artefacts.tables import Csv
-from sslcli.evals.features import EvalData
+from sslcli.evals.base.features import EvalData
 
 
 def drawn(artefact, path) -> Image.Image:

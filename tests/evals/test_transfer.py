@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sslcli.data.channels import luminance, recoloured
-from sslcli.data.source import ArraySource, Dataset, Source
+from sslcli.data.dataset import ArraySource, Dataset, Source
+from sslcli.data.images.channels import luminance, recoloured
 from sslcli.errors import RequestError
-from sslcli.evals.features import EvalData
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.knn import knn
 from sslcli.evals.probe import probe
 from sslcli.evals.transfer import transfer

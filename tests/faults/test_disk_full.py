@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.zygote import outcome
-from sslcli import checkpoint
 from sslcli.errors import StorageError
-from sslcli.run import Run
-from sslcli.train import Trainer
+from sslcli.runs import checkpoint
+from sslcli.runs.run import Run
+from sslcli.training.trainer import Trainer
 
 WORDS = [
     "method=byol",

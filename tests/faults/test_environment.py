@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from sslcli import disk, rendezvous, saving
-from sslcli.commands.jobs import in_words
-from sslcli.data import classic
+from sslcli.cli.hydra_task import in_words
+from sslcli.data.public import datasets
 from sslcli.errors import MachineError
-from sslcli.runtime import stop_signals
+from sslcli.runs import files
+from sslcli.runtime import rendezvous
+from sslcli.runtime.device import stop_signals
+from sslcli.training import saver
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_package_that_does_not_import(cli, monkeypatch):
     def read() -> None:
         raise ImportError("numpy.dtype size changed", name="sklearn.datasets")
 
-    monkeypatch.setattr(classic, "_digits", read)
+    monkeypatch.setattr(datasets, "_digits", read)
     result = cli("pretrain", "method=simsiam", "experiment=smoke", "--dry-run")
     assert result.code == 3
     assert "a package cannot be imported" in result.err
@@ -102,9 +104,9 @@ def test_folder_that_cannot_be_flushed(tmp_path, monkeypatch, code):
     monkeypatch.setattr(os, "fsync", fsync)
     if code == errno.EIO:
         with pytest.raises(OSError, match="Input/output"):
-            disk.sync_folder(tmp_path)
+            files.sync_folder(tmp_path)
     else:
-        disk.sync_folder(tmp_path)
+        files.sync_folder(tmp_path)
 
 
 def test_run_folder_moved_during_training(cli, monkeypatch):
@@ -112,7 +114,7 @@ def test_run_folder_moved_during_training(cli, monkeypatch):
         folder.parent.rename("moved")
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(folder))
 
-    monkeypatch.setattr(saving.checkpoint, "save", save)
+    monkeypatch.setattr(saver.checkpoint, "save", save)
     result = cli("pretrain", "method=simsiam", "experiment=smoke", "backbone.width=8", "device=cpu")
     assert result.code == 5
     assert "the run folder was moved or removed" in result.err

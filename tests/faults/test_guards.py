@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcli import checkpoint, optim, train
-from sslcli.data.loader import Loader
+from sslcli import optim
+from sslcli.data.loading.loader import Loader
 from sslcli.methods.base import Method
-from sslcli.run import Run
+from sslcli.runs import checkpoint
+from sslcli.runs.run import Run
+from sslcli.training import trainer
 
 WORDS = [
     "dataset=digits",
@@ -82,7 +84,7 @@ def events(run: Path, kind: str) -> list[dict]:
 def test_one_bad_step_leaves_no_trace(cli, monkeypatch, words, bad, poison, what):
     """It is skipped: weights, teacher, optimizer, batch statistics and queue are after it what they were before."""
     if len(words) > 1:
-        monkeypatch.setattr(train, "goes_ahead", lambda job, _: optim.heeds_verdict(job.optimizer))
+        monkeypatch.setattr(trainer, "goes_ahead", lambda job, _: optim.heeds_verdict(job.optimizer))
     poison(monkeypatch, range(bad, bad + 1))
     result = cli("pretrain", *words, *WORDS)
     assert result.code == 0, result.err

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from benchmarks.zygote import outcome
-from sslcli import checkpoint
 from sslcli.errors import RequestError, StorageError, TrainingError
+from sslcli.runs import checkpoint
 
 CALLS = ("open", "write", "fsync", "close", "rename", "replace", "unlink", "rmdir", "mkdir")
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from benchmarks.zygote import Zygote, outcome, until
-from sslcli import checkpoint
-from sslcli.run import Run
+from sslcli.runs import checkpoint
+from sslcli.runs.run import Run
 
 WORDS = [
     "pretrain",

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sslcli import compose
+from sslcli.config import compose
 from sslcli.errors import SslError
-from sslcli.run import Run
+from sslcli.runs.run import Run
 
 
 def start_twenty(child: int, begin: float) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.zygote import outcome
-from sslcli import train
-from sslcli.train import Meter, Trainer
+from sslcli.training import trainer as train
+from sslcli.training.trainer import Meter, Trainer
 
 POINTS = {  # where a copy is made -> the checkpoint it goes on from
     "before-step-1": 0,

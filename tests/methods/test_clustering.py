@@ -22,11 +22,11 @@ from sslcli.methods.deepcluster_v2 import DeepClusterV2, cluster_loss
 from sslcli.methods.msn import MSN, msn_terms
 from sslcli.methods.smog import FIRST, SMoG, group_loss, moved_groups
 from sslcli.methods.swav import SwAV
-from sslcli.nn.clock import Clock
 from sslcli.nn.kmeans import nearest, spherical_kmeans
-from sslcli.nn.memory import Memory
+from sslcli.nn.memory_bank import Memory
 from sslcli.nn.prototypes import Prototypes, cosines, cross_view, in_use
 from sslcli.nn.sinkhorn import sinkhorn
+from sslcli.nn.step_counter import Clock
 from sslcli.rng import Draw
 
 CASES = load("clustering")["cases"]

@@ -24,10 +24,10 @@ from sslcli.methods.dino_v2 import DINOv2, koleo_loss
 from sslcli.methods.distill import Distill, regression
 from sslcli.methods.ibot import IBOT
 from sslcli.methods.ressl import ReSSL, relation_loss
-from sslcli.nn.centre import Warming, sharpened
+from sslcli.nn.centering import Warming, sharpened
 from sslcli.nn.masking import some_hidden
 from sslcli.nn.prototypes import cosines, cross_view, each_token, gelu_head, hidden_tokens
-from sslcli.nn.running import RunningMean
+from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.rng import Draw
 

@@ -18,7 +18,7 @@ from sslcli.backbones.convnet import ConvNet
 from sslcli.methods.lejepa import LeJEPA, sigreg
 from sslcli.methods.visreg import normal_quantiles, visreg_terms
 from sslcli.methods.w_mse import whitened, whitened_loss
-from sslcli.nn.sketch import directions, invariance
+from sslcli.nn.projections import directions, invariance
 from tests.methods.oracles import cos, draws, images
 
 CASES = load("isotropic")["cases"]

@@ -17,7 +17,7 @@ from sslcli.methods.autoregressive import Autoregressive, causal
 from sslcli.methods.data2vec import Data2Vec
 from sslcli.methods.i_jepa import IJEPA
 from sslcli.methods.simmim import SimMIM
-from sslcli.nn.blocks import block
+from sslcli.nn.block_masks import block
 from sslcli.nn.patches import l1_known, smooth_l1
 from tests.methods.oracles import draws, images
 

@@ -14,10 +14,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from sslcli import compose
 from sslcli.backbones.convnet import ConvNet
 from sslcli.backbones.tcn import TCN
 from sslcli.backbones.vit import ViT
+from sslcli.config import compose
 from sslcli.errors import RequestError
 from sslcli.methods.base import Batch, Encoder, Facts, Method
 from sslcli.rng import Draw

@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from sslcli import compose
 from sslcli.backbones.convnet import ConvNet
-from sslcli.commands.pretrain import plain
+from sslcli.cli.commands.pretrain import plain
+from sslcli.config import compose
 from sslcli.errors import RequestError
 from sslcli.methods.autoencoder import Autoencoder
 from sslcli.methods.base import Batch, Method
@@ -161,7 +161,7 @@ def test_tasks_are_written_out_and_stay_so():
     ],
 )
 def test_wrong_tasks_are_told(words, says, hint):
-    from sslcli.job import check
+    from sslcli.training.setup import check
 
     with pytest.raises(RequestError, match=says) as caught:
         check(plain(compose.compose("pretrain", ["method=multitask", *words])))

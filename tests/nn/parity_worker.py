@@ -22,10 +22,10 @@ from sslcli.methods.visreg import visreg_terms
 from sslcli.methods.w_mse import whitened_loss
 from sslcli.nn.dist import gather, mean, rank, world
 from sslcli.nn.losses import cosine_distance, mse_known
+from sslcli.nn.projections import directions
 from sslcli.nn.prototypes import cross_view
 from sslcli.nn.queue import Queue
 from sslcli.nn.sinkhorn import sinkhorn
-from sslcli.nn.sketch import directions
 
 N, IN, OUT = 8, 5, 4
 

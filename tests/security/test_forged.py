@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from sslcli import temporary
-from sslcli.data.classic import digits
-from sslcli.evals.inputs.store import Store, raw_bytes, signature
+from sslcli.data.public.datasets import digits
+from sslcli.evals.inputs.feature_cache import Store, raw_bytes, signature
+from sslcli.runtime import temporary
 
 WORDS = ["eval", "knn", "device=cpu", "device.threads=1", "evaluator.baselines=false"]
 

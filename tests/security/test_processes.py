@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcli import rendezvous, team
 from sslcli.errors import MachineError, RequestError
 from sslcli.nn import dist
+from sslcli.runtime import processes, rendezvous
 from tests.conftest import SMOKE
 
 TINY = ["pretrain", *SMOKE, "train.batch_size=16", "train.eval_every=0"]
@@ -73,26 +73,26 @@ def test_job_in_a_store_names_no_folder(monkeypatch):
     """Whoever reaches the port of a launcher's store may write a job; no module is imported for it."""
     store = torch.distributed.HashStore()
     store.set("job/1", json.dumps({"word": "pretrain", "folders": ["/evil"], "cfg": {}}))
-    assert team._next_job(store, 1) == {"word": "pretrain", "cfg": {}}
+    assert processes._next_job(store, 1) == {"word": "pretrain", "cfg": {}}
 
 
 def test_follower_imports_from_its_own_command_line(tmp_path, monkeypatch):
-    from sslcli import build
-    from sslcli.commands import follow
+    from sslcli.cli import worker
+    from sslcli.config import instantiate
 
-    monkeypatch.setattr(build, "_folders", [])
+    monkeypatch.setattr(instantiate, "_folders", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(team, "follow", lambda work: len(build.trusted_folders()))
-    assert follow.main(["pretrain", "--config-dir", str(tmp_path), "train.steps=1"]) == 1
-    assert build.trusted_folders() == [str(tmp_path.resolve())]
+    monkeypatch.setattr(processes, "follow", lambda work: len(instantiate.trusted_folders()))
+    assert worker.main(["pretrain", "--config-dir", str(tmp_path), "train.steps=1"]) == 1
+    assert instantiate.trusted_folders() == [str(tmp_path.resolve())]
 
 
 def test_leader_puts_no_folder_into_a_store(monkeypatch):
     store = torch.distributed.HashStore()
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(team, "launched_store", lambda: store)
-    crew = team._Crew(team.Place(0, 2, 0, 2))
+    monkeypatch.setattr(processes, "launched_store", lambda: store)
+    crew = processes._Crew(processes.Place(0, 2, 0, 2))
     crew.start(print, {"word": "eval", "folders": ["/mine"]})
     assert json.loads(store.get(f"job/{crew.turn}")) == {"word": "eval"}
 
@@ -101,8 +101,8 @@ def test_error_in_a_store_is_only_an_error(monkeypatch):
     store = torch.distributed.HashStore()
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(team, "launched_store", lambda: store)
-    crew = team._Crew(team.Place(0, 2, 0, 2))
+    monkeypatch.setattr(processes, "launched_store", lambda: store)
+    crew = processes._Crew(processes.Place(0, 2, 0, 2))
     told = {"rank": 1, "host": "h", "kind": "nearest", "message": "m", "hint": "x"}
     store.set(f"error/{crew.turn}", json.dumps(told))
     assert type(crew._told()) is MachineError
@@ -140,7 +140,7 @@ def left_over(monkeypatch):
     monkeypatch.setattr(rendezvous, "ARRIVAL", 0.6)
     monkeypatch.setattr(rendezvous, "SPEAK", 0.2)
     monkeypatch.setattr(rendezvous, "_stores", {})
-    monkeypatch.setattr(team, "GRACE", 0.2)
+    monkeypatch.setattr(processes, "GRACE", 0.2)
     return port
 
 

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from sslcli.data import published, tarheaders, workers
-from sslcli.data.arrays import arrays
-from sslcli.data.tar import tar
+from sslcli.data.loading import workers
+from sslcli.data.public import archives
+from sslcli.data.sources import tar_headers
+from sslcli.data.sources.arrays import arrays
+from sslcli.data.sources.tar import tar
 from sslcli.errors import DataError, MachineError, SslError
-from sslcli.ordered import ordered
+from sslcli.runtime.thread_pool import ordered
 from tests.limits import cost
 
 BLOCK = tarfile.BLOCKSIZE
@@ -99,7 +101,7 @@ def test_published_archive_that_lies_ends_soon(name, tmp_path):
 
     (tmp_path / "bad.tar.gz").write_bytes(gzip.compress(ATTACKS[name] + b"\0" * 20 * BLOCK))
     with pytest.raises(DataError, match="broken"):
-        list(published.members("bad.tar.gz", {"wanted"}))
+        list(archives.members("bad.tar.gz", {"wanted"}))
 
 
 def test_offsets_of_members_grow(tmp_path):
@@ -114,7 +116,7 @@ def test_offsets_of_members_grow(tmp_path):
             return about
 
     with pytest.raises(tarfile.ReadError, match="announces"):
-        list(tarheaders.members(Circle()))  # type: ignore[arg-type]
+        list(tar_headers.members(Circle()))  # type: ignore[arg-type]
 
 
 def test_npz_that_lies_ends_soon(tmp_path):
@@ -152,7 +154,7 @@ def test_signal_ends_a_reader_that_hangs(number, cli, tmp_path, monkeypatch, req
     """A picture whose read never returns, as on a dead network disk: the command ends at once."""
     from PIL import Image
 
-    from sslcli.data import decode
+    from sslcli.data.images import decode
 
     (tmp_path / "photos").mkdir()
     for i in range(8):

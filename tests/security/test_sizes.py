@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from sslcli import build, kinds
-from sslcli.commands.jobs import in_words
-from sslcli.data.classic import digits
+from sslcli.cli.hydra_task import in_words
+from sslcli.config import instantiate, typecheck
+from sslcli.data.public.datasets import digits
 from sslcli.errors import MachineError, RequestError
 from sslcli.views import Views
 from tests.security.conftest import edit
@@ -33,16 +33,16 @@ def test_numbers_of_too_many_digits(number, key, cli, run):
 
 
 def test_integers_that_are_no_floats():
-    assert not kinds.fits(10**400, float)
-    assert not kinds.fits(10**400, int | None)
-    assert kinds.fits(2**64, int)
+    assert not typecheck.fits(10**400, float)
+    assert not typecheck.fits(10**400, int | None)
+    assert typecheck.fits(2**64, int)
 
 
 @pytest.mark.parametrize("file", ["config", "encoder"])
 @pytest.mark.parametrize(("key", "code"), [("blocks", 2), ("width", 3)])
 def test_network_that_no_memory_holds(key, code, file, cli, run, monkeypatch):
-    monkeypatch.setattr(build, "MOST_PARTS", 200)
-    monkeypatch.setattr(build, "PHYSICAL_MEMORY", 1 << 20)
+    monkeypatch.setattr(instantiate, "MOST_PARTS", 200)
+    monkeypatch.setattr(instantiate, "PHYSICAL_MEMORY", 1 << 20)
     value = {"blocks": 10_000_000, "width": 1000}[key]
     if file == "config":
         edit(run, "backbone", **{key: value})
@@ -57,7 +57,7 @@ def test_network_that_no_memory_holds(key, code, file, cli, run, monkeypatch):
 
 
 def test_networks_of_usual_size_are_built():
-    with build.bounded("backbone"):
+    with instantiate.bounded("backbone"):
         assert len(list(torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(100))).parameters())) == 200
 
 

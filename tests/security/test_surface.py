@@ -13,29 +13,32 @@ from pathlib import Path
 
 import pytest
 
-from sslcli import build, plotting, temporary
-from sslcli.cli import main as sslcli
+from sslcli import plotting
+from sslcli.cli.main import main as sslcli
+from sslcli.config import instantiate
+from sslcli.runtime import temporary
 from sslcli.views import native
 from tests.conftest import SMOKE
 
-ROOT = Path(build.__file__).parent
+ROOT = Path(instantiate.__file__).parents[1]
 MODULES = {"subprocess", "multiprocessing", "ctypes", "socket", "urllib.request", "pickle", "runpy", "asyncio", "pty"}
 CALLS = {"import_module", "__import__", "exec", "eval", "compile", "CDLL", "fork", "system", "popen", "instantiate"}
 KNOWN = {
     "subprocess": {"views/native.py"},
-    "multiprocessing": {"data/workers.py", "team.py"},
+    "multiprocessing": {"data/loading/workers.py", "runtime/processes.py"},
     "ctypes": {"views/native.py", "views/image.py"},
     "CDLL": {"views/native.py"},
-    "urllib.request": {"data/download.py"},
-    "socket": {"rendezvous.py"},
-    "pickle": {"data/published.py"},
+    "urllib.request": {"data/public/download.py"},
+    "socket": {"runtime/rendezvous.py"},
+    "pickle": {"data/public/archives.py"},
     "import_module": {
-        "build.py",
-        "cli.py",
-        "commands/doctor.py",
-        "commands/follow.py",
-        "commands/runs.py",
-        "loggers.py",
+        "config/instantiate.py",
+        "cli/main.py",
+        "cli/commands/doctor.py",
+        "cli/worker.py",
+        "cli/commands/runs.py",
+        "data/__init__.py",
+        "runs/loggers.py",
     },
 }
 

@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
 from sslcli.rng import Draw
-from sslcli.views import colour, geometry
+from sslcli.views import color, geometry
 from sslcli.views.resample import Region, blur, crop_resize, gaussian, resample, weights
 
 LEVEL = 1 / 255
@@ -217,7 +217,7 @@ COLOUR = 2e-5
 def test_brightness_contrast_against_torchvision(channels):
     x = unit(pixels(8, channels, 15, 17))
     factors = torch.tensor([0.0, 0.2, 0.7, 1.0, 1.0, 1.3, 1.8, 3.0])
-    bright, contrast = colour.jitter_brightness(x, factors), colour.jitter_contrast(x, factors)
+    bright, contrast = color.jitter_brightness(x, factors), color.jitter_contrast(x, factors)
     for i, f in enumerate(factors.tolist()):
         torch.testing.assert_close(bright[i], tv.adjust_brightness(x[i], f), rtol=0, atol=COLOUR)
         torch.testing.assert_close(contrast[i], tv.adjust_contrast(x[i], f), rtol=0, atol=COLOUR)
@@ -230,7 +230,7 @@ def test_saturation_hue_against_torchvision():
     x[7, :, 5:9] = torch.tensor([0.5, 0.5, 0.2])[:, None, None]
     factors = torch.tensor([0.0, 0.2, 0.7, 1.0, 1.0, 1.3, 1.8, 3.0, 0.5])
     turns = torch.tensor([-0.5, -0.3, -0.05, 0.0, 0.1, 0.2, 0.4, 0.5, 0.3])
-    saturation, hue = colour.jitter_saturation(x, factors), colour.jitter_hue(x, turns)
+    saturation, hue = color.jitter_saturation(x, factors), color.jitter_hue(x, turns)
     for i in range(9):
         torch.testing.assert_close(saturation[i], tv.adjust_saturation(x[i], float(factors[i])), rtol=0, atol=COLOUR)
         torch.testing.assert_close(hue[i], tv.adjust_hue(x[i], float(turns[i])), rtol=0, atol=COLOUR)
@@ -238,7 +238,7 @@ def test_saturation_hue_against_torchvision():
 
 def test_color_jitter_is_its_four_steps_in_that_order():
     x = unit(pixels(20, 3, 9, 9))
-    op = colour.ColorJitter(0.8, 0.8, 0.8, 0.2)
+    op = color.ColorJitter(0.8, 0.8, 0.8, 0.2)
     draw = Draw(0, 0, torch.arange(20))
     params = op.params(draw.uniforms(dict.fromkeys(op.uniforms(), 1)))
     got = op.apply(x, params, draw)
@@ -252,7 +252,7 @@ def test_color_jitter_is_its_four_steps_in_that_order():
 
 
 def test_color_jitter_factors_are_torchvisions_ranges():
-    op = colour.ColorJitter(0.4, 1.5, 0.8, 0.1)
+    op = color.ColorJitter(0.4, 1.5, 0.8, 0.1)
     params = op.params(Draw(0, 0, torch.arange(20_000)).uniforms(op.uniforms()))
     for key, low, high in (
         ("brightness", 0.6, 1.4),
@@ -267,15 +267,15 @@ def test_color_jitter_factors_are_torchvisions_ranges():
 def test_mean_does_not_depend_on_the_order_of_pixels():
     x = torch.rand(3, 1, 300, 200)
     shuffled = x.flatten(2)[:, :, torch.randperm(60_000)].view_as(x)
-    assert torch.equal(colour.mean_of(x), colour.mean_of(shuffled))
-    torch.testing.assert_close(colour.mean_of(x).flatten(), x.flatten(1).mean(1), rtol=0, atol=2.0**-16)
+    assert torch.equal(color.mean_of(x), color.mean_of(shuffled))
+    torch.testing.assert_close(color.mean_of(x).flatten(), x.flatten(1).mean(1), rtol=0, atol=2.0**-16)
 
 
 def test_grayscale_solarize_flips_against_torchvision():
     x = unit(pixels(3, 3, 9, 11))
     none = Draw(0, 0, torch.arange(3))
-    torch.testing.assert_close(colour.Grayscale().apply(x, {}, none), tv.rgb_to_grayscale(x, 3), rtol=0, atol=1e-6)
-    assert torch.equal(colour.Solarize(0.4).apply(x, {}, none), tv.solarize(x, 0.4))
+    torch.testing.assert_close(color.Grayscale().apply(x, {}, none), tv.rgb_to_grayscale(x, 3), rtol=0, atol=1e-6)
+    assert torch.equal(color.Solarize(0.4).apply(x, {}, none), tv.solarize(x, 0.4))
     assert torch.equal(geometry.HorizontalFlip().apply(x, {}, none), tv.horizontal_flip(x))
     assert torch.equal(geometry.VerticalFlip().apply(x, {}, none), tv.vertical_flip(x))
 
@@ -310,7 +310,7 @@ def test_blur_keeps_a_flat_picture_and_a_wide_kernel_wraps_safely():
 
 @pytest.mark.parametrize(("side", "top"), [(224, 2.0), (64, 2.0), (32, 1.0), (8, 0.25), (2, 0.1)])
 def test_blur_auto_is_sane_for_small_pictures(side, top):
-    op = colour.GaussianBlur()
+    op = color.GaussianBlur()
     op.bind((3, side, side))
     assert op.range == (0.1, top)
     assert op.radius == max(1, math.ceil(3 * top))
@@ -362,12 +362,12 @@ def test_affine_parameters():
 def test_intensity_and_noise():
     x = torch.full((4000, 1, 2, 2), 0.5)
     draw = Draw(0, 0, torch.arange(4000))
-    op = colour.RandomIntensity(0.4)
+    op = color.RandomIntensity(0.4)
     y = op.apply(x, op.params(draw.uniforms(op.uniforms())), draw)
     assert torch.equal(y.flatten(1).amin(1), y.flatten(1).amax(1))  # one factor a picture
     assert 0.3 <= float(y.min()) < 0.301
     assert 0.699 < float(y.max()) <= 0.7
-    noise = colour.Noise(0.1).apply(x, {}, draw) - x
+    noise = color.Noise(0.1).apply(x, {}, draw) - x
     assert abs(float(noise.mean())) < 4 * 0.1 / math.sqrt(16_000)
     assert abs(float(noise.std()) - 0.1) < 4 * 0.1 / math.sqrt(32_000)
     assert len(noise.unique()) > 15_000

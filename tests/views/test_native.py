@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcli import runtime, temporary
-from sslcli.data.source import ArraySource, Dataset
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import MachineError
 from sslcli.rng import Draw
+from sslcli.runtime import device as runtime
+from sslcli.runtime import temporary
 from sslcli.views import Views, native
 from sslcli.views.image import ImageView, Plan, probe
 from sslcli.views.op import Numbers, make_ops

@@ -151,7 +151,7 @@ def test_nothing_but_padding_is_left_alone():
 
 
 def test_image_ops_are_refused_by_name():
-    from sslcli.data.source import ArraySource, Dataset
+    from sslcli.data.dataset import ArraySource, Dataset
     from sslcli.views import Views
 
     data = Dataset("s", "series", (1, 8), ArraySource(torch.zeros(2, 1, 8)), None)

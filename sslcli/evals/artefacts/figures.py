@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from sslcli.disk import replacing
-from sslcli.evals.artefacts.pictures import NAMES_UP_TO, NUMBERS_UP_TO, _percent, _short
+from sslcli.evals.artefacts.confusion import NAMES_UP_TO, NUMBERS_UP_TO, _percent, _short
 from sslcli.plotting import new_figure
-from sslcli.views.pictures import FAINT, INK, PAPER
+from sslcli.runs.files import replacing
+from sslcli.views.contact_sheet import FAINT, INK, PAPER
 
 ROWS_UP_TO = 40  # rows of dots
 LOOKS = (  # of each kind, the measured one first: told by shape as well as by colour

@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sslcli.checkpoint import safetensors
-from sslcli.data.source import Source
-from sslcli.disk import checked, replace_file
+from sslcli.data.dataset import Source
 from sslcli.errors import DataError
-from sslcli.evals.artefacts.sheets import named
+from sslcli.evals.artefacts.sample_sheets import named
 from sslcli.evals.artefacts.tables import Csv
-from sslcli.evals.features import Artefact
-from sslcli.evals.measures.paired import FILE
+from sslcli.evals.base.features import Artefact
+from sslcli.evals.metrics.paired import FILE
+from sslcli.runs.checkpoint import safetensors
+from sslcli.runs.files import checked, replace_file
 
 TABLE = "predictions.csv"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslcli.disk import replace_file
+from sslcli.runs.files import replace_file
 
 # How a formula begins, in one spreadsheet or another (the wide forms too); tab and return, which some skip, are escaped.
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")

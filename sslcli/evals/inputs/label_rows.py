@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sslcli.data.decode import is_image_name
-from sslcli.data.label_text import Cells, numbers
-from sslcli.data.source import Source
-from sslcli.data.spelling import plain, stem
-from sslcli.data.split_names import split_of
-from sslcli.data.tables import LABELS, PATHS, SPLITS, decoded, simple, table_of, western
-from sslcli.data.talk import count, shown
+from sslcli.data.dataset import Source
+from sslcli.data.files.csv_table import LABELS, PATHS, SPLITS, decoded, simple, table_of, western
+from sslcli.data.files.file_names import plain, stem
+from sslcli.data.files.label_text import Cells, numbers
+from sslcli.data.folders.split_names import split_of
+from sslcli.data.images.decode import is_image_name
+from sslcli.data.notify import count, shown
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 NAMES = (*PATHS, "id")

@@ -1,0 +1,201 @@
+"""Which array is what: samples and labels of each part, found by their names; and sources made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslcli.data.dataset import ArraySource
+from sslcli.data.files.label_text import Cells, numbers, odd_notes
+from sslcli.data.notify import count, shown
+from sslcli.data.split import NOTHING_HELD_OUT, split_hash
+from sslcli.errors import DataError, RequestError, listing, nearest
+
+# What an entry is called, in order of preference; {part}: train, test, ...
+WHOLE_X = ("x", "data", "images", "image", "samples", "arr_0")  # the last: np.savez(FILE, x, y)
+WHOLE_Y = ("y", "labels", "label", "targets", "target", "arr_1")
+PARTS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "eval"),
+    "val": ("val", "valid", "validation", "dev"),
+    "unlabelled": ("unlabelled", "unlabeled", "unsup"),
+}
+COMPARED_BYTES = 2 << 30  # more is not searched for duplicates
+
+
+class Found:
+    """Which entry is what: part (train, test, unlabelled) -> (entry name, array)."""
+
+    def __init__(self) -> None:
+        self.x: dict[str, tuple[str, np.ndarray]] = {}
+        self.y: dict[str, np.ndarray] = {}
+        self.used: set[str] = set()
+
+    def rename(self, old: str, new: str) -> None:
+        """The part `old` is the part `new`, in place of that."""
+        self.x[new] = self.x.pop(old)
+        self.y.pop(new, None)
+        if old in self.y:
+            self.y[new] = self.y.pop(old)
+
+
+def _spellings(words: tuple[str, ...], part: str) -> list[str]:
+    return [f"{w}_{p}" for p in PARTS[part] for w in words] + [f"{p}_{w}" for p in PARTS[part] for w in words]
+
+
+def assign(entries: Mapping[str, np.ndarray], label: str | None, path: str, notes: list[str]) -> Found:
+    """Samples and labels of each part, by name: train, test (of test and val the one that has labels), unlabelled.
+
+    Raises DataError when there are no samples, RequestError for `label`.
+    """
+    by_lower = {k.lower(): k for k in entries}
+    found = Found()
+
+    def pick(names: list[str] | tuple[str, ...]) -> str | None:
+        return next((by_lower[n] for n in names if n in by_lower), None)
+
+    for part in PARTS:
+        key = pick([*_spellings(WHOLE_X, part), *PARTS[part]])
+        if key is None and part == "train":
+            key = pick(WHOLE_X)
+            if key is None and len(entries) == 1:
+                key = next(iter(entries))
+        if key is None:
+            continue
+        found.x[part] = key, entries[key]
+        found.used.add(key)
+        if label == "none" or part == "unlabelled":
+            continue
+        if label in ("auto", None):
+            y = pick(_spellings(WHOLE_Y, part)) or (pick(WHOLE_Y) if part == "train" else None)
+        else:
+            y = pick([f"{label}_{p}".lower() for p in PARTS[part]] + [f"{p}_{label}".lower() for p in PARTS[part]])
+            y = y or (pick([str(label).lower()]) if part == "train" else None)
+        if y is not None:
+            found.y[part] = entries[y]
+            found.used.add(y)
+    if "train" not in found.x:
+        if "unlabelled" not in found.x:
+            raise DataError(
+                f"no samples in {shown(path)}: its entries are {listing(map(shown, entries), 8) or 'none'}",
+                "call them x and y, or x_train, y_train, x_test, y_test",
+            )
+        found.x["train"] = found.x.pop("unlabelled")
+    if label not in ("auto", "none", None) and not found.y:
+        close = nearest(str(label), entries)
+        raise RequestError(
+            f"dataset.label={shown(str(label))} is no entry of {shown(path)}",
+            f"did you mean dataset.label={shown(close)} ?" if close else f"entries: {listing(map(shown, entries))}",
+        )
+    if "val" in found.x:
+        if "test" not in found.x:
+            found.rename("val", "test")
+        elif "val" in found.y and "test" not in found.y:
+            notes.append(
+                f"warning: test: {count(len(found.x['test'][1]), 'sample')} left aside, no labels; val measures"
+            )
+            found.rename("val", "test")
+        else:
+            notes.append(f"val: {count(len(found.x['val'][1]), 'sample')} left aside, test is used")
+        found.x.pop("val", None)
+        found.y.pop("val", None)
+    return found
+
+
+def encode_labels(
+    raw: Mapping[str, np.ndarray], lengths: Mapping[str, int], path: str, notes: list[str]
+) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Class names in order (numbers by value), and int64 labels for each part; NaN, numbers below 0, "" and
+    the words for missing values (`label_text`) mean none; but -1 beside 1 alone is the other class.
+
+    Raises DataError when there are more or fewer labels than samples, or when they are no classes.
+    """
+    columns: dict[str, list[str | None]] = {}
+    numeric, cells, negative = True, Cells(), 0
+    signs = (
+        len({v for y in raw.values() if np.asarray(y).dtype.kind == "i" for v in np.unique(y) if v >= 0}) == 1
+    )  # 1, -1
+    for part, y in raw.items():
+        y = np.asarray(y)
+        if y.ndim == 2 and y.shape[1] > 1 and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all():
+            y = y.argmax(1)  # one-hot
+        y = y.reshape(len(y)) if y.ndim == 2 and y.shape[1] == 1 else y
+        if y.ndim != 1:
+            raise DataError(f"labels of {shown(path)} ({part}) have the shape {y.shape}, one for each sample is wanted")
+        if len(y) != lengths[part]:
+            raise DataError(f"{shown(path)} has {lengths[part]:,} samples but {len(y):,} labels ({part})")
+        if y.dtype.kind == "f":
+            whole = y[~np.isnan(y)]
+            if not (np.isfinite(whole).all() and np.equal(np.mod(whole, 1), 0).all()):
+                raise DataError(
+                    f"labels of {shown(path)} ({part}) are not whole numbers: classes are wanted, not values",
+                    "dataset.label=none trains without them",
+                )
+            columns[part] = [None if np.isnan(v) else str(int(v)) for v in y.tolist()]
+        elif y.dtype.kind in "iub":
+            columns[part] = [None if v < 0 and not signs else str(int(v)) for v in y.tolist()]
+            negative += columns[part].count(None)
+        elif y.dtype.kind in "US":
+            numeric = False
+            texts = (v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in y.tolist())
+            columns[part] = numbers([cells.label(text) for text in texts])
+        else:
+            raise DataError(
+                f"labels of {shown(path)} ({part}) are of the type {y.dtype}, numbers or strings are wanted"
+            )
+    notes += cells.notes()
+    if negative:
+        notes.append(f"{count(negative, 'label')} below 0 taken as missing")
+    names = {v for column in columns.values() for v in column if v is not None}
+    numeric = numeric or all(n.removeprefix("-").isdecimal() for n in names)
+    classes = tuple(sorted(names, key=lambda n: (int(n), n)) if numeric else sorted(names))
+    index = {c: i for i, c in enumerate(classes)}
+    return classes, {
+        part: torch.tensor([-1 if v is None else index[v] for v in column], dtype=torch.int64)
+        for part, column in columns.items()
+    }
+
+
+def sources(
+    parts: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+    classes: Sequence[str],
+    hold_out: Callable[[], tuple[Tensor, Tensor, str]],
+    notes: list[str],
+    groups: Mapping[str, Tensor] | None = None,
+) -> dict[str, Any]:
+    """`train`, `test`, `unlabelled` and `split` of a Dataset; where the file has no test part, `hold_out` divides the training
+    samples: ids to keep, ids to hold out, and how that was done. `groups`: of the samples of each part. Says what was made, and
+    what is odd about it."""
+    names = listing(map(shown, classes), 6)
+    notes.append(f"{count(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
+    notes += odd_notes(classes, sum(int((y >= 0).sum()) for y in labels.values()))
+    groups = groups or {}
+    made = {part: ArraySource(x, labels.get(part), groups=groups.get(part)) for part, x in parts.items()}
+    digest = ""
+    if "test" not in made:
+        x, y, g = parts["train"], labels.get("train"), groups.get("train")
+        kept, held, how = hold_out()
+        digest = split_hash(held)
+        notes.append(f"held out: {count(len(held), 'sample')} of {len(x):,}, {how}" if len(held) else NOTHING_HELD_OUT)
+        if len(held):
+            for part, ids in (("train", kept), ("test", held)):
+                made[part] = ArraySource(x[ids], None if y is None else y[ids], groups=None if g is None else g[ids])
+    if "test" in made:
+        _warn_equal_rows(made["train"].x, made["test"].x, notes)
+    return {**{part: made.get(part) for part in ("train", "test", "unlabelled")}, "split": digest}
+
+
+def _warn_equal_rows(train: Tensor, test: Tensor, notes: list[str]) -> None:
+    if (train.numel() + test.numel()) * train.element_size() > COMPARED_BYTES:
+        return
+    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+        return
+    known = {hash(r.tobytes()) for part in train.split(4096) for r in part.contiguous().numpy()}
+    twice = sum(hash(r.tobytes()) in known for part in test.split(4096) for r in part.contiguous().numpy())
+    if twice:
+        notes.append(f"warning: {count(twice, 'test sample')} also in train (same values): numbers will look too good")

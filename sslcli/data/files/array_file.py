@@ -1,0 +1,144 @@
+"""Arrays out of files: .npy, .npz, .pt, or a folder of them.
+
+Files are read without executing anything: `np.load(allow_pickle=False)`, `torch.load(weights_only=True)`, with no
+fall-back. What a file would unpack to is looked at before.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslcli.data.files.memory_map import watch
+from sslcli.data.folders.placeholders import placeholder
+from sslcli.data.folders.scan import free_memory, is_hidden, require_regular, unpacking
+from sslcli.data.notify import shown, size
+from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
+
+SUFFIXES = (".npy", ".npz", ".pt", ".pth")
+
+
+def read_entries(path: str) -> dict[str, np.ndarray]:
+    """Name -> array, of one file or of the array files in a folder. A single array is called "x"."""
+    if not os.path.isdir(path):
+        if not path.lower().endswith(SUFFIXES):
+            raise RequestError(
+                f"{shown(path)} is no array file: its name ends in none of {', '.join(SUFFIXES)}",
+                unpacking(path)
+                or "numpy.savez('data.npz', x=samples, y=labels) saves what another program reads; "
+                "dataset=image_folder reads image files and lists of them",
+            )
+        return read_file(require_regular(path))
+    files = sorted(f for f in os.listdir(path) if f.lower().endswith(SUFFIXES) and not is_hidden(f))
+    if not files:
+        here = sorted(f for f in os.listdir(path) if not is_hidden(f))
+        raise DataError(
+            f"no array file ({', '.join(SUFFIXES)}) in {shown(path)}; "
+            + (f"it holds {listing(map(shown, here), 6)}" if here else "it is empty"),
+            "dataset=image_folder reads folders of image files" if here else None,
+        )
+    if len(files) == 1:
+        return read_file(require_regular(os.path.join(path, files[0])))
+    entries: dict[str, np.ndarray] = {}
+    for file in files:
+        stem = os.path.splitext(file)[0]
+        inner = read_file(require_regular(os.path.join(path, file)))
+        # train.npz with x and y in it, beside test.npz, are x_train, y_train, ...
+        entries |= {stem: inner["x"]} if set(inner) == {"x"} else {f"{k}_{stem}": v for k, v in inner.items()}
+    return entries
+
+
+def read_file(path: str) -> dict[str, np.ndarray]:
+    """The arrays of one file; nothing that a file says is ever executed. An .npy is mapped, not read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on the age of a pickle
+            return _read(path, path.lower())
+    except SslError:
+        raise
+    except pickle.UnpicklingError as error:
+        if what := placeholder(path):
+            raise DataError(f"{shown(path)} is {what}") from error
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"names {named[1]}, which is no tensor or plain container" if named else "is no file of plain tensors"
+        raise DataError(
+            f"{shown(path)} {what}; such a file could run code",
+            "save it again as torch.save({'x': images, 'y': labels}, FILE), with tensors",
+        ) from error
+    except PermissionError as error:
+        raise DataError(f"{shown(path)} may not be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise MachineError(f"{shown(path)} announces more than this machine's memory") from error
+    except Exception as error:  # a broken or hostile file can make numpy, zipfile and torch raise nearly anything
+        if what := placeholder(path):
+            raise DataError(f"{shown(path)} is {what}") from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if path.lower().endswith(".npy") and not _begins_as_npy(path):
+            raise DataError(f"{shown(path)} is no .npy file, whatever its name says", "is it whole?") from error
+        if any(sign in reason for sign in ("allow_pickle", "Object arrays", "Python objects")):
+            raise DataError(
+                f"{shown(path)} holds Python objects (an object array), which are not read: they could run code",
+                "save arrays of numbers, of samples of one shape or padded with NaN; labels as strings, '' where one is missing",
+            ) from error
+        raise DataError(
+            f"{shown(path)} cannot be read: {shown(reason)}", "is it whole, and of the kind its name says?"
+        ) from error
+
+
+def _read(path: str, lower: str) -> dict[str, np.ndarray]:
+    if lower.endswith(".npy"):
+        return {"x": watch(np.load(path, mmap_mode="c", allow_pickle=False), path)}
+    if lower.endswith(".npz") or zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            _room_for(sum(i.file_size for i in archive.infolist()), path)
+    if lower.endswith(".npz"):
+        with np.load(path, allow_pickle=False) as archive_:
+            return {k: archive_[k] for k in archive_.files}
+    _room_for(os.path.getsize(path), path)
+    return _named(torch.load(path, map_location="cpu", weights_only=True), path)
+
+
+def _begins_as_npy(path: str) -> bool:
+    """numpy takes all other files for pickles."""
+    with open(path, "rb") as file:
+        return file.read(6) == b"\x93NUMPY"
+
+
+def _room_for(n: int, path: str) -> None:
+    free = free_memory()
+    if n > free:
+        raise MachineError(
+            f"{shown(path)} unpacks to {size(n)}, but {size(free)} of memory are free",
+            "an .npy file is mapped and need not fit: np.save('x.npy', x)",
+        )
+
+
+def _named(value: Any, path: str) -> dict[str, np.ndarray]:
+    """A tensor, a pair (x, y), or a dictionary of tensors."""
+
+    def plain(v: Any) -> Any:
+        if isinstance(v, Tensor):
+            v = v.detach()
+            return (v.float() if v.dtype in (torch.bfloat16, torch.float16) else v).numpy()
+        if isinstance(v, (list, tuple)) and v and all(isinstance(i, (int, float, str)) for i in v):
+            return np.asarray(v)
+        return None
+
+    if isinstance(value, Tensor):
+        return {"x": plain(value)}
+    if isinstance(value, (list, tuple)) and len(value) == 2 and all(plain(v) is not None for v in value):
+        return {"x": plain(value[0]), "y": plain(value[1])}
+    if isinstance(value, Mapping):
+        named = {str(k): plain(v) for k, v in value.items()}
+        if named := {k: v for k, v in named.items() if v is not None}:
+            return named
+    raise DataError(f"{shown(path)} holds no tensors of samples", "torch.save({'x': images, 'y': labels}, FILE)")

@@ -1,0 +1,99 @@
+"""Names in a table and names on a disk: the same file in another spelling.
+
+Windows writes backslashes and does not tell letter case apart, macOS takes letters with accents apart, spreadsheets leave
+spaces and quotation marks, other code pages other bytes, and some tables leave the extension out. A name is taken as it
+stands first; another spelling only where it leads to one file.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import unicodedata
+
+from sslcli.data.files.csv_table import western
+from sslcli.data.notify import count, shown
+from sslcli.errors import DataError, listing
+
+
+def plain(name: str) -> str:
+    """Equal for all spellings of one name: `A\\b.PNG`, ` a/b.png ` and `./a/b.png`."""
+    text = unicodedata.normalize("NFC", western(name)).casefold().replace("\\", "/")
+    text = "/".join(part.strip(" \t\"'") for part in text.split("/"))
+    return posixpath.normpath(text) if text else ""
+
+
+def stem(name: str) -> str:
+    return posixpath.splitext(name)[0]
+
+
+class OnDisk:
+    """Files named relative to a folder."""
+
+    def __init__(self, base: str):
+        self.base = base
+        self.respelled: list[str] = []  # names that stand otherwise on the disk
+        self._folders: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, name: str) -> tuple[str, int]:
+        """(path, bytes) of the file that a name means. OSError or ValueError where there is none, DataError where there are
+        several."""
+        path = os.path.join(self.base, os.path.expanduser(name))
+        try:
+            return path, os.stat(path).st_size
+        except (OSError, ValueError) as error:
+            other = None if "\0" in name else self._other(name)
+            if other is None:
+                raise error
+            self.respelled.append(name)
+            return other, os.stat(other).st_size
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file; not counted."""
+        try:
+            return os.path.isfile(os.path.join(self.base, os.path.expanduser(name))) or self._other(name) is not None
+        except (OSError, ValueError, DataError):
+            return False
+
+    def _other(self, name: str) -> str | None:
+        slashed = western(name).replace("\\", "/").strip(" \t\"'")
+        path = os.path.join(self.base, os.path.expanduser(slashed))
+        if os.path.isfile(path):
+            return path
+        here = "/" if slashed.startswith("/") else self.base
+        parts = [p for p in slashed.split("/") if p not in ("", ".")]
+        for i, part in enumerate(parts):
+            if part == "..":
+                here = os.path.join(here, part)
+                continue
+            known, key = self._listed(here), plain(part)
+            near = known.get(key, [])
+            if not near and i == len(parts) - 1:
+                near = known.get(f"{key}.", [])  # its extension is left out
+            if len(near) > 1:
+                raise DataError(f"{shown(name)} may be {listing(map(shown, near), 3)}", "write it as it is on the disk")
+            if not near:
+                return None
+            here = os.path.join(here, near[0])
+        return here if os.path.isfile(here) else None
+
+    def _listed(self, folder: str) -> dict[str, list[str]]:
+        """What lies in a folder, by its plain name; and by `stem.`."""
+        if folder not in self._folders:
+            found: dict[str, list[str]] = {}
+            try:
+                entries = sorted(os.listdir(folder))
+            except OSError:
+                entries = []
+            for entry in entries:
+                key = plain(entry)
+                for k in (key, f"{stem(key)}."):
+                    found.setdefault(k, []).append(entry)
+            self._folders[folder] = found
+        return self._folders[folder]
+
+    def notes(self) -> list[str]:
+        if not self.respelled:
+            return []
+        n = len(self.respelled)
+        return [f"{count(n, 'name')} written otherwise than on the disk, such as {shown(self.respelled[0])}"]

@@ -1,0 +1,109 @@
+"""What a label written as text means: words for a missing one, numbers with a decimal point, several labels in one."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from sslcli.data.notify import count, shown
+from sslcli.errors import listing
+
+# https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html, na_values; in these spellings alone ("none" is a word)
+MISSING = frozenset(
+    ("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
+     "NaN", "None", "n/a", "nan", "null")
+)  # fmt: skip
+WHOLE = re.compile(r"(-?\d+)(?:[.,]0+)?")
+FRACTION = re.compile(r"-?\d*[.,]\d+(?:[eE][+-]?\d+)?")
+FEW = 10  # labels: so many may all be different
+SEPARATORS = (",", ";", "|", "/", "+", "&", " ")
+SURE = (",", ";", "|")  # no part of a name, mostly
+
+
+class Cells:
+    """Labels as they are read, one after another; counts the words for missing ones."""
+
+    def __init__(self, keep: Iterable[str] = ()):
+        self.keep = frozenset(keep)  # words that are classes after all
+        self.missing: Counter[str] = Counter()
+
+    def label(self, cell: str | None) -> str | None:
+        text = (cell or "").strip()
+        if text in MISSING and text not in self.keep:
+            self.missing[text] += 1
+            return None
+        return text or None
+
+    def notes(self) -> list[str]:
+        return missing_notes(self.missing)
+
+
+def missing_notes(missing: Counter[str]) -> list[str]:
+    if not missing:
+        return []
+    words = listing((f"{n:,} x {shown(word)}" for word, n in missing.most_common()), 4)
+    return [
+        f"warning: {count(missing.total(), 'label')} taken as missing ({words}, as pandas reads them); "
+        "a class of that name needs another"
+    ]
+
+
+def numbers(labels: Sequence[str | None]) -> list[str | None]:
+    """Labels 1.0 and 2,0 among whole numbers as 1 and 2: what a table program makes of a column with gaps."""
+    found = {label: WHOLE.fullmatch(label) for label in set(labels) if label is not None}
+    if not found or not all(found.values()):
+        return list(labels)
+    names = {label: match[1] for label, match in found.items() if match}
+    return [None if label is None else names[label] for label in labels]
+
+
+def odd_notes(classes: Sequence[str], labelled: int) -> list[str]:
+    """Warnings of classes that look like several labels in one, like measurements, like each other, or like names of samples.
+    `labelled`: how many samples have a label."""
+    notes = several_notes(classes) + fraction_notes(classes) + alike_notes(classes)
+    if len(classes) == labelled > FEW:
+        notes.append(f"warning: each of {labelled:,} labels occurs once: names of samples, not classes?")
+    return notes
+
+
+def alike_notes(classes: Sequence[str]) -> list[str]:
+    """`Cat` beside `cat`, `01` beside `1`, letters with their accents apart."""
+    by_look: dict[str, list[str]] = {}
+    for c in classes:
+        look = " ".join(unicodedata.normalize("NFKC", c).casefold().replace("_", " ").split())
+        by_look.setdefault(look.lstrip("0") or "0" if look.isdecimal() else look, []).append(c)
+    if same := [found for found in by_look.values() if len(found) > 1]:
+        some = " and ".join(map(shown, same[0]))
+        return [
+            f"warning: {count(len(same), 'group')} of classes are spelled nearly alike, such as {some}: are they one class?"
+        ]
+    return []
+
+
+def several_notes(classes: Sequence[str]) -> list[str]:
+    own = set(classes)
+    for separator in SEPARATORS:
+        parts = {c: {p.strip() for p in c.split(separator)} for c in classes if separator in c}
+        parts = {c: p for c, p in parts.items() if len(p) > 1 and "" not in p}
+        uses = Counter(p for found in parts.values() for p in found)
+        shared = {p for p, n in uses.items() if n > 1} if separator in SURE else set()
+        combined = [c for c, p in parts.items() if p <= own or p & shared]
+        if combined:
+            return [
+                f"warning: {count(len(combined), 'class holds', 'classes hold')} several labels, such as "
+                f"{shown(combined[0])}: each combination is taken as a class of its own; keep one label for each sample"
+            ]
+    return []
+
+
+def fraction_notes(classes: Sequence[str]) -> list[str]:
+    if (
+        len(classes) > 2
+        and all(FRACTION.fullmatch(c) or WHOLE.fullmatch(c) for c in classes)
+        and any(not WHOLE.fullmatch(c) for c in classes)
+    ):
+        some = listing(map(shown, classes), 3)
+        return [f"warning: labels are numbers with fractions ({some}): each value is taken as a class of its own"]
+    return []

@@ -1,0 +1,192 @@
+"""Which class an image has by the folder that it lies in, and whether the splits mean the same classes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from sslcli.data.folders.split_folders import Parts
+from sslcli.data.folders.split_names import CONTAINERS, is_container, tokens
+from sslcli.data.notify import count, shown
+from sslcli.errors import listing
+
+Place = tuple[Parts, str | None, Parts]  # the folder of the split, the split (None: left out), and the folders below it
+SUFFIX = re.compile(r"(.+?)[ _.-]*(mask|masks|seg|segmentation|gt|label|labels)(_\d+)?", re.IGNORECASE)
+FLAT = "flat"
+
+
+def classes_of(
+    images: Mapping[Parts, int], places: Mapping[Parts, Place], label: str | None, notes: list[str]
+) -> tuple[dict[Parts, str | None], str]:
+    """Folder -> class, and what the layout is, which the notes say. `images`: how many lie in a folder; `places`: of these
+    and of the empty ones."""
+    groups: dict[tuple[str, Parts], dict[Parts, list[Parts]]] = defaultdict(lambda: defaultdict(list))
+    empty: dict[tuple[str, Parts], set[Parts]] = defaultdict(set)
+    for folder, (at, kind, below) in places.items():
+        if kind is not None:
+            group = kind, at if folder[len(at) :] == below else ()  # splits inside class folders are read together
+            if images.get(folder):
+                groups[group][below].append(folder)
+            else:
+                empty[group].add(below)
+    out: dict[Parts, str | None] = {}
+    layouts = []
+    trained: dict[Parts, int] = {}
+    for group in sorted(groups):
+        kind, at = group
+        counts = {below: sum(images[f] for f in folders) for below, folders in groups[group].items()}
+        root = _step_into(counts, empty[group])
+        names = {below: _without_containers(below[len(root) :]) for below in counts}
+        if _are_parts(rest[0] for rest in names.values() if rest):
+            names = {below: _without_containers(rest[1:]) if len(rest) > 1 else () for below, rest in names.items()}
+        for below, folders in groups[group].items():
+            rest = names[below]
+            cls = None if label == "none" or kind == "unlabelled" or not rest else rest[-1 if label == "parent" else 0]
+            out |= dict.fromkeys(folders, cls)
+        k = len(root)
+        bare = {b[k] for b in empty[group] if len(b) == k + 1 and b[:k] == root} - {b[k] for b in counts if len(b) > k}
+        layouts.append(_say(kind, at, counts, names, set() if kind == "unlabelled" else bare, label, notes))
+        if kind == "train":
+            trained |= {names[below]: n for below, n in counts.items()}
+    if label in ("auto", None):
+        _warn_repeated(trained, notes)
+    return out, layouts[-1] if layouts else FLAT
+
+
+def _without_containers(rest: Parts) -> Parts:
+    """`cat/images` is `cat`."""
+    while len(rest) > 1 and is_container(rest[-1]):
+        rest = rest[:-1]
+    return rest
+
+
+def _are_parts(tops: Iterable[str]) -> bool:
+    """`images_001`, `images_002`: numbered parts of one folder of images, and no classes."""
+    names = set(tops)
+    words = {tokens(n) for n in names}
+    return len(names) > 1 and len(words) == 1 and bool(set(words.pop()) & (CONTAINERS | {"part", "batch", "chunk"}))
+
+
+def _step_into(counts: Collection[Parts], empty: set[Parts]) -> Parts:
+    """Down through folders that hold one folder and nothing else, to the one that holds the classes (or all images)."""
+    root: Parts = ()
+    while True:
+        k = len(root)
+        tops = {folder[k] for folder in counts if len(folder) > k}
+        if len(tops) != 1 or root in counts:
+            return root
+        (top,) = tops
+        beside = any(len(f) == k + 1 and f[:k] == root and f[k] != top for f in empty)
+        if not CONTAINERS & set(tokens(top)) and (beside or (*root, top) in counts):
+            return root  # images in it, or empty folders beside it: it is a class
+        root = (*root, top)
+
+
+def _say(
+    kind: str,
+    at: Parts,
+    counts: Mapping[Parts, int],
+    names: Mapping[Parts, Parts],
+    bare: set[str],
+    label: str | None,
+    notes: list[str],
+) -> str:
+    """What the layout of a split is; in the notes, too."""
+    where = "/".join(map(shown, at)) + ": " if at else f"{kind}: " if kind != "train" else ""
+    total = sum(counts.values())
+    which = -1 if label == "parent" else 0
+    tops = {rest[which] for rest in names.values() if rest}
+    if not tops:
+        notes.append(f"{where}flat folder of {count(total, 'image')}, no labels")
+        return FLAT
+    nested = any(len(rest) > 1 for rest in names.values())
+    layout = "nested class folders" if nested else "class folders"
+    text = f"{layout}: {count(total, 'image')} of {count(len(tops), 'class', 'classes')}"
+    text += ("", " (the top folders)", " (the innermost folders)")[nested and 1 - which]
+    loose = sum(n for below, n in counts.items() if not names[below])
+    if loose:
+        text += f"; {count(loose, 'image')} beside them without label"
+    if bare:
+        notes.append(
+            f"warning: {where}{count(len(bare), 'folder')} without images, no class: {listing(map(shown, sorted(bare)), 5)}"
+        )
+    notes.append(where + text)
+    if all(re.fullmatch(r"(19|20)\d\d([-_. ]?\d\d){0,2}", top) for top in tops):
+        notes.append(f"warning: {where}the classes look like dates: dataset.label=none reads the images without labels")
+    return layout
+
+
+def _warn_repeated(trained: Mapping[Parts, int], notes: list[str]) -> None:
+    """Folders of the same names below several top folders are likely to be the classes: domains, cameras or days above."""
+    tops = sorted({rest[0] for rest in trained if rest})
+    below: dict[str, set[str]] = defaultdict(set)
+    for rest in trained:
+        if len(rest) > 1 and not rest[-1].isdecimal():
+            below[rest[-1]].add(rest[0])
+    shared = sorted(name for name, above in below.items() if len(above) > 1)
+    if len(tops) > 1 and 2 * len(shared) > len(below):
+        notes.append(
+            f"warning: folders of the same names ({listing(map(shown, shared), 4)}) lie in several of "
+            f"{listing(map(shown, tops), 4)}, which are read as the classes; if the former are: dataset.label=parent"
+        )
+
+
+def leave_masks(
+    paths: Sequence[Parts], kinds: list[str | None], folders: Mapping[Parts, int], notes: list[str]
+) -> None:
+    """Leaves out `x_mask.png` beside `x.png`; says it, and which `folders` of masks are left out."""
+    likely = [i for i, p in enumerate(paths) if kinds[i] and SUFFIX.fullmatch(_stem(p))]
+    stems = {(p[:-1], _stem(p)) for p in paths} if likely else set()
+    masks = 0
+    for i in likely:
+        found = SUFFIX.fullmatch(_stem(paths[i]))
+        if found and (paths[i][:-1], found[1]) in stems:
+            kinds[i] = None
+            masks += 1
+    some = [f"{shown('/'.join(f))}/ ({count(n, 'image')})" for f, n in folders.items()]
+    some += [f"{count(masks, 'image')} named like another one and `mask`"] if masks else []
+    if some:
+        notes.append(f"warning: left out as masks: {listing(some, 4)}; dataset.splits=none reads all as images")
+
+
+def _stem(path: Parts) -> str:
+    return path[-1].rpartition(".")[0]
+
+
+def agree(kinds: Sequence[str | None], classes: list[str | None], notes: list[str]) -> None:
+    """Makes the classes of test and val those of train: `cats` and `Cat` are `cat` where that is the only such class; one
+    folder that is no class of train (test/images) says nothing."""
+    by_kind: dict[str, Counter[str]] = {kind: Counter() for kind in ("train", "test", "val")}
+    for kind, cls in zip(kinds, classes, strict=True):
+        if kind in by_kind and cls is not None:
+            by_kind[kind][cls] += 1
+    train = set(by_kind["train"])
+    alike: dict[str, list[str]] = defaultdict(list)
+    for cls in sorted(train):
+        alike[_bare(cls)].append(cls)
+    renamed: dict[str, dict[str, str | None]] = {}
+    for kind in ("test", "val"):
+        own = set(by_kind[kind])
+        new: dict[str, str | None] = {}
+        for cls in sorted(own - train):
+            near = alike[_bare(cls)]
+            if len(near) == 1 and near[0] not in own and near[0] not in new.values():
+                new[cls] = near[0]
+        if new:
+            notes.append(f"{kind}: " + listing((f"{shown(c)} is the class {shown(str(t))}" for c, t in new.items()), 4))
+        elif len(own) == 1 and not own & train and len(train) > 1:
+            (only,) = own
+            new[only] = None
+            notes.append(f"{kind}: its only folder, {shown(only)}, is no class of train: its images have no labels")
+        renamed[kind] = new
+    if any(renamed.values()):
+        for i, kind in enumerate(kinds):
+            if kind in renamed and classes[i] in renamed[kind]:
+                classes[i] = renamed[kind][classes[i]]  # type: ignore[index]
+
+
+def _bare(name: str) -> str:
+    """Without case, punctuation and the ending of a plural."""
+    text = "".join(c for c in name.casefold() if c.isalnum())
+    return text[:-2] if re.search(r"(ss|sh|ch|x)es$", text) else text[:-1] if re.search(r"[^s]s$", text) else text

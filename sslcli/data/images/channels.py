@@ -1,0 +1,67 @@
+"""Grey pictures for a network of colour, and colour for one of grey."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslcli.data.dataset import Dataset, Source
+from sslcli.data.images.crop import pixels
+
+LUMINANCE = (299, 587, 114)  # thousandths of red, green, blue: ITU-R BT.601, as Pillow's mode L has it
+
+
+class Recoloured(Source):
+    """`whole` with 3 channels, all alike, where it has 1; with 1, the luminance, where it has 3. uint8 as before."""
+
+    def __init__(self, whole: Source, channels: int):
+        assert channels in (1, 3), channels
+        self.whole, self.channels = whole, channels
+        self.labels, self.names, self.groups, self.bad = whole.labels, whole.names, whole.groups, whole.bad
+        self.max_bad_fraction = whole.max_bad_fraction
+        self._x: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    @property
+    def resident(self) -> Tensor | None:
+        x = self.whole.resident
+        if x is None:
+            return None
+        if self.channels == 3:
+            return x.expand(-1, 3, -1, -1)  # no copy
+        if self._x is None:
+            self._x = torch.cat([luminance(part, 1) for part in x.split(1024)])
+        return self._x
+
+    def read(self, index: int) -> Any:
+        if self.whole.resident is not None:
+            return self.resident[index]  # type: ignore[index]
+        picture = pixels(self.whole.read(index))
+        if self.channels == 3:
+            return np.repeat(picture[..., :1], 3, axis=2)
+        return luminance(torch.from_numpy(np.array(picture)), 2).numpy()
+
+    def name_of(self, index: int) -> str:
+        return self.whole.name_of(index)
+
+
+def luminance(x: Tensor, axis: int) -> Tensor:
+    """uint8 with 3 channels along `axis` -> with 1, rounded."""
+    weighted = sum(w * channel.to(torch.int32) for w, channel in zip(LUMINANCE, x.unbind(axis), strict=True))
+    assert isinstance(weighted, Tensor)
+    return ((weighted + 500) // 1000).to(torch.uint8).unsqueeze(axis)
+
+
+def recoloured(dataset: Dataset, channels: int) -> Dataset:
+    """The same pictures with 1 or 3 channels; of `shape[0]` 3 or 1. Its mean and std are the caller's to set."""
+    parts = {
+        name: Recoloured(part, channels) if (part := getattr(dataset, name)) is not None else None
+        for name in ("train", "test", "unlabelled")
+    }
+    return replace(dataset, shape=(channels, *dataset.shape[1:]), **parts)  # type: ignore[arg-type]

@@ -1,0 +1,267 @@
+"""One image file to one Pillow image in the data set's channels, or a `BadImage` that says why not.
+
+Pillow alone decodes, never torchvision.io (it crashes the process on some broken files), and never with
+LOAD_TRUNCATED_IMAGES: a file cut short is bad, not grey at the bottom. The size is checked before a pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from sslcli.data.folders.placeholders import placeholder
+from sslcli.data.images.bit_depth import BadValues, to_bytes
+from sslcli.data.images.deep_color import DeepColor, deep_color, gray_values
+from sslcli.errors import DataError, MachineError
+
+MAX_PIXELS = 64_000_000  # the default of dataset.max_pixels; 8000 x 8000: about 200 MB as RGB
+MAX_BYTES = 1 << 30  # of one file
+MIN_SIDE = 4
+MAX_ASPECT = 100
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+GRAY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}  # convert() would clip or blacken these
+ANIMATED = {"GIF", "WEBP", "TIFF", "PNG", "AVIF", "MPO"}
+# Not pictures, readers that start other programs (EPS: Ghostscript), or stubs that decode nothing.
+NO_TIFF = " (a TIFF of 16- or 64-bit floats, of floats in color, or of other bands than gray or RGB: dataset=arrays reads .npy)"
+REFUSED = {"EPS", "PDF", "MPEG", "WMF", "BUFR", "GRIB", "HDF5", "FITS"}
+
+# Pillow's remarks about odd metadata would be printed from the middle of training; its warning of a bomb is an error.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+class BadImage(DataError):
+    """An image that cannot be used; the message is the reason, without the name."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself before it is decoded."""
+
+    width: int  # as seen: after the EXIF orientation
+    height: int
+    mode: str  # Pillow's, or RGB;16 and the like, of which Pillow has no mode
+    format: str
+    animated: bool
+    alpha: bool
+
+    @property
+    def deep(self) -> bool:
+        """More than 8 bits a value."""
+        return self.mode in DEEP or self.mode.endswith(";16")
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that are read, by Pillow's names."""
+    Image.init()
+    return tuple(f for f in Image.OPEN if f not in REFUSED)
+
+
+@cache
+def extensions() -> frozenset[str]:
+    """Lower-case extensions of the formats that are read, with their dots."""
+    Image.init()
+    allowed = set(formats())
+    return frozenset(e.lower() for e, f in Image.registered_extensions().items() if f in allowed)
+
+
+def is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower().rstrip() in extensions()
+
+
+def content(path: str) -> bytes:
+    """The bytes of an image file. Raises BadImage where they cannot be read."""
+    try:
+        _check_file(path)
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _reason(error, path) from error
+
+
+def _check_file(path: str) -> None:
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
+        raise BadImage("no regular file")
+    if about.st_size == 0:
+        raise BadImage("the file is empty")
+    if about.st_size > MAX_BYTES:
+        raise BadImage(f"the file has {about.st_size:,} bytes, more than {MAX_BYTES:,}")
+
+
+def _open(file: str | bytes, max_pixels: int) -> Image.Image:
+    if isinstance(file, str):
+        _check_file(file)
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # the user knows better than Pillow's own limit
+    image = Image.open(file if isinstance(file, str) else io.BytesIO(file), formats=formats())
+    try:
+        _check_size(*image.size, max_pixels)
+    except BadImage:
+        image.close()
+        raise
+    return image
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise BadImage(f"{width} x {height} pixels are more than {max_pixels:,} (dataset.max_pixels)")
+    if min(width, height) < MIN_SIDE:
+        raise BadImage(f"{width} x {height} pixels: a side is shorter than {MIN_SIDE}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BadImage(f"{width} x {height} pixels: one side is over {MAX_ASPECT} times the other")
+
+
+def _reason(error: BaseException, file: str | bytes) -> BadImage:
+    if isinstance(error, BadImage):
+        return error
+    if isinstance(error, BadValues):
+        return BadImage(error.message)
+    if isinstance(error, Image.UnidentifiedImageError):
+        what = placeholder(file)
+        return BadImage(what or "not an image that Pillow can read" + (NO_TIFF if _is_tiff(file) else ""))
+    if isinstance(error, OSError) and error.strerror:
+        return BadImage(error.strerror)  # no such file, permission denied
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return BadImage("too many pixels")
+    text = str(error).replace(file, "") if isinstance(file, str) else str(error)
+    return BadImage(" ".join(text.split()) or type(error).__name__)
+
+
+def _is_tiff(file: str | bytes) -> bool:
+    try:
+        with open(file, "rb") if isinstance(file, str) else io.BytesIO(file) as content:
+            return content.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    except OSError:
+        return False
+
+
+def _shown(file: str | bytes) -> str:
+    return file if isinstance(file, str) else f"an image of {len(file):,} bytes"
+
+
+def header(file: str | bytes, max_pixels: int = MAX_PIXELS) -> Header:
+    """Size, mode and format without decoding. Raises BadImage, and only where `load` would."""
+    try:
+        with _open(file, max_pixels) as image:
+            width, height = image.size
+            # Pillow's getexif decodes the whole of a PNG whose EXIF stands at its end.
+            known = image.format in {"JPEG", "MPO", "TIFF", "WEBP"} or "exif" in image.info
+            if known and image.getexif().get(0x0112) in (5, 6, 7, 8):
+                width, height = height, width
+            color = deep_color(image)
+            mode = image.mode if color is None else color.mode
+            return Header(width, height, mode, image.format or "?", _animated(image), image.has_transparency_data)
+    except MemoryError as error:
+        raise MachineError(f"no memory left to open {_shown(file)}") from error
+    except Exception as error:  # a hostile file can make Pillow raise nearly anything; each is a bad image
+        raise _reason(error, file) from error
+
+
+def _animated(image: Image.Image) -> bool:
+    """More than one frame. A second one that is broken does not count: only the first is ever decoded."""
+    try:
+        return image.format in ANIMATED and bool(getattr(image, "is_animated", False))
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises nearly anything here, see `header`
+        return False
+
+
+def load(
+    file: str | bytes, channels: int = 3, need: int | None = None, value_range: Any = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """The image of a file (its path, or its bytes) in mode L, RGB or RGBA (1, 3 or 4 channels): first frame, upright,
+    alpha laid on black unless kept.
+
+    `need`: the short side may come back as small as this where JPEG can be decoded at 1/2, 1/4 or 1/8 (much faster).
+    `value_range`: see `levels`. More than `max_pixels`: refused unseen. Raises BadImage with the reason.
+    """
+    try:
+        with _open(file, max_pixels) as image:
+            if need is not None and image.format in {"JPEG", "MPO"}:
+                short = min(image.size)
+                if short > need:
+                    image.draft(None, tuple(math.ceil(s * need / short) for s in image.size))  # type: ignore[arg-type]
+            color = _upright(image)
+            if image.mode in DEEP:
+                v = np.asarray(image) if value_range is None else gray_values(image)
+                return _in_mode(Image.fromarray(to_bytes(v, value_range)), MODES[channels])
+            if color is not None and value_range not in (None, "auto", [0, 65535]):
+                values, alpha = _sixteen_bits(image, color, file, max_pixels)
+                scaled = to_bytes(values, value_range)
+                return _in_mode(
+                    Image.fromarray(scaled if alpha is None else np.dstack([scaled, alpha])), MODES[channels]
+                )
+            return _in_mode(image, MODES[channels])
+    except MemoryError as error:
+        raise MachineError(f"no memory left to decode {_shown(file)}", "device.workers=1, or smaller images") from error
+    except Exception as error:
+        raise _reason(error, file) from error
+
+
+def deep_values(file: str | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The values of an image of over 8 bits, without its alpha. Raises BadImage."""
+    try:
+        with _open(file, max_pixels) as image:
+            color = _upright(image)
+            if image.mode in DEEP:
+                return gray_values(image)
+            if color is None:
+                raise BadImage("8 bits a value")
+            return _sixteen_bits(image, color, file, max_pixels)[0]
+    except MemoryError as error:
+        raise MachineError(f"no memory left to decode {_shown(file)}", "device.workers=1, or smaller images") from error
+    except Exception as error:
+        raise _reason(error, file) from error
+
+
+def _upright(image: Image.Image) -> DeepColor | None:
+    """Decodes the image, the high bytes where it is of 16 bits in color, which is what comes back."""
+    color = deep_color(image)
+    if color is not None:
+        image.tile = color.high  # type: ignore[attr-defined]
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return color
+
+
+def _sixteen_bits(
+    high: Image.Image, color: DeepColor, file: str | bytes, max_pixels: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """uint16 values of an image that was decoded to its high bytes, and its 8-bit alpha: decodes it again for the low bytes."""
+    if color.low is None:
+        raise BadImage("16 bits in color, in compressed planes of their own: save it with its channels interleaved")
+    with _open(file, max_pixels) as image:
+        image.tile = color.low  # type: ignore[attr-defined]
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        low = np.asarray(image).astype(np.uint16)
+    if color.mode == "LA;16":
+        return np.repeat(low[..., :1] << 8 | low[..., 1:2], 3, axis=2), low[..., 2].astype(np.uint8)
+    values = np.asarray(high).astype(np.uint16) << 8 | low
+    return values[..., :3], np.asarray(high)[..., 3] if values.shape[2] == 4 else None
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if mode != "RGBA":
+            black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+            image = Image.alpha_composite(black, image).convert("RGB")
+    if image.mode != mode:
+        if image.mode in {"P", "PA"} and mode == "L":
+            image = image.convert("RGB")
+        image = image.convert(mode)
+    return image

@@ -1,0 +1,82 @@
+"""Pictures that wait encoded: in files of their own (`image_folder.py`) or in a pack (`pack.py`)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sslcli.data.dataset import Source
+from sslcli.data.images import decode
+from sslcli.data.images.crop import pixels
+from sslcli.data.images.headers import each
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How a file, or its bytes, becomes an image in the data set's channels; see `decode.load`."""
+
+    channels: int = 3
+    need: int | None = None
+    value_range: Any = None
+    max_pixels: int = decode.MAX_PIXELS
+
+    def __call__(self, file: str | bytes) -> Image.Image:
+        return decode.load(file, self.channels, self.need, self.value_range, self.max_pixels)
+
+
+class Pictures(Source):
+    """Decoded one by one by `read`, which raises BadImage, or all at once by `decode_all`."""
+
+    decoder: Decoder
+    sizes: Sequence[int]  # bytes of each, encoded
+    _all: Tensor | None = None
+
+    @abstractmethod
+    def decode(self, index: int) -> Any:
+        """One picture: Pillow's, or (H, W) or (H, W, C) uint8. Raises BadImage."""
+
+    @abstractmethod
+    def digest(self, index: int) -> bytes:
+        """A hash of one picture as it waits; of what cannot be read, something that no other has."""
+
+    def checked(self, index: int) -> Any:
+        """`decode`, with every check there is."""
+        return self.decode(index)
+
+    def damage(self) -> list[str]:
+        """What is wrong with the place where all of them wait."""
+        return []
+
+    @property
+    def resident(self) -> Tensor | None:
+        return self._all
+
+    def reside(self, x: Tensor) -> None:
+        self._all = x
+
+    def read(self, index: int) -> Any:
+        return self.decode(index) if self._all is None else self._all[index]
+
+    def decode_all(self, width: int, height: int) -> None:
+        """Into memory, (n, C, H, W) uint8; what cannot be decoded stays 0 there, and is in `bad`."""
+        x = torch.zeros(len(self), self.decoder.channels, height, width, dtype=torch.uint8)
+
+        def one(i: int) -> str | None:
+            try:
+                image = pixels(self.checked(i))
+            except decode.BadImage as error:
+                return error.message
+            if image.shape[:2] != (height, width):
+                return f"is {image.shape[1]}x{image.shape[0]}, not {width}x{height}"
+            x[i] = torch.from_numpy(image.copy()).permute(2, 0, 1)
+            return None
+
+        reasons = each(one, len(self), "decoding images")
+        self.bad = {i: reason for i, reason in enumerate(reasons) if reason is not None}
+        self._all = x

@@ -1,0 +1,146 @@
+"""What image files say of themselves before they are decoded: sizes, modes, formats, and which are no images at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sslcli.data import notify
+from sslcli.data.folders.layout import Files
+from sslcli.data.folders.scan import free_memory
+from sslcli.data.images import decode
+from sslcli.data.notify import count
+from sslcli.errors import RequestError
+from sslcli.rng import derive, order
+from sslcli.runtime.cores import usable_cores
+from sslcli.runtime.thread_pool import ordered
+
+SAMPLED = 512
+PORTION = 32  # of the work in one go: handing over each alone costs more than a small image takes
+RESIDENT_BYTES = 2 << 30
+
+Load = Callable[[str], str | bytes]  # of a path, what `decode` takes; raises BadImage
+
+
+@dataclass
+class Headers:
+    """Of all files, or of a fixed sample of them."""
+
+    total: int
+    good: dict[str, decode.Header] = field(default_factory=dict)  # by path
+    bad: dict[str, str] = field(default_factory=dict)  # path -> reason
+
+    @property
+    def complete(self) -> bool:
+        return len(self.good) + len(self.bad) == self.total
+
+    @property
+    def looked_at(self) -> int | None:
+        """How many were opened, when that was not all."""
+        return None if self.complete else len(self.good) + len(self.bad)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height when all have the same."""
+        sizes = {(h.width, h.height) for h in self.good.values()}
+        return next(iter(sizes)) if len(sizes) == 1 else None
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.good and all(h.mode in decode.GRAY for h in self.good.values()) else 3
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "modes": dict(Counter(h.mode for h in self.good.values())),
+            "formats": dict(Counter(h.format for h in self.good.values())),
+            "sizes": Counter((h.width, h.height) for h in self.good.values()).most_common(5),
+            "headers_read": len(self.good) + len(self.bad),
+        }
+
+
+def read_headers(groups: Sequence[Files], resident: bool | str, max_pixels: int, load: Load = str) -> Headers:
+    """Of a fixed sample; of all only where they could be kept in memory, that is, where the sample has one size."""
+    paths = [p for files in groups for p in files.paths]
+    found = Headers(len(paths))
+
+    def read(chosen: list[str]) -> None:
+        def one(i: int) -> decode.Header | str:
+            try:
+                return decode.header(load(chosen[i]), max_pixels)
+            except decode.BadImage as error:
+                return error.message
+
+        for path, result in zip(chosen, each(one, len(chosen), "reading image headers"), strict=True):
+            if isinstance(result, str):
+                found.bad[path] = result
+            else:
+                found.good[path] = result
+
+    sample = [paths[i] for i in order(derive(0, "headers"), 0, len(paths))[:SAMPLED].tolist()]
+    read(sample)
+    if resident is not False and found.size and not found.complete:
+        width, height = found.size
+        if resident is True or width * height * len(paths) <= budget():
+            first = set(sample)
+            read([p for p in paths if p not in first])
+    return found
+
+
+def each(work: Callable[[int], Any], n: int, label: str) -> list[Any]:
+    """work(0) ... work(n - 1) in threads (Pillow lets them run together), in order, with progress."""
+
+    def some(start: int) -> list[Any]:
+        return [work(i) for i in range(start, min(start + PORTION, n))]
+
+    out: list[Any] = []
+    for part in ordered(some, range(0, n, PORTION), cores()):
+        out += part
+        notify.progress(label, len(out), n)
+    return out
+
+
+def cores() -> int:
+    """Threads that decode."""
+    return min(8, usable_cores())
+
+
+def budget() -> int:
+    """Bytes that images in memory may take."""
+    return min(RESIDENT_BYTES, free_memory() // 2)
+
+
+def fits_memory(wish: bool | str, headers: Headers, channels: int) -> bool:
+    """`dataset.resident` decided: all of one size, and few enough. RequestError for `true` where sizes differ."""
+    if wish is False:
+        return False
+    if headers.size is None:
+        if wish is True:
+            some = Counter((h.width, h.height) for h in headers.good.values())
+            raise RequestError(
+                f"dataset.resident=true wants images of one size, but there are {len(some)} sizes, such as "
+                + ", ".join(f"{w}x{h}" for (w, h), _ in some.most_common(3)),
+                "dataset.resident=auto",
+            )
+        return False
+    width, height = headers.size
+    return wish is True or (headers.complete and width * height * channels * headers.total <= budget())
+
+
+def describe(headers: Headers, notes: list[str]) -> None:
+    """Sizes, depth, transparency and animation, for the start screen."""
+    good = headers.good.values()
+    few = "" if headers.complete else f" (of {len(good):,} looked at)"
+    if headers.size:
+        notes.append(f"all {headers.size[0]}x{headers.size[1]}{few}")
+    else:
+        sizes = {(h.width, h.height) for h in good}
+        short = sorted(min(h.width, h.height) for h in good)
+        notes.append(f"{len(sizes):,} sizes, short side {short[0]}..{short[-1]}, median {short[len(short) // 2]}{few}")
+    alpha = sum(h.alpha for h in good)
+    if alpha:
+        notes.append(f"{count(alpha, 'image')} with transparency{few}, laid on black")
+    animated = sum(h.animated for h in good)
+    if animated:
+        notes.append(f"{count(animated, 'image')} with several frames{few}, the first is taken")

@@ -1,0 +1,266 @@
+"""From sample ids to batches of views.
+
+What a step sees is a function of `(seed, step)` alone: `order(seed, epoch)` gives the ids, and every random number
+comes from `(seed, epoch, id)`. So nothing of the loader is ever saved, and workers, batch size or a resume change no
+view.
+
+Resident data needs no worker: the tensor lies on the device and a batch is one gather. Streamed data is decoded once
+per sample by worker processes, cropped to each view's size while still uint8, and finished on the device.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from sslcli.data.dataset import Source
+from sslcli.data.files.memory_map import require_unchanged
+from sslcli.data.loading.bad_samples import Met, readable
+from sslcli.data.loading.cuda_graph import Replay
+from sslcli.data.loading.prefetch import Ahead, Stream
+from sslcli.data.loading.workers import Job, ViewMaker, run
+from sslcli.errors import RequestError
+from sslcli.methods.base import Batch
+from sslcli.nn.dist import collect
+from sslcli.rng import Draw, order
+
+
+class Orders:
+    """The order of each epoch. A thread makes the next one's while this one is used: a million samples take a sixth of a
+    second."""
+
+    def __init__(self, seed: int, n: int):
+        self.seed, self.n = seed, n
+        self.known: dict[int, Future[Tensor]] = {}
+        self.clerk = ThreadPoolExecutor(1, thread_name_prefix="order")
+
+    def __call__(self, epoch: int) -> Tensor:
+        """A permutation of the samples, (n,) int64."""
+        if not {epoch, epoch + 1} <= self.known.keys():  # the first time that this epoch is asked for
+            self.known = {e: self._of(e) for e in (epoch, epoch + 1)}
+        return self.known[epoch].result()
+
+    def _of(self, epoch: int) -> Future[Tensor]:
+        return self.known.get(epoch) or self.clerk.submit(order, self.seed, epoch, self.n)
+
+
+class Loader:
+    """Endless batches of views for pretraining.
+
+    `batch_size` is the global batch of one optimizer step: each of `world` processes makes its share, in `accumulate`
+    micro-batches. `labels=True` puts labels into the batch, for methods that say `uses_labels`.
+
+    Another sample stands in for one that cannot be read (`bad_samples.py`), and its id is in the batch. Raises
+    RequestError when the batch does not fit the data or the processes; while training, DataError when more than
+    `source.max_bad_fraction` of the samples are unreadable.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        views: ViewMaker,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        accumulate: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        labels: bool = False,
+    ):
+        n, parts = len(source), accumulate * world
+        if batch_size < 1 or accumulate < 1 or workers < 0:
+            raise RequestError(
+                f"train.batch_size ({batch_size}) and train.accumulate ({accumulate}) must be at least 1, "
+                f"device.workers ({workers}) at least 0"
+            )
+        if batch_size % parts:
+            raise RequestError(
+                f"train.batch_size is {batch_size}, which {accumulate} micro-batches on {world} processes cannot share",
+                f"train.batch_size={max(1, round(batch_size / parts)) * parts}",
+            )
+        if batch_size > n:
+            fits = max(parts, 1 << max(0, (n // 4).bit_length() - 1)) // parts * parts
+            raise RequestError(
+                f"train.batch_size is {batch_size}, but there are only {n:,} training samples",
+                f"train.batch_size={fits}",
+            )
+        if labels and source.labels is None:
+            raise RequestError("this method learns from labels, but the data has none")
+        self.source, self.views, self.seed, self.workers = source, views, seed, workers
+        self.device = torch.device(device)
+        self.batch_size, self.accumulate, self.rank, self.world = batch_size, accumulate, rank, world
+        self.steps_per_epoch = n // batch_size
+        self._labels = source.labels.to(self.device) if labels and source.labels is not None else None
+        self._orders = Orders(seed, n)
+        self._bad = Met(source, tell=True)
+        self._waited = 0.0
+
+    @property
+    def bad(self) -> list[tuple[str, str]]:
+        """(name, reason) of each unreadable sample met so far."""
+        return list(self._bad.by_id.values())
+
+    def share_bad(self) -> list[tuple[str, str]]:
+        """`bad` of all processes. DataError when they are too many together. Every process must ask."""
+        for met in collect(self._bad.reasons):
+            self._bad.add(met)
+        return self.bad
+
+    @property
+    def wait(self) -> float:
+        """Seconds spent on data since this was last read: waiting for it, and making views of it. (On a GPU the views run while
+        Python goes on; what counts there is the time to launch them.)"""
+        waited, self._waited = self._waited, 0.0
+        return waited
+
+    def ids(self, step: int) -> list[Tensor]:
+        """The sample ids of each micro-batch that this process makes of `step`, (B,) int64 each."""
+        epoch, s = divmod(step, self.steps_per_epoch)
+        whole = self._orders(epoch)[s * self.batch_size : (s + 1) * self.batch_size]
+        return [c.clone() for c in whole.chunk(self.accumulate * self.world)[self.rank :: self.world]]
+
+    def stream(self, step: int = 0) -> Stream:
+        """Micro-batches from optimizer step `step` on, without end. Close it (or drop it) to stop the workers."""
+        if self.device.type != "cuda":
+            return Stream(self._batches(step))
+        if self.source.resident is not None:
+            on_device(self.source, self.device)
+        return Ahead(self._batches(step), self.device)
+
+    def _batches(self, step: int) -> Generator[Batch, None, None]:
+        made = self._resident(step) if self.source.resident is not None else self._streamed(step)
+        try:
+            while True:
+                start = time.perf_counter()
+                views, draw = next(made)  # without end
+                self._waited += time.perf_counter() - start
+                labels = None if self._labels is None else self._labels[draw.ids]
+                yield Batch(views, self.views.kinds, draw, labels)
+        finally:
+            made.close()
+
+    def _specs(self, step: int) -> Iterator[tuple[int, Tensor]]:
+        while True:
+            for ids in self.ids(step):
+                yield step // self.steps_per_epoch, ids
+            step += 1
+
+    def _resident(self, step: int) -> Generator[tuple[list[Tensor], Draw], None, None]:
+        x = on_device(self.source, self.device)
+        replay = None
+        if x.device.type == "cuda":
+            replay = Replay(lambda epoch, ids: self.views(x[ids], Draw(self.seed, epoch, ids)))
+        for epoch, ids in self._specs(step):
+            require_unchanged()
+            ids, bad = _decoded(self.source, ids, self.seed)
+            self._bad.add(bad)
+            there = ids.to(self.device, non_blocking=True)
+            draw = Draw(self.seed, epoch, there)
+            yield (replay(epoch, there) if replay else self.views(x[ids.to(x.device)].to(self.device), draw)), draw
+
+    def _streamed(self, step: int) -> Generator[tuple[list[Tensor], Draw], None, None]:
+        job = Job(self.source, self.views, self.seed, replace=True)
+        made = run(job, self._specs(step), self.workers, self.device)
+        try:
+            for epoch, ids, frames, bad in made:
+                self._bad.add(bad)
+                draw = Draw(self.seed, epoch, ids.to(self.device, non_blocking=True))
+                yield self.views.finish(_move(frames, self.device), draw), draw
+        finally:
+            made.close()
+
+
+def in_order(
+    source: Source,
+    views: ViewMaker,
+    *,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    ids: Tensor | None = None,
+    bad: list[tuple[str, str]] | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`every_view` where there is one view: (ids, x)."""
+    for part, several in every_view(
+        source, views, batch_size=batch_size, device=device, workers=workers, ids=ids, bad=bad
+    ):
+        yield part, several[0]
+
+
+def every_view(
+    source: Source,
+    views: ViewMaker,
+    *,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    ids: Tensor | None = None,
+    bad: list[tuple[str, str]] | None = None,
+    seed: int = 0,
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """(ids (B,) int64 on the CPU, for each view x (B, ...) on `device`) for evaluation: no shuffling, each sample once.
+
+    Unreadable samples are left out (so a batch may be smaller, and one without any readable sample is skipped) and
+    appended to `bad` as (name, reason).
+    """
+    device = torch.device(device)
+    ids = torch.arange(len(source)) if ids is None else ids.to("cpu", torch.int64)
+    if source.resident is not None:
+        x = on_device(source, device)
+        ids, unread = _decoded(source, ids, None)
+        Met(source).add(unread)
+        if bad is not None:
+            bad += [(source.name_of(i), reason) for i, reason in unread.items()]
+        for part in ids.split(batch_size):
+            require_unchanged()
+            raw = x[part.to(x.device)].to(device)
+            yield part, views(raw, Draw(seed, 0, part.to(device)))
+        return
+    job = Job(source, views, seed, replace=False)
+    counter = Met(source)
+    for _, used, frames, met in run(job, ((0, part) for part in ids.split(batch_size)), workers, device):
+        counter.add(met)
+        if bad is not None:
+            bad += [(source.name_of(i), reason) for i, reason in met.items()]
+        if len(used):
+            yield used, views.finish(_move(frames, device), Draw(seed, 0, used.to(device)))
+
+
+def _move(frames: list[Tensor], device: torch.device) -> list[Tensor]:
+    return [f.to(device, non_blocking=True) for f in frames]
+
+
+# ------------------------------------------------------------------------------------------------ resident data
+
+_moved: weakref.WeakKeyDictionary[Source, dict[torch.device, Tensor]] = weakref.WeakKeyDictionary()
+
+
+def on_device(source: Source, device: torch.device) -> Tensor:
+    """The resident tensor on `device`, moved once; it stays here if it would take over half of a GPU's free memory."""
+    x = source.resident
+    assert x is not None
+    if device.type == "cpu":
+        return x
+    here = _moved.setdefault(source, {})
+    if device not in here:
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if x.numel() * x.element_size() > free // 2:
+                return x
+        here[device] = x.contiguous().to(device)
+    return here[device]
+
+
+def _decoded(source: Source, ids: Tensor, seed: int | None) -> tuple[Tensor, dict[int, str]]:
+    """`ids` without those that could not be decoded when all were read (or with their stand-ins), and what these were."""
+    if not source.bad:
+        return ids, {}
+    _, used, bad = readable(ids.tolist(), lambda i: source.bad.get(i, i), len(source), seed)
+    return torch.tensor(used, dtype=torch.int64), bad

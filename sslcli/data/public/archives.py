@@ -1,0 +1,182 @@
+"""Where the published files of a data set lie, and how the odd ones among them are read without executing anything."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+from collections.abc import Container, Iterable, Iterator
+from typing import IO, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslcli.data.folders.scan import is_hidden, require_folder
+from sslcli.data.notify import shown, size
+from sslcli.data.public.download import Remote
+from sslcli.data.sources import tar_headers
+from sslcli.errors import DataError, RequestError
+
+_DEPTH, _ENTRIES = 5, 50_000
+
+
+def folders(root: str) -> Iterator[tuple[str, list[str]]]:
+    """Folders below `root`, nearest first, with their file names; bounded: a wrong path does not walk a disk."""
+    level, seen, looked = [root], {os.path.realpath(root)}, 0
+    for _ in range(_DEPTH):
+        below = []
+        for folder in level:
+            try:
+                with os.scandir(folder) as entries:
+                    here = sorted(entries, key=lambda e: os.fsencode(e.name))
+            except OSError:
+                continue  # a folder that may not be read holds nothing for us
+            looked += len(here)
+            yield folder, [e.name for e in here if e.is_file()]
+            for entry in here:
+                if not is_hidden(entry.name) and entry.is_dir() and (real := os.path.realpath(entry.path)) not in seen:
+                    seen.add(real)
+                    below.append(entry.path)
+            if looked > _ENTRIES:
+                return
+        level = below
+
+
+def find(root: str, names: Iterable[str]) -> str | None:
+    """The nearest folder below `root` that holds all of `names`."""
+    wanted = set(names)
+    return next((folder for folder, files in folders(root) if wanted.issubset(files)), None)
+
+
+def require_root(path: str, title: str, download: bool) -> str:
+    if download:
+        os.makedirs(os.path.expanduser(path), exist_ok=True)
+    elif not os.path.exists(os.path.expanduser(path)):
+        return os.path.expanduser(path)  # `absent` says more than "does not exist"
+    return require_folder(path, f"the folder that holds {title}")
+
+
+def absent(title: str, names: Iterable[str], root: str, remotes: Iterable[Remote], more: str = "") -> RequestError:
+    remotes = list(remotes)
+    return RequestError(
+        f"{title} is not there: looked for {', '.join(names)} in {shown(os.path.abspath(root))} "
+        f"and the folders below it{more}",
+        f"dataset.path=FOLDER (or SSLCLI_DATA=FOLDER) where it lies, or dataset.download=true to download "
+        f"{size(sum(r.size for r in remotes))} from {remotes[0].urls[0].split('/')[2]} to it",
+    )
+
+
+# ------------------------------------------------------------------------------------------------ archives
+
+MOST = 3 << 30  # bytes that an archive may unpack to: STL-10 has 2.8 GB
+
+
+class _Capped(io.RawIOBase):
+    """The unpacked bytes of a .gz, up to a limit."""
+
+    def __init__(self, path: str, most: int):
+        self.file = gzip.open(path)  # noqa: SIM115 (closed with us)
+        self.path, self.left, self.most = path, most, most
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, n: int = -1) -> bytes:
+        block = self.file.read(min(n, 1 << 20) if n >= 0 else 1 << 20)
+        self.left -= len(block)
+        if self.left < 0:
+            raise DataError(f"{shown(self.path)} unpacks to more than {size(self.most)}", "get the file again")
+        return block
+
+
+def members(path: str, wanted: Container[str], most: int = MOST) -> Iterator[tuple[str, IO[bytes]]]:
+    """The regular files of a .tar.gz whose last name is wanted, in order, to be read at once.
+
+    No path of the archive is ever written or followed, links are passed over, and no more than `most` bytes are
+    unpacked. DataError for a broken archive.
+    """
+    try:
+        with _Capped(path, most) as packed, tarfile.open(fileobj=packed, mode="r|", tarinfo=tar_headers.Header) as tar:
+            for member in tar:
+                name = member.name.rpartition("/")[2]
+                if member.isreg() and name in wanted:
+                    handle = tar.extractfile(member)
+                    assert handle is not None
+                    yield name, handle
+    except tar_headers.BROKEN as error:
+        raise DataError(f"{shown(path)} is broken: {error}", "get the file again") from error
+
+
+# ------------------------------------------------------------------------------------------------ pickles and MATLAB
+
+
+def md5_bytes(blob: bytes) -> str:
+    return hashlib.md5(blob, usedforsecurity=False).hexdigest()
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickles numpy arrays and plain containers, nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
+        if name == "_reconstruct" and module in {"numpy.core.multiarray", "numpy._core.multiarray"}:
+            return np.ndarray.__reduce__(np.empty(0))[0]
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+
+
+class _Uncopied:
+    """A file in memory, as an unpickler reads it: parts are looked at where they lie (`io.BytesIO` copies each first), and
+    with `peek` many at once."""
+
+    def __init__(self, blob: bytes):
+        self.blob, self.at = blob, 0
+
+    def read(self, n: int) -> memoryview:
+        start, self.at = self.at, min(self.at + n, len(self.blob))
+        return memoryview(self.blob)[start : self.at]
+
+    def readinto(self, place: memoryview) -> int:
+        part = self.read(len(place))
+        place[: len(part)] = part
+        return len(part)
+
+    def peek(self, n: int) -> memoryview:
+        return memoryview(self.blob)[self.at : self.at + n]
+
+    def readline(self) -> memoryview:
+        end = self.blob.find(b"\n", self.at) + 1
+        return self.read((end or len(self.blob)) - self.at)
+
+
+def unpickle(blob: bytes) -> Any:
+    """Numpy arrays and plain containers. UnpicklingError for anything else."""
+    return _ArraysOnly(cast(IO[bytes], _Uncopied(blob)), encoding="bytes").load()
+
+
+def read_mat(path: str) -> tuple[Tensor, Tensor]:
+    """Images (N, 3, 32, 32) uint8 and labels (N,) of an SVHN file."""
+    from scipy.io import loadmat  # comes with scikit-learn
+    from scipy.io.matlab import MatReadError
+
+    try:
+        raw = loadmat(path, variable_names=["X", "y"])
+        x, y = raw["X"], raw["y"].reshape(-1).astype(np.int64)
+    except (MatReadError, KeyError, ValueError, TypeError, NotImplementedError, EOFError, OSError) as error:
+        raise DataError(f"{shown(path)} is no SVHN file: {error}", "get the file again") from error
+    if x.ndim != 4 or x.shape[:3] != (32, 32, 3) or x.dtype != np.uint8 or len(y) != x.shape[3]:
+        raise DataError(
+            f"{shown(path)} holds X {x.shape} {x.dtype} and y {y.shape}, not 32 x 32 x 3 x n bytes and n labels"
+        )
+    # the files write 10 for the digit 0
+    return torch.from_numpy(np.ascontiguousarray(x.transpose(3, 2, 0, 1))), torch.from_numpy(y % 10)

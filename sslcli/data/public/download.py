@@ -1,0 +1,90 @@
+"""Fetching a file that the user asked for: said before it starts, checked, whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sslcli.data import notify
+from sslcli.errors import DataError, MachineError, StorageError
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file on a server: its size and MD5 are known before (the sums that torchvision publishes)."""
+
+    name: str
+    urls: tuple[str, ...]
+    size: int
+    md5: str
+
+
+def md5(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def fetch(remotes: Iterable[Remote], folder: str) -> None:
+    """Bring each file to `folder` unless it is there already. What, how large, from where and where to is said first.
+
+    Raises MachineError when no server answers, DataError when what came is not what was expected, StorageError when it
+    cannot be written.
+    """
+    missing = [r for r in remotes if not os.path.exists(os.path.join(folder, r.name))]
+    if not missing:
+        return
+    total = sum(r.size for r in missing)
+    hosts = sorted({r.urls[0].rsplit("/", 1)[0] + "/" for r in missing})
+    notify.say(
+        f"downloading {notify.count(len(missing), 'file')} ({notify.size(total)}) from {', '.join(hosts)} "
+        f"to {os.path.abspath(folder)}"
+    )
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder {folder}: {error.strerror}", "dataset.path=FOLDER") from error
+    done = 0
+    for remote in missing:
+        _one(remote, folder, done, total)
+        done += remote.size
+
+
+def _one(remote: Remote, folder: str, before: int, total: int) -> None:
+    problems = []
+    for url in remote.urls:
+        handle, part = tempfile.mkstemp(dir=folder, prefix=f".{remote.name}.")
+        try:
+            digest, got = hashlib.md5(usedforsecurity=False), 0
+            with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=30) as response:
+                while block := response.read(1 << 20):
+                    got += len(block)
+                    if got > remote.size:
+                        break  # longer than it may be: not the file that was announced
+                    digest.update(block)
+                    try:
+                        out.write(block)
+                    except OSError as error:
+                        raise StorageError(f"cannot write {part}: {error.strerror}", "dataset.path=FOLDER") from error
+                    notify.progress(f"downloading {remote.name}", before + got, total)
+            if got != remote.size or digest.hexdigest() != remote.md5:
+                raise DataError(
+                    f"{url} is not the file expected ({got:,} bytes of {remote.size:,}, MD5 {digest.hexdigest()})",
+                    f"get {remote.name} (MD5 {remote.md5}) by other means and put it into {folder}",
+                )
+            os.chmod(part, 0o644)
+            os.replace(part, os.path.join(folder, remote.name))
+            return
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            problems.append(f"{url}: {getattr(error, 'reason', error)}")
+        finally:
+            if os.path.exists(part):
+                os.unlink(part)
+    raise MachineError(
+        f"{remote.name} cannot be downloaded: {'; '.join(problems)}",
+        f"copy {remote.name} into {os.path.abspath(folder)} by other means, and leave dataset.download out",
+    )

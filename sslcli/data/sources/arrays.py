@@ -1,0 +1,249 @@
+"""Images in array files: .npy, .npz, .pt, or a folder of them; axes, split and labels are detected and said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslcli.data.dataset import Dataset
+from sslcli.data.files.array_fields import assign, encode_labels, sources
+from sslcli.data.files.array_file import read_entries
+from sslcli.data.folders.scan import fingerprint, require_path
+from sslcli.data.images.bit_depth import Values, check_range, find
+from sslcli.data.notify import count, shown
+from sslcli.data.public.datasets import check_size
+from sslcli.data.split import split
+from sslcli.data.stats import dark_notes, image_stats
+from sslcli.data.subset import check_pretrain_on, pretrained_on
+from sslcli.errors import DataError, RequestError, listing
+
+SAMPLED_BYTES = 2 << 30  # a larger array is identified by its size and a part of its contents
+SHARE_OUTSIDE = 0.01  # of a part's values outside the range of the training part: more is a warning
+
+
+def arrays(
+    path: str | None = None,
+    name: str = "arrays",
+    image_size: int | None = None,
+    layout: str = "auto",
+    range: Any = "auto",
+    label: str | None = "auto",
+    holdout: float | str = "auto",
+    split_seed: int = 0,
+    pretrain_on: str = "unlabelled",  # what runs mean that were made before there was this key
+) -> Dataset:
+    """Images (N, H, W), (N, H, W, C) or (N, C, H, W) from array files, with or without labels, as a Dataset.
+
+    One file of images, or entries (of an .npz, of a dictionary in a .pt, or files of a folder) named x, y, x_train,
+    y_train, x_test, y_test, train, test, data, labels and the like. uint8 is kept as it is; anything else becomes
+    uint8, every part by the same `range`: [lo, hi], or minmax or percentile of the training part; auto takes 0..1 and
+    0..255 where the training part is plainly that. `layout`: auto, nhw, nhwc, nchw. `label`: auto, none, or the name of the
+    entry with the labels. `pretrain_on`: where there is an unlabelled part, all (train, too) or unlabelled.
+
+    Raises RequestError for paths and values, DataError for what the files hold.
+    """
+    text = require_path(path, "an array file (.npy, .npz, .pt) or a folder of them")
+    check_size(image_size)
+    check_range(range)
+    if layout not in ("auto", "nhw", "nhwc", "nchw"):
+        raise RequestError(
+            f"dataset.layout is {shown(layout)}, but must be auto, nhw, nhwc or nchw", "dataset.layout=auto"
+        )
+    check_pretrain_on(pretrain_on)
+    notes: list[str] = []
+    entries = read_entries(text)
+    found = assign(entries, label, text, notes)
+    parts: dict[str, Tensor] = {}
+    scale: Scale | None = None  # of all parts: that of the first which is not of bytes, of train if it can be
+    for part in sorted(found.x, key=lambda part: part != "train"):
+        parts[part], scale = _images(found.x[part][1], found.x[part][0], layout, range, scale, notes)
+    parts = {part: parts[part] for part in found.x}
+    shapes = {tuple(v.shape[1:]) for v in parts.values()}
+    if len({s[0] for s in shapes}) > 1:
+        raise DataError(
+            f"the parts of {shown(text)} have different channels: {listing(str(s) for s in sorted(shapes))}"
+        )
+    classes, labels = encode_labels(found.y, {k: len(v) for k, v in parts.items()}, text, notes)
+    y = labels.get("train")
+
+    def hold_out() -> tuple[Tensor, Tensor, str]:
+        return (
+            *split(len(parts["train"]), holdout, split_seed, y),
+            "at random" if y is None else "stratified by class",
+        )
+
+    made = sources(parts, labels, classes, hold_out, notes)
+    made["unlabelled"] = pretrained_on(made["train"], made["unlabelled"], pretrain_on, notes)
+    channels, height, width = parts["train"].shape[1:]
+    side = image_size or min(height, width)
+    if image_size is None and height != width:
+        notes.append(f"images are {height} x {width}: views are {side} x {side} (dataset.image_size says otherwise)")
+    mean, std = image_stats(made["train"])
+    if dark := dark_notes(mean, std):
+        notes += [f"{dark[0]} dataset.range=[lo,hi] scales numbers that are no bytes (x.astype('float32'))"]
+    return Dataset(
+        name=name,
+        modality="image",
+        shape=(channels, side, side),
+        **made,
+        classes=classes,
+        mean=mean,
+        std=std,
+        fingerprint=fingerprint(sum(map(len, parts.values())), _contents([*parts.values(), *labels.values()])),
+        notes=notes,
+        details={
+            "layout": "arrays",
+            "entries": {k: list(np.shape(v)) for k, v in entries.items()},
+            "range": None if scale is None else [scale.low, scale.high],
+        },
+    )
+
+
+def _contents(tensors: Iterable[Tensor]) -> Iterable[bytes]:
+    for t in tensors:
+        if t.numel() * t.element_size() > SAMPLED_BYTES:
+            yield str(tuple(t.shape)).encode()
+            t = t[:: max(1, len(t) // 1000)]
+        for chunk in t.split(max(1, (1 << 26) // max(1, math.prod(t.shape[1:])))):
+            yield chunk.contiguous().numpy().tobytes()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The values that become 0 and 255, and the entry and the rule they come from."""
+
+    low: float
+    high: float
+    key: str
+    how: str
+
+
+def _images(
+    value: np.ndarray, key: str, layout: str, value_range: Any, scale: Scale | None, notes: list[str]
+) -> tuple[Tensor, Scale | None]:
+    """(N, C, H, W) uint8 of an array in any of the layouts, by `scale` or else by one found here; says what it did."""
+    v = np.asanyarray(value)
+    if v.dtype.kind not in "uifb":
+        raise DataError(f"{shown(key)} is of the type {v.dtype}, numbers are wanted")
+    if v.ndim not in (3, 4):
+        hint = "reshape it to (N, H, W)"
+        if v.ndim == 2:
+            side = math.isqrt(v.shape[1])
+            hint = f"x.reshape(-1, {side}, {side})" if side * side == v.shape[1] > 1 else "dataset=series reads (N, T)"
+        raise DataError(
+            f"{shown(key)} has the shape {v.shape}; images are (N, H, W), (N, H, W, C) or (N, C, H, W)", hint
+        )
+    if 0 in v.shape:
+        raise DataError(f"{shown(key)} is empty: its shape is {v.shape}")
+    axes = _axes(v, key, layout)
+    n = len(v)
+    if layout == "auto" and v.ndim == 3 and n == v.shape[1] != v.shape[2]:
+        notes.append(
+            f"warning: {shown(key)} {v.shape} is read as {n} images of {v.shape[1]} x {v.shape[2]}; where the last axis counts "
+            "images, save np.moveaxis(x, -1, 0)"
+        )
+    chosen = {"nhw": (0, 1, 2), "nhwc": (0, 3, 1, 2), "nchw": (0, 1, 2, 3)}[axes]
+    v = v.transpose(chosen)
+    v = v[:, None] if axes == "nhw" else v
+    note = f"{shown(key)}: {count(n, 'image')}, read as ({', '.join(axes.upper())}) {tuple(value.shape)} {value.dtype}"
+    if v.dtype == np.uint8:
+        if value_range not in ("auto", None):
+            note += "; dataset.range has no effect on bytes"
+        notes.append(note)
+        return torch.from_numpy(v), scale
+    low, high, bad = _extremes(v)
+    if bad:
+        raise DataError(f"{shown(key)} holds {bad:,} values that are NaN or infinite", "images must be finite numbers")
+    scale = scale or _scale(v, key, value_range, low, high)
+    scaled, outside = _to_bytes(v, scale)
+    of = "" if scale.key == key else f" as in {shown(scale.key)}"
+    notes.append(f"{note}; {scale.low:g}..{scale.high:g} became bytes 0..255{of or scale.how}")
+    if scale.key != key and high - low < (scale.high - scale.low) / 16:
+        notes.append(
+            f"warning: the values of {shown(key)} ({low:g}..{high:g}) fill little of that range: of another scale?"
+        )
+    if outside > SHARE_OUTSIDE:
+        notes.append(
+            f"warning: {outside:.1%} of the values of {shown(key)} ({low:g}..{high:g}) lie outside and are clipped"
+        )
+    return torch.from_numpy(scaled), scale
+
+
+def _axes(v: np.ndarray, key: str, layout: str) -> str:
+    if layout != "auto":
+        if len(layout) != v.ndim:
+            raise RequestError(f"dataset.layout={layout} wants {len(layout)} axes, but {shown(key)} is {v.shape}")
+        return layout
+    if v.ndim == 3:
+        return "nhw"
+    _, a, b, c = v.shape
+    first, last = a in (1, 3, 4), c in (1, 3, 4)
+    if first != last:
+        return "nchw" if first else "nhwc"
+    if not first and a < min(b, c) and not c < min(a, b):
+        return "nchw"
+    if not first and c < min(a, b):
+        return "nhwc"
+    raise DataError(
+        f"which axis of {shown(key)} {v.shape} is the channel cannot be told", "dataset.layout=nchw or nhwc"
+    )
+
+
+def _scale(v: np.ndarray, key: str, value_range: Any, low: float, high: float) -> Scale:
+    """By the request and by what `v` holds. DataError where neither decides."""
+    if isinstance(value_range, (list, tuple)):
+        return Scale(float(value_range[0]), float(value_range[1]), key, "")
+    if str(value_range).startswith("image_"):
+        raise RequestError(
+            f"dataset.range={value_range}: arrays have one range for all images", "dataset.range=percentile"
+        )
+    if value_range in ("minmax", "percentile"):
+        if high <= low:
+            raise DataError(f"{shown(key)} holds one value only, {low:g}")
+        some = np.asarray(v[:: max(1, len(v) // 2000)], np.float64).reshape(-1)
+        lo, hi, how = find(value_range, Values(low, high, some, v.dtype.kind != "f"))
+        return Scale(lo, hi, key, f", {how}")
+    if v.dtype.kind == "b" or (v.dtype.kind == "f" and low >= 0 and high <= 1):
+        return Scale(0.0, 1.0, key, "")
+    if low >= 0 and high <= 255 and (high > 16 or v.dtype.kind != "f"):
+        return Scale(0.0, 255.0, key, "")
+    depth = next((2**b - 1 for b in (8, 10, 12, 14, 16) if high < 2**b), high)
+    guess = f"[0,{depth:g}]" if v.dtype.kind in "ui" and low >= 0 else f"[{low:g},{high:g}]"
+    raise DataError(
+        f"{shown(key)} holds values {low:g}..{high:g}, and what black and white are cannot be told",
+        f"dataset.range={guess}, or dataset.range=minmax, or dataset.range=percentile, which leaves outliers out",
+    )
+
+
+def _to_bytes(v: np.ndarray, scale: Scale) -> tuple[np.ndarray, float]:
+    """And the share of the values that were clipped."""
+    lo, hi = scale.low, scale.high
+    out = np.empty(v.shape, np.uint8)
+    step = max(1, (1 << 24) // max(1, math.prod(v.shape[1:])))
+    outside = 0
+    for i in range(0, len(v), step):
+        part = v[i : i + step].astype(np.float64)
+        outside += int(((part < lo) | (part > hi)).sum())
+        out[i : i + step] = np.rint((part.clip(lo, hi) - lo) * (255.0 / (hi - lo)))
+    return out, outside / v.size
+
+
+def _extremes(v: np.ndarray) -> tuple[float, float, int]:
+    low, high, bad = math.inf, -math.inf, 0
+    step = max(1, (1 << 24) // max(1, math.prod(v.shape[1:])))
+    for i in range(0, len(v), step):
+        part = v[i : i + step]
+        if part.dtype.kind == "f":
+            finite = np.isfinite(part)
+            if not finite.all():
+                bad += int((~finite).sum())
+                part = part[finite]
+        if part.size:
+            low, high = min(low, float(part.min())), max(high, float(part.max()))
+    return low, high, bad

@@ -1,0 +1,216 @@
+"""The folder of a pack in the making: shards, and a journal of what is flushed, so that it can be gone on with."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sslcli.config import typecheck
+from sslcli.data import notify
+from sslcli.data.notify import count, shown
+from sslcli.data.sources import pack
+from sslcli.errors import DataError, RequestError, RunInUseError
+from sslcli.runs.files import MAX_JSON, open_file, parse, size_of
+
+JOURNAL = "journal"
+SHARD_BYTES = 512 << 20
+ENTRY, ENTRY_BYTES = 256, 64 << 20  # samples, or bytes, between two entries of the journal
+
+NOTED: dict[str, Any] = {  # an entry
+    "position": int,
+    "records": list[list[int]],
+    "sealed": list[dict[str, Any]],
+    "bad": dict[str, str],
+}
+
+Made = tuple[bytes, int, int]  # content, height, width
+
+
+class Writer:
+    """The folder in the making, and its journal: a line for the request, then one for each flushed stretch of samples.
+
+    position: how many samples are dealt with. bad: name -> reason of those left out.
+    """
+
+    def __init__(self, part: Path, identity: dict[str, Any], total: int):
+        self.part, self.identity, self.total = part, identity, total
+        self.records: list[list[int]] = []  # position, shard, offset, length, crc, height, width
+        self.sealed: list[dict[str, Any]] = []  # bytes and sha256 of each whole shard
+        self.bad: dict[str, str] = {}
+        self.position = 0
+        self.whole = False  # only the renaming is left
+        self.hash, self.end = hashlib.sha256(), 0  # of the shard in the making
+        self._shard: BinaryIO | None = None
+        self._mark()
+
+    @property
+    def written(self) -> int:
+        return sum(s["bytes"] for s in self.sealed) + self.end
+
+    def _mark(self) -> None:
+        """All that is here now is in the journal."""
+        self.noted = (len(self.records), len(self.sealed), len(self.bad), self.position, self.written)
+
+    def __enter__(self) -> Writer:
+        self.journal = os.fdopen(open_file(self.part, JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+b")
+        try:
+            self._lock()
+            self._recover()
+        except BaseException:
+            self.journal.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in (self._shard, self.journal):
+            if file is not None:
+                file.close()
+
+    def _lock(self) -> None:
+        import fcntl
+
+        try:
+            fcntl.lockf(self.journal.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunInUseError(
+                f"another process writes {shown(str(self.part))}", "wait for it, or stop that process"
+            ) from None
+
+    # ------------------------------------------------------------------------------------------------------ the journal
+
+    def _recover(self) -> None:
+        """What an earlier attempt at the same left behind is taken over; anything else is thrown away."""
+        with contextlib.suppress(RequestError, DataError):
+            self.whole = pack.read_manifest(self.part)["of"] == self.identity
+        if self.whole:
+            return
+        self.journal.seek(0)
+        whole = 0
+        while line := self.journal.readline(MAX_JSON):
+            entry = parse(line)
+            if not line.endswith(b"\n") or (whole == 0 and entry != {"of": self.identity}):
+                break
+            if whole and not self._take(entry):
+                break
+            whole += len(line)
+        if not (whole and self._reopen()):
+            self._start_over()
+            return
+        self.journal.truncate(whole)
+        if self.position:
+            notify.say(f"going on behind the {count(self.position, 'image')} that are packed")
+
+    def _take(self, entry: dict[str, Any]) -> bool:
+        """What an entry says is done; False where it is no entry of a journal."""
+        if not all(typecheck.fits(entry.get(key), kind) for key, kind in NOTED.items()):
+            return False
+        records, sealed, position = entry["records"], entry["sealed"], entry["position"]
+        if not (
+            self.position < position <= self.total
+            and all(len(r) == 7 and min(r) >= 0 and r[0] < position for r in records)
+            and all(typecheck.fits(s.get(key), kind) for s in sealed for key, kind in pack.FILE.items())
+        ):
+            return False
+        self.records += entry["records"]
+        self.sealed += entry["sealed"]
+        self.bad |= entry["bad"]
+        self.position = position
+        return True
+
+    def _reopen(self) -> bool:
+        """The unfinished shard, cut behind its last noted sample and hashed again; False where it does not fit."""
+        for i, about in enumerate(self.sealed):
+            if size_of(self.part, pack.shard_name(i)) != about["bytes"]:
+                return False
+        ours = [r for r in self.records if r[1] == len(self.sealed)]
+        name = pack.shard_name(len(self.sealed))
+        if not ours:
+            (self.part / name).unlink(missing_ok=True)
+            self._mark()
+            return True
+        if (size_of(self.part, name) or 0) < sum(length for _, _, _, length, *_ in ours):
+            return False
+        self._shard = os.fdopen(open_file(self.part, name, os.O_RDWR), "r+b")
+        for _, _, _, length, crc, _, _ in ours:
+            content = self._shard.read(length)
+            if zlib.crc32(content) != crc:
+                return False
+            self.hash.update(content)
+            self.end += length
+        self._shard.truncate(self.end)
+        self._mark()
+        return True
+
+    def _start_over(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
+        for path in self.part.iterdir():
+            if path.name != JOURNAL:
+                path.unlink()
+        self.journal.truncate(0)
+        self.records, self.sealed, self.bad, self.position, self._shard = [], [], {}, 0, None
+        self.hash, self.end = hashlib.sha256(), 0
+        self._mark()
+        self._append({"of": self.identity})
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        self.journal.write(json.dumps(entry).encode() + b"\n")
+        self.journal.flush()
+        os.fsync(self.journal.fileno())
+
+    def note(self) -> None:
+        """Flushes the samples, then says so in the journal."""
+        if self._shard is not None:
+            self._shard.flush()
+            os.fsync(self._shard.fileno())
+        records, sealed, bad, position, _ = self.noted
+        if self.position > position:
+            self._append(
+                {
+                    "position": self.position,
+                    "records": self.records[records:],
+                    "sealed": self.sealed[sealed:],
+                    "bad": dict(list(self.bad.items())[bad:]),
+                }
+            )
+        self._mark()
+
+    # ------------------------------------------------------------------------------------------------------ the samples
+
+    def add(self, made: Made | str, name: str) -> None:
+        """The next sample, or why there is none."""
+        if isinstance(made, str):
+            self.bad[name] = made
+        else:
+            self._write(*made)
+        self.position += 1
+        if self.position - self.noted[3] >= ENTRY or self.written - self.noted[4] >= ENTRY_BYTES:
+            self.note()
+
+    def _write(self, content: bytes, height: int, width: int) -> None:
+        if self.end and self.end + len(content) > SHARD_BYTES:
+            self.seal()
+        if self._shard is None:
+            name = pack.shard_name(len(self.sealed))
+            self._shard = os.fdopen(open_file(self.part, name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
+        self._shard.write(content)
+        self.hash.update(content)
+        crc = zlib.crc32(content)
+        self.records.append([self.position, len(self.sealed), self.end, len(content), crc, height, width])
+        self.end += len(content)
+
+    def seal(self) -> None:
+        """The shard in the making is whole."""
+        if self._shard is None:
+            return
+        self._shard.flush()
+        os.fsync(self._shard.fileno())
+        self._shard.close()
+        self._shard = None
+        self.sealed.append({"bytes": self.end, "sha256": self.hash.hexdigest()})
+        self.hash, self.end = hashlib.sha256(), 0

@@ -1,0 +1,241 @@
+"""Writes a pack (`pack.py`) of a data set of image files.
+
+Everything is written into `NAME.part`, which is renamed when it is whole. A journal there says what is done: killed and
+typed again, the work goes on behind the last entry that was flushed. Samples are written in their order by one thread
+(several decode), so the pack has the same bytes, broken off or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sslcli.data import notify
+from sslcli.data.dataset import Dataset
+from sslcli.data.folders.scan import fingerprint
+from sslcli.data.images import decode
+from sslcli.data.images.headers import cores
+from sslcli.data.loading import bad_samples
+from sslcli.data.notify import count, shown
+from sslcli.data.sources import pack
+from sslcli.data.sources.image_folder import FolderSource
+from sslcli.data.sources.pack_journal import JOURNAL, Made, Writer
+from sslcli.data.stats import image_stats
+from sslcli.data.subset import unlabelled_of
+from sslcli.errors import DataError, RequestError, StorageError
+from sslcli.rng import derive, order
+from sslcli.runs.files import make_folder, sync_folder, write_file
+from sslcli.runtime.thread_pool import ordered
+
+SAMPLED = 256  # headers looked at for the estimate
+
+
+def write_pack(dataset: Dataset, out: Path, form: str = "jpeg", size: int | None = None, quality: int = 90) -> bool:
+    """Writes the pack `out`; False where it is there already, of the same samples and settings.
+
+    `form`: jpeg (the files as they are; re-encoded where they are resized) or raw (pixels). `size`: larger images are
+    resized to this short side. RequestError where `out` is something else, StorageError where it cannot be written,
+    DataError where too many files cannot be read, RunInUseError where another process writes it.
+    """
+    job = Job(dataset, form, size, quality)
+    if out.exists():
+        if pack.read_manifest(out)["of"] == job.identity():
+            return False
+        raise RequestError(
+            f"{shown(str(out))} is a pack of other images, or with other settings", "another out=, or remove it first"
+        )
+    part = out.with_name(out.name + ".part")
+    try:
+        make_folder(part.parent, part.name)
+        with Writer(part, job.identity(), len(job.all)) as writer:
+            if not writer.whole:
+                job.need_room(part, writer.written)
+                job.run(writer)
+                _finish(writer, job)
+            (part / JOURNAL).unlink()
+        os.rename(part, out)
+        sync_folder(out.absolute().parent)
+    except OSError as error:
+        hint = "make room, then type it again: it goes on where it stopped"
+        raise StorageError(f"cannot write {shown(str(part))}: {error.strerror or error}", hint) from error
+    return True
+
+
+class Job:
+    """Which samples, and what becomes of each."""
+
+    def __init__(self, dataset: Dataset, form: str, size: int | None, quality: int):
+        splits = {"train": dataset.train, "test": dataset.test, "unlabelled": unlabelled_of(dataset)}
+        self.sources: dict[str, FolderSource] = {}
+        for split, source in splits.items():
+            if source is not None:
+                if not isinstance(source, FolderSource):
+                    raise RequestError(
+                        f"{dataset.name} does not consist of image files: there is nothing to pack",
+                        "sslcli data pack dataset=image_folder dataset.path=PHOTOS out=photos.pack",
+                    )
+                self.sources[split] = source
+        self.dataset, self.form, self.size, self.quality = dataset, form, size, quality
+        self.decoder = dataset.train.decoder  # type: ignore[attr-defined]
+        if self.decoder.channels == 4 and form == "jpeg" and size is not None:
+            raise RequestError("JPEG has no transparency: 4 channels cannot be resized into it", "format=raw")
+        self.all = [(split, i) for split, source in self.sources.items() for i in range(len(source))]
+        self.files = len(self.all) + dataset.details.get("lost", 0)
+
+    def identity(self) -> dict[str, Any]:
+        """What a pack is made of: equal for two that would be the same."""
+        h = hashlib.sha256()
+        for split, source in self.sources.items():
+            labels = [-1] * len(source) if source.labels is None else source.labels.tolist()
+            h.update(f"{split} {len(source)} ".encode())
+            for name, label, length in zip(source.names or (), labels, source.sizes, strict=True):
+                h.update(f"{label} {length} ".encode() + os.fsencode(name) + b"\0")
+        return {"files": self.dataset.fingerprint, "samples": h.hexdigest(), **self.settings()}
+
+    def settings(self) -> dict[str, Any]:
+        d = self.decoder
+        encoded = self.form == "jpeg" and self.size is not None
+        return {
+            "format": self.form,
+            "size": self.size,
+            "quality": self.quality if encoded else None,
+            "channels": d.channels,
+            "range": list(d.value_range) if isinstance(d.value_range, (list, tuple)) else d.value_range,
+            "max_pixels": d.max_pixels,
+        }
+
+    def make(self, position: int) -> Made | str:
+        """A sample's bytes in the pack, or why it cannot be read."""
+        split, i = self.all[position]
+        try:
+            return self._made(self.sources[split].content(i))
+        except decode.BadImage as error:
+            return error.message
+
+    def _made(self, content: bytes) -> Made:
+        head = decode.header(content, self.decoder.max_pixels)
+        short = min(head.width, head.height)
+        shrink = self.size is not None and short > self.size
+        need = (2 * self.size if self.size else self.decoder.need) if shrink or self.form == "jpeg" else None
+        d = self.decoder
+        image = decode.load(content, d.channels, need, d.value_range, d.max_pixels)
+        if shrink:
+            assert self.size is not None
+            wide, high = (max(self.size, round(side * self.size / short)) for side in (head.width, head.height))
+            image = image.resize((wide, high), Image.Resampling.BICUBIC)
+        if self.form == "raw":
+            return image.tobytes(), image.height, image.width
+        if not shrink:
+            return content, head.height, head.width  # as it is: that it can be decoded is known now
+        out = io.BytesIO()
+        image.save(out, "JPEG", quality=self.quality)
+        return out.getvalue(), image.height, image.width
+
+    def bytes_wanted(self) -> int:
+        """About how large the pack will be."""
+        files = sum(sum(s.sizes) for s in self.sources.values())
+        if self.form == "jpeg" and self.size is None:
+            return files
+        sizes = []
+        for position in order(derive(0, "pack"), 0, len(self.all))[:SAMPLED].tolist():
+            split, i = self.all[position]
+            try:
+                head = decode.header(self.sources[split].file(i), self.decoder.max_pixels)
+            except decode.BadImage:
+                continue
+            scale = min(1.0, self.size / min(head.width, head.height)) if self.size else 1.0
+            sizes.append(head.width * head.height * scale * scale)
+        pixels = sum(sizes) / max(1, len(sizes)) * len(self.all)
+        return int(pixels * self.decoder.channels) if self.form == "raw" else min(files, int(pixels * 0.4))
+
+    def need_room(self, folder: Path, written: int) -> None:
+        """Says how large it will be; StorageError where that does not fit."""
+        names = sum(len(n) for s in self.sources.values() for n in s.names or ())
+        wanted = self.bytes_wanted() + len(self.all) * pack.RECORD.itemsize + names
+        free = shutil.disk_usage(folder).free
+        notify.say(f"{count(len(self.all), 'image')}, about {notify.size(wanted)}; {notify.size(free)} free")
+        if free < 1.05 * (wanted - written):
+            raise StorageError(
+                f"about {notify.size(max(0, wanted - written))} are to be written, and {notify.size(free)} are free",
+                "make room, another out=, or size=256",
+            )
+
+    def run(self, writer: Writer) -> None:
+        """Makes and writes what is not written yet. DataError where too many cannot be read."""
+        done, limit = writer.position, self.dataset.train.max_bad_fraction
+        lost = self.lost()
+        for made in ordered(self.make, range(done, len(self.all)), cores()):
+            split, i = self.all[writer.position]
+            name = self.sources[split].name_of(i)
+            writer.add(made, name)
+            if isinstance(made, str):
+                bad_samples.check_limit(lost | writer.bad, self.files, limit)
+            notify.progress("packing", writer.position, len(self.all))
+        writer.note()
+        bad_samples.check_limit(lost | writer.bad, self.files, limit)
+
+    def lost(self) -> dict[str, str]:
+        """Files of the listing that were not even worth opening."""
+        known = {n for s in self.sources.values() for n in s.names or ()}
+        return {n: reason for n, reason in self.dataset.details.get("bad", {}).items() if n not in known}
+
+
+def _finish(writer: Writer, job: Job) -> None:
+    """Index, names and manifest; the journal goes last."""
+    writer.seal()
+    files = {pack.shard_name(i): about for i, about in enumerate(writer.sealed)}
+    index, names, splits = _index(writer, job)
+    files[pack.INDEX] = write_file(writer.part / pack.INDEX, [index.tobytes()])
+    files[pack.NAMES] = write_file(writer.part / pack.NAMES, [names])
+    manifest = _manifest(writer, job, splits, files)
+    train = pack.PackSource(pack.Pack(writer.part, manifest), "train", pack.decoder_of(manifest))
+    manifest["mean"], manifest["std"] = (list(v) for v in image_stats(train))
+    manifest["sha256"] = pack.own_hash(manifest)
+    write_file(writer.part / pack.MANIFEST, [json.dumps(manifest, indent=1).encode() + b"\n"])
+    sync_folder(writer.part)
+
+
+def _index(writer: Writer, job: Job) -> tuple[np.ndarray, bytes, dict[str, list[int]]]:
+    index = np.zeros(len(writer.records), pack.RECORD)
+    names, splits = bytearray(), dict[str, list[int]]()
+    labels = {k: None if s.labels is None else s.labels.tolist() for k, s in job.sources.items()}
+    for row, (position, *place) in enumerate(writer.records):
+        split, i = job.all[position]
+        names += os.fsencode(job.sources[split].name_of(i))
+        of = labels[split]
+        splits.setdefault(split, [row, 0])[1] += 1
+        index[row] = (*place[1:3], len(names), -1 if of is None else of[i], place[0], *place[3:])
+    if "train" not in splits:
+        raise DataError("no image is left to train on", bad_samples.INSPECT)
+    return index, bytes(names), splits
+
+
+def _manifest(writer: Writer, job: Job, splits: dict[str, list[int]], files: dict[str, Any]) -> dict[str, Any]:
+    left_out = job.lost() | writer.bad
+    same = job.form == "jpeg" and job.size is None and not writer.bad
+    side = job.dataset.shape[1]
+    return {
+        "format": pack.FORMAT,
+        "of": writer.identity,
+        "settings": job.settings(),
+        "splits": splits,
+        "classes": list(job.dataset.classes),
+        "side": min(side, job.size) if job.size else side,
+        # the same images have the same fingerprint, in files or packed
+        "fingerprint": job.dataset.fingerprint
+        if same
+        else fingerprint(len(writer.records), (files[k]["sha256"].encode() for k in (pack.INDEX, pack.NAMES))),
+        "notes": [
+            n for n in job.dataset.notes if "unreadable image" not in n and not n.startswith("pretraining reads")
+        ],
+        "left_out": dict(sorted(left_out.items())),
+        "files": files,
+    }

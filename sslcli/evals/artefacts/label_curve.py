@@ -1,0 +1,196 @@
+"""The picture of a label-efficiency curve."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from sslcli.evals.metrics.interval import between
+from sslcli.plotting import new_figure
+from sslcli.runs.files import replacing
+from sslcli.views.contact_sheet import FAINT, INK, PAPER
+
+TITLE = 96  # characters that fit into a line above the picture
+# Okabe & Ito's colours, told apart by the colour-blind; marker and dashes say the same in grey.
+STYLES: dict[str, tuple[str, str, str, Any]] = {  # kind -> words, colour, marker, line
+    "": ("self-supervised", "#0072b2", "o", "-"),
+    "finetuned": ("fine-tuned", "#56b4e9", "D", (0, (6, 1.5))),
+    "supervised": ("supervised from scratch", "#d55e00", "s", (0, (4, 2))),
+    "untrained": ("untrained backbone", "#009e73", "^", (0, (1, 1.5))),
+    "raw": ("raw input", "#6d6d6d", "x", (0, (5, 1.5, 1, 1.5))),
+}
+
+
+@dataclass
+class Line:
+    """One method: by number of labels its mean accuracy, the deviation over draws (None with a single draw), and each draw."""
+
+    kind: str
+    names: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
+    std: list[float | None] = field(default_factory=list)
+    draws: list[list[float]] = field(default_factory=list)
+
+    def add(self, name: str, labels: int, mean: float, std: float | None, draws: list[float] | None = None) -> None:
+        self.names.append(name)
+        self.labels.append(labels)
+        self.mean.append(mean)
+        self.std.append(std)
+        self.draws.append(draws or [])
+
+    def as_dict(self) -> dict[str, Any]:
+        own = {"amounts": self.names, "labels": self.labels, "mean": self.mean, "std": self.std}
+        return own | ({"draws": self.draws} if any(self.draws) else {})
+
+
+@dataclass
+class LabelCurve:
+    """Accuracy by number of labels, and an arrow for the labels saved (`quoted` of `curve.quote`, or None)."""
+
+    lines: list[Line]
+    dataset: str
+    quoted: dict[str, Any] | None = None
+
+    @property
+    def caption(self) -> str:
+        own = self.lines[0]
+        text = f"accuracy on {self.dataset} by number of labels: self-supervised {_ends(own)}"
+        text += "".join(f", {STYLES[line.kind][0]} {_ends(line)}" for line in self.lines[1:])
+        return f"{text}; {self.saving()}" if self.quoted else text
+
+    def saving(self) -> str:
+        """The figure in words."""
+        assert self.quoted is not None
+        q = self.quoted
+        words = STYLES[q["baseline"]][0]
+        amount = "all labels" if q["at"] == "all" else f"{q['at']} a class"
+        what = f"what the self-supervised probe reaches with {amount} ({q['accuracy']:.1%})"
+        if not q.get("certain", True):
+            return f"whether {words} needs more labels for {what}, these draws do not say"
+        if q.get("interval"):
+            what += f"; 95 % over draws {between(*q['interval'])}"
+        if q["relation"] == ">":
+            return f"{words} does not reach with {q['factor']:.3g} times the labels {what}"
+        least = "at most " if q["relation"] == "<=" else ""
+        return f"{words} needs {least}{q['factor']:.3g} times the labels for {what}"
+
+    def save(self, path: Path) -> None:
+
+        figure = new_figure(figsize=(8.2, 4.8), dpi=150, facecolor=PAPER, layout="constrained")
+        axes = figure.add_subplot(facecolor=PAPER)
+        axes.set_xscale("log")
+        for line in self.lines:
+            _, colour, marker, dashes = STYLES[line.kind]
+            low = [m - (s or 0.0) for m, s in zip(line.mean, line.std, strict=True)]
+            high = [m + (s or 0.0) for m, s in zip(line.mean, line.std, strict=True)]
+            axes.fill_between(line.labels, low, high, color=colour, alpha=0.15, linewidth=0)
+            width = 2.2 if line.kind == "" else 1.5
+            hollow = "none" if marker in "s^" else colour
+            axes.plot(
+                line.labels,
+                line.mean,
+                color=colour,
+                linestyle=dashes,
+                marker=marker,
+                markersize=5.5,
+                linewidth=width,
+                markerfacecolor=hollow,
+            )
+        self._frame(axes)
+        self._names(axes)
+        if self.quoted and self.quoted.get("certain", True):
+            self._arrow(axes)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", facecolor=PAPER)
+
+    def _frame(self, axes: Any) -> None:
+        first, last = self.lines[0].labels[0], self.lines[0].labels[-1]
+        wide = max(last / first, 2.0)
+        axes.set_xlim(first / wide**0.04, last * wide**0.42)  # room for the names at the ends of the lines
+        own = self.lines[0]
+        ticks = [
+            f"{n:,}\n{name if name == 'all' else f'{name}/class'}"
+            for n, name in zip(own.labels, own.names, strict=True)
+        ]
+        drawn = axes.set_xticks(own.labels, ticks, fontsize=8)
+        for i, (n, m) in enumerate(pairwise(own.labels)):
+            if m / n < wide**0.12:  # too near for two words side by side
+                drawn[i].label1.set_ha("right")
+                drawn[i + 1].label1.set_ha("left")
+        axes.set_xticks([], minor=True)
+        lowest = min(m - (s or 0.0) for line in self.lines for m, s in zip(line.mean, line.std, strict=True))
+        axes.set_ylim(max(0.0, lowest - 0.04), 1.01)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes.tick_params(colors="#5a564d", length=3, labelsize=8)
+        axes.set_xlabel("labels", fontsize=9, color=INK)
+        said = f"accuracy on the test split of {self.dataset}; bands: a standard deviation over draws of labels"
+        lines = textwrap.wrap(said, TITLE) + (textwrap.wrap(self.saving(), TITLE) if self.quoted else [])
+        axes.set_title("\n".join(lines).replace("$", r"\$"), fontsize=9.5, loc="left", color=INK, linespacing=1.5)
+        axes.grid(axis="y", color=FAINT, linewidth=0.7)
+        axes.set_axisbelow(True)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(FAINT)
+
+    def _names(self, axes: Any) -> None:
+        """Each line's name at its right end, moved apart where they would overlap."""
+        bottom, top = axes.get_ylim()
+        gap = 0.052 * (top - bottom)
+        ends = sorted(self.lines, key=lambda line: line.mean[-1])
+        places: list[float] = []
+        for line in ends:
+            places.append(max(line.mean[-1], places[-1] + gap) if places else line.mean[-1])
+        over = places[-1] - (top - gap / 2)
+        for i in range(len(places) - 1, -1, -1):  # back under the top, pushing down what is in the way
+            limit = top - gap / 2 if i == len(places) - 1 else places[i + 1] - gap
+            places[i] = min(places[i], limit) if over > 0 else places[i]
+        for line, place in zip(ends, places, strict=True):
+            words, colour, _, _ = STYLES[line.kind]
+            axes.annotate(
+                f"{words}  {100 * line.mean[-1]:.1f} %",
+                (line.labels[-1], line.mean[-1]),
+                (line.labels[-1] * (self.lines[0].labels[-1] / self.lines[0].labels[0]) ** 0.03, place),
+                textcoords="data",
+                va="center",
+                fontsize=8.5,
+                color=colour,
+                fontweight="bold" if line.kind == "" else "normal",
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": FAINT,
+                    "linewidth": 0.7,
+                    "shrinkA": 0,
+                    "shrinkB": 3,
+                    "relpos": (0, 0.5),
+                },
+            )
+
+    def _arrow(self, axes: Any) -> None:
+        """From the self-supervised point to where the best baseline is as good."""
+        assert self.quoted is not None
+        q = self.quoted
+        if q["factor"] == 1:
+            return
+        start, end, height = q["labels"], q["labels"] * q["factor"], q["accuracy"]
+        shape = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", (end, height), (start, height), arrowprops=shape, zorder=4)
+        sign = {"=": "", ">": "> ", "<=": "\u2264 "}[q["relation"]]
+        axes.annotate(
+            f"{sign}{q['factor']:.3g} \u00d7",
+            ((start * end) ** 0.5, height),
+            (0, -13),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color=INK,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.85},
+            zorder=4,
+        )
+
+
+def _ends(line: Line) -> str:
+    return f"{line.mean[0]:.1%} with {line.labels[0]:,} and {line.mean[-1]:.1%} with {line.labels[-1]:,}"

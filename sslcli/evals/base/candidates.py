@@ -1,0 +1,202 @@
+"""What `sslcli select` chooses from: runs or the checkpoints of one, and what is measured of each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sslcli import console
+from sslcli.config import registry
+from sslcli.errors import RequestError, StorageError, listing
+from sslcli.runs import records, results
+from sslcli.runs.files import read_json
+from sslcli.runs.run import RESERVED, Run, all_runs, find, require_done, short_name
+
+
+@dataclass
+class Candidate:
+    """A run's encoder, or one of its checkpoints."""
+
+    run: Run
+    cfg: dict[str, Any]
+    checkpoint: Path | None = None
+    quality: dict[str, Any] = field(default_factory=dict)  # records as in eval/NAME.json
+    probe: dict[str, Any] = field(default_factory=dict)
+    probe_name: str = "probe"  # of the result
+    unsaved: Exception | None = None  # why a measurement could not be written
+
+    @property
+    def step(self) -> int:
+        if self.checkpoint is not None:
+            return int(self.checkpoint.name.partition("-")[2])
+        return int(records.encoder(self.run.path).get("step", 0))
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights (of a checkpoint: of all it holds)."""
+        if self.checkpoint is not None:
+            return str(read_json(self.checkpoint, "manifest.json").get("sha256", ""))
+        return str(records.encoder(self.run.path).get("sha256", ""))
+
+    @property
+    def prefix(self) -> str:
+        """Of the names of files of a checkpoint's results."""
+        return "" if self.checkpoint is None else f"checkpoints/{self.checkpoint.name}_"
+
+    def known(self, fingerprint: str) -> dict[str, results.Kept]:
+        """What was measured of just these weights on just these data, by name."""
+        found = results.kept(self.run.path, self.prefix)
+        return {
+            name: kept
+            for name, kept in found.items()
+            if (kept.record.get("sha256"), kept.record.get("fingerprint")) == (self.sha256, fingerprint)
+        }
+
+
+def gathered(words: list[str]) -> list[Candidate]:
+    """The runs that are named, by path, name, pattern or a folder of a sweep; of a single one its checkpoints."""
+    if not words:
+        raise RequestError("select among what?", "sslcli select RUN RUN ..., a sweep's folder, or one RUN")
+    paths: list[Path] = []
+    for word in words:
+        several = _several(word)
+        if several is None:
+            run = Run.open(find(word))
+            if len(words) > 1:
+                require_done(run)
+            several = [run.path]
+        paths += several
+    paths = list({p.resolve(): p for p in paths}.values())
+    runs = [Run.open(p) for p in paths]
+    if len(runs) == 1:
+        return checkpoints(runs[0])
+    return [Candidate(run, run.valid_config) for run in runs]
+
+
+def _several(word: str) -> list[Path] | None:
+    """The runs with an encoder that a pattern or a folder of runs stands for; None where the word is neither."""
+    root = registry.runs_root()
+    if any(c in word for c in "*?["):
+        found = [p for base in (Path(), root) for p in _matching(base, word) if (p / "status.json").is_file()]
+    else:
+        places = (Path(word), root / word, root / "sweep" / word)
+        if any((f / "status.json").is_file() for f in places) or word in RESERVED:
+            return None
+        folder = next((f for f in places if f.is_dir() and not (f / "encoder.json").is_file()), None)
+        if folder is None:
+            return None
+        found = [p.parent for p in folder.glob("*/status.json")] or all_runs(folder)
+    found = sorted(p for p in set(found) if not p.is_symlink())
+    done = [p for p in found if (p / "encoder.safetensors").exists()]
+    if left := [p.name for p in found if p not in done]:
+        console.warn(f"{len(left)} runs of {word} have no encoder yet and are left out: {listing(left, 5)}")
+    if not done:
+        raise RequestError(f"there is no run with an encoder in {word}", "`sslcli runs` lists them")
+    return done
+
+
+def _matching(base: Path, pattern: str) -> list[Path]:
+    path = Path(pattern)
+    if path.is_absolute():
+        base, pattern = Path(path.anchor), str(path.relative_to(path.anchor))
+    return list(base.glob(pattern))
+
+
+def checkpoints(run: Run) -> list[Candidate]:
+    """Those of a run that verify, oldest first."""
+    from sslcli.runs import checkpoint
+
+    found = []
+    for path in reversed(checkpoint.existing(run.path / "checkpoints")):
+        if (reason := checkpoint.verify(path)) is None:
+            found.append(Candidate(run, run.valid_config, path))
+        else:
+            console.warn(f"{path.name} is left out: {reason}")
+    if len(found) < 2:
+        kept = "one checkpoint" if found else "no checkpoint"
+        raise RequestError(
+            f"{run.path} keeps {kept}: there is nothing to choose from",
+            "train.keep=10 train.save_every=100 keeps more while training; or name several runs",
+        )
+    return found
+
+
+def same_data(candidates: list[Candidate], allow_change: bool = False) -> str:
+    """The fingerprint of the data of all. RequestError where they differ: numbers of other samples do not compare. DataError
+    where they are not what a run was trained on, unless that is allowed."""
+    from sslcli.runs.data_check import record_of
+    from sslcli.training.setup import load_dataset
+
+    prints: dict[str, tuple[str, Candidate]] = {}
+    for c in candidates:
+        record = record_of(c.run, allow_change=allow_change)
+        key = json.dumps([c.cfg["dataset"], record.known], sort_keys=True, default=str)
+        if key not in prints:
+            dataset = load_dataset(c.cfg, record, download=False)
+            prints[key] = f"{dataset.fingerprint} {dataset.shape}", c
+    (first, a), *others = prints.values()
+    for other, b in others:
+        if other != first:
+            raise RequestError(
+                f"{short_name(a.run.path)} and {short_name(b.run.path)} are of different data: their numbers do not compare",
+                "select among runs of one data set and size",
+            )
+    return first.partition(" ")[0]
+
+
+def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+    """The record of evaluator `name`: the known one where weights, data, draws and settings are the same, else a new one."""
+    from sslcli.cli.commands import eval as evaluation
+    from sslcli.evals.artefacts.predictions import FILE
+
+    node = values["evaluator"]
+    name = results.name_of(name, node.get("labels", "all"))
+    if (known := fitting(c, name, fingerprint)) and known.get("draws") == values["seed"]:
+        theirs = known.get("evaluator") or {}
+        if {**theirs, "baselines": None} == {**node, "baselines": None}:
+            return known
+    subject = opened(c, values)
+    about = evaluation.circumstances(subject, node, values, c.cfg)
+    result = evaluation.result_of(node, subject)
+    record = json.loads(json.dumps(evaluation.recorded(result, about), default=str))
+    try:
+        if c.checkpoint is None:
+            with evaluation.heard(c.run, values, c.cfg, c.step):
+                evaluation.save(name, result, record, c.run)
+        else:
+            folder = c.run.make_folder("eval/checkpoints")
+            results.make_room(c.run.path, name, c.prefix)
+            if (said := result.artefacts.get(FILE)) is not None:
+                said.save(folder / f"{c.checkpoint.name}_{name}_{FILE}")
+            c.run.save_eval(c.prefix + name, record)
+    except (OSError, StorageError) as e:  # raised when the ranking has been printed
+        c.unsaved = e
+    return record
+
+
+def fitting(c: Candidate, name: str, fingerprint: str) -> dict[str, Any]:
+    """What was measured of just these weights on just these data; {} where nothing was."""
+    found = c.known(fingerprint).get(name)
+    return found.record if found is not None else {}
+
+
+def opened(c: Candidate, values: dict[str, Any]) -> Any:
+    """The backbone with its data, in this process."""
+    from sslcli.cli.commands import eval as evaluation
+
+    if c.checkpoint is None:
+        return evaluation.load(values, c.cfg, c.run.path)
+    from sslcli.builders import method_of
+    from sslcli.runs import checkpoint
+    from sslcli.runs.data_check import record_of
+
+    record = record_of(c.run, allow_change=bool(values.get("allow_data_change")))
+    subject = evaluation.load(values, c.cfg, None, record)
+    tensors, _ = checkpoint.load(c.checkpoint)
+    method = method_of(c.cfg, subject.dataset, tensors, c.checkpoint.name)
+    subject.backbone = subject.machine.place(method.eval_backbone)
+    subject.step, subject.sha256, subject.data.key = c.step, c.sha256, c.checkpoint.name
+    subject.seed = c.cfg["seed"]
+    return subject

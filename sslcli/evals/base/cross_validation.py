@@ -1,0 +1,189 @@
+"""Stratified cross-validation of an evaluator, for data with few labels: each labelled sample is tested once, by what was
+fitted to the labels of the other folds.
+
+Features are computed once and divided; nothing else is shared between folds. Accuracies are those of all labelled samples
+together. With several seeds the division is drawn anew for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslcli.data.dataset import Dataset
+from sslcli.data.subset import Joined, Subset
+from sslcli.evals.artefacts.confusion import Confusion
+from sslcli.evals.artefacts.predictions import FILE, Predictions
+from sslcli.evals.base.features import EvalData, Result, Split
+from sslcli.evals.inputs.label_subsets import folds
+from sslcli.evals.metrics.interval import of_accuracies
+
+FOLDS = 5
+EVALUATORS = ("sslcli.evals.probe.probe", "sslcli.evals.knn.knn")  # those that are quick enough to be done five times
+
+
+class Fold(EvalData):
+    """The data of `whole` with other splits: `ids` are those samples of its training and test split in a row."""
+
+    def __init__(self, whole: EvalData, pooled: Pooled, ids: dict[Split, Tensor]):
+        train, test = (Subset(pooled.source, ids[split], pooled.labels[ids[split]]) for split in ("train", "test"))
+        d = whole.dataset
+        dataset = Dataset(d.name, d.modality, d.shape, train, test, d.classes, None, d.mean, d.std, details=d.details)
+        super().__init__(
+            dataset,
+            whole.device,
+            whole.workers,
+            seed=whole.seed,
+            untrained=whole.untrained,
+            autocast=whole.autocast,
+            channels_last=whole.channels_last,
+            batch_size=whole.batch_size,
+            recipes=whole.recipes,
+            pretraining=whole.pretraining,
+            trained_on=whole.trained_on,
+        )
+        self.notes, self.whole, self.pooled, self.wanted = whole.notes, whole, pooled, ids
+
+    @property
+    def random(self) -> nn.Module | None:
+        return self.whole.random
+
+    def features(self, backbone: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
+        return self._rows(split, self.pooled.features(backbone))
+
+    def raw(self, split: Split) -> tuple[Tensor, Tensor]:
+        return self._rows(split, self.pooled.features(None))
+
+    def _rows(self, split: Split, found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, row = found
+        rows = row[self.wanted[split]]
+        self._ids[split] = torch.nonzero(rows >= 0).flatten()  # without those that cannot be read
+        return x[rows[rows >= 0]], self.labels(split)[self._ids[split]]
+
+
+class Pooled:
+    """All samples of both splits, with features that are computed once."""
+
+    def __init__(self, data: EvalData):
+        test = data.source("test")
+        self.data, self.source = data, Joined(data.dataset.train, test)
+        assert self.source.labels is not None
+        self.labels = self.source.labels
+        self._known: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def features(self, backbone: nn.Module | None) -> tuple[Tensor, Tensor]:
+        """Features (n, d), of raw inputs where there is no backbone, and the row of each sample, -1 where it has none."""
+        if id(backbone) not in self._known:
+            data = self.data
+            found = [data.raw(s) if backbone is None else data.features(backbone, s) for s in ("train", "test")]
+            places = torch.cat([data.ids("train"), data.ids("test") + len(data.dataset.train)])
+            row = torch.full((len(self.source),), -1)
+            row[places] = torch.arange(len(places))
+            self._known[id(backbone)] = torch.cat([x for x, _ in found]), row
+        return self._known[id(backbone)]
+
+    def divided(self, index: int) -> Iterator[Fold]:
+        """The folds of one division: at most FOLDS, as many as the smallest class has samples."""
+        known = torch.nonzero(self.labels >= 0).flatten()
+        y = self.labels[known]
+        smallest = int(y.unique(return_counts=True)[1].min())
+        groups = None if self.source.groups is None else self.source.groups[known]
+        count = max(2, min(FOLDS, smallest))
+        fold = folds(y, count, self.data.seed, index, groups)
+        everything = torch.arange(len(self.source))
+        for f in fold.unique().tolist():
+            held = known[fold == f]
+            kept = torch.ones(len(everything), dtype=torch.bool)
+            kept[held] = False
+            if groups is not None:  # unlabelled samples of the same groups would be in the standardization
+                assert self.source.groups is not None
+                kept &= ~torch.isin(self.source.groups, groups[fold == f])
+            yield Fold(self.data, self, {"train": everything[kept], "test": held})
+
+
+def applies(node: dict[str, Any], data: EvalData) -> bool:
+    """Whether an evaluator is cross-validated on these data: where the labels are those of a file, and few."""
+    return node.get("_target_") in EVALUATORS and bool(data.dataset.details.get("labels", {}).get("few"))
+
+
+def cross_validated(evaluate: Callable[..., Result], backbone: nn.Module, data: EvalData, seeds: int) -> Result:
+    """What `evaluate(backbone, data, seeds=1)` finds of each fold, as one result; a division into folds for each seed."""
+    pooled = Pooled(data)
+    draws = []
+    for index in range(seeds):
+        parts = list(pooled.divided(index))
+        draws.append([(fold, evaluate(backbone, fold, seeds=1)) for fold in parts])
+    numbers: dict[str, float] = {}
+    for name in draws[0][0][1].numbers:
+        values = torch.tensor([_mean(name, found) for found in draws], dtype=torch.float64)
+        numbers |= {name: float(values.mean())} | ({f"{name}_std": float(values.std())} if seeds > 1 else {})
+    said = [_predictions(found) for found in draws]
+    same = all(torch.equal(p.ids, said[0].ids) for p in said)
+    assert same, "every division tests every labelled sample"
+    sure = [p.probability for p in said if p.probability is not None]
+    predictions = Predictions(
+        said[0].ids, said[0].truth, torch.cat([p.predicted for p in said]), torch.cat(sure) if sure else None
+    )
+    first, count = draws[0][0][1], len(draws[0])
+    artefacts: dict[str, Any] = predictions.files(pooled.source, data.dataset.classes)
+    if "confusion.png" in first.artefacts:
+        artefacts["confusion.png"] = _confusion(predictions, data)
+    return Result(
+        numbers,
+        _protocol([r for found in draws for _, r in found], len(pooled.source), len(predictions.ids), seeds, count),
+        artefacts,
+        first.details,
+        of_accuracies(numbers, len(predictions.ids), seeds),
+    )
+
+
+def _mean(name: str, found: list[tuple[Fold, Result]]) -> float:
+    """Over folds, weighted by their test samples: of an accuracy the share of all."""
+    sizes = [len(fold.ids("test")) for fold, _ in found]
+    return sum(n * r.numbers[name] for n, (_, r) in zip(sizes, found, strict=True)) / sum(sizes)
+
+
+def _predictions(found: list[tuple[Fold, Result]]) -> Predictions:
+    """Of all folds in the order of the samples; ids are those of the training split and, after it, of the test split."""
+    parts = [(fold, r.artefacts[FILE]) for fold, r in found]
+    said = [p for _, p in parts if isinstance(p, Predictions)]
+    ids = torch.cat([fold.wanted["test"][p.ids] for fold, p in parts if isinstance(p, Predictions)])
+    order = ids.argsort()
+    sure = [p.probability for p in said if p.probability is not None]
+    return Predictions(
+        ids[order],
+        torch.cat([p.truth for p in said])[order],
+        torch.cat([p.predicted for p in said], dim=1)[:, order],
+        torch.cat(sure, dim=1)[:, order] if sure else None,
+    )
+
+
+def _confusion(predictions: Predictions, data: EvalData) -> Confusion:
+    classes = max(len(data.dataset.classes), int(predictions.truth.max()) + 1)
+    pairs = (predictions.truth * classes + predictions.predicted).flatten()
+    counts = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+    return Confusion(counts, data.dataset.classes)
+
+
+def _protocol(found: list[Result], samples: int, labelled: int, seeds: int, count: int) -> dict[str, Any]:
+    first = found[0].protocol
+    notes = [note for r in found for note in r.protocol.get("notes", [])]
+    protocol = {
+        **first,
+        "seeds": seeds,
+        "std": "standard deviation over divisions into folds (n - 1)",
+        "splits": {"train": samples, "labelled": labelled, "test": labelled},
+        "cross_validation": {
+            "folds": count,
+            "divisions": seeds,
+            "tested": "each labelled sample once a division, by what was fitted to the labels of the other folds",
+        },
+        "notes": list(dict.fromkeys(notes)),
+    }
+    if "strength" in first:  # of the probe: C of each fold
+        chosen = {k: [v for r in found for v in r.protocol["strength"][k]] for k in ("C", "edge")}
+        protocol["strength"] = {**first["strength"], **chosen}
+    return protocol

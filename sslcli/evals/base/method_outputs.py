@@ -1,0 +1,38 @@
+"""What a run's method says of samples by itself: the clusters of its head, its anomaly score."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslcli.evals.base.features import EvalData, Split
+
+
+def clusters(data: EvalData, split: Split) -> Tensor | None:
+    """(n, K) probabilities in the order of the features' rows; None where the run has no clustering head."""
+    return _asked(data, split, "assign")
+
+
+def anomaly(data: EvalData, split: Split) -> Tensor | None:
+    """(n,) likewise, by an objective for it."""
+    return _asked(data, split, "anomaly_score")
+
+
+def has(data: EvalData, what: str) -> bool:
+    """Whether `assign` or `anomaly_score` of the run's method gives something."""
+    if data.pretraining is None:
+        return False
+    method, _ = data.pretraining()
+    with torch.no_grad():
+        return getattr(method, what)(torch.zeros(2, *data.dataset.shape, device=data.device)) is not None
+
+
+def _asked(data: EvalData, split: Split, what: str) -> Tensor | None:
+    if data.pretraining is None or not has(data, what):
+        return None
+    method, _ = data.pretraining()
+    found = []
+    for _, x in data.batches(split, data.ids(split)):
+        with torch.no_grad(), data.autocast():
+            found.append(getattr(method, what)(x).float().cpu())
+    return torch.cat(found)

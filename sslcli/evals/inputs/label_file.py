@@ -1,0 +1,168 @@
+"""Labels from a file of their own: `labels=FILE.csv`, for a folder of unlabelled samples and a hundred labels.
+
+A CSV file with a header: `name` (or `path`) or `id`, `label`, and where wanted `split`. A name is one of
+`Source.names`, or as much of its end as is unique (the file's name alone, mostly); the extension may be left out, and the
+folders that all names begin with may be others. An id is the name of a file without its extension where all ids are, else
+the number of a sample in the training split. A row with an empty label says nothing. Only these training samples then show
+a label, whatever the data set says of the others.
+
+What measures, by the first of these that applies:
+
+1. the rows whose `split` is test, if there are any;
+2. the data set's own test split, where it has labels; none of its samples may be named in the file;
+3. the rows whose samples lie in the (unlabelled) test split, which pretraining held out, if there are 50 and every class
+   is among them and among the other rows;
+4. a fifth of the rows, stratified by class, at least one each. Pretraining may have seen these samples, never with a
+   label; the notes say so. Where these are fewer than 50, `probe` and `knn` test every row, in cross-validation
+   (`cross_validation.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslcli.data.dataset import Dataset, Source
+from sslcli.data.files.label_text import odd_notes
+from sslcli.data.notify import count, shown
+from sslcli.data.subset import Joined, Subset
+from sslcli.errors import DataError, listing, nearest
+from sslcli.evals.inputs.label_rows import Row, find, read, some
+from sslcli.evals.inputs.label_subsets import Amount, draw
+
+HOLDOUT = 0.2
+FEW = 50  # test samples: fewer say little
+
+
+def is_file(labels: Any) -> bool:
+    """Whether this value of `labels=` names a file."""
+    return isinstance(labels, str) and labels.strip().lower().endswith((".csv", ".tsv", ".txt"))
+
+
+def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
+    """The data set with the labels of a file in place of its own, and notes on what measures and why.
+
+    Its `details["labels"]` name the file and its content's SHA-256; its fingerprint is another one where splits hold
+    other samples. Raises RequestError for a file that cannot be read, DataError for what stands in it.
+    """
+    column, rows, more, sha256 = read(file, dataset.classes)
+    pool = dataset.train if dataset.test is None else Joined(dataset.train, dataset.test)
+    n_train = len(dataset.train)
+    places = find(rows, column, pool, n_train, dataset.name, file)
+    classes, y = _classes(rows, dataset.classes, file)
+    notes = [f"labels of {count(len(rows), 'sample')} from {shown(file)}", *more, *odd_notes(classes, len(rows))]
+    if dataset.classes and pool.labels is not None:
+        own = pool.labels[places]
+        differ = int(((own >= 0) & (own != y)).sum())
+        if differ:
+            notes.append(f"{count(differ, 'label')} of {shown(file)} differ from the data set's own")
+
+    has_test = dataset.test is not None and dataset.test.labels is not None and bool((dataset.test.labels >= 0).any())
+    in_test = places >= n_train
+    explicit = torch.tensor([row.split == "test" for row in rows])
+    details = {**dataset.details, "labels": {"file": file, "sha256": sha256}}
+    if has_test and not explicit.any():
+        if in_test.any():
+            raise DataError(
+                f"{shown(file)} names {count(int(in_test.sum()), 'sample')} of the test split of {dataset.name}, "
+                f"{some(rows, in_test)}: their own labels measure",
+                "leave these rows out, or say in a column `split` which rows train and which test",
+            )
+        train = copy.copy(dataset.train)
+        train.labels = _spread(places, y, n_train)
+        notes.append(f"measured on the test split of {dataset.name}, with its own labels")
+        return replace(dataset, train=train, classes=classes, details=details), notes
+
+    test, how = explicit, "the rows whose split is test"
+    if not explicit.any():
+        test, how = _measuring(y, in_test, len(classes), file)
+    notes.append(f"measured on {count(int(test.sum()), 'labelled sample')}: {how}")
+    seen = int((test & ~in_test).sum())
+    if seen:
+        notes.append(f"{seen:,} of these lie in the training split: pretraining may have seen them, without labels")
+    if not explicit.any() and int(test.sum()) < FEW:
+        details["labels"]["few"] = True
+        notes.append(f"few labels: probe and knn test each of the {len(y):,} once, in stratified cross-validation")
+    return _divided(dataset, pool, places, y, test, classes, details), notes
+
+
+def identified(dataset: Dataset) -> Dataset:
+    """The data set with a fingerprint that knows the labels of a file, too: results hang on them, features do not."""
+    sha256 = dataset.details.get("labels", {}).get("sha256")
+    if sha256 is None:
+        return dataset
+    return replace(dataset, fingerprint=hashlib.sha256(f"{dataset.fingerprint} {sha256}".encode()).hexdigest())
+
+
+def _measuring(y: Tensor, in_test: Tensor, classes: int, file: str) -> tuple[Tensor, str]:
+    """Which rows measure where neither the file nor the data set says so, and why these."""
+    if int(in_test.sum()) >= FEW and all(len(y[part].unique()) == classes for part in (in_test, ~in_test)):
+        return in_test, "those in the test split that pretraining held out"
+    small = y.bincount(minlength=classes)
+    if int(small.min()) < 2:
+        raise DataError(
+            f"{shown(file)} has a class with a single label, and there is no labelled test split: nothing is left to measure on",
+            "label two samples of each class at least, better ten; or say in a column `split` which rows test",
+        )
+    test = torch.zeros(len(y), dtype=torch.bool)
+    test[draw(y, Amount("count", max(classes, math.ceil(HOLDOUT * len(y)))), 0, 0)] = True
+    return test, f"a stratified {HOLDOUT:.0%} of {len(y):,}, as there is no labelled test split"
+
+
+def _divided(
+    dataset: Dataset,
+    pool: Source,
+    places: Tensor,
+    y: Tensor,
+    test: Tensor,
+    classes: tuple[str, ...],
+    details: dict[str, Any],
+) -> Dataset:
+    """The data set whose test split are the rows of `test`, and whose training split holds none of them."""
+    labels = _spread(places, y, len(pool))
+    member = torch.zeros(len(pool), dtype=torch.bool)
+    member[: len(dataset.train)] = True
+    member[places[~test]] = True
+    member[places[test]] = False
+    train_ids, test_ids = torch.nonzero(member).flatten(), places[test].sort().values
+    h = hashlib.sha256(dataset.fingerprint.encode())
+    for ids in (train_ids, test_ids):
+        h.update(ids.numpy().tobytes() + b"|")
+    return replace(
+        dataset,
+        train=Subset(pool, train_ids, labels[train_ids]),
+        test=Subset(pool, test_ids, labels[test_ids]),
+        unlabelled=dataset.pretrain,
+        classes=classes,
+        fingerprint=h.hexdigest(),
+        details=details,
+    )
+
+
+def _spread(places: Tensor, y: Tensor, n: int) -> Tensor:
+    labels = torch.full((n,), -1, dtype=torch.int64)
+    labels[places] = y
+    return labels
+
+
+def _classes(rows: list[Row], known: tuple[str, ...], file: str) -> tuple[tuple[str, ...], Tensor]:
+    """The classes in order (of a data set without any: those of the file, numbers by value), and the class of each row."""
+    said = {row.label for row in rows}
+    names = known or tuple(sorted(said, key=lambda c: (0, int(c), c) if c.isdecimal() else (math.inf, 0, c)))
+    index = {c: i for i, c in enumerate(names)}
+    foreign = sorted(said - index.keys())
+    if foreign:
+        close = nearest(foreign[0], names)
+        line = next(row.line for row in rows if row.label == foreign[0])
+        raise DataError(
+            f"{shown(file)}, line {line}: {shown(foreign[0])} is no class of this data set"
+            + (f" (and {count(len(foreign) - 1, 'other label')})" if len(foreign) > 1 else ""),
+            (f"did you mean {shown(close)}? " if close else "") + f"the classes are {listing(map(shown, names))}",
+        )
+    return names, torch.tensor([index[row.label] for row in rows], dtype=torch.int64)

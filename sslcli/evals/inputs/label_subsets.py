@@ -1,0 +1,170 @@
+"""Which training samples may show their label: `labels=all | 1% | 100 | 10/class | FILE.csv`, and draws of them.
+
+A file is read where the data set is loaded (`label_file.py`): its labels are then all that there are.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sslcli.data.dataset import Dataset
+from sslcli.data.label_warnings import HOW_TO_LABEL
+from sslcli.errors import DataError, RequestError, listing
+from sslcli.rng import derive, order
+
+FORMS = "labels=all, labels=10% (a share), labels=100 (a number), labels=10/class, or labels=FILE.csv"
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How many labels: a kind ("all", "share", "count", "per class") and its number; of all those of a file, its name."""
+
+    kind: str
+    number: float = 0.0
+    file: str = ""
+
+    def __str__(self) -> str:
+        if self.file:
+            return self.file
+        shapes = {"all": "all", "share": "{:g}%", "count": "{:g}", "per class": "{:g}/class"}
+        return shapes[self.kind].format(self.number)
+
+
+def parse(labels: str | int, dataset: Dataset | None = None) -> Amount:
+    """`all`, `1%`, `100`, `10/class`, or the file whose labels `dataset` has; RequestError for anything else."""
+    text = str(labels).strip().lower()
+    if text.endswith((".csv", ".tsv", ".txt")):
+        read = dataset.details.get("labels", {}).get("file") if dataset is not None else None
+        if read != labels:
+            raise RequestError(
+                f"labels={labels}: this file was not read",
+                f"labels={labels} as a key of its own, not as one of the evaluator",
+            )
+        return Amount("all", file=read)
+    if text == "all":
+        return Amount("all")
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text):
+        number = float(found[1])
+        if not 0 < number <= 100:
+            raise RequestError(f"labels={labels}: a share is above 0% and at most 100%", f"try {FORMS}")
+        return Amount("share", number) if number < 100 else Amount("all")
+    if found := re.fullmatch(r"(\d+)(?: ?/ ?class)?", text):
+        number = int(found[1])
+        if number == 0:
+            raise RequestError(f"labels={labels}: at least one label a class is needed", f"try {FORMS}")
+        return Amount("per class" if "class" in text else "count", number)
+    raise RequestError(f"labels={labels!r} is not understood", f"try {FORMS}")
+
+
+def check(y: Tensor, split: str, name: str, classes: int = 2) -> Tensor:
+    """The ids (m,) of samples with a label; DataError unless at least `classes` classes are among them."""
+    known = torch.nonzero(y >= 0).flatten()
+    if len(known) == 0:
+        raise DataError(
+            f"{name} has no labels in its {split} split",
+            f"{HOW_TO_LABEL}; quality, cluster and anomaly need no labels: sslcli eval quality",
+        )
+    present = int(y[known].unique().numel())
+    if present < classes:
+        raise DataError(
+            f"the {split} split of {name} holds {present} class: {classes} at least are needed to tell apart",
+            "check it with `sslcli data inspect`",
+        )
+    return known
+
+
+def draw(y: Tensor, amount: Amount, seed: int, index: int, names: tuple[str, ...] = ()) -> Tensor:
+    """The ids (m,), ascending, of draw `index` of a labelled subset; `y` (n,) holds -1 where there is no label.
+
+    A pure function of its arguments. Shares and counts are stratified: classes keep their proportions, and each has at
+    least one. Raises RequestError when more is asked than there is, DataError when a class is too small.
+    """
+    known = torch.nonzero(y >= 0).flatten()
+    if amount.kind == "all":
+        return known
+    known = known[order(derive(seed, "labels"), index, len(known))]  # shuffled
+    classes, sizes = y[known].unique(return_counts=True)
+    if amount.kind == "per class":
+        want = int(amount.number)
+        if want * len(classes) > len(known) and want > int(sizes.max()):
+            raise RequestError(
+                f"labels={amount} asks for {want} of each class, and the largest has {int(sizes.max())}",
+                f"labels={int(sizes.min())}/class is the most that every class has",
+            )
+        small = [
+            f"{names[c] if c < len(names) else c} ({n})"
+            for c, n in zip(classes.tolist(), sizes.tolist(), strict=True)
+            if n < want
+        ]
+        if small:
+            raise DataError(
+                f"labels={amount}: too few training samples in {listing(small, 6)}",
+                f"labels={int(sizes.min())}/class is the most that every class has",
+            )
+        takes = [want] * len(classes)
+    else:
+        total = round(len(known) * amount.number / 100) if amount.kind == "share" else int(amount.number)
+        if total > len(known):
+            raise RequestError(f"labels={amount}: there are only {len(known)} training labels", "labels=all")
+        if total < len(classes):
+            raise RequestError(
+                f"labels={amount} is {total} of {len(known)} training labels, fewer than the {len(classes)} classes",
+                f"labels=1/class, or labels={len(classes)} and more",
+            )
+        takes = shares(sizes.tolist(), total)
+    chosen = [known[y[known] == c][:take] for c, take in zip(classes.tolist(), takes, strict=True)]
+    return torch.cat(chosen).sort().values
+
+
+def shares(sizes: list[int], total: int) -> list[int]:
+    """`total` split over classes in proportion to `sizes`: at least one each, never more than there are.
+
+    Largest remainders; of equal ones the first.
+    """
+    assert len(sizes) <= total <= sum(sizes), (sizes, total)
+    exact = [total * size / sum(sizes) for size in sizes]
+    takes = [min(size, max(1, math.floor(e))) for size, e in zip(sizes, exact, strict=True)]
+    while sum(takes) != total:
+        grow = sum(takes) < total
+        # the class that is furthest below (above) its share and may still change
+        open_ = [i for i in range(len(sizes)) if (takes[i] < sizes[i] if grow else takes[i] > 1)]
+        i = max(open_, key=lambda i: (exact[i] - takes[i]) * (1 if grow else -1))
+        takes[i] += 1 if grow else -1
+    return takes
+
+
+def folds(y: Tensor, count: int, seed: int, index: int, groups: Tensor | None = None) -> Tensor:
+    """(n,) in 0..count-1: a stratified fold for each sample; every class with `count` samples is in every fold. Samples of one
+    of the `groups` (n,), where there are any, share a fold; classes are then as even as that allows."""
+    fold = torch.empty_like(y)
+    if groups is not None:
+        return _group_folds(y, count, seed, index, groups)
+    shuffled = order(derive(seed, "folds"), index, len(y))
+    start = 0
+    for c in y.unique().tolist():
+        members = shuffled[y[shuffled] == c]
+        fold[members] = (torch.arange(len(members)) + start) % count
+        start += len(members)  # so that folds of many small classes are of one size
+    return fold
+
+
+def _group_folds(y: Tensor, count: int, seed: int, index: int, groups: Tensor) -> Tensor:
+    """Each group in turn, the largest first and equal ones in a random order, goes to the fold that has the fewest samples of its
+    classes, and of these to the smallest."""
+    classes, of_class = y.cpu().unique(return_inverse=True)
+    names, of_group = groups.unique(return_inverse=True)
+    held = torch.zeros(len(names), len(classes), dtype=torch.int64)
+    held.index_put_((of_group, of_class), torch.tensor(1), accumulate=True)
+    shuffled = order(derive(seed, "folds by group"), index, len(names))
+    fold_of = torch.empty(len(names), dtype=torch.int64)
+    filled = torch.zeros(count, len(classes), dtype=torch.int64)
+    for g in shuffled[held[shuffled].sum(dim=1).argsort(descending=True, stable=True)].tolist():
+        crowded = (filled * held[g]).sum(dim=1)
+        fold_of[g] = min(range(count), key=lambda f: (int(crowded[f]), int(filled[f].sum()), f))
+        filled[fold_of[g]] += held[g]
+    return fold_of[of_group].to(y.device)

@@ -1,0 +1,269 @@
+"""The label-efficiency curve: accuracy by number of labels, of the pretrained backbone and of what needs no pretraining.
+
+Every method sees the same draws of labelled samples and is tested on the same test split:
+
+- self-supervised: logistic regression on the frozen features of the run (`probe`);
+- `untrained`, `raw`: the same on a backbone with random weights, and on the inputs themselves;
+- `supervised`: the whole network trained on these labels from random weights, with augmentation (`finetune
+  start=scratch`);
+- `finetuned`, where asked for: the whole network trained on them from the run's weights.
+
+Labels saved at equal accuracy, for each number n of labels: let a be the mean accuracy (over draws) of the
+self-supervised probe with n labels, and m the number with which a baseline's mean first reaches a, by log-linear
+interpolation between measured points (`saved.py`). The baseline needs m / n times the labels. Where it does not reach a
+with all labels there are, all that can be said is a bound, "> N / n"; nothing is extrapolated. `labels_saved` is m / n
+at ten labels a class against the baseline that needs fewest: below 1, pretraining does not pay. Its interval of 95 % says
+what other draws of labels would give, on the same test samples; where it holds 1, or where there is a single draw, the
+factor is no finding: it stands in the details alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sslcli.errors import RequestError
+from sslcli.evals.artefacts.label_curve import LabelCurve, Line
+from sslcli.evals.base.features import EvalData, Result
+from sslcli.evals.finetune import check_augment, measure
+from sslcli.evals.fit.supervised import Recipe
+from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.inputs.label_subsets import Amount
+from sslcli.evals.metrics.interval import Interval, between, of_accuracies
+from sslcli.evals.metrics.labels_saved import least, needed
+from sslcli.evals.probe import averaged, check_seeds, probe
+from sslcli.rng import derive
+from sslcli.runtime.progress import track
+
+AMOUNTS = (1, 2, 5, 10, 25, 100, "all")
+QUOTED = 10  # labels a class: where `labels_saved` is read off
+BASELINES = ("raw", "untrained", "supervised")
+
+
+def curve(
+    backbone: nn.Module,
+    data: EvalData,
+    *,
+    labels: str | int = "all",
+    amounts: list[int | str] | None = None,
+    seeds: int = 5,
+    supervised: bool = True,
+    supervised_seeds: int | None = None,
+    finetune: bool = False,
+    epochs: int = Recipe.epochs,
+    min_steps: int = Recipe.min_steps,
+    max_steps: int | None = Recipe.max_steps,
+    augment: str = Recipe.augment,
+) -> Result:
+    """`top1@10`, `raw.top1@10`, `untrained.top1@10`, `supervised.top1@10`, `finetuned.top1@10` and so on for each number of
+    labels a class (`top1@all` for all), each with `_std` over draws; and `labels_saved` (a factor; where
+    `labels_saved_is_bound` is 1 no baseline gets there, and the factor is what it would have to exceed), unless its interval
+    holds 1.
+
+    `supervised_seeds`: draws of what is trained (the first of the same ones), null for as many as `seeds`. `epochs`,
+    `min_steps`, `max_steps` and `augment` are those of `finetune`, as are all other settings of the training.
+    """
+    whole = subsets.parse(labels, data.dataset)
+    if whole.kind != "all":
+        raise RequestError(f"labels={labels}: the curve draws its own numbers of labels", "evaluator.amounts=[10,all]")
+    check_seeds(seeds)
+    trained_seeds = seeds if supervised_seeds is None else supervised_seeds
+    check_seeds(trained_seeds)
+    recipe = Recipe(epochs, min_steps, max_steps, augment=augment)
+    if supervised or finetune:
+        check_augment(data, recipe)
+    data.source("test")
+    y = data.labels("train")
+    subsets.check(y, "train", data.dataset.name)
+    steps, notes = choose(list(AMOUNTS) if amounts is None else amounts, y)
+
+    trainings = {"supervised": "scratch"} if supervised else {}
+    trainings |= {"finetuned": "run"} if finetune else {}
+    if supervised and data.untrained is None:
+        trainings.pop("supervised")
+        notes.append("no supervised baseline: what is measured is itself untrained")
+    lines: dict[str, Line] = {}
+    protocols: dict[str, Any] = {}
+    for step in track(steps, "number of labels"):
+        found = probe(backbone, data, labels=step.asked, seeds=seeds)
+        for kind in ("", "untrained", "raw"):
+            name = f"{kind}.top1" if kind else "top1"
+            if name in found.numbers:
+                line = lines.setdefault(kind, Line(kind))
+                draws = (found.details["baselines"][kind] if kind else found.details["draws"])["top1"]
+                line.add(step.name, step.labels, found.numbers[name], found.numbers.get(f"{name}_std"), draws)
+        protocols = {"probe": {k: found.protocol[k] for k in ("standardised", "dim", "strength", "solver")}}
+        notes += found.protocol["notes"]
+    for kind, start in trainings.items():
+        for step in track(steps, f"{kind}, number of labels"):
+            scores = measure(backbone, data, step.amount, trained_seeds, recipe, start)
+            draws = scores.top(1)
+            numbers = averaged("top1", draws)
+            line = lines.setdefault(kind, Line(kind))
+            line.add(step.name, step.labels, numbers["top1"], numbers.get("top1_std"), draws)
+            protocols.setdefault(kind, {})[step.name] = scores.protocol(recipe)
+
+    numbers = {}
+    for kind, line in lines.items():
+        for name, mean, std in zip(line.names, line.mean, line.std, strict=True):
+            key = f"{kind}.top1@{name}" if kind else f"top1@{name}"
+            numbers |= {key: mean} | ({f"{key}_std": std} if std is not None else {})
+    table = savings(lines)
+    quoted = quote(table)
+    tested = int((data.labels("test") >= 0).sum())
+    intervals: dict[str, Interval] = {}
+    for kind in lines:
+        own = {k: v for k, v in numbers.items() if k.startswith(f"{kind}." if kind else "top1@")}
+        intervals |= of_accuracies(own, tested, trained_seeds if kind in trainings else seeds)
+    if quoted:
+        found_interval = saving_interval(lines, derive(data.seed, "labels saved"))
+        quoted |= {"interval": found_interval, "certain": not holds_one(found_interval)}
+        if quoted["certain"]:
+            assert found_interval is not None
+            numbers |= {"labels_saved": quoted["factor"], "labels_saved_is_bound": float(quoted["relation"] != "=")}
+            intervals["labels_saved_ci95"] = found_interval
+        else:
+            why = f"has the interval {between(*found_interval)}" if found_interval else "of one draw has no interval"
+            notes.append(
+                f"labels_saved is left out: {quoted['factor']:.3g} {why}; more draws (evaluator.seeds) narrow it"
+            )
+    protocol = {
+        "amounts": {step.name: step.labels for step in steps},
+        "seeds": seeds,
+        "trained_seeds": trained_seeds if trainings else 0,
+        "std": "standard deviation over draws (n - 1)",
+        "classes": len(data.dataset.classes),
+        "splits": {"train": len(y), "labelled": int((y >= 0).sum()), "test": tested},
+        **protocols,
+        "notes": data.remarks(True, notes),
+    }
+    details = {
+        "quoted": quoted,
+        "curve": {kind or "self-supervised": line.as_dict() for kind, line in lines.items()},
+        "labels_saved": table,
+    }
+    picture = LabelCurve(list(lines.values()), data.dataset.name, quoted)
+    return Result(numbers, protocol, {"curve.png": picture}, details, intervals)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A number of labels: as it is asked of the probe, as part of a number's name, and in all."""
+
+    asked: str
+    name: str
+    labels: int
+
+    @property
+    def amount(self) -> Amount:
+        return Amount("all") if self.name == "all" else Amount("per class", float(self.name))
+
+
+def choose(amounts: list[int | str], y: torch.Tensor) -> tuple[list[Step], list[str]]:
+    """The amounts that the labels `y` (n,) can give, in rising order, and what was left out. RequestError for others."""
+    known = y[y >= 0]
+    classes, sizes = known.unique(return_counts=True)
+    steps, left_out = [], []
+    for amount in amounts:
+        if amount == "all":
+            continue
+        if isinstance(amount, (str, bool)) or amount < 1:
+            raise RequestError(
+                f"evaluator.amounts={amounts}: {amount} is neither a number of labels a class nor `all`",
+                "evaluator.amounts=[1,10,100,all]",
+            )
+        labels = amount * len(classes)
+        if amount > int(sizes.min()) or (labels == len(known) and "all" in amounts):
+            left_out.append(str(amount))
+        else:
+            steps.append(Step(f"{amount}/class", str(amount), labels))
+    if "all" in amounts:
+        steps.append(Step("all", "all", len(known)))
+    if not steps:
+        raise RequestError(
+            f"evaluator.amounts={amounts}: the smallest class has {int(sizes.min())} labels",
+            "evaluator.amounts=[1,all]",
+        )
+    notes = [f"left out: {', '.join(left_out)} a class (the smallest has {int(sizes.min())})"] if left_out else []
+    unique = {step.labels: step for step in reversed(steps)}
+    return sorted(unique.values(), key=lambda step: step.labels), notes
+
+
+def savings(lines: dict[str, Line]) -> list[dict[str, Any]]:
+    """A row for each number of labels: what the self-supervised probe reaches, and what each baseline needs for it."""
+    own = lines[""]
+    baselines = {kind: lines[kind] for kind in BASELINES if kind in lines}
+    rows = []
+    for name, labels, accuracy in zip(own.names, own.labels, own.mean, strict=True):
+        found = {
+            kind: needed(list(zip(line.labels, line.mean, strict=True)), accuracy) for kind, line in baselines.items()
+        }
+        row: dict[str, Any] = {"amount": name, "labels": labels, "accuracy": accuracy}
+        row["needs"] = {
+            kind: {"labels": round(n.labels, 1), "factor": n.labels / labels, "relation": n.relation}
+            for kind, n in found.items()
+        }
+        row["best"] = least(found) if found else None
+        rows.append(row)
+    return rows
+
+
+def saving_interval(lines: dict[str, Line], seed: int, resamples: int = 2000) -> Interval | None:
+    """95 % of the factors that other draws of labels would give; None where a line has a single draw, or no baseline is there.
+
+    Each line's means are drawn from the multivariate t distribution of its draws (lines with as many draws share the random
+    numbers, for their draws are the same), and the factor is read off anew. A factor that is a bound leaves its end open.
+    """
+    import numpy as np
+
+    if any(len(draws) < 2 for line in lines.values() for draws in line.draws) or len(lines) < 2:
+        return None
+    generator = np.random.default_rng(seed)
+    lows, highs = [], []
+    for _ in range(resamples):
+        shared: dict[int, Any] = {}
+        other = {}
+        for kind, line in lines.items():
+            draws = np.asarray(line.draws).T  # (draws, amounts)
+            n = len(draws)
+            if n not in shared:
+                shared[n] = generator.standard_normal(n) / np.sqrt(n * generator.chisquare(n - 1))
+            means = draws.mean(axis=0) + shared[n] @ (draws - draws.mean(axis=0))
+            other[kind] = Line(kind, line.names, line.labels, np.clip(means, 0, 1).tolist())
+        found = quote(savings(other))
+        assert found is not None
+        lows.append(0.0 if found["relation"] == "<=" else found["factor"])
+        highs.append(np.inf if found["relation"] == ">" else found["factor"])
+    low, high = np.quantile(lows, 0.025, method="lower"), np.quantile(highs, 0.975, method="higher")
+    return float(low), float(high) if np.isfinite(high) else None
+
+
+def holds_one(interval: Interval | None) -> bool:
+    """Whether the labels saved may be none; without an interval nobody knows."""
+    if interval is None:
+        return True
+    low, high = interval
+    return (low is None or low <= 1) and (high is None or high >= 1)
+
+
+def quote(table: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row at ten labels a class (else the largest number a class below, else the first) against its best baseline."""
+    rows = [row for row in table if row["best"] is not None]
+    if not rows:
+        return None
+    below = [row for row in rows if row["amount"] != "all" and int(row["amount"]) <= QUOTED]
+    row = below[-1] if below else rows[0]
+    best = row["best"]
+    needs = row["needs"][best]
+    return {
+        "at": row["amount"],
+        "labels": row["labels"],
+        "accuracy": row["accuracy"],
+        "baseline": best,
+        "needs": needs["labels"],
+        "factor": needs["factor"],
+        "relation": needs["relation"],
+    }

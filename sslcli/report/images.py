@@ -1,0 +1,57 @@
+"""Pictures as data URIs. PIL decodes what is embedded, so that a damaged file is left out and not passed on."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+from sslcli.runs.files import read_file
+
+HEAVY = 250_000  # bytes of a PNG, above which it is worth trying a JPEG
+MOST_PIXELS = 60_000_000
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+Embedded = tuple[str, tuple[int, int]]  # a data URI, and (width, height) in pixels
+
+
+def encoded(image: Any, kind: str) -> bytes:
+    """PNG or JPEG, the same bytes for the same picture."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 85}))
+    return buffer.getvalue()
+
+
+def data_uri(content: bytes) -> str:
+    kind = "png" if content.startswith(SIGNATURE) else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def embedded(content: bytes) -> Embedded | None:
+    """A PNG as a data URI; a heavy one (photographs) as JPEG where that is half as large. None where it is no PNG."""
+    from PIL import Image
+
+    if not content.startswith(SIGNATURE) or len(content) < 24:
+        return None
+    size = struct.unpack(">II", content[16:24])
+    if not 0 < size[0] * size[1] <= MOST_PIXELS:
+        return None
+    try:
+        image = Image.open(io.BytesIO(content), formats=["PNG"])
+        image.load()
+    except (OSError, ValueError, SyntaxError):  # what PIL says of a damaged PNG
+        return None
+    if len(content) > HEAVY:
+        lighter = encoded(image.convert("RGB"), "JPEG")
+        content = lighter if len(lighter) < len(content) / 2 else content
+    return data_uri(content), size
+
+
+def read(path: Path) -> Embedded | None:
+    try:
+        return embedded(read_file(path.parent, path.name))
+    except OSError:
+        return None

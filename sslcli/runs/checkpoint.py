@@ -1,0 +1,369 @@
+"""Checkpoints: a folder that is whole or absent, checked by SHA-256 whenever it is read.
+
+    checkpoints/step-0000001234/{model,ema,optimizer}.safetensors state.json manifest.json
+
+Written as .tmp-*, each file flushed to disk, the manifest last, then one rename and a flush of the parent: a kill at any
+instant leaves the previous checkpoint or the new one. No pickle: tensors in safetensors, the rest in JSON. The newest
+folder that verifies is the truth; `last.json` is a hint for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslcli import __version__
+from sslcli.config import typecheck
+from sslcli.errors import RequestError, StorageError, TrainingError, listing
+from sslcli.runs.files import (
+    PHYSICAL_MEMORY,
+    checked,
+    digest,
+    parse,
+    read_file,
+    size_of,
+    sync_folder,
+    write_file,
+    write_json,
+)
+from sslcli.runs.redact import masked
+
+FORMAT = 1
+ANOTHER = "was it made with another method or backbone?"
+ROOM = 2.2  # free space wanted before a save, in sizes of the checkpoint
+DTYPES = {  # as safetensors spells them
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.complex64: "C64",
+}
+
+
+# ------------------------------------------------------------------------------------------------------------------- save
+
+
+def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], keep: int = 2) -> Path:
+    """Writes checkpoints/step-N. StorageError on any failure, which leaves earlier checkpoints as they were."""
+    target = folder / f"step-{step:010d}"
+    temporary = folder / f".tmp-{step:010d}-{os.getpid()}"
+    try:
+        if folder.is_symlink():
+            raise StorageError(f"{folder} is a symbolic link, which is not followed")
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            sync_folder(folder.parent)
+        _need_room(folder, tensors)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        files = {
+            f"{name}.safetensors": write_file(temporary / f"{name}.safetensors", safetensors(group))
+            for name, group in tensors.items()
+            if group
+        }
+        text = json.dumps(masked({"step": step, **state}), indent=1)
+        files["state.json"] = write_file(temporary / "state.json", [text.encode()])
+        manifest = {"format": FORMAT, "sslcli": __version__, "step": step, "files": files}
+        text = json.dumps({**manifest, "sha256": _own_hash(manifest)}, indent=1)
+        write_file(temporary / "manifest.json", [text.encode()])
+        sync_folder(temporary)
+        if target.exists():
+            _set_aside(target)
+        os.rename(temporary, target)
+        sync_folder(folder)
+        prune(folder, keep)
+        write_json(folder, "last.json", {"step": step, "folder": target.name}, indent=None)
+    except Exception as e:  # torch and the file system each word a full disk in their own way
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = getattr(e, "strerror", None) or getattr(e, "message", None) or str(e)
+        raise StorageError(f"cannot save checkpoint {target.name}: {reason}{_free(folder)}") from e
+    return target
+
+
+def _need_room(folder: Path, tensors: dict[str, dict[str, Tensor]]) -> None:
+    size = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values())
+    if shutil.disk_usage(folder).free < ROOM * size:
+        raise StorageError(f"it takes {size / 2**20:,.1f} MB, and {ROOM} times that must be free")
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f" ({shutil.disk_usage(folder).free / 2**20:,.1f} MB free)"
+    except OSError:  # the folder could not even be made
+        return ""
+
+
+def safetensors(group: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The file format of safetensors, one tensor in memory at a time. The same tensors are the same bytes.
+
+    Length of the header (8 bytes), header (JSON, padded to 8), then the bytes of each tensor: widest type first, so that
+    each is aligned. Tensors that share memory (tied weights) are written twice."""
+    names = sorted(group, key=lambda k: (-group[k].element_size(), k))
+    header, end = {}, 0
+    for name in names:
+        t = group[name]
+        start, end = end, end + t.numel() * t.element_size()
+        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    yield len(head).to_bytes(8, "little") + head
+    for name in names:
+        flat = group[name].detach().to("cpu").contiguous().reshape(-1)
+        if len(flat):
+            yield flat.view(torch.uint8).numpy().data
+
+
+def _own_hash(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _set_aside(path: Path) -> None:
+    os.rename(path, path.with_name(f".bad-{path.name}-{time.time_ns()}"))
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Removes all but the newest `keep`, and never one of the newest two that verify. The newest, just written, does.
+
+    Renamed first, so that a half-deleted one is never taken for a checkpoint."""
+    _newest, *older = existing(folder)
+    good = 1
+    for i, path in enumerate(older, start=1):
+        if i >= keep and good >= 2:
+            trash = folder / f".trash-{path.name}-{os.getpid()}"
+            os.rename(path, trash)
+            shutil.rmtree(trash, ignore_errors=True)
+        elif good < 2 and len(older) >= keep:  # read only when something is to be removed
+            good += verify(path) is None
+
+
+def clean(folder: Path) -> None:
+    """Sweeps up what a killed process left, here and in the run folder around. Only with the run's lock held."""
+    for left in [*folder.glob(".tmp-*"), *folder.glob(".trash-*")]:
+        shutil.rmtree(left, ignore_errors=True)
+    for left in [*folder.glob(".*.tmp"), *folder.parent.glob(".*.tmp")]:
+        with contextlib.suppress(OSError):  # a read-only folder: the next save will say so
+            left.unlink()
+
+
+# ------------------------------------------------------------------------------------------------------------------- load
+
+
+def existing(folder: Path) -> list[Path]:
+    """Checkpoint folders, newest first. TrainingError where the folder is a symbolic link: it may lead anywhere."""
+    if folder.is_symlink():
+        raise TrainingError(f"{folder} is a symbolic link, which is not followed", "put the folder itself in its place")
+    found = (p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{10,18}", p.name))
+    return sorted((p for p in found if p.is_dir() and not p.is_symlink()), reverse=True)
+
+
+FILE = re.compile(r"(state\.json|\w+\.safetensors)")  # of a checkpoint
+ABOUT = {"bytes": int, "sha256": str}  # what a manifest says of a file
+MANIFEST: dict[str, Any] = {"format": int, "step": int, "files": dict[str, dict[str, Any]]}
+
+
+def read_manifest(path: Path) -> dict[str, Any] | str:
+    """The manifest of a checkpoint, complete and unaltered; else what is wrong. RequestError for a newer format than ours."""
+    try:
+        manifest = parse(read_file(path, "manifest.json"))
+    except FileNotFoundError:
+        return "manifest.json is missing"
+    except OSError as e:
+        return f"manifest.json cannot be read ({e.strerror})"
+    if not manifest:
+        return "manifest.json cannot be read (no JSON object)"
+    if manifest.pop("sha256", None) != _own_hash(manifest):
+        return "manifest.json does not match its own SHA-256"
+    if typecheck.fits(manifest.get("format"), int) and manifest["format"] > FORMAT:
+        raise RequestError(
+            f"{path} was written by sslcli {manifest.get('sslcli')} (checkpoint format {manifest['format']}; "
+            f"this is {__version__}, which reads up to format {FORMAT})",
+            "upgrade sslcli",
+        )
+    files: dict[str, Any] = manifest.get("files", {})
+    if (
+        not all(typecheck.fits(manifest.get(key), kind) for key, kind in MANIFEST.items())
+        or not {"model.safetensors", "state.json"} <= files.keys()
+        or not all(FILE.fullmatch(name) for name in files)
+        or not all(typecheck.fits(about.get(k), kind) for about in files.values() for k, kind in ABOUT.items())
+    ):
+        return "manifest.json does not say what the checkpoint is"
+    if path.name != f"step-{manifest['step']:010d}":
+        return f"it holds step {manifest['step']}"
+    return manifest
+
+
+def verify(path: Path) -> str | None:
+    """None when every byte is as written; else what is wrong. RequestError for a format that is newer than ours."""
+    manifest = read_manifest(path)
+    if isinstance(manifest, str):
+        return manifest
+    for name, expected in manifest["files"].items():
+        try:
+            size = size_of(path, name)
+            if size is not None and size != expected["bytes"]:
+                return f"{name} has {size:,} bytes of {expected['bytes']:,}"
+            if size is not None and size > PHYSICAL_MEMORY:
+                return f"{name} has {size:,} bytes, more than this machine's memory"
+            if digest(path, name) != expected["sha256"]:
+                return f"{name} does not match its SHA-256"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as e:
+            return f"{name} cannot be read ({e.strerror})"
+    return None
+
+
+def load_newest(
+    folder: Path,
+    on_bad: Callable[[Path, str], None] | None = None,
+    check: Callable[[dict[str, Any]], str | None] = lambda state: None,
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+    """The newest checkpoint that verifies, with a state that passes `check` (which returns what is wrong with one):
+    (tensors by file, state). None when there is none at all.
+
+    A newer one that does not is passed to `on_bad` and renamed .bad-*. TrainingError, and nothing renamed, when all are bad."""
+    bad: dict[Path, str] = {}
+    for path in existing(folder):
+        reason = verify(path)
+        if reason is None:
+            try:
+                tensors, state = load(path)
+                reason = check(state)
+            except TrainingError as e:
+                reason = e.message
+        if reason is not None:
+            bad[path] = reason
+            continue
+        for worse, why in bad.items():
+            _set_aside(worse)
+            if on_bad:
+                on_bad(worse, why)
+        return tensors, state
+    if bad:
+        raise TrainingError(
+            f"no checkpoint in {folder} verifies ({listing([f'{p.name}: {why}' for p, why in bad.items()], 5)})",
+            "start anew with sslcli pretrain",
+        )
+    return None
+
+
+def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """What the manifest names, and nothing else that lies there. TrainingError where it is damaged or was removed meanwhile."""
+    from safetensors.torch import load_file
+
+    manifest = read_manifest(path)
+    if isinstance(manifest, str):
+        raise TrainingError(f"{path} cannot be loaded: {manifest}", GONE)
+    names = sorted(manifest["files"])
+    try:
+        with lies_are_told(path):
+            tensors = {Path(n).stem: load_file(checked(path, n)) for n in names if n.endswith(".safetensors")}
+        state = parse(read_file(path, "state.json"))
+    except OSError as e:
+        raise TrainingError(f"{path} cannot be loaded: {e.strerror or e}", GONE) from None
+    if state.get("step") != manifest["step"]:
+        raise TrainingError(f"{path / 'state.json'} does not hold the state of step {manifest['step']:,}")
+    return tensors, state
+
+
+GONE = "a run that is being trained removes old checkpoints: train.keep=10 keeps more of them"
+
+
+@contextlib.contextmanager
+def lies_are_told(path: Path, hint: str = "was it changed by hand?") -> Iterator[None]:
+    """A safetensors file whose header does not fit its bytes, whatever its sum says, is a TrainingError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as e:
+        raise TrainingError(f"{path} holds no whole safetensors file: {e}", hint) from None
+
+
+# ----------------------------------------------------------------------------------------------------- optimizer as tensors
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: dict[int, str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State as `parameter-name/slot` tensors, and the plain numbers apart. `names`: id(parameter) -> name."""
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for parameter, slots in optimizer.state.items():
+        for slot, value in slots.items():
+            key = f"{names[id(parameter)]}/{slot}"
+            if isinstance(value, Tensor):
+                tensors[key] = whole(value)
+            elif value is not None:
+                numbers[key] = value
+    return tensors, numbers
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: dict[int, str], tensors: dict[str, Tensor], numbers: dict[str, Any]
+) -> None:
+    """The inverse, into freshly built parameters, whatever their order."""
+    by_name = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
+    fused = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
+    for key, value in {**tensors, **numbers}.items():
+        name, _, slot = key.rpartition("/")
+        parameter = by_name.get(name)
+        if parameter is None or not isinstance(value, (Tensor, int, float)):
+            raise TrainingError(f"the checkpoint's optimizer state does not fit this model: {key}", ANOTHER)
+        if hasattr(parameter, "device_mesh") and isinstance(value, Tensor) and value.shape == parameter.shape:
+            from torch.distributed.tensor import distribute_tensor
+
+            value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+        elif isinstance(value, Tensor) and value.shape == parameter.shape and value.dim():
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)  # the parameter's memory format
+        elif isinstance(value, Tensor) and parameter in fused:
+            value = value.to(parameter.device)  # fused kernels count the steps there
+        optimizer.state[parameter][slot] = value
+
+
+def whole(x: Tensor) -> Tensor:
+    """A sharded tensor (a DTensor) put together from all processes; any other as it is."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def parameter_names(module: nn.Module) -> dict[int, str]:
+    return {id(p): n for n, p in module.named_parameters()}
+
+
+def load_strictly(module: nn.Module, tensors: dict[str, Tensor], what: str, hint: str = ANOTHER) -> None:
+    """Every key there, none more, every shape equal; else TrainingError with the first ten differences."""
+    own = module.state_dict()
+    missing = [k for k in own if k not in tensors]
+    unexpected = [k for k in tensors if k not in own]
+    shapes = [
+        f"{k} {tuple(tensors[k].shape)} for {tuple(own[k].shape)}"
+        for k in own
+        if k in tensors and tensors[k].shape != own[k].shape
+    ]
+    if missing or unexpected or shapes:
+        parts = [
+            f"{len(keys)} {word}: {listing(keys, 10)}"
+            for word, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+            if keys
+        ]
+        raise TrainingError(f"{what} does not fit this model: {'; '.join(parts)}", hint)
+    with torch.no_grad():
+        for key, value in own.items():
+            value.copy_(tensors[key])

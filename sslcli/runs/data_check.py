@@ -1,0 +1,250 @@
+"""The data of a run: what the run keeps about them, and the comparison with what is read later.
+
+`status.json` holds under `data` the absolute path, the fingerprint, the shape of a sample, the mean and the standard
+deviation of the channels, and which samples were held out. Whatever reads the data of a run again (`resume`, `eval`,
+`select`, `runs compare`, `runs report`) reads them from that path, with the run's own image size, channels and
+normalization, and compares them with these. Runs of earlier versions keep less; what is missing is not compared.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sslcli.config import typecheck
+from sslcli.data.dataset import Dataset
+from sslcli.data.folders.scan import fingerprint
+from sslcli.data.images.channels import recoloured
+from sslcli.data.notify import count, shown
+from sslcli.errors import DataError, RequestError, command
+from sslcli.runs import records
+from sslcli.runs.run import Run
+
+KEPT: dict[str, Any] = {
+    "path": str,
+    "fingerprint": str,
+    "shape": list[int],
+    "mean": list[float],
+    "std": list[float],
+    "split": str,
+    "labels": str,
+    "samples": dict[str, int],
+    "range": list[float] | str,
+    "measured": dict[
+        str, list[float]
+    ],  # mean and std of data that were accepted in place of those of the first training
+}
+PATTERN = set("*?[{")  # a path with one of these names several files
+CLOSE = 1e-3  # of the standard deviation: other versions of an image decoder differ by less
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run keeps of its data (`known`, the keys of KEPT), and what the request at hand says about them."""
+
+    run: str
+    known: dict[str, Any]
+    moved_to: str | None = None  # `dataset.path=NEW`
+    allow_change: bool = False
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """What a run keeps of its data."""
+    parts = {"train": dataset.train, "test": dataset.test, "unlabelled": dataset.unlabelled}
+    found = {
+        "path": dataset.path,
+        "fingerprint": dataset.fingerprint,
+        "shape": list(dataset.shape),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "split": dataset.split,
+        "labels": _labels(dataset),
+        "samples": {name: len(part) for name, part in parts.items() if part is not None},
+        "range": dataset.details.get("range"),
+        "measured": dataset.details.get("measured"),
+    }
+    return {key: value for key, value in found.items() if value is not None or key == "range"}
+
+
+def record_of(run: Run, moved_to: str | None = None, allow_change: bool = False) -> Record:
+    """The record of a run; of a run of an earlier version as much as its status.json and encoder.json say."""
+    status = run.status
+    kept = status.get("data")
+    if not isinstance(kept, dict):
+        encoder = records.encoder(run.path)
+        kept = {
+            "fingerprint": status.get("fingerprint"),
+            "shape": encoder.get("input_shape"),
+            "mean": encoder.get("mean"),
+            "std": encoder.get("std"),
+            **({"range": encoder["range"]} if "range" in encoder else {}),
+        }
+    known = {key: kept[key] for key, kind in KEPT.items() if kept.get(key) and typecheck.fits(kept[key], kind)}
+    numbers = {"shape", "mean", "std"}
+    if known.keys() & numbers and not (
+        numbers <= known.keys() and records.is_normalization(known["shape"], known["mean"], known["std"])
+    ):
+        known = {key: value for key, value in known.items() if key not in numbers}
+    own = known.get("measured", {})
+    if own and not (
+        numbers <= known.keys() and records.is_normalization(known["shape"], own.get("mean", []), own.get("std", []))
+    ):
+        del known["measured"]
+    if "range" in kept:
+        known.setdefault("range", None)
+    return Record(str(run.path), known, moved_to, allow_change)
+
+
+def absolute(node: dict[str, Any]) -> dict[str, Any]:
+    """A data set's configuration with its path, where it has one, as an absolute one."""
+    path = node.get("path")
+    if not isinstance(path, str) or not path:
+        return node
+    return {**node, "path": os.path.abspath(os.path.expanduser(path))}
+
+
+def located(node: dict[str, Any], record: Record) -> dict[str, Any]:
+    """The configuration `node` of a run's data set, at the place where the data lie, with the run's image size and channels.
+    DataError where nothing lies there any more."""
+    if not isinstance(node.get("path"), str):
+        return node
+    here, recorded = node["path"], record.known.get("path")
+    if record.moved_to is not None:
+        here = record.moved_to
+    elif recorded is not None and (os.path.exists(recorded) or not os.path.exists(here)):
+        here = recorded  # else the whole project moved, and the path as it was typed leads to the data
+    node = ranged(absolute({**node, "path": here}), record.known)
+    if record.moved_to is None and not (os.path.exists(node["path"]) or PATTERN & set(here)):
+        raise DataError(
+            f"the data of {record.run} are no longer at {shown(node['path'])}",
+            f"say where they lie now: {command('resume', record.run)} dataset.path=NEW (eval takes dataset.path=NEW, too)",
+        )
+    shape = record.known.get("shape", [])
+    if len(shape) == 3:
+        if "image_size" in node and node["image_size"] is None:
+            node["image_size"] = shape[-1]
+        if node.get("channels") == "auto":
+            node["channels"] = shape[0]
+    return node
+
+
+def ranged(node: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """A data set's configuration with the range of values that was found in training, unless two numbers were asked for.
+    `known`: a record, or the contents of encoder.json."""
+    wish = node.get("range")
+    if not isinstance(wish, str):
+        return node
+    if "range" not in known and "max_pixels" in node:  # of a run made when these meant each image by itself
+        return {**node, "range": {"minmax": "image_minmax", "percentile": "image_percentile"}.get(wish, wish)}
+    return {**node, "range": known["range"]} if known.get("range") is not None else node
+
+
+def same_node(node: dict[str, Any], own: dict[str, Any], record: Record) -> bool:
+    """Whether a configuration that was typed is that of the run's own data."""
+    path = located(own, record).get("path")
+    return absolute(node) == (own if path is None else {**own, "path": path})
+
+
+def checked(dataset: Dataset, record: Record) -> Dataset:
+    """The data in the shape and normalization of the run. DataError where they are not the run's data, unless that is
+    allowed; the differences are then in `details["changed"]`."""
+    changed = differences(record.known, dataset)
+    if changed and not record.allow_change:
+        where = f" at {shown(dataset.path)}" if dataset.path else ""
+        raise DataError(
+            f"the data of {dataset.name}{where} are not those that {record.run} was trained on: {'; '.join(changed)}",
+            "put the files back"
+            + (", or say where they lie now: dataset.path=NEW" if dataset.path else "")
+            + "; to use the data as they are now: allow_data_change=true",
+        )
+    known, own = record.known, {"mean": list(dataset.mean), "std": list(dataset.std)}
+    if changed or "measured" in known:  # the data that were accepted are known by their own numbers
+        dataset = replace(dataset, details={**dataset.details, "measured": own})
+    if "shape" in known and tuple(known["shape"]) != dataset.shape:
+        dataset = conform(dataset, known["shape"], changed)
+    if {"mean", "std"} <= known.keys():
+        dataset = replace(dataset, mean=tuple(known["mean"]), std=tuple(known["std"]))
+    return replace(dataset, details={**dataset.details, "changed": changed}) if changed else dataset
+
+
+def differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
+    """What differs between the data of a run and those that were read, in words."""
+    found = []
+    before, now = known.get("fingerprint"), dataset.fingerprint
+    if before and now and before != now:
+        found.append(f"{_counts(before, now)} (fingerprint {now}, was {before})")
+    elif known.get("split") and dataset.split and known["split"] != dataset.split:
+        found.append("other samples are held out (labels or groups changed)")
+    elif known.get("labels") and known["labels"] != _labels(dataset):
+        found.append("other labels, of the same samples")
+    elif "samples" in known:
+        here = describe(dataset)["samples"]
+        found += [
+            f"{count(here.get(part, 0), 'sample')} in {part}, were {n:,}"
+            for part, n in known["samples"].items()
+            if here.get(part, 0) != n
+        ]
+    if "shape" in known and tuple(known["shape"]) != dataset.shape:
+        found.append(f"samples of {_shape(dataset.shape)}, were {_shape(known['shape'])}")
+    elif {"mean", "std"} <= known.keys():
+        known = known.get("measured", known)
+        spread = [max(abs(s), 1e-6) for s in known["std"]]
+        for name, values in (("mean", dataset.mean), ("standard deviation", dataset.std)):
+            old = known["mean" if name == "mean" else "std"]
+            if len(old) != len(values) or any(
+                abs(a - b) > CLOSE * s for a, b, s in zip(old, values, spread, strict=True)
+            ):
+                found.append(f"the {name} of the channels is {_numbers(values)}, was {_numbers(old)}")
+    return found
+
+
+def conform(dataset: Dataset, shape: Any, notes: list[str]) -> Dataset:
+    """Data as an encoder takes them, in its channels; what was done is put into `notes`. RequestError where shapes differ in
+    more."""
+    wanted, name = tuple(shape), dataset.name
+    if len(wanted) == 3 and {dataset.shape[0], wanted[0]} == {1, 3}:
+        how = (
+            "gray, repeated to three channels"
+            if wanted[0] == 3
+            else "in color, reduced to its luminance (ITU-R BT.601)"
+        )
+        notes.append(f"{name} is {how}, as the encoder takes it")
+        dataset = recoloured(dataset, wanted[0])
+    if dataset.shape != wanted:
+        raise RequestError(
+            f"this encoder takes samples of shape {wanted}; those of {name} have {dataset.shape}",
+            f"dataset.image_size={wanted[-1]}" if len(wanted) == 3 and wanted[0] == dataset.shape[0] else None,
+        )
+    return dataset
+
+
+def _labels(dataset: Dataset) -> str | None:
+    """A hash of the names of samples with their classes. None where samples have no names: their fingerprint has the labels."""
+    named = sorted(
+        (name.encode("utf-8", "surrogateescape"), dataset.classes[label].encode("utf-8", "surrogateescape"))
+        for part in (dataset.train, dataset.test)
+        if part is not None and part.names is not None and part.labels is not None
+        for name, label in zip(part.names, part.labels.tolist(), strict=True)
+        if label >= 0
+    )
+    return fingerprint(len(named), (text for pair in named for text in pair)) if named else None
+
+
+def _counts(before: str, now: str) -> str:
+    """What two fingerprints `NUMBER-HASH` say about the numbers of samples."""
+    a, b = (text.partition("-")[0] for text in (before, now))
+    if not (a.isdecimal() and b.isdecimal()):
+        return "other samples"
+    if a == b:
+        return f"{count(int(b), 'sample')} as before, but names, sizes or contents differ"
+    more = int(b) - int(a)
+    return f"{count(int(b), 'sample')}, were {int(a):,} ({abs(more):,} {'added' if more > 0 else 'removed'} in all)"
+
+
+def _shape(shape: Any) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _numbers(values: Any) -> str:
+    return ", ".join(f"{v:.4g}" for v in values)

@@ -1,0 +1,172 @@
+"""What the files of a run hold, key by key. A key whose value is of another type is left out: whoever reads a record can
+rely on the types, whoever wrote it. Records written by newer versions keep the keys that are not listed here."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from sslcli.config import registry, typecheck
+from sslcli.errors import RequestError
+from sslcli.runs.files import files_in, is_bounded, read_file, read_json, read_lines
+
+Schema = dict[str, Any]
+
+STATUS: Schema = {
+    **dict.fromkeys(("status", "created", "heartbeat", "sslcli", "python", "host", "platform"), str),
+    **dict.fromkeys(("config_hash", "fingerprint"), str),
+    **dict.fromkeys(("format", "pid", "step"), int),
+    **dict.fromkeys(("seconds", "peak_memory_mb"), float),
+    **dict.fromkeys(("packages", "online"), dict),
+    "argv": list[str],
+    "error": str | None,
+    "git": str | None,
+}
+RESULT: Schema = {  # eval/NAME.json
+    **dict.fromkeys(("numbers", "intervals", "protocol", "details", "artefacts", "evaluator"), dict),
+    **dict.fromkeys(("sha256", "config_hash", "dataset", "fingerprint", "time"), str),
+    **dict.fromkeys(("step", "seed", "draws"), int),
+    "seconds": float,
+    "overrides": list[str],
+}
+PROTOCOL: Schema = {"dim": int, "seeds": int, "notes": list[str], "splits": dict}
+ENCODER: Schema = {  # encoder.json; the first ones say how to build the encoder
+    "backbone": dict,
+    "input_shape": list[int],
+    "mean": list[float],
+    "std": list[float],
+    "dataset": str,
+    "modality": str,
+    "sha256": str,
+}
+ENCODER_MORE: Schema = {
+    "step": int,
+    "dim": int,
+    "method": str,
+    "facts": dict[str, int],
+    "range": list[float] | str | None,
+}
+LINE: Schema = {"step": int, "epoch": float, "seconds": float, "nonfinite": list[str]}  # metrics.jsonl
+EVENT: Schema = {"time": str, "event": str, "step": int}  # events.jsonl
+JOB: Schema = {  # jobs/NUMBER.json of a sweep
+    **dict.fromkeys(("status", "host", "time", "error"), str),
+    **dict.fromkeys(("job", "pid", "code"), int),
+    "overrides": list[str],
+    "run": str | None,
+}
+
+
+def fitting(record: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """The record without the values that are of another type than the schema says."""
+    return {k: v for k, v in record.items() if k not in schema or (typecheck.fits(v, schema[k]) and not _is_endless(v))}
+
+
+def _is_endless(value: Any) -> bool:
+    """NaN or infinite: what no rank, no mean and no JSON of other programs knows."""
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def numbers(record: dict[str, Any], key: str) -> dict[str, float]:
+    """The numbers in a dict of a record."""
+    found = record.get(key)
+    return (
+        {k: v for k, v in found.items() if typecheck.fits(v, float) and not _is_endless(v)}
+        if isinstance(found, dict)
+        else {}
+    )
+
+
+def status(run: Path) -> dict[str, Any]:
+    """status.json; {} where it cannot be read."""
+    found = fitting(read_json(run, "status.json"), STATUS)
+    return found | ({"online": numbers(found, "online")} if "online" in found else {})
+
+
+def encoder(folder: Path) -> dict[str, Any]:
+    """encoder.json of a run or of an exported folder; {} where it cannot be read."""
+    found = read_json(folder, "encoder.json")
+    return fitting(found, {**ENCODER, **ENCODER_MORE})
+
+
+def describes(info: dict[str, Any]) -> bool:
+    """Whether an encoder.json says how to build the encoder and how to normalise its samples."""
+    if not all(info.get(key) for key in ENCODER) or not isinstance(info["backbone"].get("_target_"), str):
+        return False
+    return is_normalization(info["input_shape"], info["mean"], info["std"])
+
+
+def is_normalization(shape: list[int], mean: list[float], std: list[float]) -> bool:
+    """Whether these may be the shape of a sample, and the mean and standard deviation of its channels."""
+    fits = len(shape) in (2, 3) and len(mean) == len(std) == shape[0] and all(0 < n < 1 << 20 for n in shape)
+    return fits and all(map(math.isfinite, (*mean, *std))) and min(std) > 0
+
+
+def result(run: Path, name: str) -> dict[str, Any]:
+    """eval/NAME.json, with numbers, protocol and details; {} where it cannot be read."""
+    found = fitting(read_json(run, f"eval/{name}.json"), RESULT)
+    if not found:
+        return {}
+    protocol = fitting(found.get("protocol", {}), PROTOCOL)
+    own = {"numbers": numbers(found, "numbers"), "intervals": intervals(found), "protocol": protocol}
+    return {"details": {}, **found, **own}
+
+
+def intervals(record: dict[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+    """The two ends of each interval of a result; None for one that is open."""
+    found = record.get("intervals", {})
+    pairs = {k: v for k, v in found.items() if isinstance(v, list) and len(v) == 2}
+    pairs = {k: v for k, v in pairs.items() if all(typecheck.fits(end, float | None) for end in v)}
+    low_high = {k: [None if _is_endless(end) else end for end in v] for k, v in pairs.items()}
+    return {k: (low, high) for k, (low, high) in low_high.items()}
+
+
+def metrics(run: Path) -> tuple[list[dict[str, Any]], int]:
+    """The lines of metrics.jsonl, and how many cannot be read. Every value is a number or None."""
+    lines, bad = read_lines(run, "metrics.jsonl")
+    kept = [
+        {k: v for k, v in fitting(line, LINE).items() if k in LINE or typecheck.fits(v, float | None)} for line in lines
+    ]
+    return kept, bad
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    """The lines of events.jsonl."""
+    return [fitting(line, EVENT) for line in read_lines(run, "events.jsonl")[0]]
+
+
+def job(sweep: Path, number: str) -> dict[str, Any]:
+    """jobs/NUMBER.json of a sweep; {} where it cannot be read or does not say which job it is."""
+    found = fitting(read_json(sweep, f"jobs/{number}.json"), JOB)
+    return {"status": "unknown", "overrides": [], **found} if "job" in found else {}
+
+
+def jobs(sweep: Path) -> list[dict[str, Any]]:
+    """All jobs of a sweep, by number."""
+    names = [file.removeprefix("jobs/").removesuffix(".json") for file in files_in(sweep, "jobs/*.json")]
+    return sorted((found for name in names if (found := job(sweep, name))), key=lambda j: j["job"])
+
+
+def yaml_of(folder: Path, name: str) -> Any:
+    """The content of a YAML file, plain and bounded. RequestError."""
+    import yaml
+
+    path = folder / name
+    try:
+        text = registry.yaml_text(read_file(folder, name, registry.MAX_YAML_BYTES), path)
+        found = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except OSError as e:
+        raise RequestError(f"{path} cannot be read: {e.strerror}") from None
+    except (ValueError, yaml.YAMLError, RecursionError) as e:  # ValueError: a date that is none
+        raise RequestError(f"{path} is not valid YAML: {registry.one_line(e)}") from None
+    if isinstance(found, (dict, list)) and not is_bounded(found, containers=registry.MAX_YAML_NODES):
+        raise RequestError(f"{path} has too many levels or nodes")
+    return found
+
+
+def configuration(run: Path) -> dict[str, Any]:
+    """config.yaml, with the schema's defaults where it lacks a key. RequestError."""
+    found = yaml_of(run, "config.yaml")
+    if not isinstance(found, dict):
+        raise RequestError(f"{run / 'config.yaml'} holds no configuration")
+    return registry.filled({str(k): v for k, v in found.items()})

@@ -1,0 +1,433 @@
+"""A run is a folder. This file makes, finds, locks and fills it; checkpoints have their own file.
+
+config.yaml   status.json   metrics.jsonl   events.jsonl   log.txt   checkpoints/   encoder.safetensors   encoder.json   eval/
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import platform
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sslcli import __version__, console
+from sslcli.config import compose
+from sslcli.config import registry as config
+from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, command, listing, nearest
+from sslcli.runs import records, results
+from sslcli.runs.files import (
+    append_line,
+    make_folder,
+    open_file,
+    parse,
+    read_json,
+    replace_file,
+    size_of,
+    sync_folder,
+    write_json,
+)
+from sslcli.runs.git_commit import head_commit
+from sslcli.runs.redact import hide, masked, masked_words
+from sslcli.runtime import progress
+
+if TYPE_CHECKING:
+    from sslcli.runs.loggers import Loggers
+
+FORMAT = 1  # of the run folder; a newer one than we know is refused
+
+
+class Run:
+    """An open run folder of this process."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self._lock: int | None = None
+        self._metrics: int | None = None
+        self._pending = b""  # lines of metrics that a full disk did not take yet
+        self._writing = threading.Lock()
+        self._end_heartbeat: Callable[[], None] = lambda: None
+        self._told: set[str] = set()  # files that could not be written, each said once
+        self.loggers: Loggers | None = None  # where else numbers go: `loggers.attached`
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    # ------------------------------------------------------------------------------------------------------ make and open
+
+    @classmethod
+    def create(cls, path: Path, cfg: dict[str, Any]) -> Run:
+        """Makes the folder ours. `status.json` is opened exclusively: two processes in one folder is an error."""
+        run = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with open(path / "status.json", "x") as f:
+                f.write("{}")
+            sync_folder(path)
+            sync_folder(path.parent)
+        except FileExistsError:
+            raise RequestError(f"{path} is a run already", command("resume", path)) from None
+        except OSError as e:
+            raise StorageError(
+                f"cannot write to {path}: {e.strerror}", "set SSLCLI_RUNS to a folder with room"
+            ) from None
+        run.lock()
+        run.write_config(cfg)
+        run._write_status({"status": "running", "created": now(), **environment()})
+        _point_latest(path)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        status = records.status(path)
+        if status.get("format", FORMAT) > FORMAT:
+            raise RequestError(f"{path} was written by a newer sslcli ({status.get('sslcli')})", "upgrade sslcli")
+        return cls(path)
+
+    def write_config(self, cfg: dict[str, Any]) -> None:
+        import yaml
+
+        text = yaml.safe_dump(masked(cfg), sort_keys=False, allow_unicode=True)
+        replace_file(self.path, "config.yaml", "# Resolved: enough to rebuild this run.\n" + text)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.yaml, with the schema's defaults where it lacks a key. RequestError."""
+        return records.configuration(self.path)
+
+    @property
+    def valid_config(self) -> dict[str, Any]:
+        """The same, with every group and with values in their ranges: what networks and data are built from. RequestError."""
+        cfg = self.config
+        compose.check_values(cfg)
+        return cfg
+
+    # -------------------------------------------------------------------------------------------------------------- lock
+
+    def lock(self) -> None:
+        """Holds `.lock` until the process ends. `lockf` and not `flock`: a forked worker does not keep it alive."""
+        import fcntl
+
+        try:
+            fd = open_file(self.path, ".lock", os.O_RDWR | os.O_CREAT)
+        except OSError as e:
+            raise StorageError(f"cannot write {self.path / '.lock'}: {e.strerror}") from None
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            time.sleep(0.1)  # who took it this moment has still to write his name
+            holder = parse(os.pread(fd, 4096, 0).decode(errors="replace"))
+            os.close(fd)
+            if e.errno not in (errno.EACCES, errno.EAGAIN):
+                raise StorageError(f"{self.path / '.lock'} cannot be locked: {e.strerror}") from None
+            who = f"pid {holder.get('pid', '?')} on {holder.get('host', '?')} since {holder.get('since', '?')}"
+            raise RunInUseError(f"{self.path} is in use by {who}", "wait for it, or stop that process") from None
+        self._lock = fd
+        self._end_heartbeat = progress.beat(self._heartbeat)
+        try:
+            os.ftruncate(fd, 0)
+            os.write(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}).encode())
+        except OSError as e:  # it is locked all the same; only the words for others are missing
+            self._complain(".lock", e)
+
+    def _heartbeat(self) -> None:
+        """A sign of life in status.json, whatever the main thread is busy with."""
+        with self._writing:
+            if self._lock is not None and self.status:
+                try:
+                    self._merge_status({})
+                except StorageError as e:
+                    self._complain("status.json", e)
+
+    def close(self) -> None:
+        self._end_heartbeat()
+        if self._pending:
+            self._flush_metrics()
+        with self._writing:  # not while a heartbeat is being written
+            for fd in (self._metrics, self._lock):
+                if fd is not None:
+                    os.close(fd)
+            self._metrics = self._lock = None
+
+    # ------------------------------------------------------------------------------------------------------------ status
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return records.status(self.path)
+
+    def set_status(self, state: str | None = None, **values: Any) -> None:
+        """Merges into status.json, atomically; `heartbeat` is the time of the last call. A full disk is said, once."""
+        try:
+            self._write_status(values | ({} if state is None else {"status": state}))
+        except StorageError as e:
+            self._complain("status.json", e)
+
+    def _write_status(self, values: dict[str, Any]) -> None:
+        with self._writing:  # the heartbeat comes from another thread
+            self._merge_status(values)
+
+    def _merge_status(self, values: dict[str, Any]) -> None:
+        write_json(self.path, "status.json", self.status | values | {"heartbeat": now(), "format": FORMAT})
+
+    def _complain(self, name: str, e: OSError | StorageError) -> None:
+        """A file that only tells of the run cannot be written: training goes on (a checkpoint that cannot be is another matter)."""
+        if name not in self._told:
+            self._told.add(name)
+            console.warn(f"cannot write {self.path / name}: {e.strerror}" if isinstance(e, OSError) else e.message)
+
+    # ----------------------------------------------------------------------------------------------------------- metrics
+
+    def log(self, step: int, epoch: float, seconds: float, values: dict[str, float]) -> None:
+        """One line of metrics.jsonl, written by one `write`. Non-finite numbers become null and are named.
+
+        What a full disk does not take is kept, and written with a later line."""
+        bad = [k for k, v in values.items() if not math.isfinite(v)]
+        line: dict[str, Any] = {"step": step, "epoch": round(epoch, 4), "seconds": round(seconds, 3)}
+        line |= {k: None if k in bad else float(v) for k, v in values.items()}
+        if bad:
+            line["nonfinite"] = bad
+        self._pending += (json.dumps(line, allow_nan=False) + "\n").encode()
+        self._flush_metrics()
+        if self.loggers is not None:
+            self.loggers.log(step, values)
+
+    def _flush_metrics(self) -> OSError | None:
+        """Writes what is pending; the error, where it cannot be written."""
+        try:
+            if self._metrics is None:
+                self._metrics = open_file(self.path, "metrics.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            while self._pending:
+                self._pending = self._pending[os.write(self._metrics, self._pending) :]
+        except OSError as e:
+            self._complain("metrics.jsonl", e)
+            return e
+        return None
+
+    def metrics_offset(self) -> int:
+        """Bytes of metrics.jsonl, all lines of it safely on disk: a checkpoint remembers it. StorageError when they are not."""
+        error = self._flush_metrics()
+        try:
+            if error is not None or self._metrics is None:
+                raise error or OSError(errno.EIO, "its last lines are not written")
+            os.fsync(self._metrics)
+            return os.fstat(self._metrics).st_size
+        except OSError as e:
+            raise StorageError(f"cannot write {self.path / 'metrics.jsonl'}: {e.strerror}") from None
+
+    def cut_metrics(self, offset: int) -> None:
+        """Back to what the checkpoint saw: no line twice, no torn line."""
+        path = self.path / "metrics.jsonl"
+        size = size_of(self.path, "metrics.jsonl") or 0
+        if size > offset:
+            try:
+                fd = open_file(self.path, "metrics.jsonl", os.O_WRONLY)
+                os.ftruncate(fd, offset)
+                os.close(fd)
+            except OSError as e:
+                raise StorageError(f"cannot write {path}: {e.strerror}") from None
+        elif size < offset:
+            console.warn(f"{path} has {size:,} bytes of the {offset:,} that the checkpoint saw: lines are missing")
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines; an incomplete last one is left out, and others that cannot be read are counted in a warning."""
+        lines, bad = records.metrics(self.path)
+        if bad:
+            console.warn(f"{bad} of {len(lines) + bad:,} lines of {self.path / 'metrics.jsonl'} cannot be read")
+        return lines
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Something worth remembering: a warning, a skipped step, a save, a signal."""
+        self._append("events.jsonl", json.dumps(masked({"time": now(), "event": kind, **values}), default=str))
+
+    def write_log(self, text: str) -> None:
+        self._append("log.txt", f"{now()} {hide(text)}")
+
+    def _append(self, name: str, line: str) -> None:
+        try:
+            append_line(self.path, name, line)
+        except OSError as e:
+            self._complain(name, e)
+
+    # ------------------------------------------------------------------------------------------------------------ results
+
+    def save_eval(self, name: str, result: dict[str, Any]) -> Path:
+        """Writes eval/NAME.json. StorageError."""
+        self.make_folder("eval/checkpoints" if "/" in name else "eval")
+        write_json(self.path, f"eval/{name}.json", result)
+        return self.path / "eval" / f"{name}.json"
+
+    def make_folder(self, name: str) -> Path:
+        """A folder of the run, made where it is missing. StorageError."""
+        try:
+            return make_folder(self.path, name)
+        except OSError as e:
+            raise StorageError(f"cannot write {self.path / name}: {e.strerror}") from None
+
+    @property
+    def kept(self) -> dict[str, results.Kept]:
+        """What was measured, by name: results.py."""
+        return results.kept(self.path)
+
+    @property
+    def evals(self) -> dict[str, dict[str, Any]]:
+        return {name: found.record for name, found in self.kept.items()}
+
+
+# --------------------------------------------------------------------------------------------------------------- all runs
+
+
+DEPTH = 3  # of a run below the runs folder, at most: runs/sweep/NAME/JOB
+
+
+def all_runs(root: Path | None = None) -> list[Path]:
+    """Run folders below the root, in sweeps and in folders of the user's own too, oldest first."""
+    found: list[Path] = []
+    level = [root or config.runs_root()]
+    for _ in range(DEPTH):
+        inner = [path for folder in level for path in _folders(folder)]
+        found += (runs := [p for p in inner if os.path.isfile(p / "status.json")])
+        level = sorted(set(inner) - set(runs))
+    return sorted(found, key=lambda p: (created(p), p.name))
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, without links and hidden ones."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    except OSError:
+        if folder == config.runs_root():
+            raise
+        return []
+    return [folder / name for name in names]
+
+
+RESERVED = ("latest", "none")  # what `run=` reads otherwise than as the name of a run
+
+
+def short_name(path: Path) -> str:
+    """What to type for a run: its name below the runs folder, with that of its sweep; a run elsewhere by its full path. Where
+    the name alone means something else (a reserved word, a flag, another run here), the runs folder stands before it."""
+    full = path.resolve()
+    name = os.path.relpath(full, config.runs_root().resolve())
+    if name.startswith(os.pardir):
+        return str(full)
+    other = Path(name, "status.json").is_file() and Path(name).resolve() != full
+    return str(config.runs_root() / name) if other or name in RESERVED or name.startswith("-") else name
+
+
+def next_step(run: Run) -> str:
+    """The command that measures a run: a probe, or without labels what needs none."""
+    facts = read_json(run.path, "encoder.json").get("facts")
+    unlabelled = isinstance(facts, dict) and facts.get("classes") == 0
+    return command("eval", "quality" if unlabelled else "probe", f"run={short_name(run.path)}")
+
+
+def created(path: Path) -> str:
+    return str(records.status(path).get("created", ""))
+
+
+def find(spec: str, root: Path | None = None) -> Path:
+    """A run by path, by `latest`, or by a unique prefix (or part) of its name. RequestError otherwise."""
+    root = root or config.runs_root()
+    runs = all_runs(root)
+    if spec == "latest":
+        if not runs:
+            raise RequestError(f"there is no run in {root}/ yet", "sslcli pretrain makes one")
+        return runs[-1]
+    direct = Path(spec).expanduser()
+    if (direct / "status.json").is_file():
+        return direct.resolve() if direct.is_symlink() else direct
+    if spec and (root / spec / "status.json").is_file():
+        return root / spec
+    if direct.is_file() and (direct.parent / "status.json").is_file():
+        raise RequestError(f"{spec} is a file in a run", f"did you mean {shlex.quote(f'run={direct.parent}')}?")
+    if (direct / "encoder.json").is_file():
+        raise RequestError(
+            f"{spec} holds an encoder that was exported, and no run",
+            "sslcli pretrain init=FOLDER takes it; what is measured is a run (`sslcli runs` lists them)",
+        )
+    names = {str(p.relative_to(root)): p for p in runs}  # of a sweep's run with the sweep
+    begins = [name for name, p in names.items() if p.name.startswith(spec) or name.startswith(spec)]
+    hits = begins or [name for name in names if spec and spec in name]
+    if len(hits) == 1:
+        return names[hits[0]]
+    if hits:
+        more = "give more of the name; a run of a sweep is named sweep/SWEEP/RUN"
+        raise RequestError(f"`{spec}` fits {len(hits)} runs: {listing(hits, 5)}", more)
+    close = nearest(spec, [name for name in names if of_same_data(spec, name)])
+    raise RequestError(
+        f"there is no run `{spec}` in {root}/", f"did you mean `{close}`?" if close else "`sslcli runs` lists them"
+    )
+
+
+def of_same_data(spec: str, name: str) -> bool:
+    """Whether a mistyped name may mean this run: the data set, its last word, is the same. Most of a name is the time, so that
+    names of runs of other data are alike."""
+    words, others = spec.split("_"), name.split("_")
+    return len(words) < 3 or nearest(words[-1], others[-1:]) is not None
+
+
+def _point_latest(path: Path) -> None:
+    """runs/latest -> the newest run. A convenience for people; nothing of ours reads it."""
+    root = config.runs_root()
+    link = root / "latest"
+    try:
+        target = os.path.relpath(path.resolve(), root.resolve())
+        temporary = root / f".latest-{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        os.replace(temporary, link)
+    except OSError:  # a file system without links, or a real folder of that name: not worth failing for
+        return
+
+
+# ------------------------------------------------------------------------------------------------------------ what else
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def environment() -> dict[str, Any]:
+    """What a number may depend on: versions, host, processor, git commit of the working folder."""
+    import sys
+    from importlib.metadata import version
+
+    packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
+    return {
+        "sslcli": __version__,
+        "python": platform.python_version(),
+        "packages": packages,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "platform": platform.platform(),
+        "git": head_commit(Path.cwd()),
+        "argv": masked_words(sys.argv),
+    }
+
+
+def age(stamp: str) -> float:
+    """Seconds since an ISO time stamp."""
+    try:
+        return time.time() - datetime.fromisoformat(stamp).timestamp()
+    except (ValueError, OverflowError):
+        return math.inf
+
+
+def require_done(run: Run) -> None:
+    if size_of(run.path, "encoder.safetensors") is None:
+        raise TrainingError(
+            f"{run.path} has no encoder yet (status: {run.status.get('status')})", command("resume", run.path)
+        )

@@ -1,0 +1,103 @@
+"""Folders for temporary files and caches that no other user can write to, also where the usual ones are missing (a container
+with a read-only root). Imports no torch: some of this must be settled before torch is imported."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sslcli import console
+from sslcli.config import registry
+from sslcli.errors import MachineError
+
+KEY, KEY_BYTES = "features.key", 32
+MISSING = "there is no folder for temporary files"
+
+
+def available() -> bool:
+    """Whether there is one. Where the usual ones are missing, shared memory or the folder of the runs is used from now on, also
+    by libraries (multiprocessing, matplotlib)."""
+    try:
+        tempfile.gettempdir()
+        return True
+    except OSError:
+        pass
+    for base in (Path("/dev/shm"), registry.runs_root().absolute()):
+        if base.is_dir() and os.access(base, os.W_OK | os.X_OK):
+            tempfile.tempdir = os.environ["TMPDIR"] = str(base)
+            console.say(f"{MISSING}: {base} is used")
+            return True
+    return False
+
+
+def prepare() -> None:
+    """For this process and those that it starts, before torch is imported: torch asks for a folder for temporary files, and keeps
+    compiled code in /tmp under a name that another user can take first, unless it is given a folder."""
+    available()
+    folder = cache_folder()
+    if folder is not None:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "torchinductor"))
+
+
+def cache_folder() -> Path | None:
+    """The user's folder for compiled code; None where there is none that only the user can write to."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(base) / "sslcli"
+    if not folder.is_absolute():  # no home; or relative, which the XDG specification says to ignore
+        return None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder if only_mine(folder.stat()) and os.access(folder, os.W_OK) else None
+    except OSError:
+        return None
+
+
+def user_key() -> bytes | None:
+    """A secret of the user's in that folder, made where there is none yet: what is signed with it was written by the user."""
+    if (folder := cache_folder()) is None:
+        return None
+    file = folder / KEY
+    for _ in range(2):
+        with contextlib.suppress(OSError):
+            if not file.is_symlink() and len(key := file.read_bytes()) == KEY_BYTES:
+                return key
+        temporary = folder / f".{KEY}.{os.getpid()}"
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "wb") as out:
+                out.write(secrets.token_bytes(KEY_BYTES))
+            os.replace(temporary, file)
+        except OSError:
+            return None
+    return None
+
+
+def only_mine(about: os.stat_result) -> bool:
+    """Whether nobody else can write to a file or folder."""
+    return os.name == "posix" and about.st_uid == os.getuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def new_private_folder() -> Path:
+    """A new folder of mode 0700, which the caller removes. MachineError where there can be none."""
+    if not available():
+        raise MachineError(MISSING, "export TMPDIR=FOLDER, one that can be written to")
+    try:
+        return Path(tempfile.mkdtemp(prefix="sslcli-"))
+    except OSError as e:
+        raise MachineError(f"no temporary file can be written: {e.strerror}", "export TMPDIR=FOLDER") from None
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """The same for the time of the block."""
+    folder = new_private_folder()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
