@@ -323,6 +323,29 @@ def test_the_first_format_loads_for_ever(tmp_path):
     assert read["model"]["queue.keys"].shape == (64, 16)
 
 
+def test_a_run_of_the_first_format_resumes(cli, tmp_path, monkeypatch):
+    """Its configuration, as its checkpoint holds it, names data sets by their dotted names of then."""
+    monkeypatch.chdir(tmp_path)
+    config: dict = {"device": {"type": "cpu", "threads": 1}, "logger": {"log_every": 1}}
+    for key, value in json.loads((FIXTURES / "format-1/step-0000000006/state.json").read_text())["config"].items():
+        *path, last = key.split(".")
+        node = config
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    assert config["dataset"]["_target_"] == "sslcli.data.classic.digits"
+    run = tmp_path / "runs" / "old"
+    shutil.copytree(FIXTURES / "format-1", run / "checkpoints")
+    (run / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    (run / "status.json").write_text(json.dumps({"status": "interrupted", "step": 6}))
+    result = cli("resume", "old")
+    assert result.code == 0, result.err
+    assert "resuming at step 6" in result.err
+    assert "differs" not in result.err
+    assert json.loads((run / "status.json").read_text())["step"] == 8
+    assert cli("eval", "knn", "run=old").code == 0
+
+
 # ------------------------------------------------------------------------------------------------------- as a user sees it
 
 
