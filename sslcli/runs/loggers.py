@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sslcli import console
 from sslcli.config import typecheck
+from sslcli.config.dotted import flatten
 from sslcli.config.registry import one_line
 from sslcli.errors import MachineError, RequestError, SslError, nearest
 from sslcli.runs.files import checked, read_json, write_json
@@ -184,7 +185,7 @@ class MLflow(Logger):
             known = self.client.get_experiment_by_name(self.experiment)
             where = known.experiment_id if known else self.client.create_experiment(self.experiment)
             made = self.client.create_run(where, run_name=run.path.name).info.run_id
-            words = [Param(key, str(value)[:500]) for key, value in flat(cfg).items()]
+            words = [Param(key, str(value)[:500]) for key, value in flatten(cfg).items()]
             for start in range(0, len(words), 100):
                 self.client.log_batch(made, params=words[start : start + 100])
             return {"run_id": made}
@@ -299,10 +300,3 @@ def remembered(run: Run, name: str, make: Callable[[], dict[str, str]]) -> dict[
         known[name] = make()
         write_json(run.path, MEMORY, known)
     return known[name]
-
-
-def flat(node: Any, key: str = "") -> dict[str, Any]:
-    """A configuration as `dotted.key -> value`."""
-    if not isinstance(node, Mapping) or not node:
-        return {key: node}
-    return {k: v for name, inner in node.items() for k, v in flat(inner, f"{key}.{name}" if key else str(name)).items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from sslcli import builders, console, optim
 from sslcli.backbones.convnet import ConvNet
-from sslcli.config import compose, instantiate, registry
+from sslcli.config import compose, instantiate
 from sslcli.console import human_count
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset
@@ -30,8 +29,9 @@ from sslcli.nn.norm import synchronised
 from sslcli.rng import Draw
 from sslcli.runs import data_check
 from sslcli.runs.data_check import Record
+from sslcli.runs.identity import config_hash
 from sslcli.runs.loggers import Loggers
-from sslcli.runs.run import Run, masked
+from sslcli.runs.run import Run
 from sslcli.runtime import device as runtime
 from sslcli.runtime import processes, progress
 from sslcli.runtime.device import Runtime
@@ -77,37 +77,6 @@ class Job:
     @property
     def config_hash(self) -> str:
         return config_hash(self.cfg)
-
-
-# How a run is executed, not what it computes: free to change when it is resumed.
-_HOW_TRAIN = ("devices", "strategy", "save_every", "save_in_background", "keep", "on_collapse")
-HOW = ("device", "logger", *(f"train.{key}" for key in _HOW_TRAIN))
-WHERE = ("dataset.path",)  # where the data lie: the fingerprint says whether they are the same
-LENGTH = ("train.epochs", "train.steps", "train.budget")  # a run may be made longer; it is then another run
-
-
-def what(cfg: dict[str, Any]) -> dict[str, Any]:
-    """What a run computes, as `dotted.key -> value`: the configuration less `HOW`, secrets masked, targets by their first
-    names."""
-    flat: dict[str, Any] = {}
-
-    def walk(node: Any, key: str) -> None:
-        if key in HOW:
-            return
-        if isinstance(node, dict) and node:
-            for k, v in node.items():
-                walk(v, f"{key}.{k}" if key else str(k))
-        else:
-            flat[key] = registry.first_name(node) if key.endswith("._target_") else node
-
-    walk(masked(cfg), "")
-    return flat
-
-
-def config_hash(cfg: dict[str, Any]) -> str:
-    """The same for two runs that compute the same."""
-    cfg = what(cfg)
-    return hashlib.sha256(json.dumps(cfg, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def load_dataset(cfg: dict[str, Any], record: Record | None = None, download: bool = True) -> Dataset:

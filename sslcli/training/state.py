@@ -14,10 +14,11 @@ from sslcli.config import registry, typecheck
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing
 from sslcli.nn.ema import Teacher
 from sslcli.runs import checkpoint
+from sslcli.runs.identity import LENGTH_KEYS, LOCATION_KEYS, identity_config
 from sslcli.runs.redact import HIDDEN
 from sslcli.runs.run import Run
 from sslcli.runtime import threads
-from sslcli.training.setup import LENGTH, WHERE, Job, what
+from sslcli.training.setup import Job
 
 ROUNDING = ("world", "strategy", "threads", "device", "torch")  # on which the last digits of a sum may depend
 
@@ -113,7 +114,7 @@ def split_ema(method: torch.nn.Module, state: dict[str, Tensor]) -> dict[str, di
 def identity(job: Job) -> dict[str, Any]:
     """What the bits of a run depend on besides its configuration."""
     return {
-        "config": what(job.cfg),
+        "config": identity_config(job.cfg),
         "fingerprint": job.dataset.fingerprint,
         "threads": job.runtime.threads,
         "device": job.runtime.words(),
@@ -159,10 +160,10 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
             f"put the files back; or go on with other data: {command('resume', run.path)} allow_data_change=true; "
             f"or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
         )
-    defaults = {k: v for k, v in what(registry.filled({})).items() if k in ours["config"]}
+    defaults = {k: v for k, v in identity_config(registry.filled({})).items() if k in ours["config"]}
     differing = differences({**defaults, **saved["config"]}, ours["config"])
-    moved = [differing.pop(key) for key in WHERE if key in differing]
-    if refused := {k: v for k, v in differing.items() if k not in LENGTH}:
+    moved = [differing.pop(key) for key in LOCATION_KEYS if key in differing]
+    if refused := {k: v for k, v in differing.items() if k not in LENGTH_KEYS}:
         raise RequestError(
             f"this is not the run that the checkpoint was written by: {listing(refused.values(), 6)}",
             f"undo that in config.yaml; or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
@@ -177,7 +178,7 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
     words = "; ".join((f"not comparable: {listing(changes)}" if changes else exact, *rounding.values(), *moved))
     say(f"resuming at step {saved['step']:,} ({words})")
     # A run that was made longer follows the schedule that it would have had.
-    plan = Plan(**saved["plan"]) if saved["plan"] and not any(k in LENGTH for k in differing) else None
+    plan = Plan(**saved["plan"]) if saved["plan"] and not any(k in LENGTH_KEYS for k in differing) else None
     counters = {f.name: saved[f.name] for f in fields(State) if f.name != "plan" and f.name in saved}
     return State(**counters, plan=plan)
 

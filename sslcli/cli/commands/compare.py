@@ -110,9 +110,9 @@ def _number(value: Any) -> float | None:
 
 def differences(runs: list[Run]) -> dict[str, list[Any]]:
     """The keys of what the runs compute that are not the same in all; None where a run has no such key."""
-    from sslcli.training.setup import what
+    from sslcli.runs.identity import identity_config
 
-    flat = [what(run.config) for run in runs]
+    flat = [identity_config(run.config) for run in runs]
     keys = dict.fromkeys(key for one in flat for key in one if not key.endswith(PROSE))
     rows = {key: [one.get(key) for one in flat] for key in keys}
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}

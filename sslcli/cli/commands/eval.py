@@ -331,7 +331,7 @@ def circumstances(
     subject: Subject, node: dict[str, Any], values: dict[str, Any], run_cfg: dict[str, Any]
 ) -> dict[str, Any]:
     """All that a result depends on: a known one with the same is not measured again."""
-    from sslcli.training.setup import config_hash
+    from sslcli.runs.identity import config_hash
 
     return {
         "evaluator": node,

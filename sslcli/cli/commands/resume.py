@@ -60,15 +60,15 @@ def changed(cfg: dict[str, Any], given: dict[str, str], name: str) -> bool:
     was given anew."""
     import yaml
 
-    from sslcli.training.setup import HOW, LENGTH, WHERE
+    from sslcli.runs.identity import EXECUTION_KEYS, LENGTH_KEYS, LOCATION_KEYS, is_below
 
     for key, text in given.items():
-        if key not in (*LENGTH, *WHERE) and not any(key == k or key.startswith(f"{k}.") for k in HOW):
-            close = nearest(key, (*LENGTH, *WHERE, *HOW))
+        if key not in (*LENGTH_KEYS, *LOCATION_KEYS) and not is_below(key, EXECUTION_KEYS):
+            close = nearest(key, (*LENGTH_KEYS, *LOCATION_KEYS, *EXECUTION_KEYS))
             if close and not has_key(cfg, key):
                 raise RequestError(f"there is no key `{key}`", f"did you mean `{close}`?")
             raise RequestError(
-                f"`{key}` cannot change when resuming ({listing((*HOW, *LENGTH, *WHERE), 20)} can)",
+                f"`{key}` cannot change when resuming ({listing((*EXECUTION_KEYS, *LENGTH_KEYS, *LOCATION_KEYS), 20)} can)",
                 f"to start a new run from its weights: {command('pretrain', f'init={name}', f'{key}={text}')}",
             )
         *path, last = key.split(".")
@@ -82,9 +82,11 @@ def changed(cfg: dict[str, Any], given: dict[str, str], name: str) -> bool:
             node[last] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise RequestError(f"`{key}={text}` is not a value") from None
-    if any(k in LENGTH for k in given):  # the last one given decides: steps win over epochs, and a budget over both
-        for key in LENGTH:
+    if any(
+        k in LENGTH_KEYS for k in given
+    ):  # the last one given decides: steps win over epochs, and a budget over both
+        for key in LENGTH_KEYS:
             if key not in given:
                 cfg["train"][key.partition(".")[2]] = None
     compose.check_values(cfg)
-    return any(k in LENGTH for k in given)
+    return any(k in LENGTH_KEYS for k in given)
