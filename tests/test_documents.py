@@ -49,7 +49,7 @@ def test_every_command_in_a_document_is_one(line):
 def test_the_page_on_methods_trains(cli):
     from tests.conftest import SMOKE
 
-    text = (ROOT / "docs" / "add_a_method.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "add_a_method.md").read_text(encoding="utf-8")
     (code,), (yaml,) = fenced(text, "python"), fenced(text, "yaml")
     Path("mine/method").mkdir(parents=True)
     Path("mine/centred.py").write_text(code)
@@ -62,7 +62,7 @@ def test_the_recipe_for_few_labels_runs(cli):
 
     from tests.conftest import SMOKE
 
-    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "data.md").read_text(encoding="utf-8")
     (example,), (code,) = fenced(text, "csv"), fenced(text, "python")
     trained, measured = (
         line
@@ -122,7 +122,7 @@ def test_a_recipe_says_what_was_seen_with_it(name):
 
 
 def test_the_page_of_oracles_names_every_method_and_tests_that_are_there():
-    text = (ROOT / "docs" / "oracles.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "loss_verification.md").read_text(encoding="utf-8")
     tests = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests" / "methods").glob("test_*.py"))
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", text, re.M))
     assert set(rows) == set(registry.choices("method"))

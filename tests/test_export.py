@@ -228,7 +228,7 @@ def test_completion(cli, run):
 def test_the_page_on_weights_loads_them(cli, number, backbone, size):
     if backbone.startswith("vit"):
         pytest.importorskip("timm")
-    code = fenced((ROOT / "docs" / "weights.md").read_text(encoding="utf-8"), "python")[number]
+    code = fenced((ROOT / "docs" / "guides" / "export.md").read_text(encoding="utf-8"), "python")[number]
     pictures = np.random.default_rng(0).integers(0, 256, (12, size, size, 3), dtype=np.uint8)
     np.savez("x.npz", x=pictures)
     words = ["dataset=arrays", "dataset.path=x.npz", "train.epochs=null", "train.steps=1", "train.eval_every=0"]

@@ -236,7 +236,7 @@ def test_the_sweep_over_learning_rates_prints_the_best_first(bash):
 
 @pytest.mark.slow
 def test_the_slurm_script_requeues_and_the_job_goes_on(tmp_path, bash):
-    text = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "slurm.md").read_text(encoding="utf-8")
     script = tmp_path / "sslcli.sbatch"
     script.write_text(re.findall(r"```bash\n(#!.*?)```", text, re.S)[0])
     words = [*SMOKE, "train.steps=200", "train.save_every=1h", "logger.log_every=1"]
@@ -266,7 +266,9 @@ def test_the_launchers_of_the_documents_compose():
 
     found = []
     for page in ("sweeps.md", "slurm.md"):
-        for block in re.findall(r"```bash\n(sslcli .*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.S):
+        for block in re.findall(
+            r"```bash\n(sslcli .*?)```", (ROOT / "docs" / "guides" / page).read_text(encoding="utf-8"), re.S
+        ):
             word, *rest = shlex.split(block)[1:]
             found.append((word, parse(rest)))
     assert len(found) == 3

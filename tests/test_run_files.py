@@ -515,7 +515,7 @@ def test_one_module_opens_files_of_runs():
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
         if name in ELSEWHERE or (name.startswith(("data/", "views/")) and name not in own):
-            continue  # data sets have rules of their own: docs/security.md
+            continue  # data sets have rules of their own: docs/explanation/security.md
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue

@@ -94,7 +94,7 @@ class Sweep:
             said = f"hydra/sweeper={self.sweeper}, hydra/launcher={self.launcher}: {type(e).__name__}: {registry.one_line(e)}"
             console.detail(traceback.format_exc())
             if not self.received and not self.casualties():
-                raise MachineError(said, "docs/sweeps.md has the versions they were tried with") from None
+                raise MachineError(said, "docs/guides/sweeps.md has the versions they were tried with") from None
             console.say(said)
         finally:
             del os.environ[PARENT]

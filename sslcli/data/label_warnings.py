@@ -6,7 +6,7 @@ from sslcli.data.dataset import Dataset, labelled
 from sslcli.data.notify import count, shown
 from sslcli.errors import listing
 
-# Where many files have few labels, or none yet: how to give them some (docs/data.md).
+# Where many files have few labels, or none yet: how to give them some (docs/guides/data.md).
 HOW_TO_LABEL = (
     "labels=FILE.csv (name,label), or as dataset.path a list path,label,split, where any label may be missing"
 )

@@ -2,7 +2,7 @@
 
 With `train.devices=N` all are on this machine and of this user: the store is a file in a folder that only the user can open, and
 gloo and NCCL are bound to the loopback interface. Under a launcher (torchrun, Slurm) the store is torch's TCPStore at
-MASTER_ADDR:MASTER_PORT, and whoever reaches that port is trusted with the job: docs/security.md.
+MASTER_ADDR:MASTER_PORT, and whoever reaches that port is trusted with the job: docs/explanation/security.md.
 """
 
 from __future__ import annotations

@@ -403,7 +403,7 @@ def bought(budget: Any, steps: int, each: float, per_epoch: int) -> tuple[str, s
 
 
 def goes_ahead(job: Job, spread: Whole) -> bool:
-    """Whether a step is finished on the device before this process knows whether it is good: see docs/decisions/0010."""
+    """Whether a step is finished on the device before this process knows whether it is good: decision 10."""
     return job.runtime.device.type == "cuda" and not spread.sharded and optim.heeds_verdict(job.optimizer)
 
 

@@ -77,7 +77,7 @@ def test_dangerous_calls_are_known_and_documented():
         for name in uses(path):
             found.setdefault(name, set()).add(str(path.relative_to(ROOT)))
     assert found == KNOWN
-    document = (ROOT.parent / "docs" / "security.md").read_text(encoding="utf-8")
+    document = (ROOT.parent / "docs" / "explanation" / "security.md").read_text(encoding="utf-8")
     missing = {file for files in KNOWN.values() for file in files if f"`{file}`" not in document}
     assert not missing
 
