@@ -383,7 +383,7 @@ def test_pipeline(cli):
     assert (run / "report.html").stat().st_size > 10_000
     before = {p.name: p.stat().st_mtime_ns for p in (run / "eval").iterdir()}
     again = cli("pipeline", *SMOKE, "stages=[knn,quality]", "resume=auto", "report=false")
-    assert again.err.count("was measured before") == 2
+    assert again.err.count("reusing the result") == 2
     assert again.last == result.last
     assert {p.name: p.stat().st_mtime_ns for p in (run / "eval").iterdir()} == before
     assert cli("pipeline", "stages=[nope]").code == 2

@@ -76,7 +76,7 @@ def test_few_labels_do_not_replace_all(cli):
     run = Path(cli("pretrain", *SMOKE).last)
     few = cli("eval", "probe", "labels=2/class", "seeds=2", *PROBE)
     assert few.out.startswith("probe.top1 ")  # as ever, for scripts
-    assert "kept as probe@2-class" in few.err
+    assert "saved as probe@2-class" in few.err
     every = cli("eval", "probe", *PROBE, "--json")
     assert {k: json.loads(every.out)[k] for k in ("eval", "result")} == {"eval": "probe", "result": "probe"}
     assert {p.name for p in (run / "eval").glob("*.json")} == {"probe.json", "probe@2-class.json"}

@@ -33,6 +33,7 @@ def serve(path: str) -> None:
     import torch._dynamo  # noqa: F401
 
     import sslcli.cli.commands.eval
+    import sslcli.evals.base.evaluation
     import sslcli.evals.probe
     import sslcli.training.launch  # noqa: F401
 

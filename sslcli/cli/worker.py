@@ -10,7 +10,7 @@ from sslcli.errors import SslError
 
 WORK = {
     "pretrain": "sslcli.training.launch",
-    "eval": "sslcli.cli.commands.eval",
+    "eval": "sslcli.evals.base.evaluation",
     "bench": "sslcli.training.benchmark",
 }  # the word of a job -> the module with its `follow`
 

@@ -57,7 +57,7 @@ class Atlas:
 
 def compute(run: Gathered) -> Atlas:
     """What can be made of a run that has an encoder. What cannot (data that moved, a damaged file) is told in `notes`."""
-    from sslcli.cli.commands.eval import load
+    from sslcli.evals.base.evaluated_model import load_model
 
     cfg = run.config
     atlas = Atlas()
@@ -65,7 +65,7 @@ def compute(run: Gathered) -> Atlas:
         compose.check_values(cfg)
         device = asdict(registry.Device()) | cfg.get("device", {})
         values = {"seed": cfg["seed"], "device": device, "train": {**cfg["train"], "devices": 1}}
-        subject = load(values, cfg, run.path)
+        subject = load_model(values, cfg, run.path)
         atlas.shape = subject.dataset.shape
         atlas.sizes = {"train": len(subject.dataset.train)}
         if subject.dataset.test is not None:

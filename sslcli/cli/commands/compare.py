@@ -190,8 +190,8 @@ def pair(first: Run, second: Run, name: str, seed: int) -> dict[str, Any]:
 def encoders(runs: list[Run], devices: list[str], found: Compared) -> None:
     """Linear CKA of each encoder with the first's, on the test split of the first's data (on all of them
     where none is held out); and of an untrained backbone, which is what the architecture alone gives."""
-    from sslcli.cli.commands import eval as evaluation
     from sslcli.cli.commands.pretrain import plain
+    from sslcli.evals.base.evaluated_model import load_model
     from sslcli.evals.base.features import Split
     from sslcli.evals.metrics.cka import cka
     from sslcli.runs import data_check
@@ -206,7 +206,7 @@ def encoders(runs: list[Run], devices: list[str], found: Compared) -> None:
     for run, told in zip(runs, found.runs, strict=True):
         try:
             cfg = run.valid_config if run is runs[0] else {**run.valid_config, "dataset": data}
-            subject = evaluation.load({**values, "data_given": run is not runs[0]}, cfg, run.path)
+            subject = load_model({**values, "data_given": run is not runs[0]}, cfg, run.path)
             split: Split = "test" if subject.dataset.test is not None else "train"
             x, _ = subject.data.features(subject.backbone, split)
         except SslError as e:
@@ -217,6 +217,7 @@ def encoders(runs: list[Run], devices: list[str], found: Compared) -> None:
         ids = subject.data.ids(split)
         if base is None:
             base = x, ids
+            assert subject.data.random is not None
             random, _ = subject.data.features(subject.data.random, split)
             found.cka.append(_row("untrained", cka(x, random), len(x)))
             continue

@@ -62,16 +62,17 @@ def dry_run(cfg: Any) -> int:
 def run(cfg: Any) -> Outcome:
     from hydra.core.hydra_config import HydraConfig
 
+    from sslcli.evals.base.evaluation import evaluate
+
     pretrain.check_resume(cfg)
     values, evaluators = split(cfg)
     pretrain.check_rate(values, HydraConfig.get())
     path = pretrain.shorten(Path(HydraConfig.get().runtime.output_dir))
     trained = pretrain.pretrain(values, path, auto=cfg.resume == "auto", request=cfg)
-    stages = {**values, "labels": cfg.labels, "evaluators": evaluators, "run": str(trained.path)}
-    results = eval_command.evaluate(stages, trained, trained.config, list(evaluators), skip_done=True)
+    stages = {**values, "labels": cfg.labels, "run": str(trained.path)}
+    results = evaluate(stages, evaluators, reuse=True, report=eval_command.report)
     if cfg.report:
         from sslcli import report
 
         console.say(f"report  {report.write(trained.path)}")
-    top1 = next((v for r in results.values() for k, v in r.items() if k == "top1"), None)
-    return Outcome(top1, None if console.flag(console.JSON) else trained.path)
+    return eval_command.outcome(results, None if console.flag(console.JSON) else trained.path)

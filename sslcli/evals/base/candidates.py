@@ -148,8 +148,8 @@ def same_data(candidates: list[Candidate], allow_change: bool = False) -> str:
 
 def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     """The record of evaluator `name`: the known one where weights, data, draws and settings are the same, else a new one."""
-    from sslcli.cli.commands import eval as evaluation
     from sslcli.evals.artefacts.predictions import FILE
+    from sslcli.evals.base import evaluation
 
     node = values["evaluator"]
     name = results.name_of(name, node.get("labels", "all"))
@@ -158,12 +158,12 @@ def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -
         if {**theirs, "baselines": None} == {**node, "baselines": None}:
             return known
     subject = opened(c, values)
-    about = evaluation.circumstances(subject, node, values, c.cfg)
-    result = evaluation.result_of(node, subject)
-    record = json.loads(json.dumps(evaluation.recorded(result, about), default=str))
+    about = evaluation.provenance(subject, node, values, c.cfg)
+    result = evaluation.run_evaluator(node, subject)
+    record = json.loads(json.dumps(evaluation.make_record(result, about), default=str))
     try:
         if c.checkpoint is None:
-            with evaluation.heard(c.run, values, c.cfg, c.step):
+            with evaluation.attach_loggers(c.run, values, c.cfg, c.step):
                 evaluation.save(name, result, record, c.run)
         else:
             folder = c.run.make_folder("eval/checkpoints")
@@ -184,19 +184,19 @@ def fitting(c: Candidate, name: str, fingerprint: str) -> dict[str, Any]:
 
 def opened(c: Candidate, values: dict[str, Any]) -> Any:
     """The backbone with its data, in this process."""
-    from sslcli.cli.commands import eval as evaluation
+    from sslcli.evals.base.evaluated_model import load_model
 
     if c.checkpoint is None:
-        return evaluation.load(values, c.cfg, c.run.path)
+        return load_model(values, c.cfg, c.run.path)
     from sslcli.builders import method_of
     from sslcli.runs import checkpoint
     from sslcli.runs.data_check import record_of
 
     record = record_of(c.run, allow_change=bool(values.get("allow_data_change")))
-    subject = evaluation.load(values, c.cfg, None, record)
+    subject = load_model(values, c.cfg, None, record)
     tensors, _ = checkpoint.load(c.checkpoint)
     method = method_of(c.cfg, subject.dataset, tensors, c.checkpoint.name)
-    subject.backbone = subject.machine.place(method.eval_backbone)
+    subject.backbone = subject.runtime.place(method.eval_backbone)
     subject.step, subject.sha256, subject.data.key = c.step, c.sha256, c.checkpoint.name
     subject.seed = c.cfg["seed"]
     return subject

@@ -1,0 +1,131 @@
+"""The backbone under evaluation, trained or with random weights, and the data that it is evaluated on."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sslcli import console
+from sslcli.builders import load_encoder, load_method, new_backbone
+from sslcli.data.dataset import Dataset
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.inputs import label_file
+from sslcli.methods.base import Method
+from sslcli.rng import derive
+from sslcli.runs import data_check
+from sslcli.runs.data_check import Record
+from sslcli.runs.run import Run
+from sslcli.runtime import device, processes
+from sslcli.runtime.device import Runtime
+from sslcli.views import Views
+
+
+@dataclass
+class EvaluatedModel:
+    """A backbone on its device and the data that it is evaluated on, in this process."""
+
+    runtime: Runtime
+    dataset: Dataset
+    backbone: nn.Module
+    data: EvalData
+    step: int
+    seed: int
+    sha256: str = ""  # of the weights; empty for random weights
+    other_data: bool = False  # evaluated on another data set than it was trained on
+
+
+def load_model(
+    values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, record: Record | None = None
+) -> EvaluatedModel:
+    """The backbone of the run in `path` (None: one with random weights) with its data.
+
+    `values` is the configuration of the evaluation: `seed`, `device`, `train.devices`, and optionally `labels`,
+    `data_given`, `data_path` and `allow_data_change`; `run_cfg` is that of the run. `record` describes the expected data
+    where no run is given. Raises DataError where the data differ from the run's, unless `values` allow it.
+    """
+    info: dict[str, Any] = {"step": 0, "sha256": ""}
+    backbone = None
+    if path is not None:
+        backbone, info = load_encoder(path)
+    dataset, other_data, notes = _load_data(values, run_cfg, path, record, info)
+    for note in notes:
+        console.say(note)
+    place = processes.place(values["train"]["devices"], device.kind_of(values["device"]))
+    runtime = device.start(values["device"], images=len(dataset.shape) == 3, place=place)
+    seed = run_cfg["seed"] if path else values["seed"]
+    if backbone is None:
+        backbone = new_backbone(run_cfg, dataset.shape, seed)
+    runtime.place(backbone)
+
+    def untrained(draw: int = 0) -> nn.Module:
+        return runtime.place(new_backbone(run_cfg, dataset.shape, derive(seed, "draw", draw) if draw else seed))
+
+    @functools.cache
+    def pretraining() -> tuple[Method, Views]:
+        assert path is not None
+        method, views = load_method(Run(path), run_cfg, dataset)
+        runtime.place(method)
+        return method, views
+
+    data = EvalData(
+        dataset,
+        runtime.device,
+        workers=runtime.workers,
+        cache=path / "cache" if path is not None else None,
+        key=info["sha256"],
+        seed=values["seed"],
+        untrained=untrained if path is not None else None,
+        autocast=runtime.autocast,
+        channels_last=runtime.channels_last,
+        recipes=run_cfg["augmentation"],
+        pretraining=pretraining if path is not None else None,
+        trained_on=info["dataset"] if other_data else "",
+    )
+    for note in data.notes:
+        console.say(note)
+    data.notes += notes
+    known = label_file.identified(dataset)
+    return EvaluatedModel(runtime, known, backbone, data, info["step"], seed, info["sha256"], other_data)
+
+
+def _load_data(
+    values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, record: Record | None, info: dict[str, Any]
+) -> tuple[Dataset, bool, list[str]]:
+    """The data set, whether it is another one than the backbone was trained on, and notes about both. `info` describes
+    the encoder."""
+    from sslcli.training.setup import load_dataset
+
+    given, other_data = bool(values.get("data_given")), False
+    notes: list[str] = []
+    if path is not None:
+        run = Run(path)
+        record = data_check.record_of(run, values.get("data_path"), given or bool(values.get("allow_data_change")))
+        node, trained_node = run_cfg["dataset"], run.valid_config["dataset"]
+        other_data = not data_check.same_node(node, trained_node, record) if given else node != trained_node
+    if other_data:
+        node = data_check.ranged(_with_image_size(run_cfg["dataset"], info), info)
+        dataset = data_check.conform(load_dataset({**run_cfg, "dataset": node}), info["input_shape"], notes)
+        here, trained_range = dataset.details.get("range"), info.get("range")
+        if here is not None and trained_range is not None and here != trained_range:
+            notes.append(f"warning: values are scaled by the range {here}; the run was trained with {trained_range}")
+        dataset = replace(dataset, mean=tuple(info["mean"]), std=tuple(info["std"]))
+    else:
+        dataset = load_dataset(run_cfg, record, download=path is None or given)
+        if changed := dataset.details.get("changed"):
+            other_data = given  # a result on other data has a name of its own, unless the change was allowed
+            notes += [f"the data changed since the run was trained: {change}" for change in changed]
+    if label_file.is_file(values.get("labels")):
+        dataset, more = label_file.labelled(dataset, values["labels"])
+        notes += more
+    return dataset, other_data, notes
+
+
+def _with_image_size(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of another data set, at the image size that the encoder was trained with, where it has a size
+    and none is given."""
+    shape = info["input_shape"]
+    return {**node, "image_size": shape[-1]} if len(shape) == 3 and node.get("image_size", 0) is None else node

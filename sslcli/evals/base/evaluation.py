@@ -1,0 +1,206 @@
+"""Run evaluators on a backbone and save their results in its run folder.
+
+`evaluate` is what `sslcli eval` and `sslcli pipeline` call; it needs a resolved configuration and no Hydra.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from sslcli import console
+from sslcli.config import instantiate, registry
+from sslcli.errors import RequestError
+from sslcli.evals.base import cross_validation
+from sslcli.evals.base.evaluated_model import EvaluatedModel, load_model
+from sslcli.evals.base.features import Result
+from sslcli.evals.inputs.label_file import FEW
+from sslcli.runs import loggers, results
+from sslcli.runs.identity import config_hash
+from sslcli.runs.redact import masked_words
+from sslcli.runs.run import Run, find, now, require_done
+from sslcli.runtime import processes, progress
+
+Record = dict[str, Any]  # of a result: what eval/NAME.json holds
+Report = Callable[[str, Record, Run | None], None]  # receives the name of a result, its record and the run
+
+
+def evaluate(
+    values: dict[str, Any],
+    evaluators: dict[str, dict[str, Any]],
+    *,
+    reuse: bool = False,
+    overrides: list[str] | None = None,
+    report: Report | None = None,
+) -> dict[str, Record]:
+    """Runs evaluators on one backbone and returns the record of each, by the name of the evaluator.
+
+    - `values`: the configuration of the evaluation, resolved; see `open_run` and `load_model` for its keys.
+    - `evaluators`: the configuration of each evaluator, by name.
+    - `reuse`: a saved result with the same configuration, weights and data is returned instead of computed again.
+    - `overrides`: saved with the result, secrets masked.
+    - `report`: called with each record as soon as it is computed, before it is saved.
+    """
+    run, run_cfg = open_run(values)
+    loggers.Loggers(values["logger"]).check()
+    for node in evaluators.values():
+        instantiate.check("evaluator", node, given=["backbone", "data"])
+    model = load_model(values, run_cfg, run.path if run is not None else None)
+    console.rows(_screen(model, list(evaluators), run))
+    job = {
+        "word": "eval",
+        "values": values,
+        "run_cfg": run_cfg,
+        "folders": instantiate.trusted_folders(),
+        "run": str(run.path) if run is not None else None,
+        "fingerprint": model.dataset.fingerprint,
+    }
+    records: dict[str, Record] = {}
+    with (
+        processes.lead(model.runtime.team, model.runtime.device, job, follow),
+        attach_loggers(run, values, run_cfg, model.step),
+    ):
+        for name, node in evaluators.items():
+            title = results.name_of(name, node.get("labels", "all"), model.dataset.name if model.other_data else "")
+            origin = provenance(model, node, values, run_cfg)
+            known = run.evals.get(title, {}) if run is not None and reuse else {}
+            if known and all(known.get(key) == value for key, value in origin.items()):
+                console.say(f"{title}: reusing the result with the same configuration, weights and data")
+                records[name] = known
+                if report is not None:
+                    report(title, known, run)
+                continue
+            start = time.perf_counter()
+            with progress.task(name):
+                result = run_evaluator(node, model)
+            origin |= {"seconds": round(time.perf_counter() - start, 3)}
+            if overrides is not None:
+                origin |= {"overrides": masked_words(overrides)}
+            records[name] = make_record(result, origin)
+            if report is not None:
+                report(title, records[name], run)
+            if run is not None:
+                _save_and_log(title, result, records[name], run)
+        model.data.dismiss()
+    return records
+
+
+def open_run(values: dict[str, Any]) -> tuple[Run | None, dict[str, Any]]:
+    """The run that `values["run"]` names, and its configuration, with the data set of `values` where `data_given` is true.
+
+    `run: none` means an untrained backbone: (None, values). Raises RequestError where no such run exists, TrainingError
+    where it has no encoder yet.
+    """
+    if values["run"] == "none":
+        namesake = registry.runs_root() / "none"
+        if (namesake / "status.json").is_file():
+            console.warn("run=none is an untrained backbone, and not the run of that name", f"run={namesake}")
+        return None, values
+    run = Run.open(find(values["run"]))
+    require_done(run)
+    if values.get("data_given"):
+        return run, {**run.valid_config, "dataset": values["dataset"]}
+    if values.get("data_path") and "path" not in run.valid_config["dataset"]:
+        raise RequestError(f"the data set of {run.path} has no path", "leave dataset.path out")
+    return run, run.valid_config
+
+
+def _screen(model: EvaluatedModel, names: list[str], run: Run | None) -> list[tuple[str, str]]:
+    dataset, backbone = model.dataset, model.backbone
+    test = len(dataset.test) if dataset.test is not None else 0
+    state = "untrained" if run is None else f"step {model.step:,}"
+    rows = [
+        ("what", f"{', '.join(names)} of {type(backbone).__name__} (dim {backbone.dim}), {state}"),
+        ("data", f"{dataset.name}: {len(dataset.train):,} train, {test:,} test"),
+        ("where", model.runtime.words()),
+    ]
+    return [*rows, *([("run", str(run.path))] if run is not None else [])]
+
+
+def follow(job: dict[str, Any]) -> None:
+    """Another process of an evaluation: computes its share of all features."""
+    from sslcli.training.launch import same_data, trust
+
+    trust(job.get("folders", []))
+    model = load_model(job["values"], job["run_cfg"], Path(job["run"]) if job["run"] else None)
+    same_data(model.dataset, job["fingerprint"])
+    processes.ready(model.runtime.device)
+    model.data.serve(model.backbone)
+
+
+def run_evaluator(node: dict[str, Any], model: EvaluatedModel) -> Result:
+    """The result of the evaluator that `node` configures, in cross-validation where labels are few; warns of few test samples."""
+    function = instantiate.partial("evaluator", node, "backbone", "data")
+    if cross_validation.applies(node, model.data):
+        result = cross_validation.cross_validated(function, model.backbone, model.data, node.get("seeds", 1))
+    else:
+        result = function(model.backbone, model.data)
+    splits = result.protocol.get("splits", {})
+    if "labelled" in splits and 0 < (n := splits.get("test", 0)) < FEW:
+        doubt = f"{n} labelled test samples are few: another {n} may give quite different numbers"
+        result.protocol.setdefault("notes", []).append(doubt)
+        console.warn(doubt, "more labels; of a file (labels=FILE.csv) probe and knn test every one")
+    return result
+
+
+def attach_loggers(
+    run: Run | None, values: dict[str, Any], run_cfg: dict[str, Any], step: int
+) -> AbstractContextManager[None]:
+    """Inside this context, saved results also go to the loggers of `values` and to the TensorBoard files of the run."""
+    return loggers.attached(run, loggers.of_evaluation(run_cfg["logger"], values["logger"]), run_cfg, step)
+
+
+def provenance(
+    model: EvaluatedModel, node: dict[str, Any], values: dict[str, Any], run_cfg: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything that a result depends on. A saved result with equal provenance need not be computed again."""
+    return {
+        "evaluator": node,
+        "step": model.step,
+        "seed": model.seed,
+        "sha256": model.sha256,
+        "config_hash": config_hash(run_cfg),
+        "dataset": model.dataset.name,
+        "fingerprint": model.dataset.fingerprint,
+        "draws": values["seed"],
+    }
+
+
+def make_record(result: Result, origin: dict[str, Any]) -> Record:
+    """The content of eval/NAME.json, in plain JSON types. `origin`: see `provenance`."""
+    return {
+        "numbers": result.numbers,
+        "intervals": result.intervals,
+        "protocol": result.protocol,
+        "details": result.details,
+        "artefacts": {file: artefact.caption for file, artefact in result.artefacts.items()},
+        **origin,
+        "time": now(),
+    }
+
+
+def save(name: str, result: Result, record: Record, run: Run) -> None:
+    """Writes a result and its artefacts into the run folder and to its loggers. Raises StorageError."""
+    folder = run.make_folder("eval")
+    results.make_room(run.path, name)
+    for file, artefact in result.artefacts.items():
+        artefact.save(folder / f"{name}_{file}")
+    run.save_eval(name, record)
+    run.write_log(f"eval {name}: {result.numbers}")
+    if run.loggers is not None:
+        images = {
+            f.removesuffix(".png"): run.path / "eval" / f"{name}_{f}" for f in result.artefacts if f.endswith(".png")
+        }
+        run.loggers.result(name, result.numbers, images, record["step"])
+
+
+def _save_and_log(name: str, result: Result, record: Record, run: Run) -> None:
+    """`save`, then a log line with the settings in which the replaced result differs."""
+    old, new = (r.get("evaluator") or {} for r in (run.evals.get(name, {}), record))
+    save(name, result, record, run)
+    differ = [f"{key}={old[key]}" for key in old if key in new and old[key] != new[key]]
+    replaced = f"; it replaces the result with {', '.join(differ)}" if differ else ""
+    console.say(f"saved as {name} in {run.path / 'eval'}{replaced}")
