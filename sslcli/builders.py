@@ -19,8 +19,9 @@ from sslcli.errors import RequestError, TrainingError, command
 from sslcli.methods.base import Encoder, Facts, Method
 from sslcli.rng import derive
 from sslcli.runs import checkpoint, records
-from sslcli.runs.files import PHYSICAL_MEMORY, read_file, replace_file, size_of, write_json
+from sslcli.runs.files import read_file, replace_file, size_of, write_json
 from sslcli.runs.run import Run, find
+from sslcli.runtime.cores import PHYSICAL_MEMORY
 from sslcli.views import Views
 
 GIVEN = ("backbone", "data")  # what a method's constructor is handed, where it asks for it

@@ -99,3 +99,9 @@ def listing(names: Iterable[str], at_most: int = 12) -> str:
     names = list(names)
     shown = ", ".join(names[:at_most])
     return shown if len(names) <= at_most else f"{shown} and {len(names) - at_most} more"
+
+
+def first_line(e: BaseException | str) -> str:
+    """The first non-empty line of an error message; the type's name where the message is empty."""
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    return lines[0] if lines else type(e).__name__

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sslcli.runtime import temporary
+from sslcli.runtime import folders
 
 
 @functools.cache
 def prepare() -> Any:
     """The package with its own defaults: a file `matplotlibrc` in the working folder, which it reads, decides nothing (it may
     choose a backend to import, or have LaTeX run)."""
-    temporary.available()  # without a home it keeps its fonts there
+    folders.available()  # without a home it keeps its fonts there
     import matplotlib
 
     matplotlib.rcdefaults()

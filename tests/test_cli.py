@@ -15,7 +15,8 @@ import pytest
 
 from sslcli import __version__
 from sslcli.cli.main import WORDS, parse
-from sslcli.config import compose, registry
+from sslcli.config import registry
+from sslcli.config.duration import parse_duration
 from sslcli.errors import RequestError
 from tests.conftest import SMOKE
 
@@ -212,12 +213,12 @@ def test_help_before_the_command(cli):
 
 
 def test_durations():
-    assert compose.seconds("90", "k") == compose.seconds("90s", "k") == compose.seconds(90, "k") == 90
-    assert compose.seconds("1h30m", "k") == 5400
-    assert compose.seconds("0.5d", "k") == 43200
+    assert parse_duration("90", "k") == parse_duration("90s", "k") == parse_duration(90, "k") == 90
+    assert parse_duration("1h30m", "k") == 5400
+    assert parse_duration("0.5d", "k") == 43200
     for wrong in ("", "m", "10 apples", "-5", 0, "-3m", float("nan"), "1h30", "1m 30s"):
         with pytest.raises(RequestError):
-            compose.seconds(wrong, "k")
+            parse_duration(wrong, "k")
 
 
 def test_cfg_job_prints_the_configuration_and_makes_no_folder(cli):

@@ -7,7 +7,7 @@ from itertools import zip_longest
 import pytest
 
 from sslcli.cli.commands.pretrain import plain
-from sslcli.config import compose, instantiate, registry
+from sslcli.config import compose, instantiate, registry, safe_yaml, schema
 from sslcli.errors import RequestError
 from sslcli.training.setup import ONLINE
 
@@ -72,11 +72,11 @@ def test_every_experiment_binds(name):
 def test_defaults_of_the_schema_are_those_of_the_yaml():
     from dataclasses import fields
 
-    for group, name, schema in (("train", "default", registry.Train), ("device", "auto", registry.Device)):
+    for group, name, fields_of in (("train", "default", schema.Train), ("device", "auto", schema.Device)):
         import yaml
 
         values = yaml.safe_load((registry.config_dir() / group / f"{name}.yaml").read_text())
-        assert set(values) == {f.name for f in fields(schema)}
+        assert set(values) == {f.name for f in fields(fields_of)}
 
 
 def test_foreign_yaml_is_looked_at_before_it_is_loaded(tmp_path):
@@ -94,13 +94,13 @@ def test_foreign_yaml_is_looked_at_before_it_is_loaded(tmp_path):
     for says, text in cases.items():
         file.write_text(text)
         with pytest.raises(RequestError, match=says):
-            registry.check_foreign_yaml(tmp_path)
+            safe_yaml.check_yaml_folder(tmp_path)
     file.write_bytes(b"\xff\xfea\x00")
     with pytest.raises(RequestError, match="UTF-8"):
-        registry.check_foreign_yaml(tmp_path)
+        safe_yaml.check_yaml_folder(tmp_path)
     file.write_bytes(b"\xef\xbb\xbfa: 1\n")
     with pytest.raises(RequestError, match="byte-order mark"):
-        registry.check_foreign_yaml(tmp_path)
+        safe_yaml.check_yaml_folder(tmp_path)
 
 
 def test_a_method_of_ones_own_trains(cli, tmp_path):

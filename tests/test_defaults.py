@@ -11,7 +11,8 @@ import torch
 from sslcli.builders import method_class
 from sslcli.cli.commands.pretrain import plain
 from sslcli.config import compose, registry
-from sslcli.config.registry import on_gpu
+from sslcli.config.duration import parse_duration
+from sslcli.config.schema import on_gpu
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
 from sslcli.training.setup import compared, settled
@@ -159,7 +160,7 @@ def test_budget_says_what_it_buys():
         "train.budget=8m: about 16 steps, 1.33 epochs, at 30 s a step; 1,000 steps would take 8h20m: too few to learn much"
     )
     assert hint.startswith("train.budget=50m00s is 100 steps;")
-    assert compose.seconds("50m00s", "train.budget") == 3000
+    assert parse_duration("50m00s", "train.budget") == 3000
     told, hint = bought("8m", 200, 2.4, 300)  # less than an epoch
     assert hint.startswith("train.budget=36m00s is 900 steps;")
     assert bought("1h", 5000, 0.72, 300) == ("train.budget=1h: about 5,000 steps, 16.7 epochs, at 0.72 s a step", "")

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from sslcli.cli.commands.pretrain import plain
-from sslcli.config import compose, instantiate, registry
+from sslcli.config import compose, instantiate, safe_yaml
 from sslcli.errors import MachineError, RequestError, SslError
 from sslcli.training.setup import check
 from tests import fuzz
@@ -43,7 +43,7 @@ def code_of(overrides: list[str], folders: list[Path]) -> int:
     """What `sslcli pretrain` would say before it touches any data. Anything else that is raised flies."""
     try:
         for folder in folders:
-            registry.check_foreign_yaml(folder)
+            safe_yaml.check_yaml_folder(folder)
         check(plain(compose.compose("pretrain", overrides, folders)))
     except (RequestError, MachineError) as error:  # MachineError: a package that is not installed
         return error.code if error.message.strip() else 1

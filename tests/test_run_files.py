@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sslcli.config import registry
+from sslcli.config import schema
 from sslcli.errors import RequestError, StorageError, TrainingError
 from sslcli.runs import checkpoint, files, records
 from sslcli.runs.run import Run
@@ -353,7 +353,7 @@ def test_lying_encoder_json(change, made, tmp_path):
 def test_config_without_a_key_has_the_default(made, tmp_path):
     shutil.copytree(made / "runs" / "a", tmp_path / "a")
     whole = records.configuration(tmp_path / "a")
-    defaults = registry.filled({})
+    defaults = schema.with_defaults({})
     for group, key in [("", "seed"), ("", "init"), *((g, k) for g in ("train", "device") for k in defaults[g])]:
         cfg = json.loads(json.dumps(whole))
         del (cfg[group] if group else cfg)[key]
@@ -491,6 +491,7 @@ ELSEWHERE = {  # modules that open files of their own, and which
     "cli/hydra_task.py": "makes the folder of a sweep",
     "config/compose.py": "YAML of --config-dir, looked at before",
     "config/registry.py": "YAML that is shipped or of --config-dir",
+    "config/safe_yaml.py": "YAML of --config-dir",
     "runtime/cores.py": "/proc and /sys",
     "runs/files.py": "this is the way in",
     "evals/inputs/corruptions.py": "memory",
@@ -504,7 +505,7 @@ ELSEWHERE = {  # modules that open files of their own, and which
     "runs/results.py": "labels=FILE of the command line",
     "runs/run.py": "status.json, exclusively",
     "runtime/streams.py": "/dev/null",
-    "runtime/temporary.py": "a folder of its own for temporary files",
+    "runtime/folders.py": "a folder of its own for temporary files",
     "backbones/weights_file.py": "init=FILE of the command line",
 }
 

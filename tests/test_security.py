@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from sslcli.config import instantiate, registry
+from sslcli.config import instantiate, safe_yaml
 from sslcli.errors import RequestError, TrainingError
 from sslcli.runs import checkpoint, redact
 from sslcli.runs.run import Run
@@ -243,13 +243,13 @@ def test_a_config_dir_that_blocks_or_never_ends(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         make(tmp_path / name / "x.yaml")
         with pytest.raises(RequestError):
-            registry.check_foreign_yaml(tmp_path / name)
+            safe_yaml.check_yaml_folder(tmp_path / name)
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop" / "again").symlink_to(tmp_path / "loop")
-    registry.check_foreign_yaml(tmp_path / "loop")
-    monkeypatch.setattr(registry, "MAX_ENTRIES", 3)
+    safe_yaml.check_yaml_folder(tmp_path / "loop")
+    monkeypatch.setattr(safe_yaml, "MAX_ENTRIES", 3)
     with pytest.raises(RequestError, match="more than 3 files"):
-        registry.check_foreign_yaml(tmp_path)
+        safe_yaml.check_yaml_folder(tmp_path)
 
 
 def test_an_edited_config_in_a_run_folder(cli, run):

@@ -21,10 +21,9 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from sslcli import console
-from sslcli.config import registry
 from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped, StorageError
 from sslcli.runs.redact import masked_words
-from sslcli.runtime import streams
+from sslcli.runtime import folders, streams
 
 PARENT = "SSLCLI_SWEEP_PARENT"  # the process that started the sweep: what it runs itself may use its terminal
 STOPPING = "stopping"  # a file in jobs/: no further job of this sweep starts
@@ -153,7 +152,7 @@ def of_a_file(e: OSError) -> SslError | None:
     shown = name if len(name) <= 200 else f"{name[:100]}...{name[-50:]}"
     console.detail("".join(traceback.format_exception(e)))
     if e.errno in _NOT_ALLOWED:
-        own = Path(name).absolute().is_relative_to(registry.runs_root().absolute())
+        own = Path(name).absolute().is_relative_to(folders.runs_root().absolute())
         other = "SSLCLI_RUNS=FOLDER puts runs elsewhere" if own else "or name another path"
         hint = f"check its permissions and those of the folders above it (ls -ld); {other}"
         return StorageError(f"cannot access {shown}: {why}", hint)

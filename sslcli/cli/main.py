@@ -20,8 +20,9 @@ from pathlib import Path
 from sslcli import __version__, console
 from sslcli.cli.help import HYDRA_WORDS, PLAIN_WORDS, WORDS, evaluator_help, help_text
 from sslcli.cli.hydra_task import Ended, in_words, signals_end
-from sslcli.errors import RequestError, SslError, listing, nearest
-from sslcli.runtime import cores, progress, streams, temporary
+from sslcli.config import safe_yaml, schema
+from sslcli.errors import RequestError, SslError, first_line, listing, nearest
+from sslcli.runtime import cores, folders, progress, streams
 from sslcli.runtime.subprocesses import protect_imports
 
 __all__ = ["HYDRA_WORDS", "PLAIN_WORDS", "WORDS", "Request", "main", "parse"]
@@ -128,9 +129,8 @@ def quoted_path(word: str, sweep: bool) -> str:
 
 def _is_there(word: str) -> bool:
     """Whether a word names a run or a folder of runs."""
-    from sslcli.config import registry
 
-    return any(os.path.isdir(p) for p in (os.path.expanduser(word), registry.runs_root() / word))
+    return any(os.path.isdir(p) for p in (os.path.expanduser(word), folders.runs_root() / word))
 
 
 def _is_number(word: str) -> bool:
@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     protect_imports()
     if argv[:1] and argv[0] in WORDS:
-        temporary.prepare()
+        folders.prepare()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's C++ warns of what we do on purpose
     cores.prepare_environment()
     argv = without_carriage_returns(argv)
@@ -347,18 +347,18 @@ def run_hydra(word: str, task: Callable[..., object], request: Request, override
     from sslcli.config import messages, registry
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    registry.register()
+    schema.register()
     sys.argv = ["sslcli", *request.flags, *registry.search_override([]), *overrides]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             hydra.main(version_base="1.3", config_path=str(registry.config_dir()), config_name=word)(task)()
     except (HydraException, OmegaConfBaseException) as e:
-        raise messages.explain(e, word, request.overrides, request.config_dirs) from None
+        raise messages.rewrite_error(e, word, request.overrides, request.config_dirs) from None
     except (SslError, OSError):
         raise
     except Exception as e:  # Hydra's own, about a hydra.* key: what a job raises comes as Ended
-        said = ": ".join(registry.one_line(x) for x in (e, e.__cause__) if x is not None)
+        said = ": ".join(first_line(x) for x in (e, e.__cause__) if x is not None)
         raise RequestError(f"hydra: {said}", "look at the hydra.* keys that were given") from None
     return 0
 
@@ -403,11 +403,11 @@ def stray(text: str, word: str) -> RequestError:
 
 def take_config_dir(folder: Path) -> None:
     """--config-dir: the YAML is looked at for size and aliases, and modules in the folder may be named."""
-    from sslcli.config import instantiate, registry
+    from sslcli.config import instantiate
 
     if not folder.is_dir():
         raise RequestError(f"--config-dir {folder}: there is no such folder")
-    registry.check_foreign_yaml(folder)
+    safe_yaml.check_yaml_folder(folder)
     instantiate.trust_folder(folder)
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from sslcli import console
 from sslcli.cli.hydra_task import PARENT, STOPPING, Ended, in_words
-from sslcli.config import compose, registry
-from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped
+from sslcli.config import compose, registry, schema
+from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped, first_line
 from sslcli.runs import records
 from sslcli.runs.files import make_folder, replace_file, unlink_shared
 
@@ -91,7 +91,7 @@ class Sweep:
             self.tidy()
             if (error := in_words(e)) is not None:
                 raise error from None
-            said = f"hydra/sweeper={self.sweeper}, hydra/launcher={self.launcher}: {type(e).__name__}: {registry.one_line(e)}"
+            said = f"hydra/sweeper={self.sweeper}, hydra/launcher={self.launcher}: {type(e).__name__}: {first_line(e)}"
             console.detail(traceback.format_exc())
             if not self.received and not self.casualties():
                 raise MachineError(said, "docs/guides/sweeps.md has the versions they were tried with") from None
@@ -194,15 +194,15 @@ def samples(word: str, overrides: list[str], extra: list[Path]) -> list[list[str
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    from sslcli.config.messages import explain
+    from sslcli.config.messages import rewrite_error
 
-    registry.register()
+    schema.register()
     try:
         with hydra.initialize_config_dir(str(registry.config_dir()), version_base="1.3"):
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())  # for glob(*)
             options = [values(o) for o in parser.parse_overrides(overrides)]
     except HydraException as e:
-        raise explain(e, word, overrides, extra) from None
+        raise rewrite_error(e, word, overrides, extra) from None
     for given, option in zip(overrides, options, strict=True):
         if not option:
             raise RequestError(f"`{given}` has no value to try")

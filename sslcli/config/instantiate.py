@@ -19,7 +19,7 @@ from typing import Any
 
 from sslcli.config import registry, typecheck
 from sslcli.errors import MachineError, RequestError, listing, nearest
-from sslcli.runs.files import PHYSICAL_MEMORY
+from sslcli.runtime.cores import PHYSICAL_MEMORY
 
 HOUSE_KEYS = {  # keys of a YAML that are read by the house and are no arguments
     "": {"_target_", "summary"},
@@ -130,10 +130,10 @@ def check(group: str, node: dict[str, Any], given: Iterable[str] = ()) -> None:
                 f"`{group}.{key}` is not an argument of {_name(target)} (has: {listing(allowed) or 'none'})",
                 f"did you mean `{group}.{close}`?" if close else None,
             )
-        if key in allowed and not typecheck.fits(value, kind := parameters[key].annotation):
-            text = isinstance(value, (int, float)) and typecheck.fits("", kind)
+        if key in allowed and not typecheck.matches_type(value, kind := parameters[key].annotation):
+            text = isinstance(value, (int, float)) and typecheck.matches_type("", kind)
             raise RequestError(
-                f"`{group}.{key}={value}`: expected {typecheck.wanted(kind)}, got `{value}`",
+                f"`{group}.{key}={value}`: expected {typecheck.describe_type(kind)}, got `{value}`",
                 f"if it is meant as text: '{group}.{key}=\"{value}\"'" if text else None,
             )
     for name in allowed:

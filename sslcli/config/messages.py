@@ -6,10 +6,11 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from sslcli.config.registry import GROUPS, KINDS, choices, config_dir, one_line, register, search_override
-from sslcli.errors import RequestError, listing, nearest
+from sslcli.config.dotted import walk
+from sslcli.config.registry import GROUPS, KINDS, choices, config_dir, search_override
+from sslcli.config.schema import register
+from sslcli.errors import RequestError, first_line, listing, nearest
 
 ALSO_KNOWN_AS = {"webdataset": "tar", "wds": "tar", "imagefolder": "image_folder", "folder": "image_folder"}
 
@@ -27,7 +28,7 @@ def unknown_choice(group: str, name: str, known: Iterable[str]) -> RequestError:
     )
 
 
-def explain(e: Exception, word: str, overrides: list[str], extra: list[Path]) -> RequestError:
+def rewrite_error(e: Exception, word: str, overrides: list[str], extra: list[Path]) -> RequestError:
     """Hydra's and OmegaConf's errors in the user's words."""
     text = "\n".join(str(x) for x in (e, e.__cause__) if x is not None)
     if m := re.search(r"Could not (?:find|load) '([\w-]+)/([^']*)'", text):
@@ -74,11 +75,11 @@ def explain(e: Exception, word: str, overrides: list[str], extra: list[Path]) ->
             return RequestError(f"`{key}={value}`: expected a list, got `{value}`", f"{key}=[{value}]")
         if wanted := re.search(r"could not be converted to (\w+)", text):
             return RequestError(f"`{key}={value}`: expected {_kind(wanted[1])}, got `{value}`")
-        return RequestError(f"`{key}={value}`: {one_line(e.__cause__ or e)}")
+        return RequestError(f"`{key}={value}`: {first_line(e.__cause__ or e)}")
     if m := re.search(r"Value '([^']*)'.* could not be converted to (\w+)", text):
         full = re.search(r"full_key: ([\w.]+)", text)
         return RequestError(f"`{full[1] if full else 'a key'}={m[1]}`: expected {_kind(m[2])}, got `{m[1]}`")
-    return RequestError(one_line(e))
+    return RequestError(first_line(e))
 
 
 def _names_choice(override: str) -> bool:
@@ -185,17 +186,7 @@ def known_keys(word: str, chosen: tuple[str, ...] = ()) -> frozenset[str]:
         except HydraException:  # choices that do not go together: the keys of none of them
             made = hydra.compose(word)
         tree = OmegaConf.to_container(made, resolve=False)
-    found: set[str] = set()
-
-    def walk(node: Any, path: str) -> None:
-        if path:
-            found.add(path)
-        if isinstance(node, dict):
-            for k, v in node.items():
-                walk(v, f"{path}.{k}" if path else str(k))
-
-    walk(tree, "")
-    return frozenset(found)
+    return frozenset(key for key, _ in walk(tree))
 
 
 def _kind(name: str) -> str:

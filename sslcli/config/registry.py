@@ -1,17 +1,16 @@
-"""Where YAML files lie, which choices there are, and the schema of the keys that we own."""
+"""Config groups and their choices: which YAML files exist, where they are located, and the `_target_` names they use."""
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslcli.errors import RequestError
+from sslcli.config.safe_yaml import check_yaml
+from sslcli.errors import RequestError, first_line
 
 GROUPS = (
     "method",
@@ -38,11 +37,6 @@ KINDS = {  # the word after `sslcli list` -> config group
     "devices": "device",
 }
 ENTRY_POINTS = "sslcli.plugins"  # name -> package; the package's `configs/` folder joins the search path
-
-# Limits for YAML that is not ours (an alias bomb of 242 bytes costs OmegaConf half a minute).
-MAX_YAML_BYTES, MAX_YAML_ALIASES, MAX_YAML_NODES, MAX_YAML_DEPTH = 1_000_000, 50, 20_000, 50
-LONG_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-F_xob:]{100,}")  # what YAML reads as an integer
-MAX_ENTRIES = 50_000  # files and folders below a --config-dir
 
 
 # ---------------------------------------------------------------------------------------------------------------- folders
@@ -127,7 +121,7 @@ def describe(path: Path, group: str) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), loader) or {}
     except (yaml.YAMLError, ValueError) as e:  # ValueError: a date that is none
-        raise RequestError(f"{path} is not valid YAML: {one_line(e)}") from None
+        raise RequestError(f"{path} is not valid YAML: {first_line(e)}") from None
     if not isinstance(content, dict):
         raise RequestError(f"{path} holds no keys")
     inner = content.get(group) if isinstance(content.get(group), dict) else None
@@ -138,206 +132,3 @@ def describe(path: Path, group: str) -> dict[str, Any]:
 
 def _is_header(line: str) -> bool:
     return line.startswith("# ") and "@package" not in line
-
-
-def check_foreign_yaml(folder: Path) -> None:
-    """Looks at every YAML file below a folder from outside, before OmegaConf sees it; see `check_yaml`."""
-    entries = 0
-    for root, folders, files in os.walk(folder):  # follows no links
-        folders.sort()
-        entries += len(files) + len(folders)
-        if entries > MAX_ENTRIES:
-            raise RequestError(
-                f"{folder} holds more than {MAX_ENTRIES:,} files", "give the folder that holds the YAML files itself"
-            )
-        for name in sorted(f for f in files + folders if f.endswith(".yaml")):
-            check_yaml(Path(root, name))
-
-
-def check_yaml(path: Path) -> None:
-    """Refuses a YAML file that is too large, binary, or built to explode. Nothing in it is made into an object.
-
-    Raises RequestError. A FIFO, a device or a folder is never opened."""
-    import stat
-
-    try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise RequestError(f"{path} is no regular file")
-        if about.st_size > MAX_YAML_BYTES:
-            raise RequestError(f"{path} is {about.st_size:,} bytes; a config file may have {MAX_YAML_BYTES:,}")
-        content = path.read_bytes()
-    except OSError as e:
-        raise RequestError(f"{path} cannot be read: {e.strerror}") from None
-    yaml_text(content, path)
-
-
-def yaml_text(content: bytes, path: Path) -> str:
-    """The text of a YAML file (`path`, for messages) that is not built to explode. RequestError."""
-    import yaml
-
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as e:
-        raise RequestError(f"{path} is not UTF-8 text (byte {e.start})", "save it as UTF-8") from None
-    if text.startswith("\ufeff"):
-        raise RequestError(f"{path} starts with a byte-order mark", "save it as UTF-8 without BOM")
-    aliases = nodes = depth = 0
-    try:
-        for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-            aliases += isinstance(event, yaml.AliasEvent)
-            nodes += isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent))
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.ScalarEvent) and LONG_NUMBER.fullmatch(event.value):
-                raise RequestError(f"{path} holds a number of {len(event.value):,} digits: {event.value[:20]}...")
-            for what, n, most in (
-                ("aliases", aliases, MAX_YAML_ALIASES),
-                ("nodes", nodes, MAX_YAML_NODES),
-                ("levels", depth, MAX_YAML_DEPTH),
-            ):
-                if n > most:
-                    raise RequestError(f"{path} has too many {what} (over {most:,})")
-    except yaml.YAMLError as e:
-        raise RequestError(f"{path} is not valid YAML: {one_line(e)}", _where(e)) from None
-    return text
-
-
-def _where(e: Exception) -> str | None:
-    mark = getattr(e, "problem_mark", None)
-    return f"look at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else None
-
-
-# ----------------------------------------------------------------------------------------------------------------- schema
-
-
-@dataclass
-class Train:
-    """How long and in what portions. Values: configs/train/default.yaml."""
-
-    epochs: int | None = None
-    steps: int | None = None
-    budget: Any = None
-    batch_size: int | str = "auto"
-    accumulate: int = 1
-    clip: float | None = None
-    save_every: Any = "5m"
-    eval_every: Any = "auto"
-    save_in_background: bool = False
-    keep: int = 2
-    on_collapse: str = "warn"
-    devices: Any = 1
-    strategy: str = "ddp"
-    sync_batchnorm: bool = True
-    classes: Any = None
-
-
-@dataclass
-class Device:
-    type: str = "auto"
-    precision: str = "auto"
-    channels_last: Any = "auto"
-    compile: bool = False
-    native: Any = "auto"
-    workers: Any = "auto"
-    threads: int | None = None
-
-
-@dataclass
-class Common:
-    """The keys of every word that Hydra runs. A group that a YAML fills is `Any`: the class it names is its schema."""
-
-    method: Any = None
-    backbone: Any = None
-    dataset: Any = None
-    augmentation: Any = None
-    optimizer: Any = None
-    schedule: Any = None
-    evaluator: Any = None
-    logger: Any = None
-    device: Device = field(default_factory=Device)
-    train: Train = field(default_factory=Train)
-    seed: int = 0
-    init: str | None = None
-
-
-@dataclass
-class Pretrain(Common):
-    resume: Any = None
-
-
-@dataclass
-class Eval(Common):
-    run: str = "latest"
-    labels: Any = "all"
-    seeds: int = 1
-    allow_data_change: bool = False
-
-
-@dataclass
-class Pipeline(Pretrain):
-    stages: list[str] = field(default_factory=list)
-    report: bool = True
-    labels: Any = "all"
-    seeds: int = 1
-
-
-@dataclass
-class Bench(Common):
-    repeats: int = 3
-    seconds: float = 2.0
-
-
-SCHEMAS = {"pretrain": Pretrain, "eval": Eval, "pipeline": Pipeline, "bench": Bench}
-
-
-def filled(cfg: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration with the schema's defaults where an older or edited config.yaml lacks a key."""
-    defaults = asdict(Common())
-    found = {**cfg, **{key: cfg.get(key, defaults[key]) for key in ("seed", "init")}}
-    for group in ("device", "train"):
-        own = cfg.get(group, {})
-        found[group] = {**defaults[group], **own} if isinstance(own, dict) else own
-    return found
-
-
-def on_gpu(device: str, yes: Any, no: Any) -> Any:
-    """`yes` where `device` (the choice of the group, or device.type) means a GPU of this machine, else `no`."""
-    if device in ("cpu", "cuda", "mps"):
-        return no if device == "cpu" else yes
-    import torch
-
-    return yes if torch.cuda.is_available() else no
-
-
-@functools.cache
-def register_resolvers() -> None:
-    """Makes `${on_gpu:${device.type},224,64}` known to OmegaConf, once: defaults that follow the device. In a list of defaults,
-    where no key is known yet, `${device}` is the choice of the group. A composed configuration holds what came of it."""
-    from omegaconf import OmegaConf
-
-    OmegaConf.register_new_resolver("on_gpu", on_gpu)
-
-
-@functools.cache
-def register() -> None:
-    """Makes the schemas known to Hydra, once."""
-    from hydra.core.config_store import ConfigStore
-
-    register_resolvers()
-
-    for word, schema in SCHEMAS.items():
-        ConfigStore.instance().store(name=f"{word}_schema", node=schema)
-
-
-# ------------------------------------------------------------------------------------------------------------ run folders
-
-
-def one_line(e: BaseException | str) -> str:
-    """The first line of an error that says anything."""
-    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-    return lines[0] if lines else type(e).__name__
-
-
-def runs_root() -> Path:
-    """Where run folders go: $SSLCLI_RUNS, or `runs` in the working folder."""
-    return Path(os.environ.get("SSLCLI_RUNS") or "runs")

@@ -21,12 +21,12 @@ _LISTS = (list, tuple, Sequence)
 _TABLES = (dict, Mapping)
 
 
-def fits(value: Any, kind: Any) -> bool:
+def matches_type(value: Any, kind: Any) -> bool:
     """Whether `value`, as YAML gives it, is of the annotated type. An annotation that is not known here fits anything."""
     return not _known(kind) or any(_is(value, k) for k in _alternatives(kind))
 
 
-def wanted(kind: Any) -> str:
+def describe_type(kind: Any) -> str:
     """`int | None` -> `a whole number or null`."""
     return " or ".join(dict.fromkeys(_word(k) for k in _alternatives(kind) if _known(k)))
 
@@ -56,10 +56,10 @@ def _is(value: Any, kind: Any) -> bool:
         if not isinstance(value, (list, tuple)):
             return False
         if origin is tuple and args and args[-1] is not Ellipsis:
-            return len(value) == len(args) and all(map(fits, value, args))
-        return not args or all(fits(v, args[0]) for v in value)
+            return len(value) == len(args) and all(map(matches_type, value, args))
+        return not args or all(matches_type(v, args[0]) for v in value)
     if origin in _TABLES:
-        return isinstance(value, Mapping) and (not args or all(fits(v, args[1]) for v in value.values()))
+        return isinstance(value, Mapping) and (not args or all(matches_type(v, args[1]) for v in value.values()))
     return isinstance(kind, type) and isinstance(value, kind)
 
 

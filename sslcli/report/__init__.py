@@ -56,7 +56,7 @@ def of_run(path: Path) -> str:
 
 def typed(path: Path) -> str:
     """What to type for a folder: its name below the runs folder, else its path."""
-    from sslcli.config.registry import runs_root
+    from sslcli.runtime.folders import runs_root
 
     whole, root = path.absolute(), runs_root().absolute()
     return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(path)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sslcli import console
-from sslcli.config import compose, registry
+from sslcli.config import checks, schema
 from sslcli.data.loading.loader import Loader, in_order
 from sslcli.errors import DataError, SslError
 from sslcli.evals.base.features import EvalData, Split
@@ -26,7 +26,7 @@ from sslcli.report.gather import Gathered
 from sslcli.rng import derive, order
 from sslcli.runs import results
 from sslcli.runs.files import size_of
-from sslcli.runtime.temporary import private_folder
+from sslcli.runtime.folders import private_folder
 from sslcli.views import Views, clean, sheet
 
 MOST = 2_000  # samples on the map
@@ -62,8 +62,8 @@ def compute(run: Gathered) -> Atlas:
     cfg = run.config
     atlas = Atlas()
     try:
-        compose.check_values(cfg)
-        device = asdict(registry.Device()) | cfg.get("device", {})
+        checks.check_values(cfg)
+        device = asdict(schema.Device()) | cfg.get("device", {})
         values = {"seed": cfg["seed"], "device": device, "train": {**cfg["train"], "devices": 1}}
         subject = load_model(values, cfg, run.path)
         atlas.shape = subject.dataset.shape

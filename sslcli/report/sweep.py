@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sslcli import console
-from sslcli.config import registry
 from sslcli.errors import SslError
 from sslcli.evals.metrics.ranking import goodness
 from sslcli.report import results
@@ -18,6 +17,7 @@ from sslcli.report.gather import Gathered, gather, mapping, number
 from sslcli.report.markup import Child, Html, el
 from sslcli.runs import records
 from sslcli.runs.redact import masked_words
+from sslcli.runtime import folders
 
 if TYPE_CHECKING:
     from sslcli.evals.metrics.paired import Separation
@@ -95,7 +95,7 @@ def among_runs(named: str | None) -> Path | None:
     anywhere else."""
     if named is None or not (Path(named) / "status.json").is_file():
         return None
-    return Path(named) if Path(named).resolve().is_relative_to(registry.runs_root().resolve()) else None
+    return Path(named) if Path(named).resolve().is_relative_to(folders.runs_root().resolve()) else None
 
 
 def row(path: Path, words: list[str] | None) -> Row:

@@ -190,7 +190,7 @@ def read_manifest(path: Path) -> dict[str, Any] | str:
         return "manifest.json cannot be read (no JSON object)"
     if manifest.pop("sha256", None) != _own_hash(manifest):
         return "manifest.json does not match its own SHA-256"
-    if typecheck.fits(manifest.get("format"), int) and manifest["format"] > FORMAT:
+    if typecheck.matches_type(manifest.get("format"), int) and manifest["format"] > FORMAT:
         raise RequestError(
             f"{path} was written by sslcli {manifest.get('sslcli')} (checkpoint format {manifest['format']}; "
             f"this is {__version__}, which reads up to format {FORMAT})",
@@ -198,10 +198,10 @@ def read_manifest(path: Path) -> dict[str, Any] | str:
         )
     files: dict[str, Any] = manifest.get("files", {})
     if (
-        not all(typecheck.fits(manifest.get(key), kind) for key, kind in MANIFEST.items())
+        not all(typecheck.matches_type(manifest.get(key), kind) for key, kind in MANIFEST.items())
         or not {"model.safetensors", "state.json"} <= files.keys()
         or not all(FILE.fullmatch(name) for name in files)
-        or not all(typecheck.fits(about.get(k), kind) for about in files.values() for k, kind in ABOUT.items())
+        or not all(typecheck.matches_type(about.get(k), kind) for about in files.values() for k, kind in ABOUT.items())
     ):
         return "manifest.json does not say what the checkpoint is"
     if path.name != f"step-{manifest['step']:010d}":

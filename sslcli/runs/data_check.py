@@ -80,7 +80,7 @@ def record_of(run: Run, moved_to: str | None = None, allow_change: bool = False)
             "std": encoder.get("std"),
             **({"range": encoder["range"]} if "range" in encoder else {}),
         }
-    known = {key: kept[key] for key, kind in KEPT.items() if kept.get(key) and typecheck.fits(kept[key], kind)}
+    known = {key: kept[key] for key, kind in KEPT.items() if kept.get(key) and typecheck.matches_type(kept[key], kind)}
     numbers = {"shape", "mean", "std"}
     if known.keys() & numbers and not (
         numbers <= known.keys() and records.is_normalization(known["shape"], known["mean"], known["std"])

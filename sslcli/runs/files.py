@@ -21,11 +21,11 @@ from typing import Any
 
 from sslcli.errors import StorageError
 from sslcli.runs.redact import masked
+from sslcli.runtime.cores import PHYSICAL_MEMORY
 
 MAX_JSON = 64 << 20  # bytes of a JSON or YAML file
 MAX_LINES = 256 << 20  # bytes of metrics.jsonl and the like
 MAX_DEPTH, MAX_CONTAINERS = 50, 1_000_000  # of parsed JSON
-PHYSICAL_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 # -------------------------------------------------------------------------------------------------------------------- open

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sslcli import console
 from sslcli.config import typecheck
 from sslcli.config.dotted import flatten
-from sslcli.config.registry import one_line
-from sslcli.errors import MachineError, RequestError, SslError, nearest
+from sslcli.errors import MachineError, RequestError, SslError, first_line, nearest
 from sslcli.runs.files import checked, read_json, write_json
 from sslcli.runs.redact import hide, masked
 
@@ -260,7 +259,7 @@ class Loggers:
                 do(logger)
             except Exception as e:  # somebody else's program: whatever is wrong with it, the run is worth more
                 del self.each[name]
-                why = e.message if isinstance(e, SslError) else f"{type(e).__name__}: {one_line(e)}"
+                why = e.message if isinstance(e, SslError) else f"{type(e).__name__}: {first_line(e)}"
                 console.warn(
                     f"logger={name} is left out from here on, it failed to {what}: {hide(why)}",
                     "metrics.jsonl and eval/ in the run folder have everything",
@@ -296,7 +295,7 @@ def attached(run: Run | None, node: Mapping[str, Any], cfg: dict[str, Any], step
 def remembered(run: Run, name: str, make: Callable[[], dict[str, str]]) -> dict[str, Any]:
     """What a logger calls this run: from the run folder, or made now and kept there."""
     known = read_json(run.path, MEMORY)
-    if not typecheck.fits(known.get(name), dict[str, str]) or not known[name]:
+    if not typecheck.matches_type(known.get(name), dict[str, str]) or not known[name]:
         known[name] = make()
         write_json(run.path, MEMORY, known)
     return known[name]

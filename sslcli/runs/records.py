@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sslcli.config import registry, typecheck
-from sslcli.errors import RequestError
+from sslcli.config import safe_yaml, schema, typecheck
+from sslcli.errors import RequestError, first_line
 from sslcli.runs.files import files_in, is_bounded, read_file, read_json, read_lines
 
 Schema = dict[str, Any]
@@ -59,7 +59,11 @@ JOB: Schema = {  # jobs/NUMBER.json of a sweep
 
 def fitting(record: dict[str, Any], schema: Schema) -> dict[str, Any]:
     """The record without the values that are of another type than the schema says."""
-    return {k: v for k, v in record.items() if k not in schema or (typecheck.fits(v, schema[k]) and not _is_endless(v))}
+    return {
+        k: v
+        for k, v in record.items()
+        if k not in schema or (typecheck.matches_type(v, schema[k]) and not _is_endless(v))
+    }
 
 
 def _is_endless(value: Any) -> bool:
@@ -71,7 +75,7 @@ def numbers(record: dict[str, Any], key: str) -> dict[str, float]:
     """The numbers in a dict of a record."""
     found = record.get(key)
     return (
-        {k: v for k, v in found.items() if typecheck.fits(v, float) and not _is_endless(v)}
+        {k: v for k, v in found.items() if typecheck.matches_type(v, float) and not _is_endless(v)}
         if isinstance(found, dict)
         else {}
     )
@@ -116,7 +120,7 @@ def intervals(record: dict[str, Any]) -> dict[str, tuple[float | None, float | N
     """The two ends of each interval of a result; None for one that is open."""
     found = record.get("intervals", {})
     pairs = {k: v for k, v in found.items() if isinstance(v, list) and len(v) == 2}
-    pairs = {k: v for k, v in pairs.items() if all(typecheck.fits(end, float | None) for end in v)}
+    pairs = {k: v for k, v in pairs.items() if all(typecheck.matches_type(end, float | None) for end in v)}
     low_high = {k: [None if _is_endless(end) else end for end in v] for k, v in pairs.items()}
     return {k: (low, high) for k, (low, high) in low_high.items()}
 
@@ -125,7 +129,8 @@ def metrics(run: Path) -> tuple[list[dict[str, Any]], int]:
     """The lines of metrics.jsonl, and how many cannot be read. Every value is a number or None."""
     lines, bad = read_lines(run, "metrics.jsonl")
     kept = [
-        {k: v for k, v in fitting(line, LINE).items() if k in LINE or typecheck.fits(v, float | None)} for line in lines
+        {k: v for k, v in fitting(line, LINE).items() if k in LINE or typecheck.matches_type(v, float | None)}
+        for line in lines
     ]
     return kept, bad
 
@@ -153,13 +158,13 @@ def yaml_of(folder: Path, name: str) -> Any:
 
     path = folder / name
     try:
-        text = registry.yaml_text(read_file(folder, name, registry.MAX_YAML_BYTES), path)
+        text = safe_yaml.decode_yaml(read_file(folder, name, safe_yaml.MAX_YAML_BYTES), path)
         found = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as e:
         raise RequestError(f"{path} cannot be read: {e.strerror}") from None
     except (ValueError, yaml.YAMLError, RecursionError) as e:  # ValueError: a date that is none
-        raise RequestError(f"{path} is not valid YAML: {registry.one_line(e)}") from None
-    if isinstance(found, (dict, list)) and not is_bounded(found, containers=registry.MAX_YAML_NODES):
+        raise RequestError(f"{path} is not valid YAML: {first_line(e)}") from None
+    if isinstance(found, (dict, list)) and not is_bounded(found, containers=safe_yaml.MAX_YAML_NODES):
         raise RequestError(f"{path} has too many levels or nodes")
     return found
 
@@ -169,4 +174,4 @@ def configuration(run: Path) -> dict[str, Any]:
     found = yaml_of(run, "config.yaml")
     if not isinstance(found, dict):
         raise RequestError(f"{run / 'config.yaml'} holds no configuration")
-    return registry.filled({str(k): v for k, v in found.items()})
+    return schema.with_defaults({str(k): v for k, v in found.items()})

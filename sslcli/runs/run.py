@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslcli import __version__, console
-from sslcli.config import compose
-from sslcli.config import registry as config
+from sslcli.config import checks
 from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, command, listing, nearest
 from sslcli.runs import records, results
 from sslcli.runs.files import (
@@ -37,7 +36,7 @@ from sslcli.runs.files import (
 )
 from sslcli.runs.git_commit import head_commit
 from sslcli.runs.redact import hide, masked, masked_words
-from sslcli.runtime import progress
+from sslcli.runtime import folders, progress
 
 if TYPE_CHECKING:
     from sslcli.runs.loggers import Loggers
@@ -107,7 +106,7 @@ class Run:
     def valid_config(self) -> dict[str, Any]:
         """The same, with every group and with values in their ranges: what networks and data are built from. RequestError."""
         cfg = self.config
-        compose.check_values(cfg)
+        checks.check_values(cfg)
         return cfg
 
     # -------------------------------------------------------------------------------------------------------------- lock
@@ -291,7 +290,7 @@ DEPTH = 3  # of a run below the runs folder, at most: runs/sweep/NAME/JOB
 def all_runs(root: Path | None = None) -> list[Path]:
     """Run folders below the root, in sweeps and in folders of the user's own too, oldest first."""
     found: list[Path] = []
-    level = [root or config.runs_root()]
+    level = [root or folders.runs_root()]
     for _ in range(DEPTH):
         inner = [path for folder in level for path in _folders(folder)]
         found += (runs := [p for p in inner if os.path.isfile(p / "status.json")])
@@ -307,7 +306,7 @@ def _folders(folder: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError:
-        if folder == config.runs_root():
+        if folder == folders.runs_root():
             raise
         return []
     return [folder / name for name in names]
@@ -320,11 +319,11 @@ def short_name(path: Path) -> str:
     """What to type for a run: its name below the runs folder, with that of its sweep; a run elsewhere by its full path. Where
     the name alone means something else (a reserved word, a flag, another run here), the runs folder stands before it."""
     full = path.resolve()
-    name = os.path.relpath(full, config.runs_root().resolve())
+    name = os.path.relpath(full, folders.runs_root().resolve())
     if name.startswith(os.pardir):
         return str(full)
     other = Path(name, "status.json").is_file() and Path(name).resolve() != full
-    return str(config.runs_root() / name) if other or name in RESERVED or name.startswith("-") else name
+    return str(folders.runs_root() / name) if other or name in RESERVED or name.startswith("-") else name
 
 
 def next_step(run: Run) -> str:
@@ -340,7 +339,7 @@ def created(path: Path) -> str:
 
 def find(spec: str, root: Path | None = None) -> Path:
     """A run by path, by `latest`, or by a unique prefix (or part) of its name. RequestError otherwise."""
-    root = root or config.runs_root()
+    root = root or folders.runs_root()
     runs = all_runs(root)
     if spec == "latest":
         if not runs:
@@ -381,7 +380,7 @@ def of_same_data(spec: str, name: str) -> bool:
 
 def _point_latest(path: Path) -> None:
     """runs/latest -> the newest run. A convenience for people; nothing of ours reads it."""
-    root = config.runs_root()
+    root = folders.runs_root()
     link = root / "latest"
     try:
         target = os.path.relpath(path.resolve(), root.resolve())

@@ -1,4 +1,4 @@
-"""Processor cores this process may use, and how OpenMP threads wait for each other. Imports no torch: part of it must run first."""
+"""CPU cores and memory that this process may use, and how OpenMP threads wait. Imports no torch: part of it must run first."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ WAIT_VARIABLES = (
     "GOMP_SPINCOUNT",
     "KMP_BLOCKTIME",
 )  # each says how long a thread spins at a barrier
+PHYSICAL_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # bytes
 SPIN = "1000"  # about 10 microseconds
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")

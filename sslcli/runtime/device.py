@@ -20,7 +20,7 @@ from torch import nn
 from sslcli import console
 from sslcli.errors import MachineError
 from sslcli.rng import derive
-from sslcli.runtime import temporary
+from sslcli.runtime import folders
 from sslcli.runtime.cores import usable_cores
 from sslcli.runtime.processes import Place, under_torchrun
 
@@ -117,7 +117,7 @@ def start(cfg: dict[str, Any], *, images: bool = True, place: Place | None = Non
     threads = torch.get_num_threads()
     compiled = bool(cfg["compile"])
     if compiled and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # torch's own choice in /tmp may be another user's
-        folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(temporary.new_private_folder())
+        folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folders.new_private_folder())
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     compiled_views = images and kind == "cpu" and _native_views(cfg.get("native", "auto"))
     return Runtime(device, precision, bool(channels_last), compiled, int(workers), threads, compiled_views, place)

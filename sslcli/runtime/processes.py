@@ -28,6 +28,7 @@ import torch
 import torch.distributed as dist
 
 from sslcli.errors import Interrupted, MachineError, SslError, Stopped
+from sslcli.runtime.folders import new_private_folder
 from sslcli.runtime.rendezvous import (
     Patience,
     Place,
@@ -42,7 +43,6 @@ from sslcli.runtime.rendezvous import (
     use_loopback,
 )
 from sslcli.runtime.subprocesses import protect_imports
-from sslcli.runtime.temporary import new_private_folder
 
 __all__ = ["Place", "assemble", "dismiss_launched", "follow", "launched", "lead", "place", "ready", "under_torchrun"]
 

@@ -27,8 +27,8 @@ from sslcli.runs.redact import masked
 from sslcli.runs.run import environment
 from sslcli.runtime import compilation, processes, threads
 from sslcli.runtime.cores import busy, usable_cores
+from sslcli.runtime.folders import private_folder
 from sslcli.runtime.progress import track
-from sslcli.runtime.temporary import private_folder
 from sslcli.training.launch import Onlooker, out_of_memory, same_data, trust
 from sslcli.training.setup import Job, prepare
 from sslcli.training.state import Plan, State

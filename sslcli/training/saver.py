@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli.config import compose
+from sslcli.config.duration import parse_duration
 from sslcli.console import detail, warn
 from sslcli.errors import StorageError, TrainingError, command
 from sslcli.nn.dist import collect, rank
@@ -34,7 +34,7 @@ class Saver:
         self.job, self.run, self.spread = job, run, spread
         every = job.cfg["train"]["save_every"]
         self.steps = every if isinstance(every, int) else None
-        self.seconds = math.inf if self.steps else compose.seconds(every, "train.save_every")
+        self.seconds = math.inf if self.steps else parse_duration(every, "train.save_every")
         self.saved_at = -1
         self.saved_when = time.monotonic()
         self.failures = 0

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sslcli import builders, console, optim
 from sslcli.backbones.convnet import ConvNet
-from sslcli.config import compose, instantiate
+from sslcli.config import checks, instantiate
 from sslcli.console import human_count
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset
@@ -49,7 +49,7 @@ ONLINE = (
 
 def check(cfg: dict[str, Any]) -> None:
     """Everything that can be said about a configuration without touching the data. RequestError."""
-    compose.check_values(cfg)
+    checks.check_values(cfg)
     builders.check_method(cfg["method"])
     instantiate.check("backbone", cfg["backbone"], given=["input_shape"])
     instantiate.check("dataset", cfg["dataset"])

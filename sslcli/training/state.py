@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli.config import registry, typecheck
+from sslcli.config import schema, typecheck
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing
 from sslcli.nn.ema import Teacher
 from sslcli.runs import checkpoint
@@ -76,7 +76,9 @@ OPTIONAL: dict[str, Any] = {
 def check(saved: dict[str, Any]) -> str | None:
     """What is wrong with the state.json of a checkpoint that a run is to be resumed from, if anything."""
     types = {**REQUIRED, **{k: kind for k, kind in OPTIONAL.items() if k in saved}}
-    if wrong := [key for key, kind in types.items() if key not in saved or not typecheck.fits(saved[key], kind)]:
+    if wrong := [
+        key for key, kind in types.items() if key not in saved or not typecheck.matches_type(saved[key], kind)
+    ]:
         return f"state.json: {wrong[0]} is missing or of another type"
     if min(saved[k] for k, kind in types.items() if kind is int) < 0:
         return "state.json: a count is negative"
@@ -91,7 +93,7 @@ def check(saved: dict[str, Any]) -> str | None:
 
 def _is_plan(plan: dict[str, Any]) -> bool:
     types = {"total": int, "anchor_step": int, "anchor_progress": float}
-    if plan.keys() != types.keys() or not all(typecheck.fits(plan[k], kind) for k, kind in types.items()):
+    if plan.keys() != types.keys() or not all(typecheck.matches_type(plan[k], kind) for k, kind in types.items()):
         return False
     return 0 <= plan["anchor_step"] < plan["total"] and 0 <= plan["anchor_progress"] <= 1
 
@@ -99,8 +101,8 @@ def _is_plan(plan: dict[str, Any]) -> bool:
 def _is_meter(meter: dict[str, Any]) -> bool:
     return (
         meter.keys() == {"sums", "count"}
-        and typecheck.fits(meter["sums"], dict[str, float])
-        and typecheck.fits(meter["count"], int)
+        and typecheck.matches_type(meter["sums"], dict[str, float])
+        and typecheck.matches_type(meter["count"], int)
     )
 
 
@@ -147,7 +149,11 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
         return State()
     tensors, saved = found
     chosen = run.config.get("device", {}).get("threads")
-    if job.cfg["device"]["threads"] is None and typecheck.fits(chosen, int) and job.runtime.device.type == "cpu":
+    if (
+        job.cfg["device"]["threads"] is None
+        and typecheck.matches_type(chosen, int)
+        and job.runtime.device.type == "cpu"
+    ):
         threads.use(job.runtime, chosen)  # the count that a run with a budget measured as faster
     ours = identity(job)
     changes = []
@@ -160,7 +166,7 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
             f"put the files back; or go on with other data: {command('resume', run.path)} allow_data_change=true; "
             f"or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
         )
-    defaults = {k: v for k, v in identity_config(registry.filled({})).items() if k in ours["config"]}
+    defaults = {k: v for k, v in identity_config(schema.with_defaults({})).items() if k in ours["config"]}
     differing = differences({**defaults, **saved["config"]}, ours["config"])
     moved = [differing.pop(key) for key in LOCATION_KEYS if key in differing]
     if refused := {k: v for k, v in differing.items() if k not in LENGTH_KEYS}:

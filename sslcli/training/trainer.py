@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from sslcli import optim
-from sslcli.config import compose, instantiate
+from sslcli.config import instantiate
+from sslcli.config.duration import parse_duration
 from sslcli.console import human_time, say, warn
 from sslcli.data.loading.prefetch import Stream
 from sslcli.data.notify import count
@@ -242,7 +243,7 @@ class Trainer:
     def plan(self) -> Plan:
         if self.job.steps is not None:
             return Plan(self.job.steps)
-        budget = compose.seconds(self.train["budget"], "train.budget")
+        budget = parse_duration(self.train["budget"], "train.budget")
         times = self.measure(min(MEASURE_SECONDS, budget / 10))
         self.choose_threads(times)
         each = of_first(times[self.job.runtime.threads])
@@ -294,7 +295,7 @@ class Trainer:
 
     def keep_to_budget(self, plan: Plan) -> None:
         """Draws the rest of the schedule anew when the end would miss the budget by more than 2 %."""
-        budget, state = compose.seconds(self.train["budget"], "train.budget"), self.state
+        budget, state = parse_duration(self.train["budget"], "train.budget"), self.state
         state.seconds = of_first(state.seconds)
         each = state.seconds / state.step
         end = state.seconds + each * (plan.total - state.step)

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from sslcli.errors import MachineError
-from sslcli.runtime import temporary
+from sslcli.runtime import folders
 from sslcli.runtime.cores import usable_cores
-from sslcli.runtime.temporary import cache_folder, only_mine
+from sslcli.runtime.folders import cache_folder, only_mine
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
@@ -171,8 +171,8 @@ def library() -> ctypes.CDLL:
     if compiler is None:
         raise Unavailable("there is no C compiler")
     folder = cache_folder()
-    if folder is None and not temporary.available():
-        raise Unavailable(temporary.MISSING)
+    if folder is None and not folders.available():
+        raise Unavailable(folders.MISSING)
     try:
         name = f"views-{key(compiler)}"
         for path in folder.glob(f"{name}-*.so") if folder else ():

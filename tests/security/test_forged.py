@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sslcli.data.public.datasets import digits
 from sslcli.evals.inputs.feature_cache import Store, raw_bytes, signature
-from sslcli.runtime import temporary
+from sslcli.runtime import folders
 
 WORDS = ["eval", "knn", "device=cpu", "device.threads=1", "evaluator.baselines=false"]
 
@@ -61,14 +61,14 @@ def test_features_under_another_name_are_not_used(tmp_path, monkeypatch):
 
 def test_key_is_the_users_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    key = temporary.user_key()
+    key = folders.user_key()
     assert key is not None
-    assert temporary.user_key() == key
-    assert os.stat(tmp_path / "sslcli" / temporary.KEY).st_mode & 0o777 == 0o600
-    (tmp_path / "sslcli" / temporary.KEY).write_bytes(b"cut")
-    assert len(temporary.user_key()) == temporary.KEY_BYTES
-    monkeypatch.setattr(temporary, "cache_folder", lambda: None)
-    assert temporary.user_key() is None
+    assert folders.user_key() == key
+    assert os.stat(tmp_path / "sslcli" / folders.KEY).st_mode & 0o777 == 0o600
+    (tmp_path / "sslcli" / folders.KEY).write_bytes(b"cut")
+    assert len(folders.user_key()) == folders.KEY_BYTES
+    monkeypatch.setattr(folders, "cache_folder", lambda: None)
+    assert folders.user_key() is None
     store = Store(tmp_path / "cache", [])
     store.save("train", torch.rand(4, 3), torch.arange(4))
     assert store.load("train") is None

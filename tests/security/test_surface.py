@@ -16,7 +16,7 @@ import pytest
 from sslcli import plotting
 from sslcli.cli.main import main as sslcli
 from sslcli.config import instantiate
-from sslcli.runtime import temporary
+from sslcli.runtime import folders
 from sslcli.views import native
 from tests.conftest import SMOKE
 
@@ -98,7 +98,7 @@ def test_commands_start_python_with_a_safe_path(monkeypatch):
     assert sslcli(["list", "methods"]) == 0
     assert os.environ["PYTHONSAFEPATH"] == "1"
     folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-    assert not folder.is_relative_to(tempfile.gettempdir()) or folder.parent == temporary.cache_folder()
+    assert not folder.is_relative_to(tempfile.gettempdir()) or folder.parent == folders.cache_folder()
 
 
 def test_pythonpath_still_works_in_started_processes(tmp_path):
@@ -199,22 +199,22 @@ def test_no_temporary_folder_ends_no_command(last_resort, cli):
     commands += [["eval", "knn", "run=none", *SMOKE[1:]]] if last_resort else []
     with read_only_root() as patch:
         if not last_resort:
-            patch.setattr(temporary, "available", lambda: False)
-            assert native.missing() == temporary.MISSING
+            patch.setattr(folders, "available", lambda: False)
+            assert native.missing() == folders.MISSING
         results = [cli(*words) for words in commands]
     assert {r.code for r in results} == {0}, results
-    assert any(temporary.MISSING in r.err + r.out for r in results)
+    assert any(folders.MISSING in r.err + r.out for r in results)
 
 
 def test_shared_memory_is_the_last_resort(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with read_only_root():
-        assert temporary.available() == os.access("/dev/shm", os.W_OK)
+        assert folders.available() == os.access("/dev/shm", os.W_OK)
 
 
 def test_private_folder_is_private(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with temporary.private_folder() as folder:
+    with folders.private_folder() as folder:
         assert folder.parent == tmp_path
         assert folder.stat().st_mode & 0o777 == 0o700
     assert not folder.exists()
@@ -223,4 +223,4 @@ def test_private_folder_is_private(tmp_path, monkeypatch):
 def test_cache_folder_of_the_working_folder_is_not_used(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
-    assert temporary.cache_folder() is None
+    assert folders.cache_folder() is None

@@ -15,7 +15,7 @@ from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import MachineError
 from sslcli.rng import Draw
 from sslcli.runtime import device as runtime
-from sslcli.runtime import temporary
+from sslcli.runtime import folders
 from sslcli.views import Views, native
 from sslcli.views.image import ImageView, Plan, probe
 from sslcli.views.op import Numbers, make_ops
@@ -157,11 +157,11 @@ def test_a_file_that_is_broken_is_made_anew(cache):
 def test_a_folder_that_others_can_write_to_is_not_used(cache, monkeypatch):
     cache.mkdir()
     cache.chmod(0o777)
-    assert temporary.cache_folder() is None
+    assert folders.cache_folder() is None
     native.library()
     assert list(cache.iterdir()) == []
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    assert temporary.cache_folder() is None
+    assert folders.cache_folder() is None
 
 
 def test_another_compiler_processor_or_text_is_another_file(tmp_path, monkeypatch):

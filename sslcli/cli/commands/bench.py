@@ -21,7 +21,7 @@ def split(cfg: Any) -> tuple[dict[str, Any], int, float]:
     repeats, seconds = (values.pop(key) for key in OWN)
     if repeats < 1:
         raise RequestError(f"`repeats={repeats}` must be at least 1", "repeats=3")
-    if not (typecheck.fits(seconds, float) and 0 < seconds < float("inf")):
+    if not (typecheck.matches_type(seconds, float) and 0 < seconds < float("inf")):
         raise RequestError(f"`seconds={seconds}` must be more than 0", "seconds=2")
     return values, repeats, seconds
 

@@ -14,7 +14,7 @@ from typing import Any
 from sslcli import __version__, console
 from sslcli.cli.main import Request
 from sslcli.config import registry
-from sslcli.runtime import cores
+from sslcli.runtime import cores, folders
 
 PACKAGES = {  # and the module of each that has to import
     "torch": "torch",
@@ -101,7 +101,7 @@ def examine() -> dict[str, Any]:
             device = "mps"
         elif shutil.which("nvidia-smi"):
             problem("there is an NVIDIA driver, but torch sees no GPU", "install a torch build for your CUDA version")
-    runs = registry.runs_root()
+    runs = folders.runs_root()
     parent = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
     if not os.access(parent, os.W_OK):
         problem(f"{parent} cannot be written to", "set SSLCLI_RUNS to a folder that can")

@@ -12,7 +12,7 @@ from typing import Any
 from sslcli import console
 from sslcli.cli.hydra_task import Outcome
 from sslcli.cli.hydra_task import job as hydra_job
-from sslcli.config import compose, instantiate, registry
+from sslcli.config import compose, instantiate, registry, schema
 from sslcli.errors import RequestError
 from sslcli.runs.run import Run, all_runs, find, next_step
 from sslcli.runtime import progress
@@ -20,7 +20,7 @@ from sslcli.runtime import progress
 SLOW_STEP = 5.0  # seconds: a dry run says beforehand that a step takes longer
 DRY_RUN_SECONDS = 1.0  # at most about this long a dry run compares thread counts
 _prepared: dict[str, Any] = {}  # what preview built, for the run that follows in this process
-registry.register_resolvers()  # also in a process that a launcher started: it unpickles `run` before it composes
+schema.register_resolvers()  # also in a process that a launcher started: it unpickles `run` before it composes
 NOT_OF_A_RUN = ("hydra", "experiment", "resume")  # how it was asked for, not what it computes
 
 

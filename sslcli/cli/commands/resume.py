@@ -7,7 +7,7 @@ from typing import Any
 
 from sslcli import console
 from sslcli.cli.main import Request, take_config_dir
-from sslcli.config import compose
+from sslcli.config import checks
 from sslcli.errors import RequestError, command, listing, nearest
 
 
@@ -88,5 +88,5 @@ def changed(cfg: dict[str, Any], given: dict[str, str], name: str) -> bool:
         for key in LENGTH_KEYS:
             if key not in given:
                 cfg["train"][key.partition(".")[2]] = None
-    compose.check_values(cfg)
+    checks.check_values(cfg)
     return any(k in LENGTH_KEYS for k in given)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from sslcli import console
 from sslcli.cli.main import Request
-from sslcli.config import registry as config
 from sslcli.errors import RequestError, command, listing, nearest
 from sslcli.evals.metrics import interval
 from sslcli.evals.metrics.ranking import goodness
 from sslcli.runs.run import short_name
+from sslcli.runtime import folders
 
 if TYPE_CHECKING:
     from sslcli.evals.metrics.paired import Separation
@@ -147,7 +147,7 @@ def show_list() -> int:
         console.out_json({"runs": found})
         return 0
     if not found:
-        console.say(f"no run in {config.runs_root()}/ yet; sslcli pretrain makes one")
+        console.say(f"no run in {folders.runs_root()}/ yet; sslcli pretrain makes one")
         return 0
     body = [[short_name(Path(r["run"])), r["status"], f"{r['step'] or 0:,}", headline(r)] for r in found]
     console.out(*console.table(["run", "status", "step", "numbers"], body, numbers=[2]))

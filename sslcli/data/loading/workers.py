@@ -24,7 +24,7 @@ from sslcli.data.images.decode import BadImage
 from sslcli.data.loading.bad_samples import readable
 from sslcli.errors import MachineError, SslError
 from sslcli.rng import Draw
-from sslcli.runtime import temporary
+from sslcli.runtime import folders
 from sslcli.runtime.subprocesses import protect_imports
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def run(
     job: Job, specs: Iterable[tuple[int, Tensor]], workers: int, device: torch.device
 ) -> Generator[Made, None, None]:
     """The job for each spec, in order; by this process, or by `workers` others that run ahead."""
-    if workers and not temporary.available():  # where the sockets of other processes would lie
-        console.say(f"{temporary.MISSING}: no worker processes read data")
+    if workers and not folders.available():  # where the sockets of other processes would lie
+        console.say(f"{folders.MISSING}: no worker processes read data")
         workers = 0
     if workers == 0:
         for spec in specs:

@@ -111,7 +111,7 @@ def _describes(found: dict[str, Any]) -> bool:
     """Whether a manifest says what a pack is: whoever can write one can write its sum."""
 
     def fits(node: dict[str, Any], schema: dict[str, Any]) -> bool:
-        return all(typecheck.fits(node.get(key), kind) for key, kind in schema.items())
+        return all(typecheck.matches_type(node.get(key), kind) for key, kind in schema.items())
 
     if not fits(found, KEYS) or not fits(found["settings"], SETTINGS):
         return False

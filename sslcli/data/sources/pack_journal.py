@@ -107,13 +107,13 @@ class Writer:
 
     def _take(self, entry: dict[str, Any]) -> bool:
         """What an entry says is done; False where it is no entry of a journal."""
-        if not all(typecheck.fits(entry.get(key), kind) for key, kind in NOTED.items()):
+        if not all(typecheck.matches_type(entry.get(key), kind) for key, kind in NOTED.items()):
             return False
         records, sealed, position = entry["records"], entry["sealed"], entry["position"]
         if not (
             self.position < position <= self.total
             and all(len(r) == 7 and min(r) >= 0 and r[0] < position for r in records)
-            and all(typecheck.fits(s.get(key), kind) for s in sealed for key, kind in pack.FILE.items())
+            and all(typecheck.matches_type(s.get(key), kind) for s in sealed for key, kind in pack.FILE.items())
         ):
             return False
         self.records += entry["records"]

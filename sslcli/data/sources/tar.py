@@ -214,7 +214,9 @@ def _index(path: str, label: str | None) -> Index:
         hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32] + ".json",
     )
     known = read_json(cached.parent, cached.name)
-    if all(kinds.fits(known.get(k), kind) for k, kind in KEYS.items()) and _plausible(known["samples"], about.st_size):
+    if all(kinds.matches_type(known.get(k), kind) for k, kind in KEYS.items()) and _plausible(
+        known["samples"], about.st_size
+    ):
         return Index(known["samples"], Counter(known["ignored"]))
     found = _read_headers(path, about.st_size, label)
     try:

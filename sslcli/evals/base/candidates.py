@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sslcli import console
-from sslcli.config import registry
 from sslcli.errors import RequestError, StorageError, listing
 from sslcli.runs import records, results
 from sslcli.runs.files import read_json
 from sslcli.runs.run import RESERVED, Run, all_runs, find, require_done, short_name
+from sslcli.runtime import folders
 
 
 @dataclass
@@ -77,7 +77,7 @@ def gathered(words: list[str]) -> list[Candidate]:
 
 def _several(word: str) -> list[Path] | None:
     """The runs with an encoder that a pattern or a folder of runs stands for; None where the word is neither."""
-    root = registry.runs_root()
+    root = folders.runs_root()
     if any(c in word for c in "*?["):
         found = [p for base in (Path(), root) for p in _matching(base, word) if (p / "status.json").is_file()]
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli import console
-from sslcli.config import instantiate, registry
+from sslcli.config import instantiate
 from sslcli.errors import RequestError
 from sslcli.evals.base import cross_validation
 from sslcli.evals.base.evaluated_model import EvaluatedModel, load_model
@@ -22,7 +22,7 @@ from sslcli.runs import loggers, results
 from sslcli.runs.identity import config_hash
 from sslcli.runs.redact import masked_words
 from sslcli.runs.run import Run, find, now, require_done
-from sslcli.runtime import processes, progress
+from sslcli.runtime import folders, processes, progress
 
 Record = dict[str, Any]  # of a result: what eval/NAME.json holds
 Report = Callable[[str, Record, Run | None], None]  # receives the name of a result, its record and the run
@@ -95,7 +95,7 @@ def open_run(values: dict[str, Any]) -> tuple[Run | None, dict[str, Any]]:
     where it has no encoder yet.
     """
     if values["run"] == "none":
-        namesake = registry.runs_root() / "none"
+        namesake = folders.runs_root() / "none"
         if (namesake / "status.json").is_file():
             console.warn("run=none is an untrained backbone, and not the run of that name", f"run={namesake}")
         return None, values

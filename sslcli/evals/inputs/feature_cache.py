@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sslcli.errors import StorageError
 from sslcli.runs.files import checked, make_folder, replacing
-from sslcli.runtime.temporary import user_key
+from sslcli.runtime.folders import user_key
 
 
 @dataclass

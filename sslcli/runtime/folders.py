@@ -1,5 +1,7 @@
-"""Folders for temporary files and caches that no other user can write to, also where the usual ones are missing (a container
-with a read-only root). Imports no torch: some of this must be settled before torch is imported."""
+"""Folders of this process: runs, temporary files, caches.
+
+Temporary files and caches are kept where no other user can write. Where the usual folders are missing (a container with a
+read-only root), others are used. Imports no torch: the folders must be known before torch is imported."""
 
 from __future__ import annotations
 
@@ -13,11 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sslcli import console
-from sslcli.config import registry
 from sslcli.errors import MachineError
 
 KEY, KEY_BYTES = "features.key", 32
 MISSING = "there is no folder for temporary files"
+
+
+def runs_root() -> Path:
+    """The folder of the run folders: $SSLCLI_RUNS, or `runs` in the working folder."""
+    return Path(os.environ.get("SSLCLI_RUNS") or "runs")
 
 
 def available() -> bool:
@@ -28,7 +34,7 @@ def available() -> bool:
         return True
     except OSError:
         pass
-    for base in (Path("/dev/shm"), registry.runs_root().absolute()):
+    for base in (Path("/dev/shm"), runs_root().absolute()):
         if base.is_dir() and os.access(base, os.W_OK | os.X_OK):
             tempfile.tempdir = os.environ["TMPDIR"] = str(base)
             console.say(f"{MISSING}: {base} is used")

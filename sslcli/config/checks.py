@@ -1,0 +1,147 @@
+"""Checks of a resolved configuration: known keys, types and ranges of the groups that sslcli owns."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from sslcli.config import typecheck
+from sslcli.config.dotted import flatten
+from sslcli.config.duration import parse_duration
+from sslcli.config.messages import unknown_key
+from sslcli.config.registry import GROUPS
+from sslcli.config.schema import SCHEMAS, Device, Train, with_defaults
+from sslcli.errors import RequestError, nearest
+
+
+def check_values(cfg: dict[str, Any], command: str = "pretrain") -> None:
+    """Ranges of what we own. Raises RequestError."""
+    for key in cfg:
+        if key not in {f.name for f in fields(SCHEMAS[command])}:
+            raise unknown_key(key, command)
+    require_groups(cfg)
+    log_every = cfg["logger"].get("log_every")
+    if not (typecheck.matches_type(log_every, int) and log_every >= 1):
+        raise RequestError(f"`logger.log_every={log_every}` must be a number of at least 1", "logger.log_every=50")
+    cfg = with_defaults(cfg)
+    for key, kind in (("seed", int), ("init", str | None)):
+        if not typecheck.matches_type(cfg[key], kind):
+            raise RequestError(f"`{key}={cfg[key]}`: expected {typecheck.describe_type(kind)}, got `{cfg[key]}`")
+    own = {group: _typed(group, kind, cfg[group]) for group, kind in (("train", Train), ("device", Device))}
+    for key, (least, instead) in _LEAST.items():
+        value = own[key.partition(".")[0]][key.partition(".")[2]]
+        if value != instead and not (typecheck.matches_type(value, float) and math.isfinite(value) and value >= least):
+            other = f"{'null' if instead is None else instead}, or " if instead != "" else ""
+            raise RequestError(f"`{key}={value}` must be {other}a number of at least {least}")
+    for key, allowed in _ONE_OF.items():
+        _one_of(key, own[key.partition(".")[0]][key.partition(".")[2]], allowed)
+    _check_length(own["train"])
+    _check_optimizer(cfg["optimizer"])
+    plan = cfg["method"].get("plan")
+    if plan is not None and not typecheck.matches_type(plan, dict[str, int]):
+        raise RequestError(f"`method.plan={plan}`: expected how many views of which kind", "method.plan={global: 2}")
+    for key, value in [
+        item for group in ("method", "backbone") for item in flatten(cfg[group], group, lists=True).items()
+    ]:
+        if _POSITIVE.search(key) and isinstance(value, (int, float)) and value <= 0:
+            raise RequestError(f"`{key}={value}` must be more than 0")
+    for key, value in flatten(cfg, lists=True).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RequestError(f"`{key}={value}` is not a finite number")
+        if value == "":
+            raise RequestError(f"`{key}=` has no value", f"give {key}=VALUE, or {key}=null for none")
+
+
+def require_groups(cfg: dict[str, Any]) -> None:
+    """RequestError where a configuration lacks a group that every run has."""
+    for group in GROUPS:
+        if group != "experiment" and not isinstance(cfg.get(group), dict):
+            raise RequestError(
+                f"there is no {group}", f"choose one: {group}=NAME (`sslcli pretrain --help` lists them)"
+            )
+
+
+_LEAST: dict[
+    str, tuple[int, str | None]
+] = {  # the least value of a key, and what may stand there instead ("": nothing)
+    "train.epochs": (1, None),
+    "train.steps": (1, None),
+    "train.batch_size": (1, "auto"),
+    "train.accumulate": (1, ""),
+    "train.keep": (1, ""),
+    "train.eval_every": (0, "auto"),
+    "train.devices": (1, "auto"),
+    "device.workers": (0, "auto"),
+    "device.threads": (1, None),
+}
+_ONE_OF: dict[str, tuple[Any, ...]] = {
+    "train.strategy": ("ddp", "fsdp"),
+    "train.on_collapse": ("warn", "stop"),
+    "device.type": ("auto", "cpu", "cuda", "mps"),
+    "device.precision": ("auto", "fp32", "bf16"),
+    "device.channels_last": ("auto", True, False),
+    "device.native": ("auto", True, False),
+}
+_POSITIVE = re.compile(r"[._](width|heads|patch|temperature|queue)$")  # nothing can be built of none of these
+
+
+def _check_length(train: dict[str, Any]) -> None:
+    """How long, in what portions, saved how often."""
+    clip, batch, accumulate = train["clip"], train["batch_size"], train["accumulate"]
+    if clip is not None and not (math.isfinite(clip) and clip > 0):
+        raise RequestError(f"`train.clip={clip}` must be a positive number, or null")
+    if batch != "auto" and batch % accumulate:
+        raise RequestError(
+            f"train.batch_size={batch} is not divisible by train.accumulate={accumulate}",
+            "batch_size is the whole batch of one optimizer step",
+        )
+    if not any(train[k] is not None for k in ("epochs", "steps", "budget")):
+        raise RequestError("nothing says how long to train", "give train.epochs, train.steps or train.budget")
+    if train["budget"] is not None:
+        parse_duration(train["budget"], "train.budget")
+    every = train["save_every"]
+    if isinstance(every, str):
+        parse_duration(every, "train.save_every")
+    elif not (typecheck.matches_type(every, int) and every >= 1):  # a float might be seconds or steps
+        raise RequestError(
+            f"`train.save_every={every}` must be a time, or a whole number of steps of at least 1",
+            "train.save_every=5m, or train.save_every=1000",
+        )
+
+
+def _check_optimizer(node: dict[str, Any]) -> None:
+    for key in ("lr", "weight_decay", "lr_batch"):
+        value = node.get(key)
+        if value is None and key == "lr_batch":
+            continue  # the rate is not scaled with the batch
+        if value is None or value == "":
+            raise RequestError(f"`optimizer.{key}` has no value", f"give optimizer.{key}=NUMBER")
+        if not typecheck.matches_type(value, float):
+            raise RequestError(f"`optimizer.{key}={value}`: expected a number, got `{value}`")
+        if not math.isfinite(value) or value < 0 or (key != "weight_decay" and value == 0):
+            kind = "non-negative" if key == "weight_decay" else "positive"
+            raise RequestError(f"`optimizer.{key}={value}` must be a {kind} number")
+
+
+def _typed(group: str, schema: type, values: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a group that we own, each of its type."""
+    types = get_type_hints(schema)
+    for key, value in values.items():
+        if key not in types:
+            raise unknown_key(f"{group}.{key}")
+        if not typecheck.matches_type(value, types[key]):
+            raise RequestError(
+                f"`{group}.{key}={value}`: expected {typecheck.describe_type(types[key])}, got `{value}`"
+            )
+    return values
+
+
+def _one_of(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        names = [str(a).lower() for a in allowed]
+        close = nearest(str(value), names)
+        raise RequestError(
+            f"`{key}={value}` is not one of {', '.join(names)}", f"did you mean `{key}={close}`?" if close else None
+        )

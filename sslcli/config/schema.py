@@ -1,0 +1,126 @@
+"""Typed schema of the configuration keys: dataclasses that Hydra's config store and `checks.py` read."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Train:
+    """How long and in what portions. Values: configs/train/default.yaml."""
+
+    epochs: int | None = None
+    steps: int | None = None
+    budget: Any = None
+    batch_size: int | str = "auto"
+    accumulate: int = 1
+    clip: float | None = None
+    save_every: Any = "5m"
+    eval_every: Any = "auto"
+    save_in_background: bool = False
+    keep: int = 2
+    on_collapse: str = "warn"
+    devices: Any = 1
+    strategy: str = "ddp"
+    sync_batchnorm: bool = True
+    classes: Any = None
+
+
+@dataclass
+class Device:
+    type: str = "auto"
+    precision: str = "auto"
+    channels_last: Any = "auto"
+    compile: bool = False
+    native: Any = "auto"
+    workers: Any = "auto"
+    threads: int | None = None
+
+
+@dataclass
+class Common:
+    """The keys of every word that Hydra runs. A group that a YAML fills is `Any`: the class it names is its schema."""
+
+    method: Any = None
+    backbone: Any = None
+    dataset: Any = None
+    augmentation: Any = None
+    optimizer: Any = None
+    schedule: Any = None
+    evaluator: Any = None
+    logger: Any = None
+    device: Device = field(default_factory=Device)
+    train: Train = field(default_factory=Train)
+    seed: int = 0
+    init: str | None = None
+
+
+@dataclass
+class Pretrain(Common):
+    resume: Any = None
+
+
+@dataclass
+class Eval(Common):
+    run: str = "latest"
+    labels: Any = "all"
+    seeds: int = 1
+    allow_data_change: bool = False
+
+
+@dataclass
+class Pipeline(Pretrain):
+    stages: list[str] = field(default_factory=list)
+    report: bool = True
+    labels: Any = "all"
+    seeds: int = 1
+
+
+@dataclass
+class Bench(Common):
+    repeats: int = 3
+    seconds: float = 2.0
+
+
+SCHEMAS = {"pretrain": Pretrain, "eval": Eval, "pipeline": Pipeline, "bench": Bench}
+
+
+def with_defaults(cfg: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration with the schema's defaults where an older or edited config.yaml lacks a key."""
+    defaults = asdict(Common())
+    found = {**cfg, **{key: cfg.get(key, defaults[key]) for key in ("seed", "init")}}
+    for group in ("device", "train"):
+        own = cfg.get(group, {})
+        found[group] = {**defaults[group], **own} if isinstance(own, dict) else own
+    return found
+
+
+def on_gpu(device: str, yes: Any, no: Any) -> Any:
+    """`yes` where `device` (the choice of the group, or device.type) means a GPU of this machine, else `no`."""
+    if device in ("cpu", "cuda", "mps"):
+        return no if device == "cpu" else yes
+    import torch
+
+    return yes if torch.cuda.is_available() else no
+
+
+@functools.cache
+def register_resolvers() -> None:
+    """Makes `${on_gpu:${device.type},224,64}` known to OmegaConf, once: defaults that follow the device. In a list of defaults,
+    where no key is known yet, `${device}` is the choice of the group. A composed configuration holds what came of it."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("on_gpu", on_gpu)
+
+
+@functools.cache
+def register() -> None:
+    """Makes the schemas known to Hydra, once."""
+    from hydra.core.config_store import ConfigStore
+
+    register_resolvers()
+
+    for word, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{word}_schema", node=schema)
