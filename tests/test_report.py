@@ -237,7 +237,7 @@ def test_a_number_that_names_its_evaluator_is_a_main_number_too(folder):
     for words in (
         "Transfer, on mine, 1 label a class, top-1 accuracy of the linear probe 0.900 ± 0.020 untrained 0.800 · raw inputs 0.700",
         "Transfer, on mine, 1 label a class top-1 accuracy of the linear probe, 2 draws this run 0.900 ± 0.020",
-        "top-1 accuracy of kNN 0.9000 0.8000 0.7000",
+        "top-1 accuracy of the k-NN classifier 0.9000 0.8000 0.7000",
         "probe solver tolerance 1e-06",
         "labels 1 label a class, 2 draws; 10 labels a class, 3 draws",
     ):

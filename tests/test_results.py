@@ -100,6 +100,6 @@ def test_few_labels_do_not_replace_all(cli):
     assert (
         cli("runs", "report", "latest").code == 0
     )  # the map shows what few labels predict, where there is nothing else
-    assert '"predicted_by":"linear probe"' in (run / "report.html").read_text().replace(": ", ":")
+    assert '"predicted_by":"Linear probe"' in (run / "report.html").read_text().replace(": ", ":")
     assert "eval probe run=" in page
     assert "labels=2/class" in page

@@ -190,12 +190,13 @@ def evaluator_help(name: str, path: Path) -> str:
 
 def key_lines(path: Path, prefix: str) -> list[str]:
     """The keys at the top of a YAML file, with their values, and the comment beside each, or above it."""
+    hidden = {"_target_", "hydra", "defaults", *registry.FACT_KEYS[""], *registry.FACT_KEYS["evaluator"]}
     lines, above = [], ""
     for line in path.read_text(encoding="utf-8").splitlines():
         key, colon, rest = line.partition(":")
         if line.startswith("#"):
             above = line.lstrip("# ")
-        elif colon and key.isidentifier() and key not in ("_target_", "summary", "hydra", "defaults"):
+        elif colon and key.isidentifier() and key not in hidden:
             value, _, comment = rest.partition(" #")
             lines.append(f"  {f'{prefix}{key}={value.strip()}'.ljust(34)} {comment.strip() or above}".rstrip())
             above = ""

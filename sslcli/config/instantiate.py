@@ -21,9 +21,9 @@ from sslcli.config import registry, typecheck
 from sslcli.errors import MachineError, RequestError, listing, nearest
 from sslcli.runtime.cores import PHYSICAL_MEMORY
 
-HOUSE_KEYS = {  # keys of a YAML that are read by the house and are no arguments
-    "": {"_target_", "summary"},
-    "method": {"plan", "family", "source", "modality", "needs"},
+HOUSE_KEYS = {  # keys of a YAML that are read by the house and are no arguments, besides the facts of registry.FACT_KEYS
+    "": {"_target_"},
+    "method": {"plan"},
     "optimizer": {"lr_batch"},
 }
 MOST_PARTS = 100_000  # modules inside each other count more than once
@@ -104,8 +104,13 @@ def _is_optimizer(found: Any) -> bool:
 
 def arguments(group: str, node: dict[str, Any]) -> dict[str, Any]:
     """The YAML's keys that are arguments of its target."""
-    house = HOUSE_KEYS[""] | HOUSE_KEYS.get(group, set())
+    house = {key for keys in (HOUSE_KEYS, registry.FACT_KEYS) for name in ("", group) for key in keys.get(name, ())}
     return {str(k): v for k, v in node.items() if k not in house}  # YAML has keys that are no text
+
+
+def without_facts(group: str, node: dict[str, Any]) -> dict[str, Any]:
+    """The YAML less the facts that only `group` states about its choices."""
+    return {k: v for k, v in node.items() if k not in registry.FACT_KEYS.get(group, ())}
 
 
 def check(group: str, node: dict[str, Any], given: Iterable[str] = ()) -> None:

@@ -36,6 +36,13 @@ KINDS = {  # the word after `sslcli list` -> config group
     "schedules": "schedule",
     "devices": "device",
 }
+FACT_KEYS: dict[
+    str, frozenset[str]
+] = {  # keys of a YAML that state facts about its target and change nothing that it computes
+    "": frozenset({"summary"}),
+    "method": frozenset({"family", "source", "modality", "needs"}),
+    "evaluator": frozenset({"title", "metric", "needs", "order", "ranks_runs"}),  # see sslcli/evals/base/info.py
+}
 ENTRY_POINTS = "sslcli.plugins"  # name -> package; the package's `configs/` folder joins the search path
 
 

@@ -20,6 +20,7 @@ from sslcli.config import checks, schema
 from sslcli.data.loading.loader import Loader, in_order
 from sslcli.errors import DataError, SslError
 from sslcli.evals.base.features import EvalData, Split
+from sslcli.evals.base.info import evaluator_info
 from sslcli.evals.knn import neighbours
 from sslcli.report import thumbnails
 from sslcli.report.gather import Gathered
@@ -37,9 +38,6 @@ STEPS = 500  # of t-SNE: from a start by PCA, 1,000 take twice as long for the s
 SIDE = 1000  # coordinates are whole numbers 0..SIDE
 LETTER, LINE = 15, 30  # about the size of a letter of a name on the map
 LABELLED_UP_TO = 25  # classes; above, names on the map would lie on each other
-
-
-PREDICTORS = {"probe": "linear probe", "finetune": "fine-tuned network", "knn": "kNN vote"}  # the first there is
 
 
 @dataclass
@@ -194,26 +192,25 @@ def centres(points: list[list[int]], labels: Tensor, classes: list[str]) -> list
 
 
 def predictions(run: Gathered, ids: Tensor) -> tuple[list[int] | None, str]:
-    """What a probe (or kNN) said of these samples, in its first draw of labels; -1 of those it was not shown."""
+    """The classes that the first evaluator with saved predictions assigned to these samples, in its first draw of labels, and
+    its title; -1 for samples without a prediction."""
     from sslcli.evals.artefacts.predictions import FILE, read
 
-    names = list(PREDICTORS)
     usable = [  # of this test split; of one evaluator all labels come before few
         kept
         for kept in results.kept(run.path).values()
-        if kept.evaluator in names and not kept.dataset and not kept.labels.lower().endswith(".csv")
+        if evaluator_info(kept.evaluator).ranks_runs and not kept.dataset and not kept.labels.lower().endswith(".csv")
     ]
-    for kept in sorted(usable, key=lambda kept: names.index(kept.evaluator)):
-        name, file = kept.evaluator, kept.beside(FILE)
-        if size_of(run.path, file) is None:
+    for kept in sorted(usable, key=lambda kept: evaluator_info(kept.evaluator).order):
+        if size_of(run.path, kept.beside(FILE)) is None:
             continue
         try:
-            said = read(run.path, file)
+            found = read(run.path, kept.beside(FILE))
         except DataError as e:
             run.notes.append(e.message)
             continue
-        known = dict(zip(said.ids.tolist(), said.predicted[0].tolist(), strict=True))
-        return [known.get(i, -1) for i in ids.tolist()], PREDICTORS[name]
+        known = dict(zip(found.ids.tolist(), found.predicted[0].tolist(), strict=True))
+        return [known.get(i, -1) for i in ids.tolist()], evaluator_info(kept.evaluator).title
     return None, ""
 
 

@@ -41,7 +41,7 @@ def view(found: dict[str, Any], sprite: bytes) -> Html:
         for i, p in enumerate(found["projections"])
     ]
     if wrong := errors(found):
-        label = f"What the {found['predicted_by']} gets wrong ({wrong:,})"
+        label = f"{found['predicted_by']}: misclassified ({wrong:,})"
         switch.append(el("button", label, type="button", id="map-wrong", aria_pressed="false"))
     note = el("p", f"{first['note']}.", class_="note", id="map-note")
     return el(

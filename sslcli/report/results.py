@@ -4,34 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sslcli.config import registry
+from sslcli.evals.base.info import evaluator_info, evaluator_infos
 from sslcli.evals.metrics import interval
+from sslcli.evals.metrics.ranking import METRICS
 from sslcli.report import images
 from sslcli.report.charts import bar
 from sslcli.report.gather import Evaluation, Gathered, Picture
 from sslcli.report.markup import Child, Html, el
 
-TITLES = {  # in the order of the page; others follow by name
-    "labels": "Label efficiency",
-    "probe": "Linear probe",
-    "attentive": "Attentive probe",
-    "knn": "Nearest neighbours (kNN)",
-    "finetune": "Fine-tuning",
-    "transfer": "Transfer",
-    "cluster": "Clusters",
-    "anomaly": "Anomalies",
-    "retrieval": "Retrieval",
-    "reconstruct": "Reconstructions",
-    "explain": "What it looks at",
-    "robustness": "Robustness",
-    "quality": "Quality without labels",
-}
-# The first there is stands for an evaluation.
 SAVED, BOUND = "labels_saved", "labels_saved_is_bound"  # a factor, and whether it is known from one side only
-MAIN = (
-    *("labels_saved", "top1", "probe.top1", "corrupted.top1", "auroc", "acc", "nmi", "map", "psnr", "rankme"),
-    *("top1@10", "top1@5", "top1@all"),  # of a label curve whose draws do not tell how many labels are saved
-)
 KINDS = {
     "": "this run",
     "supervised": "supervised",
@@ -40,8 +21,6 @@ KINDS = {
     "raw": "raw inputs",
 }
 WORDS = {
-    "probe": "the linear probe",
-    "knn": "kNN",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
     "auroc": "AUROC",
@@ -68,32 +47,32 @@ MOST_ITEMS = 24  # of a list in a protocol
 
 
 def ordered(evals: list[Evaluation]) -> list[Evaluation]:
-    places = {name: i for i, name in enumerate(TITLES)}
-    return sorted(evals, key=lambda e: (places.get(e.kind, len(places)), e.name))
+    return sorted(evals, key=lambda e: (evaluator_info(e.kind).order, e.name))
 
 
 def title(e: Evaluation) -> str:
     """Of a result with few labels they are part of the title: a run may have several."""
     on = f", on {e.dataset}" if e.dataset else ""
     few = f", {amount(e.labels)}" if e.labels != "all" else ""
-    return TITLES.get(e.kind, e.kind.replace("_", " ").capitalize()) + on + few
-
-
-def summary(kind: str) -> str:
-    """What the evaluator's YAML says of it."""
-    path = registry.choices("evaluator").get(kind)
-    return str(registry.describe(path, "evaluator").get("summary", "")) if path else ""
+    return evaluator_info(e.kind).title + on + few
 
 
 def main_number(e: Evaluation) -> str | None:
-    return next((m for m in MAIN if "" in e.numbers.get(m, {})), None)
+    return next((m for m in evaluator_info(e.kind).metrics if "" in e.numbers.get(m, {})), None)
+
+
+def has_scale(metric: str) -> bool:
+    """Whether a metric means something without other runs beside it; those that rank runs without labels do not."""
+    return metric not in METRICS
 
 
 def worded(metric: str) -> str:
-    """`AUROC of mahalanobis` for `mahalanobis.auroc`, `top-1 accuracy of kNN` for `knn.top1`."""
+    """`AUROC of mahalanobis` for `mahalanobis.auroc`, `top-1 accuracy of the linear probe` for `probe.top1`."""
     of, _, name = metric.rpartition(".")
     name, _, at = name.partition("@")
     said = WORDS.get(name, name.replace("_", " ")) + (f" at {at}" if at else "")
+    if known := evaluator_infos().get(of):
+        return f"{said} of the {known.title[:1].lower()}{known.title[1:]}"
     return f"{said} of {WORDS.get(of, of.replace('_', ' '))}" if of else said
 
 
@@ -149,7 +128,7 @@ def tiles(run: Gathered) -> Html | None:
     found: list[Html] = []
     for e in ordered(run.evals):
         metric = main_number(e)
-        if metric is None or len(found) == TILES or metric == "rankme":
+        if metric is None or len(found) == TILES or not has_scale(metric):
             continue
         by_kind = e.numbers[metric]
         beside = [
@@ -188,7 +167,7 @@ def bars(run: Gathered) -> Html | None:
     groups = []
     for e in ordered(run.evals):
         metric = main_number(e)
-        if metric is None or metric == "rankme" or not any(k in e.numbers[metric] for k in e.baselines):
+        if metric is None or not has_scale(metric) or not any(k in e.numbers[metric] for k in e.baselines):
             continue
         by_kind = e.numbers[metric]
         most = max(1.0, *(mean for mean, _ in by_kind.values()))
@@ -233,7 +212,7 @@ def evaluation(e: Evaluation) -> Html:
     """Pictures, numbers, protocol of one."""
     notes = e.protocol.get("notes")
     said = [str(n) for n in notes] if isinstance(notes, list) else []
-    lead = "; ".join(part for part in (summary(e.kind), how(e)) if part)
+    lead = "; ".join(part for part in (evaluator_info(e.kind).summary, how(e)) if part)
     return el(
         "section",
         el("h3", title(e)),

@@ -191,7 +191,7 @@
   const words = (i) => {
     const said = [];
     if (map.classes.length) said.push(className(map.labels[i]));
-    if (wrong(i)) said.push(`${map.predicted_by} said ${className(told(i))}`);
+    if (wrong(i)) said.push(`${map.predicted_by} predicts ${className(told(i))}`);
     else if (told(i) >= 0 && map.labels[i] >= 0) said.push(`${map.predicted_by}: right`);
     said.push(map.names ? map.names[i] : `${map.split} sample ${map.ids[i]}`);
     return said;

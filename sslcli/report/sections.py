@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslcli import console
 from sslcli.config import registry
+from sslcli.evals.base.info import evaluator_infos
 from sslcli.report import images, mapview, results
 from sslcli.report.charts import Line, curve
 from sslcli.report.gather import Evaluation, Gathered, mapping, number
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 NAMES = {"image_folder": "a folder of pictures", "arrays": "arrays", "tar": "tar shards", "pack": "a pack"}
 ON_CURVES = ("loss", "lr", "samples_per_s", "data_wait", "spread", "progress")
-MUST = {"transfer": ["dataset=NAME"]}  # what an evaluator cannot do without
 MOST_CURVES = 24  # of what a method logs beside these
 
 
@@ -288,8 +288,8 @@ def typed(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value).replace('"', "").replace(" ", "")
 
 
-def beyond(run: Gathered) -> set[str]:
-    """Evaluators that this run's method or backbone has nothing for."""
+def lacking(run: Gathered) -> set[str]:
+    """Requirements of evaluators that this run's method or backbone does not meet."""
     from sslcli import builders
     from sslcli.config import instantiate
     from sslcli.errors import SslError
@@ -299,9 +299,9 @@ def beyond(run: Gathered) -> set[str]:
     method, backbone = (mapping(run.config.get(part)) for part in ("method", "backbone"))
     try:
         if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in builders.classes(method)):
-            found.add("reconstruct")
+            found.add("reconstruction")
         if "_target_" in backbone and not hasattr(instantiate.resolve("backbone", backbone["_target_"]), "patchify"):
-            found.add("attentive")
+            found.add("tokens")
     except SslError:  # code of the run that is not here: its words are offered, and refused with the reason
         pass
     return found
@@ -314,11 +314,12 @@ def missing(run: Gathered, atlas: Atlas | None, name: str) -> Html | None:
     if not run.trained:
         rows.append(("the encoder, and with it the map and all evaluations", f"sslcli resume {shlex.quote(name)}"))
     else:
-        order = list(results.TITLES)
-        names = set(registry.choices("evaluator")) - {"online"} - have - beyond(run)
-        for kind in sorted(names, key=lambda k: (order.index(k) if k in order else len(order), k)):
-            words = ["sslcli", "eval", kind, f"run={name}", *MUST.get(kind, [])]
-            rows.append((results.summary(kind) or kind, shlex.join(words)))
+        unmet = lacking(run)
+        for info in evaluator_infos().values():
+            if info.name not in have and not info.needs & unmet:
+                more = ["dataset=NAME"] if "dataset" in info.needs else []
+                words = ["sslcli", "eval", info.name, f"run={name}", *more]
+                rows.append((info.summary or info.name, shlex.join(words)))
     notes = run.notes + (atlas.notes if atlas else [])
     if not rows and not notes:
         return None

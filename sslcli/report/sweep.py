@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from sslcli import console
 from sslcli.errors import SslError
+from sslcli.evals.base.info import evaluator_infos
 from sslcli.evals.metrics.ranking import goodness
 from sslcli.report import results
 from sslcli.report.gather import Gathered, gather, mapping, number
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from sslcli.evals.metrics.paired import Separation
 
 ONLINE = "online kNN"  # what the trainer itself measured, within the training split
-FIRST = ("probe.top1", "knn.top1", "finetune.top1", "cluster.acc", "anomaly.auroc")  # by which runs are ordered
 MOST_COLUMNS = 10  # of numbers
 
 
@@ -62,12 +62,13 @@ def of_sweep(folder: Path, out: Path) -> str:
 
 
 def main_column(columns: list[str]) -> str | None:
-    """The number by which runs are ordered: of the first of FIRST that there is, with all labels before few."""
-    for wanted in FIRST:
-        for column in columns:
-            evaluator, _, metric = column.rpartition(".")
-            if wanted in (column, f"{evaluator.partition('@')[0]}.{metric}"):
-                return column
+    """The number by which runs are ordered: of the first evaluator that ranks runs, with all labels before few."""
+    for info in evaluator_infos().values():
+        for metric in info.metrics if info.ranks_runs else ():
+            for column in columns:
+                name, _, its_metric = column.rpartition(".")
+                if (name.partition("@")[0], its_metric) == (info.name, metric):
+                    return column
     return columns[0] if columns else None
 
 

@@ -132,7 +132,7 @@ def _keys(group: str, chosen: dict[str, str]) -> list[str]:
     node: dict[str, Any] = registry.describe(path, group)
     inner = node.get(group)
     keys = inner if isinstance(inner, dict) else node
-    hidden = {"_target_", "summary", "defaults", "family", "source"}
+    hidden = {"_target_", "defaults", *registry.FACT_KEYS[""], *registry.FACT_KEYS.get(group, ())}
     return [f"{group}.{k}" for k, v in keys.items() if k not in hidden and not isinstance(v, dict)]
 
 

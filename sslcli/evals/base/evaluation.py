@@ -158,7 +158,7 @@ def provenance(
 ) -> dict[str, Any]:
     """Everything that a result depends on. A saved result with equal provenance need not be computed again."""
     return {
-        "evaluator": node,
+        "evaluator": instantiate.without_facts("evaluator", node),
         "step": model.step,
         "seed": model.seed,
         "sha256": model.sha256,

@@ -1,0 +1,35 @@
+"""Facts that evaluators state in their YAML: read by the report, and no part of a configuration's identity."""
+
+from __future__ import annotations
+
+import pytest
+
+from sslcli.config import instantiate, registry
+from sslcli.evals.base.info import evaluator_info, evaluator_infos
+
+NEEDS = {"labels", "tokens", "reconstruction", "dataset"}
+
+
+def test_evaluator_facts_are_complete():
+    nodes = {name: registry.describe(path, "evaluator") for name, path in registry.choices("evaluator").items()}
+    assert set(evaluator_infos()) == set(nodes) - {"online"}
+    for name, info in evaluator_infos().items():
+        assert {"title", "metric", "needs", "order"} <= set(nodes[name]), name
+        assert info.title, name
+        assert info.needs <= NEEDS, name
+        assert ("${labels}" in str(nodes[name])) <= (name == "explain" or not info.label_free), name
+    orders = [info.order for info in evaluator_infos().values()]
+    assert orders == sorted(set(orders))
+
+
+def test_facts_are_no_arguments_of_an_evaluator():
+    node = registry.describe(registry.choices("evaluator")["probe"], "evaluator")
+    bare = instantiate.without_facts("evaluator", node)
+    assert set(node) - set(bare) == set(registry.FACT_KEYS["evaluator"])
+    assert not set(instantiate.arguments("evaluator", node)) & {*registry.FACT_KEYS["evaluator"], "summary"}
+
+
+@pytest.mark.parametrize("name", ["of_a_plugin", "unknown"])
+def test_an_unknown_evaluator_has_default_facts(name):
+    info = evaluator_info(name)
+    assert (info.title, info.metrics) == (name.replace("_", " ").capitalize(), ("top1",))
