@@ -26,8 +26,9 @@ from sslcli.data.images.decode import BadImage
 from sslcli.data.public import archives, idx
 from sslcli.data.sources.arrays import arrays
 from sslcli.data.sources.image_folder import image_folder
-from sslcli.data.sources.pack import own_hash, pack
-from sslcli.data.sources.pack_writer import Job, write_pack
+from sslcli.data.sources.pack import pack
+from sslcli.data.sources.pack_files.manifest import manifest_hash
+from sslcli.data.sources.pack_files.writer import PackTask, write_pack
 from sslcli.errors import DataError, RequestError, SslError, StorageError
 from tests import fuzz
 from tests.conftest import SMOKE
@@ -270,7 +271,9 @@ def test_lying_manifest_of_a_pack(small_pack, tmp_path):
             for key in path[:-1]:
                 node = node[key]
             node[path[-1]] = odd
-            (tmp_path / "p.pack" / "manifest.json").write_text(json.dumps({**changed, "sha256": own_hash(changed)}))
+            (tmp_path / "p.pack" / "manifest.json").write_text(
+                json.dumps({**changed, "sha256": manifest_hash(changed)})
+            )
             try:
                 opened = pack(str(tmp_path / "p.pack"), resident=False)
                 opened.train.decode(0)
@@ -309,7 +312,7 @@ def test_journal_entry_that_is_none(entry, tmp_path, small_pack):
     dataset = image_folder(str(root), image_size=16)
     part = tmp_path / "p.pack.part"
     part.mkdir()
-    of = {"of": Job(dataset, "jpeg", None, 90).identity()}
+    of = {"of": PackTask(dataset, "jpeg", None, 90).identity()}
     (part / "journal").write_text(json.dumps(of) + "\n" + entry + "\n")
     assert write_pack(dataset, tmp_path / "p.pack")
     assert pack(str(tmp_path / "p.pack")).train is not None

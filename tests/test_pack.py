@@ -17,12 +17,15 @@ from PIL import Image
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset
 from sslcli.data.images import decode
-from sslcli.data.images.crop import cut, pixels
-from sslcli.data.loading.loader import Loader, in_order
-from sslcli.data.sources import pack_journal, pack_writer
+from sslcli.data.images.crop import crop_and_resize, to_array
+from sslcli.data.loading.evaluation import iterate_batches
+from sslcli.data.loading.loader import Loader
 from sslcli.data.sources.image_folder import image_folder
-from sslcli.data.sources.pack import INDEX, MANIFEST, NAMES, RECORD, own_hash, pack
-from sslcli.data.sources.pack_writer import write_pack
+from sslcli.data.sources.pack import pack
+from sslcli.data.sources.pack_files import journal as pack_journal
+from sslcli.data.sources.pack_files import writer as pack_writer
+from sslcli.data.sources.pack_files.manifest import INDEX, MANIFEST, NAMES, RECORD, manifest_hash
+from sslcli.data.sources.pack_files.writer import write_pack
 from sslcli.errors import DataError, RequestError, StorageError
 from sslcli.rng import Draw
 from sslcli.views import Views, clean
@@ -77,7 +80,7 @@ def test_encoded_is_the_folder_bit_for_bit(tmp_path):
         assert a.labels is None or torch.equal(a.labels, b.labels)
         assert list(a.sizes) == list(b.sizes)
         for (i, x), (j, y) in zip(
-            in_order(a, clean(files), batch_size=4), in_order(b, clean(packed), batch_size=4), strict=True
+            iterate_batches(a, clean(files), batch_size=4), iterate_batches(b, clean(packed), batch_size=4), strict=True
         ):
             assert torch.equal(i, j)
             assert torch.equal(x, y)
@@ -100,7 +103,7 @@ def test_raw_is_what_the_file_decodes_to(tmp_path):
     for i in range(len(files.train)):
         array = packed.train.read(i)
         assert isinstance(array.base, np.ndarray)  # a view of the map, no copy
-        assert np.array_equal(array, pixels(decode.load(files.train.paths[i])))
+        assert np.array_equal(array, to_array(decode.load(files.train.paths[i])))
     assert packed.shape == files.shape
     assert packed.fingerprint != files.fingerprint
     assert "raw pixels, in their own size" in packed.notes[0]
@@ -112,11 +115,11 @@ def test_resized(tmp_path, form):
     write_pack(files, tmp_path / "p.pack", form, 44)
     packed = pack(str(tmp_path / "p.pack"), resident=False)
     for i, path in enumerate(files.train.paths):
-        old, new = decode.load(path), pixels(packed.train.read(i))
+        old, new = decode.load(path), to_array(packed.train.read(i))
         short = min(old.size)
         assert min(new.shape[:2]) == min(short, 44)
         if short <= 44:  # never enlarged, nor encoded once more
-            assert np.array_equal(new, pixels(old))
+            assert np.array_equal(new, to_array(old))
         else:
             assert abs(new.shape[1] / new.shape[0] - old.width / old.height) < 0.03
             want = np.asarray(old.resize((new.shape[1], new.shape[0]), Image.Resampling.BICUBIC), float)
@@ -158,15 +161,15 @@ class Killed(BaseException):
 
 def broken_off(monkeypatch: pytest.MonkeyPatch, at: int) -> Callable[..., None]:
     """Makes the writing of sample `at` the last thing that happens: nothing is flushed or noted after it."""
-    real = pack_journal.Writer.add
+    real = pack_journal.PackWriter.add
 
-    def add(self: pack_journal.Writer, *args: object) -> None:
+    def add(self: pack_journal.PackWriter, *args: object) -> None:
         if self.position == at:
             raise Killed
         real(self, *args)
 
-    monkeypatch.setattr(pack_journal.Writer, "add", add)
-    return lambda: monkeypatch.setattr(pack_journal.Writer, "add", real)
+    monkeypatch.setattr(pack_journal.PackWriter, "add", add)
+    return lambda: monkeypatch.setattr(pack_journal.PackWriter, "add", real)
 
 
 @pytest.fixture
@@ -197,8 +200,8 @@ def test_broken_off_and_gone_on_is_the_same_bytes(tmp_path, monkeypatch, small, 
             file.write(b'{"position": 99, "reco')
     made, said = [], []
     notify.connect(say=said.append)
-    real = pack_writer.Job.make
-    monkeypatch.setattr(pack_writer.Job, "make", lambda self, i: made.append(i) or real(self, i))
+    real = pack_writer.PackTask.make
+    monkeypatch.setattr(pack_writer.PackTask, "make", lambda self, i: made.append(i) or real(self, i))
     write_pack(files, tmp_path / "p.pack")
     notify.connect()
     assert contents(tmp_path / "p.pack") == contents(tmp_path / "whole.pack")
@@ -214,7 +217,7 @@ def test_only_the_renaming_was_left(tmp_path, monkeypatch):
     with pytest.raises(Killed):
         write_pack(files, tmp_path / "p.pack")
     monkeypatch.setattr(os, "rename", real)
-    monkeypatch.setattr(pack_writer.Job, "make", None)
+    monkeypatch.setattr(pack_writer.PackTask, "make", None)
     write_pack(files, tmp_path / "p.pack")
     assert len(pack(str(tmp_path / "p.pack")).train) == 21
 
@@ -302,7 +305,7 @@ def _resigned(out: Path) -> None:
     index.tofile(out / INDEX)
     manifest = json.loads((out / MANIFEST).read_text())
     manifest["files"][INDEX]["sha256"] = hashlib.sha256(index.tobytes()).hexdigest()
-    manifest["sha256"] = own_hash(manifest)
+    manifest["sha256"] = manifest_hash(manifest)
     (out / MANIFEST).write_text(json.dumps(manifest))
 
 
@@ -388,15 +391,15 @@ def test_trains_on_a_pack(cli):
 
 def test_cut_keeps_what_needs_no_resizing():
     array = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
-    made = cut(array, (4, 2, 14, 12), (10, 10), "bicubic")
+    made = crop_and_resize(array, (4, 2, 14, 12), (10, 10), "bicubic")
     assert np.array_equal(made.permute(1, 2, 0).numpy(), array[2:12, 4:14])
-    assert pixels(array[..., 0]).shape == (20, 30, 1)
+    assert to_array(array[..., 0]).shape == (20, 30, 1)
 
 
 def test_cut_is_near_pillow():
     image = picture(3, 90, 70)
     for name, filter_, far in (("bilinear", Image.Resampling.BILINEAR, 1), ("bicubic", Image.Resampling.BICUBIC, 4)):
-        got = cut(pixels(image), (10, 5, 80, 65), (32, 32), name).permute(1, 2, 0).numpy().astype(int)
+        got = crop_and_resize(to_array(image), (10, 5, 80, 65), (32, 32), name).permute(1, 2, 0).numpy().astype(int)
         want = np.asarray(image.crop((10, 5, 80, 65)).resize((32, 32), filter_)).astype(int)
         assert np.abs(got - want).max() <= far
 

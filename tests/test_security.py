@@ -120,7 +120,7 @@ HOSTILE = [
     "sslcli.runs.checkpoint.clean",
     "sslcli.config.instantiate.resolve",
     "sslcli.data.sources.arrays.torch.load",
-    "sslcli.data.public.datasets.os.system",
+    "sslcli.data.public.stl10.os.system",
     "torch.nn.functional.os",
     "torch.optim.sgd.torch.load",
     "sslcli.data.loading.loader.mp",
@@ -144,7 +144,7 @@ REEXPORTED = [  # the name is in a module of sslcli, the thing itself is not
     "sslcli.data.dataset",
     "sslcli.data.sources.image_folder.os",
     "sslcli.data.sources.arrays.np",
-    "sslcli.data.sources.image_folder.dataset_of",
+    "sslcli.data.sources.image_dataset.build_dataset",
     "sslcli.data.sources.tar.tarfile",
 ]
 
@@ -443,11 +443,11 @@ def test_the_demo_needs_no_network(cli, monkeypatch):
 
 def test_downloads_are_pinned():
     from sslcli.data.public import urls
-    from sslcli.data.public.download import Remote
+    from sslcli.data.public.download import RemoteFile
 
-    found = [v for v in vars(urls).values() if isinstance(v, Remote)]
+    found = [v for v in vars(urls).values() if isinstance(v, RemoteFile)]
     for value in vars(urls).values():
-        found += [v for v in value if isinstance(v, Remote)] if isinstance(value, list) else []
+        found += [v for v in value if isinstance(v, RemoteFile)] if isinstance(value, list) else []
     for _, files, _, _ in urls.IDX_SETS.values():
         found += files
     assert len(found) >= 15

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.config import instantiate, registry
-from sslcli.data.folders.scan import free_memory, require_regular
+from sslcli.data.folders.paths import require_regular
 from sslcli.data.notify import count, shown
 from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
 from sslcli.runs import checkpoint
+from sslcli.runtime.memory import free_memory
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
 ENOUGH = 0.9  # of the backbone's parameters, or the file is refused

@@ -6,10 +6,9 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
-    **dict.fromkeys(
-        ("cifar10", "cifar100", "digits", "fashion_mnist", "kmnist", "mnist", "stl10", "svhn"),
-        "sslcli.data.public.datasets",
-    ),
+    **dict.fromkeys(("cifar10", "cifar100"), "sslcli.data.public.cifar"),
+    **dict.fromkeys(("mnist", "fashion_mnist", "kmnist"), "sslcli.data.public.mnist"),
+    **{name: f"sslcli.data.public.{name}" for name in ("digits", "stl10", "svhn")},
     **{name: f"sslcli.data.sources.{name}" for name in ("arrays", "image_folder", "pack", "series", "tar")},
 }
 __all__ = sorted(_MODULES)

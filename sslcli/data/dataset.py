@@ -97,7 +97,7 @@ class Dataset:
         return self.unlabelled if self.unlabelled is not None else self.train
 
 
-def labelled(source: Source) -> Tensor:
+def labeled_ids(source: Source) -> Tensor:
     """(m,) int64: the ids that have a label."""
     if source.labels is None:
         return torch.empty(0, dtype=torch.int64)

@@ -11,15 +11,15 @@ import torch
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.images.decode import BadImage
-from sslcli.data.images.encoded import Pictures
-from sslcli.data.images.headers import each
-from sslcli.data.label_warnings import about_labels
-from sslcli.data.loading.bad_samples import by_reason, check_limit, too_many
+from sslcli.data.images.encoded import EncodedImages
+from sslcli.data.images.parallel import parallel_map
+from sslcli.data.label_warnings import label_notes
+from sslcli.data.loading.bad_samples import check_limit, exceeds_limit, group_by_reason
 from sslcli.data.notify import count, shown
-from sslcli.data.subset import unlabelled_of
+from sslcli.data.subset import unlabelled_only
 from sslcli.errors import DataError, listing
 
-KNOWN = " known (--strict decodes all)"
+PARTIAL_NOTE = " known (--strict decodes all)"
 
 
 def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) -> dict[str, Any]:
@@ -29,7 +29,9 @@ def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) 
     `limit`: the share of unreadable samples that a training would bear; None is the data set's own.
     """
     splits = {
-        k: s for k, s in (("train", dataset.train), ("test", dataset.test), ("unlabelled", unlabelled_of(dataset))) if s
+        k: s
+        for k, s in (("train", dataset.train), ("test", dataset.test), ("unlabelled", unlabelled_only(dataset)))
+        if s
     }
     details = dict(dataset.details)
     bad: dict[str, str] = dict(details.pop("bad", {}))
@@ -47,17 +49,19 @@ def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) 
         "mean": [round(v, 6) for v in dataset.mean],
         "std": [round(v, 6) for v in dataset.std],
         "fingerprint": dataset.fingerprint,
-        "notes": [*dataset.notes, *about_labels(dataset)],
+        "notes": [*dataset.notes, *label_notes(dataset)],
         "details": {k: _plain(v) for k, v in details.items()},
         "strict": strict,
         "bad": [{"name": n, "reason": r} for n, r in sorted(bad.items())],
-        "reasons": {r: {"count": len(names), "examples": sorted(names)[:5]} for r, names in by_reason(bad).items()},
-        "limit": {"of": total, "max_bad_fraction": fraction, "exceeded": too_many(len(bad), total, fraction)},
+        "reasons": {
+            r: {"count": len(names), "examples": sorted(names)[:5]} for r, names in group_by_reason(bad).items()
+        },
+        "limit": {"of": total, "max_bad_fraction": fraction, "exceeded": exceeds_limit(len(bad), total, fraction)},
         "balance": _balance(dataset.train, dataset.classes),
     }
     if strict:
         report["duplicates"] = _duplicates(splits)
-        report["damage"] = dataset.train.damage() if isinstance(dataset.train, Pictures) else []
+        report["damage"] = dataset.train.damage() if isinstance(dataset.train, EncodedImages) else []
     return report
 
 
@@ -95,12 +99,12 @@ def _decode_all(source: Source) -> dict[str, str]:
 
     def one(i: int) -> str | None:
         try:
-            source.checked(i) if isinstance(source, Pictures) else source.read(i)
+            source.checked(i) if isinstance(source, EncodedImages) else source.read(i)
         except BadImage as error:
             return error.message
         return None
 
-    reasons = each(one, len(source), "decoding every image")
+    reasons = parallel_map(one, len(source), "decoding every image")
     return {source.name_of(i): reason for i, reason in enumerate(reasons) if reason is not None}
 
 
@@ -113,14 +117,14 @@ def _duplicates(splits: dict[str, Source]) -> dict[str, int]:
 
 def _hashes(source: Source) -> list[bytes]:
     """Of files where there are any, in memory or not; else of the samples."""
-    if not isinstance(source, Pictures):
+    if not isinstance(source, EncodedImages):
         x = source.resident
         assert x is not None
         return [hashlib.sha256(r.tobytes()).digest() for part in x.split(4096) for r in part.contiguous().numpy()]
-    return each(source.digest, len(source), "comparing files")
+    return parallel_map(source.digest, len(source), "comparing files")
 
 
-def rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, str]]:
+def format_rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, str]]:
     """(name, text) lines for people, safe to print."""
     shape = " x ".join(map(str, report["shape"]))
     out = [("data set", f"{shown(report['name'])}, {report['modality']}"), ("one view", shape)]
@@ -142,7 +146,7 @@ def rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, str]]:
             out.append((key, ", ".join(f"{n:,} {shown(k)}" for k, n in details[key].items())))
     out += [("", shown(n)) for n in report["notes"]]
     n = len(report["bad"])
-    out.append(("unreadable", f"{n:,} of {report['limit']['of']:,}" + ("" if report["strict"] else KNOWN)))
+    out.append(("unreadable", f"{n:,} of {report['limit']['of']:,}" + ("" if report["strict"] else PARTIAL_NOTE)))
     for reason, found in list(report["reasons"].items())[:at_most]:
         out.append(("", f"{found['count']:,} x {shown(reason)}: {listing(map(shown, found['examples']), 3)}"))
     for what, n in report.get("duplicates", {}).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sslcli.data.dataset import Dataset, labelled
+from sslcli.data.dataset import Dataset, labeled_ids
 from sslcli.data.notify import count, shown
 from sslcli.errors import listing
 
@@ -12,14 +12,14 @@ HOW_TO_LABEL = (
 )
 
 
-def about_labels(dataset: Dataset) -> list[str]:
+def label_notes(dataset: Dataset) -> list[str]:
     """That nothing can be measured, which classes no training label has, and how many test samples have no label."""
     train, test = dataset.train, dataset.test
-    trained = labelled(train)
+    trained = labeled_ids(train)
     if test is None or not len(trained):
         return []
     assert train.labels is not None
-    known = labelled(test)
+    known = labeled_ids(test)
     if not len(known):
         return [
             "warning: the test split has no labels: probe, knn and finetune cannot be measured; to give it some: "
@@ -42,6 +42,6 @@ def about_labels(dataset: Dataset) -> list[str]:
     return notes
 
 
-def warnings(dataset: Dataset) -> list[str]:
+def data_warnings(dataset: Dataset) -> list[str]:
     """What a result measured on this data set has to say of it."""
-    return [*(note for note in dataset.notes if note.startswith("warning:")), *about_labels(dataset)]
+    return [*(note for note in dataset.notes if note.startswith("warning:")), *label_notes(dataset)]

@@ -12,15 +12,15 @@ from torch import Tensor
 from sslcli.errors import DataError, RequestError
 from sslcli.rng import derive, order
 
-SHARE = 0.2  # what `auto` holds out
+AUTO_FRACTION = 0.2  # what `auto` holds out
 NOTHING_HELD_OUT = "nothing is held out (dataset.holdout=0.2 would hold out a fifth)"
 
 
-def share(holdout: float | str, labels: Tensor | None) -> float:
+def holdout_fraction(holdout: float | str, labels: Tensor | None) -> float:
     """The share of samples that `dataset.holdout` means: `auto` is a fifth where labels tell classes apart, and nothing where
     they do not. RequestError for anything but `auto` and a number from 0 to below 1."""
     if holdout == "auto":
-        return SHARE if labels is not None and len(labels[labels >= 0].unique()) > 1 else 0.0
+        return AUTO_FRACTION if labels is not None and len(labels[labels >= 0].unique()) > 1 else 0.0
     if isinstance(holdout, str) or not 0 <= holdout < 1:
         raise RequestError(
             f"dataset.holdout is {holdout}, but it is auto or a share of the samples from 0 to below 1",
@@ -44,7 +44,7 @@ def split(
 
     Raises RequestError for a share outside [0, 1), DataError where groups cannot be divided.
     """
-    fraction = share(holdout, labels)
+    fraction = holdout_fraction(holdout, labels)
     everything = torch.arange(n)
     if fraction == 0 or n < 2:
         return everything, everything[:0]
@@ -73,7 +73,7 @@ def split_recordings(
         _, held = split(len(ids), holdout, seed, of if labels is not None else None)
         inside = torch.isin(first, held)
         return torch.nonzero(~inside).flatten(), torch.nonzero(inside).flatten(), "whole recordings"
-    fraction = share(holdout, labels)
+    fraction = holdout_fraction(holdout, labels)
     everything = torch.arange(len(recording))
     if fraction == 0 or len(recording) < 2:
         return everything, everything[:0], ""

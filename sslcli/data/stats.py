@@ -14,8 +14,8 @@ from sslcli.rng import derive, order
 
 EXACT_BYTES = 2 << 30  # larger resident sets are sampled
 SAMPLES = 512
-DARK = 24 / 255  # images that are never brighter are said to be dark
-FAR = 20  # interquartile ranges: a deviation beyond it comes from a few values
+DARK_VALUE = 24 / 255  # images that are never brighter are said to be dark
+OUTLIER_IQRS = 20  # interquartile ranges: a deviation beyond it comes from a few values
 
 
 def image_stats(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -29,7 +29,7 @@ def image_stats(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if source.bad:
         x = x[[i for i in range(len(source)) if i not in source.bad]]
     if x.numel() > EXACT_BYTES:
-        x = x[_some(len(x), 4 * SAMPLES)]
+        x = x[_sample_ids(len(x), 4 * SAMPLES)]
     counts = torch.zeros(x.shape[1], 256, dtype=torch.int64)
     step = max(1, (1 << 24) // max(1, math.prod(x.shape[1:])))
     for start in range(0, len(x), step):
@@ -43,7 +43,7 @@ def dark_notes(mean: tuple[float, ...], std: tuple[float, ...]) -> list[str]:
     """A warning of images in which hardly anything can be seen: masks, values of another range, failed exports."""
     if max(std) <= 1 / 255 and max(mean) in (0.0, 1.0):
         return ["warning: every pixel that was looked at has the same value"]
-    if max(m + 3 * s for m, s in zip(mean, std, strict=True)) < DARK:
+    if max(m + 3 * s for m, s in zip(mean, std, strict=True)) < DARK_VALUE:
         top = max(m + 3 * s for m, s in zip(mean, std, strict=True))
         return [
             f"warning: the images are nearly black (values to about {255 * top:.0f} of 255): masks, or of another range?"
@@ -51,7 +51,7 @@ def dark_notes(mean: tuple[float, ...], std: tuple[float, ...]) -> list[str]:
     return []
 
 
-def _some(n: int, at_most: int) -> Tensor:
+def _sample_ids(n: int, at_most: int) -> Tensor:
     """The ids of a fixed random sample."""
     return order(derive(0, "statistics"), 0, n)[:at_most].sort().values
 
@@ -60,7 +60,7 @@ def _streamed_counts(source: Source) -> Tensor:
     from sslcli.data.images.decode import BadImage
 
     counts: Tensor | None = None
-    for i in _some(len(source), SAMPLES).tolist():
+    for i in _sample_ids(len(source), SAMPLES).tolist():
         try:
             image = np.asarray(source.read(i))
         except BadImage:
@@ -103,9 +103,9 @@ def outlier_notes(x: Tensor) -> list[str]:
         v = x[:, c].reshape(-1)
         v = v[~v.isnan()]
         if len(v):
-            some = v[_some(len(v), 1 << 16)].double()
+            some = v[_sample_ids(len(v), 1 << 16)].double()
             low, high = torch.quantile(some, torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
-            if high > low and float(v.double().std()) > FAR * (high - low):
+            if high > low and float(v.double().std()) > OUTLIER_IQRS * (high - low):
                 far.append(f"channel {c} ({float(v.min()):g}..{float(v.max()):g}, half of them in {low:g}..{high:g})")
     if not far:
         return []

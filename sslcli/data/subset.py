@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Dataset, Source
-from sslcli.data.files.string_table import Strings
+from sslcli.data.files.string_table import StringTable
 from sslcli.data.notify import count
 from sslcli.errors import RequestError
 
@@ -27,7 +27,7 @@ class Subset(Source):
             self.bad = {place: whole.bad[i] for place, i in enumerate(ids.tolist()) if i in whole.bad}
         if whole.names is not None:
             names = list(whole.names)
-            self.names = Strings(names[i] for i in ids.tolist())
+            self.names = StringTable(names[i] for i in ids.tolist())
         if whole.groups is not None:
             self.groups = whole.groups[ids]
         self._x: Tensor | None = None
@@ -50,7 +50,7 @@ class Subset(Source):
         return self.whole.name_of(int(self.ids[index]))
 
 
-class Joined(Source):
+class Concat(Source):
     """The samples of `first`, then those of `second`: two splits of one data set."""
 
     def __init__(self, first: Source, second: Source):
@@ -64,7 +64,7 @@ class Joined(Source):
                 [n if p.labels is None else p.labels for p, n in zip(self.parts, none, strict=True)]
             )
         if first.names is not None and second.names is not None:
-            self.names = Strings([*first.names, *second.names])
+            self.names = StringTable([*first.names, *second.names])
         if first.groups is not None and second.groups is not None:
             self.groups = torch.cat([first.groups, second.groups])
         self._x: Tensor | None = None
@@ -97,7 +97,7 @@ def check_pretrain_on(which: str) -> None:
         )
 
 
-def pretrained_on(train: Source, unlabelled: Source | None, which: str, notes: list[str]) -> Source | None:
+def pretrain_source(train: Source, unlabelled: Source | None, which: str, notes: list[str]) -> Source | None:
     """The `unlabelled` of a Dataset: what pretraining reads where there is an unlabelled split; said in the notes."""
     if unlabelled is None:
         return None
@@ -106,12 +106,12 @@ def pretrained_on(train: Source, unlabelled: Source | None, which: str, notes: l
         notes.append(
             f"pretraining reads the {a} of train and the {b} (dataset.pretrain_on=unlabelled: the latter only)"
         )
-        return Joined(train, unlabelled)
+        return Concat(train, unlabelled)
     notes.append(f"pretraining reads the {b} only: the {a} of train are left out (dataset.pretrain_on=all: both)")
     return unlabelled
 
 
-def unlabelled_of(dataset: Dataset) -> Source | None:
+def unlabelled_only(dataset: Dataset) -> Source | None:
     """The samples of the unlabelled split alone, where pretraining reads train and these."""
     both = dataset.unlabelled
-    return both.parts[1] if isinstance(both, Joined) and both.parts[0] is dataset.train else both
+    return both.parts[1] if isinstance(both, Concat) and both.parts[0] is dataset.train else both

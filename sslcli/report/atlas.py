@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from sslcli import console
 from sslcli.config import checks, schema
-from sslcli.data.loading.loader import Loader, in_order
+from sslcli.data.loading.evaluation import iterate_batches
+from sslcli.data.loading.loader import Loader
 from sslcli.errors import DataError, SslError
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.info import evaluator_info
@@ -226,7 +227,7 @@ def views_sheet(dataset: Any, cfg: dict[str, Any]) -> tuple[bytes | None, list[s
         batch = next(stream)
     found: dict[int, Tensor] = {}
     plain = clean(dataset)
-    for got, x in in_order(dataset.pretrain, plain, batch_size=count, device="cpu", workers=0, ids=batch.ids):
+    for got, x in iterate_batches(dataset.pretrain, plain, batch_size=count, device="cpu", workers=0, ids=batch.ids):
         found.update(zip(got.tolist(), plain.restore([x])[0], strict=True))
     views = maker.restore(batch.views)
     rows = [[found[i], *(view[j] for view in views)] for j, i in enumerate(batch.ids.tolist()) if i in found]

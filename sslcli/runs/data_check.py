@@ -14,8 +14,8 @@ from typing import Any
 
 from sslcli.config import typecheck
 from sslcli.data.dataset import Dataset
-from sslcli.data.folders.scan import fingerprint
-from sslcli.data.images.channels import recoloured
+from sslcli.data.fingerprint import fingerprint
+from sslcli.data.images.channels import convert_channels
 from sslcli.data.notify import count, shown
 from sslcli.errors import DataError, RequestError, command
 from sslcli.runs import records
@@ -210,7 +210,7 @@ def conform(dataset: Dataset, shape: Any, notes: list[str]) -> Dataset:
             else "in color, reduced to its luminance (ITU-R BT.601)"
         )
         notes.append(f"{name} is {how}, as the encoder takes it")
-        dataset = recoloured(dataset, wanted[0])
+        dataset = convert_channels(dataset, wanted[0])
     if dataset.shape != wanted:
         raise RequestError(
             f"this encoder takes samples of shape {wanted}; those of {name} have {dataset.shape}",

@@ -20,7 +20,7 @@ import torch
 
 from sslcli.config import instantiate
 from sslcli.data.images.decode import BadImage
-from sslcli.data.loading.prefetch import Stream
+from sslcli.data.loading.prefetch import BatchIterator
 from sslcli.errors import TrainingError
 from sslcli.nn.dist import collect, of_first
 from sslcli.runs.redact import masked
@@ -179,7 +179,7 @@ class Parts:
         job.optimizer.step()
         job.method.after_step(0.0)
 
-    def trainer_step(self, stream: Stream) -> None:
+    def trainer_step(self, stream: BatchIterator) -> None:
         """As `Trainer.fit` has it."""
         self.trainer.step(stream, START, self.trainer.meter)
         self.trainer.state.step += 1

@@ -18,11 +18,11 @@ from sslcli.config import checks, instantiate
 from sslcli.console import human_count
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset
-from sslcli.data.label_warnings import about_labels
+from sslcli.data.images.options import MAX_SIZE
+from sslcli.data.label_warnings import label_notes
 from sslcli.data.loading.loader import Loader
 from sslcli.data.notify import count
-from sslcli.data.public.datasets import MAX_SIZE
-from sslcli.data.subset import Subset, unlabelled_of
+from sslcli.data.subset import Subset, unlabelled_only
 from sslcli.errors import DataError, RequestError, listing, nearest
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.norm import synchronised
@@ -279,7 +279,7 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
     shape = "x".join(str(n) for n in dataset.shape)
     test = f", {len(dataset.test):,} test" if dataset.test is not None else ""
     word = "unlabelled" if cfg["train"].get("classes") is None else "of them pretrained on"
-    alone = unlabelled_of(dataset)
+    alone = unlabelled_only(dataset)
     unlabelled = f", {len(alone):,} {word}" if alone is not None else ""
     shown = "shown" if job.method.uses_labels else "not shown"
     classes = f", {len(dataset.classes)} classes ({shown} to the method)" if dataset.classes else ", no labels"
@@ -299,7 +299,7 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
             "data",
             f"{dataset.name}: {len(dataset.train):,} train{unlabelled}{test}, {dataset.modality} {shape}{classes}",
         ),
-        *(("", note) for note in (*dataset.notes, *about_labels(dataset), *job.views.notes)),
+        *(("", note) for note in (*dataset.notes, *label_notes(dataset), *job.views.notes)),
         *([("", job.derived["init"])] if "init" in job.derived else []),
         ("plan", f"{length}; {job.derived['steps']}"),
         ("", f"batch {job.derived['batch']}"),

@@ -17,7 +17,7 @@ from sslcli import optim
 from sslcli.config import instantiate
 from sslcli.config.duration import parse_duration
 from sslcli.console import human_time, say, warn
-from sslcli.data.loading.prefetch import Stream
+from sslcli.data.loading.prefetch import BatchIterator
 from sslcli.data.notify import count
 from sslcli.errors import Interrupted, Stopped, TrainingError, command
 from sslcli.nn.dist import agree, agreed, collect, mean, of_first, rank, world
@@ -115,7 +115,7 @@ class Trainer:
             eval_every = self.eval_every(plan, per_epoch)
             log_every = job.cfg["logger"]["log_every"]
             display = progress.Training(plan.total, plan.total / per_epoch, state.step)
-            stream: Stream | None = None
+            stream: BatchIterator | None = None
             try:
                 if state.step == 0 or state.step >= plan.total:  # the latter: only the encoder is written again
                     self.save(must=True)
@@ -157,7 +157,7 @@ class Trainer:
                 if stream is not None:
                     stream.close()
 
-    def step(self, stream: Stream, plan: Plan, meter: Meter) -> None:
+    def step(self, stream: BatchIterator, plan: Plan, meter: Meter) -> None:
         """One optimizer step: `accumulate` micro-batches, one update."""
         job, state, accumulate = self.job, self.state, self.train["accumulate"]
         factor = self.schedule(plan.progress(state.step))

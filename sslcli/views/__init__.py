@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Dataset
-from sslcli.data.images.crop import pixels
+from sslcli.data.images.crop import to_array
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.rng import Draw
 from sslcli.views import image, series
@@ -90,7 +90,7 @@ class Views:
         part it needs, at its size: (B, C, s, s) uint8. For worker processes: little work, few bytes; `finish` does the
         rest."""
         assert len(images) == len(draw.ids), (len(images), len(draw.ids))
-        arrays = [pixels(image) for image in images]  # once for all views
+        arrays = [to_array(image) for image in images]  # once for all views
         return [view.frame(arrays, draw.of_view(i)) for i, view in enumerate(self._views)]
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.data.images.crop import cut
+from sslcli.data.images.crop import crop_and_resize
 from sslcli.rng import Draw
 from sslcli.views import native
 from sslcli.views.color import ColorJitter, GaussianBlur, Grayscale, Noise, RandomIntensity, Solarize
@@ -115,7 +115,7 @@ class ImageView:
         out = torch.empty(len(images), *self.shape, dtype=torch.uint8)
         for i, (image, box) in enumerate(zip(images, torch.stack(corners, 1).long().tolist(), strict=True)):
             assert image.shape[2] == self.channels, (image.shape, self.channels)
-            out[i] = cut(image, box, op.out, op.interpolation)
+            out[i] = crop_and_resize(image, box, op.out, op.interpolation)
         return out
 
     def finish(self, frame: Tensor, draw: Draw) -> Tensor:

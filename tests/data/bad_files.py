@@ -192,9 +192,9 @@ def _mutate(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 
 DECODE_ALL = """
 import json, sys, time
-from sslcli.data import decode
+from sslcli.data.images import decode
 for path in sys.stdin.read().splitlines():
-    for what in (decode.header, decode.load):
+    for what in (decode.read_header, decode.load):
         began = time.perf_counter()
         try:
             what(path)
@@ -208,7 +208,7 @@ for path in sys.stdin.read().splitlines():
 
 
 def decode_in_child(paths: list[Path], timeout: float) -> list[tuple[str, str, str, float]]:
-    """(path, header or load, good or bad or an exception, seconds) of each, from a child process: it may crash, we may not.
+    """(path, read_header or load, good or bad or an exception, seconds) of each, from a child process: it may crash, we may not.
 
     Raises CalledProcessError when the child died, TimeoutExpired when it hung."""
     import subprocess

@@ -9,7 +9,7 @@ import torch
 
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.data.loading.loader import Loader
-from sslcli.data.loading.prefetch import Ahead
+from sslcli.data.loading.prefetch import Prefetcher
 from sslcli.methods.base import Batch
 from sslcli.rng import Draw
 from sslcli.views import Views
@@ -59,7 +59,7 @@ def test_a_batch_is_begun_when_asked_and_awaited_by_its_own_step(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: step)
     monkeypatch.setattr(torch.cuda, "stream", lambda side: side)
-    made = Ahead(batches(), torch.device("cuda"))
+    made = Prefetcher(batches(), torch.device("cuda"))
     next(made)  # nobody has begun it
     kept = ["kept for step"] * 2
     assert told == ["side waits for step", "begin", "views 0", "end", "step waits for views 0", *kept]

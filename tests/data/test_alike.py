@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from sslcli.data.images import decode
-from sslcli.data.inspect import inspect, require_readable, rows
-from sslcli.data.loading.loader import Loader, in_order
+from sslcli.data.inspect import format_rows, inspect, require_readable
+from sslcli.data.loading.evaluation import iterate_batches
+from sslcli.data.loading.loader import Loader
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.errors import DataError, RequestError
 from sslcli.views import Views, clean
@@ -60,7 +61,7 @@ def test_strict_inspection_is_the_truth_exactly(spoilt, both):
         assert {b["name"] for b in report["bad"]} == set(truth)
         assert sum(r["count"] for r in report["reasons"].values()) == len(truth)
         assert report["limit"] == {"of": 600, "max_bad_fraction": 0.2, "exceeded": False}
-        assert all(line.isprintable() for row in rows(report) for line in row)
+        assert all(line.isprintable() for row in format_rows(report) for line in row)
         require_readable(report)
         with pytest.raises(DataError, match="60 of 600 images cannot be read"):
             require_readable(inspect(d, strict=True, limit=0.01))
@@ -90,7 +91,7 @@ def test_an_evaluation_leaves_the_same_samples_out(both):
     found = {}
     for resident, d in both.items():
         bad: list[tuple[str, str]] = []
-        got = list(in_order(d.test, clean(d), batch_size=16, bad=bad))
+        got = list(iterate_batches(d.test, clean(d), batch_size=16, bad=bad))
         found[resident] = torch.cat([i for i, _ in got]).tolist(), sorted(bad)
     assert found[True] == found[False]
     assert len(found[True][0]) + len(found[True][1]) == len(both[True].test)
@@ -283,4 +284,4 @@ def test_mutated_files_harm_nobody(tmp_path):
     for path, what, result, _ in results:
         by_path.setdefault(path, {})[what] = result
     # a header is bad only where decoding is: else memory and workers would count differently
-    assert not [p for p, r in by_path.items() if r["header"] == "bad" and r["load"] == "good"]
+    assert not [p for p, r in by_path.items() if r["read_header"] == "bad" and r["load"] == "good"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sslcli.data.inspect import inspect, require_readable, rows
+from sslcli.data.inspect import format_rows, inspect, require_readable
 from sslcli.data.sources.arrays import arrays
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.data.sources.series import series
@@ -253,7 +253,7 @@ def test_gone_on_with(add, note, tmp_path, monkeypatch):
     assert len(d.train) == 8
     assert d.classes == ("cat", "dog")
     assert note in "\n".join(d.notes)
-    assert note.split(": ")[-1].split(",")[0] in "\n".join(text for _, text in rows(inspect(d)))
+    assert note.split(": ")[-1].split(",")[0] in "\n".join(text for _, text in format_rows(inspect(d)))
 
 
 def test_24_upper_case_extensions(tmp_path):
@@ -289,7 +289,7 @@ def test_25_strange_names_work_and_are_shown_escaped(resident, tmp_path):
     assert len(d.classes) == 2 + len(STRANGE)
     for i in range(len(d.train)):
         d.train.read(i)
-    printed = [*d.notes, *(text for row in rows(inspect(d, strict=True)) for text in row)]
+    printed = [*d.notes, *(text for row in format_rows(inspect(d, strict=True)) for text in row)]
     assert all(line.isprintable() for line in printed)
     "\n".join(printed).encode("utf-8")  # no surrogate is left
     listed = tmp_path / "root" / "list.txt"

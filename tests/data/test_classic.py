@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from sslcli.data.folders.scan import fingerprint
-from sslcli.data.public import archives, datasets, download, idx, urls
-from sslcli.data.public.datasets import cifar10, digits, fashion_mnist, kmnist, mnist, stl10, svhn
-from sslcli.data.public.download import Remote
+from sslcli.data.fingerprint import fingerprint
+from sslcli.data.public import archives, download, idx, urls
+from sslcli.data.public.cifar import cifar10, cifar100
+from sslcli.data.public.digits import digits
+from sslcli.data.public.download import RemoteFile
+from sslcli.data.public.mnist import fashion_mnist, kmnist, mnist
+from sslcli.data.public.stl10 import stl10
+from sslcli.data.public.svhn import svhn
 from sslcli.data.stats import image_stats
 from sslcli.errors import DataError, MachineError, RequestError
 
@@ -224,7 +228,7 @@ def test_svhn_layout(tmp_path):
         svhn(path=str(tmp_path))
 
 
-@pytest.mark.parametrize("build", [mnist, fashion_mnist, kmnist, cifar10, datasets.cifar100, stl10, svhn])
+@pytest.mark.parametrize("build", [mnist, fashion_mnist, kmnist, cifar10, cifar100, stl10, svhn])
 def test_absent_says_what_where_and_what_to_type(build, tmp_path, said):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RequestError) as error:
@@ -242,18 +246,18 @@ def test_download(tmp_path, said):
     source = tmp_path / "server"
     source.mkdir()
     (source / "a.bin").write_bytes(b"x" * 2_500_000)
-    good = Remote("a.bin", ((source / "a.bin").as_uri(),), 2_500_000, hashlib.md5(b"x" * 2_500_000).hexdigest())
+    good = RemoteFile("a.bin", ((source / "a.bin").as_uri(),), 2_500_000, hashlib.md5(b"x" * 2_500_000).hexdigest())
     to = tmp_path / "to"
-    download.fetch([good], str(to))
+    download.download_files([good], str(to))
     assert (to / "a.bin").read_bytes() == (source / "a.bin").read_bytes()
     assert said == [f"downloading 1 file (2.5 MB) from {source.as_uri()}/ to {to}"]
-    download.fetch([good], str(to))
+    download.download_files([good], str(to))
     assert len(said) == 1  # it is there
-    for bad in (Remote("b", good.urls, 2_500_000, "0" * 32), Remote("b", good.urls, 1000, good.md5)):
+    for bad in (RemoteFile("b", good.urls, 2_500_000, "0" * 32), RemoteFile("b", good.urls, 1000, good.md5)):
         with pytest.raises(DataError, match="not the file expected"):
-            download.fetch([bad], str(to))
+            download.download_files([bad], str(to))
     with pytest.raises(MachineError, match="cannot be downloaded"):
-        download.fetch([Remote("c", ((source / "none").as_uri(),), 5, "0")], str(to))
+        download.download_files([RemoteFile("c", ((source / "none").as_uri(),), 5, "0")], str(to))
     assert sorted(p.name for p in to.iterdir()) == ["a.bin"]  # nothing half
 
 
@@ -263,7 +267,7 @@ def test_download_is_asked_for(tmp_path, monkeypatch, said):
     for stem in urls.IDX_STEMS:
         data = (tmp_path / "server" / f"{stem}.gz").read_bytes()
         url = (tmp_path / "server" / f"{stem}.gz").as_uri()
-        served.append(Remote(f"{stem}.gz", (url,), len(data), hashlib.md5(data).hexdigest()))
+        served.append(RemoteFile(f"{stem}.gz", (url,), len(data), hashlib.md5(data).hexdigest()))
     title, _, first, classes = urls.IDX_SETS["mnist"]
     monkeypatch.setitem(urls.IDX_SETS, "mnist", (title, served, first, classes))
     d = mnist(path=str(tmp_path / "new"), download=True)
@@ -276,9 +280,9 @@ def test_download_is_asked_for(tmp_path, monkeypatch, said):
 def test_digits_are_scikit_learns():
     from sklearn.datasets import load_digits
 
-    from sslcli.data.public.datasets import _digits
+    from sslcli.data.public.digits import _read_digits
 
-    pixels, labels = _digits()
+    pixels, labels = _read_digits()
     raw = load_digits()
     assert (pixels == raw.data).all()
     assert (labels == raw.target).all()

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
 from sslcli.data.images import decode
-from sslcli.data.images.decode import BadImage, header, load
+from sslcli.data.images.decode import BadImage, load, read_header
 
 from .conftest import picture
 
@@ -109,7 +109,7 @@ def test_broken_is_bad_with_a_reason(kind, reason, tmp_path):
 def test_content_decides_not_the_name(tmp_path):
     path = tmp_path / "really_png.jpg"
     picture(3).save(path, format="PNG")
-    assert header(str(path)).format == "PNG"
+    assert read_header(str(path)).format == "PNG"
     assert np.array_equal(np.asarray(load(str(path))), np.asarray(picture(3)))
 
 
@@ -180,7 +180,7 @@ def test_transparent_is_laid_on_black(mode, tmp_path):
     out = np.asarray(load(str(path), 3))
     assert (out[:, :8] == 255).all()
     assert (out[:, 8:] == 0).all()
-    assert header(str(path)).alpha
+    assert read_header(str(path)).alpha
     kept = np.asarray(load(str(path), 4))
     assert (kept[:, :8, 3] == 255).all()
     assert (kept[:, 8:, 3] == 0).all()
@@ -191,7 +191,7 @@ def test_first_frame_of_several(ext, tmp_path):
     a, b = Image.new("RGB", (16, 12), (200, 0, 0)), Image.new("RGB", (16, 12), (0, 0, 200))
     path = str(tmp_path / f"a.{ext}")
     a.save(path, save_all=True, append_images=[b])
-    assert header(path).animated
+    assert read_header(path).animated
     out = np.asarray(load(path, 3)).reshape(-1, 3).mean(0)
     assert out[0] > 150
     assert out[2] < 60
@@ -202,7 +202,7 @@ def test_exif_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: the picture is seen 20 x 40
     path = save(tmp_path / "turned.jpg", image, exif=exif, quality=95)
-    h = header(path)
+    h = read_header(path)
     assert (h.width, h.height) == (20, 40)
     out = load(path)
     assert out.size == (20, 40)

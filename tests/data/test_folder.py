@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from sslcli.data.images import headers as module
-from sslcli.data.inspect import inspect, require_readable, rows
-from sslcli.data.sources.image_folder import FolderSource, image_folder
+from sslcli.data.inspect import format_rows, inspect, require_readable
+from sslcli.data.sources.image_dataset import ImageFiles
+from sslcli.data.sources.image_folder import image_folder
 from sslcli.data.split import split
 from sslcli.errors import DataError, RequestError
 
@@ -157,7 +158,7 @@ def test_several_sizes_are_streamed(make_folder):
     picture(3, 300, 280).save(root / "a" / "large.png")
     d = image_folder(str(root), image_size=16)
     assert d.train.resident is None
-    assert isinstance(d.train, FolderSource)
+    assert isinstance(d.train, ImageFiles)
     assert d.shape == (3, 16, 16)
     assert d.train.read(0).mode == "RGB"
     assert len(d.mean) == len(d.std) == 3
@@ -216,7 +217,7 @@ def test_inspect(make_folder, tmp_path):
     assert report["duplicates"] == {"in train and test": 0, "within train": 1}
     assert report["balance"] == {"a": 8, "b": 5}
     assert report["splits"]["train"]["samples"] == 13
-    text = "\n".join(f"{k}: {v}" for k, v in rows(report))
+    text = "\n".join(f"{k}: {v}" for k, v in format_rows(report))
     assert "a/cut.jpg" in text
     assert "ignored: 1 other file" in text
     assert report["limit"] == {"of": 13, "max_bad_fraction": 0.01, "exceeded": False}

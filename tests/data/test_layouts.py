@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from sslcli.data.folders.layout import read
-from sslcli.data.folders.split_names import kind_of, together
+from sslcli.data.folders.layout import detect_layout
+from sslcli.data.folders.split_names import matching_splits, parse_split
 from sslcli.data.sources.arrays import arrays
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.data.sources.pack import pack
-from sslcli.data.sources.pack_writer import write_pack
+from sslcli.data.sources.pack_files.writer import write_pack
 from sslcli.data.sources.tar import tar
 from sslcli.errors import DataError, RequestError
 from tests.data.test_tar import encoded, write
@@ -44,7 +44,7 @@ def seen(counts: Mapping[str, int], label: str | None = "auto", splits: Any = "a
         for i in range(n)
     ]
     notes: list[str] = []
-    reading = read(sorted(paths), (), "data", label, splits, notes)
+    reading = detect_layout(sorted(paths), (), "data", label, splits, notes)
     found: dict[str, Counter[str | None]] = defaultdict(Counter)
     for kind, cls in zip(reading.kinds, reading.classes, strict=True):
         found[kind or "left out"][cls] += 1
@@ -278,10 +278,10 @@ def test_label_is_the_folder_that_is_asked_for():
 
 
 def test_words_of_splits():
-    assert together(["train", "test", "testset", "cat"]) == {"train": "train", "test": "test", "testset": "test"}
-    assert together(["test_of_cats", "train_of_dogs"]) == {}
-    assert kind_of("unlabeledTrain") == ("unlabelled", ())
-    assert kind_of("train_test_split") is None
+    assert matching_splits(["train", "test", "testset", "cat"]) == {"train": "train", "test": "test", "testset": "test"}
+    assert matching_splits(["test_of_cats", "train_of_dogs"]) == {}
+    assert parse_split("unlabeledTrain") == ("unlabelled", ())
+    assert parse_split("train_test_split") is None
 
 
 def test_a_tree_is_read_alike_as_a_folder_and_as_a_tar(tmp_path, monkeypatch):

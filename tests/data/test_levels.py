@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from sslcli.data.images import decode
-from sslcli.data.images.bit_depth import Values, find, to_bytes
-from sslcli.data.images.decode import BadImage, header, load
+from sslcli.data.images.bit_depth import Values, fit_range, to_bytes
+from sslcli.data.images.decode import BadImage, load, read_header
 from sslcli.data.sources.arrays import arrays
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.data.sources.pack import pack
-from sslcli.data.sources.pack_writer import write_pack
+from sslcli.data.sources.pack_files.writer import write_pack
 from sslcli.errors import DataError, RequestError
 from tests.conftest import SMOKE
 
@@ -84,7 +84,7 @@ FILES = {
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
 def test_color_of_16_bits_keeps_its_low_bytes(file):
-    assert header(file).mode in ("RGB;16", "RGBX;16")
+    assert read_header(file).mode in ("RGB;16", "RGBX;16")
     assert np.array_equal(decode.deep_values(file), COLOR)
     expected = np.rint(COLOR * (255 / 4095)).astype(np.uint8)
     assert np.array_equal(np.asarray(load(file, 3, value_range=[0, 4095])), expected)
@@ -93,7 +93,7 @@ def test_color_of_16_bits_keeps_its_low_bytes(file):
 
 def test_color_in_compressed_planes_is_bad_if_scaled():
     file = color_tiff("<", compressed=True, planes=True)
-    assert header(file).deep
+    assert read_header(file).deep
     assert np.asarray(load(file, 3)).max() == 15
     with pytest.raises(BadImage, match="interleaved"):
         load(file, 3, value_range=[0, 4095])
@@ -122,7 +122,7 @@ def test_values_of_a_tiff_are_as_its_tags_mean(file, values):
 @pytest.mark.parametrize("bits", [16, 64])
 def test_floats_that_pillow_does_not_read_are_named(bits):
     with pytest.raises(BadImage, match=r"64-bit floats.*dataset=arrays"):
-        header(tiff(GRAY.astype(f"<f{bits // 8}").tobytes(), bits, t339=[3]))
+        read_header(tiff(GRAY.astype(f"<f{bits // 8}").tobytes(), bits, t339=[3]))
 
 
 @pytest.mark.parametrize("channels", [2, 4])
@@ -158,7 +158,7 @@ def test_alpha_of_16_bits_is_no_value(channels):
     ],
 )
 def test_range_found(values, wish, expected):
-    low, high, _ = find(wish, Values(values.min(), values.max(), values.astype(float), values.dtype.kind != "f"))
+    low, high, _ = fit_range(wish, Values(values.min(), values.max(), values.astype(float), values.dtype.kind != "f"))
     assert (low, high) == pytest.approx(expected, abs=1e-9)
 
 

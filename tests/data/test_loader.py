@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from sslcli.data.dataset import ArraySource, Dataset, Source
-from sslcli.data.folders.layout import Files
-from sslcli.data.loading.loader import Loader, in_order
-from sslcli.data.loading.workers import SILENCE
-from sslcli.data.sources.image_folder import Decoder, FolderSource, image_folder
+from sslcli.data.folders.contents import FileList
+from sslcli.data.images.encoded import Decoder
+from sslcli.data.loading.evaluation import iterate_batches
+from sslcli.data.loading.loader import Loader
+from sslcli.data.loading.workers import TIMEOUT_SECONDS
+from sslcli.data.sources.image_dataset import ImageFiles
+from sslcli.data.sources.image_folder import image_folder
 from sslcli.errors import DataError, MachineError, RequestError
 from sslcli.rng import Draw
 from sslcli.views import Views, clean
@@ -203,10 +206,10 @@ def test_too_many_unreadable_stop_the_run(with_bad):
 
 
 def test_all_unreadable_stop_at_once(tmp_path):
-    files = Files()
+    files = FileList()
     for name in "abcdefgh":
         files.add(str(tmp_path / "gone.png"), name, 1, None)
-    source = FolderSource(files, None, Decoder(), 1.0)
+    source = ImageFiles(files, None, Decoder(), 1.0)
     with pytest.raises(DataError, match="in a row cannot be read"):
         seen(Loader(source, Plain(), batch_size=4, seed=0), 1)
 
@@ -214,7 +217,7 @@ def test_all_unreadable_stop_at_once(tmp_path):
 def test_evaluation_leaves_unreadable_out(with_bad):
     for workers in (0, 2):
         bad: list = []
-        got = list(in_order(with_bad.train, clean(with_bad), batch_size=8, workers=workers, bad=bad))
+        got = list(iterate_batches(with_bad.train, clean(with_bad), batch_size=8, workers=workers, bad=bad))
         ids = torch.cat([i for i, _ in got]).tolist()
         assert ids == [i for i in range(40) if i not in (7, 20)]
         assert all(len(i) == len(x) for i, x in got)
@@ -224,10 +227,10 @@ def test_evaluation_leaves_unreadable_out(with_bad):
 @pytest.mark.parametrize("kind", ["resident", "streamed"])
 def test_evaluation_in_order(kind, streamed):
     d = resident() if kind == "resident" else streamed
-    whole = torch.cat([x for _, x in in_order(d.train, clean(d), batch_size=16)])
+    whole = torch.cat([x for _, x in iterate_batches(d.train, clean(d), batch_size=16)])
     assert whole.shape == (40, *d.shape)
     some = torch.tensor([3, 39, 0])
-    ((ids, x),) = in_order(d.train, clean(d), batch_size=16, ids=some)
+    ((ids, x),) = iterate_batches(d.train, clean(d), batch_size=16, ids=some)
     assert torch.equal(ids, some)
     assert torch.equal(x, whole[some])
 
@@ -251,7 +254,7 @@ def test_a_dead_worker_is_said(streamed):
     with pytest.raises(MachineError, match="died") as error:
         seen(Loader(streamed.train, Dies(), batch_size=8, seed=0, workers=1), 1)
     assert "device.workers=0" in error.value.hint
-    assert time.monotonic() - began < SILENCE / 4  # long before the limit for a batch that never comes
+    assert time.monotonic() - began < TIMEOUT_SECONDS / 4  # long before the limit for a batch that never comes
 
 
 def test_workers_end_with_the_stream(streamed):
@@ -269,7 +272,7 @@ def test_the_next_epochs_order_is_made_beforehand(monkeypatch):
 
     made: list[int] = []
     monkeypatch.setattr(loader, "order", lambda seed, epoch, n: made.append(epoch) or torch.tensor([seed, epoch, n]))
-    orders = loader.Orders(7, 10)
+    orders = loader.EpochOrder(7, 10)
     assert [orders(e).tolist() for e in (0, 0, 1, 2, 0)] == [[7, e, 10] for e in (0, 0, 1, 2, 0)]
     orders.clerk.shutdown()
     assert made == [0, 1, 2, 3, 0, 1]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sslcli.data.files import memory_map
-from sslcli.data.loading.loader import in_order
+from sslcli.data.loading.evaluation import iterate_batches
 from sslcli.data.sources.arrays import arrays
 from sslcli.data.sources.pack import pack
 from sslcli.errors import DataError
@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 
 def read(dataset, workers=0):
     """All samples, as an evaluation sees them."""
-    return torch.cat([x for _, x in in_order(dataset.train, clean(dataset), batch_size=4, workers=workers)])
+    return torch.cat([x for _, x in iterate_batches(dataset.train, clean(dataset), batch_size=4, workers=workers)])
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (12, 8, 8)], ids=["shorter", "as long"])
@@ -69,7 +69,7 @@ def test_a_pack_that_is_cut_short_while_it_is_read(workers, cli, make_folder, tm
     whole = len(read(data))
     assert whole == len(data.train)
     views = clean(data)
-    batches = in_order(data.train, views, batch_size=1, workers=workers)
+    batches = iterate_batches(data.train, views, batch_size=1, workers=workers)
     next(batches)
     with open(tmp_path / "x.pack" / "shard-00000.bin", "r+b") as file:
         file.truncate(1)

@@ -7,7 +7,7 @@ import torch
 
 from sslcli.data import notify
 from sslcli.data.dataset import ArraySource, Dataset
-from sslcli.data.loading.cuda_graph import Replay
+from sslcli.data.loading.cuda_graph import CudaGraphViews
 from sslcli.rng import Draw
 from sslcli.views import Views
 from tests.data.test_ahead import CROP
@@ -58,7 +58,7 @@ def replay(monkeypatch):
         Graph.made.append((epoch, ids, out))
         return [out]
 
-    return Replay(make)
+    return CudaGraphViews(make)
 
 
 def test_an_epoch_is_recorded_once_and_played_with_other_ids(replay):
@@ -106,7 +106,7 @@ def test_a_recording_on_a_gpu_gives_the_views_of_the_processor(recipe):
     x = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = Dataset("d", "image", (3, 32, 32), ArraySource(x), None, mean=(0.4,) * 3, std=(0.25,) * 3)
     views, there = Views({"global": 2}, recipe, data), x.cuda()
-    play = Replay(lambda epoch, ids: views(there[ids], Draw(0, epoch, ids)))
+    play = CudaGraphViews(lambda epoch, ids: views(there[ids], Draw(0, epoch, ids)))
     with torch.cuda.stream(torch.cuda.Stream()):
         for epoch in (0, 1):
             for start in (0, 64, 128):

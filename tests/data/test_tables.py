@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sslcli.data.files.csv_table import decoded, table_of
-from sslcli.data.files.label_text import MISSING, Cells, alike_notes, fraction_notes, numbers, odd_notes, several_notes
+from sslcli.data.files.csv_table import decode_text, parse_table
+from sslcli.data.files.label_text import (
+    MISSING,
+    LabelParser,
+    class_warnings,
+    multi_label_warnings,
+    non_integer_warnings,
+    normalize_numbers,
+    similar_name_warnings,
+)
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.errors import DataError, RequestError
 
@@ -134,17 +142,17 @@ def test_missing_words_are_those_of_pandas():
 
 def test_a_class_may_be_called_none(listed):
     assert listed(rows(kinds=["none", "some"])).classes == ("none", "some")
-    assert Cells(["None"]).label("None") == "None"
+    assert LabelParser(["None"]).label("None") == "None"
 
 
 def test_whole_numbers_with_a_point_are_classes(listed):
     """What a table program makes of a column of numbers with gaps."""
-    assert numbers(["1.0", "2,00", "3", None]) == ["1", "2", "3", None]
-    assert numbers(["1.0", "2.5", "x"]) == ["1.0", "2.5", "x"]
+    assert normalize_numbers(["1.0", "2,00", "3", None]) == ["1", "2", "3", None]
+    assert normalize_numbers(["1.0", "2.5", "x"]) == ["1.0", "2.5", "x"]
     assert listed(rows(kinds=["1.0", ""])).classes == ("1",)
-    assert fraction_notes(["0.5", "1.25", "3"])
-    assert not fraction_notes(["1", "2", "3"])
-    assert not fraction_notes(["v1.2", "v1.3", "v1.4"])
+    assert non_integer_warnings(["0.5", "1.25", "3"])
+    assert not non_integer_warnings(["1", "2", "3"])
+    assert not non_integer_warnings(["v1.2", "v1.3", "v1.4"])
 
 
 @pytest.mark.parametrize(
@@ -159,14 +167,14 @@ def test_whole_numbers_with_a_point_are_classes(listed):
     ],
 )
 def test_several_labels_in_one_cell_are_told(classes, told):
-    assert bool(several_notes(classes)) == told
+    assert bool(multi_label_warnings(classes)) == told
 
 
 def test_line_numbers_count_what_people_see():
     with pytest.raises(DataError, match="line 5"):
-        table_of('sep=;\npath;label\n"a\nb";x\nc\n', "t")
-    assert [line for line, _ in table_of("path,label\na,x\n\nb,y\n", "t").rows] == [2, 4]
-    assert decoded(b"\xef\xbb\xbfpath") == "path"
+        parse_table('sep=;\npath;label\n"a\nb";x\nc\n', "t")
+    assert [line for line, _ in parse_table("path,label\na,x\n\nb,y\n", "t").rows] == [2, 4]
+    assert decode_text(b"\xef\xbb\xbfpath") == "path"
 
 
 @pytest.mark.parametrize(
@@ -181,13 +189,13 @@ def test_line_numbers_count_what_people_see():
     ],
 )
 def test_classes_spelled_nearly_alike_are_told(classes, told):
-    assert bool(alike_notes(classes)) == told
+    assert bool(similar_name_warnings(classes)) == told
 
 
 def test_labels_that_occur_once_are_told(listed):
-    assert odd_notes([str(i) for i in range(11)], 11)
-    assert not odd_notes([str(i) for i in range(11)], 12)
-    assert not odd_notes(["a", "b"], 2)
+    assert class_warnings([str(i) for i in range(11)], 11)
+    assert not class_warnings([str(i) for i in range(11)], 12)
+    assert not class_warnings(["a", "b"], 2)
 
 
 def test_addresses_and_names_without_extension_are_explained(listed, tmp_path):

@@ -16,11 +16,13 @@ import torch
 from sslcli.data.dataset import Dataset
 from sslcli.data.images.decode import BadImage
 from sslcli.data.loading.loader import Loader
-from sslcli.data.sources import tar as module
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.data.sources.pack import pack
-from sslcli.data.sources.pack_writer import write_pack
-from sslcli.data.sources.tar import expand, tar
+from sslcli.data.sources.pack_files.writer import write_pack
+from sslcli.data.sources.tar import tar
+from sslcli.data.sources.tar_files import index as tar_index
+from sslcli.data.sources.tar_files import shards as tar_shards
+from sslcli.data.sources.tar_files.shards import expand_braces
 from sslcli.errors import DataError, RequestError
 from sslcli.views import Views
 from tests.data.conftest import picture
@@ -142,8 +144,8 @@ def test_the_index_is_used_until_the_shard_changes(tmp_path, monkeypatch):
     path = write(tmp_path / "a.tar", samples(0, 6))
     first = opened(path, holdout=0)
     passes = []
-    real = module._read_headers
-    monkeypatch.setattr(module, "_read_headers", lambda *a: passes.append(a) or real(*a))
+    real = tar_index._read_headers
+    monkeypatch.setattr(tar_index, "_read_headers", lambda *a: passes.append(a) or real(*a))
     again = opened(path, holdout=0)
     assert not passes
     assert list(again.train.names) == list(first.train.names)
@@ -179,9 +181,9 @@ def test_formats_long_names_and_what_is_passed_over(tmp_path, form):
 
 
 def test_patterns(tmp_path):
-    assert expand("a-{08..11}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
-    assert expand("{a,b}-{1..2}") == ["a-1", "a-2", "b-1", "b-2"]
-    assert expand("plain.tar") == ["plain.tar"]
+    assert expand_braces("a-{08..11}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
+    assert expand_braces("{a,b}-{1..2}") == ["a-1", "a-2", "b-1", "b-2"]
+    assert expand_braces("plain.tar") == ["plain.tar"]
     root = shards(tmp_path / "t")
     for pattern, n in (
         ("s-{00..01}.tar", 16),
@@ -248,7 +250,7 @@ def test_a_broken_picture_is_a_bad_sample(tmp_path):
 
 
 def test_more_shards_than_are_kept_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAX_OPEN", 1)
+    monkeypatch.setattr(tar_shards, "MAX_OPEN", 1)
     d = opened(shards(tmp_path / "t"), holdout=0)
     for i in (0, 23, 8, 1):
         assert pixels_of(d.train, i) == picture(i).tobytes()

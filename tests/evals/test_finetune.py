@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from sslcli.data.subset import Joined, Subset
+from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.finetune import finetune, measure, probe_head
 from sslcli.evals.fit.grid_search import Grid
@@ -183,7 +183,7 @@ def test_sources_of_sources():
     assert list(part.names) == ["f7", "f2"]
     assert part.name_of(0) == "f7"
     assert Subset(source, torch.arange(10)).resident is source.x
-    both = Joined(part, source)
+    both = Concat(part, source)
     assert len(both) == 12
     assert torch.equal(both.resident, torch.cat([source.x[[7, 2]], source.x]))
     assert both.labels.tolist() == [1, 0, *source.labels.tolist()]

@@ -218,7 +218,7 @@ def test_requests_that_cannot_be(data, wrong, message):
 
 def test_raw_digits_reproduce_the_known_figures():
     """Raw pixels of digits with ten labels a class: .87 with scikit-learn at C = 0.01 (mean of many draws)."""
-    from sslcli.data.public.datasets import digits
+    from sslcli.data.public.digits import digits
 
     data = EvalData(digits())
     identity = torch.nn.Flatten()

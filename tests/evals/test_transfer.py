@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from sslcli.data.dataset import ArraySource, Dataset, Source
-from sslcli.data.images.channels import luminance, recoloured
+from sslcli.data.images.channels import convert_channels, luminance
 from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.knn import knn
@@ -86,7 +86,7 @@ def test_resident_and_streamed_pictures_change_alike(have, want):
     mean, std = (0.4,) * want, (0.3,) * want
     inputs = []
     for source in (ArraySource(x, labels, [f"{i}.png" for i in range(6)]), Streamed(x)):
-        found = recoloured(Dataset("d", "image", (have, 8, 8), source, None), want)
+        found = convert_channels(Dataset("d", "image", (have, 8, 8), source, None), want)
         assert found.shape == (want, 8, 8)
         assert found.test is None
         found.mean, found.std = mean, std

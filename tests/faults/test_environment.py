@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sslcli.cli.hydra_task import in_words
-from sslcli.data.public import datasets
+from sslcli.data.public import digits
 from sslcli.errors import MachineError
 from sslcli.runs import files
 from sslcli.runtime import rendezvous
@@ -73,7 +73,7 @@ def test_package_that_does_not_import(cli, monkeypatch):
     def read() -> None:
         raise ImportError("numpy.dtype size changed", name="sklearn.datasets")
 
-    monkeypatch.setattr(datasets, "_digits", read)
+    monkeypatch.setattr(digits, "_read_digits", read)
     result = cli("pretrain", "method=simsiam", "experiment=smoke", "--dry-run")
     assert result.code == 3
     assert "a package cannot be imported" in result.err

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from sslcli.data.public.datasets import digits
+from sslcli.data.public.digits import digits
 from sslcli.evals.inputs.feature_cache import Store, raw_bytes, signature
 from sslcli.runtime import folders
 

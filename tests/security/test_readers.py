@@ -16,9 +16,9 @@ import torch
 
 from sslcli.data.loading import workers
 from sslcli.data.public import archives
-from sslcli.data.sources import tar_headers
 from sslcli.data.sources.arrays import arrays
 from sslcli.data.sources.tar import tar
+from sslcli.data.sources.tar_files import headers as tar_headers
 from sslcli.errors import DataError, MachineError, SslError
 from sslcli.runtime.thread_pool import ordered
 from tests.limits import cost
@@ -168,7 +168,7 @@ def test_signal_ends_a_reader_that_hangs(number, cli, tmp_path, monkeypatch, req
         reached.set()
         hang.wait()
 
-    monkeypatch.setattr(decode, "header", never)
+    monkeypatch.setattr(decode, "read_header", never)
 
     def press() -> None:
         reached.wait(60)
@@ -197,13 +197,13 @@ def test_full_shared_memory_sends_batches_through_pipes(monkeypatch, capfd):
     def full(self):
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
 
-    item = workers._Shared(Frames())[0, torch.tensor([1, 2])]  # type: ignore[arg-type]
+    item = workers._SharedMemoryTask(Frames())[0, torch.tensor([1, 2])]  # type: ignore[arg-type]
     assert all(frame.is_shared() for frame in item[2])  # type: ignore[index]
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)
-    workers._say_full.cache_clear()
+    workers._warn_full.cache_clear()
     for _ in range(2):
-        item = workers._Shared(Frames())[0, torch.tensor([1, 2])]  # type: ignore[arg-type]
-        epoch, ids, frames, bad = workers._received(pickle.loads(pickle.dumps(item)))
+        item = workers._SharedMemoryTask(Frames())[0, torch.tensor([1, 2])]  # type: ignore[arg-type]
+        epoch, ids, frames, bad = workers._to_tensors(pickle.loads(pickle.dumps(item)))
         assert (epoch, ids.tolist(), bad) == (0, [1, 2], {1: "why"})
         assert torch.equal(frames[0], torch.arange(6).view(2, 3))
     assert capfd.readouterr().err.count("shared memory (/dev/shm) is full") == 1

@@ -10,7 +10,7 @@ import torch
 
 from sslcli.cli.hydra_task import in_words
 from sslcli.config import instantiate, typecheck
-from sslcli.data.public.datasets import digits
+from sslcli.data.public.digits import digits
 from sslcli.errors import MachineError, RequestError
 from sslcli.views import Views
 from tests.security.conftest import edit

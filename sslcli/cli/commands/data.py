@@ -39,7 +39,7 @@ def main(request: Request) -> int:
 def pack(cfg: dict[str, Any], own: dict[str, str]) -> int:
     """Packs a data set of image files; the last line on stdout is the pack."""
     from sslcli.config import instantiate
-    from sslcli.data.sources.pack_writer import write_pack
+    from sslcli.data.sources.pack_files.writer import write_pack
     from sslcli.training.setup import load_dataset
 
     out = target(own.get("out", ""), "out=photos.pack")
@@ -72,8 +72,8 @@ def inspect(cfg: dict[str, Any], strict: bool) -> int:
 
     Exit code 7 where a training would stop: more unreadable samples than dataset.max_bad_fraction."""
     from sslcli.config import instantiate
+    from sslcli.data.inspect import format_rows, require_readable
     from sslcli.data.inspect import inspect as look
-    from sslcli.data.inspect import require_readable, rows
     from sslcli.training.setup import load_dataset
 
     node = cfg["dataset"]
@@ -85,7 +85,7 @@ def inspect(cfg: dict[str, Any], strict: bool) -> int:
     if console.flag(console.JSON):
         console.out_json(found)
     else:
-        for key, value in rows(found):
+        for key, value in format_rows(found):
             console.out(f"{key.ljust(14)} {value}")
     require_readable(found)
     return 0
@@ -112,10 +112,10 @@ def preview(cfg: dict[str, Any], path: Path) -> int:
 
 
 def _originals(job: Any, ids: Any, views: Any) -> list[Any]:
-    from sslcli.data.loading.loader import in_order
+    from sslcli.data.loading.evaluation import iterate_batches
 
     found = {}
-    for got, x in in_order(job.dataset.pretrain, views, batch_size=len(ids), device="cpu", workers=0, ids=ids):
+    for got, x in iterate_batches(job.dataset.pretrain, views, batch_size=len(ids), device="cpu", workers=0, ids=ids):
         found.update({int(i): v for i, v in zip(got, denormalised(job.dataset, x), strict=True)})
     return [found[int(i)] for i in ids]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import ArraySource
-from sslcli.data.files.label_text import Cells, numbers, odd_notes
+from sslcli.data.files.label_text import LabelParser, class_warnings, normalize_numbers
 from sslcli.data.notify import count, shown
 from sslcli.data.split import NOTHING_HELD_OUT, split_hash
 from sslcli.errors import DataError, RequestError, listing, nearest
@@ -27,7 +27,7 @@ PARTS = {
 COMPARED_BYTES = 2 << 30  # more is not searched for duplicates
 
 
-class Found:
+class ArrayFields:
     """Which entry is what: part (train, test, unlabelled) -> (entry name, array)."""
 
     def __init__(self) -> None:
@@ -47,13 +47,13 @@ def _spellings(words: tuple[str, ...], part: str) -> list[str]:
     return [f"{w}_{p}" for p in PARTS[part] for w in words] + [f"{p}_{w}" for p in PARTS[part] for w in words]
 
 
-def assign(entries: Mapping[str, np.ndarray], label: str | None, path: str, notes: list[str]) -> Found:
+def assign_fields(entries: Mapping[str, np.ndarray], label: str | None, path: str, notes: list[str]) -> ArrayFields:
     """Samples and labels of each part, by name: train, test (of test and val the one that has labels), unlabelled.
 
     Raises DataError when there are no samples, RequestError for `label`.
     """
     by_lower = {k.lower(): k for k in entries}
-    found = Found()
+    found = ArrayFields()
 
     def pick(names: list[str] | tuple[str, ...]) -> str | None:
         return next((by_lower[n] for n in names if n in by_lower), None)
@@ -115,7 +115,7 @@ def encode_labels(
     Raises DataError when there are more or fewer labels than samples, or when they are no classes.
     """
     columns: dict[str, list[str | None]] = {}
-    numeric, cells, negative = True, Cells(), 0
+    numeric, cells, negative = True, LabelParser(), 0
     signs = (
         len({v for y in raw.values() if np.asarray(y).dtype.kind == "i" for v in np.unique(y) if v >= 0}) == 1
     )  # 1, -1
@@ -142,7 +142,7 @@ def encode_labels(
         elif y.dtype.kind in "US":
             numeric = False
             texts = (v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in y.tolist())
-            columns[part] = numbers([cells.label(text) for text in texts])
+            columns[part] = normalize_numbers([cells.label(text) for text in texts])
         else:
             raise DataError(
                 f"labels of {shown(path)} ({part}) are of the type {y.dtype}, numbers or strings are wanted"
@@ -160,7 +160,7 @@ def encode_labels(
     }
 
 
-def sources(
+def make_sources(
     parts: Mapping[str, Tensor],
     labels: Mapping[str, Tensor],
     classes: Sequence[str],
@@ -173,7 +173,7 @@ def sources(
     what is odd about it."""
     names = listing(map(shown, classes), 6)
     notes.append(f"{count(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
-    notes += odd_notes(classes, sum(int((y >= 0).sum()) for y in labels.values()))
+    notes += class_warnings(classes, sum(int((y >= 0).sum()) for y in labels.values()))
     groups = groups or {}
     made = {part: ArraySource(x, labels.get(part), groups=groups.get(part)) for part, x in parts.items()}
     digest = ""

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from sslcli.data.files.memory_map import watch
-from sslcli.data.folders.placeholders import placeholder
-from sslcli.data.folders.scan import free_memory, is_hidden, require_regular, unpacking
+from sslcli.data.folders.paths import is_hidden, require_regular, unpack_hint
+from sslcli.data.folders.placeholders import detect_placeholder
 from sslcli.data.notify import shown, size
 from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
+from sslcli.runtime.memory import free_memory
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth")
 
@@ -33,7 +34,7 @@ def read_entries(path: str) -> dict[str, np.ndarray]:
         if not path.lower().endswith(SUFFIXES):
             raise RequestError(
                 f"{shown(path)} is no array file: its name ends in none of {', '.join(SUFFIXES)}",
-                unpacking(path)
+                unpack_hint(path)
                 or "numpy.savez('data.npz', x=samples, y=labels) saves what another program reads; "
                 "dataset=image_folder reads image files and lists of them",
             )
@@ -66,7 +67,7 @@ def read_file(path: str) -> dict[str, np.ndarray]:
     except SslError:
         raise
     except pickle.UnpicklingError as error:
-        if what := placeholder(path):
+        if what := detect_placeholder(path):
             raise DataError(f"{shown(path)} is {what}") from error
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"names {named[1]}, which is no tensor or plain container" if named else "is no file of plain tensors"
@@ -79,10 +80,10 @@ def read_file(path: str) -> dict[str, np.ndarray]:
     except MemoryError as error:
         raise MachineError(f"{shown(path)} announces more than this machine's memory") from error
     except Exception as error:  # a broken or hostile file can make numpy, zipfile and torch raise nearly anything
-        if what := placeholder(path):
+        if what := detect_placeholder(path):
             raise DataError(f"{shown(path)} is {what}") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if path.lower().endswith(".npy") and not _begins_as_npy(path):
+        if path.lower().endswith(".npy") and not _has_npy_magic(path):
             raise DataError(f"{shown(path)} is no .npy file, whatever its name says", "is it whole?") from error
         if any(sign in reason for sign in ("allow_pickle", "Object arrays", "Python objects")):
             raise DataError(
@@ -99,21 +100,21 @@ def _read(path: str, lower: str) -> dict[str, np.ndarray]:
         return {"x": watch(np.load(path, mmap_mode="c", allow_pickle=False), path)}
     if lower.endswith(".npz") or zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            _room_for(sum(i.file_size for i in archive.infolist()), path)
+            _require_memory(sum(i.file_size for i in archive.infolist()), path)
     if lower.endswith(".npz"):
         with np.load(path, allow_pickle=False) as archive_:
             return {k: archive_[k] for k in archive_.files}
-    _room_for(os.path.getsize(path), path)
-    return _named(torch.load(path, map_location="cpu", weights_only=True), path)
+    _require_memory(os.path.getsize(path), path)
+    return _to_arrays(torch.load(path, map_location="cpu", weights_only=True), path)
 
 
-def _begins_as_npy(path: str) -> bool:
+def _has_npy_magic(path: str) -> bool:
     """numpy takes all other files for pickles."""
     with open(path, "rb") as file:
         return file.read(6) == b"\x93NUMPY"
 
 
-def _room_for(n: int, path: str) -> None:
+def _require_memory(n: int, path: str) -> None:
     free = free_memory()
     if n > free:
         raise MachineError(
@@ -122,7 +123,7 @@ def _room_for(n: int, path: str) -> None:
         )
 
 
-def _named(value: Any, path: str) -> dict[str, np.ndarray]:
+def _to_arrays(value: Any, path: str) -> dict[str, np.ndarray]:
     """A tensor, a pair (x, y), or a dictionary of tensors."""
 
     def plain(v: Any) -> Any:

@@ -43,18 +43,18 @@ class Table:
         """The column that has this meaning: the first of `words` that one is called, or None. DataError where two are."""
         known: dict[str, list[str]] = {}
         for c in self.columns:
-            known.setdefault(simple(c), []).append(c)
+            known.setdefault(normalize_name(c), []).append(c)
         found = next((known[w] for w in words if w in known), None)
         if found is not None and len(found) > 1:
             raise DataError(f"{self.what} has two columns named {shown(found[0])}", "give one of them another name")
         return None if found is None else found[0]
 
 
-def simple(name: str) -> str:
+def normalize_name(name: str) -> str:
     return "".join(c for c in name.casefold() if c.isalnum()) if name.isascii() else name.strip().casefold()
 
 
-def decoded(content: bytes) -> str:
+def decode_text(content: bytes) -> str:
     """The text of a file; bytes that are no UTF-8 are kept as surrogates, as Python has them in names of files."""
     encoding = BOMS.get(content[:2])
     if encoding is None and (zeros := content[:400].count(0)) > len(content[:400]) / 4:
@@ -64,14 +64,14 @@ def decoded(content: bytes) -> str:
     return content.decode("utf-8-sig", "surrogateescape")
 
 
-def western(text: str) -> str:
+def decode_cp1252(text: str) -> str:
     """A cell whose bytes are no UTF-8 is of Windows' western code page, as Excel writes a CSV."""
     if text.isascii() or not any("\udc80" <= c <= "\udcff" for c in text):
         return text
     return text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
 
 
-def table_of(text: str, what: str, words: Sequence[str] = PATHS) -> Table:
+def parse_table(text: str, what: str, words: Sequence[str] = PATHS) -> Table:
     """The table in a text. `words`: what one of its columns is called, by which the delimiter is known. Raises DataError."""
     line = 0
     if text[:4].lower() == "sep=" and len(first := text.splitlines()[0].strip()) == 5:  # for Excel
@@ -123,7 +123,7 @@ def _header(text: str, words: Sequence[str]) -> tuple[bool, int, str]:
 
     def columns(delimiter: str) -> tuple[bool, int]:
         cells = header.replace('"', "").rstrip("\n").split(delimiter)
-        return any(simple(c) in words for c in cells), len(cells)
+        return any(normalize_name(c) in words for c in cells), len(cells)
 
     best = max(DELIMITERS, key=columns)
     return *columns(best), best

@@ -11,14 +11,14 @@ import os
 import posixpath
 import unicodedata
 
-from sslcli.data.files.csv_table import western
+from sslcli.data.files.csv_table import decode_cp1252
 from sslcli.data.notify import count, shown
 from sslcli.errors import DataError, listing
 
 
-def plain(name: str) -> str:
+def normalize_path(name: str) -> str:
     """Equal for all spellings of one name: `A\\b.PNG`, ` a/b.png ` and `./a/b.png`."""
-    text = unicodedata.normalize("NFC", western(name)).casefold().replace("\\", "/")
+    text = unicodedata.normalize("NFC", decode_cp1252(name)).casefold().replace("\\", "/")
     text = "/".join(part.strip(" \t\"'") for part in text.split("/"))
     return posixpath.normpath(text) if text else ""
 
@@ -27,7 +27,7 @@ def stem(name: str) -> str:
     return posixpath.splitext(name)[0]
 
 
-class OnDisk:
+class FileLookup:
     """Files named relative to a folder."""
 
     def __init__(self, base: str):
@@ -56,7 +56,7 @@ class OnDisk:
             return False
 
     def _other(self, name: str) -> str | None:
-        slashed = western(name).replace("\\", "/").strip(" \t\"'")
+        slashed = decode_cp1252(name).replace("\\", "/").strip(" \t\"'")
         path = os.path.join(self.base, os.path.expanduser(slashed))
         if os.path.isfile(path):
             return path
@@ -66,7 +66,7 @@ class OnDisk:
             if part == "..":
                 here = os.path.join(here, part)
                 continue
-            known, key = self._listed(here), plain(part)
+            known, key = self._listed(here), normalize_path(part)
             near = known.get(key, [])
             if not near and i == len(parts) - 1:
                 near = known.get(f"{key}.", [])  # its extension is left out
@@ -86,7 +86,7 @@ class OnDisk:
             except OSError:
                 entries = []
             for entry in entries:
-                key = plain(entry)
+                key = normalize_path(entry)
                 for k in (key, f"{stem(key)}."):
                     found.setdefault(k, []).append(entry)
             self._folders[folder] = found

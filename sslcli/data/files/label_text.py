@@ -15,14 +15,14 @@ MISSING = frozenset(
     ("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
      "NaN", "None", "n/a", "nan", "null")
 )  # fmt: skip
-WHOLE = re.compile(r"(-?\d+)(?:[.,]0+)?")
+INTEGER = re.compile(r"(-?\d+)(?:[.,]0+)?")
 FRACTION = re.compile(r"-?\d*[.,]\d+(?:[eE][+-]?\d+)?")
-FEW = 10  # labels: so many may all be different
+MIN_UNIQUE = 10  # labels: so many may all be different
 SEPARATORS = (",", ";", "|", "/", "+", "&", " ")
-SURE = (",", ";", "|")  # no part of a name, mostly
+UNAMBIGUOUS = (",", ";", "|")  # no part of a name, mostly
 
 
-class Cells:
+class LabelParser:
     """Labels as they are read, one after another; counts the words for missing ones."""
 
     def __init__(self, keep: Iterable[str] = ()):
@@ -37,10 +37,10 @@ class Cells:
         return text or None
 
     def notes(self) -> list[str]:
-        return missing_notes(self.missing)
+        return missing_label_warnings(self.missing)
 
 
-def missing_notes(missing: Counter[str]) -> list[str]:
+def missing_label_warnings(missing: Counter[str]) -> list[str]:
     if not missing:
         return []
     words = listing((f"{n:,} x {shown(word)}" for word, n in missing.most_common()), 4)
@@ -50,25 +50,25 @@ def missing_notes(missing: Counter[str]) -> list[str]:
     ]
 
 
-def numbers(labels: Sequence[str | None]) -> list[str | None]:
+def normalize_numbers(labels: Sequence[str | None]) -> list[str | None]:
     """Labels 1.0 and 2,0 among whole numbers as 1 and 2: what a table program makes of a column with gaps."""
-    found = {label: WHOLE.fullmatch(label) for label in set(labels) if label is not None}
+    found = {label: INTEGER.fullmatch(label) for label in set(labels) if label is not None}
     if not found or not all(found.values()):
         return list(labels)
     names = {label: match[1] for label, match in found.items() if match}
     return [None if label is None else names[label] for label in labels]
 
 
-def odd_notes(classes: Sequence[str], labelled: int) -> list[str]:
+def class_warnings(classes: Sequence[str], labelled: int) -> list[str]:
     """Warnings of classes that look like several labels in one, like measurements, like each other, or like names of samples.
     `labelled`: how many samples have a label."""
-    notes = several_notes(classes) + fraction_notes(classes) + alike_notes(classes)
-    if len(classes) == labelled > FEW:
+    notes = multi_label_warnings(classes) + non_integer_warnings(classes) + similar_name_warnings(classes)
+    if len(classes) == labelled > MIN_UNIQUE:
         notes.append(f"warning: each of {labelled:,} labels occurs once: names of samples, not classes?")
     return notes
 
 
-def alike_notes(classes: Sequence[str]) -> list[str]:
+def similar_name_warnings(classes: Sequence[str]) -> list[str]:
     """`Cat` beside `cat`, `01` beside `1`, letters with their accents apart."""
     by_look: dict[str, list[str]] = {}
     for c in classes:
@@ -82,13 +82,13 @@ def alike_notes(classes: Sequence[str]) -> list[str]:
     return []
 
 
-def several_notes(classes: Sequence[str]) -> list[str]:
+def multi_label_warnings(classes: Sequence[str]) -> list[str]:
     own = set(classes)
     for separator in SEPARATORS:
         parts = {c: {p.strip() for p in c.split(separator)} for c in classes if separator in c}
         parts = {c: p for c, p in parts.items() if len(p) > 1 and "" not in p}
         uses = Counter(p for found in parts.values() for p in found)
-        shared = {p for p, n in uses.items() if n > 1} if separator in SURE else set()
+        shared = {p for p, n in uses.items() if n > 1} if separator in UNAMBIGUOUS else set()
         combined = [c for c, p in parts.items() if p <= own or p & shared]
         if combined:
             return [
@@ -98,11 +98,11 @@ def several_notes(classes: Sequence[str]) -> list[str]:
     return []
 
 
-def fraction_notes(classes: Sequence[str]) -> list[str]:
+def non_integer_warnings(classes: Sequence[str]) -> list[str]:
     if (
         len(classes) > 2
-        and all(FRACTION.fullmatch(c) or WHOLE.fullmatch(c) for c in classes)
-        and any(not WHOLE.fullmatch(c) for c in classes)
+        and all(FRACTION.fullmatch(c) or INTEGER.fullmatch(c) for c in classes)
+        and any(not INTEGER.fullmatch(c) for c in classes)
     ):
         some = listing(map(shown, classes), 3)
         return [f"warning: labels are numbers with fractions ({some}): each value is taken as a class of its own"]

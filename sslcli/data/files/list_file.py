@@ -16,16 +16,16 @@ from sslcli.data.files.csv_table import (
     PATHS,
     SPLITS,
     Table,
-    decoded,
+    decode_cp1252,
+    decode_text,
     has_header,
-    simple,
-    table_of,
-    western,
+    normalize_name,
+    parse_table,
 )
-from sslcli.data.files.file_names import OnDisk
-from sslcli.data.files.label_text import Cells, numbers
-from sslcli.data.folders.layout import Files, Found
-from sslcli.data.folders.split_names import split_of
+from sslcli.data.files.file_names import FileLookup
+from sslcli.data.files.label_text import LabelParser, normalize_numbers
+from sslcli.data.folders.contents import FileList, FolderContents
+from sslcli.data.folders.split_names import exact_split
 from sslcli.data.notify import count, shown
 from sslcli.errors import DataError, RequestError, listing
 
@@ -41,15 +41,15 @@ class Row:
     group: str | None = None
 
 
-def from_list(path: str, label: str | None, notes: list[str]) -> Found:
+def read_list(path: str, label: str | None, notes: list[str]) -> FolderContents:
     """The files that a list names. Raises RequestError for the list itself, DataError for what stands in it."""
     base = os.path.dirname(os.path.abspath(path))
-    parts: dict[str, Files] = {}
+    parts: dict[str, FileList] = {}
     groups: dict[str, list[str]] = {}
     first: dict[str, Row] = {}  # by full path
     lost: dict[str, str] = {}
     repeated = 0
-    disk = OnDisk(base)
+    disk = FileLookup(base)
     for row in _rows(path, label, disk, notes):
         try:
             full, size = disk.find(row.name)
@@ -68,21 +68,21 @@ def from_list(path: str, label: str | None, notes: list[str]) -> Found:
                 )
             repeated += 1
             continue
-        parts.setdefault(row.split, Files()).add(full, row.name, size, row.label)
+        parts.setdefault(row.split, FileList()).add(full, row.name, size, row.label)
         if row.group is not None:
             groups.setdefault(row.split, []).append(row.group)
-    _require_some(path, base, parts, lost)
+    _require_files(path, base, parts, lost)
     notes += disk.notes()
     _describe(parts, repeated, notes)
     for kind, members in groups.items():
         parts[kind].groups = members
     if "train" not in parts and "unlabelled" not in parts:
         raise DataError(f"{shown(path)} has no row of the split train; it has {', '.join(sorted(parts))}")
-    parts.setdefault("train", Files())
-    return Found(base, parts, {"layout": "list file", "missing": list(lost), "repeated": repeated}, lost)
+    parts.setdefault("train", FileList())
+    return FolderContents(base, parts, {"layout": "list file", "missing": list(lost), "repeated": repeated}, lost)
 
 
-def _require_some(path: str, base: str, parts: dict[str, Files], lost: dict[str, str]) -> None:
+def _require_files(path: str, base: str, parts: dict[str, FileList], lost: dict[str, str]) -> None:
     if any(map(len, parts.values())):
         return
     if lost:
@@ -98,7 +98,7 @@ def _require_some(path: str, base: str, parts: dict[str, Files], lost: dict[str,
     raise DataError(f"{shown(path)} names no file", "one path a line, or a CSV with the header path,label")
 
 
-def _describe(parts: dict[str, Files], repeated: int, notes: list[str]) -> None:
+def _describe(parts: dict[str, FileList], repeated: int, notes: list[str]) -> None:
     if repeated:
         notes.append(f"{count(repeated, 'repeated line')} of the list left out")
     labels = [c for kind, f in parts.items() if kind != "unlabelled" for c in f.classes]
@@ -109,18 +109,18 @@ def _describe(parts: dict[str, Files], repeated: int, notes: list[str]) -> None:
     notes.append(f"list file: {count(sum(map(len, parts.values())), 'image')}, {said}")
 
 
-def _rows(path: str, label: str | None, disk: OnDisk, notes: list[str]) -> Iterator[Row]:
+def _rows(path: str, label: str | None, disk: FileLookup, notes: list[str]) -> Iterator[Row]:
     try:
         with open(path, "rb") as file:
-            text = decoded(file.read())
+            text = decode_text(file.read())
     except OSError as error:
         raise RequestError(f"{shown(path)} cannot be read: {error.strerror}") from error
     if path.lower().endswith(".txt") and not has_header(text):
         return _txt_rows(text, disk)
-    return _table_rows(table_of(text, shown(path)), path, label, notes)
+    return _table_rows(parse_table(text, shown(path)), path, label, notes)
 
 
-def _txt_rows(text: str, disk: OnDisk) -> Iterator[Row]:
+def _txt_rows(text: str, disk: FileLookup) -> Iterator[Row]:
     """One path a line; or a path, a space (tab, comma) and a label, where the first line is that."""
     lines = [
         (n, line) for n, raw in enumerate(io.StringIO(text, newline=None), 1) if (line := raw.rstrip("\n")).strip()
@@ -148,15 +148,15 @@ def _table_rows(table: Table, path: str, label: str | None, notes: list[str]) ->
         some = listing(map(shown, rest), 6)
         notes.append(f"no column of labels; not read: {some} (dataset.label=NAME takes one as the label)")
     place = {c: i for i, c in enumerate(table.columns)}
-    cells = Cells()
-    found = [None if labels is None else cells.label(western(row[place[labels]])) for _, row in table.rows]
+    cells = LabelParser()
+    found = [None if labels is None else cells.label(decode_cp1252(row[place[labels]])) for _, row in table.rows]
     notes += cells.notes()
-    for (line, row), cls in zip(table.rows, numbers(found), strict=True):
+    for (line, row), cls in zip(table.rows, normalize_numbers(found), strict=True):
         name = row[place[names]]
         if not name.strip():
             continue
         word = (row[place[split]].strip() if split is not None else "") or "train"
-        kind = split_of(word)
+        kind = exact_split(word)
         if kind is None:
             raise DataError(
                 f"{shown(path)}, line {line}: split is {shown(word)}, not one of train, val, test, unlabelled"
@@ -168,7 +168,7 @@ def _label_column(table: Table, path: str, label: str | None) -> str | None:
     """The column of the labels, "label" or the like where none is asked for; None where there is none."""
     if label in ("auto", None, "none"):
         return table.column(LABELS)
-    found = str(label) if str(label) in table.columns else table.column([simple(str(label))])
+    found = str(label) if str(label) in table.columns else table.column([normalize_name(str(label))])
     if found is None:
         raise RequestError(
             f"dataset.label={shown(str(label))} is no column of {shown(path)}",

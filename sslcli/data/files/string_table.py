@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 
-class Strings(Sequence[str]):
+class StringTable(Sequence[str]):
     """Read only. Undecodable bytes of file names are kept."""
 
     def __init__(self, values: Iterable[str]):

@@ -6,23 +6,25 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from sslcli.data.folders.split_folders import Parts
-from sslcli.data.folders.split_names import CONTAINERS, is_container, tokens
+from sslcli.data.folders.split_folders import PathParts
+from sslcli.data.folders.split_names import CONTAINERS, is_container, tokenize
 from sslcli.data.notify import count, shown
 from sslcli.errors import listing
 
-Place = tuple[Parts, str | None, Parts]  # the folder of the split, the split (None: left out), and the folders below it
+Placement = tuple[
+    PathParts, str | None, PathParts
+]  # the folder of the split, the split (None: left out), and the folders below it
 SUFFIX = re.compile(r"(.+?)[ _.-]*(mask|masks|seg|segmentation|gt|label|labels)(_\d+)?", re.IGNORECASE)
 FLAT = "flat"
 
 
-def classes_of(
-    images: Mapping[Parts, int], places: Mapping[Parts, Place], label: str | None, notes: list[str]
-) -> tuple[dict[Parts, str | None], str]:
+def assign_classes(
+    images: Mapping[PathParts, int], places: Mapping[PathParts, Placement], label: str | None, notes: list[str]
+) -> tuple[dict[PathParts, str | None], str]:
     """Folder -> class, and what the layout is, which the notes say. `images`: how many lie in a folder; `places`: of these
     and of the empty ones."""
-    groups: dict[tuple[str, Parts], dict[Parts, list[Parts]]] = defaultdict(lambda: defaultdict(list))
-    empty: dict[tuple[str, Parts], set[Parts]] = defaultdict(set)
+    groups: dict[tuple[str, PathParts], dict[PathParts, list[PathParts]]] = defaultdict(lambda: defaultdict(list))
+    empty: dict[tuple[str, PathParts], set[PathParts]] = defaultdict(set)
     for folder, (at, kind, below) in places.items():
         if kind is not None:
             group = kind, at if folder[len(at) :] == below else ()  # splits inside class folders are read together
@@ -30,9 +32,9 @@ def classes_of(
                 groups[group][below].append(folder)
             else:
                 empty[group].add(below)
-    out: dict[Parts, str | None] = {}
+    out: dict[PathParts, str | None] = {}
     layouts = []
-    trained: dict[Parts, int] = {}
+    trained: dict[PathParts, int] = {}
     for group in sorted(groups):
         kind, at = group
         counts = {below: sum(images[f] for f in folders) for below, folders in groups[group].items()}
@@ -46,7 +48,7 @@ def classes_of(
             out |= dict.fromkeys(folders, cls)
         k = len(root)
         bare = {b[k] for b in empty[group] if len(b) == k + 1 and b[:k] == root} - {b[k] for b in counts if len(b) > k}
-        layouts.append(_say(kind, at, counts, names, set() if kind == "unlabelled" else bare, label, notes))
+        layouts.append(_describe_layout(kind, at, counts, names, set() if kind == "unlabelled" else bare, label, notes))
         if kind == "train":
             trained |= {names[below]: n for below, n in counts.items()}
     if label in ("auto", None):
@@ -54,7 +56,7 @@ def classes_of(
     return out, layouts[-1] if layouts else FLAT
 
 
-def _without_containers(rest: Parts) -> Parts:
+def _without_containers(rest: PathParts) -> PathParts:
     """`cat/images` is `cat`."""
     while len(rest) > 1 and is_container(rest[-1]):
         rest = rest[:-1]
@@ -64,13 +66,13 @@ def _without_containers(rest: Parts) -> Parts:
 def _are_parts(tops: Iterable[str]) -> bool:
     """`images_001`, `images_002`: numbered parts of one folder of images, and no classes."""
     names = set(tops)
-    words = {tokens(n) for n in names}
+    words = {tokenize(n) for n in names}
     return len(names) > 1 and len(words) == 1 and bool(set(words.pop()) & (CONTAINERS | {"part", "batch", "chunk"}))
 
 
-def _step_into(counts: Collection[Parts], empty: set[Parts]) -> Parts:
+def _step_into(counts: Collection[PathParts], empty: set[PathParts]) -> PathParts:
     """Down through folders that hold one folder and nothing else, to the one that holds the classes (or all images)."""
-    root: Parts = ()
+    root: PathParts = ()
     while True:
         k = len(root)
         tops = {folder[k] for folder in counts if len(folder) > k}
@@ -78,16 +80,16 @@ def _step_into(counts: Collection[Parts], empty: set[Parts]) -> Parts:
             return root
         (top,) = tops
         beside = any(len(f) == k + 1 and f[:k] == root and f[k] != top for f in empty)
-        if not CONTAINERS & set(tokens(top)) and (beside or (*root, top) in counts):
+        if not CONTAINERS & set(tokenize(top)) and (beside or (*root, top) in counts):
             return root  # images in it, or empty folders beside it: it is a class
         root = (*root, top)
 
 
-def _say(
+def _describe_layout(
     kind: str,
-    at: Parts,
-    counts: Mapping[Parts, int],
-    names: Mapping[Parts, Parts],
+    at: PathParts,
+    counts: Mapping[PathParts, int],
+    names: Mapping[PathParts, PathParts],
     bare: set[str],
     label: str | None,
     notes: list[str],
@@ -117,7 +119,7 @@ def _say(
     return layout
 
 
-def _warn_repeated(trained: Mapping[Parts, int], notes: list[str]) -> None:
+def _warn_repeated(trained: Mapping[PathParts, int], notes: list[str]) -> None:
     """Folders of the same names below several top folders are likely to be the classes: domains, cameras or days above."""
     tops = sorted({rest[0] for rest in trained if rest})
     below: dict[str, set[str]] = defaultdict(set)
@@ -132,8 +134,8 @@ def _warn_repeated(trained: Mapping[Parts, int], notes: list[str]) -> None:
         )
 
 
-def leave_masks(
-    paths: Sequence[Parts], kinds: list[str | None], folders: Mapping[Parts, int], notes: list[str]
+def exclude_masks(
+    paths: Sequence[PathParts], kinds: list[str | None], folders: Mapping[PathParts, int], notes: list[str]
 ) -> None:
     """Leaves out `x_mask.png` beside `x.png`; says it, and which `folders` of masks are left out."""
     likely = [i for i, p in enumerate(paths) if kinds[i] and SUFFIX.fullmatch(_stem(p))]
@@ -150,11 +152,11 @@ def leave_masks(
         notes.append(f"warning: left out as masks: {listing(some, 4)}; dataset.splits=none reads all as images")
 
 
-def _stem(path: Parts) -> str:
+def _stem(path: PathParts) -> str:
     return path[-1].rpartition(".")[0]
 
 
-def agree(kinds: Sequence[str | None], classes: list[str | None], notes: list[str]) -> None:
+def match_classes(kinds: Sequence[str | None], classes: list[str | None], notes: list[str]) -> None:
     """Makes the classes of test and val those of train: `cats` and `Cat` are `cat` where that is the only such class; one
     folder that is no class of train (test/images) says nothing."""
     by_kind: dict[str, Counter[str]] = {kind: Counter() for kind in ("train", "test", "val")}
@@ -164,13 +166,13 @@ def agree(kinds: Sequence[str | None], classes: list[str | None], notes: list[st
     train = set(by_kind["train"])
     alike: dict[str, list[str]] = defaultdict(list)
     for cls in sorted(train):
-        alike[_bare(cls)].append(cls)
+        alike[_normalize(cls)].append(cls)
     renamed: dict[str, dict[str, str | None]] = {}
     for kind in ("test", "val"):
         own = set(by_kind[kind])
         new: dict[str, str | None] = {}
         for cls in sorted(own - train):
-            near = alike[_bare(cls)]
+            near = alike[_normalize(cls)]
             if len(near) == 1 and near[0] not in own and near[0] not in new.values():
                 new[cls] = near[0]
         if new:
@@ -186,7 +188,7 @@ def agree(kinds: Sequence[str | None], classes: list[str | None], notes: list[st
                 classes[i] = renamed[kind][classes[i]]  # type: ignore[index]
 
 
-def _bare(name: str) -> str:
+def _normalize(name: str) -> str:
     """Without case, punctuation and the ending of a plural."""
     text = "".join(c for c in name.casefold() if c.isalnum())
     return text[:-2] if re.search(r"(ss|sh|ch|x)es$", text) else text[:-1] if re.search(r"[^s]s$", text) else text

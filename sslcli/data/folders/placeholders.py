@@ -11,7 +11,7 @@ NAMES = (
 )
 
 
-def placeholder(file: str | bytes) -> str | None:
+def detect_placeholder(file: str | bytes) -> str | None:
     """What a file (its path, or its bytes) is, where it is none of its own. None for all others."""
     try:
         if isinstance(file, str):

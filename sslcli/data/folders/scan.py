@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import shlex
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from sslcli.data import notify
+from sslcli.data.folders.paths import is_hidden, unpack_hint
 from sslcli.data.notify import shown
-from sslcli.errors import RequestError, listing, nearest
+from sslcli.errors import listing
 
 
 @dataclass
-class Listing:
+class FolderListing:
     """What lies below a folder."""
 
     root: str
@@ -57,13 +53,6 @@ class Listing:
         return out
 
 
-def is_hidden(name: str) -> bool:
-    """Names that no one means: dot files, macOS's and Windows' own."""
-    return name.startswith(".") or name in HIDDEN
-
-
-HIDDEN = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information",
-          "lost+found", "__pycache__"}  # fmt: skip
 # What lies in a folder that this program wrote: a run, a sweep, a pack, exported weights.
 OUTPUTS = (
     {"status.json", "config.yaml"},
@@ -72,7 +61,10 @@ OUTPUTS = (
     {"encoder.json", "encoder.safetensors"},
     {"journal", "shard-00000.bin"},  # a pack that is not finished
 )
-SHEETS = {"views.png", "compare.png"}  # what `data preview` and `runs compare` draw, where no other name was asked for
+CONTACT_SHEETS = {
+    "views.png",
+    "compare.png",
+}  # what `data preview` and `runs compare` draw, where no other name was asked for
 
 
 def is_output(path: str, holds: Iterable[str]) -> bool:
@@ -86,19 +78,19 @@ def is_output(path: str, holds: Iterable[str]) -> bool:
     return any(os.path.exists(os.path.join(path, f, n)) for f in there for n in ("status.json", "multirun.yaml"))
 
 
-def is_sheet(path: str) -> bool:
+def is_contact_sheet(path: str) -> bool:
     """Whether a picture was drawn by this program."""
     try:
         with open(path, "rb") as file:
-            return os.path.basename(path) in SHEETS and b"Software\0sslcli" in file.read(1024)
+            return os.path.basename(path) in CONTACT_SHEETS and b"Software\0sslcli" in file.read(1024)
     except OSError:
         return False
 
 
-def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Listing:
+def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> FolderListing:
     """Every regular, non-empty file below `root` whose name is `wanted`; follows links, enters no folder twice."""
     root = os.fspath(root)
-    found = Listing(root)
+    found = FolderListing(root)
     real_root = os.path.realpath(root)
     seen: set[tuple[int, int]] = set()
     later: list[
@@ -140,9 +132,9 @@ def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Listing
                     found.special += 1
                 elif not wanted(entry.name):
                     found.ignored[os.path.splitext(entry.name)[1].lower() or "no extension"] += 1
-                    if unpacking(entry.name):
+                    if unpack_hint(entry.name):
                         found.archives.append(entry.path)
-                elif entry.name in SHEETS and is_sheet(entry.path):
+                elif entry.name in CONTACT_SHEETS and is_contact_sheet(entry.path):
                     found.outputs.append("/".join(below))
                 elif info.st_size == 0:
                     found.empty.append(entry.path)
@@ -158,135 +150,14 @@ def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Listing
             found.linked_again += 1  # a parent: entering it would list the rest of the disk
         else:
             walk(parts, path)
-    _forget_above(found)
+    _drop_output_parents(found)
     found.files.sort(key=lambda f: tuple(map(os.fsencode, f[0])))
     return found
 
 
-def _forget_above(found: Listing) -> None:
+def _drop_output_parents(found: FolderListing) -> None:
     """Folders that hold nothing but outputs of this program are none that people mean."""
     above = {tuple(o.split("/"))[:k] for o in found.outputs for k in range(1, o.count("/") + 1)}
     used = {parts[:k] for parts, _ in found.files for k in range(len(parts))} if above else set()
     kept = {f[:k] for f in found.folders - above for k in range(len(f))} if above else set()
     found.folders -= above - used - kept
-
-
-def require_path(path: Any, what: str, key: str = "dataset.path") -> str:
-    """The path as a string, or a RequestError that says what is there instead.
-
-    `what` completes "... is wanted": "a folder of images".
-    """
-    if path is None or str(path) == "":
-        raise RequestError(f"{key} is not given; {what} is wanted", f"{key}=FOLDER")
-    if not isinstance(path, (str, os.PathLike)):
-        raise RequestError(f"{key}={path} is no path; {what} is wanted", f"'{key}=\"{path}\"' if that is its name")
-    text = os.path.expanduser(os.fspath(path))
-    if "\0" in text:
-        raise RequestError(f"{key} holds a null character: {shown(text)}", f"{key}=FOLDER")
-    try:
-        os.stat(text)
-    except PermissionError as error:
-        raise RequestError(f"{shown(text)} may not be read: {error.strerror}", f"ls -ld {shown(text)}") from error
-    except (OSError, UnicodeEncodeError) as error:
-        raise RequestError(f"{key}={shown(text)} does not exist; {what} is wanted", _neighbours(text, key)) from error
-    return text
-
-
-def _neighbours(text: str, key: str) -> str:
-    """The nearest parent that exists, and what it holds."""
-    parent = Path(os.path.abspath(text)).parent
-    missing = Path(os.path.abspath(text)).name
-    while not parent.is_dir():
-        missing, parent = parent.name, parent.parent
-    try:
-        there = sorted(e for e in os.listdir(parent) if not is_hidden(e))
-    except OSError:
-        return f"the nearest folder that exists is {shown(str(parent))}, which may not be read"
-    lower = {e.lower(): e for e in there}
-    close = nearest(missing, lower)
-    if close:
-        return f"did you mean {key}={shown(str(parent / lower[close]))} ?"
-    holds = f"it holds {listing(map(shown, there), 8)}" if there else "it is empty"
-    return f"the nearest folder that exists is {shown(str(parent))}; {holds}"
-
-
-UNPACK = {
-    (".zip",): "unzip -q {file} -d {folder}",
-    (
-        ".tar.gz",
-        ".tgz",
-        ".tar.bz2",
-        ".tbz2",
-        ".tar.xz",
-        ".txz",
-        ".tar.zst",
-        ".tar",
-    ): "mkdir {folder} && tar -xf {file} -C {folder}",
-    (".rar",): "unrar x {file} {folder}/",
-    (".7z",): "7z x {file} -o{folder}",
-}
-
-
-def unpacking(path: str, key: str = "dataset.path") -> str | None:
-    """How to unpack an archive, by its name; None for other files."""
-    for endings, command in UNPACK.items():
-        for ending in endings:
-            if path.lower().endswith(ending) and len(os.path.basename(path)) > len(ending):
-                file, folder = shlex.quote(shown(path)), shlex.quote(shown(path[: -len(ending)]))
-                text = f"unpack it: {command.format(file=file, folder=folder)}; then {notify.typed(key, path[: -len(ending)])}"
-                return f"{text}; or dataset=tar reads it as it is" if ending == ".tar" else text
-    return None
-
-
-def require_folder(path: str | os.PathLike[str] | None, what: str, key: str = "dataset.path") -> str:
-    """As `require_path`, for a folder: a file is a RequestError that names its parent."""
-    text = require_path(path, what, key)
-    if not os.path.isdir(text):
-        how = unpacking(text, key) or f"did you mean {key}={shown(os.path.dirname(text) or '.')} ?"
-        raise RequestError(f"{key}={shown(text)} is a file; {what} is wanted", how)
-    return text
-
-
-def require_regular(path: str) -> str:
-    """A regular file: FIFOs and devices could block for ever."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise RequestError(f"{shown(path)} is no regular file", "dataset.path=FILE")
-    return path
-
-
-def content_hash(path: str) -> bytes:
-    """SHA-256. OSError for what is no regular file: a FIFO named in a list would block for ever."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "no regular file", path)
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def fingerprint(n: int, parts: Iterable[bytes]) -> str:
-    """`n-16 hex digits`: the number of samples and a hash of what they are."""
-    h = hashlib.sha256()
-    for part in parts:
-        h.update(len(part).to_bytes(8, "little"))
-        h.update(part)
-    return f"{n}-{h.hexdigest()[:16]}"
-
-
-def free_memory() -> int:
-    """Bytes of memory that may be taken: what the system has left, or the limit of our container."""
-    free = 1 << 62
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    free = int(line.split()[1]) * 1024
-    except OSError:  # not Linux
-        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 8 << 30
-        free = pages // 2
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        if limit != "max":
-            used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-            free = min(free, max(int(limit) - used, 0))
-    except (OSError, ValueError):
-        pass  # no control group, or one of the first version: the system's own number stands
-    return free

@@ -3,7 +3,7 @@
 The names are the words that people use, in any case and with a common rest: `train` and `test`, `Training` and
 `Validation`, `seg_train` and `seg_test`, `train2017` and `val2017`, `train_images` and `test_images`.
 
-`find` looks for, from the root down:
+`find_splits` looks for, from the root down:
 
 - a training split beside another one: these are the splits, and what else lies there is left out (with a warning);
 - class folders (or images) beside `test`, `val` or `unlabelled`: the former are the training split;
@@ -23,53 +23,53 @@ from typing import Any
 from sslcli.data import notify
 from sslcli.data.folders.split_names import (
     CONTAINERS,
-    KINDS,
     MASKS,
-    SURE,
+    SPLITS,
+    UNAMBIGUOUS,
+    exact_split,
+    format_splits,
     is_container,
-    split_of,
-    together,
-    tokens,
-    typed,
+    matching_splits,
+    tokenize,
 )
 from sslcli.data.notify import count, shown
 from sslcli.errors import DataError, RequestError, listing
 
-Parts = tuple[str, ...]
-Rule = tuple[str | None, Parts]  # of a folder: the split (None: left out), and what its classes begin with
+PathParts = tuple[str, ...]
+SplitRule = tuple[str | None, PathParts]  # of a folder: the split (None: left out), and what its classes begin with
 
-DEEP = 8  # folders within folders that are searched for splits
+MAX_DEPTH = 8  # folders within folders that are searched for splits
 
 
-class Tree:
+class FolderTree:
     """The folders that hold images, with how many."""
 
-    def __init__(self, folders: Mapping[Parts, int]):
-        self.direct: Counter[Parts] = Counter(folders)
-        self.total: Counter[Parts] = Counter()
-        self.children: dict[Parts, set[str]] = defaultdict(set)
+    def __init__(self, folders: Mapping[PathParts, int]):
+        self.direct: Counter[PathParts] = Counter(folders)
+        self.total: Counter[PathParts] = Counter()
+        self.children: dict[PathParts, set[str]] = defaultdict(set)
         for folder, n in folders.items():
             for k in range(len(folder) + 1):
                 self.total[folder[:k]] += n
             for k in range(len(folder)):
                 self.children[folder[:k]].add(folder[k])
 
-    def without(self, folders: Iterable[Parts]) -> Tree:
+    def without(self, folders: Iterable[PathParts]) -> FolderTree:
         gone = set(folders)
-        return Tree({d: n for d, n in self.direct.items() if not any(d[:k] in gone for k in range(len(d) + 1))})
+        return FolderTree({d: n for d, n in self.direct.items() if not any(d[:k] in gone for k in range(len(d) + 1))})
 
-    def masks(self) -> Iterator[Parts]:
+    def masks(self) -> Iterator[PathParts]:
         """Folders of masks: `masks` or `labels` beside `images`, `train_masks` beside `train`, `gtFine` beside `leftImg8bit`.
         Classes such as `mask` and `no_mask` are none."""
         for folder, names in list(self.children.items()):
-            plain = {n: tokens(n) for n in names if not MASKS & set(tokens(n))}
+            plain = {n: tokenize(n) for n in names if not MASKS & set(tokenize(n))}
             for name in names - plain.keys():
-                rest, path = tuple(w for w in tokens(name) if w not in MASKS), (*folder, name)
+                rest, path = tuple(w for w in tokenize(name) if w not in MASKS), (*folder, name)
                 for other, words in plain.items():
                     beside = (*folder, other)
                     if (
                         (is_container(other) and not rest)
-                        or (rest == words and (is_container(other) or split_of(other)))
+                        or (rest == words and (is_container(other) or exact_split(other)))
                         or (rest == words and self.total[path] == self.total[beside])
                         or (
                             CONTAINERS & set(words)
@@ -80,19 +80,19 @@ class Tree:
                         yield path
                         break
 
-    def named(self, folder: Parts, names: Iterable[str]) -> str:
+    def named(self, folder: PathParts, names: Iterable[str]) -> str:
         """`train/ (40 images), test/ (8 images)`."""
         some = (f"{shown('/'.join((*folder, n)))}/ ({count(self.total[*folder, n], 'image')})" for n in sorted(names))
         return listing(some, 6)
 
 
-def find(tree: Tree, root: str, notes: list[str]) -> dict[Parts, Rule] | None:
+def find_splits(tree: FolderTree, root: str, notes: list[str]) -> dict[PathParts, SplitRule] | None:
     """Folder -> rule, the longest folder counts; None where there are no splits. DataError where it is unsure."""
     rules = _find(tree, (), (), False, 0, root, notes)
     if rules is None:
         return None
     for folder, (kind, kept) in list(rules.items()):
-        inner = together(tree.children[folder]) if kind == "train" else {}
+        inner = matching_splits(tree.children[folder]) if kind == "train" else {}
         if "train" in inner.values() and len(set(inner.values())) > 1:  # labelled/train, labelled/test
             rules |= {folder: (None, ()), **{(*folder, n): (k, kept) for n, k in inner.items()}}
     rules.setdefault((), (None, ()))
@@ -100,13 +100,13 @@ def find(tree: Tree, root: str, notes: list[str]) -> dict[Parts, Rule] | None:
 
 
 def _find(
-    tree: Tree, at: Parts, kept: Parts, sure: bool, depth: int, root: str, notes: list[str]
-) -> dict[Parts, Rule] | None:
+    tree: FolderTree, at: PathParts, kept: PathParts, sure: bool, depth: int, root: str, notes: list[str]
+) -> dict[PathParts, SplitRule] | None:
     """`sure`: only a training split beside another one will do."""
     names, loose = tree.children[at], tree.direct[at]
-    own = together(names)
+    own = matching_splits(names)
     kinds, others = set(own.values()), names - own.keys()
-    splits: dict[Parts, Rule] = {(*at, n): (kind, kept) for n, kind in own.items()}
+    splits: dict[PathParts, SplitRule] = {(*at, n): (kind, kept) for n, kind in own.items()}
     if "train" in kinds and len(kinds) > 1:
         return splits
     if own and not sure:
@@ -116,7 +116,7 @@ def _find(
             notes.append(f"warning: {_class_or_split(tree, at, own, others)}")
         elif found := _beside_classes(tree, at, own, others, root, notes):
             return found
-    if depth == DEEP:
+    if depth == MAX_DEPTH:
         return None
     if len(names) == 1 and not loose:
         return _find(tree, (*at, *names), kept, sure, depth + 1, root, notes)
@@ -131,27 +131,27 @@ def _find(
     if any(not is_container(n) for folder in rules for n in tree.children[folder]):
         some = listing((f"{shown(n)}/" for n in held), 4)
         first = "/".join((*at, next(iter(held))))
-        together_ = {
+        by_split = {
             kind: list(
                 dict.fromkeys("/".join((*at, "*", *f[len(at) + 1 :])) for f, (k, _) in rules.items() if k == kind)
             )
-            for kind in KINDS
+            for kind in SPLITS
             if kind in {k for k, _ in rules.values()}
         }
         raise DataError(
             f"{some} in {shown('/'.join((root, *at)))} hold splits with class folders each: are these domains, folds or data sets?",
-            f"one alone: {notify.typed('dataset.path', f'{root}/{first}')}; all: {typed(together_)}, and for the classes within "
-            "dataset.label=parent",
+            f"one alone: {notify.typed('dataset.path', f'{root}/{first}')}; all: {format_splits(by_split)}, and for the "
+            "classes within dataset.label=parent",
         )
     return rules
 
 
 def _beside_classes(
-    tree: Tree, at: Parts, own: dict[str, str], others: set[str], root: str, notes: list[str]
-) -> dict[Parts, Rule] | None:
+    tree: FolderTree, at: PathParts, own: dict[str, str], others: set[str], root: str, notes: list[str]
+) -> dict[PathParts, SplitRule] | None:
     """The rules where `test`, `val` or `unlabelled` lie beside class folders or images, without `train`."""
     kinds = set(own.values())
-    splits: dict[Parts, Rule] = {(*at, n): (kind, ()) for n, kind in own.items()}
+    splits: dict[PathParts, SplitRule] = {(*at, n): (kind, ()) for n, kind in own.items()}
     if not (others or tree.direct[at]):
         if "unlabelled" in kinds:
             return splits
@@ -162,11 +162,13 @@ def _beside_classes(
         first, second = sorted(own, key=lambda n: own[n] != "val")[:2]
         raise DataError(
             f"no training split in {shown(root)}: there are {tree.named(at, own)}",
-            f"to train on one of them: {typed({'train': '/'.join((*at, first)), 'test': '/'.join((*at, second))})}; "
+            f"to train on one of them: {format_splits({'train': '/'.join((*at, first)), 'test': '/'.join((*at, second))})}; "
             "dataset.splits=none reads every folder as a class",
         )
     likely = {
-        n: k for n, k in own.items() if k == "unlabelled" or SURE & set(tokens(n)) or tree.children[*at, n] & others
+        n: k
+        for n, k in own.items()
+        if k == "unlabelled" or UNAMBIGUOUS & set(tokenize(n)) or tree.children[*at, n] & others
     }
     if not likely:
         return None
@@ -178,27 +180,27 @@ def _beside_classes(
     return {at: ("train", ()), **{(*at, n): (k, ()) for n, k in likely.items()}}
 
 
-def _class_or_split(tree: Tree, at: Parts, own: dict[str, str], others: set[str]) -> str:
+def _class_or_split(tree: FolderTree, at: PathParts, own: dict[str, str], others: set[str]) -> str:
     train = ["/".join((*at, n)) for n, kind in own.items() if kind == "train"]
     return (
         f"{tree.named(at, own)} is read as a class, like {tree.named(at, others) or 'a folder among images'}; if it is the "
-        f"training split: {typed({'train': train})}"
+        f"training split: {format_splits({'train': train})}"
     )
 
 
-def chosen(tree: Tree, splits: Any, root: str) -> dict[Parts, Rule]:
+def explicit_splits(tree: FolderTree, splits: Any, root: str) -> dict[PathParts, SplitRule]:
     """The rules of `dataset.splits={train: FOLDER, test: [FOLDER, FOLDER], ...}`: paths below the root, with * for any name.
     RequestError for kinds that there are not, and for folders without images."""
-    rules: dict[Parts, Rule] = {(): (None, ())}
+    rules: dict[PathParts, SplitRule] = {(): (None, ())}
     for name, value in splits.items():
-        kind = split_of(str(name))
+        kind = exact_split(str(name))
         if kind is None:
-            raise RequestError(f"dataset.splits: {shown(str(name))} is no split", f"the splits are {', '.join(KINDS)}")
+            raise RequestError(f"dataset.splits: {shown(str(name))} is no split", f"the splits are {', '.join(SPLITS)}")
         for text in [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [None]:
             if not isinstance(text, str):
                 raise RequestError(
                     f"dataset.splits: {name} must be a folder or a list of folders, not {shown(str(value))}",
-                    typed({"train": "train", "test": "test"}),
+                    format_splits({"train": "train", "test": "test"}),
                 )
             pattern = tuple(p for p in text.replace("\\", "/").split("/") if p not in ("", "."))
             met = [f for f in tree.total if len(f) == len(pattern) and all(map(fnmatchcase, f, pattern))]
@@ -210,7 +212,9 @@ def chosen(tree: Tree, splits: Any, root: str) -> dict[Parts, Rule]:
     return rules
 
 
-def require_sure(tree: Tree, rules: Mapping[Parts, Rule], left_out: Mapping[Parts, int], root: str) -> None:
+def require_unambiguous(
+    tree: FolderTree, rules: Mapping[PathParts, SplitRule], left_out: Mapping[PathParts, int], root: str
+) -> None:
     """DataError where more is left out than is read."""
     gone, split = sum(left_out.values()), [f for f, (kind, _) in rules.items() if kind]
     if gone <= tree.total[()] - gone:
@@ -219,14 +223,28 @@ def require_sure(tree: Tree, rules: Mapping[Parts, Rule], left_out: Mapping[Part
     found = listing((f"{shown('/'.join(f))}/ ({count(tree.total[f], 'image')})" for f in split), 4)
     raise DataError(
         f"{shown(root)} holds {found}, which look like splits, and more beside them: {some}",
-        f"the splits alone: {typed(by_kind(rules))}; every folder as a class: dataset.splits=none",
+        f"the splits alone: {format_splits(group_by_split(rules))}; every folder as a class: dataset.splits=none",
     )
 
 
-def by_kind(rules: Mapping[Parts, Rule]) -> dict[str, list[str]]:
+def group_by_split(rules: Mapping[PathParts, SplitRule]) -> dict[str, list[str]]:
     """Kind -> the folders of a split."""
     out: dict[str, list[str]] = {}
-    for kind in KINDS:
+    for kind in SPLITS:
         if folders := ["/".join(f) or "." for f, (k, _) in rules.items() if k == kind]:
             out[kind] = folders
     return out
+
+
+def is_explicit(splits: Any) -> bool:
+    """Whether the user said what the splits are."""
+    return isinstance(splits, Mapping)
+
+
+def check_splits(splits: Any) -> None:
+    """`dataset.splits` as given: auto, none or a mapping; else a RequestError."""
+    if splits not in ("auto", "none", None) and not (is_explicit(splits) and splits):
+        raise RequestError(
+            f"dataset.splits={splits} must be auto, none, or the folders of the splits",
+            format_splits({"train": "train", "test": "test"}),
+        )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-KINDS = ("train", "test", "val", "unlabelled")
+SPLITS = ("train", "test", "val", "unlabelled")
 WORDS = {
     word: kind
     for kind, words in {
@@ -19,8 +19,8 @@ WORDS = {
     }.items()
     for word in words.split()
 }
-SURE = {"test", "testing", "val", "validation"}  # splits beside class folders even where there is no `train`
-PLAIN = {"set", "images", "image", "img", "imgs", "data", "dataset", "split", "folder", "pictures", "photos"}
+UNAMBIGUOUS = {"test", "testing", "val", "validation"}  # splits beside class folders even where there is no `train`
+NEUTRAL = {"set", "images", "image", "img", "imgs", "data", "dataset", "split", "folder", "pictures", "photos"}
 CONTAINERS = {
     "images",
     "image",
@@ -51,33 +51,33 @@ MASKS = {
 
 
 @cache
-def tokens(name: str) -> tuple[str, ...]:
+def tokenize(name: str) -> tuple[str, ...]:
     """`TestImages_2017` -> `test`, `images`."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).casefold())
     return tuple(" ".join(words).replace("ground truth", "groundtruth").split())
 
 
-def kind_of(name: str) -> tuple[str, tuple[str, ...]] | None:
+def parse_split(name: str) -> tuple[str, tuple[str, ...]] | None:
     """The split that a name says, and the rest of the name; None where it says none, or train and test at once."""
-    words = tokens(name)
+    words = tokenize(name)
     kinds = {WORDS[w] for w in words if w in WORDS}
     if not kinds or {"train", "test"} <= kinds:
         return None
     kind = next(k for k in ("unlabelled", "test", "train", "val") if k in kinds)
-    return kind, tuple(w for w in words if w not in WORDS and w not in PLAIN)
+    return kind, tuple(w for w in words if w not in WORDS and w not in NEUTRAL)
 
 
-def split_of(text: str) -> str | None:
+def exact_split(text: str) -> str | None:
     """The split that a word means: `Validation` is val; None where it means none."""
-    found = kind_of(text)
+    found = parse_split(text)
     return found[0] if found and not found[1] else None
 
 
-def together(names: Iterable[str]) -> dict[str, str]:
+def matching_splits(names: Iterable[str]) -> dict[str, str]:
     """Name -> kind of those that are splits of one set: their names have one rest. Training and another one, if possible."""
     by_rest: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for name in sorted(names):
-        if found := kind_of(name):
+        if found := parse_split(name):
             by_rest[found[1]][name] = found[0]
 
     def worth(rest: tuple[str, ...]) -> tuple[bool, bool, int]:
@@ -95,10 +95,10 @@ def together(names: Iterable[str]) -> dict[str, str]:
 
 def is_container(name: str) -> bool:
     """A folder that says only that there are images in it."""
-    return "".join(tokens(name)) in CONTAINERS
+    return "".join(tokenize(name)) in CONTAINERS
 
 
-def typed(splits: Mapping[str, Any]) -> str:
+def format_splits(splits: Mapping[str, Any]) -> str:
     """`dataset.splits=...` as it is typed in a shell."""
 
     def word(text: str) -> str:

@@ -25,10 +25,10 @@ import numpy as np
 from sslcli.data.notify import shown
 from sslcli.errors import DataError, RequestError
 
-NAMES = ("auto", "minmax", "percentile", "image_minmax", "image_percentile")
+RULES = ("auto", "minmax", "percentile", "image_minmax", "image_percentile")
 DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras, microscopes and scanners
 TAIL = 0.1  # per cent of the values on each side that do not decide the range
-POOLED = 4096  # values of one image that are looked at
+VALUES_PER_IMAGE = 4096  # values of one image that are looked at
 
 
 class BadValues(DataError):
@@ -37,7 +37,7 @@ class BadValues(DataError):
 
 def check_range(value: Any) -> None:
     """`dataset.range` as given: null, a name or two rising numbers; else a RequestError."""
-    if value is None or value in NAMES:
+    if value is None or value in RULES:
         return
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
         low, high = value
@@ -45,7 +45,7 @@ def check_range(value: Any) -> None:
             return
     raise RequestError(
         f"dataset.range={shown(str(value))} is no range of values",
-        f"two rising numbers, such as dataset.range=[0,4095], or one of {', '.join(NAMES)}",
+        f"two rising numbers, such as dataset.range=[0,4095], or one of {', '.join(RULES)}",
     )
 
 
@@ -66,7 +66,11 @@ class Values:
             flat = flat[np.isfinite(flat)]
         if not flat.size:
             return None
-        chosen = flat if flat.size <= POOLED else flat[np.random.default_rng(0).integers(0, flat.size, POOLED)]
+        chosen = (
+            flat
+            if flat.size <= VALUES_PER_IMAGE
+            else flat[np.random.default_rng(0).integers(0, flat.size, VALUES_PER_IMAGE)]
+        )
         return cls(float(flat.min()), float(flat.max()), chosen.astype(np.float64), flat.dtype.kind != "f")
 
     @classmethod
@@ -96,7 +100,7 @@ class Values:
         return float(low), float(high)
 
 
-def usual(low: float, high: float, whole: bool) -> tuple[float, float] | None:
+def nominal_range(low: float, high: float, whole: bool) -> tuple[float, float] | None:
     """The range that values of this kind are commonly stored in, or None."""
     if low < 0:
         return None
@@ -106,7 +110,7 @@ def usual(low: float, high: float, whole: bool) -> tuple[float, float] | None:
     return (0.0, 1.0) if high <= 1 else (0.0, 255.0) if 16 < high <= 255 else None
 
 
-def find(wish: Any, values: Values) -> tuple[float, float, str]:
+def fit_range(wish: Any, values: Values) -> tuple[float, float, str]:
     """The range for the wish `auto`, `minmax` or `percentile`, and how it was found."""
     apart = values.without_apart() if wish == "auto" else values
     beside = (
@@ -126,7 +130,7 @@ def find(wish: Any, values: Values) -> tuple[float, float, str]:
         low, high = values.percentiles(1)
         how = "the 1st and 99th percentile"
     else:
-        common = usual(min(low, max(values.low, 0.0)), high, values.whole)
+        common = nominal_range(min(low, max(values.low, 0.0)), high, values.whole)
         if common is not None and high - low >= (common[1] - common[0]) / 4:
             low, high = common
             how = "the usual range of such values"

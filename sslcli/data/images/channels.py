@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Dataset, Source
-from sslcli.data.images.crop import pixels
+from sslcli.data.images.crop import to_array
 
 LUMINANCE = (299, 587, 114)  # thousandths of red, green, blue: ITU-R BT.601, as Pillow's mode L has it
 
 
-class Recoloured(Source):
+class ConvertedSource(Source):
     """`whole` with 3 channels, all alike, where it has 1; with 1, the luminance, where it has 3. uint8 as before."""
 
     def __init__(self, whole: Source, channels: int):
@@ -42,7 +42,7 @@ class Recoloured(Source):
     def read(self, index: int) -> Any:
         if self.whole.resident is not None:
             return self.resident[index]  # type: ignore[index]
-        picture = pixels(self.whole.read(index))
+        picture = to_array(self.whole.read(index))
         if self.channels == 3:
             return np.repeat(picture[..., :1], 3, axis=2)
         return luminance(torch.from_numpy(np.array(picture)), 2).numpy()
@@ -58,10 +58,10 @@ def luminance(x: Tensor, axis: int) -> Tensor:
     return ((weighted + 500) // 1000).to(torch.uint8).unsqueeze(axis)
 
 
-def recoloured(dataset: Dataset, channels: int) -> Dataset:
+def convert_channels(dataset: Dataset, channels: int) -> Dataset:
     """The same pictures with 1 or 3 channels; of `shape[0]` 3 or 1. Its mean and std are the caller's to set."""
     parts = {
-        name: Recoloured(part, channels) if (part := getattr(dataset, name)) is not None else None
+        name: ConvertedSource(part, channels) if (part := getattr(dataset, name)) is not None else None
         for name in ("train", "test", "unlabelled")
     }
     return replace(dataset, shape=(channels, *dataset.shape[1:]), **parts)  # type: ignore[arg-type]

@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def pixels(picture: Any) -> np.ndarray:
+def to_array(picture: Any) -> np.ndarray:
     """(H, W, C) uint8 of a decoded picture: Pillow's, or an array (H, W) or (H, W, C), which is not copied."""
     array = np.asarray(picture)
     assert array.dtype == np.uint8, array.dtype
     return array[..., None] if array.ndim == 2 else array
 
 
-def cut(array: np.ndarray, box: Sequence[int], size: tuple[int, int], interpolation: str) -> Tensor:
+def crop_and_resize(array: np.ndarray, box: Sequence[int], size: tuple[int, int], interpolation: str) -> Tensor:
     """`box` (left, top, right, bottom) of (H, W, C) uint8 as (C, *size) uint8; `interpolation`: bilinear or bicubic."""
     left, top, right, bottom = box
     region = array[top:bottom, left:right].copy()  # one piece of memory, which the filter wants

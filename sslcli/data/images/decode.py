@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from sslcli.data.folders.placeholders import placeholder
+from sslcli.data.folders.placeholders import detect_placeholder
 from sslcli.data.images.bit_depth import BadValues, to_bytes
 from sslcli.data.images.deep_color import DeepColor, deep_color, gray_values
 from sslcli.errors import DataError, MachineError
@@ -80,7 +80,7 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower().rstrip() in extensions()
 
 
-def content(path: str) -> bytes:
+def read_content(path: str) -> bytes:
     """The bytes of an image file. Raises BadImage where they cannot be read."""
     try:
         _check_file(path)
@@ -129,7 +129,7 @@ def _reason(error: BaseException, file: str | bytes) -> BadImage:
     if isinstance(error, BadValues):
         return BadImage(error.message)
     if isinstance(error, Image.UnidentifiedImageError):
-        what = placeholder(file)
+        what = detect_placeholder(file)
         return BadImage(what or "not an image that Pillow can read" + (NO_TIFF if _is_tiff(file) else ""))
     if isinstance(error, OSError) and error.strerror:
         return BadImage(error.strerror)  # no such file, permission denied
@@ -151,7 +151,7 @@ def _shown(file: str | bytes) -> str:
     return file if isinstance(file, str) else f"an image of {len(file):,} bytes"
 
 
-def header(file: str | bytes, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(file: str | bytes, max_pixels: int = MAX_PIXELS) -> Header:
     """Size, mode and format without decoding. Raises BadImage, and only where `load` would."""
     try:
         with _open(file, max_pixels) as image:
@@ -175,7 +175,7 @@ def _animated(image: Image.Image) -> bool:
         return image.format in ANIMATED and bool(getattr(image, "is_animated", False))
     except MemoryError:
         raise
-    except Exception:  # Pillow raises nearly anything here, see `header`
+    except Exception:  # Pillow raises nearly anything here, see `read_header`
         return False
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sslcli.data.dataset import Source
 from sslcli.data.images import decode
-from sslcli.data.images.crop import pixels
-from sslcli.data.images.headers import each
+from sslcli.data.images.crop import to_array
+from sslcli.data.images.parallel import parallel_map
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Decoder:
         return decode.load(file, self.channels, self.need, self.value_range, self.max_pixels)
 
 
-class Pictures(Source):
+class EncodedImages(Source):
     """Decoded one by one by `read`, which raises BadImage, or all at once by `decode_all`."""
 
     decoder: Decoder
@@ -69,7 +69,7 @@ class Pictures(Source):
 
         def one(i: int) -> str | None:
             try:
-                image = pixels(self.checked(i))
+                image = to_array(self.checked(i))
             except decode.BadImage as error:
                 return error.message
             if image.shape[:2] != (height, width):
@@ -77,6 +77,6 @@ class Pictures(Source):
             x[i] = torch.from_numpy(image.copy()).permute(2, 0, 1)
             return None
 
-        reasons = each(one, len(self), "decoding images")
+        reasons = parallel_map(one, len(self), "decoding images")
         self.bad = {i: reason for i, reason in enumerate(reasons) if reason is not None}
         self._all = x

@@ -7,21 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sslcli.data import notify
-from sslcli.data.folders.layout import Files
-from sslcli.data.folders.scan import free_memory
+from sslcli.data.folders.contents import FileList
 from sslcli.data.images import decode
+from sslcli.data.images.parallel import parallel_map
 from sslcli.data.notify import count
 from sslcli.errors import RequestError
 from sslcli.rng import derive, order
-from sslcli.runtime.cores import usable_cores
-from sslcli.runtime.thread_pool import ordered
+from sslcli.runtime.memory import free_memory
 
 SAMPLED = 512
-PORTION = 32  # of the work in one go: handing over each alone costs more than a small image takes
 RESIDENT_BYTES = 2 << 30
 
-Load = Callable[[str], str | bytes]  # of a path, what `decode` takes; raises BadImage
+FileLoader = Callable[[str], str | bytes]  # of a path, what `decode` takes; raises BadImage
 
 
 @dataclass
@@ -60,7 +57,7 @@ class Headers:
         }
 
 
-def read_headers(groups: Sequence[Files], resident: bool | str, max_pixels: int, load: Load = str) -> Headers:
+def read_headers(groups: Sequence[FileList], resident: bool | str, max_pixels: int, load: FileLoader = str) -> Headers:
     """Of a fixed sample; of all only where they could be kept in memory, that is, where the sample has one size."""
     paths = [p for files in groups for p in files.paths]
     found = Headers(len(paths))
@@ -68,11 +65,11 @@ def read_headers(groups: Sequence[Files], resident: bool | str, max_pixels: int,
     def read(chosen: list[str]) -> None:
         def one(i: int) -> decode.Header | str:
             try:
-                return decode.header(load(chosen[i]), max_pixels)
+                return decode.read_header(load(chosen[i]), max_pixels)
             except decode.BadImage as error:
                 return error.message
 
-        for path, result in zip(chosen, each(one, len(chosen), "reading image headers"), strict=True):
+        for path, result in zip(chosen, parallel_map(one, len(chosen), "reading image headers"), strict=True):
             if isinstance(result, str):
                 found.bad[path] = result
             else:
@@ -82,31 +79,13 @@ def read_headers(groups: Sequence[Files], resident: bool | str, max_pixels: int,
     read(sample)
     if resident is not False and found.size and not found.complete:
         width, height = found.size
-        if resident is True or width * height * len(paths) <= budget():
+        if resident is True or width * height * len(paths) <= resident_budget():
             first = set(sample)
             read([p for p in paths if p not in first])
     return found
 
 
-def each(work: Callable[[int], Any], n: int, label: str) -> list[Any]:
-    """work(0) ... work(n - 1) in threads (Pillow lets them run together), in order, with progress."""
-
-    def some(start: int) -> list[Any]:
-        return [work(i) for i in range(start, min(start + PORTION, n))]
-
-    out: list[Any] = []
-    for part in ordered(some, range(0, n, PORTION), cores()):
-        out += part
-        notify.progress(label, len(out), n)
-    return out
-
-
-def cores() -> int:
-    """Threads that decode."""
-    return min(8, usable_cores())
-
-
-def budget() -> int:
+def resident_budget() -> int:
     """Bytes that images in memory may take."""
     return min(RESIDENT_BYTES, free_memory() // 2)
 
@@ -125,10 +104,10 @@ def fits_memory(wish: bool | str, headers: Headers, channels: int) -> bool:
             )
         return False
     width, height = headers.size
-    return wish is True or (headers.complete and width * height * channels * headers.total <= budget())
+    return wish is True or (headers.complete and width * height * channels * headers.total <= resident_budget())
 
 
-def describe(headers: Headers, notes: list[str]) -> None:
+def describe_headers(headers: Headers, notes: list[str]) -> None:
     """Sizes, depth, transparency and animation, for the start screen."""
     good = headers.good.values()
     few = "" if headers.complete else f" (of {len(good):,} looked at)"

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sslcli.data.folders.layout import Files
+from sslcli.data.folders.contents import FileList
 from sslcli.data.images import bit_depth, decode
-from sslcli.data.images.headers import Headers, Load, each
+from sslcli.data.images.headers import FileLoader, Headers
+from sslcli.data.images.parallel import parallel_map
 from sslcli.data.notify import count
 from sslcli.rng import derive, order
 
-LOOKED_AT = 256  # training images
+SAMPLED = 256  # training images
 SHARE_OUTSIDE = 0.01  # of the values of a part: more is said
 
 
-def range_of(
-    wish: Any, headers: Headers, parts: dict[str, Files], max_pixels: int, load: Load, notes: list[str]
+def find_range(
+    wish: Any, headers: Headers, parts: dict[str, FileList], max_pixels: int, load: FileLoader, notes: list[str]
 ) -> Any:
     """`dataset.range` as a decoder takes it: two numbers where a range is found on training images (a fixed sample)."""
     deep = [h for h in headers.good.values() if h.deep]
@@ -45,7 +46,7 @@ def range_of(
             f"{said}, none of them for training could be looked at: read as 0..65535 (dataset.range=[lo,hi] says otherwise)"
         )
         return "auto"
-    low, high, how = bit_depth.find(wish, values)
+    low, high, how = bit_depth.fit_range(wish, values)
     unsure = "percentile" in how and wish != "percentile"
     notes.append(
         ("warning: " if unsure else "")
@@ -56,13 +57,13 @@ def range_of(
 
 
 def _values(
-    headers: Headers, parts: dict[str, Files], max_pixels: int, load: Load, notes: list[str]
+    headers: Headers, parts: dict[str, FileList], max_pixels: int, load: FileLoader, notes: list[str]
 ) -> bit_depth.Values | None:
     """Of a fixed sample of the deep images that training reads; None where there are none."""
     for part in ("train", "unlabelled"):
         files = parts.get(part)
         paths = [p for p in files.paths if (h := headers.good.get(p)) and h.deep] if files else []
-        chosen = [paths[i] for i in order(derive(0, "range"), 0, len(paths))[:LOOKED_AT].tolist()] if paths else []
+        chosen = [paths[i] for i in order(derive(0, "range"), 0, len(paths))[:SAMPLED].tolist()] if paths else []
 
         def one(i: int, chosen: list[str] = chosen) -> bit_depth.Values | None:
             try:
@@ -70,7 +71,7 @@ def _values(
             except decode.BadImage:
                 return None  # counted when it is read
 
-        found = [v for v in each(one, len(chosen), "looking for the range of values") if v is not None]
+        found = [v for v in parallel_map(one, len(chosen), "looking for the range of values") if v is not None]
         if len({v.whole for v in found}) > 1:
             notes.append("warning: some images hold whole numbers, others floats: one range hardly suits both")
         if found:

@@ -19,11 +19,11 @@ from sslcli.errors import DataError, listing
 from sslcli.rng import derive
 
 ATTEMPTS = 100  # other samples tried in place of an unreadable one
-TOLD = 5  # told one by one while training; the others are counted
-INSPECT = "sslcli data inspect dataset=NAME dataset.path=PATH --strict lists them all"
+MAX_REPORTED = 5  # told one by one while training; the others are counted
+INSPECT_HINT = "sslcli data inspect dataset=NAME dataset.path=PATH --strict lists them all"
 
 
-def readable(
+def read_or_replace(
     ids: Iterable[int], read: Callable[[int], Any], n: int, seed: int | None
 ) -> tuple[list[Any], list[int], dict[int, str]]:
     """What `read` gives for each id, the ids that were used, and id -> reason of those that could not be read.
@@ -43,7 +43,8 @@ def readable(
         else:
             if seed is not None:
                 raise DataError(
-                    f"{ATTEMPTS} samples in a row cannot be read, the last one: {next(reversed(bad.values()))}", INSPECT
+                    f"{ATTEMPTS} samples in a row cannot be read, the last one: {next(reversed(bad.values()))}",
+                    INSPECT_HINT,
                 )
     return items, used, bad
 
@@ -55,7 +56,7 @@ def _candidates(i: int, n: int, seed: int | None) -> Iterator[int]:
             yield derive(seed, "replace", i, k) % n
 
 
-class Met:
+class BadSamples:
     """The unreadable samples of a source that were met so far, by id, and the limit. `tell`: say the first ones at once."""
 
     def __init__(self, source: Source, tell: bool = False):
@@ -72,34 +73,34 @@ class Met:
         new = {i: (self.source.name_of(i), reason) for i, reason in bad.items() if i not in self.by_id}
         if not new:
             return
-        for name, reason in list(new.values())[: max(0, TOLD - len(self.by_id))]:
+        for name, reason in list(new.values())[: max(0, MAX_REPORTED - len(self.by_id))]:
             if self.tell:
                 notify.say(f"warning: {shown(name)} cannot be read ({reason}); another sample takes its place")
         self.by_id |= new
         check_limit(dict(self.by_id.values()), len(self.source), self.source.max_bad_fraction)
 
 
-def too_many(bad: int, n: int, fraction: float) -> bool:
+def exceeds_limit(bad: int, n: int, fraction: float) -> bool:
     """More than ceil(fraction * n): one in a small folder is no reason to stop."""
     return bad > math.ceil(fraction * n)
 
 
 def check_limit(bad: Mapping[str, str], n: int, fraction: float) -> None:
     """DataError when too many of `n` are in `bad` (name -> reason)."""
-    if too_many(len(bad), n, fraction):
+    if exceeds_limit(len(bad), n, fraction):
         enough = math.ceil(100 * len(bad) / n) / 100
         raise DataError(
-            f"{len(bad):,} of {n:,} images cannot be read, more than {fraction:.1%}: {some(bad)}",
-            f"{INSPECT}; dataset.max_bad_fraction={enough:g} would go on without them",
+            f"{len(bad):,} of {n:,} images cannot be read, more than {fraction:.1%}: {format_examples(bad)}",
+            f"{INSPECT_HINT}; dataset.max_bad_fraction={enough:g} would go on without them",
         )
 
 
-def some(bad: Mapping[str, str], at_most: int = 3) -> str:
+def format_examples(bad: Mapping[str, str], at_most: int = 3) -> str:
     """`a.jpg (truncated), b.jpg (empty) and 4 more`."""
     return listing((f"{shown(name)} ({reason})" for name, reason in bad.items()), at_most)
 
 
-def by_reason(bad: Mapping[str, str]) -> dict[str, list[str]]:
+def group_by_reason(bad: Mapping[str, str]) -> dict[str, list[str]]:
     """Reason -> names, the most frequent first; numbers in a reason do not make another one."""
     found: dict[str, list[str]] = {}
     for name, reason in bad.items():
@@ -107,7 +108,7 @@ def by_reason(bad: Mapping[str, str]) -> dict[str, list[str]]:
     return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
-def note(bad: Mapping[str, str], looked_at: int | None = None) -> str:
+def unreadable_note(bad: Mapping[str, str], looked_at: int | None = None) -> str:
     """The line of the start screen. `looked_at`: how many were opened, when that was not all."""
     few = "" if looked_at is None else f" of {looked_at:,} looked at"
-    return f"warning: {count(len(bad), 'unreadable image')}{few} left out: {some(bad)}"
+    return f"warning: {count(len(bad), 'unreadable image')}{few} left out: {format_examples(bad)}"

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from sslcli.data import notify
 
-Make = Callable[[int, Tensor], list[Tensor]]  # (epoch, ids (B,) int64 on the device) -> views
+MakeViews = Callable[[int, Tensor], list[Tensor]]  # (epoch, ids (B,) int64 on the device) -> views
 
 
-class Replay:
+class CudaGraphViews:
     """`make`, played from a recording. It must run on a stream of its own, as `Ahead` has one, and where it cannot be recorded
     (an op that asks the device something) it is called as it is."""
 
-    def __init__(self, make: Make):
+    def __init__(self, make: MakeViews):
         self.make = make
         self.met: tuple[int, int] | None = None  # epoch and size of the last batch
         self.of: tuple[int, int] | None = None  # of the one that is recorded

@@ -11,7 +11,6 @@ per sample by worker processes, cropped to each view's size while still uint8, a
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -20,17 +19,18 @@ from torch import Tensor
 
 from sslcli.data.dataset import Source
 from sslcli.data.files.memory_map import require_unchanged
-from sslcli.data.loading.bad_samples import Met, readable
-from sslcli.data.loading.cuda_graph import Replay
-from sslcli.data.loading.prefetch import Ahead, Stream
-from sslcli.data.loading.workers import Job, ViewMaker, run
+from sslcli.data.loading.bad_samples import BadSamples
+from sslcli.data.loading.cuda_graph import CudaGraphViews
+from sslcli.data.loading.prefetch import BatchIterator, Prefetcher
+from sslcli.data.loading.resident import move_all, move_to_device, resolve_bad
+from sslcli.data.loading.workers import DecodeTask, ViewMaker, decode_batches
 from sslcli.errors import RequestError
 from sslcli.methods.base import Batch
 from sslcli.nn.dist import collect
 from sslcli.rng import Draw, order
 
 
-class Orders:
+class EpochOrder:
     """The order of each epoch. A thread makes the next one's while this one is used: a million samples take a sixth of a
     second."""
 
@@ -98,8 +98,8 @@ class Loader:
         self.batch_size, self.accumulate, self.rank, self.world = batch_size, accumulate, rank, world
         self.steps_per_epoch = n // batch_size
         self._labels = source.labels.to(self.device) if labels and source.labels is not None else None
-        self._orders = Orders(seed, n)
-        self._bad = Met(source, tell=True)
+        self._orders = EpochOrder(seed, n)
+        self._bad = BadSamples(source, tell=True)
         self._waited = 0.0
 
     @property
@@ -126,13 +126,13 @@ class Loader:
         whole = self._orders(epoch)[s * self.batch_size : (s + 1) * self.batch_size]
         return [c.clone() for c in whole.chunk(self.accumulate * self.world)[self.rank :: self.world]]
 
-    def stream(self, step: int = 0) -> Stream:
+    def stream(self, step: int = 0) -> BatchIterator:
         """Micro-batches from optimizer step `step` on, without end. Close it (or drop it) to stop the workers."""
         if self.device.type != "cuda":
-            return Stream(self._batches(step))
+            return BatchIterator(self._batches(step))
         if self.source.resident is not None:
-            on_device(self.source, self.device)
-        return Ahead(self._batches(step), self.device)
+            move_to_device(self.source, self.device)
+        return Prefetcher(self._batches(step), self.device)
 
     def _batches(self, step: int) -> Generator[Batch, None, None]:
         made = self._resident(step) if self.source.resident is not None else self._streamed(step)
@@ -153,114 +153,28 @@ class Loader:
             step += 1
 
     def _resident(self, step: int) -> Generator[tuple[list[Tensor], Draw], None, None]:
-        x = on_device(self.source, self.device)
+        x = move_to_device(self.source, self.device)
         replay = None
         if x.device.type == "cuda":
-            replay = Replay(lambda epoch, ids: self.views(x[ids], Draw(self.seed, epoch, ids)))
+            replay = CudaGraphViews(lambda epoch, ids: self.views(x[ids], Draw(self.seed, epoch, ids)))
         for epoch, ids in self._specs(step):
             require_unchanged()
-            ids, bad = _decoded(self.source, ids, self.seed)
+            ids, bad = resolve_bad(self.source, ids, self.seed)
             self._bad.add(bad)
             there = ids.to(self.device, non_blocking=True)
             draw = Draw(self.seed, epoch, there)
             yield (replay(epoch, there) if replay else self.views(x[ids.to(x.device)].to(self.device), draw)), draw
 
     def _streamed(self, step: int) -> Generator[tuple[list[Tensor], Draw], None, None]:
-        job = Job(self.source, self.views, self.seed, replace=True)
-        made = run(job, self._specs(step), self.workers, self.device)
+        job = DecodeTask(self.source, self.views, self.seed, replace=True)
+        made = decode_batches(job, self._specs(step), self.workers, self.device)
         try:
             for epoch, ids, frames, bad in made:
                 self._bad.add(bad)
                 draw = Draw(self.seed, epoch, ids.to(self.device, non_blocking=True))
-                yield self.views.finish(_move(frames, self.device), draw), draw
+                yield self.views.finish(move_all(frames, self.device), draw), draw
         finally:
             made.close()
 
 
-def in_order(
-    source: Source,
-    views: ViewMaker,
-    *,
-    batch_size: int,
-    device: torch.device | str = "cpu",
-    workers: int = 0,
-    ids: Tensor | None = None,
-    bad: list[tuple[str, str]] | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """`every_view` where there is one view: (ids, x)."""
-    for part, several in every_view(
-        source, views, batch_size=batch_size, device=device, workers=workers, ids=ids, bad=bad
-    ):
-        yield part, several[0]
-
-
-def every_view(
-    source: Source,
-    views: ViewMaker,
-    *,
-    batch_size: int,
-    device: torch.device | str = "cpu",
-    workers: int = 0,
-    ids: Tensor | None = None,
-    bad: list[tuple[str, str]] | None = None,
-    seed: int = 0,
-) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """(ids (B,) int64 on the CPU, for each view x (B, ...) on `device`) for evaluation: no shuffling, each sample once.
-
-    Unreadable samples are left out (so a batch may be smaller, and one without any readable sample is skipped) and
-    appended to `bad` as (name, reason).
-    """
-    device = torch.device(device)
-    ids = torch.arange(len(source)) if ids is None else ids.to("cpu", torch.int64)
-    if source.resident is not None:
-        x = on_device(source, device)
-        ids, unread = _decoded(source, ids, None)
-        Met(source).add(unread)
-        if bad is not None:
-            bad += [(source.name_of(i), reason) for i, reason in unread.items()]
-        for part in ids.split(batch_size):
-            require_unchanged()
-            raw = x[part.to(x.device)].to(device)
-            yield part, views(raw, Draw(seed, 0, part.to(device)))
-        return
-    job = Job(source, views, seed, replace=False)
-    counter = Met(source)
-    for _, used, frames, met in run(job, ((0, part) for part in ids.split(batch_size)), workers, device):
-        counter.add(met)
-        if bad is not None:
-            bad += [(source.name_of(i), reason) for i, reason in met.items()]
-        if len(used):
-            yield used, views.finish(_move(frames, device), Draw(seed, 0, used.to(device)))
-
-
-def _move(frames: list[Tensor], device: torch.device) -> list[Tensor]:
-    return [f.to(device, non_blocking=True) for f in frames]
-
-
 # ------------------------------------------------------------------------------------------------ resident data
-
-_moved: weakref.WeakKeyDictionary[Source, dict[torch.device, Tensor]] = weakref.WeakKeyDictionary()
-
-
-def on_device(source: Source, device: torch.device) -> Tensor:
-    """The resident tensor on `device`, moved once; it stays here if it would take over half of a GPU's free memory."""
-    x = source.resident
-    assert x is not None
-    if device.type == "cpu":
-        return x
-    here = _moved.setdefault(source, {})
-    if device not in here:
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            if x.numel() * x.element_size() > free // 2:
-                return x
-        here[device] = x.contiguous().to(device)
-    return here[device]
-
-
-def _decoded(source: Source, ids: Tensor, seed: int | None) -> tuple[Tensor, dict[int, str]]:
-    """`ids` without those that could not be decoded when all were read (or with their stand-ins), and what these were."""
-    if not source.bad:
-        return ids, {}
-    _, used, bad = readable(ids.tolist(), lambda i: source.bad.get(i, i), len(source), seed)
-    return torch.tensor(used, dtype=torch.int64), bad

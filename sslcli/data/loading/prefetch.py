@@ -15,13 +15,13 @@ import torch
 from sslcli.methods.base import Batch
 
 
-class Stream:
+class BatchIterator:
     """Batches without end, one after the other. Close it (or drop it) to stop what makes them."""
 
     def __init__(self, batches: Generator[Batch, None, None]):
         self.batches = batches
 
-    def __iter__(self) -> Stream:
+    def __iter__(self) -> BatchIterator:
         return self
 
     def __next__(self) -> Batch:
@@ -34,7 +34,7 @@ class Stream:
         self.batches.close()
 
 
-class Ahead(Stream):
+class Prefetcher(BatchIterator):
     """The same, each made on a stream of its own of `device`."""
 
     def __init__(self, batches: Generator[Batch, None, None], device: torch.device):

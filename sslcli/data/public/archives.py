@@ -12,13 +12,11 @@ from collections.abc import Container, Iterable, Iterator
 from typing import IO, Any, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from sslcli.data.folders.scan import is_hidden, require_folder
+from sslcli.data.folders.paths import is_hidden, require_folder
 from sslcli.data.notify import shown, size
-from sslcli.data.public.download import Remote
-from sslcli.data.sources import tar_headers
+from sslcli.data.public.download import RemoteFile
+from sslcli.data.sources.tar_files import headers as tar_headers
 from sslcli.errors import DataError, RequestError
 
 _DEPTH, _ENTRIES = 5, 50_000
@@ -46,7 +44,7 @@ def folders(root: str) -> Iterator[tuple[str, list[str]]]:
         level = below
 
 
-def find(root: str, names: Iterable[str]) -> str | None:
+def find_folder(root: str, names: Iterable[str]) -> str | None:
     """The nearest folder below `root` that holds all of `names`."""
     wanted = set(names)
     return next((folder for folder, files in folders(root) if wanted.issubset(files)), None)
@@ -56,11 +54,13 @@ def require_root(path: str, title: str, download: bool) -> str:
     if download:
         os.makedirs(os.path.expanduser(path), exist_ok=True)
     elif not os.path.exists(os.path.expanduser(path)):
-        return os.path.expanduser(path)  # `absent` says more than "does not exist"
+        return os.path.expanduser(path)  # `not_found_error` says more than "does not exist"
     return require_folder(path, f"the folder that holds {title}")
 
 
-def absent(title: str, names: Iterable[str], root: str, remotes: Iterable[Remote], more: str = "") -> RequestError:
+def not_found_error(
+    title: str, names: Iterable[str], root: str, remotes: Iterable[RemoteFile], more: str = ""
+) -> RequestError:
     remotes = list(remotes)
     return RequestError(
         f"{title} is not there: looked for {', '.join(names)} in {shown(os.path.abspath(root))} "
@@ -70,12 +70,10 @@ def absent(title: str, names: Iterable[str], root: str, remotes: Iterable[Remote
     )
 
 
-# ------------------------------------------------------------------------------------------------ archives
-
-MOST = 3 << 30  # bytes that an archive may unpack to: STL-10 has 2.8 GB
+MAX_UNPACKED = 3 << 30  # bytes that an archive may unpack to: STL-10 has 2.8 GB
 
 
-class _Capped(io.RawIOBase):
+class _LimitedGzip(io.RawIOBase):
     """The unpacked bytes of a .gz, up to a limit."""
 
     def __init__(self, path: str, most: int):
@@ -97,14 +95,17 @@ class _Capped(io.RawIOBase):
         return block
 
 
-def members(path: str, wanted: Container[str], most: int = MOST) -> Iterator[tuple[str, IO[bytes]]]:
+def members(path: str, wanted: Container[str], most: int = MAX_UNPACKED) -> Iterator[tuple[str, IO[bytes]]]:
     """The regular files of a .tar.gz whose last name is wanted, in order, to be read at once.
 
     No path of the archive is ever written or followed, links are passed over, and no more than `most` bytes are
     unpacked. DataError for a broken archive.
     """
     try:
-        with _Capped(path, most) as packed, tarfile.open(fileobj=packed, mode="r|", tarinfo=tar_headers.Header) as tar:
+        with (
+            _LimitedGzip(path, most) as packed,
+            tarfile.open(fileobj=packed, mode="r|", tarinfo=tar_headers.Header) as tar,
+        ):
             for member in tar:
                 name = member.name.rpartition("/")[2]
                 if member.isreg() and name in wanted:
@@ -113,9 +114,6 @@ def members(path: str, wanted: Container[str], most: int = MOST) -> Iterator[tup
                     yield name, handle
     except tar_headers.BROKEN as error:
         raise DataError(f"{shown(path)} is broken: {error}", "get the file again") from error
-
-
-# ------------------------------------------------------------------------------------------------ pickles and MATLAB
 
 
 def md5_bytes(blob: bytes) -> str:
@@ -135,7 +133,7 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
 
-class _Uncopied:
+class _BufferReader:
     """A file in memory, as an unpickler reads it: parts are looked at where they lie (`io.BytesIO` copies each first), and
     with `peek` many at once."""
 
@@ -161,22 +159,4 @@ class _Uncopied:
 
 def unpickle(blob: bytes) -> Any:
     """Numpy arrays and plain containers. UnpicklingError for anything else."""
-    return _ArraysOnly(cast(IO[bytes], _Uncopied(blob)), encoding="bytes").load()
-
-
-def read_mat(path: str) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, 32, 32) uint8 and labels (N,) of an SVHN file."""
-    from scipy.io import loadmat  # comes with scikit-learn
-    from scipy.io.matlab import MatReadError
-
-    try:
-        raw = loadmat(path, variable_names=["X", "y"])
-        x, y = raw["X"], raw["y"].reshape(-1).astype(np.int64)
-    except (MatReadError, KeyError, ValueError, TypeError, NotImplementedError, EOFError, OSError) as error:
-        raise DataError(f"{shown(path)} is no SVHN file: {error}", "get the file again") from error
-    if x.ndim != 4 or x.shape[:3] != (32, 32, 3) or x.dtype != np.uint8 or len(y) != x.shape[3]:
-        raise DataError(
-            f"{shown(path)} holds X {x.shape} {x.dtype} and y {y.shape}, not 32 x 32 x 3 x n bytes and n labels"
-        )
-    # the files write 10 for the digit 0
-    return torch.from_numpy(np.ascontiguousarray(x.transpose(3, 2, 0, 1))), torch.from_numpy(y % 10)
+    return _ArraysOnly(cast(IO[bytes], _BufferReader(blob)), encoding="bytes").load()

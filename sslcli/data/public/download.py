@@ -15,7 +15,7 @@ from sslcli.errors import DataError, MachineError, StorageError
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFile:
     """A file on a server: its size and MD5 are known before (the sums that torchvision publishes)."""
 
     name: str
@@ -29,7 +29,7 @@ def md5(path: str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def fetch(remotes: Iterable[Remote], folder: str) -> None:
+def download_files(remotes: Iterable[RemoteFile], folder: str) -> None:
     """Bring each file to `folder` unless it is there already. What, how large, from where and where to is said first.
 
     Raises MachineError when no server answers, DataError when what came is not what was expected, StorageError when it
@@ -50,11 +50,11 @@ def fetch(remotes: Iterable[Remote], folder: str) -> None:
         raise StorageError(f"cannot make the folder {folder}: {error.strerror}", "dataset.path=FOLDER") from error
     done = 0
     for remote in missing:
-        _one(remote, folder, done, total)
+        _download_file(remote, folder, done, total)
         done += remote.size
 
 
-def _one(remote: Remote, folder: str, before: int, total: int) -> None:
+def _download_file(remote: RemoteFile, folder: str, before: int, total: int) -> None:
     problems = []
     for url in remote.urls:
         handle, part = tempfile.mkstemp(dir=folder, prefix=f".{remote.name}.")

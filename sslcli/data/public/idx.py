@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sslcli.data.folders.scan import require_regular
+from sslcli.data.folders.paths import require_regular
 from sslcli.data.notify import shown
 from sslcli.errors import DataError
 
-LIMIT = 1 << 30  # bytes of one file once unpacked; the largest of the family, EMNIST by class, has 0.6 GB
+MAX_BYTES = 1 << 30  # bytes of one file once unpacked; the largest of the family, EMNIST by class, has 0.6 GB
 
 
 def read(path: str | Path) -> np.ndarray:
@@ -30,8 +30,8 @@ def read(path: str | Path) -> np.ndarray:
                 raise DataError(f"{shown(name)} is no IDX file of bytes: it starts with {start.hex(' ') or 'nothing'}")
             shape = tuple(int.from_bytes(file.read(4), "big") for _ in range(start[3]))
             expected = math.prod(shape)
-            if expected > LIMIT:
-                raise DataError(f"{shown(name)} announces {shape}, more than {LIMIT:,} bytes")
+            if expected > MAX_BYTES:
+                raise DataError(f"{shown(name)} announces {shape}, more than {MAX_BYTES:,} bytes")
             data = file.read(expected + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{shown(name)} is broken: {error}", "get the file again") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sslcli.data.public.download import Remote
+from sslcli.data.public.download import RemoteFile
 
 IDX_STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -12,14 +12,14 @@ _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 _KMNIST = "http://codh.rois.ac.jp/kmnist/dataset/kmnist/"
 
 
-def _gzipped(base: str, sums: Iterable[tuple[int, str]]) -> list[Remote]:
+def _gzipped(base: str, sums: Iterable[tuple[int, str]]) -> list[RemoteFile]:
     return [
-        Remote(f"{stem}.gz", (f"{base}{stem}.gz",), length, checksum)
+        RemoteFile(f"{stem}.gz", (f"{base}{stem}.gz",), length, checksum)
         for stem, (length, checksum) in zip(IDX_STEMS, sums, strict=True)
     ]
 
 
-IDX_SETS: dict[str, tuple[str, list[Remote], str, tuple[str, ...]]] = {  # folder, files, first labels, classes
+IDX_SETS: dict[str, tuple[str, list[RemoteFile], str, tuple[str, ...]]] = {  # folder, files, first labels, classes
     "mnist": (
         "MNIST",
         _gzipped(
@@ -64,7 +64,7 @@ IDX_SETS: dict[str, tuple[str, list[Remote], str, tuple[str, ...]]] = {  # folde
     ),
 }
 
-CIFAR10_ARCHIVE = Remote(
+CIFAR10_ARCHIVE = RemoteFile(
     "cifar-10-python.tar.gz",
     ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
     170498071,
@@ -89,7 +89,7 @@ STATS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # by fingerpr
     ),
 }
 
-CIFAR100_ARCHIVE = Remote(
+CIFAR100_ARCHIVE = RemoteFile(
     "cifar-100-python.tar.gz",
     ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
     169001437,
@@ -102,7 +102,7 @@ CIFAR100 = {
     "meta": "7973b15100ade9c7d40fb424638fde48",
 }
 
-STL_ARCHIVE = Remote(
+STL_ARCHIVE = RemoteFile(
     "stl10_binary.tar.gz",
     ("https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",),
     2640397119,
@@ -112,13 +112,13 @@ STL_FILES = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabele
 STL_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 
 SVHN = [
-    Remote(
+    RemoteFile(
         "train_32x32.mat",
         ("http://ufldl.stanford.edu/housenumbers/train_32x32.mat",),
         182040794,
         "e26dedcc434d2e4c54c9b2d4a06d8373",
     ),
-    Remote(
+    RemoteFile(
         "test_32x32.mat",
         ("http://ufldl.stanford.edu/housenumbers/test_32x32.mat",),
         64275384,

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Dataset
-from sslcli.data.files.array_fields import assign, encode_labels, sources
+from sslcli.data.files.array_fields import assign_fields, encode_labels, make_sources
 from sslcli.data.files.array_file import read_entries
-from sslcli.data.folders.scan import fingerprint, require_path
-from sslcli.data.images.bit_depth import Values, check_range, find
+from sslcli.data.fingerprint import fingerprint
+from sslcli.data.folders.paths import require_path
+from sslcli.data.images.bit_depth import Values, check_range, fit_range
+from sslcli.data.images.options import check_size
 from sslcli.data.notify import count, shown
-from sslcli.data.public.datasets import check_size
 from sslcli.data.split import split
 from sslcli.data.stats import dark_notes, image_stats
-from sslcli.data.subset import check_pretrain_on, pretrained_on
+from sslcli.data.subset import check_pretrain_on, pretrain_source
 from sslcli.errors import DataError, RequestError, listing
 
 SAMPLED_BYTES = 2 << 30  # a larger array is identified by its size and a part of its contents
@@ -58,7 +59,7 @@ def arrays(
     check_pretrain_on(pretrain_on)
     notes: list[str] = []
     entries = read_entries(text)
-    found = assign(entries, label, text, notes)
+    found = assign_fields(entries, label, text, notes)
     parts: dict[str, Tensor] = {}
     scale: Scale | None = None  # of all parts: that of the first which is not of bytes, of train if it can be
     for part in sorted(found.x, key=lambda part: part != "train"):
@@ -78,8 +79,8 @@ def arrays(
             "at random" if y is None else "stratified by class",
         )
 
-    made = sources(parts, labels, classes, hold_out, notes)
-    made["unlabelled"] = pretrained_on(made["train"], made["unlabelled"], pretrain_on, notes)
+    made = make_sources(parts, labels, classes, hold_out, notes)
+    made["unlabelled"] = pretrain_source(made["train"], made["unlabelled"], pretrain_on, notes)
     channels, height, width = parts["train"].shape[1:]
     side = image_size or min(height, width)
     if image_size is None and height != width:
@@ -207,7 +208,7 @@ def _scale(v: np.ndarray, key: str, value_range: Any, low: float, high: float) -
         if high <= low:
             raise DataError(f"{shown(key)} holds one value only, {low:g}")
         some = np.asarray(v[:: max(1, len(v) // 2000)], np.float64).reshape(-1)
-        lo, hi, how = find(value_range, Values(low, high, some, v.dtype.kind != "f"))
+        lo, hi, how = fit_range(value_range, Values(low, high, some, v.dtype.kind != "f"))
         return Scale(lo, hi, key, f", {how}")
     if v.dtype.kind == "b" or (v.dtype.kind == "f" and low >= 0 and high <= 1):
         return Scale(0.0, 1.0, key, "")

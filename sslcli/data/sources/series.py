@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Dataset
-from sslcli.data.files.array_fields import PARTS, assign, encode_labels, sources
+from sslcli.data.files.array_fields import PARTS, assign_fields, encode_labels, make_sources
 from sslcli.data.files.array_file import read_entries
-from sslcli.data.folders.scan import fingerprint, require_path
+from sslcli.data.fingerprint import fingerprint
+from sslcli.data.folders.paths import require_path
 from sslcli.data.notify import count, shown
 from sslcli.data.split import split, split_recordings
 from sslcli.data.stats import outlier_notes, series_stats
-from sslcli.data.subset import check_pretrain_on, pretrained_on
+from sslcli.data.subset import check_pretrain_on, pretrain_source
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 GROUPS = ("groups", "group")
@@ -65,7 +66,7 @@ def series(
     check_pretrain_on(pretrain_on)
     notes: list[str] = []
     entries = read_entries(text)
-    found = assign(entries, label, text, notes)
+    found = assign_fields(entries, label, text, notes)
     who = _groups(entries, group, text)
     raw = {part: _recordings(v, key, _lengths(entries, part), layout) for part, (key, v) in found.x.items()}
     widths = {r.shape[0] for rs in raw.values() for r in rs}
@@ -108,8 +109,8 @@ def series(
             how += "; windows of one recording may be on both sides (dataset.group=recording keeps them together)"
         return (*split(len(x), holdout, split_seed, y, who), how)
 
-    made = sources(parts, labels, classes, hold_out, notes, _codes(origins, who) if group == "recording" else None)
-    made["unlabelled"] = pretrained_on(made["train"], made["unlabelled"], pretrain_on, notes)
+    made = make_sources(parts, labels, classes, hold_out, notes, _codes(origins, who) if group == "recording" else None)
+    made["unlabelled"] = pretrain_source(made["train"], made["unlabelled"], pretrain_on, notes)
     mean, std, constant = series_stats(made["train"].x)
     notes += outlier_notes(made["train"].x)
     if constant:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.data.dataset import Dataset
-from sslcli.data.subset import Joined, Subset
+from sslcli.data.subset import Concat, Subset
 from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.artefacts.predictions import FILE, Predictions
 from sslcli.evals.base.features import EvalData, Result, Split
@@ -69,7 +69,7 @@ class Pooled:
 
     def __init__(self, data: EvalData):
         test = data.source("test")
-        self.data, self.source = data, Joined(data.dataset.train, test)
+        self.data, self.source = data, Concat(data.dataset.train, test)
         assert self.source.labels is not None
         self.labels = self.source.labels
         self._known: dict[int, tuple[Tensor, Tensor]] = {}

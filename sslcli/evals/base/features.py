@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.data.dataset import Dataset, Source
-from sslcli.data.label_warnings import HOW_TO_LABEL, warnings
-from sslcli.data.loading import loader
+from sslcli.data.label_warnings import HOW_TO_LABEL, data_warnings
+from sslcli.data.loading import evaluation
 from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.inputs.feature_cache import Store, raw_bytes
 from sslcli.evals.metrics.interval import Interval
@@ -107,7 +107,7 @@ class EvalData:
         trained_on: str = "",
     ):
         self.dataset, self.device, self.workers, self.seed = dataset, torch.device(device), workers, seed
-        self.notes: list[str] = warnings(dataset)
+        self.notes: list[str] = data_warnings(dataset)
         if dataset.test is None:
             n = f"{len(dataset.train):,}"
             self.notes.append(
@@ -235,7 +235,7 @@ class EvalData:
             raise RequestError("there is no augmentation to make views with", "measure a run that was trained on views")
         maker = Views({kind: views}, self.recipes, self.dataset)
         source = self.source(split)
-        batches = loader.every_view(
+        batches = evaluation.iterate_views(
             source,
             maker,
             batch_size=max(1, self.batch_size // views),
@@ -399,7 +399,9 @@ def share(ids: Tensor) -> Tensor:
 def _clean_batches(
     source: Source, dataset: Dataset, device: torch.device, workers: int, batch_size: int, ids: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    batches = loader.in_order(source, clean(dataset), batch_size=batch_size, device=device, workers=workers, ids=ids)
+    batches = evaluation.iterate_batches(
+        source, clean(dataset), batch_size=batch_size, device=device, workers=workers, ids=ids
+    )
     return track(batches, "samples", len(source if ids is None else ids), size=lambda batch: len(batch[0]))
 
 

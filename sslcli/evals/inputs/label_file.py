@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Dataset, Source
-from sslcli.data.files.label_text import odd_notes
+from sslcli.data.files.label_text import class_warnings
 from sslcli.data.notify import count, shown
-from sslcli.data.subset import Joined, Subset
+from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, listing, nearest
 from sslcli.evals.inputs.label_rows import Row, find, read, some
 from sslcli.evals.inputs.label_subsets import Amount, draw
@@ -52,11 +52,11 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     other samples. Raises RequestError for a file that cannot be read, DataError for what stands in it.
     """
     column, rows, more, sha256 = read(file, dataset.classes)
-    pool = dataset.train if dataset.test is None else Joined(dataset.train, dataset.test)
+    pool = dataset.train if dataset.test is None else Concat(dataset.train, dataset.test)
     n_train = len(dataset.train)
     places = find(rows, column, pool, n_train, dataset.name, file)
     classes, y = _classes(rows, dataset.classes, file)
-    notes = [f"labels of {count(len(rows), 'sample')} from {shown(file)}", *more, *odd_notes(classes, len(rows))]
+    notes = [f"labels of {count(len(rows), 'sample')} from {shown(file)}", *more, *class_warnings(classes, len(rows))]
     if dataset.classes and pool.labels is not None:
         own = pool.labels[places]
         differ = int(((own >= 0) & (own != y)).sum())

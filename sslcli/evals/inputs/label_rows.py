@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Source
-from sslcli.data.files.csv_table import LABELS, PATHS, SPLITS, decoded, simple, table_of, western
-from sslcli.data.files.file_names import plain, stem
-from sslcli.data.files.label_text import Cells, numbers
-from sslcli.data.folders.split_names import split_of
+from sslcli.data.files.csv_table import LABELS, PATHS, SPLITS, decode_cp1252, decode_text, normalize_name, parse_table
+from sslcli.data.files.file_names import normalize_path, stem
+from sslcli.data.files.label_text import LabelParser, normalize_numbers
+from sslcli.data.folders.split_names import exact_split
 from sslcli.data.images.decode import is_image_name
 from sslcli.data.notify import count, shown
 from sslcli.errors import DataError, RequestError, listing, nearest
@@ -50,7 +50,7 @@ def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], st
         content = path.read_bytes()
     except OSError as error:
         raise RequestError(f"labels={shown(file)} cannot be read: {error.strerror}") from error
-    column, rows, notes = _parsed(decoded(content), known, file)
+    column, rows, notes = _parsed(decode_text(content), known, file)
     labelled = [row for row in rows if row.label]
     if not labelled:
         raise DataError(f"{shown(file)} holds no label" + "".join(f"; {n}" for n in notes), HEADER)
@@ -62,7 +62,7 @@ def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], st
 
 def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row], list[str]]:
     """The column that names samples, all rows, and notes."""
-    table = table_of(text, shown(file), NAMES)
+    table = parse_table(text, shown(file), NAMES)
     ids, named, labels, split = (table.column(words) for words in (("id", "imageid"), PATHS, LABELS, SPLITS))
     column = named if named is not None else ids
     rest = [c for c in table.columns if c not in (column, split)]
@@ -72,18 +72,18 @@ def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row],
         notes.append(f"the labels are the column {shown(labels)} of {shown(file)}")
     if (
         column is None
-        or (ids is not None and named is not None and simple(named) in ("name", "path"))
+        or (ids is not None and named is not None and normalize_name(named) in ("name", "path"))
         or labels is None
     ):
         raise DataError(f"the header of {shown(file)} is {shown(','.join(table.columns)) or 'empty'}", HEADER)
     place = {c: i for i, c in enumerate(table.columns)}
-    cells = Cells(known)
-    found = [cells.label(western(row[place[labels]])) for _, row in table.rows]
-    told = found if all(label in known for label in found if label) else numbers(found)
+    cells = LabelParser(known)
+    found = [cells.label(decode_cp1252(row[place[labels]])) for _, row in table.rows]
+    told = found if all(label in known for label in found if label) else normalize_numbers(found)
     rows = []
     for (line, row), label in zip(table.rows, told, strict=True):
         word = (row[place[split]].strip() or "train") if split is not None else ""
-        kind = split_of(word) if word else ""
+        kind = exact_split(word) if word else ""
         if kind is None:
             raise DataError(f"{shown(file)}, line {line}: split is {shown(word)}, not train, val or test", HEADER)
         if row[place[column]].strip():
@@ -143,8 +143,8 @@ def _ids(rows: list[Row], pool: Source, n_train: int) -> list[int | None]:
     if pool.names is not None:
         by_stem: dict[str, list[int]] = defaultdict(list)
         for place, full in enumerate(pool.names):
-            by_stem[stem(plain(full).rpartition("/")[2])].append(place)
-        found = [by_stem.get(plain(row.name), by_stem.get(stem(plain(row.name)), [])) for row in rows]
+            by_stem[stem(normalize_path(full).rpartition("/")[2])].append(place)
+        found = [by_stem.get(normalize_path(row.name), by_stem.get(stem(normalize_path(row.name)), [])) for row in rows]
         if all(len(places) == 1 for places in found):
             return [places[0] for places in found]
     return [_number(row.name, n_train) for row in rows]
@@ -156,7 +156,7 @@ def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | 
     exact = {full: place for place, full in enumerate(pool.names)}
     ends, stems = defaultdict[str, list[tuple[str, str]]](list), defaultdict[str, list[tuple[str, str]]](list)
     for full in exact:
-        own = plain(full)
+        own = normalize_path(full)
         for table, key in ((ends, own), (stems, stem(own))):
             table[key.rpartition("/")[2]].append((key, full))
 
@@ -175,7 +175,7 @@ def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | 
         if own in exact or row.name in exact:
             out.append(exact[row.name if row.name in exact else own])
             continue
-        own = plain(row.name)
+        own = normalize_path(row.name)
         found = alike(own) or (alike(own[len(above) :]) if above else [])  # the files may have lain elsewhere
         if len(found) > 1:
             raise DataError(
@@ -188,7 +188,7 @@ def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | 
 
 def _above(rows: list[Row]) -> str:
     """The folders that all names begin with, with the / at their end; "" where there are none."""
-    folders = [plain(row.name).split("/")[:-1] for row in rows]
+    folders = [normalize_path(row.name).split("/")[:-1] for row in rows]
     first, last = min(folders), max(folders)  # what these two share all do
     n = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return "/".join([*first[:n], ""])

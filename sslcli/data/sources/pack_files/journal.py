@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from sslcli.config import typecheck
 from sslcli.data import notify
 from sslcli.data.notify import count, shown
-from sslcli.data.sources import pack
+from sslcli.data.sources.pack_files.manifest import FILE_SCHEMA, read_manifest, shard_name
 from sslcli.errors import DataError, RequestError, RunInUseError
 from sslcli.runs.files import MAX_JSON, open_file, parse, size_of
 
@@ -21,17 +21,17 @@ JOURNAL = "journal"
 SHARD_BYTES = 512 << 20
 ENTRY, ENTRY_BYTES = 256, 64 << 20  # samples, or bytes, between two entries of the journal
 
-NOTED: dict[str, Any] = {  # an entry
+ENTRY_SCHEMA: dict[str, Any] = {  # an entry
     "position": int,
     "records": list[list[int]],
     "sealed": list[dict[str, Any]],
     "bad": dict[str, str],
 }
 
-Made = tuple[bytes, int, int]  # content, height, width
+PackedSample = tuple[bytes, int, int]  # content, height, width
 
 
-class Writer:
+class PackWriter:
     """The folder in the making, and its journal: a line for the request, then one for each flushed stretch of samples.
 
     position: how many samples are dealt with. bad: name -> reason of those left out.
@@ -56,7 +56,7 @@ class Writer:
         """All that is here now is in the journal."""
         self.noted = (len(self.records), len(self.sealed), len(self.bad), self.position, self.written)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> PackWriter:
         self.journal = os.fdopen(open_file(self.part, JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+b")
         try:
             self._lock()
@@ -86,7 +86,7 @@ class Writer:
     def _recover(self) -> None:
         """What an earlier attempt at the same left behind is taken over; anything else is thrown away."""
         with contextlib.suppress(RequestError, DataError):
-            self.whole = pack.read_manifest(self.part)["of"] == self.identity
+            self.whole = read_manifest(self.part)["of"] == self.identity
         if self.whole:
             return
         self.journal.seek(0)
@@ -107,13 +107,13 @@ class Writer:
 
     def _take(self, entry: dict[str, Any]) -> bool:
         """What an entry says is done; False where it is no entry of a journal."""
-        if not all(typecheck.matches_type(entry.get(key), kind) for key, kind in NOTED.items()):
+        if not all(typecheck.matches_type(entry.get(key), kind) for key, kind in ENTRY_SCHEMA.items()):
             return False
         records, sealed, position = entry["records"], entry["sealed"], entry["position"]
         if not (
             self.position < position <= self.total
             and all(len(r) == 7 and min(r) >= 0 and r[0] < position for r in records)
-            and all(typecheck.matches_type(s.get(key), kind) for s in sealed for key, kind in pack.FILE.items())
+            and all(typecheck.matches_type(s.get(key), kind) for s in sealed for key, kind in FILE_SCHEMA.items())
         ):
             return False
         self.records += entry["records"]
@@ -125,10 +125,10 @@ class Writer:
     def _reopen(self) -> bool:
         """The unfinished shard, cut behind its last noted sample and hashed again; False where it does not fit."""
         for i, about in enumerate(self.sealed):
-            if size_of(self.part, pack.shard_name(i)) != about["bytes"]:
+            if size_of(self.part, shard_name(i)) != about["bytes"]:
                 return False
         ours = [r for r in self.records if r[1] == len(self.sealed)]
-        name = pack.shard_name(len(self.sealed))
+        name = shard_name(len(self.sealed))
         if not ours:
             (self.part / name).unlink(missing_ok=True)
             self._mark()
@@ -182,7 +182,7 @@ class Writer:
 
     # ------------------------------------------------------------------------------------------------------ the samples
 
-    def add(self, made: Made | str, name: str) -> None:
+    def add(self, made: PackedSample | str, name: str) -> None:
         """The next sample, or why there is none."""
         if isinstance(made, str):
             self.bad[name] = made
@@ -196,7 +196,7 @@ class Writer:
         if self.end and self.end + len(content) > SHARD_BYTES:
             self.seal()
         if self._shard is None:
-            name = pack.shard_name(len(self.sealed))
+            name = shard_name(len(self.sealed))
             self._shard = os.fdopen(open_file(self.part, name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
         self._shard.write(content)
         self.hash.update(content)

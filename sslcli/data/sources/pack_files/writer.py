@@ -20,16 +20,26 @@ from PIL import Image
 
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset
-from sslcli.data.folders.scan import fingerprint
+from sslcli.data.fingerprint import fingerprint
 from sslcli.data.images import decode
-from sslcli.data.images.headers import cores
+from sslcli.data.images.parallel import decoder_threads
 from sslcli.data.loading import bad_samples
 from sslcli.data.notify import count, shown
-from sslcli.data.sources import pack
-from sslcli.data.sources.image_folder import FolderSource
-from sslcli.data.sources.pack_journal import JOURNAL, Made, Writer
+from sslcli.data.sources.image_dataset import ImageFiles
+from sslcli.data.sources.pack_files.journal import JOURNAL, PackedSample, PackWriter
+from sslcli.data.sources.pack_files.manifest import (
+    FORMAT,
+    INDEX,
+    MANIFEST,
+    NAMES,
+    RECORD,
+    manifest_hash,
+    read_manifest,
+    shard_name,
+)
+from sslcli.data.sources.pack_files.reader import Pack, PackSource, make_decoder
 from sslcli.data.stats import image_stats
-from sslcli.data.subset import unlabelled_of
+from sslcli.data.subset import unlabelled_only
 from sslcli.errors import DataError, RequestError, StorageError
 from sslcli.rng import derive, order
 from sslcli.runs.files import make_folder, sync_folder, write_file
@@ -45,9 +55,9 @@ def write_pack(dataset: Dataset, out: Path, form: str = "jpeg", size: int | None
     resized to this short side. RequestError where `out` is something else, StorageError where it cannot be written,
     DataError where too many files cannot be read, RunInUseError where another process writes it.
     """
-    job = Job(dataset, form, size, quality)
+    job = PackTask(dataset, form, size, quality)
     if out.exists():
-        if pack.read_manifest(out)["of"] == job.identity():
+        if read_manifest(out)["of"] == job.identity():
             return False
         raise RequestError(
             f"{shown(str(out))} is a pack of other images, or with other settings", "another out=, or remove it first"
@@ -55,7 +65,7 @@ def write_pack(dataset: Dataset, out: Path, form: str = "jpeg", size: int | None
     part = out.with_name(out.name + ".part")
     try:
         make_folder(part.parent, part.name)
-        with Writer(part, job.identity(), len(job.all)) as writer:
+        with PackWriter(part, job.identity(), len(job.all)) as writer:
             if not writer.whole:
                 job.need_room(part, writer.written)
                 job.run(writer)
@@ -69,15 +79,15 @@ def write_pack(dataset: Dataset, out: Path, form: str = "jpeg", size: int | None
     return True
 
 
-class Job:
+class PackTask:
     """Which samples, and what becomes of each."""
 
     def __init__(self, dataset: Dataset, form: str, size: int | None, quality: int):
-        splits = {"train": dataset.train, "test": dataset.test, "unlabelled": unlabelled_of(dataset)}
-        self.sources: dict[str, FolderSource] = {}
+        splits = {"train": dataset.train, "test": dataset.test, "unlabelled": unlabelled_only(dataset)}
+        self.sources: dict[str, ImageFiles] = {}
         for split, source in splits.items():
             if source is not None:
-                if not isinstance(source, FolderSource):
+                if not isinstance(source, ImageFiles):
                     raise RequestError(
                         f"{dataset.name} does not consist of image files: there is nothing to pack",
                         "sslcli data pack dataset=image_folder dataset.path=PHOTOS out=photos.pack",
@@ -112,7 +122,7 @@ class Job:
             "max_pixels": d.max_pixels,
         }
 
-    def make(self, position: int) -> Made | str:
+    def make(self, position: int) -> PackedSample | str:
         """A sample's bytes in the pack, or why it cannot be read."""
         split, i = self.all[position]
         try:
@@ -120,8 +130,8 @@ class Job:
         except decode.BadImage as error:
             return error.message
 
-    def _made(self, content: bytes) -> Made:
-        head = decode.header(content, self.decoder.max_pixels)
+    def _made(self, content: bytes) -> PackedSample:
+        head = decode.read_header(content, self.decoder.max_pixels)
         short = min(head.width, head.height)
         shrink = self.size is not None and short > self.size
         need = (2 * self.size if self.size else self.decoder.need) if shrink or self.form == "jpeg" else None
@@ -148,7 +158,7 @@ class Job:
         for position in order(derive(0, "pack"), 0, len(self.all))[:SAMPLED].tolist():
             split, i = self.all[position]
             try:
-                head = decode.header(self.sources[split].file(i), self.decoder.max_pixels)
+                head = decode.read_header(self.sources[split].file(i), self.decoder.max_pixels)
             except decode.BadImage:
                 continue
             scale = min(1.0, self.size / min(head.width, head.height)) if self.size else 1.0
@@ -159,7 +169,7 @@ class Job:
     def need_room(self, folder: Path, written: int) -> None:
         """Says how large it will be; StorageError where that does not fit."""
         names = sum(len(n) for s in self.sources.values() for n in s.names or ())
-        wanted = self.bytes_wanted() + len(self.all) * pack.RECORD.itemsize + names
+        wanted = self.bytes_wanted() + len(self.all) * RECORD.itemsize + names
         free = shutil.disk_usage(folder).free
         notify.say(f"{count(len(self.all), 'image')}, about {notify.size(wanted)}; {notify.size(free)} free")
         if free < 1.05 * (wanted - written):
@@ -168,11 +178,11 @@ class Job:
                 "make room, another out=, or size=256",
             )
 
-    def run(self, writer: Writer) -> None:
+    def run(self, writer: PackWriter) -> None:
         """Makes and writes what is not written yet. DataError where too many cannot be read."""
         done, limit = writer.position, self.dataset.train.max_bad_fraction
         lost = self.lost()
-        for made in ordered(self.make, range(done, len(self.all)), cores()):
+        for made in ordered(self.make, range(done, len(self.all)), decoder_threads()):
             split, i = self.all[writer.position]
             name = self.sources[split].name_of(i)
             writer.add(made, name)
@@ -188,23 +198,23 @@ class Job:
         return {n: reason for n, reason in self.dataset.details.get("bad", {}).items() if n not in known}
 
 
-def _finish(writer: Writer, job: Job) -> None:
+def _finish(writer: PackWriter, job: PackTask) -> None:
     """Index, names and manifest; the journal goes last."""
     writer.seal()
-    files = {pack.shard_name(i): about for i, about in enumerate(writer.sealed)}
+    files = {shard_name(i): about for i, about in enumerate(writer.sealed)}
     index, names, splits = _index(writer, job)
-    files[pack.INDEX] = write_file(writer.part / pack.INDEX, [index.tobytes()])
-    files[pack.NAMES] = write_file(writer.part / pack.NAMES, [names])
+    files[INDEX] = write_file(writer.part / INDEX, [index.tobytes()])
+    files[NAMES] = write_file(writer.part / NAMES, [names])
     manifest = _manifest(writer, job, splits, files)
-    train = pack.PackSource(pack.Pack(writer.part, manifest), "train", pack.decoder_of(manifest))
+    train = PackSource(Pack(writer.part, manifest), "train", make_decoder(manifest))
     manifest["mean"], manifest["std"] = (list(v) for v in image_stats(train))
-    manifest["sha256"] = pack.own_hash(manifest)
-    write_file(writer.part / pack.MANIFEST, [json.dumps(manifest, indent=1).encode() + b"\n"])
+    manifest["sha256"] = manifest_hash(manifest)
+    write_file(writer.part / MANIFEST, [json.dumps(manifest, indent=1).encode() + b"\n"])
     sync_folder(writer.part)
 
 
-def _index(writer: Writer, job: Job) -> tuple[np.ndarray, bytes, dict[str, list[int]]]:
-    index = np.zeros(len(writer.records), pack.RECORD)
+def _index(writer: PackWriter, job: PackTask) -> tuple[np.ndarray, bytes, dict[str, list[int]]]:
+    index = np.zeros(len(writer.records), RECORD)
     names, splits = bytearray(), dict[str, list[int]]()
     labels = {k: None if s.labels is None else s.labels.tolist() for k, s in job.sources.items()}
     for row, (position, *place) in enumerate(writer.records):
@@ -214,16 +224,16 @@ def _index(writer: Writer, job: Job) -> tuple[np.ndarray, bytes, dict[str, list[
         splits.setdefault(split, [row, 0])[1] += 1
         index[row] = (*place[1:3], len(names), -1 if of is None else of[i], place[0], *place[3:])
     if "train" not in splits:
-        raise DataError("no image is left to train on", bad_samples.INSPECT)
+        raise DataError("no image is left to train on", bad_samples.INSPECT_HINT)
     return index, bytes(names), splits
 
 
-def _manifest(writer: Writer, job: Job, splits: dict[str, list[int]], files: dict[str, Any]) -> dict[str, Any]:
+def _manifest(writer: PackWriter, job: PackTask, splits: dict[str, list[int]], files: dict[str, Any]) -> dict[str, Any]:
     left_out = job.lost() | writer.bad
     same = job.form == "jpeg" and job.size is None and not writer.bad
     side = job.dataset.shape[1]
     return {
-        "format": pack.FORMAT,
+        "format": FORMAT,
         "of": writer.identity,
         "settings": job.settings(),
         "splits": splits,
@@ -232,7 +242,7 @@ def _manifest(writer: Writer, job: Job, splits: dict[str, list[int]], files: dic
         # the same images have the same fingerprint, in files or packed
         "fingerprint": job.dataset.fingerprint
         if same
-        else fingerprint(len(writer.records), (files[k]["sha256"].encode() for k in (pack.INDEX, pack.NAMES))),
+        else fingerprint(len(writer.records), (files[k]["sha256"].encode() for k in (INDEX, NAMES))),
         "notes": [
             n for n in job.dataset.notes if "unreadable image" not in n and not n.startswith("pretraining reads")
         ],

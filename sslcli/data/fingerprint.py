@@ -1,0 +1,26 @@
+"""Hashes that identify data."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+
+
+def content_hash(path: str) -> bytes:
+    """SHA-256. OSError for what is no regular file: a FIFO named in a list would block for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "no regular file", path)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def fingerprint(n: int, parts: Iterable[bytes]) -> str:
+    """`n-16 hex digits`: the number of samples and a hash of what they are."""
+    h = hashlib.sha256()
+    for part in parts:
+        h.update(len(part).to_bytes(8, "little"))
+        h.update(part)
+    return f"{n}-{h.hexdigest()[:16]}"

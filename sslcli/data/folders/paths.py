@@ -1,0 +1,105 @@
+"""Checks of paths that a user gives, with hints at what is there instead."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from pathlib import Path
+from typing import Any
+
+from sslcli.data import notify
+from sslcli.data.notify import shown
+from sslcli.errors import RequestError, listing, nearest
+
+
+def is_hidden(name: str) -> bool:
+    """Names that no one means: dot files, macOS's and Windows' own."""
+    return name.startswith(".") or name in HIDDEN
+
+
+HIDDEN = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information",
+          "lost+found", "__pycache__"}  # fmt: skip
+
+
+def require_path(path: Any, what: str, key: str = "dataset.path") -> str:
+    """The path as a string, or a RequestError that says what is there instead.
+
+    `what` completes "... is wanted": "a folder of images".
+    """
+    if path is None or str(path) == "":
+        raise RequestError(f"{key} is not given; {what} is wanted", f"{key}=FOLDER")
+    if not isinstance(path, (str, os.PathLike)):
+        raise RequestError(f"{key}={path} is no path; {what} is wanted", f"'{key}=\"{path}\"' if that is its name")
+    text = os.path.expanduser(os.fspath(path))
+    if "\0" in text:
+        raise RequestError(f"{key} holds a null character: {shown(text)}", f"{key}=FOLDER")
+    try:
+        os.stat(text)
+    except PermissionError as error:
+        raise RequestError(f"{shown(text)} may not be read: {error.strerror}", f"ls -ld {shown(text)}") from error
+    except (OSError, UnicodeEncodeError) as error:
+        raise RequestError(f"{key}={shown(text)} does not exist; {what} is wanted", _nearest_hint(text, key)) from error
+    return text
+
+
+def _nearest_hint(text: str, key: str) -> str:
+    """The nearest parent that exists, and what it holds."""
+    parent = Path(os.path.abspath(text)).parent
+    missing = Path(os.path.abspath(text)).name
+    while not parent.is_dir():
+        missing, parent = parent.name, parent.parent
+    try:
+        there = sorted(e for e in os.listdir(parent) if not is_hidden(e))
+    except OSError:
+        return f"the nearest folder that exists is {shown(str(parent))}, which may not be read"
+    lower = {e.lower(): e for e in there}
+    close = nearest(missing, lower)
+    if close:
+        return f"did you mean {key}={shown(str(parent / lower[close]))} ?"
+    holds = f"it holds {listing(map(shown, there), 8)}" if there else "it is empty"
+    return f"the nearest folder that exists is {shown(str(parent))}; {holds}"
+
+
+UNPACK = {
+    (".zip",): "unzip -q {file} -d {folder}",
+    (
+        ".tar.gz",
+        ".tgz",
+        ".tar.bz2",
+        ".tbz2",
+        ".tar.xz",
+        ".txz",
+        ".tar.zst",
+        ".tar",
+    ): "mkdir {folder} && tar -xf {file} -C {folder}",
+    (".rar",): "unrar x {file} {folder}/",
+    (".7z",): "7z x {file} -o{folder}",
+}
+
+
+def unpack_hint(path: str, key: str = "dataset.path") -> str | None:
+    """How to unpack an archive, by its name; None for other files."""
+    for endings, command in UNPACK.items():
+        for ending in endings:
+            if path.lower().endswith(ending) and len(os.path.basename(path)) > len(ending):
+                file, folder = shlex.quote(shown(path)), shlex.quote(shown(path[: -len(ending)]))
+                text = f"unpack it: {command.format(file=file, folder=folder)}; then {notify.typed(key, path[: -len(ending)])}"
+                return f"{text}; or dataset=tar reads it as it is" if ending == ".tar" else text
+    return None
+
+
+def require_folder(path: str | os.PathLike[str] | None, what: str, key: str = "dataset.path") -> str:
+    """As `require_path`, for a folder: a file is a RequestError that names its parent."""
+    text = require_path(path, what, key)
+    if not os.path.isdir(text):
+        how = unpack_hint(text, key) or f"did you mean {key}={shown(os.path.dirname(text) or '.')} ?"
+        raise RequestError(f"{key}={shown(text)} is a file; {what} is wanted", how)
+    return text
+
+
+def require_regular(path: str) -> str:
+    """A regular file: FIFOs and devices could block for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise RequestError(f"{shown(path)} is no regular file", "dataset.path=FILE")
+    return path

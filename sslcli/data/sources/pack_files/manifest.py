@@ -1,0 +1,111 @@
+"""The format of a pack: its manifest and its index records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sslcli.config import typecheck
+from sslcli.data.notify import shown
+from sslcli.errors import DataError, RequestError
+from sslcli.runs.files import parse, read_file
+
+FORMAT = "sslcli pack 1"
+MANIFEST, INDEX, NAMES = "manifest.json", "index.bin", "names.bin"
+RECORD = np.dtype(
+    [
+        ("offset", "<u8"),
+        ("length", "<u8"),
+        ("name_end", "<u8"),
+        ("label", "<i8"),
+        ("shard", "<u4"),
+        ("crc", "<u4"),
+        ("height", "<u4"),
+        ("width", "<u4"),
+    ]
+)
+MANIFEST_SCHEMA: dict[str, Any] = {
+    "splits": dict[str, list[int]],
+    "classes": list[str],
+    "settings": dict[str, Any],
+    "files": dict[str, dict[str, Any]],
+    "of": dict,
+    "side": int,
+    "mean": list[float],
+    "std": list[float],
+    "notes": list[str],
+    "left_out": dict[str, str],
+    "fingerprint": str,
+}
+FILE_SCHEMA: dict[str, Any] = {"bytes": int, "sha256": str}  # what a manifest says of a file
+SETTINGS_SCHEMA: dict[str, Any] = {
+    "format": str,
+    "channels": int,
+    "size": int | None,
+    "range": str | list[float] | None,
+    "max_pixels": int,
+}
+REPACK_HINT = "remove it and make it anew: sslcli data pack dataset=image_folder dataset.path=PHOTOS out="
+
+
+def manifest_hash(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a manifest without its `sha256`."""
+    rest = {k: v for k, v in manifest.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Whole and unaltered, or a DataError. RequestError where there is none."""
+    try:
+        found = parse(read_file(folder, MANIFEST))
+    except FileNotFoundError:
+        hint = "the same `sslcli data pack` finishes it" if folder.suffix == ".part" else None
+        raise RequestError(f"{shown(str(folder))} is no finished pack", hint or "dataset.path=photos.pack") from None
+    except OSError as error:
+        why = error.strerror or error
+        raise DataError(f"{MANIFEST} of {shown(str(folder))} cannot be read: {why}", f"{REPACK_HINT}{folder}") from None
+    if found.get("sha256") != manifest_hash(found):
+        raise DataError(f"{MANIFEST} of {shown(str(folder))} was altered", f"{REPACK_HINT}{folder}")
+    if found.get("format") != FORMAT:
+        raise DataError(f"{shown(str(folder))} is of another version: {found.get('format')}", f"{REPACK_HINT}{folder}")
+    if not _is_complete(found):
+        raise DataError(f"{MANIFEST} of {shown(str(folder))} does not say what the pack is", f"{REPACK_HINT}{folder}")
+    return found
+
+
+def _is_complete(found: dict[str, Any]) -> bool:
+    """Whether a manifest says what a pack is: whoever can write one can write its sum."""
+
+    def fits(node: dict[str, Any], schema: dict[str, Any]) -> bool:
+        return all(typecheck.matches_type(node.get(key), kind) for key, kind in schema.items())
+
+    if not fits(found, MANIFEST_SCHEMA) or not fits(found["settings"], SETTINGS_SCHEMA):
+        return False
+    s, files, splits, spread = found["settings"], found["files"], found["splits"], found["std"]
+    names = {INDEX, NAMES, *(shard_name(i) for i in range(len(files) - 2))}
+    values = s["range"] if isinstance(s["range"], list) else [0.0, 1.0]
+    return (
+        len(files) > 2
+        and files.keys() == names
+        and all(fits(about, FILE_SCHEMA) and about["bytes"] >= 0 for about in files.values())
+        and files[INDEX]["bytes"] % RECORD.itemsize == 0 < files[INDEX]["bytes"]
+        and "train" in splits
+        and splits.keys() <= {"train", "test", "unlabelled"}
+        and all(len(place) == 2 for place in splits.values())
+        and s["format"] in ("jpeg", "raw")
+        and s["channels"] in (1, 3, 4)
+        and len(values) == 2
+        and min(s["max_pixels"], found["side"]) > 0
+        and len(found["mean"]) == len(spread) == s["channels"]
+        and all(map(math.isfinite, (*found["mean"], *spread, *values)))
+        and min(spread) > 0
+    )
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:05d}.bin"

@@ -1,0 +1,158 @@
+"""The index of a tar shard: where each image is located, and its label."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sslcli.config import typecheck as kinds
+from sslcli.data import notify
+from sslcli.data.files.csv_table import decode_text
+from sslcli.data.images import decode
+from sslcli.data.images.parallel import parallel_map
+from sslcli.data.notify import count, shown
+from sslcli.data.sources.tar_files import headers as tar_headers
+from sslcli.data.sources.tar_files.shards import TarShards
+from sslcli.errors import DataError, StorageError, listing
+from sslcli.runs.files import read_json, replace_file
+
+FORMAT = 4  # of an index
+LABELS = ("label", "class", "cls")  # keys of a .json that are looked for
+SIDECAR_BYTES = 1 << 20  # a larger one is no label
+INDEX_SCHEMA: dict[str, Any] = {"samples": list[list[Any]], "ignored": dict[str, int]}
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Of one shard: [name, offset, bytes, label or None, key of that label or None] of each picture, in order; what was passed
+    over, by extension."""
+
+    samples: list[list[Any]]
+    ignored: Counter[str]
+
+
+def read_indices(shards: TarShards, label: str | None) -> list[ShardIndex]:
+    """Of each shard. DataError names those that cannot be read."""
+
+    def one(i: int) -> ShardIndex | str:
+        try:
+            return _read_index(shards.paths[i], label)
+        except tar_headers.BROKEN as error:
+            return " ".join(str(error).split()) or type(error).__name__
+
+    found = parallel_map(one, len(shards.paths), "reading the headers of tar files")
+    bad = {shards.paths[i]: reason for i, reason in enumerate(found) if isinstance(reason, str)}
+    if bad:
+        raise DataError(
+            f"{count(len(bad), 'tar file')} of {len(found):,} cannot be read: "
+            + listing((f"{shown(p)} ({shown(r)})" for p, r in bad.items()), 3),
+            "fetch them again, or name the others alone",
+        )
+    return found
+
+
+def _read_index(path: str, label: str | None) -> ShardIndex:
+    """From the cache, or read from the headers and put there."""
+    about = os.stat(path)
+    key = f"{FORMAT}\0{path}\0{about.st_size}\0{about.st_mtime_ns}\0{label}"
+    cached = Path(
+        os.environ.get("SSLCLI_DATA", ".data"),
+        "tar-index",
+        hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32] + ".json",
+    )
+    known = read_json(cached.parent, cached.name)
+    if all(kinds.matches_type(known.get(k), kind) for k, kind in INDEX_SCHEMA.items()) and _is_plausible(
+        known["samples"], about.st_size
+    ):
+        return ShardIndex(known["samples"], Counter(known["ignored"]))
+    found = _read_headers(path, about.st_size, label)
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(cached.parent, cached.name, json.dumps({"samples": found.samples, "ignored": found.ignored}))
+    except (OSError, StorageError) as error:
+        notify.say(f"warning: where the pictures of {shown(path)} lie cannot be kept for the next time: {error}")
+    return found
+
+
+def _is_plausible(samples: list[list[Any]], size: int) -> bool:
+    return all(
+        len(s) == 5 and isinstance(s[0], str) and isinstance(s[1], int) and isinstance(s[2], int) and s[1] >= 0
+        and s[2] > 0 and s[1] + s[2] <= size and all(v is None or isinstance(v, str) for v in s[3:])
+        for s in samples
+    )  # fmt: skip
+
+
+def _read_headers(path: str, size: int, label: str | None) -> ShardIndex:
+    """One pass over the headers; of the contents only labels are read."""
+    pictures: list[tuple[str, int, int]] = []
+    labels: dict[str, str] = {}
+    ignored: Counter[str] = Counter()
+    with tarfile.open(path, "r:", tarinfo=tar_headers.Header) as file:
+        for member in tar_headers.members(file):
+            extension = _extension(member.name, label)
+            if not member.isreg() or member.issparse():
+                ignored["folder" if member.isdir() else "link or special"] += 1
+            elif member.offset_data + member.size > size:
+                raise tarfile.ReadError(f"ends within {shown(member.name)}")
+            elif decode.is_image_name(member.name):
+                if member.size:
+                    pictures.append((member.name, member.offset_data, member.size))
+                else:
+                    ignored["picture of zero bytes"] += 1
+            elif (text := _read_label(file, member, extension, label)) is not None:
+                key = member.name[: -len(extension)]
+                if extension != ".json" or key not in labels:
+                    labels[key] = text
+            else:
+                ignored[extension or "no extension"] += 1
+    keys = [next((k for k in _keys(name) if k in labels), None) for name, _, _ in pictures]
+    if lost := len(labels.keys() - set(keys)):
+        ignored["label without a picture"] = lost
+    return ShardIndex(
+        [[*picture, None if k is None else labels[k], k] for picture, k in zip(pictures, keys, strict=True)], ignored
+    )
+
+
+def _extension(name: str, label: str | None) -> str:
+    """`.cls` of `a/track.7.cls`; `.x.cls` where the label `x.cls` is asked for."""
+    asked = f".{label}".lower()
+    return asked if name.lower().endswith(asked) else os.path.splitext(name)[1].lower()
+
+
+def _keys(name: str) -> Iterator[str]:
+    """What a label of this picture may be called, without its extension: `a/b.left` and `a/b` of `a/b.left.jpg`. The last is
+    webdataset's rule; the first is for base names with dots, as in `track.7.jpg` beside `track.7.cls`."""
+    folder, slash, base = name.rpartition("/")
+    parts = base.split(".")
+    for n in range(len(parts) - 1, 0, -1):
+        yield folder + slash + ".".join(parts[:n])
+
+
+def _read_label(file: tarfile.TarFile, member: tarfile.TarInfo, extension: str, label: str | None) -> str | None:
+    """The label that a member of a sample holds, if it does."""
+    auto = label in ("auto", None)
+    if label in ("none", "top", "parent"):
+        return None
+    if member.size > SIDECAR_BYTES or extension not in {".cls", ".json"} | ({f".{label}".lower()} - {".auto", ".none"}):
+        return None
+    content = file.extractfile(member)
+    text = "" if content is None else decode_text(content.read()).strip()
+    if extension == ".json" and label != "json":
+        try:
+            entries = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(entries, dict):
+            return None
+        if auto:
+            entries = {k.lower(): v for k, v in reversed(entries.items())}
+        found = next((entries[k] for k in (LABELS if auto else (str(label),)) if k in entries), None)
+        return str(found) if isinstance(found, (str, int, float)) and str(found) else None
+    return text or None if auto or extension == f".{label}".lower() else None
