@@ -99,6 +99,16 @@ def new_private_folder() -> Path:
         raise MachineError(f"no temporary file can be written: {e.strerror}", "export TMPDIR=FOLDER") from None
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a private folder in which another process may be about to create a file: renamed first, the path that the process
+    knows no longer exists."""
+    removed = folder.with_name(f"{folder.name}.removed")
+    with contextlib.suppress(OSError):
+        folder.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def private_folder() -> Iterator[Path]:
     """The same for the time of the block."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -28,7 +27,7 @@ import torch
 import torch.distributed as dist
 
 from sslcli.errors import Interrupted, MachineError, SslError, Stopped
-from sslcli.runtime.folders import new_private_folder
+from sslcli.runtime.folders import new_private_folder, remove_folder
 from sslcli.runtime.rendezvous import (
     Patience,
     Place,
@@ -182,7 +181,7 @@ class _Crew:
                 process.kill()
                 process.join(GRACE)
         if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_folder(self.folder)
 
 
 def dismiss_launched(code: int) -> None:
@@ -308,5 +307,5 @@ def _leave_with_parent(folder: str) -> None:
     parent = mp.parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(Path(folder))
     os._exit(1)

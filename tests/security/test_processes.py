@@ -3,6 +3,7 @@ for others has words and an end."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import torch
 from sslcli.errors import MachineError, RequestError
 from sslcli.nn import dist
 from sslcli.runtime import processes, rendezvous
+from sslcli.runtime.folders import remove_folder
 from tests.conftest import SMOKE
 
 TINY = ["pretrain", *SMOKE, "train.batch_size=16", "train.eval_every=0"]
@@ -201,3 +204,27 @@ def test_launched_place_is_checked(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(RequestError, match="do not fit"):
         rendezvous.launched()
+
+
+def test_a_folder_written_to_meanwhile_is_removed(tmp_path):
+    """The file store of a job creates its file again whenever a process looks into it."""
+    folder = tmp_path / "sslcli-store"
+    folder.mkdir()
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(OSError):
+                (folder / "store").open("a").close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(50):
+            folder.mkdir(exist_ok=True)
+            remove_folder(folder)
+            assert not folder.exists()
+    finally:
+        ended.set()
+        writer.join()
+    assert list(tmp_path.iterdir()) == []
