@@ -57,7 +57,7 @@ def probes(x: Any, y: Any, queries: Any, truth: Any) -> dict[str, Contestant]:
     from sklearn.linear_model import LogisticRegression
     from torch.nn import functional as F
 
-    from sslcli.evals import probe
+    from sslcli.evals.fit import linear_probe
     from sslcli.evals.fit.logistic import Fit, Logistic
 
     def quality(weight: Any, bias: Any) -> str:
@@ -70,13 +70,13 @@ def probes(x: Any, y: Any, queries: Any, truth: Any) -> dict[str, Contestant]:
         return f"accuracy {float(((queries.to(weight) @ weight + bias).argmax(dim=1) == truth).double().mean()):.4f}"
 
     def whole() -> Fit:
-        strength = probe.choose(x, y, CLASSES, probe.STRENGTHS, 0, 0).value
-        return Logistic(x, y, CLASSES).fit(strength, probe.TOLERANCE)
+        strength = linear_probe.choose_c(x, y, CLASSES, linear_probe.C_GRID, 0, 0).value
+        return Logistic(x, y, CLASSES).fit(strength, linear_probe.TOLERANCE)
 
     def lbfgs() -> tuple[Any, Any]:
         weight, bias = torch.zeros(CLASSES, DIM, requires_grad=True), torch.zeros(CLASSES, requires_grad=True)
         solver = torch.optim.LBFGS(
-            [weight, bias], max_iter=300, tolerance_grad=probe.TOLERANCE, line_search_fn="strong_wolfe"
+            [weight, bias], max_iter=300, tolerance_grad=linear_probe.TOLERANCE, line_search_fn="strong_wolfe"
         )
 
         def closure() -> Any:
@@ -89,13 +89,13 @@ def probes(x: Any, y: Any, queries: Any, truth: Any) -> dict[str, Contestant]:
         return weight.detach().T, bias.detach()
 
     def scikit_learn() -> tuple[Any, Any]:
-        fitted = LogisticRegression(C=C, tol=probe.TOLERANCE, max_iter=1000).fit(x.numpy(), y.numpy())
+        fitted = LogisticRegression(C=C, tol=linear_probe.TOLERANCE, max_iter=1000).fit(x.numpy(), y.numpy())
         return fitted.coef_.T, fitted.intercept_
 
     one = f"probe, one fit at C = {C:g}"
     return {
         f"{one}: sslcli": (
-            lambda: Logistic(x, y, CLASSES).fit(C, probe.TOLERANCE),
+            lambda: Logistic(x, y, CLASSES).fit(C, linear_probe.TOLERANCE),
             lambda fit: quality(fit.weight, fit.bias),
         ),
         f"{one}: torch L-BFGS": (lbfgs, lambda found: quality(*found)),
@@ -113,7 +113,7 @@ def neighbours(bank: Any, y: Any, unit: Any, truth: Any) -> dict[str, Contestant
     import torch
     from sklearn.neighbors import KNeighborsClassifier
 
-    from sslcli.evals import knn
+    from sslcli.evals.fit import neighbors
 
     def blocks(k: int) -> Any:
         found = []
@@ -134,7 +134,7 @@ def neighbours(bank: Any, y: Any, unit: Any, truth: Any) -> dict[str, Contestant
     found: dict[str, Contestant] = {}
     for k in (20, 200):
         found |= {
-            f"kNN, k = {k}: sslcli": (lambda k=k: knn.predict(bank, y, unit, k, TEMPERATURE), right),  # type: ignore[misc]
+            f"kNN, k = {k}: sslcli": (lambda k=k: neighbors.classify(bank, y, unit, k, TEMPERATURE), right),  # type: ignore[misc]
             f"kNN, k = {k}: torch, blocks": (lambda k=k: blocks(k), right),  # type: ignore[misc]
             f"kNN, k = {k}: scikit-learn, brute": (lambda k=k: scikit_learn(k), right),  # type: ignore[misc]
         }

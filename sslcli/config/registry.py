@@ -104,6 +104,7 @@ RENAMED = {
     "sslcli.data.series.series": "sslcli.data.series",
     "sslcli.data.tar.tar": "sslcli.data.tar",
     "sslcli.evals.curve.curve": "sslcli.evals.labels.curve",
+    "sslcli.evals.quality.online": "sslcli.evals.online.online",
 }
 _FIRST = {new: old for old, new in RENAMED.items()}
 

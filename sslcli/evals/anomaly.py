@@ -21,7 +21,8 @@ from sslcli.evals.artefacts.figures import Dots
 from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, named, thumbnails
 from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.base import method_outputs
-from sslcli.evals.base.features import Baselines, EvalData, Labelled, Result, Split
+from sslcli.evals.base.features import EvalData, Labelled, Split
+from sslcli.evals.base.result import Baselines, Result
 from sslcli.evals.fit import anomaly_scores
 from sslcli.evals.fit.clustering import exact
 from sslcli.evals.inputs import label_subsets as subsets

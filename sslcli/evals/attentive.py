@@ -25,13 +25,14 @@ from sslcli.console import human_count
 from sslcli.data import notify
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.confusion import Confusion
-from sslcli.evals.base.features import Baselines, EvalData, Result, asks, evaluating
+from sslcli.evals.base.features import EvalData, evaluating
+from sslcli.evals.base.result import Baselines, Result, check_seeds, has_baseline
 from sslcli.evals.finetune import Scores
 from sslcli.evals.fit.grid_search import Choice, Grid, remarks
 from sslcli.evals.fit.supervised import WARMUP, adamw, best_rate, own_randomness, ranked, rates_of
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics.interval import of_accuracies
-from sslcli.evals.probe import check_seeds, probe
+from sslcli.evals.probe import probe
 from sslcli.optim import cosine, parameter_groups
 from sslcli.rng import derive, order
 
@@ -105,7 +106,7 @@ def attentive(
     numbers: dict[str, float] = {}
     doubts: list[str] = []
     subjects = {"": backbone} | (
-        {"untrained": data.random} if asks(baselines, "untrained") and data.random is not None else {}
+        {"untrained": data.random} if has_baseline(baselines, "untrained") and data.random is not None else {}
     )
     for kind, subject in subjects.items():
         assert subject is not None

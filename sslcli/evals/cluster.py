@@ -19,12 +19,12 @@ from sslcli.errors import RequestError, nearest
 from sslcli.evals.artefacts.figures import Grid
 from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, named, thumbnails
 from sslcli.evals.artefacts.tables import Csv
-from sslcli.evals.base.features import Baselines, EvalData, Result, Split
+from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.method_outputs import clusters
+from sslcli.evals.base.result import Baselines, Result, check_seeds, mean_and_std
 from sslcli.evals.fit import clustering
 from sslcli.evals.fit.clustering import NOISE, Divided, Settings, Space
 from sslcli.evals.metrics.interval import of_accuracies
-from sslcli.evals.probe import averaged, check_seeds
 from sslcli.rng import derive
 from sslcli.runtime.progress import track
 
@@ -86,7 +86,7 @@ def cluster(
         found = _measure(x, y, asked, truth, data, settings, wanted, k_max, seeds)
         prefix = f"{kind}." if kind else ""
         for name, values in found.scores.items():
-            numbers |= averaged(prefix + name, values)
+            numbers |= mean_and_std(prefix + name, values)
         if found.stability is not None:
             numbers[f"{prefix}stability"] = found.stability
         about = {"dim": x.shape[1], "space": found.space, "clusters": [d.clusters for d in found.draws]}

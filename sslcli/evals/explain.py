@@ -17,14 +17,14 @@ from torch.nn import functional as F
 from sslcli.backbones.vit import ViT
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.image_grid import Columns, Panels, Strips, heat
-from sslcli.evals.base.features import Baselines, EvalData, Result, asks, evaluating
+from sslcli.evals.base.features import EvalData, evaluating
+from sslcli.evals.base.result import Baselines, Result, has_baseline
 from sslcli.evals.fit.grid_search import remarks
-from sslcli.evals.fit.linear_probe import fit_head
+from sslcli.evals.fit.linear_probe import C_GRID, fit_linear_probe
+from sslcli.evals.fit.neighbors import nearest_neighbors
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.corruptions import blur
-from sslcli.evals.knn import neighbours
 from sslcli.evals.metrics import attribution_maps
-from sslcli.evals.probe import STRENGTHS as PENALTIES
 from sslcli.rng import derive, order
 from sslcli.views import clean
 
@@ -64,7 +64,7 @@ def explain(
     drawn = set(ids[:SHOWN].tolist())
     judges = _judge(backbone, data, target, amount)
     lookers = {"": (_looker(backbone, data), judges)}
-    if asks(baselines, "untrained") and (random := data.random) is not None:
+    if has_baseline(baselines, "untrained") and (random := data.random) is not None:
         lookers["untrained"] = (_looker(random, data), _judge(random, data, target, amount))
 
     found: dict[str, _Curves] = {}
@@ -134,7 +134,7 @@ class _ClassJudge:
 
     def __init__(self, backbone: nn.Module, data: EvalData, amount: subsets.Amount):
         x, y = data.features(backbone, "train")
-        head = fit_head(
+        head = fit_linear_probe(
             x,
             y,
             amount,
@@ -146,7 +146,7 @@ class _ClassJudge:
         )
         self.backbone, self.layer = backbone, head.linear(data.device)
         self.what = f"the class that the linear probe (labels {amount}) gives the whole sample"
-        self.notes = remarks([head.choice], PENALTIES, "C of the probe", "evaluator.strengths")
+        self.notes = remarks([head.choice], C_GRID, "C of the probe", "evaluator.strengths")
 
     @torch.no_grad()
     def wanted(self, x: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class _NeighbourJudge:
     @torch.no_grad()
     def wanted(self, x: Tensor) -> Tensor:
         z = F.normalize(self.backbone(x).float(), dim=1).cpu()
-        _, nearest = neighbours(self.bank, z, 1, self.device)
+        _, nearest = nearest_neighbors(self.bank, z, 1, self.device)
         return self.bank[nearest[:, 0]].to(x.device)
 
     def score(self, z: Tensor, wanted: Tensor) -> Tensor:

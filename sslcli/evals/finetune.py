@@ -17,13 +17,14 @@ from sslcli.data import notify
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.artefacts.predictions import Predictions
-from sslcli.evals.base.features import EvalData, Result
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.base.result import Result, check_seeds, mean_and_std
 from sslcli.evals.fit.grid_search import Choice, Grid, remarks
+from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, Standardizer, choose_c
 from sslcli.evals.fit.logistic import Logistic
 from sslcli.evals.fit.supervised import WARMUP, Recipe, Trained, rates_of, train
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics.interval import of_accuracies
-from sslcli.evals.probe import STRENGTHS, TOLERANCE, Standardiser, averaged, check_seeds, choose
 from sslcli.rng import derive
 
 
@@ -139,8 +140,8 @@ class Scores:
 
     def numbers(self, kind: str = "") -> dict[str, float]:
         prefix = f"{kind}." if kind else ""
-        numbers = averaged(f"{prefix}top1", self.top(1))
-        return numbers | (averaged(f"{prefix}top5", self.top(5)) if self.total > 5 else {})
+        numbers = mean_and_std(f"{prefix}top1", self.top(1))
+        return numbers | (mean_and_std(f"{prefix}top5", self.top(5)) if self.total > 5 else {})
 
     def confusion(self, data: EvalData) -> Tensor:
         """(K, K) counts over all draws."""
@@ -231,17 +232,17 @@ def probe_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor]
         row = rows[ids]
         classes = int(y.max()) + 1
         row, y = row[row >= 0], y[row >= 0]  # without those that cannot be read
-        standardise = Standardiser(x)
-        z = standardise(x, row).to(data.device)
+        standardize = Standardizer(x)
+        z = standardize(x, row).to(data.device)
         groups = data.groups("train")
-        grid = Grid.of(STRENGTHS.start)  # not beyond: a head of next to no weight is no start
-        strength = choose(z, y, classes, grid, data.seed, 0, None if groups is None else groups[row]).value
+        grid = Grid.of(C_GRID.start)  # not beyond: a head of next to no weight is no start
+        strength = choose_c(z, y, classes, grid, data.seed, 0, None if groups is None else groups[row]).value
         fit = Logistic(z, y, classes).fit(strength, TOLERANCE)
         head = nn.Linear(x.shape[1], classes)
-        weight = fit.weight * standardise.scale[:, None]  # (d, K), of features as they come
+        weight = fit.weight * standardize.scale[:, None]  # (d, K), of features as they come
         with torch.no_grad():
             head.weight.copy_(weight.T)
-            head.bias.copy_(fit.bias - standardise.mean @ weight)
+            head.bias.copy_(fit.bias - standardize.mean @ weight)
         return head
 
     return make

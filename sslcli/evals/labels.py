@@ -27,14 +27,15 @@ from torch import nn
 
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.label_curve import LabelCurve, Line
-from sslcli.evals.base.features import EvalData, Result
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.base.result import Result, check_seeds, mean_and_std
 from sslcli.evals.finetune import check_augment, measure
 from sslcli.evals.fit.supervised import Recipe
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.label_subsets import Amount
 from sslcli.evals.metrics.interval import Interval, between, of_accuracies
 from sslcli.evals.metrics.labels_saved import least, needed
-from sslcli.evals.probe import averaged, check_seeds, probe
+from sslcli.evals.probe import probe
 from sslcli.rng import derive
 from sslcli.runtime.progress import track
 
@@ -101,7 +102,7 @@ def curve(
         for step in track(steps, f"{kind}, number of labels"):
             scores = measure(backbone, data, step.amount, trained_seeds, recipe, start)
             draws = scores.top(1)
-            numbers = averaged("top1", draws)
+            numbers = mean_and_std("top1", draws)
             line = lines.setdefault(kind, Line(kind))
             line.add(step.name, step.labels, numbers["top1"], numbers.get("top1_std"), draws)
             protocols.setdefault(kind, {})[step.name] = scores.protocol(recipe)

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.image_grid import Columns, heat
-from sslcli.evals.base.features import EvalData, Result, Split
+from sslcli.evals.base.features import EvalData, Split
+from sslcli.evals.base.result import Result
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.rng import Draw, derive, order
 from sslcli.views import clean

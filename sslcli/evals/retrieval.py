@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.artefacts.sample_sheets import Cell, Mark, Row, Sheet, named, thumbnails
-from sslcli.evals.base.features import Baselines, EvalData, Result, Split
+from sslcli.evals.base.features import EvalData, Split
+from sslcli.evals.base.result import Baselines, Result
 from sslcli.evals.fit.clustering import exact
-from sslcli.evals.knn import neighbours
+from sslcli.evals.fit.neighbors import nearest_neighbors
 from sslcli.rng import derive, order
 
 KS = (1, 5, 10)
@@ -183,7 +184,7 @@ def _sheet(bank: Tensor, y: Tensor, queries: Tensor, truth: Tensor, split: Split
         chosen = shuffled[:ROWS].tolist()
     count = min(SHOWN + (split == "test"), len(bank))
     asked = F.normalize(queries[chosen], dim=1)
-    _, near = neighbours(F.normalize(bank, dim=1), asked, count, data.device)
+    _, near = nearest_neighbors(F.normalize(bank, dim=1), asked, count, data.device)
     of_gallery, of_test = data.ids(split), data.ids("test")
     nearest = {
         q: [j for j in row if split == "train" or j != q][:SHOWN] for q, row in zip(chosen, near.tolist(), strict=True)

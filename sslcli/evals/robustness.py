@@ -18,16 +18,15 @@ from torch import Tensor, nn
 from sslcli.console import warn
 from sslcli.errors import RequestError, nearest
 from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet
-from sslcli.evals.base.features import Baselines, EvalData, Result, embed, evaluating, flat
+from sslcli.evals.base.features import EvalData, embed, evaluating, flat
+from sslcli.evals.base.result import Baselines, Result
 from sslcli.evals.fit.grid_search import Grid, remarks
-from sslcli.evals.fit.linear_probe import Head, fit_head
+from sslcli.evals.fit.linear_probe import C_GRID, CROSS_VALIDATE_UP_TO, FOLDS, LinearProbe, c_protocol, fit_linear_probe
 from sslcli.evals.inputs import attacks
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
 from sslcli.evals.metrics import calibration as sure
 from sslcli.evals.metrics.interval import of_accuracies
-from sslcli.evals.probe import CROSS_VALIDATE_UP_TO, FOLDS, strengths_of
-from sslcli.evals.probe import STRENGTHS as PENALTIES
 from sslcli.plotting import new_figure
 from sslcli.rng import derive, order
 from sslcli.runs.files import replacing
@@ -70,7 +69,7 @@ def robustness(
     truth = data.labels("test")
     known = subsets.check(truth, "test", data.dataset.name, classes=1)
     ids = known[order(derive(data.seed, "robustness"), 0, len(known))[:max_samples]]
-    grid = PENALTIES if strength is None else Grid.of([strength])
+    grid = C_GRID if strength is None else Grid.of([strength])
     subjects = _subjects(backbone, data, amount, strength, baselines)
 
     right, n = _corrupted(subjects, data, ids.sort().values, names)
@@ -105,7 +104,7 @@ def robustness(
             "test": len(known),
             "temperature_from": f"{subjects[''].held} labelled training samples, judged by probes that were not fitted to them",
         },
-        "strength": {kind or "backbone": strengths_of([s.head.choice], grid) for kind, s in subjects.items()},
+        "strength": {kind or "backbone": c_protocol([s.head.choice], grid) for kind, s in subjects.items()},
         "notes": data.remarks(
             baselines, [*_notes(attacked, len(data.dataset.shape) == 3, attack_samples), *_edges(subjects, grid)]
         ),
@@ -139,7 +138,7 @@ class _Subject:
 
     kind: str
     module: nn.Module
-    head: Head
+    head: LinearProbe
     temperature: float
     held: int  # labelled samples that the temperature was fitted to
     test: tuple[Tensor, Tensor]
@@ -162,7 +161,7 @@ def _subjects(
     for kind, features in data.measured(backbone, baselines).items():
         x, y = features("train")
         name, classes = data.dataset.name, data.dataset.classes
-        head = fit_head(x, y, amount, data.seed, classes, data.device, strength, name, data.groups("train"))
+        head = fit_linear_probe(x, y, amount, data.seed, classes, data.device, strength, name, data.groups("train"))
         ids = subsets.draw(y, amount, data.seed, 0, classes)
         module = modules[kind]
         assert module is not None
@@ -171,7 +170,7 @@ def _subjects(
     return found
 
 
-def _temperature(x: Tensor, y: Tensor, ids: Tensor, head: Head, data: EvalData) -> tuple[float, int]:
+def _temperature(x: Tensor, y: Tensor, ids: Tensor, head: LinearProbe, data: EvalData) -> tuple[float, int]:
     """The temperature for labelled training samples `ids`, each judged by a probe that was not fitted to it; and how many there
     were. 1 where there are too few."""
     if len(ids) < FOLDS:
@@ -184,7 +183,7 @@ def _temperature(x: Tensor, y: Tensor, ids: Tensor, head: Head, data: EvalData) 
         some[ids[fold != f]] = y[ids[fold != f]]
         if not torch.equal(y[ids[fold != f]].unique(), head.classes):
             continue  # a class is in this fold alone
-        apart = fit_head(
+        apart = fit_linear_probe(
             x, some, subsets.Amount("all"), data.seed, (), data.device, head.fit.strength, data.dataset.name
         )
         logits.append(apart.logits(x[held]))

@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from sslcli.errors import RequestError
-from sslcli.evals.base.features import Baselines, EvalData, Result
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.base.result import Baselines, Result
 from sslcli.evals.knn import knn
 from sslcli.evals.metrics.interval import of_accuracies
 from sslcli.evals.probe import probe

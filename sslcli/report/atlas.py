@@ -22,7 +22,7 @@ from sslcli.data.loading.loader import Loader
 from sslcli.errors import DataError, SslError
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.info import evaluator_info
-from sslcli.evals.knn import neighbours
+from sslcli.evals.fit.neighbors import nearest_neighbors
 from sslcli.report import thumbnails
 from sslcli.report.gather import Gathered
 from sslcli.rng import derive, order
@@ -95,7 +95,7 @@ def feature_map(run: Gathered, data: EvalData, backbone: Any) -> tuple[dict[str,
     if len(chosen) < FEWEST:
         return None, None
     unit = F.normalize(x[chosen].float(), dim=1)
-    _, near = neighbours(unit, unit, min(NEAREST + 1, len(unit)))
+    _, near = nearest_neighbors(unit, unit, min(NEAREST + 1, len(unit)))
     labels = y[chosen]
     classes = names(data.dataset.classes, labels)
     source = data.source(split)

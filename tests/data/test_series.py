@@ -9,8 +9,8 @@ from sslcli.data.sources.series import series
 from sslcli.data.split import split
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.base.features import EvalData
+from sslcli.evals.online import _by_group, online
 from sslcli.evals.probe import probe
-from sslcli.evals.quality import _by_group, online
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 2, 30)).astype(np.float32)

@@ -11,8 +11,9 @@ import torch
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.evals.base import cross_validation
 from sslcli.evals.base.features import EvalData
+from sslcli.evals.fit.neighbors import classify
 from sslcli.evals.inputs.label_subsets import folds
-from sslcli.evals.knn import knn, predict
+from sslcli.evals.knn import knn
 from sslcli.evals.probe import probe
 from tests.evals import toys
 
@@ -41,7 +42,7 @@ def test_knn_is_that_by_hand():
     said = torch.empty(len(known), dtype=torch.int64)
     for f in range(5):
         inside = known[fold != f]
-        said[fold == f] = predict(x[inside], y[inside], x[known[fold == f]], 3, 0.1)
+        said[fold == f] = classify(x[inside], y[inside], x[known[fold == f]], 3, 0.1)
     assert result.numbers["top1"] == pytest.approx(float((said == y[known]).double().mean()))
     found = result.artefacts["predictions.safetensors"]
     assert found.ids.tolist() == known.tolist()

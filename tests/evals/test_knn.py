@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from sslcli.errors import DataError, RequestError
-from sslcli.evals import knn as module
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.knn import knn, neighbours, predict
+from sslcli.evals.fit import neighbors as module
+from sslcli.evals.fit.neighbors import classify, nearest_neighbors
+from sslcli.evals.knn import knn
 from sslcli.evals.probe import probe
 from tests.evals import toys
 
@@ -38,7 +39,7 @@ def test_is_the_formula_and_scikit_learns(k, temperature):
 
     bank, queries = unit(300, 6, 0), unit(40, 6, 1)
     y = torch.randint(0, 5, (300,), generator=torch.manual_seed(2))
-    found = predict(bank, y, queries, k, temperature)
+    found = classify(bank, y, queries, k, temperature)
     assert torch.equal(found, slow(bank.double(), y, queries.double(), k, temperature))
     sk = KNeighborsClassifier(k, metric="cosine", weights=lambda d: torch.tensor((1 - d) / temperature).exp().numpy())
     assert found.tolist() == sk.fit(bank.numpy(), y.numpy()).predict(queries.numpy()).tolist()
@@ -47,7 +48,7 @@ def test_is_the_formula_and_scikit_learns(k, temperature):
 @pytest.mark.parametrize(("n", "k"), [(4096, 20), (5003, 7), (9001, 200), (30_000, 20), (4100, 1), (300, 300)])
 def test_neighbours_are_exact(n, k):
     bank, queries = unit(n, 8, 0), unit(30, 8, 1)
-    values, places = neighbours(bank, queries, k)
+    values, places = nearest_neighbors(bank, queries, k)
     expected = (queries @ bank.T).topk(k, dim=1)
     torch.testing.assert_close(values, expected.values)
     torch.testing.assert_close((queries[:, None] * bank[places]).sum(dim=2), values)
@@ -56,26 +57,26 @@ def test_neighbours_are_exact(n, k):
 
 def test_neighbours_in_pieces_are_the_same(monkeypatch):
     bank, queries = unit(5000, 8, 0), unit(50, 8, 1)
-    whole = neighbours(bank, queries, 20)
+    whole = nearest_neighbors(bank, queries, 20)
     monkeypatch.setattr(module, "BANK", 601)  # the last piece is smaller, and smaller than k for the next
     monkeypatch.setattr(module, "QUERIES", 7)
-    pieces = neighbours(bank, queries, 20)
+    pieces = nearest_neighbors(bank, queries, 20)
     torch.testing.assert_close(pieces[0], whole[0])
     assert torch.equal(pieces[1], whole[1])
     monkeypatch.setattr(module, "BANK", 13)
-    torch.testing.assert_close(neighbours(bank, queries, 20)[0], whole[0])
+    torch.testing.assert_close(nearest_neighbors(bank, queries, 20)[0], whole[0])
 
 
 def test_neighbours_with_ties():
     bank = F.normalize(torch.ones(5000, 3), dim=1)  # collapsed features: all alike
-    values, places = neighbours(bank, bank[:4], 20)
+    values, places = nearest_neighbors(bank, bank[:4], 20)
     torch.testing.assert_close(values, torch.ones(4, 20))
     assert all(len(set(row)) == 20 for row in places.tolist())
 
 
 def test_small_temperatures_do_not_overflow():
     bank, y = unit(50, 4, 0), torch.arange(50) % 3
-    assert torch.equal(predict(bank, y, bank, 5, 1e-4), y)  # the nearest is the sample itself
+    assert torch.equal(classify(bank, y, bank, 5, 1e-4), y)  # the nearest is the sample itself
 
 
 def test_numbers(data):
@@ -144,4 +145,4 @@ def test_it_says_what_lightlys_does(k, temperature):
     bank = torch.nn.functional.normalize(centres[y] + 2 * torch.randn(5000, 24, generator=g), dim=1)
     queries = torch.nn.functional.normalize(torch.randn(300, 24, generator=g), dim=1)
     expected = theirs(queries, bank.T.contiguous(), y, 7, k, temperature)[:, 0]
-    assert torch.equal(predict(bank, y, queries, k, temperature), expected)
+    assert torch.equal(classify(bank, y, queries, k, temperature), expected)

@@ -14,7 +14,8 @@ from torch import nn
 from sslcli.config import instantiate, registry
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.evals.artefacts.predictions import Predictions
-from sslcli.evals.base.features import EvalData, Result
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.base.result import Result
 from sslcli.methods.autoencoder import Autoencoder
 from sslcli.views import Views
 from tests.evals import toys

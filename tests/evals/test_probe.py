@@ -9,9 +9,10 @@ from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.fit.grid_search import Choice, Grid, remarks, search
+from sslcli.evals.fit.linear_probe import C_GRID, DEFAULT_C, Standardizer, choose_c
 from sslcli.evals.fit.logistic import Logistic
 from sslcli.evals.inputs.label_subsets import draw, parse
-from sslcli.evals.probe import DEFAULT_STRENGTH, STRENGTHS, Standardiser, choose, probe
+from sslcli.evals.probe import probe
 from tests.evals import toys
 
 
@@ -46,7 +47,7 @@ def test_top5_and_confusion():
 def test_is_the_solver_on_standardised_features(data):
     backbone = toys.Rows()
     (x, y), (x_test, y_test) = data.features(backbone, "train"), data.features(backbone, "test")
-    standardise = Standardiser(x)
+    standardise = Standardizer(x)
     ids = draw(y, parse("5/class"), 0, 0)
     fit = Logistic(standardise(x, ids), y[ids], 3).fit(0.1)
     expected = (fit.logits(standardise(x_test, torch.arange(len(x_test)))).argmax(dim=1) == y_test).double().mean()
@@ -58,10 +59,10 @@ def test_is_the_solver_on_standardised_features(data):
 def test_standardiser():
     x = torch.tensor([[1.0, 5.0, 1.0], [3.0, 5.0, 1.0 + 1e-7]])
     before = x.clone()
-    torch.testing.assert_close(Standardiser(x)(x, torch.tensor([1])), torch.tensor([[1.0, 0.0, 0.0]]))
+    torch.testing.assert_close(Standardizer(x)(x, torch.tensor([1])), torch.tensor([[1.0, 0.0, 0.0]]))
     assert torch.equal(x, before)
     many = torch.randn(3000, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-2, 1.0, 50.0, 1e3]) + 100
-    torch.testing.assert_close(1 / Standardiser(many).scale, many.std(dim=0, correction=0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(1 / Standardizer(many).scale, many.std(dim=0, correction=0), rtol=1e-4, atol=0)
 
 
 def test_the_test_split_decides_nothing(data):
@@ -80,16 +81,16 @@ def test_choose_prefers_what_generalises():
     y = torch.arange(60) % 3
     noise = torch.randn(60, 400, generator=g)
     noise[torch.arange(60), y] += 2.5
-    found = choose(noise, y, 3, Grid.of([1e-4, 1e-2, 1e2]), 0, 0)
+    found = choose_c(noise, y, 3, Grid.of([1e-4, 1e-2, 1e2]), 0, 0)
     assert found.value < 1e2
     assert "5 stratified folds of 60" in found.how
-    inside = choose(noise, y, 3, STRENGTHS, 0, 0)  # the grid of the default is not continued
-    assert STRENGTHS.start[0] < inside.value < STRENGTHS.start[-1]
-    assert (set(inside.tried) <= set(STRENGTHS.start), inside.edge) == (True, "")
-    assert choose(noise[:5], y[:5], 3, Grid.of([1e-4, 1e2]), 0, 0) == Choice(
-        DEFAULT_STRENGTH, "default, for want of labels to choose by"
+    inside = choose_c(noise, y, 3, C_GRID, 0, 0)  # the grid of the default is not continued
+    assert C_GRID.start[0] < inside.value < C_GRID.start[-1]
+    assert (set(inside.tried) <= set(C_GRID.start), inside.edge) == (True, "")
+    assert choose_c(noise[:5], y[:5], 3, Grid.of([1e-4, 1e2]), 0, 0) == Choice(
+        DEFAULT_C, "default, for want of labels to choose by"
     )
-    big = choose(noise.repeat(50, 1), y.repeat(50), 3, Grid.of([1e-4, 1e-2]), 0, 0)
+    big = choose_c(noise.repeat(50, 1), y.repeat(50), 3, Grid.of([1e-4, 1e-2]), 0, 0)
     assert "slice of 600 of 3000" in big.how
 
 
@@ -162,7 +163,7 @@ def test_classes_unseen_in_training_count_as_wrong():
 
 def test_one_label_a_class(data):
     result = probe(toys.Rows(), data, labels="1/class", seeds=3)
-    assert result.protocol["strength"]["C"] == [DEFAULT_STRENGTH] * 3
+    assert result.protocol["strength"]["C"] == [DEFAULT_C] * 3
     assert result.numbers["top1"] > result.numbers["untrained.top1"]
 
 

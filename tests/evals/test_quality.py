@@ -9,7 +9,8 @@ from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.metrics.geometry import alignment, lidar
-from sslcli.evals.quality import online, quality
+from sslcli.evals.online import online
+from sslcli.evals.quality import quality
 from sslcli.rng import derive, order
 from tests.evals import toys
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.fit.linear_probe import fit_head
+from sslcli.evals.fit.linear_probe import fit_linear_probe
 from sslcli.evals.inputs import attacks
 from sslcli.evals.inputs.label_subsets import Amount
 from sslcli.evals.metrics import calibration as sure
@@ -141,7 +141,7 @@ def test_temperature_against_scipy():
 def test_head_is_the_probe(data):
     backbone = toys.Rows()
     (x, y), (x_test, y_test) = data.features(backbone, "train"), data.features(backbone, "test")
-    head = fit_head(x, y, Amount("all"), 0, data.dataset.classes)
+    head = fit_linear_probe(x, y, Amount("all"), 0, data.dataset.classes)
     expected = probe(backbone, data, baselines=False).numbers["top1"]
     assert float((head.predict(x_test) == y_test).double().mean()) == pytest.approx(expected)
     torch.testing.assert_close(head.linear("cpu")(x_test), head.logits(x_test), atol=1e-4, rtol=1e-4)
@@ -155,13 +155,13 @@ def test_the_temperature_is_that_of_samples_the_probe_has_not_seen(data):
     ids = torch.arange(0, 240, 4)
     some = torch.full_like(y, -1)
     some[ids] = y[ids]
-    head = fit_head(x, some, Amount("all"), 0, strength=10.0)
+    head = fit_linear_probe(x, some, Amount("all"), 0, strength=10.0)
     t, held = _temperature(x, y, ids, head, data)
     fold, logits, truth = folds(y[ids], 5, 0, 0), [], []
     for f in range(5):
         rest = torch.full_like(y, -1)
         rest[ids[fold != f]] = y[ids[fold != f]]
-        logits.append(fit_head(x, rest, Amount("all"), 0, strength=10.0).logits(x[ids[fold == f]]))
+        logits.append(fit_linear_probe(x, rest, Amount("all"), 0, strength=10.0).logits(x[ids[fold == f]]))
         truth.append(y[ids[fold == f]])
     assert held == 60
     assert t == pytest.approx(sure.temperature(torch.cat(logits), torch.cat(truth)))

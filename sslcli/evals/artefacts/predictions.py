@@ -14,7 +14,7 @@ from sslcli.data.dataset import Source
 from sslcli.errors import DataError
 from sslcli.evals.artefacts.sample_sheets import named
 from sslcli.evals.artefacts.tables import Csv
-from sslcli.evals.base.features import Artefact
+from sslcli.evals.base.result import Artefact
 from sslcli.evals.metrics.paired import FILE
 from sslcli.runs.checkpoint import safetensors
 from sslcli.runs.files import checked, replace_file

@@ -17,7 +17,8 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.subset import Concat, Subset
 from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.artefacts.predictions import FILE, Predictions
-from sslcli.evals.base.features import EvalData, Result, Split
+from sslcli.evals.base.features import EvalData, Split
+from sslcli.evals.base.result import Result
 from sslcli.evals.inputs.label_subsets import folds
 from sslcli.evals.metrics.interval import of_accuracies
 

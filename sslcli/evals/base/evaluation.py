@@ -16,7 +16,7 @@ from sslcli.config import instantiate
 from sslcli.errors import RequestError
 from sslcli.evals.base import cross_validation
 from sslcli.evals.base.evaluated_model import EvaluatedModel, load_model
-from sslcli.evals.base.features import Result
+from sslcli.evals.base.result import Result
 from sslcli.evals.inputs.label_file import FEW
 from sslcli.runs import loggers, results
 from sslcli.runs.identity import config_hash

@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,8 @@ from sslcli.data.dataset import Dataset, Source
 from sslcli.data.label_warnings import HOW_TO_LABEL, data_warnings
 from sslcli.data.loading import evaluation
 from sslcli.errors import DataError, RequestError, TrainingError
+from sslcli.evals.base.result import Baselines, has_baseline
 from sslcli.evals.inputs.feature_cache import Store, raw_bytes
-from sslcli.evals.metrics.interval import Interval
 from sslcli.methods.base import Method
 from sslcli.nn.dist import gather_rows, of_first, rank, world
 from sslcli.rng import derive
@@ -30,47 +29,11 @@ from sslcli.views import Views, clean
 
 Split = Literal["train", "test"]
 Context = Callable[[], AbstractContextManager[Any]]
-Baselines = bool | Literal["raw", "untrained"]  # which baselines: both, none, or one of them
 Labelled = tuple[Tensor, Tensor]  # (n, d) float32, (n,) int64 with -1 where there is no label
 
 RAW_SIDE = 32  # pictures as baseline inputs are area-averaged to at most 32 x 32
 RAW_NUMBERS = 3072  # signals to at most this many numbers
 _FORMAT = 1  # of the cache files; raise it when features would change
-
-
-@dataclass
-class Result:
-    """What an evaluator found. `numbers` are named as in the documentation ("top1", "raw.top1", "top1_std").
-
-    `protocol` says how they were got, and `details` what a plot needs (a curve, numbers for each class), both in plain JSON
-    types. `artefacts` are by file name what is kept beside them. `intervals`: of some numbers, 95 % of what other test samples
-    (and draws) would give, as `top1_ci95`; None where an end is open.
-    """
-
-    numbers: dict[str, float]
-    protocol: dict[str, Any] = field(default_factory=dict)
-    artefacts: dict[str, Artefact] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-    intervals: dict[str, Interval] = field(default_factory=dict)
-
-
-def asks(baselines: Baselines, kind: Literal["raw", "untrained"]) -> bool:
-    """Whether a baseline is asked for; RequestError where `baselines` is none of the words."""
-    if not isinstance(baselines, bool) and baselines not in ("raw", "untrained"):
-        raise RequestError(
-            f"evaluator.baselines={baselines}: there are the baselines `raw` and `untrained`",
-            "true measures both, false none",
-        )
-    return baselines is True or baselines == kind
-
-
-class Artefact(Protocol):
-    """A picture or a file. `caption` says in a sentence what it shows, for the report and for who cannot see it."""
-
-    @property
-    def caption(self) -> str: ...
-
-    def save(self, path: Path) -> None: ...
 
 
 class EvalData:
@@ -282,9 +245,9 @@ class EvalData:
     def measured(self, backbone: nn.Module, baselines: Baselines) -> dict[str, Callable[[Split], Labelled]]:
         """What is measured, by split: "" is the backbone, "raw" and "untrained" are the baselines beside it."""
         kinds: dict[str, Callable[[Split], Labelled]] = {"": lambda split: self.features(backbone, split)}
-        if asks(baselines, "raw"):
+        if has_baseline(baselines, "raw"):
             kinds["raw"] = self.raw
-        if asks(baselines, "untrained") and (random := self.random) is not None:
+        if has_baseline(baselines, "untrained") and (random := self.random) is not None:
             kinds["untrained"] = lambda split: self.features(random, split)
         return kinds
 
@@ -295,7 +258,7 @@ class EvalData:
             notes.append("baselines were not measured (evaluator.baselines=false)")
         elif isinstance(baselines, str):
             notes.append(f"the only baseline measured is {baselines} (evaluator.baselines={baselines})")
-        if asks(baselines, "untrained") and self.untrained is None:
+        if has_baseline(baselines, "untrained") and self.untrained is None:
             notes.append("no untrained baseline: what is measured is itself an untrained backbone")
         return list(dict.fromkeys(notes))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslcli.evals.knn import neighbours
+from sslcli.evals.fit.neighbors import nearest_neighbors
 
 SUPPORT_FROM = 4_000  # samples a one-class SVM is fitted to at most: the table of their products is 128 MB
 BLOCK = 1 << 22  # numbers in a table of samples by samples
@@ -18,7 +18,7 @@ def knn(normal: Tensor, asked: Tensor, k: int, device: torch.device) -> Tensor:
     Directions, as in Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022 (who take
     the distance to the k-th alone): the usual geometry of self-supervised features.
     """
-    near, _ = neighbours(F.normalize(normal, dim=1), F.normalize(asked, dim=1), min(k, len(normal)), device)
+    near, _ = nearest_neighbors(F.normalize(normal, dim=1), F.normalize(asked, dim=1), min(k, len(normal)), device)
     return 1 - near.mean(dim=1)
 
 
@@ -33,7 +33,7 @@ def knn_l2(normal: Tensor, asked: Tensor, k: int, device: torch.device) -> Tenso
     # the largest a.b - |a|^2 / 2 is the smallest distance: one more column makes a dot product of it
     half = bank.square().sum(dim=1, keepdim=True) / -2
     ones = torch.ones(len(queries), 1)
-    _, near = neighbours(torch.cat([bank, half], 1), torch.cat([queries, ones], 1), min(k, len(bank)), device)
+    _, near = nearest_neighbors(torch.cat([bank, half], 1), torch.cat([queries, ones], 1), min(k, len(bank)), device)
     size = max(1, BLOCK // (near.shape[1] * bank.shape[1]))
     pairs = zip(queries.split(size), near.split(size), strict=True)
     return torch.cat([(q[:, None] - bank[i]).square().sum(dim=2).sqrt().mean(dim=1) for q, i in pairs])

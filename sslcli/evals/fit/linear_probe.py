@@ -1,23 +1,110 @@
-"""A linear probe as a thing to ask: fitted once, then shown any features."""
+"""The linear probe: logistic regression on standardized features, with scikit-learn's C chosen on training samples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from sslcli.evals.fit.grid_search import Choice, Grid
+from sslcli.evals.fit.grid_search import Choice, Grid, Score, search
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.probe import STRENGTHS, TOLERANCE, Standardiser, choose
+from sslcli.rng import derive
+
+# scikit-learn's C, from strong penalty to weak: tried from 1e-4 to 10 first, and beyond while an edge is best. Below 1e-8
+# nothing but the majority class is left; above 1e6 the solver's tolerance is reached before the penalty matters.
+C_GRID = Grid(tuple(float(f"1e{e}") for e in range(-8, 7)), first=4, last=9)
+DEFAULT_C = 1e-1  # where there are too few labels to choose by; digits with one a class: flat from 0.03 to 10
+FOLDS = 5
+CROSS_VALIDATE_UP_TO = 2_000  # labelled samples; above, one fold is held out instead of each in turn
+CHOOSE_ON_AT_MOST = 20_000  # C keeps its meaning as n grows, so a stratified part is enough to choose it
+TOLERANCE = 3e-6  # of the final fit: its loss is then within 1e-6 of the optimum, relatively
+CHOICE_TOLERANCE = 1e-4  # while the strength is chosen
+
+
+def c_protocol(choices: list[Choice], grid: Grid) -> dict[str, Any]:
+    """The part of a protocol about C: of each draw its value, and whether it is an edge of all that may be tried."""
+    tried = sorted({value for choice in choices for value in choice.tried})
+    return {
+        "C": [choice.value for choice in choices],
+        "edge": [choice.edge or "no" for choice in choices],
+        "chosen_by": choices[-1].how,
+        "grid": list(grid.start),
+        "continued_to": sorted(set(tried) - set(grid.start)),
+        "bounds": [grid.values[0], grid.values[-1]],
+    }
+
+
+class Standardizer:
+    """(x - mean) / std of the features it was made from; a feature that never varies becomes 0."""
+
+    def __init__(self, x: Tensor):
+        self.mean = x.mean(dim=0)
+        squares = sum((part - self.mean).square_().sum(dim=0) for part in x.split(1024))
+        std = (squares / len(x)).sqrt()  # `x.std(dim=0)` takes eight times as long
+        varies = std > 1e-6 * std.max()
+        self.scale = torch.where(varies, 1 / torch.where(varies, std, 1.0), 0.0)
+
+    def __call__(self, x: Tensor, ids: Tensor) -> Tensor:
+        """Rows `ids` of `x`; one copy is made, however many there are."""
+        return x[ids].sub_(self.mean).mul_(self.scale)
+
+
+def choose_c(
+    x: Tensor, y: Tensor, classes: int, grid: Grid, seed: int, index: int, groups: Tensor | None = None
+) -> Choice:
+    """The strength that does best on labelled training samples it was not fitted to. `groups` (n,): of the samples, where they
+    have any; never divided.
+
+    Best is the highest accuracy; of equal ones the lowest log loss.
+    """
+    if len(grid.values) == 1:
+        return Choice(grid.values[0])
+    smallest = int(y.bincount(minlength=classes).min())
+    if len(y) < 2 * classes:
+        return Choice(DEFAULT_C, "default, for want of labels to choose by")
+    if len(y) > CHOOSE_ON_AT_MOST:
+        some = subsets.draw(y.cpu(), subsets.Amount("count", CHOOSE_ON_AT_MOST), derive(seed, "choose"), index)
+        x, y = x[some.to(x.device)], y[some]
+        groups = None if groups is None else groups[some]
+    count = min(FOLDS, max(2, smallest))
+    if groups is not None:
+        count = min(count, max(2, len(groups.unique())))
+    fold = subsets.folds(y, count, seed, index, groups)
+    rounds = range(count) if len(y) <= CROSS_VALIDATE_UP_TO else range(1)
+    models = [Logistic(x[fold != f], y[fold != f], classes) for f in rounds]  # each fit starts from the one before
+    held = [(x[fold == f].cpu(), y[fold == f]) for f in rounds]
+    n_held = sum(len(y_out) for _, y_out in held)
+    how = (
+        f"accuracy over {count} stratified folds of {len(y)} labelled training samples"
+        if len(rounds) > 1
+        else f"accuracy on a stratified slice of {n_held} of {len(y)} labelled training samples"
+    )
+
+    def score(strength: float) -> Score:
+        right = loss = 0.0
+        for model, (x_out, y_out) in zip(models, held, strict=True):
+            logits = model.fit(strength, CHOICE_TOLERANCE).logits(x_out)
+            right += int((logits.argmax(dim=1) == y_out).sum())
+            loss += float(F.cross_entropy(logits, y_out, reduction="sum"))
+        return right, -loss
+
+    def enough(scores: list[Score]) -> bool:
+        """Weak penalties cost most: stop when two in a row were worse by both measures."""
+        best = max(scores)
+        return len(scores) > 2 and all(s[0] < best[0] and s[1] < best[1] for s in scores[-2:])
+
+    return search(grid, score, how, enough)
 
 
 @dataclass(frozen=True)
-class Head:
+class LinearProbe:
     """Logistic regression on standardised features; column j of its logits is class `classes[j]`."""
 
-    standardise: Standardiser
+    standardize: Standardizer
     fit: Fit
     classes: Tensor  # (K,) int64, those seen in training, ascending
     choice: Choice  # of the penalty's strength
@@ -25,7 +112,7 @@ class Head:
     def logits(self, z: Tensor) -> Tensor:
         """(n, d) features, as the backbone gives them -> (n, K), on the CPU."""
         z = z.cpu().float()
-        return self.fit.logits(self.standardise(z, torch.arange(len(z))))
+        return self.fit.logits(self.standardize(z, torch.arange(len(z))))
 
     def predict(self, z: Tensor) -> Tensor:
         """(n,) classes."""
@@ -33,15 +120,15 @@ class Head:
 
     def linear(self, device: torch.device | str) -> nn.Linear:
         """The same, standardisation inside, as one frozen layer: for gradients."""
-        weight = self.standardise.scale[:, None] * self.fit.weight  # (d, K)
+        weight = self.standardize.scale[:, None] * self.fit.weight  # (d, K)
         layer = nn.Linear(*weight.shape)
         with torch.no_grad():
             layer.weight.copy_(weight.T)
-            layer.bias.copy_(self.fit.bias - self.standardise.mean @ weight)
+            layer.bias.copy_(self.fit.bias - self.standardize.mean @ weight)
         return layer.requires_grad_(False).to(device)
 
 
-def fit_head(
+def fit_linear_probe(
     x: Tensor,
     y: Tensor,
     amount: subsets.Amount,
@@ -51,7 +138,7 @@ def fit_head(
     strength: float | None = None,
     name: str = "the data set",
     groups: Tensor | None = None,
-) -> Head:
+) -> LinearProbe:
     """The probe's protocol on training features (n, d) with labels (n,), -1 where there is none.
 
     `strength`: scikit-learn's C; None chooses it on training samples; `groups` (n,) are never divided for that.
@@ -61,8 +148,8 @@ def fit_head(
     ids = subsets.draw(y, amount, seed, 0, names)
     subsets.check(y[ids], "train", name)
     classes, targets = y[ids].unique(return_inverse=True)
-    standardise = Standardiser(x)
-    rows = standardise(x, ids).to(device)
-    grid = STRENGTHS if strength is None else Grid.of([strength])
-    choice = choose(rows, targets, len(classes), grid, seed, 0, None if groups is None else groups[ids])
-    return Head(standardise, Logistic(rows, targets, len(classes)).fit(choice.value, TOLERANCE), classes, choice)
+    standardize = Standardizer(x)
+    rows = standardize(x, ids).to(device)
+    grid = C_GRID if strength is None else Grid.of([strength])
+    choice = choose_c(rows, targets, len(classes), grid, seed, 0, None if groups is None else groups[ids])
+    return LinearProbe(standardize, Logistic(rows, targets, len(classes)).fit(choice.value, TOLERANCE), classes, choice)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sslcli.evals.fit.kmeans import kmeans
-from sslcli.evals.knn import predict
+from sslcli.evals.fit.neighbors import classify
 from sslcli.rng import derive, order
 
 ROWS = 256  # samples whose distances to all others exist at a time
@@ -153,7 +153,7 @@ def learnability(x: Tensor, seed: int = 0, clusters: int | None = None) -> float
     y = kmeans(x, clusters, seed=derive(seed, "learnability"), max_iter=100, spherical=True).assignment.cpu()
     shuffled = order(derive(seed, "learnability"), 0, len(x))
     bank, asked = shuffled[: len(x) // 2], shuffled[len(x) // 2 :]
-    return float((predict(x[bank], y[bank], x[asked], 1, 0.1) == y[asked]).double().mean())
+    return float((classify(x[bank], y[bank], x[asked], 1, 0.1) == y[asked]).double().mean())
 
 
 def unit(x: Tensor) -> Tensor:

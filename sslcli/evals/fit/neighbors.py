@@ -1,0 +1,81 @@
+"""Exact nearest neighbors by dot product, in bounded memory, and the weighted k-NN classifier."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+QUERIES = 1024  # at a time
+BANK = 65_536  # at a time: similarities never take more than QUERIES x BANK floats (256 MB)
+
+
+def classify(
+    bank: Tensor,
+    y: Tensor,
+    queries: Tensor,
+    k: int,
+    temperature: float,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """(q,) classes of `queries` (q, d) by the nearest of `bank` (n, d), both L2-normalised, with classes `y` (n,)."""
+    return class_scores(bank, y, queries, k, temperature, device).argmax(dim=1)
+
+
+def class_scores(
+    bank: Tensor,
+    y: Tensor,
+    queries: Tensor,
+    k: int,
+    temperature: float,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """(q, K) what the neighbours give each class, the nearest of each query 1."""
+    similarity, index = nearest_neighbors(bank, queries, min(k, len(bank)), device)
+    # exp(s / T) up to a factor that a query's votes share: small temperatures do not overflow
+    weights = ((similarity - similarity[:, :1]) / temperature).exp()
+    return torch.zeros(len(queries), int(y.max()) + 1).scatter_add_(1, y[index], weights)
+
+
+def nearest_neighbors(
+    bank: Tensor, queries: Tensor, k: int, device: str | torch.device = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """The k largest dot products of each query with `bank`, descending, and whose they are: (q, k) each, on the CPU.
+
+    Exact; memory is bounded whatever the sizes.
+    """
+    assert 1 <= k <= len(bank), (k, len(bank))
+    values = torch.full((len(queries), k), -torch.inf)
+    places = torch.zeros(len(queries), k, dtype=torch.int64)
+    # one buffer for all products: fresh memory for each would cost as much as a third of them
+    room = torch.empty(min(QUERIES, len(queries)) * min(BANK, len(bank)), dtype=bank.dtype, device=device)
+    for start in range(0, len(bank), BANK):
+        some = bank[start : start + BANK].to(device)
+        for at in range(0, len(queries), QUERIES):
+            part = queries[at : at + QUERIES].to(device)
+            products = room[: len(part) * len(some)].view(len(part), len(some))
+            v, i = _top(torch.mm(part, some.T, out=products), min(k, len(some)))
+            rows = slice(at, at + len(part))
+            v, i = v.cpu(), i.cpu() + start
+            if start:
+                v, i = torch.cat([values[rows], v], dim=1), torch.cat([places[rows], i], dim=1)
+                v, order = v.topk(k, dim=1)
+                i = i.gather(1, order)
+            values[rows, : v.shape[1]], places[rows, : i.shape[1]] = v, i
+    return values, places
+
+
+def _top(s: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`s.topk(k)` over (q, n), less sorting: the k largest lie in the k stripes whose maxima are largest."""
+    q, n = s.shape
+    k = min(k, n)
+    deep = int((n / k) ** 0.5)  # entries of a stripe
+    wide = n // max(deep, 1)  # stripes; stripe j holds columns j, j + wide, j + 2 wide, ...
+    if n < 4096 or wide < k or deep < 4:
+        return s.topk(k, dim=1)
+    body = s[:, : deep * wide].unflatten(1, (deep, wide))
+    stripes = body.amax(dim=1).topk(k, dim=1, sorted=False).indices  # (q, k)
+    columns = (stripes[:, None] + torch.arange(0, deep * wide, wide, device=s.device)[None, :, None]).flatten(1)
+    rest = torch.arange(deep * wide, n, device=s.device).expand(q, -1)
+    columns = torch.cat([columns, rest], dim=1)
+    values, order = s.gather(1, columns).topk(k, dim=1)
+    return values, columns.gather(1, order)
