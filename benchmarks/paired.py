@@ -30,13 +30,13 @@ WORDS = {
 def pairs(workload: str, count: int, folder: Path) -> dict[str, list[float]]:
     """Seconds of each step, by contestant; the order is turned round each time."""
     from sslcli.training.benchmark import Parts
-    from sslcli.training.launch import Onlooker
+    from sslcli.training.launch import NullRun
     from sslcli.training.state import State
     from sslcli.training.trainer import Trainer
 
     options = argparse.Namespace(folder=folder, data="")
     job = throughput.job_of([*throughput.data_words(options), *WORDS[workload]])
-    parts = Parts(job, Trainer(job, Onlooker(folder), State()))
+    parts = Parts(job, Trainer(job, NullRun(folder), State()))
     contestants = {"sslcli": parts.model_step}
     for name, channels_last in (("contiguous", False), ("channels_last", True)):
         contestants[name] = floors.step(workload, job.loader.batch_size, channels_last, job.runtime.device)

@@ -31,8 +31,8 @@ COLUMNS = {
 }
 
 
-def configurations(world: int) -> dict[str, dict]:
-    words = ["experiment=smoke", "device=cpu", "device.threads=1", "train.batch_size=16", f"train.devices={world}"]
+def configurations(world_size: int) -> dict[str, dict]:
+    words = ["experiment=smoke", "device=cpu", "device.threads=1", "train.batch_size=16", f"train.devices={world_size}"]
     cfgs = {}
     for method in sorted(registry.choices("method")):
         size = [] if method == "mae" else ["backbone.width=8"]
@@ -42,7 +42,7 @@ def configurations(world: int) -> dict[str, dict]:
             *size,
             "optimizer=adamw",
             "optimizer.lr=1e-3",
-            *(["train.strategy=fsdp"] if world > 1 else []),
+            *(["train.strategy=fsdp"] if world_size > 1 else []),
         ]
         cfgs[f"{method}, fsdp, AdamW"] = plain(compose.compose("pretrain", [f"method={method}", *sharded]))
     return cfgs
@@ -54,11 +54,13 @@ def main() -> None:
     args = parser.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for world in (1, 2):
-            told = {"cfgs": configurations(world), "out": f"{folder}/{world}.pt"}
-            with processes.lead(processes.Place(0, world, 0, world), torch.device("cpu"), told, team_worker.work):
+        for world_size in (1, 2):
+            told = {"cfgs": configurations(world_size), "out": f"{folder}/{world_size}.pt"}
+            with processes.launch(
+                processes.ProcessInfo(0, world_size, 0, world_size), torch.device("cpu"), told, team_worker.work
+            ):
                 team_worker.work(told)
-            found[world] = torch.load(told["out"], weights_only=True)
+            found[world_size] = torch.load(told["out"], weights_only=True)
     lines = ["| method | " + " | ".join(COLUMNS) + " |", "|---|" + "--:|" * len(COLUMNS)]
     for name, one in found[1].items():
         two = found[2][name]

@@ -47,13 +47,13 @@ def training(words: list[str], floor: str | None, options: Options) -> list[Row]
     from benchmarks import floors, peers
     from sslcli.methods.base import Batch
     from sslcli.training.benchmark import Part, Parts
-    from sslcli.training.launch import Onlooker
+    from sslcli.training.launch import NullRun
     from sslcli.training.state import State
     from sslcli.training.trainer import Trainer
 
     job = job_of([*data_words(options), *words, *options.overrides])
     device, batch, recipe = job.runtime.device, job.loader.batch_size, "mae" if floor == "mae" else "simclr"
-    parts = Parts(job, Trainer(job, Onlooker(options.folder), State()))
+    parts = Parts(job, Trainer(job, NullRun(options.folder), State()))
     parts.round(options.seconds)
     memory = job.runtime.peak_memory_mb()  # before others add theirs
     for own in (parts.model, parts.views, parts.whole):

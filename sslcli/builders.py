@@ -16,7 +16,7 @@ from sslcli.backbones import weights_file
 from sslcli.config import instantiate, registry
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError, TrainingError, command
-from sslcli.methods.base import Encoder, Facts, Method
+from sslcli.methods.base import DataInfo, Encoder, Method
 from sslcli.rng import derive
 from sslcli.runs import checkpoint, records
 from sslcli.runs.files import read_file, replace_file, size_of, write_json
@@ -34,10 +34,10 @@ def new_backbone(cfg: dict[str, Any], shape: tuple[int, ...], seed: int) -> nn.M
         return instantiate.build("backbone", cfg["backbone"], input_shape=shape)
 
 
-def facts_of(cfg: dict[str, Any], dataset: Dataset) -> Facts:
+def data_info_of(cfg: dict[str, Any], dataset: Dataset) -> DataInfo:
     """What a method may know of its data."""
     samples = len(dataset.pretrain)
-    return Facts(samples, len(dataset.classes), samples // cfg["train"]["batch_size"])
+    return DataInfo(samples, len(dataset.classes), samples // cfg["train"]["batch_size"])
 
 
 def check_method(node: dict[str, Any]) -> None:
@@ -59,14 +59,14 @@ def classes(node: dict[str, Any]) -> list[type[Method]]:
     return [method_class(node), *(kind for part in _inner(node).values() for kind in classes(part))]
 
 
-def new_method(node: dict[str, Any], backbone: nn.Module, data: Facts, seed: int, dataset: Dataset) -> Method:
+def new_method(node: dict[str, Any], backbone: nn.Module, data: DataInfo, seed: int, dataset: Dataset) -> Method:
     """A method on `backbone` with new heads, for samples of `dataset`: a function of the seed alone. RequestError."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "heads"))
         return _new_method(node, backbone, data, dataset)
 
 
-def _new_method(node: dict[str, Any], backbone: nn.Module, data: Facts, dataset: Dataset) -> Method:
+def _new_method(node: dict[str, Any], backbone: nn.Module, data: DataInfo, dataset: Dataset) -> Method:
     check_method(node)
     target = method_class(node)
     parameters = inspect.signature(target, eval_str=True).parameters
@@ -201,20 +201,24 @@ def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method
 
 
 def method_of(
-    cfg: dict[str, Any], dataset: Dataset, tensors: dict[str, dict[str, Tensor]], what: str, facts: Facts | None = None
+    cfg: dict[str, Any],
+    dataset: Dataset,
+    tensors: dict[str, dict[str, Tensor]],
+    what: str,
+    facts: DataInfo | None = None,
 ) -> Method:
     """The method of a configuration with the weights of a checkpoint (`what`, for words), in eval mode. `facts`: of the data
     that it was trained on, where these are others."""
     backbone = new_backbone(cfg, dataset.shape, cfg["seed"])
-    method = new_method(cfg["method"], backbone, facts or facts_of(cfg, dataset), cfg["seed"], dataset)
+    method = new_method(cfg["method"], backbone, facts or data_info_of(cfg, dataset), cfg["seed"], dataset)
     checkpoint.load_strictly(method, {**tensors["model"], **tensors.get("ema", {})}, what)
     return method.eval()
 
 
-def facts_in(path: Path) -> Facts | None:
+def facts_in(path: Path) -> DataInfo | None:
     """Of the data that a finished run was trained on, from its encoder.json."""
     known: dict[str, int] = records.encoder(path).get("facts", {})
-    return Facts(**known) if set(known) == set(Facts.__annotations__) else None
+    return DataInfo(**known) if set(known) == set(DataInfo.__annotations__) else None
 
 
 def start_from(backbone: nn.Module, spec: str) -> str:

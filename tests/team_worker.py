@@ -10,7 +10,7 @@ import torch
 from sslcli.nn.dist import rank
 from sslcli.runs.checkpoint import whole
 from sslcli.runtime import processes
-from sslcli.training.launch import Onlooker
+from sslcli.training.launch import NullRun
 from sslcli.training.setup import prepare
 from sslcli.training.state import Plan, State
 from sslcli.training.trainer import Trainer
@@ -23,7 +23,7 @@ def two_steps(cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
     views = job.loader.views
     job.loader.views = lambda raw, draw: [v.double() for v in views(raw, draw)]
     job.loader.views.kinds = views.kinds
-    trainer = Trainer(job, Onlooker(Path("nowhere")), State())
+    trainer = Trainer(job, NullRun(Path("nowhere")), State())
     job.method.train()
     stream, found = job.loader.stream(0), {}
     for _ in range(2):
@@ -44,7 +44,7 @@ def two_steps(cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def work(told: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    processes.ready(torch.device("cpu"))
+    processes.join_group(torch.device("cpu"))
     found = {name: two_steps(cfg) for name, cfg in told["cfgs"].items()}
     if rank() == 0:
         torch.save(found, told["out"])

@@ -48,20 +48,20 @@ def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
     """What one process and two find: {1: {method: tensors}, 2: ...}; some with accumulation."""
     folder, found = tmp_path_factory.mktemp("team"), {}
     prepared(folder)
-    for world in (1, 2):
-        cfgs = {m: composed(folder, m, f"train.devices={world}") for m in METHODS}
+    for world_size in (1, 2):
+        cfgs = {m: composed(folder, m, f"train.devices={world_size}") for m in METHODS}
         for method in ("byol", "mae"):
-            words = [f"train.devices={world}", *(["train.strategy=fsdp"] if world > 1 else [])]
+            words = [f"train.devices={world_size}", *(["train.strategy=fsdp"] if world_size > 1 else [])]
             words += ["optimizer=adamw", "optimizer.lr=1e-3"] if method == "byol" else []
             cfgs[f"{method}, sharded"] = composed(folder, method, *words)
-        cfgs["simsiam in portions"] = composed(folder, "simsiam", f"train.devices={world}", "train.accumulate=2")
-        told = {"cfgs": cfgs, "out": str(folder / f"{world}.pt")}
-        place = processes.Place(0, world, 0, world)
+        cfgs["simsiam in portions"] = composed(folder, "simsiam", f"train.devices={world_size}", "train.accumulate=2")
+        told = {"cfgs": cfgs, "out": str(folder / f"{world_size}.pt")}
+        place = processes.ProcessInfo(0, world_size, 0, world_size)
         threads = torch.get_num_threads()
-        with processes.lead(place, torch.device("cpu"), told, team_worker.work):
+        with processes.launch(place, torch.device("cpu"), told, team_worker.work):
             team_worker.work(told)
         torch.set_num_threads(threads)
-        found[world] = torch.load(told["out"], weights_only=True)
+        found[world_size] = torch.load(told["out"], weights_only=True)
     return found
 
 
@@ -83,10 +83,12 @@ def test_the_views_of_a_step_do_not_depend_on_who_makes_them():
 
     job = prepare(composed(Path(), "simclr", "train.batch_size=64", "train.accumulate=2"))
 
-    def steps(world: int) -> list[torch.Tensor]:
+    def steps(world_size: int) -> list[torch.Tensor]:
         own = [
-            Loader(job.loader.source, job.views, batch_size=64, seed=0, accumulate=2, rank=r, world=world).stream(20)
-            for r in range(world)
+            Loader(
+                job.loader.source, job.views, batch_size=64, seed=0, accumulate=2, rank=r, world_size=world_size
+            ).stream(20)
+            for r in range(world_size)
         ]
         found = []
         for _ in range(2 * 5):  # micro-batches; step 22 begins another epoch
@@ -96,8 +98,8 @@ def test_the_views_of_a_step_do_not_depend_on_who_makes_them():
         return found
 
     one = steps(1)
-    for world in (2, 4):
-        assert all(torch.equal(a, b) for a, b in zip(one, steps(world), strict=True))
+    for world_size in (2, 4):
+        assert all(torch.equal(a, b) for a, b in zip(one, steps(world_size), strict=True))
 
 
 # ----------------------------------------------------------------------------------------------------- as a user sees it

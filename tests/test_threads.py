@@ -15,7 +15,7 @@ import torch
 from sslcli.runs.run import Run
 from sslcli.runtime import cores, threads
 from sslcli.runtime.device import Runtime
-from sslcli.runtime.processes import Place
+from sslcli.runtime.processes import ProcessInfo
 from tests.conftest import SMOKE
 
 
@@ -77,7 +77,7 @@ def test_wait_policy_is_set_before_torch(tmp_path):
     """libgomp reads the variable when torch is imported, and never again."""
     code = """
 import os, sys
-from sslcli import cli
+from sslcli.cli import main as cli
 imported_early = "torch" in sys.modules
 code = cli.main(["--version"])
 sys.exit(imported_early or code or os.environ.get("OMP_WAIT_POLICY") != "PASSIVE")
@@ -86,8 +86,10 @@ sys.exit(imported_early or code or os.environ.get("OMP_WAIT_POLICY") != "PASSIVE
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False).returncode == 0
 
 
-def machine(device: str = "cpu", count: int = 2, world: int = 1) -> Runtime:
-    return Runtime(torch.device(device), "fp32", False, False, 0, count, team=Place(0, world, 0, world))
+def machine(device: str = "cpu", count: int = 2, world_size: int = 1) -> Runtime:
+    return Runtime(
+        torch.device(device), "fp32", False, False, 0, count, process=ProcessInfo(0, world_size, 0, world_size)
+    )
 
 
 def test_candidates_are_all_and_one(monkeypatch):
@@ -95,7 +97,7 @@ def test_candidates_are_all_and_one(monkeypatch):
     assert threads.candidates(None, machine()) == [2, 1]
     assert threads.candidates(2, machine()) == [2]  # device.threads is given
     assert threads.candidates(None, machine(count=1)) == [1]
-    assert threads.candidates(None, machine(world=2)) == [2]
+    assert threads.candidates(None, machine(world_size=2)) == [2]
     assert threads.candidates(None, machine("meta")) == [2]
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert threads.candidates(None, machine()) == [2]

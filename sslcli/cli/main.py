@@ -161,13 +161,13 @@ def one_of_many(argv: list[str]) -> int:
     """Rank 0 reads the command line; the others do what it says."""
     from sslcli.runtime import processes
 
-    if processes.launched().rank > 0:
+    if processes.launcher_info().rank > 0:
         from sslcli.cli import worker
 
         return worker.main(argv)
-    processes.assemble()
+    processes.wait_for_workers()
     code = answer(lambda: dispatch(argv))
-    processes.dismiss_launched(code)
+    processes.shutdown_launched(code)
     return code
 
 

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     with contextlib.suppress(SslError):  # rank 0 says what is wrong with the request
         for folder in parse(argv).config_dirs:
             take_config_dir(folder)
-    return processes.follow(work)
+    return processes.run_worker(work)
 
 
 def work(told: dict[str, Any]) -> None:

@@ -21,9 +21,9 @@ class Autoencoder(Method):
         self.decoder = Decoder(self.backbone.dim, self.backbone.input_shape, width)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         return {"loss": mse_known(self.decoder(self.backbone(x)), x)}
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         return Reconstruction(x, self.decoder(self.backbone(x)))

@@ -35,7 +35,7 @@ class Autoregressive(Method):
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         n = self.backbone.num_tokens
         length = 1 + (batch.uniform("prefix") * (n - 1)).long()  # (B,) in 1..N - 1
         asked = (
@@ -51,7 +51,7 @@ class Autoregressive(Method):
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         """The second half of the tokens, each drawn from what was drawn before."""
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         first = max(1, self.backbone.num_tokens // 2)
         hidden = (torch.arange(self.backbone.num_tokens, device=x.device) >= first).expand(len(x), -1)
         patches = self.backbone.patchify(x)

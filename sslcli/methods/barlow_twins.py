@@ -30,7 +30,7 @@ class BarlowTwins(Method):
         self.redundancy, self.scale = redundancy, scale
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x1, x2 = batch.just(2, "global")
+        x1, x2 = batch.expect_views(2, "global")
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         terms = barlow_terms(z1, z2)
         loss = self.scale * (terms["invariance"] + self.redundancy * terms["redundancy"])  # eq. (1); the code scales it

@@ -6,7 +6,7 @@
 
 A method knows neither device nor precision, process, file or configuration, and is written as if there were one device:
 what must cross processes goes through `sslcli.nn.gather`. Labels do not reach it unless it says `uses_labels = True`.
-Its constructor is given the backbone and the YAML's keys, and by name or annotation what else it asks for: `data: Facts`,
+Its constructor is given the backbone and the YAML's keys, and by name or annotation what else it asks for: `data: DataInfo`,
 another run's backbone (`teacher: Encoder`), other methods on the same backbone (`tasks: dict[str, Method]`).
 """
 
@@ -18,83 +18,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sslcli.errors import RequestError
-from sslcli.rng import Draw
+from sslcli.batch import Batch
 
-
-class Batch:
-    """B samples as views, and the random numbers a method may ask for.
-
-    `views` are tensors (B, ...), in the order of the method's plan; `kinds` names each. The numbers from `uniform`,
-    `normal` and `permutation` are functions of the sample, not of the device, the process or the batch size.
-    """
-
-    def __init__(self, views: list[Tensor], kinds: list[str], draw: Draw, labels: Tensor | None = None):
-        assert len(views) == len(kinds), (len(views), kinds)
-        self.views = views
-        self.kinds = kinds
-        self.draw = draw
-        self.labels = labels  # None unless the method uses_labels
-
-    def __len__(self) -> int:
-        return len(self.draw.ids)
-
-    @property
-    def ids(self) -> Tensor:
-        """(B,) int64: which samples these are."""
-        return self.draw.ids
-
-    def of(self, kind: str) -> list[Tensor]:
-        """The views of one kind."""
-        return [v for v, k in zip(self.views, self.kinds, strict=True) if k == kind]
-
-    def just(self, count: int, *kinds: str) -> list[Tensor]:
-        """The `count` views of these kinds, if the plan holds exactly them; else a RequestError with what to type."""
-        if len(self.kinds) != count or not set(self.kinds) <= set(kinds):
-            views = "1 view" if count == 1 else f"{count} views"
-            raise RequestError(
-                f"this method takes exactly {views} of kind {' or '.join(kinds)}; the plan is {self._plan()}",
-                "leave method.plan as it was" + (f": {{{kinds[0]}: {count}}}" if len(kinds) == 1 else ""),
-            )
-        return self.views
-
-    def exactly(self, plan: dict[str, int]) -> Batch:
-        """This batch, if it holds just so many views of each kind; else a RequestError."""
-        if {k: self.kinds.count(k) for k in self.kinds} != plan:
-            raise RequestError(
-                f"the tasks take exactly {plan}; the plan is {self._plan()}", "leave method.plan as it was"
-            )
-        return self
-
-    def _plan(self) -> str:
-        return "{" + (", ".join(f"{k}: {self.kinds.count(k)}" for k in dict.fromkeys(self.kinds)) or "nothing") + "}"
-
-    def crops(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The global views and the smaller local ones of a multi-crop plan: two global ones or more, any number of local
-        ones; else a RequestError with what to type."""
-        seen, small = self.of("global"), self.of("local")
-        if len(seen) < 2 or len(seen) + len(small) < len(self.kinds):
-            raise RequestError(
-                f"this method takes at least 2 views of kind global, and local ones; the plan is {self._plan()}",
-                "method.plan.local=6, or 0",
-            )
-        return seen, small
-
-    def uniform(self, purpose: str, *shape: int) -> Tensor:
-        """(B, *shape) in [0, 1)."""
-        return self.draw.uniform(purpose, *shape)
-
-    def normal(self, purpose: str, *shape: int) -> Tensor:
-        """(B, *shape), standard normal."""
-        return self.draw.normal(purpose, *shape)
-
-    def permutation(self, purpose: str, n: int) -> Tensor:
-        """(B, n) int64, an order of 0..n-1 for each sample."""
-        return self.draw.permutation(purpose, n)
+__all__ = ["Batch", "DataInfo", "Encoder", "Method", "Reconstruction"]
 
 
 @dataclass(frozen=True)
-class Facts:
+class DataInfo:
     """What a method may know of the data it will see: counts, never samples."""
 
     samples: int  # of the pretraining split: a batch's ids are of 0..samples-1
@@ -180,8 +110,8 @@ class Method(nn.Module):
         False  # the loss compares the samples of a batch: negatives, variances, shared assignments
     )
     negatives: ClassVar[int] = 0  # of an anchor, for each other sample of its batch
-    floor: ClassVar[float] = 0.0  # the loss is never below it; -inf where there is no such number
-    game: ClassVar[bool] = False  # the loss is the balance of two players: it need not fall
+    min_loss: ClassVar[float] = 0.0  # the loss is never below it; -inf where there is no such number
+    adversarial: ClassVar[bool] = False  # the loss is the balance of two players: it need not fall
 
     backbone: Any  # an nn.Module with what backbones/base.py says; methods of tokens need its TokenBackbone
     plan: dict[str, int]  # how many views of which kind a batch holds; set when the method is built

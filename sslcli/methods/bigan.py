@@ -23,8 +23,8 @@ from sslcli.nn.stats import spread
 
 
 class BiGAN(Method):
-    floor = -math.inf
-    game = True
+    min_loss = -math.inf
+    adversarial = True
 
     def __init__(self, backbone: nn.Module, latent_dim: int = 32, width: int = 32):
         super().__init__(backbone)
@@ -36,7 +36,7 @@ class BiGAN(Method):
         self.critic = Critic(self.backbone.input_shape, width, latent_dim)  # D
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         known = x.nan_to_num()
         code = self.to_code(self.backbone(x))  # E(x)
         z = batch.normal("code", self.latent_dim).to(code.dtype)
@@ -48,7 +48,7 @@ class BiGAN(Method):
         return {"loss": judge + encoder + generator, **told, "spread": spread(code)}
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         return Reconstruction(x, self.generator(self.to_code(self.backbone(x))))
 
     @torch.no_grad()

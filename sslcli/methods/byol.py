@@ -37,7 +37,7 @@ class BYOL(Method):
         self.tau, self.tau_end = tau, tau_end
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x1, x2 = batch.just(2, "global")
+        x1, x2 = batch.expect_views(2, "global")
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         q1, q2 = self.predictor(z1), self.predictor(z2)  # (B, P)
         t1, t2 = self.teacher(x1), self.teacher(x2)  # (B, P), no gradient

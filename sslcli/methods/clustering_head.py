@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.methods.base import Batch, Facts, Method
+from sslcli.methods.base import Batch, DataInfo, Method
 from sslcli.nn.ema import Teacher
 from sslcli.nn.precision import full_precision
 from sslcli.nn.queue import Queue
@@ -32,12 +32,12 @@ REMEMBER = 0.99  # of the moving average of each head's loss
 
 
 class ClusteringHead(Method):
-    floor = -math.inf
+    min_loss = -math.inf
 
     def __init__(
         self,
         backbone: nn.Module,
-        data: Facts,
+        data: DataInfo,
         clusters: int = 10,
         heads: int = 10,
         neighbours: int = 25,
@@ -59,16 +59,16 @@ class ClusteringHead(Method):
         self.losses = RunningMean(heads)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        u1, u2 = (standardised(self.backbone(x)) for x in batch.just(2, "global"))  # (B, dim)
+        u1, u2 = (standardised(self.backbone(x)) for x in batch.expect_views(2, "global"))  # (B, dim)
         u = torch.stack([u1.detach(), u2.detach()])
         students = torch.stack([self.logs(self.head(v)) for v in (u1, u2)])  # (2, B, H, K)
         teachers = torch.stack([self.logs(self.teacher(v)) for v in u])
         mean = u.mean(dim=0)
         near = self.logs(self.teacher(self.neighbour(batch, mean)))
         share = self.share.value.view(-1, self.clusters)
-        loss = torch.stack([lost(s, t, near, share, self.beta) for s, t in zip(students, teachers, strict=True)]).mean(
-            0
-        )
+        loss = torch.stack(
+            [temi_loss(s, t, near, share, self.beta) for s, t in zip(students, teachers, strict=True)]
+        ).mean(0)
         if self.training and torch.is_grad_enabled():
             self.memory.hold(F.normalize(mean, dim=1), batch.ids)
             self.share.see(torch.cat([*teachers, near]).exp().flatten(1))
@@ -77,7 +77,7 @@ class ClusteringHead(Method):
 
     def logs(self, outputs: Tensor) -> Tensor:
         """(B, H K) -> (B, H, K) log-probabilities of the clusters."""
-        return log_shares(outputs.unflatten(1, (-1, self.clusters)), self.temperature)
+        return log_probs(outputs.unflatten(1, (-1, self.clusters)), self.temperature)
 
     @torch.no_grad()
     def neighbour(self, batch: Batch, u: Tensor) -> Tensor:
@@ -115,12 +115,12 @@ def standardised(h: Tensor) -> Tensor:
 
 
 @full_precision
-def log_shares(outputs: Tensor, temperature: float) -> Tensor:
+def log_probs(outputs: Tensor, temperature: float) -> Tensor:
     return (outputs / temperature).log_softmax(dim=2)
 
 
 @full_precision
-def lost(student: Tensor, teacher: Tensor, near: Tensor, share: Tensor, beta: float) -> Tensor:
+def temi_loss(student: Tensor, teacher: Tensor, near: Tensor, share: Tensor, beta: float) -> Tensor:
     """(B, H): minus the weighted pointwise mutual information of a sample x and its neighbour x', Sec. 3.
 
     -w log sum over clusters c of (q_s(c | x) q_t(c | x'))^beta / q_t(c); the weight w is `agreement`, averaged over heads, so

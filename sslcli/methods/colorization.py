@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.decoder import Decoder
-from sslcli.nn.dist import mean
+from sslcli.nn.dist import all_reduce_mean
 from sslcli.nn.precision import full_precision
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -53,7 +53,7 @@ class Colorization(Method):
         self.register_buffer("count", torch.zeros(()), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "global")
+        (x,) = batch.expect_views(1, "weak", "global")
         grey, colour = self.apart(x)
         logits = self.predict(grey)
         target = self.binned(F.adaptive_avg_pool2d(colour, (logits.shape[3], logits.shape[4])))  # (B, C - 1, h, w)
@@ -85,7 +85,7 @@ class Colorization(Method):
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        seen, count = mean(self.held), mean(self.count)
+        seen, count = all_reduce_mean(self.held), all_reduce_mean(self.count)
         self.shares.lerp_(seen / count.clamp(min=1), FORGET * (count > 0))
         self.held.zero_()
         self.count.zero_()

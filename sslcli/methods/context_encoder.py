@@ -33,11 +33,11 @@ class ContextEncoder(Method):
         self.hide, self.adversary = hide, adversary
         self.decoder = Decoder(self.backbone.dim, shape, width)
         self.critic = Critic(shape, width) if adversary else None
-        self.game = adversary > 0  # type: ignore[misc]
-        self.floor = -math.inf if self.game else 0.0  # type: ignore[misc]
+        self.adversarial = adversary > 0  # type: ignore[misc]
+        self.min_loss = -math.inf if self.adversarial else 0.0  # type: ignore[misc]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         painted, hidden = self.painted(x, batch)
         error = mse_known(painted, x, hidden)  # eq. (1)
         if self.critic is None:
@@ -55,7 +55,7 @@ class ContextEncoder(Method):
         return self.decoder(self.backbone(x.masked_fill(hidden & ~x.isnan(), 0.0))), hidden
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         painted, hidden = self.painted(x, batch)
         return Reconstruction(x, painted, hidden.expand_as(x))
 

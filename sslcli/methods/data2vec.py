@@ -45,7 +45,7 @@ class Data2Vec(Method):
         self.teacher = Teacher(backbone)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         _, hidden = random_keep(batch.uniform("mask", self.backbone.num_tokens), self.keep)
         prefix = self.backbone.prefix
         student = self.backbone.tokens(x, hidden=hidden, mask_token=self.mask_token)[:, prefix:]

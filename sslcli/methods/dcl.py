@@ -22,7 +22,7 @@ from sslcli.nn.stats import spread
 
 
 class DCL(Method):
-    floor = -math.inf  # the positive pair is not in the denominator
+    min_loss = -math.inf  # the positive pair is not in the denominator
     compares = True
     negatives = 2
 
@@ -42,7 +42,7 @@ class DCL(Method):
         self.temperature, self.sigma = temperature, sigma if weighted else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x1, x2 = batch.just(2, "global")
+        x1, x2 = batch.expect_views(2, "global")
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         return {"loss": decoupled(z1, z2, self.temperature, self.sigma), "spread": spread(z1)}
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.methods.base import Batch, Facts, Method
-from sslcli.nn.dist import mean
+from sslcli.methods.base import Batch, DataInfo, Method
+from sslcli.nn.dist import all_reduce_mean
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import spread
 
@@ -28,7 +28,7 @@ class DeepSVDD(Method):
     held: Tensor
     count: Tensor
 
-    def __init__(self, backbone: nn.Module, data: Facts, nu: float | None = None):
+    def __init__(self, backbone: nn.Module, data: DataInfo, nu: float | None = None):
         super().__init__(backbone)
         if nu is not None and not 0 < nu <= 1:
             raise ValueError(f"nu is a share above 0 and at most 1, or null, not {nu}")
@@ -42,9 +42,9 @@ class DeepSVDD(Method):
         self.register_buffer("count", torch.zeros(()), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "global")
+        (x,) = batch.expect_views(1, "weak", "global")
         z = F.normalize(self.backbone(x), dim=1)  # (B, dim)
-        average = mean(z.mean(dim=0))
+        average = all_reduce_mean(z.mean(dim=0))
         centre = torch.where(self.steps > 0, self.total.to(z.dtype), average)
         if self.training and torch.is_grad_enabled():
             self.held.add_(average.to(self.held.dtype))

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.methods.base import Batch, Facts, Method
+from sslcli.methods.base import Batch, DataInfo, Method
 from sslcli.nn.heads import Width, mlp, resolve, told
 from sslcli.nn.kmeans import nearest, spherical_kmeans
-from sslcli.nn.memory_bank import Memory
+from sslcli.nn.memory_bank import MemoryBank
 from sslcli.nn.precision import full_precision
-from sslcli.nn.prototypes import cosines, in_use
+from sslcli.nn.prototypes import cosines, effective_prototypes
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.nn.stats import spread
-from sslcli.nn.step_counter import Clock
+from sslcli.nn.step_counter import StepCounter
 
 EPSILON = 0.03  # of the first epoch's codes
 
@@ -40,7 +40,7 @@ class DeepClusterV2(Method):
     def __init__(
         self,
         backbone: nn.Module,
-        data: Facts,
+        data: DataInfo,
         hidden_dim: Width = "auto",
         proj_dim: Width = "auto",
         prototypes: int = 256,
@@ -55,8 +55,8 @@ class DeepClusterV2(Method):
         count = min(prototypes, data.samples)
         self.register_buffer("centroids", F.normalize(torch.randn(clusterings, count, width), dim=2))
         self.register_buffer("clusters", torch.full((data.samples, clusterings), -1, dtype=torch.int64))  # -1: none yet
-        self.memory = nn.ModuleList(Memory(data.samples, width) for _ in range(min(2, clusterings)))
-        self.clock = Clock()
+        self.memory = nn.ModuleList(MemoryBank(data.samples, width) for _ in range(min(2, clusterings)))
+        self.clock = StepCounter()
         self.per_epoch, self.iterations, self.temperature = data.steps_per_epoch, iterations, temperature
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -75,7 +75,7 @@ class DeepClusterV2(Method):
             first = torch.stack([codes[min(v, 1)] for v in range(len(z))])  # (V, B)
             target = torch.where(known[:, h] < 0, first, known[:, h])
             losses.append(cluster_loss(scores, target, self.temperature))
-        used = in_use(F.one_hot(target[0], len(centroids)).to(scores.dtype))
+        used = effective_prototypes(F.one_hot(target[0], len(centroids)).to(scores.dtype))
         return {"loss": torch.stack(losses).mean(), "used": used, "spread": spread(z[0])}
 
     def after_step(self, progress: float) -> None:

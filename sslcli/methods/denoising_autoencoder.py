@@ -26,7 +26,7 @@ class DenoisingAutoencoder(Method):
         self.decoder = Decoder(self.backbone.dim, self.backbone.input_shape, width)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         return {"loss": mse_known(self.decoder(self.backbone(self.spoiled(x, batch))), x)}
 
     def spoiled(self, x: Tensor, batch: Batch) -> Tensor:
@@ -36,7 +36,7 @@ class DenoisingAutoencoder(Method):
         return x.masked_fill(hidden & ~x.isnan(), 0.0) + noise
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         return Reconstruction(x, self.decoder(self.backbone(self.spoiled(x, batch))))
 
     @torch.no_grad()

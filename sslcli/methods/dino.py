@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.centering import Warming, sharpened
+from sslcli.nn.centering import LinearWarmup, sharpened
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, resolve, told
-from sslcli.nn.prototypes import Prototypes, cross_view, gelu_head, in_use
+from sslcli.nn.prototypes import Prototypes, cross_view, effective_prototypes, gelu_head
 from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.stats import spread
 
@@ -49,7 +49,7 @@ class DINO(Method):
         self.prototypes = Prototypes(width, prototypes, frozen)
         self.teacher = Teacher(backbone, self.head, self.prototypes)
         self.centre = RunningMean(prototypes)  # eq. (4)
-        self.teacher_temperature = Warming(teacher_temperature, teacher_temperature_end, warmup)
+        self.teacher_temperature = LinearWarmup(teacher_temperature, teacher_temperature_end, warmup)
         self.temperature, self.centre_momentum, self.tau, self.tau_end = temperature, centre_momentum, tau, tau_end
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -61,7 +61,7 @@ class DINO(Method):
         if self.training and torch.is_grad_enabled():
             self.centre.see(teacher.flatten(0, 1))
         loss = cross_view(student / self.temperature, targets)  # eq. (3), the mean over pairs as in the code
-        return {"loss": loss, "used": in_use(targets[0]), "spread": spread(z[0])}
+        return {"loss": loss, "used": effective_prototypes(targets[0]), "spread": spread(z[0])}
 
     def after_step(self, progress: float) -> None:
         momentum = cosine_momentum(progress, self.tau, self.tau_end)

@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.centering import Warming
+from sslcli.nn.centering import LinearWarmup
 from sslcli.nn.dist import gather, rank
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, resolve, told
 from sslcli.nn.masking import some_hidden
 from sslcli.nn.precision import full_precision
-from sslcli.nn.prototypes import Prototypes, cross_view, each_token, gelu_head, hidden_tokens, in_use
+from sslcli.nn.prototypes import Prototypes, cross_view, each_token, effective_prototypes, gelu_head, hidden_tokens
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.nn.stats import spread
 
 
 class DINOv2(Method):
-    floor = -math.inf  # KoLeo's logarithm
+    min_loss = -math.inf  # KoLeo's logarithm
     needs_tokens = True
     compares = True
 
@@ -67,7 +67,7 @@ class DINOv2(Method):
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
         nn.init.normal_(self.mask_token, std=0.02)
         self.teacher = Teacher(*self.students())
-        self.teacher_temperature = Warming(teacher_temperature, teacher_temperature_end, warmup)
+        self.teacher_temperature = LinearWarmup(teacher_temperature, teacher_temperature_end, warmup)
         self.masks = {"p": mask_chance, "low": mask_low, "high": mask_high}
         self.temperature, self.iterations, self.koleo = temperature, iterations, koleo
         self.tau, self.tau_end = tau, tau_end
@@ -96,7 +96,7 @@ class DINOv2(Method):
         apart = torch.stack([koleo_loss(h) for h in features]).sum()  # of each crop, as in the code
         terms = {"class_token": of_class.detach(), "tokens": of_tokens.detach(), "koleo": apart.detach()}
         loss = of_class + of_tokens + self.koleo * apart
-        return {"loss": loss, **terms, "used": in_use(targets[0]), "spread": spread(z[0])}
+        return {"loss": loss, **terms, "used": effective_prototypes(targets[0]), "spread": spread(z[0])}
 
     def hidden(self, batch: Batch, view: int, x: Tensor) -> Tensor:
         """(B, N) bool: half of the samples with 10 to 50 % of their tokens; padding is never hidden."""

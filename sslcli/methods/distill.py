@@ -30,7 +30,7 @@ class Distill(Method):
         self.projector = nn.Linear(self.backbone.dim, teacher.dim)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "global", "weak", "clean")
+        (x,) = batch.expect_views(1, "global", "weak", "clean")
         with torch.no_grad():
             target = self.standardise(self.teacher(x))  # (B, D)
         return {"loss": regression(self.projector(self.backbone(x)), target)}

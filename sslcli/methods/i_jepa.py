@@ -59,7 +59,7 @@ class IJEPA(Method):
         self.teacher = Teacher(backbone)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         places = batch.uniform("blocks", self.targets, len(self.backbone.grid))
         blocks = [block(places[:, t], self.backbone.grid, 1.0 * self.side).flatten(1) for t in range(self.targets)]
         prefix = self.backbone.prefix

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.centering import Warming, sharpened
+from sslcli.nn.centering import LinearWarmup, sharpened
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, resolve, told
 from sslcli.nn.masking import some_hidden
-from sslcli.nn.prototypes import Prototypes, cross_view, each_token, gelu_head, hidden_tokens, in_use
+from sslcli.nn.prototypes import Prototypes, cross_view, each_token, effective_prototypes, gelu_head, hidden_tokens
 from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.stats import spread
 
@@ -55,7 +55,7 @@ class IBOT(Method):
         nn.init.normal_(self.mask_token, std=0.02)
         self.teacher = Teacher(backbone, self.head, self.prototypes)
         self.centre, self.token_centre = RunningMean(prototypes), RunningMean(prototypes)  # C and C'
-        self.teacher_temperature = Warming(teacher_temperature, teacher_temperature_end, warmup)
+        self.teacher_temperature = LinearWarmup(teacher_temperature, teacher_temperature_end, warmup)
         self.masks = {"p": mask_chance, "low": mask_low, "high": mask_high}
         self.temperature, self.centre_momentum, self.tau, self.tau_end = temperature, centre_momentum, tau, tau_end
 
@@ -82,7 +82,12 @@ class IBOT(Method):
         of_class = cross_view(torch.stack([self.prototypes(z) for z in classes]) / self.temperature, targets)  # eq. (2)
         of_tokens = torch.stack(masked).mean()  # eq. (3)
         terms = {"class_token": of_class.detach(), "tokens": of_tokens.detach()}
-        return {"loss": of_class + of_tokens, **terms, "used": in_use(targets[0]), "spread": spread(classes[0])}
+        return {
+            "loss": of_class + of_tokens,
+            **terms,
+            "used": effective_prototypes(targets[0]),
+            "spread": spread(classes[0]),
+        }
 
     def hidden(self, batch: Batch, view: int) -> Tensor:
         """Sec. 4.1: (B, N) bool, half of the samples with 10 to 50 % of their tokens."""

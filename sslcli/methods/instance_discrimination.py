@@ -16,23 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.methods.base import Batch, Facts, Method
-from sslcli.nn.memory_bank import Memory
+from sslcli.methods.base import Batch, DataInfo, Method
+from sslcli.nn.memory_bank import MemoryBank
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import spread
 
 
 class InstanceDiscrimination(Method):
     def __init__(
-        self, backbone: nn.Module, data: Facts, proj_dim: int = 128, temperature: float = 0.07, momentum: float = 0.5
+        self, backbone: nn.Module, data: DataInfo, proj_dim: int = 128, temperature: float = 0.07, momentum: float = 0.5
     ):
         super().__init__(backbone)
         self.projector = nn.Linear(self.backbone.dim, proj_dim)  # Sec. 3: the network ends in 128 dimensions
-        self.memory = Memory(data.samples, proj_dim)  # V
+        self.memory = MemoryBank(data.samples, proj_dim)  # V
         self.temperature, self.momentum = temperature, momentum
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "global")
+        (x,) = batch.expect_views(1, "global")
         v = F.normalize(self.projector(self.backbone(x)), dim=1)  # (B, P)
         loss = instance_loss(v, self.memory.keys, batch.ids, self.temperature)
         if self.training and torch.is_grad_enabled():

@@ -50,7 +50,7 @@ class Jigsaw(Method):
 
     def shuffled(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B, G, C, s, s): at place j the tile that was at orders[o, j]; and o (B,)."""
-        (x,) = batch.just(1, "weak", "global")
+        (x,) = batch.expect_views(1, "weak", "global")
         tiles = cut(x, self.grid, batch.uniform("place", self.grid**2, 2))
         order = (batch.uniform("order") * len(self.orders)).long()
         at = self.orders[order][:, :, None, None, None].expand_as(tiles)

@@ -19,7 +19,7 @@ from sslcli.nn.heads import Width, mlp, resolve, told
 from sslcli.nn.precision import full_precision
 from sslcli.nn.projections import directions, invariance
 from sslcli.nn.stats import spread
-from sslcli.nn.step_counter import Clock
+from sslcli.nn.step_counter import StepCounter
 
 KNOTS, REACH = 17, 3.0  # of the integral over t, from 0 to 3; the integrand is even
 
@@ -41,7 +41,7 @@ class LeJEPA(Method):
         self.asked = {"hidden_dim": (hidden_dim, 2048)}
         hidden = resolve(hidden_dim, 2048, self.backbone.dim)
         self.projector = mlp(self.backbone.dim, hidden, hidden, proj_dim)
-        self.clock = Clock()
+        self.clock = StepCounter()
         self.weight, self.slices = weight, slices
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ class MAE(Method):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
         target, _, _ = self.target(x)
         return {"loss": mse_known(predicted, target, hidden[:, :, None])}  # Sec. 3: "only on masked patches"
@@ -76,7 +76,7 @@ class MAE(Method):
         return normalised(patches)
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
         _, mean, std = self.target(x)
         whole = self.backbone.unpatchify

@@ -46,7 +46,7 @@ class MoCoV2(Method):
         self.temperature, self.tau, self.tau_end = temperature, tau, tau_end
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x_q, x_k = batch.just(2, "global")
+        x_q, x_k = batch.expect_views(2, "global")
         q = F.normalize(self.projector(self.backbone(x_q)), dim=1)  # (B, P)
         k = F.normalize(self.teacher(x_k), dim=1)  # (B, P), no gradient
         loss = info_nce(q, k, self.queue.keys, self.temperature, batch.ids[:, None] == self.queue.ids)

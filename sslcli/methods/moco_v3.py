@@ -50,7 +50,7 @@ class MoCoV3(Method):
         self.temperature, self.tau, self.tau_end = temperature, tau, tau_end
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x1, x2 = batch.just(2, "global")
+        x1, x2 = batch.expect_views(2, "global")
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         q1, q2 = self.predictor(z1), self.predictor(z2)
         k1, k2 = self.teacher(x1), self.teacher(x2)  # no gradient

@@ -23,7 +23,7 @@ from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, resolve, told
 from sslcli.nn.masking import keep_count, random_keep
 from sslcli.nn.precision import full_precision
-from sslcli.nn.prototypes import Prototypes, gelu_head, in_use
+from sslcli.nn.prototypes import Prototypes, effective_prototypes, gelu_head
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.nn.stats import spread
 
@@ -69,7 +69,7 @@ class MSN(Method):
         terms = msn_terms(scores / self.temperature, targets)
         loss = terms["assignment"] + self.mean_entropy * terms["mean_entropy"]
         shown = {k: v.detach() for k, v in terms.items()}
-        return {"loss": loss, **shown, "used": in_use(targets), "spread": spread(anchors[0])}
+        return {"loss": loss, **shown, "used": effective_prototypes(targets), "spread": spread(anchors[0])}
 
     @torch.no_grad()
     def taught(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
-from sslcli.nn.dist import mean
+from sslcli.nn.dist import all_reduce_mean
 
 
 class MultiTask(Method):
@@ -55,7 +55,7 @@ class MultiTask(Method):
         self.weighting, self.alpha, self.weight_lr = weighting, alpha, weight_lr
         self.register_buffer("balance", torch.tensor([float(weights.get(name, 1.0)) for name in tasks]))
         if weighting != "fixed":
-            self._check_floors(tasks)
+            self._check_min_losses(tasks)
         if weighting == "uncertainty":
             self.log_variance = nn.Parameter(torch.zeros(len(tasks)))  # s = log sigma^2
         for name in ("norms", "losses", "first"):
@@ -63,19 +63,19 @@ class MultiTask(Method):
         self.register_buffer("count", torch.zeros(()), persistent=False)
         self.uses_labels = any(t.uses_labels for t in tasks.values())  # type: ignore[misc]
         self.needs_tokens = any(t.needs_tokens for t in tasks.values())  # type: ignore[misc]
-        self.game = any(t.game for t in tasks.values())  # type: ignore[misc]
+        self.adversarial = any(t.adversarial for t in tasks.values())  # type: ignore[misc]
         self.min_batch = max(t.min_batch for t in tasks.values())  # type: ignore[misc]
         self.fixed_lr = tuple(f"tasks.{n}.{part}" for n, t in tasks.items() for part in t.fixed_lr)  # type: ignore[misc]
         self._measured()
 
-    def _check_floors(self, tasks: dict[str, Method]) -> None:
-        endless = [name for name, task in tasks.items() if math.isinf(task.floor)]
+    def _check_min_losses(self, tasks: dict[str, Method]) -> None:
+        endless = [name for name, task in tasks.items() if math.isinf(task.min_loss)]
         if endless:
             raise ValueError(
                 f"weighting={self.weighting} needs losses with a floor; that of {', '.join(endless)} has none: "
                 "weighting=fixed"
             )
-        self.floors = [task.floor for task in tasks.values()]
+        self.min_losses = [task.min_loss for task in tasks.values()]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         batch = batch.exactly(self.together())
@@ -83,7 +83,7 @@ class MultiTask(Method):
         losses = torch.stack([out["loss"] for out in found.values()])  # (T,)
         loss = (self.balance.to(losses.dtype) * losses).sum()
         if self.weighting == "uncertainty":
-            above = losses - losses.new_tensor(self.floors)
+            above = losses - losses.new_tensor(self.min_losses)
             loss = (self.balance * ((-self.log_variance).exp() * above + self.log_variance / 2)).sum()  # eq. (7), (10)
         if self.weighting == "gradnorm" and self.training and torch.is_grad_enabled():
             self._hold(losses)
@@ -103,14 +103,14 @@ class MultiTask(Method):
         shared = [p for p in self.backbone.parameters() if p.requires_grad and p.ndim > 1][-1]
         for i, one in enumerate(losses.unbind()):
             (gradient,) = torch.autograd.grad(one, shared, retain_graph=True, allow_unused=True)
-            norm = mean(torch.zeros_like(shared) if gradient is None else gradient).norm()
+            norm = all_reduce_mean(torch.zeros_like(shared) if gradient is None else gradient).norm()
             self.norms[i] += norm.to(self.norms.dtype)
-        self.losses += mean(losses - losses.new_tensor(self.floors)).to(self.losses.dtype)
+        self.losses += all_reduce_mean(losses - losses.new_tensor(self.min_losses)).to(self.losses.dtype)
         self.count += 1
 
     @torch.no_grad()
     def _rebalance(self) -> None:
-        """Algorithm 1: each weight goes against the gradient of |G_i - mean(G) r_i^alpha|; their sum stays."""
+        """Algorithm 1: each weight goes against the gradient of |G_i - all_reduce_mean(G) r_i^alpha|; their sum stays."""
         seen = self.count.clamp(min=1)
         norms, losses = self.norms / seen, self.losses / seen
         self.first.copy_(torch.where(self.first == 0, losses, self.first))

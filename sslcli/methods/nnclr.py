@@ -47,7 +47,7 @@ class NNCLR(Method):
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x1, x2 = batch.just(2, "global")
+        x1, x2 = batch.expect_views(2, "global")
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         p1, p2 = self.predictor(z1), self.predictor(z2)
         n1, n2 = self.neighbours(z1, batch.ids), self.neighbours(z2, batch.ids)

@@ -36,7 +36,7 @@ class PatchPosition(Method):
         self.register_buffer("places", torch.tensor(NEIGHBOURS), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "global")
+        (x,) = batch.expect_views(1, "weak", "global")
         tiles = cut(x, 3, batch.uniform("place", 9, 2))  # (B, 9, C, s, s)
         where = (batch.uniform("neighbour") * len(NEIGHBOURS)).long()  # (B,)
         asked = tiles[torch.arange(len(x), device=x.device), self.places[where]]

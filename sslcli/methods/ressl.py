@@ -45,7 +45,7 @@ class ReSSL(Method):
         self.tau, self.tau_end = tau, tau_end
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        weak, strong = batch.just(2, "weak", "global")
+        weak, strong = batch.expect_views(2, "weak", "global")
         q = F.normalize(self.projector(self.backbone(strong)), dim=1)  # (B, P)
         k = F.normalize(self.teacher(weak), dim=1)  # (B, P), no gradient
         loss = relation_loss(q, k, self.queue.keys, self.temperature, self.teacher_temperature)

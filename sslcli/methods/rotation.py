@@ -29,7 +29,7 @@ class Rotation(Method):
         self.classifier = nn.Linear(self.backbone.dim, TURNS)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "global")
+        (x,) = batch.expect_views(1, "weak", "global")
         logits = self.classifier(self.backbone(turned(x)))  # (4 B, 4)
         truth = torch.arange(TURNS, device=x.device).repeat_interleave(len(x))
         accuracy = (logits.detach().argmax(dim=1) == truth).float().mean()

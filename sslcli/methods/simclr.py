@@ -35,7 +35,7 @@ class SimCLR(Method):
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x1, x2 = batch.just(2, "global")
+        x1, x2 = batch.expect_views(2, "global")
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         return {"loss": nt_xent(z1, z2, self.temperature), "spread": spread(z1)}
 

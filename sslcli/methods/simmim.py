@@ -29,7 +29,7 @@ class SimMIM(Method):
         self.to_pixels = nn.Linear(self.backbone.dim, self.backbone.patch_dim)  # Sec. 3.3: "as light as a linear layer"
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
         return {"loss": l1_known(predicted, self.backbone.patchify(x), hidden[:, :, None])}  # Sec. 3.4
 
@@ -40,7 +40,7 @@ class SimMIM(Method):
         return self.to_pixels(tokens[:, self.backbone.prefix :]), hidden
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
         whole = self.backbone.unpatchify
         return Reconstruction(x, whole(predicted), whole(hidden[:, :, None].expand_as(predicted)))

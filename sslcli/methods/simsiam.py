@@ -19,7 +19,7 @@ from sslcli.nn.stats import spread
 
 class SimSiam(Method):
     # The predictor's rate does not decay: it should keep up with the latest encoder (paper: Sec. 4.2).
-    floor = -1.0
+    min_loss = -1.0
     fixed_lr = ("predictor",)
 
     def __init__(self, backbone: nn.Module, proj_dim: Width = "auto", pred_dim: Width = "auto"):
@@ -34,7 +34,7 @@ class SimSiam(Method):
         self.predictor = mlp(width, bottleneck, width)  # two layers, a bottleneck, nothing after
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x1, x2 = batch.just(2, "global")
+        x1, x2 = batch.expect_views(2, "global")
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         p1, p2 = self.predictor(z1), self.predictor(z2)  # (B, P)
         return {"loss": simsiam_loss(p1, p2, z1, z2), "spread": spread(z1)}

@@ -23,10 +23,10 @@ from sslcli.nn.ema import Teacher
 from sslcli.nn.heads import Width, mlp, resolve, told
 from sslcli.nn.kmeans import nearest, spherical_kmeans
 from sslcli.nn.precision import full_precision
-from sslcli.nn.prototypes import cosines, in_use
+from sslcli.nn.prototypes import cosines, effective_prototypes
 from sslcli.nn.queue import Queue
 from sslcli.nn.stats import spread
-from sslcli.nn.step_counter import Clock
+from sslcli.nn.step_counter import StepCounter
 
 FIRST = 10  # steps before the first groups are found
 ROUNDS = 10  # of k-means
@@ -57,11 +57,11 @@ class SMoG(Method):
         self.teacher = Teacher(backbone, self.projector)
         self.register_buffer("groups", F.normalize(torch.randn(prototypes, width), dim=1))
         self.queue = Queue(queue, width)
-        self.clock = Clock()
+        self.clock = StepCounter()
         self.beta, self.reset_every, self.temperature, self.tau = beta, reset_every, temperature, tau
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        seen = batch.just(2, "global")
+        seen = batch.expect_views(2, "global")
         y = [self.projector(self.backbone(x)) for x in seen]  # (B, P) each
         z, p = [F.normalize(own, dim=1) for own in y], [self.predictor(own) for own in y]
         told_by = [nearest(F.normalize(self.teacher(x), dim=1), F.normalize(self.groups, dim=1)) for x in seen]  # (B,)
@@ -71,7 +71,7 @@ class SMoG(Method):
             self.groups.copy_(moved.detach())
             for own in z:
                 self.queue.hold(own, batch.ids)
-        used = in_use(F.one_hot(told_by[0], len(self.groups)).to(z[0].dtype))
+        used = effective_prototypes(F.one_hot(told_by[0], len(self.groups)).to(z[0].dtype))
         return {"loss": torch.stack(losses).mean(), "used": used, "spread": spread(z[0])}
 
     def after_step(self, progress: float) -> None:

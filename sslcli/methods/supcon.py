@@ -35,7 +35,7 @@ class SupCon(Method):
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x1, x2 = batch.just(2, "global")
+        x1, x2 = batch.expect_views(2, "global")
         assert batch.labels is not None
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         return {"loss": supervised_contrast(z1, z2, batch.labels, self.temperature), "spread": spread(z1)}

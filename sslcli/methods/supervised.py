@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.methods.base import Batch, Facts, Method
-from sslcli.nn.dist import mean
+from sslcli.methods.base import Batch, DataInfo, Method
+from sslcli.nn.dist import all_reduce_mean
 from sslcli.nn.precision import full_precision
 
 
@@ -19,7 +19,7 @@ class Supervised(Method):
     uses_labels = True
     min_batch = 1
 
-    def __init__(self, backbone: nn.Module, data: Facts, smoothing: float = 0.0):
+    def __init__(self, backbone: nn.Module, data: DataInfo, smoothing: float = 0.0):
         super().__init__(backbone)
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing is a share from 0 to below 1, not {smoothing}")
@@ -27,7 +27,7 @@ class Supervised(Method):
         self.smoothing = smoothing
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        views = batch.just(2, "global", "weak")
+        views = batch.expect_views(2, "global", "weak")
         assert batch.labels is not None
         y = batch.labels.to(views[0].device)
         logits = torch.stack([self.classifier(self.backbone(x)) for x in views])  # (V, B, K)
@@ -44,5 +44,5 @@ def labelled_loss(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
     there is none."""
     known = y >= 0
     each = F.cross_entropy(logits, y.clamp(min=0), reduction="none", label_smoothing=smoothing)
-    count = mean(known.sum().to(each.dtype))  # processes may know different numbers
+    count = all_reduce_mean(known.sum().to(each.dtype))  # processes may know different numbers
     return (each * known).sum() / count.masked_fill(count == 0, 1.0)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.dist import rank, world
+from sslcli.nn.dist import rank, world_size
 from sslcli.nn.heads import Width, mlp, resolve, told
-from sslcli.nn.prototypes import Prototypes, cross_view, in_use
+from sslcli.nn.prototypes import Prototypes, cross_view, effective_prototypes
 from sslcli.nn.queue import Queue
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.nn.stats import spread
@@ -63,14 +63,14 @@ class SwAV(Method):
         if self.queue is not None and self.training and torch.is_grad_enabled():
             self.queue.hold(z[0], batch.ids)
         loss = cross_view(scores / self.temperature, codes)  # Sec. 3.1, eqs. (1), (2)
-        return {"loss": loss, "used": in_use(codes[0]), "spread": spread(z[0])}
+        return {"loss": loss, "used": effective_prototypes(codes[0]), "spread": spread(z[0])}
 
     @torch.no_grad()
     def codes(self, scores: Tensor) -> Tensor:
         """Sec. 3.1, eqs. (3)-(5): (B, K) scores -> (B, K) soft codes; "working with small batches": the queue joins in."""
         if self.queue is None:
             return sinkhorn(scores, self.epsilon, self.iterations)
-        mine = slice(rank(), None, world())  # every process holds the same queue: each brings a share of it
+        mine = slice(rank(), None, world_size())  # every process holds the same queue: each brings a share of it
         filled = (self.queue.ids[mine] >= 0) & self.late
         weights = torch.cat([torch.ones_like(scores[:, 0]), filled.to(scores.dtype)])
         past = self.prototypes(self.queue.keys[mine])

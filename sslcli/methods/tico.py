@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.dist import mean
+from sslcli.nn.dist import all_reduce_mean
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, mlp, resolve, told
 from sslcli.nn.precision import full_precision
@@ -49,7 +49,7 @@ class TiCo(Method):
         self.beta, self.rho, self.tau, self.tau_end = beta, rho, tau, tau_end
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x1, x2 = batch.just(2, "global")
+        x1, x2 = batch.expect_views(2, "global")
         z1, z2 = (F.normalize(self.projector(self.backbone(x)), dim=1) for x in (x1, x2))  # (B, P)
         t1, t2 = self.teacher(x1), self.teacher(x2)  # no gradient
         own = second_moment(z1, z2)
@@ -79,7 +79,7 @@ class TiCo(Method):
 def second_moment(z1: Tensor, z2: Tensor) -> Tensor:
     """(P, P): the mean of z z^T over both views (B, P) of the global batch."""
     both = torch.cat([z1, z2])
-    return mean(both.T @ both / len(both))
+    return all_reduce_mean(both.T @ both / len(both))
 
 
 @full_precision

@@ -26,7 +26,7 @@ STEPS = 2.0  # standard deviations from the middle of a traversal to its ends
 
 
 class VAE(Method):
-    floor = -math.inf
+    min_loss = -math.inf
 
     def __init__(self, backbone: nn.Module, latent_dim: int = 32, beta: float = 1.0, width: int = 32):
         super().__init__(backbone)
@@ -41,7 +41,7 @@ class VAE(Method):
         self.beta = beta
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         mean, log_variance = self.encode(x)
         noise = batch.normal("latent", mean.shape[1]).to(mean.dtype)
         z = mean + (log_variance / 2).exp() * noise  # Sec. 2.4, the reparameterisation
@@ -58,7 +58,7 @@ class VAE(Method):
         return self.to_mean(h), self.to_log_variance(h).clamp(-10, 10)
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
-        (x,) = batch.just(1, "weak", "clean")
+        (x,) = batch.expect_views(1, "weak", "clean")
         return Reconstruction(x, self.decoder(self.encode(x)[0]))
 
     @torch.no_grad()

@@ -39,7 +39,7 @@ class VICReg(Method):
         self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x1, x2 = batch.just(2, "global")
+        x1, x2 = batch.expect_views(2, "global")
         z1, z2 = self.expander(self.backbone(x1)), self.expander(self.backbone(x2))  # (B, P)
         terms = vicreg_terms(z1, z2)
         loss = torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()  # eq. (6)

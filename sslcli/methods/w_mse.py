@@ -41,7 +41,7 @@ class WMSE(Method):
         self.part, self.eps = part, eps
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x1, x2 = batch.just(2, "global")
+        x1, x2 = batch.expect_views(2, "global")
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         order = gather(batch.uniform("parts")).argsort(stable=True)  # (N,)
         return {"loss": whitened_loss(z1, z2, order, self.part, self.eps), "spread": spread(z1)}

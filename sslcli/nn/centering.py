@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sslcli.nn.precision import full_precision
 
 
-class Warming(nn.Module):
+class LinearWarmup(nn.Module):
     """`value`: a temperature that rises along a line from `start` to `end` in the first `share` of the run."""
 
     value: Tensor

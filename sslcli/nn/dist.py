@@ -19,7 +19,7 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes train together; 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
@@ -35,7 +35,7 @@ def rank() -> int:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world())]
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
         dist.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 
@@ -44,58 +44,58 @@ class _Gather(torch.autograd.Function):
         # Each process used the gathered rows in its own loss, so a row's gradient is the sum over processes.
         grad = grads[0].contiguous().clone()
         dist.all_reduce(grad)
-        n = len(grad) // world()
+        n = len(grad) // world_size()
         return grad[rank() * n : (rank() + 1) * n]
 
 
 def gather(x: Tensor) -> Tensor:
-    """(B, ...) -> (B * world, ...), the rows of all processes in rank order; gradients flow back to all of them.
+    """(B, ...) -> (B * world_size, ...), the rows of all processes in rank order; gradients flow back to all of them.
 
     The identity on one process. Every process must bring the same number of rows.
     """
-    return x if world() == 1 else _Gather.apply(x)
+    return x if world_size() == 1 else _Gather.apply(x)
 
 
 @torch.no_grad()
 def gather_rows(x: Tensor) -> Tensor:
     """(n, ...) -> (sum of n, ...) in rank order, where processes may bring different numbers of rows; no gradient."""
-    if world() == 1:
+    if world_size() == 1:
         return x
     counts = [int(n) for n in gather(torch.tensor([len(x)]))]
     padded = x.new_zeros(max(counts), *x.shape[1:])
     padded[: len(x)] = x
-    parts = gather(padded).chunk(world())
+    parts = gather(padded).chunk(world_size())
     return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])
 
 
 @torch.no_grad()
-def mean(x: Tensor) -> Tensor:
+def all_reduce_mean(x: Tensor) -> Tensor:
     """The mean of `x` over processes, without gradient: for numbers that are shown."""
-    if world() == 1:
+    if world_size() == 1:
         return x.detach()
     total = x.detach().clone()
     dist.all_reduce(total)
-    return total / world()
+    return total / world_size()
 
 
 # ------------------------------------------------------------------------------------------------------------ decisions
 
 
-def agree(*numbers: int) -> list[int]:
+def all_reduce_max(*numbers: int) -> list[int]:
     """The largest of each number over processes: what one of them wants, all do."""
-    return list(numbers) if world() == 1 else agreed(torch.tensor(numbers, dtype=torch.int64)).tolist()
+    return list(numbers) if world_size() == 1 else all_reduce_max_(torch.tensor(numbers, dtype=torch.int64)).tolist()
 
 
-def agreed(numbers: Tensor) -> Tensor:
+def all_reduce_max_(numbers: Tensor) -> Tensor:
     """The same on the numbers' device, in place, without waiting for it."""
-    if world() > 1:
+    if world_size() > 1:
         dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
     return numbers
 
 
-def of_first(value: T) -> T:
+def broadcast_from_rank0(value: T) -> T:
     """Rank 0's value (tensors, numbers, text, and lists, tuples and dictionaries of them), everywhere."""
-    if world() == 1:
+    if world_size() == 1:
         return value
     data = _encode(value) if rank() == 0 else torch.empty(0, dtype=torch.uint8)
     size = torch.tensor([len(data)])
@@ -106,13 +106,13 @@ def of_first(value: T) -> T:
     return value if rank() == 0 else _decode(data)
 
 
-def collect(value: T) -> list[T]:
-    """Every rank's value (as in `of_first`), everywhere, in rank order."""
-    if world() == 1:
+def all_gather_object(value: T) -> list[T]:
+    """Every rank's value (as in `broadcast_from_rank0`), everywhere, in rank order."""
+    if world_size() == 1:
         return [value]
     data = _encode(value)
     sizes = [int(n) for n in gather(torch.tensor([len(data)]))]
-    parts = gather(torch.nn.functional.pad(data, (0, max(sizes) - len(data)))).chunk(world())
+    parts = gather(torch.nn.functional.pad(data, (0, max(sizes) - len(data)))).chunk(world_size())
     return [_decode(part[:n]) for part, n in zip(parts, sizes, strict=True)]
 
 

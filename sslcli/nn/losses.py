@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslcli.nn.dist import mean
+from sslcli.nn.dist import all_reduce_mean
 from sslcli.nn.precision import full_precision
 
 
@@ -32,5 +32,5 @@ def mse_known(predicted: Tensor, target: Tensor, where: Tensor | None = None) ->
     if where is not None:
         known = known & where
     error = (predicted - torch.nan_to_num(target)).masked_fill(~known, 0.0).square()
-    count = mean(known.sum().to(error.dtype))  # processes may know different numbers of entries
+    count = all_reduce_mean(known.sum().to(error.dtype))  # processes may know different numbers of entries
     return error.sum() / count.clamp(min=1)

@@ -7,7 +7,7 @@ from torch import Tensor
 from sslcli.nn.queue import Queue
 
 
-class Memory(Queue):
+class MemoryBank(Queue):
     """(samples, dim) `keys`, in the order of the sample ids; `ids` is -1 where a sample was not met yet.
 
     `hold` and `push` as of a queue, but an embedding replaces that of its own sample.

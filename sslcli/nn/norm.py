@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sslcli.nn.dist import gather, world
+from sslcli.nn.dist import gather, world_size
 
 _Norm = nn.modules.batchnorm._BatchNorm
 
@@ -23,7 +23,7 @@ class GlobalBatchNorm(_Norm):
             raise ValueError(f"batch norm wants (B, C, ...), not {tuple(input.shape)}")
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or world() == 1:
+        if not self.training or world_size() == 1:
             return super().forward(x)
         self._check_input_dim(x)
         mean, var, count = global_statistics(x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslcli.nn.dist import mean
+from sslcli.nn.dist import all_reduce_mean
 from sslcli.nn.precision import full_precision
 
 
@@ -24,7 +24,7 @@ def l1_known(predicted: Tensor, target: Tensor, where: Tensor) -> Tensor:
     """Mean absolute error over what is known (not NaN) and true in `where`, which broadcasts. 0 when nothing is left."""
     known = ~torch.isnan(target) & where
     error = (predicted - torch.nan_to_num(target)).masked_fill(~known, 0.0).abs()
-    count = mean(known.sum().to(error.dtype))  # processes may know different numbers of entries
+    count = all_reduce_mean(known.sum().to(error.dtype))  # processes may know different numbers of entries
     return error.sum() / count.clamp(min=1)
 
 
@@ -34,5 +34,5 @@ def smooth_l1(predicted: Tensor, target: Tensor, where: Tensor, beta: float = 1.
     target. Quadratic below `beta`, linear above."""
     error = (predicted - target.detach()).abs()
     each = torch.where(error < beta, error.square() / (2 * beta), error - beta / 2).mean(dim=2)
-    count = mean(where.sum().to(each.dtype))
+    count = all_reduce_mean(where.sum().to(each.dtype))
     return (each * where).sum() / count.clamp(min=1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.nn.dist import mean
+from sslcli.nn.dist import all_reduce_mean
 from sslcli.nn.precision import full_precision
 
 
@@ -88,7 +88,7 @@ def hidden_tokens(logits: Tensor, targets: Tensor, hidden: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def in_use(p: Tensor) -> Tensor:
+def effective_prototypes(p: Tensor) -> Tensor:
     """How many of K prototypes the global batch uses: exp of the entropy of the mean of (B, K) probabilities, 1 to K."""
-    average = mean(p.float().mean(dim=0) if p.dtype != torch.float64 else p.mean(dim=0))
+    average = all_reduce_mean(p.float().mean(dim=0) if p.dtype != torch.float64 else p.mean(dim=0))
     return torch.special.entr(average).sum().exp()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sslcli.nn.dist import mean
+from sslcli.nn.dist import all_reduce_mean
 
 
 class RunningMean(nn.Module):
@@ -33,7 +33,7 @@ class RunningMean(nn.Module):
 
     @torch.no_grad()
     def update(self, momentum: float) -> None:
-        total, count = mean(self.total), mean(self.count)
+        total, count = all_reduce_mean(self.total), all_reduce_mean(self.count)
         self.value.lerp_(total / count.clamp(min=1), (1 - momentum) * (count > 0).to(self.value.dtype))
         self.total.zero_()
         self.count.zero_()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Clock(nn.Module):
+class StepCounter(nn.Module):
     """`tick()` in `after_step` counts in a buffer, and so across restarts and without steps that were undone.
 
     The number on this side is the buffer's as long as nobody else has written to it (a checkpoint, an undone step), so

@@ -1,12 +1,12 @@
-"""Many processes, one run. Rank 0 is the user's own process: it reads the request, writes the folder and prints. The
-others follow: they are told a job, build the same objects, and take their share of every batch.
+"""Multi-process runs. Rank 0 is the user's own process: it reads the request, writes the run folder and prints. The other
+ranks (workers) receive a payload, build the same objects and process their share of every batch.
 
-How a team comes about:
-- `train.devices=N`: rank 0 starts N - 1 processes on this machine for the time of one job, and hands each the job.
-- `torchrun ... -m sslcli ...`, on one machine or several: all are there from the start, and RANK says which one this is. The
-  job, without any folder to import from, lies in the store that they share (`runtime/rendezvous.py`).
+Two ways to start the workers:
+- `train.devices=N`: rank 0 starts N - 1 processes on this machine for one command, and hands each the payload.
+- `torchrun ... -m sslcli ...`, on one machine or several: all processes exist from the start, and RANK says which one this
+  is. The payload, without the folders from which modules may be imported, goes through their store (`runtime/rendezvous.py`).
 
-Through the store also goes what went wrong with whom. Then a process group is made and the rest goes through `sslcli.nn.dist`.
+Errors of workers also go through the store. Once the process group exists, everything else goes through `sslcli.nn.dist`.
 """
 
 from __future__ import annotations
@@ -29,278 +29,263 @@ import torch.distributed as dist
 from sslcli.errors import Interrupted, MachineError, SslError, Stopped
 from sslcli.runtime.folders import new_private_folder, remove_folder
 from sslcli.runtime.rendezvous import (
-    Patience,
-    Place,
-    assemble,
+    PollingWait,
+    ProcessInfo,
     hosts_store,
-    launched,
-    launched_store,
+    init_process_group,
+    is_peer_error,
+    launcher_info,
+    launcher_store,
     local_store,
-    meet,
-    place,
-    under_torchrun,
+    process_info,
+    read_error,
+    report_error,
+    under_launcher,
     use_loopback,
+    wait_for_workers,
 )
 from sslcli.runtime.subprocesses import protect_imports
 
-__all__ = ["Place", "assemble", "dismiss_launched", "follow", "launched", "lead", "place", "ready", "under_torchrun"]
+__all__ = ["ProcessInfo", "join_group", "launch", "launcher_info", "process_info", "run_worker", "shutdown_launched"]
+__all__ += ["under_launcher", "wait_for_workers"]
 
-GRACE = 10.0  # seconds for the others to notice by themselves
+GRACE = 10.0  # seconds in which the other processes may detect a failure themselves
 
-FOLDERS = "folders"  # of a job: from where modules may be imported
+FOLDERS = "folders"  # key of a payload: from where modules may be imported
 
-Job = dict[str, Any]
+Payload = dict[str, Any]  # JSON
 
 
 # ------------------------------------------------------------------------------------------------------------ rank 0
 
 
 @contextlib.contextmanager
-def lead(where: Place, device: torch.device, job: Job, work: Callable[[Job], None]) -> Iterator[None]:
-    """The team for one job: tells it to the others, and holds the process group for the time of the block.
+def launch(
+    info: ProcessInfo, device: torch.device, payload: Payload, work: Callable[[Payload], None]
+) -> Iterator[None]:
+    """Run the block as rank 0 of a process group whose other ranks call `work(payload)`. A no-op with one process.
 
-    `work` is what the others do with it (a function of a module, since it is named to another process).
-
-    An error of another process comes out here, as what it was. With one process nothing happens.
-    """
-    if where.world == 1:
+    `work` is a function at the top level of a module, because its name is sent to other processes. An error of a worker
+    is raised here with its own type."""
+    if info.world_size == 1:
         yield
         return
-    crew = _Crew(where)
+    group = _WorkerGroup(info)
     try:
-        crew.start(work, job)
-        crew.wait_until_ready()
-        meet(crew.store, where, device, crew.turn)
+        group.start(work, payload)
+        group.wait_until_ready()
+        init_process_group(group.store, info, device, group.turn)
         try:
             yield
         except (SslError, KeyboardInterrupt):
             raise
-        except Exception as e:  # a collective that failed says nothing of why
-            problem = crew.culprit(e)
+        except Exception as e:  # a failed collective does not say why
+            problem = group.find_cause(e)
             if problem is None:
                 raise
             raise problem from e
     finally:
-        crew.dismiss()
+        group.shutdown()
 
 
-class _Crew:
+class _WorkerGroup:
     """The other processes, as rank 0 sees them."""
 
-    turns = 0  # jobs led so far in this process
+    turns = 0  # groups started so far in this process
 
-    def __init__(self, where: Place):
-        self.where = where
-        _Crew.turns += 1
-        self.turn = _Crew.turns
+    def __init__(self, info: ProcessInfo):
+        self.info = info
+        _WorkerGroup.turns += 1
+        self.turn = _WorkerGroup.turns
         self.processes: list[Any] = []
         self.over = threading.Event()
         self.folder: Path | None = None
-        if under_torchrun():
-            self.store = launched_store()
+        if under_launcher():
+            self.store = launcher_store()
         else:
             self.folder = new_private_folder()
-            self.store = local_store(self.folder, where.world)
+            self.store = local_store(self.folder, info.world_size)
 
-    def start(self, work: Callable[[Job], None], job: Job) -> None:
-        """Tells the others the job: those that torchrun has started, or those that are started here."""
+    def start(self, work: Callable[[Payload], None], payload: Payload) -> None:
+        """Send the payload to the workers; start them first unless a launcher did."""
         if self.folder is None:
-            self.store.set(f"job/{self.turn}", json.dumps({k: v for k, v in job.items() if k != FOLDERS}))
+            self.store.set(f"job/{self.turn}", json.dumps({k: v for k, v in payload.items() if k != FOLDERS}))
             return
         import multiprocessing as mp
 
         protect_imports()
         use_loopback()
-        context = mp.get_context("spawn")  # not fork: this process has threads, and perhaps CUDA
-        for rank in range(1, self.where.world):
-            about = rank, self.where.world, str(self.folder), self.turn, work, json.dumps(job)
-            process = context.Process(target=_spawned, args=about)
+        context = mp.get_context("spawn")  # not fork: this process has threads, and may have a CUDA context
+        for rank in range(1, self.info.world_size):
+            args = rank, self.info.world_size, str(self.folder), self.turn, work, json.dumps(payload)
+            process = context.Process(target=_spawned, args=args)
             process.start()
             self.processes.append(process)
         threading.Thread(target=self._watch, daemon=True).start()
 
     def wait_until_ready(self) -> None:
-        patience, missing = Patience(), set(range(1, self.where.world))
+        """Block until every worker has built its objects. Raises the error of a worker that failed."""
+        wait, missing = PollingWait(), set(range(1, self.info.world_size))
         while missing := {r for r in missing if not self.store.check([f"ready/{self.turn}/{r}"])}:
-            if problem := self._told() or self._dead():
+            if problem := self._reported() or self._exited():
                 raise problem
-            patience.wait(f"process {min(missing)} of {self.where.world} to be ready (it reads the data too)")
+            wait.sleep(f"process {min(missing)} of {self.info.world_size} to be ready (it reads the data too)")
 
-    def _told(self) -> SslError | None:
-        """An error that another process left in the store."""
-        key = f"error/{self.turn}"
-        if not self.store.check([key]):
-            return None
-        told = json.loads(self.store.get(key))
-        kind = {c.__name__: c for c in SslError.__subclasses__()}.get(told["kind"], MachineError)
-        return kind(f"process {told['rank']} of {self.where.world} on {told['host']}: {told['message']}", told["hint"])
+    def _reported(self) -> SslError | None:
+        """The error that a worker wrote to the store."""
+        return read_error(self.store, self.turn, self.info.world_size)
 
-    def _dead(self) -> SslError | None:
+    def _exited(self) -> SslError | None:
+        """The error of a worker that exited without reporting one."""
         for rank, process in enumerate(self.processes, 1):
-            if process.exitcode not in (None, 0):
-                how = (
-                    signal.Signals(-process.exitcode).name if process.exitcode < 0 else f"exit code {process.exitcode}"
-                )
+            code = process.exitcode
+            if code not in (None, 0):
+                how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                 return MachineError(
-                    f"process {rank} of {self.where.world} (pid {process.pid}) ended: {how}",
-                    "the last checkpoint is intact: sslcli resume goes on from it (out of memory? train.accumulate=2)",
+                    f"process {rank} of {self.info.world_size} (pid {process.pid}) ended: {how}",
+                    "the last checkpoint is intact, continue with sslcli resume (out of memory? train.accumulate=2)",
                 )
         return None
 
-    def culprit(self, error: Exception) -> SslError | None:
-        """Why a collective failed: what another process said, or that it is gone. None when nobody else had a problem."""
+    def find_cause(self, error: Exception) -> SslError | None:
+        """Why a collective failed: the error that a worker reported, or that it exited. None when no worker failed."""
         until = time.monotonic() + GRACE
         while time.monotonic() < until:
             with contextlib.suppress(Exception):  # the store may be gone too
-                if problem := self._told() or self._dead():
+                if problem := self._reported() or self._exited():
                     return problem
-            if not _is_about_peers(error):
+            if not is_peer_error(error):
                 return None
             time.sleep(0.1)
-        return MachineError(
-            f"another process of this job is gone ({str(error).splitlines()[0][:200]})", "sslcli resume"
-        )
+        return MachineError(f"lost contact with another process ({str(error).splitlines()[0][:200]})", "sslcli resume")
 
     def _watch(self) -> None:
-        """A collective of NCCL may hang where gloo's fails: when a process is gone and nobody notices, this one leaves."""
+        """Exit when a worker has exited and no error surfaces: an NCCL collective may hang where gloo's fails."""
         while not self.over.wait(0.5):
-            problem = self._dead()
+            problem = self._exited()
             if problem is not None and not self.over.wait(3 * GRACE):
                 from sslcli import console
 
                 console.error(problem)
                 os._exit(problem.code)
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
+        """Destroy the process group and end the workers that rank 0 started."""
         self.over.set()
         if dist.is_initialized():
             dist.destroy_process_group()
         for process in self.processes:
             process.join(GRACE)
-            if process.exitcode is None:  # in a collective that nobody answers, or in its data
+            if process.exitcode is None:  # in a collective without peers, or reading its data
                 process.kill()
                 process.join(GRACE)
         if self.folder is not None:
             remove_folder(self.folder)
 
 
-def dismiss_launched(code: int) -> None:
-    """Rank 0 of a launcher has nothing more to do: the others may leave too. A store that ends with this process is kept until
-    they have heard of it, or for some seconds."""
-    store, others = launched_store(), range(1, launched().world)
-    store.set(f"job/{_Crew.turns + 1}", json.dumps({"end": code}))
+def shutdown_launched(code: int) -> None:
+    """End the workers of a launcher. A store hosted by this process is kept until all have left, at most `GRACE` seconds."""
+    store, others = launcher_store(), range(1, launcher_info().world_size)
+    store.set(f"job/{_WorkerGroup.turns + 1}", json.dumps({"end": code}))
     until = time.monotonic() + GRACE
     while hosts_store() and time.monotonic() < until and not store.check([f"gone/{r}" for r in others]):
         time.sleep(0.05)
 
 
-# ------------------------------------------------------------------------------------------------------- the others
+# ----------------------------------------------------------------------------------------------------------- workers
 
 
-def follow(work: Callable[[Job], None]) -> int:
-    """A process that torchrun started with RANK > 0: one job after the other, until rank 0 has no more. The exit code."""
+def run_worker(work: Callable[[Payload], None]) -> int:
+    """Main loop of a launcher's process with RANK > 0: one payload after the other, until rank 0 ends. The exit code."""
     from sslcli import console
 
-    where, store, turn = launched(), launched_store(), 0
-    os.environ[console.QUIET] = "1"  # rank 0 does the talking
-    store.set(f"here/{where.rank}", "1")
+    info, store, turn = launcher_info(), launcher_store(), 0
+    os.environ[console.QUIET] = "1"  # only rank 0 prints
+    store.set(f"here/{info.rank}", "1")
     try:
         while True:
             turn += 1
-            job = _next_job(store, turn)
-            if "end" in job:
+            payload = _next_payload(store, turn)
+            if "end" in payload:
                 return 0
-            code = _do(job, store, where, turn, work)
+            code = _execute(payload, store, info, turn, work)
             if code:
                 return code
     finally:
         with contextlib.suppress(Exception):  # the store may be gone
-            store.set(f"gone/{where.rank}", "1")
+            store.set(f"gone/{info.rank}", "1")
 
 
-def _next_job(store: Any, turn: int) -> Job:
-    """Waits as long as rank 0 reads data. Folders to import from are never taken from a store, but from the own command line."""
+def _next_payload(store: Any, turn: int) -> Payload:
+    """Wait for a payload, as long as rank 0 reads data. Import folders are taken from this process's own command line only,
+    never from the store."""
     key = f"job/{turn}"
     try:
         while not store.check([key]):
             time.sleep(0.05)
-        told: Job = json.loads(store.get(key))
+        payload: Payload = json.loads(store.get(key))
     except (dist.DistError, RuntimeError) as e:
-        raise MachineError(f"process 0 of this job is gone ({str(e).splitlines()[0][:200]})", "sslcli resume") from None
-    told.pop(FOLDERS, None)
-    return told
+        raise MachineError(f"lost contact with process 0 ({str(e).splitlines()[0][:200]})", "sslcli resume") from None
+    payload.pop(FOLDERS, None)
+    return payload
 
 
-_this_job: tuple[Any, Place, int] | None = None  # of a follower: where to say that it is ready
+_current: tuple[Any, ProcessInfo, int] | None = None  # of a worker that executes a payload: store, process, turn
 
 
-def ready(device: torch.device) -> None:
-    """A follower has built its objects: says so, and waits for the group. Nothing happens in rank 0."""
-    if _this_job is not None and not dist.is_initialized():
-        store, where, turn = _this_job
-        store.set(f"ready/{turn}/{where.rank}", "1")
-        meet(store, where, device, turn)
+def join_group(device: torch.device) -> None:
+    """Report a worker as ready and join the process group. A no-op in rank 0."""
+    if _current is not None and not dist.is_initialized():
+        store, info, turn = _current
+        store.set(f"ready/{turn}/{info.rank}", "1")
+        init_process_group(store, info, device, turn)
 
 
-def _do(job: Job, store: Any, where: Place, turn: int, work: Callable[[Job], None]) -> int:
-    global _this_job
-    _this_job = store, where, turn
+def _execute(payload: Payload, store: Any, info: ProcessInfo, turn: int, work: Callable[[Payload], None]) -> int:
+    """`work(payload)` with its errors reported to rank 0. The exit code."""
+    global _current
+    _current = store, info, turn
     try:
-        work(job)
+        work(payload)
     except (Stopped, Interrupted):
-        return 0  # rank 0 says it
+        return 0  # rank 0 reports it
     except SslError as e:
-        _confess(store, where, turn, type(e).__name__, e.message, e.hint)
+        report_error(store, info, turn, e)
         return e.code
     except torch.OutOfMemoryError as e:
-        _confess(store, where, turn, "MachineError", f"out of memory: {e}", "train.accumulate=2")
+        report_error(store, info, turn, MachineError(f"out of memory: {e}", "train.accumulate=2"))
         return MachineError.code
     except Exception as e:
-        if not _is_about_peers(e):
-            _confess(store, where, turn, "MachineError", "".join(traceback.format_exception(e)), None)
+        if not is_peer_error(e):
+            report_error(store, info, turn, MachineError("".join(traceback.format_exception(e))))
         return 1
     finally:
-        _this_job = None
+        _current = None
         if dist.is_initialized():
             with contextlib.suppress(Exception):
                 dist.destroy_process_group()
     return 0
 
 
-def _confess(store: Any, where: Place, turn: int, kind: str, message: str, hint: str | None) -> None:
-    import socket
-
-    told = {"rank": where.rank, "host": socket.gethostname(), "kind": kind, "message": message, "hint": hint}
-    with contextlib.suppress(Exception):  # rank 0 may be gone
-        store.set(f"error/{turn}", json.dumps(told))
-
-
-def _is_about_peers(error: BaseException) -> bool:
-    """Whether an error only says that another process is gone."""
-    text = f"{type(error).__name__} {error}".lower()
-    return isinstance(error, dist.DistError) or any(
-        word in text for word in ("gloo", "nccl", "connection", "broken pipe", "store", "peer", "timed out")
-    )
-
-
-def _spawned(rank: int, world: int, folder: str, turn: int, work: Callable[[Job], None], job: str) -> None:
-    """The life of a process that rank 0 started. It ends when rank 0 does, whatever happens to that."""
+def _spawned(rank: int, world_size: int, folder: str, turn: int, work: Callable[[Payload], None], payload: str) -> None:
+    """Main function of a process that rank 0 started. It ends when rank 0 ends, in whatever way."""
     from sslcli import console
 
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world)}
+    size = str(world_size)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": size, "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": size}
     os.environ[console.QUIET] = "1"
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP"):
-        if hasattr(signal, name):  # a terminal sends Ctrl-C to all of us: rank 0 decides, and tells at the next step
+        if hasattr(signal, name):  # a terminal sends Ctrl-C to every process: rank 0 decides, at the next step
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
-    code = _do(json.loads(job), local_store(Path(folder), world), launched(), turn, work)
+    threading.Thread(target=_exit_with_parent, args=(folder,), daemon=True).start()
+    code = _execute(json.loads(payload), local_store(Path(folder), world_size), launcher_info(), turn, work)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # no clean-up that could wait for a peer
+    os._exit(code)  # skip clean-up that could wait for a peer
 
 
-def _leave_with_parent(folder: str) -> None:
-    """Rank 0 may be killed: its folder is removed for it."""
+def _exit_with_parent(folder: str) -> None:
+    """Wait for the end of rank 0, which may have been killed: remove its folder and exit."""
     import multiprocessing as mp
     from multiprocessing.connection import wait
 

@@ -19,7 +19,7 @@ WORTH = 0.95  # fewer threads must take less than this share of the time: a chan
 def candidates(wanted: int | None, machine: Runtime) -> list[int]:
     """Thread counts to compare, the present one first. `wanted`: `device.threads`; a count that the user gave stays."""
     free = wanted is None and "OMP_NUM_THREADS" not in os.environ
-    compared = free and machine.device.type == "cpu" and machine.team.world == 1 and machine.threads > 1
+    compared = free and machine.device.type == "cpu" and machine.process.world_size == 1 and machine.threads > 1
     return [machine.threads, 1] if compared else [machine.threads]
 
 

@@ -22,14 +22,14 @@ from sslcli.config import instantiate
 from sslcli.data.images.decode import BadImage
 from sslcli.data.loading.prefetch import BatchIterator
 from sslcli.errors import TrainingError
-from sslcli.nn.dist import collect, of_first
+from sslcli.nn.dist import all_gather_object, broadcast_from_rank0
 from sslcli.runs.redact import masked
 from sslcli.runs.run import environment
 from sslcli.runtime import compilation, processes, threads
 from sslcli.runtime.cores import busy, usable_cores
 from sslcli.runtime.folders import private_folder
 from sslcli.runtime.progress import track
-from sslcli.training.launch import Onlooker, out_of_memory, same_data, trust
+from sslcli.training.launch import NullRun, out_of_memory, same_data, trust
 from sslcli.training.setup import Job, prepare
 from sslcli.training.state import Plan, State
 from sslcli.training.trainer import Trainer
@@ -50,7 +50,7 @@ def bench(job: Job, repeats: int, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
     }
     try:
-        with processes.lead(job.runtime.team, job.runtime.device, told, follow):
+        with processes.launch(job.runtime.process, job.runtime.device, told, follow):
             return measure(job, repeats, seconds)
     except torch.OutOfMemoryError as e:
         raise out_of_memory(job) from e
@@ -61,7 +61,7 @@ def follow(told: dict[str, Any]) -> None:
     trust(told.get("folders", []))
     job = prepare(told["cfg"], rehearsal=False)
     same_data(job.dataset, told["fingerprint"])
-    processes.ready(job.runtime.device)
+    processes.join_group(job.runtime.device)
     measure(job, told["repeats"], told["seconds"])
 
 
@@ -69,7 +69,7 @@ def measure(job: Job, repeats: int, seconds: float) -> dict[str, Any]:
     """Every process at the same time; the numbers are of all of them."""
     with private_folder() as folder:  # for what the trainer may want to leave: there is no run
         try:
-            parts = Parts(job, Trainer(job, Onlooker(folder), State()))
+            parts = Parts(job, Trainer(job, NullRun(folder), State()))
             parts.choose_threads(seconds)
             for _ in track(range(repeats), "round"):
                 parts.round(seconds)
@@ -94,12 +94,12 @@ class Part:
         if self.times is None:
             self.times = self.how_often(argument, seconds, device)
         rate = self.times * self.samples / _timed(self.once, argument, self.times, device)
-        self.rates.append(sum(collect(rate)))
+        self.rates.append(sum(all_gather_object(rate)))
 
     def how_often(self, argument: Any, seconds: float, device: torch.device) -> int:
         """Times that take about `seconds`. Tried for a good part of them: what workers have ready costs nothing at first."""
         times = 1
-        while (took := of_first(_timed(self.once, argument, times, device))) < seconds / 3:
+        while (took := broadcast_from_rank0(_timed(self.once, argument, times, device))) < seconds / 3:
             times *= 2
         return max(1, round(times * seconds / took))
 
@@ -195,25 +195,25 @@ class Parts:
         found = {"views": self.views.told(), "model": self.model.told(), "end_to_end": self.whole.told()}
         if self.streamed:
             found["decode"] = self.decode.told()
-        found["model"]["peak_memory_mb"] = max(collect(self.memory_of_model))
+        found["model"]["peak_memory_mb"] = max(all_gather_object(self.memory_of_model))
         cores = self.cores()
         if cores:
             found["views"] |= {"cores": cores, "samples_per_s_core": found["views"]["samples_per_s"] / cores}
         lost = 1 - found["end_to_end"]["samples_per_s"] / found["model"]["samples_per_s"]
         return found | {
             "lost": lost,
-            "peak_memory_mb": max(collect(job.runtime.peak_memory_mb())),  # of the largest process
+            "peak_memory_mb": max(all_gather_object(job.runtime.peak_memory_mb())),  # of the largest process
             "startup": {"first_step": self.first_step},
             "config": masked(job.cfg),
             "machine": environment()
             | {
-                "device": job.runtime.words(),
+                "device": job.runtime.describe(),
                 "cores": usable_cores(),
                 "threads": job.runtime.threads,
                 "seconds_a_step_by_threads": {str(n): took for n, took in self.compared.items()},
                 "load": busy(),
                 "workers": job.runtime.workers if self.streamed else 0,
-                "processes": job.loader.world,
+                "processes": job.loader.world_size,
             },
         }
 
@@ -222,7 +222,7 @@ class Parts:
         if self.job.runtime.device.type != "cpu":
             return None
         own = max(self.job.runtime.threads, self.job.runtime.workers + 1 if self.streamed else 1)
-        return min(usable_cores(), own * self.job.loader.world)
+        return min(usable_cores(), own * self.job.loader.world_size)
 
 
 def age() -> float | None:

@@ -12,7 +12,7 @@ from sslcli.config import instantiate
 from sslcli.console import human_time
 from sslcli.data.dataset import Dataset
 from sslcli.errors import DataError, Interrupted, MachineError, SslError, Stopped
-from sslcli.nn.dist import of_first, rank, world
+from sslcli.nn.dist import broadcast_from_rank0, rank, world_size
 from sslcli.runs import checkpoint
 from sslcli.runs.data_check import Record
 from sslcli.runs.run import Run
@@ -34,7 +34,7 @@ def run_job(job: Job, run: Run, state: State | None = None) -> State:
         "record": asdict(job.record) if job.record is not None else None,
     }
     try:
-        with processes.lead(job.runtime.team, job.runtime.device, told, follow):
+        with processes.launch(job.runtime.process, job.runtime.device, told, follow):
             state = together(job, run, state)
     except (Interrupted, Stopped):
         run.set_status("interrupted", step=state.step)
@@ -64,8 +64,8 @@ def follow(told: dict[str, Any]) -> None:
     record = Record(**told["record"]) if told["record"] is not None else None
     job = prepare(told["cfg"], rehearsal=False, record=record)
     same_data(job.dataset, told["fingerprint"])
-    processes.ready(job.runtime.device)
-    together(job, Onlooker(Path(told["run"])), State())
+    processes.join_group(job.runtime.device)
+    together(job, NullRun(Path(told["run"])), State())
 
 
 def trust(folders: list[str]) -> None:
@@ -86,13 +86,13 @@ def same_data(dataset: Dataset, fingerprint: str) -> None:
 
 def together(job: Job, run: Run, state: State) -> State:
     """What every process does, rank 0 too: start from its weights and counters, and train."""
-    if world() > 1:
+    if world_size() > 1:
         names = checkpoint.parameter_names(job.method)
         here: tuple[dict[str, Any], dict[str, Any], Any] = (asdict(state), {}, ())
         if rank() == 0:
             tensors = {k: v.cpu() for k, v in job.method.state_dict().items()}
             here = asdict(state), tensors, checkpoint.optimizer_tensors(job.optimizer, names)
-        sent, tensors, optimizer = of_first(here)
+        sent, tensors, optimizer = broadcast_from_rank0(here)
         if rank() > 0:
             state = State(**{**sent, "plan": sent["plan"] and Plan(**sent["plan"])})
             checkpoint.load_strictly(job.method, tensors, "what rank 0 sent")
@@ -101,7 +101,7 @@ def together(job: Job, run: Run, state: State) -> State:
     return state
 
 
-class Onlooker(Run):
+class NullRun(Run):
     """The run as a process sees it that is not rank 0: it writes nothing."""
 
     def log(self, step: int, epoch: float, seconds: float, values: dict[str, float]) -> None: ...
@@ -112,7 +112,7 @@ class Onlooker(Run):
 
 def out_of_memory(job: Job) -> SslError:
     batch, accumulate = job.cfg["train"]["batch_size"], job.cfg["train"]["accumulate"]
-    each = batch // accumulate // job.loader.world
+    each = batch // accumulate // job.loader.world_size
     return MachineError(
         f"out of memory on {job.runtime.device} with {each} samples at a time "
         f"(peak {job.runtime.peak_memory_mb():,.0f} MB)",

@@ -14,7 +14,7 @@ from torch import Tensor
 from sslcli.config.duration import parse_duration
 from sslcli.console import detail, warn
 from sslcli.errors import StorageError, TrainingError, command
-from sslcli.nn.dist import collect, rank
+from sslcli.nn.dist import all_gather_object, rank
 from sslcli.runs import checkpoint
 from sslcli.runs.run import Run
 from sslcli.training.setup import Job, save_encoder
@@ -62,7 +62,7 @@ class Saver:
                 )
             warn(message)
             return
-        meters, (slots, numbers) = collect(meter), self.spread.optimizer()
+        meters, (slots, numbers) = all_gather_object(meter), self.spread.optimizer()
         self.saved_at = state.step
         if rank() > 0:  # the same weights everywhere: rank 0 writes them
             return

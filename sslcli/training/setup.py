@@ -35,7 +35,7 @@ from sslcli.runs.run import Run
 from sslcli.runtime import device as runtime
 from sslcli.runtime import processes, progress
 from sslcli.runtime.device import Runtime
-from sslcli.views import Views
+from sslcli.views import Views, native
 
 ONLINE = (
     "backbone",
@@ -119,12 +119,12 @@ def of_classes(dataset: Dataset, wanted: Any) -> Dataset:
 LARGEST_AUTO_BATCH = 256
 
 
-def settled(cfg: dict[str, Any], dataset: Dataset, world: int = 1) -> dict[str, Any]:
+def settled(cfg: dict[str, Any], dataset: Dataset, world_size: int = 1) -> dict[str, Any]:
     """The configuration with a number for `train.batch_size: auto`: 256, or for fewer samples the largest power of two of which two
     make an epoch, in portions that processes and micro-batches can share. RequestError where a number is too large."""
     train, n = cfg["train"], len(dataset.pretrain)
     largest = max(2, 1 << max(0, n.bit_length() - 2))  # at most n / 2
-    portions = train["accumulate"] * world
+    portions = train["accumulate"] * world_size
     if train["batch_size"] == "auto":
         batch = LARGEST_AUTO_BATCH if n >= LARGEST_AUTO_BATCH else largest
         train = {**train, "batch_size": max(1, batch // portions) * portions}
@@ -163,17 +163,19 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: Record | None =
         console.say(f"reading {cfg['dataset']['path']}")  # a sign of life: many files take a while
     dataset = load_dataset(cfg, record)
     console.detail(f"data ready after {time.perf_counter() - began:.2f} s (fingerprint {dataset.fingerprint[:12]})")
-    place = processes.place(cfg["train"]["devices"], runtime.kind_of(cfg["device"]))
-    asked, cfg = cfg["train"]["batch_size"], settled(cfg, dataset, place.world)
+    process = processes.process_info(cfg["train"]["devices"], runtime.kind_of(cfg["device"]))
+    asked, cfg = cfg["train"]["batch_size"], settled(cfg, dataset, process.world_size)
     train = cfg["train"]
-    if place.world == 1 and train["strategy"] == "fsdp":
+    if process.world_size == 1 and train["strategy"] == "fsdp":
         raise RequestError(
             "train.strategy=fsdp shards over several devices, and there is one", "add train.devices=auto"
         )
-    machine = runtime.start(cfg["device"], images=len(dataset.shape) == 3, place=place)
+    images = len(dataset.shape) == 3
+    machine = runtime.start(cfg["device"], images=images, process=process)
+    machine.native = native.configure(cfg["device"].get("native", "auto"), machine.device, images)
     source, batch = dataset.pretrain, train["batch_size"]
     targets = builders.classes(cfg["method"])
-    facts = builders.facts_of(cfg, dataset)
+    facts = builders.data_info_of(cfg, dataset)
     for target in targets:
         if dataset.modality not in target.modalities:
             raise RequestError(
@@ -186,7 +188,7 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: Record | None =
                 "choose a method that needs none: method=simclr; or give it labels: as dataset.path a list path,label,split, where "
                 "any label may be missing",
             )
-    smallest = max(t.min_batch for t in targets) * train["accumulate"] * place.world
+    smallest = max(t.min_batch for t in targets) * train["accumulate"] * process.world_size
     if batch < smallest:
         raise RequestError(
             f"train.batch_size={batch}: {targets[0].__name__} needs at least {smallest} samples at a time"
@@ -206,7 +208,7 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: Record | None =
     if rehearsal:
         rehearse(method, views, dataset)
     machine.place(method)
-    if place.world > 1 and train["sync_batchnorm"]:
+    if process.world_size > 1 and train["sync_batchnorm"]:
         synchronised(method)
     lr, derivation = optim.scaled_lr(cfg["optimizer"]["lr"], batch, cfg["optimizer"].get("lr_batch"))
     optimizer = optim.make(cfg["optimizer"], method, lr, machine.compile)
@@ -218,8 +220,8 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: Record | None =
         device=machine.device,
         workers=machine.workers,
         accumulate=train["accumulate"],
-        rank=place.rank,
-        world=place.world,
+        rank=process.rank,
+        world_size=process.world_size,
         labels=method.uses_labels,
     )
     job = Job(cfg, dataset, machine, views, loader, method, optimizer, lr, None, record=record)
@@ -229,8 +231,8 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: Record | None =
     job.derived = {
         **({"init": started} if started else {}),
         "learning rate": derivation,
-        "batch": f"{batch} = {batch // train['accumulate'] // place.world} x {train['accumulate']} accumulation x "
-        + ("1 device" if place.world == 1 else f"{place.world} devices")
+        "batch": f"{batch} = {batch // train['accumulate'] // process.world_size} x {train['accumulate']} accumulation x "
+        + ("1 device" if process.world_size == 1 else f"{process.world_size} devices")
         + (f"; chosen for {len(source):,} samples" if asked == "auto" and batch < LARGEST_AUTO_BATCH else ""),
         "steps": f"{per_epoch} an epoch = {len(source):,} samples // {batch}",
         "compared": compared(targets, batch, batch // train["accumulate"]),
@@ -309,7 +311,7 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
             f"lr {job.derived['learning rate']}, {type(job.optimizer).__name__}, weight decay {cfg['optimizer']['weight_decay']:g}",
         ),
         *(("", f"{k} {v}") for k, v in job.method.describe().items()),
-        ("where", job.runtime.words()),
+        ("where", job.runtime.describe()),
     ]
     if path is not None:
         rows.append(("run", str(path)))
@@ -332,6 +334,6 @@ def save_encoder(run: Run, job: Job, step: int, weights: dict[str, Tensor]) -> N
         "dataset": job.dataset.name,
         "method": job.cfg["method"]["_target_"],
         "step": step,
-        "facts": asdict(builders.facts_of(job.cfg, job.dataset)),
+        "facts": asdict(builders.data_info_of(job.cfg, job.dataset)),
     }
     builders.write_encoder(run.path, weights, info)

@@ -119,10 +119,10 @@ def identity(job: Job) -> dict[str, Any]:
         "config": identity_config(job.cfg),
         "fingerprint": job.dataset.fingerprint,
         "threads": job.runtime.threads,
-        "device": job.runtime.words(),
+        "device": job.runtime.describe(),
         "torch": torch.__version__,
         "workers": job.runtime.workers,
-        "world": job.loader.world,
+        "world": job.loader.world_size,
         "strategy": job.cfg["train"]["strategy"],
     }
 

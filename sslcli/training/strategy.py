@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sslcli import optim
 from sslcli.backbones.base import Backbone, TokenBackbone
 from sslcli.config import instantiate
-from sslcli.nn.dist import world
+from sslcli.nn.dist import world_size
 from sslcli.nn.transformer import Block
 from sslcli.runs import checkpoint
 from sslcli.training.setup import Job
@@ -111,7 +111,7 @@ class Sharded(Whole):
 
         saved = checkpoint.optimizer_tensors(self.job.optimizer, checkpoint.parameter_names(method))
         method.to(memory_format=torch.contiguous_format)  # it knows no other
-        mesh = init_device_mesh(self.job.runtime.device.type, (world(),))
+        mesh = init_device_mesh(self.job.runtime.device.type, (world_size(),))
         for module in _shards(method):
             fully_shard(module, mesh=mesh)
         self.root = fully_shard(method, mesh=mesh)
@@ -162,6 +162,6 @@ def _shards(method: nn.Module) -> list[nn.Module]:
 
 def spread(job: Job) -> Whole:
     """As `train.strategy` says: `ddp`, or `fsdp` for what does not fit one device."""
-    if world() == 1:
+    if world_size() == 1:
         return Whole(job)
     return {"ddp": Copied, "fsdp": Sharded}[job.cfg["train"]["strategy"]](job)

@@ -20,11 +20,19 @@ from sslcli.console import human_time, say, warn
 from sslcli.data.loading.prefetch import BatchIterator
 from sslcli.data.notify import count
 from sslcli.errors import Interrupted, Stopped, TrainingError, command
-from sslcli.nn.dist import agree, agreed, collect, mean, of_first, rank, world
+from sslcli.nn.dist import (
+    all_gather_object,
+    all_reduce_max,
+    all_reduce_max_,
+    all_reduce_mean,
+    broadcast_from_rank0,
+    rank,
+    world_size,
+)
 from sslcli.runs import checkpoint
 from sslcli.runs.run import Run
 from sslcli.runtime import compilation, progress, threads
-from sslcli.runtime.device import StopSignal, stop_signals
+from sslcli.runtime.signals import StopSignal, stop_signals
 from sslcli.training import nonfinite
 from sslcli.training.saver import Saver
 from sslcli.training.setup import Job
@@ -57,7 +65,7 @@ class Meter:
     @classmethod
     def of(cls, saved: list[dict[str, Any]]) -> Meter:
         """This process's sums out of a checkpoint; of a run on another number of processes, their mean."""
-        if len(saved) == world():
+        if len(saved) == world_size():
             return cls(**saved[rank()])
         if not saved:
             return cls()
@@ -202,7 +210,7 @@ class Trainer:
         own = torch.tensor([0.0, self.stop.number, self.saver.due(self.state.step + 1)], dtype=torch.float32)
         own = own.to(loss.device, non_blocking=True)
         own[0] = ~torch.isfinite(loss.float() + norm)
-        return agreed(own)
+        return all_reduce_max_(own)
 
     def update(self, plan: Plan, norm: Tensor) -> None:
         job = self.job
@@ -223,7 +231,7 @@ class Trainer:
             state.step > 100 and state.skipped > 0.01 * state.step
         )
         if too_many or state.skipped == 1:
-            ids = [part for own in collect(self.job.loader.ids(state.step)) for part in own]
+            ids = [part for own in all_gather_object(self.job.loader.ids(state.step)) for part in own]
             if rank() == 0:
                 nonfinite.dump(self.run, self.job, state.step, ids, loss)
         if too_many:
@@ -246,8 +254,8 @@ class Trainer:
         budget = parse_duration(self.train["budget"], "train.budget")
         times = self.measure(min(MEASURE_SECONDS, budget / 10))
         self.choose_threads(times)
-        each = of_first(times[self.job.runtime.threads])
-        left = of_first(budget - (time.perf_counter() - self.began))
+        each = broadcast_from_rank0(times[self.job.runtime.threads])
+        left = broadcast_from_rank0(budget - (time.perf_counter() - self.began))
         steps = self.state.step + max(1, int(left / each))
         self.run.event("planned", budget=budget, seconds_a_step=each, steps=steps)
         if rank() == 0:
@@ -282,7 +290,7 @@ class Trainer:
                     torch.cuda.synchronize()
 
             def enough(elapsed: float, rounds: int) -> bool:
-                return any(agree(int(elapsed >= at_most), int(rounds >= 50)))
+                return any(all_reduce_max(int(elapsed >= at_most), int(rounds >= 50)))
 
             counts = threads.candidates(job.cfg["device"]["threads"], job.runtime)
             times = threads.compare(step, counts, at_most, enough)
@@ -296,7 +304,7 @@ class Trainer:
     def keep_to_budget(self, plan: Plan) -> None:
         """Draws the rest of the schedule anew when the end would miss the budget by more than 2 %."""
         budget, state = parse_duration(self.train["budget"], "train.budget"), self.state
-        state.seconds = of_first(state.seconds)
+        state.seconds = broadcast_from_rank0(state.seconds)
         each = state.seconds / state.step
         end = state.seconds + each * (plan.total - state.step)
         if abs(end - budget) > 0.02 * budget:
@@ -323,7 +331,7 @@ class Trainer:
         meter, state = self.meter, self.state
         elapsed = max(time.perf_counter() - meter.began, 1e-9)
         means = self.all_means()
-        rate, wait = world() * meter.samples / elapsed, self.job.loader.wait / elapsed
+        rate, wait = world_size() * meter.samples / elapsed, self.job.loader.wait / elapsed
         values = {f"train/{k}": v for k, v in means.items()}
         lr = max(g["lr"] for g in self.job.optimizer.param_groups if not g.get("fixed_lr"))
         values |= {
@@ -339,7 +347,9 @@ class Trainer:
     def all_means(self) -> dict[str, float]:
         """The meter's means, over all processes."""
         own = self.meter.means()
-        return dict(zip(own, mean(torch.tensor(list(own.values()), dtype=torch.float64)).tolist(), strict=True))
+        return dict(
+            zip(own, all_reduce_mean(torch.tensor(list(own.values()), dtype=torch.float64)).tolist(), strict=True)
+        )
 
     def guard(self, shown: dict[str, float], note: Callable[[str], None]) -> None:
         """Collapse: the embeddings of different samples become one vector."""

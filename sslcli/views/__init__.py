@@ -20,8 +20,9 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.images.crop import to_array
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.rng import Draw
-from sslcli.views import image, series
+from sslcli.views import image, native, series
 from sslcli.views.contact_sheet import sheet
+from sslcli.views.native_check import matches_tensor_code
 from sslcli.views.op import Op, make_ops
 from sslcli.views.resample import exact_products
 
@@ -32,6 +33,7 @@ _MODALITIES: dict[str, tuple[dict[str, type[Op]], Any]] = {
     "series": (series.OPS, series.SeriesView),
 }
 
+native.use_check(matches_tensor_code)
 
 MOST_VIEWS = 1_000  # of a kind
 

@@ -33,8 +33,8 @@ from sslcli.views.geometry import (
     VerticalFlip,
 )
 from sslcli.views.op import (
-    Numbers,
     Op,
+    OpRandoms,
     constant,
     parts,
     per_channel,
@@ -61,11 +61,11 @@ OPS: dict[str, type[Op]] = {
 
 
 @dataclass
-class Plan:
+class BatchTransform:
     """What is to be done to the samples of a batch: the region resampled (None: all of it, as it is), mirrored where `flip`
     (B,) bool, then the ops."""
 
-    numbers: Numbers
+    randoms: OpRandoms
     ops: Sequence[Op]
     region: Region | None = None
     flip: Tensor | None = None
@@ -103,14 +103,14 @@ class ImageView:
         """(B, C, H, W) uint8 -> (B, *shape)."""
         assert raw.ndim == 4, raw.shape
         assert raw.shape[1] == self.channels, (raw.shape, self.channels)
-        return self._made(self.plan(raw, draw), raw)
+        return self._apply(self.transform(raw, draw), raw)
 
     def frame(self, images: Sequence[np.ndarray], draw: Draw) -> Tensor:
         """Pictures (H, W, C) uint8 of any sizes -> (B, C, h, w) uint8: the region alone, cut out and resized."""
         op = self.frame_op
         heights, widths, _ = zip(*(image.shape for image in images), strict=True)
         sizes = [torch.tensor(side, dtype=torch.float64, device=draw.ids.device) for side in (heights, widths)]
-        region = op.region(Numbers([op], draw, draw.ids.device).of(op), *sizes)
+        region = op.region(OpRandoms([op], draw, draw.ids.device).uniforms(op), *sizes)
         corners = [region.left, region.top, region.left + region.width, region.top + region.height]
         out = torch.empty(len(images), *self.shape, dtype=torch.uint8)
         for i, (image, box) in enumerate(zip(images, torch.stack(corners, 1).long().tolist(), strict=True)):
@@ -121,72 +121,53 @@ class ImageView:
     def finish(self, frame: Tensor, draw: Draw) -> Tensor:
         """(B, C, h, w) uint8 from `frame` -> (B, *shape): all other ops."""
         assert frame.shape[1:] == self.shape, (frame.shape, self.shape)
-        return self._made(Plan(Numbers(self.ops, draw, frame.device), self.ops), frame)
+        return self._apply(BatchTransform(OpRandoms(self.ops, draw, frame.device), self.ops), frame)
 
-    def plan(self, raw: Tensor, draw: Draw) -> Plan:
+    def transform(self, raw: Tensor, draw: Draw) -> BatchTransform:
         """What is to be done to each sample of (B, C, H, W) uint8."""
         n, _, *size = raw.shape
         frame, ops = self.frame_op, self.ops
-        numbers = Numbers([frame, *ops], draw, raw.device)
+        randoms = OpRandoms([frame, *ops], draw, raw.device)
         if type(frame) is Resize and list(frame.out) == size and frame.crop == 1:
-            return Plan(numbers, ops)
+            return BatchTransform(randoms, ops)
         sides = [torch.full((n,), float(side), dtype=torch.float64, device=draw.ids.device) for side in size]
-        region = frame.region(numbers.of(frame), *sides).to(raw.device)
+        region = frame.region(randoms.uniforms(frame), *sides).to(raw.device)
         if not (ops and isinstance(ops[0], HorizontalFlip)):
-            return Plan(numbers, ops, region)
-        flip = numbers.on(ops[0])  # the resampling mirrors for nothing
+            return BatchTransform(randoms, ops, region)
+        flip = randoms.mask(ops[0])  # the resampling mirrors for nothing
         if flip is None:  # p = 1
             flip = torch.ones(n, dtype=torch.bool)
-        return Plan(numbers, ops[1:], region, flip.to(raw.device))
+        return BatchTransform(randoms, ops[1:], region, flip.to(raw.device))
 
-    def _made(self, plan: Plan, raw: Tensor) -> Tensor:
+    def _apply(self, transform: BatchTransform, raw: Tensor) -> Tensor:
         assert raw.dtype == torch.uint8, raw.dtype
-        made = self.compiled(plan, raw) if raw.device.type == "cpu" and native.usable() else None
-        return self.tensors(plan, raw) if made is None else made
+        out = self.compiled(transform, raw) if raw.device.type == "cpu" and native.usable() else None
+        return self.tensors(transform, raw) if out is None else out
 
-    def tensors(self, plan: Plan, raw: Tensor) -> Tensor:
+    def tensors(self, transform: BatchTransform, raw: Tensor) -> Tensor:
         """The plan carried out by tensor code, on any device."""
         out = torch.empty(len(raw), *self.shape, device=raw.device)
         for part in parts(len(raw), math.prod(self.shape), raw.device):
-            if plan.region is None:
+            if transform.region is None:
                 x = raw[part].to(torch.float32).mul_(1 / 255)
             else:
-                flip = None if plan.flip is None else plan.flip[part]
-                x = crop_resize(raw[part], plan.region.rows(part), self.frame_op.out, self.frame_op.interpolation, flip)
-            self.normalise(plan.numbers.run(plan.ops, x, part), out=out[part])
+                flip = None if transform.flip is None else transform.flip[part]
+                x = crop_resize(
+                    raw[part], transform.region.rows(part), self.frame_op.out, self.frame_op.interpolation, flip
+                )
+            self.normalise(transform.randoms.run(transform.ops, x, part), out=out[part])
         return out
 
-    def compiled(self, plan: Plan, raw: Tensor, code: ctypes.CDLL | None = None) -> Tensor | None:
+    def compiled(self, transform: BatchTransform, raw: Tensor, code: ctypes.CDLL | None = None) -> Tensor | None:
         """The same bits by compiled code, on the processor. None when one of the ops has none."""
         steps: list[native.Step] = []
-        for op in plan.ops:
-            params, on = plan.numbers.plan(op)
+        for op in transform.ops:
+            params, on = transform.randoms.params(op)
             own = op.native(params)
             if own is None:
                 return None
             steps += [(name, values, on) for name, values in own]
-        region = None if plan.region is None else torch.stack(list(plan.region), 1)
+        region = None if transform.region is None else torch.stack(list(transform.region), 1)
         radius = int(FILTERS[self.frame_op.interpolation])
         out = torch.empty(len(raw), *self.shape)
-        return native.run(raw, out, steps, self.shift, self.factor, region, radius, plan.flip, code)
-
-
-def probe() -> tuple[ImageView, Tensor]:
-    """A view with every op that has compiled code, and some samples (B, C, H, W) for it."""
-    shape = (3, 40, 36)
-    ops: list[Op] = [
-        RandomResizedCrop(size=33, interpolation="bicubic"),
-        HorizontalFlip(),
-        ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8),
-        Grayscale(),
-        GaussianBlur(),
-        Solarize(),
-        VerticalFlip(),
-        RandomIntensity(),
-    ]
-    for op in ops:
-        op.bind(shape)
-        shape = op.out_shape(shape)  # type: ignore[assignment]
-    raw = torch.arange(16 * 3 * 40 * 36).mul(2654435761).bitwise_right_shift(13).to(torch.uint8).view(16, 3, 40, 36)
-    raw[::2] = raw[::2] // 64 * 64  # flat colours too
-    return ImageView(ops, (3, 40, 36), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)), raw
+        return native.run(raw, out, steps, self.shift, self.factor, region, radius, transform.flip, code)

@@ -20,13 +20,14 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sslcli import console
 from sslcli.errors import MachineError
 from sslcli.runtime import folders
 from sslcli.runtime.cores import usable_cores
@@ -46,7 +47,8 @@ CODES = (
     "upside_down",
     "blur",
 )
-EACH = 1 << 16  # numbers a thread makes at least
+MIN_VALUES = 1 << 16  # output values per thread, at least
+SAMPLES = 16  # compared with the tensor code after compiling
 MAX_BYTES = 16 << 20  # of a compiled file
 Step = tuple[str, Tensor | None, Tensor | None]  # one of CODES, (B or 1, count) values, (B,) bool of the samples meant
 
@@ -111,7 +113,7 @@ def run(
         if views(ctypes.byref(program), ctypes.c_void_p(raw.data_ptr()), ctypes.c_void_p(out.data_ptr()), *arguments):
             raise MemoryError("no memory for the views of an image")
 
-    threads = max(1, min(torch.get_num_threads(), out.numel() // EACH, len(raw)))
+    threads = max(1, min(torch.get_num_threads(), out.numel() // MIN_VALUES, len(raw)))
     ends = [len(raw) * i // threads for i in range(threads + 1)]
     parts = [range(a, b) for a, b in itertools.pairwise(ends)]
     others = [_pool(os.getpid()).submit(do, part) for part in parts[1:]]
@@ -131,30 +133,46 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 class Unavailable(Exception):
-    """Why there is no compiled code."""
+    """The compiled code cannot be used; the message says why."""
 
 
 class _Switch:
-    on = True
+    enabled = True
+    check: Callable[[ctypes.CDLL, int], bool]  # (code, samples) -> whether its bits are the tensor code's
 
 
-def choose(wanted: bool | str) -> None:
-    """For this process, as `device.native` says: auto, true (MachineError when it cannot be) or false."""
-    _Switch.on = wanted is not False
-    if wanted is True and (reason := missing()):
+def use_check(check: Callable[[ctypes.CDLL, int], bool]) -> None:
+    """Set the function that compares a compiled library with the tensor code."""
+    _Switch.check = check
+
+
+def enable(wanted: bool | str) -> None:
+    """Apply `device.native` to this process: auto, true (MachineError when unavailable) or false."""
+    _Switch.enabled = wanted is not False
+    if wanted is True and (reason := unavailable_reason()):
         raise MachineError(
             f"device.native=true, but {reason}", "install a C compiler (gcc or clang), or device.native=auto"
         )
 
 
+def configure(wanted: bool | str, device: torch.device, images: bool) -> bool:
+    """`enable` where it applies, image views on a CPU; warn where `auto` falls back. Returns whether compiled code is used."""
+    if not images or device.type != "cpu":
+        return False
+    enable(wanted)
+    if wanted == "auto" and (reason := unavailable_reason()):
+        console.say(f"image views use tensor code, several times slower on a CPU: {reason}")
+    return usable()
+
+
 def usable() -> bool:
-    """Whether views on the processor are made by the compiled code."""
-    return _Switch.on and missing() is None
+    """Whether image views on a CPU use the compiled code."""
+    return _Switch.enabled and unavailable_reason() is None
 
 
 @functools.cache
-def missing() -> str | None:
-    """Why there is no compiled code; None when there is."""
+def unavailable_reason() -> str | None:
+    """Why the compiled code cannot be used; None when it can."""
     try:
         library()
     except Unavailable as e:
@@ -164,7 +182,7 @@ def missing() -> str | None:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The compiled file, loaded and tried. Unavailable with the reason."""
+    """The compiled library, loaded and compared with the tensor code. Raises Unavailable."""
     if os.name != "posix":
         raise Unavailable("views are compiled on Linux and macOS only")
     compiler = find_compiler()
@@ -179,7 +197,7 @@ def library() -> ctypes.CDLL:
             code = load(path)
             if code is not None:
                 return code
-            path.unlink(missing_ok=True)  # damaged: it is made anew
+            path.unlink(missing_ok=True)  # damaged: compiled again
         with tempfile.TemporaryDirectory(prefix="sslcli-", dir=folder) as empty:
             return build(compiler, Path(empty) / f"{name}.so", folder)
     except OSError as e:
@@ -205,7 +223,7 @@ def load(path: Path) -> ctypes.CDLL | None:
         if path.stem.rpartition("-")[2] != content_hash(content):
             return None
         code = ctypes.CDLL(str(path))
-        return code if as_it_should(code, samples=2) else None
+        return code if _Switch.check(code, 2) else None
     return None
 
 
@@ -239,7 +257,7 @@ def build(compiler: str, made: Path, kept_in: Path | None) -> ctypes.CDLL:
         code = ctypes.CDLL(str(made))
     except OSError as e:
         raise Unavailable(f"what {compiler} made cannot be loaded: {e}") from e
-    if not as_it_should(code):
+    if not _Switch.check(code, SAMPLES):
         raise Unavailable(f"what {compiler} made of {SOURCE.name} differs from the tensor code")
     if kept_in is not None:
         with contextlib.suppress(OSError):  # a full disk: it is compiled again the next time
@@ -249,18 +267,6 @@ def build(compiler: str, made: Path, kept_in: Path | None) -> ctypes.CDLL:
                 os.fsync(file.fileno())  # before the rename: else a power cut may leave a name without content
             os.replace(made, kept_in / f"{made.stem}-{content_hash(content)}.so")
     return code
-
-
-def as_it_should(code: ctypes.CDLL, samples: int = 16) -> bool:
-    """Whether it gives the bits of the tensor code."""
-    from sslcli.rng import Draw
-    from sslcli.views.image import probe
-
-    view, raw = probe()
-    raw = raw[:samples]
-    draw = Draw(0, 0, torch.arange(len(raw)))
-    made = view.compiled(view.plan(raw, draw), raw, code)
-    return made is not None and torch.equal(view.tensors(view.plan(raw, draw), raw), made)
 
 
 def key(compiler: str) -> str:

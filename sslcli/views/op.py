@@ -164,7 +164,7 @@ def with_noise(x: Tensor, purpose: str, sigma: float, draw: Draw) -> Tensor:
     return out
 
 
-class Numbers:
+class OpRandoms:
     """The random numbers of a batch for a list of ops: all uniform ones drawn at once, and then by op."""
 
     def __init__(self, ops: Sequence[Op], draw: Draw, device: torch.device):
@@ -177,26 +177,28 @@ class Numbers:
         self.drawn = draw.uniforms(wanted)
         self.made: dict[str, tuple[Params, Tensor | None]] = {}
 
-    def of(self, op: Op) -> dict[str, Tensor]:
+    def uniforms(self, op: Op) -> dict[str, Tensor]:
         """The uniform numbers of one op, by purpose."""
         return {key: self.drawn[f"{op.name}/{key}"] for key in op.uniforms()}
 
-    def on(self, op: Op) -> Tensor | None:
+    def mask(self, op: Op) -> Tensor | None:
         """(B,) bool: the samples it is applied to; None is all of them."""
         return self.drawn[f"{op.name}/p"][:, 0] < op.p if op.p < 1 else None
 
-    def plan(self, op: Op) -> tuple[Params, Tensor | None]:
+    def params(self, op: Op) -> tuple[Params, Tensor | None]:
         """What the op will do to each sample, and `on`."""
         if op.name not in self.made:
-            on = self.on(op)
-            params = {key: value.to(self.device, non_blocking=True) for key, value in op.params(self.of(op)).items()}
+            on = self.mask(op)
+            params = {
+                key: value.to(self.device, non_blocking=True) for key, value in op.params(self.uniforms(op)).items()
+            }
             self.made[op.name] = (params, None if on is None else on.to(self.device, non_blocking=True))
         return self.made[op.name]
 
     def run(self, ops: Sequence[Op], x: Tensor, part: slice) -> Tensor:
         """The samples `part` of the batch, `x`, through the ops. `x` may be changed."""
         for op in ops:
-            params, on = self.plan(op)
+            params, on = self.params(op)
             params, draw = {key: value[part] for key, value in params.items()}, self.draw.rows(part)
             if on is None:
                 x = op.apply(x, params, draw)

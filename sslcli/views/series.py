@@ -18,8 +18,8 @@ from torch import Tensor
 from sslcli.rng import Draw
 from sslcli.views.op import (
     BadValue,
-    Numbers,
     Op,
+    OpRandoms,
     Params,
     between,
     constant,
@@ -218,12 +218,12 @@ class SeriesView:
         """(B, C, T) -> (B, *shape)."""
         assert raw.is_floating_point(), raw.dtype
         assert raw.shape[1:] == self.raw_shape, (raw.shape, self.raw_shape)
-        numbers = Numbers(self.ops, draw, raw.device)
+        randoms = OpRandoms(self.ops, draw, raw.device)
         mean, scale = (constant(tuple(v.tolist()), raw.device).view(-1, 1) for v in (self.mean, 1 / self.std))
         out = torch.empty(len(raw), *self.shape, device=raw.device)
         for part in parts(len(raw), math.prod(raw.shape[1:]), raw.device):
             x = torch.sub(raw[part].to(torch.float32), mean).mul_(scale)
-            out[part] = numbers.run(self.ops, x, part)
+            out[part] = randoms.run(self.ops, x, part)
         return out
 
     def frame(self, samples: Sequence[Any], draw: Draw) -> Tensor:

@@ -121,7 +121,7 @@ def test_processes_and_micro_batches_share_the_global_batch(kind, streamed):
     whole = [i for ids, _ in seen(Loader(d.train, Plain(), batch_size=12, seed=0), 3) for i in ids]
     parts = {}
     for rank in range(2):
-        loader = Loader(d.train, Plain(), batch_size=12, seed=0, accumulate=3, rank=rank, world=2)
+        loader = Loader(d.train, Plain(), batch_size=12, seed=0, accumulate=3, rank=rank, world_size=2)
         for n, (ids, _) in enumerate(seen(loader, 9)):
             parts[n // 3, n % 3, rank] = ids
     assert [i for key in sorted(parts) for i in parts[key]] == whole

@@ -1,4 +1,4 @@
-"""Facts that evaluators state in their YAML: read by the report, and no part of a configuration's identity."""
+"""DataInfo that evaluators state in their YAML: read by the report, and no part of a configuration's identity."""
 
 from __future__ import annotations
 

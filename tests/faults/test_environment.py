@@ -17,7 +17,7 @@ from sslcli.data.public import digits
 from sslcli.errors import MachineError
 from sslcli.runs import files
 from sslcli.runtime import rendezvous
-from sslcli.runtime.device import stop_signals
+from sslcli.runtime.signals import stop_signals
 from sslcli.training import saver
 
 
@@ -123,5 +123,5 @@ def test_run_folder_moved_during_training(cli, monkeypatch):
 def test_no_gpu_leads_to_the_cpu(monkeypatch):
     monkeypatch.setattr(rendezvous.torch.cuda, "device_count", lambda: 0)
     with pytest.raises(MachineError) as found:
-        rendezvous.place(1, "cuda")
+        rendezvous.process_info(1, "cuda")
     assert "device=cpu" in (found.value.hint or "")

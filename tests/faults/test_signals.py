@@ -103,7 +103,7 @@ def test_a_second_interrupt_leaves_at_once(zygote, tmp_path):
     os.kill(pid, signal.SIGINT)
     assert zygote.wait(pid) == 130
     assert time.monotonic() - sent < 3
-    assert "leaving now; the last checkpoint is intact" in words.read_text()
+    assert "exiting now; the last checkpoint is intact" in words.read_text()
     assert not events(run, "signal")
     assert checkpoint.verify(checkpoint.existing(run / "checkpoints")[0]) is None
 

@@ -17,16 +17,16 @@ from golden_inputs import load, numbers
 
 from sslcli.backbones.convnet import ConvNet
 from sslcli.backbones.vit import ViT
-from sslcli.methods.base import Batch, Facts
+from sslcli.methods.base import Batch, DataInfo
 from sslcli.methods.deepcluster_v2 import DeepClusterV2, cluster_loss
 from sslcli.methods.msn import MSN, msn_terms
 from sslcli.methods.smog import FIRST, SMoG, group_loss, moved_groups
 from sslcli.methods.swav import SwAV
 from sslcli.nn.kmeans import nearest, spherical_kmeans
-from sslcli.nn.memory_bank import Memory
-from sslcli.nn.prototypes import Prototypes, cosines, cross_view, in_use
+from sslcli.nn.memory_bank import MemoryBank
+from sslcli.nn.prototypes import Prototypes, cosines, cross_view, effective_prototypes
 from sslcli.nn.sinkhorn import sinkhorn
-from sslcli.nn.step_counter import Clock
+from sslcli.nn.step_counter import StepCounter
 from sslcli.rng import Draw
 
 CASES = load("clustering")["cases"]
@@ -122,10 +122,10 @@ def test_prototypes_are_cosines_that_stand_still_at_first():
 
 
 def test_in_use_counts_prototypes():
-    assert in_use(torch.eye(4)) == pytest.approx(4.0)
-    assert in_use(torch.eye(4)[[1, 1, 1]]) == pytest.approx(1.0)
-    assert in_use(torch.full((3, 4), 0.25)) == pytest.approx(4.0)
-    assert in_use(torch.eye(4)[[0, 0, 1, 1]]) == pytest.approx(2.0)
+    assert effective_prototypes(torch.eye(4)) == pytest.approx(4.0)
+    assert effective_prototypes(torch.eye(4)[[1, 1, 1]]) == pytest.approx(1.0)
+    assert effective_prototypes(torch.full((3, 4), 0.25)) == pytest.approx(4.0)
+    assert effective_prototypes(torch.eye(4)[[0, 0, 1, 1]]) == pytest.approx(2.0)
 
 
 def test_cross_view_by_hand():
@@ -212,7 +212,7 @@ def test_swav_queue_holds_embeddings_of_training_only():
 
 # DeepCluster v2 ------------------------------------------------------------------------------------------------------
 
-FACTS = Facts(samples=12, classes=2, steps_per_epoch=2)
+FACTS = DataInfo(samples=12, classes=2, steps_per_epoch=2)
 
 
 @every_case
@@ -327,7 +327,7 @@ def test_deepcluster_that_was_interrupted_finds_the_same_clusters():
 
 def test_samples_that_were_not_met_get_no_cluster():
     torch.manual_seed(0)
-    facts = Facts(samples=15, classes=0, steps_per_epoch=2)  # the last three are left over
+    facts = DataInfo(samples=15, classes=0, steps_per_epoch=2)  # the last three are left over
     method = DeepClusterV2(ConvNet((1, 8, 8), width=4), facts, prototypes=9)
     for data in halves():
         step(method, data)
@@ -345,20 +345,20 @@ def test_more_clusters_than_samples_are_as_many_as_samples():
 
 
 def test_the_clock_follows_its_buffer():
-    clock = Clock()
+    clock = StepCounter()
     assert [clock.tick() for _ in range(3)] == [1, 2, 3]
     kept = clock.steps.clone()
     clock.tick()
     clock.steps.copy_(kept)  # a step that was undone
     assert clock.tick() == 4
-    other = Clock()
+    other = StepCounter()
     other.load_state_dict(clock.state_dict())
     assert other.tick() == 5
     assert copy.deepcopy(clock).tick() == 5
 
 
 def test_a_memory_keeps_the_newest_of_each_sample():
-    memory = Memory(5, 2)
+    memory = MemoryBank(5, 2)
     before = memory.keys.clone()
     memory.hold(torch.tensor([[1.0, 0], [0, 1]]), torch.tensor([3, 1]))
     memory.hold(torch.tensor([[0.0, -1]]), torch.tensor([3]))

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
 from golden_inputs import load, numbers
 
 from sslcli.backbones.convnet import ConvNet
-from sslcli.methods.base import Facts
+from sslcli.methods.base import DataInfo
 from sslcli.methods.dcl import DCL, decoupled
 from sslcli.methods.instance_discrimination import InstanceDiscrimination, instance_loss
 from sslcli.methods.moco_v3 import MoCoV3, contrast
@@ -179,7 +179,7 @@ def test_instance_loss_by_hand():
 
 def test_a_memory_moves_after_the_step_and_only_where_the_batch_was():
     torch.manual_seed(0)
-    method = InstanceDiscrimination(small(), Facts(10, 0, 1), proj_dim=8, momentum=0.25)
+    method = InstanceDiscrimination(small(), DataInfo(10, 0, 1), proj_dim=8, momentum=0.25)
     data = images(4, views=1)
     before = method.memory.keys.clone()
     v = F.normalize(method.projector(method.backbone(data.views[0])), dim=1)

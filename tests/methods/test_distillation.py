@@ -24,7 +24,7 @@ from sslcli.methods.dino_v2 import DINOv2, koleo_loss
 from sslcli.methods.distill import Distill, regression
 from sslcli.methods.ibot import IBOT
 from sslcli.methods.ressl import ReSSL, relation_loss
-from sslcli.nn.centering import Warming, sharpened
+from sslcli.nn.centering import LinearWarmup, sharpened
 from sslcli.nn.masking import some_hidden
 from sslcli.nn.prototypes import cosines, cross_view, each_token, gelu_head, hidden_tokens
 from sslcli.nn.running_mean import RunningMean
@@ -75,13 +75,13 @@ def test_the_centre_is_a_moving_average_over_the_steps_rows():
 
 
 def test_a_temperature_warms_up_along_a_line():
-    warming, seen = Warming(0.04, 0.07, 0.3), []
+    warming, seen = LinearWarmup(0.04, 0.07, 0.3), []
     for progress in (0.0, 0.15, 0.3, 1.0):
         warming.after_step(progress)
         seen.append(warming.value.item())
     assert seen == pytest.approx([0.04, 0.055, 0.07, 0.07])
-    assert Warming(0.04, 0.07, 0.3).value.item() == pytest.approx(0.04)
-    assert Warming(0.04, 0.07, 0.0).value.item() == pytest.approx(0.07)
+    assert LinearWarmup(0.04, 0.07, 0.3).value.item() == pytest.approx(0.04)
+    assert LinearWarmup(0.04, 0.07, 0.0).value.item() == pytest.approx(0.07)
 
 
 def test_a_share_of_some_samples_is_hidden():

@@ -10,7 +10,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from sslcli.backbones.convnet import ConvNet
-from sslcli.methods.base import Facts
+from sslcli.methods.base import DataInfo
 from sslcli.methods.bigan import BiGAN
 from sslcli.methods.context_encoder import ContextEncoder
 from sslcli.methods.denoising_autoencoder import DenoisingAutoencoder
@@ -104,8 +104,8 @@ def test_context_encoder_does_not_see_the_block_and_is_judged_there_alone():
 
 def test_context_encoder_without_an_adversary_has_none():
     assert ContextEncoder(small()).critic is None
-    assert not ContextEncoder(small()).game
-    assert ContextEncoder(small(), adversary=0.1).game
+    assert not ContextEncoder(small()).adversarial
+    assert ContextEncoder(small(), adversary=0.1).adversarial
 
 
 def test_painter_and_critic_feel_their_own_losses_alone():
@@ -180,7 +180,7 @@ def test_supervised_counts_labelled_samples_alone():
 
 
 def test_supervised_accuracy_is_over_both_views_and_labelled_samples():
-    method = Supervised(small(), Facts(10, 3, 1)).eval()
+    method = Supervised(small(), DataInfo(10, 3, 1)).eval()
     data = images(5, views=2, labels=torch.tensor([0, 1, 2, -1, 1]))
     data.kinds = ["global", "weak"]
     right = [

@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional as F
 
 from sslcli.backbones.convnet import ConvNet
-from sslcli.methods.base import Facts
-from sslcli.methods.clustering_head import ClusteringHead, lost, standardised
+from sslcli.methods.base import DataInfo
+from sslcli.methods.clustering_head import ClusteringHead, standardised, temi_loss
 from sslcli.methods.deep_svdd import DeepSVDD, distance, soft_boundary
 from tests.methods.oracles import draws, images
 
@@ -40,7 +40,7 @@ def test_lost_by_hand():
         for h in range(heads):
             pmi = sum((ps[i, h, c] * pn[i, h, c]) ** beta / share[h, c].item() for c in range(clusters))
             slow[i, h] = -weight * math.log(pmi)
-    found = lost(*(x.log_softmax(dim=2) for x in (s, t, near)), share, beta)
+    found = temi_loss(*(x.log_softmax(dim=2) for x in (s, t, near)), share, beta)
     assert np.allclose(found.numpy(), slow, rtol=1e-10)
 
 
@@ -51,21 +51,21 @@ def test_lost_is_scikit_learns_mutual_information_where_clusters_are_certain():
     certain = (100.0 * F.one_hot(labels, 3).double()).log_softmax(dim=1)[:, None]
     share = certain.exp().mean(dim=0)
     wanted = mutual_info_score(labels.numpy(), labels.numpy())
-    assert lost(certain, certain, certain, share, 1.0).mean().item() == pytest.approx(-wanted, rel=1e-9)
+    assert temi_loss(certain, certain, certain, share, 1.0).mean().item() == pytest.approx(-wanted, rel=1e-9)
 
 
 def test_only_the_student_is_taught_and_certain_ones_stay_finite():
     student = torch.tensor([[[50.0, -50.0, 0.0]]], dtype=torch.float64, requires_grad=True)
     near = torch.tensor([[[-50.0, 50.0, 0.0]]], dtype=torch.float64, requires_grad=True)
     share = torch.full((1, 3), 1 / 3, dtype=torch.float64)
-    lost(student.log_softmax(2), near.log_softmax(2), near.log_softmax(2), share, 0.6).sum().backward()
+    temi_loss(student.log_softmax(2), near.log_softmax(2), near.log_softmax(2), share, 0.6).sum().backward()
     assert student.grad is not None
     assert student.grad.isfinite().all()
     assert near.grad is None
 
 
 def clusterer(**settings: Any) -> ClusteringHead:
-    return ClusteringHead(small(), Facts(40, 0, 4), clusters=3, heads=2, **settings)
+    return ClusteringHead(small(), DataInfo(40, 0, 4), clusters=3, heads=2, **settings)
 
 
 def test_neighbours_are_others_and_the_nearest():
@@ -139,7 +139,7 @@ def test_soft_boundary_by_hand():
 
 def test_the_centre_is_the_mean_of_the_first_epoch_and_stands_still_then():
     torch.manual_seed(0)
-    method = DeepSVDD(small(), Facts(20, 0, 2)).eval()
+    method = DeepSVDD(small(), DataInfo(20, 0, 2)).eval()
     means = []
     for epoch in range(4):
         data = images(5, views=1, kind="weak", epoch=epoch)

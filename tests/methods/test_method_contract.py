@@ -19,7 +19,7 @@ from sslcli.backbones.tcn import TCN
 from sslcli.backbones.vit import ViT
 from sslcli.config import compose
 from sslcli.errors import RequestError
-from sslcli.methods.base import Batch, Encoder, Facts, Method
+from sslcli.methods.base import Batch, DataInfo, Encoder, Method
 from sslcli.rng import Draw
 
 FOLDER = Path(__file__).parents[2] / "configs" / "method"
@@ -28,7 +28,7 @@ NAMES = sorted(p.stem for p in FOLDER.glob("*.yaml"))
 SHAPES = {"image": (2, 9, 9), "series": (2, 21)}  # odd on purpose
 LOCAL = {"image": (2, 5, 5), "series": (2, 11)}  # of the smaller views of a multi-crop plan
 B = 6
-FACTS = Facts(samples=200, classes=3, steps_per_epoch=5)
+FACTS = DataInfo(samples=200, classes=3, steps_per_epoch=5)
 
 
 @functools.cache
@@ -71,7 +71,7 @@ def made(name: str, modality: str, network: nn.Module) -> Method:
     kind = target(name)
     given: dict[str, Any] = {}
     for argument, parameter in inspect.signature(kind, eval_str=True).parameters.items():
-        if parameter.annotation is Facts:
+        if parameter.annotation is DataInfo:
             given[argument] = FACTS
         if parameter.annotation is Encoder:
             given[argument] = Encoder(backbone(modality, tokens=False))
@@ -131,7 +131,7 @@ def test_yaml_and_signature_agree(name):
     assert target(name).__module__.rpartition(".")[2] == name, "the file has the public name"
     parameters = list(inspect.signature(target(name), eval_str=True).parameters.values())[1:]  # without backbone
     assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters), "no *args, no **kwargs"
-    asked = {p.name: p.default for p in parameters if p.annotation not in (Facts, dict[str, Method])}
+    asked = {p.name: p.default for p in parameters if p.annotation not in (DataInfo, dict[str, Method])}
     written = {k: v for k, v in keys(name).items() if k not in ("tasks", "settings")}
     assert {k: "???" if v is inspect.Parameter.empty else v for k, v in asked.items()} == written
 
@@ -157,7 +157,7 @@ def test_the_loss_is_a_finite_scalar_and_the_rest_is_for_the_log(name, modality)
         assert value.shape == (), key
         assert torch.isfinite(value), key
         assert value.requires_grad == (key == "loss"), key
-    assert out["loss"] >= target(name).floor
+    assert out["loss"] >= target(name).min_loss
     if recipe(name)["plan"].get("global", 0) > 1:
         assert 0.05 < out["spread"] < 1.5
 
@@ -178,7 +178,7 @@ def test_gradients_reach_all_that_learns_and_nothing_that_is_frozen(name, modali
 
 @every_pair
 def test_twenty_steps_lower_the_loss(name, modality):
-    if target(name).game:
+    if target(name).adversarial:
         pytest.skip("two players: nothing need fall")
     data = batch(name, modality)
     still, moved = (train(build(name, modality), data, 20, lr) for lr in (0.0, 3e-3))

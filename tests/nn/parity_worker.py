@@ -20,7 +20,7 @@ from sslcli.methods.tico import second_moment, tico_terms
 from sslcli.methods.vicreg import vicreg_terms
 from sslcli.methods.visreg import visreg_terms
 from sslcli.methods.w_mse import whitened_loss
-from sslcli.nn.dist import gather, mean, rank, world
+from sslcli.nn.dist import all_reduce_mean, gather, rank, world_size
 from sslcli.nn.losses import cosine_distance, mse_known
 from sslcli.nn.projections import directions
 from sslcli.nn.prototypes import cross_view
@@ -76,7 +76,7 @@ def visreg(z1, z2):
 def swav(z1, z2):
     """Codes over the global batch, without one of its rows, and a queue of which each process brings a share."""
     scores = torch.stack([z1, z2])
-    past = torch.linspace(-1, 1, 5 * OUT, dtype=z1.dtype).sin().view(5, OUT)[rank() :: world()]
+    past = torch.linspace(-1, 1, 5 * OUT, dtype=z1.dtype).sin().view(5, OUT)[rank() :: world_size()]
     weights = torch.cat([(labels(z1) != 1).to(z1.dtype), torch.ones_like(past[:, 0])])
     codes = [sinkhorn(torch.cat([own.detach(), past]), 0.5, 3, weights)[: len(own)] for own in scores]
     return cross_view(scores / 0.1, torch.stack(codes))
@@ -111,7 +111,7 @@ def gradients() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(11)
     x = torch.randn(2, N, IN, generator=generator, dtype=torch.float64)
     start = torch.randn(IN, OUT, generator=generator, dtype=torch.float64)
-    share = N // world()
+    share = N // world_size()
     mine = slice(rank() * share, (rank() + 1) * share)
     out = {}
     for name, loss_of in LOSSES.items():
@@ -119,8 +119,8 @@ def gradients() -> dict[str, torch.Tensor]:
         loss = loss_of(x[0, mine] @ w, x[1, mine] @ w)
         loss.backward()
         assert w.grad is not None
-        out[name] = mean(w.grad)
-        out[f"{name} loss"] = mean(loss)
+        out[name] = all_reduce_mean(w.grad)
+        out[f"{name} loss"] = all_reduce_mean(loss)
     return out
 
 

@@ -76,7 +76,7 @@ def test_job_in_a_store_names_no_folder(monkeypatch):
     """Whoever reaches the port of a launcher's store may write a job; no module is imported for it."""
     store = torch.distributed.HashStore()
     store.set("job/1", json.dumps({"word": "pretrain", "folders": ["/evil"], "cfg": {}}))
-    assert processes._next_job(store, 1) == {"word": "pretrain", "cfg": {}}
+    assert processes._next_payload(store, 1) == {"word": "pretrain", "cfg": {}}
 
 
 def test_follower_imports_from_its_own_command_line(tmp_path, monkeypatch):
@@ -94,21 +94,21 @@ def test_leader_puts_no_folder_into_a_store(monkeypatch):
     store = torch.distributed.HashStore()
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(processes, "launched_store", lambda: store)
-    crew = processes._Crew(processes.Place(0, 2, 0, 2))
-    crew.start(print, {"word": "eval", "folders": ["/mine"]})
-    assert json.loads(store.get(f"job/{crew.turn}")) == {"word": "eval"}
+    monkeypatch.setattr(processes, "launcher_store", lambda: store)
+    group = processes._WorkerGroup(processes.ProcessInfo(0, 2, 0, 2))
+    group.start(print, {"word": "eval", "folders": ["/mine"]})
+    assert json.loads(store.get(f"job/{group.turn}")) == {"word": "eval"}
 
 
 def test_error_in_a_store_is_only_an_error(monkeypatch):
     store = torch.distributed.HashStore()
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(processes, "launched_store", lambda: store)
-    crew = processes._Crew(processes.Place(0, 2, 0, 2))
+    monkeypatch.setattr(processes, "launcher_store", lambda: store)
+    group = processes._WorkerGroup(processes.ProcessInfo(0, 2, 0, 2))
     told = {"rank": 1, "host": "h", "kind": "nearest", "message": "m", "hint": "x"}
-    store.set(f"error/{crew.turn}", json.dumps(told))
-    assert type(crew._told()) is MachineError
+    store.set(f"error/{group.turn}", json.dumps(told))
+    assert type(group._reported()) is MachineError
 
 
 class Evil:
@@ -140,8 +140,8 @@ def left_over(monkeypatch):
         monkeypatch.setenv(name, value)
     for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(rendezvous, "ARRIVAL", 0.6)
-    monkeypatch.setattr(rendezvous, "SPEAK", 0.2)
+    monkeypatch.setattr(rendezvous, "JOIN_TIMEOUT", 0.6)
+    monkeypatch.setattr(rendezvous, "NOTICE_AFTER", 0.2)
     monkeypatch.setattr(rendezvous, "_stores", {})
     monkeypatch.setattr(processes, "GRACE", 0.2)
     return port
@@ -166,7 +166,7 @@ def test_leftover_ranks_do_not_matter_to_commands_of_one_process(rank, cli, left
 
 def test_ctrl_c_ends_the_wait_for_others(cli, left_over, monkeypatch):
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr(rendezvous, "ARRIVAL", 60.0)
+    monkeypatch.setattr(rendezvous, "JOIN_TIMEOUT", 60.0)
     sleep = time.sleep
 
     def interrupted(seconds: float) -> None:
@@ -196,14 +196,14 @@ def test_port_in_use_is_said(left_over, monkeypatch):
         taken.bind(("", left_over))
         taken.listen()
         with pytest.raises(MachineError, match="cannot listen at"):
-            rendezvous.launched_store()
+            rendezvous.launcher_store()
 
 
 def test_launched_place_is_checked(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(RequestError, match="do not fit"):
-        rendezvous.launched()
+        rendezvous.launcher_info()
 
 
 def test_a_folder_written_to_meanwhile_is_removed(tmp_path):

@@ -127,7 +127,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     if native.find_compiler() is None:
         pytest.skip("no C compiler")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for function in (native.library, native.missing):
+    for function in (native.library, native.unavailable_reason):
         monkeypatch.setattr(native, function.__name__, function.__wrapped__)
     native.library()
     return tmp_path / "sslcli"
@@ -187,7 +187,7 @@ def read_only_root() -> Iterator[pytest.MonkeyPatch]:
         for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR"):
             patch.setenv(name, "")
             patch.delenv(name)
-        for function in (native.library, native.missing):
+        for function in (native.library, native.unavailable_reason):
             patch.setattr(native, function.__name__, function.__wrapped__)
         yield patch
 
@@ -200,7 +200,7 @@ def test_no_temporary_folder_ends_no_command(last_resort, cli):
     with read_only_root() as patch:
         if not last_resort:
             patch.setattr(folders, "available", lambda: False)
-            assert native.missing() == folders.MISSING
+            assert native.unavailable_reason() == folders.MISSING
         results = [cli(*words) for words in commands]
     assert {r.code for r in results} == {0}, results
     assert any(folders.MISSING in r.err + r.out for r in results)

@@ -17,8 +17,9 @@ from sslcli.rng import Draw
 from sslcli.runtime import device as runtime
 from sslcli.runtime import folders
 from sslcli.views import Views, native
-from sslcli.views.image import ImageView, Plan, probe
-from sslcli.views.op import Numbers, make_ops
+from sslcli.views.image import BatchTransform, ImageView
+from sslcli.views.native_check import probe
+from sslcli.views.op import OpRandoms, make_ops
 from sslcli.views.resample import weights
 
 pytestmark = pytest.mark.skipif(native.find_compiler() is None, reason="no C compiler")
@@ -66,7 +67,7 @@ def view_of(recipe: dict, shape: tuple[int, int, int]) -> ImageView:
 def cache(tmp_path, monkeypatch) -> Iterator[Path]:
     """A cache folder of our own, and nothing remembered of another."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    remembered = (native.library, native.missing)
+    remembered = (native.library, native.unavailable_reason)
     for function in remembered:
         function.cache_clear()
     yield tmp_path / "sslcli"
@@ -81,15 +82,15 @@ def cache(tmp_path, monkeypatch) -> Iterator[Path]:
 def test_the_bits_of_the_tensor_code(name, shape):
     view, raw = view_of(RECIPES[name], shape), pictures(40, *shape)
     draw = Draw(1, 2, torch.arange(40) * 7)
-    made = view.compiled(view.plan(raw, draw), raw)
+    made = view.compiled(view.transform(raw, draw), raw)
     assert made is not None
-    assert torch.equal(made, view.tensors(view.plan(raw, draw), raw))
+    assert torch.equal(made, view.tensors(view.transform(raw, draw), raw))
     assert made.std() > 0
 
 
 def test_streamed_frames_of_a_large_picture():
     view, frames = view_of(STRONG, (3, 224, 224)), pictures(6, 3, 224, 224)
-    plan = Plan(Numbers(view.ops, Draw(0, 0, torch.arange(6)), frames.device), view.ops)
+    plan = BatchTransform(OpRandoms(view.ops, Draw(0, 0, torch.arange(6)), frames.device), view.ops)
     assert torch.equal(view.compiled(plan, frames), view.tensors(plan, frames))
 
 
@@ -100,30 +101,30 @@ def test_it_is_what_makes_the_views(monkeypatch):
     expected = views(raw, draw)[0]
     monkeypatch.setattr(ImageView, "tensors", lambda *_: pytest.fail("tensor code"))
     assert torch.equal(views(raw, draw)[0], expected)
-    native.choose(False)
+    native.enable(False)
     try:
         with pytest.raises(pytest.fail.Exception):
             views(raw, draw)
     finally:
-        native.choose("auto")
+        native.enable("auto")
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_and_memory_layouts_change_nothing(threads, monkeypatch):
-    monkeypatch.setattr(native, "EACH", 100)
+    monkeypatch.setattr(native, "MIN_VALUES", 100)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     view, raw = view_of(STRONG, (3, 32, 24)), pictures(23, 3, 32, 24)
     draw = Draw(0, 0, torch.arange(23))
-    expected = view.tensors(view.plan(raw, draw), raw)
+    expected = view.tensors(view.transform(raw, draw), raw)
     for laid in (raw, raw.contiguous(memory_format=torch.channels_last), raw.flip(0).flip(0), raw[:, :, ::1]):
-        assert torch.equal(view.compiled(view.plan(laid, draw), laid), expected)
-    assert torch.equal(view.compiled(view.plan(raw[:0], draw.rows(slice(0))), raw[:0]), expected[:0])
+        assert torch.equal(view.compiled(view.transform(laid, draw), laid), expected)
+    assert torch.equal(view.compiled(view.transform(raw[:0], draw.rows(slice(0))), raw[:0]), expected[:0])
 
 
 def test_an_op_without_compiled_code_leaves_the_view_to_the_tensor_code():
     view, raw = view_of({"random_affine": {"degrees": 20}}, (3, 16, 16)), pictures(5, 3, 16, 16)
     draw = Draw(0, 0, torch.arange(5))
-    assert view.compiled(view.plan(raw, draw), raw) is None
+    assert view.compiled(view.transform(raw, draw), raw) is None
     assert view.resident(raw, draw).shape == (5, 3, 16, 16)
 
 
@@ -195,7 +196,7 @@ def test_without_a_compiler_that_works_the_tensor_code_does_it_and_the_reason_is
 ):
     real = native.find_compiler()
     monkeypatch.setenv("CC", str(compiler(tmp_path, script.format(real=real))))
-    assert reason in native.missing()
+    assert reason in native.unavailable_reason()
     assert not native.usable()
     assert [p for p in cache.iterdir() if p.suffix == ".so"] == []
     view, raw = probe()
@@ -208,16 +209,17 @@ def test_without_a_compiler_that_works_the_tensor_code_does_it_and_the_reason_is
         "workers": 0,
         "compile": False,
     }
-    assert "native views" not in runtime.start(device).words()
+    assert not native.configure("auto", torch.device("cpu"), images=True)
+    assert "native views" not in runtime.start(device).describe()
     with pytest.raises(MachineError, match=r"device.native=true, but .*cc") as told:
-        runtime.start({**device, "native": True})
+        native.configure(True, torch.device("cpu"), images=True)
     assert "device.native=auto" in str(told.value.hint)
 
 
 def test_no_compiler_at_all(cache, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(cache))
-    assert native.missing() == "there is no C compiler"
+    assert native.unavailable_reason() == "there is no C compiler"
 
 
 def test_no_warning_and_no_reading_beyond_the_memory(tmp_path):
@@ -240,7 +242,7 @@ def test_no_warning_and_no_reading_beyond_the_memory(tmp_path):
         "    for recipe in t.RECIPES.values():\n"
         "        view, raw = t.view_of(recipe, shape), t.pictures(6, *shape)\n"
         "        draw = t.Draw(1, 2, torch.arange(6))\n"
-        "        plan = view.plan(raw, draw)\n"
+        "        plan = view.transform(raw, draw)\n"
         "        assert torch.equal(view.compiled(plan, raw, code), view.tensors(plan, raw))\n"
         "print('sound')\n"
     )

@@ -153,7 +153,7 @@ def _views() -> str:
         from sslcli.views import native
     except Exception:  # torch does not import: said above
         return "none"
-    reason = native.missing()
+    reason = native.unavailable_reason()
     return "compiled code" if reason is None else f"tensor code, about 4 times slower on a CPU: {reason}"
 
 

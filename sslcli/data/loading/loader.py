@@ -26,7 +26,7 @@ from sslcli.data.loading.resident import move_all, move_to_device, resolve_bad
 from sslcli.data.loading.workers import DecodeTask, ViewMaker, decode_batches
 from sslcli.errors import RequestError
 from sslcli.methods.base import Batch
-from sslcli.nn.dist import collect
+from sslcli.nn.dist import all_gather_object
 from sslcli.rng import Draw, order
 
 
@@ -52,7 +52,7 @@ class EpochOrder:
 class Loader:
     """Endless batches of views for pretraining.
 
-    `batch_size` is the global batch of one optimizer step: each of `world` processes makes its share, in `accumulate`
+    `batch_size` is the global batch of one optimizer step: each of `world_size` processes makes its share, in `accumulate`
     micro-batches. `labels=True` puts labels into the batch, for methods that say `uses_labels`.
 
     Another sample stands in for one that cannot be read (`bad_samples.py`), and its id is in the batch. Raises
@@ -71,10 +71,10 @@ class Loader:
         workers: int = 0,
         accumulate: int = 1,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         labels: bool = False,
     ):
-        n, parts = len(source), accumulate * world
+        n, parts = len(source), accumulate * world_size
         if batch_size < 1 or accumulate < 1 or workers < 0:
             raise RequestError(
                 f"train.batch_size ({batch_size}) and train.accumulate ({accumulate}) must be at least 1, "
@@ -82,7 +82,7 @@ class Loader:
             )
         if batch_size % parts:
             raise RequestError(
-                f"train.batch_size is {batch_size}, which {accumulate} micro-batches on {world} processes cannot share",
+                f"train.batch_size is {batch_size}, which {accumulate} micro-batches on {world_size} processes cannot share",
                 f"train.batch_size={max(1, round(batch_size / parts)) * parts}",
             )
         if batch_size > n:
@@ -95,7 +95,7 @@ class Loader:
             raise RequestError("this method learns from labels, but the data has none")
         self.source, self.views, self.seed, self.workers = source, views, seed, workers
         self.device = torch.device(device)
-        self.batch_size, self.accumulate, self.rank, self.world = batch_size, accumulate, rank, world
+        self.batch_size, self.accumulate, self.rank, self.world_size = batch_size, accumulate, rank, world_size
         self.steps_per_epoch = n // batch_size
         self._labels = source.labels.to(self.device) if labels and source.labels is not None else None
         self._orders = EpochOrder(seed, n)
@@ -109,7 +109,7 @@ class Loader:
 
     def share_bad(self) -> list[tuple[str, str]]:
         """`bad` of all processes. DataError when they are too many together. Every process must ask."""
-        for met in collect(self._bad.reasons):
+        for met in all_gather_object(self._bad.reasons):
             self._bad.add(met)
         return self.bad
 
@@ -124,7 +124,7 @@ class Loader:
         """The sample ids of each micro-batch that this process makes of `step`, (B,) int64 each."""
         epoch, s = divmod(step, self.steps_per_epoch)
         whole = self._orders(epoch)[s * self.batch_size : (s + 1) * self.batch_size]
-        return [c.clone() for c in whole.chunk(self.accumulate * self.world)[self.rank :: self.world]]
+        return [c.clone() for c in whole.chunk(self.accumulate * self.world_size)[self.rank :: self.world_size]]
 
     def stream(self, step: int = 0) -> BatchIterator:
         """Micro-batches from optimizer step `step` on, without end. Close it (or drop it) to stop the workers."""

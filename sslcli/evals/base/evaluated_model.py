@@ -21,7 +21,7 @@ from sslcli.runs.data_check import Record
 from sslcli.runs.run import Run
 from sslcli.runtime import device, processes
 from sslcli.runtime.device import Runtime
-from sslcli.views import Views
+from sslcli.views import Views, native
 
 
 @dataclass
@@ -54,8 +54,10 @@ def load_model(
     dataset, other_data, notes = _load_data(values, run_cfg, path, record, info)
     for note in notes:
         console.say(note)
-    place = processes.place(values["train"]["devices"], device.kind_of(values["device"]))
-    runtime = device.start(values["device"], images=len(dataset.shape) == 3, place=place)
+    process = processes.process_info(values["train"]["devices"], device.kind_of(values["device"]))
+    images = len(dataset.shape) == 3
+    runtime = device.start(values["device"], images=images, process=process)
+    runtime.native = native.configure(values["device"].get("native", "auto"), runtime.device, images)
     seed = run_cfg["seed"] if path else values["seed"]
     if backbone is None:
         backbone = new_backbone(run_cfg, dataset.shape, seed)

@@ -60,7 +60,7 @@ def evaluate(
     }
     records: dict[str, Record] = {}
     with (
-        processes.lead(model.runtime.team, model.runtime.device, job, follow),
+        processes.launch(model.runtime.process, model.runtime.device, job, follow),
         attach_loggers(run, values, run_cfg, model.step),
     ):
         for name, node in evaluators.items():
@@ -115,7 +115,7 @@ def _screen(model: EvaluatedModel, names: list[str], run: Run | None) -> list[tu
     rows = [
         ("what", f"{', '.join(names)} of {type(backbone).__name__} (dim {backbone.dim}), {state}"),
         ("data", f"{dataset.name}: {len(dataset.train):,} train, {test:,} test"),
-        ("where", model.runtime.words()),
+        ("where", model.runtime.describe()),
     ]
     return [*rows, *([("run", str(run.path))] if run is not None else [])]
 
@@ -127,7 +127,7 @@ def follow(job: dict[str, Any]) -> None:
     trust(job.get("folders", []))
     model = load_model(job["values"], job["run_cfg"], Path(job["run"]) if job["run"] else None)
     same_data(model.dataset, job["fingerprint"])
-    processes.ready(model.runtime.device)
+    processes.join_group(model.runtime.device)
     model.data.serve(model.backbone)
 
 

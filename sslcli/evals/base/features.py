@@ -22,7 +22,7 @@ from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.base.result import Baselines, has_baseline
 from sslcli.evals.inputs.feature_cache import Store, raw_bytes
 from sslcli.methods.base import Method
-from sslcli.nn.dist import gather_rows, of_first, rank, world
+from sslcli.nn.dist import broadcast_from_rank0, gather_rows, rank, world_size
 from sslcli.rng import derive
 from sslcli.runtime.progress import track
 from sslcli.views import Views, clean
@@ -123,8 +123,8 @@ class EvalData:
         if mark not in self._features:
             found = self.store.load(mark) if self.store else None
             if found is None:
-                if world() > 1:
-                    of_first((backbone is self._random, split))
+                if world_size() > 1:
+                    broadcast_from_rank0((backbone is self._random, split))
                 found = self.compute(backbone, split)
                 if self.store:
                     self.store.save(mark, *found)
@@ -149,7 +149,7 @@ class EvalData:
 
     def serve(self, backbone: nn.Module) -> None:
         """What the other processes do while rank 0 evaluates: their share of all features, until `dismiss`."""
-        while (asked := of_first(None)) is not None:
+        while (asked := broadcast_from_rank0(None)) is not None:
             of_untrained, split = asked
             subject = self.random if of_untrained else backbone
             assert subject is not None
@@ -157,7 +157,7 @@ class EvalData:
 
     def dismiss(self) -> None:
         """Rank 0 needs no more features."""
-        of_first(None)
+        broadcast_from_rank0(None)
 
     def raw(self, split: Split) -> tuple[Tensor, Tensor]:
         """Inputs as the backbone sees them, flattened, with labels: what a linear model has without any backbone.
@@ -356,7 +356,7 @@ def sample(
 
 def share(ids: Tensor) -> Tensor:
     """This process's part of a piece of work."""
-    return ids[rank() :: world()]
+    return ids[rank() :: world_size()]
 
 
 def _clean_batches(
@@ -371,7 +371,7 @@ def _clean_batches(
 def _collect(batches: Iterator[tuple[Tensor, Tensor]], wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Vectors and ids of all processes' batches, in the order of `wanted`; what could not be read is missing."""
     rows, ids = _fill(batches, len(share(wanted)))
-    if world() == 1:
+    if world_size() == 1:
         return rows, ids
     rows, ids = gather_rows(rows), gather_rows(ids)
     position = torch.empty(int(wanted.max()) + 1, dtype=torch.int64)
