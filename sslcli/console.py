@@ -170,3 +170,17 @@ def human_count(n: float) -> str:
         if n >= size:
             return f"{n / (1e3 if unit == 'k' else size):.3g}{unit}"
     return f"{n:,.0f}"
+
+
+def plural(n: int, noun: str, many: str | None = None) -> str:
+    """`1 file`, `3,000 files`."""
+    return f"{n:,} {noun if n == 1 else many or noun + 's'}"
+
+
+def human_bytes(n: float) -> str:
+    """Bytes for people: `170.5 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n < 1000 or unit == "GB":
+            return f"{n:,.0f} {unit}" if unit == "bytes" else f"{n:,.1f} {unit}"
+        n /= 1000
+    raise AssertionError

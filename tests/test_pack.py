@@ -199,11 +199,11 @@ def test_broken_off_and_gone_on_is_the_same_bytes(tmp_path, monkeypatch, small, 
         with open(part / pack_journal.JOURNAL, "ab") as file:
             file.write(b'{"position": 99, "reco')
     made, said = [], []
-    notify.connect(say=said.append)
+    notify.set_hooks(log=said.append)
     real = pack_writer.PackTask.make
     monkeypatch.setattr(pack_writer.PackTask, "make", lambda self, i: made.append(i) or real(self, i))
     write_pack(files, tmp_path / "p.pack")
-    notify.connect()
+    notify.set_hooks()
     assert contents(tmp_path / "p.pack") == contents(tmp_path / "whole.pack")
     assert len(made) == 36 - at // 4 * 4  # what was noted is not done again
     assert any("going on behind" in line for line in said) == (at >= 4)

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.config import instantiate, registry
+from sslcli.console import plural
 from sslcli.data.folders.paths import require_regular
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
 from sslcli.runs import checkpoint
 from sslcli.runtime.memory import free_memory
@@ -71,7 +72,7 @@ def load_into(backbone: nn.Module, spec: str) -> str:
         own = backbone.state_dict()
         for key, value in found.tensors.items():
             own[key].copy_(value)
-    said = f"init {shown(spec)}: {count(len(found.tensors), 'tensor')}, {found.share:.1%} of the backbone's parameters"
+    said = f"init {shown(spec)}: {plural(len(found.tensors), 'tensor')}, {found.share:.1%} of the backbone's parameters"
     for what, names in (("random still", found.other_shape + found.missing), ("left out", found.unused)):
         if names:
             said += f"; {what}: {listing(map(shown, names), 4)}"

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from sslcli.data import notify
+from sslcli.console import human_bytes, plural
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.images.decode import BadImage
 from sslcli.data.images.encoded import EncodedImages
 from sslcli.data.images.parallel import parallel_map
 from sslcli.data.label_warnings import label_notes
 from sslcli.data.loading.bad_samples import check_limit, exceeds_limit, group_by_reason
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.data.subset import unlabelled_only
 from sslcli.errors import DataError, listing
 
@@ -129,10 +129,10 @@ def format_rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, st
     shape = " x ".join(map(str, report["shape"]))
     out = [("data set", f"{shown(report['name'])}, {report['modality']}"), ("one view", shape)]
     for name, s in report["splits"].items():
-        text = count(s["samples"], "sample")
+        text = plural(s["samples"], "sample")
         text += f", {s['labelled']:,} with a label" if s["labelled"] not in (0, s["samples"]) else ""
         text += ", no labels" if not s["labelled"] else ""
-        text += f", {notify.size(s['bytes'])} " + ("in memory" if s["resident"] else "in files, decoded by workers")
+        text += f", {human_bytes(s['bytes'])} " + ("in memory" if s["resident"] else "in files, decoded by workers")
         out.append((name, text))
     if report["balance"]:
         counts = report["balance"]

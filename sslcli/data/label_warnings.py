@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from sslcli.console import plural
 from sslcli.data.dataset import Dataset, labeled_ids
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.errors import listing
 
 # Where many files have few labels, or none yet: how to give them some (docs/guides/data.md).
@@ -33,7 +34,7 @@ def label_notes(dataset: Dataset) -> list[str]:
         n = sum(int((y == c).sum()) for c in unseen)
         names = listing((shown(str(dataset.classes[c])) for c in unseen), 5)
         notes.append(
-            f"warning: in the test split only: class {names}; these {count(n, 'sample')} of {len(y):,} cannot be classified right"
+            f"warning: in the test split only: class {names}; these {plural(n, 'sample')} of {len(y):,} cannot be classified right"
         )
     if len(known) < len(test):
         notes.append(

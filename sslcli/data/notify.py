@@ -1,7 +1,6 @@
-"""How the data floor speaks while it works: one line now, or progress through a slow job.
+"""Log messages and progress of the data package, through two hooks that a front end sets.
 
-A data set is built by a plain function of its settings, so what it says goes through two hooks that a front end may
-set.
+A data set is built by a plain function of its settings, which has no console to write to.
 """
 
 from __future__ import annotations
@@ -11,30 +10,32 @@ import sys
 from collections.abc import Callable
 
 
-def _stderr(text: str) -> None:
+def _log_to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _silent(label: str, done: int, total: int) -> None:
+def _ignore_progress(label: str, done: int, total: int) -> None:
     return
 
 
-_say: Callable[[str], None] = _stderr
-_progress: Callable[[str, int, int], None] = _silent
+_log: Callable[[str], None] = _log_to_stderr
+_show_progress: Callable[[str, int, int], None] = _ignore_progress
 
 
-def connect(say: Callable[[str], None] | None = None, progress: Callable[[str, int, int], None] | None = None) -> None:
-    """Set the hooks: `say(text)` and `progress(label, done, total)`; None puts the default back (stderr; silence)."""
-    global _say, _progress
-    _say, _progress = say or _stderr, progress or _silent
+def set_hooks(
+    log: Callable[[str], None] | None = None, progress: Callable[[str, int, int], None] | None = None
+) -> None:
+    """Set the hooks `log(text)` and `progress(label, done, total)`; None restores the default (stderr; no progress)."""
+    global _log, _show_progress
+    _log, _show_progress = log or _log_to_stderr, progress or _ignore_progress
 
 
-def say(text: str) -> None:
-    _say(text)
+def log(text: str) -> None:
+    _log(text)
 
 
-def progress(label: str, done: int, total: int) -> None:
-    _progress(label, done, total)
+def show_progress(label: str, done: int, total: int) -> None:
+    _show_progress(label, done, total)
 
 
 def shown(name: str) -> str:
@@ -45,17 +46,3 @@ def shown(name: str) -> str:
 def typed(key: str, value: str) -> str:
     """`key=value` as it is typed: quoted for a shell where it has to be."""
     return shlex.quote(f"{key}={shown(value)}")
-
-
-def count(n: int, noun: str, many: str | None = None) -> str:
-    """`1 file`, `3,000 files`."""
-    return f"{n:,} {noun if n == 1 else many or noun + 's'}"
-
-
-def size(n: float) -> str:
-    """Bytes for people: `170.5 MB`."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if n < 1000 or unit == "GB":
-            return f"{n:,.0f} {unit}" if unit == "bytes" else f"{n:,.1f} {unit}"
-        n /= 1000
-    raise AssertionError

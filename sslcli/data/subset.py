@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslcli.console import plural
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.files.string_table import StringTable
-from sslcli.data.notify import count
 from sslcli.errors import RequestError
 
 
@@ -101,7 +101,7 @@ def pretrain_source(train: Source, unlabelled: Source | None, which: str, notes:
     """The `unlabelled` of a Dataset: what pretraining reads where there is an unlabelled split; said in the notes."""
     if unlabelled is None:
         return None
-    a, b = count(len(train), "sample"), count(len(unlabelled), "unlabelled sample", "unlabelled samples")
+    a, b = plural(len(train), "sample"), plural(len(unlabelled), "unlabelled sample", "unlabelled samples")
     if which == "all":
         notes.append(
             f"pretraining reads the {a} of train and the {b} (dataset.pretrain_on=unlabelled: the latter only)"

@@ -221,7 +221,7 @@ def _measure(
         x[rows], read[rows] = found.cpu(), True
         if seen is not None and real is not None:
             seen[rows] = real.cpu()
-        notify.progress(word, int(read.sum()), len(union))
+        notify.show_progress(word, int(read.sum()), len(union))
     heads: list[tuple[Head, Tensor]] = []
     chosen = []
     y = data.labels("train")
@@ -235,7 +235,7 @@ def _measure(
         rate = best_rate(settings.rates, settings.rates.start[0], own, fit.seed, fit, fit.score, groups)
         heads.append((fit(torch.arange(len(rows)), rate.value), classes))
         chosen.append(rate)
-        notify.progress("attentive heads", index + 1, len(draws))
+        notify.show_progress("attentive heads", index + 1, len(draws))
 
     found_ids: list[Tensor] = []
     said: list[list[Tensor]] = [[] for _ in heads]

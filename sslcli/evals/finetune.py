@@ -209,7 +209,7 @@ def measure(
             recipe,
             derive(data.seed, "finetune", index),
             head=made,
-            tell=lambda done, of, word=word: notify.progress(word, done, of),  # type: ignore[misc]
+            tell=lambda done, of, word=word: notify.show_progress(word, done, of),  # type: ignore[misc]
         )
         seen, ranked, sure = trained.ranked(data, data.batches("test", kept))
         if not scores.said and len(seen) < len(kept):  # unreadable ones are left out of every draw

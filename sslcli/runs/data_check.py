@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sslcli.config import typecheck
+from sslcli.console import plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.images.channels import convert_channels
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.errors import DataError, RequestError, command
 from sslcli.runs import records
 from sslcli.runs.run import Run
@@ -181,7 +182,7 @@ def differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
     elif "samples" in known:
         here = describe(dataset)["samples"]
         found += [
-            f"{count(here.get(part, 0), 'sample')} in {part}, were {n:,}"
+            f"{plural(here.get(part, 0), 'sample')} in {part}, were {n:,}"
             for part, n in known["samples"].items()
             if here.get(part, 0) != n
         ]
@@ -237,9 +238,9 @@ def _counts(before: str, now: str) -> str:
     if not (a.isdecimal() and b.isdecimal()):
         return "other samples"
     if a == b:
-        return f"{count(int(b), 'sample')} as before, but names, sizes or contents differ"
+        return f"{plural(int(b), 'sample')} as before, but names, sizes or contents differ"
     more = int(b) - int(a)
-    return f"{count(int(b), 'sample')}, were {int(a):,} ({abs(more):,} {'added' if more > 0 else 'removed'} in all)"
+    return f"{plural(int(b), 'sample')}, were {int(a):,} ({abs(more):,} {'added' if more > 0 else 'removed'} in all)"
 
 
 def _shape(shape: Any) -> str:

@@ -15,13 +15,12 @@ from torch import Tensor
 from sslcli import builders, console, optim
 from sslcli.backbones.convnet import ConvNet
 from sslcli.config import checks, instantiate
-from sslcli.console import human_count
+from sslcli.console import human_count, plural
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset
 from sslcli.data.images.options import MAX_SIZE
 from sslcli.data.label_warnings import label_notes
 from sslcli.data.loading.loader import Loader
-from sslcli.data.notify import count
 from sslcli.data.subset import Subset, unlabelled_only
 from sslcli.errors import DataError, RequestError, listing, nearest
 from sslcli.methods.base import Batch, Method
@@ -82,7 +81,7 @@ class Job:
 def load_dataset(cfg: dict[str, Any], record: Record | None = None, download: bool = True) -> Dataset:
     """The data set, its progress and warnings told on stderr. `record`: of the run whose data it must be; DataError where
     it is not. `download=False` for the configuration of a run that is only read: whatever it says, nothing is fetched."""
-    notify.connect(say=console.say, progress=progress.count)
+    notify.set_hooks(log=console.say, progress=progress.count)
     node = data_check.absolute(cfg["dataset"]) if record is None else data_check.located(cfg["dataset"], record)
     wanted = cfg["dataset"] if record is None else node
     if not download and wanted.get("download"):
@@ -129,7 +128,7 @@ def settled(cfg: dict[str, Any], dataset: Dataset, world_size: int = 1) -> dict[
         batch = LARGEST_AUTO_BATCH if n >= LARGEST_AUTO_BATCH else largest
         train = {**train, "batch_size": max(1, batch // portions) * portions}
     if n < 2:
-        raise DataError(f"{dataset.name} has {count(n, 'training sample')}: two at least are needed")
+        raise DataError(f"{dataset.name} has {plural(n, 'training sample')}: two at least are needed")
     if train["batch_size"] > n:
         raise RequestError(
             f"train.batch_size={train['batch_size']} is more than the {n:,} training samples of {dataset.name}",
@@ -290,7 +289,7 @@ def screen(job: Job, path: Path | str | None) -> list[tuple[str, str]]:
         length = f"budget {train['budget']}, steps from the measured speed"
     else:
         epochs = f"{job.steps / job.loader.steps_per_epoch:.4g}"
-        length = f"{notify.count(job.steps, 'step')}, {epochs} epoch{'' if epochs == '1' else 's'}"
+        length = f"{plural(job.steps, 'step')}, {epochs} epoch{'' if epochs == '1' else 's'}"
     rows = [
         (
             "what",

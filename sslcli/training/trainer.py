@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from sslcli import optim
 from sslcli.config import instantiate
 from sslcli.config.duration import parse_duration
-from sslcli.console import human_time, say, warn
+from sslcli.console import human_time, plural, say, warn
 from sslcli.data.loading.prefetch import BatchIterator
-from sslcli.data.notify import count
 from sslcli.errors import Interrupted, Stopped, TrainingError, command
 from sslcli.nn.dist import (
     all_gather_object,
@@ -400,7 +399,7 @@ class Trainer:
 def bought(budget: Any, steps: int, each: float, per_epoch: int) -> tuple[str, str]:
     """What a budget buys at `each` seconds a step, in words; and where that is too little to learn from, what to do."""
     epochs = steps / per_epoch
-    about = f"train.budget={budget}: about {count(steps, 'step')}, {epochs:.3g} epochs, at {each:.2g} s a step"
+    about = f"train.budget={budget}: about {plural(steps, 'step')}, {epochs:.3g} epochs, at {each:.2g} s a step"
     if steps < WORTH_STEPS:
         about += f"; {WORTH_STEPS:,} steps would take {human_time(WORTH_STEPS * each)}"
     if steps >= FEWEST_STEPS and epochs >= FEWEST_EPOCHS:

@@ -41,6 +41,6 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 def said():
     """What the data floor says while it works."""
     lines: list[str] = []
-    notify.connect(say=lines.append)
+    notify.set_hooks(log=lines.append)
     yield lines
-    notify.connect()
+    notify.set_hooks()

@@ -83,7 +83,7 @@ def test_an_epoch_is_recorded_once_and_played_with_other_ids(replay):
 
 def test_what_cannot_be_recorded_is_made_as_it_is_and_told_once(replay, monkeypatch):
     told: list[str] = []
-    notify.connect(say=told.append)
+    notify.set_hooks(log=told.append)
     try:
 
         def refuse(self):
@@ -96,7 +96,7 @@ def test_what_cannot_be_recorded_is_made_as_it_is_and_told_once(replay, monkeypa
         assert "not permitted when stream is capturing)" in told[0]
         assert len(Graph.made) == 4
     finally:
-        notify.connect()
+        notify.set_hooks()
 
 
 @pytest.mark.gpu

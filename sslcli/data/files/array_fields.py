@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.console import plural
 from sslcli.data.dataset import ArraySource
 from sslcli.data.files.label_text import LabelParser, class_warnings, normalize_numbers
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.data.split import NOTHING_HELD_OUT, split_hash
 from sslcli.errors import DataError, RequestError, listing, nearest
 
@@ -96,11 +97,11 @@ def assign_fields(entries: Mapping[str, np.ndarray], label: str | None, path: st
             found.rename("val", "test")
         elif "val" in found.y and "test" not in found.y:
             notes.append(
-                f"warning: test: {count(len(found.x['test'][1]), 'sample')} left aside, no labels; val measures"
+                f"warning: test: {plural(len(found.x['test'][1]), 'sample')} left aside, no labels; val measures"
             )
             found.rename("val", "test")
         else:
-            notes.append(f"val: {count(len(found.x['val'][1]), 'sample')} left aside, test is used")
+            notes.append(f"val: {plural(len(found.x['val'][1]), 'sample')} left aside, test is used")
         found.x.pop("val", None)
         found.y.pop("val", None)
     return found
@@ -149,7 +150,7 @@ def encode_labels(
             )
     notes += cells.notes()
     if negative:
-        notes.append(f"{count(negative, 'label')} below 0 taken as missing")
+        notes.append(f"{plural(negative, 'label')} below 0 taken as missing")
     names = {v for column in columns.values() for v in column if v is not None}
     numeric = numeric or all(n.removeprefix("-").isdecimal() for n in names)
     classes = tuple(sorted(names, key=lambda n: (int(n), n)) if numeric else sorted(names))
@@ -172,7 +173,7 @@ def make_sources(
     samples: ids to keep, ids to hold out, and how that was done. `groups`: of the samples of each part. Says what was made, and
     what is odd about it."""
     names = listing(map(shown, classes), 6)
-    notes.append(f"{count(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
+    notes.append(f"{plural(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
     notes += class_warnings(classes, sum(int((y >= 0).sum()) for y in labels.values()))
     groups = groups or {}
     made = {part: ArraySource(x, labels.get(part), groups=groups.get(part)) for part, x in parts.items()}
@@ -181,7 +182,7 @@ def make_sources(
         x, y, g = parts["train"], labels.get("train"), groups.get("train")
         kept, held, how = hold_out()
         digest = split_hash(held)
-        notes.append(f"held out: {count(len(held), 'sample')} of {len(x):,}, {how}" if len(held) else NOTHING_HELD_OUT)
+        notes.append(f"held out: {plural(len(held), 'sample')} of {len(x):,}, {how}" if len(held) else NOTHING_HELD_OUT)
         if len(held):
             for part, ids in (("train", kept), ("test", held)):
                 made[part] = ArraySource(x[ids], None if y is None else y[ids], groups=None if g is None else g[ids])
@@ -198,4 +199,4 @@ def _warn_equal_rows(train: Tensor, test: Tensor, notes: list[str]) -> None:
     known = {hash(r.tobytes()) for part in train.split(4096) for r in part.contiguous().numpy()}
     twice = sum(hash(r.tobytes()) in known for part in test.split(4096) for r in part.contiguous().numpy())
     if twice:
-        notes.append(f"warning: {count(twice, 'test sample')} also in train (same values): numbers will look too good")
+        notes.append(f"warning: {plural(twice, 'test sample')} also in train (same values): numbers will look too good")

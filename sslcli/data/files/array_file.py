@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.console import human_bytes
 from sslcli.data.files.memory_map import watch
 from sslcli.data.folders.paths import is_hidden, require_regular, unpack_hint
 from sslcli.data.folders.placeholders import detect_placeholder
-from sslcli.data.notify import shown, size
+from sslcli.data.notify import shown
 from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
 from sslcli.runtime.memory import free_memory
 
@@ -118,7 +119,7 @@ def _require_memory(n: int, path: str) -> None:
     free = free_memory()
     if n > free:
         raise MachineError(
-            f"{shown(path)} unpacks to {size(n)}, but {size(free)} of memory are free",
+            f"{shown(path)} unpacks to {human_bytes(n)}, but {human_bytes(free)} of memory are free",
             "an .npy file is mapped and need not fit: np.save('x.npy', x)",
         )
 

@@ -11,8 +11,9 @@ import os
 import posixpath
 import unicodedata
 
+from sslcli.console import plural
 from sslcli.data.files.csv_table import decode_cp1252
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.errors import DataError, listing
 
 
@@ -96,4 +97,4 @@ class FileLookup:
         if not self.respelled:
             return []
         n = len(self.respelled)
-        return [f"{count(n, 'name')} written otherwise than on the disk, such as {shown(self.respelled[0])}"]
+        return [f"{plural(n, 'name')} written otherwise than on the disk, such as {shown(self.respelled[0])}"]

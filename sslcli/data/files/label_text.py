@@ -7,7 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from sslcli.data.notify import count, shown
+from sslcli.console import plural
+from sslcli.data.notify import shown
 from sslcli.errors import listing
 
 # https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html, na_values; in these spellings alone ("none" is a word)
@@ -45,7 +46,7 @@ def missing_label_warnings(missing: Counter[str]) -> list[str]:
         return []
     words = listing((f"{n:,} x {shown(word)}" for word, n in missing.most_common()), 4)
     return [
-        f"warning: {count(missing.total(), 'label')} taken as missing ({words}, as pandas reads them); "
+        f"warning: {plural(missing.total(), 'label')} taken as missing ({words}, as pandas reads them); "
         "a class of that name needs another"
     ]
 
@@ -77,7 +78,7 @@ def similar_name_warnings(classes: Sequence[str]) -> list[str]:
     if same := [found for found in by_look.values() if len(found) > 1]:
         some = " and ".join(map(shown, same[0]))
         return [
-            f"warning: {count(len(same), 'group')} of classes are spelled nearly alike, such as {some}: are they one class?"
+            f"warning: {plural(len(same), 'group')} of classes are spelled nearly alike, such as {some}: are they one class?"
         ]
     return []
 
@@ -92,7 +93,7 @@ def multi_label_warnings(classes: Sequence[str]) -> list[str]:
         combined = [c for c, p in parts.items() if p <= own or p & shared]
         if combined:
             return [
-                f"warning: {count(len(combined), 'class holds', 'classes hold')} several labels, such as "
+                f"warning: {plural(len(combined), 'class holds', 'classes hold')} several labels, such as "
                 f"{shown(combined[0])}: each combination is taken as a class of its own; keep one label for each sample"
             ]
     return []

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sslcli.console import plural
 from sslcli.data.files.csv_table import (
     GROUPS,
     LABELS,
@@ -26,7 +27,7 @@ from sslcli.data.files.file_names import FileLookup
 from sslcli.data.files.label_text import LabelParser, normalize_numbers
 from sslcli.data.folders.contents import FileList, FolderContents
 from sslcli.data.folders.split_names import exact_split
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.errors import DataError, RequestError, listing
 
 PAIR = re.compile(r"(.*[^\s,;])[ \t,;]+(\S+)\s*")  # a path and a label
@@ -89,7 +90,7 @@ def _require_files(path: str, base: str, parts: dict[str, FileList], lost: dict[
         name = next(iter(lost))
         windows = "\\" in name or name[1:2] == ":"
         raise DataError(
-            f"none of the {count(len(lost), 'file')} named in {shown(path)} exists, "
+            f"none of the {plural(len(lost), 'file')} named in {shown(path)} exists, "
             f"such as {shown(os.path.join(base, name))}",
             f"relative paths are relative to the list's own folder, {shown(base)}"
             + ("; these are addresses: fetch the files first" * ("://" in name))
@@ -100,13 +101,13 @@ def _require_files(path: str, base: str, parts: dict[str, FileList], lost: dict[
 
 def _describe(parts: dict[str, FileList], repeated: int, notes: list[str]) -> None:
     if repeated:
-        notes.append(f"{count(repeated, 'repeated line')} of the list left out")
+        notes.append(f"{plural(repeated, 'repeated line')} of the list left out")
     labels = [c for kind, f in parts.items() if kind != "unlabelled" for c in f.classes]
     classes = {c for c in labels if c is not None}
-    said = count(len(classes), "class", "classes") if classes else "no labels"
+    said = plural(len(classes), "class", "classes") if classes else "no labels"
     bare = sum(c is None for c in labels) if classes else 0
     said += f", {bare:,} without label" if bare else ""
-    notes.append(f"list file: {count(sum(map(len, parts.values())), 'image')}, {said}")
+    notes.append(f"list file: {plural(sum(map(len, parts.values())), 'image')}, {said}")
 
 
 def _rows(path: str, label: str | None, disk: FileLookup, notes: list[str]) -> Iterator[Row]:

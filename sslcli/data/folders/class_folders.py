@@ -6,9 +6,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from sslcli.console import plural
 from sslcli.data.folders.split_folders import PathParts
 from sslcli.data.folders.split_names import CONTAINERS, is_container, tokenize
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.errors import listing
 
 Placement = tuple[
@@ -100,18 +101,18 @@ def _describe_layout(
     which = -1 if label == "parent" else 0
     tops = {rest[which] for rest in names.values() if rest}
     if not tops:
-        notes.append(f"{where}flat folder of {count(total, 'image')}, no labels")
+        notes.append(f"{where}flat folder of {plural(total, 'image')}, no labels")
         return FLAT
     nested = any(len(rest) > 1 for rest in names.values())
     layout = "nested class folders" if nested else "class folders"
-    text = f"{layout}: {count(total, 'image')} of {count(len(tops), 'class', 'classes')}"
+    text = f"{layout}: {plural(total, 'image')} of {plural(len(tops), 'class', 'classes')}"
     text += ("", " (the top folders)", " (the innermost folders)")[nested and 1 - which]
     loose = sum(n for below, n in counts.items() if not names[below])
     if loose:
-        text += f"; {count(loose, 'image')} beside them without label"
+        text += f"; {plural(loose, 'image')} beside them without label"
     if bare:
         notes.append(
-            f"warning: {where}{count(len(bare), 'folder')} without images, no class: {listing(map(shown, sorted(bare)), 5)}"
+            f"warning: {where}{plural(len(bare), 'folder')} without images, no class: {listing(map(shown, sorted(bare)), 5)}"
         )
     notes.append(where + text)
     if all(re.fullmatch(r"(19|20)\d\d([-_. ]?\d\d){0,2}", top) for top in tops):
@@ -146,8 +147,8 @@ def exclude_masks(
         if found and (paths[i][:-1], found[1]) in stems:
             kinds[i] = None
             masks += 1
-    some = [f"{shown('/'.join(f))}/ ({count(n, 'image')})" for f, n in folders.items()]
-    some += [f"{count(masks, 'image')} named like another one and `mask`"] if masks else []
+    some = [f"{shown('/'.join(f))}/ ({plural(n, 'image')})" for f, n in folders.items()]
+    some += [f"{plural(masks, 'image')} named like another one and `mask`"] if masks else []
     if some:
         notes.append(f"warning: left out as masks: {listing(some, 4)}; dataset.splits=none reads all as images")
 

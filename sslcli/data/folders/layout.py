@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sslcli.console import plural
 from sslcli.data import notify
 from sslcli.data.folders.annotations import add_annotations
 from sslcli.data.folders.class_folders import assign_classes, exclude_masks, match_classes
@@ -37,7 +38,7 @@ from sslcli.data.folders.split_folders import (
 )
 from sslcli.data.folders.split_names import exact_split, format_splits, parse_split
 from sslcli.data.label_warnings import HOW_TO_LABEL
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.errors import DataError, listing
 
 OTHER_KINDS = {".npy": "arrays", ".npz": "arrays", ".pt": "arrays", ".tar": "tar"}
@@ -142,7 +143,7 @@ def detect_layout(
         notes.append("splits by folder: " + "; ".join(said))
     left_out = _left_out(tree.without(masks), rules)
     if left_out:
-        some = listing((f"{shown('/'.join((*f, '')))} ({count(n, 'image')})".strip() for f, n in left_out.items()), 4)
+        some = listing((f"{shown('/'.join((*f, '')))} ({plural(n, 'image')})".strip() for f, n in left_out.items()), 4)
         warning = "" if is_explicit(splits) else "warning: "
         how = "" if is_explicit(splits) else _pretrain_hint(tree, rules, left_out)
         notes.append(f"{warning}left out, beside the splits: {some}{how}")
@@ -210,11 +211,11 @@ def _no_images_error(found: FolderListing) -> DataError:
     folders = len(found.folders) - 1
     sentence = f"no image in {shown(found.root)}"
     if folders > 0:
-        sentence += f" and the {count(folders, 'folder')} below it"
+        sentence += f" and the {plural(folders, 'folder')} below it"
     if found.empty:
-        sentence += f"; {count(len(found.empty), 'file')} of zero bytes"
+        sentence += f"; {plural(len(found.empty), 'file')} of zero bytes"
     if found.denied:
-        sentence += f"; {count(len(found.denied), 'folder')} may not be read: {listing(map(shown, found.denied), 3)}"
+        sentence += f"; {plural(len(found.denied), 'folder')} may not be read: {listing(map(shown, found.denied), 3)}"
     sentence += f"; seen: {what}" if what else ("" if found.empty or found.denied else "; nothing else either")
     other = next((OTHER_KINDS[e] for e, _ in seen.most_common() if e in OTHER_KINDS), None)
     if is_output(found.root, os.listdir(found.root)):

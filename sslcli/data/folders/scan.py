@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from sslcli.data import notify
+from sslcli.console import plural
 from sslcli.data.folders.paths import is_hidden, unpack_hint
 from sslcli.data.notify import shown
 from sslcli.errors import listing
@@ -36,7 +36,7 @@ class FolderListing:
         out = []
         if self.denied:
             out.append(
-                f"warning: {notify.count(len(self.denied), 'folder')} may not be read: "
+                f"warning: {plural(len(self.denied), 'folder')} may not be read: "
                 f"{listing((shown(d) for d in self.denied), 3)}"
             )
         if self.outputs:
@@ -49,7 +49,7 @@ class FolderListing:
             "repeated folder link": self.linked_again,
         }
         if any(rest.values()):
-            out.append("ignored: " + ", ".join(notify.count(n, what) for what, n in rest.items() if n))
+            out.append("ignored: " + ", ".join(plural(n, what) for what, n in rest.items() if n))
         return out
 
 

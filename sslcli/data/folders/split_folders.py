@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from sslcli.console import plural
 from sslcli.data import notify
 from sslcli.data.folders.split_names import (
     CONTAINERS,
@@ -32,7 +33,7 @@ from sslcli.data.folders.split_names import (
     matching_splits,
     tokenize,
 )
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.errors import DataError, RequestError, listing
 
 PathParts = tuple[str, ...]
@@ -82,7 +83,7 @@ class FolderTree:
 
     def named(self, folder: PathParts, names: Iterable[str]) -> str:
         """`train/ (40 images), test/ (8 images)`."""
-        some = (f"{shown('/'.join((*folder, n)))}/ ({count(self.total[*folder, n], 'image')})" for n in sorted(names))
+        some = (f"{shown('/'.join((*folder, n)))}/ ({plural(self.total[*folder, n], 'image')})" for n in sorted(names))
         return listing(some, 6)
 
 
@@ -219,8 +220,8 @@ def require_unambiguous(
     gone, split = sum(left_out.values()), [f for f, (kind, _) in rules.items() if kind]
     if gone <= tree.total[()] - gone:
         return
-    some = listing((f"{shown('/'.join(f))}/ ({count(n, 'image')})" for f, n in left_out.items()), 4)
-    found = listing((f"{shown('/'.join(f))}/ ({count(tree.total[f], 'image')})" for f in split), 4)
+    some = listing((f"{shown('/'.join(f))}/ ({plural(n, 'image')})" for f, n in left_out.items()), 4)
+    found = listing((f"{shown('/'.join(f))}/ ({plural(tree.total[f], 'image')})" for f in split), 4)
     raise DataError(
         f"{shown(root)} holds {found}, which look like splits, and more beside them: {some}",
         f"the splits alone: {format_splits(group_by_split(rules))}; every folder as a class: dataset.splits=none",

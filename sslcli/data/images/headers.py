@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sslcli.console import plural
 from sslcli.data.folders.contents import FileList
 from sslcli.data.images import decode
 from sslcli.data.images.parallel import parallel_map
-from sslcli.data.notify import count
 from sslcli.errors import RequestError
 from sslcli.rng import derive, order
 from sslcli.runtime.memory import free_memory
@@ -119,7 +119,7 @@ def describe_headers(headers: Headers, notes: list[str]) -> None:
         notes.append(f"{len(sizes):,} sizes, short side {short[0]}..{short[-1]}, median {short[len(short) // 2]}{few}")
     alpha = sum(h.alpha for h in good)
     if alpha:
-        notes.append(f"{count(alpha, 'image')} with transparency{few}, laid on black")
+        notes.append(f"{plural(alpha, 'image')} with transparency{few}, laid on black")
     animated = sum(h.animated for h in good)
     if animated:
-        notes.append(f"{count(animated, 'image')} with several frames{few}, the first is taken")
+        notes.append(f"{plural(animated, 'image')} with several frames{few}, the first is taken")

@@ -21,7 +21,7 @@ def parallel_map(work: Callable[[int], Any], n: int, label: str) -> list[Any]:
     out: list[Any] = []
     for part in ordered(some, range(0, n, CHUNK), decoder_threads()):
         out += part
-        notify.progress(label, len(out), n)
+        notify.show_progress(label, len(out), n)
     return out
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from sslcli.console import plural
 from sslcli.data.folders.contents import FileList
 from sslcli.data.images import bit_depth, decode
 from sslcli.data.images.headers import FileLoader, Headers
 from sslcli.data.images.parallel import parallel_map
-from sslcli.data.notify import count
 from sslcli.rng import derive, order
 
 SAMPLED = 256  # training images
@@ -24,7 +24,7 @@ def find_range(
         if wish not in ("auto", None):
             notes.append("dataset.range has no effect: every image that was looked at has 8 bits a value")
         return wish
-    said = f"{count(len(deep), 'image')} of over 8 bits a value"
+    said = f"{plural(len(deep), 'image')} of over 8 bits a value"
     said += "" if headers.complete else f" (of {len(headers.good):,} looked at)"
     if isinstance(wish, (list, tuple)):
         notes.append(f"{said}: {wish[0]:g}..{wish[1]:g} became bytes 0..255 (dataset.range)")

@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from sslcli.console import plural
 from sslcli.data import notify
 from sslcli.data.dataset import Source
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.errors import DataError, listing
 from sslcli.rng import derive
 
@@ -75,7 +76,7 @@ class BadSamples:
             return
         for name, reason in list(new.values())[: max(0, MAX_REPORTED - len(self.by_id))]:
             if self.tell:
-                notify.say(f"warning: {shown(name)} cannot be read ({reason}); another sample takes its place")
+                notify.log(f"warning: {shown(name)} cannot be read ({reason}); another sample takes its place")
         self.by_id |= new
         check_limit(dict(self.by_id.values()), len(self.source), self.source.max_bad_fraction)
 
@@ -111,4 +112,4 @@ def group_by_reason(bad: Mapping[str, str]) -> dict[str, list[str]]:
 def unreadable_note(bad: Mapping[str, str], looked_at: int | None = None) -> str:
     """The line of the start screen. `looked_at`: how many were opened, when that was not all."""
     few = "" if looked_at is None else f" of {looked_at:,} looked at"
-    return f"warning: {count(len(bad), 'unreadable image')}{few} left out: {format_examples(bad)}"
+    return f"warning: {plural(len(bad), 'unreadable image')}{few} left out: {format_examples(bad)}"

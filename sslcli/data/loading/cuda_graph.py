@@ -53,6 +53,6 @@ class CudaGraphViews:
             self.graph, self.of = graph, self.met  # the one before it held the memory until now: this one has the same
         except RuntimeError as e:
             self.able = False
-            notify.say(
+            notify.log(
                 f"the views are launched one by one, which costs time: they cannot be recorded ({str(e).splitlines()[0]})"
             )

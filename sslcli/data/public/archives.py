@@ -13,8 +13,9 @@ from typing import IO, Any, cast
 
 import numpy as np
 
+from sslcli.console import human_bytes
 from sslcli.data.folders.paths import is_hidden, require_folder
-from sslcli.data.notify import shown, size
+from sslcli.data.notify import shown
 from sslcli.data.public.download import RemoteFile
 from sslcli.data.sources.tar_files import headers as tar_headers
 from sslcli.errors import DataError, RequestError
@@ -66,7 +67,7 @@ def not_found_error(
         f"{title} is not there: looked for {', '.join(names)} in {shown(os.path.abspath(root))} "
         f"and the folders below it{more}",
         f"dataset.path=FOLDER (or SSLCLI_DATA=FOLDER) where it lies, or dataset.download=true to download "
-        f"{size(sum(r.size for r in remotes))} from {remotes[0].urls[0].split('/')[2]} to it",
+        f"{human_bytes(sum(r.size for r in remotes))} from {remotes[0].urls[0].split('/')[2]} to it",
     )
 
 
@@ -91,7 +92,7 @@ class _LimitedGzip(io.RawIOBase):
         block = self.file.read(min(n, 1 << 20) if n >= 0 else 1 << 20)
         self.left -= len(block)
         if self.left < 0:
-            raise DataError(f"{shown(self.path)} unpacks to more than {size(self.most)}", "get the file again")
+            raise DataError(f"{shown(self.path)} unpacks to more than {human_bytes(self.most)}", "get the file again")
         return block
 
 

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sslcli.console import human_bytes, plural
 from sslcli.data import notify
 from sslcli.errors import DataError, MachineError, StorageError
 
@@ -40,8 +41,8 @@ def download_files(remotes: Iterable[RemoteFile], folder: str) -> None:
         return
     total = sum(r.size for r in missing)
     hosts = sorted({r.urls[0].rsplit("/", 1)[0] + "/" for r in missing})
-    notify.say(
-        f"downloading {notify.count(len(missing), 'file')} ({notify.size(total)}) from {', '.join(hosts)} "
+    notify.log(
+        f"downloading {plural(len(missing), 'file')} ({human_bytes(total)}) from {', '.join(hosts)} "
         f"to {os.path.abspath(folder)}"
     )
     try:
@@ -70,7 +71,7 @@ def _download_file(remote: RemoteFile, folder: str, before: int, total: int) -> 
                         out.write(block)
                     except OSError as error:
                         raise StorageError(f"cannot write {part}: {error.strerror}", "dataset.path=FOLDER") from error
-                    notify.progress(f"downloading {remote.name}", before + got, total)
+                    notify.show_progress(f"downloading {remote.name}", before + got, total)
             if got != remote.size or digest.hexdigest() != remote.md5:
                 raise DataError(
                     f"{url} is not the file expected ({got:,} bytes of {remote.size:,}, MD5 {digest.hexdigest()})",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.console import plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.files.array_fields import assign_fields, encode_labels, make_sources
 from sslcli.data.files.array_file import read_entries
@@ -18,7 +19,7 @@ from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.paths import require_path
 from sslcli.data.images.bit_depth import Values, check_range, fit_range
 from sslcli.data.images.options import check_size
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.data.split import split
 from sslcli.data.stats import dark_notes, image_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
@@ -152,7 +153,7 @@ def _images(
     chosen = {"nhw": (0, 1, 2), "nhwc": (0, 3, 1, 2), "nchw": (0, 1, 2, 3)}[axes]
     v = v.transpose(chosen)
     v = v[:, None] if axes == "nhw" else v
-    note = f"{shown(key)}: {count(n, 'image')}, read as ({', '.join(axes.upper())}) {tuple(value.shape)} {value.dtype}"
+    note = f"{shown(key)}: {plural(n, 'image')}, read as ({', '.join(axes.upper())}) {tuple(value.shape)} {value.dtype}"
     if v.dtype == np.uint8:
         if value_range not in ("auto", None):
             note += "; dataset.range has no effect on bytes"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
+from sslcli.console import plural
 from sslcli.data.fingerprint import content_hash
 from sslcli.data.folders.contents import FileList
 from sslcli.data.images import decode
 from sslcli.data.images.headers import FileLoader
 from sslcli.data.images.parallel import parallel_map
-from sslcli.data.notify import count
 
 MAX_COMPARED = 20_000  # files compared for duplicates, at most
 
@@ -37,4 +37,4 @@ def warn_duplicates(train: FileList, test: FileList | None, load: FileLoader, no
     known = set(hashed(pairs[0])) - {None}
     twice = sum(h in known for h in hashed(pairs[1]))
     if twice:
-        notes.append(f"warning: {count(twice, 'test image')} also in train (same bytes): numbers will look too good")
+        notes.append(f"warning: {plural(twice, 'test image')} also in train (same bytes): numbers will look too good")

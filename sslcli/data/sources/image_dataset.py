@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslcli.console import plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.files.label_text import class_warnings
 from sslcli.data.files.string_table import StringTable
@@ -22,7 +23,7 @@ from sslcli.data.images.headers import FileLoader, Headers, describe_headers, fi
 from sslcli.data.images.options import ImageOptions
 from sslcli.data.images.value_range import find_range
 from sslcli.data.loading import bad_samples
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.data.sources.duplicates import warn_duplicates
 from sslcli.data.split import NOTHING_HELD_OUT, split, split_hash
 from sslcli.data.stats import dark_notes, image_stats
@@ -165,7 +166,7 @@ def _select_splits(found: FolderContents, asked: ImageOptions, notes: list[str])
         )
         instead = f"; {measures} measures" if measures and why == "no labels" else ""
         warning = "warning: " if why == "no labels" else ""
-        notes.append(f"{warning}{kind}: {count(len(files), 'image')} left aside, {why}{instead}")
+        notes.append(f"{warning}{kind}: {plural(len(files), 'image')} left aside, {why}{instead}")
     return {kind: parts[kind] for kind in ("train", "test", "unlabelled") if kind in parts}
 
 
@@ -178,7 +179,7 @@ def _hold_out(
         kept, held = split(len(train), holdout, split_seed, _labels(train, classes), train.groups)
         how = "by group" if train.groups else "stratified by class" if classes else "at random"
         if len(held):
-            notes.append(f"held out: {count(len(held), 'image')} of {len(train):,}, {how}")
+            notes.append(f"held out: {plural(len(held), 'image')} of {len(train):,}, {how}")
             parts["test"], parts["train"] = train.take(held.tolist()), train.take(kept.tolist())
         else:
             notes.append(NOTHING_HELD_OUT)
@@ -221,7 +222,7 @@ def _by_name(bad: dict[str, str], groups: Sequence[FileList]) -> dict[str, str]:
 def _all_bad_error(headers: Headers, groups: Sequence[FileList]) -> DataError:
     some = bad_samples.format_examples(_by_name(headers.bad, groups))
     return DataError(
-        f"none of the {count(len(headers.bad), 'image')} looked at can be read: {some}", bad_samples.INSPECT_HINT
+        f"none of the {plural(len(headers.bad), 'image')} looked at can be read: {some}", bad_samples.INSPECT_HINT
     )
 
 

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from sslcli.console import plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.folders.paths import require_folder
 from sslcli.data.images.headers import resident_budget
 from sslcli.data.images.options import MAX_SIZE, check_size
-from sslcli.data.notify import count
 from sslcli.data.sources.pack_files.reader import Pack, PackSource, make_decoder
 from sslcli.data.stats import image_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
@@ -122,7 +122,7 @@ def _notes(manifest: dict[str, Any]) -> list[str]:
     how = "raw pixels" if s["format"] == "raw" else "encoded"
     how += f", short side at most {s['size']}" if s["size"] else ", in their own size"
     total = sum(n for _, n in manifest["splits"].values())
-    notes = [f"pack of {count(total, 'image')}, {how}", *manifest["notes"]]
+    notes = [f"pack of {plural(total, 'image')}, {how}", *manifest["notes"]]
     if manifest["left_out"]:
-        notes.append(f"{count(len(manifest['left_out']), 'unreadable file')} left out when it was made")
+        notes.append(f"{plural(len(manifest['left_out']), 'unreadable file')} left out when it was made")
     return notes

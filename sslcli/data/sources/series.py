@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.console import plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.files.array_fields import PARTS, assign_fields, encode_labels, make_sources
 from sslcli.data.files.array_file import read_entries
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.paths import require_path
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.data.split import split, split_recordings
 from sslcli.data.stats import outlier_notes, series_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
@@ -93,10 +94,10 @@ def series(
     x = parts["train"]
     _describe(raw["train"], x, window, stride, layout, notes)
     if dropped:
-        notes.append(f"warning: {count(dropped, 'series', 'series')} without any number left out")
+        notes.append(f"warning: {plural(dropped, 'series', 'series')} without any number left out")
     if who is not None:
         notes.append(
-            f"{count(len(set(who)), 'group')}" + (", not used: the file has a test part" if "test" in parts else "")
+            f"{plural(len(set(who)), 'group')}" + (", not used: the file has a test part" if "test" in parts else "")
         )
     y = labels.get("train")
     by_recording = group == "recording" and who is None and window is not None
@@ -114,7 +115,7 @@ def series(
     mean, std, constant = series_stats(made["train"].x)
     notes += outlier_notes(made["train"].x)
     if constant:
-        notes.append(f"warning: {count(constant, 'channel')} never change")
+        notes.append(f"warning: {plural(constant, 'channel')} never change")
     return Dataset(
         name=name,
         modality="series",
@@ -142,9 +143,9 @@ def _describe(
     """How many, how long, what is missing. `x`: (M, C, T), what became of the recordings."""
     lengths = {r.shape[1] for r in recordings}
     said = f"{min(lengths)}..{max(lengths)}" if len(lengths) > 1 else str(max(lengths))
-    notes.append(f"{count(len(recordings), 'series', 'series')} of {count(x.shape[1], 'channel')} and {said} steps")
+    notes.append(f"{plural(len(recordings), 'series', 'series')} of {plural(x.shape[1], 'channel')} and {said} steps")
     if window:
-        notes.append(f"cut into {count(len(x), 'window')} of {window} steps, one every {stride or window}")
+        notes.append(f"cut into {plural(len(x), 'window')} of {window} steps, one every {stride or window}")
     elif len(lengths) > 1:
         notes.append(f"padded with NaN to {x.shape[2]} steps; dataset.window=N would cut pieces of N steps instead")
     if layout == "nct" and x.shape[1] > x.shape[2]:

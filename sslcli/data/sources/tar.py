@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from typing import Any
 
+from sslcli.console import plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.files.label_text import LabelParser, normalize_numbers
 from sslcli.data.folders.contents import FileList, FolderContents
@@ -20,7 +21,7 @@ from sslcli.data.folders.split_folders import PathParts, is_explicit
 from sslcli.data.folders.split_names import matching_splits
 from sslcli.data.images import decode
 from sslcli.data.images.options import MAX_SIZE, ImageOptions
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.data.sources.image_dataset import build_dataset
 from sslcli.data.sources.tar_files.index import ShardIndex, read_indices
 from sslcli.data.sources.tar_files.shards import TarShards, TarSource, find_shards
@@ -84,7 +85,7 @@ def _read_contents(
     if not samples:
         hint = "pictures are known by their extension: .jpg, .png, ..." if "no extension" in ignored else None
         raise DataError(
-            f"no picture in {count(len(names), 'tar file')}" + (f"; seen: {passed}" if passed else ""), hint
+            f"no picture in {plural(len(names), 'tar file')}" + (f"; seen: {passed}" if passed else ""), hint
         )
     cells = LabelParser()
     own = normalize_numbers([cells.label(cls) for *_, cls, _ in samples])
@@ -112,16 +113,16 @@ def _read_contents(
                 files.groups.append(f"{names[number]}/{own_key}")
     labels = [c for kind, files in parts.items() for c in files.classes if kind != "unlabelled"]
     classes = {c for c in labels if c is not None}
-    said = f"{count(len(classes), 'class', 'classes')}" if classes else "no labels"
+    said = f"{plural(len(classes), 'class', 'classes')}" if classes else "no labels"
     bare = sum(c is None for c in labels)
     said += f", {bare:,} without label" if classes and bare else ""
-    notes.append(f"{count(len(names), 'tar file')}: {count(len(samples), 'image')}, {said}")
+    notes.append(f"{plural(len(names), 'tar file')}: {plural(len(samples), 'image')}, {said}")
     notes += told if folders and classes else [note for note in told if not note.endswith("no labels")]
     notes += cells.notes()
     stems = Counter(os.path.splitext(name)[0] for files in parts.values() for name in files.names)
     if several := len(shared) or sum(n > 1 for n in stems.values()):
         held = "; those of a sample stand in one split" if shared and grouped else ""
-        notes.append(f"{count(several, 'sample')} with several pictures: each is an image of its own{held}")
+        notes.append(f"{plural(several, 'sample')} with several pictures: each is an image of its own{held}")
     if passed:
         notes.append(f"passed over: {passed}")
     details = {"layout": "tar", "shards": len(names), "ignored": dict(ignored)}

@@ -28,9 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslcli.console import plural
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.files.label_text import class_warnings
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, listing, nearest
 from sslcli.evals.inputs.label_rows import Row, find, read, some
@@ -56,12 +57,12 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     n_train = len(dataset.train)
     places = find(rows, column, pool, n_train, dataset.name, file)
     classes, y = _classes(rows, dataset.classes, file)
-    notes = [f"labels of {count(len(rows), 'sample')} from {shown(file)}", *more, *class_warnings(classes, len(rows))]
+    notes = [f"labels of {plural(len(rows), 'sample')} from {shown(file)}", *more, *class_warnings(classes, len(rows))]
     if dataset.classes and pool.labels is not None:
         own = pool.labels[places]
         differ = int(((own >= 0) & (own != y)).sum())
         if differ:
-            notes.append(f"{count(differ, 'label')} of {shown(file)} differ from the data set's own")
+            notes.append(f"{plural(differ, 'label')} of {shown(file)} differ from the data set's own")
 
     has_test = dataset.test is not None and dataset.test.labels is not None and bool((dataset.test.labels >= 0).any())
     in_test = places >= n_train
@@ -70,7 +71,7 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     if has_test and not explicit.any():
         if in_test.any():
             raise DataError(
-                f"{shown(file)} names {count(int(in_test.sum()), 'sample')} of the test split of {dataset.name}, "
+                f"{shown(file)} names {plural(int(in_test.sum()), 'sample')} of the test split of {dataset.name}, "
                 f"{some(rows, in_test)}: their own labels measure",
                 "leave these rows out, or say in a column `split` which rows train and which test",
             )
@@ -82,7 +83,7 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     test, how = explicit, "the rows whose split is test"
     if not explicit.any():
         test, how = _measuring(y, in_test, len(classes), file)
-    notes.append(f"measured on {count(int(test.sum()), 'labelled sample')}: {how}")
+    notes.append(f"measured on {plural(int(test.sum()), 'labelled sample')}: {how}")
     seen = int((test & ~in_test).sum())
     if seen:
         notes.append(f"{seen:,} of these lie in the training split: pretraining may have seen them, without labels")
@@ -162,7 +163,7 @@ def _classes(rows: list[Row], known: tuple[str, ...], file: str) -> tuple[tuple[
         line = next(row.line for row in rows if row.label == foreign[0])
         raise DataError(
             f"{shown(file)}, line {line}: {shown(foreign[0])} is no class of this data set"
-            + (f" (and {count(len(foreign) - 1, 'other label')})" if len(foreign) > 1 else ""),
+            + (f" (and {plural(len(foreign) - 1, 'other label')})" if len(foreign) > 1 else ""),
             (f"did you mean {shown(close)}? " if close else "") + f"the classes are {listing(map(shown, names))}",
         )
     return names, torch.tensor([index[row.label] for row in rows], dtype=torch.int64)

@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sslcli.console import plural
 from sslcli.data.dataset import Source
 from sslcli.data.files.csv_table import LABELS, PATHS, SPLITS, decode_cp1252, decode_text, normalize_name, parse_table
 from sslcli.data.files.file_names import normalize_path, stem
 from sslcli.data.files.label_text import LabelParser, normalize_numbers
 from sslcli.data.folders.split_names import exact_split
 from sslcli.data.images.decode import is_image_name
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 NAMES = (*PATHS, "id")
@@ -56,7 +57,7 @@ def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], st
         raise DataError(f"{shown(file)} holds no label" + "".join(f"; {n}" for n in notes), HEADER)
     empty = len(rows) - len(labelled)
     if empty:
-        notes = [f"{count(empty, 'row')} of {shown(file)} without a label left out", *notes]
+        notes = [f"{plural(empty, 'row')} of {shown(file)} without a label left out", *notes]
     return column, labelled, notes, hashlib.sha256(content).hexdigest()
 
 
@@ -90,7 +91,7 @@ def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row],
             rows.append(Row(line, row[place[column]].strip(), label or "", kind))
     rows, aside = _of_splits(rows)
     notes += (
-        [f"{count(aside, 'row')} of {shown(file)} left aside: the rows of test measure, and those of train train"]
+        [f"{plural(aside, 'row')} of {shown(file)} left aside: the rows of test measure, and those of train train"]
         if aside
         else []
     )
@@ -117,7 +118,7 @@ def find(rows: list[Row], column: str, pool: Source, n_train: int, name: str, fi
                 f", and {hint}" if column == "id" else ""
             )
         raise DataError(
-            f"{shown(file)} names {count(int(unknown.sum()), 'sample')} that {name} does not have, {some(rows, unknown)}",
+            f"{shown(file)} names {plural(int(unknown.sum()), 'sample')} that {name} does not have, {some(rows, unknown)}",
             hint,
         )
     first: dict[int, Row] = {}

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sslcli.config import typecheck
+from sslcli.console import plural
 from sslcli.data import notify
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.data.sources.pack_files.manifest import FILE_SCHEMA, read_manifest, shard_name
 from sslcli.errors import DataError, RequestError, RunInUseError
 from sslcli.runs.files import MAX_JSON, open_file, parse, size_of
@@ -103,7 +104,7 @@ class PackWriter:
             return
         self.journal.truncate(whole)
         if self.position:
-            notify.say(f"going on behind the {count(self.position, 'image')} that are packed")
+            notify.log(f"going on behind the {plural(self.position, 'image')} that are packed")
 
     def _take(self, entry: dict[str, Any]) -> bool:
         """What an entry says is done; False where it is no entry of a journal."""

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sslcli.console import human_bytes, plural
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.images import decode
 from sslcli.data.images.parallel import decoder_threads
 from sslcli.data.loading import bad_samples
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.data.sources.image_dataset import ImageFiles
 from sslcli.data.sources.pack_files.journal import JOURNAL, PackedSample, PackWriter
 from sslcli.data.sources.pack_files.manifest import (
@@ -171,10 +172,10 @@ class PackTask:
         names = sum(len(n) for s in self.sources.values() for n in s.names or ())
         wanted = self.bytes_wanted() + len(self.all) * RECORD.itemsize + names
         free = shutil.disk_usage(folder).free
-        notify.say(f"{count(len(self.all), 'image')}, about {notify.size(wanted)}; {notify.size(free)} free")
+        notify.log(f"{plural(len(self.all), 'image')}, about {human_bytes(wanted)}; {human_bytes(free)} free")
         if free < 1.05 * (wanted - written):
             raise StorageError(
-                f"about {notify.size(max(0, wanted - written))} are to be written, and {notify.size(free)} are free",
+                f"about {human_bytes(max(0, wanted - written))} are to be written, and {human_bytes(free)} are free",
                 "make room, another out=, or size=256",
             )
 
@@ -188,7 +189,7 @@ class PackTask:
             writer.add(made, name)
             if isinstance(made, str):
                 bad_samples.check_limit(lost | writer.bad, self.files, limit)
-            notify.progress("packing", writer.position, len(self.all))
+            notify.show_progress("packing", writer.position, len(self.all))
         writer.note()
         bad_samples.check_limit(lost | writer.bad, self.files, limit)
 

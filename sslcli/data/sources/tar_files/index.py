@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from sslcli.config import typecheck as kinds
+from sslcli.console import plural
 from sslcli.data import notify
 from sslcli.data.files.csv_table import decode_text
 from sslcli.data.images import decode
 from sslcli.data.images.parallel import parallel_map
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.data.sources.tar_files import headers as tar_headers
 from sslcli.data.sources.tar_files.shards import TarShards
 from sslcli.errors import DataError, StorageError, listing
@@ -51,7 +52,7 @@ def read_indices(shards: TarShards, label: str | None) -> list[ShardIndex]:
     bad = {shards.paths[i]: reason for i, reason in enumerate(found) if isinstance(reason, str)}
     if bad:
         raise DataError(
-            f"{count(len(bad), 'tar file')} of {len(found):,} cannot be read: "
+            f"{plural(len(bad), 'tar file')} of {len(found):,} cannot be read: "
             + listing((f"{shown(p)} ({shown(r)})" for p, r in bad.items()), 3),
             "fetch them again, or name the others alone",
         )
@@ -77,7 +78,7 @@ def _read_index(path: str, label: str | None) -> ShardIndex:
         cached.parent.mkdir(parents=True, exist_ok=True)
         replace_file(cached.parent, cached.name, json.dumps({"samples": found.samples, "ignored": found.ignored}))
     except (OSError, StorageError) as error:
-        notify.say(f"warning: where the pictures of {shown(path)} lie cannot be kept for the next time: {error}")
+        notify.log(f"warning: where the pictures of {shown(path)} lie cannot be kept for the next time: {error}")
     return found
 
 

@@ -8,10 +8,11 @@ import re
 from itertools import product
 from typing import Any
 
+from sslcli.console import plural
 from sslcli.data.folders.paths import require_path, require_regular, unpack_hint
 from sslcli.data.folders.scan import scan
 from sslcli.data.images import decode
-from sslcli.data.notify import count, shown
+from sslcli.data.notify import shown
 from sslcli.data.sources.image_dataset import ImageFiles
 from sslcli.errors import DataError, RequestError, listing
 
@@ -38,7 +39,7 @@ def find_shards(path: str | None) -> list[str]:
             raise RequestError(f"no file is named like {shown(text)}; {EXPECTED} is wanted", f"ls -d {shown(text)}")
         if missing:
             raise RequestError(
-                f"{count(len(missing), 'shard')} of {len(paths):,} named by {shown(text)} not there: "
+                f"{plural(len(missing), 'shard')} of {len(paths):,} named by {shown(text)} not there: "
                 f"{listing(map(shown, missing), 3)}",
                 "fetch what is missing, or name only what is there",
             )
@@ -52,7 +53,7 @@ def _list_folder(folder: str) -> list[str]:
     empty = [p for p in found.empty if p.endswith(".tar")]
     if empty:
         raise DataError(
-            f"{count(len(empty), 'shard')} of zero bytes: {listing(map(shown, empty), 3)}", "fetch them again"
+            f"{plural(len(empty), 'shard')} of zero bytes: {listing(map(shown, empty), 3)}", "fetch them again"
         )
     if not found.files:
         other = ", ".join(f"{n:,} {e}" for e, n in found.ignored.most_common(4))
