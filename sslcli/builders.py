@@ -20,7 +20,8 @@ from sslcli.methods.base import DataInfo, Encoder, Method
 from sslcli.rng import derive
 from sslcli.runs import checkpoint, records
 from sslcli.runs.files import read_file, replace_file, size_of, write_json
-from sslcli.runs.run import Run, find
+from sslcli.runs.find import find
+from sslcli.runs.run import Run
 from sslcli.runtime.cores import PHYSICAL_MEMORY
 from sslcli.views import Views
 

@@ -85,7 +85,7 @@ def test_help_and_version(cli):
         (["list"], "list what?", "methods"),
         (["list", "metods"], "there are no `metods`", "sslcli list methods"),
         (["runs", "beest"], "runs cannot `beest`", "best"),
-        (["runs", "best", "probe.top1"], "no run has a number", "sslcli eval probe"),
+        (["runs", "best", "probe.top1"], "no run has the metric `probe.top1`", "sslcli eval probe"),
         (["data"], "data what?", "inspect"),
         (["completion", "bsh"], "completion for which shell?", "bash"),
         (["pretrain", "~method"], "`method` cannot be taken out", "method=NAME"),

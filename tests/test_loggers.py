@@ -75,7 +75,7 @@ def test_wandb_is_told(wandb, run):
     cfg = {"method": {"width": 3}, "dataset": {"password": "hush"}}
     with loggers.attached(run, {"log_every": 5, "wandb": {"project": "p"}}, cfg, 0):
         run.log(10, 0.5, 1.0, {"train/loss": 1.5, "train/bad": math.nan})
-        run.loggers.result("probe", {"top1": 0.9}, {"confusion": run.path / "c.png"}, 10)
+        run.sink.result("probe", {"top1": 0.9}, {"confusion": run.path / "c.png"}, 10)
     ((_, given),) = calls(wandb.told, "init")
     assert given["project"] == "p"
     assert given["resume"] == "allow"
@@ -87,7 +87,7 @@ def test_wandb_is_told(wandb, run):
     assert calls(wandb.told, "update") == [(({"eval/probe/top1": 0.9},), {})]
     assert calls(wandb.told, "log")[1] == (({"eval/probe/confusion": "image of c.png"},), {})
     assert len(calls(wandb.told, "finish")) == 1
-    assert run.loggers is None
+    assert run.sink is None
     assert len(run.metrics) == 1
 
 
@@ -222,7 +222,7 @@ def test_mlflow_is_told(run, monkeypatch):
     for _ in range(2):
         with loggers.attached(run, node, {"a": {"b": 1}, **many}, 0):
             run.log(10, 0.5, 1.0, {"train/loss": 1.5})
-            run.loggers.result("probe", {"top1": 0.9}, {"confusion": run.path / "c.png"}, 10)
+            run.sink.result("probe", {"top1": 0.9}, {"confusion": run.path / "c.png"}, 10)
     assert len(calls(told, "create_run")) == 1
     batches = [given for _, given in calls(told, "log_batch")]
     assert [len(b["params"]) for b in batches if "params" in b] == [100, 31]

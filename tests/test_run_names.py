@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sslcli.errors import RequestError
-from sslcli.runs.run import all_runs, find, short_name
+from sslcli.runs.find import all_runs, find, short_name
 from tests.conftest import SMOKE
 
 

@@ -11,6 +11,7 @@ from sslcli.errors import RequestError
 from sslcli.evals.metrics.interval import SUFFIX
 from sslcli.runs import records, results
 from sslcli.runs.files import MAX_LINES, files_in, read_file, size_of
+from sslcli.runs.listing import run_state, training_length
 from sslcli.runs.redact import masked, masked_words
 from sslcli.runs.run import Run
 
@@ -89,9 +90,7 @@ class Gathered:
     @property
     def length(self) -> dict[str, float]:
         """Steps, epochs and samples that it trained for."""
-        from sslcli.cli.commands.runs import length
-
-        return length(self.step, self.config, self.metrics)
+        return training_length(self.step, self.config, self.metrics)
 
     def shown(self) -> str:
         """Which labels the method saw, in the words of the screen the run began with."""
@@ -119,8 +118,6 @@ class Gathered:
 
 def gather(path: Path) -> Gathered:
     """Reads a run folder. RequestError where there is none."""
-    from sslcli.cli.commands.runs import state
-
     run = Run(path)
     if not (path / "status.json").is_file():
         raise RequestError(f"{path} is no run folder", "sslcli runs lists them")
@@ -138,7 +135,7 @@ def gather(path: Path) -> Gathered:
     overrides, word = asked(path)
     return Gathered(
         path=path,
-        state=state(path, status),
+        state=run_state(path, status),
         status=status,
         config=config,
         encoder=records.encoder(path),

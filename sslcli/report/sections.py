@@ -14,6 +14,7 @@ from sslcli.report import images, mapview, results
 from sslcli.report.charts import Line, curve
 from sslcli.report.gather import Evaluation, Gathered, mapping, number
 from sslcli.report.markup import Html, el
+from sslcli.runs.listing import format_length
 
 if TYPE_CHECKING:
     from sslcli.report.atlas import Atlas
@@ -71,10 +72,8 @@ def top(run: Gathered, name: str) -> Html:
 
 
 def step_words(run: Gathered) -> str:
-    from sslcli.cli.commands.runs import length_words
-
     seconds = number(run.status.get("seconds"))
-    said = [length_words(run.length)] if run.step else []
+    said = [format_length(run.length)] if run.step else []
     if seconds:
         said.append(console.human_time(seconds))
     return " in ".join(said)

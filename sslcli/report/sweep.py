@@ -6,22 +6,20 @@ import os
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sslcli import console
 from sslcli.errors import SslError
 from sslcli.evals.base.info import evaluator_infos
+from sslcli.evals.base.run_ranking import compare_runs
 from sslcli.evals.metrics.ranking import goodness
 from sslcli.report import results
 from sslcli.report.gather import Gathered, gather, mapping, number
 from sslcli.report.markup import Child, Html, el
 from sslcli.runs import records
+from sslcli.runs.listing import length_warning
 from sslcli.runs.redact import masked_words
 from sslcli.runtime import folders
-
-if TYPE_CHECKING:
-    from sslcli.evals.metrics.paired import Separation
 
 ONLINE = "online kNN"  # what the trainer itself measured, within the training split
 MOST_COLUMNS = 10  # of numbers
@@ -172,8 +170,10 @@ def top(folder: Path, rows: list[Row], swept: list[str], main: str | None) -> Ht
         if best and main
         else ""
     )
-    if best and main and (row := next((r for r in rows if r is not best and main in r.numbers and r.run), None)):
-        said += f" It is {against(best, row, main).words}: {name_of(row, swept)}."
+    runs = [(r, r.run.path) for r in rows if main in r.numbers and r.run is not None]
+    if main and len(runs) > 1:
+        (_, first), (other, second) = runs[:2]
+        said += f" It is {compare_runs(first, second, main).words}: {name_of(other, swept)}."
     warn = "It was measured within the training split, while training." if main == ONLINE else ""
     return el(
         "div",
@@ -183,16 +183,6 @@ def top(folder: Path, rows: list[Row], swept: list[str], main: str | None) -> Ht
         el("p", f"{said} {warn}".strip()) if said else None,
         class_="top",
     )
-
-
-def against(best: Row, other: Row, number: str) -> Separation:
-    """Whether the first run is distinguishable from the second by a number that was measured of both."""
-    from sslcli.evals.metrics.paired import separation
-    from sslcli.runs.results import holding
-
-    assert best.run is not None and other.run is not None  # noqa: PT018
-    (first, metric), (second, _) = (holding(row.run.path, number) for row in (best, other) if row.run is not None)
-    return separation(first, second, metric)
 
 
 def label(name: str) -> str:
@@ -205,7 +195,6 @@ def name_of(row: Row, swept: list[str]) -> str:
 
 
 def table(rows: list[Row], swept: list[str], columns: list[str], main: str | None, out: Path) -> Html:
-    from sslcli.cli.commands.runs import unequal
     from sslcli.report.sections import section
 
     head = [el("th", "run", scope="col"), *(el("th", k, scope="col") for k in swept), el("th", "status", scope="col")]
@@ -216,7 +205,7 @@ def table(rows: list[Row], swept: list[str], columns: list[str], main: str | Non
     head += [el("th", name, scope="col", class_="number") for name in (*lengths, "seconds")]
     body = [el("tr", *cells(r, swept, columns, lengths, out)) for r in rows]
     found = el("table", el("thead", el("tr", *head)), el("tbody", *body), class_="sortable")
-    said = unequal([r.run.length for r in rows if r.run])
+    said = length_warning([r.run.length for r in rows if r.run])
     note = el("p", f"{results.sentence(said)}.", class_="lead") if said else None
     made = section("runs", "All runs", note, results.scrolling(found, "all runs"))
     assert made is not None

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from sslcli import console
 from sslcli.config import typecheck
@@ -22,9 +22,7 @@ from sslcli.config.dotted import flatten
 from sslcli.errors import MachineError, RequestError, SslError, first_line, nearest
 from sslcli.runs.files import checked, read_json, write_json
 from sslcli.runs.redact import hide, masked
-
-if TYPE_CHECKING:
-    from sslcli.runs.run import Run
+from sslcli.runs.run import Run
 
 OURS = "log_every"  # of configs/logger, read by the trainer
 LOCAL = "tensorboard"  # the logger that writes into the run folder and nowhere else
@@ -284,11 +282,11 @@ def attached(run: Run | None, node: Mapping[str, Any], cfg: dict[str, Any], step
         yield
         return
     loggers.open(run, cfg, step)
-    run.loggers = loggers
+    run.sink = loggers
     try:
         yield
     finally:
-        run.loggers = None
+        run.sink = None
         loggers.close()
 
 

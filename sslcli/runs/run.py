@@ -10,38 +10,42 @@ import json
 import math
 import os
 import platform
-import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sslcli import __version__, console
 from sslcli.config import checks
-from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, command, listing, nearest
+from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, command
 from sslcli.runs import records, results
 from sslcli.runs.files import (
     append_line,
     make_folder,
     open_file,
     parse,
-    read_json,
     replace_file,
     size_of,
     sync_folder,
     write_json,
 )
+from sslcli.runs.find import link_latest
 from sslcli.runs.git_commit import head_commit
 from sslcli.runs.redact import hide, masked, masked_words
-from sslcli.runtime import folders, progress
-
-if TYPE_CHECKING:
-    from sslcli.runs.loggers import Loggers
+from sslcli.runtime import progress
 
 FORMAT = 1  # of the run folder; a newer one than we know is refused
+
+
+class MetricSink(Protocol):
+    """A further destination of metrics beside metrics.jsonl."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def result(self, name: str, numbers: Mapping[str, float], pictures: Mapping[str, Path], step: int) -> None: ...
 
 
 class Run:
@@ -55,7 +59,7 @@ class Run:
         self._writing = threading.Lock()
         self._end_heartbeat: Callable[[], None] = lambda: None
         self._told: set[str] = set()  # files that could not be written, each said once
-        self.loggers: Loggers | None = None  # where else numbers go: `loggers.attached`
+        self.sink: MetricSink | None = None  # receives the metrics as well: see `loggers.attached`
 
     def __str__(self) -> str:
         return str(self.path)
@@ -81,7 +85,7 @@ class Run:
         run.lock()
         run.write_config(cfg)
         run._write_status({"status": "running", "created": now(), **environment()})
-        _point_latest(path)
+        link_latest(path)
         return run
 
     @classmethod
@@ -195,8 +199,8 @@ class Run:
             line["nonfinite"] = bad
         self._pending += (json.dumps(line, allow_nan=False) + "\n").encode()
         self._flush_metrics()
-        if self.loggers is not None:
-            self.loggers.log(step, values)
+        if self.sink is not None:
+            self.sink.log(step, values)
 
     def _flush_metrics(self) -> OSError | None:
         """Writes what is pending; the error, where it cannot be written."""
@@ -281,120 +285,6 @@ class Run:
         return {name: found.record for name, found in self.kept.items()}
 
 
-# --------------------------------------------------------------------------------------------------------------- all runs
-
-
-DEPTH = 3  # of a run below the runs folder, at most: runs/sweep/NAME/JOB
-
-
-def all_runs(root: Path | None = None) -> list[Path]:
-    """Run folders below the root, in sweeps and in folders of the user's own too, oldest first."""
-    found: list[Path] = []
-    level = [root or folders.runs_root()]
-    for _ in range(DEPTH):
-        inner = [path for folder in level for path in _folders(folder)]
-        found += (runs := [p for p in inner if os.path.isfile(p / "status.json")])
-        level = sorted(set(inner) - set(runs))
-    return sorted(found, key=lambda p: (created(p), p.name))
-
-
-def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder, without links and hidden ones."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-    except OSError:
-        if folder == folders.runs_root():
-            raise
-        return []
-    return [folder / name for name in names]
-
-
-RESERVED = ("latest", "none")  # what `run=` reads otherwise than as the name of a run
-
-
-def short_name(path: Path) -> str:
-    """What to type for a run: its name below the runs folder, with that of its sweep; a run elsewhere by its full path. Where
-    the name alone means something else (a reserved word, a flag, another run here), the runs folder stands before it."""
-    full = path.resolve()
-    name = os.path.relpath(full, folders.runs_root().resolve())
-    if name.startswith(os.pardir):
-        return str(full)
-    other = Path(name, "status.json").is_file() and Path(name).resolve() != full
-    return str(folders.runs_root() / name) if other or name in RESERVED or name.startswith("-") else name
-
-
-def next_step(run: Run) -> str:
-    """The command that measures a run: a probe, or without labels what needs none."""
-    facts = read_json(run.path, "encoder.json").get("facts")
-    unlabelled = isinstance(facts, dict) and facts.get("classes") == 0
-    return command("eval", "quality" if unlabelled else "probe", f"run={short_name(run.path)}")
-
-
-def created(path: Path) -> str:
-    return str(records.status(path).get("created", ""))
-
-
-def find(spec: str, root: Path | None = None) -> Path:
-    """A run by path, by `latest`, or by a unique prefix (or part) of its name. RequestError otherwise."""
-    root = root or folders.runs_root()
-    runs = all_runs(root)
-    if spec == "latest":
-        if not runs:
-            raise RequestError(f"there is no run in {root}/ yet", "sslcli pretrain makes one")
-        return runs[-1]
-    direct = Path(spec).expanduser()
-    if (direct / "status.json").is_file():
-        return direct.resolve() if direct.is_symlink() else direct
-    if spec and (root / spec / "status.json").is_file():
-        return root / spec
-    if direct.is_file() and (direct.parent / "status.json").is_file():
-        raise RequestError(f"{spec} is a file in a run", f"did you mean {shlex.quote(f'run={direct.parent}')}?")
-    if (direct / "encoder.json").is_file():
-        raise RequestError(
-            f"{spec} holds an encoder that was exported, and no run",
-            "sslcli pretrain init=FOLDER takes it; what is measured is a run (`sslcli runs` lists them)",
-        )
-    names = {str(p.relative_to(root)): p for p in runs}  # of a sweep's run with the sweep
-    begins = [name for name, p in names.items() if p.name.startswith(spec) or name.startswith(spec)]
-    hits = begins or [name for name in names if spec and spec in name]
-    if len(hits) == 1:
-        return names[hits[0]]
-    if hits:
-        more = "give more of the name; a run of a sweep is named sweep/SWEEP/RUN"
-        raise RequestError(f"`{spec}` fits {len(hits)} runs: {listing(hits, 5)}", more)
-    close = nearest(spec, [name for name in names if of_same_data(spec, name)])
-    raise RequestError(
-        f"there is no run `{spec}` in {root}/", f"did you mean `{close}`?" if close else "`sslcli runs` lists them"
-    )
-
-
-def of_same_data(spec: str, name: str) -> bool:
-    """Whether a mistyped name may mean this run: the data set, its last word, is the same. Most of a name is the time, so that
-    names of runs of other data are alike."""
-    words, others = spec.split("_"), name.split("_")
-    return len(words) < 3 or nearest(words[-1], others[-1:]) is not None
-
-
-def _point_latest(path: Path) -> None:
-    """runs/latest -> the newest run. A convenience for people; nothing of ours reads it."""
-    root = folders.runs_root()
-    link = root / "latest"
-    try:
-        target = os.path.relpath(path.resolve(), root.resolve())
-        temporary = root / f".latest-{os.getpid()}"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target)
-        os.replace(temporary, link)
-    except OSError:  # a file system without links, or a real folder of that name: not worth failing for
-        return
-
-
-# ------------------------------------------------------------------------------------------------------------ what else
-
-
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
@@ -415,14 +305,6 @@ def environment() -> dict[str, Any]:
         "git": head_commit(Path.cwd()),
         "argv": masked_words(sys.argv),
     }
-
-
-def age(stamp: str) -> float:
-    """Seconds since an ISO time stamp."""
-    try:
-        return time.time() - datetime.fromisoformat(stamp).timestamp()
-    except (ValueError, OverflowError):
-        return math.inf
 
 
 def require_done(run: Run) -> None:

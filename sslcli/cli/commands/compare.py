@@ -15,7 +15,9 @@ from sslcli.config import compose
 from sslcli.errors import RequestError, SslError, command, listing, nearest, target
 from sslcli.runs import records
 from sslcli.runs.files import size_of
-from sslcli.runs.run import Run, find
+from sslcli.runs.find import find, short_name
+from sslcli.runs.listing import format_length, length_warning, training_length
+from sslcli.runs.run import Run
 
 KEYS = ("out", "cka", "seed")
 PROSE = (".summary", ".source", ".family")  # keys of a recipe that only tell
@@ -36,8 +38,6 @@ class Compared:
 
 
 def main(words: list[str], overrides: list[str]) -> int:
-    from sslcli.cli.commands.runs import unequal
-
     own, devices = taken(overrides)
     runs = [Run.open(find(word)) for word in words]
     if len({r.path.resolve() for r in runs}) < 2:
@@ -46,7 +46,7 @@ def main(words: list[str], overrides: list[str]) -> int:
     found = Compared([about(name, run) for name, run in zip(letters(len(runs)), runs, strict=True)])
     found.numbers = numbers(runs)
     found.config = differences(runs)
-    if said := unequal([run["length"] for run in found.runs]):
+    if said := length_warning([run["length"] for run in found.runs]):
         found.notes.append(said)
     same_items(runs, int(own.get("seed", "0")), found)
     if own.get("cka", "true") == "true":
@@ -82,9 +82,6 @@ def letters(n: int) -> list[str]:
 
 
 def about(name: str, run: Run) -> dict[str, Any]:
-    from sslcli.cli.commands.runs import length
-    from sslcli.runs.run import short_name
-
     status = run.status
     return {
         "name": name,
@@ -93,7 +90,7 @@ def about(name: str, run: Run) -> dict[str, Any]:
         "status": status.get("status"),
         "step": status.get("step"),
         "seconds": status.get("seconds"),
-        "length": length(status.get("step"), run.config, run.metrics),
+        "length": training_length(status.get("step"), run.config, run.metrics),
     }
 
 
@@ -256,13 +253,13 @@ def draw(runs: list[Run], out: Path, found: Compared) -> None:
 
 
 def show(found: Compared) -> None:
-    from sslcli.cli.commands.runs import length_words
-
     names = [run["name"] for run in found.runs]
     two = len(names) == 2
     for run in found.runs:
         took = f" in {console.human_time(run['seconds'])}" if run["seconds"] else ""
-        console.out(f"{run['name']}  {run['short']}  {run['status']}, {length_words(run['length']) or 'no step'}{took}")
+        console.out(
+            f"{run['name']}  {run['short']}  {run['status']}, {format_length(run['length']) or 'no step'}{took}"
+        )
     if found.numbers:
         body = [
             [name, *map(_shown, values), *(_apart(values) if two else [])] for name, values in found.numbers.items()

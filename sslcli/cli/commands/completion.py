@@ -137,7 +137,7 @@ def _keys(group: str, chosen: dict[str, str]) -> list[str]:
 
 
 def _runs() -> list[str]:
-    from sslcli.runs.run import all_runs
+    from sslcli.runs.find import all_runs
 
     return [p.name for p in all_runs() if _plain(p.name)]
 
@@ -149,7 +149,7 @@ def _plain(name: str) -> bool:
 
 def _checkpoints(named: list[str]) -> list[str]:
     """`best`, `last`, and the steps of the run that stands on the command line."""
-    from sslcli.runs.run import find
+    from sslcli.runs.find import find
 
     try:
         folder = find(named[0]) / "checkpoints"

@@ -32,7 +32,7 @@ def preview(cfg: Any) -> None:
 
 def look(cfg: Any) -> None:
     from sslcli.config import instantiate
-    from sslcli.runs.run import find
+    from sslcli.runs.find import find
 
     values = plain(cfg)
     instantiate.check("evaluator", values["evaluator"], given=["backbone", "data"])

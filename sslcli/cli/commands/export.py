@@ -30,7 +30,8 @@ def main(request: Request) -> int:
     out = new_folder(given.get("out", ""))
 
     from sslcli.builders import words_for
-    from sslcli.runs.run import Run, find
+    from sslcli.runs.find import find
+    from sslcli.runs.run import Run
 
     run = Run.open(find(request.words[0]))
     backbone, info = chosen(run, given.get("checkpoint", "last"))

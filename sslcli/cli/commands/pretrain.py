@@ -14,7 +14,9 @@ from sslcli.cli.hydra_task import Outcome
 from sslcli.cli.hydra_task import job as hydra_job
 from sslcli.config import compose, instantiate, registry, schema
 from sslcli.errors import RequestError
-from sslcli.runs.run import Run, all_runs, find, next_step
+from sslcli.runs.find import all_runs, find
+from sslcli.runs.listing import next_step
+from sslcli.runs.run import Run
 from sslcli.runtime import progress
 
 SLOW_STEP = 5.0  # seconds: a dry run says beforehand that a step takes longer

@@ -30,7 +30,7 @@ def main(words: list[str], overrides: list[str]) -> int:
 
 def subject(spec: str) -> Path:
     """A run as everywhere, or a folder with runs in it: a path, or the name of a sweep."""
-    from sslcli.runs.run import find
+    from sslcli.runs.find import find
     from sslcli.runtime.folders import runs_root
 
     for folder in (Path(spec).expanduser(), runs_root() / spec, runs_root() / "sweep" / spec):

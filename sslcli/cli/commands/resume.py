@@ -18,7 +18,8 @@ def main(request: Request) -> int:
         take_config_dir(folder)
 
     from sslcli.cli.commands.pretrain import go_on
-    from sslcli.runs.run import Run, find
+    from sslcli.runs.find import find
+    from sslcli.runs.run import Run
 
     run = Run.open(find(request.words[0]))
     cfg, given = run.config, dict(o.partition("=")[::2] for o in request.overrides)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sslcli import console
 from sslcli.cli.main import Request
-from sslcli.errors import RequestError, command, listing, nearest
+from sslcli.errors import RequestError, command, nearest
+from sslcli.evals.base.run_ranking import compare_runs, rank_runs
 from sslcli.evals.metrics import interval
-from sslcli.evals.metrics.ranking import goodness
-from sslcli.runs.run import short_name
+from sslcli.runs.find import find, short_name
+from sslcli.runs.listing import format_length, resumptions, summarize, summarize_all, sweep_job, training_length
+from sslcli.runs.run import Run
 from sslcli.runtime import folders
-
-if TYPE_CHECKING:
-    from sslcli.evals.metrics.paired import Separation
-
-STALE = 1800.0  # seconds without a sign of life after which a run of another machine counts as lost
 
 
 def main(request: Request) -> int:
@@ -51,98 +46,8 @@ def main(request: Request) -> int:
     )
 
 
-def summary(path: Path) -> dict[str, Any]:
-    from sslcli.runs.run import Run
-
-    run = Run(path)
-    status = run.status
-    found = run.kept
-    numbers = {f"{name}.{k}": v for name, e in found.items() for k, v in e.record.get("numbers", {}).items()}
-    return {
-        "run": str(path),
-        "status": state(path, status),
-        "step": status.get("step"),
-        "created": status.get("created"),
-        "seconds": status.get("seconds"),
-        "numbers": numbers,
-        "intervals": {f"{name}.{k}": v for name, e in found.items() for k, v in e.record.get("intervals", {}).items()},
-        "results": [
-            {"name": e.name, "evaluator": e.evaluator, "labels": e.labels, "dataset": e.dataset or None}
-            for e in found.values()
-        ],
-        "online": status.get("online", {}),
-        "error": status.get("error"),
-    }
-
-
-def length(step: Any, config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """How long a run trained: `steps` of the optimizer, `epochs`, `samples` seen; what is not known is left out."""
-    found: dict[str, float] = {"steps": step} if isinstance(step, (int, float)) else {}
-    if (epoch := next((line["epoch"] for line in reversed(metrics) if "epoch" in line), None)) is not None:
-        found["epochs"] = round(epoch, 2)
-    train = config.get("train")
-    batch = train.get("batch_size") if isinstance(train, dict) else None
-    if found and isinstance(batch, int):
-        found["samples"] = found["steps"] * batch
-    return found
-
-
-def length_words(found: Mapping[str, float]) -> str:
-    """`990 steps, 90 epochs, 126,720 samples`."""
-    return ", ".join(
-        f"{value:,.4g} {name}" if name == "epochs" else f"{value:,.0f} {name}" for name, value in found.items()
-    )
-
-
-def unequal(lengths: Sequence[Mapping[str, float]]) -> str:
-    """What is said where runs trained for different lengths (at equal time, say); "" where they did not."""
-    differ = [n for n in ("steps", "samples") if len({found.get(n) for found in lengths}) > 1]
-    return (
-        f"the runs made different numbers of {' and '.join(differ)}: a difference may be that of the length"
-        if differ
-        else ""
-    )
-
-
-def state(path: Path, status: dict[str, Any]) -> str:
-    """The status, and `lost` for a run that says it is running while nobody holds its lock.
-
-    A file system of several machines may not carry locks from one to another: a run of another machine is lost only when it
-    has given no sign of life for a while."""
-    from sslcli.runs.run import age
-
-    said = str(status.get("status", "unknown"))
-    if said != "running" or _alive(path):
-        return said
-    here = status.get("host") == socket.gethostname()
-    return "lost" if here or age(str(status.get("heartbeat", ""))) > STALE else said
-
-
-def _alive(path: Path) -> bool:
-    """Whether a process of this machine (or, where the file system tells, of another) holds the run's lock."""
-    import fcntl
-    import os
-
-    from sslcli.runs.files import open_file
-
-    try:
-        with os.fdopen(open_file(path, ".lock", os.O_RDWR), "r+b") as f:
-            fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
-def gather() -> list[dict[str, Any]]:
-    from sslcli.runs.run import all_runs
-
-    return [summary(p) for p in all_runs()]
-
-
 def show_list() -> int:
-    found = gather()
+    found = summarize_all()
     if console.flag(console.JSON):
         console.out_json({"runs": found})
         return 0
@@ -162,27 +67,25 @@ def headline(row: dict[str, Any]) -> str:
 
 
 def show_one(spec: str) -> int:
-    from sslcli.runs.run import Run, find
-
     path = find(spec)
-    row = summary(path)
+    row = summarize(path)
     status = Run(path).status
     cfg = Run(path).config if (path / "config.yaml").exists() else {}  # a process may end before it is written
     if console.flag(console.JSON):
-        extra = {"sweep": sweep_of(path), "resumed": resumed(path)}
+        extra = {"sweep": sweep_job(path), "resumed": resumptions(path)}
         console.out_json({**row, **extra, "status_file": status, "config": cfg})
         return 0
     versions = ", ".join(f"{k} {v}" for k, v in status.get("packages", {}).items())
     console.out(f"run     {row['run']}", f"status  {row['status']}" + (f": {row['error']}" if row["error"] else ""))
-    trained = length(status.get("step"), cfg, Run(path).metrics)
+    trained = training_length(status.get("step"), cfg, Run(path).metrics)
     console.out(
-        f"step    {row['step']}" + (f" ({length_words(trained)})" if len(trained) > 1 else ""),
+        f"step    {row['step']}" + (f" ({format_length(trained)})" if len(trained) > 1 else ""),
         f"time    {console.human_time(row['seconds'] or 0)}",
         f"made    {row['created']} with sslcli {status.get('sslcli')}, {versions}",
     )
-    if sweep := sweep_of(path):
+    if sweep := sweep_job(path):
         console.out(f"sweep   {sweep['folder']}, job {sweep['job']}: {' '.join(sweep['overrides'])}")
-    for event in resumed(path):
+    for event in resumptions(path):
         console.out(f"resumed {event['time']} at step {event['step']}")
     numbers = {**{f"online {k}": v for k, v in row["online"].items()}, **row["numbers"]}
     for key, value in interval.of_lines(numbers, row["intervals"]).items():
@@ -195,39 +98,10 @@ def show_one(spec: str) -> int:
     return 0
 
 
-def sweep_of(path: Path) -> dict[str, Any] | None:
-    """The sweep that a run was made by: its folder, the number and the overrides of the job."""
-    from sslcli.runs import records
-
-    job = records.job(path.parent, path.name.partition("_")[0])
-    return {"folder": str(path.parent), "job": job["job"], "overrides": job["overrides"]} if job else None
-
-
-def resumed(path: Path) -> list[dict[str, Any]]:
-    """When a run went on, and where."""
-    from sslcli.runs import records
-
-    return [e for e in records.events(path) if e.get("event") == "resumed" and {"time", "step"} <= e.keys()]
-
-
 def best(metric: str, count: int) -> int:
-    from sslcli.runs.run import find
-
     metric = metric.replace("/", ".")
-    rows = [r for r in gather() if isinstance(r["numbers"].get(metric), (int, float))]
-    if not rows:
-        known = sorted({k for r in gather() for k in r["numbers"]})
-        close = nearest(metric, known)
-        raise RequestError(
-            f"no run has a number `{metric}`",
-            f"did you mean `{close}`?"
-            if close
-            else f"there are {listing(known)}"
-            if known
-            else "sslcli eval probe makes some",
-        )
-    rows = sorted(rows, key=lambda r: goodness(metric, r["numbers"][metric]), reverse=True)
-    against = separated(rows, metric) if len(rows) > 1 else None
+    rows = rank_runs(metric)
+    against = compare_runs(Path(rows[0]["run"]), Path(rows[1]["run"]), metric) if len(rows) > 1 else None
     rows = rows[:count]
     if console.flag(console.JSON):
         console.out_json({"metric": metric, "runs": rows, "first_against_next": against and asdict(against)})
@@ -237,12 +111,3 @@ def best(metric: str, count: int) -> int:
         if against is not None:
             console.say(f"the first is {against.words}")
     return 0
-
-
-def separated(rows: list[dict[str, Any]], metric: str) -> Separation:
-    """Whether the first of ranked runs is distinguishable from the next."""
-    from sslcli.evals.metrics.paired import separation
-    from sslcli.runs.results import holding
-
-    first, second = (holding(Path(row["run"]), metric) for row in rows[:2])
-    return separation(first[0], second[0], first[1])

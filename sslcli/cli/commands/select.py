@@ -17,7 +17,8 @@ from sslcli.errors import RequestError, TrainingError, command, listing, nearest
 from sslcli.evals.base.candidates import Candidate, checkpoints, fitting, gathered, measure, same_data
 from sslcli.evals.metrics import ranking
 from sslcli.runs import results
-from sslcli.runs.run import Run, short_name
+from sslcli.runs.find import short_name
+from sslcli.runs.run import Run
 from sslcli.runtime import progress
 
 FEW = 5  # candidates below which a rank correlation says next to nothing

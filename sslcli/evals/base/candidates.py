@@ -12,7 +12,8 @@ from sslcli.config import instantiate
 from sslcli.errors import RequestError, StorageError, listing
 from sslcli.runs import records, results
 from sslcli.runs.files import read_json
-from sslcli.runs.run import RESERVED, Run, all_runs, find, require_done, short_name
+from sslcli.runs.find import RESERVED, all_runs, find, short_name
+from sslcli.runs.run import Run, require_done
 from sslcli.runtime import folders
 
 

@@ -19,9 +19,10 @@ from sslcli.evals.base.evaluated_model import EvaluatedModel, load_model
 from sslcli.evals.base.result import Result
 from sslcli.evals.inputs.label_file import FEW
 from sslcli.runs import loggers, results
+from sslcli.runs.find import find
 from sslcli.runs.identity import config_hash
 from sslcli.runs.redact import masked_words
-from sslcli.runs.run import Run, find, now, require_done
+from sslcli.runs.run import Run, now, require_done
 from sslcli.runtime import folders, processes, progress
 
 Record = dict[str, Any]  # of a result: what eval/NAME.json holds
@@ -190,11 +191,11 @@ def save(name: str, result: Result, record: Record, run: Run) -> None:
         artefact.save(folder / f"{name}_{file}")
     run.save_eval(name, record)
     run.write_log(f"eval {name}: {result.numbers}")
-    if run.loggers is not None:
+    if run.sink is not None:
         images = {
             f.removesuffix(".png"): run.path / "eval" / f"{name}_{f}" for f in result.artefacts if f.endswith(".png")
         }
-        run.loggers.result(name, result.numbers, images, record["step"])
+        run.sink.result(name, result.numbers, images, record["step"])
 
 
 def _save_and_log(name: str, result: Result, record: Record, run: Run) -> None:

@@ -1,0 +1,111 @@
+"""Run folders below the runs folder: list them, find one by its name, name one for the command line."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from sslcli.errors import RequestError, listing, nearest
+from sslcli.runs import records
+from sslcli.runtime.folders import runs_root
+
+DEPTH = 3  # of a run below the runs folder, at most: runs/sweep/NAME/JOB
+
+
+def all_runs(root: Path | None = None) -> list[Path]:
+    """Run folders below the root, in sweeps and in folders of the user's own too, oldest first."""
+    found: list[Path] = []
+    level = [root or runs_root()]
+    for _ in range(DEPTH):
+        inner = [path for folder in level for path in _folders(folder)]
+        found += (runs := [p for p in inner if os.path.isfile(p / "status.json")])
+        level = sorted(set(inner) - set(runs))
+    return sorted(found, key=lambda p: (created(p), p.name))
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, without links and hidden ones."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    except OSError:
+        if folder == runs_root():
+            raise
+        return []
+    return [folder / name for name in names]
+
+
+RESERVED = ("latest", "none")  # what `run=` reads otherwise than as the name of a run
+
+
+def short_name(path: Path) -> str:
+    """What to type for a run: its name below the runs folder, with that of its sweep; a run elsewhere by its full path. Where
+    the name alone means something else (a reserved word, a flag, another run here), the runs folder stands before it."""
+    full = path.resolve()
+    name = os.path.relpath(full, runs_root().resolve())
+    if name.startswith(os.pardir):
+        return str(full)
+    other = Path(name, "status.json").is_file() and Path(name).resolve() != full
+    return str(runs_root() / name) if other or name in RESERVED or name.startswith("-") else name
+
+
+def created(path: Path) -> str:
+    return str(records.status(path).get("created", ""))
+
+
+def find(spec: str, root: Path | None = None) -> Path:
+    """A run by path, by `latest`, or by a unique prefix (or part) of its name. RequestError otherwise."""
+    root = root or runs_root()
+    runs = all_runs(root)
+    if spec == "latest":
+        if not runs:
+            raise RequestError(f"there is no run in {root}/ yet", "sslcli pretrain makes one")
+        return runs[-1]
+    direct = Path(spec).expanduser()
+    if (direct / "status.json").is_file():
+        return direct.resolve() if direct.is_symlink() else direct
+    if spec and (root / spec / "status.json").is_file():
+        return root / spec
+    if direct.is_file() and (direct.parent / "status.json").is_file():
+        raise RequestError(f"{spec} is a file in a run", f"did you mean {shlex.quote(f'run={direct.parent}')}?")
+    if (direct / "encoder.json").is_file():
+        raise RequestError(
+            f"{spec} holds an encoder that was exported, and no run",
+            "sslcli pretrain init=FOLDER takes it; what is measured is a run (`sslcli runs` lists them)",
+        )
+    names = {str(p.relative_to(root)): p for p in runs}  # of a sweep's run with the sweep
+    begins = [name for name, p in names.items() if p.name.startswith(spec) or name.startswith(spec)]
+    hits = begins or [name for name in names if spec and spec in name]
+    if len(hits) == 1:
+        return names[hits[0]]
+    if hits:
+        more = "give more of the name; a run of a sweep is named sweep/SWEEP/RUN"
+        raise RequestError(f"`{spec}` fits {len(hits)} runs: {listing(hits, 5)}", more)
+    close = nearest(spec, [name for name in names if of_same_data(spec, name)])
+    raise RequestError(
+        f"there is no run `{spec}` in {root}/", f"did you mean `{close}`?" if close else "`sslcli runs` lists them"
+    )
+
+
+def of_same_data(spec: str, name: str) -> bool:
+    """Whether a mistyped name may mean this run: the data set, its last word, is the same. Most of a name is the time, so that
+    names of runs of other data are alike."""
+    words, others = spec.split("_"), name.split("_")
+    return len(words) < 3 or nearest(words[-1], others[-1:]) is not None
+
+
+def link_latest(path: Path) -> None:
+    """runs/latest -> the newest run. A convenience for people; nothing of ours reads it."""
+    root = runs_root()
+    link = root / "latest"
+    try:
+        target = os.path.relpath(path.resolve(), root.resolve())
+        temporary = root / f".latest-{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        os.replace(temporary, link)
+    except OSError:  # a file system without links, or a real folder of that name: not worth failing for
+        return

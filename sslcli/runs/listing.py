@@ -1,0 +1,128 @@
+"""Summaries of runs, read from their files alone: state, metrics, length of training."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sslcli.errors import command
+from sslcli.runs import records
+from sslcli.runs.files import open_file, read_json
+from sslcli.runs.find import all_runs, short_name
+from sslcli.runs.run import Run
+
+STALE = 1800.0  # seconds without a heartbeat after which a run on another machine counts as lost
+
+
+def summarize_all() -> list[dict[str, Any]]:
+    return [summarize(p) for p in all_runs()]
+
+
+def summarize(path: Path) -> dict[str, Any]:
+    """What `runs --json` prints of a run."""
+    run = Run(path)
+    status = run.status
+    found = run.kept
+    numbers = {f"{name}.{k}": v for name, e in found.items() for k, v in e.record.get("numbers", {}).items()}
+    return {
+        "run": str(path),
+        "status": run_state(path, status),
+        "step": status.get("step"),
+        "created": status.get("created"),
+        "seconds": status.get("seconds"),
+        "numbers": numbers,
+        "intervals": {f"{name}.{k}": v for name, e in found.items() for k, v in e.record.get("intervals", {}).items()},
+        "results": [
+            {"name": e.name, "evaluator": e.evaluator, "labels": e.labels, "dataset": e.dataset or None}
+            for e in found.values()
+        ],
+        "online": status.get("online", {}),
+        "error": status.get("error"),
+    }
+
+
+def run_state(path: Path, status: dict[str, Any]) -> str:
+    """The status, and `lost` for a run that says it is running while nobody holds its lock.
+
+    A file system of several machines may not carry locks from one to another: a run of another machine is lost only when it
+    has given no sign of life for a while."""
+    said = str(status.get("status", "unknown"))
+    if said != "running" or is_locked(path):
+        return said
+    here = status.get("host") == socket.gethostname()
+    return "lost" if here or seconds_since(str(status.get("heartbeat", ""))) > STALE else said
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process of this machine (or, where the file system tells, of another) holds the run's lock."""
+    import fcntl
+
+    try:
+        with os.fdopen(open_file(path, ".lock", os.O_RDWR), "r+b") as f:
+            fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def seconds_since(stamp: str) -> float:
+    """Seconds since an ISO 8601 time stamp; inf where it is none."""
+    try:
+        return time.time() - datetime.fromisoformat(stamp).timestamp()
+    except (ValueError, OverflowError):
+        return math.inf
+
+
+def training_length(step: Any, config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How long a run trained: `steps` of the optimizer, `epochs`, `samples` seen; what is not known is left out."""
+    found: dict[str, float] = {"steps": step} if isinstance(step, (int, float)) else {}
+    if (epoch := next((line["epoch"] for line in reversed(metrics) if "epoch" in line), None)) is not None:
+        found["epochs"] = round(epoch, 2)
+    train = config.get("train")
+    batch = train.get("batch_size") if isinstance(train, dict) else None
+    if found and isinstance(batch, int):
+        found["samples"] = found["steps"] * batch
+    return found
+
+
+def format_length(found: Mapping[str, float]) -> str:
+    """`990 steps, 90 epochs, 126,720 samples`."""
+    return ", ".join(
+        f"{value:,.4g} {name}" if name == "epochs" else f"{value:,.0f} {name}" for name, value in found.items()
+    )
+
+
+def length_warning(lengths: Sequence[Mapping[str, float]]) -> str:
+    """What is said where runs trained for different lengths (at equal time, say); "" where they did not."""
+    differ = [n for n in ("steps", "samples") if len({found.get(n) for found in lengths}) > 1]
+    return (
+        f"the runs made different numbers of {' and '.join(differ)}: a difference may be that of the length"
+        if differ
+        else ""
+    )
+
+
+def sweep_job(path: Path) -> dict[str, Any] | None:
+    """The sweep that a run was made by: its folder, the number and the overrides of the job."""
+    job = records.job(path.parent, path.name.partition("_")[0])
+    return {"folder": str(path.parent), "job": job["job"], "overrides": job["overrides"]} if job else None
+
+
+def resumptions(path: Path) -> list[dict[str, Any]]:
+    """When a run went on, and where."""
+    return [e for e in records.events(path) if e.get("event") == "resumed" and {"time", "step"} <= e.keys()]
+
+
+def next_step(run: Run) -> str:
+    """The command that evaluates a run: a probe, or without labels an evaluator that needs none."""
+    facts = read_json(run.path, "encoder.json").get("facts")
+    unlabelled = isinstance(facts, dict) and facts.get("classes") == 0
+    return command("eval", "quality" if unlabelled else "probe", f"run={short_name(run.path)}")
