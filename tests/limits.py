@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from sslcli.cli.main import nothing_collected
+from sslcli.cli.hydra_command import gc_disabled
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ def cost(work: Callable[[], T], limit: float, tries: int = 3) -> tuple[T, float]
     """
     least = float("inf")
     for _ in range(tries):
-        with nothing_collected():
+        with gc_disabled():
             began = time.thread_time()
             result = work()
             least = min(least, time.thread_time() - began)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 from sslcli import __version__
-from sslcli.cli.main import WORDS, parse
+from sslcli.cli.arguments import parse, quote_path
+from sslcli.cli.command_table import COMMANDS
 from sslcli.config import registry
 from sslcli.config.duration import parse_duration
 from sslcli.errors import RequestError
@@ -24,17 +26,17 @@ from tests.conftest import SMOKE
 def test_help_and_version(cli):
     assert cli("--help").code == 0
     assert cli("--version").out == f"sslcli {__version__}\n"
-    for word in WORDS:
-        shown = cli(word, "--help")
+    for name in COMMANDS:
+        shown = cli(name, "--help")
         assert shown.code == 0
-        assert f"sslcli {word}" in shown.out
+        assert f"Usage: sslcli {name}" in shown.out
         assert shown.err == ""
 
 
 @pytest.mark.parametrize(
     ("argv", "says", "hints"),
     [
-        (["pretrian"], "there is no word `pretrian`", "sslcli pretrain"),
+        (["pretrian"], "unknown command 'pretrian'", "sslcli pretrain"),
         (["pretrain", "method=simsam"], "no method named `simsam`", "`simsiam`"),
         (["pretrain", "dataset=cifr10"], "no dataset named `cifr10`", "`cifar10`"),
         (["pretrain", "train.epoch=3"], "`train` has no key `epoch`", "train.epochs"),
@@ -65,29 +67,29 @@ def test_help_and_version(cli):
         (["pretrain", "-m", "method=msn,dino", "method.prototype=5"], "no key `prototype`", "`method.prototypes`"),
         (["pretrain", "method=dino", "backbone=vit_micro", "backbone.dept=5"], "no key `dept`", "`backbone.depth`"),
         (["bench", "bench.seconds=1"], "there is no key `bench.seconds`", "did you mean `seconds`?"),
-        (["pretrain", "simsiam"], "`simsiam` needs its key", "method=simsiam"),
+        (["pretrain", "simsiam"], "'simsiam': expected key=value", "did you mean method=simsiam?"),
         (["pretrain", "seed=0,1"], "seed", "-m"),
-        (["pretrain", "--dryrun"], "there is no flag --dryrun", "--dry-run"),
-        (["pretrain", "--config-name", "pipeline"], "there is no flag --config-name", ""),
-        (["pretrain", "-n", "pipeline"], "there is no flag -n", ""),
+        (["pretrain", "--dryrun"], "unknown flag '--dryrun'", "--dry-run"),
+        (["pretrain", "--config-name", "pipeline"], "unknown flag '--config-name'", ""),
+        (["pretrain", "-n", "pipeline"], "unknown flag '-n'", ""),
         (["pretrain", "method=[simsiam]"], "no method named `[simsiam]`", "`simsiam`"),
         (["pretrain", "dataset=[digits]"], "no dataset named `[digits]`", "`digits`"),
         (["pretrain", "train.steps=2", "train.steps=1e3"], "`train.steps=1e3`: expected a whole number", ""),
         (["pretrain", "hydra.job_logging.root.level=NONSENSE"], "NONSENSE", "level=INFO"),
         (["pretrain", "dataset.path=photos"], "`dataset.path` is given", "dataset=image_folder"),
         (["pretrain", "dataset=arrays"], "`dataset.path` must be given", "dataset.path="),
-        (["eval"], "eval what?", "probe"),
+        (["eval"], "missing argument: NAME", "probe"),
         (["eval", "prob"], "no evaluator named `prob`", "`probe`"),
         (["eval", "probe"], "there is no run in runs/ yet", "sslcli pretrain"),
         (["eval", "probe", "run=nope"], "there is no run `nope`", "sslcli runs"),
-        (["resume"], "resume which run?", "sslcli resume latest"),
+        (["resume"], "missing argument: RUN", "sslcli resume RUN"),
         (["resume", "latest", "seed=3"], "there is no run in runs/ yet", "sslcli pretrain"),
-        (["list"], "list what?", "methods"),
-        (["list", "metods"], "there are no `metods`", "sslcli list methods"),
+        (["list"], "missing argument: KIND", "methods"),
+        (["list", "metods"], "unknown argument 'metods'", "sslcli list methods"),
         (["runs", "beest"], "runs cannot `beest`", "best"),
         (["runs", "best", "probe.top1"], "no run has the metric `probe.top1`", "sslcli eval probe"),
-        (["data"], "data what?", "inspect"),
-        (["completion", "bsh"], "completion for which shell?", "bash"),
+        (["data"], "missing argument: SUBCOMMAND", "inspect"),
+        (["completion", "bsh"], "unknown argument 'bsh'", "sslcli completion bash"),
         (["pretrain", "~method"], "`method` cannot be taken out", "method=NAME"),
         (["pretrain", "~seed"], "`seed` cannot be taken out", "seed=VALUE"),
         (["pretrain", "~train.epochs"], "`train.epochs` cannot be taken out", "train.epochs=null"),
@@ -105,19 +107,19 @@ def test_help_and_version(cli):
         (["pretrain", "resume=yes"], "only resume=auto", "sslcli resume RUN"),
         (["pretrain", "train.budget=1h30"], "no duration", "1h30m"),
         (["pretrain", "train.save_every=1e3"], "a whole number of steps", "train.save_every=1000"),
-        (["pretrain", "--method", "simsiam"], "there is no flag --method", "keys have no dashes: method=..."),
-        (["pretrain", "--train.epochs=3"], "there is no flag --train.epochs=3", "keys have no dashes: train.epochs=3"),
-        (["pretrain", "method", "=", "simsiam"], "`method` needs its value", "without spaces"),
-        (["--json", "runs"], "--json comes after the word", "sslcli runs --json"),
-        (["help", "nope"], "there is no word `nope`", "pretrain"),
-        (["eval", "probe", "knn"], "eval takes one name", "sslcli eval -m probe,knn"),
-        (["eval", "probe", "latest"], "`latest` needs its key", "run=latest"),
+        (["pretrain", "--method", "simsiam"], "unknown flag '--method'", "keys have no dashes: method=..."),
+        (["pretrain", "--train.epochs=3"], "unknown flag '--train.epochs=3'", "keys have no dashes: train.epochs=3"),
+        (["pretrain", "method", "=", "simsiam"], "'method' requires a value", "without spaces"),
+        (["--json", "runs"], "--json must follow the command", "sslcli runs --json"),
+        (["help", "nope"], "unknown command 'nope'", "pretrain"),
+        (["eval", "probe", "knn"], "eval takes one evaluator", "sslcli eval -m probe,knn"),
+        (["eval", "probe", "latest"], "'latest': expected key=value", "run=latest"),
         (["pipeline", "stages=probe"], "`stages=probe`: expected a list", "stages=[probe]"),
         (["runs", "show", "x", "cka=true"], "runs show takes no cka=true", "sslcli runs --help"),
         (["runs", "report", "out="], "out is not given", "out=report.html"),
         (["data", "preview", "out="], "out is not given", "out=views.png"),
         (["data", "preview", "out=."], "not the name of something to write", "out=views.png"),
-        (["data", "inspect", "digits"], "`digits` needs its key", "dataset=digits"),
+        (["data", "inspect", "digits"], "'digits': expected key=value", "dataset=digits"),
     ],
 )
 def test_wrong_requests_are_told_before_any_folder_is_made(cli, argv, says, hints):
@@ -147,14 +149,14 @@ def test_help_of_an_evaluator_explains_its_keys(cli, name):
     shown = cli("eval", name, "--help")
     assert shown.code == 0
     about = registry.describe(registry.choices("evaluator")[name], "evaluator")
-    assert about["summary"] in shown.out
-    lines = [line.strip() for line in shown.out.splitlines()]
+    assert about["summary"] in " ".join(shown.out.split())
+    terms = [line[2:] for line in shown.out.splitlines() if re.match(r"  \S", line)]
     for key, value in about.items():
-        if key in ("_target_", "summary"):
+        if key in ("_target_", *registry.FACT_KEYS[""], *registry.FACT_KEYS["evaluator"]):
             continue
         key = key if str(value) in ("${labels}", "${seeds}") else f"evaluator.{key}"
-        (line,) = [line for line in lines if line.startswith(f"{key}=")]
-        assert len(line.split()) > 2, line  # a default and what it means
+        (line,) = [line for line in terms if line.startswith(f"{key}=")]
+        assert len(line.split()) > 2, line  # a default and a meaning
 
 
 def test_help_of_an_evaluator_that_is_none(cli):
@@ -182,25 +184,23 @@ def test_sigterm_in_any_command(cli, monkeypatch, argv):
 
 
 def test_flags_may_stand_anywhere():
-    request = parse(["seed=1,2", "-m", "train.epochs=1", "--cfg", "job", "probe"])
+    request = parse(["seed=1,2", "-m", "train.epochs=1", "--cfg", "job", "probe"], COMMANDS["eval"])
     assert request.multirun
     assert request.overrides == ["seed=1,2", "train.epochs=1"]
     assert request.flags == ["-m", "--cfg", "job"]
-    assert request.words == ["probe"]
-    with pytest.raises(RequestError, match="wants a value"):
-        parse(["--cfg"])
+    assert request.positional == ["probe"]
+    with pytest.raises(RequestError, match="requires a value"):
+        parse(["--cfg"], COMMANDS["eval"])
 
 
 def test_names_of_files_are_quoted_for_hydra():
-    from sslcli.cli.main import quoted_path
-
-    assert quoted_path("labels=a b, 5%.csv", sweep=False) == "labels='a b, 5%.csv'"
-    assert quoted_path("hydra.sweep.dir=runs/a=1, b", sweep=True) == "hydra.sweep.dir='runs/a=1, b'"
-    assert quoted_path("run=null", sweep=False) == "run='null'"
-    assert quoted_path("init=True", sweep=False) == "init='True'"
+    assert quote_path("labels=a b, 5%.csv", multirun=False) == "labels='a b, 5%.csv'"
+    assert quote_path("hydra.sweep.dir=runs/a=1, b", multirun=True) == "hydra.sweep.dir='runs/a=1, b'"
+    assert quote_path("run=null", multirun=False) == "run='null'"
+    assert quote_path("init=True", multirun=False) == "init='True'"
     for plain in ("init=null", "labels=1%", "labels=[1,2]", "run=a", "hydra.run.dir=runs/${now:%H}"):
-        assert quoted_path(plain, sweep=False) == plain
-    assert quoted_path("labels=a.csv,b.csv", sweep=True) == "labels=a.csv,b.csv"
+        assert quote_path(plain, multirun=False) == plain
+    assert quote_path("labels=a.csv,b.csv", multirun=True) == "labels=a.csv,b.csv"
 
 
 def test_json_without_effect_is_said(cli):
@@ -425,18 +425,18 @@ def test_doctor(cli):
 
 
 def test_completion(cli):
-    from sslcli.cli.commands.completion import candidates
+    from sslcli.cli.commands.completion import completions
 
-    assert candidates("sslcli pre") == ["pretrain"]
-    assert candidates("sslcli eval pr") == ["probe"]
-    assert candidates("sslcli pretrain method=sims") == ["method=simsiam"]
-    assert candidates("sslcli pretrain train.ep") == ["train.epochs="]
-    assert candidates("sslcli pretrain method=mae method.mask") == ["method.mask_ratio="]
-    assert candidates("sslcli list met") == ["methods"]
-    assert candidates("sslcli pipeline res") == ["resume="]
-    assert candidates("sslcli eval knn res") == []
-    assert candidates("sslcli pretrain -m hydra/l") == ["hydra/launcher="]
-    assert candidates("sslcli pretrain -m hydra/launcher=j") == ["hydra/launcher=joblib"]
+    assert completions("sslcli pre") == ["pretrain"]
+    assert completions("sslcli eval pr") == ["probe"]
+    assert completions("sslcli pretrain method=sims") == ["method=simsiam"]
+    assert completions("sslcli pretrain train.ep") == ["train.epochs="]
+    assert completions("sslcli pretrain method=mae method.mask") == ["method.mask_ratio="]
+    assert completions("sslcli list met") == ["methods"]
+    assert completions("sslcli pipeline res") == ["resume="]
+    assert completions("sslcli eval knn res") == []
+    assert completions("sslcli pretrain -m hydra/l") == ["hydra/launcher="]
+    assert completions("sslcli pretrain -m hydra/launcher=j") == ["hydra/launcher=joblib"]
     for shell in ("bash", "zsh", "fish"):
         assert "sslcli completion query" in cli("completion", shell).out
 

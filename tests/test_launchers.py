@@ -260,7 +260,8 @@ def test_the_slurm_script_requeues_and_the_job_goes_on(tmp_path, bash):
 
 def test_the_launchers_of_the_documents_compose():
     """The blocks that need an extra; those that need none are composed by the test of all documents."""
-    from sslcli.cli.main import parse
+    from sslcli.cli.arguments import parse
+    from sslcli.cli.command_table import COMMANDS
     from sslcli.cli.sweep import samples
     from sslcli.config import compose
 
@@ -270,7 +271,7 @@ def test_the_launchers_of_the_documents_compose():
             r"```bash\n(sslcli .*?)```", (ROOT / "docs" / "guides" / page).read_text(encoding="utf-8"), re.S
         ):
             word, *rest = shlex.split(block)[1:]
-            found.append((word, parse(rest)))
+            found.append((word, parse(rest, COMMANDS[word])))
     assert len(found) == 3
     for plugin in ("joblib_launcher", "submitit_launcher", "optuna_sweeper"):
         pytest.importorskip(f"hydra_plugins.hydra_{plugin}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sslcli.cli.hydra_task import Ended, in_words
+from sslcli.cli.exceptions import JobExit, to_ssl_error
 from sslcli.errors import MachineError, RequestError, StorageError
 
 SMALL = ["device=cpu", "device.threads=1", "train.epochs=null", "train.steps=1"]
@@ -101,16 +101,16 @@ def test_runs_folder_that_is_a_file(cli, tmp_path, monkeypatch):
     ids=lambda x: errno.errorcode.get(x) if isinstance(x, int) else "",
 )
 def test_errno_in_words(code, kind):
-    for e in (OSError(code, os.strerror(code), "a/b"), Ended(OSError(code, os.strerror(code), b"a/b"))):
-        error = in_words(e)
+    for e in (OSError(code, os.strerror(code), "a/b"), JobExit(OSError(code, os.strerror(code), b"a/b"))):
+        error = to_ssl_error(e)
         assert type(error) is kind
         assert kind is MachineError or "a/b" in error.message
         assert error.hint
 
 
 def test_errno_of_no_file_is_a_bug():
-    assert in_words(OSError(errno.EACCES, "permission denied")) is None
-    assert in_words(FileNotFoundError(errno.ENOENT, "no such file", pytest.__file__)) is not None
+    assert to_ssl_error(OSError(errno.EACCES, "permission denied")) is None
+    assert to_ssl_error(FileNotFoundError(errno.ENOENT, "no such file", pytest.__file__)) is not None
     from sslcli.cli import main as cli
 
-    assert in_words(FileNotFoundError(errno.ENOENT, "no such file", cli.__file__ + "x")) is None
+    assert to_ssl_error(FileNotFoundError(errno.ENOENT, "no such file", cli.__file__ + "x")) is None

@@ -1,217 +1,168 @@
-"""What `sslcli --help` and `sslcli WORD --help` say. Groups, choices and keys are read from the YAML files."""
+"""The texts of `sslcli --help`, `sslcli COMMAND --help` and `sslcli eval NAME --help`, wrapped to the width of the terminal.
+
+They are composed from the table of commands and from the comments in the YAML files.
+"""
 
 from __future__ import annotations
 
+import shutil
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
-from sslcli.config import registry
+from sslcli.cli.command_table import COMMANDS, COMMON_FLAGS, HYDRA_FLAGS, Command, Option
+from sslcli.cli.key_docs import KeyDoc, command_keys, read_keys, shared_keys
+from sslcli.config import messages, registry
 
-HYDRA_WORDS = {
-    "pretrain": "train a method without labels; prints the run folder",
-    "eval": "measure a run: probe, knn, quality (run=latest, a path, a prefix, or none)",
-    "pipeline": "pretrain, then the stages, on one run",
-    "bench": "how fast this machine is on a configuration: views, model, both",
-}
-PLAIN_WORDS = {
-    "resume": "go on with a run: same folder, same configuration, next step",
-    "runs": "list runs; show RUN; best METRIC; compare A B ...; report [RUN]",
-    "select": "which run, or checkpoint of a run, is best, without labels",
-    "export": "the backbone of a run, or of a checkpoint of it, as a folder to take away",
-    "list": "methods, backbones, datasets, augmentations, evals, experiments",
-    "data": "inspect a data set; preview the views a method would see; pack image files",
-    "doctor": "what is installed, which device, what is wrong and how to mend it",
-    "completion": "shell completion for bash, zsh or fish",
-}
-WORDS = HYDRA_WORDS | PLAIN_WORDS
+NARROWEST, WIDEST = 60, 120  # columns
+TERM_WIDTH = 34  # of the left column, at most
 
-HELP = """\
-sslcli: self-supervised learning from the command line
-
-  sslcli pretrain method=simsiam                      digits, a minute on a laptop's processor
-  sslcli eval probe labels=10/class seeds=5           what the newest run learned, beside baselines
-  sslcli pretrain method=simclr dataset=image_folder dataset.path=photos backbone=resnet18
-
-words
-{words}
-
-flags
-  -m             sweep: every combination of comma-separated values (method=simsiam,byol seed=0,1)
-  --dry-run      compose, check, build, run one batch; print the plan; make no folder
-  --cfg job      print the composed configuration
-  --json         one JSON object on stdout (eval, bench, runs, select, export, list, doctor)
-  --config-dir D a folder with YAML files (and Python modules) of your own
-  -q, -v         errors only; more detail
-  --version, --help (also after a word, and after `eval NAME`)
-
-Results go to stdout, everything else to stderr. Runs go to runs/ (or $SSLCLI_RUNS).
-"""
-
-WORD_HELP = {
-    "pretrain": """\
-sslcli pretrain: train a method without labels; the last line on stdout is the run folder
-
-  run=$(sslcli pretrain method=byol dataset=cifar10 backbone=resnet18 train.epochs=200)
-  sslcli pretrain method=mae dataset=series dataset.path=signals.npz
-  sslcli pretrain -m method=simsiam,simclr seed=0,1,2
-  sslcli pretrain method=simclr resume=auto          goes on with the newest run of just this; begins one where there is none
-""",
-    "eval": """\
-sslcli eval NAME: measure a run's frozen backbone; prints `name value` lines
-
-  sslcli eval probe labels=10/class seeds=5
-  sslcli eval knn run=runs/2026-11-22_14-03-09-275925_simsiam_convnet_digits
-  sslcli eval knn run=none dataset=cifar10 backbone=resnet18     (an untrained backbone, as baseline)
-
-names: {evals}
-keys: run=latest|PATH|PREFIX|none  labels=all|1%|100|10/class  seeds=N (draws of the labels)
-those of one: sslcli eval NAME --help
-""",
-    "pipeline": """\
-sslcli pipeline: pretrain, then each stage, on one run
-
-  sslcli pipeline method=simclr stages=[probe,knn] labels=1% seeds=5
-""",
-    "bench": """\
-sslcli bench: samples per second of the views alone, the model alone (the floor) and both together; makes no run folder
-
-  sslcli bench method=simclr dataset=cifar10 backbone=resnet18 train.batch_size=64
-  sslcli bench method=byol dataset=image_folder dataset.path=photos device.workers=4 --json
-  sslcli bench backbone=convnet device.threads=1 repeats=5 seconds=1
-
-It takes what pretrain takes: what is fast here is fast there. `lost` is 1 - end to end / model alone.
-keys: repeats=N (rounds, in which the parts take turns)  seconds=S (of each part in a round)
-""",
-    "resume": """\
-sslcli resume RUN: go on with an interrupted run, bit for bit as if it had not been interrupted
-
-  sslcli resume latest
-  sslcli resume 2026-11-22_14-03
-
-To start a new run from a run's weights instead: sslcli pretrain init=RUN
-""",
-    "runs": """\
-sslcli runs: what is in the runs folder
-
-  sslcli runs                      a line each
-  sslcli runs show RUN             one, with its numbers
-  sslcli runs best probe.top1 -n 5 the best by a measured number
-  sslcli runs compare A B [C ...]  numbers and configuration side by side; on the same test items the difference of accuracy
-                                   with its 95 % interval and McNemar's exact test; CKA of the encoders; the curves as a picture
-  sslcli runs report [RUN]         report.html in the run folder: one page that needs nothing else, for a browser or a mail
-  sslcli runs report runs/sweep/S  a table of a whole sweep, best first, means over seeds, with the report of each run
-
-keys of report: out=FILE.html
-keys of compare: out=compare.png (the picture)  cka=true|false
-""",
-    "select": """\
-sslcli select RUN RUN ...: which is best, said without any label
-
-  sslcli select runs/sweep/2026-11-22_14-03-09        all finished runs of a sweep
-  sslcli select 'runs/*_digits' by=lidar --json
-  sslcli select latest                                the checkpoints of one run (train.keep=10 keeps more)
-  sslcli select RUN RUN probe=true labels=10/class    measures a probe too, where there is none, and how well it agrees
-
-by: learnability (the default: how well a neighbour tells a sample's k-means cluster), or one of
-    rankme alpha_req lidar clid intrinsic_dim alignment uniformity spread
-keys: by=NAME  probe=true  seed=N (which samples)  evaluator.samples=N ... (those of sslcli eval quality)
-What was measured before of the same weights with the same settings is not measured again.
-""",
-    "export": """\
-sslcli export RUN out=FOLDER: the backbone alone, as encoder.safetensors and encoder.json; prints the folder
-
-  sslcli export latest out=encoder                   of its last weights
-  sslcli export RUN checkpoint=300 out=encoder-300   of the checkpoint of step 300 (train.keep says how many there are)
-  sslcli export RUN checkpoint=best out=encoder      of the one that `sslcli select RUN` ranks first
-  sslcli pretrain init=encoder                       a run that starts from it
-
-keys: out=FOLDER (new, or empty)  checkpoint=STEP|best|last
-Where a method measures its teacher, that is what is exported, as in the run folder. The keys are those of torchvision's ResNets and
-timm's ViTs; encoder.json says the backbone, the shape of a sample, mean and deviation of its channels.
-""",
-    "list": """\
-sslcli list KIND: {kinds}
-
-  sslcli list methods                    a table on a terminal; columns separated by tabs through a pipe
-  sslcli list methods | cut -f1          the names alone
-  sslcli list methods --json             everything as JSON
-""",
-    "data": """\
-sslcli data inspect|preview|pack: look before you train; make a few large files of many small ones
-
-  sslcli data inspect dataset=image_folder dataset.path=photos [--strict]
-  sslcli data preview method=simclr dataset=cifar10 [out=views.png]
-  sslcli data pack dataset=image_folder dataset.path=photos out=photos.pack [size=256] [format=jpeg|raw] [quality=90]
-""",
-    "doctor": "sslcli doctor [--json]: what is installed, which device, what is wrong and how to mend it\n",
-    "completion": """\
-sslcli completion SHELL: prints a completion script
-
-  eval "$(sslcli completion bash)"        in ~/.bashrc
-  eval "$(sslcli completion zsh)"         in ~/.zshrc
-  sslcli completion fish | source         in ~/.config/fish/config.fish
-""",
-}
+EXAMPLES = (
+    ("pretrain method=simsiam", "scikit-learn's digits, about a minute on a laptop"),
+    ("eval probe labels=10/class seeds=5", "a linear probe of the newest run, beside baselines"),
+    ("pretrain method=simclr dataset=image_folder dataset.path=photos backbone=resnet18", "your images"),
+)
 
 
-def help_text(word: str | None) -> str:
-    if word is None or word not in WORDS:
-        width = max(len(w) for w in WORDS)
-        return HELP.format(words="\n".join(f"  {w.ljust(width)}  {text}" for w, text in WORDS.items()))
-    text = WORD_HELP[word]
-    if "{evals}" in text:
-        text = text.replace("{evals}", ", ".join(sorted(set(registry.choices("evaluator")) - {"online"})))
-    if "{kinds}" in text:
-        text = text.replace("{kinds}", ", ".join(registry.KINDS))
-    if word in HYDRA_WORDS:
-        text += group_help(word)
-    return text
+def overview() -> str:
+    """The text of `sslcli --help`."""
+    return _page(
+        ["sslcli: self-supervised learning from the command line"],
+        ["Usage: sslcli COMMAND key=value ... [flags]"],
+        _examples("", EXAMPLES),
+        _definitions("Commands", [(c.name, c.summary) for c in COMMANDS.values()]),
+        _definitions("Flags", COMMON_FLAGS.items()),
+        _definitions(f"Flags of {_names(c.name for c in COMMANDS.values() if c.hydra)}", HYDRA_FLAGS.items()),
+        _paragraph("`sslcli COMMAND --help` shows the examples, keys and flags of one command."),
+        _paragraph(
+            "Results go to stdout; logs and progress go to stderr. Runs are stored in runs/, or in $SSLCLI_RUNS."
+        ),
+    )
 
 
-def evaluator_help(name: str, path: Path) -> str:
-    """`sslcli eval NAME --help`: what it measures and its keys with their defaults, read from its YAML file."""
-    text = path.read_text(encoding="utf-8")
+def command_help(command: Command, positional: list[str], config_dirs: Iterable[Path] = ()) -> str:
+    """The text of `sslcli COMMAND --help`; of one evaluator, where its name follows `eval`."""
+    if command.name == "eval" and positional:
+        return evaluator_help(positional[0], config_dirs)
+    return _page(
+        [command.summary],
+        [f"Usage: sslcli {command.name} {command.usage}".rstrip()],
+        _examples(command.name, command.examples),
+        _evaluators(config_dirs) if command.name == "eval" else [],
+        _subcommands(command),
+        _options("Keys and flags", command.options),
+        _keys("Keys", command_keys(command)),
+        _definitions("Groups (GROUP=CHOICE, GROUP.KEY=VALUE)", _groups(command, config_dirs)),
+        *(_keys(f"Keys of {group}", keys) for group, keys in shared_keys(command).items()),
+        _paragraph(command.notes),
+        _definitions("Flags", command.flag_meanings.items()),
+        _paragraph(
+            f"`sslcli {command.name} {'NAME ' * (command.name == 'eval')}--cfg job` prints every key." * command.hydra
+        ),
+    )
+
+
+def evaluator_help(name: str, config_dirs: Iterable[Path] = ()) -> str:
+    """The text of `sslcli eval NAME --help`: what the evaluator measures, and its keys, read from its YAML file."""
+    files = registry.evaluators(config_dirs)
+    if name not in files:
+        raise messages.unknown_choice("evaluator", name, files)
+    text = files[name].read_text(encoding="utf-8")
     remarks = [line.lstrip("# ") for line in text.partition("_target_:")[0].splitlines() if line.startswith("#")]
-    summary = registry.describe(path, "evaluator").get("summary", "")
-    own = [line for line in key_lines(path, "evaluator.") if "=${" not in line]
-    lines = [
-        f"sslcli eval {name}: {summary}",
-        *remarks,
-        "",
-        f"  sslcli eval {name} run=RUN KEY=VALUE ...",
-        "",
-        "keys",
-        *own,
-    ]
-    general = key_lines(registry.config_dir() / "eval.yaml", "")
-    unused = [f"  {key}=" for key in ("labels", "seeds") if f"${{{key}}}" not in text]  # they reach it through its YAML
-    lines += ["", "of every evaluator", *(line for line in general if not line.startswith(tuple(unused or ["-"])))]
-    return "\n".join([*lines, "  dataset=NAME dataset.KEY=...".ljust(36) + " measure on other data than the run's", ""])
+    summary = registry.describe(files[name], "evaluator").get("summary", "")
+    own = [k for k in read_keys(files[name], "evaluator.") if not k.default.startswith("${")]
+    command = COMMANDS["eval"]
+    general = [k for k in command_keys(command) if k.name not in ("labels", "seeds") or f"${{{k.name}}}" in text]
+    data = KeyDoc("dataset", "NAME", "another data set than that of the run; likewise dataset.KEY=VALUE")
+    examples = [(f"{name} run=RUN", "")]
+    if simple := [k for k in own if k.default.isalnum()]:
+        examples.append((f"{name} run=RUN {simple[0].name}={simple[0].default}", ""))
+    return _page(
+        _wrap(f"{name}: {summary}"),
+        [f"Usage: sslcli eval {name} [run=RUN] [key=value ...]"],
+        _examples("eval", examples),
+        _paragraph(" ".join(remarks)),
+        _keys(f"Keys of {name}", own),
+        _keys("Keys of every evaluator", [*general, data]),
+        _paragraph("`sslcli eval --help` shows the groups, the keys of the device and the flags."),
+    )
 
 
-def key_lines(path: Path, prefix: str) -> list[str]:
-    """The keys at the top of a YAML file, with their values, and the comment beside each, or above it."""
-    hidden = {"_target_", "hydra", "defaults", *registry.FACT_KEYS[""], *registry.FACT_KEYS["evaluator"]}
-    lines, above = [], ""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        key, colon, rest = line.partition(":")
-        if line.startswith("#"):
-            above = line.lstrip("# ")
-        elif colon and key.isidentifier() and key not in hidden:
-            value, _, comment = rest.partition(" #")
-            lines.append(f"  {f'{prefix}{key}={value.strip()}'.ljust(34)} {comment.strip() or above}".rstrip())
-            above = ""
+# ------------------------------------------------------------------------------------------------------------- sections
+
+
+def _evaluators(config_dirs: Iterable[Path]) -> list[str]:
+    files = registry.evaluators(config_dirs)
+    summaries = [(name, str(registry.describe(path, "evaluator")["summary"])) for name, path in sorted(files.items())]
+    return _definitions("Evaluators (sslcli eval NAME --help shows the keys of one)", summaries)
+
+
+def _groups(command: Command, config_dirs: Iterable[Path]) -> list[tuple[str, str]]:
+    return [(group, ", ".join(sorted(registry.choices(group, config_dirs)))) for group in command.groups]
+
+
+def _subcommands(command: Command) -> list[str]:
+    if not command.subcommands:
+        return []
+    lines = _definitions("Subcommands", [(s.usage, s.summary) for s in command.subcommands])
+    for subcommand in command.subcommands:
+        if options := _options(f"Options of {subcommand.name}", subcommand.options):
+            lines += ["", *options]
     return lines
 
 
-def group_help(word: str) -> str:
-    """The groups with their choices, and the keys of train and device with their comments, read from the YAML files."""
-    lines = ["", "groups (GROUP=CHOICE)"]
-    for group in registry.GROUPS:
-        names = sorted(registry.choices(group))
-        if names:
-            lines.append(f"  {group.ljust(13)} {', '.join(names)}")
-    for group, name in (("train", "default"), ("device", "auto")):
-        lines += ["", f"{group} keys", *key_lines(registry.config_dir() / group / f"{name}.yaml", f"{group}.")]
-    own = {"eval": "run, labels, seeds", "bench": "init"}.get(word, "init, resume=auto")
-    lines += ["", f"also: seed, {own}; sslcli {word} --cfg job shows every key; --hydra-help shows Hydra's flags", ""]
-    return "\n".join(lines)
+def _options(title: str, options: Iterable[Option]) -> list[str]:
+    return _definitions(title, [(o.usage, o.meaning) for o in options])
+
+
+def _keys(title: str, keys: Iterable[KeyDoc]) -> list[str]:
+    return _definitions(title, [(f"{k.name}={k.default}", k.meaning) for k in keys])
+
+
+# --------------------------------------------------------------------------------------------------------------- layout
+
+
+def _width() -> int:
+    return max(NARROWEST, min(WIDEST, shutil.get_terminal_size((100, 24)).columns))
+
+
+def _wrap(text: str, indent: int = 0) -> list[str]:
+    """Lines of at most the width of the terminal; those after the first are indented."""
+    return textwrap.wrap(text, _width(), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _paragraph(text: str) -> list[str]:
+    return [line for part in text.splitlines() for line in _wrap(part)]
+
+
+def _definitions(title: str, pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """A titled table of terms and their meanings; a long term keeps its meaning beside it."""
+    pairs = list(pairs)
+    if not pairs:
+        return []
+    column = min(TERM_WIDTH, max(len(term) for term, _ in pairs))
+    lines = [line for term, text in pairs for line in _wrap(f"  {term.ljust(column)}  {text}".rstrip(), column + 4)]
+    return [title, *lines]
+
+
+def _examples(command: str, examples: Iterable[tuple[str, str]]) -> list[str]:
+    """Commands to copy, unwrapped; the remark is a shell comment beside the command, or above a long one."""
+    lines = []
+    for arguments, remark in examples:
+        line = f"  {' '.join(filter(None, ('sslcli', command, arguments)))}"
+        beside = f"{line.ljust(44)}  # {remark}"
+        if remark and len(beside) <= _width():
+            line = beside
+        elif remark:
+            lines.append(f"  # {remark}")
+        lines.append(line)
+    return ["Examples", *lines] if lines else []
+
+
+def _names(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}"
+
+
+def _page(*sections: list[str]) -> str:
+    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"

@@ -16,7 +16,8 @@ from types import FrameType
 from typing import Any
 
 from sslcli import console
-from sslcli.cli.hydra_task import PARENT, STOPPING, Ended, in_words
+from sslcli.cli.exceptions import JobExit, to_ssl_error
+from sslcli.cli.hydra_task import PARENT, STOP_FILE
 from sslcli.config import compose, registry, schema
 from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped, first_line
 from sslcli.runs import records
@@ -84,12 +85,12 @@ class Sweep:
         try:
             with self.passing_signals_on():
                 launch()
-        except (Ended, KeyboardInterrupt):  # a stop, in this process
+        except (JobExit, KeyboardInterrupt):  # a stop, in this process
             self.report()
             raise
         except Exception as e:  # jobs raise nothing: it is of Hydra's launcher or sweeper
             self.tidy()
-            if (error := in_words(e)) is not None:
+            if (error := to_ssl_error(e)) is not None:
                 raise error from None
             said = f"hydra/sweeper={self.sweeper}, hydra/launcher={self.launcher}: {type(e).__name__}: {first_line(e)}"
             console.detail(traceback.format_exc())
@@ -111,9 +112,9 @@ class Sweep:
 
         def handle(number: int, frame: FrameType | None) -> None:
             if self.received is not None and number == signal.SIGINT:  # the second: not waiting for anybody
-                raise Ended(Interrupted("interrupted"))
+                raise JobExit(Interrupted("interrupted"))
             self.received = signal.Signals(number)
-            replace_file(make_folder(self.folder, "jobs"), STOPPING, "")
+            replace_file(make_folder(self.folder, "jobs"), STOP_FILE, "")
             for outcome in self.outcomes():
                 if (
                     outcome["status"] == "running"

@@ -1,4 +1,4 @@
-"""What a process does that torchrun started with RANK > 0: whatever rank 0 says."""
+"""A process that a launcher started with rank > 0: it runs the tasks that rank 0 sends."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import contextlib
 from importlib import import_module
 from typing import Any
 
+from sslcli.cli.arguments import parse, use_config_dir
+from sslcli.cli.command_table import COMMANDS
 from sslcli.errors import SslError
+from sslcli.runtime import processes
 
-WORK = {
+TASKS = {  # the name of a task -> the module whose `follow` runs it
     "pretrain": "sslcli.training.launch",
     "eval": "sslcli.evals.base.evaluation",
     "bench": "sslcli.training.benchmark",
-}  # the word of a job -> the module with its `follow`
+}
 
 
 def main(argv: list[str]) -> int:
-    """Modules may be imported from the folders of this process's own command line, whatever rank 0 says."""
-    from sslcli.cli.main import parse, take_config_dir
-    from sslcli.runtime import processes
-
-    with contextlib.suppress(SslError):  # rank 0 says what is wrong with the request
-        for folder in parse(argv).config_dirs:
-            take_config_dir(folder)
-    return processes.run_worker(work)
+    """Runs tasks until rank 0 has no more. Modules are imported only from the --config-dir of this process's own command line."""
+    with contextlib.suppress(SslError):  # rank 0 reports what is wrong with the request
+        for folder in parse(argv[1:], COMMANDS[argv[0]]).config_dirs:
+            use_config_dir(folder)
+    return processes.run_worker(run_task)
 
 
-def work(told: dict[str, Any]) -> None:
-    import_module(WORK[told["word"]]).follow(told)
+def run_task(payload: dict[str, Any]) -> None:
+    import_module(TASKS[payload["word"]]).follow(payload)

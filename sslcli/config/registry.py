@@ -83,6 +83,11 @@ def choices(group: str, extra: Iterable[Path] = ()) -> dict[str, Path]:
     return found
 
 
+def evaluators(extra: Iterable[Path] = ()) -> dict[str, Path]:
+    """The YAML files of the evaluators that `sslcli eval` takes; `online` evaluates while training."""
+    return {name: path for name, path in choices("evaluator", extra).items() if name != "online"}
+
+
 @functools.cache
 def targets(group: str) -> frozenset[str]:
     """What the YAML files of a group (and experiments), of sslcli and of installed plug-ins, name as their `_target_`."""

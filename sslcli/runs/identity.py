@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import Any
 
-from sslcli.config import registry
+from sslcli.config import checks, registry
 from sslcli.config.dotted import flatten
+from sslcli.errors import RequestError, command, listing, nearest
 from sslcli.runs.redact import masked
 
 # How a run is executed, not what it computes: these keys may change when a run is resumed.
@@ -37,3 +38,48 @@ def config_hash(cfg: dict[str, Any]) -> str:
     """A hash of 16 hexadecimal digits, equal for two runs that compute the same."""
     text = json.dumps(identity_config(cfg), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def override_execution(cfg: dict[str, Any], overrides: dict[str, str], run: str) -> bool:
+    """Puts `overrides` (key -> text) into the configuration of the run named `run`, which is about to be resumed.
+
+    Returns whether they change how long it trains: of steps, epochs and budget those not given are then removed.
+
+    Raises:
+        RequestError: a key does not exist, determines what the run computes, or its value does not fit.
+    """
+    import yaml
+
+    for key, text in overrides.items():
+        node, leaf = _node_to_override(cfg, key, text, run)
+        try:
+            node[leaf] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RequestError(f"`{key}={text}` is not a value") from None
+    longer = any(key in LENGTH_KEYS for key in overrides)
+    for key in LENGTH_KEYS if longer else ():
+        if key not in overrides:
+            cfg["train"][key.partition(".")[2]] = None
+    checks.check_values(cfg)
+    return longer
+
+
+def _node_to_override(cfg: dict[str, Any], key: str, text: str, run: str) -> tuple[dict[str, Any], str]:
+    """The mapping in `cfg` that holds a dotted key, and the last part of the key. RequestError."""
+    free = (*EXECUTION_KEYS, *LENGTH_KEYS, *LOCATION_KEYS)
+    *path, leaf = key.split(".")
+    node: Any = cfg
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    exists = isinstance(node, dict) and leaf in node
+    if not is_below(key, free):
+        if not exists and (close := nearest(key, free)):
+            raise RequestError(f"there is no key `{key}`", f"did you mean `{close}`?")
+        raise RequestError(
+            f"`{key}` cannot change when resuming ({listing(free, 20)} can)",
+            f"to start a new run from its weights: {command('pretrain', f'init={run}', f'{key}={text}')}",
+        )
+    if not path or not exists:
+        close = nearest(key, (f"{group}.{k}" for group in ("device", "train", "logger") for k in cfg[group]))
+        raise RequestError(f"there is no key `{key}`", f"did you mean `{close}`?" if close else None)
+    return node, leaf

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sslcli.cli.hydra_task import in_words
+from sslcli.cli.exceptions import to_ssl_error
 from sslcli.data.public import digits
 from sslcli.errors import MachineError
 from sslcli.runs import files
@@ -90,10 +90,10 @@ def test_doctor_imports_what_is_installed(cli, monkeypatch):
 
 def test_import_errors_in_words():
     missing = OSError("libcudart.so.12: cannot open shared object file: No such file or directory")
-    assert isinstance(in_words(missing), MachineError)
-    assert isinstance(in_words(ImportError("no", name="torch._C")), MachineError)
-    assert in_words(ImportError("no", name="sslcli.nowhere")) is None  # a bug
-    assert in_words(OSError("something else")) is None
+    assert isinstance(to_ssl_error(missing), MachineError)
+    assert isinstance(to_ssl_error(ImportError("no", name="torch._C")), MachineError)
+    assert to_ssl_error(ImportError("no", name="sslcli.nowhere")) is None  # a bug
+    assert to_ssl_error(OSError("something else")) is None
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EIO])

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from sslcli.cli.hydra_task import in_words
+from sslcli.cli.exceptions import to_ssl_error
 from sslcli.config import instantiate, typecheck
 from sslcli.data.public.digits import digits
 from sslcli.errors import MachineError, RequestError
@@ -85,7 +85,7 @@ def test_plan_of_too_many_views():
 def test_allocation_that_torch_refuses():
     with pytest.raises(RuntimeError) as refused:
         torch.empty(1 << 50)
-    assert isinstance(in_words(refused.value), MachineError)
+    assert isinstance(to_ssl_error(refused.value), MachineError)
 
 
 def test_numbers_that_are_none_are_left_out(cli, run):

@@ -6,8 +6,7 @@ from typing import Any
 
 from sslcli import console
 from sslcli.cli.commands import pretrain
-from sslcli.cli.hydra_task import Outcome
-from sslcli.cli.hydra_task import job as hydra_job
+from sslcli.cli.hydra_task import Outcome, hydra_task
 from sslcli.config import typecheck
 from sslcli.errors import RequestError
 
@@ -43,7 +42,7 @@ def dry_run(cfg: Any) -> int:
     return pretrain.try_one_batch(split(cfg)[0])
 
 
-@hydra_job
+@hydra_task
 def run(cfg: Any) -> Outcome:
     import time
 

@@ -1,13 +1,15 @@
-"""sslcli completion SHELL: words, names, groups and keys, from the YAML files alone (no torch, no Hydra)."""
+"""sslcli completion SHELL: completes commands, names, groups and keys from the YAML files alone (no torch, no Hydra)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from sslcli.cli.main import HYDRA_WORDS, WORDS, Request
+from sslcli.cli.arguments import Request, subcommand_of
+from sslcli.cli.command_table import COMMANDS, Command, Option
+from sslcli.cli.key_docs import command_keys
 from sslcli.config import registry
-from sslcli.errors import RequestError, nearest
-from sslcli.evals.metrics.ranking import METRICS
+from sslcli.errors import RequestError
 
 SCRIPTS = {
     "bash": """\
@@ -33,87 +35,11 @@ compdef _sslcli sslcli
 complete -c sslcli -f -a '(sslcli completion query (commandline -cp) 2>/dev/null)'
 """,
 }
-
-
-def main(request: Request) -> int:
-    if len(request.words) != 1 or request.words[0] not in SCRIPTS:
-        close = nearest(request.words[0], SCRIPTS) if request.words else None
-        raise RequestError("completion for which shell?", f"sslcli completion {close or '|'.join(SCRIPTS)}")
-    print(SCRIPTS[request.words[0]], end="")
-    return 0
-
-
-def query(line: str) -> int:
-    print("\n".join(candidates(line)))
-    return 0
-
-
-def candidates(line: str) -> list[str]:
-    """What may follow `line`, the command line up to the cursor."""
-    words = line.split(" ")[1:] or [""]
-    *before, last = words
-    before = [w for w in before if w]
-    return sorted(c for c in _possible(before, last) if c.startswith(last))
-
-
-def _possible(before: list[str], last: str) -> list[str]:
-    if not before:
-        return [*WORDS, "--help", "--version"]
-    word = before[0]
-    named = [w for w in before[1:] if not w.startswith("-") and "=" not in w]
-    if word == "list":
-        return list(registry.KINDS)
-    if word == "completion":
-        return list(SCRIPTS)
-    if word == "runs":
-        return ["list", "best", "show", "compare"] if not named else _runs() if named[0] in ("show", "compare") else []
-    if word == "select" and "=" not in last:
-        return ["latest", *_runs(), "by=", "probe=true"]
-    if word == "export":
-        return [f"checkpoint={c}" for c in _checkpoints(named)] if "=" in last else ["latest", *_runs(), *EXPORT]
-    if word == "resume":
-        return ["latest", *_runs()]
-    if word == "data" and not named:
-        return ["inspect", "pack", "preview"]
-    if word == "eval" and not named and "=" not in last:
-        return sorted(set(registry.choices("evaluator")) - {"online"})
-    if word not in (*HYDRA_WORDS, "data", "select"):
-        return []
-    key, equals, _ = last.partition("=")
-    if equals:
-        if key == "run":
-            return [f"run={r}" for r in ("latest", "none", *_runs())]
-        if key == "init":
-            return [f"init={r}" for r in _runs()]
-        if key == "by":
-            return [f"by={name}" for name in METRICS]
-        if key in FIXED:
-            return [f"{key}={choice}" for choice in FIXED[key]]
-        return [f"{key}={name}" for name in registry.choices(key)] if key in registry.GROUPS else []
-    chosen = dict(w.split("=", 1) for w in before if "=" in w)
-    if "." in key:
-        return [f"{k}=" for k in _keys(key.split(".")[0], chosen)]
-    extra = {
-        "eval": ["run=", "labels=", "seeds="],
-        "pipeline": ["seed=", "init=", "resume=", "stages=", "labels=", "seeds="],
-        "bench": ["seed=", "init=", "repeats=", "seconds="],
-    }.get(word, ["seed=", "init=", "resume="])
-    if "-m" in before:
-        extra += [f"{key}=" for key in FIXED if key.startswith("hydra/")]
-    return [
-        *(f"{g}=" for g in registry.GROUPS),
-        *(f"{g}." for g in ("train", "device", "method", "dataset", "optimizer")),
-        *extra,
-    ]
-
-
-EXPORT = ("checkpoint=", "out=")
-FIXED = {
-    "resume": ("auto",),
+HYDRA_CHOICES = {
     "hydra/launcher": ("basic", "joblib", "submitit_local", "submitit_slurm"),
     "hydra/sweeper": ("basic", "optuna"),
 }
-DEFAULTS = {
+DEFAULT_CHOICES = {
     "train": "default",
     "device": "auto",
     "method": "simsiam",
@@ -121,12 +47,90 @@ DEFAULTS = {
     "optimizer": "sgd",
     "backbone": "convnet",
 }
+KEY_GROUPS = ("train", "device", "method", "dataset", "optimizer")  # those whose keys are completed
 
 
-def _keys(group: str, chosen: dict[str, str]) -> list[str]:
-    """Dotted keys of the choice that stands on the command line, or of the default one."""
-    found = registry.choices(group)
-    path = found.get(chosen.get(group, DEFAULTS.get(group, "")))
+def main(request: Request) -> int:
+    print(SCRIPTS[subcommand_of(request, COMMANDS["completion"])], end="")
+    return 0
+
+
+def query(line: str) -> int:
+    """Prints the completions of a line, one on each line: the scripts call it."""
+    print("\n".join(completions(line)))
+    return 0
+
+
+def completions(line: str) -> list[str]:
+    """What may follow `line`, the command line up to the cursor."""
+    *before, last = line.split(" ")[1:] or [""]
+    before = [word for word in before if word]
+    return sorted(c for c in _candidates(before, last) if c.startswith(last))
+
+
+def _candidates(before: list[str], last: str) -> Iterable[str]:
+    """All candidates for the argument that begins with `last`, whatever it begins with."""
+    if not before:
+        return [*COMMANDS, "--help", "--version"]
+    command = COMMANDS.get(before[0])
+    if command is None:
+        return []
+    positional = [word for word in before[1:] if not word.startswith("-") and "=" not in word]
+    chosen = dict(word.split("=", 1) for word in before if "=" in word)
+    if command.name == "eval" and positional:
+        chosen["evaluator"] = positional[0]
+    key, equals, _ = last.partition("=")
+    options = _options(command, positional)
+    if equals:
+        return [f"{key}={value}" for value in _values(command, key, options, positional)]
+    if "." in key:
+        return [f"{k}=" for k in _group_keys(key.split(".")[0], chosen)]
+    if command.subcommands and not positional:
+        return [s.name for s in command.subcommands]
+    if command.name == "eval" and not positional:
+        return registry.evaluators()
+    names = ["latest", *_runs()] if _takes_run(command, positional) else []
+    keys = [f"{o.name}=" for o in options if o.name.isidentifier()]
+    if command.hydra:
+        keys += [f"{k.name}=" for k in command_keys(command)]
+        keys += [f"{group}=" for group in HYDRA_CHOICES if "-m" in before]
+    keys += [f"{group}=" for group in command.groups]
+    keys += [f"{group}." for group in KEY_GROUPS if group in (*command.groups, *command.shared)]
+    keys += ["evaluator."] * (command.name == "eval")
+    return [*names, *keys]
+
+
+def _takes_run(command: Command, positional: list[str]) -> bool:
+    """Whether the next positional argument may be a run."""
+    if command.name == "runs":
+        return positional[0] == "compare" or (positional[0] in ("show", "report") and len(positional) == 1)
+    return command.runs and (command.name == "select" or not positional)
+
+
+def _options(command: Command, positional: list[str]) -> list[Option]:
+    subcommand = command.subcommand(positional[0]) if positional else None
+    return [*command.options, *(subcommand.options if subcommand else ())]
+
+
+def _values(command: Command, key: str, options: list[Option], positional: list[str]) -> Iterable[str]:
+    if key == "checkpoint":
+        return _checkpoints(positional)
+    if key == "run":
+        return ["latest", "none", *_runs()]
+    if key == "init":
+        return _runs()
+    if key == "resume" and any(k.name == "resume" for k in command_keys(command)):
+        return ["auto"]
+    if key in HYDRA_CHOICES:
+        return HYDRA_CHOICES[key]
+    if option := next((o for o in options if o.name == key), None):
+        return option.choices
+    return registry.choices(key) if key in registry.GROUPS and command.overrides else []
+
+
+def _group_keys(group: str, chosen: dict[str, str]) -> list[str]:
+    """Dotted keys of a group: of its choice on the command line, or of its default choice."""
+    path = registry.choices(group).get(chosen.get(group, DEFAULT_CHOICES.get(group, "")))
     if path is None:
         return []
     node: dict[str, Any] = registry.describe(path, group)
@@ -139,20 +143,20 @@ def _keys(group: str, chosen: dict[str, str]) -> list[str]:
 def _runs() -> list[str]:
     from sslcli.runs.find import all_runs
 
-    return [p.name for p in all_runs() if _plain(p.name)]
+    return [path.name for path in all_runs() if _is_plain(path.name)]
 
 
-def _plain(name: str) -> bool:
-    """Whether a shell takes a name as it stands. A run may be called `$(rm -rf ~)`, or like a flag: it is not offered."""
+def _is_plain(name: str) -> bool:
+    """Whether a shell takes a name literally. A run may be called `$(rm -rf ~)`, or like a flag: it is not a candidate."""
     return not name.startswith(("-", "~")) and all(c.isalnum() or c in "_@%+=:,./-~" for c in name)
 
 
-def _checkpoints(named: list[str]) -> list[str]:
-    """`best`, `last`, and the steps of the run that stands on the command line."""
+def _checkpoints(positional: list[str]) -> list[str]:
+    """`best`, `last`, and the steps of the run on the command line."""
     from sslcli.runs.find import find
 
     try:
-        folder = find(named[0]) / "checkpoints"
+        folder = find(positional[0]) / "checkpoints"
     except (IndexError, RequestError):
         return ["best", "last"]
-    return ["best", "last", *(str(int(p.name.partition("-")[2])) for p in folder.glob("step-*"))]
+    return ["best", "last", *(str(int(path.name.partition("-")[2])) for path in folder.glob("step-*"))]

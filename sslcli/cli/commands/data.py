@@ -1,4 +1,4 @@
-"""sslcli data inspect | preview | pack: look before you train; make one large file of many small ones."""
+"""sslcli data inspect | preview | pack: inspect a data set, preview its views, pack its files."""
 
 from __future__ import annotations
 
@@ -8,62 +8,59 @@ from pathlib import Path
 from typing import Any
 
 from sslcli import console
+from sslcli.cli.arguments import Request, subcommand_of
+from sslcli.cli.command_table import COMMANDS
 from sslcli.cli.commands.pretrain import denormalised, plain
-from sslcli.cli.main import Request, stray
 from sslcli.config import compose
-from sslcli.errors import RequestError, command, nearest, target
-
-VERBS = ("inspect", "preview", "pack")
+from sslcli.errors import RequestError, command, target
 
 
 def main(request: Request) -> int:
-    verb, *rest = request.words or [""]
-    if verb in VERBS and rest:
-        raise stray(rest[0], f"data {verb}")
-    if verb not in VERBS:
-        close = nearest(verb, VERBS) if verb else None
-        raise RequestError(f"data cannot `{verb}`" if verb else "data what?", f"sslcli data {close or '|'.join(VERBS)}")
-    keys = {"preview": ("out",), "pack": ("out", "size", "format", "quality")}.get(verb, ())
-    own = dict(o.split("=", 1) for o in request.overrides if o.split("=", 1)[0] in keys)
-    overrides = [o for o in request.overrides if o.split("=", 1)[0] not in own]
+    name = subcommand_of(request, COMMANDS["data"])
+    subcommand = COMMANDS["data"].subcommand(name)
+    assert subcommand is not None
+    keys = {option.name for option in subcommand.options}
+    given = [override.partition("=") for override in request.overrides]
+    options = {key: value for key, _, value in given if key in keys}
+    overrides = [f"{key}{equals}{value}" for key, equals, value in given if key not in keys]
     cfg = plain(compose.compose("pretrain", overrides, request.config_dirs))
-    if verb != "inspect":
-        console.ignore_json(f"data {verb}")
-    if verb == "pack":
-        return pack(cfg, own)
-    if verb == "preview":
-        return preview(cfg, target(own.get("out", "views.png"), "out=views.png", (".png",)))
-    return inspect(cfg, strict="--strict" in request.flags)
+    if name != "inspect":
+        console.ignore_json(f"data {name}")
+    if name == "pack":
+        return pack(cfg, options)
+    if name == "preview":
+        return preview(cfg, target(options.get("out", "views.png"), "out=views.png", (".png",)))
+    return inspect(cfg, strict=request.has_flag("--strict"))
 
 
-def pack(cfg: dict[str, Any], own: dict[str, str]) -> int:
+def pack(cfg: dict[str, Any], options: dict[str, str]) -> int:
     """Packs a data set of image files; the last line on stdout is the pack."""
     from sslcli.config import instantiate
     from sslcli.data.sources.pack_files.writer import write_pack
     from sslcli.training.setup import load_dataset
 
-    out = target(own.get("out", ""), "out=photos.pack")
-    form = own.get("format", "jpeg")
+    out = target(options.get("out", ""), "out=photos.pack")
+    form = options.get("format", "jpeg")
     if form not in ("jpeg", "raw"):
-        raise RequestError(f"format={form}: a pack is jpeg or raw", "format=jpeg")
-    size = None if own.get("size", "null") == "null" else _whole("size", own["size"], 8, 16384)
-    quality = _whole("quality", own.get("quality", "90"), 1, 100)
+        raise RequestError(f"format={form}: expected jpeg or raw", "format=jpeg")
+    size = None if options.get("size", "null") == "null" else _integer("size", options["size"], 8, 16384)
+    quality = _integer("quality", options.get("quality", "90"), 1, 100)
     if os.path.lexists(out) and not (out / "manifest.json").is_file():
-        raise RequestError(f"out={out} is there already, and is no pack", "another out=")
+        raise RequestError(f"out={out} exists and is not a pack", "another out=")
     instantiate.check("dataset", cfg["dataset"])
-    node = {k: v for k, v in cfg["dataset"].items() if k != "max_size"}  # a pack is the same wherever it is made
+    node = {k: v for k, v in cfg["dataset"].items() if k != "max_size"}  # a pack is the same on every device
     cfg = {**cfg, "dataset": {**node, "resident": False} if "resident" in node else node}
     if write_pack(load_dataset(cfg), out, form, size, quality):
         console.say(f"packed: {command('pretrain', 'dataset=pack', f'dataset.path={out}')}")
     else:
-        console.say(f"{out} holds this already")
+        console.say(f"{out} is complete")
     console.out(out)
     return 0
 
 
-def _whole(key: str, text: str, low: int, high: int) -> int:
+def _integer(key: str, text: str, low: int, high: int) -> int:
     if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-        raise RequestError(f"{key}={text}: a whole number from {low} to {high} is wanted")
+        raise RequestError(f"{key}={text}: expected an integer from {low} to {high}")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""sslcli doctor: what is installed, which device, what is wrong and how to mend it."""
+"""sslcli doctor: versions, device and resources of this installation, its problems, and how to fix them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import os
 import platform
 import resource
 import shutil
+from pathlib import Path
 from typing import Any
 
 from sslcli import __version__, console
-from sslcli.cli.main import Request
+from sslcli.cli.arguments import Request
 from sslcli.config import registry
 from sslcli.runtime import cores, folders
 
-PACKAGES = {  # and the module of each that has to import
+PACKAGES = {  # package -> a module of it that must be importable
     "torch": "torch",
     "torchvision": "torchvision",
     "hydra-core": "hydra",
@@ -35,79 +36,45 @@ EXTRAS = {
     "hydra-optuna-sweeper": "hpo",
 }
 VARIABLES = {
-    "SSLCLI_RUNS": "where run folders go (default: runs)",
-    "SSLCLI_DATA": "where data sets are looked for (default: .data)",
-    "NO_COLOR": "no colour",
-    "FORCE_COLOR": "colour even off a terminal",
-    "CUDA_VISIBLE_DEVICES": "which GPUs torch may see",
-    "OMP_NUM_THREADS": "torch's threads on a CPU",
+    "SSLCLI_RUNS": "where runs are stored (default: runs)",
+    "SSLCLI_DATA": "where data sets are stored (default: .data)",
+    "NO_COLOR": "no color",
+    "FORCE_COLOR": "color without a terminal too",
+    "CUDA_VISIBLE_DEVICES": "the GPUs that torch may use",
+    "OMP_NUM_THREADS": "number of torch's threads on a CPU",
     "OMP_WAIT_POLICY": "how idle threads wait: PASSIVE after a short spin unless set",
 }
 
 
 def main(request: Request) -> int:
-    found = examine()
+    report = examine()
+    problems = report["problems"]
     if console.flag(console.JSON):
-        console.out_json(found)
-    else:
-        for part in (
-            "sslcli",
-            "python",
-            "platform",
-            "device",
-            "views",
-            "cores",
-            "threads",
-            "memory_gb",
-            "disk_free_gb",
-            "configs",
-            "runs",
-        ):
-            console.out(f"{part.ljust(13)} {found[part]}")
-        for part in ("packages", "extras", "variables"):
-            for name, value in found[part].items():
-                console.out(f"{part.ljust(13)} {name} {value}")
-        for problem in found["problems"]:
-            console.out(f"{'problem'.ljust(13)} {problem['what']}", f"{''.ljust(13)} hint: {problem['mend']}")
-        console.out("all is well" if not found["problems"] else f"{len(found['problems'])} to mend")
-    return 3 if any(p["fatal"] for p in found["problems"]) else 0
+        console.out_json(report)
+        return _exit_code(problems)
+    for part, value in report.items():
+        if isinstance(value, str | int | float | None):
+            console.out(f"{part.ljust(13)} {value}")
+    for part in ("packages", "extras", "variables"):
+        for name, value in report[part].items():
+            console.out(f"{part.ljust(13)} {name} {value}")
+    for problem in problems:
+        console.out(f"{'problem'.ljust(13)} {problem['what']}", f"{''.ljust(13)} hint: {problem['mend']}")
+    count = len(problems)
+    console.out(f"{count} problem{'s' * (count != 1)} found" if problems else "no problems found")
+    return _exit_code(problems)
+
+
+def _exit_code(problems: list[dict[str, Any]]) -> int:
+    return 3 if any(p["fatal"] for p in problems) else 0
 
 
 def examine() -> dict[str, Any]:
-    problems: list[dict[str, Any]] = []
-
-    def problem(what: str, mend: str, fatal: bool = False) -> None:
-        problems.append({"what": what, "mend": mend, "fatal": fatal})
-
+    """Versions, device, resources and settings; `problems` are dictionaries of what, mend (the fix) and fatal."""
     packages = {name: _version(name) for name in PACKAGES}
-    for name, version in packages.items():
-        if version is None:
-            problem(f"{name} is not installed", f"pip install {name}", fatal=True)
-        elif reason := _broken(PACKAGES[name]):
-            together = "torch torchvision" if "torch" in name else name  # these two must be of one build
-            problem(f"{name} does not import: {reason}", f"pip install --force-reinstall {together}", fatal=True)
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < 16 * 2**30:
-        problem(f"address space is limited to {limit / 2**30:.1f} GB", "ulimit -v unlimited, or ask for more memory")
-    device = "none"
-    with contextlib.suppress(Exception):  # said above
-        import torch
-
-        device = "cpu"
-        if torch.cuda.is_available():
-            properties = torch.cuda.get_device_properties(0)
-            device = f"cuda: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-        elif torch.backends.mps.is_available():
-            device = "mps"
-        elif shutil.which("nvidia-smi"):
-            problem("there is an NVIDIA driver, but torch sees no GPU", "install a torch build for your CUDA version")
+    device, device_problems = _device()
     runs = folders.runs_root()
-    parent = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
-    if not os.access(parent, os.W_OK):
-        problem(f"{parent} cannot be written to", "set SSLCLI_RUNS to a folder that can")
-    free = shutil.disk_usage(parent).free / 2**30
-    if free < 1:
-        problem(f"{free:.1f} GB free at {parent}", "make room, or set SSLCLI_RUNS")
+    free, storage_problems = _storage(runs)
     return {
         "sslcli": __version__,
         "python": platform.python_version(),
@@ -128,12 +95,67 @@ def examine() -> dict[str, Any]:
         "variables": {
             name: f"{os.environ[name]}" if name in os.environ else f"unset: {what}" for name, what in VARIABLES.items()
         },
-        "problems": problems,
+        "problems": [*_package_problems(packages), *_memory_problems(), *device_problems, *storage_problems],
     }
 
 
+def _problem(what: str, fix: str, fatal: bool = False) -> dict[str, Any]:
+    return {"what": what, "mend": fix, "fatal": fatal}  # `mend`: the key that scripts read
+
+
+def _package_problems(packages: dict[str, str | None]) -> list[dict[str, Any]]:
+    problems = []
+    for name, version in packages.items():
+        if version is None:
+            problems.append(_problem(f"{name} is not installed", f"pip install {name}", fatal=True))
+        elif reason := _import_error(PACKAGES[name]):
+            together = "torch torchvision" if "torch" in name else name  # these two must be of one build
+            fix = f"pip install --force-reinstall {together}"
+            problems.append(_problem(f"{name} cannot be imported: {reason}", fix, fatal=True))
+    return problems
+
+
+def _memory_problems() -> list[dict[str, Any]]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY or limit >= 16 * 2**30:
+        return []
+    return [
+        _problem(f"address space is limited to {limit / 2**30:.1f} GB", "ulimit -v unlimited, or request more memory")
+    ]
+
+
+def _device() -> tuple[str, list[dict[str, Any]]]:
+    """The device that torch uses; `none` where torch cannot be imported, which `_package_problems` reports."""
+    try:
+        import torch
+    except Exception:
+        return "none", []
+    with contextlib.suppress(Exception):
+        if torch.cuda.is_available():
+            properties = torch.cuda.get_device_properties(0)
+            return f"cuda: {properties.name}, {properties.total_memory / 2**30:.0f} GiB", []
+        if torch.backends.mps.is_available():
+            return "mps", []
+        if shutil.which("nvidia-smi"):
+            what = "an NVIDIA driver is installed, but torch finds no GPU"
+            return "cpu", [_problem(what, "install a torch build for your CUDA version")]
+    return "cpu", []
+
+
+def _storage(runs: Path) -> tuple[float, list[dict[str, Any]]]:
+    """Free space in GB where runs are stored, and what is wrong with that folder."""
+    parent = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
+    problems = []
+    if not os.access(parent, os.W_OK):
+        problems.append(_problem(f"{parent} is not writable", "set SSLCLI_RUNS to a folder that is"))
+    free = shutil.disk_usage(parent).free / 2**30
+    if free < 1:
+        problems.append(_problem(f"{free:.1f} GB free at {parent}", "free some space, or set SSLCLI_RUNS"))
+    return free, problems
+
+
 def _threads() -> str:
-    """What bears on how many threads are worth using, and what other processes take."""
+    """The limits on the number of threads, and the load of other processes."""
     limit, load = cores.quota(), cores.busy()
     parts = [
         f"{cores.affinity()} of {os.cpu_count()} cores allowed",
@@ -148,10 +170,10 @@ def _threads() -> str:
 
 
 def _views() -> str:
-    """What makes views of images on a CPU."""
+    """The implementation that computes views of images on a CPU."""
     try:
         from sslcli.views import native
-    except Exception:  # torch does not import: said above
+    except Exception:  # torch cannot be imported: `_package_problems` reports it
         return "none"
     reason = native.unavailable_reason()
     return "compiled code" if reason is None else f"tensor code, about 4 times slower on a CPU: {reason}"
@@ -164,8 +186,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _broken(module: str) -> str | None:
-    """Why a module does not import; packages of different builds fail in every way there is."""
+def _import_error(module: str) -> str | None:
+    """Why a module cannot be imported, or None. Packages of different builds raise any kind of exception."""
     try:
         importlib.import_module(module)
     except Exception as e:

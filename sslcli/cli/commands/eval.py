@@ -8,8 +8,7 @@ from typing import Any
 
 from sslcli import console
 from sslcli.cli.commands.pretrain import plain, refuse_unused
-from sslcli.cli.hydra_task import Outcome
-from sslcli.cli.hydra_task import job as hydra_job
+from sslcli.cli.hydra_task import Outcome, hydra_task
 from sslcli.config import registry
 from sslcli.errors import RequestError
 from sslcli.runs import results
@@ -52,7 +51,7 @@ def dry_run(cfg: Any) -> int:
     return 0
 
 
-@hydra_job
+@hydra_task
 def run(cfg: Any) -> Outcome:
     from hydra.core.hydra_config import HydraConfig
 

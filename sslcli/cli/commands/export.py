@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli import console
-from sslcli.cli.main import Request, take_config_dir
+from sslcli.cli.arguments import Request
 from sslcli.errors import RequestError, StorageError, TrainingError, command, listing, nearest, target
 
 FILES = ("encoder.safetensors", "encoder.json")
@@ -16,10 +16,8 @@ KEYS = ("checkpoint", "out")
 
 
 def main(request: Request) -> int:
-    if len(request.words) != 1:
+    if len(request.positional) != 1:
         raise RequestError("export which run?", "sslcli export latest out=encoder")
-    for folder in request.config_dirs:
-        take_config_dir(folder)
     given = dict(o.partition("=")[::2] for o in request.overrides)
     for key in given:
         if key not in KEYS:
@@ -33,7 +31,7 @@ def main(request: Request) -> int:
     from sslcli.runs.find import find
     from sslcli.runs.run import Run
 
-    run = Run.open(find(request.words[0]))
+    run = Run.open(find(request.positional[0]))
     backbone, info = chosen(run, given.get("checkpoint", "last"))
     write(out, backbone, {**info, "run": run.path.resolve().name})
     what = f"{type(backbone).__name__}, dim {info['dim']}, {console.human_count(sum(p.numel() for p in backbone.parameters()))}"

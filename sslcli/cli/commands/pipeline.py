@@ -8,8 +8,7 @@ from typing import Any
 from sslcli import console
 from sslcli.cli.commands import eval as eval_command
 from sslcli.cli.commands import pretrain
-from sslcli.cli.hydra_task import Outcome
-from sslcli.cli.hydra_task import job as hydra_job
+from sslcli.cli.hydra_task import Outcome, hydra_task
 from sslcli.config import compose, registry
 
 FOLLOWING = ("stages", "labels", "seeds", "report")  # keys of the pipeline that are not the pretraining's
@@ -58,7 +57,7 @@ def dry_run(cfg: Any) -> int:
     return pretrain.try_one_batch(split(cfg)[0])
 
 
-@hydra_job
+@hydra_task
 def run(cfg: Any) -> Outcome:
     from hydra.core.hydra_config import HydraConfig
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli import console
-from sslcli.cli.hydra_task import Outcome
-from sslcli.cli.hydra_task import job as hydra_job
+from sslcli.cli.hydra_task import Outcome, hydra_task
 from sslcli.config import compose, instantiate, registry, schema
 from sslcli.errors import RequestError
 from sslcli.runs.find import all_runs, find
@@ -187,7 +186,7 @@ def try_one_batch(values: dict[str, Any]) -> int:
     return 0
 
 
-@hydra_job
+@hydra_task
 def run(cfg: Any) -> Outcome:
     from hydra.core.hydra_config import HydraConfig
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli import console
-from sslcli.cli.main import Request
+from sslcli.cli.arguments import Request
 from sslcli.errors import RequestError, command, nearest
 from sslcli.evals.base.run_ranking import compare_runs, rank_runs
 from sslcli.evals.metrics import interval
@@ -19,7 +19,7 @@ from sslcli.runtime import folders
 
 
 def main(request: Request) -> int:
-    verb, *rest = request.words or ["list"]
+    verb, *rest = request.positional or ["list"]
     if verb in ("list", "show", "best") and request.overrides:
         raise RequestError(f"runs {verb} takes no {request.overrides[0]}", "sslcli runs --help")
     if verb == "list" and not rest:
@@ -27,7 +27,7 @@ def main(request: Request) -> int:
     if verb == "show" and len(rest) == 1:
         return show_one(rest[0])
     if verb == "best" and len(rest) == 1:
-        names = request.flags[request.flags.index("-n") + 1] if "-n" in request.flags else "10"
+        names = request.value_of("-n") or "10"
         if not names.isdigit() or int(names) < 1:
             raise RequestError(f"-n {names} is no number of runs")
         return best(rest[0], int(names))

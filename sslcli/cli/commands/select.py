@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sslcli import console
+from sslcli.cli.arguments import Request
 from sslcli.cli.commands.pretrain import plain, refuse_unused
-from sslcli.cli.main import Request
 from sslcli.config import compose
 from sslcli.errors import RequestError, TrainingError, command, listing, nearest
 from sslcli.evals.base.candidates import Candidate, checkpoints, fitting, gathered, measure, same_data
@@ -34,7 +34,7 @@ def main(request: Request) -> int:
     settings = {"quality": _composed("quality", overrides, request)}
     if probe:
         settings["probe"] = _composed("probe", [o for o in overrides if not o.startswith("evaluator.")], request)
-    candidates = gathered(request.words)
+    candidates = gathered(request.positional)
     if candidates[0].checkpoint is not None:
         why = "loggers hold the numbers of runs; those of checkpoints stay in the run folder, in eval/checkpoints"
         refuse_unused(overrides, ("logger",), why, "leave it out")
