@@ -10,8 +10,6 @@ drawn on); a head of one hidden layer. Padding of a series (NaN) is no target.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -62,7 +60,7 @@ class Autoregressive(Method):
         whole = self.backbone.unpatchify
         return Reconstruction(x, whole(drawn), whole(hidden[:, :, None].expand_as(drawn)))
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         return {"tokens": f"{self.backbone.num_tokens}, in raster order"}
 
 

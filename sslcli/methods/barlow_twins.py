@@ -8,13 +8,11 @@ the authors' code: head widths follow the backbone (`auto`).
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import gather
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import off_diagonal, spread
 
@@ -24,8 +22,7 @@ class BarlowTwins(Method):
 
     def __init__(self, backbone: nn.Module, proj_dim: Width = "auto", redundancy: float = 0.0051, scale: float = 0.1):
         super().__init__(backbone)
-        self.asked = proj_dim
-        width = resolve(proj_dim, 2048, self.backbone.dim)
+        width = self.head_width(proj_dim, 2048)
         self.projector = mlp(self.backbone.dim, width, width, width)  # Sec. 2.2: three layers
         self.redundancy, self.scale = redundancy, scale
 
@@ -35,9 +32,6 @@ class BarlowTwins(Method):
         terms = barlow_terms(z1, z2)
         loss = self.scale * (terms["invariance"] + self.redundancy * terms["redundancy"])  # eq. (1); the code scales it
         return {"loss": loss, **{k: v.detach() for k, v in terms.items()}, "spread": spread(z1)}
-
-    def describe(self) -> dict[str, Any]:
-        return {"projector": told(self.projector, proj_dim=(self.asked, 2048))}
 
 
 @full_precision

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.batch import Batch
+from sslcli.nn.heads import Head, Width, head_width
 
 __all__ = ["Batch", "DataInfo", "Encoder", "Method", "Reconstruction"]
 
@@ -155,6 +156,15 @@ class Method(nn.Module):
         found = self.reconstruct(batch)
         return {} if found is None else {"reconstruction": found.columns()}
 
-    def describe(self) -> dict[str, Any]:
-        """What was derived (head widths and the like), for the start screen."""
+    def describe(self) -> dict[str, str]:
+        """Derived settings for the start screen: the widths of each head, then `details`."""
+        heads = {name: child.describe() for name, child in self.named_children() if isinstance(child, Head)}
+        return heads | self.details()
+
+    def details(self) -> dict[str, str]:
+        """Further derived settings, such as the number of masked tokens; overridden by methods that have any."""
         return {}
+
+    def head_width(self, width: Width, paper: int) -> int:
+        """A head's width: as given, or for `auto` the paper's, at most 4 x the width of the backbone."""
+        return head_width(width, paper, self.backbone.dim)

@@ -8,13 +8,11 @@ authors' code: head widths follow the backbone (`auto`).
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.ema import Teacher, cosine_momentum
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.losses import cosine_distance
 from sslcli.nn.stats import spread
 
@@ -29,8 +27,8 @@ class BYOL(Method):
         tau_end: float = 1.0,
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 4096), "proj_dim": (proj_dim, 256)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 4096)
+        width = self.head_width(proj_dim, 256)
         self.projector = mlp(self.backbone.dim, hidden, width)  # Sec. 3.3: linear, batch norm, ReLU, linear
         self.predictor = mlp(width, hidden, width)
         self.teacher = Teacher(backbone, self.projector)
@@ -46,9 +44,6 @@ class BYOL(Method):
     def after_step(self, progress: float) -> None:
         momentum = cosine_momentum(progress, self.tau, self.tau_end)  # Sec. 3.3: 1 - (1 - tau)(cos(pi k / K) + 1) / 2
         self.teacher.update(self.backbone, self.projector, momentum=momentum)
-
-    def describe(self) -> dict[str, Any]:
-        return {"projector": told(self.projector, **self.asked), "predictor": told(self.predictor, **self.asked)}
 
 
 def byol_loss(q: Tensor, t: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ self-supervised one), neighbours are searched among the features of past steps, 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +100,7 @@ class ClusteringHead(Method):
         logs = self.logs(self.teacher(standardised(self.backbone(x))))
         return logs[:, self.losses.value.argmin()].exp()
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         heads = len(self.losses.value)
         return {
             "heads": f"{heads} of {self.clusters} clusters",

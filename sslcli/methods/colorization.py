@@ -11,8 +11,6 @@ The backbone meets colours only after training, when it is measured.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -107,7 +105,7 @@ class Colorization(Method):
             }
         }
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         return {"colours": f"{self.colours} differences in {self.bins} bins, at a quarter of the side"}
 
 

@@ -12,7 +12,6 @@ al., ICLR 2018) for the paper's log loss; a convolutional decoder from one vecto
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,5 +58,5 @@ class ContextEncoder(Method):
         painted, hidden = self.painted(x, batch)
         return Reconstruction(x, painted, hidden.expand_as(x))
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         return {"block": f"{self.hide:.0%} of each side" + (", judged by an adversary" if self.adversary else "")}

@@ -64,6 +64,6 @@ class Data2Vec(Method):
     def after_step(self, progress: float) -> None:
         self.teacher.update(self.backbone, momentum=cosine_momentum(progress, self.tau, self.tau_end))
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         total = self.backbone.num_tokens
         return {"tokens": f"{total - self.keep} of {total} hidden", "targets": f"the last {self.top} blocks"}

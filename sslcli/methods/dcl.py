@@ -8,7 +8,6 @@ B batch of this process, N global batch, P projection width. Deviations from the
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import gather, rank
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import spread
 
@@ -36,8 +35,8 @@ class DCL(Method):
         sigma: float = 0.5,
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 256)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 2048)
+        width = self.head_width(proj_dim, 256)
         self.projector = mlp(self.backbone.dim, hidden, width, norm=False)
         self.temperature, self.sigma = temperature, sigma if weighted else None
 
@@ -45,9 +44,6 @@ class DCL(Method):
         x1, x2 = batch.expect_views(2, "global")
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         return {"loss": decoupled(z1, z2, self.temperature, self.sigma), "spread": spread(z1)}
-
-    def describe(self) -> dict[str, Any]:
-        return {"projector": told(self.projector, **self.asked)}
 
 
 @full_precision

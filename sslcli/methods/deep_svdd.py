@@ -10,8 +10,6 @@ saw (theirs: of a pass of the untrained network), and stands still afterwards.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -64,7 +62,7 @@ class DeepSVDD(Method):
     def anomaly_score(self, x: Tensor) -> Tensor:
         return distance(F.normalize(self.backbone(x), dim=1), self.total)
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         return {"boundary": "none: all are normal" if self.nu is None else f"soft, {self.nu:.0%} may lie outside"}
 
 

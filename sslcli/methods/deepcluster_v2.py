@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, DataInfo, Method
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.kmeans import nearest, spherical_kmeans
 from sslcli.nn.memory_bank import MemoryBank
 from sslcli.nn.precision import full_precision
@@ -49,8 +49,8 @@ class DeepClusterV2(Method):
         temperature: float = 0.1,
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 128)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 2048)
+        width = self.head_width(proj_dim, 128)
         self.projector = mlp(self.backbone.dim, hidden, width)
         count = min(prototypes, data.samples)
         self.register_buffer("centroids", F.normalize(torch.randn(clusterings, count, width), dim=2))
@@ -103,10 +103,10 @@ class DeepClusterV2(Method):
         z = self.projector(self.backbone(x))
         return (cosines(z, self.centroids[0]) / self.temperature).softmax(dim=1)
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         heads, count, _ = self.centroids.shape
         clusters = f"{count} in each of {heads} clusterings, anew every {self.per_epoch} steps"
-        return {"projector": told(self.projector, **self.asked), "clusters": clusters}
+        return {"clusters": clusters}
 
 
 @full_precision

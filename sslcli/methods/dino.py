@@ -11,16 +11,14 @@ its own. The teacher is measured, as in the paper. Deviations from the authors' 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.centering import LinearWarmup, sharpened
 from sslcli.nn.ema import Teacher, cosine_momentum
-from sslcli.nn.heads import Width, resolve, told
-from sslcli.nn.prototypes import Prototypes, cross_view, effective_prototypes, gelu_head
+from sslcli.nn.heads import Width, gelu_head
+from sslcli.nn.prototypes import Prototypes, cross_view, effective_prototypes
 from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.stats import spread
 
@@ -43,8 +41,8 @@ class DINO(Method):
         tau_end: float = 1.0,
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 256)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 2048)
+        width = self.head_width(proj_dim, 256)
         self.head = gelu_head(self.backbone.dim, hidden, hidden, width, norm=norm)  # App. C
         self.prototypes = Prototypes(width, prototypes, frozen)
         self.teacher = Teacher(backbone, self.head, self.prototypes)
@@ -78,5 +76,5 @@ class DINO(Method):
         """Eq. (1) of the teacher, centred and sharpened."""
         return sharpened(self.teacher(x), self.centre.value, self.teacher_temperature.value)
 
-    def describe(self) -> dict[str, Any]:
-        return {"head": told(self.head, **self.asked), "prototypes": str(len(self.prototypes.weight))}
+    def details(self) -> dict[str, str]:
+        return {"prototypes": str(len(self.prototypes.weight))}

@@ -11,7 +11,6 @@ about scale (layer scale, stochastic depth, high resolution at the end) is left 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +20,10 @@ from sslcli.methods.base import Batch, Method
 from sslcli.nn.centering import LinearWarmup
 from sslcli.nn.dist import gather, rank
 from sslcli.nn.ema import Teacher, cosine_momentum
-from sslcli.nn.heads import Width, resolve, told
+from sslcli.nn.heads import Width, gelu_head
 from sslcli.nn.masking import some_hidden
 from sslcli.nn.precision import full_precision
-from sslcli.nn.prototypes import Prototypes, cross_view, each_token, effective_prototypes, gelu_head, hidden_tokens
+from sslcli.nn.prototypes import Prototypes, cross_view, each_token, effective_prototypes, hidden_tokens
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.nn.stats import spread
 
@@ -55,8 +54,8 @@ class DINOv2(Method):
         tau_end: float = 1.0,
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 256)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 2048)
+        width = self.head_width(proj_dim, 256)
         widths = (self.backbone.dim, hidden, hidden, width)
         self.head, self.token_head = (
             gelu_head(*widths, norm=norm),
@@ -134,8 +133,8 @@ class DINOv2(Method):
         """The teacher's class token, sharpened."""
         return (self.taught(x)[0] / self.teacher_temperature.value).softmax(dim=1)
 
-    def describe(self) -> dict[str, Any]:
-        return {"heads": told(self.head, **self.asked), "prototypes": f"{len(self.prototypes.weight)} in each"}
+    def details(self) -> dict[str, str]:
+        return {"prototypes": f"{len(self.prototypes.weight)} in each"}
 
 
 @full_precision

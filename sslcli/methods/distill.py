@@ -12,8 +12,6 @@ that 1 is the loss of a student that knows nothing but the mean.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,7 +33,7 @@ class Distill(Method):
             target = self.standardise(self.teacher(x))  # (B, D)
         return {"loss": regression(self.projector(self.backbone(x)), target)}
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         return {
             "projector": f"{self.backbone.dim}-{self.teacher.dim}",
             "teacher": f"{self.teacher.dim} features, frozen",

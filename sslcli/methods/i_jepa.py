@@ -113,6 +113,6 @@ class IJEPA(Method):
     def eval_backbone(self) -> nn.Module:
         return self.teacher.parts[0]
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         n = self.backbone.num_tokens
         return {"targets": f"{self.targets} blocks of {round(n * self.smallest())} of {n} tokens"}

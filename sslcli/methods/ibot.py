@@ -9,17 +9,15 @@ are hidden at random, not in blocks; padding of a series is no target.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.centering import LinearWarmup, sharpened
 from sslcli.nn.ema import Teacher, cosine_momentum
-from sslcli.nn.heads import Width, resolve, told
+from sslcli.nn.heads import Width, gelu_head
 from sslcli.nn.masking import some_hidden
-from sslcli.nn.prototypes import Prototypes, cross_view, each_token, effective_prototypes, gelu_head, hidden_tokens
+from sslcli.nn.prototypes import Prototypes, cross_view, each_token, effective_prototypes, hidden_tokens
 from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.stats import spread
 
@@ -47,8 +45,8 @@ class IBOT(Method):
         tau_end: float = 1.0,
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 256)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 2048)
+        width = self.head_width(proj_dim, 256)
         self.head = gelu_head(self.backbone.dim, hidden, hidden, width, norm=norm)
         self.prototypes = Prototypes(width, prototypes, frozen)
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
@@ -117,5 +115,5 @@ class IBOT(Method):
         """The teacher's class token, centred and sharpened."""
         return sharpened(self.taught(x)[0], self.centre.value, self.teacher_temperature.value)
 
-    def describe(self) -> dict[str, Any]:
-        return {"head": told(self.head, **self.asked), "prototypes": str(len(self.prototypes.weight))}
+    def details(self) -> dict[str, str]:
+        return {"prototypes": str(len(self.prototypes.weight))}

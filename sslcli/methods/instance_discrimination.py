@@ -10,8 +10,6 @@ samples. Entries begin as random directions, as there: the first pass over the d
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,7 +41,7 @@ class InstanceDiscrimination(Method):
     def after_step(self, progress: float) -> None:
         self.memory.push()
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         return {"memory": f"{len(self.memory.keys):,} samples of width {self.memory.keys.shape[1]}"}
 
 

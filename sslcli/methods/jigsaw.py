@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import math
 from itertools import permutations as all_orders
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.heads import Width, mlp, resolve
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.losses import cross_entropy
 from sslcli.nn.tiles import cut, tile_size
 
@@ -38,7 +37,7 @@ class Jigsaw(Method):
         tile_size(shape, self.grid)
         self.orders: Tensor
         self.register_buffer("orders", far_apart(self.grid**2, permutations), persistent=False)  # (P, G)
-        hidden = resolve(hidden_dim, 512, self.backbone.dim)
+        hidden = self.head_width(hidden_dim, 512)
         self.embed = nn.Linear(self.backbone.dim, hidden)  # fc6, shared by the tiles
         self.classifier = mlp(self.grid**2 * hidden, 2 * hidden, len(self.orders))
 
@@ -73,7 +72,7 @@ class Jigsaw(Method):
             "jigsaw": {"source": x, "shuffled": mixed, "solved": rearranged(mixed, self.grid, believed.argsort(dim=1))}
         }
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         size = tile_size(self.backbone.input_shape, self.grid)
         return {"puzzle": f"{self.grid} x {self.grid} tiles of {size} pixels, {len(self.orders)} permutations"}
 

@@ -8,14 +8,12 @@ the global batch. Deviations from the authors' code: slices are a function of th
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import gather
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.projections import directions, invariance
 from sslcli.nn.stats import spread
@@ -38,8 +36,7 @@ class LeJEPA(Method):
         super().__init__(backbone)
         if not 0 < weight < 1 or slices < 1:
             raise ValueError("weight is a share between 0 and 1, slices is 1 or more")
-        self.asked = {"hidden_dim": (hidden_dim, 2048)}
-        hidden = resolve(hidden_dim, 2048, self.backbone.dim)
+        hidden = self.head_width(hidden_dim, 2048)
         self.projector = mlp(self.backbone.dim, hidden, hidden, proj_dim)
         self.clock = StepCounter()
         self.weight, self.slices = weight, slices
@@ -55,8 +52,8 @@ class LeJEPA(Method):
     def after_step(self, progress: float) -> None:
         self.clock.tick()
 
-    def describe(self) -> dict[str, Any]:
-        return {"projector": told(self.projector, **self.asked), "slices": str(self.slices)}
+    def details(self) -> dict[str, str]:
+        return {"slices": str(self.slices)}
 
 
 @full_precision

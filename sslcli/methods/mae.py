@@ -9,8 +9,6 @@ the sample (`batch.uniform`); values that are padding (NaN) are no target; the d
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -88,7 +86,7 @@ class MAE(Method):
             whole(std.expand_as(predicted)) if self.norm_pix else None,
         )
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         total = self.backbone.num_tokens
         decoder = f"{len(self.decoder)} blocks of width {self.embed.out_features}"
         return {"tokens": f"{self.keep} of {total} visible", "decoder": decoder}

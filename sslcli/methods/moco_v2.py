@@ -12,15 +12,13 @@ B batch, K queue, P projection width. Deviations from the authors' code:
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.ema import Teacher, cosine_momentum
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.queue import Queue
 from sslcli.nn.stats import spread
@@ -38,8 +36,8 @@ class MoCoV2(Method):
         tau_end: float = 0.999,
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 128)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 2048)
+        width = self.head_width(proj_dim, 128)
         self.projector = mlp(self.backbone.dim, hidden, width, norm=False)
         self.teacher = Teacher(backbone, self.projector)  # f_k
         self.queue = Queue(queue, width)
@@ -59,8 +57,8 @@ class MoCoV2(Method):
         self.teacher.update(self.backbone, self.projector, momentum=momentum)  # eq. (2)
         self.queue.push()
 
-    def describe(self) -> dict[str, Any]:
-        return {"projector": told(self.projector, **self.asked), "queue": f"{len(self.queue.keys)} keys"}
+    def details(self) -> dict[str, str]:
+        return {"queue": f"{len(self.queue.keys)} keys"}
 
 
 @full_precision

@@ -9,8 +9,6 @@ of a ViT is trained unless `freeze_patches` (Sec. 4.2; on long runs with large b
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +16,7 @@ from torch.nn import functional as F
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import gather, rank
 from sslcli.nn.ema import Teacher, cosine_momentum
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import spread
 
@@ -42,8 +40,8 @@ class MoCoV3(Method):
             if not hasattr(self.backbone, "patch_embed"):
                 raise ValueError("freeze_patches is for a vision transformer: this backbone has no patch projection")
             self.backbone.patch_embed.requires_grad_(False)
-        self.asked = {"hidden_dim": (hidden_dim, 4096), "proj_dim": (proj_dim, 256)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 4096)
+        width = self.head_width(proj_dim, 256)
         self.projector = mlp(self.backbone.dim, hidden, width, last_norm="plain")
         self.predictor = mlp(width, hidden, width, last_norm="plain")
         self.teacher = Teacher(backbone, self.projector)  # f_k
@@ -60,9 +58,6 @@ class MoCoV3(Method):
     def after_step(self, progress: float) -> None:
         momentum = cosine_momentum(progress, self.tau, self.tau_end)
         self.teacher.update(self.backbone, self.projector, momentum=momentum)
-
-    def describe(self) -> dict[str, Any]:
-        return {"projector": told(self.projector, **self.asked), "predictor": told(self.predictor, **self.asked)}
 
 
 @full_precision

@@ -11,7 +11,6 @@ forward pass of its own; head widths follow the backbone (`auto`).
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +19,10 @@ from torch.nn import functional as F
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import gather
 from sslcli.nn.ema import Teacher, cosine_momentum
-from sslcli.nn.heads import Width, resolve, told
+from sslcli.nn.heads import Width, gelu_head
 from sslcli.nn.masking import keep_count, random_keep
 from sslcli.nn.precision import full_precision
-from sslcli.nn.prototypes import Prototypes, effective_prototypes, gelu_head
+from sslcli.nn.prototypes import Prototypes, effective_prototypes
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.nn.stats import spread
 
@@ -47,8 +46,8 @@ class MSN(Method):
         tau_end: float = 1.0,
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 256)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 2048)
+        width = self.head_width(proj_dim, 256)
         self.head = gelu_head(self.backbone.dim, hidden, hidden, width, norm=True)
         self.prototypes = Prototypes(width, prototypes)  # q
         self.teacher = Teacher(backbone, self.head)
@@ -95,9 +94,8 @@ class MSN(Method):
         """Eq. (1) of the teacher, without sharpening."""
         return (self.prototypes(self.taught(x)) / self.temperature).softmax(dim=1)
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         return {
-            "head": told(self.head, **self.asked),
             "prototypes": str(len(self.prototypes.weight)),
             "tokens": f"{self.keep} of {self.backbone.num_tokens} visible to an anchor",
         }

@@ -14,7 +14,6 @@ optimizer, and its gradients are those of the backbone's last weights (their W).
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -177,7 +176,7 @@ class MultiTask(Method):
     def anomaly_score(self, x: Tensor) -> Tensor | None:
         return next((s for n in self.tasks if (s := self._task(n).anomaly_score(x)) is not None), None)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, str]:
         told = {f"{n} {key}": value for n in self.tasks for key, value in self._task(n).describe().items()}
         weights = ", ".join(f"{n} {w:g}" for n, w in zip(self.tasks, self.balance.tolist(), strict=True))
         return {"weights": f"{weights} ({self.weighting})", **told}

@@ -11,15 +11,13 @@ B batch of this process, N global batch, K queue, P projection width. Deviations
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import gather, rank
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.queue import Queue
 from sslcli.nn.stats import spread
@@ -39,8 +37,9 @@ class NNCLR(Method):
         temperature: float = 0.2,
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 256), "pred_dim": (pred_dim, 4096)}
-        hidden, width, wide = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 2048)
+        width = self.head_width(proj_dim, 256)
+        wide = self.head_width(pred_dim, 4096)
         self.projector = mlp(self.backbone.dim, hidden, hidden, width, last_norm="affine")  # Sec. 4.1: three layers
         self.predictor = mlp(width, wide, width)
         self.queue = Queue(queue, width)  # Q, the support set
@@ -65,10 +64,8 @@ class NNCLR(Method):
     def after_step(self, progress: float) -> None:
         self.queue.push()
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         return {
-            "projector": told(self.projector, **self.asked),
-            "predictor": told(self.predictor, **self.asked),
             "queue": f"{len(self.queue.keys)} keys",
         }
 

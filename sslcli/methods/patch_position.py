@@ -10,13 +10,11 @@ chromatic aberration each tile is standardised channel by channel (they drop two
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.heads import Width, mlp, resolve
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.losses import cross_entropy
 from sslcli.nn.tiles import cut, tile_size
 
@@ -30,7 +28,7 @@ class PatchPosition(Method):
     def __init__(self, backbone: nn.Module, hidden_dim: Width = "auto"):
         super().__init__(backbone)
         self.size = tile_size(self.backbone.input_shape, 3)
-        hidden = resolve(hidden_dim, 1024, self.backbone.dim)
+        hidden = self.head_width(hidden_dim, 1024)
         self.classifier = mlp(2 * self.backbone.dim, hidden, len(NEIGHBOURS))
         self.places: Tensor
         self.register_buffer("places", torch.tensor(NEIGHBOURS), persistent=False)
@@ -45,5 +43,5 @@ class PatchPosition(Method):
         accuracy = (logits.detach().argmax(dim=1) == where).float().mean()
         return {"loss": cross_entropy(logits, where), "accuracy": accuracy}
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         return {"tiles": f"{self.size} x {self.size} pixels"}

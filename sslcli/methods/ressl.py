@@ -9,15 +9,13 @@ B batch, K queue, P projection width. The first view of the plan is the teacher'
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.ema import Teacher, cosine_momentum
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.queue import Queue
 from sslcli.nn.stats import spread
@@ -36,8 +34,8 @@ class ReSSL(Method):
         tau_end: float = 1.0,
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 4096), "proj_dim": (proj_dim, 256)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 4096)
+        width = self.head_width(proj_dim, 256)
         self.projector = mlp(self.backbone.dim, hidden, width, norm=False)
         self.teacher = Teacher(backbone, self.projector)
         self.queue = Queue(queue, width)
@@ -58,8 +56,8 @@ class ReSSL(Method):
         self.teacher.update(self.backbone, self.projector, momentum=momentum)
         self.queue.push()
 
-    def describe(self) -> dict[str, Any]:
-        return {"projector": told(self.projector, **self.asked), "queue": f"{len(self.queue.keys)} keys"}
+    def details(self) -> dict[str, str]:
+        return {"queue": f"{len(self.queue.keys)} keys"}
 
 
 @full_precision

@@ -7,8 +7,6 @@ the unit of masking is a token (theirs 32 pixels, several tokens); padding of a 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +43,6 @@ class SimMIM(Method):
         whole = self.backbone.unpatchify
         return Reconstruction(x, whole(predicted), whole(hidden[:, :, None].expand_as(predicted)))
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         total = self.backbone.num_tokens
         return {"tokens": f"{total - self.keep} of {total} hidden"}

@@ -7,12 +7,10 @@ Algorithm 1. Deviations from the authors' code: head widths follow the backbone 
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.losses import cosine_distance
 from sslcli.nn.stats import spread
 
@@ -24,11 +22,8 @@ class SimSiam(Method):
 
     def __init__(self, backbone: nn.Module, proj_dim: Width = "auto", pred_dim: Width = "auto"):
         super().__init__(backbone)
-        self.asked = proj_dim
-        width = resolve(proj_dim, 2048, self.backbone.dim)
-        bottleneck = (
-            max(width // 4, 1) if pred_dim == "auto" else resolve(pred_dim, 512, self.backbone.dim)
-        )  # 2048 -> 512
+        width = self.head_width(proj_dim, 2048)
+        bottleneck = max(width // 4, 1) if pred_dim == "auto" else self.head_width(pred_dim, 512)  # 2048 -> 512
         # Three layers, batch norm after each, the last included; the code leaves that one's scale and shift out.
         self.projector = mlp(self.backbone.dim, width, width, width, last_norm="plain")
         self.predictor = mlp(width, bottleneck, width)  # two layers, a bottleneck, nothing after
@@ -38,9 +33,6 @@ class SimSiam(Method):
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         p1, p2 = self.predictor(z1), self.predictor(z2)  # (B, P)
         return {"loss": simsiam_loss(p1, p2, z1, z2), "spread": spread(z1)}
-
-    def describe(self) -> dict[str, Any]:
-        return {"projector": told(self.projector, proj_dim=(self.asked, 2048)), "predictor": told(self.predictor)}
 
 
 def simsiam_loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:

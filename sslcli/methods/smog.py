@@ -11,8 +11,6 @@ B batch of this process, N global batch, K groups, P projection width. Deviation
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +18,7 @@ from torch.nn import functional as F
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import gather
 from sslcli.nn.ema import Teacher
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.kmeans import nearest, spherical_kmeans
 from sslcli.nn.precision import full_precision
 from sslcli.nn.prototypes import cosines, effective_prototypes
@@ -50,8 +48,8 @@ class SMoG(Method):
         super().__init__(backbone)
         if not 1 < prototypes <= queue:
             raise ValueError(f"there are 2 to `queue` prototypes ({queue}), not {prototypes}")
-        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 128)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 2048)
+        width = self.head_width(proj_dim, 128)
         self.projector = mlp(self.backbone.dim, hidden, width, last_norm="affine")
         self.predictor = mlp(width, hidden, width)
         self.teacher = Teacher(backbone, self.projector)
@@ -96,10 +94,8 @@ class SMoG(Method):
         p = self.predictor(self.projector(self.backbone(x)))
         return (cosines(p, self.groups) / self.temperature).softmax(dim=1)
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         return {
-            "projector": told(self.projector, **self.asked),
-            "predictor": told(self.predictor, **self.asked),
             "groups": f"{len(self.groups)}, found anew every {self.reset_every} steps among {len(self.queue.keys)} embeddings",
         }
 

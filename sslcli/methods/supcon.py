@@ -8,15 +8,13 @@ is not multiplied by temperature / 0.07; each view is a forward pass of its own;
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import gather, rank
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import spread
 
@@ -29,8 +27,8 @@ class SupCon(Method):
         self, backbone: nn.Module, hidden_dim: Width = "auto", proj_dim: Width = "auto", temperature: float = 0.2
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 256)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 2048)
+        width = self.head_width(proj_dim, 256)
         self.projector = mlp(self.backbone.dim, hidden, width, norm=False)
         self.temperature = temperature
 
@@ -39,9 +37,6 @@ class SupCon(Method):
         assert batch.labels is not None
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         return {"loss": supervised_contrast(z1, z2, batch.labels, self.temperature), "spread": spread(z1)}
-
-    def describe(self) -> dict[str, Any]:
-        return {"projector": told(self.projector, **self.asked)}
 
 
 @full_precision

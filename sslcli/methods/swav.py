@@ -13,15 +13,13 @@ pass of its own. The share-out is that of the global batch. Deviations from the 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import rank, world_size
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.prototypes import Prototypes, cross_view, effective_prototypes
 from sslcli.nn.queue import Queue
 from sslcli.nn.sinkhorn import sinkhorn
@@ -46,8 +44,8 @@ class SwAV(Method):
         queue_from: float = 0.1,
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 2048), "proj_dim": (proj_dim, 128)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 2048)
+        width = self.head_width(proj_dim, 128)
         self.projector = mlp(self.backbone.dim, hidden, width)
         self.prototypes = Prototypes(width, prototypes, frozen)  # C
         self.queue = None if queue is None else Queue(queue, width)
@@ -86,9 +84,8 @@ class SwAV(Method):
         """Eq. (2): the softmax of the scores at the temperature of training."""
         return (self.prototypes(self.projector(self.backbone(x))) / self.temperature).softmax(dim=1)
 
-    def describe(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str]:
         queue = f"and {len(self.queue.keys)} of a queue, later" if self.queue is not None else "alone"
         return {
-            "projector": told(self.projector, **self.asked),
             "prototypes": f"{len(self.prototypes.weight)}, shared out over the batch {queue}",
         }

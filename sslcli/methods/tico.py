@@ -8,8 +8,6 @@ taken, as in BYOL; the covariance moves after the optimizer step; head widths fo
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +15,7 @@ from torch.nn import functional as F
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import all_reduce_mean
 from sslcli.nn.ema import Teacher, cosine_momentum
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import spread
 
@@ -39,8 +37,8 @@ class TiCo(Method):
         tau_end: float = 1.0,
     ):
         super().__init__(backbone)
-        self.asked = {"hidden_dim": (hidden_dim, 4096), "proj_dim": (proj_dim, 256)}
-        hidden, width = (resolve(asked, paper, self.backbone.dim) for asked, paper in self.asked.values())
+        hidden = self.head_width(hidden_dim, 4096)
+        width = self.head_width(proj_dim, 256)
         self.projector = mlp(self.backbone.dim, hidden, width)
         self.teacher = Teacher(backbone, self.projector)
         self.register_buffer("covariance", torch.zeros(width, width))  # C
@@ -69,9 +67,6 @@ class TiCo(Method):
         self.count.zero_()
         momentum = cosine_momentum(progress, self.tau, self.tau_end)
         self.teacher.update(self.backbone, self.projector, momentum=momentum)
-
-    def describe(self) -> dict[str, Any]:
-        return {"projector": told(self.projector, **self.asked)}
 
 
 @torch.no_grad()

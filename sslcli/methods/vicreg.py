@@ -8,15 +8,13 @@ covariance are those of the global batch, unbiased. Deviations from the authors'
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import gather
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import covariance, off_diagonal, spread
 
@@ -33,8 +31,7 @@ class VICReg(Method):
         covariance: float = 1.0,
     ):
         super().__init__(backbone)
-        self.asked = proj_dim
-        width = resolve(proj_dim, 2048, self.backbone.dim)
+        width = self.head_width(proj_dim, 2048)
         self.expander = mlp(self.backbone.dim, width, width, width)  # Sec. 4.2: batch norm and ReLU after the first two
         self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
 
@@ -44,9 +41,6 @@ class VICReg(Method):
         terms = vicreg_terms(z1, z2)
         loss = torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()  # eq. (6)
         return {"loss": loss, **{k: v.detach() for k, v in terms.items()}, "spread": spread(z1)}
-
-    def describe(self) -> dict[str, Any]:
-        return {"expander": told(self.expander, proj_dim=(self.asked, 2048))}
 
 
 @full_precision

@@ -9,14 +9,12 @@ head widths follow the backbone (`auto`).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import gather
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.projections import directions, invariance
 from sslcli.nn.stats import spread
@@ -37,8 +35,7 @@ class VISReg(Method):
         super().__init__(backbone)
         if not 0 < weight < 1 or slices < 1:
             raise ValueError("weight is a share between 0 and 1, slices is 1 or more")
-        self.asked = {"hidden_dim": (hidden_dim, 2048)}
-        hidden = resolve(hidden_dim, 2048, self.backbone.dim)
+        hidden = self.head_width(hidden_dim, 2048)
         self.projector = mlp(self.backbone.dim, hidden, hidden, proj_dim)
         self.clock = StepCounter()
         self.weight, self.slices = weight, slices
@@ -54,8 +51,8 @@ class VISReg(Method):
     def after_step(self, progress: float) -> None:
         self.clock.tick()
 
-    def describe(self) -> dict[str, Any]:
-        return {"projector": told(self.projector, **self.asked), "slices": str(self.slices)}
+    def details(self) -> dict[str, str]:
+        return {"slices": str(self.slices)}
 
 
 @full_precision

@@ -9,15 +9,13 @@ backbone (`auto`).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import gather
-from sslcli.nn.heads import Width, mlp, resolve, told
+from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import covariance, spread
 
@@ -36,8 +34,7 @@ class WMSE(Method):
         super().__init__(backbone)
         if proj_dim < 1 or part < 2 or eps <= 0:
             raise ValueError("proj_dim is 1 or more, part 2 or more, eps above 0")
-        self.asked = {"hidden_dim": (hidden_dim, 1024)}
-        self.projector = mlp(self.backbone.dim, resolve(hidden_dim, 1024, self.backbone.dim), proj_dim)
+        self.projector = mlp(self.backbone.dim, self.head_width(hidden_dim, 1024), proj_dim)
         self.part, self.eps = part, eps
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -46,8 +43,8 @@ class WMSE(Method):
         order = gather(batch.uniform("parts")).argsort(stable=True)  # (N,)
         return {"loss": whitened_loss(z1, z2, order, self.part, self.eps), "spread": spread(z1)}
 
-    def describe(self) -> dict[str, Any]:
-        return {"projector": told(self.projector, **self.asked), "whitened": f"in parts of about {self.part} samples"}
+    def details(self) -> dict[str, str]:
+        return {"whitened": f"in parts of about {self.part} samples"}
 
 
 @full_precision

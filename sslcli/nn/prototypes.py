@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,22 +48,6 @@ def each_token(head: nn.Module, tokens: Tensor) -> Tensor:
     """A head for (n, D) on (B, N, D)."""
     out: Tensor = head(tokens.flatten(0, 1))
     return out.unflatten(0, tokens.shape[:2])
-
-
-def gelu_head(*widths: int, norm: bool = False) -> nn.Sequential:
-    """Linear-(BatchNorm)-GELU for each pair of widths, the last without: DINO's head before its last layer. Weights from a
-    normal of 0.02, biases zero, as in the authors' code; a linear layer before a batch norm has no bias."""
-    layers: list[nn.Module] = []
-    for n, (i, o) in enumerate(pairwise(widths)):
-        hidden = n < len(widths) - 2
-        linear = nn.Linear(i, o, bias=not (norm and hidden))
-        nn.init.trunc_normal_(linear.weight, std=0.02)
-        if linear.bias is not None:
-            nn.init.zeros_(linear.bias)
-        layers.append(linear)
-        if hidden:
-            layers += [nn.BatchNorm1d(o), nn.GELU()] if norm else [nn.GELU()]
-    return nn.Sequential(*layers)
 
 
 @full_precision

@@ -25,8 +25,9 @@ from sslcli.methods.distill import Distill, regression
 from sslcli.methods.ibot import IBOT
 from sslcli.methods.ressl import ReSSL, relation_loss
 from sslcli.nn.centering import LinearWarmup, sharpened
+from sslcli.nn.heads import gelu_head
 from sslcli.nn.masking import some_hidden
-from sslcli.nn.prototypes import cosines, cross_view, each_token, gelu_head, hidden_tokens
+from sslcli.nn.prototypes import cosines, cross_view, each_token, hidden_tokens
 from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.rng import Draw

@@ -69,12 +69,12 @@ def test_simsiam_heads_are_the_papers():
     wide.dim = 2048
     method = SimSiam(wide)
     assert method.describe()["projector"].startswith("2048-2048-2048-2048")
-    assert method.describe()["predictor"] == "2048-512-2048"
+    assert method.describe()["predictor"].startswith("2048-512-2048 ")
     assert isinstance(method.projector[-1], nn.BatchNorm1d)
     assert not method.projector[-1].affine
     assert SimSiam(ConvNet((1, 8, 8))).describe() == {
         "projector": "128-512-512-512 (auto: 4 x backbone width, at most 2048)",
-        "predictor": "512-128-512",
+        "predictor": "512-128-512 (auto: 4 x backbone width, at most 2048)",
     }
 
 

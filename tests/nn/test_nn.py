@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sslcli.nn.decoder import Decoder, Doubling
 from sslcli.nn.ema import Teacher, cosine_momentum
-from sslcli.nn.heads import mlp, resolve, shape_of, told
+from sslcli.nn.heads import head_width, mlp
 from sslcli.nn.losses import mse_known
 from sslcli.nn.masking import keep_count, random_keep
 from sslcli.nn.precision import full_precision
@@ -48,18 +48,16 @@ def test_heads():
     assert all(m.bias is None for m in full if isinstance(m, nn.Linear))
     assert not full[-1].affine
     assert mlp(4, 3, last_norm="affine")[-1].affine
-    assert shape_of(full) == "4-8-8-3"
-    assert told(full, hidden=(8, 2048)) == "4-8-8-3"
-    assert told(full, hidden=("auto", 2048), out=("auto", 256)).endswith(
-        "(auto: 4 x backbone width, at most 2048, 256)"
-    )
+    assert full.describe() == "4-8-8-3"
+    auto = mlp(4, head_width("auto", 2048, 4), head_width("auto", 256, 4), head_width(3, 99, 4))
+    assert auto.describe() == "4-16-16-3 (auto: 4 x backbone width, at most 2048, 256)"
 
 
 @pytest.mark.parametrize(
     ("asked", "dim", "width"), [("auto", 128, 512), ("auto", 512, 2048), ("auto", 2048, 2048), (7, 128, 7)]
 )
 def test_auto_width(asked, dim, width):
-    assert resolve(asked, 2048, dim) == width
+    assert head_width(asked, 2048, dim) == width
 
 
 def test_momentum_is_half_a_cosine():
