@@ -91,11 +91,11 @@ def anomaly(
     measure = _everything if everything else _ranked if normal == "all" else _told
     numbers: dict[str, float] = {}
     found: dict[str, _Found] = {}
-    for kind, features in data.measured(backbone, baselines).items():
+    for kind, features in data.feature_sets(backbone, baselines).items():
         here = fitted if kind == "" else {name: score for name, score in fitted.items() if name not in PRETRAINED}
         if not here:
             continue
-        found[kind] = measure(features("train"), features(data.shown), here, groups, data)
+        found[kind] = measure(features("train"), features(data.eval_split), here, groups, data)
         prefix = f"{kind}." if kind else ""
         numbers |= {prefix + name: value for name, value in found[kind].numbers.items()}
     first = found[""]
@@ -116,7 +116,7 @@ def anomaly(
         "fitted": "scores to normal training samples; the backbone to what its run was given",
         "ocsvm_samples": f"at most {anomaly_scores.SUPPORT_FROM:,} for each normal class",
         **first.protocol,
-        "notes": data.remarks(baselines, notes),
+        "notes": data.protocol_notes(baselines, notes),
     }
     details = {"names": first.names, **{kind or "backbone": f.each for kind, f in found.items()}} if groups else {}
     return Result(numbers, protocol, _artefacts(found, chosen[0], data), details)

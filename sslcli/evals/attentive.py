@@ -25,7 +25,8 @@ from sslcli.console import human_count
 from sslcli.data import notify
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.confusion import Confusion
-from sslcli.evals.base.features import EvalData, evaluating
+from sslcli.evals.base.embedding import evaluating
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, check_seeds, has_baseline
 from sslcli.evals.finetune import Scores
 from sslcli.evals.fit.grid_search import Choice, Grid, remarks
@@ -106,7 +107,9 @@ def attentive(
     numbers: dict[str, float] = {}
     doubts: list[str] = []
     subjects = {"": backbone} | (
-        {"untrained": data.random} if has_baseline(baselines, "untrained") and data.random is not None else {}
+        {"untrained": data.untrained_backbone}
+        if has_baseline(baselines, "untrained") and data.untrained_backbone is not None
+        else {}
     )
     for kind, subject in subjects.items():
         assert subject is not None
@@ -133,7 +136,7 @@ def attentive(
         "steps": settings.steps(len(draws[-1])),
         "batch_size": batch_size,
         "linear": {"strength": linear.protocol["strength"], "solver": linear.protocol["solver"]},
-        "notes": data.remarks(baselines, doubts),
+        "notes": data.protocol_notes(baselines, doubts),
     }
     artefacts: dict[str, Any] = {
         "confusion.png": Confusion(own.confusion(data), data.dataset.classes),

@@ -76,7 +76,7 @@ def cluster(
     protocol: dict[str, Any] = {}
     details: dict[str, Any] = {}
     artefacts: dict[str, Any] = {}
-    for kind, features in data.measured(backbone, baselines).items():
+    for kind, features in data.feature_sets(backbone, baselines).items():
         (x, y), (asked, truth) = features("train"), features(split)
         if wanted == "classes" and not bool((y >= 0).any()):
             wanted = "auto"
@@ -122,7 +122,7 @@ def cluster(
         protocol["head"] = (
             f"the run's own: {own.shape[1]} clusters, learned in pretraining, each sample in its likeliest"
         )
-    protocol["notes"] = data.remarks(baselines, notes)
+    protocol["notes"] = data.protocol_notes(baselines, notes)
     intervals = of_accuracies(numbers, int((truth >= 0).sum()), seeds)
     return Result(numbers, protocol, artefacts, details, intervals)
 

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from sslcli.backbones.vit import ViT
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.image_grid import Columns, Panels, Strips, heat
-from sslcli.evals.base.features import EvalData, evaluating
+from sslcli.evals.base.embedding import evaluating
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, has_baseline
 from sslcli.evals.fit.grid_search import remarks
 from sslcli.evals.fit.linear_probe import C_GRID, fit_linear_probe
@@ -55,7 +56,7 @@ def explain(
         raise RequestError(f"evaluator.target={target} is not known", "evaluator.target=auto, class or neighbour")
     if samples < 1:
         raise RequestError(f"evaluator.samples={samples}: at least 1 is needed", "evaluator.samples=200")
-    source = data.source(data.shown)
+    source = data.source(data.eval_split)
     _looker(backbone, data)  # a backbone that cannot be explained is told before features are computed
     if target == "auto":
         y = data.labels("train")
@@ -64,7 +65,7 @@ def explain(
     drawn = set(ids[:SHOWN].tolist())
     judges = _judge(backbone, data, target, amount)
     lookers = {"": (_looker(backbone, data), judges)}
-    if has_baseline(baselines, "untrained") and (random := data.random) is not None:
+    if has_baseline(baselines, "untrained") and (random := data.untrained_backbone) is not None:
         lookers["untrained"] = (_looker(random, data), _judge(random, data, target, amount))
 
     found: dict[str, _Curves] = {}
@@ -99,13 +100,13 @@ def explain(
         "map": looker.what,
         "target": judges.what,
         "samples": found[""].n,
-        "split": data.shown,
+        "split": data.eval_split,
         "grid": list(shown[0].each.shape[1:]),
         "steps": STEPS,
         "deleted": "becomes 0, the mean of normalised data",
         "inserted": "into a blurred copy" if len(data.dataset.shape) == 3 else "into 0",
         "pca_variance": share,
-        "notes": data.remarks(baselines, judges.notes),
+        "notes": data.protocol_notes(baselines, judges.notes),
     }
     details = {
         kind or "backbone": {"deletion": c.mean("gone"), "insertion": c.mean("back")} for kind, c in found.items()
@@ -115,7 +116,7 @@ def explain(
 
 
 def _batches(data: EvalData, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    for part, x in data.batches(data.shown, ids.sort().values):
+    for part, x in data.batches(data.eval_split, ids.sort().values):
         yield from zip(part.split(AT_ONCE), x.split(AT_ONCE), strict=True)
 
 

@@ -51,7 +51,7 @@ def knn(
 
     numbers: dict[str, float] = {}
     protocol: dict[str, Any] = {"labels": str(amount), "seeds": draws, "k": k, "temperature": temperature}
-    for kind, features in data.measured(backbone, baselines).items():
+    for kind, features in data.feature_sets(backbone, baselines).items():
         (bank, y), (queries, truth) = features("train"), features("test")
         subsets.check(y, "train", data.dataset.name)
         kept = subsets.check(truth, "test", data.dataset.name, classes=1)
@@ -70,6 +70,6 @@ def knn(
             protocol["dim"] = bank.shape[1]
             protocol["splits"] = {"train": len(y), "labelled": len(ids), "test": len(kept)}
             predictions = Predictions(data.ids("test")[kept], truth, torch.stack(said), torch.stack(sure))
-    protocol["notes"] = data.remarks(baselines, notes)
+    protocol["notes"] = data.protocol_notes(baselines, notes)
     artefacts = predictions.files(data.source("test"), data.dataset.classes)
     return Result(numbers, protocol, artefacts, intervals=of_accuracies(numbers, protocol["splits"]["test"], draws))

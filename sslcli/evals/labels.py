@@ -139,7 +139,7 @@ def curve(
         "classes": len(data.dataset.classes),
         "splits": {"train": len(y), "labelled": int((y >= 0).sum()), "test": tested},
         **protocols,
-        "notes": data.remarks(True, notes),
+        "notes": data.protocol_notes(True, notes),
     }
     details = {
         "quoted": quoted,

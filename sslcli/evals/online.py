@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.data.dataset import Dataset
-from sslcli.evals.base.features import Context, sample
+from sslcli.evals.base.embedding import Context, embed_train_samples
 from sslcli.evals.fit.neighbors import classify
 from sslcli.evals.metrics.geometry import rankme
 from sslcli.nn.stats import spread
@@ -44,7 +44,7 @@ def online(
     if source.groups is not None:
         shuffled, ask = _by_group(shuffled, source.groups, ask)
     ids = shuffled[: ask + bank]
-    x, ids = sample(
+    x, ids = embed_train_samples(
         backbone, dataset, ids, device=device, workers=workers, autocast=autocast, channels_last=channels_last
     )
     numbers = {"spread": float(spread(x)), "rankme": rankme(x)}

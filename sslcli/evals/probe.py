@@ -55,7 +55,7 @@ def probe(
     artefacts: dict[str, Any] = {}
     details: dict[str, Any] = {}
     draws: dict[str, dict[str, list[float]]] = {}  # of the baselines: the accuracy of each draw
-    for kind, features in data.measured(backbone, baselines).items():
+    for kind, features in data.feature_sets(backbone, baselines).items():
         found = _measure(features("train"), features("test"), data, amount, seeds, grid)
         notes += remarks(found.choices, grid, f"C of the probe of {kind or 'the backbone'}", "evaluator.strengths")
         solver = found.protocol["solver"]
@@ -85,7 +85,7 @@ def probe(
             protocol["baselines"][kind] = {k: found.protocol[k] for k in ("dim", "strength", "solver")}
     if amount.kind == "all" and seeds > 1:
         notes.append(f"labels=all: the {seeds} draws differ in the folds that choose the strength only")
-    protocol["notes"] = data.remarks(baselines, notes)
+    protocol["notes"] = data.protocol_notes(baselines, notes)
     details["baselines"] = draws
     intervals = of_accuracies(numbers, protocol["splits"]["test"], seeds)
     return Result(numbers, protocol, artefacts, details, intervals)

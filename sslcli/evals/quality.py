@@ -55,8 +55,8 @@ def quality(
     notes: list[str] = []
     protocol: dict[str, Any] = {}
     viewed = _viewed(data, notes)
-    subjects = {"": backbone, "untrained": data.random}
-    for kind, features in data.measured(backbone, baselines).items():
+    subjects = {"": backbone, "untrained": data.untrained_backbone}
+    for kind, features in data.feature_sets(backbone, baselines).items():
         if kind == "raw":  # pixels have no collapse to fear
             continue
         x, _ = features("train")
@@ -88,7 +88,7 @@ def quality(
         numbers |= {f"{kind}.{name}" if kind else name: value for name, value in found.items()}
         if kind == "":
             protocol = about
-    protocol["notes"] = data.remarks(baselines, notes)
+    protocol["notes"] = data.protocol_notes(baselines, notes)
     return Result(numbers, protocol)
 
 

@@ -42,7 +42,7 @@ def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_
     """
     if masks < 1 or max_samples < 1:
         raise RequestError("evaluator.masks and evaluator.max_samples are numbers of at least 1", "evaluator.masks=4")
-    split = data.shown
+    split = data.eval_split
     source = data.source(split)
     method = _method(data)
     ids = order(derive(data.seed, "reconstruct"), 0, len(source))[:max_samples].sort().values
@@ -226,7 +226,7 @@ def _sheet(data: EvalData, method: Method, ids: Tensor) -> Columns:
     restore = clean(data.dataset).restore
     rows: list[list[Tensor]] = []
     titles: list[str] = []
-    for _, _, found in _drawn(data, method, data.shown, some, 1):
+    for _, _, found in _drawn(data, method, data.eval_split, some, 1):
         columns = found.columns()
         titles = [*columns, "error"]
         views = [restore([x.float().cpu()])[0] for x in columns.values()]
@@ -240,4 +240,4 @@ def _sheet(data: EvalData, method: Method, ids: Tensor) -> Columns:
         if len(titles) == 4
         else "the sample, its reconstruction"
     )
-    return Columns(rows, titles, f"{len(rows)} {data.shown} samples, not chosen: {what}, and the error{given}")
+    return Columns(rows, titles, f"{len(rows)} {data.eval_split} samples, not chosen: {what}, and the error{given}")

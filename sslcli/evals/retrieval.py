@@ -50,7 +50,7 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
     protocol: dict[str, Any] = {}
     artefacts: dict[str, Any] = {}
     notes: list[str] = []
-    for kind, features in data.measured(backbone, baselines).items():
+    for kind, features in data.feature_sets(backbone, baselines).items():
         (bank, y), (queries, truth) = features(split), features("test")
         itself = split == "test"
         labelled = bool((y >= 0).any()) and bool((truth >= 0).any())
@@ -73,7 +73,7 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
             protocol["splits"] = {"gallery": found.gallery, "queries": found.queries}
             if found.without:
                 notes.append(f"{found.without} labelled queries have no other sample of their class in the gallery")
-    protocol["notes"] = data.remarks(baselines, notes)
+    protocol["notes"] = data.protocol_notes(baselines, notes)
     return Result(numbers, protocol, artefacts)
 
 

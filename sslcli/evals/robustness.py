@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from sslcli.console import warn
 from sslcli.errors import RequestError, nearest
 from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet
-from sslcli.evals.base.features import EvalData, embed, evaluating, flat
+from sslcli.evals.base.embedding import embed, evaluating, flatten_inputs
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result
 from sslcli.evals.fit.grid_search import Grid, remarks
 from sslcli.evals.fit.linear_probe import C_GRID, CROSS_VALIDATE_UP_TO, FOLDS, LinearProbe, c_protocol, fit_linear_probe
@@ -105,7 +106,7 @@ def robustness(
             "temperature_from": f"{subjects[''].held} labelled training samples, judged by probes that were not fitted to them",
         },
         "strength": {kind or "backbone": c_protocol([s.head.choice], grid) for kind, s in subjects.items()},
-        "notes": data.remarks(
+        "notes": data.protocol_notes(
             baselines, [*_notes(attacked, len(data.dataset.shape) == 3, attack_samples), *_edges(subjects, grid)]
         ),
     }
@@ -150,15 +151,15 @@ class _Subject:
 
 class _Flat(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return flat(x)
+        return flatten_inputs(x)
 
 
 def _subjects(
     backbone: nn.Module, data: EvalData, amount: subsets.Amount, strength: float | None, baselines: Baselines
 ) -> dict[str, _Subject]:
-    modules = {"": backbone, "raw": _Flat(), "untrained": data.random}
+    modules = {"": backbone, "raw": _Flat(), "untrained": data.untrained_backbone}
     found = {}
-    for kind, features in data.measured(backbone, baselines).items():
+    for kind, features in data.feature_sets(backbone, baselines).items():
         x, y = features("train")
         name, classes = data.dataset.name, data.dataset.classes
         head = fit_linear_probe(x, y, amount, data.seed, classes, data.device, strength, name, data.groups("train"))

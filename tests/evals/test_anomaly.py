@@ -256,7 +256,7 @@ def test_every_sample_of_an_unlabelled_set_is_scored(tmp_path, divided):
     assert table[0]["sample"] == "a 7.png"
     assert 0 < result.numbers["outlying"] < 0.2
     assert result.protocol["splits"] == {"all": 75 if divided else 60}
-    assert divided or any("nothing is held out" in note for note in result.protocol["notes"])
+    assert divided or any("no samples are held out" in note for note in result.protocol["notes"])
 
 
 def test_a_sample_is_scored_by_others_alone():

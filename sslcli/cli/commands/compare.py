@@ -214,8 +214,8 @@ def encoders(runs: list[Run], devices: list[str], found: Compared) -> None:
         ids = subject.data.ids(split)
         if base is None:
             base = x, ids
-            assert subject.data.random is not None
-            random, _ = subject.data.features(subject.data.random, split)
+            assert subject.data.untrained_backbone is not None
+            random, _ = subject.data.features(subject.data.untrained_backbone, split)
             found.cka.append(_row("untrained", cka(x, random), len(x)))
             continue
         shared, ours, theirs = _intersection(base[1], ids)

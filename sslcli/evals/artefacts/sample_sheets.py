@@ -80,7 +80,7 @@ def thumbnails(data: EvalData, split: Split, ids: Iterable[int]) -> dict[int, Te
     wanted = torch.tensor(sorted(set(ids)), dtype=torch.int64)
     found: dict[int, Tensor] = {}
     for part in wanted.split(AT_ONCE):
-        x, got = data.pictures(split, part)
+        x, got = data.display_inputs(split, part)
         found |= {int(i): _small(sample) for i, sample in zip(got, x, strict=True)}
     return found
 

@@ -49,8 +49,8 @@ class Fold(EvalData):
         self.notes, self.whole, self.pooled, self.wanted = whole.notes, whole, pooled, ids
 
     @property
-    def random(self) -> nn.Module | None:
-        return self.whole.random
+    def untrained_backbone(self) -> nn.Module | None:
+        return self.whole.untrained_backbone
 
     def features(self, backbone: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
         return self._rows(split, self.pooled.features(backbone))

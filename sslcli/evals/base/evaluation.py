@@ -85,7 +85,7 @@ def evaluate(
                 report(title, records[name], run)
             if run is not None:
                 _save_and_log(title, result, records[name], run)
-        model.data.dismiss()
+        model.data.stop_serving()
     return records
 
 
@@ -129,7 +129,7 @@ def follow(job: dict[str, Any]) -> None:
     model = load_model(job["values"], job["run_cfg"], Path(job["run"]) if job["run"] else None)
     same_data(model.dataset, job["fingerprint"])
     processes.join_group(model.runtime.device)
-    model.data.serve(model.backbone)
+    model.data.serve_features(model.backbone)
 
 
 def run_evaluator(node: dict[str, Any], model: EvaluatedModel) -> Result:

@@ -21,7 +21,8 @@ from sslcli.data.dataset import Source
 from sslcli.data.loading.loader import Loader
 from sslcli.data.subset import Subset
 from sslcli.errors import RequestError, TrainingError
-from sslcli.evals.base.features import EvalData, embed, evaluating
+from sslcli.evals.base.embedding import embed, evaluating
+from sslcli.evals.base.features import EvalData
 from sslcli.evals.fit.grid_search import Choice, Grid, Score, search
 from sslcli.evals.fit.layer_decay import groups
 from sslcli.evals.fit.mixup import mixed

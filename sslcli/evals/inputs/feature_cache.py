@@ -1,5 +1,8 @@
-"""Features on disk: a file is used only if it was written by this user and is whole, which its signature says: a run may come
-from anybody, with features that tell of better weights than its own. What cannot be read or written is told in `notes`."""
+"""Cache of features on disk.
+
+A file is used only if its signature shows that this user wrote it and that it is complete: a run folder may come from anyone,
+with cached features of better weights than its own. What cannot be read or written is reported in `notes`.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sslcli.data.dataset import Dataset
 from sslcli.errors import StorageError
 from sslcli.runs.files import checked, make_folder, replacing
 from sslcli.runtime.folders import user_key
 
+_FORMAT = 1  # of the cache files; raise it when features would change
+
 
 @dataclass
-class Store:
+class FeatureCache:
     """A folder of features (n, d) with the ids (n,) of their samples."""
 
     folder: Path
     notes: list[str]
 
     def load(self, name: str) -> tuple[Tensor, Tensor] | None:
-        """What was saved under this name; None where there is nothing sound."""
+        """Features (n, d) and ids (n,) of this name, or None where there is no valid file."""
         root, file = self.folder.parent, f"{self.folder.name}/{name}.safetensors"
         path, key = self.folder / f"{name}.safetensors", user_key()
         if not path.exists() or key is None:
@@ -34,17 +40,18 @@ class Store:
 
         try:
             with safe_open(checked(root, file), framework="pt") as f:
-                x, ids, said = f.get_tensor("features"), f.get_tensor("ids"), (f.metadata() or {}).get("signature", "")
+                x, ids = f.get_tensor("features"), f.get_tensor("ids")
+                saved_signature = (f.metadata() or {}).get("signature", "")
         except (SafetensorError, OSError) as error:
             self.notes.append(f"cached features could not be read and were computed again ({path.name}: {error})")
             return None
-        if not hmac.compare_digest(said.encode(), signature(key, name, x, ids).encode()):
+        if not hmac.compare_digest(saved_signature.encode(), signature(key, name, x, ids).encode()):
             self.notes.append(f"cached features are damaged or another user's, and were computed again ({path.name})")
             return None
         return x, ids
 
     def save(self, name: str, x: Tensor, ids: Tensor) -> None:
-        """Whole or not at all; nothing where the user has no folder for a key."""
+        """Writes the features atomically. Nothing is written where the user has no key."""
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
@@ -54,12 +61,12 @@ class Store:
             make_folder(self.folder.parent, self.folder.name)
             with replacing(self.folder / f"{name}.safetensors") as temporary:
                 save_file({"features": x, "ids": ids}, temporary, metadata={"signature": signature(key, name, x, ids)})
-        except (OSError, StorageError, SafetensorError) as error:  # numbers matter more than a cache
+        except (OSError, StorageError, SafetensorError) as error:  # the evaluation continues without a cache
             self.notes.append(f"features could not be cached in {self.folder}: {error}")
 
 
 def signature(key: bytes, name: str, *tensors: Tensor) -> str:
-    """HMAC-SHA-256 of the name of a file and of what it holds."""
+    """HMAC-SHA-256 of the name of a file and of its tensors."""
     h = hmac.new(key, name.encode(), hashlib.sha256)
     for tensor in tensors:
         h.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -68,5 +75,27 @@ def signature(key: bytes, name: str, *tensors: Tensor) -> str:
 
 
 def raw_bytes(tensor: Tensor) -> Any:
-    """The numbers as they lie in memory, whatever the dtype (numpy has no bfloat16)."""
+    """The bytes of a tensor of any dtype (numpy has no bfloat16)."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+
+
+def cache_key(
+    label: str, backbone: nn.Module, dataset: Dataset, split: str, samples: int, execution: tuple[Any, ...]
+) -> str:
+    """The file name for features of a split: `label`, and a hash of everything that determines them.
+
+    `execution` is the precision, memory format and kind of device.
+    """
+    d = dataset
+    parts: tuple[Any, ...] = (_FORMAT, d.name, d.fingerprint, d.shape, d.mean, d.std, split, samples)
+    if d.split:  # other samples may be held out of the same files
+        parts = (*parts, d.split)
+    if d.details.get("range") is not None:  # the same files may be scaled otherwise
+        parts = (*parts, d.details["range"])
+    h = hashlib.sha256()
+    h.update(repr((*parts, *execution, repr(backbone))).encode())
+    for name, tensor in backbone.state_dict().items():
+        h.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        h.update(raw_bytes(tensor))
+    safe_label = "".join(c if c.isalnum() or c in "-_." else "-" for c in label)[:40]
+    return f"{safe_label or 'features'}-{split}-{samples}-{h.hexdigest()[:20]}"

@@ -1,0 +1,127 @@
+"""Compute features of samples with a frozen backbone, in batches and on all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.data.dataset import Dataset, Source
+from sslcli.data.loading import evaluation
+from sslcli.errors import DataError
+from sslcli.nn.dist import gather_rows, rank, world_size
+from sslcli.runtime.progress import track
+from sslcli.views import clean
+
+Context = Callable[[], AbstractContextManager[Any]]
+
+RAW_SIDE = 32  # pixels: images as baseline inputs are area-averaged to at most 32 x 32
+RAW_VALUES = 3072  # series as baseline inputs are averaged to at most this many values
+
+
+def embed(
+    backbone: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    autocast: Context = nullcontext,
+    channels_last: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Maps batches of (ids (B,), inputs (B, *shape)) to (ids (B,), features (B, d) float32), in eval mode and without gradients."""
+    with evaluating(backbone):
+        for ids, x in batches:
+            if channels_last and x.ndim == 4:
+                x = x.contiguous(memory_format=torch.channels_last)
+            with torch.no_grad(), autocast():
+                z = backbone(x)
+            assert z.shape[:-1] == (len(ids),), (tuple(z.shape), len(ids))
+            yield ids, z.float()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Puts a module into eval mode, and restores the training flag of each submodule afterwards."""
+    flags = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, training in flags.items():
+            m.training = training
+
+
+def flatten_inputs(x: Tensor) -> Tensor:
+    """Average-pools (B, C, H, W) or (B, C, T) down to `RAW_SIDE` or `RAW_VALUES` and flattens it to (B, p).
+
+    Padding (NaN) is left out of the averages. A cell of padding alone becomes 0, the mean of normalized data.
+    """
+    known = ~torch.isnan(x)
+    channels = x.shape[1] if x.ndim > 2 else 1
+    limit = RAW_SIDE if x.ndim == 4 else max(1, RAW_VALUES // channels)
+    sizes = tuple(min(side, limit) for side in x.shape[2:])
+    if sizes != tuple(x.shape[2:]):
+        pool = F.adaptive_avg_pool2d if x.ndim == 4 else F.adaptive_avg_pool1d
+        share = pool(known.float(), sizes)  # type: ignore[arg-type]
+        x = pool(x.nan_to_num(0.0), sizes) / share.clamp(min=1e-6)  # type: ignore[arg-type]
+    return x.nan_to_num(0.0).flatten(1)
+
+
+def embed_train_samples(
+    backbone: nn.Module,
+    dataset: Dataset,
+    ids: Tensor,
+    *,
+    device: str | torch.device,
+    workers: int = 0,
+    autocast: Context = nullcontext,
+    channels_last: bool = False,
+    batch_size: int = 512,
+) -> tuple[Tensor, Tensor]:
+    """Features (m, d) of the training samples `ids`, and the ids (m,) of those that could be read. Nothing is cached."""
+    batches = clean_batches(dataset.train, dataset, torch.device(device), workers, batch_size, local_ids(ids))
+    return gather_features(embed(backbone, batches, autocast, channels_last), ids)
+
+
+def local_ids(ids: Tensor) -> Tensor:
+    """The share of `ids` (n,) that this process computes."""
+    return ids[rank() :: world_size()]
+
+
+def clean_batches(
+    source: Source, dataset: Dataset, device: torch.device, workers: int, batch_size: int, ids: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(ids (B,), inputs (B, *shape)) without augmentation, normalized, in the order of the source or of `ids`."""
+    batches = evaluation.iterate_batches(
+        source, clean(dataset), batch_size=batch_size, device=device, workers=workers, ids=ids
+    )
+    return track(batches, "samples", len(source if ids is None else ids), size=lambda batch: len(batch[0]))
+
+
+def gather_features(batches: Iterator[tuple[Tensor, Tensor]], wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and ids of the batches of all processes, in the order of `wanted`, without samples that could not be read."""
+    rows, ids = concatenate(batches, len(local_ids(wanted)))
+    if world_size() == 1:
+        return rows, ids
+    rows, ids = gather_rows(rows), gather_rows(ids)
+    position = torch.empty(int(wanted.max()) + 1, dtype=torch.int64)
+    position[wanted] = torch.arange(len(wanted))
+    order = position[ids].argsort()
+    return rows[order], ids[order]
+
+
+def concatenate(batches: Iterator[tuple[Tensor, Tensor]], at_most: int) -> tuple[Tensor, Tensor]:
+    """Features (n, d) float32 and ids (n,) of all batches, in one preallocated tensor: `torch.cat` would need twice the memory."""
+    rows: Tensor | None = None
+    ids = torch.empty(at_most, dtype=torch.int64)
+    n = 0
+    for batch, z in batches:
+        if rows is None:
+            rows = torch.empty(at_most, z.shape[1])
+        rows[n : n + len(z)] = z
+        ids[n : n + len(z)] = batch
+        n += len(z)
+    if rows is None:
+        raise DataError("no sample could be read", "sslcli data inspect")
+    return (rows, ids) if n == at_most else (rows[:n].clone(), ids[:n].clone())
