@@ -210,7 +210,7 @@ from pathlib import Path
 from sslcli import compose
 from sslcli.cli.commands.pretrain import plain
 from sslcli.data.loading.loader import Loader
-from sslcli.training.setup import load_dataset
+from sslcli.builders import load_dataset
 from sslcli.views import Views
 
 def digest(dataset, cfg, workers, batch, start, count=256):

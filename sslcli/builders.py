@@ -1,31 +1,70 @@
-"""Networks from configurations and from runs: a backbone, a method with all that its constructor asks for, a trained encoder."""
+"""Data set, backbone and method from a configuration; trained encoders and methods from a run."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sslcli import console
 from sslcli.backbones import weights_file
-from sslcli.config import instantiate, registry
+from sslcli.config import instantiate
+from sslcli.data import notify
 from sslcli.data.dataset import ArraySource, Dataset
-from sslcli.errors import RequestError, TrainingError, command
+from sslcli.data.record import DataRecord, apply_record, with_absolute_path, with_recorded_path
+from sslcli.data.subset import Subset
+from sslcli.errors import RequestError, TrainingError, command, listing, nearest
 from sslcli.methods.base import DataInfo, Encoder, Method
 from sslcli.rng import derive
 from sslcli.runs import checkpoint, records
-from sslcli.runs.files import read_file, replace_file, size_of, write_json
-from sslcli.runs.find import find
+from sslcli.runs.encoder import backbone_overrides, load_encoder, locate_encoder, read_info
 from sslcli.runs.run import Run
-from sslcli.runtime.cores import PHYSICAL_MEMORY
+from sslcli.runtime import progress
 from sslcli.views import Views
 
 GIVEN = ("backbone", "data")  # what a method's constructor is handed, where it asks for it
+
+
+def load_dataset(cfg: dict[str, Any], record: DataRecord | None = None, download: bool = True) -> Dataset:
+    """The data set, its progress and warnings told on stderr. `record`: of the run whose data it must be; DataError where
+    it is not. `download=False` for the configuration of a run that is only read: whatever it says, nothing is fetched."""
+    notify.set_hooks(log=console.say, progress=progress.count)
+    node = with_absolute_path(cfg["dataset"]) if record is None else with_recorded_path(cfg["dataset"], record)
+    wanted = cfg["dataset"] if record is None else node
+    if not download and wanted.get("download"):
+        wanted = {**wanted, "download": False}
+    with progress.task("data set"):
+        dataset: Dataset = instantiate.build("dataset", wanted)
+    dataset = replace(dataset, path=node.get("path"))
+    wanted = cfg.get("train", {}).get("classes")
+    dataset = dataset if wanted is None else restrict_to_classes(dataset, wanted)
+    return dataset if record is None else apply_record(dataset, record)
+
+
+def restrict_to_classes(dataset: Dataset, wanted: Any) -> Dataset:
+    """The same, but pretraining reads the training samples of some classes alone (names, or numbers). RequestError."""
+    names = [str(w) for w in (wanted if isinstance(wanted, list) else [wanted])]
+    known = [str(c) for c in dataset.classes]
+    for name in names:
+        if name not in known:
+            close = nearest(name, known)
+            raise RequestError(
+                f"train.classes: {dataset.name} has no class {name}; it has {listing(known) or 'no labels'}",
+                f"train.classes=[{close}]" if close else None,
+            )
+    if not names or dataset.train.labels is None:
+        raise RequestError("train.classes names at least one class", "train.classes=null pretrains on all")
+    ids = torch.isin(dataset.train.labels, torch.tensor([known.index(n) for n in names])).nonzero().flatten()
+    if not len(ids):
+        raise RequestError(f"no training sample of {dataset.name} is of class {', '.join(names)}")
+    note = f"pretraining reads the {len(ids):,} training samples of class {', '.join(names)} alone (train.classes)"
+    part = Subset(dataset.train, ids, dataset.train.labels[ids])
+    return replace(dataset, unlabelled=part, notes=[*dataset.notes, note])
 
 
 def new_backbone(cfg: dict[str, Any], shape: tuple[int, ...], seed: int) -> nn.Module:
@@ -94,7 +133,7 @@ def _inner(node: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def trained(spec: str, dataset: Dataset, key: str) -> Encoder:
     """The frozen encoder of a run, for normalised samples of `dataset`. RequestError where its own had another shape."""
-    other, info = load_encoder(place(spec))
+    other, info = load_encoder(locate_encoder(spec))
     shape = tuple(info["input_shape"])
     if shape != tuple(dataset.shape):
         raise RequestError(
@@ -105,76 +144,10 @@ def trained(spec: str, dataset: Dataset, key: str) -> Encoder:
     return Encoder(other, std / its_std, (mean - its_mean) / its_std)
 
 
-# ---------------------------------------------------------------------------------------------------------------- encoder
-
-
-def place(spec: str) -> Path:
-    """Where an encoder lies: a folder that `sslcli export` wrote, or a run (`find`)."""
-    folder = Path(spec).expanduser()
-    return folder if (folder / "encoder.json").is_file() else find(spec)
-
-
-def write_encoder(folder: Path, weights: dict[str, Tensor], info: dict[str, Any]) -> None:
-    """encoder.safetensors + encoder.json: the backbone alone, and how to build it (`info`, to which the SHA-256 is added)."""
-    written = replace_file(folder, "encoder.safetensors", checkpoint.safetensors(weights))
-    write_json(folder, "encoder.json", {**info, "sha256": written["sha256"]})
-
-
-def described(path: Path) -> dict[str, Any]:
-    """The encoder.json of a folder. TrainingError where it is absent, or does not say how to build the encoder."""
-    again = _again(path)
-    if size_of(path, "encoder.safetensors") is None or size_of(path, "encoder.json") is None:
-        raise TrainingError(f"{path} has no encoder", again)
-    info = records.encoder(path)
-    if not records.describes(info):
-        raise TrainingError(f"{path / 'encoder.json'} does not say what the encoder is", again)
-    return {"step": 0, **info}
-
-
-def _again(path: Path) -> str:
-    """How the encoder in a folder is written again."""
-    return f"{command('resume', path) if (path / 'status.json').is_file() else 'sslcli export'} writes it again"
-
-
-def encoder_bytes(path: Path, info: dict[str, Any]) -> bytes:
-    """The content of encoder.safetensors, verified against the SHA-256 in encoder.json. TrainingError."""
-    file = path / "encoder.safetensors"
-    try:
-        content = read_file(path, "encoder.safetensors", PHYSICAL_MEMORY)
-    except OSError as e:
-        raise TrainingError(f"{file} cannot be read: {e.strerror or e}", _again(path)) from None
-    if hashlib.sha256(content).hexdigest() != info["sha256"]:
-        raise TrainingError(f"{file} does not match the SHA-256 in encoder.json", _again(path))
-    return content
-
-
-def has_encoder(path: Path) -> bool:
-    """Whether a folder holds an encoder that can be loaded."""
-    try:
-        load_encoder(path)
-    except (RequestError, TrainingError):
-        return False
-    return True
-
-
-def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The backbone of a run or an exported folder, verified against the SHA-256 in encoder.json. TrainingError when absent or
-    damaged."""
-    from safetensors.torch import load
-
-    info, file = described(path), path / "encoder.safetensors"
-    content = encoder_bytes(path, info)
-    backbone = instantiate.build("backbone", info["backbone"], input_shape=tuple(info["input_shape"]))
-    with checkpoint.lies_are_told(file, _again(path)):
-        tensors = load(content)
-    checkpoint.load_strictly(backbone, tensors, str(file), _again(path))
-    return backbone, {**info, "dim": backbone.dim}
-
-
 def encoder_in(run: Run, saved: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The same of one of a run's checkpoints, which verifies: the backbone that the method says is measured (its teacher's, its
     own), and what encoder.json says of it. No sample is read: all that is asked of the data stands in the run's encoder.json."""
-    info = described(run.path)
+    info = read_info(run.path)
     data = Dataset(
         info["dataset"],
         info["modality"],
@@ -227,25 +200,10 @@ def start_from(backbone: nn.Module, spec: str) -> str:
     else starts anew. Says what was loaded. RequestError where the backbone is another."""
     if weights_file.is_file(spec):
         return weights_file.load_into(backbone, spec)
-    other, info = load_encoder(place(spec))
+    other, info = load_encoder(locate_encoder(spec))
     try:
         checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")
     except TrainingError as e:
-        words, shape = shlex.join(words_for(info["backbone"])), "x".join(map(str, info["input_shape"]))
+        words, shape = shlex.join(backbone_overrides(info["backbone"])), "x".join(map(str, info["input_shape"]))
         raise RequestError(e.message, f"it was made by {words} for samples of {shape} ({info['dataset']})") from None
     return f"init {spec}: all of the backbone"
-
-
-def words_for(backbone: dict[str, Any]) -> list[str]:
-    """What to type for a backbone's configuration: `backbone=NAME`, and the keys in which it differs from that YAML."""
-    found: list[list[str]] = []
-    for name, path in registry.choices("backbone").items():
-        known = registry.describe(path, "backbone")
-        if known.get("_target_") == backbone.get("_target_"):
-            own = {k: v for k, v in backbone.items() if k not in ("_target_", "summary") and known.get(k) != v}
-            found.append([f"backbone={name}", *(f"backbone.{k}={typed(v)}" for k, v in own.items())])
-    return min(found, key=len, default=[])
-
-
-def typed(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

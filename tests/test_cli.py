@@ -394,7 +394,7 @@ def test_init_takes_the_weights_of_a_run(cli):
     first = Path(cli("pretrain", *SMOKE).last)
     result = cli("pretrain", *SMOKE, f"init={first}", "train.steps=1", "optimizer.lr=1e-9")
     assert result.code == 0, result.err
-    from sslcli.builders import load_encoder
+    from sslcli.runs.encoder import load_encoder
 
     a, b = (load_encoder(p)[0].state_dict() for p in (first, Path(result.last)))
     for key in a:

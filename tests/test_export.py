@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sslcli.builders import load_encoder
+from sslcli.runs.encoder import load_encoder
 from tests.conftest import SMOKE
 from tests.test_documents import ROOT, fenced
 
@@ -81,7 +81,7 @@ def test_neither_the_data_nor_their_count_is_asked_for(cli, run, monkeypatch):
     def fail(*_):
         raise AssertionError("the data were read")
 
-    monkeypatch.setattr("sslcli.training.setup.load_dataset", fail)
+    monkeypatch.setattr("sslcli.builders.load_dataset", fail)
     assert cli("export", str(run), "checkpoint=1", "out=encoder").code == 0
 
 

@@ -17,7 +17,7 @@ FLOORS = {  # the first that fits, by longest prefix
     "sslcli.training": 2,
     "sslcli.builders": 2,
     "sslcli.backbones.weights_file": 2,
-    "sslcli.runs.data_check": 2,
+    "sslcli.runs.encoder": 1,
     "sslcli.evals": 2,
     "sslcli.methods": 1,
     "sslcli.backbones": 1,

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from sslcli.data.record import data_differences, describe_dataset, read_record, with_recorded_path
 from sslcli.data.sources.image_folder import image_folder
-from sslcli.runs import data_check
 from sslcli.runs.run import Run
 
 RUN = [
@@ -111,8 +111,8 @@ def test_eval_and_resume_refuse_changed_data(cli, run, tmp_path, change, said):
 
 def test_a_color_picture_among_gray_ones_is_read_in_gray(run, tmp_path):
     picture(tmp_path / "a" / "pics" / "ant" / "new.png", 90, "RGB")
-    record = data_check.record_of(Run(run), allow_change=True)
-    node = data_check.located(Run(run).config["dataset"], record)
+    record = read_record(Run(run), allow_change=True)
+    node = with_recorded_path(Run(run).config["dataset"], record)
     assert (node["channels"], node["image_size"]) == (1, 16)
 
 
@@ -200,7 +200,7 @@ def test_an_old_run_without_a_record(cli, run, tmp_path):
         status.pop(name)
         (run / "status.json").write_text(json.dumps(status))
     encoder = json.loads((run / "encoder.json").read_text())
-    assert data_check.record_of(Run(run)).known == {
+    assert read_record(Run(run)).known == {
         "shape": encoder["input_shape"],
         "mean": encoder["mean"],
         "std": encoder["std"],
@@ -224,16 +224,16 @@ def test_held_out_samples_that_changed(tmp_path):
         path.write_text("path,label\n" + "\n".join(f"{n},{k}" for n, k in zip(names, labels, strict=True)))
         lists.append(image_folder(str(path)))
     assert lists[0].fingerprint == lists[1].fingerprint
-    known = data_check.describe(lists[0])
-    assert data_check.differences(known, lists[0]) == []
-    assert any("other samples are held out" in said for said in data_check.differences(known, lists[1]))
+    known = describe_dataset(lists[0])
+    assert data_differences(known, lists[0]) == []
+    assert any("other samples are held out" in said for said in data_differences(known, lists[1]))
 
 
 def test_a_record_that_lies_is_not_used(run):
     status = json.loads((run / "status.json").read_text())
     status["data"] = {"path": 3, "shape": "1 x 2", "mean": [None], "samples": {"train": "many"}, "fingerprint": [1]}
     (run / "status.json").write_text(json.dumps(status))
-    assert data_check.record_of(Run(run)).known == {}
+    assert read_record(Run(run)).known == {}
     shutil.copy(run / "config.yaml", run / "config.yaml.bak")
     assert yaml.safe_load((run / "config.yaml").read_text())["dataset"]["path"] == "pics"
 

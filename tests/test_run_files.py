@@ -334,7 +334,7 @@ def test_lying_tensors_fall_back_too(made, tmp_path):
     ids=str,
 )
 def test_lying_encoder_json(change, made, tmp_path):
-    from sslcli.builders import load_encoder
+    from sslcli.runs.encoder import load_encoder
 
     folder = tmp_path / "exported"
     folder.mkdir()
@@ -493,6 +493,7 @@ ELSEWHERE = {  # modules that open files of their own, and which
     "config/registry.py": "YAML that is shipped or of --config-dir",
     "config/safe_yaml.py": "YAML of --config-dir",
     "runtime/cores.py": "/proc and /sys",
+    "runtime/memory.py": "/proc",
     "runs/files.py": "this is the way in",
     "evals/inputs/corruptions.py": "memory",
     "evals/inputs/label_rows.py": "labels=FILE of the command line",

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sslcli.runs.data_check import describe
+from sslcli.builders import load_dataset
+from sslcli.data.record import describe_dataset
 from sslcli.runs.run import Run
-from sslcli.training.setup import load_dataset
 from tests.conftest import SMOKE
 
 QUICK = ["evaluator.groups=20", "evaluator.views=2", "evaluator.points=100", "device=cpu", "device.threads=1"]
@@ -99,7 +99,7 @@ def test_select_reads_no_label(cli, runs, monkeypatch):
         dataset.test = None
         return dataset
 
-    monkeypatch.setattr("sslcli.training.setup.load_dataset", without)
+    monkeypatch.setattr("sslcli.builders.load_dataset", without)
     assert json.loads(cli("select", *runs, *QUICK, "--json").out)["candidates"] == ranked
 
 
@@ -213,7 +213,7 @@ def test_select_refuses_different_data(cli, runs):
     refused = cli("select", *runs, *QUICK)
     assert refused.code == 7
     assert "are not those that" in refused.err  # of the run itself
-    own = describe(load_dataset(Run(Path(runs[1])).config))
+    own = describe_dataset(load_dataset(Run(Path(runs[1])).config))
     status = Path(runs[1]) / "status.json"
     status.write_text(json.dumps(json.loads(status.read_text()) | {"data": own}))
     assert "different data" in cli("select", *runs, *QUICK).err  # of the runs with each other

@@ -164,9 +164,9 @@ def test_ctrl_c_ends_a_sweep_and_auto_does_what_is_left(cli, stop_at):
 
 
 def test_a_signal_before_training_is_a_stop_as_well(cli, monkeypatch):
-    from sslcli.training import setup
+    from sslcli import builders
 
-    monkeypatch.setattr(setup, "load_dataset", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    monkeypatch.setattr(builders, "load_dataset", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
     result = cli("pretrain", *SMOKE)
     assert result.code == 75
     assert "stopped by SIGUSR1" in result.err

@@ -26,7 +26,7 @@ class Sum(nn.Module):
 def test_a_teacher_of_other_units_sees_its_own(monkeypatch: pytest.MonkeyPatch):
     ours: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.1]}
     its: dict[str, Any] = {"mean": [0.1, 0.2, 0.6], "std": [1.0, 0.5, 0.25]}
-    monkeypatch.setattr(builders, "find", Path)
+    monkeypatch.setattr(builders, "locate_encoder", Path)
     monkeypatch.setattr(builders, "load_encoder", lambda path: (Sum(), {"input_shape": [3, 5, 5], **its}))
     teacher = builders.trained("a_run", SimpleNamespace(shape=(3, 5, 5), name="ours", **ours), "method.teacher")  # type: ignore[arg-type]
     torch.manual_seed(0)

@@ -11,10 +11,10 @@ import torch
 from sslcli.config import instantiate
 from sslcli.console import human_time
 from sslcli.data.dataset import Dataset
+from sslcli.data.record import DataRecord
 from sslcli.errors import DataError, Interrupted, MachineError, SslError, Stopped
 from sslcli.nn.dist import broadcast_from_rank0, rank, world_size
 from sslcli.runs import checkpoint
-from sslcli.runs.data_check import Record
 from sslcli.runs.run import Run
 from sslcli.runtime import processes
 from sslcli.training.setup import Job, prepare
@@ -61,7 +61,7 @@ def run_job(job: Job, run: Run, state: State | None = None) -> State:
 def follow(told: dict[str, Any]) -> None:
     """The same job in another process: its own data and objects, the state of rank 0, nothing written."""
     trust(told.get("folders", []))
-    record = Record(**told["record"]) if told["record"] is not None else None
+    record = DataRecord(**told["record"]) if told["record"] is not None else None
     job = prepare(told["cfg"], rehearsal=False, record=record)
     same_data(job.dataset, told["fingerprint"])
     processes.join_group(job.runtime.device)

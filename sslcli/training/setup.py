@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,22 @@ from sslcli import builders, console, optim
 from sslcli.backbones.convnet import ConvNet
 from sslcli.config import checks, instantiate
 from sslcli.console import human_count, plural
-from sslcli.data import notify
 from sslcli.data.dataset import Dataset
 from sslcli.data.images.options import MAX_SIZE
 from sslcli.data.label_warnings import label_notes
 from sslcli.data.loading.loader import Loader
-from sslcli.data.subset import Subset, unlabelled_only
-from sslcli.errors import DataError, RequestError, listing, nearest
+from sslcli.data.record import DataRecord
+from sslcli.data.subset import unlabelled_only
+from sslcli.errors import DataError, RequestError
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.norm import synchronised
 from sslcli.rng import Draw
-from sslcli.runs import data_check
-from sslcli.runs.data_check import Record
+from sslcli.runs.encoder import write_encoder
 from sslcli.runs.identity import config_hash
 from sslcli.runs.loggers import Loggers
 from sslcli.runs.run import Run
 from sslcli.runtime import device as runtime
-from sslcli.runtime import processes, progress
+from sslcli.runtime import processes
 from sslcli.runtime.device import Runtime
 from sslcli.views import Views, native
 
@@ -71,48 +70,11 @@ class Job:
     lr: float
     steps: int | None  # None: the budget decides
     derived: dict[str, str] = field(default_factory=dict)
-    record: Record | None = None  # of the run's data, where the run is resumed
+    record: DataRecord | None = None  # of the run's data, where the run is resumed
 
     @property
     def config_hash(self) -> str:
         return config_hash(self.cfg)
-
-
-def load_dataset(cfg: dict[str, Any], record: Record | None = None, download: bool = True) -> Dataset:
-    """The data set, its progress and warnings told on stderr. `record`: of the run whose data it must be; DataError where
-    it is not. `download=False` for the configuration of a run that is only read: whatever it says, nothing is fetched."""
-    notify.set_hooks(log=console.say, progress=progress.count)
-    node = data_check.absolute(cfg["dataset"]) if record is None else data_check.located(cfg["dataset"], record)
-    wanted = cfg["dataset"] if record is None else node
-    if not download and wanted.get("download"):
-        wanted = {**wanted, "download": False}
-    with progress.task("data set"):
-        dataset: Dataset = instantiate.build("dataset", wanted)
-    dataset = replace(dataset, path=node.get("path"))
-    wanted = cfg.get("train", {}).get("classes")
-    dataset = dataset if wanted is None else of_classes(dataset, wanted)
-    return dataset if record is None else data_check.checked(dataset, record)
-
-
-def of_classes(dataset: Dataset, wanted: Any) -> Dataset:
-    """The same, but pretraining reads the training samples of some classes alone (names, or numbers). RequestError."""
-    names = [str(w) for w in (wanted if isinstance(wanted, list) else [wanted])]
-    known = [str(c) for c in dataset.classes]
-    for name in names:
-        if name not in known:
-            close = nearest(name, known)
-            raise RequestError(
-                f"train.classes: {dataset.name} has no class {name}; it has {listing(known) or 'no labels'}",
-                f"train.classes=[{close}]" if close else None,
-            )
-    if not names or dataset.train.labels is None:
-        raise RequestError("train.classes names at least one class", "train.classes=null pretrains on all")
-    ids = torch.isin(dataset.train.labels, torch.tensor([known.index(n) for n in names])).nonzero().flatten()
-    if not len(ids):
-        raise RequestError(f"no training sample of {dataset.name} is of class {', '.join(names)}")
-    note = f"pretraining reads the {len(ids):,} training samples of class {', '.join(names)} alone (train.classes)"
-    part = Subset(dataset.train, ids, dataset.train.labels[ids])
-    return replace(dataset, unlabelled=part, notes=[*dataset.notes, note])
 
 
 LARGEST_AUTO_BATCH = 256
@@ -144,11 +106,11 @@ def check_batches(requests: list[dict[str, Any]]) -> None:
         if cfg["train"]["batch_size"] != "auto":
             key = json.dumps([cfg["dataset"], cfg["train"].get("classes")], sort_keys=True, default=str)
             if key not in loaded:
-                loaded[key] = load_dataset(cfg)
+                loaded[key] = builders.load_dataset(cfg)
             settled(cfg, loaded[key])
 
 
-def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: Record | None = None) -> Job:
+def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: DataRecord | None = None) -> Job:
     """Checks and builds. Every mistake of the request comes out here, before any folder is made.
 
     `record`: of the data of the run that is resumed.
@@ -160,7 +122,7 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: Record | None =
     seed = cfg["seed"]
     if rehearsal and cfg["dataset"].get("path"):
         console.say(f"reading {cfg['dataset']['path']}")  # a sign of life: many files take a while
-    dataset = load_dataset(cfg, record)
+    dataset = builders.load_dataset(cfg, record)
     console.detail(f"data ready after {time.perf_counter() - began:.2f} s (fingerprint {dataset.fingerprint[:12]})")
     process = processes.process_info(cfg["train"]["devices"], runtime.kind_of(cfg["device"]))
     asked, cfg = cfg["train"]["batch_size"], settled(cfg, dataset, process.world_size)
@@ -335,4 +297,4 @@ def save_encoder(run: Run, job: Job, step: int, weights: dict[str, Tensor]) -> N
         "step": step,
         "facts": asdict(builders.data_info_of(job.cfg, job.dataset)),
     }
-    builders.write_encoder(run.path, weights, info)
+    write_encoder(run.path, weights, info)

@@ -195,7 +195,7 @@ def test_an_anomaly_objective_is_measured_beside_distances(cli):
 
 
 def test_pretraining_on_some_classes_reads_their_samples_alone():
-    from sslcli.training.setup import load_dataset
+    from sslcli.builders import load_dataset
 
     cfg = {"dataset": {"_target_": "sslcli.data.digits", "holdout": 0.2, "split_seed": 0, "name": "digits"}}
     whole = load_dataset(cfg)

@@ -35,9 +35,9 @@ def main(request: Request) -> int:
 
 def pack(cfg: dict[str, Any], options: dict[str, str]) -> int:
     """Packs a data set of image files; the last line on stdout is the pack."""
+    from sslcli.builders import load_dataset
     from sslcli.config import instantiate
     from sslcli.data.sources.pack_files.writer import write_pack
-    from sslcli.training.setup import load_dataset
 
     out = target(options.get("out", ""), "out=photos.pack")
     form = options.get("format", "jpeg")
@@ -68,10 +68,10 @@ def inspect(cfg: dict[str, Any], strict: bool) -> int:
     """Counts, classes, sizes, what was skipped; with --strict every sample is decoded.
 
     Exit code 7 where a training would stop: more unreadable samples than dataset.max_bad_fraction."""
+    from sslcli.builders import load_dataset
     from sslcli.config import instantiate
     from sslcli.data.inspect import format_rows, require_readable
     from sslcli.data.inspect import inspect as look
-    from sslcli.training.setup import load_dataset
 
     node = cfg["dataset"]
     instantiate.check("dataset", node)

@@ -27,7 +27,7 @@ def main(request: Request) -> int:
             )
     out = new_folder(given.get("out", ""))
 
-    from sslcli.builders import words_for
+    from sslcli.runs.encoder import backbone_overrides
     from sslcli.runs.find import find
     from sslcli.runs.run import Run
 
@@ -37,7 +37,7 @@ def main(request: Request) -> int:
     what = f"{type(backbone).__name__}, dim {info['dim']}, {console.human_count(sum(p.numel() for p in backbone.parameters()))}"
     console.say(f"saved {out}/{FILES[0]} (step {info['step']:,}; {what} parameters)")
     start = f"./{out}" if str(out) == "null" else out  # `init=null` starts from no weights
-    console.say(f"next  {command('pretrain', f'init={start}', *words_for(info['backbone']))}")
+    console.say(f"next  {command('pretrain', f'init={start}', *backbone_overrides(info['backbone']))}")
     console.say(f"or    safetensors.torch.load_file({str(out / FILES[0])!r})")
     if console.flag(console.JSON):
         console.out_json({"encoder": str(out), "run": str(run.path), "step": info["step"]})
@@ -60,8 +60,9 @@ def new_folder(text: str) -> Path:
 
 def chosen(run: Any, which: str) -> tuple[Any, dict[str, Any]]:
     """The backbone, on the processor, and what encoder.json says of it; verified. `last` is the run's own encoder."""
-    from sslcli.builders import encoder_in, load_encoder
+    from sslcli.builders import encoder_in
     from sslcli.runs import checkpoint
+    from sslcli.runs.encoder import load_encoder
     from sslcli.runs.run import require_done
 
     if which == "last":
@@ -88,7 +89,7 @@ def chosen(run: Any, which: str) -> tuple[Any, dict[str, Any]]:
 
 def write(out: Path, backbone: Any, info: dict[str, Any]) -> None:
     """The folder, whole or absent; one that holds the same already stays. RequestError where it holds another encoder."""
-    from sslcli.builders import write_encoder
+    from sslcli.runs.encoder import write_encoder
     from sslcli.runs.files import digest, size_of, sync_folder
 
     place = out.resolve()

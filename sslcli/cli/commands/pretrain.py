@@ -245,11 +245,11 @@ def go_on(
     """The next step of a run, in its folder, to its end; a finished one is left as it is, unless it is to be `longer`. `values`:
     its configuration, where the request at hand says anew how (not what) to compute. `other_data`: whether the data may have
     changed. `moved_to`: where its data lie now. RunInUseError where another process has it."""
-    from sslcli.builders import has_encoder
-    from sslcli.runs import data_check
+    from sslcli.data.record import read_record
+    from sslcli.runs.encoder import has_encoder
     from sslcli.training.state import restore
 
-    record = data_check.record_of(run, moved_to, other_data)
+    record = read_record(run, moved_to, other_data)
     if run.status.get("status") == "done" and not longer and has_encoder(run.path):
         if moved_to is not None:
             keep_place(run, record)
@@ -271,13 +271,13 @@ def go_on(
 
 def keep_place(run: Run, record: Any) -> None:
     """Writes down where the data of a finished run lie now. DataError where they are not its data."""
-    from sslcli.runs.data_check import describe
-    from sslcli.training.setup import load_dataset
+    from sslcli.builders import load_dataset
+    from sslcli.data.record import describe_dataset
 
     run.lock()
     try:
         dataset = load_dataset(run.config, record)
-        run.set_status(data=describe(dataset))
+        run.set_status(data=describe_dataset(dataset))
     finally:
         run.close()
     console.say(f"the data of {run.path} lie at {dataset.path} now")
@@ -285,12 +285,12 @@ def keep_place(run: Run, record: Any) -> None:
 
 def identity(job: Any) -> dict[str, Any]:
     """By which `resume=auto` knows a run again, and everything else that reads its data knows these."""
-    from sslcli.runs.data_check import describe
+    from sslcli.data.record import describe_dataset
 
     return {
         "config_hash": job.config_hash,
         "fingerprint": job.dataset.fingerprint,
-        "data": describe(job.dataset),
+        "data": describe_dataset(job.dataset),
     }
 
 

@@ -128,12 +128,12 @@ def checkpoints(run: Run) -> list[Candidate]:
 def same_data(candidates: list[Candidate], allow_change: bool = False) -> str:
     """The fingerprint of the data of all. RequestError where they differ: numbers of other samples do not compare. DataError
     where they are not what a run was trained on, unless that is allowed."""
-    from sslcli.runs.data_check import record_of
-    from sslcli.training.setup import load_dataset
+    from sslcli.builders import load_dataset
+    from sslcli.data.record import read_record
 
     prints: dict[str, tuple[str, Candidate]] = {}
     for c in candidates:
-        record = record_of(c.run, allow_change=allow_change)
+        record = read_record(c.run, allow_change=allow_change)
         key = json.dumps([c.cfg["dataset"], record.known], sort_keys=True, default=str)
         if key not in prints:
             dataset = load_dataset(c.cfg, record, download=False)
@@ -191,10 +191,10 @@ def opened(c: Candidate, values: dict[str, Any]) -> Any:
     if c.checkpoint is None:
         return load_model(values, c.cfg, c.run.path)
     from sslcli.builders import method_of
+    from sslcli.data.record import read_record
     from sslcli.runs import checkpoint
-    from sslcli.runs.data_check import record_of
 
-    record = record_of(c.run, allow_change=bool(values.get("allow_data_change")))
+    record = read_record(c.run, allow_change=bool(values.get("allow_data_change")))
     subject = load_model(values, c.cfg, None, record)
     tensors, _ = checkpoint.load(c.checkpoint)
     method = method_of(c.cfg, subject.dataset, tensors, c.checkpoint.name)

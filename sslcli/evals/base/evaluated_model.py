@@ -10,14 +10,14 @@ from typing import Any
 from torch import nn
 
 from sslcli import console
-from sslcli.builders import load_encoder, load_method, new_backbone
+from sslcli.builders import load_method, new_backbone
 from sslcli.data.dataset import Dataset
+from sslcli.data.record import DataRecord, adapt_dataset, is_same_dataset, read_record, with_recorded_range
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.inputs import label_file
 from sslcli.methods.base import Method
 from sslcli.rng import derive
-from sslcli.runs import data_check
-from sslcli.runs.data_check import Record
+from sslcli.runs.encoder import load_encoder
 from sslcli.runs.run import Run
 from sslcli.runtime import device, processes
 from sslcli.runtime.device import Runtime
@@ -39,7 +39,7 @@ class EvaluatedModel:
 
 
 def load_model(
-    values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, record: Record | None = None
+    values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, record: DataRecord | None = None
 ) -> EvaluatedModel:
     """The backbone of the run in `path` (None: one with random weights) with its data.
 
@@ -95,22 +95,22 @@ def load_model(
 
 
 def _load_data(
-    values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, record: Record | None, info: dict[str, Any]
+    values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, record: DataRecord | None, info: dict[str, Any]
 ) -> tuple[Dataset, bool, list[str]]:
     """The data set, whether it is another one than the backbone was trained on, and notes about both. `info` describes
     the encoder."""
-    from sslcli.training.setup import load_dataset
+    from sslcli.builders import load_dataset
 
     given, other_data = bool(values.get("data_given")), False
     notes: list[str] = []
     if path is not None:
         run = Run(path)
-        record = data_check.record_of(run, values.get("data_path"), given or bool(values.get("allow_data_change")))
+        record = read_record(run, values.get("data_path"), given or bool(values.get("allow_data_change")))
         node, trained_node = run_cfg["dataset"], run.valid_config["dataset"]
-        other_data = not data_check.same_node(node, trained_node, record) if given else node != trained_node
+        other_data = not is_same_dataset(node, trained_node, record) if given else node != trained_node
     if other_data:
-        node = data_check.ranged(_with_image_size(run_cfg["dataset"], info), info)
-        dataset = data_check.conform(load_dataset({**run_cfg, "dataset": node}), info["input_shape"], notes)
+        node = with_recorded_range(_with_image_size(run_cfg["dataset"], info), info)
+        dataset = adapt_dataset(load_dataset({**run_cfg, "dataset": node}), info["input_shape"], notes)
         here, trained_range = dataset.details.get("range"), info.get("range")
         if here is not None and trained_range is not None and here != trained_range:
             notes.append(f"warning: values are scaled by the range {here}; the run was trained with {trained_range}")

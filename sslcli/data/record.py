@@ -41,7 +41,7 @@ CLOSE = 1e-3  # of the standard deviation: other versions of an image decoder di
 
 
 @dataclass(frozen=True)
-class Record:
+class DataRecord:
     """What a run keeps of its data (`known`, the keys of KEPT), and what the request at hand says about them."""
 
     run: str
@@ -50,7 +50,7 @@ class Record:
     allow_change: bool = False
 
 
-def describe(dataset: Dataset) -> dict[str, Any]:
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     """What a run keeps of its data."""
     parts = {"train": dataset.train, "test": dataset.test, "unlabelled": dataset.unlabelled}
     found = {
@@ -68,7 +68,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None or key == "range"}
 
 
-def record_of(run: Run, moved_to: str | None = None, allow_change: bool = False) -> Record:
+def read_record(run: Run, moved_to: str | None = None, allow_change: bool = False) -> DataRecord:
     """The record of a run; of a run of an earlier version as much as its status.json and encoder.json say."""
     status = run.status
     kept = status.get("data")
@@ -94,10 +94,10 @@ def record_of(run: Run, moved_to: str | None = None, allow_change: bool = False)
         del known["measured"]
     if "range" in kept:
         known.setdefault("range", None)
-    return Record(str(run.path), known, moved_to, allow_change)
+    return DataRecord(str(run.path), known, moved_to, allow_change)
 
 
-def absolute(node: dict[str, Any]) -> dict[str, Any]:
+def with_absolute_path(node: dict[str, Any]) -> dict[str, Any]:
     """A data set's configuration with its path, where it has one, as an absolute one."""
     path = node.get("path")
     if not isinstance(path, str) or not path:
@@ -105,7 +105,7 @@ def absolute(node: dict[str, Any]) -> dict[str, Any]:
     return {**node, "path": os.path.abspath(os.path.expanduser(path))}
 
 
-def located(node: dict[str, Any], record: Record) -> dict[str, Any]:
+def with_recorded_path(node: dict[str, Any], record: DataRecord) -> dict[str, Any]:
     """The configuration `node` of a run's data set, at the place where the data lie, with the run's image size and channels.
     DataError where nothing lies there any more."""
     if not isinstance(node.get("path"), str):
@@ -115,7 +115,7 @@ def located(node: dict[str, Any], record: Record) -> dict[str, Any]:
         here = record.moved_to
     elif recorded is not None and (os.path.exists(recorded) or not os.path.exists(here)):
         here = recorded  # else the whole project moved, and the path as it was typed leads to the data
-    node = ranged(absolute({**node, "path": here}), record.known)
+    node = with_recorded_range(with_absolute_path({**node, "path": here}), record.known)
     if record.moved_to is None and not (os.path.exists(node["path"]) or PATTERN & set(here)):
         raise DataError(
             f"the data of {record.run} are no longer at {shown(node['path'])}",
@@ -130,7 +130,7 @@ def located(node: dict[str, Any], record: Record) -> dict[str, Any]:
     return node
 
 
-def ranged(node: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+def with_recorded_range(node: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     """A data set's configuration with the range of values that was found in training, unless two numbers were asked for.
     `known`: a record, or the contents of encoder.json."""
     wish = node.get("range")
@@ -141,16 +141,16 @@ def ranged(node: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     return {**node, "range": known["range"]} if known.get("range") is not None else node
 
 
-def same_node(node: dict[str, Any], own: dict[str, Any], record: Record) -> bool:
+def is_same_dataset(node: dict[str, Any], own: dict[str, Any], record: DataRecord) -> bool:
     """Whether a configuration that was typed is that of the run's own data."""
-    path = located(own, record).get("path")
-    return absolute(node) == (own if path is None else {**own, "path": path})
+    path = with_recorded_path(own, record).get("path")
+    return with_absolute_path(node) == (own if path is None else {**own, "path": path})
 
 
-def checked(dataset: Dataset, record: Record) -> Dataset:
+def apply_record(dataset: Dataset, record: DataRecord) -> Dataset:
     """The data in the shape and normalization of the run. DataError where they are not the run's data, unless that is
     allowed; the differences are then in `details["changed"]`."""
-    changed = differences(record.known, dataset)
+    changed = data_differences(record.known, dataset)
     if changed and not record.allow_change:
         where = f" at {shown(dataset.path)}" if dataset.path else ""
         raise DataError(
@@ -163,13 +163,13 @@ def checked(dataset: Dataset, record: Record) -> Dataset:
     if changed or "measured" in known:  # the data that were accepted are known by their own numbers
         dataset = replace(dataset, details={**dataset.details, "measured": own})
     if "shape" in known and tuple(known["shape"]) != dataset.shape:
-        dataset = conform(dataset, known["shape"], changed)
+        dataset = adapt_dataset(dataset, known["shape"], changed)
     if {"mean", "std"} <= known.keys():
         dataset = replace(dataset, mean=tuple(known["mean"]), std=tuple(known["std"]))
     return replace(dataset, details={**dataset.details, "changed": changed}) if changed else dataset
 
 
-def differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
+def data_differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
     """What differs between the data of a run and those that were read, in words."""
     found = []
     before, now = known.get("fingerprint"), dataset.fingerprint
@@ -180,7 +180,7 @@ def differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
     elif known.get("labels") and known["labels"] != _labels(dataset):
         found.append("other labels, of the same samples")
     elif "samples" in known:
-        here = describe(dataset)["samples"]
+        here = describe_dataset(dataset)["samples"]
         found += [
             f"{plural(here.get(part, 0), 'sample')} in {part}, were {n:,}"
             for part, n in known["samples"].items()
@@ -200,7 +200,7 @@ def differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
     return found
 
 
-def conform(dataset: Dataset, shape: Any, notes: list[str]) -> Dataset:
+def adapt_dataset(dataset: Dataset, shape: Any, notes: list[str]) -> Dataset:
     """Data as an encoder takes them, in its channels; what was done is put into `notes`. RequestError where shapes differ in
     more."""
     wanted, name = tuple(shape), dataset.name
