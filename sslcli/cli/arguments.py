@@ -163,11 +163,11 @@ def use_config_dir(folder: Path) -> None:
     instantiate.trust_folder(folder)
 
 
-def subcommand_of(request: Request, command: Command, extra: int = 0) -> str:
-    """The subcommand of a request, followed by at most `extra` positional arguments.
+def subcommand_of(request: Request, command: Command) -> str:
+    """The subcommand of a request.
 
     Raises:
-        RequestError: it is missing or unknown, or more arguments follow.
+        RequestError: it is missing or unknown, or followed by fewer or more arguments than it takes.
     """
     names = [s.name for s in command.subcommands]
     if not request.positional:
@@ -177,8 +177,13 @@ def subcommand_of(request: Request, command: Command, extra: int = 0) -> str:
         close = nearest(name, names)
         hint = f"did you mean `sslcli {command.name} {close}`?" if close else f"one of {', '.join(names)}"
         raise RequestError(f"sslcli {command.name}: unknown argument '{name}'", hint)
-    if len(rest) > extra:
-        raise unexpected_argument(rest[extra], f"{command.name} {name}")
+    subcommand = next(s for s in command.subcommands if s.name == name)
+    required = [a for a in subcommand.arguments if a[0] not in "[."]
+    if len(rest) < len(required):
+        usage = f"sslcli {command.name} {subcommand.usage}"
+        raise RequestError(f"missing argument: {required[len(rest)]}", usage)
+    if "..." not in subcommand.arguments and len(rest) > len(subcommand.arguments):
+        raise unexpected_argument(rest[len(subcommand.arguments)], f"{command.name} {name}")
     return name
 
 

@@ -57,6 +57,11 @@ class Subcommand:
     def name(self) -> str:
         return self.usage.partition(" ")[0]
 
+    @property
+    def arguments(self) -> list[str]:
+        """What follows the name: `RUN` must be given, `[RUN]` may be, `...` allows more."""
+        return self.usage.split()[1:]
+
 
 @dataclass(frozen=True)
 class Command:
