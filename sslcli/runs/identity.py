@@ -4,29 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli.config import checks, registry
 from sslcli.config.dotted import flatten
-from sslcli.errors import RequestError, command, listing, nearest
+from sslcli.errors import RequestError, SslError, command, listing, nearest
 from sslcli.runs.redact import masked
+
+if TYPE_CHECKING:
+    from sslcli.runs.run import Run
 
 # How a run is executed, not what it computes: these keys may change when a run is resumed.
 _TRAIN_EXECUTION = ("devices", "strategy", "save_every", "save_in_background", "keep", "on_collapse")
 EXECUTION_KEYS = ("device", "logger", *(f"train.{key}" for key in _TRAIN_EXECUTION))
 LOCATION_KEYS = ("dataset.path",)  # where the data are stored; the fingerprint decides whether they are the same
+HASH_RULE = "2-"  # hashes of the first rule, which covered the facts about a choice, have no prefix
 LENGTH_KEYS = ("train.epochs", "train.steps", "train.budget")  # a run may be extended; its identity then changes
 
 
 def identity_config(cfg: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that determines what a run computes, as `dotted.key -> value`.
 
-    `EXECUTION_KEYS` are left out, secrets are masked, and each `_target_` has the name under which it was first published."""
+    `EXECUTION_KEYS` and texts about a choice (`is_fact`) are left out, secrets are masked, and each `_target_` has the name
+    under which it was first published."""
+    return {key: value for key, value in _all_identity_keys(cfg).items() if not is_fact(key)}
+
+
+def _all_identity_keys(cfg: dict[str, Any]) -> dict[str, Any]:
     return {
         key: registry.first_name(value) if key.endswith("._target_") else value
         for key, value in flatten(masked(cfg)).items()
         if not is_below(key, EXECUTION_KEYS)
     }
+
+
+def is_fact(key: str) -> bool:
+    """Whether a dotted key is a statement about a choice, such as `method.summary` or `method.tasks.mae.source`, which changes
+    nothing that a run computes."""
+    group, *path = key.split(".")
+    if group == "method" and path[:1] == ["tasks"]:
+        path = path[2:]
+    return len(path) == 1 and any(path[0] in registry.FACT_KEYS.get(name, ()) for name in ("", group))
 
 
 def is_below(key: str, parents: tuple[str, ...]) -> bool:
@@ -35,9 +53,20 @@ def is_below(key: str, parents: tuple[str, ...]) -> bool:
 
 
 def config_hash(cfg: dict[str, Any]) -> str:
-    """A hash of 16 hexadecimal digits, equal for two runs that compute the same."""
+    """`HASH_RULE` and 16 hexadecimal digits, equal for two runs that compute the same."""
     text = json.dumps(identity_config(cfg), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return HASH_RULE + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def has_hash(run: Run, expected: str) -> bool:
+    """Whether a run has this configuration hash. One that an earlier rule gave is computed again from its configuration."""
+    recorded = run.status.get("config_hash")
+    if not isinstance(recorded, str) or recorded.startswith(HASH_RULE):
+        return recorded == expected
+    try:
+        return config_hash(run.config) == expected
+    except SslError:  # its configuration is missing or damaged
+        return False
 
 
 def override_execution(cfg: dict[str, Any], overrides: dict[str, str], run: str) -> bool:

@@ -14,7 +14,7 @@ from sslcli.config import schema, typecheck
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing
 from sslcli.nn.ema import Teacher
 from sslcli.runs import checkpoint
-from sslcli.runs.identity import LENGTH_KEYS, LOCATION_KEYS, identity_config
+from sslcli.runs.identity import LENGTH_KEYS, LOCATION_KEYS, identity_config, is_fact
 from sslcli.runs.redact import HIDDEN
 from sslcli.runs.run import Run
 from sslcli.runtime import threads
@@ -167,7 +167,8 @@ def restore(job: Job, run: Run, say: Callable[[str], None], other_data: bool = F
             f"or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
         )
     defaults = {k: v for k, v in identity_config(schema.with_defaults({})).items() if k in ours["config"]}
-    differing = differences({**defaults, **saved["config"]}, ours["config"])
+    written = {k: v for k, v in saved["config"].items() if not is_fact(k)}  # earlier versions recorded these too
+    differing = differences({**defaults, **written}, ours["config"])
     moved = [differing.pop(key) for key in LOCATION_KEYS if key in differing]
     if refused := {k: v for k, v in differing.items() if k not in LENGTH_KEYS}:
         raise RequestError(

@@ -14,6 +14,7 @@ from sslcli.cli.hydra_task import Outcome, hydra_task
 from sslcli.config import compose, instantiate, registry, schema
 from sslcli.errors import RequestError
 from sslcli.runs.find import all_runs, find
+from sslcli.runs.identity import has_hash
 from sslcli.runs.listing import next_step
 from sslcli.runs.run import Run
 from sslcli.runtime import progress
@@ -315,7 +316,7 @@ def like(values: dict[str, Any]) -> Run | None:
     if key_of(values) not in _prepared:
         prepare_ahead(values)
     about = identity(_prepared[key_of(values)])
-    same = [r for p in reversed(all_runs()) if (r := Run(p)).status.get("config_hash") == about["config_hash"]]
+    same = [run for path in reversed(all_runs()) if has_hash(run := Run(path), about["config_hash"])]
     if not same:
         return None
     found = next((r for r in same if r.status.get("fingerprint") == about["fingerprint"]), None)
