@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help test fast lint types format quickstart wheel results
+.PHONY: help test fast lint types format quickstart wheel results docs
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,3 +27,6 @@ wheel: ## dist/*.whl
 
 results: ## the tables of docs/results that a laptop can make
 	@.venv/bin/python scripts/results.py
+
+docs: ## the documentation site: docs/_build/index.html
+	@.venv/bin/python -m sphinx -q -W --keep-going docs docs/_build

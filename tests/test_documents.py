@@ -1,75 +1,119 @@
-"""Documents run: commands compose, the page on methods trains, links lead somewhere."""
+"""Documents are tested: their blocks run, their commands compose, their links exist, and nothing is missing from the reference.
+
+1. Every code block runs in a test, or the page states why not (`document_blocks.py` has the rules).
+2. Every `sslcli` command of every page parses, and its keys and values compose.
+3. The tutorials, and the guides on extensions, run from top to bottom.
+4. The generated reference has every command, group, choice and key, each key with a meaning.
+5. README and CONTRIBUTING keep their limits and name what they must.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from benchmarks import recipe_headers
+from sslcli import errors
 from sslcli.cli.arguments import parse
 from sslcli.cli.command_table import COMMANDS
 from sslcli.config import compose, registry
+from tests.document_blocks import DOCS, PAGES, ROOT, RUN, blocks, command_of, run_page
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ELSEWHERE = {  # pages whose blocks other tests run
+    "docs/guides/data.md": "test_list_file_recipe",
+    "docs/guides/export.md": "tests/test_export.py",
+    "docs/guides/sweeps.md": "tests/test_launchers.py",
+    "docs/guides/slurm.md": "tests/test_launchers.py",
+}
+NO_CODE = ("text", "{toctree}", "{include}", "{eval-rst}")  # output, layouts, and directives of the site
+SCRIPTS = re.compile(
+    r"(?:[A-Z]+=\S+ |[A-Z]+=\"[^\"]*\" )*(scripts/\w+(?:\.sh)?)(?: .*)?|make (\w+)|source .*|cd .*|tensorboard .*"
+)
 
 
-def fenced(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+# --------------------------------------------------------------------------------------------------------------- blocks
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_blocks_run_or_marked(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.count("\n```") == 2 * len(blocks(page)), "a block that is not recognized"
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r"\n\n    \S", prose), "an indented block: fence it"
+    for block in blocks(page):
+        if block.reason or block.language.split(" ")[0] in NO_CODE:
+            continue
+        if block.language == "sh":
+            for line in block.lines:
+                script = SCRIPTS.fullmatch(line)
+                assert command_of(line)[1] or script, f"{line}: run it in a test, or mark the block"
+                if script and script[1]:
+                    assert (ROOT / script[1]).exists(), line
+        else:
+            assert page in RUN or name_of(page) in ELSEWHERE, f"{block.text}: run it in a test, or mark the block"
+
+
+def test_block_tests_exist():
+    for test in set(ELSEWHERE.values()):
+        assert (ROOT / test).exists() or test in globals(), test
 
 
 def commands() -> list[str]:
-    found = []
-    for page in PAGES:
-        for block in fenced(page.read_text(encoding="utf-8"), "sh"):
-            for line in block.splitlines():
-                line = re.sub(r"^\w+=\$\((.*)\)$", r"\1", line.split("  #")[0].strip())
-                if line.startswith("sslcli "):
-                    found.append(line)
-    return sorted(set(found))
+    """The `sslcli` commands of the pages that are not run, but those of blocks marked as not run."""
+    lines = (
+        line
+        for p in PAGES
+        if p not in RUN
+        for b in blocks(p)
+        if b.language == "sh" and not b.reason
+        for line in b.lines
+    )
+    return sorted({shlex.join(words) for line in lines if (words := command_of(line)[1])})
 
 
 @pytest.mark.parametrize("line", commands())
-def test_every_command_in_a_document_is_one(line):
-    word, *rest = shlex.split(line)[1:]
-    request = parse(rest, COMMANDS[word])
-    if not COMMANDS[word].hydra:
+def test_command_composes(line):
+    command, *rest = shlex.split(line)
+    request = parse(rest, COMMANDS[command])
+    if not COMMANDS[command].hydra:
         return
-    if word == "eval":
+    if command == "eval":
         request.overrides.insert(0, f"evaluator={request.positional[0]}")
     choices = [o.split(",")[0] + ("]" if "[" in o and "," in o else "") for o in request.overrides]
     if "--config-dir" not in request.flags:
-        compose.compose(word, choices)
+        compose.compose(command, choices)
 
 
-def test_the_page_on_methods_trains(cli):
-    from tests.conftest import SMOKE
-
-    text = (ROOT / "docs" / "guides" / "add_a_method.md").read_text(encoding="utf-8")
-    (code,), (yaml,) = fenced(text, "python"), fenced(text, "yaml")
-    Path("mine/method").mkdir(parents=True)
-    Path("mine/centred.py").write_text(code)
-    Path("mine/method/centred.yaml").write_text(yaml)
-    assert cli("pretrain", "--config-dir", "mine", "method=centred", *SMOKE).code == 0
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN, ids=name_of)
+def test_page_runs(cli, page):
+    run_page(page, cli)
 
 
-def test_the_recipe_for_few_labels_runs(cli):
+def test_list_file_recipe(cli):
     from PIL import Image
 
     from tests.conftest import SMOKE
 
-    text = (ROOT / "docs" / "guides" / "data.md").read_text(encoding="utf-8")
-    (example,), (code,) = fenced(text, "csv"), fenced(text, "python")
-    trained, measured = (
-        line
-        for block in fenced(text, "sh")
-        for line in block.splitlines()
-        if "photos.csv" in line or line == "sslcli eval probe"
-    )
+    of = {
+        language: [b for b in blocks(DOCS / "guides" / "data.md") if b.language == language]
+        for language in ("text", "python")
+    }
+    example, code = of["text"][0].text, of["python"][0].text
+    assert example.startswith("path,label,split")
+    data = ["dataset=image_folder", "dataset.path=photos.csv"]
     Path("photos/sub").mkdir(parents=True)
     for i in range(40):
         Image.new("RGB", (16, 16), (200 * (i % 2), 5 * i, 90)).save(f"photos/{'sub/' * (i > 20)}{i:04}.jpg")
@@ -79,7 +123,7 @@ def test_the_recipe_for_few_labels_runs(cli):
         else:
             Path("labels.csv").write_text("name,label\n" + "".join(f"{i:04}.jpg,{'cd'[i % 2]}\n" for i in range(24)))
             exec(given, {})  # writes photos.csv
-        report = json.loads(cli("data", "inspect", "--json", *shlex.split(trained)[3:]).out)
+        report = json.loads(cli("data", "inspect", "--json", *data).out)
         found = {name: (s["samples"], s["labelled"]) for name, s in report["splits"].items()}
         assert found == (
             {"train": (2, 1), "test": (1, 1), "unlabelled": (1, 0)}
@@ -95,25 +139,167 @@ def test_the_recipe_for_few_labels_runs(cli):
         "train.eval_every=0",
         *small,
     ]
-    assert cli(*shlex.split(trained)[1:], *words).code == 0
-    assert "probe.top1" in cli(*shlex.split(measured)[1:], "evaluator.baselines=false").out
+    assert cli("pretrain", "method=simclr", *data, *words).code == 0
+    assert "probe.top1" in cli("eval", "probe", "evaluator.baselines=false").out
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-        if "://" not in target:
+# ------------------------------------------------------------------------------------------------------------ reference
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:  # the class of a key is made while the module is executed
+        patch.setitem(__import__("sys").modules, "generate", module)
+        spec.loader.exec_module(module)
+        yield module
+
+
+@pytest.fixture(scope="module")
+def reference(generate) -> dict[str, str]:
+    return generate.pages()
+
+
+def test_reference_commands(reference):
+    headings = re.findall(r"^## (\w+)$", reference["commands.md"], re.MULTILINE)
+    assert sorted(headings) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("group", registry.GROUPS)
+def test_reference_group(generate, reference, group):
+    page = reference[f"configuration/{group}.md"]
+    assert group in reference["configuration/index.md"]
+    choices = registry.choices(group)
+    assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == sorted(choices)
+    for name, path in choices.items():
+        for key in generate.choice_keys(group, path)[0]:
+            assert f"`{key.name}`" in page, key
+            assert key.meaning or generate.glossary(key.name), (
+                f"{name}: {key.name} has no comment, and none in glossary.yaml"
+            )
+
+
+def test_reference_top_level_keys(generate, reference):
+    for command in ("base", *generate.COMMANDS_WITH_KEYS):
+        for key in generate.keys((registry.config_dir() / f"{command}.yaml").read_text(encoding="utf-8")):
+            assert f"`{key.name}`" in reference["configuration/top_level.md"]
+            assert key.meaning or generate.glossary(key.name), key
+
+
+def test_reference_exit_codes(reference):
+    codes = {c.code for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.SslError)}
+    assert {int(c) for c in re.findall(r"^\| (\d+) \|", reference["exit_codes.md"], re.MULTILINE)} == codes | {0}
+
+
+def test_generated_keys(generate):
+    text = "# head\na: 1 # the first\nb: {c: [1, 2]}\n# above\nd:\n  e: null\n  f: ${x} # of f\n"
+    found = [(k.name, k.default, k.meaning) for k in generate.keys(text)]
+    assert found == [("a", "1", "the first"), ("b", "{c: [1, 2]}", ""), ("d.e", "null", ""), ("d.f", "${x}", "of f")]
+
+
+def test_reference_metrics():
+    """The metrics of the page of results are all defined."""
+    table = (DOCS / "results" / "evaluations" / "digits.md").read_text(encoding="utf-8").partition("## Every number")[2]
+    metrics = set(re.findall(r"^\| [a-z]+[^|]* \| ([a-z][\w.@]*) \|", table, re.MULTILINE)) - {"number", "metric", "s"}
+    page = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
+    assert len(metrics) > 40
+    for metric in metrics:
+        name = re.sub(r"(?<=fgsm|.pgd)\d", "E", metric)
+        name = re.sub(r"@\d+", "@k", name).rpartition(".")[2]
+        assert f"`{name}`" in page or f".{name}`" in page, metric
+
+
+def test_reference_run_folder(cli):
+    from tests.conftest import SMOKE
+
+    page = (DOCS / "reference" / "run_folder.md").read_text(encoding="utf-8")
+    run = Path(cli("pretrain", *SMOKE).last)
+    assert cli("eval", "knn", "evaluator.baselines=false").code == 0
+    assert cli("data", "preview", f"out={run}/views.png").code == 0
+    names = {p.name + "/" * p.is_dir() for p in run.iterdir()} - {"views.png", "run.lock"}
+    missing = {name for name in names if f"`{name}" not in page}
+    assert not missing
+
+
+# ---------------------------------------------------------------------------------------------------- README and friends
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_exist(page):
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in target and "/generated/" not in f"/{target}":
             assert (page.parent / target).exists(), target
 
 
-def test_readme_names_every_method():
+@pytest.mark.parametrize("page", sorted(DOCS.glob("[tgre]*/**/*.md")), ids=name_of)
+def test_page_in_site(page):
+    """Every page has a title and is in a table of contents."""
+    if {"generated", "results"} & set(page.parts):
+        return
+    assert page.read_text(encoding="utf-8").startswith("# ")
+    if page.name == "index.md":
+        return
+    contents = [
+        p for p in (page.parent / "index.md", page.parent / "README.md", page.parent.parent / "index.md") if p.exists()
+    ]
+    entries = {
+        line.strip() for p in contents for b in blocks(p) if b.language == "{toctree}" for line in b.text.splitlines()
+    }
+    assert page.stem in entries or "0*" in entries or f"{page.parent.name}/{page.stem}" in entries
+
+
+def test_readme_limits():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 130
+    assert [line for line in lines if len(line) > 110] == []
+
+
+def test_readme_methods():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in registry.choices("method"):
         assert f"`{name}`" in text, name
 
 
+def test_readme_folders():
+    """The tree of the README has a line for every folder of the repository and every package of sslcli."""
+    tree = tree_of("README.md")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    top = {path.partition("/")[0] + "/" for path in tracked if "/" in path and not path.startswith(".")}
+    assert top <= set(re.findall(r"[\w]+/", tree)) or not tracked
+    for package in packages():
+        assert f"{package}/" in tree, package
+
+
+def test_contributing_packages():
+    tree = tree_of("CONTRIBUTING.md")
+    for package in packages():
+        assert re.search(rf"\b{package}\b", tree), package
+
+
+def packages() -> list[str]:
+    return sorted(p.parent.name for p in (ROOT / "sslcli").glob("*/__init__.py"))
+
+
+def tree_of(name: str) -> str:
+    """The block of a page that shows the tree."""
+    return next(b.text for b in blocks(ROOT / name) if b.language == "text" and "cli/" in b.text)
+
+
+def test_citation_version():
+    import yaml
+
+    from sslcli import __version__
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    assert {"cff-version", "message", "title", "authors", "license"} <= set(citation)
+
+
 @pytest.mark.parametrize("name", sorted(registry.choices("method")))
-def test_a_recipe_says_what_was_seen_with_it(name):
+def test_recipe_header_up_to_date(name):
     """The lines that `benchmarks/recipe_headers.py` writes, and at least one of them."""
     known = json.loads((ROOT / "docs" / "results" / "methods.json").read_text())
     text = (ROOT / "configs" / "method" / f"{name}.yaml").read_text()
@@ -121,7 +307,7 @@ def test_a_recipe_says_what_was_seen_with_it(name):
     assert text == recipe_headers.rewritten(text, recipe_headers.seen(known, name))
 
 
-def test_the_page_of_oracles_names_every_method_and_tests_that_are_there():
+def test_loss_verification_page():
     text = (ROOT / "docs" / "explanation" / "loss_verification.md").read_text(encoding="utf-8")
     tests = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests" / "methods").glob("test_*.py"))
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", text, re.M))
@@ -133,7 +319,7 @@ def test_the_page_of_oracles_names_every_method_and_tests_that_are_there():
             assert f"def {test}(" in tests, test
 
 
-def test_no_path_of_somebodys_machine():
+def test_no_path_of_a_home_folder():
     for path in [*PAGES, *ROOT.glob("sslcli/**/*.py"), *ROOT.glob("configs/**/*.yaml"), *ROOT.glob("scripts/*")]:
         if path.is_file():
             assert not re.search(r"(?<![\w.$~])/(?:home|root|Users)/\w", path.read_text(encoding="utf-8")), path

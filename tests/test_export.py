@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from sslcli.runs.encoder import load_encoder
 from tests.conftest import SMOKE
-from tests.test_documents import ROOT, fenced
+from tests.document_blocks import DOCS, blocks
 
 QUICK = ["evaluator.groups=20", "evaluator.views=2", "evaluator.points=100", "device=cpu", "device.threads=1"]
 
@@ -228,7 +228,7 @@ def test_completion(cli, run):
 def test_the_page_on_weights_loads_them(cli, number, backbone, size):
     if backbone.startswith("vit"):
         pytest.importorskip("timm")
-    code = fenced((ROOT / "docs" / "guides" / "export.md").read_text(encoding="utf-8"), "python")[number]
+    code = [b.text for b in blocks(DOCS / "guides" / "export.md") if b.language == "python"][number]
     pictures = np.random.default_rng(0).integers(0, 256, (12, size, size, 3), dtype=np.uint8)
     np.savez("x.npz", x=pictures)
     words = ["dataset=arrays", "dataset.path=x.npz", "train.epochs=null", "train.steps=1", "train.eval_every=0"]
@@ -240,5 +240,5 @@ def test_the_page_on_weights_loads_them(cli, number, backbone, size):
         exec(code, names)
         ours, info = load_encoder(Path("encoder"))
         mean, std = (torch.tensor(info[k]).view(-1, 1, 1) for k in ("mean", "std"))
-        theirs = ours.eval()((names["pictures"] - mean) / std)
+        theirs = ours.eval()((names["images"] - mean) / std)
     torch.testing.assert_close(names["features"], theirs, rtol=1e-4, atol=1e-4)
