@@ -257,6 +257,14 @@ def test_readme_limits():
     assert [line for line in lines if len(line) > 110] == []
 
 
+def test_readme_commands():
+    """The table of README has the commands and the summaries of `sslcli --help`."""
+    rows = re.findall(r"^\| `sslcli (\w+)[^`]*` \| (.*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert [name for name, _ in rows] == list(COMMANDS)
+    for name, purpose in rows:
+        assert purpose.startswith(COMMANDS[name].summary)
+
+
 def test_readme_methods():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in registry.choices("method"):

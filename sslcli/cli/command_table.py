@@ -352,7 +352,7 @@ _TABLE = (
     Command(
         "completion",
         "Print a shell completion script.",
-        "bash|zsh|fish",
+        "SHELL",
         (),
         subcommands=(
             Subcommand("bash", 'in ~/.bashrc: eval "$(sslcli completion bash)"'),
