@@ -61,7 +61,7 @@ def test_joblib_counts_the_failed_and_a_signal_stops_every_job(cli, joblib_words
     result = cli("pretrain", "-m", *words, *joblib_words)
     assert result.code == 75, result.err
     assert result.out == ""
-    assert result.err.count("a head's width is a positive number") == 1
+    assert result.err.count("the width of a head must be a positive integer") == 1
     assert "1 of 5 jobs failed" in result.err
     assert [j["status"] for j in jobs()] == ["failed", "stopped", "stopped", "stopped", "stopped"]
     assert [status(r)["status"] for r in runs()] == ["interrupted", "interrupted"]
@@ -81,7 +81,7 @@ def test_a_job_whose_process_died_is_told_and_not_a_bug(tmp_path, capfd):
     assert Sweep("pretrain", [], tmp_path, "joblib").conduct(launch) == 3
     out, err = capfd.readouterr()
     assert out == "runs/that\n"
-    assert "job 0 (seed=0): its process died" in err
+    assert "job 0 (seed=0): the process exited unexpectedly" in err
     assert "1 of 2 jobs failed" in err
 
 
@@ -109,7 +109,7 @@ def test_submitit_failures_reach_the_exit_code_and_requeued_jobs_go_on(cli, mean
     (run,) = runs()
     assert result.code == 2, result.err
     assert result.out == f"{run}\n"
-    assert "a head's width is a positive number" in result.err  # it was said in a file; the parent says it again
+    assert "the width of a head must be a positive integer" in result.err  # from the log of the job
     assert "1 of 2 jobs failed" in result.err
     assert (status(run)["status"], status(run)["step"]) == ("done", 200)
     events = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
@@ -262,7 +262,7 @@ def test_the_launchers_of_the_documents_compose():
     """The blocks that need an extra; those that need none are composed by the test of all documents."""
     from sslcli.cli.arguments import parse
     from sslcli.cli.command_table import COMMANDS
-    from sslcli.cli.sweep import samples
+    from sslcli.cli.sweep import expand_sweep
     from sslcli.config import compose
 
     found = []
@@ -276,4 +276,4 @@ def test_the_launchers_of_the_documents_compose():
     for plugin in ("joblib_launcher", "submitit_launcher", "optuna_sweeper"):
         pytest.importorskip(f"hydra_plugins.hydra_{plugin}")
     for word, request in found:
-        compose.compose(word, samples(word, request.overrides, [])[0])
+        compose.compose(word, expand_sweep(word, request.overrides, [])[0])

@@ -82,16 +82,16 @@ def test_a_missing_extra_is_named(cli, monkeypatch):
 
 
 def test_each_value_is_looked_at_once():
-    from sslcli.cli.sweep import samples
+    from sslcli.cli.sweep import expand_sweep
 
-    found = samples("pretrain", ["seed=range(0,3)", "method=simsiam,byol", "train.epochs=2"], [])
+    found = expand_sweep("pretrain", ["seed=range(0,3)", "method=simsiam,byol", "train.epochs=2"], [])
     assert found == [
         ["seed=0", "method=simsiam", "train.epochs=2"],
         ["seed=1", "method=simsiam", "train.epochs=2"],
         ["seed=0", "method=byol", "train.epochs=2"],
         ["seed=2", "method=simsiam", "train.epochs=2"],
     ]
-    globbed = {o for (o,) in samples("pretrain", ["method=glob(sim*)"], [])}
+    globbed = {o for (o,) in expand_sweep("pretrain", ["method=glob(sim*)"], [])}
     assert globbed == {"method=simsiam", "method=simclr", "method=simmim"}
 
 
@@ -123,7 +123,7 @@ def test_a_failed_job_does_not_stop_the_others_nor_the_next_batch(cli):
     batches = "hydra.sweeper.max_batch_size=2"
     result = cli("pretrain", "-m", "method.proj_dim=-1,32,-2,16", *ONE_STEP, batches)
     assert result.code == 2, result
-    assert result.err.count("a head's width is a positive number") == 2
+    assert result.err.count("the width of a head must be a positive integer") == 2
     assert "2 of 4 jobs failed" in result.err
     assert "Error executing job" not in result.err
     assert [Path(line) for line in result.out.splitlines()] == runs()

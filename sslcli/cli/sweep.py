@@ -1,5 +1,7 @@
-"""A sweep, seen from the process that starts it: every value is checked first, signals reach all jobs, and the exit code tells
-of the worst that happened, whatever launcher ran the jobs and wherever."""
+"""A sweep (`-m`), in the process that starts it: checks of every value, signals for all jobs, and the exit code.
+
+The exit code is that of the first failed job, whatever launcher ran the jobs and on whatever machine.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +25,22 @@ from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Sto
 from sslcli.runs import records
 from sslcli.runs.files import make_folder, replace_file, unlink_shared
 
-EXTRAS = {  # choice of hydra/launcher or hydra/sweeper -> (the module that has it, our extra)
+EXTRAS = {  # choice of hydra/launcher or hydra/sweeper -> (its module, the extra of sslcli that installs it)
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "sweep"),
     "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
     "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
     "optuna": ("hydra_plugins.hydra_optuna_sweeper", "hpo"),
 }
-MOST_LOOKS = 20  # configurations composed before the sweep starts; Hydra looks at the rest
+MAX_CHECKED = (
+    20  # configurations composed before the sweep starts; the remaining ones are checked when their jobs start
+)
 
 
 @dataclass
 class Sweep:
-    """`-m`, from its overrides to its exit code."""
+    """A sweep, from its overrides to its exit code."""
 
-    word: str
+    command: str
     overrides: list[str]
     folder: Path
     launcher: str
@@ -44,135 +48,140 @@ class Sweep:
     received: signal.Signals | None = field(default=None)
 
     @property
-    def again(self) -> str:
-        return "the same command" + (" with resume=auto does what is left" if self.word != "eval" else " again")
+    def next_hint(self) -> str:
+        return f"run the same command {'' if self.command == 'eval' else 'with resume=auto '}to continue"
 
     # --------------------------------------------------------------------------------------------------------- before
 
     @classmethod
     def plan(
         cls,
-        word: str,
+        command: str,
         overrides: list[str],
-        extra: list[Path],
+        config_dirs: list[Path],
         look: Callable[[Any], None],
         look_at_data: Callable[[list[Any]], None] | None = None,
     ) -> Sweep:
-        """Looks at every swept value once, before any folder is made; `look_at_data`: whether all of them fit their data, which a
-        machine that only hands jobs to Slurm need not have. RequestError, MachineError."""
+        """Checks every swept value once, before a folder is created.
+
+        `look` checks one configuration. `look_at_data` checks all of them against their data, except for Slurm: the machine that
+        submits the jobs need not have the data.
+
+        Raises:
+            RequestError: a value is wrong.
+            MachineError: the launcher or the sweeper is not installed.
+        """
         require_plugins(overrides)
-        requests = [compose.compose(word, each, extra) for each in samples(word, overrides, extra)[:MOST_LOOKS]]
-        for cfg in requests:
+        jobs = expand_sweep(command, overrides, config_dirs)[:MAX_CHECKED]
+        cfgs = [compose.compose(command, job, config_dirs) for job in jobs]
+        for cfg in cfgs:
             look(cfg)
-        first = requests[0]
-        choices = first.hydra.runtime.choices
+        choices = cfgs[0].hydra.runtime.choices
         if look_at_data is not None and choices["hydra/launcher"] != "submitit_slurm":
-            look_at_data(requests)
-        folder = Path(str(first.hydra.sweep.dir))
+            look_at_data(cfgs)
+        folder = Path(str(cfgs[0].hydra.sweep.dir))
         unlink_shared(folder / "multirun.yaml")  # Hydra writes it again
-        pinned = str(folder).replace("'", "\\'")
-        overrides = [*overrides, f"hydra.sweep.dir='{pinned}'"]
+        quoted = str(folder).replace("'", "\\'")
+        overrides = [*overrides, f"hydra.sweep.dir='{quoted}'"]
         if choices["hydra/sweeper"] == "optuna" and not any("hydra.sweeper.direction=" in o for o in overrides):
-            console.say("optuna looks for the largest number (hydra.sweeper.direction=maximize): it is an accuracy")
+            console.say("optuna maximizes the accuracy of the jobs (hydra.sweeper.direction=maximize)")
             overrides.append("hydra.sweeper.direction=maximize")
-        return cls(word, overrides, folder, choices["hydra/launcher"], choices["hydra/sweeper"])
+        return cls(command, overrides, folder, choices["hydra/launcher"], choices["hydra/sweeper"])
 
     # --------------------------------------------------------------------------------------------------------- during
 
     def conduct(self, launch: Callable[[], object]) -> int:
-        """Runs the sweep; returns its exit code. What Hydra itself finds wrong with the request flies, and leaves no folder."""
+        """Runs the sweep and returns its exit code. An error of Hydra about the request is raised, and leaves no folder."""
         os.environ[PARENT] = str(os.getpid())
         try:
-            with self.passing_signals_on():
+            with self.forward_signals():
                 launch()
-        except (JobExit, KeyboardInterrupt):  # a stop, in this process
+        except (JobExit, KeyboardInterrupt):  # stopped in this process
             self.report()
             raise
-        except Exception as e:  # jobs raise nothing: it is of Hydra's launcher or sweeper
-            self.tidy()
+        except Exception as e:  # of Hydra's launcher or sweeper: jobs do not raise
+            self.remove_if_empty()
             if (error := to_ssl_error(e)) is not None:
                 raise error from None
-            said = f"hydra/sweeper={self.sweeper}, hydra/launcher={self.launcher}: {type(e).__name__}: {first_line(e)}"
+            message = (
+                f"hydra/sweeper={self.sweeper}, hydra/launcher={self.launcher}: {type(e).__name__}: {first_line(e)}"
+            )
             console.detail(traceback.format_exc())
-            if not self.received and not self.casualties():
-                raise MachineError(said, "docs/guides/sweeps.md has the versions they were tried with") from None
-            console.say(said)
+            if not self.received and not self.failures():
+                raise MachineError(message, "docs/guides/sweeps.md lists the tested versions") from None
+            console.say(message)
         finally:
             del os.environ[PARENT]
         return self.report()
 
     @contextlib.contextmanager
-    def passing_signals_on(self) -> Iterator[None]:
-        """Jobs in other processes of this machine are asked to stop too, and waited for; none starts any more.
+    def forward_signals(self) -> Iterator[None]:
+        """Inside, a signal stops the jobs in other processes of this machine too, and no further job starts.
 
-        What is in Slurm's queue stays there: it has a life, and a `scancel`, of its own."""
+        Jobs in the queue of Slurm are not stopped: `scancel` does that."""
         if self.launcher in ("basic", "submitit_slurm"):
             yield
             return
 
         def handle(number: int, frame: FrameType | None) -> None:
-            if self.received is not None and number == signal.SIGINT:  # the second: not waiting for anybody
+            if self.received is not None and number == signal.SIGINT:  # the second Ctrl-C does not wait for the jobs
                 raise JobExit(Interrupted("interrupted"))
             self.received = signal.Signals(number)
             replace_file(make_folder(self.folder, "jobs"), STOP_FILE, "")
-            for outcome in self.outcomes():
-                if (
-                    outcome["status"] == "running"
-                    and outcome.get("host") == socket.gethostname()
-                    and outcome.get("pid", 0) > 1
-                ):
+            for job in self.jobs():
+                local = job.get("host") == socket.gethostname() and job.get("pid", 0) > 1
+                if job["status"] == "running" and local:
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(outcome["pid"], signal.SIGTERM)
+                        os.kill(job["pid"], signal.SIGTERM)
 
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-        old = {n: signal.signal(n, handle) for n in numbers}
+        previous = {n: signal.signal(n, handle) for n in numbers}
         try:
             yield
         finally:
-            for number, handler in old.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
     # ---------------------------------------------------------------------------------------------------------- after
 
-    def outcomes(self) -> list[dict[str, Any]]:
-        """What became of each job that was started, by number."""
+    def jobs(self) -> list[dict[str, Any]]:
+        """The records of the jobs that were started, by number."""
         return records.jobs(self.folder)
 
-    def casualties(self) -> list[dict[str, Any]]:
-        """Those that failed, and those whose process died."""
-        return [o for o in self.outcomes() if o["status"] in ("failed", "running")]
+    def failures(self) -> list[dict[str, Any]]:
+        """The records of the jobs that failed, and of those whose process died."""
+        return [job for job in self.jobs() if job["status"] in ("failed", "running")]
 
     def report(self) -> int:
-        """What the jobs could not say on our stdout and stderr; the exit code of the sweep."""
-        outcomes, failed = self.outcomes(), self.casualties()
-        for o in outcomes:
-            if o["status"] == "done" and o.get("pid") != os.getpid() and o.get("run"):
-                console.out(o["run"])
-        for o in failed:
-            name = f"job {o['job']} ({' '.join(o['overrides'])})"
-            if o["status"] == "running":
-                o["code"] = MachineError.code
-                console.error(
-                    MachineError(f"{name}: its process died without a word", f"short of memory? {self.again}")
-                )
-            elif self.launcher.startswith("submitit"):  # it spoke in a file of its own
-                console.error(SslError(f"{name}: {o.get('error')}"))
-        if failed:
-            console.warn(f"{len(failed)} of {len(outcomes)} jobs failed; see {self.folder}/jobs")
-        stopped = [o for o in outcomes if o["status"] == "stopped"]
-        if self.received or stopped:
-            done = sum(o["status"] == "done" for o in outcomes)
-            console.warn(f"the sweep was stopped; {done} of its jobs are done", self.again)
+        """Prints what jobs in other processes could not print here, and returns the exit code of the sweep."""
+        jobs, failures = self.jobs(), self.failures()
+        for job in jobs:
+            if job["status"] == "done" and job.get("pid") != os.getpid() and job.get("run"):
+                console.out(job["run"])
+        for job in failures:
+            name = f"job {job['job']} ({' '.join(job['overrides'])})"
+            if job["status"] == "running":
+                job["code"] = MachineError.code
+                hint = f"check whether it ran out of memory; {self.next_hint}"
+                console.error(MachineError(f"{name}: the process exited unexpectedly", hint))
+            elif self.launcher.startswith("submitit"):  # whose output is in a file
+                console.error(SslError(f"{name}: {job.get('error')}"))
+        if failures:
+            console.warn(f"{len(failures)} of {len(jobs)} jobs failed; see {self.folder}/jobs")
+        if self.received or any(job["status"] == "stopped" for job in jobs):
+            done = sum(job["status"] == "done" for job in jobs)
+            console.warn(f"the sweep was stopped; {done} of its jobs are done", self.next_hint)
             return Interrupted.code if self.received is signal.SIGINT else Stopped.code
-        return failed[0].get("code", 1) if failed else 0
+        return failures[0].get("code", 1) if failures else 0
 
-    def tidy(self) -> None:
-        """Where no job began, Hydra's own file is all there is."""
+    def remove_if_empty(self) -> None:
+        """Removes the folder of the sweep where no job has started."""
         if self.folder.is_dir() and {p.name for p in self.folder.iterdir()} <= {"multirun.yaml"}:
             shutil.rmtree(self.folder)
 
 
 def require_plugins(overrides: list[str]) -> None:
+    """Raises MachineError if a launcher or a sweeper is not installed."""
     from importlib.util import find_spec
 
     for override in overrides:
@@ -181,15 +190,18 @@ def require_plugins(overrides: list[str]) -> None:
             continue
         module, extra = EXTRAS[choice]
         try:
-            there = find_spec(module) is not None
-        except ModuleNotFoundError:  # not even a hydra_plugins package
-            there = False
-        if not there:
+            installed = find_spec(module) is not None
+        except ModuleNotFoundError:  # not even the package hydra_plugins
+            installed = False
+        if not installed:
             raise MachineError(f"{override} is not installed", f"pip install 'sslcli[{extra}]'")
 
 
-def samples(word: str, overrides: list[str], extra: list[Path]) -> list[list[str]]:
-    """Plain overrides in which each swept value stands once: the first of each key, then the second of each, and so on."""
+def expand_sweep(command: str, overrides: list[str], config_dirs: list[Path]) -> list[list[str]]:
+    """Overrides of single jobs in which each swept value occurs once.
+
+    The first job has the first value of every key; each of the others differs from it in one key: all second values, all third
+    values, and so on. RequestError where Hydra cannot parse an override."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -201,19 +213,19 @@ def samples(word: str, overrides: list[str], extra: list[Path]) -> list[list[str
     try:
         with hydra.initialize_config_dir(str(registry.config_dir()), version_base="1.3"):
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())  # for glob(*)
-            options = [values(o) for o in parser.parse_overrides(overrides)]
+            options = [sweep_values(o) for o in parser.parse_overrides(overrides)]
     except HydraException as e:
-        raise rewrite_error(e, word, overrides, extra) from None
-    for given, option in zip(overrides, options, strict=True):
+        raise rewrite_error(e, command, overrides, config_dirs) from None
+    for override, option in zip(overrides, options, strict=True):
         if not option:
-            raise RequestError(f"`{given}` has no value to try")
+            raise RequestError(f"`{override}` has no value to try")
     first = [o[0] for o in options]
     others = sorted((k, i) for i, option in enumerate(options) for k in range(1, len(option)))
     return [first, *([*first[:i], options[i][k], *first[i + 1 :]] for k, i in others)]
 
 
-def values(override: Any) -> list[str]:
-    """`seed=0,1` -> [`seed=0`, `seed=1`]; of an interval the ends; of what is not swept the override itself."""
+def sweep_values(override: Any) -> list[str]:
+    """`seed=0,1` -> [`seed=0`, `seed=1`]; the two ends of an interval; an override without a sweep unchanged."""
     if not override.is_sweep_override():
         return [override.input_line]
     key = override.get_key_element()
