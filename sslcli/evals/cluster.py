@@ -8,28 +8,23 @@ training samples' own assignment is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sslcli.console import warn
 from sslcli.errors import RequestError, nearest
-from sslcli.evals.artefacts.figures import Grid
-from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, named, thumbnails
-from sslcli.evals.artefacts.tables import Csv
+from sslcli.evals.artefacts.cluster_sheets import exemplar_sheet, make_artefacts, most_probable
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.method_outputs import clusters
 from sslcli.evals.base.result import Baselines, Result, check_seeds, mean_and_std
 from sslcli.evals.fit import clustering
-from sslcli.evals.fit.clustering import NOISE, Divided, Settings, Space
+from sslcli.evals.fit.clustering import Divided, Settings, Space
+from sslcli.evals.metrics.agreement import NOISE, agreement, mean_ari
 from sslcli.evals.metrics.interval import of_accuracies
 from sslcli.rng import derive
 from sslcli.runtime.progress import track
 
-EXEMPLARS = 8  # samples of a cluster in the sheet
-SHOWN = 24  # clusters in the sheet, the largest
 SCORES = ("acc", "nmi", "ari")
 
 
@@ -107,7 +102,7 @@ def cluster(
                 "baselines": {},
             }
             details = {"train": found.train, **({"k_curve": found.curve} if found.curve else {})}
-            artefacts = _artefacts(found, truth, data, split)
+            artefacts = make_artefacts(found.draws[0], found.asked, truth, data, split)
         else:
             protocol["baselines"][kind] = about
     own = clusters(data, split)
@@ -116,9 +111,9 @@ def cluster(
         if bool((truth >= 0).any()):
             numbers |= {f"head.{name}": value for name, value in agreement(assigned, truth).items()}
         numbers["head.used"] = float(assigned.unique().numel())
-        chosen = surest(own)
-        title = f"{split} samples that each of the run's own clusters is surest of"
-        artefacts["head_exemplars.png"] = _exemplars(chosen, assigned, own.shape[1], truth, data, split, title)
+        chosen = most_probable(own)
+        title = f"{split} samples that each of the run's own clusters is most_probable of"
+        artefacts["head_exemplars.png"] = exemplar_sheet(chosen, assigned, own.shape[1], truth, data, split, title)
         protocol["head"] = (
             f"the run's own: {own.shape[1]} clusters, learned in pretraining, each sample in its likeliest"
         )
@@ -224,135 +219,4 @@ def _measure(
     return _Found(draws, scores, stability, train, space.words, asked, curve)
 
 
-def agreement(assignment: Tensor, truth: Tensor) -> dict[str, float]:
-    """`acc`, `nmi` and `ari` of clusters (n,) and classes (n,), over the samples that have a class."""
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-
-    known = truth >= 0
-    a, b = assignment[known].numpy(), truth[known].numpy()
-    counts = contingency(assignment, truth)
-    clusters, classes = matching(counts[:-1])
-    return {
-        "acc": int(counts[clusters, classes].sum()) / int(counts.sum()),
-        "nmi": float(normalized_mutual_info_score(b, a)),
-        "ari": float(adjusted_rand_score(b, a)),
-    }
-
-
-def mean_ari(assignments: list[Tensor]) -> float:
-    """The mean over pairs of assignments (n,)."""
-    from sklearn.metrics import adjusted_rand_score
-
-    pairs = list(combinations([a.numpy() for a in assignments], 2))
-    return sum(float(adjusted_rand_score(a, b)) for a, b in pairs) / len(pairs)
-
-
-def contingency(assignment: Tensor, truth: Tensor, clusters: int = 0, classes: int = 0) -> Tensor:
-    """(clusters + 1, classes) int64: how many samples of each class are in each cluster; the last row is noise."""
-    known = truth >= 0
-    a, y = assignment[known], truth[known]
-    k, c = max(clusters, int(assignment.max()) + 1), max(classes, int(y.max()) + 1)
-    a = torch.where(a == NOISE, k, a)
-    return torch.bincount(a * c + y, minlength=(k + 1) * c).view(k + 1, c)
-
-
-def matching(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Which clusters (m,) are which classes (m,), m the smaller number of both, so that most samples are right."""
-    from scipy.optimize import linear_sum_assignment
-
-    clusters, classes = linear_sum_assignment(counts.numpy(), maximize=True)
-    return torch.from_numpy(clusters), torch.from_numpy(classes)
-
-
 # ------------------------------------------------------------------------------------------------------------- artefacts
-
-
-def _artefacts(found: _Found, truth: Tensor, data: EvalData, split: Split) -> dict[str, Any]:
-    """Of the first seed: the assignment of every sample, exemplars, and where there are labels the table."""
-    first = found.draws[0]
-    artefacts: dict[str, Any] = {"assignment.csv": _assignment(first, data, split)}
-    names = data.dataset.classes
-    if bool((truth >= 0).any()):
-        artefacts["table.png"] = _grid(contingency(first.asked, truth, first.clusters, len(names)), names)
-    if first.clusters:
-        chosen = exemplars(found.asked, first.asked, first.clusters)
-        title = f"{split} samples nearest to the centre of each cluster"
-        artefacts["exemplars.png"] = _exemplars(chosen, first.asked, first.clusters, truth, data, split, title)
-    return artefacts
-
-
-def _assignment(first: Divided, data: EvalData, split: Split) -> Csv:
-    parts: list[tuple[Split, Tensor]] = [("train", first.train)]
-    if split == "test":
-        parts.append(("test", first.asked))
-    rows = [
-        (part, data.source(part).name_of(i), c)
-        for part, assigned in parts
-        for i, c in zip(data.ids(part).tolist(), assigned.tolist(), strict=True)
-    ]
-    return Csv(("split", "sample", "cluster"), rows, f"the cluster of each of {len(rows):,} samples; -1 is noise")
-
-
-def _grid(counts: Tensor, names: tuple[str, ...]) -> Grid:
-    """Clusters in the order of the classes they are matched with."""
-    clusters, classes = matching(counts[:-1])
-    order = clusters[classes.argsort()].tolist()
-    rest = [int(c) for c in counts[:-1].sum(dim=1).argsort(descending=True) if int(c) not in set(order)]
-    rows = [*order, *rest, *([len(counts) - 1] if int(counts[-1].sum()) else [])]
-    right, total = int(counts[clusters, classes].sum()), int(counts.sum())
-    titles = [f"cluster {c}" if c < len(counts) - 1 else "noise" for c in rows]
-    of = [named(names, i) for i in range(counts.shape[1])]
-    words = f"{right / total:.1%} of {total:,} samples lie where cluster and class are matched"
-    return Grid(
-        counts[rows],
-        titles,
-        of,
-        words,
-        f"clusters (rows) by classes (columns), as shares of each cluster: {words}",
-        column_label="class",
-    )
-
-
-def _exemplars(
-    chosen: list[Tensor], assigned: Tensor, clusters: int, truth: Tensor, data: EvalData, split: Split, title: str
-) -> Sheet:
-    """A row a cluster, the largest first: its `chosen` rows, how many samples it has, and which class is most among them."""
-    names, ids = data.dataset.classes, data.ids(split)
-    counts = contingency(assigned, truth, clusters, len(names)) if bool((truth >= 0).any()) else None
-    sizes = assigned[assigned >= 0].bincount(minlength=clusters)
-    shown = [c for c in sizes.argsort(descending=True, stable=True).tolist() if sizes[c]][:SHOWN]
-    pictures = thumbnails(data, split, [int(i) for c in shown for i in ids[chosen[c]]])
-    rows = []
-    for c in shown:
-        cells = [Cell(pictures[i]) for i in ids[chosen[c]].tolist() if i in pictures]
-        about = f"{int(sizes[c]):,} samples"
-        if counts is not None and int(counts[c].sum()):
-            most = int(counts[c].argmax())
-            about += f", {float(counts[c, most] / counts[c].sum()):.0%} are {named(names, most)}"
-        if cells:
-            rows.append(Row(f"cluster {c}", about, cells))
-    of = f"{len(rows)}" if len(rows) == clusters else f"the {len(rows)} largest of {clusters:,}"
-    title = f"{title} ({of} clusters)"
-    about_all = "; ".join(f"{row.title}: {row.about}" for row in rows[:12])
-    return Sheet(title, rows, f"{title}: {about_all}")
-
-
-def surest(probabilities: Tensor, count: int = EXEMPLARS) -> list[Tensor]:
-    """Of each cluster the rows of (n, K) that are likeliest in it and have no likelier one, the surest first."""
-    best, assigned = probabilities.max(dim=1)
-    found = []
-    for c in range(probabilities.shape[1]):
-        members = (assigned == c).nonzero().flatten()
-        found.append(members[best[members].argsort(descending=True, stable=True)[:count]])
-    return found
-
-
-def exemplars(x: Tensor, assignment: Tensor, clusters: int, count: int = EXEMPLARS) -> list[Tensor]:
-    """Of each cluster the rows of x (n, p) that are nearest to the mean of its samples, nearest first."""
-    found = []
-    for c in range(clusters):
-        members = (assignment == c).nonzero().flatten()
-        inside = x[members]
-        away = (inside - inside.mean(dim=0)).square().sum(dim=1) if len(members) else inside.sum(dim=1)
-        found.append(members[away.argsort(stable=True)[:count]])
-    return found

@@ -6,26 +6,19 @@ steps: the supervised baseline that a pretraining has to beat.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sslcli.data import notify
-from sslcli.errors import RequestError
 from sslcli.evals.artefacts.confusion import Confusion
-from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.base.result import Result, check_seeds, mean_and_std
-from sslcli.evals.fit.grid_search import Choice, Grid, remarks
-from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, Standardizer, choose_c
-from sslcli.evals.fit.logistic import Logistic
-from sslcli.evals.fit.supervised import WARMUP, Recipe, Trained, rates_of, train
+from sslcli.evals.base.result import Result, check_seeds
+from sslcli.evals.finetuning.learning_rate import rates_of
+from sslcli.evals.finetuning.predictions import Scores, check_augment, measure
+from sslcli.evals.finetuning.recipe import Recipe
+from sslcli.evals.fit.grid_search import Grid, remarks
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics.interval import of_accuracies
-from sslcli.rng import derive
 
 
 def finetune(
@@ -106,143 +99,3 @@ def notes(data: EvalData, baselines: bool, start: str) -> list[str]:
     elif not baselines and start == "run":
         own.append("the baseline from scratch was not trained (evaluator.baselines=false)")
     return [*data.notes, *own]
-
-
-def check_augment(data: EvalData, recipe: Recipe) -> None:
-    """RequestError unless the run's augmentation has views of these kinds."""
-    known = {*(data.recipes or {}), "clean"} - {"summary"}
-    for kind in recipe.kinds:
-        if kind in known:
-            continue
-        raise RequestError(
-            f"evaluator.augment={kind}: there is no such kind of view here (there are: {', '.join(sorted(known))})",
-            "evaluator.augment=clean trains on the samples as they are",
-        )
-
-
-@dataclass
-class Scores:
-    """What trainings of several draws, from one start, said of the test split."""
-
-    ids: Tensor  # (n,) of the test samples
-    truth: Tensor  # (n,)
-    total: int  # classes
-    said: list[Tensor] = field(default_factory=list)  # a draw each: (n, up to 5) classes, the likeliest first
-    sure: list[Tensor] = field(default_factory=list)  # a draw each: (n,) the probability of the likeliest
-    rates: list[Choice] = field(default_factory=list)  # a draw each
-    labelled: int = 0
-    last: Trained | None = None
-    curves: list[dict[str, list[float]]] = field(default_factory=list)
-
-    def top(self, k: int) -> list[float]:
-        """A draw each: the share of test samples whose class is among the first k."""
-        return [float((said[:, :k] == self.truth[:, None]).any(dim=1).double().mean()) for said in self.said]
-
-    def numbers(self, kind: str = "") -> dict[str, float]:
-        prefix = f"{kind}." if kind else ""
-        numbers = mean_and_std(f"{prefix}top1", self.top(1))
-        return numbers | (mean_and_std(f"{prefix}top5", self.top(5)) if self.total > 5 else {})
-
-    def confusion(self, data: EvalData) -> Tensor:
-        """(K, K) counts over all draws."""
-        counts = [torch.bincount(self.truth * self.total + said[:, 0], minlength=self.total**2) for said in self.said]
-        return torch.stack(counts).sum(dim=0).view(self.total, self.total)
-
-    def predictions(self) -> Predictions:
-        first = torch.stack([said[:, 0] for said in self.said])
-        return Predictions(self.ids, self.truth, first, torch.stack(self.sure))
-
-    def curve(self) -> dict[str, list[float]]:
-        """The mean of all draws' training curves."""
-        mean = {
-            k: torch.tensor([c[k] for c in self.curves], dtype=torch.float64).mean(dim=0).tolist()
-            for k in self.curves[0]
-        }
-        return {k: [round(v, 5) for v in values] for k, values in mean.items()}
-
-    def protocol(self, recipe: Recipe) -> dict[str, Any]:
-        assert self.last is not None
-        length = self.last.length
-        return {
-            "classes": self.total,
-            "splits": {"labelled": self.labelled, "test": len(self.ids)},
-            "lr": rates_of(self.rates, Grid.of(recipe.rates)),
-            "optimizer": f"AdamW, weight decay {recipe.weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
-            "steps": length.steps,
-            "batch": {"samples": length.batch, "views_of_each": length.views},
-            "layer_decay": recipe.layer_decay,
-            "augment": recipe.augment,
-            "mixup": recipe.mixup,
-            "cutmix": recipe.cutmix,
-            "label_smoothing": recipe.label_smoothing,
-            "measured": "after the last step",
-        }
-
-
-def measure(
-    backbone: nn.Module,
-    data: EvalData,
-    amount: subsets.Amount,
-    seeds: int,
-    recipe: Recipe,
-    start: str,
-    head: str = "probe",
-) -> Scores:
-    """Trains and tests once a draw. `start`: "run" is the given backbone, "scratch" one with random weights."""
-    y = data.labels("train")
-    name, classes = data.dataset.name, data.dataset.classes
-    subsets.check(y, "train", name)
-    truth = data.labels("test")
-    kept = subsets.check(truth, "test", name, classes=1)
-    total = max(len(classes), int(y.max()) + 1, int(truth.max()) + 1)
-    scores = Scores(kept, truth[kept], total)
-    for index in range(seeds):
-        ids = subsets.draw(y, amount, data.seed, index, classes)
-        subsets.check(y[ids], "train", name)
-        subject = backbone if start == "run" or data.untrained is None else data.untrained(index + 1).to(data.device)
-        made = probe_head(backbone, data) if start == "run" and head == "probe" else None
-        word = f"{'fine-tuning' if start == 'run' else 'training from scratch'}, {amount}, draw {index + 1} of {seeds}: step"
-        trained = train(
-            subject,
-            data,
-            ids,
-            recipe,
-            derive(data.seed, "finetune", index),
-            head=made,
-            tell=lambda done, of, word=word: notify.show_progress(word, done, of),  # type: ignore[misc]
-        )
-        seen, ranked, sure = trained.ranked(data, data.batches("test", kept))
-        if not scores.said and len(seen) < len(kept):  # unreadable ones are left out of every draw
-            scores.ids, scores.truth = seen, truth[seen]
-        scores.said.append(ranked)
-        scores.sure.append(sure)
-        scores.rates.append(trained.rate)
-        scores.curves.append(trained.curve)
-        scores.labelled, scores.last = len(ids), trained
-    return scores
-
-
-def probe_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor], nn.Linear]:
-    """Makes a head that is the logistic regression of the backbone's features, at the strength that the probe would choose."""
-
-    def make(ids: Tensor, y: Tensor) -> nn.Linear:
-        x, _ = data.features(backbone, "train")
-        rows = torch.full((len(data.source("train")),), -1)
-        rows[data.ids("train")] = torch.arange(len(x))
-        row = rows[ids]
-        classes = int(y.max()) + 1
-        row, y = row[row >= 0], y[row >= 0]  # without those that cannot be read
-        standardize = Standardizer(x)
-        z = standardize(x, row).to(data.device)
-        groups = data.groups("train")
-        grid = Grid.of(C_GRID.start)  # not beyond: a head of next to no weight is no start
-        strength = choose_c(z, y, classes, grid, data.seed, 0, None if groups is None else groups[row]).value
-        fit = Logistic(z, y, classes).fit(strength, TOLERANCE)
-        head = nn.Linear(x.shape[1], classes)
-        weight = fit.weight * standardize.scale[:, None]  # (d, K), of features as they come
-        with torch.no_grad():
-            head.weight.copy_(weight.T)
-            head.bias.copy_(fit.bias - standardize.mean @ weight)
-        return head
-
-    return make

@@ -29,8 +29,8 @@ from sslcli.errors import RequestError
 from sslcli.evals.artefacts.label_curve import LabelCurve, Line
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Result, check_seeds, mean_and_std
-from sslcli.evals.finetune import check_augment, measure
-from sslcli.evals.fit.supervised import Recipe
+from sslcli.evals.finetuning.predictions import check_augment, measure
+from sslcli.evals.finetuning.recipe import Recipe
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.label_subsets import Amount
 from sslcli.evals.metrics.interval import Interval, between, of_accuracies

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,21 +15,20 @@ from torch import Tensor, nn
 
 from sslcli.console import warn
 from sslcli.errors import RequestError, nearest
-from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet
-from sslcli.evals.base.embedding import embed, evaluating, flatten_inputs
+from sslcli.evals.artefacts.corruption_plot import SeverityPlot, corruption_sheet
+from sslcli.evals.base.embedding import embed, evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result
+from sslcli.evals.fit.calibrated_probe import CalibratedProbe, class_columns, fit_probes
 from sslcli.evals.fit.grid_search import Grid, remarks
-from sslcli.evals.fit.linear_probe import C_GRID, CROSS_VALIDATE_UP_TO, FOLDS, LinearProbe, c_protocol, fit_linear_probe
+from sslcli.evals.fit.linear_probe import C_GRID, c_protocol
 from sslcli.evals.inputs import attacks
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
+from sslcli.evals.inputs.pixels import normalize, to_pixels
 from sslcli.evals.metrics import calibration as sure
 from sslcli.evals.metrics.interval import of_accuracies
-from sslcli.plotting import new_figure
 from sslcli.rng import derive, order
-from sslcli.runs.files import replacing
-from sslcli.views.contact_sheet import FAINT, INK, PAPER
 
 EPSILONS = (1, 2, 4)  # in 255ths of the range of a pixel
 AT_ONCE = 4_000_000  # numbers of a batch that is corrupted
@@ -71,7 +68,7 @@ def robustness(
     known = subsets.check(truth, "test", data.dataset.name, classes=1)
     ids = known[order(derive(data.seed, "robustness"), 0, len(known))[:max_samples]]
     grid = C_GRID if strength is None else Grid.of([strength])
-    subjects = _subjects(backbone, data, amount, strength, baselines)
+    subjects = fit_probes(backbone, data, amount, strength, baselines)
 
     right, n = _corrupted(subjects, data, ids.sort().values, names)
     numbers: dict[str, float] = {}
@@ -82,12 +79,12 @@ def robustness(
         subject.say(numbers, "drop", 1 - float(rest.mean()) / clean if clean else 0.0)
         if kind == "":
             numbers |= {f"{name}.top1": float(row.mean()) for name, row in zip(names, rest, strict=True)}
-    artefacts: dict[str, Any] = {"strengths.png": Strengths(names, {k: r.double() / n for k, r in right.items()})}
+    artefacts: dict[str, Any] = {"strengths.png": SeverityPlot(names, {k: r.double() / n for k, r in right.items()})}
     attacked = _attacked(subjects, data, ids[:attack_samples].sort().values, attack_steps)
     calibrated = _calibration(subjects, data, artefacts)
     for found in (attacked, calibrated):
         numbers |= found
-    artefacts["corruptions.png"] = _sheet(data, ids[:1], names)
+    artefacts["corruptions.png"] = corruption_sheet(data, ids[:1], names)
     splits = {"train": len(data.labels("train")), "labelled": subjects[""].labelled, "test": n}
     protocol = {
         "labels": str(amount),
@@ -133,69 +130,8 @@ def _names(corruptions: list[str] | str, image: bool) -> list[str]:
     return list(dict.fromkeys(given))
 
 
-@dataclass
-class _Subject:
-    """What is measured: a module from inputs to features, and the probe on them."""
-
-    kind: str
-    module: nn.Module
-    head: LinearProbe
-    temperature: float
-    held: int  # labelled samples that the temperature was fitted to
-    test: tuple[Tensor, Tensor]
-    labelled: int
-
-    def say(self, numbers: dict[str, float], name: str, value: float) -> None:
-        numbers[f"{self.kind}.{name}" if self.kind else name] = value
-
-
-class _Flat(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return flatten_inputs(x)
-
-
-def _subjects(
-    backbone: nn.Module, data: EvalData, amount: subsets.Amount, strength: float | None, baselines: Baselines
-) -> dict[str, _Subject]:
-    modules = {"": backbone, "raw": _Flat(), "untrained": data.untrained_backbone}
-    found = {}
-    for kind, features in data.feature_sets(backbone, baselines).items():
-        x, y = features("train")
-        name, classes = data.dataset.name, data.dataset.classes
-        head = fit_linear_probe(x, y, amount, data.seed, classes, data.device, strength, name, data.groups("train"))
-        ids = subsets.draw(y, amount, data.seed, 0, classes)
-        module = modules[kind]
-        assert module is not None
-        t, held = _temperature(x, y, ids, head, data)
-        found[kind] = _Subject(kind, module, head, t, held, features("test"), len(ids))
-    return found
-
-
-def _temperature(x: Tensor, y: Tensor, ids: Tensor, head: LinearProbe, data: EvalData) -> tuple[float, int]:
-    """The temperature for labelled training samples `ids`, each judged by a probe that was not fitted to it; and how many there
-    were. 1 where there are too few."""
-    if len(ids) < FOLDS:
-        return 1.0, 0
-    groups = data.groups("train")
-    fold = subsets.folds(y[ids], FOLDS, data.seed, 0, None if groups is None else groups[ids])
-    logits, columns = [], []
-    for f in range(FOLDS if len(ids) <= CROSS_VALIDATE_UP_TO else 1):
-        some, held = torch.full_like(y, -1), ids[fold == f]
-        some[ids[fold != f]] = y[ids[fold != f]]
-        if not torch.equal(y[ids[fold != f]].unique(), head.classes):
-            continue  # a class is in this fold alone
-        apart = fit_linear_probe(
-            x, some, subsets.Amount("all"), data.seed, (), data.device, head.fit.strength, data.dataset.name
-        )
-        logits.append(apart.logits(x[held]))
-        columns.append(column(head.classes, y[held]))
-    if not logits:
-        return 1.0, 0
-    return sure.temperature(torch.cat(logits), torch.cat(columns)), sum(map(len, logits))
-
-
 def _corrupted(
-    subjects: Mapping[str, _Subject], data: EvalData, ids: Tensor, names: Sequence[str]
+    subjects: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor, names: Sequence[str]
 ) -> tuple[dict[str, Tensor], int]:
     """How many samples each probe gets right: kind -> (1 + corruptions, 1 + strengths) counts, [0, 0] clean; and how many there
     were."""
@@ -219,11 +155,11 @@ def _versions(
 ) -> Iterator[tuple[int, int, Tensor]]:
     """The clean inputs, then (number of the corruption, strength, corrupted inputs), one at a time."""
     yield from first
-    pixels = _pixels(data, x).cpu()
+    pixels = to_pixels(data, x).cpu()
     for i, name in enumerate(names, start=1):
         for strength in range(1, STRENGTHS + 1):
             z = corrupt(pixels, name, strength, ids, derive(data.seed, "robustness"))
-            yield i, strength, _normalised(data, z.to(x.device))
+            yield i, strength, normalize(data, z.to(x.device))
 
 
 def _small(data: EvalData, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -233,29 +169,7 @@ def _small(data: EvalData, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip(part.split(at_once), x.split(at_once), strict=True)
 
 
-def _stats(data: EvalData, x: Tensor) -> tuple[Tensor, Tensor]:
-    mean, std = (
-        torch.tensor(v, device=x.device).view(-1, *([1] * (x.ndim - 2))) for v in (data.dataset.mean, data.dataset.std)
-    )
-    return mean, std
-
-
-def _pixels(data: EvalData, x: Tensor) -> Tensor:
-    """Images in 0..1; series as they are, in standard deviations."""
-    if x.ndim != 4:
-        return x
-    mean, std = _stats(data, x)
-    return (x * std + mean).clamp(0, 1)
-
-
-def _normalised(data: EvalData, x: Tensor) -> Tensor:
-    if x.ndim != 4:
-        return x
-    mean, std = _stats(data, x)
-    return (x - mean) / std
-
-
-def _attacked(subjects: Mapping[str, _Subject], data: EvalData, ids: Tensor, steps: int) -> dict[str, float]:
+def _attacked(subjects: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor, steps: int) -> dict[str, float]:
     """`fgsm1.top1`, `pgd1.top1`, ... of each; nothing for series."""
     if len(ids) == 0 or len(data.dataset.shape) != 3:
         return {}
@@ -267,12 +181,12 @@ def _attacked(subjects: Mapping[str, _Subject], data: EvalData, ids: Tensor, ste
         n = 0
         with evaluating(subject.module):
 
-            def model(pixels: Tensor, subject: _Subject = subject, layer: nn.Linear = layer) -> Tensor:
-                return layer(subject.module(_normalised(data, pixels)))
+            def model(pixels: Tensor, subject: CalibratedProbe = subject, layer: nn.Linear = layer) -> Tensor:
+                return layer(subject.module(normalize(data, pixels)))
 
             for part, x in _small(data, ids):
                 n += len(part)
-                pixels, y = _pixels(data, x), column(subject.head.classes, truth[part]).to(data.device)
+                pixels, y = to_pixels(data, x), class_columns(subject.head.classes, truth[part]).to(data.device)
                 with torch.no_grad():
                     good = model(pixels).argmax(dim=1) == y  # who is wrong already need not be attacked
                 pixels, y, part = pixels[good], y[good], part[good.cpu()]
@@ -297,18 +211,14 @@ def _start(x: Tensor, ids: Tensor, seed: int) -> Tensor:
     return torch.stack([torch.rand(x.shape[1:], generator=g) for g in given]).mul_(2).sub_(1).to(x.device)
 
 
-def column(classes: Tensor, y: Tensor) -> Tensor:
-    """Which column of a probe's logits is whose class; -1 for classes that it never saw."""
-    place = torch.searchsorted(classes, y).clamp(max=len(classes) - 1)
-    return torch.where(classes[place] == y, place, -1)
-
-
-def _calibration(subjects: Mapping[str, _Subject], data: EvalData, artefacts: dict[str, Any]) -> dict[str, float]:
+def _calibration(
+    subjects: Mapping[str, CalibratedProbe], data: EvalData, artefacts: dict[str, Any]
+) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for kind, subject in subjects.items():
         x, truth = subject.test
         kept = truth >= 0
-        y, logits = column(subject.head.classes, truth[kept]), subject.head.logits(x[kept])
+        y, logits = class_columns(subject.head.classes, truth[kept]), subject.head.logits(x[kept])
         t = subject.temperature
         tables, errors = {}, {}
         for prefix, title, scaled in (("", "as fitted", logits), ("scaled.", f"temperature {t:.2f}", logits / t)):
@@ -333,7 +243,7 @@ def _notes(attacked: Mapping[str, float], image: bool, attack_samples: int) -> l
     )
 
 
-def _edges(subjects: Mapping[str, _Subject], grid: Grid) -> list[str]:
+def _edges(subjects: Mapping[str, CalibratedProbe], grid: Grid) -> list[str]:
     """Which penalties and temperatures lie at the end of what may be chosen."""
     notes = []
     for kind, subject in subjects.items():
@@ -343,57 +253,3 @@ def _edges(subjects: Mapping[str, _Subject], grid: Grid) -> list[str]:
             notes.append(f"the temperature {whose} is {subject.temperature:g}, the end of what is searched")
             warn(notes[-1])
     return notes
-
-
-def _sheet(data: EvalData, ids: Tensor, names: Sequence[str]) -> Sheet:
-    part, x = next(iter(data.batches("test", ids)))
-    pixels, seed = _pixels(data, x).cpu(), derive(data.seed, "robustness")
-    rows = []
-    for name in names:
-        versions = [corrupt(pixels, name, s, part, seed)[0] for s in range(1, STRENGTHS + 1)]
-        rows.append(Row(name.replace("_", " "), "", [Cell(pixels[0]), *(Cell(z) for z in versions)]))
-    said = ", ".join(row.title for row in rows)
-    caption = f"one test sample, clean and at five strengths of {said}"
-    return Sheet("What the corruptions do", rows, caption, ("clean", "strength 1 to 5"), 1)
-
-
-@dataclass
-class Strengths:
-    """Accuracy against strength, a panel a corruption: kind -> (1 + corruptions, 1 + strengths), column 0 clean."""
-
-    names: Sequence[str]
-    top1: Mapping[str, Tensor]
-
-    @property
-    def caption(self) -> str:
-        means = ", ".join(f"{k or 'this backbone'} {float(t[1:, 1:].mean()):.3f}" for k, t in self.top1.items())
-        return f"accuracy of the linear probe at five strengths of {len(self.names)} corruptions; means: {means}"
-
-    def save(self, path: Path) -> None:
-
-        columns = min(4, len(self.names))
-        rows = -(-len(self.names) // columns)
-        figure = new_figure(
-            figsize=(2.5 * columns + 0.5, 2.0 * rows + 0.7), dpi=150, facecolor=PAPER, layout="constrained"
-        )
-        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
-        styles = {"": ("#2f6690", "-", "o"), "raw": ("#8a857a", "--", "s"), "untrained": ("#d1603d", ":", "^")}
-        for axes in panels[len(self.names) :]:
-            axes.set_axis_off()
-        for i, (axes, name) in enumerate(zip(panels, self.names, strict=False), start=1):
-            for kind, table in self.top1.items():
-                colour, line, mark = styles[kind]
-                label = kind or "this backbone"
-                axes.plot(table[i].tolist(), line, marker=mark, markersize=3, linewidth=1.3, color=colour, label=label)
-            axes.set_title(name.replace("_", " "), fontsize=9, color=INK)
-            axes.set(ylim=(0, 1.02), xticks=range(STRENGTHS + 1))
-            axes.tick_params(labelsize=8, colors=INK, length=2)
-            axes.grid(axis="y", color=FAINT, linewidth=0.6)
-            axes.spines[:].set_visible(False)
-            axes.set_facecolor("white")
-        figure.supxlabel("strength (0: clean)", fontsize=9, color=INK)
-        figure.supylabel("accuracy", fontsize=9, color=INK)
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=8, frameon=False)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png", facecolor=PAPER)

@@ -10,9 +10,11 @@ import torch
 
 from sslcli.data.dataset import ArraySource
 from sslcli.errors import RequestError
-from sslcli.evals.anomaly import anomaly, outlying
+from sslcli.evals.anomaly import anomaly
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.fit import anomaly_scores
+from sslcli.evals.metrics import anomaly_metrics
+from sslcli.evals.metrics.anomaly_metrics import outlying
 from sslcli.methods.autoencoder import Autoencoder
 from sslcli.views import Views
 from tests.evals import toys
@@ -121,27 +123,27 @@ def test_auroc_and_fpr95_are_scikit_learns(levels):
     for share in (0.1, 0.5, 0.9):
         strange = torch.rand(300, generator=g) < share
         score = ((torch.rand(300, generator=g) + 0.3 * strange) * levels).floor()
-        assert anomaly_scores.auroc(score, strange) == pytest.approx(roc_auc_score(strange.numpy(), score.numpy()))
+        assert anomaly_metrics.auroc(score, strange) == pytest.approx(roc_auc_score(strange.numpy(), score.numpy()))
         fpr, tpr, _ = roc_curve((~strange).numpy(), -score.numpy(), drop_intermediate=False)  # positive is normal
-        assert anomaly_scores.fpr95(score, strange) == pytest.approx(fpr[(tpr >= 0.95).argmax()])
+        assert anomaly_metrics.fpr95(score, strange) == pytest.approx(fpr[(tpr >= 0.95).argmax()])
 
 
 def test_auroc_and_fpr95_by_hand():
     score = torch.tensor([1.0, 2.0, 3.0, 2.0, 4.0])
     strange = torch.tensor([False, False, False, True, True])
-    assert anomaly_scores.auroc(score, strange) == pytest.approx((1.5 + 3) / 6)
-    assert anomaly_scores.fpr95(score, strange) == 0.5  # all three normal ones pass below 3, and so does the 2
+    assert anomaly_metrics.auroc(score, strange) == pytest.approx((1.5 + 3) / 6)
+    assert anomaly_metrics.fpr95(score, strange) == 0.5  # all three normal ones pass below 3, and so does the 2
     score = torch.cat([torch.arange(20.0), torch.tensor([17.5, 18.5, 30.0, 40.0])])
     strange = torch.arange(24) >= 20
-    assert anomaly_scores.fpr95(score, strange) == 0.25  # 19 of 20 pass at 18
+    assert anomaly_metrics.fpr95(score, strange) == 0.25  # 19 of 20 pass at 18
 
 
 def test_p_values_by_hand_and_where_nothing_is_strange():
     calibration = torch.tensor([1.0, 2.0, 3.0])
-    p = anomaly_scores.p_values(torch.tensor([0.0, 2.0, 9.0]), calibration)
+    p = anomaly_metrics.p_values(torch.tensor([0.0, 2.0, 9.0]), calibration)
     assert p.tolist() == [1.0, 0.75, 0.25]
     draws = torch.randn(4000, generator=torch.Generator().manual_seed(0))
-    assert float((anomaly_scores.p_values(draws[2000:], draws[:2000]) <= 0.05).double().mean()) == pytest.approx(
+    assert float((anomaly_metrics.p_values(draws[2000:], draws[:2000]) <= 0.05).double().mean()) == pytest.approx(
         0.05, abs=0.015
     )
 

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 from sslcli.backbones.vit import ViT
 from sslcli.data.dataset import ArraySource
 from sslcli.errors import RequestError
-from sslcli.evals import attentive as module
-from sslcli.evals.attentive import Head, attentive, moments
+from sslcli.evals.attentive import attentive
 from sslcli.evals.base.features import EvalData
+from sslcli.evals.fit import attentive_head as module
+from sslcli.evals.fit.attentive_head import Head, moments
 from sslcli.evals.probe import probe
 from tests.evals import learners, toys
 

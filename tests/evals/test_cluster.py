@@ -11,10 +11,12 @@ from torch import nn
 
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError, TrainingError
+from sslcli.evals.artefacts.cluster_sheets import exemplars, most_probable
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.cluster import agreement, cluster, contingency, exemplars, mean_ari, surest
+from sslcli.evals.cluster import cluster
 from sslcli.evals.fit import clustering
 from sslcli.evals.fit.clustering import Settings, Space, divide, estimate
+from sslcli.evals.metrics.agreement import agreement, contingency, mean_ari
 from tests.evals import toys
 
 CPU = torch.device("cpu")
@@ -181,7 +183,7 @@ def test_ladder():
 
 def test_the_surest_are_the_likeliest_of_those_that_are_there():
     p = torch.tensor([[0.6, 0.4, 0.0], [0.1, 0.9, 0.0], [0.8, 0.1, 0.1], [0.7, 0.3, 0.0], [0.45, 0.55, 0.0]])
-    assert [rows.tolist() for rows in surest(p, count=2)] == [[2, 3], [1, 4], []]
+    assert [rows.tolist() for rows in most_probable(p, count=2)] == [[2, 3], [1, 4], []]
 
 
 def test_exemplars_are_nearest_to_the_mean():

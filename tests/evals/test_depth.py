@@ -7,7 +7,7 @@ from sslcli.backbones.mlp import MLP
 from sslcli.backbones.resnet import ResNet
 from sslcli.backbones.tcn import TCN
 from sslcli.backbones.vit import ViT
-from sslcli.evals.fit.layer_decay import groups, layers
+from sslcli.evals.finetuning.layer_decay import groups, layers
 
 
 def heads_of(backbone: nn.Module) -> list[set[str]]:

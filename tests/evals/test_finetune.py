@@ -7,9 +7,12 @@ import torch
 
 from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, RequestError, TrainingError
-from sslcli.evals.finetune import finetune, measure, probe_head
+from sslcli.evals.finetune import finetune
+from sslcli.evals.finetuning.learning_rate import best_rate
+from sslcli.evals.finetuning.predictions import measure, probe_head
+from sslcli.evals.finetuning.recipe import ROWS, Length, Recipe
+from sslcli.evals.finetuning.training import train
 from sslcli.evals.fit.grid_search import Grid
-from sslcli.evals.fit.supervised import ROWS, Length, Recipe, best_rate, train
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.probe import probe
 from tests.evals import learners

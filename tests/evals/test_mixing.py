@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sslcli.evals.fit.mixup import blended, cut_box, mixed, pasted
+from sslcli.evals.finetuning.mixup import blended, cut_box, mixed, pasted
 
 X = torch.rand(6, 3, 10, 14, generator=torch.manual_seed(0))
 Y = torch.tensor([0, 1, 2, 3, 1, 0])

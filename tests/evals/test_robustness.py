@@ -11,12 +11,13 @@ from torch.nn import functional as F
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.base.features import EvalData
+from sslcli.evals.fit.calibrated_probe import class_columns
 from sslcli.evals.fit.linear_probe import fit_linear_probe
 from sslcli.evals.inputs import attacks
 from sslcli.evals.inputs.label_subsets import Amount
 from sslcli.evals.metrics import calibration as sure
 from sslcli.evals.probe import probe
-from sslcli.evals.robustness import column, robustness
+from sslcli.evals.robustness import robustness
 from tests.evals import toys
 
 FEW = {
@@ -129,10 +130,12 @@ def test_temperature_against_scipy():
     best = minimize_scalar(
         lambda t: sure.nll(logits / t, y), bounds=(0.05, 20), method="bounded", options={"xatol": 1e-6}
     )
-    t = sure.temperature(logits, y)
+    t = sure.fit_temperature(logits, y)
     assert t == pytest.approx(best.x, rel=1e-3)
-    assert sure.temperature(3 * logits, y) == pytest.approx(3 * t, rel=1e-4)
-    assert sure.temperature(5.0 * F.one_hot(y, 5), y) == pytest.approx(sure.COLDEST, rel=1e-3)  # all right: no optimum
+    assert sure.fit_temperature(3 * logits, y) == pytest.approx(3 * t, rel=1e-4)
+    assert sure.fit_temperature(5.0 * F.one_hot(y, 5), y) == pytest.approx(
+        sure.COLDEST, rel=1e-3
+    )  # all right: no optimum
 
 
 # the evaluator ---------------------------------------------------------------------------------------------------------
@@ -148,15 +151,15 @@ def test_head_is_the_probe(data):
 
 
 def test_the_temperature_is_that_of_samples_the_probe_has_not_seen(data):
+    from sslcli.evals.fit.calibrated_probe import held_out_temperature
     from sslcli.evals.inputs.label_subsets import folds
-    from sslcli.evals.robustness import _temperature
 
     x, y = data.features(toys.Rows(), "train")
     ids = torch.arange(0, 240, 4)
     some = torch.full_like(y, -1)
     some[ids] = y[ids]
     head = fit_linear_probe(x, some, Amount("all"), 0, strength=10.0)
-    t, held = _temperature(x, y, ids, head, data)
+    t, held = held_out_temperature(x, y, ids, head, data)
     fold, logits, truth = folds(y[ids], 5, 0, 0), [], []
     for f in range(5):
         rest = torch.full_like(y, -1)
@@ -164,14 +167,14 @@ def test_the_temperature_is_that_of_samples_the_probe_has_not_seen(data):
         logits.append(fit_linear_probe(x, rest, Amount("all"), 0, strength=10.0).logits(x[ids[fold == f]]))
         truth.append(y[ids[fold == f]])
     assert held == 60
-    assert t == pytest.approx(sure.temperature(torch.cat(logits), torch.cat(truth)))
-    assert t > sure.temperature(head.logits(x[ids]), y[ids])  # on its own samples it is surer than it should be
-    assert _temperature(x, y, ids[:3], head, data) == (1.0, 0)
+    assert t == pytest.approx(sure.fit_temperature(torch.cat(logits), torch.cat(truth)))
+    assert t > sure.fit_temperature(head.logits(x[ids]), y[ids])  # on its own samples it is surer than it should be
+    assert held_out_temperature(x, y, ids[:3], head, data) == (1.0, 0)
 
 
 def test_column():
     classes = torch.tensor([1, 3, 7])
-    assert column(classes, torch.tensor([7, 1, 2, 9, 3, 0])).tolist() == [2, 0, -1, -1, 1, -1]
+    assert class_columns(classes, torch.tensor([7, 1, 2, 9, 3, 0])).tolist() == [2, 0, -1, -1, 1, -1]
 
 
 def test_numbers_and_protocol(data):

@@ -115,32 +115,3 @@ def _rbf(a: Tensor, b: Tensor, gamma: float) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------------------ how well
-
-
-def auroc(score: Tensor, strange: Tensor) -> float:
-    """The share of pairs of a strange and a normal sample in which the strange one has the larger score; ties are half."""
-    normal = score[~strange].sort().values
-    below = torch.searchsorted(normal, score[strange])
-    not_above = torch.searchsorted(normal, score[strange], right=True)
-    return float((below + not_above).double().mean()) / (2 * len(normal))
-
-
-def fpr95(score: Tensor, strange: Tensor) -> float:
-    """The share of strange samples that pass for normal where the threshold lets at least .95 of the normal ones pass.
-
-    Positive is normal, as in Liang, Li & Srikant, "ODIN", ICLR 2018.
-    """
-    normal = score[~strange].sort().values
-    threshold = normal[-(-95 * len(normal) // 100) - 1]
-    return float((score[strange] <= threshold).double().mean())
-
-
-def p_values(score: Tensor, calibration: Tensor) -> Tensor:
-    """(m,) the share of normal samples that are at least as strange: small is strange, uniform where nothing is.
-
-    `calibration` (n,) are scores of normal samples that nothing was fitted to (Bates et al., "Testing for outliers with
-    conformal p-values", Annals of Statistics 51, 2023).
-    """
-    ordered = calibration.sort().values
-    at_least = len(ordered) - torch.searchsorted(ordered, score)
-    return (1 + at_least).double() / (1 + len(ordered))

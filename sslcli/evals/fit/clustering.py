@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from sslcli.errors import TrainingError
 from sslcli.evals.fit.kmeans import kmeans
+from sslcli.evals.metrics.agreement import NOISE
 from sslcli.rng import derive, order
 
 METHODS = ("kmeans", "spherical", "gmm", "hdbscan")
@@ -27,7 +28,6 @@ HDBSCAN_ON = 10_000  # samples: its time grows with their square
 GMM_ON = 20_000  # samples; their table by components, of which scikit-learn holds several, is the larger part of memory
 FULL = 5  # samples a component and dimension that covariance matrices ask for; with fewer, variances only
 LOOKED_AT = 5_000  # samples that a silhouette is computed from: their distances are 100 MB
-NOISE = -1
 
 
 @dataclass(frozen=True)

@@ -14,25 +14,18 @@ On a CPU the result is the same, bit for bit, for any number of threads. On a GP
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sslcli.errors import DataError, RequestError
+from sslcli.errors import RequestError
+from sslcli.evals.fit.kmeans_blocks import Blocks, open_blocks
 from sslcli.rng import derive
 
 MOST_ACTIVE = 0.6  # of all samples; above, all are looked at: taking them out one by one costs more
-FAR_OFF = 16.0  # times the variance that a mean's square may have before it is taken off: two bits of precision
 SLACK = 1e-5  # of a sample's norm: what rounding may do to a difference of two distances
 SUMMED = 2048  # samples whose float64 copies exist at a time
-
-_Part = slice | Tensor
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ def kmeans(
     Raises RequestError for k and the other numbers, DataError where x is not finite.
     """
     _check(x, k, n_init, max_iter, tol)
-    with _rows(x) as rows:
+    with open_blocks(x) as rows:
         found = [
             _Lloyd(rows, _plus_plus(rows, k, derive(seed, "k-means", attempt)), spherical).run(max_iter, tol)
             for attempt in range(n_init)
@@ -76,7 +69,7 @@ def kmeans(
 def lloyd(x: Tensor, centres: Tensor, *, max_iter: int = 300, tol: float = 1e-4, spherical: bool = False) -> Clusters:
     """The same from given centres (k, D)."""
     _check(x, len(centres), 1, max_iter, tol)
-    with _rows(x) as rows:
+    with open_blocks(x) as rows:
         return _Lloyd(rows, centres.to(rows.x) - rows.mean, spherical).run(max_iter, tol)
 
 
@@ -91,81 +84,10 @@ def _check(x: Tensor, k: int, n_init: int, max_iter: int, tol: float) -> None:
 # ---------------------------------------------------------------------------------------------------- blocks of samples
 
 
-class _Rows:
-    """Samples in blocks, with the mean taken off where it is large enough to matter (then also off all centres)."""
-
-    def __init__(self, x: Tensor, pool: ThreadPoolExecutor | None, threads: int):
-        self.x, self.pool, self.threads = x, pool, threads
-        self.local = threading.local()
-        self.norms = x.new_empty(len(x))
-        self.off, zero = True, torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-        self.mean = (
-            sum(self.each(lambda p: x[p].sum(dim=0, dtype=torch.float64), self.blocks(8)), zero) / len(x)
-        ).float()
-        self.variance = float(sum(self.each(self._measure, self.blocks(8)), zero).mean()) / len(x)
-        if not math.isfinite(self.variance):
-            raise DataError("samples to be clustered are not finite, or too large to be squared")
-        if float(self.mean.square().mean()) <= FAR_OFF * self.variance:
-            self.off, self.mean = False, torch.zeros_like(self.mean)
-            self.each(self._measure, self.blocks(8))
-
-    def _measure(self, part: slice) -> Tensor:
-        squares = self.take(part).square()
-        self.norms[part] = squares.sum(dim=1)
-        return squares.sum(dim=0, dtype=torch.float64)
-
-    def take(self, part: _Part) -> Tensor:
-        """(B, D) of the centred samples, until this thread takes others."""
-        if isinstance(part, slice):
-            return (
-                torch.sub(self.x[part], self.mean, out=self._room(part.stop - part.start)) if self.off else self.x[part]
-            )
-        x = torch.index_select(self.x, 0, part, out=self._room(len(part)))
-        return x.sub_(self.mean) if self.off else x
-
-    def _room(self, n: int) -> Tensor:
-        """Memory that is in the cache already; fresh memory would cost more than what is done with it."""
-        if len(getattr(self.local, "room", ())) < n:
-            self.local.room = self.x.new_empty(n, self.x.shape[1])
-        return self.local.room[:n]
-
-    def size(self, k: int) -> int:
-        """Samples in a block that meets k centres: scores and samples stay in the cache of a core; on a GPU, in bounds."""
-        if self.x.device.type != "cpu":
-            return max(1024, min(1 << 18, (1 << 26) // k))
-        return 4096 if k <= 16 else 1024 if k <= 64 else 256
-
-    def blocks(self, k: int, n: int | None = None) -> list[slice]:
-        """All samples, or n of them."""
-        size, n = self.size(k), len(self.x) if n is None else n
-        return [slice(at, min(at + size, n)) for at in range(0, n, size)]
-
-    def each(self, work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
-        """The work on each part, in their order."""
-        return [work(p) for p in parts] if self.pool is None else list(self.pool.map(work, parts))
-
-
-@contextmanager
-def _rows(x: Tensor) -> Iterator[_Rows]:
-    """torch's own threads share one product; here each of as many threads has products of its own, which are the same
-    however many they are."""
-    x = x.detach().float().contiguous()
-    threads = torch.get_num_threads()
-    if x.device.type != "cpu" or threads == 1:
-        yield _Rows(x, None, 1)
-        return
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            yield _Rows(x, pool, threads)
-    finally:
-        torch.set_num_threads(threads)
-
-
 # ------------------------------------------------------------------------------------------------------------ the start
 
 
-def _plus_plus(rows: _Rows, k: int, seed: int) -> Tensor:
+def _plus_plus(rows: Blocks, k: int, seed: int) -> Tensor:
     """(k, D): samples far from each other. Each is the best of 2 + log k drawn by their squared distance to the nearest
     centre so far."""
     n, device = len(rows.x), rows.x.device
@@ -204,7 +126,7 @@ def _plus_plus(rows: _Rows, k: int, seed: int) -> Tensor:
 class _Lloyd:
     """Centres, and the samples that each has."""
 
-    def __init__(self, rows: _Rows, centres: Tensor, spherical: bool):
+    def __init__(self, rows: Blocks, centres: Tensor, spherical: bool):
         self.rows, self.centres, self.k, self.spherical = rows, centres, len(centres), spherical
         n, d = rows.x.shape
         device = rows.x.device

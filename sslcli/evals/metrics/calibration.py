@@ -48,7 +48,7 @@ def nll(logits: Tensor, y: Tensor) -> float:
     return float(F.cross_entropy(logits.double()[y >= 0], y[y >= 0]))
 
 
-def temperature(logits: Tensor, y: Tensor) -> float:
+def fit_temperature(logits: Tensor, y: Tensor) -> float:
     """T for which softmax(logits / T) has the lowest log loss. Guo et al., ICML 2017, Sec. 4.2.
 
     In 1 / T the loss is convex: its slope is bisected. Between 0.02 and 50.

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,86 +19,23 @@ from torch.nn import functional as F
 from sslcli.data.dataset import Source
 from sslcli.data.loading.loader import Loader
 from sslcli.data.subset import Subset
-from sslcli.errors import RequestError, TrainingError
+from sslcli.errors import TrainingError
 from sslcli.evals.base.embedding import embed, evaluating
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.fit.grid_search import Choice, Grid, Score, search
-from sslcli.evals.fit.layer_decay import groups
-from sslcli.evals.fit.mixup import mixed
-from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.finetuning.layer_decay import groups
+from sslcli.evals.finetuning.learning_rate import best_rate, choosable
+from sslcli.evals.finetuning.mixup import mixed
+from sslcli.evals.finetuning.recipe import Length, Recipe
+from sslcli.evals.fit.grid_search import Choice, Grid
 from sslcli.optim import cosine
 from sslcli.rng import derive
 from sslcli.runtime import compilation
 from sslcli.views import Views
 
-ROWS = 32  # at least, in a batch: fewer labelled samples are each seen in several views at once, for batch norm's sake
 WARMUP = 0.1  # of the steps
 POINTS = 100  # of a training curve, at most
-HELD_OUT = 5  # one fold of so many chooses the rate
 
 Tell = Callable[[int, int], None]  # steps done, steps in all
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train; the settings of `finetune` by the same names. RequestError for what cannot be."""
-
-    epochs: int = 50
-    min_steps: int = 300
-    max_steps: int | None = None
-    batch_size: int = 64
-    lr: float | list[float] = 1e-3
-    weight_decay: float = 0.05
-    layer_decay: float = 1.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    label_smoothing: float = 0.0
-    augment: str = "weak+global"
-
-    def __post_init__(self) -> None:
-        def need(name: str, right: bool, wanted: str, example: object) -> None:
-            if not right:
-                text = f"evaluator.{name}={getattr(self, name)}: {wanted} is needed"
-                raise RequestError(text, f"evaluator.{name}={example}")
-
-        for name, least in (("epochs", 0), ("min_steps", 1), ("batch_size", 2)):
-            need(name, getattr(self, name) >= least, f"a whole number of at least {least}", getattr(Recipe, name))
-        if self.max_steps is not None:
-            wanted = f"null, or a whole number of at least evaluator.min_steps ({self.min_steps})"
-            need("max_steps", self.max_steps >= self.min_steps, wanted, "null")
-        rates = self.rates
-        need("lr", bool(rates) and all(0 < r < math.inf for r in rates), "a number above 0, or a list of them", 0.001)
-        for name in ("weight_decay", "mixup", "cutmix"):
-            need(name, 0 <= getattr(self, name) < math.inf, "0 or more", getattr(Recipe, name))
-        need("layer_decay", 0 < self.layer_decay <= 1, "a factor above 0 and at most 1", 0.75)
-        need("label_smoothing", 0 <= self.label_smoothing < 1, "0 or more and below 1", 0.1)
-
-    @property
-    def kinds(self) -> list[str]:
-        """Of views: each sample of a batch is seen in all of them."""
-        return [kind.strip() for kind in self.augment.split("+")]
-
-    @property
-    def rates(self) -> list[float]:
-        return list(self.lr) if isinstance(self.lr, (list, tuple)) else [self.lr]
-
-
-@dataclass(frozen=True)
-class Length:
-    """Of a training on n labelled samples."""
-
-    batch: int  # samples of a step: near what was asked for, so that an epoch leaves hardly any out
-    views: int  # of each kind of each sample in it
-    steps: int
-
-    @classmethod
-    def of(cls, recipe: Recipe, n: int) -> Length:
-        kinds = len(recipe.kinds)
-        batch = n // max(1, round(n * kinds / recipe.batch_size))
-        steps = max(recipe.epochs * (n // batch) // kinds, recipe.min_steps)
-        return cls(
-            batch, -(-ROWS // (batch * kinds)), steps if recipe.max_steps is None else min(steps, recipe.max_steps)
-        )
 
 
 @dataclass
@@ -161,54 +97,6 @@ def train(
 def ranked(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """The most likely classes (n, up to 5), the best first, and the best one's probability (n,), of logits (n, K)."""
     return classes[logits.topk(min(5, len(classes)), dim=1).indices], logits.float().softmax(dim=1).amax(dim=1)
-
-
-def choosable(grid: Grid, y: Tensor) -> bool:
-    """Whether there is something to choose, and a label of each class to spare for it."""
-    return len(grid.values) > 1 and int(y.bincount().min()) >= 2
-
-
-def best_rate(
-    grid: Grid,
-    default: float,
-    y: Tensor,
-    seed: int,
-    fit: Callable[[Tensor, float], Any],
-    score: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
-    groups: Tensor | None = None,
-) -> Choice:
-    """The rate that does best on one of five stratified folds of the labelled training samples `y` (m,), fitted to the others;
-    `default` where nothing can be held out. `groups` (m,) are never divided. `fit(places, rate)` gives a model,
-    `score(model, places)` its logits and the
-    truth.
-
-    Best is the highest accuracy; of equal ones the lowest loss.
-    """
-    if not choosable(grid, y):
-        return Choice(default, "given" if len(grid.values) == 1 else "default, for want of labels to choose by")
-    if groups is not None and len(groups.unique()) < 2:
-        groups = None
-    fold = subsets.folds(y, HELD_OUT, seed, 0, groups)
-    inside, outside = torch.nonzero(fold != 0).flatten(), torch.nonzero(fold == 0).flatten()
-
-    def judged(rate: float) -> Score:
-        logits, truth = score(fit(inside, rate), outside)
-        return int((logits.argmax(dim=1) == truth).sum()), -float(F.cross_entropy(logits, truth))
-
-    how = f"on a fold of {HELD_OUT} of the labelled training samples"
-    return search(grid, judged, how, enough=lambda scores: False)
-
-
-def rates_of(choices: list[Choice], grid: Grid) -> dict[str, Any]:
-    """The part of a protocol about learning rates, of several draws."""
-    tried = {value for choice in choices for value in choice.tried}
-    return {
-        "used": [choice.value for choice in choices],
-        "edge": [choice.edge or "no" for choice in choices],
-        "chosen_by": choices[-1].how,
-        "grid": list(grid.start),
-        "continued_to": sorted(tried - set(grid.start)),
-    }
 
 
 @dataclass

@@ -1,0 +1,81 @@
+"""Artefacts of anomaly detection: AUROC by class, and the samples at both ends of the ranking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sslcli.evals.artefacts.figures import Dots
+from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, thumbnails
+from sslcli.evals.base.features import EvalData, Split
+from sslcli.evals.fit.anomaly_protocols import AnomalyResult
+from sslcli.rng import derive, order
+
+ROWS = 12  # classes in the sheet
+
+
+def make_artefacts(found: dict[str, AnomalyResult], score: str, data: EvalData) -> dict[str, Any]:
+    first = found[""]
+    artefacts: dict[str, Any] = {}
+    if first.each:
+        artefacts["auroc.png"] = _dots(found, score)
+    if first.csv:
+        artefacts["scores.csv"] = first.csv
+    if sheet := _sheet(first, score, data):
+        artefacts["samples.png"] = sheet
+    return artefacts
+
+
+def _dots(found: dict[str, AnomalyResult], score: str) -> Dots:
+    first = found[""]
+    words = {"": "this backbone", "raw": "raw inputs", "untrained": "untrained backbone"}
+    if len(first.names) > 1:
+        values = {words[kind]: f.each["auroc"][score] for kind, f in found.items() if score in f.each["auroc"]}
+        title = f"AUROC by {score}, each class as the normal one"
+        names = first.names
+    else:  # one row a score
+        names = list(first.each["auroc"])
+        values = {
+            words[kind]: [f.each["auroc"].get(name, [float("nan")])[0] for name in names] for kind, f in found.items()
+        }
+        title = f"AUROC where {first.names[0]} is normal"
+    mean = {kind: sum(v) / len(v) for kind, v in values.items()}
+    told = ", ".join(f"{kind} {value:.3f}" for kind, value in mean.items() if value == value)
+    return Dots(names, values, title, f"{title}; means: {told}; .5 is chance")
+
+
+def _sheet(first: AnomalyResult, score: str, data: EvalData) -> Sheet | None:
+    shown = first.ends
+    of = "samples" if any(part == "train" for part, _ in first.samples) else "test samples"
+    title = f"the least and the most strange {of}, by {score}"
+    if len(shown) > ROWS:
+        shown = [shown[i] for i in order(derive(data.seed, "shown"), 0, len(shown))[:ROWS].sort().values.tolist()]
+        title += f" ({ROWS} of {len(first.ends):,} classes)"
+    if not any(end.rows for end in shown):
+        return None
+    wanted = {first.samples[i] for end in shown for i in end.rows}
+    pictures: dict[tuple[Split, int], Any] = {}
+    for split in sorted({split for split, _ in wanted}):
+        ids = sorted(i for part, i in wanted if part == split)
+        pictures |= {(split, i): picture for i, picture in thumbnails(data, split, ids).items()}
+    rows, wrong = [], 0
+    for end in shown:
+        half = len(end.rows) // 2
+        cells = []
+        for at, i in enumerate(end.rows):
+            right = end.strange is None or end.strange[at] == (at >= half)
+            wrong += not right
+            if first.samples[i] in pictures:
+                cells.append(
+                    Cell(pictures[first.samples[i]], "" if end.strange is None else "right" if right else "wrong")
+                )
+        rows.append(Row(end.title, end.about, cells))
+    told = shown[0].strange is not None
+    caption = f"{title}: at the left the most normal, at the right the strangest"
+    return Sheet(
+        title,
+        rows,
+        caption + (f"; {wrong} of {sum(len(e.rows) for e in shown)} are on the wrong side" if told else ""),
+        ("most normal first", "strangest last"),
+        len(shown[0].rows) // 2,
+        ("on its side", "on the wrong side") if told else None,
+    )

@@ -1,0 +1,107 @@
+"""Artefacts of a clustering: the assignment, the table of clusters by classes, and exemplars of each cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from sslcli.evals.artefacts.figures import Grid
+from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, named, thumbnails
+from sslcli.evals.artefacts.tables import Csv
+from sslcli.evals.base.features import EvalData, Split
+from sslcli.evals.fit.clustering import Divided
+from sslcli.evals.metrics.agreement import contingency, matching
+
+EXEMPLARS = 8  # samples of a cluster in the sheet
+SHOWN = 24  # clusters in the sheet, the largest
+
+
+def make_artefacts(first: Divided, points: Tensor, truth: Tensor, data: EvalData, split: Split) -> dict[str, Any]:
+    """Of the first seed: the assignment of every sample, exemplars, and where there are labels the table."""
+    artefacts: dict[str, Any] = {"assignment.csv": _assignment(first, data, split)}
+    names = data.dataset.classes
+    if bool((truth >= 0).any()):
+        artefacts["table.png"] = _grid(contingency(first.asked, truth, first.clusters, len(names)), names)
+    if first.clusters:
+        chosen = exemplars(points, first.asked, first.clusters)
+        title = f"{split} samples nearest to the centre of each cluster"
+        artefacts["exemplars.png"] = exemplar_sheet(chosen, first.asked, first.clusters, truth, data, split, title)
+    return artefacts
+
+
+def _assignment(first: Divided, data: EvalData, split: Split) -> Csv:
+    parts: list[tuple[Split, Tensor]] = [("train", first.train)]
+    if split == "test":
+        parts.append(("test", first.asked))
+    rows = [
+        (part, data.source(part).name_of(i), c)
+        for part, assigned in parts
+        for i, c in zip(data.ids(part).tolist(), assigned.tolist(), strict=True)
+    ]
+    return Csv(("split", "sample", "cluster"), rows, f"the cluster of each of {len(rows):,} samples; -1 is noise")
+
+
+def _grid(counts: Tensor, names: tuple[str, ...]) -> Grid:
+    """Clusters in the order of the classes they are matched with."""
+    clusters, classes = matching(counts[:-1])
+    order = clusters[classes.argsort()].tolist()
+    rest = [int(c) for c in counts[:-1].sum(dim=1).argsort(descending=True) if int(c) not in set(order)]
+    rows = [*order, *rest, *([len(counts) - 1] if int(counts[-1].sum()) else [])]
+    right, total = int(counts[clusters, classes].sum()), int(counts.sum())
+    titles = [f"cluster {c}" if c < len(counts) - 1 else "noise" for c in rows]
+    of = [named(names, i) for i in range(counts.shape[1])]
+    words = f"{right / total:.1%} of {total:,} samples lie where cluster and class are matched"
+    return Grid(
+        counts[rows],
+        titles,
+        of,
+        words,
+        f"clusters (rows) by classes (columns), as shares of each cluster: {words}",
+        column_label="class",
+    )
+
+
+def exemplar_sheet(
+    chosen: list[Tensor], assigned: Tensor, clusters: int, truth: Tensor, data: EvalData, split: Split, title: str
+) -> Sheet:
+    """A row a cluster, the largest first: its `chosen` rows, how many samples it has, and which class is most among them."""
+    names, ids = data.dataset.classes, data.ids(split)
+    counts = contingency(assigned, truth, clusters, len(names)) if bool((truth >= 0).any()) else None
+    sizes = assigned[assigned >= 0].bincount(minlength=clusters)
+    shown = [c for c in sizes.argsort(descending=True, stable=True).tolist() if sizes[c]][:SHOWN]
+    pictures = thumbnails(data, split, [int(i) for c in shown for i in ids[chosen[c]]])
+    rows = []
+    for c in shown:
+        cells = [Cell(pictures[i]) for i in ids[chosen[c]].tolist() if i in pictures]
+        about = f"{int(sizes[c]):,} samples"
+        if counts is not None and int(counts[c].sum()):
+            most = int(counts[c].argmax())
+            about += f", {float(counts[c, most] / counts[c].sum()):.0%} are {named(names, most)}"
+        if cells:
+            rows.append(Row(f"cluster {c}", about, cells))
+    of = f"{len(rows)}" if len(rows) == clusters else f"the {len(rows)} largest of {clusters:,}"
+    title = f"{title} ({of} clusters)"
+    about_all = "; ".join(f"{row.title}: {row.about}" for row in rows[:12])
+    return Sheet(title, rows, f"{title}: {about_all}")
+
+
+def most_probable(probabilities: Tensor, count: int = EXEMPLARS) -> list[Tensor]:
+    """Of each cluster the rows of (n, K) that are likeliest in it and have no likelier one, the most_probable first."""
+    best, assigned = probabilities.max(dim=1)
+    found = []
+    for c in range(probabilities.shape[1]):
+        members = (assigned == c).nonzero().flatten()
+        found.append(members[best[members].argsort(descending=True, stable=True)[:count]])
+    return found
+
+
+def exemplars(x: Tensor, assignment: Tensor, clusters: int, count: int = EXEMPLARS) -> list[Tensor]:
+    """Of each cluster the rows of x (n, p) that are nearest to the mean of its samples, nearest first."""
+    found = []
+    for c in range(clusters):
+        members = (assignment == c).nonzero().flatten()
+        inside = x[members]
+        away = (inside - inside.mean(dim=0)).square().sum(dim=1) if len(members) else inside.sum(dim=1)
+        found.append(members[away.argsort(stable=True)[:count]])
+    return found

@@ -1,0 +1,1 @@
+"""Training of a backbone with labels, for `finetune` and the supervised baseline of `labels`."""

@@ -1,0 +1,63 @@
+"""Choose a learning rate on labeled training samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sslcli.evals.fit.grid_search import Choice, Grid, Score, search
+from sslcli.evals.inputs import label_subsets as subsets
+
+HELD_OUT = 5  # one fold of so many chooses the rate
+
+
+def choosable(grid: Grid, y: Tensor) -> bool:
+    """Whether there is something to choose, and a label of each class to spare for it."""
+    return len(grid.values) > 1 and int(y.bincount().min()) >= 2
+
+
+def best_rate(
+    grid: Grid,
+    default: float,
+    y: Tensor,
+    seed: int,
+    fit: Callable[[Tensor, float], Any],
+    score: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
+    groups: Tensor | None = None,
+) -> Choice:
+    """The rate that does best on one of five stratified folds of the labelled training samples `y` (m,), fitted to the others;
+    `default` where nothing can be held out. `groups` (m,) are never divided. `fit(places, rate)` gives a model,
+    `score(model, places)` its logits and the
+    truth.
+
+    Best is the highest accuracy; of equal ones the lowest loss.
+    """
+    if not choosable(grid, y):
+        return Choice(default, "given" if len(grid.values) == 1 else "default, for want of labels to choose by")
+    if groups is not None and len(groups.unique()) < 2:
+        groups = None
+    fold = subsets.folds(y, HELD_OUT, seed, 0, groups)
+    inside, outside = torch.nonzero(fold != 0).flatten(), torch.nonzero(fold == 0).flatten()
+
+    def judged(rate: float) -> Score:
+        logits, truth = score(fit(inside, rate), outside)
+        return int((logits.argmax(dim=1) == truth).sum()), -float(F.cross_entropy(logits, truth))
+
+    how = f"on a fold of {HELD_OUT} of the labelled training samples"
+    return search(grid, judged, how, enough=lambda scores: False)
+
+
+def rates_of(choices: list[Choice], grid: Grid) -> dict[str, Any]:
+    """The part of a protocol about learning rates, of several draws."""
+    tried = {value for choice in choices for value in choice.tried}
+    return {
+        "used": [choice.value for choice in choices],
+        "edge": [choice.edge or "no" for choice in choices],
+        "chosen_by": choices[-1].how,
+        "grid": list(grid.start),
+        "continued_to": sorted(tried - set(grid.start)),
+    }

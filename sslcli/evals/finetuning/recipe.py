@@ -1,0 +1,72 @@
+"""Settings of a training with labels, and its length for a number of labeled samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sslcli.errors import RequestError
+
+ROWS = 32  # at least, in a batch: fewer labelled samples are each seen in several views at once, for batch norm's sake
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; the settings of `finetune` by the same names. RequestError for what cannot be."""
+
+    epochs: int = 50
+    min_steps: int = 300
+    max_steps: int | None = None
+    batch_size: int = 64
+    lr: float | list[float] = 1e-3
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    label_smoothing: float = 0.0
+    augment: str = "weak+global"
+
+    def __post_init__(self) -> None:
+        def need(name: str, right: bool, wanted: str, example: object) -> None:
+            if not right:
+                text = f"evaluator.{name}={getattr(self, name)}: {wanted} is needed"
+                raise RequestError(text, f"evaluator.{name}={example}")
+
+        for name, least in (("epochs", 0), ("min_steps", 1), ("batch_size", 2)):
+            need(name, getattr(self, name) >= least, f"a whole number of at least {least}", getattr(Recipe, name))
+        if self.max_steps is not None:
+            wanted = f"null, or a whole number of at least evaluator.min_steps ({self.min_steps})"
+            need("max_steps", self.max_steps >= self.min_steps, wanted, "null")
+        rates = self.rates
+        need("lr", bool(rates) and all(0 < r < math.inf for r in rates), "a number above 0, or a list of them", 0.001)
+        for name in ("weight_decay", "mixup", "cutmix"):
+            need(name, 0 <= getattr(self, name) < math.inf, "0 or more", getattr(Recipe, name))
+        need("layer_decay", 0 < self.layer_decay <= 1, "a factor above 0 and at most 1", 0.75)
+        need("label_smoothing", 0 <= self.label_smoothing < 1, "0 or more and below 1", 0.1)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of views: each sample of a batch is seen in all of them."""
+        return [kind.strip() for kind in self.augment.split("+")]
+
+    @property
+    def rates(self) -> list[float]:
+        return list(self.lr) if isinstance(self.lr, (list, tuple)) else [self.lr]
+
+
+@dataclass(frozen=True)
+class Length:
+    """Of a training on n labelled samples."""
+
+    batch: int  # samples of a step: near what was asked for, so that an epoch leaves hardly any out
+    views: int  # of each kind of each sample in it
+    steps: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, n: int) -> Length:
+        kinds = len(recipe.kinds)
+        batch = n // max(1, round(n * kinds / recipe.batch_size))
+        steps = max(recipe.epochs * (n // batch) // kinds, recipe.min_steps)
+        return cls(
+            batch, -(-ROWS // (batch * kinds)), steps if recipe.max_steps is None else min(steps, recipe.max_steps)
+        )

@@ -1,0 +1,214 @@
+"""Three protocols of anomaly detection: with labels, without labels, and without a test split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslcli.errors import DataError, listing
+from sslcli.evals import reconstruct
+from sslcli.evals.artefacts.tables import Csv
+from sslcli.evals.base import method_outputs
+from sslcli.evals.base.features import EvalData, Labelled, Split
+from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.metrics import anomaly_metrics
+from sslcli.rng import derive, order
+from sslcli.runtime.progress import track
+
+PRETRAINED = ("reconstruction", "objective")  # the run's own, fitted in its training
+SHOWN = 5  # samples at each end of a ranking
+DETAILED = 100  # classes; of more, the details hold the first score alone
+CALIBRATION = 0.2  # of the training samples, where there is no label to say how well a score does
+ALPHA = 0.05
+FOLDS, FEWEST_FOLDS = 5, 2  # where every sample is scored by what was fitted to others
+ScoreFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class NormalClass:
+    """Classes that are normal together."""
+
+    name: str
+    classes: Tensor
+
+
+@dataclass
+class Extremes:
+    """The least and the most strange test samples by the first score: rows of the features, and which truly are strange."""
+
+    title: str
+    about: str
+    rows: list[int]
+    strange: list[bool] | None
+
+
+@dataclass
+class AnomalyResult:
+    numbers: dict[str, float]
+    protocol: dict[str, Any]
+    names: list[str] = field(default_factory=list)
+    each: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # "auroc" -> score -> one a group
+    ends: list[Extremes] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    csv: Csv | None = None
+    samples: list[tuple[Split, int]] = field(default_factory=list)  # which sample each row of `ends` is
+
+
+def score_each_class(
+    train: Labelled, test: Labelled, scorers: dict[str, ScoreFunction | None], groups: list[NormalClass], data: EvalData
+) -> AnomalyResult:
+    """Each group is normal in turn, and labels say what is strange."""
+    (x, y), (asked, truth) = train, test
+    known = (truth >= 0).nonzero().flatten()
+    asked, truth = asked[known], truth[known]
+    pretrained = {name: method_scores(data, name)[known] for name in scorers if name in PRETRAINED}
+    found = AnomalyResult({}, {})
+    each: dict[str, dict[str, list[float]]] = {"auroc": {}, "fpr95": {}}
+    left_out = []
+    for group in track(groups, "normal class"):
+        members = torch.isin(y, group.classes).nonzero().flatten()
+        strange = ~torch.isin(truth, group.classes)
+        if len(members) < 2 or bool(strange.all()) or not bool(strange.any()):
+            left_out.append(group.name)
+            continue
+        normal = x[members]
+        for at, (name, score) in enumerate(scorers.items()):
+            s = pretrained[name] if score is None else score(normal, asked)
+            each["auroc"].setdefault(name, []).append(anomaly_metrics.auroc(s, strange))
+            each["fpr95"].setdefault(name, []).append(anomaly_metrics.fpr95(s, strange))
+            if at == 0:
+                rows = extreme_rows(s)
+                about = f"AUROC {each['auroc'][name][-1]:.3f}"
+                ends = Extremes(f"normal: {group.name}", about, known[rows].tolist(), strange[rows].tolist())
+        found.names.append(group.name)
+        found.ends.append(ends)
+    found.samples = [("test", i) for i in data.ids("test").tolist()]
+    if not found.names:
+        raise DataError(
+            "no class has two training samples, and in the test split both samples of it and of others",
+            "evaluator.normal=all ranks test samples without labels",
+        )
+    if left_out:
+        found.notes.append(f"left out, for want of samples: {listing(left_out)}")
+    means = {name: {m: sum(by[name]) / len(found.names) for m, by in each.items()} for name in scorers}
+    found.numbers |= means[next(iter(scorers))]
+    found.numbers |= {f"{name}.{m}": mean for name, by in means.items() for m, mean in by.items()}
+    kept = list(scorers) if len(found.names) <= DETAILED else [next(iter(scorers))]
+    found.each = {m: {name: [round(v, 5) for v in by[name]] for name in kept} for m, by in each.items()}
+    found.protocol = {
+        "dim": x.shape[1],
+        "splits": {"train": len(x), "test": len(known)},
+        "normal_classes": len(found.names),
+        "averaged": "over normal classes" if len(found.names) > 1 else "no",
+    }
+    return found
+
+
+def rank_test_samples(
+    train: Labelled, test: Labelled, scorers: dict[str, ScoreFunction | None], groups: list[NormalClass], data: EvalData
+) -> AnomalyResult:
+    """All training samples are normal: a part of them calibrates, nothing says what is strange."""
+    x, asked = train[0], test[0]
+    held = max(1, round(CALIBRATION * len(x)))
+    if len(x) - held < 2:
+        raise DataError(f"{len(x)} training samples are too few to learn from what is normal")
+    shuffled = order(derive(data.seed, "calibration"), 0, len(x))
+    normal, both = x[shuffled[held:].sort().values], torch.cat([x[shuffled[:held]], asked])
+    found = AnomalyResult(
+        {}, {"dim": x.shape[1], "splits": {"train": len(x) - held, "calibration": held, "test": len(asked)}}
+    )
+    table: dict[str, list[float]] = {}
+    first = next(iter(scorers))
+    for name, score in scorers.items():
+        s = (
+            score(normal, both)
+            if score is not None
+            else torch.cat([method_scores(data, name, "train")[shuffled[:held]], method_scores(data, name)])
+        )
+        p = anomaly_metrics.p_values(s[held:], s[:held])
+        flagged = float((p <= ALPHA).double().mean())
+        found.numbers |= {"flagged": flagged} if name == first else {}
+        found.numbers[f"{name}.flagged"] = flagged
+        table[f"{name}_p"], table[name] = p.tolist(), s[held:].tolist()
+        if name == first:
+            ranking = s[held:].argsort(descending=True, stable=True).tolist()
+            found.ends = [Extremes("test samples", f"by {name}", extreme_rows(s[held:]).tolist(), None)]
+    if 1 / (1 + held) > ALPHA:
+        found.notes.append(f"{held} samples to calibrate are too few for anything to be flagged: 19 are needed")
+    source, ids = data.source("test"), data.ids("test").tolist()
+    found.samples = [("test", i) for i in ids]
+    rows = [
+        [at + 1, source.name_of(ids[i]), *(f"{values[i]:.6g}" for values in table.values())]
+        for at, i in enumerate(ranking)
+    ]
+    caption = f"test samples from the strangest to the most normal by {first}; p: share of normal samples as strange"
+    found.csv = Csv(("rank", "sample", *table), rows, caption)
+    return found
+
+
+def rank_all_samples(
+    train: Labelled, rest: Labelled, scorers: dict[str, ScoreFunction | None], groups: list[NormalClass], data: EvalData
+) -> AnomalyResult:
+    """No labels say what is anomalous, and no sample is held out: each is scored by what was fitted to the other folds."""
+    parts: list[Split] = ["train"] if data.dataset.test is None else ["train", "test"]
+    x = train[0] if len(parts) == 1 else torch.cat([train[0], rest[0]])
+    n = len(x)
+    if n < 2 * FEWEST_FOLDS:
+        raise DataError(f"{n} samples are too few to learn from what is normal")
+    members = [data.groups(part) for part in parts]
+    of = torch.cat([m for m in members if m is not None]) if all(m is not None for m in members) else None
+    of = None if of is None or len(of.unique()) < FEWEST_FOLDS else of
+    count = min(FOLDS, n // 2, n if of is None else len(of.unique()))
+    fold = subsets.folds(torch.zeros(n, dtype=torch.int64), count, derive(data.seed, "anomaly"), 0, of)
+    found = AnomalyResult({}, {"dim": x.shape[1], "splits": {"all": n}})
+    found.protocol["scored"] = f"every sample, by scores fitted to the other {count - 1} of {count} folds" + (
+        " (whole groups)" if of is not None else ""
+    )
+    found.samples = [(part, i) for part in parts for i in data.ids(part).tolist()]
+    table: dict[str, list[float]] = {}
+    first = next(iter(scorers))
+    for name, score in scorers.items():
+        if score is None:
+            s = torch.cat([method_scores(data, name, part) for part in parts])
+        else:
+            s = torch.empty(n)
+            for f in range(count):
+                s[fold == f] = score(x[fold != f], x[fold == f]).float()
+        share = anomaly_metrics.outlying(s)
+        found.numbers |= {"outlying": share} if name == first else {}
+        found.numbers[f"{name}.outlying"] = share
+        table[name] = s.tolist()
+        if name == first:
+            ranking = s.argsort(descending=True, stable=True).tolist()
+            found.ends = [Extremes("all samples", f"by {name}", extreme_rows(s).tolist(), None)]
+    rows = []
+    for at, i in enumerate(ranking):
+        part, sample = found.samples[i]
+        rows.append([at + 1, data.source(part).name_of(sample), *(f"{values[i]:.6g}" for values in table.values())])
+    found.csv = Csv(
+        ("rank", "sample", *table), rows, f"all {n:,} samples from the strangest to the most normal by {first}"
+    )
+    return found
+
+
+def method_scores(data: EvalData, name: str, split: Any = "test") -> Tensor:
+    """The run's own score, or its reconstruction errors, in the order of the features' rows."""
+    if name == "objective":
+        score = method_outputs.anomaly(data, split)
+        assert score is not None
+        return score
+    found, ids = reconstruct.errors(data, split)
+    at = torch.full((len(data.source(split)),), torch.nan)
+    at[ids] = found
+    return at[data.ids(split)]
+
+
+def extreme_rows(score: Tensor) -> Tensor:
+    """Rows of the SHOWN least strange and, after them, of the SHOWN strangest, ascending."""
+    ascending = score.argsort(stable=True)
+    count = min(SHOWN, len(score) // 2)
+    return torch.cat([ascending[:count], ascending[len(score) - count :]])

@@ -1,0 +1,82 @@
+"""A linear probe with a temperature that calibrates it, fitted on labeled training samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sslcli.evals.base.embedding import flatten_inputs
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.base.result import Baselines
+from sslcli.evals.fit.linear_probe import CROSS_VALIDATE_UP_TO, FOLDS, LinearProbe, fit_linear_probe
+from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.metrics import calibration
+
+
+@dataclass
+class CalibratedProbe:
+    """What is measured: a module from inputs to features, and the probe on them."""
+
+    kind: str
+    module: nn.Module
+    head: LinearProbe
+    temperature: float
+    held: int  # labelled samples that the temperature was fitted to
+    test: tuple[Tensor, Tensor]
+    labelled: int
+
+    def say(self, numbers: dict[str, float], name: str, value: float) -> None:
+        numbers[f"{self.kind}.{name}" if self.kind else name] = value
+
+
+class FlattenInputs(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return flatten_inputs(x)
+
+
+def fit_probes(
+    backbone: nn.Module, data: EvalData, amount: subsets.Amount, strength: float | None, baselines: Baselines
+) -> dict[str, CalibratedProbe]:
+    modules = {"": backbone, "raw": FlattenInputs(), "untrained": data.untrained_backbone}
+    found = {}
+    for kind, features in data.feature_sets(backbone, baselines).items():
+        x, y = features("train")
+        name, classes = data.dataset.name, data.dataset.classes
+        head = fit_linear_probe(x, y, amount, data.seed, classes, data.device, strength, name, data.groups("train"))
+        ids = subsets.draw(y, amount, data.seed, 0, classes)
+        module = modules[kind]
+        assert module is not None
+        t, held = held_out_temperature(x, y, ids, head, data)
+        found[kind] = CalibratedProbe(kind, module, head, t, held, features("test"), len(ids))
+    return found
+
+
+def held_out_temperature(x: Tensor, y: Tensor, ids: Tensor, head: LinearProbe, data: EvalData) -> tuple[float, int]:
+    """The temperature for labelled training samples `ids`, each judged by a probe that was not fitted to it; and how many there
+    were. 1 where there are too few."""
+    if len(ids) < FOLDS:
+        return 1.0, 0
+    groups = data.groups("train")
+    fold = subsets.folds(y[ids], FOLDS, data.seed, 0, None if groups is None else groups[ids])
+    logits, columns = [], []
+    for f in range(FOLDS if len(ids) <= CROSS_VALIDATE_UP_TO else 1):
+        some, held = torch.full_like(y, -1), ids[fold == f]
+        some[ids[fold != f]] = y[ids[fold != f]]
+        if not torch.equal(y[ids[fold != f]].unique(), head.classes):
+            continue  # a class is in this fold alone
+        apart = fit_linear_probe(
+            x, some, subsets.Amount("all"), data.seed, (), data.device, head.fit.strength, data.dataset.name
+        )
+        logits.append(apart.logits(x[held]))
+        columns.append(class_columns(head.classes, y[held]))
+    if not logits:
+        return 1.0, 0
+    return calibration.fit_temperature(torch.cat(logits), torch.cat(columns)), sum(map(len, logits))
+
+
+def class_columns(classes: Tensor, y: Tensor) -> Tensor:
+    """Which column of a probe's logits is whose class; -1 for classes that it never saw."""
+    place = torch.searchsorted(classes, y).clamp(max=len(classes) - 1)
+    return torch.where(classes[place] == y, place, -1)

@@ -1,0 +1,80 @@
+"""The scalar that an attribution map explains: a class probability or a similarity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.evals.base.embedding import evaluating
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.fit.grid_search import remarks
+from sslcli.evals.fit.linear_probe import C_GRID, fit_linear_probe
+from sslcli.evals.fit.neighbors import nearest_neighbors
+from sslcli.evals.inputs import label_subsets as subsets
+
+
+class ClassProbability:
+    """The probe's class of the whole sample."""
+
+    unit = "probability"
+
+    def __init__(self, backbone: nn.Module, data: EvalData, amount: subsets.Amount):
+        x, y = data.features(backbone, "train")
+        head = fit_linear_probe(
+            x,
+            y,
+            amount,
+            data.seed,
+            data.dataset.classes,
+            data.device,
+            name=data.dataset.name,
+            groups=data.groups("train"),
+        )
+        self.backbone, self.layer = backbone, head.linear(data.device)
+        self.what = f"the class that the linear probe (labels {amount}) gives the whole sample"
+        self.notes = remarks([head.choice], C_GRID, "C of the probe", "evaluator.strengths")
+
+    @torch.no_grad()
+    def wanted(self, x: Tensor) -> Tensor:
+        return self.layer(self.backbone(x).float()).argmax(dim=1)
+
+    def score(self, z: Tensor, wanted: Tensor) -> Tensor:
+        return self.layer(z.float()).gather(1, wanted[:, None])[:, 0]
+
+    @torch.no_grad()
+    def judge(self, x: Tensor, wanted: Tensor) -> Tensor:
+        return self.layer(self.backbone(x).float()).softmax(dim=1).gather(1, wanted[:, None])[:, 0]
+
+
+class NeighborSimilarity:
+    """The likeness to the training sample that is nearest to the whole sample."""
+
+    unit = "cosine"
+    what = "the cosine to the features of the nearest training sample"
+    notes: list[str] = []
+
+    def __init__(self, backbone: nn.Module, data: EvalData):
+        x, _ = data.features(backbone, "train")
+        self.backbone, self.bank, self.device = backbone, F.normalize(x, dim=1), data.device
+
+    @torch.no_grad()
+    def wanted(self, x: Tensor) -> Tensor:
+        z = F.normalize(self.backbone(x).float(), dim=1).cpu()
+        _, nearest = nearest_neighbors(self.bank, z, 1, self.device)
+        return self.bank[nearest[:, 0]].to(x.device)
+
+    def score(self, z: Tensor, wanted: Tensor) -> Tensor:
+        return F.cosine_similarity(z.float(), wanted, dim=1)
+
+    @torch.no_grad()
+    def judge(self, x: Tensor, wanted: Tensor) -> Tensor:
+        return self.score(self.backbone(x), wanted)
+
+
+ExplainedScore = ClassProbability | NeighborSimilarity
+
+
+def make_score(backbone: nn.Module, data: EvalData, target: str, amount: subsets.Amount) -> ExplainedScore:
+    with evaluating(backbone):
+        return ClassProbability(backbone, data, amount) if target == "class" else NeighborSimilarity(backbone, data)
