@@ -120,10 +120,10 @@ def words(data: str, method: str, seed: int) -> list[str]:
 
 def mark(typed: list[str]) -> str:
     """The same for two runs that compute the same. Whatever cannot be composed raises."""
-    from sslcli.cli.commands.pretrain import plain
-    from sslcli.training.setup import config_hash
+    from sslcli.runs.identity import config_hash
+    from sslcli.training.configuration import resolve
 
-    return config_hash(plain(compose.compose("pretrain", typed)))
+    return config_hash(resolve(compose.compose("pretrain", typed)))
 
 
 def run_one(word: str, typed: list[str], folder: Path) -> tuple[Path | None, str]:

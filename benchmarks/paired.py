@@ -31,8 +31,8 @@ def pairs(workload: str, count: int, folder: Path) -> dict[str, list[float]]:
     """Seconds of each step, by contestant; the order is turned round each time."""
     from sslcli.training.benchmark import Parts
     from sslcli.training.launch import NullRun
+    from sslcli.training.loop.trainer import Trainer
     from sslcli.training.state import State
-    from sslcli.training.trainer import Trainer
 
     options = argparse.Namespace(folder=folder, data="")
     job = throughput.job_of([*throughput.data_words(options), *WORDS[workload]])

@@ -18,9 +18,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sslcli.cli.commands.pretrain import plain  # noqa: E402
 from sslcli.config import compose, registry  # noqa: E402
 from sslcli.runtime import processes  # noqa: E402
+from sslcli.training.configuration import resolve  # noqa: E402
 from tests import team_worker  # noqa: E402
 
 COLUMNS = {
@@ -36,7 +36,7 @@ def configurations(world_size: int) -> dict[str, dict]:
     cfgs = {}
     for method in sorted(registry.choices("method")):
         size = [] if method == "mae" else ["backbone.width=8"]
-        cfgs[method] = plain(compose.compose("pretrain", [f"method={method}", *words, *size]))
+        cfgs[method] = resolve(compose.compose("pretrain", [f"method={method}", *words, *size]))
         sharded = [
             *words,
             *size,
@@ -44,7 +44,7 @@ def configurations(world_size: int) -> dict[str, dict]:
             "optimizer.lr=1e-3",
             *(["train.strategy=fsdp"] if world_size > 1 else []),
         ]
-        cfgs[f"{method}, fsdp, AdamW"] = plain(compose.compose("pretrain", [f"method={method}", *sharded]))
+        cfgs[f"{method}, fsdp, AdamW"] = resolve(compose.compose("pretrain", [f"method={method}", *sharded]))
     return cfgs
 
 

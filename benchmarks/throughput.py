@@ -48,8 +48,8 @@ def training(words: list[str], floor: str | None, options: Options) -> list[Row]
     from sslcli.methods.base import Batch
     from sslcli.training.benchmark import Part, Parts
     from sslcli.training.launch import NullRun
+    from sslcli.training.loop.trainer import Trainer
     from sslcli.training.state import State
-    from sslcli.training.trainer import Trainer
 
     job = job_of([*data_words(options), *words, *options.overrides])
     device, batch, recipe = job.runtime.device, job.loader.batch_size, "mae" if floor == "mae" else "simclr"
@@ -74,11 +74,11 @@ def training(words: list[str], floor: str | None, options: Options) -> list[Row]
     workers = max(1, job.runtime.workers)
     for _ in range(options.repeats):
         for part in by_hand.values():
-            part.take(None, options.seconds, device)
+            part.run_round(None, options.seconds, device)
         for name, (whole, views) in of_peers.items():
             with peers.stream(sets[name], batch, workers, device) as stream:
-                views.take(stream, options.seconds, device, ahead=1 + workers)
-                whole.take(stream, options.seconds, device)
+                views.run_round(stream, options.seconds, device, warmup=1 + workers)
+                whole.run_round(stream, options.seconds, device)
         parts.batches = [like]
         parts.round(options.seconds)
     rows = [row("sslcli, model alone (floor)", parts.model), *(row(name, part) for name, part in by_hand.items())]
@@ -86,7 +86,7 @@ def training(words: list[str], floor: str | None, options: Options) -> list[Row]
     rows += [row(f"the same network fed by {name}", whole) for name, (whole, _) in of_peers.items()]
     rows += [row("sslcli, views alone", parts.views)]
     rows += [row(f"{name}, views alone, {workers} workers", views) for name, (_, views) in of_peers.items()]
-    rows += [{"name": "peak memory of sslcli, model alone, MB", "value": parts.memory_of_model}]
+    rows += [{"name": "peak memory of sslcli, model alone, MB", "value": parts.model_memory}]
     rows += [{"name": "peak memory of sslcli, end to end, MB", "value": memory}]
     return rows
 
@@ -143,7 +143,7 @@ def views_alone(what: str, data: list[str], batch: int, options: Options) -> lis
             ours.take(stream, options.seconds, job.runtime.device)
         for name, part in parts.items():
             with peers.stream(sets[name], batch, 0, device) as stream:
-                part.take(stream, options.seconds, device)
+                part.run_round(stream, options.seconds, device)
     return [row(f"{what}: sslcli", ours), *(row(f"{what}: {name}", part) for name, part in parts.items())]
 
 
@@ -209,11 +209,11 @@ def data_words(options: Options) -> list[str]:
 
 
 def job_of(words: list[str]) -> Any:
-    from sslcli.cli.commands.pretrain import plain
     from sslcli.config.compose import compose
+    from sslcli.training.configuration import resolve
     from sslcli.training.setup import prepare
 
-    return prepare(plain(compose("pretrain", words)))
+    return prepare(resolve(compose("pretrain", words)))
 
 
 def peer_sets(job: Any, recipe: str, options: Options) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def views(folder: str) -> None:
 import hashlib, sys
 from pathlib import Path
 from sslcli import compose
-from sslcli.cli.commands.pretrain import plain
+from sslcli.training.configuration import resolve
 from sslcli.data.loading.loader import Loader
 from sslcli.builders import load_dataset
 from sslcli.views import Views
@@ -225,7 +225,7 @@ def digest(dataset, cfg, workers, batch, start, count=256):
 
 if __name__ == "__main__":
     words = ["dataset=image_folder", "dataset.path=" + sys.argv[1], "dataset.image_size=64", "dataset.resident=false"]
-    cfg = plain(compose.compose("pretrain", words))
+    cfg = resolve(compose.compose("pretrain", words))
     dataset = load_dataset(cfg)
     whole = digest(dataset, cfg, 0, 256, 0)
     for workers in (0, 1, 4):

@@ -18,7 +18,7 @@ from sslcli.data import notify
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.data.record import DataRecord, apply_record, with_absolute_path, with_recorded_path
 from sslcli.data.subset import Subset
-from sslcli.errors import RequestError, TrainingError, command, listing, nearest
+from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
 from sslcli.methods.base import DataInfo, Encoder, Method
 from sslcli.rng import derive
 from sslcli.runs import checkpoint, records
@@ -65,6 +65,16 @@ def restrict_to_classes(dataset: Dataset, wanted: Any) -> Dataset:
     note = f"pretraining reads the {len(ids):,} training samples of class {', '.join(names)} alone (train.classes)"
     part = Subset(dataset.train, ids, dataset.train.labels[ids])
     return replace(dataset, unlabelled=part, notes=[*dataset.notes, note])
+
+
+def require_fingerprint(dataset: Dataset, fingerprint: str) -> None:
+    """DataError where this process reads other data than rank 0, whose fingerprint is given."""
+    if dataset.fingerprint != fingerprint:
+        raise DataError(
+            f"the data of {dataset.name} are not those of rank 0 (fingerprint {dataset.fingerprint[:12]}, there "
+            f"{fingerprint[:12]})",
+            "every machine must read the same files",
+        )
 
 
 def new_backbone(cfg: dict[str, Any], shape: tuple[int, ...], seed: int) -> nn.Module:

@@ -83,7 +83,7 @@ def make(cfg: dict[str, Any], method: nn.Module, lr: float, compiled: bool = Fal
     return optimizer if compiled else compilation.without_dynamo(optimizer)
 
 
-def heeds_verdict(optimizer: Optimizer) -> bool:
+def supports_found_inf(optimizer: Optimizer) -> bool:
     """Whether `optimizer.found_inf` (a tensor; not 0: the gradient is no good) makes its step change nothing: what torch's
     GradScaler asks, too."""
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))

@@ -111,12 +111,12 @@ class Killed(BaseException):
 @contextlib.contextmanager
 def killed_when_saved(step: int) -> Iterator[None]:
     """Training inside is killed when the checkpoint of this step is there."""
-    from sslcli.training.trainer import Trainer
+    from sslcli.training.loop.trainer import Trainer
 
     save = Trainer.save
 
-    def saved(self: Trainer, must: bool = False) -> None:
-        save(self, must)
+    def saved(self: Trainer, required: bool = False) -> None:
+        save(self, required)
         if self.state.step == step:
             raise Killed
 

@@ -11,9 +11,9 @@ from sslcli.nn.dist import rank
 from sslcli.runs.checkpoint import whole
 from sslcli.runtime import processes
 from sslcli.training.launch import NullRun
+from sslcli.training.loop.trainer import Trainer
 from sslcli.training.setup import prepare
-from sslcli.training.state import Plan, State
-from sslcli.training.trainer import Trainer
+from sslcli.training.state import Horizon, State
 
 
 def two_steps(cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -27,19 +27,19 @@ def two_steps(cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
     job.method.train()
     stream, found = job.loader.stream(0), {}
     for _ in range(2):
-        trainer.step(stream, Plan(100), trainer.meter)
+        trainer.step(stream, Horizon(100), trainer.meter)
         if trainer.state.step == 0:
             named = list(job.method.named_parameters())
             found |= {f"gradient of {n}": whole(p.grad).clone() for n, p in named if p.grad is not None}
             found |= {f"step {n}": whole(p.detach()).clone() for n, p in named}
             found |= {
                 f"loss: {k}": torch.tensor(v, dtype=torch.float64)
-                for k, v in trainer.all_means().items()
+                for k, v in trainer.meter.means().items()
                 if not k.endswith("spread")
             }
         trainer.state.step += 1
     stream.close()
-    return found | {f"after {k}": v.clone() for k, v in trainer.spread.weights().items()}
+    return found | {f"after {k}": v.clone() for k, v in trainer.strategy.weights().items()}
 
 
 def work(told: dict[str, Any]) -> None:

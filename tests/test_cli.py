@@ -452,7 +452,7 @@ def test_a_job_is_composed_twice_and_not_three_times(cli, monkeypatch):
     asks, composes, composed = Hydra.get_mode, Hydra.compose_config, []
     monkeypatch.setattr(Hydra, "compose_config", lambda *a, **k: composed.append(1) or composes(*a, **k))
     assert cli("pretrain", *SMOKE).code == 0
-    assert len(composed) == 2, "Hydra has changed: look at compose.mode_is_known"
+    assert len(composed) == 2, "Hydra has changed: see compose.hydra_mode"
     assert Hydra.get_mode is asks
 
 

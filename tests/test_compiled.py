@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from sslcli.training.strategy import regions
+from sslcli.training.loop.strategy import regions
 from tests.conftest import SMOKE
 from tests.methods.test_method_contract import build
 

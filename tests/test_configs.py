@@ -6,10 +6,10 @@ from itertools import zip_longest
 
 import pytest
 
-from sslcli.cli.commands.pretrain import plain
 from sslcli.config import compose, instantiate, registry, safe_yaml, schema
 from sslcli.errors import RequestError
-from sslcli.training.setup import ONLINE
+from sslcli.training.configuration import resolve
+from sslcli.training.setup import EVALUATOR_ARGUMENTS
 
 METHODS, DATASETS = sorted(registry.choices("method")), sorted(registry.choices("dataset"))
 
@@ -22,11 +22,15 @@ def test_every_choice_has_a_summary_and_composes(group):
             assert described["summary"], path
         if group == "evaluator":
             node = compose.load_choice(group, name, compose.compose("eval", []))
-            instantiate.check(group, compose.plain(node), given=ONLINE if name == "online" else ["backbone", "data"])
+            instantiate.check(
+                group,
+                compose.to_container(node),
+                given=EVALUATOR_ARGUMENTS if name == "online" else ["backbone", "data"],
+            )
             continue
         path = [f"{group}.{key}=x" for key in ("path", "teacher") if f"{key}: ???" in path.read_text()]
         cfg = compose.compose("pretrain", [f"{group}={name}", *path])
-        values = plain(cfg)
+        values = resolve(cfg)
         given = {
             "method": ["backbone", "data"],
             "backbone": ["input_shape"],
@@ -66,7 +70,7 @@ def test_the_command_line_wins(method, dataset):
 def test_every_experiment_binds(name):
     from sslcli.training.setup import check
 
-    check(plain(compose.compose("pretrain", [f"experiment={name}"])))
+    check(resolve(compose.compose("pretrain", [f"experiment={name}"])))
 
 
 def test_defaults_of_the_schema_are_those_of_the_yaml():

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from sslcli.builders import method_class
-from sslcli.cli.commands.pretrain import plain
 from sslcli.config import compose, registry
 from sslcli.config.duration import parse_duration
 from sslcli.config.schema import on_gpu
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
-from sslcli.training.setup import compared, settled
-from sslcli.training.trainer import bought
+from sslcli.training.batch_size import accumulation_note, resolve_batch_size
+from sslcli.training.configuration import resolve
+from sslcli.training.loop.budget import describe_budget
 
 TINY = (
     "method=simsiam",
@@ -59,7 +59,7 @@ def test_on_gpu_follows_device(monkeypatch):
 def test_image_defaults_follow_device(name, monkeypatch):
     def chosen(*words):
         cfg = compose.compose("pretrain", [f"dataset={name}", "dataset.path=x", *words])
-        return cfg.hydra.runtime.choices.backbone, plain(cfg)["dataset"]["max_size"]
+        return cfg.hydra.runtime.choices.backbone, resolve(cfg)["dataset"]["max_size"]
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert chosen() == ("resnet18", 224)
@@ -78,7 +78,7 @@ def test_photo_folder_on_processor(cli, photos):
     assert result.code == 0, result.err
     assert result.err.startswith(f"reading {photos}")
     assert "image 3x64x64" in result.err
-    assert "image size 64 and a small convolutional network suit a processor" in result.err
+    assert "image size 64 and a small convolutional network suit a CPU" in result.err
     assert "dataset.image_size=224 backbone=resnet18" in result.err
     assert "chosen for 60 samples" in result.err
     assert "_convnet_image_folder" in result.last
@@ -98,15 +98,15 @@ def test_photo_folder_on_processor(cli, photos):
 )
 def test_batch_follows_data(n, accumulate, batch):
     train = {"batch_size": "auto", "accumulate": accumulate}
-    assert settled({"train": train}, data_of(n))["train"] == {"batch_size": batch, "accumulate": accumulate}
+    assert resolve_batch_size({"train": train}, data_of(n))["train"] == {"batch_size": batch, "accumulate": accumulate}
 
 
 def test_batch_larger_than_data_is_refused():
     for given in (81, 256):
-        with pytest.raises(RequestError, match=f"train.batch_size={given} is more than the 80") as e:
-            settled({"train": {"batch_size": given, "accumulate": 1}}, data_of(80))
+        with pytest.raises(RequestError, match=f"train.batch_size={given} is larger than the training split") as e:
+            resolve_batch_size({"train": {"batch_size": given, "accumulate": 1}}, data_of(80))
         assert "train.batch_size=auto" in e.value.hint
-    assert settled({"train": {"batch_size": 80, "accumulate": 1}}, data_of(80))["train"]["batch_size"] == 80
+    assert resolve_batch_size({"train": {"batch_size": 80, "accumulate": 1}}, data_of(80))["train"]["batch_size"] == 80
 
 
 @pytest.mark.parametrize("bad", ["much", "0", "12.5"])
@@ -119,14 +119,14 @@ def test_batch_size_nonsense_is_refused(cli, bad):
 def test_sweep_with_too_large_batch_is_refused_once(cli, tmp_path):
     result = cli("pretrain", "-m", *TINY, "train.batch_size=32,5000", "seed=0,1,2")
     assert result.code == 2
-    assert result.err.count("is more than the 1,437 training samples") == 1
+    assert result.err.count("is larger than the training split (1,437 samples)") == 1
     assert not (tmp_path / "runs").exists()
 
 
 def test_accumulated_negatives_are_said():
     simclr, simsiam = (method_class({"_target_": f"sslcli.methods.{n}"}) for n in ("simclr.SimCLR", "simsiam.SimSiam"))
-    assert "32 samples at a time, not 128: 62 negatives, not 254" in compared([simclr], 128, 32)
-    assert compared([simclr], 128, 128) == compared([simsiam], 128, 32) == ""
+    assert "32 samples at a time, not 128: 62 negatives, not 254" in accumulation_note([simclr], 128, 32)
+    assert accumulation_note([simclr], 128, 128) == accumulation_note([simsiam], 128, 32) == ""
 
 
 def test_methods_that_gather_a_batch_compare_it():
@@ -155,15 +155,18 @@ def test_schedule_in_epochs_is_refused(cli, tmp_path, words, flags):
 
 
 def test_budget_says_what_it_buys():
-    told, hint = bought("8m", 16, 30.0, 12)
+    told, hint = describe_budget("8m", 16, 30.0, 12)
     assert told == (
         "train.budget=8m: about 16 steps, 1.33 epochs, at 30 s a step; 1,000 steps would take 8h20m: too few to learn much"
     )
     assert hint.startswith("train.budget=50m00s is 100 steps;")
     assert parse_duration("50m00s", "train.budget") == 3000
-    told, hint = bought("8m", 200, 2.4, 300)  # less than an epoch
+    told, hint = describe_budget("8m", 200, 2.4, 300)  # less than an epoch
     assert hint.startswith("train.budget=36m00s is 900 steps;")
-    assert bought("1h", 5000, 0.72, 300) == ("train.budget=1h: about 5,000 steps, 16.7 epochs, at 0.72 s a step", "")
+    assert describe_budget("1h", 5000, 0.72, 300) == (
+        "train.budget=1h: about 5,000 steps, 16.7 epochs, at 0.72 s a step",
+        "",
+    )
 
 
 def test_budget_too_short_is_warned_of(cli):

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from sslcli.cli.commands.pretrain import plain
 from sslcli.config import compose, instantiate, safe_yaml
 from sslcli.errors import MachineError, RequestError, SslError
+from sslcli.training.configuration import resolve
 from sslcli.training.setup import check
 from tests import fuzz
 from tests.conftest import SMOKE
@@ -44,7 +44,7 @@ def code_of(overrides: list[str], folders: list[Path]) -> int:
     try:
         for folder in folders:
             safe_yaml.check_yaml_folder(folder)
-        check(plain(compose.compose("pretrain", overrides, folders)))
+        check(resolve(compose.compose("pretrain", overrides, folders)))
     except (RequestError, MachineError) as error:  # MachineError: a package that is not installed
         return error.code if error.message.strip() else 1
     return 0
@@ -88,7 +88,7 @@ def test_wrong_values_up_to_the_first_step(words):
     """Each is refused before a folder is made, or makes a job that could train."""
     from sslcli.training.setup import prepare
 
-    base = plain(compose.compose("pretrain", [*words, "device=cpu", "device.threads=1", "device.workers=0"]))
+    base = resolve(compose.compose("pretrain", [*words, "device=cpu", "device.threads=1", "device.workers=0"]))
     codes: Counter[int] = Counter()
     raised = []
     for key, value, cfg in fuzz.values(base, 600 if FULL else 60):

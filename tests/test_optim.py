@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sslcli.errors import RequestError
-from sslcli.optim import LARS, constant, cosine, heeds_verdict, linear, make, parameter_groups, scaled_lr
+from sslcli.optim import LARS, constant, cosine, linear, make, parameter_groups, scaled_lr, supports_found_inf
 from sslcli.runs import checkpoint
 
 
@@ -234,7 +234,7 @@ PREDICATED = {
 def test_a_verdict_on_the_device_leaves_a_step_out(name):
     told, untold = net(), net()
     ours, plain = (PREDICATED[name](parameter_groups(n, 0.01)) for n in (told, untold))
-    assert heeds_verdict(ours)
+    assert supports_found_inf(ours)
     ours.found_inf = torch.zeros(())
     bound = 1e-12 if "lars" in name else 0
     # a good step is a step; told, LARS takes torch's fused SGD, which rounds once where the other rounds twice
@@ -246,7 +246,7 @@ def test_a_verdict_on_the_device_leaves_a_step_out(name):
     ours.step()
     torch.testing.assert_close(dict(told.state_dict()), dict(weights), rtol=0, atol=0)
     torch.testing.assert_close(ours.state_dict()["state"], state["state"], rtol=0, atol=0)
-    assert not heeds_verdict(torch.optim.SGD(told.parameters(), lr=0.1))
+    assert not supports_found_inf(torch.optim.SGD(told.parameters(), lr=0.1))
 
 
 def test_lars_continues_from_its_state_bit_for_bit():

@@ -138,7 +138,7 @@ def test_work_says_what_it_is_at(cli, monkeypatch, what):
 
 
 def test_training_is_a_task(cli, monkeypatch):
-    from sslcli.training.trainer import Trainer
+    from sslcli.training.loop.trainer import Trainer
 
     step, seen = Trainer.step, []
 

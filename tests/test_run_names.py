@@ -123,7 +123,7 @@ def test_next_lines_of_sweeps_and_of_runs_elsewhere(cli, tmp_path):
 
 
 def test_untrained_weights_are_no_encoder(cli, monkeypatch):
-    from sslcli.training.trainer import Trainer
+    from sslcli.training.loop.trainer import Trainer
 
     class Ended(BaseException):
         pass

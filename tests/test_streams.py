@@ -16,7 +16,7 @@ import pytest
 
 from sslcli.cli.main import main
 from sslcli.runtime import streams
-from sslcli.training.trainer import Trainer
+from sslcli.training.loop.trainer import Trainer
 from tests.conftest import SMOKE
 
 

@@ -44,4 +44,4 @@ def warned(module: str) -> None:
 def test_deprecations_of_torch_are_torchs():
     warned("torch._inductor.codecache")
     with pytest.raises(DeprecationWarning):
-        warned("sslcli.training.trainer")
+        warned("sslcli.training.loop.trainer")

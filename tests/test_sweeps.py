@@ -25,7 +25,7 @@ def stop_at(monkeypatch) -> Callable[[int, signal.Signals], None]:
     """Sends this process a signal in the given step of training, once."""
 
     def arrange(step: int, number: signal.Signals = signal.SIGTERM) -> None:
-        from sslcli.training.trainer import Trainer
+        from sslcli.training.loop.trainer import Trainer
 
         plain, pending = Trainer.step, [number]
 
@@ -134,7 +134,7 @@ def test_a_failed_job_does_not_stop_the_others_nor_the_next_batch(cli):
 
 def test_the_first_failure_gives_the_exit_code(cli, monkeypatch):
     from sslcli.errors import StorageError
-    from sslcli.training.trainer import Trainer
+    from sslcli.training.loop.trainer import Trainer
 
     def full(self, **how):
         raise StorageError("the disk is full")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli import builders
-from sslcli.cli.commands import pretrain
+from sslcli.training import configuration
 
 
 class Sum(nn.Module):
@@ -41,13 +41,13 @@ def test_a_teacher_of_other_units_sees_its_own(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_latest_run_is_named_wherever_a_method_asks_for_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(pretrain, "find", lambda spec: tmp_path / spec)
+    monkeypatch.setattr(configuration, "find", lambda spec: tmp_path / spec)
     named = str((tmp_path / "latest").resolve())
     inner = {"tau": 0.9, "teacher": "latest"}
     values = {"seed": 1, "method": {"teacher": "latest", "tasks": {"distill": inner}}}
-    assert pretrain.pinned(values) == {
+    assert configuration.resolve_latest(values) == {
         "seed": 1,
         "method": {"teacher": named, "tasks": {"distill": {"tau": 0.9, "teacher": named}}},
     }
     assert inner["teacher"] == "latest"
-    assert pretrain.pinned({"seed": 1}) == {"seed": 1}
+    assert configuration.resolve_latest({"seed": 1}) == {"seed": 1}

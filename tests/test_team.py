@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslcli.cli.commands.pretrain import plain
 from sslcli.config import compose, registry
 from sslcli.runtime import processes
+from sslcli.training.configuration import resolve
 from tests import team_worker
 
 METHODS = sorted(registry.choices("method"))
@@ -29,7 +29,7 @@ def composed(folder: Path, method: str, *words: str) -> dict:
         size.append(f"method.teacher={folder / 'teacher'}")
     if method == "colorization":  # digits are grey
         size += ["dataset=arrays", f"dataset.path={folder / 'coloured.npz'}", "backbone=convnet", "augmentation=weak"]
-    return plain(compose.compose("pretrain", [f"method={method}", *TINY, *size, *words]))
+    return resolve(compose.compose("pretrain", [f"method={method}", *TINY, *size, *words]))
 
 
 def prepared(folder: Path) -> None:
@@ -315,7 +315,7 @@ def test_wrong_numbers_of_processes(cli):
     assert "train.devices=0" in cli(*WORDS, "train.devices=0").err
     odd = cli(*WORDS, "train.devices=3")
     assert odd.code == 2
-    assert "cannot share" in odd.err
+    assert "not divisible" in odd.err
     assert not Path("runs").exists()
 
 

@@ -160,7 +160,7 @@ def test_budget_keeps_the_faster_count(cli, monkeypatch):
 
 @pytest.mark.usefixtures("one_is_faster")
 def test_dry_run_compares_threads(cli, monkeypatch):
-    monkeypatch.setattr("sslcli.cli.commands.pretrain.DRY_RUN_SECONDS", 1e9)
+    monkeypatch.setattr("sslcli.training.dry_run.COMPARE_SECONDS", 1e9)
     monkeypatch.setattr(threads, "candidates", lambda wanted, machine: [2, 1])
     done = cli("pretrain", *SMOKE, "--dry-run")
     assert done.code == 0, done.err

@@ -8,19 +8,19 @@ from pathlib import Path
 from sslcli.errors import RunInUseError, TrainingError
 from sslcli.runs import checkpoint
 from sslcli.runs.run import Run
-from sslcli.training.state import Plan
+from sslcli.training.state import Horizon
 from tests.conftest import SMOKE, killed_when_saved
 
 
 def test_progress_is_continuous_over_a_new_plan():
-    plan = Plan(100)
-    assert [plan.progress(s) for s in (0, 50, 100)] == [0.0, 0.5, 1.0]
-    plan.replan(50, 150)
-    assert plan.progress(50) == 0.5
-    assert plan.progress(100) == 0.75
-    assert plan.progress(150) == 1.0
-    plan.replan(60, 10)  # never into the past
-    assert plan.total == 61
+    horizon = Horizon(100)
+    assert [horizon.progress(s) for s in (0, 50, 100)] == [0.0, 0.5, 1.0]
+    horizon.move(50, 150)
+    assert horizon.progress(50) == 0.5
+    assert horizon.progress(100) == 0.75
+    assert horizon.progress(150) == 1.0
+    horizon.move(60, 10)  # never into the past
+    assert horizon.total == 61
 
 
 def test_resume_refuses_other_data_and_another_config(cli):

@@ -3,11 +3,13 @@ Hydra's own.
 
 The module of such a command has
 
-    preview(cfg)          all checks, before a folder is created
-    look(cfg)             the checks that read no data: for every job of a sweep
-    look_at_data(cfgs)    optional: checks of all jobs of a sweep against their data
+    prepare(cfg) -> task  all checks, before a folder is created; the task of Hydra, which runs what was prepared
     dry_run(cfg) -> int   the checks and one batch, for --dry-run
-    run(cfg)              the task of Hydra, decorated with `hydra_task`
+    run(cfg)              the task of one job of a sweep: it prepares and runs
+    check(cfg)            the checks that read no data: for every job of a sweep
+    check_data(cfgs)      optional: checks of all jobs of a sweep against their data
+
+Tasks are decorated with `hydra_task`.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ def run(command: Command, request: Request) -> int:
         if request.multirun:
             from sslcli.cli.sweep import Sweep
 
-            look_at_data = getattr(module, "look_at_data", None)
-            sweep = Sweep.plan(command.name, request.overrides, request.config_dirs, module.look, look_at_data)
+            check_data = getattr(module, "check_data", None)
+            sweep = Sweep.plan(command.name, request.overrides, request.config_dirs, module.check, check_data)
             warn_shadowed(request.config_dirs)
             return sweep.conduct(lambda: run_hydra(command, module.run, request, sweep.overrides))
         for override in request.overrides:
@@ -60,9 +62,9 @@ def run(command: Command, request: Request) -> int:
         warn_shadowed(request.config_dirs)
         if request.dry_run:
             return module.dry_run(cfg)
-        module.preview(cfg)
-        with compose.mode_is_known(cfg):
-            return run_hydra(command, module.run, request, request.overrides)
+        task = module.prepare(cfg)
+        with compose.hydra_mode(cfg):
+            return run_hydra(command, task, request, request.overrides)
 
 
 def run_hydra(command: Command, task: Callable[..., object], request: Request, overrides: list[str]) -> int:

@@ -59,12 +59,12 @@ class Sweep:
         command: str,
         overrides: list[str],
         config_dirs: list[Path],
-        look: Callable[[Any], None],
-        look_at_data: Callable[[list[Any]], None] | None = None,
+        check: Callable[[Any], None],
+        check_data: Callable[[list[Any]], None] | None = None,
     ) -> Sweep:
         """Checks every swept value once, before a folder is created.
 
-        `look` checks one configuration. `look_at_data` checks all of them against their data, except for Slurm: the machine that
+        `check` checks one configuration. `check_data` checks all of them against their data, except for Slurm: the machine that
         submits the jobs need not have the data.
 
         Raises:
@@ -75,10 +75,10 @@ class Sweep:
         jobs = expand_sweep(command, overrides, config_dirs)[:MAX_CHECKED]
         cfgs = [compose.compose(command, job, config_dirs) for job in jobs]
         for cfg in cfgs:
-            look(cfg)
+            check(cfg)
         choices = cfgs[0].hydra.runtime.choices
-        if look_at_data is not None and choices["hydra/launcher"] != "submitit_slurm":
-            look_at_data(cfgs)
+        if check_data is not None and choices["hydra/launcher"] != "submitit_slurm":
+            check_data(cfgs)
         folder = Path(str(cfgs[0].hydra.sweep.dir))
         unlink_shared(folder / "multirun.yaml")  # Hydra writes it again
         quoted = str(folder).replace("'", "\\'")

@@ -11,7 +11,7 @@ from sslcli.cli.command_table import COMMANDS
 from sslcli.errors import SslError
 from sslcli.runtime import processes
 
-TASKS = {  # the name of a task -> the module whose `follow` runs it
+TASKS = {  # command -> the module whose `run_worker` runs its share
     "pretrain": "sslcli.training.launch",
     "eval": "sslcli.evals.base.evaluation",
     "bench": "sslcli.training.benchmark",
@@ -27,4 +27,4 @@ def main(argv: list[str]) -> int:
 
 
 def run_task(payload: dict[str, Any]) -> None:
-    import_module(TASKS[payload["word"]]).follow(payload)
+    import_module(TASKS[payload["command"]]).run_worker(payload)

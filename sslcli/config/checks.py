@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 from sslcli.config import typecheck
+from sslcli.config.batch_size import check_batch_size
 from sslcli.config.dotted import flatten
 from sslcli.config.duration import parse_duration
 from sslcli.config.messages import unknown_key
@@ -92,11 +93,8 @@ def _check_length(train: dict[str, Any]) -> None:
     clip, batch, accumulate = train["clip"], train["batch_size"], train["accumulate"]
     if clip is not None and not (math.isfinite(clip) and clip > 0):
         raise RequestError(f"`train.clip={clip}` must be a positive number, or null")
-    if batch != "auto" and batch % accumulate:
-        raise RequestError(
-            f"train.batch_size={batch} is not divisible by train.accumulate={accumulate}",
-            "batch_size is the whole batch of one optimizer step",
-        )
+    if batch != "auto":
+        check_batch_size(batch, accumulate)
     if not any(train[k] is not None for k in ("epochs", "steps", "budget")):
         raise RequestError("nothing says how long to train", "give train.epochs, train.steps or train.budget")
     if train["budget"] is not None:

@@ -40,7 +40,7 @@ def compose(word: str, overrides: list[str], extra: list[Path] | None = None) ->
 
 
 @contextlib.contextmanager
-def mode_is_known(cfg: Any) -> Iterator[None]:
+def hydra_mode(cfg: Any) -> Iterator[None]:
     """Hydra composes a configuration, reads `hydra.mode` in it, and composes it once more to run it. It is told what `cfg` says,
     composed of the same words; where it asks otherwise than Hydra 1.3 does, it finds out by itself."""
     from hydra._internal.hydra import Hydra
@@ -117,7 +117,7 @@ def load_choice(group: str, name: str, root: Any, extra: Iterable[Path] = ()) ->
     return merged[group]
 
 
-def plain(node: Any) -> Any:
+def to_container(node: Any) -> Any:
     """Resolved, as plain dicts, lists, numbers and strings. A missing or unresolvable value is a RequestError."""
     from omegaconf import DictConfig, ListConfig, OmegaConf
     from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException

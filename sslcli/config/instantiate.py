@@ -38,6 +38,12 @@ def trust_folder(folder: Path) -> None:
         sys.path.append(str(folder))
 
 
+def trust_folders(folders: Iterable[str]) -> None:
+    """`trust_folder` of each, in a process that is to build what another process built."""
+    for folder in folders:
+        trust_folder(Path(folder))
+
+
 def trusted_folders() -> list[str]:
     """Those of this process, for another one that is to build the same."""
     return [str(f) for f in _folders]

@@ -40,7 +40,7 @@ def without_dynamo(optimizer: Optimizer) -> Optimizer:
 
 
 @contextlib.contextmanager
-def as_written(compiled: bool) -> Iterator[None]:
+def eager(compiled: bool) -> Iterator[None]:
     """What is compiled in this process runs as it is written: evaluations and pictures have batches of other sizes, each of which
     would be compiled for."""
     with torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():

@@ -26,6 +26,14 @@ def runs_root() -> Path:
     return Path(os.environ.get("SSLCLI_RUNS") or "runs")
 
 
+def shorten(path: Path) -> Path:
+    """A path relative to the working folder, where it is inside that."""
+    try:
+        return path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
 def available() -> bool:
     """Whether there is one. Where the usual ones are missing, shared memory or the folder of the runs is used from now on, also
     by libraries (multiprocessing, matplotlib)."""

@@ -1,4 +1,4 @@
-"""From a job to a trained run: alone or as a team, the status of the run true whatever happens."""
+"""Train a run in one or several processes, and keep its status up to date whatever happens."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from typing import Any
 
 import torch
 
+from sslcli.builders import require_fingerprint
 from sslcli.config import instantiate
 from sslcli.console import human_time
-from sslcli.data.dataset import Dataset
 from sslcli.data.record import DataRecord
-from sslcli.errors import DataError, Interrupted, MachineError, SslError, Stopped
+from sslcli.errors import Interrupted, MachineError, SslError, Stopped
 from sslcli.nn.dist import broadcast_from_rank0, rank, world_size
 from sslcli.runs import checkpoint
 from sslcli.runs.run import Run
 from sslcli.runtime import processes
-from sslcli.training.setup import Job, prepare
-from sslcli.training.state import Plan, State
-from sslcli.training.trainer import Trainer
+from sslcli.training.loop.trainer import Trainer
+from sslcli.training.setup import TrainingSetup, prepare
+from sslcli.training.state import Horizon, State
 
 
-def run_job(job: Job, run: Run, state: State | None = None) -> State:
-    """Trains to the end, in as many processes as the job says; this one is their rank 0."""
+def launch(setup: TrainingSetup, run: Run, state: State | None = None) -> State:
+    """Train to the end, in as many processes as the setup says. This process is rank 0."""
     state = state or State()
-    told = {
-        "word": "pretrain",
-        "cfg": job.cfg,
+    payload = {
+        "command": "pretrain",
+        "cfg": setup.cfg,
         "folders": instantiate.trusted_folders(),
         "run": str(run.path),
-        "fingerprint": job.dataset.fingerprint,
-        "record": asdict(job.record) if job.record is not None else None,
+        "fingerprint": setup.dataset.fingerprint,
+        "record": asdict(setup.record) if setup.record is not None else None,
     }
     try:
-        with processes.launch(job.runtime.process, job.runtime.device, told, follow):
-            state = together(job, run, state)
+        with processes.launch(setup.runtime.process, setup.runtime.device, payload, run_worker):
+            state = fit(setup, run, state)
     except (Interrupted, Stopped):
         run.set_status("interrupted", step=state.step)
         raise
     except torch.OutOfMemoryError as e:
         run.set_status("failed", step=state.step, error="out of memory")
-        raise out_of_memory(job) from e
+        raise out_of_memory(setup) from e
     except SslError as e:
         run.set_status("failed", step=state.step, error=e.message)
         raise
@@ -52,57 +52,41 @@ def run_job(job: Job, run: Run, state: State | None = None) -> State:
         "done",
         step=state.step,
         seconds=round(state.seconds, 1),
-        peak_memory_mb=round(job.runtime.peak_memory_mb()),
+        peak_memory_mb=round(setup.runtime.peak_memory_mb()),
     )
     run.write_log(f"done: {state.step} steps in {human_time(state.seconds)}")
     return state
 
 
-def follow(told: dict[str, Any]) -> None:
-    """The same job in another process: its own data and objects, the state of rank 0, nothing written."""
-    trust(told.get("folders", []))
-    record = DataRecord(**told["record"]) if told["record"] is not None else None
-    job = prepare(told["cfg"], rehearsal=False, record=record)
-    same_data(job.dataset, told["fingerprint"])
-    processes.join_group(job.runtime.device)
-    together(job, NullRun(Path(told["run"])), State())
+def run_worker(payload: dict[str, Any]) -> None:
+    """Train the same run in another process: own data and objects, the state of rank 0, no output."""
+    instantiate.trust_folders(payload.get("folders", []))
+    record = DataRecord(**payload["record"]) if payload["record"] is not None else None
+    setup = prepare(payload["cfg"], rehearsal=False, record=record)
+    require_fingerprint(setup.dataset, payload["fingerprint"])
+    processes.join_group(setup.runtime.device)
+    fit(setup, NullRun(Path(payload["run"])), State())
 
 
-def trust(folders: list[str]) -> None:
-    """What the user allowed rank 0 to import, a process that follows may import too."""
-    for folder in folders:
-        instantiate.trust_folder(Path(folder))
-
-
-def same_data(dataset: Dataset, fingerprint: str) -> None:
-    """DataError where this process sees other data than rank 0."""
-    if dataset.fingerprint != fingerprint:
-        raise DataError(
-            f"the data of {dataset.name} is not that of rank 0 (fingerprint {dataset.fingerprint[:12]}, there "
-            f"{fingerprint[:12]})",
-            "every machine must see the same files",
-        )
-
-
-def together(job: Job, run: Run, state: State) -> State:
-    """What every process does, rank 0 too: start from its weights and counters, and train."""
+def fit(setup: TrainingSetup, run: Run, state: State) -> State:
+    """Train in this process, from the weights and counters of rank 0."""
     if world_size() > 1:
-        names = checkpoint.parameter_names(job.method)
-        here: tuple[dict[str, Any], dict[str, Any], Any] = (asdict(state), {}, ())
+        names = checkpoint.parameter_names(setup.method)
+        initial: tuple[dict[str, Any], dict[str, Any], Any] = (asdict(state), {}, ())
         if rank() == 0:
-            tensors = {k: v.cpu() for k, v in job.method.state_dict().items()}
-            here = asdict(state), tensors, checkpoint.optimizer_tensors(job.optimizer, names)
-        sent, tensors, optimizer = broadcast_from_rank0(here)
+            tensors = {k: v.cpu() for k, v in setup.method.state_dict().items()}
+            initial = asdict(state), tensors, checkpoint.optimizer_tensors(setup.optimizer, names)
+        counters, tensors, optimizer = broadcast_from_rank0(initial)
         if rank() > 0:
-            state = State(**{**sent, "plan": sent["plan"] and Plan(**sent["plan"])})
-            checkpoint.load_strictly(job.method, tensors, "what rank 0 sent")
-            checkpoint.restore_optimizer(job.optimizer, names, *optimizer)
-    Trainer(job, run, state).fit()
+            state = State(**{**counters, "plan": counters["plan"] and Horizon(**counters["plan"])})
+            checkpoint.load_strictly(setup.method, tensors, "the weights of rank 0")
+            checkpoint.restore_optimizer(setup.optimizer, names, *optimizer)
+    Trainer(setup, run, state).fit()
     return state
 
 
 class NullRun(Run):
-    """The run as a process sees it that is not rank 0: it writes nothing."""
+    """The run in a process other than rank 0: it writes nothing."""
 
     def log(self, step: int, epoch: float, seconds: float, values: dict[str, float]) -> None: ...
     def event(self, kind: str, **values: Any) -> None: ...
@@ -110,11 +94,12 @@ class NullRun(Run):
     def write_log(self, text: str) -> None: ...
 
 
-def out_of_memory(job: Job) -> SslError:
-    batch, accumulate = job.cfg["train"]["batch_size"], job.cfg["train"]["accumulate"]
-    each = batch // accumulate // job.loader.world_size
+def out_of_memory(setup: TrainingSetup) -> SslError:
+    """The error of a run whose micro-batch does not fit into memory."""
+    batch_size, accumulate = setup.cfg["train"]["batch_size"], setup.cfg["train"]["accumulate"]
+    micro_batch = batch_size // accumulate // setup.loader.world_size
     return MachineError(
-        f"out of memory on {job.runtime.device} with {each} samples at a time "
-        f"(peak {job.runtime.peak_memory_mb():,.0f} MB)",
-        f"the same batch in smaller portions: train.accumulate={accumulate * 2}",
+        f"out of memory on {setup.runtime.device} with {micro_batch} samples at a time "
+        f"(peak {setup.runtime.peak_memory_mb():,.0f} MB)",
+        f"the same batch in smaller micro-batches: train.accumulate={accumulate * 2}",
     )

@@ -140,9 +140,9 @@ def test_labels_only_when_asked(streamed):
 @pytest.mark.parametrize(
     ("kw", "reason", "hint"),
     [
-        ({"batch_size": 41}, "only 40 training samples", "train.batch_size="),
+        ({"batch_size": 41}, "larger than the training split", "train.batch_size="),
         ({"batch_size": 0}, "at least 1", ""),
-        ({"batch_size": 10, "accumulate": 3}, "cannot share", "train.batch_size=9"),
+        ({"batch_size": 10, "accumulate": 3}, "not divisible", "train.batch_size=9"),
         ({"batch_size": 8, "workers": -1}, "device.workers", ""),
     ],
 )

@@ -19,7 +19,7 @@ from benchmarks.zygote import outcome
 from sslcli.errors import StorageError
 from sslcli.runs import checkpoint
 from sslcli.runs.run import Run
-from sslcli.training.trainer import Trainer
+from sslcli.training.loop.trainer import Trainer
 
 WORDS = [
     "method=byol",

@@ -13,7 +13,7 @@ from sslcli.data.loading.loader import Loader
 from sslcli.methods.base import Method
 from sslcli.runs import checkpoint
 from sslcli.runs.run import Run
-from sslcli.training import trainer
+from sslcli.training.loop import trainer
 
 WORDS = [
     "dataset=digits",
@@ -84,7 +84,7 @@ def events(run: Path, kind: str) -> list[dict]:
 def test_one_bad_step_leaves_no_trace(cli, monkeypatch, words, bad, poison, what):
     """It is skipped: weights, teacher, optimizer, batch statistics and queue are after it what they were before."""
     if len(words) > 1:
-        monkeypatch.setattr(trainer, "goes_ahead", lambda job, _: optim.heeds_verdict(job.optimizer))
+        monkeypatch.setattr(trainer, "can_defer_check", lambda setup, _: optim.supports_found_inf(setup.optimizer))
     poison(monkeypatch, range(bad, bad + 1))
     result = cli("pretrain", *words, *WORDS)
     assert result.code == 0, result.err

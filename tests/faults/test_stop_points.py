@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.zygote import outcome
-from sslcli.training import trainer as train
-from sslcli.training.trainer import Meter, Trainer
+from sslcli.training.loop import trainer as trainer_module
+from sslcli.training.loop.trainer import Meter, Trainer
 
 POINTS = {  # where a copy is made -> the checkpoint it goes on from
     "before-step-1": 0,
@@ -39,7 +39,7 @@ class Copies:
             (Trainer, "log", self.log),
             (Trainer, "save", self.save),
             (Meter, "add", self.add),
-            (train, "online", self.online),
+            (trainer_module, "evaluate_online", self.online),
         ):
             original = getattr(owner, name)
             monkeypatch.setattr(owner, name, lambda *a, hook=hook, original=original, **k: hook(original, *a, **k))

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from sslcli.backbones.convnet import ConvNet
-from sslcli.cli.commands.pretrain import plain
 from sslcli.config import compose
 from sslcli.errors import RequestError
 from sslcli.methods.autoencoder import Autoencoder
@@ -19,6 +18,7 @@ from sslcli.methods.multitask import MultiTask, share
 from sslcli.methods.simclr import SimCLR
 from sslcli.methods.simsiam import SimSiam
 from sslcli.rng import Draw
+from sslcli.training.configuration import resolve
 from tests.methods.oracles import draws
 
 PLANS = {"SimCLR": {"global": 2}, "SimSiam": {"global": 2}, "DCL": {"global": 2}, "Autoencoder": {"weak": 1}}
@@ -137,12 +137,12 @@ def test_a_loss_without_floor_takes_fixed_weights_only():
 
 
 def test_tasks_are_written_out_and_stay_so():
-    cfg = plain(compose.compose("pretrain", ["method=multitask", "method.tasks=[rotation,simclr]"]))
+    cfg = resolve(compose.compose("pretrain", ["method=multitask", "method.tasks=[rotation,simclr]"]))
     assert set(cfg["method"]["tasks"]) == {"rotation", "simclr"}
     assert cfg["method"]["tasks"]["simclr"]["temperature"] == 0.2
     assert cfg["method"]["plan"] == {"weak": 1, "global": 2}
     assert compose.expand_tasks(cfg) == cfg
-    cfg = plain(
+    cfg = resolve(
         compose.compose(
             "pretrain", ["method=multitask", "method.tasks=[simclr]", "method.settings={simclr: {temperature: 0.5}}"]
         )
@@ -164,5 +164,5 @@ def test_wrong_tasks_are_told(words, says, hint):
     from sslcli.training.setup import check
 
     with pytest.raises(RequestError, match=says) as caught:
-        check(plain(compose.compose("pretrain", ["method=multitask", *words])))
+        check(resolve(compose.compose("pretrain", ["method=multitask", *words])))
     assert hint in (caught.value.hint or "")

@@ -1,99 +1,105 @@
-"""sslcli bench: how fast this machine is on a configuration, part by part. Makes no run folder."""
+"""sslcli bench: measure the throughput of a configuration on this machine, part by part. Creates no run folder."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sslcli import console
-from sslcli.cli.commands import pretrain
 from sslcli.cli.hydra_task import Outcome, hydra_task
 from sslcli.config import typecheck
 from sslcli.errors import RequestError
+from sslcli.training import configuration
 
-OWN = ("repeats", "seconds")  # keys of the bench that are not the pretraining's
+OWN_KEYS = ("repeats", "seconds")  # not part of the run's configuration
 PARTS = (("views", "views alone"), ("decode", "decoding alone, a process"), ("model", "model alone"))
 
 
-def split(cfg: Any) -> tuple[dict[str, Any], int, float]:
-    """The pretraining's configuration; how many rounds; how long a part of a round."""
-    values = pretrain.plain(cfg)
-    repeats, seconds = (values.pop(key) for key in OWN)
+def resolve(cfg: Any, hydra: Any) -> tuple[dict[str, Any], int, float]:
+    """The configuration of the run; the number of rounds; the seconds of a part in a round."""
+    values = configuration.resolve(cfg)
+    repeats, seconds = (values.pop(key) for key in OWN_KEYS)
     if repeats < 1:
-        raise RequestError(f"`repeats={repeats}` must be at least 1", "repeats=3")
+        raise RequestError(f"repeats={repeats}: expected at least 1", "repeats=3")
     if not (typecheck.matches_type(seconds, float) and 0 < seconds < float("inf")):
-        raise RequestError(f"`seconds={seconds}` must be more than 0", "seconds=2")
+        raise RequestError(f"seconds={seconds}: expected more than 0", "seconds=2")
+    configuration.check_learning_rate(values, hydra)
     return values, repeats, seconds
 
 
-def look(cfg: Any) -> None:
-    from sslcli.training.setup import check
+def check(cfg: Any) -> None:
+    from sslcli.training import setup
 
-    values, _, _ = split(cfg)
-    pretrain.check_rate(values, cfg.hydra)
-    check(values)
-
-
-def preview(cfg: Any) -> None:
-    look(cfg)
+    setup.check(resolve(cfg, cfg.hydra)[0])
 
 
 def dry_run(cfg: Any) -> int:
-    look(cfg)
-    return pretrain.try_one_batch(split(cfg)[0])
+    from sslcli.training import dry_run
+
+    dry_run.dry_run(resolve(cfg, cfg.hydra)[0])
+    return 0
+
+
+def prepare(cfg: Any) -> Callable[[Any], float | None]:
+    """A benchmark creates no folder, so its task checks and prepares."""
+    return run
 
 
 @hydra_task
 def run(cfg: Any) -> Outcome:
     import time
 
-    from sslcli.training.benchmark import age, bench
-    from sslcli.training.setup import prepare, screen
+    from hydra.core.hydra_config import HydraConfig
 
-    imported = age()
-    began = time.perf_counter()
-    values, repeats, seconds = split(cfg)
-    job = prepare(values)
-    prepared = time.perf_counter() - began
-    console.rows(screen(job, None))
-    found = bench(job, repeats, seconds)
-    found["startup"] = {"import": imported, "prepare": prepared, **found["startup"]}
+    from sslcli.training.benchmark import bench, process_age
+    from sslcli.training.setup import prepare
+    from sslcli.training.start_screen import start_screen
+
+    import_seconds = process_age()
+    start = time.perf_counter()
+    values, repeats, seconds = resolve(cfg, HydraConfig.get())
+    setup = prepare(values)
+    prepare_seconds = time.perf_counter() - start
+    console.rows(start_screen(setup, None))
+    results = bench(setup, repeats, seconds)
+    results["startup"] = {"import": import_seconds, "prepare": prepare_seconds, **results["startup"]}
     if console.flag(console.JSON):
-        console.out_json(found)
+        console.out_json(results)
     else:
-        console.out(*words(found))
-    return Outcome(found["end_to_end"]["samples_per_s"])
+        console.out(*table(results))
+    return Outcome(results["end_to_end"]["samples_per_s"])
 
 
-def words(found: dict[str, Any]) -> list[str]:
-    """The table, and what it comes to."""
+def table(results: dict[str, Any]) -> list[str]:
+    """The results as lines for people."""
     body = []
     for key, name in (*PARTS, ("end_to_end", "end to end")):
-        if key in found:
-            part = found[key]
+        if key in results:
+            part = results[key]
             core = part.get("samples_per_s_core")
             body.append([name, rate(part["samples_per_s"]), f"{rate(part['min'])} to {rate(part['max'])}"])
             body[-1].append(rate(core) if core else "")
-    startup = [f"{name.replace('_', ' ')} {s:.1f} s" for name, s in found["startup"].items() if s is not None]
-    where = found["machine"]
+    startup = [f"{name.replace('_', ' ')} {s:.1f} s" for name, s in results["startup"].items() if s is not None]
+    machine = results["machine"]
     return [
-        *console.table(["", "samples/s", "rounds", "a core"], body, numbers=(1, 2, 3)),
+        *console.table(["", "samples/s", "rounds", "per core"], body, numbers=(1, 2, 3)),
         "",
-        f"lost         {found['lost']:.1%} of what the model alone could do",
-        f"peak memory  {found['peak_memory_mb']:,.0f} MB; model alone {found['model']['peak_memory_mb']:,.0f} MB",
+        f"lost         {results['lost']:.1%} of the throughput of the model alone",
+        f"peak memory  {results['peak_memory_mb']:,.0f} MB; model alone {results['model']['peak_memory_mb']:,.0f} MB",
         f"start        {', '.join(startup)}",
-        f"on           {where['device']}, {where['threads']} threads, {where['workers']} workers, {where['cores']} cores",
-        *threads_compared(where),
+        f"on           {machine['device']}, {machine['threads']} threads, {machine['workers']} workers, {machine['cores']} cores",
+        *thread_comparison(machine),
     ]
 
 
-def threads_compared(where: dict[str, Any]) -> list[str]:
-    """Which thread counts were compared, where they were."""
-    times = {int(n): took for n, took in where["seconds_a_step_by_threads"].items()}
+def thread_comparison(machine: dict[str, Any]) -> list[str]:
+    """The times of the thread counts that were compared; [] where none were."""
+    times = {int(n): seconds for n, seconds in machine["seconds_a_step_by_threads"].items()}
     if not times:
         return []
     from sslcli.runtime.threads import words
 
-    return [f"threads      {words(times)}; used {where['threads']} (device.threads=N sets it)"]
+    return [f"threads      {words(times)}; used {machine['threads']} (device.threads=N sets it)"]
 
 
 def rate(value: float) -> str:

@@ -187,13 +187,13 @@ def pair(first: Run, second: Run, name: str, seed: int) -> dict[str, Any]:
 def encoders(runs: list[Run], devices: list[str], found: Compared) -> None:
     """Linear CKA of each encoder with the first's, on the test split of the first's data (on all of them
     where none is held out); and of an untrained backbone, which is what the architecture alone gives."""
-    from sslcli.cli.commands.pretrain import plain
     from sslcli.data.record import read_record, with_recorded_path
     from sslcli.evals.base.evaluated_model import load_model
     from sslcli.evals.base.features import Split
     from sslcli.evals.metrics.cka import cka
+    from sslcli.training.configuration import resolve
 
-    values = plain(compose.compose("eval", ["evaluator=quality", *devices]))
+    values = resolve(compose.compose("eval", ["evaluator=quality", *devices]))
     try:
         data = with_recorded_path(runs[0].valid_config["dataset"], read_record(runs[0]))
     except SslError as e:

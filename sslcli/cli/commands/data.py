@@ -10,9 +10,10 @@ from typing import Any
 from sslcli import console
 from sslcli.cli.arguments import Request, subcommand_of
 from sslcli.cli.command_table import COMMANDS
-from sslcli.cli.commands.pretrain import denormalised, plain
 from sslcli.config import compose
 from sslcli.errors import RequestError, command, target
+from sslcli.training.configuration import resolve
+from sslcli.training.method_images import denormalize
 
 
 def main(request: Request) -> int:
@@ -23,7 +24,7 @@ def main(request: Request) -> int:
     given = [override.partition("=") for override in request.overrides]
     options = {key: value for key, _, value in given if key in keys}
     overrides = [f"{key}{equals}{value}" for key, equals, value in given if key not in keys]
-    cfg = plain(compose.compose("pretrain", overrides, request.config_dirs))
+    cfg = resolve(compose.compose("pretrain", overrides, request.config_dirs))
     if name != "inspect":
         console.ignore_json(f"data {name}")
     if name == "pack":
@@ -100,7 +101,7 @@ def preview(cfg: dict[str, Any], path: Path) -> int:
     with contextlib.closing(job.loader.stream(0)) as stream:
         batch = next(stream)
     originals = _originals(job, batch.ids, clean(job.dataset))
-    views = [denormalised(job.dataset, view) for view in batch.views]
+    views = [denormalize(job.dataset, view) for view in batch.views]
     table = [[originals[i], *(view[i] for view in views)] for i in range(len(batch))]
     sheet(path, table, ["source", *_titles(batch.kinds)])
     console.say(f"{len(batch)} samples of {job.dataset.name}, plan {dict(cfg['method']['plan'])}")
@@ -113,7 +114,7 @@ def _originals(job: Any, ids: Any, views: Any) -> list[Any]:
 
     found = {}
     for got, x in iterate_batches(job.dataset.pretrain, views, batch_size=len(ids), device="cpu", workers=0, ids=ids):
-        found.update({int(i): v for i, v in zip(got, denormalised(job.dataset, x), strict=True)})
+        found.update({int(i): v for i, v in zip(got, denormalize(job.dataset, x), strict=True)})
     return [found[int(i)] for i in ids]
 
 

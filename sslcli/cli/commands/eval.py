@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sslcli import console
-from sslcli.cli.commands.pretrain import plain, refuse_unused
+from sslcli.cli.arguments import refuse_unused
 from sslcli.cli.hydra_task import Outcome, hydra_task
 from sslcli.config import registry
 from sslcli.errors import RequestError
 from sslcli.runs import results
+from sslcli.training.configuration import resolve
 
 FROM_RUN = ("backbone", "augmentation", "method", "optimizer", "schedule", "train", "init")
 
@@ -25,15 +27,16 @@ def moved_data(overrides: list[str]) -> list[str]:
     return [f"++{o}" if o.startswith("dataset.path=") else o for o in overrides]
 
 
-def preview(cfg: Any) -> None:
-    """Nothing: an evaluation makes no run folder, so its own checks come early enough."""
+def prepare(cfg: Any) -> Callable[[Any], float | None]:
+    """An evaluation creates no run folder, so its task makes the checks."""
+    return run
 
 
-def look(cfg: Any) -> None:
+def check(cfg: Any) -> None:
     from sslcli.config import instantiate
     from sslcli.runs.find import find
 
-    values = plain(cfg)
+    values = resolve(cfg)
     instantiate.check("evaluator", values["evaluator"], given=["backbone", "data"])
     if values["run"] != "none":
         find(values["run"])
@@ -43,7 +46,7 @@ def dry_run(cfg: Any) -> int:
     from sslcli.config import instantiate
     from sslcli.evals.base.evaluation import open_run
 
-    values, overrides = plain(cfg), list(cfg.hydra.overrides.task)
+    values, overrides = resolve(cfg), list(cfg.hydra.overrides.task)
     check_overrides(values, overrides)
     open_run(with_data_keys(values, overrides))
     instantiate.check("evaluator", values["evaluator"], given=["backbone", "data"])
@@ -58,7 +61,7 @@ def run(cfg: Any) -> Outcome:
     from sslcli.config import instantiate
     from sslcli.evals.base.evaluation import evaluate
 
-    values = plain(cfg)
+    values = resolve(cfg)
     name, overrides = HydraConfig.get().runtime.choices["evaluator"], list(HydraConfig.get().overrides.task)
     warn_unused(name, overrides, [Path(f) for f in instantiate.trusted_folders()])
     check_overrides(values, overrides)

@@ -1,8 +1,8 @@
-"""sslcli pipeline: pretrain, then the stages, then the report, on one run."""
+"""sslcli pipeline: pretrain, evaluate, and write the report, on one run."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from sslcli import console
@@ -11,67 +11,88 @@ from sslcli.cli.commands import pretrain
 from sslcli.cli.hydra_task import Outcome, hydra_task
 from sslcli.config import compose, registry
 
-FOLLOWING = ("stages", "labels", "seeds", "report")  # keys of the pipeline that are not the pretraining's
+OWN_KEYS = ("stages", "labels", "seeds", "report")  # not part of the run's configuration
 
 
-def split(cfg: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the pretraining's configuration, evaluator name -> its configuration)."""
+def resolve(cfg: Any, hydra: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration of the run, and that of each evaluator in `stages` by name."""
     from omegaconf import OmegaConf
 
     stages = list(cfg.stages)
     eval_command.require_stages(stages, registry.choices("evaluator"))
     root = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])
-    evaluators = {}
-    for name in stages:
-        node = compose.load_choice("evaluator", name, root)
-        evaluators[name] = compose.plain(node)
-    values = pretrain.plain(cfg)
-    return {k: v for k, v in values.items() if k not in FOLLOWING}, evaluators
+    evaluators = {name: compose.to_container(compose.load_choice("evaluator", name, root)) for name in stages}
+    values = pretrain.resolve(cfg, hydra)
+    return {k: v for k, v in values.items() if k not in OWN_KEYS}, evaluators
 
 
-def look(cfg: Any) -> None:
+def check_evaluators(evaluators: dict[str, Any]) -> None:
     from sslcli.config import instantiate
-    from sslcli.training.setup import check
 
-    values, evaluators = split(cfg)
-    pretrain.check_resume(cfg)
-    pretrain.check_rate(values, cfg.hydra)
-    check(values)
     for node in evaluators.values():
         instantiate.check("evaluator", node, given=["backbone", "data"])
 
 
-def look_at_data(requests: list[Any]) -> None:
-    from sslcli.training.setup import check_batches
+def check(cfg: Any) -> None:
+    from sslcli.training import setup
 
-    check_batches([split(cfg)[0] for cfg in requests])
+    values, evaluators = resolve(cfg, cfg.hydra)
+    setup.check(values)
+    check_evaluators(evaluators)
 
 
-def preview(cfg: Any) -> None:
-    look(cfg)
-    pretrain.prepare_ahead(split(cfg)[0])
+def check_data(cfgs: list[Any]) -> None:
+    from sslcli.training.batch_size import check_batch_sizes
+
+    check_batch_sizes([resolve(cfg, cfg.hydra)[0] for cfg in cfgs])
 
 
 def dry_run(cfg: Any) -> int:
-    look(cfg)
-    return pretrain.try_one_batch(split(cfg)[0])
+    from sslcli.training import dry_run
+
+    values, evaluators = resolve(cfg, cfg.hydra)
+    check_evaluators(evaluators)
+    dry_run.dry_run(values)
+    return 0
+
+
+def prepare(cfg: Any) -> Callable[[Any], float | None]:
+    from sslcli.training import setup
+
+    values, evaluators = resolve(cfg, cfg.hydra)
+    check_evaluators(evaluators)
+    prepared = [setup.prepare(values)]
+
+    @hydra_task
+    def run_prepared(cfg: Any) -> Outcome:
+        return run_stages(prepared.pop(), evaluators, cfg)  # popped, so that the stages have its memory
+
+    return run_prepared
 
 
 @hydra_task
 def run(cfg: Any) -> Outcome:
     from hydra.core.hydra_config import HydraConfig
 
+    from sslcli.training import setup
+
+    values, evaluators = resolve(cfg, HydraConfig.get())
+    return run_stages(setup.prepare(values), evaluators, cfg)
+
+
+def run_stages(setup: Any, evaluators: dict[str, Any], cfg: Any) -> Outcome:
+    """Train what was prepared from `cfg`, then evaluate and report."""
     from sslcli.evals.base.evaluation import evaluate
 
-    pretrain.check_resume(cfg)
-    values, evaluators = split(cfg)
-    pretrain.check_rate(values, HydraConfig.get())
-    path = pretrain.shorten(Path(HydraConfig.get().runtime.output_dir))
-    trained = pretrain.pretrain(values, path, auto=cfg.resume == "auto", request=cfg)
-    stages = {**values, "labels": cfg.labels, "run": str(trained.path)}
-    results = evaluate(stages, evaluators, reuse=True, report=eval_command.report)
+    values = setup.cfg
+    path = pretrain.train(setup, cfg).path
+    assert path is not None
+    del setup
+    records = evaluate(
+        {**values, "labels": cfg.labels, "run": str(path)}, evaluators, reuse=True, report=eval_command.report
+    )
     if cfg.report:
         from sslcli import report
 
-        console.say(f"report  {report.write(trained.path)}")
-    return eval_command.outcome(results, None if console.flag(console.JSON) else trained.path)
+        console.say(f"report  {report.write(path)}")
+    return eval_command.outcome(records, None if console.flag(console.JSON) else path)

@@ -14,20 +14,22 @@ from sslcli.errors import RequestError, command
 def main(request: Request) -> int:
     name = run_argument(request, COMMANDS["resume"])
 
-    from sslcli.cli.commands.pretrain import go_on
     from sslcli.runs.find import find
     from sslcli.runs.identity import override_execution
     from sslcli.runs.run import Run
+    from sslcli.training.pretrain import resume
 
     run = Run.open(find(name))
     cfg, overrides = run.config, dict(o.partition("=")[::2] for o in request.overrides)
-    other_data = overrides.pop("allow_data_change", "false")
-    if other_data not in ("true", "false"):
-        raise RequestError(f"allow_data_change={other_data}: expected true or false")
-    longer = override_execution(cfg, overrides, name)
+    allow_change = overrides.pop("allow_data_change", "false")
+    if allow_change not in ("true", "false"):
+        raise RequestError(f"allow_data_change={allow_change}: expected true or false")
+    extend = override_execution(cfg, overrides, name)
     require_known_server(cfg, "logger.mlflow.uri" in overrides, name)
-    moved_to = str(cfg["dataset"]["path"]) if "dataset.path" in overrides else None
-    go_on(run, cfg if overrides else None, other_data=other_data == "true", longer=longer, moved_to=moved_to)
+    data_path = str(cfg["dataset"]["path"]) if "dataset.path" in overrides else None
+    resume(
+        run, cfg if overrides else None, allow_data_change=allow_change == "true", extend=extend, data_path=data_path
+    )
     console.out(run.path)
     return 0
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sslcli import console
-from sslcli.cli.arguments import Request
-from sslcli.cli.commands.pretrain import plain, refuse_unused
+from sslcli.cli.arguments import Request, refuse_unused
 from sslcli.config import compose
 from sslcli.errors import RequestError, TrainingError, command, listing, nearest
 from sslcli.evals.base.candidates import Candidate, checkpoints, fitting, gathered, measure, same_data
@@ -20,6 +19,7 @@ from sslcli.runs import results
 from sslcli.runs.find import short_name
 from sslcli.runs.run import Run
 from sslcli.runtime import progress
+from sslcli.training.configuration import resolve
 
 FEW = 5  # candidates below which a rank correlation says next to nothing
 SHARES = ("learnability",)  # numbers that are an accuracy over samples
@@ -152,7 +152,7 @@ def _composed(name: str, overrides: list[str], request: Request) -> dict[str, An
 
     refuse_unused(overrides, NOT_HERE, "that comes from each run", "leave it out")
     own = [f"evaluator={name}", "evaluator.baselines=false"]
-    values = plain(compose.compose("eval", [*own, *overrides], request.config_dirs))
+    values = resolve(compose.compose("eval", [*own, *overrides], request.config_dirs))
     instantiate.check("evaluator", values["evaluator"], given=["backbone", "data"])
     loggers.Loggers(values["logger"]).check()
     return values

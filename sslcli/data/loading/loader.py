@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from sslcli.config.batch_size import check_batch_size
 from sslcli.data.dataset import Source
 from sslcli.data.files.memory_map import require_unchanged
 from sslcli.data.loading.bad_samples import BadSamples
@@ -74,23 +75,10 @@ class Loader:
         world_size: int = 1,
         labels: bool = False,
     ):
-        n, parts = len(source), accumulate * world_size
-        if batch_size < 1 or accumulate < 1 or workers < 0:
-            raise RequestError(
-                f"train.batch_size ({batch_size}) and train.accumulate ({accumulate}) must be at least 1, "
-                f"device.workers ({workers}) at least 0"
-            )
-        if batch_size % parts:
-            raise RequestError(
-                f"train.batch_size is {batch_size}, which {accumulate} micro-batches on {world_size} processes cannot share",
-                f"train.batch_size={max(1, round(batch_size / parts)) * parts}",
-            )
-        if batch_size > n:
-            fits = max(parts, 1 << max(0, (n // 4).bit_length() - 1)) // parts * parts
-            raise RequestError(
-                f"train.batch_size is {batch_size}, but there are only {n:,} training samples",
-                f"train.batch_size={fits}",
-            )
+        n = len(source)
+        check_batch_size(batch_size, accumulate, world_size, n)
+        if workers < 0:
+            raise RequestError(f"device.workers={workers}: expected at least 0")
         if labels and source.labels is None:
             raise RequestError("this method learns from labels, but the data has none")
         self.source, self.views, self.seed, self.workers = source, views, seed, workers

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli import console
+from sslcli.builders import require_fingerprint
 from sslcli.config import instantiate
 from sslcli.errors import RequestError
 from sslcli.evals.base import cross_validation
@@ -52,7 +53,7 @@ def evaluate(
     model = load_model(values, run_cfg, run.path if run is not None else None)
     console.rows(_screen(model, list(evaluators), run))
     job = {
-        "word": "eval",
+        "command": "eval",
         "values": values,
         "run_cfg": run_cfg,
         "folders": instantiate.trusted_folders(),
@@ -61,7 +62,7 @@ def evaluate(
     }
     records: dict[str, Record] = {}
     with (
-        processes.launch(model.runtime.process, model.runtime.device, job, follow),
+        processes.launch(model.runtime.process, model.runtime.device, job, run_worker),
         attach_loggers(run, values, run_cfg, model.step),
     ):
         for name, node in evaluators.items():
@@ -121,13 +122,11 @@ def _screen(model: EvaluatedModel, names: list[str], run: Run | None) -> list[tu
     return [*rows, *([("run", str(run.path))] if run is not None else [])]
 
 
-def follow(job: dict[str, Any]) -> None:
+def run_worker(job: dict[str, Any]) -> None:
     """Another process of an evaluation: computes its share of all features."""
-    from sslcli.training.launch import same_data, trust
-
-    trust(job.get("folders", []))
+    instantiate.trust_folders(job.get("folders", []))
     model = load_model(job["values"], job["run_cfg"], Path(job["run"]) if job["run"] else None)
-    same_data(model.dataset, job["fingerprint"])
+    require_fingerprint(model.dataset, job["fingerprint"])
     processes.join_group(model.runtime.device)
     model.data.serve_features(model.backbone)
 

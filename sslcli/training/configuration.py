@@ -1,0 +1,81 @@
+"""The configuration of a run: from what Hydra composed to plain values, and checks of how it was requested. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sslcli.config import compose, instantiate, registry, schema
+from sslcli.errors import RequestError
+from sslcli.runs.find import find
+
+REQUEST_KEYS = ("hydra", "experiment", "resume")  # how a run was requested, not what it computes
+schema.register_resolvers()  # a process of a launcher unpickles the Hydra task, which imports this, before it composes
+
+
+def resolve(cfg: Any) -> dict[str, Any]:
+    """The configuration of a run as plain values: interpolations, `method.tasks` and `latest` resolved.
+
+    RequestError where a value is missing or cannot be resolved."""
+    from omegaconf import OmegaConf, open_dict
+
+    cfg = OmegaConf.create(cfg) if not OmegaConf.is_config(cfg) else cfg.copy()
+    with open_dict(cfg):
+        for key in REQUEST_KEYS:
+            cfg.pop(key, None)
+    folders = map(Path, instantiate.trusted_folders())
+    return resolve_latest(compose.expand_tasks(compose.to_container(cfg), folders))
+
+
+def resolve_latest(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace what could mean another run or file when the run is resumed.
+
+    `latest` inside `method` becomes the path of the run that is the latest now, a weights file its absolute path, and
+    `backbone.stem=auto` the stem of that file."""
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {k: walk(v) for k, v in node.items()}
+        return str(find("latest").resolve()) if node == "latest" else node
+
+    if isinstance(values.get("init"), str) and os.path.isfile(file := os.path.expanduser(values["init"])):
+        from sslcli.backbones.weights_file import stem_of
+
+        values = {**values, "init": os.path.abspath(file)}
+        if values["backbone"].get("stem") == "auto" and (stem := stem_of(file)) is not None:
+            values = {**values, "backbone": {**values["backbone"], "stem": stem}}
+    return {**values, "method": walk(values["method"])} if "method" in values else values
+
+
+def check_learning_rate(values: dict[str, Any], hydra: Any) -> None:
+    """RequestError where the optimizer was replaced and the learning rate is still that of the method's own optimizer.
+
+    `hydra`: Hydra's part of the composed configuration."""
+    chosen, method = hydra.runtime.choices["optimizer"], hydra.runtime.choices["method"]
+    given = [o.partition("=")[0].lstrip("+") for o in hydra.overrides.task]
+    if "optimizer" not in given or "optimizer.lr" in given:
+        return
+    files = (registry.choices(group).get(name) for group, name in (("method", method), ("optimizer", chosen)))
+    method_file, optimizer_file = files
+    recipe = registry.describe(method_file, "method").get("defaults", []) if method_file else []
+    default_lr = registry.describe(optimizer_file, "optimizer").get("lr") if optimizer_file else None
+    lr = values["optimizer"]["lr"]
+    if {"override /optimizer": chosen} not in recipe and default_lr is not None and lr != default_lr:
+        raise RequestError(
+            f"optimizer={chosen}: the learning rate {lr:g} was set by method={method} for another optimizer",
+            f"give optimizer.lr=... (configs/optimizer/{chosen}.yaml has {default_lr:g})",
+        )
+
+
+def check_resume(cfg: Any) -> None:
+    """RequestError unless `resume` is `auto` or null, and, with `auto`, where `init` may mean another run tomorrow."""
+    if cfg.resume is None:
+        return
+    if cfg.resume != "auto":
+        raise RequestError(
+            f"resume={cfg.resume}: expected auto or null",
+            "to resume a run by its name: sslcli resume RUN (its folder, its name, or latest)",
+        )
+    if cfg.init == "latest":
+        raise RequestError("resume=auto with init=latest: the latest run changes", "name the run: init=RUN")

@@ -1,0 +1,113 @@
+"""`train.budget`: the number of steps that fit into a time, and the fastest number of threads.
+
+Decision docs/decisions/0006 has the reasons."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from sslcli.config.duration import parse_duration
+from sslcli.console import human_time, plural, say, warn
+from sslcli.data.loading.prefetch import BatchIterator
+from sslcli.nn.dist import all_reduce_max, broadcast_from_rank0, rank
+from sslcli.runs.run import Run
+from sslcli.runtime import threads
+from sslcli.training.setup import TrainingSetup
+from sslcli.training.state import Horizon, State
+
+MIN_STEPS, MIN_EPOCHS = 100, 3  # a budget that allows fewer is warned of
+REFERENCE_STEPS = 1000  # a budget that allows fewer reports the time of as many
+MAX_MEASURE_SECONDS = 3.0
+MAX_MEASURE_ROUNDS = 50
+TOLERANCE = 0.02  # of the budget: a larger error at the predicted end adjusts the horizon
+
+
+class Budget:
+    """The time budget of a run."""
+
+    def __init__(self, setup: TrainingSetup, run: Run, state: State):
+        self.setup, self.run, self.state = setup, run, state
+        self.text = setup.cfg["train"]["budget"]
+        self.seconds = parse_duration(self.text, "train.budget")
+
+    def plan(self, step: Callable[[BatchIterator], None], start: float) -> Horizon:
+        """The horizon from measured steps. `step` trains one step, `start` is when the run began (`time.perf_counter`)."""
+        times = self.measure(step, min(MAX_MEASURE_SECONDS, self.seconds / 10))
+        self.choose_threads(times)
+        step_seconds = broadcast_from_rank0(times[self.setup.runtime.threads])
+        remaining = broadcast_from_rank0(self.seconds - (time.perf_counter() - start))
+        steps = self.state.step + max(1, int(remaining / step_seconds))
+        self.run.event("planned", budget=self.seconds, seconds_a_step=step_seconds, steps=steps)
+        if rank() == 0:
+            message, hint = describe_budget(self.text, steps, step_seconds, self.setup.loader.steps_per_epoch)
+            warn(message, hint) if hint else say(message)
+        return Horizon(steps)
+
+    def choose_threads(self, times: dict[int, float]) -> None:
+        """Use the fastest thread count. One that differs from the default is saved in config.yaml, so that a resumed run has the
+        same rounding."""
+        best, machine = threads.better(times), self.setup.runtime
+        if best == machine.threads:
+            return
+        say(f"device.threads={best}: faster on this machine now ({threads.words(times)})")
+        threads.use(machine, best)
+        self.setup.cfg["device"]["threads"] = best
+        self.run.event("threads", chosen=best, seconds_a_step={str(n): t for n, t in times.items()})
+        self.run.write_config(self.setup.cfg)
+
+    def measure(self, step: Callable[[BatchIterator], None], max_seconds: float) -> dict[int, float]:
+        """Seconds per step for each thread count worth comparing. The steps are undone: the run has not started yet."""
+        setup, state = self.setup, self.state
+        tensors = [t.detach() for t in (*setup.method.parameters(), *setup.method.buffers())]
+        copies = [t.clone() for t in tensors]
+        optimizer_state = copy.deepcopy(setup.optimizer.state_dict())
+        counters = state.skipped, state.skipped_in_a_row
+        with contextlib.closing(setup.loader.stream(state.step)) as stream:
+
+            def timed_step() -> None:
+                step(stream)
+                if setup.runtime.device.type == "cuda":
+                    torch.cuda.synchronize()
+
+            def enough(elapsed: float, rounds: int) -> bool:
+                return any(all_reduce_max(int(elapsed >= max_seconds), int(rounds >= MAX_MEASURE_ROUNDS)))
+
+            counts = threads.candidates(setup.cfg["device"]["threads"], setup.runtime)
+            times = threads.compare(timed_step, counts, max_seconds, enough)
+        with torch.no_grad():
+            for tensor, value in zip(tensors, copies, strict=True):
+                tensor.copy_(value)
+        setup.optimizer.load_state_dict(optimizer_state)
+        state.skipped, state.skipped_in_a_row = counters
+        return times
+
+    def adjust(self, horizon: Horizon) -> None:
+        """Move the last step where the run would miss the budget by more than `TOLERANCE`."""
+        state = self.state
+        state.seconds = broadcast_from_rank0(state.seconds)
+        step_seconds = state.seconds / state.step
+        end = state.seconds + step_seconds * (horizon.total - state.step)
+        if abs(end - self.seconds) > TOLERANCE * self.seconds:
+            horizon.move(state.step, state.step + int((self.seconds - state.seconds) / step_seconds))
+
+
+def describe_budget(budget: Any, steps: int, step_seconds: float, steps_per_epoch: int) -> tuple[str, str]:
+    """What a budget allows, and a hint where that is too little to learn from (else "")."""
+    epochs = steps / steps_per_epoch
+    message = (
+        f"train.budget={budget}: about {plural(steps, 'step')}, {epochs:.3g} epochs, at {step_seconds:.2g} s a step"
+    )
+    if steps < REFERENCE_STEPS:
+        message += f"; {REFERENCE_STEPS:,} steps would take {human_time(REFERENCE_STEPS * step_seconds)}"
+    if steps >= MIN_STEPS and epochs >= MIN_EPOCHS:
+        return message, ""
+    enough = max(MIN_STEPS, MIN_EPOCHS * steps_per_epoch)
+    longer = f"train.budget={human_time(max(1, enough * step_seconds))} is {enough:,} steps"
+    faster = "smaller images (dataset.image_size), a smaller backbone or a smaller train.batch_size make steps faster"
+    return f"{message}: too few to learn much", f"{longer}; {faster}"

@@ -1,0 +1,140 @@
+"""Pretraining and resuming: create or lock the run folder, train, write what the run produced."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from sslcli import console
+from sslcli.builders import load_dataset
+from sslcli.data.record import DataRecord, describe_dataset, read_record
+from sslcli.runs import loggers
+from sslcli.runs.encoder import has_encoder
+from sslcli.runs.files import replace_file
+from sslcli.runs.find import all_runs
+from sslcli.runs.identity import has_hash
+from sslcli.runs.listing import next_step
+from sslcli.runs.run import Run
+from sslcli.runtime.folders import shorten
+from sslcli.training.launch import launch
+from sslcli.training.method_images import save_method_images
+from sslcli.training.restore import restore
+from sslcli.training.setup import TrainingSetup, prepare
+from sslcli.training.start_screen import start_screen
+from sslcli.training.state import State
+
+
+def pretrain(setup: TrainingSetup, path: Path, auto: bool = False, hydra_files: dict[str, str] | None = None) -> Run:
+    """Train what `prepare` built.
+
+    Args:
+        path: Where the new run folder is created.
+        auto: Whether to resume the newest run of the same configuration and data, if there is one.
+        hydra_files: Content of the files of `.hydra/` by name, kept with a new run.
+
+    Returns:
+        The finished run.
+    """
+    if auto and (run := find_matching_run(setup)) is not None:
+        resume(run, setup=setup)
+        return run
+    run = Run.create(path, setup.cfg)
+    try:
+        if hydra_files:
+            run.make_folder(".hydra")
+            for name, text in hydra_files.items():
+                replace_file(run.path, f".hydra/{name}", text)
+        run.set_status(**identity(setup))
+        train(setup, run, None)
+    finally:
+        run.close()
+    return run
+
+
+def resume(
+    run: Run,
+    cfg: dict[str, Any] | None = None,
+    *,
+    setup: TrainingSetup | None = None,
+    allow_data_change: bool = False,
+    extend: bool = False,
+    data_path: str | None = None,
+) -> None:
+    """Continue a run in its folder from its last checkpoint. A finished run stays as it is, unless it is extended.
+
+    Args:
+        cfg: The configuration, where keys changed that do not affect what is computed; None for that of the run.
+        setup: What `prepare` built, where that was done before.
+        allow_data_change: Whether the data may differ from those of the run.
+        extend: Whether the length of the run changed.
+        data_path: The new path of the data, where they were moved.
+
+    RunInUseError where another process trains the run.
+    """
+    record = read_record(run, data_path, allow_data_change)
+    if run.status.get("status") == "done" and not extend and has_encoder(run.path):
+        if data_path is not None:
+            save_data_path(run, record)
+        console.say(f"{run.path} is done (step {run.status.get('step', 0):,}); nothing to resume")
+        console.say(f"next  {next_step(run)}")
+        return
+    run.lock()
+    try:
+        setup = setup or prepare(cfg or run.config, record=record)
+        state = restore(setup, run, console.say, allow_data_change)
+        if extend or data_path is not None:
+            run.write_config(setup.cfg)
+        run.event("resumed", step=state.step, pid=os.getpid())
+        run.set_status("running", pid=os.getpid(), host=socket.gethostname(), error=None, **identity(setup))
+        train(setup, run, state)
+    finally:
+        run.close()
+
+
+def save_data_path(run: Run, record: DataRecord | None) -> None:
+    """Record the new path of a finished run's data in its status. DataError where they are not its data."""
+    run.lock()
+    try:
+        dataset = load_dataset(run.config, record)
+        run.set_status(data=describe_dataset(dataset))
+    finally:
+        run.close()
+    console.say(f"the data of {run.path} are at {dataset.path} now")
+
+
+def identity(setup: TrainingSetup) -> dict[str, Any]:
+    """What `resume=auto` and every reader of the run's data compare."""
+    return {
+        "config_hash": setup.config_hash,
+        "fingerprint": setup.dataset.fingerprint,
+        "data": describe_dataset(setup.dataset),
+    }
+
+
+def find_matching_run(setup: TrainingSetup) -> Run | None:
+    """The newest run of the same configuration on the same data, also one of a sweep; None where there is none."""
+    values = identity(setup)
+    same = [run for path in reversed(all_runs()) if has_hash(run := Run(path), values["config_hash"])]
+    if not same:
+        return None
+    match = next((r for r in same if r.status.get("fingerprint") == values["fingerprint"]), None)
+    if match is None:
+        console.say(f"{same[0].path} has this configuration but other data: starting a new run")
+        return None
+    return Run.open(shorten(match.path))
+
+
+def train(setup: TrainingSetup, run: Run, state: State | None) -> None:
+    """Train from `state` (None: from the start) to the end, between the start screen and the end screen."""
+    rows = start_screen(setup, run.path)
+    console.rows(rows)
+    for key, value in rows:
+        run.write_log(f"{key}: {value}")
+    with loggers.attached(run, setup.cfg["logger"], setup.cfg, state.step if state else 0):
+        state = launch(setup, run, state)
+    save_method_images(setup, run)
+    step = run.status.get("step", 0)
+    console.say(f"saved {run.path}/encoder.safetensors (step {step:,}, {console.human_time(state.seconds)})")
+    console.say(f"next  {next_step(run)}")

@@ -1,0 +1,103 @@
+"""Resume from a checkpoint: load the newest valid one, refuse another configuration or other data, report how exact it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from sslcli.config import schema, typecheck
+from sslcli.errors import DataError, RequestError, TrainingError, command, listing
+from sslcli.runs import checkpoint
+from sslcli.runs.identity import LENGTH_KEYS, LOCATION_KEYS, identity_config, is_fact
+from sslcli.runs.redact import HIDDEN
+from sslcli.runs.run import Run
+from sslcli.runtime import threads
+from sslcli.training.setup import TrainingSetup
+from sslcli.training.state import Horizon, State, execution, find_damage
+
+ROUNDING = ("world", "strategy", "threads", "device", "torch")  # on which floating-point rounding may depend
+
+
+def restore(setup: TrainingSetup, run: Run, say: Callable[[str], None], allow_data_change: bool = False) -> State:
+    """Load the newest valid checkpoint into the setup and return its counters; a new `State` where there is none.
+
+    `say` reports whether the continuation is bit-exact. RequestError where the configuration differs, DataError where the data
+    differ (unless `allow_data_change`), TrainingError where a finished run has no checkpoint."""
+    folder = run.path / "checkpoints"
+    checkpoint.clean(folder)
+
+    def skip(path: Path, reason: str) -> None:
+        run.event("bad checkpoint", path=str(path), reason=reason)
+        say(f"warning: checkpoint {path.name} is not valid ({reason}); using the previous one")
+
+    newest = checkpoint.load_newest(folder, skip, find_damage)
+    if newest is None:
+        if run.status.get("status") == "done":
+            raise TrainingError(
+                f"{run.path} has no checkpoint to rebuild its encoder from", "sslcli pretrain starts a new run"
+            )
+        run.cut_metrics(0)
+        say("no checkpoint yet: starting at step 0")
+        return State()
+    tensors, saved = newest
+    use_measured_threads(setup, run)
+    now = execution(setup)
+    changed_data = saved["fingerprint"] != now["fingerprint"]
+    if changed_data and not allow_data_change:
+        raise DataError(
+            f"the data of {setup.dataset.name} differ from those the run was trained on (fingerprint "
+            f"{now['fingerprint'][:12]}, was {saved['fingerprint'][:12]})",
+            f"restore the files; or resume with the changed data: {command('resume', run.path)} allow_data_change=true; "
+            f"or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
+        )
+    changed_keys, moved = changed_configuration(saved["config"], now["config"], run)
+    checkpoint.load_strictly(setup.method, {**tensors["model"], **tensors.get("ema", {})}, "the checkpoint")
+    names = checkpoint.parameter_names(setup.method)
+    checkpoint.restore_optimizer(setup.optimizer, names, tensors.get("optimizer", {}), saved["optimizer_numbers"])
+    run.cut_metrics(saved["metrics_bytes"])
+    rounding = differences(*({k: v.get(k) for k in ROUNDING} for v in (saved, now)))
+    changes = [*(["other data"] if changed_data else []), *changed_keys.values()]
+    exactness = "same data, different rounding" if rounding else "bit-exact"
+    summary = f"not comparable: {listing(changes)}" if changes else exactness
+    say(f"resuming at step {saved['step']:,} ({'; '.join((summary, *rounding.values(), *moved))})")
+    # A run whose length changed follows the schedule of its new length from the first step on.
+    horizon = Horizon(**saved["plan"]) if saved["plan"] and not any(k in LENGTH_KEYS for k in changed_keys) else None
+    counters = {f.name: saved[f.name] for f in fields(State) if f.name != "plan" and f.name in saved}
+    return State(**counters, plan=horizon)
+
+
+def use_measured_threads(setup: TrainingSetup, run: Run) -> None:
+    """Use the thread count that a run with a budget measured as the fastest, so that rounding stays the same."""
+    count = run.config.get("device", {}).get("threads")
+    is_free = setup.cfg["device"]["threads"] is None and setup.runtime.device.type == "cpu"
+    if is_free and typecheck.matches_type(count, int):
+        threads.use(setup.runtime, count)
+
+
+def changed_configuration(saved: dict[str, Any], now: dict[str, Any], run: Run) -> tuple[dict[str, str], list[str]]:
+    """The changed keys that set the length of the run, each with its description, and descriptions of moved data.
+
+    RequestError where another key changed."""
+    defaults = {k: v for k, v in identity_config(schema.with_defaults({})).items() if k in now}
+    recorded = {k: v for k, v in saved.items() if not is_fact(k)}  # earlier versions recorded these too
+    changed = differences({**defaults, **recorded}, now)
+    moved = [changed.pop(key) for key in LOCATION_KEYS if key in changed]
+    if refused := {k: v for k, v in changed.items() if k not in LENGTH_KEYS}:
+        raise RequestError(
+            f"config.yaml is not the configuration of the checkpoint: {listing(refused.values(), 6)}",
+            f"undo that in config.yaml; or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
+        )
+    return changed, moved
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """`key -> "key was A, is B"` for each that differs. Values that were hidden as secrets are not compared."""
+    keys = [*before, *(k for k in now if k not in before)]
+    missing = "missing"
+    return {
+        k: f"{k} was {before.get(k, missing)}, is {now.get(k, missing)}"
+        for k in keys
+        if before.get(k, missing) != now.get(k, missing) and HIDDEN not in f"{before.get(k)} {now.get(k)}"
+    }

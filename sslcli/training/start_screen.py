@@ -1,0 +1,93 @@
+"""The start screen of a run: method, data, plan with derived values, device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sslcli.backbones.convnet import ConvNet
+from sslcli.builders import classes
+from sslcli.config import instantiate
+from sslcli.config.batch_size import MAX_AUTO_BATCH_SIZE
+from sslcli.console import human_count, plural
+from sslcli.data.images.options import MAX_SIZE
+from sslcli.data.label_warnings import label_notes
+from sslcli.data.subset import unlabelled_only
+from sslcli.training.batch_size import accumulation_note
+from sslcli.training.setup import TrainingSetup
+
+
+def start_screen(setup: TrainingSetup, path: Path | str | None) -> list[tuple[str, str]]:
+    """Rows of (label, text). `path`: the run folder; None where there is none."""
+    method, optimizer = setup.method, setup.optimizer
+    parameters = human_count(sum(p.numel() for p in method.parameters()))
+    of_backbone = human_count(sum(p.numel() for p in method.backbone.parameters()))
+    backbone = f"{type(method.backbone).__name__} ({of_backbone}, dim {method.backbone.dim})"
+    weight_decay = setup.cfg["optimizer"]["weight_decay"]
+    notes = (accumulation(setup), small_image_note(setup))
+    rows = [
+        ("what", f"{type(method).__name__} ({parameters} parameters) on {backbone}"),
+        ("data", data_row(setup)),
+        *(("", note) for note in (*setup.dataset.notes, *label_notes(setup.dataset), *setup.views.notes)),
+        *([("", setup.init_note)] if setup.init_note else []),
+        ("plan", plan_row(setup)),
+        ("", f"batch {batch_row(setup)}"),
+        *(("", note) for note in notes if note),
+        ("", f"lr {setup.lr_derivation}, {type(optimizer).__name__}, weight decay {weight_decay:g}"),
+        *(("", f"{k} {v}") for k, v in method.describe().items()),
+        ("where", setup.runtime.describe()),
+    ]
+    return rows if path is None else [*rows, ("run", str(path))]
+
+
+def data_row(setup: TrainingSetup) -> str:
+    """`digits: 1,437 train, 360 test, image 1x8x8, 10 classes (not shown to the method)`."""
+    dataset = setup.dataset
+    shape = "x".join(str(n) for n in dataset.shape)
+    sizes = [f"{len(dataset.train):,} train"]
+    if (unlabelled := unlabelled_only(dataset)) is not None:
+        label = "unlabelled" if setup.cfg["train"].get("classes") is None else "of them pretrained on"
+        sizes.append(f"{len(unlabelled):,} {label}")
+    if dataset.test is not None:
+        sizes.append(f"{len(dataset.test):,} test")
+    shown = "shown" if setup.method.uses_labels else "not shown"
+    labels = f"{len(dataset.classes)} classes ({shown} to the method)" if dataset.classes else "no labels"
+    return f"{dataset.name}: {', '.join(sizes)}, {dataset.modality} {shape}, {labels}"
+
+
+def plan_row(setup: TrainingSetup) -> str:
+    """`44 steps, 1 epoch; 44 an epoch = 1,437 samples // 32`."""
+    per_epoch, batch_size = setup.loader.steps_per_epoch, setup.cfg["train"]["batch_size"]
+    if setup.steps is None:
+        length = f"budget {setup.cfg['train']['budget']}, steps from the measured speed"
+    else:
+        epochs = f"{setup.steps / per_epoch:.4g}"
+        length = f"{plural(setup.steps, 'step')}, {epochs} epoch{'' if epochs == '1' else 's'}"
+    return f"{length}; {per_epoch} an epoch = {len(setup.dataset.pretrain):,} samples // {batch_size}"
+
+
+def batch_row(setup: TrainingSetup) -> str:
+    """`256 = 32 x 2 accumulation x 4 devices`."""
+    batch_size, accumulate = setup.cfg["train"]["batch_size"], setup.cfg["train"]["accumulate"]
+    world_size = setup.loader.world_size
+    devices = "1 device" if world_size == 1 else f"{world_size} devices"
+    reduced = setup.auto_batch_size and batch_size < MAX_AUTO_BATCH_SIZE
+    reason = f"; chosen for {len(setup.dataset.pretrain):,} samples" if reduced else ""
+    return f"{batch_size} = {batch_size // accumulate // world_size} x {accumulate} accumulation x {devices}{reason}"
+
+
+def accumulation(setup: TrainingSetup) -> str:
+    """What the loss sees of an accumulated batch."""
+    batch_size, accumulate = setup.cfg["train"]["batch_size"], setup.cfg["train"]["accumulate"]
+    return accumulation_note(classes(setup.cfg["method"]), batch_size, batch_size // accumulate)
+
+
+def small_image_note(setup: TrainingSetup) -> str:
+    """Which defaults were reduced because training runs on a CPU, and how to get those of a GPU; "" where none were."""
+    node, side = setup.cfg["dataset"], setup.dataset.shape[-1]
+    max_size = node.get("max_size", MAX_SIZE)
+    if node.get("image_size") is not None or max_size >= MAX_SIZE or side < max_size:
+        return ""
+    small = instantiate.resolve("backbone", setup.cfg["backbone"]["_target_"]) is ConvNet
+    chosen = f"image size {side}" + (" and a small convolutional network" if small else "")
+    on_gpu = f"dataset.image_size={MAX_SIZE}" + (" backbone=resnet18" if small else "")
+    return f"{chosen} suit a CPU; the defaults on a GPU: {on_gpu}"
