@@ -109,7 +109,7 @@ def test_help_and_version(cli):
         (["pretrain", "+train.epochs=1"], "there is a key `train.epochs` already", "without the +: train.epochs=1"),
         (["pretrain", "train.lr=1"], "`train` has no key `lr`", "did you mean `optimizer.lr`?"),
         (["pretrain", "evaluator=probe"], "`${labels}` names no key", "sslcli eval NAME"),
-        (["pretrain", "resume=yes"], "only resume=auto", "sslcli resume RUN"),
+        (["pretrain", "resume=yes"], "expected auto or null", "sslcli resume RUN"),
         (["pretrain", "train.budget=1h30"], "no duration", "1h30m"),
         (["pretrain", "train.save_every=1e3"], "a whole number of steps", "train.save_every=1000"),
         (["pretrain", "--method", "simsiam"], "unknown flag '--method'", "keys have no dashes: method=..."),

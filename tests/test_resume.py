@@ -143,5 +143,5 @@ def test_a_failure_in_the_background_is_told_and_the_third_ends_the_run(cli, mon
     monkeypatch.setattr(checkpoint, "save", save)
     result = cli("pretrain", *RUN, "train.steps=8", "train.save_in_background=true")
     assert result.code == 5, result.err
-    assert result.err.count("training goes on") == 2
+    assert result.err.count("training continues") == 2
     assert "sslcli resume" in result.err

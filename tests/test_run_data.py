@@ -165,7 +165,7 @@ def test_a_finished_run_learns_where_its_data_lie(cli, run, tmp_path):
     assert f"sslcli resume {run} dataset.path=NEW" in gone.err
     kept = cli("resume", str(run), "dataset.path=../scratch")
     assert kept.code == 0, kept.err
-    assert f"lie at {tmp_path / 'scratch'} now" in kept.err
+    assert f"are at {tmp_path / 'scratch'} now" in kept.err
     assert "nothing to resume" in kept.err
     assert measured(cli, run)[0].code == 0
     folder(tmp_path / "other", n=9)

@@ -305,7 +305,7 @@ def test_resume_falls_back_on_the_checkpoint_before(cli, broken_off):
     lie(broken_off, 'del s["plan"]')
     result = cli("resume", "a")
     assert result.code == 0, result.err
-    assert "step-0000000004 does not verify (state.json: plan" in result.err
+    assert "step-0000000004 is not valid (state.json: plan" in result.err
     assert "resuming at step 2" in result.err
 
 
@@ -464,7 +464,7 @@ def test_damaged_encoder_without_checkpoints(cli, run):
     shutil.rmtree(run / "checkpoints")
     result = cli("resume", "a")
     assert result.code == 4, result
-    assert "keeps no checkpoint" in result.err
+    assert "has no checkpoint" in result.err
 
 
 # --------------------------------------------------------------------------------------------------------- one way in

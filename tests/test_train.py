@@ -41,7 +41,7 @@ def test_resume_refuses_other_data_and_another_config(cli):
     (newest / "model.safetensors").write_bytes(b"torn")
     resumed = cli("resume", "latest")
     assert resumed.code == 0, resumed.err
-    assert "does not verify" in resumed.err
+    assert "is not valid" in resumed.err
     assert "resuming at step 0" in resumed.err
 
 

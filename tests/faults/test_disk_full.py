@@ -110,7 +110,7 @@ def test_full_at_each_file_of_a_save_twice(cli, monkeypatch, whole, watched):
             result = cli("pretrain", *WORDS)
         assert result.code == 0, (name, result.err)
         assert watched == [2, 3], name
-        assert result.err.count("training goes on, the checkpoint before is kept") == 2
+        assert result.err.count("training continues, the previous checkpoint is kept") == 2
         assert "File too large" in result.err
         assert outcome(Path(result.last)) == whole, name
 

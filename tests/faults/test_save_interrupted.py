@@ -370,7 +370,7 @@ def test_a_resumed_run_says_what_it_falls_back_on(cli, interrupted):
     path.write_bytes(content)
     resumed = cli("resume", str(run))
     assert resumed.code == 0
-    assert "checkpoint step-0000000003 does not verify (model.safetensors does not match its SHA-256)" in resumed.err
+    assert "checkpoint step-0000000003 is not valid (model.safetensors does not match its SHA-256)" in resumed.err
     assert "resuming at step 2 (bit-exact)" in resumed.err
     told = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     (event,) = [e for e in told if e["event"] == "bad checkpoint"]
