@@ -36,11 +36,12 @@ def prepared(folder: Path) -> None:
     """What some methods need to be there: pictures with colours, and somebody to learn from."""
     import numpy as np
 
-    from sslcli.cli.commands.pretrain import pretrain
+    from sslcli.training.pretrain import pretrain
+    from sslcli.training.setup import prepare
 
     rng = np.random.default_rng(0)
     np.savez(folder / "coloured.npz", x=rng.integers(0, 255, (64, 3, 8, 8), dtype=np.uint8), y=np.arange(64) % 4)
-    pretrain(composed(folder, "simsiam", "train.steps=1"), folder / "teacher")
+    pretrain(prepare(composed(folder, "simsiam", "train.steps=1")), folder / "teacher")
 
 
 @pytest.fixture(scope="module")
