@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sslcli import report
 from sslcli.errors import RequestError
-from sslcli.report import charts
-from sslcli.report.gather import gather, sorted_out
-from sslcli.report.markup import Html, data, el, text
+from sslcli.report.html import charts
+from sslcli.report.html.markup import Html, data, el, text
+from sslcli.report.run_contents import group_by_metric, read_run
+from sslcli.report.write import write_report
 from tests.conftest import SMOKE
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;\u202e"
@@ -117,7 +117,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def page_of(path: Path) -> tuple[str, Page]:
-    source = report.write(path).read_text(encoding="utf-8")
+    source = write_report(path).read_text(encoding="utf-8")
     page = Page(source)
     assert len(set(page.ids)) == len(page.ids), sorted(i for i in page.ids if page.ids.count(i) > 1)
     return source, page
@@ -127,7 +127,7 @@ def page_of(path: Path) -> tuple[str, Page]:
 
 
 def test_numbers_are_told_apart_by_whose_they_are():
-    found = sorted_out(
+    found = group_by_metric(
         {"top1": 0.9, "top1_std": 0.1, "raw.top1": 0.5, "recall.5": 0.4, "bad": None, "nan": float("nan")}
     )
     assert found == {"top1": {"": (0.9, 0.1), "raw": (0.5, None)}, "recall.5": {"": (0.4, None)}}
@@ -139,7 +139,7 @@ def test_torn_and_strange_lines_are_left_out_and_told(folder):
             '[1, 2]\nnot json\n{"step": "x", "train/loss": 1}\n'
             '{"step": 50, "train/loss": null, "train/lr": 1e999}\n{"step": 60, "tr'
         )
-    run = gather(folder)
+    run = read_run(folder)
     assert run.curve("train/loss") == [(10, 4.5), (20, 4.0), (30, 3.5)]
     assert run.curve("train/lr") == [(10, 0.1), (20, 0.1), (30, 0.1)]
     assert "2 lines of metrics.jsonl cannot be read" in run.notes
@@ -382,7 +382,7 @@ def test_nothing_from_outside_becomes_markup(folder):
 
 
 def test_the_same_run_gives_the_same_bytes(folder, tmp_path):
-    first, second = report.write(folder, tmp_path / "a.html"), report.write(folder, tmp_path / "b.html")
+    first, second = write_report(folder, tmp_path / "a.html"), write_report(folder, tmp_path / "b.html")
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -442,7 +442,7 @@ def test_thinned_curves_keep_real_points_and_every_extreme():
 def test_maps_of_few_flat_and_collapsed_features(n, d, collapsed):
     import numpy as np
 
-    from sslcli.report.atlas import project
+    from sslcli.report.feature_map.projection import project
 
     x = (
         np.ones((n, d), dtype=np.float32)
@@ -461,7 +461,7 @@ def test_maps_of_few_flat_and_collapsed_features(n, d, collapsed):
 def test_names_on_the_map_do_not_lie_on_each_other():
     import torch
 
-    from sslcli.report.atlas import centres
+    from sslcli.report.feature_map.projection import centres
 
     points = [[500, 500]] * 3 + [[5, 990]] * 2
     found = centres(points, torch.tensor([0, 1, 2, 3, -1]), ["cat", "dog", "bird", "a long name", "none of it"])
@@ -518,18 +518,18 @@ def test_a_sweep_is_a_table_best_first_with_means_over_seeds(sweep):
 
 
 def test_a_second_report_of_a_sweep_writes_only_what_changed(sweep):
-    report.write(sweep)
+    write_report(sweep)
     stamps = {p: p.stat().st_mtime_ns for p in sweep.glob("*/report.html")}
     (sweep / "1_simclr" / "eval" / "knn.json").write_text(json.dumps(evaluation()))
     os.utime(sweep / "1_simclr" / "eval" / "knn.json", (4e9, 4e9))
-    report.write(sweep)
+    write_report(sweep)
     changed = [p.parent.name for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp]
     assert changed == ["1_simclr"]
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):
     with pytest.raises(RequestError, match="neither a run nor a folder of runs"):
-        report.write(tmp_path)
+        write_report(tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------------- the whole way
@@ -538,7 +538,7 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["report", "a", "b"], "not of 2"),
+        (["report", "a", "b"], "expected key=value"),
         (["report", "out=x.pdf"], "a .html file is written"),
         (["report", "out=nowhere/x.html"], "there is no folder"),
         (["report", "to=x.html"], "takes no to=x.html"),
@@ -628,7 +628,7 @@ def test_axe_keyboard_widths_and_requests(sweep, folder):
     if not READY:
         pytest.skip("needs Chromium, node, and REPORT_NODE_MODULES: a folder with playwright-core and axe-core")
     hostile(folder)
-    check_in_a_browser([report.write(folder), report.write(sweep)])
+    check_in_a_browser([write_report(folder), write_report(sweep)])
 
 
 def test_pages_in_chromium(sweep, folder, tmp_path):
@@ -636,7 +636,7 @@ def test_pages_in_chromium(sweep, folder, tmp_path):
     if chromium is None:
         pytest.skip("there is no Chromium")
     hostile(folder)
-    pages = [report.write(folder), report.write(sweep)]
+    pages = [write_report(folder), write_report(sweep)]
     for page in pages:
         shown = dom(chromium, page, tmp_path / "profile")
         assert shown.count("<script>") == 1

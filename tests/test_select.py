@@ -304,7 +304,7 @@ def test_what_compare_refuses(cli, runs, words, says):
 
 
 def test_curves():
-    from sslcli.report.compare_plot import MOST, Curves, own, points
+    from sslcli.report.comparison.plot import MOST, Curves, own, points
 
     lines = [{"step": i, "epoch": i / 10, "train/loss": 1 / (i + 1)} for i in range(5000)]
     lines[3]["train/loss"] = None

@@ -40,7 +40,7 @@ def python(tmp_path_factory) -> Path:
         names = z.namelist()
         z.extractall(site)
     assert {"sslcli/configs/pretrain.yaml", "sslcli/views/native.c"} <= set(names)
-    assert {"sslcli/report/style.css", "sslcli/report/script.js"} <= set(names)
+    assert {"sslcli/report/html/style.css", "sslcli/report/html/script.js"} <= set(names)
     assert "sslcli/py.typed" in names
     assert not any(n.startswith(("configs/", "tests/")) for n in names)
     (site / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")

@@ -236,7 +236,7 @@ def _intersection(a: Any, b: Any) -> Any:
 
 
 def draw(runs: list[Run], out: Path, found: Compared) -> None:
-    from sslcli.report.compare_plot import Curves
+    from sslcli.report.comparison.plot import Curves
 
     names = [f"{told['name']}  {told['short']}" for told in found.runs]
     nodes = [run.config.get("method") for run in runs]

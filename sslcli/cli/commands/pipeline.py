@@ -92,7 +92,7 @@ def run_stages(setup: Any, evaluators: dict[str, Any], cfg: Any) -> Outcome:
         {**values, "labels": cfg.labels, "run": str(path)}, evaluators, reuse=True, report=eval_command.report
     )
     if cfg.report:
-        from sslcli import report
+        from sslcli.report.write import write_report
 
-        console.say(f"report  {report.write(path)}")
+        console.say(f"report  {write_report(path)}")
     return eval_command.outcome(records, None if console.flag(console.JSON) else path)

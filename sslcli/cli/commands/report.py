@@ -16,9 +16,9 @@ def main(words: list[str], overrides: list[str]) -> int:
     out = given_target(overrides)
     path = subject(words[0] if words else "latest")
 
-    from sslcli import report
+    from sslcli.report.write import write_report
 
-    written = report.write(path, out)
+    written = write_report(path, out)
     size = written.stat().st_size / 1e6
     console.say(f"{size:.1f} MB, opens in any browser")
     if console.flag(console.JSON):

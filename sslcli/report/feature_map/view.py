@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sslcli.report.images import data_uri
-from sslcli.report.markup import Html, data, el
+from sslcli.report.html.images import data_uri
+from sslcli.report.html.markup import Html, data, el
 
 COLOURS, SHAPES = 8, 4  # classes beyond their product share a mark, and are told apart by the read-out
 ROOM = 24  # around the points, in their units
 
 
 def view(found: dict[str, Any], sprite: bytes) -> Html:
-    """`found` and `sprite` are an `Atlas`'s map."""
+    """`found` and `sprite` are an `ModelFigures`'s map."""
     first = found["projections"][0]
     n, classes, labels = len(found["ids"]), found["classes"], found["labels"]
     marks = [

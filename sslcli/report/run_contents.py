@@ -62,7 +62,7 @@ class Evaluation:
 
 
 @dataclass
-class Gathered:
+class RunContents:
     """A run folder, read."""
 
     path: Path
@@ -92,7 +92,7 @@ class Gathered:
         """Steps, epochs and samples that it trained for."""
         return training_length(self.step, self.config, self.metrics)
 
-    def shown(self) -> str:
+    def labels_seen(self) -> str:
         """Which labels the method saw, in the words of the screen the run began with."""
         data = next(iter(self.screen.get("data", [])), "")
         if "(shown to the method)" in data:
@@ -116,7 +116,7 @@ class Gathered:
         return found
 
 
-def gather(path: Path) -> Gathered:
+def read_run(path: Path) -> RunContents:
     """Reads a run folder. RequestError where there is none."""
     run = Run(path)
     if not (path / "status.json").is_file():
@@ -133,7 +133,7 @@ def gather(path: Path) -> Gathered:
     if torn:
         notes.append(f"{torn} lines of metrics.jsonl cannot be read")
     overrides, word = asked(path)
-    return Gathered(
+    return RunContents(
         path=path,
         state=run_state(path, status),
         status=status,
@@ -169,14 +169,14 @@ def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
         found.append(
             Evaluation(
                 kept.name,
-                sorted_out(mapping(record.pop("numbers", None))),
+                group_by_metric(mapping(record.pop("numbers", None))),
                 mapping(record.pop("protocol", None)),
                 mapping(record.pop("details", None)),
                 own,
                 record,
                 kept.dataset,
                 kept.labels,
-                spans(mapping(record.pop("intervals", None))),
+                group_intervals(mapping(record.pop("intervals", None))),
             )
         )
     return found
@@ -199,28 +199,28 @@ def images(run: Path, folder: str, notes: list[str]) -> list[Path]:
     return found
 
 
-def sorted_out(numbers: dict[str, Any]) -> dict[str, dict[str, tuple[float, float | None]]]:
+def group_by_metric(numbers: dict[str, Any]) -> dict[str, dict[str, tuple[float, float | None]]]:
     """`{"raw.top1": .9, "raw.top1_std": .01}` by metric and by whose it is."""
     found: dict[str, dict[str, tuple[float, float | None]]] = {}
     for key, value in numbers.items():
         if (mean := number(value)) is None or (key.endswith("_std") and key.removesuffix("_std") in numbers):
             continue
-        kind, metric = whose(key)
+        kind, metric = split_name(key)
         found.setdefault(metric, {})[kind] = (mean, number(numbers.get(f"{key}_std")))
     return found
 
 
-def spans(intervals: dict[str, Any]) -> dict[str, dict[str, tuple[float | None, float | None]]]:
+def group_intervals(intervals: dict[str, Any]) -> dict[str, dict[str, tuple[float | None, float | None]]]:
     """`{"raw.top1_ci95": [.8, .9]}` by metric and by whose it is. An end that is no number is open."""
     found: dict[str, dict[str, tuple[float | None, float | None]]] = {}
     for key, value in intervals.items():
         if key.endswith(SUFFIX):
-            kind, metric = whose(key.removesuffix(SUFFIX))
+            kind, metric = split_name(key.removesuffix(SUFFIX))
             found.setdefault(metric, {})[kind] = (number(value[0]), number(value[1]))
     return found
 
 
-def whose(name: str) -> tuple[str, str]:
+def split_name(name: str) -> tuple[str, str]:
     """("raw", "top1") for `raw.top1`; ("", name) for what is of the run itself."""
     kind, _, metric = name.partition(".")
     return (kind, metric) if kind in BASELINES else ("", name)

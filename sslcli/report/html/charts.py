@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sslcli.report.markup import Html, el
+from sslcli.report.html.markup import Html, el
 
 Points = Sequence[tuple[float, float]]
 
@@ -69,7 +69,7 @@ def curve(
     )
     beside = el(
         "svg",
-        *(el("text", shown(t, percent, ticks), x=LEFT - 8, y=py(t) + 4, text_anchor="end") for t in ticks),
+        *(el("text", format_value(t, percent, ticks), x=LEFT - 8, y=py(t) + 4, text_anchor="end") for t in ticks),
         class_="beside",
         aria_hidden="true",
     )
@@ -149,7 +149,7 @@ def nice(low: float, high: float) -> list[float]:
     return [float(f"{i * step:.10g}") for i in range(first, last + 1)]
 
 
-def shown(tick: float, percent: bool, ticks: Sequence[float]) -> str:
+def format_value(tick: float, percent: bool, ticks: Sequence[float]) -> str:
     """A number beside an axis."""
     if percent:
         return f"{100 * tick:.3g} %"

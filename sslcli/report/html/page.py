@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from sslcli import __version__
-from sslcli.report.markup import Html, el, join
+from sslcli.report.html.markup import Html, el, join
 
 _SECTION = re.compile(r'<section id="([^"]*)" aria-label="([^"]*)"( class="evaluation")?')
 
@@ -66,7 +66,7 @@ def contents(sections: Sequence[Html]) -> list[tuple[str, Html, str | None]]:
 
 @functools.cache
 def asset(name: str) -> str:
-    return (files("sslcli.report") / name).read_text(encoding="utf-8")
+    return (files("sslcli.report.html") / name).read_text(encoding="utf-8")
 
 
 def source(text: str) -> str:

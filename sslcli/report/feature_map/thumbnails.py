@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sslcli.evals.base.features import EvalData, Split
-from sslcli.report.images import encoded
+from sslcli.report.html.images import encoded
 from sslcli.views import clean
 
 LARGEST = 40  # pixels a side

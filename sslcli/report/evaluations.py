@@ -1,0 +1,175 @@
+"""What was measured: figures, bars beside the baselines, tables with their protocol, pictures with their captions."""
+
+from __future__ import annotations
+
+from sslcli.evals.base.info import evaluator_info
+from sslcli.evals.metrics import interval
+from sslcli.report.html import images
+from sslcli.report.html.charts import bar
+from sslcli.report.html.elements import capitalize, definition_list, image, scrolling_table
+from sslcli.report.html.markup import Html, el
+from sslcli.report.metric_text import (
+    BASELINE_NAMES,
+    format_labels,
+    format_metric,
+    has_scale,
+    label_budget,
+    main_metric,
+    metric_name,
+    sort_evaluations,
+    title,
+)
+from sslcli.report.run_contents import Evaluation, Picture, RunContents
+
+SAVED, BOUND = "labels_saved", "labels_saved_is_bound"  # a factor, and whether it is known from one side only
+TILES = 4
+
+
+# -------------------------------------------------------------------------------------------------------------- the top
+
+
+def tiles(run: RunContents) -> Html | None:
+    """The main numbers, each with what it has to beat."""
+    found: list[Html] = []
+    for e in sort_evaluations(run.evals):
+        metric = main_metric(e)
+        if metric is None or len(found) == TILES or not has_scale(metric):
+            continue
+        by_kind = e.numbers[metric]
+        beside = [
+            f"{BASELINE_NAMES.get(k, k)} {format_metric(e, metric, k).partition(' ± ')[0]}"
+            for k in e.baselines
+            if k in by_kind
+        ]
+        span = e.interval(metric)
+        figure, _, std = headline(e, metric).partition(" ± ")
+        found.append(
+            el(
+                "li",
+                el("span", f"{title(e)}, {metric_name(metric)}", class_="what"),
+                el(
+                    "span",
+                    figure,
+                    el("small", f" ± {std}") if std else None,
+                    class_="figure",
+                ),
+                el("span", f"95 %: {interval.between(*span)}", class_="span") if span else None,
+                el("span", " · ".join(beside) or label_budget(e), class_="beside-it"),
+            )
+        )
+    return el("ul", *found, class_="tiles") if found else None
+
+
+def headline(e: Evaluation, metric: str) -> str:
+    """The figure of a tile; of labels saved a factor, which may be known from one side only."""
+    mean, _ = e.numbers[metric][""]
+    if metric != SAVED:
+        return format_metric(e, metric)
+    bound = e.numbers.get(BOUND, {}).get("", (0.0, None))[0]
+    return f"{'> ' if bound else ''}{mean:.3g} ×"
+
+
+def bars(run: RunContents) -> Html | None:
+    """Each main number beside its baselines."""
+    groups = []
+    for e in sort_evaluations(run.evals):
+        metric = main_metric(e)
+        if metric is None or not has_scale(metric) or not any(k in e.numbers[metric] for k in e.baselines):
+            continue
+        by_kind = e.numbers[metric]
+        most = max(1.0, *(mean for mean, _ in by_kind.values()))
+        rows = [
+            el(
+                "tr",
+                el("th", BASELINE_NAMES.get(k, k), scope="row"),
+                el(
+                    "td",
+                    bar(by_kind[k][0] / most, "own" if k == "" else "other", *ends(e, metric, k, most)),
+                    class_="wide",
+                ),
+                el("td", format_metric(e, metric, k), class_="number"),
+            )
+            for k in ("", *e.baselines)
+            if k in by_kind
+        ]
+        made = (
+            label_budget(e)
+            if e.labels == "all"
+            else label_budget(e).removeprefix(format_labels(e.labels)).removeprefix(", ")
+        )  # the title has them
+        caption = el("caption", el("strong", title(e)), f" {metric_name(metric)}{', ' + made if made else ''}")
+        groups.append(el("table", caption, el("tbody", *rows), class_="bars"))
+    if not groups:
+        return None
+    told = (
+        "Lines on the bars: 95 % intervals, for other test samples and, where there are several, other draws of labels."
+    )
+    return el("div", el("p", told, class_="lead"), el("div", *groups, class_="groups"))
+
+
+def ends(e: Evaluation, metric: str, kind: str, most: float) -> tuple[float, float] | tuple[()]:
+    """The interval on a bar that is `most` long; where the record has none, one standard deviation to either side."""
+    mean, std = e.numbers[metric][kind]
+    low, high = e.interval(metric, kind) or ((mean - std, mean + std) if std is not None else (None, None))
+    return (low / most, high / most) if low is not None and high is not None else ()
+
+
+# -------------------------------------------------------------------------------------------------------- an evaluation
+
+
+def evaluation(e: Evaluation) -> Html:
+    """Pictures, numbers, protocol of one."""
+    notes = e.protocol.get("notes")
+    said = [str(n) for n in notes] if isinstance(notes, list) else []
+    lead = "; ".join(part for part in (evaluator_info(e.kind).summary, label_budget(e)) if part)
+    return el(
+        "section",
+        el("h3", title(e)),
+        el("p", f"{capitalize(lead)}.", class_="lead") if lead else None,
+        numbers(e),
+        [figure(p) for p in e.pictures],
+        el("ul", *(el("li", n) for n in said), class_="notes") if said else None,
+        el("details", el("summary", "Protocol"), el("div", protocol(e), class_="inside")),
+        id=anchor(e),
+        aria_label=title(e),
+        class_="evaluation",
+    )
+
+
+def anchor(e: Evaluation) -> str:
+    """An id of letters, digits and `_`; different for different names."""
+    return "eval-" + "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):x}_" for c in e.name)
+
+
+def numbers(e: Evaluation) -> Html | None:
+    if not e.numbers:
+        return None
+    kinds = ["", *e.baselines]
+    head = [
+        el("th", "", scope="col"),
+        *(el("th", BASELINE_NAMES.get(k, k), scope="col", class_="number") for k in kinds),
+    ]
+    body = []
+    for metric, by_kind in e.numbers.items():
+        if metric == BOUND:
+            continue
+        figures = [format_metric(e, metric, k, digits=4) if k in by_kind else "" for k in kinds]
+        if metric == SAVED:
+            figures[0] = headline(e, metric)
+        body.append(
+            el("tr", el("th", metric_name(metric), scope="row"), *(el("td", f, class_="number") for f in figures))
+        )
+    return scrolling_table(el("table", el("thead", el("tr", *head)), el("tbody", *body)), f"numbers of {title(e)}")
+
+
+def protocol(e: Evaluation) -> Html:
+    rest = {k: v for k, v in e.protocol.items() if k != "notes"}
+    return definition_list(rest | {k: v for k, v in e.about.items() if k not in ("evaluator", "overrides")})
+
+
+def figure(picture: Picture) -> Html:
+    found = images.read(picture.path)
+    if found is None:
+        return el("p", f"{picture.path.name} is no picture that can be shown.", class_="missing")
+    uri, (wide, high) = found
+    return image(uri, wide, high, picture.caption)

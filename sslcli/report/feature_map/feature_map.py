@@ -1,0 +1,92 @@
+"""The map of test samples in feature space: positions, classes, nearest neighbors, predictions, thumbnails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sslcli.errors import DataError
+from sslcli.evals.base.features import EvalData, Split
+from sslcli.evals.base.info import evaluator_info
+from sslcli.evals.fit.neighbors import nearest_neighbors
+from sslcli.report.feature_map import thumbnails
+from sslcli.report.feature_map.projection import centres, project
+from sslcli.report.run_contents import RunContents
+from sslcli.rng import derive, order
+from sslcli.runs import results
+from sslcli.runs.files import size_of
+
+MOST = 2_000  # samples on the map
+FEWEST = 8
+NEAREST = 5
+
+
+def feature_map(run: RunContents, data: EvalData, backbone: Any) -> tuple[dict[str, Any] | None, bytes | None]:
+    """At most `MOST` test samples (of a set without a test split: training samples) in two dimensions."""
+    split: Split = "test" if data.dataset.test is not None else "train"
+    x, y = data.features(backbone, split)
+    ids = data.ids(split)
+    chosen = order(derive(data.seed, "map"), 0, len(x))[:MOST].sort().values
+    ids, pictures = thumbnails.of(data, split, ids[chosen])
+    kept = torch.isin(data.ids(split)[chosen], ids)
+    chosen = chosen[kept]
+    if len(chosen) < FEWEST:
+        return None, None
+    unit = F.normalize(x[chosen].float(), dim=1)
+    _, near = nearest_neighbors(unit, unit, min(NEAREST + 1, len(unit)))
+    labels = y[chosen]
+    classes = names(data.dataset.classes, labels)
+    source = data.source(split)
+    sprite, layout = thumbnails.sprite(pictures)
+    projections = project(unit.numpy(), derive(data.seed, "map") % 2**31)
+    predicted, by = predictions(run, ids) if split == "test" else (None, "")
+    return {
+        "split": split,
+        "of": len(x),
+        "ids": ids.tolist(),
+        "names": [short(source.names[int(i)]) for i in ids] if source.names is not None else None,
+        "classes": classes,
+        "labels": labels.tolist(),
+        "predicted": predicted,
+        "predicted_by": by,
+        "near": [[j for j in row if j != i][:NEAREST] for i, row in enumerate(near.tolist())],
+        "projections": [p | {"centres": centres(p["points"], labels, classes)} for p in projections],
+        "sprite": layout,
+    }, sprite
+
+
+def names(classes: Any, labels: Tensor) -> list[str]:
+    """A name for each class that there is; [] without labels."""
+    count = max(len(classes), int(labels.max()) + 1) if bool((labels >= 0).any()) else 0
+    return [short(str(classes[i])) if i < len(classes) else str(i) for i in range(count)]
+
+
+def short(name: str, most: int = 60) -> str:
+    """The end of a long name: of a path the part that tells files apart."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
+def predictions(run: RunContents, ids: Tensor) -> tuple[list[int] | None, str]:
+    """The classes that the first evaluator with saved predictions assigned to these samples, in its first draw of labels, and
+    its title; -1 for samples without a prediction."""
+    from sslcli.evals.artefacts.predictions import FILE, read
+
+    usable = [  # of this test split; of one evaluator all labels come before few
+        kept
+        for kept in results.kept(run.path).values()
+        if evaluator_info(kept.evaluator).ranks_runs and not kept.dataset and not kept.labels.lower().endswith(".csv")
+    ]
+    for kept in sorted(usable, key=lambda kept: evaluator_info(kept.evaluator).order):
+        if size_of(run.path, kept.beside(FILE)) is None:
+            continue
+        try:
+            found = read(run.path, kept.beside(FILE))
+        except DataError as e:
+            run.notes.append(e.message)
+            continue
+        known = dict(zip(found.ids.tolist(), found.predicted[0].tolist(), strict=True))
+        return [known.get(i, -1) for i in ids.tolist()], evaluator_info(kept.evaluator).title
+    return None, ""

@@ -1,0 +1,79 @@
+"""Features in two dimensions: PCA, t-SNE and, where it is installed, UMAP."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+STEPS = 500  # of t-SNE: from a start by PCA, 1,000 take twice as long for the same neighbourhoods
+SIDE = 1000  # coordinates are whole numbers 0..SIDE
+LETTER, LINE = 15, 30  # about the size of a letter of a name on the map
+LABELLED_UP_TO = 25  # classes; above, names on the map would lie on each other
+
+
+def project(x: np.ndarray, seed: int) -> list[dict[str, Any]]:
+    """(n, d) to two dimensions in several ways, each with the trustworthiness of its neighbourhoods (Venna & Kaski 2001)."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE, trustworthiness
+
+    n, d = x.shape
+    with np.errstate(invalid="ignore"):  # of collapsed features all is one point, and nothing is a share of nothing
+        pca = PCA(min(n, d, 50), svd_solver="full").fit(x)
+    reduced = pca.transform(x)
+    flat = reduced[:, :2] if reduced.shape[1] > 1 else np.pad(reduced, ((0, 0), (0, 1)))
+    seen = float(np.nan_to_num(pca.explained_variance_ratio_[:2]).sum())
+    found = [("PCA", flat, f"PCA shows {100 * seen:.0f} % of the variance")]
+    if (width := float(flat[:, 0].std())) > 1e-6:  # collapsed features have no neighbourhoods to keep
+        perplexity = min(30.0, (n - 1) / 4)
+        start = (flat / width * 1e-4).astype(np.float32)
+        flat = TSNE(2, init=start, perplexity=perplexity, max_iter=STEPS, random_state=seed).fit_transform(reduced)
+        found.insert(0, ("t-SNE", flat, f"t-SNE, perplexity {perplexity:g}: distances between groups mean little"))
+    if importlib.util.find_spec("umap") is not None:
+        import umap
+
+        with warnings.catch_warnings():  # of one thread, because of the seed
+            warnings.simplefilter("ignore")
+            flat = umap.UMAP(n_neighbors=min(15, n - 1), random_state=seed, n_jobs=1).fit_transform(reduced)
+        found.append(("UMAP", flat, "UMAP: distances between groups mean little"))
+    k = min(10, (n - 1) // 2)
+    return [
+        {"name": name, "points": placed(flat), "note": f"{note}; trustworthiness {trusted:.2f}"}
+        for name, flat, note in found
+        for trusted in [trustworthiness(x, flat, n_neighbors=k, metric="cosine")]
+    ]
+
+
+def placed(flat: np.ndarray) -> list[list[int]]:
+    """Into the square 0..SIDE, one scale for both axes."""
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    scale = float((high - low).max()) or 1.0
+    moved = (flat - (low + high) / 2) / scale + 0.5
+    moved[:, 1] = 1 - moved[:, 1]
+    return np.rint(moved * SIDE).astype(int).tolist()
+
+
+def centres(points: list[list[int]], labels: Tensor, classes: list[str]) -> list[list[int]]:
+    """[class, x, y] of where each class's name stands: at the sample nearest to the median of its class, moved down where
+    another name is in its way. [] where there are too many."""
+    if not 0 < len(classes) <= LABELLED_UP_TO:
+        return []
+    at = np.asarray(points)
+    found: list[list[int]] = []
+    for c, name in enumerate(classes):
+        own = at[labels.numpy() == c]
+        if len(own):
+            middle = np.median(own, axis=0)
+            x, y = own[((own - middle) ** 2).sum(axis=1).argmin()].tolist()
+            half = min(LETTER * len(name) // 2, SIDE // 2)
+            found.append([c, min(max(x, half), SIDE - half), y])
+    placed: list[list[int]] = []
+    for c, x, y in sorted(found, key=lambda f: f[2]):
+        for other, ox, oy in placed:
+            near = abs(x - ox) < LETTER * (len(classes[c]) + len(classes[other])) / 2
+            y = oy + LINE if near and y < oy + LINE else y
+        placed.append([c, x, min(y, SIDE)])
+    return sorted(placed)

@@ -1,0 +1,112 @@
+"""Titles of evaluations, names of metrics, and their values as text."""
+
+from __future__ import annotations
+
+from sslcli.evals.base.info import evaluator_info, evaluator_infos
+from sslcli.evals.metrics import interval
+from sslcli.evals.metrics.ranking import METRICS
+from sslcli.report.run_contents import Evaluation
+
+BASELINE_NAMES = {
+    "": "this run",
+    "supervised": "supervised",
+    "scratch": "from scratch",
+    "untrained": "untrained",
+    "raw": "raw inputs",
+}
+METRIC_NAMES = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "auroc": "AUROC",
+    "acc": "clustering accuracy",
+    "nmi": "NMI",
+    "ari": "ARI",
+    "map": "mAP",
+    "fpr95": "FPR at 95 % recall",
+    "rankme": "RankMe",
+    "alpha_req": "α-ReQ",
+    "lidar": "LiDAR",
+    "clid": "CLID",
+    "intrinsic_dim": "intrinsic dimension",
+    "map_at_r": "mAP at R",
+    "ece": "calibration error",
+    "brier": "Brier score",
+    "nll": "log loss",
+    "labels_saved": "labels that the best baseline needs",
+    "mse": "mean squared error",
+    "psnr": "PSNR, dB",
+}
+
+
+def sort_evaluations(evals: list[Evaluation]) -> list[Evaluation]:
+    return sorted(evals, key=lambda e: (evaluator_info(e.kind).order, e.name))
+
+
+def title(e: Evaluation) -> str:
+    """Of a result with few labels they are part of the title: a run may have several."""
+    on = f", on {e.dataset}" if e.dataset else ""
+    few = f", {format_labels(e.labels)}" if e.labels != "all" else ""
+    return evaluator_info(e.kind).title + on + few
+
+
+def main_metric(e: Evaluation) -> str | None:
+    return next((m for m in evaluator_info(e.kind).metrics if "" in e.numbers.get(m, {})), None)
+
+
+def has_scale(metric: str) -> bool:
+    """Whether a metric means something without other runs beside it; those that rank runs without labels do not."""
+    return metric not in METRICS
+
+
+def metric_name(metric: str) -> str:
+    """`AUROC of mahalanobis` for `mahalanobis.auroc`, `top-1 accuracy of the linear probe` for `probe.top1`."""
+    of, _, name = metric.rpartition(".")
+    name, _, at = name.partition("@")
+    said = METRIC_NAMES.get(name, name.replace("_", " ")) + (f" at {at}" if at else "")
+    if known := evaluator_infos().get(of):
+        return f"{said} of the {known.title[:1].lower()}{known.title[1:]}"
+    return f"{said} of {METRIC_NAMES.get(of, of.replace('_', ' '))}" if of else said
+
+
+def format_value(mean: float, std: float | None = None, digits: int = 3) -> str:
+    """`0.958 ± 0.013`; what is not of the size of a share with four significant digits."""
+    if abs(mean) <= 1:
+        said = f"{mean:.{digits}f}"
+        return said if std is None else f"{said} ± {std:.{digits}f}"
+    said = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.4g}"
+    return said if std is None else f"{said} ± {std:.2g}"
+
+
+def format_metric(e: Evaluation, metric: str, kind: str = "", digits: int = 3) -> str:
+    """A number with as many digits as its interval justifies, and its deviation over draws."""
+    mean, std = e.numbers[metric][kind]
+    span = e.interval(metric, kind)
+    if span is None or None in span:
+        return format_value(mean, std, digits)
+    said = interval.shown(mean, span)
+    return said if std is None else f"{said} ± {std:.{len(said.partition('.')[2])}f}"
+
+
+def label_budget(e: Evaluation) -> str:
+    """`all labels`, `10 labels a class, 5 draws`."""
+    labels, seeds = e.protocol.get("labels"), e.protocol.get("seeds")
+    if labels is None:
+        return ""
+    said = format_labels(str(labels))
+    return f"{said}, {seeds} draws" if isinstance(seeds, int) and seeds > 1 else said
+
+
+def format_labels(labels: str) -> str:
+    """`5 labels a class` for `5/class`."""
+    if labels == "all":
+        return "all labels"
+    n, slash, _ = labels.partition("/class")
+    if slash:
+        return f"{n} label{'' if n == '1' else 's'} a class"
+    return (
+        f"{labels} labels"
+        if labels.isdigit()
+        else f"{labels} of the labels"
+        if "%" in labels
+        else f"labels of {labels}"
+    )

@@ -1,0 +1,94 @@
+"""What has to be computed for a report: the map of features with its thumbnails, and the sheet of views.
+
+Everything is a function of the run: the same run gives the same bytes. torch is imported with this file, not before."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from sslcli import console
+from sslcli.config import checks, schema
+from sslcli.data.loading.evaluation import iterate_batches
+from sslcli.data.loading.loader import Loader
+from sslcli.errors import SslError
+from sslcli.report.feature_map.feature_map import FEWEST, feature_map
+from sslcli.report.run_contents import RunContents
+from sslcli.runtime.folders import private_folder
+from sslcli.views import Views, clean, sheet
+
+SHOWN = 6  # samples on the sheet of views
+
+
+@dataclass
+class ModelFigures:
+    """`map`: plain JSON for the page and its script. `sprite`: all thumbnails as one picture. `views`: a PNG."""
+
+    map: dict[str, Any] | None = None
+    sprite: bytes | None = None
+    views: bytes | None = None
+    kinds: list[str] = field(default_factory=list)
+    shape: tuple[int, ...] = ()
+    sizes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def compute(run: RunContents) -> ModelFigures:
+    """What can be made of a run that has an encoder. What cannot (data that moved, a damaged file) is told in `notes`."""
+    from sslcli.evals.base.evaluated_model import load_model
+
+    cfg = run.config
+    atlas = ModelFigures()
+    try:
+        checks.check_values(cfg)
+        device = asdict(schema.Device()) | cfg.get("device", {})
+        values = {"seed": cfg["seed"], "device": device, "train": {**cfg["train"], "devices": 1}}
+        subject = load_model(values, cfg, run.path)
+        atlas.shape = subject.dataset.shape
+        atlas.sizes = {"train": len(subject.dataset.train)}
+        if subject.dataset.test is not None:
+            atlas.sizes["test"] = len(subject.dataset.test)
+        atlas.views, atlas.kinds = views_sheet(subject.dataset, cfg)
+        atlas.map, atlas.sprite = feature_map(run, subject.data, subject.backbone)
+        if atlas.map is None:
+            atlas.notes.append(f"fewer than {FEWEST} samples: there is no map of them")
+    except SslError as e:
+        told = f"the map and the views could not be made: {e.message}"
+        console.warn(told, e.hint)
+        atlas.notes.append(told)
+    return atlas
+
+
+# --------------------------------------------------------------------------------------------------------------------- map
+
+
+# ------------------------------------------------------------------------------------------------------------------- views
+
+
+def views_sheet(dataset: Any, cfg: dict[str, Any]) -> tuple[bytes | None, list[str]]:
+    """The first samples of the run's first batch as it saw them, beside their sources: a PNG, and the kinds of the views."""
+    maker = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
+    count = min(SHOWN, len(dataset.pretrain))
+    loader = Loader(dataset.pretrain, maker, batch_size=count, seed=cfg["seed"])
+    with contextlib.closing(loader.stream(0)) as stream:
+        batch = next(stream)
+    found: dict[int, Tensor] = {}
+    plain = clean(dataset)
+    for got, x in iterate_batches(dataset.pretrain, plain, batch_size=count, device="cpu", workers=0, ids=batch.ids):
+        found.update(zip(got.tolist(), plain.restore([x])[0], strict=True))
+    views = maker.restore(batch.views)
+    rows = [[found[i], *(view[j] for view in views)] for j, i in enumerate(batch.ids.tolist()) if i in found]
+    if not rows:
+        return None, maker.kinds
+    with private_folder() as folder:
+        path = folder / "views.png"
+        sheet(path, rows, ["source", *titles(maker.kinds)])
+        return path.read_bytes(), maker.kinds
+
+
+def titles(kinds: list[str]) -> list[str]:
+    """`global 1`, `global 2`, `local`."""
+    return [f"{k} {kinds[: i + 1].count(k)}" if kinds.count(k) > 1 else k for i, k in enumerate(kinds)]

@@ -1,0 +1,114 @@
+"""The commands that made a run, and those that would add to its page."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from sslcli.config import registry
+from sslcli.evals.base.info import evaluator_infos
+from sslcli.report.html.elements import capitalize, command_block, section
+from sslcli.report.html.markup import Html, el
+from sslcli.report.run_contents import Evaluation, RunContents, mapping
+
+if TYPE_CHECKING:
+    from sslcli.report.model_figures import ModelFigures
+
+
+def commands_section(run: RunContents, name: str) -> Html | None:
+    lines = [shlex.join(["sslcli", run.word, *run.overrides])]
+    done = stages(run) if run.word == "pipeline" else []
+    lines += [evaluation_command(e, name) for e in sort_by_time(run) if e.kind not in done or "overrides" in e.about]
+    lines.append(f"sslcli runs report {shlex.quote(name)}")
+    return section("commands", "Made by", command_block("\n".join(dict.fromkeys(lines))))
+
+
+def stages(run: RunContents) -> list[str]:
+    """What a pipeline measured by itself."""
+    import yaml
+
+    given = next((o.partition("=")[2] for o in run.overrides if o.startswith("stages=")), None)
+    if given is None:
+        return [
+            str(s) for s in registry.describe(registry.config_dir() / "pipeline.yaml", "pipeline").get("stages", [])
+        ]
+    try:
+        found = yaml.safe_load(given)
+    except yaml.YAMLError:
+        return []
+    return [str(s) for s in found] if isinstance(found, list) else []
+
+
+def sort_by_time(run: RunContents) -> list[Evaluation]:
+    """The evaluations in the order in which they were made."""
+    return sorted(run.evals, key=lambda e: (str(e.about.get("time", "")), e.name))
+
+
+def evaluation_command(e: Evaluation, name: str) -> str:
+    """What was typed; where the record does not say, what would have to be: settings that differ from the evaluator's YAML."""
+    words = ["sslcli", "eval", e.kind, f"run={name}"]
+    if isinstance(given := e.about.get("overrides"), list):
+        return shlex.join([*words, *(str(o) for o in given)])
+    for key, usual in (("labels", "all"), ("seeds", "1")):
+        if e.protocol.get(key) is not None and str(e.protocol[key]) != usual:
+            words.append(f"{key}={e.protocol[key]}")
+    path = registry.choices("evaluator").get(e.kind)
+    default = registry.describe(path, "evaluator") if path else {}
+    for key, value in mapping(e.about.get("evaluator")).items():
+        if key not in ("_target_", "summary", "labels", "seeds") and key in default and default[key] != value:
+            words.append(f"evaluator.{key}={override_value(value)}")
+    return shlex.join([*words, f"dataset={e.dataset}"] if e.dataset else words)
+
+
+def override_value(value: Any) -> str:
+    """As on a command line; JSON is what Hydra reads."""
+    return value if isinstance(value, str) else json.dumps(value).replace('"', "").replace(" ", "")
+
+
+def unmet_needs(run: RunContents) -> set[str]:
+    """Requirements of evaluators that this run's method or backbone does not meet."""
+    from sslcli import builders
+    from sslcli.config import instantiate
+    from sslcli.errors import SslError
+    from sslcli.methods.base import Method
+
+    found = set()
+    method, backbone = (mapping(run.config.get(part)) for part in ("method", "backbone"))
+    try:
+        if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in builders.classes(method)):
+            found.add("reconstruction")
+        if "_target_" in backbone and not hasattr(instantiate.resolve("backbone", backbone["_target_"]), "patchify"):
+            found.add("tokens")
+    except SslError:  # code of the run that is not here: its words are offered, and refused with the reason
+        pass
+    return found
+
+
+def missing_section(run: RunContents, atlas: ModelFigures | None, name: str) -> Html | None:
+    """What this page could hold besides, and what to type for it."""
+    have = {e.kind for e in run.evals}
+    rows = []
+    if not run.trained:
+        rows.append(("the encoder, and with it the map and all evaluations", f"sslcli resume {shlex.quote(name)}"))
+    else:
+        unmet = unmet_needs(run)
+        for info in evaluator_infos().values():
+            if info.name not in have and not info.needs & unmet:
+                more = ["dataset=NAME"] if "dataset" in info.needs else []
+                words = ["sslcli", "eval", info.name, f"run={name}", *more]
+                rows.append((info.summary or info.name, shlex.join(words)))
+    notes = run.notes + (atlas.notes if atlas else [])
+    if not rows and not notes:
+        return None
+    return section(
+        "missing",
+        "Not on this page",
+        el("ul", *(el("li", capitalize(n), ".") for n in notes), class_="notes") if notes else None,
+        el(
+            "div",
+            *(el("div", el("p", capitalize(what), "."), command_block(line), class_="wanted") for what, line in rows),
+        )
+        if rows
+        else None,
+    )

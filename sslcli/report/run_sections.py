@@ -1,0 +1,179 @@
+"""The sections of a run's page, from top to bottom; each is None where there is nothing to show."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from sslcli import console
+from sslcli.report.evaluations import bars, evaluation, figure, tiles
+from sslcli.report.feature_map.view import view
+from sslcli.report.html import images
+from sslcli.report.html.charts import Line, curve
+from sslcli.report.html.elements import command_block, format_scalar, image, scrolling_table, section
+from sslcli.report.html.markup import Html, el
+from sslcli.report.metric_text import sort_evaluations
+from sslcli.report.run_contents import RunContents, number
+from sslcli.runs.listing import format_length
+
+if TYPE_CHECKING:
+    from sslcli.report.model_figures import ModelFigures
+
+NAMES = {"image_folder": "a folder of pictures", "arrays": "arrays", "tar": "tar shards", "pack": "a pack"}
+ON_CURVES = ("loss", "lr", "samples_per_s", "data_wait", "spread", "progress")
+MOST_CURVES = 24  # of what a method logs beside these
+
+
+def heading(run: RunContents) -> tuple[str, str]:
+    """`SimCLR on digits`, and what of it is said under that."""
+    method, data = run.choice("method") or "a run", run.choice("dataset")
+    what = next(iter(run.screen.get("what", [])), "")
+    backbone = what.partition(" on ")[2] or run.choice("backbone")
+    return f"{method} on {data}" if data else method, f"backbone {backbone}" if backbone else ""
+
+
+STATES = {
+    "done": "",
+    "running": "This run is in progress: the page shows what there is so far.",
+    "interrupted": "This run was interrupted.",
+    "failed": "This run failed.",
+    "lost": "This run ended without a word: its process is gone.",
+}
+
+
+def header(run: RunContents, name: str) -> Html:
+    title, under = heading(run)
+    warning = STATES.get(run.state, f"The status of this run is {run.state}.")
+    error = run.status.get("error")
+    resume = f"sslcli resume {shlex.quote(name)}" if run.state in ("interrupted", "failed", "lost") else None
+    return el(
+        "div",
+        el(
+            "p",
+            f"{'Supervised' if run.labels_seen() == 'all of them' else 'Self-supervised'} pretraining",
+            class_="kicker",
+        ),
+        el("h1", title),
+        el("p", "; ".join(part for part in (under, progress_text(run)) if part), class_="under"),
+        el(
+            "div",
+            el("p", el("strong", warning), f" {error}" if error else ""),
+            command_block(resume) if resume else None,
+            class_="status",
+            role="note",
+        )
+        if warning
+        else None,
+        tiles(run),
+        class_="top",
+    )
+
+
+def progress_text(run: RunContents) -> str:
+    seconds = number(run.status.get("seconds"))
+    said = [format_length(run.length)] if run.step else []
+    if seconds:
+        said.append(console.human_time(seconds))
+    return " in ".join(said)
+
+
+# ---------------------------------------------------------------------------------------------------------- protocol card
+
+
+# ---------------------------------------------------------------------------------------------------------------- curves
+
+
+def training(run: RunContents) -> Html | None:
+    resumed = [s for e in run.events if e.get("event") == "resumed" and (s := number(e.get("step"))) is not None]
+    drawn = [
+        chart
+        for title, key, options in (
+            ("Loss", "train/loss", {}),
+            ("Learning rate", "train/lr", {"zero": True}),
+            ("Samples per second", "train/samples_per_s", {"zero": True}),
+            ("Share of time spent waiting for data", "train/data_wait", {"zero": True, "percent": True}),
+        )
+        if (chart := one(run, title, key, resumed, **options))
+    ]
+    known = {f"train/{name}" for name in ON_CURVES}
+    others = sorted({k for m in run.metrics for k in m if k.startswith("train/")} - known)
+    more = [c for key in others[:MOST_CURVES] if (c := one(run, key.removeprefix("train/"), key, resumed))]
+    return section(
+        "curves",
+        "Training",
+        el("div", *drawn, class_="curves") if drawn else None,
+        el("details", el("summary", "What else the method logs"), el("div", *more, class_="curves")) if more else None,
+        event_table(run),
+    )
+
+
+def one(run: RunContents, title: str, key: str, marks: list[float], **options: Any) -> Html | None:
+    points = run.curve(key)
+    return curve(title, [Line(key.rpartition("/")[2], points)], marks=marks, **options) if points else None
+
+
+def event_table(run: RunContents) -> Html | None:
+    """What interrupted or troubled the run."""
+    if not run.events:
+        return None
+    rows = [
+        el(
+            "tr",
+            el("td", str(e.get("time", ""))[:19].replace("T", " ")),
+            el("td", str(e.get("event", ""))[:100]),
+            el("td", ", ".join(f"{k} {format_scalar(v)}" for k, v in e.items() if k not in ("time", "event"))[:300]),
+        )
+        for e in run.events
+    ]
+    head = el("thead", el("tr", *(el("th", h, scope="col") for h in ("time", "event", ""))))
+    table = scrolling_table(el("table", head, el("tbody", *rows)), "events")
+    return el("details", el("summary", f"Events ({len(rows)})"), table)
+
+
+def health(run: RunContents) -> Html | None:
+    """Whether the features stay alive: online numbers, inside the training split."""
+    spread = [Line("output", run.curve("train/spread")), Line("features", run.curve("eval/spread"))]
+    drawn = [
+        curve("Spread", spread, zero=True, note="1 where all directions are used alike, 0 where all is one point")
+        if any(s.points for s in spread)
+        else None,
+        one(run, "RankMe", "eval/rankme", [], note="how many directions the features fill"),
+        one(run, "kNN accuracy within the training split", "eval/knn/top1", [], percent=True),
+    ]
+    shown = [d for d in drawn if d is not None]
+    return section("health", "Spread and rank", el("div", *shown, class_="curves")) if shown else None
+
+
+# -------------------------------------------------------------------------------------------------------------- pictures
+
+
+def views(run: RunContents, atlas: ModelFigures | None) -> Html | None:
+    if atlas is None or atlas.views is None or (found := images.embedded(atlas.views)) is None:
+        return None
+    uri, (wide, high) = found
+    kinds = ", ".join(f"{atlas.kinds.count(k)} {k}" for k in dict.fromkeys(atlas.kinds))
+    caption = f"samples of the first batch, left, and their views ({kinds}) as the method saw them in the first epoch"
+    return section("views", "What the method saw", image(uri, wide, high, caption))
+
+
+def map_section(atlas: ModelFigures | None) -> Html | None:
+    if atlas is None or atlas.map is None or atlas.sprite is None:
+        return None
+    return section("map", "Map of the features", view(atlas.map, atlas.sprite))
+
+
+def method_images(run: RunContents) -> Html | None:
+    shown = [figure(p) for p in run.pictures]
+    return section("pictures", "What the method draws", *shown)
+
+
+def evaluation_sections(run: RunContents) -> Html | None:
+    found = sort_evaluations(run.evals)
+    return section("evaluations", "Evaluations", *(evaluation(e) for e in found))
+
+
+def baseline_section(run: RunContents) -> Html | None:
+    return section("baselines", "Beside the baselines", bars(run))
+
+
+# --------------------------------------------------------------------------------------------------- commands, environment

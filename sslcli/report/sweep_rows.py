@@ -1,0 +1,108 @@
+"""The runs of a folder as rows of a table, and the metrics that are worth a column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sslcli.evals.base.info import evaluator_infos
+from sslcli.evals.metrics.ranking import goodness
+from sslcli.report.metric_text import format_metric, main_metric, sort_evaluations
+from sslcli.report.run_contents import RunContents, mapping, number, read_run
+from sslcli.runs import records
+from sslcli.runs.redact import masked_words
+from sslcli.runtime import folders
+
+ONLINE = "online kNN"  # what the trainer itself measured, within the training split
+MOST_COLUMNS = 10  # of numbers
+
+
+@dataclass
+class Row:
+    """A job: its run, or what became of it without one."""
+
+    name: str
+    keys: dict[str, str]  # of the overrides: key -> value
+    state: str
+    error: str = ""
+    run: RunContents | None = None
+    numbers: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, str] = field(default_factory=dict)  # the same with the digits that their intervals justify
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """All runs of a folder, and the jobs of a sweep that have none. A job of `resume=auto` may have found its run elsewhere."""
+    rows, seen = [], set()
+    for job in records.jobs(folder):
+        inside = (p.parent for p in folder.glob(f"{job['job']}_*/status.json") if not p.parent.is_symlink())
+        found = next(inside, None) or among_runs(job.get("run"))
+        words = masked_words(job["overrides"])
+        if found is None:
+            rows.append(Row(f"job {job['job']}", override_values(words), job["status"], job.get("error", "")))
+        elif found.resolve() not in seen:
+            seen.add(found.resolve())
+            rows.append(read_row(found, words))
+    for path in sorted(folder.glob("*/status.json")):
+        if path.parent.resolve() not in seen and not path.parent.is_symlink():
+            seen.add(path.parent.resolve())
+            rows.append(read_row(path.parent, None))
+    return rows
+
+
+def among_runs(named: str | None) -> Path | None:
+    """The run that a job names, where it is one of the user's: a sweep from elsewhere makes nothing be read or written
+    anywhere else."""
+    if named is None or not (Path(named) / "status.json").is_file():
+        return None
+    return Path(named) if Path(named).resolve().is_relative_to(folders.runs_root().resolve()) else None
+
+
+def read_row(path: Path, words: list[str] | None) -> Row:
+    run = read_run(path)
+    found = Row(
+        path.name,
+        override_values(run.overrides if words is None else words),
+        run.state,
+        str(run.status.get("error") or ""),
+        run,
+    )
+    for e in sort_evaluations(run.evals):
+        for metric, by_kind in e.numbers.items():
+            if "" in by_kind:
+                found.numbers[f"{e.name}.{metric}"] = by_kind[""][0]
+                found.figures[f"{e.name}.{metric}"] = format_metric(e, metric, digits=4).partition(" ± ")[0]
+    online = mapping(run.status.get("online"))
+    for key, name in (("knn/top1", ONLINE), ("rankme", "online RankMe")):
+        if (value := number(online.get(key))) is not None:
+            found.numbers[name] = value
+    if loss := run.curve("train/loss"):
+        found.numbers["train loss"] = loss[-1][1]
+    return found
+
+
+def override_values(words: list[str]) -> dict[str, str]:
+    return {k.lstrip("+"): v for k, equals, v in (w.partition("=") for w in words) if equals and k != "resume"}
+
+
+def main_column(columns: list[str]) -> str | None:
+    """The number by which runs are ordered: of the first evaluator that ranks runs, with all labels before few."""
+    for info in evaluator_infos().values():
+        for metric in info.metrics if info.ranks_runs else ():
+            for column in columns:
+                name, _, its_metric = column.rpartition(".")
+                if (name.partition("@")[0], its_metric) == (info.name, metric):
+                    return column
+    return columns[0] if columns else None
+
+
+def metric_columns(rows: list[Row]) -> list[str]:
+    """The numbers worth a column: the main one of each evaluation, and what every run has of itself."""
+    names = list(dict.fromkeys(n for r in rows for n in r.numbers))
+    mains = {f"{e.name}.{m}" for r in rows if r.run for e in r.run.evals if (m := main_metric(e))}
+    own = [n for n in names if "." not in n]
+    return [n for n in names if n in mains][: MOST_COLUMNS - len(own)] + own
+
+
+def sort_key(value: float | None, name: str) -> float:
+    """The best come first: a number that is smaller where `value` is better."""
+    return float("inf") if value is None else -goodness(name, value)
