@@ -1,4 +1,4 @@
-"""Bad inputs through the door: the exit code, the words, and that no folder is left (each: tests/data/test_bad_inputs.py)."""
+"""Unusable data on the command line: exit code and error, and no run folder (the errors: tests/data/test_bad_inputs.py)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = [
 
 
 @pytest.mark.parametrize(("make", "kind", "sentence", "hint"), REFUSED, ids=[r[0].__name__.strip("_") for r in REFUSED])
-def test_a_folder_that_cannot_be_used(cli, tmp_path, make, kind, sentence, hint):
+def test_unusable_folder(cli, tmp_path, make, kind, sentence, hint):
     path = make(tmp_path / "data")
     result = cli("pretrain", *SMALL, f"dataset.path={path}")
     assert result.code == kind.code, result.err
@@ -36,13 +36,13 @@ def test_a_folder_that_cannot_be_used(cli, tmp_path, make, kind, sentence, hint)
 @pytest.mark.parametrize(
     "name", ["a b", "a,b", "a=b", "[a]", "it's", "{x}", "Ä ö", "-rf", "a\\b", "$(touch x)", "100%"]
 )
-def test_paths_need_no_quoting_for_hydra(cli, tmp_path, name):
+def test_path_needs_no_hydra_quoting(cli, tmp_path, name):
     two_classes(tmp_path / name, n=20)
     result = cli("pretrain", *SMALL, f"dataset.path={tmp_path / name}", "train.steps=1")
     assert result.code == 0, result.err
 
 
-def test_one_class_is_no_probe(cli, tmp_path):  # 27
+def test_probe_needs_two_classes(cli, tmp_path):  # 27
     from tests.data.conftest import picture
 
     (tmp_path / "data" / "only").mkdir(parents=True)
@@ -54,7 +54,7 @@ def test_one_class_is_no_probe(cli, tmp_path):  # 27
     assert "class" in refused.err
 
 
-def test_unlabelled_data_pretrain_and_say_why_there_is_no_probe(cli, tmp_path):
+def test_unlabeled_data_pretrains_only(cli, tmp_path):
     from tests.data.conftest import picture
 
     (tmp_path / "data").mkdir()
@@ -67,21 +67,21 @@ def test_unlabelled_data_pretrain_and_say_why_there_is_no_probe(cli, tmp_path):
     assert cli("eval", "quality").code == 0
 
 
-def test_strict_inspection_finds_what_is_broken(cli, tmp_path):
+def test_inspect_strict_finds_unreadable_files(cli, tmp_path):
     folder = two_classes(tmp_path / "data", n=20)
-    (folder / "cat" / "torn.png").write_bytes((folder / "cat" / "0.png").read_bytes()[:60])
+    (folder / "cat" / "broken.png").write_bytes((folder / "cat" / "0.png").read_bytes()[:60])
     words = ["data", "inspect", "dataset=image_folder", f"dataset.path={folder}", "--strict"]
     for resident in ("true", "false"):
-        for limit, code in (("0.01", 0), ("0", 7)):  # one in 41 is within one per cent, rounded up
+        for limit, code in (("0.01", 0), ("0", 7)):  # one in 41 is within 1 %, rounded up
             result = cli(*words, f"dataset.resident={resident}", f"dataset.max_bad_fraction={limit}")
             assert result.code == code, result
             assert "unreadable     1 of 41" in result.out
-            assert "cat/torn.png" in result.out
+            assert "cat/broken.png" in result.out
             report = json.loads(cli(*words, f"dataset.resident={resident}", "--json").out)
-            assert [b["name"] for b in report["bad"]] == ["cat/torn.png"]
+            assert [b["name"] for b in report["bad"]] == ["cat/broken.png"]
 
 
-def test_nothing_is_trained_on_too_many_broken_files_and_all_are_reported_first(cli, tmp_path):
+def test_too_many_unreadable_files(cli, tmp_path):
     from tests.data.bad_files import make_folder
 
     truth = make_folder(tmp_path / "data", 200, 0.2)
@@ -106,13 +106,13 @@ def test_nothing_is_trained_on_too_many_broken_files_and_all_are_reported_first(
         assert cli("pretrain", *words).code == 0
 
 
-def test_a_folder_may_be_called_like_a_number(cli, tmp_path, monkeypatch):
+def test_folder_name_may_be_a_number(cli, tmp_path, monkeypatch):
     two_classes(tmp_path / "2024", n=20)
     monkeypatch.chdir(tmp_path)
     assert cli("data", "inspect", "dataset=image_folder", "dataset.path=2024").code == 0
 
 
-def test_resume_after_files_changed_is_refused(cli, tmp_path, monkeypatch):  # 29
+def test_resume_refuses_changed_files(cli, tmp_path, monkeypatch):
     from sslcli.training.loop import trainer
     from tests.conftest import Killed
 
@@ -133,14 +133,14 @@ def test_resume_after_files_changed_is_refused(cli, tmp_path, monkeypatch):  # 2
     assert "fingerprint" in refused.err
 
 
-def test_one_sample_is_refused_without_a_circular_hint(cli, tmp_path):
+def test_one_sample_is_refused(cli, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((1, 8, 8), np.uint8))
     for batch in ("auto", "32"):
         refused = cli("pretrain", "dataset=arrays", "dataset.path=x.npy", f"train.batch_size={batch}", "--dry-run")
         assert (refused.code, "1 training sample: expected at least 2" in refused.err) == (7, True), refused.err
 
 
-def test_a_pack_is_not_written_where_a_link_leads_nowhere(cli, tmp_path):
+def test_pack_refuses_dangling_link(cli, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.new("L", (8, 8)).save(folder / "a.png")
@@ -150,7 +150,7 @@ def test_a_pack_is_not_written_where_a_link_leads_nowhere(cli, tmp_path):
     assert not (tmp_path / "x.pack.part").exists()
 
 
-def test_a_working_folder_that_was_removed(cli, tmp_path, monkeypatch):
+def test_removed_working_folder(cli, tmp_path, monkeypatch):
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)

@@ -1,4 +1,4 @@
-"""Whatever path a user gives, in whatever key: a sentence and exit code 2 or 5; never a traceback, never "a bug in sslcli"."""
+"""Any path in any key that cannot be used: an error and exit code 2 or 5, never a traceback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sslcli.cli.exceptions import JobExit, to_ssl_error
 from sslcli.errors import MachineError, RequestError, StorageError
 
 SMALL = ["device=cpu", "device.threads=1", "train.epochs=null", "train.steps=1"]
-KEYS = {  # what is typed, with PATH for the path that cannot be used
+REQUESTS = {  # what is tested -> a command with PATH for the path that cannot be used
     "init": ["pretrain", *SMALL, "init=PATH"],
     "image_folder": ["pretrain", *SMALL, "dataset=image_folder", "dataset.path=PATH"],
     "list": ["pretrain", *SMALL, "dataset=image_folder", "dataset.path=PATH.csv"],
@@ -43,8 +43,8 @@ KEYS = {  # what is typed, with PATH for the path that cannot be used
 }
 
 
-def closed(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Every access to a path with `shut` in it fails with this errno, also for root."""
+def deny_access(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Makes every access to a path that contains `shut` fail with this errno, also for root."""
 
     def guard(module: Any, function: str) -> None:
         plain = getattr(module, function)
@@ -64,26 +64,26 @@ def closed(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ELOOP], ids=errno.errorcode.get)
-@pytest.mark.parametrize("key", KEYS)
-def test_path_that_cannot_be_used(cli, monkeypatch, key, code):
-    closed(monkeypatch, code)
-    result = cli(*(word.replace("PATH", "shut") for word in KEYS[key]))
+@pytest.mark.parametrize("key", REQUESTS)
+def test_inaccessible_path(cli, monkeypatch, key, code):
+    deny_access(monkeypatch, code)
+    result = cli(*(word.replace("PATH", "shut") for word in REQUESTS[key]))
     assert result.code in (2, 5), result.err
     assert "error: " in result.err
-    assert "shut" in result.err or "latest" in KEYS[key], result.err
+    assert "shut" in result.err or "latest" in REQUESTS[key], result.err
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ENAMETOOLONG], ids=errno.errorcode.get)
 @pytest.mark.parametrize("words", [["runs"], ["pretrain", *SMALL], ["eval", "knn"]], ids=lambda w: w[0])
-def test_runs_folder_that_cannot_be_used(cli, monkeypatch, words, code):
+def test_inaccessible_runs_folder(cli, monkeypatch, words, code):
     monkeypatch.setenv("SSLCLI_RUNS", "shut")
-    closed(monkeypatch, code)
+    deny_access(monkeypatch, code)
     result = cli(*words)
     assert result.code in (2, 5), result.err
     assert "shut" in result.err
 
 
-def test_runs_folder_that_is_a_file(cli, tmp_path, monkeypatch):
+def test_runs_folder_is_a_file(cli, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SSLCLI_RUNS", "file")
     result = cli("pretrain", *SMALL)
@@ -100,7 +100,7 @@ def test_runs_folder_that_is_a_file(cli, tmp_path, monkeypatch):
     ],
     ids=lambda x: errno.errorcode.get(x) if isinstance(x, int) else "",
 )
-def test_errno_in_words(code, kind):
+def test_errno_to_ssl_error(code, kind):
     for e in (OSError(code, os.strerror(code), "a/b"), JobExit(OSError(code, os.strerror(code), b"a/b"))):
         error = to_ssl_error(e)
         assert type(error) is kind
@@ -108,7 +108,7 @@ def test_errno_in_words(code, kind):
         assert error.hint
 
 
-def test_errno_of_no_file_is_a_bug():
+def test_errno_without_file_is_a_bug():
     assert to_ssl_error(OSError(errno.EACCES, "permission denied")) is None
     assert to_ssl_error(FileNotFoundError(errno.ENOENT, "no such file", pytest.__file__)) is not None
     from sslcli.cli import main as cli

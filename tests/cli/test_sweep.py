@@ -1,4 +1,4 @@
-"""Sweeps and requeued jobs: failures are counted wherever they happen, nothing that is done is done twice."""
+"""Sweeps and resume=auto: failed jobs are counted, signals stop every job, finished work is not repeated."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.cli.sweeping import ONE_STEP, jobs, runs, status
 from tests.conftest import SMOKE
-from tests.sweeping import ONE_STEP, jobs, runs, status
 
 
 @pytest.fixture
 def stop_at(monkeypatch) -> Callable[[int, signal.Signals], None]:
-    """Sends this process a signal in the given step of training, once."""
+    """Sends this process a signal in the given training step, once."""
 
     def arrange(step: int, number: signal.Signals = signal.SIGTERM) -> None:
         from sslcli.training.loop.trainer import Trainer
@@ -43,7 +43,7 @@ def stop_at(monkeypatch) -> Callable[[int, signal.Signals], None]:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["method=simsiam,nope"], "no method named `nope`"),
         (["optimizer.lr=0.1,abc"], "`optimizer.lr=abc`: expected a number"),
@@ -57,22 +57,22 @@ def stop_at(monkeypatch) -> Callable[[int, signal.Signals], None]:
         (["seed=[0,1"], "cannot read"),
     ],
 )
-def test_a_wrong_sweep_is_told_before_any_folder_is_made(cli, words, says):
+def test_invalid_sweep_creates_no_folder(cli, words, message):
     result = cli("pretrain", "-m", *words)
     assert result.code == 2, result
-    assert says in result.err
+    assert message in result.err
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_what_only_hydra_finds_wrong_leaves_no_folder_either(cli):
-    result = cli("pretrain", "-m", "optimizer.lr=interval(0.1,1)")  # its own sweeper takes no interval
+def test_hydra_error_leaves_no_folder(cli):
+    result = cli("pretrain", "-m", "optimizer.lr=interval(0.1,1)")  # Hydra's basic sweeper takes no interval
     assert result.code == 2
     assert "interval" in result.err.lower()
     assert runs() == []
     assert not list(Path.cwd().glob("runs/sweep/*"))
 
 
-def test_a_missing_extra_is_named(cli, monkeypatch):
+def test_missing_extra_hint(cli, monkeypatch):
     from sslcli.cli import sweep
 
     monkeypatch.setitem(sweep.EXTRAS, "joblib", ("hydra_plugins.not_there", "sweep"))
@@ -81,7 +81,7 @@ def test_a_missing_extra_is_named(cli, monkeypatch):
     assert "pip install 'sslcli[sweep]'" in result.err
 
 
-def test_each_value_is_looked_at_once():
+def test_expand_sweep_each_value_once():
     from sslcli.cli.sweep import expand_sweep
 
     found = expand_sweep("pretrain", ["seed=range(0,3)", "method=simsiam,byol", "train.epochs=2"], [])
@@ -95,13 +95,13 @@ def test_each_value_is_looked_at_once():
     assert globbed == {"method=simsiam", "method=simclr", "method=simmim"}
 
 
-def test_a_launcher_without_a_sweep_is_said_to_have_no_effect(cli):
+def test_launcher_without_sweep_warns(cli):
     result = cli("pretrain", "hydra/launcher=basic", "train.epochs=0")
     assert "hydra/launcher=basic has no effect without -m" in result.err
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["pretrain", "resume=latest"], "sslcli resume RUN"),
         (["pretrain", "resume=true"], "expected auto or null"),
@@ -109,17 +109,17 @@ def test_a_launcher_without_a_sweep_is_said_to_have_no_effect(cli):
         (["eval", "knn", "resume=auto", "run=none"], "no key `resume`"),
     ],
 )
-def test_resume_as_a_key_is_auto_or_nothing(cli, words, says):
+def test_resume_key_must_be_auto(cli, words, message):
     result = cli(*words)
     assert result.code == 2
-    assert says in result.err
+    assert message in result.err
     assert list(Path.cwd().iterdir()) == []
 
 
 # -------------------------------------------------------------------------------------------------------- failing, stopping
 
 
-def test_a_failed_job_does_not_stop_the_others_nor_the_next_batch(cli):
+def test_failed_job_does_not_stop_sweep(cli):
     batches = "hydra.sweeper.max_batch_size=2"
     result = cli("pretrain", "-m", "method.proj_dim=-1,32,-2,16", *ONE_STEP, batches)
     assert result.code == 2, result
@@ -129,10 +129,10 @@ def test_a_failed_job_does_not_stop_the_others_nor_the_next_batch(cli):
     assert [Path(line) for line in result.out.splitlines()] == runs()
     assert [(j["job"], j["status"]) for j in jobs()] == [(0, "failed"), (1, "done"), (2, "failed"), (3, "done")]
     assert [j["run"] for j in jobs() if j["status"] == "done"] == result.out.splitlines()
-    assert len(list(Path.cwd().glob("runs/sweep/*/[0-9]*"))) == 2  # none for what was refused
+    assert len(list(Path.cwd().glob("runs/sweep/*/[0-9]*"))) == 2  # none for the jobs that were refused
 
 
-def test_the_first_failure_gives_the_exit_code(cli, monkeypatch):
+def test_exit_code_of_first_failure(cli, monkeypatch):
     from sslcli.errors import StorageError
     from sslcli.training.loop.trainer import Trainer
 
@@ -143,7 +143,7 @@ def test_the_first_failure_gives_the_exit_code(cli, monkeypatch):
     assert cli("pretrain", "-m", "method.proj_dim=32,-1", *SMOKE, "train.steps=1").code == 5
 
 
-def test_ctrl_c_ends_a_sweep_and_auto_does_what_is_left(cli, stop_at):
+def test_ctrl_c_then_resume_auto(cli, stop_at):
     stop_at(2, signal.SIGINT)
     words = ["pretrain", "-m", "seed=0,1", "resume=auto", *SMOKE]
     result = cli(*words)
@@ -151,19 +151,19 @@ def test_ctrl_c_ends_a_sweep_and_auto_does_what_is_left(cli, stop_at):
     assert result.out == ""
     assert "the sweep was stopped; 0 of its jobs are done" in result.err
     assert [j["status"] for j in jobs()] == ["stopped"]
-    (begun,) = runs()
-    assert status(begun)["status"] == "interrupted"
+    (interrupted,) = runs()
+    assert status(interrupted)["status"] == "interrupted"
 
     again = cli(*words)
     assert again.code == 0, again.err
     first, second = map(Path, again.out.splitlines())
-    assert first == begun
+    assert first == interrupted
     assert runs() == sorted([first, second])
     assert [status(r)["step"] for r in (first, second)] == [4, 4]
     assert "resuming at step 3" in again.err
 
 
-def test_a_signal_before_training_is_a_stop_as_well(cli, monkeypatch):
+def test_signal_before_training(cli, monkeypatch):
     from sslcli import builders
 
     monkeypatch.setattr(builders, "load_dataset", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
@@ -176,27 +176,27 @@ def test_a_signal_before_training_is_a_stop_as_well(cli, monkeypatch):
 # ------------------------------------------------------------------------------------------------------------ resume=auto
 
 
-def test_auto_begins_goes_on_and_leaves_alone(cli, stop_at):
+def test_resume_auto_starts_continues_skips(cli, stop_at):
     words = ["pretrain", "resume=auto", *SMOKE]
     stop_at(2)
     assert cli(*words).code == 75
     (run,) = runs()
-    gone_on = cli(*words)
-    assert (gone_on.code, gone_on.out) == (0, f"{run}\n")
+    resumed = cli(*words)
+    assert (resumed.code, resumed.out) == (0, f"{run}\n")
     assert status(run)["status"] == "done"
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
-    left = cli(*words)
-    assert (left.code, left.out) == (0, f"{run}\n")
-    assert "is done (step 4)" in left.err
+    skipped = cli(*words)
+    assert (skipped.code, skipped.out) == (0, f"{run}\n")
+    assert "is done (step 4)" in skipped.err
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()} == before
     assert runs() == [run]
-    assert [p for p in Path("runs").iterdir() if not p.is_symlink()] == [run]  # Hydra's new folders are gone
+    assert [p for p in Path("runs").iterdir() if not p.is_symlink()] == [run]  # Hydra's new folders were removed
     other = cli(*words, "seed=1")
     assert Path(other.last) != run
     assert "resumed" in cli("runs", "show", run.name).out
 
 
-def test_auto_goes_on_on_other_hardware_settings(cli, stop_at):
+def test_resume_auto_ignores_execution_keys(cli, stop_at):
     stop_at(1)
     assert cli("pretrain", "resume=auto", *SMOKE).code == 75
     (run,) = runs()
@@ -204,7 +204,7 @@ def test_auto_goes_on_on_other_hardware_settings(cli, stop_at):
     assert (changed.code, changed.out) == (0, f"{run}\n")
 
 
-def test_auto_is_refused_while_another_process_has_the_run(cli, stop_at):
+def test_resume_auto_run_in_use(cli, stop_at):
     stop_at(1)
     assert cli("pretrain", "resume=auto", *SMOKE).code == 75
     (run,) = runs()
@@ -221,7 +221,7 @@ def test_auto_is_refused_while_another_process_has_the_run(cli, stop_at):
     assert runs() == [run]
 
 
-def test_auto_looks_at_the_data_too(cli):
+def test_resume_auto_compares_data(cli):
     def write(seed: int) -> None:
         images = np.random.default_rng(seed).integers(0, 256, (64, 1, 8, 8), dtype=np.uint8)
         np.save("images.npy", images)
@@ -240,7 +240,7 @@ def test_auto_looks_at_the_data_too(cli):
     assert cli(*words).out == first.out
 
 
-def test_a_sweep_given_again_does_what_is_left(cli):
+def test_repeated_sweep_skips_finished_jobs(cli):
     words = ["pretrain", "-m", "seed=0,1", "resume=auto", *SMOKE, "train.eval_every=1"]
     first = cli(*words)
     assert first.code == 0, first.err
@@ -248,19 +248,19 @@ def test_a_sweep_given_again_does_what_is_left(cli):
     assert all(0 < v <= 1 for v in values)
     again = cli(*words)
     assert (again.code, again.out) == (0, first.out)
-    assert [j["value"] for j in jobs()] == values  # what an optimiser is told of a run that was not run again
-    kept, gone = map(Path, first.out.splitlines())
-    shutil.rmtree(gone)
+    assert [j["value"] for j in jobs()] == values  # the value of a run that was not repeated
+    kept, removed = map(Path, first.out.splitlines())
+    shutil.rmtree(removed)
     third = cli(*words)
     assert third.code == 0
     assert third.out.splitlines()[0] == str(kept)
-    assert third.out.splitlines()[1] != str(gone)
-    assert [j["value"] for j in jobs()] == values  # the same numbers: a run is a function of its configuration
+    assert third.out.splitlines()[1] != str(removed)
+    assert [j["value"] for j in jobs()] == values  # equal: a run is a function of its configuration
     shown = cli("runs", "show", third.out.splitlines()[1])
     assert "job 1: seed=1" in shown.out
 
 
-def test_a_pipeline_goes_on_too(cli, stop_at):
+def test_pipeline_resume_auto(cli, stop_at):
     words = ["pipeline", "resume=auto", "stages=[knn]", *SMOKE]
     stop_at(2)
     assert cli(*words).code == 75
@@ -273,7 +273,7 @@ def test_a_pipeline_goes_on_too(cli, stop_at):
     assert runs() == [run]
 
 
-def test_a_sweep_of_evaluations(cli):
+def test_sweep_of_evaluations(cli):
     run = cli("pretrain", *ONE_STEP).last
     result = cli("eval", "knn,quality", "-m", f"run={run}")
     assert result.code == 0, result.err
@@ -294,7 +294,7 @@ def make_run(path: Path, **values: Any) -> Path:
     return path
 
 
-def test_a_run_whose_process_is_gone_is_lost(cli):
+def test_status_lost_without_process(cli):
     from sslcli.runs.run import Run, now
 
     folder = Path("runs")
@@ -321,16 +321,16 @@ def test_a_run_whose_process_is_gone_is_lost(cli):
     }
     assert "sweep/2026-01-01/0_simsiam" in cli("runs").out
     assert "sslcli resume here" in cli("runs", "show", "here").err
-    assert Run(folder / "here").status["status"] == "running"  # looking changes nothing
+    assert Run(folder / "here").status["status"] == "running"  # listing writes nothing
 
 
 @pytest.mark.slow
-def test_five_hundred_runs_are_listed_at_once(tmp_path):
+def test_list_500_runs_time(tmp_path):
     for i in range(500):
         run = make_run(tmp_path / "runs" / f"run_{i:03d}", online={"knn/top1": 0.5}, packages={"torch": "2"})
         (run / "eval").mkdir()
         (run / "eval" / "probe.json").write_text(json.dumps({"numbers": {"top1": i / 500}, "protocol": {}}))
-    took = []  # of processor: what else the machine does is not ours
+    took = []  # processor time, which the load of the machine does not change
     for _ in range(3):
         began = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
@@ -339,4 +339,4 @@ def test_five_hundred_runs_are_listed_at_once(tmp_path):
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         took.append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
     assert len(done.stdout.splitlines()) == 501
-    assert min(took) < 0.6, took  # 0.3 on a machine that does nothing else
+    assert min(took) < 0.6, took  # 0.3 on an idle machine

@@ -1,4 +1,4 @@
-"""Sweeps in other processes, sweep scripts, and the Slurm script of the documents: stopped, started again, nothing lost."""
+"""Launchers, sweep scripts and the Slurm script of the documentation: stopped, started again, nothing lost."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from tests import zygote
+from tests.cli.sweeping import ENV, LONG, ONE_STEP, ROOT, jobs, runs, status, training, wait_for
 from tests.conftest import SMOKE
-from tests.sweeping import ENV, LONG, ONE_STEP, ROOT, jobs, runs, status, training, wait_for
 
 
 @pytest.fixture
 def meanwhile() -> Iterator[Callable[[Callable[[], object], Callable[[], object]], None]]:
-    """`meanwhile(condition, act)`: in another thread, for what happens while a sweep runs in this one."""
+    """`meanwhile(condition, act)`: calls `act` in another thread once `condition` holds, while a sweep runs in this one."""
     threads: list[threading.Thread] = []
     failed: list[BaseException] = []
 
@@ -45,8 +45,8 @@ def meanwhile() -> Iterator[Callable[[Callable[[], object], Callable[[], object]
 
 
 @pytest.fixture
-def joblib_words() -> Iterator[list[str]]:
-    """The launcher, and no process of its pool left behind (they keep the folder they were started in)."""
+def joblib() -> Iterator[list[str]]:
+    """The overrides that select joblib. Its processes are stopped afterwards, as they keep their working folder open."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     yield ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     from joblib.externals.loky import get_reusable_executor
@@ -55,10 +55,10 @@ def joblib_words() -> Iterator[list[str]]:
 
 
 @pytest.mark.slow
-def test_joblib_counts_the_failed_and_a_signal_stops_every_job(cli, joblib_words, meanwhile):
+def test_joblib_failures_and_signal(cli, joblib, meanwhile):
     meanwhile(lambda: sum(training(r) for r in runs()) == 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     words = ["method.proj_dim=-1,32,64,16,8", *LONG, "logger.log_every=1"]
-    result = cli("pretrain", "-m", *words, *joblib_words)
+    result = cli("pretrain", "-m", *words, *joblib)
     assert result.code == 75, result.err
     assert result.out == ""
     assert result.err.count("the width of a head must be a positive integer") == 1
@@ -67,7 +67,7 @@ def test_joblib_counts_the_failed_and_a_signal_stops_every_job(cli, joblib_words
     assert [status(r)["status"] for r in runs()] == ["interrupted", "interrupted"]
 
 
-def test_a_job_whose_process_died_is_told_and_not_a_bug(tmp_path, capfd):
+def test_dead_job_process_is_reported(tmp_path, capfd):
     from sslcli.cli.sweep import Sweep
 
     def launch() -> None:
@@ -85,7 +85,7 @@ def test_a_job_whose_process_died_is_told_and_not_a_bug(tmp_path, capfd):
     assert "1 of 2 jobs failed" in err
 
 
-def test_a_launcher_that_gives_up_is_named(tmp_path):
+def test_launcher_error_names_launcher(tmp_path):
     from sslcli.cli.sweep import Sweep
     from sslcli.errors import MachineError
 
@@ -99,12 +99,12 @@ def test_a_launcher_that_gives_up_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_submitit_failures_reach_the_exit_code_and_requeued_jobs_go_on(cli, meanwhile):
+def test_submitit_failures_and_requeue(cli, meanwhile):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     words = ["resume=auto", *SMOKE, "train.steps=200", "method.proj_dim=16,-1", "train.save_every=1h"]
     words.append("logger.log_every=1")
-    begun = lambda: any(training(r) for r in runs())  # noqa: E731
-    meanwhile(begun, lambda: os.kill(jobs()[0]["pid"], signal.SIGUSR2))  # what Slurm sends before the time limit
+    started = lambda: any(training(r) for r in runs())  # noqa: E731
+    meanwhile(started, lambda: os.kill(jobs()[0]["pid"], signal.SIGUSR2))  # Slurm sends it before the time limit
     result = cli("pretrain", "-m", *words, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5")
     (run,) = runs()
     assert result.code == 2, result.err
@@ -116,8 +116,8 @@ def test_submitit_failures_reach_the_exit_code_and_requeued_jobs_go_on(cli, mean
     assert events.count("resumed") == 1
 
 
-@pytest.mark.filterwarnings("ignore")  # of optuna 2, about itself
-def test_optuna_seeks_the_largest_goes_on_after_failures_and_repeats_nothing(cli):
+@pytest.mark.filterwarnings("ignore")  # optuna 2 warns of its own code
+def test_optuna_maximizes_despite_failures(cli):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     words = [
         *["pretrain", "-m", "resume=auto", *SMOKE, "train.steps=4", "hydra/sweeper=optuna"],
@@ -143,7 +143,7 @@ def test_optuna_seeks_the_largest_goes_on_after_failures_and_repeats_nothing(cli
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory) -> Iterator[str]:
-    """The text of an `sslcli` that starts at once."""
+    """The text of an `sslcli` program that starts without the time of imports."""
     path = str(tmp_path_factory.mktemp("zygote") / "socket")
     with subprocess.Popen([sys.executable, "-m", "tests.zygote", path], cwd=ROOT, env=ENV) as process:
         wait_for(lambda: Path(path).exists())
@@ -152,8 +152,8 @@ def program(tmp_path_factory) -> Iterator[str]:
 
 
 @pytest.fixture
-def door(tmp_path, program) -> dict[str, str]:
-    """An environment in which `sslcli` and `python3` are this one's, and `scontrol` writes down what it was asked."""
+def environment(tmp_path, program) -> dict[str, str]:
+    """An environment with this `sslcli` and this `python3`, and a `scontrol` that records its arguments."""
     folder = tmp_path / "bin"
     folder.mkdir()
     programs = {
@@ -168,15 +168,15 @@ def door(tmp_path, program) -> dict[str, str]:
 
 
 @pytest.fixture
-def bash(tmp_path, door) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts a script in an empty folder, as a process group of its own; none outlives the test."""
+def bash(tmp_path, environment) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a script in an empty folder, as a process group of its own, which is killed after the test."""
     started = []
 
-    def start(script: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    def start(script: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             ["bash", str(script), *words],
             cwd=tmp_path,
-            env=door | environment,
+            env=environment | variables,
             stdout=-1,
             stderr=-1,
             text=True,
@@ -193,38 +193,38 @@ def bash(tmp_path, door) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.mark.slow
-def test_the_sweep_over_methods_stops_and_goes_on(cli, bash):
+def test_sweep_methods_script_resumes(cli, bash):
     words = [*SMOKE, "train.steps=150", "train.save_every=1h", "logger.log_every=1"]
-    done = Path(cli("pretrain", "method=simsiam", "seed=0", "resume=auto", *words).last)  # of an earlier day
+    done = Path(cli("pretrain", "method=simsiam", "seed=0", "resume=auto", *words).last)  # finished earlier
     cli("eval", "probe", f"run={done}", "labels=1/class")
     probed = (done / "eval" / "probe@1-class.json").stat().st_mtime_ns
 
     script = ROOT / "scripts" / "sweep_methods.sh"
-    wanted = {"METHODS": "byol simsiam", "SEEDS": "0", "LABELS": "1/class"}
-    first = bash(script, *words, **wanted)
+    variables = {"METHODS": "byol simsiam", "SEEDS": "0", "LABELS": "1/class"}
+    first = bash(script, *words, **variables)
     wait_for(lambda: any("byol" in r.name and training(r) for r in runs()))
     os.killpg(first.pid, signal.SIGINT)  # Ctrl-C
     out, err = first.communicate(timeout=120)
     assert first.returncode in (130, -signal.SIGINT), err
     assert out == ""
-    begun = runs()
-    assert [status(r)["status"] for r in begun] == ["done", "interrupted"]
+    both = runs()
+    assert [status(r)["status"] for r in both] == ["done", "interrupted"]
 
-    second = bash(script, *words, **wanted)
+    second = bash(script, *words, **variables)
     out, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
-    assert runs() == begun
-    assert [status(r)["status"] for r in begun] == ["done", "done"]
+    assert runs() == both
+    assert [status(r)["status"] for r in both] == ["done", "done"]
     assert (done / "eval" / "probe@1-class.json").stat().st_mtime_ns == probed
     lines = out.splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["byol", "1"], ["simsiam", "1"]]
-    for line, run in zip(lines[1:], reversed(begun), strict=True):
+    for line, run in zip(lines[1:], reversed(both), strict=True):
         numbers = json.loads((run / "eval" / "probe@1-class.json").read_text())["numbers"]
         assert line.split()[2] == f"{numbers['top1']:.3f}"
 
 
 @pytest.mark.slow
-def test_the_sweep_over_learning_rates_prints_the_best_first(bash):
+def test_sweep_lr_script_sorts_by_accuracy(bash):
     done = bash(ROOT / "scripts" / "sweep_lr.sh", *ONE_STEP, RATES="0.1,0.2", LABELS="1/class")
     out, err = done.communicate(timeout=120)
     assert done.returncode == 0, err
@@ -235,7 +235,7 @@ def test_the_sweep_over_learning_rates_prints_the_best_first(bash):
 
 
 @pytest.mark.slow
-def test_the_slurm_script_requeues_and_the_job_goes_on(tmp_path, bash):
+def test_slurm_script_requeues(tmp_path, bash):
     text = (ROOT / "docs" / "guides" / "slurm.md").read_text(encoding="utf-8")
     script = tmp_path / "sslcli.sbatch"
     script.write_text(re.findall(r"```bash\n(#!.*?)```", text, re.S)[0])
@@ -258,8 +258,8 @@ def test_the_slurm_script_requeues_and_the_job_goes_on(tmp_path, bash):
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
 
 
-def test_the_launchers_of_the_documents_compose():
-    """The blocks that need an extra; those that need none are composed by the test of all documents."""
+def test_documented_launchers_compose():
+    """The blocks that need an extra; the test of all documents composes the others."""
     from sslcli.cli.arguments import parse
     from sslcli.cli.command_table import COMMANDS
     from sslcli.cli.sweep import expand_sweep

@@ -1,4 +1,4 @@
-"""What tests of sweeps look at: run folders, what became of jobs; and waiting for something to happen."""
+"""Helpers for tests of sweeps: run folders, records of jobs, and waiting for a condition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.conftest import SMOKE
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ONE_STEP = [*SMOKE, "train.steps=1"]
 LONG = [*SMOKE, "train.steps=1000000", "train.save_every=1h"]
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -26,7 +26,7 @@ def status(run: Path) -> dict[str, Any]:
 
 
 def jobs(folder: Path = Path()) -> list[dict[str, Any]]:
-    """What became of the jobs of the newest sweep."""
+    """The records of the jobs of the newest sweep."""
     newest = max(folder.glob("runs/sweep/*"))
     return [json.loads(p.read_text()) for p in sorted(newest.glob("jobs/*.json"))]
 
@@ -34,10 +34,10 @@ def jobs(folder: Path = Path()) -> list[dict[str, Any]]:
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.05)
 
 
 def training(run: Path) -> bool:
-    """At least one line of metrics: the handlers of the loop are in place."""
+    """Whether the run has a line of metrics: the signal handlers of the training loop are then installed."""
     return (run / "metrics.jsonl").exists()
