@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from sslcli import evals
 from sslcli.config import instantiate, registry
 from sslcli.evals.base.info import evaluator_info, evaluator_infos
 
@@ -33,3 +36,12 @@ def test_facts_are_no_arguments_of_an_evaluator():
 def test_an_unknown_evaluator_has_default_facts(name):
     info = evaluator_info(name)
     assert (info.title, info.metrics) == (name.replace("_", " ").capitalize(), ("top1",))
+
+
+def test_each_evaluator_is_a_file_named_as_its_yaml():
+    folder = Path(evals.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    choices = registry.choices("evaluator")
+    assert files == set(choices)
+    for name, path in choices.items():
+        assert registry.describe(path, "evaluator")["_target_"].startswith(f"sslcli.evals.{name}."), name
