@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -30,6 +31,8 @@ suppress_warnings = ["myst.header"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False
+add_module_names = False
 
 # The pages work from the disk and make no request to another host: fonts are the system's, formulas are MathML.
 html_theme = "furo"
@@ -60,8 +63,20 @@ def visit_math_block(translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def comment_on(name: str) -> str:
+    """The comment on the line of a class attribute, given its dotted name."""
+    module, owner, attribute = name.rsplit(".", 2)
+    source = inspect.getsource(getattr(sys.modules[module], owner))
+    found = re.search(rf"^    {attribute}: [^#\n]*(?:\(\n[^#\n]*)?# (.*)$", source, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
-    """Docstrings are plain text with `code`; reST needs double backquotes, and would read `*` and `_` as markup."""
+    """Docstrings are plain text with `code`; reST needs double backquotes, and would read `*` and `_` as markup.
+
+    An attribute without a docstring has the comment on its line."""
+    if what == "attribute" and not any(lines):
+        lines[:] = [comment_on(name)]
     for i, line in enumerate(lines):
         parts = re.split(r"`+([^`]*)`+", line)
         parts[0::2] = [re.sub(r"([*|\\]|_\b)", r"\\\1", text) for text in parts[0::2]]
