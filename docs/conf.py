@@ -83,7 +83,14 @@ def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
         lines[i] = "".join(f"``{part}``" if n % 2 and part.strip() else part for n, part in enumerate(parts))
 
 
+def focusable(app, pagename, templatename, context, doctree) -> None:
+    """Regions that may scroll are reachable by keyboard."""
+    if "body" in context:
+        context["body"] = re.sub(r'<(?=pre>|div class="table-wrapper)(\w+)', r'<\1 tabindex="0"', context["body"])
+
+
 def setup(app) -> None:
+    app.connect("html-page-context", focusable)
     app.connect("autodoc-process-docstring", as_rst)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     app.connect("builder-inited", lambda app: generate.write(Path(app.srcdir) / "reference" / "generated"))
