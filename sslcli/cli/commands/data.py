@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,13 @@ from sslcli.cli.arguments import Request, subcommand_of
 from sslcli.cli.command_table import COMMANDS
 from sslcli.config import compose
 from sslcli.errors import RequestError, command, target
-from sslcli.training.configuration import resolve
-from sslcli.training.method_images import denormalize
+
+MAX_SAMPLES = 8  # rows of a preview
 
 
 def main(request: Request) -> int:
+    from sslcli.training.configuration import resolve
+
     name = subcommand_of(request, COMMANDS["data"])
     subcommand = COMMANDS["data"].subcommand(name)
     assert subcommand is not None
@@ -66,62 +67,40 @@ def _integer(key: str, text: str, low: int, high: int) -> int:
 
 
 def inspect(cfg: dict[str, Any], strict: bool) -> int:
-    """Counts, classes, sizes, what was skipped; with --strict every sample is decoded.
+    """Prints counts, classes, sizes and unreadable files; `strict` decodes every sample.
 
-    Exit code 7 where a training would stop: more unreadable samples than dataset.max_bad_fraction."""
+    Raises DataError (exit code 7) where training would fail: more unreadable samples than dataset.max_bad_fraction."""
     from sslcli.builders import load_dataset
     from sslcli.config import instantiate
     from sslcli.data.inspect import format_rows, require_readable
-    from sslcli.data.inspect import inspect as look
+    from sslcli.data.inspect import inspect as inspect_dataset
 
     node = cfg["dataset"]
     instantiate.check("dataset", node)
     limit = node.get("max_bad_fraction")
     if limit is not None and 0 <= limit <= 1:
-        cfg = {**cfg, "dataset": {**node, "max_bad_fraction": 1.0}}  # look at all of it first
-    found = look(load_dataset(cfg), strict=strict, limit=limit)
+        cfg = {**cfg, "dataset": {**node, "max_bad_fraction": 1.0}}  # the limit applies after the report
+    report = inspect_dataset(load_dataset(cfg), strict=strict, limit=limit)
     if console.flag(console.JSON):
-        console.out_json(found)
+        console.out_json(report)
     else:
-        for key, value in format_rows(found):
+        for key, value in format_rows(report):
             console.out(f"{key.ljust(14)} {value}")
-    require_readable(found)
+    require_readable(report)
     return 0
 
 
 def preview(cfg: dict[str, Any], path: Path) -> int:
-    """A picture sheet: each row a sample, its source first, then the views the method would see."""
+    """Draws at most eight samples and their views; prints the path of the PNG."""
+    from sslcli.training.method_images import save_views
     from sslcli.training.setup import prepare
-    from sslcli.views import clean, sheet
 
-    source, batch = cfg["train"], cfg["train"]["batch_size"]
-    cfg["train"] = {**source, "batch_size": 8 if batch == "auto" else min(8, batch), "accumulate": 1}
+    batch_size = cfg["train"]["batch_size"]
+    few = MAX_SAMPLES if batch_size == "auto" else min(MAX_SAMPLES, batch_size)
+    cfg["train"] = {**cfg["train"], "batch_size": few, "accumulate": 1}
     cfg["device"] = {**cfg["device"], "type": "cpu", "workers": 0}
-    job = prepare(cfg)
-    with contextlib.closing(job.loader.stream(0)) as stream:
-        batch = next(stream)
-    originals = _originals(job, batch.ids, clean(job.dataset))
-    views = [denormalize(job.dataset, view) for view in batch.views]
-    table = [[originals[i], *(view[i] for view in views)] for i in range(len(batch))]
-    sheet(path, table, ["source", *_titles(batch.kinds)])
-    console.say(f"{len(batch)} samples of {job.dataset.name}, plan {dict(cfg['method']['plan'])}")
+    setup = prepare(cfg)
+    count = save_views(setup, path)
+    console.say(f"{count} samples of {setup.dataset.name}, plan {dict(cfg['method']['plan'])}")
     console.out(path)
     return 0
-
-
-def _originals(job: Any, ids: Any, views: Any) -> list[Any]:
-    from sslcli.data.loading.evaluation import iterate_batches
-
-    found = {}
-    for got, x in iterate_batches(job.dataset.pretrain, views, batch_size=len(ids), device="cpu", workers=0, ids=ids):
-        found.update({int(i): v for i, v in zip(got, denormalize(job.dataset, x), strict=True)})
-    return [found[int(i)] for i in ids]
-
-
-def _titles(kinds: list[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    titles = []
-    for kind in kinds:
-        seen[kind] = seen.get(kind, 0) + 1
-        titles.append(f"{kind} {seen[kind]}" if kinds.count(kind) > 1 else kind)
-    return titles
