@@ -66,6 +66,14 @@ def live() -> bool:
     return not flag(QUIET) and stderr().isatty() and os.environ.get("TERM") != "dumb"
 
 
+def in_notebook() -> bool:
+    """Whether this is the kernel of a notebook that can show a progress bar in the output of a cell."""
+    from importlib.util import find_spec
+
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return not flag(QUIET) and hasattr(shell, "kernel") and find_spec("ipywidgets") is not None
+
+
 _overwritten = False  # a line that is to be overwritten stands on the terminal
 
 

@@ -210,11 +210,3 @@ def unexpected_argument(argument: str, command: str) -> RequestError:
         hint = f"dataset.path={argument}, with {messages.reader(Path(argument))}"
         return RequestError(f"'{argument}': expected key=value", hint)
     return RequestError(f"'{argument}': expected key=value", f"sslcli {command} --help")
-
-
-def refuse_unused(overrides: list[str], groups: tuple[str, ...], why: str, hint: str) -> None:
-    """RequestError for an override of one of these groups, which would have no effect."""
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        if key.split(".")[0] in groups:
-            raise RequestError(f"{override}: {why}", hint)

@@ -33,11 +33,12 @@ from sslcli.errors import RequestError, SslError, first_line, listing
 def run(command: Command, request: Request) -> int:
     """Checks everything, so that a wrong request creates no folder; then Hydra runs the job or the sweep. The exit code."""
     from sslcli.config import compose
+    from sslcli.config.overrides import allow_data_path
 
     module = import_module(f"sslcli.cli.commands.{command.name}")
     if command.name == "eval":
         select_evaluator(request)
-        request.overrides = module.moved_data(request.overrides)
+        request.overrides = allow_data_path(request.overrides)
     elif request.positional:
         raise unexpected_argument(request.positional[0], command.name)
     if request.has_flag(*SHOWING_FLAGS):

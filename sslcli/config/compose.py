@@ -80,7 +80,6 @@ HYDRA_OWN = ("hydra.", "hydra_plugins.", "optuna.samplers.", "optuna.pruners.") 
 
 def check_hydra(cfg: Any) -> None:
     """Hydra's own part: it builds only what Hydra or its plug-ins bring, and the run folder stays among the runs."""
-    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     for key, value in flatten(OmegaConf.to_container(cfg.hydra, resolve=False), "hydra", lists=True).items():
@@ -88,12 +87,7 @@ def check_hydra(cfg: Any) -> None:
             raise RequestError(f"`{key}={value}`: only hydra's own classes and its plug-ins' are built there")
         if key.endswith(".level") and isinstance(value, str) and not isinstance(logging.getLevelName(value), int):
             raise RequestError(f"`{key}={value}` is no level of Python's logging", f"{key}=INFO")
-    here = HydraConfig.instance()
-    before, here.cfg = here.cfg, cfg  # for ${hydra:...} in the names of folders
-    try:
-        folders = {f"hydra.{key}.dir": Path(str(cfg.hydra[key].dir)) for key in ("run", "sweep")}
-    finally:
-        here.cfg = before
+    folders = {f"hydra.{key}.dir": folder_of(cfg, key) for key in ("run", "sweep")}
     for key, folder in folders.items():
         if folder == Path():  # where we are: eval, which makes no folder
             continue
@@ -102,6 +96,27 @@ def check_hydra(cfg: Any) -> None:
                 f"{key}={folder} leaves {runs_root()}/",
                 "SSLCLI_RUNS=FOLDER says where runs go; a folder elsewhere is given in full, from /",
             )
+
+
+def folder_of(cfg: Any, mode: str = "run") -> Path:
+    """The output folder that a composed configuration names, for one run or (`sweep`) a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+
+    instance = HydraConfig.instance()
+    before, instance.cfg = instance.cfg, cfg  # for ${hydra:...} in the names of folders
+    try:
+        return Path(str(cfg.hydra[mode].dir))
+    finally:
+        instance.cfg = before
+
+
+def hydra_files(cfg: Any, hydra: Any) -> dict[str, str]:
+    """Content of the files that Hydra writes to `.hydra/` of a run folder. `cfg`: the composed configuration without Hydra's part;
+    `hydra`: that part, below the key `hydra`."""
+    from omegaconf import OmegaConf
+
+    parts = {"config": cfg, "hydra": hydra, "overrides": hydra.hydra.overrides.task}
+    return {f"{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}
 
 
 def load_choice(group: str, name: str, root: Any, extra: Iterable[Path] = ()) -> Any:

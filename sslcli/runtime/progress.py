@@ -187,7 +187,7 @@ class Training:
         self._inside = contextlib.ExitStack()
         self._open_task = self._inside.enter_context(task("training, step", total))
         self._open_task.done = start
-        if console.live():
+        if console.live() or console.in_notebook():
             _displays += 1
             self._open()
 
@@ -197,7 +197,9 @@ class Training:
         from rich.progress import Progress as Bar
         from rich.table import Column
 
-        screen = Console(file=console.stderr(), highlight=False)
+        screen = (
+            Console(force_jupyter=True) if console.in_notebook() else Console(file=console.stderr(), highlight=False)
+        )
         self.live = Bar(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=24 if screen.width >= 100 else 8),

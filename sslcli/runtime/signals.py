@@ -61,9 +61,12 @@ def nohup(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[StopSignal]:
-    """Catch the signals inside the block and restore the previous handlers after it."""
+def stop_signals(catch: bool = True) -> Iterator[StopSignal]:
+    """Catch the signals inside the block and restore the previous handlers after it. `catch=False`: handlers stay as they are."""
     stop = StopSignal()
+    if not catch:
+        yield stop
+        return
     numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name) and not nohup(name)]
     try:
         previous = {n: signal.signal(n, stop.handle) for n in numbers}

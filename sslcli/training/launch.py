@@ -36,7 +36,7 @@ def launch(setup: TrainingSetup, run: Run, state: State | None = None) -> State:
     try:
         with processes.launch(setup.runtime.process, setup.runtime.device, payload, run_worker):
             state = fit(setup, run, state)
-    except (Interrupted, Stopped):
+    except (Interrupted, Stopped, KeyboardInterrupt):  # the last where signals are not caught
         run.set_status("interrupted", step=state.step)
         raise
     except torch.OutOfMemoryError as e:

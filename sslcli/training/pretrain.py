@@ -38,7 +38,7 @@ def pretrain(setup: TrainingSetup, path: Path, auto: bool = False, hydra_files: 
         The finished run.
     """
     if auto and (run := find_matching_run(setup)) is not None:
-        resume(run, setup=setup)
+        resume(run, setup=setup, catch_signals=setup.catch_signals)
         return run
     run = Run.create(path, setup.cfg)
     try:
@@ -61,6 +61,7 @@ def resume(
     allow_data_change: bool = False,
     extend: bool = False,
     data_path: str | None = None,
+    catch_signals: bool = True,
 ) -> None:
     """Continue a run in its folder from its last checkpoint. A finished run stays as it is, unless it is extended.
 
@@ -70,6 +71,7 @@ def resume(
         allow_data_change: Whether the data may differ from those of the run.
         extend: Whether the length of the run changed.
         data_path: The new path of the data, where they were moved.
+        catch_signals: Whether training handles signals.
 
     RunInUseError where another process trains the run.
     """
@@ -83,6 +85,7 @@ def resume(
     run.lock()
     try:
         setup = setup or prepare(cfg or run.config, record=record)
+        setup.catch_signals = catch_signals
         state = restore(setup, run, console.say, allow_data_change)
         if extend or data_path is not None:
             run.write_config(setup.cfg)

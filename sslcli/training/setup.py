@@ -59,6 +59,9 @@ class TrainingSetup:
     auto_batch_size: bool = False  # whether `train.batch_size` was `auto`
     init_note: str = ""  # where the backbone's initial weights come from, with `init`
     record: DataRecord | None = None  # of the data, where the run is resumed
+    catch_signals: bool = (
+        True  # whether training handles SIGINT, SIGTERM and the like; the Python interface leaves them alone
+    )
 
     @property
     def config_hash(self) -> str:

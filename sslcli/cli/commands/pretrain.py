@@ -62,22 +62,13 @@ def train(setup: Any, cfg: Any) -> Outcome:
     """Train what was prepared from `cfg`, inside the Hydra task."""
     from hydra.core.hydra_config import HydraConfig
 
+    from sslcli.config.compose import hydra_files
     from sslcli.runtime.folders import shorten
     from sslcli.training.pretrain import pretrain
 
     path = shorten(Path(HydraConfig.get().runtime.output_dir))
-    run = pretrain(setup, path, auto=cfg.resume == "auto", hydra_files=hydra_files(cfg))
+    run = pretrain(setup, path, auto=cfg.resume == "auto", hydra_files=hydra_files(cfg, HydraConfig.instance().cfg))
     return Outcome(objective(run), run.path)
-
-
-def hydra_files(cfg: Any) -> dict[str, str]:
-    """Content of the files that Hydra writes to `.hydra/`. They are written here, where no link is followed."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    hydra = HydraConfig.instance().cfg
-    parts = {"config": cfg, "hydra": hydra, "overrides": HydraConfig.get().overrides.task}
-    return {f"{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}
 
 
 def objective(run: Any) -> float | None:

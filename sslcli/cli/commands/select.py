@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sslcli import console
-from sslcli.cli.arguments import Request, refuse_unused
+from sslcli.cli.arguments import Request
 from sslcli.config import compose
+from sslcli.config.overrides import refuse_unused
 from sslcli.errors import RequestError, TrainingError, command, listing, nearest
 from sslcli.evals.base.candidates import Candidate, checkpoints, fitting, gathered, measure, same_data
 from sslcli.evals.metrics import ranking

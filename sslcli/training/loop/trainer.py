@@ -65,7 +65,7 @@ class Trainer:
         """Train to the last step. Interrupted or Stopped where a signal arrived, after everything was saved."""
         setup, state = self.setup, self.state
         setup.method.train()
-        with stop_signals() as self.stop_signal:
+        with stop_signals(setup.catch_signals) as self.stop_signal:
             horizon = state.plan = state.plan or self.make_horizon()
             per_epoch = setup.loader.steps_per_epoch
             eval_every = evaluation_interval(setup, horizon.total)

@@ -1,0 +1,270 @@
+"""sslcli from Python: the same code as the commands, for scripts and notebooks.
+
+    import sslcli
+
+    run = sslcli.pretrain(method="simclr", dataset="digits", train={"epochs": 20})
+    print(sslcli.evaluate(run, "knn")["top1"])
+    features = sslcli.load(run).embed(images)  # (N, dim)
+
+Options are those of the command line: groups by name (`method="byol"`), keys as dictionaries (`optimizer={"lr": 0.1}`) or as
+override strings (`"optimizer.lr=0.1"`). Runs are folders like those of the commands: each reads the other's. Nothing is printed
+on stdout; progress goes to stderr, or into the output of a notebook's cell. Errors are exceptions derived from `SslError`, with
+a `message`, a `hint` and the exit code (`code`) that the command would have. No signal handler is installed and the working
+folder does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sslcli.backbones.base import Backbone
+from sslcli.batch import Batch
+from sslcli.config import compose
+from sslcli.config.overrides import allow_data_path, to_overrides
+from sslcli.data.dataset import ArraySource, Dataset
+from sslcli.errors import DataError, SslError
+from sslcli.evals.metrics.interval import SUFFIX
+from sslcli.methods.base import Method
+from sslcli.rng import Draw
+from sslcli.runs.encoder import load_encoder, locate_encoder
+from sslcli.runs.find import all_runs, find
+from sslcli.runs.run import Run
+from sslcli.runtime.folders import shorten
+from sslcli.views import clean
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "Backbone",
+    "Batch",
+    "Dataset",
+    "Encoder",
+    "Evaluation",
+    "Method",
+    "Run",
+    "SslError",
+    "evaluate",
+    "load",
+    "pretrain",
+    "resume",
+    "runs",
+]
+
+
+def pretrain(*overrides: str, **options: Any) -> Run:
+    """Pretrain a backbone on unlabelled data; the same as `sslcli pretrain`.
+
+    Args:
+        *overrides: options as on the command line, such as `"train.epochs=20"`.
+        **options: options by name: `method="simclr"`, `train={"epochs": 20}`.
+
+    Returns:
+        The finished run. Its folder is `run.path`; `run.metrics` are the lines of metrics.jsonl.
+
+    Raises:
+        RequestError: an option is invalid; no run folder has been created.
+        SslError: any other error of the command, see `sslcli.errors`.
+        KeyboardInterrupt: the run is marked as interrupted; `resume(run)` continues from its last checkpoint.
+    """
+    from omegaconf import OmegaConf
+
+    from sslcli.training import configuration, setup
+    from sslcli.training.pretrain import pretrain
+
+    cfg = compose.compose("pretrain", [*overrides, *to_overrides(options)])
+    values = configuration.resolve(cfg)
+    configuration.check_resume(cfg)
+    configuration.check_learning_rate(values, cfg.hydra)
+    prepared = setup.prepare(values)
+    prepared.catch_signals = False
+    request = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    files = compose.hydra_files(request, OmegaConf.masked_copy(cfg, ["hydra"]))
+    return pretrain(prepared, shorten(compose.folder_of(cfg)), auto=cfg.resume == "auto", hydra_files=files)
+
+
+def resume(run: Run | str | Path, /, *overrides: str, **options: Any) -> Run:
+    """Continue an interrupted run from its last valid checkpoint; the same as `sslcli resume`.
+
+    Args:
+        run: a run, the path of its folder, a unique prefix of its name, or `"latest"`.
+        *overrides, **options: what may change when resuming: length (`train={"epochs": 40}`), device, loggers.
+    """
+    from sslcli.runs.identity import override_execution
+    from sslcli.training.pretrain import resume
+
+    opened = run if isinstance(run, Run) else Run.open(find(str(run)))
+    cfg, given = opened.config, dict(o.partition("=")[::2] for o in [*overrides, *to_overrides(options)])
+    extend = override_execution(cfg, given, str(opened.path))
+    data_path = str(cfg["dataset"]["path"]) if "dataset.path" in given else None
+    resume(opened, cfg if given else None, extend=extend, data_path=data_path, catch_signals=False)
+    return opened
+
+
+def evaluate(run: Run | str | Path, name: str, /, *overrides: str, **options: Any) -> Evaluation:
+    """Evaluate the frozen backbone of a run; the same as `sslcli eval NAME`. The result is saved in the run folder.
+
+    Args:
+        run: a run, the path of its folder, a unique prefix of its name, `"latest"`, or `"none"` for an untrained backbone.
+        name: of an evaluator, as `sslcli list evals` prints them, such as `"probe"` or `"knn"`.
+        *overrides, **options: `labels="10/class"`, `seeds=5`, `evaluator={"k": 5}`, `dataset="cifar10"`.
+
+    Returns:
+        The metrics with their protocol and intervals.
+    """
+    from sslcli.evals.base.request import evaluate_request
+    from sslcli.training import configuration
+
+    spec = str(run.path) if isinstance(run, Run) else str(run)
+    given = [*to_overrides({"evaluator": name, "run": spec}), *overrides, *to_overrides(options)]
+    cfg = compose.compose("eval", allow_data_path(given))
+    records = evaluate_request(configuration.resolve(cfg), name, list(cfg.hydra.overrides.task))
+    return Evaluation(name, records[name])
+
+
+def load(run: Run | str | Path) -> Encoder:
+    """The trained backbone of a run, or of a folder that `sslcli export` wrote.
+
+    Raises:
+        RequestError: there is no such run.
+        TrainingError: it has no encoder yet, or its weights do not match their SHA-256.
+    """
+    path = run.path if isinstance(run, Run) else locate_encoder(str(run))
+    backbone, info = load_encoder(path)
+    return Encoder(backbone.eval(), info)
+
+
+def runs(folder: str | Path | None = None) -> list[Run]:
+    """All runs, the oldest first. `folder`: only those below it."""
+    opened = [Run(path) for path in all_runs()]
+    return opened if folder is None else [r for r in opened if r.path.resolve().is_relative_to(Path(folder).resolve())]
+
+
+@dataclass(frozen=True)
+class Evaluation(Mapping[str, float]):
+    """The metrics of one evaluation: a mapping from the name of a metric to its value.
+
+    Attributes:
+        name: of the evaluator.
+        record: what eval/NAME.json holds: `numbers`, `intervals`, `protocol` (splits, labels, notes), `details`, `artefacts`,
+            `step`, `seed` and the hashes of weights, configuration and data.
+    """
+
+    name: str
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The 95 % interval of each metric that has one, by the name of the metric."""
+        return {key.removesuffix(SUFFIX): (low, high) for key, (low, high) in self.record.get("intervals", {}).items()}
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How the metrics were computed: splits, numbers of samples and labels, hyper-parameters, notes."""
+        return dict(self.record["protocol"])
+
+    def __getitem__(self, key: str) -> float:
+        return float(self.record["numbers"][key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.record["numbers"])
+
+    def __len__(self) -> int:
+        return len(self.record["numbers"])
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.name}: {', '.join(f'{k}={v:.4g}' for k, v in self.items())})"
+
+
+class Encoder:
+    """A trained backbone with the preprocessing that it was trained with.
+
+    Attributes:
+        module: the backbone, an `nn.Module` in evaluation mode, on the CPU; (B, *shape) float32 -> (B, dim).
+        info: what encoder.json holds: backbone, input_shape, mean, std, modality, data set, method, step.
+    """
+
+    def __init__(self, module: nn.Module, info: dict[str, Any]):
+        self.module, self.info = module, info
+        self._clean = clean(self._as_dataset())
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.info["input_shape"]))
+        return f"Encoder({type(self.module).__name__}, {shape} {self.info['modality']} -> {self.dim}, {self.info['dataset']})"
+
+    @property
+    def dim(self) -> int:
+        """The length of a feature vector."""
+        return int(self.info["dim"])
+
+    def _as_dataset(self) -> Dataset:
+        empty, info = ArraySource(torch.empty(0)), self.info
+        shape, mean, std = (tuple(info[key]) for key in ("input_shape", "mean", "std"))
+        return Dataset(info["dataset"], info["modality"], shape, train=empty, test=None, mean=mean, std=std)
+
+    def transform(self, samples: Tensor | np.ndarray | Sequence[str | Path | Image | np.ndarray]) -> Tensor:
+        """Raw samples as the backbone takes them: cropped and resized, scaled, normalized.
+
+        Args:
+            samples: images as uint8 (N, C, H, W), (N, H, W, C) or (N, H, W), or a list of paths, PIL images or uint8 arrays
+                (H, W, C) of any sizes; series as numbers (N, C, T) or (N, T).
+
+        Returns:
+            (N, *input_shape) float32 on the CPU.
+
+        Raises:
+            DataError: samples of another type or shape, or a file that cannot be decoded.
+        """
+        return _images(self, samples) if self.info["modality"] == "image" else _series(self, samples)
+
+    @torch.no_grad()
+    def embed(self, samples: Any, batch_size: int = 256) -> Tensor:
+        """Features of raw samples, see `transform`: (N, dim) float32 on the CPU. Computed on the device of `module`."""
+        device = next(self.module.parameters()).device
+        self.module.eval()
+        parts = [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]
+        features = [self.module(self.transform(part).to(device)).float().cpu() for part in parts]
+        return torch.cat(features) if features else torch.empty(0, self.dim)
+
+
+def _images(encoder: Encoder, samples: Any) -> Tensor:
+    from sslcli.data.images.encoded import Decoder
+
+    channels = encoder.info["input_shape"][0]
+    if isinstance(samples, Tensor | np.ndarray):
+        array = np.asarray(samples)
+        if array.dtype != np.uint8 or array.ndim not in (3, 4):
+            raise DataError(
+                f"expected uint8 images (N, C, H, W), (N, H, W, C) or (N, H, W), got {array.dtype} {tuple(array.shape)}",
+                "scale values to 0..255 and convert them: (x * 255).round().astype('uint8')",
+            )
+        array = array[..., None] if array.ndim == 3 else array
+        if array.shape[-1] != channels and array.shape[1] == channels:
+            array = array.transpose(0, 2, 3, 1)
+        frames = list(array)
+    else:
+        decode = Decoder(channels, value_range=encoder.info.get("range"))
+        frames = [decode(str(s)) if isinstance(s, str | Path) else s for s in samples]
+        mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
+        frames = [np.asarray(f if isinstance(f, np.ndarray) else f.convert(mode)) for f in frames]
+    for frame in frames:
+        if (frame.shape[2] if frame.ndim == 3 else 1) != channels or frame.dtype != np.uint8:
+            raise DataError(f"expected uint8 images of {channels} channel(s), got {frame.dtype} {tuple(frame.shape)}")
+    draw = Draw(0, 0, torch.arange(len(frames)))
+    return encoder._clean.finish(encoder._clean.frames(frames, draw), draw)[0]
+
+
+def _series(encoder: Encoder, samples: Any) -> Tensor:
+    channels, length = encoder.info["input_shape"]
+    x = torch.as_tensor(np.asarray(samples), dtype=torch.float32)
+    x = x[:, None] if x.ndim == 2 else x
+    if x.ndim != 3 or tuple(x.shape[1:]) != (channels, length):
+        raise DataError(f"expected series (N, {channels}, {length}), got {tuple(x.shape)}")
+    return encoder._clean(x, Draw(0, 0, torch.arange(len(x))))[0]

@@ -1,0 +1,70 @@
+"""What a request for an evaluation says beside its configuration: which options are the run's, and where its data are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sslcli import console
+from sslcli.config import instantiate, registry
+from sslcli.config.overrides import override_keys, refuse_unused
+from sslcli.evals.base.evaluation import Record, Report, evaluate
+
+FROM_RUN = ("backbone", "augmentation", "method", "optimizer", "schedule", "train", "init")
+
+
+def evaluate_request(
+    values: dict[str, Any], name: str, overrides: list[str], report: Report | None = None
+) -> dict[str, Record]:
+    """Runs the evaluator `name` as requested: the record of its result, by its name.
+
+    - `values`: the resolved configuration that the overrides compose.
+    - `overrides`: of the request; saved with the result.
+    - `report`: see `evaluate`.
+
+    Raises RequestError where an override would have no effect.
+    """
+    _warn_unused(name, overrides, [Path(f) for f in instantiate.trusted_folders()])
+    check_overrides(values, overrides)
+    given = [o for o in overrides if o.partition("=")[0] not in ("evaluator", "run")]
+    return evaluate(with_data_keys(values, overrides), {name: values["evaluator"]}, overrides=given, report=report)
+
+
+def _warn_unused(name: str, overrides: list[str], folders: list[Path]) -> None:
+    """`labels=` and `seeds=` reach an evaluator through its YAML; where that does not refer to them they have no effect."""
+    path = registry.choices("evaluator", folders).get(name)
+    text = path.read_text(encoding="utf-8") if path else ""
+    for key in ("labels", "seeds"):
+        override = next((o for o in overrides if o.startswith(f"{key}=")), None)
+        if override and path and f"${{{key}}}" not in text:
+            has_key = re.search(rf"^{key}:", text, re.MULTILINE)
+            console.warn(f"{override} has no effect on {name}", f"evaluator.{override}" if has_key else None)
+
+
+def with_data_keys(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """`values` with what the command line says about the run's data: `data_given` after dataset=NAME, and `data_path` after
+    dataset.path=NEW alone."""
+    keys = override_keys(overrides)
+    if values["run"] == "none":
+        return values
+    if "dataset" in keys:
+        return {**values, "data_given": True}
+    return {**values, "data_path": values["dataset"].get("path")} if "dataset.path" in keys else values
+
+
+def check_overrides(values: dict[str, Any], overrides: list[str]) -> None:
+    """RequestError for an override that the configuration of the run would replace."""
+    if values["run"] == "none":
+        return
+    overrides = [o for o in overrides if not o.startswith("train.devices=")]
+    refuse_unused(
+        overrides, FROM_RUN, "that comes from the run", "leave it out, or evaluate an untrained backbone with run=none"
+    )
+    if "dataset" not in override_keys(overrides):
+        refuse_unused(
+            [o for o in overrides if override_keys([o]) != ["dataset.path"]],
+            ("dataset",),
+            "the data set comes from the run",
+            "to evaluate on another one: dataset=NAME dataset.KEY=...; where the data moved: dataset.path=NEW",
+        )
