@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sslcli.runs.run import Run
-from sslcli.runtime import cores, threads
+from sslcli.runtime import resources, threads
 from sslcli.runtime.device import Runtime
 from sslcli.runtime.processes import ProcessInfo
 from tests.conftest import SMOKE
@@ -41,7 +41,7 @@ def test_quota_of_cgroup_v2(tmp_path, inner, outer, expected):
     membership.write_text("0::/slice/job\n")
     group(tmp_path / "fs" / "slice", cpu__max=outer)
     group(tmp_path / "fs" / "slice" / "job", cpu__max=inner)
-    assert cores.quota(membership, tmp_path / "fs") == expected
+    assert resources.quota(membership, tmp_path / "fs") == expected
 
 
 def test_quota_of_cgroup_v1(tmp_path):
@@ -49,28 +49,28 @@ def test_quota_of_cgroup_v1(tmp_path):
     membership.write_text("5:memory:/x\n4:cpu,cpuacct:/job\n")
     group(tmp_path / "fs" / "cpu,cpuacct" / "job", cpu__cfs_quota_us="300000\n", cpu__cfs_period_us="100000\n")
     group(tmp_path / "fs" / "memory" / "x", cpu__max="1 100000")
-    assert cores.quota(membership, tmp_path / "fs") == 3.0
+    assert resources.quota(membership, tmp_path / "fs") == 3.0
 
 
 def test_quota_without_cgroups(tmp_path):
-    assert cores.quota(tmp_path / "none", tmp_path) is None
+    assert resources.quota(tmp_path / "none", tmp_path) is None
 
 
 def test_usable_cores_respects_quota(monkeypatch):
-    monkeypatch.setattr(cores, "affinity", lambda: 8)
+    monkeypatch.setattr(resources, "affinity", lambda: 8)
     for limit, expected in ((None, 8), (2.5, 3), (0.2, 1), (64.0, 8)):
-        monkeypatch.setattr(cores, "quota", lambda limit=limit: limit)
-        assert cores.usable_cores() == expected
+        monkeypatch.setattr(resources, "quota", lambda limit=limit: limit)
+        assert resources.usable_cores() == expected
 
 
-@pytest.mark.parametrize("given", [None, *cores.WAIT_VARIABLES])
+@pytest.mark.parametrize("given", [None, *resources.WAIT_VARIABLES])
 def test_wait_policy_is_passive_unless_set(monkeypatch, given):
-    for name in cores.WAIT_VARIABLES:
+    for name in resources.WAIT_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     if given:
         monkeypatch.setenv(given, "7")
-    cores.prepare_environment()
-    assert cores.wait_policy() == (f"{given}=7" if given else "OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=1000")
+    resources.prepare_environment()
+    assert resources.wait_policy() == (f"{given}=7" if given else "OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=1000")
 
 
 def test_wait_policy_is_set_before_torch(tmp_path):
@@ -82,7 +82,7 @@ imported_early = "torch" in sys.modules
 code = cli.main(["--version"])
 sys.exit(imported_early or code or os.environ.get("OMP_WAIT_POLICY") != "PASSIVE")
 """
-    environment = {k: v for k, v in os.environ.items() if k not in cores.WAIT_VARIABLES}
+    environment = {k: v for k, v in os.environ.items() if k not in resources.WAIT_VARIABLES}
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False).returncode == 0
 
 
@@ -179,7 +179,7 @@ def test_bench_compares_threads(cli, monkeypatch):
 
 
 def test_doctor_says_what_limits_threads(cli, monkeypatch):
-    monkeypatch.setattr(cores, "quota", lambda: 1.5)
+    monkeypatch.setattr(resources, "quota", lambda: 1.5)
     done = cli("doctor")
     assert "CPU quota 1.5 cores" in done.out
     assert "wait policy" in done.out

@@ -25,7 +25,7 @@ from sslcli.data.folders.paths import require_regular
 from sslcli.data.notify import shown
 from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
 from sslcli.runs import checkpoint
-from sslcli.runtime.memory import free_memory
+from sslcli.runtime.resources import free_memory
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
 ENOUGH = 0.9  # of the backbone's parameters, or the file is refused

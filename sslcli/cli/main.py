@@ -19,7 +19,7 @@ from sslcli.cli.command_table import COMMANDS, Command
 from sslcli.cli.exceptions import JobExit, to_ssl_error
 from sslcli.cli.signals import stop_on_signals
 from sslcli.errors import RequestError, nearest
-from sslcli.runtime import cores, folders, progress, streams
+from sslcli.runtime import folders, progress, resources, streams
 from sslcli.runtime.subprocesses import protect_imports
 
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv[:1] and argv[0] in COMMANDS:
         folders.prepare()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the warnings of torch's C++ concern choices made on purpose
-    cores.prepare_environment()
+    resources.prepare_environment()
     argv = strip_carriage_returns(argv)
     with streams.lasting() as checked:
         return checked(exit_code(lambda: run_as_rank(argv) if is_distributed(argv) else dispatch(argv)))

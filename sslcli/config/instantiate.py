@@ -19,7 +19,7 @@ from typing import Any
 
 from sslcli.config import registry, typecheck
 from sslcli.errors import MachineError, RequestError, listing, nearest
-from sslcli.runtime.cores import PHYSICAL_MEMORY
+from sslcli.runtime.resources import PHYSICAL_MEMORY
 
 HOUSE_KEYS = {  # keys of a YAML that are read by the house and are no arguments, besides the facts of registry.FACT_KEYS
     "": {"_target_"},

@@ -21,7 +21,7 @@ from typing import Any
 
 from sslcli.errors import StorageError
 from sslcli.runs.redact import masked
-from sslcli.runtime.cores import PHYSICAL_MEMORY
+from sslcli.runtime.resources import PHYSICAL_MEMORY
 
 MAX_JSON = 64 << 20  # bytes of a JSON or YAML file
 MAX_LINES = 256 << 20  # bytes of metrics.jsonl and the like

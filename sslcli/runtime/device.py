@@ -15,8 +15,8 @@ from torch import nn
 from sslcli.errors import MachineError
 from sslcli.rng import derive
 from sslcli.runtime import folders
-from sslcli.runtime.cores import usable_cores
 from sslcli.runtime.rendezvous import ProcessInfo
+from sslcli.runtime.resources import usable_cores
 
 
 @dataclass

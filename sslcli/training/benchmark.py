@@ -27,9 +27,9 @@ from sslcli.nn.dist import all_gather_object, broadcast_from_rank0
 from sslcli.runs.redact import masked
 from sslcli.runs.run import environment
 from sslcli.runtime import compilation, processes, threads
-from sslcli.runtime.cores import busy, usable_cores
 from sslcli.runtime.folders import private_folder
 from sslcli.runtime.progress import track
+from sslcli.runtime.resources import busy, usable_cores
 from sslcli.training.launch import NullRun, out_of_memory
 from sslcli.training.loop.trainer import Trainer
 from sslcli.training.setup import TrainingSetup, prepare

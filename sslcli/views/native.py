@@ -30,8 +30,8 @@ from torch import Tensor
 from sslcli import console
 from sslcli.errors import MachineError
 from sslcli.runtime import folders
-from sslcli.runtime.cores import usable_cores
 from sslcli.runtime.folders import cache_folder, only_mine
+from sslcli.runtime.resources import usable_cores
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")

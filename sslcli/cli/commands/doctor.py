@@ -15,7 +15,7 @@ from typing import Any
 from sslcli import __version__, console
 from sslcli.cli.arguments import Request
 from sslcli.config import registry
-from sslcli.runtime import cores, folders
+from sslcli.runtime import folders, resources
 
 PACKAGES = {  # package -> a module of it that must be importable
     "torch": "torch",
@@ -81,7 +81,7 @@ def examine() -> dict[str, Any]:
         "platform": platform.platform(),
         "device": device,
         "views": _views(),
-        "cores": cores.usable_cores(),
+        "cores": resources.usable_cores(),
         "threads": _threads(),
         "memory_gb": _memory_gb(),
         "disk_free_gb": round(free, 1),
@@ -156,15 +156,15 @@ def _storage(runs: Path) -> tuple[float, list[dict[str, Any]]]:
 
 def _threads() -> str:
     """The limits on the number of threads, and the load of other processes."""
-    limit, load = cores.quota(), cores.busy()
+    limit, load = resources.quota(), resources.busy()
     parts = [
-        f"{cores.affinity()} of {os.cpu_count()} cores allowed",
+        f"{resources.affinity()} of {os.cpu_count()} cores allowed",
         "no CPU quota" if limit is None else f"CPU quota {limit:g} cores",
-        f"wait policy {cores.wait_policy()}",
+        f"wait policy {resources.wait_policy()}",
     ]
     if load is not None:
         parts.append(f"load average {load:.1f}")
-        if load > 0.5 * cores.usable_cores():
+        if load > 0.5 * resources.usable_cores():
             parts.append("other processes are busy: compare device.threads=1 (sslcli bench does)")
     return ", ".join(parts)
 

@@ -24,7 +24,7 @@ from sslcli.data.folders.paths import is_hidden, require_regular, unpack_hint
 from sslcli.data.folders.placeholders import detect_placeholder
 from sslcli.data.notify import shown
 from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
-from sslcli.runtime.memory import free_memory
+from sslcli.runtime.resources import free_memory
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth")
 

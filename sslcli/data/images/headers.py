@@ -13,7 +13,7 @@ from sslcli.data.images import decode
 from sslcli.data.images.parallel import parallel_map
 from sslcli.errors import RequestError
 from sslcli.rng import derive, order
-from sslcli.runtime.memory import free_memory
+from sslcli.runtime.resources import free_memory
 
 SAMPLED = 512
 RESIDENT_BYTES = 2 << 30

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sslcli.data import notify
-from sslcli.runtime.cores import usable_cores
+from sslcli.runtime.resources import usable_cores
 from sslcli.runtime.thread_pool import ordered
 
 CHUNK = 32  # of the work in one go: handing over each alone costs more than a small image takes

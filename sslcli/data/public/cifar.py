@@ -18,7 +18,7 @@ from sslcli.data.public.archives import find_folder, md5_bytes, members, not_fou
 from sslcli.data.public.build import labeled_images
 from sslcli.data.public.download import RemoteFile, download_files
 from sslcli.errors import DataError
-from sslcli.runtime.cores import usable_cores
+from sslcli.runtime.resources import usable_cores
 from sslcli.runtime.thread_pool import ordered
 
 _BATCH_BYTES = 1 << 28  # more of one file is never read
