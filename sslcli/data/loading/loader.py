@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from sslcli.batch import Batch
 from sslcli.config.batch_size import check_batch_size
 from sslcli.data.dataset import Source
 from sslcli.data.files.memory_map import require_unchanged
@@ -26,7 +27,6 @@ from sslcli.data.loading.prefetch import BatchIterator, Prefetcher
 from sslcli.data.loading.resident import move_all, move_to_device, resolve_bad
 from sslcli.data.loading.workers import DecodeTask, ViewMaker, decode_batches
 from sslcli.errors import RequestError
-from sslcli.methods.base import Batch
 from sslcli.nn.dist import all_gather_object
 from sslcli.rng import Draw, order
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sslcli.methods.base import Batch
+from sslcli.batch import Batch
 
 
 class BatchIterator:
