@@ -82,7 +82,7 @@ def anomaly(
     groups = [] if normal == "all" else _groups(normal, data)
     fitted = _scorers(chosen, k, nu, data)
     measure = rank_all_samples if everything else rank_test_samples if normal == "all" else score_each_class
-    numbers: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     found: dict[str, AnomalyResult] = {}
     for kind, features in data.feature_sets(backbone, baselines).items():
         here = fitted if kind == "" else {name: score for name, score in fitted.items() if name not in PRETRAINED}
@@ -90,7 +90,7 @@ def anomaly(
             continue
         found[kind] = measure(features("train"), features(data.eval_split), here, groups, data)
         prefix = f"{kind}." if kind else ""
-        numbers |= {prefix + name: value for name, value in found[kind].numbers.items()}
+        metrics |= {prefix + name: value for name, value in found[kind].metrics.items()}
     first = found[""]
     notes = list(first.notes)
     if unlabelled:
@@ -112,7 +112,7 @@ def anomaly(
         "notes": data.protocol_notes(baselines, notes),
     }
     details = {"names": first.names, **{kind or "backbone": f.each for kind, f in found.items()}} if groups else {}
-    return Result(numbers, protocol, make_artefacts(found, chosen[0], data), details)
+    return Result(metrics, protocol, make_artefacts(found, chosen[0], data), details)
 
 
 def _check(scores: list[str] | str, k: int, nu: float) -> list[str]:
@@ -137,10 +137,10 @@ def _scorers(chosen: list[str], k: int, nu: float, data: EvalData) -> dict[str, 
     """Name -> (normal, asked) -> scores; None is the run's own, which needs no features."""
     device, seed = exact(data.device), derive(data.seed, "ocsvm")
     known: dict[str, ScoreFunction | None] = {
-        "knn": lambda normal, asked: anomaly_scores.knn(normal, asked, k, data.device),
-        "knn_l2": lambda normal, asked: anomaly_scores.knn_l2(normal, asked, k, data.device),
-        "mahalanobis": lambda normal, asked: anomaly_scores.mahalanobis(normal, asked, device),
-        "ocsvm": lambda normal, asked: anomaly_scores.ocsvm(normal, asked, nu, seed, device),
+        "knn": lambda normal, queries: anomaly_scores.knn(normal, queries, k, data.device),
+        "knn_l2": lambda normal, queries: anomaly_scores.knn_l2(normal, queries, k, data.device),
+        "mahalanobis": lambda normal, queries: anomaly_scores.mahalanobis(normal, queries, device),
+        "ocsvm": lambda normal, queries: anomaly_scores.ocsvm(normal, queries, nu, seed, device),
         "reconstruction": None,
         "objective": None,
     }
@@ -149,15 +149,15 @@ def _scorers(chosen: list[str], k: int, nu: float, data: EvalData) -> dict[str, 
 
 def _groups(normal: str | int | list[str | int], data: EvalData) -> list[NormalClass]:
     """What is normal, one after another. RequestError for an unknown class, DataError where there are no labels."""
-    y, truth = data.labels("train"), data.labels("test")
-    for split, labels in (("train", y), ("test", truth)):
+    y, y_true = data.labels("train"), data.labels("test")
+    for split, labels in (("train", y), ("test", y_true)):
         if not bool((labels >= 0).any()):
             raise DataError(
                 f"{data.dataset.name} has no labels in its {split} split to say what is normal",
                 "evaluator.normal=all ranks test samples without labels",
             )
-    subsets.check(truth, "test", data.dataset.name)
-    names = [named(data.dataset.classes, c) for c in range(max(int(y.max()), int(truth.max())) + 1)]
+    subsets.check(y_true, "test", data.dataset.name)
+    names = [named(data.dataset.classes, c) for c in range(max(int(y.max()), int(y_true.max())) + 1)]
     if normal == "each":
         counts = y[y >= 0].bincount()
         return [

@@ -23,11 +23,11 @@ from sslcli.errors import RequestError
 from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, check_seeds, has_baseline
-from sslcli.evals.finetuning.learning_rate import best_rate, rates_of
-from sslcli.evals.finetuning.predictions import Scores
+from sslcli.evals.finetuning.learning_rate import best_rate, rate_protocol
+from sslcli.evals.finetuning.predictions import TestPredictions
 from sslcli.evals.finetuning.training import WARMUP, ranked
 from sslcli.evals.fit.attentive_head import Head, HeadSettings, HeadTraining, check_backbone, check_memory, tokens
-from sslcli.evals.fit.grid_search import Choice, Grid, remarks
+from sslcli.evals.fit.grid_search import Choice, Grid, choice_notes
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics.interval import of_accuracies
 from sslcli.evals.probe import probe
@@ -66,13 +66,13 @@ def attentive(
     y = data.labels("train")
     name = data.dataset.name
     subsets.check(y, "train", name)
-    kept = subsets.check(data.labels("test"), "test", name, classes=1)
+    labelled = subsets.check(data.labels("test"), "test", name, classes=1)
     draws = [subsets.draw(y, amount, data.seed, index, data.dataset.classes) for index in range(seeds)]
     union = torch.cat(draws).unique()
     check_memory(backbone, len(union), len(data.dataset.classes))
 
-    numbers: dict[str, float] = {}
-    doubts: list[str] = []
+    metrics: dict[str, float] = {}
+    warnings: list[str] = []
     subjects = {"": backbone} | (
         {"untrained": data.untrained_backbone}
         if has_baseline(baselines, "untrained") and data.untrained_backbone is not None
@@ -81,14 +81,14 @@ def attentive(
     for kind, subject in subjects.items():
         assert subject is not None
         word = "tokens" if kind == "" else "tokens of an untrained backbone"
-        scores, rates = _measure(subject, data, draws, union, kept, settings, word)
-        doubts += remarks(rates, settings.rates, f"learning rate for {word}", "evaluator.lr")
-        top = scores.numbers(kind)
-        numbers |= top if kind == "" else {k: v for k, v in top.items() if "top1" in k}
+        scores, rates = _measure(subject, data, draws, union, labelled, settings, word)
+        warnings += choice_notes(rates, settings.rates, f"learning rate for {word}", "evaluator.lr")
+        top = scores.metrics(kind)
+        metrics |= top if kind == "" else {k: v for k, v in top.items() if "top1" in k}
         if kind == "":
             own, chosen = scores, rates
     linear = probe(backbone, data, labels=labels, seeds=seeds, baselines=False)
-    numbers |= {f"linear.{k}": v for k, v in linear.numbers.items() if k in ("top1", "top1_std")}
+    metrics |= {f"linear.{k}": v for k, v in linear.metrics.items() if k in ("top1", "top1_std")}
     protocol = {
         "labels": str(amount),
         "seeds": seeds,
@@ -98,18 +98,18 @@ def attentive(
         "heads": heads,
         "classes": own.total,
         "splits": {"train": len(y), "labelled": len(draws[-1]), "test": len(own.ids)},
-        "lr": rates_of(chosen, settings.rates),
+        "lr": rate_protocol(chosen, settings.rates),
         "optimizer": f"AdamW, weight decay {weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
         "steps": settings.steps(len(draws[-1])),
         "batch_size": batch_size,
         "linear": {"strength": linear.protocol["strength"], "solver": linear.protocol["solver"]},
-        "notes": data.protocol_notes(baselines, doubts),
+        "notes": data.protocol_notes(baselines, warnings),
     }
     artefacts: dict[str, Any] = {
         "confusion.png": Confusion(own.confusion(data), data.dataset.classes),
         **own.predictions().files(data.source("test"), data.dataset.classes),
     }
-    return Result(numbers, protocol, artefacts, intervals=of_accuracies(numbers, len(own.ids), seeds))
+    return Result(metrics, protocol, artefacts, intervals=of_accuracies(metrics, len(own.ids), seeds))
 
 
 def _rates(lr: float | list[float] | None) -> Grid:
@@ -122,8 +122,14 @@ def _rates(lr: float | list[float] | None) -> Grid:
 
 
 def _measure(
-    backbone: Any, data: EvalData, draws: list[Tensor], union: Tensor, kept: Tensor, settings: HeadSettings, word: str
-) -> tuple[Scores, list[Choice]]:
+    backbone: Any,
+    data: EvalData,
+    draws: list[Tensor],
+    union: Tensor,
+    labelled: Tensor,
+    settings: HeadSettings,
+    word: str,
+) -> tuple[TestPredictions, list[Choice]]:
     """A head a draw; then all of them in one pass over the test split."""
     x = torch.empty(len(union), backbone.num_tokens, backbone.dim, dtype=torch.float16)
     seen: Tensor | None = None if len(data.dataset.shape) == 3 else torch.empty(x.shape[:2], dtype=torch.bool)
@@ -150,16 +156,18 @@ def _measure(
         notify.show_progress("attentive heads", index + 1, len(draws))
 
     found_ids: list[Tensor] = []
-    said: list[list[Tensor]] = [[] for _ in heads]
-    sure: list[list[Tensor]] = [[] for _ in heads]
-    for ids, t, real in tokens(backbone, data, data.batches("test", kept)):
+    predicted: list[list[Tensor]] = [[] for _ in heads]
+    confidence: list[list[Tensor]] = [[] for _ in heads]
+    for ids, t, real in tokens(backbone, data, data.batches("test", labelled)):
         found_ids.append(ids)
         for i, (head, classes) in enumerate(heads):
             with torch.no_grad():
                 first, p = ranked(head(t, real).cpu(), classes)
-            said[i].append(first)
-            sure[i].append(p)
+            predicted[i].append(first)
+            confidence[i].append(p)
     ids = torch.cat(found_ids)
-    truth = data.labels("test")
-    total = max(len(data.dataset.classes), int(y.max()) + 1, int(truth.max()) + 1)
-    return Scores(ids, truth[ids], total, [torch.cat(p) for p in said], [torch.cat(p) for p in sure]), chosen
+    y_true = data.labels("test")
+    total = max(len(data.dataset.classes), int(y.max()) + 1, int(y_true.max()) + 1)
+    return TestPredictions(
+        ids, y_true[ids], total, [torch.cat(p) for p in predicted], [torch.cat(p) for p in confidence]
+    ), chosen

@@ -19,7 +19,7 @@ from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.method_outputs import clusters
 from sslcli.evals.base.result import Baselines, Result, check_seeds, mean_and_std
 from sslcli.evals.fit import clustering
-from sslcli.evals.fit.clustering import Divided, Settings, Space
+from sslcli.evals.fit.clustering import Clustering, Settings, Space
 from sslcli.evals.metrics.agreement import NOISE, agreement, mean_ari
 from sslcli.evals.metrics.interval import of_accuracies
 from sslcli.rng import derive
@@ -67,23 +67,23 @@ def cluster(
     if seeds == 1:
         notes.append("stability needs several seeds: seeds=5")
 
-    numbers: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     protocol: dict[str, Any] = {}
     details: dict[str, Any] = {}
     artefacts: dict[str, Any] = {}
     for kind, features in data.feature_sets(backbone, baselines).items():
-        (x, y), (asked, truth) = features("train"), features(split)
+        (x, y), (queries, y_true) = features("train"), features(split)
         if wanted == "classes" and not bool((y >= 0).any()):
             wanted = "auto"
-            doubt = "no training sample has a label to count classes by: the number of clusters is estimated (k=auto)"
-            notes.append(doubt)
-            warn(doubt, "evaluator.k=10 says how many")
-        found = _measure(x, y, asked, truth, data, settings, wanted, k_max, seeds)
+            warning = "no training sample has a label to count classes by: the number of clusters is estimated (k=auto)"
+            notes.append(warning)
+            warn(warning, "evaluator.k=10 says how many")
+        found = _measure(x, y, queries, y_true, data, settings, wanted, k_max, seeds)
         prefix = f"{kind}." if kind else ""
         for name, values in found.scores.items():
-            numbers |= mean_and_std(prefix + name, values)
+            metrics |= mean_and_std(prefix + name, values)
         if found.stability is not None:
-            numbers[f"{prefix}stability"] = found.stability
+            metrics[f"{prefix}stability"] = found.stability
         about = {"dim": x.shape[1], "space": found.space, "clusters": [d.clusters for d in found.draws]}
         notes += [f"{kind}: {note}" if kind else note for d in found.draws for note in d.notes]
         if kind == "":
@@ -94,32 +94,32 @@ def cluster(
                 "starts": starts,
                 "seeds": seeds,
                 "std": "standard deviation over seeds (n - 1)",
-                "splits": {"train": len(x), split: len(asked), "labelled": int((truth >= 0).sum())},
+                "splits": {"train": len(x), split: len(queries), "labelled": int((y_true >= 0).sum())},
                 "fitted": "to all training features, without labels",
                 "scored": f"the assignment of the {split} split",
-                "silhouette_samples": min(len(asked), clustering.LOOKED_AT),
+                "silhouette_samples": min(len(queries), clustering.SILHOUETTE_ON),
                 **about,
                 "baselines": {},
             }
             details = {"train": found.train, **({"k_curve": found.curve} if found.curve else {})}
-            artefacts = make_artefacts(found.draws[0], found.asked, truth, data, split)
+            artefacts = make_artefacts(found.draws[0], found.queries, y_true, data, split)
         else:
             protocol["baselines"][kind] = about
     own = clusters(data, split)
     if own is not None:
         assigned = own.argmax(dim=1)
-        if bool((truth >= 0).any()):
-            numbers |= {f"head.{name}": value for name, value in agreement(assigned, truth).items()}
-        numbers["head.used"] = float(assigned.unique().numel())
+        if bool((y_true >= 0).any()):
+            metrics |= {f"head.{name}": value for name, value in agreement(assigned, y_true).items()}
+        metrics["head.used"] = float(assigned.unique().numel())
         chosen = most_probable(own)
         title = f"{split} samples that each of the run's own clusters is most_probable of"
-        artefacts["head_exemplars.png"] = exemplar_sheet(chosen, assigned, own.shape[1], truth, data, split, title)
+        artefacts["head_exemplars.png"] = exemplar_sheet(chosen, assigned, own.shape[1], y_true, data, split, title)
         protocol["head"] = (
             f"the run's own: {own.shape[1]} clusters, learned in pretraining, each sample in its likeliest"
         )
     protocol["notes"] = data.protocol_notes(baselines, notes)
-    intervals = of_accuracies(numbers, int((truth >= 0).sum()), seeds)
-    return Result(numbers, protocol, artefacts, details, intervals)
+    intervals = of_accuracies(metrics, int((y_true >= 0).sum()), seeds)
+    return Result(metrics, protocol, artefacts, details, intervals)
 
 
 def _check(
@@ -153,27 +153,27 @@ def _words_of(wanted: int | str, method: str) -> str:
         return "found by hdbscan"
     words = {
         "classes": "the number of classes among training labels",
-        "auto": f"that of largest silhouette of k-means, on at most {clustering.LOOKED_AT:,} training samples",
+        "auto": f"that of largest silhouette of k-means, on at most {clustering.SILHOUETTE_ON:,} training samples",
     }
     return words.get(str(wanted), "given")
 
 
 @dataclass
 class _Found:
-    draws: list[Divided]  # one a seed
+    draws: list[Clustering]  # one a seed
     scores: dict[str, list[float]]
     stability: float | None
     train: dict[str, float]  # scores of the training samples, first seed
     space: str
-    asked: Tensor  # what is scored, in the space that was divided
+    queries: Tensor  # what is scored, in the space that was divided
     curve: dict[str, list[float]] = field(default_factory=dict)
 
 
 def _measure(
     x: Tensor,
     y: Tensor,
-    asked: Tensor,
-    truth: Tensor,
+    queries: Tensor,
+    y_true: Tensor,
     data: EvalData,
     settings: Settings,
     wanted: int | str,
@@ -183,7 +183,7 @@ def _measure(
     """Every seed on one kind of features."""
     seed = derive(data.seed, "cluster")
     space = Space(x, settings, seed)
-    x, asked = space(x), space(asked)
+    x, queries = space(x), space(queries)
     curve: dict[str, list[float]] = {}
     count = 0
     if settings.method != "hdbscan":
@@ -192,31 +192,31 @@ def _measure(
             count, curve = clustering.estimate(x, space.spherical, k_max, seed)
     drawn_once = settings.method == "hdbscan" and len(x) <= clustering.HDBSCAN_ON
     rounds = 1 if drawn_once else seeds
-    draws = [clustering.divide(x, asked, count, settings, derive(seed, i), data.device) for i in range(rounds)]
+    draws = [clustering.fit_clusters(x, queries, count, settings, derive(seed, i), data.device) for i in range(rounds)]
     if rounds < seeds:
         draws[0].notes.append(f"hdbscan: seeds={seeds} has no effect, it saw all training samples and nothing is drawn")
 
     scores: dict[str, list[float]] = {}
-    labelled = bool((truth >= 0).any())
-    some = clustering.some_of(len(asked), clustering.LOOKED_AT, derive(seed, "silhouette"))
-    table = clustering.distances(asked[some], space.spherical)
+    labelled = bool((y_true >= 0).any())
+    some = clustering.some_of(len(queries), clustering.SILHOUETTE_ON, derive(seed, "silhouette"))
+    table = clustering.distances(queries[some], space.spherical)
     for drawn in track(draws, "clustering"):
-        found = agreement(drawn.asked, truth) if labelled else {}
-        found["silhouette"] = clustering.silhouette(table, drawn.asked[some])
+        found = agreement(drawn.queries, y_true) if labelled else {}
+        found["silhouette"] = clustering.silhouette(table, drawn.queries[some])
         if settings.method == "hdbscan":
             found["clusters"] = float(drawn.clusters)
-            found["noise"] = float((drawn.asked == NOISE).double().mean())
+            found["noise"] = float((drawn.queries == NOISE).double().mean())
         for name, value in found.items():
             scores.setdefault(name, []).append(value)
-    stability = mean_ari([d.asked for d in draws]) if rounds > 1 else None
+    stability = mean_ari([d.queries for d in draws]) if rounds > 1 else None
     train = agreement(draws[0].train, y) if bool((y >= 0).any()) else {}
     if curve and count == int(max(curve["k"])) and count > 1:
-        doubt = (
+        warning = (
             f"k = {count}, the most that was tried, has the largest silhouette: evaluator.k_max={2 * count} tries more"
         )
-        draws[0].notes.append(doubt)
-        warn(doubt)
-    return _Found(draws, scores, stability, train, space.words, asked, curve)
+        draws[0].notes.append(warning)
+        warn(warning)
+    return _Found(draws, scores, stability, train, space.words, queries, curve)
 
 
 # ------------------------------------------------------------------------------------------------------------- artefacts

@@ -84,10 +84,10 @@ def explain(
                 large = attribution_maps.enlarged(small, tuple(x.shape[2:]))
                 gone, back = attribution_maps.curves(lambda z, w=wanted: judges.judge(z, w), x, large, base, STEPS)  # type: ignore[misc]
                 found.setdefault(kind, _Curves()).add(gone.cpu(), back.cpu())
-    numbers: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for kind, curve in found.items():
         prefix = f"{kind}." if kind else ""
-        numbers |= {f"{prefix}deletion": curve.area("gone"), f"{prefix}insertion": curve.area("back")}
+        metrics |= {f"{prefix}deletion": curve.area("gone"), f"{prefix}insertion": curve.area("back")}
     looker = lookers[""][0]
     pictures, share = map_sheet(data, looker.title, looker.what, shown, torch.cat(tokens))
     protocol = {
@@ -106,7 +106,7 @@ def explain(
         kind or "backbone": {"deletion": c.mean("gone"), "insertion": c.mean("back")} for kind, c in found.items()
     }
     pictures["curves.png"] = curve_panels(details, judges.unit)
-    return Result(numbers, protocol, pictures, details)
+    return Result(metrics, protocol, pictures, details)
 
 
 def _batches(data: EvalData, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -13,10 +13,10 @@ from torch import nn
 from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Result, check_seeds
-from sslcli.evals.finetuning.learning_rate import rates_of
-from sslcli.evals.finetuning.predictions import Scores, check_augment, measure
+from sslcli.evals.finetuning.learning_rate import rate_protocol
+from sslcli.evals.finetuning.predictions import TestPredictions, check_augment, measure
 from sslcli.evals.finetuning.recipe import Recipe
-from sslcli.evals.fit.grid_search import Grid, remarks
+from sslcli.evals.fit.grid_search import Grid, choice_notes
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics.interval import of_accuracies
 
@@ -63,17 +63,17 @@ def finetune(
     check_augment(data, recipe)
     data.source("test")
     starts = {"": start} | ({"scratch": "scratch"} if baselines and start == "run" and data.untrained else {})
-    found: dict[str, Scores] = {}
+    found: dict[str, TestPredictions] = {}
     for kind, begin in starts.items():
         found[kind] = measure(backbone, data, amount, seeds, recipe, begin, head)
     own = found[""]
-    numbers: dict[str, float] = {}
-    doubts: list[str] = []
+    metrics: dict[str, float] = {}
+    warnings: list[str] = []
     grid = Grid.of(recipe.rates)
     for kind, scores in found.items():
-        numbers |= scores.numbers(kind)
+        metrics |= scores.metrics(kind)
         what = f"learning rate{f' {kind}' if kind == 'scratch' else ''}"
-        doubts += remarks(scores.rates, grid, what, "evaluator.lr")
+        warnings += choice_notes(scores.rates, grid, what, "evaluator.lr")
     protocol = {
         "labels": str(amount),
         "seeds": seeds,
@@ -81,15 +81,15 @@ def finetune(
         "start": start,
         "head": head if start == "run" else "random",
         **own.protocol(recipe),
-        "baselines": {k: {"lr": rates_of(s.rates, grid)} for k, s in found.items() if k},
-        "notes": [*notes(data, baselines, start), *doubts],
+        "baselines": {k: {"lr": rate_protocol(s.rates, grid)} for k, s in found.items() if k},
+        "notes": [*notes(data, baselines, start), *warnings],
     }
     artefacts: dict[str, Any] = {
         "confusion.png": Confusion(own.confusion(data), data.dataset.classes),
         **own.predictions().files(data.source("test"), data.dataset.classes),
     }
     details = {"training": {kind or start: scores.curve() for kind, scores in found.items()}}
-    return Result(numbers, protocol, artefacts, details, of_accuracies(numbers, len(own.ids), seeds))
+    return Result(metrics, protocol, artefacts, details, of_accuracies(metrics, len(own.ids), seeds))
 
 
 def notes(data: EvalData, baselines: bool, start: str) -> list[str]:

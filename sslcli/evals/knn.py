@@ -49,27 +49,29 @@ def knn(
         draws = 1
         notes.append(f"seeds={seeds} has no effect: with labels=all there is nothing to draw")
 
-    numbers: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     protocol: dict[str, Any] = {"labels": str(amount), "seeds": draws, "k": k, "temperature": temperature}
     for kind, features in data.feature_sets(backbone, baselines).items():
-        (bank, y), (queries, truth) = features("train"), features("test")
+        (bank, y), (queries, y_true) = features("train"), features("test")
         subsets.check(y, "train", data.dataset.name)
-        kept = subsets.check(truth, "test", data.dataset.name, classes=1)
-        queries, truth = F.normalize(queries[kept], dim=1), truth[kept]
-        said, sure = [], []
+        labelled = subsets.check(y_true, "test", data.dataset.name, classes=1)
+        queries, y_true = F.normalize(queries[labelled], dim=1), y_true[labelled]
+        predicted, confidence = [], []
         for index in track(range(draws), "draw of labels"):
             ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)
             if k > len(ids):
                 notes.append(f"k={k} is more than the {len(ids)} labelled training samples: all of them vote")
             scores = class_scores(F.normalize(bank[ids], dim=1), y[ids], queries, k, temperature, data.device)
-            said.append(scores.argmax(dim=1))
-            sure.append(scores.amax(dim=1) / scores.sum(dim=1))
-        right = [float((found == truth).double().mean()) for found in said]
-        numbers |= mean_and_std(f"{kind}.top1" if kind else "top1", right)
+            predicted.append(scores.argmax(dim=1))
+            confidence.append(scores.amax(dim=1) / scores.sum(dim=1))
+        right = [float((found == y_true).double().mean()) for found in predicted]
+        metrics |= mean_and_std(f"{kind}.top1" if kind else "top1", right)
         if kind == "":
             protocol["dim"] = bank.shape[1]
-            protocol["splits"] = {"train": len(y), "labelled": len(ids), "test": len(kept)}
-            predictions = Predictions(data.ids("test")[kept], truth, torch.stack(said), torch.stack(sure))
+            protocol["splits"] = {"train": len(y), "labelled": len(ids), "test": len(labelled)}
+            predictions = Predictions(
+                data.ids("test")[labelled], y_true, torch.stack(predicted), torch.stack(confidence)
+            )
     protocol["notes"] = data.protocol_notes(baselines, notes)
     artefacts = predictions.files(data.source("test"), data.dataset.classes)
-    return Result(numbers, protocol, artefacts, intervals=of_accuracies(numbers, protocol["splits"]["test"], draws))
+    return Result(metrics, protocol, artefacts, intervals=of_accuracies(metrics, protocol["splits"]["test"], draws))

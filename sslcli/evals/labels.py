@@ -92,39 +92,39 @@ def curve(
         found = probe(backbone, data, labels=step.asked, seeds=seeds)
         for kind in ("", "untrained", "raw"):
             name = f"{kind}.top1" if kind else "top1"
-            if name in found.numbers:
+            if name in found.metrics:
                 line = lines.setdefault(kind, Line(kind))
                 draws = (found.details["baselines"][kind] if kind else found.details["draws"])["top1"]
-                line.add(step.name, step.labels, found.numbers[name], found.numbers.get(f"{name}_std"), draws)
+                line.add(step.name, step.labels, found.metrics[name], found.metrics.get(f"{name}_std"), draws)
         protocols = {"probe": {k: found.protocol[k] for k in ("standardised", "dim", "strength", "solver")}}
         notes += found.protocol["notes"]
     for kind, start in trainings.items():
         for step in track(steps, f"{kind}, number of labels"):
             scores = measure(backbone, data, step.amount, trained_seeds, recipe, start)
             draws = scores.top(1)
-            numbers = mean_and_std("top1", draws)
+            metrics = mean_and_std("top1", draws)
             line = lines.setdefault(kind, Line(kind))
-            line.add(step.name, step.labels, numbers["top1"], numbers.get("top1_std"), draws)
+            line.add(step.name, step.labels, metrics["top1"], metrics.get("top1_std"), draws)
             protocols.setdefault(kind, {})[step.name] = scores.protocol(recipe)
 
-    numbers = {}
+    metrics = {}
     for kind, line in lines.items():
         for name, mean, std in zip(line.names, line.mean, line.std, strict=True):
             key = f"{kind}.top1@{name}" if kind else f"top1@{name}"
-            numbers |= {key: mean} | ({f"{key}_std": std} if std is not None else {})
+            metrics |= {key: mean} | ({f"{key}_std": std} if std is not None else {})
     table = savings(lines)
     quoted = quote(table)
     tested = int((data.labels("test") >= 0).sum())
     intervals: dict[str, Interval] = {}
     for kind in lines:
-        own = {k: v for k, v in numbers.items() if k.startswith(f"{kind}." if kind else "top1@")}
+        own = {k: v for k, v in metrics.items() if k.startswith(f"{kind}." if kind else "top1@")}
         intervals |= of_accuracies(own, tested, trained_seeds if kind in trainings else seeds)
     if quoted:
         found_interval = saving_interval(lines, derive(data.seed, "labels saved"))
         quoted |= {"interval": found_interval, "certain": not holds_one(found_interval)}
         if quoted["certain"]:
             assert found_interval is not None
-            numbers |= {"labels_saved": quoted["factor"], "labels_saved_is_bound": float(quoted["relation"] != "=")}
+            metrics |= {"labels_saved": quoted["factor"], "labels_saved_is_bound": float(quoted["relation"] != "=")}
             intervals["labels_saved_ci95"] = found_interval
         else:
             why = f"has the interval {between(*found_interval)}" if found_interval else "of one draw has no interval"
@@ -147,7 +147,7 @@ def curve(
         "labels_saved": table,
     }
     picture = LabelCurve(list(lines.values()), data.dataset.name, quoted)
-    return Result(numbers, protocol, {"curve.png": picture}, details, intervals)
+    return Result(metrics, protocol, {"curve.png": picture}, details, intervals)
 
 
 @dataclass(frozen=True)

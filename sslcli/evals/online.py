@@ -47,15 +47,15 @@ def online(
     x, ids = embed_train_samples(
         backbone, dataset, ids, device=device, workers=workers, autocast=autocast, channels_last=channels_last
     )
-    numbers = {"spread": float(spread(x)), "rankme": rankme(x)}
+    metrics = {"spread": float(spread(x)), "rankme": rankme(x)}
     if source.labels is not None and known is not None and len(x) > 1:
         y = source.labels[ids].to(torch.int64)
         unit = F.normalize(x, dim=1)
         asked = torch.isin(ids, shuffled[:ask])  # unreadable samples may be missing
         if asked.any() and not asked.all():
             found = classify(unit[~asked], y[~asked], unit[asked], k, temperature, device)
-            numbers = {"knn/top1": float((found == y[asked]).double().mean())} | numbers
-    return numbers
+            metrics = {"knn/top1": float((found == y[asked]).double().mean())} | metrics
+    return metrics
 
 
 def _by_group(shuffled: Tensor, groups: Tensor, ask: int) -> tuple[Tensor, int]:

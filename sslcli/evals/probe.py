@@ -20,7 +20,7 @@ from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, check_seeds, mean_and_std
-from sslcli.evals.fit.grid_search import Choice, Grid, remarks
+from sslcli.evals.fit.grid_search import Choice, Grid, choice_notes
 from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, Standardizer, c_protocol, choose_c
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import label_subsets as subsets
@@ -49,7 +49,7 @@ def probe(
     grid = _grid(strengths)
     data.source("test")  # fail before any feature is computed
 
-    numbers: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     notes: list[str] = []
     protocol: dict[str, Any] = {}
     artefacts: dict[str, Any] = {}
@@ -57,17 +57,17 @@ def probe(
     draws: dict[str, dict[str, list[float]]] = {}  # of the baselines: the accuracy of each draw
     for kind, features in data.feature_sets(backbone, baselines).items():
         found = _measure(features("train"), features("test"), data, amount, seeds, grid)
-        notes += remarks(found.choices, grid, f"C of the probe of {kind or 'the backbone'}", "evaluator.strengths")
+        notes += choice_notes(found.choices, grid, f"C of the probe of {kind or 'the backbone'}", "evaluator.strengths")
         solver = found.protocol["solver"]
         if not solver["converged"]:
             away = f"gradient {solver['grad_norm']:.2g} for {TOLERANCE:g}"
-            doubt = f"the probe of {kind or 'the backbone'} is not at its optimum: {away}"
-            warn(doubt, "evaluator.strengths=[0.001,0.01,0.1] leaves out the penalties that are hard to fit")
-            notes.append(doubt)
+            warning = f"the probe of {kind or 'the backbone'} is not at its optimum: {away}"
+            warn(warning, "evaluator.strengths=[0.001,0.01,0.1] leaves out the penalties that are hard to fit")
+            notes.append(warning)
         names = ("top1", "top5") if kind == "" else ("top1",)
         for name in names:
             if name in found.scores:
-                numbers |= mean_and_std(f"{kind}.{name}" if kind else name, found.scores[name])
+                metrics |= mean_and_std(f"{kind}.{name}" if kind else name, found.scores[name])
         if kind == "":
             protocol = {
                 "labels": str(amount),
@@ -87,8 +87,8 @@ def probe(
         notes.append(f"labels=all: the {seeds} draws differ in the folds that choose the strength only")
     protocol["notes"] = data.protocol_notes(baselines, notes)
     details["baselines"] = draws
-    intervals = of_accuracies(numbers, protocol["splits"]["test"], seeds)
-    return Result(numbers, protocol, artefacts, details, intervals)
+    intervals = of_accuracies(metrics, protocol["splits"]["test"], seeds)
+    return Result(metrics, protocol, artefacts, details, intervals)
 
 
 def _grid(strengths: list[float] | float | None) -> Grid:
@@ -120,15 +120,15 @@ def _measure(
     """Every draw on one kind of features."""
     name = data.dataset.name
     subsets.check(train[1], "train", name)
-    kept = subsets.check(test[1], "test", name, classes=1)
+    labelled = subsets.check(test[1], "test", name, classes=1)
     standardize = Standardizer(train[0])
-    x_test, y_test = standardize(test[0], kept), test[1][kept]
+    x_test, y_test = standardize(test[0], labelled), test[1][labelled]
     total = max(len(data.dataset.classes), int(train[1].max()) + 1, int(y_test.max()) + 1)
 
     scores: dict[str, list[float]] = {"top1": [], "top5": []}
     confusion = torch.zeros(total, total, dtype=torch.int64)
     choices: list[Choice] = []
-    fits, said, sure = [], [], []
+    fits, predicted, confidence = [], [], []
     whole: dict[float, Fit] = {}  # with all labels the draws share their final fits
     for index in track(range(seeds), "probe, draw of labels"):
         ids = subsets.draw(train[1], amount, data.seed, index, data.dataset.classes)
@@ -153,12 +153,12 @@ def _measure(
         confusion += torch.bincount(y_test * total + ranked[:, 0], minlength=total * total).view(total, total)
         choices.append(choice)
         fits.append(fit)
-        said.append(ranked[:, 0])
-        sure.append(logits.softmax(dim=1).amax(dim=1))
+        predicted.append(ranked[:, 0])
+        confidence.append(logits.softmax(dim=1).amax(dim=1))
     protocol = {
         "dim": train[0].shape[1],
         "classes": total,
-        "splits": {"train": len(train[1]), "labelled": len(ids), "test": len(kept)},
+        "splits": {"train": len(train[1]), "labelled": len(ids), "test": len(labelled)},
         "strength": c_protocol(choices, grid),
         "solver": {
             "name": "full-batch L-BFGS",
@@ -168,5 +168,5 @@ def _measure(
             "converged": all(f.converged for f in fits),
         },
     }
-    predictions = Predictions(data.ids("test")[kept], y_test, torch.stack(said), torch.stack(sure))
+    predictions = Predictions(data.ids("test")[labelled], y_test, torch.stack(predicted), torch.stack(confidence))
     return _Found({k: v for k, v in scores.items() if v}, protocol, confusion, predictions, choices)

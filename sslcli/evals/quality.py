@@ -51,7 +51,7 @@ def quality(
         raise RequestError(f"evaluator.views={views}: at least 2 are needed", "evaluator.views=10")
     if not delta > 0:
         raise RequestError(f"evaluator.delta={delta}: must be above 0", "evaluator.delta=1e-4")
-    numbers: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     notes: list[str] = []
     protocol: dict[str, Any] = {}
     viewed = _viewed(data, notes)
@@ -85,11 +85,11 @@ def quality(
             z, _ = data.augmented(subject, ids, views, "train", KIND)
             found |= of_views(z, delta)
             about |= {"groups": len(z), "views": views, "kind": KIND, "delta": delta}
-        numbers |= {f"{kind}.{name}" if kind else name: value for name, value in found.items()}
+        metrics |= {f"{kind}.{name}" if kind else name: value for name, value in found.items()}
         if kind == "":
             protocol = about
     protocol["notes"] = data.protocol_notes(baselines, notes)
-    return Result(numbers, protocol)
+    return Result(metrics, protocol)
 
 
 def of_views(z: Tensor, delta: float) -> dict[str, float]:

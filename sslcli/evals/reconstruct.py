@@ -57,12 +57,12 @@ def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_
             errors[name].add(((guess - found.source) * scale).square(), where)
         if found.mean is not None:
             errors["normalised"].add(found.error(), None)
-    numbers: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, error in errors.items():
         prefix = f"{name}." if name else ""
-        numbers[f"{prefix}mse"] = error.value
+        metrics[f"{prefix}mse"] = error.value
         if image and name != "normalised":
-            numbers[f"{prefix}psnr"] = psnr(error.value)
+            metrics[f"{prefix}psnr"] = psnr(error.value)
     protocol: dict[str, Any] = {
         "method": type(method).__name__,
         "split": split,
@@ -73,7 +73,7 @@ def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_
         "mean_from": counted,
         "notes": [*data.notes, *_notes(method, errors)],
     }
-    return Result(numbers, protocol, {"samples.png": _sheet(data, method, ids)})
+    return Result(metrics, protocol, {"samples.png": _sheet(data, method, ids)})
 
 
 def errors(data: EvalData, split: Split) -> tuple[Tensor, Tensor]:

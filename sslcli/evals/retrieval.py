@@ -46,16 +46,16 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
         raise RequestError(f"evaluator.gallery={gallery}: train or test is needed", "evaluator.gallery=train")
     split: Split = "train" if gallery == "train" else "test"
     data.source("test")  # fail before any feature is computed
-    numbers: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     protocol: dict[str, Any] = {}
     artefacts: dict[str, Any] = {}
     notes: list[str] = []
     for kind, features in data.feature_sets(backbone, baselines).items():
-        (bank, y), (queries, truth) = features(split), features("test")
+        (bank, y), (queries, y_true) = features(split), features("test")
         itself = split == "test"
-        labelled = bool((y >= 0).any()) and bool((truth >= 0).any())
+        labelled = bool((y >= 0).any()) and bool((y_true >= 0).any())
         if kind == "":
-            artefacts["neighbours.png"] = _sheet(bank, y, queries, truth, split, data)
+            artefacts["neighbours.png"] = _sheet(bank, y, queries, y_true, split, data)
             protocol = {
                 "gallery": split,
                 "similarity": "cosine",
@@ -66,15 +66,15 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
         if not labelled:
             notes.append(f"{data.dataset.name} has no labels to say what is right: there is a picture and no number")
             break
-        found = ranked(bank, y, queries, truth, exact(data.device), itself)
+        found = ranked(bank, y, queries, y_true, exact(data.device), itself)
         prefix = f"{kind}." if kind else ""
-        numbers |= {prefix + name: float(values.mean()) for name, values in found.scores.items()}
+        metrics |= {prefix + name: float(values.mean()) for name, values in found.scores.items()}
         if kind == "":
             protocol["splits"] = {"gallery": found.gallery, "queries": found.queries}
             if found.without:
                 notes.append(f"{found.without} labelled queries have no other sample of their class in the gallery")
     protocol["notes"] = data.protocol_notes(baselines, notes)
-    return Result(numbers, protocol, artefacts)
+    return Result(metrics, protocol, artefacts)
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Ranked:
 
 
 def ranked(
-    bank: Tensor, y: Tensor, queries: Tensor, truth: Tensor, device: torch.device, itself: bool = False
+    bank: Tensor, y: Tensor, queries: Tensor, y_true: Tensor, device: torch.device, itself: bool = False
 ) -> Ranked:
     """Every measure of every query. bank (n, d) of classes y (n,); queries (q, d) of classes truth (q,); -1 is no class.
 
@@ -96,9 +96,9 @@ def ranked(
     """
     members = (y >= 0).nonzero().flatten()
     members = members[y[members].argsort(stable=True)]  # a class is a stretch of columns
-    asking = (truth >= 0).nonzero().flatten()
-    counts = y[members].bincount(minlength=int(truth.max()) + 1)
-    relevant = counts[truth[asking]] - int(itself)
+    asking = (y_true >= 0).nonzero().flatten()
+    counts = y[members].bincount(minlength=int(y_true.max()) + 1)
+    relevant = counts[y_true[asking]] - int(itself)
     kept = asking[relevant > 0]
     if len(kept) == 0:
         raise DataError("no labelled test sample has another of its class in the gallery", "sslcli data inspect")
@@ -109,7 +109,7 @@ def ranked(
     size = max(1, BLOCK // len(gallery))
     room = torch.empty(min(size, len(kept)) * len(gallery), device=device)
     parts: list[dict[str, Tensor]] = []
-    for c, rows in _by_class(truth, kept, size):
+    for c, rows in _by_class(y_true, kept, size):
         part = F.normalize(queries[rows], dim=1).to(device)
         table = room[: len(part) * len(gallery)].view(len(part), len(gallery))
         torch.mm(part, gallery.T, out=table)
@@ -121,10 +121,10 @@ def ranked(
     return Ranked(scores, len(members), len(kept), len(asking) - len(kept))
 
 
-def _by_class(truth: Tensor, kept: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
+def _by_class(y_true: Tensor, kept: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
     """Queries of one class at a time, at most `size` of them."""
-    for c in truth[kept].unique().tolist():
-        for rows in kept[truth[kept] == c].split(size):
+    for c in y_true[kept].unique().tolist():
+        for rows in kept[y_true[kept] == c].split(size):
             yield c, rows
 
 
@@ -172,13 +172,13 @@ def first(everything: Tensor, right: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return expected, torch.where(sure > 0, 1.0, 1 - none)
 
 
-def _sheet(bank: Tensor, y: Tensor, queries: Tensor, truth: Tensor, split: Split, data: EvalData) -> Sheet:
+def _sheet(bank: Tensor, y: Tensor, queries: Tensor, y_true: Tensor, split: Split, data: EvalData) -> Sheet:
     """Queries nobody chose, one a class where there are labels, and their nearest."""
     shuffled = order(derive(data.seed, "retrieval"), 0, len(queries))
-    told = bool((y >= 0).any()) and bool((truth >= 0).any())
+    told = bool((y >= 0).any()) and bool((y_true >= 0).any())
     if told:
-        of = truth[shuffled]
-        firsts = [int(shuffled[of == c][0]) for c in truth[truth >= 0].unique().tolist()]
+        of = y_true[shuffled]
+        firsts = [int(shuffled[of == c][0]) for c in y_true[y_true >= 0].unique().tolist()]
         chosen = [firsts[i] for i in order(derive(data.seed, "classes"), 0, len(firsts))[:ROWS].sort().values.tolist()]
     else:
         chosen = shuffled[:ROWS].tolist()
@@ -196,14 +196,14 @@ def _sheet(bank: Tensor, y: Tensor, queries: Tensor, truth: Tensor, split: Split
         if int(of_test[q]) not in asking:
             continue
         cells = [Cell(asking[int(of_test[q])])]
-        hits = [bool(y[j] == truth[q]) for j in row]
+        hits = [bool(y[j] == y_true[q]) for j in row]
         for j, hit in zip(row, hits, strict=True):
             mark: Mark = "" if not told else "right" if hit else "wrong"
             if int(of_gallery[j]) in pictures:
                 cells.append(Cell(pictures[int(of_gallery[j])], mark))
         title, about = data.source("test").name_of(int(of_test[q])), ""
         if told:
-            title = named(data.dataset.classes, int(truth[q]))
+            title = named(data.dataset.classes, int(y_true[q]))
             about = f"{sum(hits)} of {len(hits)} of the same class"
         right, of_all = right + sum(hits), of_all + len(hits)
         rows.append(Row(title, about, cells))

@@ -20,13 +20,13 @@ from sslcli.evals.base.embedding import embed, evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result
 from sslcli.evals.fit.calibrated_probe import CalibratedProbe, class_columns, fit_probes
-from sslcli.evals.fit.grid_search import Grid, remarks
+from sslcli.evals.fit.grid_search import Grid, choice_notes
 from sslcli.evals.fit.linear_probe import C_GRID, c_protocol
 from sslcli.evals.inputs import attacks
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
 from sslcli.evals.inputs.pixels import normalize, to_pixels
-from sslcli.evals.metrics import calibration as sure
+from sslcli.evals.metrics import calibration as calibration
 from sslcli.evals.metrics.interval import of_accuracies
 from sslcli.rng import derive, order
 
@@ -64,28 +64,28 @@ def robustness(
         )
     if strength is not None and not 0 < strength < math.inf:
         raise RequestError(f"evaluator.strength={strength}: a number above 0 is needed", "evaluator.strength=0.1")
-    truth = data.labels("test")
-    known = subsets.check(truth, "test", data.dataset.name, classes=1)
+    y_true = data.labels("test")
+    known = subsets.check(y_true, "test", data.dataset.name, classes=1)
     ids = known[order(derive(data.seed, "robustness"), 0, len(known))[:max_samples]]
     grid = C_GRID if strength is None else Grid.of([strength])
-    subjects = fit_probes(backbone, data, amount, strength, baselines)
+    probes = fit_probes(backbone, data, amount, strength, baselines)
 
-    right, n = _corrupted(subjects, data, ids.sort().values, names)
-    numbers: dict[str, float] = {}
-    for kind, subject in subjects.items():
+    right, n = _corrupted(probes, data, ids.sort().values, names)
+    metrics: dict[str, float] = {}
+    for kind, probe in probes.items():
         clean, rest = float(right[kind][0, 0]) / n, right[kind][1:, 1:].double() / n
-        subject.say(numbers, "clean.top1", clean)
-        subject.say(numbers, "corrupted.top1", float(rest.mean()))
-        subject.say(numbers, "drop", 1 - float(rest.mean()) / clean if clean else 0.0)
+        probe.say(metrics, "clean.top1", clean)
+        probe.say(metrics, "corrupted.top1", float(rest.mean()))
+        probe.say(metrics, "drop", 1 - float(rest.mean()) / clean if clean else 0.0)
         if kind == "":
-            numbers |= {f"{name}.top1": float(row.mean()) for name, row in zip(names, rest, strict=True)}
+            metrics |= {f"{name}.top1": float(row.mean()) for name, row in zip(names, rest, strict=True)}
     artefacts: dict[str, Any] = {"strengths.png": SeverityPlot(names, {k: r.double() / n for k, r in right.items()})}
-    attacked = _attacked(subjects, data, ids[:attack_samples].sort().values, attack_steps)
-    calibrated = _calibration(subjects, data, artefacts)
+    attacked = _attacked(probes, data, ids[:attack_samples].sort().values, attack_steps)
+    calibrated = _calibration(probes, data, artefacts)
     for found in (attacked, calibrated):
-        numbers |= found
+        metrics |= found
     artefacts["corruptions.png"] = corruption_sheet(data, ids[:1], names)
-    splits = {"train": len(data.labels("train")), "labelled": subjects[""].labelled, "test": n}
+    splits = {"train": len(data.labels("train")), "labelled": probes[""].labelled, "test": n}
     protocol = {
         "labels": str(amount),
         "splits": splits,
@@ -98,19 +98,19 @@ def robustness(
         if attacked
         else None,
         "calibration": {
-            "bins": sure.BINS,
+            "bins": calibration.BINS,
             "test": len(known),
-            "temperature_from": f"{subjects[''].held} labelled training samples, judged by probes that were not fitted to them",
+            "temperature_from": f"{probes[''].held} labelled training samples, judged by probes that were not fitted to them",
         },
-        "strength": {kind or "backbone": c_protocol([s.head.choice], grid) for kind, s in subjects.items()},
+        "strength": {kind or "backbone": c_protocol([s.head.choice], grid) for kind, s in probes.items()},
         "notes": data.protocol_notes(
-            baselines, [*_notes(attacked, len(data.dataset.shape) == 3, attack_samples), *_edges(subjects, grid)]
+            baselines, [*_notes(attacked, len(data.dataset.shape) == 3, attack_samples), *_edges(probes, grid)]
         ),
     }
     details = {"corruptions": names, "top1": {k or "backbone": (r.double() / n).tolist() for k, r in right.items()}}
-    all_samples = {name: value for name, value in numbers.items() if name not in attacked}
+    all_samples = {name: value for name, value in metrics.items() if name not in attacked}
     intervals = of_accuracies(all_samples, n) | of_accuracies(attacked, min(attack_samples, n))
-    return Result(numbers, protocol, artefacts, details, intervals)
+    return Result(metrics, protocol, artefacts, details, intervals)
 
 
 def _names(corruptions: list[str] | str, image: bool) -> list[str]:
@@ -131,20 +131,20 @@ def _names(corruptions: list[str] | str, image: bool) -> list[str]:
 
 
 def _corrupted(
-    subjects: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor, names: Sequence[str]
+    probes: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor, names: Sequence[str]
 ) -> tuple[dict[str, Tensor], int]:
     """How many samples each probe gets right: kind -> (1 + corruptions, 1 + strengths) counts, [0, 0] clean; and how many there
     were."""
-    truth = data.labels("test")
-    right = {kind: torch.zeros(1 + len(names), 1 + STRENGTHS, dtype=torch.int64) for kind in subjects}
+    y_true = data.labels("test")
+    right = {kind: torch.zeros(1 + len(names), 1 + STRENGTHS, dtype=torch.int64) for kind in probes}
     n = 0
     for part, x in _small(data, ids):
         n += len(part)
         versions = [(0, 0, x)]
         for i, j, z in _versions(data, part, x, names, versions):
-            for kind, subject in subjects.items():
-                (_, features) = next(iter(embed(subject.module, iter([(part, z)]), data.autocast, data.channels_last)))
-                right[kind][i, j] += (subject.head.predict(features) == truth[part]).sum()
+            for kind, probe in probes.items():
+                (_, features) = next(iter(embed(probe.module, iter([(part, z)]), data.autocast, data.channels_last)))
+                right[kind][i, j] += (probe.head.predict(features) == y_true[part]).sum()
     for counts in right.values():
         counts[1:, 0] = counts[0, 0]
     return right, n
@@ -169,24 +169,24 @@ def _small(data: EvalData, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip(part.split(at_once), x.split(at_once), strict=True)
 
 
-def _attacked(subjects: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor, steps: int) -> dict[str, float]:
+def _attacked(probes: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor, steps: int) -> dict[str, float]:
     """`fgsm1.top1`, `pgd1.top1`, ... of each; nothing for series."""
     if len(ids) == 0 or len(data.dataset.shape) != 3:
         return {}
-    numbers: dict[str, float] = {}
-    truth = data.labels("test")
-    for subject in subjects.values():
-        layer = subject.head.linear(data.device)
+    metrics: dict[str, float] = {}
+    y_true = data.labels("test")
+    for probe in probes.values():
+        layer = probe.head.linear(data.device)
         survived = dict.fromkeys([f"{a}{e}" for a in ("fgsm", "pgd") for e in EPSILONS], 0)
         n = 0
-        with evaluating(subject.module):
+        with evaluating(probe.module):
 
-            def model(pixels: Tensor, subject: CalibratedProbe = subject, layer: nn.Linear = layer) -> Tensor:
-                return layer(subject.module(normalize(data, pixels)))
+            def model(pixels: Tensor, probe: CalibratedProbe = probe, layer: nn.Linear = layer) -> Tensor:
+                return layer(probe.module(normalize(data, pixels)))
 
             for part, x in _small(data, ids):
                 n += len(part)
-                pixels, y = to_pixels(data, x), class_columns(subject.head.classes, truth[part]).to(data.device)
+                pixels, y = to_pixels(data, x), class_columns(probe.head.classes, y_true[part]).to(data.device)
                 with torch.no_grad():
                     good = model(pixels).argmax(dim=1) == y  # who is wrong already need not be attacked
                 pixels, y, part = pixels[good], y[good], part[good.cpu()]
@@ -201,8 +201,8 @@ def _attacked(subjects: Mapping[str, CalibratedProbe], data: EvalData, ids: Tens
                         with torch.no_grad():
                             survived[name] += int((model(z).argmax(dim=1) == y).sum())
         for name, count in survived.items():
-            subject.say(numbers, f"{name}.top1", count / n)
-    return numbers
+            probe.say(metrics, f"{name}.top1", count / n)
+    return metrics
 
 
 def _start(x: Tensor, ids: Tensor, seed: int) -> Tensor:
@@ -211,26 +211,24 @@ def _start(x: Tensor, ids: Tensor, seed: int) -> Tensor:
     return torch.stack([torch.rand(x.shape[1:], generator=g) for g in given]).mul_(2).sub_(1).to(x.device)
 
 
-def _calibration(
-    subjects: Mapping[str, CalibratedProbe], data: EvalData, artefacts: dict[str, Any]
-) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for kind, subject in subjects.items():
-        x, truth = subject.test
-        kept = truth >= 0
-        y, logits = class_columns(subject.head.classes, truth[kept]), subject.head.logits(x[kept])
-        t = subject.temperature
+def _calibration(probes: Mapping[str, CalibratedProbe], data: EvalData, artefacts: dict[str, Any]) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for kind, probe in probes.items():
+        x, y_true = probe.test
+        kept = y_true >= 0
+        y, logits = class_columns(probe.head.classes, y_true[kept]), probe.head.logits(x[kept])
+        t = probe.temperature
         tables, errors = {}, {}
         for prefix, title, scaled in (("", "as fitted", logits), ("scaled.", f"temperature {t:.2f}", logits / t)):
             p = torch.softmax(scaled, dim=1)
-            subject.say(numbers, f"{prefix}ece", sure.ece(p, y))
-            subject.say(numbers, f"{prefix}brier", sure.brier(p, y))
-            subject.say(numbers, f"{prefix}nll", sure.nll(scaled, y))
-            tables[title], errors[title] = sure.reliability(p, y), sure.ece(p, y)
-        subject.say(numbers, "temperature", t)
+            probe.say(metrics, f"{prefix}ece", calibration.ece(p, y))
+            probe.say(metrics, f"{prefix}brier", calibration.brier(p, y))
+            probe.say(metrics, f"{prefix}nll", calibration.nll(scaled, y))
+            tables[title], errors[title] = calibration.reliability(p, y), calibration.ece(p, y)
+        probe.say(metrics, "temperature", t)
         if kind == "":
-            artefacts["reliability.png"] = sure.Reliability(tables, errors)
-    return numbers
+            artefacts["reliability.png"] = calibration.Reliability(tables, errors)
+    return metrics
 
 
 def _notes(attacked: Mapping[str, float], image: bool, attack_samples: int) -> list[str]:
@@ -243,13 +241,13 @@ def _notes(attacked: Mapping[str, float], image: bool, attack_samples: int) -> l
     )
 
 
-def _edges(subjects: Mapping[str, CalibratedProbe], grid: Grid) -> list[str]:
+def _edges(probes: Mapping[str, CalibratedProbe], grid: Grid) -> list[str]:
     """Which penalties and temperatures lie at the end of what may be chosen."""
     notes = []
-    for kind, subject in subjects.items():
+    for kind, probe in probes.items():
         whose = f"of the probe of {kind or 'the backbone'}"
-        notes += remarks([subject.head.choice], grid, f"C {whose}", "evaluator.strength")
-        if not sure.COLDEST * 1.001 < subject.temperature < sure.HOTTEST / 1.001:
-            notes.append(f"the temperature {whose} is {subject.temperature:g}, the end of what is searched")
+        notes += choice_notes([probe.head.choice], grid, f"C {whose}", "evaluator.strength")
+        if not calibration.COLDEST * 1.001 < probe.temperature < calibration.HOTTEST / 1.001:
+            notes.append(f"the temperature {whose} is {probe.temperature:g}, the end of what is searched")
             warn(notes[-1])
     return notes

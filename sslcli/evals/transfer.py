@@ -44,12 +44,12 @@ def transfer(
         "probe": probe(backbone, data, labels=labels, seeds=seeds, strengths=strengths, baselines=baselines),
         "knn": knn(backbone, data, labels=labels, seeds=seeds, k=k, temperature=temperature, baselines=baselines),
     }
-    numbers: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     artefacts: dict[str, Any] = {}
     for name, result in found.items():
-        for key, value in result.numbers.items():
+        for key, value in result.metrics.items():
             kind, _, rest = key.rpartition(".")
-            numbers[f"{kind}.{name}.{rest}" if kind else f"{name}.{rest}"] = value
+            metrics[f"{kind}.{name}.{rest}" if kind else f"{name}.{rest}"] = value
         artefacts |= {f"{name}_{file}": artefact for file, artefact in result.artefacts.items()}
     ours, theirs = (result.protocol for result in found.values())
     alike = {k: v for k, v in ours.items() if k != "notes" and k in theirs and theirs[k] == v}  # said once
@@ -61,5 +61,5 @@ def transfer(
         "notes": list(dict.fromkeys(note for result in found.values() for note in result.protocol["notes"])),
     }
     details = {name: result.details for name, result in found.items()}
-    intervals = of_accuracies(numbers, ours["splits"]["test"], seeds)
-    return Result(numbers, protocol, artefacts, details, intervals)
+    intervals = of_accuracies(metrics, ours["splits"]["test"], seeds)
+    return Result(metrics, protocol, artefacts, details, intervals)

@@ -34,27 +34,29 @@ def normals(n: int, d: int, seed: int, offset: float = 0.0) -> torch.Tensor:
 def test_knn_is_the_mean_of_scikit_learns_cosine_distances():
     from sklearn.neighbors import NearestNeighbors
 
-    normal, asked = normals(200, 6, 0), normals(30, 6, 1)
+    normal, queries = normals(200, 6, 0), normals(30, 6, 1)
     theirs, _ = (
-        NearestNeighbors(n_neighbors=5, metric="cosine").fit(normal.double().numpy()).kneighbors(asked.double().numpy())
+        NearestNeighbors(n_neighbors=5, metric="cosine")
+        .fit(normal.double().numpy())
+        .kneighbors(queries.double().numpy())
     )
-    ours = anomaly_scores.knn(normal, asked, 5, CPU)
+    ours = anomaly_scores.knn(normal, queries, 5, CPU)
     torch.testing.assert_close(ours, torch.from_numpy(theirs.mean(axis=1)).float(), atol=1e-5, rtol=1e-4)
-    assert anomaly_scores.knn(normal[:3], asked, 5, CPU).shape == (30,)  # as many as there are
+    assert anomaly_scores.knn(normal[:3], queries, 5, CPU).shape == (30,)  # as many as there are
 
 
 @pytest.mark.parametrize("offset", [0.0, 300.0])
 def test_knn_l2_is_the_mean_of_scikit_learns_distances(offset, monkeypatch):
     from sklearn.neighbors import NearestNeighbors
 
-    normal, asked = normals(200, 6, 0, offset), normals(30, 6, 1, offset)
-    asked[0] = normal[0]
+    normal, queries = normals(200, 6, 0, offset), normals(30, 6, 1, offset)
+    queries[0] = normal[0]
     model = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(normal.double().numpy())
-    expected = torch.from_numpy(model.kneighbors(asked.double().numpy())[0].mean(axis=1)).float()
-    torch.testing.assert_close(anomaly_scores.knn_l2(normal, asked, 5, CPU), expected, atol=1e-4, rtol=1e-4)
-    assert float(anomaly_scores.knn_l2(normal, asked[:1], 1, CPU)) == 0.0
+    expected = torch.from_numpy(model.kneighbors(queries.double().numpy())[0].mean(axis=1)).float()
+    torch.testing.assert_close(anomaly_scores.knn_l2(normal, queries, 5, CPU), expected, atol=1e-4, rtol=1e-4)
+    assert float(anomaly_scores.knn_l2(normal, queries[:1], 1, CPU)) == 0.0
     monkeypatch.setattr(anomaly_scores, "BLOCK", 200)
-    torch.testing.assert_close(anomaly_scores.knn_l2(normal, asked, 5, CPU), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(anomaly_scores.knn_l2(normal, queries, 5, CPU), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("n", "d", "offset"), [(300, 8, 0.0), (300, 8, 500.0), (20, 50, 0.0), (2, 3, 0.0)])
@@ -68,18 +70,18 @@ def test_covariance_is_scikit_learns(n, d, offset):
     torch.testing.assert_close(covariance, torch.from_numpy(theirs.covariance_), rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(mean, torch.from_numpy(theirs.location_))
     if n > 2:
-        asked = normals(40, d, 1, offset)
-        expected = torch.from_numpy(theirs.mahalanobis(asked.double().numpy())).sqrt().float()
-        torch.testing.assert_close(anomaly_scores.mahalanobis(x, asked, CPU), expected, rtol=1e-4, atol=1e-4)
+        queries = normals(40, d, 1, offset)
+        expected = torch.from_numpy(theirs.mahalanobis(queries.double().numpy())).sqrt().float()
+        torch.testing.assert_close(anomaly_scores.mahalanobis(x, queries, CPU), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_mahalanobis_by_hand():
     x = torch.tensor(
         [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]
     )  # a multiple of the identity: nothing to shrink
-    asked = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
-    torch.testing.assert_close(anomaly_scores.mahalanobis(x, asked, CPU), torch.tensor([0.0, 5 * 2**0.5]))
-    still = anomaly_scores.mahalanobis(torch.ones(4, 2), asked + 1, CPU)  # does not vary: Euclidean
+    queries = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    torch.testing.assert_close(anomaly_scores.mahalanobis(x, queries, CPU), torch.tensor([0.0, 5 * 2**0.5]))
+    still = anomaly_scores.mahalanobis(torch.ones(4, 2), queries + 1, CPU)  # does not vary: Euclidean
     torch.testing.assert_close(still, torch.tensor([0.0, 5.0]))
 
 
@@ -87,24 +89,24 @@ def test_mahalanobis_by_hand():
 def test_ocsvm_is_scikit_learns(offset, monkeypatch):
     from sklearn.svm import OneClassSVM
 
-    normal, asked = normals(150, 5, 0, offset), normals(40, 5, 1, offset)
+    normal, queries = normals(150, 5, 0, offset), normals(40, 5, 1, offset)
     gamma = 1 / float(normal.double().var(dim=0, correction=0).sum())
     theirs = OneClassSVM(nu=0.1, gamma=gamma).fit(normal.double().numpy())
-    ours = anomaly_scores.ocsvm(normal, asked, 0.1, 0, CPU)
-    expected = -torch.from_numpy(theirs.score_samples(asked.double().numpy())).float()
+    ours = anomaly_scores.ocsvm(normal, queries, 0.1, 0, CPU)
+    expected = -torch.from_numpy(theirs.score_samples(queries.double().numpy())).float()
     torch.testing.assert_close(ours, expected, rtol=2e-3, atol=2e-3)
     monkeypatch.setattr(anomaly_scores, "SUPPORT_FROM", 100)
-    some = anomaly_scores.ocsvm(normal, asked, 0.1, 0, CPU)
-    assert torch.equal(some, anomaly_scores.ocsvm(normal, asked, 0.1, 0, CPU))
+    some = anomaly_scores.ocsvm(normal, queries, 0.1, 0, CPU)
+    assert torch.equal(some, anomaly_scores.ocsvm(normal, queries, 0.1, 0, CPU))
     assert float(torch.corrcoef(torch.stack([some, ours]))[0, 1]) > 0.9
     assert anomaly_scores.ocsvm(torch.ones(5, 2), torch.ones(3, 2), 0.5, 0, CPU).isfinite().all()
 
 
 def test_scores_in_pieces(monkeypatch):
-    normal, asked = normals(150, 5, 0), normals(40, 5, 1)
+    normal, queries = normals(150, 5, 0), normals(40, 5, 1)
     scores = (
-        lambda: anomaly_scores.mahalanobis(normal, asked, CPU),
-        lambda: anomaly_scores.ocsvm(normal, asked, 0.2, 0, CPU),
+        lambda: anomaly_scores.mahalanobis(normal, queries, CPU),
+        lambda: anomaly_scores.ocsvm(normal, queries, 0.2, 0, CPU),
     )
     whole = [score() for score in scores]
     monkeypatch.setattr(anomaly_scores, "BLOCK", 35)
@@ -121,21 +123,21 @@ def test_auroc_and_fpr95_are_scikit_learns(levels):
 
     g = torch.Generator().manual_seed(levels)
     for share in (0.1, 0.5, 0.9):
-        strange = torch.rand(300, generator=g) < share
-        score = ((torch.rand(300, generator=g) + 0.3 * strange) * levels).floor()
-        assert anomaly_metrics.auroc(score, strange) == pytest.approx(roc_auc_score(strange.numpy(), score.numpy()))
-        fpr, tpr, _ = roc_curve((~strange).numpy(), -score.numpy(), drop_intermediate=False)  # positive is normal
-        assert anomaly_metrics.fpr95(score, strange) == pytest.approx(fpr[(tpr >= 0.95).argmax()])
+        anomalous = torch.rand(300, generator=g) < share
+        score = ((torch.rand(300, generator=g) + 0.3 * anomalous) * levels).floor()
+        assert anomaly_metrics.auroc(score, anomalous) == pytest.approx(roc_auc_score(anomalous.numpy(), score.numpy()))
+        fpr, tpr, _ = roc_curve((~anomalous).numpy(), -score.numpy(), drop_intermediate=False)  # positive is normal
+        assert anomaly_metrics.fpr95(score, anomalous) == pytest.approx(fpr[(tpr >= 0.95).argmax()])
 
 
 def test_auroc_and_fpr95_by_hand():
     score = torch.tensor([1.0, 2.0, 3.0, 2.0, 4.0])
-    strange = torch.tensor([False, False, False, True, True])
-    assert anomaly_metrics.auroc(score, strange) == pytest.approx((1.5 + 3) / 6)
-    assert anomaly_metrics.fpr95(score, strange) == 0.5  # all three normal ones pass below 3, and so does the 2
+    anomalous = torch.tensor([False, False, False, True, True])
+    assert anomaly_metrics.auroc(score, anomalous) == pytest.approx((1.5 + 3) / 6)
+    assert anomaly_metrics.fpr95(score, anomalous) == 0.5  # all three normal ones pass below 3, and so does the 2
     score = torch.cat([torch.arange(20.0), torch.tensor([17.5, 18.5, 30.0, 40.0])])
-    strange = torch.arange(24) >= 20
-    assert anomaly_metrics.fpr95(score, strange) == 0.25  # 19 of 20 pass at 18
+    anomalous = torch.arange(24) >= 20
+    assert anomaly_metrics.fpr95(score, anomalous) == 0.25  # 19 of 20 pass at 18
 
 
 def test_p_values_by_hand_and_where_nothing_is_strange():
@@ -156,22 +158,22 @@ SCORES = ("knn", "knn_l2", "mahalanobis", "ocsvm")
 def test_each_class_in_turn(data):
     result = anomaly(toys.Rows(), data)
     names = {"auroc", "fpr95"} | {f"{s}.{m}" for s in SCORES for m in ("auroc", "fpr95")}
-    assert set(result.numbers) == {f"{kind}{name}" for kind in ("", "raw.", "untrained.") for name in names}
-    numbers = result.numbers
-    assert numbers["auroc"] == numbers["knn.auroc"] > 0.9 > numbers["untrained.auroc"]
+    assert set(result.metrics) == {f"{kind}{name}" for kind in ("", "raw.", "untrained.") for name in names}
+    metrics = result.metrics
+    assert metrics["auroc"] == metrics["knn.auroc"] > 0.9 > metrics["untrained.auroc"]
     assert result.details["names"] == ["row 0", "row 1", "row 2"]
     for kind, prefix in (("backbone", ""), ("raw", "raw."), ("untrained", "untrained.")):
         for score in SCORES:
             mean = sum(result.details[kind]["auroc"][score]) / 3
-            assert numbers[f"{prefix}{score}.auroc"] == pytest.approx(mean, abs=1e-4)
+            assert metrics[f"{prefix}{score}.auroc"] == pytest.approx(mean, abs=1e-4)
     json.dumps([result.protocol, result.details], allow_nan=False)
 
 
 def test_one_class_is_its_place_in_each(data):
     every = anomaly(toys.Rows(), data)
     one = anomaly(toys.Rows(), data, normal="row 1", scores="mahalanobis", baselines=False)
-    assert set(one.numbers) == {"auroc", "fpr95", "mahalanobis.auroc", "mahalanobis.fpr95"}
-    assert one.numbers["auroc"] == pytest.approx(every.details["backbone"]["auroc"]["mahalanobis"][1], abs=1e-5)
+    assert set(one.metrics) == {"auroc", "fpr95", "mahalanobis.auroc", "mahalanobis.fpr95"}
+    assert one.metrics["auroc"] == pytest.approx(every.details["backbone"]["auroc"]["mahalanobis"][1], abs=1e-5)
     two = anomaly(toys.Rows(), data, normal=["row 0", "row 1"], baselines=False)
     assert two.details["names"] == ["row 0, row 1"]
 
@@ -180,10 +182,10 @@ def test_it_is_the_definition(data):
     """By hand: normal is class 2, fitted to its training samples alone."""
     from sklearn.metrics import roc_auc_score
 
-    (x, y), (asked, truth) = data.features(toys.Rows(), "train"), data.features(toys.Rows(), "test")
-    score = anomaly_scores.knn(x[y == 2], asked, 5, CPU)
-    found = anomaly(toys.Rows(), data, normal="row 2", baselines=False).numbers["auroc"]
-    assert found == pytest.approx(roc_auc_score((truth != 2).numpy(), score.numpy()))
+    (x, y), (queries, y_true) = data.features(toys.Rows(), "train"), data.features(toys.Rows(), "test")
+    score = anomaly_scores.knn(x[y == 2], queries, 5, CPU)
+    found = anomaly(toys.Rows(), data, normal="row 2", baselines=False).metrics["auroc"]
+    assert found == pytest.approx(roc_auc_score((y_true != 2).numpy(), score.numpy()))
 
 
 def test_test_labels_change_no_score():
@@ -196,10 +198,10 @@ def test_test_labels_change_no_score():
         shown = [[c.sample for row in r.artefacts["samples.png"].rows for c in row.cells] for r in (one, other)]
         assert all(torch.equal(a, b) for a, b in zip(*shown, strict=True))  # the same samples stand at both ends
         if normal == "all":
-            assert one.numbers == other.numbers
+            assert one.metrics == other.metrics
             assert one.artefacts["scores.csv"].rows == other.artefacts["scores.csv"].rows
         else:
-            assert one.numbers != other.numbers
+            assert one.metrics != other.metrics
 
 
 def test_strange_test_samples_change_no_other_score():
@@ -214,7 +216,7 @@ def test_strange_test_samples_change_no_other_score():
         {tuple(row[1:]) for row in r.artefacts["scores.csv"].rows if int(row[1].split()[1]) < 60} for r in (one, other)
     ]
     assert kept[0] == kept[1]
-    assert other.numbers["flagged"] > 0.5 > 0.15 > one.numbers["flagged"]
+    assert other.metrics["flagged"] > 0.5 > 0.15 > one.metrics["flagged"]
 
 
 def test_without_labels(tmp_path):
@@ -223,7 +225,7 @@ def test_without_labels(tmp_path):
     rows.test.x[7] = 255 - rows.test.x[7]
     rows.test.names = [f"part {i}.png" for i in range(120)]
     result = anomaly(toys.Rows(), EvalData(rows), normal="all")
-    assert {"flagged", "knn.flagged", "ocsvm.flagged", "raw.flagged"} <= set(result.numbers)
+    assert {"flagged", "knn.flagged", "ocsvm.flagged", "raw.flagged"} <= set(result.metrics)
     assert set(result.artefacts) == {"scores.csv", "samples.png"}
     for name, artefact in result.artefacts.items():
         artefact.save(tmp_path / name)
@@ -233,7 +235,7 @@ def test_without_labels(tmp_path):
     assert table[0]["sample"] == "part 7.png"
     assert float(table[0]["knn"]) == max(float(row["knn"]) for row in table)
     default = anomaly(toys.Rows(), EvalData(rows))  # normal=each has no class to take
-    assert default.numbers == result.numbers
+    assert default.metrics == result.metrics
     assert any("normal=all" in note for note in default.protocol["notes"])
 
 
@@ -249,14 +251,14 @@ def test_every_sample_of_an_unlabelled_set_is_scored(tmp_path, divided):
     else:
         rows.test = None
     result = anomaly(toys.Rows(), EvalData(rows, untrained=toys.Blind))
-    assert {"outlying", "knn.outlying", "raw.outlying"} <= set(result.numbers)
-    assert "flagged" not in result.numbers
+    assert {"outlying", "knn.outlying", "raw.outlying"} <= set(result.metrics)
+    assert "flagged" not in result.metrics
     for name, artefact in result.artefacts.items():
         artefact.save(tmp_path / name)
     table = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
     assert sorted(row["sample"] for row in table) == sorted([*rows.train.names, *(rows.test.names if divided else [])])
     assert table[0]["sample"] == "a 7.png"
-    assert 0 < result.numbers["outlying"] < 0.2
+    assert 0 < result.metrics["outlying"] < 0.2
     assert result.protocol["splits"] == {"all": 75 if divided else 60}
     assert divided or any("no samples are held out" in note for note in result.protocol["notes"])
 
@@ -305,10 +307,10 @@ def test_reconstruction():
     views = Views({"clean": 1}, {}, rows)
     known = data(pretraining=lambda: (method, views))
     result = anomaly(toys.Rows(), known, scores=["reconstruction", "knn"])
-    assert {"reconstruction.auroc", "knn.auroc", "raw.knn.auroc"} <= set(result.numbers)
-    assert not any(name.startswith(("raw.reconstruction", "untrained.reconstruction")) for name in result.numbers)
-    assert result.numbers["auroc"] == result.numbers["reconstruction.auroc"]
-    assert set(anomaly(toys.Rows(), known, scores="reconstruction", normal="all").numbers) == {
+    assert {"reconstruction.auroc", "knn.auroc", "raw.knn.auroc"} <= set(result.metrics)
+    assert not any(name.startswith(("raw.reconstruction", "untrained.reconstruction")) for name in result.metrics)
+    assert result.metrics["auroc"] == result.metrics["reconstruction.auroc"]
+    assert set(anomaly(toys.Rows(), known, scores="reconstruction", normal="all").metrics) == {
         "flagged",
         "reconstruction.flagged",
     }

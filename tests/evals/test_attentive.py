@@ -70,14 +70,14 @@ def test_moments():
 def test_numbers_and_protocol():
     data = EvalData(toys.dataset(), untrained=lambda: vit(9))
     result = attentive(vit(), data, labels="10/class", seeds=2, **QUICK)
-    assert set(result.numbers) == {f"{k}top1{s}" for k in ("", "linear.", "untrained.") for s in ("", "_std")}
-    assert result.numbers["top1"] > 0.5
-    assert result.numbers["linear.top1"] == probe(vit(), data, labels="10/class", seeds=2).numbers["top1"]
+    assert set(result.metrics) == {f"{k}top1{s}" for k in ("", "linear.", "untrained.") for s in ("", "_std")}
+    assert result.metrics["top1"] > 0.5
+    assert result.metrics["linear.top1"] == probe(vit(), data, labels="10/class", seeds=2).metrics["top1"]
     assert len(result.protocol["lr"]["used"]) == 2
     assert result.artefacts["predictions.safetensors"].predicted.shape == (2, 120)
     json.dumps(result.protocol)
     again = attentive(vit(), EvalData(toys.dataset(), untrained=lambda: vit(9)), labels="10/class", seeds=2, **QUICK)
-    assert again.numbers == result.numbers
+    assert again.metrics == result.metrics
 
 
 def test_it_sees_what_the_mean_cannot():
@@ -106,8 +106,8 @@ def test_it_sees_what_the_mean_cannot():
     data.dataset.train, data.dataset.test = rows(200), rows(100)
     backbone = Patches((1, 8, 8), width=16, depth=1, heads=2, patch=2)
     result = attentive(backbone, data, baselines=False, lr=3e-2, epochs=0, min_steps=200)
-    assert result.numbers["linear.top1"] < 0.7
-    assert result.numbers["top1"] > 0.95
+    assert result.metrics["linear.top1"] < 0.7
+    assert result.metrics["top1"] > 0.95
 
 
 def test_a_series_with_padding():
@@ -120,7 +120,7 @@ def test_a_series_with_padding():
     rows.modality, rows.shape, rows.mean, rows.std, rows.classes = "series", (2, 23), (0.0, 0.0), (1.0, 1.0), ("a", "b")
     rows.train = rows.test = ArraySource(x, y)
     result = attentive(vit(shape=(2, 23)), EvalData(rows), lr=1e-2, **QUICK)
-    assert result.numbers["top1"] > 0.8
+    assert result.metrics["top1"] > 0.8
 
 
 def test_the_test_split_decides_nothing():
@@ -133,7 +133,7 @@ def test_the_test_split_decides_nothing():
     assert found[0].protocol == found[1].protocol
     own, theirs = (r.artefacts["predictions.safetensors"].predicted for r in found)
     assert torch.equal(own, theirs)
-    assert found[0].numbers != found[1].numbers
+    assert found[0].metrics != found[1].metrics
 
 
 def test_what_cannot_be(monkeypatch):

@@ -15,7 +15,7 @@ from sslcli.evals.artefacts.cluster_sheets import exemplars, most_probable
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.cluster import cluster
 from sslcli.evals.fit import clustering
-from sslcli.evals.fit.clustering import Settings, Space, divide, estimate
+from sslcli.evals.fit.clustering import Settings, Space, estimate, fit_clusters
 from sslcli.evals.metrics.agreement import agreement, contingency, mean_ari
 from tests.evals import toys
 
@@ -102,15 +102,15 @@ def test_silhouette_by_hand():
 
 @pytest.mark.parametrize("method", clustering.METHODS)
 def test_finds_blobs_in_samples_it_was_not_fitted_to(method):
-    (x, y), (asked, truth) = blobs(400, 5), blobs(150, 5, seed=1)
+    (x, y), (queries, y_true) = blobs(400, 5), blobs(150, 5, seed=1)
     settings = Settings(method, starts=3)
     space = Space(x, settings, 0)
-    found = divide(space(x), space(asked), 5, settings, 0, CPU)
+    found = fit_clusters(space(x), space(queries), 5, settings, 0, CPU)
     assert found.clusters == 5
     assert agreement(found.train, y)["ari"] > 0.95
-    assert agreement(found.asked, truth)["acc"] > 0.95
-    again = divide(space(x), space(asked[:10]), 5, settings, 0, CPU)
-    assert torch.equal(again.asked, found.asked[:10])  # where a sample goes is its own affair
+    assert agreement(found.queries, y_true)["acc"] > 0.95
+    again = fit_clusters(space(x), space(queries[:10]), 5, settings, 0, CPU)
+    assert torch.equal(again.queries, found.queries[:10])  # where a sample goes is its own affair
 
 
 def test_nearest_is_torchs():
@@ -132,23 +132,23 @@ def test_gmm_is_scikit_learns():
 
     x, _ = blobs(400, 3, d=4, spread=1.0)
     theirs = GaussianMixture(3, n_init=2, max_iter=200, random_state=7).fit_predict(x.double().numpy())
-    found = divide(x, x[:5], 3, Settings("gmm", starts=2), 7, CPU)
+    found = fit_clusters(x, x[:5], 3, Settings("gmm", starts=2), 7, CPU)
     assert found.train.tolist() == theirs.tolist()
     assert "full" in found.notes[0]
-    few = divide(x[:40], x[:5], 3, Settings("gmm"), 7, CPU)
+    few = fit_clusters(x[:40], x[:5], 3, Settings("gmm"), 7, CPU)
     assert "diagonal" in few.notes[0]
 
 
 def test_hdbscan_on_a_part_of_the_samples(monkeypatch):
     x, y = blobs(600, 4)
     x[-1] = 1000.0  # far from all: noise, and nobody's neighbour
-    whole = divide(x, x, 0, Settings("hdbscan"), 0, CPU)
+    whole = fit_clusters(x, x, 0, Settings("hdbscan"), 0, CPU)
     assert whole.clusters == 4
     assert int(whole.train[-1]) == clustering.NOISE
-    assert torch.equal(whole.train, whole.asked)
+    assert torch.equal(whole.train, whole.queries)
     monkeypatch.setattr(clustering, "HDBSCAN_ON", 300)
-    part = divide(x, x, 0, Settings("hdbscan"), 0, CPU)
-    assert agreement(part.asked[:-1], y[:-1])["ari"] > 0.95
+    part = fit_clusters(x, x, 0, Settings("hdbscan"), 0, CPU)
+    assert agreement(part.queries[:-1], y[:-1])["ari"] > 0.95
     assert "300 training samples" in part.notes[0]
 
 
@@ -198,22 +198,22 @@ def test_exemplars_are_nearest_to_the_mean():
 def test_numbers(data):
     result = cluster(toys.Rows(), data, seeds=3, starts=2)
     names = {"acc", "nmi", "ari", "silhouette"}
-    assert set(result.numbers) == {
+    assert set(result.metrics) == {
         f"{kind}{name}{std}" for kind in ("", "raw.", "untrained.") for name in names for std in ("", "_std")
     } | {"stability", "raw.stability", "untrained.stability"}
-    assert result.numbers["acc"] > 0.9 > result.numbers["untrained.acc"]
-    assert result.numbers["stability"] > 0.95
+    assert result.metrics["acc"] > 0.9 > result.metrics["untrained.acc"]
+    assert result.metrics["stability"] > 0.95
     assert result.protocol["clusters"] == [3, 3, 3]
     assert result.protocol["splits"] == {"train": 240, "test": 120, "labelled": 120}
     assert result.details["train"]["acc"] > 0.9
     json.dumps([result.protocol, result.details], allow_nan=False)
     again = cluster(toys.Rows(), EvalData(data.dataset, untrained=toys.Blind), seeds=3, starts=2)
-    assert again.numbers == result.numbers
+    assert again.metrics == result.metrics
 
 
 def test_one_seed_and_auto(data):
     result = cluster(toys.Rows(), data, k="auto", method="spherical", baselines=False)
-    assert set(result.numbers) == {"acc", "nmi", "ari", "silhouette"}
+    assert set(result.metrics) == {"acc", "nmi", "ari", "silhouette"}
     assert result.protocol["clusters"] == [3]
     assert result.details["k_curve"]["k"][:3] == [2, 3, 4]
     assert any("seeds=5" in note for note in result.protocol["notes"])
@@ -221,13 +221,13 @@ def test_one_seed_and_auto(data):
 
 def test_hdbscan_says_noise_and_that_nothing_is_drawn(data):
     result = cluster(toys.Rows(), data, method="hdbscan", seeds=3, baselines=False)
-    assert set(result.numbers) == {"acc", "nmi", "ari", "silhouette", "clusters", "noise"}
+    assert set(result.metrics) == {"acc", "nmi", "ari", "silhouette", "clusters", "noise"}
     assert any("seeds=3 has no effect" in note for note in result.protocol["notes"])
 
 
 def test_all_noise(data, tmp_path):
     result = cluster(toys.Rows(), data, method="hdbscan", min_cluster_size=200, baselines=False)
-    assert result.numbers == {"acc": 0, "nmi": 0, "ari": 0, "silhouette": 0, "clusters": 0, "noise": 1}
+    assert result.metrics == {"acc": 0, "nmi": 0, "ari": 0, "silhouette": 0, "clusters": 0, "noise": 1}
     assert set(result.artefacts) == {"assignment.csv", "table.png"}
     result.artefacts["table.png"].save(tmp_path / "t.png")
 
@@ -242,15 +242,15 @@ def test_test_labels_change_nothing_but_scores(method):
     assert one.protocol == other.protocol
     assert one.details == other.details
     for name in ("silhouette", "stability"):
-        assert one.numbers.get(name) == other.numbers.get(name)
-    assert one.numbers["acc"] != other.numbers["acc"]
+        assert one.metrics.get(name) == other.metrics.get(name)
+    assert one.metrics["acc"] != other.metrics["acc"]
 
 
 def test_training_labels_are_counted_and_no_more():
     rows = toys.dataset()
     one = cluster(toys.Rows(), EvalData(rows))
     rows.train.labels = rows.train.labels.flip(0)
-    assert cluster(toys.Rows(), EvalData(rows)).numbers == one.numbers
+    assert cluster(toys.Rows(), EvalData(rows)).metrics == one.metrics
 
 
 def test_without_labels_and_without_a_test_split(tmp_path):
@@ -258,7 +258,7 @@ def test_without_labels_and_without_a_test_split(tmp_path):
     rows.train.labels, rows.test, rows.classes = None, None, ()
     rows.train.names = [f"folder/a, {i}.png" for i in range(240)]
     result = cluster(toys.Rows(), EvalData(rows), seeds=2)
-    assert set(result.numbers) == {
+    assert set(result.metrics) == {
         f"{k}{n}" for k in ("", "raw.") for n in ("silhouette", "silhouette_std", "stability")
     }
     assert any("estimated" in note for note in result.protocol["notes"])
@@ -282,7 +282,7 @@ def test_pictures(data, tmp_path):
             assert min(picture.size) > 200
     assert "cluster" in result.artefacts["exemplars.png"].caption
     grid = result.artefacts["table.png"]
-    assert f"{result.numbers['acc']:.1%}" in grid.caption
+    assert f"{result.metrics['acc']:.1%}" in grid.caption
     assert int(grid.counts.sum()) == 120
     assert torch.equal(grid.counts.argmax(dim=1), torch.arange(3))  # clusters stand in the order of their classes
 

@@ -43,13 +43,13 @@ def test_knn_is_that_by_hand():
     for f in range(5):
         inside = known[fold != f]
         said[fold == f] = classify(x[inside], y[inside], x[known[fold == f]], 3, 0.1)
-    assert result.numbers["top1"] == pytest.approx(float((said == y[known]).double().mean()))
+    assert result.metrics["top1"] == pytest.approx(float((said == y[known]).double().mean()))
     found = result.artefacts["predictions.safetensors"]
     assert found.ids.tolist() == known.tolist()
-    assert torch.equal(found.truth, y[known])
+    assert torch.equal(found.y_true, y[known])
     assert torch.equal(found.predicted[0], said)
     assert result.protocol["splits"] == {"train": 80, "labelled": 50, "test": 50}
-    assert {"raw.top1", "untrained.top1"} <= set(result.numbers)
+    assert {"raw.top1", "untrained.top1"} <= set(result.metrics)
 
 
 def test_labels_of_noise_are_not_learned():
@@ -57,9 +57,9 @@ def test_labels_of_noise_are_not_learned():
     result = cross_validation.cross_validated(
         partial(probe, strengths=100.0), toys.Rows().eval(), EvalData(few(noise=True)), 2
     )
-    assert result.numbers["top1"] < 0.75
-    assert result.numbers["raw.top1"] < 0.75
-    assert result.numbers["top1_std"] >= 0
+    assert result.metrics["top1"] < 0.75
+    assert result.metrics["raw.top1"] < 0.75
+    assert result.metrics["top1_std"] >= 0
     assert result.artefacts["predictions.safetensors"].predicted.shape == (2, 50)
     assert result.artefacts["confusion.png"].counts.sum() == 100
     assert "top1_ci95" in result.intervals

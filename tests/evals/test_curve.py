@@ -109,14 +109,14 @@ def test_interval_of_labels_saved():
 
 def test_labels_saved_is_left_out_where_draws_do_not_tell():
     result = curve(toys.Rows(), EvalData(toys.dataset(), untrained=toys.Rows), **QUICK | {"supervised": False})
-    assert "labels_saved" not in result.numbers
+    assert "labels_saved" not in result.metrics
     assert "labels_saved_ci95" not in result.intervals
     assert any("labels_saved is left out" in note for note in result.protocol["notes"])
     assert "these draws do not say" in result.artefacts["curve.png"].caption
     single = curve(
         toys.Rows(), EvalData(toys.dataset(), untrained=toys.Blind), **QUICK | {"supervised": False, "seeds": 1}
     )
-    assert "labels_saved" not in single.numbers
+    assert "labels_saved" not in single.metrics
     assert any("of one draw has no interval" in note for note in single.protocol["notes"])
 
 
@@ -140,16 +140,16 @@ def test_numbers_and_artefacts(tmp_path):
     names = {f"{kind}top1@{n}{std}" for kind in kinds for n in amounts for std in ("", "_std")}
     quoted = result.details["quoted"]
     saved = {"labels_saved", "labels_saved_is_bound"} if quoted["certain"] else set()
-    assert set(result.numbers) == names | saved
+    assert set(result.metrics) == names | saved
     assert len(quoted["interval"]) == 2
     assert {n for n in names if not n.endswith("_std")} == {k.removesuffix("_ci95") for k in result.intervals} - saved
     assert all(len(draws) == 2 for line in result.details["curve"].values() for draws in line["draws"])
     plain = probe(backbone, data, labels="5/class", seeds=2)
-    assert result.numbers["top1@5"] == plain.numbers["top1"]
-    assert result.numbers["raw.top1@5"] == plain.numbers["raw.top1"]
+    assert result.metrics["top1@5"] == plain.metrics["top1"]
+    assert result.metrics["raw.top1@5"] == plain.metrics["raw.top1"]
     tuned = finetune(backbone, data, labels="5/class", seeds=2, epochs=0, min_steps=10, augment="weak")
-    assert result.numbers["finetuned.top1@5"] == tuned.numbers["top1"]
-    assert result.numbers["supervised.top1@5_std"] == tuned.numbers["scratch.top1_std"]
+    assert result.metrics["finetuned.top1@5"] == tuned.metrics["top1"]
+    assert result.metrics["supervised.top1@5_std"] == tuned.metrics["scratch.top1_std"]
     json.dumps([result.protocol, result.details])
     assert result.details["quoted"]["at"] == "5"
     assert len(result.details["labels_saved"]) == 3
@@ -158,13 +158,13 @@ def test_numbers_and_artefacts(tmp_path):
     picture.save(tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as image:
         assert image.size[0] > 1000
-    assert all(math.isfinite(v) for v in result.numbers.values())
+    assert all(math.isfinite(v) for v in result.metrics.values())
 
 
 def test_what_is_left_out_is_said():
     data = EvalData(toys.dataset(), recipes={"weak": {}})  # itself untrained
     result = curve(toys.Rows(), data, **QUICK)
-    assert not any(name.startswith(("supervised", "untrained")) for name in result.numbers)
+    assert not any(name.startswith(("supervised", "untrained")) for name in result.metrics)
     assert any("no supervised baseline" in note for note in result.protocol["notes"])
     with pytest.raises(RequestError, match="labels=10/class") as error:
         curve(toys.Rows(), data, labels="10/class")

@@ -193,7 +193,7 @@ class Bright(nn.Module):
 def test_what_matters_is_found():
     data = EvalData(toys.dataset())
     found = explain(Bright(), data, samples=60)
-    assert found.numbers["deletion"] < found.numbers["random.deletion"]
+    assert found.metrics["deletion"] < found.metrics["random.deletion"]
     assert found.protocol["grid"] == [8, 8]
     assert "linear probe" in found.protocol["target"]
 
@@ -203,12 +203,12 @@ def test_numbers_and_pictures(tmp_path, net, target):
     data = EvalData(toys.dataset(), untrained=lambda: net().eval())
     result = explain(net(), data, target=target, samples=6)
     kinds = ("", "untrained.", "random.")
-    assert set(result.numbers) == {f"{k}{n}" for k in kinds for n in ("deletion", "insertion")}
-    assert result.numbers["deletion"] == pytest.approx(
-        result.numbers["untrained.deletion"], abs=1e-5
+    assert set(result.metrics) == {f"{k}{n}" for k in kinds for n in ("deletion", "insertion")}
+    assert result.metrics["deletion"] == pytest.approx(
+        result.metrics["untrained.deletion"], abs=1e-5
     )  # the same weights here
     curves = json.loads(json.dumps(result.details))["backbone"]
-    assert result.numbers["deletion"] == pytest.approx(float(np.trapezoid(curves["deletion"], dx=1 / 20)))
+    assert result.metrics["deletion"] == pytest.approx(float(np.trapezoid(curves["deletion"], dx=1 / 20)))
     assert curves["insertion"][-1] == pytest.approx(curves["deletion"][0], abs=1e-5)  # both are the whole sample
     json.dumps(result.protocol)
     for name, artefact in result.artefacts.items():
@@ -216,7 +216,7 @@ def test_numbers_and_pictures(tmp_path, net, target):
         assert artefact.caption
     assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.png", "maps.png"]
     other = EvalData(toys.dataset(), untrained=lambda: net().eval(), batch_size=5)
-    assert explain(net(), other, target=target, samples=6).numbers == pytest.approx(result.numbers, abs=5e-3)
+    assert explain(net(), other, target=target, samples=6).metrics == pytest.approx(result.metrics, abs=5e-3)
 
 
 def test_without_labels_the_neighbour_is_asked():
@@ -232,7 +232,7 @@ def test_series(tmp_path, net):
     source = ArraySource(x, torch.arange(30) % 2)
     rows = Dataset("s", "series", (2, 24), source, source, ("a", "b"), mean=(0.0, 0.0), std=(1.0, 1.0))
     result = explain(net((2, 24)).eval(), EvalData(rows), samples=6)
-    assert all(math.isfinite(v) for v in result.numbers.values())
+    assert all(math.isfinite(v) for v in result.metrics.values())
     result.artefacts["maps.png"].save(tmp_path / "maps.png")
 
 

@@ -9,7 +9,7 @@ from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.finetune import finetune
 from sslcli.evals.finetuning.learning_rate import best_rate
-from sslcli.evals.finetuning.predictions import measure, probe_head
+from sslcli.evals.finetuning.predictions import logistic_head, measure
 from sslcli.evals.finetuning.recipe import ROWS, Length, Recipe
 from sslcli.evals.finetuning.training import train
 from sslcli.evals.fit.grid_search import Grid
@@ -29,11 +29,11 @@ def test_it_learns_what_no_linear_model_can():
     backbone = learners.Net(7)
     before = weights(backbone).clone()
     result = finetune(backbone, data, seeds=2, **QUICK)
-    raw = probe(backbone, data).numbers["raw.top1"]
+    raw = probe(backbone, data).metrics["raw.top1"]
     assert raw < 0.7
-    assert result.numbers["top1"] > 0.95
-    assert result.numbers["scratch.top1"] > 0.95
-    assert set(result.numbers) == {"top1", "top1_std", "scratch.top1", "scratch.top1_std"}
+    assert result.metrics["top1"] > 0.95
+    assert result.metrics["scratch.top1"] > 0.95
+    assert set(result.metrics) == {"top1", "top1_std", "scratch.top1", "scratch.top1_std"}
     assert torch.equal(weights(backbone), before)  # a copy learned, not the run's backbone
     assert backbone.training
     json.dumps([result.protocol, result.details])
@@ -44,7 +44,7 @@ def test_it_learns_what_no_linear_model_can():
     assert result.artefacts["predictions.safetensors"].predicted.shape == (2, 100)
     assert result.artefacts["confusion.png"].counts.sum() == 200
     again = finetune(backbone, learners.data(), seeds=2, **QUICK)
-    assert again.numbers == result.numbers
+    assert again.metrics == result.metrics
     assert again.details == result.details
 
 
@@ -54,7 +54,7 @@ def test_a_run_and_scratch_with_the_same_weights_are_one():
     run = measure(learners.Net(1), data, amount, 1, recipe, "run", head="random")
     scratch = measure(learners.Net(99), data, amount, 1, recipe, "scratch")  # of its first draw: Net(1)
     assert run.curves == scratch.curves
-    assert torch.equal(run.said[0], scratch.said[0])
+    assert torch.equal(run.predicted[0], scratch.predicted[0])
 
 
 def test_the_test_split_decides_nothing():
@@ -69,7 +69,7 @@ def test_the_test_split_decides_nothing():
     assert torch.equal(found[1], found[3])
     assert found[0].details == found[2].details
     assert found[0].protocol == found[2].protocol
-    assert found[0].numbers != found[2].numbers
+    assert found[0].metrics != found[2].metrics
     same = (
         found[0].artefacts["predictions.safetensors"].predicted,
         found[2].artefacts["predictions.safetensors"].predicted,
@@ -101,7 +101,7 @@ def test_the_first_head_is_the_probe():
     plain = probe(backbone, data, labels="30/class", baselines=False)
     own, theirs = (r.artefacts["predictions.safetensors"].predicted for r in (fit, plain))
     assert torch.equal(own, theirs)
-    head = probe_head(backbone, data)(torch.arange(60), data.labels("train")[:60])
+    head = logistic_head(backbone, data)(torch.arange(60), data.labels("train")[:60])
     assert head.weight.shape == (2, 24)
 
 
@@ -133,10 +133,10 @@ def test_options_and_device_settings_reach_the_training():
     result = finetune(
         learners.Net(3), data, layer_decay=0.5, mixup=0.4, cutmix=1.0, label_smoothing=0.1, baselines=False, **QUICK
     )
-    assert result.numbers["top1"] > 0.6
+    assert result.metrics["top1"] > 0.6
     assert result.protocol["cutmix"] == 1.0
     only = finetune(learners.Net(3), data, start="scratch", **QUICK)
-    assert set(only.numbers) == {"top1"}
+    assert set(only.metrics) == {"top1"}
     assert only.protocol["head"] == "random"
 
 
@@ -170,7 +170,7 @@ def test_no_baseline_is_said():
     data = learners.data()
     data.untrained = None
     result = finetune(learners.Net(), data, **QUICK)
-    assert set(result.numbers) == {"top1"}
+    assert set(result.metrics) == {"top1"}
     assert "no baseline from scratch" in result.protocol["notes"][0]
 
 

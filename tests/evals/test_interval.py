@@ -38,9 +38,9 @@ def test_interval_over_draws_holds_the_truth():
 
 
 def test_which_numbers_have_an_interval():
-    numbers = {"top1": 0.9, "top1_std": 0.01, "raw.top5": 1.0, "top1@10": 0.5, "rankme": 30.0, "drop": 0.1}
-    assert set(of_accuracies(numbers, 100, 5)) == {"top1_ci95", "raw.top5_ci95", "top1@10_ci95"}
-    assert of_accuracies(numbers, 0) == {}
+    metrics = {"top1": 0.9, "top1_std": 0.01, "raw.top5": 1.0, "top1@10": 0.5, "rankme": 30.0, "drop": 0.1}
+    assert set(of_accuracies(metrics, 100, 5)) == {"top1_ci95", "raw.top5_ci95", "top1@10_ci95"}
+    assert of_accuracies(metrics, 0) == {}
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_digits_that_an_interval_justifies(value, interval, expected):
 
 
 def test_lines_of_a_result():
-    numbers = {"top1": 0.97333333, "top1_std": 0.01298765, "rankme": 45.598563}
-    assert of_lines(numbers, {"top1_ci95": (0.95, 0.99)}) == {"top1": "0.973", "top1_std": "0.013", "rankme": "45.6"}
+    metrics = {"top1": 0.97333333, "top1_std": 0.01298765, "rankme": 45.598563}
+    assert of_lines(metrics, {"top1_ci95": (0.95, 0.99)}) == {"top1": "0.973", "top1_std": "0.013", "rankme": "45.6"}
     assert between(0.951, 0.989) == "0.951 .. 0.989"
     assert between(2.5, None) == "2.5 or more"
 
@@ -79,7 +79,7 @@ def test_predictions_by_name(tmp_path, data):
         assert len(rows) == 2 * 120
         assert [r["draw"] for r in rows[:1] + rows[-1:]] == ["1", "2"]
         right = [r["class"] == r["predicted"] for r in rows]
-        assert sum(right) / len(right) == pytest.approx(result.numbers["top1"])
+        assert sum(right) / len(right) == pytest.approx(result.metrics["top1"])
         assert rows[0]["class"].startswith("row ")
         assert all(1 / 3 <= float(r["probability"]) <= 1 for r in rows)
         assert rows[0]["sample"] == data.source("test").name_of(int(rows[0]["id"]))

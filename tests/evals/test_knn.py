@@ -81,11 +81,11 @@ def test_small_temperatures_do_not_overflow():
 
 def test_numbers(data):
     result = knn(toys.Rows(), data)
-    assert set(result.numbers) == {"top1", "raw.top1", "untrained.top1"}
-    assert result.numbers["top1"] > 0.9 > result.numbers["untrained.top1"]
+    assert set(result.metrics) == {"top1", "raw.top1", "untrained.top1"}
+    assert result.metrics["top1"] > 0.9 > result.metrics["untrained.top1"]
     assert result.protocol["splits"] == {"train": 240, "labelled": 240, "test": 120}
     few = knn(toys.Rows(), data, labels="2/class", seeds=3)
-    assert set(few.numbers) == {f"{n}top1{s}" for n in ("", "raw.", "untrained.") for s in ("", "_std")}
+    assert set(few.metrics) == {f"{n}top1{s}" for n in ("", "raw.", "untrained.") for s in ("", "_std")}
     assert any("k=20 is more than the 6" in note for note in few.protocol["notes"])
 
 
@@ -95,7 +95,7 @@ def test_numbers(data):
 )
 def test_baselines_that_are_asked_for(data, baselines, names):
     whole, some = knn(toys.Rows(), data), knn(toys.Rows(), data, baselines=baselines)
-    assert some.numbers == {name: whole.numbers[name] for name in names}
+    assert some.metrics == {name: whole.metrics[name] for name in names}
     assert any(f"evaluator.baselines={str(baselines).lower()}" in note for note in some.protocol["notes"])
 
 
@@ -107,7 +107,7 @@ def test_a_baseline_that_is_none(data):
 
 def test_seeds_without_effect_are_said(data):
     result = knn(toys.Rows(), data, seeds=5)
-    assert "top1_std" not in result.numbers
+    assert "top1_std" not in result.metrics
     assert any("no effect" in note for note in result.protocol["notes"])
 
 
@@ -127,8 +127,8 @@ def test_gunpoint_is_the_archives_figure(test_data):
 
     gunpoint = series(path=str(test_data / "timeseries" / "GunPoint.npz"))
     result = knn(torch.nn.Flatten(), EvalData(gunpoint), k=1)
-    assert result.numbers["raw.top1"] == pytest.approx(1 - 0.0867, abs=1e-4)
-    assert result.numbers["top1"] == result.numbers["raw.top1"]
+    assert result.metrics["raw.top1"] == pytest.approx(1 - 0.0867, abs=1e-4)
+    assert result.metrics["top1"] == result.metrics["raw.top1"]
 
 
 def test_notes_of_one_evaluator_do_not_reach_another(data):

@@ -72,7 +72,7 @@ def test_only_these_samples_show_a_label(write):
             result = evaluator(toys.Rows(), data, labels=file, **given)
         assert result.protocol["labels"] == file
         assert result.protocol["splits"]["labelled"] == 4
-        assert result.numbers["top1"] > 0.8
+        assert result.metrics["top1"] > 0.8
     assert attentive(vit(), EvalData(rows), labels=file, epochs=0, min_steps=20).protocol["splits"]["labelled"] == 4
 
 
@@ -99,11 +99,11 @@ def test_names_of_elsewhere_and_ids_that_are_names(write):
         assert torch.nonzero(rows.train.labels >= 0).flatten().tolist() == [3, 4], text
         assert ("column breed" in "".join(notes)) is ("breed" in text)
     assert int((labelled(named(), write(f"name,label\n{elsewhere}"))[0].train.labels >= 0).sum()) == 4
-    numbers = named()
-    numbers.train.names = [f"{i}.png" for i in range(40, 0, -1)]
-    by_name, _ = labelled(numbers, write("id,label\n1,dog\n2,cat\n"))
+    metrics = named()
+    metrics.train.names = [f"{i}.png" for i in range(40, 0, -1)]
+    by_name, _ = labelled(metrics, write("id,label\n1,dog\n2,cat\n"))
     assert torch.nonzero(by_name.train.labels >= 0).flatten().tolist() == [38, 39]  # not samples 1 and 2
-    by_number, _ = labelled(numbers, write("id,label\n0,cat\n2,cat\n"))
+    by_number, _ = labelled(metrics, write("id,label\n0,cat\n2,cat\n"))
     assert torch.nonzero(by_number.train.labels >= 0).flatten().tolist() == [0, 2]
     with pytest.raises(
         DataError, match="names 1 sample"
@@ -135,7 +135,7 @@ def test_the_rows_in_the_unlabelled_test_split_measure(write):
     assert not rows.details["labels"].get("few")
     assert rows.fingerprint != "f"
     assert "held out" in notes[-1]
-    assert probe(toys.Rows(), EvalData(rows), labels=file).numbers["top1"] > 0.8
+    assert probe(toys.Rows(), EvalData(rows), labels=file).metrics["top1"] > 0.8
 
 
 def test_a_fifth_is_held_out_where_nothing_else_measures(write):

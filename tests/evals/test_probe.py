@@ -8,7 +8,7 @@ import torch
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.fit.grid_search import Choice, Grid, remarks, search
+from sslcli.evals.fit.grid_search import Choice, Grid, choice_notes, search
 from sslcli.evals.fit.linear_probe import C_GRID, DEFAULT_C, Standardizer, choose_c
 from sslcli.evals.fit.logistic import Logistic
 from sslcli.evals.inputs.label_subsets import draw, parse
@@ -18,10 +18,10 @@ from tests.evals import toys
 
 def test_numbers_and_protocol(data):
     result = probe(toys.Rows(), data, labels="10/class", seeds=3)
-    assert set(result.numbers) == {
+    assert set(result.metrics) == {
         *("top1", "top1_std", "raw.top1", "raw.top1_std", "untrained.top1", "untrained.top1_std")
     }
-    assert result.numbers["top1"] > 0.9 > result.numbers["untrained.top1"]
+    assert result.metrics["top1"] > 0.9 > result.metrics["untrained.top1"]
     protocol = json.loads(json.dumps(result.protocol))  # plain JSON types
     assert protocol["labels"] == "10/class"
     assert protocol["splits"] == {"train": 240, "labelled": 30, "test": 120}
@@ -30,17 +30,17 @@ def test_numbers_and_protocol(data):
     assert protocol["solver"]["converged"]
     assert protocol["solver"]["grad_norm"] <= 2e-5
     assert set(protocol["baselines"]) == {"raw", "untrained"}
-    assert probe(toys.Rows(), data, labels="10/class", seeds=3).numbers == result.numbers
+    assert probe(toys.Rows(), data, labels="10/class", seeds=3).metrics == result.metrics
 
 
 def test_top5_and_confusion():
     data = EvalData(toys.dataset(400, 200, classes=7))
     result = probe(toys.Rows(), data, seeds=2)
-    assert result.numbers["top1"] <= result.numbers["top5"] <= 1
-    assert "raw.top5" not in result.numbers
+    assert result.metrics["top1"] <= result.metrics["top5"] <= 1
+    assert "raw.top5" not in result.metrics
     counts = result.artefacts["confusion.png"].counts
     assert counts.sum() == 2 * 200
-    assert int(counts.diagonal().sum()) / 400 == pytest.approx(result.numbers["top1"])
+    assert int(counts.diagonal().sum()) / 400 == pytest.approx(result.metrics["top1"])
     assert any("untrained" in note for note in result.protocol["notes"])  # it was not asked for, and that is said
 
 
@@ -52,8 +52,8 @@ def test_is_the_solver_on_standardised_features(data):
     fit = Logistic(standardise(x, ids), y[ids], 3).fit(0.1)
     expected = (fit.logits(standardise(x_test, torch.arange(len(x_test)))).argmax(dim=1) == y_test).double().mean()
     result = probe(backbone, data, labels="5/class", strengths=0.1, baselines=False)
-    assert set(result.numbers) == {"top1"}
-    assert result.numbers["top1"] == pytest.approx(float(expected))
+    assert set(result.metrics) == {"top1"}
+    assert result.metrics["top1"] == pytest.approx(float(expected))
 
 
 def test_standardiser():
@@ -73,7 +73,7 @@ def test_the_test_split_decides_nothing(data):
     shuffled.test.labels = shuffled.test.labels[torch.randperm(120, generator=torch.manual_seed(0))]
     other = probe(backbone, EvalData(shuffled, untrained=toys.Blind), labels="20%", seeds=2)
     assert other.protocol == honest.protocol
-    assert other.numbers["top1"] < 0.6 < honest.numbers["top1"]
+    assert other.metrics["top1"] < 0.6 < honest.metrics["top1"]
 
 
 def test_choose_prefers_what_generalises():
@@ -120,8 +120,8 @@ def test_grid_continues_while_its_edge_is_best():
     assert strength["continued_to"][0] == 100
     assert any("continued to 100" in note for note in wide.protocol["notes"])
     assert wide.protocol["baselines"]["raw"]["strength"]["C"][0] > 10  # the baselines, too
-    assert wide.numbers["top1"] > narrow.numbers["top1"] + 0.1
-    assert wide.numbers["top1"] > 0.97
+    assert wide.metrics["top1"] > narrow.metrics["top1"] + 0.1
+    assert wide.metrics["top1"] > 0.97
 
 
 def test_search_by_hand():
@@ -139,8 +139,8 @@ def test_search_by_hand():
     assert flat == Choice(4, "how", (4, 8), "")
     up = search(grid, lambda v: (-abs(v - 100),), "how", lambda scores: len(scores) == 2)
     assert up == Choice(8, "how", (4, 8), "")
-    assert remarks([peak(4)], grid, "x", "k") == ["x: an edge of the grid was best, so it was continued to 2"]
-    assert "x = 32 was best and is the highest" in remarks([peak(100)], grid, "x", "k")[1]
+    assert choice_notes([peak(4)], grid, "x", "k") == ["x: an edge of the grid was best, so it was continued to 2"]
+    assert "x = 32 was best and is the highest" in choice_notes([peak(100)], grid, "x", "k")[1]
 
 
 def test_confidence_alone_does_not_lower_the_grid():
@@ -157,14 +157,14 @@ def test_classes_unseen_in_training_count_as_wrong():
     rows.train = ArraySource(rows.train.x[keep], rows.train.labels[keep])
     result = probe(toys.Rows(), EvalData(rows), baselines=False)
     share = float((rows.test.labels != 2).double().mean())
-    assert share - 0.05 < result.numbers["top1"] <= share
+    assert share - 0.05 < result.metrics["top1"] <= share
     assert result.artefacts["confusion.png"].counts[:, 2].sum() == 0
 
 
 def test_one_label_a_class(data):
     result = probe(toys.Rows(), data, labels="1/class", seeds=3)
     assert result.protocol["strength"]["C"] == [DEFAULT_C] * 3
-    assert result.numbers["top1"] > result.numbers["untrained.top1"]
+    assert result.metrics["top1"] > result.metrics["untrained.top1"]
 
 
 def without(split: str, labels):
@@ -224,7 +224,7 @@ def test_raw_digits_reproduce_the_known_figures():
     data = EvalData(digits())
     identity = torch.nn.Flatten()
     fixed = probe(identity, data, labels="10/class", seeds=20, strengths=[0.01], baselines=False)
-    assert fixed.numbers["top1"] == pytest.approx(0.873, abs=0.02)
+    assert fixed.metrics["top1"] == pytest.approx(0.873, abs=0.02)
     chosen = probe(identity, data, labels="10/class", seeds=5)
-    assert chosen.numbers["top1"] > fixed.numbers["top1"] - 0.01  # choosing on training labels does not hurt
-    assert chosen.numbers["top1"] == pytest.approx(chosen.numbers["raw.top1"], abs=1e-9)
+    assert chosen.metrics["top1"] > fixed.metrics["top1"] - 0.01  # choosing on training labels does not hurt
+    assert chosen.metrics["top1"] == pytest.approx(chosen.metrics["raw.top1"], abs=1e-9)

@@ -25,9 +25,9 @@ def test_quality_reads_no_label(data):
     rows.train.labels = None
     rows.test = None
     result = quality(toys.Rows(), EvalData(rows, untrained=toys.Blind))
-    assert result.numbers == labelled.numbers
-    assert set(result.numbers) == {f"{kind}{name}" for kind in ("", "untrained.") for name in CLEAN}
-    assert result.numbers["rankme"] > result.numbers["untrained.rankme"] == pytest.approx(1, abs=0.01)
+    assert result.metrics == labelled.metrics
+    assert set(result.metrics) == {f"{kind}{name}" for kind in ("", "untrained.") for name in CLEAN}
+    assert result.metrics["rankme"] > result.metrics["untrained.rankme"] == pytest.approx(1, abs=0.01)
     assert (result.protocol["samples"], result.protocol["points"], result.protocol["dim"]) == (240, 240, 8)
     assert any("no lidar" in note for note in result.protocol["notes"])
 
@@ -48,31 +48,31 @@ def test_some_samples_stand_for_all():
     protocol = quality(toys.Rows(), EvalData(toys.dataset()), samples=50, points=30).protocol
     assert (protocol["samples"], protocol["points"]) == (50, 30)
     few = quality(toys.Rows(), EvalData(toys.dataset(15)))
-    assert set(few.numbers) == {"rankme", "alpha_req", "spread"}
+    assert set(few.metrics) == {"rankme", "alpha_req", "spread"}
     assert any("too few" in note for note in few.protocol["notes"])
 
 
 def test_what_is_said_of_views():
     data = EvalData(toys.dataset(), recipes=NOISE, seed=3)
     result = quality(toys.Rows(), data, groups=40, views=4)
-    assert set(result.numbers) == CLEAN | VIEWED
+    assert set(result.metrics) == CLEAN | VIEWED
     assert (result.protocol["groups"], result.protocol["views"]) == (40, 4)
     ids = order(derive(3, "quality"), 0, 240)[:40]
     z, _ = data.augmented(toys.Rows(), ids, 4)
-    assert result.numbers["lidar"] == pytest.approx(lidar(z))
-    assert result.numbers["alignment"] == pytest.approx(alignment(z[:, 0], z[:, 1]))
+    assert result.metrics["lidar"] == pytest.approx(lidar(z))
+    assert result.metrics["alignment"] == pytest.approx(alignment(z[:, 0], z[:, 1]))
     again = quality(toys.Rows(), EvalData(toys.dataset(), recipes=NOISE, seed=3), groups=40, views=4)
-    assert again.numbers == result.numbers
+    assert again.metrics == result.metrics
     other = quality(toys.Rows(), EvalData(toys.dataset(), recipes=NOISE, seed=4), groups=40, views=4)
-    assert other.numbers["lidar"] != result.numbers["lidar"]
+    assert other.metrics["lidar"] != result.metrics["lidar"]
     both = quality(toys.Rows(), EvalData(toys.dataset(), recipes=NOISE, untrained=toys.Blind), groups=40, views=4)
-    assert both.numbers["lidar"] > both.numbers["untrained.lidar"]
+    assert both.metrics["lidar"] > both.metrics["untrained.lidar"]
 
 
 @pytest.mark.parametrize("recipes", [None, {}, {"global": {}}, {"local": {"noise": {"sigma": 0.1}}}])
 def test_without_an_augmentation_what_needs_views_is_left_out(recipes):
     result = quality(toys.Rows(), EvalData(toys.dataset(), recipes=recipes))
-    assert set(result.numbers) == CLEAN
+    assert set(result.metrics) == CLEAN
     assert any("no lidar, alignment and uniformity" in note for note in result.protocol["notes"])
 
 
@@ -88,12 +88,12 @@ def test_online_stays_in_the_training_split():
     rows = toys.dataset()
     rows.test = Poisoned(rows.test.x, rows.test.labels)
     backbone = toys.Rows().train()
-    numbers = online(backbone, rows)
-    assert set(numbers) == {"knn/top1", "spread", "rankme"}
-    assert numbers["knn/top1"] > 0.85
+    metrics = online(backbone, rows)
+    assert set(metrics) == {"knn/top1", "spread", "rankme"}
+    assert metrics["knn/top1"] > 0.85
     assert backbone.training
-    assert online(backbone, rows) == numbers
-    assert online(toys.Blind(), rows)["knn/top1"] < numbers["knn/top1"]
+    assert online(backbone, rows) == metrics
+    assert online(toys.Blind(), rows)["knn/top1"] < metrics["knn/top1"]
 
 
 def test_online_is_the_slow_way():
@@ -122,9 +122,9 @@ def test_a_backbone_that_collapsed_is_visible():
         def forward(self, x):
             return torch.ones(len(x), 8)
 
-    numbers = online(Constant(), toys.dataset())
-    assert numbers["spread"] == pytest.approx(0, abs=1e-6)
-    assert numbers["rankme"] == pytest.approx(1, abs=1e-2)
+    metrics = online(Constant(), toys.dataset())
+    assert metrics["spread"] == pytest.approx(0, abs=1e-6)
+    assert metrics["rankme"] == pytest.approx(1, abs=1e-2)
 
 
 def test_series_go_the_same_way():

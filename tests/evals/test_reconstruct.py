@@ -46,19 +46,19 @@ def test_numbers_are_in_pixels():
     """The toys have a standard deviation of 0.5: an error of 0.2 of the view is one of 0.1 in 0..1, whose PSNR is 20 dB."""
     data = evaluated(Copy(0.2))
     found = reconstruct(toys.Rows(), data)
-    assert found.numbers["mse"] == pytest.approx(0.01, rel=1e-5)
-    assert found.numbers["psnr"] == pytest.approx(20, abs=1e-4)
+    assert found.metrics["mse"] == pytest.approx(0.01, rel=1e-5)
+    assert found.metrics["psnr"] == pytest.approx(20, abs=1e-4)
     train, test = (s.x.double() / 255 for s in (data.dataset.train, data.dataset.test))
     expected = float((test - train.mean(dim=0)).square().mean())
-    assert found.numbers["mean.mse"] == pytest.approx(expected, rel=1e-4)
-    assert set(found.numbers) == {"mse", "psnr", "mean.mse", "mean.psnr"}
+    assert found.metrics["mean.mse"] == pytest.approx(expected, rel=1e-4)
+    assert set(found.metrics) == {"mse", "psnr", "mean.mse", "mean.psnr"}
     assert found.protocol["samples"] == 120
     assert found.protocol["masks"] == 1
 
 
 def test_what_was_hidden_is_judged():
     data = evaluated(Copy(0.2, half=True))
-    found = reconstruct(toys.Rows(), data, masks=2).numbers
+    found = reconstruct(toys.Rows(), data, masks=2).metrics
     assert found["mse"] == pytest.approx(0.01, rel=1e-5)
     assert found["whole.mse"] == pytest.approx(0.005, rel=1e-5)
     x = data.dataset.test.x.double() / 255
@@ -80,8 +80,8 @@ def test_mae_by_hand(norm_pix):
     batch = Batch([x], ["clean"], Draw(derive(0, "reconstruct"), 0, ids))
     loss = method(batch)["loss"].item()
     name, scale = ("normalised.mse", 1.0) if norm_pix else ("mse", 0.25)
-    assert found.numbers[name] == pytest.approx(loss * scale, rel=1e-4)
-    assert ("normalised.mse" in found.numbers) == norm_pix
+    assert found.metrics[name] == pytest.approx(loss * scale, rel=1e-4)
+    assert ("normalised.mse" in found.metrics) == norm_pix
     assert bool(found.protocol["notes"]) == norm_pix
 
 
@@ -107,7 +107,7 @@ def test_true_statistics_of_hidden_patches_reach_no_number():
     found = method.reconstruct(Batch([view], ["clean"], Draw(0, 0, torch.arange(2))))
     guess, _ = _guesses(found, torch.zeros(1, 1, 8, 8))[""]
     assert torch.equal(guess[0], guess[1])
-    assert "normalised.mse" in reconstruct(toys.Rows(), evaluated(method, rows)).numbers
+    assert "normalised.mse" in reconstruct(toys.Rows(), evaluated(method, rows)).metrics
 
 
 def test_errors_by_sample():
@@ -179,9 +179,9 @@ def test_series_with_padding(shape):
     torch.manual_seed(0)
     method = MAE(ViT(shape, width=16, depth=1, heads=2, patch=4), norm_pix=False)
     found = reconstruct(toys.Rows(), evaluated(method, rows))
-    assert all(math.isfinite(v) for v in found.numbers.values())
-    assert not any("psnr" in name for name in found.numbers)
-    assert found.numbers["mean.mse"] == pytest.approx(1.0, abs=0.15)
+    assert all(math.isfinite(v) for v in found.metrics.values())
+    assert not any("psnr" in name for name in found.metrics)
+    assert found.metrics["mean.mse"] == pytest.approx(1.0, abs=0.15)
     error, _ = errors(evaluated(method, rows), "test")
     assert torch.isfinite(error).all()
 

@@ -31,13 +31,13 @@ def of_one(similarity: list[float], right: list[bool]) -> dict[str, float]:
     return {name: float(value[0]) for name, value in found.items()}
 
 
-def slow(bank, y, queries, truth, itself=False):
+def slow(bank, y, queries, y_true, itself=False):
     """Each query's numbers by its own sorted list; without ties."""
     rows = []
     table = (F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T).double()
     for q, s in enumerate(table):
         order = [i for i in s.argsort(descending=True).tolist() if not (itself and i == q)]
-        hits = [bool(y[i] == truth[q]) for i in order]
+        hits = [bool(y[i] == y_true[q]) for i in order]
         r = sum(hits)
         precision = [sum(hits[: i + 1]) / (i + 1) for i in range(len(hits))]
         row = {
@@ -57,12 +57,12 @@ def slow(bank, y, queries, truth, itself=False):
 @pytest.mark.parametrize("block", [1 << 24, 1000])
 def test_is_the_slow_way(itself, block, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", block)
-    (bank, y), (queries, truth) = some(150, 0), some(40, 1)
+    (bank, y), (queries, y_true) = some(150, 0), some(40, 1)
     if itself:
-        queries, truth = bank, y
-    found = ranked(bank, y, queries, truth, CPU, itself)
+        queries, y_true = bank, y
+    found = ranked(bank, y, queries, y_true, CPU, itself)
     assert {name: float(v.mean()) for name, v in found.scores.items()} == pytest.approx(
-        slow(bank, y, queries, truth, itself)
+        slow(bank, y, queries, y_true, itself)
     )
     assert (found.gallery, found.queries, found.without) == (150, len(queries), 0)
 
@@ -101,11 +101,11 @@ def test_measures_are_pytorch_metric_learnings():
     inference = pytest.importorskip("pytorch_metric_learning.utils.inference")
     from pytorch_metric_learning.distances import CosineSimilarity
 
-    (bank, y), (queries, truth) = some(200, 0), some(50, 1)
+    (bank, y), (queries, y_true) = some(200, 0), some(50, 1)
     names = ("mean_average_precision", "mean_average_precision_at_r", "r_precision", "precision_at_1")
     calculator = accuracy.AccuracyCalculator(include=names, k=200, knn_func=inference.CustomKNN(CosineSimilarity()))
-    theirs = calculator.get_accuracy(queries, truth, bank, y)
-    ours = {name: float(v.mean()) for name, v in ranked(bank, y, queries, truth, CPU).scores.items()}
+    theirs = calculator.get_accuracy(queries, y_true, bank, y)
+    ours = {name: float(v.mean()) for name, v in ranked(bank, y, queries, y_true, CPU).scores.items()}
     for name, other in zip(("map", "map_at_r", "r_precision", "recall@1"), names, strict=True):
         assert ours[name] == pytest.approx(theirs[other], abs=1e-5)
 
@@ -148,13 +148,13 @@ def test_collapsed_features_know_nothing():
 
 
 def test_what_has_no_label_or_no_class_in_the_gallery_is_left_out():
-    (bank, y), (queries, truth) = some(150, 0), some(40, 1)
-    expected = ranked(bank[y > 0], y[y > 0], queries[truth > 0], truth[truth > 0], CPU)
+    (bank, y), (queries, y_true) = some(150, 0), some(40, 1)
+    expected = ranked(bank[y > 0], y[y > 0], queries[y_true > 0], y_true[y_true > 0], CPU)
     y[y == 0] = -1
-    found = ranked(bank, y, queries, truth, CPU)
+    found = ranked(bank, y, queries, y_true, CPU)
     for name, values in expected.scores.items():
         torch.testing.assert_close(found.scores[name], values)
-    assert found.without == int((truth == 0).sum())
+    assert found.without == int((y_true == 0).sum())
     with pytest.raises(DataError, match="no labelled test sample"):
         ranked(bank, torch.where(y > 0, 3, y), queries[:1], torch.tensor([2]), CPU)
 
@@ -162,8 +162,8 @@ def test_what_has_no_label_or_no_class_in_the_gallery_is_left_out():
 def test_numbers(data):
     result = retrieval(toys.Rows(), data)
     names = {"map", "map_at_r", "r_precision", "recall@1", "recall@5", "recall@10", "precision@5", "precision@10"}
-    assert set(result.numbers) == {f"{kind}{name}" for kind in ("", "raw.", "untrained.") for name in names}
-    assert result.numbers["map"] > 0.8 > result.numbers["untrained.map"]
+    assert set(result.metrics) == {f"{kind}{name}" for kind in ("", "raw.", "untrained.") for name in names}
+    assert result.metrics["map"] > 0.8 > result.metrics["untrained.map"]
     assert result.protocol["splits"] == {"gallery": 240, "queries": 120}
     own = retrieval(toys.Rows(), data, gallery="test", baselines=False)
     assert own.protocol["splits"] == {"gallery": 120, "queries": 120}
@@ -174,8 +174,8 @@ def test_numbers(data):
 def test_recall_at_1_is_the_nearest_neighbours_accuracy(data):
     from sslcli.evals.knn import knn
 
-    assert retrieval(toys.Rows(), data).numbers["recall@1"] == pytest.approx(
-        knn(toys.Rows(), data, k=1).numbers["top1"]
+    assert retrieval(toys.Rows(), data).metrics["recall@1"] == pytest.approx(
+        knn(toys.Rows(), data, k=1).metrics["top1"]
     )
 
 
@@ -185,7 +185,7 @@ def test_test_labels_change_no_ranking():
     rows.test.labels = rows.test.labels.flip(0)
     other = retrieval(toys.Rows(), EvalData(rows))
     assert one.protocol == other.protocol
-    assert one.numbers != other.numbers
+    assert one.metrics != other.metrics
 
 
 def test_pictures(data, tmp_path):
@@ -212,7 +212,7 @@ def test_without_labels_there_is_the_picture():
     rows = toys.dataset()
     rows.train.labels = None
     result = retrieval(toys.Rows(), EvalData(rows))
-    assert result.numbers == {}
+    assert result.metrics == {}
     assert len(result.artefacts["neighbours.png"].rows) == 10
     assert {cell.mark for row in result.artefacts["neighbours.png"].rows for cell in row.cells} == {""}
     assert any("no labels" in note for note in result.protocol["notes"])

@@ -15,7 +15,7 @@ from sslcli.evals.fit.calibrated_probe import class_columns
 from sslcli.evals.fit.linear_probe import fit_linear_probe
 from sslcli.evals.inputs import attacks
 from sslcli.evals.inputs.label_subsets import Amount
-from sslcli.evals.metrics import calibration as sure
+from sslcli.evals.metrics import calibration as calibration
 from sslcli.evals.probe import probe
 from sslcli.evals.robustness import robustness
 from tests.evals import toys
@@ -94,12 +94,12 @@ def guesses(n: int = 400, k: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 def test_calibration_by_hand():
     p = torch.tensor([[0.95, 0.05], [0.85, 0.15], [0.25, 0.75], [0.65, 0.35]])
     y = torch.tensor([0, 1, 1, 0])
-    assert sure.ece(p, y, bins=2) == pytest.approx(0.05)  # all in one bin: confidence .8, accuracy .75
-    assert sure.ece(p, y, bins=10) == pytest.approx((0.05 + 0.85 + 0.25 + 0.35) / 4)  # each in its own
-    assert sure.brier(p, y) == pytest.approx((0.005 + 1.445 + 0.125 + 0.245) / 4)
-    assert sure.brier(p, torch.tensor([0, -1, 1, 0])) == pytest.approx((0.005 + 1.745 + 0.125 + 0.245) / 4)
-    assert sure.nll(p.log(), y) == pytest.approx(-math.log(0.95 * 0.15 * 0.75 * 0.65) / 4)
-    table = sure.reliability(p, y, bins=10)
+    assert calibration.ece(p, y, bins=2) == pytest.approx(0.05)  # all in one bin: confidence .8, accuracy .75
+    assert calibration.ece(p, y, bins=10) == pytest.approx((0.05 + 0.85 + 0.25 + 0.35) / 4)  # each in its own
+    assert calibration.brier(p, y) == pytest.approx((0.005 + 1.445 + 0.125 + 0.245) / 4)
+    assert calibration.brier(p, torch.tensor([0, -1, 1, 0])) == pytest.approx((0.005 + 1.745 + 0.125 + 0.245) / 4)
+    assert calibration.nll(p.log(), y) == pytest.approx(-math.log(0.95 * 0.15 * 0.75 * 0.65) / 4)
+    table = calibration.reliability(p, y, bins=10)
     assert table[:, 0].tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
     assert table[8].tolist() == pytest.approx([1, 0.85, 0])
 
@@ -109,7 +109,7 @@ def test_calibration_against_torchmetrics():
     logits, y = guesses()
     p = logits.softmax(dim=1)
     expected = metrics.multiclass_calibration_error(p, y, 5, n_bins=15, norm="l1")
-    assert sure.ece(p, y) == pytest.approx(float(expected), abs=1e-6)
+    assert calibration.ece(p, y) == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_brier_and_nll_against_scikit_learn():
@@ -117,8 +117,8 @@ def test_brier_and_nll_against_scikit_learn():
 
     logits, y = guesses()
     p = logits.double().softmax(dim=1)
-    assert sure.nll(logits, y) == pytest.approx(log_loss(y, p))
-    assert sure.brier(p[:, :2] / p[:, :2].sum(dim=1, keepdim=True), (y > 0).long()) == pytest.approx(
+    assert calibration.nll(logits, y) == pytest.approx(log_loss(y, p))
+    assert calibration.brier(p[:, :2] / p[:, :2].sum(dim=1, keepdim=True), (y > 0).long()) == pytest.approx(
         2 * brier_score_loss((y > 0).long(), p[:, 1] / p[:, :2].sum(dim=1))
     )
 
@@ -128,13 +128,13 @@ def test_temperature_against_scipy():
 
     logits, y = guesses()
     best = minimize_scalar(
-        lambda t: sure.nll(logits / t, y), bounds=(0.05, 20), method="bounded", options={"xatol": 1e-6}
+        lambda t: calibration.nll(logits / t, y), bounds=(0.05, 20), method="bounded", options={"xatol": 1e-6}
     )
-    t = sure.fit_temperature(logits, y)
+    t = calibration.fit_temperature(logits, y)
     assert t == pytest.approx(best.x, rel=1e-3)
-    assert sure.fit_temperature(3 * logits, y) == pytest.approx(3 * t, rel=1e-4)
-    assert sure.fit_temperature(5.0 * F.one_hot(y, 5), y) == pytest.approx(
-        sure.COLDEST, rel=1e-3
+    assert calibration.fit_temperature(3 * logits, y) == pytest.approx(3 * t, rel=1e-4)
+    assert calibration.fit_temperature(5.0 * F.one_hot(y, 5), y) == pytest.approx(
+        calibration.COLDEST, rel=1e-3
     )  # all right: no optimum
 
 
@@ -145,7 +145,7 @@ def test_head_is_the_probe(data):
     backbone = toys.Rows()
     (x, y), (x_test, y_test) = data.features(backbone, "train"), data.features(backbone, "test")
     head = fit_linear_probe(x, y, Amount("all"), 0, data.dataset.classes)
-    expected = probe(backbone, data, baselines=False).numbers["top1"]
+    expected = probe(backbone, data, baselines=False).metrics["top1"]
     assert float((head.predict(x_test) == y_test).double().mean()) == pytest.approx(expected)
     torch.testing.assert_close(head.linear("cpu")(x_test), head.logits(x_test), atol=1e-4, rtol=1e-4)
 
@@ -160,15 +160,17 @@ def test_the_temperature_is_that_of_samples_the_probe_has_not_seen(data):
     some[ids] = y[ids]
     head = fit_linear_probe(x, some, Amount("all"), 0, strength=10.0)
     t, held = held_out_temperature(x, y, ids, head, data)
-    fold, logits, truth = folds(y[ids], 5, 0, 0), [], []
+    fold, logits, y_true = folds(y[ids], 5, 0, 0), [], []
     for f in range(5):
         rest = torch.full_like(y, -1)
         rest[ids[fold != f]] = y[ids[fold != f]]
         logits.append(fit_linear_probe(x, rest, Amount("all"), 0, strength=10.0).logits(x[ids[fold == f]]))
-        truth.append(y[ids[fold == f]])
+        y_true.append(y[ids[fold == f]])
     assert held == 60
-    assert t == pytest.approx(sure.fit_temperature(torch.cat(logits), torch.cat(truth)))
-    assert t > sure.fit_temperature(head.logits(x[ids]), y[ids])  # on its own samples it is surer than it should be
+    assert t == pytest.approx(calibration.fit_temperature(torch.cat(logits), torch.cat(y_true)))
+    assert t > calibration.fit_temperature(
+        head.logits(x[ids]), y[ids]
+    )  # on its own samples it is surer than it should be
     assert held_out_temperature(x, y, ids[:3], head, data) == (1.0, 0)
 
 
@@ -179,26 +181,26 @@ def test_column():
 
 def test_numbers_and_protocol(data):
     result = robustness(toys.Rows(), data, **FEW)
-    numbers = result.numbers
+    metrics = result.metrics
     for kind in ("", "raw.", "untrained."):
         assert {
             f"{kind}{n}" for n in ("clean.top1", "corrupted.top1", "drop", "pgd4.top1", "ece", "scaled.nll")
-        } <= set(numbers)
-    assert numbers["clean.top1"] > 0.9 > numbers["untrained.clean.top1"]
-    assert numbers["corrupted.top1"] == pytest.approx((numbers["gaussian_noise.top1"] + numbers["contrast.top1"]) / 2)
-    assert numbers["drop"] == pytest.approx(1 - numbers["corrupted.top1"] / numbers["clean.top1"])
-    assert numbers["fgsm4.top1"] <= numbers["fgsm1.top1"] <= 1
+        } <= set(metrics)
+    assert metrics["clean.top1"] > 0.9 > metrics["untrained.clean.top1"]
+    assert metrics["corrupted.top1"] == pytest.approx((metrics["gaussian_noise.top1"] + metrics["contrast.top1"]) / 2)
+    assert metrics["drop"] == pytest.approx(1 - metrics["corrupted.top1"] / metrics["clean.top1"])
+    assert metrics["fgsm4.top1"] <= metrics["fgsm1.top1"] <= 1
     table = json.loads(json.dumps(result.details))["top1"]["backbone"]
-    assert table[1][0] == table[0][0] == pytest.approx(numbers["clean.top1"])
+    assert table[1][0] == table[0][0] == pytest.approx(metrics["clean.top1"])
     assert result.protocol["splits"] == {"train": 240, "labelled": 240, "test": 60}
     json.dumps(result.protocol)
     other = EvalData(toys.dataset(), untrained=toys.Blind, batch_size=7)
-    assert robustness(toys.Rows(), other, **FEW).numbers == pytest.approx(numbers, abs=1e-3)
+    assert robustness(toys.Rows(), other, **FEW).metrics == pytest.approx(metrics, abs=1e-3)
 
 
 def test_clean_accuracy_is_the_probes(data):
-    found = robustness(toys.Rows(), data, **{**FEW, "max_samples": 1000, "attack_samples": 0}, baselines=False).numbers
-    assert found["clean.top1"] == probe(toys.Rows(), data, strengths=0.1, baselines=False).numbers["top1"]
+    found = robustness(toys.Rows(), data, **{**FEW, "max_samples": 1000, "attack_samples": 0}, baselines=False).metrics
+    assert found["clean.top1"] == probe(toys.Rows(), data, strengths=0.1, baselines=False).metrics["top1"]
     assert not any(name.startswith(("pgd", "fgsm")) for name in found)
 
 
@@ -207,9 +209,9 @@ def test_the_test_split_fits_nothing():
     shuffled = toys.dataset()
     shuffled.test.labels = shuffled.test.labels[torch.randperm(120, generator=torch.Generator().manual_seed(0))]
     honest, other = (robustness(toys.Rows(), EvalData(d), **FEW) for d in (toys.dataset(), shuffled))
-    assert honest.numbers["temperature"] == other.numbers["temperature"]
+    assert honest.metrics["temperature"] == other.metrics["temperature"]
     assert honest.protocol["strength"] == other.protocol["strength"]
-    assert other.numbers["clean.top1"] < honest.numbers["clean.top1"]
+    assert other.metrics["clean.top1"] < honest.metrics["clean.top1"]
 
 
 def test_series(tmp_path):
@@ -227,8 +229,8 @@ def test_series(tmp_path):
             return torch.cat([x.nanmean(dim=2), x[:, :, 0].nan_to_num()], dim=1)
 
     result = robustness(Mean(), EvalData(rows), strength=0.1)
-    assert result.numbers["clean.top1"] > 0.95
-    assert "pgd1.top1" not in result.numbers
+    assert result.metrics["clean.top1"] > 0.95
+    assert "pgd1.top1" not in result.metrics
     assert any("no attacks" in note for note in result.protocol["notes"])
     for name, artefact in result.artefacts.items():
         artefact.save(tmp_path / name)
@@ -237,7 +239,7 @@ def test_series(tmp_path):
 
 
 def test_one_label_a_class_is_enough(data):
-    found = robustness(toys.Rows(), data, **FEW, labels="2/class", baselines=False).numbers
+    found = robustness(toys.Rows(), data, **FEW, labels="2/class", baselines=False).metrics
     assert all(math.isfinite(v) for v in found.values())
 
 

@@ -22,12 +22,12 @@ from tests.evals import toys
 def test_it_is_the_probe_and_the_neighbours():
     data = EvalData(toys.dataset(), untrained=toys.Blind, trained_on="others")
     found = transfer(toys.Rows(), data, labels="10/class", seeds=2, strengths=0.1)
-    one = probe(toys.Rows(), data, labels="10/class", seeds=2, strengths=0.1).numbers
-    other = knn(toys.Rows(), data, labels="10/class", seeds=2).numbers
-    assert found.numbers["probe.top1"] == one["top1"]
-    assert found.numbers["raw.probe.top1_std"] == one["raw.top1_std"]
-    assert found.numbers["untrained.knn.top1"] == other["untrained.top1"]
-    assert len(found.numbers) == len(one) + len(other)
+    one = probe(toys.Rows(), data, labels="10/class", seeds=2, strengths=0.1).metrics
+    other = knn(toys.Rows(), data, labels="10/class", seeds=2).metrics
+    assert found.metrics["probe.top1"] == one["top1"]
+    assert found.metrics["raw.probe.top1_std"] == one["raw.top1_std"]
+    assert found.metrics["untrained.knn.top1"] == other["untrained.top1"]
+    assert len(found.metrics) == len(one) + len(other)
     assert found.protocol["from"] == "others"
     assert found.protocol["to"] == "rows"
     assert (found.protocol["labels"], found.protocol["seeds"]) == ("10/class", 2)  # what both share is said once

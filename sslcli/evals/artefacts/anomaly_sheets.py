@@ -62,14 +62,14 @@ def _sheet(first: AnomalyResult, score: str, data: EvalData) -> Sheet | None:
         half = len(end.rows) // 2
         cells = []
         for at, i in enumerate(end.rows):
-            right = end.strange is None or end.strange[at] == (at >= half)
+            right = end.anomalous is None or end.anomalous[at] == (at >= half)
             wrong += not right
             if first.samples[i] in pictures:
                 cells.append(
-                    Cell(pictures[first.samples[i]], "" if end.strange is None else "right" if right else "wrong")
+                    Cell(pictures[first.samples[i]], "" if end.anomalous is None else "right" if right else "wrong")
                 )
         rows.append(Row(end.title, end.about, cells))
-    told = shown[0].strange is not None
+    told = shown[0].anomalous is not None
     caption = f"{title}: at the left the most normal, at the right the strangest"
     return Sheet(
         title,

@@ -10,30 +10,30 @@ from sslcli.evals.artefacts.figures import Grid
 from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, named, thumbnails
 from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.base.features import EvalData, Split
-from sslcli.evals.fit.clustering import Divided
+from sslcli.evals.fit.clustering import Clustering
 from sslcli.evals.metrics.agreement import contingency, matching
 
 EXEMPLARS = 8  # samples of a cluster in the sheet
 SHOWN = 24  # clusters in the sheet, the largest
 
 
-def make_artefacts(first: Divided, points: Tensor, truth: Tensor, data: EvalData, split: Split) -> dict[str, Any]:
+def make_artefacts(first: Clustering, points: Tensor, y_true: Tensor, data: EvalData, split: Split) -> dict[str, Any]:
     """Of the first seed: the assignment of every sample, exemplars, and where there are labels the table."""
     artefacts: dict[str, Any] = {"assignment.csv": _assignment(first, data, split)}
     names = data.dataset.classes
-    if bool((truth >= 0).any()):
-        artefacts["table.png"] = _grid(contingency(first.asked, truth, first.clusters, len(names)), names)
+    if bool((y_true >= 0).any()):
+        artefacts["table.png"] = _grid(contingency(first.queries, y_true, first.clusters, len(names)), names)
     if first.clusters:
-        chosen = exemplars(points, first.asked, first.clusters)
+        chosen = exemplars(points, first.queries, first.clusters)
         title = f"{split} samples nearest to the centre of each cluster"
-        artefacts["exemplars.png"] = exemplar_sheet(chosen, first.asked, first.clusters, truth, data, split, title)
+        artefacts["exemplars.png"] = exemplar_sheet(chosen, first.queries, first.clusters, y_true, data, split, title)
     return artefacts
 
 
-def _assignment(first: Divided, data: EvalData, split: Split) -> Csv:
+def _assignment(first: Clustering, data: EvalData, split: Split) -> Csv:
     parts: list[tuple[Split, Tensor]] = [("train", first.train)]
     if split == "test":
-        parts.append(("test", first.asked))
+        parts.append(("test", first.queries))
     rows = [
         (part, data.source(part).name_of(i), c)
         for part, assigned in parts
@@ -63,11 +63,11 @@ def _grid(counts: Tensor, names: tuple[str, ...]) -> Grid:
 
 
 def exemplar_sheet(
-    chosen: list[Tensor], assigned: Tensor, clusters: int, truth: Tensor, data: EvalData, split: Split, title: str
+    chosen: list[Tensor], assigned: Tensor, clusters: int, y_true: Tensor, data: EvalData, split: Split, title: str
 ) -> Sheet:
     """A row a cluster, the largest first: its `chosen` rows, how many samples it has, and which class is most among them."""
     names, ids = data.dataset.classes, data.ids(split)
-    counts = contingency(assigned, truth, clusters, len(names)) if bool((truth >= 0).any()) else None
+    counts = contingency(assigned, y_true, clusters, len(names)) if bool((y_true >= 0).any()) else None
     sizes = assigned[assigned >= 0].bincount(minlength=clusters)
     shown = [c for c in sizes.argsort(descending=True, stable=True).tolist() if sizes[c]][:SHOWN]
     pictures = thumbnails(data, split, [int(i) for c in shown for i in ids[chosen[c]]])

@@ -28,16 +28,16 @@ class Predictions:
     probability (draws, m), what the model gave the class that it predicted."""
 
     ids: Tensor
-    truth: Tensor
+    y_true: Tensor
     predicted: Tensor
     probability: Tensor | None = None
     caption: str = field(default="what was predicted for each test sample", repr=False)
 
     def __post_init__(self) -> None:
-        assert self.ids.shape == self.truth.shape == self.predicted.shape[1:], (self.ids.shape, self.predicted.shape)
+        assert self.ids.shape == self.y_true.shape == self.predicted.shape[1:], (self.ids.shape, self.predicted.shape)
 
     def save(self, path: Path) -> None:
-        whole = {"ids": self.ids, "truth": self.truth, "predicted": self.predicted}
+        whole = {"ids": self.ids, "truth": self.y_true, "predicted": self.predicted}
         tensors = {k: v.to(torch.int64) for k, v in whole.items()}
         if self.probability is not None:
             tensors["probability"] = self.probability.float()
@@ -46,12 +46,12 @@ class Predictions:
     def files(self, source: Source, classes: Sequence[str]) -> dict[str, Artefact]:
         """The artefacts by file name: this, and a table with a row for each sample and draw. `source`: the test split."""
         names = [source.name_of(i) for i in self.ids.tolist()]
-        truth = [named(classes, c) for c in self.truth.tolist()]
+        y_true = [named(classes, c) for c in self.y_true.tolist()]
         sure = self.probability if self.probability is not None else torch.full(self.predicted.shape, torch.nan)
         rows = [
             (i, name, draw, true, named(classes, c), round(p, 4))
             for draw, (said, ps) in enumerate(zip(self.predicted.tolist(), sure.tolist(), strict=True), start=1)
-            for i, name, true, c, p in zip(self.ids.tolist(), names, truth, said, ps, strict=True)
+            for i, name, true, c, p in zip(self.ids.tolist(), names, y_true, said, ps, strict=True)
         ]
         header = ("id", "sample", "draw", "class", "predicted", "probability")
         return {FILE: self, TABLE: Csv(header, rows, f"{self.caption}, by name")}
@@ -64,11 +64,11 @@ def read(run: Path, name: str) -> Predictions:
 
     try:
         found = load_file(checked(run, name))
-        ids, truth, predicted = (found[key] for key in ("ids", "truth", "predicted"))
-        assert all(v.dtype == torch.int64 for v in (ids, truth, predicted)), "not whole numbers"
+        ids, y_true, predicted = (found[key] for key in ("ids", "truth", "predicted"))
+        assert all(v.dtype == torch.int64 for v in (ids, y_true, predicted)), "not whole numbers"
         assert predicted.ndim == 2, "not draws of samples"
         assert len(predicted) > 0, "no draw"
-        return Predictions(ids, truth, predicted, probability=found.get("probability"))
+        return Predictions(ids, y_true, predicted, probability=found.get("probability"))
     except (OSError, SafetensorError, KeyError, AssertionError) as e:
         raise DataError(
             f"{run / name} cannot be read: {e}", "measure the run again: sslcli eval NAME run=RUN"

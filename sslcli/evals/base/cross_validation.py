@@ -97,12 +97,12 @@ class Pooled:
         everything = torch.arange(len(self.source))
         for f in fold.unique().tolist():
             held = known[fold == f]
-            kept = torch.ones(len(everything), dtype=torch.bool)
-            kept[held] = False
+            labelled = torch.ones(len(everything), dtype=torch.bool)
+            labelled[held] = False
             if groups is not None:  # unlabelled samples of the same groups would be in the standardization
                 assert self.source.groups is not None
-                kept &= ~torch.isin(self.source.groups, groups[fold == f])
-            yield Fold(self.data, self, {"train": everything[kept], "test": held})
+                labelled &= ~torch.isin(self.source.groups, groups[fold == f])
+            yield Fold(self.data, self, {"train": everything[labelled], "test": held})
 
 
 def applies(node: dict[str, Any], data: EvalData) -> bool:
@@ -117,54 +117,57 @@ def cross_validated(evaluate: Callable[..., Result], backbone: nn.Module, data: 
     for index in range(seeds):
         parts = list(pooled.divided(index))
         draws.append([(fold, evaluate(backbone, fold, seeds=1)) for fold in parts])
-    numbers: dict[str, float] = {}
-    for name in draws[0][0][1].numbers:
+    metrics: dict[str, float] = {}
+    for name in draws[0][0][1].metrics:
         values = torch.tensor([_mean(name, found) for found in draws], dtype=torch.float64)
-        numbers |= {name: float(values.mean())} | ({f"{name}_std": float(values.std())} if seeds > 1 else {})
-    said = [_predictions(found) for found in draws]
-    same = all(torch.equal(p.ids, said[0].ids) for p in said)
+        metrics |= {name: float(values.mean())} | ({f"{name}_std": float(values.std())} if seeds > 1 else {})
+    predicted = [_predictions(found) for found in draws]
+    same = all(torch.equal(p.ids, predicted[0].ids) for p in predicted)
     assert same, "every division tests every labelled sample"
-    sure = [p.probability for p in said if p.probability is not None]
+    confidence = [p.probability for p in predicted if p.probability is not None]
     predictions = Predictions(
-        said[0].ids, said[0].truth, torch.cat([p.predicted for p in said]), torch.cat(sure) if sure else None
+        predicted[0].ids,
+        predicted[0].y_true,
+        torch.cat([p.predicted for p in predicted]),
+        torch.cat(confidence) if confidence else None,
     )
     first, count = draws[0][0][1], len(draws[0])
     artefacts: dict[str, Any] = predictions.files(pooled.source, data.dataset.classes)
     if "confusion.png" in first.artefacts:
         artefacts["confusion.png"] = _confusion(predictions, data)
     return Result(
-        numbers,
+        metrics,
         _protocol([r for found in draws for _, r in found], len(pooled.source), len(predictions.ids), seeds, count),
         artefacts,
         first.details,
-        of_accuracies(numbers, len(predictions.ids), seeds),
+        of_accuracies(metrics, len(predictions.ids), seeds),
     )
 
 
 def _mean(name: str, found: list[tuple[Fold, Result]]) -> float:
     """Over folds, weighted by their test samples: of an accuracy the share of all."""
     sizes = [len(fold.ids("test")) for fold, _ in found]
-    return sum(n * r.numbers[name] for n, (_, r) in zip(sizes, found, strict=True)) / sum(sizes)
+    return sum(n * r.metrics[name] for n, (_, r) in zip(sizes, found, strict=True)) / sum(sizes)
 
 
 def _predictions(found: list[tuple[Fold, Result]]) -> Predictions:
     """Of all folds in the order of the samples; ids are those of the training split and, after it, of the test split."""
     parts = [(fold, r.artefacts[FILE]) for fold, r in found]
-    said = [p for _, p in parts if isinstance(p, Predictions)]
+    predicted = [p for _, p in parts if isinstance(p, Predictions)]
     ids = torch.cat([fold.wanted["test"][p.ids] for fold, p in parts if isinstance(p, Predictions)])
     order = ids.argsort()
-    sure = [p.probability for p in said if p.probability is not None]
+    confidence = [p.probability for p in predicted if p.probability is not None]
     return Predictions(
         ids[order],
-        torch.cat([p.truth for p in said])[order],
-        torch.cat([p.predicted for p in said], dim=1)[:, order],
-        torch.cat(sure, dim=1)[:, order] if sure else None,
+        torch.cat([p.y_true for p in predicted])[order],
+        torch.cat([p.predicted for p in predicted], dim=1)[:, order],
+        torch.cat(confidence, dim=1)[:, order] if confidence else None,
     )
 
 
 def _confusion(predictions: Predictions, data: EvalData) -> Confusion:
-    classes = max(len(data.dataset.classes), int(predictions.truth.max()) + 1)
-    pairs = (predictions.truth * classes + predictions.predicted).flatten()
+    classes = max(len(data.dataset.classes), int(predictions.y_true.max()) + 1)
+    pairs = (predictions.y_true * classes + predictions.predicted).flatten()
     counts = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
     return Confusion(counts, data.dataset.classes)
 

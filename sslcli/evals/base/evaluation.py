@@ -172,7 +172,7 @@ def provenance(
 def make_record(result: Result, origin: dict[str, Any]) -> Record:
     """The content of eval/NAME.json, in plain JSON types. `origin`: see `provenance`."""
     return {
-        "numbers": result.numbers,
+        "numbers": result.metrics,
         "intervals": result.intervals,
         "protocol": result.protocol,
         "details": result.details,
@@ -189,12 +189,12 @@ def save(name: str, result: Result, record: Record, run: Run) -> None:
     for file, artefact in result.artefacts.items():
         artefact.save(folder / f"{name}_{file}")
     run.save_eval(name, record)
-    run.write_log(f"eval {name}: {result.numbers}")
+    run.write_log(f"eval {name}: {result.metrics}")
     if run.sink is not None:
         images = {
             f.removesuffix(".png"): run.path / "eval" / f"{name}_{f}" for f in result.artefacts if f.endswith(".png")
         }
-        run.sink.result(name, result.numbers, images, record["step"])
+        run.sink.result(name, result.metrics, images, record["step"])
 
 
 def _save_and_log(name: str, result: Result, record: Record, run: Run) -> None:

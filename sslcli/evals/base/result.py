@@ -23,7 +23,7 @@ class Result:
     (and draws) would give, as `top1_ci95`; None where an end is open.
     """
 
-    numbers: dict[str, float]
+    metrics: dict[str, float]
     protocol: dict[str, Any] = field(default_factory=dict)
     artefacts: dict[str, Artefact] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +57,7 @@ def check_seeds(seeds: int) -> None:
 def mean_and_std(name: str, values: list[float]) -> dict[str, float]:
     """The mean over draws, and with several their standard deviation as `name_std`."""
     scores = torch.tensor(values, dtype=torch.float64)
-    numbers = {name: float(scores.mean())}
+    metrics = {name: float(scores.mean())}
     if len(values) > 1:
-        numbers[f"{name}_std"] = float(scores.std())
-    return numbers
+        metrics[f"{name}_std"] = float(scores.std())
+    return metrics

@@ -51,7 +51,7 @@ def best_rate(
     return search(grid, judged, how, enough=lambda scores: False)
 
 
-def rates_of(choices: list[Choice], grid: Grid) -> dict[str, Any]:
+def rate_protocol(choices: list[Choice], grid: Grid) -> dict[str, Any]:
     """The part of a protocol about learning rates, of several draws."""
     tried = {value for choice in choices for value in choice.tried}
     return {

@@ -14,7 +14,7 @@ from sslcli.errors import RequestError
 from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import mean_and_std
-from sslcli.evals.finetuning.learning_rate import rates_of
+from sslcli.evals.finetuning.learning_rate import rate_protocol
 from sslcli.evals.finetuning.recipe import Recipe
 from sslcli.evals.finetuning.training import WARMUP, Trained, train
 from sslcli.evals.fit.grid_search import Choice, Grid
@@ -37,14 +37,14 @@ def check_augment(data: EvalData, recipe: Recipe) -> None:
 
 
 @dataclass
-class Scores:
+class TestPredictions:
     """What trainings of several draws, from one start, said of the test split."""
 
     ids: Tensor  # (n,) of the test samples
-    truth: Tensor  # (n,)
+    y_true: Tensor  # (n,)
     total: int  # classes
-    said: list[Tensor] = field(default_factory=list)  # a draw each: (n, up to 5) classes, the likeliest first
-    sure: list[Tensor] = field(default_factory=list)  # a draw each: (n,) the probability of the likeliest
+    predicted: list[Tensor] = field(default_factory=list)  # a draw each: (n, up to 5) classes, the likeliest first
+    confidence: list[Tensor] = field(default_factory=list)  # a draw each: (n,) the probability of the likeliest
     rates: list[Choice] = field(default_factory=list)  # a draw each
     labelled: int = 0
     last: Trained | None = None
@@ -52,21 +52,26 @@ class Scores:
 
     def top(self, k: int) -> list[float]:
         """A draw each: the share of test samples whose class is among the first k."""
-        return [float((said[:, :k] == self.truth[:, None]).any(dim=1).double().mean()) for said in self.said]
+        return [
+            float((predicted[:, :k] == self.y_true[:, None]).any(dim=1).double().mean()) for predicted in self.predicted
+        ]
 
-    def numbers(self, kind: str = "") -> dict[str, float]:
+    def metrics(self, kind: str = "") -> dict[str, float]:
         prefix = f"{kind}." if kind else ""
-        numbers = mean_and_std(f"{prefix}top1", self.top(1))
-        return numbers | (mean_and_std(f"{prefix}top5", self.top(5)) if self.total > 5 else {})
+        metrics = mean_and_std(f"{prefix}top1", self.top(1))
+        return metrics | (mean_and_std(f"{prefix}top5", self.top(5)) if self.total > 5 else {})
 
     def confusion(self, data: EvalData) -> Tensor:
         """(K, K) counts over all draws."""
-        counts = [torch.bincount(self.truth * self.total + said[:, 0], minlength=self.total**2) for said in self.said]
+        counts = [
+            torch.bincount(self.y_true * self.total + predicted[:, 0], minlength=self.total**2)
+            for predicted in self.predicted
+        ]
         return torch.stack(counts).sum(dim=0).view(self.total, self.total)
 
     def predictions(self) -> Predictions:
-        first = torch.stack([said[:, 0] for said in self.said])
-        return Predictions(self.ids, self.truth, first, torch.stack(self.sure))
+        first = torch.stack([predicted[:, 0] for predicted in self.predicted])
+        return Predictions(self.ids, self.y_true, first, torch.stack(self.confidence))
 
     def curve(self) -> dict[str, list[float]]:
         """The mean of all draws' training curves."""
@@ -82,7 +87,7 @@ class Scores:
         return {
             "classes": self.total,
             "splits": {"labelled": self.labelled, "test": len(self.ids)},
-            "lr": rates_of(self.rates, Grid.of(recipe.rates)),
+            "lr": rate_protocol(self.rates, Grid.of(recipe.rates)),
             "optimizer": f"AdamW, weight decay {recipe.weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
             "steps": length.steps,
             "batch": {"samples": length.batch, "views_of_each": length.views},
@@ -103,20 +108,20 @@ def measure(
     recipe: Recipe,
     start: str,
     head: str = "probe",
-) -> Scores:
+) -> TestPredictions:
     """Trains and tests once a draw. `start`: "run" is the given backbone, "scratch" one with random weights."""
     y = data.labels("train")
     name, classes = data.dataset.name, data.dataset.classes
     subsets.check(y, "train", name)
-    truth = data.labels("test")
-    kept = subsets.check(truth, "test", name, classes=1)
-    total = max(len(classes), int(y.max()) + 1, int(truth.max()) + 1)
-    scores = Scores(kept, truth[kept], total)
+    y_true = data.labels("test")
+    labelled = subsets.check(y_true, "test", name, classes=1)
+    total = max(len(classes), int(y.max()) + 1, int(y_true.max()) + 1)
+    scores = TestPredictions(labelled, y_true[labelled], total)
     for index in range(seeds):
         ids = subsets.draw(y, amount, data.seed, index, classes)
         subsets.check(y[ids], "train", name)
         subject = backbone if start == "run" or data.untrained is None else data.untrained(index + 1).to(data.device)
-        made = probe_head(backbone, data) if start == "run" and head == "probe" else None
+        made = logistic_head(backbone, data) if start == "run" and head == "probe" else None
         word = f"{'fine-tuning' if start == 'run' else 'training from scratch'}, {amount}, draw {index + 1} of {seeds}: step"
         trained = train(
             subject,
@@ -125,20 +130,20 @@ def measure(
             recipe,
             derive(data.seed, "finetune", index),
             head=made,
-            tell=lambda done, of, word=word: notify.show_progress(word, done, of),  # type: ignore[misc]
+            on_step=lambda done, of, word=word: notify.show_progress(word, done, of),  # type: ignore[misc]
         )
-        seen, ranked, sure = trained.ranked(data, data.batches("test", kept))
-        if not scores.said and len(seen) < len(kept):  # unreadable ones are left out of every draw
-            scores.ids, scores.truth = seen, truth[seen]
-        scores.said.append(ranked)
-        scores.sure.append(sure)
+        seen, ranked, confidence = trained.ranked(data, data.batches("test", labelled))
+        if not scores.predicted and len(seen) < len(labelled):  # unreadable ones are left out of every draw
+            scores.ids, scores.y_true = seen, y_true[seen]
+        scores.predicted.append(ranked)
+        scores.confidence.append(confidence)
         scores.rates.append(trained.rate)
         scores.curves.append(trained.curve)
         scores.labelled, scores.last = len(ids), trained
     return scores
 
 
-def probe_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor], nn.Linear]:
+def logistic_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor], nn.Linear]:
     """Makes a head that is the logistic regression of the backbone's features, at the strength that the probe would choose."""
 
     def make(ids: Tensor, y: Tensor) -> nn.Linear:

@@ -35,7 +35,7 @@ from sslcli.views import Views
 WARMUP = 0.1  # of the steps
 POINTS = 100  # of a training curve, at most
 
-Tell = Callable[[int, int], None]  # steps done, steps in all
+OnStep = Callable[[int, int], None]  # steps done, steps in all
 
 
 @dataclass
@@ -63,7 +63,7 @@ def train(
     seed: int,
     *,
     head: Callable[[Tensor, Tensor], nn.Linear] | None = None,
-    tell: Tell = lambda done, total: None,
+    on_step: OnStep = lambda done, total: None,
 ) -> Trained:
     """A copy of `backbone` and a head, trained on the labelled training samples `ids` (m,); the backbone itself stays as it is.
 
@@ -83,7 +83,7 @@ def train(
     def fit(part: Tensor, rate: float) -> Trained:
         nonlocal done
         done += total
-        return kind.fit(ids[part], y[part], classes, rate, lambda step, _: tell(done + step, whole))
+        return kind.fit(ids[part], y[part], classes, rate, lambda step, _: on_step(done + step, whole))
 
     def score(trained: Trained, part: Tensor) -> tuple[Tensor, Tensor]:
         found, logits = _logits(trained.backbone, trained.head, data, data.batches("train", ids[part]))
@@ -110,10 +110,10 @@ class _Kind:
     head: Callable[[Tensor, Tensor], nn.Linear] | None
     outputs: int
 
-    def fit(self, ids: Tensor, y: Tensor, classes: Tensor, lr: float, tell: Tell) -> Trained:
+    def fit(self, ids: Tensor, y: Tensor, classes: Tensor, lr: float, on_step: OnStep) -> Trained:
         recipe, data = self.recipe, self.data
         length = Length.of(recipe, len(ids))
-        with own_randomness(derive(self.seed, "training"), data.device):
+        with seeded(derive(self.seed, "training"), data.device):
             backbone = copy.deepcopy(self.backbone).train()
             head = self.head(ids, y) if self.head is not None else nn.Linear(_width(backbone), self.outputs)
             head = head.to(data.device)
@@ -139,7 +139,7 @@ class _Kind:
                     loss.backward()
                     optimizer.step()
                     if curve.add(step + 1, loss, logits.argmax(dim=1) == targets.argmax(dim=1)):
-                        tell(step + 1, length.steps)
+                        on_step(step + 1, length.steps)
             finally:
                 stream.close()
         return Trained(backbone.eval(), head, classes, Choice(lr), length, curve.points)
@@ -220,7 +220,7 @@ def adamw(params: list[dict[str, object]], lr: float, device: torch.device) -> t
 
 
 @contextmanager
-def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Dropout and first weights as a function of `seed`; torch's generators are afterwards as they were."""
     with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -43,12 +43,12 @@ class Extremes:
     title: str
     about: str
     rows: list[int]
-    strange: list[bool] | None
+    anomalous: list[bool] | None
 
 
 @dataclass
 class AnomalyResult:
-    numbers: dict[str, float]
+    metrics: dict[str, float]
     protocol: dict[str, Any]
     names: list[str] = field(default_factory=list)
     each: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # "auroc" -> score -> one a group
@@ -62,28 +62,28 @@ def score_each_class(
     train: Labelled, test: Labelled, scorers: dict[str, ScoreFunction | None], groups: list[NormalClass], data: EvalData
 ) -> AnomalyResult:
     """Each group is normal in turn, and labels say what is strange."""
-    (x, y), (asked, truth) = train, test
-    known = (truth >= 0).nonzero().flatten()
-    asked, truth = asked[known], truth[known]
+    (x, y), (queries, y_true) = train, test
+    known = (y_true >= 0).nonzero().flatten()
+    queries, y_true = queries[known], y_true[known]
     pretrained = {name: method_scores(data, name)[known] for name in scorers if name in PRETRAINED}
     found = AnomalyResult({}, {})
     each: dict[str, dict[str, list[float]]] = {"auroc": {}, "fpr95": {}}
     left_out = []
     for group in track(groups, "normal class"):
         members = torch.isin(y, group.classes).nonzero().flatten()
-        strange = ~torch.isin(truth, group.classes)
-        if len(members) < 2 or bool(strange.all()) or not bool(strange.any()):
+        anomalous = ~torch.isin(y_true, group.classes)
+        if len(members) < 2 or bool(anomalous.all()) or not bool(anomalous.any()):
             left_out.append(group.name)
             continue
         normal = x[members]
         for at, (name, score) in enumerate(scorers.items()):
-            s = pretrained[name] if score is None else score(normal, asked)
-            each["auroc"].setdefault(name, []).append(anomaly_metrics.auroc(s, strange))
-            each["fpr95"].setdefault(name, []).append(anomaly_metrics.fpr95(s, strange))
+            s = pretrained[name] if score is None else score(normal, queries)
+            each["auroc"].setdefault(name, []).append(anomaly_metrics.auroc(s, anomalous))
+            each["fpr95"].setdefault(name, []).append(anomaly_metrics.fpr95(s, anomalous))
             if at == 0:
                 rows = extreme_rows(s)
                 about = f"AUROC {each['auroc'][name][-1]:.3f}"
-                ends = Extremes(f"normal: {group.name}", about, known[rows].tolist(), strange[rows].tolist())
+                ends = Extremes(f"normal: {group.name}", about, known[rows].tolist(), anomalous[rows].tolist())
         found.names.append(group.name)
         found.ends.append(ends)
     found.samples = [("test", i) for i in data.ids("test").tolist()]
@@ -95,8 +95,8 @@ def score_each_class(
     if left_out:
         found.notes.append(f"left out, for want of samples: {listing(left_out)}")
     means = {name: {m: sum(by[name]) / len(found.names) for m, by in each.items()} for name in scorers}
-    found.numbers |= means[next(iter(scorers))]
-    found.numbers |= {f"{name}.{m}": mean for name, by in means.items() for m, mean in by.items()}
+    found.metrics |= means[next(iter(scorers))]
+    found.metrics |= {f"{name}.{m}": mean for name, by in means.items() for m, mean in by.items()}
     kept = list(scorers) if len(found.names) <= DETAILED else [next(iter(scorers))]
     found.each = {m: {name: [round(v, 5) for v in by[name]] for name in kept} for m, by in each.items()}
     found.protocol = {
@@ -112,14 +112,14 @@ def rank_test_samples(
     train: Labelled, test: Labelled, scorers: dict[str, ScoreFunction | None], groups: list[NormalClass], data: EvalData
 ) -> AnomalyResult:
     """All training samples are normal: a part of them calibrates, nothing says what is strange."""
-    x, asked = train[0], test[0]
+    x, queries = train[0], test[0]
     held = max(1, round(CALIBRATION * len(x)))
     if len(x) - held < 2:
         raise DataError(f"{len(x)} training samples are too few to learn from what is normal")
     shuffled = order(derive(data.seed, "calibration"), 0, len(x))
-    normal, both = x[shuffled[held:].sort().values], torch.cat([x[shuffled[:held]], asked])
+    normal, both = x[shuffled[held:].sort().values], torch.cat([x[shuffled[:held]], queries])
     found = AnomalyResult(
-        {}, {"dim": x.shape[1], "splits": {"train": len(x) - held, "calibration": held, "test": len(asked)}}
+        {}, {"dim": x.shape[1], "splits": {"train": len(x) - held, "calibration": held, "test": len(queries)}}
     )
     table: dict[str, list[float]] = {}
     first = next(iter(scorers))
@@ -131,8 +131,8 @@ def rank_test_samples(
         )
         p = anomaly_metrics.p_values(s[held:], s[:held])
         flagged = float((p <= ALPHA).double().mean())
-        found.numbers |= {"flagged": flagged} if name == first else {}
-        found.numbers[f"{name}.flagged"] = flagged
+        found.metrics |= {"flagged": flagged} if name == first else {}
+        found.metrics[f"{name}.flagged"] = flagged
         table[f"{name}_p"], table[name] = p.tolist(), s[held:].tolist()
         if name == first:
             ranking = s[held:].argsort(descending=True, stable=True).tolist()
@@ -179,8 +179,8 @@ def rank_all_samples(
             for f in range(count):
                 s[fold == f] = score(x[fold != f], x[fold == f]).float()
         share = anomaly_metrics.outlying(s)
-        found.numbers |= {"outlying": share} if name == first else {}
-        found.numbers[f"{name}.outlying"] = share
+        found.metrics |= {"outlying": share} if name == first else {}
+        found.metrics[f"{name}.outlying"] = share
         table[name] = s.tolist()
         if name == first:
             ranking = s.argsort(descending=True, stable=True).tolist()

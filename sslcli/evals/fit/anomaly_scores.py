@@ -12,24 +12,24 @@ SUPPORT_FROM = 4_000  # samples a one-class SVM is fitted to at most: the table 
 BLOCK = 1 << 22  # numbers in a table of samples by samples
 
 
-def knn(normal: Tensor, asked: Tensor, k: int, device: torch.device) -> Tensor:
+def knn(normal: Tensor, queries: Tensor, k: int, device: torch.device) -> Tensor:
     """(m,) mean cosine distance of `asked` (m, d) to the k nearest of `normal` (n, d).
 
     Directions, as in Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022 (who take
     the distance to the k-th alone): the usual geometry of self-supervised features.
     """
-    near, _ = nearest_neighbors(F.normalize(normal, dim=1), F.normalize(asked, dim=1), min(k, len(normal)), device)
+    near, _ = nearest_neighbors(F.normalize(normal, dim=1), F.normalize(queries, dim=1), min(k, len(normal)), device)
     return 1 - near.mean(dim=1)
 
 
-def knn_l2(normal: Tensor, asked: Tensor, k: int, device: torch.device) -> Tensor:
+def knn_l2(normal: Tensor, queries: Tensor, k: int, device: torch.device) -> Tensor:
     """(m,) mean Euclidean distance of `asked` (m, d) to the k nearest of `normal` (n, d).
 
     Bergman, Cohen & Hoshen, "Deep Nearest Neighbor Anomaly Detection", arXiv:2002.10445. Raw inputs want it: the
     length of a picture's vector says something.
     """
     middle = normal.mean(dim=0)
-    bank, queries = normal - middle, asked - middle
+    bank, queries = normal - middle, queries - middle
     # the largest a.b - |a|^2 / 2 is the smallest distance: one more column makes a dot product of it
     half = bank.square().sum(dim=1, keepdim=True) / -2
     ones = torch.ones(len(queries), 1)
@@ -39,7 +39,7 @@ def knn_l2(normal: Tensor, asked: Tensor, k: int, device: torch.device) -> Tenso
     return torch.cat([(q[:, None] - bank[i]).square().sum(dim=2).sqrt().mean(dim=1) for q, i in pairs])
 
 
-def mahalanobis(normal: Tensor, asked: Tensor, device: torch.device) -> Tensor:
+def mahalanobis(normal: Tensor, queries: Tensor, device: torch.device) -> Tensor:
     """(m,) distance of `asked` (m, d) to the mean of `normal` (n, d) under their shrunk covariance.
 
     Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks", NeurIPS 2018,
@@ -53,7 +53,7 @@ def mahalanobis(normal: Tensor, asked: Tensor, device: torch.device) -> Tensor:
         covariance.fill_diagonal_(1.0)
     factor = torch.linalg.cholesky(covariance)
     found = []
-    for part in asked.split(max(1, BLOCK // asked.shape[1])):
+    for part in queries.split(max(1, BLOCK // queries.shape[1])):
         away = part.to(device).double() - mean
         found.append(
             torch.linalg.solve_triangular(factor, away.T, upper=False).square().sum(dim=0).sqrt().float().cpu()
@@ -86,7 +86,7 @@ def ledoit_wolf(x: Tensor) -> tuple[Tensor, float, Tensor]:
     return covariance, shrink, mean
 
 
-def ocsvm(normal: Tensor, asked: Tensor, nu: float, seed: int, device: torch.device) -> Tensor:
+def ocsvm(normal: Tensor, queries: Tensor, nu: float, seed: int, device: torch.device) -> Tensor:
     """(m,) how far `asked` (m, d) lie outside a one-class SVM of `normal` (n, d), at most SUPPORT_FROM of them.
 
     Schoelkopf et al., "Estimating the support of a high-dimensional distribution", Neural Computation 13, 2001; scikit-learn's,
@@ -104,7 +104,7 @@ def ocsvm(normal: Tensor, asked: Tensor, nu: float, seed: int, device: torch.dev
     model = OneClassSVM(kernel="precomputed", nu=nu).fit(_rbf(some, some, gamma).double().cpu().numpy())
     support = some[torch.from_numpy(model.support_).long().to(device)]
     weights = torch.from_numpy(model.dual_coef_[0]).float().to(device)
-    parts = (part.to(device) - middle for part in asked.split(max(1, BLOCK // len(support))))
+    parts = (part.to(device) - middle for part in queries.split(max(1, BLOCK // len(support))))
     return -torch.cat([(_rbf(part, support, gamma) @ weights).cpu() for part in parts])
 
 

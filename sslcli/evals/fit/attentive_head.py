@@ -15,7 +15,7 @@ from sslcli.console import human_count
 from sslcli.errors import RequestError
 from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.finetuning.training import WARMUP, adamw, own_randomness
+from sslcli.evals.finetuning.training import WARMUP, adamw, seeded
 from sslcli.evals.fit.grid_search import Grid
 from sslcli.optim import cosine, parameter_groups
 from sslcli.rng import derive, order
@@ -127,7 +127,7 @@ class HeadTraining:
         mean, std = moments(self.x, self.rows[places], self.seen)
         size = min(settings.batch_size, len(places))
         steps = settings.steps(len(places))
-        with own_randomness(derive(self.seed, "head"), device):
+        with seeded(derive(self.seed, "head"), device):
             head = Head(self.x.shape[2], settings.heads, self.classes, mean, std).to(device)
             optimizer = adamw(parameter_groups(head, settings.weight_decay), rate, device)
             for step, part in enumerate(_parts(self.seed, len(places), size, steps)):

@@ -27,8 +27,8 @@ class CalibratedProbe:
     test: tuple[Tensor, Tensor]
     labelled: int
 
-    def say(self, numbers: dict[str, float], name: str, value: float) -> None:
-        numbers[f"{self.kind}.{name}" if self.kind else name] = value
+    def say(self, metrics: dict[str, float], name: str, value: float) -> None:
+        metrics[f"{self.kind}.{name}" if self.kind else name] = value
 
 
 class FlattenInputs(nn.Module):

@@ -27,7 +27,7 @@ PCA_ON = 10_000  # samples
 HDBSCAN_ON = 10_000  # samples: its time grows with their square
 GMM_ON = 20_000  # samples; their table by components, of which scikit-learn holds several, is the larger part of memory
 FULL = 5  # samples a component and dimension that covariance matrices ask for; with fewer, variances only
-LOOKED_AT = 5_000  # samples that a silhouette is computed from: their distances are 100 MB
+SILHOUETTE_ON = 5_000  # samples that a silhouette is computed from: their distances are 100 MB
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Settings:
 
 
 @dataclass
-class Divided:
+class Clustering:
     """Clusters (n,) int64 of two sets of samples, 0..clusters-1 or NOISE."""
 
     train: Tensor
-    asked: Tensor
+    queries: Tensor
     clusters: int
     notes: list[str] = field(default_factory=list)
 
@@ -85,16 +85,18 @@ class Space:
         return F.normalize(x, dim=1) if self.spherical else x
 
 
-def divide(train: Tensor, asked: Tensor, k: int, settings: Settings, seed: int, device: torch.device) -> Divided:
+def fit_clusters(
+    train: Tensor, queries: Tensor, k: int, settings: Settings, seed: int, device: torch.device
+) -> Clustering:
     """Clusters fitted to `train` (n, p), and those of `asked` (m, p), both in the method's space. `k` is not hdbscan's."""
     if settings.method == "hdbscan":
-        return _hdbscan(train, asked, settings.min_cluster_size, seed)
+        return _hdbscan(train, queries, settings.min_cluster_size, seed)
     if settings.method == "gmm":
-        return _gmm(train, asked, k, settings.starts, seed)
+        return _gmm(train, queries, k, settings.starts, seed)
     device = exact(device)
     spherical = settings.method == "spherical"
     found = kmeans(train.to(device), k, seed=seed, n_init=settings.starts, spherical=spherical)
-    return Divided(found.assignment.cpu(), nearest(asked, found.centres), k)
+    return Clustering(found.assignment.cpu(), nearest(queries, found.centres), k)
 
 
 def exact(device: torch.device) -> torch.device:
@@ -112,7 +114,7 @@ def nearest(x: Tensor, centres: Tensor) -> Tensor:
     return torch.cat([torch.addmm(half, part, centres.T).argmax(dim=1).cpu() for part in parts])
 
 
-def _gmm(train: Tensor, asked: Tensor, k: int, starts: int, seed: int) -> Divided:
+def _gmm(train: Tensor, queries: Tensor, k: int, starts: int, seed: int) -> Clustering:
     """Of full covariance matrices where there are samples enough for them, else of diagonal ones."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -131,10 +133,10 @@ def _gmm(train: Tensor, asked: Tensor, k: int, starts: int, seed: int) -> Divide
         blocks = x.split(max(1, BLOCK // (4 * k)))
         return torch.cat([torch.from_numpy(model.predict(b.double().numpy())) for b in blocks]).long()
 
-    return Divided(ask(train), ask(asked), k, notes)
+    return Clustering(ask(train), ask(queries), k, notes)
 
 
-def _hdbscan(train: Tensor, asked: Tensor, min_cluster_size: int | None, seed: int) -> Divided:
+def _hdbscan(train: Tensor, queries: Tensor, min_cluster_size: int | None, seed: int) -> Clustering:
     """Fitted to at most HDBSCAN_ON samples; any other goes where the nearest of those went, be it to noise."""
     from sklearn.cluster import HDBSCAN
 
@@ -148,10 +150,10 @@ def _hdbscan(train: Tensor, asked: Tensor, min_cluster_size: int | None, seed: i
         "any other sample goes where the nearest of these went"
     ]
     if len(rows) == len(train):
-        return Divided(labels, labels[nearest(asked, fitted)], int(labels.max()) + 1, notes)
+        return Clustering(labels, labels[nearest(queries, fitted)], int(labels.max()) + 1, notes)
     of_train = labels[nearest(train, fitted)]
     of_train[rows] = labels
-    return Divided(of_train, labels[nearest(asked, fitted)], int(labels.max()) + 1, notes)
+    return Clustering(of_train, labels[nearest(queries, fitted)], int(labels.max()) + 1, notes)
 
 
 # ------------------------------------------------------------------------------------------------- how well, and how many
@@ -215,7 +217,7 @@ def estimate(x: Tensor, spherical: bool, most: int, seed: int) -> tuple[int, dic
     Rousseeuw, "Silhouettes: a graphical aid to the interpretation and validation of cluster analysis", 1987. It
     leans to few clusters where large groups hold small ones: look at the curve.
     """
-    some = drawn(x, LOOKED_AT, derive(seed, "estimate"))
+    some = drawn(x, SILHOUETTE_ON, derive(seed, "estimate"))
     table = distances(some, spherical)
     tried = ladder(min(most, len(some) // 2))
     if not tried:

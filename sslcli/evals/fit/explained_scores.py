@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.fit.grid_search import remarks
+from sslcli.evals.fit.grid_search import choice_notes
 from sslcli.evals.fit.linear_probe import C_GRID, fit_linear_probe
 from sslcli.evals.fit.neighbors import nearest_neighbors
 from sslcli.evals.inputs import label_subsets as subsets
@@ -33,7 +33,7 @@ class ClassProbability:
         )
         self.backbone, self.layer = backbone, head.linear(data.device)
         self.what = f"the class that the linear probe (labels {amount}) gives the whole sample"
-        self.notes = remarks([head.choice], C_GRID, "C of the probe", "evaluator.strengths")
+        self.notes = choice_notes([head.choice], C_GRID, "C of the probe", "evaluator.strengths")
 
     @torch.no_grad()
     def wanted(self, x: Tensor) -> Tensor:

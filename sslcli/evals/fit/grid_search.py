@@ -79,7 +79,7 @@ def search(grid: Grid, score: Callable[[float], Score], how: str, enough: Callab
     return Choice(value, how, tuple(sorted(scores)), ends.get(value, ""))
 
 
-def remarks(choices: Sequence[Choice], grid: Grid, what: str, key: str) -> list[str]:
+def choice_notes(choices: Sequence[Choice], grid: Grid, what: str, key: str) -> list[str]:
     """Notes on the choices of several draws, with a warning where a better value may lie beyond what may be tried. `what` is
     chosen: "C of the probe"; `key` is the user's key for the grid."""
     beyond = sorted({v for c in choices for v in c.tried} - set(grid.start))

@@ -10,13 +10,13 @@ from torch import Tensor
 NOISE = -1  # the cluster of samples that belong to none
 
 
-def agreement(assignment: Tensor, truth: Tensor) -> dict[str, float]:
+def agreement(assignment: Tensor, y_true: Tensor) -> dict[str, float]:
     """`acc`, `nmi` and `ari` of clusters (n,) and classes (n,), over the samples that have a class."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-    known = truth >= 0
-    a, b = assignment[known].numpy(), truth[known].numpy()
-    counts = contingency(assignment, truth)
+    known = y_true >= 0
+    a, b = assignment[known].numpy(), y_true[known].numpy()
+    counts = contingency(assignment, y_true)
     clusters, classes = matching(counts[:-1])
     return {
         "acc": int(counts[clusters, classes].sum()) / int(counts.sum()),
@@ -33,10 +33,10 @@ def mean_ari(assignments: list[Tensor]) -> float:
     return sum(float(adjusted_rand_score(a, b)) for a, b in pairs) / len(pairs)
 
 
-def contingency(assignment: Tensor, truth: Tensor, clusters: int = 0, classes: int = 0) -> Tensor:
+def contingency(assignment: Tensor, y_true: Tensor, clusters: int = 0, classes: int = 0) -> Tensor:
     """(clusters + 1, classes) int64: how many samples of each class are in each cluster; the last row is noise."""
-    known = truth >= 0
-    a, y = assignment[known], truth[known]
+    known = y_true >= 0
+    a, y = assignment[known], y_true[known]
     k, c = max(clusters, int(assignment.max()) + 1), max(classes, int(y.max()) + 1)
     a = torch.where(a == NOISE, k, a)
     return torch.bincount(a * c + y, minlength=(k + 1) * c).view(k + 1, c)

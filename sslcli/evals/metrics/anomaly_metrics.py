@@ -8,22 +8,22 @@ from torch import Tensor
 ROBUST = 1.4826  # standard deviations of a normal distribution in one median absolute deviation
 
 
-def auroc(score: Tensor, strange: Tensor) -> float:
+def auroc(score: Tensor, anomalous: Tensor) -> float:
     """The share of pairs of a strange and a normal sample in which the strange one has the larger score; ties are half."""
-    normal = score[~strange].sort().values
-    below = torch.searchsorted(normal, score[strange])
-    not_above = torch.searchsorted(normal, score[strange], right=True)
+    normal = score[~anomalous].sort().values
+    below = torch.searchsorted(normal, score[anomalous])
+    not_above = torch.searchsorted(normal, score[anomalous], right=True)
     return float((below + not_above).double().mean()) / (2 * len(normal))
 
 
-def fpr95(score: Tensor, strange: Tensor) -> float:
+def fpr95(score: Tensor, anomalous: Tensor) -> float:
     """The share of strange samples that pass for normal where the threshold lets at least .95 of the normal ones pass.
 
     Positive is normal, as in Liang, Li & Srikant, "ODIN", ICLR 2018.
     """
-    normal = score[~strange].sort().values
+    normal = score[~anomalous].sort().values
     threshold = normal[-(-95 * len(normal) // 100) - 1]
-    return float((score[strange] <= threshold).double().mean())
+    return float((score[anomalous] <= threshold).double().mean())
 
 
 def p_values(score: Tensor, calibration: Tensor) -> Tensor:

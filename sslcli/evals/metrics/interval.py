@@ -35,14 +35,14 @@ def students(freedom: int) -> float:
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
-def of_accuracies(numbers: Mapping[str, float], n: int, draws: int = 1) -> dict[str, Interval]:
+def of_accuracies(metrics: Mapping[str, float], n: int, draws: int = 1) -> dict[str, Interval]:
     """`top1_ci95` and so on, of all accuracies (`top1`, `raw.top5`, `top1@10`) among numbers from `n` test samples."""
     found: dict[str, Interval] = {}
-    for name, value in numbers.items():
+    for name, value in metrics.items():
         if name.endswith("_std"):
             continue
         if name.rpartition(".")[2].partition("@")[0] in ACCURACIES and n > 0 and 0 <= value <= 1:
-            found[name + SUFFIX] = of_share(value, n, numbers.get(f"{name}_std"), draws)
+            found[name + SUFFIX] = of_share(value, n, metrics.get(f"{name}_std"), draws)
     return found
 
 
@@ -63,11 +63,11 @@ def between(low: float | None, high: float | None) -> str:
     return f"{said[0]} .. {said[1]}" if high is not None else f"{said[0]} or more"
 
 
-def of_lines(numbers: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, str]:
+def of_lines(metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, str]:
     """What is shown of each number of a result; deviations (`_std`) with two significant digits."""
     return {
         name: f"{value:.2g}"
-        if name.endswith("_std") and name.removesuffix("_std") in numbers
+        if name.endswith("_std") and name.removesuffix("_std") in metrics
         else shown(value, intervals.get(name + SUFFIX))
-        for name, value in numbers.items()
+        for name, value in metrics.items()
     }

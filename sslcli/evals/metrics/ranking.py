@@ -81,14 +81,14 @@ def rank_all(rows: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     return found
 
 
-def agreement(scores: Sequence[float], truth: Sequence[float]) -> dict[str, float]:
+def agreement(scores: Sequence[float], targets: Sequence[float]) -> dict[str, float]:
     """Spearman's and Kendall's (tau-b) rank correlation, with their `n`; nan where there are fewer than two, or one of the
     lists has but one value."""
-    assert len(scores) == len(truth), (len(scores), len(truth))
-    if len(set(scores)) < 2 or len(set(truth)) < 2:
+    assert len(scores) == len(targets), (len(scores), len(targets))
+    if len(set(scores)) < 2 or len(set(targets)) < 2:
         return {"spearman": math.nan, "kendall": math.nan, "n": len(scores)}
     from scipy.stats import kendalltau, spearmanr
 
     order = [sum(o < s for o in scores) for s in scores]  # finite, whatever the scores
-    rho, tau = spearmanr(order, truth).statistic, kendalltau(order, truth).statistic
+    rho, tau = spearmanr(order, targets).statistic, kendalltau(order, targets).statistic
     return {"spearman": float(rho), "kendall": float(tau), "n": len(scores)}
