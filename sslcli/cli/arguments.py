@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sslcli import console
-from sslcli.cli.command_table import Command
+from sslcli.cli.command import Command
 from sslcli.errors import RequestError, nearest
 from sslcli.runtime import folders
 

@@ -1,14 +1,19 @@
-"""Conversion of exceptions into errors with a hint and an exit code: the one place that interprets an errno."""
+"""Conversion of exceptions and signals into errors with a hint and an exit code: the one place that interprets an errno."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from sslcli import console
-from sslcli.errors import Interrupted, MachineError, RequestError, SslError, StorageError
+from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped, StorageError
 from sslcli.runtime import folders
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -29,6 +34,7 @@ _WRONG_PATH = (
     errno.ETXTBSY,
 )
 _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+_STOP_SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 _LONG_NAME = 200  # characters of a path that are shown whole
 
 
@@ -38,6 +44,27 @@ class JobExit(BaseException):
     def __init__(self, error: BaseException):
         super().__init__(error)
         self.error = error
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[dict[int, Any]]:
+    """Inside, a stop signal raises `JobExit(Stopped)`; training installs handlers of its own.
+
+    Yields the previous handlers, which are restored at the end."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise JobExit(Stopped(f"stopped by {signal.Signals(number).name}"))
+
+    try:
+        previous = {n: signal.signal(n, handle) for name in _STOP_SIGNALS if (n := getattr(signal, name, None))}
+    except ValueError:  # only the main thread may set handlers, and only it receives signals
+        yield {}
+        return
+    try:
+        yield previous
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def to_ssl_error(e: BaseException) -> SslError | None:

@@ -10,7 +10,8 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from sslcli.cli.command_table import COMMANDS, COMMON_FLAGS, HYDRA_FLAGS, Command, Option
+from sslcli.cli.command import COMMON_FLAGS, HYDRA_FLAGS, Command, Option
+from sslcli.cli.command_table import COMMANDS
 from sslcli.cli.key_docs import KeyDoc, command_keys, read_keys, shared_keys
 from sslcli.config import messages, registry
 
@@ -45,8 +46,8 @@ def command_help(command: Command, positional: list[str], config_dirs: Iterable[
     if command.name == "eval" and positional:
         return evaluator_help(positional[0], config_dirs)
     return _page(
-        [command.summary],
-        [f"Usage: sslcli {command.name} {command.usage}".rstrip()],
+        _wrap(command.summary),
+        _wrap(f"Usage: sslcli {command.name} {command.usage}".rstrip(), 7),
         _examples(command.name, command.examples),
         _evaluators(config_dirs) if command.name == "eval" else [],
         _subcommands(command),
@@ -126,9 +127,10 @@ def _width() -> int:
     return max(NARROWEST, min(WIDEST, shutil.get_terminal_size((100, 24)).columns))
 
 
-def _wrap(text: str, indent: int = 0) -> list[str]:
-    """Lines of at most the width of the terminal; those after the first are indented."""
-    return textwrap.wrap(text, _width(), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+def _wrap(text: str, indent: str | int = "") -> list[str]:
+    """Lines of at most the width of the terminal; those after the first begin with `indent`, or with so many spaces."""
+    indent = indent if isinstance(indent, str) else " " * indent
+    return textwrap.wrap(text, _width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _paragraph(text: str) -> list[str]:
@@ -154,7 +156,7 @@ def _examples(command: str, examples: Iterable[tuple[str, str]]) -> list[str]:
         if remark and len(beside) <= _width():
             line = beside
         elif remark:
-            lines.append(f"  # {remark}")
+            lines += _wrap(f"  # {remark}", "  # ")
         lines.append(line)
     return ["Examples", *lines] if lines else []
 

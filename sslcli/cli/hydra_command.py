@@ -25,7 +25,7 @@ from pathlib import Path
 
 from sslcli import console
 from sslcli.cli.arguments import SHOWING_FLAGS, Request, unexpected_argument
-from sslcli.cli.command_table import Command
+from sslcli.cli.command import Command
 from sslcli.config import registry, schema
 from sslcli.errors import RequestError, SslError, first_line, listing
 

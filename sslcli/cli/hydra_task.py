@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sslcli import console
-from sslcli.cli.exceptions import JobExit, to_ssl_error
-from sslcli.cli.signals import stop_on_signals
+from sslcli.cli.exceptions import JobExit, stop_on_signals, to_ssl_error
 from sslcli.errors import Interrupted, RequestError, SslError, Stopped
 from sslcli.runs.redact import masked_words
 from sslcli.runtime import streams

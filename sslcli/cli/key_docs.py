@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from sslcli.cli.command_table import Command
+from sslcli.cli.command import Command
 from sslcli.config import registry
 
 _NOT_KEYS = {"_target_", "hydra", "defaults", *registry.FACT_KEYS[""], *registry.FACT_KEYS["evaluator"]}

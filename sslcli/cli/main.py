@@ -15,9 +15,9 @@ from importlib import import_module
 from sslcli import __version__, console
 from sslcli.cli import help
 from sslcli.cli.arguments import SHOWING_FLAGS, parse, strip_carriage_returns, use_config_dir
-from sslcli.cli.command_table import COMMANDS, Command
-from sslcli.cli.exceptions import JobExit, to_ssl_error
-from sslcli.cli.signals import stop_on_signals
+from sslcli.cli.command import Command
+from sslcli.cli.command_table import COMMANDS
+from sslcli.cli.exceptions import JobExit, stop_on_signals, to_ssl_error
 from sslcli.errors import RequestError, nearest
 from sslcli.runtime import folders, progress, resources, streams
 from sslcli.runtime.subprocesses import protect_imports

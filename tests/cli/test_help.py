@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from sslcli import __version__
+from sslcli.cli import commands
 from sslcli.cli.command_table import COMMANDS
+from sslcli.cli.key_docs import command_keys, shared_keys
 from sslcli.config import registry
 
 
@@ -21,7 +24,38 @@ def test_help_and_version(cli):
         assert shown.err == ""
 
 
-@pytest.mark.parametrize("name", sorted(set(registry.choices("evaluator")) - {"online"}))
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda c: c.name)
+def test_table_entry_is_complete(command):
+    """An entry names a module, and only groups and keys that exist."""
+    assert (Path(commands.__file__).parent / f"{command.name}.py").is_file()
+    assert command.hydra == (registry.config_dir() / f"{command.name}.yaml").is_file()
+    assert set(command.groups) <= set(registry.GROUPS)
+    assert command.summary.endswith(".")
+    assert len(command.summary) <= 72
+    names = [k.name for k in (*command_keys(command), *(k for keys in shared_keys(command).values() for k in keys))]
+    assert all(name in names or name in ("train", "device") for name in command.shared)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("argv", [[], *([name] for name in COMMANDS), ["eval", "labels"]], ids=" ".join)
+def test_help_fits_width(cli, monkeypatch, argv, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = cli(*argv, "--help").out
+    for line in text.splitlines():
+        assert len(line) <= width or line.startswith("  sslcli "), line  # examples are to be copied
+    if argv != ["doctor"]:
+        assert "sslcli " in text.partition("Examples\n")[2] or argv == ["completion"]
+
+
+def test_eval_help_has_no_training_keys(cli):
+    text = cli("eval", "--help").out
+    assert re.findall(r"\btrain\.(\w+)=", text) == ["devices"]
+    assert "method " not in text.partition("Groups")[2].partition("Keys of")[0]
+    for name, path in registry.evaluators().items():
+        assert f"  {name} " in text, path
+
+
+@pytest.mark.parametrize("name", sorted(registry.evaluators()))
 def test_evaluator_help_documents_keys(cli, name):
     shown = cli("eval", name, "--help")
     assert shown.code == 0
@@ -59,5 +93,15 @@ def test_completion(cli):
     assert completions("sslcli eval knn res") == []
     assert completions("sslcli pretrain -m hydra/l") == ["hydra/launcher="]
     assert completions("sslcli pretrain -m hydra/launcher=j") == ["hydra/launcher=joblib"]
+    assert completions("sslcli eval knn evaluator.temp") == ["evaluator.temperature="]
+    assert completions("sslcli runs rep") == ["report"]
+    assert completions("sslcli runs compare a b c") == ["cka="]
+    assert completions("sslcli select by=learn") == ["by=learnability"]
+    assert completions("sslcli export latest checkpoint=b") == ["checkpoint=best"]
+    assert completions("sslcli data pack form") == ["format="]
+    assert completions("sslcli data pack format=r") == ["format=raw"]
+    assert completions("sslcli data inspect dataset=dig") == ["dataset=digits"]
+    assert completions("sslcli completion f") == ["fish"]
+    assert completions("sslcli nope x") == []
     for shell in ("bash", "zsh", "fish"):
         assert "sslcli completion query" in cli("completion", shell).out

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from sslcli.cli.arguments import Request, subcommand_of
-from sslcli.cli.command_table import COMMANDS, Command, Option
+from sslcli.cli.command import Command, Option
+from sslcli.cli.command_table import COMMANDS
 from sslcli.cli.key_docs import command_keys
 from sslcli.config import registry
 from sslcli.errors import RequestError
