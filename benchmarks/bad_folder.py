@@ -157,7 +157,7 @@ def main() -> None:
         inspect(root, truth, given.files)
         pretrain(root, given.files, given.share, runs)
         fuzz(given.mutations, Path(name) / "mutated")
-    print("| what | wanted | found |\n|---|---|---|")
+    print("| quantity | expected | measured |\n|---|---|---|")
     for cells in ROWS:
         print(f"| {' | '.join(cells)} |")
 

@@ -191,7 +191,7 @@ def campaign(root: Path, kinds: list[tuple[str, str]], kills: int, seed: int) ->
 
 def table(tallies: list[Tally]) -> str:
     heads = ["runs", "kills", "before the first save", "in a save", "in an evaluation"]
-    heads += ["unreadable newest checkpoint", "none verifies", "torn status or metrics", "bit-identical finishes"]
+    heads += ["unreadable newest checkpoint", "none verifies", "damaged status or metrics", "bit-identical finishes"]
     keys = ["runs", "kills", "before_the_first_save", "in_a_save", "in_an_evaluation"]
     keys += ["unreadable", "lost", "torn", "identical"]
     rows = [[t.method, t.shape, *(getattr(t, k) for k in keys)] for t in tallies]

@@ -65,9 +65,9 @@ FAMILIES = (
 )
 FEW_STEPS = "likely too few steps, as for mae, whose 60 s (1,668 steps) give .809 (untrained .632)"
 CLASSLESS = "likely because strokes of 8 x 8 pixels solve the task whatever the digit"
-CRITIC = "likely because its encoder is taught by a critic alone, through a code of 32 numbers"
-TEN = "likely because ten outputs need little; it is meant beside another method (joint.md)"
-ALONE = "alone it draws everything to one point (`spread`); it is meant beside another method (joint.md)"
+CRITIC = "likely because its encoder is trained by a critic alone, through a code of 32 values"
+TEN = "likely because ten outputs need little; it is meant for use with another method (joint.md)"
+ALONE = "alone it maps everything to one point (`spread`); it is meant for use with another method (joint.md)"
 WHY: dict[str, dict[str, str]] = {  # where a method does not beat `untrained`; measured, or called likely
     "digits": {
         "mae": "too few steps: 60 s (1,668 steps) give .809 (untrained .632)",
@@ -206,15 +206,16 @@ class Table:
 
 def page(known: dict[str, Any], about: dict[str, Any]) -> list[str]:
     lines = [
-        "# Every method by its own recipe",
+        "# Methods",
         "",
         f"Made by `{about['command']}` ([methods.json](methods.json) has each run) on {about['machine']}, torch",
-        f"{about['versions'].get('torch')}. Last epoch, held-out split. Mean and standard deviation over training seeds of",
-        "a kNN vote with all labels, of a linear probe with 10 labels a class (mean of 5 draws), and of RankMe.",
-        "Where no deviation stands, there is one seed.",
-        "`untrained` is the same backbone with the weights it started from. Samples/s and memory (of CIFAR-10 most is for",
+        f"{about['versions'].get('torch')}. Each method with its own recipe; last epoch, held-out split. Mean and standard "
+        "deviation over training seeds of",
+        "k-NN accuracy with all labels, of a linear probe with 10 labels per class (mean of 5 draws), and of RankMe.",
+        "Without a standard deviation, there is one seed.",
+        "`untrained` is the same backbone with its initial weights. Samples/s and memory (of CIFAR-10 most is for",
         "reading it): one thread, other programs beside it. \\*: the probe is not above `untrained` by more than twice the",
-        "deviation of both (of one seed: by more than 0.01). (labels): saw all training labels, a bound and no rival.",
+        "standard deviation of both (of one seed: by more than 0.01). (labels): uses all training labels, an upper bound.",
     ]
     for data, methods in known.items():
         done = {m: [r for r in seeds.values() if "failed" not in r] for m, seeds in methods.items()}
@@ -243,7 +244,7 @@ def weakness(data: str, method: str, runs: list[dict[str, Any]]) -> str:
     known = WHY[data].get(method)
     if len(runs) > 1 and all(r["probe"] > r["untrained.probe"] for r in runs):
         vote = min(r["knn"] - r["untrained.knn"] for r in runs)
-        also = f", and its kNN vote by {vote:.3f} at the least" if vote > 0 else ""
+        also = f", and in k-NN accuracy by {vote:.3f} at least" if vote > 0 else ""
         return f" by that margin, though it does with each seed{also}" + (f": {known}" if known else "")
     return f": {known or 'not looked into'}"
 

@@ -61,14 +61,14 @@ def main() -> None:
     options = parser.parse_args()
     about = report.about(sys.argv[1:], "paired.py")
     lines = [
-        "# Our step against steps written by hand",
+        "# Step time",
         "",
         f"Made by `{about['command']}` on {about['machine']}, load of others {about['load'][0]}, {about['date']}; "
-        f"torch {about['versions']['torch']}. One optimizer step on a batch that is there, in turns in one process;",
-        "time by hand / time of sslcli (above 1: ours is faster), median and quartiles of the pairs. The steps by hand are",
+        f"torch {about['versions']['torch']}. One optimizer step on a batch in memory, in turns in one process;",
+        "time by hand / time of sslcli (above 1: sslcli is faster), median and quartiles of the pairs. The hand-written steps are",
         "`benchmarks/floors.py`.",
         "",
-        "| | sslcli, s a step | by hand, contiguous | by hand, channels_last |",
+        "| | sslcli, s per step | by hand, contiguous | by hand, channels_last |",
         "|---|--:|--:|--:|",
     ]
     for workload in options.workloads:

@@ -74,7 +74,7 @@ def main() -> None:
     table = "\n".join(lines)
     print(table)
     if args.write:
-        text = f"""# One process against two
+        text = f"""# One and two processes
 
 Made by `python benchmarks/processes.py --write`, torch {torch.__version__}, {date.today()}. The largest absolute
 difference between one process and two (gloo, 8 of 16 samples each), in double precision. Losses, batch norm and queues

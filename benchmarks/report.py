@@ -51,9 +51,9 @@ def write(out: Path, found: dict[str, Any], workloads: dict[str, tuple[str, str]
     lines = [
         "# Throughput",
         "",
-        "Made by `benchmarks/throughput.py`. Contestants take turns; medians, and the range of the",
+        "Made by `benchmarks/throughput.py`. Interleaved rounds; medians, and the range of the",
     ]
-    lines += ["rounds. The first number of a table is what the others are divided by."]
+    lines += ["rounds. Ratios are relative to the first row of a table."]
     for name, result in known.items():
         title, unit = workloads[name]
         head = result["about"]

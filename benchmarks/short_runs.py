@@ -2,7 +2,7 @@
 
     python benchmarks/short_runs.py [--only vicreg,mae] [--backbones small,own] [--draw] [WORDS]
 
-`small` is a ResNet-18, or vit_tiny for a method of tokens; `own` is what the recipe and the data set choose. WORDS replace the
+`small` is a ResNet-18, or vit_tiny for a method on tokens; `own` is what the recipe and the data set choose. WORDS replace the
 data and the size (`WORDS` below; SSLCLI_DATA holds CIFAR-10). The table in docs/results is of 3,000 photographs of Imagenette at
 16 pixels: sslcli data pack dataset=image_folder dataset.path=PHOTOS out=photos16.pack size=16 format=raw.
 
@@ -30,7 +30,7 @@ OUT = ROOT / "docs" / "results" / "short_runs.json"
 WORDS = ["dataset=cifar10", "train.batch_size=64"]
 ALWAYS = ["train.steps=120", "train.eval_every=0", "logger.log_every=5", "device=cpu", "device.threads=1"]
 COLLAPSED = 0.1  # spread of the embeddings at the end, as the trainer warns
-BY_DESIGN = ("deep_svdd",)  # its objective draws all samples to one point; it is meant beside another method
+BY_DESIGN = ("deep_svdd",)  # its objective draws all samples to one point; it is meant for use with another method
 TEACHER = "simsiam"  # of the methods that learn from a trained run
 
 
@@ -97,12 +97,12 @@ def page(known: dict[str, Any]) -> list[str]:
     every = set(registry.choices("method"))
     left = {kind: sorted(every - {k.split()[0] for k in rows if k.endswith(kind)}) for kind in ("small", "own")}
     lines = [
-        "# Every method for 120 steps",
+        "# Short runs",
         "",
         f"Made by `{about['command']}` ([short_runs.json](short_runs.json) has each command) on {about['machine']},",
         f"torch {about['versions'].get('torch')}. Loss and spread are means of the first and of the last 5 steps (spread: 1 is",
-        "ideal, below 0.1 the embeddings have collapsed; no number: the method has no joint embedding). Skipped: steps whose",
-        "loss or gradient was not finite. `small` is a ResNet-18, or vit_tiny for a method of tokens. Before LARS kept its clipped",
+        "ideal, below 0.1 the embeddings have collapsed; no value: the method has no joint embedding). Skipped: steps whose",
+        "loss or gradient was not finite. `small` is a ResNet-18, or vit_tiny for a method on tokens. Before LARS had its clipped",
         "rate inside the velocity, VICReg with a ResNet-18 on these photographs at 32 pixels in batches of 128 was not finite at",
         "step 8; at 16 pixels in batches of 64 its loss rose to 331 at step 9.",
         "",

@@ -137,11 +137,11 @@ def main() -> None:
     table = ["| " + " | ".join(head) + " |", "|---|" + "--:|" * (len(head) - 1)]
     table += ["| " + " | ".join(row) + " |" for row in rows]
     text = (
-        "# Threads beside a busy process\n\n"
+        "# Threads\n\n"
         f"`python benchmarks/threads.py --seconds {options.seconds:g} --rounds {options.rounds}` on {cores} cores "
         f"({platform.machine()}). Larger is better. `spinning` is libgomp's own default (GOMP_SPINCOUNT=300000) with all threads, "
         "`default` is sslcli with nothing set\n(`OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000`; "
-        "a budget chooses between all threads and one), `one` is `device.threads=1`. `busy`: beside a process that never rests.\n"
+        "a budget chooses between all threads and one), `one` is `device.threads=1`. `busy`: beside another busy process.\n"
         "Medians of the rounds, the ways taking turns.\n\n" + "\n".join(table) + "\n"
     )
     OUT.write_text(text, encoding="utf-8")

@@ -30,6 +30,7 @@ TRAININGS = {  # of the label curve's supervised baseline: of a large set, five 
     "fashion_mnist": ["evaluator.supervised_seeds=3", "evaluator.epochs=5"],
     "cifar10": ["evaluator.supervised_seeds=3", "evaluator.max_steps=3900"],
 }
+TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 NOTES = {
     "fashion_mnist": "The supervised baseline of the curve is trained for 5 epochs, 300 steps at least. With 50 epochs it has "
     ".810 at 100 labels a class (three draws): the factor 2.89 there is the short training's.",
@@ -109,17 +110,17 @@ def measure(name: str, run: str, stages: dict[str, list[str]], keep: bool) -> st
     length = f"{status['step']:,} steps in {status['seconds']:.0f} s"
     return "\n\n".join(
         [
-            f"# {name}: every evaluator",
+            f"# Evaluators on {TITLES[name]}",
             f"Made by `python scripts/evaluations.py {name}` on {machine()}.",
             f"`sslcli pretrain {' '.join(RECIPES[name])}`, {length}, seed 0, last epoch. Mean ± standard deviation over draws of "
             "labels (or over seeds, for what has no labels); five draws for the curve's probes.",
             "## Label efficiency",
             *[part.replace("NAME", name) for part in curve(run)],
             *([NOTES[name]] if name in NOTES else []),
-            "## Every number, beside its baselines",
-            markdown(["evaluator", "number", "run", *BASELINES], body),
+            "## Metrics and baselines",
+            markdown(["evaluator", "metric", "run", *BASELINES], body),
             "## Seconds",
-            "Of each evaluation with its baselines; the first that asks for features computes them, later ones find them.",
+            "Of each evaluation with its baselines; the first that needs features computes them, later ones use the cache.",
             markdown(["evaluator", "s"], times),
         ]
     )

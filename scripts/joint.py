@@ -127,10 +127,12 @@ def main() -> None:
         known[part] = {"made": machine(), "table": PARTS[part][0](seeds)}
         store.write_text(json.dumps(known, indent=1) + "\n")
         lines = [
-            "# Learning together",
+            "# Joint objectives",
             "Made by `python scripts/joint.py`; digits, last epoch, held-out split.",
         ]
-        seeds = f"{options.seeds} training seeds unless said otherwise; where no deviation stands, one seed."
+        seeds = (
+            f"{options.seeds} training seeds unless stated otherwise; one seed where there is no standard deviation."
+        )
         lines.append(f"Mean and standard deviation over {seeds}")
         for name, (_, title, words) in PARTS.items():
             if name in known:

@@ -98,7 +98,7 @@ def digits() -> None:
         "Accuracy of a linear probe on 360 held-out images, last epoch, training seed 0; mean and standard deviation\n"
         f"over 5 draws of the labels. SimSiam with default settings: {steps} steps, {seconds:.0f} s on 2 cores."
     )
-    write("digits", "Digits: few labels", "python scripts/results.py digits", f"{table}\n\n{note}")
+    write("digits", "Few labels on digits", "python scripts/results.py digits", f"{table}\n\n{note}")
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text().partition("<!-- digits -->\n")
     _, _, after = rest.partition("<!-- /digits -->")
@@ -174,7 +174,7 @@ def photos(folder: str) -> None:
             loss = f"{lines[0]['train/loss']:.3f} → {lines[-1]['train/loss']:.3f}"
             rows.append([name, f"{len(files):,}", f"{seconds:.0f}", loss, f"{rate:,.0f}", top1])
     table = markdown(["layout", "files", "s", "loss, one epoch", "samples/s", "kNN top-1 (held out)"], rows)
-    write("photos", "A folder of photographs, three layouts", "python scripts/results.py photos FOLDER", table)
+    write("photos", "Image folders", "python scripts/results.py photos FOLDER", table)
 
 
 def series(path: str, *words: str) -> None:
@@ -198,7 +198,7 @@ def cifar10() -> None:
     rate = sorted(m["train/samples_per_s"] for m in last)[len(last) // 2]
     text = markdown(["10,000 test images, top-1", "SimCLR, 15 minutes", "untrained", "raw pixels"], rows)
     text += f"\n\n`sslcli pretrain experiment=cifar10_cpu`: {seconds / 60:.1f} minutes in all, {rate:,.0f} samples/s (median), "
-    text += f"{last[-1]['epoch']:.1f} epochs, last epoch, seed 0. The test images were used for these numbers only."
+    text += f"{last[-1]['epoch']:.1f} epochs, last epoch, seed 0. The test images were used for these results only."
     write("cifar10_cpu", "CIFAR-10 on two cores", "python scripts/results.py cifar10", text)
 
 
@@ -247,7 +247,7 @@ if __name__ == "__main__":
     )
     write(
         "views",
-        "The views do not depend on workers, batch size or where one starts",
+        "Invariance of views",
         "python scripts/results.py views FOLDER",
         table,
     )
@@ -285,9 +285,9 @@ def native(checkout: str = "") -> None:
     head = ["views by", "seed", "last loss", "kNN", "SHA-256 of the backbone"]
     note = f"`sslcli pretrain {' '.join(words)} device.native=...`, then `sslcli eval knn` (untrained {untrained})."
     if checkout:
-        note += "\nBefore: without the rounding of the filter's values to 2^-30 that lets both codes divide by the same sum."
+        note += "\nBefore: without rounding the filter coefficients to 2^-30, which makes both divide by the same sum."
     command = "python scripts/results.py native" + (" CHECKOUT" if checkout else "")
-    write("native", "Views by compiled code train the same network", command, markdown(head, rows) + "\n\n" + note)
+    write("native", "Compiled views", command, markdown(head, rows) + "\n\n" + note)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ CALLS = {"import_module", "__import__", "exec", "eval", "compile", "CDLL", "fork
 KNOWN = {
     "subprocess": {"views/native.py"},
     "multiprocessing": {"data/loading/workers.py", "runtime/processes.py"},
-    "ctypes": {"views/native.py", "views/image.py"},
+    "ctypes": {"views/native.py", "views/native_check.py", "views/image.py"},
     "CDLL": {"views/native.py"},
     "urllib.request": {"data/public/download.py"},
     "socket": {"runtime/rendezvous.py"},
@@ -34,6 +34,7 @@ KNOWN = {
     "import_module": {
         "config/instantiate.py",
         "cli/main.py",
+        "cli/hydra_command.py",
         "cli/commands/doctor.py",
         "cli/worker.py",
         "cli/commands/runs.py",
