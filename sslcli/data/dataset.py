@@ -1,8 +1,8 @@
-"""Where samples come from: ids 0..n-1 to raw tensors. Labels stand beside the samples, never inside a batch.
+"""Sources of samples (ids 0..n-1 to raw tensors) and data sets made of them. Labels are kept beside the samples.
 
 A `Source` is either *resident* (all samples in one tensor: uint8 images (n, C, H, W), float32 series (n, C, T)) or
-*streamed* (`read(i)` decodes one sample; images of any size). A `Dataset` is the sources of one data set and what must
-be known to build a model for it.
+*streamed* (`read(i)` decodes one sample; images of any size). A `Dataset` holds the sources of one data set and the
+properties that a model needs: shape, mean, standard deviation, classes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ class Source(ABC):
 
     labels: Tensor | None = None  # (n,) int64; -1 where a sample has none
     names: Sequence[str] | None = None  # a name for each sample (a path), for messages and CSV
-    groups: Tensor | None = (
-        None  # (n,) int64: samples of one group (a recording, a patient) stand on one side of any split
-    )
-    bad: Mapping[int, str] = {}  # id -> reason of what was found unreadable while reading all into memory
-    max_bad_fraction = 0.01  # more unreadable samples than this share end a run
+    # (n,) int64: the samples of one group (a recording, a patient) are never divided by a split
+    groups: Tensor | None = None
+    bad: Mapping[int, str] = {}  # id -> reason of the samples found unreadable while reading all into memory
+    max_bad_fraction = 0.01  # a larger fraction of unreadable samples ends a run
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -35,8 +34,8 @@ class Source(ABC):
         """All raw samples at once, or None when they are read one by one."""
         return None
 
-    def reside(self, x: Tensor) -> None:  # noqa: B027
-        """The raw samples lie in memory once more, in `x`: where `resident` can lie there it does."""
+    def set_resident(self, x: Tensor) -> None:  # noqa: B027
+        """Use `x`, another copy of the raw samples, as the resident tensor, so that its own copy can be freed."""
 
     @abstractmethod
     def read(self, index: int) -> Any:
@@ -47,7 +46,7 @@ class Source(ABC):
 
 
 class ArraySource(Source):
-    """Samples that are in memory: (n, C, H, W) uint8, or (n, C, T) float32."""
+    """Samples in memory: (n, C, H, W) uint8, or (n, C, T) float32."""
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class ArraySource(Source):
     def resident(self) -> Tensor:
         return self.x
 
-    def reside(self, x: Tensor) -> None:
+    def set_resident(self, x: Tensor) -> None:
         self.x = x
 
     def read(self, index: int) -> Tensor:
@@ -75,10 +74,10 @@ class ArraySource(Source):
 
 @dataclass
 class Dataset:
-    """The splits of one data set. `unlabelled` is what pretraining reads besides nothing else; None means `train`."""
+    """The splits of one data set. Pretraining reads `unlabelled`, or `train` where that is None."""
 
     name: str
-    modality: str  # "image", "series": chooses how views are made, nothing else
+    modality: str  # "image", "series": selects how views are made, and nothing else
     shape: tuple[int, ...]  # of one sample of a view: (C, S, S) or (C, T)
     train: Source
     test: Source | None
@@ -86,11 +85,11 @@ class Dataset:
     unlabelled: Source | None = None
     mean: tuple[float, ...] = (0.5,)  # per channel, of training samples (images: in 0..1)
     std: tuple[float, ...] = (0.5,)
-    fingerprint: str = ""  # hash of what the samples are: count, names or contents
-    split: str = ""  # hash of which samples were held out here; "" where the split was given or there is none
-    path: str | None = None  # where the samples lie, absolute; None for data sets without a path
-    notes: list[str] = field(default_factory=list)  # said at the start: what was found, skipped, decided
-    details: dict[str, Any] = field(default_factory=dict)  # the same for programs: counts of what was left out, layout
+    fingerprint: str = ""  # hash that identifies the samples: their count, and names or contents
+    split: str = ""  # hash of the ids held out here; "" where the data set has a split of its own, or none
+    path: str | None = None  # absolute path of the samples; None for data sets without a path
+    notes: list[str] = field(default_factory=list)  # printed at the start: what was found, ignored and decided
+    details: dict[str, Any] = field(default_factory=dict)  # the same for programs: layout, counts of ignored files
 
     @property
     def pretrain(self) -> Source:
@@ -98,7 +97,7 @@ class Dataset:
 
 
 def labeled_ids(source: Source) -> Tensor:
-    """(m,) int64: the ids that have a label."""
+    """(m,) int64: the ids of the samples that have a label."""
     if source.labels is None:
         return torch.empty(0, dtype=torch.int64)
     return torch.nonzero(source.labels >= 0).flatten()

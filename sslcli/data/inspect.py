@@ -1,4 +1,4 @@
-"""`sslcli data inspect`: what a data set is, what is wrong with it, as a dictionary and as rows to print."""
+"""`sslcli data inspect`: properties and problems of a data set, as a dictionary and as rows to print."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sslcli.data.notify import shown
 from sslcli.data.subset import unlabelled_only
 from sslcli.errors import DataError, listing
 
-PARTIAL_NOTE = " known (--strict decodes all)"
+PARTIAL_NOTE = " found so far (--strict decodes all images)"
 
 
 def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) -> dict[str, Any]:
-    """Counts, classes, sizes, modes, what cannot be read and why, duplicates; JSON-ready.
+    """Counts, classes, sizes, modes, unreadable samples with reasons, and duplicates, ready for JSON.
 
-    `strict` decodes every image and compares every file and sample, so `bad`, `reasons` and `duplicates` are complete.
-    `limit`: the share of unreadable samples that a training would bear; None is the data set's own.
+    `strict` decodes every image and compares every file and sample, so that `bad`, `reasons` and `duplicates` are complete.
+    `limit`: the tolerated fraction of unreadable samples; None is that of the data set.
     """
     splits = {
         k: s
@@ -77,7 +77,7 @@ def _split(source: Source, dataset: Dataset) -> dict[str, Any]:
 
 
 def _balance(source: Source, classes: tuple[str, ...]) -> dict[str, int]:
-    """Training samples of each class."""
+    """Number of training samples of each class."""
     if source.labels is None:
         return {}
     counts = torch.bincount(source.labels[source.labels >= 0], minlength=len(classes))
@@ -93,7 +93,7 @@ def _plain(value: Any) -> Any:
 
 
 def _decode_all(source: Source) -> dict[str, str]:
-    """Name -> reason of what cannot be decoded. Resident data was decoded when it was read."""
+    """Name -> reason of the samples that cannot be decoded. Resident data was decoded when it was read."""
     if source.resident is not None:
         return {source.name_of(i): reason for i, reason in source.bad.items()}
 
@@ -104,19 +104,19 @@ def _decode_all(source: Source) -> dict[str, str]:
             return error.message
         return None
 
-    reasons = parallel_map(one, len(source), "decoding every image")
+    reasons = parallel_map(one, len(source), "decoding all images")
     return {source.name_of(i): reason for i, reason in enumerate(reasons) if reason is not None}
 
 
 def _duplicates(splits: dict[str, Source]) -> dict[str, int]:
-    """How many samples of test are in train too, and how many within train are there more than once, by their bytes."""
+    """How many test samples are also in train, and how many training samples are repetitions, compared by their bytes."""
     own = Counter(_hashes(splits["train"]))
     other = _hashes(splits["test"]) if "test" in splits else []
     return {"in train and test": sum(h in own for h in other), "within train": sum(n - 1 for n in own.values())}
 
 
 def _hashes(source: Source) -> list[bytes]:
-    """Of files where there are any, in memory or not; else of the samples."""
+    """SHA-256 of each file where the samples are image files; otherwise of each sample."""
     if not isinstance(source, EncodedImages):
         x = source.resident
         assert x is not None
@@ -125,7 +125,7 @@ def _hashes(source: Source) -> list[bytes]:
 
 
 def format_rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, str]]:
-    """(name, text) lines for people, safe to print."""
+    """(name, text) rows to print, with control characters escaped."""
     shape = " x ".join(map(str, report["shape"]))
     out = [("data set", f"{shown(report['name'])}, {report['modality']}"), ("one view", shape)]
     for name, s in report["splits"].items():
@@ -161,9 +161,9 @@ def _numbers(values: list[float]) -> str:
 
 
 def require_readable(report: dict[str, Any]) -> None:
-    """DataError when a training would stop at this many unreadable samples, or a pack is damaged: the exit code of a
+    """Raises DataError where training would fail on so many unreadable samples, or where a pack is corrupt: the exit code of a
     strict inspection."""
     if report.get("damage"):
-        raise DataError(listing(report["damage"], 3), "remove the pack and make it anew: sslcli data pack")
+        raise DataError(listing(report["damage"], 3), "remove the pack and write it again: sslcli data pack")
     limit = report["limit"]
     check_limit({b["name"]: b["reason"] for b in report["bad"]}, limit["of"], limit["max_bad_fraction"])

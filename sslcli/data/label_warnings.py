@@ -1,4 +1,4 @@
-"""What the labels of a data set do not allow: said before a training, and in every result measured on it."""
+"""Warnings about the labels of a data set, reported before training and with every result measured on it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from sslcli.data.dataset import Dataset, labeled_ids
 from sslcli.data.notify import shown
 from sslcli.errors import listing
 
-# Where many files have few labels, or none yet: how to give them some (docs/guides/data.md).
+# How to supply labels for some or all files (docs/guides/data.md).
 HOW_TO_LABEL = (
-    "labels=FILE.csv (name,label), or as dataset.path a list path,label,split, where any label may be missing"
+    "labels=FILE.csv (columns name,label), or dataset.path=FILE.csv (columns path,label,split); labels may be missing"
 )
 
 
 def label_notes(dataset: Dataset) -> list[str]:
-    """That nothing can be measured, which classes no training label has, and how many test samples have no label."""
+    """Notes on test samples without labels, and on classes that occur in the test split only."""
     train, test = dataset.train, dataset.test
     trained = labeled_ids(train)
     if test is None or not len(trained):
@@ -23,7 +23,7 @@ def label_notes(dataset: Dataset) -> list[str]:
     known = labeled_ids(test)
     if not len(known):
         return [
-            "warning: the test split has no labels: probe, knn and finetune cannot be measured; to give it some: "
+            "warning: the test split has no labels, which probe, knn and finetune require; to supply them: "
             f"{HOW_TO_LABEL}"
         ]
     assert test.labels is not None
@@ -34,15 +34,16 @@ def label_notes(dataset: Dataset) -> list[str]:
         n = sum(int((y == c).sum()) for c in unseen)
         names = listing((shown(str(dataset.classes[c])) for c in unseen), 5)
         notes.append(
-            f"warning: in the test split only: class {names}; these {plural(n, 'sample')} of {len(y):,} cannot be classified right"
+            f"warning: class {names} occurs in the test split only: "
+            f"its {plural(n, 'sample')} of {len(y):,} cannot be classified correctly"
         )
     if len(known) < len(test):
         notes.append(
-            f"{len(test) - len(known):,} of {len(test):,} test samples have no label and are left out of the accuracy"
+            f"{len(test) - len(known):,} of {len(test):,} test samples have no label and do not count for the accuracy"
         )
     return notes
 
 
 def data_warnings(dataset: Dataset) -> list[str]:
-    """What a result measured on this data set has to say of it."""
+    """The warnings that accompany a result measured on this data set."""
     return [*(note for note in dataset.notes if note.startswith("warning:")), *label_notes(dataset)]

@@ -1,4 +1,4 @@
-"""Held-out splits: a pure function of the labels or groups, the fraction and `split_seed`."""
+"""Held-out splits: a pure function of the labels or groups, the held-out fraction and `split_seed`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 from sslcli.errors import DataError, RequestError
 from sslcli.rng import derive, order
 
-AUTO_FRACTION = 0.2  # what `auto` holds out
-NOTHING_HELD_OUT = "nothing is held out (dataset.holdout=0.2 would hold out a fifth)"
+AUTO_FRACTION = 0.2  # held out by `dataset.holdout=auto`
+NOTHING_HELD_OUT = "nothing is held out (dataset.holdout=0.2 holds out a fifth)"
 
 
 def holdout_fraction(holdout: float | str, labels: Tensor | None) -> float:
-    """The share of samples that `dataset.holdout` means: `auto` is a fifth where labels tell classes apart, and nothing where
-    they do not. RequestError for anything but `auto` and a number from 0 to below 1."""
+    """The fraction of samples that `dataset.holdout` holds out: `auto` is a fifth where there are labels of two classes or
+    more, else 0. Raises RequestError for anything but `auto` and a number in [0, 1)."""
     if holdout == "auto":
         return AUTO_FRACTION if labels is not None and len(labels[labels >= 0].unique()) > 1 else 0.0
     if isinstance(holdout, str) or not 0 <= holdout < 1:
         raise RequestError(
-            f"dataset.holdout is {holdout}, but it is auto or a share of the samples from 0 to below 1",
+            f"dataset.holdout: expected auto or a fraction of at least 0 and below 1, got {holdout}",
             "dataset.holdout=0.2",
         )
     return float(holdout)
@@ -38,11 +38,12 @@ def split(
 ) -> tuple[Tensor, Tensor]:
     """Ids of the training and the held-out samples, both sorted, (m,) int64.
 
-    By group where `groups` are given (a group is never divided); else stratified by label where there are labels
-    (samples without one, -1, stay in train); else at random. A share of 0 holds nothing out; else ceil(share * n) are
-    held out, of groups as near to that as they allow. With `auto` only labelled samples count.
+    The split is by group where `groups` are given (a group is never divided); else stratified by label where there are labels
+    (samples without one, -1, stay in train); else at random. A fraction of 0 holds nothing out; otherwise
+    ceil(fraction * n) samples are held out, or with groups the nearest possible number. With `auto` only labeled samples
+    count.
 
-    Raises RequestError for a share outside [0, 1), DataError where groups cannot be divided.
+    Raises RequestError for a fraction outside [0, 1), DataError where there is only one group.
     """
     fraction = holdout_fraction(holdout, labels)
     everything = torch.arange(n)
@@ -62,14 +63,15 @@ def split(
 def split_recordings(
     recording: Tensor, starts: Tensor, window: int, holdout: float | str, seed: int = 0, labels: Tensor | None = None
 ) -> tuple[Tensor, Tensor, str]:
-    """The same for windows (n,) of recordings, and how it was done: whole recordings are held out, the same ones whatever
-    the window is. A single recording is divided in time: its end is held out, and the windows before it that begin less
-    than a window's length earlier than training ends are in neither part."""
+    """Training ids, held-out ids and the rule, for windows (n,) of recordings.
+
+    Whole recordings are held out, the same ones for every window length. A single recording is divided in time: its end is
+    held out, and a gap of one window before it is in neither part."""
     ids, first = recording.unique(return_inverse=True)
     if len(ids) > 1:
         of = torch.full((len(ids),), -1)
         if labels is not None:
-            of[first] = labels  # all windows of a recording have its label
+            of[first] = labels  # all windows of a recording have the same label
         _, held = split(len(ids), holdout, seed, of if labels is not None else None)
         inside = torch.isin(first, held)
         return torch.nonzero(~inside).flatten(), torch.nonzero(inside).flatten(), "whole recordings"
@@ -83,23 +85,22 @@ def split_recordings(
     kept = starts + 2 * window <= begins
     if not bool(kept.any()):
         raise DataError(
-            f"one recording of {length:,} steps is too short to hold out {fraction:g} of it, with a gap of a window ({window})",
+            f"one recording of {length:,} steps is too short to hold out {fraction:g} of it after a gap of one window ({window})",
             "dataset.holdout=0, or a smaller dataset.window",
         )
-    left = int((~kept & ~held).sum())
-    how = (
-        f"the end of the only recording; {left} between are left out, so that a window's length lies between the parts"
-    )
+    gap = int((~kept & ~held).sum())
+    how = f"the end of the only recording; {gap} before it are left out as a gap of one window"
     return everything[kept], everything[held], how
 
 
 def split_hash(held: Tensor) -> str:
-    """16 hex digits that say which samples are held out; "" where none are."""
+    """16 hex digits that identify the held-out ids; "" where none are held out."""
     return hashlib.sha256(held.numpy().tobytes()).hexdigest()[:16] if len(held) else ""
 
 
 def _stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
-    """Each class gives its share, rounded by largest remainder so that the total is right; each keeps one in train."""
+    """Mask of the held-out samples: the same fraction of each class, rounded by largest remainder so that the total is exact;
+    each class keeps at least one sample in train."""
     shuffled = order(derive(seed, "split"), 0, len(labels))
     members = {int(c): shuffled[labels[shuffled] == c] for c in labels[labels >= 0].unique()}
     exact = {c: fraction * len(ids) for c, ids in members.items()}
@@ -114,12 +115,12 @@ def _stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
 
 
 def _by_group(groups: Sequence[object], fraction: float, seed: int, labels: Tensor | None, counted: Tensor) -> Tensor:
-    """Of 64 random orders of the groups, the prefix that leaves the fewest classes out and is nearest in size. `counted`:
-    which samples make the size."""
+    """Mask of the held-out samples: of 64 random orders of the groups, the prefix that misses the fewest classes, then the
+    one nearest to the wanted size. `counted`: which samples count for the size."""
     names = sorted(set(groups), key=str)
     if len(names) < 2:
         raise DataError(
-            f"all samples belong to one group ({names[0] if names else 'none'}), so none can be held out by group",
+            f"all samples belong to one group ({names[0] if names else 'none'}): a split by group requires two or more",
             "dataset.holdout=0, or another dataset.group",
         )
     index = {g: i for i, g in enumerate(names)}
@@ -133,8 +134,8 @@ def _by_group(groups: Sequence[object], fraction: float, seed: int, labels: Tens
         totals = sizes[shuffled].cumsum(0)[:-1]  # at least one group stays in train
         k = int((totals - target).abs().argmin()) + 1
         held = torch.isin(of, shuffled[:k])
-        lost = [len(classes - set(labels[part].tolist())) if labels is not None else 0 for part in (~held, held)]
-        score = (lost[0], lost[1], abs(float(totals[k - 1]) - target), attempt)
+        missed = [len(classes - set(labels[part].tolist())) if labels is not None else 0 for part in (~held, held)]
+        score = (missed[0], missed[1], abs(float(totals[k - 1]) - target), attempt)
         if best is None or score < best[0]:
             best = (score, held)
     assert best is not None

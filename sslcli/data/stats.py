@@ -14,14 +14,15 @@ from sslcli.rng import derive, order
 
 EXACT_BYTES = 2 << 30  # larger resident sets are sampled
 SAMPLES = 512
-DARK_VALUE = 24 / 255  # images that are never brighter are said to be dark
-OUTLIER_IQRS = 20  # interquartile ranges: a deviation beyond it comes from a few values
+DARK_VALUE = 24 / 255  # images that are never brighter cause a warning
+OUTLIER_IQRS = 20  # interquartile ranges: a larger standard deviation is caused by a few values
 
 
 def image_stats(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel, of values in 0..1. Exact for what is in memory; else of 512 fixed samples.
+    """Mean and standard deviation of each channel, for values in 0..1: exact for resident data up to 2 GiB, otherwise of a
+    fixed random sample.
 
-    A channel that never changes gets the deviation 1/255, so that nothing is divided by zero.
+    A constant channel gets the standard deviation 1/255, so that nothing is divided by zero.
     """
     x = source.resident
     if x is None:
@@ -35,24 +36,25 @@ def image_stats(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
     for start in range(0, len(x), step):
         part = x[start : start + step]
         for c in range(x.shape[1]):
-            counts[c] += torch.bincount(part[:, c].reshape(-1), minlength=256)  # six times as fast as numpy's
+            counts[c] += torch.bincount(part[:, c].reshape(-1), minlength=256)  # six times as fast as numpy.bincount
     return _from_counts(counts)
 
 
 def dark_notes(mean: tuple[float, ...], std: tuple[float, ...]) -> list[str]:
-    """A warning of images in which hardly anything can be seen: masks, values of another range, failed exports."""
+    """A warning about nearly black images: masks, values of another range, failed exports."""
     if max(std) <= 1 / 255 and max(mean) in (0.0, 1.0):
-        return ["warning: every pixel that was looked at has the same value"]
+        return ["warning: all sampled pixels have the same value"]
     if max(m + 3 * s for m, s in zip(mean, std, strict=True)) < DARK_VALUE:
         top = max(m + 3 * s for m, s in zip(mean, std, strict=True))
         return [
-            f"warning: the images are nearly black (values to about {255 * top:.0f} of 255): masks, or of another range?"
+            f"warning: the images are nearly black (values up to about {255 * top:.0f} of 255): "
+            "check for masks, or another value range"
         ]
     return []
 
 
 def _sample_ids(n: int, at_most: int) -> Tensor:
-    """The ids of a fixed random sample."""
+    """Sorted ids of a fixed random sample of at most `at_most` of `n`."""
     return order(derive(0, "statistics"), 0, n)[:at_most].sort().values
 
 
@@ -64,12 +66,12 @@ def _streamed_counts(source: Source) -> Tensor:
         try:
             image = np.asarray(source.read(i))
         except BadImage:
-            continue  # counted where samples are read in earnest
+            continue  # counted when samples are loaded
         image = image[..., None] if image.ndim == 2 else image
         one = torch.stack(
             [torch.from_numpy(np.bincount(c.reshape(-1), minlength=256)) for c in np.moveaxis(image, -1, 0)]
         )
-        # Every image weighs the same, whatever its size.
+        # every image has the same weight, independent of its size
         one = (one.double() / one.sum(1, keepdim=True) * (1 << 32)).round().to(torch.int64)
         counts = one if counts is None else counts + one
     return torch.zeros(1, 256, dtype=torch.int64) if counts is None else counts
@@ -84,7 +86,8 @@ def _from_counts(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def series_stats(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-    """Of (n, C, T) float32, leaving NaN out; and how many channels never change (they get the deviation 1)."""
+    """Mean and standard deviation of each channel of (n, C, T) float32, ignoring NaN, and the number of constant channels,
+    whose standard deviation is set to 1."""
     mean, std = [], []
     for c in range(x.shape[1]):
         v = x[:, c].reshape(-1)
@@ -97,7 +100,7 @@ def series_stats(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...], int]:
 
 
 def outlier_notes(x: Tensor) -> list[str]:
-    """A warning of channels (n, C, T) whose scale is set by a few values far from all others: -9999 for missing, a spike."""
+    """A warning about channels of (n, C, T) whose standard deviation is dominated by a few outliers: -9999 for missing, spikes."""
     far = []
     for c in range(x.shape[1]):
         v = x[:, c].reshape(-1)
@@ -106,7 +109,9 @@ def outlier_notes(x: Tensor) -> list[str]:
             some = v[_sample_ids(len(v), 1 << 16)].double()
             low, high = torch.quantile(some, torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
             if high > low and float(v.double().std()) > OUTLIER_IQRS * (high - low):
-                far.append(f"channel {c} ({float(v.min()):g}..{float(v.max()):g}, half of them in {low:g}..{high:g})")
+                far.append(
+                    f"channel {c} ({float(v.min()):g}..{float(v.max()):g}, half of the values in {low:g}..{high:g})"
+                )
     if not far:
         return []
-    return [f"warning: a few values set the scale of {listing(far, 3)}; where they mean missing, make them NaN"]
+    return [f"warning: a few outliers dominate the scale of {listing(far, 3)}; replace codes for missing values by NaN"]

@@ -1,4 +1,4 @@
-"""Sources made of sources: some samples of one, or two in a row."""
+"""Sources made of other sources: a subset of one, or the concatenation of two."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sslcli.errors import RequestError
 
 
 class Subset(Source):
-    """Samples `ids` (m,) of `whole`, in that order; sample i here is `ids[i]` there. `labels` (m,) are theirs, or None.
+    """Samples `ids` (m,) of `whole`, in that order: sample i of the subset is `ids[i]` of `whole`. `labels` (m,) or None.
 
-    Resident samples are copied when they are first asked for; the whole itself serves where all are taken in order.
+    Resident samples are copied on first use, except where the subset is all of `whole`.
     """
 
     def __init__(self, whole: Source, ids: Tensor, labels: Tensor | None = None):
@@ -51,13 +51,13 @@ class Subset(Source):
 
 
 class Concat(Source):
-    """The samples of `first`, then those of `second`: two splits of one data set."""
+    """The samples of `first`, then those of `second`: the concatenation of two splits of one data set."""
 
     def __init__(self, first: Source, second: Source):
         self.parts = first, second
-        self.cut = len(first)
+        self.boundary = len(first)
         self.max_bad_fraction = max(p.max_bad_fraction for p in self.parts)
-        self.bad = {**first.bad, **{self.cut + i: reason for i, reason in second.bad.items()}}
+        self.bad = {**first.bad, **{self.boundary + i: reason for i, reason in second.bad.items()}}
         if any(p.labels is not None for p in self.parts):
             none = [torch.full((len(p),), -1) for p in self.parts]
             self.labels = torch.cat(
@@ -70,48 +70,48 @@ class Concat(Source):
         self._x: Tensor | None = None
 
     def __len__(self) -> int:
-        return self.cut + len(self.parts[1])
+        return self.boundary + len(self.parts[1])
 
     @property
     def resident(self) -> Tensor | None:
         x, y = (p.resident for p in self.parts)
         if x is not None and y is not None and self._x is None:
             self._x = torch.cat([x, y])
-            for part, own in zip(self.parts, self._x.tensor_split([self.cut]), strict=True):
-                part.reside(own)
+            for part, own in zip(self.parts, self._x.tensor_split([self.boundary]), strict=True):
+                part.set_resident(own)
         return self._x
 
     def read(self, index: int) -> Any:
-        return self.parts[index >= self.cut].read(index - self.cut * (index >= self.cut))
+        return self.parts[index >= self.boundary].read(index - self.boundary * (index >= self.boundary))
 
     def name_of(self, index: int) -> str:
-        return self.parts[index >= self.cut].name_of(index - self.cut * (index >= self.cut))
+        return self.parts[index >= self.boundary].name_of(index - self.boundary * (index >= self.boundary))
 
 
 def check_pretrain_on(which: str) -> None:
-    """`dataset.pretrain_on` as given: all or unlabelled; else a RequestError."""
+    """Raises RequestError unless `dataset.pretrain_on` is all or unlabelled."""
     if which not in ("all", "unlabelled"):
         raise RequestError(
-            f"dataset.pretrain_on={which} must be all or unlabelled",
-            "all: train and unlabelled together; unlabelled: that split alone, where there is one",
+            f"dataset.pretrain_on: expected all or unlabelled, got {which}",
+            "all: the splits train and unlabelled together; unlabelled: that split alone, if there is one",
         )
 
 
 def pretrain_source(train: Source, unlabelled: Source | None, which: str, notes: list[str]) -> Source | None:
-    """The `unlabelled` of a Dataset: what pretraining reads where there is an unlabelled split; said in the notes."""
+    """The field `unlabelled` of a Dataset: the source that pretraining reads where there is an unlabeled split. Adds a note."""
     if unlabelled is None:
         return None
-    a, b = plural(len(train), "sample"), plural(len(unlabelled), "unlabelled sample", "unlabelled samples")
+    a, b = plural(len(train), "sample"), plural(len(unlabelled), "unlabeled sample")
     if which == "all":
         notes.append(
-            f"pretraining reads the {a} of train and the {b} (dataset.pretrain_on=unlabelled: the latter only)"
+            f"pretraining reads the {a} of train and the {b} (dataset.pretrain_on=unlabelled: only the latter)"
         )
         return Concat(train, unlabelled)
-    notes.append(f"pretraining reads the {b} only: the {a} of train are left out (dataset.pretrain_on=all: both)")
+    notes.append(f"pretraining reads only the {b}, without the {a} of train (dataset.pretrain_on=all: both)")
     return unlabelled
 
 
 def unlabelled_only(dataset: Dataset) -> Source | None:
-    """The samples of the unlabelled split alone, where pretraining reads train and these."""
+    """The unlabeled split alone, also where pretraining reads train and unlabelled together."""
     both = dataset.unlabelled
     return both.parts[1] if isinstance(both, Concat) and both.parts[0] is dataset.train else both

@@ -64,8 +64,8 @@ def test_a_batch_is_begun_when_asked_and_awaited_by_its_own_step(monkeypatch):
     kept = ["kept for step"] * 2
     assert told == ["side waits for step", "begin", "views 0", "end", "step waits for views 0", *kept]
     told.clear()
-    made.begin()
-    made.begin()  # once is enough
+    made.prefetch()
+    made.prefetch()  # once is enough
     assert told == ["begin", "views 1", "end"]
     told.clear()
     next(made)

@@ -274,5 +274,5 @@ def test_the_next_epochs_order_is_made_beforehand(monkeypatch):
     monkeypatch.setattr(loader, "order", lambda seed, epoch, n: made.append(epoch) or torch.tensor([seed, epoch, n]))
     orders = loader.EpochOrder(7, 10)
     assert [orders(e).tolist() for e in (0, 0, 1, 2, 0)] == [[7, e, 10] for e in (0, 0, 1, 2, 0)]
-    orders.clerk.shutdown()
+    orders.executor.shutdown()
     assert made == [0, 1, 2, 3, 0, 1]

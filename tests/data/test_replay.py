@@ -112,6 +112,6 @@ def test_a_recording_on_a_gpu_gives_the_views_of_the_processor(recipe):
             for start in (0, 64, 128):
                 ids = torch.arange(start, start + 64)
                 got = [v.cpu() for v in play(epoch, ids.cuda())]
-                assert play.able
+                assert play.can_capture
                 for a, b in zip(views(x[ids], Draw(0, epoch, ids)), got, strict=True):
                     torch.testing.assert_close(a, b, rtol=0, atol=2e-3)

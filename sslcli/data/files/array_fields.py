@@ -1,4 +1,4 @@
-"""Which array is what: samples and labels of each part, found by their names; and sources made of them."""
+"""Assign named arrays to the samples and labels of each split, and make sources of them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sslcli.data.notify import shown
 from sslcli.data.split import NOTHING_HELD_OUT, split_hash
 from sslcli.errors import DataError, RequestError, listing, nearest
 
-# What an entry is called, in order of preference; {part}: train, test, ...
-WHOLE_X = ("x", "data", "images", "image", "samples", "arr_0")  # the last: np.savez(FILE, x, y)
+# Names of entries, in order of preference.
+WHOLE_X = ("x", "data", "images", "image", "samples", "arr_0")  # the last one: np.savez(FILE, x, y)
 WHOLE_Y = ("y", "labels", "label", "targets", "target", "arr_1")
 PARTS = {
     "train": ("train", "training"),
@@ -25,11 +25,11 @@ PARTS = {
     "val": ("val", "valid", "validation", "dev"),
     "unlabelled": ("unlabelled", "unlabeled", "unsup"),
 }
-COMPARED_BYTES = 2 << 30  # more is not searched for duplicates
+COMPARED_BYTES = 2 << 30  # larger data is not searched for duplicates
 
 
 class ArrayFields:
-    """Which entry is what: part (train, test, unlabelled) -> (entry name, array)."""
+    """The arrays by split (train, test, unlabelled): `x` holds (entry name, samples), `y` the labels."""
 
     def __init__(self) -> None:
         self.x: dict[str, tuple[str, np.ndarray]] = {}
@@ -37,7 +37,7 @@ class ArrayFields:
         self.used: set[str] = set()
 
     def rename(self, old: str, new: str) -> None:
-        """The part `old` is the part `new`, in place of that."""
+        """Let the split `old` take the place of the split `new`."""
         self.x[new] = self.x.pop(old)
         self.y.pop(new, None)
         if old in self.y:
@@ -49,9 +49,10 @@ def _spellings(words: tuple[str, ...], part: str) -> list[str]:
 
 
 def assign_fields(entries: Mapping[str, np.ndarray], label: str | None, path: str, notes: list[str]) -> ArrayFields:
-    """Samples and labels of each part, by name: train, test (of test and val the one that has labels), unlabelled.
+    """Find the samples and labels of each split by their names: train, test (of test and val, the one that has labels) and
+    unlabelled.
 
-    Raises DataError when there are no samples, RequestError for `label`.
+    Raises DataError where there are no samples, RequestError where `label` is not an entry.
     """
     by_lower = {k.lower(): k for k in entries}
     found = ArrayFields()
@@ -83,13 +84,13 @@ def assign_fields(entries: Mapping[str, np.ndarray], label: str | None, path: st
         if "unlabelled" not in found.x:
             raise DataError(
                 f"no samples in {shown(path)}: its entries are {listing(map(shown, entries), 8) or 'none'}",
-                "call them x and y, or x_train, y_train, x_test, y_test",
+                "name them x and y, or x_train, y_train, x_test and y_test",
             )
         found.x["train"] = found.x.pop("unlabelled")
     if label not in ("auto", "none", None) and not found.y:
         close = nearest(str(label), entries)
         raise RequestError(
-            f"dataset.label={shown(str(label))} is no entry of {shown(path)}",
+            f"dataset.label={shown(str(label))} is not an entry of {shown(path)}",
             f"did you mean dataset.label={shown(close)} ?" if close else f"entries: {listing(map(shown, entries))}",
         )
     if "val" in found.x:
@@ -97,11 +98,12 @@ def assign_fields(entries: Mapping[str, np.ndarray], label: str | None, path: st
             found.rename("val", "test")
         elif "val" in found.y and "test" not in found.y:
             notes.append(
-                f"warning: test: {plural(len(found.x['test'][1]), 'sample')} left aside, no labels; val measures"
+                f"warning: test: {plural(len(found.x['test'][1]), 'sample')} not used, because it has no labels; "
+                "val is the held-out split"
             )
             found.rename("val", "test")
         else:
-            notes.append(f"val: {plural(len(found.x['val'][1]), 'sample')} left aside, test is used")
+            notes.append(f"val: {plural(len(found.x['val'][1]), 'sample')} not used, because there is a test split")
         found.x.pop("val", None)
         found.y.pop("val", None)
     return found
@@ -110,31 +112,32 @@ def assign_fields(entries: Mapping[str, np.ndarray], label: str | None, path: st
 def encode_labels(
     raw: Mapping[str, np.ndarray], lengths: Mapping[str, int], path: str, notes: list[str]
 ) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Class names in order (numbers by value), and int64 labels for each part; NaN, numbers below 0, "" and
-    the words for missing values (`label_text`) mean none; but -1 beside 1 alone is the other class.
+    """Sorted class names (numbers by value), and int64 labels for each split. NaN, negative numbers, "" and the words for
+    missing values (`label_text.py`) mean no label; labels that are only -1 and 1 are two classes.
 
-    Raises DataError when there are more or fewer labels than samples, or when they are no classes.
+    Raises DataError where the numbers of labels and samples differ, or where labels are not classes.
     """
     columns: dict[str, list[str | None]] = {}
     numeric, cells, negative = True, LabelParser(), 0
-    signs = (
-        len({v for y in raw.values() if np.asarray(y).dtype.kind == "i" for v in np.unique(y) if v >= 0}) == 1
-    )  # 1, -1
+    # labels of -1 and 1: the only non-negative value is 1 class
+    signs = len({v for y in raw.values() if np.asarray(y).dtype.kind == "i" for v in np.unique(y) if v >= 0}) == 1
     for part, y in raw.items():
         y = np.asarray(y)
         if y.ndim == 2 and y.shape[1] > 1 and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all():
             y = y.argmax(1)  # one-hot
         y = y.reshape(len(y)) if y.ndim == 2 and y.shape[1] == 1 else y
         if y.ndim != 1:
-            raise DataError(f"labels of {shown(path)} ({part}) have the shape {y.shape}, one for each sample is wanted")
+            raise DataError(
+                f"labels of {shown(path)} ({part}) have the shape {y.shape}; expected one label for each sample"
+            )
         if len(y) != lengths[part]:
             raise DataError(f"{shown(path)} has {lengths[part]:,} samples but {len(y):,} labels ({part})")
         if y.dtype.kind == "f":
             whole = y[~np.isnan(y)]
             if not (np.isfinite(whole).all() and np.equal(np.mod(whole, 1), 0).all()):
                 raise DataError(
-                    f"labels of {shown(path)} ({part}) are not whole numbers: classes are wanted, not values",
-                    "dataset.label=none trains without them",
+                    f"labels of {shown(path)} ({part}) are not integers; expected classes",
+                    "dataset.label=none trains without labels",
                 )
             columns[part] = [None if np.isnan(v) else str(int(v)) for v in y.tolist()]
         elif y.dtype.kind in "iub":
@@ -145,12 +148,10 @@ def encode_labels(
             texts = (v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in y.tolist())
             columns[part] = normalize_numbers([cells.label(text) for text in texts])
         else:
-            raise DataError(
-                f"labels of {shown(path)} ({part}) are of the type {y.dtype}, numbers or strings are wanted"
-            )
+            raise DataError(f"labels of {shown(path)} ({part}) have the type {y.dtype}; expected integers or strings")
     notes += cells.notes()
     if negative:
-        notes.append(f"{plural(negative, 'label')} below 0 taken as missing")
+        notes.append(f"{plural(negative, 'label')} below 0 read as missing")
     names = {v for column in columns.values() for v in column if v is not None}
     numeric = numeric or all(n.removeprefix("-").isdecimal() for n in names)
     classes = tuple(sorted(names, key=lambda n: (int(n), n)) if numeric else sorted(names))
@@ -169,9 +170,9 @@ def make_sources(
     notes: list[str],
     groups: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
-    """`train`, `test`, `unlabelled` and `split` of a Dataset; where the file has no test part, `hold_out` divides the training
-    samples: ids to keep, ids to hold out, and how that was done. `groups`: of the samples of each part. Says what was made, and
-    what is odd about it."""
+    """The fields `train`, `test`, `unlabelled` and `split` of a Dataset. Where there is no test split, `hold_out` divides the
+    training samples and returns training ids, held-out ids and a description. `groups`: group ids of each split. Adds notes
+    on the classes and on the held-out split."""
     names = listing(map(shown, classes), 6)
     notes.append(f"{plural(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
     notes += class_warnings(classes, sum(int((y >= 0).sum()) for y in labels.values()))
@@ -199,4 +200,6 @@ def _warn_equal_rows(train: Tensor, test: Tensor, notes: list[str]) -> None:
     known = {hash(r.tobytes()) for part in train.split(4096) for r in part.contiguous().numpy()}
     twice = sum(hash(r.tobytes()) in known for part in test.split(4096) for r in part.contiguous().numpy())
     if twice:
-        notes.append(f"warning: {plural(twice, 'test sample')} also in train (same values): numbers will look too good")
+        notes.append(
+            f"warning: {plural(twice, 'test sample')} also in train (same values): metrics will be too optimistic"
+        )

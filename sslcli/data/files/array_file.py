@@ -1,7 +1,7 @@
-"""Arrays out of files: .npy, .npz, .pt, or a folder of them.
+"""Read arrays from .npy, .npz and .pt files, or from a folder of them.
 
-Files are read without executing anything: `np.load(allow_pickle=False)`, `torch.load(weights_only=True)`, with no
-fall-back. What a file would unpack to is looked at before.
+No file can execute code: `np.load(allow_pickle=False)` and `torch.load(weights_only=True)` are used without a fallback. The
+unpacked size is checked before a file is unpacked.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ SUFFIXES = (".npy", ".npz", ".pt", ".pth")
 
 
 def read_entries(path: str) -> dict[str, np.ndarray]:
-    """Name -> array, of one file or of the array files in a folder. A single array is called "x"."""
+    """Name -> array, of one file or of all array files in a folder. A single array has the name "x"."""
     if not os.path.isdir(path):
         if not path.lower().endswith(SUFFIXES):
             raise RequestError(
-                f"{shown(path)} is no array file: its name ends in none of {', '.join(SUFFIXES)}",
+                f"{shown(path)} is not an array file: expected one of {', '.join(SUFFIXES)}",
                 unpack_hint(path)
-                or "numpy.savez('data.npz', x=samples, y=labels) saves what another program reads; "
+                or "save the arrays with numpy.savez('data.npz', x=samples, y=labels); "
                 "dataset=image_folder reads image files and lists of them",
             )
         return read_file(require_regular(path))
@@ -54,16 +54,16 @@ def read_entries(path: str) -> dict[str, np.ndarray]:
     for file in files:
         stem = os.path.splitext(file)[0]
         inner = read_file(require_regular(os.path.join(path, file)))
-        # train.npz with x and y in it, beside test.npz, are x_train, y_train, ...
+        # entries x and y of train.npz, beside test.npz, become x_train and y_train
         entries |= {stem: inner["x"]} if set(inner) == {"x"} else {f"{k}_{stem}": v for k, v in inner.items()}
     return entries
 
 
 def read_file(path: str) -> dict[str, np.ndarray]:
-    """The arrays of one file; nothing that a file says is ever executed. An .npy is mapped, not read."""
+    """The arrays of one file, read without executing anything in it. An .npy file is memory-mapped."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on the age of a pickle
+            warnings.simplefilter("ignore")  # torch warns about old pickles
             return _read(path, path.lower())
     except SslError:
         raise
@@ -71,28 +71,33 @@ def read_file(path: str) -> dict[str, np.ndarray]:
         if what := detect_placeholder(path):
             raise DataError(f"{shown(path)} is {what}") from error
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"names {named[1]}, which is no tensor or plain container" if named else "is no file of plain tensors"
+        what = (
+            f"names {named[1]}, which is not a tensor or plain container" if named else "is not a file of plain tensors"
+        )
         raise DataError(
-            f"{shown(path)} {what}; such a file could run code",
+            f"{shown(path)} {what}; loading such a file could execute code",
             "save it again as torch.save({'x': images, 'y': labels}, FILE), with tensors",
         ) from error
     except PermissionError as error:
         raise DataError(f"{shown(path)} may not be read: {error.strerror}") from error
     except MemoryError as error:
-        raise MachineError(f"{shown(path)} announces more than this machine's memory") from error
-    except Exception as error:  # a broken or hostile file can make numpy, zipfile and torch raise nearly anything
+        raise MachineError(f"{shown(path)} declares more data than fits into memory") from error
+    except Exception as error:  # a malformed file can make numpy, zipfile and torch raise nearly any exception
         if what := detect_placeholder(path):
             raise DataError(f"{shown(path)} is {what}") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if path.lower().endswith(".npy") and not _has_npy_magic(path):
-            raise DataError(f"{shown(path)} is no .npy file, whatever its name says", "is it whole?") from error
+            raise DataError(
+                f"{shown(path)} is not an .npy file in spite of its name", "check that it is complete"
+            ) from error
         if any(sign in reason for sign in ("allow_pickle", "Object arrays", "Python objects")):
             raise DataError(
-                f"{shown(path)} holds Python objects (an object array), which are not read: they could run code",
-                "save arrays of numbers, of samples of one shape or padded with NaN; labels as strings, '' where one is missing",
+                f"{shown(path)} holds Python objects (an object array), which are not read: they could execute code",
+                "save numeric arrays of samples of one shape, padded with NaN; labels as strings, '' where one is missing",
             ) from error
         raise DataError(
-            f"{shown(path)} cannot be read: {shown(reason)}", "is it whole, and of the kind its name says?"
+            f"{shown(path)} cannot be read: {shown(reason)}",
+            "check that it is complete and of the type of its extension",
         ) from error
 
 
@@ -110,7 +115,7 @@ def _read(path: str, lower: str) -> dict[str, np.ndarray]:
 
 
 def _has_npy_magic(path: str) -> bool:
-    """numpy takes all other files for pickles."""
+    """Whether a file begins with the magic string of .npy; numpy reads any other file as a pickle."""
     with open(path, "rb") as file:
         return file.read(6) == b"\x93NUMPY"
 
@@ -119,13 +124,13 @@ def _require_memory(n: int, path: str) -> None:
     free = free_memory()
     if n > free:
         raise MachineError(
-            f"{shown(path)} unpacks to {human_bytes(n)}, but {human_bytes(free)} of memory are free",
-            "an .npy file is mapped and need not fit: np.save('x.npy', x)",
+            f"{shown(path)} unpacks to {human_bytes(n)}, but only {human_bytes(free)} of memory are available",
+            "an .npy file is memory-mapped and may be larger than memory: np.save('x.npy', x)",
         )
 
 
 def _to_arrays(value: Any, path: str) -> dict[str, np.ndarray]:
-    """A tensor, a pair (x, y), or a dictionary of tensors."""
+    """Named arrays of what a .pt file holds: a tensor, a pair (x, y), or a dictionary of tensors."""
 
     def plain(v: Any) -> Any:
         if isinstance(v, Tensor):
@@ -143,4 +148,4 @@ def _to_arrays(value: Any, path: str) -> dict[str, np.ndarray]:
         named = {str(k): plain(v) for k, v in value.items()}
         if named := {k: v for k, v in named.items() if v is not None}:
             return named
-    raise DataError(f"{shown(path)} holds no tensors of samples", "torch.save({'x': images, 'y': labels}, FILE)")
+    raise DataError(f"{shown(path)} holds no tensors", "torch.save({'x': images, 'y': labels}, FILE)")

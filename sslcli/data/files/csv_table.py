@@ -1,5 +1,5 @@
-"""Tables as people have them: comma, semicolon or tab between cells, any line ends, UTF-8 or UTF-16 with or without a byte
-order mark, quoted cells, empty columns and rows at the end, names of columns in any case.
+"""Parse CSV tables of any common dialect: comma, semicolon, tab or bar as delimiter, any line ends, UTF-8 or UTF-16 with or
+without a byte order mark, quoted cells, trailing empty columns and rows, column names in any case.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sslcli.errors import DataError, listing
 
 DELIMITERS = ",;\t|"
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-# What a column may be called, by its meaning, in order of preference; case, spaces, - and _ make no difference.
+# Names of columns by meaning, in order of preference; case, spaces, - and _ are ignored.
 PATHS = (
     "path",
     "name",
@@ -35,12 +35,12 @@ GROUPS = ("group", "groups")
 
 @dataclass(frozen=True)
 class Table:
-    what: str  # for messages
+    what: str  # the table's name in messages
     columns: list[str]
-    rows: list[tuple[int, list[str]]]  # line, a cell for each column; no row is empty
+    rows: list[tuple[int, list[str]]]  # line number, one cell for each column; without empty rows
 
     def column(self, words: Sequence[str]) -> str | None:
-        """The column that has this meaning: the first of `words` that one is called, or None. DataError where two are."""
+        """The column named by the first of `words` that occurs, or None. Raises DataError where two columns have that name."""
         known: dict[str, list[str]] = {}
         for c in self.columns:
             known.setdefault(normalize_name(c), []).append(c)
@@ -55,7 +55,7 @@ def normalize_name(name: str) -> str:
 
 
 def decode_text(content: bytes) -> str:
-    """The text of a file; bytes that are no UTF-8 are kept as surrogates, as Python has them in names of files."""
+    """Decode the content of a text file; bytes that are not UTF-8 become surrogates, as in Python's file names."""
     encoding = BOMS.get(content[:2])
     if encoding is None and (zeros := content[:400].count(0)) > len(content[:400]) / 4:
         encoding = "utf-16-le" if content[1:400:2].count(0) >= zeros / 2 else "utf-16-be"
@@ -65,16 +65,16 @@ def decode_text(content: bytes) -> str:
 
 
 def decode_cp1252(text: str) -> str:
-    """A cell whose bytes are no UTF-8 is of Windows' western code page, as Excel writes a CSV."""
+    """Decode a cell whose bytes are not UTF-8 as Windows code page 1252, in which Excel writes CSV files."""
     if text.isascii() or not any("\udc80" <= c <= "\udcff" for c in text):
         return text
     return text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
 
 
 def parse_table(text: str, what: str, words: Sequence[str] = PATHS) -> Table:
-    """The table in a text. `words`: what one of its columns is called, by which the delimiter is known. Raises DataError."""
+    """Parse a table. `words`: possible names of one of its columns, which identify the delimiter. Raises DataError."""
     line = 0
-    if text[:4].lower() == "sep=" and len(first := text.splitlines()[0].strip()) == 5:  # for Excel
+    if text[:4].lower() == "sep=" and len(first := text.splitlines()[0].strip()) == 5:  # a line that Excel writes
         text, line, delimiter = text[text.index("\n") + 1 :] if "\n" in text else "", 1, first[4]
     else:
         delimiter = _header(text, words)[2]
@@ -92,19 +92,19 @@ def parse_table(text: str, what: str, words: Sequence[str] = PATHS) -> Table:
                 cells = cells[: len(columns)] + _trimmed(cells[len(columns) :])
             if len(cells) != len(columns):
                 raise DataError(
-                    f"{what}, line {line + reader.line_num}: has not the {len(columns)} columns of the header",
-                    f"correct that line; each wants {listing(columns)} (a comma in a name goes in double quotes)",
+                    f"{what}, line {line + reader.line_num}: expected {len(columns)} columns as in the header, got {len(cells)}",
+                    f"correct that line to {listing(columns)} (put a name with a comma in double quotes)",
                 )
             rows.append((line + reader.line_num, cells))
     except csv.Error as error:
         raise DataError(
-            f"{what} is no CSV file: line {line + reader.line_num}: {error}", "is a quotation mark left open there?"
+            f"{what} is not a CSV file: line {line + reader.line_num}: {error}", "check for an open quotation mark"
         ) from error
     return Table(what, columns, rows)
 
 
 def _trimmed(cells: list[str]) -> list[str]:
-    """Without empty cells at the end."""
+    """Without trailing empty cells."""
     n = len(cells)
     while n and not cells[n - 1].strip():
         n -= 1
@@ -112,13 +112,14 @@ def _trimmed(cells: list[str]) -> list[str]:
 
 
 def has_header(text: str, words: Sequence[str] = PATHS) -> bool:
-    """Whether the first line names columns, one of them by one of `words`."""
+    """Whether the first line is a header of two columns or more, one of them named by one of `words`."""
     named, columns, _ = _header(text, words)
     return named and columns > 1
 
 
 def _header(text: str, words: Sequence[str]) -> tuple[bool, int, str]:
-    """Whether the first line has a column named by one of `words`, how many it has, and the delimiter by which that is so."""
+    """Whether the first line has a column named by one of `words`, its number of columns, and the delimiter, for the best
+    delimiter."""
     header = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
 
     def columns(delimiter: str) -> tuple[bool, int]:

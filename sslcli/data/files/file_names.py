@@ -1,8 +1,8 @@
-"""Names in a table and names on a disk: the same file in another spelling.
+"""Find files whose names in a table are spelled differently on disk.
 
-Windows writes backslashes and does not tell letter case apart, macOS takes letters with accents apart, spreadsheets leave
-spaces and quotation marks, other code pages other bytes, and some tables leave the extension out. A name is taken as it
-stands first; another spelling only where it leads to one file.
+Windows writes backslashes and ignores letter case, macOS decomposes accented letters, spreadsheets add spaces and quotation
+marks, other code pages change bytes, and some tables omit the extension. The exact name has priority; another spelling is
+accepted only where it identifies one file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sslcli.errors import DataError, listing
 
 
 def normalize_path(name: str) -> str:
-    """Equal for all spellings of one name: `A\\b.PNG`, ` a/b.png ` and `./a/b.png`."""
+    """A canonical form, equal for all spellings of one name: `A\\b.PNG`, ` a/b.png ` and `./a/b.png`."""
     text = unicodedata.normalize("NFC", decode_cp1252(name)).casefold().replace("\\", "/")
     text = "/".join(part.strip(" \t\"'") for part in text.split("/"))
     return posixpath.normpath(text) if text else ""
@@ -29,16 +29,16 @@ def stem(name: str) -> str:
 
 
 class FileLookup:
-    """Files named relative to a folder."""
+    """Looks up files by names relative to a folder."""
 
     def __init__(self, base: str):
         self.base = base
-        self.respelled: list[str] = []  # names that stand otherwise on the disk
+        self.respelled: list[str] = []  # names that are spelled differently on disk
         self._folders: dict[str, dict[str, list[str]]] = {}
 
     def find(self, name: str) -> tuple[str, int]:
-        """(path, bytes) of the file that a name means. OSError or ValueError where there is none, DataError where there are
-        several."""
+        """(path, bytes) of the file with this name. Raises OSError or ValueError where there is none, DataError where several
+        match."""
         path = os.path.join(self.base, os.path.expanduser(name))
         try:
             return path, os.stat(path).st_size
@@ -50,7 +50,7 @@ class FileLookup:
             return other, os.stat(other).st_size
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file; not counted."""
+        """Whether there is such a file; does not count as a respelled name."""
         try:
             return os.path.isfile(os.path.join(self.base, os.path.expanduser(name))) or self._other(name) is not None
         except (OSError, ValueError, DataError):
@@ -70,16 +70,16 @@ class FileLookup:
             known, key = self._listed(here), normalize_path(part)
             near = known.get(key, [])
             if not near and i == len(parts) - 1:
-                near = known.get(f"{key}.", [])  # its extension is left out
+                near = known.get(f"{key}.", [])  # the extension is omitted
             if len(near) > 1:
-                raise DataError(f"{shown(name)} may be {listing(map(shown, near), 3)}", "write it as it is on the disk")
+                raise DataError(f"{shown(name)} matches {listing(map(shown, near), 3)}", "spell the name as on disk")
             if not near:
                 return None
             here = os.path.join(here, near[0])
         return here if os.path.isfile(here) else None
 
     def _listed(self, folder: str) -> dict[str, list[str]]:
-        """What lies in a folder, by its plain name; and by `stem.`."""
+        """The entries of a folder by their canonical name, and by `stem.`."""
         if folder not in self._folders:
             found: dict[str, list[str]] = {}
             try:
@@ -97,4 +97,4 @@ class FileLookup:
         if not self.respelled:
             return []
         n = len(self.respelled)
-        return [f"{plural(n, 'name')} written otherwise than on the disk, such as {shown(self.respelled[0])}"]
+        return [f"{plural(n, 'name')} spelled differently on disk, such as {shown(self.respelled[0])}"]

@@ -1,4 +1,4 @@
-"""What a label written as text means: words for a missing one, numbers with a decimal point, several labels in one."""
+"""Parse labels given as text: words for missing labels, integers written as decimals, several labels in one cell."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from sslcli.console import plural
 from sslcli.data.notify import shown
 from sslcli.errors import listing
 
-# https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html, na_values; in these spellings alone ("none" is a word)
+# https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html, na_values; only in these spellings ("none" may be a class)
 MISSING = frozenset(
     ("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
      "NaN", "None", "n/a", "nan", "null")
 )  # fmt: skip
 INTEGER = re.compile(r"(-?\d+)(?:[.,]0+)?")
 FRACTION = re.compile(r"-?\d*[.,]\d+(?:[eE][+-]?\d+)?")
-MIN_UNIQUE = 10  # labels: so many may all be different
+MIN_UNIQUE = 10  # labels: fewer may all be different without a warning
 SEPARATORS = (",", ";", "|", "/", "+", "&", " ")
-UNAMBIGUOUS = (",", ";", "|")  # no part of a name, mostly
+UNAMBIGUOUS = (",", ";", "|")  # rarely part of a class name
 
 
 class LabelParser:
-    """Labels as they are read, one after another; counts the words for missing ones."""
+    """Parses labels cell by cell and counts the words for missing labels."""
 
     def __init__(self, keep: Iterable[str] = ()):
-        self.keep = frozenset(keep)  # words that are classes after all
+        self.keep = frozenset(keep)  # words for missing labels that are classes here
         self.missing: Counter[str] = Counter()
 
     def label(self, cell: str | None) -> str | None:
@@ -46,13 +46,13 @@ def missing_label_warnings(missing: Counter[str]) -> list[str]:
         return []
     words = listing((f"{n:,} x {shown(word)}" for word, n in missing.most_common()), 4)
     return [
-        f"warning: {plural(missing.total(), 'label')} taken as missing ({words}, as pandas reads them); "
-        "a class of that name needs another"
+        f"warning: {plural(missing.total(), 'label')} read as missing ({words}, as in pandas); "
+        "rename a class of that name"
     ]
 
 
 def normalize_numbers(labels: Sequence[str | None]) -> list[str | None]:
-    """Labels 1.0 and 2,0 among whole numbers as 1 and 2: what a table program makes of a column with gaps."""
+    """Labels such as 1.0 and 2,0 as 1 and 2, where all labels are integers: spreadsheets convert columns with gaps to decimals."""
     found = {label: INTEGER.fullmatch(label) for label in set(labels) if label is not None}
     if not found or not all(found.values()):
         return list(labels)
@@ -61,16 +61,18 @@ def normalize_numbers(labels: Sequence[str | None]) -> list[str | None]:
 
 
 def class_warnings(classes: Sequence[str], labelled: int) -> list[str]:
-    """Warnings of classes that look like several labels in one, like measurements, like each other, or like names of samples.
-    `labelled`: how many samples have a label."""
+    """Warnings about classes that look like several labels in one cell, like measurements, like each other, or like names of
+    samples. `labelled`: the number of samples with a label."""
     notes = multi_label_warnings(classes) + non_integer_warnings(classes) + similar_name_warnings(classes)
     if len(classes) == labelled > MIN_UNIQUE:
-        notes.append(f"warning: each of {labelled:,} labels occurs once: names of samples, not classes?")
+        notes.append(
+            f"warning: each of {labelled:,} labels occurs once: check that they are classes, not names of samples"
+        )
     return notes
 
 
 def similar_name_warnings(classes: Sequence[str]) -> list[str]:
-    """`Cat` beside `cat`, `01` beside `1`, letters with their accents apart."""
+    """A warning about `Cat` beside `cat`, `01` beside `1`, or composed and decomposed accents."""
     by_look: dict[str, list[str]] = {}
     for c in classes:
         look = " ".join(unicodedata.normalize("NFKC", c).casefold().replace("_", " ").split())
@@ -78,23 +80,24 @@ def similar_name_warnings(classes: Sequence[str]) -> list[str]:
     if same := [found for found in by_look.values() if len(found) > 1]:
         some = " and ".join(map(shown, same[0]))
         return [
-            f"warning: {plural(len(same), 'group')} of classes are spelled nearly alike, such as {some}: are they one class?"
+            f"warning: {plural(len(same), 'group')} of classes have nearly the same name, such as {some}: "
+            "check whether they are one class"
         ]
     return []
 
 
 def multi_label_warnings(classes: Sequence[str]) -> list[str]:
-    own = set(classes)
+    known = set(classes)
     for separator in SEPARATORS:
         parts = {c: {p.strip() for p in c.split(separator)} for c in classes if separator in c}
         parts = {c: p for c, p in parts.items() if len(p) > 1 and "" not in p}
         uses = Counter(p for found in parts.values() for p in found)
         shared = {p for p, n in uses.items() if n > 1} if separator in UNAMBIGUOUS else set()
-        combined = [c for c, p in parts.items() if p <= own or p & shared]
+        combined = [c for c, p in parts.items() if p <= known or p & shared]
         if combined:
             return [
                 f"warning: {plural(len(combined), 'class holds', 'classes hold')} several labels, such as "
-                f"{shown(combined[0])}: each combination is taken as a class of its own; keep one label for each sample"
+                f"{shown(combined[0])}: each combination is read as a class; use one label for each sample"
             ]
     return []
 
@@ -106,5 +109,5 @@ def non_integer_warnings(classes: Sequence[str]) -> list[str]:
         and any(not INTEGER.fullmatch(c) for c in classes)
     ):
         some = listing(map(shown, classes), 3)
-        return [f"warning: labels are numbers with fractions ({some}): each value is taken as a class of its own"]
+        return [f"warning: labels are not integers ({some}): each value is read as a class"]
     return []

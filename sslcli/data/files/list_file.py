@@ -1,5 +1,6 @@
-"""List files of images: `FILE.txt`, one path a line, or `FILE.csv` (`.tsv`) with a header: `path`, and where wanted
-`label`, `split`, `group`. Relative paths are relative to the list file. See `tables` and `spelling` for what else is read.
+"""List files of images: `FILE.txt` with one path per line, or `FILE.csv` (`.tsv`) with the column `path` and optionally
+`label`, `split` and `group`. Relative paths are relative to the list file. `csv_table.py` and `file_names.py` describe the
+accepted dialects and spellings.
 """
 
 from __future__ import annotations
@@ -43,91 +44,91 @@ class Row:
 
 
 def read_list(path: str, label: str | None, notes: list[str]) -> FolderContents:
-    """The files that a list names. Raises RequestError for the list itself, DataError for what stands in it."""
+    """The files that a list names. Raises RequestError for the list itself, DataError for its contents."""
     base = os.path.dirname(os.path.abspath(path))
     parts: dict[str, FileList] = {}
     groups: dict[str, list[str]] = {}
     first: dict[str, Row] = {}  # by full path
-    lost: dict[str, str] = {}
+    missing: dict[str, str] = {}
     repeated = 0
-    disk = FileLookup(base)
-    for row in _rows(path, label, disk, notes):
+    lookup = FileLookup(base)
+    for row in _rows(path, label, lookup, notes):
         try:
-            full, size = disk.find(row.name)
+            full, size = lookup.find(row.name)
         except DataError as error:
             raise DataError(f"{shown(path)}, line {row.line}: {error.message}", error.hint) from error
         except (OSError, ValueError) as error:  # ValueError: a null character in the name
-            lost[row.name] = getattr(error, "strerror", None) or str(error)
+            missing[row.name] = getattr(error, "strerror", None) or str(error)
             continue
         before = first.setdefault(full, row)
         if before is not row:
             if (before.label, before.split, before.group) != (row.label, row.split, row.group):
                 raise DataError(
-                    f"{shown(path)}, line {row.line}: {shown(row.name)} stands in line {before.line} already, "
+                    f"{shown(path)}, line {row.line}: {shown(row.name)} is already in line {before.line}, "
                     "with another label, split or group",
-                    "leave one of the two lines out",
+                    "remove one of the two lines",
                 )
             repeated += 1
             continue
         parts.setdefault(row.split, FileList()).add(full, row.name, size, row.label)
         if row.group is not None:
             groups.setdefault(row.split, []).append(row.group)
-    _require_files(path, base, parts, lost)
-    notes += disk.notes()
+    _require_files(path, base, parts, missing)
+    notes += lookup.notes()
     _describe(parts, repeated, notes)
     for kind, members in groups.items():
         parts[kind].groups = members
     if "train" not in parts and "unlabelled" not in parts:
-        raise DataError(f"{shown(path)} has no row of the split train; it has {', '.join(sorted(parts))}")
+        raise DataError(f"{shown(path)} has no row of the split train, only of {', '.join(sorted(parts))}")
     parts.setdefault("train", FileList())
-    return FolderContents(base, parts, {"layout": "list file", "missing": list(lost), "repeated": repeated}, lost)
+    return FolderContents(base, parts, {"layout": "list file", "missing": list(missing), "repeated": repeated}, missing)
 
 
-def _require_files(path: str, base: str, parts: dict[str, FileList], lost: dict[str, str]) -> None:
+def _require_files(path: str, base: str, parts: dict[str, FileList], missing: dict[str, str]) -> None:
     if any(map(len, parts.values())):
         return
-    if lost:
-        name = next(iter(lost))
+    if missing:
+        name = next(iter(missing))
         windows = "\\" in name or name[1:2] == ":"
         raise DataError(
-            f"none of the {plural(len(lost), 'file')} named in {shown(path)} exists, "
+            f"none of the {plural(len(missing), 'file')} named in {shown(path)} exists, "
             f"such as {shown(os.path.join(base, name))}",
-            f"relative paths are relative to the list's own folder, {shown(base)}"
-            + ("; these are addresses: fetch the files first" * ("://" in name))
-            + ("; these are paths of a Windows drive: leave the drive and the folders above that one out" * windows),
+            f"relative paths are relative to the folder of the list, {shown(base)}"
+            + ("; these are URLs: download the files first" * ("://" in name))
+            + ("; these are paths on a Windows drive: remove the drive and the folders above this one" * windows),
         )
-    raise DataError(f"{shown(path)} names no file", "one path a line, or a CSV with the header path,label")
+    raise DataError(f"{shown(path)} names no file", "write one path per line, or a CSV file with the header path,label")
 
 
 def _describe(parts: dict[str, FileList], repeated: int, notes: list[str]) -> None:
     if repeated:
-        notes.append(f"{plural(repeated, 'repeated line')} of the list left out")
+        notes.append(f"{plural(repeated, 'repeated line')} of the list ignored")
     labels = [c for kind, f in parts.items() if kind != "unlabelled" for c in f.classes]
     classes = {c for c in labels if c is not None}
-    said = plural(len(classes), "class", "classes") if classes else "no labels"
+    summary = plural(len(classes), "class", "classes") if classes else "no labels"
     bare = sum(c is None for c in labels) if classes else 0
-    said += f", {bare:,} without label" if bare else ""
-    notes.append(f"list file: {plural(sum(map(len, parts.values())), 'image')}, {said}")
+    summary += f", {bare:,} without label" if bare else ""
+    notes.append(f"list file: {plural(sum(map(len, parts.values())), 'image')}, {summary}")
 
 
-def _rows(path: str, label: str | None, disk: FileLookup, notes: list[str]) -> Iterator[Row]:
+def _rows(path: str, label: str | None, lookup: FileLookup, notes: list[str]) -> Iterator[Row]:
     try:
         with open(path, "rb") as file:
             text = decode_text(file.read())
     except OSError as error:
         raise RequestError(f"{shown(path)} cannot be read: {error.strerror}") from error
     if path.lower().endswith(".txt") and not has_header(text):
-        return _txt_rows(text, disk)
+        return _txt_rows(text, lookup)
     return _table_rows(parse_table(text, shown(path)), path, label, notes)
 
 
-def _txt_rows(text: str, disk: FileLookup) -> Iterator[Row]:
-    """One path a line; or a path, a space (tab, comma) and a label, where the first line is that."""
+def _txt_rows(text: str, lookup: FileLookup) -> Iterator[Row]:
+    """One path per line; or a path, a space (tab, comma) and a label, where the first line has that form."""
     lines = [
         (n, line) for n, raw in enumerate(io.StringIO(text, newline=None), 1) if (line := raw.rstrip("\n")).strip()
     ]
-    pair = PAIR.fullmatch(lines[0][1]) if lines and not disk.has(lines[0][1]) else None
-    labelled = pair is not None and disk.has(pair[1])
+    pair = PAIR.fullmatch(lines[0][1]) if lines and not lookup.has(lines[0][1]) else None
+    labelled = pair is not None and lookup.has(pair[1])
     for number, line in lines:
         found = PAIR.fullmatch(line) if labelled else None
         yield Row(number, line) if found is None else Row(number, found[1], found[2])
@@ -138,7 +139,7 @@ def _table_rows(table: Table, path: str, label: str | None, notes: list[str]) ->
     if names is None:
         raise DataError(
             f"{shown(path)} has no column named path; its header is {shown(','.join(table.columns)) or 'empty'}",
-            "the first line must be path,label (and, where wanted, split and group)",
+            "the first line must be path,label (optionally with split and group)",
         )
     labels, split, group = _label_column(table, path, label), table.column(SPLITS), table.column(GROUPS)
     used = {"path": names, "label": labels, "split": split, "group": group}
@@ -147,7 +148,7 @@ def _table_rows(table: Table, path: str, label: str | None, notes: list[str]) ->
     rest = [c for c in table.columns if c and c not in used.values()]
     if labels is None and label != "none" and rest:
         some = listing(map(shown, rest), 6)
-        notes.append(f"no column of labels; not read: {some} (dataset.label=NAME takes one as the label)")
+        notes.append(f"no label column; columns not read: {some} (dataset.label=NAME selects one as the label)")
     place = {c: i for i, c in enumerate(table.columns)}
     cells = LabelParser()
     found = [None if labels is None else cells.label(decode_cp1252(row[place[labels]])) for _, row in table.rows]
@@ -160,19 +161,19 @@ def _table_rows(table: Table, path: str, label: str | None, notes: list[str]) ->
         kind = exact_split(word)
         if kind is None:
             raise DataError(
-                f"{shown(path)}, line {line}: split is {shown(word)}, not one of train, val, test, unlabelled"
+                f"{shown(path)}, line {line}: expected one of train, val, test, unlabelled as the split, got {shown(word)}"
             )
         yield Row(line, name, cls, kind, row[place[group]] if group is not None else None)
 
 
 def _label_column(table: Table, path: str, label: str | None) -> str | None:
-    """The column of the labels, "label" or the like where none is asked for; None where there is none."""
+    """The label column: the one named by dataset.label, else \"label\" or a synonym; None where there is none."""
     if label in ("auto", None, "none"):
         return table.column(LABELS)
     found = str(label) if str(label) in table.columns else table.column([normalize_name(str(label))])
     if found is None:
         raise RequestError(
-            f"dataset.label={shown(str(label))} is no column of {shown(path)}",
+            f"dataset.label={shown(str(label))} is not a column of {shown(path)}",
             f"columns: {listing(map(shown, table.columns))}",
         )
     return found

@@ -1,7 +1,7 @@
-"""Files that are mapped into memory, and whether they still are what was mapped.
+"""Detect changes of memory-mapped files.
 
-A program that writes such a file again cuts it short first: reading the map then ends the process by SIGBUS, or yields
-other samples than before. So whoever makes a batch asks first.
+A program that rewrites such a file truncates it first: reading the map then ends the process by SIGBUS, or yields other
+samples than before. So the files are checked before every batch.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from sslcli.data.notify import shown
 from sslcli.errors import DataError
 
 _numbers = itertools.count()
-_mapped: dict[int, tuple[str, tuple[int, int, int]]] = {}  # path and state of each file that is mapped now
+_mapped: dict[int, tuple[str, tuple[int, int, int]]] = {}  # path and state of each currently mapped file
 
 
 def watch(array: np.ndarray, path: str) -> np.ndarray:
-    """An array that was just mapped from `path`, watched as long as the map exists."""
+    """Watch the file of an array that was just mapped from `path`, as long as the map exists. Returns the array."""
     map_ = array.base
     if isinstance(array, np.memmap) and map_ is not None:
         number = next(_numbers)
@@ -30,7 +30,7 @@ def watch(array: np.ndarray, path: str) -> np.ndarray:
 
 
 def require_unchanged() -> None:
-    """DataError where a mapped file was written to. A file that was removed or replaced is no matter: its map stays."""
+    """Raises DataError where a mapped file was written to. A removed or replaced file does no harm: its map stays valid."""
     for path, was in list(_mapped.values()):
         try:
             now = _state(os.stat(path))
@@ -38,9 +38,9 @@ def require_unchanged() -> None:
             continue
         if now[0] == was[0] and now != was:
             raise DataError(
-                f"{shown(path)} was written to while it was read",
-                "put it back as it was and resume the run, or start a new one; "
-                "a program that replaces a file in use must write another one and rename it",
+                f"{shown(path)} was modified while in use",
+                "restore the file and resume the run, or start a new one; "
+                "to replace a file in use, write another file and rename it",
             )
 
 

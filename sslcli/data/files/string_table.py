@@ -1,4 +1,4 @@
-"""Many strings in two tensors: a million names take their letters, and processes share them instead of copying each."""
+"""A sequence of strings in two tensors: it takes little more memory than the bytes, and worker processes share it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 
 
 class StringTable(Sequence[str]):
-    """Read only. Undecodable bytes of file names are kept."""
+    """An immutable sequence of strings. Undecodable bytes of file names are preserved."""
 
     def __init__(self, values: Iterable[str]):
         parts = [v.encode("utf-8", "surrogateescape") for v in values]
         self.ends = torch.tensor([0, *accumulate(map(len, parts))], dtype=torch.int64)
-        self.letters = torch.frombuffer(bytearray(b"".join(parts) or b"\0"), dtype=torch.uint8)
+        self.content = torch.frombuffer(bytearray(b"".join(parts) or b"\0"), dtype=torch.uint8)
 
     def __len__(self) -> int:
         return len(self.ends) - 1
@@ -26,15 +26,15 @@ class StringTable(Sequence[str]):
         if not -len(self) <= at < len(self):
             raise IndexError(at)
         start, end = self.ends[at % len(self) :][:2].tolist()
-        return self.letters[start:end].numpy().tobytes().decode("utf-8", "surrogateescape")
+        return self.content[start:end].numpy().tobytes().decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
-        letters = self.letters.numpy().tobytes()
+        content = self.content.numpy().tobytes()
         for start, end in pairwise(self.ends.tolist()):
-            yield letters[start:end].decode("utf-8", "surrogateescape")
+            yield content[start:end].decode("utf-8", "surrogateescape")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and not isinstance(other, str) and list(self) == list(other)
 
     def __hash__(self) -> int:
-        return hash(self.letters.numpy().tobytes())
+        return hash(self.content.numpy().tobytes())

@@ -11,14 +11,14 @@ from sslcli.data.folders.contents import FileList
 from sslcli.data.folders.split_folders import PathParts, SplitRule
 from sslcli.data.notify import shown
 
-MAX_BYTES = 1 << 26  # a longer file of labels is not read
+MAX_BYTES = 1 << 26  # larger annotation files are not read
 
 
 def add_annotations(
     parts: Mapping[str, FileList], rules: Mapping[PathParts, SplitRule], root: str, notes: list[str]
 ) -> None:
-    """The labels of an unlabelled val or test split from the file beside its images, `val_annotations.txt` as Tiny ImageNet
-    has it: a name and a class in each line."""
+    """Label a val or test split without class folders from the file beside its images, such as `val_annotations.txt` of Tiny
+    ImageNet: a file name and a class in each line."""
     classes = {c for c in parts["train"].classes if c is not None} if "train" in parts else set()
     for kind in ("val", "test"):
         files = parts.get(kind)
@@ -26,16 +26,16 @@ def add_annotations(
             continue
         for folder in (f for f, (k, _) in rules.items() if k == kind):
             path = os.path.join(root, *folder, f"{kind}_annotations.txt")
-            told = _read_pairs(path)
-            found = [told.get(name.rpartition("/")[2]) for name in files.names]
-            if any(c in classes for c in found):
-                files.classes = [c if c in classes else None for c in found]
+            pairs = _read_pairs(path)
+            labels = [pairs.get(name.rpartition("/")[2]) for name in files.names]
+            if any(c in classes for c in labels):
+                files.classes = [c if c in classes else None for c in labels]
                 n = sum(c is not None for c in files.classes)
                 notes.append(f"{kind}: {plural(n, 'label')} from {shown(os.path.relpath(path, root))}")
 
 
 def _read_pairs(path: str) -> dict[str, str]:
-    """The first two columns of a text file; {} where it cannot be read."""
+    """First column -> second column of a text file; {} where it cannot be read."""
     try:
         about = os.stat(path)
         if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_BYTES:

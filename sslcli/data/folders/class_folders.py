@@ -1,4 +1,4 @@
-"""Which class an image has by the folder that it lies in, and whether the splits mean the same classes."""
+"""Classes by folder names, and matching class names between splits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sslcli.errors import listing
 
 Placement = tuple[
     PathParts, str | None, PathParts
-]  # the folder of the split, the split (None: left out), and the folders below it
+]  # the folder of the split, the split (None: excluded), and the folders below it
 SUFFIX = re.compile(r"(.+?)[ _.-]*(mask|masks|seg|segmentation|gt|label|labels)(_\d+)?", re.IGNORECASE)
 FLAT = "flat"
 
@@ -22,13 +22,13 @@ FLAT = "flat"
 def assign_classes(
     images: Mapping[PathParts, int], places: Mapping[PathParts, Placement], label: str | None, notes: list[str]
 ) -> tuple[dict[PathParts, str | None], str]:
-    """Folder -> class, and what the layout is, which the notes say. `images`: how many lie in a folder; `places`: of these
-    and of the empty ones."""
+    """Folder -> class, and the name of the layout, which is also noted. `images`: number of images in each folder; `places`:
+    the placement of these and of empty folders."""
     groups: dict[tuple[str, PathParts], dict[PathParts, list[PathParts]]] = defaultdict(lambda: defaultdict(list))
     empty: dict[tuple[str, PathParts], set[PathParts]] = defaultdict(set)
     for folder, (at, kind, below) in places.items():
         if kind is not None:
-            group = kind, at if folder[len(at) :] == below else ()  # splits inside class folders are read together
+            group = kind, at if folder[len(at) :] == below else ()  # splits inside class folders are read as one group
             if images.get(folder):
                 groups[group][below].append(folder)
             else:
@@ -58,21 +58,21 @@ def assign_classes(
 
 
 def _without_containers(rest: PathParts) -> PathParts:
-    """`cat/images` is `cat`."""
+    """Strip trailing container folders: `cat/images` is `cat`."""
     while len(rest) > 1 and is_container(rest[-1]):
         rest = rest[:-1]
     return rest
 
 
 def _are_parts(tops: Iterable[str]) -> bool:
-    """`images_001`, `images_002`: numbered parts of one folder of images, and no classes."""
+    """Whether the names are numbered parts of one folder of images, such as `images_001` and `images_002`, not classes."""
     names = set(tops)
     words = {tokenize(n) for n in names}
     return len(names) > 1 and len(words) == 1 and bool(set(words.pop()) & (CONTAINERS | {"part", "batch", "chunk"}))
 
 
 def _step_into(counts: Collection[PathParts], empty: set[PathParts]) -> PathParts:
-    """Down through folders that hold one folder and nothing else, to the one that holds the classes (or all images)."""
+    """The folder that holds the classes (or all images), below folders that hold only one folder."""
     root: PathParts = ()
     while True:
         k = len(root)
@@ -82,7 +82,7 @@ def _step_into(counts: Collection[PathParts], empty: set[PathParts]) -> PathPart
         (top,) = tops
         beside = any(len(f) == k + 1 and f[:k] == root and f[k] != top for f in empty)
         if not CONTAINERS & set(tokenize(top)) and (beside or (*root, top) in counts):
-            return root  # images in it, or empty folders beside it: it is a class
+            return root  # a class: it holds images, or empty folders are beside it
         root = (*root, top)
 
 
@@ -95,7 +95,7 @@ def _describe_layout(
     label: str | None,
     notes: list[str],
 ) -> str:
-    """What the layout of a split is; in the notes, too."""
+    """The name of the layout of a split, which is also noted."""
     where = "/".join(map(shown, at)) + ": " if at else f"{kind}: " if kind != "train" else ""
     total = sum(counts.values())
     which = -1 if label == "parent" else 0
@@ -109,19 +109,22 @@ def _describe_layout(
     text += ("", " (the top folders)", " (the innermost folders)")[nested and 1 - which]
     loose = sum(n for below, n in counts.items() if not names[below])
     if loose:
-        text += f"; {plural(loose, 'image')} beside them without label"
+        text += f"; {plural(loose, 'image')} beside them without labels"
     if bare:
         notes.append(
-            f"warning: {where}{plural(len(bare), 'folder')} without images, no class: {listing(map(shown, sorted(bare)), 5)}"
+            f"warning: {where}{plural(len(bare), 'folder')} without images, no classes: {listing(map(shown, sorted(bare)), 5)}"
         )
     notes.append(where + text)
     if all(re.fullmatch(r"(19|20)\d\d([-_. ]?\d\d){0,2}", top) for top in tops):
-        notes.append(f"warning: {where}the classes look like dates: dataset.label=none reads the images without labels")
+        notes.append(
+            f"warning: {where}the class names look like dates: dataset.label=none reads the images without labels"
+        )
     return layout
 
 
 def _warn_repeated(trained: Mapping[PathParts, int], notes: list[str]) -> None:
-    """Folders of the same names below several top folders are likely to be the classes: domains, cameras or days above."""
+    """Warn where folders of the same names are below several top folders: these are probably the classes, and the top folders
+    domains, cameras or days."""
     tops = sorted({rest[0] for rest in trained if rest})
     below: dict[str, set[str]] = defaultdict(set)
     for rest in trained:
@@ -130,15 +133,15 @@ def _warn_repeated(trained: Mapping[PathParts, int], notes: list[str]) -> None:
     shared = sorted(name for name, above in below.items() if len(above) > 1)
     if len(tops) > 1 and 2 * len(shared) > len(below):
         notes.append(
-            f"warning: folders of the same names ({listing(map(shown, shared), 4)}) lie in several of "
-            f"{listing(map(shown, tops), 4)}, which are read as the classes; if the former are: dataset.label=parent"
+            f"warning: folders of the same names ({listing(map(shown, shared), 4)}) are in several of "
+            f"{listing(map(shown, tops), 4)}, which are read as the classes; if the inner folders are: dataset.label=parent"
         )
 
 
 def exclude_masks(
     paths: Sequence[PathParts], kinds: list[str | None], folders: Mapping[PathParts, int], notes: list[str]
 ) -> None:
-    """Leaves out `x_mask.png` beside `x.png`; says it, and which `folders` of masks are left out."""
+    """Exclude `x_mask.png` beside `x.png`, and add a note that also lists the excluded `folders` of masks."""
     likely = [i for i, p in enumerate(paths) if kinds[i] and SUFFIX.fullmatch(_stem(p))]
     stems = {(p[:-1], _stem(p)) for p in paths} if likely else set()
     masks = 0
@@ -148,9 +151,9 @@ def exclude_masks(
             kinds[i] = None
             masks += 1
     some = [f"{shown('/'.join(f))}/ ({plural(n, 'image')})" for f, n in folders.items()]
-    some += [f"{plural(masks, 'image')} named like another one and `mask`"] if masks else []
+    some += [f"{plural(masks, 'image')} named like another image with the suffix `mask`"] if masks else []
     if some:
-        notes.append(f"warning: left out as masks: {listing(some, 4)}; dataset.splits=none reads all as images")
+        notes.append(f"warning: excluded as masks: {listing(some, 4)}; dataset.splits=none reads all of them as images")
 
 
 def _stem(path: PathParts) -> str:
@@ -158,8 +161,8 @@ def _stem(path: PathParts) -> str:
 
 
 def match_classes(kinds: Sequence[str | None], classes: list[str | None], notes: list[str]) -> None:
-    """Makes the classes of test and val those of train: `cats` and `Cat` are `cat` where that is the only such class; one
-    folder that is no class of train (test/images) says nothing."""
+    """Match the classes of test and val to those of train: `cats` and `Cat` become `cat` where that is the only candidate. A
+    single folder that is not a class of train (test/images) is no label."""
     by_kind: dict[str, Counter[str]] = {kind: Counter() for kind in ("train", "test", "val")}
     for kind, cls in zip(kinds, classes, strict=True):
         if kind in by_kind and cls is not None:
@@ -177,11 +180,13 @@ def match_classes(kinds: Sequence[str | None], classes: list[str | None], notes:
             if len(near) == 1 and near[0] not in own and near[0] not in new.values():
                 new[cls] = near[0]
         if new:
-            notes.append(f"{kind}: " + listing((f"{shown(c)} is the class {shown(str(t))}" for c, t in new.items()), 4))
+            notes.append(
+                f"{kind}: " + listing((f"{shown(c)} is read as the class {shown(str(t))}" for c, t in new.items()), 4)
+            )
         elif len(own) == 1 and not own & train and len(train) > 1:
             (only,) = own
             new[only] = None
-            notes.append(f"{kind}: its only folder, {shown(only)}, is no class of train: its images have no labels")
+            notes.append(f"{kind}: its only folder, {shown(only)}, is not a class of train: its images have no labels")
         renamed[kind] = new
     if any(renamed.values()):
         for i, kind in enumerate(kinds):
@@ -190,6 +195,6 @@ def match_classes(kinds: Sequence[str | None], classes: list[str | None], notes:
 
 
 def _normalize(name: str) -> str:
-    """Without case, punctuation and the ending of a plural."""
+    """The name without case, punctuation and plural ending."""
     text = "".join(c for c in name.casefold() if c.isalnum())
     return text[:-2] if re.search(r"(ss|sh|ch|x)es$", text) else text[:-1] if re.search(r"[^s]s$", text) else text

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass
 class FileList:
-    """Files of one split, in order."""
+    """The files of one split, in order."""
 
     paths: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -37,18 +37,20 @@ class FileList:
 
 @dataclass
 class FolderContents:
-    """What a folder or a list file names."""
+    """The image files of a folder, a list file or tar shards, by split."""
 
     root: str
-    parts: dict[str, FileList]  # "train", and where there are any "test", "val", "unlabelled"
+    parts: dict[str, FileList]  # "train", and if present "test", "val", "unlabelled"
     details: dict[str, Any]
-    lost: dict[str, str] = field(default_factory=dict)  # name -> reason: named, but not even worth opening
-    by_value: bool = False  # classes that are numbers come in the order of these, not of their letters
+    missing: dict[str, str] = field(default_factory=dict)  # name -> reason of files that are absent or empty
+    by_value: bool = False  # sort numeric class names by value, not by their letters
     explicit_splits: bool = False  # `dataset.splits` names the folders of the splits
-    known_by_split: bool = False  # the names of the files do not say which split each is in: the fingerprint does
+    split_in_fingerprint: bool = (
+        False  # the names of the files do not imply their split, so the fingerprint includes it
+    )
 
     def order(self, classes: Iterable[str]) -> tuple[str, ...]:
-        """Classes in the order of their ids."""
+        """Sorted classes: the order of their ids."""
         names = sorted(set(classes))
         if self.by_value and all(n.isdecimal() for n in names):
             names.sort(key=int)

@@ -14,7 +14,7 @@ from sslcli.errors import RequestError, listing, nearest
 
 
 def is_hidden(name: str) -> bool:
-    """Names that no one means: dot files, macOS's and Windows' own."""
+    """Whether a name is ignored: dot files, and files that macOS and Windows create."""
     return name.startswith(".") or name in HIDDEN
 
 
@@ -23,14 +23,14 @@ HIDDEN = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "$RECYCL
 
 
 def require_path(path: Any, what: str, key: str = "dataset.path") -> str:
-    """The path as a string, or a RequestError that says what is there instead.
+    """The path as a string, with `~` expanded. Raises RequestError where it does not exist, with a hint at what does.
 
-    `what` completes "... is wanted": "a folder of images".
+    `what` completes "expected ...": "a folder of images".
     """
     if path is None or str(path) == "":
-        raise RequestError(f"{key} is not given; {what} is wanted", f"{key}=FOLDER")
+        raise RequestError(f"{key} is missing: expected {what}", f"{key}=FOLDER")
     if not isinstance(path, (str, os.PathLike)):
-        raise RequestError(f"{key}={path} is no path; {what} is wanted", f"'{key}=\"{path}\"' if that is its name")
+        raise RequestError(f"{key}: expected {what}, got {path}", f"'{key}=\"{path}\"' if that is the name")
     text = os.path.expanduser(os.fspath(path))
     if "\0" in text:
         raise RequestError(f"{key} holds a null character: {shown(text)}", f"{key}=FOLDER")
@@ -39,12 +39,12 @@ def require_path(path: Any, what: str, key: str = "dataset.path") -> str:
     except PermissionError as error:
         raise RequestError(f"{shown(text)} may not be read: {error.strerror}", f"ls -ld {shown(text)}") from error
     except (OSError, UnicodeEncodeError) as error:
-        raise RequestError(f"{key}={shown(text)} does not exist; {what} is wanted", _nearest_hint(text, key)) from error
+        raise RequestError(f"{key}={shown(text)} does not exist: expected {what}", _nearest_hint(text, key)) from error
     return text
 
 
 def _nearest_hint(text: str, key: str) -> str:
-    """The nearest parent that exists, and what it holds."""
+    """A hint that names the nearest existing parent folder and its entries."""
     parent = Path(os.path.abspath(text)).parent
     missing = Path(os.path.abspath(text)).name
     while not parent.is_dir():
@@ -79,27 +79,27 @@ UNPACK = {
 
 
 def unpack_hint(path: str, key: str = "dataset.path") -> str | None:
-    """How to unpack an archive, by its name; None for other files."""
+    """A hint how to unpack an archive, recognized by its name; None for other files."""
     for endings, command in UNPACK.items():
         for ending in endings:
             if path.lower().endswith(ending) and len(os.path.basename(path)) > len(ending):
                 file, folder = shlex.quote(shown(path)), shlex.quote(shown(path[: -len(ending)]))
                 text = f"unpack it: {command.format(file=file, folder=folder)}; then {notify.typed(key, path[: -len(ending)])}"
-                return f"{text}; or dataset=tar reads it as it is" if ending == ".tar" else text
+                return f"{text}; or read it without unpacking: dataset=tar" if ending == ".tar" else text
     return None
 
 
 def require_folder(path: str | os.PathLike[str] | None, what: str, key: str = "dataset.path") -> str:
-    """As `require_path`, for a folder: a file is a RequestError that names its parent."""
+    """As `require_path`, for a folder. Raises RequestError for a file."""
     text = require_path(path, what, key)
     if not os.path.isdir(text):
         how = unpack_hint(text, key) or f"did you mean {key}={shown(os.path.dirname(text) or '.')} ?"
-        raise RequestError(f"{key}={shown(text)} is a file; {what} is wanted", how)
+        raise RequestError(f"{key}={shown(text)} is a file: expected {what}", how)
     return text
 
 
 def require_regular(path: str) -> str:
-    """A regular file: FIFOs and devices could block for ever."""
+    """The path of a regular file. Raises RequestError for others: reading a FIFO or device could block forever."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise RequestError(f"{shown(path)} is no regular file", "dataset.path=FILE")
+        raise RequestError(f"{shown(path)} is not a regular file", "dataset.path=FILE")
     return path

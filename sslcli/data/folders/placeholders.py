@@ -1,18 +1,18 @@
-"""Files that stand for another one, by their first bytes: what a clone, a download or a copy left instead of the data."""
+"""Recognize files that a clone, a download or a copy left in place of the data, by their first bytes."""
 
 from __future__ import annotations
 
-HEAD = 512  # bytes that tell
+HEAD = 512  # bytes read
 LFS = b"version https://git-lfs"
 NAMES = (
-    (LFS, "a Git LFS pointer instead of the file: `git lfs pull` fetches it"),
-    (b"<!doctype html", "a web page instead of the file: was the download refused?"),
-    (b"<html", "a web page instead of the file: was the download refused?"),
+    (LFS, "a Git LFS pointer instead of the file: run `git lfs pull`"),
+    (b"<!doctype html", "a web page instead of the file: the download was probably refused"),
+    (b"<html", "a web page instead of the file: the download was probably refused"),
 )
 
 
 def detect_placeholder(file: str | bytes) -> str | None:
-    """What a file (its path, or its bytes) is, where it is none of its own. None for all others."""
+    """Describe a placeholder (given by its path or its bytes); None for any other file."""
     try:
         if isinstance(file, str):
             with open(file, "rb") as content:
@@ -23,5 +23,5 @@ def detect_placeholder(file: str | bytes) -> str | None:
         return None
     start = head.lstrip().lower()
     if len(head) == HEAD and not any(head):
-        return "zero bytes only at its beginning: was a download or a copy broken off?"
+        return "filled with zero bytes: a download or a copy was probably interrupted"
     return next((what for sign, what in NAMES if start.startswith(sign)), None)

@@ -1,4 +1,4 @@
-"""Finding files below a folder, safely: each real directory once, regular files only, no device is ever opened."""
+"""List the files below a folder: each real directory once, regular files only, without opening devices."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from sslcli.errors import listing
 
 @dataclass
 class FolderListing:
-    """What lies below a folder."""
+    """The files and folders below a folder."""
 
     root: str
     files: list[tuple[tuple[str, ...], int]] = field(default_factory=list)  # (path parts below root, bytes), sorted
     folders: set[tuple[str, ...]] = field(default_factory=set)  # every folder visited, empty ones too
-    ignored: Counter[str] = field(default_factory=Counter)  # extension -> files that are not what is looked for
+    ignored: Counter[str] = field(default_factory=Counter)  # extension -> number of other files
     hidden: int = 0
     special: int = 0  # FIFOs, sockets, devices
-    dangling: int = 0  # links to nothing, or to themselves
+    dangling: int = 0  # links without a target, or to themselves
     linked_again: int = 0  # folder links to a folder already visited, or to a parent
     empty: list[str] = field(default_factory=list)  # files of zero bytes
-    denied: list[str] = field(default_factory=list)  # folders that may not be read
+    denied: list[str] = field(default_factory=list)  # folders without read permission
     archives: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)  # runs, packs and the like of this program
+    outputs: list[str] = field(default_factory=list)  # runs, packs and other outputs of this program
 
     def notes(self) -> list[str]:
-        """One line for each kind of thing that was passed over, for the start screen."""
+        """Notes on everything that was ignored."""
         out = []
         if self.denied:
             out.append(
-                f"warning: {plural(len(self.denied), 'folder')} may not be read: "
+                f"warning: {plural(len(self.denied), 'folder')} cannot be read: "
                 f"{listing((shown(d) for d in self.denied), 3)}"
             )
         if self.outputs:
-            out.append(f"not looked into, as outputs of this program: {listing(map(shown, sorted(self.outputs)), 4)}")
+            out.append(f"skipped outputs of this program: {listing(map(shown, sorted(self.outputs)), 4)}")
         rest = {
             "other file": sum(self.ignored.values()),
             "hidden file": self.hidden,
@@ -53,22 +53,22 @@ class FolderListing:
         return out
 
 
-# What lies in a folder that this program wrote: a run, a sweep, a pack, exported weights.
+# Files that identify a folder written by this program: a run, a sweep, a pack, exported weights.
 OUTPUTS = (
     {"status.json", "config.yaml"},
     {"multirun.yaml"},
     {"manifest.json", "index.bin"},
     {"encoder.json", "encoder.safetensors"},
-    {"journal", "shard-00000.bin"},  # a pack that is not finished
+    {"journal", "shard-00000.bin"},  # an unfinished pack
 )
 CONTACT_SHEETS = {
     "views.png",
     "compare.png",
-}  # what `data preview` and `runs compare` draw, where no other name was asked for
+}  # default outputs of `data preview` and `runs compare`
 
 
 def is_output(path: str, holds: Iterable[str]) -> bool:
-    """Whether a folder that `holds` these names was written by this program, or is the folder that its runs lie in."""
+    """Whether a folder with the entries `holds` was written by this program, or contains its runs."""
     there = set(holds)
     if any(names <= there for names in OUTPUTS):
         return True
@@ -79,7 +79,7 @@ def is_output(path: str, holds: Iterable[str]) -> bool:
 
 
 def is_contact_sheet(path: str) -> bool:
-    """Whether a picture was drawn by this program."""
+    """Whether an image is a contact sheet drawn by this program."""
     try:
         with open(path, "rb") as file:
             return os.path.basename(path) in CONTACT_SHEETS and b"Software\0sslcli" in file.read(1024)
@@ -88,7 +88,7 @@ def is_contact_sheet(path: str) -> bool:
 
 
 def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> FolderListing:
-    """Every regular, non-empty file below `root` whose name is `wanted`; follows links, enters no folder twice."""
+    """All regular, non-empty files below `root` whose name is `wanted`. Follows links and enters no folder twice."""
     root = os.fspath(root)
     found = FolderListing(root)
     real_root = os.path.realpath(root)
@@ -123,7 +123,7 @@ def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> FolderL
                 below = (*parts, entry.name)
                 try:
                     info = entry.stat()
-                except OSError:  # nothing behind the link, a link to itself, or no permission to look
+                except OSError:  # no target, a link to itself, or no permission
                     found.dangling += 1
                     continue
                 if stat.S_ISDIR(info.st_mode):
@@ -147,7 +147,7 @@ def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> FolderL
         parts, path = later.pop()
         real = os.path.realpath(path)
         if real_root == real or real_root.startswith(real.rstrip(os.sep) + os.sep):
-            found.linked_again += 1  # a parent: entering it would list the rest of the disk
+            found.linked_again += 1  # a parent folder: entering it would list the rest of the disk
         else:
             walk(parts, path)
     _drop_output_parents(found)
@@ -156,7 +156,7 @@ def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> FolderL
 
 
 def _drop_output_parents(found: FolderListing) -> None:
-    """Folders that hold nothing but outputs of this program are none that people mean."""
+    """Remove the folders that hold nothing but outputs of this program."""
     above = {tuple(o.split("/"))[:k] for o in found.outputs for k in range(1, o.count("/") + 1)}
     used = {parts[:k] for parts, _ in found.files for k in range(len(parts))} if above else set()
     kept = {f[:k] for f in found.folders - above for k in range(len(f))} if above else set()

@@ -1,16 +1,16 @@
-"""Which folders are splits: recognised by their names, below wrapper folders, beside other folders, or inside class folders.
+"""Find split folders by their names, below wrapper folders, beside other folders, or inside class folders.
 
-The names are the words that people use, in any case and with a common rest: `train` and `test`, `Training` and
+Common names are recognized in any letter case, with a common prefix or suffix: `train` and `test`, `Training` and
 `Validation`, `seg_train` and `seg_test`, `train2017` and `val2017`, `train_images` and `test_images`.
 
-`find_splits` looks for, from the root down:
+`find_splits` searches, from the root down, for:
 
-- a training split beside another one: these are the splits, and what else lies there is left out (with a warning);
+- a training split beside another split: these are the splits, and other folders beside them are excluded (with a warning);
 - class folders (or images) beside `test`, `val` or `unlabelled`: the former are the training split;
-- one folder alone, or one of several that holds splits: it is looked into. Where every folder holds splits
-  (`CLASS/train`, `CLASS/test`), the folders above them are the classes.
+- a single folder, or the only one of several that contains splits: it is descended into. Where every folder contains splits
+  (`CLASS/train`, `CLASS/test`), these folders are the classes.
 
-Where two readings are likely, it raises a DataError that says what lies there and how to choose.
+Where two interpretations are plausible, it raises a DataError that describes both and how to choose.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from sslcli.data.notify import shown
 from sslcli.errors import DataError, RequestError, listing
 
 PathParts = tuple[str, ...]
-SplitRule = tuple[str | None, PathParts]  # of a folder: the split (None: left out), and what its classes begin with
+SplitRule = tuple[str | None, PathParts]  # the split of a folder (None: excluded), and the path prefix of its classes
 
-MAX_DEPTH = 8  # folders within folders that are searched for splits
+MAX_DEPTH = 8  # levels of folders that are searched for splits
 
 
 class FolderTree:
-    """The folders that hold images, with how many."""
+    """The tree of folders that hold images, with the number of images in each."""
 
     def __init__(self, folders: Mapping[PathParts, int]):
         self.direct: Counter[PathParts] = Counter(folders)
@@ -60,8 +60,8 @@ class FolderTree:
         return FolderTree({d: n for d, n in self.direct.items() if not any(d[:k] in gone for k in range(len(d) + 1))})
 
     def masks(self) -> Iterator[PathParts]:
-        """Folders of masks: `masks` or `labels` beside `images`, `train_masks` beside `train`, `gtFine` beside `leftImg8bit`.
-        Classes such as `mask` and `no_mask` are none."""
+        """Folders of segmentation masks: `masks` or `labels` beside `images`, `train_masks` beside `train`, `gtFine` beside
+        `leftImg8bit`, but not classes such as `mask` and `no_mask`."""
         for folder, names in list(self.children.items()):
             plain = {n: tokenize(n) for n in names if not MASKS & set(tokenize(n))}
             for name in names - plain.keys():
@@ -88,7 +88,8 @@ class FolderTree:
 
 
 def find_splits(tree: FolderTree, root: str, notes: list[str]) -> dict[PathParts, SplitRule] | None:
-    """Folder -> rule, the longest folder counts; None where there are no splits. DataError where it is unsure."""
+    """Folder -> rule, where the rule of the deepest folder applies; None where there are no splits. Raises DataError where the
+    splits are ambiguous."""
     rules = _find(tree, (), (), False, 0, root, notes)
     if rules is None:
         return None
@@ -103,7 +104,7 @@ def find_splits(tree: FolderTree, root: str, notes: list[str]) -> dict[PathParts
 def _find(
     tree: FolderTree, at: PathParts, kept: PathParts, sure: bool, depth: int, root: str, notes: list[str]
 ) -> dict[PathParts, SplitRule] | None:
-    """`sure`: only a training split beside another one will do."""
+    """`sure`: accept only a training split beside another split."""
     names, loose = tree.children[at], tree.direct[at]
     own = matching_splits(names)
     kinds, others = set(own.values()), names - own.keys()
@@ -125,7 +126,7 @@ def _find(
     held = {n: rules for n, rules in inside.items() if rules}
     if not held:
         return None
-    if len(held) == 1:  # a wrapper beside other folders: no class
+    if len(held) == 1:  # a wrapper beside other folders, not a class
         (rules,) = held.values()
         return {folder: (kind, kept + below[len(kept) + 1 :]) for folder, (kind, below) in rules.items()}
     rules = {folder: rule for found in held.values() for folder, rule in found.items()}
@@ -140,9 +141,9 @@ def _find(
             if kind in {k for k, _ in rules.values()}
         }
         raise DataError(
-            f"{some} in {shown('/'.join((root, *at)))} hold splits with class folders each: are these domains, folds or data sets?",
-            f"one alone: {notify.typed('dataset.path', f'{root}/{first}')}; all: {format_splits(by_split)}, and for the "
-            "classes within dataset.label=parent",
+            f"{some} in {shown('/'.join((root, *at)))} each contain splits with class folders, as domains, folds or data sets do",
+            f"to read one of them: {notify.typed('dataset.path', f'{root}/{first}')}; to read all: {format_splits(by_split)}, with "
+            "dataset.label=parent for the inner classes",
         )
     return rules
 
@@ -150,7 +151,7 @@ def _find(
 def _beside_classes(
     tree: FolderTree, at: PathParts, own: dict[str, str], others: set[str], root: str, notes: list[str]
 ) -> dict[PathParts, SplitRule] | None:
-    """The rules where `test`, `val` or `unlabelled` lie beside class folders or images, without `train`."""
+    """The rules where `test`, `val` or `unlabelled` are beside class folders or images, without `train`."""
     kinds = set(own.values())
     splits: dict[PathParts, SplitRule] = {(*at, n): (kind, ()) for n, kind in own.items()}
     if not (others or tree.direct[at]):
@@ -158,11 +159,11 @@ def _beside_classes(
             return splits
         if len(own) == 1:
             (name,) = own
-            notes.append(f"warning: {shown(name)}/ is the only split: it is read as the training split")
+            notes.append(f"warning: {shown(name)}/ is the only split and is read as the training split")
             return {(*at, name): ("train", ())}
         first, second = sorted(own, key=lambda n: own[n] != "val")[:2]
         raise DataError(
-            f"no training split in {shown(root)}: there are {tree.named(at, own)}",
+            f"no training split in {shown(root)}, only {tree.named(at, own)}",
             f"to train on one of them: {format_splits({'train': '/'.join((*at, first)), 'test': '/'.join((*at, second))})}; "
             "dataset.splits=none reads every folder as a class",
         )
@@ -184,31 +185,35 @@ def _beside_classes(
 def _class_or_split(tree: FolderTree, at: PathParts, own: dict[str, str], others: set[str]) -> str:
     train = ["/".join((*at, n)) for n, kind in own.items() if kind == "train"]
     return (
-        f"{tree.named(at, own)} is read as a class, like {tree.named(at, others) or 'a folder among images'}; if it is the "
+        f"{tree.named(at, own)} is read as a class, as is {tree.named(at, others) or 'a folder among images'}; if it is the "
         f"training split: {format_splits({'train': train})}"
     )
 
 
 def explicit_splits(tree: FolderTree, splits: Any, root: str) -> dict[PathParts, SplitRule]:
-    """The rules of `dataset.splits={train: FOLDER, test: [FOLDER, FOLDER], ...}`: paths below the root, with * for any name.
-    RequestError for kinds that there are not, and for folders without images."""
+    """The rules of `dataset.splits={train: FOLDER, test: [FOLDER, FOLDER], ...}`: paths below the root, in which * matches any
+    name. Raises RequestError for unknown splits and for folders without images."""
     rules: dict[PathParts, SplitRule] = {(): (None, ())}
     for name, value in splits.items():
         kind = exact_split(str(name))
         if kind is None:
-            raise RequestError(f"dataset.splits: {shown(str(name))} is no split", f"the splits are {', '.join(SPLITS)}")
+            raise RequestError(
+                f"dataset.splits: unknown split {shown(str(name))}", f"the splits are {', '.join(SPLITS)}"
+            )
         for text in [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [None]:
             if not isinstance(text, str):
                 raise RequestError(
-                    f"dataset.splits: {name} must be a folder or a list of folders, not {shown(str(value))}",
+                    f"dataset.splits: expected a folder or a list of folders for {name}, got {shown(str(value))}",
                     format_splits({"train": "train", "test": "test"}),
                 )
             pattern = tuple(p for p in text.replace("\\", "/").split("/") if p not in ("", "."))
-            met = [f for f in tree.total if len(f) == len(pattern) and all(map(fnmatchcase, f, pattern))]
-            if not met:
+            matches = [f for f in tree.total if len(f) == len(pattern) and all(map(fnmatchcase, f, pattern))]
+            if not matches:
                 there = tree.named((), tree.children[()]) or "no folder"
-                raise RequestError(f"dataset.splits: no image in {shown(text)} of {shown(root)}", f"it holds {there}")
-            for folder in met:  # what a pattern stands for may be a class
+                raise RequestError(
+                    f"dataset.splits: no image in {shown(text)} of {shown(root)}", f"it contains {there}"
+                )
+            for folder in matches:  # a name matched by a pattern may be a class
                 rules[folder] = kind, tuple(f for f, p in zip(folder, pattern, strict=True) if set("*?[") & set(p))
     return rules
 
@@ -216,20 +221,20 @@ def explicit_splits(tree: FolderTree, splits: Any, root: str) -> dict[PathParts,
 def require_unambiguous(
     tree: FolderTree, rules: Mapping[PathParts, SplitRule], left_out: Mapping[PathParts, int], root: str
 ) -> None:
-    """DataError where more is left out than is read."""
+    """Raises DataError where more images are excluded than read."""
     gone, split = sum(left_out.values()), [f for f, (kind, _) in rules.items() if kind]
     if gone <= tree.total[()] - gone:
         return
     some = listing((f"{shown('/'.join(f))}/ ({plural(n, 'image')})" for f, n in left_out.items()), 4)
-    found = listing((f"{shown('/'.join(f))}/ ({plural(tree.total[f], 'image')})" for f in split), 4)
+    used = listing((f"{shown('/'.join(f))}/ ({plural(tree.total[f], 'image')})" for f in split), 4)
     raise DataError(
-        f"{shown(root)} holds {found}, which look like splits, and more beside them: {some}",
-        f"the splits alone: {format_splits(group_by_split(rules))}; every folder as a class: dataset.splits=none",
+        f"{shown(root)} contains {used}, which look like splits, and more images beside them: {some}",
+        f"to read the splits only: {format_splits(group_by_split(rules))}; to read every folder as a class: dataset.splits=none",
     )
 
 
 def group_by_split(rules: Mapping[PathParts, SplitRule]) -> dict[str, list[str]]:
-    """Kind -> the folders of a split."""
+    """Split -> its folders."""
     out: dict[str, list[str]] = {}
     for kind in SPLITS:
         if folders := ["/".join(f) or "." for f, (k, _) in rules.items() if k == kind]:
@@ -238,14 +243,14 @@ def group_by_split(rules: Mapping[PathParts, SplitRule]) -> dict[str, list[str]]
 
 
 def is_explicit(splits: Any) -> bool:
-    """Whether the user said what the splits are."""
+    """Whether `dataset.splits` is a mapping of splits to folders."""
     return isinstance(splits, Mapping)
 
 
 def check_splits(splits: Any) -> None:
-    """`dataset.splits` as given: auto, none or a mapping; else a RequestError."""
+    """Raises RequestError unless `dataset.splits` is auto, none or a mapping."""
     if splits not in ("auto", "none", None) and not (is_explicit(splits) and splits):
         raise RequestError(
-            f"dataset.splits={splits} must be auto, none, or the folders of the splits",
+            f"dataset.splits: expected auto, none or a mapping of splits to folders, got {splits}",
             format_splits({"train": "train", "test": "test"}),
         )

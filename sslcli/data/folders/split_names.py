@@ -1,4 +1,4 @@
-"""What the name of a folder says: that it is a split, that it holds images or masks, or nothing."""
+"""Interpret folder names: splits, containers of images, and masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS = {
     }.items()
     for word in words.split()
 }
-UNAMBIGUOUS = {"test", "testing", "val", "validation"}  # splits beside class folders even where there is no `train`
+UNAMBIGUOUS = {"test", "testing", "val", "validation"}  # read as splits beside class folders even without `train`
 NEUTRAL = {"set", "images", "image", "img", "imgs", "data", "dataset", "split", "folder", "pictures", "photos"}
 CONTAINERS = {
     "images",
@@ -58,7 +58,7 @@ def tokenize(name: str) -> tuple[str, ...]:
 
 
 def parse_split(name: str) -> tuple[str, tuple[str, ...]] | None:
-    """The split that a name says, and the rest of the name; None where it says none, or train and test at once."""
+    """The split in a name, and the remaining words; None where it names no split, or both train and test."""
     words = tokenize(name)
     kinds = {WORDS[w] for w in words if w in WORDS}
     if not kinds or {"train", "test"} <= kinds:
@@ -68,13 +68,14 @@ def parse_split(name: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def exact_split(text: str) -> str | None:
-    """The split that a word means: `Validation` is val; None where it means none."""
+    """The split that a name denotes exactly: `Validation` is val; None for other names."""
     found = parse_split(text)
     return found[0] if found and not found[1] else None
 
 
 def matching_splits(names: Iterable[str]) -> dict[str, str]:
-    """Name -> kind of those that are splits of one set: their names have one rest. Training and another one, if possible."""
+    """Name -> split of those names that are splits of one set, with the same remaining words. Prefers a set with a training
+    split and another split."""
     by_rest: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for name in sorted(names):
         if found := parse_split(name):
@@ -94,12 +95,12 @@ def matching_splits(names: Iterable[str]) -> dict[str, str]:
 
 
 def is_container(name: str) -> bool:
-    """A folder that says only that there are images in it."""
+    """Whether a name means only that a folder contains images."""
     return "".join(tokenize(name)) in CONTAINERS
 
 
 def format_splits(splits: Mapping[str, Any]) -> str:
-    """`dataset.splits=...` as it is typed in a shell."""
+    """`dataset.splits=...`, quoted for a shell."""
 
     def word(text: str) -> str:
         return text if re.fullmatch(r"[\w./*-]+", text) else '"' + text.replace('"', '\\"') + '"'

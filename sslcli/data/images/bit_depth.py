@@ -1,17 +1,17 @@
-"""Values of more than 8 bits as bytes: which of them become 0 and 255, one range for all parts of a data set.
+"""Scale images of more than 8 bits per value to bytes, with one value range for all splits of a data set.
 
 `dataset.range` is one of
 
-- `auto`: the usual range of such values (0..255, 0..1023, 0..4095, 0..16383 or 0..65535 of whole numbers, 0..1 or 0..255
-  of floats) where the training values fill a quarter of it or more; otherwise the 0.1 and 99.9 percentiles of the training
-  values. One value in a thousand may lie outside, so that a few hot pixels do not decide, and a value apart from all
-  others (-9999, 65535) is taken as the sign for a missing one.
-- `[lo, hi]`: these.
+- `auto`: the nominal range (0..255, 0..1023, 0..4095, 0..16383 or 0..65535 for integers, 0..1 or 0..255 for floats)
+  where the training values cover a quarter of it or more; otherwise the 0.1 and 99.9 percentiles of the training values.
+  One value in a thousand may be outside, so that hot pixels have no influence, and an isolated extreme value (-9999, 65535)
+  is taken as a code for missing.
+- `[lo, hi]`: this range.
 - `minmax`, `percentile`: the extremes, or the 1st and 99th percentile, of the training values.
-- `image_minmax`, `image_percentile`: the same of each image by itself. What images differ in by brightness is lost.
-- `null`: the rule of runs made before there was `auto`: each image by itself, see `to_bytes`.
+- `image_minmax`, `image_percentile`: the same for each image separately; differences in brightness between images are lost.
+- `null`: the rule of runs older than `auto`: each image separately, see `to_bytes`.
 
-Values outside the range are clipped. Bytes stay as they are.
+Values outside the range are clipped. Images of bytes are not changed.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from sslcli.data.notify import shown
 from sslcli.errors import DataError, RequestError
 
 RULES = ("auto", "minmax", "percentile", "image_minmax", "image_percentile")
-DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras, microscopes and scanners
-TAIL = 0.1  # per cent of the values on each side that do not decide the range
-VALUES_PER_IMAGE = 4096  # values of one image that are looked at
+DEPTHS = (8, 10, 12, 14, 16)  # bits per value of cameras, microscopes and scanners
+TAIL = 0.1  # percent of the values on each side that are ignored
+VALUES_PER_IMAGE = 4096  # sampled of one image
 
 
 class BadValues(DataError):
-    """Pixels that cannot become bytes; the message is the reason."""
+    """Pixel values that cannot be scaled to bytes; the message is the reason."""
 
 
 def check_range(value: Any) -> None:
-    """`dataset.range` as given: null, a name or two rising numbers; else a RequestError."""
+    """Raises RequestError unless `dataset.range` is null, one of `RULES` or two increasing numbers."""
     if value is None or value in RULES:
         return
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
@@ -44,116 +44,114 @@ def check_range(value: Any) -> None:
         if all(isinstance(v, (int, float)) and np.isfinite(v) for v in value) and low < high:
             return
     raise RequestError(
-        f"dataset.range={shown(str(value))} is no range of values",
-        f"two rising numbers, such as dataset.range=[0,4095], or one of {', '.join(RULES)}",
+        f"dataset.range: expected two increasing numbers or one of {', '.join(RULES)}, got {shown(str(value))}",
+        "dataset.range=[0,4095]",
     )
 
 
 @dataclass(frozen=True)
 class Values:
-    """What is known of some values: their extremes, and a sample of them."""
+    """The extremes of a set of pixel values, and a sample of them."""
 
     low: float
     high: float
-    some: np.ndarray  # float64
-    whole: bool  # of an integer type
+    sample: np.ndarray  # float64
+    integer: bool  # whether the dtype is an integer type
 
     @classmethod
     def of(cls, v: np.ndarray) -> Values | None:
-        """Of one image; None where no value is finite."""
+        """The values of one image; None where no value is finite."""
         flat = v.reshape(-1)
         if flat.dtype.kind == "f":
             flat = flat[np.isfinite(flat)]
         if not flat.size:
             return None
-        chosen = (
-            flat
-            if flat.size <= VALUES_PER_IMAGE
-            else flat[np.random.default_rng(0).integers(0, flat.size, VALUES_PER_IMAGE)]
-        )
-        return cls(float(flat.min()), float(flat.max()), chosen.astype(np.float64), flat.dtype.kind != "f")
+        sample = flat
+        if flat.size > VALUES_PER_IMAGE:
+            sample = flat[np.random.default_rng(0).integers(0, flat.size, VALUES_PER_IMAGE)]
+        return cls(float(flat.min()), float(flat.max()), sample.astype(np.float64), flat.dtype.kind != "f")
 
     @classmethod
     def pooled(cls, parts: Sequence[Values]) -> Values:
         return cls(
             min(p.low for p in parts),
             max(p.high for p in parts),
-            np.concatenate([p.some for p in parts]),
-            all(p.whole for p in parts),
+            np.concatenate([p.sample for p in parts]),
+            all(p.integer for p in parts),
         )
 
-    def without_apart(self) -> Values:
-        """Without the lowest or highest value where it is farther from all others than these are from each other, and so
-        frequent that it is no accident."""
-        some = self.some
+    def without_missing_code(self) -> Values:
+        """Without the lowest or highest value where it is farther from all others than these are from each other, and
+        frequent: a code for missing values."""
+        sample = self.sample
         for sign in (1, -1):
-            end = float((sign * some).min()) * sign
-            rest = some[some != end]
-            if rest.size and some.size - rest.size > TAIL / 100 * some.size:
+            end = float((sign * sample).min()) * sign
+            rest = sample[sample != end]
+            if rest.size and sample.size - rest.size > TAIL / 100 * sample.size:
                 low, high = np.percentile(rest, [TAIL, 100 - TAIL])
                 if min(abs(rest.min() - end), abs(rest.max() - end)) > high - low > 0:
-                    some = rest
-        return Values(float(some.min()), float(some.max()), some, self.whole) if some is not self.some else self
+                    sample = rest
+        if sample is self.sample:
+            return self
+        return Values(float(sample.min()), float(sample.max()), sample, self.integer)
 
     def percentiles(self, tail: float) -> tuple[float, float]:
-        low, high = np.percentile(self.some, [tail, 100 - tail])
+        low, high = np.percentile(self.sample, [tail, 100 - tail])
         return float(low), float(high)
 
 
-def nominal_range(low: float, high: float, whole: bool) -> tuple[float, float] | None:
-    """The range that values of this kind are commonly stored in, or None."""
+def nominal_range(low: float, high: float, integer: bool) -> tuple[float, float] | None:
+    """The range in which values between `low` and `high` are commonly stored, or None."""
     if low < 0:
         return None
-    if whole:
+    if integer:
         depth = next((2.0**b - 1 for b in DEPTHS if high < 2**b), None)
         return None if depth is None else (0.0, depth)
     return (0.0, 1.0) if high <= 1 else (0.0, 255.0) if 16 < high <= 255 else None
 
 
-def fit_range(wish: Any, values: Values) -> tuple[float, float, str]:
-    """The range for the wish `auto`, `minmax` or `percentile`, and how it was found."""
-    apart = values.without_apart() if wish == "auto" else values
-    beside = (
-        ""
-        if apart is values
-        else f"; without {values.low if values.low < apart.low else values.high:g}, which lies apart"
-    )
-    values = apart
+def fit_range(rule: Any, values: Values) -> tuple[float, float, str]:
+    """(low, high, description) by the rule `auto`, `minmax` or `percentile`."""
+    used = values.without_missing_code() if rule == "auto" else values
+    excluded = ""
+    if used is not values:
+        excluded = f"; without the isolated value {values.low if values.low < used.low else values.high:g}"
+    values = used
     low, high = values.percentiles(TAIL)
-    if wish == "minmax":
+    if rule == "minmax":
         how = "the extremes"
         narrow = high - low < (values.high - values.low) / 10
         if narrow:
-            how += f"; 99.8 % lie in {low:g}..{high:g}: dataset.range=percentile keeps them apart"
+            how += f"; 99.8 % are in {low:g}..{high:g}: dataset.range=percentile resolves them better"
         low, high = values.low, values.high
-    elif wish == "percentile":
+    elif rule == "percentile":
         low, high = values.percentiles(1)
         how = "the 1st and 99th percentile"
     else:
-        common = nominal_range(min(low, max(values.low, 0.0)), high, values.whole)
+        common = nominal_range(min(low, max(values.low, 0.0)), high, values.integer)
         if common is not None and high - low >= (common[1] - common[0]) / 4:
             low, high = common
-            how = "the usual range of such values"
+            how = "the nominal range"
         else:
             how = f"the {TAIL:g} and {100 - TAIL:g} percentiles"
     if high <= low:
         low, high = values.low, max(values.high, values.low + 1)
-        how = "nearly all are the same"
-    low, high = (float(f"{v:.6g}") for v in (low, high))  # the digits that are said
-    return low, high, how + beside
+        how = "nearly all values are equal"
+    low, high = (float(f"{v:.6g}") for v in (low, high))  # the digits that are reported
+    return low, high, how + excluded
 
 
 def to_bytes(values: np.ndarray, value_range: Any = None) -> np.ndarray:
-    """Deep values of one image to uint8; values that are not finite become its lowest. Raises BadValues.
+    """Scale the values of one image to uint8; non-finite values become its minimum. Raises BadValues.
 
-    `value_range`: two numbers; `image_minmax` or `image_percentile` (`minmax` and `percentile` in old packs): of this image.
-    `auto` where no range was found, as no image that was looked at needs one: 0..65535 of whole numbers. None: as `auto`,
-    and floats in 0..1 or 0..255 are taken as that, everything else by its own extremes.
+    `value_range`: two numbers, or `image_minmax` or `image_percentile` (`minmax` and `percentile` in old packs) of this image.
+    `auto`, where no sampled image needed a range: 0..65535 for integers. None: as `auto`; floats in 0..1 or 0..255 are
+    scaled by that range, and everything else by the extremes of the image.
     """
     v = values.astype(np.float64)
     finite = np.isfinite(v)
     if not finite.any():
-        raise BadValues("no finite pixel")
+        raise BadValues("no finite pixel value")
     low, high = float(v[finite].min()), float(v[finite].max())
     v = np.where(finite, v, low)
     if isinstance(value_range, (list, tuple)):
@@ -165,7 +163,7 @@ def to_bytes(values: np.ndarray, value_range: Any = None) -> np.ndarray:
     elif values.dtype.kind != "f" and low >= 0 and high <= 65535:
         low, high = 0.0, 65535.0
     elif value_range == "auto":
-        raise BadValues(f"values {low:g}..{high:g} among images of bytes (dataset.range=[lo,hi] says how to read them)")
+        raise BadValues(f"values {low:g}..{high:g} in a data set of 8-bit images (set dataset.range=[lo,hi])")
     elif values.dtype.kind == "f" and low >= 0 and high <= 255:
         low, high = 0.0, 1.0 if high <= 1 else 255.0
     if high <= low:

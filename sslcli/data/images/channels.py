@@ -1,4 +1,4 @@
-"""Grey pictures for a network of colour, and colour for one of grey."""
+"""Convert images between 1 and 3 channels, for encoders trained on the other number."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.images.crop import to_array
 
-LUMINANCE = (299, 587, 114)  # thousandths of red, green, blue: ITU-R BT.601, as Pillow's mode L has it
+LUMINANCE = (299, 587, 114)  # thousandths of red, green, blue: ITU-R BT.601, as Pillow converts to mode L
 
 
 class ConvertedSource(Source):
-    """`whole` with 3 channels, all alike, where it has 1; with 1, the luminance, where it has 3. uint8 as before."""
+    """`whole` with its gray channel repeated to 3, or with its 3 channels reduced to 1, the luminance. uint8."""
 
     def __init__(self, whole: Source, channels: int):
         assert channels in (1, 3), channels
@@ -34,7 +34,7 @@ class ConvertedSource(Source):
         if x is None:
             return None
         if self.channels == 3:
-            return x.expand(-1, 3, -1, -1)  # no copy
+            return x.expand(-1, 3, -1, -1)  # a view
         if self._x is None:
             self._x = torch.cat([luminance(part, 1) for part in x.split(1024)])
         return self._x
@@ -42,24 +42,24 @@ class ConvertedSource(Source):
     def read(self, index: int) -> Any:
         if self.whole.resident is not None:
             return self.resident[index]  # type: ignore[index]
-        picture = to_array(self.whole.read(index))
+        image = to_array(self.whole.read(index))
         if self.channels == 3:
-            return np.repeat(picture[..., :1], 3, axis=2)
-        return luminance(torch.from_numpy(np.array(picture)), 2).numpy()
+            return np.repeat(image[..., :1], 3, axis=2)
+        return luminance(torch.from_numpy(np.array(image)), 2).numpy()
 
     def name_of(self, index: int) -> str:
         return self.whole.name_of(index)
 
 
 def luminance(x: Tensor, axis: int) -> Tensor:
-    """uint8 with 3 channels along `axis` -> with 1, rounded."""
+    """The rounded luminance of uint8 with 3 channels along `axis`, which has 1 afterwards."""
     weighted = sum(w * channel.to(torch.int32) for w, channel in zip(LUMINANCE, x.unbind(axis), strict=True))
     assert isinstance(weighted, Tensor)
     return ((weighted + 500) // 1000).to(torch.uint8).unsqueeze(axis)
 
 
 def convert_channels(dataset: Dataset, channels: int) -> Dataset:
-    """The same pictures with 1 or 3 channels; of `shape[0]` 3 or 1. Its mean and std are the caller's to set."""
+    """A data set of 3 or 1 channels converted to `channels`, 1 or 3. The caller sets its mean and std."""
     parts = {
         name: ConvertedSource(part, channels) if (part := getattr(dataset, name)) is not None else None
         for name in ("train", "test", "unlabelled")

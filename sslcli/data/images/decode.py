@@ -1,7 +1,7 @@
-"""One image file to one Pillow image in the data set's channels, or a `BadImage` that says why not.
+"""Decode an image file to a Pillow image in the channels of the data set, or raise `BadImage` with the reason.
 
-Pillow alone decodes, never torchvision.io (it crashes the process on some broken files), and never with
-LOAD_TRUNCATED_IMAGES: a file cut short is bad, not grey at the bottom. The size is checked before a pixel is decoded.
+Pillow decodes everything: torchvision.io crashes the process on some corrupt files. LOAD_TRUNCATED_IMAGES is off: a truncated
+file is unreadable, not gray at the bottom. The size is checked before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -31,46 +31,46 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 GRAY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}  # convert() would clip or blacken these
 ANIMATED = {"GIF", "WEBP", "TIFF", "PNG", "AVIF", "MPO"}
-# Not pictures, readers that start other programs (EPS: Ghostscript), or stubs that decode nothing.
 NO_TIFF = " (a TIFF of 16- or 64-bit floats, of floats in color, or of other bands than gray or RGB: dataset=arrays reads .npy)"
+# No image formats, readers that start other programs (EPS: Ghostscript), or stubs that decode nothing.
 REFUSED = {"EPS", "PDF", "MPEG", "WMF", "BUFR", "GRIB", "HDF5", "FITS"}
 
-# Pillow's remarks about odd metadata would be printed from the middle of training; its warning of a bomb is an error.
+# Pillow's warnings about metadata would be printed during training; its warning about a decompression bomb is an error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 class BadImage(DataError):
-    """An image that cannot be used; the message is the reason, without the name."""
+    """An unreadable image; the message is the reason, without the file name."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before it is decoded."""
+    """The header of an image file, read without decoding it."""
 
-    width: int  # as seen: after the EXIF orientation
+    width: int  # after applying the EXIF orientation
     height: int
-    mode: str  # Pillow's, or RGB;16 and the like, of which Pillow has no mode
+    mode: str  # a Pillow mode, or RGB;16 and the like, which Pillow lacks
     format: str
     animated: bool
     alpha: bool
 
     @property
     def deep(self) -> bool:
-        """More than 8 bits a value."""
+        """Whether the image has more than 8 bits per value."""
         return self.mode in DEEP or self.mode.endswith(";16")
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """The formats that are read, by Pillow's names."""
+    """The supported formats, by their Pillow names."""
     Image.init()
     return tuple(f for f in Image.OPEN if f not in REFUSED)
 
 
 @cache
 def extensions() -> frozenset[str]:
-    """Lower-case extensions of the formats that are read, with their dots."""
+    """Lower-case extensions of the supported formats, with the dot."""
     Image.init()
     allowed = set(formats())
     return frozenset(e.lower() for e, f in Image.registered_extensions().items() if f in allowed)
@@ -81,7 +81,7 @@ def is_image_name(name: str) -> bool:
 
 
 def read_content(path: str) -> bytes:
-    """The bytes of an image file. Raises BadImage where they cannot be read."""
+    """The bytes of an image file. Raises BadImage where it cannot be read."""
     try:
         _check_file(path)
         with open(path, "rb") as file:
@@ -93,7 +93,7 @@ def read_content(path: str) -> bytes:
 def _check_file(path: str) -> None:
     about = os.stat(path)
     if not stat.S_ISREG(about.st_mode):
-        raise BadImage("no regular file")
+        raise BadImage("not a regular file")
     if about.st_size == 0:
         raise BadImage("the file is empty")
     if about.st_size > MAX_BYTES:
@@ -104,7 +104,7 @@ def _open(file: str | bytes, max_pixels: int) -> Image.Image:
     if isinstance(file, str):
         _check_file(file)
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels  # the user knows better than Pillow's own limit
+        Image.MAX_IMAGE_PIXELS = max_pixels  # the user's limit replaces that of Pillow
     image = Image.open(file if isinstance(file, str) else io.BytesIO(file), formats=formats())
     try:
         _check_size(*image.size, max_pixels)
@@ -116,11 +116,11 @@ def _open(file: str | bytes, max_pixels: int) -> Image.Image:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise BadImage(f"{width} x {height} pixels are more than {max_pixels:,} (dataset.max_pixels)")
+        raise BadImage(f"{width} x {height} pixels exceed {max_pixels:,} (dataset.max_pixels)")
     if min(width, height) < MIN_SIDE:
         raise BadImage(f"{width} x {height} pixels: a side is shorter than {MIN_SIDE}")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise BadImage(f"{width} x {height} pixels: one side is over {MAX_ASPECT} times the other")
+        raise BadImage(f"{width} x {height} pixels: one side is more than {MAX_ASPECT} times the other")
 
 
 def _reason(error: BaseException, file: str | bytes) -> BadImage:
@@ -132,7 +132,7 @@ def _reason(error: BaseException, file: str | bytes) -> BadImage:
         what = detect_placeholder(file)
         return BadImage(what or "not an image that Pillow can read" + (NO_TIFF if _is_tiff(file) else ""))
     if isinstance(error, OSError) and error.strerror:
-        return BadImage(error.strerror)  # no such file, permission denied
+        return BadImage(error.strerror)  # for example: no such file, permission denied
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return BadImage("too many pixels")
     text = str(error).replace(file, "") if isinstance(file, str) else str(error)
@@ -147,16 +147,16 @@ def _is_tiff(file: str | bytes) -> bool:
         return False
 
 
-def _shown(file: str | bytes) -> str:
+def _describe(file: str | bytes) -> str:
     return file if isinstance(file, str) else f"an image of {len(file):,} bytes"
 
 
 def read_header(file: str | bytes, max_pixels: int = MAX_PIXELS) -> Header:
-    """Size, mode and format without decoding. Raises BadImage, and only where `load` would."""
+    """Size, mode and format, without decoding. Raises BadImage, and only where `load` does."""
     try:
         with _open(file, max_pixels) as image:
             width, height = image.size
-            # Pillow's getexif decodes the whole of a PNG whose EXIF stands at its end.
+            # getexif of Pillow decodes a whole PNG whose EXIF chunk is at its end.
             known = image.format in {"JPEG", "MPO", "TIFF", "WEBP"} or "exif" in image.info
             if known and image.getexif().get(0x0112) in (5, 6, 7, 8):
                 width, height = height, width
@@ -164,29 +164,29 @@ def read_header(file: str | bytes, max_pixels: int = MAX_PIXELS) -> Header:
             mode = image.mode if color is None else color.mode
             return Header(width, height, mode, image.format or "?", _animated(image), image.has_transparency_data)
     except MemoryError as error:
-        raise MachineError(f"no memory left to open {_shown(file)}") from error
-    except Exception as error:  # a hostile file can make Pillow raise nearly anything; each is a bad image
+        raise MachineError(f"out of memory opening {_describe(file)}") from error
+    except Exception as error:  # a malformed file can make Pillow raise nearly any exception
         raise _reason(error, file) from error
 
 
 def _animated(image: Image.Image) -> bool:
-    """More than one frame. A second one that is broken does not count: only the first is ever decoded."""
+    """Whether there is more than one frame. A corrupt second frame does not count: only the first is decoded."""
     try:
         return image.format in ANIMATED and bool(getattr(image, "is_animated", False))
     except MemoryError:
         raise
-    except Exception:  # Pillow raises nearly anything here, see `read_header`
+    except Exception:  # as in `read_header`
         return False
 
 
 def load(
     file: str | bytes, channels: int = 3, need: int | None = None, value_range: Any = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """The image of a file (its path, or its bytes) in mode L, RGB or RGBA (1, 3 or 4 channels): first frame, upright,
-    alpha laid on black unless kept.
+    """Decode a file (its path, or its bytes) to mode L, RGB or RGBA (1, 3 or 4 channels): first frame, EXIF orientation
+    applied, alpha composited on black unless there are 4 channels.
 
-    `need`: the short side may come back as small as this where JPEG can be decoded at 1/2, 1/4 or 1/8 (much faster).
-    `value_range`: see `levels`. More than `max_pixels`: refused unseen. Raises BadImage with the reason.
+    `need`: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (much faster), to a short side of at least `need`.
+    `value_range`: see `bit_depth.py`. `max_pixels`: larger images are not decoded. Raises BadImage with the reason.
     """
     try:
         with _open(file, max_pixels) as image:
@@ -206,29 +206,34 @@ def load(
                 )
             return _in_mode(image, MODES[channels])
     except MemoryError as error:
-        raise MachineError(f"no memory left to decode {_shown(file)}", "device.workers=1, or smaller images") from error
+        raise MachineError(
+            f"out of memory decoding {_describe(file)}", "device.workers=1, or smaller images"
+        ) from error
     except Exception as error:
         raise _reason(error, file) from error
 
 
 def deep_values(file: str | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The values of an image of over 8 bits, without its alpha. Raises BadImage."""
+    """The values of an image of more than 8 bits per value, without alpha. Raises BadImage."""
     try:
         with _open(file, max_pixels) as image:
             color = _upright(image)
             if image.mode in DEEP:
                 return gray_values(image)
             if color is None:
-                raise BadImage("8 bits a value")
+                raise BadImage("8 bits per value")
             return _sixteen_bits(image, color, file, max_pixels)[0]
     except MemoryError as error:
-        raise MachineError(f"no memory left to decode {_shown(file)}", "device.workers=1, or smaller images") from error
+        raise MachineError(
+            f"out of memory decoding {_describe(file)}", "device.workers=1, or smaller images"
+        ) from error
     except Exception as error:
         raise _reason(error, file) from error
 
 
 def _upright(image: Image.Image) -> DeepColor | None:
-    """Decodes the image, the high bytes where it is of 16 bits in color, which is what comes back."""
+    """Decode the image in place and apply its EXIF orientation. Of 16 bits in color, only the high bytes are decoded, and the
+    description of the color planes is returned."""
     color = deep_color(image)
     if color is not None:
         image.tile = color.high  # type: ignore[attr-defined]
@@ -240,9 +245,9 @@ def _upright(image: Image.Image) -> DeepColor | None:
 def _sixteen_bits(
     high: Image.Image, color: DeepColor, file: str | bytes, max_pixels: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """uint16 values of an image that was decoded to its high bytes, and its 8-bit alpha: decodes it again for the low bytes."""
+    """uint16 values and 8-bit alpha of an image decoded to its high bytes; the low bytes are decoded here."""
     if color.low is None:
-        raise BadImage("16 bits in color, in compressed planes of their own: save it with its channels interleaved")
+        raise BadImage("16 bits in color, in separate compressed planes: save it with interleaved channels")
     with _open(file, max_pixels) as image:
         image.tile = color.low  # type: ignore[attr-defined]
         image.load()

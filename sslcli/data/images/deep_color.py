@@ -1,4 +1,4 @@
-"""Pillow and images of more than 8 bits: color, which it cuts to the high bytes, and odd TIFF files, which it misreads."""
+"""Images of more than 8 bits that Pillow truncates (color, to the high bytes) or misreads (some TIFF files)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-# Pillow reads color of 16 bits as the high byte of each value; of the same file these raw modes read the low byte.
+# Pillow reads 16-bit color as the high byte of each value; these raw modes read the low byte of the same file.
 LOW_BYTE = {f"{m};16{a}": f"{m};16{b}" for m in ("RGB", "RGBA", "RGBX") for a, b in ("LB", "BL")}
 LOW_BYTE |= {f"{m};16N": f"{m};16{'B' if sys.byteorder == 'little' else 'L'}" for m in ("RGB", "RGBA")}
-LOW_BYTE |= {"LA;16B": "RGBA"}  # all four bytes of a gray value and its opacity
-BITS, PHOTOMETRIC, PLANES, SAMPLES = 258, 262, 284, 339  # tags of a TIFF
+LOW_BYTE |= {"LA;16B": "RGBA"}  # both bytes of the gray value and both of its alpha
+BITS, PHOTOMETRIC, PLANES, SAMPLES = 258, 262, 284, 339  # TIFF tags
 
 
 @dataclass(frozen=True)
 class DeepColor:
-    """How an image of 16 bits in color is decoded: Pillow's tiles for the high bytes, and for the low ones if it can."""
+    """How to decode an image of 16 bits in color: Pillow tiles for the high bytes and, where possible, for the low bytes."""
 
     mode: str
     high: list[Any]
@@ -26,14 +26,14 @@ class DeepColor:
 
 
 def deep_color(image: Image.Image) -> DeepColor | None:
-    """None for an image that is none. Before `image.load()`."""
+    """The `DeepColor` of an opened image; None for all other images. Call it before `image.load()`."""
     tiles = list(getattr(image, "tile", ()))
     if not tiles or "transparency" in image.info:
         return None
     raw = [t.args if isinstance(t.args, str) else t.args[0] for t in tiles if t.args]
     tags = _tags(image)
     if tags.get(PLANES) == 2 and _first(tags, BITS, 8) == 16 and image.mode == "RGB":
-        if raw == ["R", "G", "B"]:  # Pillow takes these for planes of bytes
+        if raw == ["R", "G", "B"]:  # Pillow reads these as planes of bytes
             ends = "BL" if getattr(tags, "prefix", b"II") == b"MM" else "LB"
             high, low = (_with(tiles, [f"{r};16{end}" for r in raw]) for end in ends)
             return DeepColor("RGB;16", high, low)
@@ -50,11 +50,11 @@ def _with(tiles: list[Any], raw: list[str]) -> list[Any]:
 
 
 def gray_values(image: Image.Image) -> np.ndarray:
-    """The values of a decoded image in one of Pillow's deep modes; of a TIFF as its tags mean them."""
+    """The values of a decoded image in a Pillow mode of more than 8 bits, interpreted by the tags of a TIFF."""
     v, tags = np.array(image), _tags(image)
     if image.mode == "I" and _first(tags, BITS, 0) == 32 and _first(tags, SAMPLES, 1) == 1:
         v = v.view(np.uint32)  # Pillow has no such mode
-    if tags.get(PHOTOMETRIC) == 0:  # 0 is white; Pillow minds that of bytes alone
+    if tags.get(PHOTOMETRIC) == 0:  # 0 is white; Pillow inverts images of bytes only
         v = -v if v.dtype.kind == "f" else np.iinfo(v.dtype).max - v
     return v
 

@@ -1,4 +1,4 @@
-"""Pictures that wait encoded: in files of their own (`image_folder.py`) or in a pack (`pack.py`)."""
+"""Sources of encoded images: in files (`image_dataset.py`) or in a pack (`pack_files/reader.py`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sslcli.data.images.parallel import parallel_map
 
 @dataclass(frozen=True)
 class Decoder:
-    """How a file, or its bytes, becomes an image in the data set's channels; see `decode.load`."""
+    """Decodes a file, or its bytes, to the channels of the data set; see `decode.load` for the settings."""
 
     channels: int = 3
     need: int | None = None
@@ -31,7 +31,7 @@ class Decoder:
 
 
 class EncodedImages(Source):
-    """Decoded one by one by `read`, which raises BadImage, or all at once by `decode_all`."""
+    """Images decoded one by one by `read`, which raises BadImage, or all at once by `decode_all`."""
 
     decoder: Decoder
     sizes: Sequence[int]  # bytes of each, encoded
@@ -39,32 +39,32 @@ class EncodedImages(Source):
 
     @abstractmethod
     def decode(self, index: int) -> Any:
-        """One picture: Pillow's, or (H, W) or (H, W, C) uint8. Raises BadImage."""
+        """One image: a Pillow image, or (H, W) or (H, W, C) uint8. Raises BadImage."""
 
     @abstractmethod
     def digest(self, index: int) -> bytes:
-        """A hash of one picture as it waits; of what cannot be read, something that no other has."""
+        """A hash of the encoded image; a unique value for an image that cannot be read."""
 
     def checked(self, index: int) -> Any:
-        """`decode`, with every check there is."""
+        """`decode` with all checksums verified."""
         return self.decode(index)
 
     def damage(self) -> list[str]:
-        """What is wrong with the place where all of them wait."""
+        """Problems of the storage as a whole."""
         return []
 
     @property
     def resident(self) -> Tensor | None:
         return self._all
 
-    def reside(self, x: Tensor) -> None:
+    def set_resident(self, x: Tensor) -> None:
         self._all = x
 
     def read(self, index: int) -> Any:
         return self.decode(index) if self._all is None else self._all[index]
 
     def decode_all(self, width: int, height: int) -> None:
-        """Into memory, (n, C, H, W) uint8; what cannot be decoded stays 0 there, and is in `bad`."""
+        """Decode all images into memory, (n, C, H, W) uint8. Unreadable ones are 0 there, and listed in `bad`."""
         x = torch.zeros(len(self), self.decoder.channels, height, width, dtype=torch.uint8)
 
         def one(i: int) -> str | None:

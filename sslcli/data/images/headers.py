@@ -1,4 +1,4 @@
-"""What image files say of themselves before they are decoded: sizes, modes, formats, and which are no images at all."""
+"""Headers of image files: sizes, modes and formats without decoding, and which files are unreadable."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sslcli.runtime.resources import free_memory
 SAMPLED = 512
 RESIDENT_BYTES = 2 << 30
 
-FileLoader = Callable[[str], str | bytes]  # of a path, what `decode` takes; raises BadImage
+FileLoader = Callable[[str], str | bytes]  # path -> what `decode.load` takes; raises BadImage
 
 
 @dataclass
 class Headers:
-    """Of all files, or of a fixed sample of them."""
+    """The headers of all files, or of a fixed sample of them."""
 
     total: int
     good: dict[str, decode.Header] = field(default_factory=dict)  # by path
@@ -34,13 +34,13 @@ class Headers:
         return len(self.good) + len(self.bad) == self.total
 
     @property
-    def looked_at(self) -> int | None:
-        """How many were opened, when that was not all."""
+    def sampled(self) -> int | None:
+        """How many files were opened, where that was not all."""
         return None if self.complete else len(self.good) + len(self.bad)
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height when all have the same."""
+        """(width, height) where all images have the same size."""
         sizes = {(h.width, h.height) for h in self.good.values()}
         return next(iter(sizes)) if len(sizes) == 1 else None
 
@@ -58,7 +58,8 @@ class Headers:
 
 
 def read_headers(groups: Sequence[FileList], resident: bool | str, max_pixels: int, load: FileLoader = str) -> Headers:
-    """Of a fixed sample; of all only where they could be kept in memory, that is, where the sample has one size."""
+    """Read the headers of a fixed sample of files; of all files only where the images may fit in memory, that is, where the
+    sample has one size."""
     paths = [p for files in groups for p in files.paths]
     found = Headers(len(paths))
 
@@ -86,40 +87,43 @@ def read_headers(groups: Sequence[FileList], resident: bool | str, max_pixels: i
 
 
 def resident_budget() -> int:
-    """Bytes that images in memory may take."""
+    """Bytes that resident images may take."""
     return min(RESIDENT_BYTES, free_memory() // 2)
 
 
-def fits_memory(wish: bool | str, headers: Headers, channels: int) -> bool:
-    """`dataset.resident` decided: all of one size, and few enough. RequestError for `true` where sizes differ."""
-    if wish is False:
+def fits_memory(resident: bool | str, headers: Headers, channels: int) -> bool:
+    """Resolve `dataset.resident`: auto is true where all images have one size and fit the budget. Raises RequestError for
+    `true` where sizes differ."""
+    if resident is False:
         return False
     if headers.size is None:
-        if wish is True:
+        if resident is True:
             some = Counter((h.width, h.height) for h in headers.good.values())
             raise RequestError(
-                f"dataset.resident=true wants images of one size, but there are {len(some)} sizes, such as "
+                f"dataset.resident=true requires images of one size, but there are {len(some)} sizes, such as "
                 + ", ".join(f"{w}x{h}" for (w, h), _ in some.most_common(3)),
                 "dataset.resident=auto",
             )
         return False
     width, height = headers.size
-    return wish is True or (headers.complete and width * height * channels * headers.total <= resident_budget())
+    return resident is True or (headers.complete and width * height * channels * headers.total <= resident_budget())
 
 
 def describe_headers(headers: Headers, notes: list[str]) -> None:
-    """Sizes, depth, transparency and animation, for the start screen."""
+    """Add notes on sizes, transparency and animation."""
     good = headers.good.values()
-    few = "" if headers.complete else f" (of {len(good):,} looked at)"
+    sampled = "" if headers.complete else f" (of {len(good):,} sampled)"
     if headers.size:
-        notes.append(f"all {headers.size[0]}x{headers.size[1]}{few}")
+        notes.append(f"all {headers.size[0]}x{headers.size[1]}{sampled}")
     else:
         sizes = {(h.width, h.height) for h in good}
         short = sorted(min(h.width, h.height) for h in good)
-        notes.append(f"{len(sizes):,} sizes, short side {short[0]}..{short[-1]}, median {short[len(short) // 2]}{few}")
+        notes.append(
+            f"{len(sizes):,} sizes, short side {short[0]}..{short[-1]}, median {short[len(short) // 2]}{sampled}"
+        )
     alpha = sum(h.alpha for h in good)
     if alpha:
-        notes.append(f"{plural(alpha, 'image')} with transparency{few}, laid on black")
+        notes.append(f"{plural(alpha, 'image')} with transparency{sampled}, composited on black")
     animated = sum(h.animated for h in good)
     if animated:
-        notes.append(f"{plural(animated, 'image')} with several frames{few}, the first is taken")
+        notes.append(f"{plural(animated, 'image')} with several frames{sampled}, of which the first is read")

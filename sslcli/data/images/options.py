@@ -10,19 +10,31 @@ from sslcli.data.images.bit_depth import check_range
 from sslcli.data.subset import check_pretrain_on
 from sslcli.errors import RequestError
 
-MAX_SIZE = 224  # side of a view of a user's images, where neither it nor another limit is asked for
+MAX_SIZE = 224  # default of dataset.max_size, the largest automatic side of a view
 
 
 def check_size(image_size: int | None, key: str = "image_size") -> int | None:
-    """`dataset.image_size` as given, or a RequestError."""
+    """`dataset.image_size`, or a RequestError where it is out of range."""
     if image_size is not None and not 4 <= image_size <= 4096:
-        raise RequestError(f"dataset.{key} is {image_size}, but must lie in 4..4096", f"dataset.{key}=224")
+        raise RequestError(f"dataset.{key}: expected an integer in 4..4096, got {image_size}", f"dataset.{key}=224")
     return image_size
+
+
+def check_resident(resident: bool | str) -> None:
+    if resident not in ("auto", True, False):
+        raise RequestError(f"dataset.resident: expected auto, true or false, got {resident}", "dataset.resident=auto")
+
+
+def check_bad_fraction(fraction: float) -> None:
+    if not 0 <= fraction <= 1:
+        raise RequestError(
+            f"dataset.max_bad_fraction: expected a number in 0..1, got {fraction}", "dataset.max_bad_fraction=0.01"
+        )
 
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """The settings of `image_folder`, whatever holds the images. RequestError for impossible ones."""
+    """The settings of `image_folder` and `tar`. Raises RequestError for invalid values."""
 
     name: str
     image_size: int | None
@@ -43,16 +55,15 @@ class ImageOptions:
         check_size(self.max_size, "max_size")
         check_splits(self.splits)
         check_pretrain_on(self.pretrain_on)
-        _check_values(self.channels, self.resident, self.max_bad_fraction, self.max_pixels, self.range)
-
-
-def _check_values(channels: Any, resident: Any, max_bad_fraction: float, max_pixels: int, value_range: Any) -> None:
-    if channels not in ("auto", 1, 3, 4):
-        raise RequestError(f"dataset.channels is {channels}, but must be auto, 1, 3 or 4", "dataset.channels=auto")
-    if resident not in ("auto", True, False):
-        raise RequestError(f"dataset.resident is {resident}, but must be auto, true or false", "dataset.resident=auto")
-    if not 0 <= max_bad_fraction <= 1:
-        raise RequestError(f"dataset.max_bad_fraction is {max_bad_fraction}, but must lie in 0..1")
-    if max_pixels < 1:
-        raise RequestError(f"dataset.max_pixels is {max_pixels}, but must be at least 1", "dataset.max_pixels=64000000")
-    check_range(value_range)
+        check_range(self.range)
+        check_resident(self.resident)
+        check_bad_fraction(self.max_bad_fraction)
+        if self.channels not in ("auto", 1, 3, 4):
+            raise RequestError(
+                f"dataset.channels: expected auto, 1, 3 or 4, got {self.channels}", "dataset.channels=auto"
+            )
+        if self.max_pixels < 1:
+            raise RequestError(
+                f"dataset.max_pixels: expected an integer of at least 1, got {self.max_pixels}",
+                "dataset.max_pixels=64000000",
+            )

@@ -9,22 +9,22 @@ from sslcli.data import notify
 from sslcli.runtime.resources import usable_cores
 from sslcli.runtime.thread_pool import ordered
 
-CHUNK = 32  # of the work in one go: handing over each alone costs more than a small image takes
+CHUNK = 32  # items per task: passing single items between threads takes longer than decoding a small image
 
 
 def parallel_map(work: Callable[[int], Any], n: int, label: str) -> list[Any]:
-    """work(0) ... work(n - 1) in threads (Pillow lets them run together), in order, with progress."""
+    """[work(0), ..., work(n - 1)], computed in threads (Pillow releases the GIL), with progress under `label`."""
 
-    def some(start: int) -> list[Any]:
+    def chunk(start: int) -> list[Any]:
         return [work(i) for i in range(start, min(start + CHUNK, n))]
 
     out: list[Any] = []
-    for part in ordered(some, range(0, n, CHUNK), decoder_threads()):
+    for part in ordered(chunk, range(0, n, CHUNK), decoder_threads()):
         out += part
         notify.show_progress(label, len(out), n)
     return out
 
 
 def decoder_threads() -> int:
-    """Threads that decode."""
+    """Number of threads that decode images: more than 8 do not help."""
     return min(8, usable_cores())

@@ -1,4 +1,4 @@
-"""The range of values of a data set of deep images: found on training images, said, the same for every part."""
+"""The value range of a data set of images of more than 8 bits, fitted on training images and used for every split."""
 
 from __future__ import annotations
 
@@ -12,46 +12,45 @@ from sslcli.data.images.parallel import parallel_map
 from sslcli.rng import derive, order
 
 SAMPLED = 256  # training images
-SHARE_OUTSIDE = 0.01  # of the values of a part: more is said
 
 
 def find_range(
-    wish: Any, headers: Headers, parts: dict[str, FileList], max_pixels: int, load: FileLoader, notes: list[str]
+    rule: Any, headers: Headers, parts: dict[str, FileList], max_pixels: int, load: FileLoader, notes: list[str]
 ) -> Any:
-    """`dataset.range` as a decoder takes it: two numbers where a range is found on training images (a fixed sample)."""
+    """`dataset.range` as a decoder takes it: [lo, hi] where a range is fitted on a fixed sample of the training images."""
     deep = [h for h in headers.good.values() if h.deep]
     if not deep:
-        if wish not in ("auto", None):
-            notes.append("dataset.range has no effect: every image that was looked at has 8 bits a value")
-        return wish
-    said = f"{plural(len(deep), 'image')} of over 8 bits a value"
-    said += "" if headers.complete else f" (of {len(headers.good):,} looked at)"
-    if isinstance(wish, (list, tuple)):
-        notes.append(f"{said}: {wish[0]:g}..{wish[1]:g} became bytes 0..255 (dataset.range)")
-        return [float(v) for v in wish]
-    if wish is None:
+        if rule not in ("auto", None):
+            notes.append("dataset.range has no effect: all sampled images have 8 bits per value")
+        return rule
+    subject = f"{plural(len(deep), 'image')} of more than 8 bits per value"
+    subject += "" if headers.complete else f" (of {len(headers.good):,} sampled)"
+    if isinstance(rule, (list, tuple)):
+        notes.append(f"{subject}: {rule[0]:g}..{rule[1]:g} scaled to 0..255 (dataset.range)")
+        return [float(v) for v in rule]
+    if rule is None:
         notes.append(
-            f"warning: {said}: 16 bits are read as 0..65535 and floats each image by itself (dataset.range=null, the rule of "
-            "earlier versions; dataset.range=auto finds one range)"
+            f"warning: {subject}: 16-bit values are scaled from 0..65535, and each image of floats separately (dataset.range=null, "
+            "the rule of earlier versions; dataset.range=auto fits one range)"
         )
-        return wish
-    if wish.startswith("image_"):
+        return rule
+    if rule.startswith("image_"):
         notes.append(
-            f"warning: {said}: each is scaled by itself (dataset.range={wish}); brightness between images is lost"
+            f"warning: {subject}: each is scaled separately (dataset.range={rule}); differences in brightness are lost"
         )
-        return wish
+        return rule
     values = _values(headers, parts, max_pixels, load, notes)
     if values is None:
         notes.append(
-            f"{said}, none of them for training could be looked at: read as 0..65535 (dataset.range=[lo,hi] says otherwise)"
+            f"{subject}, none of them a readable training image: scaled from 0..65535 (or set dataset.range=[lo,hi])"
         )
         return "auto"
-    low, high, how = bit_depth.fit_range(wish, values)
-    unsure = "percentile" in how and wish != "percentile"
+    low, high, how = bit_depth.fit_range(rule, values)
+    unsure = "percentile" in how and rule != "percentile"
     notes.append(
         ("warning: " if unsure else "")
-        + f"{said}, {values.low:g}..{values.high:g} in training images: {low:g}..{high:g} became bytes 0..255, {how} "
-        f"(dataset.range=[{low:g},{high:g}] says the same, or another)"
+        + f"{subject}, {values.low:g}..{values.high:g} in training images: {low:g}..{high:g} scaled to 0..255, {how} "
+        f"(set dataset.range=[{low:g},{high:g}] to fix this range)"
     )
     return [low, high]
 
@@ -59,7 +58,7 @@ def find_range(
 def _values(
     headers: Headers, parts: dict[str, FileList], max_pixels: int, load: FileLoader, notes: list[str]
 ) -> bit_depth.Values | None:
-    """Of a fixed sample of the deep images that training reads; None where there are none."""
+    """The values of a fixed sample of training images of more than 8 bits; None where there are none."""
     for part in ("train", "unlabelled"):
         files = parts.get(part)
         paths = [p for p in files.paths if (h := headers.good.get(p)) and h.deep] if files else []
@@ -69,11 +68,11 @@ def _values(
             try:
                 return bit_depth.Values.of(decode.deep_values(load(chosen[i]), max_pixels))
             except decode.BadImage:
-                return None  # counted when it is read
+                return None  # counted when samples are loaded
 
-        found = [v for v in parallel_map(one, len(chosen), "looking for the range of values") if v is not None]
-        if len({v.whole for v in found}) > 1:
-            notes.append("warning: some images hold whole numbers, others floats: one range hardly suits both")
+        found = [v for v in parallel_map(one, len(chosen), "fitting the value range") if v is not None]
+        if len({v.integer for v in found}) > 1:
+            notes.append("warning: some images hold integers, others floats: one value range hardly suits both")
         if found:
             return bit_depth.Values.pooled(found)
     return None

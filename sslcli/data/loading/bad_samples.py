@@ -1,8 +1,7 @@
-"""Samples that cannot be read: what takes their place, how many are too many, and what is said.
+"""Unreadable samples: replaced deterministically while training, left out of an evaluation, counted, and limited.
 
-The same for data in memory and data decoded by workers: a sample keeps its id, another one stands in for it while
-training (which one is a function of the seed and the id), an evaluation leaves it out, and more than
-`dataset.max_bad_fraction` of them end the run.
+This holds for resident data and for data that workers decode. The replacement of a sample is a function of the seed and its
+id; more unreadable samples than `dataset.max_bad_fraction` end the run.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from sslcli.data.notify import shown
 from sslcli.errors import DataError, listing
 from sslcli.rng import derive
 
-ATTEMPTS = 100  # other samples tried in place of an unreadable one
-MAX_REPORTED = 5  # told one by one while training; the others are counted
-INSPECT_HINT = "sslcli data inspect dataset=NAME dataset.path=PATH --strict lists them all"
+MAX_ATTEMPTS = 100  # replacements tried for one unreadable sample
+MAX_REPORTED = 5  # unreadable samples reported one by one while training; later ones are only counted
+INSPECT_HINT = "sslcli data inspect dataset=NAME dataset.path=PATH --strict lists all of them"
 
 
 def read_or_replace(
     ids: Iterable[int], read: Callable[[int], Any], n: int, seed: int | None
 ) -> tuple[list[Any], list[int], dict[int, str]]:
-    """What `read` gives for each id, the ids that were used, and id -> reason of those that could not be read.
+    """Read the samples `ids` of `n`; returns the items, the ids they come from, and id -> reason of unreadable samples.
 
-    `read` answers an unreadable sample with the reason, a string. `seed`: a stand-in is taken; None: it is left out.
-    Raises DataError when no stand-in can be read either.
+    `read` returns a string, the reason, for an unreadable sample. With a `seed` such a sample is replaced by another one;
+    with None it is left out. Raises DataError where none of `MAX_ATTEMPTS` replacements can be read.
     """
     items, used, bad = [], [], {}
     for i in ids:
@@ -44,7 +43,7 @@ def read_or_replace(
         else:
             if seed is not None:
                 raise DataError(
-                    f"{ATTEMPTS} samples in a row cannot be read, the last one: {next(reversed(bad.values()))}",
+                    f"{MAX_ATTEMPTS} samples in a row cannot be read, the last one: {next(reversed(bad.values()))}",
                     INSPECT_HINT,
                 )
     return items, used, bad
@@ -53,16 +52,16 @@ def read_or_replace(
 def _candidates(i: int, n: int, seed: int | None) -> Iterator[int]:
     yield i
     if seed is not None:
-        for k in range(ATTEMPTS):
+        for k in range(MAX_ATTEMPTS):
             yield derive(seed, "replace", i, k) % n
 
 
 class BadSamples:
-    """The unreadable samples of a source that were met so far, by id, and the limit. `tell`: say the first ones at once."""
+    """The unreadable samples of a source found so far, by id. `report`: log the first ones as they are found."""
 
-    def __init__(self, source: Source, tell: bool = False):
+    def __init__(self, source: Source, report: bool = False):
         self.source = source
-        self.tell = tell and source.resident is None  # else it was said when all were read
+        self.report = report and source.resident is None  # those of resident data are in the notes of the data set
         self.by_id: dict[int, tuple[str, str]] = {}
 
     @property
@@ -70,29 +69,29 @@ class BadSamples:
         return {i: reason for i, (_, reason) in self.by_id.items()}
 
     def add(self, bad: Mapping[int, str]) -> None:
-        """DataError when there are too many now."""
+        """Add id -> reason. Raises DataError when the limit of the source is exceeded."""
         new = {i: (self.source.name_of(i), reason) for i, reason in bad.items() if i not in self.by_id}
         if not new:
             return
-        for name, reason in list(new.values())[: max(0, MAX_REPORTED - len(self.by_id))]:
-            if self.tell:
-                notify.log(f"warning: {shown(name)} cannot be read ({reason}); another sample takes its place")
+        if self.report:
+            for name, reason in list(new.values())[: max(0, MAX_REPORTED - len(self.by_id))]:
+                notify.log(f"warning: {shown(name)} cannot be read ({reason}); it is replaced by another sample")
         self.by_id |= new
         check_limit(dict(self.by_id.values()), len(self.source), self.source.max_bad_fraction)
 
 
 def exceeds_limit(bad: int, n: int, fraction: float) -> bool:
-    """More than ceil(fraction * n): one in a small folder is no reason to stop."""
+    """Whether `bad` of `n` is more than ceil(fraction * n): one unreadable file of a small folder is tolerated."""
     return bad > math.ceil(fraction * n)
 
 
 def check_limit(bad: Mapping[str, str], n: int, fraction: float) -> None:
-    """DataError when too many of `n` are in `bad` (name -> reason)."""
+    """Raises DataError where `bad` (name -> reason) holds more than the tolerated fraction of `n` samples."""
     if exceeds_limit(len(bad), n, fraction):
-        enough = math.ceil(100 * len(bad) / n) / 100
+        sufficient = math.ceil(100 * len(bad) / n) / 100
         raise DataError(
             f"{len(bad):,} of {n:,} images cannot be read, more than {fraction:.1%}: {format_examples(bad)}",
-            f"{INSPECT_HINT}; dataset.max_bad_fraction={enough:g} would go on without them",
+            f"{INSPECT_HINT}; dataset.max_bad_fraction={sufficient:g} tolerates them",
         )
 
 
@@ -102,14 +101,14 @@ def format_examples(bad: Mapping[str, str], at_most: int = 3) -> str:
 
 
 def group_by_reason(bad: Mapping[str, str]) -> dict[str, list[str]]:
-    """Reason -> names, the most frequent first; numbers in a reason do not make another one."""
-    found: dict[str, list[str]] = {}
+    """Reason -> names, the most frequent reason first; reasons that differ in digits only are one."""
+    groups: dict[str, list[str]] = {}
     for name, reason in bad.items():
-        found.setdefault(re.sub(r"\d[\d,.]*", "N", reason), []).append(name)
-    return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
+        groups.setdefault(re.sub(r"\d[\d,.]*", "N", reason), []).append(name)
+    return dict(sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
-def unreadable_note(bad: Mapping[str, str], looked_at: int | None = None) -> str:
-    """The line of the start screen. `looked_at`: how many were opened, when that was not all."""
-    few = "" if looked_at is None else f" of {looked_at:,} looked at"
-    return f"warning: {plural(len(bad), 'unreadable image')}{few} left out: {format_examples(bad)}"
+def unreadable_note(bad: Mapping[str, str], checked: int | None = None) -> str:
+    """The note about unreadable images. `checked`: how many were opened, where that was not all."""
+    of = "" if checked is None else f" of {checked:,} checked"
+    return f"warning: {plural(len(bad), 'unreadable image')}{of} left out: {format_examples(bad)}"

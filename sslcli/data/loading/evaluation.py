@@ -25,11 +25,11 @@ def iterate_batches(
     ids: Tensor | None = None,
     bad: list[tuple[str, str]] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """`iterate_views` where there is one view: (ids, x)."""
-    for part, several in iterate_views(
+    """(ids (B,), x (B, ...)) of the first view; otherwise as `iterate_views`."""
+    for part, all_views in iterate_views(
         source, views, batch_size=batch_size, device=device, workers=workers, ids=ids, bad=bad
     ):
-        yield part, several[0]
+        yield part, all_views[0]
 
 
 def iterate_views(
@@ -43,29 +43,33 @@ def iterate_views(
     bad: list[tuple[str, str]] | None = None,
     seed: int = 0,
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """(ids (B,) int64 on the CPU, for each view x (B, ...) on `device`) for evaluation: no shuffling, each sample once.
+    """(ids (B,) int64 on the CPU, for each view x (B, ...) on `device`), without shuffling, each sample once.
 
-    Unreadable samples are left out (so a batch may be smaller, and one without any readable sample is skipped) and
-    appended to `bad` as (name, reason).
+    Unreadable samples are left out and appended to `bad` as (name, reason): a batch may be smaller than `batch_size`, and one
+    without any readable sample is skipped.
     """
     device = torch.device(device)
     ids = torch.arange(len(source)) if ids is None else ids.to("cpu", torch.int64)
+    bad_samples = BadSamples(source)
+
+    def record(unreadable: dict[int, str]) -> None:
+        bad_samples.add(unreadable)
+        if bad is not None:
+            bad.extend((source.name_of(i), reason) for i, reason in unreadable.items())
+
     if source.resident is not None:
         x = move_to_device(source, device)
-        ids, unread = resolve_bad(source, ids, None)
-        BadSamples(source).add(unread)
-        if bad is not None:
-            bad += [(source.name_of(i), reason) for i, reason in unread.items()]
+        ids, unreadable = resolve_bad(source, ids, None)
+        record(unreadable)
         for part in ids.split(batch_size):
             require_unchanged()
             raw = x[part.to(x.device)].to(device)
             yield part, views(raw, Draw(seed, 0, part.to(device)))
         return
-    job = DecodeTask(source, views, seed, replace=False)
-    counter = BadSamples(source)
-    for _, used, frames, met in decode_batches(job, ((0, part) for part in ids.split(batch_size)), workers, device):
-        counter.add(met)
-        if bad is not None:
-            bad += [(source.name_of(i), reason) for i, reason in met.items()]
+    task = DecodeTask(source, views, seed, replace=False)
+    for _, used, frames, unreadable in decode_batches(
+        task, ((0, part) for part in ids.split(batch_size)), workers, device
+    ):
+        record(unreadable)
         if len(used):
             yield used, views.finish(move_all(frames, device), Draw(seed, 0, used.to(device)))

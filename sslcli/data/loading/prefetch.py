@@ -1,14 +1,13 @@
-"""On a GPU: the views of the next batch are made beside the step on this one.
+"""Prefetch the views of the next batch on a side CUDA stream.
 
-They run on a stream of their own, in the room that the step's kernels leave. Python's time to launch them, a few hundred small
-kernels, would stand between two steps: so whoever waits for a step's result lets the next batch begin first (`begin`), while
-the device has the step to work on.
+The kernels that make views fill the room that the kernels of the training step leave. Launching some hundred small kernels
+takes Python longer than the device needs to run them, so the next batch is launched (`prefetch`) while the device works on
+the current step, before the result of that step is waited for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
 
 import torch
 
@@ -16,7 +15,7 @@ from sslcli.batch import Batch
 
 
 class BatchIterator:
-    """Batches without end, one after the other. Close it (or drop it) to stop what makes them."""
+    """Endless batches, one after the other. Closing or dropping it stops the workers that make them."""
 
     def __init__(self, batches: Generator[Batch, None, None]):
         self.batches = batches
@@ -27,35 +26,37 @@ class BatchIterator:
     def __next__(self) -> Batch:
         return next(self.batches)
 
-    def begin(self) -> None:
-        """The caller has launched its work on the last batch and is about to wait for it."""
+    def prefetch(self) -> None:
+        """Launch the next batch, if that can run asynchronously. Call it after launching a step and before waiting for it."""
 
     def close(self) -> None:
         self.batches.close()
 
 
 class Prefetcher(BatchIterator):
-    """The same, each made on a stream of its own of `device`."""
+    """A `BatchIterator` that makes each batch on a side stream of the CUDA `device`."""
 
     def __init__(self, batches: Generator[Batch, None, None], device: torch.device):
         super().__init__(batches)
         self.device = device
-        self.side = torch.cuda.Stream(device)
-        self.side.wait_stream(torch.cuda.current_stream(device))  # the data may just have been moved there
-        self.begun: tuple[Batch, Any] | None = None
+        self.side_stream = torch.cuda.Stream(device)
+        self.side_stream.wait_stream(
+            torch.cuda.current_stream(device)
+        )  # resident data may have been copied there just now
+        self.pending: tuple[Batch, torch.cuda.Event] | None = None
 
-    def begin(self) -> None:
-        if self.begun is None:
-            with torch.cuda.stream(self.side):
+    def prefetch(self) -> None:
+        if self.pending is None:
+            with torch.cuda.stream(self.side_stream):
                 batch = next(self.batches)
-                self.begun = batch, self.side.record_event()
+                self.pending = batch, self.side_stream.record_event()
 
     def __next__(self) -> Batch:
-        self.begin()
-        assert self.begun is not None
-        (batch, made), self.begun = self.begun, None
-        step = torch.cuda.current_stream(self.device)
-        step.wait_event(made)
+        self.prefetch()
+        assert self.pending is not None
+        (batch, ready), self.pending = self.pending, None
+        main_stream = torch.cuda.current_stream(self.device)
+        main_stream.wait_event(ready)
         for tensor in (*batch.views, batch.draw.ids, *([] if batch.labels is None else [batch.labels])):
-            tensor.record_stream(step)  # its memory is the side's, to be used again only when the step is through
+            tensor.record_stream(main_stream)  # the side stream's allocator reuses the memory only after the step
         return batch

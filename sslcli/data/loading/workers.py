@@ -1,6 +1,6 @@
-"""Streamed data: worker processes decode samples and cut them to what each view needs, ahead of the step.
+"""Streamed data: worker processes decode samples and crop them to what each view needs, in advance of the training step.
 
-What a worker does is a pure function of a batch's ids, so any worker may do any batch, and 0 workers see the same.
+What a worker computes is a pure function of the ids of a batch: any worker may make any batch, and 0 workers give the same.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -30,14 +31,14 @@ from sslcli.runtime.subprocesses import protect_imports
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PREFETCH = 2  # batches ready for each worker
-TIMEOUT_SECONDS = 600  # seconds without a batch of any worker: something is wrong
-POLL_SECONDS = 5  # seconds after which torch looks whether its workers are alive
-SMALL_SHM = "small /dev/shm (docker run --shm-size=2g): device.workers=0 needs neither"
+PREFETCH_FACTOR = 2  # batches that each worker prepares in advance
+TIMEOUT_SECONDS = 600  # without a batch from any worker, after which the run fails
+POLL_SECONDS = 5  # after which torch checks whether its workers are alive
+SHM_HINT = "small /dev/shm (docker run --shm-size=2g): device.workers=0 needs neither"
 
 
 class ViewMaker(Protocol):
-    """What is asked of `sslcli.views.Views`."""
+    """The part of `sslcli.views.Views` that a loader uses."""
 
     kinds: list[str]
 
@@ -46,11 +47,13 @@ class ViewMaker(Protocol):
     def finish(self, frames: list[Tensor], draw: Draw) -> list[Tensor]: ...
 
 
-DecodedBatch = tuple[int, Tensor, list[Tensor], dict[int, str]]  # epoch, ids used, frames, id -> reason of the bad
+DecodedBatch = tuple[
+    int, Tensor, list[Tensor], dict[int, str]
+]  # epoch, ids used, frames, id -> reason of unreadable ones
 
 
 class DecodeTask:
-    """What a worker does: ids in, cropped uint8 frames out; a pure function, so any worker may do any batch."""
+    """The work of a worker: (epoch, ids) -> cropped uint8 frames. A pure function."""
 
     def __init__(self, source: Source, views: ViewMaker, seed: int, replace: bool):
         self.source, self.views, self.seed, self.replace = source, views, seed, replace
@@ -62,11 +65,11 @@ class DecodeTask:
             require_unchanged()
             seed = self.seed if self.replace else None
             images, used, bad = read_or_replace(ids.tolist(), self._read, len(self.source), seed)
-            kept = torch.tensor(used, dtype=torch.int64)
-            frames = self.views.frames(images, Draw(self.seed, epoch, kept)) if images else []
-            return epoch, kept, frames, bad
+            used_ids = torch.tensor(used, dtype=torch.int64)
+            frames = self.views.frames(images, Draw(self.seed, epoch, used_ids)) if images else []
+            return epoch, used_ids, frames, bad
         except SslError as error:
-            return error  # raised again where the user is
+            return error  # raised again in the main process
 
     def _read(self, i: int) -> Any:
         if i in self.bad:
@@ -79,92 +82,104 @@ class DecodeTask:
 
 
 def decode_batches(
-    job: DecodeTask, specs: Iterable[tuple[int, Tensor]], workers: int, device: torch.device
+    task: DecodeTask, specs: Iterable[tuple[int, Tensor]], workers: int, device: torch.device
 ) -> Generator[DecodedBatch, None, None]:
-    """The job for each spec, in order; by this process, or by `workers` others that run ahead."""
-    if workers and not folders.available():  # where the sockets of other processes would lie
-        console.say(f"{folders.MISSING}: no worker processes read data")
+    """Run the task for each spec, in order: in this process, or in `workers` others that work in advance.
+
+    Raises MachineError where a worker dies, shared memory is too small, or no batch arrives for `TIMEOUT_SECONDS`.
+    """
+    if workers and not folders.available():  # the sockets of the worker processes need a temporary folder
+        console.say(f"{folders.MISSING}: data is read without worker processes")
         workers = 0
     if workers == 0:
         for spec in specs:
-            yield _raise_error(job[spec])
+            yield _raise_error(task[spec])
         return
-    import multiprocessing as mp
-    import sys
-
-    from torch.utils.data import DataLoader
-
-    # Not fork: this process has threads (torch's, the live display's) and perhaps CUDA, which a fork would break.
-    protect_imports()
-    context = mp.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    if sys.platform == "linux":
-        context.set_forkserver_preload(
-            ["sslcli.data.loading.workers", "sslcli.views"]
-        )  # torch is imported once, not in each worker
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # the user says how many
-        loader: DataLoader[Any] = DataLoader(
-            _SharedMemoryTask(job),  # type: ignore[arg-type]
-            batch_size=None,
-            sampler=_SpecSampler(specs),
-            num_workers=workers,
-            collate_fn=_identity,
-            prefetch_factor=PREFETCH,
-            timeout=POLL_SECONDS,
-            multiprocessing_context=context,
-            worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # its base seed would otherwise be drawn from torch's global numbers
-        )
-        try:
-            made = iter(loader)
-        except RuntimeError as error:  # the names of many files are handed over there
-            if "shared memory" not in str(error):
-                raise
-            raise MachineError(f"no room in shared memory: {str(error).splitlines()[0]}", f"a {SMALL_SHM}") from error
-
+    batches = _start_workers(task, specs, workers, device)
     try:
-        waiting = time.monotonic()
+        waiting_since = time.monotonic()
         while True:
             try:
-                item = next(made)
+                item = next(batches)
             except StopIteration:
                 return
             except RuntimeError as error:
-                if "timed out after" in str(error) and time.monotonic() - waiting < TIMEOUT_SECONDS:
-                    continue  # torch has looked whether the workers live, and the batch is still to come
-                if "timed out after" in str(error):
-                    raise MachineError(
-                        f"the processes that read data made no batch for {TIMEOUT_SECONDS // 60} minutes",
-                        "is the disk or the network that holds the data there? device.workers=0 reads without them",
-                    ) from error
-                if "exited unexpectedly" not in str(error) and "is killed by signal" not in str(error):
-                    raise
-                raise MachineError(
-                    f"a process that reads data died: {str(error).splitlines()[0]}",
-                    f"most often memory or a {SMALL_SHM}",
-                ) from error
+                _raise_worker_error(error, time.monotonic() - waiting_since)
+                continue  # torch found its workers alive, and the batch is still to come
             yield _to_tensors(_raise_error(item))
-            waiting = time.monotonic()
+            waiting_since = time.monotonic()
     finally:
-        stop = getattr(made, "_shutdown_workers", None)  # now, and not when the collector gets to it
+        stop = getattr(batches, "_shutdown_workers", None)  # now, rather than when the garbage collector runs
         if stop is not None:
             stop()
 
 
+def _start_workers(
+    task: DecodeTask, specs: Iterable[tuple[int, Tensor]], workers: int, device: torch.device
+) -> Iterator[Any]:
+    import multiprocessing as mp
+
+    from torch.utils.data import DataLoader
+
+    # No fork: this process has threads (those of torch and of the live display) and perhaps CUDA, which a fork would break.
+    protect_imports()
+    context = mp.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform == "linux":  # torch is imported once, by the fork server, and not in each worker
+        context.set_forkserver_preload(["sslcli.data.loading.workers", "sslcli.views"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # the user sets the number of workers
+        loader: DataLoader[Any] = DataLoader(
+            _SharedMemoryTask(task),  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=_SpecSampler(specs),
+            num_workers=workers,
+            collate_fn=_identity,
+            prefetch_factor=PREFETCH_FACTOR,
+            timeout=POLL_SECONDS,
+            multiprocessing_context=context,
+            worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # its base seed would otherwise be drawn from torch's global generator
+        )
+        try:
+            return iter(loader)
+        except RuntimeError as error:  # the tables of file names are passed through shared memory
+            if "shared memory" not in str(error):
+                raise
+            raise MachineError(f"no room in shared memory: {str(error).splitlines()[0]}", f"a {SHM_HINT}") from error
+
+
+def _raise_worker_error(error: RuntimeError, waited: float) -> None:
+    """Raises MachineError for what ends a run. Returns after a timeout of torch that is shorter than `TIMEOUT_SECONDS`."""
+    if "timed out after" in str(error):
+        if waited < TIMEOUT_SECONDS:
+            return
+        raise MachineError(
+            f"the data workers made no batch for {TIMEOUT_SECONDS // 60} minutes",
+            "check the disk or the network that holds the data; device.workers=0 reads without worker processes",
+        ) from error
+    if "exited unexpectedly" not in str(error) and "is killed by signal" not in str(error):
+        raise error
+    raise MachineError(
+        f"a data worker died: {str(error).splitlines()[0]}",
+        f"the most frequent causes are too little memory and a {SHM_HINT}",
+    ) from error
+
+
 class _SharedMemoryTask:
-    """A job in a worker: the frames it makes are put into shared memory, or where that is full go through a pipe, as arrays.
+    """A task in a worker, whose frames are passed through shared memory, or as arrays through a pipe where that is full.
 
-    Left to torch, they would be moved there by a thread whose errors nobody hears of: the batch would be waited for without end."""
+    If torch moved the frames to shared memory, a failure would occur in a background thread that nothing monitors, and the
+    main process would wait for the batch forever."""
 
-    def __init__(self, job: DecodeTask):
-        self.job = job
+    def __init__(self, task: DecodeTask):
+        self.task = task
 
     def __getitem__(self, spec: tuple[int, Tensor]) -> tuple[int, Any, list[Any], dict[int, str]] | SslError:
-        made = self.job[spec]
-        if isinstance(made, SslError):
-            return made
-        epoch, ids, frames, bad = made
+        batch = self.task[spec]
+        if isinstance(batch, SslError):
+            return batch
+        epoch, ids, frames, bad = batch
         try:
             return epoch, ids.numpy(), [frame.share_memory_() for frame in frames], bad
         except RuntimeError as error:
@@ -182,7 +197,7 @@ def _to_tensors(item: Any) -> DecodedBatch:
 
 @functools.cache
 def _warn_full() -> None:
-    console.warn("shared memory (/dev/shm) is full: batches come through pipes, which is slower", f"a {SMALL_SHM}")
+    console.warn("shared memory (/dev/shm) is full: batches are passed through pipes, which is slower", f"a {SHM_HINT}")
 
 
 def _raise_error(item: DecodedBatch | SslError) -> DecodedBatch:
@@ -206,20 +221,20 @@ def _identity(item: Any) -> Any:
 
 
 def _prepare_worker(owner: int, _: int) -> None:
-    """One thread; signals reach the whole process group, but it is the main process that answers them."""
+    """One thread. Signals reach the whole process group, but only the main process handles them."""
     torch.set_num_threads(1)
     threading.Thread(target=_exit_with_owner, args=(owner,), daemon=True).start()
     for name in ("SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):
-        # Told to end: go on for half a minute, so that the step in hand and its checkpoint can be finished.
+        # Continue for half a minute, so that the main process can finish its step and its checkpoint.
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))
 
 
 def _exit_with_owner(owner: int) -> None:
-    """The main process may be killed. torch's own watch looks at the parent, which is the fork server, and that one waits for
-    its children: without this they would all stay for ever."""
+    """Exit when the main process was killed. torch's own watchdog checks the parent, which is the fork server, and the fork
+    server waits for its children: without this thread all of them would stay forever."""
     while os.name == "posix":  # elsewhere the parent is the main process
         try:
             os.kill(owner, 0)

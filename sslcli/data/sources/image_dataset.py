@@ -79,8 +79,8 @@ def build_dataset(
     headers = read_headers(everything, asked.resident, asked.max_pixels, load)
     if not headers.good:
         raise _all_bad_error(headers, everything)
-    bad = found.lost | _by_name(headers.bad, everything)
-    bad_samples.check_limit(bad, total + len(found.lost), asked.max_bad_fraction)
+    bad = found.missing | _by_name(headers.bad, everything)
+    bad_samples.check_limit(bad, total + len(found.missing), asked.max_bad_fraction)
     depth = int(asked.channels) if asked.channels != "auto" else headers.channels
     keep = fits_memory(asked.resident, headers, depth)
     describe_headers(headers, notes)
@@ -106,8 +106,8 @@ def build_dataset(
     for made in sources.values():
         bad |= {made.name_of(i): reason for i, reason in made.bad.items()}
     if bad:
-        bad_samples.check_limit(bad, total + len(found.lost), asked.max_bad_fraction)
-        notes.append(bad_samples.unreadable_note(bad, None if keep else headers.looked_at))
+        bad_samples.check_limit(bad, total + len(found.missing), asked.max_bad_fraction)
+        notes.append(bad_samples.unreadable_note(bad, None if keep else headers.sampled))
     if len(sources["train"].bad) == len(sources["train"]):
         raise DataError(f"no image of {shown(found.root)} is left to train on", bad_samples.INSPECT_HINT)
     mean, std = image_stats(sources["train"])
@@ -124,7 +124,7 @@ def build_dataset(
         unlabelled=pretrain_source(sources["train"], sources.get("unlabelled"), asked.pretrain_on, notes),
         mean=mean,
         std=std,
-        fingerprint=_fingerprint(everything, kinds if found.known_by_split else ()),
+        fingerprint=_fingerprint(everything, kinds if found.split_in_fingerprint else ()),
         split=held,
         notes=notes,
         details={
@@ -133,7 +133,7 @@ def build_dataset(
             "range": value_range if any(h.deep for h in headers.good.values()) else None,
             "resident": keep,
             "bad": bad,
-            "lost": len(found.lost),
+            "lost": len(found.missing),
             **headers.summary(),
             "root": found.root,
         },

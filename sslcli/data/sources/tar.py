@@ -132,7 +132,7 @@ def _read_contents(
         details,
         by_value=True,
         explicit_splits=is_explicit(asked.splits),
-        known_by_split=reading.known_by_split and not any(above),
+        split_in_fingerprint=reading.split_in_fingerprint and not any(above),
     )
 
 

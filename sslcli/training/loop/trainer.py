@@ -138,7 +138,7 @@ class Trainer:
         if self.deferred:  # the update is queued on the GPU before this process reads the flags
             setup.optimizer.found_inf = flags[0]  # type: ignore[attr-defined]
             self.update(horizon, norm)
-        stream.begin()
+        stream.prefetch()
         self.flags = StepFlags(*(int(v) for v in flags.tolist()))
         if self.flags.nonfinite:
             self.snapshot.restore()
@@ -180,7 +180,7 @@ class Trainer:
 
     def log(self, horizon: Horizon) -> dict[str, float]:
         """Write a line of metrics.jsonl, and events for newly unreadable samples. Returns the values to display."""
-        unreadable = self.setup.loader.share_bad()
+        unreadable = self.setup.loader.gather_bad()
         for name, reason in unreadable[self.unreadable : MAX_UNREADABLE_EVENTS]:
             self.run.event("unreadable", name=name, reason=reason, met=len(unreadable))
         self.unreadable = len(unreadable)
