@@ -176,7 +176,7 @@ def broken_off(monkeypatch: pytest.MonkeyPatch, at: int) -> Callable[..., None]:
 def small(monkeypatch):
     """Shards of few samples, and the journal every four."""
     monkeypatch.setattr(pack_journal, "SHARD_BYTES", 9000)
-    monkeypatch.setattr(pack_journal, "ENTRY", 4)
+    monkeypatch.setattr(pack_journal, "ENTRY_SAMPLES", 4)
 
 
 @pytest.mark.parametrize("at", [0, 2, 9, 17, 31, 35])
@@ -200,8 +200,8 @@ def test_broken_off_and_gone_on_is_the_same_bytes(tmp_path, monkeypatch, small, 
             file.write(b'{"position": 99, "reco')
     made, said = [], []
     notify.set_hooks(log=said.append)
-    real = pack_writer.PackTask.make
-    monkeypatch.setattr(pack_writer.PackTask, "make", lambda self, i: made.append(i) or real(self, i))
+    real = pack_writer.PackTask.encode
+    monkeypatch.setattr(pack_writer.PackTask, "encode", lambda self, i: made.append(i) or real(self, i))
     write_pack(files, tmp_path / "p.pack")
     notify.set_hooks()
     assert contents(tmp_path / "p.pack") == contents(tmp_path / "whole.pack")
@@ -217,7 +217,7 @@ def test_only_the_renaming_was_left(tmp_path, monkeypatch):
     with pytest.raises(Killed):
         write_pack(files, tmp_path / "p.pack")
     monkeypatch.setattr(os, "rename", real)
-    monkeypatch.setattr(pack_writer.PackTask, "make", None)
+    monkeypatch.setattr(pack_writer.PackTask, "encode", None)
     write_pack(files, tmp_path / "p.pack")
     assert len(pack(str(tmp_path / "p.pack")).train) == 21
 

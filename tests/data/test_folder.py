@@ -11,7 +11,7 @@ from PIL import Image
 
 from sslcli.data.images import headers as module
 from sslcli.data.inspect import format_rows, inspect, require_readable
-from sslcli.data.sources.image_dataset import ImageFiles
+from sslcli.data.sources.image_files import ImageFiles
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.data.split import split
 from sslcli.errors import DataError, RequestError

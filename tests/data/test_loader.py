@@ -15,7 +15,7 @@ from sslcli.data.images.encoded import Decoder
 from sslcli.data.loading.evaluation import iterate_batches
 from sslcli.data.loading.loader import Loader
 from sslcli.data.loading.workers import TIMEOUT_SECONDS
-from sslcli.data.sources.image_dataset import ImageFiles
+from sslcli.data.sources.image_files import ImageFiles
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.errors import DataError, MachineError, RequestError
 from sslcli.rng import Draw

@@ -1,4 +1,4 @@
-"""Where the published files of a data set lie, and how the odd ones among them are read without executing anything."""
+"""Locate published files, and read tar archives and pickles without executing anything."""
 
 from __future__ import annotations
 
@@ -20,38 +20,40 @@ from sslcli.data.public.download import RemoteFile
 from sslcli.data.sources.tar_files import headers as tar_headers
 from sslcli.errors import DataError, RequestError
 
-_DEPTH, _ENTRIES = 5, 50_000
+_MAX_DEPTH, _MAX_ENTRIES = 5, 50_000
 
 
 def folders(root: str) -> Iterator[tuple[str, list[str]]]:
-    """Folders below `root`, nearest first, with their file names; bounded: a wrong path does not walk a disk."""
-    level, seen, looked = [root], {os.path.realpath(root)}, 0
-    for _ in range(_DEPTH):
+    """Folders below `root`, nearest first, with their file names. The search is limited, so that a wrong path does not scan a
+    disk."""
+    level, seen, n_entries = [root], {os.path.realpath(root)}, 0
+    for _ in range(_MAX_DEPTH):
         below = []
         for folder in level:
             try:
                 with os.scandir(folder) as entries:
                     here = sorted(entries, key=lambda e: os.fsencode(e.name))
             except OSError:
-                continue  # a folder that may not be read holds nothing for us
-            looked += len(here)
+                continue  # no permission
+            n_entries += len(here)
             yield folder, [e.name for e in here if e.is_file()]
             for entry in here:
                 if not is_hidden(entry.name) and entry.is_dir() and (real := os.path.realpath(entry.path)) not in seen:
                     seen.add(real)
                     below.append(entry.path)
-            if looked > _ENTRIES:
+            if n_entries > _MAX_ENTRIES:
                 return
         level = below
 
 
 def find_folder(root: str, names: Iterable[str]) -> str | None:
-    """The nearest folder below `root` that holds all of `names`."""
+    """The nearest folder below `root` that holds all files `names`, or None."""
     wanted = set(names)
     return next((folder for folder, files in folders(root) if wanted.issubset(files)), None)
 
 
 def require_root(path: str, title: str, download: bool) -> str:
+    """The folder in which a data set is searched, created where it is to be downloaded."""
     if download:
         os.makedirs(os.path.expanduser(path), exist_ok=True)
     elif not os.path.exists(os.path.expanduser(path)):
@@ -64,21 +66,20 @@ def not_found_error(
 ) -> RequestError:
     remotes = list(remotes)
     return RequestError(
-        f"{title} is not there: looked for {', '.join(names)} in {shown(os.path.abspath(root))} "
-        f"and the folders below it{more}",
-        f"dataset.path=FOLDER (or SSLCLI_DATA=FOLDER) where it lies, or dataset.download=true to download "
-        f"{human_bytes(sum(r.size for r in remotes))} from {remotes[0].urls[0].split('/')[2]} to it",
+        f"{title} not found: expected {', '.join(names)} in {shown(os.path.abspath(root))} or a folder below it{more}",
+        f"dataset.path=FOLDER (or SSLCLI_DATA=FOLDER) if it is elsewhere; dataset.download=true downloads "
+        f"{human_bytes(sum(r.size for r in remotes))} from {remotes[0].urls[0].split('/')[2]}",
     )
 
 
-MAX_UNPACKED = 3 << 30  # bytes that an archive may unpack to: STL-10 has 2.8 GB
+MAX_UNPACKED = 3 << 30  # bytes of an unpacked archive; STL-10 has 2.8 GB
 
 
 class _LimitedGzip(io.RawIOBase):
-    """The unpacked bytes of a .gz, up to a limit."""
+    """The unpacked bytes of a .gz file, up to a limit."""
 
     def __init__(self, path: str, most: int):
-        self.file = gzip.open(path)  # noqa: SIM115 (closed with us)
+        self.file = gzip.open(path)  # noqa: SIM115 (closed in `close`)
         self.path, self.left, self.most = path, most, most
 
     def close(self) -> None:
@@ -92,15 +93,17 @@ class _LimitedGzip(io.RawIOBase):
         block = self.file.read(min(n, 1 << 20) if n >= 0 else 1 << 20)
         self.left -= len(block)
         if self.left < 0:
-            raise DataError(f"{shown(self.path)} unpacks to more than {human_bytes(self.most)}", "get the file again")
+            raise DataError(
+                f"{shown(self.path)} unpacks to more than {human_bytes(self.most)}", "download the file again"
+            )
         return block
 
 
 def members(path: str, wanted: Container[str], most: int = MAX_UNPACKED) -> Iterator[tuple[str, IO[bytes]]]:
-    """The regular files of a .tar.gz whose last name is wanted, in order, to be read at once.
+    """The regular files of a .tar.gz whose base name is in `wanted`, in order. Read each before taking the next.
 
-    No path of the archive is ever written or followed, links are passed over, and no more than `most` bytes are
-    unpacked. DataError for a broken archive.
+    No path in the archive is written or followed, links are ignored, and at most `most` bytes are unpacked. Raises DataError
+    for a corrupt archive.
     """
     try:
         with (
@@ -113,8 +116,8 @@ def members(path: str, wanted: Container[str], most: int = MAX_UNPACKED) -> Iter
                     handle = tar.extractfile(member)
                     assert handle is not None
                     yield name, handle
-    except tar_headers.BROKEN as error:
-        raise DataError(f"{shown(path)} is broken: {error}", "get the file again") from error
+    except tar_headers.READ_ERRORS as error:
+        raise DataError(f"{shown(path)} is corrupt: {error}", "download the file again") from error
 
 
 def md5_bytes(blob: bytes) -> str:
@@ -122,7 +125,7 @@ def md5_bytes(blob: bytes) -> str:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles numpy arrays and plain containers, nothing else."""
+    """Unpickles numpy arrays and plain containers only."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("numpy", "ndarray"):
@@ -135,8 +138,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 class _BufferReader:
-    """A file in memory, as an unpickler reads it: parts are looked at where they lie (`io.BytesIO` copies each first), and
-    with `peek` many at once."""
+    """A file in memory for an unpickler, which reads parts of it without the copies that `io.BytesIO` makes."""
 
     def __init__(self, blob: bytes):
         self.blob, self.at = blob, 0
@@ -159,5 +161,5 @@ class _BufferReader:
 
 
 def unpickle(blob: bytes) -> Any:
-    """Numpy arrays and plain containers. UnpicklingError for anything else."""
+    """Load numpy arrays and plain containers. Raises UnpicklingError for anything else."""
     return _ArraysOnly(cast(IO[bytes], _BufferReader(blob)), encoding="bytes").load()

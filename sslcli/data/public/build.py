@@ -18,15 +18,18 @@ def labeled_images(
     test: tuple[Tensor, Tensor],
     classes: Iterable[str],
     image_size: int | None,
-    print_: str,
+    fingerprint: str,
     notes: list[str] | None = None,
     dark: bool = False,
 ) -> Dataset:
-    """`dark`: ink on black. The mean stays 0, so that the zeros which convolutions pad with are background and no grey
-    frame is drawn round each picture (digits, SimSiam, 500 steps, 1 and 10 labels a class: .843 and .946, against
-    .789 and .920 with the mean taken off)."""
+    """A `Dataset` of (images, labels) pairs in memory.
+
+    `dark`: the images have a black background. The mean is then 0, so that the zero padding of convolutions is background
+    and adds no gray frame (digits, SimSiam, 500 steps, 1 and 10 labels per class: .843 and .946, against .789 and .920 with
+    the mean subtracted).
+    """
     source = ArraySource(*train)
-    mean, std = urls.STATS.get(print_) or image_stats(source)
+    mean, std = urls.STATS.get(fingerprint) or image_stats(source)
     if dark:
         mean = (0.0,) * len(mean)
     side = check_size(image_size) or min(train[0].shape[-2:])
@@ -39,6 +42,6 @@ def labeled_images(
         classes=tuple(classes),
         mean=mean,
         std=std,
-        fingerprint=print_,
+        fingerprint=fingerprint,
         notes=notes or [],
     )

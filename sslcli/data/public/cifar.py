@@ -21,7 +21,7 @@ from sslcli.errors import DataError
 from sslcli.runtime.resources import usable_cores
 from sslcli.runtime.thread_pool import ordered
 
-_BATCH_BYTES = 1 << 28  # more of one file is never read
+_BATCH_BYTES = 1 << 28  # maximum size of a batch file
 
 
 def cifar10(
@@ -81,13 +81,13 @@ def _cifar(
         raise not_found_error(title, [next(iter(sums)), archive.name], root, [archive])
     where, read = found
 
-    def known(file: str) -> Any:
+    def load(file: str) -> Any:
         blob = read(file)
         got = md5_bytes(blob)
         if got != sums[file]:
             raise DataError(
                 f"{shown(where)}: {file} is not the published file (MD5 {got}, expected {sums[file]})",
-                f"it is a pickle, which is read only when it is known; get {archive.name} again",
+                f"pickles are read only if their checksum is known; download {archive.name} again",
             )
         return unpickle(blob)
 
@@ -99,8 +99,8 @@ def _cifar(
         return torch.from_numpy(x), torch.tensor([v for f in files for v in parts[f][label_key]], dtype=torch.int64)
 
     batches = [f for f in sums if "meta" not in f]
-    threads = usable_cores()  # more would only hold more files at once
-    parts = dict(zip(sums, ordered(known, sums, threads, threads), strict=True))
+    threads = usable_cores()  # more threads would only hold more files in memory
+    parts = dict(zip(sums, ordered(load, sums, threads, threads), strict=True))
     train, test = stack(batches[:-1]), stack(batches[-1:])
     classes = [c.decode() for c in parts[list(sums)[-1]][class_key]]
     print_ = fingerprint(len(train[0]) + len(test[0]), (s.encode() for s in sums.values()))
@@ -108,7 +108,7 @@ def _cifar(
 
 
 def _find_batches(root: str, archive: RemoteFile, sums: dict[str, str]) -> tuple[str, Callable[[str], bytes]] | None:
-    """Where the batch files are, and what reads one of them: from a folder, or straight from the archive."""
+    """The location of the batch files, and a function that reads one of them: from a folder, or directly from the archive."""
     folder = find_folder(root, sums)
     if folder is not None:
         return folder, lambda file: _read_whole(os.path.join(folder, file))
@@ -118,11 +118,13 @@ def _find_batches(root: str, archive: RemoteFile, sums: dict[str, str]) -> tuple
     where = os.path.join(folder, archive.name)
     blobs = {file: part.read(_BATCH_BYTES) for file, part in members(where, sums)}
     if set(blobs) != set(sums):
-        raise DataError(f"{shown(where)} lacks {', '.join(sorted(set(sums) - set(blobs)))}", "get the file again")
+        raise DataError(
+            f"{shown(where)} lacks the files {', '.join(sorted(set(sums) - set(blobs)))}", "download the file again"
+        )
     return where, blobs.pop
 
 
 def _read_whole(path: str) -> bytes:
-    """A file's bytes, asked for by its size: memory of the largest size that is allowed is never used twice."""
+    """The bytes of a file, up to `_BATCH_BYTES`; reading by the actual size avoids allocating the maximum."""
     with open(path, "rb") as handle:
         return handle.read(min(os.fstat(handle.fileno()).st_size, _BATCH_BYTES))

@@ -1,4 +1,4 @@
-"""Fetching a file that the user asked for: said before it starts, checked, whole or absent."""
+"""Download published files: announced before it starts, verified by checksum, complete or absent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sslcli.errors import DataError, MachineError, StorageError
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on a server: its size and MD5 are known before (the sums that torchvision publishes)."""
+    """A file on a server, with its known size and MD5 (as published by torchvision)."""
 
     name: str
     urls: tuple[str, ...]
@@ -31,9 +31,9 @@ def md5(path: str) -> str:
 
 
 def download_files(remotes: Iterable[RemoteFile], folder: str) -> None:
-    """Bring each file to `folder` unless it is there already. What, how large, from where and where to is said first.
+    """Download each file to `folder` unless it exists, after logging the size, the servers and the folder.
 
-    Raises MachineError when no server answers, DataError when what came is not what was expected, StorageError when it
+    Raises MachineError where no server can be reached, DataError where a checksum does not match, StorageError where a file
     cannot be written.
     """
     missing = [r for r in remotes if not os.path.exists(os.path.join(folder, r.name))]
@@ -48,7 +48,7 @@ def download_files(remotes: Iterable[RemoteFile], folder: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"cannot make the folder {folder}: {error.strerror}", "dataset.path=FOLDER") from error
+        raise StorageError(f"cannot create the folder {folder}: {error.strerror}", "dataset.path=FOLDER") from error
     done = 0
     for remote in missing:
         _download_file(remote, folder, done, total)
@@ -65,7 +65,7 @@ def _download_file(remote: RemoteFile, folder: str, before: int, total: int) -> 
                 while block := response.read(1 << 20):
                     got += len(block)
                     if got > remote.size:
-                        break  # longer than it may be: not the file that was announced
+                        break  # longer than the published file
                     digest.update(block)
                     try:
                         out.write(block)
@@ -74,8 +74,8 @@ def _download_file(remote: RemoteFile, folder: str, before: int, total: int) -> 
                     notify.show_progress(f"downloading {remote.name}", before + got, total)
             if got != remote.size or digest.hexdigest() != remote.md5:
                 raise DataError(
-                    f"{url} is not the file expected ({got:,} bytes of {remote.size:,}, MD5 {digest.hexdigest()})",
-                    f"get {remote.name} (MD5 {remote.md5}) by other means and put it into {folder}",
+                    f"{url} is not the published file ({got:,} bytes of {remote.size:,}, MD5 {digest.hexdigest()})",
+                    f"download {remote.name} (MD5 {remote.md5}) by other means and put it into {folder}",
                 )
             os.chmod(part, 0o644)
             os.replace(part, os.path.join(folder, remote.name))
@@ -87,5 +87,5 @@ def _download_file(remote: RemoteFile, folder: str, before: int, total: int) -> 
                 os.unlink(part)
     raise MachineError(
         f"{remote.name} cannot be downloaded: {'; '.join(problems)}",
-        f"copy {remote.name} into {os.path.abspath(folder)} by other means, and leave dataset.download out",
+        f"copy {remote.name} into {os.path.abspath(folder)} by other means, and omit dataset.download",
     )

@@ -43,18 +43,16 @@ def _idx_dataset(which: str, name: str, path: str, image_size: int | None, downl
         download_files(published, os.path.join(root, title, "raw"))
         chosen = _find_idx(root, which)
     if chosen is None:
-        others = [f"; {shown(folder)} holds another set" for folder, *_ in _idx_folders(root)]
+        others = [f"; {shown(folder)} holds another data set" for folder, *_ in _idx_folders(root)]
         raise not_found_error(
-            title, [f"{urls.IDX_STEMS[0]}[.gz]", "its 3 companions"], root, published, "".join(others[:2])
+            title, [f"{urls.IDX_STEMS[0]}[.gz]", "and the 3 other files"], root, published, "".join(others[:2])
         )
     folder, files = chosen
     arrays = [idx.read(os.path.join(folder, f)) for f in files]
     pairs = []
     for x, y, f in ((arrays[0], arrays[1], files[0]), (arrays[2], arrays[3], files[2])):
         if x.ndim != 3 or y.ndim != 1 or len(x) != len(y) or not len(x):
-            raise DataError(
-                f"{shown(os.path.join(folder, f))}: images {x.shape} and labels {y.shape} do not fit together"
-            )
+            raise DataError(f"{shown(os.path.join(folder, f))}: images {x.shape} and labels {y.shape} do not match")
         pairs.append((torch.from_numpy(x)[:, None], torch.from_numpy(y.astype(np.int64))))
     top = max(int(y.max()) for _, y in pairs)
     if top >= len(classes):
@@ -65,7 +63,7 @@ def _idx_dataset(which: str, name: str, path: str, image_size: int | None, downl
 
 
 def _idx_folders(root: str) -> Iterator[tuple[str, list[str], str]]:
-    """(folder, its four files, its first ten training labels) for each folder that holds a set of this layout."""
+    """(folder, its four files, its first ten training labels) for each folder with the four files of such a data set."""
     for folder, names in folders(root):
         there = set(names)
         files = [
@@ -77,7 +75,8 @@ def _idx_folders(root: str) -> Iterator[tuple[str, list[str], str]]:
 
 
 def _find_idx(root: str, which: str) -> tuple[str, list[str]] | None:
-    """MNIST, Fashion-MNIST and KMNIST share their file names: told apart by the first labels, then by folder name."""
+    """The folder and files of one data set. MNIST, Fashion-MNIST and KMNIST share their file names; they are distinguished by the
+    first labels, then by the name of the folder."""
     known = {first: key for key, (_, _, first, _) in urls.IDX_SETS.items() if first}
     unknown = []
     for folder, files, first in _idx_folders(root):

@@ -19,9 +19,9 @@ from sslcli.errors import DataError
 
 
 def stl10(name: str = "stl10", path: str = ".data", image_size: int | None = None, download: bool = False) -> Dataset:
-    """STL-10: 5,000 + 8,000 labelled and 100,000 unlabelled photographs, 96 x 96 (Coates, Ng & Lee, AISTATS 2011).
+    """STL-10: 5,000 + 8,000 labeled and 100,000 unlabeled photographs, 96 x 96 (Coates, Ng & Lee, AISTATS 2011).
 
-    Pretraining reads the unlabelled ones. The files are mapped, not read: 2.8 GB need not fit into memory.
+    Pretraining reads the unlabeled images. The files (2.8 GB) are memory-mapped and need not fit into memory.
     """
     root = require_root(path, "STL-10", download)
     folder = find_folder(root, urls.STL_FILES)
@@ -38,14 +38,18 @@ def stl10(name: str = "stl10", path: str = ".data", image_size: int | None = Non
         full = os.path.join(folder, file)
         length = os.path.getsize(full)
         if length == 0 or length % (3 * 96 * 96):
-            raise DataError(f"{shown(full)} has {length:,} bytes, which is no number of 96 x 96 images", "get it again")
-        # mode "c": private pages, so that torch may share them; the file stores columns first
+            raise DataError(
+                f"{shown(full)} has {length:,} bytes; expected a multiple of 27,648 (3 x 96 x 96)", "download it again"
+            )
+        # mode "c" (copy on write), as torch requires writable memory; the file is in column-major order
         return torch.from_numpy(np.memmap(full, np.uint8, "c", shape=(length // 27648, 3, 96, 96))).permute(0, 1, 3, 2)
 
     def labels(file: str, n: int) -> Tensor:
         y = torch.from_numpy(np.fromfile(os.path.join(folder, file), np.uint8).astype(np.int64)) - 1
         if len(y) != n or int(y.min()) < 0 or int(y.max()) > 9:
-            raise DataError(f"{shown(os.path.join(folder, file))} does not hold {n:,} labels 1..10", "get it again")
+            raise DataError(
+                f"{shown(os.path.join(folder, file))} does not hold {n:,} labels in 1..10", "download it again"
+            )
         return y
 
     x, tx, u = images("train_X.bin"), images("test_X.bin"), images("unlabeled_X.bin")
@@ -59,9 +63,9 @@ def stl10(name: str = "stl10", path: str = ".data", image_size: int | None = Non
 
 
 def _unpack(archive: str, to: str) -> str:
-    """The five files of the archive, by name, whole or absent."""
+    """Unpack the five files of the archive; each is complete or absent. Returns their folder."""
     if md5(archive) != urls.STL_ARCHIVE.md5:
-        raise DataError(f"{shown(archive)} is not the published file (its MD5 differs)", "get the file again")
+        raise DataError(f"{shown(archive)} is not the published file (its MD5 differs)", "download the file again")
     folder = os.path.join(to, "stl10_binary")
     os.makedirs(folder, exist_ok=True)
     for file, handle in members(archive, urls.STL_FILES):

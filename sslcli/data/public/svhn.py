@@ -36,17 +36,17 @@ def svhn(name: str = "svhn", path: str = ".data", image_size: int | None = None,
 
 def read_mat(path: str) -> tuple[Tensor, Tensor]:
     """Images (N, 3, 32, 32) uint8 and labels (N,) of an SVHN file."""
-    from scipy.io import loadmat  # comes with scikit-learn
+    from scipy.io import loadmat  # a dependency of scikit-learn
     from scipy.io.matlab import MatReadError
 
     try:
         raw = loadmat(path, variable_names=["X", "y"])
         x, y = raw["X"], raw["y"].reshape(-1).astype(np.int64)
     except (MatReadError, KeyError, ValueError, TypeError, NotImplementedError, EOFError, OSError) as error:
-        raise DataError(f"{shown(path)} is no SVHN file: {error}", "get the file again") from error
+        raise DataError(f"{shown(path)} is not an SVHN file: {error}", "download the file again") from error
     if x.ndim != 4 or x.shape[:3] != (32, 32, 3) or x.dtype != np.uint8 or len(y) != x.shape[3]:
         raise DataError(
-            f"{shown(path)} holds X {x.shape} {x.dtype} and y {y.shape}, not 32 x 32 x 3 x n bytes and n labels"
+            f"{shown(path)} holds X {x.shape} {x.dtype} and y {y.shape}; expected (32, 32, 3, n) uint8 and n labels"
         )
-    # the files write 10 for the digit 0
+    # the files use label 10 for the digit 0
     return torch.from_numpy(np.ascontiguousarray(x.transpose(3, 2, 0, 1))), torch.from_numpy(y % 10)

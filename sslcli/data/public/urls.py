@@ -1,4 +1,4 @@
-"""What is published: the files of each classic data set, their sizes and sums (MD5, as torchvision publishes them)."""
+"""The published files of each data set, with their sizes and MD5 checksums (as published by torchvision)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ IDX_SETS: dict[str, tuple[str, list[RemoteFile], str, tuple[str, ...]]] = {  # f
                 (5120, "7320c461ea6c1c855c0b718fb2a4b134"),
             ],
         ),
-        "",  # not known for certain: found by the folder's name, or by being the only one
+        "",  # unknown: identified by the name of the folder, or as the only data set
         ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     ),
 }
@@ -81,7 +81,7 @@ CIFAR10 = {
     "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }
 
-# What `image_stats` finds in the training images of files that are known by their sums: mean, deviation.
+# Mean and standard deviation of the training images (`image_stats`) of files that are identified by their checksums.
 STATS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # by fingerprint
     "60000-ae318294c61e4719": (
         (0.49139967861519607, 0.4821584083946078, 0.4465309144454658),

@@ -1,4 +1,4 @@
-"""Images in array files: .npy, .npz, .pt, or a folder of them; axes, split and labels are detected and said."""
+"""Images in array files: .npy, .npz, .pt, or a folder of them; the axes, the split and the labels are detected and noted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sslcli.console import plural
 from sslcli.data.dataset import Dataset
-from sslcli.data.files.array_fields import assign_fields, encode_labels, make_sources
+from sslcli.data.files.array_fields import ArrayFields, assign_fields, encode_labels, make_sources
 from sslcli.data.files.array_file import read_entries
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.paths import require_path
@@ -25,8 +25,8 @@ from sslcli.data.stats import dark_notes, image_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
 from sslcli.errors import DataError, RequestError, listing
 
-SAMPLED_BYTES = 2 << 30  # a larger array is identified by its size and a part of its contents
-SHARE_OUTSIDE = 0.01  # of a part's values outside the range of the training part: more is a warning
+SAMPLED_BYTES = 2 << 30  # a larger array is identified by its shape and a sample of its contents
+MAX_CLIPPED = 0.01  # a larger fraction of clipped values in a split causes a warning
 
 
 def arrays(
@@ -38,40 +38,33 @@ def arrays(
     label: str | None = "auto",
     holdout: float | str = "auto",
     split_seed: int = 0,
-    pretrain_on: str = "unlabelled",  # what runs mean that were made before there was this key
+    pretrain_on: str = "unlabelled",  # the behavior of runs older than this key
 ) -> Dataset:
-    """Images (N, H, W), (N, H, W, C) or (N, C, H, W) from array files, with or without labels, as a Dataset.
+    """A data set of images (N, H, W), (N, H, W, C) or (N, C, H, W) in array files, with or without labels.
 
-    One file of images, or entries (of an .npz, of a dictionary in a .pt, or files of a folder) named x, y, x_train,
-    y_train, x_test, y_test, train, test, data, labels and the like. uint8 is kept as it is; anything else becomes
-    uint8, every part by the same `range`: [lo, hi], or minmax or percentile of the training part; auto takes 0..1 and
-    0..255 where the training part is plainly that. `layout`: auto, nhw, nhwc, nchw. `label`: auto, none, or the name of the
-    entry with the labels. `pretrain_on`: where there is an unlabelled part, all (train, too) or unlabelled.
+    The files hold one array of images, or entries (of an .npz, of a dictionary in a .pt, or files of a folder) named x, y,
+    x_train, y_train, x_test, y_test, train, test, data, labels and the like.
 
-    Raises RequestError for paths and values, DataError for what the files hold.
+    `range`: uint8 is not changed; other types are scaled to uint8, all splits by the same range: [lo, hi], or minmax or
+    percentile of the training split; auto recognizes 0..1 and 0..255.
+    `layout`: auto, nhw, nhwc or nchw. `label`: auto, none, or the name of the entry with the labels.
+    `pretrain_on`: where there is an unlabeled split, all (train and unlabelled) or unlabelled.
+
+    Raises RequestError for paths and values, DataError for the contents of the files.
     """
     text = require_path(path, "an array file (.npy, .npz, .pt) or a folder of them")
     check_size(image_size)
     check_range(range)
     if layout not in ("auto", "nhw", "nhwc", "nchw"):
         raise RequestError(
-            f"dataset.layout is {shown(layout)}, but must be auto, nhw, nhwc or nchw", "dataset.layout=auto"
+            f"dataset.layout: expected auto, nhw, nhwc or nchw, got {shown(layout)}", "dataset.layout=auto"
         )
     check_pretrain_on(pretrain_on)
     notes: list[str] = []
     entries = read_entries(text)
-    found = assign_fields(entries, label, text, notes)
-    parts: dict[str, Tensor] = {}
-    scale: Scale | None = None  # of all parts: that of the first which is not of bytes, of train if it can be
-    for part in sorted(found.x, key=lambda part: part != "train"):
-        parts[part], scale = _images(found.x[part][1], found.x[part][0], layout, range, scale, notes)
-    parts = {part: parts[part] for part in found.x}
-    shapes = {tuple(v.shape[1:]) for v in parts.values()}
-    if len({s[0] for s in shapes}) > 1:
-        raise DataError(
-            f"the parts of {shown(text)} have different channels: {listing(str(s) for s in sorted(shapes))}"
-        )
-    classes, labels = encode_labels(found.y, {k: len(v) for k, v in parts.items()}, text, notes)
+    fields = assign_fields(entries, label, text, notes)
+    parts, scale = _read_parts(fields, text, layout, range, notes)
+    classes, labels = encode_labels(fields.y, {k: len(v) for k, v in parts.items()}, text, notes)
     y = labels.get("train")
 
     def hold_out() -> tuple[Tensor, Tensor, str]:
@@ -80,20 +73,20 @@ def arrays(
             "at random" if y is None else "stratified by class",
         )
 
-    made = make_sources(parts, labels, classes, hold_out, notes)
-    made["unlabelled"] = pretrain_source(made["train"], made["unlabelled"], pretrain_on, notes)
+    sources = make_sources(parts, labels, classes, hold_out, notes)
+    sources["unlabelled"] = pretrain_source(sources["train"], sources["unlabelled"], pretrain_on, notes)
     channels, height, width = parts["train"].shape[1:]
     side = image_size or min(height, width)
     if image_size is None and height != width:
-        notes.append(f"images are {height} x {width}: views are {side} x {side} (dataset.image_size says otherwise)")
-    mean, std = image_stats(made["train"])
+        notes.append(f"images are {height} x {width}: views are {side} x {side} (or set dataset.image_size)")
+    mean, std = image_stats(sources["train"])
     if dark := dark_notes(mean, std):
-        notes += [f"{dark[0]} dataset.range=[lo,hi] scales numbers that are no bytes (x.astype('float32'))"]
+        notes += [f"{dark[0]}; dataset.range=[lo,hi] scales values that are not bytes (x.astype('float32'))"]
     return Dataset(
         name=name,
         modality="image",
         shape=(channels, side, side),
-        **made,
+        **sources,
         classes=classes,
         mean=mean,
         std=std,
@@ -107,6 +100,24 @@ def arrays(
     )
 
 
+def _read_parts(
+    fields: ArrayFields, path: str, layout: str, value_range: Any, notes: list[str]
+) -> tuple[dict[str, Tensor], Scale | None]:
+    """(N, C, H, W) uint8 of each split, and their common scale: that of train, if it is not of bytes."""
+    parts: dict[str, Tensor] = {}
+    scale: Scale | None = None
+    for part in sorted(fields.x, key=lambda part: part != "train"):
+        key, value = fields.x[part]
+        parts[part], scale = _to_images(value, key, layout, value_range, scale, notes)
+    parts = {part: parts[part] for part in fields.x}
+    shapes = {tuple(v.shape[1:]) for v in parts.values()}
+    if len({s[0] for s in shapes}) > 1:
+        raise DataError(
+            f"the splits of {shown(path)} differ in the number of channels: {listing(str(s) for s in sorted(shapes))}"
+        )
+    return parts, scale
+
+
 def _contents(tensors: Iterable[Tensor]) -> Iterable[bytes]:
     for t in tensors:
         if t.numel() * t.element_size() > SAMPLED_BYTES:
@@ -118,7 +129,7 @@ def _contents(tensors: Iterable[Tensor]) -> Iterable[bytes]:
 
 @dataclass(frozen=True)
 class Scale:
-    """The values that become 0 and 255, and the entry and the rule they come from."""
+    """The values that become 0 and 255, the entry that they were found in, and how."""
 
     low: float
     high: float
@@ -126,20 +137,20 @@ class Scale:
     how: str
 
 
-def _images(
+def _to_images(
     value: np.ndarray, key: str, layout: str, value_range: Any, scale: Scale | None, notes: list[str]
 ) -> tuple[Tensor, Scale | None]:
-    """(N, C, H, W) uint8 of an array in any of the layouts, by `scale` or else by one found here; says what it did."""
+    """(N, C, H, W) uint8 of an array in any of the layouts, by `scale` or else by one found here. Adds notes."""
     v = np.asanyarray(value)
     if v.dtype.kind not in "uifb":
-        raise DataError(f"{shown(key)} is of the type {v.dtype}, numbers are wanted")
+        raise DataError(f"{shown(key)} has the type {v.dtype}; expected numbers")
     if v.ndim not in (3, 4):
         hint = "reshape it to (N, H, W)"
         if v.ndim == 2:
             side = math.isqrt(v.shape[1])
             hint = f"x.reshape(-1, {side}, {side})" if side * side == v.shape[1] > 1 else "dataset=series reads (N, T)"
         raise DataError(
-            f"{shown(key)} has the shape {v.shape}; images are (N, H, W), (N, H, W, C) or (N, C, H, W)", hint
+            f"{shown(key)} has the shape {v.shape}; expected images (N, H, W), (N, H, W, C) or (N, C, H, W)", hint
         )
     if 0 in v.shape:
         raise DataError(f"{shown(key)} is empty: its shape is {v.shape}")
@@ -147,11 +158,11 @@ def _images(
     n = len(v)
     if layout == "auto" and v.ndim == 3 and n == v.shape[1] != v.shape[2]:
         notes.append(
-            f"warning: {shown(key)} {v.shape} is read as {n} images of {v.shape[1]} x {v.shape[2]}; where the last axis counts "
-            "images, save np.moveaxis(x, -1, 0)"
+            f"warning: {shown(key)} {v.shape} is read as {n} images of {v.shape[1]} x {v.shape[2]}; if the last axis is "
+            "the number of images, save np.moveaxis(x, -1, 0)"
         )
-    chosen = {"nhw": (0, 1, 2), "nhwc": (0, 3, 1, 2), "nchw": (0, 1, 2, 3)}[axes]
-    v = v.transpose(chosen)
+    order = {"nhw": (0, 1, 2), "nhwc": (0, 3, 1, 2), "nchw": (0, 1, 2, 3)}[axes]
+    v = v.transpose(order)
     v = v[:, None] if axes == "nhw" else v
     note = f"{shown(key)}: {plural(n, 'image')}, read as ({', '.join(axes.upper())}) {tuple(value.shape)} {value.dtype}"
     if v.dtype == np.uint8:
@@ -161,18 +172,18 @@ def _images(
         return torch.from_numpy(v), scale
     low, high, bad = _extremes(v)
     if bad:
-        raise DataError(f"{shown(key)} holds {bad:,} values that are NaN or infinite", "images must be finite numbers")
+        raise DataError(f"{shown(key)} holds {bad:,} values that are NaN or infinite", "replace them by finite values")
     scale = scale or _scale(v, key, value_range, low, high)
     scaled, outside = _to_bytes(v, scale)
     of = "" if scale.key == key else f" as in {shown(scale.key)}"
-    notes.append(f"{note}; {scale.low:g}..{scale.high:g} became bytes 0..255{of or scale.how}")
+    notes.append(f"{note}; {scale.low:g}..{scale.high:g} scaled to 0..255{of or scale.how}")
     if scale.key != key and high - low < (scale.high - scale.low) / 16:
         notes.append(
-            f"warning: the values of {shown(key)} ({low:g}..{high:g}) fill little of that range: of another scale?"
+            f"warning: the values of {shown(key)} ({low:g}..{high:g}) cover little of that range: check its scale"
         )
-    if outside > SHARE_OUTSIDE:
+    if outside > MAX_CLIPPED:
         notes.append(
-            f"warning: {outside:.1%} of the values of {shown(key)} ({low:g}..{high:g}) lie outside and are clipped"
+            f"warning: {outside:.1%} of the values of {shown(key)} ({low:g}..{high:g}) are outside and are clipped"
         )
     return torch.from_numpy(scaled), scale
 
@@ -180,7 +191,9 @@ def _images(
 def _axes(v: np.ndarray, key: str, layout: str) -> str:
     if layout != "auto":
         if len(layout) != v.ndim:
-            raise RequestError(f"dataset.layout={layout} wants {len(layout)} axes, but {shown(key)} is {v.shape}")
+            raise RequestError(
+                f"dataset.layout={layout} requires {len(layout)} axes, but {shown(key)} has the shape {v.shape}"
+            )
         return layout
     if v.ndim == 3:
         return "nhw"
@@ -192,22 +205,21 @@ def _axes(v: np.ndarray, key: str, layout: str) -> str:
         return "nchw"
     if not first and c < min(a, b):
         return "nhwc"
-    raise DataError(
-        f"which axis of {shown(key)} {v.shape} is the channel cannot be told", "dataset.layout=nchw or nhwc"
-    )
+    raise DataError(f"the channel axis of {shown(key)} {v.shape} is ambiguous", "dataset.layout=nchw or nhwc")
 
 
 def _scale(v: np.ndarray, key: str, value_range: Any, low: float, high: float) -> Scale:
-    """By the request and by what `v` holds. DataError where neither decides."""
+    """The scale by `dataset.range` and the values of `v`. Raises DataError where auto recognizes no range."""
     if isinstance(value_range, (list, tuple)):
         return Scale(float(value_range[0]), float(value_range[1]), key, "")
     if str(value_range).startswith("image_"):
         raise RequestError(
-            f"dataset.range={value_range}: arrays have one range for all images", "dataset.range=percentile"
+            f"dataset.range={value_range} is not available: arrays have one range for all images",
+            "dataset.range=percentile",
         )
     if value_range in ("minmax", "percentile"):
         if high <= low:
-            raise DataError(f"{shown(key)} holds one value only, {low:g}")
+            raise DataError(f"{shown(key)} is constant, {low:g}")
         some = np.asarray(v[:: max(1, len(v) // 2000)], np.float64).reshape(-1)
         lo, hi, how = fit_range(value_range, Values(low, high, some, v.dtype.kind != "f"))
         return Scale(lo, hi, key, f", {how}")
@@ -218,13 +230,13 @@ def _scale(v: np.ndarray, key: str, value_range: Any, low: float, high: float) -
     depth = next((2**b - 1 for b in (8, 10, 12, 14, 16) if high < 2**b), high)
     guess = f"[0,{depth:g}]" if v.dtype.kind in "ui" and low >= 0 else f"[{low:g},{high:g}]"
     raise DataError(
-        f"{shown(key)} holds values {low:g}..{high:g}, and what black and white are cannot be told",
-        f"dataset.range={guess}, or dataset.range=minmax, or dataset.range=percentile, which leaves outliers out",
+        f"{shown(key)} holds values {low:g}..{high:g}, of which the range from black to white is unknown",
+        f"dataset.range={guess}, or dataset.range=minmax, or dataset.range=percentile, which ignores outliers",
     )
 
 
 def _to_bytes(v: np.ndarray, scale: Scale) -> tuple[np.ndarray, float]:
-    """And the share of the values that were clipped."""
+    """uint8 of `v`, and the fraction of the values that were clipped."""
     lo, hi = scale.low, scale.high
     out = np.empty(v.shape, np.uint8)
     step = max(1, (1 << 24) // max(1, math.prod(v.shape[1:])))
@@ -237,6 +249,7 @@ def _to_bytes(v: np.ndarray, scale: Scale) -> tuple[np.ndarray, float]:
 
 
 def _extremes(v: np.ndarray) -> tuple[float, float, int]:
+    """Minimum, maximum and number of non-finite values."""
     low, high, bad = math.inf, -math.inf, 0
     step = max(1, (1 << 24) // max(1, math.prod(v.shape[1:])))
     for i in range(0, len(v), step):

@@ -1,4 +1,4 @@
-"""Duplicates between the training and the held-out files."""
+"""Find duplicates between the training and the held-out files."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sslcli.data.images import decode
 from sslcli.data.images.headers import FileLoader
 from sslcli.data.images.parallel import parallel_map
 
-MAX_COMPARED = 20_000  # files compared for duplicates, at most
+MAX_COMPARED = 20_000  # files
 
 
 def warn_duplicates(train: FileList, test: FileList | None, load: FileLoader, notes: list[str]) -> None:
-    """How many test files are byte for byte in train: files of equal size are compared by hash."""
+    """Warn about test files that are byte for byte in train: files of equal size are compared by hash."""
     if not test:
         return
     sizes = set(train.sizes) & set(test.sizes)
     pairs = [[p for p, s in zip(f.paths, f.sizes, strict=True) if s in sizes] for f in (train, test)]
     if sum(map(len, pairs)) > MAX_COMPARED:
-        notes.append("duplicates between train and test not looked for (too many files of equal size)")
+        notes.append("not checked for duplicates between train and test (too many files of equal size)")
         return
 
     def hashed(paths: list[str]) -> list[bytes | None]:
@@ -30,11 +30,13 @@ def warn_duplicates(train: FileList, test: FileList | None, load: FileLoader, no
                 file = load(paths[i])
                 return content_hash(file) if isinstance(file, str) else hashlib.sha256(file).digest()
             except (OSError, decode.BadImage):
-                return None  # it will be counted when it is read
+                return None  # counted when samples are loaded
 
         return parallel_map(one, len(paths), "comparing files")
 
     known = set(hashed(pairs[0])) - {None}
     twice = sum(h in known for h in hashed(pairs[1]))
     if twice:
-        notes.append(f"warning: {plural(twice, 'test image')} also in train (same bytes): numbers will look too good")
+        notes.append(
+            f"warning: {plural(twice, 'test image')} also in train (same bytes): metrics will be too optimistic"
+        )

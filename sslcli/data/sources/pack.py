@@ -1,16 +1,16 @@
-"""A pack: the images of a data set in a few large files, read by memory map. `pack_writer.py` writes it.
+"""A pack: the images of a data set in a few large, memory-mapped files. `pack_files/writer.py` writes it.
 
     photos.pack/
-      manifest.json     what it is: splits, classes, settings, size and SHA-256 of every file, and its own
-      index.bin         a RECORD for each sample: where it lies, its CRC-32, label, size; splits one after the other
-      names.bin         the samples' names, one after the other
-      shard-00000.bin   the samples: encoded images, or uint8 pixels (H, W, C), one after the other
+      manifest.json     splits, classes, settings, size and SHA-256 of every file, and its own SHA-256
+      index.bin         a RECORD for each sample: location, CRC-32, label, size; the splits are concatenated
+      names.bin         the names of the samples, concatenated
+      shard-00000.bin   the samples, concatenated: encoded images, or uint8 pixels (H, W, C)
 
-Opening compares the manifest, the index and the names with their sums, and the shards with their lengths: a cut or
-swapped file is refused at once, whatever the size of the pack. An encoded image is compared with its CRC-32 at each
-reading (some microseconds beside a decoding; a flipped bit in a JPEG would else be another picture, and no error). Raw
-pixels are not (it would read all of an image of which a crop is wanted): `sslcli data inspect --strict` compares them,
-and every shard with its SHA-256.
+Opening a pack verifies the checksums of the manifest, the index and the names, and the lengths of the shards: a truncated or
+exchanged file is detected at once, whatever the size of the pack. The CRC-32 of an encoded image is verified at each
+reading (microseconds beside a decoding; a flipped bit in a JPEG would otherwise change the image without an error). Raw
+pixels are not verified, as that would read a whole image for a crop: `sslcli data inspect --strict` verifies them, and the
+SHA-256 of every shard.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sslcli.console import plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.folders.paths import require_folder
 from sslcli.data.images.headers import resident_budget
-from sslcli.data.images.options import MAX_SIZE, check_size
+from sslcli.data.images.options import MAX_SIZE, check_bad_fraction, check_resident, check_size
 from sslcli.data.sources.pack_files.reader import Pack, PackSource, make_decoder
 from sslcli.data.stats import image_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
@@ -44,22 +44,20 @@ def pack(
     pretrain_on: str = "unlabelled",
     max_size: int = MAX_SIZE,
 ) -> Dataset:
-    """A pack as the Dataset it was made of: the same samples, labels, names and splits.
+    """The data set that was packed: the same samples, labels, names and splits.
 
-    `image_size`: side of a view; null is that of the data set it was made of, or the packed size where that is less, at most
+    `image_size`: side of a view; null is that of the packed data set, or the packed size where that is smaller, at most
     `max_size`.
-    `resident`: keep all decoded in memory: auto (one size, at most 2 GiB and half of the free memory), true, false.
+    `resident`: keep all images decoded in memory: auto (one size, at most 2 GiB and half of the free memory), true, false.
     `pretrain_on`: as for `image_folder`.
 
-    Raises RequestError for a path that is no pack and for values, DataError for a damaged pack.
+    Raises RequestError for values and for a path that is not a pack, DataError for a corrupt pack.
     """
     check_size(image_size)
     check_pretrain_on(pretrain_on)
     check_size(max_size, "max_size")
-    if resident not in ("auto", True, False):
-        raise RequestError(f"dataset.resident is {resident}, but must be auto, true or false", "dataset.resident=auto")
-    if not 0 <= max_bad_fraction <= 1:
-        raise RequestError(f"dataset.max_bad_fraction is {max_bad_fraction}, but must lie in 0..1")
+    check_resident(resident)
+    check_bad_fraction(max_bad_fraction)
     opened = Pack.open(Path(require_folder(path, EXPECTED)))
     manifest = opened.manifest
     settings = manifest["settings"]
@@ -99,30 +97,33 @@ def pack(
     )
 
 
-def _fits_memory(opened: Pack, wish: bool | str, channels: int) -> bool:
-    """`dataset.resident` decided, as for files."""
-    if wish is False:
+def _fits_memory(opened: Pack, resident: bool | str, channels: int) -> bool:
+    """Resolve `dataset.resident`, as `images.headers.fits_memory` does for files."""
+    if resident is False:
         return False
     index = opened.index
     one_size = len(np.unique(index["width"])) == len(np.unique(index["height"])) == 1
     if not one_size:
-        if wish is True:
+        if resident is True:
             some = Counter(zip(index["width"][:1000].tolist(), index["height"][:1000].tolist(), strict=True))
             raise RequestError(
-                "dataset.resident=true wants images of one size, and the pack has several, such as "
+                "dataset.resident=true requires images of one size, but the pack has several, such as "
                 + ", ".join(f"{w}x{h}" for (w, h), _ in some.most_common(3)),
                 "dataset.resident=auto",
             )
         return False
-    return wish is True or int(index["width"][0]) * int(index["height"][0]) * channels * len(index) <= resident_budget()
+    return (
+        resident is True
+        or int(index["width"][0]) * int(index["height"][0]) * channels * len(index) <= resident_budget()
+    )
 
 
 def _notes(manifest: dict[str, Any]) -> list[str]:
     s = manifest["settings"]
     how = "raw pixels" if s["format"] == "raw" else "encoded"
-    how += f", short side at most {s['size']}" if s["size"] else ", in their own size"
+    how += f", short side at most {s['size']}" if s["size"] else ", in the original size"
     total = sum(n for _, n in manifest["splits"].values())
     notes = [f"pack of {plural(total, 'image')}, {how}", *manifest["notes"]]
     if manifest["left_out"]:
-        notes.append(f"{plural(len(manifest['left_out']), 'unreadable file')} left out when it was made")
+        notes.append(f"{plural(len(manifest['left_out']), 'unreadable file')} left out when it was written")
     return notes

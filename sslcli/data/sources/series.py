@@ -1,16 +1,17 @@
-"""Time series in an .npz: (N, C, T) or (N, T) numbers, with or without labels and groups.
+"""Time series in an .npz file: (N, C, T) or (N, T) numbers, with or without labels and groups.
 
-    np.savez("FILE.npz", x=x, y=y, groups=who)  # a held-out split is made, of whole groups
-    np.savez("FILE.npz", x_train=..., y_train=..., x_test=..., y_test=...)  # or the split is there
+    np.savez("FILE.npz", x=x, y=y, groups=groups)  # a held-out split is made, of whole groups
+    np.savez("FILE.npz", x_train=..., y_train=..., x_test=..., y_test=...)  # the file has a held-out split
 
-NaN means missing, or padding after the end. Recordings of several lengths may also stand one after another: x (samples
-in all, C) with len (N,), here as len, len_train, len_test.
+NaN means missing, or padding after the end. Recordings of different lengths may also be concatenated: x (total steps, C)
+with the lengths len (N,) (or len_train, len_test).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,115 +43,135 @@ def series(
     group: str | None = "recording",
     holdout: float | str = "auto",
     split_seed: int = 0,
-    pretrain_on: str = "unlabelled",  # what runs mean that were made before there was this key
+    pretrain_on: str = "unlabelled",  # the behavior of runs older than this key
 ) -> Dataset:
-    """Series (N, C, T) float32 from an .npz (or .npy, .pt), as a Dataset of the modality "series".
+    """A data set of series (N, C, T) float32 in an .npz (or .npy, .pt) file, of the modality "series".
 
-    `layout`: nct or ntc, the order of the axes. `window`: cut each recording into pieces of so many steps, one every
-    `stride` (default: `window`); what is left at the end is kept when it is half a window or more, padded with NaN.
-    `label`: auto, none, or the name of the entry. `group`: samples of one group are never on both sides of the held-out split:
-    recording (the entry `groups`, else all windows of one recording), none, or the name of an entry; auto, of runs made
-    before, is the entry `groups` alone. `holdout`: the share that is held out; auto is a fifth where there are labels.
+    `layout`: nct or ntc, the order of the axes.
+    `window`: divide each recording into windows of this many steps, one every `stride` (default: `window`); a remainder of
+    half a window or more is kept and padded with NaN.
+    `label`: auto, none, or the name of the entry with the labels.
+    `group`: samples of one group are never on both sides of the held-out split: recording (the entry `groups`, else all windows
+    of one recording), none, or the name of an entry; auto, for older runs, is the entry `groups` only.
+    `holdout`: the held-out fraction; auto is a fifth where there are labels.
+    `pretrain_on`: where there is an unlabeled split, all (train and unlabelled) or unlabelled.
 
-    `pretrain_on`: where there is an unlabelled part, all (train, too) or unlabelled.
-
-    Raises RequestError for paths and values, DataError for what the file holds.
+    Raises RequestError for paths and values, DataError for the contents of the file.
     """
     text = require_path(path, "a file of series (.npz)")
-    if layout not in ("nct", "ntc"):
-        raise RequestError(f"dataset.layout is {shown(layout)}, but must be nct or ntc", "dataset.layout=nct")
-    for key, value in (("window", window), ("stride", stride)):
-        if value is not None and value < 2 - (key == "stride"):
-            raise RequestError(f"dataset.{key} is {value}, too few steps", f"dataset.{key}=128")
-    if stride is not None and window is None:
-        raise RequestError("dataset.stride has no meaning without dataset.window", "dataset.window=128")
+    _check_options(layout, window, stride)
     check_pretrain_on(pretrain_on)
     notes: list[str] = []
     entries = read_entries(text)
-    found = assign_fields(entries, label, text, notes)
-    who = _groups(entries, group, text)
-    raw = {part: _recordings(v, key, _lengths(entries, part), layout) for part, (key, v) in found.x.items()}
-    widths = {r.shape[0] for rs in raw.values() for r in rs}
-    if len(widths) != 1:
-        raise DataError(f"the series of {shown(text)} have different numbers of channels: {sorted(widths)}")
-    classes, labels = encode_labels(found.y, {k: len(v) for k, v in raw.items()}, text, notes)
-    if who is not None and len(who) != len(raw["train"]):
-        raise DataError(f"{shown(text)} has {len(raw['train']):,} series but {len(who):,} groups")
+    fields = assign_fields(entries, label, text, notes)
+    groups = _groups(entries, group, text)
+    recordings = {part: _recordings(v, key, _lengths(entries, part), layout) for part, (key, v) in fields.x.items()}
+    channels = {r.shape[0] for part in recordings.values() for r in part}
+    if len(channels) != 1:
+        raise DataError(f"the series of {shown(text)} differ in the number of channels: {sorted(channels)}")
+    classes, labels = encode_labels(fields.y, {k: len(v) for k, v in recordings.items()}, text, notes)
+    if groups is not None and len(groups) != len(recordings["train"]):
+        raise DataError(f"{shown(text)} has {len(recordings['train']):,} series but {len(groups):,} groups")
 
-    parts, origins, starts, dropped = {}, {}, {}, 0
-    longest = window or max(r.shape[1] for rs in raw.values() for r in rs)
-    for part, recordings in raw.items():
-        pieces, origin, start = _cut(recordings, longest, window, stride)
-        kept = ~pieces.isnan().all(2).all(1)
-        dropped += int((~kept).sum())
-        parts[part], origin, starts[part] = pieces[kept], origin[kept], start[kept]
-        origins[part] = origin
-        if not len(origin):
-            raise DataError(f"no series of {shown(text)} ({part}) holds a number")
-        if part in labels:
-            labels[part] = labels[part][origin]
-        if part == "train" and who is not None:
-            who = [who[i] for i in origin.tolist()]
-    x = parts["train"]
-    _describe(raw["train"], x, window, stride, layout, notes)
-    if dropped:
-        notes.append(f"warning: {plural(dropped, 'series', 'series')} without any number left out")
-    if who is not None:
-        notes.append(
-            f"{plural(len(set(who)), 'group')}" + (", not used: the file has a test part" if "test" in parts else "")
-        )
+    length = window or max(r.shape[1] for part in recordings.values() for r in part)
+    windows = _windows(recordings, length, window, stride, text)
+    parts = {part: w.x for part, w in windows.items()}
+    labels = {part: y[windows[part].origin] for part, y in labels.items()}
+    if groups is not None:
+        groups = [groups[i] for i in windows["train"].origin.tolist()]
+    _describe(recordings["train"], parts["train"], window, stride, layout, notes)
+    if empty := sum(w.empty for w in windows.values()):
+        notes.append(f"warning: {plural(empty, 'series', 'series')} without any value left out")
+    if groups is not None:
+        unused = ", not used, because the file has a test split" if "test" in parts else ""
+        notes.append(f"{plural(len(set(groups)), 'group')}{unused}")
     y = labels.get("train")
-    by_recording = group == "recording" and who is None and window is not None
 
     def hold_out() -> tuple[Tensor, Tensor, str]:
-        if by_recording:
-            return split_recordings(origins["train"], starts["train"], longest, holdout, split_seed, y)
-        how = "by group" if who is not None else "stratified by class" if y is not None else "at random"
-        if group == "auto" and who is None and window is not None:
-            how += "; windows of one recording may be on both sides (dataset.group=recording keeps them together)"
-        return (*split(len(x), holdout, split_seed, y, who), how)
+        train = windows["train"]
+        if group == "recording" and groups is None and window is not None:
+            return split_recordings(train.origin, train.start, length, holdout, split_seed, y)
+        how = "by group" if groups is not None else "stratified by class" if y is not None else "at random"
+        if group == "auto" and groups is None and window is not None:
+            how += "; windows of one recording may be in both splits (dataset.group=recording prevents it)"
+        return (*split(len(train.x), holdout, split_seed, y, groups), how)
 
-    made = make_sources(parts, labels, classes, hold_out, notes, _codes(origins, who) if group == "recording" else None)
-    made["unlabelled"] = pretrain_source(made["train"], made["unlabelled"], pretrain_on, notes)
-    mean, std, constant = series_stats(made["train"].x)
-    notes += outlier_notes(made["train"].x)
+    group_ids = _group_ids(windows, groups) if group == "recording" else None
+    sources = make_sources(parts, labels, classes, hold_out, notes, group_ids)
+    sources["unlabelled"] = pretrain_source(sources["train"], sources["unlabelled"], pretrain_on, notes)
+    mean, std, constant = series_stats(sources["train"].x)
+    notes += outlier_notes(sources["train"].x)
     if constant:
-        notes.append(f"warning: {plural(constant, 'channel')} never change")
+        notes.append(f"warning: {plural(constant, 'constant channel')}")
+    contents = (t.numpy().tobytes() for t in [*parts.values(), *labels.values()])
     return Dataset(
         name=name,
         modality="series",
-        shape=(x.shape[1], longest),
-        **made,
+        shape=(parts["train"].shape[1], length),
+        **sources,
         classes=classes,
         mean=mean,
         std=std,
-        fingerprint=fingerprint(
-            sum(map(len, parts.values())), (t.numpy().tobytes() for t in [*parts.values(), *labels.values()])
-        ),
+        fingerprint=fingerprint(sum(map(len, parts.values())), contents),
         notes=notes,
         details={
             "layout": "series",
             "entries": {k: list(np.shape(v)) for k, v in entries.items()},
             "file": os.path.basename(text),
-            "groups": sorted(set(who)) if who is not None else [],
+            "groups": sorted(set(groups)) if groups is not None else [],
         },
     )
+
+
+def _check_options(layout: str, window: int | None, stride: int | None) -> None:
+    if layout not in ("nct", "ntc"):
+        raise RequestError(f"dataset.layout: expected nct or ntc, got {shown(layout)}", "dataset.layout=nct")
+    for key, value, minimum in (("window", window, 2), ("stride", stride, 1)):
+        if value is not None and value < minimum:
+            raise RequestError(f"dataset.{key}: expected at least {minimum} steps, got {value}", f"dataset.{key}=128")
+    if stride is not None and window is None:
+        raise RequestError("dataset.stride requires dataset.window", "dataset.window=128")
+
+
+class Windows(NamedTuple):
+    """The windows of the recordings of one split."""
+
+    x: Tensor  # (M, C, length) float32, padded with NaN
+    origin: Tensor  # (M,) int64: the recording
+    start: Tensor  # (M,) int64: the first step
+    empty: int  # number of windows left out, because they hold no value
+
+
+def _windows(
+    recordings: Mapping[str, list[np.ndarray]], length: int, window: int | None, stride: int | None, path: str
+) -> dict[str, Windows]:
+    """The windows of each split. Raises DataError where a split holds no value."""
+    windows = {}
+    for part, values in recordings.items():
+        x, origin, start = _cut(values, length, window, stride)
+        keep = ~x.isnan().all(2).all(1)
+        windows[part] = Windows(x[keep], origin[keep], start[keep], int((~keep).sum()))
+        if not keep.any():
+            raise DataError(f"no series of {shown(path)} ({part}) holds any value")
+    return windows
 
 
 def _describe(
     recordings: list[np.ndarray], x: Tensor, window: int | None, stride: int | None, layout: str, notes: list[str]
 ) -> None:
-    """How many, how long, what is missing. `x`: (M, C, T), what became of the recordings."""
+    """Add notes on number, length and missing values. `x`: (M, C, T), the windows of the recordings."""
     lengths = {r.shape[1] for r in recordings}
     said = f"{min(lengths)}..{max(lengths)}" if len(lengths) > 1 else str(max(lengths))
     notes.append(f"{plural(len(recordings), 'series', 'series')} of {plural(x.shape[1], 'channel')} and {said} steps")
     if window:
-        notes.append(f"cut into {plural(len(x), 'window')} of {window} steps, one every {stride or window}")
+        notes.append(f"divided into {plural(len(x), 'window')} of {window} steps, one every {stride or window}")
     elif len(lengths) > 1:
-        notes.append(f"padded with NaN to {x.shape[2]} steps; dataset.window=N would cut pieces of N steps instead")
+        notes.append(
+            f"padded with NaN to {x.shape[2]} steps; dataset.window=N divides them into windows of N steps instead"
+        )
     if layout == "nct" and x.shape[1] > x.shape[2]:
         notes.append(
-            f"warning: {x.shape[1]} channels of {x.shape[2]} steps: if the axes are (N, T, C), say dataset.layout=ntc"
+            f"warning: {x.shape[1]} channels of {x.shape[2]} steps: if the axes are (N, T, C), set dataset.layout=ntc"
         )
     absent = float(x.isnan().float().mean())
     if absent:
@@ -166,23 +187,23 @@ def _groups(entries: Mapping[str, np.ndarray], group: str | None, path: str) -> 
     if key is None and group not in (*named, None):
         close = nearest(str(group), entries)
         raise RequestError(
-            f"dataset.group={shown(str(group))} is no entry of {shown(path)}",
+            f"dataset.group={shown(str(group))} is not an entry of {shown(path)}",
             f"did you mean dataset.group={shown(close)} ?" if close else f"entries: {listing(map(shown, entries))}",
         )
     return None if key is None else [str(v) for v in np.asarray(entries[key]).reshape(-1).tolist()]
 
 
-def _codes(origins: Mapping[str, Tensor], who: list[str] | None) -> dict[str, Tensor]:
-    """Of each part a number for each sample that says its group: by name where there are names, else its recording."""
-    found, above = {}, 0
-    for part, origin in origins.items():
-        codes = origin
-        if part == "train" and who is not None:
-            index = {name: i for i, name in enumerate(sorted(set(who)))}
-            codes = torch.tensor([index[name] for name in who])
-        found[part] = codes + above
-        above = int(found[part].max()) + 1
-    return found
+def _group_ids(windows: Mapping[str, Windows], groups: list[str] | None) -> dict[str, Tensor]:
+    """Integer group ids of the samples of each split: of the named groups of train, else of the recordings."""
+    ids, offset = {}, 0
+    for part, w in windows.items():
+        codes = w.origin
+        if part == "train" and groups is not None:
+            index = {name: i for i, name in enumerate(sorted(set(groups)))}
+            codes = torch.tensor([index[name] for name in groups])
+        ids[part] = codes + offset
+        offset = int(ids[part].max()) + 1
+    return ids
 
 
 def _lengths(entries: Mapping[str, np.ndarray], part: str) -> np.ndarray | None:
@@ -193,16 +214,16 @@ def _lengths(entries: Mapping[str, np.ndarray], part: str) -> np.ndarray | None:
 
 
 def _recordings(value: np.ndarray, key: str, lengths: np.ndarray | None, layout: str) -> list[np.ndarray]:
-    """Each recording as (C, T) float32."""
+    """The recordings of an entry, each (C, T) float32."""
     v = np.asarray(value)
     if v.dtype.kind not in "uifb":
-        raise DataError(f"{shown(key)} is of the type {v.dtype}, numbers are wanted")
+        raise DataError(f"{shown(key)} has the type {v.dtype}; expected numbers")
     if v.size == 0:
         raise DataError(f"{shown(key)} is empty: its shape is {v.shape}")
     if v.dtype.kind == "f":
         infinite = int(np.isinf(v).sum())
         if infinite:
-            raise DataError(f"{shown(key)} holds {infinite:,} infinite values", "NaN is the sign for a missing value")
+            raise DataError(f"{shown(key)} holds {infinite:,} infinite values", "use NaN for missing values")
         if v.dtype == np.float64 and float(np.nanmax(np.abs(v), initial=0)) > 1e38:
             raise DataError(f"{shown(key)} holds values beyond 1e38, too large for float32", "divide them first")
     v = v.astype(np.float32)
@@ -210,8 +231,8 @@ def _recordings(value: np.ndarray, key: str, lengths: np.ndarray | None, layout:
         total = int(lengths.sum()) if lengths.dtype.kind in "ui" and lengths.ndim == 1 else -1
         if total < 0 or (lengths <= 0).any() or v.ndim > 2 or total != len(v):
             raise DataError(
-                f"{shown(key)} {v.shape} with lengths {lengths.shape} that sum up to {total:,}: "
-                "recordings one after another are (steps in all, C), with one positive length for each"
+                f"{shown(key)} {v.shape} with lengths {lengths.shape} that sum to {total:,}: "
+                "expected concatenated recordings (total steps, C), with one positive length for each"
             )
         v = v[:, None] if v.ndim == 1 else v
         return [part.T for part in np.split(v, np.cumsum(lengths)[:-1])]
@@ -221,16 +242,16 @@ def _recordings(value: np.ndarray, key: str, lengths: np.ndarray | None, layout:
         v = v if layout == "nct" else v.transpose(0, 2, 1)
     else:
         hint = "dataset=arrays reads images" if v.ndim == 4 else None
-        raise DataError(f"{shown(key)} has the shape {v.shape}; series are (N, C, T) or (N, T)", hint)
+        raise DataError(f"{shown(key)} has the shape {v.shape}; expected series (N, C, T) or (N, T)", hint)
     if v.shape[2] < 2:
-        raise DataError(f"{shown(key)} has the shape {v.shape}: a series has at least 2 steps")
+        raise DataError(f"{shown(key)} has the shape {v.shape}; expected series of at least 2 steps")
     return list(v)
 
 
 def _cut(
     recordings: list[np.ndarray], length: int, window: int | None, stride: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(M, C, length) float32 padded with NaN; which recording each piece is of, and at which step it begins, (M,) int64 each."""
+    """Windows (M, C, length) float32 padded with NaN, and the recording and first step of each, (M,) int64."""
     pieces: list[tuple[int, int]] = []
     for i, r in enumerate(recordings):
         if window is None or r.shape[1] <= window:

@@ -1,4 +1,4 @@
-"""The folder of a pack in the making: shards, and a journal of what is flushed, so that it can be gone on with."""
+"""The folder of an unfinished pack: shards, and a journal of flushed samples from which writing resumes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from sslcli.runs.files import MAX_JSON, open_file, parse, size_of
 
 JOURNAL = "journal"
 SHARD_BYTES = 512 << 20
-ENTRY, ENTRY_BYTES = 256, 64 << 20  # samples, or bytes, between two entries of the journal
+ENTRY_SAMPLES, ENTRY_BYTES = 256, 64 << 20  # samples or bytes between two entries of the journal
 
-ENTRY_SCHEMA: dict[str, Any] = {  # an entry
+ENTRY_SCHEMA: dict[str, Any] = {
     "position": int,
     "records": list[list[int]],
     "sealed": list[dict[str, Any]],
@@ -33,19 +33,19 @@ PackedSample = tuple[bytes, int, int]  # content, height, width
 
 
 class PackWriter:
-    """The folder in the making, and its journal: a line for the request, then one for each flushed stretch of samples.
+    """Writes the samples of a pack, with a journal: a line that identifies the task, then one for each flushed run of samples.
 
-    position: how many samples are dealt with. bad: name -> reason of those left out.
+    position: number of samples processed. bad: name -> reason of those left out.
     """
 
     def __init__(self, part: Path, identity: dict[str, Any], total: int):
         self.part, self.identity, self.total = part, identity, total
         self.records: list[list[int]] = []  # position, shard, offset, length, crc, height, width
-        self.sealed: list[dict[str, Any]] = []  # bytes and sha256 of each whole shard
+        self.sealed: list[dict[str, Any]] = []  # bytes and sha256 of each complete shard
         self.bad: dict[str, str] = {}
         self.position = 0
-        self.whole = False  # only the renaming is left
-        self.hash, self.end = hashlib.sha256(), 0  # of the shard in the making
+        self.complete = False  # only the renaming is left
+        self.hash, self.end = hashlib.sha256(), 0  # of the current shard
         self._shard: BinaryIO | None = None
         self._mark()
 
@@ -54,8 +54,8 @@ class PackWriter:
         return sum(s["bytes"] for s in self.sealed) + self.end
 
     def _mark(self) -> None:
-        """All that is here now is in the journal."""
-        self.noted = (len(self.records), len(self.sealed), len(self.bad), self.position, self.written)
+        """Remember that everything up to here is in the journal."""
+        self.flushed = (len(self.records), len(self.sealed), len(self.bad), self.position, self.written)
 
     def __enter__(self) -> PackWriter:
         self.journal = os.fdopen(open_file(self.part, JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+b")
@@ -79,35 +79,35 @@ class PackWriter:
             fcntl.lockf(self.journal.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RunInUseError(
-                f"another process writes {shown(str(self.part))}", "wait for it, or stop that process"
+                f"another process is writing {shown(str(self.part))}", "wait for it, or stop that process"
             ) from None
 
     # ------------------------------------------------------------------------------------------------------ the journal
 
     def _recover(self) -> None:
-        """What an earlier attempt at the same left behind is taken over; anything else is thrown away."""
+        """Resume from the files of an earlier attempt at the same task; delete those of another task."""
         with contextlib.suppress(RequestError, DataError):
-            self.whole = read_manifest(self.part)["of"] == self.identity
-        if self.whole:
+            self.complete = read_manifest(self.part)["of"] == self.identity
+        if self.complete:
             return
         self.journal.seek(0)
-        whole = 0
+        valid = 0  # bytes of complete entries
         while line := self.journal.readline(MAX_JSON):
             entry = parse(line)
-            if not line.endswith(b"\n") or (whole == 0 and entry != {"of": self.identity}):
+            if not line.endswith(b"\n") or (valid == 0 and entry != {"of": self.identity}):
                 break
-            if whole and not self._take(entry):
+            if valid and not self._replay(entry):
                 break
-            whole += len(line)
-        if not (whole and self._reopen()):
+            valid += len(line)
+        if not (valid and self._reopen()):
             self._start_over()
             return
-        self.journal.truncate(whole)
+        self.journal.truncate(valid)
         if self.position:
-            notify.log(f"going on behind the {plural(self.position, 'image')} that are packed")
+            notify.log(f"resuming after {plural(self.position, 'packed image')}")
 
-    def _take(self, entry: dict[str, Any]) -> bool:
-        """What an entry says is done; False where it is no entry of a journal."""
+    def _replay(self, entry: dict[str, Any]) -> bool:
+        """Apply an entry of the journal; False where it is invalid."""
         if not all(typecheck.matches_type(entry.get(key), kind) for key, kind in ENTRY_SCHEMA.items()):
             return False
         records, sealed, position = entry["records"], entry["sealed"], entry["position"]
@@ -124,20 +124,20 @@ class PackWriter:
         return True
 
     def _reopen(self) -> bool:
-        """The unfinished shard, cut behind its last noted sample and hashed again; False where it does not fit."""
+        """Truncate the current shard after its last flushed sample and hash it; False where the shards do not match the journal."""
         for i, about in enumerate(self.sealed):
             if size_of(self.part, shard_name(i)) != about["bytes"]:
                 return False
-        ours = [r for r in self.records if r[1] == len(self.sealed)]
+        current = [r for r in self.records if r[1] == len(self.sealed)]
         name = shard_name(len(self.sealed))
-        if not ours:
+        if not current:
             (self.part / name).unlink(missing_ok=True)
             self._mark()
             return True
-        if (size_of(self.part, name) or 0) < sum(length for _, _, _, length, *_ in ours):
+        if (size_of(self.part, name) or 0) < sum(length for _, _, _, length, *_ in current):
             return False
         self._shard = os.fdopen(open_file(self.part, name, os.O_RDWR), "r+b")
-        for _, _, _, length, crc, _, _ in ours:
+        for _, _, _, length, crc, _, _ in current:
             content = self._shard.read(length)
             if zlib.crc32(content) != crc:
                 return False
@@ -164,12 +164,12 @@ class PackWriter:
         self.journal.flush()
         os.fsync(self.journal.fileno())
 
-    def note(self) -> None:
-        """Flushes the samples, then says so in the journal."""
+    def flush(self) -> None:
+        """Flush the samples to disk, then append an entry to the journal."""
         if self._shard is not None:
             self._shard.flush()
             os.fsync(self._shard.fileno())
-        records, sealed, bad, position, _ = self.noted
+        records, sealed, bad, position, _ = self.flushed
         if self.position > position:
             self._append(
                 {
@@ -183,15 +183,15 @@ class PackWriter:
 
     # ------------------------------------------------------------------------------------------------------ the samples
 
-    def add(self, made: PackedSample | str, name: str) -> None:
-        """The next sample, or why there is none."""
-        if isinstance(made, str):
-            self.bad[name] = made
+    def add(self, sample: PackedSample | str, name: str) -> None:
+        """Add the next sample, or the reason why it is left out."""
+        if isinstance(sample, str):
+            self.bad[name] = sample
         else:
-            self._write(*made)
+            self._write(*sample)
         self.position += 1
-        if self.position - self.noted[3] >= ENTRY or self.written - self.noted[4] >= ENTRY_BYTES:
-            self.note()
+        if self.position - self.flushed[3] >= ENTRY_SAMPLES or self.written - self.flushed[4] >= ENTRY_BYTES:
+            self.flush()
 
     def _write(self, content: bytes, height: int, width: int) -> None:
         if self.end and self.end + len(content) > SHARD_BYTES:
@@ -206,7 +206,7 @@ class PackWriter:
         self.end += len(content)
 
     def seal(self) -> None:
-        """The shard in the making is whole."""
+        """Complete the current shard."""
         if self._shard is None:
             return
         self._shard.flush()

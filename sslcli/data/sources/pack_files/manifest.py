@@ -1,4 +1,4 @@
-"""The format of a pack: its manifest and its index records."""
+"""The format of a pack: its manifest and its index records (see `pack.py`)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MANIFEST_SCHEMA: dict[str, Any] = {
     "left_out": dict[str, str],
     "fingerprint": str,
 }
-FILE_SCHEMA: dict[str, Any] = {"bytes": int, "sha256": str}  # what a manifest says of a file
+FILE_SCHEMA: dict[str, Any] = {"bytes": int, "sha256": str}  # the entry of a file in a manifest
 SETTINGS_SCHEMA: dict[str, Any] = {
     "format": str,
     "channels": int,
@@ -50,7 +50,7 @@ SETTINGS_SCHEMA: dict[str, Any] = {
     "range": str | list[float] | None,
     "max_pixels": int,
 }
-REPACK_HINT = "remove it and make it anew: sslcli data pack dataset=image_folder dataset.path=PHOTOS out="
+REPACK_HINT = "remove it and write it again: sslcli data pack dataset=image_folder dataset.path=PHOTOS out="
 
 
 def manifest_hash(manifest: dict[str, Any]) -> str:
@@ -60,33 +60,38 @@ def manifest_hash(manifest: dict[str, Any]) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Whole and unaltered, or a DataError. RequestError where there is none."""
+    """The manifest of a pack. Raises DataError where it is corrupt, RequestError where there is none."""
     try:
-        found = parse(read_file(folder, MANIFEST))
+        manifest = parse(read_file(folder, MANIFEST))
     except FileNotFoundError:
-        hint = "the same `sslcli data pack` finishes it" if folder.suffix == ".part" else None
-        raise RequestError(f"{shown(str(folder))} is no finished pack", hint or "dataset.path=photos.pack") from None
+        hint = "run the same `sslcli data pack` again to finish it" if folder.suffix == ".part" else None
+        raise RequestError(f"{shown(str(folder))} is not a finished pack", hint or "dataset.path=photos.pack") from None
     except OSError as error:
         why = error.strerror or error
         raise DataError(f"{MANIFEST} of {shown(str(folder))} cannot be read: {why}", f"{REPACK_HINT}{folder}") from None
-    if found.get("sha256") != manifest_hash(found):
-        raise DataError(f"{MANIFEST} of {shown(str(folder))} was altered", f"{REPACK_HINT}{folder}")
-    if found.get("format") != FORMAT:
-        raise DataError(f"{shown(str(folder))} is of another version: {found.get('format')}", f"{REPACK_HINT}{folder}")
-    if not _is_complete(found):
-        raise DataError(f"{MANIFEST} of {shown(str(folder))} does not say what the pack is", f"{REPACK_HINT}{folder}")
-    return found
+    if manifest.get("sha256") != manifest_hash(manifest):
+        raise DataError(f"{MANIFEST} of {shown(str(folder))} is corrupt", f"{REPACK_HINT}{folder}")
+    if manifest.get("format") != FORMAT:
+        raise DataError(
+            f"{shown(str(folder))} has another format version: {manifest.get('format')}", f"{REPACK_HINT}{folder}"
+        )
+    if not _is_complete(manifest):
+        raise DataError(
+            f"{MANIFEST} of {shown(str(folder))} lacks entries or has invalid ones",
+            f"{REPACK_HINT}{folder}",
+        )
+    return manifest
 
 
-def _is_complete(found: dict[str, Any]) -> bool:
-    """Whether a manifest says what a pack is: whoever can write one can write its sum."""
+def _is_complete(manifest: dict[str, Any]) -> bool:
+    """Whether a manifest has all entries, with plausible values: a valid checksum does not imply that."""
 
     def fits(node: dict[str, Any], schema: dict[str, Any]) -> bool:
         return all(typecheck.matches_type(node.get(key), kind) for key, kind in schema.items())
 
-    if not fits(found, MANIFEST_SCHEMA) or not fits(found["settings"], SETTINGS_SCHEMA):
+    if not fits(manifest, MANIFEST_SCHEMA) or not fits(manifest["settings"], SETTINGS_SCHEMA):
         return False
-    s, files, splits, spread = found["settings"], found["files"], found["splits"], found["std"]
+    s, files, splits, std = manifest["settings"], manifest["files"], manifest["splits"], manifest["std"]
     names = {INDEX, NAMES, *(shard_name(i) for i in range(len(files) - 2))}
     values = s["range"] if isinstance(s["range"], list) else [0.0, 1.0]
     return (
@@ -100,10 +105,10 @@ def _is_complete(found: dict[str, Any]) -> bool:
         and s["format"] in ("jpeg", "raw")
         and s["channels"] in (1, 3, 4)
         and len(values) == 2
-        and min(s["max_pixels"], found["side"]) > 0
-        and len(found["mean"]) == len(spread) == s["channels"]
-        and all(map(math.isfinite, (*found["mean"], *spread, *values)))
-        and min(spread) > 0
+        and min(s["max_pixels"], manifest["side"]) > 0
+        and len(manifest["mean"]) == len(std) == s["channels"]
+        and all(map(math.isfinite, (*manifest["mean"], *std, *values)))
+        and min(std) > 0
     )
 
 

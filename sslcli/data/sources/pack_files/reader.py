@@ -22,7 +22,7 @@ from sslcli.runs.files import digest, open_binary, size_of
 
 
 class Pack:
-    """An open pack. Another process opens it anew by its path: nothing else is handed over."""
+    """An open pack. Only its path is pickled: another process opens it again."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]):
         self.folder, self.manifest = folder, manifest
@@ -33,24 +33,27 @@ class Pack:
 
     @classmethod
     def open(cls, folder: Path) -> Pack:
-        """Compared with its sums, the shards with their lengths. DataError."""
+        """Open a pack. Raises DataError unless its index and names match their checksums, and its shards their lengths."""
         manifest = read_manifest(folder)
         for name, about in manifest["files"].items():
             path, size = folder / name, size_of(folder, name)
             wrong = None
             if size != about["bytes"]:
-                wrong = "is gone" if size is None else f"has {size:,} bytes, not {about['bytes']:,}"
+                wrong = "is missing" if size is None else f"has {size:,} bytes, not {about['bytes']:,}"
             elif name in (INDEX, NAMES) and digest(folder, name) != about["sha256"]:
-                wrong = "was altered"
+                wrong = "does not match its checksum"
             if wrong:
-                raise DataError(f"{shown(str(path))} {wrong}: the pack is damaged", f"{REPACK_HINT}{folder}")
-        opened = cls(folder, manifest)
-        if not opened.consistent():
-            raise DataError(f"{INDEX} of {shown(str(folder))} does not fit its shards", f"{REPACK_HINT}{folder}")
-        return opened
+                raise DataError(f"{shown(str(path))} {wrong}: the pack is corrupt", f"{REPACK_HINT}{folder}")
+        pack = cls(folder, manifest)
+        if not pack.is_consistent():
+            raise DataError(
+                f"{INDEX} of {shown(str(folder))} is inconsistent with its shards", f"{REPACK_HINT}{folder}"
+            )
+        return pack
 
-    def consistent(self) -> bool:
-        """Every record lies within its shard and has the pixels it says: of an index that somebody else made."""
+    def is_consistent(self) -> bool:
+        """Whether every record is within its shard and has as many bytes as pixels require: the index may come from an untrusted
+        source."""
         index, manifest = self.index, self.manifest
         n = 0
         for start, length in sorted(manifest["splits"].values()):
@@ -70,7 +73,7 @@ class Pack:
         return bool(inside.all() and labelled.all() and named and right.all() and (pixels > 0).all())
 
     def content(self, record: Any) -> np.ndarray:
-        """The bytes of a sample: a view of the map."""
+        """The bytes of a sample, a view of the memory map."""
         shard = int(record["shard"])
         if shard not in self._shards:
             self._shards[shard] = map_file(self.folder, shard_name(shard), np.uint8)
@@ -78,11 +81,11 @@ class Pack:
         return self._shards[shard][start : start + int(record["length"])]
 
     def damage(self) -> list[str]:
-        """The files that do not match their SHA-256. Reads all of them."""
-        wrong = [n for n, about in self.manifest["files"].items() if not self._is_whole(n, about["sha256"])]
+        """The files that do not match their SHA-256. Reads all files."""
+        wrong = [n for n, about in self.manifest["files"].items() if not self._is_intact(n, about["sha256"])]
         return [f"{shown(str(self.folder / n))} does not match its SHA-256" for n in wrong]
 
-    def _is_whole(self, name: str, sha256: str) -> bool:
+    def _is_intact(self, name: str, sha256: str) -> bool:
         try:
             return digest(self.folder, name) == sha256
         except OSError:
@@ -96,7 +99,7 @@ def map_file(folder: Path, name: str, kind: Any) -> np.ndarray:
 
 
 class PackNames(Sequence[str]):
-    """The names of a split, read when they are asked for."""
+    """The names of a split, decoded on access."""
 
     def __init__(self, pack: Pack, start: int, length: int):
         self.pack, self.start, self.length = pack, start, length
@@ -145,7 +148,7 @@ class PackSource(EncodedImages):
         record = self.records[index]
         content = self.pack.content(record)
         if check and zlib.crc32(content.data) != record["crc"]:
-            raise BadImage("its bytes in the pack were altered")
+            raise BadImage("corrupt in the pack: its CRC-32 does not match")
         if not self.pack.raw:
             return self.decoder(content.tobytes())
         return content.reshape(int(record["height"]), int(record["width"]), self.decoder.channels)
@@ -158,7 +161,7 @@ class PackSource(EncodedImages):
 
 
 def _reopen(folder: Path, split: str, decoder: Decoder, max_bad_fraction: float) -> PackSource:
-    """In a worker: what was compared once is not compared again."""
+    """Unpickle in a worker, without verifying the checksums again."""
     return PackSource(Pack(folder, read_manifest(folder)), split, decoder, max_bad_fraction)
 
 

@@ -1,8 +1,8 @@
-"""Writes a pack (`pack.py`) of a data set of image files.
+"""Write a pack (`pack.py`) of a data set of image files.
 
-Everything is written into `NAME.part`, which is renamed when it is whole. A journal there says what is done: killed and
-typed again, the work goes on behind the last entry that was flushed. Samples are written in their order by one thread
-(several decode), so the pack has the same bytes, broken off or not.
+Everything is written into `NAME.part`, which is renamed when it is complete. A journal there records the progress: run again
+after an interruption, the same command resumes after the last flushed entry. Several threads decode, and one writes the
+samples in order, so the bytes of a pack do not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sslcli.data.images import decode
 from sslcli.data.images.parallel import decoder_threads
 from sslcli.data.loading import bad_samples
 from sslcli.data.notify import shown
-from sslcli.data.sources.image_dataset import ImageFiles
+from sslcli.data.sources.image_files import ImageFiles
 from sslcli.data.sources.pack_files.journal import JOURNAL, PackedSample, PackWriter
 from sslcli.data.sources.pack_files.manifest import (
     FORMAT,
@@ -46,42 +46,43 @@ from sslcli.rng import derive, order
 from sslcli.runs.files import make_folder, sync_folder, write_file
 from sslcli.runtime.thread_pool import ordered
 
-SAMPLED = 256  # headers looked at for the estimate
+SAMPLED = 256  # headers read to estimate the size
 
 
 def write_pack(dataset: Dataset, out: Path, form: str = "jpeg", size: int | None = None, quality: int = 90) -> bool:
-    """Writes the pack `out`; False where it is there already, of the same samples and settings.
+    """Write the pack `out`; False where it exists already, with the same samples and settings.
 
-    `form`: jpeg (the files as they are; re-encoded where they are resized) or raw (pixels). `size`: larger images are
-    resized to this short side. RequestError where `out` is something else, StorageError where it cannot be written,
-    DataError where too many files cannot be read, RunInUseError where another process writes it.
+    `form`: jpeg (the files unchanged, or re-encoded where they are resized) or raw (pixels). `size`: larger images are
+    resized to this short side. Raises RequestError where `out` is another pack, StorageError where it cannot be written,
+    DataError where too many files are unreadable, RunInUseError where another process is writing it.
     """
-    job = PackTask(dataset, form, size, quality)
+    task = PackTask(dataset, form, size, quality)
     if out.exists():
-        if read_manifest(out)["of"] == job.identity():
+        if read_manifest(out)["of"] == task.identity():
             return False
         raise RequestError(
-            f"{shown(str(out))} is a pack of other images, or with other settings", "another out=, or remove it first"
+            f"{shown(str(out))} is a pack of other images, or with other settings",
+            "choose another out=, or remove it first",
         )
     part = out.with_name(out.name + ".part")
     try:
         make_folder(part.parent, part.name)
-        with PackWriter(part, job.identity(), len(job.all)) as writer:
-            if not writer.whole:
-                job.need_room(part, writer.written)
-                job.run(writer)
-                _finish(writer, job)
+        with PackWriter(part, task.identity(), len(task.all)) as writer:
+            if not writer.complete:
+                task.require_space(part, writer.written)
+                task.run(writer)
+                _finish(writer, task)
             (part / JOURNAL).unlink()
         os.rename(part, out)
         sync_folder(out.absolute().parent)
     except OSError as error:
-        hint = "make room, then type it again: it goes on where it stopped"
+        hint = "free some space, then run the same command again to resume"
         raise StorageError(f"cannot write {shown(str(part))}: {error.strerror or error}", hint) from error
     return True
 
 
 class PackTask:
-    """Which samples, and what becomes of each."""
+    """The samples of a pack, and how each is encoded."""
 
     def __init__(self, dataset: Dataset, form: str, size: int | None, quality: int):
         splits = {"train": dataset.train, "test": dataset.test, "unlabelled": unlabelled_only(dataset)}
@@ -90,19 +91,21 @@ class PackTask:
             if source is not None:
                 if not isinstance(source, ImageFiles):
                     raise RequestError(
-                        f"{dataset.name} does not consist of image files: there is nothing to pack",
+                        f"{dataset.name} does not consist of image files, so it cannot be packed",
                         "sslcli data pack dataset=image_folder dataset.path=PHOTOS out=photos.pack",
                     )
                 self.sources[split] = source
         self.dataset, self.form, self.size, self.quality = dataset, form, size, quality
         self.decoder = dataset.train.decoder  # type: ignore[attr-defined]
         if self.decoder.channels == 4 and form == "jpeg" and size is not None:
-            raise RequestError("JPEG has no transparency: 4 channels cannot be resized into it", "format=raw")
+            raise RequestError(
+                "JPEG does not support 4 channels: images with transparency cannot be re-encoded", "format=raw"
+            )
         self.all = [(split, i) for split, source in self.sources.items() for i in range(len(source))]
         self.files = len(self.all) + dataset.details.get("lost", 0)
 
     def identity(self) -> dict[str, Any]:
-        """What a pack is made of: equal for two that would be the same."""
+        """Identifies the samples and settings: equal for two packs with the same contents."""
         h = hashlib.sha256()
         for split, source in self.sources.items():
             labels = [-1] * len(source) if source.labels is None else source.labels.tolist()
@@ -123,15 +126,15 @@ class PackTask:
             "max_pixels": d.max_pixels,
         }
 
-    def make(self, position: int) -> PackedSample | str:
-        """A sample's bytes in the pack, or why it cannot be read."""
+    def encode(self, position: int) -> PackedSample | str:
+        """Encode a sample, or return the reason why it cannot be read."""
         split, i = self.all[position]
         try:
-            return self._made(self.sources[split].content(i))
+            return self._encode(self.sources[split].content(i))
         except decode.BadImage as error:
             return error.message
 
-    def _made(self, content: bytes) -> PackedSample:
+    def _encode(self, content: bytes) -> PackedSample:
         head = decode.read_header(content, self.decoder.max_pixels)
         short = min(head.width, head.height)
         shrink = self.size is not None and short > self.size
@@ -145,13 +148,13 @@ class PackTask:
         if self.form == "raw":
             return image.tobytes(), image.height, image.width
         if not shrink:
-            return content, head.height, head.width  # as it is: that it can be decoded is known now
+            return content, head.height, head.width  # unchanged; decoding it above proved that it is readable
         out = io.BytesIO()
         image.save(out, "JPEG", quality=self.quality)
         return out.getvalue(), image.height, image.width
 
-    def bytes_wanted(self) -> int:
-        """About how large the pack will be."""
+    def estimate_bytes(self) -> int:
+        """The estimated size of the samples in the pack."""
         files = sum(sum(s.sizes) for s in self.sources.values())
         if self.form == "jpeg" and self.size is None:
             return files
@@ -167,46 +170,46 @@ class PackTask:
         pixels = sum(sizes) / max(1, len(sizes)) * len(self.all)
         return int(pixels * self.decoder.channels) if self.form == "raw" else min(files, int(pixels * 0.4))
 
-    def need_room(self, folder: Path, written: int) -> None:
-        """Says how large it will be; StorageError where that does not fit."""
+    def require_space(self, folder: Path, written: int) -> None:
+        """Log the estimated size. Raises StorageError where it exceeds the free space."""
         names = sum(len(n) for s in self.sources.values() for n in s.names or ())
-        wanted = self.bytes_wanted() + len(self.all) * RECORD.itemsize + names
+        required = self.estimate_bytes() + len(self.all) * RECORD.itemsize + names
         free = shutil.disk_usage(folder).free
-        notify.log(f"{plural(len(self.all), 'image')}, about {human_bytes(wanted)}; {human_bytes(free)} free")
-        if free < 1.05 * (wanted - written):
+        notify.log(f"{plural(len(self.all), 'image')}, about {human_bytes(required)}; {human_bytes(free)} free")
+        if free < 1.05 * (required - written):
             raise StorageError(
-                f"about {human_bytes(max(0, wanted - written))} are to be written, and {human_bytes(free)} are free",
-                "make room, another out=, or size=256",
+                f"about {human_bytes(max(0, required - written))} are required, but {human_bytes(free)} are free",
+                "free some space, choose another out=, or size=256",
             )
 
     def run(self, writer: PackWriter) -> None:
-        """Makes and writes what is not written yet. DataError where too many cannot be read."""
+        """Encode and write the remaining samples. Raises DataError where too many cannot be read."""
         done, limit = writer.position, self.dataset.train.max_bad_fraction
-        lost = self.lost()
-        for made in ordered(self.make, range(done, len(self.all)), decoder_threads()):
+        missing = self.missing()
+        for sample in ordered(self.encode, range(done, len(self.all)), decoder_threads()):
             split, i = self.all[writer.position]
             name = self.sources[split].name_of(i)
-            writer.add(made, name)
-            if isinstance(made, str):
-                bad_samples.check_limit(lost | writer.bad, self.files, limit)
+            writer.add(sample, name)
+            if isinstance(sample, str):
+                bad_samples.check_limit(missing | writer.bad, self.files, limit)
             notify.show_progress("packing", writer.position, len(self.all))
-        writer.note()
-        bad_samples.check_limit(lost | writer.bad, self.files, limit)
+        writer.flush()
+        bad_samples.check_limit(missing | writer.bad, self.files, limit)
 
-    def lost(self) -> dict[str, str]:
-        """Files of the listing that were not even worth opening."""
+    def missing(self) -> dict[str, str]:
+        """Listed files that are absent or empty."""
         known = {n for s in self.sources.values() for n in s.names or ()}
         return {n: reason for n, reason in self.dataset.details.get("bad", {}).items() if n not in known}
 
 
-def _finish(writer: PackWriter, job: PackTask) -> None:
-    """Index, names and manifest; the journal goes last."""
+def _finish(writer: PackWriter, task: PackTask) -> None:
+    """Write the index, the names and the manifest."""
     writer.seal()
     files = {shard_name(i): about for i, about in enumerate(writer.sealed)}
-    index, names, splits = _index(writer, job)
+    index, names, splits = _index(writer, task)
     files[INDEX] = write_file(writer.part / INDEX, [index.tobytes()])
     files[NAMES] = write_file(writer.part / NAMES, [names])
-    manifest = _manifest(writer, job, splits, files)
+    manifest = _manifest(writer, task, splits, files)
     train = PackSource(Pack(writer.part, manifest), "train", make_decoder(manifest))
     manifest["mean"], manifest["std"] = (list(v) for v in image_stats(train))
     manifest["sha256"] = manifest_hash(manifest)
@@ -214,13 +217,13 @@ def _finish(writer: PackWriter, job: PackTask) -> None:
     sync_folder(writer.part)
 
 
-def _index(writer: PackWriter, job: PackTask) -> tuple[np.ndarray, bytes, dict[str, list[int]]]:
+def _index(writer: PackWriter, task: PackTask) -> tuple[np.ndarray, bytes, dict[str, list[int]]]:
     index = np.zeros(len(writer.records), RECORD)
     names, splits = bytearray(), dict[str, list[int]]()
-    labels = {k: None if s.labels is None else s.labels.tolist() for k, s in job.sources.items()}
+    labels = {k: None if s.labels is None else s.labels.tolist() for k, s in task.sources.items()}
     for row, (position, *place) in enumerate(writer.records):
-        split, i = job.all[position]
-        names += os.fsencode(job.sources[split].name_of(i))
+        split, i = task.all[position]
+        names += os.fsencode(task.sources[split].name_of(i))
         of = labels[split]
         splits.setdefault(split, [row, 0])[1] += 1
         index[row] = (*place[1:3], len(names), -1 if of is None else of[i], place[0], *place[3:])
@@ -229,23 +232,25 @@ def _index(writer: PackWriter, job: PackTask) -> tuple[np.ndarray, bytes, dict[s
     return index, bytes(names), splits
 
 
-def _manifest(writer: PackWriter, job: PackTask, splits: dict[str, list[int]], files: dict[str, Any]) -> dict[str, Any]:
-    left_out = job.lost() | writer.bad
-    same = job.form == "jpeg" and job.size is None and not writer.bad
-    side = job.dataset.shape[1]
+def _manifest(
+    writer: PackWriter, task: PackTask, splits: dict[str, list[int]], files: dict[str, Any]
+) -> dict[str, Any]:
+    left_out = task.missing() | writer.bad
+    same = task.form == "jpeg" and task.size is None and not writer.bad
+    side = task.dataset.shape[1]
     return {
         "format": FORMAT,
         "of": writer.identity,
-        "settings": job.settings(),
+        "settings": task.settings(),
         "splits": splits,
-        "classes": list(job.dataset.classes),
-        "side": min(side, job.size) if job.size else side,
-        # the same images have the same fingerprint, in files or packed
-        "fingerprint": job.dataset.fingerprint
+        "classes": list(task.dataset.classes),
+        "side": min(side, task.size) if task.size else side,
+        # the same images have the same fingerprint, in files or in a pack
+        "fingerprint": task.dataset.fingerprint
         if same
         else fingerprint(len(writer.records), (files[k]["sha256"].encode() for k in (INDEX, NAMES))),
         "notes": [
-            n for n in job.dataset.notes if "unreadable image" not in n and not n.startswith("pretraining reads")
+            n for n in task.dataset.notes if "unreadable image" not in n and not n.startswith("pretraining reads")
         ],
         "left_out": dict(sorted(left_out.items())),
         "files": files,

@@ -1,5 +1,5 @@
-"""Headers of tar files that may lie. Python's `tarfile` believes sizes: a negative one sends it in a circle for ever, and an
-extended header may announce the whole file as its text."""
+"""Read tar headers that may be malformed. Python's `tarfile` trusts sizes: a negative one makes it loop forever, and an extended
+header may declare the whole file as its text."""
 
 from __future__ import annotations
 
@@ -15,32 +15,41 @@ EXTENDED = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-EXTENDED_BYTES = 1 << 20  # of a header that describes the next one: names, times
-# what tarfile raises for a broken file, besides its own errors: it slices, counts and calls itself
-BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, LookupError, ArithmeticError, RecursionError)
+EXTENDED_BYTES = 1 << 20  # of a header that describes the next member: names, times
+# Exceptions that tarfile raises for corrupt files, besides its own errors: it slices, computes and recurses.
+READ_ERRORS = (
+    tarfile.TarError,
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 class Header(tarfile.TarInfo):
-    """A member whose size is possible."""
+    """A header whose size is plausible."""
 
     @classmethod
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> Header:
-        found = super().frombuf(buf, encoding, errors)
-        if found.size < 0 or (found.type in EXTENDED and found.size > EXTENDED_BYTES):
-            raise tarfile.ReadError(f"a header announces {found.size:,} bytes")
-        return found
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in EXTENDED and header.size > EXTENDED_BYTES):
+            raise tarfile.ReadError(f"a header declares {header.size:,} bytes")
+        return header
 
 
 def members(file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Of a file opened with `tarinfo=Header`, in order, each behind the one before; none of them is kept in memory.
+    """The members of a file opened with `tarinfo=Header`, in order, each behind the previous one; none is kept in memory.
 
-    tarfile.ReadError also where tarfile would take a broken header for the end."""
+    Raises tarfile.ReadError also where tarfile would take a corrupt header for the end of the file."""
     while (member := file.next()) is not None:
         if member.size < 0 or file.offset <= member.offset:
-            raise tarfile.ReadError(f"the header at byte {member.offset:,} announces {member.size:,} bytes")
+            raise tarfile.ReadError(f"the header at byte {member.offset:,} declares {member.size:,} bytes")
         yield member
         file.members.clear()  # type: ignore[attr-defined]
     assert file.fileobj is not None
     file.fileobj.seek(file.offset)
     if any(file.fileobj.read(tarfile.BLOCKSIZE)):
-        raise tarfile.ReadError(f"broken header at byte {file.offset:,}")
+        raise tarfile.ReadError(f"corrupt header at byte {file.offset:,}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sslcli.config import typecheck as kinds
+from sslcli.config import typecheck
 from sslcli.console import plural
 from sslcli.data import notify
 from sslcli.data.files.csv_table import decode_text
@@ -24,28 +24,28 @@ from sslcli.data.sources.tar_files.shards import TarShards
 from sslcli.errors import DataError, StorageError, listing
 from sslcli.runs.files import read_json, replace_file
 
-FORMAT = 4  # of an index
-LABELS = ("label", "class", "cls")  # keys of a .json that are looked for
-SIDECAR_BYTES = 1 << 20  # a larger one is no label
+FORMAT = 5  # of a cached index
+LABELS = ("label", "class", "cls")  # label entries of a .json file, in order of preference
+SIDECAR_BYTES = 1 << 20  # larger files are not read as labels
 INDEX_SCHEMA: dict[str, Any] = {"samples": list[list[Any]], "ignored": dict[str, int]}
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Of one shard: [name, offset, bytes, label or None, key of that label or None] of each picture, in order; what was passed
-    over, by extension."""
+    """The index of one shard: [name, offset, bytes, label or None, key of that label or None] of each image, in order, and the
+    number of ignored members by extension."""
 
     samples: list[list[Any]]
     ignored: Counter[str]
 
 
 def read_indices(shards: TarShards, label: str | None) -> list[ShardIndex]:
-    """Of each shard. DataError names those that cannot be read."""
+    """The index of each shard. Raises DataError where shards cannot be read."""
 
     def one(i: int) -> ShardIndex | str:
         try:
             return _read_index(shards.paths[i], label)
-        except tar_headers.BROKEN as error:
+        except tar_headers.READ_ERRORS as error:
             return " ".join(str(error).split()) or type(error).__name__
 
     found = parallel_map(one, len(shards.paths), "reading the headers of tar files")
@@ -54,13 +54,13 @@ def read_indices(shards: TarShards, label: str | None) -> list[ShardIndex]:
         raise DataError(
             f"{plural(len(bad), 'tar file')} of {len(found):,} cannot be read: "
             + listing((f"{shown(p)} ({shown(r)})" for p, r in bad.items()), 3),
-            "fetch them again, or name the others alone",
+            "download them again, or exclude them from dataset.path",
         )
     return found
 
 
 def _read_index(path: str, label: str | None) -> ShardIndex:
-    """From the cache, or read from the headers and put there."""
+    """The index of a shard, from the cache or from its headers; the latter is cached."""
     about = os.stat(path)
     key = f"{FORMAT}\0{path}\0{about.st_size}\0{about.st_mtime_ns}\0{label}"
     cached = Path(
@@ -69,7 +69,7 @@ def _read_index(path: str, label: str | None) -> ShardIndex:
         hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32] + ".json",
     )
     known = read_json(cached.parent, cached.name)
-    if all(kinds.matches_type(known.get(k), kind) for k, kind in INDEX_SCHEMA.items()) and _is_plausible(
+    if all(typecheck.matches_type(known.get(k), kind) for k, kind in INDEX_SCHEMA.items()) and _is_plausible(
         known["samples"], about.st_size
     ):
         return ShardIndex(known["samples"], Counter(known["ignored"]))
@@ -78,7 +78,7 @@ def _read_index(path: str, label: str | None) -> ShardIndex:
         cached.parent.mkdir(parents=True, exist_ok=True)
         replace_file(cached.parent, cached.name, json.dumps({"samples": found.samples, "ignored": found.ignored}))
     except (OSError, StorageError) as error:
-        notify.log(f"warning: where the pictures of {shown(path)} lie cannot be kept for the next time: {error}")
+        notify.log(f"warning: the index of {shown(path)} cannot be cached: {error}")
     return found
 
 
@@ -91,8 +91,8 @@ def _is_plausible(samples: list[list[Any]], size: int) -> bool:
 
 
 def _read_headers(path: str, size: int, label: str | None) -> ShardIndex:
-    """One pass over the headers; of the contents only labels are read."""
-    pictures: list[tuple[str, int, int]] = []
+    """Read the headers of a shard in one pass, and of the contents only labels."""
+    images: list[tuple[str, int, int]] = []
     labels: dict[str, str] = {}
     ignored: Counter[str] = Counter()
     with tarfile.open(path, "r:", tarinfo=tar_headers.Header) as file:
@@ -101,35 +101,35 @@ def _read_headers(path: str, size: int, label: str | None) -> ShardIndex:
             if not member.isreg() or member.issparse():
                 ignored["folder" if member.isdir() else "link or special"] += 1
             elif member.offset_data + member.size > size:
-                raise tarfile.ReadError(f"ends within {shown(member.name)}")
+                raise tarfile.ReadError(f"truncated within {shown(member.name)}")
             elif decode.is_image_name(member.name):
                 if member.size:
-                    pictures.append((member.name, member.offset_data, member.size))
+                    images.append((member.name, member.offset_data, member.size))
                 else:
-                    ignored["picture of zero bytes"] += 1
+                    ignored["image of zero bytes"] += 1
             elif (text := _read_label(file, member, extension, label)) is not None:
                 key = member.name[: -len(extension)]
                 if extension != ".json" or key not in labels:
                     labels[key] = text
             else:
                 ignored[extension or "no extension"] += 1
-    keys = [next((k for k in _keys(name) if k in labels), None) for name, _, _ in pictures]
-    if lost := len(labels.keys() - set(keys)):
-        ignored["label without a picture"] = lost
+    keys = [next((k for k in _keys(name) if k in labels), None) for name, _, _ in images]
+    if unused := len(labels.keys() - set(keys)):
+        ignored["label without an image"] = unused
     return ShardIndex(
-        [[*picture, None if k is None else labels[k], k] for picture, k in zip(pictures, keys, strict=True)], ignored
+        [[*image, None if k is None else labels[k], k] for image, k in zip(images, keys, strict=True)], ignored
     )
 
 
 def _extension(name: str, label: str | None) -> str:
-    """`.cls` of `a/track.7.cls`; `.x.cls` where the label `x.cls` is asked for."""
-    asked = f".{label}".lower()
-    return asked if name.lower().endswith(asked) else os.path.splitext(name)[1].lower()
+    """`.cls` of `a/track.7.cls`; `.x.cls` where `label` is `x.cls`."""
+    suffix = f".{label}".lower()
+    return suffix if name.lower().endswith(suffix) else os.path.splitext(name)[1].lower()
 
 
 def _keys(name: str) -> Iterator[str]:
-    """What a label of this picture may be called, without its extension: `a/b.left` and `a/b` of `a/b.left.jpg`. The last is
-    webdataset's rule; the first is for base names with dots, as in `track.7.jpg` beside `track.7.cls`."""
+    """Possible names of the label of an image, without extension: `a/b.left` and `a/b` for `a/b.left.jpg`. The last one follows
+    webdataset; the first supports base names with dots, such as `track.7.jpg` beside `track.7.cls`."""
     folder, slash, base = name.rpartition("/")
     parts = base.split(".")
     for n in range(len(parts) - 1, 0, -1):
@@ -137,7 +137,7 @@ def _keys(name: str) -> Iterator[str]:
 
 
 def _read_label(file: tarfile.TarFile, member: tarfile.TarInfo, extension: str, label: str | None) -> str | None:
-    """The label that a member of a sample holds, if it does."""
+    """The label in a member of a tar file, or None."""
     auto = label in ("auto", None)
     if label in ("none", "top", "parent"):
         return None
