@@ -56,7 +56,7 @@ class Payload:
 def test_a_pickle_in_a_pt_is_never_run_and_what_it_names_is_said(function, legacy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"x": Payload(function)}, "evil.pt", _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(DataError, match="could run code") as error:
+    with pytest.raises(DataError, match="could execute code") as error:
         arrays("evil.pt")
     assert f"{function.__module__}.{function.__name__}".replace("builtins", "__builtin__") in error.value.message or (
         function.__name__ in error.value.message
@@ -136,7 +136,7 @@ def test_array_files_that_announce_too_much(tmp_path, monkeypatch):
 
 
 def tar_of(path: Path, members: dict[str, bytes | str | int]) -> Path:
-    """bytes: a file; str: a link to it; int: a header that announces so many bytes, zeros following."""
+    """bytes: a file; str: a link to it; int: a header that declares so many bytes, zeros following."""
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
@@ -196,7 +196,7 @@ def test_an_archive_that_is_none(content, tmp_path):
 def test_an_idx_file_that_is_a_bomb(tmp_path):
     head = bytes([0, 0, 8, 3]) + struct.pack(">3I", 60_000, 2000, 2000)
     (tmp_path / "a.gz").write_bytes(gzip.compress(head + bytes(1_000_000)))
-    with pytest.raises(DataError, match="announces"):
+    with pytest.raises(DataError, match="declares"):
         idx.read(tmp_path / "a.gz")
     (tmp_path / "a.gz").write_bytes(gzip.compress(head[:4] + struct.pack(">3I", 2, 2, 2) + bytes(50_000_000)))
     with pytest.raises(DataError, match="has more"):

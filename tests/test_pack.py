@@ -106,7 +106,7 @@ def test_raw_is_what_the_file_decodes_to(tmp_path):
         assert np.array_equal(array, to_array(decode.load(files.train.paths[i])))
     assert packed.shape == files.shape
     assert packed.fingerprint != files.fingerprint
-    assert "raw pixels, in their own size" in packed.notes[0]
+    assert "raw pixels, in the original size" in packed.notes[0]
 
 
 @pytest.mark.parametrize("form", ["raw", "jpeg"])
@@ -191,7 +191,7 @@ def test_broken_off_and_gone_on_is_the_same_bytes(tmp_path, monkeypatch, small, 
     again()
     part = tmp_path / "p.pack.part"
     assert not (tmp_path / "p.pack").exists()
-    with pytest.raises(RequestError, match="no finished pack"):
+    with pytest.raises(RequestError, match="is not a finished pack"):
         pack(str(part))
     if harm == "torn":  # more than the journal knows, and half a line of it
         last = max(part.glob("shard-*"), default=part / "shard-00000.bin")
@@ -206,7 +206,7 @@ def test_broken_off_and_gone_on_is_the_same_bytes(tmp_path, monkeypatch, small, 
     notify.set_hooks()
     assert contents(tmp_path / "p.pack") == contents(tmp_path / "whole.pack")
     assert len(made) == 36 - at // 4 * 4  # what was noted is not done again
-    assert any("going on behind" in line for line in said) == (at >= 4)
+    assert any("resuming after" in line for line in said) == (at >= 4)
     assert not part.exists()
 
 
@@ -271,7 +271,7 @@ def test_unreadable_files_are_left_out_and_listed(tmp_path):
     packed = pack(str(tmp_path / "p.pack"))
     assert sorted(packed.train.pack.manifest["left_out"]) == ["train/cat/00.jpg", "val/dog/01.jpg"]
     assert (len(packed.train), len(packed.test)) == (20, 9)
-    assert "2 unreadable files left out when it was made" in packed.notes
+    assert "2 unreadable files left out when it was written" in packed.notes
     assert torch.bincount(packed.train.labels).tolist() == [9, 11]
 
 
@@ -315,7 +315,7 @@ def test_damage_is_refused_when_it_is_opened(tmp_path, harm):
     harm(out)
     with pytest.raises(DataError) as caught:
         pack(str(out))
-    assert "make it anew" in caught.value.hint
+    assert "write it again" in caught.value.hint
 
 
 def test_a_flipped_bit_of_an_encoded_image_is_met_when_it_is_read(tmp_path):
@@ -329,7 +329,7 @@ def test_a_flipped_bit_of_an_encoded_image_is_met_when_it_is_read(tmp_path):
                 source.read(i)
             except decode.BadImage as error:
                 reasons.append(error.message)
-    assert reasons == ["its bytes in the pack were altered"]
+    assert reasons == ["corrupt in the pack: its CRC-32 does not match"]
 
 
 @pytest.mark.parametrize("form", ["jpeg", "raw"])
@@ -350,10 +350,10 @@ def test_strict_inspection_finds_every_flipped_bit(tmp_path, cli, form):
     [
         ((), 2, "out is not given"),
         (("out=nowhere/p.pack",), 2, "no folder"),
-        (("out=photos",), 2, "is no pack"),
+        (("out=photos",), 2, "is not a pack"),
         (("out=p.pack", "format=png"), 2, "jpeg or raw"),
-        (("out=p.pack", "size=-3"), 2, "a whole number from 8"),
-        (("out=p.pack", "quality=x"), 2, "a whole number from 1"),
+        (("out=p.pack", "size=-3"), 2, "an integer from 8"),
+        (("out=p.pack", "quality=x"), 2, "an integer from 1"),
         (("out=p.pack", "dataset.channels=4", "size=32"), 2, "format=raw"),
     ],
 )
@@ -366,7 +366,7 @@ def test_wrong_requests(cli, words, code, says):
 
 def test_a_set_that_lies_in_memory_is_not_packed(cli):
     run = cli("data", "pack", "dataset=digits", "out=p.pack")
-    assert (run.code, "nothing to pack" in run.err) == (2, True)
+    assert (run.code, "cannot be packed" in run.err) == (2, True)
 
 
 def test_trains_on_a_pack(cli):

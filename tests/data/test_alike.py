@@ -162,7 +162,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):  # 19
 def test_max_pixels(resident, tmp_path):  # 43
     for i in range(6):
         picture(i, 64, 64).save(tmp_path / f"{i}.png")
-    with pytest.raises(DataError, match=r"64 x 64 pixels are more than 4,000 \(dataset.max_pixels\)"):
+    with pytest.raises(DataError, match=r"64 x 64 pixels exceed 4,000 \(dataset.max_pixels\)"):
         image_folder(str(tmp_path), resident=resident, max_pixels=4000)
     assert len(image_folder(str(tmp_path), resident=resident, holdout=0, max_pixels=4096).train) == 6
     with pytest.raises(RequestError, match="max_pixels"):
@@ -180,12 +180,12 @@ ODD = {  # what is no fault, and what is said of it
     "sixteen bits": (
         lambda: Image.fromarray(np.full((20, 24), 60_000, np.uint16)),
         "PNG",
-        "of over 8 bits a value",
+        "of more than 8 bits per value",
     ),  # 39
     "floats": (
         lambda: Image.fromarray(np.linspace(0, 1, 480, dtype=np.float32).reshape(20, 24)),
         "TIFF",
-        "over 8 bits",
+        "more than 8 bits",
     ),
     "transparent": (lambda: picture(1, mode="RGBA"), "PNG", "with transparency"),  # 38
     "cmyk": (lambda: picture(2, mode="CMYK"), "JPEG", "all 24x20"),  # 36
@@ -217,7 +217,7 @@ def test_44_formats_that_pillow_lacks_are_named(tmp_path):
     for i in range(3):
         picture(i).save(tmp_path / f"{i}.png")
         (tmp_path / f"{i}.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    assert any("3 .heic: this Pillow does not read them" in n for n in image_folder(str(tmp_path)).notes)
+    assert any("3 .heic: not supported by the installed Pillow" in n for n in image_folder(str(tmp_path)).notes)
     for i in range(3):
         (tmp_path / f"{i}.png").unlink()
     with pytest.raises(DataError) as error:
@@ -231,12 +231,12 @@ def test_44_formats_that_pillow_lacks_are_named(tmp_path):
 LISTS = [  # 46, 50
     ("where;label\na.png;x\n", "no column named path", "path,label"),
     ("path,label,label\na.png,x,y\n", "two columns named label", "another name"),
-    ("path,label\na.png,x\na.png,y\n", "line 3: a.png stands in line 2 already", "leave one"),
-    ("path,split\na.png,train\na.png,test\n", "line 3: a.png stands in line 2 already", "leave one"),
-    ("path,split\na.png,early\n", "split is early", ""),
-    ("path,label\n", "names no file", "one path a line"),
+    ("path,label\na.png,x\na.png,y\n", "line 3: a.png is already in line 2", "remove one"),
+    ("path,split\na.png,train\na.png,test\n", "line 3: a.png is already in line 2", "remove one"),
+    ("path,split\na.png,early\n", "as the split, got early", ""),
+    ("path,label\n", "names no file", "one path per line"),
     ("", "header is empty", "path,label"),
-    ('path,label\n"a.png,x\n', "no CSV file", ""),
+    ('path,label\n"a.png,x\n', "is not a CSV file", ""),
     ("path,label\nnull\0.png,x\n", "none of the 1 file", "relative"),
 ]
 

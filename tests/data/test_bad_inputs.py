@@ -125,18 +125,18 @@ REFUSED: list[tuple[Callable[[Path], str], type[SslError], str, str]] = [
     (_missing, RequestError, "does not exist", "did you mean dataset.path="),
     (_missing_deep, RequestError, "does not exist", "it holds cat, dog"),
     (_file, RequestError, "is a file", "did you mean dataset.path="),
-    (_empty, DataError, "nothing else", "dataset.path=FOLDER"),
+    (_empty, DataError, "it is empty", "dataset.path=FOLDER"),
     (_only_folders, DataError, "3 folders below it", "dataset.path=FOLDER"),
     (_other_files, DataError, "3 .txt, 1 .mp4", "dataset.path=FOLDER"),
     (_array_files, DataError, "1 .npy", "dataset=arrays"),
     (_zero_bytes, DataError, "3 files of zero bytes", "dataset.path=FOLDER"),
-    (_all_broken, DataError, "none of the 3 images looked at can be read", "data inspect"),
+    (_all_broken, DataError, "none of 3 sampled images can be read", "data inspect"),
     (_too_many_broken, DataError, "2 of 42 images cannot be read, more than 1.0%", "max_bad_fraction"),
-    (_list_of_nothing, DataError, "none of the 2 files", "relative to the list"),
-    (_empty_list, DataError, "names no file", "one path a line"),
+    (_list_of_nothing, DataError, "none of the 2 files", "relative to the folder of the list"),
+    (_empty_list, DataError, "names no file", "one path per line"),
     (_csv_without_header, DataError, "no column named path", "path,label"),
     (_ragged_csv, DataError, "line 3", "correct that line"),
-    (_no_path, RequestError, "dataset.path is not given", "dataset.path="),
+    (_no_path, RequestError, "dataset.path is missing", "dataset.path="),
 ]
 
 
@@ -235,13 +235,13 @@ def _empty_class(root: Path, monkeypatch) -> None:  # 26
 
 
 GONE_ON = [
-    (_one_denied_folder, "1 folder may not be read"),
+    (_one_denied_folder, "1 folder cannot be read"),
     (_loops, "4 repeated folder links"),
     (_dangling, "2 dangling links"),
     (_special, "3 special files"),
     (_ignored, "2 other files, 4 hidden files"),
     (_zero_byte_file, "1 unreadable image left out"),
-    (_empty_class, "warning: 2 folders without images, no class: fish, zebra"),
+    (_empty_class, "warning: 2 folders without images, no classes: fish, zebra"),
 ]
 
 
@@ -302,7 +302,7 @@ def test_27_one_class_is_said(tmp_path):
     (tmp_path / "cat").mkdir()
     for i in range(4):
         picture(i).save(tmp_path / "cat" / f"{i}.png")
-    assert "one class only (cat): nothing to probe" in image_folder(str(tmp_path)).notes
+    assert "only one class (cat): supervised evaluations are not possible" in image_folder(str(tmp_path)).notes
 
 
 def test_27_classes_of_one_sample_stay_in_train(tmp_path):
@@ -318,7 +318,7 @@ def test_28_the_same_image_in_train_and_test(resident, tmp_path):
     for i in range(3):
         picture(900 + i).save(tmp_path / "val" / "cat" / f"new{i}.png")
     d = image_folder(str(tmp_path), resident=resident)
-    assert "warning: 4 test images also in train (same bytes): numbers will look too good" in d.notes
+    assert "warning: 4 test images also in train (same bytes): metrics will be too optimistic" in d.notes
     assert inspect(d, strict=True)["duplicates"]["in train and test"] == 4
 
 

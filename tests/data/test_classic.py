@@ -78,7 +78,7 @@ def test_idx_sets_are_told_apart_wherever_they_lie(packed, tmp_path):
 
 def test_another_set_is_not_taken_for_mnist(tmp_path):
     idx_set(tmp_path / "fashion", "9003027255")
-    with pytest.raises(RequestError, match="fashion holds another set") as error:
+    with pytest.raises(RequestError, match="fashion holds another data set") as error:
         mnist(path=str(tmp_path))
     assert "dataset.download=true" in error.value.hint
     assert "11.6 MB" in error.value.hint
@@ -89,13 +89,13 @@ def test_broken_idx(tmp_path):
     whole = (tmp_path / "a").read_bytes()
     packed = gzip.compress(whole)
     for name, data, reason in [
-        ("short", whole[:-1], "should hold 48 bytes"),
+        ("short", whole[:-1], "expected 48"),
         ("long", whole + b"\0", "more"),
-        ("other.txt", b"hello world", "no IDX file"),
+        ("other.txt", b"hello world", "not an IDX file"),
         ("none", b"", "nothing"),
         ("cut.gz", packed[:-12], "broken"),
         ("not.gz", whole, "broken"),
-        ("huge", b"\0\0\x08\x03" + struct.pack(">III", 2**31, 2**31, 9), "announces"),
+        ("huge", b"\0\0\x08\x03" + struct.pack(">III", 2**31, 2**31, 9), "declares"),
     ]:
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DataError, match=reason):
@@ -210,7 +210,7 @@ def test_stl10_layout(tmp_path):
     assert len(d.unlabelled) == 6
     assert np.array_equal(d.unlabelled.resident[torch.tensor([5, 0])].numpy(), x[[5, 0]])
     (folder / "test_X.bin").write_bytes(b"123")
-    with pytest.raises(DataError, match="no number of 96 x 96"):
+    with pytest.raises(DataError, match="expected a multiple of 27,648"):
         stl10(path=str(tmp_path))
 
 
@@ -224,7 +224,7 @@ def test_svhn_layout(tmp_path):
     assert d.train.labels.tolist() == [0, 1, 2, 9, 0]
     assert np.array_equal(d.train.resident[2].permute(1, 2, 0).numpy(), x[..., 2])
     (tmp_path / "test_32x32.mat").write_bytes(b"garbage")
-    with pytest.raises(DataError, match="no SVHN file"):
+    with pytest.raises(DataError, match="not an SVHN file"):
         svhn(path=str(tmp_path))
 
 
@@ -234,7 +234,7 @@ def test_absent_says_what_where_and_what_to_type(build, tmp_path, said):
         with pytest.raises(RequestError) as error:
             build(path=str(path))
         assert str(path) in error.value.message
-        assert "looked for" in error.value.message
+        assert "not found: expected" in error.value.message
         assert "dataset.path=" in error.value.hint
         assert "dataset.download=true" in error.value.hint
         assert "MB" in error.value.hint or "GB" in error.value.hint
@@ -254,7 +254,7 @@ def test_download(tmp_path, said):
     download.download_files([good], str(to))
     assert len(said) == 1  # it is there
     for bad in (RemoteFile("b", good.urls, 2_500_000, "0" * 32), RemoteFile("b", good.urls, 1000, good.md5)):
-        with pytest.raises(DataError, match="not the file expected"):
+        with pytest.raises(DataError, match="not the published file"):
             download.download_files([bad], str(to))
     with pytest.raises(MachineError, match="cannot be downloaded"):
         download.download_files([RemoteFile("c", ((source / "none").as_uri(),), 5, "0")], str(to))

@@ -34,7 +34,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """A PNG that announces a size and holds next to nothing."""
+    """A PNG that declares a size and holds next to nothing."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
@@ -85,12 +85,12 @@ BROKEN = [
     ("header only", ""),
     ("png crc", ""),
     ("tiny", "1 x 1"),
-    ("sliver", "over 100 times"),
-    ("too large", "more than 64,000,000"),
+    ("sliver", "more than 100 times"),
+    ("too large", "exceed 64,000,000"),
     ("bomb", "pixels"),
     ("text bomb", ""),
-    ("folder", "no regular file"),
-    ("fifo", "no regular file"),
+    ("folder", "not a regular file"),
+    ("fifo", "not a regular file"),
     ("vanished", "No such file"),
 ]
 

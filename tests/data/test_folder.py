@@ -85,7 +85,7 @@ def test_split_folders(make_folder):
     assert (len(d.train), len(d.test), len(d.unlabelled)) == (8, 1, 5)
     assert d.pretrain is d.unlabelled
     assert d.unlabelled.labels is None
-    assert "val: 4 images left aside" in say(d)
+    assert "val: 4 images not used" in say(d)
     assert "splits by folder" in say(d)
 
 
@@ -102,7 +102,7 @@ def test_a_class_called_train_is_a_class_among_others(make_folder):
 def test_one_class_folder_says_so(make_folder):
     d = image_folder(str(make_folder({"only": 4})))
     assert d.classes == ("only",)
-    assert "one class only" in say(d)
+    assert "only one class" in say(d)
 
 
 def test_list_txt(make_folder, tmp_path):
@@ -197,7 +197,7 @@ def test_deep_alpha_and_animated_are_said(tmp_path):
     picture(1, 20, 20, "RGBA").save(root / "alpha.png")
     picture(1, 20, 20).save(root / "film.gif", save_all=True, append_images=[picture(2, 20, 20)])
     d = image_folder(str(root), holdout=0)
-    for part in ("1 image of over 8 bits", "1 image with transparency", "1 image with several frames"):
+    for part in ("1 image of more than 8 bits per value", "1 image with transparency", "1 image with several frames"):
         assert part in say(d)
 
 

@@ -150,7 +150,7 @@ SAID = {  # (layout, what is read, what the warning says)
     "an augmented one": (
         tree(train=AB, train_aug=AB, test=AB),
         {"train": AB, "test": AB, "left out": {None: 8}},
-        "left out, beside the splits: train_aug/ (8 images)",
+        "images in no split are excluded: train_aug/ (8 images)",
     ),
     "ground truth of each split": (
         tree(A_Training_Data=4, A_Test_Data=2, A_Training_GroundTruth=4, A_Test_GroundTruth=2),
@@ -165,9 +165,9 @@ SAID = {  # (layout, what is read, what the warning says)
     "other folders": (
         SPLIT | tree(extra=AB),
         ALL | {"left out": {None: 8}},
-        "extra/ (8 images); to pretrain on it, too: 'dataset.splits={train: train, test: test, val: val, unlabelled: extra}'",
+        "extra/ (8 images); to pretrain on them as well: 'dataset.splits={train: train, test: test, val: val, unlabelled: extra}'",
     ),
-    "images beside splits": (SPLIT | {"": 2}, ALL | {"left out": {None: 2}}, "left out, beside the splits: (2 images)"),
+    "images beside splits": (SPLIT | {"": 2}, ALL | {"left out": {None: 2}}, "images in no split are excluded: (2 images)"),
     "a wrapper and others": (
         below("data", of=SPLIT) | {"plots": 3},
         ALL | {"left out": {None: 3}},
@@ -187,7 +187,7 @@ SAID = {  # (layout, what is read, what the warning says)
     "train among classes": (
         {"train": 4, "plane": 4},
         {"train": {"train": 4, "plane": 4}},
-        "train/ (4 images) is read as a class, like plane/ (4 images); if it is the training split: "
+        "train/ (4 images) is read as a class, as is plane/ (4 images); if it is the training split: "
         "'dataset.splits={train: train}'",
     ),
     "train with classes and others": (
@@ -198,12 +198,12 @@ SAID = {  # (layout, what is read, what the warning says)
     "domains": (
         {"photo/dog": 2, "photo/cat": 2, "sketch/dog": 2, "sketch/cat": 2},
         {"train": {"photo": 4, "sketch": 4}},
-        "(cat, dog) lie in several of photo, sketch, which are read as the classes; if the former are: dataset.label=parent",
+        "(cat, dog) are in several of photo, sketch, which are read as the classes; if the inner folders are: dataset.label=parent",
     ),
     "masks beside images": (
         {"train/images": 4, "train/masks": 4, "val/images": 2, "val/masks": 2},
         {"train": {None: 4}, "val": {None: 2}, "left out": {None: 6}},
-        "left out as masks: train/masks/ (4 images), val/masks/ (2 images); dataset.splits=none",
+        "excluded as masks: train/masks/ (4 images), val/masks/ (2 images); dataset.splits=none",
     ),
     "annotations beside images": (
         {"images/training": 4, "images/validation": 2, "annotations/training": 4, "annotations/validation": 2},
@@ -218,7 +218,7 @@ SAID = {  # (layout, what is read, what the warning says)
     "masks among images": (
         {"a/1.png": 1, "a/1_mask.png": 1, "a/1_mask_1.png": 1, "b/x_mask.png": 1},
         {"train": {"a": 1, "b": 1}, "left out": {None: 2}},
-        "2 images named like another one",
+        "2 images named like another image",
     ),
 }
 
@@ -237,10 +237,10 @@ def test_what_is_unsure_is_said(name):
         (tree(val=AB, test=AB), "no training split", "'dataset.splits={train: val, test: test}'"),
         (
             below("one", "two", of=tree(train=AB, test=AB)),
-            "one/, two/ in data hold splits with class folders",
-            "dataset.path=data/one; all: 'dataset.splits={train: */train, test: */test}'",
+            "one/, two/ in data each contain splits with class folders",
+            "dataset.path=data/one; to read all: 'dataset.splits={train: */train, test: */test}'",
         ),
-        (SPLIT | {"cars": 30}, "and more beside them: cars/ (30 images)", "dataset.splits=none"),
+        (SPLIT | {"cars": 30}, "and more images beside them: cars/ (30 images)", "dataset.splits=none"),
     ],
 )
 def test_layouts_that_must_be_chosen(counts, sentence, hint):
@@ -261,7 +261,7 @@ def test_splits_that_are_chosen():
     inside, _ = seen({"a/x": 4, "b/x": 4, "a/y": 1, "b/y": 1}, splits={"train": "*/x", "test": "*/y"})
     assert inside == {"train": AB, "test": {"a": 1, "b": 1}}
     for asked, words in (
-        ({"tst": "test"}, "no split"),
+        ({"tst": "test"}, "unknown split"),
         ({"train": "trian"}, "no image in trian"),
         ({"train": {"a": 1}}, "a folder or a list"),
     ):
@@ -316,10 +316,10 @@ def test_the_split_with_labels_measures(make_folder):
     labelled = tree(train=AB, val={"a": 1, "b": 2}, test=3)
     d = image_folder(str(make_folder(labelled)))
     assert (len(d.train), d.test.labels.tolist()) == (8, [0, 1, 1])
-    assert "warning: test: 3 images left aside, no labels; val measures" in d.notes
+    assert "warning: test: 3 images not used, because they have no labels; val is the held-out split" in d.notes
     d = image_folder(str(make_folder(tree(train=AB, test=3), "two")))
     assert d.test.labels.tolist() == [0, 1]  # held out of train
-    assert "warning: test: 3 images left aside, no labels" in d.notes
+    assert "warning: test: 3 images not used, because they have no labels" in d.notes
     d = image_folder(str(make_folder(tree(train=5, test=3), "three")))
     assert len(d.test) == 3  # nothing has labels
 
@@ -341,7 +341,7 @@ def test_pretraining_reads_train_and_unlabelled(make_folder, tmp_path):
     assert both.pretrain.labels.tolist() == [0] * 4 + [1] * 4 + [-1] * 5
     assert both.fingerprint == alone.fingerprint
     assert both.pretrain.resident.data_ptr() == both.train.resident.data_ptr()  # not twice in memory
-    assert any("the 8 samples of train are left out (dataset.pretrain_on=all" in note for note in alone.notes)
+    assert any("without the 8 samples of train (dataset.pretrain_on=all" in note for note in alone.notes)
     assert write_pack(image_folder(root, pretrain_on="all", resident=False), tmp_path / "p.pack")
     for which, n in (("all", 13), ("unlabelled", 5)):
         packed = pack(str(tmp_path / "p.pack"), pretrain_on=which)
@@ -369,7 +369,7 @@ def test_outputs_of_this_program_beside_the_data_are_no_samples(cli, make_folder
     after = image_folder(".")
     assert (after.classes, after.fingerprint) == (before.classes, before.fingerprint)
     said = "\n".join(after.notes)
-    assert "not looked into, as outputs of this program: ants.pack, elsewhere/a_run, runs, views.png" in said
+    assert "skipped outputs of this program: ants.pack, elsewhere/a_run, runs, views.png" in said
     assert "warning" not in said
     resumed = cli("resume", "latest", "train.steps=2")
     assert resumed.code == 0
@@ -384,7 +384,7 @@ def test_outputs_of_this_program_beside_the_data_are_no_samples(cli, make_folder
         ("my photos.tar.gz", "mkdir '{path}my photos' && tar -xf '{path}my photos.tar.gz' -C '{path}my photos'"),
         ("photos.7z", "7z x {path}photos.7z -o{path}photos"),
         ("photos.rar", "unrar x {path}photos.rar {path}photos/"),
-        ("photos.tar", "or dataset=tar reads it as it is"),
+        ("photos.tar", "or read it without unpacking: dataset=tar"),
         ("photos.npz", "dataset=arrays dataset.path={path}photos.npz"),
     ],
 )
@@ -409,19 +409,19 @@ def test_a_lone_split_beside_an_empty_one_is_no_class(make_folder):
     d = image_folder(str(root), holdout=0)
     assert d.classes == before.classes == ("a", "b")
     assert d.fingerprint == before.fingerprint
-    assert "warning: val/ is the only split: it is read as the training split" in d.notes
+    assert "warning: val/ is the only split and is read as the training split" in d.notes
 
 
 def test_a_folder_that_is_a_split_names_the_ones_beside_it(make_folder, tmp_path):
     root = make_folder(tree(train=AB, test=AB))
     (root / "train" / "labels.csv").write_text("name,label\n")
-    assert f"beside it lie test/: dataset.path={root} reads all of them" in image_folder(str(root / "train")).notes
+    assert f"beside it are test/: dataset.path={root} reads all splits" in image_folder(str(root / "train")).notes
     said = image_folder(str(root / "test")).notes
-    assert "warning: this folder looks like a test split, and is trained on; beside it lie train/" in said
+    assert "warning: this folder looks like a held-out split, and is used for training; beside it are train/" in said
     assert not any("beside" in note or ".csv" in note for note in image_folder(str(root)).notes)
     flat = make_folder({"train": 4}, "flat")
     (flat / "labels.csv").write_text("name,label\n")
-    assert any("if it holds labels, labels=FILE.csv (name,label), or" in note for note in image_folder(str(flat)).notes)
+    assert any("if it holds labels: labels=FILE.csv (columns name,label), or" in note for note in image_folder(str(flat)).notes)
 
 
 def test_a_list_without_a_column_of_labels_names_the_others(make_folder, tmp_path):
@@ -430,7 +430,7 @@ def test_a_list_without_a_column_of_labels_names_the_others(make_folder, tmp_pat
     (tmp_path / "list.csv").write_text("\n".join(["path,breed,split", *rows]))
     d = image_folder(str(tmp_path / "list.csv"))
     assert (d.classes, len(d.train), len(d.test)) == ((), 4, 2)
-    assert any("no column of labels; not read: breed (dataset.label=" in note for note in d.notes)
+    assert any("no label column; columns not read: breed (dataset.label=" in note for note in d.notes)
     d = image_folder(str(tmp_path / "list.csv"), label="breed")
     assert (d.classes, d.test.labels.tolist()) == (("x", "y"), [0, 1])
     assert not any("not read" in note for note in d.notes)

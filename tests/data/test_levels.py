@@ -186,7 +186,7 @@ def test_one_range_keeps_classes_apart(kind, wish, tmp_path):
     for source in (d.train, d.test):
         low, high = levels_of(source)
         assert high - low > 100
-    note = next(n for n in d.notes if "bytes" in n)
+    note = next(n for n in d.notes if "scaled to" in n)
     low, high = d.details["range"]
     assert f"dataset.range=[{low:g},{high:g}]" in note
     assert note.startswith("warning") == (kind == "tif" and wish == "auto")  # a guess
@@ -197,7 +197,7 @@ def test_each_image_by_itself_only_if_asked(wish, tmp_path):
     d = image_folder(str(micro(tmp_path / "x", "tif")), range=wish)
     low, high = levels_of(d.train)
     assert high - low < 5 or wish == "image_minmax" or wish is None
-    assert any("warning" in n and "by itself" in n for n in d.notes)
+    assert any("warning" in n and "separately" in n for n in d.notes)
 
 
 def test_bytes_are_as_before(tmp_path, make_folder):
@@ -258,7 +258,7 @@ def test_run_keeps_its_range(cli, tmp_path):
     assert done.code == 0, done.err
     info = json.loads((Path(done.last) / "encoder.json").read_text())
     assert info["range"] == [0, 4095]
-    assert "0..4095 became bytes" in done.err
+    assert "0..4095 scaled to 0..255" in done.err
     seen = cli("eval", "knn", f"run={done.last}", "dataset=image_folder", "dataset.path=y", "--json")
     assert seen.code == 0, seen.err
     assert json.loads(seen.out)["numbers"]["raw.top1"] < 1.0  # all white in the range of the run
@@ -274,7 +274,7 @@ def test_bad_ranges_are_refused(tmp_path):
     for wish in ("wide", [1], [2, 1], 5, [0, float("nan")]):
         with pytest.raises(RequestError, match="range") as error:
             image_folder(str(tmp_path), range=wish)
-        assert "image_percentile" in error.value.hint
+        assert "image_percentile" in error.value.message
 
 
 def test_deep_image_that_is_cut_is_bad():
@@ -291,4 +291,4 @@ def test_images_of_whole_numbers_and_of_floats_are_told(tmp_path):
 def test_a_test_part_of_another_scale_is_told(tmp_path):
     x = RNG.random((20, 8, 8))
     np.savez(tmp_path / "d.npz", x_train=x * 255, x_test=x)
-    assert any("warning" in n and "another scale" in n for n in arrays(str(tmp_path / "d.npz")).notes)
+    assert any("warning" in n and "check its scale" in n for n in arrays(str(tmp_path / "d.npz")).notes)

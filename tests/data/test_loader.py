@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from itertools import islice
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_wrong_requests(kw, reason, hint):
         Loader(resident().train, Plain(), seed=0, **kw)
     assert hint in (error.value.hint or "")
     if "=" in hint:
-        batch = int(error.value.hint.split("=")[1])
+        batch = int(re.findall(r"\d+", error.value.hint)[0])
         Loader(resident().train, Plain(), seed=0, **{**kw, "batch_size": batch})
 
 

@@ -32,7 +32,7 @@ def test_an_npy_that_is_written_again_is_noticed(shape, tmp_path):
     assert len(read(data)) == 12
     np.save(path, RNG.integers(0, 256, shape, dtype=np.uint8))
     os.utime(path, ns=(1, 1))
-    with pytest.raises(DataError, match=r"x\.npy was written to while it was read"):
+    with pytest.raises(DataError, match=r"x\.npy was modified while in use"):
         read(data)
     path.unlink()  # the error keeps the map
 
@@ -73,6 +73,6 @@ def test_a_pack_that_is_cut_short_while_it_is_read(workers, cli, make_folder, tm
     next(batches)
     with open(tmp_path / "x.pack" / "shard-00000.bin", "r+b") as file:
         file.truncate(1)
-    with pytest.raises(DataError, match=r"shard-00000\.bin was written to while it was read"):
+    with pytest.raises(DataError, match=r"shard-00000\.bin was modified while in use"):
         list(batches)
     (tmp_path / "x.pack" / "shard-00000.bin").unlink()  # the error keeps the map

@@ -12,7 +12,7 @@ LEFT = {
     b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n": "git lfs pull",
     b"\n<!DOCTYPE html><html>404</html>": "a web page",
     b"<HTML><body>sign in</body>": "a web page",
-    bytes(2000): "zero bytes only",
+    bytes(2000): "filled with zero bytes",
 }
 
 
@@ -29,5 +29,5 @@ def test_files_that_stand_for_another_one(content, said, tmp_path):
 
 def test_text_called_npy_holds_no_objects(tmp_path):
     (tmp_path / "a.npy").write_text("1,2,3\n")
-    with pytest.raises(DataError, match=r"is no \.npy file"):
+    with pytest.raises(DataError, match=r"is not an \.npy file"):
         arrays(str(tmp_path / "a.npy"))

@@ -55,7 +55,7 @@ def test_groups_are_held_out_whole(tmp_path):
         assert len(sides[0] | sides[1]) == 6
         assert "by group" in say(d)
     assert "stratified" in say(build(tmp_path, x=X, y=Y, groups=who, settings={"group": "none"}))
-    with pytest.raises(RequestError, match="no entry") as error:
+    with pytest.raises(RequestError, match="is not an entry") as error:
         build(tmp_path, x=X, volunteer=who, settings={"group": "volunter"})
     assert "dataset.group=volunteer" in error.value.hint
     with pytest.raises(DataError, match="24 series but 3 groups"):
@@ -68,7 +68,7 @@ def test_missing_values_do_not_count(tmp_path):
     x[5] = np.nan
     d = build(tmp_path, x=x, y=Y, settings={"holdout": 0})
     assert len(d.train) == 23
-    assert "1 series without any number left out" in say(d)
+    assert "1 series without any value left out" in say(d)
     assert np.allclose(d.mean, np.nanmean(x.astype(float), (0, 2)), atol=1e-9)
     assert np.allclose(d.std, np.nanstd(x.astype(float), (0, 2)), atol=1e-9)
     assert d.train.labels.tolist() == np.delete(Y, 5).tolist()
@@ -88,7 +88,7 @@ def test_lengths_and_windows(tmp_path):
     assert cut.train.resident[3, 0].isnan().sum() == 5
     half = build(tmp_path, x=flat, len=lengths, settings={"holdout": 0, "window": 10, "stride": 5})
     assert len(half.train) == 1 + 4 + 7 + 1
-    with pytest.raises(DataError, match="sum up to"):
+    with pytest.raises(DataError, match="sum to"):
         build(tmp_path, x=flat, len=lengths + 1)
     with pytest.raises(RequestError, match="stride"):
         build(tmp_path, x=flat, len=lengths, settings={"stride": 5})
@@ -127,7 +127,7 @@ def test_the_split_of_older_runs_stays(tmp_path):
     assert torch.equal(d.train.resident, windows[kept])
     assert torch.equal(d.test.resident, windows[held])
     assert d.train.groups is None
-    assert "both sides" in say(d)
+    assert "in both splits" in say(d)
 
 
 def test_a_single_recording_is_divided_in_time(tmp_path):
@@ -171,11 +171,11 @@ def test_online_asks_whole_recordings(tmp_path):
     ("x", "reason"),
     [
         (np.where(X > 2, np.inf, X), "infinite"),
-        (np.zeros((3, 2, 2, 2)), "series are"),
+        (np.zeros((3, 2, 2, 2)), "expected series"),
         (np.zeros((3, 2, 1)), "at least 2 steps"),
-        (np.full((3, 2, 9), np.nan), "holds a number"),
+        (np.full((3, 2, 9), np.nan), "holds any value"),
         (np.zeros((0, 2, 9)), "is empty"),
-        (np.array([["a", "b"]]), "numbers are wanted"),
+        (np.array([["a", "b"]]), "expected numbers"),
         (np.full((3, 1, 9), 1e60), "too large"),
     ],
 )
@@ -189,7 +189,7 @@ def test_constant_channel(tmp_path):
     x[:, 1] = 4
     d = build(tmp_path, x=x)
     assert d.std[1] == 1
-    assert "1 channel never change" in say(d)
+    assert "1 constant channel" in say(d)
 
 
 def test_real_series(test_data):

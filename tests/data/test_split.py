@@ -76,7 +76,7 @@ def test_auto_holds_out_where_labels_tell_classes_apart():
     assert torch.equal(split(50, "auto", 3, y)[1], split(50, 0.2, 3, y)[1])
     for labels in (None, torch.full((50,), -1), torch.zeros(50, dtype=torch.int64)):
         assert len(split(50, "auto", 3, labels)[1]) == 0
-    with pytest.raises(RequestError, match="holdout is much"):
+    with pytest.raises(RequestError, match="got much"):
         split(50, "much")
 
 

@@ -92,7 +92,7 @@ def test_list_of_another_ending_is_read(content, name, listed):
 
 def test_columns_of_other_names_are_said(listed):
     assert any("File_Name as path, Class as label" in n for n in listed(TABLES["other names"]).notes)
-    assert any("written otherwise" in n for n in listed(TABLES["windows"]).notes)
+    assert any("spelled differently" in n for n in listed(TABLES["windows"]).notes)
     assert listed(rows("img/{i}.png,{c},x", head="path,Kind,label"), label="kind").classes == ("a", "b")
 
 
@@ -117,7 +117,7 @@ def test_a_name_that_fits_two_files_is_refused(tmp_path):
     for name in ("a.png", "a.jpg"):
         picture(1).save(tmp_path / name)
     (tmp_path / "l.csv").write_text("path,label\na,x\n")
-    with pytest.raises(DataError, match=r"line 2: a may be a\.jpg, a\.png"):
+    with pytest.raises(DataError, match=r"line 2: a matches a\.jpg, a\.png"):
         image_folder(str(tmp_path / "l.csv"))
 
 
@@ -132,7 +132,7 @@ def test_words_for_missing_labels_are_no_class(word, listed):
     d = listed("path,label\n" + "".join(f"img/{i}.png,{('a', 'b', word)[i % 3]}\n" for i in range(N)))
     assert d.classes == ("a", "b")
     assert d.train.labels.tolist() == [0, 1, -1] * 2
-    assert any("warning: 2 labels taken as missing" in n and word in n for n in d.notes)
+    assert any("warning: 2 labels read as missing" in n and word in n for n in d.notes)
 
 
 def test_missing_words_are_those_of_pandas():
@@ -201,7 +201,7 @@ def test_labels_that_occur_once_are_told(listed):
 def test_addresses_and_names_without_extension_are_explained(listed, tmp_path):
     with pytest.raises(DataError) as error:
         listed("https://example.org/a.png\n", "list.txt")
-    assert "fetch the files first" in error.value.hint
+    assert "download the files first" in error.value.hint
     (tmp_path / "bare").mkdir()
     picture(1).save(tmp_path / "bare" / "0001", "PNG")
     with pytest.raises(DataError) as error:
@@ -227,7 +227,7 @@ def test_space_after_an_extension_is_no_part_of_it(tmp_path):
 
 def test_columns_that_are_not_read_are_said(listed):
     d = listed(rows("img/{i}.png,0,1", head="path,cat,dog"))
-    assert any("no column of labels; not read: cat, dog" in n for n in d.notes)
+    assert any("no label column; columns not read: cat, dog" in n for n in d.notes)
 
 
 @pytest.mark.parametrize("name", ["l.xlsx", "l.json", "l.parquet"])

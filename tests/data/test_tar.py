@@ -164,7 +164,7 @@ def test_where_no_index_can_be_kept_it_is_said(tmp_path, said, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SSLCLI_DATA", str(tmp_path / "file"))
     assert len(opened(write(tmp_path / "a.tar", samples(0, 6)), holdout=0).train) == 6
-    assert any("cannot be kept" in line for line in said)
+    assert any("cannot be cached" in line for line in said)
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -177,7 +177,7 @@ def test_formats_long_names_and_what_is_passed_over(tmp_path, form):
         file.addfile(link)
     d = opened(path, holdout=0, label="none")
     assert list(d.train.names) == [f"a.tar/{long}", "a.tar/y.png"]
-    assert d.details["ignored"] == {".npy": 1, "picture of zero bytes": 1, "link or special": 1}
+    assert d.details["ignored"] == {".npy": 1, "image of zero bytes": 1, "link or special": 1}
 
 
 def test_patterns(tmp_path):
@@ -196,8 +196,8 @@ def test_patterns(tmp_path):
     cases = {
         "s-{00..04}.tar": "2 shards of 5",
         "t-*.tar": "no file",
-        "s-{3..1}.tar": "no range",
-        "s-{0}.tar": "no range",
+        "s-{3..1}.tar": "neither a range",
+        "s-{0}.tar": "neither a range",
     }
     for wrong, words in (cases | {"s-{0..999999999}.tar": "more than"}).items():
         with pytest.raises(RequestError, match=words):
@@ -235,7 +235,7 @@ def test_broken_shards_are_named(tmp_path):
     write(root / "s-01.tar", {"readme.md": b"x"})
     for name in ("s-00.tar", "s-02.tar"):
         os.unlink(root / name)
-    with pytest.raises(DataError, match=r"no picture in 1 tar file; seen: 1 \.md"):
+    with pytest.raises(DataError, match=r"no image in 1 tar file; it contains: 1 \.md"):
         opened(root)
     with pytest.raises(RequestError, match="no tar file"):
         opened(tmp_path / "data")
@@ -298,8 +298,8 @@ def test_labels_without_a_picture_and_missing_ones_are_told(tmp_path):
     d = tar(str(write(tmp_path / "s.tar", members | {"9.cls": b"cat", "8.x.cls": b"dog"})), holdout=0)
     assert d.classes == ("cat", "dog")
     assert d.train.labels.tolist() == [0, 1, -1, 0]
-    assert any("2 label without a picture" in n for n in d.notes)
-    assert any("1 label taken as missing (1 x NA" in n for n in d.notes)
+    assert any("2 label without an image" in n for n in d.notes)
+    assert any("1 label read as missing (1 x NA" in n for n in d.notes)
     assert tar(str(tmp_path / "s.tar"), label="cls", holdout=0).classes == ("cat", "dog")
 
 
@@ -312,7 +312,7 @@ def test_labels_of_json_are_read_in_every_type(tmp_path):
     by_name = dict(zip((n.rpartition("/")[2] for n in d.train.names), d.train.labels.tolist(), strict=True))
     assert d.classes == ("1", "2")
     assert [by_name[f"{i}.png"] for i in range(5)] == [0, 1, 0, -1, -1]
-    assert any("1 sample with several pictures" in n for n in d.notes)
+    assert any("1 sample with several images" in n for n in d.notes)
 
 
 def test_pictures_of_one_sample_stand_in_one_split(tmp_path):
@@ -323,7 +323,7 @@ def test_pictures_of_one_sample_stand_in_one_split(tmp_path):
     train, test = ({name.split("/")[1][:3] for name in part.names} for part in (d.train, d.test))
     assert (len(d.train) + len(d.test), train & test) == (80, set())
     assert len(test) == 8
-    assert any("40 samples with several pictures" in n and "in one split" in n for n in d.notes)
+    assert any("40 samples with several images" in n and "in one split" in n for n in d.notes)
     masks = {name.replace("right", "left.mask"): content for name, content in members.items()}
     assert not any("several pictures" in n for n in opened(write(tmp_path / "m.tar", masks), group="sample").notes)
     with pytest.raises(RequestError, match="sample or none"):

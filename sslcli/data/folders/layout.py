@@ -155,7 +155,7 @@ def detect_layout(
         some = listing((f"{shown('/'.join((*f, '')))} ({plural(n, 'image')})".strip() for f, n in left_out.items()), 4)
         warning = "" if is_explicit(splits) else "warning: "
         hint = "" if is_explicit(splits) else _pretrain_hint(tree, rules, left_out)
-        notes.append(f"{warning}excluded folders beside the splits: {some}{hint}")
+        notes.append(f"{warning}images in no split are excluded: {some}{hint}")
     rules = rules | dict.fromkeys(masks, (None, ()))
     places = {folder: _place(folder, rules) for folder in {*tree.direct, *folders}}
     kinds = [places[p[:-1]][1] for p in paths]
