@@ -167,7 +167,11 @@ SAID = {  # (layout, what is read, what the warning says)
         ALL | {"left out": {None: 8}},
         "extra/ (8 images); to pretrain on them as well: 'dataset.splits={train: train, test: test, val: val, unlabelled: extra}'",
     ),
-    "images beside splits": (SPLIT | {"": 2}, ALL | {"left out": {None: 2}}, "images in no split are excluded: (2 images)"),
+    "images beside splits": (
+        SPLIT | {"": 2},
+        ALL | {"left out": {None: 2}},
+        "images in no split are excluded: (2 images)",
+    ),
     "a wrapper and others": (
         below("data", of=SPLIT) | {"plots": 3},
         ALL | {"left out": {None: 3}},
@@ -421,7 +425,9 @@ def test_a_folder_that_is_a_split_names_the_ones_beside_it(make_folder, tmp_path
     assert not any("beside" in note or ".csv" in note for note in image_folder(str(root)).notes)
     flat = make_folder({"train": 4}, "flat")
     (flat / "labels.csv").write_text("name,label\n")
-    assert any("if it holds labels: labels=FILE.csv (columns name,label), or" in note for note in image_folder(str(flat)).notes)
+    assert any(
+        "if it holds labels: labels=FILE.csv (columns name,label), or" in note for note in image_folder(str(flat)).notes
+    )
 
 
 def test_a_list_without_a_column_of_labels_names_the_others(make_folder, tmp_path):

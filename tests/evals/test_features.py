@@ -185,8 +185,8 @@ def test_classes_never_trained_are_in_every_result():
     data = EvalData(rows)
     assert data.notes == [
         "warning: 3 test images also in train",
-        f"warning: in the test split only: class {rows.classes[1]}; these {n} samples of 19 cannot be classified right",
-        "1 of 20 test samples have no label and are left out of the accuracy",
+        f"warning: class {rows.classes[1]} occurs in the test split only: its {n} samples of 19 cannot be classified correctly",
+        "1 of 20 test samples have no label and do not count for the accuracy",
     ]
     assert set(data.notes) <= set(knn(toys.Rows(), data, k=2, baselines=False).protocol["notes"])
     rows.test.labels[:] = -1
