@@ -146,7 +146,7 @@ def test_pack_refuses_dangling_link(cli, tmp_path):
     Image.new("L", (8, 8)).save(folder / "a.png")
     (tmp_path / "x.pack").symlink_to("nowhere")
     refused = cli("data", "pack", "dataset=image_folder", "dataset.path=photos", "out=x.pack")
-    assert (refused.code, "is no pack" in refused.err) == (2, True)
+    assert (refused.code, "is not a pack" in refused.err) == (2, True)
     assert not (tmp_path / "x.pack.part").exists()
 
 
