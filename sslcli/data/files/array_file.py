@@ -115,7 +115,7 @@ def _read(path: str, lower: str) -> dict[str, np.ndarray]:
 
 
 def _has_npy_magic(path: str) -> bool:
-    """Whether a file begins with the magic string of .npy; numpy reads any other file as a pickle."""
+    """Whether a file begins with the magic string of .npy; numpy unpickles any other file."""
     with open(path, "rb") as file:
         return file.read(6) == b"\x93NUMPY"
 
