@@ -1,7 +1,7 @@
 """Decode an image file to a Pillow image in the channels of the data set, or raise `BadImage` with the reason.
 
-Pillow decodes everything: torchvision.io crashes the process on some corrupt files. LOAD_TRUNCATED_IMAGES is off: a truncated
-file is unreadable, not gray at the bottom. The size is checked before any pixel is decoded.
+Pillow decodes all files, never torchvision.io, which crashes the process on some corrupt files. LOAD_TRUNCATED_IMAGES is off:
+a truncated file is unreadable, not gray at the bottom. The size is checked before any pixel is decoded.
 """
 
 from __future__ import annotations
