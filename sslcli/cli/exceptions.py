@@ -39,7 +39,7 @@ _LONG_NAME = 200  # characters of a path that are shown whole
 
 
 class JobExit(BaseException):
-    """Carries the exception of a job through Hydra, which catches `Exception`, so that Hydra's own errors can be told apart."""
+    """Carries the exception of a job through Hydra, which catches `Exception`, to distinguish it from Hydra's own errors."""
 
     def __init__(self, error: BaseException):
         super().__init__(error)

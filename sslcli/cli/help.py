@@ -13,7 +13,7 @@ from pathlib import Path
 from sslcli.cli.command import COMMON_FLAGS, HYDRA_FLAGS, Command, Option
 from sslcli.cli.command_table import COMMANDS
 from sslcli.cli.key_docs import KeyDoc, command_keys, read_keys, shared_keys
-from sslcli.config import messages, registry
+from sslcli.config import registry
 
 NARROWEST, WIDEST = 60, 120  # columns
 TERM_WIDTH = 34  # of the left column, at most
@@ -67,23 +67,25 @@ def evaluator_help(name: str, config_dirs: Iterable[Path] = ()) -> str:
     """The text of `sslcli eval NAME --help`: what the evaluator measures, and its keys, read from its YAML file."""
     files = registry.evaluators(config_dirs)
     if name not in files:
+        from sslcli.config import messages
+
         raise messages.unknown_choice("evaluator", name, files)
     text = files[name].read_text(encoding="utf-8")
     remarks = [line.lstrip("# ") for line in text.partition("_target_:")[0].splitlines() if line.startswith("#")]
     summary = registry.describe(files[name], "evaluator").get("summary", "")
-    own = [k for k in read_keys(files[name], "evaluator.") if not k.default.startswith("${")]
+    keys = [k for k in read_keys(files[name], "evaluator.") if not k.default.startswith("${")]
     command = COMMANDS["eval"]
     general = [k for k in command_keys(command) if k.name not in ("labels", "seeds") or f"${{{k.name}}}" in text]
     data = KeyDoc("dataset", "NAME", "another data set than that of the run; likewise dataset.KEY=VALUE")
     examples = [(f"{name} run=RUN", "")]
-    if simple := [k for k in own if k.default.isalnum()]:
+    if simple := [k for k in keys if k.default.isalnum()]:
         examples.append((f"{name} run=RUN {simple[0].name}={simple[0].default}", ""))
     return _page(
         _wrap(f"{name}: {summary}"),
         [f"Usage: sslcli eval {name} [run=RUN] [key=value ...]"],
         _examples("eval", examples),
         _paragraph(" ".join(remarks)),
-        _keys(f"Keys of {name}", own),
+        _keys(f"Keys of {name}", keys),
         _keys("Keys of every evaluator", [*general, data]),
         _paragraph("`sslcli eval --help` shows the groups, the keys of the device and the flags."),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -59,6 +58,8 @@ def config_dir() -> Path:
 @functools.cache
 def plugin_packages() -> tuple[str, ...]:
     """Names of installed packages that extend sslcli: their classes may be named in YAML, their `configs/` is searched."""
+    import importlib.metadata  # a quarter of the time of `sslcli --help`
+
     return tuple(sorted({e.value.split(":")[0] for e in importlib.metadata.entry_points(group=ENTRY_POINTS)}))
 
 

@@ -26,9 +26,9 @@ complete -F _sslcli sslcli
     "zsh": """\
 autoload -Uz compinit && compinit -C
 _sslcli() {
-  local -a found
-  found=("${(@f)$(sslcli completion query "${BUFFER[1,$CURSOR]}" 2>/dev/null)}")
-  compadd -S '' -- $found
+  local -a matches
+  matches=("${(@f)$(sslcli completion query "${BUFFER[1,$CURSOR]}" 2>/dev/null)}")
+  compadd -S '' -- $matches
 }
 compdef _sslcli sslcli
 """,
@@ -65,7 +65,7 @@ def query(line: str) -> int:
 def completions(line: str) -> list[str]:
     """What may follow `line`, the command line up to the cursor."""
     *before, last = line.split(" ")[1:] or [""]
-    before = [word for word in before if word]
+    before = [argument for argument in before if argument]
     return sorted(c for c in _candidates(before, last) if c.startswith(last))
 
 
@@ -76,8 +76,8 @@ def _candidates(before: list[str], last: str) -> Iterable[str]:
     command = COMMANDS.get(before[0])
     if command is None:
         return []
-    positional = [word for word in before[1:] if not word.startswith("-") and "=" not in word]
-    chosen = dict(word.split("=", 1) for word in before if "=" in word)
+    positional = [a for a in before[1:] if not a.startswith("-") and "=" not in a]
+    chosen = dict(a.split("=", 1) for a in before if "=" in a)
     if command.name == "eval" and positional:
         chosen["evaluator"] = positional[0]
     key, equals, _ = last.partition("=")

@@ -91,7 +91,7 @@ def print_history(path: Path, summary: dict[str, Any], cfg: dict[str, Any], stat
         f"status  {summary['status']}{error}",
         f"step    {summary['step']}" + (f" ({format_length(length)})" if len(length) > 1 else ""),
         f"time    {console.human_time(summary['seconds'] or 0)}",
-        f"made    {summary['created']} with sslcli {status.get('sslcli')}, {versions}",
+        f"created {summary['created']} with sslcli {status.get('sslcli')}, {versions}",
     )
     if sweep := sweep_job(path):
         console.out(f"sweep   {sweep['folder']}, job {sweep['job']}: {' '.join(sweep['overrides'])}")
