@@ -73,14 +73,14 @@ def make(cfg: dict[str, Any], method: nn.Module, lr: float, compiled: bool = Fal
     It is torch's fused one where that pays and the YAML does not say otherwise: on a GPU a step can be left out without asking; on
     a processor AdamW's is three times as fast (SGD's is slower). `compiled`: whether this process compiles its model."""
     if not compiled:
-        compilation.keep_dynamo_out()
+        compilation.skip_dynamo_import()
     groups = parameter_groups(method, cfg["weight_decay"])
     takes = inspect.signature(instantiate.resolve("optimizer", cfg["_target_"])).parameters
     pays = {"cuda": "fused" in takes, "cpu": {"fused", "betas"} <= takes.keys()}
     fits = all(type(p) is nn.Parameter and pays.get(p.device.type) for g in groups for p in g["params"])
     fused = {"fused": True} if fits and not {"fused", "foreach"} & set(cfg) else {}
     optimizer: Optimizer = instantiate.build("optimizer", {**cfg, "lr": lr}, groups, **fused)
-    return optimizer if compiled else compilation.without_dynamo(optimizer)
+    return optimizer if compiled else compilation.unwrap_step(optimizer)
 
 
 def supports_found_inf(optimizer: Optimizer) -> bool:

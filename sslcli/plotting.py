@@ -1,4 +1,4 @@
-"""matplotlib without a display, imported when a figure is drawn."""
+"""matplotlib without a display, imported on first use."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sslcli.runtime import folders
 
 @functools.cache
 def prepare() -> Any:
-    """The package with its own defaults: a file `matplotlibrc` in the working folder, which it reads, decides nothing (it may
-    choose a backend to import, or have LaTeX run)."""
-    folders.available()  # without a home it keeps its fonts there
+    """matplotlib with its default settings: a `matplotlibrc` in the working folder is ignored (it could select a backend to
+    import, or run LaTeX)."""
+    folders.available()  # without a home folder it caches fonts there
     import matplotlib
 
     matplotlib.rcdefaults()
@@ -20,7 +20,7 @@ def prepare() -> Any:
 
 
 def new_figure(**options: Any) -> Any:
-    """An empty figure to be saved as a file; `options` are those of `matplotlib.figure.Figure`."""
+    """An empty figure for saving to a file; `options` are those of `matplotlib.figure.Figure`."""
     prepare()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -21,7 +21,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(progress, "_start", lambda: None)
     monkeypatch.setattr(progress, "_spoke", 0.0)
     monkeypatch.setattr(progress, "_tasks", [])
-    return lambda seconds: progress.look(began + seconds + 0.1)
+    return lambda seconds: progress.update(began + seconds + 0.1)
 
 
 def test_lines_off_a_terminal(clock, capsys):
@@ -80,7 +80,7 @@ def test_abandoned_loop_leaves_nothing(clock):
 
 def test_heartbeat_while_the_main_thread_is_busy(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "TICK", 0.01)
-    monkeypatch.setattr(progress, "BEAT", 0.02)
+    monkeypatch.setattr(progress, "HEARTBEAT", 0.02)
     run = Run.create(tmp_path / "runs" / "a", {"seed": 0})
 
     def heartbeat() -> datetime:
@@ -143,7 +143,7 @@ def test_training_is_a_task(cli, monkeypatch):
     step, seen = Trainer.step, []
 
     def watched(self, *args):
-        seen.append(progress.words(progress._tasks, time.monotonic()))
+        seen.append(progress.describe(progress._tasks, time.monotonic()))
         return step(self, *args)
 
     monkeypatch.setattr(Trainer, "step", watched)

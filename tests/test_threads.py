@@ -117,22 +117,22 @@ def clock(monkeypatch, seconds: dict[int, float]) -> None:
 @pytest.mark.parametrize("one,expected", [(0.02, 1), (0.5, 2), (0.098, 2)])
 def test_faster_thread_count_is_chosen(monkeypatch, one, expected):
     torch.set_num_threads(2)
-    times = threads.compare(clock(monkeypatch, {2: 0.1, 1: one}), [2, 1], 2.0)
+    times = threads.time_threads(clock(monkeypatch, {2: 0.1, 1: one}), [2, 1], 2.0)
     assert times == pytest.approx({2: 0.1, 1: one})
     assert torch.get_num_threads() == 2
-    assert threads.better(times) == expected  # 2 % faster is not worth another rounding
+    assert threads.fastest(times) == expected  # 2 % faster is not worth another rounding
 
 
 def test_long_steps_are_timed_with_all_threads(monkeypatch):
     torch.set_num_threads(2)
-    assert list(threads.compare(clock(monkeypatch, {2: 5.0, 1: 9.0}), [2, 1], 2.0)) == [2]
+    assert list(threads.time_threads(clock(monkeypatch, {2: 5.0, 1: 9.0}), [2, 1], 2.0)) == [2]
 
 
 @pytest.fixture
 def one_is_faster(monkeypatch):
     """All against one is compared however slow the machine is, and one thread wins."""
-    compare = threads.compare
-    monkeypatch.setattr(threads, "compare", lambda step, counts, *_: compare(step, counts, 1e9, lambda *_: True))
+    compare = threads.time_threads
+    monkeypatch.setattr(threads, "time_threads", lambda step, counts, *_: compare(step, counts, 1e9, lambda *_: True))
     monkeypatch.setattr(threads, "better", min)
 
 

@@ -69,7 +69,7 @@ def test_a_stem_of_another_shape_is_said(tmp_path):
     small = ResNet((3, 32, 32))
     first = small.conv1.weight.clone()
     said = weights_file.load_into(small, str(tmp_path / "w.pt"))
-    assert "random still: conv1.weight (64x3x7x7 in the file, 64x3x3x3 here)" in said
+    assert "randomly initialized: conv1.weight (64x3x7x7 in the file, 64x3x3x3 here)" in said
     assert torch.equal(small.conv1.weight, first)
 
 
@@ -80,7 +80,7 @@ def test_another_network_is_refused_with_its_name(tmp_path):
     with pytest.raises(RequestError, match=r"fits \d+% of the parameters") as error:
         weights_file.load_into(backbone, str(tmp_path / "w.pth"))
     assert "layer1.2.conv1.weight" in error.value.message
-    assert error.value.hint == "it fits backbone=resnet18"
+    assert error.value.hint == "it matches backbone=resnet18"
     assert torch.equal(backbone.conv1.weight, before)
     torch.save({"a": torch.zeros(3)}, tmp_path / "w.pth")
     with pytest.raises(RequestError, match=r"fits 0%.*in the file: a"):

@@ -1,4 +1,4 @@
-"""What a backbone is: one tensor in, one vector a sample out; token backbones also show their tokens.
+"""Base classes of backbones: a tensor in, one feature vector per sample out; token backbones also return token features.
 
 `input_shape` is the shape of one sample of a view: (C, H, W) for images, (C, T) for series.
 """
@@ -13,15 +13,15 @@ FITS = {3: "images (C, H, W): convnet, resnet18, vit_tiny, mlp", 2: "series (C, 
 
 
 def expect_shape(name: str, input_shape: tuple[int, ...], *axes: int) -> None:
-    """RequestError unless samples have one of these numbers of axes (3: images, 2: series) and no axis is empty."""
+    """RequestError unless samples have one of these numbers of axes (3: images, 2: series), none of them empty."""
     shape = tuple(input_shape)
     if len(shape) not in axes:
-        wanted = " or ".join(FITS[a].split(":")[0] for a in axes)
+        expected = " or ".join(FITS[a].split(":")[0] for a in axes)
         fit = FITS.get(len(shape))
         hint = f"backbones for {fit}; for example backbone={fit.split(': ')[1].split(',')[0]}" if fit else None
-        raise RequestError(f"backbone {name} takes {wanted}, but a sample here has shape {shape}", hint)
+        raise RequestError(f"backbone {name} requires {expected}, but samples have shape {shape}", hint)
     if min(shape) < 1:
-        raise RequestError(f"backbone {name} cannot take samples of shape {shape}: an axis is empty")
+        raise RequestError(f"backbone {name} does not support samples of shape {shape}: an axis is empty")
 
 
 class Backbone(nn.Module):
@@ -39,16 +39,16 @@ class Backbone(nn.Module):
 
 
 class TokenBackbone(Backbone):
-    """A backbone that works on N tokens, so that a method can hide some of them.
+    """A backbone on N tokens, some of which a method can mask.
 
-    `patchify(x)`: (B, *input_shape) -> (B, N, P), the raw values of each token, the target of reconstruction.
+    `patchify(x)`: (B, *input_shape) -> (B, N, P), the raw values of each token, the targets of reconstruction.
     `unpatchify(p)`: its inverse.
-    `tokens(x)`: -> (B, prefix + n, dim) after the last norm. Before the blocks `keep` (B, n) picks tokens, or the
-    embeddings of tokens where `hidden` (B, N) is true become `mask_token` (dim); positions stay. `attend` (prefix + N,
-    prefix + N) bool, or (B, ...): which token (row) may look at which.
+    `tokens(x)`: -> (B, prefix + n, dim) after the last norm. Before the blocks, `keep` (B, n) selects tokens, or the embeddings of
+    tokens where `hidden` (B, N) is true are replaced by `mask_token` (dim); positional embeddings stay. `attend`
+    (prefix + N, prefix + N) bool, or (B, ...): which tokens (columns) each token (row) may attend to.
     `depths(x)`: the tokens after each block, without the last norm.
-    `prefix` is the number of leading tokens that are no patch (the class token); `grid` how the N others lie.
-    All but `unpatchify` take smaller samples, too (local views): N then follows from the sample.
+    `prefix` is the number of leading tokens that are no patches (the class token); `grid` the arrangement of the N others.
+    All but `unpatchify` accept smaller samples too (local views): N then depends on the sample.
     """
 
     num_tokens: int  # N, for samples of input_shape
@@ -76,5 +76,5 @@ class TokenBackbone(Backbone):
         raise NotImplementedError
 
     def token_positions(self, dim: int) -> Tensor:
-        """(prefix + N, dim) fixed sine-cosine positions of the grid, for decoders of any width."""
+        """Fixed sine-cosine positional embeddings (prefix + N, dim) of the grid, for decoders of any width."""
         raise NotImplementedError

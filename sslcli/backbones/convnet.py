@@ -1,4 +1,4 @@
-"""A small convolutional network that trains in minutes on a processor."""
+"""A small convolutional network that trains in minutes on a CPU."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from sslcli.errors import RequestError
 
 
 class ConvNet(Backbone):
-    """Stages of conv3x3-BatchNorm-ReLU; each stage doubles the width (at most 8 x) and halves the map.
+    """Stages of conv3x3-BatchNorm-ReLU; each stage doubles the width (at most 8 x) and halves the resolution.
 
-    The map is halved until its longer side is at most 4, and at least twice: 8 -> 4 -> 2 with widths 32, 64, 128 and
-    `dim` 128; 32 -> 16 -> 8 -> 4 with `dim` 256. The last stage has one convolution, the others `blocks`. Images larger
-    than 64 begin with a convolution of stride 2, 4, ... that brings them to at most 64, so 224 x 224 costs what 56 x 56
-    does. Any number of channels, any size.
+    The resolution is halved until the longer side is at most 4, and at least twice: 8 -> 4 -> 2 with widths 32, 64, 128 and
+    `dim` 128; 32 -> 16 -> 8 -> 4 with `dim` 256. The last stage has one convolution, the others `blocks`. Images larger than 64
+    begin with a convolution of stride 2, 4, ... that reduces them to at most 64, so that 224 x 224 costs as much as 56 x 56. Any
+    number of channels, any size.
     """
 
     def __init__(self, input_shape: tuple[int, ...], width: int = 32, blocks: int = 2):
@@ -45,7 +45,7 @@ class ConvNet(Backbone):
 
 
 def unit(before: int, after: int, stride: int) -> nn.Sequential:
-    """A convolution whose kernel covers its stride, batch norm, ReLU. The map becomes ceil(size / stride)."""
+    """A convolution whose kernel covers its stride, batch norm, ReLU. The output size is ceil(size / stride)."""
     kernel = max(3, 2 * stride - 1)
     conv = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU(inplace=True))

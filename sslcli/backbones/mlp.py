@@ -1,4 +1,4 @@
-"""A perceptron on the flattened sample."""
+"""A multilayer perceptron on the flattened sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslcli.errors import RequestError
 
 
 class MLP(Backbone):
-    """`depth` layers of Linear-BatchNorm-ReLU of `width`; `dim` is `width`. Missing values (NaN) read as 0."""
+    """`depth` layers of Linear-BatchNorm-ReLU of `width`; `dim` is `width`. Missing values (NaN) are replaced by 0."""
 
     def __init__(self, input_shape: tuple[int, ...], width: int = 256, depth: int = 2):
         expect_shape("mlp", input_shape, 2, 3)

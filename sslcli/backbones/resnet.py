@@ -1,4 +1,4 @@
-"""ResNets without a classifier, with a stem for small images. Written out: importing torchvision takes longer than torch."""
+"""ResNets without a classifier, with a stem for small images. Own code, because torchvision takes longer to import than torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sslcli.errors import RequestError
 
 
 class Conv(nn.Conv2d):
-    """A convolution without bias that keeps the size (stride 1), as a batch norm and a ReLU follow it."""
+    """A convolution without bias, padded to keep the size at stride 1; initialized for a following batch norm and ReLU."""
 
     def __init__(self, i: int, o: int, size: int, stride: int = 1):
         super().__init__(i, o, size, stride, padding=size // 2, bias=False)
@@ -78,11 +78,11 @@ DEPTHS: dict[int, tuple[type[Basic] | type[Bottleneck], tuple[int, ...]]] = {  #
 
 
 class ResNet(Backbone):
-    """He et al., "Deep Residual Learning", CVPR 2016. Parameters are named and initialised as torchvision's; there is no `fc`.
+    """He et al., "Deep Residual Learning", CVPR 2016. Parameter names and initialization are torchvision's; there is no `fc`.
 
-    `stem`: `imagenet` is torchvision's (7x7 stride 2, max-pool); `small` is a 3x3 convolution of stride 1 and padding 1
-    without max-pool, as SimCLR's appendix B.9 for CIFAR-10; `auto` is `small` when the longer side is at most 64.
-    `zero_init_residual`: the last norm of each branch starts at zero (Goyal et al. 2017), so that blocks pass their input.
+    `stem`: `imagenet` is torchvision's (7x7 stride 2, max-pool); `small` is a 3x3 convolution of stride 1 without max-pool, as in
+    SimCLR's appendix B.9 for CIFAR-10; `auto` is `small` when the longer side is at most 64. `zero_init_residual`: the last norm of
+    each branch is initialized with zero (Goyal et al. 2017), so that blocks are the identity initially.
     """
 
     layer1: nn.Module
@@ -98,7 +98,7 @@ class ResNet(Backbone):
         if depth not in DEPTHS:
             raise RequestError(f"no ResNet of depth {depth}", f"backbone.depth is one of {', '.join(map(str, DEPTHS))}")
         if stem not in ("auto", "small", "imagenet"):
-            raise RequestError(f"backbone.stem={stem} is not known", "type backbone.stem=auto, small or imagenet")
+            raise RequestError(f"backbone.stem: expected auto, small or imagenet, got {stem!r}", "backbone.stem=auto")
         block, blocks = DEPTHS[depth]
         self.stem = ("small" if max(input_shape[1:]) <= 64 else "imagenet") if stem == "auto" else stem
         small = self.stem == "small"

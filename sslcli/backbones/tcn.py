@@ -1,4 +1,4 @@
-"""A dilated convolutional network for series of any length; NaN is padding."""
+"""Temporal convolutional network (TCN) for series of any length; NaN is padding."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from sslcli.errors import RequestError
 class TCN(Backbone):
     """Residual blocks of two dilated convolutions (dilation 1, 2, 4, ...), then the mean over time; `dim` is `width`.
 
-    Bai, Kolter & Koltun, arXiv:1803.01271, with these changes: the convolutions are centred, not causal (a
-    representation may look both ways), each is preceded by a layer norm over channels instead of weight norm, and there
-    is no dropout.
+    Bai, Kolter & Koltun, arXiv:1803.01271. Deviations: the convolutions are centered, not causal (a representation may use both
+    directions), each follows a layer norm over channels instead of weight norm, and there is no dropout.
 
-    x is (B, C, T). A time step where all channels are NaN is padding: it is zero for every convolution and left out of
-    the mean, so a padded series has the features of the series itself. A single NaN reads as 0, the mean of a
-    normalised channel.
-    `stride: auto` makes the first convolution shorten the series to at most 96 steps (stride 1, 2, 4, ...).
+    x is (B, C, T). A time step where all channels are NaN is padding: it is zero for every convolution and excluded from the mean,
+    so that a padded series has the features of the series itself. A single NaN is replaced by 0, the mean of a normalized channel.
+    `stride: auto` makes the first convolution reduce the series to at most 96 steps (stride 1, 2, 4, ...).
     """
 
     def __init__(
@@ -31,14 +29,16 @@ class TCN(Backbone):
         channels, steps = input_shape
         if kernel % 2 == 0:
             raise RequestError(
-                f"backbone.kernel={kernel} is even; a centred kernel is odd", f"type backbone.kernel={kernel + 1}"
+                f"backbone.kernel: expected an odd integer, got {kernel}", f"backbone.kernel={kernel + 1}"
             )
         if stride == "auto":
             self.stride = 1
             while -(-steps // self.stride) > 96:
                 self.stride *= 2
         elif isinstance(stride, str) or stride < 1:
-            raise RequestError(f"backbone.stride={stride} is not a stride", "type a positive number, or auto")
+            raise RequestError(
+                f"backbone.stride: expected a positive integer or auto, got {stride!r}", "backbone.stride=auto"
+            )
         else:
             self.stride = stride
         first = max(kernel, 2 * self.stride - 1)
@@ -50,7 +50,7 @@ class TCN(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         valid = (~x.isnan().all(dim=1, keepdim=True)).to(x.dtype)  # (B, 1, T)
         x = self.stem(x.nan_to_num())
-        if self.stride > 1:  # a step stands for `stride` steps from its centre on; it counts when one of them does
+        if self.stride > 1:  # an output step covers `stride` input steps; it is valid if one of them is
             valid = F.max_pool1d(valid, self.stride, ceil_mode=True)
         x = x * valid  # (B, width, T / stride)
         for block in self.blocks:
@@ -59,7 +59,7 @@ class TCN(Backbone):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of (B, C, T): no statistics over time, so padding cannot leak into a step."""
+    """Layer norm over the channels of (B, C, T); without statistics over time, padding has no influence."""
 
     def __init__(self, channels: int):
         super().__init__(channels)

@@ -1,4 +1,4 @@
-"""Any of timm's models, without its head; needs the extra `timm`."""
+"""timm models without their head; requires the extra `timm`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sslcli.errors import MachineError, RequestError, nearest
 
 
 class TimmModel(Backbone):
-    """`name` is timm's, untrained; parameters keep their names under `net.`. Models of a fixed size get the image's."""
+    """The timm model `name`, untrained; parameters keep timm's names under `net.`. Fixed-size models get the size of the image."""
 
     def __init__(self, input_shape: tuple[int, ...], name: str = "resnet18"):
         expect_shape("timm", input_shape, 3)
@@ -22,8 +22,8 @@ class TimmModel(Backbone):
             import timm
         except ImportError as error:
             raise MachineError(
-                f"backbone=timm needs the package timm ({error})",
-                "type pip install 'sslcli[timm]', or take backbone=torchvision",
+                f"backbone=timm requires the package timm ({error})",
+                "pip install 'sslcli[timm]', or use backbone=torchvision",
             ) from error
         known = timm.list_models()
         if not re.fullmatch(r"\w+(\.\w+)*", name) or name.partition(".")[0] not in known:  # no hub, no folder
@@ -37,7 +37,7 @@ class TimmModel(Backbone):
         try:
             try:
                 self.net = timm.create_model(name, img_size=(height, width), **options)
-            except TypeError:  # this one has no img_size: it takes any
+            except TypeError:  # a model without img_size: it supports any size
                 self.net = timm.create_model(name, **options)
             self.net.eval()
             with torch.no_grad():
@@ -45,8 +45,8 @@ class TimmModel(Backbone):
             self.net.train()
         except (RuntimeError, ValueError, AssertionError) as error:
             raise RequestError(
-                f"timm's {name} cannot take samples of shape {tuple(input_shape)}: {error}",
-                "type another dataset.image_size (most are made for 224), or backbone=resnet18 or backbone=convnet",
+                f"timm's {name} does not support samples of shape {tuple(input_shape)}: {error}",
+                "try another dataset.image_size (most models require 224), or backbone=resnet18 or backbone=convnet",
             ) from error
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Any of torchvision's classifiers, without its head."""
+"""torchvision classifiers without their head."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from sslcli.errors import RequestError, nearest
 
 
 class TorchvisionModel(Backbone):
-    """`name` is torchvision's (`torchvision.models.list_models`), untrained; the last linear layer becomes the
-    identity.
+    """The torchvision classifier `name` (`torchvision.models.list_models`), untrained; its last linear layer becomes the identity.
 
-    Other than three channels: the first convolution is made anew. Parameters keep torchvision's names under `net.`.
-    Transformers get the image size; models that cannot take it say so.
+    With other than three channels the first convolution is replaced. Parameters keep torchvision's names under `net.`. Transformers
+    are built for the image size; RequestError for models that do not support it.
     """
 
     def __init__(self, input_shape: tuple[int, ...], name: str = "mobilenet_v3_small"):
@@ -41,19 +40,19 @@ class TorchvisionModel(Backbone):
             options["input_size"] = (height, width)
         try:
             net = torchvision.models.get_model(name, **options)
-            self.dim = behead(net)
+            self.dim = remove_head(net)
             if channels != 3:
-                widen(net, channels)
+                replace_first_conv(net, channels)
             self.net = net
-            self._try_out(name)
+            self._check_shapes(name)
         except (RuntimeError, ValueError, AssertionError) as error:
             raise RequestError(
-                f"torchvision's {name} cannot take samples of shape {tuple(input_shape)}: {error}",
-                "type another dataset.image_size (most are made for 224), or backbone=resnet18 or backbone=convnet",
+                f"torchvision's {name} does not support samples of shape {tuple(input_shape)}: {error}",
+                "try another dataset.image_size (most models require 224), or backbone=resnet18 or backbone=convnet",
             ) from error
 
-    def _try_out(self, name: str) -> None:
-        """One sample through the untrained network: shapes are wrong now, or never."""
+    def _check_shapes(self, name: str) -> None:
+        """Forward pass of one sample, which detects unsupported shapes before training."""
         self.net.eval()
         with torch.no_grad():
             out = self.forward(torch.zeros(1, *self.input_shape))
@@ -65,8 +64,8 @@ class TorchvisionModel(Backbone):
         return self.net(x)
 
 
-def behead(net: nn.Module) -> int:
-    """Replaces the last linear layer by the identity (SqueezeNet: the classifier by a mean); its input width."""
+def remove_head(net: nn.Module) -> int:
+    """Replace the last linear layer by the identity (SqueezeNet: the classifier by average pooling). Returns its input width."""
     name, last = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
     parent = net.get_submodule(name.rpartition(".")[0])
     if isinstance(last, nn.Linear):
@@ -76,12 +75,12 @@ def behead(net: nn.Module) -> int:
     return last.in_channels
 
 
-def widen(net: nn.Module, channels: int) -> None:
-    """Makes the first convolution anew for `channels` input channels."""
+def replace_first_conv(net: nn.Module, channels: int) -> None:
+    """Replace the first convolution by one with `channels` input channels."""
     name, first = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
-    rest: Any = (first.out_channels, first.kernel_size, first.stride, first.padding)
-    fresh: Any = nn.Conv2d(channels, *rest)
+    arguments: Any = (first.out_channels, first.kernel_size, first.stride, first.padding)
+    conv: Any = nn.Conv2d(channels, *arguments)
     if first.bias is None:
-        fresh.register_parameter("bias", None)
+        conv.register_parameter("bias", None)
     parent, _, leaf = name.rpartition(".")
-    setattr(net.get_submodule(parent), leaf, fresh)
+    setattr(net.get_submodule(parent), leaf, conv)

@@ -1,4 +1,4 @@
-"""A vision transformer for images and, with one axis less, for series. Its parameters have timm's names."""
+"""Vision transformer for images and, with one axis less, for series. Parameters have timm's names."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from sslcli.backbones.base import TokenBackbone, expect_shape
 from sslcli.errors import RequestError
 from sslcli.nn.transformer import Block, init_linear, sine_positions
 
-MOST_TOKENS = 1024  # attention is quadratic: an automatic patch that leaves more than this is no help
+MAX_TOKENS = 1024  # limit of an automatic patch size, because attention is quadratic
 
 
 class ViT(TokenBackbone):
     """Dosovitskiy et al., ICLR 2021; class token, learned linear patches, pre-norm blocks, GELU, LayerNorm eps 1e-6.
 
-    Images (C, H, W) are cut into square patches; series (C, T) into windows of `patch` steps, after padding with NaN to
-    a whole number of windows. NaN is padding: it reads as 0, and a token that is all padding is neither looked at nor
-    pooled. Smaller samples (local views) are taken: positions are interpolated; what fills no patch of an image is
-    left out.
+    Images (C, H, W) are split into square patches; series (C, T) into windows of `patch` steps, after padding with NaN to a
+    multiple of the window. NaN is padding: it is replaced by 0, and a token that is all padding is excluded from attention and
+    pooling. Smaller samples (local views) are supported: positional embeddings are interpolated; pixels outside the last full
+    patch of an image are dropped.
 
     `patch: auto` is about an eighth of the side (32 -> 4, 8 -> 2, 224 -> 16), or about T / 32 steps.
     `pool`: `mean` of the patch tokens, or `cls`. Mean is the default: MAE does not train the class token directly.
-    `positions`: `fixed` sine-cosine (MAE, MoCo v3), or `learned` from a normal of 0.02 (the paper). Both are
-    `pos_embed`.
+    `positions`: `fixed` sine-cosine (MAE, MoCo v3), or `learned` from a normal of 0.02 (the paper). Both are `pos_embed`.
 
-    Tokens are (B, 1 + n, dim) after the last norm. Deviations from timm: weights start as in MAE's code (Xavier-
-    uniform), and mean pooling comes after `norm`, where timm pools first and then applies `fc_norm`.
+    Tokens are (B, 1 + n, dim) after the last norm. Deviations from timm: initialization as in MAE's code (Xavier-uniform), and mean
+    pooling after `norm`, where timm pools first and then applies `fc_norm`.
     """
 
     prefix = 1
@@ -50,15 +49,16 @@ class ViT(TokenBackbone):
         channels, *size = self.input_shape
         if width % heads or width % 4:
             raise RequestError(
-                f"backbone.width={width} cannot be split", f"type a multiple of 4 and of backbone.heads={heads}"
+                f"backbone.width: expected a multiple of 4 and of backbone.heads={heads}, got {width}",
+                f"backbone.width={-(-width // math.lcm(4, heads)) * math.lcm(4, heads)}",
             )
         if int(width * mlp_ratio) < 1:
-            raise RequestError(f"backbone.mlp_ratio={mlp_ratio} leaves no hidden unit", "type backbone.mlp_ratio=4")
+            raise RequestError(f"backbone.mlp_ratio={mlp_ratio} results in no hidden unit", "backbone.mlp_ratio=4")
         if pool not in ("mean", "cls"):
-            raise RequestError(f"backbone.pool={pool} is not known", "type backbone.pool=mean or backbone.pool=cls")
+            raise RequestError(f"backbone.pool: expected mean or cls, got {pool!r}", "backbone.pool=mean")
         if positions not in ("fixed", "learned"):
             raise RequestError(
-                f"backbone.positions={positions} is not known", "type backbone.positions=fixed or learned"
+                f"backbone.positions: expected fixed or learned, got {positions!r}", "backbone.positions=fixed"
             )
         self.dim, self.pool = width, pool
         self.patch = patch_size(size, patch)
@@ -73,7 +73,7 @@ class ViT(TokenBackbone):
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
         self.apply(init_linear)
-        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(width, -1))  # like the linear layer that it is
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(width, -1))  # as a linear layer
         nn.init.normal_(self.cls_token, std=0.02)
         if positions == "learned":
             nn.init.normal_(self.pos_embed, std=0.02)
@@ -84,10 +84,10 @@ class ViT(TokenBackbone):
         tokens = self.tokens(x)
         if self.pool == "cls":
             return tokens[:, 0]
-        seen = self._seen(x)
-        if seen is None:
+        valid = self._valid(x)
+        if valid is None:
             return tokens[:, 1:].mean(dim=1)
-        weight = seen.to(tokens.dtype)[:, :, None]
+        weight = valid.to(tokens.dtype)[:, :, None]
         return (tokens[:, 1:] * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
     def tokens(
@@ -105,11 +105,11 @@ class ViT(TokenBackbone):
 
     def depths(self, x: Tensor) -> list[Tensor]:
         h, mask = self._embed(x)
-        found = []
+        out = []
         for block in self.blocks:
             h = block(h, mask)
-            found.append(h)
-        return found
+            out.append(h)
+        return out
 
     def _embed(
         self,
@@ -119,46 +119,46 @@ class ViT(TokenBackbone):
         mask_token: Tensor | None = None,
         attend: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """What goes into the first block (B, 1 + n, dim), and which tokens may be looked at: (B, 1 + n), or (B, 1 + n, 1 + n)."""
-        channels, *largest = self.input_shape
+        """Input of the first block (B, 1 + n, dim), and its attention mask: (B, 1 + n), or (B, 1 + n, 1 + n)."""
+        channels, *limits = self.input_shape
         fits = x.ndim == len(self.input_shape) + 1 and x.shape[1] == channels
-        if not fits or any(not self.patch <= s <= most for s, most in zip(x.shape[2:], largest, strict=True)):
+        if not fits or any(not self.patch <= s <= limit for s, limit in zip(x.shape[2:], limits, strict=True)):
             raise RequestError(
-                f"this vit was built for samples of shape {self.input_shape} or smaller, not {tuple(x.shape[1:])}"
+                f"vit: expected samples of shape {self.input_shape} or smaller, got {tuple(x.shape[1:])}"
             )
         positions = self._positions(x)
-        h = self.patch_embed(self._whole(x).nan_to_num())  # (B, N, dim)
+        h = self.patch_embed(self._fit_to_patches(x).nan_to_num())  # (B, N, dim)
         if hidden is not None and mask_token is not None:
             h = torch.where(hidden[:, :, None], mask_token.to(h.dtype), h)
         h = h + positions[:, 1:]
-        seen = self._seen(x)  # (B, N)
+        valid = self._valid(x)  # (B, N)
         if keep is not None:
             h = h.gather(1, keep[:, :, None].expand(-1, -1, self.dim))
-            seen = None if seen is None else seen.gather(1, keep)
+            valid = None if valid is None else valid.gather(1, keep)
         cls = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
         h = torch.cat([cls, h], dim=1)
-        mask = None if seen is None else F.pad(seen, (1, 0), value=True)  # the class token is always there
+        mask = None if valid is None else F.pad(valid, (1, 0), value=True)  # the class token is always attended to
         if attend is not None:
             attend = attend.expand(len(x), -1, -1)
             mask = attend if mask is None else attend & mask[:, None, :]
         return h, mask
 
     def _positions(self, x: Tensor) -> Tensor:
-        """(1, 1 + N, dim) for the size of x: bicubic between those of the grid (DINO's code), linear for series."""
+        """Positional embeddings (1, 1 + N, dim) for the size of x: bicubic interpolation (DINO's code), linear for series."""
         grid = self._grid(x)
         if grid == self.grid:
             return self.pos_embed
         table = self.pos_embed[:, 1:].transpose(1, 2).unflatten(2, self.grid)
-        between = F.interpolate(table, size=grid, mode="linear" if len(grid) == 1 else "bicubic", align_corners=False)
-        return torch.cat([self.pos_embed[:, :1], between.flatten(2).transpose(1, 2)], dim=1)
+        resized = F.interpolate(table, size=grid, mode="linear" if len(grid) == 1 else "bicubic", align_corners=False)
+        return torch.cat([self.pos_embed[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
 
     def _grid(self, x: Tensor) -> tuple[int, ...]:
-        """How many patches fit into the sample along each axis; of a series, padded to whole windows."""
+        """Number of patches along each axis; of a series, after padding."""
         return tuple(s // self.patch if x.ndim == 4 else -(-s // self.patch) for s in x.shape[2:])
 
     def patchify(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, N, p * p * C), or (B, C, T) -> (B, N, p * C): pixel by pixel, channels together."""
-        grid, x = self._grid(x), self._whole(x)
+        """(B, C, H, W) -> (B, N, p * p * C), or (B, C, T) -> (B, N, p * C): pixels in row-major order, channels last."""
+        grid, x = self._grid(x), self._fit_to_patches(x)
         b, c, p = x.shape[0], x.shape[1], self.patch
         if len(grid) == 1:
             return x.view(b, c, *grid, p).permute(0, 2, 3, 1).reshape(b, grid[0], -1)
@@ -176,20 +176,20 @@ class ViT(TokenBackbone):
     def token_positions(self, dim: int) -> Tensor:
         return torch.cat([torch.zeros(1, dim), sine_positions(self.grid, dim)])
 
-    def _whole(self, x: Tensor) -> Tensor:
-        """A series padded with NaN to a whole number of windows; an image without what fills no patch, contiguous."""
+    def _fit_to_patches(self, x: Tensor) -> Tensor:
+        """Pad a series with NaN to a multiple of the window; crop an image to full patches, contiguous."""
         sides = [n * self.patch for n in self._grid(x)]
         if len(sides) == 2:
             return x[:, :, : sides[0], : sides[1]].contiguous()
         return F.pad(x, (0, sides[0] - x.shape[2]), value=float("nan"))
 
-    def _seen(self, x: Tensor) -> Tensor | None:
-        """(B, N) bool: tokens with at least one value. None for images: no padding, fast kernels."""
+    def _valid(self, x: Tensor) -> Tensor | None:
+        """(B, N) bool: tokens with at least one value. None for images, which have no padding and use faster kernels."""
         return None if len(self.grid) == 2 else ~self.patchify(x).isnan().all(dim=2)
 
 
 class PatchEmbed(nn.Module):
-    """(B, C, *size) -> (B, N, width): a convolution whose stride is its kernel."""
+    """(B, C, *size) -> (B, N, width): a convolution with stride equal to the kernel size."""
 
     def __init__(self, channels: int, width: int, patch: int, axes: int):
         super().__init__()
@@ -201,7 +201,7 @@ class PatchEmbed(nn.Module):
 
 
 def patch_size(size: list[int], patch: int | str) -> int:
-    """The side of a patch for an image [H, W] or a series [T]; RequestError with the nearest valid number."""
+    """The side of a patch for an image [H, W] or a series [T]. RequestError with the nearest valid value."""
     if len(size) == 1:
         if patch == "auto":
             window = max(round(size[0] / 32), 1)
@@ -209,31 +209,32 @@ def patch_size(size: list[int], patch: int | str) -> int:
             return min(near, key=lambda d: abs(d - window), default=window)
         if isinstance(patch, str) or not 1 <= patch <= size[0]:
             raise RequestError(
-                f"backbone.patch={patch} does not fit a series of {size[0]} steps", "type backbone.patch=auto"
+                f"backbone.patch: expected an integer from 1 to {size[0]} (the steps of a series) or auto, got {patch!r}",
+                "backbone.patch=auto",
             )
         return patch
     common = math.gcd(*size)
     divisors = [d for d in range(1, common + 1) if common % d == 0]
-    wanted: float = min(max(max(size) / 8, 2), 16)
+    target: float = min(max(max(size) / 8, 2), 16)
     if patch != "auto":
-        wanted = 0 if isinstance(patch, str) else patch
-    if wanted < 1:
-        raise RequestError(f"backbone.patch={patch} is not a patch size", "type a number, or backbone.patch=auto")
-    best = min(divisors, key=lambda d: (abs(d - wanted), -d))
+        target = 0 if isinstance(patch, str) else patch
+    if target < 1:
+        raise RequestError(f"backbone.patch: expected a positive integer or auto, got {patch!r}", "backbone.patch=auto")
+    best = min(divisors, key=lambda d: (abs(d - target), -d))
     shape = " x ".join(map(str, size))
-    step = round(wanted)
+    step = round(target)
     if patch == "auto":
-        if math.prod(s // best for s in size) > MOST_TOKENS or (best == min(size) and best > 2 * wanted):
+        if math.prod(s // best for s in size) > MAX_TOKENS or (best == min(size) and best > 2 * target):
             other = max(round(max(size) / step), 2) * step
             raise RequestError(
                 f"no patch of about {step} divides an image of {shape}",
-                f"type dataset.image_size={other}, or backbone.patch=NUMBER",
+                f"dataset.image_size={other}, or backbone.patch=NUMBER",
             )
         return best
     if best != patch:
         other = max(round(max(size) / step), 1) * step
         raise RequestError(
             f"backbone.patch={patch} does not divide an image of {shape}",
-            f"type backbone.patch={best}, or dataset.image_size={other}",
+            f"backbone.patch={best}, or dataset.image_size={other}",
         )
     return best

@@ -1,8 +1,8 @@
-"""Weights from a file of another program (`init=FILE`): torchvision's, MoCo's, DINO's, timm's; .pth, .pt, .bin or .safetensors.
+"""Weights from files of other programs (`init=FILE`): torchvision's, MoCo's, DINO's, timm's; .pth, .pt, .bin or .safetensors.
 
-Nothing in the file is executed: `torch.load(weights_only=True)` with no other way, or safetensors. The tensors of the
-backbone are looked for by their names, below any prefix and any dictionary (`state_dict`, `teacher`, ...); of several
-sets of weights (a student and its teacher) the one that is usually measured is taken. Heads are left out.
+No code in the file is executed: `torch.load(weights_only=True)` only, or safetensors. The tensors of the backbone are searched by
+name, below any prefix and any dictionary (`state_dict`, `teacher`, ...); of several sets of weights (a student and its teacher) the
+one that is usually evaluated is chosen. Heads are ignored.
 """
 
 from __future__ import annotations
@@ -28,43 +28,50 @@ from sslcli.runs import checkpoint
 from sslcli.runtime.resources import free_memory
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
-ENOUGH = 0.9  # of the backbone's parameters, or the file is refused
-DEPTH = 4  # dictionaries inside each other
-LATER = re.compile(r"student|encoder_k|momentum|target|predictor|decoder")  # taken only where nothing else fits as well
-SOONER = re.compile(r"teacher|ema")
+MIN_MATCH = 0.9  # fraction of the backbone's parameters that must match
+MAX_DEPTH = 4  # of nested dictionaries
+NOT_PREFERRED = re.compile(
+    r"student|encoder_k|momentum|target|predictor|decoder"
+)  # chosen only if nothing else matches as well
+PREFERRED = re.compile(r"teacher|ema")
 
 
 @dataclass
 class Match:
-    """Tensors of a file that fit a backbone, under its names."""
+    """Tensors of a file that match a backbone, under the backbone's names."""
 
     tensors: dict[str, Tensor]
-    share: float  # of the backbone's parameters
+    fraction: float  # of the backbone's parameters
     missing: list[str]
     other_shape: list[str]  # "conv1.weight is 64x3x7x7 in the file, 64x3x3x3 here"
     unused: list[str]  # of the same set of weights
 
 
 def is_file(spec: str) -> bool:
-    """Whether `init=` names a file of weights, there or not."""
+    """Whether `init=` names a file of weights, which may not exist."""
     path = os.path.expanduser(spec)
     return (spec.lower().endswith(SUFFIXES) and not os.path.isdir(path)) or os.path.isfile(path)
 
 
 def load_into(backbone: nn.Module, spec: str) -> str:
-    """Fills the backbone; says what was found. RequestError where the file does not fit, DataError where it is no such file."""
+    """Load matching weights into the backbone and return a summary for the log.
+
+    Raises:
+        RequestError: the weights do not match the backbone.
+        DataError: the file is damaged, or holds more than tensors.
+    """
     content = read(spec)
     found = match(backbone, content)
-    if found.share < ENOUGH:
+    if found.fraction < MIN_MATCH:
         raise RequestError(
-            f"init={shown(spec)} fits {found.share:.0%} of the parameters of {type(backbone).__name__}, and "
-            f"{ENOUGH:.0%} are wanted"
+            f"init={shown(spec)} matches {found.fraction:.0%} of the parameters of {type(backbone).__name__}, "
+            f"expected at least {MIN_MATCH:.0%}"
             + (f"; {listing(found.other_shape, 3)}" if found.other_shape else "")
             + (f"; not in the file: {listing(map(shown, found.missing), 3)}" if found.missing else "")
             + (f"; in the file: {listing(map(shown, found.unused), 3)}" if found.unused else ""),
-            f"it fits backbone={name}"
-            if (name := made_for(content, backbone.input_shape))  # type: ignore[arg-type]
-            else "choose the backbone that the weights were made for, such as backbone=resnet50",
+            f"it matches backbone={name}"
+            if (name := matching_backbone(content, backbone.input_shape))  # type: ignore[arg-type]
+            else "choose the backbone of the weights, such as backbone=resnet50",
         )
     if bad := [k for k, v in found.tensors.items() if v.is_floating_point() and not v.isfinite().all()]:
         raise DataError(f"init={shown(spec)}: weights contain NaN or Inf ({listing(map(shown, bad), 3)})")
@@ -72,15 +79,17 @@ def load_into(backbone: nn.Module, spec: str) -> str:
         own = backbone.state_dict()
         for key, value in found.tensors.items():
             own[key].copy_(value)
-    said = f"init {shown(spec)}: {plural(len(found.tensors), 'tensor')}, {found.share:.1%} of the backbone's parameters"
-    for what, names in (("random still", found.other_shape + found.missing), ("left out", found.unused)):
+    summary = (
+        f"init {shown(spec)}: {plural(len(found.tensors), 'tensor')}, {found.fraction:.1%} of the backbone's parameters"
+    )
+    for what, names in (("randomly initialized", found.other_shape + found.missing), ("ignored", found.unused)):
         if names:
-            said += f"; {what}: {listing(map(shown, names), 4)}"
-    return said + "; inputs are normalized by this data set's own mean and standard deviation"
+            summary += f"; {what}: {listing(map(shown, names), 4)}"
+    return summary + "; inputs are normalized by this data set's own mean and standard deviation"
 
 
 def stem_of(spec: str) -> str | None:
-    """The stem of the ResNet whose weights a file holds (`backbone.stem`), or None."""
+    """The stem (`backbone.stem`) of the ResNet in a file of weights; None for other networks."""
     for _, key, value in tensors_in(read(spec)):
         if value.ndim == 4 and f".{key}".endswith(".conv1.weight") and "layer" not in key:
             return {7: "imagenet", 3: "small"}.get(value.shape[-1])
@@ -88,14 +97,14 @@ def stem_of(spec: str) -> str | None:
 
 
 def match(backbone: nn.Module, content: Any) -> Match:
-    """The set of weights in `content` that fits best."""
+    """The set of weights in `content` that matches the backbone best."""
     own, sizes = backbone.state_dict(), {k: p.numel() for k, p in backbone.named_parameters()}
-    # a backbone that wraps a network of another package keeps that network's names under a prefix of its own
+    # a backbone that wraps a network of another package keeps its names under one prefix
     tops = {k.partition(".")[0] for k in own}
     cut = len(next(iter(tops))) + 1 if len(tops) == 1 and all("." in k for k in own) else 0
     targets = {k[cut:]: k for k in own}
     sets: dict[str, dict[str, Tensor]] = {}
-    rest: list[tuple[str, str]] = []  # dictionary and name
+    rest: list[tuple[str, str]] = []  # (dictionary, name)
     for where, key, value in tensors_in(content):
         parts = key.split(".")
         at = next((i for i in range(len(parts)) if ".".join(parts[i:]) in targets), None)
@@ -108,17 +117,17 @@ def match(backbone: nn.Module, content: Any) -> Match:
     def fits(found: dict[str, Tensor]) -> dict[str, Tensor]:
         return {targets[n]: v for n, v in found.items() if v.shape == own[targets[n]].shape}
 
-    def share(found: dict[str, Tensor]) -> float:
+    def fraction(found: dict[str, Tensor]) -> float:
         return sum(sizes.get(k, 0) for k in fits(found)) / max(1, sum(sizes.values()))
 
     def preference(prefix: str) -> tuple[float, int]:
-        return round(share(sets[prefix]), 3), bool(SOONER.search(prefix)) - bool(LATER.search(prefix))
+        return round(fraction(sets[prefix]), 3), bool(PREFERRED.search(prefix)) - bool(NOT_PREFERRED.search(prefix))
 
     best = max(sets, key=preference, default="")
     found = sets.get(best, {})
     return Match(
         tensors=fits(found),
-        share=share(found),
+        fraction=fraction(found),
         missing=[n for n, k in targets.items() if n not in found and k in sizes],
         other_shape=[
             f"{n} ({_shape(v)} in the file, {_shape(own[targets[n]])} here)"
@@ -130,12 +139,12 @@ def match(backbone: nn.Module, content: Any) -> Match:
 
 
 def _shape(v: Tensor) -> str:
-    return "x".join(map(str, v.shape)) or "one number"
+    return "x".join(map(str, v.shape)) or "scalar"
 
 
 def tensors_in(content: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, str, Tensor]]:
-    """`state_dict/`, `module.conv1.weight` and its tensor, for each tensor of nested dictionaries."""
-    if not isinstance(content, Mapping) or depth > DEPTH:
+    """Yield (`state_dict/`, `module.conv1.weight`, tensor) for each tensor of nested dictionaries."""
+    if not isinstance(content, Mapping) or depth > MAX_DEPTH:
         return
     for key, value in content.items():
         if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
@@ -144,23 +153,23 @@ def tensors_in(content: Any, where: str = "", depth: int = 0) -> Iterator[tuple[
             yield from tensors_in(value, f"{where}{key}/", depth + 1)
 
 
-def made_for(content: Any, shape: tuple[int, ...]) -> str | None:
-    """The name of a backbone that the weights fit."""
+def matching_backbone(content: Any, shape: tuple[int, ...]) -> str | None:
+    """The name of a backbone that the weights match; None without one."""
     for name, path in registry.choices("backbone").items():
         node = registry.describe(path, "backbone")
-        if not str(node.get("_target_")).endswith(("TorchvisionModel", "TimmModel")):  # these have a name to choose
+        if not str(node.get("_target_")).endswith(("TorchvisionModel", "TimmModel")):  # these require a model name
             try:
                 with torch.device("meta"):
                     other = instantiate.build("backbone", node, input_shape=shape)
             except (SslError, NotImplementedError):
                 continue
-            if match(other, content).share >= ENOUGH:
+            if match(other, content).fraction >= MIN_MATCH:
                 return name
     return None
 
 
 def read(spec: str) -> Any:
-    """What a file holds. RequestError where there is none, DataError where it holds no tensors alone."""
+    """The content of a file. RequestError if it does not exist or cannot be read, DataError if it holds more than tensors."""
     path = os.path.expanduser(spec)
     try:
         require_regular(path)
@@ -169,14 +178,14 @@ def read(spec: str) -> Any:
             with zipfile.ZipFile(path) as archive:
                 size = sum(i.file_size for i in archive.infolist())
         if size > free_memory():
-            raise MachineError(f"init={shown(spec)} holds more than this machine's free memory")
+            raise MachineError(f"init={shown(spec)} is larger than the free memory of this machine")
         if path.lower().endswith(".safetensors"):
             from safetensors.torch import load_file
 
             with checkpoint.lies_are_told(path):  # type: ignore[arg-type]
                 return load_file(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on the age of a pickle
+            warnings.simplefilter("ignore")  # torch warns of old pickle formats
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RequestError(
@@ -187,7 +196,7 @@ def read(spec: str) -> Any:
         what = f"names {named[1]}" if named else "holds more than tensors"
         raise DataError(
             f"init={shown(spec)} {what}: reading it could run code",
-            "where you trust it, save the tensors alone: torch.save(model.state_dict(), FILE)",
+            "if you trust the file, save only its tensors: torch.save(model.state_dict(), FILE)",
         ) from error
     except SslError:
         raise
@@ -195,6 +204,8 @@ def read(spec: str) -> Any:
         raise RequestError(f"init={shown(spec)} cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
         raise MachineError(f"init={shown(spec)} does not fit into memory") from error
-    except Exception as error:  # a broken or hostile file can make torch raise nearly anything
+    except Exception as error:  # a damaged or malicious file can make torch raise almost any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"init={shown(spec)} is no file of weights: {shown(reason)}", "is it whole?") from error
+        raise DataError(
+            f"init={shown(spec)} is not a file of weights: {shown(reason)}", "is the file complete?"
+        ) from error

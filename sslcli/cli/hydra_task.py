@@ -49,7 +49,7 @@ def hydra_task(run: Callable[[Any], Outcome]) -> Callable[[Any], float | None]:
             gc.freeze()  # later collections visit only the objects that the job creates
         gc.enable()  # `hydra_command.gc_disabled` ends here
         try:
-            with streams.lasting(), stop_on_signals() as handlers:
+            with streams.tolerant_streams(), stop_on_signals() as handlers:
                 return run_sweep_job(run, cfg, hydra, handlers) if in_sweep else run_alone(run, cfg)
         finally:
             remove_if_empty(Path(hydra.runtime.output_dir))

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the warnings of torch's C++ concern choices made on purpose
     resources.prepare_environment()
     argv = strip_carriage_returns(argv)
-    with streams.lasting() as checked:
+    with streams.tolerant_streams() as checked:
         return checked(exit_code(lambda: run_as_rank(argv) if is_distributed(argv) else dispatch(argv)))
 
 

@@ -1,9 +1,8 @@
-"""Autoencoder: the backbone's vector must be enough to draw the sample again.
+"""Autoencoder: mean squared reconstruction error through the backbone's feature vector as the bottleneck.
 
 Hinton & Salakhutdinov, "Reducing the Dimensionality of Data with Neural Networks", Science 2006.
-The code is the backbone's output: its `dim` is the bottleneck. The decoder is convolutional (nn/decoder.py); the
-paper's was a mirrored perceptron, pretrained layer by layer. The error is that of the normalised view; padding (NaN)
-does not count.
+The code is the backbone's output of width `dim`. The error is that of the normalized view; padding (NaN) is ignored.
+Deviations from the paper: a convolutional decoder (nn/decoder.py) instead of a mirrored MLP, and no layer-wise pretraining.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.nn.decoder import Decoder
-from sslcli.nn.losses import mse_known
+from sslcli.nn.losses import masked_mse
 
 
 class Autoencoder(Method):
@@ -22,7 +21,7 @@ class Autoencoder(Method):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "weak", "clean")
-        return {"loss": mse_known(self.decoder(self.backbone(x)), x)}
+        return {"loss": masked_mse(self.decoder(self.backbone(x)), x)}
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.expect_views(1, "weak", "clean")

@@ -1,9 +1,10 @@
-"""Barlow Twins: over a batch, each dimension of one view is correlated with itself in the other view and with no other.
+"""Barlow Twins: the cross-correlation matrix of two views is driven to the identity; no negatives, no momentum encoder.
 
 Zbontar et al., "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", ICML 2021.
 https://arxiv.org/abs/2103.03230
-B batch of this process, N global batch, P projection width. Statistics are those of the global batch. Deviations from
-the authors' code: head widths follow the backbone (`auto`).
+B batch of this process, N global batch, P projection width. Statistics are those of the global batch. Decorrelating the
+dimensions, each standardized over the batch, prevents collapse. Deviations from the authors' code: head widths follow the
+backbone (`auto`).
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ class BarlowTwins(Method):
 
 @full_precision
 def barlow_terms(z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
-    """Eqs. (1), (2) for (B, P) embeddings: C (P, P) is the cross-correlation of the views over the global batch;
+    """Eqs. (1), (2) for (B, P) embeddings: C (P, P) is the cross-correlation matrix of the views over the global batch;
     `invariance` is the sum of (1 - C_ii)^2, `redundancy` that of C_ij^2 over i != j.
 
-    Each dimension is standardised as batch norm does it (biased variance, eps 1e-5), as in the code.
+    Each dimension is standardized as in batch norm (biased variance, eps 1e-5), as in the code.
     """
-    a, b = (_standardised(gather(z)) for z in (z1, z2))
+    a, b = (_standardize(gather(z)) for z in (z1, z2))
     c = a.T @ b / len(a)
     return {"invariance": (1 - c.diagonal()).square().sum(), "redundancy": off_diagonal(c).square().sum()}
 
 
-def _standardised(z: Tensor) -> Tensor:
+def _standardize(z: Tensor) -> Tensor:
     return (z - z.mean(dim=0)) / (z.var(dim=0, unbiased=False) + 1e-5).sqrt()

@@ -1,12 +1,12 @@
-"""What a method is: a page of mathematics between a backbone and a loss.
+"""Base class of all methods: a method maps a batch of views to a loss.
 
     class SimSiam(Method):
         def forward(self, batch: Batch) -> dict[str, Tensor]:
             return {"loss": ..., "spread": ...}
 
-A method knows neither device nor precision, process, file or configuration, and is written as if there were one device:
-what must cross processes goes through `sslcli.nn.gather`. Labels do not reach it unless it says `uses_labels = True`.
-Its constructor is given the backbone and the YAML's keys, and by name or annotation what else it asks for: `data: DataInfo`,
+A method is independent of device, precision, processes, files and configuration, and is written as for one device: what must be
+exchanged between processes goes through `sslcli.nn.dist`. It receives no labels unless it sets `uses_labels = True`.
+Its constructor receives the backbone and the keys of the YAML, and by name or annotation what else it declares: `data: DataInfo`,
 another run's backbone (`teacher: Encoder`), other methods on the same backbone (`tasks: dict[str, Method]`).
 """
 
@@ -26,18 +26,18 @@ __all__ = ["Batch", "DataInfo", "Encoder", "Method", "Reconstruction"]
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a method may know of the data it will see: counts, never samples."""
+    """Counts that describe the pretraining data, without any sample."""
 
-    samples: int  # of the pretraining split: a batch's ids are of 0..samples-1
-    classes: int  # 0 where there are no labels
+    samples: int  # in the pretraining split: the ids of a batch are in 0..samples-1
+    classes: int  # 0 without labels
     steps_per_epoch: int
 
 
 class Encoder(nn.Module):
     """The trained backbone of another run, frozen, in evaluation mode: (B, *shape) -> (B, dim).
 
-    A method whose constructor annotates an argument so is given one; the YAML names the run (`method.teacher=RUN`). Where
-    that run's data were normalised otherwise, `scale` and `shift` (C,) make its units of ours.
+    Passed to a constructor argument with this annotation; the YAML names the run (`method.teacher=RUN`). `scale` and `shift` (C,)
+    convert the normalization of this run to that of the other.
     """
 
     dim: int
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         self.register_buffer("shift", torch.zeros(1) if shift is None else shift, persistent=False)
 
     def train(self, mode: bool = True) -> Encoder:
-        return super().train(False)  # its batch norm has learned
+        return super().train(False)  # batch norm keeps its running statistics
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -63,11 +63,10 @@ class Encoder(nn.Module):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Samples that were drawn again; each tensor is (B, *shape) of a view.
+    """Reconstructed samples; each tensor is (B, *shape) of a view.
 
-    `predicted` is in the units of what the method was asked for, (source - mean) / std: mean and std are None (0 and 1) unless
-    its target was normalised piece by piece. `hidden` is true where the method could not see the source, None where it
-    saw all.
+    `predicted` has the units of the method's target, (source - mean) / std: mean and std are None (0 and 1) unless the target is
+    normalized per patch. `hidden` is the mask of what the method had to predict, None where it saw everything.
     """
 
     source: Tensor
@@ -83,39 +82,41 @@ class Reconstruction:
         return (self.source - self.mean) / self.std
 
     def error(self) -> Tensor:
-        """Squared error in the method's own units; NaN where nothing was to be predicted (padding, and what was seen)."""
+        """Squared error in the units of the prediction; NaN at padding and at visible positions."""
         squared = (self.predicted.float() - self.target()).square()
         return squared if self.hidden is None else squared.masked_fill(~self.hidden, torch.nan)
 
     def columns(self) -> dict[str, Tensor]:
-        """For people: the source, what was seen of it, and what was made of that. The true mean and std are given back to
-        the prediction, which the method never saw."""
-        drawn = self.predicted.to(self.source.dtype)
+        """Columns of a figure: the source, its visible part and the prediction, in the units of the source. Statistics of
+        normalized patches are taken from the source."""
+        predicted = self.predicted.to(self.source.dtype)
         if self.mean is not None and self.std is not None:
-            drawn = drawn * self.std + self.mean
+            predicted = predicted * self.std + self.mean
         if self.hidden is None:
-            return {"source": self.source, "reconstruction": drawn}
+            return {"source": self.source, "reconstruction": predicted}
         visible = self.source.masked_fill(self.hidden, 0.0)
-        return {"source": self.source, "visible": visible, "predicted": torch.where(self.hidden, drawn, self.source)}
+        return {
+            "source": self.source,
+            "visible": visible,
+            "predicted": torch.where(self.hidden, predicted, self.source),
+        }
 
 
 class Method(nn.Module):
-    """Base of every method. `forward` returns scalars by name; `loss` is the one that is minimised."""
+    """Base class. `forward` returns scalars by name; `loss` is minimized, the others are logged."""
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "series")  # that its mathematics makes sense for
+    modalities: ClassVar[tuple[str, ...]] = ("image", "series")  # to which it applies
     uses_labels: ClassVar[bool] = False  # batch.labels (B,) int64, -1 where a sample has none
-    needs_tokens: ClassVar[bool] = False  # wants a backbone with `patchify` and `tokens`
-    fixed_lr: ClassVar[tuple[str, ...]] = ()  # names of sub-modules whose learning rate does not follow the schedule
+    needs_tokens: ClassVar[bool] = False  # requires a TokenBackbone
+    fixed_lr: ClassVar[tuple[str, ...]] = ()  # submodules with a constant learning rate
     min_batch: ClassVar[int] = 2  # batch statistics or negatives need at least this many samples
-    compares: ClassVar[bool] = (
-        False  # the loss compares the samples of a batch: negatives, variances, shared assignments
-    )
-    negatives: ClassVar[int] = 0  # of an anchor, for each other sample of its batch
-    min_loss: ClassVar[float] = 0.0  # the loss is never below it; -inf where there is no such number
-    adversarial: ClassVar[bool] = False  # the loss is the balance of two players: it need not fall
+    compares: ClassVar[bool] = False  # the loss compares samples of a batch: negatives, variances, shared assignments
+    negatives: ClassVar[int] = 0  # of an anchor, per other sample of its batch
+    min_loss: ClassVar[float] = 0.0  # lower bound of the loss; -inf without one
+    adversarial: ClassVar[bool] = False  # two networks are trained against each other: the loss need not decrease
 
-    backbone: Any  # an nn.Module with what backbones/base.py says; methods of tokens need its TokenBackbone
-    plan: dict[str, int]  # how many views of which kind a batch holds; set when the method is built
+    backbone: Any  # see backbones/base.py
+    plan: dict[str, int]  # kind -> number of views in a batch; set by the builder
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -125,15 +126,15 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def after_step(self, progress: float) -> None:
-        """Called after each optimizer step with progress in [0, 1]: EMA, temperatures, queues."""
+        """Called after each optimizer step with progress in [0, 1], to update momentum encoders, temperatures and queues."""
 
     @property
     def eval_backbone(self) -> nn.Module:
-        """The backbone that is measured and exported: the online one, unless the method says the teacher."""
+        """The backbone that is evaluated and exported: the online one, unless a method overrides it."""
         return self.backbone
 
     def reconstruct(self, batch: Batch) -> Reconstruction | None:
-        """The first view, drawn again by a method that can; None by others. Called in eval mode, without gradients."""
+        """Reconstruction of the first view; None for methods that do not reconstruct. Called in eval mode, without gradients."""
         return None
 
     @property
@@ -141,20 +142,20 @@ class Method(nn.Module):
         return type(self).reconstruct is not Method.reconstruct
 
     def assign(self, x: Tensor) -> Tensor | None:
-        """(B, K) probabilities of clusters for clean samples (B, *shape), by a method with a clustering head; None by others.
-        Called in eval mode, without gradients; `sslcli eval cluster` measures it beside k-means on frozen features."""
+        """Cluster probabilities (B, K) of clean samples (B, *shape); None for methods without a clustering head. Called in eval
+        mode, without gradients, by `sslcli eval cluster`."""
         return None
 
     def anomaly_score(self, x: Tensor) -> Tensor | None:
-        """(B,) how strange clean samples (B, *shape) are, by a method with an objective for it; None by others. As `assign`;
-        for `sslcli eval anomaly`."""
+        """Anomaly scores (B,) of clean samples (B, *shape), higher for more anomalous; None for methods without such a score.
+        Called in eval mode, without gradients, by `sslcli eval anomaly`."""
         return None
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        """Sheets worth looking at, as columns of view-like tensors (B, ...): {"reconstruction": {"source": x, "predicted": y}}."""
-        found = self.reconstruct(batch)
-        return {} if found is None else {"reconstruction": found.columns()}
+        """Figures of what the method computes, as columns of view-like tensors (B, ...): {"reconstruction": {"source": x, ...}}."""
+        result = self.reconstruct(batch)
+        return {} if result is None else {"reconstruction": result.columns()}
 
     def describe(self) -> dict[str, str]:
         """Derived settings for the start screen: the widths of each head, then `details`."""

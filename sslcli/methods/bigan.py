@@ -1,12 +1,12 @@
-"""BiGAN: a generator draws samples from codes, an encoder says the codes of samples, and a critic of pairs tells both apart.
+"""BiGAN: generator and encoder are trained against a discriminator of (sample, code) pairs.
 
 Donahue, Krähenbühl & Darrell, "Adversarial Feature Learning", ICLR 2017. https://arxiv.org/abs/1605.09782
 Dumoulin et al., "Adversarially Learned Inference", ICLR 2017. https://arxiv.org/abs/1606.00704
-B batch, Z latent width. The backbone, with a linear layer, is the encoder. Where neither pair can be told from the other,
-the encoder is the generator's inverse (Theorem 2). All play in one backward pass, each moved by its own loss alone.
-Deviations from both papers: hinge losses and a critic with spectral norm (Miyato et al., ICLR 2018) for log losses and batch
-norm, which held on small data without tuning; encoder and generator have one loss each; convolutional generator
-(nn/decoder.py).
+B batch, Z latent width. The backbone with a linear layer is the encoder. Where the discriminator cannot separate (x, E(x)) from
+(G(z), z), the encoder inverts the generator (Theorem 2). One backward pass updates all three, each by the gradient of its own
+loss. Deviations from both papers: hinge losses and a discriminator with spectral norm (Miyato et al., ICLR 2018) instead of log
+losses and batch norm, which was stable on small data without tuning; encoder and generator have one loss each; a convolutional
+generator (nn/decoder.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
-from sslcli.nn.adversary import Critic, critic_loss, frozen
+from sslcli.nn.adversary import Critic, critic_loss, with_frozen_parameters
 from sslcli.nn.decoder import Decoder
 from sslcli.nn.stats import spread
 
@@ -29,7 +29,7 @@ class BiGAN(Method):
     def __init__(self, backbone: nn.Module, latent_dim: int = 32, width: int = 32):
         super().__init__(backbone)
         if latent_dim < 1:
-            raise ValueError("latent_dim is 1 or more")
+            raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
         self.latent_dim = latent_dim
         self.to_code = nn.Linear(self.backbone.dim, latent_dim)  # E, with the backbone
         self.generator = Decoder(latent_dim, self.backbone.input_shape, width)  # G
@@ -40,12 +40,12 @@ class BiGAN(Method):
         known = x.nan_to_num()
         code = self.to_code(self.backbone(x))  # E(x)
         z = batch.normal("code", self.latent_dim).to(code.dtype)
-        made = self.generator(z).masked_fill(x.isnan(), 0.0)  # padding is no clue
-        judge = critic_loss(self.critic(known, code.detach()), self.critic(made.detach(), z))
-        encoder = frozen(self.critic, known, code).mean()
-        generator = -frozen(self.critic, made, z).mean()
-        told = {"critic": judge.detach(), "encoder": encoder.detach(), "generator": generator.detach()}
-        return {"loss": judge + encoder + generator, **told, "spread": spread(code)}
+        generated = self.generator(z).masked_fill(x.isnan(), 0.0)  # padding must not reveal which is real
+        critic = critic_loss(self.critic(known, code.detach()), self.critic(generated.detach(), z))
+        encoder = with_frozen_parameters(self.critic, known, code).mean()
+        generator = -with_frozen_parameters(self.critic, generated, z).mean()
+        metrics = {"critic": critic.detach(), "encoder": encoder.detach(), "generator": generator.detach()}
+        return {"loss": critic + encoder + generator, **metrics, "spread": spread(code)}
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.expect_views(1, "weak", "clean")
@@ -53,10 +53,10 @@ class BiGAN(Method):
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        """G(E(x)), and what codes of the prior become."""
-        found = self.reconstruct(batch)
-        prior = [batch.normal(f"prior {i}", self.latent_dim).to(found.predicted.dtype) for i in range(4)]
+        """Reconstructions G(E(x)), and samples G(z) of the prior."""
+        reconstruction = self.reconstruct(batch)
+        prior = [batch.normal(f"prior {i}", self.latent_dim).to(reconstruction.predicted.dtype) for i in range(4)]
         return {
-            "reconstruction": found.columns(),
+            "reconstruction": reconstruction.columns(),
             "samples": {f"prior {i + 1}": self.generator(z) for i, z in enumerate(prior)},
         }

@@ -1,9 +1,9 @@
-"""BYOL: an online network predicts what its own moving average says of the other view; no negatives.
+"""BYOL: normalized squared error between a prediction and an EMA teacher's projection of the other view; no negatives.
 
 Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020. https://arxiv.org/abs/2006.07733
-B batch, P projection width. Each view is a forward pass of its own. The loss is the *sum* of both directions (eq. (2)
-and below): half of it halves the learning rate. The online backbone is the one that is measured. Deviations from the
-authors' code: head widths follow the backbone (`auto`).
+B batch, P projection width. The predictor and the momentum encoder prevent collapse. Each view is a forward pass of its own.
+The loss is the *sum* of both directions (eq. (2) and below): their mean would halve the learning rate. The online backbone is
+evaluated. Deviations from the authors' code: head widths follow the backbone (`auto`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, mlp
-from sslcli.nn.losses import cosine_distance
+from sslcli.nn.losses import negative_cosine_similarity
 from sslcli.nn.stats import spread
 
 
@@ -47,5 +47,5 @@ class BYOL(Method):
 
 
 def byol_loss(q: Tensor, t: Tensor) -> Tensor:
-    """Eq. (2): the squared distance of normalised (B, P) prediction and target, 2 - 2 cos, averaged; in [0, 4]."""
-    return 2 + 2 * cosine_distance(q, t)
+    """Eq. (2): mean squared distance of normalized (B, P) predictions and targets, 2 - 2 cos; in [0, 4]."""
+    return 2 + 2 * negative_cosine_similarity(q, t)

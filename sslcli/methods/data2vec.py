@@ -1,10 +1,11 @@
-"""data2vec: from a masked view, say what a moving average of the network thinks, layer by layer, of the whole view.
+"""data2vec: smooth L1 loss between predictions from a masked view and contextual features of an EMA teacher.
 
 Baevski et al., "data2vec: A General Framework for Self-supervised Learning in Speech, Vision and Language", ICML 2022.
 https://arxiv.org/abs/2202.03555
-B batch, N tokens, D width. Works on whatever the backbone calls tokens. Deviations from the authors' code: tokens are hidden
-one by one and not in blocks; targets are of block outputs, normalised without scale and shift; the teacher does not freeze
-its positions. The student is measured.
+B batch, N tokens, D width. Targets are means of the teacher's last blocks, each normalized, for the whole view; their
+normalization and the momentum encoder prevent collapse. Works on any tokens of the backbone. The student is evaluated. Deviations
+from the authors' code: tokens are masked independently, not in blocks; targets are block outputs, normalized without scale and
+shift; the teacher's positions are updated too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.ema import Teacher, cosine_momentum
-from sslcli.nn.masking import keep_count, random_keep
+from sslcli.nn.masking import random_keep, visible_count
 from sslcli.nn.patches import smooth_l1
 from sslcli.nn.stats import spread
 
@@ -36,8 +37,8 @@ class Data2Vec(Method):
     ):
         super().__init__(backbone)
         if top < 1 or beta <= 0:
-            raise ValueError("top is 1 block or more, beta is above 0")
-        self.keep = keep_count(self.backbone.num_tokens, mask_ratio)
+            raise ValueError("top must be at least 1 block, beta above 0")
+        self.keep = visible_count(self.backbone.num_tokens, mask_ratio)
         self.top, self.beta, self.tau, self.tau_end = top, beta, tau, tau_end
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
@@ -55,7 +56,7 @@ class Data2Vec(Method):
 
     @torch.no_grad()
     def target(self, x: Tensor) -> Tensor:
-        """Sec. 3.3, eq. (1): (B, N, D), the mean of the teacher's last `top` blocks, each normalised by itself."""
+        """Sec. 3.3, eq. (1): (B, N, D), the mean of the teacher's last `top` block outputs, each layer-normalized."""
         teacher: Any = self.teacher.parts[0]
         depths = teacher.depths(x)[-self.top :]
         means = torch.stack([F.layer_norm(d.float(), d.shape[-1:]) for d in depths]).mean(dim=0)
@@ -66,4 +67,4 @@ class Data2Vec(Method):
 
     def details(self) -> dict[str, str]:
         total = self.backbone.num_tokens
-        return {"tokens": f"{total - self.keep} of {total} hidden", "targets": f"the last {self.top} blocks"}
+        return {"tokens": f"{total - self.keep} of {total} masked", "targets": f"the last {self.top} blocks"}

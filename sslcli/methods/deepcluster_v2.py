@@ -1,13 +1,14 @@
-"""DeepCluster v2: each epoch's embeddings are clustered, and in the next one every view predicts its sample's cluster.
+"""DeepCluster v2: cross-entropy with cluster assignments from spherical k-means over the previous epoch's embeddings.
 
 Caron et al., "Deep Clustering for Unsupervised Learning of Visual Features", ECCV 2018. https://arxiv.org/abs/1807.05520
 Caron et al., SwAV, NeurIPS 2020, Appendix D. https://arxiv.org/abs/2006.09882 (version 2: spherical k-means, whose centroids
 classify)
-B batch, P projection width, S samples, K clusters, H clusterings, V views, the first two of them global. The memory is of
-the embeddings that training itself made, so that no pass over the data is needed. Deviations from the authors' code:
-- They fill the memory before training with a pass of the random network. Here a sample that has no cluster yet (the first
-  epoch) takes the best of its other view's SwAV code over the batch, with random centroids.
-- Every process holds the whole memory and finds the same clusters; theirs share both.
+B batch, P projection width, S samples, K clusters, H clusterings, V views, the first two of them global. The memory holds
+embeddings computed during training, so that no extra pass over the data is needed. Assignments are fixed within an epoch, which
+prevents collapse. Deviations from the authors' code:
+- They fill the memory before training with a pass of the random network. Here a sample without a cluster yet (the first epoch)
+  takes the argmax of its other view's SwAV code over the batch, with random centroids.
+- Every process holds the whole memory and computes the same clusters; theirs distribute both.
 - K is at most S; head widths follow the backbone (`auto`).
 """
 
@@ -24,7 +25,7 @@ from sslcli.nn.heads import Width, mlp
 from sslcli.nn.kmeans import nearest, spherical_kmeans
 from sslcli.nn.memory_bank import MemoryBank
 from sslcli.nn.precision import full_precision
-from sslcli.nn.prototypes import cosines, effective_prototypes
+from sslcli.nn.prototypes import cosine_similarity, effective_prototypes
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.nn.stats import spread
 from sslcli.nn.step_counter import StepCounter
@@ -33,7 +34,7 @@ EPSILON = 0.03  # of the first epoch's codes
 
 
 class DeepClusterV2(Method):
-    memory: Any  # a Memory of each of the first views
+    memory: Any  # a MemoryBank for each of the first two views
     centroids: Tensor
     clusters: Tensor
 
@@ -60,15 +61,15 @@ class DeepClusterV2(Method):
         self.per_epoch, self.iterations, self.temperature = data.steps_per_epoch, iterations, temperature
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        seen, small = batch.crops()
-        z = [F.normalize(self.projector(self.backbone(x)), dim=1) for x in seen + small]  # V x (B, P)
+        global_views, local_views = batch.crops()
+        z = [F.normalize(self.projector(self.backbone(x)), dim=1) for x in global_views + local_views]  # V x (B, P)
         if self.training and torch.is_grad_enabled():
-            for memory, own in zip(self.memory, z, strict=False):
-                memory.hold(own, batch.ids)
+            for memory, embedding in zip(self.memory, z, strict=False):
+                memory.stage(embedding, batch.ids)
         known = self.clusters[batch.ids]  # (B, H)
         losses = []
         for h, centroids in enumerate(self.centroids):
-            scores = torch.stack([cosines(own, centroids) for own in z])  # (V, B, K)
+            scores = torch.stack([cosine_similarity(embedding, centroids) for embedding in z])  # (V, B, K)
             codes = [
                 sinkhorn(scores[v].detach(), EPSILON).argmax(dim=1) for v in (1, 0)
             ]  # for the first view, for the others
@@ -87,29 +88,29 @@ class DeepClusterV2(Method):
 
     @torch.no_grad()
     def cluster(self, seed: int) -> None:
-        """Appendix D: H clusterings, from starts of their own, of the views' embeddings in turn."""
-        lot = torch.Generator().manual_seed(seed)  # the same on every process
+        """Appendix D: H clusterings, from starts of their embedding, of the views' embeddings in turn."""
+        generator = torch.Generator().manual_seed(seed)  # equal on every process
         for h in range(len(self.centroids)):
             memory = self.memory[h % len(self.memory)]
-            met = memory.ids >= 0
-            order = torch.rand(len(met), generator=lot, dtype=torch.float64).to(met.device) + ~met
+            filled = memory.ids >= 0
+            order = torch.rand(len(filled), generator=generator, dtype=torch.float64).to(filled.device) + ~filled
             start = memory.keys[order.argsort()[: self.centroids.shape[1]]]
-            found = spherical_kmeans(memory.keys, start, self.iterations, met.to(memory.keys.dtype))
-            self.centroids[h] = found
-            self.clusters[:, h] = nearest(memory.keys, found).where(met, -1)
+            centroids = spherical_kmeans(memory.keys, start, self.iterations, filled.to(memory.keys.dtype))
+            self.centroids[h] = centroids
+            self.clusters[:, h] = nearest(memory.keys, centroids).where(filled, -1)
 
     def assign(self, x: Tensor) -> Tensor:
         """The softmax over the clusters of the first clustering, at the temperature of training."""
         z = self.projector(self.backbone(x))
-        return (cosines(z, self.centroids[0]) / self.temperature).softmax(dim=1)
+        return (cosine_similarity(z, self.centroids[0]) / self.temperature).softmax(dim=1)
 
     def details(self) -> dict[str, str]:
         heads, count, _ = self.centroids.shape
-        clusters = f"{count} in each of {heads} clusterings, anew every {self.per_epoch} steps"
+        clusters = f"{count} in each of {heads} clusterings, repeated every {self.per_epoch} steps"
         return {"clusters": clusters}
 
 
 @full_precision
 def cluster_loss(scores: Tensor, clusters: Tensor, temperature: float) -> Tensor:
-    """The cross-entropy of (V, B, K) cosines over the temperature and the clusters (V, B), the mean over views and samples."""
+    """Mean cross-entropy of (V, B, K) cosine similarities over the temperature and the clusters (V, B)."""
     return F.cross_entropy((scores / temperature).flatten(0, 1), clusters.flatten())

@@ -1,12 +1,12 @@
-"""DINO: a student's soft labels follow those of its own moving average, which is centred and sharpened, for other crops.
+"""DINO: cross-entropy between a student's and an EMA teacher's soft assignments of different crops.
 
 Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021. https://arxiv.org/abs/2104.14294
-B batch, P bottleneck width, K prototypes, V views, the first G of them global. Works on the backbone's vector: of a
-convolutional network, or of a ViT (the paper's is the class token: backbone.pool=cls). Each view is a forward pass of
-its own. The teacher is measured, as in the paper. Deviations from the authors' code:
-- Temperature, momentum and the frozen last layer follow the share of the run that is done, where theirs follow epochs.
-- The weight decay does not rise, and the gradient is clipped as a whole (train.clip), not tensor by tensor.
-- Directions of the last layer start from a normal; head widths follow the backbone (`auto`).
+B batch, P bottleneck width, K prototypes, V views, the first G of them global. Centering and sharpening the teacher prevent
+collapse. Works on the backbone's feature vector, of a CNN or of a ViT (the paper's is the class token: backbone.pool=cls). Each
+view is a forward pass of its own. The teacher is evaluated, as in the paper. Deviations from the authors' code:
+- Temperature, momentum and the frozen last layer follow the progress of the run, theirs follow epochs.
+- The weight decay is constant, and the global gradient norm is clipped (train.clip), not that of each tensor.
+- Directions of the last layer are initialized from a normal; head widths follow the backbone (`auto`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.centering import LinearWarmup, sharpened
+from sslcli.nn.centering import LinearWarmup, centered_softmax
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, gelu_head
-from sslcli.nn.prototypes import Prototypes, cross_view, effective_prototypes
+from sslcli.nn.prototypes import Prototypes, cross_view_loss, effective_prototypes
 from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.stats import spread
 
@@ -51,14 +51,14 @@ class DINO(Method):
         self.temperature, self.centre_momentum, self.tau, self.tau_end = temperature, centre_momentum, tau, tau_end
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        seen, small = batch.crops()
-        z = [self.head(self.backbone(x)) for x in seen + small]  # V x (B, P)
-        student = torch.stack([self.prototypes(own) for own in z])  # (V, B, K)
-        teacher = torch.stack([self.teacher(x) for x in seen])  # (G, B, K), no gradient
-        targets = sharpened(teacher, self.centre.value, self.teacher_temperature.value)
+        global_views, local_views = batch.crops()
+        z = [self.head(self.backbone(x)) for x in global_views + local_views]  # V x (B, P)
+        student = torch.stack([self.prototypes(one) for one in z])  # (V, B, K)
+        teacher = torch.stack([self.teacher(x) for x in global_views])  # (G, B, K), no gradient
+        targets = centered_softmax(teacher, self.centre.value, self.teacher_temperature.value)
         if self.training and torch.is_grad_enabled():
-            self.centre.see(teacher.flatten(0, 1))
-        loss = cross_view(student / self.temperature, targets)  # eq. (3), the mean over pairs as in the code
+            self.centre.observe(teacher.flatten(0, 1))
+        loss = cross_view_loss(student / self.temperature, targets)  # eq. (3), the mean over pairs as in the code
         return {"loss": loss, "used": effective_prototypes(targets[0]), "spread": spread(z[0])}
 
     def after_step(self, progress: float) -> None:
@@ -73,8 +73,8 @@ class DINO(Method):
         return self.teacher.parts[0]
 
     def assign(self, x: Tensor) -> Tensor:
-        """Eq. (1) of the teacher, centred and sharpened."""
-        return sharpened(self.teacher(x), self.centre.value, self.teacher_temperature.value)
+        """Eq. (1) of the teacher, with centering and sharpening."""
+        return centered_softmax(self.teacher(x), self.centre.value, self.teacher_temperature.value)
 
     def details(self) -> dict[str, str]:
         return {"prototypes": str(len(self.prototypes.weight))}

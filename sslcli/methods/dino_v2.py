@@ -1,11 +1,11 @@
-"""DINOv2: iBOT with a fair share-out of prototypes in place of the centre, heads of their own, and features pushed apart.
+"""DINOv2: iBOT with Sinkhorn-Knopp centering, separate heads for class and patch tokens, and KoLeo regularization.
 
 Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024. https://arxiv.org/abs/2304.07193
-B batch of this process, N tokens, P bottleneck width, K prototypes, V views, the first G of them global. The share-outs
-and the nearest neighbours are those of the global batch. The teacher is measured, by its class token
-(backbone.pool=cls). Deviations from the authors' code: those of ibot.py (schedules of progress, random masks, batch norm
-in the heads); KoLeo looks for neighbours in the whole batch, theirs in that of a GPU; the whole of Sec. 4's list that is
-about scale (layer scale, stochastic depth, high resolution at the end) is left to backbone and user.
+B batch of this process, N tokens, P bottleneck width, K prototypes, V views, the first G of them global. Sinkhorn-Knopp and the
+nearest neighbors use the global batch. The EMA teacher is evaluated, by its class token (backbone.pool=cls). Deviations from the
+authors' code: those of ibot.py (schedules by progress, random masks, batch norm in the heads); KoLeo searches neighbors in the
+global batch, theirs in that of one GPU; the techniques of Sec. 4 for scale (layer scale, stochastic depth, high resolution at the
+end) are left to backbone and user.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sslcli.nn.centering import LinearWarmup
 from sslcli.nn.dist import gather, rank
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, gelu_head
-from sslcli.nn.masking import some_hidden
+from sslcli.nn.masking import random_mask
 from sslcli.nn.precision import full_precision
-from sslcli.nn.prototypes import Prototypes, cross_view, each_token, effective_prototypes, hidden_tokens
+from sslcli.nn.prototypes import Prototypes, apply_to_tokens, cross_view_loss, effective_prototypes, masked_token_loss
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.nn.stats import spread
 
@@ -75,48 +75,50 @@ class DINOv2(Method):
         return [self.backbone, self.head, self.prototypes, self.token_head, self.token_prototypes]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        seen, small = batch.crops()
-        features, student, said, heard, hidden = [], [], [], [], []
-        for i, x in enumerate(seen):
-            hidden.append(self.hidden(batch, i, x))  # (B, N)
-            tokens = self.backbone.tokens(x, hidden=hidden[i], mask_token=self.mask_token)
+        global_views, local_views = batch.crops()
+        features, student, teacher_class, teacher_tokens, masks = [], [], [], [], []
+        for i, x in enumerate(global_views):
+            masks.append(self.mask(batch, i, x))  # (B, N)
+            tokens = self.backbone.tokens(x, hidden=masks[i], mask_token=self.mask_token)
             features.append(tokens[:, 0])  # (B, dim)
-            own = each_token(self.token_head, tokens[:, self.backbone.prefix :])
-            student.append(self.token_prototypes(own) / self.temperature)  # (B, N, K)
-            classes, others = self.taught(x)
-            said.append(classes)
-            heard.append(others)
-        z = [self.head(h) for h in features] + [self.head(self.backbone.tokens(x)[:, 0]) for x in small]  # V x (B, P)
-        targets = self.share_out(torch.stack(said))  # (G, B, K)
-        of_class = cross_view(torch.stack([self.prototypes(own) for own in z]) / self.temperature, targets)
-        masks = torch.stack(hidden)  # (G, B, N)
-        labels = self.share_out(torch.stack(heard), masks)  # (G, B, N, K)
-        of_tokens = hidden_tokens(torch.cat(student), labels.flatten(0, 1), masks.flatten(0, 1))
-        apart = torch.stack([koleo_loss(h) for h in features]).sum()  # of each crop, as in the code
-        terms = {"class_token": of_class.detach(), "tokens": of_tokens.detach(), "koleo": apart.detach()}
-        loss = of_class + of_tokens + self.koleo * apart
+            tokens = apply_to_tokens(self.token_head, tokens[:, self.backbone.prefix :])
+            student.append(self.token_prototypes(tokens) / self.temperature)  # (B, N, K)
+            class_scores, token_scores = self.teacher_scores(x)
+            teacher_class.append(class_scores)
+            teacher_tokens.append(token_scores)
+        z = [self.head(h) for h in features] + [
+            self.head(self.backbone.tokens(x)[:, 0]) for x in local_views
+        ]  # V x (B, P)
+        targets = self.assignments(torch.stack(teacher_class))  # (G, B, K)
+        class_loss = cross_view_loss(torch.stack([self.prototypes(one) for one in z]) / self.temperature, targets)
+        mask = torch.stack(masks)  # (G, B, N)
+        labels = self.assignments(torch.stack(teacher_tokens), mask)  # (G, B, N, K)
+        token_loss = masked_token_loss(torch.cat(student), labels.flatten(0, 1), mask.flatten(0, 1))
+        koleo = torch.stack([koleo_loss(h) for h in features]).sum()  # of each crop, as in the code
+        terms = {"class_token": class_loss.detach(), "tokens": token_loss.detach(), "koleo": koleo.detach()}
+        loss = class_loss + token_loss + self.koleo * koleo
         return {"loss": loss, **terms, "used": effective_prototypes(targets[0]), "spread": spread(z[0])}
 
-    def hidden(self, batch: Batch, view: int, x: Tensor) -> Tensor:
-        """(B, N) bool: half of the samples with 10 to 50 % of their tokens; padding is never hidden."""
+    def mask(self, batch: Batch, view: int, x: Tensor) -> Tensor:
+        """(B, N) bool: with the defaults, 10 to 50 % of the tokens of half of the samples; padding is never masked."""
         scores = batch.uniform(f"mask of view {view}", self.backbone.num_tokens)
-        hidden = some_hidden(scores, batch.uniform(f"share of view {view}", 2), **self.masks)
+        hidden = random_mask(scores, batch.uniform(f"share of view {view}", 2), **self.masks)
         return hidden & ~self.backbone.patchify(x).isnan().all(dim=2)
 
     @torch.no_grad()
-    def taught(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher's scores (B, K) of the class token and (B, N, K) of the others; it sees everything."""
+    def teacher_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's prototype scores (B, K) of the class token and (B, N, K) of the patch tokens, without masking."""
         backbone, head, prototypes, token_head, token_prototypes = self.teacher.parts
         tokens = backbone.tokens(x)  # type: ignore[operator]
-        others = token_prototypes(each_token(token_head, tokens[:, self.backbone.prefix :]))
+        others = token_prototypes(apply_to_tokens(token_head, tokens[:, self.backbone.prefix :]))
         return prototypes(head(tokens[:, 0])), others
 
-    def share_out(self, scores: Tensor, where: Tensor | None = None) -> Tensor:
-        """Sec. 4, "Sinkhorn-Knopp centering": (..., K) scores -> (..., K), over all views at once, and the places where
+    def assignments(self, scores: Tensor, where: Tensor | None = None) -> Tensor:
+        """Sec. 4, "Sinkhorn-Knopp centering": (..., K) scores -> (..., K), jointly over all views, restricted to rows where
         `where` (...) is true."""
         weights = None if where is None else where.flatten().to(scores.dtype)
-        shared = sinkhorn(scores.flatten(0, -2), self.teacher_temperature.value, self.iterations, weights)
-        return shared.view(scores.shape)
+        out = sinkhorn(scores.flatten(0, -2), self.teacher_temperature.value, self.iterations, weights)
+        return out.view(scores.shape)
 
     def after_step(self, progress: float) -> None:
         momentum = cosine_momentum(progress, self.tau, self.tau_end)
@@ -130,8 +132,8 @@ class DINOv2(Method):
         return self.teacher.parts[0]
 
     def assign(self, x: Tensor) -> Tensor:
-        """The teacher's class token, sharpened."""
-        return (self.taught(x)[0] / self.teacher_temperature.value).softmax(dim=1)
+        """Sharpened prototype assignment of the teacher's class token."""
+        return (self.teacher_scores(x)[0] / self.teacher_temperature.value).softmax(dim=1)
 
     def details(self) -> dict[str, str]:
         return {"prototypes": f"{len(self.prototypes.weight)} in each"}
@@ -140,10 +142,10 @@ class DINOv2(Method):
 @full_precision
 def koleo_loss(x: Tensor) -> Tensor:
     """Sec. 4, "KoLeo regularizer" (Sablayrolles et al., ICLR 2019, eq. (4)): - log of the distance of each (B, D) direction
-    to its nearest neighbour in the global batch, averaged. Small distances cost most."""
+    to its nearest neighbor in the global batch, averaged, which spreads features uniformly."""
     x = F.normalize(x, dim=1, eps=1e-8)
-    everyone = gather(x)  # (N, D)
-    own = rank() * len(x) + torch.arange(len(x), device=x.device)
+    all_x = gather(x)  # (N, D)
+    index = rank() * len(x) + torch.arange(len(x), device=x.device)
     with torch.no_grad():
-        nearest = (x @ everyone.T).scatter(1, own[:, None], -2.0).argmax(dim=1)
-    return -(F.pairwise_distance(x, everyone[nearest], eps=1e-8) + 1e-8).log().mean()
+        nearest = (x @ all_x.T).scatter(1, index[:, None], -2.0).argmax(dim=1)
+    return -(F.pairwise_distance(x, all_x[nearest], eps=1e-8) + 1e-8).log().mean()

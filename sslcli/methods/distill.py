@@ -1,13 +1,13 @@
-"""Distillation: a small backbone learns to say what a trained one says of the same view, through a linear layer.
+"""Feature distillation: mean squared error between a linear projection of the student and a frozen teacher's features.
 
 Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015. https://arxiv.org/abs/1412.6550 (eq. (3): regression through a layer
-that is thrown away)
+that is discarded)
 Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022. https://arxiv.org/abs/2106.05237
 (teacher and student see the same augmented view)
-B batch, D teacher's width. The teacher is another run's frozen backbone (method.teacher=RUN); no labels. Deviations: the
-paper's hint is a map in the middle of a network, here it is the vector at its end; every feature of the teacher is
-standardised over the batch (Ranzinger et al., "PHI-S", 2024, say why: features differ in scale by orders of magnitude), so
-that 1 is the loss of a student that knows nothing but the mean.
+B batch, D teacher's width. The teacher is the frozen backbone of another run (method.teacher=RUN); no labels. Deviations: the
+paper's hint is an intermediate feature map, here it is the final feature vector; each feature of the teacher is standardized over
+the batch, since features differ in scale by orders of magnitude (Ranzinger et al., "PHI-S", 2024), so that a student that
+predicts the mean has loss 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Distill(Method):
         (x,) = batch.expect_views(1, "global", "weak", "clean")
         with torch.no_grad():
             target = self.standardise(self.teacher(x))  # (B, D)
-        return {"loss": regression(self.projector(self.backbone(x)), target)}
+        return {"loss": regression_loss(self.projector(self.backbone(x)), target)}
 
     def details(self) -> dict[str, str]:
         return {
@@ -41,6 +41,6 @@ class Distill(Method):
 
 
 @full_precision
-def regression(predicted: Tensor, target: Tensor) -> Tensor:
-    """FitNets, eq. (3), as a mean over B and D: the squared error of (B, D) predictions."""
+def regression_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """FitNets, eq. (3), as a mean over B and D: mean squared error of (B, D) predictions."""
     return F.mse_loss(predicted, target)

@@ -1,11 +1,12 @@
-"""I-JEPA: from one part of a view, predict what a moving average of the network makes of other parts of it.
+"""I-JEPA: smooth L1 loss between predicted and EMA-teacher features of masked blocks, given a context block.
 
 Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture", CVPR 2023.
 https://arxiv.org/abs/2301.08243
-B batch, N tokens, n context tokens, a tokens of a target block, D width, P predictor width. Works on whatever the backbone
-calls tokens; on series, blocks are spans. The target encoder is measured, as in the paper. Deviations from the authors'
-code: blocks of one size (the middle of their ranges), each sample's at places of its own, where theirs share sizes in a
-batch; the context is all that no target covers, not a block of 85 to 100 % of it; fixed positions only.
+B batch, N tokens, n context tokens, a tokens of a target block, D width, P predictor width. The predictor and the momentum
+encoder prevent collapse. Works on any tokens of the backbone; for series, blocks are time spans. The teacher is evaluated, as in
+the paper. Deviations from the authors' code: blocks of one size (the middle of their ranges) at positions drawn per sample,
+where theirs share sizes in a batch; the context is everything outside the targets, not a block of 85 to 100 % of it; fixed
+positional embeddings only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.block_masks import block
+from sslcli.nn.block_masks import block_mask
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.patches import smooth_l1
 from sslcli.nn.stats import spread
@@ -41,11 +42,11 @@ class IJEPA(Method):
     ):
         super().__init__(backbone)
         if targets < 1 or not 0 < scale < 1:
-            raise ValueError("there is at least 1 target block, and its scale is a share between 0 and 1")
+            raise ValueError("there is at least 1 target block_mask, and its scale is a share between 0 and 1")
         if predictor_dim < 1 or predictor_dim % (4 * HEADS):
-            raise ValueError(f"predictor_dim is a multiple of {4 * HEADS}, not {predictor_dim}")
+            raise ValueError(f"predictor_dim must be a multiple of {4 * HEADS}, got {predictor_dim}")
         self.targets, self.tau, self.tau_end = targets, tau, tau_end
-        self.side = scale ** (1 / len(self.backbone.grid))  # of a block, as a share of each axis
+        self.side = scale ** (1 / len(self.backbone.grid))  # of a block_mask, as a share of each axis
         self.embed = nn.Linear(self.backbone.dim, predictor_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, predictor_dim))
         self.positions: Tensor
@@ -61,47 +62,47 @@ class IJEPA(Method):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "weak", "clean")
         places = batch.uniform("blocks", self.targets, len(self.backbone.grid))
-        blocks = [block(places[:, t], self.backbone.grid, 1.0 * self.side).flatten(1) for t in range(self.targets)]
+        blocks = [block_mask(places[:, t], self.backbone.grid, self.side).flatten(1) for t in range(self.targets)]
         prefix = self.backbone.prefix
-        context, keep, seen = self.context(x, torch.stack(blocks).any(dim=0))
+        context, keep, valid = self.context(x, torch.stack(blocks).any(dim=0))
         with torch.no_grad():
             teacher: Any = self.teacher.parts[0]
-            said = teacher.tokens(x)[:, prefix:]
-            goal = F.layer_norm(said.float(), said.shape[-1:])  # (B, N, D)
-        real = ~self.backbone.patchify(x).isnan().all(dim=2)  # (B, N): padding is nothing to predict
+            tokens = teacher.tokens(x)[:, prefix:]
+            target = F.layer_norm(tokens.float(), tokens.shape[-1:])  # (B, N, D)
+        real = ~self.backbone.patchify(x).isnan().all(dim=2)  # (B, N): padding is no target
         losses = []
         for inside in blocks:
             at = inside.nonzero()[:, 1].view(len(x), -1)  # (B, a): blocks are of one size
-            predicted = self.predict(context, keep, seen, at)
-            wanted = goal.gather(1, at[:, :, None].expand(-1, -1, goal.shape[2]))
-            losses.append(smooth_l1(predicted, wanted, real.gather(1, at)))
+            predicted = self.predict(context, keep, valid, at)
+            expected = target.gather(1, at[:, :, None].expand(-1, -1, target.shape[2]))
+            losses.append(smooth_l1(predicted, expected, real.gather(1, at)))
         return {"loss": torch.stack(losses).mean(), "spread": spread(context.mean(dim=1))}  # eq. (1)
 
     def context(self, x: Tensor, covered: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, n, D) tokens of what no target covers, their places (B, n), and which of them are real (B, n).
+        """Features (B, n, D) of the tokens outside all targets, their indices (B, n), and which of them are valid (B, n).
 
-        Targets overlap by different amounts, so n is the most that can be left, and what is beyond a sample's own number is
-        there but never looked at.
+        Targets overlap by different amounts, so n is the largest possible number; entries beyond a sample's own number are
+        excluded from attention.
         """
-        n = max(1, int(covered.shape[1] - covered.shape[1] * self.smallest()))
+        n = max(1, int(covered.shape[1] - covered.shape[1] * self.block_fraction()))
         keep = covered.to(torch.uint8).argsort(dim=1, stable=True)[:, :n]
-        seen = ~covered.gather(1, keep)
+        valid = ~covered.gather(1, keep)
         prefix = self.backbone.prefix
-        attend = F.pad(seen, (prefix, 0), value=True)[:, None, :].expand(-1, prefix + n, -1)
-        return self.backbone.tokens(x, keep, attend=attend)[:, prefix:], keep, seen
+        attend = F.pad(valid, (prefix, 0), value=True)[:, None, :].expand(-1, prefix + n, -1)
+        return self.backbone.tokens(x, keep, attend=attend)[:, prefix:], keep, valid
 
-    def smallest(self) -> float:
-        """The share of the tokens in one block: what is covered at least."""
-        one = block(torch.zeros(1, len(self.backbone.grid)), self.backbone.grid, self.side)
+    def block_fraction(self) -> float:
+        """Fraction of the tokens in one block, the least that targets cover."""
+        one = block_mask(torch.zeros(1, len(self.backbone.grid)), self.backbone.grid, self.side)
         return float(one.float().mean())
 
-    def predict(self, context: Tensor, keep: Tensor, seen: Tensor, at: Tensor) -> Tensor:
-        """(B, a, D): what is said of the tokens `at` (B, a)."""
+    def predict(self, context: Tensor, keep: Tensor, valid: Tensor, at: Tensor) -> Tensor:
+        """(B, a, D): predicted features of the tokens with indices `at` (B, a)."""
         positions = self.positions[self.backbone.prefix :]
         known = self.embed(context) + positions[keep]
-        asked = self.mask_token + positions[at]
-        h = torch.cat([known, asked.to(known.dtype)], dim=1)
-        mask = F.pad(seen, (0, at.shape[1]), value=True)
+        queries = self.mask_token + positions[at]
+        h = torch.cat([known, queries.to(known.dtype)], dim=1)
+        mask = F.pad(valid, (0, at.shape[1]), value=True)
         for part in self.predictor:
             h = part(h, mask)
         return self.tell(self.norm(h[:, known.shape[1] :]))
@@ -115,4 +116,4 @@ class IJEPA(Method):
 
     def details(self) -> dict[str, str]:
         n = self.backbone.num_tokens
-        return {"targets": f"{self.targets} blocks of {round(n * self.smallest())} of {n} tokens"}
+        return {"targets": f"{self.targets} blocks of {round(n * self.block_fraction())} of {n} tokens"}

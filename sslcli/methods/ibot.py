@@ -1,10 +1,10 @@
-"""iBOT: DINO on the class token, and the same on every hidden token: the student names what its teacher sees there.
+"""iBOT: DINO's loss on the class token and, for masked patch tokens, on patch tokens.
 
 Zhou et al., "iBOT: Image BERT Pre-Training with Online Tokenizer", ICLR 2022. https://arxiv.org/abs/2111.07832
-B batch, N tokens, P bottleneck width, K prototypes, V views, the first G of them global. The class token and the others
-share head and prototypes (Sec. 3.3). Each view is a forward pass of its own; only global views have hidden tokens. The
-teacher is measured, by its class token (backbone.pool=cls). Deviations from the authors' code: those of dino.py; tokens
-are hidden at random, not in blocks; padding of a series is no target.
+B batch, N tokens, P bottleneck width, K prototypes, V views, the first G of them global. Centering and sharpening of the EMA
+teacher prevent collapse. Class and patch tokens share head and prototypes (Sec. 3.3). Each view is a forward pass of its own;
+only global views are masked. The teacher is evaluated, by its class token (backbone.pool=cls). Deviations from the authors' code:
+those of dino.py; tokens are masked at random, not in blocks; padding of a series is no target.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.centering import LinearWarmup, sharpened
+from sslcli.nn.centering import LinearWarmup, centered_softmax
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, gelu_head
-from sslcli.nn.masking import some_hidden
-from sslcli.nn.prototypes import Prototypes, cross_view, each_token, effective_prototypes, hidden_tokens
+from sslcli.nn.masking import random_mask
+from sslcli.nn.prototypes import Prototypes, apply_to_tokens, cross_view_loss, effective_prototypes, masked_token_loss
 from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.stats import spread
 
@@ -58,46 +58,48 @@ class IBOT(Method):
         self.temperature, self.centre_momentum, self.tau, self.tau_end = temperature, centre_momentum, tau, tau_end
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        seen, small = batch.crops()
+        global_views, local_views = batch.crops()
         prefix = self.backbone.prefix
         classes, masked, teacher_classes = [], [], []
-        for i, x in enumerate(seen):
-            hidden = self.hidden(batch, i)  # (B, N)
+        for i, x in enumerate(global_views):
+            hidden = self.mask(batch, i)  # (B, N)
             tokens = self.backbone.tokens(x, hidden=hidden, mask_token=self.mask_token)
             classes.append(self.head(tokens[:, 0]))  # (B, P)
-            student = self.prototypes(each_token(self.head, tokens[:, prefix:])) / self.temperature  # (B, N, K)
-            said, heard = self.taught(x)
-            teacher_classes.append(said)
-            targets = sharpened(heard, self.token_centre.value, self.teacher_temperature.value)
-            masked.append(hidden_tokens(student, targets, hidden & ~self.backbone.patchify(x).isnan().all(dim=2)))
+            student = self.prototypes(apply_to_tokens(self.head, tokens[:, prefix:])) / self.temperature  # (B, N, K)
+            class_scores, token_scores = self.teacher_scores(x)
+            teacher_classes.append(class_scores)
+            targets = centered_softmax(token_scores, self.token_centre.value, self.teacher_temperature.value)
+            masked.append(masked_token_loss(student, targets, hidden & ~self.backbone.patchify(x).isnan().all(dim=2)))
             if self.training and torch.is_grad_enabled():
-                self.centre.see(said)
-                self.token_centre.see(heard.flatten(0, 1))
-        classes += [self.head(self.backbone.tokens(x)[:, 0]) for x in small]
-        targets = sharpened(
+                self.centre.observe(class_scores)
+                self.token_centre.observe(token_scores.flatten(0, 1))
+        classes += [self.head(self.backbone.tokens(x)[:, 0]) for x in local_views]
+        targets = centered_softmax(
             torch.stack(teacher_classes), self.centre.value, self.teacher_temperature.value
         )  # (G, B, K)
-        of_class = cross_view(torch.stack([self.prototypes(z) for z in classes]) / self.temperature, targets)  # eq. (2)
-        of_tokens = torch.stack(masked).mean()  # eq. (3)
-        terms = {"class_token": of_class.detach(), "tokens": of_tokens.detach()}
+        class_loss = cross_view_loss(
+            torch.stack([self.prototypes(z) for z in classes]) / self.temperature, targets
+        )  # eq. (2)
+        token_loss = torch.stack(masked).mean()  # eq. (3)
+        terms = {"class_token": class_loss.detach(), "tokens": token_loss.detach()}
         return {
-            "loss": of_class + of_tokens,
+            "loss": class_loss + token_loss,
             **terms,
             "used": effective_prototypes(targets[0]),
             "spread": spread(classes[0]),
         }
 
-    def hidden(self, batch: Batch, view: int) -> Tensor:
+    def mask(self, batch: Batch, view: int) -> Tensor:
         """Sec. 4.1: (B, N) bool, half of the samples with 10 to 50 % of their tokens."""
         scores = batch.uniform(f"mask of view {view}", self.backbone.num_tokens)
-        return some_hidden(scores, batch.uniform(f"share of view {view}", 2), **self.masks)
+        return random_mask(scores, batch.uniform(f"share of view {view}", 2), **self.masks)
 
     @torch.no_grad()
-    def taught(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def teacher_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's scores (B, K) of the class token and (B, N, K) of the others; it sees everything."""
         backbone, head, prototypes = self.teacher.parts
         tokens = backbone.tokens(x)  # type: ignore[operator]
-        return prototypes(head(tokens[:, 0])), prototypes(each_token(head, tokens[:, self.backbone.prefix :]))
+        return prototypes(head(tokens[:, 0])), prototypes(apply_to_tokens(head, tokens[:, self.backbone.prefix :]))
 
     def after_step(self, progress: float) -> None:
         momentum = cosine_momentum(progress, self.tau, self.tau_end)
@@ -112,8 +114,8 @@ class IBOT(Method):
         return self.teacher.parts[0]
 
     def assign(self, x: Tensor) -> Tensor:
-        """The teacher's class token, centred and sharpened."""
-        return sharpened(self.taught(x)[0], self.centre.value, self.teacher_temperature.value)
+        """Prototype assignment of the teacher's class token, with centering and sharpening."""
+        return centered_softmax(self.teacher_scores(x)[0], self.centre.value, self.teacher_temperature.value)
 
     def details(self) -> dict[str, str]:
         return {"prototypes": str(len(self.prototypes.weight))}

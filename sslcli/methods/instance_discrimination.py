@@ -1,11 +1,11 @@
-"""Instance discrimination: every sample is a class of its own, and a memory holds what it looked like last.
+"""Instance discrimination: softmax cross-entropy with every sample as a class of its own, over a memory bank.
 
 Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018.
 https://arxiv.org/abs/1805.01978
-B batch, S samples of the data set, P projection width. Deviations from the authors' code: the softmax over the memory is
-whole (eq. (2)); theirs estimates it by noise-contrastive estimation with 4,096 draws and therefore needs the proximal
-term (eq. (11)) against its variance. A whole one costs B x S x P, which is small beside the network up to some 10^5
-samples. Entries begin as random directions, as there: the first pass over the data fills the memory.
+B batch, S samples of the data set, P projection width. All other samples are negatives, which prevents collapse. Deviations from
+the authors' code: the full softmax over the memory (eq. (2)); theirs approximates it by noise-contrastive estimation with 4,096
+draws and therefore needs the proximal term (eq. (11)) against its variance. The full softmax costs B x S x P, small beside the
+network up to some 10^5 samples. Entries are initialized as random directions, as there; the first epoch fills the memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class InstanceDiscrimination(Method):
         loss = instance_loss(v, self.memory.keys, batch.ids, self.temperature)
         if self.training and torch.is_grad_enabled():
             old = self.memory.keys[batch.ids].to(v.dtype)
-            self.memory.hold(F.normalize(old.lerp(v.detach(), 1 - self.momentum), dim=1), batch.ids)
+            self.memory.stage(F.normalize(old.lerp(v.detach(), 1 - self.momentum), dim=1), batch.ids)
         return {"loss": loss, "spread": spread(v)}
 
     def after_step(self, progress: float) -> None:
@@ -49,6 +49,6 @@ class InstanceDiscrimination(Method):
 def instance_loss(v: Tensor, memory: Tensor, ids: Tensor, temperature: float) -> Tensor:
     """Eqs. (2), (3): -log exp(v_i . f_i / t) / sum over samples j of exp(v_j . f_i / t), the mean over B.
 
-    v (B, P) and memory (S, P) are unit vectors, `ids` (B,) says where the batch stands. No gradient reaches the memory.
+    v (B, P) and memory (S, P) are unit vectors, `ids` (B,) the rows of the batch in the memory, which is detached.
     """
     return F.cross_entropy(v @ memory.detach().to(v.dtype).T / temperature, ids)

@@ -1,10 +1,9 @@
-"""MAE: most tokens are hidden; the encoder sees the rest, and a light decoder must fill in the pixels.
+"""MAE: mean squared error of reconstructing masked patches from the visible ones with a light decoder.
 
 He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022. https://arxiv.org/abs/2111.06377
-B batch, N tokens, n visible ones, P raw values of a token, D decoder width. Works on whatever the backbone calls
-tokens: image patches, windows of a series. Deviations from the authors' code: which tokens are hidden is a function of
-the sample (`batch.uniform`); values that are padding (NaN) are no target; the decoder's width follows the backbone
-(`auto`).
+B batch, N tokens, n visible ones, P raw values of a token, D decoder width. Works on any tokens of the backbone: image patches,
+windows of a series. Deviations from the authors' code: the mask is a function of the sample (`batch.uniform`); padding (NaN) is
+no target; the decoder's width follows the backbone (`auto`).
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.nn.heads import Width
-from sslcli.nn.losses import mse_known
-from sslcli.nn.masking import keep_count, random_keep
-from sslcli.nn.patches import normalised
+from sslcli.nn.losses import masked_mse
+from sslcli.nn.masking import random_keep, visible_count
+from sslcli.nn.patches import normalize_patches
 from sslcli.nn.transformer import Block, init_linear
 
 
@@ -34,7 +33,7 @@ class MAE(Method):
         decoder_heads: int = 4,
     ):
         super().__init__(backbone)
-        self.keep = keep_count(self.backbone.num_tokens, mask_ratio)
+        self.keep = visible_count(self.backbone.num_tokens, mask_ratio)
         self.norm_pix = norm_pix
         width = decoder_width(decoder_dim, self.backbone.dim, decoder_heads)
         self.embed = nn.Linear(self.backbone.dim, width)
@@ -52,38 +51,38 @@ class MAE(Method):
         (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
         target, _, _ = self.target(x)
-        return {"loss": mse_known(predicted, target, hidden[:, :, None])}  # Sec. 3: "only on masked patches"
+        return {"loss": masked_mse(predicted, target, hidden[:, :, None])}  # Sec. 3: "only on masked patches"
 
     def predict(self, x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, P) predictions for every token, and which were hidden (B, N): those with the larger scores (B, N)."""
+        """Predictions (B, N, P) for every token, and the mask (B, N): tokens with the larger scores (B, N) are masked."""
         keep, hidden = random_keep(scores, self.keep)
-        seen = self.embed(self.backbone.tokens(x, keep))  # (B, prefix + n, D)
+        visible = self.embed(self.backbone.tokens(x, keep))  # (B, prefix + n, D)
         prefix = self.backbone.prefix
-        full = self.mask_token.to(seen.dtype).expand(len(x), hidden.shape[1], -1)
-        full = full.scatter(1, keep[:, :, None].expand(-1, -1, seen.shape[2]), seen[:, prefix:])  # "unshuffle"
-        h = torch.cat([seen[:, :prefix], full], dim=1) + self.positions
+        full = self.mask_token.to(visible.dtype).expand(len(x), hidden.shape[1], -1)
+        full = full.scatter(1, keep[:, :, None].expand(-1, -1, visible.shape[2]), visible[:, prefix:])  # "unshuffle"
+        h = torch.cat([visible[:, :prefix], full], dim=1) + self.positions
         for block in self.decoder:
             h = block(h)
         return self.to_pixels(self.norm(h))[:, prefix:], hidden
 
     def target(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, P) values to predict; the mean and std (B, N, 1) taken out of them (0 and 1 without norm_pix)."""
+        """Targets (B, N, P), with the mean and standard deviation (B, N, 1) of their normalization (0 and 1 without norm_pix)."""
         patches = self.backbone.patchify(x)
         if not self.norm_pix:
             return patches, patches.new_zeros(1), patches.new_ones(1)
-        return normalised(patches)
+        return normalize_patches(patches)
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
         _, mean, std = self.target(x)
-        whole = self.backbone.unpatchify
+        to_view = self.backbone.unpatchify
         return Reconstruction(
             x,
-            whole(predicted),
-            whole(hidden[:, :, None].expand_as(predicted)),
-            whole(mean.expand_as(predicted)) if self.norm_pix else None,
-            whole(std.expand_as(predicted)) if self.norm_pix else None,
+            to_view(predicted),
+            to_view(hidden[:, :, None].expand_as(predicted)),
+            to_view(mean.expand_as(predicted)) if self.norm_pix else None,
+            to_view(std.expand_as(predicted)) if self.norm_pix else None,
         )
 
     def details(self) -> dict[str, str]:
@@ -92,10 +91,10 @@ class MAE(Method):
         return {"tokens": f"{self.keep} of {total} visible", "decoder": decoder}
 
 
-def decoder_width(asked: Width, dim: int, heads: int) -> int:
-    """`auto`: the paper's 512, but at most the backbone's own width; a multiple of 4 x heads, for the positions."""
-    width = min(512, dim) if asked == "auto" else asked
+def decoder_width(requested: Width, dim: int, heads: int) -> int:
+    """`auto`: the paper's 512, at most the backbone's width; rounded up to a multiple of 4 x heads, for the positions."""
+    width = min(512, dim) if requested == "auto" else requested
     if isinstance(width, str) or width < 1:
-        raise ValueError(f"decoder_dim is a positive number or auto, not {asked!r}")
+        raise ValueError(f"decoder_dim must be a positive integer or auto, got {requested!r}")
     step = 4 * heads
     return -(-width // step) * step

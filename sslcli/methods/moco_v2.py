@@ -1,13 +1,13 @@
-"""MoCo v2: a view finds the other view of its sample, seen by a slowly moving encoder, among a queue of past keys.
+"""MoCo v2: InfoNCE loss with keys of a momentum encoder and a queue of past keys as negatives.
 
 He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020. https://arxiv.org/abs/1911.05722
 Chen et al., "Improved Baselines with Momentum Contrastive Learning". https://arxiv.org/abs/2003.04297 (the MLP head)
-B batch, K queue, P projection width. Deviations from the authors' code:
-- No shuffled batch norm. It sends the keys of a batch to other GPUs and means nothing on one device; keys still come
-  from another network in a forward pass of its own.
-- Queue entries of the anchor's own sample are no negatives. A queue longer than the data (4,096 keys, 1,437 digits)
-  meets every sample again; where the queue is a small part of the data nothing changes.
-- The momentum may rise along a cosine, 0.99 to 0.999 for short runs as solo-learn does; the paper's is always 0.999.
+B batch, K queue, P projection width. Negatives prevent collapse. Deviations from the authors' code:
+- No shuffled batch norm, which exchanges keys between GPUs and has no effect on one device; keys are still computed by another
+  network in a forward pass of its own.
+- Queue entries of the anchor's own sample are no negatives. A queue longer than the data (4,096 keys, 1,437 digits) contains
+  every sample; where the queue is a small part of the data nothing changes.
+- The momentum may rise along a cosine, 0.99 to 0.999 for short runs as in solo-learn; the paper's is always 0.999.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MoCoV2(Method):
         k = F.normalize(self.teacher(x_k), dim=1)  # (B, P), no gradient
         loss = info_nce(q, k, self.queue.keys, self.temperature, batch.ids[:, None] == self.queue.ids)
         if self.training and torch.is_grad_enabled():
-            self.queue.hold(k, batch.ids)
+            self.queue.stage(k, batch.ids)
         return {"loss": loss, "spread": spread(q)}
 
     def after_step(self, progress: float) -> None:
@@ -65,7 +65,7 @@ class MoCoV2(Method):
 def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float, ignore: Tensor | None = None) -> Tensor:
     """Eq. (1): -log exp(q k+ / t) / (exp(q k+ / t) + sum over the queue of exp(q k / t)), the mean over B.
 
-    q, k (B, P) and queue (K, P) are unit vectors; no gradient reaches k or the queue. `ignore` (B, K): not a negative.
+    q, k (B, P) and queue (K, P) are unit vectors; k and the queue are detached. `ignore` (B, K): entries that are no negatives.
     """
     positive = (q * k.detach()).sum(dim=1, keepdim=True)  # (B, 1)
     negative = q @ queue.detach().T  # (B, K)

@@ -1,10 +1,10 @@
-"""MoCo v3: SimCLR's loss between a predicted view and the other view as a slowly moving encoder has it; no queue.
+"""MoCo v3: InfoNCE loss between predictions and a momentum encoder's keys of the batch; no queue.
 
 Chen, Xie & He, "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV 2021.
 https://arxiv.org/abs/2104.02057
-B batch of this process, N global batch, P projection width. Deviations from the authors' code: head widths follow the
-backbone (`auto`); the projector has two layers, as theirs on a ResNet, also on a ViT (theirs: three); the patch projection
-of a ViT is trained unless `freeze_patches` (Sec. 4.2; on long runs with large batches it keeps training from dipping).
+B batch of this process, N global batch, P projection width. Negatives prevent collapse. Deviations from the authors' code: head
+widths follow the backbone (`auto`); the projector has two layers, as theirs for a ResNet, also for a ViT (theirs: three); the
+patch projection of a ViT is trained unless `freeze_patches` (Sec. 4.2: freezing stabilizes long runs with large batches).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class MoCoV3(Method):
         super().__init__(backbone)
         if freeze_patches:
             if not hasattr(self.backbone, "patch_embed"):
-                raise ValueError("freeze_patches is for a vision transformer: this backbone has no patch projection")
+                raise ValueError("freeze_patches requires a vision transformer: this backbone has no patch projection")
             self.backbone.patch_embed.requires_grad_(False)
         hidden = self.head_width(hidden_dim, 4096)
         width = self.head_width(proj_dim, 256)
@@ -52,7 +52,7 @@ class MoCoV3(Method):
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         q1, q2 = self.predictor(z1), self.predictor(z2)
         k1, k2 = self.teacher(x1), self.teacher(x2)  # no gradient
-        loss = contrast(q1, k2, self.temperature) + contrast(q2, k1, self.temperature)  # Algorithm 1
+        loss = contrastive_loss(q1, k2, self.temperature) + contrastive_loss(q2, k1, self.temperature)  # Algorithm 1
         return {"loss": loss, "spread": spread(z1)}
 
     def after_step(self, progress: float) -> None:
@@ -61,11 +61,11 @@ class MoCoV3(Method):
 
 
 @full_precision
-def contrast(q: Tensor, k: Tensor, temperature: float) -> Tensor:
-    """Eq. (1) and Algorithm 1: 2 t times the cross-entropy of finding one's own key among those of the global batch.
+def contrastive_loss(q: Tensor, k: Tensor, temperature: float) -> Tensor:
+    """Eq. (1) and Algorithm 1: 2 t times the cross-entropy of identifying the positive key among those of the global batch.
 
-    q, k (B, P), normalised here; no gradient reaches k.
+    q, k (B, P), normalized here; k is detached.
     """
     q, k = F.normalize(q, dim=1), gather(F.normalize(k.detach(), dim=1))
-    own = rank() * len(q) + torch.arange(len(q), device=q.device)
-    return 2 * temperature * F.cross_entropy(q @ k.T / temperature, own)
+    positive = rank() * len(q) + torch.arange(len(q), device=q.device)
+    return 2 * temperature * F.cross_entropy(q @ k.T / temperature, positive)

@@ -1,11 +1,11 @@
-"""MSN: what is left of a view with hidden tokens is assigned to the prototypes that its whole other view is assigned to.
+"""MSN: cross-entropy between prototype assignments of a masked view and of an EMA teacher's unmasked other view.
 
 Assran et al., "Masked Siamese Networks for Label-Efficient Learning", ECCV 2022. https://arxiv.org/abs/2204.07141
-B batch of this process, P projection width, K prototypes, A anchors. The first global view is the target, seen whole by
-the moving average; the other global views are anchors with tokens dropped, local ones (the paper's focal crops) anchors
-as they are. Averages and share-outs are those of the global batch. The teacher is measured, by its class token
-(backbone.pool=cls). Deviations from the authors' code: prototypes are normalised as they are used; each anchor is a
-forward pass of its own; head widths follow the backbone (`auto`).
+B batch of this process, P projection width, K prototypes, A anchors. Sharpening, Sinkhorn-Knopp and the maximized entropy of the
+mean assignment prevent collapse. The first global view is the teacher's; the other global views are anchors with tokens dropped,
+local ones (the paper's focal crops) anchors without masking. Averages and assignments are those of the global batch. The teacher
+is evaluated, by its class token (backbone.pool=cls). Deviations from the authors' code: prototypes are normalized in the forward
+pass; each anchor is a forward pass of its own; head widths follow the backbone (`auto`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import gather
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, gelu_head
-from sslcli.nn.masking import keep_count, random_keep
+from sslcli.nn.masking import random_keep, visible_count
 from sslcli.nn.precision import full_precision
 from sslcli.nn.prototypes import Prototypes, effective_prototypes
 from sslcli.nn.sinkhorn import sinkhorn
@@ -51,34 +51,34 @@ class MSN(Method):
         self.head = gelu_head(self.backbone.dim, hidden, hidden, width, norm=True)
         self.prototypes = Prototypes(width, prototypes)  # q
         self.teacher = Teacher(backbone, self.head)
-        self.keep = keep_count(self.backbone.num_tokens, mask_ratio)
+        self.keep = visible_count(self.backbone.num_tokens, mask_ratio)
         self.temperature, self.sharpening, self.iterations = temperature, sharpening, iterations
         self.mean_entropy, self.tau, self.tau_end = mean_entropy, tau, tau_end
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (whole, *others), small = batch.crops()
+        (target_view, *anchor_views), local_views = batch.crops()
         anchors = []
-        for i, x in enumerate(others):
+        for i, x in enumerate(anchor_views):
             keep, _ = random_keep(batch.uniform(f"mask of anchor {i}", self.backbone.num_tokens), self.keep)
             anchors.append(self.head(self.backbone.tokens(x, keep)[:, 0]))  # (B, P)
-        anchors += [self.head(self.backbone.tokens(x)[:, 0]) for x in small]
+        anchors += [self.head(self.backbone.tokens(x)[:, 0]) for x in local_views]
         scores = torch.stack([self.prototypes(z) for z in anchors])  # (A, B, K)
         with torch.no_grad():
-            targets = self.targets(self.prototypes(self.taught(whole)))  # (B, K)
+            targets = self.targets(self.prototypes(self.teacher_embedding(target_view)))  # (B, K)
         terms = msn_terms(scores / self.temperature, targets)
         loss = terms["assignment"] + self.mean_entropy * terms["mean_entropy"]
-        shown = {k: v.detach() for k, v in terms.items()}
-        return {"loss": loss, **shown, "used": effective_prototypes(targets), "spread": spread(anchors[0])}
+        metrics = {k: v.detach() for k, v in terms.items()}
+        return {"loss": loss, **metrics, "used": effective_prototypes(targets), "spread": spread(anchors[0])}
 
     @torch.no_grad()
-    def taught(self, x: Tensor) -> Tensor:
-        """(B, P): the teacher sees everything."""
+    def teacher_embedding(self, x: Tensor) -> Tensor:
+        """(B, P): the teacher's embedding of unmasked views."""
         backbone, head = self.teacher.parts
         out: Tensor = head(backbone.tokens(x)[:, 0])  # type: ignore[operator]
         return out
 
     def targets(self, scores: Tensor) -> Tensor:
-        """Sec. 3, "sharpening": p^(1/T), normalised, then a few rounds of Sinkhorn-Knopp, as in the authors' settings."""
+        """Sec. 3, "sharpening": p^(1/T), normalized, then a few Sinkhorn-Knopp iterations, as in the authors' settings."""
         sharp = (scores / (self.temperature * self.sharpening)).log_softmax(dim=1)
         return sinkhorn(sharp, 1.0, self.iterations)
 
@@ -92,7 +92,7 @@ class MSN(Method):
 
     def assign(self, x: Tensor) -> Tensor:
         """Eq. (1) of the teacher, without sharpening."""
-        return (self.prototypes(self.taught(x)) / self.temperature).softmax(dim=1)
+        return (self.prototypes(self.teacher_embedding(x)) / self.temperature).softmax(dim=1)
 
     def details(self) -> dict[str, str]:
         return {
@@ -103,10 +103,10 @@ class MSN(Method):
 
 @full_precision
 def msn_terms(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """The two terms of eq. (2) for (A, B, K) anchors' logits and (B, K) targets, which take no gradient.
+    """The two terms of eq. (2) for the anchors' (A, B, K) logits and (B, K) targets, which are detached.
 
-    `assignment`: the cross-entropy of every anchor with its sample's target. `mean_entropy`: ln K minus the entropy of
-    the mean prediction of all anchors in the global batch, 0 when all prototypes are used alike.
+    `assignment`: mean cross-entropy of the anchors with their samples' targets. `mean_entropy`: ln K minus the entropy of
+    the mean prediction of all anchors in the global batch, 0 when all prototypes are used equally.
     """
     anchors, _, k = logits.shape
     flat = logits.flatten(0, 1)

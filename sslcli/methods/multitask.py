@@ -1,14 +1,14 @@
-"""Multitask: several methods on one backbone, their losses added.
+"""Multi-task learning: a weighted sum of the losses of several methods on one backbone.
 
-The weights of the losses are fixed; or learned from each task's uncertainty: Kendall, Gal & Cipolla, "Multi-Task Learning
-Using Uncertainty to Weigh Losses for Scene Geometry and Semantics", CVPR 2018, https://arxiv.org/abs/1705.07115; or
-moved so that the tasks' gradients are of balanced size: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss
-Balancing in Deep Multitask Networks", ICML 2018, https://arxiv.org/abs/1711.02257.
+The weights are fixed; or learned from each task's uncertainty: Kendall, Gal & Cipolla, "Multi-Task Learning Using Uncertainty to
+Weigh Losses for Scene Geometry and Semantics", CVPR 2018, https://arxiv.org/abs/1705.07115; or adapted so that the tasks'
+gradients have balanced norms: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask
+Networks", ICML 2018, https://arxiv.org/abs/1711.02257.
 
-T tasks. Every task gets the views of its own plan; where two ask for the same kind, they see the same views. Heads,
-teachers and queues are each task's own. Deviations: both papers take losses that are never negative, here a task's
-loss counts from its `floor`; GradNorm's weights move by one step on its loss after each optimizer step, outside the
-optimizer, and its gradients are those of the backbone's last weights (their W).
+T tasks. Every task receives the views of its own plan; tasks that request the same kind share views. Each task has its own heads,
+teachers and queues. Deviations: both papers assume non-negative losses, here a task's loss is measured from its `min_loss`;
+GradNorm's weights take one gradient step after each optimizer step, outside the optimizer, with gradients of the backbone's last
+weights (their W).
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class MultiTask(Method):
     ):
         super().__init__(backbone)
         if not tasks:
-            raise ValueError("name at least one task: tasks: [simclr, rotation]")
+            raise ValueError("tasks must name at least one method, such as tasks: [simclr, rotation]")
         weights = weights or {}
         if unknown := sorted(set(weights) - set(tasks)):
-            raise ValueError(f"weights: there is no task {', '.join(unknown)}; there are {', '.join(tasks)}")
+            raise ValueError(f"weights: unknown task {', '.join(unknown)}; the tasks are {', '.join(tasks)}")
         if any(not w > 0 for w in weights.values()):
-            raise ValueError("a weight is above 0; a task that shall not count is not named")
+            raise ValueError("weights must be above 0; leave out a task to disable it")
         if weighting not in ("fixed", "uncertainty", "gradnorm"):
-            raise ValueError(f"weighting is fixed, uncertainty or gradnorm, not {weighting!r}")
+            raise ValueError(f"weighting must be fixed, uncertainty or gradnorm, got {weighting!r}")
         for task in tasks.values():
             share_backbone(task, backbone)
         self.tasks = nn.ModuleDict(tasks)
@@ -65,40 +65,40 @@ class MultiTask(Method):
         self.adversarial = any(t.adversarial for t in tasks.values())  # type: ignore[misc]
         self.min_batch = max(t.min_batch for t in tasks.values())  # type: ignore[misc]
         self.fixed_lr = tuple(f"tasks.{n}.{part}" for n, t in tasks.items() for part in t.fixed_lr)  # type: ignore[misc]
-        self._measured()
+        self._evaluated_backbone()
 
     def _check_min_losses(self, tasks: dict[str, Method]) -> None:
-        endless = [name for name, task in tasks.items() if math.isinf(task.min_loss)]
-        if endless:
+        unbounded = [name for name, task in tasks.items() if math.isinf(task.min_loss)]
+        if unbounded:
             raise ValueError(
-                f"weighting={self.weighting} needs losses with a floor; that of {', '.join(endless)} has none: "
+                f"weighting={self.weighting} requires losses with a lower bound; that of {', '.join(unbounded)} has none: "
                 "weighting=fixed"
             )
         self.min_losses = [task.min_loss for task in tasks.values()]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        batch = batch.exactly(self.together())
-        found = {name: self._task(name)(share(batch, self._task(name))) for name in self.tasks}
-        losses = torch.stack([out["loss"] for out in found.values()])  # (T,)
+        batch = batch.expect_plan(self.combined_plan())
+        outputs = {name: self._task(name)(select_views(batch, self._task(name))) for name in self.tasks}
+        losses = torch.stack([out["loss"] for out in outputs.values()])  # (T,)
         loss = (self.balance.to(losses.dtype) * losses).sum()
         if self.weighting == "uncertainty":
             above = losses - losses.new_tensor(self.min_losses)
             loss = (self.balance * ((-self.log_variance).exp() * above + self.log_variance / 2)).sum()  # eq. (7), (10)
         if self.weighting == "gradnorm" and self.training and torch.is_grad_enabled():
-            self._hold(losses)
-        told = {f"{name}.{key}": value.detach() for name, out in found.items() for key, value in out.items()}
-        spreads = [out["spread"] for out in found.values() if "spread" in out]
+            self._record_gradients(losses)
+        metrics = {f"{name}.{key}": value.detach() for name, out in outputs.items() for key, value in out.items()}
+        spreads = [out["spread"] for out in outputs.values() if "spread" in out]
         if spreads:
-            told["spread"] = torch.stack(spreads).min()  # the first to collapse
+            metrics["spread"] = torch.stack(spreads).min()  # of the task closest to collapse
         if self.weighting != "fixed":
-            now = self.balance * (-self.log_variance).exp() if self.weighting == "uncertainty" else self.balance
-            told |= {f"{name}.weight": w for name, w in zip(self.tasks, now.detach().unbind(), strict=True)}
-        return {"loss": loss, **told}
+            weights = self.balance * (-self.log_variance).exp() if self.weighting == "uncertainty" else self.balance
+            metrics |= {f"{name}.weight": w for name, w in zip(self.tasks, weights.detach().unbind(), strict=True)}
+        return {"loss": loss, **metrics}
 
     # -------------------------------------------------------------------------------------------------------- GradNorm
 
-    def _hold(self, losses: Tensor) -> None:
-        """The norm of each task's gradient in the shared layer, over the global batch, for `after_step`."""
+    def _record_gradients(self, losses: Tensor) -> None:
+        """Accumulate the norm of each task's gradient in the shared layer over the global batch, for `after_step`."""
         shared = [p for p in self.backbone.parameters() if p.requires_grad and p.ndim > 1][-1]
         for i, one in enumerate(losses.unbind()):
             (gradient,) = torch.autograd.grad(one, shared, retain_graph=True, allow_unused=True)
@@ -109,25 +109,25 @@ class MultiTask(Method):
 
     @torch.no_grad()
     def _rebalance(self) -> None:
-        """Algorithm 1: each weight goes against the gradient of |G_i - all_reduce_mean(G) r_i^alpha|; their sum stays."""
-        seen = self.count.clamp(min=1)
-        norms, losses = self.norms / seen, self.losses / seen
+        """Algorithm 1: a gradient step of each weight on |G_i - mean(G) r_i^alpha|; the sum of the weights is constant."""
+        count = self.count.clamp(min=1)
+        norms, losses = self.norms / count, self.losses / count
         self.first.copy_(torch.where(self.first == 0, losses, self.first))
         total = self.balance.sum()
         g = self.balance * norms  # G_i = |w_i grad L_i|
         progress = losses / self.first.clamp(min=1e-12)
         rate = progress / progress.mean().clamp(min=1e-12)  # r_i, above 1 for a task that learns slowly
         slope = (g - g.mean() * rate**self.alpha).sign() * norms
-        slope = slope / slope.abs().max().clamp(min=1e-12)  # in units of the largest: losses are of any scale
+        slope = slope / slope.abs().max().clamp(min=1e-12)  # normalized by the largest, because losses have any scale
         moved = (self.balance - self.weight_lr * (self.count > 0) * slope).clamp(min=1e-3)
         self.balance.copy_(moved * total / moved.sum())
-        for held in (self.norms, self.losses, self.count):
-            held.zero_()
+        for buffer in (self.norms, self.losses, self.count):
+            buffer.zero_()
 
     # ------------------------------------------------------------------------------------------------------- the tasks
 
-    def together(self) -> dict[str, int]:
-        """Of each kind of view the most that any task wants."""
+    def combined_plan(self) -> dict[str, int]:
+        """For each kind of view the largest number that a task requests."""
         plan: dict[str, int] = {}
         for name in self.tasks:
             for kind, count in self._task(name).plan.items():
@@ -145,17 +145,17 @@ class MultiTask(Method):
         if self.weighting == "gradnorm":
             self._rebalance()
 
-    def _measured(self) -> nn.Module:
-        """The tasks' eval_backbone: the shared one, or the one teacher that a task measures instead."""
-        own = {n: self._task(n).eval_backbone for n in self.tasks}
-        others = {n: b for n, b in own.items() if b is not self.backbone}
-        if len(others) > 1:
-            raise ValueError(f"tasks {', '.join(others)} each measure a teacher of their own: only one may")
-        return next(iter(others.values()), self.backbone)
+    def _evaluated_backbone(self) -> nn.Module:
+        """The tasks' eval_backbone: the shared one, unless one task evaluates its teacher. ValueError for several teachers."""
+        backbones = {n: self._task(n).eval_backbone for n in self.tasks}
+        teachers = {n: b for n, b in backbones.items() if b is not self.backbone}
+        if len(teachers) > 1:
+            raise ValueError(f"tasks {', '.join(teachers)} each evaluate their own teacher: at most one is allowed")
+        return next(iter(teachers.values()), self.backbone)
 
     @property
     def eval_backbone(self) -> nn.Module:
-        return self._measured()
+        return self._evaluated_backbone()
 
     @property
     def reconstructs(self) -> bool:
@@ -163,12 +163,12 @@ class MultiTask(Method):
 
     def reconstruct(self, batch: Batch) -> Reconstruction | None:
         task = next(self._task(n) for n in self.tasks if self._task(n).reconstructs)
-        return task.reconstruct(batch if "clean" in batch.kinds else share(batch, task))
+        return task.reconstruct(batch if "clean" in batch.kinds else select_views(batch, task))
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        sheets = {n: self._task(n).pictures(share(batch, self._task(n))) for n in self.tasks}
-        return {f"{n}_{key}": columns for n, own in sheets.items() for key, columns in own.items()}
+        sheets = {n: self._task(n).pictures(select_views(batch, self._task(n))) for n in self.tasks}
+        return {f"{n}_{key}": columns for n, sheet in sheets.items() for key, columns in sheet.items()}
 
     def assign(self, x: Tensor) -> Tensor | None:
         return next((p for n in self.tasks if (p := self._task(n).assign(x)) is not None), None)
@@ -177,24 +177,24 @@ class MultiTask(Method):
         return next((s for n in self.tasks if (s := self._task(n).anomaly_score(x)) is not None), None)
 
     def describe(self) -> dict[str, str]:
-        told = {f"{n} {key}": value for n in self.tasks for key, value in self._task(n).describe().items()}
+        details = {f"{n} {key}": value for n in self.tasks for key, value in self._task(n).describe().items()}
         weights = ", ".join(f"{n} {w:g}" for n, w in zip(self.tasks, self.balance.tolist(), strict=True))
-        return {"weights": f"{weights} ({self.weighting})", **told}
+        return {"weights": f"{weights} ({self.weighting})", **details}
 
 
 def share_backbone(task: Method, backbone: nn.Module) -> None:
-    """The task keeps the backbone as a plain attribute: in a checkpoint it stands once, under its own name."""
+    """Store the backbone in the task as a plain attribute, so that a checkpoint contains it once."""
     task._modules.pop("backbone", None)
     task.__dict__["backbone"] = backbone
 
 
-def share(batch: Batch, task: Method) -> Batch:
-    """The views of the task's own plan, the first of each kind."""
-    left = dict(task.plan)
+def select_views(batch: Batch, task: Method) -> Batch:
+    """The batch restricted to the views of the task's plan, the first of each kind."""
+    remaining = dict(task.plan)
     chosen = []
     for i, kind in enumerate(batch.kinds):
-        if left.get(kind, 0) > 0:
-            left[kind] -= 1
+        if remaining.get(kind, 0) > 0:
+            remaining[kind] -= 1
             chosen.append(i)
     labels = batch.labels if task.uses_labels else None
     return Batch([batch.views[i] for i in chosen], [batch.kinds[i] for i in chosen], batch.draw, labels)

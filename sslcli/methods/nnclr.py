@@ -1,11 +1,11 @@
-"""NNCLR: the positive of a view is not the other view but its nearest neighbour among past samples.
+"""NNCLR: InfoNCE loss whose positive is the nearest neighbor of the other view in a queue of past embeddings.
 
 Dwibedi et al., "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning of Visual Representations",
 ICCV 2021. https://arxiv.org/abs/2104.14548
-B batch of this process, N global batch, K queue, P projection width. Deviations from the paper:
-- Entries of the sample itself are no neighbours of it. A queue that is not small against the data meets every sample
-  again, and the neighbour would be the sample as it was an epoch ago.
-- Entries that are not filled yet are no neighbours; a view that has none stands for itself, as in SimCLR.
+B batch of this process, N global batch, K queue, P projection width. Negatives prevent collapse. Deviations from the paper:
+- Entries of the sample itself are not considered. A queue that is not small against the data contains every sample, and the
+  neighbor would be the sample itself, an epoch ago.
+- Empty entries are not considered; without any neighbor the positive is the view itself, as in SimCLR.
 - Head widths follow the backbone (`auto`).
 """
 
@@ -49,16 +49,16 @@ class NNCLR(Method):
         x1, x2 = batch.expect_views(2, "global")
         z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))  # (B, P)
         p1, p2 = self.predictor(z1), self.predictor(z2)
-        n1, n2 = self.neighbours(z1, batch.ids), self.neighbours(z2, batch.ids)
-        loss = (nearest_contrast(n1, p2, self.temperature) + nearest_contrast(n2, p1, self.temperature)) / 2
+        n1, n2 = self.nearest_neighbors(z1, batch.ids), self.nearest_neighbors(z2, batch.ids)
+        loss = (nearest_neighbor_loss(n1, p2, self.temperature) + nearest_neighbor_loss(n2, p1, self.temperature)) / 2
         if self.training and torch.is_grad_enabled():
-            self.queue.hold(F.normalize(z1.detach(), dim=1), batch.ids)
+            self.queue.stage(F.normalize(z1.detach(), dim=1), batch.ids)
         return {"loss": loss, "spread": spread(z1)}
 
     @torch.no_grad()
-    def neighbours(self, z: Tensor, ids: Tensor) -> Tensor:
-        """Eq. (2): (B, P) for each z its nearest entry of another sample; z itself where there is none yet."""
-        best, at = self.queue.likeness(z, ids).max(dim=1)
+    def nearest_neighbors(self, z: Tensor, ids: Tensor) -> Tensor:
+        """Eq. (2): (B, P), for each z the nearest queue entry of another sample; z itself without any."""
+        best, at = self.queue.similarity(z, ids).max(dim=1)
         return torch.where(best[:, None] > float("-inf"), self.queue.keys[at], F.normalize(z, dim=1))
 
     def after_step(self, progress: float) -> None:
@@ -71,11 +71,11 @@ class NNCLR(Method):
 
 
 @full_precision
-def nearest_contrast(neighbours: Tensor, predicted: Tensor, temperature: float) -> Tensor:
+def nearest_neighbor_loss(neighbors: Tensor, predicted: Tensor, temperature: float) -> Tensor:
     """Eq. (3): -log exp(n_i p_i / t) / sum over k of exp(n_i p_k / t), k over the global batch, the mean over B.
 
-    neighbours, predicted (B, P), normalised here; no gradient reaches the neighbours.
+    neighbors, predicted (B, P), normalized here; the neighbors are detached.
     """
-    n, p = F.normalize(neighbours.detach(), dim=1), gather(F.normalize(predicted, dim=1))
-    own = rank() * len(n) + torch.arange(len(n), device=n.device)
-    return F.cross_entropy(n @ p.T / temperature, own)
+    n, p = F.normalize(neighbors.detach(), dim=1), gather(F.normalize(predicted, dim=1))
+    positive = rank() * len(n) + torch.arange(len(n), device=n.device)
+    return F.cross_entropy(n @ p.T / temperature, positive)

@@ -1,10 +1,10 @@
-"""ReSSL: a strongly augmented view is to past samples as the weakly augmented view, seen by a moving average, is to them.
+"""ReSSL: cross-entropy between similarity distributions over a queue, of a strong view and of an EMA teacher's weak view.
 
 Zheng et al., "ReSSL: Relational Self-Supervised Learning with Weak Augmentation", NeurIPS 2021.
 https://arxiv.org/abs/2107.09282
-B batch, K queue, P projection width. The first view of the plan is the teacher's (weak), the second the student's
-(strong). Deviations from the authors' code: no shuffled batch norm (see moco_v2); head widths follow the backbone
-(`auto`); the momentum may rise, as solo-learn's.
+B batch, K queue, P projection width. The sharper teacher distribution and the momentum encoder prevent collapse. The first view
+of the plan is the teacher's (weak), the second the student's (strong). Deviations from the authors' code: no shuffled batch norm
+(see moco_v2); head widths follow the backbone (`auto`); the momentum may rise, as in solo-learn.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ReSSL(Method):
         k = F.normalize(self.teacher(weak), dim=1)  # (B, P), no gradient
         loss = relation_loss(q, k, self.queue.keys, self.temperature, self.teacher_temperature)
         if self.training and torch.is_grad_enabled():
-            self.queue.hold(k, batch.ids)
+            self.queue.stage(k, batch.ids)
         return {"loss": loss, "spread": spread(q)}
 
     def after_step(self, progress: float) -> None:
@@ -63,10 +63,10 @@ class ReSSL(Method):
 @full_precision
 def relation_loss(q: Tensor, k: Tensor, queue: Tensor, temperature: float, teacher_temperature: float) -> Tensor:
     """Eqs. (3)-(5): the cross-entropy of two distributions over the queue, the student's softmax(q . queue / t) and the
-    teacher's, the mean over B.
+    teacher's, averaged over B.
 
-    q, k (B, P) and queue (K, P) are unit vectors; no gradient reaches k or the queue. The teacher's temperature is the
-    lower: its relations are sharper (Sec. 3.2).
+    q, k (B, P) and queue (K, P) are unit vectors; k and the queue are detached. The teacher's temperature is
+    lower, which sharpens its distribution (Sec. 3.2).
     """
     queue = queue.detach()
     target = (k.detach() @ queue.T / teacher_temperature).softmax(dim=1)  # (B, K)

@@ -1,9 +1,9 @@
-"""Rotation: by how much was the picture turned, 0, 90, 180 or 270 degrees?
+"""Rotation prediction: cross-entropy of classifying the rotation of an image by 0, 90, 180 or 270 degrees.
 
 Gidaris, Singh & Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018.
 https://arxiv.org/abs/1803.07728
-B batch. All four turns of a sample are in the same batch, as in the paper (Sec. 3.1). What looks alike when turned
-teaches nothing, and a flip is no turn: views that flip are fine. Deviations from the authors' code: the classifier is linear.
+B batch. All four rotations of a sample are in the same batch, as in the paper (Sec. 3.1). Rotation-invariant content provides no
+signal; horizontal flips are compatible. Deviations from the authors' code: the classifier is linear.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.losses import cross_entropy
 
-TURNS = 4
+ROTATIONS = 4
 
 
 class Rotation(Method):
@@ -25,17 +25,17 @@ class Rotation(Method):
         super().__init__(backbone)
         _, high, wide = self.backbone.input_shape
         if high != wide:
-            raise ValueError(f"a view of {high} x {wide} pixels has another shape when turned: square views are needed")
-        self.classifier = nn.Linear(self.backbone.dim, TURNS)
+            raise ValueError(f"rotation requires square views, got {high} x {wide} pixels")
+        self.classifier = nn.Linear(self.backbone.dim, ROTATIONS)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "weak", "global")
-        logits = self.classifier(self.backbone(turned(x)))  # (4 B, 4)
-        truth = torch.arange(TURNS, device=x.device).repeat_interleave(len(x))
-        accuracy = (logits.detach().argmax(dim=1) == truth).float().mean()
-        return {"loss": cross_entropy(logits, truth), "accuracy": accuracy}  # eqs. (1)-(3)
+        logits = self.classifier(self.backbone(rotate_all(x)))  # (4 B, 4)
+        target = torch.arange(ROTATIONS, device=x.device).repeat_interleave(len(x))
+        accuracy = (logits.detach().argmax(dim=1) == target).float().mean()
+        return {"loss": cross_entropy(logits, target), "accuracy": accuracy}  # eqs. (1)-(3)
 
 
-def turned(x: Tensor) -> Tensor:
-    """(B, C, S, S) -> (4 B, C, S, S): as it is, then turned counter-clockwise by 90, 180 and 270 degrees."""
-    return torch.cat([x.rot90(k, dims=(2, 3)) for k in range(TURNS)])
+def rotate_all(x: Tensor) -> Tensor:
+    """(B, C, S, S) -> (4 B, C, S, S): rotated counterclockwise by 0, 90, 180 and 270 degrees."""
+    return torch.cat([x.rot90(k, dims=(2, 3)) for k in range(ROTATIONS)])

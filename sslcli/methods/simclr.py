@@ -1,8 +1,8 @@
-"""SimCLR: a view finds the other view of its sample among all other views of the global batch.
+"""SimCLR: NT-Xent contrastive loss between two views, with the other samples of the global batch as negatives.
 
 Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020. https://arxiv.org/abs/2002.05709
-B batch of this process, N global batch, P projection width. Deviations from the authors' code: each view is a forward
-pass of its own, while theirs passes both at once, so that batch norm mixes them; no batch norm in the head; head widths
+B batch of this process, N global batch, P projection width. Negatives prevent collapse. Deviations from the authors' code: each
+view is a forward pass of its own, theirs is one pass of both, whose batch norm mixes them; no batch norm in the head; head widths
 follow the backbone (`auto`).
 """
 
@@ -47,12 +47,12 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     """
     z1, z2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)  # (B, P)
     all1, all2 = gather(z1), gather(z2)  # (N, P)
-    own = rank() * len(z1) + torch.arange(len(z1), device=z1.device)  # (B,) where our samples stand in the global batch
-    self_ = own[:, None] == torch.arange(len(all1), device=z1.device)  # (B, N)
+    positive = rank() * len(z1) + torch.arange(len(z1), device=z1.device)  # (B,) rows of this process's samples
+    self_ = positive[:, None] == torch.arange(len(all1), device=z1.device)  # (B, N)
 
     def one_side(anchors: Tensor, others: Tensor, same: Tensor) -> Tensor:
-        to_others = anchors @ others.T / temperature  # (B, N), positives at `own`
+        to_others = anchors @ others.T / temperature  # (B, N), positives at `positive`
         to_same = (anchors @ same.T / temperature).masked_fill(self_, float("-inf"))
-        return F.cross_entropy(torch.cat([to_others, to_same], dim=1), own)
+        return F.cross_entropy(torch.cat([to_others, to_same], dim=1), positive)
 
     return (one_side(z1, all2, all1) + one_side(z2, all1, all2)) / 2

@@ -1,8 +1,9 @@
-"""SimMIM: hidden patches stand as a learned token among the others, and one linear layer must tell their pixels.
+"""SimMIM: L1 error of the pixels of masked patches, predicted by a linear layer.
 
 Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", CVPR 2022. https://arxiv.org/abs/2111.09886
-B batch, N tokens, P raw values of a token. Works on whatever the backbone calls tokens. Deviations from the authors' code:
-the unit of masking is a token (theirs 32 pixels, several tokens); padding of a series (NaN) is no target.
+B batch, N tokens, P raw values of a token. Masked patches enter the encoder as a learned mask token. Works on any tokens of the
+backbone. Deviations from the authors' code: the unit of masking is one token (theirs 32 pixels, several tokens); padding of a
+series (NaN) is no target.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
-from sslcli.nn.masking import keep_count, random_keep
-from sslcli.nn.patches import l1_known
+from sslcli.nn.masking import random_keep, visible_count
+from sslcli.nn.patches import masked_l1
 
 
 class SimMIM(Method):
@@ -21,7 +22,7 @@ class SimMIM(Method):
 
     def __init__(self, backbone: nn.Module, mask_ratio: float = 0.6):
         super().__init__(backbone)
-        self.keep = keep_count(self.backbone.num_tokens, mask_ratio)
+        self.keep = visible_count(self.backbone.num_tokens, mask_ratio)
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         self.to_pixels = nn.Linear(self.backbone.dim, self.backbone.patch_dim)  # Sec. 3.3: "as light as a linear layer"
@@ -29,10 +30,10 @@ class SimMIM(Method):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
-        return {"loss": l1_known(predicted, self.backbone.patchify(x), hidden[:, :, None])}  # Sec. 3.4
+        return {"loss": masked_l1(predicted, self.backbone.patchify(x), hidden[:, :, None])}  # Sec. 3.4
 
     def predict(self, x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, P) predictions, and which tokens were hidden (B, N)."""
+        """Predictions (B, N, P), and the mask (B, N)."""
         _, hidden = random_keep(scores, self.keep)
         tokens = self.backbone.tokens(x, hidden=hidden, mask_token=self.mask_token)
         return self.to_pixels(tokens[:, self.backbone.prefix :]), hidden
@@ -40,9 +41,9 @@ class SimMIM(Method):
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
-        whole = self.backbone.unpatchify
-        return Reconstruction(x, whole(predicted), whole(hidden[:, :, None].expand_as(predicted)))
+        to_view = self.backbone.unpatchify
+        return Reconstruction(x, to_view(predicted), to_view(hidden[:, :, None].expand_as(predicted)))
 
     def details(self) -> dict[str, str]:
         total = self.backbone.num_tokens
-        return {"tokens": f"{total - self.keep} of {total} hidden"}
+        return {"tokens": f"{total - self.keep} of {total} masked"}

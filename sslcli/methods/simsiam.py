@@ -1,8 +1,8 @@
-"""SimSiam: two views agree through a predictor; a stop-gradient keeps the agreement from being a constant.
+"""SimSiam: negative cosine similarity with predictor and stop-gradient; no negatives, no momentum encoder.
 
 Chen & He, "Exploring Simple Siamese Representation Learning", CVPR 2021. https://arxiv.org/abs/2011.10566
-B batch, P projection width. Each view is a forward pass of its own, so batch norm sees one view at a time, as in
-Algorithm 1. Deviations from the authors' code: head widths follow the backbone (`auto`).
+B batch, P projection width. The stop-gradient prevents collapse. Each view is a forward pass of its own, so that batch norm
+normalizes one view at a time, as in Algorithm 1. Deviations from the authors' code: head widths follow the backbone (`auto`).
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.heads import Width, mlp
-from sslcli.nn.losses import cosine_distance
+from sslcli.nn.losses import negative_cosine_similarity
 from sslcli.nn.stats import spread
 
 
 class SimSiam(Method):
-    # The predictor's rate does not decay: it should keep up with the latest encoder (paper: Sec. 4.2).
     min_loss = -1.0
-    fixed_lr = ("predictor",)
+    fixed_lr = (
+        "predictor",
+    )  # Sec. 4.2: the learning rate of the predictor is constant, to adapt to the latest encoder
 
     def __init__(self, backbone: nn.Module, proj_dim: Width = "auto", pred_dim: Width = "auto"):
         super().__init__(backbone)
         width = self.head_width(proj_dim, 2048)
         bottleneck = max(width // 4, 1) if pred_dim == "auto" else self.head_width(pred_dim, 512)  # 2048 -> 512
-        # Three layers, batch norm after each, the last included; the code leaves that one's scale and shift out.
+        # Three layers, batch norm after each; after the last without scale and shift, as in the code.
         self.projector = mlp(self.backbone.dim, width, width, width, last_norm="plain")
-        self.predictor = mlp(width, bottleneck, width)  # two layers, a bottleneck, nothing after
+        self.predictor = mlp(width, bottleneck, width)  # two layers with a bottleneck, no batch norm at the output
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         x1, x2 = batch.expect_views(2, "global")
@@ -37,4 +38,4 @@ class SimSiam(Method):
 
 def simsiam_loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
     """Eq. (4): D(p1, stopgrad(z2)) / 2 + D(p2, stopgrad(z1)) / 2, with D the negative cosine similarity; in [-1, 1]."""
-    return (cosine_distance(p1, z2) + cosine_distance(p2, z1)) / 2
+    return (negative_cosine_similarity(p1, z2) + negative_cosine_similarity(p2, z1)) / 2

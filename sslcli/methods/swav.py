@@ -1,14 +1,14 @@
-"""SwAV: a view predicts which prototypes the other view of its sample is assigned to, in a fair share-out of the batch.
+"""SwAV: cross-entropy of predicting the Sinkhorn-Knopp prototype assignment of another view.
 
 Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020.
 https://arxiv.org/abs/2006.09882
-B batch of this process, P projection width, K prototypes, V views, the first G of them global. Each view is a forward
-pass of its own. The share-out is that of the global batch. Deviations from the authors' code:
+B batch of this process, P projection width, K prototypes, V views, the first G of them global. Equipartition of the global batch
+among the prototypes prevents collapse. Each view is a forward pass of its own. Deviations from the authors' code:
 - The loss is the mean over pairs of views, as there; eq. (1) of the paper sums two.
-- Prototypes are normalised as they are used, where the code normalises them before each step.
-- One queue, of the first view, serves all views, which are drawn alike; theirs has one a view. It starts at a share of
-  the run, and entries that are not filled yet count nothing.
-- Sinkhorn-Knopp in logarithms; head widths follow the backbone (`auto`).
+- Prototypes are normalized in the forward pass, the code normalizes them before each step.
+- One queue, of the first view, serves all views, which have the same distribution; theirs has one per view. It starts after a
+  fraction of the run, and empty entries have weight 0.
+- Sinkhorn-Knopp in the log domain; head widths follow the backbone (`auto`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.dist import rank, world_size
 from sslcli.nn.heads import Width, mlp
-from sslcli.nn.prototypes import Prototypes, cross_view, effective_prototypes
+from sslcli.nn.prototypes import Prototypes, cross_view_loss, effective_prototypes
 from sslcli.nn.queue import Queue
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.nn.stats import spread
@@ -49,29 +49,29 @@ class SwAV(Method):
         self.projector = mlp(self.backbone.dim, hidden, width)
         self.prototypes = Prototypes(width, prototypes, frozen)  # C
         self.queue = None if queue is None else Queue(queue, width)
-        self.register_buffer("late", torch.tensor(queue_from <= 0))  # is the queue in use?
+        self.register_buffer("late", torch.tensor(queue_from <= 0))  # whether the queue is used
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.queue_from = queue_from
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        seen, small = batch.crops()
-        z = [F.normalize(self.projector(self.backbone(x)), dim=1) for x in seen + small]  # V x (B, P)
+        global_views, local_views = batch.crops()
+        z = [F.normalize(self.projector(self.backbone(x)), dim=1) for x in global_views + local_views]  # V x (B, P)
         scores = torch.stack([self.prototypes(one) for one in z])  # (V, B, K), z C
-        codes = torch.stack([self.codes(own) for own in scores[: len(seen)]])  # (G, B, K), no gradient
+        codes = torch.stack([self.codes(one) for one in scores[: len(global_views)]])  # (G, B, K), no gradient
         if self.queue is not None and self.training and torch.is_grad_enabled():
-            self.queue.hold(z[0], batch.ids)
-        loss = cross_view(scores / self.temperature, codes)  # Sec. 3.1, eqs. (1), (2)
+            self.queue.stage(z[0], batch.ids)
+        loss = cross_view_loss(scores / self.temperature, codes)  # Sec. 3.1, eqs. (1), (2)
         return {"loss": loss, "used": effective_prototypes(codes[0]), "spread": spread(z[0])}
 
     @torch.no_grad()
     def codes(self, scores: Tensor) -> Tensor:
-        """Sec. 3.1, eqs. (3)-(5): (B, K) scores -> (B, K) soft codes; "working with small batches": the queue joins in."""
+        """Sec. 3.1, eqs. (3)-(5): (B, K) scores -> (B, K) soft codes, jointly with the queue ("working with small batches")."""
         if self.queue is None:
             return sinkhorn(scores, self.epsilon, self.iterations)
-        mine = slice(rank(), None, world_size())  # every process holds the same queue: each brings a share of it
-        filled = (self.queue.ids[mine] >= 0) & self.late
+        part = slice(rank(), None, world_size())  # every process holds the same queue: each uses a part of it
+        filled = (self.queue.ids[part] >= 0) & self.late
         weights = torch.cat([torch.ones_like(scores[:, 0]), filled.to(scores.dtype)])
-        past = self.prototypes(self.queue.keys[mine])
+        past = self.prototypes(self.queue.keys[part])
         return sinkhorn(torch.cat([scores, past]), self.epsilon, self.iterations, weights)[: len(scores)]
 
     def after_step(self, progress: float) -> None:
@@ -87,5 +87,5 @@ class SwAV(Method):
     def details(self) -> dict[str, str]:
         queue = f"and {len(self.queue.keys)} of a queue, later" if self.queue is not None else "alone"
         return {
-            "prototypes": f"{len(self.prototypes.weight)}, shared out over the batch {queue}",
+            "prototypes": f"{len(self.prototypes.weight)}, assigned equally over the batch {queue}",
         }

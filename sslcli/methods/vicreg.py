@@ -1,9 +1,9 @@
-"""VICReg: two views agree, every dimension varies over the batch, and no two dimensions say the same.
+"""VICReg: invariance, variance and covariance terms on two views; no negatives, no momentum encoder.
 
 Bardes, Ponce & LeCun, "VICReg", ICLR 2022. https://arxiv.org/abs/2105.04906
-B batch of this process, N global batch, P projection width. Each view is a forward pass of its own. Variance and
-covariance are those of the global batch, unbiased. Deviations from the authors' code: head widths follow the backbone
-(`auto`).
+B batch of this process, N global batch, P projection width. The hinge on the standard deviation of each dimension prevents
+collapse. Each view is a forward pass of its own. Variance and covariance are those of the global batch, unbiased. Deviations from
+the authors' code: head widths follow the backbone (`auto`).
 """
 
 from __future__ import annotations
@@ -48,13 +48,17 @@ def vicreg_terms(z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
     """The three terms for (B, P) embeddings.
 
     `invariance`, eq. (5): the squared distance of the views, averaged over P too as in the authors' code (the paper
-    sums).
-    `variance`, eqs. (1), (2): hinge of 1 minus each dimension's std (eps 1e-4), averaged over the two views as in the
-    code.
-    `covariance`, eqs. (3), (4): the squared off-diagonal covariances over P, the sum over the two views.
+    sums over P).
+    `variance`, eqs. (1), (2): hinge loss of 1 minus each dimension's standard deviation (eps 1e-4), averaged over the views as
+    in the code.
+    `covariance`, eqs. (3), (4): the sum of squared off-diagonal covariances over P, summed over the two views.
     """
     invariance = F.mse_loss(z1, z2)
     g1, g2 = gather(z1), gather(z2)  # (N, P)
     hinge = [F.relu(1 - (g.var(dim=0) + 1e-4).sqrt()).mean() for g in (g1, g2)]
-    redundant = [off_diagonal(covariance(g)).square().sum() / g.shape[1] for g in (g1, g2)]
-    return {"invariance": invariance, "variance": (hinge[0] + hinge[1]) / 2, "covariance": redundant[0] + redundant[1]}
+    off_diagonals = [off_diagonal(covariance(g)).square().sum() / g.shape[1] for g in (g1, g2)]
+    return {
+        "invariance": invariance,
+        "variance": (hinge[0] + hinge[1]) / 2,
+        "covariance": off_diagonals[0] + off_diagonals[1],
+    }

@@ -1,4 +1,4 @@
-"""What two players need who share one optimizer and one backward pass."""
+"""Adversarial training of two networks with one optimizer and one backward pass."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sslcli.nn.precision import full_precision
 
 
 class Critic(nn.Module):
-    """(B, *shape), and if `latent` is above 0 (B, latent) with it -> (B,): high for what is real.
+    """Discriminator: (B, *shape), and (B, latent) if `latent` is above 0 -> (B,), high for real samples.
 
     Strided convolutions with spectral norm (Miyato et al., "Spectral Normalization for Generative Adversarial Networks",
-    ICLR 2018) and no batch norm: a sample is judged by itself.
+    ICLR 2018) and no batch norm, so that samples are scored independently.
     """
 
     def __init__(self, shape: tuple[int, ...], width: int, latent: int = 0):
@@ -44,14 +44,14 @@ class Critic(nn.Module):
         return self.judge(F.leaky_relu(self.join(h), 0.2)).squeeze(1)
 
 
-def frozen(module: nn.Module, *inputs: Tensor) -> Tensor:
-    """`module(*inputs)` whose gradient reaches the inputs and not the module."""
+def with_frozen_parameters(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """`module(*inputs)` with gradients to the inputs but not to the parameters of the module."""
     state = {name: p.detach() for name, p in module.named_parameters()}
     out: Tensor = functional_call(module, state, inputs)
     return out
 
 
 @full_precision
-def critic_loss(real: Tensor, made: Tensor) -> Tensor:
-    """The hinge (Lim & Ye, 2017; Miyato et al., eq. (16)): real ones above 1, made ones below -1, the mean over (B,)."""
-    return F.relu(1 - real).mean() + F.relu(1 + made).mean()
+def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge loss (Lim & Ye, 2017; Miyato et al., eq. (16)) of scores (B,): real above 1, fake below -1."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()

@@ -1,4 +1,4 @@
-"""Blocks of a picture, spans of a series, as masks."""
+"""Masks of one block per sample: a rectangle of an image, a time span of a series."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 
-def block(places: Tensor, size: tuple[int, ...], share: float) -> Tensor:
-    """(B, *size) bool: true in one block a sample, of `share` of each side (at least 1, and at least 1 left out of a side that has
-    two), its corner where `places` (B, axes) in [0, 1) says."""
-    inside = torch.ones(len(places), *size, dtype=torch.bool, device=places.device)
+def block_mask(position: Tensor, size: tuple[int, ...], fraction: float) -> Tensor:
+    """(B, *size) bool, true inside one block per sample, with `fraction` of the length of each axis.
+
+    At least 1, and in an axis of two or more at most all but 1. `position` (B, axes) in [0, 1) determines its corner."""
+    inside = torch.ones(len(position), *size, dtype=torch.bool, device=position.device)
     for axis, side in enumerate(size):
-        length = min(max(1, round(side * share)), max(1, side - 1))
-        first = (places[:, axis] * (side - length + 1)).long()
-        at = torch.arange(side, device=places.device)
+        length = min(max(1, round(side * fraction)), max(1, side - 1))
+        first = (position[:, axis] * (side - length + 1)).long()
+        at = torch.arange(side, device=position.device)
         within = (at >= first[:, None]) & (at < first[:, None] + length)  # (B, side)
-        inside &= within.view(len(places), *(side if a == axis else 1 for a in range(len(size))))
+        inside &= within.view(len(position), *(side if a == axis else 1 for a in range(len(size))))
     return inside

@@ -1,4 +1,4 @@
-"""What DINO does to the words of a teacher before a student hears them: a centre is taken off, a temperature warms up."""
+"""Centering and sharpening of teacher outputs (DINO), and linear warmup of the teacher temperature."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sslcli.nn.precision import full_precision
 
 
 class LinearWarmup(nn.Module):
-    """`value`: a temperature that rises along a line from `start` to `end` in the first `share` of the run."""
+    """`value`: linear from `start` to `end` over the first fraction `share` of the run, then constant."""
 
     value: Tensor
 
     def __init__(self, start: float, end: float, share: float):
         super().__init__()
         if not 0 <= share <= 1:
-            raise ValueError(f"warmup={share}: it is a share of the run, from 0 to 1")
+            raise ValueError(f"warmup must be a fraction of the run from 0 to 1, got {share}")
         self.start, self.end, self.share = start, end, share
         self.register_buffer("value", torch.tensor(self.at(0.0)))
 
@@ -29,7 +29,7 @@ class LinearWarmup(nn.Module):
 
 
 @full_precision
-def sharpened(teacher: Tensor, centre: Tensor, temperature: float | Tensor) -> Tensor:
-    """DINO, Sec. 3.1: softmax((g - c) / t) over the last axis. The centre keeps one output from winning everywhere, the low
-    temperature keeps all from being equal."""
-    return ((teacher - centre) / temperature).softmax(dim=-1)
+def centered_softmax(teacher: Tensor, center: Tensor, temperature: float | Tensor) -> Tensor:
+    """DINO, Sec. 3.1: softmax((g - c) / t) over the last axis. Centering prevents one output from dominating, sharpening by a low
+    temperature prevents the uniform distribution."""
+    return ((teacher - center) / temperature).softmax(dim=-1)

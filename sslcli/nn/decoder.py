@@ -1,4 +1,4 @@
-"""From one vector back to an image or a series."""
+"""Convolutional decoder from one feature vector to an image or a series."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.nn import functional as F
 class Decoder(nn.Module):
     """(B, dim) -> (B, *shape), for shape (C, H, W) or (C, T) of any size.
 
-    A linear layer makes a small map (side at most `smallest`); then the map is doubled (nearest neighbour, cut to the
-    exact size) and convolved until it has the wanted size, while the width halves. Upsampling before the convolution
-    leaves no checkerboard (Odena et al., Distill 2016). Both are one step, see `Doubling`.
+    A linear layer yields a small map (side at most `smallest`); each stage upsamples it to twice the size (nearest neighbor,
+    cropped to the exact size) and convolves it, while the width halves. Upsampling before convolution avoids checkerboard
+    artifacts (Odena et al., Distill 2016).
     """
 
     def __init__(self, dim: int, shape: tuple[int, ...], width: int = 32, smallest: int = 4):
@@ -32,7 +32,7 @@ class Decoder(nn.Module):
         self.start = (widths[0], *self.sizes[0])
         self.expand = nn.Linear(dim, math.prod(self.start))
         self.stages = nn.ModuleList(
-            nn.Sequential(Doubling(i, o, to), norm(o), nn.ReLU(inplace=True))
+            nn.Sequential(UpsampleConv(i, o, to), norm(o), nn.ReLU(inplace=True))
             for (i, o), to in zip(pairwise(widths), self.sizes[1:], strict=True)
         )
         self.out = conv(widths[-1], channels, 3, padding=1)
@@ -44,11 +44,11 @@ class Decoder(nn.Module):
         return self.out(x)
 
 
-class Doubling(nn.Module):
-    """(B, before, *s) -> (B, after, *size), size between s and 2 s: nearest-neighbour upsampling and a convolution of 3, no bias.
+class UpsampleConv(nn.Module):
+    """(B, before, *s) -> (B, after, *size), size between s and 2 s: nearest-neighbor upsampling, then a convolution of 3, no bias.
 
-    Where size is 2 s, in one transposed convolution of 4 with stride 2, whose kernel is the convolution's as seen through the
-    doubled pixels: the same numbers for 16 products a pixel instead of 36, and without the large map in between.
+    Where size is 2 s, computed as one transposed convolution of 4 with stride 2, whose kernel sums the convolution's weights over
+    duplicated pixels: equal results with 16 products per pixel instead of 36, and without the upsampled map in memory.
     """
 
     def __init__(self, before: int, after: int, size: tuple[int, ...]):

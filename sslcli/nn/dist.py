@@ -1,10 +1,10 @@
-"""What crosses processes, so that everything else can be written as if there were one.
+"""Collective operations, each the identity (or equivalent) on one process, so that methods are written as for one device.
 
-The convention (checked by tests/nn/test_parity.py): every process's loss is an estimate of the *global* batch's loss,
-and the engine averages gradients over processes, as DistributedDataParallel does. A loss that is a mean over samples
-needs nothing. A loss that compares samples, or takes statistics of a batch, sees the whole batch through `gather`.
+Convention (tested by tests/nn/test_parity.py): the loss of every process is an estimate of the *global* batch's loss, and gradients
+are averaged over processes, as in DistributedDataParallel. A loss that is a mean over samples needs no communication. A loss that
+compares samples, or uses statistics of a batch, sees the whole batch through `gather`.
 
-Each function here is the identity (or its like) on one process; on several, all must call it, in the same order.
+On several processes, all must call these functions in the same order.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 
 def world_size() -> int:
-    """How many processes train together; 1 without torch.distributed."""
+    """Number of processes; 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Index of this process; 0 without torch.distributed."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
@@ -41,7 +41,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        # Each process used the gathered rows in its own loss, so a row's gradient is the sum over processes.
+        # Each process uses the gathered rows in its loss, so the gradient of a row is the sum over processes.
         grad = grads[0].contiguous().clone()
         dist.all_reduce(grad)
         n = len(grad) // world_size()
@@ -49,16 +49,16 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(x: Tensor) -> Tensor:
-    """(B, ...) -> (B * world_size, ...), the rows of all processes in rank order; gradients flow back to all of them.
+    """(B, ...) -> (B * world_size, ...), the rows of all processes in rank order; gradients flow to all processes.
 
-    The identity on one process. Every process must bring the same number of rows.
+    The identity on one process. Every process must pass the same number of rows.
     """
     return x if world_size() == 1 else _Gather.apply(x)
 
 
 @torch.no_grad()
 def gather_rows(x: Tensor) -> Tensor:
-    """(n, ...) -> (sum of n, ...) in rank order, where processes may bring different numbers of rows; no gradient."""
+    """(n, ...) -> (sum of n, ...) in rank order, for different numbers of rows per process; no gradient."""
     if world_size() == 1:
         return x
     counts = [int(n) for n in gather(torch.tensor([len(x)]))]
@@ -70,7 +70,7 @@ def gather_rows(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def all_reduce_mean(x: Tensor) -> Tensor:
-    """The mean of `x` over processes, without gradient: for numbers that are shown."""
+    """The mean of `x` over processes, without gradient."""
     if world_size() == 1:
         return x.detach()
     total = x.detach().clone()
@@ -78,23 +78,23 @@ def all_reduce_mean(x: Tensor) -> Tensor:
     return total / world_size()
 
 
-# ------------------------------------------------------------------------------------------------------------ decisions
+# -------------------------------------------------------------------------------------------------------------- objects
 
 
 def all_reduce_max(*numbers: int) -> list[int]:
-    """The largest of each number over processes: what one of them wants, all do."""
+    """The maximum of each integer over processes, such as a flag that one process sets for all."""
     return list(numbers) if world_size() == 1 else all_reduce_max_(torch.tensor(numbers, dtype=torch.int64)).tolist()
 
 
 def all_reduce_max_(numbers: Tensor) -> Tensor:
-    """The same on the numbers' device, in place, without waiting for it."""
+    """In-place maximum of a tensor over processes, without synchronizing with its device."""
     if world_size() > 1:
         dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
     return numbers
 
 
 def broadcast_from_rank0(value: T) -> T:
-    """Rank 0's value (tensors, numbers, text, and lists, tuples and dictionaries of them), everywhere."""
+    """Rank 0's value on every process: tensors, numbers, strings, and lists, tuples and dictionaries of them."""
     if world_size() == 1:
         return value
     data = _encode(value) if rank() == 0 else torch.empty(0, dtype=torch.uint8)
@@ -107,7 +107,7 @@ def broadcast_from_rank0(value: T) -> T:
 
 
 def all_gather_object(value: T) -> list[T]:
-    """Every rank's value (as in `broadcast_from_rank0`), everywhere, in rank order."""
+    """The values of all ranks in rank order, on every process; types as in `broadcast_from_rank0`."""
     if world_size() == 1:
         return [value]
     data = _encode(value)
@@ -123,5 +123,5 @@ def _encode(value: Any) -> Tensor:
 
 
 def _decode(data: Tensor) -> Any:
-    """Not torch's `broadcast_object_list`, which unpickles: another process is not to choose what is called here."""
+    """Unlike torch's `broadcast_object_list`, does not unpickle: another process must not choose what is executed here."""
     return torch.load(io.BytesIO(data.numpy().tobytes()), map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Losses and distances that several methods share."""
+"""Losses shared by several methods."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from sslcli.nn.precision import full_precision
 
 
 @full_precision
-def cosine_distance(p: Tensor, z: Tensor) -> Tensor:
-    """Mean negative cosine similarity of (B, D) predictions and targets, in [-1, 1]; no gradient reaches `z`."""
+def negative_cosine_similarity(p: Tensor, z: Tensor) -> Tensor:
+    """Mean negative cosine similarity of (B, D) predictions and targets, in [-1, 1]; `z` is detached."""
     return -F.cosine_similarity(p, z.detach(), dim=-1).mean()
 
 
 @full_precision
-def cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
-    """-log of the softmax (N, K) at `truth` (N,), the mean over N."""
-    return F.cross_entropy(logits, truth)
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy of (N, K) logits and class indices (N,), in full precision."""
+    return F.cross_entropy(logits, target)
 
 
 @full_precision
-def mse_known(predicted: Tensor, target: Tensor, where: Tensor | None = None) -> Tensor:
-    """Mean squared error over the entries that are known (not NaN, which is padding) and, if given, true in `where`.
+def masked_mse(predicted: Tensor, target: Tensor, where: Tensor | None = None) -> Tensor:
+    """Mean squared error over the entries whose target is not NaN (padding) and that are true in `where`, if given.
 
-    `where` broadcasts to the shape of `target`. 0 when nothing is left.
+    `where` broadcasts to the shape of `target`. 0 without any entry.
     """
-    known = ~torch.isnan(target)
+    valid = ~torch.isnan(target)
     if where is not None:
-        known = known & where
-    error = (predicted - torch.nan_to_num(target)).masked_fill(~known, 0.0).square()
-    count = all_reduce_mean(known.sum().to(error.dtype))  # processes may know different numbers of entries
+        valid = valid & where
+    error = (predicted - torch.nan_to_num(target)).masked_fill(~valid, 0.0).square()
+    count = all_reduce_mean(valid.sum().to(error.dtype))  # the number of entries differs between processes
     return error.sum() / count.clamp(min=1)

@@ -1,4 +1,4 @@
-"""Which tokens are hidden."""
+"""Random masks over tokens."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 
-def keep_count(tokens: int, ratio: float) -> int:
-    """How many of `tokens` stay visible when `ratio` of them is hidden: rounded down; one is seen, and one hidden."""
+def visible_count(tokens: int, ratio: float) -> int:
+    """Number of visible tokens when a fraction `ratio` is masked: rounded down, at least 1, and at most all but 1."""
     return min(max(int(tokens * (1 - ratio)), 1), max(tokens - 1, 1))
 
 
 def random_keep(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(B, N) scores -> the `count` smallest of each row: their places (B, count) int64, and what is hidden (B, N) bool.
+    """(B, N) scores -> the `count` smallest of each row: their indices (B, count) int64, and the mask (B, N) bool of the others.
 
     With uniform scores every subset is equally likely (He et al., MAE, CVPR 2022, "shuffle" in Sec. 3).
     """
@@ -21,9 +21,9 @@ def random_keep(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return keep, hidden
 
 
-def some_hidden(scores: Tensor, chance: Tensor, p: float, low: float, high: float) -> Tensor:
-    """(B, N) scores -> what is hidden (B, N) bool: with probability `p` a share of each row between `low` and `high`, rounded
-    up, else nothing. `chance` (B, 2) uniform numbers decide whether, and how much."""
-    share = (low + (high - low) * chance[:, 1]) * (chance[:, 0] < p)
+def random_mask(scores: Tensor, chance: Tensor, p: float, low: float, high: float) -> Tensor:
+    """(B, N) scores -> mask (B, N) bool: with probability `p` a fraction of each row between `low` and `high`, rounded up, else
+    none. `chance` (B, 2) uniform random numbers determine whether, and how many tokens are masked."""
+    fraction = (low + (high - low) * chance[:, 1]) * (chance[:, 0] < p)
     rank = scores.argsort(dim=1, stable=True).argsort(dim=1)
-    return rank < (share * scores.shape[1]).ceil()[:, None]
+    return rank < (fraction * scores.shape[1]).ceil()[:, None]

@@ -1,4 +1,4 @@
-"""The newest embedding of each sample, for methods that look back at the whole data set."""
+"""Memory bank: the latest embedding of every sample of the data set (Wu et al., CVPR 2018)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from sslcli.nn.queue import Queue
 
 
 class MemoryBank(Queue):
-    """(samples, dim) `keys`, in the order of the sample ids; `ids` is -1 where a sample was not met yet.
+    """Unit vectors `keys` (samples, dim) in the order of the sample ids; `ids` is -1 for samples without an embedding yet.
 
-    `hold` and `push` as of a queue, but an embedding replaces that of its own sample.
+    `stage` and `push` as of a queue, but an embedding replaces the previous one of its sample.
     """
 
     def _replace_oldest(self, keys: Tensor, ids: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Batch norm over the global batch, on any device."""
+"""Synchronized batch norm on any device."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _Norm = nn.modules.batchnorm._BatchNorm
 
 
 class GlobalBatchNorm(_Norm):
-    """Batch norm whose statistics are those of all processes' samples, (B, C) or (B, C, ...); torch's own on one process.
+    """Batch norm with statistics over the samples of all processes, (B, C) or (B, C, ...); torch's norm on one process.
 
-    torch's SyncBatchNorm refuses a CPU. Here each process sends its count, mean and sum of squared deviations, one row
-    per norm, and they are combined as in Chan, Golub & LeVeque, "Algorithms for computing the sample variance" (1983),
-    which does not cancel as a difference of squares would. Gradients flow through the statistics of every process.
+    torch's SyncBatchNorm does not support CPUs. Here each process sends its count, mean and sum of squared deviations, one row
+    per norm, which are combined as in Chan, Golub & LeVeque, "Algorithms for computing the sample variance" (1983), without
+    the cancellation of a difference of squares. Gradients flow through the statistics of all processes.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
-            raise ValueError(f"batch norm wants (B, C, ...), not {tuple(input.shape)}")
+            raise ValueError(f"batch norm: expected (B, C, ...), got {tuple(input.shape)}")
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or world_size() == 1:
@@ -43,7 +43,7 @@ class GlobalBatchNorm(_Norm):
 
 
 def global_statistics(x: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Mean (C,) and biased variance (C,) over all processes' samples and places, and how many values each is made of."""
+    """Mean (C,) and biased variance (C,) over samples and positions of all processes, and the number of values per channel."""
     full = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     dims = [0, *range(2, x.dim())]
     n = full.numel() // full.shape[1]
@@ -52,28 +52,28 @@ def global_statistics(x: Tensor) -> tuple[Tensor, Tensor, float]:
     means, squares, counts = gather(row[None]).split([len(mean), len(mean), 1], dim=1)  # (W, C), (W, C), (W, 1)
     counts = counts.detach()
     total = float(counts.sum())
-    whole = (means * counts).sum(dim=0) / total
-    deviations = squares.sum(dim=0) + (counts * (means - whole).square()).sum(dim=0)
-    return whole, deviations / total, total
+    global_mean = (means * counts).sum(dim=0) / total
+    deviations = squares.sum(dim=0) + (counts * (means - global_mean).square()).sum(dim=0)
+    return global_mean, deviations / total, total
 
 
-def synchronised(module: nn.Module) -> nn.Module:
-    """The module with every batch norm in it made global, parameters and buffers kept: torch's SyncBatchNorm on a GPU."""
+def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
+    """Replace every batch norm by a synchronized one with the same parameters and buffers: on a GPU torch's SyncBatchNorm."""
     if any(p.device.type == "cuda" for p in module.parameters()):
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    return _converted(module)
+    return _convert(module)
 
 
-def _converted(module: nn.Module) -> nn.Module:
+def _convert(module: nn.Module) -> nn.Module:
     if isinstance(module, _Norm) and not isinstance(module, GlobalBatchNorm):
-        own = GlobalBatchNorm(
+        norm = GlobalBatchNorm(
             module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
         )
-        own.weight, own.bias = module.weight, module.bias
-        own.running_mean, own.running_var = module.running_mean, module.running_var
-        own.num_batches_tracked = module.num_batches_tracked
-        own.training = module.training
-        return own
+        norm.weight, norm.bias = module.weight, module.bias
+        norm.running_mean, norm.running_var = module.running_mean, module.running_var
+        norm.num_batches_tracked = module.num_batches_tracked
+        norm.training = module.training
+        return norm
     for name, child in module.named_children():
-        setattr(module, name, _converted(child))
+        setattr(module, name, _convert(child))
     return module

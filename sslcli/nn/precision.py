@@ -1,4 +1,4 @@
-"""Losses in full precision under autocast."""
+"""Full-precision losses under autocast."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def _upcast(value: Any) -> Any:
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """A loss that computes in float32 (float64 stays) whatever precision the network ran in.
+    """Decorator: compute a loss in float32 (float64 stays) under any autocast.
 
-    Exponentials and sums over a batch lose too much in bfloat16; the matrix products of a loss are small beside the
-    network's. The first positional argument must be a tensor: it names the device.
+    Exponentials and sums over a batch lose too much in bfloat16, and the matrix products of a loss are small beside the
+    network's. The first positional argument must be a tensor, which determines the device.
     """
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""What LeJEPA and its kin share: views near the mean of the global ones, random directions to look at all embeddings along."""
+"""Random 1-D projections of embeddings, and the invariance loss of LeJEPA and VISReg."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch.nn import functional as F
 from sslcli.nn.precision import full_precision
 
 
-def directions(step: int, dim: int, count: int, like: Tensor) -> Tensor:
-    """(dim, count) unit columns: a function of the step alone, on the device and of the type of `like`."""
+def random_directions(step: int, dim: int, count: int, like: Tensor) -> Tensor:
+    """Random unit columns (dim, count): a function of the step, with device and dtype of `like`."""
     generator = torch.Generator().manual_seed(0x51B3 + step)
-    drawn = torch.randn(dim, count, generator=generator)
-    return F.normalize(drawn, dim=0).to(like.device, like.dtype, non_blocking=True)
+    columns = torch.randn(dim, count, generator=generator)
+    return F.normalize(columns, dim=0).to(like.device, like.dtype, non_blocking=True)
 
 
 @full_precision
-def invariance(z: Tensor, count: int) -> Tensor:
-    """The squared distance of each of V views (V, B, P) to the mean of the first `count`, the global ones; averaged over all."""
+def invariance_loss(z: Tensor, count: int) -> Tensor:
+    """Mean squared distance of V views (V, B, P) to the mean of the first `count`, the global ones."""
     return (z - z[:count].mean(dim=0)).square().mean()

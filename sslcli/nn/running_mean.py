@@ -1,4 +1,4 @@
-"""Moving averages of what a batch holds, that a skipped step leaves alone."""
+"""Exponential moving averages that skipped steps do not change."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sslcli.nn.dist import all_reduce_mean
 
 
 class RunningMean(nn.Module):
-    """`value` (K): an exponential moving average of the mean row of the global batch; `start` at first.
+    """`value` (K): exponential moving average of the mean row of the global batch, `start` initially.
 
-    `see` in `forward`, `update` in `after_step`. What was seen waits in buffers, so that a step that is skipped leaves no
-    trace; between steps they are zero.
+    `observe` in `forward`, `update` in `after_step`. Observed sums wait in buffers, so that a skipped step has no effect; between
+    steps they are zero.
     """
 
     value: Tensor
@@ -26,13 +26,14 @@ class RunningMean(nn.Module):
         self.register_buffer("count", torch.zeros(()), persistent=False)
 
     @torch.no_grad()
-    def see(self, rows: Tensor) -> None:
-        """(n, K)"""
+    def observe(self, rows: Tensor) -> None:
+        """Accumulate rows (n, K)."""
         self.total.add_(rows.to(self.total.dtype).sum(dim=0))
         self.count.add_(len(rows))
 
     @torch.no_grad()
     def update(self, momentum: float) -> None:
+        """Move `value` towards the mean of the observed rows of all processes."""
         total, count = all_reduce_mean(self.total), all_reduce_mean(self.count)
         self.value.lerp_(total / count.clamp(min=1), (1 - momentum) * (count > 0).to(self.value.dtype))
         self.total.zero_()

@@ -1,4 +1,4 @@
-"""How many steps were made, for what happens every so many of them."""
+"""Number of optimizer steps, for events at regular intervals."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class StepCounter(nn.Module):
-    """`tick()` in `after_step` counts in a buffer, and so across restarts and without steps that were undone.
+    """`tick()` in `after_step` counts in a buffer, which checkpoints save and reverted steps restore.
 
-    The number on this side is the buffer's as long as nobody else has written to it (a checkpoint, an undone step), so
-    that a tick does not wait for the device.
+    A copy on the host is valid as long as nothing else writes to the buffer (a checkpoint, a reverted step), so that `tick` does
+    not synchronize with the device.
     """
 
     steps: Tensor
@@ -18,19 +18,19 @@ class StepCounter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.known = (-1, 0)  # the version of the buffer, and what it holds
+        self.cached = (-1, 0)  # version of the buffer, and its value
 
     def now(self) -> int:
-        """The number of steps that were made."""
-        version, count = self.known
+        """The number of steps so far."""
+        version, count = self.cached
         if version != self.steps._version:
             count = int(self.steps)
-            self.known = (self.steps._version, count)
+            self.cached = (self.steps._version, count)
         return count
 
     def tick(self) -> int:
-        """The number of steps, with this one."""
+        """Count one step. Returns the number of steps including it."""
         count = self.now()
         self.steps.add_(1)
-        self.known = (self.steps._version, count + 1)
+        self.cached = (self.steps._version, count + 1)
         return count + 1

@@ -1,4 +1,4 @@
-"""Transformer blocks with the parameter names of timm's VisionTransformer, and fixed positions."""
+"""Transformer blocks with the parameter names of timm's VisionTransformer, and fixed positional embeddings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` bool, (B, N): true where a token may be looked at; or (B, N, N): by the token of each row."""
+        """`mask` bool, true where attention is allowed: (B, N) for keys, or (B, N, N) for queries and keys."""
         b, n, d = x.shape
         # each (B, heads, N, D / heads)
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
@@ -27,6 +27,8 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """Linear-GELU-Linear on the last axis."""
+
     def __init__(self, dim: int, hidden: int):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
@@ -37,7 +39,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm: x + attention(norm(x)), then x + mlp(norm(x)). LayerNorm eps 1e-6, as timm and MAE."""
+    """Pre-norm block: x + attention(norm(x)), then x + mlp(norm(x)). LayerNorm eps 1e-6, as in timm and MAE."""
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0):
         super().__init__()
@@ -52,7 +54,7 @@ class Block(nn.Module):
 
 
 def init_linear(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases, as MAE's code (`_init_weights`); for `module.apply`."""
+    """Xavier-uniform weights and zero biases of a linear layer, as in MAE's code (`_init_weights`); for `module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
@@ -60,9 +62,9 @@ def init_linear(module: nn.Module) -> None:
 
 
 def sine_positions(grid: tuple[int, ...], dim: int) -> Tensor:
-    """(N, dim) sine-cosine positions of a grid of one or two axes, row by row.
+    """Sine-cosine positional embeddings (N, dim) of a grid of one or two axes, in row-major order.
 
-    Each axis has an equal share of `dim`: sines, then cosines, of position / 10000^(k / K) (Vaswani et al. 2017). `dim`
+    Each axis has an equal part of `dim`: sines, then cosines, of position / 10000^(k / K) (Vaswani et al. 2017). `dim`
     must be a multiple of 2 x the number of axes.
     """
     share = dim // len(grid)

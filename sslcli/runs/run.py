@@ -134,7 +134,7 @@ class Run:
             who = f"pid {holder.get('pid', '?')} on {holder.get('host', '?')} since {holder.get('since', '?')}"
             raise RunInUseError(f"{self.path} is in use by {who}", "wait for it, or stop that process") from None
         self._lock = fd
-        self._end_heartbeat = progress.beat(self._heartbeat)
+        self._end_heartbeat = progress.start_heartbeat(self._heartbeat)
         try:
             os.ftruncate(fd, 0)
             os.write(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}).encode())

@@ -1,8 +1,8 @@
-"""torch's compiler: kept out where nothing is compiled, and told what it must know where something is.
+"""torch.compile: avoid importing its compiler where nothing is compiled, and mark steps where something is.
 
-torch's optimizers ask `torch._dynamo` to keep out of some of their methods, and import it to ask: 1.4 s at the start of a run,
-with sympy and a thousand modules, for the answer of nobody. Two hooks of torch 2 spare that, both looked at before they are
-taken; where they are not as they were, torch does what it always does.
+torch's optimizers ask `torch._dynamo` to exclude some of their methods from compilation and import it for that: 1.4 s at the start
+of a run, with sympy and a thousand modules. The two functions below avoid it on torch 2 by attributes of torch that they check
+first; where these differ, torch's own behavior is left unchanged.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-ASKING = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # methods that import it when first called
-ANSWER = "__dynamo_disable"  # where torch._compile keeps what it was told: what is there already is not asked for
+METHODS = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # that import it when first called
+DISABLED = "__dynamo_disable"  # attribute in which torch._compile caches the excluded method
 
 
-def keep_dynamo_out() -> None:
-    """Of the making of optimizers in this process."""
-    for name in ASKING:
+def skip_dynamo_import() -> None:
+    """Create optimizers in this process without importing torch._dynamo."""
+    for name in METHODS:
         plain = getattr(getattr(Optimizer, name), "__wrapped__", None)
-        if plain is not None and not hasattr(plain, ANSWER):
-            setattr(plain, ANSWER, plain)
+        if plain is not None and not hasattr(plain, DISABLED):
+            setattr(plain, DISABLED, plain)
 
 
-def without_dynamo(optimizer: Optimizer) -> Optimizer:
-    """Its `step` is torch's, less the wrapper that only breaks the graph of a compiler. Hooks on steps still work."""
+def unwrap_step(optimizer: Optimizer) -> Optimizer:
+    """Replace `optimizer.step` by torch's function without the wrapper that inserts a graph break. Step hooks still work."""
     hooked: Any = type(optimizer).step
     guarded: Any = getattr(hooked, "__wrapped__", None) if getattr(hooked, "hooked", False) else None
     plain: Any = getattr(guarded, "__wrapped__", None)
@@ -40,15 +40,15 @@ def without_dynamo(optimizer: Optimizer) -> Optimizer:
 
 
 @contextlib.contextmanager
-def eager(compiled: bool) -> Iterator[None]:
-    """What is compiled in this process runs as it is written: evaluations and pictures have batches of other sizes, each of which
-    would be compiled for."""
+def force_eager(compiled: bool) -> Iterator[None]:
+    """Run compiled modules in eager mode inside the block: evaluations and figures have other batch sizes, each of which would be
+    compiled."""
     with torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
         yield
 
 
-def new_step(compiled: bool) -> None:
-    """An optimizer step begins: what recorded graphs gave in the one before may be written over. (The compiler would guess that at
-    the first forward after a backward: wrong for the second micro-batch of a step, which adds to the gradients of the first.)"""
+def mark_step(compiled: bool) -> None:
+    """Mark the begin of an optimizer step: outputs of CUDA graphs of the previous step may be overwritten. (The compiler assumes it
+    at the first forward after a backward: wrong for the second micro-batch of a step, which accumulates gradients.)"""
     if compiled:
         torch.compiler.cudagraph_mark_step_begin()

@@ -35,8 +35,8 @@ def shorten(path: Path) -> Path:
 
 
 def available() -> bool:
-    """Whether there is one. Where the usual ones are missing, shared memory or the folder of the runs is used from now on, also
-    by libraries (multiprocessing, matplotlib)."""
+    """Whether there is a folder for temporary files. Where the usual ones are missing, sets $TMPDIR to shared memory or the folder
+    of runs, also for libraries (multiprocessing, matplotlib)."""
     try:
         tempfile.gettempdir()
         return True
@@ -51,8 +51,8 @@ def available() -> bool:
 
 
 def prepare() -> None:
-    """For this process and those that it starts, before torch is imported: torch asks for a folder for temporary files, and keeps
-    compiled code in /tmp under a name that another user can take first, unless it is given a folder."""
+    """Set the folders of this process and its children before torch is imported. torch requires a folder for temporary files,
+    and by default caches compiled code in /tmp under a name that another user can take first."""
     available()
     folder = cache_folder()
     if folder is not None:
@@ -60,10 +60,10 @@ def prepare() -> None:
 
 
 def cache_folder() -> Path | None:
-    """The user's folder for compiled code; None where there is none that only the user can write to."""
+    """The user's cache folder; None unless it exists and only the user can write to it."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(base) / "sslcli"
-    if not folder.is_absolute():  # no home; or relative, which the XDG specification says to ignore
+    if not folder.is_absolute():  # no home folder, or a relative path, which the XDG specification ignores
         return None
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def cache_folder() -> Path | None:
 
 
 def user_key() -> bytes | None:
-    """A secret of the user's in that folder, made where there is none yet: what is signed with it was written by the user."""
+    """A secret key in the user's cache folder, created on first use: files signed with it were written by the user."""
     if (folder := cache_folder()) is None:
         return None
     file = folder / KEY
@@ -93,23 +93,23 @@ def user_key() -> bytes | None:
 
 
 def only_mine(about: os.stat_result) -> bool:
-    """Whether nobody else can write to a file or folder."""
+    """Whether only this user can write to a file or folder."""
     return os.name == "posix" and about.st_uid == os.getuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def new_private_folder() -> Path:
-    """A new folder of mode 0700, which the caller removes. MachineError where there can be none."""
+    """Create a folder of mode 0700, which the caller removes. MachineError where it cannot be created."""
     if not available():
-        raise MachineError(MISSING, "export TMPDIR=FOLDER, one that can be written to")
+        raise MachineError(MISSING, "export TMPDIR=FOLDER, a writable folder")
     try:
         return Path(tempfile.mkdtemp(prefix="sslcli-"))
     except OSError as e:
-        raise MachineError(f"no temporary file can be written: {e.strerror}", "export TMPDIR=FOLDER") from None
+        raise MachineError(f"cannot write temporary files: {e.strerror}", "export TMPDIR=FOLDER") from None
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a private folder in which another process may be about to create a file: renamed first, the path that the process
-    knows no longer exists."""
+    """Remove a private folder in which another process may create files: it is renamed first, so that the path known to that
+    process no longer exists."""
     removed = folder.with_name(f"{folder.name}.removed")
     with contextlib.suppress(OSError):
         folder.rename(removed)
@@ -119,7 +119,7 @@ def remove_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def private_folder() -> Iterator[Path]:
-    """The same for the time of the block."""
+    """`new_private_folder`, removed after the block."""
     folder = new_private_folder()
     try:
         yield folder

@@ -1,8 +1,8 @@
-"""Signs of life: what is being done, how far it is and how long it will take, and the heartbeat of a run.
+"""Progress of long operations, and heartbeats of a run.
 
-Code that takes a while says so with `task` or `track`. One background thread looks at the open tasks once a second: what lasts
-longer than ten seconds is shown, on a terminal as one line that is overwritten, off it as a line each 30 s. The same thread calls
-the heartbeats (`beat`), so that neither depends on what the main thread is busy with.
+Code that takes a while reports it with `task` or `track`. One background thread inspects the open tasks once a second: tasks longer
+than ten seconds are shown, on a terminal as one line that is overwritten, otherwise as a line every 30 s. The same thread calls the
+heartbeats (`start_heartbeat`), so that neither depends on the main thread.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from sslcli import console
 
 T = TypeVar("T")
 
-TICK = 1.0  # seconds between two looks at the open tasks
-FIRST, EVERY = 10.0, 30.0  # seconds until work is shown; between two lines off a terminal
-BEAT = 20.0  # seconds between two heartbeats
+TICK = 1.0  # seconds between inspections of the open tasks
+SHOW_AFTER, SHOW_EVERY = 10.0, 30.0  # seconds until a task is shown; between lines without a terminal
+HEARTBEAT = 20.0  # seconds between heartbeats
 
 
 @dataclass(eq=False)
 class Task:
-    """Something that is being done: `done` of `total` (None: not known) so far."""
+    """An open task: `done` of `total` (None: unknown) so far."""
 
     label: str
     total: float | None = None
     done: float = 0
-    counted: bool = False  # made by `count`: it ends when something else begins
-    began: float = field(default_factory=time.monotonic)
+    counted: bool = False  # created by `count`: ends when another task begins
+    start: float = field(default_factory=time.monotonic)
 
     def advance(self, by: float = 1) -> None:
         self.done += by
 
 
-_tasks: list[Task] = []  # open ones, the outermost first; only the main thread changes it
-_beats: dict[object, tuple[Callable[[], object], list[float]]] = {}
-_guard = threading.Lock()
+_tasks: list[Task] = []  # open tasks, the outermost first; changed by the main thread only
+_heartbeats: dict[object, tuple[Callable[[], object], list[float]]] = {}
+_lock = threading.Lock()
 _thread: threading.Thread | None = None
-_spoke = 0.0  # when something was last shown of the outermost task
-_displays = 0  # bars of the training display on the terminal, which show more
+_shown_at = 0.0  # when the outermost task was last shown
+_displays = 0  # open training displays on the terminal, which replace the line
 
 
 # ------------------------------------------------------------------------------------------------------------------- tasks
@@ -52,7 +52,7 @@ _displays = 0  # bars of the training display on the terminal, which show more
 
 @contextlib.contextmanager
 def task(label: str, total: float | None = None) -> Iterator[Task]:
-    """While inside, this is being done; inside another task it is a part of it."""
+    """Open a task for the block; inside another task it is a part of that."""
     end_counted()
     opened = Task(label, total)
     _tasks.append(opened)
@@ -69,7 +69,7 @@ def task(label: str, total: float | None = None) -> Iterator[Task]:
 def track(
     items: Iterable[T], label: str, total: float | None = None, size: Callable[[T], float] = lambda _: 1
 ) -> Iterator[T]:
-    """The items, counted as they are done with. `size` of an item, where it counts for more than one."""
+    """Iterate over items in a task that counts them, each weighted by `size`."""
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]
     with task(label, total) as opened:
@@ -79,7 +79,7 @@ def track(
 
 
 def count(label: str, done: int, total: int) -> None:
-    """The same for code that only calls this now and then: a part of the task that is open."""
+    """Report `done` of `total` in a part of the open task, for code that cannot use a context manager."""
     if not (_tasks and _tasks[-1].counted and _tasks[-1].label == label):
         end_counted()
         _tasks.append(Task(label, total, counted=True))
@@ -95,37 +95,37 @@ def end_counted() -> None:
 
 
 def fraction(tasks: list[Task]) -> float:
-    """How much of the first task is done, with what is done of the part that it is at. 0 where its total is not known."""
+    """Completed fraction of the first task, including its current part. 0 where its total is unknown."""
     if not tasks or not tasks[0].total:
         return fraction(tasks[1:]) if tasks and tasks[0].total is None else 0.0
     return min(1.0, (tasks[0].done + fraction(tasks[1:])) / tasks[0].total)
 
 
-def words(tasks: list[Task], now: float) -> str:
+def describe(tasks: list[Task], now: float) -> str:
     """`eval: probe: draws of labels 2/5, reading 512/1,024, 1m10s so far, 40s left`."""
     parts = [t.label if t.total is None else f"{t.label} {t.done:,.0f}/{t.total:,.0f}" for t in tasks]
-    said = f"{': '.join(parts)}, {console.human_time(now - tasks[0].began)} so far"
+    text = f"{': '.join(parts)}, {console.human_time(now - tasks[0].start)} so far"
     known = next((i for i, t in enumerate(tasks) if t.total is not None), None)
     if known is not None and (done := fraction(tasks[known:])) > 0:
-        took = now - tasks[known].began
-        said += f", {console.human_time(took * (1 - done) / done)} left"
-    return said
+        took = now - tasks[known].start
+        text += f", {console.human_time(took * (1 - done) / done)} left"
+    return text
 
 
 # ------------------------------------------------------------------------------------------------------------ in background
 
 
-def beat(call: Callable[[], object]) -> Callable[[], None]:
-    """Calls `call` every `BEAT` seconds, in the background, until the function that is returned is called."""
+def start_heartbeat(call: Callable[[], object]) -> Callable[[], None]:
+    """Call `call` every `HEARTBEAT` seconds in the background. Returns a function that ends it."""
     key = object()
-    _beats[key] = call, [time.monotonic()]
+    _heartbeats[key] = call, [time.monotonic()]
     _start()
-    return lambda: _beats.pop(key, None) and None
+    return lambda: _heartbeats.pop(key, None) and None
 
 
 def _start() -> None:
     global _thread
-    with _guard:
+    with _lock:
         if _thread is None:
             _thread = threading.Thread(target=_watch, name="progress", daemon=True)
             _thread.start()
@@ -135,57 +135,57 @@ def _watch() -> None:
     global _thread
     while True:
         time.sleep(TICK)
-        with _guard:
-            if not _tasks and not _beats:
+        with _lock:
+            if not _tasks and not _heartbeats:
                 _thread = None
                 return
-        with contextlib.suppress(Exception):  # whatever happens to a line, the work goes on
-            look(time.monotonic())
+        with contextlib.suppress(Exception):  # an error in the display must not end the work
+            update(time.monotonic())
 
 
-def look(now: float) -> None:
-    """Shows what has to be shown, and calls the heartbeats that are due."""
-    global _spoke
-    for call, last in list(_beats.values()):
-        if now - last[0] >= BEAT:
+def update(now: float) -> None:
+    """Show the open tasks if due, and call the heartbeats that are due."""
+    global _shown_at
+    for call, last in list(_heartbeats.values()):
+        if now - last[0] >= HEARTBEAT:
             last[0] = now
             call()
     tasks = list(_tasks)
-    if not tasks or _displays or now - tasks[0].began < FIRST:
+    if not tasks or _displays or now - tasks[0].start < SHOW_AFTER:
         return
     if console.live():
-        console.overwrite(words(tasks, now))
-    elif now - max(_spoke, tasks[0].began) >= (EVERY if _spoke > tasks[0].began else FIRST):
-        _spoke = now
-        console.say(words(tasks, now))
+        console.overwrite(describe(tasks, now))
+    elif now - max(_shown_at, tasks[0].start) >= (SHOW_EVERY if _shown_at > tasks[0].start else SHOW_AFTER):
+        _shown_at = now
+        console.say(describe(tasks, now))
 
 
-def _forget() -> None:
-    """In a forked child there is neither the thread nor what it was to show."""
-    global _thread, _guard
-    _thread, _guard = None, threading.Lock()
+def _reset_after_fork() -> None:
+    """A forked child has neither the thread nor the tasks."""
+    global _thread, _lock
+    _thread, _lock = None, threading.Lock()
     _tasks.clear()
-    _beats.clear()
+    _heartbeats.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 # ----------------------------------------------------------------------------------------------------------------- training
 
 
-class Training:
-    """Training as it goes: a live bar on a terminal; off it one plain line an epoch, or each 30 s when epochs are short."""
+class TrainingDisplay:
+    """Progress of training: a live bar on a terminal; otherwise one plain line per epoch, or every 30 s for short epochs."""
 
     def __init__(self, total: int, epochs: float, start: int = 0):
         global _displays
         self.total, self.epochs, self.start = total, epochs, start
-        self.began = self.spoke = time.monotonic()
+        self.began = self.shown_at = time.monotonic()
         self.live: Any = None
         self.task: Any = None
         self.step = start
-        self._inside = contextlib.ExitStack()
-        self._open_task = self._inside.enter_context(task("training, step", total))
+        self._stack = contextlib.ExitStack()
+        self._open_task = self._stack.enter_context(task("training, step", total))
         self._open_task.done = start
         if console.live() or console.in_notebook():
             _displays += 1
@@ -216,25 +216,27 @@ class Training:
         self.live.start()
         self.task = self.live.add_task("epoch 0", total=self.total, completed=self.start, numbers="")
 
-    def update(self, step: int, epoch: float, numbers: dict[str, float], end_of_epoch: bool = False) -> None:
-        """`numbers`: loss, spread, samples_per_s, data_wait (a share), and anything else worth a glance."""
-        global _spoke
+    def update(self, step: int, epoch: float, metrics: dict[str, float], end_of_epoch: bool = False) -> None:
+        """`metrics`: loss, spread, samples_per_s, data_wait (a fraction), and others."""
+        global _shown_at
         self.step = step
         self._open_task.done, self._open_task.total = step, self.total
         now = time.monotonic()
         if self.live is not None:
-            text = self.words(numbers, now, brief=True)
+            text = self.describe(metrics, now, brief=True)
             head = f"epoch {min(int(epoch) + 1, math.ceil(self.epochs))}/{math.ceil(self.epochs)}"
             self.live.update(self.task, completed=step, total=self.total, description=head, numbers=text)
-        elif numbers and (
-            now - self.spoke >= EVERY or (end_of_epoch and now - self.spoke >= EVERY / 3) or step >= self.total
+        elif metrics and (
+            now - self.shown_at >= SHOW_EVERY
+            or (end_of_epoch and now - self.shown_at >= SHOW_EVERY / 3)
+            or step >= self.total
         ):
-            self.spoke = _spoke = now
-            console.say(f"epoch {epoch:.4g}/{self.epochs:.4g}  {self.words(numbers, now)}")
+            self.shown_at = _shown_at = now
+            console.say(f"epoch {epoch:.4g}/{self.epochs:.4g}  {self.describe(metrics, now)}")
 
-    def words(self, numbers: dict[str, float], now: float, brief: bool = False) -> str:
+    def describe(self, metrics: dict[str, float], now: float, brief: bool = False) -> str:
         parts = []
-        for name, value in numbers.items():
+        for name, value in metrics.items():
             if name == "samples_per_s":
                 parts.append(f"{value:,.0f}/s" if brief else f"{value:,.0f} samples/s")
             elif name == "data_wait":
@@ -247,7 +249,7 @@ class Training:
         return "  ".join(parts)
 
     def note(self, text: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a permanent line above the bar."""
         if self.live is not None:
             self.live.console.print(console.printable(text), soft_wrap=True, highlight=False, markup=False)
         else:
@@ -259,4 +261,4 @@ class Training:
             _displays -= 1
             self.live.stop()
             self.live = None
-        self._inside.close()
+        self._stack.close()

@@ -1,4 +1,4 @@
-"""CPU cores and memory that this process may use, and how OpenMP threads wait. Imports no torch: part of it must run first."""
+"""Processor cores available to this process, and how OpenMP threads wait. Imports no torch: it must run before torch's import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WAIT_VARIABLES = (
     "OMP_WAIT_POLICY",
     "GOMP_SPINCOUNT",
     "KMP_BLOCKTIME",
-)  # each says how long a thread spins at a barrier
+)  # each sets how long a thread spins at a barrier
 PHYSICAL_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # bytes
 SPIN = "1000"  # about 10 microseconds
 CGROUPS = Path("/sys/fs/cgroup")
@@ -18,12 +18,13 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def prepare_environment() -> None:
-    """Sets what the math libraries read when they are loaded, unless the user has set it. Call before torch is imported.
+    """Set environment variables that math libraries read when they are loaded, unless the user has set them. Call before torch is
+    imported.
 
     OpenMP threads wait passively after a short spin: libgomp spins 300,000 times at every barrier by default, and one other busy
-    process on the machine then makes a training step several times slower; without any spin small operators are a third slower
-    on an idle machine (docs/results/threads.md). Under a CPU quota OpenBLAS, which looks at the
-    affinity mask alone, gets the number of cores that the quota allows."""
+    process on the machine then makes a training step several times slower; without any spin, small operators are a third slower on
+    an idle machine (docs/results/threads.md). Under a CPU quota OpenBLAS, which considers the affinity mask alone, gets the number
+    of cores that the quota allows."""
     if not any(name in os.environ for name in WAIT_VARIABLES):
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": SPIN}
     if usable_cores() < affinity():
@@ -31,13 +32,13 @@ def prepare_environment() -> None:
 
 
 def usable_cores() -> int:
-    """Cores that this process can keep busy: its affinity mask, less where a control group has a smaller CPU quota (rounded up)."""
+    """Number of usable cores: the affinity mask, or the CPU quota of a control group (rounded up) if smaller."""
     limit = quota()
     return affinity() if limit is None else max(1, min(affinity(), math.ceil(limit)))
 
 
 def affinity() -> int:
-    """Cores on which the scheduler may place this process."""
+    """Number of cores in the affinity mask of this process."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
@@ -45,7 +46,7 @@ def affinity() -> int:
 
 
 def quota(membership: Path = MEMBERSHIP, root: Path = CGROUPS) -> float | None:
-    """The smallest CPU quota, in cores, of this process's control group and those above it; None without one.
+    """The smallest CPU quota, in cores, of this process's control group and its ancestors; None without one.
 
     Reads version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`)."""
     limits = []
@@ -63,7 +64,7 @@ def quota(membership: Path = MEMBERSHIP, root: Path = CGROUPS) -> float | None:
 
 
 def _limit(folder: Path) -> float | None:
-    """The quota that one control group sets."""
+    """The quota of one control group, in cores; None without one."""
     words = _text(folder / "cpu.max").split() or [
         _text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")
     ]
@@ -81,8 +82,8 @@ def _text(path: Path) -> str:
         return ""
 
 
-def busy() -> float | None:
-    """Processes that were running or ready to run over the last minute, on the whole machine; None where that is unknown."""
+def load_average() -> float | None:
+    """Average number of running or runnable processes of the machine over the last minute; None where unknown."""
     try:
         return os.getloadavg()[0]
     except (OSError, AttributeError):
@@ -90,7 +91,7 @@ def busy() -> float | None:
 
 
 def wait_policy() -> str:
-    """How OpenMP threads wait, for people: the variable that says it."""
+    """How OpenMP threads wait, for `doctor`: the variables that set it."""
     given = [f"{name}={os.environ[name]}" for name in WAIT_VARIABLES if name in os.environ]
     return ", ".join(given) or "OpenMP's default"
 

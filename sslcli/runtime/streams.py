@@ -1,4 +1,4 @@
-"""Standard output and error that never raise: what cannot be printed must not end the work that is being done."""
+"""Standard output and error that do not raise: a failed print must not end a run."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 
 from sslcli.errors import StorageError
 
-FOR_GOOD = (
+PERMANENT = (
     errno.EPIPE,
     errno.EBADF,
     errno.EIO,
     errno.ENXIO,
-)  # a reader or a terminal that went away does not come back
+)  # a closed pipe or terminal does not return
 
 
-class Stream:
-    """A text stream whose `write` and `flush` do not raise; the first failure is kept in `failure`.
+class TolerantStream:
+    """A text stream whose `write` and `flush` do not raise; the first error is stored in `failure`.
 
-    After a broken pipe the file descriptor points to the null device, so that libraries and the end of the interpreter can
-    write to it too. After a full disk the text stays in the buffer and is written later, if there is room again.
+    After a broken pipe the file descriptor points to the null device, so that libraries and the interpreter's shutdown can write to
+    it. After a full disk the text stays in the buffer and is written later, if there is space again.
     """
 
     def __init__(self, inner: Any):
         self.inner = inner
         self.failure: OSError | ValueError | None = None
-        self.lost = False  # whether text is in no buffer either
+        self.lost = False  # whether text was lost from the buffer too
 
     def write(self, text: str) -> int:
         self.lost |= not self._try(lambda: self.inner.write(text))
@@ -47,20 +47,20 @@ class Stream:
             return True
         except (OSError, ValueError) as e:  # ValueError: closed
             self.failure = self.failure or e
-            if getattr(e, "errno", errno.EBADF) in FOR_GOOD:
+            if getattr(e, "errno", errno.EBADF) in PERMANENT:
                 self.discard()
             return False
 
     def close(self) -> None:
-        """The last attempt at what is still in the buffer."""
+        """Try once more to write the buffer."""
         if self.failure is not None:
-            kept, self.failure = self.failure, None
+            failure, self.failure = self.failure, None
             self.flush()
-            self.failure = kept if self.failure is not None or self.lost else None
+            self.failure = failure if self.failure is not None or self.lost else None
             self.discard()
 
     def discard(self) -> None:
-        """From now on to the null device, with what is still in the buffer."""
+        """Redirect to the null device, including the buffer."""
         with contextlib.suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.inner.fileno())
@@ -72,15 +72,15 @@ class Stream:
 
 
 @contextlib.contextmanager
-def lasting() -> Iterator[Callable[[int], int]]:
-    """While inside, `sys.stdout` and `sys.stderr` do not raise. Yields what turns an exit code into the right one: results that
-    could not be written are no success, unless their reader (`| head`) went away."""
-    if isinstance(sys.stdout, Stream):  # a command inside a command
+def tolerant_streams() -> Iterator[Callable[[int], int]]:
+    """Make `sys.stdout` and `sys.stderr` tolerant inside the block. Yields a function that corrects an exit code: results that
+    could not be written are an error, unless their reader (`| head`) closed the pipe."""
+    if isinstance(sys.stdout, TolerantStream):  # nested commands
         yield lambda code: code
         return
     open_missing()
     before = sys.stdout, sys.stderr
-    out, err = Stream(sys.stdout), Stream(sys.stderr)
+    out, err = TolerantStream(sys.stdout), TolerantStream(sys.stderr)
     sys.stdout, sys.stderr = out, err
 
     def checked(code: int) -> int:
@@ -102,8 +102,8 @@ def lasting() -> Iterator[Callable[[int], int]]:
 
 
 def open_missing() -> None:
-    """A standard stream that is closed (`>&-`) becomes the null device: else the next file that is opened takes its place, and
-    whatever a library prints goes into that file."""
+    """Open closed standard streams (`>&-`) on the null device: otherwise the next opened file takes their descriptor, and output of
+    libraries goes into that file."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -115,4 +115,4 @@ def open_missing() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for the whole process
         with contextlib.suppress(OSError):
-            os.set_blocking(number, True)  # a terminal shared with a program that set it otherwise
+            os.set_blocking(number, True)  # another program on the terminal may have set it to non-blocking

@@ -1,4 +1,4 @@
-"""Work in threads whose end is not waited for: Ctrl-C, a signal or an error leaves at once, whatever a thread is reading."""
+"""Ordered parallel map over daemon threads: Ctrl-C, a signal or an error ends it at once, even if a thread blocks in a read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ordered(work: Callable[[T], R], items: Iterable[T], threads: int, ahead: int | None = None) -> Iterator[R]:
-    """work(item) of each item, in their order, by some threads that are at most `ahead` items (4 a thread) in front of what was
-    taken.
+def ordered_map(work: Callable[[T], R], items: Iterable[T], threads: int, ahead: int | None = None) -> Iterator[R]:
+    """Yield work(item) for each item in order, computed by `threads` threads at most `ahead` items (default: 4 per thread) in
+    advance.
 
-    The threads are daemons: unlike those of a ThreadPoolExecutor they are joined neither when the iteration is broken off nor
-    when Python ends, so one that hangs in a read holds up nothing."""
+    The threads are daemons: unlike those of a ThreadPoolExecutor they are joined neither when the iteration ends early nor at
+    interpreter exit, so that a thread that blocks in a read delays nothing."""
     tasks: queue.SimpleQueue[tuple[Future[R], T] | None] = queue.SimpleQueue()
     over = threading.Event()
 

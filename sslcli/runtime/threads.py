@@ -1,6 +1,6 @@
-"""How many of torch's processor threads to use: all against one, measured on the steps of the job at hand.
+"""Selection of the number of torch threads, by timing training steps with all threads and with one.
 
-On a busy machine, or for a small network, threads that wait for each other at every operator cost more than they share."""
+On a busy machine, or for a small network, synchronizing threads at every operator costs more than parallelism gains."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ import torch
 
 from sslcli.runtime.device import Runtime
 
-WORTH = 0.95  # fewer threads must take less than this share of the time: a change of threads changes the rounding
+MAX_RATIO = 0.95  # of step times, for choosing fewer threads: another thread count changes rounding
 
 
-def candidates(wanted: int | None, machine: Runtime) -> list[int]:
-    """Thread counts to compare, the present one first. `wanted`: `device.threads`; a count that the user gave stays."""
-    free = wanted is None and "OMP_NUM_THREADS" not in os.environ
+def candidates(requested: int | None, machine: Runtime) -> list[int]:
+    """Thread counts to compare, the current one first. `requested`: `device.threads`; a count set by the user is kept."""
+    free = requested is None and "OMP_NUM_THREADS" not in os.environ
     compared = free and machine.device.type == "cpu" and machine.process.world_size == 1 and machine.threads > 1
     return [machine.threads, 1] if compared else [machine.threads]
 
 
-def compare(
+def time_threads(
     step: Callable[[], object], counts: list[int], seconds: float, enough: Callable[[float, int], bool] | None = None
 ) -> dict[int, float]:
-    """Median seconds of `step()` for each thread count. The counts take turns, one step each, for about `seconds` in all; the first
-    round fills pipelines and caches and is left out. A step that takes longer than `seconds` is timed with the first count alone:
-    large steps share well. `enough(elapsed, rounds)` ends the rounds (default: the time is over); there is one round alone where
-    that took ten times as long."""
+    """Median seconds of `step()` per thread count, in rounds of one step per count for about `seconds` in total.
+
+    The first round, which fills pipelines and caches, is ignored. A step longer than `seconds` is timed with the first count only:
+    large steps parallelize well. `enough(elapsed, rounds)` ends the rounds (default: when the time is over); there is only one
+    round if that took ten times as long."""
     enough = enough or (lambda elapsed, rounds: elapsed >= seconds)
     before = torch.get_num_threads()
     counts = list(dict.fromkeys(counts))
@@ -52,19 +53,19 @@ def compare(
     return {n: statistics.median(taken[1:] or taken) for n, taken in times.items()}
 
 
-def better(times: dict[int, float]) -> int:
-    """The count to use: the first that was compared, unless another is clearly faster."""
+def fastest(times: dict[int, float]) -> int:
+    """The thread count to use: the first one, unless another is clearly faster."""
     first = next(iter(times))
     best = min(times, key=lambda n: times[n])
-    return best if times[best] < WORTH * times[first] else first
+    return best if times[best] < MAX_RATIO * times[first] else first
 
 
-def use(machine: Runtime, count: int) -> None:
-    """From now on torch uses `count` threads in this process."""
+def set_threads(machine: Runtime, count: int) -> None:
+    """Set the number of torch threads of this process."""
     torch.set_num_threads(count)
     machine.threads = count
 
 
-def words(times: dict[int, float]) -> str:
-    """`1 thread 0.012 s a step, 2 threads 0.41 s`."""
-    return ", ".join(f"{n} thread{'' if n == 1 else 's'} {took:.3g} s a step" for n, took in sorted(times.items()))
+def format_times(times: dict[int, float]) -> str:
+    """`1 thread 0.012 s per step, 2 threads 0.41 s per step`."""
+    return ", ".join(f"{n} thread{'' if n == 1 else 's'} {took:.3g} s per step" for n, took in sorted(times.items()))

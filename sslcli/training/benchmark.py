@@ -29,7 +29,7 @@ from sslcli.runs.run import environment
 from sslcli.runtime import compilation, processes, threads
 from sslcli.runtime.folders import private_folder
 from sslcli.runtime.progress import track
-from sslcli.runtime.resources import busy, usable_cores
+from sslcli.runtime.resources import load_average, usable_cores
 from sslcli.training.launch import NullRun, out_of_memory
 from sslcli.training.loop.trainer import Trainer
 from sslcli.training.setup import TrainingSetup, prepare
@@ -153,8 +153,8 @@ class Parts:
         machine = self.setup.runtime
         counts = threads.candidates(self.setup.cfg["device"]["threads"], machine)
         if len(counts) > 1:
-            self.compared = threads.compare(self.model_step, counts, seconds)
-            threads.use(machine, threads.better(self.compared))
+            self.compared = threads.time_threads(self.model_step, counts, seconds)
+            threads.set_threads(machine, threads.fastest(self.compared))
 
     def round(self, seconds: float) -> None:
         device, loader = self.setup.runtime.device, self.setup.loader
@@ -171,7 +171,7 @@ class Parts:
         """An optimizer step on given views: the lower bound for any training loop."""
         setup, strategy = self.setup, self.trainer.strategy
         setup.optimizer.zero_grad(set_to_none=True)
-        compilation.new_step(setup.runtime.compile)
+        compilation.mark_step(setup.runtime.compile)
         for batch in self.batches:
             with strategy.gradient_sync(last=batch is self.batches[-1]):
                 with setup.runtime.autocast():
@@ -214,7 +214,7 @@ class Parts:
                 "cores": usable_cores(),
                 "threads": setup.runtime.threads,
                 "seconds_a_step_by_threads": {str(n): elapsed for n, elapsed in self.compared.items()},
-                "load": busy(),
+                "load": load_average(),
                 "workers": setup.runtime.workers if self.streamed else 0,
                 "processes": setup.loader.world_size,
             },

@@ -42,10 +42,10 @@ def dry_run(cfg: dict[str, Any]) -> None:
     console.say(f"dry run: loss {loss:.4f}, {elapsed:.2f} s for the first step, peak memory {memory:,.0f} MB")
     counts = threads.candidates(cfg["device"]["threads"], setup.runtime)
     if len(counts) > 1 and elapsed < COMPARE_SECONDS:
-        times = threads.compare(step, counts, COMPARE_SECONDS)
-        best = threads.better(times)
+        times = threads.time_threads(step, counts, COMPARE_SECONDS)
+        best = threads.fastest(times)
         faster = f"; device.threads={best} is faster on this machine now" if best != counts[0] else ""
-        console.say(f"threads: {threads.words(times)}{faster}")
+        console.say(f"threads: {threads.format_times(times)}{faster}")
 
 
 def estimate_step_seconds(setup: TrainingSetup, batch: Batch, samples: int = ESTIMATE_SAMPLES) -> float:

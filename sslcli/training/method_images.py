@@ -13,7 +13,7 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.loading.evaluation import iterate_batches
 from sslcli.runs.files import replacing
 from sslcli.runs.run import Run
-from sslcli.runtime.compilation import eager
+from sslcli.runtime.compilation import force_eager
 from sslcli.training.setup import TrainingSetup
 from sslcli.views import clean, sheet
 
@@ -25,7 +25,7 @@ def save_method_images(setup: TrainingSetup, run: Run) -> None:
     with contextlib.closing(setup.loader.stream(0)) as stream:
         batch = next(stream)
     setup.method.eval()
-    with torch.no_grad(), eager(setup.runtime.compile):
+    with torch.no_grad(), force_eager(setup.runtime.compile):
         images = setup.method.pictures(batch)
     for name, columns in images.items():
         parts = [denormalize(setup.dataset, c[:MAX_ROWS].float().cpu()) for c in columns.values()]

@@ -73,7 +73,7 @@ def use_measured_threads(setup: TrainingSetup, run: Run) -> None:
     count = run.config.get("device", {}).get("threads")
     is_free = setup.cfg["device"]["threads"] is None and setup.runtime.device.type == "cpu"
     if is_free and typecheck.matches_type(count, int):
-        threads.use(setup.runtime, count)
+        threads.set_threads(setup.runtime, count)
 
 
 def changed_configuration(saved: dict[str, Any], now: dict[str, Any], run: Run) -> tuple[dict[str, str], list[str]]:

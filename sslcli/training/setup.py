@@ -18,7 +18,7 @@ from sslcli.data.loading.loader import Loader
 from sslcli.data.record import DataRecord
 from sslcli.errors import RequestError
 from sslcli.methods.base import Method
-from sslcli.nn.norm import synchronised
+from sslcli.nn.norm import convert_sync_batchnorm
 from sslcli.rng import Draw
 from sslcli.runs.identity import config_hash
 from sslcli.runs.loggers import Loggers
@@ -104,7 +104,7 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: DataRecord | No
         rehearse(method, views)
     machine.place(method)
     if process.world_size > 1 and train["sync_batchnorm"]:
-        synchronised(method)
+        convert_sync_batchnorm(method)
     lr, derivation = optim.scaled_lr(cfg["optimizer"]["lr"], train["batch_size"], cfg["optimizer"].get("lr_batch"))
     optimizer = optim.make(cfg["optimizer"], method, lr, machine.compile)
     loader = Loader(

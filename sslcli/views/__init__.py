@@ -1,9 +1,8 @@
-"""Views: what a method sees of a sample. Batched, on the device, from uint8 images or float series.
+"""Augmented views of samples, computed in batches on the device, from uint8 images or float series.
 
-A recipe (configs/augmentation/NAME.yaml) says for each kind of view (`global`, `local`, `weak`) which ops make it, in
-order; a method's plan says how many views of which kind it wants. `clean` is the view that evaluation uses; it needs
-no recipe. Every random number comes from a `Draw`, so the views of a sample depend on nothing but (seed, epoch,
-sample id, number of the view).
+A recipe (configs/augmentation/NAME.yaml) maps each kind of view (`global`, `local`, `weak`) to a sequence of ops; a method's plan
+maps kinds to numbers of views. `clean` is the deterministic view of evaluation and needs no recipe. All random numbers come from
+a `Draw`, so the views of a sample depend on (seed, epoch, sample id, view index) only.
 
 A modality is one module with ops and a pipeline, and one line in `_MODALITIES`.
 """
@@ -35,17 +34,17 @@ _MODALITIES: dict[str, tuple[dict[str, type[Op]], Any]] = {
 
 native.use_check(matches_tensor_code)
 
-MOST_VIEWS = 1_000  # of a kind
+MAX_VIEWS = 1_000  # of one kind
 
 
 class Views:
     """The views of a plan, such as `{"global": 2, "local": 6}`.
 
-    `recipes`: kind -> op name -> parameters. RequestError for a kind without a recipe, an unknown op or parameter, a
-    value that cannot be, or an op of another modality.
+    `recipes`: kind -> op name -> parameters. RequestError for a kind without a recipe, an unknown op or parameter, an invalid
+    value, or an op of another modality.
 
-    kinds: the kind of each view, in the plan's order. shapes: of one sample of each view. notes: what the recipe asks
-    for and these data cannot have.
+    kinds: the kind of each view, in the order of the plan. shapes: of one sample of each view. notes: ops of the recipe that do
+    not apply to these data.
     """
 
     def __init__(self, plan: Mapping[str, int], recipes: Mapping[str, Any], dataset: Dataset):
@@ -58,21 +57,21 @@ class Views:
         self.notes: list[str] = []
         self._views: list[Any] = []
         for kind, count in plan.items():
-            if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MOST_VIEWS:
-                raise RequestError(f"plan.{kind} must be a number of views up to {MOST_VIEWS:,}, it is {count!r}")
+            if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MAX_VIEWS:
+                raise RequestError(f"plan.{kind}: expected an integer from 0 to {MAX_VIEWS:,}, got {count!r}")
             if kind not in offered:
                 near = nearest(kind, offered)
                 raise RequestError(
-                    f"the method asks for views of kind {kind}, which the augmentation does not have",
-                    (f"did you mean {near}? " if near else "") + f"the augmentation has {listing(sorted(offered))}",
+                    f"the method requires views of kind {kind}, which the augmentation does not define",
+                    (f"did you mean {near}? " if near else "") + f"the augmentation defines {listing(sorted(offered))}",
                 )
-            for place in range(count):
-                ops, notes = make_ops(offered[kind], kind, place, dataset.shape, table, others)
+            for index in range(count):
+                ops, notes = make_ops(offered[kind], kind, index, dataset.shape, table, others)
                 self._views.append(pipeline(ops, dataset.shape, dataset.mean, dataset.std))
                 self.kinds.append(kind)
                 self.notes.extend(note for note in notes if note not in self.notes)
         if not self._views:
-            raise RequestError("the plan has no views", "ask for one, such as plan: {global: 1}")
+            raise RequestError("the plan has no views", "add one, such as plan: {global: 1}")
         self.shapes: list[tuple[int, ...]] = [tuple(view.shape) for view in self._views]
 
     def __len__(self) -> int:
@@ -80,24 +79,23 @@ class Views:
 
     @torch.no_grad()
     def __call__(self, raw: Tensor, draw: Draw) -> list[Tensor]:
-        """Raw samples (B, C, H, W) uint8 or (B, C, T) float32, on any device -> one (B, *shape) float32 a view,
-        there."""
+        """Raw samples (B, C, H, W) uint8 or (B, C, T) float32 on any device -> one (B, *shape) float32 tensor per view, on the same
+        device."""
         draw = _for_device(draw, raw)
         with exact_products(raw.device):
             return [view.resident(raw, draw.of_view(i)) for i, view in enumerate(self._views)]
 
     @torch.no_grad()
     def frames(self, images: Sequence[Any], draw: Draw) -> list[Tensor]:
-        """Decoded pictures (PIL or (H, W, C) uint8 arrays, of the data set's channels, of any sizes) -> for each view the
-        part it needs, at its size: (B, C, s, s) uint8. For worker processes: little work, few bytes; `finish` does the
-        rest."""
+        """Decoded images (PIL or (H, W, C) uint8 arrays with the data set's channels, of any sizes) -> per view the cropped and
+        resized region (B, C, s, s) uint8. For worker processes: little work, few bytes; `finish` applies the other ops."""
         assert len(images) == len(draw.ids), (len(images), len(draw.ids))
-        arrays = [to_array(image) for image in images]  # once for all views
+        arrays = [to_array(image) for image in images]  # converted once for all views
         return [view.frame(arrays, draw.of_view(i)) for i, view in enumerate(self._views)]
 
     @torch.no_grad()
     def finish(self, frames: Sequence[Tensor], draw: Draw) -> list[Tensor]:
-        """What `frames` gave, on the device, with the same draw -> as `__call__`."""
+        """Apply the remaining ops to the output of `frames`, on the device, with the same draw -> as `__call__`."""
         draw = _for_device(draw, frames[0])
         with exact_products(frames[0].device):
             return [
@@ -106,16 +104,16 @@ class Views:
             ]
 
     def restore(self, views: Sequence[Tensor]) -> list[Tensor]:
-        """The views without the normalisation, for pictures: images in about 0..1, series in their own units."""
+        """Undo the normalization, for figures: images in about 0..1, series in their own units."""
         return [view.restore(x) for view, x in zip(self._views, views, strict=True)]
 
 
 def clean(dataset: Dataset) -> Views:
-    """The one deterministic view of evaluation: the largest centred part of an image at the data set's size; a series
-    as it is. Normalised."""
+    """The deterministic, normalized view of evaluation: the largest center crop of an image, resized to the data set's size; an
+    unchanged series."""
     return Views({"clean": 1}, {}, dataset)
 
 
 def _for_device(draw: Draw, x: Tensor) -> Draw:
-    """Float64 and 64-bit arithmetic where the device has both, else (Apple's) on the processor."""
+    """The draw on the device of `x` if that supports float64 and 64-bit integers, else (MPS) on the CPU."""
     return draw.to(x.device if x.device.type in ("cpu", "cuda") else "cpu")

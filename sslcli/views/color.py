@@ -1,4 +1,4 @@
-"""What a view shows: colour, blur, intensity and noise of images (B, C, H, W) float32 in 0..1, with torchvision's arithmetic."""
+"""Color, blur, intensity and noise ops on images (B, C, H, W) float32 in 0..1, with torchvision's arithmetic."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sslcli.rng import Draw
 from sslcli.views.op import (
     Op,
     Params,
+    add_noise,
     between,
     interval,
     number,
-    with_noise,
 )
 from sslcli.views.resample import blur, gaussian
 
@@ -28,51 +28,50 @@ def _each(values: Tensor) -> Tensor:
 
 
 def luma(x: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W): brightness as the eye weighs it."""
+    """Luma (ITU-R 601): (B, 3, H, W) -> (B, 1, H, W)."""
     r, g, b = x[:, 0:1], x[:, 1:2], x[:, 2:3]
     return (r * LUMA[0]).add_(g * LUMA[1]).add_(b * LUMA[2])
 
 
-def mean_of(x: Tensor) -> Tensor:
-    """(B, C, H, W) in 0..1 -> (B, 1, 1, 1): the mean over all pixels, each taken to 2**-16, so that any order of
-    summing gives the same bits."""
-    whole = (x * 65536.0).round_().flatten(1)
-    return _each(whole.sum(1, dtype=torch.float64).div_(65536.0 * whole.shape[1]))
+def exact_mean(x: Tensor) -> Tensor:
+    """Mean over all pixels, (B, C, H, W) in 0..1 -> (B, 1, 1, 1), each rounded to 2**-16, so that any order of summation gives the
+    same bits."""
+    levels = (x * 65536.0).round_().flatten(1)
+    return _each(levels.sum(1, dtype=torch.float64).div_(65536.0 * levels.shape[1]))
 
 
 def jitter_brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """(B, C, H, W) times (B,), within 0..1."""
+    """Multiply (B, C, H, W) by `factor` (B,), clamped to 0..1."""
     return (x * _each(factor)).clamp_(0, 1)
 
 
 def jitter_contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Away from (factor > 1) or towards the mean brightness of the picture. Not 3 channels: the mean of all of them."""
+    """Blend with the mean luma of the image (with other than 3 channels: the mean of all channels), clamped to 0..1."""
     factor = _each(factor)
-    return (x * factor).add_(mean_of(luma(x) if x.shape[1] == 3 else x) * (1 - factor)).clamp_(0, 1)
+    return (x * factor).add_(exact_mean(luma(x) if x.shape[1] == 3 else x) * (1 - factor)).clamp_(0, 1)
 
 
 def jitter_saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Away from or towards each pixel's own grey. 3 channels."""
+    """Blend each pixel with its luma, clamped to 0..1. 3 channels."""
     factor = _each(factor)
     return (x * factor).add_(luma(x).mul_(1 - factor)).clamp_(0, 1)
 
 
 def jitter_hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Turns the colour circle by `turn` (B,) of a whole turn, in HSV. 3 channels."""
+    """Shift the hue by `turn` (B,) full turns in HSV. 3 channels."""
     r, g, b = x[:, 0:1], x[:, 1:2], x[:, 2:3]
     high, low = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
     range_ = high - low
     sixth = (range_ * 6).masked_fill_(range_ == 0, 1.0)
-    # where red is highest the angle (g - b) / range, where green (b - r) / range + 2, else (r - g) / range + 4, in
-    # sixths
+    # hue in sixths: (g - b) / range where red is the maximum, (b - r) / range + 2 where green, else (r - g) / range + 4
     red = high == r
     green = (high == g).logical_and_(~red)
     hue = torch.where(red, g - b, torch.where(green, b - r, r - g)).div_(sixth)
     hue.add_(torch.full_like(hue, 2 / 3).masked_fill_(green, 1 / 3).masked_fill_(red, 0.0))
-    hue.add_(_each(turn + 1))  # a whole turn changes nothing and keeps what follows positive
+    hue.add_(_each(turn + 1))  # adding a full turn changes nothing and keeps the hue positive
     out = torch.empty_like(x)
-    # Over the circle red is high for a sixth, falls for one, is low for two, rises for one, is high for one; green
-    # and blue are the same a third and two thirds later.
+    # Around the circle red is maximal for one sixth, falls for one, is minimal for two, rises for one, is maximal for one; green
+    # and blue follow a third and two thirds later.
     for channel, later in enumerate((0.0, 2 / 3, 1 / 3)):
         wave = (hue + later).frac_().mul_(6).sub_(3).abs_().sub_(1).clamp_(0, 1)
         torch.add(wave.mul_(range_), low, out=out[:, channel : channel + 1])
@@ -88,12 +87,10 @@ JITTER = {
 
 
 class ColorJitter(Op):
-    """Brightness, contrast, saturation and hue by random factors, each clamped to 0..1, as in torchvision. The order
-    is always that one (torchvision draws it for each call): the same work for the whole batch, and no difference to a
-    feature is known.
+    """Random brightness, contrast, saturation and hue, each clamped to 0..1, as in torchvision. They are applied in this order
+    (torchvision draws the order per call), so that the whole batch needs the same computation.
 
-    `brightness`, `contrast`, `saturation`: a factor within [max(0, 1 - v), 1 + v]; `hue`: a turn within [-v, v], v <=
-    0.5.
+    `brightness`, `contrast`, `saturation`: a factor in [max(0, 1 - v), 1 + v]; `hue`: a shift in [-v, v] turns, v <= 0.5.
     """
 
     name = "color_jitter"
@@ -113,16 +110,16 @@ class ColorJitter(Op):
         self.saturation = self.hue = 0.0
         if not (self.brightness or self.contrast):
             self.p = 0.0
-        return f"color_jitter: saturation and hue are left out, they need 3 channels and the images have {shape[0]}"
+        return f"color_jitter: saturation and hue are skipped, they require 3 channels and the images have {shape[0]}"
 
     def uniforms(self) -> dict[str, int]:
         return {k: 1 for k in JITTER if getattr(self, k)}
 
     def params(self, u: dict[str, Tensor]) -> Params:
-        made = {k: between(u[k][:, 0], max(0.0, 1 - getattr(self, k)), 1 + getattr(self, k)) for k in u if k != "hue"}
+        params = {k: between(u[k][:, 0], max(0.0, 1 - getattr(self, k)), 1 + getattr(self, k)) for k in u if k != "hue"}
         if "hue" in u:
-            made["hue"] = between(u["hue"][:, 0], -self.hue, self.hue)
-        return made
+            params["hue"] = between(u["hue"][:, 0], -self.hue, self.hue)
+        return params
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
         for key, step in JITTER.items():
@@ -136,7 +133,7 @@ class ColorJitter(Op):
 
 
 class Grayscale(Op):
-    """All three channels become the luma."""
+    """Replace all three channels by the luma."""
 
     name = "grayscale"
 
@@ -147,7 +144,7 @@ class Grayscale(Op):
         if shape[0] == 3:
             return None
         self.p = 0.0
-        return f"grayscale is left out, it needs 3 channels and the images have {shape[0]}"
+        return f"grayscale is skipped, it requires 3 channels and the images have {shape[0]}"
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
         return luma(x).repeat(1, 3, 1, 1)
@@ -157,12 +154,11 @@ class Grayscale(Op):
 
 
 class GaussianBlur(Op):
-    """A Gaussian of `sigma` pixels, from a uniform distribution.
+    """Gaussian blur with `sigma` pixels, drawn uniformly.
 
-    `sigma: auto` is SimCLR's [0.1, 2.0] of a picture of 224, with the upper end never above 1/32 of the side: 2.0
-    from 64 pixels on, 1.0 at 32, 0.25 at 8. (SimCLR's authors do not blur CIFAR at all; solo-learn uses 2.0 at 32
-    pixels, which leaves little of a picture; 1.0 keeps what a person needs to name it.) The kernel reaches to three
-    sigma, where torchvision's is a fixed 23 of 224: what is cut off weighs 0.3 %.
+    `sigma: auto` is SimCLR's [0.1, 2.0] for images of 224 pixels, with the upper end at most 1/32 of the side: 2.0 from 64 pixels
+    on, 1.0 at 32, 0.25 at 8. (SimCLR's authors do not blur CIFAR; solo-learn uses 2.0 at 32 pixels, which removes most detail.)
+    The kernel extends to three sigma, where torchvision's is a fixed 23 of 224 pixels: the truncated weight is 0.3 %.
     """
 
     name = "gaussian_blur"
@@ -195,7 +191,7 @@ class GaussianBlur(Op):
 
 
 class Solarize(Op):
-    """Turns the values from `threshold` (of 0..1) on into their negative."""
+    """Invert values of at least `threshold` (in 0..1)."""
 
     name = "solarize"
 
@@ -211,8 +207,7 @@ class Solarize(Op):
 
 
 class RandomIntensity(Op):
-    """Multiplies the picture by a factor within [1 - strength, 1 + strength]. Not clamped: what follows is
-    normalisation."""
+    """Multiply the image by a factor in [1 - strength, 1 + strength]. Not clamped."""
 
     name = "random_intensity"
 
@@ -234,7 +229,7 @@ class RandomIntensity(Op):
 
 
 class Noise(Op):
-    """Adds normal noise of standard deviation `sigma` (of 0..1) to each value. Not clamped."""
+    """Add normal noise of standard deviation `sigma` (in units of 0..1) to each value. Not clamped."""
 
     name = "noise"
 
@@ -243,4 +238,4 @@ class Noise(Op):
         self.p = p
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
-        return with_noise(x, "noise/value", self.sigma, draw)
+        return add_noise(x, "noise/value", self.sigma, draw)

@@ -1,4 +1,4 @@
-"""The sheet: what a method sees, drawn to a PNG. A row a sample, a column a view."""
+"""Contact sheets of views as PNG files: one row per sample, one column per view."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
 
 PAPER, INK, FAINT = "#fbfaf7", "#2b2b2b", "#dcd8cf"
-SIDE = 112  # small pictures are enlarged to about this many pixels, large ones shrunk to at most twice as many
+SIDE = 112  # small images are enlarged to about this many pixels, large ones reduced to at most twice as many
 
 
 def signed() -> PngInfo:
-    """What says in a PNG that this program drew it: such a picture beside the data is no sample."""
+    """PNG metadata that marks a file as written by this program, so that it is not read as a sample."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -30,15 +30,14 @@ def signed() -> PngInfo:
 
 
 def sheet(path: str | Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[str] = ()) -> None:
-    """Draws `rows` to a PNG at `path`, whose folder is made: in each row one sample, its source first and then its
-    views.
+    """Write `rows` to a PNG at `path`, whose folder is created: each row has one sample, its source first and then its views.
 
-    Images: (C, H, W) uint8, or float in 0..1 (what lies outside is clipped; undo the normalisation with
-    `Views.restore`). Series: (C, T) float; NaN is left blank. Sizes may differ within a row: a smaller view is drawn
-    smaller. `titles`: one a column. With other than 1 or 3 channels, the first three (of two: the first) are shown.
+    Images: (C, H, W) uint8, or float clipped to 0..1 (undo the normalization with `Views.restore`). Series: (C, T) float; NaN is
+    left blank. Sizes may differ within a row: smaller views are drawn smaller. `titles`: one per column. With other than 1 or 3
+    channels, the first three (of two: the first) are shown.
     """
-    assert rows, "a sheet needs a row"
-    assert all(len(row) for row in rows), "a row of a sheet needs a picture"
+    assert rows, "a sheet requires at least one row"
+    assert all(len(row) for row in rows), "a row of a sheet requires at least one image"
     wide = max(len(row) for row in rows)
     assert len(titles) in (0, wide), (len(titles), wide)
     path = Path(path)
@@ -47,8 +46,8 @@ def sheet(path: str | Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[s
     (_series if rows[0][0].ndim == 2 else _images)(path, rows, list(titles))
 
 
-def _picture(x: Tensor) -> Image.Image:
-    """(C, H, W) -> a picture in RGB or grey."""
+def to_image(x: Tensor) -> Image.Image:
+    """(C, H, W) -> an RGB image."""
     from PIL import Image
 
     if x.dtype != torch.uint8:
@@ -71,18 +70,18 @@ def _images(path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[str])
     largest = max(max(x.shape[1:]) for x in views)
     zoom: float = max(1, round(SIDE / largest)) if largest <= 2 * SIDE else 2 * SIDE / largest
     columns = max(len(row) for row in rows)
-    # Sources of a folder have any size: they are fitted into the largest view's cell. All else is drawn to scale.
+    # Sources may have any size: they are fitted into the cell of the largest view. Views are size_of to scale.
     cell = [max(round(x.shape[axis] * zoom) for x in views) for axis in (2, 1)]
 
-    def drawn(j: int, x: Tensor) -> tuple[int, int]:
+    def size_of(j: int, x: Tensor) -> tuple[int, int]:
         scale = min(zoom, cell[0] / x.shape[2], cell[1] / x.shape[1]) if j == 0 else zoom
         return max(1, round(x.shape[2] * scale)), max(1, round(x.shape[1] * scale))
 
     gap, margin, apart = 6, 18, 12
     font = _font(14)
     head = 26 if titles else 0
-    wide = [max(drawn(j, row[j])[0] for row in rows if j < len(row)) for j in range(columns)]
-    if titles:  # a column is as wide as its title
+    wide = [max(size_of(j, row[j])[0] for row in rows if j < len(row)) for j in range(columns)]
+    if titles:  # a column is at least as wide as its title
         wide = [max(w, round(font.getlength(title)) + 8) for w, title in zip(wide, titles, strict=True)]
     lefts = [margin + sum(wide[:j]) + j * gap + (2 * apart if j else 0) for j in range(columns)]
     height = 2 * margin + head + len(rows) * (cell[1] + gap) - gap
@@ -94,12 +93,12 @@ def _images(path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[str])
         for i, row in enumerate(rows):
             if j >= len(row):
                 continue
-            size = drawn(j, row[j])
+            size = size_of(j, row[j])
             enlarge = size[0] >= row[j].shape[2]
-            picture = _picture(row[j]).resize(size, Image.Resampling.NEAREST if enlarge else Image.Resampling.LANCZOS)
+            image = to_image(row[j]).resize(size, Image.Resampling.NEAREST if enlarge else Image.Resampling.LANCZOS)
             top = margin + head + i * (cell[1] + gap) + (cell[1] - size[1]) // 2
-            page.paste(picture, (lefts[j] + (wide[j] - size[0]) // 2, top))
-    if columns > 1:  # the source stands apart
+            page.paste(image, (lefts[j] + (wide[j] - size[0]) // 2, top))
+    if columns > 1:  # a line separates the sources
         line = lefts[1] - apart - gap // 2
         pen.line([(line, margin), (line, height - margin)], fill=FAINT, width=1)
     page.save(path, format="PNG", pnginfo=signed())
@@ -112,7 +111,7 @@ def _series(path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[str])
         figsize=(2.7 * columns + 0.6, 1.35 * len(rows) + 0.5), dpi=110, facecolor=PAPER, layout="constrained"
     )
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    colours = ["#2f6690", "#d1603d", "#5a9367", "#8e5572", "#c09f3f", "#3a3a3a"]
+    colors = ["#2f6690", "#d1603d", "#5a9367", "#8e5572", "#c09f3f", "#3a3a3a"]
     for i, row in enumerate(rows):
         values = torch.cat([x.flatten().to(torch.float32) for x in row])
         values = values[values.isfinite()]
@@ -125,7 +124,7 @@ def _series(path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[str])
                 ax.set_axis_off()
                 continue
             for c, channel in enumerate(row[j].to(torch.float32)):
-                ax.plot(channel.numpy(), color=colours[c % len(colours)], linewidth=1.1, alpha=0.9)
+                ax.plot(channel.numpy(), color=colors[c % len(colors)], linewidth=1.1, alpha=0.9)
             ax.set_xlim(-0.5, steps - 0.5)
             ax.set_ylim(low - room, high + room)
             ax.set_facecolor("white" if j else PAPER)

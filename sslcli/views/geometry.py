@@ -1,4 +1,4 @@
-"""Where a view looks: regions, flips, affine maps of images (B, C, H, W), with torchvision's arithmetic."""
+"""Geometric ops: crop regions, flips and affine maps of images (B, C, H, W), with torchvision's arithmetic."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from sslcli.views.op import (
 )
 from sslcli.views.resample import FILTERS, Region
 
-TRIES = 10  # torchvision's number of tries for a region that fits
+TRIES = 10  # torchvision's number of attempts at a region inside the image
 
 
 class Frame(Op):
-    """An op that picks a region of an image of any size and resizes it to one size. Only the first op may be one."""
+    """An op that selects a region of an image of any size and resizes it to a fixed size. Must be the first op."""
 
     first = True
 
@@ -43,13 +43,13 @@ class Frame(Op):
         return (shape[0], *self.out)
 
     def region(self, u: dict[str, Tensor], height: Tensor, width: Tensor) -> Region:
-        """The region of each sample; `height`, `width` (B,) float64: the samples' own sizes."""
+        """The region of each sample; `height`, `width` (B,) float64: the sizes of the samples."""
         raise NotImplementedError
 
 
 class Resize(Frame):
-    """The whole image at one size. `fit=crop` takes the largest centred part that has the right shape, `crop` of it
-    (0.875 is the ImageNet habit of 224 out of 256); `fit=stretch` takes all of it and bends it."""
+    """Resize to a fixed size. `fit=crop` takes the largest center crop with the target's aspect ratio, a fraction `crop` of it
+    (ImageNet evaluation: 0.875, 224 of 256); `fit=stretch` takes the whole image and changes its aspect ratio."""
 
     name = "resize"
 
@@ -71,8 +71,8 @@ class Resize(Frame):
 
 
 class RandomResizedCrop(Frame):
-    """A random region, resized: area `scale` of the image, side ratio `ratio` (log-uniform). torchvision's
-    distribution: ten tries for a region that fits, then the largest centred one whose ratio is allowed."""
+    """Random resized crop: area fraction `scale`, aspect ratio `ratio` (log-uniform). torchvision's distribution: ten attempts at a
+    region inside the image, then the largest center crop with an allowed aspect ratio."""
 
     name = "random_resized_crop"
 
@@ -97,18 +97,18 @@ class RandomResizedCrop(Frame):
         w, h = (area * ratio).sqrt_().round_(), (area / ratio).sqrt_().round_()
         fits = (w > 0) & (w <= full_w) & (h > 0) & (h <= full_h)
         first = fits.to(torch.uint8).argmax(1, keepdim=True)
-        w, h, found = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0], fits.any(1)
-        whole = width / height
-        narrow, wide = whole < self.ratio[0], whole > self.ratio[1]
-        h = torch.where(found, h, torch.where(narrow, (width / self.ratio[0]).round_(), height))
-        w = torch.where(found, w, torch.where(wide, (height * self.ratio[1]).round_(), width))
-        top = torch.where(found, (u["top"][:, 0].double() * (height - h + 1)).floor_(), ((height - h) / 2).floor_())
-        left = torch.where(found, (u["left"][:, 0].double() * (width - w + 1)).floor_(), ((width - w) / 2).floor_())
+        w, h, valid = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0], fits.any(1)
+        aspect = width / height
+        narrow, wide = aspect < self.ratio[0], aspect > self.ratio[1]
+        h = torch.where(valid, h, torch.where(narrow, (width / self.ratio[0]).round_(), height))
+        w = torch.where(valid, w, torch.where(wide, (height * self.ratio[1]).round_(), width))
+        top = torch.where(valid, (u["top"][:, 0].double() * (height - h + 1)).floor_(), ((height - h) / 2).floor_())
+        left = torch.where(valid, (u["left"][:, 0].double() * (width - w + 1)).floor_(), ((width - w) / 2).floor_())
         return Region(top, left, h, w)
 
 
 class HorizontalFlip(Op):
-    """Mirrors left and right."""
+    """Mirror horizontally."""
 
     name = "horizontal_flip"
 
@@ -123,7 +123,7 @@ class HorizontalFlip(Op):
 
 
 class VerticalFlip(Op):
-    """Mirrors up and down (satellite and microscope pictures)."""
+    """Mirror vertically (satellite and microscope images)."""
 
     name = "vertical_flip"
 
@@ -138,8 +138,8 @@ class VerticalFlip(Op):
 
 
 class RandomCrop(Op):
-    """Moves the picture by whole pixels: `padding` pixels are put around it (`mode` zeros or reflect), and a part of
-    the old size is taken out. A `padding` below 1 is a part of the side."""
+    """Shift by an integer number of pixels: pad by `padding` pixels (`mode` zeros or reflect) and crop to the original size. A
+    `padding` below 1 is a fraction of the side."""
 
     name = "random_crop"
 
@@ -152,7 +152,7 @@ class RandomCrop(Op):
         relative = self.padding < 1
         self.by = tuple(round(self.padding * side) if relative else round(self.padding) for side in shape[1:])  # type: ignore[assignment]
         if self.mode == "reflect" and any(b >= side for b, side in zip(self.by, shape[1:], strict=True)):
-            raise BadValue("padding", f"below the side of the picture, {min(shape[1:])}")
+            raise BadValue("padding", f"a number below the side of the image, {min(shape[1:])}")
         return None
 
     def uniforms(self) -> dict[str, int]:
@@ -174,11 +174,10 @@ class RandomCrop(Op):
 
 
 class RandomAffine(Op):
-    """Turns, scales, slants and moves the picture about its centre, bilinearly, with torchvision's matrix.
+    """Random affine map about the center: rotation, scaling, shear and translation, bilinear, with torchvision's matrix.
 
-    `degrees` and `shear` (horizontal, in degrees): within [-v, v]; `scale`: [a, b]; `translate`: within [-v, v] of
-    the side (not rounded to whole pixels, as torchvision does: on 8x8 digits a pixel is much). `padding`: zeros,
-    border or reflection.
+    `degrees` and `shear` (horizontal, in degrees): within [-v, v]; `scale`: [a, b]; `translate`: within [-v, v] of the side (not
+    rounded to integer pixels as in torchvision, because a pixel is large on 8x8 digits). `padding`: zeros, border or reflection.
     """
 
     name = "random_affine"
@@ -215,14 +214,14 @@ class RandomAffine(Op):
 
 
 def affine_matrix(angle: Tensor, slant: Tensor, scale: Tensor) -> Tensor:
-    """(B, 2, 2) float64: from where the output pixel (x, y) is read, about the centre. `angle` in radians, clockwise
-    on the screen; `slant` the tangent of the shear. The inverse of rotation times shear times scale."""
+    """Inverse map (B, 2, 2) float64: where the output pixel (x, y), relative to the center, is read from. `angle` in radians,
+    clockwise on the screen; `slant` the tangent of the shear. The inverse of rotation times shear times scale."""
     c, s = angle.cos() / scale, angle.sin() / scale
     return torch.stack([torch.stack([c + slant * -s, s + slant * c], 1), torch.stack([-s, c], 1)], 1)
 
 
 def affine(x: Tensor, matrix: Tensor, move: Tensor, padding: str = "zeros") -> Tensor:
-    """(B, C, H, W) read through `matrix` (B, 2, 2) after moving by `move` (B, 2), in parts of the width and height."""
+    """Sample (B, C, H, W) at `matrix` (B, 2, 2) times the pixel, shifted by `move` (B, 2) in fractions of width and height."""
     height, width = x.shape[2:]
     rows = (torch.arange(height, dtype=torch.float64, device=x.device) + 0.5 - height / 2)[None, :, None]
     columns = (torch.arange(width, dtype=torch.float64, device=x.device) + 0.5 - width / 2)[None, None, :]

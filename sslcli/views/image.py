@@ -1,11 +1,11 @@
-"""Views of images: the ops there are (geometry.py, colour.py), and the pipeline from uint8.
+"""Image views: the ops (geometry.py, color.py), and the pipeline from uint8 images.
 
-The arithmetic is torchvision's (v2, float tensors) unless an op says otherwise; the tests hold each op against it.
-Sums over pixels are taken over whole numbers and transcendental functions in float64, so that a sample's view has the
-same bits in any batch, with any number of threads.
+The arithmetic is torchvision's (v2, float tensors) unless an op says otherwise; the tests compare each op with it. Sums over
+pixels are exact in integers and transcendental functions are in float64, so that a sample's view has the same bits in any batch,
+with any number of threads.
 
-Rule for other than 3 channels: brightness, contrast and everything geometric apply to any number of channels;
-saturation, hue and grayscale have no meaning there and are left out, and the pipeline's notes say so.
+With other than 3 channels, brightness, contrast and all geometric ops still apply; saturation, hue and grayscale are undefined
+there and are skipped, which the pipeline's notes report.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ OPS: dict[str, type[Op]] = {
 
 @dataclass
 class BatchTransform:
-    """What is to be done to the samples of a batch: the region resampled (None: all of it, as it is), mirrored where `flip`
-    (B,) bool, then the ops."""
+    """The transformation of a batch: resample `region` (None: the whole image, unchanged), mirror where `flip` (B,) bool, then
+    apply `ops`."""
 
     randoms: OpRandoms
     ops: Sequence[Op]
@@ -72,8 +72,9 @@ class BatchTransform:
 
 
 class ImageView:
-    """One view: from raw images (B, C, H, W) uint8, or from a list of pictures of any size, to (B, C, h, w) float32,
-    normalised. `ops` come from `make_ops`; if the first is no `Frame`, the whole image at full size is."""
+    """One view: raw images (B, C, H, W) uint8, or a list of images of any size -> (B, C, h, w) float32, normalized.
+
+    `ops` are from `make_ops`; unless the first is a `Frame`, the whole image at full size is used."""
 
     def __init__(self, ops: list[Op], shape: tuple[int, ...], mean: Sequence[float], std: Sequence[float]):
         if not ops or not isinstance(ops[0], Frame):
@@ -87,16 +88,16 @@ class ImageView:
         self.mean, self.std = per_channel(mean, shape[0]), per_channel(std, shape[0])
         self.shift, self.factor = (0 - self.mean).view(-1, 1, 1), (1 / self.std).view(-1, 1, 1)
 
-    def normalise(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """0..1 -> zero mean and unit deviation, in the channels' own terms."""
-        # adding +0 (a mean of 0) makes +0 of a -0, whose sign a sum in another order need not have
+    def normalize(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """(x - mean) / std per channel, of values in 0..1."""
+        # adding +0 (a mean of 0) turns -0 into +0: the sign of zero may depend on the order of a sum
         shift, factor = (
             constant(tuple(t.flatten().tolist()), x.device).view(-1, 1, 1) for t in (self.shift, self.factor)
         )
         return torch.add(x, shift, out=out).mul_(factor)
 
     def restore(self, x: Tensor) -> Tensor:
-        """The inverse of `normalise`, for pictures."""
+        """The inverse of `normalize`, for figures."""
         return x * self.std.view(-1, 1, 1).to(x.device) + self.mean.view(-1, 1, 1).to(x.device)
 
     def resident(self, raw: Tensor, draw: Draw) -> Tensor:
@@ -106,7 +107,7 @@ class ImageView:
         return self._apply(self.transform(raw, draw), raw)
 
     def frame(self, images: Sequence[np.ndarray], draw: Draw) -> Tensor:
-        """Pictures (H, W, C) uint8 of any sizes -> (B, C, h, w) uint8: the region alone, cut out and resized."""
+        """Images (H, W, C) uint8 of any sizes -> (B, C, h, w) uint8: only crop and resize."""
         op = self.frame_op
         heights, widths, _ = zip(*(image.shape for image in images), strict=True)
         sizes = [torch.tensor(side, dtype=torch.float64, device=draw.ids.device) for side in (heights, widths)]
@@ -119,12 +120,12 @@ class ImageView:
         return out
 
     def finish(self, frame: Tensor, draw: Draw) -> Tensor:
-        """(B, C, h, w) uint8 from `frame` -> (B, *shape): all other ops."""
+        """(B, C, h, w) uint8 from `frame` -> (B, *shape): apply all other ops."""
         assert frame.shape[1:] == self.shape, (frame.shape, self.shape)
         return self._apply(BatchTransform(OpRandoms(self.ops, draw, frame.device), self.ops), frame)
 
     def transform(self, raw: Tensor, draw: Draw) -> BatchTransform:
-        """What is to be done to each sample of (B, C, H, W) uint8."""
+        """The random transformation of a batch (B, C, H, W) uint8."""
         n, _, *size = raw.shape
         frame, ops = self.frame_op, self.ops
         randoms = OpRandoms([frame, *ops], draw, raw.device)
@@ -134,7 +135,7 @@ class ImageView:
         region = frame.region(randoms.uniforms(frame), *sides).to(raw.device)
         if not (ops and isinstance(ops[0], HorizontalFlip)):
             return BatchTransform(randoms, ops, region)
-        flip = randoms.mask(ops[0])  # the resampling mirrors for nothing
+        flip = randoms.mask(ops[0])  # mirrored by the resampling at no cost
         if flip is None:  # p = 1
             flip = torch.ones(n, dtype=torch.bool)
         return BatchTransform(randoms, ops[1:], region, flip.to(raw.device))
@@ -145,7 +146,7 @@ class ImageView:
         return self.tensors(transform, raw) if out is None else out
 
     def tensors(self, transform: BatchTransform, raw: Tensor) -> Tensor:
-        """The plan carried out by tensor code, on any device."""
+        """Apply a transformation with tensor code, on any device."""
         out = torch.empty(len(raw), *self.shape, device=raw.device)
         for part in parts(len(raw), math.prod(self.shape), raw.device):
             if transform.region is None:
@@ -155,18 +156,18 @@ class ImageView:
                 x = crop_resize(
                     raw[part], transform.region.rows(part), self.frame_op.out, self.frame_op.interpolation, flip
                 )
-            self.normalise(transform.randoms.run(transform.ops, x, part), out=out[part])
+            self.normalize(transform.randoms.run(transform.ops, x, part), out=out[part])
         return out
 
     def compiled(self, transform: BatchTransform, raw: Tensor, code: ctypes.CDLL | None = None) -> Tensor | None:
-        """The same bits by compiled code, on the processor. None when one of the ops has none."""
+        """Apply it with compiled code on a CPU, with the same bits. None if an op has no compiled version."""
         steps: list[native.Step] = []
         for op in transform.ops:
-            params, on = transform.randoms.params(op)
-            own = op.native(params)
-            if own is None:
+            params, mask = transform.randoms.params(op)
+            compiled = op.native(params)
+            if compiled is None:
                 return None
-            steps += [(name, values, on) for name, values in own]
+            steps += [(name, values, mask) for name, values in compiled]
         region = None if transform.region is None else torch.stack(list(transform.region), 1)
         radius = int(FILTERS[self.frame_op.interpolation])
         out = torch.empty(len(raw), *self.shape)

@@ -1,9 +1,9 @@
-"""Views of images on a processor by compiled code: native.c, bit for bit what the tensor code makes, several times as fast.
+"""Compiled image views on a CPU (native.c): bit-identical to the tensor code and several times faster.
 
-The C file is compiled when it is first wanted, in a second or two, by the C compiler of the machine (`$CC`, or cc, gcc,
-clang), and kept in the user's cache folder, for this processor, compiler and file. Before it is used, newly compiled or from the
-cache, it must be what was written there (its SHA-256 is part of its name) and make the same bits as the tensor code for a few
-samples. Without a compiler, or a folder to compile in, the tensor code does it all; `sslcli doctor` says so.
+The C file is compiled on first use, in a second or two, by the machine's C compiler (`$CC`, or cc, gcc, clang), and cached in the
+user's cache folder per processor, compiler and source. A library, newly compiled or from the cache, is used only if its content has
+the SHA-256 in its name and its views of a few samples have the bits of the tensor code. Without a compiler, or a folder to compile
+in, the tensor code is used; `sslcli doctor` reports it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ CODES = (
 )
 MIN_VALUES = 1 << 16  # output values per thread, at least
 SAMPLES = 16  # compared with the tensor code after compiling
-MAX_BYTES = 16 << 20  # of a compiled file
-Step = tuple[str, Tensor | None, Tensor | None]  # one of CODES, (B or 1, count) values, (B,) bool of the samples meant
+MAX_BYTES = 16 << 20  # of a library file
+Step = tuple[str, Tensor | None, Tensor | None]  # one of CODES, values (B or 1, count), mask (B,) bool of the samples
 
 
 class _Step(ctypes.Structure):
@@ -82,23 +82,25 @@ def run(
     flip: Tensor | None = None,
     code: ctypes.CDLL | None = None,
 ) -> Tensor:
-    """raw (B, C, H, W) uint8 -> out (B, C, h, w) float32, both on the processor: `region` (B, 4) float64 (top, left, height,
-    width; None: the whole, whose size is out's) resampled by the filter of `radius`, mirrored where `flip` (B,) bool, then the
-    steps, then (x + shift) * factor, (C,) float32 each."""
-    kept: list[Tensor] = []  # the memory that is pointed at
+    """Compute raw (B, C, H, W) uint8 -> out (B, C, h, w) float32, both on the CPU.
+
+    `region` (B, 4) float64 (top, left, height, width; None: the whole image, which has the size of `out`) is resampled by the
+    filter of `radius` and mirrored where `flip` (B,) bool; then the steps are applied, then (x + shift) * factor, (C,) float32
+    each."""
+    references: list[Tensor] = []  # keep the memory behind the pointers alive
 
     def pointer(x: Tensor | None, dtype: torch.dtype) -> int | None:
         if x is None:
             return None
-        kept.append(x.to("cpu", dtype).contiguous())
-        return kept[-1].data_ptr()
+        references.append(x.to("cpu", dtype).contiguous())
+        return references[-1].data_ptr()
 
     listed = (_Step * max(1, len(steps)))()
-    for made, (name, values, on) in zip(listed, steps, strict=False):
-        made.code = CODES.index(name)
-        made.on = pointer(on, torch.bool)
+    for item, (name, values, mask) in zip(listed, steps, strict=False):
+        item.code = CODES.index(name)
+        item.on = pointer(mask, torch.bool)
         if values is not None:
-            made.count, made.values = values.shape[1], pointer(values.expand(len(raw), -1), torch.float32)
+            item.count, item.values = values.shape[1], pointer(values.expand(len(raw), -1), torch.float32)
     program = _Program(
         raw.shape[1], raw.shape[2], raw.shape[3], out.shape[2], out.shape[3], radius if region is not None else 0
     )
@@ -108,7 +110,7 @@ def run(
     raw = raw.contiguous()
     views = (code or library()).views
 
-    def do(part: range) -> None:
+    def work(part: range) -> None:
         arguments = (ctypes.c_int64(part.start), ctypes.c_int64(part.stop))
         if views(ctypes.byref(program), ctypes.c_void_p(raw.data_ptr()), ctypes.c_void_p(out.data_ptr()), *arguments):
             raise MemoryError("no memory for the views of an image")
@@ -116,20 +118,20 @@ def run(
     threads = max(1, min(torch.get_num_threads(), out.numel() // MIN_VALUES, len(raw)))
     ends = [len(raw) * i // threads for i in range(threads + 1)]
     parts = [range(a, b) for a, b in itertools.pairwise(ends)]
-    others = [_pool(os.getpid()).submit(do, part) for part in parts[1:]]
-    do(parts[0])
-    for other in others:
-        other.result()
+    futures = [_pool(os.getpid()).submit(work, part) for part in parts[1:]]
+    work(parts[0])
+    for future in futures:
+        future.result()
     return out
 
 
 @functools.cache
 def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads for the C code, which does not hold Python's lock. Of this process: threads do not survive a fork."""
+    """Threads for the C code, which releases the GIL. Cached per process, because threads do not survive a fork."""
     return ThreadPoolExecutor(usable_cores(), thread_name_prefix="views")
 
 
-# ------------------------------------------------------------------------------------------------ the compiled file
+# ------------------------------------------------------------------------------------------------ the library
 
 
 class Unavailable(Exception):
@@ -172,7 +174,7 @@ def usable() -> bool:
 
 @functools.cache
 def unavailable_reason() -> str | None:
-    """Why the compiled code cannot be used; None when it can."""
+    """Why the compiled code cannot be used; None if it can."""
     try:
         library()
     except Unavailable as e:
@@ -187,7 +189,7 @@ def library() -> ctypes.CDLL:
         raise Unavailable("views are compiled on Linux and macOS only")
     compiler = find_compiler()
     if compiler is None:
-        raise Unavailable("there is no C compiler")
+        raise Unavailable("no C compiler was found")
     folder = cache_folder()
     if folder is None and not folders.available():
         raise Unavailable(folders.MISSING)
@@ -201,19 +203,19 @@ def library() -> ctypes.CDLL:
         with tempfile.TemporaryDirectory(prefix="sslcli-", dir=folder) as empty:
             return build(compiler, Path(empty) / f"{name}.so", folder)
     except OSError as e:
-        raise Unavailable(f"it cannot be compiled: {e.strerror or e}") from e
+        raise Unavailable(f"{SOURCE.name} cannot be compiled: {e.strerror or e}") from e
 
 
 def find_compiler() -> str | None:
-    """The full path of a C compiler; one in the working folder is never meant."""
+    """Absolute path of a C compiler, never one in the working folder; None without any."""
     names = (os.environ.get("CC"), "cc", "gcc", "clang")
-    found = (shutil.which(name) for name in names if name)
-    return next((path for path in found if path and os.path.isabs(path)), None)
+    paths = (shutil.which(name) for name in names if name)
+    return next((path for path in paths if path and os.path.isabs(path)), None)
 
 
 def load(path: Path) -> ctypes.CDLL | None:
-    """A compiled file of the cache, whose name says the SHA-256 of its content; None where it is not the user's own, was changed,
-    cannot be loaded or does not do what it should."""
+    """Load a library from the cache, whose name contains the SHA-256 of its content. None unless it belongs to the user, is
+    unchanged, loads and passes the check."""
     with contextlib.suppress(OSError):
         with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
             about = os.fstat(file.fileno())
@@ -231,10 +233,10 @@ def content_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def build(compiler: str, made: Path, kept_in: Path | None) -> ctypes.CDLL:
-    """Compiles native.c to `made`; it is kept in a folder only if it does what it should, there at once or not at all."""
-    for tuned in (["-march=native"], []):  # some compilers do not know the processor they run on
-        command = [compiler, *FLAGS, *tuned, "-o", str(made), str(SOURCE.resolve()), "-lm"]
+def build(compiler: str, output: Path, cache: Path | None) -> ctypes.CDLL:
+    """Compile native.c to `output` and check it; a library that passes is moved to `cache`, atomically. Raises Unavailable."""
+    for arch in (["-march=native"], []):  # some compilers do not support the host processor
+        command = [compiler, *FLAGS, *arch, "-o", str(output), str(SOURCE.resolve()), "-lm"]
         try:
             done = subprocess.run(
                 command,
@@ -242,11 +244,11 @@ def build(compiler: str, made: Path, kept_in: Path | None) -> ctypes.CDLL:
                 text=True,
                 timeout=120,
                 check=False,
-                cwd=made.parent,
+                cwd=output.parent,
                 stdin=subprocess.DEVNULL,
             )
         except (OSError, subprocess.TimeoutExpired) as e:
-            raise Unavailable(f"{compiler} does not run: {e}") from e
+            raise Unavailable(f"{compiler} cannot be run: {e}") from e
         if done.returncode == 0:
             break
     else:
@@ -254,29 +256,29 @@ def build(compiler: str, made: Path, kept_in: Path | None) -> ctypes.CDLL:
             f"{compiler} cannot compile {SOURCE.name}: {(done.stderr.strip() or 'no message').splitlines()[0]}"
         )
     try:
-        code = ctypes.CDLL(str(made))
+        code = ctypes.CDLL(str(output))
     except OSError as e:
-        raise Unavailable(f"what {compiler} made cannot be loaded: {e}") from e
+        raise Unavailable(f"the output of {compiler} cannot be loaded: {e}") from e
     if not _Switch.check(code, SAMPLES):
-        raise Unavailable(f"what {compiler} made of {SOURCE.name} differs from the tensor code")
-    if kept_in is not None:
-        with contextlib.suppress(OSError):  # a full disk: it is compiled again the next time
-            made.chmod(0o700)
-            content = made.read_bytes()
-            with open(made, "rb") as file:
-                os.fsync(file.fileno())  # before the rename: else a power cut may leave a name without content
-            os.replace(made, kept_in / f"{made.stem}-{content_hash(content)}.so")
+        raise Unavailable(f"the output of {compiler} for {SOURCE.name} differs from the tensor code")
+    if cache is not None:
+        with contextlib.suppress(OSError):  # a full disk: compiled again next time
+            output.chmod(0o700)
+            content = output.read_bytes()
+            with open(output, "rb") as file:
+                os.fsync(file.fileno())  # before the rename, so that a power failure cannot leave an empty file
+            os.replace(output, cache / f"{output.stem}-{content_hash(content)}.so")
     return code
 
 
 def key(compiler: str) -> str:
-    """Of the file, the compiler and the processor: a home may be shared by unlike machines."""
-    found = os.stat(compiler)
+    """Cache key of source, flags, compiler and processor: a home folder may be shared by different machines."""
+    status = os.stat(compiler)
     words = [
         SOURCE.read_text(),
         *FLAGS,
         compiler,
-        str(found.st_mtime_ns),
+        str(status.st_mtime_ns),
         sys.platform,
         platform.machine(),
         processor(),
@@ -285,7 +287,7 @@ def key(compiler: str) -> str:
 
 
 def processor() -> str:
-    """Its name and what it can do."""
+    """Name and features of the processor."""
     try:
         with open("/proc/cpuinfo") as file:
             lines = file.read(1 << 14).split("\n\n")[0].splitlines()

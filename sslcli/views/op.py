@@ -1,9 +1,8 @@
-"""What a step of an augmentation is, and how one is made from its YAML entry.
+"""Base class of augmentation ops, validation of their parameters, and their construction from YAML.
 
-An op has two halves. `uniforms` names the uniform random numbers it needs for a sample and `params` turns them into
-what it will do (angles, factors, regions); `apply` does it, to a batch. Neither half knows of the other samples, so
-the result for a sample is the same in any batch. `p`, where an op has it, is the part of the samples it is applied
-to; the pipeline draws those, and not the op.
+An op has two halves. `uniforms` declares the uniform random numbers that it needs per sample and `params` converts them to
+parameters (angles, factors, regions); `apply` transforms a batch. Neither depends on the other samples, so the result for a
+sample is the same in any batch. `p`, where an op has it, is the fraction of samples to which the pipeline applies it.
 """
 
 from __future__ import annotations
@@ -24,53 +23,52 @@ Params = dict[str, Tensor]  # name -> (B, ...)
 
 
 class Op:
-    """One step. The keyword arguments of `__init__` are what a YAML may set; a wrong value raises `BadValue`."""
+    """One augmentation op. The keyword arguments of `__init__` are its YAML parameters; an invalid value raises `BadValue`."""
 
     name: ClassVar[str]
     first: ClassVar[bool] = False  # must be the first op of a recipe
     p: float = 1.0
 
     def bind(self, shape: tuple[int, ...]) -> str | None:
-        """Told the shape of one sample that will come in; answers with a note when it will do less than it was asked.
-        Sets `p` to 0 when nothing is left to do."""
+        """Set the shape of one input sample. Returns a note if the op has less effect than requested; sets `p` to 0 without any."""
         return None
 
     def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of one sample that goes out."""
+        """The shape of one output sample."""
         return shape
 
     def uniforms(self) -> dict[str, int]:
-        """How many uniform numbers a sample needs, by purpose."""
+        """Number of uniform random numbers per sample, by purpose."""
         return {}
 
     def params(self, u: dict[str, Tensor]) -> Params:
-        """Numbers in [0, 1), (B, count) each -> what to do with each sample. Of their kind: float64 where a
-        logarithm, an exponential or an angle is taken, so that devices and batch sizes agree."""
+        """Parameters of each sample from uniform random numbers in [0, 1), (B, count) each. In float64 where a logarithm, an
+        exponential or an angle is computed, so that devices and batch sizes agree."""
         return {}
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
-        """(B, ...) -> (B, ...), a new tensor; `x` is not changed. `draw` gives numbers that are too many to be drawn
-        beforehand."""
+        """(B, ...) -> (B, ...), a new tensor; `x` is unchanged. `draw` generates per-pixel random numbers, too many for
+        `uniforms`."""
         raise NotImplementedError
 
     def native(self, params: Params) -> list[tuple[str, Tensor | None]] | None:
-        """The same as steps of native.c: their names and values, (B, count) each. None where it has none."""
+        """The op as steps of native.c: names and values, (B, count) each. None without a compiled version."""
         return None
 
 
 class BadValue(ValueError):
-    """A parameter of an op that cannot be: its name, and what it must be."""
+    """An invalid parameter of an op: its name, and what is expected."""
 
-    def __init__(self, parameter: str, must: str):
-        super().__init__(parameter, must)
-        self.parameter, self.must = parameter, must
+    def __init__(self, parameter: str, expected: str):
+        super().__init__(parameter, expected)
+        self.parameter, self.expected = parameter, expected
 
 
 def number(name: str, value: Any, low: float | None = None, high: float | None = None) -> float:
-    """`value` as a float within [low, high]."""
+    """`value` as a float in [low, high]; BadValue otherwise."""
     bounds = {
         (True, True): f"a number from {low:g} to {high:g}" if low is not None and high is not None else "",
-        (True, False): f"a number not below {low:g}" if low is not None else "",
+        (True, False): f"a number of at least {low:g}" if low is not None else "",
         (False, False): "a number",
     }[low is not None, high is not None]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
@@ -81,19 +79,19 @@ def number(name: str, value: Any, low: float | None = None, high: float | None =
 
 
 def interval(name: str, value: Any, low: float | None = None, high: float | None = None) -> tuple[float, float]:
-    """`[a, b]` with low <= a <= b <= high; a single number is `[a, a]`."""
+    """`[a, b]` with low <= a <= b <= high; a single number means `[a, a]`."""
     pair = [value, value] if isinstance(value, (int, float)) and not isinstance(value, bool) else value
     ok = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
-    within = "" if low is None else f" within {low:g} and {high:g}" if high is not None else f" not below {low:g}"
-    must = f"two numbers [a, b] with a <= b{within}"
+    within = "" if low is None else f" in [{low:g}, {high:g}]" if high is not None else f" of at least {low:g}"
+    expected = f"two numbers [a, b] with a <= b{within}"
     if not ok:
-        raise BadValue(name, must)
+        raise BadValue(name, expected)
     try:
         a, b = (number(name, v, low, high) for v in pair)
     except BadValue:
-        raise BadValue(name, must) from None
+        raise BadValue(name, expected) from None
     if a > b:
-        raise BadValue(name, must)
+        raise BadValue(name, expected)
     return a, b
 
 
@@ -104,59 +102,58 @@ def choice(name: str, value: Any, choices: Sequence[str]) -> str:
     return str(value)
 
 
-MOST_PIXELS = 4096  # of a side of a view, as of an image; a series may be longer
+MAX_PIXELS = 4096  # of a side of a view; a series may be longer
 
 
 def output_size(name: str, value: Any, full: int) -> int:
-    """A side in pixels (or steps): null is `full`; a fraction below 1 is that part of `full`, to the nearest multiple
-    of 4 (at least 4, so that it can be cut into patches); a whole number is itself."""
-    must = "null, a fraction below 1, or a whole number of pixels (steps)"
+    """A side in pixels (or time steps): null is `full`; a fraction below 1 is that part of `full`, rounded to a multiple of 4 (at
+    least 4, so that it can be divided into patches); an integer is itself."""
+    expected = "null, a fraction below 1, or an integer number of pixels (steps)"
     if value is None:
         return full
     size = number(name, value)
     if 0 < size < 1:
         return min(full, max(4, int(size * full / 4 + 0.5) * 4))
     if size < 1 or size != int(size):
-        raise BadValue(name, must)
-    if size > max(MOST_PIXELS, full):
-        raise BadValue(name, f"at most {max(MOST_PIXELS, full):,}")
+        raise BadValue(name, expected)
+    if size > max(MAX_PIXELS, full):
+        raise BadValue(name, f"at most {max(MAX_PIXELS, full):,}")
     return int(size)
 
 
 def between(u: Tensor, low: float, high: float) -> Tensor:
-    """Uniform numbers of [0, 1) moved to [low, high)."""
+    """Scale uniform random numbers in [0, 1) to [low, high)."""
     return u * (high - low) + low
 
 
 @lru_cache(maxsize=256)
 def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """(n,) float32, sent to the device once."""
+    """(n,) float32 on the device, cached."""
     return torch.tensor(values, dtype=torch.float32).to(device)
 
 
 def per_channel(values: Sequence[float], channels: int) -> Tensor:
-    """(C,) float32 from one number a channel, or one for all."""
-    made = torch.tensor(values, dtype=torch.float32)
-    assert len(made) in (1, channels), (values, channels)
-    return made.expand(channels).contiguous()
+    """(C,) float32 from one value per channel, or one for all."""
+    out = torch.tensor(values, dtype=torch.float32)
+    assert len(out) in (1, channels), (values, channels)
+    return out.expand(channels).contiguous()
 
 
-def slices(n: int, each: int, at_most: int = 1 << 24) -> Iterator[slice]:
-    """0..n in steps of as many samples of `each` bytes as fit in `at_most`."""
-    step = max(1, at_most // max(1, each))
+def slices(n: int, sample_bytes: int, max_bytes: int = 1 << 24) -> Iterator[slice]:
+    """Slices of 0..n with as many samples of `sample_bytes` bytes as fit into `max_bytes`."""
+    step = max(1, max_bytes // max(1, sample_bytes))
     for start in range(0, n, step):
         yield slice(start, min(n, start + step))
 
 
-def parts(n: int, numbers: int, device: torch.device) -> Iterator[slice]:
-    """Slices of a batch of samples of `numbers` float32. On a processor small ones, so that a slice stays in its
-    cache from the first op to the last; elsewhere large ones, for the sake of memory alone."""
-    return slices(n, 4 * numbers, 1 << 20 if device.type == "cpu" else 1 << 28)
+def parts(n: int, values: int, device: torch.device) -> Iterator[slice]:
+    """Slices of a batch whose samples have `values` float32 values: small on a CPU, so that a slice stays in its cache through all
+    ops; on other devices large, only to bound memory."""
+    return slices(n, 4 * values, 1 << 20 if device.type == "cpu" else 1 << 28)
 
 
-def with_noise(x: Tensor, purpose: str, sigma: float, draw: Draw) -> Tensor:
-    """`x` (B, ...) plus normal noise. A few samples at a time: their float64 numbers are many times as large as
-    they."""
+def add_noise(x: Tensor, purpose: str, sigma: float, draw: Draw) -> Tensor:
+    """Add normal noise to `x` (B, ...), a few samples at a time: the float64 intermediates are many times larger than `x`."""
     out = torch.empty_like(x)
     for part in slices(len(x), math.prod(x.shape[1:]) * 64):
         noise = draw.rows(part).normal(purpose, *x.shape[1:]).to(x.device)
@@ -165,103 +162,81 @@ def with_noise(x: Tensor, purpose: str, sigma: float, draw: Draw) -> Tensor:
 
 
 class OpRandoms:
-    """The random numbers of a batch for a list of ops: all uniform ones drawn at once, and then by op."""
+    """Random parameters of a list of ops for one batch, from uniform random numbers drawn in one pass."""
 
     def __init__(self, ops: Sequence[Op], draw: Draw, device: torch.device):
         self.draw, self.device = draw, device
-        wanted: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for op in ops:
             if op.p < 1:
-                wanted[f"{op.name}/p"] = 1
-            wanted.update({f"{op.name}/{key}": count for key, count in op.uniforms().items()})
-        self.drawn = draw.uniforms(wanted)
-        self.made: dict[str, tuple[Params, Tensor | None]] = {}
+                counts[f"{op.name}/p"] = 1
+            counts.update({f"{op.name}/{key}": count for key, count in op.uniforms().items()})
+        self.random = draw.uniforms(counts)
+        self.cache: dict[str, tuple[Params, Tensor | None]] = {}
 
     def uniforms(self, op: Op) -> dict[str, Tensor]:
-        """The uniform numbers of one op, by purpose."""
-        return {key: self.drawn[f"{op.name}/{key}"] for key in op.uniforms()}
+        """The uniform random numbers of one op, by purpose."""
+        return {key: self.random[f"{op.name}/{key}"] for key in op.uniforms()}
 
     def mask(self, op: Op) -> Tensor | None:
-        """(B,) bool: the samples it is applied to; None is all of them."""
-        return self.drawn[f"{op.name}/p"][:, 0] < op.p if op.p < 1 else None
+        """(B,) bool: the samples to which the op is applied; None for all."""
+        return self.random[f"{op.name}/p"][:, 0] < op.p if op.p < 1 else None
 
     def params(self, op: Op) -> tuple[Params, Tensor | None]:
-        """What the op will do to each sample, and `on`."""
-        if op.name not in self.made:
-            on = self.mask(op)
+        """Parameters of the op for each sample, and its `mask`, on the device."""
+        if op.name not in self.cache:
+            mask = self.mask(op)
             params = {
                 key: value.to(self.device, non_blocking=True) for key, value in op.params(self.uniforms(op)).items()
             }
-            self.made[op.name] = (params, None if on is None else on.to(self.device, non_blocking=True))
-        return self.made[op.name]
+            self.cache[op.name] = (params, None if mask is None else mask.to(self.device, non_blocking=True))
+        return self.cache[op.name]
 
     def run(self, ops: Sequence[Op], x: Tensor, part: slice) -> Tensor:
-        """The samples `part` of the batch, `x`, through the ops. `x` may be changed."""
+        """Apply the ops to `x`, the samples `part` of the batch. May modify `x`."""
         for op in ops:
-            params, on = self.params(op)
+            params, mask = self.params(op)
             params, draw = {key: value[part] for key, value in params.items()}, self.draw.rows(part)
-            if on is None:
+            if mask is None:
                 x = op.apply(x, params, draw)
-            elif self.device.type == "cpu":  # only the samples that want it
-                chosen = on[part].nonzero()[:, 0]
-                if len(chosen):
-                    some = {key: value[chosen] for key, value in params.items()}
-                    x.index_copy_(0, chosen, op.apply(x[chosen], some, draw.rows(chosen.to(draw.ids.device))))
-            else:  # all of them, and choose: no waiting for the device to say which
-                x = torch.where(on[part].view(-1, *[1] * (x.ndim - 1)), op.apply(x, params, draw), x)
+            elif self.device.type == "cpu":  # only the masked samples
+                indices = mask[part].nonzero()[:, 0]
+                if len(indices):
+                    some = {key: value[indices] for key, value in params.items()}
+                    x.index_copy_(0, indices, op.apply(x[indices], some, draw.rows(indices.to(draw.ids.device))))
+            else:  # compute all and select: no synchronization with the device
+                x = torch.where(mask[part].view(-1, *[1] * (x.ndim - 1)), op.apply(x, params, draw), x)
         return x
 
 
 def make_ops(
     recipe: Mapping[str, Any],
     kind: str,
-    place: int,
+    index: int,
     shape: tuple[int, ...],
     table: Mapping[str, type[Op]],
     others: Mapping[str, str],
 ) -> tuple[list[Op], list[str]]:
-    """The ops of view number `place` of its kind, and notes on what they will not do. `shape`: of one full sample;
-    `table`: the modality's ops; `others`: ops of other modalities -> modality.
+    """The ops of the view number `index` of its kind, and notes on what has no effect. RequestError for an invalid recipe.
 
-    An entry that is null or false is left out. A list as `p` holds one number for each view of the kind.
+    `shape`: of one full sample; `table`: the modality's ops; `others`: ops of other modalities -> modality. An entry that is
+    null or false is left out. A list as `p` has one entry per view of the kind.
     """
     if not isinstance(recipe, Mapping):
-        raise RequestError(f"augmentation.{kind} must map op names to their parameters, not {recipe!r}")
+        raise RequestError(f"augmentation.{kind}: expected a mapping of op names to parameters, got {recipe!r}")
     ops: list[Op] = []
     notes = []
     for name, given in recipe.items():
         where = f"augmentation.{kind}.{name}"
         if name not in table:
-            if name in others:
-                raise RequestError(
-                    f"{where} works on data of modality {others[name]}, which this is not",
-                    f"choose another augmentation, or drop the op with {where}=null",
-                )
-            near = nearest(str(name), table)
-            hint = f"did you mean {near}? " if near else ""
-            raise RequestError(f"{where}: there is no such op", f"{hint}the ops are {listing(sorted(table), 20)}")
+            raise _unknown_op(where, str(name), table, others)
         if given is None or given is False:
             continue
         if not isinstance(given, Mapping):
             raise RequestError(
-                f"{where} must map parameters to values, not {given!r}", f"write {name}: {{}} for its defaults"
+                f"{where}: expected a mapping of parameters, got {given!r}", f"write {name}: {{}} for its defaults"
             )
-        args = dict(given)
-        known = [k for k in inspect.signature(table[name].__init__).parameters if k != "self"]
-        for key in args:
-            if key not in known:
-                near = nearest(str(key), known)
-                hint = f"did you mean {near}? " if near else ""
-                takes = listing(known) if known else "no parameters"
-                raise RequestError(f"{where} has no parameter {key}", f"{hint}it takes {takes}")
-        p = args.get("p")
-        if isinstance(p, Sequence) and not isinstance(p, str):
-            if place >= len(p):
-                raise RequestError(
-                    f"{where}.p has {len(p)} entries, one a view, but the method asks for more {kind} views than that",
-                    f"give one number for all views, {where}.p=0.5, or one for each",
-                )
-            args["p"] = p[place]
+        args = _arguments(where, table[name], given, kind, index)
         try:
             if "p" in args:
                 number("p", args["p"], 0.0, 1.0)
@@ -270,14 +245,46 @@ def make_ops(
             note = op.bind(shape) if op.p > 0 else None
         except BadValue as bad:
             raise RequestError(
-                f"{where}.{bad.parameter} must be {bad.must}, it is {args.get(bad.parameter)!r}"
+                f"{where}.{bad.parameter}: expected {bad.expected}, got {args.get(bad.parameter)!r}"
             ) from None
         if note:
             notes.append(note)
-        if op.p == 0:  # as asked, or because `bind` found nothing left to do
+        if op.p == 0:  # as given, or because `bind` found no effect
             continue
         if op.first and ops:
             raise RequestError(f"{where} must be the first op of its recipe, it comes after {ops[-1].name}")
         ops.append(op)
         shape = op.out_shape(shape)
     return ops, notes
+
+
+def _unknown_op(where: str, name: str, table: Mapping[str, type[Op]], others: Mapping[str, str]) -> RequestError:
+    if name in others:
+        return RequestError(
+            f"{where} requires data of modality {others[name]}",
+            f"choose another augmentation, or remove the op with {where}=null",
+        )
+    near = nearest(name, table)
+    hint = f"did you mean {near}? " if near else ""
+    return RequestError(f"{where}: unknown op", f"{hint}the ops are {listing(sorted(table), 20)}")
+
+
+def _arguments(where: str, target: type[Op], given: Mapping[str, Any], kind: str, index: int) -> dict[str, Any]:
+    """The keyword arguments of an op, with the entry of a list `p` for the view number `index`. RequestError."""
+    args = dict(given)
+    known = [k for k in inspect.signature(target.__init__).parameters if k != "self"]
+    for key in args:
+        if key not in known:
+            near = nearest(str(key), known)
+            hint = f"did you mean {near}? " if near else ""
+            takes = listing(known) if known else "no parameters"
+            raise RequestError(f"{where} has no parameter {key}", f"{hint}it takes {takes}")
+    p = args.get("p")
+    if isinstance(p, Sequence) and not isinstance(p, str):
+        if index >= len(p):
+            raise RequestError(
+                f"{where}.p has {len(p)} entries, one per view, but the method requires more {kind} views",
+                f"give one number for all views, {where}.p=0.5, or one per view",
+            )
+        args["p"] = p[index]
+    return args

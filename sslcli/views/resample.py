@@ -1,15 +1,15 @@
-"""Cropping and resizing a whole batch at once, each sample with its own region, by two small matrix products.
+"""Crop and resize a batch, each sample with its own region, by two small matrix products.
 
-The matrices hold the weights of an antialiased filter over the pixels of the region, as Pillow and torchvision
-(`antialias=True`) compute them: half-pixel centres, the filter widened when the region shrinks, weights beyond the
-region's edge dropped and the rest normalised.
+The matrices hold the weights of an antialiasing filter over the pixels of the region, as in Pillow and torchvision
+(`antialias=True`): half-pixel centers, the filter widened for downsampling, weights outside the region dropped and the others
+normalized.
 
-The sums are exact. Pixels are whole numbers (0..255) and weights are rounded to multiples of 2**-12 that sum to one,
-so each partial sum is a whole number below 2**24, which float32 holds without rounding. So the order in which a
-matrix product adds up, which differs between libraries, devices, thread counts and batch sizes, cannot show. Against
-unrounded weights this costs at most some tenths of one of the 255 levels.
+The sums are exact. Pixels are integers (0..255) and weights are rounded to multiples of 2**-12 that sum to one, so each partial sum
+is an integer below 2**24, which float32 represents exactly. So the order of summation in a matrix product, which differs between
+libraries, devices, thread counts and batch sizes, does not affect the result. Compared with unrounded weights the error is at most
+some tenths of one of the 255 levels.
 
-B samples, C channels, (H, W) the raw size, (h, w) the size made.
+B samples, C channels, (H, W) the input size, (h, w) the output size.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from torch import Tensor
 
 FILTERS = {"bilinear": 1.0, "bicubic": 2.0}  # name -> radius
 _WEIGHT = 12  # bits of a weight
-_BELL = 30  # bits of the filter, so that the sum a weight is divided by is exact too
+_BELL = 30  # bits of the filter, so that the sum of the weights is exact too
 _MIDDLE = 3  # bits kept below one level between the two products: 255 * 8 * 4096 * (overshoot of both passes) < 2**24
 _BLUR = 12  # bits of a pixel in a blur, whose weights are all positive: 4096 * 4096 = 2**24
 
 
 class Region(NamedTuple):
-    """A rectangle of each sample, in pixels: (B,) float64 each, whole numbers."""
+    """A rectangle per sample, in pixels: (B,) float64 with integer values each."""
 
     top: Tensor
     left: Tensor
@@ -39,7 +39,7 @@ class Region(NamedTuple):
     width: Tensor
 
     def rows(self, part: slice) -> Region:
-        """Those of some samples."""
+        """The rectangles of some samples."""
         return Region(*(v[part] for v in self))
 
     def to(self, device: torch.device) -> Region:
@@ -48,7 +48,7 @@ class Region(NamedTuple):
 
 @contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
-    """Matrix products in full float32: no autocast, TF32 or bfloat16, which would round what must be exact."""
+    """Matrix products in full float32: no autocast, TF32 or bfloat16, which would round exact values."""
     backends: dict[str, Any] = {"cuda": torch.backends.cuda, "cpu": torch.backends.mkldnn}
     switch = backends[device.type].matmul if device.type in backends else None
     before = switch.fp32_precision if switch else None
@@ -63,7 +63,7 @@ def exact_products(device: torch.device) -> Iterator[None]:
 
 
 def _bell(distance: Tensor, name: str) -> Tensor:
-    """The filter's value at a distance, in place; Pillow's triangle and its cubic (Keys 1981, a = -1/2)."""
+    """Filter weight at a distance, in place: Pillow's triangle and cubic (Keys 1981, a = -1/2)."""
     if name == "bilinear":
         return distance.neg_().add_(1).clamp_(min=0)
     near = (distance * 1.5 - 2.5) * distance * distance + 1
@@ -72,21 +72,21 @@ def _bell(distance: Tensor, name: str) -> Tensor:
 
 
 def weights(start: Tensor, length: Tensor, size: int, out: int, name: str, flip: Tensor | None = None) -> Tensor:
-    """(B, out, size) float32 of whole numbers that sum to 2**12 along the last axis: the filter matrix of one axis.
+    """Filter matrix of one axis: (B, out, size) float32 of integers that sum to 2**12 along the last axis.
 
     `start`, `length` (B,) float64: the region. `flip` (B,) bool: the samples to mirror.
     """
-    centres = torch.arange(out, dtype=torch.float64, device=start.device) + 0.5
+    centers = torch.arange(out, dtype=torch.float64, device=start.device) + 0.5
     if flip is not None:
-        centres = torch.where(flip[:, None], out - centres, centres)  # (B, out)
+        centers = torch.where(flip[:, None], out - centers, centers)  # (B, out)
     scale = (length / out)[:, None]
-    centres = (centres * scale + start[:, None])[:, :, None]  # (B, out, 1)
+    centers = (centers * scale + start[:, None])[:, :, None]  # (B, out, 1)
     widen = scale.clamp(min=1.0)[:, :, None]
-    # `taps` pixels hold all that the widest possible filter reaches; they are moved inside the sample at its edges.
+    # `taps` pixels cover the widest possible filter; at the edges they are shifted into the sample
     taps = min(size, math.ceil(2 * FILTERS[name] * max(1.0, size / out)))
-    first = (centres - FILTERS[name] * widen + 0.5).floor_().clamp_(0, size - taps)
+    first = (centers - FILTERS[name] * widen + 0.5).floor_().clamp_(0, size - taps)
     pixel = first + torch.arange(taps, dtype=torch.float64, device=start.device)  # (B, out, taps)
-    weight = _bell((pixel + 0.5 - centres).abs_().div_(widen), name)
+    weight = _bell((pixel + 0.5 - centers).abs_().div_(widen), name)
     low, high = start[:, None, None], (start + length)[:, None, None]
     weight.mul_((pixel >= low).logical_and_(pixel < high))
     weight.mul_(2.0**_BELL).round_()
@@ -104,18 +104,18 @@ def resample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     middle = torch.bmm(x.to(torch.float32).reshape(n, c * height, width), columns.transpose(1, 2))
     middle.mul_(2.0 ** (_MIDDLE - _WEIGHT)).round_()
     y = torch.matmul(rows[:, None], middle.view(n, c, height, -1))
-    return y.mul_(2.0 ** -(_MIDDLE + _WEIGHT) / 255).clamp_(0, 1)  # a cubic overshoots
+    return y.mul_(2.0 ** -(_MIDDLE + _WEIGHT) / 255).clamp_(0, 1)  # the cubic filter overshoots
 
 
 def crop_resize(x: Tensor, region: Region, size: tuple[int, int], name: str, flip: Tensor | None = None) -> Tensor:
-    """(B, C, H, W) uint8 -> (B, C, *size) float32 in 0..1: each sample's region, resized, and mirrored where `flip`."""
+    """(B, C, H, W) uint8 -> (B, C, *size) float32 in 0..1: each sample's region resized, and mirrored where `flip`."""
     rows = weights(region.top, region.height, x.shape[2], size[0], name)
     columns = weights(region.left, region.width, x.shape[3], size[1], name, flip)
     return resample(x, rows, columns)
 
 
 def _mirror(index: Tensor, size: int) -> Tensor:
-    """Positions beyond the edges, mirrored back without repeating the edge; any distance."""
+    """Reflect positions outside 0..size-1 into the axis without repeating the edge, from any distance."""
     if size == 1:
         return torch.zeros_like(index)
     index = index.abs().remainder(2 * size - 2)
@@ -124,16 +124,16 @@ def _mirror(index: Tensor, size: int) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _bands(size: int, radius: int, device: str) -> Tensor:
-    """(2 radius + 1, size * size): row k has a one where an output pixel reads its k-th neighbour."""
-    neighbour = torch.arange(size)[:, None] + torch.arange(-radius, radius + 1)  # (size, taps)
+    """(2 radius + 1, size * size): row k is 1 where an output pixel reads its k-th neighbor."""
+    neighbor = torch.arange(size)[:, None] + torch.arange(-radius, radius + 1)  # (size, taps)
     bands = torch.zeros(2 * radius + 1, size, size)
-    for k, column in enumerate(_mirror(neighbour, size).T):
+    for k, column in enumerate(_mirror(neighbor, size).T):
         bands[k, torch.arange(size), column] = 1
     return bands.view(2 * radius + 1, size * size).to(device)
 
 
 def gaussian(sigma: Tensor, radius: int) -> Tensor:
-    """(B, 2 radius + 1) float32 of whole numbers that sum to 2**12: a Gaussian of `sigma` (B,) float64 pixels."""
+    """Gaussian kernels of `sigma` (B,) float64 pixels: (B, 2 radius + 1) float32 of integers that sum to 2**12."""
     at = torch.arange(-radius, radius + 1, dtype=torch.float64, device=sigma.device)
     bell = (at / sigma[:, None]).square_().mul_(-0.5).exp_()
     bell.div_(bell.sum(1, keepdim=True)).mul_(2.0**_WEIGHT).round_()
@@ -142,14 +142,14 @@ def gaussian(sigma: Tensor, radius: int) -> Tensor:
 
 
 def _slide(x: Tensor, kernel: Tensor, axis: int) -> Tensor:
-    """Each sample's kernel (B, taps) along one axis of (B, C, H, W), mirrored at the edges."""
+    """Convolve (B, C, H, W) along one axis with a kernel (B, taps) per sample, edges reflected."""
     size, radius = x.shape[axis], kernel.shape[1] // 2
     at = torch.arange(-radius, size + radius, device=x.device)
     x = x.index_select(axis, _mirror(at, size))
     total = torch.zeros(())
     for k in range(kernel.shape[1]):
         part = x.narrow(axis, k, size)
-        # whole numbers below 2**24: a fused multiply-add gives what the two roundings give
+        # integers below 2**24: a fused multiply-add gives the same result as two roundings
         total = (
             part * kernel[:, k, None, None, None] if k == 0 else total.addcmul_(part, kernel[:, k, None, None, None])
         )
@@ -157,10 +157,10 @@ def _slide(x: Tensor, kernel: Tensor, axis: int) -> Tensor:
 
 
 def blur(x: Tensor, kernel: Tensor) -> Tensor:
-    """(B, C, H, W) float32 in 0..1, each sample blurred with its own kernel (from `gaussian`), edges mirrored."""
+    """Blur (B, C, H, W) float32 in 0..1 with a kernel per sample (from `gaussian`), edges reflected."""
     n, c, height, width = x.shape
     x = (x * 2.0**_BLUR).round_()
-    if max(height, width) <= 64:  # as dense matrices: few pixels, and a matrix product is the fastest thing there is
+    if max(height, width) <= 64:  # dense matrices: fastest for few pixels
         taps = kernel.shape[1]
         rows = (kernel @ _bands(height, taps // 2, str(x.device))).view(n, height, height)
         columns = rows if width == height else (kernel @ _bands(width, taps // 2, str(x.device))).view(n, width, width)

@@ -1,9 +1,8 @@
-"""Views of series: ops on (B, C, T) float32, and the pipeline from the raw series.
+"""Series views: ops on (B, C, T) float32, and the pipeline from raw series.
 
-A series is brought to zero mean and unit deviation (per channel, of the data set) *before* its ops, so that noise,
-scaling and masking mean the same for a heart's millivolts and a wrist's metres per second squared. NaN is padding or
-a missing value: no op turns it into a number. The valid part of a sample is what comes before its tail of NaN (in all
-channels).
+A series is normalized to zero mean and unit standard deviation (per channel, of the data set) *before* its ops, so that noise,
+scaling and masking are in the same units for any sensor. NaN is padding or a missing value, which no op replaces. The valid part
+of a sample ends before its tail of NaN (in all channels).
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from sslcli.views.op import (
     Op,
     OpRandoms,
     Params,
+    add_noise,
     between,
     constant,
     interval,
@@ -28,29 +28,28 @@ from sslcli.views.op import (
     output_size,
     parts,
     per_channel,
-    with_noise,
 )
 
 
 def valid_length(x: Tensor) -> Tensor:
-    """(B, C, T) -> (B,) int64: steps up to the last one that has a value in any channel."""
+    """(B, C, T) -> (B,) int64: number of steps up to the last one with a value in any channel."""
     here = ~x.isnan().all(1)  # (B, T)
     steps = torch.arange(1, x.shape[2] + 1, device=x.device)
     return (here * steps).amax(1)
 
 
-def pick(x: Tensor, at: Tensor) -> Tensor:
-    """(B, C, T), (B, S) int64 -> (B, C, S)."""
+def gather_steps(x: Tensor, at: Tensor) -> Tensor:
+    """Gather time steps: (B, C, T), indices (B, S) int64 -> (B, C, S)."""
     return x.gather(2, at[:, None, :].expand(-1, x.shape[1], -1))
 
 
 class RandomCrop(Op):
     """A random window of the valid part.
 
-    With `resample` it is stretched (linearly) to the output's length: `length`, a part of the valid part or a range
-    of parts, says how long the window is, and a padded sample stays padded by the same part. Without, `length` is one
-    number, a part of T or a number of steps, and is the output's length; a sample with fewer valid steps is taken
-    whole and padded with NaN. `size`: the output's length when resampling; null is T, a fraction a part of T.
+    With `resample`, the window is interpolated linearly to the output length; `length`, a fraction of the valid part or a range of
+    fractions, is the window's length, and a padded sample stays padded by the same fraction. Without, `length` is a single number,
+    a fraction of T or a number of steps, and is the output length; a sample with fewer valid steps is taken whole and padded with
+    NaN. `size`: the output length when resampling; null is T, a fraction a part of T.
     """
 
     name = "random_crop"
@@ -86,10 +85,10 @@ class RandomCrop(Op):
         return {"length": 1, "start": 1} if self.resample else {"start": 1}
 
     def params(self, u: dict[str, Tensor]) -> Params:
-        made = {"start": u["start"][:, 0].double()}
+        params = {"start": u["start"][:, 0].double()}
         if self.resample:
-            made["part"] = between(u["length"][:, 0].double(), *self.length)
-        return made
+            params["part"] = between(u["length"][:, 0].double(), *self.length)
+        return params
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
         valid = valid_length(x).double()  # (B,)
@@ -97,23 +96,23 @@ class RandomCrop(Op):
         if not self.resample:
             start = (params["start"] * (valid - self.out + 1).clamp(min=1)).floor_()
             at = (start[:, None] + steps).long()
-            return pick(x, at.clamp(max=x.shape[2] - 1)).masked_fill_((at >= valid[:, None])[:, None], math.nan)
+            return gather_steps(x, at.clamp(max=x.shape[2] - 1)).masked_fill_((at >= valid[:, None])[:, None], math.nan)
         window = (params["part"] * valid).round_().clamp_(min=2).minimum(valid)
         start = (params["start"] * (valid - window + 1)).floor_()
-        filled = (valid * (self.out / x.shape[2])).round_().clamp_(min=1)  # steps of the output that hold values
-        # the first and the last output step stand on the first and the last step of the window
+        filled = (valid * (self.out / x.shape[2])).round_().clamp_(min=1)  # output steps with values
+        # the first and last output step coincide with the first and last step of the window
         at = start[:, None] + steps * ((window - 1) / (filled - 1).clamp(min=1))[:, None]
         last = (start + window - 1).clamp(min=0)[:, None]
         at = at.clamp_(min=0).minimum(last)
         low = at.floor()
         weight = (at - low).to(torch.float32)[:, None]
-        left, right = pick(x, low.long()), pick(x, (low + 1).minimum(last).long())
-        made = torch.where(weight == 0, left, left * (1 - weight) + right * weight)
-        return made.masked_fill_((steps >= filled[:, None])[:, None], math.nan)
+        left, right = gather_steps(x, low.long()), gather_steps(x, (low + 1).minimum(last).long())
+        out = torch.where(weight == 0, left, left * (1 - weight) + right * weight)
+        return out.masked_fill_((steps >= filled[:, None])[:, None], math.nan)
 
 
 class Jitter(Op):
-    """Adds normal noise of `sigma` standard deviations of the channel to each value."""
+    """Add normal noise of `sigma` standard deviations of the channel to each value."""
 
     name = "jitter"
 
@@ -122,11 +121,11 @@ class Jitter(Op):
         self.p = p
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
-        return with_noise(x, "jitter/value", self.sigma, draw)
+        return add_noise(x, "jitter/value", self.sigma, draw)
 
 
 class Scale(Op):
-    """Multiplies each channel (about its mean) by its own factor, normal about 1 with deviation `sigma`."""
+    """Multiply each channel (about its mean) by a factor from N(1, sigma^2)."""
 
     name = "scale"
 
@@ -139,16 +138,15 @@ class Scale(Op):
 
 
 class TimeMask(Op):
-    """Sets `spans` stretches of all channels to the channel's mean; each lasts up to `ratio` of the valid part. A
-    missing value stays missing, and a masked one is not missing: a backbone must not learn that it was told where to
-    look."""
+    """Set `spans` time spans of all channels to the channel's mean; each has up to a fraction `ratio` of the valid part. Missing
+    values stay missing; masked values are not NaN, so that the backbone cannot detect the mask."""
 
     name = "time_mask"
 
     def __init__(self, ratio: float = 0.2, spans: int = 1, p: float = 0.5):
         self.ratio = number("ratio", ratio, 0.0, 1.0)
         if number("spans", spans, 1) != int(spans):
-            raise BadValue("spans", "a whole number")
+            raise BadValue("spans", "an integer")
         self.spans = int(spans)
         self.p = p
 
@@ -168,13 +166,13 @@ class TimeMask(Op):
 
 
 class Permutation(Op):
-    """Cuts the valid part into `segments` of equal length and puts them in a random order."""
+    """Divide the valid part into `segments` of equal length and permute them randomly."""
 
     name = "permutation"
 
     def __init__(self, segments: int = 4, p: float = 0.5):
         if number("segments", segments, 2) != int(segments):
-            raise BadValue("segments", "a whole number not below 2")
+            raise BadValue("segments", "an integer of at least 2")
         self.segments = int(segments)
         self.p = p
 
@@ -188,19 +186,19 @@ class Permutation(Op):
         order, k = params["order"], self.segments
         valid = valid_length(x)[:, None]
         bounds = valid * torch.arange(k + 1, device=x.device) // k  # (B, k + 1)
-        begin, length = bounds[:, :-1].gather(1, order), bounds.diff(dim=1).gather(1, order)  # in their new order
+        begin, length = bounds[:, :-1].gather(1, order), bounds.diff(dim=1).gather(1, order)  # in the permuted order
         ends = length.cumsum(1)
         steps = torch.arange(x.shape[2], device=x.device).expand(len(x), -1)
         segment = torch.searchsorted(ends, steps.contiguous(), right=True).clamp_(max=k - 1)
         source = begin.gather(1, segment) + steps - (ends - length).gather(1, segment)
-        return pick(x, torch.where(steps < valid, source, steps))
+        return gather_steps(x, torch.where(steps < valid, source, steps))
 
 
 OPS: dict[str, type[Op]] = {op.name: op for op in (RandomCrop, Jitter, Scale, TimeMask, Permutation)}
 
 
 class SeriesView:
-    """One view: from raw series (B, C, T) float32 to (B, *shape) float32, normalised, NaN where nothing is."""
+    """One view: raw series (B, C, T) float32 -> (B, *shape) float32, normalized, NaN where there is no value."""
 
     def __init__(self, ops: list[Op], shape: tuple[int, ...], mean: Sequence[float], std: Sequence[float]):
         self.ops = ops
@@ -211,7 +209,7 @@ class SeriesView:
         self.mean, self.std = per_channel(mean, shape[0]), per_channel(std, shape[0])
 
     def restore(self, x: Tensor) -> Tensor:
-        """Back to the units of the data, for pictures."""
+        """Undo the normalization, for figures."""
         return x * self.std.view(-1, 1).to(x.device) + self.mean.view(-1, 1).to(x.device)
 
     def resident(self, raw: Tensor, draw: Draw) -> Tensor:
@@ -227,9 +225,9 @@ class SeriesView:
         return out
 
     def frame(self, samples: Sequence[Any], draw: Draw) -> Tensor:
-        """Series that are read one by one: (C, T) tensors -> (B, C, T)."""
+        """Stack series that are read one at a time: (C, T) tensors -> (B, C, T)."""
         return torch.stack([torch.as_tensor(sample, dtype=torch.float32) for sample in samples])
 
     def finish(self, frame: Tensor, draw: Draw) -> Tensor:
-        """All ops."""
+        """Apply all ops."""
         return self.resident(frame, draw)

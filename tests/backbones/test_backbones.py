@@ -196,7 +196,7 @@ def test_automatic_patch(size, patch):
 def test_a_patch_that_does_not_divide_names_the_nearest():
     with pytest.raises(RequestError, match="does not divide") as caught:
         ViT((3, 32, 32), patch=7)
-    assert caught.value.hint == "type backbone.patch=8, or dataset.image_size=35"
+    assert caught.value.hint == "backbone.patch=8, or dataset.image_size=35"
     with pytest.raises(RequestError, match="no patch") as caught:
         ViT((3, 97, 97))
     assert "dataset.image_size=96" in (caught.value.hint or "")

@@ -20,11 +20,11 @@ from sslcli.backbones.vit import ViT
 from sslcli.methods.base import Batch, DataInfo
 from sslcli.methods.deepcluster_v2 import DeepClusterV2, cluster_loss
 from sslcli.methods.msn import MSN, msn_terms
-from sslcli.methods.smog import FIRST, SMoG, group_loss, moved_groups
+from sslcli.methods.smog import FIRST, SMoG, group_loss, update_groups
 from sslcli.methods.swav import SwAV
 from sslcli.nn.kmeans import nearest, spherical_kmeans
 from sslcli.nn.memory_bank import MemoryBank
-from sslcli.nn.prototypes import Prototypes, cosines, cross_view, effective_prototypes
+from sslcli.nn.prototypes import Prototypes, cosine_similarity, cross_view_loss, effective_prototypes
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.nn.step_counter import StepCounter
 from sslcli.rng import Draw
@@ -138,7 +138,7 @@ def test_cross_view_by_hand():
                 for b in range(5):
                     below = sum(math.exp(logits[v, b, k]) for k in range(3))
                     slow -= sum(float(targets[t, b, k]) * math.log(math.exp(logits[v, b, k]) / below) for k in range(3))
-    assert cross_view(logits, targets).item() == pytest.approx(slow / pairs / 5, rel=1e-12)
+    assert cross_view_loss(logits, targets).item() == pytest.approx(slow / pairs / 5, rel=1e-12)
 
 
 # SwAV ----------------------------------------------------------------------------------------------------------------
@@ -150,9 +150,9 @@ def test_swav_is_lightlys(case):
     scores = torch.stack([unit(seed, case["n"], case["d"]) @ prototypes.T for seed in range(4)])
     past = unit(5, 7, case["d"]) @ prototypes.T
     codes = torch.stack([sinkhorn(own, 0.05, 3) for own in scores[:2]])
-    assert cross_view(scores / 0.1, codes).item() == pytest.approx(case["swav"], rel=EXACT)
+    assert cross_view_loss(scores / 0.1, codes).item() == pytest.approx(case["swav"], rel=EXACT)
     queued = torch.stack([sinkhorn(torch.cat([own, past]), 0.05, 3)[: case["n"]] for own in scores[:2]])
-    assert cross_view(scores / 0.1, queued).item() == pytest.approx(case["swav_queue"], rel=EXACT)
+    assert cross_view_loss(scores / 0.1, queued).item() == pytest.approx(case["swav_queue"], rel=EXACT)
 
 
 def swav(**words) -> SwAV:
@@ -179,7 +179,7 @@ def test_swav_codes_take_no_gradient():
     found = method.prototypes.weight.grad.clone()
     method.zero_grad()
     scores = torch.stack([method.prototypes(method.projector(method.backbone(x))) for x in data.views])
-    cross_view(scores / 0.1, codes.detach()).backward()
+    cross_view_loss(scores / 0.1, codes.detach()).backward()
     assert torch.allclose(found, method.prototypes.weight.grad, atol=1e-6)
 
 
@@ -187,7 +187,7 @@ def test_swav_queue_joins_when_it_is_due_and_counts_what_is_filled():
     method, data = swav(queue=9, queue_from=0.5).eval(), views(6)
     scores = method.prototypes(method.projector(method.backbone(data.views[0]))).detach()
     alone = sinkhorn(scores, 0.03, 3)
-    method.queue.hold(unit(3, 4, method.queue.keys.shape[1]).float(), torch.arange(4))
+    method.queue.stage(unit(3, 4, method.queue.keys.shape[1]).float(), torch.arange(4))
     method.after_step(0.1)
     assert torch.allclose(method.codes(scores), alone, atol=1e-6)  # not yet due
     method.after_step(0.5)
@@ -271,7 +271,7 @@ def test_deepcluster_clusters_at_the_end_of_an_epoch():
     assert (method.clusters >= 0).all()
     for h in range(3):
         memory = method.memory[h % 2]
-        assert torch.equal(method.clusters[:, h], cosines(memory.keys, method.centroids[h]).argmax(dim=1))
+        assert torch.equal(method.clusters[:, h], cosine_similarity(memory.keys, method.centroids[h]).argmax(dim=1))
         for c in range(3):
             own = memory.keys[method.clusters[:, h] == c]
             if len(own):  # converged: ten rounds on twelve samples
@@ -360,8 +360,8 @@ def test_the_clock_follows_its_buffer():
 def test_a_memory_keeps_the_newest_of_each_sample():
     memory = MemoryBank(5, 2)
     before = memory.keys.clone()
-    memory.hold(torch.tensor([[1.0, 0], [0, 1]]), torch.tensor([3, 1]))
-    memory.hold(torch.tensor([[0.0, -1]]), torch.tensor([3]))
+    memory.stage(torch.tensor([[1.0, 0], [0, 1]]), torch.tensor([3, 1]))
+    memory.stage(torch.tensor([[0.0, -1]]), torch.tensor([3]))
     memory.push()
     assert memory.keys[[1, 3]].tolist() == [[0, 1], [0, -1]]
     assert torch.equal(memory.keys[[0, 2, 4]], before[[0, 2, 4]])
@@ -451,7 +451,7 @@ def test_smog_is_lightlys(case):
     z, p, groups = unit(0, n, d).requires_grad_(), numbers(2, n, d).requires_grad_(), unit(9, k, d)
     own = nearest(unit(1, n, d), groups)
     assert own.tolist() == case["own"]
-    moved = moved_groups(groups, z, 0.9)
+    moved = update_groups(groups, z, 0.9)
     np.testing.assert_allclose(moved.detach().flatten().numpy(), case["moved"], rtol=EXACT)
     loss = group_loss(p, moved, own, 0.1)
     assert loss.item() == pytest.approx(case["loss"], rel=EXACT)
@@ -467,7 +467,7 @@ def test_groups_move_by_hand():
     for c in set(own):
         expected[c] = 0.8 * groups[c] + 0.2 * np.mean([x for x, o in zip(z, own, strict=True) if o == c], axis=0)
     assert len(set(own)) < 4  # one stays
-    np.testing.assert_allclose(moved_groups(*map(torch.from_numpy, (groups, z)), 0.8).numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(update_groups(*map(torch.from_numpy, (groups, z)), 0.8).numpy(), expected, rtol=1e-12)
 
 
 def smog(**words) -> SMoG:
@@ -480,7 +480,7 @@ def test_smog_forward_is_the_paper():
     groups = method.groups.clone()
     y = [method.projector(method.backbone(x)) for x in data.views]
     own = [(F.normalize(method.teacher(x), dim=1) @ F.normalize(groups, dim=1).T).argmax(dim=1) for x in data.views]
-    moved = moved_groups(groups, F.normalize(torch.cat(y), dim=1), 0.99)
+    moved = update_groups(groups, F.normalize(torch.cat(y), dim=1), 0.99)
     losses = [group_loss(method.predictor(y[v]), moved, own[1 - v], 0.1).item() for v in (0, 1)]
     assert method(data)["loss"].item() == pytest.approx(np.mean(losses), rel=1e-5)
     torch.testing.assert_close(method.groups, moved.detach())

@@ -15,12 +15,12 @@ from golden_inputs import load, numbers
 
 from sslcli.backbones.convnet import ConvNet
 from sslcli.methods.base import DataInfo
-from sslcli.methods.dcl import DCL, decoupled
+from sslcli.methods.dcl import DCL, decoupled_contrastive_loss
 from sslcli.methods.instance_discrimination import InstanceDiscrimination, instance_loss
-from sslcli.methods.moco_v3 import MoCoV3, contrast
-from sslcli.methods.nnclr import NNCLR, nearest_contrast
+from sslcli.methods.moco_v3 import MoCoV3, contrastive_loss
+from sslcli.methods.nnclr import NNCLR, nearest_neighbor_loss
 from sslcli.methods.simclr import nt_xent
-from sslcli.methods.supcon import supervised_contrast
+from sslcli.methods.supcon import supcon_loss
 from tests.methods.oracles import cos, draws, every_size, images
 
 CASES = load("contrastive")["cases"]
@@ -39,8 +39,8 @@ def small() -> ConvNet:
 def test_decoupled_is_lightlys(case):
     z1, z2 = numbers(1, case["n"], case["d"]), numbers(2, case["n"], case["d"])
     for temperature, loss in case["dcl"].items():
-        assert decoupled(z1, z2, float(temperature)).item() == pytest.approx(loss, rel=EXACT)
-    assert decoupled(z1, z2, 0.1, 0.5).item() == pytest.approx(case["dclw"], rel=EXACT)
+        assert decoupled_contrastive_loss(z1, z2, float(temperature)).item() == pytest.approx(loss, rel=EXACT)
+    assert decoupled_contrastive_loss(z1, z2, 0.1, 0.5).item() == pytest.approx(case["dclw"], rel=EXACT)
 
 
 @every_size
@@ -58,18 +58,22 @@ def test_decoupled_by_hand(n, d, sigma):
             )
             weight = 1.0 if sigma is None else 2 - closeness[i] / (sum(closeness) / n)
             total += -weight * cos(z1[i], z2[i]) / 0.2 + math.log(below)
-    assert decoupled(*draws(n, d), 0.2, sigma).item() == pytest.approx(total / (2 * n), rel=1e-10)
+    assert decoupled_contrastive_loss(*draws(n, d), 0.2, sigma).item() == pytest.approx(total / (2 * n), rel=1e-10)
 
 
 def test_decoupled_promises():
     z1, z2 = draws(6, 4)
-    loss = decoupled(z1, z2, 0.2)
-    assert decoupled(z2, z1, 0.2).item() == pytest.approx(loss.item())
-    assert decoupled(3 * z1, 0.1 * z2, 0.2).item() == pytest.approx(loss.item())
+    loss = decoupled_contrastive_loss(z1, z2, 0.2)
+    assert decoupled_contrastive_loss(z2, z1, 0.2).item() == pytest.approx(loss.item())
+    assert decoupled_contrastive_loss(3 * z1, 0.1 * z2, 0.2).item() == pytest.approx(loss.item())
     one = torch.ones(6, 4, dtype=torch.float64)
-    assert decoupled(one, one, 0.2).item() == pytest.approx(math.log(10) + 5 - 5)  # collapse: ln(2 N - 2)
-    assert decoupled(z1, z2, 0.2) < nt_xent(z1, z2, 0.2), "the denominator has lost a term"
-    assert torch.autograd.gradcheck(lambda a, b: decoupled(a, b, 0.5), (z1.requires_grad_(), z2.requires_grad_()))
+    assert decoupled_contrastive_loss(one, one, 0.2).item() == pytest.approx(
+        math.log(10) + 5 - 5
+    )  # collapse: ln(2 N - 2)
+    assert decoupled_contrastive_loss(z1, z2, 0.2) < nt_xent(z1, z2, 0.2), "the denominator has lost a term"
+    assert torch.autograd.gradcheck(
+        lambda a, b: decoupled_contrastive_loss(a, b, 0.5), (z1.requires_grad_(), z2.requires_grad_())
+    )
 
 
 def test_dcl_weighs_only_when_asked():
@@ -87,7 +91,7 @@ def test_dcl_weighs_only_when_asked():
 @every_case
 def test_contrast_is_a_cross_entropy(case):
     z1, z2 = numbers(1, case["n"], case["d"]), numbers(2, case["n"], case["d"])
-    assert contrast(z1, z2, 0.2).item() == pytest.approx(0.4 * case["cross_entropy"], rel=EXACT)
+    assert contrastive_loss(z1, z2, 0.2).item() == pytest.approx(0.4 * case["cross_entropy"], rel=EXACT)
 
 
 @every_size
@@ -97,18 +101,18 @@ def test_contrast_by_hand(n, d):
     for i in range(n):
         below = sum(math.exp(cos(q[i], k[j]) / 0.3) for j in range(n))
         total -= math.log(math.exp(cos(q[i], k[i]) / 0.3) / below)
-    assert contrast(*draws(n, d), 0.3).item() == pytest.approx(2 * 0.3 * total / n, rel=1e-10)
+    assert contrastive_loss(*draws(n, d), 0.3).item() == pytest.approx(2 * 0.3 * total / n, rel=1e-10)
 
 
 def test_moco_v3_keys_get_no_gradient_and_both_directions_count():
     q, k = (t.requires_grad_() for t in draws(4, 3))
-    contrast(q, k, 0.2).backward()
+    contrastive_loss(q, k, 0.2).backward()
     assert k.grad is None
     assert q.grad is not None
     method, data = MoCoV3(small()), images(6)
     x1, x2 = data.views
     q1, q2 = (method.predictor(method.projector(method.backbone(x))) for x in (x1, x2))
-    slow = contrast(q1, method.teacher(x2), 0.2) + contrast(q2, method.teacher(x1), 0.2)
+    slow = contrastive_loss(q1, method.teacher(x2), 0.2) + contrastive_loss(q2, method.teacher(x1), 0.2)
     assert method(data)["loss"].item() == pytest.approx(slow.item(), rel=1e-5)
 
 
@@ -131,18 +135,18 @@ def test_nearest_contrast_by_hand(n, d):
     for i in range(n):
         below = sum(math.exp(cos(nearest[i], p[k]) / 0.2) for k in range(n))
         total -= math.log(math.exp(cos(nearest[i], p[i]) / 0.2) / below)
-    assert nearest_contrast(*draws(n, d), 0.2).item() == pytest.approx(total / n, rel=1e-10)
+    assert nearest_neighbor_loss(*draws(n, d), 0.2).item() == pytest.approx(total / n, rel=1e-10)
 
 
 def test_nnclr_neighbours_are_filled_and_of_others():
     method = NNCLR(small(), queue=8)
     width = method.queue.keys.shape[1]
     z = torch.randn(3, width)
-    assert torch.allclose(method.neighbours(z, torch.arange(3)), F.normalize(z, dim=1)), "an empty queue"
+    assert torch.allclose(method.nearest_neighbors(z, torch.arange(3)), F.normalize(z, dim=1)), "an empty queue"
     keys = F.normalize(torch.cat([z, torch.randn(2, width)]), dim=1)
-    method.queue.hold(keys, torch.tensor([0, 1, 2, 7, 8]))
+    method.queue.stage(keys, torch.tensor([0, 1, 2, 7, 8]))
     method.queue.push()
-    found = method.neighbours(z, torch.arange(3))
+    found = method.nearest_neighbors(z, torch.arange(3))
     for i in range(3):  # by hand: the nearest of the five that is not i's own
         likeness = [cos(z[i].numpy(), k.numpy()) if j != i else -2.0 for j, k in enumerate(keys)]
         assert torch.equal(found[i], keys[likeness.index(max(likeness))])
@@ -153,13 +157,13 @@ def test_nnclr_without_neighbours_compares_the_two_views():
     method, data = NNCLR(small(), queue=8), images(6)
     z1, z2 = (method.projector(method.backbone(x)) for x in data.views)
     p1, p2 = method.predictor(z1), method.predictor(z2)
-    across = (nearest_contrast(z1, p2, 0.2) + nearest_contrast(z2, p1, 0.2)) / 2
+    across = (nearest_neighbor_loss(z1, p2, 0.2) + nearest_neighbor_loss(z2, p1, 0.2)) / 2
     assert method(data)["loss"].item() == pytest.approx(across.item(), rel=1e-5)
 
 
 def test_nnclr_predictions_alone_are_taught():
     n, p = (t.requires_grad_() for t in draws(4, 3))
-    nearest_contrast(n, p, 0.2).backward()
+    nearest_neighbor_loss(n, p, 0.2).backward()
     assert n.grad is None
     assert p.grad is not None
 
@@ -201,9 +205,9 @@ def test_a_memory_moves_after_the_step_and_only_where_the_batch_was():
 def test_supcon_is_metric_learnings(case):
     z1, z2 = numbers(1, case["n"], case["d"]), numbers(2, case["n"], case["d"])
     labels = torch.arange(case["n"]) % 3
-    assert supervised_contrast(z1, z2, labels, 0.2).item() == pytest.approx(case["supcon"], rel=1e-9)
+    assert supcon_loss(z1, z2, labels, 0.2).item() == pytest.approx(case["supcon"], rel=1e-9)
     unlabelled = torch.full((case["n"],), -1)
-    assert supervised_contrast(z1, z2, unlabelled, 0.2).item() == pytest.approx(case["supcon_unlabelled"], rel=EXACT)
+    assert supcon_loss(z1, z2, unlabelled, 0.2).item() == pytest.approx(case["supcon_unlabelled"], rel=EXACT)
 
 
 def test_supcon_by_hand_with_labels_for_some():
@@ -215,4 +219,4 @@ def test_supcon_by_hand_with_labels_for_some():
         below = sum(math.exp(cos(z[i], z[a]) / 0.2) for a in range(10) if a != i)
         positives = [p for p in range(10) if p != i and y[p] == y[i]]
         total -= sum(math.log(math.exp(cos(z[i], z[p]) / 0.2) / below) for p in positives) / len(positives)
-    assert supervised_contrast(z1, z2, labels, 0.2).item() == pytest.approx(total / 10, rel=1e-10)
+    assert supcon_loss(z1, z2, labels, 0.2).item() == pytest.approx(total / 10, rel=1e-10)

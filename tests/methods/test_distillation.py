@@ -21,13 +21,13 @@ from sslcli.backbones.vit import ViT
 from sslcli.methods.base import Batch, Encoder
 from sslcli.methods.dino import DINO
 from sslcli.methods.dino_v2 import DINOv2, koleo_loss
-from sslcli.methods.distill import Distill, regression
+from sslcli.methods.distill import Distill, regression_loss
 from sslcli.methods.ibot import IBOT
 from sslcli.methods.ressl import ReSSL, relation_loss
-from sslcli.nn.centering import LinearWarmup, sharpened
+from sslcli.nn.centering import LinearWarmup, centered_softmax
 from sslcli.nn.heads import gelu_head
-from sslcli.nn.masking import some_hidden
-from sslcli.nn.prototypes import cosines, cross_view, each_token, hidden_tokens
+from sslcli.nn.masking import random_mask
+from sslcli.nn.prototypes import apply_to_tokens, cosine_similarity, cross_view_loss, masked_token_loss
 from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.sinkhorn import sinkhorn
 from sslcli.rng import Draw
@@ -63,8 +63,8 @@ def test_the_centre_is_a_moving_average_over_the_steps_rows():
     centre, slow = RunningMean(3).double(), np.zeros(3)
     for seed in range(4):
         first, second = numbers(seed, 5, 3), numbers(seed + 10, 2, 3)
-        centre.see(first)
-        centre.see(second)  # accumulation
+        centre.observe(first)
+        centre.observe(second)  # accumulation
         still = centre.value.clone()
         assert np.allclose(still, slow)
         centre.update(0.9)
@@ -87,19 +87,19 @@ def test_a_temperature_warms_up_along_a_line():
 
 def test_a_share_of_some_samples_is_hidden():
     draw = Draw(3, 0, torch.arange(4000))
-    hidden = some_hidden(draw.uniform("a", 16), draw.uniform("b", 2), p=0.5, low=0.1, high=0.5)
+    hidden = random_mask(draw.uniform("a", 16), draw.uniform("b", 2), p=0.5, low=0.1, high=0.5)
     counts = hidden.sum(dim=1)
     assert 0.46 < (counts > 0).float().mean() < 0.54
     assert counts[counts > 0].min() == 2  # 1.6 rounded up
     assert counts.max() == 8
     assert (hidden.float().mean(dim=0) - 0.5 * 0.33).abs().max() < 0.03  # every place alike
-    none = some_hidden(torch.rand(3, 4), torch.rand(3, 2), p=0.0, low=0.1, high=0.5)
+    none = random_mask(torch.rand(3, 4), torch.rand(3, 2), p=0.0, low=0.1, high=0.5)
     assert not none.any()
 
 
 def test_each_token_passes_the_head_alone():
     head, tokens = gelu_head(4, 5, 3).double(), numbers(1, 2, 6, 4)
-    found = each_token(head, tokens)
+    found = apply_to_tokens(head, tokens)
     assert found.shape == (2, 6, 3)
     assert torch.allclose(found[1, 4], head(tokens[1, 4][None])[0])
 
@@ -121,20 +121,20 @@ def test_dino_is_lightlys(case):
     teacher = torch.stack([numbers(s, n, d) for s in (4, 5)])
     centre = RunningMean(d).double()
     for loss in case["dino"]:
-        targets = sharpened(teacher, centre.value, 0.0625)
-        assert cross_view(student / 0.1, targets).item() == pytest.approx(loss, rel=EXACT)
-        centre.see(teacher.flatten(0, 1))
+        targets = centered_softmax(teacher, centre.value, 0.0625)
+        assert cross_view_loss(student / 0.1, targets).item() == pytest.approx(loss, rel=EXACT)
+        centre.observe(teacher.flatten(0, 1))
         centre.update(0.9)
     np.testing.assert_allclose(centre.value.numpy(), case["centre"], rtol=EXACT)
 
 
 def test_sharpened_promises():
     g, c = numbers(1, 5, 3), numbers(2, 3)
-    assert torch.allclose(sharpened(g, c, 0.5).sum(dim=1), torch.ones(5, dtype=torch.float64))
-    assert torch.allclose(sharpened(g + 3 * c, 4 * c, 0.5), sharpened(g, c, 0.5))
-    assert torch.equal(sharpened(g, c, 1e-6).argmax(dim=1), (g - c).argmax(dim=1))
-    assert sharpened(g, c, 1e-6).max(dim=1).values.min() > 0.999
-    assert torch.allclose(sharpened(g, c, 1e9), torch.full((5, 3), 1 / 3, dtype=torch.float64))
+    assert torch.allclose(centered_softmax(g, c, 0.5).sum(dim=1), torch.ones(5, dtype=torch.float64))
+    assert torch.allclose(centered_softmax(g + 3 * c, 4 * c, 0.5), centered_softmax(g, c, 0.5))
+    assert torch.equal(centered_softmax(g, c, 1e-6).argmax(dim=1), (g - c).argmax(dim=1))
+    assert centered_softmax(g, c, 1e-6).max(dim=1).values.min() > 0.999
+    assert torch.allclose(centered_softmax(g, c, 1e9), torch.full((5, 3), 1 / 3, dtype=torch.float64))
 
 
 def dino(backbone=None, **words) -> DINO:
@@ -147,7 +147,7 @@ def test_dino_forward_is_the_paper(backbone):
     with torch.no_grad():
         method.teacher.parts[1][0].weight.add_(0.1 * numbers(9, *method.head[0].weight.shape).float())
         method.centre.value.copy_(numbers(3, 7).float() / 10)
-    student = [cosines(method.head(method.backbone(x)), method.prototypes.weight) / 0.1 for x in data.views]
+    student = [cosine_similarity(method.head(method.backbone(x)), method.prototypes.weight) / 0.1 for x in data.views]
     teacher = [(method.teacher(x) - method.centre.value) / 0.04 for x in data.views[:2]]
     pairs = [(g, v) for g in (0, 1) for v in (0, 1, 2) if v != g]
     slow = sum(-(teacher[g].softmax(dim=1) * student[v].log_softmax(dim=1)).sum(dim=1).mean() for g, v in pairs) / 4
@@ -212,7 +212,7 @@ def test_assignments_are_probabilities(make, backbone):
 
 def test_uniform_answers_cost_ln_k():
     even = torch.zeros(2, 5, 8, dtype=torch.float64)
-    assert cross_view(even, sharpened(even, even[0, 0], 0.04)).item() == pytest.approx(math.log(8))
+    assert cross_view_loss(even, centered_softmax(even, even[0, 0], 0.04)).item() == pytest.approx(math.log(8))
 
 
 # iBOT ----------------------------------------------------------------------------------------------------------------
@@ -222,8 +222,8 @@ def test_uniform_answers_cost_ln_k():
 def test_ibot_is_lightlys(case):
     n, d = case["n"], case["d"]
     hidden = torch.tensor(case["mask"], dtype=torch.bool)
-    targets = sharpened(numbers(8, n, 6, d), numbers(7, d), 0.0625)
-    found = hidden_tokens(numbers(9, n, 6, d) / 0.1, targets, hidden).item()
+    targets = centered_softmax(numbers(8, n, 6, d), numbers(7, d), 0.0625)
+    found = masked_token_loss(numbers(9, n, 6, d) / 0.1, targets, hidden).item()
     assert found == pytest.approx(case["ibot"], rel=1e-7)  # its weights are float32
 
 
@@ -236,8 +236,8 @@ def test_hidden_tokens_by_hand():
         for n in places:
             p = np.exp(logits[b, n].numpy())
             total -= (targets[b, n].numpy() * np.log(p / p.sum())).sum() / len(places)
-    assert hidden_tokens(logits, targets, hidden).item() == pytest.approx(total / 3, rel=1e-12)
-    assert hidden_tokens(logits, targets, torch.zeros_like(hidden)).item() == 0
+    assert masked_token_loss(logits, targets, hidden).item() == pytest.approx(total / 3, rel=1e-12)
+    assert masked_token_loss(logits, targets, torch.zeros_like(hidden)).item() == 0
 
 
 def ibot(kind=IBOT, **words):
@@ -254,11 +254,11 @@ def test_ibot_forward_is_the_paper():
     network, net = method.backbone, method.teacher.parts[0]
 
     def score(h, z):
-        return cosines(h(z), method.prototypes.weight)
+        return cosine_similarity(h(z), method.prototypes.weight)
 
     of_tokens, student, teacher = 0.0, [], []
     for i, x in enumerate(data.views[:2]):
-        hidden = method.hidden(data, i)
+        hidden = method.mask(data, i)
         seen = network.tokens(x, hidden=hidden, mask_token=method.mask_token)
         whole = net.tokens(x)
         student.append(score(method.head, seen[:, 0]))
@@ -270,23 +270,25 @@ def test_ibot_forward_is_the_paper():
                 t = score(method.teacher.parts[1], whole[b, 1 + n][None])[0] - method.token_centre.value
                 of_tokens -= ((t / 0.04).softmax(dim=0) * s).sum().item() / len(places) / 6 / 2
     student.append(score(method.head, network.tokens(data.views[2])[:, 0]))
-    targets = sharpened(torch.stack(teacher), method.centre.value, 0.04)
+    targets = centered_softmax(torch.stack(teacher), method.centre.value, 0.04)
     out = method(data)
     assert out["tokens"].item() == pytest.approx(of_tokens, rel=1e-4)
-    assert out["class_token"].item() == pytest.approx(cross_view(torch.stack(student) / 0.1, targets).item(), rel=1e-5)
+    assert out["class_token"].item() == pytest.approx(
+        cross_view_loss(torch.stack(student) / 0.1, targets).item(), rel=1e-5
+    )
     assert out["loss"].item() == pytest.approx((out["tokens"] + out["class_token"]).item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", [IBOT, DINOv2])
 def test_the_student_cannot_see_what_is_hidden_and_the_teacher_can(kind):
     method, data = ibot(kind), views()
-    hidden = method.hidden(data, 0) if kind is IBOT else method.hidden(data, 0, data.views[0])
+    hidden = method.mask(data, 0) if kind is IBOT else method.mask(data, 0, data.views[0])
     assert hidden.any()
     x = data.views[0]
     changed = method.backbone.unpatchify(method.backbone.patchify(x).masked_fill(hidden[:, :, None], 3.0))
     told = {"hidden": hidden, "mask_token": method.mask_token}
     assert torch.allclose(method.backbone.tokens(x, **told), method.backbone.tokens(changed, **told), atol=1e-5)
-    one, other = method.taught(x)[1], method.taught(changed)[1]
+    one, other = method.teacher_scores(x)[1], method.teacher_scores(changed)[1]
     assert not torch.allclose(one[hidden], other[hidden], atol=1e-3)
 
 
@@ -309,11 +311,11 @@ def test_padding_is_no_target(kind):
 
     def count(logits, targets, hidden):
         counted.append(hidden.sum().item())
-        return hidden_tokens(logits, targets, hidden)
+        return masked_token_loss(logits, targets, hidden)
 
     module = sys.modules[kind.__module__]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "hidden_tokens", count)
+        patch.setattr(module, "masked_token_loss", count)
         method(data)
     assert sum(counted) == 2 * 4 * 4  # of eight windows, four are there
 
@@ -342,7 +344,7 @@ def test_koleo_by_hand_and_its_promises():
 def test_dino_v2_forward_is_the_paper():
     method, data = ibot(DINOv2, koleo=0.3), views(small=1)
     backbone, head, prototypes, token_head, token_prototypes = method.teacher.parts
-    hidden = [method.hidden(data, i, x) for i, x in enumerate(data.views[:2])]
+    hidden = [method.mask(data, i, x) for i, x in enumerate(data.views[:2])]
     seen = [
         method.backbone.tokens(x, hidden=h, mask_token=method.mask_token)
         for x, h in zip(data.views, hidden, strict=False)
@@ -360,7 +362,7 @@ def test_dino_v2_forward_is_the_paper():
     weights = torch.cat([(1 / h.sum(dim=1, keepdim=True)).expand_as(h)[h] for h in hidden])
     each = -(labels * (scores / 0.1).log_softmax(dim=1)).sum(dim=1)
     out = method(data)
-    assert out["class_token"].item() == pytest.approx(cross_view(student / 0.1, targets).item(), rel=1e-4)
+    assert out["class_token"].item() == pytest.approx(cross_view_loss(student / 0.1, targets).item(), rel=1e-4)
     assert out["tokens"].item() == pytest.approx(((each * weights).sum() / 12).item(), rel=1e-4)
     assert out["koleo"].item() == pytest.approx(sum(koleo_loss(c).item() for c in classes[:2]), rel=1e-4)
     total = out["class_token"] + out["tokens"] + 0.3 * out["koleo"]
@@ -421,8 +423,8 @@ def test_distillation_by_hand():
 def test_one_is_the_loss_of_knowing_nothing():
     x = numbers(1, 500, 8)
     target = nn.BatchNorm1d(8, affine=False).double()(x)
-    assert regression(torch.zeros_like(target), target).item() == pytest.approx(1.0, rel=1e-4)
-    assert regression(target, target).item() == 0
+    assert regression_loss(torch.zeros_like(target), target).item() == pytest.approx(1.0, rel=1e-4)
+    assert regression_loss(target, target).item() == 0
 
 
 def test_the_teacher_of_a_distillation_never_moves():

@@ -14,9 +14,9 @@ from sslcli.methods.base import DataInfo
 from sslcli.methods.bigan import BiGAN
 from sslcli.methods.context_encoder import ContextEncoder
 from sslcli.methods.denoising_autoencoder import DenoisingAutoencoder
-from sslcli.methods.supervised import Supervised, labelled_loss
+from sslcli.methods.supervised import Supervised, labeled_cross_entropy
 from sslcli.methods.vae import VAE, gaussian_kl
-from sslcli.nn.adversary import Critic, critic_loss, frozen
+from sslcli.nn.adversary import Critic, critic_loss, with_frozen_parameters
 from tests.methods.oracles import draws, images
 
 
@@ -35,7 +35,7 @@ def one(n: int = 4, shape=(1, 8, 8)):
 def test_denoising_spoils_the_input_and_judges_by_the_clean_one():
     method, data = DenoisingAutoencoder(small()).eval(), one()
     x = data.views[0]
-    spoiled = method.spoiled(x, data)
+    spoiled = method.corrupt(x, data)
     drawn = method.decoder(method.backbone(spoiled))
     assert method(data)["loss"].item() == pytest.approx((drawn - x).square().mean().item(), rel=1e-5)
     noise, hidden = 0.5 * data.normal("noise", 1, 8, 8), data.uniform("hide", 1, 8, 8) < 0.25
@@ -46,7 +46,7 @@ def test_denoising_spoils_the_input_and_judges_by_the_clean_one():
 def test_all_channels_of_a_place_are_hidden_together():
     method = DenoisingAutoencoder(ConvNet((3, 8, 8), width=4), noise=0.0, hide=0.5)
     data = one(shape=(3, 8, 8))
-    gone = method.spoiled(data.views[0], data) == 0
+    gone = method.corrupt(data.views[0], data) == 0
     assert torch.equal(gone.any(dim=1), gone.all(dim=1))
     with pytest.raises(ValueError, match="above 0"):
         DenoisingAutoencoder(small(), noise=0.0, hide=0.0)
@@ -94,12 +94,12 @@ def test_vae_pictures_move_one_number_of_the_code():
 def test_context_encoder_does_not_see_the_block_and_is_judged_there_alone():
     method, data = ContextEncoder(small()).eval(), one()
     x = data.views[0]
-    painted, hidden = method.painted(x, data)
+    painted, hidden = method.inpaint(x, data)
     assert hidden.sum(dim=(1, 2, 3)).tolist() == [16] * 4  # half of each side
     where = hidden.expand_as(x)
     assert method(data)["loss"].item() == pytest.approx((painted - x)[where].square().mean().item(), rel=1e-5)
     data.views[0] = torch.where(where, x + 5, x)
-    assert torch.allclose(method.painted(data.views[0], data)[0], painted, atol=1e-6)
+    assert torch.allclose(method.inpaint(data.views[0], data)[0], painted, atol=1e-6)
 
 
 def test_context_encoder_without_an_adversary_has_none():
@@ -116,7 +116,7 @@ def test_painter_and_critic_feel_their_own_losses_alone():
     x = data.views[0]
     # batch statistics and the critic's power iteration move with each pass: compare directions, with both in eval mode
     method.eval()
-    painted, hidden = method.painted(x, data)
+    painted, hidden = method.inpaint(x, data)
     full = torch.where(hidden, painted, x)
     judge = critic_loss(method.critic(x), method.critic(full.detach()))
     own = torch.autograd.grad(judge, list(method.critic.parameters()))
@@ -133,10 +133,10 @@ def test_painter_and_critic_feel_their_own_losses_alone():
 def test_a_frozen_critic_passes_gradients_on_and_learns_nothing():
     critic = Critic((1, 8, 8), 4).eval()
     x = draws(3, 1, 8, 8, count=1)[0].float().requires_grad_()
-    frozen(critic, x).sum().backward()
+    with_frozen_parameters(critic, x).sum().backward()
     assert x.grad.abs().max() > 0
     assert all(p.grad is None for p in critic.parameters())
-    assert torch.allclose(frozen(critic, x), critic(x), atol=1e-6)
+    assert torch.allclose(with_frozen_parameters(critic, x), critic(x), atol=1e-6)
 
 
 def test_hinge_by_hand():
@@ -168,12 +168,12 @@ def test_bigan_players_feel_their_own_losses_alone():
 def test_supervised_counts_labelled_samples_alone():
     logits, y = draws(4, 3)[0], torch.tensor([2, -1, 0, -1])
     wanted = F.cross_entropy(logits[[0, 2]], y[[0, 2]])
-    assert labelled_loss(logits, y).item() == pytest.approx(wanted.item(), rel=1e-12)
+    assert labeled_cross_entropy(logits, y).item() == pytest.approx(wanted.item(), rel=1e-12)
     smooth = F.cross_entropy(logits[[0, 2]], y[[0, 2]], label_smoothing=0.1)
-    assert labelled_loss(logits, y, 0.1).item() == pytest.approx(smooth.item(), rel=1e-12)
+    assert labeled_cross_entropy(logits, y, 0.1).item() == pytest.approx(smooth.item(), rel=1e-12)
     nothing = torch.full((4,), -1)
     logits.requires_grad_()
-    loss = labelled_loss(logits, nothing)
+    loss = labeled_cross_entropy(logits, nothing)
     loss.backward()
     assert loss.item() == 0
     assert not logits.grad.any()

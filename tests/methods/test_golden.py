@@ -18,7 +18,7 @@ from sslcli.methods.mae import MAE
 from sslcli.methods.moco_v2 import info_nce
 from sslcli.methods.simclr import nt_xent
 from sslcli.methods.vicreg import vicreg_terms
-from sslcli.nn.losses import cosine_distance
+from sslcli.nn.losses import negative_cosine_similarity
 from sslcli.rng import Draw
 
 LOSSES = load("losses")["cases"]
@@ -45,7 +45,9 @@ def test_moco_is_lightlys_nt_xent_with_a_memory_bank(case):
 
 @every_size
 def test_cosine_distance_is_lightlys(case):
-    assert cosine_distance(*pair(case)).item() == pytest.approx(case["negative_cosine"], rel=EXACT, abs=EXACT)
+    assert negative_cosine_similarity(*pair(case)).item() == pytest.approx(
+        case["negative_cosine"], rel=EXACT, abs=EXACT
+    )
 
 
 @every_size

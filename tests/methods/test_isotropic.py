@@ -17,8 +17,8 @@ from golden_inputs import load, numbers
 from sslcli.backbones.convnet import ConvNet
 from sslcli.methods.lejepa import LeJEPA, sigreg
 from sslcli.methods.visreg import normal_quantiles, visreg_terms
-from sslcli.methods.w_mse import whitened, whitened_loss
-from sslcli.nn.projections import directions, invariance
+from sslcli.methods.w_mse import whiten, whitening_mse
+from sslcli.nn.projections import invariance_loss, random_directions
 from tests.methods.oracles import cos, draws, images
 
 CASES = load("isotropic")["cases"]
@@ -35,11 +35,11 @@ def views(case) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_directions_are_unit_and_a_function_of_the_step():
     like = torch.zeros(1, dtype=torch.float64)
-    one = directions(3, 5, 40, like)
+    one = random_directions(3, 5, 40, like)
     assert torch.allclose(one.norm(dim=0), torch.ones(40, dtype=torch.float64), atol=1e-6)
     torch.manual_seed(1)
-    assert torch.equal(one, directions(3, 5, 40, like))
-    assert not torch.allclose(one, directions(4, 5, 40, like))
+    assert torch.equal(one, random_directions(3, 5, 40, like))
+    assert not torch.allclose(one, random_directions(4, 5, 40, like))
 
 
 # LeJEPA --------------------------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def test_directions_are_unit_and_a_function_of_the_step():
 def test_lejepa_is_lightlys(case):
     z, slices = views(case)
     assert sigreg(z[:2], slices).item() == pytest.approx(case["sigreg"], rel=1e-6)  # their grid is float32
-    loss = 0.9 * invariance(z, 2) + 0.1 * sigreg(z, slices)
+    loss = 0.9 * invariance_loss(z, 2) + 0.1 * sigreg(z, slices)
     assert loss.item() == pytest.approx(case["lejepa"], rel=1e-6)
 
 
@@ -70,7 +70,7 @@ def test_sigreg_by_hand():
 def test_sigreg_is_least_for_a_gaussian():
     generator = torch.Generator().manual_seed(0)
     normal = torch.randn(1, 4000, 4, generator=generator, dtype=torch.float64)
-    slices = directions(0, 4, 32, normal)
+    slices = random_directions(0, 4, 32, normal)
     collapsed, wide, flat = torch.zeros_like(normal), 3 * normal, normal * torch.tensor([1.0, 1.0, 1.0, 0.0])
     least = sigreg(normal, slices)
     assert all(sigreg(other, slices) > 20 * least for other in (collapsed, wide, flat))
@@ -133,13 +133,13 @@ def test_visreg_shape_does_not_teach_the_scale():
 def test_w_mse_is_lightlys():
     (case,) = (c for c in CASES if "w_mse" in c)
     z, _ = views(case)
-    loss = whitened_loss(z[0], z[1], torch.arange(case["n"]), case["n"] // 2, 1e-12)
+    loss = whitening_mse(z[0], z[1], torch.arange(case["n"]), case["n"] // 2, 1e-12)
     assert loss.item() == pytest.approx(case["w_mse"], rel=1e-6)
 
 
 def test_whitened_embeddings_are_white():
     z = draws(50, 4)[0] @ draws(4, 4)[0] + 3
-    white = whitened(z, 1e-12)
+    white = whiten(z, 1e-12)
     assert torch.allclose(white.mean(dim=0), torch.zeros(4, dtype=torch.float64), atol=1e-9)
     assert torch.allclose(white.T @ white / 49, torch.eye(4, dtype=torch.float64), atol=1e-6)
 
@@ -157,10 +157,10 @@ def test_whitened_loss_by_hand():
             factor = np.linalg.cholesky(covariance + ridge * np.eye(3))
             sides.append((own - own.mean(axis=0)) @ np.linalg.inv(factor).T)
         total += sum(2 - 2 * cos(a, b) for a, b in zip(*sides, strict=True))
-    assert whitened_loss(z1, z2, order, 6, 0.01).item() == pytest.approx(total / 12, rel=1e-9)
+    assert whitening_mse(z1, z2, order, 6, 0.01).item() == pytest.approx(total / 12, rel=1e-9)
 
 
 def test_whitening_of_fewer_samples_than_dimensions_is_finite():
     z = draws(4, 9)[0].float()
-    assert torch.isfinite(whitened(z, 1e-3)).all()
-    assert torch.isfinite(whitened(torch.ones(4, 9), 1e-3)).all(), "a collapsed batch"
+    assert torch.isfinite(whiten(z, 1e-3)).all()
+    assert torch.isfinite(whiten(torch.ones(4, 9), 1e-3)).all(), "a collapsed batch"

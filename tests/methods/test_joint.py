@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from sslcli.backbones.convnet import ConvNet
 from sslcli.methods.base import DataInfo
-from sslcli.methods.clustering_head import ClusteringHead, standardised, temi_loss
-from sslcli.methods.deep_svdd import DeepSVDD, distance, soft_boundary
+from sslcli.methods.clustering_head import ClusteringHead, standardize, temi_loss
+from sslcli.methods.deep_svdd import DeepSVDD, soft_boundary_loss, squared_distance
 from tests.methods.oracles import draws, images
 
 
@@ -71,14 +71,14 @@ def clusterer(**settings: Any) -> ClusteringHead:
 def test_neighbours_are_others_and_the_nearest():
     method = clusterer(neighbours=2).eval()
     data, dim = images(6), method.backbone.dim
-    u = standardised(torch.randn(6, dim, generator=torch.Generator().manual_seed(0)))
-    assert torch.equal(method.neighbour(data, u), u)  # nobody is known yet
-    method.memory.hold(F.normalize(u, dim=1), data.ids)
+    u = standardize(torch.randn(6, dim, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(method.sample_neighbor(data, u), u)  # nobody is known yet
+    method.memory.stage(F.normalize(u, dim=1), data.ids)
     method.memory.push()
     likeness = (F.normalize(u, dim=1) @ F.normalize(u, dim=1).T).fill_diagonal_(-2)
     drawn = set()
     for epoch in range(30):
-        found = method.neighbour(images(6, epoch=epoch), u)
+        found = method.sample_neighbor(images(6, epoch=epoch), u)
         at = (found[:, None] - u[None]).norm(dim=2).argmin(dim=1)
         assert (likeness.gather(1, at[:, None])[:, 0] >= likeness.topk(2).values[:, 1] - 1e-6).all()
         drawn |= {(i, int(j)) for i, j in enumerate(at)}
@@ -90,7 +90,7 @@ def test_the_head_that_lost_least_is_believed():
     x = images(4).views[0]
     for best in (0, 1):
         method.losses.value.copy_(torch.tensor([0.0, -1.0] if best else [-1.0, 0.0]))
-        logits = method.teacher(standardised(method.backbone(x))).view(4, 2, 3)[:, best]
+        logits = method.teacher(standardize(method.backbone(x))).view(4, 2, 3)[:, best]
         assert torch.allclose(method.assign(x), (logits / method.temperature).softmax(dim=1), atol=1e-6)
 
 
@@ -127,14 +127,14 @@ def test_distance_by_hand():
     z, centre = F.normalize(draws(5, 4)[0], dim=1), draws(5, 4)[1][0]
     c = centre.numpy() / math.sqrt(float(centre @ centre))
     slow = [sum((z[i, j].item() - c[j]) ** 2 for j in range(4)) for i in range(5)]
-    assert distance(z, centre).tolist() == pytest.approx(slow, rel=1e-10)
+    assert squared_distance(z, centre).tolist() == pytest.approx(slow, rel=1e-10)
 
 
 def test_soft_boundary_by_hand():
     distances = torch.tensor([0.1, 0.4, 0.2, 0.9, 0.3], dtype=torch.float64)
     radius = np.quantile(distances.numpy(), 0.8)
     slow = radius + sum(max(0.0, d - radius) for d in distances.tolist()) / 5 / 0.2
-    assert soft_boundary(distances, 0.2).item() == pytest.approx(slow, rel=1e-10)
+    assert soft_boundary_loss(distances, 0.2).item() == pytest.approx(slow, rel=1e-10)
 
 
 def test_the_centre_is_the_mean_of_the_first_epoch_and_stands_still_then():
@@ -154,7 +154,7 @@ def test_the_centre_is_the_mean_of_the_first_epoch_and_stands_still_then():
 
 def test_the_centre_is_not_taught():
     z, centre = F.normalize(draws(5, 4)[0], dim=1).requires_grad_(), draws(5, 4)[1][0].requires_grad_()
-    distance(z, centre).sum().backward()
+    squared_distance(z, centre).sum().backward()
     assert z.grad is not None
     assert centre.grad is None
 

@@ -17,8 +17,8 @@ from sslcli.methods.autoregressive import Autoregressive, causal
 from sslcli.methods.data2vec import Data2Vec
 from sslcli.methods.i_jepa import IJEPA
 from sslcli.methods.simmim import SimMIM
-from sslcli.nn.block_masks import block
-from sslcli.nn.patches import l1_known, smooth_l1
+from sslcli.nn.block_masks import block_mask
+from sslcli.nn.patches import masked_l1, smooth_l1
 from tests.methods.oracles import draws, images
 
 SHAPES = [(2, 8, 8), (3, 14)]
@@ -48,8 +48,8 @@ def test_l1_by_hand():
                 if where[b, n, 0] and target[b, n, p] == target[b, n, p]:
                     total += abs(predicted[b, n, p].item() - target[b, n, p].item())
                     count += 1
-    assert l1_known(predicted, target, where).item() == pytest.approx(total / count, rel=1e-12)
-    assert l1_known(predicted, target, where & False).item() == 0
+    assert masked_l1(predicted, target, where).item() == pytest.approx(total / count, rel=1e-12)
+    assert masked_l1(predicted, target, where & False).item() == 0
 
 
 @pytest.mark.parametrize("beta", [0.5, 2.0])
@@ -63,7 +63,7 @@ def test_smooth_l1_is_torchs(beta):
 @pytest.mark.parametrize(("size", "share"), [((6, 8), 0.5), ((12,), 0.3), ((4, 4), 0.99), ((2, 2), 0.01)])
 def test_blocks_are_whole_of_one_size_and_inside(size, share):
     places = torch.rand(50, len(size), generator=torch.Generator().manual_seed(0))
-    found = block(places, size, share)
+    found = block_mask(places, size, share)
     wanted = [min(max(1, round(s * share)), s - 1) for s in size]
     for one_ in found:
         at = one_.nonzero()
@@ -137,7 +137,7 @@ def test_i_jepa_context_never_sees_a_target(shape):
     method, data = IJEPA(vit(shape), predictor_dim=16).eval(), one(shape, n=5)
     x, network = data.views[0], method.backbone
     places = data.uniform("blocks", method.targets, len(network.grid))
-    blocks = [block(places[:, t], network.grid, method.side).flatten(1) for t in range(method.targets)]
+    blocks = [block_mask(places[:, t], network.grid, method.side).flatten(1) for t in range(method.targets)]
     covered = torch.stack(blocks).any(dim=0)
     context, keep, seen = method.context(x, covered)
     assert (seen.sum(dim=1) == (~covered).sum(dim=1)).all(), "all that is not covered is context"
@@ -156,7 +156,7 @@ def test_i_jepa_loss_by_hand(shape):
     goal = method.teacher.parts[0].tokens(x)[:, 1:]
     goal = F.layer_norm(goal, goal.shape[-1:])
     places = data.uniform("blocks", 2, len(network.grid))
-    blocks = [block(places[:, t], network.grid, method.side).flatten(1) for t in range(2)]
+    blocks = [block_mask(places[:, t], network.grid, method.side).flatten(1) for t in range(2)]
     context, keep, seen = method.context(x, torch.stack(blocks).any(dim=0))
     total = 0.0
     for inside in blocks:
@@ -238,5 +238,5 @@ def test_simmim_is_transformers_masked_image_modeling(case):
     predicted, hidden = method.predict(x, uniform(6, 3, 16))
     drawn = torch.tensor(case["drawn"], dtype=torch.float64).view_as(x)
     assert torch.allclose(network.unpatchify(predicted), drawn, rtol=0, atol=1e-10)
-    loss = l1_known(predicted, network.patchify(x), hidden[:, :, None])
+    loss = masked_l1(predicted, network.patchify(x), hidden[:, :, None])
     assert loss.item() == pytest.approx(case["loss"], rel=1e-7)  # theirs adds 1e-5 to the count, in float32

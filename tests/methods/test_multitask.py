@@ -14,7 +14,7 @@ from sslcli.errors import RequestError
 from sslcli.methods.autoencoder import Autoencoder
 from sslcli.methods.base import Batch, Method
 from sslcli.methods.dcl import DCL
-from sslcli.methods.multitask import MultiTask, share
+from sslcli.methods.multitask import MultiTask, select_views
 from sslcli.methods.simclr import SimCLR
 from sslcli.methods.simsiam import SimSiam
 from sslcli.rng import Draw
@@ -41,8 +41,8 @@ def batch(n: int = 6) -> Batch:
 def test_each_task_sees_its_own_plan():
     method = multitask(SimCLR, Autoencoder)
     data = batch()
-    assert share(data, method.tasks["simclr"]).kinds == ["global", "global"]
-    weak = share(data, method.tasks["autoencoder"])
+    assert select_views(data, method.tasks["simclr"]).kinds == ["global", "global"]
+    weak = select_views(data, method.tasks["autoencoder"])
     assert weak.kinds == ["weak"]
     assert weak.views[0] is data.views[2]
 
@@ -52,7 +52,7 @@ def test_fixed_weights_add_the_losses():
     out = method(batch())
     by_hand = out["simclr.loss"] + 0.25 * out["autoencoder.loss"]
     assert out["loss"].item() == pytest.approx(by_hand.item(), rel=1e-6)
-    alone = method.tasks["simclr"](share(batch(), method.tasks["simclr"]))["loss"]
+    alone = method.tasks["simclr"](select_views(batch(), method.tasks["simclr"]))["loss"]
     assert out["simclr.loss"].item() == pytest.approx(alone.item(), rel=1e-4)
 
 
@@ -78,7 +78,7 @@ def test_gradnorm_by_hand():
     theirs = [p for p in probe.backbone.parameters() if p.ndim > 1][-1]
     norms, losses = [], []
     for name in ("simclr", "autoencoder"):
-        loss = probe.tasks[name](share(data, probe.tasks[name]))["loss"]
+        loss = probe.tasks[name](select_views(data, probe.tasks[name]))["loss"]
         norms.append(torch.autograd.grad(loss, theirs)[0].norm().item())
         losses.append(loss.item())
     out = method(data)
@@ -119,7 +119,7 @@ def test_the_backbone_stands_once_in_a_checkpoint_and_is_one_after_a_copy():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"weights": {"simclrr": 1.0}}, "no task simclrr"),
+        ({"weights": {"simclrr": 1.0}}, "unknown task simclrr"),
         ({"weights": {"simclr": 0.0}}, "above 0"),
         ({"weighting": "equal"}, "fixed, uncertainty or gradnorm"),
     ],
@@ -132,7 +132,7 @@ def test_wrong_weights_are_refused(options, says):
 def test_a_loss_without_floor_takes_fixed_weights_only():
     multitask(DCL, Autoencoder)
     for weighting in ("uncertainty", "gradnorm"):
-        with pytest.raises(ValueError, match="floor"):
+        with pytest.raises(ValueError, match="lower bound"):
             multitask(DCL, Autoencoder, weighting=weighting)
 
 

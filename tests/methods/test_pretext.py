@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional as F
 
 from sslcli.backbones.convnet import ConvNet
-from sslcli.methods.colorization import Colorization, colour_loss
-from sslcli.methods.jigsaw import Jigsaw, far_apart, rearranged
-from sslcli.methods.patch_position import NEIGHBOURS, PatchPosition
-from sslcli.methods.rotation import Rotation, turned
-from sslcli.nn.tiles import cut, tile_size
+from sslcli.methods.colorization import Colorization, color_loss
+from sslcli.methods.jigsaw import Jigsaw, distant_permutations, rearrange
+from sslcli.methods.patch_position import NEIGHBORS, PatchPosition
+from sslcli.methods.rotation import Rotation, rotate_all
+from sslcli.nn.tiles import extract_tiles, tile_size
 from tests.methods.oracles import images
 
 
@@ -28,7 +28,7 @@ def convnet(shape: tuple[int, ...]) -> ConvNet:
 
 def test_turns_are_numpys():
     x = images(2, views=1, shape=(2, 5, 5)).views[0]
-    found = turned(x).view(4, 2, 2, 5, 5)
+    found = rotate_all(x).view(4, 2, 2, 5, 5)
     for k in range(4):
         assert np.array_equal(found[k].numpy(), np.rot90(x.numpy(), k, axes=(2, 3)))
 
@@ -61,7 +61,7 @@ def test_tiles_lie_inside_their_cells_and_are_standardised():
     corner, far = torch.zeros(2, 9, 2), torch.full((2, 9, 2), 0.999)
     assert tile_size((3, 48, 48), 3) == 16
     for places, offset in ((corner, 0), (far, 2)):  # 14 of 16 pixels: places 0, 1, 2
-        tiles = cut(x, 3, places)
+        tiles = extract_tiles(x, 3, places)
         assert tiles.shape == (2, 9, 3, 16, 16)
         raw = x[1, 2, 16 + offset : 30 + offset, 32 + offset : 46 + offset]  # cell 5: second row, third column
         wanted = F.interpolate(raw[None, None], size=(16, 16), mode="bilinear", align_corners=False)[0, 0]
@@ -75,7 +75,7 @@ def test_tiles_lie_inside_their_cells_and_are_standardised():
 )
 def test_tiles_of_tiny_pictures_are_enlarged(shape, grid, size):
     assert tile_size(shape, grid) == size
-    assert cut(torch.randn(2, *shape), grid, torch.rand(2, grid**2, 2)).shape[-2:] == (size, size)
+    assert extract_tiles(torch.randn(2, *shape), grid, torch.rand(2, grid**2, 2)).shape[-2:] == (size, size)
 
 
 def test_a_picture_smaller_than_its_grid_is_refused():
@@ -88,7 +88,7 @@ def test_a_picture_smaller_than_its_grid_is_refused():
 
 @pytest.mark.parametrize(("count", "wanted"), [(4, 24), (4, 64), (9, 64)])
 def test_permutations_are_different_and_far_apart(count, wanted):
-    orders = far_apart(count, wanted)
+    orders = distant_permutations(count, wanted)
     assert len(orders) == min(wanted, math.factorial(count))
     assert orders.sort(dim=1).values.eq(torch.arange(count)).all()
     assert len({tuple(o.tolist()) for o in orders}) == len(orders)
@@ -96,20 +96,20 @@ def test_permutations_are_different_and_far_apart(count, wanted):
         apart = (orders[:, None] != orders[None]).sum(dim=2).float()
         chance = 9 - 1  # two permutations at random agree in one place on average
         assert apart.sum() / (64 * 63) > chance, "farther than chance"
-    assert torch.equal(orders, far_apart(count, wanted))
+    assert torch.equal(orders, distant_permutations(count, wanted))
 
 
 def test_jigsaw_shuffles_as_it_says_and_the_solution_puts_it_back():
     method = Jigsaw(convnet((1, 8, 8)))
     data = images(6, views=1, kind="weak")
-    tiles, order = method.shuffled(data)
-    whole = cut(data.views[0], 2, data.uniform("place", 4, 2))
+    tiles, order = method.shuffle(data)
+    whole = extract_tiles(data.views[0], 2, data.uniform("place", 4, 2))
     for b in range(6):
         for place in range(4):
             assert torch.equal(tiles[b, place], whole[b, method.orders[order[b], place]])
     x = data.views[0]
-    mixed = rearranged(x, 2, method.orders[order])
-    assert torch.equal(rearranged(mixed, 2, method.orders[order].argsort(dim=1)), x)
+    mixed = rearrange(x, 2, method.orders[order])
+    assert torch.equal(rearrange(mixed, 2, method.orders[order].argsort(dim=1)), x)
     assert not torch.equal(mixed, x)
     assert order.unique().numel() > 1, "samples have permutations of their own"
 
@@ -117,7 +117,7 @@ def test_jigsaw_shuffles_as_it_says_and_the_solution_puts_it_back():
 def test_jigsaw_loss_by_hand():
     """Tile by tile through the backbone and the shared layer, side by side in the order shown, to the permutation's number."""
     method, data = Jigsaw(convnet((1, 8, 8))).eval(), images(6, views=1, kind="weak")
-    tiles, order = method.shuffled(data)
+    tiles, order = method.shuffle(data)
     total = 0.0
     for b in range(6):
         parts = [method.embed(method.backbone(tiles[b, place][None]))[0].clamp(min=0) for place in range(4)]
@@ -128,7 +128,7 @@ def test_jigsaw_loss_by_hand():
 
 def test_jigsaw_tiles_do_not_see_each_other():
     method = Jigsaw(convnet((1, 8, 8))).eval()
-    tiles, _ = method.shuffled(images(3, views=1, kind="weak"))
+    tiles, _ = method.shuffle(images(3, views=1, kind="weak"))
     h = method.embed(method.backbone(tiles.flatten(0, 1))).view(3, 4, -1)
     other = tiles.clone()
     other[:, 1] += 1
@@ -139,8 +139,8 @@ def test_jigsaw_tiles_do_not_see_each_other():
 def test_jigsaw_pictures_show_the_solution_that_is_believed():
     method = Jigsaw(convnet((1, 8, 8))).eval()
     data = images(5, views=1, kind="weak")
-    _, order = method.shuffled(data)
-    method.solve = lambda tiles: F.one_hot(order, len(method.orders)).float()  # always right
+    _, order = method.shuffle(data)
+    method.classify = lambda tiles: F.one_hot(order, len(method.orders)).float()  # always right
     columns = method.pictures(data)["jigsaw"]
     assert torch.equal(columns["solved"], columns["source"])
 
@@ -151,11 +151,11 @@ def test_jigsaw_pictures_show_the_solution_that_is_believed():
 def test_patch_position_asks_for_the_neighbour_it_shows():
     method = PatchPosition(convnet((1, 9, 9))).eval()
     data = images(8, views=1, kind="weak", shape=(1, 9, 9))
-    tiles = cut(data.views[0], 3, data.uniform("place", 9, 2))
+    tiles = extract_tiles(data.views[0], 3, data.uniform("place", 9, 2))
     where = (data.uniform("neighbour") * 8).long()
     total = 0.0
     for b in range(8):
-        pair = torch.stack([tiles[b, 4], tiles[b, NEIGHBOURS[where[b]]]])
+        pair = torch.stack([tiles[b, 4], tiles[b, NEIGHBORS[where[b]]]])
         logits = method.classifier(method.backbone(pair).flatten()[None])[0].tolist()
         total += math.log(sum(math.exp(v) for v in logits)) - logits[int(where[b])]
     assert method(data)["loss"].item() == pytest.approx(total / 8, rel=1e-4)
@@ -171,7 +171,7 @@ def coloured() -> Colorization:
 
 def test_brightness_and_colours_make_the_picture_again():
     method, x = coloured(), images(2, views=1, shape=(3, 8, 8)).views[0]
-    grey, colour = method.apart(x)
+    grey, colour = method.split_color(x)
     wanted = 0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2]
     assert torch.allclose(grey[:, 0], wanted, atol=1e-6)
     assert torch.allclose(grey + colour, x[:, :2], atol=1e-6)
@@ -182,15 +182,15 @@ def test_brightness_and_colours_make_the_picture_again():
 def test_the_backbone_sees_no_colour():
     method, data = coloured(), images(2, views=1, kind="weak", shape=(3, 8, 8))
     x = data.views[0]
-    grey, colour = method.apart(x)
+    grey, colour = method.split_color(x)
     other = x + 0.3 * torch.tensor([1 / 0.299, -1 / 0.587, 0.0])[:, None, None]  # the same brightness
-    assert torch.allclose(method.apart(other)[0], grey, atol=1e-5)
-    assert torch.allclose(method.predict(grey), method.predict(method.apart(other)[0]), atol=1e-4)
-    assert not torch.allclose(method.apart(other)[1], colour)
+    assert torch.allclose(method.split_color(other)[0], grey, atol=1e-5)
+    assert torch.allclose(method.predict(grey), method.predict(method.split_color(other)[0]), atol=1e-4)
+    assert not torch.allclose(method.split_color(other)[1], colour)
 
 
 def test_bins_are_equal_and_closed_at_the_ends():
-    found = coloured().binned(torch.tensor([-9.0, -2.0, -1.01, -0.99, 0.0, 0.99, 1.0, 2.0, 9.0]))
+    found = coloured().to_bins(torch.tensor([-9.0, -2.0, -1.01, -0.99, 0.0, 0.99, 1.0, 2.0, 9.0]))
     assert found.tolist() == [0, 0, 0, 1, 2, 2, 3, 3, 3]
 
 
@@ -206,7 +206,7 @@ def test_colour_loss_by_hand():
                 for j in range(3):
                     own, k = logits[b, c, :, i, j].tolist(), int(target[b, c, i, j])
                     total += weights[c, k].item() * (math.log(sum(map(math.exp, own))) - own[k])
-    assert colour_loss(logits, target, weights).item() == pytest.approx(total / 36, rel=1e-12)
+    assert color_loss(logits, target, weights).item() == pytest.approx(total / 36, rel=1e-12)
 
 
 def test_rare_colours_weigh_more_and_all_weigh_one_on_average():
@@ -226,12 +226,12 @@ def test_shares_move_after_the_step():
     method(data)
     assert torch.equal(method.shares, before)
     method.after_step(0.0)
-    _, colour = method.apart(data.views[0])
-    bins = method.binned(F.adaptive_avg_pool2d(colour, (2, 2)))
+    _, colour = method.split_color(data.views[0])
+    bins = method.to_bins(F.adaptive_avg_pool2d(colour, (2, 2)))
     seen = torch.stack([(bins == k).float().mean(dim=(0, 2, 3)) for k in range(4)], dim=1)
     assert torch.allclose(method.shares, 0.99 * before + 0.01 * seen, atol=1e-6)
 
 
 def test_grey_pictures_are_refused():
-    with pytest.raises(ValueError, match="no colour"):
+    with pytest.raises(ValueError, match="no color"):
         Colorization(convnet((1, 8, 8)))

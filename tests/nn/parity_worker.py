@@ -6,24 +6,24 @@ import torch
 import torch.distributed as dist
 
 from sslcli.methods.barlow_twins import barlow_terms
-from sslcli.methods.dcl import decoupled
+from sslcli.methods.dcl import decoupled_contrastive_loss
 from sslcli.methods.dino_v2 import koleo_loss
 from sslcli.methods.lejepa import sigreg
 from sslcli.methods.moco_v2 import info_nce
-from sslcli.methods.moco_v3 import contrast
+from sslcli.methods.moco_v3 import contrastive_loss
 from sslcli.methods.msn import msn_terms
-from sslcli.methods.nnclr import nearest_contrast
+from sslcli.methods.nnclr import nearest_neighbor_loss
 from sslcli.methods.simclr import nt_xent
-from sslcli.methods.supcon import supervised_contrast
-from sslcli.methods.supervised import labelled_loss
+from sslcli.methods.supcon import supcon_loss
+from sslcli.methods.supervised import labeled_cross_entropy
 from sslcli.methods.tico import second_moment, tico_terms
 from sslcli.methods.vicreg import vicreg_terms
 from sslcli.methods.visreg import visreg_terms
-from sslcli.methods.w_mse import whitened_loss
+from sslcli.methods.w_mse import whitening_mse
 from sslcli.nn.dist import all_reduce_mean, gather, rank, world_size
-from sslcli.nn.losses import cosine_distance, mse_known
-from sslcli.nn.projections import directions
-from sslcli.nn.prototypes import cross_view
+from sslcli.nn.losses import masked_mse, negative_cosine_similarity
+from sslcli.nn.projections import random_directions
+from sslcli.nn.prototypes import cross_view_loss
 from sslcli.nn.queue import Queue
 from sslcli.nn.sinkhorn import sinkhorn
 
@@ -40,14 +40,14 @@ def with_padding(z1, z2):
     target = z2.detach().clone()
     if rank() == 0:
         target[0, 1:] = float("nan")
-    return mse_known(z1, target)
+    return masked_mse(z1, target)
 
 
 def queued(z1, z2):
     torch.manual_seed(0)
     queue = Queue(6, OUT).double()
     k = torch.nn.functional.normalize(z2.detach(), dim=1)
-    queue.hold(k, torch.arange(len(k)) + rank() * len(k))
+    queue.stage(k, torch.arange(len(k)) + rank() * len(k))
     queue.push()
     q = torch.nn.functional.normalize(z1, dim=1)
     return info_nce(q, k, queue.keys, 0.2)
@@ -70,7 +70,7 @@ def tico(z1, z2):
 
 
 def visreg(z1, z2):
-    return sum(visreg_terms(torch.stack([z1, z2]), 2, directions(0, OUT, 5, z1)).values())
+    return sum(visreg_terms(torch.stack([z1, z2]), 2, random_directions(0, OUT, 5, z1)).values())
 
 
 def swav(z1, z2):
@@ -79,27 +79,27 @@ def swav(z1, z2):
     past = torch.linspace(-1, 1, 5 * OUT, dtype=z1.dtype).sin().view(5, OUT)[rank() :: world_size()]
     weights = torch.cat([(labels(z1) != 1).to(z1.dtype), torch.ones_like(past[:, 0])])
     codes = [sinkhorn(torch.cat([own.detach(), past]), 0.5, 3, weights)[: len(own)] for own in scores]
-    return cross_view(scores / 0.1, torch.stack(codes))
+    return cross_view_loss(scores / 0.1, torch.stack(codes))
 
 
 LOSSES = {
     "swav": swav,
     "msn": lambda a, b: sum(msn_terms(torch.stack([a, b]), b.detach().softmax(dim=1)).values()),
     "koleo": lambda a, b: koleo_loss(a),
-    "dcl": lambda a, b: decoupled(a, b, 0.2),
-    "dclw": lambda a, b: decoupled(a, b, 0.2, 0.5),
-    "moco_v3": lambda a, b: contrast(a, b, 0.2),
-    "nnclr": lambda a, b: nearest_contrast(a, b, 0.2),
-    "supcon": lambda a, b: supervised_contrast(a, b, labels(a), 0.2),
-    "supervised": lambda a, b: labelled_loss(a, labels(a)),
+    "dcl": lambda a, b: decoupled_contrastive_loss(a, b, 0.2),
+    "dclw": lambda a, b: decoupled_contrastive_loss(a, b, 0.2, 0.5),
+    "moco_v3": lambda a, b: contrastive_loss(a, b, 0.2),
+    "nnclr": lambda a, b: nearest_neighbor_loss(a, b, 0.2),
+    "supcon": lambda a, b: supcon_loss(a, b, labels(a), 0.2),
+    "supervised": lambda a, b: labeled_cross_entropy(a, labels(a)),
     "barlow_twins": barlow,
     "tico": tico,
-    "w_mse": lambda a, b: whitened_loss(a, b, torch.arange(N).flip(0), 4, 1e-2),
-    "lejepa": lambda a, b: sigreg(torch.stack([a, b]), directions(0, OUT, 5, a)),
+    "w_mse": lambda a, b: whitening_mse(a, b, torch.arange(N).flip(0), 4, 1e-2),
+    "lejepa": lambda a, b: sigreg(torch.stack([a, b]), random_directions(0, OUT, 5, a)),
     "visreg": visreg,
     "nt_xent": lambda a, b: nt_xent(a, b, 0.2),
     "vicreg": vicreg,
-    "cosine": cosine_distance,
+    "cosine": negative_cosine_similarity,
     "mse_known": with_padding,
     "queue": queued,
     "gather": lambda a, b: (b @ gather(a).T).exp().mean(),  # each process uses every row, with weights of its own

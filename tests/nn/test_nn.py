@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sslcli.nn.decoder import Decoder, Doubling
+from sslcli.nn.decoder import Decoder, UpsampleConv
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import head_width, mlp
-from sslcli.nn.losses import mse_known
-from sslcli.nn.masking import keep_count, random_keep
+from sslcli.nn.losses import masked_mse
+from sslcli.nn.masking import random_keep, visible_count
 from sslcli.nn.precision import full_precision
 from sslcli.nn.queue import Queue
 from sslcli.nn.stats import covariance, off_diagonal, spread
@@ -94,7 +94,7 @@ def test_queue_is_first_in_first_out():
         ids = torch.arange(n) + 10 * step
         before = queue.keys.clone()
         for part in ids.split(3):  # a step may be of several micro-batches
-            queue.hold(part[:, None].float().expand(-1, 2), part)
+            queue.stage(part[:, None].float().expand(-1, 2), part)
         assert torch.equal(queue.keys, before), "within a step it stands still"
         queue.push()
         slow = (slow + ids.tolist())[-5:]
@@ -102,8 +102,8 @@ def test_queue_is_first_in_first_out():
         assert sorted(filled) == sorted(slow)
         assert queue.keys[queue.ids >= 0][:, 0].tolist() == filled
     assert queue.head.item() == 15 % 5
-    queue.hold(torch.zeros(1, 2), torch.tensor([99]))
-    queue.drop()
+    queue.stage(torch.zeros(1, 2), torch.tensor([99]))
+    queue.discard()
     queue.push()
     assert 99 not in queue.ids
     again = Queue(5, 2)
@@ -115,7 +115,7 @@ def test_queue_is_first_in_first_out():
     ("tokens", "ratio", "keep"), [(196, 0.75, 49), (16, 0.75, 4), (2, 0.75, 1), (1, 0.75, 1), (4, 0.0, 3)]
 )
 def test_keep_count(tokens, ratio, keep):
-    assert keep_count(tokens, ratio) == keep
+    assert visible_count(tokens, ratio) == keep
 
 
 def test_random_keep_takes_the_smallest_scores_and_every_token_equally_often():
@@ -131,12 +131,12 @@ def test_random_keep_takes_the_smallest_scores_and_every_token_equally_often():
 def test_mse_known_leaves_padding_out():
     target = torch.tensor([[1.0, float("nan")], [3.0, 4.0]])
     guess = torch.zeros(2, 2, requires_grad=True)
-    loss = mse_known(guess, target)
+    loss = masked_mse(guess, target)
     loss.backward()
     assert loss.item() == pytest.approx((1 + 9 + 16) / 3)
     assert guess.grad.flatten().tolist() == pytest.approx([-2 / 3, 0, -2, -8 / 3])
-    assert mse_known(guess, target, torch.tensor([[True], [False]])).item() == 1
-    assert mse_known(guess, torch.full((2, 2), float("nan"))).item() == 0
+    assert masked_mse(guess, target, torch.tensor([[True], [False]])).item() == 1
+    assert masked_mse(guess, torch.full((2, 2), float("nan"))).item() == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 13, 9), (2, 1, 1), (3, 33, 64), (1, 7), (4, 150)])
@@ -149,7 +149,7 @@ def test_decoder_reaches_any_size(shape):
     ("shape", "size"), [((4, 3), (8, 6)), ((4, 3), (7, 6)), ((1, 1), (2, 2)), ((5,), (10,)), ((5,), (9,))]
 )
 def test_doubling_is_upsampling_and_a_convolution(shape, size):
-    layer = Doubling(2, 3, size).double()
+    layer = UpsampleConv(2, 3, size).double()
     ours, theirs = (
         torch.randn(2, 2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
         for _ in range(2)

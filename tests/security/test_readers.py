@@ -20,7 +20,7 @@ from sslcli.data.sources.arrays import arrays
 from sslcli.data.sources.tar import tar
 from sslcli.data.sources.tar_files import headers as tar_headers
 from sslcli.errors import DataError, MachineError, SslError
-from sslcli.runtime.thread_pool import ordered
+from sslcli.runtime.thread_pool import ordered_map
 from tests.limits import cost
 
 BLOCK = tarfile.BLOCKSIZE
@@ -135,7 +135,7 @@ def test_npz_that_lies_ends_soon(tmp_path):
 
 def test_order_is_kept_and_little_is_made_ahead():
     made: list[int] = []
-    found = ordered(lambda i: made.append(i) or i * i, range(100), 3, ahead=5)
+    found = ordered_map(lambda i: made.append(i) or i * i, range(100), 3, ahead=5)
     assert next(found) == 0
     time.sleep(0.05)
     assert len(made) <= 7
@@ -143,7 +143,7 @@ def test_order_is_kept_and_little_is_made_ahead():
 
 
 def test_error_of_a_reader_comes_out_in_its_place():
-    found = ordered(lambda i: 1 // (3 - i), range(10), 2)
+    found = ordered_map(lambda i: 1 // (3 - i), range(10), 2)
     assert [next(found) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(found)

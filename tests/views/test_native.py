@@ -219,7 +219,7 @@ def test_without_a_compiler_that_works_the_tensor_code_does_it_and_the_reason_is
 def test_no_compiler_at_all(cache, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(cache))
-    assert native.unavailable_reason() == "there is no C compiler"
+    assert native.unavailable_reason() == "no C compiler was found"
 
 
 def test_no_warning_and_no_reading_beyond_the_memory(tmp_path):

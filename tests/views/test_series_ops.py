@@ -155,6 +155,6 @@ def test_image_ops_are_refused_by_name():
     from sslcli.views import Views
 
     data = Dataset("s", "series", (1, 8), ArraySource(torch.zeros(2, 1, 8)), None)
-    with pytest.raises(RequestError, match="works on data of modality image") as caught:
+    with pytest.raises(RequestError, match="requires data of modality image") as caught:
         Views({"global": 1}, {"global": {"horizontal_flip": {}}}, data)
     assert caught.value.hint

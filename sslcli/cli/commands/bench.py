@@ -97,9 +97,9 @@ def thread_comparison(machine: dict[str, Any]) -> list[str]:
     times = {int(n): seconds for n, seconds in machine["seconds_a_step_by_threads"].items()}
     if not times:
         return []
-    from sslcli.runtime.threads import words
+    from sslcli.runtime.threads import format_times
 
-    return [f"threads      {words(times)}; used {machine['threads']} (device.threads=N sets it)"]
+    return [f"threads      {format_times(times)}; used {machine['threads']} (device.threads=N sets it)"]
 
 
 def rate(value: float) -> str:

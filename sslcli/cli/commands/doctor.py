@@ -156,7 +156,7 @@ def _storage(runs: Path) -> tuple[float, list[dict[str, Any]]]:
 
 def _threads() -> str:
     """The limits on the number of threads, and the load of other processes."""
-    limit, load = resources.quota(), resources.busy()
+    limit, load = resources.quota(), resources.load_average()
     parts = [
         f"{resources.affinity()} of {os.cpu_count()} cores allowed",
         "no CPU quota" if limit is None else f"CPU quota {limit:g} cores",

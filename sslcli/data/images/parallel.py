@@ -7,7 +7,7 @@ from typing import Any
 
 from sslcli.data import notify
 from sslcli.runtime.resources import usable_cores
-from sslcli.runtime.thread_pool import ordered
+from sslcli.runtime.thread_pool import ordered_map
 
 CHUNK = 32  # items per task: passing single items between threads takes longer than decoding a small image
 
@@ -19,7 +19,11 @@ def parallel_map(work: Callable[[int], Any], n: int, label: str) -> list[Any]:
         return [work(i) for i in range(start, min(start + CHUNK, n))]
 
     out: list[Any] = []
-    for part in ordered(chunk, range(0, n, CHUNK), decoder_threads()):
+<<<<<<< HEAD
+    for part in ordered_map(chunk, range(0, n, CHUNK), decoder_threads()):
+=======
+    for part in ordered_map(some, range(0, n, CHUNK), decoder_threads()):
+>>>>>>> 4bb538d (Word methods, layers, views, backbones and runtime in standard terms)
         out += part
         notify.show_progress(label, len(out), n)
     return out

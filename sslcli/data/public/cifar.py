@@ -19,7 +19,7 @@ from sslcli.data.public.build import labeled_images
 from sslcli.data.public.download import RemoteFile, download_files
 from sslcli.errors import DataError
 from sslcli.runtime.resources import usable_cores
-from sslcli.runtime.thread_pool import ordered
+from sslcli.runtime.thread_pool import ordered_map
 
 _BATCH_BYTES = 1 << 28  # maximum size of a batch file
 
@@ -95,12 +95,17 @@ def _cifar(
         pixels = [parts[f][b"data"] for f in files]
         x = np.empty((sum(map(len, pixels)), 3, 32, 32), np.uint8)
         rows = np.split(x.reshape(len(x), -1), np.cumsum([len(p) for p in pixels])[:-1])
-        list(ordered(lambda pair: np.copyto(*pair), zip(rows, pixels, strict=True), threads))
+        list(ordered_map(lambda pair: np.copyto(*pair), zip(rows, pixels, strict=True), threads))
         return torch.from_numpy(x), torch.tensor([v for f in files for v in parts[f][label_key]], dtype=torch.int64)
 
     batches = [f for f in sums if "meta" not in f]
+<<<<<<< HEAD
     threads = usable_cores()  # more threads would only hold more files in memory
-    parts = dict(zip(sums, ordered(load, sums, threads, threads), strict=True))
+    parts = dict(zip(sums, ordered_map(load, sums, threads, threads), strict=True))
+=======
+    threads = usable_cores()  # more would only hold more files at once
+    parts = dict(zip(sums, ordered_map(known, sums, threads, threads), strict=True))
+>>>>>>> 4bb538d (Word methods, layers, views, backbones and runtime in standard terms)
     train, test = stack(batches[:-1]), stack(batches[-1:])
     classes = [c.decode() for c in parts[list(sums)[-1]][class_key]]
     print_ = fingerprint(len(train[0]) + len(test[0]), (s.encode() for s in sums.values()))

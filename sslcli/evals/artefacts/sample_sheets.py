@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from sslcli import plotting
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.runs.files import replacing
-from sslcli.views.contact_sheet import FAINT, INK, PAPER, _picture
+from sslcli.views.contact_sheet import FAINT, INK, PAPER, to_image
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -146,7 +146,7 @@ def _image(x: Tensor) -> Image.Image:
     """Small pictures are enlarged by a whole number, larger ones made to fit."""
     from PIL import Image
 
-    picture = _picture(x)
+    picture = to_image(x)
     larger = max(picture.size)
     zoom: float = SIDE // larger if larger <= SIDE // 2 else SIDE / larger
     size = max(1, round(picture.width * zoom)), max(1, round(picture.height * zoom))

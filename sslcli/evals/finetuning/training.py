@@ -214,9 +214,9 @@ def _width(backbone: nn.Module) -> int:
 
 
 def adamw(params: list[dict[str, object]], lr: float, device: torch.device) -> torch.optim.Optimizer:
-    compilation.keep_dynamo_out()
+    compilation.skip_dynamo_import()
     fused = device.type in ("cpu", "cuda")
-    return compilation.without_dynamo(torch.optim.AdamW(params, lr=lr, fused=fused))
+    return compilation.unwrap_step(torch.optim.AdamW(params, lr=lr, fused=fused))
 
 
 @contextmanager

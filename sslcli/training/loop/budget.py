@@ -52,11 +52,11 @@ class Budget:
     def choose_threads(self, times: dict[int, float]) -> None:
         """Use the fastest thread count. One that differs from the default is saved in config.yaml, so that a resumed run has the
         same rounding."""
-        best, machine = threads.better(times), self.setup.runtime
+        best, machine = threads.fastest(times), self.setup.runtime
         if best == machine.threads:
             return
-        say(f"device.threads={best}: faster on this machine now ({threads.words(times)})")
-        threads.use(machine, best)
+        say(f"device.threads={best}: faster on this machine now ({threads.format_times(times)})")
+        threads.set_threads(machine, best)
         self.setup.cfg["device"]["threads"] = best
         self.run.event("threads", chosen=best, seconds_a_step={str(n): t for n, t in times.items()})
         self.run.write_config(self.setup.cfg)
@@ -79,7 +79,7 @@ class Budget:
                 return any(all_reduce_max(int(elapsed >= max_seconds), int(rounds >= MAX_MEASURE_ROUNDS)))
 
             counts = threads.candidates(setup.cfg["device"]["threads"], setup.runtime)
-            times = threads.compare(timed_step, counts, max_seconds, enough)
+            times = threads.time_threads(timed_step, counts, max_seconds, enough)
         with torch.no_grad():
             for tensor, value in zip(tensors, copies, strict=True):
                 tensor.copy_(value)

@@ -114,7 +114,7 @@ class StepSnapshot:
     def save(self) -> None:
         self.optimizer_states = len(self.optimizer.state)
         for queue in self.queues:  # the keys of a skipped step
-            queue.drop()
+            queue.discard()
         for tensors, copies in self.groups:
             torch._foreach_copy_(copies, tensors)
 

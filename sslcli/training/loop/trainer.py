@@ -70,7 +70,7 @@ class Trainer:
             per_epoch = setup.loader.steps_per_epoch
             eval_every = evaluation_interval(setup, horizon.total)
             log_every = setup.cfg["logger"]["log_every"]
-            display = progress.Training(horizon.total, horizon.total / per_epoch, state.step)
+            display = progress.TrainingDisplay(horizon.total, horizon.total / per_epoch, state.step)
             stream: BatchIterator | None = None
             try:
                 if state.step == 0 or state.step >= horizon.total:  # the latter only writes the encoder again
@@ -121,7 +121,7 @@ class Trainer:
             group["lr"] = setup.lr * (1.0 if group.get("fixed_lr") else factor)
         setup.runtime.seed_step(setup.cfg["seed"], state.step, rank())
         setup.optimizer.zero_grad(set_to_none=True)
-        compilation.new_step(setup.runtime.compile)
+        compilation.mark_step(setup.runtime.compile)
         self.snapshot.save()
         loss = torch.zeros((), device=setup.runtime.device)
         for i in range(accumulate):
@@ -208,7 +208,7 @@ class Trainer:
     def evaluate(self) -> None:
         """Log the online evaluation."""
         setup, state = self.setup, self.state
-        with compilation.eager(setup.runtime.compile):
+        with compilation.force_eager(setup.runtime.compile):
             metrics = evaluate_online(setup, self.strategy.eval_backbone())
         setup.method.train()
         values = {f"eval/{k}": v for k, v in metrics.items()}

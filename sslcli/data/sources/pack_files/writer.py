@@ -44,7 +44,7 @@ from sslcli.data.subset import unlabelled_only
 from sslcli.errors import DataError, RequestError, StorageError
 from sslcli.rng import derive, order
 from sslcli.runs.files import make_folder, sync_folder, write_file
-from sslcli.runtime.thread_pool import ordered
+from sslcli.runtime.thread_pool import ordered_map
 
 SAMPLED = 256  # headers read to estimate the size
 
@@ -186,7 +186,7 @@ class PackTask:
         """Encode and write the remaining samples. Raises DataError where too many cannot be read."""
         done, limit = writer.position, self.dataset.train.max_bad_fraction
         missing = self.missing()
-        for sample in ordered(self.encode, range(done, len(self.all)), decoder_threads()):
+        for sample in ordered_map(self.encode, range(done, len(self.all)), decoder_threads()):
             split, i = self.all[writer.position]
             name = self.sources[split].name_of(i)
             writer.add(sample, name)
