@@ -17,7 +17,7 @@ from tests.methods.test_method_contract import build
     ("method", "compiled"),
     [("simclr", ["ConvNet"]), ("byol", ["ConvNet"] * 2), ("mae", ["Block"] * 3), ("dino", ["ConvNet"] * 2)],
 )
-def test_backbones_are_compiled_and_of_token_backbones_the_blocks(method, compiled):
+def test_compile_backbones_or_token_blocks(method, compiled):
     """A teacher's too; of MAE two blocks of the encoder, one of the decoder."""
     assert [type(m).__name__ for m in regions(build(method, "image"))] == compiled
 
@@ -47,7 +47,7 @@ def graphs(monkeypatch):
         ("denoising_autoencoder", 1),
     ],
 )
-def test_a_compiled_run_is_the_run_and_nothing_is_compiled_twice(cli, graphs, method, expected):
+def test_compiled_run_matches_and_compiles_once(cli, graphs, method, expected):
     """Over epochs, of two steps (masks and noise have them in their key), evaluations, and pictures."""
     losses = []
     for word in ("false", "true"):

@@ -61,7 +61,7 @@ OTHERS = ["autoencoder", "byol", "mae", "moco_v2", "simclr"]
     [(m, "image_folder" if m in COLOURED else "digits") for m in METHODS]
     + [(m, d) for d in ("series", "image_folder") for m in OTHERS],
 )
-def test_pretrains_and_can_be_measured(cli, tmp_path, method, data):
+def test_pretrain_and_evaluate(cli, tmp_path, method, data):
     words = [f"dataset={data}"]
     if data == "series":
         words.append(f"dataset.path={signals(tmp_path / 'signals.npz')}")
@@ -94,12 +94,12 @@ def test_pretrains_and_can_be_measured(cli, tmp_path, method, data):
         ["schedule=linear"],
     ],
 )
-def test_options_of_the_engine(cli, words):
+def test_engine_options(cli, words):
     result = cli("pretrain", *SMALL, "backbone.width=8", *words)
     assert result.code == 0, result.err
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(cli):
+def test_seed_determines_bits(cli):
     from safetensors.torch import load_file
 
     runs = [Path(cli("pretrain", *SMALL, "backbone.width=8", f"seed={s}").last) for s in (0, 0, 1)]
@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(cli):
     assert any((a[k] != c[k]).any() for k in a)
 
 
-def test_labels_do_not_reach_a_method(cli, tmp_path):
+def test_labels_are_withheld(cli, tmp_path):
     """The same data with permuted labels: the same weights, bit for bit."""
     from safetensors.torch import load_file
 

@@ -19,12 +19,12 @@ def clock(monkeypatch):
     """No thread: the test looks at the tasks itself, at times of its own, counted from now."""
     began = time.monotonic()
     monkeypatch.setattr(progress, "_start", lambda: None)
-    monkeypatch.setattr(progress, "_spoke", 0.0)
+    monkeypatch.setattr(progress, "_shown_at", 0.0)
     monkeypatch.setattr(progress, "_tasks", [])
     return lambda seconds: progress.update(began + seconds + 0.1)
 
 
-def test_lines_off_a_terminal(clock, capsys):
+def test_lines_without_terminal(clock, capsys):
     with progress.task("eval"), progress.task("draw", total=4) as draw:
         draw.advance()
         for second in range(1, 101):
@@ -37,21 +37,21 @@ def test_lines_off_a_terminal(clock, capsys):
     assert capsys.readouterr().err == ""  # nothing is being done
 
 
-def test_short_work_says_nothing(clock, capsys):
+def test_short_tasks_print_nothing(clock, capsys):
     for _ in range(10):
         with progress.task("quick"):
             clock(5)
     assert capsys.readouterr().err == ""
 
 
-def test_quiet_work_says_nothing(clock, capsys, monkeypatch):
+def test_quiet_tasks_print_nothing(clock, capsys, monkeypatch):
     monkeypatch.setenv("SSLCLI_QUIET", "1")
     with progress.task("long"):
         clock(60)
     assert capsys.readouterr().err == ""
 
 
-def test_parts_count_towards_the_whole():
+def test_parts_count_towards_total():
     whole, part = progress.Task("labels", 4, done=1), progress.Task("samples", 10, done=5)
     assert progress.fraction([whole, part]) == (1 + 0.5) / 4
     assert progress.fraction([whole]) == 0.25
@@ -59,7 +59,7 @@ def test_parts_count_towards_the_whole():
     assert progress.fraction([progress.Task("unknown")]) == 0
 
 
-def test_counted_parts_end_with_what_holds_them(clock):
+def test_counted_parts_end_with_task(clock):
     with progress.task("data set"):
         progress.count("reading headers", 1, 10)
         progress.count("reading headers", 2, 10)
@@ -72,13 +72,13 @@ def test_counted_parts_end_with_what_holds_them(clock):
     assert progress._tasks == []
 
 
-def test_abandoned_loop_leaves_nothing(clock):
+def test_abandoned_loop_closes_task(clock):
     for _ in progress.track(range(3), "loop"):
         break
     assert progress._tasks == []
 
 
-def test_heartbeat_while_the_main_thread_is_busy(tmp_path, monkeypatch):
+def test_heartbeat_while_main_thread_is_busy(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "TICK", 0.01)
     monkeypatch.setattr(progress, "HEARTBEAT", 0.02)
     run = Run.create(tmp_path / "runs" / "a", {"seed": 0})
@@ -115,7 +115,7 @@ WORK = {
 
 
 @pytest.mark.parametrize("what", WORK)
-def test_work_says_what_it_is_at(cli, monkeypatch, what):
+def test_commands_report_tasks(cli, monkeypatch, what):
     """Every evaluator has a part with a known total; every command is a task, so that none is silent."""
     opened: list[list[progress.Task]] = []
     task = progress.Task

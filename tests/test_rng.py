@@ -62,7 +62,7 @@ def test_golden_order():
     assert order(5, 2, 10).tolist() == [9, 8, 1, 7, 5, 2, 3, 4, 0, 6]
 
 
-def test_against_splitmix64_in_plain_integers():
+def test_matches_splitmix64_in_python_integers():
     """The published algorithm, written again with Python's integers."""
 
     def mix(z: int) -> int:
@@ -92,7 +92,7 @@ def test_uniform_is_uniform():
     assert ks_uniform(Draw(0, 0, torch.tensor([5])).uniform("a", N)) < 1.95  # along one sample's stream too
 
 
-def test_uniform_has_no_pattern_of_low_ids():
+def test_uniform_without_pattern_for_low_ids():
     """Adjacent ids, as a counter hash might show them: differences of neighbours are triangular, not constant."""
     u = draw().uniform("a").double()
     assert len(u.unique()) > 0.99 * N
@@ -127,7 +127,7 @@ def test_independent(other):
     assert ks_uniform((u.double() + other.double()) % 1.0) < 1.95
 
 
-def test_equal_only_when_all_keys_are():
+def test_numbers_depend_on_every_key():
     a = draw(64).uniform("a", 3)
     assert torch.equal(a, draw(64).uniform("a", 3))
     for changed in (draw(64, seed=1), draw(64, epoch=1), draw(64, view=1), draw(64).of_view(-1)):
@@ -135,7 +135,7 @@ def test_equal_only_when_all_keys_are():
     assert not (a == draw(64).uniform("a ", 3)).any()
 
 
-def test_a_sample_does_not_see_its_batch():
+def test_numbers_independent_of_batch():
     whole = draw(257)
     pick = torch.tensor([3, 200, 3, 256])
     for name in ("uniform", "normal"):
@@ -151,7 +151,7 @@ def test_first_columns_do_not_depend_on_the_count():
     assert torch.equal(d.uniform("a", 7)[:, :3], d.uniform("a", 3))
 
 
-def test_uniforms_are_the_same_numbers():
+def test_uniforms_equal_uniform():
     d = draw(33, view=4)
     wanted = {"a": 1, "b": 10, "c": 3}
     got = d.uniforms(wanted)
@@ -235,7 +235,7 @@ def test_derive():
     assert all(0 <= derive(i) < 2**63 for i in range(50))
 
 
-def test_threads_do_not_matter():
+def test_numbers_independent_of_threads():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

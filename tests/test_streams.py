@@ -43,17 +43,17 @@ def status() -> tuple[str, int]:
     return "+".join(sorted({s["status"] for s in found})), len(found)
 
 
-def test_training_goes_on_unread(cli):
+def test_training_survives_closed_pipe(cli):
     assert run_unread("pretrain", *SMOKE) == 0
     assert status() == ("done", 1)
 
 
-def test_sweep_goes_on_unread(cli):
+def test_sweep_survives_closed_pipe(cli):
     assert run_unread("pretrain", "-m", *SMOKE, "seed=0,1") == 0
     assert status() == ("done", 2)
 
 
-def test_ctrl_c_with_nobody_reading(cli, monkeypatch):
+def test_ctrl_c_with_closed_pipe(cli, monkeypatch):
     step = Trainer.step
 
     def interrupted(self, *args):
@@ -69,7 +69,7 @@ def test_ctrl_c_with_nobody_reading(cli, monkeypatch):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("buffering", [0, -1], ids=["unbuffered", "buffered"])
-def test_results_on_a_full_disk_are_no_success(monkeypatch, capsys, buffering):
+def test_full_disk_changes_exit_code(monkeypatch, capsys, buffering):
     with (
         contextlib.suppress(OSError),
         io.TextIOWrapper(open("/dev/full", "wb", buffering), write_through=not buffering) as full,
@@ -79,7 +79,7 @@ def test_results_on_a_full_disk_are_no_success(monkeypatch, capsys, buffering):
     assert "error: cannot write the results to standard output: No space left on device" in capsys.readouterr().err
 
 
-def test_text_is_written_when_there_is_room_again():
+def test_text_written_after_disk_has_space():
     class Disk(io.StringIO):
         full = True
 

@@ -23,7 +23,7 @@ class Sum(nn.Module):
         return x.sum(dim=(2, 3))
 
 
-def test_a_teacher_of_other_units_sees_its_own(monkeypatch: pytest.MonkeyPatch):
+def test_teacher_input_is_renormalized(monkeypatch: pytest.MonkeyPatch):
     ours: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.1]}
     its: dict[str, Any] = {"mean": [0.1, 0.2, 0.6], "std": [1.0, 0.5, 0.25]}
     monkeypatch.setattr(builders, "locate_encoder", Path)
@@ -40,7 +40,7 @@ def test_a_teacher_of_other_units_sees_its_own(monkeypatch: pytest.MonkeyPatch):
     assert not torch.allclose(teacher(normalised(ours)), Sum()(normalised(ours)), atol=1.0)
 
 
-def test_the_latest_run_is_named_wherever_a_method_asks_for_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_teacher_latest_is_resolved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(configuration, "find", lambda spec: tmp_path / spec)
     named = str((tmp_path / "latest").resolve())
     inner = {"tau": 0.9, "teacher": "latest"}

@@ -67,7 +67,7 @@ def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
 
 
 @pytest.mark.parametrize("method", [*METHODS, "simsiam in portions", "byol, sharded", "mae, sharded"])
-def test_two_processes_compute_what_one_does(both, method):
+def test_two_processes_match_one(both, method):
     """Loss, gradient, one optimizer step, and weights, teachers, queues and statistics after a second."""
     one, two = both[1][method], both[2][method]
     assert one.keys() == two.keys()
@@ -77,7 +77,7 @@ def test_two_processes_compute_what_one_does(both, method):
         torch.testing.assert_close(two[name], value, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_the_views_of_a_step_do_not_depend_on_who_makes_them():
+def test_views_independent_of_rank():
     """1, 2 and 4 processes: the same samples with the same pixels, in the same order, epoch after epoch."""
     from sslcli.data.loading.loader import Loader
     from sslcli.training.setup import prepare
@@ -186,7 +186,7 @@ def whole(tmp_path_factory) -> Path:
     return only_run(folder)
 
 
-def test_two_processes_make_one_run_that_is_evaluated_by_two(whole):
+def test_two_processes_train_and_evaluate_one_run(whole):
     lines = content(whole)[1]
     assert json.loads((whole / "status.json").read_text())["status"] == "done"
     alone = finish(start(whole.parent.parent, *WORDS, "method=moco_v2"))
@@ -204,7 +204,7 @@ def test_two_processes_make_one_run_that_is_evaluated_by_two(whole):
     assert found[1] == pytest.approx(found[2], rel=1e-6)
 
 
-def test_a_stopped_team_goes_on_bit_for_bit(whole, tmp_path):
+def test_stopped_processes_resume_bit_identically(whole, tmp_path):
     process = start(tmp_path, *WORDS, "method=moco_v2", "train.devices=2")
     run = until_step(tmp_path, 2)
     process.send_signal(signal.SIGTERM)
@@ -221,7 +221,7 @@ def test_a_stopped_team_goes_on_bit_for_bit(whole, tmp_path):
     same(run, whole)
 
 
-def test_a_lost_process_ends_the_job_in_seconds_and_the_run_goes_on(whole, tmp_path):
+def test_lost_process_ends_run_quickly_and_run_resumes(whole, tmp_path):
     process = start(tmp_path, *WORDS, "method=moco_v2", "train.devices=2")
     run = until_step(tmp_path, 1)
     (victim,) = followers(process.pid)
@@ -239,7 +239,7 @@ def test_a_lost_process_ends_the_job_in_seconds_and_the_run_goes_on(whole, tmp_p
     same(run, whole)
 
 
-def test_a_killed_leader_leaves_nobody_behind_and_one_process_can_go_on(whole, tmp_path, monkeypatch):
+def test_killed_rank0_leaves_no_process_and_run_resumes(whole, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = start(tmp_path, *WORDS, "method=moco_v2", "train.devices=2")
     run = until_step(tmp_path, 1)
@@ -258,7 +258,7 @@ def test_a_killed_leader_leaves_nobody_behind_and_one_process_can_go_on(whole, t
         torch.testing.assert_close(ours[name].double(), value.double(), rtol=1e-3, atol=1e-4)
 
 
-def test_a_sharded_run_is_saved_whole_and_goes_on_sharded_or_not(tmp_path):
+def test_sharded_run_saves_full_state_and_resumes(tmp_path):
     words = [w for w in WORDS if "eval_every" not in w] + ["method=byol", "train.eval_every=1", "train.steps=90"]
     code, _, err = finish(start(tmp_path, *words, "train.save_every=89", "train.devices=2", "train.strategy=fsdp"))
     assert code == 0, err
@@ -283,7 +283,7 @@ def test_a_sharded_run_is_saved_whole_and_goes_on_sharded_or_not(tmp_path):
             step.rename(run / "checkpoints" / ".trash-last2")
 
 
-def test_an_error_of_another_process_is_told_as_what_it_is(tmp_path):
+def test_worker_error_is_reported_with_its_type(tmp_path):
     (tmp_path / "mine" / "method").mkdir(parents=True)
     (tmp_path / "mine" / "moody.py").write_text(
         "import os\nfrom sslcli.errors import DataError\nfrom sslcli.methods.simsiam import SimSiam\n\n\n"
@@ -301,7 +301,7 @@ def test_an_error_of_another_process_is_told_as_what_it_is(tmp_path):
     assert "give another" in err
 
 
-def test_torchrun_does_the_same(whole, tmp_path):
+def test_torchrun_matches_local_launch(whole, tmp_path):
     run = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sslcli")
     code, out, err = finish(start(tmp_path, *WORDS, "method=moco_v2", launcher=run))
     assert code == 0, err
@@ -312,7 +312,7 @@ def test_torchrun_does_the_same(whole, tmp_path):
     assert json.loads(out)["numbers"]["rankme"] > 1
 
 
-def test_wrong_numbers_of_processes(cli):
+def test_invalid_process_counts(cli):
     assert "train.devices=0" in cli(*WORDS, "train.devices=0").err
     odd = cli(*WORDS, "train.devices=3")
     assert odd.code == 2
@@ -320,7 +320,7 @@ def test_wrong_numbers_of_processes(cli):
     assert not Path("runs").exists()
 
 
-def test_unreadable_samples_are_counted_over_all_processes(tmp_path):
+def test_bad_samples_are_counted_over_processes(tmp_path):
     """Each process meets half of the broken files; together they are too many."""
     from PIL import Image
 

@@ -64,7 +64,7 @@ def test_usable_cores_respects_quota(monkeypatch):
 
 
 @pytest.mark.parametrize("given", [None, *resources.WAIT_VARIABLES])
-def test_wait_policy_is_passive_unless_set(monkeypatch, given):
+def test_wait_policy_passive_by_default(monkeypatch, given):
     for name in resources.WAIT_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     if given:
@@ -92,7 +92,7 @@ def machine(device: str = "cpu", count: int = 2, world_size: int = 1) -> Runtime
     )
 
 
-def test_candidates_are_all_and_one(monkeypatch):
+def test_candidates_all_and_one(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert threads.candidates(None, machine()) == [2, 1]
     assert threads.candidates(2, machine()) == [2]  # device.threads is given
@@ -123,7 +123,7 @@ def test_faster_thread_count_is_chosen(monkeypatch, one, expected):
     assert threads.fastest(times) == expected  # 2 % faster is not worth another rounding
 
 
-def test_long_steps_are_timed_with_all_threads(monkeypatch):
+def test_long_steps_timed_with_all_threads(monkeypatch):
     torch.set_num_threads(2)
     assert list(threads.time_threads(clock(monkeypatch, {2: 5.0, 1: 9.0}), [2, 1], 2.0)) == [2]
 
@@ -133,7 +133,7 @@ def one_is_faster(monkeypatch):
     """All against one is compared however slow the machine is, and one thread wins."""
     compare = threads.time_threads
     monkeypatch.setattr(threads, "time_threads", lambda step, counts, *_: compare(step, counts, 1e9, lambda *_: True))
-    monkeypatch.setattr(threads, "better", min)
+    monkeypatch.setattr(threads, "fastest", min)
 
 
 @pytest.mark.usefixtures("one_is_faster")
@@ -178,7 +178,7 @@ def test_bench_compares_threads(cli, monkeypatch):
     assert set(where["seconds_a_step_by_threads"]) == {"1", "2"}
 
 
-def test_doctor_says_what_limits_threads(cli, monkeypatch):
+def test_doctor_reports_thread_limits(cli, monkeypatch):
     monkeypatch.setattr(resources, "quota", lambda: 1.5)
     done = cli("doctor")
     assert "CPU quota 1.5 cores" in done.out

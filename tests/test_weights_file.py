@@ -47,7 +47,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
-def test_published_weights_are_found(content, tmp_path):
+def test_published_weights_load(content, tmp_path):
     torch.save(content, tmp_path / "w.pth")
     backbone = ResNet(SHAPE)
     said = weights_file.load_into(backbone, str(tmp_path / "w.pth"))
@@ -58,13 +58,13 @@ def test_published_weights_are_found(content, tmp_path):
     assert "own mean and standard deviation" in said
 
 
-def test_head_is_left_out_and_said(tmp_path):
+def test_head_is_ignored_and_reported(tmp_path):
     save_file(WEIGHTS, tmp_path / "w.safetensors")
     said = weights_file.load_into(ResNet(SHAPE), str(tmp_path / "w.safetensors"))
-    assert "left out: fc.weight, fc.bias" in said or "left out: fc.bias, fc.weight" in said
+    assert "ignored: fc.weight, fc.bias" in said or "ignored: fc.bias, fc.weight" in said
 
 
-def test_a_stem_of_another_shape_is_said(tmp_path):
+def test_different_stem_is_reported(tmp_path):
     torch.save(WEIGHTS, tmp_path / "w.pt")
     small = ResNet((3, 32, 32))
     first = small.conv1.weight.clone()
@@ -73,17 +73,17 @@ def test_a_stem_of_another_shape_is_said(tmp_path):
     assert torch.equal(small.conv1.weight, first)
 
 
-def test_another_network_is_refused_with_its_name(tmp_path):
+def test_other_network_is_rejected_with_suggestion(tmp_path):
     torch.save(WEIGHTS, tmp_path / "w.pth")
     backbone = ResNet(SHAPE, depth=34)
     before = backbone.conv1.weight.clone()
-    with pytest.raises(RequestError, match=r"fits \d+% of the parameters") as error:
+    with pytest.raises(RequestError, match=r"matches \d+% of the parameters") as error:
         weights_file.load_into(backbone, str(tmp_path / "w.pth"))
     assert "layer1.2.conv1.weight" in error.value.message
     assert error.value.hint == "it matches backbone=resnet18"
     assert torch.equal(backbone.conv1.weight, before)
     torch.save({"a": torch.zeros(3)}, tmp_path / "w.pth")
-    with pytest.raises(RequestError, match=r"fits 0%.*in the file: a"):
+    with pytest.raises(RequestError, match=r"matches 0%.*in the file: a"):
         weights_file.load_into(backbone, str(tmp_path / "w.pth"))
 
 
@@ -92,7 +92,7 @@ class Evil:
         return os.system, ("touch owned",)
 
 
-def test_no_file_of_weights(tmp_path, monkeypatch):
+def test_invalid_weight_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Evil()}, "evil.pth")
     with pytest.raises(DataError, match=r"names \w+\.system: reading it could run code") as error:
@@ -132,7 +132,7 @@ def test_init_file_from_the_command_line(cli, tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["", "module.encoder_q."])
-def test_stem_of_the_file_is_the_stem_of_the_run(prefix, cli, tmp_path, monkeypatch):
+def test_stem_follows_file(prefix, cli, tmp_path, monkeypatch):
     """Pictures of 32 pixels would have the small one."""
     torch.save(under(prefix), tmp_path / "w.pth")
     words = ["backbone=resnet18", "init=w.pth", "train.steps=1", "train.epochs=null", "dataset.image_size=16"]

@@ -68,9 +68,9 @@ def test_yaml_and_signature_agree(name):
 
 @pytest.mark.parametrize("shape", [IMAGE, SERIES], ids=["image", "series"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sample_becomes_a_vector_or_the_request_is_refused(name, shape):
+def test_output_shape_or_error(name, shape):
     if not fits(name, shape):
-        with pytest.raises(RequestError, match="takes") as caught:
+        with pytest.raises(RequestError, match="requires") as caught:
             target(name)(input_shape=shape)
         assert "backbone=" in (caught.value.hint or "")
         return
@@ -84,7 +84,7 @@ def test_a_sample_becomes_a_vector_or_the_request_is_refused(name, shape):
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if fits(n, SERIES)])
-def test_padding_of_a_series_changes_nothing_finite(name):
+def test_padded_series_gives_finite_features(name):
     network = build(name, SERIES).eval()
     x = torch.randn(3, *SERIES)
     x[0, :, 9:] = float("nan")
@@ -106,7 +106,7 @@ def test_convnet_widths_and_maps(shape, dim, side):
     assert network.features(torch.randn(2, *shape)).shape == (2, dim, side, side)
 
 
-def test_convnet_takes_any_channels_and_odd_sizes():
+def test_convnet_any_channels_and_sizes():
     for shape in [(1, 1, 1), (5, 7, 13), (2, 65, 9)]:
         assert ConvNet(shape, width=4)(torch.randn(2, *shape)).shape[0] == 2
 
@@ -114,7 +114,7 @@ def test_convnet_takes_any_channels_and_odd_sizes():
 # resnet, torchvision -------------------------------------------------------------------------------------------------
 
 
-def test_resnet_is_torchvisions():
+def test_resnet_matches_torchvision():
     import torchvision
 
     torch.manual_seed(0)
@@ -128,7 +128,7 @@ def test_resnet_is_torchvisions():
     assert torch.equal(ours.eval()(x), theirs.eval()(x))
 
 
-def test_resnet_stem_follows_the_size():
+def test_resnet_stem_depends_on_size():
     small, large = ResNet((4, 32, 32)), ResNet((4, 96, 96))
     assert (small.stem, small.conv1.kernel_size, small.conv1.stride) == ("small", (3, 3), (1, 1))
     assert (large.stem, large.conv1.kernel_size, large.conv1.in_channels) == ("imagenet", (7, 7), 4)
@@ -146,15 +146,15 @@ def test_torchvision_by_name_with_other_channels(name, dim):
     assert network(torch.randn(2, 2, 64, 64)).shape == (2, dim)
 
 
-def test_torchvision_says_what_is_wrong():
+def test_torchvision_errors():
     with pytest.raises(RequestError, match="resnet81") as caught:
         TorchvisionModel((3, 64, 64), name="resnet81")
     assert caught.value.hint == "did you mean backbone.name=resnet18?"
-    with pytest.raises(RequestError, match="alexnet cannot take"):
+    with pytest.raises(RequestError, match="alexnet does not support"):
         TorchvisionModel((3, 16, 16), name="alexnet")
 
 
-def test_timm_missing_names_the_extra(monkeypatch):
+def test_timm_missing_package_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)  # makes the import fail
     with pytest.raises(MachineError, match="timm") as caught:
         target("timm")((3, 32, 32))
@@ -173,7 +173,7 @@ def test_timm_by_name():
 
 
 @pytest.mark.parametrize("case", load("vit")["cases"], ids=["square", "oblong"])
-def test_vit_is_timms(case):
+def test_vit_matches_timm(case):
     network = fill(
         ViT(tuple(case["shape"]), width=16, depth=2, heads=case["heads"], patch=case["patch"], positions="learned"), 10
     )
@@ -193,7 +193,7 @@ def test_automatic_patch(size, patch):
     assert patch_size(size, "auto") == patch
 
 
-def test_a_patch_that_does_not_divide_names_the_nearest():
+def test_patch_error_suggests_nearest():
     with pytest.raises(RequestError, match="does not divide") as caught:
         ViT((3, 32, 32), patch=7)
     assert caught.value.hint == "backbone.patch=8, or dataset.image_size=35"
@@ -203,7 +203,7 @@ def test_a_patch_that_does_not_divide_names_the_nearest():
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 12), (2, 24), (2, 151)])
-def test_patchify_and_back(shape):
+def test_patchify_round_trip(shape):
     network = ViT(shape, width=16, depth=1, heads=2, patch=4)
     assert isinstance(network, TokenBackbone)
     x = torch.randn(2, *shape)
@@ -216,7 +216,7 @@ def test_patchify_and_back(shape):
     assert patches.shape[2] == c * 4 ** (len(shape) - 1)
 
 
-def test_keep_picks_tokens_before_the_blocks():
+def test_keep_selects_tokens_before_blocks():
     network = ViT((1, 8, 8), width=16, depth=2, heads=2).eval()
     x = torch.randn(2, 1, 8, 8)
     every = torch.arange(16).expand(2, -1)
@@ -238,7 +238,7 @@ def test_pool_and_positions():
     assert not network.pos_embed.requires_grad
     assert torch.equal(network.pos_embed[0], network.token_positions(16))
     assert ViT((1, 8, 8), width=16, depth=1, heads=2, positions="learned").pos_embed.requires_grad
-    with pytest.raises(RequestError, match="built for"):
+    with pytest.raises(RequestError, match="expected samples of shape"):
         network(torch.randn(2, 1, 10, 10))
 
 
@@ -246,7 +246,7 @@ def test_pool_and_positions():
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_tcn_features_of_a_padded_series_are_those_of_the_series(stride):
+def test_tcn_ignores_padding(stride):
     torch.manual_seed(0)
     network = TCN((3, 40), width=8, depth=3, stride=stride).double()
     x = torch.randn(2, 3, 27, dtype=torch.float64)
@@ -260,11 +260,11 @@ def test_tcn_shortens_long_series():
     assert TCN((1, 96)).stride == 1
     assert TCN((1, 97)).stride == 2
     assert TCN((1, 1000)).stride == 16
-    with pytest.raises(RequestError, match="even"):
+    with pytest.raises(RequestError, match="expected an odd integer"):
         TCN((1, 50), kernel=4)
 
 
-def test_vit_does_not_look_at_padding():
+def test_vit_ignores_padding():
     network = ViT((2, 20), width=16, depth=2, heads=2, patch=4).eval()
     x = torch.randn(2, 2, 20)
     x[:, :, 12:] = float("nan")
@@ -283,7 +283,7 @@ def tokens_of(shape: tuple[int, ...]) -> tuple[ViT, torch.Tensor]:
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8), (2, 12)])
-def test_what_stands_under_a_mask_token_is_not_seen(shape):
+def test_masked_token_values_are_ignored(shape):
     network, x = tokens_of(shape)
     hidden = torch.zeros(3, network.num_tokens, dtype=torch.bool)
     hidden[:, 1:3] = True
@@ -297,7 +297,7 @@ def test_what_stands_under_a_mask_token_is_not_seen(shape):
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8), (2, 12)])
-def test_a_token_attends_only_to_what_it_may(shape):
+def test_attend_mask_limits_attention(shape):
     network, x = tokens_of(shape)
     n = network.prefix + network.num_tokens
     causal = torch.ones(n, n, dtype=torch.bool).tril()
@@ -320,7 +320,7 @@ def test_smaller_samples_have_fewer_tokens(shape, small):
     assert network(x).shape == (3, 16)
 
 
-def test_positions_of_a_smaller_sample_lie_between_those_of_the_grid():
+def test_positions_of_smaller_sample_are_interpolated():
     """A grid of half the side takes, of a table that is linear in its place, the values at the middle of each pair."""
     network, _ = tokens_of((1, 16))
     table = torch.arange(8.0)[:, None].expand(8, 16)
@@ -328,7 +328,7 @@ def test_positions_of_a_smaller_sample_lie_between_those_of_the_grid():
     assert torch.allclose(network._positions(torch.zeros(1, 1, 8))[0, 1:, 0], torch.tensor([0.5, 2.5, 4.5, 6.5]))
 
 
-def test_the_depths_end_in_the_tokens():
+def test_last_depth_gives_tokens():
     network, x = tokens_of((2, 8, 8))
     depths = network.depths(x)
     assert len(depths) == 2

@@ -56,7 +56,7 @@ def step(method, data: Batch, progress: float = 0.5) -> None:
 
 
 @every_case
-def test_sinkhorn_is_pots(case):
+def test_sinkhorn_matches_pot(case):
     scores = unit(0, case["n"], case["d"]) @ unit(9, case["k"], case["d"]).T
     for name, plan in case["plans"].items():
         epsilon, rounds = name.split()
@@ -64,7 +64,7 @@ def test_sinkhorn_is_pots(case):
         np.testing.assert_allclose(found.numpy(), plan, rtol=1e-9, atol=1e-15)
 
 
-def test_sinkhorn_by_hand():
+def test_sinkhorn_matches_reference():
     scores, n, k = numbers(3, 5, 4), 5, 4
     q = np.exp(scores.numpy() / 0.3)
     for _ in range(3):
@@ -75,7 +75,7 @@ def test_sinkhorn_by_hand():
     np.testing.assert_allclose(sinkhorn(scores, 0.3, 3).numpy(), q * n, rtol=1e-12)
 
 
-def test_sinkhorn_promises():
+def test_sinkhorn_properties():
     scores = numbers(3, 8, 4)
     shared = sinkhorn(scores, 0.5, 200)
     assert torch.allclose(shared.sum(dim=1), torch.ones(8, dtype=torch.float64))
@@ -89,7 +89,7 @@ def test_sinkhorn_promises():
     assert torch.allclose(sinkhorn(scores[order], 0.5, 3), sinkhorn(scores, 0.5, 3)[order])
 
 
-def test_a_row_without_weight_is_absent():
+def test_sinkhorn_ignores_rows_of_weight_zero():
     scores = numbers(4, 7, 3)
     weights = torch.tensor([1.0, 0, 1, 1, 0, 1, 0], dtype=torch.float64)
     there = weights > 0
@@ -103,7 +103,7 @@ def test_a_row_without_weight_is_absent():
 # Prototypes ----------------------------------------------------------------------------------------------------------
 
 
-def test_prototypes_are_cosines_that_stand_still_at_first():
+def test_prototypes_are_cosines_frozen_initially():
     layer = Prototypes(5, 3, frozen=0.1).double()
     z = numbers(0, 4, 5)
     slow = [[float(a @ b / a.norm() / b.norm()) for b in layer.weight.detach()] for a in z]
@@ -121,14 +121,14 @@ def test_prototypes_are_cosines_that_stand_still_at_first():
         Prototypes(5, 1)
 
 
-def test_in_use_counts_prototypes():
+def test_effective_prototypes_counts_used():
     assert effective_prototypes(torch.eye(4)) == pytest.approx(4.0)
     assert effective_prototypes(torch.eye(4)[[1, 1, 1]]) == pytest.approx(1.0)
     assert effective_prototypes(torch.full((3, 4), 0.25)) == pytest.approx(4.0)
     assert effective_prototypes(torch.eye(4)[[0, 0, 1, 1]]) == pytest.approx(2.0)
 
 
-def test_cross_view_by_hand():
+def test_cross_view_loss_matches_reference():
     logits, targets = numbers(1, 4, 5, 3), numbers(2, 2, 5, 3).softmax(dim=2)
     slow, pairs = 0.0, 0
     for t in range(2):
@@ -145,7 +145,7 @@ def test_cross_view_by_hand():
 
 
 @every_case
-def test_swav_is_lightlys(case):
+def test_swav_matches_lightly(case):
     prototypes = unit(9, case["k"], case["d"])
     scores = torch.stack([unit(seed, case["n"], case["d"]) @ prototypes.T for seed in range(4)])
     past = unit(5, 7, case["d"]) @ prototypes.T
@@ -160,7 +160,7 @@ def swav(**words) -> SwAV:
     return SwAV(ConvNet((1, 8, 8), width=4), **{"prototypes": 5, "queue": None, "frozen": 0.0, **words})
 
 
-def test_swav_forward_is_the_paper():
+def test_swav_forward_matches_paper():
     method, data = swav(), views(6, small=1)
     z = [F.normalize(method.projector(method.backbone(x)), dim=1) for x in data.views]
     c = F.normalize(method.prototypes.weight, dim=1)
@@ -171,7 +171,7 @@ def test_swav_forward_is_the_paper():
     assert torch.allclose(method.assign(data.views[0]), (z[0] @ c.T / 0.1).softmax(dim=1), atol=1e-5)
 
 
-def test_swav_codes_take_no_gradient():
+def test_swav_codes_have_no_gradient():
     """The gradient is that of a cross-entropy with constant codes."""
     method, data = swav(), views(6)
     codes = torch.stack([method.codes(method.prototypes(method.projector(method.backbone(x)))) for x in data.views])
@@ -183,7 +183,7 @@ def test_swav_codes_take_no_gradient():
     assert torch.allclose(found, method.prototypes.weight.grad, atol=1e-6)
 
 
-def test_swav_queue_joins_when_it_is_due_and_counts_what_is_filled():
+def test_swav_queue_starts_late_and_ignores_empty_entries():
     method, data = swav(queue=9, queue_from=0.5).eval(), views(6)
     scores = method.prototypes(method.projector(method.backbone(data.views[0]))).detach()
     alone = sinkhorn(scores, 0.03, 3)
@@ -197,7 +197,7 @@ def test_swav_queue_joins_when_it_is_due_and_counts_what_is_filled():
     assert not torch.allclose(joined, alone, atol=1e-3)
 
 
-def test_swav_queue_holds_embeddings_of_training_only():
+def test_swav_queue_unchanged_in_eval_mode():
     method, data = swav(queue=9), views(6)
     step(method, data)
     assert method.queue.ids.tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1]
@@ -216,14 +216,14 @@ FACTS = DataInfo(samples=12, classes=2, steps_per_epoch=2)
 
 
 @every_case
-def test_deepcluster_is_solo_learns(case):
+def test_deepcluster_matches_solo_learn(case):
     prototypes = unit(9, case["k"], case["d"])
     scores = torch.stack([unit(seed, case["n"], case["d"]) @ prototypes.T for seed in range(4)])
     clusters = (torch.arange(case["n"]) % case["k"]).expand(4, -1)
     assert cluster_loss(scores, clusters, 0.1).item() == pytest.approx(case["deepcluster"], rel=EXACT)
 
 
-def test_spherical_kmeans_by_hand():
+def test_spherical_kmeans_matches_reference():
     x, start = unit(1, 20, 3).numpy(), unit(2, 4, 3).numpy().copy()
     weights = np.arange(20) % 5 != 0
     centroids = start.copy()
@@ -237,7 +237,7 @@ def test_spherical_kmeans_by_hand():
     np.testing.assert_allclose(found.numpy(), centroids, rtol=1e-10)
 
 
-def test_spherical_kmeans_finds_what_is_there_and_keeps_empty_clusters():
+def test_spherical_kmeans_recovers_clusters_and_keeps_empty():
     axes = torch.eye(3, dtype=torch.float64)
     x = F.normalize(axes.repeat(5, 1) + 0.05 * numbers(1, 15, 3), dim=1)
     found = spherical_kmeans(x, x[[0, 1, 2]], 5, torch.ones(15, dtype=torch.float64))
@@ -246,7 +246,7 @@ def test_spherical_kmeans_finds_what_is_there_and_keeps_empty_clusters():
     assert torch.equal(spherical_kmeans(x, far, 5, torch.ones(15, dtype=torch.float64))[3], far[3])
 
 
-def test_nearest_in_portions_is_nearest():
+def test_nearest_in_parts_equals_whole():
     x, centroids = unit(1, 20, 3), unit(2, 4, 3)
     assert torch.equal(nearest(x, centroids, rows=7), nearest(x, centroids))
 
@@ -260,7 +260,7 @@ def halves(epoch: int = 0) -> list[Batch]:
     return [views(6, epoch=epoch), views(6, epoch=epoch, first=6)]
 
 
-def test_deepcluster_clusters_at_the_end_of_an_epoch():
+def test_deepcluster_clusters_at_epoch_end():
     method = deepcluster()
     first, second = halves()
     start = method.centroids.clone()
@@ -279,7 +279,7 @@ def test_deepcluster_clusters_at_the_end_of_an_epoch():
     assert not torch.equal(method.centroids[0], method.centroids[2])  # same embeddings, other starts
 
 
-def test_deepcluster_memory_is_of_each_view_and_sample():
+def test_deepcluster_memory_per_view_and_sample():
     method, (_, second) = deepcluster(), halves()
     step(method, second)
     for memory, x in zip(method.memory, second.views, strict=True):
@@ -288,7 +288,7 @@ def test_deepcluster_memory_is_of_each_view_and_sample():
         assert torch.allclose(memory.keys[6:], z, atol=1e-5)
 
 
-def test_deepcluster_predicts_the_clusters():
+def test_deepcluster_loss_predicts_clusters():
     method = deepcluster()
     for data in halves():
         step(method, data)
@@ -302,7 +302,7 @@ def test_deepcluster_predicts_the_clusters():
     assert method(data)["loss"].item() == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_deepcluster_before_the_first_clusters_takes_the_other_views_code():
+def test_deepcluster_first_epoch_uses_other_views_code():
     method, data = deepcluster(clusterings=1), views(6, small=1)
     z = [F.normalize(method.projector(method.backbone(x)), dim=1) for x in data.views]
     codes = [sinkhorn(own @ method.centroids[0].T, 0.03, 3).argmax(dim=1) for own in z]
@@ -313,7 +313,7 @@ def test_deepcluster_before_the_first_clusters_takes_the_other_views_code():
     assert method(data)["loss"].item() == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_deepcluster_that_was_interrupted_finds_the_same_clusters():
+def test_deepcluster_resumed_has_same_clusters():
     whole, (first, second) = deepcluster(), halves()
     step(whole, first)
     resumed = deepcluster()
@@ -325,7 +325,7 @@ def test_deepcluster_that_was_interrupted_finds_the_same_clusters():
     assert (resumed.clusters >= 0).all()
 
 
-def test_samples_that_were_not_met_get_no_cluster():
+def test_deepcluster_unseen_samples_have_no_cluster():
     torch.manual_seed(0)
     facts = DataInfo(samples=15, classes=0, steps_per_epoch=2)  # the last three are left over
     method = DeepClusterV2(ConvNet((1, 8, 8), width=4), facts, prototypes=9)
@@ -340,11 +340,11 @@ def test_samples_that_were_not_met_get_no_cluster():
     assert (starts[:, 12:] < 1 - 1e-5).all()
 
 
-def test_more_clusters_than_samples_are_as_many_as_samples():
+def test_deepcluster_clusters_at_most_samples():
     assert deepcluster(prototypes=100).centroids.shape[1] == 12
 
 
-def test_the_clock_follows_its_buffer():
+def test_step_counter_follows_buffer():
     clock = StepCounter()
     assert [clock.tick() for _ in range(3)] == [1, 2, 3]
     kept = clock.steps.clone()
@@ -357,7 +357,7 @@ def test_the_clock_follows_its_buffer():
     assert copy.deepcopy(clock).tick() == 5
 
 
-def test_a_memory_keeps_the_newest_of_each_sample():
+def test_memory_bank_keeps_latest_embedding():
     memory = MemoryBank(5, 2)
     before = memory.keys.clone()
     memory.stage(torch.tensor([[1.0, 0], [0, 1]]), torch.tensor([3, 1]))
@@ -378,7 +378,7 @@ def msn(**words) -> MSN:
 
 @every_case
 @pytest.mark.parametrize("rounds", [0, 3])
-def test_msn_is_lightlys(case, rounds):
+def test_msn_matches_lightly(case, rounds):
     n, d, k = case["n"], case["d"], case["k"]
     method = msn(iterations=rounds)
     prototypes = unit(9, k, d)
@@ -388,7 +388,7 @@ def test_msn_is_lightlys(case, rounds):
     assert loss.item() == pytest.approx(case["msn"][str(rounds)], rel=1e-9)
 
 
-def test_msn_terms_by_hand():
+def test_msn_terms_matches_reference():
     logits, targets = numbers(1, 2, 5, 3), numbers(2, 5, 3).softmax(dim=1)
     p = np.exp(logits.numpy())
     p /= p.sum(axis=2, keepdims=True)
@@ -399,7 +399,7 @@ def test_msn_terms_by_hand():
     assert terms["mean_entropy"].item() == pytest.approx(math.log(3) + (mean * np.log(mean)).sum(), rel=1e-12)
 
 
-def test_msn_promises():
+def test_msn_properties():
     even = torch.zeros(2, 5, 3, dtype=torch.float64)
     assert msn_terms(even, even[0].softmax(dim=1))["mean_entropy"].item() == pytest.approx(0.0, abs=1e-12)
     one = 1e3 * torch.eye(3, dtype=torch.float64)[[0] * 5].expand(2, -1, -1)
@@ -419,7 +419,7 @@ def test_msn_targets_are_sharper():
     assert torch.allclose(method.targets(scores), sharp, rtol=1e-10)
 
 
-def test_msn_anchor_is_hidden_in_part_and_the_target_is_whole():
+def test_msn_masks_anchor_not_target():
     method, data = msn(mask_ratio=0.5).eval(), views(4)
     assert method.keep == 8
     hidden = method(data)["loss"].item()
@@ -432,7 +432,7 @@ def test_msn_anchor_is_hidden_in_part_and_the_target_is_whole():
     assert method(target)["loss"].item() != pytest.approx(hidden, rel=1e-3)  # the target sees all
 
 
-def test_msn_measures_its_teacher():
+def test_msn_eval_backbone_is_teacher():
     method = msn(tau=0.9, tau_end=0.9)
     assert method.eval_backbone is method.teacher.parts[0]
     before = method.eval_backbone.norm.weight.clone()
@@ -446,7 +446,7 @@ def test_msn_measures_its_teacher():
 
 
 @pytest.mark.parametrize("case", load("smog")["cases"], ids=lambda c: f"{c['n']}x{c['d']}x{c['k']}")
-def test_smog_is_lightlys(case):
+def test_smog_matches_lightly(case):
     n, d, k = case["n"], case["d"], case["k"]
     z, p, groups = unit(0, n, d).requires_grad_(), numbers(2, n, d).requires_grad_(), unit(9, k, d)
     own = nearest(unit(1, n, d), groups)
@@ -460,7 +460,7 @@ def test_smog_is_lightlys(case):
     np.testing.assert_allclose(z.grad.flatten().numpy(), case["grad_z"], rtol=1e-9, atol=1e-12)
 
 
-def test_groups_move_by_hand():
+def test_update_groups_matches_reference():
     groups, z = unit(1, 4, 3).numpy() * 0.7, unit(2, 5, 3).numpy()
     expected = groups.copy()
     own = [max(range(4), key=lambda c: float(x @ groups[c]) / np.linalg.norm(groups[c])) for x in z]
@@ -475,7 +475,7 @@ def smog(**words) -> SMoG:
     return SMoG(ConvNet((1, 8, 8), width=4), **{"prototypes": 3, "queue": 24, **words})
 
 
-def test_smog_forward_is_the_paper():
+def test_smog_forward_matches_paper():
     method, data = smog(), views(6)
     groups = method.groups.clone()
     y = [method.projector(method.backbone(x)) for x in data.views]
@@ -486,7 +486,7 @@ def test_smog_forward_is_the_paper():
     torch.testing.assert_close(method.groups, moved.detach())
 
 
-def test_smog_groups_stand_still_outside_of_training():
+def test_smog_groups_unchanged_in_eval_mode():
     method, data = smog(), views(6)
     groups = method.groups.clone()
     with torch.no_grad():
@@ -496,7 +496,7 @@ def test_smog_groups_stand_still_outside_of_training():
     assert (method.queue.ids < 0).all()
 
 
-def test_smog_finds_groups_anew_and_its_teacher_too():
+def test_smog_resets_groups_and_teacher():
     method = smog(reset_every=FIRST + 2)
     for n in range(1, FIRST + 3):
         step(method, views(6, epoch=n))
@@ -508,7 +508,7 @@ def test_smog_finds_groups_anew_and_its_teacher_too():
         assert torch.allclose(theirs, ours - 0.1, atol=1e-6) == (n == FIRST + 2 or n == 1), n
 
 
-def test_smog_that_was_interrupted_goes_on_alike():
+def test_smog_resumed_is_identical():
     whole = smog(reset_every=3)
     step(whole, views(6))
     resumed = smog(reset_every=3)

@@ -36,7 +36,7 @@ def small() -> ConvNet:
 
 
 @every_case
-def test_decoupled_is_lightlys(case):
+def test_dcl_matches_lightly(case):
     z1, z2 = numbers(1, case["n"], case["d"]), numbers(2, case["n"], case["d"])
     for temperature, loss in case["dcl"].items():
         assert decoupled_contrastive_loss(z1, z2, float(temperature)).item() == pytest.approx(loss, rel=EXACT)
@@ -45,7 +45,7 @@ def test_decoupled_is_lightlys(case):
 
 @every_size
 @pytest.mark.parametrize("sigma", [None, 0.5])
-def test_decoupled_by_hand(n, d, sigma):
+def test_dcl_matches_reference(n, d, sigma):
     z1, z2 = (z.numpy() for z in draws(n, d))
     closeness = [1.0 if sigma is None else math.exp(cos(z1[i], z2[i]) / sigma) for i in range(n)]
     total = 0.0
@@ -61,7 +61,7 @@ def test_decoupled_by_hand(n, d, sigma):
     assert decoupled_contrastive_loss(*draws(n, d), 0.2, sigma).item() == pytest.approx(total / (2 * n), rel=1e-10)
 
 
-def test_decoupled_promises():
+def test_dcl_properties():
     z1, z2 = draws(6, 4)
     loss = decoupled_contrastive_loss(z1, z2, 0.2)
     assert decoupled_contrastive_loss(z2, z1, 0.2).item() == pytest.approx(loss.item())
@@ -76,7 +76,7 @@ def test_decoupled_promises():
     )
 
 
-def test_dcl_weighs_only_when_asked():
+def test_dcl_weighting_is_optional():
     torch.manual_seed(0)
     plain = DCL(small(), sigma=0.1)
     weighted = DCL(plain.backbone, sigma=0.1, weighted=True)
@@ -89,13 +89,13 @@ def test_dcl_weighs_only_when_asked():
 
 
 @every_case
-def test_contrast_is_a_cross_entropy(case):
+def test_moco_v3_loss_is_cross_entropy(case):
     z1, z2 = numbers(1, case["n"], case["d"]), numbers(2, case["n"], case["d"])
     assert contrastive_loss(z1, z2, 0.2).item() == pytest.approx(0.4 * case["cross_entropy"], rel=EXACT)
 
 
 @every_size
-def test_contrast_by_hand(n, d):
+def test_moco_v3_loss_matches_reference(n, d):
     q, k = (z.numpy() for z in draws(n, d))
     total = 0.0
     for i in range(n):
@@ -104,7 +104,7 @@ def test_contrast_by_hand(n, d):
     assert contrastive_loss(*draws(n, d), 0.3).item() == pytest.approx(2 * 0.3 * total / n, rel=1e-10)
 
 
-def test_moco_v3_keys_get_no_gradient_and_both_directions_count():
+def test_moco_v3_keys_detached_and_symmetric():
     q, k = (t.requires_grad_() for t in draws(4, 3))
     contrastive_loss(q, k, 0.2).backward()
     assert k.grad is None
@@ -116,7 +116,7 @@ def test_moco_v3_keys_get_no_gradient_and_both_directions_count():
     assert method(data)["loss"].item() == pytest.approx(slow.item(), rel=1e-5)
 
 
-def test_moco_v3_may_keep_the_patches_of_a_transformer():
+def test_moco_v3_freezes_patch_projection():
     from sslcli.backbones.vit import ViT
 
     method = MoCoV3(ViT((1, 8, 8), width=16, depth=1, heads=2), freeze_patches=True)
@@ -129,7 +129,7 @@ def test_moco_v3_may_keep_the_patches_of_a_transformer():
 
 
 @every_size
-def test_nearest_contrast_by_hand(n, d):
+def test_nnclr_loss_matches_reference(n, d):
     nearest, p = (z.numpy() for z in draws(n, d))
     total = 0.0
     for i in range(n):
@@ -138,7 +138,7 @@ def test_nearest_contrast_by_hand(n, d):
     assert nearest_neighbor_loss(*draws(n, d), 0.2).item() == pytest.approx(total / n, rel=1e-10)
 
 
-def test_nnclr_neighbours_are_filled_and_of_others():
+def test_nnclr_neighbors_are_filled_and_of_other_samples():
     method = NNCLR(small(), queue=8)
     width = method.queue.keys.shape[1]
     z = torch.randn(3, width)
@@ -152,7 +152,7 @@ def test_nnclr_neighbours_are_filled_and_of_others():
         assert torch.equal(found[i], keys[likeness.index(max(likeness))])
 
 
-def test_nnclr_without_neighbours_compares_the_two_views():
+def test_nnclr_without_neighbors_uses_views():
     torch.manual_seed(0)
     method, data = NNCLR(small(), queue=8), images(6)
     z1, z2 = (method.projector(method.backbone(x)) for x in data.views)
@@ -161,7 +161,7 @@ def test_nnclr_without_neighbours_compares_the_two_views():
     assert method(data)["loss"].item() == pytest.approx(across.item(), rel=1e-5)
 
 
-def test_nnclr_predictions_alone_are_taught():
+def test_nnclr_gradient_reaches_predictions_only():
     n, p = (t.requires_grad_() for t in draws(4, 3))
     nearest_neighbor_loss(n, p, 0.2).backward()
     assert n.grad is None
@@ -171,7 +171,7 @@ def test_nnclr_predictions_alone_are_taught():
 # instance discrimination ---------------------------------------------------------------------------------------------
 
 
-def test_instance_loss_by_hand():
+def test_instance_loss_matches_reference():
     v, memory = (F.normalize(t, dim=1) for t in (draws(4, 6)[0], draws(9, 6)[1]))
     ids = torch.tensor([3, 0, 8, 5])
     total = 0.0
@@ -181,7 +181,7 @@ def test_instance_loss_by_hand():
     assert instance_loss(v, memory, ids, 0.1).item() == pytest.approx(total / 4, rel=1e-10)
 
 
-def test_a_memory_moves_after_the_step_and_only_where_the_batch_was():
+def test_memory_updates_after_step_for_batch_only():
     torch.manual_seed(0)
     method = InstanceDiscrimination(small(), DataInfo(10, 0, 1), proj_dim=8, momentum=0.25)
     data = images(4, views=1)
@@ -202,7 +202,7 @@ def test_a_memory_moves_after_the_step_and_only_where_the_batch_was():
 
 
 @every_case
-def test_supcon_is_metric_learnings(case):
+def test_supcon_matches_metric_learning(case):
     z1, z2 = numbers(1, case["n"], case["d"]), numbers(2, case["n"], case["d"])
     labels = torch.arange(case["n"]) % 3
     assert supcon_loss(z1, z2, labels, 0.2).item() == pytest.approx(case["supcon"], rel=1e-9)
@@ -210,7 +210,7 @@ def test_supcon_is_metric_learnings(case):
     assert supcon_loss(z1, z2, unlabelled, 0.2).item() == pytest.approx(case["supcon_unlabelled"], rel=EXACT)
 
 
-def test_supcon_by_hand_with_labels_for_some():
+def test_supcon_with_partial_labels_matches_reference():
     z1, z2 = draws(5, 4)
     labels = torch.tensor([0, 1, 0, -1, -1])
     z, y = torch.cat([z1, z2]).numpy(), [0, 1, 0, 10, 11] * 2

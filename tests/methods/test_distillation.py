@@ -59,7 +59,7 @@ def vit() -> ViT:
 # The parts -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_centre_is_a_moving_average_over_the_steps_rows():
+def test_running_mean_averages_rows_of_a_step():
     centre, slow = RunningMean(3).double(), np.zeros(3)
     for seed in range(4):
         first, second = numbers(seed, 5, 3), numbers(seed + 10, 2, 3)
@@ -75,7 +75,7 @@ def test_the_centre_is_a_moving_average_over_the_steps_rows():
     assert set(centre.state_dict()) == {"value"}
 
 
-def test_a_temperature_warms_up_along_a_line():
+def test_linear_warmup_of_temperature():
     warming, seen = LinearWarmup(0.04, 0.07, 0.3), []
     for progress in (0.0, 0.15, 0.3, 1.0):
         warming.after_step(progress)
@@ -85,7 +85,7 @@ def test_a_temperature_warms_up_along_a_line():
     assert LinearWarmup(0.04, 0.07, 0.0).value.item() == pytest.approx(0.07)
 
 
-def test_a_share_of_some_samples_is_hidden():
+def test_random_mask_fractions():
     draw = Draw(3, 0, torch.arange(4000))
     hidden = random_mask(draw.uniform("a", 16), draw.uniform("b", 2), p=0.5, low=0.1, high=0.5)
     counts = hidden.sum(dim=1)
@@ -97,14 +97,14 @@ def test_a_share_of_some_samples_is_hidden():
     assert not none.any()
 
 
-def test_each_token_passes_the_head_alone():
+def test_apply_to_tokens_is_tokenwise():
     head, tokens = gelu_head(4, 5, 3).double(), numbers(1, 2, 6, 4)
     found = apply_to_tokens(head, tokens)
     assert found.shape == (2, 6, 3)
     assert torch.allclose(found[1, 4], head(tokens[1, 4][None])[0])
 
 
-def test_the_head_is_dinos():
+def test_gelu_head_layers_match_dino():
     kinds = [type(m) for m in gelu_head(4, 5, 5, 3)]
     assert kinds == [nn.Linear, nn.GELU, nn.Linear, nn.GELU, nn.Linear]
     kinds = [type(m) for m in gelu_head(4, 5, 5, 3, norm=True)]
@@ -115,7 +115,7 @@ def test_the_head_is_dinos():
 
 
 @every_case
-def test_dino_is_lightlys(case):
+def test_dino_matches_lightly(case):
     n, d = case["n"], case["d"]
     student = torch.stack([numbers(s, n, d) for s in range(4)])
     teacher = torch.stack([numbers(s, n, d) for s in (4, 5)])
@@ -128,7 +128,7 @@ def test_dino_is_lightlys(case):
     np.testing.assert_allclose(centre.value.numpy(), case["centre"], rtol=EXACT)
 
 
-def test_sharpened_promises():
+def test_centered_softmax_properties():
     g, c = numbers(1, 5, 3), numbers(2, 3)
     assert torch.allclose(centered_softmax(g, c, 0.5).sum(dim=1), torch.ones(5, dtype=torch.float64))
     assert torch.allclose(centered_softmax(g + 3 * c, 4 * c, 0.5), centered_softmax(g, c, 0.5))
@@ -142,7 +142,7 @@ def dino(backbone=None, **words) -> DINO:
 
 
 @pytest.mark.parametrize("backbone", [convnet, vit])
-def test_dino_forward_is_the_paper(backbone):
+def test_dino_forward_matches_paper(backbone):
     method, data = dino(backbone()), views(small=1)
     with torch.no_grad():
         method.teacher.parts[1][0].weight.add_(0.1 * numbers(9, *method.head[0].weight.shape).float())
@@ -154,7 +154,7 @@ def test_dino_forward_is_the_paper(backbone):
     assert method(data)["loss"].item() == pytest.approx(slow.item(), rel=1e-5)
 
 
-def test_dino_centre_is_that_of_the_teacher():
+def test_dino_center_averages_teacher_outputs():
     method, data = dino(centre_momentum=0.9), views()
     with torch.no_grad():
         method.head[0].weight.add_(0.1 * numbers(9, *method.head[0].weight.shape).float())  # not the teacher's
@@ -170,7 +170,7 @@ def test_dino_centre_is_that_of_the_teacher():
     assert torch.equal(method.centre.value, before), "an evaluation is not seen"
 
 
-def test_dino_last_layer_stands_still_at_first_and_the_teacher_follows():
+def test_dino_last_layer_frozen_initially_and_teacher_updates():
     method, data = dino(frozen=0.2, tau=0.9, tau_end=0.9), views()
     method(data)["loss"].backward()
     assert method.prototypes.weight.grad.abs().max() == 0
@@ -189,7 +189,7 @@ def test_dino_last_layer_stands_still_at_first_and_the_teacher_follows():
 
 
 @pytest.mark.parametrize(("make", "backbone"), [(DINO, convnet), (DINO, vit), (IBOT, vit), (DINOv2, vit)])
-def test_the_teacher_is_measured(make, backbone):
+def test_eval_backbone_is_teacher(make, backbone):
     method, x = make(backbone(), prototypes=7, tau=0.5, tau_end=0.5), views().views[0]
     assert method.eval_backbone is method.teacher.parts[0]
     start = method.eval_backbone(x)
@@ -210,7 +210,7 @@ def test_assignments_are_probabilities(make, backbone):
     assert torch.allclose(method.assign(x[[2]]), p[[2]], atol=1e-5)
 
 
-def test_uniform_answers_cost_ln_k():
+def test_uniform_outputs_cost_log_k():
     even = torch.zeros(2, 5, 8, dtype=torch.float64)
     assert cross_view_loss(even, centered_softmax(even, even[0, 0], 0.04)).item() == pytest.approx(math.log(8))
 
@@ -219,7 +219,7 @@ def test_uniform_answers_cost_ln_k():
 
 
 @every_case
-def test_ibot_is_lightlys(case):
+def test_ibot_matches_lightly(case):
     n, d = case["n"], case["d"]
     hidden = torch.tensor(case["mask"], dtype=torch.bool)
     targets = centered_softmax(numbers(8, n, 6, d), numbers(7, d), 0.0625)
@@ -227,7 +227,7 @@ def test_ibot_is_lightlys(case):
     assert found == pytest.approx(case["ibot"], rel=1e-7)  # its weights are float32
 
 
-def test_hidden_tokens_by_hand():
+def test_hidden_tokens_matches_reference():
     logits, targets = numbers(1, 3, 4, 5), numbers(2, 3, 4, 5).softmax(dim=2)
     hidden = torch.tensor([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.bool)
     total = 0.0
@@ -246,7 +246,7 @@ def ibot(kind=IBOT, **words):
     return method.eval()  # batch norm with running statistics: samples do not meet
 
 
-def test_ibot_forward_is_the_paper():
+def test_ibot_forward_matches_paper():
     method, data = ibot(), views(small=1)
     with torch.no_grad():
         method.centre.value.copy_(numbers(3, 7).float() / 10)
@@ -280,7 +280,7 @@ def test_ibot_forward_is_the_paper():
 
 
 @pytest.mark.parametrize("kind", [IBOT, DINOv2])
-def test_the_student_cannot_see_what_is_hidden_and_the_teacher_can(kind):
+def test_masked_tokens_visible_to_teacher_only(kind):
     method, data = ibot(kind), views()
     hidden = method.mask(data, 0) if kind is IBOT else method.mask(data, 0, data.views[0])
     assert hidden.any()
@@ -324,12 +324,12 @@ def test_padding_is_no_target(kind):
 
 
 @every_case
-def test_koleo_is_lightlys(case):
+def test_koleo_matches_lightly(case):
     x = numbers(10, case["n"], case["d"])
     assert koleo_loss(x).item() == pytest.approx(case["koleo"], rel=EXACT)
 
 
-def test_koleo_by_hand_and_its_promises():
+def test_koleo_matches_reference_and_properties():
     x = numbers(3, 6, 4)
     unit = (x / x.norm(dim=1, keepdim=True)).numpy()
     nearest = [min(np.linalg.norm(unit[i] - unit[j]) for j in range(6) if j != i) for i in range(6)]
@@ -341,7 +341,7 @@ def test_koleo_by_hand_and_its_promises():
     assert koleo_loss(torch.ones(4, 3)) > 10
 
 
-def test_dino_v2_forward_is_the_paper():
+def test_dino_v2_forward_matches_paper():
     method, data = ibot(DINOv2, koleo=0.3), views(small=1)
     backbone, head, prototypes, token_head, token_prototypes = method.teacher.parts
     hidden = [method.mask(data, i, x) for i, x in enumerate(data.views[:2])]
@@ -373,12 +373,12 @@ def test_dino_v2_forward_is_the_paper():
 
 
 @every_case
-def test_ressl_is_solo_learns(case):
+def test_ressl_matches_solo_learn(case):
     q, k, queue = (F.normalize(numbers(s, m, case["d"]), dim=1) for s, m in ((1, case["n"]), (2, case["n"]), (3, 7)))
     assert relation_loss(q, k, queue, 0.1, 0.04).item() == pytest.approx(case["ressl"], rel=EXACT)
 
 
-def test_relation_loss_by_hand_and_its_promises():
+def test_relation_loss_matches_reference_and_properties():
     q, k, queue = (F.normalize(numbers(s, m, 3), dim=1) for s, m in ((1, 4), (2, 4), (3, 6)))
     total = 0.0
     for i in range(4):
@@ -394,7 +394,7 @@ def test_relation_loss_by_hand_and_its_promises():
     assert queue.grad is None
 
 
-def test_ressl_teaches_with_the_first_view_and_queues_its_keys():
+def test_ressl_first_view_is_teacher_and_queued():
     method, data = ReSSL(convnet(), queue=8), views(4, kinds=["weak", "global"])
     weak, strong = data.views
     q = F.normalize(method.projector(method.backbone(strong)), dim=1)
@@ -409,7 +409,7 @@ def test_ressl_teaches_with_the_first_view_and_queues_its_keys():
 # Distillation --------------------------------------------------------------------------------------------------------
 
 
-def test_distillation_by_hand():
+def test_distillation_matches_reference():
     torch.manual_seed(0)
     teacher = Encoder(ConvNet((1, 8, 8), width=8))
     method, data = Distill(convnet(), teacher), views(count=1)
@@ -420,14 +420,14 @@ def test_distillation_by_hand():
     assert method(data)["loss"].item() == pytest.approx(slow, rel=1e-4)
 
 
-def test_one_is_the_loss_of_knowing_nothing():
+def test_distillation_of_mean_has_loss_one():
     x = numbers(1, 500, 8)
     target = nn.BatchNorm1d(8, affine=False).double()(x)
     assert regression_loss(torch.zeros_like(target), target).item() == pytest.approx(1.0, rel=1e-4)
     assert regression_loss(target, target).item() == 0
 
 
-def test_the_teacher_of_a_distillation_never_moves():
+def test_distillation_teacher_is_frozen():
     torch.manual_seed(0)
     teacher = Encoder(ConvNet((1, 8, 8), width=8))
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
@@ -442,7 +442,7 @@ def test_the_teacher_of_a_distillation_never_moves():
     assert method.eval_backbone is method.backbone
 
 
-def test_a_student_learns_what_its_teacher_says():
+def test_distillation_lowers_error():
     """Of a teacher of its own shape it can learn nearly all; the features of its backbone then tell the teacher's."""
     torch.manual_seed(1)
     teacher = Encoder(TCN((1, 16), width=4, depth=1))
@@ -465,7 +465,7 @@ def test_a_student_learns_what_its_teacher_says():
 # the teacher is a run ------------------------------------------------------------------------------------------------
 
 
-def test_the_latest_run_is_named_and_a_resumed_student_keeps_its_teacher(cli):
+def test_teacher_latest_is_resolved_and_kept_on_resume(cli):
     from pathlib import Path
 
     import yaml

@@ -32,7 +32,7 @@ def one(n: int = 4, shape=(1, 8, 8)):
 # denoising -----------------------------------------------------------------------------------------------------------
 
 
-def test_denoising_spoils_the_input_and_judges_by_the_clean_one():
+def test_denoising_target_is_clean_input():
     method, data = DenoisingAutoencoder(small()).eval(), one()
     x = data.views[0]
     spoiled = method.corrupt(x, data)
@@ -43,7 +43,7 @@ def test_denoising_spoils_the_input_and_judges_by_the_clean_one():
     assert 0.1 < hidden.float().mean() < 0.4
 
 
-def test_all_channels_of_a_place_are_hidden_together():
+def test_denoising_masks_all_channels_of_a_position():
     method = DenoisingAutoencoder(ConvNet((3, 8, 8), width=4), noise=0.0, hide=0.5)
     data = one(shape=(3, 8, 8))
     gone = method.corrupt(data.views[0], data) == 0
@@ -55,14 +55,14 @@ def test_all_channels_of_a_place_are_hidden_together():
 # VAE -----------------------------------------------------------------------------------------------------------------
 
 
-def test_kl_is_torchs():
+def test_kl_matches_torch():
     mean, log_variance = draws(5, 3)
     wanted = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)).sum(dim=1).mean()
     assert gaussian_kl(mean, log_variance).item() == pytest.approx(wanted.item(), rel=1e-10)
     assert gaussian_kl(torch.zeros(2, 3), torch.zeros(2, 3)).item() == 0
 
 
-def test_vae_loss_is_the_negative_bound_over_the_numbers_of_a_sample():
+def test_vae_loss_is_negative_bound_per_value():
     method, data = VAE(small(), latent_dim=5, beta=3.0).eval(), one()
     with torch.no_grad():
         method.log_noise.fill_(-0.7)
@@ -76,7 +76,7 @@ def test_vae_loss_is_the_negative_bound_over_the_numbers_of_a_sample():
     assert method(data)["loss"].item() == pytest.approx(-bound.mean().item() / 64, rel=1e-4)
 
 
-def test_vae_pictures_move_one_number_of_the_code():
+def test_vae_traversal_changes_one_latent_dimension():
     method, data = VAE(small(), latent_dim=3).eval(), one()
     sheets = method.pictures(data)
     mean, _ = method.encode(data.views[0])
@@ -91,7 +91,7 @@ def test_vae_pictures_move_one_number_of_the_code():
 # context encoder -----------------------------------------------------------------------------------------------------
 
 
-def test_context_encoder_does_not_see_the_block_and_is_judged_there_alone():
+def test_context_encoder_input_and_error_exclude_and_use_block():
     method, data = ContextEncoder(small()).eval(), one()
     x = data.views[0]
     painted, hidden = method.inpaint(x, data)
@@ -102,13 +102,13 @@ def test_context_encoder_does_not_see_the_block_and_is_judged_there_alone():
     assert torch.allclose(method.inpaint(data.views[0], data)[0], painted, atol=1e-6)
 
 
-def test_context_encoder_without_an_adversary_has_none():
+def test_context_encoder_without_adversary_has_no_critic():
     assert ContextEncoder(small()).critic is None
     assert not ContextEncoder(small()).adversarial
     assert ContextEncoder(small(), adversary=0.1).adversarial
 
 
-def test_painter_and_critic_feel_their_own_losses_alone():
+def test_context_encoder_gradients_are_separate():
     method, data = ContextEncoder(small(), adversary=0.2, width=4), one()
     method(data)["loss"].backward()
     whole = {n: p.grad.clone() for n, p in method.named_parameters()}
@@ -130,7 +130,7 @@ def test_painter_and_critic_feel_their_own_losses_alone():
 # two players ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_frozen_critic_passes_gradients_on_and_learns_nothing():
+def test_frozen_parameters_pass_gradients_to_inputs():
     critic = Critic((1, 8, 8), 4).eval()
     x = draws(3, 1, 8, 8, count=1)[0].float().requires_grad_()
     with_frozen_parameters(critic, x).sum().backward()
@@ -139,12 +139,12 @@ def test_a_frozen_critic_passes_gradients_on_and_learns_nothing():
     assert torch.allclose(with_frozen_parameters(critic, x), critic(x), atol=1e-6)
 
 
-def test_hinge_by_hand():
+def test_hinge_loss_matches_reference():
     real, made = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.0, 0.5])
     assert critic_loss(real, made).item() == pytest.approx((0 + 0.5 + 2) / 3 + (0 + 1 + 1.5) / 3)
 
 
-def test_bigan_players_feel_their_own_losses_alone():
+def test_bigan_gradients_are_separate():
     method, data = BiGAN(small(), latent_dim=5, width=4).eval(), one()
     method(data)["loss"].backward()
     x, z = data.views[0], data.normal("code", 5)
@@ -165,7 +165,7 @@ def test_bigan_players_feel_their_own_losses_alone():
 # supervised ----------------------------------------------------------------------------------------------------------
 
 
-def test_supervised_counts_labelled_samples_alone():
+def test_supervised_ignores_unlabeled_samples():
     logits, y = draws(4, 3)[0], torch.tensor([2, -1, 0, -1])
     wanted = F.cross_entropy(logits[[0, 2]], y[[0, 2]])
     assert labeled_cross_entropy(logits, y).item() == pytest.approx(wanted.item(), rel=1e-12)
@@ -179,7 +179,7 @@ def test_supervised_counts_labelled_samples_alone():
     assert not logits.grad.any()
 
 
-def test_supervised_accuracy_is_over_both_views_and_labelled_samples():
+def test_supervised_accuracy_over_views_and_labeled_samples():
     method = Supervised(small(), DataInfo(10, 3, 1)).eval()
     data = images(5, views=2, labels=torch.tensor([0, 1, 2, -1, 1]))
     data.kinds = ["global", "weak"]

@@ -31,27 +31,27 @@ def pair(case):
 
 
 @every_size
-def test_nt_xent_is_lightlys(case):
+def test_nt_xent_matches_lightly(case):
     for temperature, loss in case["nt_xent"].items():
         assert nt_xent(*pair(case), float(temperature)).item() == pytest.approx(loss, rel=EXACT)
 
 
 @every_size
-def test_moco_is_lightlys_nt_xent_with_a_memory_bank(case):
+def test_moco_matches_lightly_memory_bank(case):
     z1, z2 = (F.normalize(z, dim=1) for z in pair(case))
     bank = F.normalize(numbers(3, 7, case["d"]), dim=1)
     assert info_nce(z1, z2, bank, 0.2).item() == pytest.approx(case["moco"], rel=EXACT)
 
 
 @every_size
-def test_cosine_distance_is_lightlys(case):
+def test_cosine_distance_matches_lightly(case):
     assert negative_cosine_similarity(*pair(case)).item() == pytest.approx(
         case["negative_cosine"], rel=EXACT, abs=EXACT
     )
 
 
 @every_size
-def test_vicreg_is_lightlys(case):
+def test_vicreg_matches_lightly(case):
     terms = vicreg_terms(*pair(case))
     assert terms["covariance"].item() == pytest.approx(case["vicreg_covariance"], rel=EXACT)
     assert 25 * terms["variance"].item() == pytest.approx(case["vicreg_variance"], rel=EXACT)
@@ -68,7 +68,7 @@ class FixedMask(Batch):
 
 
 @pytest.mark.parametrize("case", load("mae")["cases"], ids=["norm_pix", "raw"])
-def test_mae_is_transformers_vit_mae(case):
+def test_mae_matches_transformers(case):
     network = ViT((case["channels"], 8, 8), width=16, depth=2, heads=2, patch=2)
     method = fill(MAE(network, norm_pix=case["norm_pix"], decoder_depth=2), 20)
     x = numbers(5, 3, case["channels"], 8, 8)

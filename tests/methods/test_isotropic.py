@@ -33,7 +33,7 @@ def views(case) -> tuple[torch.Tensor, torch.Tensor]:
 # slices --------------------------------------------------------------------------------------------------------------
 
 
-def test_directions_are_unit_and_a_function_of_the_step():
+def test_directions_are_unit_functions_of_step():
     like = torch.zeros(1, dtype=torch.float64)
     one = random_directions(3, 5, 40, like)
     assert torch.allclose(one.norm(dim=0), torch.ones(40, dtype=torch.float64), atol=1e-6)
@@ -46,14 +46,14 @@ def test_directions_are_unit_and_a_function_of_the_step():
 
 
 @every_case
-def test_lejepa_is_lightlys(case):
+def test_lejepa_matches_lightly(case):
     z, slices = views(case)
     assert sigreg(z[:2], slices).item() == pytest.approx(case["sigreg"], rel=1e-6)  # their grid is float32
     loss = 0.9 * invariance_loss(z, 2) + 0.1 * sigreg(z, slices)
     assert loss.item() == pytest.approx(case["lejepa"], rel=1e-6)
 
 
-def test_sigreg_by_hand():
+def test_sigreg_matches_reference():
     z, slices = draws(6, 3, count=1)[0][None], F.normalize(draws(3, 4)[0], dim=0)
     knots = np.linspace(0, 3, 17)
     total = 0.0
@@ -67,7 +67,7 @@ def test_sigreg_by_hand():
     assert sigreg(z, slices).item() == pytest.approx(6 * total / 4, rel=1e-10)
 
 
-def test_sigreg_is_least_for_a_gaussian():
+def test_sigreg_is_minimal_for_gaussian():
     generator = torch.Generator().manual_seed(0)
     normal = torch.randn(1, 4000, 4, generator=generator, dtype=torch.float64)
     slices = random_directions(0, 4, 32, normal)
@@ -76,7 +76,7 @@ def test_sigreg_is_least_for_a_gaussian():
     assert all(sigreg(other, slices) > 20 * least for other in (collapsed, wide, flat))
 
 
-def test_lejepa_slices_move_with_the_step():
+def test_lejepa_slices_change_with_step():
     method, data = LeJEPA(ConvNet((1, 8, 8), width=4), proj_dim=8, slices=4), images(6)
     first = method(data)["sigreg"]
     again = method(data)["sigreg"]
@@ -89,7 +89,7 @@ def test_lejepa_slices_move_with_the_step():
 
 
 @every_case
-def test_visreg_terms_are_lightlys(case):
+def test_visreg_terms_match_lightly(case):
     z, slices = views(case)
     terms = visreg_terms(z, 2, slices)
     assert terms["centre"].item() == pytest.approx(case["visreg_centre"], rel=1e-9)
@@ -106,7 +106,7 @@ def test_visreg_terms_are_lightlys(case):
     assert terms["shape"].item() == pytest.approx((own + 1 - 2 * cross / ratio).item(), rel=1e-5)
 
 
-def test_visreg_quantiles_have_deviation_one():
+def test_visreg_quantiles_have_unit_standard_deviation():
     for n in (2, 6, 100):
         q = normal_quantiles(n)
         assert q.square().mean().item() == pytest.approx(1.0)
@@ -117,7 +117,7 @@ def test_visreg_quantiles_have_deviation_one():
     assert np.allclose(normal_quantiles(6).numpy() / normal_quantiles(6)[-1].item(), wanted / wanted[-1])
 
 
-def test_visreg_shape_does_not_teach_the_scale():
+def test_visreg_shape_ignores_scale():
     z, slices = draws(1, 12, 4, count=1)[0], F.normalize(draws(4, 9)[0], dim=0)
     for factor in (0.1, 1.0, 7.0):
         assert visreg_terms(factor * z, 1, slices)["shape"].item() == pytest.approx(
@@ -130,21 +130,21 @@ def test_visreg_shape_does_not_teach_the_scale():
 # W-MSE ---------------------------------------------------------------------------------------------------------------
 
 
-def test_w_mse_is_lightlys():
+def test_w_mse_matches_lightly():
     (case,) = (c for c in CASES if "w_mse" in c)
     z, _ = views(case)
     loss = whitening_mse(z[0], z[1], torch.arange(case["n"]), case["n"] // 2, 1e-12)
     assert loss.item() == pytest.approx(case["w_mse"], rel=1e-6)
 
 
-def test_whitened_embeddings_are_white():
+def test_whitened_embeddings_have_identity_covariance():
     z = draws(50, 4)[0] @ draws(4, 4)[0] + 3
     white = whiten(z, 1e-12)
     assert torch.allclose(white.mean(dim=0), torch.zeros(4, dtype=torch.float64), atol=1e-9)
     assert torch.allclose(white.T @ white / 49, torch.eye(4, dtype=torch.float64), atol=1e-6)
 
 
-def test_whitened_loss_by_hand():
+def test_whitening_mse_matches_reference():
     z1, z2 = draws(12, 3)
     order = torch.tensor([3, 1, 7, 11, 0, 2, 9, 4, 6, 10, 5, 8])
     total = 0.0
@@ -160,7 +160,7 @@ def test_whitened_loss_by_hand():
     assert whitening_mse(z1, z2, order, 6, 0.01).item() == pytest.approx(total / 12, rel=1e-9)
 
 
-def test_whitening_of_fewer_samples_than_dimensions_is_finite():
+def test_whitening_few_samples_is_finite():
     z = draws(4, 9)[0].float()
     assert torch.isfinite(whiten(z, 1e-3)).all()
     assert torch.isfinite(whiten(torch.ones(4, 9), 1e-3)).all(), "a collapsed batch"

@@ -27,7 +27,7 @@ def small() -> ConvNet:
 # clusters ------------------------------------------------------------------------------------------------------------
 
 
-def test_lost_by_hand():
+def test_temi_loss_matches_reference():
     """The paper's formula, sample by sample, head by head, without logarithms of probabilities."""
     samples, heads, clusters, beta = 5, 2, 3, 0.6
     s, t, near = (torch.stack([draws(samples, clusters)[i], draws(samples, clusters)[1 - i]], 1) for i in (0, 1, 0))
@@ -44,7 +44,7 @@ def test_lost_by_hand():
     assert np.allclose(found.numpy(), slow, rtol=1e-10)
 
 
-def test_lost_is_scikit_learns_mutual_information_where_clusters_are_certain():
+def test_temi_loss_matches_scikit_learn_for_hard_clusters():
     from sklearn.metrics import mutual_info_score
 
     labels = torch.tensor([0, 0, 1, 2, 2, 2, 1, 0])
@@ -54,7 +54,7 @@ def test_lost_is_scikit_learns_mutual_information_where_clusters_are_certain():
     assert temi_loss(certain, certain, certain, share, 1.0).mean().item() == pytest.approx(-wanted, rel=1e-9)
 
 
-def test_only_the_student_is_taught_and_certain_ones_stay_finite():
+def test_temi_gradient_reaches_student_only_and_is_finite():
     student = torch.tensor([[[50.0, -50.0, 0.0]]], dtype=torch.float64, requires_grad=True)
     near = torch.tensor([[[-50.0, 50.0, 0.0]]], dtype=torch.float64, requires_grad=True)
     share = torch.full((1, 3), 1 / 3, dtype=torch.float64)
@@ -68,7 +68,7 @@ def clusterer(**settings: Any) -> ClusteringHead:
     return ClusteringHead(small(), DataInfo(40, 0, 4), clusters=3, heads=2, **settings)
 
 
-def test_neighbours_are_others_and_the_nearest():
+def test_neighbors_are_nearest_other_samples():
     method = clusterer(neighbours=2).eval()
     data, dim = images(6), method.backbone.dim
     u = standardize(torch.randn(6, dim, generator=torch.Generator().manual_seed(0)))
@@ -85,7 +85,7 @@ def test_neighbours_are_others_and_the_nearest():
     assert len(drawn) == 12  # both of each, by and by
 
 
-def test_the_head_that_lost_least_is_believed():
+def test_assign_uses_head_of_lowest_loss():
     method = clusterer().eval()
     x = images(4).views[0]
     for best in (0, 1):
@@ -94,7 +94,7 @@ def test_the_head_that_lost_least_is_believed():
         assert torch.allclose(method.assign(x), (logits / method.temperature).softmax(dim=1), atol=1e-6)
 
 
-def test_averages_move_after_the_step():
+def test_clustering_averages_update_after_step():
     method = clusterer()
     method(images(6))
     assert not method.losses.value.any()
@@ -108,7 +108,7 @@ def test_averages_move_after_the_step():
     assert not torch.allclose(shares, torch.tensor(1 / 3))
 
 
-def test_the_teacher_follows_and_the_backbone_is_shaped():
+def test_clustering_teacher_updates_and_backbone_has_gradient():
     method = clusterer()
     before = method.teacher.parts[0].weight.clone()
     method(images(6))["loss"].backward()
@@ -123,21 +123,21 @@ def test_the_teacher_follows_and_the_backbone_is_shaped():
 # one class -----------------------------------------------------------------------------------------------------------
 
 
-def test_distance_by_hand():
+def test_svdd_distance_matches_reference():
     z, centre = F.normalize(draws(5, 4)[0], dim=1), draws(5, 4)[1][0]
     c = centre.numpy() / math.sqrt(float(centre @ centre))
     slow = [sum((z[i, j].item() - c[j]) ** 2 for j in range(4)) for i in range(5)]
     assert squared_distance(z, centre).tolist() == pytest.approx(slow, rel=1e-10)
 
 
-def test_soft_boundary_by_hand():
+def test_soft_boundary_matches_reference():
     distances = torch.tensor([0.1, 0.4, 0.2, 0.9, 0.3], dtype=torch.float64)
     radius = np.quantile(distances.numpy(), 0.8)
     slow = radius + sum(max(0.0, d - radius) for d in distances.tolist()) / 5 / 0.2
     assert soft_boundary_loss(distances, 0.2).item() == pytest.approx(slow, rel=1e-10)
 
 
-def test_the_centre_is_the_mean_of_the_first_epoch_and_stands_still_then():
+def test_svdd_center_is_first_epoch_mean_then_fixed():
     torch.manual_seed(0)
     method = DeepSVDD(small(), DataInfo(20, 0, 2)).eval()
     means = []
@@ -152,7 +152,7 @@ def test_the_centre_is_the_mean_of_the_first_epoch_and_stands_still_then():
     assert torch.allclose(F.normalize(method.total, dim=0), F.normalize(wanted, dim=0), atol=1e-5)
 
 
-def test_the_centre_is_not_taught():
+def test_svdd_center_has_no_gradient():
     z, centre = F.normalize(draws(5, 4)[0], dim=1).requires_grad_(), draws(5, 4)[1][0].requires_grad_()
     squared_distance(z, centre).sum().backward()
     assert z.grad is not None
@@ -171,7 +171,7 @@ SMALL = [
 ]
 
 
-def test_a_clustering_head_is_measured_beside_kmeans(cli):
+def test_eval_cluster_includes_clustering_head(cli):
     run = Path(cli("pretrain", "experiment=joint_clustering", *SMALL).last)
     numbers = json.loads(cli("eval", "cluster", "--json", "evaluator.baselines=false").out)["numbers"]
     assert {"acc", "head.acc", "head.nmi", "head.ari", "head.used"} <= set(numbers)
@@ -181,7 +181,7 @@ def test_a_clustering_head_is_measured_beside_kmeans(cli):
     assert "head.acc" not in json.loads(cli("eval", "cluster", "--json", "evaluator.baselines=false").out)["numbers"]
 
 
-def test_an_anomaly_objective_is_measured_beside_distances(cli):
+def test_eval_anomaly_includes_objective(cli):
     run = Path(cli("pretrain", "experiment=joint_anomaly", "train.classes=[3]", *SMALL).last)
     facts = json.loads((run / "encoder.json").read_text())["facts"]
     assert facts["samples"] == 146  # threes among the 1,437 training digits
@@ -194,7 +194,7 @@ def test_an_anomaly_objective_is_measured_beside_distances(cli):
     assert "joint_anomaly" in refused.err
 
 
-def test_pretraining_on_some_classes_reads_their_samples_alone():
+def test_train_classes_restricts_samples():
     from sslcli.builders import load_dataset
 
     cfg = {"dataset": {"_target_": "sslcli.data.digits", "holdout": 0.2, "split_seed": 0, "name": "digits"}}
@@ -210,7 +210,7 @@ def test_pretraining_on_some_classes_reads_their_samples_alone():
 @pytest.mark.parametrize(
     ("words", "says"), [("train.classes=[12]", "no class 12"), ("train.classes=[]", "at least one")]
 )
-def test_classes_that_are_not_there_are_told(cli, words, says):
+def test_train_classes_unknown(cli, words, says):
     result = cli("pretrain", words, *SMALL)
     assert result.code == 2
     assert says in result.err

@@ -37,7 +37,7 @@ def one(shape, n: int = 3):
 # losses --------------------------------------------------------------------------------------------------------------
 
 
-def test_l1_by_hand():
+def test_l1_matches_reference():
     predicted, target = draws(2, 3, 4)
     target[0, 1, 2] = float("nan")
     where = torch.tensor([[True, True, False], [False, True, True]])[:, :, None]
@@ -53,7 +53,7 @@ def test_l1_by_hand():
 
 
 @pytest.mark.parametrize("beta", [0.5, 2.0])
-def test_smooth_l1_is_torchs(beta):
+def test_smooth_l1_matches_torch(beta):
     predicted, target = draws(2, 3, 4)
     where = torch.tensor([[True, False, False], [True, True, True]])
     wanted = F.smooth_l1_loss(predicted[where], target[where], beta=beta)
@@ -61,7 +61,7 @@ def test_smooth_l1_is_torchs(beta):
 
 
 @pytest.mark.parametrize(("size", "share"), [((6, 8), 0.5), ((12,), 0.3), ((4, 4), 0.99), ((2, 2), 0.01)])
-def test_blocks_are_whole_of_one_size_and_inside(size, share):
+def test_block_masks_have_one_size_and_are_inside(size, share):
     places = torch.rand(50, len(size), generator=torch.Generator().manual_seed(0))
     found = block_mask(places, size, share)
     wanted = [min(max(1, round(s * share)), s - 1) for s in size]
@@ -77,7 +77,7 @@ def test_blocks_are_whole_of_one_size_and_inside(size, share):
 
 
 @every_shape
-def test_simmim_loss_by_hand_and_hidden_pixels_are_not_seen(shape):
+def test_simmim_loss_matches_reference_and_ignores_masked(shape):
     method, data = SimMIM(vit(shape)).eval(), one(shape)
     x = data.views[0]
     scores = data.uniform("mask", method.backbone.num_tokens)
@@ -98,7 +98,7 @@ def test_simmim_loss_by_hand_and_hidden_pixels_are_not_seen(shape):
 
 
 @every_shape
-def test_data2vec_target_and_loss_by_hand(shape):
+def test_data2vec_target_and_loss_matches_reference(shape):
     method, data = Data2Vec(vit(shape), top=2).eval(), one(shape)
     x = data.views[0]
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_data2vec_target_and_loss_by_hand(shape):
     assert method(data)["loss"].item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
-def test_data2vec_teacher_sees_all_and_learns_by_average():
+def test_data2vec_teacher_is_unmasked_ema():
     method, data = Data2Vec(vit((2, 8, 8)), tau=0.9, tau_end=0.9), one((2, 8, 8))
     method(data)["loss"].backward()
     assert all(p.grad is None for p in method.teacher.parameters())
@@ -133,7 +133,7 @@ def test_data2vec_teacher_sees_all_and_learns_by_average():
 
 
 @every_shape
-def test_i_jepa_context_never_sees_a_target(shape):
+def test_i_jepa_context_excludes_targets(shape):
     method, data = IJEPA(vit(shape), predictor_dim=16).eval(), one(shape, n=5)
     x, network = data.views[0], method.backbone
     places = data.uniform("blocks", method.targets, len(network.grid))
@@ -150,7 +150,7 @@ def test_i_jepa_context_never_sees_a_target(shape):
 
 
 @every_shape
-def test_i_jepa_loss_by_hand(shape):
+def test_i_jepa_loss_matches_reference(shape):
     method, data = IJEPA(vit(shape), targets=2, predictor_dim=16).eval(), one(shape)
     x, network = data.views[0], method.backbone
     goal = method.teacher.parts[0].tokens(x)[:, 1:]
@@ -167,7 +167,7 @@ def test_i_jepa_loss_by_hand(shape):
     assert method(data)["loss"].item() == pytest.approx(total / 6, rel=1e-4)
 
 
-def test_i_jepa_measures_its_target_encoder():
+def test_i_jepa_eval_backbone_is_teacher():
     method = IJEPA(vit((2, 8, 8)), predictor_dim=16)
     assert method.eval_backbone is method.teacher.parts[0]
     with pytest.raises(ValueError, match="multiple of 16"):
@@ -177,7 +177,7 @@ def test_i_jepa_measures_its_target_encoder():
 # autoregression ------------------------------------------------------------------------------------------------------
 
 
-def test_causal_by_hand():
+def test_causal_matches_reference():
     found = causal(torch.tensor([1, 3]), 1, 5)
     for b, length in enumerate((1, 3)):
         for row in range(-1, 5):
@@ -187,7 +187,7 @@ def test_causal_by_hand():
 
 
 @every_shape
-def test_what_comes_later_is_not_seen(shape):
+def test_causal_attention_ignores_later_tokens(shape):
     method, data = Autoregressive(vit(shape)).eval(), one(shape)
     x, network = data.views[0], method.backbone
     length = torch.tensor([1, 2, 4])
@@ -201,7 +201,7 @@ def test_what_comes_later_is_not_seen(shape):
 
 
 @every_shape
-def test_autoregressive_loss_by_hand(shape):
+def test_autoregressive_loss_matches_reference(shape):
     method, data = Autoregressive(vit(shape)).eval(), one(shape)
     x, n = data.views[0], method.backbone.num_tokens
     length = 1 + (data.uniform("prefix") * (n - 1)).long()
@@ -215,7 +215,7 @@ def test_autoregressive_loss_by_hand(shape):
 
 
 @every_shape
-def test_a_completion_reads_only_the_first_half(shape):
+def test_completion_uses_first_half_only(shape):
     method, data = Autoregressive(vit(shape)).eval(), one(shape)
     found = method.reconstruct(data)
     other = torch.where(found.hidden, found.source + 3, found.source)
@@ -231,7 +231,7 @@ def test_a_completion_reads_only_the_first_half(shape):
 
 
 @pytest.mark.parametrize("case", load("masked")["cases"], ids=["colour", "grey"])
-def test_simmim_is_transformers_masked_image_modeling(case):
+def test_simmim_matches_transformers(case):
     network = ViT((case["channels"], 8, 8), width=16, depth=2, heads=2, patch=2, positions="learned")
     method = fill(SimMIM(network), 20)
     x = numbers(5, 3, case["channels"], 8, 8)

@@ -137,7 +137,7 @@ def test_yaml_and_signature_agree(name):
 
 
 @every_method
-def test_the_yaml_says_what_it_needs(name):
+def test_yaml_states_needs(name):
     """`sslcli list methods` reads it there, without importing anything."""
     mine, kind = recipe(name), target(name)
     assert mine.get("modality", ["image", "series"]) == list(kind.modalities)
@@ -151,7 +151,7 @@ def test_the_yaml_says_what_it_needs(name):
 
 
 @every_pair
-def test_the_loss_is_a_finite_scalar_and_the_rest_is_for_the_log(name, modality):
+def test_loss_is_finite_scalar_and_metrics_detached(name, modality):
     out = build(name, modality)(batch(name, modality))
     for key, value in out.items():
         assert value.shape == (), key
@@ -163,7 +163,7 @@ def test_the_loss_is_a_finite_scalar_and_the_rest_is_for_the_log(name, modality)
 
 
 @every_pair
-def test_gradients_reach_all_that_learns_and_nothing_that_is_frozen(name, modality):
+def test_gradients_reach_trainable_parameters_only(name, modality):
     method = build(name, modality)
     method(batch(name, modality))["loss"].backward()
     learned = {k: p for k, p in method.named_parameters() if p.requires_grad}
@@ -186,7 +186,7 @@ def test_twenty_steps_lower_the_loss(name, modality):
 
 
 @every_pair
-def test_the_same_seed_gives_the_same_bits(name, modality):
+def test_same_seed_gives_same_bits(name, modality):
     first, second = build(name, modality, seed=1), build(name, modality, seed=1)
     assert train(first, batch(name, modality), 3) == train(second, batch(name, modality), 3)
     for (key, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
@@ -194,7 +194,7 @@ def test_the_same_seed_gives_the_same_bits(name, modality):
 
 
 @every_method
-def test_a_state_carries_on_where_it_was(name):
+def test_state_dict_round_trip_continues(name):
     first, second = build(name, "image", seed=1), build(name, "image", seed=2)
     data = batch(name, "image")
     train(first, data, 3)
@@ -205,7 +205,7 @@ def test_a_state_carries_on_where_it_was(name):
 
 
 @every_pair
-def test_the_smallest_batch(name, modality):
+def test_smallest_batch(name, modality):
     method = build(name, modality)
     out = method(batch(name, modality, n=target(name).min_batch))
     assert torch.isfinite(out["loss"])
@@ -213,7 +213,7 @@ def test_the_smallest_batch(name, modality):
 
 @every_method
 @pytest.mark.parametrize("tokens", [True, False])
-def test_padding_of_a_series_is_no_data(name, tokens):
+def test_padding_of_series_is_ignored(name, tokens):
     if "series" not in target(name).modalities:
         pytest.skip("not for series")
     if target(name).needs_tokens and not tokens:
@@ -226,7 +226,7 @@ def test_padding_of_a_series_is_no_data(name, tokens):
 
 
 @every_method
-def test_the_loss_is_in_full_precision_under_autocast(name):
+def test_loss_is_float32_under_autocast(name):
     method, data = build(name, "image"), batch(name, "image")
     plain = copy.deepcopy(method)(data)["loss"]
     with torch.autocast("cpu", torch.bfloat16):
@@ -236,7 +236,7 @@ def test_the_loss_is_in_full_precision_under_autocast(name):
 
 
 @every_method
-def test_frozen_copies_move_only_after_a_step(name):
+def test_teachers_change_only_after_step(name):
     method, data = build(name, "image"), batch(name, "image")
     frozen = {k: p for k, p in method.named_parameters() if not p.requires_grad and not k.startswith("backbone.")}
     before = {k: p.clone() for k, p in frozen.items()}
@@ -254,7 +254,7 @@ def test_frozen_copies_move_only_after_a_step(name):
 
 
 @every_method
-def test_another_plan_is_refused_in_words(name):
+def test_wrong_plan_is_rejected(name):
     data = batch(name, "image")
     stray = "weak" if "global" in data.kinds else "global"
     labels = data.labels if target(name).uses_labels else None
@@ -265,7 +265,7 @@ def test_another_plan_is_refused_in_words(name):
 
 
 @every_method
-def test_what_is_measured_is_a_backbone_of_the_method(name):
+def test_eval_backbone_belongs_to_method(name):
     method, data = build(name, "image"), batch(name, "image")
     network = method.eval_backbone
     assert network in set(method.modules())
@@ -274,7 +274,7 @@ def test_what_is_measured_is_a_backbone_of_the_method(name):
 
 
 @every_pair
-def test_pictures_look_like_the_input(name, modality):
+def test_figures_have_shape_of_input(name, modality):
     data = batch(name, modality)
     for columns in build(name, modality).eval().pictures(data).values():
         assert all(p.shape == data.views[0].shape and torch.isfinite(p).all() for p in columns.values())
@@ -282,7 +282,7 @@ def test_pictures_look_like_the_input(name, modality):
 
 @every_pair
 @pytest.mark.parametrize("padded", [False, True])
-def test_what_is_drawn_again_is_like_the_view(name, modality, padded):
+def test_reconstruction_has_shape_of_view(name, modality, padded):
     if padded and modality == "image":
         pytest.skip("pictures have no padding")
     method, data = build(name, modality).eval(), batch(name, modality, padded=padded)
@@ -299,7 +299,7 @@ def test_what_is_drawn_again_is_like_the_view(name, modality, padded):
 
 
 @every_method
-def test_fixed_rates_name_parts_of_the_method(name):
+def test_fixed_lr_names_submodules(name):
     method = build(name, "image")
     for part in target(name).fixed_lr:
         assert any(p.requires_grad for p in method.get_submodule(part).parameters())

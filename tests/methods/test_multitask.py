@@ -38,7 +38,7 @@ def batch(n: int = 6) -> Batch:
     return Batch(x, ["global", "global", "weak"], Draw(0, 0, torch.arange(n)))
 
 
-def test_each_task_sees_its_own_plan():
+def test_tasks_receive_their_plan():
     method = multitask(SimCLR, Autoencoder)
     data = batch()
     assert select_views(data, method.tasks["simclr"]).kinds == ["global", "global"]
@@ -47,7 +47,7 @@ def test_each_task_sees_its_own_plan():
     assert weak.views[0] is data.views[2]
 
 
-def test_fixed_weights_add_the_losses():
+def test_fixed_weights_sum_losses():
     method = multitask(SimCLR, Autoencoder, weights={"autoencoder": 0.25})
     out = method(batch())
     by_hand = out["simclr.loss"] + 0.25 * out["autoencoder.loss"]
@@ -56,7 +56,7 @@ def test_fixed_weights_add_the_losses():
     assert out["simclr.loss"].item() == pytest.approx(alone.item(), rel=1e-4)
 
 
-def test_uncertainty_is_kendalls():
+def test_uncertainty_weighting_matches_paper():
     """L = sum of exp(-s) L_i + s / 2, least at s = log(2 L_i)."""
     method = multitask(SimSiam, Autoencoder, weighting="uncertainty")
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_uncertainty_is_kendalls():
     assert method.log_variance.grad.tolist() == pytest.approx(slope, rel=1e-4)
 
 
-def test_gradnorm_by_hand():
+def test_gradnorm_matches_reference():
     method = multitask(SimCLR, Autoencoder, weighting="gradnorm", alpha=0.5, weight_lr=0.1)
     data = batch()
     shared = [p for p in method.backbone.parameters() if p.ndim > 1][-1]
@@ -93,7 +93,7 @@ def test_gradnorm_by_hand():
     assert method.first.tolist() == pytest.approx(losses, rel=1e-3)
 
 
-def test_gradnorm_evens_out_a_task_that_shouts():
+def test_gradnorm_balances_large_gradients():
     method = multitask(
         SimCLR, Autoencoder, weighting="gradnorm", alpha=0.0, weight_lr=0.1, weights={"autoencoder": 100.0}
     )
@@ -106,7 +106,7 @@ def test_gradnorm_evens_out_a_task_that_shouts():
     assert method.balance.sum().item() == pytest.approx(101.0, rel=1e-4)
 
 
-def test_the_backbone_stands_once_in_a_checkpoint_and_is_one_after_a_copy():
+def test_backbone_saved_once_and_shared_after_copy():
     method = multitask(SimCLR, Autoencoder)
     names = list(method.state_dict())
     assert not any(".backbone." in name for name in names)
@@ -124,19 +124,19 @@ def test_the_backbone_stands_once_in_a_checkpoint_and_is_one_after_a_copy():
         ({"weighting": "equal"}, "fixed, uncertainty or gradnorm"),
     ],
 )
-def test_wrong_weights_are_refused(options, says):
+def test_invalid_weights_are_rejected(options, says):
     with pytest.raises(ValueError, match=says):
         multitask(SimCLR, Autoencoder, **options)
 
 
-def test_a_loss_without_floor_takes_fixed_weights_only():
+def test_unbounded_loss_requires_fixed_weights():
     multitask(DCL, Autoencoder)
     for weighting in ("uncertainty", "gradnorm"):
         with pytest.raises(ValueError, match="lower bound"):
             multitask(DCL, Autoencoder, weighting=weighting)
 
 
-def test_tasks_are_written_out_and_stay_so():
+def test_tasks_are_expanded_once():
     cfg = resolve(compose.compose("pretrain", ["method=multitask", "method.tasks=[rotation,simclr]"]))
     assert set(cfg["method"]["tasks"]) == {"rotation", "simclr"}
     assert cfg["method"]["tasks"]["simclr"]["temperature"] == 0.2
@@ -160,7 +160,7 @@ def test_tasks_are_written_out_and_stay_so():
         (["method.settings={simclr: {temprature: 1}}"], "temprature", "temperature"),
     ],
 )
-def test_wrong_tasks_are_told(words, says, hint):
+def test_invalid_tasks_are_rejected(words, says, hint):
     from sslcli.training.setup import check
 
     with pytest.raises(RequestError, match=says) as caught:

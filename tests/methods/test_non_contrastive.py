@@ -28,14 +28,14 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['n']}x{c[
 
 
 @every_case
-def test_barlow_is_lightlys(case):
+def test_barlow_matches_lightly(case):
     terms = barlow_terms(numbers(1, case["n"], case["d"]), numbers(2, case["n"], case["d"]))
     loss = terms["invariance"] + 0.0051 * terms["redundancy"]
     assert loss.item() == pytest.approx(case["barlow"], rel=1e-10)
 
 
 @every_size
-def test_barlow_terms_by_hand(n, d):
+def test_barlow_terms_matches_reference(n, d):
     z1, z2 = (z.numpy() for z in draws(n, d))
     a, b = ((z - z.mean(axis=0)) / (z.var(axis=0) + 1e-5) ** 0.5 for z in (z1, z2))
     invariance = redundancy = 0.0
@@ -51,7 +51,7 @@ def test_barlow_terms_by_hand(n, d):
     assert terms["redundancy"].item() == pytest.approx(redundancy, rel=1e-9)
 
 
-def test_barlow_promises():
+def test_barlow_properties():
     z1, z2 = draws(40, 3)
     terms = barlow_terms(z1, z2)
     again = barlow_terms(5 * z1 + 3, 0.2 * z2 - 1)  # scale and shift of a dimension mean (nearly) nothing
@@ -69,7 +69,7 @@ def test_barlow_promises():
 
 
 @every_case
-def test_tico_over_three_steps_is_lightlys(case):
+def test_tico_matches_lightly_over_three_steps(case):
     n, d = case["n"], case["d"]
     c = torch.zeros(d, d, dtype=torch.float64)
     for step, expected in enumerate(case["tico"]):
@@ -81,7 +81,7 @@ def test_tico_over_three_steps_is_lightlys(case):
 
 
 @every_size
-def test_tico_terms_by_hand(n, d):
+def test_tico_terms_matches_reference(n, d):
     z, target = draws(n, d)
     z = F.normalize(z, dim=1)
     c = second_moment(z, z)
@@ -92,7 +92,7 @@ def test_tico_terms_by_hand(n, d):
     assert terms["covariance"].item() == pytest.approx(crowded, rel=1e-10)
 
 
-def test_tico_covariance_moves_after_the_step_by_what_all_its_batches_had():
+def test_tico_covariance_updates_after_step_by_all_micro_batches():
     torch.manual_seed(0)
     method = TiCo(ConvNet((1, 8, 8), width=4), beta=0.6).eval()  # eval: batch norm does not move under our hands
     first, second = images(4), images(4, epoch=1, shape=(1, 8, 8))
@@ -115,7 +115,7 @@ def test_tico_covariance_moves_after_the_step_by_what_all_its_batches_had():
     assert torch.equal(method.covariance, before)
 
 
-def test_tico_teaches_neither_target_nor_covariance():
+def test_tico_target_and_covariance_have_no_gradient():
     z, target = (t.requires_grad_() for t in draws(4, 3))
     c = torch.eye(3, dtype=torch.float64, requires_grad=True)
     sum(tico_terms(z, target, c).values()).backward()
@@ -127,7 +127,7 @@ def test_tico_teaches_neither_target_nor_covariance():
     )
 
 
-def test_tico_loss_is_of_the_moving_covariance_with_this_batch_in_it():
+def test_tico_loss_uses_covariance_including_batch():
     torch.manual_seed(0)
     method, data = TiCo(ConvNet((1, 8, 8), width=4), beta=0.6, rho=3.0), images(6)
     size = len(method.covariance)
@@ -144,7 +144,7 @@ def test_tico_loss_is_of_the_moving_covariance_with_this_batch_in_it():
 # LeJEPA, VISReg ------------------------------------------------------------------------------------------------------
 
 
-def test_lejepa_and_visreg_share_their_weight():
+def test_lejepa_and_visreg_weights():
     """(1 - lambda) of agreement, lambda of regularisation: both papers' convention, and not theirs who add lambda to 1."""
     out = LeJEPA(ConvNet((1, 8, 8), width=4), weight=0.3, slices=8)(images(6))
     assert out["loss"].item() == pytest.approx((0.7 * out["invariance"] + 0.3 * out["sigreg"]).item(), rel=1e-5)
@@ -153,7 +153,7 @@ def test_lejepa_and_visreg_share_their_weight():
     assert out["loss"].item() == pytest.approx((0.7 * out["invariance"] + 0.3 * regular).item(), rel=1e-5)
 
 
-def test_visreg_shape_sends_no_gradient_through_the_deviation():
+def test_visreg_shape_detaches_standard_deviation():
     (z,) = draws(1, 9, 4, count=1)
     slices = F.normalize(draws(4, 6)[0], dim=0)
     fixed = z.std(dim=1, unbiased=False, keepdim=True)

@@ -35,7 +35,7 @@ from tests.methods.oracles import cos, draws, every_size, images
     ],
     ids=["nt_xent", "info_nce", "simsiam", "byol", "vicreg"],
 )
-def test_losses_do_not_follow_autocast(loss):
+def test_losses_ignore_autocast(loss):
     a, b = (t.float() for t in draws(16, 8))
     with torch.autocast("cpu", torch.bfloat16):
         under = loss(a, b)
@@ -46,7 +46,7 @@ def test_losses_do_not_follow_autocast(loss):
 
 
 @every_size
-def test_simsiam_loss_by_hand(n, d):
+def test_simsiam_loss_matches_reference(n, d):
     p1, p2, z1, z2 = draws(n, d, count=4)
     slow = 0.0
     for i in range(n):
@@ -55,7 +55,7 @@ def test_simsiam_loss_by_hand(n, d):
     assert simsiam_loss(z1, z2, z2, z1).item() == pytest.approx(-1.0)
 
 
-def test_simsiam_stops_the_gradient_of_the_target():
+def test_simsiam_target_has_no_gradient():
     p1, p2, z1, z2 = (t.requires_grad_() for t in draws(4, 3, count=4))
     simsiam_loss(p1, p2, z1, z2).backward()
     assert p1.grad is not None
@@ -64,7 +64,7 @@ def test_simsiam_stops_the_gradient_of_the_target():
     assert z2.grad is None
 
 
-def test_simsiam_heads_are_the_papers():
+def test_simsiam_heads_match_paper():
     wide = nn.Identity()
     wide.dim = 2048
     method = SimSiam(wide)
@@ -83,7 +83,7 @@ def test_simsiam_heads_are_the_papers():
 
 @every_size
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
-def test_nt_xent_by_hand(n, d, temperature):
+def test_nt_xent_matches_reference(n, d, temperature):
     z1, z2 = draws(n, d)
     z = torch.cat([z1, z2]).numpy()
     slow = 0.0
@@ -94,7 +94,7 @@ def test_nt_xent_by_hand(n, d, temperature):
     assert nt_xent(z1, z2, temperature).item() == pytest.approx(slow / (2 * n), rel=1e-10)
 
 
-def test_nt_xent_promises():
+def test_nt_xent_properties():
     z1, z2 = draws(6, 4)
     loss = nt_xent(z1, z2, 0.2)
     order = torch.tensor([3, 1, 5, 0, 2, 4])
@@ -111,7 +111,7 @@ def test_nt_xent_promises():
 
 
 @every_size
-def test_info_nce_by_hand(n, d):
+def test_info_nce_matches_reference(n, d):
     q, k, queue = (F.normalize(t, dim=1) for t in [*draws(n, d), *draws(9, d, count=1)])
     ignore = torch.zeros(n, 9, dtype=torch.bool)
     ignore[0, 2] = ignore[1, 5] = True
@@ -123,7 +123,7 @@ def test_info_nce_by_hand(n, d):
     assert info_nce(q, k, queue, 0.2, ignore).item() == pytest.approx(slow / n, rel=1e-10)
 
 
-def test_moco_queue_fills_with_the_teachers_keys_and_skips_its_own_sample():
+def test_moco_queue_holds_teacher_keys_and_skips_own_sample():
     method = MoCoV2(ConvNet((1, 8, 8), width=4), queue=10)
     first, second = images(4), images(4, epoch=1)
     method(first)
@@ -146,7 +146,7 @@ def test_moco_queue_fills_with_the_teachers_keys_and_skips_its_own_sample():
 
 
 @every_size
-def test_byol_loss_by_hand(n, d):
+def test_byol_loss_matches_reference(n, d):
     q, t = draws(n, d)
     slow = 0.0
     for i in range(n):
@@ -155,7 +155,7 @@ def test_byol_loss_by_hand(n, d):
     assert byol_loss(q, t).item() == pytest.approx(slow / n, rel=1e-12)
 
 
-def test_byol_is_the_sum_of_both_directions():
+def test_byol_loss_sums_both_directions():
     method, data = BYOL(ConvNet((1, 8, 8), width=4)), images(6)
     x1, x2 = data.views
     q1, q2 = (method.predictor(method.projector(method.backbone(x))) for x in (x1, x2))
@@ -164,7 +164,7 @@ def test_byol_is_the_sum_of_both_directions():
 
 
 @pytest.mark.parametrize("kind", [BYOL, MoCoV2])
-def test_the_teacher_is_a_moving_average_and_the_student_is_measured(kind):
+def test_teacher_is_ema_and_student_is_evaluated(kind):
     method = kind(ConvNet((1, 8, 8), width=4), tau=0.9, tau_end=0.9)
     assert method.eval_backbone is method.backbone
     old = [p.clone() for p in method.teacher.parameters()]
@@ -177,7 +177,7 @@ def test_the_teacher_is_a_moving_average_and_the_student_is_measured(kind):
         assert torch.allclose(now, 0.9 * before + 0.1 * student, atol=1e-6)
 
 
-def test_byol_teacher_stands_still_at_the_end():
+def test_byol_teacher_constant_at_end():
     method = BYOL(ConvNet((1, 8, 8), width=4))
     old = [p.clone() for p in method.teacher.parameters()]
     with torch.no_grad():
@@ -191,7 +191,7 @@ def test_byol_teacher_stands_still_at_the_end():
 
 
 @every_size
-def test_vicreg_terms_by_hand(n, d):
+def test_vicreg_terms_matches_reference(n, d):
     z1, z2 = (z.numpy() for z in draws(n, d))
     invariance = sum((z1[i, j] - z2[i, j]) ** 2 for i in range(n) for j in range(d)) / (n * d)
     variance = covariance = 0.0
@@ -210,14 +210,14 @@ def test_vicreg_terms_by_hand(n, d):
     assert terms["covariance"].item() == pytest.approx(covariance, rel=1e-10, abs=1e-15)
 
 
-def test_vicreg_weighs_its_terms():
+def test_vicreg_weights_terms():
     method = VICReg(ConvNet((1, 8, 8), width=4), invariance=2.0, variance=3.0, covariance=5.0)
     out = method(images(6))
     weighed = 2 * out["invariance"] + 3 * out["variance"] + 5 * out["covariance"]
     assert out["loss"].item() == pytest.approx(weighed.item(), rel=1e-6)
 
 
-def test_vicreg_collapse_costs():
+def test_vicreg_penalizes_collapse():
     one = torch.ones(5, 4, dtype=torch.float64)
     assert vicreg_terms(one, one)["variance"].item() == pytest.approx(1 - 1e-2)
 
@@ -226,7 +226,7 @@ def test_vicreg_collapse_costs():
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 13, 9), (2, 33, 33)])
-def test_autoencoder_error_is_that_of_its_pictures(shape):
+def test_autoencoder_loss_is_reconstruction_error(shape):
     method = Autoencoder(ConvNet(shape, width=4), width=4).eval()
     data = images(3, views=1, kind="weak", shape=shape)
     source, drawn = method.pictures(data)["reconstruction"].values()
@@ -245,7 +245,7 @@ def masked(norm_pix: bool, shape=(2, 8, 8)) -> tuple[MAE, Batch]:
 
 @pytest.mark.parametrize("norm_pix", [True, False])
 @pytest.mark.parametrize("shape", [(2, 8, 8), (3, 14)])
-def test_mae_loss_by_hand(norm_pix, shape):
+def test_mae_loss_matches_reference(norm_pix, shape):
     method, data = masked(norm_pix, shape)
     x = data.views[0]
     predicted, hidden = method.predict(x, data.uniform("mask", method.backbone.num_tokens))
@@ -261,7 +261,7 @@ def test_mae_loss_by_hand(norm_pix, shape):
     assert method(data)["loss"].item() == pytest.approx(total / count, rel=1e-5)
 
 
-def test_mae_cannot_see_what_is_hidden():
+def test_mae_prediction_ignores_masked_values():
     method, data = masked(norm_pix=True)
     x = data.views[0]
     scores = data.uniform("mask", 16)
@@ -282,7 +282,7 @@ def test_mae_mask_is_a_function_of_the_sample():
 
 
 @pytest.mark.parametrize("norm_pix", [True, False])
-def test_mae_pictures_keep_what_was_seen_and_denormalise_the_rest(norm_pix):
+def test_mae_figures_keep_visible_and_denormalize_predicted(norm_pix):
     method, data = masked(norm_pix)
     source, without, filled = method.pictures(data)["reconstruction"].values()
     predicted, hidden = method.predict(data.views[0], data.uniform("mask", 16))
@@ -297,14 +297,14 @@ def test_mae_pictures_keep_what_was_seen_and_denormalise_the_rest(norm_pix):
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 2), (1, 2)])
-def test_mae_keeps_at_least_one_token_and_hides_at_least_one(shape):
+def test_mae_keeps_and_masks_at_least_one_token(shape):
     method = MAE(ViT(shape, width=16, depth=1, heads=2, patch=1))
     out = method(images(2, views=1, kind="weak", shape=shape))
     assert method.keep == 1
     assert torch.isfinite(out["loss"])
 
 
-def test_widths_that_are_no_widths_are_refused():
+def test_invalid_widths_are_rejected():
     for make in (lambda b: SimCLR(b, proj_dim=0), lambda b: SimSiam(b, proj_dim="wide"), lambda b: MoCoV2(b, queue=0)):
         with pytest.raises(ValueError, match=r"at least|positive"):
             make(ConvNet((1, 8, 8), width=4))

@@ -26,14 +26,14 @@ def convnet(shape: tuple[int, ...]) -> ConvNet:
 # rotation ------------------------------------------------------------------------------------------------------------
 
 
-def test_turns_are_numpys():
+def test_rotations_match_numpy():
     x = images(2, views=1, shape=(2, 5, 5)).views[0]
     found = rotate_all(x).view(4, 2, 2, 5, 5)
     for k in range(4):
         assert np.array_equal(found[k].numpy(), np.rot90(x.numpy(), k, axes=(2, 3)))
 
 
-def test_rotation_loss_by_hand():
+def test_rotation_loss_matches_reference():
     method = Rotation(convnet((1, 8, 8))).eval()
     data = images(3, views=1, kind="weak")
     total, right = 0.0, 0
@@ -48,7 +48,7 @@ def test_rotation_loss_by_hand():
     assert out["accuracy"].item() == pytest.approx(right / 12)
 
 
-def test_rotation_wants_squares():
+def test_rotation_requires_square_views():
     with pytest.raises(ValueError, match="square"):
         Rotation(convnet((1, 8, 12)))
 
@@ -56,7 +56,7 @@ def test_rotation_wants_squares():
 # tiles ---------------------------------------------------------------------------------------------------------------
 
 
-def test_tiles_lie_inside_their_cells_and_are_standardised():
+def test_tiles_are_inside_cells_and_standardized():
     x = torch.arange(2 * 3 * 48 * 48, dtype=torch.float32).view(2, 3, 48, 48) / 100
     corner, far = torch.zeros(2, 9, 2), torch.full((2, 9, 2), 0.999)
     assert tile_size((3, 48, 48), 3) == 16
@@ -73,12 +73,12 @@ def test_tiles_lie_inside_their_cells_and_are_standardised():
 @pytest.mark.parametrize(
     ("shape", "grid", "size"), [((1, 8, 8), 2, 8), ((1, 9, 9), 3, 9), ((3, 32, 32), 3, 16), ((3, 224, 224), 3, 65)]
 )
-def test_tiles_of_tiny_pictures_are_enlarged(shape, grid, size):
+def test_tiles_of_small_images_are_upsampled(shape, grid, size):
     assert tile_size(shape, grid) == size
     assert extract_tiles(torch.randn(2, *shape), grid, torch.rand(2, grid**2, 2)).shape[-2:] == (size, size)
 
 
-def test_a_picture_smaller_than_its_grid_is_refused():
+def test_image_smaller_than_grid_is_rejected():
     with pytest.raises(ValueError, match="tiles"):
         tile_size((1, 2, 2), 3)
 
@@ -87,7 +87,7 @@ def test_a_picture_smaller_than_its_grid_is_refused():
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(4, 24), (4, 64), (9, 64)])
-def test_permutations_are_different_and_far_apart(count, wanted):
+def test_permutations_are_distinct_and_distant(count, wanted):
     orders = distant_permutations(count, wanted)
     assert len(orders) == min(wanted, math.factorial(count))
     assert orders.sort(dim=1).values.eq(torch.arange(count)).all()
@@ -99,7 +99,7 @@ def test_permutations_are_different_and_far_apart(count, wanted):
     assert torch.equal(orders, distant_permutations(count, wanted))
 
 
-def test_jigsaw_shuffles_as_it_says_and_the_solution_puts_it_back():
+def test_jigsaw_permutation_is_invertible():
     method = Jigsaw(convnet((1, 8, 8)))
     data = images(6, views=1, kind="weak")
     tiles, order = method.shuffle(data)
@@ -114,7 +114,7 @@ def test_jigsaw_shuffles_as_it_says_and_the_solution_puts_it_back():
     assert order.unique().numel() > 1, "samples have permutations of their own"
 
 
-def test_jigsaw_loss_by_hand():
+def test_jigsaw_loss_matches_reference():
     """Tile by tile through the backbone and the shared layer, side by side in the order shown, to the permutation's number."""
     method, data = Jigsaw(convnet((1, 8, 8))).eval(), images(6, views=1, kind="weak")
     tiles, order = method.shuffle(data)
@@ -126,7 +126,7 @@ def test_jigsaw_loss_by_hand():
     assert method(data)["loss"].item() == pytest.approx(total / 6, rel=1e-4)
 
 
-def test_jigsaw_tiles_do_not_see_each_other():
+def test_jigsaw_tiles_are_encoded_separately():
     method = Jigsaw(convnet((1, 8, 8))).eval()
     tiles, _ = method.shuffle(images(3, views=1, kind="weak"))
     h = method.embed(method.backbone(tiles.flatten(0, 1))).view(3, 4, -1)
@@ -136,7 +136,7 @@ def test_jigsaw_tiles_do_not_see_each_other():
     assert torch.allclose(h[:, [0, 2, 3]], again[:, [0, 2, 3]], atol=1e-6)
 
 
-def test_jigsaw_pictures_show_the_solution_that_is_believed():
+def test_jigsaw_figures_show_predicted_arrangement():
     method = Jigsaw(convnet((1, 8, 8))).eval()
     data = images(5, views=1, kind="weak")
     _, order = method.shuffle(data)
@@ -148,7 +148,7 @@ def test_jigsaw_pictures_show_the_solution_that_is_believed():
 # patch position ------------------------------------------------------------------------------------------------------
 
 
-def test_patch_position_asks_for_the_neighbour_it_shows():
+def test_patch_position_target_matches_tile():
     method = PatchPosition(convnet((1, 9, 9))).eval()
     data = images(8, views=1, kind="weak", shape=(1, 9, 9))
     tiles = extract_tiles(data.views[0], 3, data.uniform("place", 9, 2))
@@ -169,7 +169,7 @@ def coloured() -> Colorization:
     return Colorization(convnet((3, 8, 8)), bins=4).eval()
 
 
-def test_brightness_and_colours_make_the_picture_again():
+def test_luminance_and_color_reconstruct_image():
     method, x = coloured(), images(2, views=1, shape=(3, 8, 8)).views[0]
     grey, colour = method.split_color(x)
     wanted = 0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2]
@@ -179,7 +179,7 @@ def test_brightness_and_colours_make_the_picture_again():
     assert torch.allclose(grey[:, 0] + last, x[:, 2], atol=1e-5)
 
 
-def test_the_backbone_sees_no_colour():
+def test_colorization_input_has_no_color():
     method, data = coloured(), images(2, views=1, kind="weak", shape=(3, 8, 8))
     x = data.views[0]
     grey, colour = method.split_color(x)
@@ -189,12 +189,12 @@ def test_the_backbone_sees_no_colour():
     assert not torch.allclose(method.split_color(other)[1], colour)
 
 
-def test_bins_are_equal_and_closed_at_the_ends():
+def test_color_bins_are_equal_and_clamped():
     found = coloured().to_bins(torch.tensor([-9.0, -2.0, -1.01, -0.99, 0.0, 0.99, 1.0, 2.0, 9.0]))
     assert found.tolist() == [0, 0, 0, 1, 2, 2, 3, 3, 3]
 
 
-def test_colour_loss_by_hand():
+def test_color_loss_matches_reference():
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(2, 2, 4, 3, 3, generator=generator, dtype=torch.float64)
     target = torch.randint(0, 4, (2, 2, 3, 3), generator=generator)
@@ -209,7 +209,7 @@ def test_colour_loss_by_hand():
     assert color_loss(logits, target, weights).item() == pytest.approx(total / 36, rel=1e-12)
 
 
-def test_rare_colours_weigh_more_and_all_weigh_one_on_average():
+def test_color_weights_favor_rare_and_average_one():
     method = coloured()
     method.shares.copy_(torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.25] * 4]))
     weights = method.weights()
@@ -220,7 +220,7 @@ def test_rare_colours_weigh_more_and_all_weigh_one_on_average():
     assert (weights[0, 1] / weights[0, 0]).item() == pytest.approx(ratio, rel=1e-5)
 
 
-def test_shares_move_after_the_step():
+def test_color_frequencies_update_after_step():
     method, data = coloured().train(), images(4, views=1, kind="weak", shape=(3, 8, 8))
     before = method.shares.clone()
     method(data)
@@ -232,6 +232,6 @@ def test_shares_move_after_the_step():
     assert torch.allclose(method.shares, 0.99 * before + 0.01 * seen, atol=1e-6)
 
 
-def test_grey_pictures_are_refused():
+def test_colorization_rejects_grayscale():
     with pytest.raises(ValueError, match="no color"):
         Colorization(convnet((1, 8, 8)))

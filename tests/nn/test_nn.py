@@ -21,7 +21,7 @@ from sslcli.nn.stats import covariance, off_diagonal, spread
 from sslcli.nn.transformer import Attention, sine_positions
 
 
-def test_spread_is_one_for_noise_and_zero_for_collapse():
+def test_spread_of_noise_and_collapse():
     torch.manual_seed(0)
     assert spread(torch.randn(4000, 64)).item() == pytest.approx(1, abs=0.02)
     assert spread(torch.ones(8, 5)).item() == pytest.approx(0, abs=1e-6)
@@ -30,7 +30,7 @@ def test_spread_is_one_for_noise_and_zero_for_collapse():
     assert spread(torch.randn(16, 4, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-def test_covariance_is_numpys_and_off_diagonal_leaves_the_diagonal_out():
+def test_covariance_matches_numpy_and_off_diagonal():
     z = torch.randn(7, 4, dtype=torch.float64)
     assert np.allclose(covariance(z).numpy(), np.cov(z.numpy(), rowvar=False))
     m = torch.arange(9.0).view(3, 3)
@@ -60,7 +60,7 @@ def test_auto_width(asked, dim, width):
     assert head_width(asked, 2048, dim) == width
 
 
-def test_momentum_is_half_a_cosine():
+def test_cosine_momentum_schedule():
     assert cosine_momentum(0, 0.99, 1.0) == 0.99
     assert cosine_momentum(1, 0.99, 1.0) == 1.0
     assert cosine_momentum(0.5, 0.9, 1.0) == pytest.approx(0.95)
@@ -70,7 +70,7 @@ def test_momentum_is_half_a_cosine():
         assert tau == pytest.approx(1 - (1 - 0.99) * (math.cos(math.pi * k / 20) + 1) / 2)
 
 
-def test_teacher_averages_weights_and_keeps_or_copies_buffers():
+def test_teacher_averages_weights_and_handles_buffers():
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     own, copying = Teacher(net), Teacher(net, copy_buffers=True)
     assert not any(p.requires_grad for p in own.parameters())
@@ -114,11 +114,11 @@ def test_queue_is_first_in_first_out():
 @pytest.mark.parametrize(
     ("tokens", "ratio", "keep"), [(196, 0.75, 49), (16, 0.75, 4), (2, 0.75, 1), (1, 0.75, 1), (4, 0.0, 3)]
 )
-def test_keep_count(tokens, ratio, keep):
+def test_visible_count(tokens, ratio, keep):
     assert visible_count(tokens, ratio) == keep
 
 
-def test_random_keep_takes_the_smallest_scores_and_every_token_equally_often():
+def test_random_keep_is_uniform_over_tokens():
     torch.manual_seed(0)
     scores = torch.rand(4000, 8)
     keep, hidden = random_keep(scores, 2)
@@ -128,7 +128,7 @@ def test_random_keep_takes_the_smallest_scores_and_every_token_equally_often():
     assert torch.allclose((~hidden).float().mean(dim=0), torch.tensor(0.25), atol=0.03)  # 4.4 standard errors
 
 
-def test_mse_known_leaves_padding_out():
+def test_masked_mse_ignores_padding():
     target = torch.tensor([[1.0, float("nan")], [3.0, 4.0]])
     guess = torch.zeros(2, 2, requires_grad=True)
     loss = masked_mse(guess, target)
@@ -140,7 +140,7 @@ def test_mse_known_leaves_padding_out():
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 13, 9), (2, 1, 1), (3, 33, 64), (1, 7), (4, 150)])
-def test_decoder_reaches_any_size(shape):
+def test_decoder_output_sizes(shape):
     out = Decoder(6, shape, width=2)(torch.randn(2, 6))
     assert out.shape == (2, *shape)
 
@@ -148,7 +148,7 @@ def test_decoder_reaches_any_size(shape):
 @pytest.mark.parametrize(
     ("shape", "size"), [((4, 3), (8, 6)), ((4, 3), (7, 6)), ((1, 1), (2, 2)), ((5,), (10,)), ((5,), (9,))]
 )
-def test_doubling_is_upsampling_and_a_convolution(shape, size):
+def test_upsample_conv_matches_upsampling_and_convolution(shape, size):
     layer = UpsampleConv(2, 3, size).double()
     ours, theirs = (
         torch.randn(2, 2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -165,7 +165,7 @@ def test_doubling_is_upsampling_and_a_convolution(shape, size):
     torch.testing.assert_close(dw, ew)
 
 
-def test_sine_positions_by_hand():
+def test_sine_positions_matches_reference():
     p = sine_positions((2, 3), 8)
     assert p.shape == (6, 8)
     row, column = 1, 2
@@ -177,7 +177,7 @@ def test_sine_positions_by_hand():
     )
 
 
-def test_attention_by_hand_and_mask():
+def test_attention_matches_reference_and_mask():
     torch.manual_seed(0)
     attention = Attention(6, 2).double()
     x = torch.randn(2, 4, 6, dtype=torch.float64)
@@ -194,7 +194,7 @@ def test_attention_by_hand_and_mask():
     assert torch.allclose(attention(x, mask), attention.proj(slow))
 
 
-def test_full_precision_casts_half_and_only_half():
+def test_full_precision_casts_half_only():
     seen = []
 
     @full_precision

@@ -20,7 +20,7 @@ def two(tmp_path_factory) -> list[dict[str, torch.Tensor]]:
     return [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(2)]
 
 
-def test_every_loss_has_the_gradient_of_the_global_batch(two):
+def test_losses_have_global_batch_gradient(two):
     one = parity_worker.gradients()
     for name, value in one.items():
         for process in two:
@@ -28,7 +28,7 @@ def test_every_loss_has_the_gradient_of_the_global_batch(two):
     assert all(one[name].abs().max() > 0 for name in parity_worker.LOSSES)
 
 
-def test_one_process_is_left_alone():
+def test_collectives_are_identity_on_one_process():
     from sslcli.nn.dist import all_reduce_mean, gather, rank, world_size
 
     x = torch.ones(3, 2, requires_grad=True)

@@ -46,7 +46,7 @@ LOOPBACK = {"0100007F", "00000000000000000000000001000000"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_processes_on_one_machine_listen_on_loopback_alone(tmp_path):
+def test_local_processes_listen_on_loopback_only(tmp_path):
     """And a random.py and torch.py beside the data are not run by the second process."""
     for name in ("random", "torch", "struct"):
         (tmp_path / f"{name}.py").write_text(f"open('{tmp_path}/ran-{name}', 'w'); raise SystemExit(9)")
@@ -72,25 +72,25 @@ def test_processes_on_one_machine_listen_on_loopback_alone(tmp_path):
     assert list(tmp_path.glob("sslcli-*")) == []
 
 
-def test_job_in_a_store_names_no_folder(monkeypatch):
+def test_payload_in_store_has_no_folders(monkeypatch):
     """Whoever reaches the port of a launcher's store may write a job; no module is imported for it."""
     store = torch.distributed.HashStore()
     store.set("job/1", json.dumps({"word": "pretrain", "folders": ["/evil"], "cfg": {}}))
     assert processes._next_payload(store, 1) == {"word": "pretrain", "cfg": {}}
 
 
-def test_follower_imports_from_its_own_command_line(tmp_path, monkeypatch):
+def test_worker_trusts_only_its_command_line(tmp_path, monkeypatch):
     from sslcli.cli import worker
     from sslcli.config import instantiate
 
     monkeypatch.setattr(instantiate, "_folders", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(processes, "follow", lambda work: len(instantiate.trusted_folders()))
+    monkeypatch.setattr(processes, "run_worker", lambda work: len(instantiate.trusted_folders()))
     assert worker.main(["pretrain", "--config-dir", str(tmp_path), "train.steps=1"]) == 1
     assert instantiate.trusted_folders() == [str(tmp_path.resolve())]
 
 
-def test_leader_puts_no_folder_into_a_store(monkeypatch):
+def test_rank0_sends_no_folders(monkeypatch):
     store = torch.distributed.HashStore()
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -100,7 +100,7 @@ def test_leader_puts_no_folder_into_a_store(monkeypatch):
     assert json.loads(store.get(f"job/{group.turn}")) == {"word": "eval"}
 
 
-def test_error_in_a_store_is_only_an_error(monkeypatch):
+def test_error_in_store_becomes_error(monkeypatch):
     store = torch.distributed.HashStore()
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -116,7 +116,7 @@ class Evil:
         return os.mkdir, ("owned",)
 
 
-def test_values_between_processes_are_not_unpickled(tmp_path, monkeypatch):
+def test_collectives_do_not_unpickle(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     value = {"a": (1, 2.5, None, "b"), "t": [torch.arange(3)], "n": True}
     assert str(dist._decode(dist._encode(value))) == str(value)
@@ -148,7 +148,7 @@ def left_over(monkeypatch):
 
 
 @pytest.mark.parametrize("rank, whom", [("0", "1 other process of WORLD_SIZE=2"), ("1", "process 0 of 2")])
-def test_leftover_ranks_end_with_words(rank, whom, cli, left_over, monkeypatch):
+def test_leftover_rank_variables_time_out(rank, whom, cli, left_over, monkeypatch):
     monkeypatch.setenv("RANK", rank)
     result = cli(*TINY)
     assert result.code == 3, result
@@ -158,13 +158,13 @@ def test_leftover_ranks_end_with_words(rank, whom, cli, left_over, monkeypatch):
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
-def test_leftover_ranks_do_not_matter_to_commands_of_one_process(rank, cli, left_over, monkeypatch):
+def test_leftover_rank_variables_ignored_by_local_commands(rank, cli, left_over, monkeypatch):
     monkeypatch.setenv("RANK", rank)
     for words in (["list", "methods"], ["runs"], ["pretrain", "--help"]):
         assert cli(*words).code == 0
 
 
-def test_ctrl_c_ends_the_wait_for_others(cli, left_over, monkeypatch):
+def test_ctrl_c_ends_waiting(cli, left_over, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(rendezvous, "JOIN_TIMEOUT", 60.0)
     sleep = time.sleep
@@ -182,7 +182,7 @@ def test_ctrl_c_ends_the_wait_for_others(cli, left_over, monkeypatch):
 @pytest.mark.parametrize(
     "name, value", [("RANK", "x"), ("RANK", "2"), ("WORLD_SIZE", "-1"), ("MASTER_ADDR", ""), ("MASTER_PORT", "99999")]
 )
-def test_launcher_variables_that_do_not_fit(name, value, cli, left_over, monkeypatch):
+def test_inconsistent_launcher_variables(name, value, cli, left_over, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv(name, value)
     result = cli(*TINY)
@@ -190,7 +190,7 @@ def test_launcher_variables_that_do_not_fit(name, value, cli, left_over, monkeyp
     assert "unset RANK WORLD_SIZE" in result.err
 
 
-def test_port_in_use_is_said(left_over, monkeypatch):
+def test_port_in_use_error(left_over, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     with socket.socket() as taken:
         taken.bind(("", left_over))
@@ -199,14 +199,14 @@ def test_port_in_use_is_said(left_over, monkeypatch):
             rendezvous.launcher_store()
 
 
-def test_launched_place_is_checked(monkeypatch):
+def test_launcher_info_is_validated(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(RequestError, match="do not fit"):
         rendezvous.launcher_info()
 
 
-def test_a_folder_written_to_meanwhile_is_removed(tmp_path):
+def test_remove_folder_during_writes(tmp_path):
     """The file store of a job creates its file again whenever a process looks into it."""
     folder = tmp_path / "sslcli-store"
     folder.mkdir()

@@ -79,7 +79,7 @@ def test_crop_resize_against_pillow(name):
         assert float((got[i] - want).abs().mean()) < 0.4 * LEVEL
 
 
-def test_crop_resize_flip_is_the_mirrored_result():
+def test_crop_resize_flip_mirrors_result():
     x, r = pixels(10, 3, 32, 32), regions(10, 32, 32)
     on = torch.arange(10) % 2 == 0
     plain = crop_resize(x, r, (32, 32), "bicubic")
@@ -90,7 +90,7 @@ def test_crop_resize_flip_is_the_mirrored_result():
     )  # which weight of two equal ones is mended
 
 
-def test_whole_image_at_its_own_size_is_itself():
+def test_crop_resize_identity():
     x = pixels(4, 2, 16, 12)
     zero = torch.zeros(4, dtype=torch.float64)
     for name in MODES:
@@ -100,7 +100,7 @@ def test_whole_image_at_its_own_size_is_itself():
 
 @pytest.mark.parametrize("name", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("size", "out"), [(32, 32), (100, 12), (7, 30), (1, 5), (3, 1)])
-def test_weights_are_whole_numbers_that_sum_to_4096(name, size, out):
+def test_weights_are_integers_with_sum_4096(name, size, out):
     r = regions(40, size, size)
     w = weights(r.top, r.height, size, out, name)
     assert w.shape == (40, out, size)
@@ -139,7 +139,7 @@ def test_resampling_sums_are_exact():
         (8, 8, (0.5, 1.0), (0.5, 2.0)),
     ],
 )
-def test_regions_are_distributed_as_torchvisions(h, w, scale, ratio):
+def test_regions_match_torchvision_distribution(h, w, scale, ratio):
     n = 3000
     torch.manual_seed(0)
     blank = torch.empty(1, h, w)
@@ -170,7 +170,7 @@ def test_region_fallback(h, w, want):
     assert each_region(r) == [want] * 5
 
 
-def test_regions_of_samples_of_different_size_are_those_alone():
+def test_regions_of_mixed_sizes_are_independent():
     op = geometry.RandomResizedCrop()
     sizes = torch.tensor([[20.0, 400.0], [33.0, 7.0], [224.0, 224.0]]).double()
     draw = Draw(1, 2, torch.tensor([5, 9, 2]))
@@ -236,7 +236,7 @@ def test_saturation_hue_against_torchvision():
         torch.testing.assert_close(hue[i], tv.adjust_hue(x[i], float(turns[i])), rtol=0, atol=COLOUR)
 
 
-def test_color_jitter_is_its_four_steps_in_that_order():
+def test_color_jitter_order_of_steps():
     x = unit(pixels(20, 3, 9, 9))
     op = color.ColorJitter(0.8, 0.8, 0.8, 0.2)
     draw = Draw(0, 0, torch.arange(20))
@@ -251,7 +251,7 @@ def test_color_jitter_is_its_four_steps_in_that_order():
     assert torch.equal(x, unit(pixels(20, 3, 9, 9)))  # left as it was
 
 
-def test_color_jitter_factors_are_torchvisions_ranges():
+def test_color_jitter_factor_ranges():
     op = color.ColorJitter(0.4, 1.5, 0.8, 0.1)
     params = op.params(Draw(0, 0, torch.arange(20_000)).uniforms(op.uniforms()))
     for key, low, high in (
@@ -264,7 +264,7 @@ def test_color_jitter_factors_are_torchvisions_ranges():
         assert float((v - torch.linspace(0, 1, len(v)).double()).abs().max()) < 1.95 / math.sqrt(len(v))
 
 
-def test_mean_does_not_depend_on_the_order_of_pixels():
+def test_exact_mean_ignores_pixel_order():
     x = torch.rand(3, 1, 300, 200)
     shuffled = x.flatten(2)[:, :, torch.randperm(60_000)].view_as(x)
     assert torch.equal(color.exact_mean(x), color.exact_mean(shuffled))
@@ -294,7 +294,7 @@ def test_blur_against_torchvision(size):
         torch.testing.assert_close(got[i], want, rtol=0, atol=0.25 * LEVEL)
 
 
-def test_blur_both_paths_are_the_same_to_the_bit(monkeypatch):
+def test_blur_paths_are_bit_identical(monkeypatch):
     from sslcli.views import resample as module
 
     x, kernel = unit(pixels(6, 3, 40, 40)), gaussian(torch.linspace(0.1, 2, 6).double(), 6)
@@ -303,13 +303,13 @@ def test_blur_both_paths_are_the_same_to_the_bit(monkeypatch):
     assert torch.equal(dense, module._slide(got, kernel, 2) * 2.0**-24)
 
 
-def test_blur_keeps_a_flat_picture_and_a_wide_kernel_wraps_safely():
+def test_blur_constant_image_and_wide_kernel():
     x = torch.full((2, 1, 4, 4), 0.25)
     torch.testing.assert_close(blur(x, gaussian(torch.tensor([2.0, 9.0]).double(), 9)), x, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("side", "top"), [(224, 2.0), (64, 2.0), (32, 1.0), (8, 0.25), (2, 0.1)])
-def test_blur_auto_is_sane_for_small_pictures(side, top):
+def test_blur_auto_on_small_images(side, top):
     op = color.GaussianBlur()
     op.bind((3, side, side))
     assert op.range == (0.1, top)

@@ -79,7 +79,7 @@ def cache(tmp_path, monkeypatch) -> Iterator[Path]:
     "shape", [(3, 32, 32), (3, 33, 19), (1, 28, 28), (5, 20, 24), (3, 8, 7), (3, 96, 70), (3, 1, 9)]
 )
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_bits_of_the_tensor_code(name, shape):
+def test_native_is_bit_identical_to_tensor_code(name, shape):
     view, raw = view_of(RECIPES[name], shape), pictures(40, *shape)
     draw = Draw(1, 2, torch.arange(40) * 7)
     made = view.compiled(view.transform(raw, draw), raw)
@@ -88,13 +88,13 @@ def test_the_bits_of_the_tensor_code(name, shape):
     assert made.std() > 0
 
 
-def test_streamed_frames_of_a_large_picture():
+def test_native_streamed_frames_of_large_image():
     view, frames = view_of(STRONG, (3, 224, 224)), pictures(6, 3, 224, 224)
     plan = BatchTransform(OpRandoms(view.ops, Draw(0, 0, torch.arange(6)), frames.device), view.ops)
     assert torch.equal(view.compiled(plan, frames), view.tensors(plan, frames))
 
 
-def test_it_is_what_makes_the_views(monkeypatch):
+def test_native_is_used_for_views(monkeypatch):
     raw = pictures(8, 3, 32, 32)
     data = Dataset("d", "image", (3, 32, 32), ArraySource(raw), None, mean=(0.5,) * 3, std=(0.2,) * 3)
     views, draw = Views({"global": 1}, {"global": STRONG}, data), Draw(0, 0, torch.arange(8))
@@ -110,7 +110,7 @@ def test_it_is_what_makes_the_views(monkeypatch):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_and_memory_layouts_change_nothing(threads, monkeypatch):
+def test_native_ignores_threads_and_memory_layout(threads, monkeypatch):
     monkeypatch.setattr(native, "MIN_VALUES", 100)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     view, raw = view_of(STRONG, (3, 32, 24)), pictures(23, 3, 32, 24)
@@ -121,21 +121,21 @@ def test_threads_and_memory_layouts_change_nothing(threads, monkeypatch):
     assert torch.equal(view.compiled(view.transform(raw[:0], draw.rows(slice(0))), raw[:0]), expected[:0])
 
 
-def test_an_op_without_compiled_code_leaves_the_view_to_the_tensor_code():
+def test_native_falls_back_for_uncompiled_op():
     view, raw = view_of({"random_affine": {"degrees": 20}}, (3, 16, 16)), pictures(5, 3, 16, 16)
     draw = Draw(0, 0, torch.arange(5))
     assert view.compiled(view.transform(raw, draw), raw) is None
     assert view.resident(raw, draw).shape == (5, 3, 16, 16)
 
 
-def test_weights_of_the_filter_sum_to_one_in_whole_numbers():
+def test_native_filter_weights_sum_to_one():
     length = torch.arange(1, 225, dtype=torch.float64)
     made = weights(torch.zeros(224, dtype=torch.float64), length, 224, 96, "bicubic")
     assert (made.sum(-1) == 4096).all()
     assert (made == made.round()).all()
 
 
-def test_compiled_once_into_a_folder_of_the_users_own(cache, monkeypatch):
+def test_library_compiled_once_into_private_cache(cache, monkeypatch):
     native.library()
     (made,) = cache.iterdir()
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
@@ -145,7 +145,7 @@ def test_compiled_once_into_a_folder_of_the_users_own(cache, monkeypatch):
     assert list(cache.iterdir()) == [made]
 
 
-def test_a_file_that_is_broken_is_made_anew(cache):
+def test_library_recompiled_when_damaged(cache):
     native.library()
     (made,) = cache.iterdir()
     made.unlink()  # not overwritten: it is in memory
@@ -155,7 +155,7 @@ def test_a_file_that_is_broken_is_made_anew(cache):
     assert made.stat().st_size > 1000
 
 
-def test_a_folder_that_others_can_write_to_is_not_used(cache, monkeypatch):
+def test_cache_writable_by_others_is_not_used(cache, monkeypatch):
     cache.mkdir()
     cache.chmod(0o777)
     assert folders.cache_folder() is None
@@ -165,7 +165,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(cache, monkeypatch):
     assert folders.cache_folder() is None
 
 
-def test_another_compiler_processor_or_text_is_another_file(tmp_path, monkeypatch):
+def test_library_key_depends_on_compiler_cpu_and_source(tmp_path, monkeypatch):
     compiler = native.find_compiler()
     first = native.key(compiler)
     assert first == native.key(compiler)
@@ -191,9 +191,7 @@ def compiler(folder: Path, script: str) -> Path:
         ('exec {real} "$@" -Drintf=ceilf', "differs from the tensor code"),
     ],
 )
-def test_without_a_compiler_that_works_the_tensor_code_does_it_and_the_reason_is_told(
-    cache, tmp_path, monkeypatch, script, reason
-):
+def test_broken_compiler_falls_back_with_reason(cache, tmp_path, monkeypatch, script, reason):
     real = native.find_compiler()
     monkeypatch.setenv("CC", str(compiler(tmp_path, script.format(real=real))))
     assert reason in native.unavailable_reason()
@@ -216,13 +214,13 @@ def test_without_a_compiler_that_works_the_tensor_code_does_it_and_the_reason_is
     assert "device.native=auto" in str(told.value.hint)
 
 
-def test_no_compiler_at_all(cache, monkeypatch):
+def test_missing_compiler_reason(cache, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(cache))
     assert native.unavailable_reason() == "no C compiler was found"
 
 
-def test_no_warning_and_no_reading_beyond_the_memory(tmp_path):
+def test_native_code_passes_sanitizers(tmp_path):
     """Under the compiler's own checks of addresses and of undefined behaviour, in a process of its own."""
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
     built = tmp_path / "views.so"

@@ -30,7 +30,7 @@ def test_images(tmp_path):
     assert count[0, 128, 255] == 2 * 56 * 56  # to the same scale
 
 
-def test_large_grey_many_channels_and_odd_sources(tmp_path):
+def test_sheet_of_large_gray_and_multichannel_images(tmp_path):
     source = torch.randint(0, 256, (1, 500, 300), dtype=torch.uint8)
     sheet(tmp_path / "a.png", [[source, torch.zeros(1, 448, 448)]])
     page = read(tmp_path / "a.png")

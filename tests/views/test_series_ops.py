@@ -34,7 +34,7 @@ def test_valid_length():
     assert ops.valid_length(x).tolist() == [3, 5, 0, 5]
 
 
-def test_crop_resampled_is_a_straight_line_within_the_window():
+def test_crop_resampled_is_linear_in_window():
     x = ramp(300, 2, 40)
     y = apply(ops.RandomCrop((0.25, 0.75)), x)
     assert y.shape == x.shape
@@ -49,7 +49,7 @@ def test_crop_resampled_is_a_straight_line_within_the_window():
     torch.testing.assert_close(y[:, 1], y[:, 0] + 1000, rtol=0, atol=1e-3)  # channels move together
 
 
-def test_crop_of_everything_is_the_series_itself():
+def test_crop_of_full_length_is_identity():
     x = torch.randn(5, 3, 17)
     x[1, :, 9:] = math.nan
     x[2, 1, 4] = math.nan
@@ -68,7 +68,7 @@ def test_crop_keeps_padding():
     assert torch.equal(ops.valid_length(half), torch.full((50,), 10))
 
 
-def test_crop_never_makes_a_number_of_a_missing_value():
+def test_crop_keeps_missing_values():
     x = ramp(200, 1, 30)
     x[:, :, 14] = math.nan
     y = apply(ops.RandomCrop((0.4, 0.6)), x)
@@ -77,7 +77,7 @@ def test_crop_never_makes_a_number_of_a_missing_value():
     assert y.isnan().any()
 
 
-def test_crop_not_resampled_is_a_cut():
+def test_crop_without_resampling_slices():
     x = ramp(300, 2, 40)
     op = ops.RandomCrop(0.25, resample=False)
     y = apply(op, x)
@@ -94,7 +94,7 @@ def test_crop_not_resampled_is_a_cut():
 @pytest.mark.parametrize(
     "args", [{"length": [0.5, 1.0], "resample": False}, {"length": 2.0}, {"length": 9, "resample": False, "size": 4}]
 )
-def test_crop_refuses(args):
+def test_crop_rejects_invalid_parameters(args):
     with pytest.raises(BadValue):
         ops.RandomCrop(**args)
 
@@ -144,13 +144,13 @@ def test_permutation():
     assert not torch.equal(y, x)
 
 
-def test_nothing_but_padding_is_left_alone():
+def test_all_padding_is_unchanged():
     x = torch.full((3, 2, 8), math.nan)
     for op in (ops.RandomCrop(), ops.Jitter(), ops.Scale(), ops.TimeMask(), ops.Permutation()):
         assert apply(op, x).isnan().all()
 
 
-def test_image_ops_are_refused_by_name():
+def test_image_ops_are_rejected_for_series():
     from sslcli.data.dataset import ArraySource, Dataset
     from sslcli.views import Views
 

@@ -68,7 +68,7 @@ def in_batches(views: Views, x: Tensor, size: int, ids: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "series"])
 @pytest.mark.parametrize(("c", "side"), [(3, 32), (1, 8), (1, 28), (5, 20), (3, 72)])
-def test_every_image_recipe_on_every_kind_of_picture(name, c, side):
+def test_image_recipes_on_all_image_kinds(name, c, side):
     x, data = images(6, c, side)
     views = Views({"global": 2, "local": 2, "weak": 1, "clean": 1}, recipe(name), data)
     out = views(x, Draw(0, 0, torch.arange(6)))
@@ -83,7 +83,7 @@ def test_every_image_recipe_on_every_kind_of_picture(name, c, side):
     assert bool(views.notes) == (c != 3 and name in ("simclr", "symmetric", "asymmetric"))
 
 
-def test_every_recipe_offers_the_three_kinds():
+def test_recipes_define_three_kinds():
     assert {"simclr", "symmetric", "asymmetric", "weak", "mae", "gray_small", "none", "series"} <= set(NAMES)
     for name in NAMES:
         assert set(recipe(name)) == set(KINDS), name
@@ -100,7 +100,7 @@ def test_series_recipe():
     assert views.notes == []
 
 
-def test_clean_needs_no_recipe_and_no_randomness():
+def test_clean_view_is_deterministic():
     x, data = images(5, 3, 16)
     views = clean(data)
     assert views.kinds == ["clean"]
@@ -110,7 +110,7 @@ def test_clean_needs_no_recipe_and_no_randomness():
     torch.testing.assert_close(views.restore([a])[0], x.float() / 255)
 
 
-def test_pictures_larger_than_the_view_are_resized():
+def test_images_larger_than_view_are_resized():
     x, _ = images(4, 3, 48)
     data = Dataset("d", "image", (3, 16, 16), ArraySource(x), None, mean=(0.0,), std=(1.0,))
     zero = torch.zeros(4, dtype=torch.float64)
@@ -118,7 +118,7 @@ def test_pictures_larger_than_the_view_are_resized():
     assert torch.equal(clean(data)(x, Draw(0, 0, torch.arange(4)))[0], want)
 
 
-def test_oblong_pictures():
+def test_non_square_images():
     x, data = images(4, 2, 12, 30)
     views = Views({"global": 1, "local": 1, "clean": 1}, recipe("weak"), data)
     assert views.shapes == [(2, 12, 30), (2, 4, 12), (2, 12, 30)]
@@ -143,7 +143,7 @@ def test_p_by_view():
     assert torch.equal(one[0], a)
 
 
-def test_p_is_the_part_of_the_samples():
+def test_p_is_fraction_of_samples():
     x, data = images(4000, 1, 4, mean=(0.0,), std=(1.0,))
     y = Views({"global": 1}, {"global": {"solarize": {"threshold": 0.0, "p": 0.3}}}, data)(
         x, Draw(0, 0, torch.arange(4000))
@@ -154,7 +154,7 @@ def test_p_is_the_part_of_the_samples():
     assert abs(float(on.double().mean()) - 0.3) < 4 * (0.21 / 4000) ** 0.5
 
 
-def test_flip_fused_with_the_crop_is_the_flip():
+def test_flip_fused_with_crop_equals_flip():
     x, data = images(64, 3, 16)
     draw = Draw(0, 0, torch.arange(64))
     plain = Views({"global": 1}, {"global": CROP}, data)(x, draw)[0]
@@ -181,7 +181,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "side", "c", "n"), CASES)
-def test_same_bits_in_any_batch_and_with_any_number_of_threads(name, side, c, n):
+def test_image_bits_independent_of_batch_and_threads(name, side, c, n):
     x, data = images(n, c, side)
     ids = torch.arange(n) * 7 + 3
     views = Views({"global": 2, "local": 1, "weak": 1}, recipe(name), data)
@@ -202,7 +202,7 @@ def test_same_bits_in_any_batch_and_with_any_number_of_threads(name, side, c, n)
         torch.set_num_threads(before)
 
 
-def test_same_bits_whatever_precision_training_runs_in():
+def test_image_bits_independent_of_precision():
     x, data = images(20, 3, 32)
     views, draw = Views({"global": 1}, recipe("simclr"), data), Draw(0, 0, torch.arange(20))
     want = digest(views(x, draw))
@@ -216,7 +216,7 @@ def test_same_bits_whatever_precision_training_runs_in():
         torch.set_float32_matmul_precision(before)
 
 
-def test_same_bits_of_series_in_any_batch():
+def test_series_bits_independent_of_batch():
     x, data = walks(256, 3, 61)
     ops = {"global": recipe("series")["global"] | {"permutation": {"p": 0.5}}, "local": recipe("series")["local"]}
     views = Views({"global": 2, "local": 1}, ops, data)
@@ -226,7 +226,7 @@ def test_same_bits_of_series_in_any_batch():
     assert digest(in_batches(views, x[:5], 1, ids[:5])) == digest([v[:5] for v in whole])
 
 
-def test_views_are_a_function_of_seed_epoch_sample_and_view():
+def test_views_depend_on_seed_epoch_sample_and_view():
     x = noise(1, 3, 16, 16).expand(8, 3, 16, 16)  # the same picture eight times
     _, data = images(1, 3, 16)
     views = Views({"global": 3}, recipe("simclr"), data)
@@ -241,7 +241,7 @@ def test_views_are_a_function_of_seed_epoch_sample_and_view():
     assert torch.equal(twice[1][0], out[1][3])
 
 
-def test_an_op_does_not_disturb_the_others():
+def test_ops_have_independent_random_numbers():
     x, data = images(40, 3, 16)
     draw = Draw(0, 0, torch.arange(40))
     short = Views({"global": 1}, {"global": CROP}, data)(x, draw)[0]
@@ -283,7 +283,7 @@ def raw_of(picture: Image.Image, c: int) -> Tensor:
 
 @pytest.mark.parametrize("c", [1, 3])
 @pytest.mark.parametrize("name", ["weak", "none"])
-def test_frames_and_finish_see_the_same_region(c, name):
+def test_frames_and_finish_use_same_region(c, name):
     sizes = [(40, 40)] * 12
     shown = pictures(c, sizes)
     x = torch.stack([raw_of(p, c) for p in shown])
@@ -298,7 +298,7 @@ def test_frames_and_finish_see_the_same_region(c, name):
         torch.testing.assert_close(got, want, rtol=0, atol=1.6 / 255)
 
 
-def test_frames_of_pictures_of_any_size():
+def test_frames_of_images_of_any_size():
     sizes = [(40, 40), (17, 90), (120, 31), (9, 9), (200, 300)]
     shown = pictures(3, sizes)
     data = Dataset("d", "image", (3, 24, 24), ArraySource(noise(1, 3, 24, 24)), None, mean=(0.0,), std=(1.0,))
@@ -314,7 +314,7 @@ def test_frames_of_pictures_of_any_size():
             torch.testing.assert_close(got, want, rtol=0, atol=2.6 / 255)
 
 
-def test_finish_does_all_the_other_ops():
+def test_finish_applies_other_ops():
     shown = pictures(3, [(30, 30)] * 40)
     x = torch.stack([raw_of(p, 3) for p in shown])
     data = Dataset("d", "image", (3, 30, 30), ArraySource(x), None, mean=(0.2, 0.4, 0.6), std=(0.5,) * 3)
@@ -330,13 +330,13 @@ def test_finish_does_all_the_other_ops():
     assert digest(views.finish(views.frames(shown, draw), draw)) == digest(views(x, draw))  # no resizing: the same bits
 
 
-def test_views_travel_to_workers():
+def test_views_are_picklable():
     x, data = images(3, 3, 16)
     views, draw = Views({"global": 2}, recipe("simclr"), data), Draw(0, 0, torch.arange(3))
     assert digest(pickle.loads(pickle.dumps(views))(x, draw)) == digest(views(x, draw))
 
 
-def test_inputs_are_left_alone():
+def test_inputs_are_unchanged():
     x, data = images(5, 3, 16)
     before = x.clone()
     Views({"global": 2, "clean": 1}, recipe("simclr"), data)(x, Draw(0, 0, torch.arange(5)))
@@ -347,7 +347,7 @@ def test_inputs_are_left_alone():
     assert torch.equal(s.nan_to_num(9.0), before.nan_to_num(9.0))
 
 
-def test_memory_no_tensor_is_larger_than_a_few_views(monkeypatch):
+def test_memory_is_bounded(monkeypatch):
     """Even with the whole batch as one part, as on a GPU."""
     from sslcli.views import image, op
 
@@ -437,7 +437,7 @@ def test_ops_can_be_switched_off():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", ["simclr", "gray_small"])
-def test_the_device_does_not_matter(name):
+def test_views_independent_of_device(name):
     x, data = images(128, 3, 32)
     views, draw = Views({"global": 2, "local": 1}, recipe(name), data), Draw(0, 0, torch.arange(128))
     here = views(x, draw)
