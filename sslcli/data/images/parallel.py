@@ -19,11 +19,7 @@ def parallel_map(work: Callable[[int], Any], n: int, label: str) -> list[Any]:
         return [work(i) for i in range(start, min(start + CHUNK, n))]
 
     out: list[Any] = []
-<<<<<<< HEAD
     for part in ordered_map(chunk, range(0, n, CHUNK), decoder_threads()):
-=======
-    for part in ordered_map(some, range(0, n, CHUNK), decoder_threads()):
->>>>>>> 4bb538d (Word methods, layers, views, backbones and runtime in standard terms)
         out += part
         notify.show_progress(label, len(out), n)
     return out

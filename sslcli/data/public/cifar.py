@@ -99,13 +99,8 @@ def _cifar(
         return torch.from_numpy(x), torch.tensor([v for f in files for v in parts[f][label_key]], dtype=torch.int64)
 
     batches = [f for f in sums if "meta" not in f]
-<<<<<<< HEAD
     threads = usable_cores()  # more threads would only hold more files in memory
     parts = dict(zip(sums, ordered_map(load, sums, threads, threads), strict=True))
-=======
-    threads = usable_cores()  # more would only hold more files at once
-    parts = dict(zip(sums, ordered_map(known, sums, threads, threads), strict=True))
->>>>>>> 4bb538d (Word methods, layers, views, backbones and runtime in standard terms)
     train, test = stack(batches[:-1]), stack(batches[-1:])
     classes = [c.decode() for c in parts[list(sums)[-1]][class_key]]
     print_ = fingerprint(len(train[0]) + len(test[0]), (s.encode() for s in sums.values()))
