@@ -89,7 +89,7 @@ def test_a_near_miss_gets_a_hint():
 
 
 def test_a_missing_argument_is_told():
-    with pytest.raises(RequestError, match=r"`optimizer.lr` must be given"):
+    with pytest.raises(RequestError, match=r"missing value: optimizer.lr"):
         instantiate.check("optimizer", {"_target_": "sslcli.optim.LARS"}, given=["params"])
 
 

@@ -18,41 +18,45 @@ from sslcli.errors import RequestError, nearest
 
 
 def check_values(cfg: dict[str, Any], command: str = "pretrain") -> None:
-    """Ranges of what we own. Raises RequestError."""
+    """RequestError for an unknown key, a wrong type or a value out of range, of a resolved configuration of `command`."""
     for key in cfg:
         if key not in {f.name for f in fields(SCHEMAS[command])}:
             raise unknown_key(key, command)
     require_groups(cfg)
     log_every = cfg["logger"].get("log_every")
     if not (typecheck.matches_type(log_every, int) and log_every >= 1):
-        raise RequestError(f"`logger.log_every={log_every}` must be a number of at least 1", "logger.log_every=50")
+        raise RequestError(
+            f"logger.log_every: expected an integer of at least 1, got '{log_every}'", "logger.log_every=50"
+        )
     cfg = with_defaults(cfg)
     for key, kind in (("seed", int), ("init", str | None)):
         if not typecheck.matches_type(cfg[key], kind):
-            raise RequestError(f"`{key}={cfg[key]}`: expected {typecheck.describe_type(kind)}, got `{cfg[key]}`")
-    own = {group: _typed(group, kind, cfg[group]) for group, kind in (("train", Train), ("device", Device))}
-    for key, (least, instead) in _LEAST.items():
-        value = own[key.partition(".")[0]][key.partition(".")[2]]
-        if value != instead and not (typecheck.matches_type(value, float) and math.isfinite(value) and value >= least):
-            other = f"{'null' if instead is None else instead}, or " if instead != "" else ""
-            raise RequestError(f"`{key}={value}` must be {other}a number of at least {least}")
-    for key, allowed in _ONE_OF.items():
-        _one_of(key, own[key.partition(".")[0]][key.partition(".")[2]], allowed)
-    _check_length(own["train"])
+            raise RequestError(f"{key}: expected {typecheck.describe_type(kind)}, got '{cfg[key]}'")
+    groups = {group: _check_types(group, kind, cfg[group]) for group, kind in (("train", Train), ("device", Device))}
+    for key, (minimum, other) in _MINIMUM.items():
+        value = groups[key.partition(".")[0]][key.partition(".")[2]]
+        if value != other and not (typecheck.matches_type(value, float) and math.isfinite(value) and value >= minimum):
+            alternative = f"{'null' if other is None else other}, or " if other != "" else ""
+            raise RequestError(f"{key}: expected {alternative}a number of at least {minimum}, got '{value}'")
+    for key, allowed in _ALLOWED.items():
+        _check_allowed(key, groups[key.partition(".")[0]][key.partition(".")[2]], allowed)
+    _check_length(groups["train"])
     _check_optimizer(cfg["optimizer"])
     plan = cfg["method"].get("plan")
     if plan is not None and not typecheck.matches_type(plan, dict[str, int]):
-        raise RequestError(f"`method.plan={plan}`: expected how many views of which kind", "method.plan={global: 2}")
+        raise RequestError(
+            f"method.plan: expected the number of views of each kind, got '{plan}'", "method.plan={global: 2}"
+        )
     for key, value in [
         item for group in ("method", "backbone") for item in flatten(cfg[group], group, lists=True).items()
     ]:
         if _POSITIVE.search(key) and isinstance(value, (int, float)) and value <= 0:
-            raise RequestError(f"`{key}={value}` must be more than 0")
+            raise RequestError(f"{key}: expected a positive number, got '{value}'")
     for key, value in flatten(cfg, lists=True).items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise RequestError(f"`{key}={value}` is not a finite number")
+            raise RequestError(f"{key}: expected a finite number, got '{value}'")
         if value == "":
-            raise RequestError(f"`{key}=` has no value", f"give {key}=VALUE, or {key}=null for none")
+            raise RequestError(f"{key} has no value", f"give {key}=VALUE, or {key}=null for none")
 
 
 def require_groups(cfg: dict[str, Any]) -> None:
@@ -60,13 +64,12 @@ def require_groups(cfg: dict[str, Any]) -> None:
     for group in GROUPS:
         if group != "experiment" and not isinstance(cfg.get(group), dict):
             raise RequestError(
-                f"there is no {group}", f"choose one: {group}=NAME (`sslcli pretrain --help` lists them)"
+                f"missing group: {group}", f"choose one: {group}=NAME (`sslcli pretrain --help` lists them)"
             )
 
 
-_LEAST: dict[
-    str, tuple[int, str | None]
-] = {  # the least value of a key, and what may stand there instead ("": nothing)
+# The smallest value of a key, and the value that it may have instead of a number ("": none).
+_MINIMUM: dict[str, tuple[int, str | None]] = {
     "train.epochs": (1, None),
     "train.steps": (1, None),
     "train.batch_size": (1, "auto"),
@@ -77,7 +80,7 @@ _LEAST: dict[
     "device.workers": (0, "auto"),
     "device.threads": (1, None),
 }
-_ONE_OF: dict[str, tuple[Any, ...]] = {
+_ALLOWED: dict[str, tuple[Any, ...]] = {
     "train.strategy": ("ddp", "fsdp"),
     "train.on_collapse": ("warn", "stop"),
     "device.type": ("auto", "cpu", "cuda", "mps"),
@@ -85,18 +88,18 @@ _ONE_OF: dict[str, tuple[Any, ...]] = {
     "device.channels_last": ("auto", True, False),
     "device.native": ("auto", True, False),
 }
-_POSITIVE = re.compile(r"[._](width|heads|patch|temperature|queue)$")  # nothing can be built of none of these
+_POSITIVE = re.compile(r"[._](width|heads|patch|temperature|queue)$")  # sizes that a network cannot do without
 
 
 def _check_length(train: dict[str, Any]) -> None:
-    """How long, in what portions, saved how often."""
+    """The length of a run, its batches and the interval of its checkpoints."""
     clip, batch, accumulate = train["clip"], train["batch_size"], train["accumulate"]
     if clip is not None and not (math.isfinite(clip) and clip > 0):
-        raise RequestError(f"`train.clip={clip}` must be a positive number, or null")
+        raise RequestError(f"train.clip: expected a positive number or null, got '{clip}'")
     if batch != "auto":
         check_batch_size(batch, accumulate)
     if not any(train[k] is not None for k in ("epochs", "steps", "budget")):
-        raise RequestError("nothing says how long to train", "give train.epochs, train.steps or train.budget")
+        raise RequestError("the length of training is missing", "give train.epochs, train.steps or train.budget")
     if train["budget"] is not None:
         parse_duration(train["budget"], "train.budget")
     every = train["save_every"]
@@ -104,7 +107,7 @@ def _check_length(train: dict[str, Any]) -> None:
         parse_duration(every, "train.save_every")
     elif not (typecheck.matches_type(every, int) and every >= 1):  # a float might be seconds or steps
         raise RequestError(
-            f"`train.save_every={every}` must be a time, or a whole number of steps of at least 1",
+            f"train.save_every: expected a duration or a positive number of steps, got '{every}'",
             "train.save_every=5m, or train.save_every=1000",
         )
 
@@ -113,33 +116,32 @@ def _check_optimizer(node: dict[str, Any]) -> None:
     for key in ("lr", "weight_decay", "lr_batch"):
         value = node.get(key)
         if value is None and key == "lr_batch":
-            continue  # the rate is not scaled with the batch
+            continue  # the learning rate is not scaled with the batch
         if value is None or value == "":
-            raise RequestError(f"`optimizer.{key}` has no value", f"give optimizer.{key}=NUMBER")
+            raise RequestError(f"optimizer.{key} has no value", f"give optimizer.{key}=NUMBER")
         if not typecheck.matches_type(value, float):
-            raise RequestError(f"`optimizer.{key}={value}`: expected a number, got `{value}`")
+            raise RequestError(f"optimizer.{key}: expected a number, got '{value}'")
         if not math.isfinite(value) or value < 0 or (key != "weight_decay" and value == 0):
             kind = "non-negative" if key == "weight_decay" else "positive"
-            raise RequestError(f"`optimizer.{key}={value}` must be a {kind} number")
+            raise RequestError(f"optimizer.{key}: expected a {kind} number, got '{value}'")
 
 
-def _typed(group: str, schema: type, values: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a group that we own, each of its type."""
+def _check_types(group: str, schema: type, values: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a group with a schema, each of its type. RequestError."""
     types = get_type_hints(schema)
     for key, value in values.items():
         if key not in types:
             raise unknown_key(f"{group}.{key}")
         if not typecheck.matches_type(value, types[key]):
-            raise RequestError(
-                f"`{group}.{key}={value}`: expected {typecheck.describe_type(types[key])}, got `{value}`"
-            )
+            raise RequestError(f"{group}.{key}: expected {typecheck.describe_type(types[key])}, got '{value}'")
     return values
 
 
-def _one_of(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
+def _check_allowed(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         names = [str(a).lower() for a in allowed]
         close = nearest(str(value), names)
         raise RequestError(
-            f"`{key}={value}` is not one of {', '.join(names)}", f"did you mean `{key}={close}`?" if close else None
+            f"{key}: expected one of {', '.join(names)}, got '{value}'",
+            f"did you mean `{key}={close}`?" if close else None,
         )

@@ -1,7 +1,7 @@
-"""From words to a checked configuration.
+"""Compose configurations with Hydra, and check the overrides first.
 
-Three nets catch a mistake before any work: the schema (for keys we own), Hydra's struct flag (keys of a chosen YAML), and
-`build.check` (arguments of the class that a YAML names); `check_values` looks at ranges.
+A mistake is found before any work: unknown keys by the schema (`schema.py`) and by Hydra's struct flag, arguments of classes by
+`instantiate.check`, types and ranges by `checks.check_values`.
 """
 
 from __future__ import annotations
@@ -20,81 +20,86 @@ from sslcli.config.schema import register
 from sslcli.errors import RequestError, first_line
 from sslcli.runtime.folders import runs_root
 
+SEVERAL_CHOICES = ("logger", "experiment")  # groups with more than one choice at a time
+HYDRA_TARGETS = (
+    "hydra.",
+    "hydra_plugins.",
+    "optuna.samplers.",
+    "optuna.pruners.",
+)  # the last two: of the optuna sweeper
 
-def compose(word: str, overrides: list[str], extra: list[Path] | None = None) -> Any:
-    """The configuration of `word` with `overrides`, as a DictConfig. Mistakes raise RequestError with a hint."""
+
+def compose(command: str, overrides: list[str], config_dirs: list[Path] | None = None) -> Any:
+    """The configuration of a command with `overrides`, a DictConfig with Hydra's own part. RequestError with a hint."""
     import hydra
 
     register()
-    refuse_paths(overrides)
-    search = search_override(extra or [])
+    check_overrides(overrides)
+    search = search_override(config_dirs or [])
     try:
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-            cfg = hydra.compose(word, overrides=[*search, *overrides], return_hydra_config=True)
+            cfg = hydra.compose(command, overrides=[*search, *overrides], return_hydra_config=True)
             check_hydra(cfg)
     except RequestError:
         raise
-    except Exception as e:  # composing touches nothing but words and YAML: whatever fails here, the words were wrong
-        raise rewrite_error(e, word, overrides, extra or []) from None
+    except Exception as e:  # composing reads only overrides and YAML, so any failure is a mistake of the request
+        raise rewrite_error(e, command, overrides, config_dirs or []) from None
     return cfg
 
 
 @contextlib.contextmanager
 def hydra_mode(cfg: Any) -> Iterator[None]:
-    """Hydra composes a configuration, reads `hydra.mode` in it, and composes it once more to run it. It is told what `cfg` says,
-    composed of the same words; where it asks otherwise than Hydra 1.3 does, it finds out by itself."""
+    """Give Hydra the mode of `cfg`, which was composed from the same overrides.
+
+    Hydra composes a configuration to read `hydra.mode`, and again to run it. Its private `get_mode` is replaced inside, which
+    saves the first composition; a version of Hydra without it composes twice (docs/explanation/decisions/0014)."""
     from hydra._internal.hydra import Hydra
 
-    asks = getattr(Hydra, "get_mode", None)
-    if asks is None:
+    get_mode = getattr(Hydra, "get_mode", None)
+    if get_mode is None:
         yield
         return
     Hydra.get_mode = lambda *_, **__: cfg.hydra.mode  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Hydra.get_mode = asks  # type: ignore[method-assign]
+        Hydra.get_mode = get_mode  # type: ignore[method-assign]
 
 
-def refuse_paths(overrides: Iterable[str]) -> None:
-    """A choice is a name and not a path, and YAML from elsewhere comes by --config-dir, where it is looked at first. No
-    configuration lacks a group or a key at the top."""
+def check_overrides(overrides: Iterable[str]) -> None:
+    """RequestError for a path instead of the name of a choice, for a search path, and for the removal of a top-level key.
+
+    YAML from outside the package comes from --config-dir, where it is checked first."""
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         if not key:
-            raise RequestError(f"`{override}` has no key", "an override is key=value")
+            raise RequestError(f"'{override}' has no key", "an override is key=value")
         if override.startswith("~") and not {".", "/"} & set(key):
-            raise RequestError(f"`{key}` cannot be taken out", f"{key}={'NAME' if key in GROUPS else 'VALUE'} sets it")
+            raise RequestError(f"`{key}` cannot be removed", f"{key}={'NAME' if key in GROUPS else 'VALUE'} sets it")
         if key == "hydra.searchpath":
-            raise RequestError(f"`{override}` is not taken", "--config-dir FOLDER adds a folder of YAML files")
-        listed = f"{value[:1]}{value[-1:]}" == "[]" and key not in (
-            "logger",
-            "experiment",
-        )  # of these there may be several
-        if key in GROUPS and (listed or ".yaml" in value or any(part in value for part in ("/", "\\", ".."))):
+            raise RequestError(f"`{key}` cannot be set", "--config-dir FOLDER adds a folder of YAML files")
+        is_list = f"{value[:1]}{value[-1:]}" == "[]" and key not in SEVERAL_CHOICES
+        if key in GROUPS and (is_list or ".yaml" in value or any(part in value for part in ("/", "\\", ".."))):
             raise unknown_choice(key, value, choices(key))
 
 
-HYDRA_OWN = ("hydra.", "hydra_plugins.", "optuna.samplers.", "optuna.pruners.")  # the last two: of its optuna sweeper
-
-
 def check_hydra(cfg: Any) -> None:
-    """Hydra's own part: it builds only what Hydra or its plug-ins bring, and the run folder stays among the runs."""
+    """RequestError where Hydra's own part builds classes of others, or puts a run folder outside the folder of runs by accident."""
     from omegaconf import OmegaConf
 
     for key, value in flatten(OmegaConf.to_container(cfg.hydra, resolve=False), "hydra", lists=True).items():
-        if key.endswith((".()", "._target_")) and not str(value).startswith(HYDRA_OWN):
-            raise RequestError(f"`{key}={value}`: only hydra's own classes and its plug-ins' are built there")
+        if key.endswith((".()", "._target_")) and not str(value).startswith(HYDRA_TARGETS):
+            raise RequestError(f"{key}={value}: only classes of Hydra and its plug-ins are allowed")
         if key.endswith(".level") and isinstance(value, str) and not isinstance(logging.getLevelName(value), int):
-            raise RequestError(f"`{key}={value}` is no level of Python's logging", f"{key}=INFO")
+            raise RequestError(f"{key}: expected a level of Python's logging, got '{value}'", f"{key}=INFO")
     folders = {f"hydra.{key}.dir": folder_of(cfg, key) for key in ("run", "sweep")}
     for key, folder in folders.items():
-        if folder == Path():  # where we are: eval, which makes no folder
+        if folder == Path():  # the working folder: an evaluation creates none
             continue
         if not folder.is_absolute() and not folder.resolve().is_relative_to(runs_root().resolve()):
             raise RequestError(
-                f"{key}={folder} leaves {runs_root()}/",
-                "SSLCLI_RUNS=FOLDER says where runs go; a folder elsewhere is given in full, from /",
+                f"{key}={folder} is outside {runs_root()}/",
+                "SSLCLI_RUNS=FOLDER sets the folder of runs; another folder requires an absolute path",
             )
 
 
@@ -119,11 +124,11 @@ def hydra_files(cfg: Any, hydra: Any) -> dict[str, str]:
     return {f"{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}
 
 
-def load_choice(group: str, name: str, root: Any, extra: Iterable[Path] = ()) -> Any:
-    """One YAML of a group under a composed root (so that `${labels}` resolves); for stages that are chosen in a list."""
+def load_choice(group: str, name: str, root: Any, config_dirs: Iterable[Path] = ()) -> Any:
+    """One YAML of a group, below a composed root so that `${labels}` resolves: for `stages`, a list of choices. RequestError."""
     from omegaconf import OmegaConf
 
-    known = choices(group, extra)
+    known = choices(group, config_dirs)
     if name not in known:
         raise unknown_choice(group, name, known)
     merged: Any = OmegaConf.merge(root, {group: None})
@@ -133,7 +138,8 @@ def load_choice(group: str, name: str, root: Any, extra: Iterable[Path] = ()) ->
 
 
 def to_container(node: Any) -> Any:
-    """Resolved, as plain dicts, lists, numbers and strings. A missing or unresolvable value is a RequestError."""
+    """A node as dicts, lists, numbers and strings, with interpolations resolved. RequestError where a value is missing or cannot be
+    resolved."""
     from omegaconf import DictConfig, ListConfig, OmegaConf
     from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
@@ -144,34 +150,38 @@ def to_container(node: Any) -> Any:
         if missing:
             path = node._get_full_key(None)
             key = f"{path}.{missing[0]}" if path else missing[0]
-            raise RequestError(f"`{key}` must be given", f"add {key}=...")
+            raise RequestError(f"missing value: {key}", f"add {key}=...")
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except InterpolationKeyError as e:
         name = re.search(r"key '([^']+)' not found", str(e))
         at = f"`{e.full_key}`: " if e.full_key else ""
         hint = (
-            "while training measures the online evaluator, the others `sslcli eval NAME`"
+            "training runs the evaluator `online`; the others run with `sslcli eval NAME`"
             if "`evaluator." in at
             else None
         )
-        raise RequestError(f"{at}`${{{name[1] if name else '?'}}}` names no key", hint) from None
+        raise RequestError(f"{at}`${{{name[1] if name else '?'}}}` refers to no key", hint) from None
     except OmegaConfBaseException as e:
         raise RequestError(f"a value cannot be resolved: {first_line(e)}") from None
 
 
-def expand_tasks(cfg: dict[str, Any], extra: Iterable[Path] = ()) -> dict[str, Any]:
-    """`method.tasks`, a list of methods, becomes name -> the method's YAML, with the keys that `method.settings` has for it; and
-    `method.plan` holds, for each kind of view, the most that any task wants. What is expanded already stays. RequestError."""
+def expand_tasks(cfg: dict[str, Any], config_dirs: Iterable[Path] = ()) -> dict[str, Any]:
+    """Expand `method.tasks`, a list of method names, into `name -> configuration of the method` with the keys of `method.settings`.
+
+    `method.plan` becomes, for each kind of view, the largest count of any task. An expanded configuration is returned as it is.
+    RequestError."""
     method = cfg.get("method")
     tasks = method.get("tasks") if isinstance(method, dict) else None
     if isinstance(tasks, str):
-        raise RequestError(f"`method.tasks={tasks}`: expected a list, got `{tasks}`", f"'method.tasks=[{tasks}]'")
+        raise RequestError(f"method.tasks: expected a list, got '{tasks}'", f"'method.tasks=[{tasks}]'")
     if not isinstance(method, dict) or not isinstance(tasks, list):
         return cfg
-    known, settings = choices("method", extra), method.get("settings") or {}
+    known, settings = choices("method", config_dirs), method.get("settings") or {}
     names = [str(name) for name in tasks]
     if not names or len(set(names)) < len(names):
-        raise RequestError("`method.tasks` names one method or more, each once", "'method.tasks=[simclr,autoencoder]'")
+        raise RequestError(
+            "method.tasks: expected one or more different methods", "'method.tasks=[simclr,autoencoder]'"
+        )
     nodes: dict[str, dict[str, Any]] = {}
     plan: dict[str, int] = {}
     for name in names:
@@ -182,6 +192,6 @@ def expand_tasks(cfg: dict[str, Any], extra: Iterable[Path] = ()) -> dict[str, A
             plan[kind] = max(count, plan.get(kind, 0))
     for name in settings:
         if name not in nodes:
-            raise RequestError(f"`method.settings.{name}`: {name} is not among the tasks ({', '.join(names)})")
+            raise RequestError(f"method.settings.{name}: {name} is not among the tasks ({', '.join(names)})")
     rest = {k: v for k, v in method.items() if k != "settings"}
     return {**cfg, "method": {**rest, "tasks": nodes, "plan": {**plan, **(method.get("plan") or {})}}}

@@ -1,4 +1,4 @@
-"""What a typo is told: Hydra's and OmegaConf's errors in the user's words, with the nearest right name."""
+"""Config error messages: errors of Hydra and OmegaConf rewritten, with the nearest valid name as a hint."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from sslcli.config.registry import GROUPS, KINDS, choices, config_dir, search_ov
 from sslcli.config.schema import register
 from sslcli.errors import RequestError, first_line, listing, nearest
 
-ALSO_KNOWN_AS = {"webdataset": "tar", "wds": "tar", "imagefolder": "image_folder", "folder": "image_folder"}
+SYNONYMS = {"webdataset": "tar", "wds": "tar", "imagefolder": "image_folder", "folder": "image_folder"}
 
 
 def unknown_choice(group: str, name: str, known: Iterable[str]) -> RequestError:
+    """The error for a name that a config group does not have. `known`: the names that it has."""
     known = list(known)
-    also = ALSO_KNOWN_AS.get(name)
-    close = also if also in known else nearest(name, known)
+    synonym = SYNONYMS.get(name)
+    close = synonym if synonym in known else nearest(name, known)
     plural = next((k for k, g in KINDS.items() if g == group), None)
     all_of = f"`sslcli list {plural}` shows all {len(known)}" if plural else f"there are {listing(sorted(known))}"
     article = "an" if group[0] in "aeiou" else "a"
@@ -28,62 +29,65 @@ def unknown_choice(group: str, name: str, known: Iterable[str]) -> RequestError:
     )
 
 
-def rewrite_error(e: Exception, word: str, overrides: list[str], extra: list[Path]) -> RequestError:
-    """Hydra's and OmegaConf's errors in the user's words."""
+def rewrite_error(e: Exception, command: str, overrides: list[str], config_dirs: list[Path]) -> RequestError:
+    """An exception of Hydra or OmegaConf, raised for these overrides, as an error with a hint."""
     text = "\n".join(str(x) for x in (e, e.__cause__) if x is not None)
     if m := re.search(r"Could not (?:find|load) '([\w-]+)/([^']*)'", text):
         group, name = m[1], m[2]
         if group in GROUPS:
-            return unknown_choice(group, name, choices(group, extra))
+            return unknown_choice(group, name, choices(group, config_dirs))
     if m := re.search(r"Could not override '([\w/@.-]+)'\.\s*No match in the defaults list", text):
-        return unknown_key(m[1], word, overrides, extra)
+        return unknown_key(m[1], command, overrides, config_dirs)
     if "Config group override must be" in text:
-        bad = next((o for o in overrides if not _names_choice(o)), listing(overrides))
+        invalid = next((o for o in overrides if not _names_choice(o)), listing(overrides))
         return RequestError(
-            f"`{bad}`: a group takes the name of a choice", "GROUP=NAME; keys of it are GROUP.KEY=VALUE"
+            f"'{invalid}': expected the name of a choice",
+            "GROUP=NAME selects a choice; GROUP.KEY=VALUE sets one of its keys",
         )
     if "Ambiguous value for argument" in text:
         ambiguous = re.search(r"argument '([^']+)'", text)
         shown = ambiguous[1] if ambiguous else "a value"
-        one_list = (
-            f"; for one list, write {shown.replace('=', '=[', 1)}]" if shown.partition("=")[0] not in GROUPS else ""
-        )
-        return RequestError(f"`{shown}` is several values", f"add -m to run each{one_list}")
+        one_list = f"; write a list as {shown.replace('=', '=[', 1)}]" if shown.partition("=")[0] not in GROUPS else ""
+        return RequestError(f"'{shown}' has several values", f"add -m to run each{one_list}")
     if re.search(
         r"Error parsing override|LexerNoViableAlt|no viable alternative|mismatched input|extraneous input|token recognition",
         text,
     ):
-        bad = next((o for o in overrides if not _parses(o)), listing(overrides))
-        return RequestError(f"cannot read `{bad}`", f"an override is key=value; the shell may want quotes: '{bad}'")
+        invalid = next((o for o in overrides if not _parses(o)), listing(overrides))
+        return RequestError(
+            f"cannot parse '{invalid}'", f"an override is key=value; the shell may require quotes: '{invalid}'"
+        )
     if m := re.search(r"An item is already at '([^']+)'|Could not delete from config\. '([^']+)' does not exist", text):
         if m[2]:
-            return unknown_key(m[2], word, overrides, extra)
-        return RequestError(f"there is a key `{m[1]}` already", f"without the +: {m[1]}={given(m[1], overrides)}")
+            return unknown_key(m[2], command, overrides, config_dirs)
+        return RequestError(
+            f"the key `{m[1]}` exists already", f"without the +: {m[1]}={override_value(m[1], overrides)}"
+        )
     if m := re.search(r"[Ii]nterpolation key '([^']+)' not found", text):
-        return RequestError(f"`${{{m[1]}}}` names no key")
+        return RequestError(f"`${{{m[1]}}}` refers to no key")
     m = re.search(r"(?:Could not override|Error merging override) '?([\w.@/+~-]+)", text)
     key = m[1] if m else None
     if missing := re.search(r"Key '([^']+)' (?:is )?not in", text):
         full = re.search(r"full_key: ([\w.]+)", text)
-        return unknown_key(key or (full[1] if full else missing[1]), word, overrides, extra)
+        return unknown_key(key or (full[1] if full else missing[1]), command, overrides, config_dirs)
     if key is not None:
         if "does not support deletion" in text:
             key = key.lstrip("~")
-            return RequestError(f"`{key}` cannot be taken out", f"{key}=null switches it off where that is possible")
-        value = given(key, overrides)
+            return RequestError(f"`{key}` cannot be removed", f"{key}=null disables it where that is possible")
+        value = override_value(key, overrides)
         if "is not a ListConfig" in text:
-            return RequestError(f"`{key}={value}`: expected a list, got `{value}`", f"{key}=[{value}]")
-        if wanted := re.search(r"could not be converted to (\w+)", text):
-            return RequestError(f"`{key}={value}`: expected {_kind(wanted[1])}, got `{value}`")
-        return RequestError(f"`{key}={value}`: {first_line(e.__cause__ or e)}")
+            return RequestError(f"{key}: expected a list, got '{value}'", f"{key}=[{value}]")
+        if expected := re.search(r"could not be converted to (\w+)", text):
+            return RequestError(f"{key}: expected {_type_name(expected[1])}, got '{value}'")
+        return RequestError(f"{key}={value}: {first_line(e.__cause__ or e)}")
     if m := re.search(r"Value '([^']*)'.* could not be converted to (\w+)", text):
         full = re.search(r"full_key: ([\w.]+)", text)
-        return RequestError(f"`{full[1] if full else 'a key'}={m[1]}`: expected {_kind(m[2])}, got `{m[1]}`")
+        return RequestError(f"{full[1] if full else 'a key'}: expected {_type_name(m[2])}, got '{m[1]}'")
     return RequestError(first_line(e))
 
 
 def _names_choice(override: str) -> bool:
-    """Whether this is no override of a group, or its value is a name."""
+    """Whether the value of an override of a group is a name; true for all other overrides."""
     import yaml
 
     key, _, text = override.partition("=")
@@ -107,47 +111,45 @@ def _parses(override: str) -> bool:
 
 
 def unknown_key(
-    key: str, word: str = "pretrain", overrides: Iterable[str] = (), extra: Iterable[Path] = ()
+    key: str, command: str = "pretrain", overrides: Iterable[str] = (), config_dirs: Iterable[Path] = ()
 ) -> RequestError:
-    """`train.epoch` -> error with `train.epochs` as hint, looked up among the keys that these overrides' choices bring."""
+    """The error for a key that does not exist, with the nearest key of the choices in `overrides` as a hint."""
     key = key.lstrip("+")
     if key in GROUPS:
-        return RequestError(f"`{key}` takes no such choice here")
+        return RequestError(f"`{key}` has no such choice here")
     overrides = list(overrides)
     if key == "dataset.path":
-        return path_alone(Path(given(key, overrides)))
-    known = known_keys(word, tuple(chosen(overrides, list(extra))))
+        return path_without_reader(Path(override_value(key, overrides)))
+    known = known_keys(command, tuple(selected_choices(overrides, list(config_dirs))))
     parent, _, leaf = key.rpartition(".")
     siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent} - {leaf, "_target_", "summary"}
     close = nearest(leaf, siblings)
     best = f"{parent}.{close}" if close and parent else close
     if not best and parent not in known:
         best = nearest(key, known)
-    if (
-        not best
-    ):  # `lr=1` or `train.lr=1` for `optimizer.lr`; the evaluator of a training is another thing than its method
+    if not best:  # `lr=1` or `train.lr=1` for `optimizer.lr`, but no key of the online evaluator
         elsewhere = (k for k in sorted(known) if k.rpartition(".")[2] == leaf and k != key)
         best = next((k for k in elsewhere if not k.startswith(("evaluator.", "hydra."))), None)
     has = f"`{parent}` has no key `{leaf}`" if parent in known else f"there is no key `{key}`"
     inside = f"`{parent}` has {listing(sorted(siblings))}" if parent and siblings else None
-    return RequestError(has, f"did you mean `{best}`?" if best else inside or f"`sslcli {word} --help` shows the keys")
+    return RequestError(
+        has, f"did you mean `{best}`?" if best else inside or f"`sslcli {command} --help` shows the keys"
+    )
 
 
-def given(key: str, overrides: Iterable[str]) -> str:
-    """The value of a key among the overrides: the last one is the one that Hydra takes. "" where there is none."""
+def override_value(key: str, overrides: Iterable[str]) -> str:
+    """The value of a key in the overrides. The last one counts, as for Hydra. "" where there is none."""
     values = [o.split("=", 1)[1] for o in overrides if "=" in o and o.lstrip("+~").split("=", 1)[0] == key]
     return values[-1] if values else ""
 
 
-def path_alone(path: Path) -> RequestError:
-    """`dataset.path=` with a data set that reads no files."""
-    return RequestError(
-        "`dataset.path` is given, but the data set that is chosen reads no files", f"add {reader(path)}"
-    )
+def path_without_reader(path: Path) -> RequestError:
+    """The error for `dataset.path` with a data set that reads no files."""
+    return RequestError("dataset.path is set, but the selected data set reads no files", f"add {reader(path)}")
 
 
 def reader(path: Path) -> str:
-    """What to type for the data sets that would read what lies there."""
+    """The override that selects the data set for the files at `path`."""
     from itertools import islice
 
     try:
@@ -164,17 +166,18 @@ def reader(path: Path) -> str:
     return "dataset=arrays" if kinds & {".npy", ".pt"} else "dataset=image_folder"
 
 
-def chosen(overrides: Iterable[str], extra: list[Path]) -> Iterator[str]:
-    """Of the overrides, the choices (the first of several) that are there, as one-value overrides."""
+def selected_choices(overrides: Iterable[str], config_dirs: list[Path]) -> Iterator[str]:
+    """The overrides that select an existing choice, each with its first value only."""
     for group, _, names in (o.partition("=") for o in overrides):
         name = names.partition(",")[0]
-        if group in GROUPS and name in choices(group, extra):
+        if group in GROUPS and name in choices(group, config_dirs):
             yield f"{group}={name}"
-    yield from search_override(extra)
+    yield from search_override(config_dirs)
 
 
 @functools.cache
-def known_keys(word: str, chosen: tuple[str, ...] = ()) -> frozenset[str]:
+def known_keys(command: str, overrides: tuple[str, ...] = ()) -> frozenset[str]:
+    """All dotted keys of the configuration of a command."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -182,12 +185,12 @@ def known_keys(word: str, chosen: tuple[str, ...] = ()) -> frozenset[str]:
     register()
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         try:
-            made = hydra.compose(word, list(chosen))
-        except HydraException:  # choices that do not go together: the keys of none of them
-            made = hydra.compose(word)
-        tree = OmegaConf.to_container(made, resolve=False)
+            cfg = hydra.compose(command, list(overrides))
+        except HydraException:  # choices that exclude each other: the keys of the defaults
+            cfg = hydra.compose(command)
+        tree = OmegaConf.to_container(cfg, resolve=False)
     return frozenset(key for key, _ in walk(tree))
 
 
-def _kind(name: str) -> str:
-    return {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(name, name)
+def _type_name(name: str) -> str:
+    return {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}.get(name, name)

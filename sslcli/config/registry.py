@@ -24,7 +24,7 @@ GROUPS = (
     "logger",
     "experiment",
 )
-KINDS = {  # the word after `sslcli list` -> config group
+KINDS = {  # argument of `sslcli list` -> config group
     "methods": "method",
     "backbones": "backbone",
     "datasets": "dataset",
@@ -35,9 +35,8 @@ KINDS = {  # the word after `sslcli list` -> config group
     "schedules": "schedule",
     "devices": "device",
 }
-FACT_KEYS: dict[
-    str, frozenset[str]
-] = {  # keys of a YAML that state facts about its target and change nothing that it computes
+# Keys of a YAML file that describe its target and change nothing that it computes.
+FACT_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"summary"}),
     "method": frozenset({"family", "source", "modality", "needs"}),
     "evaluator": frozenset({"title", "metric", "needs", "order", "ranks_runs"}),  # see sslcli/evals/base/info.py
@@ -49,7 +48,7 @@ ENTRY_POINTS = "sslcli.plugins"  # name -> package; the package's `configs/` fol
 
 
 def config_dir() -> Path:
-    """The shipped `configs/`: inside the package when installed, at the top of a checkout otherwise."""
+    """The `configs/` of sslcli: inside the package when installed, at the top of a checkout otherwise."""
     package = Path(__file__).parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
@@ -57,7 +56,7 @@ def config_dir() -> Path:
 
 @functools.cache
 def plugin_packages() -> tuple[str, ...]:
-    """Names of installed packages that extend sslcli: their classes may be named in YAML, their `configs/` is searched."""
+    """Names of installed packages that extend sslcli: YAML may name their classes, and their `configs/` is searched."""
     import importlib.metadata  # a quarter of the time of `sslcli --help`
 
     return tuple(sorted({e.value.split(":")[0] for e in importlib.metadata.entry_points(group=ENTRY_POINTS)}))
@@ -69,36 +68,37 @@ def plugin_config_dirs() -> list[Path]:
     return [path for name in plugin_packages() if (path := Path(str(files(name))) / "configs").is_dir()]
 
 
-def search_override(extra: Iterable[Path]) -> list[str]:
-    """The override that adds the folders of plug-ins (and, when composing ourselves, of --config-dir) to Hydra's search path."""
-    folders = [*plugin_config_dirs(), *extra]
+def search_override(config_dirs: Iterable[Path]) -> list[str]:
+    """The override that adds the folders of plug-ins, and `config_dirs`, to Hydra's search path."""
+    folders = [*plugin_config_dirs(), *config_dirs]
     return [f"hydra.searchpath=[{','.join(f'file://{p.resolve()}' for p in folders)}]"] if folders else []
 
 
-def choices(group: str, extra: Iterable[Path] = ()) -> dict[str, Path]:
-    """The YAML files of a group by name: the folder is the registry. Ours come first and win."""
-    found: dict[str, Path] = {}
-    for root in [config_dir(), *plugin_config_dirs(), *extra]:
+def choices(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
+    """The YAML files of a group by name. Where a name occurs twice, sslcli comes before plug-ins, and plug-ins before
+    `config_dirs`."""
+    files: dict[str, Path] = {}
+    for root in [config_dir(), *plugin_config_dirs(), *config_dirs]:
         for path in sorted((root / group).glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return found
+            files.setdefault(path.stem, path)
+    return files
 
 
-def evaluators(extra: Iterable[Path] = ()) -> dict[str, Path]:
+def evaluators(config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
     """The YAML files of the evaluators that `sslcli eval` takes; `online` evaluates while training."""
-    return {name: path for name, path in choices("evaluator", extra).items() if name != "online"}
+    return {name: path for name, path in choices("evaluator", config_dirs).items() if name != "online"}
 
 
 @functools.cache
 def targets(group: str) -> frozenset[str]:
-    """What the YAML files of a group (and experiments), of sslcli and of installed plug-ins, name as their `_target_`."""
+    """All `_target_` names in the YAML files of a group and of experiments, of sslcli and of installed plug-ins."""
     files = [*choices(group).values(), *choices("experiment").values()]
     texts = (path.read_text(encoding="utf-8") for path in files)
     return frozenset(t for text in texts for t in re.findall(r"^ *_target_: *([\w.]+)", text, re.MULTILINE))
 
 
-# Dotted names of earlier versions, and those of today. Runs name the former: they are built from the latter, and compared by
-# the former, so that the hash of a configuration stays.
+# Dotted names in the runs of earlier versions -> current names. Objects are built by the current name. Configurations are
+# compared by the first name, so that their hash does not change.
 RENAMED = {
     **{
         f"sslcli.data.classic.{name}": f"sslcli.data.{name}"
@@ -112,21 +112,21 @@ RENAMED = {
     "sslcli.evals.curve.curve": "sslcli.evals.labels.curve",
     "sslcli.evals.quality.online": "sslcli.evals.online.online",
 }
-_FIRST = {new: old for old, new in RENAMED.items()}
+_FIRST_NAMES = {new: old for old, new in RENAMED.items()}
 
 
 def current_name(target: Any) -> Any:
-    """The dotted name of today of a `_target_` that an earlier version may have written."""
+    """The current dotted name of a `_target_` that an earlier version may have written."""
     return RENAMED.get(target, target) if isinstance(target, str) else target
 
 
 def first_name(target: Any) -> Any:
     """The dotted name under which a `_target_` was first published."""
-    return _FIRST.get(target, target) if isinstance(target, str) else target
+    return _FIRST_NAMES.get(target, target) if isinstance(target, str) else target
 
 
 def describe(path: Path, group: str) -> dict[str, Any]:
-    """What a YAML says of itself (`summary`, `family`, `source`, ...), without composing or importing anything."""
+    """The content of a YAML file with its `summary`, read without composing or importing anything. RequestError."""
     import yaml
 
     if not path.is_relative_to(config_dir()):
@@ -134,10 +134,10 @@ def describe(path: Path, group: str) -> dict[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), loader) or {}
-    except (yaml.YAMLError, ValueError) as e:  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError) as e:  # ValueError: an invalid date
         raise RequestError(f"{path} is not valid YAML: {first_line(e)}") from None
     if not isinstance(content, dict):
-        raise RequestError(f"{path} holds no keys")
+        raise RequestError(f"{path}: expected a mapping")
     inner = content.get(group) if isinstance(content.get(group), dict) else None
     node = {**content, **(inner or {})}
     head = next((line.lstrip("# ") for line in path.read_text("utf-8").splitlines() if _is_header(line)), "")

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass
 class Train:
-    """How long and in what portions. Values: configs/train/default.yaml."""
+    """Length, batches and checkpoints of training. The defaults are in configs/train/default.yaml."""
 
     epochs: int | None = None
     steps: int | None = None
@@ -30,6 +30,8 @@ class Train:
 
 @dataclass
 class Device:
+    """Device and precision. The defaults are in configs/device/."""
+
     type: str = "auto"
     precision: str = "auto"
     channels_last: Any = "auto"
@@ -41,7 +43,7 @@ class Device:
 
 @dataclass
 class Common:
-    """The keys of every word that Hydra runs. A group that a YAML fills is `Any`: the class it names is its schema."""
+    """Keys of all commands that Hydra runs. A group filled by a YAML file is `Any`: the class that it names is its schema."""
 
     method: Any = None
     backbone: Any = None
@@ -88,17 +90,17 @@ SCHEMAS = {"pretrain": Pretrain, "eval": Eval, "pipeline": Pipeline, "bench": Be
 
 
 def with_defaults(cfg: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration with the schema's defaults where an older or edited config.yaml lacks a key."""
+    """A run's configuration, with defaults for the keys that an older or edited config.yaml lacks."""
     defaults = asdict(Common())
-    found = {**cfg, **{key: cfg.get(key, defaults[key]) for key in ("seed", "init")}}
+    filled = {**cfg, **{key: cfg.get(key, defaults[key]) for key in ("seed", "init")}}
     for group in ("device", "train"):
-        own = cfg.get(group, {})
-        found[group] = {**defaults[group], **own} if isinstance(own, dict) else own
-    return found
+        node = cfg.get(group, {})
+        filled[group] = {**defaults[group], **node} if isinstance(node, dict) else node
+    return filled
 
 
 def on_gpu(device: str, yes: Any, no: Any) -> Any:
-    """`yes` where `device` (the choice of the group, or device.type) means a GPU of this machine, else `no`."""
+    """`yes` where `device` (a choice of the group, or device.type) selects a GPU of this machine, else `no`."""
     if device in ("cpu", "cuda", "mps"):
         return no if device == "cpu" else yes
     import torch
@@ -108,8 +110,10 @@ def on_gpu(device: str, yes: Any, no: Any) -> Any:
 
 @functools.cache
 def register_resolvers() -> None:
-    """Makes `${on_gpu:${device.type},224,64}` known to OmegaConf, once: defaults that follow the device. In a list of defaults,
-    where no key is known yet, `${device}` is the choice of the group. A composed configuration holds what came of it."""
+    """Register `${on_gpu:${device.type},224,64}` with OmegaConf, once: defaults that depend on the device.
+
+    In a list of defaults, where no key exists yet, `${device}` is the choice of the group. A composed configuration has the
+    resolved value."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("on_gpu", on_gpu)
@@ -117,10 +121,10 @@ def register_resolvers() -> None:
 
 @functools.cache
 def register() -> None:
-    """Makes the schemas known to Hydra, once."""
+    """Register the schemas with Hydra, once."""
     from hydra.core.config_store import ConfigStore
 
     register_resolvers()
 
-    for word, schema in SCHEMAS.items():
-        ConfigStore.instance().store(name=f"{word}_schema", node=schema)
+    for command, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{command}_schema", node=schema)

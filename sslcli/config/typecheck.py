@@ -1,4 +1,6 @@
-"""Does a value that somebody typed fit an annotation, and what was wanted, in words. Knows plain types and their unions."""
+"""Type checks for config values: whether a value matches an annotation, and a description of the expected type.
+
+Supports int, float, bool, str, Path, None, Literal, lists, tuples, mappings and unions of these."""
 
 from __future__ import annotations
 
@@ -8,27 +10,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_WORDS = {
-    int: "a whole number",
+_NAMES = {
+    int: "an integer",
     float: "a number",
     bool: "true or false",
-    str: "text",
+    str: "a string",
     Path: "a path",
     type(None): "null",
 }
-MOST_BITS = 512  # of an integer: one that is longer has no use, and is no float either
+MAX_BITS = 512  # of an integer: a longer one has no use, and does not convert to a float
 _LISTS = (list, tuple, Sequence)
-_TABLES = (dict, Mapping)
+_MAPPINGS = (dict, Mapping)
 
 
 def matches_type(value: Any, kind: Any) -> bool:
-    """Whether `value`, as YAML gives it, is of the annotated type. An annotation that is not known here fits anything."""
-    return not _known(kind) or any(_is(value, k) for k in _alternatives(kind))
+    """Whether `value`, as read from YAML, has the annotated type. An annotation that is not supported matches any value."""
+    return not _is_supported(kind) or any(_has_type(value, k) for k in _alternatives(kind))
 
 
 def describe_type(kind: Any) -> str:
-    """`int | None` -> `a whole number or null`."""
-    return " or ".join(dict.fromkeys(_word(k) for k in _alternatives(kind) if _known(k)))
+    """`int | None` -> `an integer or null`."""
+    return " or ".join(dict.fromkeys(_name(k) for k in _alternatives(kind) if _is_supported(k)))
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
@@ -37,17 +39,17 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
     return (type(None),) if kind is None else (kind,)
 
 
-def _known(kind: Any) -> bool:
-    plain = (*_WORDS, *_LISTS, *_TABLES)
-    return any(k in plain or typing.get_origin(k) in (*_LISTS, *_TABLES, typing.Literal) for k in _alternatives(kind))
+def _is_supported(kind: Any) -> bool:
+    plain = (*_NAMES, *_LISTS, *_MAPPINGS)
+    return any(k in plain or typing.get_origin(k) in (*_LISTS, *_MAPPINGS, typing.Literal) for k in _alternatives(kind))
 
 
-def _is(value: Any, kind: Any) -> bool:
+def _has_type(value: Any, kind: Any) -> bool:
     origin, args = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin is typing.Literal:
         return value in args
     if kind in (int, float):
-        if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
             return False
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     if kind is Path:
@@ -58,20 +60,20 @@ def _is(value: Any, kind: Any) -> bool:
         if origin is tuple and args and args[-1] is not Ellipsis:
             return len(value) == len(args) and all(map(matches_type, value, args))
         return not args or all(matches_type(v, args[0]) for v in value)
-    if origin in _TABLES:
+    if origin in _MAPPINGS:
         return isinstance(value, Mapping) and (not args or all(matches_type(v, args[1]) for v in value.values()))
     return isinstance(kind, type) and isinstance(value, kind)
 
 
-def _word(kind: Any) -> str:
+def _name(kind: Any) -> str:
     origin, args = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin is typing.Literal:
         return " or ".join(map(str, args))
-    if origin in _TABLES:
-        return "keys with values"
+    if origin in _MAPPINGS:
+        return "a mapping"
     if origin in _LISTS:
         return f"a list like [{_example(args)}]"
-    return _WORDS[kind]
+    return _NAMES[kind]
 
 
 def _example(args: tuple[Any, ...]) -> str:

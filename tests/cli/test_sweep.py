@@ -46,15 +46,15 @@ def stop_at(monkeypatch) -> Callable[[int, signal.Signals], None]:
     ("words", "message"),
     [
         (["method=simsiam,nope"], "no method named `nope`"),
-        (["optimizer.lr=0.1,abc"], "`optimizer.lr=abc`: expected a number"),
-        (["optimizer.lr=0.1,-1"], "must be a positive number"),
+        (["optimizer.lr=0.1,abc"], "optimizer.lr: expected a number"),
+        (["optimizer.lr=0.1,-1"], "expected a positive number"),
         (["train.epoch=1,2"], "`train` has no key `epoch`"),
         (["seed=0,1", "method.pred_dmi=3"], "`method` has no key `pred_dmi`"),
         (["seed=0,1", "optimizer=sgd,adamw"], "for another optimizer"),
         (["seed=0,1", "resume=yes"], "expected auto or null"),
         (["seed=0,1", "hydra/launcher=nope"], "nope"),
-        (["hydra/sweeper=basic", "optimizer.lr=interval(-1,1)"], "must be a positive number"),
-        (["seed=[0,1"], "cannot read"),
+        (["hydra/sweeper=basic", "optimizer.lr=interval(-1,1)"], "expected a positive number"),
+        (["seed=[0,1"], "cannot parse"),
     ],
 )
 def test_invalid_sweep_creates_no_folder(cli, words, message):

@@ -41,7 +41,7 @@ def test_integers_that_are_no_floats():
 @pytest.mark.parametrize("file", ["config", "encoder"])
 @pytest.mark.parametrize(("key", "code"), [("blocks", 2), ("width", 3)])
 def test_network_that_no_memory_holds(key, code, file, cli, run, monkeypatch):
-    monkeypatch.setattr(instantiate, "MOST_PARTS", 200)
+    monkeypatch.setattr(instantiate, "MAX_MODULES", 200)
     monkeypatch.setattr(instantiate, "PHYSICAL_MEMORY", 1 << 20)
     value = {"blocks": 10_000_000, "width": 1000}[key]
     if file == "config":
