@@ -213,13 +213,13 @@ def test_what_is_missing_or_damaged_is_told(cli, run):
 
 
 def test_completion(cli, run):
-    from sslcli.cli.commands.completion import candidates
+    from sslcli.cli.commands.completion import completions
 
-    assert {"latest", run.name, "checkpoint=", "out="} <= set(candidates("sslcli export "))
-    assert candidates(f"sslcli export {run.name} checkpoint=") == [
+    assert {"latest", run.name, "checkpoint=", "out="} <= set(completions("sslcli export "))
+    assert completions(f"sslcli export {run.name} checkpoint=") == [
         f"checkpoint={c}" for c in ("0", "1", "2", "3", "4", "best", "last")
     ]
-    assert candidates("sslcli export nope checkpoint=") == ["checkpoint=best", "checkpoint=last"]
+    assert completions("sslcli export nope checkpoint=") == ["checkpoint=best", "checkpoint=last"]
 
 
 @pytest.mark.parametrize(

@@ -295,7 +295,9 @@ def test_lying_checkpoint_is_a_damaged_one(edit, made, tmp_path):
     shutil.copytree(made / "runs" / "a", tmp_path / "a")
     lie(tmp_path / "a", edit)
     bad = []
-    found = checkpoint.load_newest(tmp_path / "a" / "checkpoints", lambda path, why: bad.append(path.name), state.check)
+    found = checkpoint.load_newest(
+        tmp_path / "a" / "checkpoints", lambda path, why: bad.append(path.name), state.find_damage
+    )
     assert found is not None
     assert found[1]["step"] == 2
     assert bad == [Path(fuzz.CHECKPOINT).name]
@@ -486,7 +488,7 @@ METHODS = {"read_text", "read_bytes", "write_text", "write_bytes", "touch", "sav
 ELSEWHERE = {  # modules that open files of their own, and which
     "training/benchmark.py": "/proc",
     "runs/checkpoint.py": "makes the new folder that a checkpoint is written to",
-    "cli/commands/eval.py": "shipped YAML",
+    "evals/base/request.py": "shipped YAML",
     "cli/commands/export.py": "makes the new folder that is renamed",
     "cli/hydra_task.py": "makes the folder of a sweep",
     "config/compose.py": "YAML of --config-dir, looked at before",

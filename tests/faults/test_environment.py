@@ -18,7 +18,7 @@ from sslcli.errors import MachineError
 from sslcli.runs import files
 from sslcli.runtime import rendezvous
 from sslcli.runtime.signals import stop_signals
-from sslcli.training import saver
+from sslcli.training.loop import saver
 
 
 @pytest.fixture
@@ -85,7 +85,9 @@ def test_doctor_imports_what_is_installed(cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     result = cli("doctor", "--json")
     assert result.code == 3
-    assert [p["what"].partition(":")[0] for p in json.loads(result.out)["problems"]] == ["scikit-learn does not import"]
+    assert [p["what"].partition(":")[0] for p in json.loads(result.out)["problems"]] == [
+        "scikit-learn cannot be imported"
+    ]
 
 
 def test_import_errors_in_words():

@@ -14,7 +14,7 @@ from sslcli.runs.run import Run
 
 def configuration() -> dict:
     cfg = compose.compose("pretrain", ["method=simclr"])
-    return compose.plain(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+    return compose.to_container(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
 
 
 def test_facts_are_no_part_of_the_identity():

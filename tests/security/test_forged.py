@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sslcli.data.public.digits import digits
-from sslcli.evals.inputs.feature_cache import Store, raw_bytes, signature
+from sslcli.evals.inputs.feature_cache import FeatureCache, raw_bytes, signature
 from sslcli.runtime import folders
 
 WORDS = ["eval", "knn", "device=cpu", "device.threads=1", "evaluator.baselines=false"]
@@ -47,7 +47,7 @@ def test_features_of_somebody_elses_making_are_not_measured(cli, run):
 
 def test_features_under_another_name_are_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    store = Store(tmp_path / "cache", [])
+    store = FeatureCache(tmp_path / "cache", [])
     x, ids = torch.rand(4, 3), torch.arange(4)
     store.save("train", x, ids)
     assert torch.equal(store.load("train")[0], x)
@@ -69,6 +69,6 @@ def test_key_is_the_users_alone(tmp_path, monkeypatch):
     assert len(folders.user_key()) == folders.KEY_BYTES
     monkeypatch.setattr(folders, "cache_folder", lambda: None)
     assert folders.user_key() is None
-    store = Store(tmp_path / "cache", [])
+    store = FeatureCache(tmp_path / "cache", [])
     store.save("train", torch.rand(4, 3), torch.arange(4))
     assert store.load("train") is None

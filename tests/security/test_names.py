@@ -53,7 +53,7 @@ def test_commands_of_hostile_names():
 
 
 def test_completion_offers_only_names_that_need_no_quoting(cli, named):
-    assert completion.candidates("sslcli resume ") == ["latest", "plain"]
+    assert [c for c in completion.completions("sslcli resume ") if not c.endswith("=")] == ["latest", "plain"]
     result = cli("completion", "query", "sslcli eval knn run=")
     assert (result.code, result.out.split()) == (0, ["run=latest", "run=none", "run=plain"])
 
