@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable
@@ -34,13 +35,21 @@ def out_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str), flush=True)
 
 
+def escape(text: str, keep: str = "") -> str:
+    """Escape control characters and undecodable bytes, except `keep`: names of files and classes may contain anything."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def format_override(key: str, value: str) -> str:
+    """`key=value`, quoted for a shell."""
+    return shlex.quote(f"{key}={escape(value)}")
+
+
 def printable(text: str) -> str:
     """Names from a file system may hold anything: control characters and lone surrogates are shown escaped."""
     if text.isprintable() and text.isascii():
         return text
-    clean = "".join(
-        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
+    clean = escape(text, keep="\n\t")
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return clean.encode(encoding, "backslashreplace").decode(encoding)
 

@@ -20,9 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.config import instantiate, registry
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.folders.paths import require_regular
-from sslcli.data.notify import shown
 from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
 from sslcli.runs import checkpoint
 from sslcli.runtime.resources import free_memory
@@ -64,27 +63,25 @@ def load_into(backbone: nn.Module, spec: str) -> str:
     found = match(backbone, content)
     if found.fraction < MIN_MATCH:
         raise RequestError(
-            f"init={shown(spec)} matches {found.fraction:.0%} of the parameters of {type(backbone).__name__}, "
+            f"init={escape(spec)} matches {found.fraction:.0%} of the parameters of {type(backbone).__name__}, "
             f"expected at least {MIN_MATCH:.0%}"
             + (f"; {listing(found.other_shape, 3)}" if found.other_shape else "")
-            + (f"; not in the file: {listing(map(shown, found.missing), 3)}" if found.missing else "")
-            + (f"; in the file: {listing(map(shown, found.unused), 3)}" if found.unused else ""),
+            + (f"; not in the file: {listing(map(escape, found.missing), 3)}" if found.missing else "")
+            + (f"; in the file: {listing(map(escape, found.unused), 3)}" if found.unused else ""),
             f"it matches backbone={name}"
             if (name := matching_backbone(content, backbone.input_shape))  # type: ignore[arg-type]
             else "choose the backbone of the weights, such as backbone=resnet50",
         )
     if bad := [k for k, v in found.tensors.items() if v.is_floating_point() and not v.isfinite().all()]:
-        raise DataError(f"init={shown(spec)}: weights contain NaN or Inf ({listing(map(shown, bad), 3)})")
+        raise DataError(f"init={escape(spec)}: weights contain NaN or Inf ({listing(map(escape, bad), 3)})")
     with torch.no_grad():
         own = backbone.state_dict()
         for key, value in found.tensors.items():
             own[key].copy_(value)
-    summary = (
-        f"init {shown(spec)}: {plural(len(found.tensors), 'tensor')}, {found.fraction:.1%} of the backbone's parameters"
-    )
+    summary = f"init {escape(spec)}: {plural(len(found.tensors), 'tensor')}, {found.fraction:.1%} of the backbone's parameters"
     for what, names in (("randomly initialized", found.other_shape + found.missing), ("ignored", found.unused)):
         if names:
-            summary += f"; {what}: {listing(map(shown, names), 4)}"
+            summary += f"; {what}: {listing(map(escape, names), 4)}"
     return summary + "; inputs are normalized by this data set's own mean and standard deviation"
 
 
@@ -178,7 +175,7 @@ def read(spec: str) -> Any:
             with zipfile.ZipFile(path) as archive:
                 size = sum(i.file_size for i in archive.infolist())
         if size > free_memory():
-            raise MachineError(f"init={shown(spec)} is larger than the free memory of this machine")
+            raise MachineError(f"init={escape(spec)} is larger than the free memory of this machine")
         if path.lower().endswith(".safetensors"):
             from safetensors.torch import load_file
 
@@ -189,23 +186,23 @@ def read(spec: str) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RequestError(
-            f"init={shown(spec)}: there is no such file", "init=RUN or init=FILE.pth (.safetensors)"
+            f"init={escape(spec)}: there is no such file", "init=RUN or init=FILE.pth (.safetensors)"
         ) from error
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"names {named[1]}" if named else "holds more than tensors"
         raise DataError(
-            f"init={shown(spec)} {what}: reading it could run code",
+            f"init={escape(spec)} {what}: reading it could run code",
             "if you trust the file, save only its tensors: torch.save(model.state_dict(), FILE)",
         ) from error
     except SslError:
         raise
     except OSError as error:
-        raise RequestError(f"init={shown(spec)} cannot be read: {error.strerror or error}") from error
+        raise RequestError(f"init={escape(spec)} cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
-        raise MachineError(f"init={shown(spec)} does not fit into memory") from error
+        raise MachineError(f"init={escape(spec)} does not fit into memory") from error
     except Exception as error:  # a damaged or malicious file can make torch raise almost any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"init={shown(spec)} is not a file of weights: {shown(reason)}", "is the file complete?"
+            f"init={escape(spec)} is not a file of weights: {escape(reason)}", "is the file complete?"
         ) from error

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from sslcli.console import human_bytes, plural
+from sslcli.console import escape, human_bytes, plural
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.images.decode import BadImage
 from sslcli.data.images.encoded import EncodedImages
 from sslcli.data.images.parallel import parallel_map
 from sslcli.data.label_warnings import label_notes
 from sslcli.data.loading.bad_samples import check_limit, exceeds_limit, group_by_reason
-from sslcli.data.notify import shown
 from sslcli.data.subset import unlabelled_only
 from sslcli.errors import DataError, listing
 
@@ -127,7 +126,7 @@ def _hashes(source: Source) -> list[bytes]:
 def format_rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, str]]:
     """(name, text) rows to print, with control characters escaped."""
     shape = " x ".join(map(str, report["shape"]))
-    out = [("data set", f"{shown(report['name'])}, {report['modality']}"), ("one view", shape)]
+    out = [("data set", f"{escape(report['name'])}, {report['modality']}"), ("one view", shape)]
     for name, s in report["splits"].items():
         text = plural(s["samples"], "sample")
         text += f", {s['labelled']:,} with a label" if s["labelled"] not in (0, s["samples"]) else ""
@@ -137,21 +136,21 @@ def format_rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, st
     if report["balance"]:
         counts = report["balance"]
         low, high = min(counts.values()), max(counts.values())
-        names = ", ".join(shown(c) for c in list(counts)[:10]) + (", ..." if len(counts) > 10 else "")
+        names = ", ".join(escape(c) for c in list(counts)[:10]) + (", ..." if len(counts) > 10 else "")
         out.append(("classes", f"{len(counts):,}, {low:,}..{high:,} training samples each: {names}"))
     out.append(("mean, std", f"{_numbers(report['mean'])}, {_numbers(report['std'])}"))
     details = report["details"]
     for key in ("modes", "formats"):
         if details.get(key):
-            out.append((key, ", ".join(f"{n:,} {shown(k)}" for k, n in details[key].items())))
-    out += [("", shown(n)) for n in report["notes"]]
+            out.append((key, ", ".join(f"{n:,} {escape(k)}" for k, n in details[key].items())))
+    out += [("", escape(n)) for n in report["notes"]]
     n = len(report["bad"])
     out.append(("unreadable", f"{n:,} of {report['limit']['of']:,}" + ("" if report["strict"] else PARTIAL_NOTE)))
     for reason, found in list(report["reasons"].items())[:at_most]:
-        out.append(("", f"{found['count']:,} x {shown(reason)}: {listing(map(shown, found['examples']), 3)}"))
+        out.append(("", f"{found['count']:,} x {escape(reason)}: {listing(map(escape, found['examples']), 3)}"))
     for what, n in report.get("duplicates", {}).items():
         out.append(("duplicates", f"{n:,} {what}"))
-    out += [("damage", shown(text)) for text in report.get("damage", ())]
+    out += [("damage", escape(text)) for text in report.get("damage", ())]
     out.append(("fingerprint", report["fingerprint"]))
     return out
 

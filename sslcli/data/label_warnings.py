@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset, labeled_ids
-from sslcli.data.notify import shown
 from sslcli.errors import listing
 
 # How to supply labels for some or all files (docs/guides/data.md).
@@ -32,7 +31,7 @@ def label_notes(dataset: Dataset) -> list[str]:
     unseen = sorted(set(y.tolist()) - set(train.labels[trained].tolist()))
     if unseen:
         n = sum(int((y == c).sum()) for c in unseen)
-        names = listing((shown(str(dataset.classes[c])) for c in unseen), 5)
+        names = listing((escape(str(dataset.classes[c])) for c in unseen), 5)
         notes.append(
             f"warning: class {names} occurs in the test split only: "
             f"its {plural(n, 'sample')} of {len(y):,} cannot be classified correctly"

@@ -5,7 +5,6 @@ A data set is built by a plain function of its settings, which has no console to
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable
 
@@ -36,13 +35,3 @@ def log(text: str) -> None:
 
 def show_progress(label: str, done: int, total: int) -> None:
     _show_progress(label, done, total)
-
-
-def shown(name: str) -> str:
-    """A file or class name that cannot harm a terminal: control characters and undecodable bytes are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in name)
-
-
-def typed(key: str, value: str) -> str:
-    """`key=value` as it is typed: quoted for a shell where it has to be."""
-    return shlex.quote(f"{key}={shown(value)}")

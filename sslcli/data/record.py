@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sslcli.config import typecheck
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.images.channels import convert_channels
-from sslcli.data.notify import shown
 from sslcli.errors import DataError, RequestError, command
 from sslcli.runs import records
 from sslcli.runs.run import Run
@@ -118,7 +117,7 @@ def with_recorded_path(node: dict[str, Any], record: DataRecord) -> dict[str, An
     node = with_recorded_range(with_absolute_path({**node, "path": here}), record.known)
     if record.moved_to is None and not (os.path.exists(node["path"]) or PATTERN & set(here)):
         raise DataError(
-            f"the data of {record.run} are no longer at {shown(node['path'])}",
+            f"the data of {record.run} are no longer at {escape(node['path'])}",
             f"say where they lie now: {command('resume', record.run)} dataset.path=NEW (eval takes dataset.path=NEW, too)",
         )
     shape = record.known.get("shape", [])
@@ -152,7 +151,7 @@ def apply_record(dataset: Dataset, record: DataRecord) -> Dataset:
     allowed; the differences are then in `details["changed"]`."""
     changed = data_differences(record.known, dataset)
     if changed and not record.allow_change:
-        where = f" at {shown(dataset.path)}" if dataset.path else ""
+        where = f" at {escape(dataset.path)}" if dataset.path else ""
         raise DataError(
             f"the data of {dataset.name}{where} are not those that {record.run} was trained on: {'; '.join(changed)}",
             "put the files back"

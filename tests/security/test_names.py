@@ -11,7 +11,7 @@ import pytest
 
 from sslcli import console
 from sslcli.cli.commands import completion
-from sslcli.data import notify
+from sslcli.console import format_override
 from sslcli.errors import SslError, command
 
 SHELL = "$(touch attacked) `id`; rm -rf ~ #"
@@ -49,7 +49,7 @@ def test_no_hint_of_a_path_is_unquoted():
 
 def test_commands_of_hostile_names():
     assert shlex.split(command("resume", SHELL)) == ["sslcli", "resume", SHELL]
-    assert shlex.split(notify.typed("dataset.path", SHELL)) == [f"dataset.path={SHELL}"]
+    assert shlex.split(format_override("dataset.path", SHELL)) == [f"dataset.path={SHELL}"]
 
 
 def test_completion_offers_only_names_that_need_no_quoting(cli, named):

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.dataset import ArraySource
 from sslcli.data.files.label_text import LabelParser, class_warnings, normalize_numbers
-from sslcli.data.notify import shown
 from sslcli.data.split import NOTHING_HELD_OUT, split_hash
 from sslcli.errors import DataError, RequestError, listing, nearest
 
@@ -83,15 +82,15 @@ def assign_fields(entries: Mapping[str, np.ndarray], label: str | None, path: st
     if "train" not in found.x:
         if "unlabelled" not in found.x:
             raise DataError(
-                f"no samples in {shown(path)}: its entries are {listing(map(shown, entries), 8) or 'none'}",
+                f"no samples in {escape(path)}: its entries are {listing(map(escape, entries), 8) or 'none'}",
                 "name them x and y, or x_train, y_train, x_test and y_test",
             )
         found.x["train"] = found.x.pop("unlabelled")
     if label not in ("auto", "none", None) and not found.y:
         close = nearest(str(label), entries)
         raise RequestError(
-            f"dataset.label={shown(str(label))} is not an entry of {shown(path)}",
-            f"did you mean dataset.label={shown(close)} ?" if close else f"entries: {listing(map(shown, entries))}",
+            f"dataset.label={escape(str(label))} is not an entry of {escape(path)}",
+            f"did you mean dataset.label={escape(close)} ?" if close else f"entries: {listing(map(escape, entries))}",
         )
     if "val" in found.x:
         if "test" not in found.x:
@@ -128,15 +127,15 @@ def encode_labels(
         y = y.reshape(len(y)) if y.ndim == 2 and y.shape[1] == 1 else y
         if y.ndim != 1:
             raise DataError(
-                f"labels of {shown(path)} ({part}) have the shape {y.shape}; expected one label for each sample"
+                f"labels of {escape(path)} ({part}) have the shape {y.shape}; expected one label for each sample"
             )
         if len(y) != lengths[part]:
-            raise DataError(f"{shown(path)} has {lengths[part]:,} samples but {len(y):,} labels ({part})")
+            raise DataError(f"{escape(path)} has {lengths[part]:,} samples but {len(y):,} labels ({part})")
         if y.dtype.kind == "f":
             whole = y[~np.isnan(y)]
             if not (np.isfinite(whole).all() and np.equal(np.mod(whole, 1), 0).all()):
                 raise DataError(
-                    f"labels of {shown(path)} ({part}) are not integers; expected classes",
+                    f"labels of {escape(path)} ({part}) are not integers; expected classes",
                     "dataset.label=none trains without labels",
                 )
             columns[part] = [None if np.isnan(v) else str(int(v)) for v in y.tolist()]
@@ -148,7 +147,7 @@ def encode_labels(
             texts = (v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in y.tolist())
             columns[part] = normalize_numbers([cells.label(text) for text in texts])
         else:
-            raise DataError(f"labels of {shown(path)} ({part}) have the type {y.dtype}; expected integers or strings")
+            raise DataError(f"labels of {escape(path)} ({part}) have the type {y.dtype}; expected integers or strings")
     notes += cells.notes()
     if negative:
         notes.append(f"{plural(negative, 'label')} below 0 read as missing")
@@ -173,7 +172,7 @@ def make_sources(
     """The fields `train`, `test`, `unlabelled` and `split` of a Dataset. Where there is no test split, `hold_out` divides the
     training samples and returns training ids, held-out ids and a description. `groups`: group ids of each split. Adds notes
     on the classes and on the held-out split."""
-    names = listing(map(shown, classes), 6)
+    names = listing(map(escape, classes), 6)
     notes.append(f"{plural(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
     notes += class_warnings(classes, sum(int((y >= 0).sum()) for y in labels.values()))
     groups = groups or {}

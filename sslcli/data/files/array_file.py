@@ -18,11 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.console import human_bytes
+from sslcli.console import escape, human_bytes
 from sslcli.data.files.memory_map import watch
 from sslcli.data.folders.paths import is_hidden, require_regular, unpack_hint
 from sslcli.data.folders.placeholders import detect_placeholder
-from sslcli.data.notify import shown
 from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
 from sslcli.runtime.resources import free_memory
 
@@ -34,7 +33,7 @@ def read_entries(path: str) -> dict[str, np.ndarray]:
     if not os.path.isdir(path):
         if not path.lower().endswith(SUFFIXES):
             raise RequestError(
-                f"{shown(path)} is not an array file: expected one of {', '.join(SUFFIXES)}",
+                f"{escape(path)} is not an array file: expected one of {', '.join(SUFFIXES)}",
                 unpack_hint(path)
                 or "save the arrays with numpy.savez('data.npz', x=samples, y=labels); "
                 "dataset=image_folder reads image files and lists of them",
@@ -44,8 +43,8 @@ def read_entries(path: str) -> dict[str, np.ndarray]:
     if not files:
         here = sorted(f for f in os.listdir(path) if not is_hidden(f))
         raise DataError(
-            f"no array file ({', '.join(SUFFIXES)}) in {shown(path)}; "
-            + (f"it holds {listing(map(shown, here), 6)}" if here else "it is empty"),
+            f"no array file ({', '.join(SUFFIXES)}) in {escape(path)}; "
+            + (f"it holds {listing(map(escape, here), 6)}" if here else "it is empty"),
             "dataset=image_folder reads folders of image files" if here else None,
         )
     if len(files) == 1:
@@ -69,34 +68,34 @@ def read_file(path: str) -> dict[str, np.ndarray]:
         raise
     except pickle.UnpicklingError as error:
         if what := detect_placeholder(path):
-            raise DataError(f"{shown(path)} is {what}") from error
+            raise DataError(f"{escape(path)} is {what}") from error
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = (
             f"names {named[1]}, which is not a tensor or plain container" if named else "is not a file of plain tensors"
         )
         raise DataError(
-            f"{shown(path)} {what}; loading such a file could execute code",
+            f"{escape(path)} {what}; loading such a file could execute code",
             "save it again as torch.save({'x': images, 'y': labels}, FILE), with tensors",
         ) from error
     except PermissionError as error:
-        raise DataError(f"{shown(path)} may not be read: {error.strerror}") from error
+        raise DataError(f"{escape(path)} may not be read: {error.strerror}") from error
     except MemoryError as error:
-        raise MachineError(f"{shown(path)} declares more data than fits into memory") from error
+        raise MachineError(f"{escape(path)} declares more data than fits into memory") from error
     except Exception as error:  # a malformed file can make numpy, zipfile and torch raise nearly any exception
         if what := detect_placeholder(path):
-            raise DataError(f"{shown(path)} is {what}") from error
+            raise DataError(f"{escape(path)} is {what}") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if path.lower().endswith(".npy") and not _has_npy_magic(path):
             raise DataError(
-                f"{shown(path)} is not an .npy file in spite of its name", "check that it is complete"
+                f"{escape(path)} is not an .npy file in spite of its name", "check that it is complete"
             ) from error
         if any(sign in reason for sign in ("allow_pickle", "Object arrays", "Python objects")):
             raise DataError(
-                f"{shown(path)} holds Python objects (an object array), which are not read: they could execute code",
+                f"{escape(path)} holds Python objects (an object array), which are not read: they could execute code",
                 "save numeric arrays of samples of one shape, padded with NaN; labels as strings, '' where one is missing",
             ) from error
         raise DataError(
-            f"{shown(path)} cannot be read: {shown(reason)}",
+            f"{escape(path)} cannot be read: {escape(reason)}",
             "check that it is complete and of the type of its extension",
         ) from error
 
@@ -124,7 +123,7 @@ def _require_memory(n: int, path: str) -> None:
     free = free_memory()
     if n > free:
         raise MachineError(
-            f"{shown(path)} unpacks to {human_bytes(n)}, but only {human_bytes(free)} of memory are available",
+            f"{escape(path)} unpacks to {human_bytes(n)}, but only {human_bytes(free)} of memory are available",
             "an .npy file is memory-mapped and may be larger than memory: np.save('x.npy', x)",
         )
 
@@ -148,4 +147,4 @@ def _to_arrays(value: Any, path: str) -> dict[str, np.ndarray]:
         named = {str(k): plain(v) for k, v in value.items()}
         if named := {k: v for k, v in named.items() if v is not None}:
             return named
-    raise DataError(f"{shown(path)} holds no tensors", "torch.save({'x': images, 'y': labels}, FILE)")
+    raise DataError(f"{escape(path)} holds no tensors", "torch.save({'x': images, 'y': labels}, FILE)")

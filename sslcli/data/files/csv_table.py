@@ -9,7 +9,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sslcli.data.notify import shown
+from sslcli.console import escape
 from sslcli.errors import DataError, listing
 
 DELIMITERS = ",;\t|"
@@ -46,7 +46,7 @@ class Table:
             known.setdefault(normalize_name(c), []).append(c)
         found = next((known[w] for w in words if w in known), None)
         if found is not None and len(found) > 1:
-            raise DataError(f"{self.what} has two columns named {shown(found[0])}", "give one of them another name")
+            raise DataError(f"{self.what} has two columns named {escape(found[0])}", "give one of them another name")
         return None if found is None else found[0]
 
 

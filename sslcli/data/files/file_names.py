@@ -11,9 +11,8 @@ import os
 import posixpath
 import unicodedata
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.files.csv_table import decode_cp1252
-from sslcli.data.notify import shown
 from sslcli.errors import DataError, listing
 
 
@@ -72,7 +71,7 @@ class FileLookup:
             if not near and i == len(parts) - 1:
                 near = known.get(f"{key}.", [])  # the extension is omitted
             if len(near) > 1:
-                raise DataError(f"{shown(name)} matches {listing(map(shown, near), 3)}", "spell the name as on disk")
+                raise DataError(f"{escape(name)} matches {listing(map(escape, near), 3)}", "spell the name as on disk")
             if not near:
                 return None
             here = os.path.join(here, near[0])
@@ -97,4 +96,4 @@ class FileLookup:
         if not self.respelled:
             return []
         n = len(self.respelled)
-        return [f"{plural(n, 'name')} spelled differently on disk, such as {shown(self.respelled[0])}"]
+        return [f"{plural(n, 'name')} spelled differently on disk, such as {escape(self.respelled[0])}"]

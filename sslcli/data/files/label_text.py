@@ -7,8 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from sslcli.console import plural
-from sslcli.data.notify import shown
+from sslcli.console import escape, plural
 from sslcli.errors import listing
 
 # https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html, na_values; only in these spellings ("none" may be a class)
@@ -44,7 +43,7 @@ class LabelParser:
 def missing_label_warnings(missing: Counter[str]) -> list[str]:
     if not missing:
         return []
-    words = listing((f"{n:,} x {shown(word)}" for word, n in missing.most_common()), 4)
+    words = listing((f"{n:,} x {escape(word)}" for word, n in missing.most_common()), 4)
     return [
         f"warning: {plural(missing.total(), 'label')} read as missing ({words}, as in pandas); "
         "rename a class of that name"
@@ -78,7 +77,7 @@ def similar_name_warnings(classes: Sequence[str]) -> list[str]:
         look = " ".join(unicodedata.normalize("NFKC", c).casefold().replace("_", " ").split())
         by_look.setdefault(look.lstrip("0") or "0" if look.isdecimal() else look, []).append(c)
     if same := [found for found in by_look.values() if len(found) > 1]:
-        some = " and ".join(map(shown, same[0]))
+        some = " and ".join(map(escape, same[0]))
         return [
             f"warning: {plural(len(same), 'group')} of classes have nearly the same name, such as {some}: "
             "check whether they are one class"
@@ -97,7 +96,7 @@ def multi_label_warnings(classes: Sequence[str]) -> list[str]:
         if combined:
             return [
                 f"warning: {plural(len(combined), 'class holds', 'classes hold')} several labels, such as "
-                f"{shown(combined[0])}: each combination is read as a class; use one label for each sample"
+                f"{escape(combined[0])}: each combination is read as a class; use one label for each sample"
             ]
     return []
 
@@ -108,6 +107,6 @@ def non_integer_warnings(classes: Sequence[str]) -> list[str]:
         and all(FRACTION.fullmatch(c) or INTEGER.fullmatch(c) for c in classes)
         and any(not INTEGER.fullmatch(c) for c in classes)
     ):
-        some = listing(map(shown, classes), 3)
+        some = listing(map(escape, classes), 3)
         return [f"warning: labels are not integers ({some}): each value is read as a class"]
     return []

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.files.csv_table import (
     GROUPS,
     LABELS,
@@ -28,7 +28,6 @@ from sslcli.data.files.file_names import FileLookup
 from sslcli.data.files.label_text import LabelParser, normalize_numbers
 from sslcli.data.folders.contents import FileList, FolderContents
 from sslcli.data.folders.split_names import exact_split
-from sslcli.data.notify import shown
 from sslcli.errors import DataError, RequestError, listing
 
 PAIR = re.compile(r"(.*[^\s,;])[ \t,;]+(\S+)\s*")  # a path and a label
@@ -56,7 +55,7 @@ def read_list(path: str, label: str | None, notes: list[str]) -> FolderContents:
         try:
             full, size = lookup.find(row.name)
         except DataError as error:
-            raise DataError(f"{shown(path)}, line {row.line}: {error.message}", error.hint) from error
+            raise DataError(f"{escape(path)}, line {row.line}: {error.message}", error.hint) from error
         except (OSError, ValueError) as error:  # ValueError: a null character in the name
             missing[row.name] = getattr(error, "strerror", None) or str(error)
             continue
@@ -64,7 +63,7 @@ def read_list(path: str, label: str | None, notes: list[str]) -> FolderContents:
         if before is not row:
             if (before.label, before.split, before.group) != (row.label, row.split, row.group):
                 raise DataError(
-                    f"{shown(path)}, line {row.line}: {shown(row.name)} is already in line {before.line}, "
+                    f"{escape(path)}, line {row.line}: {escape(row.name)} is already in line {before.line}, "
                     "with another label, split or group",
                     "remove one of the two lines",
                 )
@@ -79,7 +78,7 @@ def read_list(path: str, label: str | None, notes: list[str]) -> FolderContents:
     for kind, members in groups.items():
         parts[kind].groups = members
     if "train" not in parts and "unlabelled" not in parts:
-        raise DataError(f"{shown(path)} has no row of the split train, only of {', '.join(sorted(parts))}")
+        raise DataError(f"{escape(path)} has no row of the split train, only of {', '.join(sorted(parts))}")
     parts.setdefault("train", FileList())
     return FolderContents(base, parts, {"layout": "list file", "missing": list(missing), "repeated": repeated}, missing)
 
@@ -91,13 +90,15 @@ def _require_files(path: str, base: str, parts: dict[str, FileList], missing: di
         name = next(iter(missing))
         windows = "\\" in name or name[1:2] == ":"
         raise DataError(
-            f"none of the {plural(len(missing), 'file')} named in {shown(path)} exists, "
-            f"such as {shown(os.path.join(base, name))}",
-            f"relative paths are relative to the folder of the list, {shown(base)}"
+            f"none of the {plural(len(missing), 'file')} named in {escape(path)} exists, "
+            f"such as {escape(os.path.join(base, name))}",
+            f"relative paths are relative to the folder of the list, {escape(base)}"
             + ("; these are URLs: download the files first" * ("://" in name))
             + ("; these are paths on a Windows drive: remove the drive and the folders above this one" * windows),
         )
-    raise DataError(f"{shown(path)} names no file", "write one path per line, or a CSV file with the header path,label")
+    raise DataError(
+        f"{escape(path)} names no file", "write one path per line, or a CSV file with the header path,label"
+    )
 
 
 def _describe(parts: dict[str, FileList], repeated: int, notes: list[str]) -> None:
@@ -116,10 +117,10 @@ def _rows(path: str, label: str | None, lookup: FileLookup, notes: list[str]) ->
         with open(path, "rb") as file:
             text = decode_text(file.read())
     except OSError as error:
-        raise RequestError(f"{shown(path)} cannot be read: {error.strerror}") from error
+        raise RequestError(f"{escape(path)} cannot be read: {error.strerror}") from error
     if path.lower().endswith(".txt") and not has_header(text):
         return _txt_rows(text, lookup)
-    return _table_rows(parse_table(text, shown(path)), path, label, notes)
+    return _table_rows(parse_table(text, escape(path)), path, label, notes)
 
 
 def _txt_rows(text: str, lookup: FileLookup) -> Iterator[Row]:
@@ -138,16 +139,16 @@ def _table_rows(table: Table, path: str, label: str | None, notes: list[str]) ->
     names = table.column(PATHS)
     if names is None:
         raise DataError(
-            f"{shown(path)} has no column named path; its header is {shown(','.join(table.columns)) or 'empty'}",
+            f"{escape(path)} has no column named path; its header is {escape(','.join(table.columns)) or 'empty'}",
             "the first line must be path,label (optionally with split and group)",
         )
     labels, split, group = _label_column(table, path, label), table.column(SPLITS), table.column(GROUPS)
     used = {"path": names, "label": labels, "split": split, "group": group}
-    if other := [f"{shown(c)} as {word}" for word, c in used.items() if c is not None and c != word]:
+    if other := [f"{escape(c)} as {word}" for word, c in used.items() if c is not None and c != word]:
         notes.append(f"columns of the list: {', '.join(other)}")
     rest = [c for c in table.columns if c and c not in used.values()]
     if labels is None and label != "none" and rest:
-        some = listing(map(shown, rest), 6)
+        some = listing(map(escape, rest), 6)
         notes.append(f"no label column; columns not read: {some} (dataset.label=NAME selects one as the label)")
     place = {c: i for i, c in enumerate(table.columns)}
     cells = LabelParser()
@@ -161,7 +162,7 @@ def _table_rows(table: Table, path: str, label: str | None, notes: list[str]) ->
         kind = exact_split(word)
         if kind is None:
             raise DataError(
-                f"{shown(path)}, line {line}: expected one of train, val, test, unlabelled as the split, got {shown(word)}"
+                f"{escape(path)}, line {line}: expected one of train, val, test, unlabelled as the split, got {escape(word)}"
             )
         yield Row(line, name, cls, kind, row[place[group]] if group is not None else None)
 
@@ -173,7 +174,7 @@ def _label_column(table: Table, path: str, label: str | None) -> str | None:
     found = str(label) if str(label) in table.columns else table.column([normalize_name(str(label))])
     if found is None:
         raise RequestError(
-            f"dataset.label={shown(str(label))} is not a column of {shown(path)}",
-            f"columns: {listing(map(shown, table.columns))}",
+            f"dataset.label={escape(str(label))} is not a column of {escape(path)}",
+            f"columns: {listing(map(escape, table.columns))}",
         )
     return found

@@ -12,7 +12,7 @@ import weakref
 
 import numpy as np
 
-from sslcli.data.notify import shown
+from sslcli.console import escape
 from sslcli.errors import DataError
 
 _numbers = itertools.count()
@@ -38,7 +38,7 @@ def require_unchanged() -> None:
             continue
         if now[0] == was[0] and now != was:
             raise DataError(
-                f"{shown(path)} was modified while in use",
+                f"{escape(path)} was modified while in use",
                 "restore the file and resume the run, or start a new one; "
                 "to replace a file in use, write another file and rename it",
             )

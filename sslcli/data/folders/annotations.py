@@ -6,10 +6,9 @@ import os
 import stat
 from collections.abc import Mapping
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.folders.contents import FileList
 from sslcli.data.folders.split_folders import PathParts, SplitRule
-from sslcli.data.notify import shown
 
 MAX_BYTES = 1 << 26  # larger annotation files are not read
 
@@ -31,7 +30,7 @@ def add_annotations(
             if any(c in classes for c in labels):
                 files.classes = [c if c in classes else None for c in labels]
                 n = sum(c is not None for c in files.classes)
-                notes.append(f"{kind}: {plural(n, 'label')} from {shown(os.path.relpath(path, root))}")
+                notes.append(f"{kind}: {plural(n, 'label')} from {escape(os.path.relpath(path, root))}")
 
 
 def _read_pairs(path: str) -> dict[str, str]:

@@ -6,10 +6,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.folders.split_folders import PathParts
 from sslcli.data.folders.split_names import CONTAINERS, is_container, tokenize
-from sslcli.data.notify import shown
 from sslcli.errors import listing
 
 Placement = tuple[
@@ -96,7 +95,7 @@ def _describe_layout(
     notes: list[str],
 ) -> str:
     """The name of the layout of a split, which is also noted."""
-    where = "/".join(map(shown, at)) + ": " if at else f"{kind}: " if kind != "train" else ""
+    where = "/".join(map(escape, at)) + ": " if at else f"{kind}: " if kind != "train" else ""
     total = sum(counts.values())
     which = -1 if label == "parent" else 0
     tops = {rest[which] for rest in names.values() if rest}
@@ -112,7 +111,7 @@ def _describe_layout(
         text += f"; {plural(loose, 'image')} beside them without labels"
     if bare:
         notes.append(
-            f"warning: {where}{plural(len(bare), 'folder')} without images, no classes: {listing(map(shown, sorted(bare)), 5)}"
+            f"warning: {where}{plural(len(bare), 'folder')} without images, no classes: {listing(map(escape, sorted(bare)), 5)}"
         )
     notes.append(where + text)
     if all(re.fullmatch(r"(19|20)\d\d([-_. ]?\d\d){0,2}", top) for top in tops):
@@ -133,8 +132,8 @@ def _warn_repeated(trained: Mapping[PathParts, int], notes: list[str]) -> None:
     shared = sorted(name for name, above in below.items() if len(above) > 1)
     if len(tops) > 1 and 2 * len(shared) > len(below):
         notes.append(
-            f"warning: folders of the same names ({listing(map(shown, shared), 4)}) are in several of "
-            f"{listing(map(shown, tops), 4)}, which are read as the classes; if the inner folders are: dataset.label=parent"
+            f"warning: folders of the same names ({listing(map(escape, shared), 4)}) are in several of "
+            f"{listing(map(escape, tops), 4)}, which are read as the classes; if the inner folders are: dataset.label=parent"
         )
 
 
@@ -150,7 +149,7 @@ def exclude_masks(
         if found and (paths[i][:-1], found[1]) in stems:
             kinds[i] = None
             masks += 1
-    some = [f"{shown('/'.join(f))}/ ({plural(n, 'image')})" for f, n in folders.items()]
+    some = [f"{escape('/'.join(f))}/ ({plural(n, 'image')})" for f, n in folders.items()]
     some += [f"{plural(masks, 'image')} named like another image with the suffix `mask`"] if masks else []
     if some:
         notes.append(f"warning: excluded as masks: {listing(some, 4)}; dataset.splits=none reads all of them as images")
@@ -181,12 +180,12 @@ def match_classes(kinds: Sequence[str | None], classes: list[str | None], notes:
                 new[cls] = near[0]
         if new:
             notes.append(
-                f"{kind}: " + listing((f"{shown(c)} is read as the class {shown(str(t))}" for c, t in new.items()), 4)
+                f"{kind}: " + listing((f"{escape(c)} is read as the class {escape(str(t))}" for c, t in new.items()), 4)
             )
         elif len(own) == 1 and not own & train and len(train) > 1:
             (only,) = own
             new[only] = None
-            notes.append(f"{kind}: its only folder, {shown(only)}, is not a class of train: its images have no labels")
+            notes.append(f"{kind}: its only folder, {escape(only)}, is not a class of train: its images have no labels")
         renamed[kind] = new
     if any(renamed.values()):
         for i, kind in enumerate(kinds):

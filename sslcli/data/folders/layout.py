@@ -19,8 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sslcli.console import plural
-from sslcli.data import notify
+from sslcli.console import escape, format_override, plural
 from sslcli.data.folders.annotations import add_annotations
 from sslcli.data.folders.class_folders import assign_classes, exclude_masks, match_classes
 from sslcli.data.folders.contents import FileList, FolderContents
@@ -38,7 +37,6 @@ from sslcli.data.folders.split_folders import (
 )
 from sslcli.data.folders.split_names import exact_split, format_splits, parse_split
 from sslcli.data.label_warnings import HOW_TO_LABEL
-from sslcli.data.notify import shown
 from sslcli.errors import DataError, listing
 
 OTHER_KINDS = {".npy": "arrays", ".npz": "arrays", ".pt": "arrays", ".tar": "tar"}
@@ -113,14 +111,14 @@ def _warn_of_root(root: str, parts: Mapping[str, FileList], notes: list[str]) ->
     others = [n for n in beside if exact_split(n) not in (kind, None)]
     if others:
         more = (
-            f": {notify.typed('dataset.path', os.path.dirname(root) or '..')} reads all splits"
+            f": {format_override('dataset.path', os.path.dirname(root) or '..')} reads all splits"
             if kind == "train"
             else ""
         )
         warning = (
             "" if kind == "train" else "warning: this folder looks like a held-out split, and is used for training; "
         )
-        notes.append(f"{warning}beside it are {listing((shown(n) + '/' for n in others), 3)}{more}")
+        notes.append(f"{warning}beside it are {listing((escape(n) + '/' for n in others), 3)}{more}")
 
 
 def detect_layout(
@@ -147,12 +145,12 @@ def detect_layout(
             require_unambiguous(rest, rules, _left_out(rest, rules), root)
     if rules is not everything:
         described = (
-            f"{kind} = {listing((shown(f) + '/' for f in fs), 4)}" for kind, fs in group_by_split(rules).items()
+            f"{kind} = {listing((escape(f) + '/' for f in fs), 4)}" for kind, fs in group_by_split(rules).items()
         )
         notes.append("splits by folder: " + "; ".join(described))
     left_out = _left_out(tree.without(masks), rules)
     if left_out:
-        some = listing((f"{shown('/'.join((*f, '')))} ({plural(n, 'image')})".strip() for f, n in left_out.items()), 4)
+        some = listing((f"{escape('/'.join((*f, '')))} ({plural(n, 'image')})".strip() for f, n in left_out.items()), 4)
         warning = "" if is_explicit(splits) else "warning: "
         hint = "" if is_explicit(splits) else _pretrain_hint(tree, rules, left_out)
         notes.append(f"{warning}images in no split are excluded: {some}{hint}")
@@ -219,13 +217,13 @@ def _no_images_error(found: FolderListing) -> DataError:
     seen = Counter(found.ignored)
     what = ", ".join(f"{n:,} {e}" for e, n in seen.most_common(6))
     folders = len(found.folders) - 1
-    sentence = f"no image in {shown(found.root)}"
+    sentence = f"no image in {escape(found.root)}"
     if folders > 0:
         sentence += f" and the {plural(folders, 'folder')} below it"
     if found.empty:
         sentence += f"; {plural(len(found.empty), 'file')} of zero bytes"
     if found.denied:
-        sentence += f"; {plural(len(found.denied), 'folder')} cannot be read: {listing(map(shown, found.denied), 3)}"
+        sentence += f"; {plural(len(found.denied), 'folder')} cannot be read: {listing(map(escape, found.denied), 3)}"
     sentence += f"; it contains: {what}" if what else ("" if found.empty or found.denied else "; it is empty")
     other = next((OTHER_KINDS[e] for e, _ in seen.most_common() if e in OTHER_KINDS), None)
     if is_output(found.root, os.listdir(found.root)):
@@ -237,7 +235,7 @@ def _no_images_error(found: FolderListing) -> DataError:
     elif any(e in NEEDS_PLUGIN for e in seen):
         hint = "not supported by the installed Pillow; convert them to .jpg or .png"
     elif "no extension" in seen:
-        hint = f"files without an extension are read from a list file: find {shown(found.root)} -type f > list.txt"
+        hint = f"files without an extension are read from a list file: find {escape(found.root)} -type f > list.txt"
     else:
         hint = "dataset.path=FOLDER with .jpg, .png, .webp, .tif ... files"
     return DataError(sentence, hint)

@@ -8,8 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from sslcli.data import notify
-from sslcli.data.notify import shown
+from sslcli.console import escape, format_override
 from sslcli.errors import RequestError, listing, nearest
 
 
@@ -33,13 +32,13 @@ def require_path(path: Any, what: str, key: str = "dataset.path") -> str:
         raise RequestError(f"{key}: expected {what}, got {path}", f"'{key}=\"{path}\"' if that is the name")
     text = os.path.expanduser(os.fspath(path))
     if "\0" in text:
-        raise RequestError(f"{key} holds a null character: {shown(text)}", f"{key}=FOLDER")
+        raise RequestError(f"{key} holds a null character: {escape(text)}", f"{key}=FOLDER")
     try:
         os.stat(text)
     except PermissionError as error:
-        raise RequestError(f"{shown(text)} may not be read: {error.strerror}", f"ls -ld {shown(text)}") from error
+        raise RequestError(f"{escape(text)} may not be read: {error.strerror}", f"ls -ld {escape(text)}") from error
     except (OSError, UnicodeEncodeError) as error:
-        raise RequestError(f"{key}={shown(text)} does not exist: expected {what}", _nearest_hint(text, key)) from error
+        raise RequestError(f"{key}={escape(text)} does not exist: expected {what}", _nearest_hint(text, key)) from error
     return text
 
 
@@ -52,13 +51,13 @@ def _nearest_hint(text: str, key: str) -> str:
     try:
         there = sorted(e for e in os.listdir(parent) if not is_hidden(e))
     except OSError:
-        return f"the nearest folder that exists is {shown(str(parent))}, which may not be read"
+        return f"the nearest folder that exists is {escape(str(parent))}, which may not be read"
     lower = {e.lower(): e for e in there}
     close = nearest(missing, lower)
     if close:
-        return f"did you mean {key}={shown(str(parent / lower[close]))} ?"
-    holds = f"it holds {listing(map(shown, there), 8)}" if there else "it is empty"
-    return f"the nearest folder that exists is {shown(str(parent))}; {holds}"
+        return f"did you mean {key}={escape(str(parent / lower[close]))} ?"
+    holds = f"it holds {listing(map(escape, there), 8)}" if there else "it is empty"
+    return f"the nearest folder that exists is {escape(str(parent))}; {holds}"
 
 
 UNPACK = {
@@ -83,8 +82,8 @@ def unpack_hint(path: str, key: str = "dataset.path") -> str | None:
     for endings, command in UNPACK.items():
         for ending in endings:
             if path.lower().endswith(ending) and len(os.path.basename(path)) > len(ending):
-                file, folder = shlex.quote(shown(path)), shlex.quote(shown(path[: -len(ending)]))
-                text = f"unpack it: {command.format(file=file, folder=folder)}; then {notify.typed(key, path[: -len(ending)])}"
+                file, folder = shlex.quote(escape(path)), shlex.quote(escape(path[: -len(ending)]))
+                text = f"unpack it: {command.format(file=file, folder=folder)}; then {format_override(key, path[: -len(ending)])}"
                 return f"{text}; or read it without unpacking: dataset=tar" if ending == ".tar" else text
     return None
 
@@ -93,13 +92,13 @@ def require_folder(path: str | os.PathLike[str] | None, what: str, key: str = "d
     """As `require_path`, for a folder. Raises RequestError for a file."""
     text = require_path(path, what, key)
     if not os.path.isdir(text):
-        how = unpack_hint(text, key) or f"did you mean {key}={shown(os.path.dirname(text) or '.')} ?"
-        raise RequestError(f"{key}={shown(text)} is a file: expected {what}", how)
+        how = unpack_hint(text, key) or f"did you mean {key}={escape(os.path.dirname(text) or '.')} ?"
+        raise RequestError(f"{key}={escape(text)} is a file: expected {what}", how)
     return text
 
 
 def require_regular(path: str) -> str:
     """The path of a regular file. Raises RequestError for others: reading a FIFO or device could block forever."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise RequestError(f"{shown(path)} is not a regular file", "dataset.path=FILE")
+        raise RequestError(f"{escape(path)} is not a regular file", "dataset.path=FILE")
     return path

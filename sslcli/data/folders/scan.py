@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.folders.paths import is_hidden, unpack_hint
-from sslcli.data.notify import shown
 from sslcli.errors import listing
 
 
@@ -37,10 +36,10 @@ class FolderListing:
         if self.denied:
             out.append(
                 f"warning: {plural(len(self.denied), 'folder')} cannot be read: "
-                f"{listing((shown(d) for d in self.denied), 3)}"
+                f"{listing((escape(d) for d in self.denied), 3)}"
             )
         if self.outputs:
-            out.append(f"skipped outputs of this program: {listing(map(shown, sorted(self.outputs)), 4)}")
+            out.append(f"skipped outputs of this program: {listing(map(escape, sorted(self.outputs)), 4)}")
         rest = {
             "other file": sum(self.ignored.values()),
             "hidden file": self.hidden,

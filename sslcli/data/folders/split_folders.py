@@ -20,8 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sslcli.console import plural
-from sslcli.data import notify
+from sslcli.console import escape, format_override, plural
 from sslcli.data.folders.split_names import (
     CONTAINERS,
     MASKS,
@@ -33,7 +32,6 @@ from sslcli.data.folders.split_names import (
     matching_splits,
     tokenize,
 )
-from sslcli.data.notify import shown
 from sslcli.errors import DataError, RequestError, listing
 
 PathParts = tuple[str, ...]
@@ -83,7 +81,7 @@ class FolderTree:
 
     def named(self, folder: PathParts, names: Iterable[str]) -> str:
         """`train/ (40 images), test/ (8 images)`."""
-        some = (f"{shown('/'.join((*folder, n)))}/ ({plural(self.total[*folder, n], 'image')})" for n in sorted(names))
+        some = (f"{escape('/'.join((*folder, n)))}/ ({plural(self.total[*folder, n], 'image')})" for n in sorted(names))
         return listing(some, 6)
 
 
@@ -131,7 +129,7 @@ def _find(
         return {folder: (kind, kept + below[len(kept) + 1 :]) for folder, (kind, below) in rules.items()}
     rules = {folder: rule for found in held.values() for folder, rule in found.items()}
     if any(not is_container(n) for folder in rules for n in tree.children[folder]):
-        some = listing((f"{shown(n)}/" for n in held), 4)
+        some = listing((f"{escape(n)}/" for n in held), 4)
         first = "/".join((*at, next(iter(held))))
         by_split = {
             kind: list(
@@ -141,9 +139,9 @@ def _find(
             if kind in {k for k, _ in rules.values()}
         }
         raise DataError(
-            f"{some} in {shown('/'.join((root, *at)))} each contain splits with class folders, as domains, folds or data sets do",
-            f"to read one of them: {notify.typed('dataset.path', f'{root}/{first}')}; to read all: {format_splits(by_split)}, with "
-            "dataset.label=parent for the inner classes",
+            f"{some} in {escape('/'.join((root, *at)))} each contain splits with class folders, as domains, folds or data sets do",
+            f"to read one of them: {format_override('dataset.path', f'{root}/{first}')}; "
+            f"to read all: {format_splits(by_split)}, with dataset.label=parent for the inner classes",
         )
     return rules
 
@@ -159,11 +157,11 @@ def _beside_classes(
             return splits
         if len(own) == 1:
             (name,) = own
-            notes.append(f"warning: {shown(name)}/ is the only split and is read as the training split")
+            notes.append(f"warning: {escape(name)}/ is the only split and is read as the training split")
             return {(*at, name): ("train", ())}
         first, second = sorted(own, key=lambda n: own[n] != "val")[:2]
         raise DataError(
-            f"no training split in {shown(root)}, only {tree.named(at, own)}",
+            f"no training split in {escape(root)}, only {tree.named(at, own)}",
             f"to train on one of them: {format_splits({'train': '/'.join((*at, first)), 'test': '/'.join((*at, second))})}; "
             "dataset.splits=none reads every folder as a class",
         )
@@ -176,7 +174,7 @@ def _beside_classes(
         return None
     for name in (n for n, k in likely.items() if k != "unlabelled" and not tree.children[*at, n] & others):
         notes.append(
-            f"warning: {shown(name)}/ is read as the {likely[name]} split, beside {tree.named(at, others) or 'images'}; "
+            f"warning: {escape(name)}/ is read as the {likely[name]} split, beside {tree.named(at, others) or 'images'}; "
             "dataset.splits=none reads every folder as a class"
         )
     return {at: ("train", ()), **{(*at, n): (k, ()) for n, k in likely.items()}}
@@ -198,12 +196,12 @@ def explicit_splits(tree: FolderTree, splits: Any, root: str) -> dict[PathParts,
         kind = exact_split(str(name))
         if kind is None:
             raise RequestError(
-                f"dataset.splits: unknown split {shown(str(name))}", f"the splits are {', '.join(SPLITS)}"
+                f"dataset.splits: unknown split {escape(str(name))}", f"the splits are {', '.join(SPLITS)}"
             )
         for text in [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [None]:
             if not isinstance(text, str):
                 raise RequestError(
-                    f"dataset.splits: expected a folder or a list of folders for {name}, got {shown(str(value))}",
+                    f"dataset.splits: expected a folder or a list of folders for {name}, got {escape(str(value))}",
                     format_splits({"train": "train", "test": "test"}),
                 )
             pattern = tuple(p for p in text.replace("\\", "/").split("/") if p not in ("", "."))
@@ -211,7 +209,7 @@ def explicit_splits(tree: FolderTree, splits: Any, root: str) -> dict[PathParts,
             if not matches:
                 there = tree.named((), tree.children[()]) or "no folder"
                 raise RequestError(
-                    f"dataset.splits: no image in {shown(text)} of {shown(root)}", f"it contains {there}"
+                    f"dataset.splits: no image in {escape(text)} of {escape(root)}", f"it contains {there}"
                 )
             for folder in matches:  # a name matched by a pattern may be a class
                 rules[folder] = kind, tuple(f for f, p in zip(folder, pattern, strict=True) if set("*?[") & set(p))
@@ -225,10 +223,10 @@ def require_unambiguous(
     gone, split = sum(left_out.values()), [f for f, (kind, _) in rules.items() if kind]
     if gone <= tree.total[()] - gone:
         return
-    some = listing((f"{shown('/'.join(f))}/ ({plural(n, 'image')})" for f, n in left_out.items()), 4)
-    used = listing((f"{shown('/'.join(f))}/ ({plural(tree.total[f], 'image')})" for f in split), 4)
+    some = listing((f"{escape('/'.join(f))}/ ({plural(n, 'image')})" for f, n in left_out.items()), 4)
+    used = listing((f"{escape('/'.join(f))}/ ({plural(tree.total[f], 'image')})" for f in split), 4)
     raise DataError(
-        f"{shown(root)} contains {used}, which look like splits, and more images beside them: {some}",
+        f"{escape(root)} contains {used}, which look like splits, and more images beside them: {some}",
         f"to read the splits only: {format_splits(group_by_split(rules))}; to read every folder as a class: dataset.splits=none",
     )
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from sslcli.data.notify import shown
+from sslcli.console import escape
 from sslcli.errors import DataError, RequestError
 
 RULES = ("auto", "minmax", "percentile", "image_minmax", "image_percentile")
@@ -44,7 +44,7 @@ def check_range(value: Any) -> None:
         if all(isinstance(v, (int, float)) and np.isfinite(v) for v in value) and low < high:
             return
     raise RequestError(
-        f"dataset.range: expected two increasing numbers or one of {', '.join(RULES)}, got {shown(str(value))}",
+        f"dataset.range: expected two increasing numbers or one of {', '.join(RULES)}, got {escape(str(value))}",
         "dataset.range=[0,4095]",
     )
 

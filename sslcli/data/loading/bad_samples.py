@@ -11,10 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data import notify
 from sslcli.data.dataset import Source
-from sslcli.data.notify import shown
 from sslcli.errors import DataError, listing
 from sslcli.rng import derive
 
@@ -75,7 +74,7 @@ class BadSamples:
             return
         if self.report:
             for name, reason in list(new.values())[: max(0, MAX_REPORTED - len(self.by_id))]:
-                notify.log(f"warning: {shown(name)} cannot be read ({reason}); it is replaced by another sample")
+                notify.log(f"warning: {escape(name)} cannot be read ({reason}); it is replaced by another sample")
         self.by_id |= new
         check_limit(dict(self.by_id.values()), len(self.source), self.source.max_bad_fraction)
 
@@ -97,7 +96,7 @@ def check_limit(bad: Mapping[str, str], n: int, fraction: float) -> None:
 
 def format_examples(bad: Mapping[str, str], at_most: int = 3) -> str:
     """`a.jpg (truncated), b.jpg (empty) and 4 more`."""
-    return listing((f"{shown(name)} ({reason})" for name, reason in bad.items()), at_most)
+    return listing((f"{escape(name)} ({reason})" for name, reason in bad.items()), at_most)
 
 
 def group_by_reason(bad: Mapping[str, str]) -> dict[str, list[str]]:

@@ -13,9 +13,8 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from sslcli.console import human_bytes
+from sslcli.console import escape, human_bytes
 from sslcli.data.folders.paths import is_hidden, require_folder
-from sslcli.data.notify import shown
 from sslcli.data.public.download import RemoteFile
 from sslcli.data.sources.tar_files import headers as tar_headers
 from sslcli.errors import DataError, RequestError
@@ -66,7 +65,7 @@ def not_found_error(
 ) -> RequestError:
     remotes = list(remotes)
     return RequestError(
-        f"{title} not found: expected {', '.join(names)} in {shown(os.path.abspath(root))} or a folder below it{more}",
+        f"{title} not found: expected {', '.join(names)} in {escape(os.path.abspath(root))} or a folder below it{more}",
         f"dataset.path=FOLDER (or SSLCLI_DATA=FOLDER) if it is elsewhere; dataset.download=true downloads "
         f"{human_bytes(sum(r.size for r in remotes))} from {remotes[0].urls[0].split('/')[2]}",
     )
@@ -94,7 +93,7 @@ class _LimitedGzip(io.RawIOBase):
         self.left -= len(block)
         if self.left < 0:
             raise DataError(
-                f"{shown(self.path)} unpacks to more than {human_bytes(self.most)}", "download the file again"
+                f"{escape(self.path)} unpacks to more than {human_bytes(self.most)}", "download the file again"
             )
         return block
 
@@ -117,7 +116,7 @@ def members(path: str, wanted: Container[str], most: int = MAX_UNPACKED) -> Iter
                     assert handle is not None
                     yield name, handle
     except tar_headers.READ_ERRORS as error:
-        raise DataError(f"{shown(path)} is corrupt: {error}", "download the file again") from error
+        raise DataError(f"{escape(path)} is corrupt: {error}", "download the file again") from error
 
 
 def md5_bytes(blob: bytes) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.console import escape
 from sslcli.data.dataset import Dataset
 from sslcli.data.fingerprint import fingerprint
-from sslcli.data.notify import shown
 from sslcli.data.public import urls
 from sslcli.data.public.archives import find_folder, md5_bytes, members, not_found_error, require_root, unpickle
 from sslcli.data.public.build import labeled_images
@@ -86,7 +86,7 @@ def _cifar(
         got = md5_bytes(blob)
         if got != sums[file]:
             raise DataError(
-                f"{shown(where)}: {file} is not the published file (MD5 {got}, expected {sums[file]})",
+                f"{escape(where)}: {file} is not the published file (MD5 {got}, expected {sums[file]})",
                 f"pickles are read only if their checksum is known; download {archive.name} again",
             )
         return unpickle(blob)
@@ -104,7 +104,7 @@ def _cifar(
     train, test = stack(batches[:-1]), stack(batches[-1:])
     classes = [c.decode() for c in parts[list(sums)[-1]][class_key]]
     print_ = fingerprint(len(train[0]) + len(test[0]), (s.encode() for s in sums.values()))
-    return labeled_images(name, train, test, classes, image_size, print_, [f"read from {shown(where)}"])
+    return labeled_images(name, train, test, classes, image_size, print_, [f"read from {escape(where)}"])
 
 
 def _find_batches(root: str, archive: RemoteFile, sums: dict[str, str]) -> tuple[str, Callable[[str], bytes]] | None:
@@ -119,7 +119,7 @@ def _find_batches(root: str, archive: RemoteFile, sums: dict[str, str]) -> tuple
     blobs = {file: part.read(_BATCH_BYTES) for file, part in members(where, sums)}
     if set(blobs) != set(sums):
         raise DataError(
-            f"{shown(where)} lacks the files {', '.join(sorted(set(sums) - set(blobs)))}", "download the file again"
+            f"{escape(where)} lacks the files {', '.join(sorted(set(sums) - set(blobs)))}", "download the file again"
         )
     return where, blobs.pop
 

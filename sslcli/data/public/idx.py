@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sslcli.console import escape
 from sslcli.data.folders.paths import require_regular
-from sslcli.data.notify import shown
 from sslcli.errors import DataError
 
 MAX_BYTES = 1 << 30  # of one unpacked file; the largest published one, EMNIST ByClass, has 0.6 GB
@@ -28,21 +28,21 @@ def read(path: str | Path) -> np.ndarray:
             start = file.read(4)
             if len(start) != 4 or start[:2] != b"\0\0" or start[2] != 0x08 or not 1 <= start[3] <= 4:
                 raise DataError(
-                    f"{shown(name)} is not an IDX file of bytes: it begins with {start.hex(' ') or 'nothing'}"
+                    f"{escape(name)} is not an IDX file of bytes: it begins with {start.hex(' ') or 'nothing'}"
                 )
             shape = tuple(int.from_bytes(file.read(4), "big") for _ in range(start[3]))
             expected = math.prod(shape)
             if expected > MAX_BYTES:
-                raise DataError(f"{shown(name)} declares the shape {shape}, more than {MAX_BYTES:,} bytes")
+                raise DataError(f"{escape(name)} declares the shape {shape}, more than {MAX_BYTES:,} bytes")
             data = file.read(expected + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{shown(name)} is corrupt: {error}", "download the file again") from error
+        raise DataError(f"{escape(name)} is corrupt: {error}", "download the file again") from error
     except OSError as error:
-        raise DataError(f"{shown(name)} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{escape(name)} cannot be read: {error.strerror or error}") from error
     if len(data) != expected:
         more = "more" if len(data) > expected else f"{len(data):,}"
         raise DataError(
-            f"{shown(name)} has {more} bytes of data; expected {expected:,} for the shape {shape}",
+            f"{escape(name)} has {more} bytes of data; expected {expected:,} for the shape {shape}",
             "download the file again",
         )
     return np.frombuffer(data, np.uint8).reshape(shape).copy()

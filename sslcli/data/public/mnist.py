@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from sslcli.console import escape
 from sslcli.data.dataset import Dataset
 from sslcli.data.fingerprint import fingerprint
-from sslcli.data.notify import shown
 from sslcli.data.public import idx, urls
 from sslcli.data.public.archives import folders, not_found_error, require_root
 from sslcli.data.public.build import labeled_images
@@ -43,7 +43,7 @@ def _idx_dataset(which: str, name: str, path: str, image_size: int | None, downl
         download_files(published, os.path.join(root, title, "raw"))
         chosen = _find_idx(root, which)
     if chosen is None:
-        others = [f"; {shown(folder)} holds another data set" for folder, *_ in _idx_folders(root)]
+        others = [f"; {escape(folder)} holds another data set" for folder, *_ in _idx_folders(root)]
         raise not_found_error(
             title, [f"{urls.IDX_STEMS[0]}[.gz]", "and the 3 other files"], root, published, "".join(others[:2])
         )
@@ -52,13 +52,13 @@ def _idx_dataset(which: str, name: str, path: str, image_size: int | None, downl
     pairs = []
     for x, y, f in ((arrays[0], arrays[1], files[0]), (arrays[2], arrays[3], files[2])):
         if x.ndim != 3 or y.ndim != 1 or len(x) != len(y) or not len(x):
-            raise DataError(f"{shown(os.path.join(folder, f))}: images {x.shape} and labels {y.shape} do not match")
+            raise DataError(f"{escape(os.path.join(folder, f))}: images {x.shape} and labels {y.shape} do not match")
         pairs.append((torch.from_numpy(x)[:, None], torch.from_numpy(y.astype(np.int64))))
     top = max(int(y.max()) for _, y in pairs)
     if top >= len(classes):
         classes = tuple(str(c) for c in range(top + 1))
     print_ = fingerprint(sum(len(x) for x, _ in pairs), (t.numpy().tobytes() for pair in pairs for t in pair))
-    notes = [f"read from {shown(folder)}"]
+    notes = [f"read from {escape(folder)}"]
     return labeled_images(name, pairs[0], pairs[1], classes, image_size, print_, notes, dark=True)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.console import escape
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.data.fingerprint import fingerprint
-from sslcli.data.notify import shown
 from sslcli.data.public import urls
 from sslcli.data.public.archives import find_folder, members, not_found_error, require_root
 from sslcli.data.public.build import labeled_images
@@ -39,7 +39,7 @@ def stl10(name: str = "stl10", path: str = ".data", image_size: int | None = Non
         length = os.path.getsize(full)
         if length == 0 or length % (3 * 96 * 96):
             raise DataError(
-                f"{shown(full)} has {length:,} bytes; expected a multiple of 27,648 (3 x 96 x 96)", "download it again"
+                f"{escape(full)} has {length:,} bytes; expected a multiple of 27,648 (3 x 96 x 96)", "download it again"
             )
         # mode "c" (copy on write), as torch requires writable memory; the file is in column-major order
         return torch.from_numpy(np.memmap(full, np.uint8, "c", shape=(length // 27648, 3, 96, 96))).permute(0, 1, 3, 2)
@@ -48,7 +48,7 @@ def stl10(name: str = "stl10", path: str = ".data", image_size: int | None = Non
         y = torch.from_numpy(np.fromfile(os.path.join(folder, file), np.uint8).astype(np.int64)) - 1
         if len(y) != n or int(y.min()) < 0 or int(y.max()) > 9:
             raise DataError(
-                f"{shown(os.path.join(folder, file))} does not hold {n:,} labels in 1..10", "download it again"
+                f"{escape(os.path.join(folder, file))} does not hold {n:,} labels in 1..10", "download it again"
             )
         return y
 
@@ -56,7 +56,7 @@ def stl10(name: str = "stl10", path: str = ".data", image_size: int | None = Non
     y, ty = labels("train_y.bin", len(x)), labels("test_y.bin", len(tx))
     print_ = fingerprint(len(x) + len(tx) + len(u), [x.numpy().tobytes(), y.numpy().tobytes(), str(len(u)).encode()])
     dataset = labeled_images(
-        name, (x, y), (tx, ty), urls.STL_CLASSES, image_size, print_, [f"read from {shown(folder)}"]
+        name, (x, y), (tx, ty), urls.STL_CLASSES, image_size, print_, [f"read from {escape(folder)}"]
     )
     dataset.unlabelled = ArraySource(u)
     return dataset
@@ -65,7 +65,7 @@ def stl10(name: str = "stl10", path: str = ".data", image_size: int | None = Non
 def _unpack(archive: str, to: str) -> str:
     """Unpack the five files of the archive; each is complete or absent. Returns their folder."""
     if md5(archive) != urls.STL_ARCHIVE.md5:
-        raise DataError(f"{shown(archive)} is not the published file (its MD5 differs)", "download the file again")
+        raise DataError(f"{escape(archive)} is not the published file (its MD5 differs)", "download the file again")
     folder = os.path.join(to, "stl10_binary")
     os.makedirs(folder, exist_ok=True)
     for file, handle in members(archive, urls.STL_FILES):

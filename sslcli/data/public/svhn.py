@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.console import escape
 from sslcli.data.dataset import Dataset
 from sslcli.data.fingerprint import fingerprint
-from sslcli.data.notify import shown
 from sslcli.data.public import urls
 from sslcli.data.public.archives import find_folder, not_found_error, require_root
 from sslcli.data.public.build import labeled_images
@@ -30,7 +30,7 @@ def svhn(name: str = "svhn", path: str = ".data", image_size: int | None = None,
     pairs = [read_mat(os.path.join(folder, r.name)) for r in urls.SVHN]
     print_ = fingerprint(sum(len(x) for x, _ in pairs), (t.numpy().tobytes() for pair in pairs for t in pair))
     return labeled_images(
-        name, pairs[0], pairs[1], [str(c) for c in range(10)], image_size, print_, [f"read from {shown(folder)}"]
+        name, pairs[0], pairs[1], [str(c) for c in range(10)], image_size, print_, [f"read from {escape(folder)}"]
     )
 
 
@@ -43,10 +43,10 @@ def read_mat(path: str) -> tuple[Tensor, Tensor]:
         raw = loadmat(path, variable_names=["X", "y"])
         x, y = raw["X"], raw["y"].reshape(-1).astype(np.int64)
     except (MatReadError, KeyError, ValueError, TypeError, NotImplementedError, EOFError, OSError) as error:
-        raise DataError(f"{shown(path)} is not an SVHN file: {error}", "download the file again") from error
+        raise DataError(f"{escape(path)} is not an SVHN file: {error}", "download the file again") from error
     if x.ndim != 4 or x.shape[:3] != (32, 32, 3) or x.dtype != np.uint8 or len(y) != x.shape[3]:
         raise DataError(
-            f"{shown(path)} holds X {x.shape} {x.dtype} and y {y.shape}; expected (32, 32, 3, n) uint8 and n labels"
+            f"{escape(path)} holds X {x.shape} {x.dtype} and y {y.shape}; expected (32, 32, 3, n) uint8 and n labels"
         )
     # the files use label 10 for the digit 0
     return torch.from_numpy(np.ascontiguousarray(x.transpose(3, 2, 0, 1))), torch.from_numpy(y % 10)

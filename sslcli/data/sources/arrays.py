@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.files.array_fields import ArrayFields, assign_fields, encode_labels, make_sources
 from sslcli.data.files.array_file import read_entries
@@ -19,7 +19,6 @@ from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.paths import require_path
 from sslcli.data.images.bit_depth import Values, check_range, fit_range
 from sslcli.data.images.options import check_size
-from sslcli.data.notify import shown
 from sslcli.data.split import split
 from sslcli.data.stats import dark_notes, image_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
@@ -57,7 +56,7 @@ def arrays(
     check_range(range)
     if layout not in ("auto", "nhw", "nhwc", "nchw"):
         raise RequestError(
-            f"dataset.layout: expected auto, nhw, nhwc or nchw, got {shown(layout)}", "dataset.layout=auto"
+            f"dataset.layout: expected auto, nhw, nhwc or nchw, got {escape(layout)}", "dataset.layout=auto"
         )
     check_pretrain_on(pretrain_on)
     notes: list[str] = []
@@ -113,7 +112,7 @@ def _read_parts(
     shapes = {tuple(v.shape[1:]) for v in parts.values()}
     if len({s[0] for s in shapes}) > 1:
         raise DataError(
-            f"the splits of {shown(path)} differ in the number of channels: {listing(str(s) for s in sorted(shapes))}"
+            f"the splits of {escape(path)} differ in the number of channels: {listing(str(s) for s in sorted(shapes))}"
         )
     return parts, scale
 
@@ -143,28 +142,30 @@ def _to_images(
     """(N, C, H, W) uint8 of an array in any of the layouts, by `scale` or else by one found here. Adds notes."""
     v = np.asanyarray(value)
     if v.dtype.kind not in "uifb":
-        raise DataError(f"{shown(key)} has the type {v.dtype}; expected numbers")
+        raise DataError(f"{escape(key)} has the type {v.dtype}; expected numbers")
     if v.ndim not in (3, 4):
         hint = "reshape it to (N, H, W)"
         if v.ndim == 2:
             side = math.isqrt(v.shape[1])
             hint = f"x.reshape(-1, {side}, {side})" if side * side == v.shape[1] > 1 else "dataset=series reads (N, T)"
         raise DataError(
-            f"{shown(key)} has the shape {v.shape}; expected images (N, H, W), (N, H, W, C) or (N, C, H, W)", hint
+            f"{escape(key)} has the shape {v.shape}; expected images (N, H, W), (N, H, W, C) or (N, C, H, W)", hint
         )
     if 0 in v.shape:
-        raise DataError(f"{shown(key)} is empty: its shape is {v.shape}")
+        raise DataError(f"{escape(key)} is empty: its shape is {v.shape}")
     axes = _axes(v, key, layout)
     n = len(v)
     if layout == "auto" and v.ndim == 3 and n == v.shape[1] != v.shape[2]:
         notes.append(
-            f"warning: {shown(key)} {v.shape} is read as {n} images of {v.shape[1]} x {v.shape[2]}; if the last axis is "
+            f"warning: {escape(key)} {v.shape} is read as {n} images of {v.shape[1]} x {v.shape[2]}; if the last axis is "
             "the number of images, save np.moveaxis(x, -1, 0)"
         )
     order = {"nhw": (0, 1, 2), "nhwc": (0, 3, 1, 2), "nchw": (0, 1, 2, 3)}[axes]
     v = v.transpose(order)
     v = v[:, None] if axes == "nhw" else v
-    note = f"{shown(key)}: {plural(n, 'image')}, read as ({', '.join(axes.upper())}) {tuple(value.shape)} {value.dtype}"
+    note = (
+        f"{escape(key)}: {plural(n, 'image')}, read as ({', '.join(axes.upper())}) {tuple(value.shape)} {value.dtype}"
+    )
     if v.dtype == np.uint8:
         if value_range not in ("auto", None):
             note += "; dataset.range has no effect on bytes"
@@ -172,18 +173,18 @@ def _to_images(
         return torch.from_numpy(v), scale
     low, high, bad = _extremes(v)
     if bad:
-        raise DataError(f"{shown(key)} holds {bad:,} values that are NaN or infinite", "replace them by finite values")
+        raise DataError(f"{escape(key)} holds {bad:,} values that are NaN or infinite", "replace them by finite values")
     scale = scale or _scale(v, key, value_range, low, high)
     scaled, outside = _to_bytes(v, scale)
-    of = "" if scale.key == key else f" as in {shown(scale.key)}"
+    of = "" if scale.key == key else f" as in {escape(scale.key)}"
     notes.append(f"{note}; {scale.low:g}..{scale.high:g} scaled to 0..255{of or scale.how}")
     if scale.key != key and high - low < (scale.high - scale.low) / 16:
         notes.append(
-            f"warning: the values of {shown(key)} ({low:g}..{high:g}) cover little of that range: check its scale"
+            f"warning: the values of {escape(key)} ({low:g}..{high:g}) cover little of that range: check its scale"
         )
     if outside > MAX_CLIPPED:
         notes.append(
-            f"warning: {outside:.1%} of the values of {shown(key)} ({low:g}..{high:g}) are outside and are clipped"
+            f"warning: {outside:.1%} of the values of {escape(key)} ({low:g}..{high:g}) are outside and are clipped"
         )
     return torch.from_numpy(scaled), scale
 
@@ -192,7 +193,7 @@ def _axes(v: np.ndarray, key: str, layout: str) -> str:
     if layout != "auto":
         if len(layout) != v.ndim:
             raise RequestError(
-                f"dataset.layout={layout} requires {len(layout)} axes, but {shown(key)} has the shape {v.shape}"
+                f"dataset.layout={layout} requires {len(layout)} axes, but {escape(key)} has the shape {v.shape}"
             )
         return layout
     if v.ndim == 3:
@@ -205,7 +206,7 @@ def _axes(v: np.ndarray, key: str, layout: str) -> str:
         return "nchw"
     if not first and c < min(a, b):
         return "nhwc"
-    raise DataError(f"the channel axis of {shown(key)} {v.shape} is ambiguous", "dataset.layout=nchw or nhwc")
+    raise DataError(f"the channel axis of {escape(key)} {v.shape} is ambiguous", "dataset.layout=nchw or nhwc")
 
 
 def _scale(v: np.ndarray, key: str, value_range: Any, low: float, high: float) -> Scale:
@@ -219,7 +220,7 @@ def _scale(v: np.ndarray, key: str, value_range: Any, low: float, high: float) -
         )
     if value_range in ("minmax", "percentile"):
         if high <= low:
-            raise DataError(f"{shown(key)} is constant, {low:g}")
+            raise DataError(f"{escape(key)} is constant, {low:g}")
         some = np.asarray(v[:: max(1, len(v) // 2000)], np.float64).reshape(-1)
         lo, hi, how = fit_range(value_range, Values(low, high, some, v.dtype.kind != "f"))
         return Scale(lo, hi, key, f", {how}")
@@ -230,7 +231,7 @@ def _scale(v: np.ndarray, key: str, value_range: Any, low: float, high: float) -
     depth = next((2**b - 1 for b in (8, 10, 12, 14, 16) if high < 2**b), high)
     guess = f"[0,{depth:g}]" if v.dtype.kind in "ui" and low >= 0 else f"[{low:g},{high:g}]"
     raise DataError(
-        f"{shown(key)} holds values {low:g}..{high:g}, of which the range from black to white is unknown",
+        f"{escape(key)} holds values {low:g}..{high:g}, of which the range from black to white is unknown",
         f"dataset.range={guess}, or dataset.range=minmax, or dataset.range=percentile, which ignores outliers",
     )
 

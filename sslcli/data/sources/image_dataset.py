@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.files.label_text import class_warnings
 from sslcli.data.fingerprint import fingerprint
@@ -16,7 +16,6 @@ from sslcli.data.images.headers import FileLoader, Headers, describe_headers, fi
 from sslcli.data.images.options import ImageOptions
 from sslcli.data.images.value_range import find_range
 from sslcli.data.loading import bad_samples
-from sslcli.data.notify import shown
 from sslcli.data.sources.duplicates import warn_duplicates
 from sslcli.data.sources.image_files import ImageFiles
 from sslcli.data.sources.image_splits import encode_classes, hold_out, select_splits
@@ -54,7 +53,7 @@ def build_dataset(
     split = hold_out(parts, classes, options.holdout, options.split_seed, notes)
     notes += class_warnings(classes, len(labels))
     if len(classes) == 1:
-        notes.append(f"only one class ({shown(classes[0])}): supervised evaluations are not possible")
+        notes.append(f"only one class ({escape(classes[0])}): supervised evaluations are not possible")
     warn_duplicates(parts["train"], parts.get("test"), load, notes)
 
     side = options.image_size or _view_size(options.max_size, headers, notes)
@@ -72,7 +71,7 @@ def build_dataset(
         notes.append(bad_samples.unreadable_note(bad, None if resident else headers.sampled))
     train = sources["train"]
     if len(train.bad) == len(train):
-        raise DataError(f"no image of {shown(contents.root)} is left to train on", bad_samples.INSPECT_HINT)
+        raise DataError(f"no image of {escape(contents.root)} is left to train on", bad_samples.INSPECT_HINT)
     mean, std = image_stats(train)
     if len(mean) != channels:
         mean, std = (0.5,) * channels, (0.25,) * channels  # none of the sampled images is readable

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sslcli.data import notify
+from sslcli.console import escape, format_override
 from sslcli.data.dataset import Dataset
 from sslcli.data.files.list_file import read_list
 from sslcli.data.folders.contents import FolderContents
@@ -19,7 +19,6 @@ from sslcli.data.folders.scan import scan
 from sslcli.data.folders.split_folders import is_explicit
 from sslcli.data.images import decode
 from sslcli.data.images.options import MAX_SIZE, ImageOptions
-from sslcli.data.notify import shown
 from sslcli.data.sources.image_dataset import build_dataset
 from sslcli.errors import RequestError
 
@@ -72,22 +71,22 @@ def _read_contents(path: str, options: ImageOptions, notes: list[str]) -> Folder
     if os.path.isdir(path):
         if label is not None and label not in LABEL_RULES:
             raise RequestError(
-                f"dataset.label={label} is a column of a list file, but {shown(path)} is a folder",
+                f"dataset.label={label} is a column of a list file, but {escape(path)} is a folder",
                 "dataset.label=top or parent reads the names of folders; labels=FILE.csv reads a file of labels",
             )
         return read_folder(scan(path, decode.is_image_name), notes, label, options.splits)
     if not path.lower().endswith((".txt", ".csv", ".tsv")):
         ending = os.path.splitext(path)[1].lower()
         if ending in OTHER_KINDS:
-            hint = unpack_hint(path) or f"dataset={OTHER_KINDS[ending]} {notify.typed('dataset.path', path)}"
-            raise RequestError(f"dataset.path={shown(path)} is a file: expected {EXPECTED}", hint)
+            hint = unpack_hint(path) or f"dataset={OTHER_KINDS[ending]} {format_override('dataset.path', path)}"
+            raise RequestError(f"dataset.path={escape(path)} is a file: expected {EXPECTED}", hint)
         if ending in OTHER_TABLES:
             hint = "save it as a .csv file with the header path,label"
-            raise RequestError(f"dataset.path={shown(path)} is a file: expected {EXPECTED}", hint)
+            raise RequestError(f"dataset.path={escape(path)} is a file: expected {EXPECTED}", hint)
         require_folder(path, EXPECTED)
     if is_explicit(options.splits):
         raise RequestError(
-            f"dataset.splits names folders, but {shown(path)} is a list file",
+            f"dataset.splits names folders, but {escape(path)} is a list file",
             "give the splits in a column `split` of the list",
         )
     return read_list(require_regular(path), label, notes)

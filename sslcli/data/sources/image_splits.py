@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.folders.contents import FileList, FolderContents
 from sslcli.data.images.options import ImageOptions
-from sslcli.data.notify import shown
 from sslcli.data.split import NOTHING_HELD_OUT, split, split_hash
 from sslcli.errors import DataError
 
@@ -22,7 +21,7 @@ def select_splits(contents: FolderContents, options: ImageOptions, notes: list[s
     if "train" not in parts and "unlabelled" in parts:
         parts["train"] = parts.pop("unlabelled")
     if "train" not in parts:
-        raise DataError(f"no image of {shown(contents.root)} is left to train on")
+        raise DataError(f"no image of {escape(contents.root)} is left to train on")
     unused = {kind: parts.pop(kind) for kind in ("test", "val") if kind in parts}
     held_out = next((kind for kind, files in unused.items() if any(files.classes)), None)
     unsupervised = len(set(parts["train"].classes) - {None}) < 2

@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.files.array_fields import PARTS, assign_fields, encode_labels, make_sources
 from sslcli.data.files.array_file import read_entries
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.paths import require_path
-from sslcli.data.notify import shown
 from sslcli.data.split import split, split_recordings
 from sslcli.data.stats import outlier_notes, series_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
@@ -68,10 +67,10 @@ def series(
     recordings = {part: _recordings(v, key, _lengths(entries, part), layout) for part, (key, v) in fields.x.items()}
     channels = {r.shape[0] for part in recordings.values() for r in part}
     if len(channels) != 1:
-        raise DataError(f"the series of {shown(text)} differ in the number of channels: {sorted(channels)}")
+        raise DataError(f"the series of {escape(text)} differ in the number of channels: {sorted(channels)}")
     classes, labels = encode_labels(fields.y, {k: len(v) for k, v in recordings.items()}, text, notes)
     if groups is not None and len(groups) != len(recordings["train"]):
-        raise DataError(f"{shown(text)} has {len(recordings['train']):,} series but {len(groups):,} groups")
+        raise DataError(f"{escape(text)} has {len(recordings['train']):,} series but {len(groups):,} groups")
 
     length = window or max(r.shape[1] for part in recordings.values() for r in part)
     windows = _windows(recordings, length, window, stride, text)
@@ -125,7 +124,7 @@ def series(
 
 def _check_options(layout: str, window: int | None, stride: int | None) -> None:
     if layout not in ("nct", "ntc"):
-        raise RequestError(f"dataset.layout: expected nct or ntc, got {shown(layout)}", "dataset.layout=nct")
+        raise RequestError(f"dataset.layout: expected nct or ntc, got {escape(layout)}", "dataset.layout=nct")
     for key, value, minimum in (("window", window, 2), ("stride", stride, 1)):
         if value is not None and value < minimum:
             raise RequestError(f"dataset.{key}: expected at least {minimum} steps, got {value}", f"dataset.{key}=128")
@@ -152,7 +151,7 @@ def _windows(
         keep = ~x.isnan().all(2).all(1)
         windows[part] = Windows(x[keep], origin[keep], start[keep], int((~keep).sum()))
         if not keep.any():
-            raise DataError(f"no series of {shown(path)} ({part}) holds any value")
+            raise DataError(f"no series of {escape(path)} ({part}) holds any value")
     return windows
 
 
@@ -187,8 +186,8 @@ def _groups(entries: Mapping[str, np.ndarray], group: str | None, path: str) -> 
     if key is None and group not in (*named, None):
         close = nearest(str(group), entries)
         raise RequestError(
-            f"dataset.group={shown(str(group))} is not an entry of {shown(path)}",
-            f"did you mean dataset.group={shown(close)} ?" if close else f"entries: {listing(map(shown, entries))}",
+            f"dataset.group={escape(str(group))} is not an entry of {escape(path)}",
+            f"did you mean dataset.group={escape(close)} ?" if close else f"entries: {listing(map(escape, entries))}",
         )
     return None if key is None else [str(v) for v in np.asarray(entries[key]).reshape(-1).tolist()]
 
@@ -217,21 +216,21 @@ def _recordings(value: np.ndarray, key: str, lengths: np.ndarray | None, layout:
     """The recordings of an entry, each (C, T) float32."""
     v = np.asarray(value)
     if v.dtype.kind not in "uifb":
-        raise DataError(f"{shown(key)} has the type {v.dtype}; expected numbers")
+        raise DataError(f"{escape(key)} has the type {v.dtype}; expected numbers")
     if v.size == 0:
-        raise DataError(f"{shown(key)} is empty: its shape is {v.shape}")
+        raise DataError(f"{escape(key)} is empty: its shape is {v.shape}")
     if v.dtype.kind == "f":
         infinite = int(np.isinf(v).sum())
         if infinite:
-            raise DataError(f"{shown(key)} holds {infinite:,} infinite values", "use NaN for missing values")
+            raise DataError(f"{escape(key)} holds {infinite:,} infinite values", "use NaN for missing values")
         if v.dtype == np.float64 and float(np.nanmax(np.abs(v), initial=0)) > 1e38:
-            raise DataError(f"{shown(key)} holds values beyond 1e38, too large for float32", "divide them first")
+            raise DataError(f"{escape(key)} holds values beyond 1e38, too large for float32", "divide them first")
     v = v.astype(np.float32)
     if lengths is not None:
         total = int(lengths.sum()) if lengths.dtype.kind in "ui" and lengths.ndim == 1 else -1
         if total < 0 or (lengths <= 0).any() or v.ndim > 2 or total != len(v):
             raise DataError(
-                f"{shown(key)} {v.shape} with lengths {lengths.shape} that sum to {total:,}: "
+                f"{escape(key)} {v.shape} with lengths {lengths.shape} that sum to {total:,}: "
                 "expected concatenated recordings (total steps, C), with one positive length for each"
             )
         v = v[:, None] if v.ndim == 1 else v
@@ -242,9 +241,9 @@ def _recordings(value: np.ndarray, key: str, lengths: np.ndarray | None, layout:
         v = v if layout == "nct" else v.transpose(0, 2, 1)
     else:
         hint = "dataset=arrays reads images" if v.ndim == 4 else None
-        raise DataError(f"{shown(key)} has the shape {v.shape}; expected series (N, C, T) or (N, T)", hint)
+        raise DataError(f"{escape(key)} has the shape {v.shape}; expected series (N, C, T) or (N, T)", hint)
     if v.shape[2] < 2:
-        raise DataError(f"{shown(key)} has the shape {v.shape}; expected series of at least 2 steps")
+        raise DataError(f"{escape(key)} has the shape {v.shape}; expected series of at least 2 steps")
     return list(v)
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from sslcli.console import escape
 from sslcli.data.dataset import Dataset
 from sslcli.data.folders.contents import FileList
 from sslcli.data.images import decode
 from sslcli.data.images.options import MAX_SIZE, ImageOptions
-from sslcli.data.notify import shown
 from sslcli.data.sources.image_dataset import build_dataset
 from sslcli.data.sources.tar_files.contents import read_contents
 from sslcli.data.sources.tar_files.index import read_indices
@@ -58,7 +58,7 @@ def tar(
     notes: list[str] = []
     shards = TarShards([os.path.abspath(p) for p in paths])
     if group not in ("sample", "none"):
-        raise RequestError(f"dataset.group: expected sample or none, got {shown(str(group))}", "dataset.group=sample")
+        raise RequestError(f"dataset.group: expected sample or none, got {escape(str(group))}", "dataset.group=sample")
     contents = read_contents(shards, read_indices(shards, label), options, notes, group == "sample")
 
     def source(files: FileList, labels: Any, decoder: Any, max_bad_fraction: float) -> TarSource:

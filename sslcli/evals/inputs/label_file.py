@@ -28,10 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.files.label_text import class_warnings
-from sslcli.data.notify import shown
 from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, listing, nearest
 from sslcli.evals.inputs.label_rows import Row, find, read, some
@@ -57,12 +56,12 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     n_train = len(dataset.train)
     places = find(rows, column, pool, n_train, dataset.name, file)
     classes, y = _classes(rows, dataset.classes, file)
-    notes = [f"labels of {plural(len(rows), 'sample')} from {shown(file)}", *more, *class_warnings(classes, len(rows))]
+    notes = [f"labels of {plural(len(rows), 'sample')} from {escape(file)}", *more, *class_warnings(classes, len(rows))]
     if dataset.classes and pool.labels is not None:
         own = pool.labels[places]
         differ = int(((own >= 0) & (own != y)).sum())
         if differ:
-            notes.append(f"{plural(differ, 'label')} of {shown(file)} differ from the data set's own")
+            notes.append(f"{plural(differ, 'label')} of {escape(file)} differ from the data set's own")
 
     has_test = dataset.test is not None and dataset.test.labels is not None and bool((dataset.test.labels >= 0).any())
     in_test = places >= n_train
@@ -71,7 +70,7 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     if has_test and not explicit.any():
         if in_test.any():
             raise DataError(
-                f"{shown(file)} names {plural(int(in_test.sum()), 'sample')} of the test split of {dataset.name}, "
+                f"{escape(file)} names {plural(int(in_test.sum()), 'sample')} of the test split of {dataset.name}, "
                 f"{some(rows, in_test)}: their own labels measure",
                 "leave these rows out, or say in a column `split` which rows train and which test",
             )
@@ -108,7 +107,7 @@ def _measuring(y: Tensor, in_test: Tensor, classes: int, file: str) -> tuple[Ten
     small = y.bincount(minlength=classes)
     if int(small.min()) < 2:
         raise DataError(
-            f"{shown(file)} has a class with a single label, and there is no labelled test split: nothing is left to measure on",
+            f"{escape(file)} has a class with a single label, and there is no labelled test split: nothing is left to measure on",
             "label two samples of each class at least, better ten; or say in a column `split` which rows test",
         )
     test = torch.zeros(len(y), dtype=torch.bool)
@@ -162,8 +161,8 @@ def _classes(rows: list[Row], known: tuple[str, ...], file: str) -> tuple[tuple[
         close = nearest(foreign[0], names)
         line = next(row.line for row in rows if row.label == foreign[0])
         raise DataError(
-            f"{shown(file)}, line {line}: {shown(foreign[0])} is no class of this data set"
+            f"{escape(file)}, line {line}: {escape(foreign[0])} is no class of this data set"
             + (f" (and {plural(len(foreign) - 1, 'other label')})" if len(foreign) > 1 else ""),
-            (f"did you mean {shown(close)}? " if close else "") + f"the classes are {listing(map(shown, names))}",
+            (f"did you mean {escape(close)}? " if close else "") + f"the classes are {listing(map(escape, names))}",
         )
     return names, torch.tensor([index[row.label] for row in rows], dtype=torch.int64)

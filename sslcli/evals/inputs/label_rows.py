@@ -12,14 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.dataset import Source
 from sslcli.data.files.csv_table import LABELS, PATHS, SPLITS, decode_cp1252, decode_text, normalize_name, parse_table
 from sslcli.data.files.file_names import normalize_path, stem
 from sslcli.data.files.label_text import LabelParser, normalize_numbers
 from sslcli.data.folders.split_names import exact_split
 from sslcli.data.images.decode import is_image_name
-from sslcli.data.notify import shown
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 NAMES = (*PATHS, "id")
@@ -39,44 +38,44 @@ def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], st
     data set."""
     path = Path(os.path.expanduser(file))
     if path.exists() and not path.is_file():
-        raise RequestError(f"labels={shown(file)} is no regular file", HEADER)
+        raise RequestError(f"labels={escape(file)} is no regular file", HEADER)
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
         close = nearest(path.name, there)
         raise RequestError(
-            f"labels={shown(file)}: there is no such file",
-            f"did you mean labels={shown(str(path.with_name(close)))}?" if close else HEADER,
+            f"labels={escape(file)}: there is no such file",
+            f"did you mean labels={escape(str(path.with_name(close)))}?" if close else HEADER,
         )
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RequestError(f"labels={shown(file)} cannot be read: {error.strerror}") from error
+        raise RequestError(f"labels={escape(file)} cannot be read: {error.strerror}") from error
     column, rows, notes = _parsed(decode_text(content), known, file)
     labelled = [row for row in rows if row.label]
     if not labelled:
-        raise DataError(f"{shown(file)} holds no label" + "".join(f"; {n}" for n in notes), HEADER)
+        raise DataError(f"{escape(file)} holds no label" + "".join(f"; {n}" for n in notes), HEADER)
     empty = len(rows) - len(labelled)
     if empty:
-        notes = [f"{plural(empty, 'row')} of {shown(file)} without a label left out", *notes]
+        notes = [f"{plural(empty, 'row')} of {escape(file)} without a label left out", *notes]
     return column, labelled, notes, hashlib.sha256(content).hexdigest()
 
 
 def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row], list[str]]:
     """The column that names samples, all rows, and notes."""
-    table = parse_table(text, shown(file), NAMES)
+    table = parse_table(text, escape(file), NAMES)
     ids, named, labels, split = (table.column(words) for words in (("id", "imageid"), PATHS, LABELS, SPLITS))
     column = named if named is not None else ids
     rest = [c for c in table.columns if c not in (column, split)]
     notes = []
     if labels is None and column is not None and len(rest) == 1:
         (labels,) = rest
-        notes.append(f"the labels are the column {shown(labels)} of {shown(file)}")
+        notes.append(f"the labels are the column {escape(labels)} of {escape(file)}")
     if (
         column is None
         or (ids is not None and named is not None and normalize_name(named) in ("name", "path"))
         or labels is None
     ):
-        raise DataError(f"the header of {shown(file)} is {shown(','.join(table.columns)) or 'empty'}", HEADER)
+        raise DataError(f"the header of {escape(file)} is {escape(','.join(table.columns)) or 'empty'}", HEADER)
     place = {c: i for i, c in enumerate(table.columns)}
     cells = LabelParser(known)
     found = [cells.label(decode_cp1252(row[place[labels]])) for _, row in table.rows]
@@ -86,12 +85,12 @@ def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row],
         word = (row[place[split]].strip() or "train") if split is not None else ""
         kind = exact_split(word) if word else ""
         if kind is None:
-            raise DataError(f"{shown(file)}, line {line}: split is {shown(word)}, not train, val or test", HEADER)
+            raise DataError(f"{escape(file)}, line {line}: split is {escape(word)}, not train, val or test", HEADER)
         if row[place[column]].strip():
             rows.append(Row(line, row[place[column]].strip(), label or "", kind))
     rows, aside = _of_splits(rows)
     notes += (
-        [f"{plural(aside, 'row')} of {shown(file)} left aside: the rows of test measure, and those of train train"]
+        [f"{plural(aside, 'row')} of {escape(file)} left aside: the rows of test measure, and those of train train"]
         if aside
         else []
     )
@@ -113,12 +112,12 @@ def find(rows: list[Row], column: str, pool: Source, n_train: int, name: str, fi
     if unknown.any():
         hint = f"an id is a number from 0 to {n_train - 1}"
         if pool.names is not None:
-            few = listing((shown(pool.names[i]) for i in range(min(2, len(pool)))), 2)
+            few = listing((escape(pool.names[i]) for i in range(min(2, len(pool)))), 2)
             hint = f"names are as in {few}; folders above and the extension may be left out" + (
                 f", and {hint}" if column == "id" else ""
             )
         raise DataError(
-            f"{shown(file)} names {plural(int(unknown.sum()), 'sample')} that {name} does not have, {some(rows, unknown)}",
+            f"{escape(file)} names {plural(int(unknown.sum()), 'sample')} that {name} does not have, {some(rows, unknown)}",
             hint,
         )
     first: dict[int, Row] = {}
@@ -128,7 +127,7 @@ def find(rows: list[Row], column: str, pool: Source, n_train: int, name: str, fi
         if before is not row:
             again = "with another label" if before.label != row.label else "a second time"
             raise DataError(
-                f"{shown(file)}, line {row.line}: {shown(row.name)} of line {before.line} {again}",
+                f"{escape(file)}, line {row.line}: {escape(row.name)} of line {before.line} {again}",
                 "leave one of the two lines out",
             )
     return torch.tensor([place for place in found if place is not None], dtype=torch.int64)
@@ -153,7 +152,7 @@ def _ids(rows: list[Row], pool: Source, n_train: int) -> list[int | None]:
 
 def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | None]:
     if pool.names is None:
-        raise DataError(f"the samples of {name} have no names", f"{shown(file)} must have the columns id,label")
+        raise DataError(f"the samples of {name} have no names", f"{escape(file)} must have the columns id,label")
     exact = {full: place for place, full in enumerate(pool.names)}
     ends, stems = defaultdict[str, list[tuple[str, str]]](list), defaultdict[str, list[tuple[str, str]]](list)
     for full in exact:
@@ -180,7 +179,7 @@ def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | 
         found = alike(own) or (alike(own[len(above) :]) if above else [])  # the files may have lain elsewhere
         if len(found) > 1:
             raise DataError(
-                f"{shown(file)}, line {row.line}: {shown(row.name)} may be {listing(map(shown, found), 3)}",
+                f"{escape(file)}, line {row.line}: {escape(row.name)} may be {listing(map(escape, found), 3)}",
                 "give more of its path",
             )
         out.append(exact[found[0]] if found else None)
@@ -196,5 +195,5 @@ def _above(rows: list[Row]) -> str:
 
 
 def some(rows: list[Row], which: Tensor) -> str:
-    picked = [shown(row.name) for row, bad in zip(rows, which.tolist(), strict=True) if bad]
+    picked = [escape(row.name) for row, bad in zip(rows, which.tolist(), strict=True) if bad]
     return f"such as {listing(picked, 3)}"

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sslcli.config import typecheck
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data import notify
-from sslcli.data.notify import shown
 from sslcli.data.sources.pack_files.manifest import FILE_SCHEMA, read_manifest, shard_name
 from sslcli.errors import DataError, RequestError, RunInUseError
 from sslcli.runs.files import MAX_JSON, open_file, parse, size_of
@@ -79,7 +78,7 @@ class PackWriter:
             fcntl.lockf(self.journal.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RunInUseError(
-                f"another process is writing {shown(str(self.part))}", "wait for it, or stop that process"
+                f"another process is writing {escape(str(self.part))}", "wait for it, or stop that process"
             ) from None
 
     # ------------------------------------------------------------------------------------------------------ the journal

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sslcli.config import typecheck
-from sslcli.data.notify import shown
+from sslcli.console import escape
 from sslcli.errors import DataError, RequestError
 from sslcli.runs.files import parse, read_file
 
@@ -65,19 +65,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = parse(read_file(folder, MANIFEST))
     except FileNotFoundError:
         hint = "run the same `sslcli data pack` again to finish it" if folder.suffix == ".part" else None
-        raise RequestError(f"{shown(str(folder))} is not a finished pack", hint or "dataset.path=photos.pack") from None
+        raise RequestError(
+            f"{escape(str(folder))} is not a finished pack", hint or "dataset.path=photos.pack"
+        ) from None
     except OSError as error:
         why = error.strerror or error
-        raise DataError(f"{MANIFEST} of {shown(str(folder))} cannot be read: {why}", f"{REPACK_HINT}{folder}") from None
+        raise DataError(
+            f"{MANIFEST} of {escape(str(folder))} cannot be read: {why}", f"{REPACK_HINT}{folder}"
+        ) from None
     if manifest.get("sha256") != manifest_hash(manifest):
-        raise DataError(f"{MANIFEST} of {shown(str(folder))} is corrupt", f"{REPACK_HINT}{folder}")
+        raise DataError(f"{MANIFEST} of {escape(str(folder))} is corrupt", f"{REPACK_HINT}{folder}")
     if manifest.get("format") != FORMAT:
         raise DataError(
-            f"{shown(str(folder))} has another format version: {manifest.get('format')}", f"{REPACK_HINT}{folder}"
+            f"{escape(str(folder))} has another format version: {manifest.get('format')}", f"{REPACK_HINT}{folder}"
         )
     if not _is_complete(manifest):
         raise DataError(
-            f"{MANIFEST} of {shown(str(folder))} lacks entries or has invalid ones",
+            f"{MANIFEST} of {escape(str(folder))} lacks entries or has invalid ones",
             f"{REPACK_HINT}{folder}",
         )
     return manifest

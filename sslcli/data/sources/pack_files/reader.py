@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from sslcli.console import escape
 from sslcli.data.files.memory_map import watch
 from sslcli.data.images.decode import BadImage
 from sslcli.data.images.encoded import Decoder, EncodedImages
-from sslcli.data.notify import shown
 from sslcli.data.sources.pack_files.manifest import INDEX, NAMES, RECORD, REPACK_HINT, read_manifest, shard_name
 from sslcli.errors import DataError
 from sslcli.runs.files import digest, open_binary, size_of
@@ -43,11 +43,11 @@ class Pack:
             elif name in (INDEX, NAMES) and digest(folder, name) != about["sha256"]:
                 wrong = "does not match its checksum"
             if wrong:
-                raise DataError(f"{shown(str(path))} {wrong}: the pack is corrupt", f"{REPACK_HINT}{folder}")
+                raise DataError(f"{escape(str(path))} {wrong}: the pack is corrupt", f"{REPACK_HINT}{folder}")
         pack = cls(folder, manifest)
         if not pack.is_consistent():
             raise DataError(
-                f"{INDEX} of {shown(str(folder))} is inconsistent with its shards", f"{REPACK_HINT}{folder}"
+                f"{INDEX} of {escape(str(folder))} is inconsistent with its shards", f"{REPACK_HINT}{folder}"
             )
         return pack
 
@@ -83,7 +83,7 @@ class Pack:
     def damage(self) -> list[str]:
         """The files that do not match their SHA-256. Reads all files."""
         wrong = [n for n, about in self.manifest["files"].items() if not self._is_intact(n, about["sha256"])]
-        return [f"{shown(str(self.folder / n))} does not match its SHA-256" for n in wrong]
+        return [f"{escape(str(self.folder / n))} does not match its SHA-256" for n in wrong]
 
     def _is_intact(self, name: str, sha256: str) -> bool:
         try:

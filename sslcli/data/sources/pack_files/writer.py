@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sslcli.console import human_bytes, plural
+from sslcli.console import escape, human_bytes, plural
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.images import decode
 from sslcli.data.images.parallel import decoder_threads
 from sslcli.data.loading import bad_samples
-from sslcli.data.notify import shown
 from sslcli.data.sources.image_files import ImageFiles
 from sslcli.data.sources.pack_files.journal import JOURNAL, PackedSample, PackWriter
 from sslcli.data.sources.pack_files.manifest import (
@@ -61,7 +60,7 @@ def write_pack(dataset: Dataset, out: Path, form: str = "jpeg", size: int | None
         if read_manifest(out)["of"] == task.identity():
             return False
         raise RequestError(
-            f"{shown(str(out))} is a pack of other images, or with other settings",
+            f"{escape(str(out))} is a pack of other images, or with other settings",
             "choose another out=, or remove it first",
         )
     part = out.with_name(out.name + ".part")
@@ -77,7 +76,7 @@ def write_pack(dataset: Dataset, out: Path, form: str = "jpeg", size: int | None
         sync_folder(out.absolute().parent)
     except OSError as error:
         hint = "free some space, then run the same command again to resume"
-        raise StorageError(f"cannot write {shown(str(part))}: {error.strerror or error}", hint) from error
+        raise StorageError(f"cannot write {escape(str(part))}: {error.strerror or error}", hint) from error
     return True
 
 

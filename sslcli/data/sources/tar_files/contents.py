@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.files.label_text import LabelParser, normalize_numbers
 from sslcli.data.folders.contents import FileList, FolderContents
 from sslcli.data.folders.layout import LABEL_RULES, Layout, detect_layout
 from sslcli.data.folders.split_folders import PathParts, is_explicit
 from sslcli.data.folders.split_names import matching_splits
 from sslcli.data.images.options import ImageOptions
-from sslcli.data.notify import shown
 from sslcli.data.sources.tar_files.index import ShardIndex
 from sslcli.data.sources.tar_files.shards import TarShards
 from sslcli.errors import DataError, RequestError
@@ -39,7 +38,7 @@ def read_contents(
     base = os.path.commonpath([os.path.dirname(p) for p in shards.paths])
     shard_names = [os.path.relpath(p, base) for p in shards.paths]
     ignored = sum((index.ignored for index in indices), Counter[str]())
-    ignored_text = ", ".join(f"{n:,} {shown(e)}" for e, n in ignored.most_common(6))
+    ignored_text = ", ".join(f"{n:,} {escape(e)}" for e, n in ignored.most_common(6))
     images = [TarImage(shard, *sample) for shard, index in enumerate(indices) for sample in index.samples]
     if not images:
         hint = "images are recognized by their extension: .jpg, .png, ..." if "no extension" in ignored else None
@@ -50,7 +49,7 @@ def read_contents(
     by_folder = label in (None, *LABEL_RULES) and not any(labels)
     if not by_folder and not any(labels):
         raise RequestError(
-            f"dataset.label={shown(str(label))}: no sample has a .{shown(str(label))} file or such an entry in its .json",
+            f"dataset.label={escape(str(label))}: no sample has a .{escape(str(label))} file or such an entry in its .json",
             "dataset.label=auto",
         )
     folders = _shard_folders(shard_names)

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sslcli.config import typecheck
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data import notify
 from sslcli.data.files.csv_table import decode_text
 from sslcli.data.images import decode
 from sslcli.data.images.parallel import parallel_map
-from sslcli.data.notify import shown
 from sslcli.data.sources.tar_files import headers as tar_headers
 from sslcli.data.sources.tar_files.shards import TarShards
 from sslcli.errors import DataError, StorageError, listing
@@ -53,7 +52,7 @@ def read_indices(shards: TarShards, label: str | None) -> list[ShardIndex]:
     if bad:
         raise DataError(
             f"{plural(len(bad), 'tar file')} of {len(found):,} cannot be read: "
-            + listing((f"{shown(p)} ({shown(r)})" for p, r in bad.items()), 3),
+            + listing((f"{escape(p)} ({escape(r)})" for p, r in bad.items()), 3),
             "download them again, or exclude them from dataset.path",
         )
     return found
@@ -78,7 +77,7 @@ def _read_index(path: str, label: str | None) -> ShardIndex:
         cached.parent.mkdir(parents=True, exist_ok=True)
         replace_file(cached.parent, cached.name, json.dumps({"samples": found.samples, "ignored": found.ignored}))
     except (OSError, StorageError) as error:
-        notify.log(f"warning: the index of {shown(path)} cannot be cached: {error}")
+        notify.log(f"warning: the index of {escape(path)} cannot be cached: {error}")
     return found
 
 
@@ -101,7 +100,7 @@ def _read_headers(path: str, size: int, label: str | None) -> ShardIndex:
             if not member.isreg() or member.issparse():
                 ignored["folder" if member.isdir() else "link or special"] += 1
             elif member.offset_data + member.size > size:
-                raise tarfile.ReadError(f"truncated within {shown(member.name)}")
+                raise tarfile.ReadError(f"truncated within {escape(member.name)}")
             elif decode.is_image_name(member.name):
                 if member.size:
                     images.append((member.name, member.offset_data, member.size))

@@ -8,11 +8,10 @@ import re
 from itertools import product
 from typing import Any
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.folders.paths import require_path, require_regular, unpack_hint
 from sslcli.data.folders.scan import scan
 from sslcli.data.images import decode
-from sslcli.data.notify import shown
 from sslcli.data.sources.image_files import ImageFiles
 from sslcli.errors import DataError, RequestError, listing
 
@@ -36,11 +35,11 @@ def find_shards(path: str | None) -> list[str]:
         ]
         missing = [p for p in paths if not os.path.exists(p)]
         if not paths:
-            raise RequestError(f"no file matches {shown(text)}: expected {EXPECTED}", f"ls -d {shown(text)}")
+            raise RequestError(f"no file matches {escape(text)}: expected {EXPECTED}", f"ls -d {escape(text)}")
         if missing:
             raise RequestError(
-                f"{plural(len(missing), 'shard')} of {len(paths):,} named by {shown(text)} are missing: "
-                f"{listing(map(shown, missing), 3)}",
+                f"{plural(len(missing), 'shard')} of {len(paths):,} named by {escape(text)} are missing: "
+                f"{listing(map(escape, missing), 3)}",
                 "download the missing shards, or change the pattern",
             )
     for p in paths:
@@ -53,7 +52,7 @@ def _list_folder(folder: str) -> list[str]:
     empty = [p for p in found.empty if p.endswith(".tar")]
     if empty:
         raise DataError(
-            f"{plural(len(empty), 'shard')} of zero bytes: {listing(map(shown, empty), 3)}", "download them again"
+            f"{plural(len(empty), 'shard')} of zero bytes: {listing(map(escape, empty), 3)}", "download them again"
         )
     if not found.files:
         other = ", ".join(f"{n:,} {e}" for e, n in found.ignored.most_common(4))
@@ -62,7 +61,7 @@ def _list_folder(folder: str) -> list[str]:
             if any(decode.is_image_name(f"x{e}") for e in found.ignored)
             else None
         )
-        raise RequestError(f"no tar file in {shown(folder)}" + (f"; it contains {other}" if other else ""), hint)
+        raise RequestError(f"no tar file in {escape(folder)}" + (f"; it contains {other}" if other else ""), hint)
     return [os.path.join(folder, *parts) for parts, _ in found.files]
 
 
@@ -82,7 +81,7 @@ def expand_braces(text: str) -> list[str]:
         else:
             choices.append(piece.split(","))
         if len(choices[-1]) < (1 if numbers else 2):
-            raise RequestError(f"{{{piece}}} in {shown(text)} is neither a range nor a list", "train-{0000..0099}.tar")
+            raise RequestError(f"{{{piece}}} in {escape(text)} is neither a range nor a list", "train-{0000..0099}.tar")
     return ["".join(p + c for p, c in zip(pieces[::2], (*some, ""), strict=True)) for some in product(*choices)]
 
 
@@ -91,15 +90,15 @@ def _require_uncompressed(path: str) -> None:
         with open(path, "rb") as file:
             head = file.read(6)
     except OSError as error:
-        raise RequestError(f"{shown(path)} cannot be read: {error.strerror}", f"ls -l {shown(path)}") from error
+        raise RequestError(f"{escape(path)} cannot be read: {error.strerror}", f"ls -l {escape(path)}") from error
     tool = next((t for magic, t in DECOMPRESSORS.items() if head.startswith(magic)), None)
     if tool is not None:
         raise RequestError(
-            f"{shown(path)} is compressed, which prevents random access (and hardly saves space for images)",
-            f"decompress it once: {tool} {shown(path)}",
+            f"{escape(path)} is compressed, which prevents random access (and hardly saves space for images)",
+            f"decompress it once: {tool} {escape(path)}",
         )
     if not path.lower().endswith(".tar") and (how := unpack_hint(path)):
-        raise RequestError(f"{shown(path)} is not a tar file", how)
+        raise RequestError(f"{escape(path)} is not a tar file", how)
 
 
 class TarShards:
