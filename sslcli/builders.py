@@ -27,28 +27,30 @@ from sslcli.runs.run import Run
 from sslcli.runtime import progress
 from sslcli.views import Views
 
-GIVEN = ("backbone", "data")  # what a method's constructor is handed, where it asks for it
+GIVEN = ("backbone", "data")  # arguments of a method's constructor that do not come from its YAML
 
 
 def load_dataset(cfg: dict[str, Any], record: DataRecord | None = None, download: bool = True) -> Dataset:
-    """The data set, its progress and warnings told on stderr. `record`: of the run whose data it must be; DataError where
-    it is not. `download=False` for the configuration of a run that is only read: whatever it says, nothing is fetched."""
+    """Loads the data set of a configuration; progress and warnings go to stderr.
+
+    - `record`: of the run whose data it must be; DataError where it is not.
+    - `download`: False for the configuration of a run that is only read: nothing is downloaded, whatever it states."""
     notify.set_hooks(log=console.say, progress=progress.count)
     node = with_absolute_path(cfg["dataset"]) if record is None else with_recorded_path(cfg["dataset"], record)
-    wanted = cfg["dataset"] if record is None else node
-    if not download and wanted.get("download"):
-        wanted = {**wanted, "download": False}
+    options = cfg["dataset"] if record is None else node
+    if not download and options.get("download"):
+        options = {**options, "download": False}
     with progress.task("data set"):
-        dataset: Dataset = instantiate.build("dataset", wanted)
+        dataset: Dataset = instantiate.build("dataset", options)
     dataset = replace(dataset, path=node.get("path"))
-    wanted = cfg.get("train", {}).get("classes")
-    dataset = dataset if wanted is None else restrict_to_classes(dataset, wanted)
+    classes = cfg.get("train", {}).get("classes")
+    dataset = dataset if classes is None else restrict_to_classes(dataset, classes)
     return dataset if record is None else apply_record(dataset, record)
 
 
-def restrict_to_classes(dataset: Dataset, wanted: Any) -> Dataset:
-    """The same, but pretraining reads the training samples of some classes alone (names, or numbers). RequestError."""
-    names = [str(w) for w in (wanted if isinstance(wanted, list) else [wanted])]
+def restrict_to_classes(dataset: Dataset, classes: Any) -> Dataset:
+    """Restricts pretraining to the training samples of some classes, given by name or index. RequestError."""
+    names = [str(c) for c in (classes if isinstance(classes, list) else [classes])]
     known = [str(c) for c in dataset.classes]
     for name in names:
         if name not in known:
@@ -58,10 +60,12 @@ def restrict_to_classes(dataset: Dataset, wanted: Any) -> Dataset:
                 f"train.classes=[{close}]" if close else None,
             )
     if not names or dataset.train.labels is None:
-        raise RequestError("train.classes names at least one class", "train.classes=null pretrains on all")
+        raise RequestError(
+            "train.classes must name a class of a labelled data set", "train.classes=null pretrains on all"
+        )
     ids = torch.isin(dataset.train.labels, torch.tensor([known.index(n) for n in names])).nonzero().flatten()
     if not len(ids):
-        raise RequestError(f"no training sample of {dataset.name} is of class {', '.join(names)}")
+        raise RequestError(f"{dataset.name} has no training sample of class {', '.join(names)}")
     note = f"pretraining reads the {len(ids):,} training samples of class {', '.join(names)} alone (train.classes)"
     part = Subset(dataset.train, ids, dataset.train.labels[ids])
     return replace(dataset, unlabelled=part, notes=[*dataset.notes, note])
@@ -78,22 +82,22 @@ def require_fingerprint(dataset: Dataset, fingerprint: str) -> None:
 
 
 def new_backbone(cfg: dict[str, Any], shape: tuple[int, ...], seed: int) -> nn.Module:
-    """A backbone with random weights: a function of the seed alone, whatever was built before."""
+    """A backbone with random weights, a function of the seed alone. `shape`: of a sample, without the batch dimension."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
         return instantiate.build("backbone", cfg["backbone"], input_shape=shape)
 
 
-def data_info_of(cfg: dict[str, Any], dataset: Dataset) -> DataInfo:
-    """What a method may know of its data."""
+def describe_data(cfg: dict[str, Any], dataset: Dataset) -> DataInfo:
+    """What a method may know about its data: numbers of samples, classes and steps per epoch."""
     samples = len(dataset.pretrain)
     return DataInfo(samples, len(dataset.classes), samples // cfg["train"]["batch_size"])
 
 
 def check_method(node: dict[str, Any]) -> None:
-    """A method's YAML, and those of the methods inside it, against their signatures. RequestError."""
+    """Checks a method's YAML, and those of its tasks, against the signatures of the classes. RequestError."""
     instantiate.check("method", node, given=GIVEN)
-    for part in _inner(node).values():
+    for part in _tasks(node).values():
         check_method(part)
 
 
@@ -104,13 +108,13 @@ def method_class(node: dict[str, Any]) -> type[Method]:
     return target
 
 
-def classes(node: dict[str, Any]) -> list[type[Method]]:
-    """The class of a method and those of the methods inside it."""
-    return [method_class(node), *(kind for part in _inner(node).values() for kind in classes(part))]
+def method_classes(node: dict[str, Any]) -> list[type[Method]]:
+    """The class of a method and those of its tasks."""
+    return [method_class(node), *(kind for part in _tasks(node).values() for kind in method_classes(part))]
 
 
 def new_method(node: dict[str, Any], backbone: nn.Module, data: DataInfo, seed: int, dataset: Dataset) -> Method:
-    """A method on `backbone` with new heads, for samples of `dataset`: a function of the seed alone. RequestError."""
+    """A method on `backbone` with newly initialized heads, a function of the seed alone. RequestError."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "heads"))
         return _new_method(node, backbone, data, dataset)
@@ -120,43 +124,46 @@ def _new_method(node: dict[str, Any], backbone: nn.Module, data: DataInfo, datas
     check_method(node)
     target = method_class(node)
     parameters = inspect.signature(target, eval_str=True).parameters
-    made = {name: _new_method(part, backbone, data, dataset) for name, part in _inner(node).items()}
+    tasks = {name: _new_method(part, backbone, data, dataset) for name, part in _tasks(node).items()}
     given: dict[str, Any] = {k: v for k, v in (("backbone", backbone), ("data", data)) if k in parameters}
     for name, parameter in parameters.items():
         if parameter.annotation is Encoder:
-            given[name] = trained(node[name], dataset, f"method.{name}")
-        elif name == "tasks" and made:
-            given[name] = made
+            given[name] = load_frozen_encoder(node[name], dataset, f"method.{name}")
+        elif name == "tasks" and tasks:
+            given[name] = tasks
     keys = {k: v for k, v in node.items() if k not in given}
     method: Method = instantiate.build("method", keys, **given)
     method.plan = dict(node.get("plan") or {})
     return method
 
 
-def _inner(node: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The methods inside a method: `tasks`, name -> YAML."""
-    tasks = node.get("tasks")
-    if not isinstance(tasks, dict):
+def _tasks(node: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The methods that a multi-task method combines: name -> YAML."""
+    nodes = node.get("tasks")
+    if not isinstance(nodes, dict):
         return {}
-    return {str(name): part for name, part in tasks.items() if isinstance(part, dict) and "_target_" in part}
+    return {str(name): part for name, part in nodes.items() if isinstance(part, dict) and "_target_" in part}
 
 
-def trained(spec: str, dataset: Dataset, key: str) -> Encoder:
-    """The frozen encoder of a run, for normalised samples of `dataset`. RequestError where its own had another shape."""
-    other, info = load_encoder(locate_encoder(spec))
+def load_frozen_encoder(spec: str, dataset: Dataset, key: str) -> Encoder:
+    """The frozen encoder of a run, which takes samples normalized as those of `dataset`. RequestError for another shape.
+
+    `key`: of the configuration, for messages."""
+    backbone, info = load_encoder(locate_encoder(spec))
     shape = tuple(info["input_shape"])
     if shape != tuple(dataset.shape):
         raise RequestError(
             f"{key}={spec} was trained on samples of shape {shape}; those of {dataset.name} have {tuple(dataset.shape)}",
             f"dataset.image_size={shape[-1]}" if len(shape) == 3 and shape[0] == dataset.shape[0] else None,
         )
-    mean, std, its_mean, its_std = (torch.tensor(v) for v in (dataset.mean, dataset.std, info["mean"], info["std"]))
-    return Encoder(other, std / its_std, (mean - its_mean) / its_std)
+    mean, std, own_mean, own_std = (torch.tensor(v) for v in (dataset.mean, dataset.std, info["mean"], info["std"]))
+    return Encoder(backbone, std / own_std, (mean - own_mean) / own_std)
 
 
-def encoder_in(run: Run, saved: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The same of one of a run's checkpoints, which verifies: the backbone that the method says is measured (its teacher's, its
-    own), and what encoder.json says of it. No sample is read: all that is asked of the data stands in the run's encoder.json."""
+def load_checkpoint_encoder(run: Run, saved: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The backbone that the method evaluates (the online one, or the teacher) from a valid checkpoint, and its encoder.json.
+
+    No sample is read: encoder.json of the run describes the data."""
     info = read_info(run.path)
     data = Dataset(
         info["dataset"],
@@ -168,52 +175,58 @@ def encoder_in(run: Run, saved: Path) -> tuple[nn.Module, dict[str, Any]]:
         std=tuple(info["std"]),
     )
     tensors, state = checkpoint.load(saved)
-    method = method_of(run.valid_config, data, tensors, saved.name, facts_in(run.path))
+    method = method_from_checkpoint(run.valid_config, data, tensors, saved.name, recorded_data_info(run.path))
     return method.eval_backbone, {**info, "step": state["step"], "dim": method.eval_backbone.dim}
 
 
 def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method, Views]:
-    """The whole method of a run with its heads, from the newest checkpoint that verifies, in eval mode; and the views of its
-    plan. TrainingError where there is none."""
+    """The method of a run with its heads, in eval mode, from the newest valid checkpoint; and the views of its plan.
+
+    TrainingError where the run has no checkpoint."""
     found = checkpoint.load_newest(run.path / "checkpoints")
     if found is None:
         raise TrainingError(
             f"{run.path} has no checkpoint", f"{command('resume', run.path)} finishes the run and writes one"
         )
-    method = method_of(cfg, dataset, found[0], "the checkpoint", facts_in(run.path))
+    method = method_from_checkpoint(cfg, dataset, found[0], "the checkpoint", recorded_data_info(run.path))
     return method, Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
 
 
-def method_of(
+def method_from_checkpoint(
     cfg: dict[str, Any],
     dataset: Dataset,
     tensors: dict[str, dict[str, Tensor]],
     what: str,
-    facts: DataInfo | None = None,
+    info: DataInfo | None = None,
 ) -> Method:
-    """The method of a configuration with the weights of a checkpoint (`what`, for words), in eval mode. `facts`: of the data
-    that it was trained on, where these are others."""
+    """The method of a configuration with the weights of a checkpoint, in eval mode.
+
+    - `tensors`: the checkpoint, by file; `what` names it in messages.
+    - `info`: of the data that the method was trained on, if they are not `dataset`."""
     backbone = new_backbone(cfg, dataset.shape, cfg["seed"])
-    method = new_method(cfg["method"], backbone, facts or data_info_of(cfg, dataset), cfg["seed"], dataset)
+    method = new_method(cfg["method"], backbone, info or describe_data(cfg, dataset), cfg["seed"], dataset)
     checkpoint.load_strictly(method, {**tensors["model"], **tensors.get("ema", {})}, what)
     return method.eval()
 
 
-def facts_in(path: Path) -> DataInfo | None:
-    """Of the data that a finished run was trained on, from its encoder.json."""
+def recorded_data_info(path: Path) -> DataInfo | None:
+    """What the method of a finished run knew about its data, from encoder.json."""
     known: dict[str, int] = records.encoder(path).get("facts", {})
     return DataInfo(**known) if set(known) == set(DataInfo.__annotations__) else None
 
 
-def start_from(backbone: nn.Module, spec: str) -> str:
-    """`init=RUN`: the weights of a run's backbone, or of an exported one; `init=FILE`: those of a file from elsewhere. All
-    else starts anew. Says what was loaded. RequestError where the backbone is another."""
+def load_initial_weights(backbone: nn.Module, spec: str) -> str:
+    """Loads initial weights into a backbone: `init=RUN` of a run or an exported encoder, `init=FILE` of a weights file.
+
+    Returns a description of what was loaded. RequestError where the backbone is another one."""
     if weights_file.is_file(spec):
         return weights_file.load_into(backbone, spec)
     other, info = load_encoder(locate_encoder(spec))
     try:
         checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")
     except TrainingError as e:
-        words, shape = shlex.join(backbone_overrides(info["backbone"])), "x".join(map(str, info["input_shape"]))
-        raise RequestError(e.message, f"it was made by {words} for samples of {shape} ({info['dataset']})") from None
-    return f"init {spec}: all of the backbone"
+        overrides, shape = shlex.join(backbone_overrides(info["backbone"])), "x".join(map(str, info["input_shape"]))
+        raise RequestError(
+            e.message, f"its backbone is {overrides}, for samples of {shape} ({info['dataset']})"
+        ) from None
+    return f"init {spec}: all weights of the backbone"

@@ -98,7 +98,7 @@ def test_best_is_what_select_ranks_first(cli, run):
     assert told.code == 0, told.err
     learnability(run, 0, 3.0)  # step 0 is told, and never taken
     told = cli("select", str(run), "device=cpu")
-    assert "step 0, which comes first, is the untrained network" in told.err
+    assert "step 0, which ranks first, is the untrained network" in told.err
     learnability(run, 0, -1.0)
     told = cli("select", str(run), "device=cpu")
     assert "untrained network" not in told.err
@@ -174,11 +174,11 @@ def test_what_cannot_be_written_leaves_nothing(cli, run, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "says", "hint"),
     [
-        (["out=x"], "export which run?", "sslcli export latest"),
+        (["out=x"], "missing argument: RUN", "sslcli export latest"),
         (["nope", "out=x"], "no run `nope`", ""),
         (["latest"], "out is not given", "out=FOLDER"),
         (["latest", "out=no/x"], "there is no folder", ""),
-        (["latest", "out=runs"], "something else in it", ""),
+        (["latest", "out=runs"], "with other files", ""),
         (["latest", "out=runs/latest/log.txt"], "is a file", ""),
         (["latest", "out=x", "checkpont=2"], "no `checkpont`", "checkpoint="),
         (["latest", "out=x", "checkpoint=7"], "checkpoint=7", "one of 0, 1, 2, 3, 4, best, last"),
@@ -203,7 +203,7 @@ def test_what_is_missing_or_damaged_is_told(cli, run):
     assert cli("export", str(run), "out=whole").code == 0
     for which in ("2", "best"):
         told = cli("export", str(run), f"checkpoint={which}", "out=x")
-        assert (told.code, "keeps no checkpoint" in told.err) == (2, True)
+        assert (told.code, "has no checkpoint" in told.err) == (2, True)
     (run / "encoder.safetensors").unlink()
     told = cli("export", str(run), "out=x")
     assert (told.code, "sslcli resume" in told.err) == (4, True)

@@ -66,7 +66,7 @@ def test_next_line_of_an_encoder_called_null(cli):
     cli("pretrain", *SMOKE)
     words = next_words(cli("export", "latest", "out=null").err)
     dry = cli(*words, *SMOKE, "--dry-run")
-    assert "init ./null: all of the backbone" in dry.err
+    assert "init ./null: all weights of the backbone" in dry.err
 
 
 def test_run_none_beside_a_run_of_that_name(cli):

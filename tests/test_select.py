@@ -76,7 +76,7 @@ def test_select_keeps_what_it_measured(cli, runs, monkeypatch):
         raise AssertionError("measured again")
 
     with monkeypatch.context() as m:
-        m.setattr("sslcli.evals.base.candidates.opened", fail)
+        m.setattr("sslcli.evals.base.candidates.load_candidate", fail)
         assert cli("select", *runs, *QUICK, "--json").out == first
         assert "rankme" in cli("select", *runs, *QUICK, "by=rankme").out
     again = json.loads(cli("select", *runs, *QUICK, "seed=5", "--json").out)  # other samples
@@ -118,7 +118,7 @@ def test_probes_of_another_protocol_are_left_out(cli, runs):
     kept = {c["run"]: c["probe.top1"] for c in found["candidates"]}
     assert kept[runs[2]] is None
     assert kept[runs[0]] is not None
-    assert any("another protocol" in note for note in found["notes"])
+    assert any("protocol other than" in note for note in found["notes"])
 
 
 def test_select_among_the_checkpoints_of_a_run(cli, runs):
@@ -145,7 +145,7 @@ def test_what_one_candidate_lacks_does_not_hide_it_from_the_others(cli, runs):
     found = json.loads(cli("select", *runs, *QUICK, "by=clid", "--json").out)
     assert [c["run"] for c in found["candidates"]][-1] == runs[1]
     assert found["candidates"][-1]["numbers"]["clid"] is None
-    assert "1 of 3 have no intrinsic_dim: they rank last by it" in found["notes"]
+    assert "1 of 3 lack intrinsic_dim and rank last by it" in found["notes"]
     assert cli("select", *runs, *QUICK, "by=clid").code == 0
 
 
@@ -158,13 +158,13 @@ def test_a_damaged_checkpoint_is_left_out_and_told(cli, runs):
     for path in sorted((Path(runs[0]) / "checkpoints").glob("step-*"))[1:]:
         shutil.rmtree(path)
     told = cli("select", runs[0], *QUICK)
-    assert (told.code, "keeps one checkpoint" in told.err) == (2, True)
+    assert (told.code, "has one checkpoint" in told.err) == (2, True)
 
 
 @pytest.mark.parametrize(
     "words, says",
     [
-        ([], "select among what?"),
+        ([], "missing argument: RUN"),
         (["nope"], "there is no run `nope`"),
         (["runs/x*"], "there is no run with an encoder in runs/x*"),
         (["{0}", "{1}", "by=rankmee"], "by=rankmee"),
@@ -216,7 +216,7 @@ def test_select_refuses_different_data(cli, runs):
     own = describe_dataset(load_dataset(Run(Path(runs[1])).config))
     status = Path(runs[1]) / "status.json"
     status.write_text(json.dumps(json.loads(status.read_text()) | {"data": own}))
-    assert "different data" in cli("select", *runs, *QUICK).err  # of the runs with each other
+    assert "differ in their data" in cli("select", *runs, *QUICK).err  # of the runs with each other
 
 
 # ----------------------------------------------------------------------------------------------------------------- compare
@@ -285,15 +285,15 @@ def test_other_data_and_older_weights_are_told(cli, runs):
 @pytest.mark.parametrize(
     "words, says",
     [
-        ([], "two runs or more"),
-        (["{0}"], "two runs or more"),
-        (["{0}", "{0}"], "two runs or more"),
+        ([], "missing argument: RUN"),
+        (["{0}"], "missing argument: RUN"),
+        (["{0}", "{0}"], "two or more runs"),
         (["{0}", "nope"], "there is no run `nope`"),
         (["{0}", "{1}", "out=a.gif"], ".png"),
         (["{0}", "{1}", "out=no/a.png"], "there is no folder"),
         (["{0}", "{1}", "ckaa=true"], "cka="),
         (["{0}", "{1}", "cka=1"], "true or false"),
-        (["{0}", "{1}", "seed=x"], "whole number"),
+        (["{0}", "{1}", "seed=x"], "expected an integer"),
     ],
 )
 def test_what_compare_refuses(cli, runs, words, says):
@@ -304,18 +304,18 @@ def test_what_compare_refuses(cli, runs, words, says):
 
 
 def test_curves():
-    from sslcli.report.comparison.plot import MOST, Curves, own, points
+    from sslcli.report.comparison.plot import MAX_POINTS, Curves, points, rescale
 
     lines = [{"step": i, "epoch": i / 10, "train/loss": 1 / (i + 1)} for i in range(5000)]
     lines[3]["train/loss"] = None
     thin = points(lines, "train/loss")
-    assert MOST / 2 < len(thin) <= MOST + 1
+    assert MAX_POINTS / 2 < len(thin) <= MAX_POINTS + 1
     assert thin[-1] == (499.9, 1 / 5000)
-    assert own([(0, 3.0), (1, 5.0), (2, 4.0)]) == [(0, 0), (1, 1), (2, 0.5)]
-    assert own([]) == []
-    assert own([(0, 2.0)]) == [(0, 0.5)]
+    assert rescale([(0, 3.0), (1, 5.0), (2, 4.0)]) == [(0, 0), (1, 1), (2, 0.5)]
+    assert rescale([]) == []
+    assert rescale([(0, 2.0)]) == [(0, 0.5)]
     assert not Curves(["A"], [[]]).panels
-    assert "own least" in next(iter(Curves(["A"], [lines], alike=False).panels))
+    assert "own range" in next(iter(Curves(["A"], [lines], same_method=False).panels))
 
 
 def test_best_knows_directions(cli, runs):
@@ -368,6 +368,6 @@ def test_lengths_of_training_are_shown(cli, runs):
     assert not any("different numbers" in note for note in same["notes"])
     assert cli("runs", "report", "runs", "out=all.html").code == 0
     page = Path("all.html").read_text()
-    assert "The runs made different numbers of steps and samples" in page
+    assert "The runs were trained for different numbers of steps and samples" in page
     assert '<th scope="col" class="number">steps</th>' in page
     assert "distinguishable from the next" in page

@@ -28,7 +28,9 @@ def test_teacher_input_is_renormalized(monkeypatch: pytest.MonkeyPatch):
     its: dict[str, Any] = {"mean": [0.1, 0.2, 0.6], "std": [1.0, 0.5, 0.25]}
     monkeypatch.setattr(builders, "locate_encoder", Path)
     monkeypatch.setattr(builders, "load_encoder", lambda path: (Sum(), {"input_shape": [3, 5, 5], **its}))
-    teacher = builders.trained("a_run", SimpleNamespace(shape=(3, 5, 5), name="ours", **ours), "method.teacher")  # type: ignore[arg-type]
+    teacher = builders.load_frozen_encoder(
+        "a_run", SimpleNamespace(shape=(3, 5, 5), name="ours", **ours), "method.teacher"
+    )  # type: ignore[arg-type]
     torch.manual_seed(0)
     raw = torch.rand(4, 3, 5, 5)
 

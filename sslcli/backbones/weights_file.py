@@ -179,7 +179,7 @@ def read(spec: str) -> Any:
         if path.lower().endswith(".safetensors"):
             from safetensors.torch import load_file
 
-            with checkpoint.lies_are_told(path):  # type: ignore[arg-type]
+            with checkpoint.corrupt_safetensors(path):  # type: ignore[arg-type]
                 return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of old pickle formats

@@ -76,7 +76,7 @@ def unmet_needs(run: RunContents) -> set[str]:
     found = set()
     method, backbone = (mapping(run.config.get(part)) for part in ("method", "backbone"))
     try:
-        if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in builders.classes(method)):
+        if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in builders.method_classes(method)):
             found.add("reconstruction")
         if "_target_" in backbone and not hasattr(instantiate.resolve("backbone", backbone["_target_"]), "patchify"):
             found.add("tokens")

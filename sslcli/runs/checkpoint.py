@@ -273,7 +273,7 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         raise TrainingError(f"{path} cannot be loaded: {manifest}", GONE)
     names = sorted(manifest["files"])
     try:
-        with lies_are_told(path):
+        with corrupt_safetensors(path):
             tensors = {Path(n).stem: load_file(checked(path, n)) for n in names if n.endswith(".safetensors")}
         state = parse(read_file(path, "state.json"))
     except OSError as e:
@@ -287,7 +287,7 @@ GONE = "a run that is being trained removes old checkpoints: train.keep=10 keeps
 
 
 @contextlib.contextmanager
-def lies_are_told(path: Path, hint: str = "was it changed by hand?") -> Iterator[None]:
+def corrupt_safetensors(path: Path, hint: str = "was it changed by hand?") -> Iterator[None]:
     """A safetensors file whose header does not fit its bytes, whatever its sum says, is a TrainingError."""
     from safetensors import SafetensorError
 

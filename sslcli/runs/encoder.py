@@ -7,43 +7,83 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from sslcli.config import instantiate, registry
-from sslcli.errors import RequestError, TrainingError, command
+from sslcli.errors import RequestError, StorageError, TrainingError, command
 from sslcli.runs import checkpoint, records
-from sslcli.runs.files import PHYSICAL_MEMORY, read_file, replace_file, size_of, write_json
+from sslcli.runs.files import (
+    PHYSICAL_MEMORY,
+    digest,
+    read_file,
+    replace_file,
+    size_of,
+    sync_folder,
+    write_json,
+)
 from sslcli.runs.find import find
+
+FILES = ("encoder.safetensors", "encoder.json")
 
 
 def locate_encoder(spec: str) -> Path:
-    """Where an encoder lies: a folder that `sslcli export` wrote, or a run (`find`)."""
+    """The folder of an encoder: one that `sslcli export` wrote, or a run (see `find`)."""
     folder = Path(spec).expanduser()
     return folder if (folder / "encoder.json").is_file() else find(spec)
 
 
+# ------------------------------------------------------------------------------------------------------------------ write
+
+
 def write_encoder(folder: Path, weights: dict[str, Tensor], info: dict[str, Any]) -> None:
-    """encoder.safetensors + encoder.json: the backbone alone, and how to build it (`info`, to which the SHA-256 is added)."""
+    """Writes the weights, and `info` (how to build the backbone) with their SHA-256."""
     written = replace_file(folder, "encoder.safetensors", checkpoint.safetensors(weights))
     write_json(folder, "encoder.json", {**info, "sha256": written["sha256"]})
 
 
+def write_new_folder(out: Path, weights: dict[str, Tensor], info: dict[str, Any]) -> None:
+    """Writes an encoder into a new folder, which is complete or absent at any time.
+
+    A folder that holds the same encoder is left as it is. RequestError where it holds another one, StorageError."""
+    place = out.resolve()
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        write_encoder(temporary, weights, info)
+        if out.is_dir() and any(out.iterdir()):
+            if any(size_of(out, f) != size_of(temporary, f) or digest(out, f) != digest(temporary, f) for f in FILES):
+                raise RequestError(f"out={out} holds another encoder", "out=FOLDER, a new one")
+            return
+        sync_folder(temporary)
+        os.rename(temporary, place)
+        sync_folder(place.parent)
+    except OSError as e:
+        raise StorageError(f"cannot write {out}: {e.strerror}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------------------------------------- read
+
+
 def read_info(path: Path) -> dict[str, Any]:
-    """The encoder.json of a folder. TrainingError where it is absent, or does not say how to build the encoder."""
-    again = _rewrite_hint(path)
-    if size_of(path, "encoder.safetensors") is None or size_of(path, "encoder.json") is None:
-        raise TrainingError(f"{path} has no encoder", again)
+    """The encoder.json of a folder. TrainingError where it is missing or does not define how to build the encoder."""
+    hint = _rewrite_hint(path)
+    if any(size_of(path, name) is None for name in FILES):
+        raise TrainingError(f"{path} has no encoder", hint)
     info = records.encoder(path)
-    if not records.describes(info):
-        raise TrainingError(f"{path / 'encoder.json'} does not say what the encoder is", again)
+    if not records.describes_encoder(info):
+        raise TrainingError(f"{path / 'encoder.json'} does not define how to build the encoder", hint)
     return {"step": 0, **info}
 
 
 def _rewrite_hint(path: Path) -> str:
-    """How the encoder in a folder is written again."""
+    """The command that writes the encoder of a folder again."""
     return f"{command('resume', path) if (path / 'status.json').is_file() else 'sslcli export'} writes it again"
 
 
@@ -69,29 +109,32 @@ def has_encoder(path: Path) -> bool:
 
 
 def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The backbone of a run or an exported folder, verified against the SHA-256 in encoder.json. TrainingError when absent or
-    damaged."""
+    """The backbone of a run or of an exported folder, and its encoder.json.
+
+    Raises:
+        TrainingError: the files are missing, or the weights do not match the SHA-256 in encoder.json.
+    """
     from safetensors.torch import load
 
     info, file = read_info(path), path / "encoder.safetensors"
     content = encoder_bytes(path, info)
     backbone = instantiate.build("backbone", info["backbone"], input_shape=tuple(info["input_shape"]))
-    with checkpoint.lies_are_told(file, _rewrite_hint(path)):
+    with checkpoint.corrupt_safetensors(file, _rewrite_hint(path)):
         tensors = load(content)
     checkpoint.load_strictly(backbone, tensors, str(file), _rewrite_hint(path))
     return backbone, {**info, "dim": backbone.dim}
 
 
 def backbone_overrides(backbone: dict[str, Any]) -> list[str]:
-    """What to type for a backbone's configuration: `backbone=NAME`, and the keys in which it differs from that YAML."""
+    """The overrides that select a backbone's configuration: `backbone=NAME`, and the keys that differ from that YAML."""
     found: list[list[str]] = []
     for name, path in registry.choices("backbone").items():
         known = registry.describe(path, "backbone")
         if known.get("_target_") == backbone.get("_target_"):
-            own = {k: v for k, v in backbone.items() if k not in ("_target_", "summary") and known.get(k) != v}
-            found.append([f"backbone={name}", *(f"backbone.{k}={override_value(v)}" for k, v in own.items())])
+            other = {k: v for k, v in backbone.items() if k not in ("_target_", "summary") and known.get(k) != v}
+            found.append([f"backbone={name}", *(f"backbone.{k}={_text(v)}" for k, v in other.items())])
     return min(found, key=len, default=[])
 
 
-def override_value(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

@@ -101,13 +101,11 @@ def format_length(found: Mapping[str, float]) -> str:
 
 
 def length_warning(lengths: Sequence[Mapping[str, float]]) -> str:
-    """What is said where runs trained for different lengths (at equal time, say); "" where they did not."""
-    differ = [n for n in ("steps", "samples") if len({found.get(n) for found in lengths}) > 1]
-    return (
-        f"the runs made different numbers of {' and '.join(differ)}: a difference may be that of the length"
-        if differ
-        else ""
-    )
+    """A warning where runs were trained for different lengths (with equal time budgets, for example); else ""."""
+    different = [name for name in ("steps", "samples") if len({length.get(name) for length in lengths}) > 1]
+    if not different:
+        return ""
+    return f"the runs were trained for different numbers of {' and '.join(different)}: differences may be due to the length"
 
 
 def sweep_job(path: Path) -> dict[str, Any] | None:

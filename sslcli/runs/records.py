@@ -93,7 +93,7 @@ def encoder(folder: Path) -> dict[str, Any]:
     return fitting(found, {**ENCODER, **ENCODER_MORE})
 
 
-def describes(info: dict[str, Any]) -> bool:
+def describes_encoder(info: dict[str, Any]) -> bool:
     """Whether an encoder.json says how to build the encoder and how to normalise its samples."""
     if not all(info.get(key) for key in ENCODER) or not isinstance(info["backbone"].get("_target_"), str):
         return False

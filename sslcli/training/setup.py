@@ -92,14 +92,14 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: DataRecord | No
     images = len(dataset.shape) == 3
     machine = runtime.start(cfg["device"], images=images, process=process)
     machine.native = native.configure(cfg["device"].get("native", "auto"), machine.device, images)
-    targets = builders.classes(cfg["method"])
+    targets = builders.method_classes(cfg["method"])
     check_data_for_method(targets, dataset)
     check_min_batch(targets, train, process.world_size)
     backbone = builders.new_backbone(cfg, dataset.shape, seed)
     check_tokens(targets, backbone)
-    init_note = builders.start_from(backbone, cfg["init"]) if cfg.get("init") else ""
+    init_note = builders.load_initial_weights(backbone, cfg["init"]) if cfg.get("init") else ""
     views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
-    method = builders.new_method(cfg["method"], backbone, builders.data_info_of(cfg, dataset), seed, dataset)
+    method = builders.new_method(cfg["method"], backbone, builders.describe_data(cfg, dataset), seed, dataset)
     if rehearsal:
         rehearse(method, views)
     machine.place(method)

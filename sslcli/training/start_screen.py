@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sslcli.backbones.convnet import ConvNet
-from sslcli.builders import classes
+from sslcli.builders import method_classes
 from sslcli.config import instantiate
 from sslcli.config.batch_size import MAX_AUTO_BATCH_SIZE
 from sslcli.console import human_count, plural
@@ -78,7 +78,7 @@ def batch_row(setup: TrainingSetup) -> str:
 def accumulation(setup: TrainingSetup) -> str:
     """What the loss sees of an accumulated batch."""
     batch_size, accumulate = setup.cfg["train"]["batch_size"], setup.cfg["train"]["accumulate"]
-    return accumulation_note(classes(setup.cfg["method"]), batch_size, batch_size // accumulate)
+    return accumulation_note(method_classes(setup.cfg["method"]), batch_size, batch_size // accumulate)
 
 
 def small_image_note(setup: TrainingSetup) -> str:

@@ -1,4 +1,4 @@
-"""What `sslcli select` chooses from: runs or the checkpoints of one, and what is measured of each."""
+"""Candidates of `sslcli select`: runs, or the checkpoints of one, with the evaluations of each."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Candidate:
     checkpoint: Path | None = None
     quality: dict[str, Any] = field(default_factory=dict)  # records as in eval/NAME.json
     probe: dict[str, Any] = field(default_factory=dict)
-    probe_name: str = "probe"  # of the result
-    unsaved: Exception | None = None  # why a measurement could not be written
+    probe_name: str = "probe"  # name of the result
+    save_error: Exception | None = None  # why a result could not be written
 
     @property
     def step(self) -> int:
@@ -36,19 +36,23 @@ class Candidate:
         return int(records.encoder(self.run.path).get("step", 0))
 
     @property
+    def label(self) -> str:
+        return self.checkpoint.name if self.checkpoint is not None else short_name(self.run.path)
+
+    @property
     def sha256(self) -> str:
-        """Of the weights (of a checkpoint: of all it holds)."""
+        """Hash of the weights; of a checkpoint, of its manifest."""
         if self.checkpoint is not None:
             return str(read_json(self.checkpoint, "manifest.json").get("sha256", ""))
         return str(records.encoder(self.run.path).get("sha256", ""))
 
     @property
     def prefix(self) -> str:
-        """Of the names of files of a checkpoint's results."""
+        """Prefix of the file names of a checkpoint's results."""
         return "" if self.checkpoint is None else f"checkpoints/{self.checkpoint.name}_"
 
     def known(self, fingerprint: str) -> dict[str, results.Kept]:
-        """What was measured of just these weights on just these data, by name."""
+        """Saved results of these weights on these data, by name."""
         found = results.kept(self.run.path, self.prefix)
         return {
             name: kept
@@ -57,13 +61,13 @@ class Candidate:
         }
 
 
-def gathered(words: list[str]) -> list[Candidate]:
-    """The runs that are named, by path, name, pattern or a folder of a sweep; of a single one its checkpoints."""
+def find_candidates(words: list[str]) -> list[Candidate]:
+    """Runs given by path, name, pattern or folder of a sweep; for a single run, its checkpoints."""
     if not words:
-        raise RequestError("select among what?", "sslcli select RUN RUN ..., a sweep's folder, or one RUN")
+        raise RequestError("missing argument: RUN", "sslcli select RUN RUN ..., the folder of a sweep, or one RUN")
     paths: list[Path] = []
     for word in words:
-        several = _several(word)
+        several = _find_several(word)
         if several is None:
             run = Run.open(find(word))
             if len(words) > 1:
@@ -73,15 +77,15 @@ def gathered(words: list[str]) -> list[Candidate]:
     paths = list({p.resolve(): p for p in paths}.values())
     runs = [Run.open(p) for p in paths]
     if len(runs) == 1:
-        return checkpoints(runs[0])
+        return list_checkpoints(runs[0])
     return [Candidate(run, run.valid_config) for run in runs]
 
 
-def _several(word: str) -> list[Path] | None:
-    """The runs with an encoder that a pattern or a folder of runs stands for; None where the word is neither."""
+def _find_several(word: str) -> list[Path] | None:
+    """The runs with an encoder that match a pattern or are in a folder; None where `word` is neither."""
     root = folders.runs_root()
     if any(c in word for c in "*?["):
-        found = [p for base in (Path(), root) for p in _matching(base, word) if (p / "status.json").is_file()]
+        found = [p for base in (Path(), root) for p in _glob(base, word) if (p / "status.json").is_file()]
     else:
         places = (Path(word), root / word, root / "sweep" / word)
         if any((f / "status.json").is_file() for f in places) or word in RESERVED:
@@ -99,15 +103,15 @@ def _several(word: str) -> list[Path] | None:
     return done
 
 
-def _matching(base: Path, pattern: str) -> list[Path]:
+def _glob(base: Path, pattern: str) -> list[Path]:
     path = Path(pattern)
     if path.is_absolute():
         base, pattern = Path(path.anchor), str(path.relative_to(path.anchor))
     return list(base.glob(pattern))
 
 
-def checkpoints(run: Run) -> list[Candidate]:
-    """Those of a run that verify, oldest first."""
+def list_checkpoints(run: Run) -> list[Candidate]:
+    """The valid checkpoints of a run, oldest first. RequestError for fewer than two."""
     from sslcli.runs import checkpoint
 
     found = []
@@ -119,15 +123,17 @@ def checkpoints(run: Run) -> list[Candidate]:
     if len(found) < 2:
         kept = "one checkpoint" if found else "no checkpoint"
         raise RequestError(
-            f"{run.path} keeps {kept}: there is nothing to choose from",
-            "train.keep=10 train.save_every=100 keeps more while training; or name several runs",
+            f"{run.path} has {kept}: two or more are needed",
+            "train.keep=10 train.save_every=100 keeps more during training; or give several runs",
         )
     return found
 
 
-def same_data(candidates: list[Candidate], allow_change: bool = False) -> str:
-    """The fingerprint of the data of all. RequestError where they differ: numbers of other samples do not compare. DataError
-    where they are not what a run was trained on, unless that is allowed."""
+def require_same_data(candidates: list[Candidate], allow_change: bool = False) -> str:
+    """The fingerprint of the data that all candidates share.
+
+    RequestError where they differ: metrics on different samples do not compare. DataError where the data are not what a run
+    was trained on, unless `allow_change`."""
     from sslcli.builders import load_dataset
     from sslcli.data.record import read_record
 
@@ -142,24 +148,24 @@ def same_data(candidates: list[Candidate], allow_change: bool = False) -> str:
     for other, b in others:
         if other != first:
             raise RequestError(
-                f"{short_name(a.run.path)} and {short_name(b.run.path)} are of different data: their numbers do not compare",
+                f"{short_name(a.run.path)} and {short_name(b.run.path)} differ in their data: their metrics do not compare",
                 "select among runs of one data set and size",
             )
     return first.partition(" ")[0]
 
 
-def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
-    """The record of evaluator `name`: the known one where weights, data, draws and settings are the same, else a new one."""
+def evaluate_candidate(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+    """The record of evaluator `name`: the saved one where weights, data, draws and settings are equal, else a new one."""
     from sslcli.evals.artefacts.predictions import FILE
     from sslcli.evals.base import evaluation
 
     node = values["evaluator"]
     name = results.name_of(name, node.get("labels", "all"))
-    if (known := fitting(c, name, fingerprint)) and known.get("draws") == values["seed"]:
+    if (known := find_record(c, name, fingerprint)) and known.get("draws") == values["seed"]:
         theirs = known.get("evaluator") or {}
         if {**theirs, "baselines": None} == {**instantiate.without_facts("evaluator", node), "baselines": None}:
             return known
-    subject = opened(c, values)
+    subject = load_candidate(c, values)
     about = evaluation.provenance(subject, node, values, c.cfg)
     result = evaluation.run_evaluator(node, subject)
     record = json.loads(json.dumps(evaluation.make_record(result, about), default=str))
@@ -174,30 +180,30 @@ def measure(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -
                 said.save(folder / f"{c.checkpoint.name}_{name}_{FILE}")
             c.run.save_eval(c.prefix + name, record)
     except (OSError, StorageError) as e:  # raised when the ranking has been printed
-        c.unsaved = e
+        c.save_error = e
     return record
 
 
-def fitting(c: Candidate, name: str, fingerprint: str) -> dict[str, Any]:
-    """What was measured of just these weights on just these data; {} where nothing was."""
+def find_record(c: Candidate, name: str, fingerprint: str) -> dict[str, Any]:
+    """The saved result `name` of these weights on these data, or {}."""
     found = c.known(fingerprint).get(name)
     return found.record if found is not None else {}
 
 
-def opened(c: Candidate, values: dict[str, Any]) -> Any:
-    """The backbone with its data, in this process."""
+def load_candidate(c: Candidate, values: dict[str, Any]) -> Any:
+    """Loads the backbone of a candidate, and its data, into this process."""
     from sslcli.evals.base.evaluated_model import load_model
 
     if c.checkpoint is None:
         return load_model(values, c.cfg, c.run.path)
-    from sslcli.builders import method_of
+    from sslcli.builders import method_from_checkpoint
     from sslcli.data.record import read_record
     from sslcli.runs import checkpoint
 
     record = read_record(c.run, allow_change=bool(values.get("allow_data_change")))
     subject = load_model(values, c.cfg, None, record)
     tensors, _ = checkpoint.load(c.checkpoint)
-    method = method_of(c.cfg, subject.dataset, tensors, c.checkpoint.name)
+    method = method_from_checkpoint(c.cfg, subject.dataset, tensors, c.checkpoint.name)
     subject.backbone = subject.runtime.place(method.eval_backbone)
     subject.step, subject.sha256, subject.data.key = c.step, c.sha256, c.checkpoint.name
     subject.seed = c.cfg["seed"]

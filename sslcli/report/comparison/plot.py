@@ -1,4 +1,4 @@
-"""Curves of several runs in one picture. matplotlib is imported when it is saved."""
+"""Training curves of several runs in one figure. matplotlib is imported when the figure is saved."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from sslcli.plotting import new_figure
 from sslcli.runs.files import replacing
 
 Line = list[tuple[float, float]]  # epoch, value
-# Okabe & Ito's colours, which stay apart for colour-blind eyes; each also has a line of its own.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+# Okabe & Ito's palette, distinguishable with color blindness; the line style differs as well.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 STYLES = ("-", "--", ":", "-.")
-WANTED = {"train/loss": "training loss", "eval/knn/top1": "nearest neighbours while training (top 1)"}
-MOST = 1_000  # points of a line
+METRICS = {"train/loss": "training loss", "eval/knn/top1": "online k-NN accuracy (top 1)"}
+MAX_POINTS = 1_000  # of a line
 
 
 class Curves:
-    """The lines of `WANTED` metrics, a panel each: `metrics` are the parsed lines of metrics.jsonl, a list a run.
+    """One panel for each of `METRICS`; `metrics` holds the parsed lines of metrics.jsonl of each run.
 
-    Losses of different methods (`alike` false) have nothing in common but their course: each is drawn between its own least and
-    largest value.
+    Losses of different methods have no common scale: unless `same_method`, each is scaled to its own range.
     """
 
-    def __init__(self, names: Sequence[str], metrics: Sequence[Sequence[Mapping[str, Any]]], alike: bool = True):
+    def __init__(self, names: Sequence[str], metrics: Sequence[Sequence[Mapping[str, Any]]], same_method: bool = True):
         self.names, self.panels = names, dict[str, list[Line]]()
-        for key, title in WANTED.items():
+        for key, title in METRICS.items():
             lines = [points(run, key) for run in metrics]
             if not any(lines):
                 continue
-            if key.endswith("loss") and not alike:
-                title, lines = "training loss, each between its own least and largest value", [own(x) for x in lines]
+            if key.endswith("loss") and not same_method:
+                title, lines = "training loss, each scaled to its own range", [rescale(x) for x in lines]
             self.panels[title] = lines
 
     @property
@@ -40,7 +39,6 @@ class Curves:
         return f"{' and '.join(self.panels)} of {len(self.names)} runs, by epoch"
 
     def save(self, path: Path) -> None:
-
         rows = -(-len(self.names) // 2)
         figure = new_figure(figsize=(5.2 * len(self.panels) + 0.4, 3.6 + 0.2 * rows), dpi=150, layout="constrained")
         handles: list[Any] = []
@@ -52,7 +50,7 @@ class Curves:
                     [x for x, _ in line],
                     [y for _, y in line],
                     label=name,
-                    color=COLOURS[i % len(COLOURS)],
+                    color=COLORS[i % len(COLORS)],
                     linestyle=STYLES[i % len(STYLES)],
                     linewidth=1.5,
                     marker="o" if len(line) < 4 else None,
@@ -73,18 +71,18 @@ class Curves:
 
 
 def points(lines: Sequence[Mapping[str, Any]], key: str) -> Line:
-    """The finite values of a metric over epochs, thinned to at most `MOST` points."""
+    """The finite values of a metric over epochs, thinned to at most `MAX_POINTS` points."""
     found = [
         (float(line["epoch"]), float(value))
         for line in lines
         if isinstance(value := line.get(key), (int, float)) and math.isfinite(value) and "epoch" in line
     ]
-    step = -(-len(found) // MOST)
+    step = -(-len(found) // MAX_POINTS)
     return found[:: max(1, step)] if step <= 1 else [*found[::step], found[-1]]
 
 
-def own(line: Line) -> Line:
-    """Between 0 and 1, its least and its largest value."""
+def rescale(line: Line) -> Line:
+    """The line scaled to the range [0, 1]."""
     if not line:
         return []
     low, high = min(y for _, y in line), max(y for _, y in line)

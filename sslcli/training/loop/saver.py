@@ -158,6 +158,6 @@ def save_encoder(run: Run, setup: TrainingSetup, step: int, weights: dict[str, T
         "dataset": setup.dataset.name,
         "method": setup.cfg["method"]["_target_"],
         "step": step,
-        "facts": asdict(builders.data_info_of(setup.cfg, setup.dataset)),
+        "facts": asdict(builders.describe_data(setup.cfg, setup.dataset)),
     }
     write_encoder(run.path, weights, info)

@@ -1,0 +1,100 @@
+"""Comparison of runs: metrics, configuration, predictions on the same test samples, CKA of the encoders, training curves.
+
+The first run is the reference for all others. Lists are in the order of the runs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sslcli.report.comparison.encoders import compare_encoders
+from sslcli.report.comparison.plot import Curves
+from sslcli.report.comparison.predictions import compare_predictions
+from sslcli.runs.find import short_name
+from sslcli.runs.identity import identity_config
+from sslcli.runs.listing import length_warning, training_length
+from sslcli.runs.run import Run
+
+DESCRIPTIONS = (".summary", ".source", ".family")  # keys of a recipe that do not change what is computed
+
+
+@dataclass
+class Comparison:
+    """The result of a comparison, in plain JSON types."""
+
+    runs: list[dict[str, Any]]
+    numbers: dict[str, list[float | None]] = field(default_factory=dict)  # metric -> its value in each run
+    items: list[dict[str, Any]] = field(default_factory=list)  # one entry for each evaluation and run
+    config: dict[str, list[Any]] = field(default_factory=dict)  # dotted key -> its value in each run
+    cka: list[dict[str, Any]] = field(default_factory=list)
+    picture: str | None = None  # path of the plot
+    notes: list[str] = field(default_factory=list)
+
+
+def compare(runs: list[Run], seed: int, plot: Path, device: dict[str, Any] | None) -> Comparison:
+    """Compares two or more runs.
+
+    - `seed`: of the bootstrap intervals.
+    - `plot`: PNG file for the training curves.
+    - `device`: the resolved configuration of an evaluation, for CKA; None leaves CKA out.
+    """
+    names = [chr(ord("A") + i) if i < 26 else f"R{i + 1}" for i in range(len(runs))]
+    found = Comparison([describe_run(name, run) for name, run in zip(names, runs, strict=True)])
+    found.numbers = collect_metrics(runs)
+    found.config = config_differences(runs)
+    if warning := length_warning([run["length"] for run in found.runs]):
+        found.notes.append(warning)
+    found.items, notes = compare_predictions(names, runs, seed)
+    found.notes += notes
+    if device is not None:
+        found.cka, notes = compare_encoders(names, runs, device)
+        found.notes += notes
+    plot_curves(runs, plot, found)
+    return found
+
+
+def describe_run(name: str, run: Run) -> dict[str, Any]:
+    status = run.status
+    return {
+        "name": name,
+        "run": str(run.path),
+        "short": short_name(run.path),
+        "status": status.get("status"),
+        "step": status.get("step"),
+        "seconds": status.get("seconds"),
+        "length": training_length(status.get("step"), run.config, run.metrics),
+    }
+
+
+def collect_metrics(runs: list[Run]) -> dict[str, list[float | None]]:
+    """Each metric of an evaluation with its value in each run; None where it is missing or not finite."""
+    rows = [{f"{n}.{k}": v for n, e in run.evals.items() for k, v in e.get("numbers", {}).items()} for run in runs]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [finite(row.get(name)) for row in rows] for name in names}
+
+
+def finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def config_differences(runs: list[Run]) -> dict[str, list[Any]]:
+    """The keys that determine what a run computes and that differ between runs; None where a run lacks a key."""
+    flat = [identity_config(run.config) for run in runs]
+    keys = dict.fromkeys(key for cfg in flat for key in cfg if not key.endswith(DESCRIPTIONS))
+    rows = {key: [cfg.get(key) for cfg in flat] for key in keys}
+    return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
+
+
+def plot_curves(runs: list[Run], path: Path, found: Comparison) -> None:
+    names = [f"{run['name']}  {run['short']}" for run in found.runs]
+    nodes = [run.config.get("method") for run in runs]
+    methods = {str(node.get("_target_")) for node in nodes if isinstance(node, dict)}
+    curves = Curves(names, [run.metrics for run in runs], same_method=len(methods) == 1)
+    if not curves.panels:
+        found.notes.append("no curve to plot: no run has a line in metrics.jsonl")
+        return
+    curves.save(path)
+    found.picture = str(path)
