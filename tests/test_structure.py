@@ -28,7 +28,6 @@ LAYERS = (  # from the lowest to the highest; a package imports from its own lay
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names}
 OPEN_FOLDERS = {"methods", "nn", "evals", "cli/commands"}  # a file is one choice or one command: any number of them
 LONG = {  # files of more than 300 lines, and why
-    "cli/commands/compare.py": "to be carved",
     "runs/checkpoint.py": "to be carved",
     "runs/run.py": "to be carved",
 }
