@@ -14,6 +14,7 @@ import generate  # noqa: E402
 from docutils import nodes  # noqa: E402
 from docutils.utils.math.latex2mathml import parse_latex_math  # noqa: E402
 from docutils.utils.math.mathml_elements import math as MathElement  # noqa: E402
+from sphinx.ext.napoleon import Config, GoogleDocstring  # noqa: E402
 
 from sslcli import __version__  # noqa: E402
 
@@ -59,28 +60,29 @@ def visit_math(translator, node: nodes.math) -> None:
 
 
 def visit_math_block(translator, node: nodes.math_block) -> None:
-    translator.body.append(f'<div class="formula">{mathml(node, block=True)}</div>\n')
+    translator.body.append(f'<div class="formula" tabindex="0">{mathml(node, block=True)}</div>\n')
     raise nodes.SkipNode
 
 
-def comment_on(name: str) -> str:
-    """The comment on the line of a class attribute, given its dotted name."""
-    module, owner, attribute = name.rsplit(".", 2)
-    source = inspect.getsource(getattr(sys.modules[module], owner))
-    found = re.search(rf"^    {attribute}: [^#\n]*(?:\(\n[^#\n]*)?# (.*)$", source, re.MULTILINE)
-    return found[1] if found else ""
+def attributes(cls: type) -> list[str]:
+    """The attributes of a class that have a comment on their line, as a section of its docstring."""
+    head = re.split(r"\n    (?:def|@)", inspect.getsource(cls))[0]
+    found = re.findall(r"^    (\w+): [^#\n]*(?:\n {8}[^#\n]*)?# (.+)$", head, re.MULTILINE)
+    return ["", "Attributes:", *(f"    {name}: {comment}" for name, comment in found)] if found else []
 
 
 def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
-    """Docstrings are plain text with `code`; reST needs double backquotes, and would read `*` and `_` as markup.
+    """Docstrings are plain text with `code` and sections such as `Args:`; reST would read `*` and `_` as markup.
 
-    An attribute without a docstring has the comment on its line."""
-    if what == "attribute" and not any(lines):
-        lines[:] = [comment_on(name)]
+    Attributes are described by the comments on their lines."""
+    if what == "class" and "Attributes:" not in lines:
+        lines += attributes(obj)
     for i, line in enumerate(lines):
         parts = re.split(r"`+([^`]*)`+", line)
         parts[0::2] = [re.sub(r"([*|\\]|_\b)", r"\\\1", text) for text in parts[0::2]]
         lines[i] = "".join(f"``{part}``" if n % 2 and part.strip() else part for n, part in enumerate(parts))
+    if what in ("class", "function", "method"):
+        lines[:] = GoogleDocstring(lines, Config(napoleon_use_ivar=True), app, what, name, obj, options).lines()
 
 
 def focusable(app, pagename, templatename, context, doctree) -> None:
