@@ -22,11 +22,11 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize(("make", "kind", "sentence", "hint"), REFUSED, ids=[r[0].__name__.strip("_") for r in REFUSED])
-def test_unusable_folder(cli, tmp_path, make, kind, sentence, hint):
+@pytest.mark.parametrize(("make", "error", "message", "hint"), REFUSED, ids=[r[0].__name__.strip("_") for r in REFUSED])
+def test_unusable_folder(cli, tmp_path, make, error, message, hint):
     path = make(tmp_path / "data")
     result = cli("pretrain", *SMALL, f"dataset.path={path}")
-    assert result.code == kind.code, result.err
+    assert result.code == error.code, result.err
     assert result.err.count("error: ") == 1
     assert hint in result.err if hint else "hint: " in result.err
     assert result.out == ""
@@ -42,7 +42,7 @@ def test_path_needs_no_hydra_quoting(cli, tmp_path, name):
     assert result.code == 0, result.err
 
 
-def test_probe_needs_two_classes(cli, tmp_path):  # 27
+def test_probe_needs_two_classes(cli, tmp_path):
     from tests.data.conftest import picture
 
     (tmp_path / "data" / "only").mkdir(parents=True)
@@ -70,40 +70,40 @@ def test_unlabeled_data_pretrains_only(cli, tmp_path):
 def test_inspect_strict_finds_unreadable_files(cli, tmp_path):
     folder = two_classes(tmp_path / "data", n=20)
     (folder / "cat" / "broken.png").write_bytes((folder / "cat" / "0.png").read_bytes()[:60])
-    words = ["data", "inspect", "dataset=image_folder", f"dataset.path={folder}", "--strict"]
+    arguments = ["data", "inspect", "dataset=image_folder", f"dataset.path={folder}", "--strict"]
     for resident in ("true", "false"):
         for limit, code in (("0.01", 0), ("0", 7)):  # one in 41 is within 1 %, rounded up
-            result = cli(*words, f"dataset.resident={resident}", f"dataset.max_bad_fraction={limit}")
+            result = cli(*arguments, f"dataset.resident={resident}", f"dataset.max_bad_fraction={limit}")
             assert result.code == code, result
             assert "unreadable     1 of 41" in result.out
             assert "cat/broken.png" in result.out
-            report = json.loads(cli(*words, f"dataset.resident={resident}", "--json").out)
+            report = json.loads(cli(*arguments, f"dataset.resident={resident}", "--json").out)
             assert [b["name"] for b in report["bad"]] == ["cat/broken.png"]
 
 
 def test_too_many_unreadable_files(cli, tmp_path):
     from tests.data.bad_files import make_folder
 
-    truth = make_folder(tmp_path / "data", 200, 0.2)
+    unreadable = make_folder(tmp_path / "data", 200, 0.2)
     data = ["dataset=image_folder", f"dataset.path={tmp_path / 'data'}"]
     for resident in ("true", "false"):
-        words = [*data, f"dataset.resident={resident}"]
-        result = cli("data", "inspect", *words, "--strict", "--json")
+        arguments = [*data, f"dataset.resident={resident}"]
+        result = cli("data", "inspect", *arguments, "--strict", "--json")
         assert result.code == 7
-        assert {b["name"] for b in json.loads(result.out)["bad"]} == set(truth)
-        result = cli("pretrain", *SMALL, *words[1:])
+        assert {b["name"] for b in json.loads(result.out)["bad"]} == set(unreadable)
+        result = cli("pretrain", *SMALL, *arguments[1:])
         assert result.code == 7
         assert "of 200 images cannot be read, more than 1.0%" in result.err
         assert not Path("runs").exists()
     for resident in ("true", "false"):
-        words = [
+        arguments = [
             *SMALL,
             *data[1:],
             f"dataset.resident={resident}",
             "dataset.max_bad_fraction=0.3",
             "train.batch_size=16",
         ]
-        assert cli("pretrain", *words).code == 0
+        assert cli("pretrain", *arguments).code == 0
 
 
 def test_folder_name_may_be_a_number(cli, tmp_path, monkeypatch):
@@ -151,9 +151,9 @@ def test_pack_refuses_dangling_link(cli, tmp_path):
 
 
 def test_removed_working_folder(cli, tmp_path, monkeypatch):
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
     refused = cli("data", "inspect", "dataset=digits")
     assert (refused.code, "the working folder no longer exists" in refused.err) == (2, True)

@@ -196,8 +196,8 @@ def test_pretrain_prints_run_folder(cli):
     assert (Path("runs") / "latest").resolve() == run.resolve()
     status = json.loads((run / "status.json").read_text())
     assert (status["status"], status["step"]) == ("done", 4)
-    for word in ("what", "data", "plan", "where", "run", "lr ", "next  sslcli eval probe"):
-        assert word in result.err
+    for part in ("what", "data", "plan", "where", "run", "lr ", "next  sslcli eval probe"):
+        assert part in result.err
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {"train/loss", "train/lr", "train/samples_per_s", "train/data_wait", "train/spread"} <= set(metrics[-1])
 
@@ -242,8 +242,8 @@ def test_eval_on_another_dataset(cli, finished, monkeypatch, tmp_path):
     np.savez(
         tmp_path / "other.npz", x=(g.integers(0, 99, (60, 20, 20, 3)) + 150 * y[:, None, None, None]).astype("u1"), y=y
     )
-    words = ("dataset=arrays", f"dataset.path={tmp_path / 'other.npz'}")
-    result = cli("eval", "transfer", *words)
+    arguments = ("dataset=arrays", f"dataset.path={tmp_path / 'other.npz'}")
+    result = cli("eval", "transfer", *arguments)
     assert result.code == 0, result.err
     (record,) = (json.loads(p.read_text()) for p in Path("runs").glob("2*/eval/transfer@*.json"))
     assert record["numbers"]["probe.top1"] > 0.9
@@ -343,19 +343,20 @@ def test_data_inspect_and_preview(cli):
 
 def test_doctor(cli):
     assert "torch" in cli("doctor").out
-    found = json.loads(cli("doctor", "--json").out)
-    assert found["problems"] == []
-    assert found["packages"]["torch"]
+    report = json.loads(cli("doctor", "--json").out)
+    assert report["problems"] == []
+    assert report["packages"]["torch"]
+    assert "no problems found" in cli("doctor").out
 
 
 def test_job_is_composed_twice(cli, monkeypatch):
     from hydra._internal.hydra import Hydra
 
-    asks, composes, composed = Hydra.get_mode, Hydra.compose_config, []
-    monkeypatch.setattr(Hydra, "compose_config", lambda *a, **k: composed.append(1) or composes(*a, **k))
+    get_mode, compose_config, calls = Hydra.get_mode, Hydra.compose_config, []
+    monkeypatch.setattr(Hydra, "compose_config", lambda *a, **k: calls.append(1) or compose_config(*a, **k))
     assert cli("pretrain", *SMOKE).code == 0
-    assert len(composed) == 2, "Hydra has changed: see compose.hydra_mode"
-    assert Hydra.get_mode is asks
+    assert len(calls) == 2, "Hydra has changed: see compose.hydra_mode"
+    assert Hydra.get_mode is get_mode
 
 
 def test_hydra_mode_key(cli):

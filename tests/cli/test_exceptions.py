@@ -67,18 +67,18 @@ def deny_access(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
 @pytest.mark.parametrize("key", REQUESTS)
 def test_inaccessible_path(cli, monkeypatch, key, code):
     deny_access(monkeypatch, code)
-    result = cli(*(word.replace("PATH", "shut") for word in REQUESTS[key]))
+    result = cli(*(argument.replace("PATH", "shut") for argument in REQUESTS[key]))
     assert result.code in (2, 5), result.err
     assert "error: " in result.err
     assert "shut" in result.err or "latest" in REQUESTS[key], result.err
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ENAMETOOLONG], ids=errno.errorcode.get)
-@pytest.mark.parametrize("words", [["runs"], ["pretrain", *SMALL], ["eval", "knn"]], ids=lambda w: w[0])
-def test_inaccessible_runs_folder(cli, monkeypatch, words, code):
+@pytest.mark.parametrize("arguments", [["runs"], ["pretrain", *SMALL], ["eval", "knn"]], ids=lambda a: a[0])
+def test_inaccessible_runs_folder(cli, monkeypatch, arguments, code):
     monkeypatch.setenv("SSLCLI_RUNS", "shut")
     deny_access(monkeypatch, code)
-    result = cli(*words)
+    result = cli(*arguments)
     assert result.code in (2, 5), result.err
     assert "shut" in result.err
 

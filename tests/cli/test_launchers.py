@@ -57,8 +57,8 @@ def joblib() -> Iterator[list[str]]:
 @pytest.mark.slow
 def test_joblib_failures_and_signal(cli, joblib, meanwhile):
     meanwhile(lambda: sum(training(r) for r in runs()) == 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    words = ["method.proj_dim=-1,32,64,16,8", *LONG, "logger.log_every=1"]
-    result = cli("pretrain", "-m", *words, *joblib)
+    arguments = ["method.proj_dim=-1,32,64,16,8", *LONG, "logger.log_every=1"]
+    result = cli("pretrain", "-m", *arguments, *joblib)
     assert result.code == 75, result.err
     assert result.out == ""
     assert result.err.count("the width of a head must be a positive integer") == 1
@@ -101,11 +101,11 @@ def test_launcher_error_names_launcher(tmp_path):
 @pytest.mark.slow
 def test_submitit_failures_and_requeue(cli, meanwhile):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    words = ["resume=auto", *SMOKE, "train.steps=200", "method.proj_dim=16,-1", "train.save_every=1h"]
-    words.append("logger.log_every=1")
+    arguments = ["resume=auto", *SMOKE, "train.steps=200", "method.proj_dim=16,-1", "train.save_every=1h"]
+    arguments.append("logger.log_every=1")
     started = lambda: any(training(r) for r in runs())  # noqa: E731
     meanwhile(started, lambda: os.kill(jobs()[0]["pid"], signal.SIGUSR2))  # Slurm sends it before the time limit
-    result = cli("pretrain", "-m", *words, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5")
+    result = cli("pretrain", "-m", *arguments, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5")
     (run,) = runs()
     assert result.code == 2, result.err
     assert result.out == f"{run}\n"
@@ -119,22 +119,22 @@ def test_submitit_failures_and_requeue(cli, meanwhile):
 @pytest.mark.filterwarnings("ignore")  # optuna 2 warns of its own code
 def test_optuna_maximizes_despite_failures(cli):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    words = [
+    arguments = [
         *["pretrain", "-m", "resume=auto", *SMOKE, "train.steps=4", "hydra/sweeper=optuna"],
         *["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra.sweeper.sampler.seed=3"],
         *["optimizer.lr=tag(log, interval(0.001, 1))", "method.proj_dim=choice(32,-1)"],
     ]
-    result = cli(*words)
-    found = jobs()
-    assert len(found) == 4
-    statuses = [j["status"] for j in found]
+    result = cli(*arguments)
+    records = jobs()
+    assert len(records) == 4
+    statuses = [j["status"] for j in records]
     assert 0 < statuses.count("failed") < 4
     assert result.code == 2
     assert f"{statuses.count('failed')} of 4 jobs failed" in result.err
     (best,) = Path.cwd().glob("runs/sweep/*/optimization_results.yaml")
     value = float(re.search(r"best_value: (\S+)", best.read_text())[1])  # type: ignore[index]
-    assert value == max(j["value"] for j in found if j["status"] == "done")
-    again = cli(*words)
+    assert value == max(j["value"] for j in records if j["status"] == "done")
+    again = cli(*arguments)
     assert again.out == result.out
 
 
@@ -172,9 +172,9 @@ def bash(tmp_path, environment) -> Iterator[Callable[..., subprocess.Popen[str]]
     """Starts a script in an empty folder, as a process group of its own, which is killed after the test."""
     started = []
 
-    def start(script: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
+    def start(script: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            ["bash", str(script), *words],
+            ["bash", str(script), *arguments],
             cwd=tmp_path,
             env=environment | variables,
             stdout=-1,
@@ -194,14 +194,14 @@ def bash(tmp_path, environment) -> Iterator[Callable[..., subprocess.Popen[str]]
 
 @pytest.mark.slow
 def test_sweep_methods_script_resumes(cli, bash):
-    words = [*SMOKE, "train.steps=150", "train.save_every=1h", "logger.log_every=1"]
-    done = Path(cli("pretrain", "method=simsiam", "seed=0", "resume=auto", *words).last)  # finished earlier
+    arguments = [*SMOKE, "train.steps=150", "train.save_every=1h", "logger.log_every=1"]
+    done = Path(cli("pretrain", "method=simsiam", "seed=0", "resume=auto", *arguments).last)  # finished earlier
     cli("eval", "probe", f"run={done}", "labels=1/class")
     probed = (done / "eval" / "probe@1-class.json").stat().st_mtime_ns
 
     script = ROOT / "scripts" / "sweep_methods.sh"
     variables = {"METHODS": "byol simsiam", "SEEDS": "0", "LABELS": "1/class"}
-    first = bash(script, *words, **variables)
+    first = bash(script, *arguments, **variables)
     wait_for(lambda: any("byol" in r.name and training(r) for r in runs()))
     os.killpg(first.pid, signal.SIGINT)  # Ctrl-C
     out, err = first.communicate(timeout=120)
@@ -210,7 +210,7 @@ def test_sweep_methods_script_resumes(cli, bash):
     both = runs()
     assert [status(r)["status"] for r in both] == ["done", "interrupted"]
 
-    second = bash(script, *words, **variables)
+    second = bash(script, *arguments, **variables)
     out, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
     assert runs() == both
@@ -239,9 +239,9 @@ def test_slurm_script_requeues(tmp_path, bash):
     text = (ROOT / "docs" / "guides" / "slurm.md").read_text(encoding="utf-8")
     script = tmp_path / "sslcli.sbatch"
     script.write_text(re.findall(r"```bash\n(#!.*?)```", text, re.S)[0])
-    words = [*SMOKE, "train.steps=200", "train.save_every=1h", "logger.log_every=1"]
+    arguments = [*SMOKE, "train.steps=200", "train.save_every=1h", "logger.log_every=1"]
     slurm = {"SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "sslcli", "SLURM_RESTART_COUNT": "0"}
-    first = bash(script, *words, **slurm)
+    first = bash(script, *arguments, **slurm)
     wait_for(lambda: any(training(r) for r in runs(tmp_path)))
     os.kill(first.pid, signal.SIGTERM)  # to the script alone, as --signal=B: does
     _, err = first.communicate(timeout=120)
@@ -250,7 +250,7 @@ def test_slurm_script_requeues(tmp_path, bash):
     (run,) = runs(tmp_path)
     assert status(run)["status"] == "interrupted"
 
-    second = bash(script, *words, **slurm | {"SLURM_RESTART_COUNT": "1"})
+    second = bash(script, *arguments, **slurm | {"SLURM_RESTART_COUNT": "1"})
     out, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
     assert out == f"{run.relative_to(tmp_path)}\n"
@@ -265,15 +265,15 @@ def test_documented_launchers_compose():
     from sslcli.cli.sweep import expand_sweep
     from sslcli.config import compose
 
-    found = []
+    requests = []
     for page in ("sweeps.md", "slurm.md"):
         for block in re.findall(
             r"```bash\n(sslcli .*?)```", (ROOT / "docs" / "guides" / page).read_text(encoding="utf-8"), re.S
         ):
-            word, *rest = shlex.split(block)[1:]
-            found.append((word, parse(rest, COMMANDS[word])))
-    assert len(found) == 3
+            command, *rest = shlex.split(block)[1:]
+            requests.append((command, parse(rest, COMMANDS[command])))
+    assert len(requests) == 3
     for plugin in ("joblib_launcher", "submitit_launcher", "optuna_sweeper"):
         pytest.importorskip(f"hydra_plugins.hydra_{plugin}")
-    for word, request in found:
-        compose.compose(word, expand_sweep(word, request.overrides, [])[0])
+    for command, request in requests:
+        compose.compose(command, expand_sweep(command, request.overrides, [])[0])

@@ -29,13 +29,13 @@ def test_fast_commands_import_no_torch(argv, tmp_path):
 
 
 def test_run_imports_no_compiler(tmp_path):
-    """Each of them takes a second or more, which would be half of the time to the first step."""
+    """The import of each takes a second or more, half of the time to the first step."""
     code = (
         "import sys; from sslcli.cli.main import main; c = main(['pretrain', *sys.argv[1:]]);"
         "heavy = {'torch._dynamo', 'sympy', 'torchvision', 'sklearn', 'scipy', 'matplotlib', 'pandas', 'timm'} & set(sys.modules);"
         "assert not heavy, heavy; sys.exit(c)"
     )
-    words = [
+    arguments = [
         "dataset=digits",
         "backbone=resnet18",
         "device=cpu",
@@ -43,9 +43,9 @@ def test_run_imports_no_compiler(tmp_path):
         "train.steps=1",
         "train.batch_size=4",
     ]
-    words += ["train.eval_every=0"]
+    arguments += ["train.eval_every=0"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path, check=False
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -54,9 +54,9 @@ def test_run_imports_no_compiler(tmp_path):
 def test_python_m_with_closed_pipe(tmp_path):
     done = subprocess.run([sys.executable, "-m", "sslcli", "--version"], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("sslcli ")
-    for words in ("pretrain --help", "eval knn run=none evaluator.baselines=false device=cpu device.threads=1 -q"):
+    for arguments in ("pretrain --help", "eval knn run=none evaluator.baselines=false device=cpu device.threads=1 -q"):
         piped = subprocess.run(
-            f"{sys.executable} -m sslcli {words} | true",
+            f"{sys.executable} -m sslcli {arguments} | true",
             shell=True,
             capture_output=True,
             text=True,
@@ -99,7 +99,7 @@ def test_ctrl_c_saves_the_run(tmp_path):
     assert "Traceback" not in err
     (run,) = tmp_path.glob("runs/2*")
     assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
-    measured = subprocess.run(
+    evaluated = subprocess.run(
         [*program, "eval", "knn", "-q"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert measured.returncode == 0, measured.stderr  # an interrupted run can be measured
+    assert evaluated.returncode == 0, evaluated.stderr  # an interrupted run can be evaluated

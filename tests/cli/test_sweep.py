@@ -43,7 +43,7 @@ def stop_at(monkeypatch) -> Callable[[int, signal.Signals], None]:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["method=simsiam,nope"], "no method named `nope`"),
         (["optimizer.lr=0.1,abc"], "optimizer.lr: expected a number"),
@@ -57,8 +57,8 @@ def stop_at(monkeypatch) -> Callable[[int, signal.Signals], None]:
         (["seed=[0,1"], "cannot parse"),
     ],
 )
-def test_invalid_sweep_creates_no_folder(cli, words, message):
-    result = cli("pretrain", "-m", *words)
+def test_invalid_sweep_creates_no_folder(cli, arguments, message):
+    result = cli("pretrain", "-m", *arguments)
     assert result.code == 2, result
     assert message in result.err
     assert list(Path.cwd().iterdir()) == []
@@ -84,8 +84,8 @@ def test_missing_extra_hint(cli, monkeypatch):
 def test_expand_sweep_each_value_once():
     from sslcli.cli.sweep import expand_sweep
 
-    found = expand_sweep("pretrain", ["seed=range(0,3)", "method=simsiam,byol", "train.epochs=2"], [])
-    assert found == [
+    jobs = expand_sweep("pretrain", ["seed=range(0,3)", "method=simsiam,byol", "train.epochs=2"], [])
+    assert jobs == [
         ["seed=0", "method=simsiam", "train.epochs=2"],
         ["seed=1", "method=simsiam", "train.epochs=2"],
         ["seed=0", "method=byol", "train.epochs=2"],
@@ -101,7 +101,7 @@ def test_launcher_without_sweep_warns(cli):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["pretrain", "resume=latest"], "sslcli resume RUN"),
         (["pretrain", "resume=true"], "expected auto or null"),
@@ -109,8 +109,8 @@ def test_launcher_without_sweep_warns(cli):
         (["eval", "knn", "resume=auto", "run=none"], "no key `resume`"),
     ],
 )
-def test_resume_key_must_be_auto(cli, words, message):
-    result = cli(*words)
+def test_resume_key_must_be_auto(cli, arguments, message):
+    result = cli(*arguments)
     assert result.code == 2
     assert message in result.err
     assert list(Path.cwd().iterdir()) == []
@@ -145,8 +145,8 @@ def test_exit_code_of_first_failure(cli, monkeypatch):
 
 def test_ctrl_c_then_resume_auto(cli, stop_at):
     stop_at(2, signal.SIGINT)
-    words = ["pretrain", "-m", "seed=0,1", "resume=auto", *SMOKE]
-    result = cli(*words)
+    arguments = ["pretrain", "-m", "seed=0,1", "resume=auto", *SMOKE]
+    result = cli(*arguments)
     assert result.code == 130, result
     assert result.out == ""
     assert "the sweep was stopped; 0 of its jobs are done" in result.err
@@ -154,7 +154,7 @@ def test_ctrl_c_then_resume_auto(cli, stop_at):
     (interrupted,) = runs()
     assert status(interrupted)["status"] == "interrupted"
 
-    again = cli(*words)
+    again = cli(*arguments)
     assert again.code == 0, again.err
     first, second = map(Path, again.out.splitlines())
     assert first == interrupted
@@ -177,21 +177,21 @@ def test_signal_before_training(cli, monkeypatch):
 
 
 def test_resume_auto_starts_continues_skips(cli, stop_at):
-    words = ["pretrain", "resume=auto", *SMOKE]
+    arguments = ["pretrain", "resume=auto", *SMOKE]
     stop_at(2)
-    assert cli(*words).code == 75
+    assert cli(*arguments).code == 75
     (run,) = runs()
-    resumed = cli(*words)
+    resumed = cli(*arguments)
     assert (resumed.code, resumed.out) == (0, f"{run}\n")
     assert status(run)["status"] == "done"
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
-    skipped = cli(*words)
+    skipped = cli(*arguments)
     assert (skipped.code, skipped.out) == (0, f"{run}\n")
     assert "is done (step 4)" in skipped.err
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()} == before
     assert runs() == [run]
     assert [p for p in Path("runs").iterdir() if not p.is_symlink()] == [run]  # Hydra's new folders were removed
-    other = cli(*words, "seed=1")
+    other = cli(*arguments, "seed=1")
     assert Path(other.last) != run
     assert "resumed" in cli("runs", "show", run.name).out
 
@@ -226,32 +226,32 @@ def test_resume_auto_compares_data(cli):
         images = np.random.default_rng(seed).integers(0, 256, (64, 1, 8, 8), dtype=np.uint8)
         np.save("images.npy", images)
 
-    words = ["pretrain", "resume=auto", "dataset=arrays", "dataset.path=images.npy", *ONE_STEP]
+    arguments = ["pretrain", "resume=auto", "dataset=arrays", "dataset.path=images.npy", *ONE_STEP]
     write(0)
-    first = cli(*words)
+    first = cli(*arguments)
     assert first.code == 0, first.err
-    assert cli(*words).out == first.out
+    assert cli(*arguments).out == first.out
     write(1)
-    second = cli(*words)
+    second = cli(*arguments)
     assert second.code == 0, second.err
     assert "has this configuration but other data" in second.err
     assert second.out != first.out
     write(0)
-    assert cli(*words).out == first.out
+    assert cli(*arguments).out == first.out
 
 
 def test_repeated_sweep_skips_finished_jobs(cli):
-    words = ["pretrain", "-m", "seed=0,1", "resume=auto", *SMOKE, "train.eval_every=1"]
-    first = cli(*words)
+    arguments = ["pretrain", "-m", "seed=0,1", "resume=auto", *SMOKE, "train.eval_every=1"]
+    first = cli(*arguments)
     assert first.code == 0, first.err
     values = [j["value"] for j in jobs()]
     assert all(0 < v <= 1 for v in values)
-    again = cli(*words)
+    again = cli(*arguments)
     assert (again.code, again.out) == (0, first.out)
     assert [j["value"] for j in jobs()] == values  # the value of a run that was not repeated
     kept, removed = map(Path, first.out.splitlines())
     shutil.rmtree(removed)
-    third = cli(*words)
+    third = cli(*arguments)
     assert third.code == 0
     assert third.out.splitlines()[0] == str(kept)
     assert third.out.splitlines()[1] != str(removed)
@@ -261,15 +261,15 @@ def test_repeated_sweep_skips_finished_jobs(cli):
 
 
 def test_pipeline_resume_auto(cli, stop_at):
-    words = ["pipeline", "resume=auto", "stages=[knn]", *SMOKE]
+    arguments = ["pipeline", "resume=auto", "stages=[knn]", *SMOKE]
     stop_at(2)
-    assert cli(*words).code == 75
+    assert cli(*arguments).code == 75
     (run,) = runs()
-    done = cli(*words)
+    done = cli(*arguments)
     assert (done.code, done.last) == (0, str(run))
     assert (run / "eval" / "knn.json").exists()
     assert cli("pretrain", "resume=auto", *SMOKE).out == f"{run}\n"  # the same training
-    assert cli(*words).last == str(run)
+    assert cli(*arguments).last == str(run)
     assert runs() == [run]
 
 
@@ -288,8 +288,14 @@ def test_sweep_of_evaluations(cli):
 
 def make_run(path: Path, **values: Any) -> Path:
     path.mkdir(parents=True)
-    made = {"status": "done", "step": 4, "created": "2026-01-01T00:00:00+00:00", "host": os.uname().nodename, **values}
-    (path / "status.json").write_text(json.dumps(made))
+    content = {
+        "status": "done",
+        "step": 4,
+        "created": "2026-01-01T00:00:00+00:00",
+        "host": os.uname().nodename,
+        **values,
+    }
+    (path / "status.json").write_text(json.dumps(content))
     (path / ".lock").touch()
     return path
 
@@ -311,8 +317,8 @@ def test_status_lost_without_process(cli):
         holder.stdout.readline()
         listed = json.loads(cli("runs", "--json").out)["runs"]
         holder.communicate(b"\n")
-    found = {Path(r["run"]).name: r["status"] for r in listed}
-    assert found == {
+    statuses = {Path(r["run"]).name: r["status"] for r in listed}
+    assert statuses == {
         "here": "lost",
         "elsewhere": "running",
         "long_ago": "lost",
