@@ -26,7 +26,7 @@ def consistent(found, *parts):
     assert all(found["startup"][part] > 0 for part in ("prepare", "first_step"))
 
 
-def test_resident_data(cli):
+def test_benchmark_of_resident_data(cli):
     done = cli("bench", *QUICK, "train.accumulate=2", "train.clip=1", "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
@@ -38,7 +38,7 @@ def test_resident_data(cli):
     assert list(Path().iterdir()) == []
 
 
-def test_files_and_the_table(cli):
+def test_benchmark_of_files_prints_table(cli):
     from PIL import Image
 
     Path("pictures").mkdir()
@@ -73,7 +73,7 @@ def test_two_processes(cli):
     assert found["machine"]["processes"] == 2
 
 
-def test_a_request_that_cannot_be(cli):
+def test_invalid_benchmark_requests(cli):
     for words, hint in (
         (["train.epoch=3"], "train.epochs"),
         (["repeat=3"], "repeats"),
@@ -92,7 +92,7 @@ def test_a_request_that_cannot_be(cli):
     assert list(Path().iterdir()) == []
 
 
-def test_a_loss_that_is_no_number_ends_it(cli):
+def test_nonfinite_loss_ends_benchmark(cli):
     Path("mine/method").mkdir(parents=True)
     Path("mine/broken.py").write_text(
         "from sslcli.methods.base import Method\n"

@@ -29,20 +29,20 @@ GROUPS = ("method", "backbone", "dataset", "optimizer", "schedule", "evaluator")
 
 
 @pytest.mark.parametrize("target", HOSTILE)
-def test_hostile_targets_are_refused(target):
+def test_hostile_targets_are_rejected(target):
     for group in GROUPS:
         with pytest.raises(RequestError):
             instantiate.resolve(group, target)
 
 
 @pytest.mark.parametrize("target", ["sslcli.data.import_module", "sslcli.data.Any"])
-def test_target_beside_a_factory_is_refused(target):
+def test_target_beside_factory_is_rejected(target):
     """The module is one that YAML files name; what is asked for in it is not a choice."""
     with pytest.raises(RequestError, match="not one of the allowed classes and functions"):
         instantiate.resolve("dataset", target)
 
 
-def test_target_of_another_group_is_refused():
+def test_target_of_other_group_is_rejected():
     assert instantiate.resolve("method", "sslcli.methods.simsiam.SimSiam")
     with pytest.raises(RequestError, match="not allowed"):
         instantiate.resolve("dataset", "sslcli.methods.simsiam.SimSiam")
@@ -62,21 +62,21 @@ def test_target_of_another_group_is_refused():
         ("optimizer", "torch.optim.swa_utils.update_bn"),
     ],
 )
-def test_functions_of_libraries_are_refused(group, target):
+def test_library_functions_are_rejected(group, target):
     with pytest.raises(RequestError, match="allowed"):
         instantiate.resolve(group, target)
 
 
-def test_optimizers_of_torch_are_allowed():
+def test_torch_optimizers_are_allowed():
     assert instantiate.resolve("optimizer", "torch.optim.RMSprop").__name__ == "RMSprop"
 
 
-def test_every_choice_is_allowed():
+def test_every_choice_is_an_allowed_target():
     for group in GROUPS:
         assert all(callable(instantiate.resolve(group, target)) for target in registry.targets(group))
 
 
-def test_a_near_miss_gets_a_hint():
+def test_misspelled_argument_gets_hint():
     with pytest.raises(RequestError) as caught:
         instantiate.resolve("method", "sslcli.methods.simsiam.SimSam")
     assert caught.value.hint == "did you mean `SimSiam`?"
@@ -88,12 +88,12 @@ def test_a_near_miss_gets_a_hint():
     assert caught.value.hint == "did you mean `method.proj_dim`?"
 
 
-def test_a_missing_argument_is_told():
+def test_missing_argument_is_reported():
     with pytest.raises(RequestError, match=r"missing value: optimizer.lr"):
         instantiate.check("optimizer", {"_target_": "sslcli.optim.LARS"}, given=["params"])
 
 
-def test_modules_of_a_config_dir_are_trusted_and_no_others(tmp_path):
+def test_only_config_dir_modules_are_trusted(tmp_path):
     (tmp_path / "my_own_method.py").write_text("def made(a=1):\n    return a + 1\n")
     with pytest.raises(RequestError, match="not allowed") as caught:
         instantiate.resolve("method", "my_own_method.made")
@@ -105,7 +105,7 @@ def test_modules_of_a_config_dir_are_trusted_and_no_others(tmp_path):
 
 
 @pytest.mark.parametrize("old", registry.RENAMED)
-def test_target_of_an_earlier_version_is_built_and_keeps_its_hash(old):
+def test_renamed_target_is_built_and_keeps_hash(old):
     group = "evaluator" if ".evals." in old else "dataset"
     new = registry.current_name(old)
     assert new in registry.targets(group)

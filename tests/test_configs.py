@@ -15,7 +15,7 @@ METHODS, DATASETS = sorted(registry.choices("method")), sorted(registry.choices(
 
 
 @pytest.mark.parametrize("group", [g for g in registry.GROUPS if g not in ("experiment",)])
-def test_every_choice_has_a_summary_and_composes(group):
+def test_every_choice_has_summary_and_composes(group):
     for name, path in registry.choices(group).items():
         described = registry.describe(path, group)
         if group in ("method", "backbone", "dataset", "augmentation", "evaluator"):
@@ -47,7 +47,7 @@ def needs_path(group: str, name: str) -> bool:
 
 
 @pytest.mark.parametrize(("method", "dataset"), list(zip_longest(METHODS, DATASETS, fillvalue="digits")))
-def test_methods_and_datasets_add(method, dataset):
+def test_every_method_composes_with_every_dataset(method, dataset):
     """A data set chooses backbone and augmentation, a method what it needs on top: each once, and every plan with every
     augmentation that a data set chooses."""
     path = ["dataset.path=x"] if needs_path("dataset", dataset) else []
@@ -59,7 +59,7 @@ def test_methods_and_datasets_add(method, dataset):
 
 
 @pytest.mark.parametrize(("method", "dataset"), [("mae", "series"), ("simclr", "cifar10")])
-def test_the_command_line_wins(method, dataset):
+def test_command_line_overrides_defaults(method, dataset):
     words = [f"method={method}", f"dataset={dataset}", "dataset.path=x", "backbone=mlp", "optimizer.lr=0.123"]
     won = compose.compose("pretrain", words)
     assert "MLP" in won.backbone._target_
@@ -67,13 +67,13 @@ def test_the_command_line_wins(method, dataset):
 
 
 @pytest.mark.parametrize("name", sorted(registry.choices("experiment")))
-def test_every_experiment_binds(name):
+def test_every_experiment_passes_checks(name):
     from sslcli.training.setup import check
 
     check(resolve(compose.compose("pretrain", [f"experiment={name}"])))
 
 
-def test_defaults_of_the_schema_are_those_of_the_yaml():
+def test_schema_defaults_equal_yaml():
     from dataclasses import fields
 
     for group, name, fields_of in (("train", "default", schema.Train), ("device", "auto", schema.Device)):
@@ -83,7 +83,7 @@ def test_defaults_of_the_schema_are_those_of_the_yaml():
         assert set(values) == {f.name for f in fields(fields_of)}
 
 
-def test_foreign_yaml_is_looked_at_before_it_is_loaded(tmp_path):
+def test_foreign_yaml_is_checked_before_loading(tmp_path):
     (tmp_path / "method").mkdir()
     file = tmp_path / "method" / "x.yaml"
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -107,7 +107,7 @@ def test_foreign_yaml_is_looked_at_before_it_is_loaded(tmp_path):
         safe_yaml.check_yaml_folder(tmp_path)
 
 
-def test_a_method_of_ones_own_trains(cli, tmp_path):
+def test_method_of_config_dir_trains(cli, tmp_path):
     from tests.conftest import SMOKE
 
     mine = tmp_path / "mine"

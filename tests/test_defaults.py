@@ -72,7 +72,7 @@ def test_image_defaults_follow_device(name, monkeypatch):
         assert chosen("backbone=resnet18", "dataset.max_size=128") == ("resnet18", 128)
 
 
-def test_photo_folder_on_processor(cli, photos):
+def test_photo_folder_on_cpu(cli, photos):
     """What was chosen is said, and stands in config.yaml, so that a resumed or measured run has it wherever that is done."""
     result = cli("pretrain", "dataset=image_folder", f"dataset.path={photos}", *TINY)
     assert result.code == 0, result.err
@@ -96,12 +96,12 @@ def test_photo_folder_on_processor(cli, photos):
     ("n", "accumulate", "batch"),
     [(80, 1, 32), (48, 1, 16), (255, 1, 64), (256, 1, 256), (10_000, 1, 256), (10_000, 3, 255), (80, 5, 30), (3, 1, 2)],
 )
-def test_batch_follows_data(n, accumulate, batch):
+def test_auto_batch_size_depends_on_data(n, accumulate, batch):
     train = {"batch_size": "auto", "accumulate": accumulate}
     assert resolve_batch_size({"train": train}, data_of(n))["train"] == {"batch_size": batch, "accumulate": accumulate}
 
 
-def test_batch_larger_than_data_is_refused():
+def test_batch_larger_than_data_is_rejected():
     for given in (81, 256):
         with pytest.raises(RequestError, match=f"train.batch_size={given} is larger than the training split") as e:
             resolve_batch_size({"train": {"batch_size": given, "accumulate": 1}}, data_of(80))
@@ -110,26 +110,26 @@ def test_batch_larger_than_data_is_refused():
 
 
 @pytest.mark.parametrize("bad", ["much", "0", "12.5"])
-def test_batch_size_nonsense_is_refused(cli, bad):
+def test_invalid_batch_size_is_rejected(cli, bad):
     result = cli("pretrain", *TINY, f"train.batch_size={bad}", "--dry-run")
     assert result.code == 2, result.err
     assert "batch_size" in result.err
 
 
-def test_sweep_with_too_large_batch_is_refused_once(cli, tmp_path):
+def test_sweep_with_large_batch_is_rejected_once(cli, tmp_path):
     result = cli("pretrain", "-m", *TINY, "train.batch_size=32,5000", "seed=0,1,2")
     assert result.code == 2
     assert result.err.count("is larger than the training split (1,437 samples)") == 1
     assert not (tmp_path / "runs").exists()
 
 
-def test_accumulated_negatives_are_said():
+def test_accumulation_note_counts_negatives():
     simclr, simsiam = (method_class({"_target_": f"sslcli.methods.{n}"}) for n in ("simclr.SimCLR", "simsiam.SimSiam"))
     assert "32 samples at a time, not 128: 62 negatives, not 254" in accumulation_note([simclr], 128, 32)
     assert accumulation_note([simclr], 128, 128) == accumulation_note([simsiam], 128, 32) == ""
 
 
-def test_methods_that_gather_a_batch_compare_it():
+def test_methods_that_gather_declare_compares():
     """What crosses processes for a loss (`gather`, `sinkhorn`) is what a micro-batch lacks."""
     for name, path in registry.choices("method").items():
         method = method_class(registry.describe(path, "method"))
@@ -147,14 +147,14 @@ def test_methods_that_gather_a_batch_compare_it():
     "words", [("schedule.warmup=10",), ("schedule=linear", "schedule.final=3"), ("method=dino", "method.warmup=10")]
 )
 @pytest.mark.parametrize("flags", [(), ("--dry-run",)])
-def test_schedule_in_epochs_is_refused(cli, tmp_path, words, flags):
+def test_schedule_in_epochs_is_rejected(cli, tmp_path, words, flags):
     result = cli("pretrain", *TINY, *words, *flags)
     assert result.code == 2, result.err
     assert "share of the run" in result.err or "in [0, 1]" in result.err
     assert not (tmp_path / "runs").exists()
 
 
-def test_budget_says_what_it_buys():
+def test_describe_budget_reports_steps_and_epochs():
     told, hint = describe_budget("8m", 16, 30.0, 12)
     assert told == (
         "train.budget=8m: about 16 steps, 1.33 epochs, at 30 s a step; 1,000 steps would take 8h20m: too few to learn much"
@@ -169,7 +169,7 @@ def test_budget_says_what_it_buys():
     )
 
 
-def test_budget_too_short_is_warned_of(cli):
+def test_short_budget_is_warned_of(cli):
     result = cli(
         "pretrain", *(w for w in TINY if not w.startswith("train.steps")), "train.budget=1s", "train.batch_size=1024"
     )

@@ -92,7 +92,7 @@ def test_goes_on_where_it_was_stopped(cli):
 
 @pytest.mark.parametrize(("poison", "what"), [(poison_data, "loss"), (poison_gradient, "gradient")])
 @pytest.mark.parametrize("words", [["method=moco_v2"], ["method=byol", "optimizer=lars", "optimizer.lr=0.3"]])
-def test_one_bad_step_leaves_no_trace(cli, monkeypatch, words, poison, what):
+def test_nonfinite_step_leaves_no_trace(cli, monkeypatch, words, poison, what):
     poison(monkeypatch, range(4, 5))
     result = cli("pretrain", *words, *TINY, "train.save_every=1", "train.keep=100")
     assert result.code == 0, result.err

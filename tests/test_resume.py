@@ -23,14 +23,14 @@ def broken_off(cli) -> Path:
     return run
 
 
-def test_how_a_run_is_executed_may_change(cli, broken_off):
+def test_execution_keys_may_change_on_resume(cli, broken_off):
     done = cli("resume", "latest", "train.save_every=5m", "device.workers=0", "train.keep=1", "logger.log_every=1")
     assert done.code == 0, done.err
     assert "resuming at step 2 (bit-exact)" in done.err
     assert yaml.safe_load((broken_off / "config.yaml").read_text())["train"]["save_every"] == 1  # for this time only
 
 
-def test_another_precision_is_said(cli, broken_off):
+def test_changed_precision_is_reported_on_resume(cli, broken_off):
     done = cli("resume", "latest", "device.precision=bf16")
     assert done.code == 0, done.err
     assert "same data, different rounding; device was cpu (1 threads), fp32" in done.err
@@ -48,14 +48,14 @@ def test_another_precision_is_said(cli, broken_off):
         ("allow_data_change=maybe", "allow_data_change=maybe", ""),
     ],
 )
-def test_what_it_computes_may_not(cli, broken_off, word, message, hint):
+def test_other_keys_are_rejected_on_resume(cli, broken_off, word, message, hint):
     refused = cli("resume", "latest", word)
     assert refused.code == 2
     assert message in refused.err
     assert hint in refused.err
 
 
-def test_a_run_may_be_made_longer_before_and_after_its_end(cli, broken_off):
+def test_run_can_be_extended_before_and_after_its_end(cli, broken_off):
     longer = cli("resume", "latest", "train.steps=6")
     assert longer.code == 0, longer.err
     assert "not comparable: train.steps was 4, is 6" in longer.err
@@ -69,7 +69,7 @@ def test_a_run_may_be_made_longer_before_and_after_its_end(cli, broken_off):
     assert [m["step"] for m in map(json.loads, (broken_off / "metrics.jsonl").read_text().splitlines())][-1] == 44
 
 
-def test_other_data_is_refused_unless_it_is_wanted(cli, tmp_path):
+def test_changed_data_is_rejected_unless_allowed(cli, tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "a.npz"
     np.savez(path, x=rng.normal(size=(40, 2, 32)).astype(np.float32))
@@ -85,7 +85,7 @@ def test_other_data_is_refused_unless_it_is_wanted(cli, tmp_path):
     assert "not comparable: other data, train.steps was 4, is 6" in done.err
 
 
-def test_slurms_end_of_time_is_a_signal(cli, monkeypatch):
+def test_slurm_time_limit_stops_like_signal(cli, monkeypatch):
     import time
 
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 30))
@@ -96,7 +96,7 @@ def test_slurms_end_of_time_is_a_signal(cli, monkeypatch):
     assert cli("pretrain", *RUN).code == 0
 
 
-def test_a_checkpoint_written_in_the_background_is_the_same(cli, monkeypatch):
+def test_background_checkpoint_is_identical(cli, monkeypatch):
     import time
 
     from safetensors.torch import load_file
@@ -129,7 +129,7 @@ def test_a_checkpoint_written_in_the_background_is_the_same(cli, monkeypatch):
             assert all((a[k] == b[k]).all() for k in a), (name, file)
 
 
-def test_a_failure_in_the_background_is_told_and_the_third_ends_the_run(cli, monkeypatch):
+def test_third_background_save_failure_ends_run(cli, monkeypatch):
     from sslcli.errors import StorageError
     from sslcli.runs import checkpoint
 

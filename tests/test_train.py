@@ -12,7 +12,7 @@ from sslcli.training.state import Horizon
 from tests.conftest import SMOKE, killed_when_saved
 
 
-def test_progress_is_continuous_over_a_new_plan():
+def test_progress_is_continuous_when_horizon_moves():
     horizon = Horizon(100)
     assert [horizon.progress(s) for s in (0, 50, 100)] == [0.0, 0.5, 1.0]
     horizon.move(50, 150)
@@ -23,7 +23,7 @@ def test_progress_is_continuous_over_a_new_plan():
     assert horizon.total == 61
 
 
-def test_resume_refuses_other_data_and_another_config(cli):
+def test_resume_rejects_changed_data_and_config(cli):
     with killed_when_saved(1):
         cli("pretrain", *SMOKE, "train.save_every=1")
     (run,) = Path("runs").glob("2*")
@@ -45,7 +45,7 @@ def test_resume_refuses_other_data_and_another_config(cli):
     assert "resuming at step 0" in resumed.err
 
 
-def test_a_run_is_held_by_one_process(tmp_path):
+def test_run_lock_excludes_other_processes(tmp_path):
     import os
 
     run = Run.create(tmp_path / "r", {"a": 1, "logger": {"token": "abc"}})
@@ -61,7 +61,7 @@ def test_a_run_is_held_by_one_process(tmp_path):
     run.close()
 
 
-def test_non_finite_steps_are_skipped_then_end_the_run(cli):
+def test_nonfinite_steps_are_skipped_then_end_run(cli):
     result = cli("pretrain", *SMOKE, "train.steps=30", "optimizer.lr=1e30", "schedule=constant")
     assert result.code == 4
     assert "is not finite at step" in result.err
@@ -71,7 +71,7 @@ def test_non_finite_steps_are_skipped_then_end_the_run(cli):
     assert checkpoint.load_newest(run / "checkpoints") is not None  # the last good one is there
 
 
-def test_collapse_is_seen(cli):
+def test_collapse_is_reported(cli):
     """A predictor-free, stop-gradient-free pull of two views towards each other collapses; the guard must say so."""
     mine = Path("mine/method")
     mine.mkdir(parents=True)
@@ -103,12 +103,12 @@ def test_collapse_is_seen(cli):
     assert "the embeddings are collapsing" in stopped.err
 
 
-def test_a_healthy_run_raises_no_alarm(cli):
+def test_healthy_run_reports_no_collapse(cli):
     result = cli("pretrain", *SMOKE, "train.steps=44")
     assert "collapsing" not in result.err
 
 
-def test_a_budget_is_kept(cli):
+def test_run_keeps_time_budget(cli):
     result = cli("pretrain", *SMOKE[1:], "train.budget=6s", "train.batch_size=64", "train.eval_every=0")
     assert result.code == 0, result.err
     status = json.loads((Path(result.last) / "status.json").read_text())
@@ -119,7 +119,7 @@ def test_a_budget_is_kept(cli):
     assert last["train/progress"] == 1.0
 
 
-def test_trainer_error_leaves_status_failed_with_the_reason(cli):
+def test_status_of_failed_run_has_reason(cli):
     result = cli("pretrain", *SMOKE, "train.steps=20", "optimizer.lr=1e30")
     assert result.code == TrainingError.code
     (run,) = Path("runs").glob("2*")

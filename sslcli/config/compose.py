@@ -137,9 +137,10 @@ def load_choice(group: str, name: str, root: Any, config_dirs: Iterable[Path] = 
     return merged[group]
 
 
-def to_container(node: Any) -> Any:
-    """A node as dicts, lists, numbers and strings, with interpolations resolved. RequestError where a value is missing or cannot be
-    resolved."""
+def to_container(node: Any, key: str = "") -> Any:
+    """A node as dicts, lists, numbers and strings, with interpolations resolved.
+
+    `key`: the key of the node, for messages. RequestError where a value is missing or cannot be resolved."""
     from omegaconf import DictConfig, ListConfig, OmegaConf
     from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
@@ -148,19 +149,18 @@ def to_container(node: Any) -> Any:
     try:
         missing = sorted(OmegaConf.missing_keys(node))
         if missing:
-            path = node._get_full_key(None)
-            key = f"{path}.{missing[0]}" if path else missing[0]
-            raise RequestError(f"missing value: {key}", f"add {key}=...")
+            name = f"{key}.{missing[0]}" if key else missing[0]
+            raise RequestError(f"missing value: {name}", f"add {name}=...")
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except InterpolationKeyError as e:
-        name = re.search(r"key '([^']+)' not found", str(e))
+        unknown = re.search(r"key '([^']+)' not found", str(e))
         at = f"`{e.full_key}`: " if e.full_key else ""
         hint = (
             "training runs the evaluator `online`; the others run with `sslcli eval NAME`"
             if "`evaluator." in at
             else None
         )
-        raise RequestError(f"{at}`${{{name[1] if name else '?'}}}` refers to no key", hint) from None
+        raise RequestError(f"{at}`${{{unknown[1] if unknown else '?'}}}` refers to no key", hint) from None
     except OmegaConfBaseException as e:
         raise RequestError(f"a value cannot be resolved: {first_line(e)}") from None
 

@@ -106,7 +106,7 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: DataRecord | No
     if process.world_size > 1 and train["sync_batchnorm"]:
         convert_sync_batchnorm(method)
     lr, derivation = optim.scaled_lr(cfg["optimizer"]["lr"], train["batch_size"], cfg["optimizer"].get("lr_batch"))
-    optimizer = optim.make(cfg["optimizer"], method, lr, machine.compile)
+    optimizer = optim.build_optimizer(cfg["optimizer"], method, lr, machine.compile)
     loader = Loader(
         dataset.pretrain,
         views,

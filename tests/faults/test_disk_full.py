@@ -102,7 +102,7 @@ def watched(monkeypatch) -> list[int]:
     return steps
 
 
-def test_full_at_each_file_of_a_save_twice(cli, monkeypatch, whole, watched):
+def test_disk_full_at_each_file_of_two_saves(cli, monkeypatch, whole, watched):
     for name in FILES:
         watched.clear()
         with monkeypatch.context() as patch:
@@ -115,7 +115,7 @@ def test_full_at_each_file_of_a_save_twice(cli, monkeypatch, whole, watched):
         assert outcome(Path(result.last)) == whole, name
 
 
-def test_full_for_the_metrics(cli, monkeypatch, whole, watched):
+def test_disk_full_while_writing_metrics(cli, monkeypatch, whole, watched):
     """Lines wait in memory until they can be written; meanwhile no checkpoint claims that they are."""
     full_for(monkeypatch, "metrics.jsonl", range(2, 4))
     result = cli("pretrain", *WORDS)
@@ -125,7 +125,7 @@ def test_full_for_the_metrics(cli, monkeypatch, whole, watched):
     assert outcome(Path(result.last)) == whole
 
 
-def test_three_in_a_row_is_exit_5_and_the_run_goes_on_later(cli, monkeypatch, whole, watched):
+def test_three_failed_saves_exit_5_and_run_resumes(cli, monkeypatch, whole, watched):
     with monkeypatch.context() as patch:
         full_for(patch, "optimizer.safetensors", range(3, 100))
         result = cli("pretrain", *WORDS)
@@ -140,14 +140,14 @@ def test_three_in_a_row_is_exit_5_and_the_run_goes_on_later(cli, monkeypatch, wh
     assert outcome(run) == whole
 
 
-def test_the_first_save_must_succeed(cli, monkeypatch):
+def test_first_save_is_required(cli, monkeypatch):
     full_for(monkeypatch, "state.json", range(0, 1))
     result = cli("pretrain", *WORDS)
     assert result.code == 5
     assert "File too large" in result.err
 
 
-def test_the_last_save_must_succeed(cli, monkeypatch, whole):
+def test_last_save_is_required(cli, monkeypatch, whole):
     """A run is not `done` before its last step is on the disk."""
     with monkeypatch.context() as patch:
         full_for(patch, "model.safetensors", range(7, 8))
@@ -159,7 +159,7 @@ def test_the_last_save_must_succeed(cli, monkeypatch, whole):
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EDQUOT])
-def test_read_only_or_over_quota(cli, monkeypatch, code, whole):
+def test_read_only_folder_or_quota_exceeded(cli, monkeypatch, code, whole):
     """No file can be opened for writing from step 3 on (root is let into read-only folders, so the answer is a patch)."""
     steps, save, opened = [0], Trainer.save, os.open
 
@@ -185,7 +185,7 @@ def test_read_only_or_over_quota(cli, monkeypatch, code, whole):
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
-def test_a_folder_that_cannot_be_made(cli, monkeypatch, sweep):
+def test_run_folder_cannot_be_created(cli, monkeypatch, sweep):
     mkdir = os.mkdir
 
     def refuse(path, *args, **named):
@@ -200,7 +200,7 @@ def test_a_folder_that_cannot_be_made(cli, monkeypatch, sweep):
     assert "SSLCLI_RUNS=FOLDER" in result.err
 
 
-def test_numbers_are_printed_when_they_cannot_be_saved(cli, monkeypatch):
+def test_metrics_are_printed_when_saving_fails(cli, monkeypatch):
     """Of an evaluation and of a ranking: first what was computed, then why it is not kept, then exit code 5."""
     assert cli("pretrain", *WORDS, "train.keep=2", "train.save_every=1").code == 0
     mkdir = os.mkdir
@@ -223,7 +223,7 @@ def test_numbers_are_printed_when_they_cannot_be_saved(cli, monkeypatch):
     assert "No space left on device" in ranked.err
 
 
-def test_room_is_looked_for_before_a_save(tmp_path, monkeypatch):
+def test_free_space_is_checked_before_save(tmp_path, monkeypatch):
     import torch
 
     tensors = {"model": {"w": torch.zeros(2**18)}}  # 1 MB
@@ -237,7 +237,7 @@ def test_room_is_looked_for_before_a_save(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["step-0000000001"]
 
 
-def test_words_about_a_run_never_end_it(tmp_path, capsys):
+def test_log_failure_does_not_end_run(tmp_path, capsys):
     """events, log, status: said once, then silence."""
     run = Run.create(tmp_path / "r", {})
     with file_size(0):
@@ -271,7 +271,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_small_disk(cli, monkeypatch, whole, small_disk):
+def test_run_on_small_disk(cli, monkeypatch, whole, small_disk):
     monkeypatch.setenv("SSLCLI_RUNS", str(small_disk))
     (small_disk / "filler").write_bytes(bytes(2**19))
     result = cli("pretrain", *WORDS)

@@ -57,7 +57,7 @@ def test_end_of_this_slurm_job_stops(monkeypatch):
         assert stop.number == signal.SIGTERM
 
 
-def test_working_folder_that_is_gone(cli, tmp_path, monkeypatch):
+def test_working_folder_was_removed(cli, tmp_path, monkeypatch):
     for words in (["runs"], ["doctor"], ["pretrain", "method=simsiam"], ["eval", "knn"]):
         gone = tmp_path / "gone"
         gone.mkdir()
@@ -69,7 +69,7 @@ def test_working_folder_that_is_gone(cli, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
 
 
-def test_package_that_does_not_import(cli, monkeypatch):
+def test_broken_package_is_reported(cli, monkeypatch):
     def read() -> None:
         raise ImportError("numpy.dtype size changed", name="sklearn.datasets")
 
@@ -81,7 +81,7 @@ def test_package_that_does_not_import(cli, monkeypatch):
     assert "Traceback" not in result.err
 
 
-def test_doctor_imports_what_is_installed(cli, monkeypatch):
+def test_doctor_imports_installed_packages(cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     result = cli("doctor", "--json")
     assert result.code == 3
@@ -90,7 +90,7 @@ def test_doctor_imports_what_is_installed(cli, monkeypatch):
     ]
 
 
-def test_import_errors_in_words():
+def test_import_errors_become_messages():
     missing = OSError("libcudart.so.12: cannot open shared object file: No such file or directory")
     assert isinstance(to_ssl_error(missing), MachineError)
     assert isinstance(to_ssl_error(ImportError("no", name="torch._C")), MachineError)
@@ -99,7 +99,7 @@ def test_import_errors_in_words():
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
-def test_folder_that_cannot_be_flushed(tmp_path, monkeypatch, code):
+def test_folder_without_fsync(tmp_path, monkeypatch, code):
     def fsync(fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -122,7 +122,7 @@ def test_run_folder_moved_during_training(cli, monkeypatch):
     assert "the run folder was moved or removed" in result.err
 
 
-def test_no_gpu_leads_to_the_cpu(monkeypatch):
+def test_auto_device_without_gpu_is_cpu(monkeypatch):
     monkeypatch.setattr(rendezvous.torch.cuda, "device_count", lambda: 0)
     with pytest.raises(MachineError) as found:
         rendezvous.process_info(1, "cuda")

@@ -81,7 +81,7 @@ def events(run: Path, kind: str) -> list[dict]:
         ["method=byol", "optimizer=lars", "optimizer.lr=0.3"],
     ],
 )
-def test_one_bad_step_leaves_no_trace(cli, monkeypatch, words, bad, poison, what):
+def test_nonfinite_step_leaves_no_trace(cli, monkeypatch, words, bad, poison, what):
     """It is skipped: weights, teacher, optimizer, batch statistics and queue are after it what they were before."""
     if len(words) > 1:
         monkeypatch.setattr(trainer, "can_defer_check", lambda setup, _: optim.supports_found_inf(setup.optimizer))
@@ -108,7 +108,7 @@ def test_one_bad_step_leaves_no_trace(cli, monkeypatch, words, bad, poison, what
 
 
 @pytest.mark.parametrize(("poison", "what"), [(poison_data, "loss"), (poison_gradient, "gradient")])
-def test_six_in_a_row_end_the_run(cli, monkeypatch, poison, what):
+def test_six_nonfinite_steps_in_a_row_end_run(cli, monkeypatch, poison, what):
     poison(monkeypatch, range(7, 100))
     result = cli("pretrain", "method=byol", *WORDS)
     assert result.code == 4
@@ -132,7 +132,7 @@ def test_six_in_a_row_end_the_run(cli, monkeypatch, poison, what):
     assert (report["loss"] == "nan") == (what == "loss")
 
 
-def test_weights_that_are_no_numbers_are_never_saved(cli, monkeypatch):
+def test_nonfinite_weights_are_never_saved(cli, monkeypatch):
     """A last step that breaks the weights is no end: exit 4, and the checkpoint before is the newest."""
     step = torch.optim.SGD.step
     counted = [0]
@@ -168,7 +168,7 @@ def own_method(name: str, body: str) -> list[str]:
     return ["--config-dir", "mine", f"method={name}"]
 
 
-def test_a_constant_output_is_told_at_the_second_check(cli):
+def test_constant_output_is_reported_at_second_check(cli):
     """From the first step on: no patience for what cannot be a slow start."""
     words = own_method(
         "constant",

@@ -10,7 +10,7 @@ from pathlib import Path
 CAMPAIGN = Path(__file__).parents[2] / "benchmarks" / "kill_campaign.py"
 
 
-def test_twenty_kills(tmp_path):
+def test_run_survives_twenty_kills(tmp_path):
     words = ["--kills", "20", "--methods", "moco_v2,mae", "--shapes", "evaluations", "--json", "figures.json"]
     done = subprocess.run([sys.executable, str(CAMPAIGN), *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -116,7 +116,7 @@ def attempt(folder: Path) -> StorageError | None:
 
 @pytest.mark.parametrize("power", [False, True], ids=["killed", "power cut"])
 @pytest.mark.parametrize("before", [(), (1,), (1, 2), (1, 2, 3)], ids=["first", "second", "third", "again"])
-def test_cut_off_at_every_system_call(tmp_path, monkeypatch, before, power):
+def test_save_interrupted_at_every_system_call(tmp_path, monkeypatch, before, power):
     """`again`: the step is there already, damaged; it is set aside, then replaced."""
     names, k = set(), 0
     while True:
@@ -150,7 +150,7 @@ def test_cut_off_at_every_system_call(tmp_path, monkeypatch, before, power):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_an_error_at_every_system_call(tmp_path, monkeypatch, code):
+def test_save_with_error_at_every_system_call(tmp_path, monkeypatch, code):
     """The disk says no, once: the save is done or says why, nothing lies about, and what was good stays good."""
     k, failed = 0, 0
     while True:
@@ -196,7 +196,7 @@ def fall_back(good: Path, folder: Path, damage: Any) -> str:
     return reason
 
 
-def test_a_hundred_flipped_bits_are_all_noticed(two, tmp_path):
+def test_hundred_flipped_bits_are_detected(two, tmp_path):
     dice = random.Random(0)
     names = sorted(p.name for p in (two / "step-0000000002").iterdir())
     assert len(names) == 5
@@ -211,7 +211,7 @@ def test_a_hundred_flipped_bits_are_all_noticed(two, tmp_path):
         assert name in fall_back(two, tmp_path / str(i), flip)
 
 
-def test_every_byte_of_the_manifest_counts(two):
+def test_every_manifest_byte_is_verified(two):
     """It has no other file to vouch for it."""
     dice = random.Random(2)
     path = two / "step-0000000002"
@@ -225,7 +225,7 @@ def test_every_byte_of_the_manifest_counts(two):
     assert checkpoint.verify(path) is None
 
 
-def test_twenty_truncations_are_all_noticed(two, tmp_path):
+def test_twenty_truncations_are_detected(two, tmp_path):
     dice = random.Random(1)
     names = sorted(p.name for p in (two / "step-0000000002").iterdir())
     for i in range(20):
@@ -238,11 +238,11 @@ def test_twenty_truncations_are_all_noticed(two, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "state.json", "model.safetensors"])
-def test_a_missing_file_is_named(two, tmp_path, name):
+def test_missing_checkpoint_file_is_named(two, tmp_path, name):
     assert fall_back(two, tmp_path / "copy", lambda path: (path / name).unlink()) == f"{name} is missing"
 
 
-def test_a_checkpoint_under_another_name_is_refused(two, tmp_path):
+def test_renamed_checkpoint_is_rejected(two, tmp_path):
     def rename(path: Path) -> None:
         shutil.rmtree(path)
         shutil.copytree(path.with_name("step-0000000001"), path)
@@ -250,7 +250,7 @@ def test_a_checkpoint_under_another_name_is_refused(two, tmp_path):
     assert fall_back(two, tmp_path / "copy", rename) == "it holds step 1"
 
 
-def test_when_all_are_bad_each_is_named_and_nothing_is_moved(two):
+def test_invalid_checkpoints_are_named_and_kept(two):
     (two / "step-0000000002" / "state.json").unlink()
     (two / "step-0000000001" / "model.safetensors").write_bytes(b"")
     for _ in range(2):  # and it is no other answer the second time
@@ -263,7 +263,7 @@ def test_when_all_are_bad_each_is_named_and_nothing_is_moved(two):
     assert len(checkpoint.existing(two)) == 2
 
 
-def test_a_newer_format_is_left_alone_and_told(two):
+def test_newer_format_is_kept_and_reported(two):
     path = two / "step-0000000002" / "manifest.json"
     manifest = json.loads(path.read_text()) | {"format": 2, "sslcli": "7.0"}
     manifest.pop("sha256")
@@ -273,7 +273,7 @@ def test_a_newer_format_is_left_alone_and_told(two):
     assert len(checkpoint.existing(two)) == 2
 
 
-def test_the_newest_two_that_verify_are_never_removed(tmp_path):
+def test_newest_two_valid_checkpoints_are_kept(tmp_path):
     save(tmp_path, 1, 2, 3)
     (tmp_path / "step-0000000003" / "state.json").write_bytes(b"{}")
     save(tmp_path, 4)  # keeps two: 4, and 2 because 3 does not verify
@@ -285,7 +285,7 @@ def test_the_newest_two_that_verify_are_never_removed(tmp_path):
     assert [p.name[-1] for p in checkpoint.existing(tmp_path)] == ["7", "6"]
 
 
-def test_what_a_reader_of_safetensors_sees(tmp_path):
+def test_safetensors_content_of_checkpoint(tmp_path):
     """The format is the one of the safetensors package: it reads ours, and says no to nothing."""
     from safetensors.torch import load_file
 
@@ -309,7 +309,7 @@ def test_what_a_reader_of_safetensors_sees(tmp_path):
         assert torch.equal(read[name], value), name
 
 
-def test_the_first_format_loads_for_ever(tmp_path):
+def test_first_format_loads(tmp_path):
     """tests/faults/fixtures/format-1 was written by sslcli 0.1 and is never made again."""
     shutil.copytree(FIXTURES / "format-1", tmp_path / "checkpoints")
     found = checkpoint.load_newest(tmp_path / "checkpoints")
@@ -323,7 +323,7 @@ def test_the_first_format_loads_for_ever(tmp_path):
     assert read["model"]["queue.keys"].shape == (64, 16)
 
 
-def test_a_run_of_the_first_format_resumes(cli, tmp_path, monkeypatch):
+def test_run_of_first_format_resumes(cli, tmp_path, monkeypatch):
     """Its configuration, as its checkpoint holds it, names data sets by their dotted names of then."""
     monkeypatch.chdir(tmp_path)
     config: dict = {"device": {"type": "cpu", "threads": 1}, "logger": {"log_every": 1}}
@@ -362,7 +362,7 @@ def interrupted(cli) -> tuple[Path, dict]:
     return run, whole
 
 
-def test_a_resumed_run_says_what_it_falls_back_on(cli, interrupted):
+def test_resume_reports_fallback_checkpoint(cli, interrupted):
     run, whole = interrupted
     path = run / "checkpoints" / "step-0000000003" / "model.safetensors"
     content = bytearray(path.read_bytes())
@@ -378,7 +378,7 @@ def test_a_resumed_run_says_what_it_falls_back_on(cli, interrupted):
     assert outcome(run) == whole
 
 
-def test_a_resume_without_a_good_checkpoint_is_exit_4(cli, interrupted):
+def test_resume_without_valid_checkpoint_exits_4(cli, interrupted):
     run, _ = interrupted
     before = (run / "metrics.jsonl").read_bytes()
     for path in checkpoint.existing(run / "checkpoints"):

@@ -60,7 +60,7 @@ def whole(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_every_signal_at_a_random_time(zygote, tmp_path, whole, seed):
+def test_signals_at_random_times_save_and_resume(zygote, tmp_path, whole, seed):
     dice, words = random.Random(seed), tmp_path / "words.txt"
     names = dice.sample(SIGNALS, len(SIGNALS))
     pid = zygote.start(WORDS, tmp_path, words)
@@ -89,7 +89,7 @@ def test_every_signal_at_a_random_time(zygote, tmp_path, whole, seed):
     assert outcome(run) == whole
 
 
-def test_a_second_interrupt_leaves_at_once(zygote, tmp_path):
+def test_second_interrupt_exits_immediately(zygote, tmp_path):
     """Steps of seconds: whoever types Ctrl-C twice does not wait for one."""
     slow = ["train.steps=50", "train.batch_size=1437", "train.eval_every=0", "backbone.width=96"]
     words = tmp_path / "words.txt"
@@ -130,7 +130,7 @@ def streamed(photos: Path) -> list[str]:
 
 
 @needs_proc
-def test_no_worker_is_left_behind(zygote, tmp_path, photos):
+def test_no_data_worker_remains(zygote, tmp_path, photos):
     words = tmp_path / "words.txt"
     pid = zygote.start(streamed(photos), tmp_path, words)
     run = until(lambda: the_run(tmp_path))
@@ -142,7 +142,7 @@ def test_no_worker_is_left_behind(zygote, tmp_path, photos):
 
 
 @needs_proc
-def test_a_killed_owner_holds_nothing_though_its_workers_live(zygote, tmp_path, photos):
+def test_killed_run_releases_lock_despite_workers(zygote, tmp_path, photos):
     """SIGKILL: its workers notice later, but the run is free at once; and they do end."""
     words = tmp_path / "words.txt"
     pid = zygote.start(streamed(photos), tmp_path, words)
@@ -157,7 +157,7 @@ def test_a_killed_owner_holds_nothing_though_its_workers_live(zygote, tmp_path, 
     until(lambda: not family(pid), 20)
 
 
-def test_of_two_processes_on_one_run_one_wins(zygote, tmp_path, whole):
+def test_one_of_two_processes_locks_run(zygote, tmp_path, whole):
     words = tmp_path / "words.txt"
     pid = zygote.start(WORDS, tmp_path, words)
     run = until(lambda: the_run(tmp_path))

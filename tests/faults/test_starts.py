@@ -47,7 +47,7 @@ def fork(task: Callable[[int], None], children: int) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 
 
-def test_eighty_folders(tmp_path, monkeypatch):
+def test_eighty_simultaneous_starts_get_own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("SSLCLI_RUNS", str(tmp_path / "runs"))
     begin = time.time() + 2
     assert fork(lambda child: start_twenty(child, begin), 4) == [0] * 4
@@ -59,7 +59,7 @@ def test_eighty_folders(tmp_path, monkeypatch):
     assert not list((tmp_path / "runs").glob(".latest*"))
 
 
-def test_of_four_in_one_folder_one_wins(tmp_path):
+def test_one_of_four_processes_gets_folder(tmp_path):
     for i in range(20):
         begin = time.time() + 0.02
 

@@ -78,7 +78,7 @@ class Copies:
 @pytest.mark.parametrize(
     ("workers", "accumulate", "method"), [(0, 1, "byol"), (0, 2, "moco_v2"), (2, 1, "mae"), (2, 2, "simsiam")]
 )
-def test_a_stopped_run_equals_an_unbroken_one(cli, monkeypatch, tmp_path, photos, workers, accumulate, method):
+def test_stopped_run_equals_uninterrupted_run(cli, monkeypatch, tmp_path, photos, workers, accumulate, method):
     small = ["backbone=vit_micro", "backbone.depth=1"] if method == "mae" else ["backbone=convnet", "backbone.width=4"]
     words = [
         f"method={method}",
@@ -113,7 +113,7 @@ def test_a_stopped_run_equals_an_unbroken_one(cli, monkeypatch, tmp_path, photos
         assert "nothing to resume" in cli("resume", str(copies[point])).err
 
 
-def test_an_evaluation_that_a_signal_put_off_is_made_later(cli, monkeypatch):
+def test_evaluation_delayed_by_signal_runs_on_resume(cli, monkeypatch):
     """A signal in the last step of an epoch: saved and left at once; the evaluation comes first when the run goes on."""
     import os
     import signal

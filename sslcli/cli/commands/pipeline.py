@@ -21,7 +21,9 @@ def resolve(cfg: Any, hydra: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     stages = list(cfg.stages)
     eval_command.require_stages(stages, registry.choices("evaluator"))
     root = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])
-    evaluators = {name: compose.to_container(compose.load_choice("evaluator", name, root)) for name in stages}
+    evaluators = {
+        name: compose.to_container(compose.load_choice("evaluator", name, root), "evaluator") for name in stages
+    }
     values = pretrain.resolve(cfg, hydra)
     return {k: v for k, v in values.items() if k not in OWN_KEYS}, evaluators
 

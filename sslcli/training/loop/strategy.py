@@ -116,7 +116,7 @@ class FSDP(SingleProcess):
             fully_shard(module, mesh=mesh)
         self.root = fully_shard(method, mesh=mesh)
         # fully_shard replaced the parameters.
-        self.setup.optimizer = optim.make(
+        self.setup.optimizer = optim.build_optimizer(
             self.setup.cfg["optimizer"], method, self.setup.lr, self.setup.runtime.compile
         )
         checkpoint.restore_optimizer(self.setup.optimizer, checkpoint.parameter_names(method), *saved)
