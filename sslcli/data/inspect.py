@@ -109,9 +109,12 @@ def _decode_all(source: Source) -> dict[str, str]:
 
 def _duplicates(splits: dict[str, Source]) -> dict[str, int]:
     """How many test samples are also in train, and how many training samples are repetitions, compared by their bytes."""
-    own = Counter(_hashes(splits["train"]))
+    train_hashes = Counter(_hashes(splits["train"]))
     other = _hashes(splits["test"]) if "test" in splits else []
-    return {"in train and test": sum(h in own for h in other), "within train": sum(n - 1 for n in own.values())}
+    return {
+        "in train and test": sum(h in train_hashes for h in other),
+        "within train": sum(n - 1 for n in train_hashes.values()),
+    }
 
 
 def _hashes(source: Source) -> list[bytes]:
@@ -146,8 +149,8 @@ def format_rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, st
     out += [("", escape(n)) for n in report["notes"]]
     n = len(report["bad"])
     out.append(("unreadable", f"{n:,} of {report['limit']['of']:,}" + ("" if report["strict"] else PARTIAL_NOTE)))
-    for reason, found in list(report["reasons"].items())[:at_most]:
-        out.append(("", f"{found['count']:,} x {escape(reason)}: {listing(map(escape, found['examples']), 3)}"))
+    for reason, group in list(report["reasons"].items())[:at_most]:
+        out.append(("", f"{group['count']:,} x {escape(reason)}: {listing(map(escape, group['examples']), 3)}"))
     for what, n in report.get("duplicates", {}).items():
         out.append(("duplicates", f"{n:,} {what}"))
     out += [("damage", escape(text)) for text in report.get("damage", ())]

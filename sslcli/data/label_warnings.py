@@ -19,15 +19,15 @@ def label_notes(dataset: Dataset) -> list[str]:
     if test is None or not len(trained):
         return []
     assert train.labels is not None
-    known = labeled_ids(test)
-    if not len(known):
+    labeled = labeled_ids(test)
+    if not len(labeled):
         return [
             "warning: the test split has no labels, which probe, knn and finetune require; to supply them: "
             f"{HOW_TO_LABEL}"
         ]
     assert test.labels is not None
     notes = []
-    y = test.labels[known]
+    y = test.labels[labeled]
     unseen = sorted(set(y.tolist()) - set(train.labels[trained].tolist()))
     if unseen:
         n = sum(int((y == c).sum()) for c in unseen)
@@ -36,9 +36,9 @@ def label_notes(dataset: Dataset) -> list[str]:
             f"warning: class {names} occurs in the test split only: "
             f"its {plural(n, 'sample')} of {len(y):,} cannot be classified correctly"
         )
-    if len(known) < len(test):
+    if len(labeled) < len(test):
         notes.append(
-            f"{len(test) - len(known):,} of {len(test):,} test samples have no label and do not count for the accuracy"
+            f"{len(test) - len(labeled):,} of {len(test):,} test samples have no label and do not count for the accuracy"
         )
     return notes
 

@@ -51,13 +51,13 @@ def split(
         return everything, everything[:0]
     if groups is not None:
         counted = labels >= 0 if holdout == "auto" and labels is not None else torch.ones(n, dtype=torch.bool)
-        held = _by_group(groups, fraction, seed, labels, counted)
+        held_out = _by_group(groups, fraction, seed, labels, counted)
     elif labels is not None and bool((labels >= 0).any()):
-        held = _stratified(labels, fraction, seed)
+        held_out = _stratified(labels, fraction, seed)
     else:
-        held = torch.zeros(n, dtype=torch.bool)
-        held[order(derive(seed, "split"), 0, n)[: min(math.ceil(fraction * n), n - 1)]] = True
-    return everything[~held], everything[held]
+        held_out = torch.zeros(n, dtype=torch.bool)
+        held_out[order(derive(seed, "split"), 0, n)[: min(math.ceil(fraction * n), n - 1)]] = True
+    return everything[~held_out], everything[held_out]
 
 
 def split_recordings(
@@ -72,30 +72,30 @@ def split_recordings(
         of = torch.full((len(ids),), -1)
         if labels is not None:
             of[first] = labels  # all windows of a recording have the same label
-        _, held = split(len(ids), holdout, seed, of if labels is not None else None)
-        inside = torch.isin(first, held)
+        _, held_out = split(len(ids), holdout, seed, of if labels is not None else None)
+        inside = torch.isin(first, held_out)
         return torch.nonzero(~inside).flatten(), torch.nonzero(inside).flatten(), "whole recordings"
     fraction = holdout_fraction(holdout, labels)
     everything = torch.arange(len(recording))
     if fraction == 0 or len(recording) < 2:
         return everything, everything[:0], ""
     length = int(starts.max()) + window
-    held = starts >= min((1 - fraction) * length, int(starts.max()))
-    begins = int(starts[held].min())
-    kept = starts + 2 * window <= begins
-    if not bool(kept.any()):
+    held_out = starts >= min((1 - fraction) * length, int(starts.max()))
+    begins = int(starts[held_out].min())
+    in_train = starts + 2 * window <= begins
+    if not bool(in_train.any()):
         raise DataError(
             f"one recording of {length:,} steps is too short to hold out {fraction:g} of it after a gap of one window ({window})",
             "dataset.holdout=0, or a smaller dataset.window",
         )
-    gap = int((~kept & ~held).sum())
+    gap = int((~in_train & ~held_out).sum())
     how = f"the end of the only recording; {gap} before it are left out as a gap of one window"
-    return everything[kept], everything[held], how
+    return everything[in_train], everything[held_out], how
 
 
-def split_hash(held: Tensor) -> str:
+def split_hash(held_out: Tensor) -> str:
     """16 hex digits that identify the held-out ids; "" where none are held out."""
-    return hashlib.sha256(held.numpy().tobytes()).hexdigest()[:16] if len(held) else ""
+    return hashlib.sha256(held_out.numpy().tobytes()).hexdigest()[:16] if len(held_out) else ""
 
 
 def _stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
@@ -108,10 +108,10 @@ def _stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
     missing = math.ceil(sum(exact.values()) - 1e-9) - sum(take.values())
     for c in sorted(exact, key=lambda c: (math.floor(exact[c]) - exact[c], c))[: max(missing, 0)]:
         take[c] = min(take[c] + 1, len(members[c]) - 1)
-    held = torch.zeros(len(labels), dtype=torch.bool)
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
     for c, ids in members.items():
-        held[ids[: take[c]]] = True
-    return held
+        held_out[ids[: take[c]]] = True
+    return held_out
 
 
 def _by_group(groups: Sequence[object], fraction: float, seed: int, labels: Tensor | None, counted: Tensor) -> Tensor:
@@ -133,10 +133,12 @@ def _by_group(groups: Sequence[object], fraction: float, seed: int, labels: Tens
         shuffled = order(derive(seed, "split by group"), attempt, len(names))
         totals = sizes[shuffled].cumsum(0)[:-1]  # at least one group stays in train
         k = int((totals - target).abs().argmin()) + 1
-        held = torch.isin(of, shuffled[:k])
-        missed = [len(classes - set(labels[part].tolist())) if labels is not None else 0 for part in (~held, held)]
+        held_out = torch.isin(of, shuffled[:k])
+        missed = [
+            len(classes - set(labels[part].tolist())) if labels is not None else 0 for part in (~held_out, held_out)
+        ]
         score = (missed[0], missed[1], abs(float(totals[k - 1]) - target), attempt)
         if best is None or score < best[0]:
-            best = (score, held)
+            best = (score, held_out)
     assert best is not None
     return best[1]

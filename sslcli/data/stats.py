@@ -106,8 +106,8 @@ def outlier_notes(x: Tensor) -> list[str]:
         v = x[:, c].reshape(-1)
         v = v[~v.isnan()]
         if len(v):
-            some = v[_sample_ids(len(v), 1 << 16)].double()
-            low, high = torch.quantile(some, torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
+            sample = v[_sample_ids(len(v), 1 << 16)].double()
+            low, high = torch.quantile(sample, torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
             if high > low and float(v.double().std()) > OUTLIER_IQRS * (high - low):
                 far.append(
                     f"channel {c} ({float(v.min()):g}..{float(v.max()):g}, half of the values in {low:g}..{high:g})"

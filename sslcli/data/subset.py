@@ -77,8 +77,8 @@ class Concat(Source):
         x, y = (p.resident for p in self.parts)
         if x is not None and y is not None and self._x is None:
             self._x = torch.cat([x, y])
-            for part, own in zip(self.parts, self._x.tensor_split([self.boundary]), strict=True):
-                part.set_resident(own)
+            for part, copy in zip(self.parts, self._x.tensor_split([self.boundary]), strict=True):
+                part.set_resident(copy)
         return self._x
 
     def read(self, index: int) -> Any:

@@ -54,7 +54,7 @@ def assign_fields(entries: Mapping[str, np.ndarray], label: str | None, path: st
     Raises DataError where there are no samples, RequestError where `label` is not an entry.
     """
     by_lower = {k.lower(): k for k in entries}
-    found = ArrayFields()
+    fields = ArrayFields()
 
     def pick(names: list[str] | tuple[str, ...]) -> str | None:
         return next((by_lower[n] for n in names if n in by_lower), None)
@@ -67,8 +67,8 @@ def assign_fields(entries: Mapping[str, np.ndarray], label: str | None, path: st
                 key = next(iter(entries))
         if key is None:
             continue
-        found.x[part] = key, entries[key]
-        found.used.add(key)
+        fields.x[part] = key, entries[key]
+        fields.used.add(key)
         if label == "none" or part == "unlabelled":
             continue
         if label in ("auto", None):
@@ -77,35 +77,35 @@ def assign_fields(entries: Mapping[str, np.ndarray], label: str | None, path: st
             y = pick([f"{label}_{p}".lower() for p in PARTS[part]] + [f"{p}_{label}".lower() for p in PARTS[part]])
             y = y or (pick([str(label).lower()]) if part == "train" else None)
         if y is not None:
-            found.y[part] = entries[y]
-            found.used.add(y)
-    if "train" not in found.x:
-        if "unlabelled" not in found.x:
+            fields.y[part] = entries[y]
+            fields.used.add(y)
+    if "train" not in fields.x:
+        if "unlabelled" not in fields.x:
             raise DataError(
                 f"no samples in {escape(path)}: its entries are {listing(map(escape, entries), 8) or 'none'}",
                 "name them x and y, or x_train, y_train, x_test and y_test",
             )
-        found.x["train"] = found.x.pop("unlabelled")
-    if label not in ("auto", "none", None) and not found.y:
+        fields.x["train"] = fields.x.pop("unlabelled")
+    if label not in ("auto", "none", None) and not fields.y:
         close = nearest(str(label), entries)
         raise RequestError(
             f"dataset.label={escape(str(label))} is not an entry of {escape(path)}",
             f"did you mean dataset.label={escape(close)} ?" if close else f"entries: {listing(map(escape, entries))}",
         )
-    if "val" in found.x:
-        if "test" not in found.x:
-            found.rename("val", "test")
-        elif "val" in found.y and "test" not in found.y:
+    if "val" in fields.x:
+        if "test" not in fields.x:
+            fields.rename("val", "test")
+        elif "val" in fields.y and "test" not in fields.y:
             notes.append(
-                f"warning: test: {plural(len(found.x['test'][1]), 'sample')} not used, because it has no labels; "
+                f"warning: test: {plural(len(fields.x['test'][1]), 'sample')} not used, because it has no labels; "
                 "val is the held-out split"
             )
-            found.rename("val", "test")
+            fields.rename("val", "test")
         else:
-            notes.append(f"val: {plural(len(found.x['val'][1]), 'sample')} not used, because there is a test split")
-        found.x.pop("val", None)
-        found.y.pop("val", None)
-    return found
+            notes.append(f"val: {plural(len(fields.x['val'][1]), 'sample')} not used, because there is a test split")
+        fields.x.pop("val", None)
+        fields.y.pop("val", None)
+    return fields
 
 
 def encode_labels(
@@ -176,19 +176,21 @@ def make_sources(
     notes.append(f"{plural(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
     notes += class_warnings(classes, sum(int((y >= 0).sum()) for y in labels.values()))
     groups = groups or {}
-    made = {part: ArraySource(x, labels.get(part), groups=groups.get(part)) for part, x in parts.items()}
+    built = {part: ArraySource(x, labels.get(part), groups=groups.get(part)) for part, x in parts.items()}
     digest = ""
-    if "test" not in made:
+    if "test" not in built:
         x, y, g = parts["train"], labels.get("train"), groups.get("train")
-        kept, held, how = hold_out()
-        digest = split_hash(held)
-        notes.append(f"held out: {plural(len(held), 'sample')} of {len(x):,}, {how}" if len(held) else NOTHING_HELD_OUT)
-        if len(held):
-            for part, ids in (("train", kept), ("test", held)):
-                made[part] = ArraySource(x[ids], None if y is None else y[ids], groups=None if g is None else g[ids])
-    if "test" in made:
-        _warn_equal_rows(made["train"].x, made["test"].x, notes)
-    return {**{part: made.get(part) for part in ("train", "test", "unlabelled")}, "split": digest}
+        train_ids, held_ids, how = hold_out()
+        digest = split_hash(held_ids)
+        notes.append(
+            f"held out: {plural(len(held_ids), 'sample')} of {len(x):,}, {how}" if len(held_ids) else NOTHING_HELD_OUT
+        )
+        if len(held_ids):
+            for part, ids in (("train", train_ids), ("test", held_ids)):
+                built[part] = ArraySource(x[ids], None if y is None else y[ids], groups=None if g is None else g[ids])
+    if "test" in built:
+        _warn_equal_rows(built["train"].x, built["test"].x, notes)
+    return {**{part: built.get(part) for part in ("train", "test", "unlabelled")}, "split": digest}
 
 
 def _warn_equal_rows(train: Tensor, test: Tensor, notes: list[str]) -> None:
@@ -196,9 +198,9 @@ def _warn_equal_rows(train: Tensor, test: Tensor, notes: list[str]) -> None:
         return
     if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
         return
-    known = {hash(r.tobytes()) for part in train.split(4096) for r in part.contiguous().numpy()}
-    twice = sum(hash(r.tobytes()) in known for part in test.split(4096) for r in part.contiguous().numpy())
-    if twice:
+    hashes = {hash(r.tobytes()) for part in train.split(4096) for r in part.contiguous().numpy()}
+    duplicates = sum(hash(r.tobytes()) in hashes for part in test.split(4096) for r in part.contiguous().numpy())
+    if duplicates:
         notes.append(
-            f"warning: {plural(twice, 'test sample')} also in train (same values): metrics will be too optimistic"
+            f"warning: {plural(duplicates, 'test sample')} also in train (same values): metrics will be too optimistic"
         )

@@ -41,11 +41,11 @@ def read_entries(path: str) -> dict[str, np.ndarray]:
         return read_file(require_regular(path))
     files = sorted(f for f in os.listdir(path) if f.lower().endswith(SUFFIXES) and not is_hidden(f))
     if not files:
-        here = sorted(f for f in os.listdir(path) if not is_hidden(f))
+        entries_here = sorted(f for f in os.listdir(path) if not is_hidden(f))
         raise DataError(
             f"no array file ({', '.join(SUFFIXES)}) in {escape(path)}; "
-            + (f"it holds {listing(map(escape, here), 6)}" if here else "it is empty"),
-            "dataset=image_folder reads folders of image files" if here else None,
+            + (f"it holds {listing(map(escape, entries_here), 6)}" if entries_here else "it is empty"),
+            "dataset=image_folder reads folders of image files" if entries_here else None,
         )
     if len(files) == 1:
         return read_file(require_regular(os.path.join(path, files[0])))

@@ -41,13 +41,13 @@ class Table:
 
     def column(self, words: Sequence[str]) -> str | None:
         """The column named by the first of `words` that occurs, or None. Raises DataError where two columns have that name."""
-        known: dict[str, list[str]] = {}
+        by_name: dict[str, list[str]] = {}
         for c in self.columns:
-            known.setdefault(normalize_name(c), []).append(c)
-        found = next((known[w] for w in words if w in known), None)
-        if found is not None and len(found) > 1:
-            raise DataError(f"{self.what} has two columns named {escape(found[0])}", "give one of them another name")
-        return None if found is None else found[0]
+            by_name.setdefault(normalize_name(c), []).append(c)
+        matches = next((by_name[w] for w in words if w in by_name), None)
+        if matches is not None and len(matches) > 1:
+            raise DataError(f"{self.what} has two columns named {escape(matches[0])}", "give one of them another name")
+        return None if matches is None else matches[0]
 
 
 def normalize_name(name: str) -> str:

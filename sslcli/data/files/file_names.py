@@ -60,27 +60,27 @@ class FileLookup:
         path = os.path.join(self.base, os.path.expanduser(slashed))
         if os.path.isfile(path):
             return path
-        here = "/" if slashed.startswith("/") else self.base
+        folder_path = "/" if slashed.startswith("/") else self.base
         parts = [p for p in slashed.split("/") if p not in ("", ".")]
         for i, part in enumerate(parts):
             if part == "..":
-                here = os.path.join(here, part)
+                folder_path = os.path.join(folder_path, part)
                 continue
-            known, key = self._listed(here), normalize_path(part)
-            near = known.get(key, [])
+            entries_by_name, key = self._listed(folder_path), normalize_path(part)
+            near = entries_by_name.get(key, [])
             if not near and i == len(parts) - 1:
-                near = known.get(f"{key}.", [])  # the extension is omitted
+                near = entries_by_name.get(f"{key}.", [])  # the extension is omitted
             if len(near) > 1:
                 raise DataError(f"{escape(name)} matches {listing(map(escape, near), 3)}", "spell the name as on disk")
             if not near:
                 return None
-            here = os.path.join(here, near[0])
-        return here if os.path.isfile(here) else None
+            folder_path = os.path.join(folder_path, near[0])
+        return folder_path if os.path.isfile(folder_path) else None
 
     def _listed(self, folder: str) -> dict[str, list[str]]:
         """The entries of a folder by their canonical name, and by `stem.`."""
         if folder not in self._folders:
-            found: dict[str, list[str]] = {}
+            by_name: dict[str, list[str]] = {}
             try:
                 entries = sorted(os.listdir(folder))
             except OSError:
@@ -88,8 +88,8 @@ class FileLookup:
             for entry in entries:
                 key = normalize_path(entry)
                 for k in (key, f"{stem(key)}."):
-                    found.setdefault(k, []).append(entry)
-            self._folders[folder] = found
+                    by_name.setdefault(k, []).append(entry)
+            self._folders[folder] = by_name
         return self._folders[folder]
 
     def notes(self) -> list[str]:

@@ -52,10 +52,10 @@ def missing_label_warnings(missing: Counter[str]) -> list[str]:
 
 def normalize_numbers(labels: Sequence[str | None]) -> list[str | None]:
     """Labels such as 1.0 and 2,0 as 1 and 2, where all labels are integers: spreadsheets convert columns with gaps to decimals."""
-    found = {label: INTEGER.fullmatch(label) for label in set(labels) if label is not None}
-    if not found or not all(found.values()):
+    matches = {label: INTEGER.fullmatch(label) for label in set(labels) if label is not None}
+    if not matches or not all(matches.values()):
         return list(labels)
-    names = {label: match[1] for label, match in found.items() if match}
+    names = {label: match[1] for label, match in matches.items() if match}
     return [None if label is None else names[label] for label in labels]
 
 
@@ -76,23 +76,23 @@ def similar_name_warnings(classes: Sequence[str]) -> list[str]:
     for c in classes:
         look = " ".join(unicodedata.normalize("NFKC", c).casefold().replace("_", " ").split())
         by_look.setdefault(look.lstrip("0") or "0" if look.isdecimal() else look, []).append(c)
-    if same := [found for found in by_look.values() if len(found) > 1]:
-        some = " and ".join(map(escape, same[0]))
+    if same := [matches for matches in by_look.values() if len(matches) > 1]:
+        examples = " and ".join(map(escape, same[0]))
         return [
-            f"warning: {plural(len(same), 'group')} of classes have nearly the same name, such as {some}: "
+            f"warning: {plural(len(same), 'group')} of classes have nearly the same name, such as {examples}: "
             "check whether they are one class"
         ]
     return []
 
 
 def multi_label_warnings(classes: Sequence[str]) -> list[str]:
-    known = set(classes)
+    class_set = set(classes)
     for separator in SEPARATORS:
         parts = {c: {p.strip() for p in c.split(separator)} for c in classes if separator in c}
         parts = {c: p for c, p in parts.items() if len(p) > 1 and "" not in p}
-        uses = Counter(p for found in parts.values() for p in found)
+        uses = Counter(p for matches in parts.values() for p in matches)
         shared = {p for p, n in uses.items() if n > 1} if separator in UNAMBIGUOUS else set()
-        combined = [c for c, p in parts.items() if p <= known or p & shared]
+        combined = [c for c, p in parts.items() if p <= class_set or p & shared]
         if combined:
             return [
                 f"warning: {plural(len(combined), 'class holds', 'classes hold')} several labels, such as "
@@ -107,6 +107,6 @@ def non_integer_warnings(classes: Sequence[str]) -> list[str]:
         and all(FRACTION.fullmatch(c) or INTEGER.fullmatch(c) for c in classes)
         and any(not INTEGER.fullmatch(c) for c in classes)
     ):
-        some = listing(map(escape, classes), 3)
-        return [f"warning: labels are not integers ({some}): each value is read as a class"]
+        examples = listing(map(escape, classes), 3)
+        return [f"warning: labels are not integers ({examples}): each value is read as a class"]
     return []

@@ -131,8 +131,8 @@ def _txt_rows(text: str, lookup: FileLookup) -> Iterator[Row]:
     pair = PAIR.fullmatch(lines[0][1]) if lines and not lookup.has(lines[0][1]) else None
     labelled = pair is not None and lookup.has(pair[1])
     for number, line in lines:
-        found = PAIR.fullmatch(line) if labelled else None
-        yield Row(number, line) if found is None else Row(number, found[1], found[2])
+        match = PAIR.fullmatch(line) if labelled else None
+        yield Row(number, line) if match is None else Row(number, match[1], match[2])
 
 
 def _table_rows(table: Table, path: str, label: str | None, notes: list[str]) -> Iterator[Row]:
@@ -152,9 +152,11 @@ def _table_rows(table: Table, path: str, label: str | None, notes: list[str]) ->
         notes.append(f"no label column; columns not read: {some} (dataset.label=NAME selects one as the label)")
     place = {c: i for i, c in enumerate(table.columns)}
     cells = LabelParser()
-    found = [None if labels is None else cells.label(decode_cp1252(row[place[labels]])) for _, row in table.rows]
+    labels_by_row = [
+        None if labels is None else cells.label(decode_cp1252(row[place[labels]])) for _, row in table.rows
+    ]
     notes += cells.notes()
-    for (line, row), cls in zip(table.rows, normalize_numbers(found), strict=True):
+    for (line, row), cls in zip(table.rows, normalize_numbers(labels_by_row), strict=True):
         name = row[place[names]]
         if not name.strip():
             continue
@@ -171,10 +173,10 @@ def _label_column(table: Table, path: str, label: str | None) -> str | None:
     """The label column: the one named by dataset.label, else \"label\" or a synonym; None where there is none."""
     if label in ("auto", None, "none"):
         return table.column(LABELS)
-    found = str(label) if str(label) in table.columns else table.column([normalize_name(str(label))])
-    if found is None:
+    column = str(label) if str(label) in table.columns else table.column([normalize_name(str(label))])
+    if column is None:
         raise RequestError(
             f"dataset.label={escape(str(label))} is not a column of {escape(path)}",
             f"columns: {listing(map(escape, table.columns))}",
         )
-    return found
+    return column

@@ -79,8 +79,8 @@ def _step_into(counts: Collection[PathParts], empty: set[PathParts]) -> PathPart
         if len(tops) != 1 or root in counts:
             return root
         (top,) = tops
-        beside = any(len(f) == k + 1 and f[:k] == root and f[k] != top for f in empty)
-        if not CONTAINERS & set(tokenize(top)) and (beside or (*root, top) in counts):
+        empty_beside = any(len(f) == k + 1 and f[:k] == root and f[k] != top for f in empty)
+        if not CONTAINERS & set(tokenize(top)) and (empty_beside or (*root, top) in counts):
             return root  # a class: it holds images, or empty folders are beside it
         root = (*root, top)
 
@@ -129,7 +129,7 @@ def _warn_repeated(trained: Mapping[PathParts, int], notes: list[str]) -> None:
     for rest in trained:
         if len(rest) > 1 and not rest[-1].isdecimal():
             below[rest[-1]].add(rest[0])
-    shared = sorted(name for name, above in below.items() if len(above) > 1)
+    shared = sorted(name for name, parents in below.items() if len(parents) > 1)
     if len(tops) > 1 and 2 * len(shared) > len(below):
         notes.append(
             f"warning: folders of the same names ({listing(map(escape, shared), 4)}) are in several of "
@@ -141,18 +141,20 @@ def exclude_masks(
     paths: Sequence[PathParts], kinds: list[str | None], folders: Mapping[PathParts, int], notes: list[str]
 ) -> None:
     """Exclude `x_mask.png` beside `x.png`, and add a note that also lists the excluded `folders` of masks."""
-    likely = [i for i, p in enumerate(paths) if kinds[i] and SUFFIX.fullmatch(_stem(p))]
-    stems = {(p[:-1], _stem(p)) for p in paths} if likely else set()
+    candidates = [i for i, p in enumerate(paths) if kinds[i] and SUFFIX.fullmatch(_stem(p))]
+    stems = {(p[:-1], _stem(p)) for p in paths} if candidates else set()
     masks = 0
-    for i in likely:
-        found = SUFFIX.fullmatch(_stem(paths[i]))
-        if found and (paths[i][:-1], found[1]) in stems:
+    for i in candidates:
+        match = SUFFIX.fullmatch(_stem(paths[i]))
+        if match and (paths[i][:-1], match[1]) in stems:
             kinds[i] = None
             masks += 1
-    some = [f"{escape('/'.join(f))}/ ({plural(n, 'image')})" for f, n in folders.items()]
-    some += [f"{plural(masks, 'image')} named like another image with the suffix `mask`"] if masks else []
-    if some:
-        notes.append(f"warning: excluded as masks: {listing(some, 4)}; dataset.splits=none reads all of them as images")
+    excluded = [f"{escape('/'.join(f))}/ ({plural(n, 'image')})" for f, n in folders.items()]
+    excluded += [f"{plural(masks, 'image')} named like another image with the suffix `mask`"] if masks else []
+    if excluded:
+        notes.append(
+            f"warning: excluded as masks: {listing(excluded, 4)}; dataset.splits=none reads all of them as images"
+        )
 
 
 def _stem(path: PathParts) -> str:
@@ -172,18 +174,18 @@ def match_classes(kinds: Sequence[str | None], classes: list[str | None], notes:
         alike[_normalize(cls)].append(cls)
     renamed: dict[str, dict[str, str | None]] = {}
     for kind in ("test", "val"):
-        own = set(by_kind[kind])
+        names_of_split = set(by_kind[kind])
         new: dict[str, str | None] = {}
-        for cls in sorted(own - train):
+        for cls in sorted(names_of_split - train):
             near = alike[_normalize(cls)]
-            if len(near) == 1 and near[0] not in own and near[0] not in new.values():
+            if len(near) == 1 and near[0] not in names_of_split and near[0] not in new.values():
                 new[cls] = near[0]
         if new:
             notes.append(
                 f"{kind}: " + listing((f"{escape(c)} is read as the class {escape(str(t))}" for c, t in new.items()), 4)
             )
-        elif len(own) == 1 and not own & train and len(train) > 1:
-            (only,) = own
+        elif len(names_of_split) == 1 and not names_of_split & train and len(train) > 1:
+            (only,) = names_of_split
             new[only] = None
             notes.append(f"{kind}: its only folder, {escape(only)}, is not a class of train: its images have no labels")
         renamed[kind] = new

@@ -57,39 +57,39 @@ class Layout:
 
 
 def read_folder(
-    found: FolderListing, notes: list[str], label: str | None = "auto", splits: Any = "auto"
+    folder: FolderListing, notes: list[str], label: str | None = "auto", splits: Any = "auto"
 ) -> FolderContents:
     """The splits and classes of the files below a folder. Raises DataError where there is no image."""
-    if not found.files:
-        raise _no_images_error(found)
-    missing = {os.path.relpath(path, found.root): "the file is empty" for path in found.empty}
-    layout = detect_layout([path for path, _ in found.files], found.folders, found.root, label, splits, notes)
+    if not folder.files:
+        raise _no_images_error(folder)
+    missing = {os.path.relpath(path, folder.root): "the file is empty" for path in folder.empty}
+    layout = detect_layout([path for path, _ in folder.files], folder.folders, folder.root, label, splits, notes)
     parts: dict[str, FileList] = {}
-    for (path, size), kind, cls in zip(found.files, layout.kinds, layout.classes, strict=True):
+    for (path, size), kind, cls in zip(folder.files, layout.kinds, layout.classes, strict=True):
         if kind is not None:
-            parts.setdefault(kind, FileList()).add(os.path.join(found.root, *path), "/".join(path), size, cls)
+            parts.setdefault(kind, FileList()).add(os.path.join(folder.root, *path), "/".join(path), size, cls)
     if label != "none":
-        add_annotations(parts, layout.rules, found.root, notes)
-        if ".csv" in found.ignored and not any(any(f.classes) for f in parts.values()):
+        add_annotations(parts, layout.rules, folder.root, notes)
+        if ".csv" in folder.ignored and not any(any(f.classes) for f in parts.values()):
             notes.append(f"there is a .csv file; if it holds labels: {HOW_TO_LABEL}")
-    _warn_of_root(found.root, parts, notes)
+    _warn_of_root(folder.root, parts, notes)
     details: dict[str, Any] = {
-        "ignored": dict(found.ignored),
-        "hidden": found.hidden,
-        "special": found.special,
-        "dangling": found.dangling,
-        "repeated": found.linked_again,
-        "denied": list(found.denied),
+        "ignored": dict(folder.ignored),
+        "hidden": folder.hidden,
+        "special": folder.special,
+        "dangling": folder.dangling,
+        "repeated": folder.linked_again,
+        "denied": list(folder.denied),
         "layout": layout.layout,
         "left_out": {"/".join(folder): n for folder, n in layout.left_out.items()},
     }
-    notes += found.notes()
-    foreign = {e: n for e, n in found.ignored.items() if e in NEEDS_PLUGIN}
+    notes += folder.notes()
+    foreign = {e: n for e, n in folder.ignored.items() if e in NEEDS_PLUGIN}
     if foreign:
         what = ", ".join(f"{n:,} {e}" for e, n in foreign.items())
         notes.append(f"warning: {what}: not supported by the installed Pillow; convert them to .jpg or .png")
     return FolderContents(
-        found.root,
+        folder.root,
         parts,
         details,
         missing,
@@ -105,10 +105,10 @@ def _warn_of_root(root: str, parts: Mapping[str, FileList], notes: list[str]) ->
     if kind is None or parts.keys() != {"train"}:
         return
     try:
-        beside = sorted(e.name for e in os.scandir(os.path.dirname(path)) if e.is_dir() and exact_split(e.name))
+        siblings = sorted(e.name for e in os.scandir(os.path.dirname(path)) if e.is_dir() and exact_split(e.name))
     except OSError:
         return
-    others = [n for n in beside if exact_split(n) not in (kind, None)]
+    others = [n for n in siblings if exact_split(n) not in (kind, None)]
     if others:
         more = (
             f": {format_override('dataset.path', os.path.dirname(root) or '..')} reads all splits"
@@ -140,8 +140,8 @@ def detect_layout(
     elif splits != "none":
         masks = {folder: tree.total[folder] for folder in tree.masks()}
         rest = tree.without(masks)
-        if found := find_splits(rest, root, notes):
-            rules = found
+        if split_rules := find_splits(rest, root, notes):
+            rules = split_rules
             require_unambiguous(rest, rules, _left_out(rest, rules), root)
     if rules is not everything:
         described = (
@@ -150,10 +150,12 @@ def detect_layout(
         notes.append("splits by folder: " + "; ".join(described))
     left_out = _left_out(tree.without(masks), rules)
     if left_out:
-        some = listing((f"{escape('/'.join((*f, '')))} ({plural(n, 'image')})".strip() for f, n in left_out.items()), 4)
+        excluded = listing(
+            (f"{escape('/'.join((*f, '')))} ({plural(n, 'image')})".strip() for f, n in left_out.items()), 4
+        )
         warning = "" if is_explicit(splits) else "warning: "
         hint = "" if is_explicit(splits) else _pretrain_hint(tree, rules, left_out)
-        notes.append(f"{warning}images in no split are excluded: {some}{hint}")
+        notes.append(f"{warning}images in no split are excluded: {excluded}{hint}")
     rules = rules | dict.fromkeys(masks, (None, ()))
     places = {folder: _place(folder, rules) for folder in {*tree.direct, *folders}}
     kinds = [places[p[:-1]][1] for p in paths]
@@ -185,11 +187,11 @@ def _pretrain_hint(tree: FolderTree, rules: Mapping[PathParts, SplitRule], left_
 
 def _left_out(tree: FolderTree, rules: Mapping[PathParts, SplitRule]) -> dict[PathParts, int]:
     """Highest folder without a split inside -> number of its images, for images in no split."""
-    above = {f[:k] for f, (kind, _) in rules.items() if kind for k in range(len(f))}
+    parents = {f[:k] for f, (kind, _) in rules.items() if kind for k in range(len(f))}
     out: Counter[PathParts] = Counter()
     for folder, n in tree.direct.items():
         if n and _place(folder, rules)[1] is None:
-            out[next((folder[:k] for k in range(len(folder) + 1) if folder[:k] not in above), folder)] += n
+            out[next((folder[:k] for k in range(len(folder) + 1) if folder[:k] not in parents), folder)] += n
     return dict(sorted(out.items()))
 
 
@@ -208,34 +210,34 @@ def _is_by_top_folder(tree: FolderTree, rules: Mapping[PathParts, SplitRule]) ->
 def _place(folder: PathParts, rules: Mapping[PathParts, SplitRule]) -> tuple[PathParts, str | None, PathParts]:
     """The folder of the rule that applies to a folder, its split, and the path that its class is read from."""
     at = next(folder[:k] for k in range(len(folder), -1, -1) if folder[:k] in rules)
-    kind, kept = rules[at]
-    return at, kind, kept + folder[len(at) :]
+    kind, prefix = rules[at]
+    return at, kind, prefix + folder[len(at) :]
 
 
-def _no_images_error(found: FolderListing) -> DataError:
+def _no_images_error(folder: FolderListing) -> DataError:
     """The error for a folder without images, which lists what it contains instead."""
-    seen = Counter(found.ignored)
+    seen = Counter(folder.ignored)
     what = ", ".join(f"{n:,} {e}" for e, n in seen.most_common(6))
-    folders = len(found.folders) - 1
-    sentence = f"no image in {escape(found.root)}"
+    folders = len(folder.folders) - 1
+    sentence = f"no image in {escape(folder.root)}"
     if folders > 0:
         sentence += f" and the {plural(folders, 'folder')} below it"
-    if found.empty:
-        sentence += f"; {plural(len(found.empty), 'file')} of zero bytes"
-    if found.denied:
-        sentence += f"; {plural(len(found.denied), 'folder')} cannot be read: {listing(map(escape, found.denied), 3)}"
-    sentence += f"; it contains: {what}" if what else ("" if found.empty or found.denied else "; it is empty")
+    if folder.empty:
+        sentence += f"; {plural(len(folder.empty), 'file')} of zero bytes"
+    if folder.denied:
+        sentence += f"; {plural(len(folder.denied), 'folder')} cannot be read: {listing(map(escape, folder.denied), 3)}"
+    sentence += f"; it contains: {what}" if what else ("" if folder.empty or folder.denied else "; it is empty")
     other = next((OTHER_KINDS[e] for e, _ in seen.most_common() if e in OTHER_KINDS), None)
-    if is_output(found.root, os.listdir(found.root)):
+    if is_output(folder.root, os.listdir(folder.root)):
         hint = "this folder was written by sslcli; a pack is read by dataset=pack"
     elif other:
         hint = f"dataset={other} reads such files"
-    elif found.archives:
-        hint = str(unpack_hint(found.archives[0]))
+    elif folder.archives:
+        hint = str(unpack_hint(folder.archives[0]))
     elif any(e in NEEDS_PLUGIN for e in seen):
         hint = "not supported by the installed Pillow; convert them to .jpg or .png"
     elif "no extension" in seen:
-        hint = f"files without an extension are read from a list file: find {escape(found.root)} -type f > list.txt"
+        hint = f"files without an extension are read from a list file: find {escape(folder.root)} -type f > list.txt"
     else:
         hint = "dataset.path=FOLDER with .jpg, .png, .webp, .tif ... files"
     return DataError(sentence, hint)

@@ -49,14 +49,14 @@ def _nearest_hint(text: str, key: str) -> str:
     while not parent.is_dir():
         missing, parent = parent.name, parent.parent
     try:
-        there = sorted(e for e in os.listdir(parent) if not is_hidden(e))
+        entries = sorted(e for e in os.listdir(parent) if not is_hidden(e))
     except OSError:
         return f"the nearest folder that exists is {escape(str(parent))}, which may not be read"
-    lower = {e.lower(): e for e in there}
+    lower = {e.lower(): e for e in entries}
     close = nearest(missing, lower)
     if close:
         return f"did you mean {key}={escape(str(parent / lower[close]))} ?"
-    holds = f"it holds {listing(map(escape, there), 8)}" if there else "it is empty"
+    holds = f"it holds {listing(map(escape, entries), 8)}" if entries else "it is empty"
     return f"the nearest folder that exists is {escape(str(parent))}; {holds}"
 
 

@@ -68,13 +68,13 @@ CONTACT_SHEETS = {
 
 def is_output(path: str, holds: Iterable[str]) -> bool:
     """Whether a folder with the entries `holds` was written by this program, or contains its runs."""
-    there = set(holds)
-    if any(names <= there for names in OUTPUTS):
+    entries = set(holds)
+    if any(names <= entries for names in OUTPUTS):
         return True
     runs = os.path.realpath(os.environ.get("SSLCLI_RUNS") or "runs")
     if os.path.basename(path) != "runs" and os.path.realpath(path) != runs:
         return False
-    return any(os.path.exists(os.path.join(path, f, n)) for f in there for n in ("status.json", "multirun.yaml"))
+    return any(os.path.exists(os.path.join(path, f, n)) for f in entries for n in ("status.json", "multirun.yaml"))
 
 
 def is_contact_sheet(path: str) -> bool:
@@ -86,10 +86,10 @@ def is_contact_sheet(path: str) -> bool:
         return False
 
 
-def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> FolderListing:
-    """All regular, non-empty files below `root` whose name is `wanted`. Follows links and enters no folder twice."""
+def scan(root: str | os.PathLike[str], accept: Callable[[str], bool]) -> FolderListing:
+    """All regular, non-empty files below `root` whose name `accept` accepts. Follows links and enters no folder twice."""
     root = os.fspath(root)
-    found = FolderListing(root)
+    result = FolderListing(root)
     real_root = os.path.realpath(root)
     seen: set[tuple[int, int]] = set()
     later: list[
@@ -103,42 +103,42 @@ def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> FolderL
             try:
                 about = os.stat(path)
                 if (about.st_dev, about.st_ino) in seen:
-                    found.linked_again += 1
+                    result.linked_again += 1
                     continue
                 with os.scandir(path) as entries:
-                    here = sorted(entries, key=lambda e: os.fsencode(e.name))
+                    children = sorted(entries, key=lambda e: os.fsencode(e.name))
             except OSError:
-                found.denied.append(path)
+                result.denied.append(path)
                 continue
             seen.add((about.st_dev, about.st_ino))
-            if parts and is_output(path, [e.name for e in here]):
-                found.outputs.append("/".join(parts))
+            if parts and is_output(path, [e.name for e in children]):
+                result.outputs.append("/".join(parts))
                 continue
-            found.folders.add(parts)
-            for entry in here:
+            result.folders.add(parts)
+            for entry in children:
                 if is_hidden(entry.name):
-                    found.hidden += 1
+                    result.hidden += 1
                     continue
                 below = (*parts, entry.name)
                 try:
                     info = entry.stat()
                 except OSError:  # no target, a link to itself, or no permission
-                    found.dangling += 1
+                    result.dangling += 1
                     continue
                 if stat.S_ISDIR(info.st_mode):
                     (later if entry.is_symlink() else pending).append((below, entry.path))
                 elif not stat.S_ISREG(info.st_mode):
-                    found.special += 1
-                elif not wanted(entry.name):
-                    found.ignored[os.path.splitext(entry.name)[1].lower() or "no extension"] += 1
+                    result.special += 1
+                elif not accept(entry.name):
+                    result.ignored[os.path.splitext(entry.name)[1].lower() or "no extension"] += 1
                     if unpack_hint(entry.name):
-                        found.archives.append(entry.path)
+                        result.archives.append(entry.path)
                 elif entry.name in CONTACT_SHEETS and is_contact_sheet(entry.path):
-                    found.outputs.append("/".join(below))
+                    result.outputs.append("/".join(below))
                 elif info.st_size == 0:
-                    found.empty.append(entry.path)
+                    result.empty.append(entry.path)
                 else:
-                    found.files.append((below, info.st_size))
+                    result.files.append((below, info.st_size))
 
     walk((), root)
     while later:
@@ -146,17 +146,17 @@ def scan(root: str | os.PathLike[str], wanted: Callable[[str], bool]) -> FolderL
         parts, path = later.pop()
         real = os.path.realpath(path)
         if real_root == real or real_root.startswith(real.rstrip(os.sep) + os.sep):
-            found.linked_again += 1  # a parent folder: entering it would list the rest of the disk
+            result.linked_again += 1  # a parent folder: entering it would list the rest of the disk
         else:
             walk(parts, path)
-    _drop_output_parents(found)
-    found.files.sort(key=lambda f: tuple(map(os.fsencode, f[0])))
-    return found
+    _drop_output_parents(result)
+    result.files.sort(key=lambda f: tuple(map(os.fsencode, f[0])))
+    return result
 
 
-def _drop_output_parents(found: FolderListing) -> None:
+def _drop_output_parents(result: FolderListing) -> None:
     """Remove the folders that hold nothing but outputs of this program."""
-    above = {tuple(o.split("/"))[:k] for o in found.outputs for k in range(1, o.count("/") + 1)}
-    used = {parts[:k] for parts, _ in found.files for k in range(len(parts))} if above else set()
-    kept = {f[:k] for f in found.folders - above for k in range(len(f))} if above else set()
-    found.folders -= above - used - kept
+    parents = {tuple(o.split("/"))[:k] for o in result.outputs for k in range(1, o.count("/") + 1)}
+    used = {parts[:k] for parts, _ in result.files for k in range(len(parts))} if parents else set()
+    used_above = {f[:k] for f in result.folders - parents for k in range(len(f))} if parents else set()
+    result.folders -= parents - used - used_above

@@ -65,15 +65,15 @@ class FolderTree:
             for name in names - plain.keys():
                 rest, path = tuple(w for w in tokenize(name) if w not in MASKS), (*folder, name)
                 for other, words in plain.items():
-                    beside = (*folder, other)
+                    sibling = (*folder, other)
                     if (
                         (is_container(other) and not rest)
                         or (rest == words and (is_container(other) or exact_split(other)))
-                        or (rest == words and self.total[path] == self.total[beside])
+                        or (rest == words and self.total[path] == self.total[sibling])
                         or (
                             CONTAINERS & set(words)
                             and self.children[path]
-                            and self.children[path] == self.children[beside]
+                            and self.children[path] == self.children[sibling]
                         )
                     ):
                         yield path
@@ -81,8 +81,10 @@ class FolderTree:
 
     def named(self, folder: PathParts, names: Iterable[str]) -> str:
         """`train/ (40 images), test/ (8 images)`."""
-        some = (f"{escape('/'.join((*folder, n)))}/ ({plural(self.total[*folder, n], 'image')})" for n in sorted(names))
-        return listing(some, 6)
+        examples = (
+            f"{escape('/'.join((*folder, n)))}/ ({plural(self.total[*folder, n], 'image')})" for n in sorted(names)
+        )
+        return listing(examples, 6)
 
 
 def find_splits(tree: FolderTree, root: str, notes: list[str]) -> dict[PathParts, SplitRule] | None:
@@ -91,46 +93,46 @@ def find_splits(tree: FolderTree, root: str, notes: list[str]) -> dict[PathParts
     rules = _find(tree, (), (), False, 0, root, notes)
     if rules is None:
         return None
-    for folder, (kind, kept) in list(rules.items()):
+    for folder, (kind, prefix) in list(rules.items()):
         inner = matching_splits(tree.children[folder]) if kind == "train" else {}
         if "train" in inner.values() and len(set(inner.values())) > 1:  # labelled/train, labelled/test
-            rules |= {folder: (None, ()), **{(*folder, n): (k, kept) for n, k in inner.items()}}
+            rules |= {folder: (None, ()), **{(*folder, n): (k, prefix) for n, k in inner.items()}}
     rules.setdefault((), (None, ()))
     return rules
 
 
 def _find(
-    tree: FolderTree, at: PathParts, kept: PathParts, sure: bool, depth: int, root: str, notes: list[str]
+    tree: FolderTree, at: PathParts, prefix: PathParts, sure: bool, depth: int, root: str, notes: list[str]
 ) -> dict[PathParts, SplitRule] | None:
     """`sure`: accept only a training split beside another split."""
     names, loose = tree.children[at], tree.direct[at]
-    own = matching_splits(names)
-    kinds, others = set(own.values()), names - own.keys()
-    splits: dict[PathParts, SplitRule] = {(*at, n): (kind, kept) for n, kind in own.items()}
+    named = matching_splits(names)
+    kinds, others = set(named.values()), names - named.keys()
+    splits: dict[PathParts, SplitRule] = {(*at, n): (kind, prefix) for n, kind in named.items()}
     if "train" in kinds and len(kinds) > 1:
         return splits
-    if own and not sure:
+    if named and not sure:
         if "train" in kinds:
             if not (others or loose) or not any(tree.direct[p] for p in splits):
                 return splits
-            notes.append(f"warning: {_class_or_split(tree, at, own, others)}")
-        elif found := _beside_classes(tree, at, own, others, root, notes):
-            return found
+            notes.append(f"warning: {_class_or_split(tree, at, named, others)}")
+        elif rules := _beside_classes(tree, at, named, others, root, notes):
+            return rules
     if depth == MAX_DEPTH:
         return None
     if len(names) == 1 and not loose:
-        return _find(tree, (*at, *names), kept, sure, depth + 1, root, notes)
-    inside = {n: _find(tree, (*at, n), (*kept, n), True, depth + 1, root, notes) for n in sorted(names)}
-    held = {n: rules for n, rules in inside.items() if rules}
-    if not held:
+        return _find(tree, (*at, *names), prefix, sure, depth + 1, root, notes)
+    inside = {n: _find(tree, (*at, n), (*prefix, n), True, depth + 1, root, notes) for n in sorted(names)}
+    with_splits = {n: rules for n, rules in inside.items() if rules}
+    if not with_splits:
         return None
-    if len(held) == 1:  # a wrapper beside other folders, not a class
-        (rules,) = held.values()
-        return {folder: (kind, kept + below[len(kept) + 1 :]) for folder, (kind, below) in rules.items()}
-    rules = {folder: rule for found in held.values() for folder, rule in found.items()}
+    if len(with_splits) == 1:  # a wrapper beside other folders, not a class
+        (rules,) = with_splits.values()
+        return {folder: (kind, prefix + below[len(prefix) + 1 :]) for folder, (kind, below) in rules.items()}
+    rules = {folder: rule for inner in with_splits.values() for folder, rule in inner.items()}
     if any(not is_container(n) for folder in rules for n in tree.children[folder]):
-        some = listing((f"{escape(n)}/" for n in held), 4)
-        first = "/".join((*at, next(iter(held))))
+        examples = listing((f"{escape(n)}/" for n in with_splits), 4)
+        first = "/".join((*at, next(iter(with_splits))))
         by_split = {
             kind: list(
                 dict.fromkeys("/".join((*at, "*", *f[len(at) + 1 :])) for f, (k, _) in rules.items() if k == kind)
@@ -139,7 +141,8 @@ def _find(
             if kind in {k for k, _ in rules.values()}
         }
         raise DataError(
-            f"{some} in {escape('/'.join((root, *at)))} each contain splits with class folders, as domains, folds or data sets do",
+            f"{examples} in {escape('/'.join((root, *at)))} each contain splits with class folders: "
+            "these may be domains, folds or data sets",
             f"to read one of them: {format_override('dataset.path', f'{root}/{first}')}; "
             f"to read all: {format_splits(by_split)}, with dataset.label=parent for the inner classes",
         )
@@ -147,43 +150,43 @@ def _find(
 
 
 def _beside_classes(
-    tree: FolderTree, at: PathParts, own: dict[str, str], others: set[str], root: str, notes: list[str]
+    tree: FolderTree, at: PathParts, named: dict[str, str], others: set[str], root: str, notes: list[str]
 ) -> dict[PathParts, SplitRule] | None:
     """The rules where `test`, `val` or `unlabelled` are beside class folders or images, without `train`."""
-    kinds = set(own.values())
-    splits: dict[PathParts, SplitRule] = {(*at, n): (kind, ()) for n, kind in own.items()}
+    kinds = set(named.values())
+    splits: dict[PathParts, SplitRule] = {(*at, n): (kind, ()) for n, kind in named.items()}
     if not (others or tree.direct[at]):
         if "unlabelled" in kinds:
             return splits
-        if len(own) == 1:
-            (name,) = own
+        if len(named) == 1:
+            (name,) = named
             notes.append(f"warning: {escape(name)}/ is the only split and is read as the training split")
             return {(*at, name): ("train", ())}
-        first, second = sorted(own, key=lambda n: own[n] != "val")[:2]
+        first, second = sorted(named, key=lambda n: named[n] != "val")[:2]
         raise DataError(
-            f"no training split in {escape(root)}, only {tree.named(at, own)}",
+            f"no training split in {escape(root)}, only {tree.named(at, named)}",
             f"to train on one of them: {format_splits({'train': '/'.join((*at, first)), 'test': '/'.join((*at, second))})}; "
             "dataset.splits=none reads every folder as a class",
         )
-    likely = {
+    plausible = {
         n: k
-        for n, k in own.items()
+        for n, k in named.items()
         if k == "unlabelled" or UNAMBIGUOUS & set(tokenize(n)) or tree.children[*at, n] & others
     }
-    if not likely:
+    if not plausible:
         return None
-    for name in (n for n, k in likely.items() if k != "unlabelled" and not tree.children[*at, n] & others):
+    for name in (n for n, k in plausible.items() if k != "unlabelled" and not tree.children[*at, n] & others):
         notes.append(
-            f"warning: {escape(name)}/ is read as the {likely[name]} split, beside {tree.named(at, others) or 'images'}; "
+            f"warning: {escape(name)}/ is read as the {plausible[name]} split, beside {tree.named(at, others) or 'images'}; "
             "dataset.splits=none reads every folder as a class"
         )
-    return {at: ("train", ()), **{(*at, n): (k, ()) for n, k in likely.items()}}
+    return {at: ("train", ()), **{(*at, n): (k, ()) for n, k in plausible.items()}}
 
 
-def _class_or_split(tree: FolderTree, at: PathParts, own: dict[str, str], others: set[str]) -> str:
-    train = ["/".join((*at, n)) for n, kind in own.items() if kind == "train"]
+def _class_or_split(tree: FolderTree, at: PathParts, named: dict[str, str], others: set[str]) -> str:
+    train = ["/".join((*at, n)) for n, kind in named.items() if kind == "train"]
     return (
-        f"{tree.named(at, own)} is read as a class, as is {tree.named(at, others) or 'a folder among images'}; if it is the "
+        f"{tree.named(at, named)} is read as a class, as is {tree.named(at, others) or 'a folder among images'}; if it is the "
         f"training split: {format_splits({'train': train})}"
     )
 
@@ -207,9 +210,9 @@ def explicit_splits(tree: FolderTree, splits: Any, root: str) -> dict[PathParts,
             pattern = tuple(p for p in text.replace("\\", "/").split("/") if p not in ("", "."))
             matches = [f for f in tree.total if len(f) == len(pattern) and all(map(fnmatchcase, f, pattern))]
             if not matches:
-                there = tree.named((), tree.children[()]) or "no folder"
+                available = tree.named((), tree.children[()]) or "no folder"
                 raise RequestError(
-                    f"dataset.splits: no image in {escape(text)} of {escape(root)}", f"it contains {there}"
+                    f"dataset.splits: no image in {escape(text)} of {escape(root)}", f"it contains {available}"
                 )
             for folder in matches:  # a name matched by a pattern may be a class
                 rules[folder] = kind, tuple(f for f, p in zip(folder, pattern, strict=True) if set("*?[") & set(p))
@@ -223,10 +226,10 @@ def require_unambiguous(
     gone, split = sum(left_out.values()), [f for f, (kind, _) in rules.items() if kind]
     if gone <= tree.total[()] - gone:
         return
-    some = listing((f"{escape('/'.join(f))}/ ({plural(n, 'image')})" for f, n in left_out.items()), 4)
+    examples = listing((f"{escape('/'.join(f))}/ ({plural(n, 'image')})" for f, n in left_out.items()), 4)
     used = listing((f"{escape('/'.join(f))}/ ({plural(tree.total[f], 'image')})" for f in split), 4)
     raise DataError(
-        f"{escape(root)} contains {used}, which look like splits, and more images beside them: {some}",
+        f"{escape(root)} contains {used}, which look like splits, and more images beside them: {examples}",
         f"to read the splits only: {format_splits(group_by_split(rules))}; to read every folder as a class: dataset.splits=none",
     )
 

@@ -69,8 +69,8 @@ def parse_split(name: str) -> tuple[str, tuple[str, ...]] | None:
 
 def exact_split(text: str) -> str | None:
     """The split that a name denotes exactly: `Validation` is val; None for other names."""
-    found = parse_split(text)
-    return found[0] if found and not found[1] else None
+    parsed = parse_split(text)
+    return parsed[0] if parsed and not parsed[1] else None
 
 
 def matching_splits(names: Iterable[str]) -> dict[str, str]:
@@ -78,8 +78,8 @@ def matching_splits(names: Iterable[str]) -> dict[str, str]:
     split and another split."""
     by_rest: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for name in sorted(names):
-        if found := parse_split(name):
-            by_rest[found[1]][name] = found[0]
+        if parsed := parse_split(name):
+            by_rest[parsed[1]][name] = parsed[0]
 
     def worth(rest: tuple[str, ...]) -> tuple[bool, bool, int]:
         kinds = set(by_rest[rest].values())
@@ -88,7 +88,7 @@ def matching_splits(names: Iterable[str]) -> dict[str, str]:
     best = max(by_rest, key=worth, default=())
     if best in by_rest and worth(best)[0]:
         return by_rest[best]
-    every = {name: kind for found in by_rest.values() for name, kind in found.items()}
+    every = {name: kind for parsed in by_rest.values() for name, kind in parsed.items()}
     if () in by_rest and "train" in every.values() and len(set(every.values())) > 1:  # train_mini beside val
         return every
     return by_rest.get((), {})

@@ -61,29 +61,29 @@ def read_headers(groups: Sequence[FileList], resident: bool | str, max_pixels: i
     """Read the headers of a fixed sample of files; of all files only where the images may fit in memory, that is, where the
     sample has one size."""
     paths = [p for files in groups for p in files.paths]
-    found = Headers(len(paths))
+    headers = Headers(len(paths))
 
-    def read(chosen: list[str]) -> None:
+    def read(subset: list[str]) -> None:
         def one(i: int) -> decode.Header | str:
             try:
-                return decode.read_header(load(chosen[i]), max_pixels)
+                return decode.read_header(load(subset[i]), max_pixels)
             except decode.BadImage as error:
                 return error.message
 
-        for path, result in zip(chosen, parallel_map(one, len(chosen), "reading image headers"), strict=True):
+        for path, result in zip(subset, parallel_map(one, len(subset), "reading image headers"), strict=True):
             if isinstance(result, str):
-                found.bad[path] = result
+                headers.bad[path] = result
             else:
-                found.good[path] = result
+                headers.good[path] = result
 
     sample = [paths[i] for i in order(derive(0, "headers"), 0, len(paths))[:SAMPLED].tolist()]
     read(sample)
-    if resident is not False and found.size and not found.complete:
-        width, height = found.size
+    if resident is not False and headers.size and not headers.complete:
+        width, height = headers.size
         if resident is True or width * height * len(paths) <= resident_budget():
             first = set(sample)
             read([p for p in paths if p not in first])
-    return found
+    return headers
 
 
 def resident_budget() -> int:
@@ -98,10 +98,10 @@ def fits_memory(resident: bool | str, headers: Headers, channels: int) -> bool:
         return False
     if headers.size is None:
         if resident is True:
-            some = Counter((h.width, h.height) for h in headers.good.values())
+            sizes = Counter((h.width, h.height) for h in headers.good.values())
             raise RequestError(
-                f"dataset.resident=true requires images of one size, but there are {len(some)} sizes, such as "
-                + ", ".join(f"{w}x{h}" for (w, h), _ in some.most_common(3)),
+                f"dataset.resident=true requires images of one size, but there are {len(sizes)} sizes, such as "
+                + ", ".join(f"{w}x{h}" for (w, h), _ in sizes.most_common(3)),
                 "dataset.resident=auto",
             )
         return False

@@ -62,17 +62,17 @@ def _values(
     for part in ("train", "unlabelled"):
         files = parts.get(part)
         paths = [p for p in files.paths if (h := headers.good.get(p)) and h.deep] if files else []
-        chosen = [paths[i] for i in order(derive(0, "range"), 0, len(paths))[:SAMPLED].tolist()] if paths else []
+        sample = [paths[i] for i in order(derive(0, "range"), 0, len(paths))[:SAMPLED].tolist()] if paths else []
 
-        def one(i: int, chosen: list[str] = chosen) -> bit_depth.Values | None:
+        def one(i: int, sample: list[str] = sample) -> bit_depth.Values | None:
             try:
-                return bit_depth.Values.of(decode.deep_values(load(chosen[i]), max_pixels))
+                return bit_depth.Values.of(decode.deep_values(load(sample[i]), max_pixels))
             except decode.BadImage:
                 return None  # counted when samples are loaded
 
-        found = [v for v in parallel_map(one, len(chosen), "fitting the value range") if v is not None]
-        if len({v.integer for v in found}) > 1:
+        values = [v for v in parallel_map(one, len(sample), "fitting the value range") if v is not None]
+        if len({v.integer for v in values}) > 1:
             notes.append("warning: some images hold integers, others floats: one value range hardly suits both")
-        if found:
-            return bit_depth.Values.pooled(found)
+        if values:
+            return bit_depth.Values.pooled(values)
     return None

@@ -30,13 +30,13 @@ def folders(root: str) -> Iterator[tuple[str, list[str]]]:
         below = []
         for folder in level:
             try:
-                with os.scandir(folder) as entries:
-                    here = sorted(entries, key=lambda e: os.fsencode(e.name))
+                with os.scandir(folder) as iterator:
+                    entries = sorted(iterator, key=lambda e: os.fsencode(e.name))
             except OSError:
                 continue  # no permission
-            n_entries += len(here)
-            yield folder, [e.name for e in here if e.is_file()]
-            for entry in here:
+            n_entries += len(entries)
+            yield folder, [e.name for e in entries if e.is_file()]
+            for entry in entries:
                 if not is_hidden(entry.name) and entry.is_dir() and (real := os.path.realpath(entry.path)) not in seen:
                     seen.add(real)
                     below.append(entry.path)
@@ -47,8 +47,8 @@ def folders(root: str) -> Iterator[tuple[str, list[str]]]:
 
 def find_folder(root: str, names: Iterable[str]) -> str | None:
     """The nearest folder below `root` that holds all files `names`, or None."""
-    wanted = set(names)
-    return next((folder for folder, files in folders(root) if wanted.issubset(files)), None)
+    names = set(names)
+    return next((folder for folder, files in folders(root) if names.issubset(files)), None)
 
 
 def require_root(path: str, title: str, download: bool) -> str:
@@ -98,8 +98,8 @@ class _LimitedGzip(io.RawIOBase):
         return block
 
 
-def members(path: str, wanted: Container[str], most: int = MAX_UNPACKED) -> Iterator[tuple[str, IO[bytes]]]:
-    """The regular files of a .tar.gz whose base name is in `wanted`, in order. Read each before taking the next.
+def members(path: str, names: Container[str], most: int = MAX_UNPACKED) -> Iterator[tuple[str, IO[bytes]]]:
+    """The regular files of a .tar.gz whose base name is in `names`, in order. Read each before taking the next.
 
     No path in the archive is written or followed, links are ignored, and at most `most` bytes are unpacked. Raises DataError
     for a corrupt archive.
@@ -111,7 +111,7 @@ def members(path: str, wanted: Container[str], most: int = MAX_UNPACKED) -> Iter
         ):
             for member in tar:
                 name = member.name.rpartition("/")[2]
-                if member.isreg() and name in wanted:
+                if member.isreg() and name in names:
                     handle = tar.extractfile(member)
                     assert handle is not None
                     yield name, handle

@@ -73,13 +73,13 @@ def _cifar(
     class_key: bytes,
 ) -> Dataset:
     root = require_root(path, title, download)
-    found = _find_batches(root, archive, sums)
-    if found is None and download:
+    source = _find_batches(root, archive, sums)
+    if source is None and download:
         download_files([archive], root)
-        found = _find_batches(root, archive, sums)
-    if found is None:
+        source = _find_batches(root, archive, sums)
+    if source is None:
         raise not_found_error(title, [next(iter(sums)), archive.name], root, [archive])
-    where, read = found
+    where, read = source
 
     def load(file: str) -> Any:
         blob = read(file)

@@ -21,14 +21,14 @@ def digits(name: str = "digits", image_size: int | None = None, holdout: float =
     pixels, labels = _read_digits()
     x = torch.from_numpy(np.rint(pixels.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8))  # (1797, 1, 8, 8)
     y = torch.from_numpy(labels.astype(np.int64))
-    kept, held = split(len(x), holdout, split_seed, y)
+    train_ids, held_ids = split(len(x), holdout, split_seed, y)
     return labeled_images(
         name,
-        (x[kept], y[kept]),
-        (x[held], y[held]),
+        (x[train_ids], y[train_ids]),
+        (x[held_ids], y[held_ids]),
         [str(c) for c in range(10)],
         image_size,
-        fingerprint(len(x), [x.numpy().tobytes(), y.numpy().tobytes(), held.numpy().tobytes()]),
+        fingerprint(len(x), [x.numpy().tobytes(), y.numpy().tobytes(), held_ids.numpy().tobytes()]),
         dark=True,
     )
 

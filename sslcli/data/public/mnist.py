@@ -38,16 +38,16 @@ def kmnist(name: str = "kmnist", path: str = ".data", image_size: int | None = N
 def _idx_dataset(which: str, name: str, path: str, image_size: int | None, download: bool) -> Dataset:
     title, published, _, classes = urls.IDX_SETS[which]
     root = require_root(path, title, download)
-    chosen = _find_idx(root, which)
-    if chosen is None and download:
+    location = _find_idx(root, which)
+    if location is None and download:
         download_files(published, os.path.join(root, title, "raw"))
-        chosen = _find_idx(root, which)
-    if chosen is None:
+        location = _find_idx(root, which)
+    if location is None:
         others = [f"; {escape(folder)} holds another data set" for folder, *_ in _idx_folders(root)]
         raise not_found_error(
             title, [f"{urls.IDX_STEMS[0]}[.gz]", "and the 3 other files"], root, published, "".join(others[:2])
         )
-    folder, files = chosen
+    folder, files = location
     arrays = [idx.read(os.path.join(folder, f)) for f in files]
     pairs = []
     for x, y, f in ((arrays[0], arrays[1], files[0]), (arrays[2], arrays[3], files[2])):
@@ -65,9 +65,9 @@ def _idx_dataset(which: str, name: str, path: str, image_size: int | None, downl
 def _idx_folders(root: str) -> Iterator[tuple[str, list[str], str]]:
     """(folder, its four files, its first ten training labels) for each folder with the four files of such a data set."""
     for folder, names in folders(root):
-        there = set(names)
+        available = set(names)
         files = [
-            next((f for f in (stem, stem + ".gz", stem.replace("-idx", ".idx")) if f in there), "")
+            next((f for f in (stem, stem + ".gz", stem.replace("-idx", ".idx")) if f in available), "")
             for stem in urls.IDX_STEMS
         ]
         if all(files):
@@ -77,12 +77,12 @@ def _idx_folders(root: str) -> Iterator[tuple[str, list[str], str]]:
 def _find_idx(root: str, which: str) -> tuple[str, list[str]] | None:
     """The folder and files of one data set. MNIST, Fashion-MNIST and KMNIST share their file names; they are distinguished by the
     first labels, then by the name of the folder."""
-    known = {first: key for key, (_, _, first, _) in urls.IDX_SETS.items() if first}
+    by_first_labels = {first: key for key, (_, _, first, _) in urls.IDX_SETS.items() if first}
     unknown = []
     for folder, files, first in _idx_folders(root):
-        if known.get(first) == which:
+        if by_first_labels.get(first) == which:
             return folder, files
-        if first not in known:
+        if first not in by_first_labels:
             unknown.append((folder, files))
     word = urls.IDX_SETS[which][0].lower()
     for folder, files in unknown:

@@ -221,8 +221,8 @@ def _scale(v: np.ndarray, key: str, value_range: Any, low: float, high: float) -
     if value_range in ("minmax", "percentile"):
         if high <= low:
             raise DataError(f"{escape(key)} is constant, {low:g}")
-        some = np.asarray(v[:: max(1, len(v) // 2000)], np.float64).reshape(-1)
-        lo, hi, how = fit_range(value_range, Values(low, high, some, v.dtype.kind != "f"))
+        sample = np.asarray(v[:: max(1, len(v) // 2000)], np.float64).reshape(-1)
+        lo, hi, how = fit_range(value_range, Values(low, high, sample, v.dtype.kind != "f"))
         return Scale(lo, hi, key, f", {how}")
     if v.dtype.kind == "b" or (v.dtype.kind == "f" and low >= 0 and high <= 1):
         return Scale(0.0, 1.0, key, "")

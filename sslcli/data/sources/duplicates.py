@@ -34,9 +34,9 @@ def warn_duplicates(train: FileList, test: FileList | None, load: FileLoader, no
 
         return parallel_map(one, len(paths), "comparing files")
 
-    known = set(hashed(pairs[0])) - {None}
-    twice = sum(h in known for h in hashed(pairs[1]))
-    if twice:
+    train_hashes = set(hashed(pairs[0])) - {None}
+    duplicates = sum(h in train_hashes for h in hashed(pairs[1]))
+    if duplicates:
         notes.append(
-            f"warning: {plural(twice, 'test image')} also in train (same bytes): metrics will be too optimistic"
+            f"warning: {plural(duplicates, 'test image')} also in train (same bytes): metrics will be too optimistic"
         )

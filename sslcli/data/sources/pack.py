@@ -105,10 +105,10 @@ def _fits_memory(opened: Pack, resident: bool | str, channels: int) -> bool:
     one_size = len(np.unique(index["width"])) == len(np.unique(index["height"])) == 1
     if not one_size:
         if resident is True:
-            some = Counter(zip(index["width"][:1000].tolist(), index["height"][:1000].tolist(), strict=True))
+            sizes = Counter(zip(index["width"][:1000].tolist(), index["height"][:1000].tolist(), strict=True))
             raise RequestError(
                 "dataset.resident=true requires images of one size, but the pack has several, such as "
-                + ", ".join(f"{w}x{h}" for (w, h), _ in some.most_common(3)),
+                + ", ".join(f"{w}x{h}" for (w, h), _ in sizes.most_common(3)),
                 "dataset.resident=auto",
             )
         return False

@@ -160,8 +160,8 @@ def _describe(
 ) -> None:
     """Add notes on number, length and missing values. `x`: (M, C, T), the windows of the recordings."""
     lengths = {r.shape[1] for r in recordings}
-    said = f"{min(lengths)}..{max(lengths)}" if len(lengths) > 1 else str(max(lengths))
-    notes.append(f"{plural(len(recordings), 'series', 'series')} of {plural(x.shape[1], 'channel')} and {said} steps")
+    steps = f"{min(lengths)}..{max(lengths)}" if len(lengths) > 1 else str(max(lengths))
+    notes.append(f"{plural(len(recordings), 'series', 'series')} of {plural(x.shape[1], 'channel')} and {steps} steps")
     if window:
         notes.append(f"divided into {plural(len(x), 'window')} of {window} steps, one every {stride or window}")
     elif len(lengths) > 1:

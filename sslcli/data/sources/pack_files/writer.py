@@ -197,8 +197,8 @@ class PackTask:
 
     def missing(self) -> dict[str, str]:
         """Listed files that are absent or empty."""
-        known = {n for s in self.sources.values() for n in s.names or ()}
-        return {n: reason for n, reason in self.dataset.details.get("bad", {}).items() if n not in known}
+        listed = {n for s in self.sources.values() for n in s.names or ()}
+        return {n: reason for n, reason in self.dataset.details.get("bad", {}).items() if n not in listed}
 
 
 def _finish(writer: PackWriter, task: PackTask) -> None:

@@ -47,15 +47,15 @@ def read_indices(shards: TarShards, label: str | None) -> list[ShardIndex]:
         except tar_headers.READ_ERRORS as error:
             return " ".join(str(error).split()) or type(error).__name__
 
-    found = parallel_map(one, len(shards.paths), "reading the headers of tar files")
-    bad = {shards.paths[i]: reason for i, reason in enumerate(found) if isinstance(reason, str)}
+    indices = parallel_map(one, len(shards.paths), "reading the headers of tar files")
+    bad = {shards.paths[i]: reason for i, reason in enumerate(indices) if isinstance(reason, str)}
     if bad:
         raise DataError(
-            f"{plural(len(bad), 'tar file')} of {len(found):,} cannot be read: "
+            f"{plural(len(bad), 'tar file')} of {len(indices):,} cannot be read: "
             + listing((f"{escape(p)} ({escape(r)})" for p, r in bad.items()), 3),
             "download them again, or exclude them from dataset.path",
         )
-    return found
+    return indices
 
 
 def _read_index(path: str, label: str | None) -> ShardIndex:
@@ -67,18 +67,18 @@ def _read_index(path: str, label: str | None) -> ShardIndex:
         "tar-index",
         hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32] + ".json",
     )
-    known = read_json(cached.parent, cached.name)
-    if all(typecheck.matches_type(known.get(k), kind) for k, kind in INDEX_SCHEMA.items()) and _is_plausible(
-        known["samples"], about.st_size
+    cached_index = read_json(cached.parent, cached.name)
+    if all(typecheck.matches_type(cached_index.get(k), kind) for k, kind in INDEX_SCHEMA.items()) and _is_plausible(
+        cached_index["samples"], about.st_size
     ):
-        return ShardIndex(known["samples"], Counter(known["ignored"]))
-    found = _read_headers(path, about.st_size, label)
+        return ShardIndex(cached_index["samples"], Counter(cached_index["ignored"]))
+    index = _read_headers(path, about.st_size, label)
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(cached.parent, cached.name, json.dumps({"samples": found.samples, "ignored": found.ignored}))
+        replace_file(cached.parent, cached.name, json.dumps({"samples": index.samples, "ignored": index.ignored}))
     except (OSError, StorageError) as error:
         notify.log(f"warning: the index of {escape(path)} cannot be cached: {error}")
-    return found
+    return index
 
 
 def _is_plausible(samples: list[list[Any]], size: int) -> bool:
@@ -153,6 +153,6 @@ def _read_label(file: tarfile.TarFile, member: tarfile.TarInfo, extension: str, 
             return None
         if auto:
             entries = {k.lower(): v for k, v in reversed(entries.items())}
-        found = next((entries[k] for k in (LABELS if auto else (str(label),)) if k in entries), None)
-        return str(found) if isinstance(found, (str, int, float)) and str(found) else None
+        value = next((entries[k] for k in (LABELS if auto else (str(label),)) if k in entries), None)
+        return str(value) if isinstance(value, (str, int, float)) and str(value) else None
     return text or None if auto or extension == f".{label}".lower() else None

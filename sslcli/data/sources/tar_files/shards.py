@@ -48,21 +48,21 @@ def find_shards(path: str | None) -> list[str]:
 
 
 def _list_folder(folder: str) -> list[str]:
-    found = scan(folder, lambda n: re.search(r"\.(tar|tgz|tar\.\w+)$", n.lower()) is not None)
-    empty = [p for p in found.empty if p.endswith(".tar")]
+    listed = scan(folder, lambda n: re.search(r"\.(tar|tgz|tar\.\w+)$", n.lower()) is not None)
+    empty = [p for p in listed.empty if p.endswith(".tar")]
     if empty:
         raise DataError(
             f"{plural(len(empty), 'shard')} of zero bytes: {listing(map(escape, empty), 3)}", "download them again"
         )
-    if not found.files:
-        other = ", ".join(f"{n:,} {e}" for e, n in found.ignored.most_common(4))
+    if not listed.files:
+        other = ", ".join(f"{n:,} {e}" for e, n in listed.ignored.most_common(4))
         hint = (
             "dataset=image_folder reads folders of images"
-            if any(decode.is_image_name(f"x{e}") for e in found.ignored)
+            if any(decode.is_image_name(f"x{e}") for e in listed.ignored)
             else None
         )
         raise RequestError(f"no tar file in {escape(folder)}" + (f"; it contains {other}" if other else ""), hint)
-    return [os.path.join(folder, *parts) for parts, _ in found.files]
+    return [os.path.join(folder, *parts) for parts, _ in listed.files]
 
 
 def expand_braces(text: str) -> list[str]:
@@ -82,7 +82,7 @@ def expand_braces(text: str) -> list[str]:
             choices.append(piece.split(","))
         if len(choices[-1]) < (1 if numbers else 2):
             raise RequestError(f"{{{piece}}} in {escape(text)} is neither a range nor a list", "train-{0000..0099}.tar")
-    return ["".join(p + c for p, c in zip(pieces[::2], (*some, ""), strict=True)) for some in product(*choices)]
+    return ["".join(p + c for p, c in zip(pieces[::2], (*choice, ""), strict=True)) for choice in product(*choices)]
 
 
 def _require_uncompressed(path: str) -> None:
