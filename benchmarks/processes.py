@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from sslcli.config import compose, registry  # noqa: E402
 from sslcli.runtime import processes  # noqa: E402
 from sslcli.training.configuration import resolve  # noqa: E402
-from tests import team_worker  # noqa: E402
+from tests.runtime import training_worker  # noqa: E402
 
 COLUMNS = {
     "loss": "loss",
@@ -57,9 +57,9 @@ def main() -> None:
         for world_size in (1, 2):
             told = {"cfgs": configurations(world_size), "out": f"{folder}/{world_size}.pt"}
             with processes.launch(
-                processes.ProcessInfo(0, world_size, 0, world_size), torch.device("cpu"), told, team_worker.work
+                processes.ProcessInfo(0, world_size, 0, world_size), torch.device("cpu"), told, training_worker.work
             ):
-                team_worker.work(told)
+                training_worker.work(told)
             found[world_size] = torch.load(told["out"], weights_only=True)
     lines = ["| method | " + " | ".join(COLUMNS) + " |", "|---|" + "--:|" * len(COLUMNS)]
     for name, one in found[1].items():
@@ -78,8 +78,8 @@ def main() -> None:
 
 Made by `python benchmarks/processes.py --write`, torch {torch.__version__}, {date.today()}. The largest absolute
 difference between one process and two (gloo, 8 of 16 samples each), in double precision. Losses, batch norm and queues
-mean the global batch; `fsdp`: weights and optimizer are sharded. `tests/test_team.py` holds the same for every method, and
-that 1, 2 and 4 processes see the same pixels.
+mean the global batch; `fsdp`: weights and optimizer are sharded. `tests/runtime/test_processes.py` holds the same for every
+method, and that 1, 2 and 4 processes see the same pixels.
 
 """
         (ROOT / "docs" / "results" / "processes.md").write_text(text + table + "\n")

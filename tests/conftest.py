@@ -15,7 +15,7 @@ import pytest
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 
-LONG = ("tests/test_team", "tests/cli/test_launchers", "tests/cli/test_sweep", "tests/faults/")
+LONG = ("tests/runtime/test_processes", "tests/cli/test_launchers", "tests/cli/test_sweep", "tests/faults/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,7 +35,7 @@ def pictured(method: str) -> bool:
     from sslcli.methods.base import Method
 
     target = instantiate.resolve("method", recipe(method)["_target_"])
-    return target.reconstruct is not Method.reconstruct or target.pictures is not Method.pictures
+    return target.reconstruct is not Method.reconstruct or target.figures is not Method.figures
 
 
 def signals(path: Path, n: int = 48, channels: int = 3, length: int = 64) -> Path:

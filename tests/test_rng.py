@@ -1,4 +1,4 @@
-"""Randomness as a function: the numbers are right, independent, and will never change silently."""
+"""Counter-based random numbers: distribution, independence, and stored values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ks_uniform(x: Tensor) -> float:
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's, times sqrt(n): a standard normal number when nothing is shared."""
+    """Pearson correlation times sqrt(n): standard normal for independent numbers."""
     return float(np.corrcoef(a.numpy(), b.numpy())[0, 1]) * math.sqrt(len(a))
 
 
@@ -63,7 +63,7 @@ def test_golden_order():
 
 
 def test_matches_splitmix64_in_python_integers():
-    """The published algorithm, written again with Python's integers."""
+    """The published algorithm in Python integers."""
 
     def mix(z: int) -> int:
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
@@ -93,7 +93,7 @@ def test_uniform_is_uniform():
 
 
 def test_uniform_without_pattern_for_low_ids():
-    """Adjacent ids, as a counter hash might show them: differences of neighbours are triangular, not constant."""
+    """Adjacent ids, as a counter hash might show them: differences of neighbors are triangular, not constant."""
     u = draw().uniform("a").double()
     assert len(u.unique()) > 0.99 * N
     step = (u[1:] - u[:-1]) % 1.0

@@ -60,26 +60,28 @@ def load_into(backbone: nn.Module, spec: str) -> str:
         DataError: the file is damaged, or holds more than tensors.
     """
     content = read(spec)
-    found = match(backbone, content)
-    if found.fraction < MIN_MATCH:
+    best = match(backbone, content)
+    if best.fraction < MIN_MATCH:
         raise RequestError(
-            f"init={escape(spec)} matches {found.fraction:.0%} of the parameters of {type(backbone).__name__}, "
+            f"init={escape(spec)} matches {best.fraction:.0%} of the parameters of {type(backbone).__name__}, "
             f"expected at least {MIN_MATCH:.0%}"
-            + (f"; {listing(found.other_shape, 3)}" if found.other_shape else "")
-            + (f"; not in the file: {listing(map(escape, found.missing), 3)}" if found.missing else "")
-            + (f"; in the file: {listing(map(escape, found.unused), 3)}" if found.unused else ""),
+            + (f"; {listing(best.other_shape, 3)}" if best.other_shape else "")
+            + (f"; not in the file: {listing(map(escape, best.missing), 3)}" if best.missing else "")
+            + (f"; in the file: {listing(map(escape, best.unused), 3)}" if best.unused else ""),
             f"it matches backbone={name}"
             if (name := matching_backbone(content, backbone.input_shape))  # type: ignore[arg-type]
             else "choose the backbone of the weights, such as backbone=resnet50",
         )
-    if bad := [k for k, v in found.tensors.items() if v.is_floating_point() and not v.isfinite().all()]:
+    if bad := [k for k, v in best.tensors.items() if v.is_floating_point() and not v.isfinite().all()]:
         raise DataError(f"init={escape(spec)}: weights contain NaN or Inf ({listing(map(escape, bad), 3)})")
     with torch.no_grad():
-        own = backbone.state_dict()
-        for key, value in found.tensors.items():
-            own[key].copy_(value)
-    summary = f"init {escape(spec)}: {plural(len(found.tensors), 'tensor')}, {found.fraction:.1%} of the backbone's parameters"
-    for what, names in (("randomly initialized", found.other_shape + found.missing), ("ignored", found.unused)):
+        state = backbone.state_dict()
+        for key, value in best.tensors.items():
+            state[key].copy_(value)
+    summary = (
+        f"init {escape(spec)}: {plural(len(best.tensors), 'tensor')}, {best.fraction:.1%} of the backbone's parameters"
+    )
+    for what, names in (("randomly initialized", best.other_shape + best.missing), ("ignored", best.unused)):
         if names:
             summary += f"; {what}: {listing(map(escape, names), 4)}"
     return summary + "; inputs are normalized by this data set's own mean and standard deviation"
@@ -95,11 +97,11 @@ def stem_of(spec: str) -> str | None:
 
 def match(backbone: nn.Module, content: Any) -> Match:
     """The set of weights in `content` that matches the backbone best."""
-    own, sizes = backbone.state_dict(), {k: p.numel() for k, p in backbone.named_parameters()}
+    state, sizes = backbone.state_dict(), {k: p.numel() for k, p in backbone.named_parameters()}
     # a backbone that wraps a network of another package keeps its names under one prefix
-    tops = {k.partition(".")[0] for k in own}
-    cut = len(next(iter(tops))) + 1 if len(tops) == 1 and all("." in k for k in own) else 0
-    targets = {k[cut:]: k for k in own}
+    tops = {k.partition(".")[0] for k in state}
+    cut = len(next(iter(tops))) + 1 if len(tops) == 1 and all("." in k for k in state) else 0
+    targets = {k[cut:]: k for k in state}
     sets: dict[str, dict[str, Tensor]] = {}
     rest: list[tuple[str, str]] = []  # (dictionary, name)
     for where, key, value in tensors_in(content):
@@ -111,25 +113,25 @@ def match(backbone: nn.Module, content: Any) -> Match:
             prefix = "".join(f"{part}." for part in parts[:at])
             sets.setdefault(where + prefix, {})[".".join(parts[at:])] = value
 
-    def fits(found: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {targets[n]: v for n, v in found.items() if v.shape == own[targets[n]].shape}
+    def matching(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {targets[n]: v for n, v in weights.items() if v.shape == state[targets[n]].shape}
 
-    def fraction(found: dict[str, Tensor]) -> float:
-        return sum(sizes.get(k, 0) for k in fits(found)) / max(1, sum(sizes.values()))
+    def fraction(weights: dict[str, Tensor]) -> float:
+        return sum(sizes.get(k, 0) for k in matching(weights)) / max(1, sum(sizes.values()))
 
     def preference(prefix: str) -> tuple[float, int]:
         return round(fraction(sets[prefix]), 3), bool(PREFERRED.search(prefix)) - bool(NOT_PREFERRED.search(prefix))
 
     best = max(sets, key=preference, default="")
-    found = sets.get(best, {})
+    weights = sets.get(best, {})
     return Match(
-        tensors=fits(found),
-        fraction=fraction(found),
-        missing=[n for n, k in targets.items() if n not in found and k in sizes],
+        tensors=matching(weights),
+        fraction=fraction(weights),
+        missing=[n for n, k in targets.items() if n not in weights and k in sizes],
         other_shape=[
-            f"{n} ({_shape(v)} in the file, {_shape(own[targets[n]])} here)"
-            for n, v in found.items()
-            if v.shape != own[targets[n]].shape
+            f"{n} ({_shape(v)} in the file, {_shape(state[targets[n]])} here)"
+            for n, v in weights.items()
+            if v.shape != state[targets[n]].shape
         ],
         unused=[k.removeprefix(best[len(where) :]) for where, k in rest if (where + k).startswith(best)],
     )

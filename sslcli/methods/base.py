@@ -152,7 +152,7 @@ class Method(nn.Module):
         return None
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+    def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Figures of what the method computes, as columns of view-like tensors (B, ...): {"reconstruction": {"source": x, ...}}."""
         result = self.reconstruct(batch)
         return {} if result is None else {"reconstruction": result.columns()}

@@ -52,7 +52,7 @@ class BiGAN(Method):
         return Reconstruction(x, self.generator(self.to_code(self.backbone(x))))
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+    def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Reconstructions G(E(x)), and samples G(z) of the prior."""
         reconstruction = self.reconstruct(batch)
         prior = [batch.normal(f"prior {i}", self.latent_dim).to(reconstruction.predicted.dtype) for i in range(4)]

@@ -89,7 +89,7 @@ class Colorization(Method):
         self.count.zero_()
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+    def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """The mean of each pixel's histogram, out on the brightness."""
         x = batch.views[0]
         gray, _ = self.split_color(x)

@@ -39,7 +39,7 @@ class DenoisingAutoencoder(Method):
         return Reconstruction(x, self.decoder(self.backbone(self.corrupt(x, batch))))
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+    def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         x = batch.views[0]
         corrupted = self.corrupt(x, batch)
         return {"denoising": {"source": x, "spoiled": corrupted, "restored": self.decoder(self.backbone(corrupted))}}

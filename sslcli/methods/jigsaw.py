@@ -62,7 +62,7 @@ class Jigsaw(Method):
         return self.classifier(h.view(b, g * h.shape[1]))
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+    def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """The shuffled image, and the image rearranged by the predicted permutation."""
         x = batch.views[0]
         tiles, order = self.shuffle(batch)

@@ -166,8 +166,8 @@ class MultiTask(Method):
         return task.reconstruct(batch if "clean" in batch.kinds else select_views(batch, task))
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        sheets = {n: self._task(n).pictures(select_views(batch, self._task(n))) for n in self.tasks}
+    def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        sheets = {n: self._task(n).figures(select_views(batch, self._task(n))) for n in self.tasks}
         return {f"{n}_{key}": columns for n, sheet in sheets.items() for key, columns in sheet.items()}
 
     def assign(self, x: Tensor) -> Tensor | None:

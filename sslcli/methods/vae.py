@@ -62,7 +62,7 @@ class VAE(Method):
         return Reconstruction(x, self.decoder(self.encode(x)[0]))
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+    def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Reconstructions, samples of the prior, and a traversal of the latent dimension of largest variance."""
         x = batch.views[0]
         mean, _ = self.encode(x)

@@ -21,12 +21,12 @@ MAX_ROWS = 8  # samples of a sheet
 
 
 def save_method_images(setup: TrainingSetup, run: Run) -> None:
-    """Write the columns of `Method.pictures` for the first samples of a batch, as pictures/NAME.png in the run folder."""
+    """Write the columns of `Method.figures` for the first samples of a batch, as pictures/NAME.png in the run folder."""
     with contextlib.closing(setup.loader.stream(0)) as stream:
         batch = next(stream)
     setup.method.eval()
     with torch.no_grad(), force_eager(setup.runtime.compile):
-        images = setup.method.pictures(batch)
+        images = setup.method.figures(batch)
     for name, columns in images.items():
         parts = [denormalize(setup.dataset, c[:MAX_ROWS].float().cpu()) for c in columns.values()]
         with replacing(run.make_folder("pictures") / f"{name}.png") as path:

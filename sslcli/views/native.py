@@ -148,21 +148,21 @@ def use_check(check: Callable[[ctypes.CDLL, int], bool]) -> None:
     _Switch.check = check
 
 
-def enable(wanted: bool | str) -> None:
+def enable(setting: bool | str) -> None:
     """Apply `device.native` to this process: auto, true (MachineError when unavailable) or false."""
-    _Switch.enabled = wanted is not False
-    if wanted is True and (reason := unavailable_reason()):
+    _Switch.enabled = setting is not False
+    if setting is True and (reason := unavailable_reason()):
         raise MachineError(
             f"device.native=true, but {reason}", "install a C compiler (gcc or clang), or device.native=auto"
         )
 
 
-def configure(wanted: bool | str, device: torch.device, images: bool) -> bool:
+def configure(setting: bool | str, device: torch.device, images: bool) -> bool:
     """`enable` where it applies, image views on a CPU; warn where `auto` falls back. Returns whether compiled code is used."""
     if not images or device.type != "cpu":
         return False
-    enable(wanted)
-    if wanted == "auto" and (reason := unavailable_reason()):
+    enable(setting)
+    if setting == "auto" and (reason := unavailable_reason()):
         console.say(f"image views use tensor code, several times slower on a CPU: {reason}")
     return usable()
 

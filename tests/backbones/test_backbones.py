@@ -1,4 +1,4 @@
-"""Every backbone of configs/backbone: the contract; then what each of them promises."""
+"""The contract of backbones, for every YAML in configs/backbone; then properties of each."""
 
 from __future__ import annotations
 
@@ -321,7 +321,7 @@ def test_smaller_samples_have_fewer_tokens(shape, small):
 
 
 def test_positions_of_smaller_sample_are_interpolated():
-    """A grid of half the side takes, of a table that is linear in its place, the values at the middle of each pair."""
+    """On a grid of half the side, a table linear in the position gives the midpoint of each pair."""
     network, _ = tokens_of((1, 16))
     table = torch.arange(8.0)[:, None].expand(8, 16)
     network.pos_embed.data[:, 1:] = table

@@ -1,4 +1,4 @@
-"""What the tests of losses share: numbers, small batches, slow cosines."""
+"""Helpers of loss tests: reference values, small batches, reference cosine similarity."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def images(
     epoch: int = 0,
     labels: torch.Tensor | None = None,
 ) -> Batch:
-    """`n` samples with ids 0..n-1."""
+    """A batch of `n` samples with ids 0..n-1."""
     x = draws(n, *shape, count=views)
     return Batch([v.float() for v in x], [kind] * views, Draw(0, epoch, torch.arange(n)), labels)

@@ -1,4 +1,4 @@
-"""Clustering as objective (SwAV, DeepCluster v2, MSN, SMoG): other people's answers, the papers' formulas with loops, promises."""
+"""Clustering methods (SwAV, DeepCluster v2, MSN, SMoG) against other implementations and reference formulas."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def unit(seed: int, *shape: int) -> torch.Tensor:
 
 
 def views(n: int = 6, count: int = 2, small: int = 0, epoch: int = 0, first: int = 0, side: int = 8) -> Batch:
-    """Like the sample, with noise; local views are half the side."""
+    """Views are samples with noise; local views have half the side."""
     x = numbers(1, n, 1, side, side).float()
     made = [x + 0.3 * numbers(2 + v, n, 1, side, side).float() for v in range(count + small)]
     half = side // 2
@@ -172,7 +172,7 @@ def test_swav_forward_matches_paper():
 
 
 def test_swav_codes_have_no_gradient():
-    """The gradient is that of a cross-entropy with constant codes."""
+    """The gradient equals that of a cross-entropy with constant codes."""
     method, data = swav(), views(6)
     codes = torch.stack([method.codes(method.prototypes(method.projector(method.backbone(x)))) for x in data.views])
     method(data)["loss"].backward()

@@ -1,4 +1,4 @@
-"""Contrastive losses: each formula once more, slowly; other people's code; what the formula promises."""
+"""Contrastive losses against reference formulas and other implementations, and their properties."""
 
 from __future__ import annotations
 

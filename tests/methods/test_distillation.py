@@ -1,4 +1,4 @@
-"""A teacher and a student: DINO, iBOT, DINOv2, ReSSL, distillation of a run. Other people's answers, loops, promises."""
+"""Self-distillation and distillation (DINO, iBOT, DINOv2, ReSSL, distill) against other implementations and reference formulas."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EXACT = 1e-10
 
 
 def views(n: int = 6, count: int = 2, small: int = 0, kinds: list[str] | None = None) -> Batch:
-    """Like the sample, with noise; local views are half the side."""
+    """Views are samples with noise; local views have half the side."""
     x = numbers(1, n, 1, 8, 8).float()
     made = [x + 0.3 * numbers(2 + v, n, 1, 8, 8).float() for v in range(count + small)]
     made = [v if i < count else v[:, :, :4, :4] for i, v in enumerate(made)]
@@ -443,7 +443,7 @@ def test_distillation_teacher_is_frozen():
 
 
 def test_distillation_lowers_error():
-    """Of a teacher of its own shape it can learn nearly all; the features of its backbone then tell the teacher's."""
+    """A student of the teacher's architecture can match it closely; its features then predict the teacher's."""
     torch.manual_seed(1)
     teacher = Encoder(TCN((1, 16), width=4, depth=1))
     torch.manual_seed(2)

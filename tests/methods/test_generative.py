@@ -1,4 +1,4 @@
-"""Methods that draw: denoising, variational, context encoder, BiGAN; and the supervised bound."""
+"""Generative methods: denoising and variational autoencoder, context encoder, BiGAN; and the supervised baseline."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_vae_loss_is_negative_bound_per_value():
 
 def test_vae_traversal_changes_one_latent_dimension():
     method, data = VAE(small(), latent_dim=3).eval(), one()
-    sheets = method.pictures(data)
+    sheets = method.figures(data)
     mean, _ = method.encode(data.views[0])
     column = int(mean.var(dim=0, unbiased=False).argmax())
     z = mean.clone()

@@ -1,4 +1,4 @@
-"""Our losses against other people's code, from the answers in tests/golden (made by scripts/golden)."""
+"""Losses against other implementations, by stored values in tests/golden (written by scripts/golden)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_vicreg_matches_lightly(case):
 
 
 class FixedMask(Batch):
-    """A batch whose mask scores are the oracle's noise."""
+    """A batch whose mask scores are the noise of the reference."""
 
     def uniform(self, purpose, *shape):
         assert (purpose, shape) == ("mask", (16,))

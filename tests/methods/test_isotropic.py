@@ -1,4 +1,4 @@
-"""Losses that shape the whole cloud of embeddings: LeJEPA, VISReg, W-MSE."""
+"""Losses that regularize the distribution of embeddings: LeJEPA, VISReg, W-MSE."""
 
 from __future__ import annotations
 

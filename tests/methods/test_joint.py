@@ -1,4 +1,4 @@
-"""Objectives that are joined with self-supervision: clusters, one class; what evaluators make of them; train.classes."""
+"""Joint objectives: clustering head and Deep SVDD, their evaluation, and train.classes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def small() -> ConvNet:
 
 
 def test_temi_loss_matches_reference():
-    """The paper's formula, sample by sample, head by head, without logarithms of probabilities."""
+    """The paper's formula with loops over samples and heads, on probabilities instead of their logarithms."""
     samples, heads, clusters, beta = 5, 2, 3, 0.6
     s, t, near = (torch.stack([draws(samples, clusters)[i], draws(samples, clusters)[1 - i]], 1) for i in (0, 1, 0))
     near = near.flip(0)

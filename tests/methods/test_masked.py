@@ -1,4 +1,4 @@
-"""Masked prediction: SimMIM, data2vec, I-JEPA, autoregression; what may be seen, and each loss by hand."""
+"""Masked prediction (SimMIM, data2vec, I-JEPA, autoregression): masks, and losses against reference formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every method must do, for every YAML in configs/method: a new method gets these tests by itself."""
+"""The contract of methods, tested for every YAML in configs/method, including new ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def target(name: str) -> type[Method]:
 
 
 def pairs() -> list[tuple[str, str]]:
-    """Each method with each modality that it is for."""
+    """Each method with each of its modalities."""
     return [(name, modality) for name in NAMES for modality in target(name).modalities if modality in SHAPES]
 
 
@@ -83,7 +83,7 @@ def made(name: str, modality: str, network: nn.Module) -> Method:
 
 
 class Unlabelled(Batch):
-    """A batch that cannot be asked for labels."""
+    """A batch that raises an error when its labels are read."""
 
     @property
     def labels(self) -> Tensor:
@@ -95,7 +95,7 @@ class Unlabelled(Batch):
 
 
 def batch(name: str, modality: str, n: int = B, padded: bool = False) -> Batch:
-    """`n` samples; a view is the sample plus a little noise."""
+    """A batch of `n` samples; each view is the sample plus a little noise."""
     generator = torch.Generator().manual_seed(5)
     kinds = [k for k, count in recipe(name)["plan"].items() for _ in range(count)]
     sample = torch.randn(n, *SHAPES[modality], generator=generator)
@@ -112,7 +112,7 @@ def batch(name: str, modality: str, n: int = B, padded: bool = False) -> Batch:
 
 
 def train(method: Method, data: Batch, steps: int, lr: float = 3e-3) -> float:
-    """`steps` steps of Adam (rate 0: the same steps without moving) and the loss after them."""
+    """The loss after `steps` steps of Adam (learning rate 0: the same steps without updates)."""
     optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=lr)
     for step in range(steps):
         loss = method(data)["loss"]
@@ -138,7 +138,7 @@ def test_yaml_and_signature_agree(name):
 
 @every_method
 def test_yaml_states_needs(name):
-    """`sslcli list methods` reads it there, without importing anything."""
+    """`sslcli list methods` reads it from the YAML, without importing the method."""
     mine, kind = recipe(name), target(name)
     assert mine.get("modality", ["image", "series"]) == list(kind.modalities)
     parameters = inspect.signature(kind, eval_str=True).parameters.values()
@@ -276,7 +276,7 @@ def test_eval_backbone_belongs_to_method(name):
 @every_pair
 def test_figures_have_shape_of_input(name, modality):
     data = batch(name, modality)
-    for columns in build(name, modality).eval().pictures(data).values():
+    for columns in build(name, modality).eval().figures(data).values():
         assert all(p.shape == data.views[0].shape and torch.isfinite(p).all() for p in columns.values())
 
 

@@ -1,4 +1,4 @@
-"""Several methods on one backbone: weights by hand, what is shared, what is refused."""
+"""Multi-task learning: weights against reference formulas, shared modules, invalid settings."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_fixed_weights_sum_losses():
 
 
 def test_uncertainty_weighting_matches_paper():
-    """L = sum of exp(-s) L_i + s / 2, least at s = log(2 L_i)."""
+    """L = sum of exp(-s) L_i + s / 2, minimal at s = log(2 L_i)."""
     method = multitask(SimSiam, Autoencoder, weighting="uncertainty")
     with torch.no_grad():
         method.log_variance.copy_(torch.tensor([0.3, -0.7]))

@@ -1,4 +1,4 @@
-"""Losses without negatives: each formula once more, slowly; other people's code; what the formula promises."""
+"""Losses without negatives against reference formulas and other implementations, and their properties."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_tico_loss_uses_covariance_including_batch():
 
 
 def test_lejepa_and_visreg_weights():
-    """(1 - lambda) of agreement, lambda of regularisation: both papers' convention, and not theirs who add lambda to 1."""
+    """Weights 1 - lambda of invariance and lambda of regularization, as in both papers (other code adds lambda times it)."""
     out = LeJEPA(ConvNet((1, 8, 8), width=4), weight=0.3, slices=8)(images(6))
     assert out["loss"].item() == pytest.approx((0.7 * out["invariance"] + 0.3 * out["sigreg"]).item(), rel=1e-5)
     out = VISReg(ConvNet((1, 8, 8), width=4), weight=0.3, slices=8)(images(6))

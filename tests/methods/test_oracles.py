@@ -1,4 +1,4 @@
-"""Each paper's formula once more, slowly, with loops; and what the formula promises."""
+"""Losses against the papers' formulas written with loops, and their properties."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_vicreg_penalizes_collapse():
 def test_autoencoder_loss_is_reconstruction_error(shape):
     method = Autoencoder(ConvNet(shape, width=4), width=4).eval()
     data = images(3, views=1, kind="weak", shape=shape)
-    source, drawn = method.pictures(data)["reconstruction"].values()
+    source, drawn = method.figures(data)["reconstruction"].values()
     slow = np.mean((source.numpy() - drawn.numpy()) ** 2)
     assert method(data)["loss"].item() == pytest.approx(float(slow), rel=1e-5)
 
@@ -284,7 +284,7 @@ def test_mae_mask_is_a_function_of_the_sample():
 @pytest.mark.parametrize("norm_pix", [True, False])
 def test_mae_figures_keep_visible_and_denormalize_predicted(norm_pix):
     method, data = masked(norm_pix)
-    source, without, filled = method.pictures(data)["reconstruction"].values()
+    source, without, filled = method.figures(data)["reconstruction"].values()
     predicted, hidden = method.predict(data.views[0], data.uniform("mask", 16))
     cut = method.backbone.patchify
     assert torch.equal(cut(filled)[~hidden], cut(source)[~hidden])

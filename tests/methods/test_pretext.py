@@ -1,4 +1,4 @@
-"""Pretext tasks: what they ask, that the answer is right, and that it cannot be read off a shortcut."""
+"""Pretext tasks: inputs, targets, losses, and the absence of shortcuts."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_jigsaw_permutation_is_invertible():
 
 
 def test_jigsaw_loss_matches_reference():
-    """Tile by tile through the backbone and the shared layer, side by side in the order shown, to the permutation's number."""
+    """Tiles pass separately through backbone and shared layer; their concatenation predicts the permutation index."""
     method, data = Jigsaw(convnet((1, 8, 8))).eval(), images(6, views=1, kind="weak")
     tiles, order = method.shuffle(data)
     total = 0.0
@@ -141,7 +141,7 @@ def test_jigsaw_figures_show_predicted_arrangement():
     data = images(5, views=1, kind="weak")
     _, order = method.shuffle(data)
     method.classify = lambda tiles: F.one_hot(order, len(method.orders)).float()  # always right
-    columns = method.pictures(data)["jigsaw"]
+    columns = method.figures(data)["jigsaw"]
     assert torch.equal(columns["solved"], columns["source"])
 
 

@@ -1,4 +1,4 @@
-"""What each process of tests/nn/test_parity.py does: a linear model on a share of a batch, averaged gradients."""
+"""Worker of tests/nn/test_parity.py: a linear model on a part of a batch, with averaged gradients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def vicreg(z1, z2):
 
 
 def with_padding(z1, z2):
-    """Targets with padding in the first rows only, so that processes know different numbers of entries."""
+    """Targets with padding in the first rows only, so that processes have different numbers of entries."""
     target = z2.detach().clone()
     if rank() == 0:
         target[0, 1:] = float("nan")
@@ -54,7 +54,7 @@ def queued(z1, z2):
 
 
 def labels(z):
-    """Of this process's rows: two classes and samples without a label, more of these in the first rows."""
+    """Labels of this process's rows: two classes and unlabeled samples, more of these in the first rows."""
     whole = torch.tensor([-1, -1, 0, -1, 1, 0, 1, 1])
     return whole[rank() * len(z) : (rank() + 1) * len(z)]
 
@@ -74,7 +74,7 @@ def visreg(z1, z2):
 
 
 def swav(z1, z2):
-    """Codes over the global batch, without one of its rows, and a queue of which each process brings a share."""
+    """Codes over the global batch, without one of its rows, and a queue divided among processes."""
     scores = torch.stack([z1, z2])
     past = torch.linspace(-1, 1, 5 * OUT, dtype=z1.dtype).sin().view(5, OUT)[rank() :: world_size()]
     weights = torch.cat([(labels(z1) != 1).to(z1.dtype), torch.ones_like(past[:, 0])])

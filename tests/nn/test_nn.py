@@ -1,4 +1,4 @@
-"""The shared parts, each against a slow twin or a known case."""
+"""Shared layers and functions against reference implementations or known cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gradient on two processes is that on one: losses mean the global batch."""
+"""Gradients on two processes equal those on one: losses are those of the global batch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Processes of one job: nothing listens beyond this machine, nothing is imported or unpickled because a peer says so, and a wait
-for others has words and an end."""
+"""Security of multi-process runs: local sockets only, no import or unpickling on request of a peer, and bounded waits."""
 
 from __future__ import annotations
 
@@ -47,7 +46,7 @@ LOOPBACK = {"0100007F", "00000000000000000000000001000000"}
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_local_processes_listen_on_loopback_only(tmp_path):
-    """And a random.py and torch.py beside the data are not run by the second process."""
+    """Also, random.py and torch.py beside the data are not executed by the second process."""
     for name in ("random", "torch", "struct"):
         (tmp_path / f"{name}.py").write_text(f"open('{tmp_path}/ran-{name}', 'w'); raise SystemExit(9)")
     env = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
@@ -73,7 +72,7 @@ def test_local_processes_listen_on_loopback_only(tmp_path):
 
 
 def test_payload_in_store_has_no_folders(monkeypatch):
-    """Whoever reaches the port of a launcher's store may write a job; no module is imported for it."""
+    """Whoever reaches the port of a launcher's store can write a payload; no module is imported for it."""
     store = torch.distributed.HashStore()
     store.set("job/1", json.dumps({"word": "pretrain", "folders": ["/evil"], "cfg": {}}))
     assert processes._next_payload(store, 1) == {"word": "pretrain", "cfg": {}}
@@ -131,7 +130,7 @@ def test_collectives_do_not_unpickle(tmp_path, monkeypatch):
 
 @pytest.fixture
 def left_over(monkeypatch):
-    """What a torchrun session may leave in the environment, and little patience."""
+    """Variables that a torchrun session may leave in the environment, and short timeouts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -207,7 +206,7 @@ def test_launcher_info_is_validated(monkeypatch):
 
 
 def test_remove_folder_during_writes(tmp_path):
-    """The file store of a job creates its file again whenever a process looks into it."""
+    """The file store recreates its file whenever a process reads it."""
     folder = tmp_path / "sslcli-store"
     folder.mkdir()
     ended = threading.Event()

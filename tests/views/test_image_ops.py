@@ -24,7 +24,7 @@ PIL_MODES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.
 
 
 def pixels(n: int, c: int, h: int, w: int, seed: int = 0) -> Tensor:
-    """Pictures with smooth parts, hard edges and noise, uint8."""
+    """Images with smooth areas, sharp edges and noise, uint8."""
     g = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.linspace(0, 3, h), torch.linspace(0, 3, w), indexing="ij")
     phase = torch.rand(n, c, 2, 1, 1, generator=g) * 6
@@ -112,7 +112,7 @@ def test_weights_are_integers_with_sum_4096(name, size, out):
 
 
 def test_resampling_sums_are_exact():
-    """The claim that lets every library, device and batch size agree: float32 loses nothing, even in the worst case."""
+    """The sums are exact in float32 in the worst case, so that libraries, devices and batch sizes agree."""
     x = (torch.rand(30, 3, 33, 29) > 0.5).to(torch.uint8) * 255  # the largest overshoot
     r = regions(30, 33, 29, seed=5)
     rows, columns = (

@@ -1,4 +1,4 @@
-"""Views by compiled code: the bits of the tensor code, whatever the picture, and a machine that has no compiler."""
+"""Compiled views: bit identity with the tensor code, the cache of libraries, and machines without a compiler."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ RECIPES = {
 
 
 def pictures(n: int, *shape: int) -> torch.Tensor:
-    """Noise, flat colours, greys, black and white."""
+    """Images of noise, uniform colors, grays, black and white."""
     x = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     x[1::5] = x[1::5] // 64 * 64
     x[2::5] = x[2::5, :1]
@@ -65,7 +65,7 @@ def view_of(recipe: dict, shape: tuple[int, int, int]) -> ImageView:
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Iterator[Path]:
-    """A cache folder of our own, and nothing remembered of another."""
+    """An empty cache folder, with in-process caches cleared."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     remembered = (native.library, native.unavailable_reason)
     for function in remembered:
@@ -221,7 +221,7 @@ def test_missing_compiler_reason(cache, monkeypatch):
 
 
 def test_native_code_passes_sanitizers(tmp_path):
-    """Under the compiler's own checks of addresses and of undefined behaviour, in a process of its own."""
+    """The C code under address and undefined-behavior sanitizers, in a separate process."""
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
     built = tmp_path / "views.so"
     command = [native.find_compiler(), *native.FLAGS, *flags, "-Wall", "-Wextra", "-Werror"]

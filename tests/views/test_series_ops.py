@@ -1,4 +1,4 @@
-"""Series ops: what they do to a known series, NaN kept, and their random parameters."""
+"""Series ops: results on known series, preserved NaN, and random parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def apply(op: Op, x: Tensor, seed: int = 0) -> Tensor:
 
 
 def ramp(n: int, c: int, t: int) -> Tensor:
-    """Each value says where it stands: 1000 channel + step."""
+    """Each value encodes its position: 1000 channel + step."""
     return (torch.arange(t)[None, None] + 1000.0 * torch.arange(c)[None, :, None]).expand(n, c, t).clone()
 
 

@@ -1,5 +1,4 @@
-"""The views of a plan: bits that depend on nothing but the sample, both paths alike, and requests refused in clear
-words."""
+"""Views of a plan: bits that depend on the sample only, equality of both pipelines, and errors of invalid requests."""
 
 from __future__ import annotations
 
@@ -251,7 +250,7 @@ def test_ops_have_independent_random_numbers():
 
 
 def test_golden_bits():
-    """The region, flip and colour of given samples never change silently: 2 of each as rounded numbers."""
+    """Region, flip and color of fixed samples, compared with stored rounded values."""
     x = (torch.arange(3 * 6 * 6).view(1, 3, 6, 6) * 2).to(torch.uint8).expand(2, 3, 6, 6)
     data = Dataset("d", "image", (3, 6, 6), ArraySource(x), None, mean=(0.0,), std=(1.0,))
     ops = CROP | {"horizontal_flip": {}, "color_jitter": {"brightness": 0.4, "hue": 0.1, "p": 0.8}}
@@ -266,7 +265,7 @@ GOLDEN = [[0.1892, 0.8136, 0.7903], [0.1813, 0.8432, 0.8868]]
 
 
 def pictures(c: int, sizes: list[tuple[int, int]]) -> list[Image.Image]:
-    """Smooth pictures of given (height, width): a mistaken region shows, Pillow's rounding does not."""
+    """Smooth images of given (height, width): a wrong region is visible, Pillow's rounding is not."""
     made = []
     for i, (h, w) in enumerate(sizes):
         y, x = np.mgrid[0:h, 0:w]
@@ -348,7 +347,7 @@ def test_inputs_are_unchanged():
 
 
 def test_memory_is_bounded(monkeypatch):
-    """Even with the whole batch as one part, as on a GPU."""
+    """Also with the whole batch as one part, as on a GPU."""
     from sslcli.views import image, op
 
     monkeypatch.setattr(image, "parts", lambda n, numbers, device: op.slices(n, 4 * numbers, 1 << 40))

@@ -1,5 +1,4 @@
-"""Cores and threads: quotas are respected, OpenMP waits passively unless the user says otherwise, and the faster thread count is
-used, recorded and kept by a resumed run."""
+"""Cores and threads: CPU quotas, the wait policy of OpenMP, and the selection of the faster thread count."""
 
 from __future__ import annotations
 
@@ -74,7 +73,7 @@ def test_wait_policy_passive_by_default(monkeypatch, given):
 
 
 def test_wait_policy_is_set_before_torch(tmp_path):
-    """libgomp reads the variable when torch is imported, and never again."""
+    """libgomp reads the variable only when torch is imported."""
     code = """
 import os, sys
 from sslcli.cli import main as cli
@@ -104,7 +103,7 @@ def test_candidates_all_and_one(monkeypatch):
 
 
 def clock(monkeypatch, seconds: dict[int, float]) -> None:
-    """A step takes `seconds[threads in use]`, and nothing else takes time."""
+    """Time in which a step takes `seconds[threads in use]` and nothing else takes time."""
     now = [0.0]
 
     def step() -> None:
@@ -130,7 +129,7 @@ def test_long_steps_timed_with_all_threads(monkeypatch):
 
 @pytest.fixture
 def one_is_faster(monkeypatch):
-    """All against one is compared however slow the machine is, and one thread wins."""
+    """Compare all threads with one on any machine, and choose one thread."""
     compare = threads.time_threads
     monkeypatch.setattr(threads, "time_threads", lambda step, counts, *_: compare(step, counts, 1e9, lambda *_: True))
     monkeypatch.setattr(threads, "fastest", min)
@@ -138,7 +137,7 @@ def one_is_faster(monkeypatch):
 
 @pytest.mark.usefixtures("one_is_faster")
 def test_budget_keeps_the_faster_count(cli, monkeypatch):
-    """One thread is made the faster one: it is used, recorded, and used again by a resumed run."""
+    """One thread is the faster count: it is used, recorded, and used again on resume."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     torch.set_num_threads(2)
     monkeypatch.setattr(threads, "candidates", lambda wanted, machine: [2, 1] if wanted is None else [wanted])

@@ -1,4 +1,4 @@
-"""Many processes: the same mathematics as one, one run folder, and no process left behind."""
+"""Multi-process runs: results equal to one process, one run folder, and no remaining processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from sslcli.config import compose, registry
 from sslcli.runtime import processes
 from sslcli.training.configuration import resolve
-from tests import team_worker
+from tests.runtime import training_worker
 
 METHODS = sorted(registry.choices("method"))
 TINY = ["experiment=smoke", "device=cpu", "device.threads=1", "train.batch_size=16", "train.eval_every=0"]
@@ -33,7 +33,7 @@ def composed(folder: Path, method: str, *words: str) -> dict:
 
 
 def prepared(folder: Path) -> None:
-    """What some methods need to be there: pictures with colours, and somebody to learn from."""
+    """Write what some methods require: color images, and a trained run as teacher."""
     import numpy as np
 
     from sslcli.training.pretrain import pretrain
@@ -46,7 +46,7 @@ def prepared(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
-    """What one process and two find: {1: {method: tensors}, 2: ...}; some with accumulation."""
+    """Results of one and two processes: {1: {method: tensors}, 2: ...}; some with accumulation."""
     folder, found = tmp_path_factory.mktemp("team"), {}
     prepared(folder)
     for world_size in (1, 2):
@@ -59,8 +59,8 @@ def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
         told = {"cfgs": cfgs, "out": str(folder / f"{world_size}.pt")}
         place = processes.ProcessInfo(0, world_size, 0, world_size)
         threads = torch.get_num_threads()
-        with processes.launch(place, torch.device("cpu"), told, team_worker.work):
-            team_worker.work(told)
+        with processes.launch(place, torch.device("cpu"), told, training_worker.work):
+            training_worker.work(told)
         torch.set_num_threads(threads)
         found[world_size] = torch.load(told["out"], weights_only=True)
     return found
@@ -78,7 +78,7 @@ def test_two_processes_match_one(both, method):
 
 
 def test_views_independent_of_rank():
-    """1, 2 and 4 processes: the same samples with the same pixels, in the same order, epoch after epoch."""
+    """1, 2 and 4 processes: the same samples with the same pixels, in the same order, in every epoch."""
     from sslcli.data.loading.loader import Loader
     from sslcli.training.setup import prepare
 
@@ -128,7 +128,7 @@ def only_run(folder: Path) -> Path:
 
 
 def until_step(folder: Path, step: int) -> Path:
-    """Waits until a checkpoint of `step` or a later one stands."""
+    """Wait for a checkpoint of `step` or later."""
     until = time.monotonic() + 120
     while time.monotonic() < until:
         found = sorted(folder.glob("runs/2*/checkpoints/step-*"))
@@ -139,7 +139,7 @@ def until_step(folder: Path, step: int) -> Path:
 
 
 def children(pid: int) -> list[int]:
-    """Processes that have our session: those that were started, and theirs."""
+    """Processes of a session: those that were started, and their children."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -176,7 +176,7 @@ def same(a: Path, b: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """An unbroken run of two processes."""
+    """An uninterrupted run of two processes."""
     folder = tmp_path_factory.mktemp("whole")
     code, out, err = finish(start(folder, *WORDS, "method=moco_v2", "train.devices=2"))
     assert code == 0, err
@@ -321,7 +321,7 @@ def test_invalid_process_counts(cli):
 
 
 def test_bad_samples_are_counted_over_processes(tmp_path):
-    """Each process meets half of the broken files; together they are too many."""
+    """Each process reads half of the damaged files; their total exceeds the limit."""
     from PIL import Image
 
     (tmp_path / "photos").mkdir()

@@ -1,4 +1,4 @@
-"""The sheet: a PNG of the size and the colours it should have."""
+"""Contact sheets: size and colors of the PNG."""
 
 from __future__ import annotations
 

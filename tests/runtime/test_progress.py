@@ -1,4 +1,4 @@
-"""Signs of life: long work says what it is at and how long it will take, and the heartbeat of a run never stands still."""
+"""Progress lines of long tasks, and heartbeats of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conftest import SMOKE
 
 @pytest.fixture
 def clock(monkeypatch):
-    """No thread: the test looks at the tasks itself, at times of its own, counted from now."""
+    """No background thread: the test calls `update` at chosen times."""
     began = time.monotonic()
     monkeypatch.setattr(progress, "_start", lambda: None)
     monkeypatch.setattr(progress, "_shown_at", 0.0)
@@ -116,7 +116,7 @@ WORK = {
 
 @pytest.mark.parametrize("what", WORK)
 def test_commands_report_tasks(cli, monkeypatch, what):
-    """Every evaluator has a part with a known total; every command is a task, so that none is silent."""
+    """Every evaluator reports a part with a known total, and every command is a task."""
     opened: list[list[progress.Task]] = []
     task = progress.Task
 

@@ -1,4 +1,4 @@
-"""What each process of tests/test_team.py does: two steps of every method, in double precision."""
+"""Worker of tests/runtime/test_processes.py: two steps of every method in double precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output that nobody reads, or that cannot be written, ends no work; and a failure to write results is no success."""
+"""Closed or full output streams do not end a run; results that cannot be written change the exit code."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.conftest import SMOKE
 
 
 def unread() -> io.TextIOWrapper:
-    """The writing end of a pipe that has no reader."""
+    """The writing end of a pipe without a reader."""
     reader, writer = os.pipe()
     os.close(reader)
     return open(writer, "w")
 
 
 def run_unread(*argv: str) -> int:
-    """The exit code of a command whose output nobody reads."""
+    """The exit code of a command whose output pipe is closed."""
     with unread() as out, unread() as err, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
