@@ -174,13 +174,13 @@ def test_what_cannot_be_written_leaves_nothing(cli, run, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "says", "hint"),
     [
-        (["out=x"], "missing argument: RUN", "sslcli export latest"),
+        (["out=x"], "missing argument: RUN", "sslcli export RUN out=FOLDER"),
         (["nope", "out=x"], "no run `nope`", ""),
         (["latest"], "out is not given", "out=FOLDER"),
         (["latest", "out=no/x"], "there is no folder", ""),
         (["latest", "out=runs"], "with other files", ""),
         (["latest", "out=runs/latest/log.txt"], "is a file", ""),
-        (["latest", "out=x", "checkpont=2"], "no `checkpont`", "checkpoint="),
+        (["latest", "out=x", "checkpont=2"], "unexpected argument 'checkpont=2'", "checkpoint="),
         (["latest", "out=x", "checkpoint=7"], "checkpoint=7", "one of 0, 1, 2, 3, 4, best, last"),
         (["latest", "out=x", "checkpoint=frist"], "checkpoint=frist", "best, last"),
         (["latest", "out=x", "checkpoint="], "checkpoint=", "best, last"),

@@ -541,7 +541,7 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
         (["report", "a", "b"], "expected key=value"),
         (["report", "out=x.pdf"], "a .html file is written"),
         (["report", "out=nowhere/x.html"], "there is no folder"),
-        (["report", "to=x.html"], "takes no to=x.html"),
+        (["report", "to=x.html"], "unexpected argument 'to=x.html' of sslcli runs report"),
         (["report"], "there is no run"),
     ],
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sslcli import console
-from sslcli.cli.command import Command
+from sslcli.cli.command import Command, Option
 from sslcli.errors import RequestError, nearest
 from sslcli.runtime import folders
 
@@ -185,6 +186,23 @@ def subcommand_of(request: Request, command: Command) -> str:
     if "..." not in subcommand.arguments and len(rest) > len(subcommand.arguments):
         raise unexpected_argument(rest[len(subcommand.arguments)], f"{command.name} {name}")
     return name
+
+
+def split_options(overrides: list[str], options: Sequence[Option]) -> tuple[dict[str, str], list[str]]:
+    """The values of the keys among `options`, and the other overrides."""
+    names = {option.name for option in options}
+    pairs = [override.partition("=") for override in overrides]
+    return {k: v for k, _, v in pairs if k in names}, ["".join(pair) for pair in pairs if pair[0] not in names]
+
+
+def read_options(overrides: list[str], options: Sequence[Option], usage: str) -> dict[str, str]:
+    """The values of `options`, the only keys that the command `usage` takes. RequestError for any other."""
+    values, others = split_options(overrides, options)
+    if others:
+        close = nearest(others[0].partition("=")[0], [option.name for option in options])
+        hint = f"did you mean {close}=...?" if close else f"sslcli {usage.split()[0]} --help"
+        raise RequestError(f"unexpected argument '{others[0]}' of sslcli {usage}", hint)
+    return values
 
 
 def run_argument(request: Request, command: Command) -> str:

@@ -93,5 +93,6 @@ class Command:
         flags = COMMON_FLAGS | (HYDRA_FLAGS if self.hydra else {})
         return flags if self.json else {flag: meaning for flag, meaning in flags.items() if flag != "--json"}
 
-    def subcommand(self, name: str) -> Subcommand | None:
-        return next((s for s in self.subcommands if s.name == name), None)
+    def options_of(self, subcommand: str) -> tuple[Option, ...]:
+        """The options of the command and of the subcommand of this name."""
+        return (*self.options, *(o for s in self.subcommands if s.name == subcommand for o in s.options))

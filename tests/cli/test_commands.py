@@ -103,6 +103,8 @@ from tests.conftest import SMOKE
         (["eval", "probe", "latest"], "'latest': expected key=value", "run=latest"),
         (["pipeline", "stages=probe"], "stages: expected a list", "stages=[probe]"),
         (["runs", "show", "x", "cka=true"], "unexpected argument 'cka=true' of sslcli runs show", "sslcli runs --help"),
+        (["export", "latest", "checkpont=3"], "unexpected argument 'checkpont=3' of sslcli export", "checkpoint=...?"),
+        (["export"], "missing argument: RUN", "sslcli export RUN out=FOLDER"),
         (["runs", "report", "out="], "out is not given", "out=report.html"),
         (["data", "preview", "out="], "out is not given", "out=views.png"),
         (["data", "preview", "out=."], "not the name of something to write", "out=views.png"),

@@ -81,7 +81,7 @@ def _candidates(before: list[str], last: str) -> Iterable[str]:
     if command.name == "eval" and positional:
         chosen["evaluator"] = positional[0]
     key, equals, _ = last.partition("=")
-    options = _options(command, positional)
+    options = list(command.options_of(positional[0] if positional else ""))
     if equals:
         return [f"{key}={value}" for value in _values(command, key, options, positional)]
     if "." in key:
@@ -106,11 +106,6 @@ def _takes_run(command: Command, positional: list[str]) -> bool:
     if command.name == "runs":
         return positional[0] == "compare" or (positional[0] in ("show", "report") and len(positional) == 1)
     return command.runs and (command.name == "select" or not positional)
-
-
-def _options(command: Command, positional: list[str]) -> list[Option]:
-    subcommand = command.subcommand(positional[0]) if positional else None
-    return [*command.options, *(subcommand.options if subcommand else ())]
 
 
 def _values(command: Command, key: str, options: list[Option], positional: list[str]) -> Iterable[str]:

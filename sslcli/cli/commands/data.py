@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli import console
-from sslcli.cli.arguments import Request, subcommand_of
+from sslcli.cli.arguments import Request, split_options, subcommand_of
 from sslcli.cli.command_table import COMMANDS
 from sslcli.config import compose
 from sslcli.errors import RequestError, command, target
@@ -19,12 +19,7 @@ def main(request: Request) -> int:
     from sslcli.training.configuration import resolve
 
     name = subcommand_of(request, COMMANDS["data"])
-    subcommand = COMMANDS["data"].subcommand(name)
-    assert subcommand is not None
-    keys = {option.name for option in subcommand.options}
-    given = [override.partition("=") for override in request.overrides]
-    options = {key: value for key, _, value in given if key in keys}
-    overrides = [f"{key}{equals}{value}" for key, equals, value in given if key not in keys]
+    options, overrides = split_options(request.overrides, COMMANDS["data"].options_of(name))
     cfg = resolve(compose.compose("pretrain", overrides, request.config_dirs))
     if name != "inspect":
         console.ignore_json(f"data {name}")

@@ -6,29 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from sslcli import console
-from sslcli.cli.arguments import Request
-from sslcli.errors import RequestError, TrainingError, command, listing, nearest, target
-
-KEYS = ("checkpoint", "out")
+from sslcli.cli.arguments import Request, read_options, run_argument
+from sslcli.cli.command_table import COMMANDS
+from sslcli.errors import RequestError, TrainingError, command, listing, target
 
 
 def main(request: Request) -> int:
-    if len(request.positional) != 1:
-        raise RequestError("missing argument: RUN", "sslcli export latest out=encoder")
-    options = dict(o.partition("=")[::2] for o in request.overrides)
-    for key in options:
-        if key not in KEYS:
-            close = nearest(key, KEYS)
-            raise RequestError(
-                f"export takes no `{key}`", f"did you mean {close}=?" if close else "sslcli export --help"
-            )
+    name = run_argument(request, COMMANDS["export"])
+    options = read_options(request.overrides, COMMANDS["export"].options, "export")
     out = output_folder(options.get("out", ""))
 
     from sslcli.runs.encoder import FILES, backbone_overrides, write_new_folder
     from sslcli.runs.find import find
     from sslcli.runs.run import Run
 
-    run = Run.open(find(request.positional[0]))
+    run = Run.open(find(name))
     backbone, info = load_backbone(run, options.get("checkpoint", "last"))
     write_new_folder(out, backbone.state_dict(), {**info, "run": run.path.resolve().name})
     parameters = console.human_count(sum(p.numel() for p in backbone.parameters()))
