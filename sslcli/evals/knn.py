@@ -1,7 +1,7 @@
-"""Weighted k-nearest neighbours: what the geometry of frozen features knows, with nothing trained.
+"""Weighted k-NN classifier on frozen features, without any training.
 
-Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018, Sec. 3.4: neighbours
-by cosine, each votes for its class with exp(similarity / temperature).
+Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018, Sec. 3.4: the k nearest
+neighbors by cosine similarity, each weighted by exp(similarity / temperature).
 """
 
 from __future__ import annotations
@@ -32,22 +32,25 @@ def knn(
     seeds: int = 1,
     baselines: Baselines = True,
 ) -> Result:
-    """`top1` on the test split, `raw.top1`, `untrained.top1`; with several draws of labels each with `_std`.
+    """Returns `top1` on the test split, `raw.top1` and `untrained.top1`; with several draws of labels each with `_std`.
 
-    k=20 by default; published CIFAR-10 tables use k=200 with the same temperature, ImageNet's 20. Never compare across.
+    Published CIFAR-10 tables use k=200, those of ImageNet k=20, both with temperature 0.1: compare equal settings only.
+    Raises RequestError for settings out of range, DataError where labels are missing.
     """
     amount = subsets.parse(labels, data.dataset)
     check_seeds(seeds)
     if not isinstance(k, int) or k < 1:
-        raise RequestError(f"evaluator.k={k}: a number of neighbours, 1 or more, is needed", "evaluator.k=20")
+        raise RequestError(f"evaluator.k={k}: expected an integer of at least 1", "evaluator.k=20")
     if not temperature > 0:
-        raise RequestError(f"evaluator.temperature={temperature}: must be above 0", "evaluator.temperature=0.1")
-    data.source("test")  # fail before any feature is computed
+        raise RequestError(
+            f"evaluator.temperature={temperature}: expected a value above 0", "evaluator.temperature=0.1"
+        )
+    data.source("test")  # raises before any feature is computed
     notes: list[str] = []
     draws = seeds
     if amount.kind == "all" and seeds > 1:
         draws = 1
-        notes.append(f"seeds={seeds} has no effect: with labels=all there is nothing to draw")
+        notes.append(f"seeds={seeds} has no effect: labels=all uses every label")
 
     metrics: dict[str, float] = {}
     protocol: dict[str, Any] = {"labels": str(amount), "seeds": draws, "k": k, "temperature": temperature}
@@ -60,7 +63,7 @@ def knn(
         for index in track(range(draws), "draw of labels"):
             ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)
             if k > len(ids):
-                notes.append(f"k={k} is more than the {len(ids)} labelled training samples: all of them vote")
+                notes.append(f"k={k} is more than the {len(ids)} labeled training samples: all of them are used")
             scores = class_scores(F.normalize(bank[ids], dim=1), y[ids], queries, k, temperature, data.device)
             predicted.append(scores.argmax(dim=1))
             confidence.append(scores.amax(dim=1) / scores.sum(dim=1))

@@ -29,11 +29,11 @@ def online(
     bank: int = 10_000,
     queries: int = 2_000,
 ) -> dict[str, float]:
-    """A quick look while training, at *training* samples only: `knn/top1` (where there are labels), `spread`, `rankme`.
+    """Returns `knn/top1` (where there are labels), `spread` and `rankme` of *training* samples; the test split is not read.
 
-    At most `queries` samples (a fifth of a small set) are classified by at most `bank` others; which ones depends on
-    the training split alone, so curves of different runs and epochs compare. Where samples have groups (windows of one
-    recording) whole groups are classified. The test split is not read.
+    At most `queries` samples (a fifth of a small set) are classified by at most `bank` others. The choice of samples depends
+    on the training split alone, so curves of different runs and epochs are comparable. Where samples have groups (windows
+    of one recording), whole groups are classified.
     """
     source = dataset.train
     shuffled = order(derive("online"), 0, len(source))
@@ -51,16 +51,16 @@ def online(
     if source.labels is not None and known is not None and len(x) > 1:
         y = source.labels[ids].to(torch.int64)
         unit = F.normalize(x, dim=1)
-        asked = torch.isin(ids, shuffled[:ask])  # unreadable samples may be missing
-        if asked.any() and not asked.all():
-            found = classify(unit[~asked], y[~asked], unit[asked], k, temperature, device)
-            metrics = {"knn/top1": float((found == y[asked]).double().mean())} | metrics
+        is_query = torch.isin(ids, shuffled[:ask])  # unreadable samples may be missing
+        if is_query.any() and not is_query.all():
+            predicted = classify(unit[~is_query], y[~is_query], unit[is_query], k, temperature, device)
+            metrics = {"knn/top1": float((predicted == y[is_query]).double().mean())} | metrics
     return metrics
 
 
 def _by_group(shuffled: Tensor, groups: Tensor, ask: int) -> tuple[Tensor, int]:
-    """The same samples group by group, the groups in the order in which they first come, and of how many of them the first groups
-    with at least `ask` samples consist (all of one group where there is no other)."""
+    """The samples sorted by group, in the order of first occurrence, and the size of the first groups that together hold at least
+    `ask` samples (`ask` itself where there is a single group)."""
     of = groups[shuffled]
     rank: dict[int, int] = {}
     for g in of.tolist():
@@ -71,7 +71,7 @@ def _by_group(shuffled: Tensor, groups: Tensor, ask: int) -> tuple[Tensor, int]:
 
 
 def _known(labels: Tensor | None) -> Tensor | None:
-    """(n,) bool: which samples have a label; None when fewer than two do, so that unlabelled data can still be seen."""
+    """Mask (n,) of the samples with a label, or None for fewer than two, in which case all samples are used."""
     if labels is None or int((labels >= 0).sum()) < 2:
         return None
     return labels >= 0

@@ -1,9 +1,8 @@
-"""Linear probe: multinomial logistic regression on frozen features, beside the same on raw inputs and on random
-weights.
+"""Linear probe: multinomial logistic regression on frozen features, with raw inputs and random weights as baselines.
 
-Features are standardised by the training split. The penalty's strength is chosen on training samples only, then the
-model is fitted to every labelled training sample and shown the test split, once a draw. There is no learning rate to
-tune, so one protocol serves every method (published ones differ 300-fold in the rate of their probes).
+Features are standardized with the statistics of the training split. The regularization strength C is chosen on training
+samples. The model is then fitted to all labeled training samples and evaluated once per draw on the test split. No learning
+rate has to be tuned, so one protocol serves every method (published probes differ 300-fold in their learning rates).
 """
 
 from __future__ import annotations
@@ -37,32 +36,32 @@ def probe(
     strengths: list[float] | float | None = None,
     baselines: Baselines = True,
 ) -> Result:
-    """`top1`, with more than five classes `top5`, and `raw.top1`, `untrained.top1`; with several seeds each with
-    `_std`.
+    """Returns `top1`, with more than five classes `top5`, and `raw.top1`, `untrained.top1`; with several seeds each with `_std`.
 
-    `labels` says how many training labels are used (`all`, `1%`, `100`, `10/class`), `seeds` how many draws of them
-    (and of the folds) are averaged; `_std` is the standard deviation over draws (n - 1). The baselines see the same
-    draws.
+    `labels` is the number of training labels (`all`, `1%`, `100`, `10/class`), `seeds` the number of draws of labels and
+    folds that are averaged; `_std` is the standard deviation over draws (n - 1). The baselines use the same draws.
+    `strengths` is scikit-learn's C: a value, a list, or None for the grid. Raises RequestError for settings out of range,
+    DataError where labels are missing.
     """
     amount = subsets.parse(labels, data.dataset)
     check_seeds(seeds)
     grid = _grid(strengths)
-    data.source("test")  # fail before any feature is computed
+    data.source("test")  # raises before any feature is computed
 
     metrics: dict[str, float] = {}
     notes: list[str] = []
     protocol: dict[str, Any] = {}
     artefacts: dict[str, Any] = {}
     details: dict[str, Any] = {}
-    draws: dict[str, dict[str, list[float]]] = {}  # of the baselines: the accuracy of each draw
+    draws: dict[str, dict[str, list[float]]] = {}  # of the baselines, by metric: one value per draw
     for kind, features in data.feature_sets(backbone, baselines).items():
         found = _measure(features("train"), features("test"), data, amount, seeds, grid)
         notes += choice_notes(found.choices, grid, f"C of the probe of {kind or 'the backbone'}", "evaluator.strengths")
         solver = found.protocol["solver"]
         if not solver["converged"]:
-            away = f"gradient {solver['grad_norm']:.2g} for {TOLERANCE:g}"
-            warning = f"the probe of {kind or 'the backbone'} is not at its optimum: {away}"
-            warn(warning, "evaluator.strengths=[0.001,0.01,0.1] leaves out the penalties that are hard to fit")
+            away = f"gradient {solver['grad_norm']:.2g}, tolerance {TOLERANCE:g}"
+            warning = f"the probe of {kind or 'the backbone'} has not converged: {away}"
+            warn(warning, "evaluator.strengths=[0.001,0.01,0.1] avoids values of C that converge slowly")
             notes.append(warning)
         names = ("top1", "top5") if kind == "" else ("top1",)
         for name in names:
@@ -84,7 +83,7 @@ def probe(
             draws[kind] = found.scores
             protocol["baselines"][kind] = {k: found.protocol[k] for k in ("dim", "strength", "solver")}
     if amount.kind == "all" and seeds > 1:
-        notes.append(f"labels=all: the {seeds} draws differ in the folds that choose the strength only")
+        notes.append(f"labels=all: the {seeds} draws differ only in the folds that choose C")
     protocol["notes"] = data.protocol_notes(baselines, notes)
     details["baselines"] = draws
     intervals = of_accuracies(metrics, protocol["splits"]["test"], seeds)
@@ -96,17 +95,17 @@ def _grid(strengths: list[float] | float | None) -> Grid:
         return C_GRID
     given = strengths if isinstance(strengths, list) else [strengths]
     if not given or not all(isinstance(s, (int, float)) and 0 < s < float("inf") for s in given):
-        raise RequestError(f"evaluator.strengths={strengths}: give numbers above 0", "evaluator.strengths=[0.01,1]")
+        raise RequestError(f"evaluator.strengths={strengths}: expected values above 0", "evaluator.strengths=[0.01,1]")
     return Grid.of([float(s) for s in given])
 
 
 @dataclass
 class _Found:
-    scores: dict[str, list[float]]  # by name, one a draw
+    scores: dict[str, list[float]]  # by metric, one per draw
     protocol: dict[str, Any]
-    confusion: Tensor  # (K, K) counts over all draws, rows are the truth
+    confusion: Tensor  # (K, K) counts over all draws, rows are true classes
     predictions: Predictions
-    choices: list[Choice]  # of C, one a draw
+    choices: list[Choice]  # of C, one per draw
 
 
 def _measure(
@@ -117,7 +116,7 @@ def _measure(
     seeds: int,
     grid: Grid,
 ) -> _Found:
-    """Every draw on one kind of features."""
+    """Fits and tests the probe on one set of features, once per draw of labels."""
     name = data.dataset.name
     subsets.check(train[1], "train", name)
     labelled = subsets.check(test[1], "test", name, classes=1)
@@ -129,10 +128,10 @@ def _measure(
     confusion = torch.zeros(total, total, dtype=torch.int64)
     choices: list[Choice] = []
     fits, predicted, confidence = [], [], []
-    whole: dict[float, Fit] = {}  # with all labels the draws share their final fits
+    whole: dict[float, Fit] = {}  # by C: with all labels the draws share their final fits
     for index in track(range(seeds), "probe, draw of labels"):
         ids = subsets.draw(train[1], amount, data.seed, index, data.dataset.classes)
-        classes, y = train[1][ids].unique(return_inverse=True)  # only classes seen in training can be told
+        classes, y = train[1][ids].unique(return_inverse=True)  # only classes of the training samples can be predicted
         if len(classes) < 2:
             subsets.check(train[1][ids], "train", name)
         x = standardize(train[0], ids).to(data.device)

@@ -1,6 +1,6 @@
-"""What can be said of features without labels, and the short measurement the trainer makes on the way.
+"""Label-free quality metrics of frozen features.
 
-The numbers themselves, with their sources, are in `geometry`; which is better when larger is in `ranking`.
+The metrics and their sources are in `metrics.geometry`; `metrics.ranking` states which are better when larger.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from sslcli.evals.metrics.geometry import alignment, alpha_req, learnability, li
 from sslcli.nn.stats import spread
 from sslcli.rng import derive, order
 
-ENOUGH = 25_600  # RankMe's own number of samples
-KIND = "global"  # of the views
-FEWEST = 20  # samples whose neighbours and clusters mean something
+ENOUGH = 25_600  # samples, as in RankMe's paper
+KIND = "global"  # of views
+FEWEST = 20  # samples for metrics of neighbors and clusters
 
 
 def quality(
@@ -33,31 +33,31 @@ def quality(
     delta: float = 1e-4,
     baselines: Baselines = True,
 ) -> Result:
-    """Numbers of training features, `untrained.` of each beside them. No label is read.
+    """Returns label-free metrics of training features, each also as `untrained.`. No label is read.
 
-    Of `samples` clean samples: `rankme`, `alpha_req`, `spread`; of `points` of them, what looks at neighbours:
-    `learnability` and `intrinsic_dim`, the two halves of CLID. Of `views` augmented views of each of `groups` samples:
-    `lidar`; of the first two views: `alignment` and `uniformity` (the mean of both views').
+    Of `samples` clean samples: `rankme`, `alpha_req`, `spread`. Of `points` of them: `learnability` and `intrinsic_dim`, the
+    two terms of CLID. Of `views` augmented views of each of `groups` samples: `lidar`; of the first two views: `alignment`
+    and `uniformity` (the mean over both views).
 
-    Deviations. All numbers are of the backbone, which is what is used later, where the papers of RankMe and LiDAR take the
-    projector's output. LiDAR's groups are few and small, to be quick on a processor; its value grows with both, so compare
-    equal ones only. CLID adds its halves after bringing them to one scale over the models that are compared: that is
-    done where there are several (`sslcli select`); the intrinsic dimension is that of the features as they are.
+    Deviations: all metrics are of the backbone, which is used downstream, where the papers of RankMe and LiDAR use the
+    output of the projector. LiDAR has few and small groups, to be fast on a CPU; its value grows with both, so compare equal
+    settings only. CLID adds its terms after standardizing them over the compared models, which `sslcli select` does.
+    Raises RequestError for settings out of range.
     """
     for name, value, least in (("samples", samples, 2), ("points", points, FEWEST), ("groups", groups, 2)):
         if value < least:
-            raise RequestError(f"evaluator.{name}={value}: at least {least} are needed", f"evaluator.{name}=1000")
+            raise RequestError(f"evaluator.{name}={value}: expected at least {least}", f"evaluator.{name}=1000")
     if views < 2:
-        raise RequestError(f"evaluator.views={views}: at least 2 are needed", "evaluator.views=10")
+        raise RequestError(f"evaluator.views={views}: expected at least 2", "evaluator.views=10")
     if not delta > 0:
-        raise RequestError(f"evaluator.delta={delta}: must be above 0", "evaluator.delta=1e-4")
+        raise RequestError(f"evaluator.delta={delta}: expected a value above 0", "evaluator.delta=1e-4")
     metrics: dict[str, float] = {}
     notes: list[str] = []
     protocol: dict[str, Any] = {}
     viewed = _viewed(data, notes)
     subjects = {"": backbone, "untrained": data.untrained_backbone}
     for kind, features in data.feature_sets(backbone, baselines).items():
-        if kind == "raw":  # pixels have no collapse to fear
+        if kind == "raw":  # raw inputs cannot collapse
             continue
         x, _ = features("train")
         shuffled = order(derive(data.seed, "quality"), 0, len(x))
@@ -66,7 +66,7 @@ def quality(
         about = {"split": "train", "samples": len(x), "dim": x.shape[1]}
         if len(x) < 10 * x.shape[1]:
             notes.append(
-                f"{len(x)} samples of {x.shape[1]} features: RankMe is too low with fewer than ten times as many"
+                f"{len(x)} samples of {x.shape[1]} features: RankMe is biased low with fewer than ten samples per feature"
             )
         some = x[:points]
         if len(some) < FEWEST:
@@ -93,7 +93,7 @@ def quality(
 
 
 def of_views(z: Tensor, delta: float) -> dict[str, float]:
-    """What the features (m, views, d) of augmented views say."""
+    """Metrics of the features (m, views, d) of augmented views."""
     return {
         "lidar": lidar(z, delta),
         "alignment": alignment(z[:, 0], z[:, 1]),
@@ -102,7 +102,7 @@ def of_views(z: Tensor, delta: float) -> dict[str, float]:
 
 
 def _viewed(data: EvalData, notes: list[str]) -> bool:
-    """Whether there is an augmentation to make views with."""
+    """Whether the augmentation has a recipe for global views."""
     if data.recipes and data.recipes.get(KIND):
         return True
     notes.append(f"no lidar, alignment and uniformity: the augmentation changes nothing (no recipe `{KIND}`)")

@@ -1,7 +1,7 @@
-"""Transfer: the probe and the nearest neighbours on another data set than the one the backbone learned from.
+"""Transfer: linear probe and k-NN classifier on another data set than that of the pretraining.
 
-Kornblith, Shlens & Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019, have the linear protocol. Pictures come at the
-size, in the channels and with the normalisation that the backbone was trained on; only the classifiers see the new labels.
+Linear protocol of Kornblith, Shlens & Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019. Images have the size, channels
+and normalization of the pretraining; only the classifiers use the new labels.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def transfer(
     strengths: list[float] | float | None = None,
     baselines: Baselines = True,
 ) -> Result:
-    """`probe.top1`, `knn.top1` (and what else these evaluators say), with `raw.` and `untrained.` beside.
+    """Returns the metrics of `probe` and `knn` under these prefixes (`probe.top1`, `knn.top1`), with `raw.` and `untrained.`.
 
-    RequestError where the data set is the one of the pretraining.
+    Raises RequestError where the data set is that of the pretraining.
     """
     if not data.trained_on:
         raise RequestError(
-            f"{data.dataset.name} is what this backbone was trained on"
+            f"{data.dataset.name} is the data set that this backbone was trained on"
             if data.untrained is not None
             else "an untrained backbone has nothing to transfer",
             "name a run and another data set: sslcli eval transfer run=RUN dataset=NAME (`sslcli list datasets`)",
@@ -52,7 +52,9 @@ def transfer(
             metrics[f"{kind}.{name}.{rest}" if kind else f"{name}.{rest}"] = value
         artefacts |= {f"{name}_{file}": artefact for file, artefact in result.artefacts.items()}
     ours, theirs = (result.protocol for result in found.values())
-    alike = {k: v for k, v in ours.items() if k != "notes" and k in theirs and theirs[k] == v}  # said once
+    alike = {
+        k: v for k, v in ours.items() if k != "notes" and k in theirs and theirs[k] == v
+    }  # settings that both share
     protocol = {
         "from": data.trained_on,
         "to": data.dataset.name,

@@ -14,19 +14,19 @@ from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.rng import derive
 
-# scikit-learn's C, from strong penalty to weak: tried from 1e-4 to 10 first, and beyond while an edge is best. Below 1e-8
-# nothing but the majority class is left; above 1e6 the solver's tolerance is reached before the penalty matters.
+# scikit-learn's C: first 1e-4 to 10, continued while an edge is best. Below 1e-8 only the majority class is predicted; above
+# 1e6 the solver reaches its tolerance before the penalty matters.
 C_GRID = Grid(tuple(float(f"1e{e}") for e in range(-8, 7)), first=4, last=9)
-DEFAULT_C = 1e-1  # where there are too few labels to choose by; digits with one a class: flat from 0.03 to 10
+DEFAULT_C = 1e-1  # with too few labels to choose C; accuracy on digits with 1/class is flat from 0.03 to 10
 FOLDS = 5
-CROSS_VALIDATE_UP_TO = 2_000  # labelled samples; above, one fold is held out instead of each in turn
-CHOOSE_ON_AT_MOST = 20_000  # C keeps its meaning as n grows, so a stratified part is enough to choose it
-TOLERANCE = 3e-6  # of the final fit: its loss is then within 1e-6 of the optimum, relatively
-CHOICE_TOLERANCE = 1e-4  # while the strength is chosen
+CROSS_VALIDATE_UP_TO = 2_000  # labeled samples; above, a single fold is held out
+CHOOSE_ON_AT_MOST = 20_000  # samples: a stratified subset suffices, since the best C hardly depends on n
+TOLERANCE = 3e-6  # gradient norm of the final fit: its loss is within 1e-6 of the optimum, relative
+CHOICE_TOLERANCE = 1e-4  # gradient norm while C is chosen
 
 
 def c_protocol(choices: list[Choice], grid: Grid) -> dict[str, Any]:
-    """The part of a protocol about C: of each draw its value, and whether it is an edge of all that may be tried."""
+    """The entry of a protocol on C: the value of each draw, and whether it is an edge of the grid."""
     tried = sorted({value for choice in choices for value in choice.tried})
     return {
         "C": [choice.value for choice in choices],
@@ -39,33 +39,32 @@ def c_protocol(choices: list[Choice], grid: Grid) -> dict[str, Any]:
 
 
 class Standardizer:
-    """(x - mean) / std of the features it was made from; a feature that never varies becomes 0."""
+    """Standardizes features with the mean and standard deviation of those it is made from (n, d). Constant features become 0."""
 
     def __init__(self, x: Tensor):
         self.mean = x.mean(dim=0)
         squares = sum((part - self.mean).square_().sum(dim=0) for part in x.split(1024))
-        std = (squares / len(x)).sqrt()  # `x.std(dim=0)` takes eight times as long
+        std = (squares / len(x)).sqrt()  # eight times as fast as `x.std(dim=0)`
         varies = std > 1e-6 * std.max()
         self.scale = torch.where(varies, 1 / torch.where(varies, std, 1.0), 0.0)
 
     def __call__(self, x: Tensor, ids: Tensor) -> Tensor:
-        """Rows `ids` of `x`; one copy is made, however many there are."""
+        """Standardized rows `ids` (m,) of `x` (n, d), with a single copy in memory."""
         return x[ids].sub_(self.mean).mul_(self.scale)
 
 
 def choose_c(
     x: Tensor, y: Tensor, classes: int, grid: Grid, seed: int, index: int, groups: Tensor | None = None
 ) -> Choice:
-    """The strength that does best on labelled training samples it was not fitted to. `groups` (n,): of the samples, where they
-    have any; never divided.
+    """Chooses C by cross-validation on labeled training samples: highest accuracy, ties broken by the lowest log loss.
 
-    Best is the highest accuracy; of equal ones the lowest log loss.
+    `x` (n, d), `y` (n,) in 0..classes-1. `groups` (n,) are never split over folds.
     """
     if len(grid.values) == 1:
         return Choice(grid.values[0])
     smallest = int(y.bincount(minlength=classes).min())
     if len(y) < 2 * classes:
-        return Choice(DEFAULT_C, "default, for want of labels to choose by")
+        return Choice(DEFAULT_C, "default: too few labels to choose from")
     if len(y) > CHOOSE_ON_AT_MOST:
         some = subsets.draw(y.cpu(), subsets.Amount("count", CHOOSE_ON_AT_MOST), derive(seed, "choose"), index)
         x, y = x[some.to(x.device)], y[some]
@@ -75,7 +74,9 @@ def choose_c(
         count = min(count, max(2, len(groups.unique())))
     fold = subsets.folds(y, count, seed, index, groups)
     rounds = range(count) if len(y) <= CROSS_VALIDATE_UP_TO else range(1)
-    models = [Logistic(x[fold != f], y[fold != f], classes) for f in rounds]  # each fit starts from the one before
+    models = [
+        Logistic(x[fold != f], y[fold != f], classes) for f in rounds
+    ]  # each fit starts from the previous solution
     held = [(x[fold == f].cpu(), y[fold == f]) for f in rounds]
     n_held = sum(len(y_out) for _, y_out in held)
     how = (
@@ -93,7 +94,7 @@ def choose_c(
         return right, -loss
 
     def enough(scores: list[Score]) -> bool:
-        """Weak penalties cost most: stop when two in a row were worse by both measures."""
+        """Large C is slow to fit: stop after two values in a row that are worse in accuracy and in log loss."""
         best = max(scores)
         return len(scores) > 2 and all(s[0] < best[0] and s[1] < best[1] for s in scores[-2:])
 
@@ -102,24 +103,24 @@ def choose_c(
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Logistic regression on standardised features; column j of its logits is class `classes[j]`."""
+    """Logistic regression on standardized features; column j of its logits is class `classes[j]`."""
 
     standardize: Standardizer
     fit: Fit
-    classes: Tensor  # (K,) int64, those seen in training, ascending
-    choice: Choice  # of the penalty's strength
+    classes: Tensor  # (K,) int64, classes of the training samples, ascending
+    choice: Choice  # of C
 
     def logits(self, z: Tensor) -> Tensor:
-        """(n, d) features, as the backbone gives them -> (n, K), on the CPU."""
+        """Logits (n, K) of features (n, d) of the backbone, on the CPU."""
         z = z.cpu().float()
         return self.fit.logits(self.standardize(z, torch.arange(len(z))))
 
     def predict(self, z: Tensor) -> Tensor:
-        """(n,) classes."""
+        """Classes (n,) of features (n, d)."""
         return self.classes[self.logits(z).argmax(dim=1)]
 
     def linear(self, device: torch.device | str) -> nn.Linear:
-        """The same, standardisation inside, as one frozen layer: for gradients."""
+        """Standardization and regression as one frozen linear layer, for gradients with respect to the features."""
         weight = self.standardize.scale[:, None] * self.fit.weight  # (d, K)
         layer = nn.Linear(*weight.shape)
         with torch.no_grad():
@@ -139,10 +140,10 @@ def fit_linear_probe(
     name: str = "the data set",
     groups: Tensor | None = None,
 ) -> LinearProbe:
-    """The probe's protocol on training features (n, d) with labels (n,), -1 where there is none.
+    """Fits a linear probe to training features (n, d) with labels (n,), -1 for none, by the protocol of `sslcli eval probe`.
 
-    `strength`: scikit-learn's C; None chooses it on training samples; `groups` (n,) are never divided for that.
-    DataError where there is too little to tell apart.
+    `strength`: scikit-learn's C; None chooses it on training samples, without splitting `groups` (n,). Raises DataError for
+    fewer than two classes.
     """
     subsets.check(y, "train", name)
     ids = subsets.draw(y, amount, seed, 0, names)

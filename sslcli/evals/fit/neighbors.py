@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 QUERIES = 1024  # at a time
-BANK = 65_536  # at a time: similarities never take more than QUERIES x BANK floats (256 MB)
+BANK = 65_536  # at a time: a block of similarities is at most QUERIES x BANK floats (256 MB)
 
 
 def classify(
@@ -17,7 +17,7 @@ def classify(
     temperature: float,
     device: str | torch.device = "cpu",
 ) -> Tensor:
-    """(q,) classes of `queries` (q, d) by the nearest of `bank` (n, d), both L2-normalised, with classes `y` (n,)."""
+    """Classes (q,) of `queries` (q, d) from their k nearest neighbors in `bank` (n, d) with classes `y` (n,), all L2-normalized."""
     return class_scores(bank, y, queries, k, temperature, device).argmax(dim=1)
 
 
@@ -29,9 +29,9 @@ def class_scores(
     temperature: float,
     device: str | torch.device = "cpu",
 ) -> Tensor:
-    """(q, K) what the neighbours give each class, the nearest of each query 1."""
+    """Sum (q, K) of the weights of the k nearest neighbors by class; the nearest neighbor of each query has weight 1."""
     similarity, index = nearest_neighbors(bank, queries, min(k, len(bank)), device)
-    # exp(s / T) up to a factor that a query's votes share: small temperatures do not overflow
+    # exp(s / T) up to a factor per query, so that small temperatures do not overflow
     weights = ((similarity - similarity[:, :1]) / temperature).exp()
     return torch.zeros(len(queries), int(y.max()) + 1).scatter_add_(1, y[index], weights)
 
@@ -39,14 +39,14 @@ def class_scores(
 def nearest_neighbors(
     bank: Tensor, queries: Tensor, k: int, device: str | torch.device = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """The k largest dot products of each query with `bank`, descending, and whose they are: (q, k) each, on the CPU.
+    """The k largest dot products of each query (q, d) with the rows of `bank` (n, d), descending, and the indices of these rows.
 
-    Exact; memory is bounded whatever the sizes.
+    Both are (q, k), on the CPU. The search is exact; memory is bounded for any n and q.
     """
     assert 1 <= k <= len(bank), (k, len(bank))
     values = torch.full((len(queries), k), -torch.inf)
     places = torch.zeros(len(queries), k, dtype=torch.int64)
-    # one buffer for all products: fresh memory for each would cost as much as a third of them
+    # one buffer for all products: allocating memory for each block costs a third of the products
     room = torch.empty(min(QUERIES, len(queries)) * min(BANK, len(bank)), dtype=bank.dtype, device=device)
     for start in range(0, len(bank), BANK):
         some = bank[start : start + BANK].to(device)
@@ -65,7 +65,7 @@ def nearest_neighbors(
 
 
 def _top(s: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`s.topk(k)` over (q, n), less sorting: the k largest lie in the k stripes whose maxima are largest."""
+    """`s.topk(k)` over (q, n), faster: the k largest values are in the k stripes with the largest maxima."""
     q, n = s.shape
     k = min(k, n)
     deep = int((n / k) ** 0.5)  # entries of a stripe
