@@ -14,7 +14,7 @@ from torch import nn
 from sslcli.errors import DataError, RequestError, listing, nearest
 from sslcli.evals import reconstruct
 from sslcli.evals.artefacts.anomaly_sheets import make_artefacts
-from sslcli.evals.artefacts.sample_sheets import named
+from sslcli.evals.artefacts.sample_sheets import class_name
 from sslcli.evals.base import method_outputs
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Baselines, Result
@@ -28,7 +28,7 @@ from sslcli.evals.fit.anomaly_protocols import (
     rank_test_samples,
     score_each_class,
 )
-from sslcli.evals.fit.clustering import exact
+from sslcli.evals.fit.clustering import float64_device
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.rng import derive
 
@@ -67,7 +67,7 @@ def anomaly(
             "evaluator.scores: reconstruction is for runs of a method that reconstructs",
             "evaluator.scores=[knn,knn_l2,mahalanobis,ocsvm]",
         )
-    if method_outputs.has(data, "anomaly_score"):
+    if method_outputs.has_output(data, "anomaly_score"):
         chosen = list(dict.fromkeys([*chosen, "objective"]))
     elif "objective" in chosen:
         raise RequestError(
@@ -83,15 +83,15 @@ def anomaly(
     fitted = _scorers(chosen, k, nu, data)
     measure = rank_all_samples if everything else rank_test_samples if normal == "all" else score_each_class
     metrics: dict[str, float] = {}
-    found: dict[str, AnomalyResult] = {}
+    results: dict[str, AnomalyResult] = {}
     for kind, features in data.feature_sets(backbone, baselines).items():
         here = fitted if kind == "" else {name: score for name, score in fitted.items() if name not in PRETRAINED}
         if not here:
             continue
-        found[kind] = measure(features("train"), features(data.eval_split), here, groups, data)
+        results[kind] = measure(features("train"), features(data.eval_split), here, groups, data)
         prefix = f"{kind}." if kind else ""
-        metrics |= {prefix + name: value for name, value in found[kind].metrics.items()}
-    first = found[""]
+        metrics |= {prefix + name: value for name, value in results[kind].metrics.items()}
+    first = results[""]
     notes = list(first.notes)
     if unlabelled:
         notes.append("no sample has a label: all are taken for normal (normal=all)")
@@ -111,8 +111,8 @@ def anomaly(
         **first.protocol,
         "notes": data.protocol_notes(baselines, notes),
     }
-    details = {"names": first.names, **{kind or "backbone": f.each for kind, f in found.items()}} if groups else {}
-    return Result(metrics, protocol, make_artefacts(found, chosen[0], data), details)
+    details = {"names": first.names, **{kind or "backbone": f.each for kind, f in results.items()}} if groups else {}
+    return Result(metrics, protocol, make_artefacts(results, chosen[0], data), details)
 
 
 def _check(scores: list[str] | str, k: int, nu: float) -> list[str]:
@@ -135,7 +135,7 @@ def _check(scores: list[str] | str, k: int, nu: float) -> list[str]:
 
 def _scorers(chosen: list[str], k: int, nu: float, data: EvalData) -> dict[str, ScoreFunction | None]:
     """Name -> (normal, asked) -> scores; None is the run's own, which needs no features."""
-    device, seed = exact(data.device), derive(data.seed, "ocsvm")
+    device, seed = float64_device(data.device), derive(data.seed, "ocsvm")
     known: dict[str, ScoreFunction | None] = {
         "knn": lambda normal, queries: anomaly_scores.knn(normal, queries, k, data.device),
         "knn_l2": lambda normal, queries: anomaly_scores.knn_l2(normal, queries, k, data.device),
@@ -157,7 +157,7 @@ def _groups(normal: str | int | list[str | int], data: EvalData) -> list[NormalC
                 "evaluator.normal=all ranks test samples without labels",
             )
     subsets.check(y_true, "test", data.dataset.name)
-    names = [named(data.dataset.classes, c) for c in range(max(int(y.max()), int(y_true.max())) + 1)]
+    names = [class_name(data.dataset.classes, c) for c in range(max(int(y.max()), int(y_true.max())) + 1)]
     if normal == "each":
         counts = y[y >= 0].bincount()
         return [

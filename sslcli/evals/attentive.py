@@ -25,11 +25,11 @@ from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, check_seeds, has_baseline
 from sslcli.evals.finetuning.learning_rate import best_rate, rate_protocol
 from sslcli.evals.finetuning.predictions import TestPredictions
-from sslcli.evals.finetuning.training import WARMUP, ranked
-from sslcli.evals.fit.attentive_head import Head, HeadSettings, HeadTraining, check_backbone, check_memory, tokens
+from sslcli.evals.finetuning.training import WARMUP, top_classes
+from sslcli.evals.fit.attentive_head import Head, HeadSettings, HeadTraining, check_backbone, check_memory, patch_tokens
 from sslcli.evals.fit.grid_search import Choice, Grid, choice_notes
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.metrics.interval import of_accuracies
+from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.evals.probe import probe
 from sslcli.rng import derive
 
@@ -86,7 +86,7 @@ def attentive(
         top = scores.metrics(kind)
         metrics |= top if kind == "" else {k: v for k, v in top.items() if "top1" in k}
         if kind == "":
-            own, chosen = scores, rates
+            y_of_draw, chosen = scores, rates
     linear = probe(backbone, data, labels=labels, seeds=seeds, baselines=False)
     metrics |= {f"linear.{k}": v for k, v in linear.metrics.items() if k in ("top1", "top1_std")}
     protocol = {
@@ -96,8 +96,8 @@ def attentive(
         "tokens": backbone.num_tokens,
         "dim": backbone.dim,
         "heads": heads,
-        "classes": own.total,
-        "splits": {"train": len(y), "labelled": len(draws[-1]), "test": len(own.ids)},
+        "classes": y_of_draw.total,
+        "splits": {"train": len(y), "labelled": len(draws[-1]), "test": len(y_of_draw.ids)},
         "lr": rate_protocol(chosen, settings.rates),
         "optimizer": f"AdamW, weight decay {weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
         "steps": settings.steps(len(draws[-1])),
@@ -106,10 +106,10 @@ def attentive(
         "notes": data.protocol_notes(baselines, warnings),
     }
     artefacts: dict[str, Any] = {
-        "confusion.png": Confusion(own.confusion(data), data.dataset.classes),
-        **own.predictions().files(data.source("test"), data.dataset.classes),
+        "confusion.png": Confusion(y_of_draw.confusion(data), data.dataset.classes),
+        **y_of_draw.predictions().files(data.source("test"), data.dataset.classes),
     }
-    return Result(metrics, protocol, artefacts, intervals=of_accuracies(metrics, len(own.ids), seeds))
+    return Result(metrics, protocol, artefacts, intervals=accuracy_intervals(metrics, len(y_of_draw.ids), seeds))
 
 
 def _rates(lr: float | list[float] | None) -> Grid:
@@ -132,13 +132,13 @@ def _measure(
 ) -> tuple[TestPredictions, list[Choice]]:
     """A head a draw; then all of them in one pass over the test split."""
     x = torch.empty(len(union), backbone.num_tokens, backbone.dim, dtype=torch.float16)
-    seen: Tensor | None = None if len(data.dataset.shape) == 3 else torch.empty(x.shape[:2], dtype=torch.bool)
+    valid: Tensor | None = None if len(data.dataset.shape) == 3 else torch.empty(x.shape[:2], dtype=torch.bool)
     read = torch.zeros(len(union), dtype=torch.bool)
-    for ids, found, real in tokens(backbone, data, data.batches("train", union)):
+    for ids, t, batch_valid in patch_tokens(backbone, data, data.batches("train", union)):
         rows = torch.searchsorted(union, ids)
-        x[rows], read[rows] = found.cpu(), True
-        if seen is not None and real is not None:
-            seen[rows] = real.cpu()
+        x[rows], read[rows] = t.cpu(), True
+        if valid is not None and batch_valid is not None:
+            valid[rows] = batch_valid.cpu()
         notify.show_progress(word, int(read.sum()), len(union))
     heads: list[tuple[Head, Tensor]] = []
     chosen = []
@@ -146,11 +146,13 @@ def _measure(
     for index, ids in enumerate(draws):
         rows = torch.searchsorted(union, ids)
         rows = rows[read[rows]]  # without those that cannot be read
-        classes, own = y[union[rows]].unique(return_inverse=True)
-        fit = HeadTraining(x, seen, rows, own, len(classes), settings, data, derive(data.seed, "attentive", index))
+        classes, y_of_draw = y[union[rows]].unique(return_inverse=True)
+        fit = HeadTraining(
+            x, valid, rows, y_of_draw, len(classes), settings, data, derive(data.seed, "attentive", index)
+        )
         of = data.source("train").groups
         groups = None if of is None else of[union[rows]]
-        rate = best_rate(settings.rates, settings.rates.start[0], own, fit.seed, fit, fit.score, groups)
+        rate = best_rate(settings.rates, settings.rates.start[0], y_of_draw, fit.seed, fit, fit.score, groups)
         heads.append((fit(torch.arange(len(rows)), rate.value), classes))
         chosen.append(rate)
         notify.show_progress("attentive heads", index + 1, len(draws))
@@ -158,11 +160,11 @@ def _measure(
     found_ids: list[Tensor] = []
     predicted: list[list[Tensor]] = [[] for _ in heads]
     confidence: list[list[Tensor]] = [[] for _ in heads]
-    for ids, t, real in tokens(backbone, data, data.batches("test", labelled)):
+    for ids, t, batch_valid in patch_tokens(backbone, data, data.batches("test", labelled)):
         found_ids.append(ids)
         for i, (head, classes) in enumerate(heads):
             with torch.no_grad():
-                first, p = ranked(head(t, real).cpu(), classes)
+                first, p = top_classes(head(t, batch_valid).cpu(), classes)
             predicted[i].append(first)
             confidence[i].append(p)
     ids = torch.cat(found_ids)

@@ -16,12 +16,12 @@ from sslcli.console import warn
 from sslcli.errors import RequestError, nearest
 from sslcli.evals.artefacts.cluster_sheets import exemplar_sheet, make_artefacts, most_probable
 from sslcli.evals.base.features import EvalData, Split
-from sslcli.evals.base.method_outputs import clusters
+from sslcli.evals.base.method_outputs import cluster_probabilities
 from sslcli.evals.base.result import Baselines, Result, check_seeds, mean_and_std
 from sslcli.evals.fit import clustering
 from sslcli.evals.fit.clustering import Clustering, Settings, Space
 from sslcli.evals.metrics.agreement import NOISE, agreement, mean_ari
-from sslcli.evals.metrics.interval import of_accuracies
+from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.rng import derive
 from sslcli.runtime.progress import track
 
@@ -56,9 +56,9 @@ def cluster(
     Of a run whose method has a clustering head also `head.acc`, `head.nmi`, `head.ari` and `head.used`, the number of its clusters
     that have a sample.
     """
-    settings, wanted = _check(method, k, starts, dims, min_cluster_size, k_max)
+    settings, count_rule = _check(method, k, starts, dims, min_cluster_size, k_max)
     check_seeds(seeds)
-    if isinstance(wanted, int) and wanted > (n := len(data.source("train"))):
+    if isinstance(count_rule, int) and count_rule > (n := len(data.source("train"))):
         raise RequestError(f"evaluator.k={k}: there are {n:,} training samples", f"evaluator.k={min(10, n)}")
     split: Split = "test" if data.dataset.test is not None else "train"
     notes: list[str] = []
@@ -73,24 +73,24 @@ def cluster(
     artefacts: dict[str, Any] = {}
     for kind, features in data.feature_sets(backbone, baselines).items():
         (x, y), (queries, y_true) = features("train"), features(split)
-        if wanted == "classes" and not bool((y >= 0).any()):
-            wanted = "auto"
+        if count_rule == "classes" and not bool((y >= 0).any()):
+            count_rule = "auto"
             warning = "no training sample has a label to count classes by: the number of clusters is estimated (k=auto)"
             notes.append(warning)
             warn(warning, "evaluator.k=10 says how many")
-        found = _measure(x, y, queries, y_true, data, settings, wanted, k_max, seeds)
+        result = _measure(x, y, queries, y_true, data, settings, count_rule, k_max, seeds)
         prefix = f"{kind}." if kind else ""
-        for name, values in found.scores.items():
+        for name, values in result.scores.items():
             metrics |= mean_and_std(prefix + name, values)
-        if found.stability is not None:
-            metrics[f"{prefix}stability"] = found.stability
-        about = {"dim": x.shape[1], "space": found.space, "clusters": [d.clusters for d in found.draws]}
-        notes += [f"{kind}: {note}" if kind else note for d in found.draws for note in d.notes]
+        if result.stability is not None:
+            metrics[f"{prefix}stability"] = result.stability
+        about = {"dim": x.shape[1], "space": result.space, "clusters": [d.clusters for d in result.draws]}
+        notes += [f"{kind}: {note}" if kind else note for d in result.draws for note in d.notes]
         if kind == "":
             protocol = {
                 "method": method,
                 "k": str(k),
-                "k_is": _words_of(wanted, method),
+                "k_is": _words_of(count_rule, method),
                 "starts": starts,
                 "seeds": seeds,
                 "std": "standard deviation over seeds (n - 1)",
@@ -101,24 +101,26 @@ def cluster(
                 **about,
                 "baselines": {},
             }
-            details = {"train": found.train, **({"k_curve": found.curve} if found.curve else {})}
-            artefacts = make_artefacts(found.draws[0], found.queries, y_true, data, split)
+            details = {"train": result.train, **({"k_curve": result.curve} if result.curve else {})}
+            artefacts = make_artefacts(result.draws[0], result.queries, y_true, data, split)
         else:
             protocol["baselines"][kind] = about
-    own = clusters(data, split)
-    if own is not None:
-        assigned = own.argmax(dim=1)
+    head_output = cluster_probabilities(data, split)
+    if head_output is not None:
+        assigned = head_output.argmax(dim=1)
         if bool((y_true >= 0).any()):
             metrics |= {f"head.{name}": value for name, value in agreement(assigned, y_true).items()}
         metrics["head.used"] = float(assigned.unique().numel())
-        chosen = most_probable(own)
+        chosen = most_probable(head_output)
         title = f"{split} samples that each of the run's own clusters is most_probable of"
-        artefacts["head_exemplars.png"] = exemplar_sheet(chosen, assigned, own.shape[1], y_true, data, split, title)
+        artefacts["head_exemplars.png"] = exemplar_sheet(
+            chosen, assigned, head_output.shape[1], y_true, data, split, title
+        )
         protocol["head"] = (
-            f"the run's own: {own.shape[1]} clusters, learned in pretraining, each sample in its likeliest"
+            f"the run's own: {head_output.shape[1]} clusters, learned in pretraining, each sample in its likeliest"
         )
     protocol["notes"] = data.protocol_notes(baselines, notes)
-    intervals = of_accuracies(metrics, int((y_true >= 0).sum()), seeds)
+    intervals = accuracy_intervals(metrics, int((y_true >= 0).sum()), seeds)
     return Result(metrics, protocol, artefacts, details, intervals)
 
 
@@ -131,10 +133,12 @@ def _check(
             f"evaluator.method={method}: there is {', '.join(clustering.METHODS)}",
             f"evaluator.method={near or 'kmeans'}",
         )
-    wanted = int(k) if str(k).isdecimal() else k
-    if wanted not in ("classes", "auto") and (not isinstance(wanted, int) or isinstance(k, bool) or wanted < 1):
+    count_rule = int(k) if str(k).isdecimal() else k
+    if count_rule not in ("classes", "auto") and (
+        not isinstance(count_rule, int) or isinstance(k, bool) or count_rule < 1
+    ):
         raise RequestError(f"evaluator.k={k}: classes, auto or a number from 1 is needed", "evaluator.k=10")
-    if method == "hdbscan" and isinstance(wanted, int):
+    if method == "hdbscan" and isinstance(count_rule, int):
         raise RequestError(
             f"evaluator.k={k} has no effect: hdbscan finds the number of clusters itself",
             "evaluator.min_cluster_size=50 says how small a cluster may be",
@@ -145,17 +149,17 @@ def _check(
     for name, (value, least) in smallest.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise RequestError(f"evaluator.{name}={value}: a whole number from {least} is needed")
-    return Settings(method, starts, dims, min_cluster_size), wanted
+    return Settings(method, starts, dims, min_cluster_size), count_rule
 
 
-def _words_of(wanted: int | str, method: str) -> str:
+def _words_of(count_rule: int | str, method: str) -> str:
     if method == "hdbscan":
         return "found by hdbscan"
     words = {
         "classes": "the number of classes among training labels",
         "auto": f"that of largest silhouette of k-means, on at most {clustering.SILHOUETTE_ON:,} training samples",
     }
-    return words.get(str(wanted), "given")
+    return words.get(str(count_rule), "given")
 
 
 @dataclass
@@ -176,7 +180,7 @@ def _measure(
     y_true: Tensor,
     data: EvalData,
     settings: Settings,
-    wanted: int | str,
+    count_rule: int | str,
     k_max: int,
     seeds: int,
 ) -> _Found:
@@ -187,7 +191,13 @@ def _measure(
     curve: dict[str, list[float]] = {}
     count = 0
     if settings.method != "hdbscan":
-        count = int(y[y >= 0].unique().numel()) if wanted == "classes" else int(wanted) if wanted != "auto" else 0
+        count = (
+            int(y[y >= 0].unique().numel())
+            if count_rule == "classes"
+            else int(count_rule)
+            if count_rule != "auto"
+            else 0
+        )
         if not count:
             count, curve = clustering.estimate(x, space.spherical, k_max, seed)
     drawn_once = settings.method == "hdbscan" and len(x) <= clustering.HDBSCAN_ON
@@ -198,15 +208,15 @@ def _measure(
 
     scores: dict[str, list[float]] = {}
     labelled = bool((y_true >= 0).any())
-    some = clustering.some_of(len(queries), clustering.SILHOUETTE_ON, derive(seed, "silhouette"))
-    table = clustering.distances(queries[some], space.spherical)
-    for drawn in track(draws, "clustering"):
-        found = agreement(drawn.queries, y_true) if labelled else {}
-        found["silhouette"] = clustering.silhouette(table, drawn.queries[some])
+    subset = clustering.subsample_rows(len(queries), clustering.SILHOUETTE_ON, derive(seed, "silhouette"))
+    table = clustering.distances(queries[subset], space.spherical)
+    for fitted in track(draws, "clustering"):
+        result = agreement(fitted.queries, y_true) if labelled else {}
+        result["silhouette"] = clustering.silhouette(table, fitted.queries[subset])
         if settings.method == "hdbscan":
-            found["clusters"] = float(drawn.clusters)
-            found["noise"] = float((drawn.queries == NOISE).double().mean())
-        for name, value in found.items():
+            result["clusters"] = float(fitted.clusters)
+            result["noise"] = float((fitted.queries == NOISE).double().mean())
+        for name, value in result.items():
             scores.setdefault(name, []).append(value)
     stability = mean_ari([d.queries for d in draws]) if rounds > 1 else None
     train = agreement(draws[0].train, y) if bool((y >= 0).any()) else {}

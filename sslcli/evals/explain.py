@@ -1,11 +1,12 @@
-"""Explanations: which places of a sample its features rest on, as pictures, and whether these places matter.
+"""Attribution maps of a backbone, and how faithful they are by deletion and insertion.
 
-Transformers: attention of the last block, by head and in the mean. Convolutional networks: Grad-CAM of the probe's class, or,
-without labels, of the likeness to the nearest training sample. Both: principal components of the patches' features in colour.
+Transformers: attention of the last block, by head and averaged. Convolutional networks: Grad-CAM of the probe's class or, without
+labels, of the similarity to the nearest training sample. Both: principal components of the patch features as colors.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -38,74 +39,77 @@ def explain(
     samples: int = 200,
     baselines: Baselines = True,
 ) -> Result:
-    """`deletion`: the mean score as the most important places go first (lower is better); `insertion`: as they come first
-    (higher is better); each the area below the curve. Beside them `random.` maps of the same grid, and the maps of an
-    `untrained.` backbone, all judged by the backbone that is measured.
+    """Returns `deletion` (lower is better) and `insertion` (higher is better): the area under the curve of the mean score as the
+    most important positions are deleted, or inserted, first. The same for `random.` maps of the same grid and for the maps of
+    an `untrained.` backbone, all scored with the evaluated backbone.
 
-    The score is the probability of the probe's class, or (`target=neighbour`, and where there are no labels) the cosine to the
-    nearest training sample's features. Maps say what an output rests on, not that it does so for good reasons.
+    The score is the probability of the probe's class, or (`target=neighbour`, and without labels) the cosine similarity to the
+    features of the nearest training sample. An attribution map shows which inputs an output depends on, not whether that is
+    justified. Raises RequestError for a backbone that is neither a ViT of sslcli nor convolutional.
     """
     amount = subsets.parse(labels, data.dataset)
     if target not in ("auto", "class", "neighbour"):
-        raise RequestError(f"evaluator.target={target} is not known", "evaluator.target=auto, class or neighbour")
+        raise RequestError(f"evaluator.target={target}: expected auto, class or neighbour", "evaluator.target=auto")
     if samples < 1:
-        raise RequestError(f"evaluator.samples={samples}: at least 1 is needed", "evaluator.samples=200")
+        raise RequestError(f"evaluator.samples={samples}: expected at least 1", "evaluator.samples=200")
     source = data.source(data.eval_split)
-    _looker(backbone, data)  # a backbone that cannot be explained is told before features are computed
+    make_maps(backbone, data)  # raises before any feature is computed
     if target == "auto":
         y = data.labels("train")
         target = "class" if len(y[y >= 0].unique()) > 1 else "neighbour"
     ids = order(derive(data.seed, "explain"), 0, len(source))[:samples]
     drawn = set(ids[:SHOWN].tolist())
-    judges = make_score(backbone, data, target, amount)
-    lookers = {"": (_looker(backbone, data), judges)}
+    explained = make_score(backbone, data, target, amount)
+    map_makers = {"": (make_maps(backbone, data), explained)}
     if has_baseline(baselines, "untrained") and (random := data.untrained_backbone) is not None:
-        lookers["untrained"] = (_looker(random, data), make_score(random, data, target, amount))
+        map_makers["untrained"] = (make_maps(random, data), make_score(random, data, target, amount))
 
-    found: dict[str, _Curves] = {}
+    curves: dict[str, _Curves] = {}
     shown: list[AttributionExample] = []
     tokens: list[Tensor] = []
     with evaluating(backbone):
         for part, x in _batches(data, ids):
-            wanted = judges.wanted(x)
+            targets = explained.target(x)
             importance: dict[str, Tensor] = {}
-            for kind, (looker, judge) in lookers.items():
-                with evaluating(looker.backbone):
-                    look = looker(x, judge)
-                importance[kind] = look.mean(dim=1)
+            for kind, (maps, explained_score) in map_makers.items():
+                with evaluating(maps.backbone):
+                    maps_of_batch = maps(x, explained_score)
+                importance[kind] = maps_of_batch.mean(dim=1)
                 if kind == "":
                     places = [j for j, i in enumerate(part.tolist()) if i in drawn]
-                    shown += [AttributionExample(int(part[j]), x[j].cpu(), look[j].cpu()) for j in places]
+                    shown += [AttributionExample(int(part[j]), x[j].cpu(), maps_of_batch[j].cpu()) for j in places]
                     if places:
-                        tokens.append(looker.tokens(x[places]).cpu())
+                        tokens.append(maps.tokens(x[places]).cpu())
             importance["random"] = attribution_maps.random_map(importance[""], part, data.seed)
             base = _base(x)
             for kind, small in importance.items():
-                large = attribution_maps.enlarged(small, tuple(x.shape[2:]))
-                gone, back = attribution_maps.curves(lambda z, w=wanted: judges.judge(z, w), x, large, base, STEPS)  # type: ignore[misc]
-                found.setdefault(kind, _Curves()).add(gone.cpu(), back.cpu())
+                large = attribution_maps.upsample(small, tuple(x.shape[2:]))
+                score = functools.partial(explained.evaluate, target=targets)
+                deletion, insertion = attribution_maps.deletion_insertion_curves(score, x, large, base, STEPS)
+                curves.setdefault(kind, _Curves()).add(deletion.cpu(), insertion.cpu())
     metrics: dict[str, float] = {}
-    for kind, curve in found.items():
+    for kind, curve in curves.items():
         prefix = f"{kind}." if kind else ""
-        metrics |= {f"{prefix}deletion": curve.area("gone"), f"{prefix}insertion": curve.area("back")}
-    looker = lookers[""][0]
-    pictures, share = map_sheet(data, looker.title, looker.what, shown, torch.cat(tokens))
+        metrics |= {f"{prefix}deletion": curve.area("deletion"), f"{prefix}insertion": curve.area("insertion")}
+    maps = map_makers[""][0]
+    pictures, share = map_sheet(data, maps.title, maps.what, shown, torch.cat(tokens))
     protocol = {
-        "map": looker.what,
-        "target": judges.what,
-        "samples": found[""].n,
+        "map": maps.what,
+        "target": explained.what,
+        "samples": curves[""].n,
         "split": data.eval_split,
         "grid": list(shown[0].each.shape[1:]),
         "steps": STEPS,
         "deleted": "becomes 0, the mean of normalised data",
         "inserted": "into a blurred copy" if len(data.dataset.shape) == 3 else "into 0",
         "pca_variance": share,
-        "notes": data.protocol_notes(baselines, judges.notes),
+        "notes": data.protocol_notes(baselines, explained.notes),
     }
     details = {
-        kind or "backbone": {"deletion": c.mean("gone"), "insertion": c.mean("back")} for kind, c in found.items()
+        kind or "backbone": {"deletion": c.mean("deletion"), "insertion": c.mean("insertion")}
+        for kind, c in curves.items()
     }
-    pictures["curves.png"] = curve_panels(details, judges.unit)
+    pictures["curves.png"] = curve_panels(details, explained.unit)
     return Result(metrics, protocol, pictures, details)
 
 
@@ -115,73 +119,71 @@ def _batches(data: EvalData, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _base(x: Tensor) -> Tensor:
-    """What insertion begins with: a copy blurred by an eighth of the longer side; of a series the mean."""
+    """The start of insertion: images blurred with a sigma of an eighth of the longer side; for series the mean, 0."""
     return blur(x, max(x.shape[2:]) / 8) if x.ndim == 4 else torch.where(x.isnan(), x, 0.0)
 
 
-# what is asked ---------------------------------------------------------------------------------------------------------
-
-
-# who looks -------------------------------------------------------------------------------------------------------------
-
-
 class _Attention:
+    """Attention maps of a ViT."""
+
     title = "attention"
     what = "attention of the last block"
 
     def __init__(self, backbone: ViT):
         self.backbone = backbone
 
-    def __call__(self, x: Tensor, judge: ExplainedScore) -> Tensor:
-        """(B, heads, *grid)."""
+    def __call__(self, x: Tensor, explained_score: ExplainedScore) -> Tensor:
+        """Maps (B, heads, *grid) of inputs (B, *shape)."""
         return attribution_maps.attention(self.backbone, x)
 
     @torch.no_grad()
     def tokens(self, x: Tensor) -> Tensor:
-        """(B, places, d)."""
+        """Features (B, N, d) of the patches, for principal components."""
         return self.backbone.tokens(x)[:, 1:].float()
 
 
 class _GradCam:
+    """Grad-CAM maps of a convolutional network."""
+
     title = "Grad-CAM"
     what = "Grad-CAM of the last feature map"
 
     def __init__(self, backbone: nn.Module, layer: nn.Module):
         self.backbone, self.layer = backbone, layer
 
-    def __call__(self, x: Tensor, judge: ExplainedScore) -> Tensor:
-        """(B, 1, *size)."""
-        wanted = judge.wanted(x)
-        return attribution_maps.grad_cam(self.backbone, self.layer, x, lambda z: judge.score(z, wanted))[:, None]
+    def __call__(self, x: Tensor, explained_score: ExplainedScore) -> Tensor:
+        """Maps (B, 1, *size) of inputs (B, *shape)."""
+        target = explained_score.target(x)
+        return attribution_maps.grad_cam(self.backbone, self.layer, x, lambda z: explained_score.score(z, target))[
+            :, None
+        ]
 
     def tokens(self, x: Tensor) -> Tensor:
         return attribution_maps.feature_map(self.backbone, self.layer, x).float().flatten(2).transpose(1, 2)
 
 
-def _looker(backbone: nn.Module, data: EvalData) -> _Attention | _GradCam:
+def make_maps(backbone: nn.Module, data: EvalData) -> _Attention | _GradCam:
     if isinstance(backbone, ViT):
         return _Attention(backbone)
     with evaluating(backbone):
         return _GradCam(
-            backbone, attribution_maps.last_map(backbone, torch.zeros(2, *data.dataset.shape, device=data.device))
+            backbone,
+            attribution_maps.last_feature_layer(backbone, torch.zeros(2, *data.dataset.shape, device=data.device)),
         )
-
-
-# what is kept ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Curves:
     """Sums of deletion and insertion curves (steps + 1)."""
 
-    gone: Tensor = field(default_factory=lambda: torch.zeros(STEPS + 1, dtype=torch.float64))
-    back: Tensor = field(default_factory=lambda: torch.zeros(STEPS + 1, dtype=torch.float64))
+    deletion: Tensor = field(default_factory=lambda: torch.zeros(STEPS + 1, dtype=torch.float64))
+    insertion: Tensor = field(default_factory=lambda: torch.zeros(STEPS + 1, dtype=torch.float64))
     n: int = 0
 
-    def add(self, gone: Tensor, back: Tensor) -> None:
-        self.gone += gone.double().sum(dim=0)
-        self.back += back.double().sum(dim=0)
-        self.n += len(gone)
+    def add(self, deletion: Tensor, insertion: Tensor) -> None:
+        self.deletion += deletion.double().sum(dim=0)
+        self.insertion += insertion.double().sum(dim=0)
+        self.n += len(deletion)
 
     def mean(self, which: str) -> list[float]:
         return (getattr(self, which) / self.n).tolist()

@@ -18,7 +18,7 @@ from sslcli.evals.finetuning.predictions import TestPredictions, check_augment, 
 from sslcli.evals.finetuning.recipe import Recipe
 from sslcli.evals.fit.grid_search import Grid, choice_notes
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.metrics.interval import of_accuracies
+from sslcli.evals.metrics.interval import accuracy_intervals
 
 
 def finetune(
@@ -63,14 +63,14 @@ def finetune(
     check_augment(data, recipe)
     data.source("test")
     starts = {"": start} | ({"scratch": "scratch"} if baselines and start == "run" and data.untrained else {})
-    found: dict[str, TestPredictions] = {}
-    for kind, begin in starts.items():
-        found[kind] = measure(backbone, data, amount, seeds, recipe, begin, head)
-    own = found[""]
+    by_start: dict[str, TestPredictions] = {}
+    for kind, start_kind in starts.items():
+        by_start[kind] = measure(backbone, data, amount, seeds, recipe, start_kind, head)
+    main = by_start[""]
     metrics: dict[str, float] = {}
     warnings: list[str] = []
     grid = Grid.of(recipe.rates)
-    for kind, scores in found.items():
+    for kind, scores in by_start.items():
         metrics |= scores.metrics(kind)
         what = f"learning rate{f' {kind}' if kind == 'scratch' else ''}"
         warnings += choice_notes(scores.rates, grid, what, "evaluator.lr")
@@ -80,22 +80,22 @@ def finetune(
         "std": "standard deviation over draws (n - 1)",
         "start": start,
         "head": head if start == "run" else "random",
-        **own.protocol(recipe),
-        "baselines": {k: {"lr": rate_protocol(s.rates, grid)} for k, s in found.items() if k},
+        **main.protocol(recipe),
+        "baselines": {k: {"lr": rate_protocol(s.rates, grid)} for k, s in by_start.items() if k},
         "notes": [*notes(data, baselines, start), *warnings],
     }
     artefacts: dict[str, Any] = {
-        "confusion.png": Confusion(own.confusion(data), data.dataset.classes),
-        **own.predictions().files(data.source("test"), data.dataset.classes),
+        "confusion.png": Confusion(main.confusion(data), data.dataset.classes),
+        **main.predictions().files(data.source("test"), data.dataset.classes),
     }
-    details = {"training": {kind or start: scores.curve() for kind, scores in found.items()}}
-    return Result(metrics, protocol, artefacts, details, of_accuracies(metrics, len(own.ids), seeds))
+    details = {"training": {kind or start: scores.curve() for kind, scores in by_start.items()}}
+    return Result(metrics, protocol, artefacts, details, accuracy_intervals(metrics, len(main.ids), seeds))
 
 
 def notes(data: EvalData, baselines: bool, start: str) -> list[str]:
-    own = []
+    main = []
     if data.untrained is None:
-        own.append("no baseline from scratch: what is measured is itself untrained")
+        main.append("no baseline from scratch: what is measured is itself untrained")
     elif not baselines and start == "run":
-        own.append("the baseline from scratch was not trained (evaluator.baselines=false)")
-    return [*data.notes, *own]
+        main.append("the baseline from scratch was not trained (evaluator.baselines=false)")
+    return [*data.notes, *main]

@@ -18,7 +18,7 @@ from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, check_seeds, mean_and_std
 from sslcli.evals.fit.neighbors import class_scores
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.metrics.interval import of_accuracies
+from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.runtime.progress import track
 
 
@@ -67,7 +67,7 @@ def knn(
             scores = class_scores(F.normalize(bank[ids], dim=1), y[ids], queries, k, temperature, data.device)
             predicted.append(scores.argmax(dim=1))
             confidence.append(scores.amax(dim=1) / scores.sum(dim=1))
-        right = [float((found == y_true).double().mean()) for found in predicted]
+        right = [float((classes == y_true).double().mean()) for classes in predicted]
         metrics |= mean_and_std(f"{kind}.top1" if kind else "top1", right)
         if kind == "":
             protocol["dim"] = bank.shape[1]
@@ -77,4 +77,6 @@ def knn(
             )
     protocol["notes"] = data.protocol_notes(baselines, notes)
     artefacts = predictions.files(data.source("test"), data.dataset.classes)
-    return Result(metrics, protocol, artefacts, intervals=of_accuracies(metrics, protocol["splits"]["test"], draws))
+    return Result(
+        metrics, protocol, artefacts, intervals=accuracy_intervals(metrics, protocol["splits"]["test"], draws)
+    )

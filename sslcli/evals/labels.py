@@ -33,7 +33,7 @@ from sslcli.evals.finetuning.predictions import check_augment, measure
 from sslcli.evals.finetuning.recipe import Recipe
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.label_subsets import Amount
-from sslcli.evals.metrics.interval import Interval, between, of_accuracies
+from sslcli.evals.metrics.interval import Interval, accuracy_intervals, format_interval
 from sslcli.evals.metrics.labels_saved import least, needed
 from sslcli.evals.probe import probe
 from sslcli.rng import derive
@@ -89,15 +89,15 @@ def curve(
     lines: dict[str, Line] = {}
     protocols: dict[str, Any] = {}
     for step in track(steps, "number of labels"):
-        found = probe(backbone, data, labels=step.asked, seeds=seeds)
+        result = probe(backbone, data, labels=step.asked, seeds=seeds)
         for kind in ("", "untrained", "raw"):
             name = f"{kind}.top1" if kind else "top1"
-            if name in found.metrics:
+            if name in result.metrics:
                 line = lines.setdefault(kind, Line(kind))
-                draws = (found.details["baselines"][kind] if kind else found.details["draws"])["top1"]
-                line.add(step.name, step.labels, found.metrics[name], found.metrics.get(f"{name}_std"), draws)
-        protocols = {"probe": {k: found.protocol[k] for k in ("standardised", "dim", "strength", "solver")}}
-        notes += found.protocol["notes"]
+                draws = (result.details["baselines"][kind] if kind else result.details["draws"])["top1"]
+                line.add(step.name, step.labels, result.metrics[name], result.metrics.get(f"{name}_std"), draws)
+        protocols = {"probe": {k: result.protocol[k] for k in ("standardised", "dim", "strength", "solver")}}
+        notes += result.protocol["notes"]
     for kind, start in trainings.items():
         for step in track(steps, f"{kind}, number of labels"):
             scores = measure(backbone, data, step.amount, trained_seeds, recipe, start)
@@ -117,8 +117,8 @@ def curve(
     tested = int((data.labels("test") >= 0).sum())
     intervals: dict[str, Interval] = {}
     for kind in lines:
-        own = {k: v for k, v in metrics.items() if k.startswith(f"{kind}." if kind else "top1@")}
-        intervals |= of_accuracies(own, tested, trained_seeds if kind in trainings else seeds)
+        main_line = {k: v for k, v in metrics.items() if k.startswith(f"{kind}." if kind else "top1@")}
+        intervals |= accuracy_intervals(main_line, tested, trained_seeds if kind in trainings else seeds)
     if quoted:
         found_interval = saving_interval(lines, derive(data.seed, "labels saved"))
         quoted |= {"interval": found_interval, "certain": not holds_one(found_interval)}
@@ -127,7 +127,11 @@ def curve(
             metrics |= {"labels_saved": quoted["factor"], "labels_saved_is_bound": float(quoted["relation"] != "=")}
             intervals["labels_saved_ci95"] = found_interval
         else:
-            why = f"has the interval {between(*found_interval)}" if found_interval else "of one draw has no interval"
+            why = (
+                f"has the interval {format_interval(*found_interval)}"
+                if found_interval
+                else "of one draw has no interval"
+            )
             notes.append(
                 f"labels_saved is left out: {quoted['factor']:.3g} {why}; more draws (evaluator.seeds) narrow it"
             )
@@ -195,19 +199,19 @@ def choose(amounts: list[int | str], y: torch.Tensor) -> tuple[list[Step], list[
 
 def savings(lines: dict[str, Line]) -> list[dict[str, Any]]:
     """A row for each number of labels: what the self-supervised probe reaches, and what each baseline needs for it."""
-    own = lines[""]
+    main_line = lines[""]
     baselines = {kind: lines[kind] for kind in BASELINES if kind in lines}
     rows = []
-    for name, labels, accuracy in zip(own.names, own.labels, own.mean, strict=True):
-        found = {
+    for name, labels, accuracy in zip(main_line.names, main_line.labels, main_line.mean, strict=True):
+        result = {
             kind: needed(list(zip(line.labels, line.mean, strict=True)), accuracy) for kind, line in baselines.items()
         }
         row: dict[str, Any] = {"amount": name, "labels": labels, "accuracy": accuracy}
         row["needs"] = {
             kind: {"labels": round(n.labels, 1), "factor": n.labels / labels, "relation": n.relation}
-            for kind, n in found.items()
+            for kind, n in result.items()
         }
-        row["best"] = least(found) if found else None
+        row["best"] = least(result) if result else None
         rows.append(row)
     return rows
 
@@ -234,10 +238,10 @@ def saving_interval(lines: dict[str, Line], seed: int, resamples: int = 2000) ->
                 shared[n] = generator.standard_normal(n) / np.sqrt(n * generator.chisquare(n - 1))
             means = draws.mean(axis=0) + shared[n] @ (draws - draws.mean(axis=0))
             other[kind] = Line(kind, line.names, line.labels, np.clip(means, 0, 1).tolist())
-        found = quote(savings(other))
-        assert found is not None
-        lows.append(0.0 if found["relation"] == "<=" else found["factor"])
-        highs.append(np.inf if found["relation"] == ">" else found["factor"])
+        result = quote(savings(other))
+        assert result is not None
+        lows.append(0.0 if result["relation"] == "<=" else result["factor"])
+        highs.append(np.inf if result["relation"] == ">" else result["factor"])
     low, high = np.quantile(lows, 0.025, method="lower"), np.quantile(highs, 0.975, method="higher")
     return float(low), float(high) if np.isfinite(high) else None
 

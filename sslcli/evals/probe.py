@@ -23,7 +23,7 @@ from sslcli.evals.fit.grid_search import Choice, Grid, choice_notes
 from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, Standardizer, c_protocol, choose_c
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.metrics.interval import of_accuracies
+from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.runtime.progress import track
 
 
@@ -55,9 +55,11 @@ def probe(
     details: dict[str, Any] = {}
     draws: dict[str, dict[str, list[float]]] = {}  # of the baselines, by metric: one value per draw
     for kind, features in data.feature_sets(backbone, baselines).items():
-        found = _measure(features("train"), features("test"), data, amount, seeds, grid)
-        notes += choice_notes(found.choices, grid, f"C of the probe of {kind or 'the backbone'}", "evaluator.strengths")
-        solver = found.protocol["solver"]
+        scores_of_set = _measure(features("train"), features("test"), data, amount, seeds, grid)
+        notes += choice_notes(
+            scores_of_set.choices, grid, f"C of the probe of {kind or 'the backbone'}", "evaluator.strengths"
+        )
+        solver = scores_of_set.protocol["solver"]
         if not solver["converged"]:
             away = f"gradient {solver['grad_norm']:.2g}, tolerance {TOLERANCE:g}"
             warning = f"the probe of {kind or 'the backbone'} has not converged: {away}"
@@ -65,28 +67,28 @@ def probe(
             notes.append(warning)
         names = ("top1", "top5") if kind == "" else ("top1",)
         for name in names:
-            if name in found.scores:
-                metrics |= mean_and_std(f"{kind}.{name}" if kind else name, found.scores[name])
+            if name in scores_of_set.scores:
+                metrics |= mean_and_std(f"{kind}.{name}" if kind else name, scores_of_set.scores[name])
         if kind == "":
             protocol = {
                 "labels": str(amount),
                 "seeds": seeds,
                 "std": "standard deviation over draws (n - 1)",
                 "standardised": "by mean and standard deviation of all training features",
-                **found.protocol,
+                **scores_of_set.protocol,
                 "baselines": {},
             }
-            artefacts["confusion.png"] = Confusion(found.confusion, data.dataset.classes)
-            artefacts |= found.predictions.files(data.source("test"), data.dataset.classes)
-            details = {"draws": found.scores}
+            artefacts["confusion.png"] = Confusion(scores_of_set.confusion, data.dataset.classes)
+            artefacts |= scores_of_set.predictions.files(data.source("test"), data.dataset.classes)
+            details = {"draws": scores_of_set.scores}
         else:
-            draws[kind] = found.scores
-            protocol["baselines"][kind] = {k: found.protocol[k] for k in ("dim", "strength", "solver")}
+            draws[kind] = scores_of_set.scores
+            protocol["baselines"][kind] = {k: scores_of_set.protocol[k] for k in ("dim", "strength", "solver")}
     if amount.kind == "all" and seeds > 1:
         notes.append(f"labels=all: the {seeds} draws differ only in the folds that choose C")
     protocol["notes"] = data.protocol_notes(baselines, notes)
     details["baselines"] = draws
-    intervals = of_accuracies(metrics, protocol["splits"]["test"], seeds)
+    intervals = accuracy_intervals(metrics, protocol["splits"]["test"], seeds)
     return Result(metrics, protocol, artefacts, details, intervals)
 
 

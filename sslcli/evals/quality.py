@@ -54,45 +54,45 @@ def quality(
     metrics: dict[str, float] = {}
     notes: list[str] = []
     protocol: dict[str, Any] = {}
-    viewed = _viewed(data, notes)
-    subjects = {"": backbone, "untrained": data.untrained_backbone}
+    has_views = _has_views(data, notes)
+    models = {"": backbone, "untrained": data.untrained_backbone}
     for kind, features in data.feature_sets(backbone, baselines).items():
         if kind == "raw":  # raw inputs cannot collapse
             continue
         x, _ = features("train")
         shuffled = order(derive(data.seed, "quality"), 0, len(x))
         x = x[shuffled[:samples]]
-        found = {"rankme": rankme(x), "alpha_req": alpha_req(x), "spread": float(spread(x))}
-        about = {"split": "train", "samples": len(x), "dim": x.shape[1]}
+        values = {"rankme": rankme(x), "alpha_req": alpha_req(x), "spread": float(spread(x))}
+        settings = {"split": "train", "samples": len(x), "dim": x.shape[1]}
         if len(x) < 10 * x.shape[1]:
             notes.append(
                 f"{len(x)} samples of {x.shape[1]} features: RankMe is biased low with fewer than ten samples per feature"
             )
-        some = x[:points]
-        if len(some) < FEWEST:
-            notes.append(f"{len(some)} samples are too few for learnability and intrinsic_dim")
+        subset = x[:points]
+        if len(subset) < FEWEST:
+            notes.append(f"{len(subset)} samples are too few for learnability and intrinsic_dim")
         else:
-            found["learnability"] = learnability(some, data.seed)
-            if math.isfinite(dimension := two_nn(some)):
-                found["intrinsic_dim"] = dimension
+            values["learnability"] = learnability(subset, data.seed)
+            if math.isfinite(dimension := two_nn(subset)):
+                values["intrinsic_dim"] = dimension
             else:
                 notes.append("too many samples with equal features: no intrinsic_dim")
-            about["points"] = len(some)
-        if viewed:
-            subject = subjects[kind]
-            assert subject is not None
+            settings["points"] = len(subset)
+        if has_views:
+            model = models[kind]
+            assert model is not None
             ids = data.ids("train")[shuffled[:groups]]
-            z, _ = data.augmented(subject, ids, views, "train", KIND)
-            found |= of_views(z, delta)
-            about |= {"groups": len(z), "views": views, "kind": KIND, "delta": delta}
-        metrics |= {f"{kind}.{name}" if kind else name: value for name, value in found.items()}
+            z, _ = data.augmented(model, ids, views, "train", KIND)
+            values |= view_metrics(z, delta)
+            settings |= {"groups": len(z), "views": views, "kind": KIND, "delta": delta}
+        metrics |= {f"{kind}.{name}" if kind else name: value for name, value in values.items()}
         if kind == "":
-            protocol = about
+            protocol = settings
     protocol["notes"] = data.protocol_notes(baselines, notes)
     return Result(metrics, protocol)
 
 
-def of_views(z: Tensor, delta: float) -> dict[str, float]:
+def view_metrics(z: Tensor, delta: float) -> dict[str, float]:
     """Metrics of the features (m, views, d) of augmented views."""
     return {
         "lidar": lidar(z, delta),
@@ -101,7 +101,7 @@ def of_views(z: Tensor, delta: float) -> dict[str, float]:
     }
 
 
-def _viewed(data: EvalData, notes: list[str]) -> bool:
+def _has_views(data: EvalData, notes: list[str]) -> bool:
     """Whether the augmentation has a recipe for global views."""
     if data.recipes and data.recipes.get(KIND):
         return True

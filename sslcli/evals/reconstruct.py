@@ -50,13 +50,13 @@ def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_
     mean, counted = _mean(data)
     errors: dict[str, _Mean] = defaultdict(_Mean)
     n = draws = 0
-    for mask, _, found in _drawn(data, method, split, ids, masks):
-        n, draws = n + (len(found.source) if mask == 0 else 0), max(draws, mask + 1)
-        scale = _scale(data, found.source) if image else 1.0
-        for name, (guess, where) in _guesses(found, mean).items():
-            errors[name].add(((guess - found.source) * scale).square(), where)
-        if found.mean is not None:
-            errors["normalised"].add(found.error(), None)
+    for mask, _, reconstruction in _reconstructions(data, method, split, ids, masks):
+        n, draws = n + (len(reconstruction.source) if mask == 0 else 0), max(draws, mask + 1)
+        scale = _scale(data, reconstruction.source) if image else 1.0
+        for name, (guess, where) in _guesses(reconstruction, mean).items():
+            errors[name].add(((guess - reconstruction.source) * scale).square(), where)
+        if reconstruction.mean is not None:
+            errors["normalised"].add(reconstruction.error(), None)
     metrics: dict[str, float] = {}
     for name, error in errors.items():
         prefix = f"{name}." if name else ""
@@ -86,8 +86,8 @@ def errors(data: EvalData, split: Split) -> tuple[Tensor, Tensor]:
     at_most = len(data.source(split))
     total, count = torch.zeros(at_most, dtype=torch.float64), torch.zeros(at_most, dtype=torch.float64)
     seen: list[Tensor] = []
-    for mask, ids, found in _drawn(data, method, split, None, MASKS):
-        error = found.error().flatten(1)
+    for mask, ids, reconstruction in _reconstructions(data, method, split, None, MASKS):
+        error = reconstruction.error().flatten(1)
         known = ~torch.isnan(error)
         total[ids] += error.nan_to_num(0.0).sum(dim=1, dtype=torch.float64).cpu()
         count[ids] += known.sum(dim=1).cpu()
@@ -139,7 +139,7 @@ def _method(data: EvalData) -> Method:
     return method
 
 
-def _drawn(
+def _reconstructions(
     data: EvalData, method: Method, split: Split, ids: Tensor | None, masks: int
 ) -> Iterator[tuple[int, Tensor, Reconstruction]]:
     """(number of the mask, ids, reconstruction) by batch; one mask where nothing is hidden."""
@@ -147,23 +147,23 @@ def _drawn(
     for part, x in data.batches(split, ids):
         for mask in range(masks):
             with torch.no_grad(), data.autocast():
-                found = method.reconstruct(Batch([x], ["clean"], Draw(seed, mask, part.to(x.device))))
-            assert found is not None
-            yield mask, part, found
-            if found.hidden is None:
+                reconstruction = method.reconstruct(Batch([x], ["clean"], Draw(seed, mask, part.to(x.device))))
+            assert reconstruction is not None
+            yield mask, part, reconstruction
+            if reconstruction.hidden is None:
                 break
 
 
-def _guesses(found: Reconstruction, mean: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
+def _guesses(reconstruction: Reconstruction, mean: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
     """Who guesses what, in the units of the view, and where it is judged (None: everywhere)."""
-    x, hidden = found.source, found.hidden
-    predicted = found.predicted.float()
+    x, hidden = reconstruction.source, reconstruction.hidden
+    predicted = reconstruction.predicted.float()
     mean = mean.to(x.device).expand_as(x)
     if hidden is None:
         return {"": (predicted, None), "mean": (mean, None)}
     visible = ~hidden & ~x.isnan()
-    if found.mean is not None and found.std is not None:
-        predicted = predicted * fill(found.std, visible) + fill(found.mean, visible)
+    if reconstruction.mean is not None and reconstruction.std is not None:
+        predicted = predicted * fill(reconstruction.std, visible) + fill(reconstruction.mean, visible)
     space = tuple(range(2, x.ndim))
     level = torch.where(visible, x, 0.0).sum(dim=space, keepdim=True) / visible.sum(dim=space, keepdim=True).clamp(
         min=1
@@ -222,19 +222,19 @@ def _notes(method: Method, errors: dict[str, _Mean]) -> list[str]:
 
 def _sheet(data: EvalData, method: Method, ids: Tensor) -> Columns:
     """Source, what was visible, what was predicted, and the error, of samples nobody chose."""
-    some = ids[order(derive(data.seed, "reconstruct", "shown"), 0, len(ids))[:SHOWN]].sort().values
+    shown_ids = ids[order(derive(data.seed, "reconstruct", "shown"), 0, len(ids))[:SHOWN]].sort().values
     restore = clean(data.dataset).restore
     rows: list[list[Tensor]] = []
     titles: list[str] = []
-    for _, _, found in _drawn(data, method, data.eval_split, some, 1):
-        columns = found.columns()
+    for _, _, reconstruction in _reconstructions(data, method, data.eval_split, shown_ids, 1):
+        columns = reconstruction.columns()
         titles = [*columns, "error"]
         views = [restore([x.float().cpu()])[0] for x in columns.values()]
         rows += [[*parts, error] for *parts, error in zip(*views, (views[-1] - views[0]).abs(), strict=True)]
     if len(data.dataset.shape) == 3:
         largest = max(float(row[-1].mean(dim=0).max()) for row in rows) or 1.0
         rows = [[*row[:-1], heat(row[-1].mean(dim=0) / largest)] for row in rows]
-    given = "; the true mean and std of each hidden patch are given back" if found.mean is not None else ""
+    given = "; the true mean and std of each hidden patch are given back" if reconstruction.mean is not None else ""
     what = (
         "the sample, what was visible of it, what was predicted"
         if len(titles) == 4

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.errors import DataError, RequestError
-from sslcli.evals.artefacts.sample_sheets import Cell, Mark, Row, Sheet, named, thumbnails
+from sslcli.evals.artefacts.sample_sheets import Cell, Mark, Row, Sheet, class_name, thumbnails
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Baselines, Result
-from sslcli.evals.fit.clustering import exact
+from sslcli.evals.fit.clustering import float64_device
 from sslcli.evals.fit.neighbors import nearest_neighbors
 from sslcli.rng import derive, order
 
@@ -52,7 +52,7 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
     notes: list[str] = []
     for kind, features in data.feature_sets(backbone, baselines).items():
         (bank, y), (queries, y_true) = features(split), features("test")
-        itself = split == "test"
+        exclude_self = split == "test"
         labelled = bool((y >= 0).any()) and bool((y_true >= 0).any())
         if kind == "":
             artefacts["neighbours.png"] = _sheet(bank, y, queries, y_true, split, data)
@@ -60,25 +60,25 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
                 "gallery": split,
                 "similarity": "cosine",
                 "queries": "test samples",
-                "itself": "left out of its own ranking" if itself else "not in the gallery",
+                "itself": "left out of its own ranking" if exclude_self else "not in the gallery",
                 "dim": bank.shape[1],
             }
         if not labelled:
             notes.append(f"{data.dataset.name} has no labels to say what is right: there is a picture and no number")
             break
-        found = ranked(bank, y, queries, y_true, exact(data.device), itself)
+        ranking = rank(bank, y, queries, y_true, float64_device(data.device), exclude_self)
         prefix = f"{kind}." if kind else ""
-        metrics |= {prefix + name: float(values.mean()) for name, values in found.scores.items()}
+        metrics |= {prefix + name: float(values.mean()) for name, values in ranking.scores.items()}
         if kind == "":
-            protocol["splits"] = {"gallery": found.gallery, "queries": found.queries}
-            if found.without:
-                notes.append(f"{found.without} labelled queries have no other sample of their class in the gallery")
+            protocol["splits"] = {"gallery": ranking.gallery, "queries": ranking.queries}
+            if ranking.without:
+                notes.append(f"{ranking.without} labelled queries have no other sample of their class in the gallery")
     protocol["notes"] = data.protocol_notes(baselines, notes)
     return Result(metrics, protocol, artefacts)
 
 
 @dataclass
-class Ranked:
+class Ranking:
     """Numbers for each query, in no particular order, and how many there were."""
 
     scores: dict[str, Tensor]  # name -> (queries,) float64
@@ -87,44 +87,44 @@ class Ranked:
     without: int
 
 
-def ranked(
-    bank: Tensor, y: Tensor, queries: Tensor, y_true: Tensor, device: torch.device, itself: bool = False
-) -> Ranked:
+def rank(
+    bank: Tensor, y: Tensor, queries: Tensor, y_true: Tensor, device: torch.device, exclude_self: bool = False
+) -> Ranking:
     """Every measure of every query. bank (n, d) of classes y (n,); queries (q, d) of classes truth (q,); -1 is no class.
 
     `itself`: the queries are the gallery, and each is left out of its own ranking. Memory is bounded whatever the sizes.
     """
     members = (y >= 0).nonzero().flatten()
     members = members[y[members].argsort(stable=True)]  # a class is a stretch of columns
-    asking = (y_true >= 0).nonzero().flatten()
+    labelled_queries = (y_true >= 0).nonzero().flatten()
     counts = y[members].bincount(minlength=int(y_true.max()) + 1)
-    relevant = counts[y_true[asking]] - int(itself)
-    kept = asking[relevant > 0]
-    if len(kept) == 0:
+    n_relevant = counts[y_true[labelled_queries]] - int(exclude_self)
+    queries_with_match = labelled_queries[n_relevant > 0]
+    if len(queries_with_match) == 0:
         raise DataError("no labelled test sample has another of its class in the gallery", "sslcli data inspect")
     ends = counts.cumsum(0)
     gallery = F.normalize(bank[members], dim=1).to(device)
     column = torch.empty(len(y), dtype=torch.int64)
     column[members] = torch.arange(len(members))
     size = max(1, BLOCK // len(gallery))
-    room = torch.empty(min(size, len(kept)) * len(gallery), device=device)
+    room = torch.empty(min(size, len(queries_with_match)) * len(gallery), device=device)
     parts: list[dict[str, Tensor]] = []
-    for c, rows in _by_class(y_true, kept, size):
+    for c, rows in _query_blocks(y_true, queries_with_match, size):
         part = F.normalize(queries[rows], dim=1).to(device)
         table = room[: len(part) * len(gallery)].view(len(part), len(gallery))
         torch.mm(part, gallery.T, out=table)
-        if itself:
+        if exclude_self:
             table.scatter_(1, column[rows, None].to(device), -torch.inf)
-        right = table[:, int(ends[c] - counts[c]) : int(ends[c])].clone()
-        parts.append(measures(sort_rows(table), sort_rows(right), int(itself)))
+        relevant = table[:, int(ends[c] - counts[c]) : int(ends[c])].clone()
+        parts.append(query_metrics(sort_rows(table), sort_rows(relevant), int(exclude_self)))
     scores = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-    return Ranked(scores, len(members), len(kept), len(asking) - len(kept))
+    return Ranking(scores, len(members), len(queries_with_match), len(labelled_queries) - len(queries_with_match))
 
 
-def _by_class(y_true: Tensor, kept: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
+def _query_blocks(y_true: Tensor, queries_with_match: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
     """Queries of one class at a time, at most `size` of them."""
-    for c in y_true[kept].unique().tolist():
-        for rows in kept[y_true[kept] == c].split(size):
+    for c in y_true[queries_with_match].unique().tolist():
+        for rows in queries_with_match[y_true[queries_with_match] == c].split(size):
             yield c, rows
 
 
@@ -137,77 +137,77 @@ def sort_rows(table: Tensor) -> Tensor:
     return table
 
 
-def measures(everything: Tensor, right: Tensor, skipped: int) -> dict[str, Tensor]:
+def query_metrics(similarities: Tensor, relevant: Tensor, skipped: int) -> dict[str, Tensor]:
     """All numbers of q queries of one class: similarities of the gallery (q, n) and of what is right (q, R), both sorted
     ascending, of which the first `skipped` do not count."""
-    everything, right = everything[:, skipped:].contiguous(), right[:, skipped:].contiguous()
-    n, r = everything.shape[1], right.shape[1]
-    place = n - torch.searchsorted(everything, right)  # (q, R): of the last one that is as similar
-    hits = r - torch.searchsorted(right, right)
+    similarities, relevant = similarities[:, skipped:].contiguous(), relevant[:, skipped:].contiguous()
+    n, r = similarities.shape[1], relevant.shape[1]
+    place = n - torch.searchsorted(similarities, relevant)  # (q, R): of the last one that is as similar
+    hits = r - torch.searchsorted(relevant, relevant)
     precision = hits.double() / place
-    found = {"map": precision.mean(dim=1), "map_at_r": precision.masked_fill(place > r, 0.0).mean(dim=1)}
-    found["r_precision"] = first(everything, right, r)[0] / r
+    ranking = {"map": precision.mean(dim=1), "map_at_r": precision.masked_fill(place > r, 0.0).mean(dim=1)}
+    ranking["r_precision"] = hits_at(similarities, relevant, r)[0] / r
     for k in KS:
         if k <= n:
-            expected, any_ = first(everything, right, k)
-            found |= {f"recall@{k}": any_} | ({f"precision@{k}": expected / k} if k > 1 else {})
-    return {name: values.cpu() for name, values in found.items()}
+            expected, any_ = hits_at(similarities, relevant, k)
+            ranking |= {f"recall@{k}": any_} | ({f"precision@{k}": expected / k} if k > 1 else {})
+    return {name: values.cpu() for name, values in ranking.items()}
 
 
-def first(everything: Tensor, right: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def hits_at(similarities: Tensor, relevant: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Of the k most similar: how many are right, and whether any is, (q,) float64 each; the mean over orders of equals."""
-    last = everything[:, -k, None].contiguous()
+    last = similarities[:, -k, None].contiguous()
 
     def counted(table: Tensor) -> tuple[Tensor, Tensor]:
         above = table.shape[1] - torch.searchsorted(table, last, right=True)[:, 0]
         return above, table.shape[1] - torch.searchsorted(table, last)[:, 0] - above
 
-    above, equal = counted(everything)
-    sure, maybe = counted(right)
+    above, equal = counted(similarities)
+    n_certain, n_tied = counted(relevant)
     places = k - above  # for which `equal` compete, of whom `maybe` are right
-    expected = sure + places * maybe / equal.double()
+    expected = n_certain + places * n_tied / equal.double()
     none = torch.ones_like(expected)
     for i in range(k if k in KS else 0):
-        none *= torch.where(i < places, (equal - maybe - i).clamp(min=0).double() / (equal - i).clamp(min=1), 1.0)
-    return expected, torch.where(sure > 0, 1.0, 1 - none)
+        none *= torch.where(i < places, (equal - n_tied - i).clamp(min=0).double() / (equal - i).clamp(min=1), 1.0)
+    return expected, torch.where(n_certain > 0, 1.0, 1 - none)
 
 
 def _sheet(bank: Tensor, y: Tensor, queries: Tensor, y_true: Tensor, split: Split, data: EvalData) -> Sheet:
     """Queries nobody chose, one a class where there are labels, and their nearest."""
     shuffled = order(derive(data.seed, "retrieval"), 0, len(queries))
-    told = bool((y >= 0).any()) and bool((y_true >= 0).any())
-    if told:
+    has_labels = bool((y >= 0).any()) and bool((y_true >= 0).any())
+    if has_labels:
         of = y_true[shuffled]
         firsts = [int(shuffled[of == c][0]) for c in y_true[y_true >= 0].unique().tolist()]
         chosen = [firsts[i] for i in order(derive(data.seed, "classes"), 0, len(firsts))[:ROWS].sort().values.tolist()]
     else:
         chosen = shuffled[:ROWS].tolist()
     count = min(SHOWN + (split == "test"), len(bank))
-    asked = F.normalize(queries[chosen], dim=1)
-    _, near = nearest_neighbors(F.normalize(bank, dim=1), asked, count, data.device)
+    normalized_queries = F.normalize(queries[chosen], dim=1)
+    _, near = nearest_neighbors(F.normalize(bank, dim=1), normalized_queries, count, data.device)
     of_gallery, of_test = data.ids(split), data.ids("test")
     nearest = {
         q: [j for j in row if split == "train" or j != q][:SHOWN] for q, row in zip(chosen, near.tolist(), strict=True)
     }
     pictures = thumbnails(data, split, [int(of_gallery[j]) for row in nearest.values() for j in row])
-    asking = thumbnails(data, "test", [int(of_test[q]) for q in chosen])
-    rows, right, of_all = [], 0, 0
+    labelled_queries = thumbnails(data, "test", [int(of_test[q]) for q in chosen])
+    rows, relevant, of_all = [], 0, 0
     for q, row in nearest.items():
-        if int(of_test[q]) not in asking:
+        if int(of_test[q]) not in labelled_queries:
             continue
-        cells = [Cell(asking[int(of_test[q])])]
+        cells = [Cell(labelled_queries[int(of_test[q])])]
         hits = [bool(y[j] == y_true[q]) for j in row]
         for j, hit in zip(row, hits, strict=True):
-            mark: Mark = "" if not told else "right" if hit else "wrong"
+            mark: Mark = "" if not has_labels else "right" if hit else "wrong"
             if int(of_gallery[j]) in pictures:
                 cells.append(Cell(pictures[int(of_gallery[j])], mark))
         title, about = data.source("test").name_of(int(of_test[q])), ""
-        if told:
-            title = named(data.dataset.classes, int(y_true[q]))
+        if has_labels:
+            title = class_name(data.dataset.classes, int(y_true[q]))
             about = f"{sum(hits)} of {len(hits)} of the same class"
-        right, of_all = right + sum(hits), of_all + len(hits)
+        relevant, of_all = relevant + sum(hits), of_all + len(hits)
         rows.append(Row(title, about, cells))
     title = f"test samples and what is nearest to them in the {split} split"
-    caption = f"{title}, by cosine" + (f": {right} of {of_all} are of the same class" if told else "")
-    legend = ("of the same class", "of another class") if told else None
+    caption = f"{title}, by cosine" + (f": {relevant} of {of_all} are of the same class" if has_labels else "")
+    legend = ("of the same class", "of another class") if has_labels else None
     return Sheet(title, rows, caption, ("query", "nearest first"), 1, legend)

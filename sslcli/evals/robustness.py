@@ -27,7 +27,7 @@ from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
 from sslcli.evals.inputs.pixels import normalize, to_pixels
 from sslcli.evals.metrics import calibration as calibration
-from sslcli.evals.metrics.interval import of_accuracies
+from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.rng import derive, order
 
 EPSILONS = (1, 2, 4)  # in 255ths of the range of a pixel
@@ -82,8 +82,8 @@ def robustness(
     artefacts: dict[str, Any] = {"strengths.png": SeverityPlot(names, {k: r.double() / n for k, r in right.items()})}
     attacked = _attacked(probes, data, ids[:attack_samples].sort().values, attack_steps)
     calibrated = _calibration(probes, data, artefacts)
-    for found in (attacked, calibrated):
-        metrics |= found
+    for part in (attacked, calibrated):
+        metrics |= part
     artefacts["corruptions.png"] = corruption_sheet(data, ids[:1], names)
     splits = {"train": len(data.labels("train")), "labelled": probes[""].labelled, "test": n}
     protocol = {
@@ -109,7 +109,7 @@ def robustness(
     }
     details = {"corruptions": names, "top1": {k or "backbone": (r.double() / n).tolist() for k, r in right.items()}}
     all_samples = {name: value for name, value in metrics.items() if name not in attacked}
-    intervals = of_accuracies(all_samples, n) | of_accuracies(attacked, min(attack_samples, n))
+    intervals = accuracy_intervals(all_samples, n) | accuracy_intervals(attacked, min(attack_samples, n))
     return Result(metrics, protocol, artefacts, details, intervals)
 
 
@@ -177,7 +177,7 @@ def _attacked(probes: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor
     y_true = data.labels("test")
     for probe in probes.values():
         layer = probe.head.linear(data.device)
-        survived = dict.fromkeys([f"{a}{e}" for a in ("fgsm", "pgd") for e in EPSILONS], 0)
+        correct_counts = dict.fromkeys([f"{a}{e}" for a in ("fgsm", "pgd") for e in EPSILONS], 0)
         n = 0
         with evaluating(probe.module):
 
@@ -188,8 +188,8 @@ def _attacked(probes: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor
                 n += len(part)
                 pixels, y = to_pixels(data, x), class_columns(probe.head.classes, y_true[part]).to(data.device)
                 with torch.no_grad():
-                    good = model(pixels).argmax(dim=1) == y  # who is wrong already need not be attacked
-                pixels, y, part = pixels[good], y[good], part[good.cpu()]
+                    correct = model(pixels).argmax(dim=1) == y  # who is wrong already need not be attacked
+                pixels, y, part = pixels[correct], y[correct], part[correct.cpu()]
                 if not len(y):
                     continue
                 start = _start(pixels, part, data.seed)
@@ -199,8 +199,8 @@ def _attacked(probes: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor
                         (f"pgd{e}", attacks.pgd(model, pixels, y, e / 255, steps, start)),
                     ):
                         with torch.no_grad():
-                            survived[name] += int((model(z).argmax(dim=1) == y).sum())
-        for name, count in survived.items():
+                            correct_counts[name] += int((model(z).argmax(dim=1) == y).sum())
+        for name, count in correct_counts.items():
             probe.say(metrics, f"{name}.top1", count / n)
     return metrics
 
@@ -215,8 +215,8 @@ def _calibration(probes: Mapping[str, CalibratedProbe], data: EvalData, artefact
     metrics: dict[str, float] = {}
     for kind, probe in probes.items():
         x, y_true = probe.test
-        kept = y_true >= 0
-        y, logits = class_columns(probe.head.classes, y_true[kept]), probe.head.logits(x[kept])
+        labelled = y_true >= 0
+        y, logits = class_columns(probe.head.classes, y_true[labelled]), probe.head.logits(x[labelled])
         t = probe.temperature
         tables, errors = {}, {}
         for prefix, title, scaled in (("", "as fitted", logits), ("scaled.", f"temperature {t:.2f}", logits / t)):

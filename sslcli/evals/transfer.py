@@ -14,7 +14,7 @@ from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result
 from sslcli.evals.knn import knn
-from sslcli.evals.metrics.interval import of_accuracies
+from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.evals.probe import probe
 
 
@@ -40,28 +40,28 @@ def transfer(
             else "an untrained backbone has nothing to transfer",
             "name a run and another data set: sslcli eval transfer run=RUN dataset=NAME (`sslcli list datasets`)",
         )
-    found = {
+    results = {
         "probe": probe(backbone, data, labels=labels, seeds=seeds, strengths=strengths, baselines=baselines),
         "knn": knn(backbone, data, labels=labels, seeds=seeds, k=k, temperature=temperature, baselines=baselines),
     }
     metrics: dict[str, float] = {}
     artefacts: dict[str, Any] = {}
-    for name, result in found.items():
+    for name, result in results.items():
         for key, value in result.metrics.items():
             kind, _, rest = key.rpartition(".")
             metrics[f"{kind}.{name}.{rest}" if kind else f"{name}.{rest}"] = value
         artefacts |= {f"{name}_{file}": artefact for file, artefact in result.artefacts.items()}
-    ours, theirs = (result.protocol for result in found.values())
-    alike = {
-        k: v for k, v in ours.items() if k != "notes" and k in theirs and theirs[k] == v
+    probe_protocol, knn_protocol = (result.protocol for result in results.values())
+    shared = {
+        k: v for k, v in probe_protocol.items() if k != "notes" and k in knn_protocol and knn_protocol[k] == v
     }  # settings that both share
     protocol = {
         "from": data.trained_on,
         "to": data.dataset.name,
-        **alike,
-        **{n: {k: v for k, v in r.protocol.items() if k not in (*alike, "notes")} for n, r in found.items()},
-        "notes": list(dict.fromkeys(note for result in found.values() for note in result.protocol["notes"])),
+        **shared,
+        **{n: {k: v for k, v in r.protocol.items() if k not in (*shared, "notes")} for n, r in results.items()},
+        "notes": list(dict.fromkeys(note for result in results.values() for note in result.protocol["notes"])),
     }
-    details = {name: result.details for name, result in found.items()}
-    intervals = of_accuracies(metrics, ours["splits"]["test"], seeds)
+    details = {name: result.details for name, result in results.items()}
+    intervals = accuracy_intervals(metrics, probe_protocol["splits"]["test"], seeds)
     return Result(metrics, protocol, artefacts, details, intervals)

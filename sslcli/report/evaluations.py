@@ -53,7 +53,7 @@ def tiles(run: RunContents) -> Html | None:
                     el("small", f" ± {std}") if std else None,
                     class_="figure",
                 ),
-                el("span", f"95 %: {interval.between(*span)}", class_="span") if span else None,
+                el("span", f"95 %: {interval.format_interval(*span)}", class_="span") if span else None,
                 el("span", " · ".join(beside) or label_budget(e), class_="beside-it"),
             )
         )

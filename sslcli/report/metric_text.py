@@ -83,7 +83,7 @@ def format_metric(e: Evaluation, metric: str, kind: str = "", digits: int = 3) -
     span = e.interval(metric, kind)
     if span is None or None in span:
         return format_value(mean, std, digits)
-    said = interval.shown(mean, span)
+    said = interval.format_value(mean, span)
     return said if std is None else f"{said} ± {std:.{len(said.partition('.')[2])}f}"
 
 

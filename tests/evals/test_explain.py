@@ -81,7 +81,7 @@ def test_attention_of_a_padded_series():
 def test_grad_cam_of_a_mean_is_class_activation_mapping(net, shape):
     """Features that are the mean of a map, and a linear score w: Grad-CAM is relu(w . A) / places (Selvaraju, Sec. 3.1)."""
     backbone, x = net(shape), images(4, shape)
-    layer = attribution_maps.last_map(backbone, x)
+    layer = attribution_maps.last_feature_layer(backbone, x)
     a = attribution_maps.feature_map(backbone, layer, x)
     torch.testing.assert_close(a.flatten(2).mean(dim=2), backbone(x))
     w = torch.randn(backbone.dim, generator=torch.Generator().manual_seed(1))
@@ -117,7 +117,7 @@ def test_larger_networks_have_a_last_map(name, grid):
     shape = (3, 32, 32) if name == "resnet18" else (3, 32, 64)
     net = ResNet(shape, 18).eval() if name == "resnet18" else TorchvisionModel(shape, name).eval()
     x = images(2, shape)
-    layer = attribution_maps.last_map(net, x)
+    layer = attribution_maps.last_feature_layer(net, x)
     before = net(x)
     cam = attribution_maps.grad_cam(net, layer, x, lambda z: z.sum(dim=1))
     assert cam.shape[1:] == grid
@@ -127,7 +127,7 @@ def test_larger_networks_have_a_last_map(name, grid):
 @pytest.mark.parametrize("net", [lambda: MLP((3, 32, 32)), lambda: TorchvisionModel((3, 32, 32), "vit_b_32")])
 def test_what_cannot_be_explained_says_so(net):
     with pytest.raises(RequestError, match="cannot be explained") as error:
-        attribution_maps.last_map(net().eval(), images(2, (3, 32, 32)))
+        attribution_maps.last_feature_layer(net().eval(), images(2, (3, 32, 32)))
     assert "convnet" in error.value.hint
 
 
@@ -138,15 +138,17 @@ def test_curves_by_hand():
     x = torch.tensor([4.0, 1.0, 2.0, 3.0]).view(1, 1, 4)
     judge = lambda z: z.nansum(dim=(1, 2))  # noqa: E731
     base = torch.full_like(x, 0.5)
-    gone, back = attribution_maps.curves(judge, x, x[:, 0], base, 4)
+    gone, back = attribution_maps.deletion_insertion_curves(judge, x, x[:, 0], base, 4)
     assert gone.tolist() == [[10, 6, 3, 1, 0]]
     assert back.tolist() == [[2, 5.5, 8, 9.5, 10]]
     assert attribution_maps.area(gone).tolist() == [np.trapezoid([10, 6, 3, 1, 0], dx=0.25)]
-    worst, _ = attribution_maps.curves(judge, x, -x[:, 0], base, 4)
+    worst, _ = attribution_maps.deletion_insertion_curves(judge, x, -x[:, 0], base, 4)
     assert attribution_maps.area(worst) > attribution_maps.area(gone)
     padded = x.clone()
     padded[..., 3] = math.nan
-    gone, _ = attribution_maps.curves(lambda z: z.isnan().sum(dim=(1, 2)).float(), padded, x[:, 0], base, 2)
+    gone, _ = attribution_maps.deletion_insertion_curves(
+        lambda z: z.isnan().sum(dim=(1, 2)).float(), padded, x[:, 0], base, 2
+    )
     assert gone.tolist() == [[1, 1, 1]]
 
 
@@ -154,7 +156,7 @@ def test_components_against_scikit_learn():
     from sklearn.decomposition import PCA
 
     x = torch.randn(300, 10, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 0.1, 10)
-    found, share = attribution_maps.components(x)
+    found, share = attribution_maps.pca_colors(x)
     pca = PCA(3).fit(x)
     assert share == pytest.approx(pca.explained_variance_ratio_.sum(), rel=1e-5)
     for ours, theirs in zip(found.T, pca.transform(x.numpy()).T, strict=True):
@@ -162,7 +164,7 @@ def test_components_against_scikit_learn():
         assert abs(np.corrcoef(ours[inside], theirs[inside])[0, 1]) == pytest.approx(1, abs=1e-5)
     assert found.min() == 0
     assert found.max() == 1
-    assert attribution_maps.components(torch.randn(9, 2))[0].shape == (9, 3)
+    assert attribution_maps.pca_colors(torch.randn(9, 2))[0].shape == (9, 3)
 
 
 def test_a_random_map_is_a_function_of_the_sample():

@@ -10,7 +10,13 @@ import torch
 
 from sslcli.evals.artefacts.predictions import FILE, TABLE, Predictions, read
 from sslcli.evals.knn import knn
-from sslcli.evals.metrics.interval import between, of_accuracies, of_lines, of_share, shown
+from sslcli.evals.metrics.interval import (
+    accuracy_intervals,
+    format_interval,
+    format_metrics,
+    format_value,
+    share_interval,
+)
 from sslcli.evals.probe import probe
 from tests.evals import toys
 
@@ -20,7 +26,7 @@ def test_interval_of_a_share_is_wilsons(right, n):
     from scipy.stats import binomtest
 
     theirs = binomtest(right, n).proportion_ci(method="wilson")
-    assert of_share(right / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+    assert share_interval(right / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
 
 
 def test_interval_over_draws_holds_the_truth():
@@ -30,17 +36,17 @@ def test_interval_over_draws_holds_the_truth():
     for _ in range(1_000):
         luck = rng.normal(0, (0.8 * 0.2 / 200) ** 0.5)  # of the test samples, which the draws share
         draws = 0.8 + luck + rng.normal(0, 0.03, size=5)
-        low, high = of_share(draws.mean(), 200, draws.std(ddof=1), 5)
+        low, high = share_interval(draws.mean(), 200, draws.std(ddof=1), 5)
         held += low <= 0.8 <= high
     assert 0.93 < held / 1_000 < 0.99
-    assert of_share(0.8, 200, 0.03, 5)[0] < of_share(0.8, 200)[0]
-    assert of_share(0.8, 200, 0.03, 2)[0] < of_share(0.8, 200, 0.03, 5)[0]
+    assert share_interval(0.8, 200, 0.03, 5)[0] < share_interval(0.8, 200)[0]
+    assert share_interval(0.8, 200, 0.03, 2)[0] < share_interval(0.8, 200, 0.03, 5)[0]
 
 
 def test_which_numbers_have_an_interval():
     metrics = {"top1": 0.9, "top1_std": 0.01, "raw.top5": 1.0, "top1@10": 0.5, "rankme": 30.0, "drop": 0.1}
-    assert set(of_accuracies(metrics, 100, 5)) == {"top1_ci95", "raw.top5_ci95", "top1@10_ci95"}
-    assert of_accuracies(metrics, 0) == {}
+    assert set(accuracy_intervals(metrics, 100, 5)) == {"top1_ci95", "raw.top5_ci95", "top1@10_ci95"}
+    assert accuracy_intervals(metrics, 0) == {}
 
 
 @pytest.mark.parametrize(
@@ -57,14 +63,18 @@ def test_which_numbers_have_an_interval():
     ],
 )
 def test_digits_that_an_interval_justifies(value, interval, expected):
-    assert shown(value, interval) == expected
+    assert format_value(value, interval) == expected
 
 
 def test_lines_of_a_result():
     metrics = {"top1": 0.97333333, "top1_std": 0.01298765, "rankme": 45.598563}
-    assert of_lines(metrics, {"top1_ci95": (0.95, 0.99)}) == {"top1": "0.973", "top1_std": "0.013", "rankme": "45.6"}
-    assert between(0.951, 0.989) == "0.951 .. 0.989"
-    assert between(2.5, None) == "2.5 or more"
+    assert format_metrics(metrics, {"top1_ci95": (0.95, 0.99)}) == {
+        "top1": "0.973",
+        "top1_std": "0.013",
+        "rankme": "45.6",
+    }
+    assert format_interval(0.951, 0.989) == "0.951 .. 0.989"
+    assert format_interval(2.5, None) == "2.5 or more"
 
 
 def test_predictions_by_name(tmp_path, data):

@@ -15,7 +15,7 @@ from sslcli.errors import DataError, RequestError
 from sslcli.evals.attentive import attentive
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.finetune import finetune
-from sslcli.evals.inputs.label_file import identified, is_file, labelled
+from sslcli.evals.inputs.label_file import apply_label_file, is_file, with_label_fingerprint
 from sslcli.evals.inputs.label_subsets import parse
 from sslcli.evals.knn import knn
 from sslcli.evals.probe import probe
@@ -23,7 +23,7 @@ from tests.evals import learners, toys
 from tests.evals.test_attentive import vit
 
 
-def named(n: int = 40, n_test: int = 20, labels: bool = True) -> Dataset:
+def class_name(n: int = 40, n_test: int = 20, labels: bool = True) -> Dataset:
     """Class of sample i is i % 2; train names are photos/a00.png ..., those of test photos/t00.png ..."""
     rows = toys.dataset(n, n_test, classes=2)
     for source, letter in ((rows.train, "a"), (rows.test, "t")):
@@ -49,16 +49,16 @@ def lines(ids, letter="a", head="name,label", word=("cat", "dog"), split=""):
 
 def test_only_these_samples_show_a_label(write):
     file = write(lines([3, 4, 8, 9]))
-    rows, notes = labelled(named(), file)
+    rows, notes = apply_label_file(class_name(), file)
     assert torch.nonzero(rows.train.labels >= 0).flatten().tolist() == [3, 4, 8, 9]
     assert rows.train.labels[[3, 4, 8, 9]].tolist() == [1, 0, 0, 1]
-    assert rows.test.labels.tolist() == named().test.labels.tolist()
+    assert rows.test.labels.tolist() == class_name().test.labels.tolist()
     assert rows.fingerprint == "f"  # of the same samples: features are still good
-    assert identified(rows).fingerprint != "f"  # results are not
+    assert with_label_fingerprint(rows).fingerprint != "f"  # results are not
     assert "own labels" in notes[-1]
     assert str(parse(file, rows)) == file
     with pytest.raises(RequestError, match="was not read"):
-        parse(file, named())
+        parse(file, class_name())
     data = EvalData(rows, untrained=toys.Blind, recipes={})
     for evaluator, given in (
         (probe, {}),
@@ -77,13 +77,15 @@ def test_only_these_samples_show_a_label(write):
 
 
 def test_names_and_ids(write):
-    by_end, _ = labelled(named(), write("name,label\na03.png,dog\n./photos/a04.png,cat\n/data/x/photos/a08.png,cat\n"))
+    by_end, _ = apply_label_file(
+        class_name(), write("name,label\na03.png,dog\n./photos/a04.png,cat\n/data/x/photos/a08.png,cat\n")
+    )
     assert torch.nonzero(by_end.train.labels >= 0).flatten().tolist() == [3, 4, 8]
-    by_id, notes = labelled(named(), write("\ufeffid,label\n3,cat\n4,cat\n5,\n"))
+    by_id, notes = apply_label_file(class_name(), write("\ufeffid,label\n3,cat\n4,cat\n5,\n"))
     assert by_id.train.labels[3:6].tolist() == [0, 0, -1]
     assert any("1 row" in note for note in notes)
     assert any("1 label of" in note and "differ" in note for note in notes)  # 3 is a dog
-    spoken, _ = labelled(named(), write("path,label,by\nphotos/a00.png,cat,ann\n"))
+    spoken, _ = apply_label_file(class_name(), write("path,label,by\nphotos/a00.png,cat,ann\n"))
     assert int((spoken.train.labels >= 0).sum()) == 1
 
 
@@ -95,20 +97,20 @@ def test_names_of_elsewhere_and_ids_that_are_names(write):
         "id,label\na03,dog\na04,cat\n",
         "id,breed\na03.png,dog\na04.png,cat\n",
     ):
-        rows, notes = labelled(named(), write(text))
+        rows, notes = apply_label_file(class_name(), write(text))
         assert torch.nonzero(rows.train.labels >= 0).flatten().tolist() == [3, 4], text
         assert ("column breed" in "".join(notes)) is ("breed" in text)
-    assert int((labelled(named(), write(f"name,label\n{elsewhere}"))[0].train.labels >= 0).sum()) == 4
-    metrics = named()
+    assert int((apply_label_file(class_name(), write(f"name,label\n{elsewhere}"))[0].train.labels >= 0).sum()) == 4
+    metrics = class_name()
     metrics.train.names = [f"{i}.png" for i in range(40, 0, -1)]
-    by_name, _ = labelled(metrics, write("id,label\n1,dog\n2,cat\n"))
+    by_name, _ = apply_label_file(metrics, write("id,label\n1,dog\n2,cat\n"))
     assert torch.nonzero(by_name.train.labels >= 0).flatten().tolist() == [38, 39]  # not samples 1 and 2
-    by_number, _ = labelled(metrics, write("id,label\n0,cat\n2,cat\n"))
+    by_number, _ = apply_label_file(metrics, write("id,label\n0,cat\n2,cat\n"))
     assert torch.nonzero(by_number.train.labels >= 0).flatten().tolist() == [0, 2]
     with pytest.raises(
         DataError, match="names 1 sample"
     ) as error:  # dogs/a03.png may be another picture than photos/a03.png
-        labelled(named(), write("name,label\nphotos/a04.png,cat\ndogs/a03.png,dog\n"))
+        apply_label_file(class_name(), write("name,label\nphotos/a04.png,cat\ndogs/a03.png,dog\n"))
     assert "folders above and the extension may be left out" in error.value.hint
 
 
@@ -116,22 +118,22 @@ def test_words_of_splits_in_a_file_of_labels(write):
     text = "name,label,split\n" + "".join(
         f"a{i:02}.png,{('cat', 'dog')[i % 2]},{'Training' if i < 4 else 'valid'}\n" for i in range(8)
     )
-    rows, _ = labelled(named(labels=False), write(text))
+    rows, _ = apply_label_file(class_name(labels=False), write(text))
     assert len(rows.test) == 4
-    rows, notes = labelled(named(labels=False), write(text + "t00.png,cat,eval\nt01.png,dog,test\n"))
+    rows, notes = apply_label_file(class_name(labels=False), write(text + "t00.png,cat,eval\nt01.png,dog,test\n"))
     assert list(rows.test.names) == ["photos/t00.png", "photos/t01.png"]
     assert any("4 rows of" in note and "left aside" in note for note in notes)
 
 
 def test_the_rows_in_the_unlabelled_test_split_measure(write):
     file = write(lines(range(6)) + lines(range(50), "t").partition("\n")[2])
-    rows, notes = labelled(named(n_test=60, labels=False), file)
+    rows, notes = apply_label_file(class_name(n_test=60, labels=False), file)
     assert rows.classes == ("cat", "dog")
     assert len(rows.train) == 40
     assert int((rows.train.labels >= 0).sum()) == 6
     assert rows.test.labels.tolist() == [0, 1] * 25
     assert list(rows.test.names) == [f"photos/t{i:02}.png" for i in range(50)]
-    assert torch.equal(rows.test.resident, named(n_test=60, labels=False).test.x[:50])
+    assert torch.equal(rows.test.resident, class_name(n_test=60, labels=False).test.x[:50])
     assert not rows.details["labels"].get("few")
     assert rows.fingerprint != "f"
     assert "held out" in notes[-1]
@@ -140,8 +142,8 @@ def test_the_rows_in_the_unlabelled_test_split_measure(write):
 
 def test_a_fifth_is_held_out_where_nothing_else_measures(write):
     file = write(lines(range(20)))
-    for test in (named(labels=False).test, None):
-        rows, notes = labelled(replace(named(labels=False), test=test), file)
+    for test in (class_name(labels=False).test, None):
+        rows, notes = apply_label_file(replace(class_name(labels=False), test=test), file)
         assert rows.test.labels.tolist().count(0) == rows.test.labels.tolist().count(1) == 2
         assert int((rows.train.labels >= 0).sum()) == 16
         assert not set(rows.test.names) & set(rows.train.names)  # no feature of a test sample standardises anything
@@ -150,10 +152,10 @@ def test_a_fifth_is_held_out_where_nothing_else_measures(write):
         assert rows.details["labels"]["few"]
         assert "cross-validation" in notes[-1]
         assert any("stratified 20%" in note for note in notes)
-    again, _ = labelled(named(labels=False), file)
+    again, _ = apply_label_file(class_name(labels=False), file)
     assert list(again.test.names) == list(rows.test.names)
     with pytest.raises(DataError, match="a single label") as error:
-        labelled(named(labels=False), write(lines([0, 1, 2])))
+        apply_label_file(class_name(labels=False), write(lines([0, 1, 2])))
     assert "split" in error.value.hint
 
 
@@ -163,7 +165,7 @@ def test_a_column_says_what_measures(write):
     )
     text += lines([0], "t", split=",").partition("\n")[2] + lines([1], "t", split=",TEST").partition("\n")[2]
     for labels in (True, False):
-        rows, notes = labelled(named(labels=labels), write(text))
+        rows, notes = apply_label_file(class_name(labels=labels), write(text))
         assert list(rows.test.names) == ["photos/a04.png", "photos/a05.png", "photos/t01.png"]
         assert rows.test.labels.tolist() == [0, 1, 1]
         assert int((rows.train.labels >= 0).sum()) == 5
@@ -197,7 +199,7 @@ def test_a_column_says_what_measures(write):
 )
 def test_what_cannot_be(write, text, message, hint):
     with pytest.raises(DataError, match=message) as error:
-        labelled(named(), write(text))
+        apply_label_file(class_name(), write(text))
     assert hint in error.value.hint
 
 
@@ -207,17 +209,17 @@ def test_files_and_names_that_are_not_there(write, tmp_path):
     assert not is_file("10/class")
     assert not is_file(10)
     with pytest.raises(RequestError, match="no such file") as error:
-        labelled(named(), str(tmp_path / "lables.csv"))
+        apply_label_file(class_name(), str(tmp_path / "lables.csv"))
     assert "labels.csv" in error.value.hint
-    rows = named()
+    rows = class_name()
     rows.train.names = rows.test.names = None
     with pytest.raises(DataError, match="have no names"):
-        labelled(rows, file)
-    rows = named()
+        apply_label_file(rows, file)
+    rows = class_name()
     rows.train.names[1] = "other/a00.png"
     with pytest.raises(DataError, match=r"a00.png may be photos/a00.png, other/a00.png"):
-        labelled(rows, file)
-    labelled(rows, write("name,label\nother/a00.png,cat\n"))
+        apply_label_file(rows, file)
+    apply_label_file(rows, write("name,label\nother/a00.png,cat\n"))
 
 
 @pytest.fixture
@@ -264,7 +266,7 @@ def test_a_folder_keeps_its_names(photos):
     file.write_text("name,label\n" + "".join(f"p{i:02}.png,{i % 2}\n" for i in range(60)))
     for holdout in ("auto", 0.2):  # nothing, and as runs made before held it out
         rows = image_folder(str(photos / "photos"), holdout=holdout)
-        found, notes = labelled(rows, str(file))
+        found, notes = apply_label_file(rows, str(file))
         assert found.classes == ("0", "1")
         assert len(found.test) == 12
         assert len(found.train) == 48

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sslcli.evals.finetuning.mixup import blended, cut_box, mixed, pasted
+from sslcli.evals.finetuning.mixup import blend, cut_box, mix_batch, paste
 
 X = torch.rand(6, 3, 10, 14, generator=torch.manual_seed(0))
 Y = torch.tensor([0, 1, 2, 3, 1, 0])
@@ -23,7 +23,7 @@ def test_mixup_is_torchvisions(share):
     theirs = v2.MixUp(num_classes=4)
     params = {"lam": share, "labels": Y, "batch_size": len(Y)}
     x, targets = theirs.transform(X, params), theirs.transform(Y, params)
-    mine = blended(X, share), blended(F.one_hot(Y, 4).float(), share)
+    mine = blend(X, share), blend(F.one_hot(Y, 4).float(), share)
     torch.testing.assert_close(mine[0], x)
     torch.testing.assert_close(mine[1], targets)
     torch.testing.assert_close(gradient(*mine), gradient(x, targets))
@@ -40,32 +40,32 @@ def test_cutmix_is_torchvisions(share, centre, monkeypatch):
     monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([next(drawn)]))
     params = theirs.make_params([X]) | {"labels": Y, "batch_size": len(Y)}
     x, targets = theirs.transform(X, params), theirs.transform(Y, params)
-    mine, left = pasted(X, cut_box((10, 14), share, list(centre)))
+    mine, left = paste(X, cut_box((10, 14), share, list(centre)))
     assert left == pytest.approx(params["lam_adjusted"])
     torch.testing.assert_close(mine, x)
-    soft = blended(F.one_hot(Y, 4).float(), left)
+    soft = blend(F.one_hot(Y, 4).float(), left)
     torch.testing.assert_close(soft, targets)
     torch.testing.assert_close(gradient(mine, soft), gradient(x, targets))
 
 
 def test_a_series_is_cut_in_time():
     assert cut_box((100,), 0.6, [0.5]) == (slice(30, 70),)
-    x, left = pasted(torch.arange(200.0).view(2, 1, 100), (slice(30, 70),))
+    x, left = paste(torch.arange(200.0).view(2, 1, 100), (slice(30, 70),))
     assert left == pytest.approx(0.6)
     assert x[0, 0, 30:70].tolist() == list(range(130, 170))
     assert x[0, 0, :30].tolist() == list(range(30))
 
 
 def test_mixed_is_a_function_of_the_seed():
-    x, targets = mixed(X, Y, 4, 0.0, 0.0, 5)
+    x, targets = mix_batch(X, Y, 4, 0.0, 0.0, 5)
     assert x is X
     assert torch.equal(targets, F.one_hot(Y, 4).float())
     for alphas in ((0.4, 0.0), (0.0, 1.0), (0.4, 1.0)):
-        first, again, other = (mixed(X, Y, 4, *alphas, seed) for seed in (5, 5, 6))
+        first, again, other = (mix_batch(X, Y, 4, *alphas, seed) for seed in (5, 5, 6))
         assert torch.equal(first[0], again[0])
         assert torch.equal(first[1], again[1])
         assert not torch.equal(first[0], other[0])
         torch.testing.assert_close(first[1].sum(dim=1), torch.ones(6))
     before = X.clone()
-    mixed(X, Y, 4, 1.0, 1.0, 1)
+    mix_batch(X, Y, 4, 1.0, 1.0, 1)
     assert torch.equal(X, before)

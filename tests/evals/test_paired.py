@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sslcli.errors import RequestError
-from sslcli.evals.metrics.paired import aligned, bootstrap, by_intervals, compare, holm, mcnemar
+from sslcli.evals.metrics.paired import align, bootstrap, by_intervals, compare, holm, mcnemar
 
 
 def answers(both: int, only_a: int, only_b: int, none: int) -> tuple[np.ndarray, np.ndarray]:
@@ -101,14 +101,14 @@ def test_mcnemar_rejects_no_more_than_it_says():
 def test_items_are_matched_by_their_ids():
     a = np.array([4, 2, 9]), np.array([0, 1, 1]), np.array([[0, 1, 0]])
     b = np.array([9, 4, 7]), np.array([1, 0, 5]), np.array([[1, 1, 5], [1, 0, 5]])
-    ids, rights_a, rights_b = aligned(a, b)
+    ids, rights_a, rights_b = align(a, b)
     assert ids.tolist() == [4, 9]
     assert rights_a.tolist() == [1, 0]
     assert rights_b.tolist() == [0.5, 1]  # right in one of two draws, and in both
     with pytest.raises(RequestError, match="not one"):
-        aligned(a, (np.array([1]), np.array([0]), np.array([[0]])))
+        align(a, (np.array([1]), np.array([0]), np.array([[0]])))
     with pytest.raises(RequestError, match="different labels"):
-        aligned(a, (np.array([4]), np.array([7]), np.array([[7]])))
+        align(a, (np.array([4]), np.array([7]), np.array([[7]])))
 
 
 def test_an_item_counts_once_whatever_the_draws():

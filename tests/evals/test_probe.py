@@ -88,7 +88,7 @@ def test_choose_prefers_what_generalises():
     assert C_GRID.start[0] < inside.value < C_GRID.start[-1]
     assert (set(inside.tried) <= set(C_GRID.start), inside.edge) == (True, "")
     assert choose_c(noise[:5], y[:5], 3, Grid.of([1e-4, 1e2]), 0, 0) == Choice(
-        DEFAULT_C, "default, for want of labels to choose by"
+        DEFAULT_C, "default: too few labels to choose from"
     )
     big = choose_c(noise.repeat(50, 1), y.repeat(50), 3, Grid.of([1e-4, 1e-2]), 0, 0)
     assert "slice of 600 of 3000" in big.how

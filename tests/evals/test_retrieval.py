@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sslcli.errors import DataError, RequestError
 from sslcli.evals import retrieval as module
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.retrieval import measures, ranked, retrieval
+from sslcli.evals.retrieval import query_metrics, rank, retrieval
 from tests.evals import toys
 
 CPU = torch.device("cpu")
@@ -27,16 +27,16 @@ def some(n: int, seed: int, classes: int = 4, d: int = 5) -> tuple[torch.Tensor,
 def of_one(similarity: list[float], right: list[bool]) -> dict[str, float]:
     """All measures of one query."""
     s, hit = torch.tensor([similarity]), torch.tensor(right)
-    found = measures(s.sort(dim=1).values, s[:, hit].sort(dim=1).values, 0)
+    found = query_metrics(s.sort(dim=1).values, s[:, hit].sort(dim=1).values, 0)
     return {name: float(value[0]) for name, value in found.items()}
 
 
-def slow(bank, y, queries, y_true, itself=False):
+def slow(bank, y, queries, y_true, exclude_self=False):
     """Each query's numbers by its own sorted list; without ties."""
     rows = []
     table = (F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T).double()
     for q, s in enumerate(table):
-        order = [i for i in s.argsort(descending=True).tolist() if not (itself and i == q)]
+        order = [i for i in s.argsort(descending=True).tolist() if not (exclude_self and i == q)]
         hits = [bool(y[i] == y_true[q]) for i in order]
         r = sum(hits)
         precision = [sum(hits[: i + 1]) / (i + 1) for i in range(len(hits))]
@@ -53,16 +53,16 @@ def slow(bank, y, queries, y_true, itself=False):
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
 
-@pytest.mark.parametrize("itself", [False, True])
+@pytest.mark.parametrize("exclude_self", [False, True])
 @pytest.mark.parametrize("block", [1 << 24, 1000])
-def test_is_the_slow_way(itself, block, monkeypatch):
+def test_is_the_slow_way(exclude_self, block, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", block)
     (bank, y), (queries, y_true) = some(150, 0), some(40, 1)
-    if itself:
+    if exclude_self:
         queries, y_true = bank, y
-    found = ranked(bank, y, queries, y_true, CPU, itself)
+    found = rank(bank, y, queries, y_true, CPU, exclude_self)
     assert {name: float(v.mean()) for name, v in found.scores.items()} == pytest.approx(
-        slow(bank, y, queries, y_true, itself)
+        slow(bank, y, queries, y_true, exclude_self)
     )
     assert (found.gallery, found.queries, found.without) == (150, len(queries), 0)
 
@@ -105,7 +105,7 @@ def test_measures_are_pytorch_metric_learnings():
     names = ("mean_average_precision", "mean_average_precision_at_r", "r_precision", "precision_at_1")
     calculator = accuracy.AccuracyCalculator(include=names, k=200, knn_func=inference.CustomKNN(CosineSimilarity()))
     theirs = calculator.get_accuracy(queries, y_true, bank, y)
-    ours = {name: float(v.mean()) for name, v in ranked(bank, y, queries, y_true, CPU).scores.items()}
+    ours = {name: float(v.mean()) for name, v in rank(bank, y, queries, y_true, CPU).scores.items()}
     for name, other in zip(("map", "map_at_r", "r_precision", "recall@1"), names, strict=True):
         assert ours[name] == pytest.approx(theirs[other], abs=1e-5)
 
@@ -141,7 +141,7 @@ def test_ties_are_the_mean_over_all_orders():
 
 def test_collapsed_features_know_nothing():
     _, y = some(100, 0)
-    found = ranked(torch.ones(100, 3), y, torch.ones(20, 3), y[:20], CPU).scores
+    found = rank(torch.ones(100, 3), y, torch.ones(20, 3), y[:20], CPU).scores
     shares = torch.tensor([float((y == c).double().mean()) for c in y[:20].sort().values], dtype=torch.float64)
     torch.testing.assert_close(found["map"], shares)
     torch.testing.assert_close(found["recall@1"], shares)
@@ -149,14 +149,14 @@ def test_collapsed_features_know_nothing():
 
 def test_what_has_no_label_or_no_class_in_the_gallery_is_left_out():
     (bank, y), (queries, y_true) = some(150, 0), some(40, 1)
-    expected = ranked(bank[y > 0], y[y > 0], queries[y_true > 0], y_true[y_true > 0], CPU)
+    expected = rank(bank[y > 0], y[y > 0], queries[y_true > 0], y_true[y_true > 0], CPU)
     y[y == 0] = -1
-    found = ranked(bank, y, queries, y_true, CPU)
+    found = rank(bank, y, queries, y_true, CPU)
     for name, values in expected.scores.items():
         torch.testing.assert_close(found.scores[name], values)
     assert found.without == int((y_true == 0).sum())
     with pytest.raises(DataError, match="no labelled test sample"):
-        ranked(bank, torch.where(y > 0, 3, y), queries[:1], torch.tensor([2]), CPU)
+        rank(bank, torch.where(y > 0, 3, y), queries[:1], torch.tensor([2]), CPU)
 
 
 def test_numbers(data):

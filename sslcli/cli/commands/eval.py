@@ -60,17 +60,17 @@ def outcome(records: dict[str, dict[str, Any]], path: Path | None = None) -> Out
 def report(name: str, record: dict[str, Any], run: Any) -> None:
     """Prints a result to stdout. Lines begin with the evaluator (and the data set), without its labels; JSON has the whole
     name as well."""
-    from sslcli.evals.metrics.interval import SUFFIX, between, of_lines
+    from sslcli.evals.metrics.interval import SUFFIX, format_interval, format_metrics
 
     result, name = name, results.without_labels(name, record)
     if console.flag(console.JSON):
         console.out_json({"eval": name, "result": result, "run": str(run.path) if run is not None else None, **record})
         return
-    for key, value in of_lines(record["numbers"], record.get("intervals", {})).items():
+    for key, value in format_metrics(record["numbers"], record.get("intervals", {})).items():
         console.out(f"{name}.{key} {value}")
     for key, (low, high) in record.get("intervals", {}).items():
         if "." not in key:  # those of the baselines are in the record
-            console.say(f"{name}.{key.removesuffix(SUFFIX)} 95 % interval {between(low, high)}")
+            console.say(f"{name}.{key.removesuffix(SUFFIX)} 95 % interval {format_interval(low, high)}")
 
 
 def require_stages(stages: list[str], known: dict[str, Any]) -> None:

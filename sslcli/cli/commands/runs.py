@@ -56,7 +56,7 @@ def headline(summary: dict[str, Any]) -> str:
     """The main metrics of a run on one line, or the beginning of its error."""
     metrics = {k: v for k, v in summary["numbers"].items() if k.count(".") == 1 and k.endswith(HEADLINES)}
     metrics = metrics or {f"online {k}": v for k, v in summary["online"].items() if k.endswith("top1")}
-    shown = interval.of_lines(metrics, summary["intervals"])
+    shown = interval.format_metrics(metrics, summary["intervals"])
     return "  ".join(f"{k} {v}" for k, v in shown.items()) or (summary["error"] or "")[:ERROR_WIDTH]
 
 
@@ -71,11 +71,11 @@ def print_run(name: str) -> int:
         return 0
     print_history(path, summary, cfg, status)
     metrics = {**{f"online {k}": v for k, v in summary["online"].items()}, **summary["numbers"]}
-    for key, value in interval.of_lines(metrics, summary["intervals"]).items():
+    for key, value in interval.format_metrics(metrics, summary["intervals"]).items():
         console.out(f"{key} {value}")
     for key, (low, high) in summary["intervals"].items():
         if key.count(".") == 1:  # of the run, not of its baselines
-            console.say(f"{key.removesuffix(interval.SUFFIX)} 95 % interval {interval.between(low, high)}")
+            console.say(f"{key.removesuffix(interval.SUFFIX)} 95 % interval {interval.format_interval(low, high)}")
     if summary["status"] in ("lost", "interrupted"):
         console.say(f"next  {command('resume', short_name(path))}")
     return 0
@@ -110,7 +110,7 @@ def print_best(metric: str, count: int) -> int:
         console.out_json({"metric": metric, "runs": rows, "first_against_next": against and asdict(against)})
         return 0
     for row in rows:
-        console.out(f"{interval.of_lines(row['numbers'], row['intervals'])[metric]}  {find(row['run'])}")
+        console.out(f"{interval.format_metrics(row['numbers'], row['intervals'])[metric]}  {find(row['run'])}")
     if against is not None:
         console.say(f"the first is {against.words}")
     return 0

@@ -13,11 +13,11 @@ from sslcli.rng import derive, order
 ROWS = 12  # classes in the sheet
 
 
-def make_artefacts(found: dict[str, AnomalyResult], score: str, data: EvalData) -> dict[str, Any]:
-    first = found[""]
+def make_artefacts(results: dict[str, AnomalyResult], score: str, data: EvalData) -> dict[str, Any]:
+    first = results[""]
     artefacts: dict[str, Any] = {}
     if first.each:
-        artefacts["auroc.png"] = _dots(found, score)
+        artefacts["auroc.png"] = _dots(results, score)
     if first.csv:
         artefacts["scores.csv"] = first.csv
     if sheet := _sheet(first, score, data):
@@ -25,22 +25,22 @@ def make_artefacts(found: dict[str, AnomalyResult], score: str, data: EvalData) 
     return artefacts
 
 
-def _dots(found: dict[str, AnomalyResult], score: str) -> Dots:
-    first = found[""]
+def _dots(results: dict[str, AnomalyResult], score: str) -> Dots:
+    first = results[""]
     words = {"": "this backbone", "raw": "raw inputs", "untrained": "untrained backbone"}
     if len(first.names) > 1:
-        values = {words[kind]: f.each["auroc"][score] for kind, f in found.items() if score in f.each["auroc"]}
+        values = {words[kind]: f.each["auroc"][score] for kind, f in results.items() if score in f.each["auroc"]}
         title = f"AUROC by {score}, each class as the normal one"
         names = first.names
     else:  # one row a score
         names = list(first.each["auroc"])
         values = {
-            words[kind]: [f.each["auroc"].get(name, [float("nan")])[0] for name in names] for kind, f in found.items()
+            words[kind]: [f.each["auroc"].get(name, [float("nan")])[0] for name in names] for kind, f in results.items()
         }
         title = f"AUROC where {first.names[0]} is normal"
     mean = {kind: sum(v) / len(v) for kind, v in values.items()}
-    told = ", ".join(f"{kind} {value:.3f}" for kind, value in mean.items() if value == value)
-    return Dots(names, values, title, f"{title}; means: {told}; .5 is chance")
+    means_text = ", ".join(f"{kind} {value:.3f}" for kind, value in mean.items() if value == value)
+    return Dots(names, values, title, f"{title}; means: {means_text}; .5 is chance")
 
 
 def _sheet(first: AnomalyResult, score: str, data: EvalData) -> Sheet | None:
@@ -69,13 +69,13 @@ def _sheet(first: AnomalyResult, score: str, data: EvalData) -> Sheet | None:
                     Cell(pictures[first.samples[i]], "" if end.anomalous is None else "right" if right else "wrong")
                 )
         rows.append(Row(end.title, end.about, cells))
-    told = shown[0].anomalous is not None
+    means_text = shown[0].anomalous is not None
     caption = f"{title}: at the left the most normal, at the right the strangest"
     return Sheet(
         title,
         rows,
-        caption + (f"; {wrong} of {sum(len(e.rows) for e in shown)} are on the wrong side" if told else ""),
+        caption + (f"; {wrong} of {sum(len(e.rows) for e in shown)} are on the wrong side" if means_text else ""),
         ("most normal first", "strangest last"),
         len(shown[0].rows) // 2,
-        ("on its side", "on the wrong side") if told else None,
+        ("on its side", "on the wrong side") if means_text else None,
     )

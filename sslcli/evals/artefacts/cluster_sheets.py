@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from sslcli.evals.artefacts.figures import Grid
-from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, named, thumbnails
+from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, class_name, thumbnails
 from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.fit.clustering import Clustering
@@ -50,7 +50,7 @@ def _grid(counts: Tensor, names: tuple[str, ...]) -> Grid:
     rows = [*order, *rest, *([len(counts) - 1] if int(counts[-1].sum()) else [])]
     right, total = int(counts[clusters, classes].sum()), int(counts.sum())
     titles = [f"cluster {c}" if c < len(counts) - 1 else "noise" for c in rows]
-    of = [named(names, i) for i in range(counts.shape[1])]
+    of = [class_name(names, i) for i in range(counts.shape[1])]
     words = f"{right / total:.1%} of {total:,} samples lie where cluster and class are matched"
     return Grid(
         counts[rows],
@@ -77,7 +77,7 @@ def exemplar_sheet(
         about = f"{int(sizes[c]):,} samples"
         if counts is not None and int(counts[c].sum()):
             most = int(counts[c].argmax())
-            about += f", {float(counts[c, most] / counts[c].sum()):.0%} are {named(names, most)}"
+            about += f", {float(counts[c, most] / counts[c].sum()):.0%} are {class_name(names, most)}"
         if cells:
             rows.append(Row(f"cluster {c}", about, cells))
     of = f"{len(rows)}" if len(rows) == clusters else f"the {len(rows)} largest of {clusters:,}"
@@ -89,19 +89,19 @@ def exemplar_sheet(
 def most_probable(probabilities: Tensor, count: int = EXEMPLARS) -> list[Tensor]:
     """Of each cluster the rows of (n, K) that are likeliest in it and have no likelier one, the most_probable first."""
     best, assigned = probabilities.max(dim=1)
-    found = []
+    rows_of_clusters = []
     for c in range(probabilities.shape[1]):
         members = (assigned == c).nonzero().flatten()
-        found.append(members[best[members].argsort(descending=True, stable=True)[:count]])
-    return found
+        rows_of_clusters.append(members[best[members].argsort(descending=True, stable=True)[:count]])
+    return rows_of_clusters
 
 
 def exemplars(x: Tensor, assignment: Tensor, clusters: int, count: int = EXEMPLARS) -> list[Tensor]:
     """Of each cluster the rows of x (n, p) that are nearest to the mean of its samples, nearest first."""
-    found = []
+    rows_of_clusters = []
     for c in range(clusters):
         members = (assignment == c).nonzero().flatten()
         inside = x[members]
         away = (inside - inside.mean(dim=0)).square().sum(dim=1) if len(members) else inside.sum(dim=1)
-        found.append(members[away.argsort(stable=True)[:count]])
-    return found
+        rows_of_clusters.append(members[away.argsort(stable=True)[:count]])
+    return rows_of_clusters

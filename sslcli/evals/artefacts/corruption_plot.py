@@ -25,8 +25,8 @@ def corruption_sheet(data: EvalData, ids: Tensor, names: Sequence[str]) -> Sheet
     for name in names:
         versions = [corrupt(pixels, name, s, part, seed)[0] for s in range(1, STRENGTHS + 1)]
         rows.append(Row(name.replace("_", " "), "", [Cell(pixels[0]), *(Cell(z) for z in versions)]))
-    said = ", ".join(row.title for row in rows)
-    caption = f"one test sample, clean and at five strengths of {said}"
+    names_text = ", ".join(row.title for row in rows)
+    caption = f"one test sample, clean and at five strengths of {names_text}"
     return Sheet("What the corruptions do", rows, caption, ("clean", "strength 1 to 5"), 1)
 
 

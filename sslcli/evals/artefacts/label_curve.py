@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sslcli.evals.metrics.interval import between
+from sslcli.evals.metrics.interval import format_interval
 from sslcli.plotting import new_figure
 from sslcli.runs.files import replacing
 from sslcli.views.contact_sheet import FAINT, INK, PAPER
@@ -72,7 +72,7 @@ class LabelCurve:
         if not q.get("certain", True):
             return f"whether {words} needs more labels for {what}, these draws do not say"
         if q.get("interval"):
-            what += f"; 95 % over draws {between(*q['interval'])}"
+            what += f"; 95 % over draws {format_interval(*q['interval'])}"
         if q["relation"] == ">":
             return f"{words} does not reach with {q['factor']:.3g} times the labels {what}"
         least = "at most " if q["relation"] == "<=" else ""

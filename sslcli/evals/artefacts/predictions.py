@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sslcli.data.dataset import Source
 from sslcli.errors import DataError
-from sslcli.evals.artefacts.sample_sheets import named
+from sslcli.evals.artefacts.sample_sheets import class_name
 from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.base.result import Artefact
 from sslcli.evals.metrics.paired import FILE
@@ -37,8 +37,8 @@ class Predictions:
         assert self.ids.shape == self.y_true.shape == self.predicted.shape[1:], (self.ids.shape, self.predicted.shape)
 
     def save(self, path: Path) -> None:
-        whole = {"ids": self.ids, "truth": self.y_true, "predicted": self.predicted}
-        tensors = {k: v.to(torch.int64) for k, v in whole.items()}
+        named_tensors = {"ids": self.ids, "truth": self.y_true, "predicted": self.predicted}
+        tensors = {k: v.to(torch.int64) for k, v in named_tensors.items()}
         if self.probability is not None:
             tensors["probability"] = self.probability.float()
         replace_file(path.parent, path.name, safetensors(tensors))
@@ -46,12 +46,14 @@ class Predictions:
     def files(self, source: Source, classes: Sequence[str]) -> dict[str, Artefact]:
         """The artefacts by file name: this, and a table with a row for each sample and draw. `source`: the test split."""
         names = [source.name_of(i) for i in self.ids.tolist()]
-        y_true = [named(classes, c) for c in self.y_true.tolist()]
-        sure = self.probability if self.probability is not None else torch.full(self.predicted.shape, torch.nan)
+        y_true = [class_name(classes, c) for c in self.y_true.tolist()]
+        probability = self.probability if self.probability is not None else torch.full(self.predicted.shape, torch.nan)
         rows = [
-            (i, name, draw, true, named(classes, c), round(p, 4))
-            for draw, (said, ps) in enumerate(zip(self.predicted.tolist(), sure.tolist(), strict=True), start=1)
-            for i, name, true, c, p in zip(self.ids.tolist(), names, y_true, said, ps, strict=True)
+            (i, name, draw, true, class_name(classes, c), round(p, 4))
+            for draw, (classes_of_draw, ps) in enumerate(
+                zip(self.predicted.tolist(), probability.tolist(), strict=True), start=1
+            )
+            for i, name, true, c, p in zip(self.ids.tolist(), names, y_true, classes_of_draw, ps, strict=True)
         ]
         header = ("id", "sample", "draw", "class", "predicted", "probability")
         return {FILE: self, TABLE: Csv(header, rows, f"{self.caption}, by name")}
@@ -63,12 +65,12 @@ def read(run: Path, name: str) -> Predictions:
     from safetensors.torch import load_file
 
     try:
-        found = load_file(checked(run, name))
-        ids, y_true, predicted = (found[key] for key in ("ids", "truth", "predicted"))
+        tensors = load_file(checked(run, name))
+        ids, y_true, predicted = (tensors[key] for key in ("ids", "truth", "predicted"))
         assert all(v.dtype == torch.int64 for v in (ids, y_true, predicted)), "not whole numbers"
         assert predicted.ndim == 2, "not draws of samples"
         assert len(predicted) > 0, "no draw"
-        return Predictions(ids, y_true, predicted, probability=found.get("probability"))
+        return Predictions(ids, y_true, predicted, probability=tensors.get("probability"))
     except (OSError, SafetensorError, KeyError, AssertionError) as e:
         raise DataError(
             f"{run / name} cannot be read: {e}", "measure the run again: sslcli eval NAME run=RUN"

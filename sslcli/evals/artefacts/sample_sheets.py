@@ -69,7 +69,7 @@ class Sheet:
             _draw(self).save(temporary, format="PNG")
 
 
-def named(classes: Sequence[str], c: int) -> str:
+def class_name(classes: Sequence[str], c: int) -> str:
     """A class's name, or its number where it has none."""
     return classes[c] if c < len(classes) else str(c)
 
@@ -78,11 +78,11 @@ def thumbnails(data: EvalData, split: Split, ids: Iterable[int]) -> dict[int, Te
     """By id: images (C, h, w) uint8 of at most 2 SIDE pixels a side, series (C, T) of at most 4 points a pixel (the least and
     the largest of each stretch). Samples that cannot be read any more are missing."""
     wanted = torch.tensor(sorted(set(ids)), dtype=torch.int64)
-    found: dict[int, Tensor] = {}
+    images: dict[int, Tensor] = {}
     for part in wanted.split(AT_ONCE):
-        x, got = data.display_inputs(split, part)
-        found |= {int(i): _small(sample) for i, sample in zip(got, x, strict=True)}
-    return found
+        x, read_ids = data.display_inputs(split, part)
+        images |= {int(i): _small(sample) for i, sample in zip(read_ids, x, strict=True)}
+    return images
 
 
 def _small(x: Tensor) -> Tensor:

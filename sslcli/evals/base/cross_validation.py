@@ -20,7 +20,7 @@ from sslcli.evals.artefacts.predictions import FILE, Predictions
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Result
 from sslcli.evals.inputs.label_subsets import folds
-from sslcli.evals.metrics.interval import of_accuracies
+from sslcli.evals.metrics.interval import accuracy_intervals
 
 FOLDS = 5
 EVALUATORS = ("sslcli.evals.probe.probe", "sslcli.evals.knn.knn")  # those that are quick enough to be done five times
@@ -140,7 +140,7 @@ def cross_validated(evaluate: Callable[..., Result], backbone: nn.Module, data: 
         _protocol([r for found in draws for _, r in found], len(pooled.source), len(predictions.ids), seeds, count),
         artefacts,
         first.details,
-        of_accuracies(metrics, len(predictions.ids), seeds),
+        accuracy_intervals(metrics, len(predictions.ids), seeds),
     )
 
 

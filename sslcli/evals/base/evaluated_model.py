@@ -90,7 +90,7 @@ def load_model(
     for note in data.notes:
         console.say(note)
     data.notes += notes
-    known = label_file.identified(dataset)
+    known = label_file.with_label_fingerprint(dataset)
     return EvaluatedModel(runtime, known, backbone, data, info["step"], seed, info["sha256"], other_data)
 
 
@@ -121,7 +121,7 @@ def _load_data(
             other_data = given  # a result on other data has a name of its own, unless the change was allowed
             notes += [f"the data changed since the run was trained: {change}" for change in changed]
     if label_file.is_file(values.get("labels")):
-        dataset, more = label_file.labelled(dataset, values["labels"])
+        dataset, more = label_file.apply_label_file(dataset, values["labels"])
         notes += more
     return dataset, other_data, notes
 

@@ -8,31 +8,31 @@ from torch import Tensor
 from sslcli.evals.base.features import EvalData, Split
 
 
-def clusters(data: EvalData, split: Split) -> Tensor | None:
+def cluster_probabilities(data: EvalData, split: Split) -> Tensor | None:
     """(n, K) probabilities in the order of the features' rows; None where the run has no clustering head."""
-    return _asked(data, split, "assign")
+    return _compute(data, split, "assign")
 
 
-def anomaly(data: EvalData, split: Split) -> Tensor | None:
+def anomaly_scores(data: EvalData, split: Split) -> Tensor | None:
     """(n,) likewise, by an objective for it."""
-    return _asked(data, split, "anomaly_score")
+    return _compute(data, split, "anomaly_score")
 
 
-def has(data: EvalData, what: str) -> bool:
+def has_output(data: EvalData, output: str) -> bool:
     """Whether `assign` or `anomaly_score` of the run's method gives something."""
     if data.pretraining is None:
         return False
     method, _ = data.pretraining()
     with torch.no_grad():
-        return getattr(method, what)(torch.zeros(2, *data.dataset.shape, device=data.device)) is not None
+        return getattr(method, output)(torch.zeros(2, *data.dataset.shape, device=data.device)) is not None
 
 
-def _asked(data: EvalData, split: Split, what: str) -> Tensor | None:
-    if data.pretraining is None or not has(data, what):
+def _compute(data: EvalData, split: Split, output: str) -> Tensor | None:
+    if data.pretraining is None or not has_output(data, output):
         return None
     method, _ = data.pretraining()
-    found = []
+    outputs = []
     for _, x in data.batches(split, data.ids(split)):
         with torch.no_grad(), data.autocast():
-            found.append(getattr(method, what)(x).float().cpu())
-    return torch.cat(found)
+            outputs.append(getattr(method, output)(x).float().cpu())
+    return torch.cat(outputs)

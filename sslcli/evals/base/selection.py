@@ -10,7 +10,7 @@ from sslcli import console
 from sslcli.errors import RequestError, TrainingError, listing
 from sslcli.evals.base.candidates import Candidate, evaluate_candidate, find_record, require_same_data
 from sslcli.evals.metrics import ranking
-from sslcli.evals.metrics.interval import of_share
+from sslcli.evals.metrics.interval import share_interval
 from sslcli.evals.metrics.paired import by_intervals, separation
 from sslcli.runs import results
 from sslcli.runtime import progress
@@ -142,7 +142,7 @@ def separation_notes(candidates: list[Candidate], found: Ranking) -> list[str]:
     values = [found.rows[i][found.by] for i in found.order[:2]]
     points = [c.quality["protocol"].get("points", 0) for c in (first, second)]
     spans = [
-        of_share(value, n) if found.by in SHARES and 0 <= value <= 1 and n else (None, None)
+        share_interval(value, n) if found.by in SHARES and 0 <= value <= 1 and n else (None, None)
         for value, n in zip(values, points, strict=True)
     ]
     notes = [f"by {found.by} {first.label} is {by_intervals(values[0] - values[1], spans, found.by).words}"]

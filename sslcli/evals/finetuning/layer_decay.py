@@ -32,20 +32,20 @@ def layers(backbone: nn.Module) -> list[list[str]]:
     if len(lists) == 1:
         row[lists[0] : lists[0] + 1] = _members(*row[lists[0]])
 
-    found: list[list[str]] = []
+    layer_names: list[list[str]] = []
     for name, module in row:
-        own = {f"{name}.{p}": value for p, value in module.named_parameters()}
-        if not own:
+        parameters = {f"{name}.{p}": value for p, value in module.named_parameters()}
+        if not parameters:
             continue
-        if found and all(value.ndim < 2 for value in own.values()):
-            found[-1] += own
+        if layer_names and all(value.ndim < 2 for value in parameters.values()):
+            layer_names[-1] += parameters
         else:
-            found.append(list(own))
-    placed = {name for layer in found for name in layer}
-    loose = [name for name, _ in backbone.named_parameters() if name not in placed]
-    if loose:
-        found = [[*loose, *(found[0] if found else [])], *found[1:]]
-    return found
+            layer_names.append(list(parameters))
+    assigned = {name for layer in layer_names for name in layer}
+    unassigned = [name for name, _ in backbone.named_parameters() if name not in assigned]
+    if unassigned:
+        layer_names = [[*unassigned, *(layer_names[0] if layer_names else [])], *layer_names[1:]]
+    return layer_names
 
 
 def _members(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -66,9 +66,9 @@ def groups(backbone: nn.Module, head: nn.Module, weight_decay: float, decay: flo
     """Parameter groups of an optimizer, each with its `factor` of the learning rate: `decay` ** (layers above it)."""
     row = layers(backbone)
     factor = {f"0.{name}": decay ** (len(row) - i) for i, names in enumerate(row) for name in names}
-    made: dict[tuple[float, float], dict[str, Any]] = {}
+    by_key: dict[tuple[float, float], dict[str, Any]] = {}
     for group in parameter_groups(nn.Sequential(backbone, head), weight_decay):
         for name, p in zip(group["param_names"], group["params"], strict=True):
             key = factor.get(name, 1.0), group["weight_decay"]
-            made.setdefault(key, {"params": [], "factor": key[0], "weight_decay": key[1]})["params"].append(p)
-    return [made[key] for key in sorted(made)]
+            by_key.setdefault(key, {"params": [], "factor": key[0], "weight_decay": key[1]})["params"].append(p)
+    return [by_key[key] for key in sorted(by_key)]

@@ -37,7 +37,7 @@ def best_rate(
     Best is the highest accuracy; of equal ones the lowest loss.
     """
     if not choosable(grid, y):
-        return Choice(default, "given" if len(grid.values) == 1 else "default, for want of labels to choose by")
+        return Choice(default, "given" if len(grid.values) == 1 else "default: too few labels to choose from")
     if groups is not None and len(groups.unique()) < 2:
         groups = None
     fold = subsets.folds(y, HELD_OUT, seed, 0, groups)

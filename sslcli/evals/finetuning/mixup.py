@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from sslcli.rng import derive
 
 
-def mixed(x: Tensor, y: Tensor, classes: int, mixup: float, cutmix: float, seed: int) -> tuple[Tensor, Tensor]:
+def mix_batch(x: Tensor, y: Tensor, classes: int, mixup: float, cutmix: float, seed: int) -> tuple[Tensor, Tensor]:
     """A batch (B, ...) and its targets (B, classes), mixed or as they are. `seed` decides all that is drawn.
 
     `mixup`, `cutmix`: their alpha, 0 is off; where both are on, each batch has one or the other with even chances.
@@ -30,13 +30,13 @@ def mixed(x: Tensor, y: Tensor, classes: int, mixup: float, cutmix: float, seed:
     alpha = cutmix if cut else mixup
     share = float(draws.beta(alpha, alpha))
     if not cut:
-        return blended(x, share), blended(targets, share)
+        return blend(x, share), blend(targets, share)
     box = cut_box(x.shape[2:], share, draws.random(x.ndim - 2).tolist())
-    x, share = pasted(x, box)
-    return x, blended(targets, share)
+    x, share = paste(x, box)
+    return x, blend(targets, share)
 
 
-def blended(x: Tensor, share: float) -> Tensor:
+def blend(x: Tensor, share: float) -> Tensor:
     """`share` of each row and the rest of the row before it."""
     return x.mul(share).add_(x.roll(1, 0), alpha=1 - share)
 
@@ -51,7 +51,7 @@ def cut_box(size: tuple[int, ...], share: float, centre: list[float]) -> tuple[s
     return tuple(box)
 
 
-def pasted(x: Tensor, box: tuple[slice, ...]) -> tuple[Tensor, float]:
+def paste(x: Tensor, box: tuple[slice, ...]) -> tuple[Tensor, float]:
     """The batch with the box of each row's predecessor, and the share of the own that is left."""
     out = x.clone()
     where = (slice(None), slice(None), *box)

@@ -132,10 +132,10 @@ def measure(
             head=made,
             on_step=lambda done, of, word=word: notify.show_progress(word, done, of),  # type: ignore[misc]
         )
-        seen, ranked, confidence = trained.ranked(data, data.batches("test", labelled))
+        seen, top_classes, confidence = trained.top_classes(data, data.batches("test", labelled))
         if not scores.predicted and len(seen) < len(labelled):  # unreadable ones are left out of every draw
             scores.ids, scores.y_true = seen, y_true[seen]
-        scores.predicted.append(ranked)
+        scores.predicted.append(top_classes)
         scores.confidence.append(confidence)
         scores.rates.append(trained.rate)
         scores.curves.append(trained.curve)

@@ -24,7 +24,7 @@ from sslcli.evals.base.embedding import embed, evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.finetuning.layer_decay import groups
 from sslcli.evals.finetuning.learning_rate import best_rate, choosable
-from sslcli.evals.finetuning.mixup import mixed
+from sslcli.evals.finetuning.mixup import mix_batch
 from sslcli.evals.finetuning.recipe import Length, Recipe
 from sslcli.evals.fit.grid_search import Choice, Grid
 from sslcli.optim import cosine
@@ -49,10 +49,10 @@ class Trained:
     length: Length
     curve: dict[str, list[float]]  # step, loss, accuracy: means since the point before, on augmented training samples
 
-    def ranked(self, data: EvalData, source: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    def top_classes(self, data: EvalData, source: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
         """Ids (n,), the most likely classes (n, up to 5), the best first, and its probability (n,), of batches of inputs."""
         ids, logits = _logits(self.backbone, self.head, data, source)
-        return ids, *ranked(logits, self.classes)
+        return ids, *top_classes(logits, self.classes)
 
 
 def train(
@@ -63,7 +63,7 @@ def train(
     seed: int,
     *,
     head: Callable[[Tensor, Tensor], nn.Linear] | None = None,
-    on_step: OnStep = lambda done, total: None,
+    on_step: OnStep = lambda finished, total: None,
 ) -> Trained:
     """A copy of `backbone` and a head, trained on the labelled training samples `ids` (m,); the backbone itself stays as it is.
 
@@ -74,33 +74,33 @@ def train(
     loss is not finite.
     """
     classes, y = data.labels("train")[ids].unique(return_inverse=True)
-    kind = _Kind(backbone, data, recipe, seed, head, len(classes))
+    training = _Training(backbone, data, recipe, seed, head, len(classes))
     total = Length.of(recipe, len(ids)).steps
     grid = Grid.of(recipe.rates)
-    whole = total * (len(grid.values) + 1 if choosable(grid, y) else 1)
-    done = -total
+    all_steps = total * (len(grid.values) + 1 if choosable(grid, y) else 1)
+    finished = -total
 
     def fit(part: Tensor, rate: float) -> Trained:
-        nonlocal done
-        done += total
-        return kind.fit(ids[part], y[part], classes, rate, lambda step, _: on_step(done + step, whole))
+        nonlocal finished
+        finished += total
+        return training.fit(ids[part], y[part], classes, rate, lambda step, _: on_step(finished + step, all_steps))
 
     def score(trained: Trained, part: Tensor) -> tuple[Tensor, Tensor]:
-        found, logits = _logits(trained.backbone, trained.head, data, data.batches("train", ids[part]))
-        return logits, y[part][torch.searchsorted(ids[part], found)]
+        read_ids, logits = _logits(trained.backbone, trained.head, data, data.batches("train", ids[part]))
+        return logits, y[part][torch.searchsorted(ids[part], read_ids)]
 
     groups = data.source("train").groups
     rate = best_rate(grid, recipe.rates[0], y, seed, fit, score, None if groups is None else groups[ids])
     return replace(fit(torch.arange(len(ids)), rate.value), rate=rate)
 
 
-def ranked(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+def top_classes(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """The most likely classes (n, up to 5), the best first, and the best one's probability (n,), of logits (n, K)."""
     return classes[logits.topk(min(5, len(classes)), dim=1).indices], logits.float().softmax(dim=1).amax(dim=1)
 
 
 @dataclass
-class _Kind:
+class _Training:
     """Everything of a training but the samples and the rate."""
 
     backbone: nn.Module
@@ -127,9 +127,9 @@ class _Kind:
                     factor = lr * cosine(step / length.steps, WARMUP)
                     for group in optimizer.param_groups:
                         group["lr"] = factor * group["factor"]
-                    x, own = next(stream)
-                    x, targets = mixed(
-                        x, own, self.outputs, recipe.mixup, recipe.cutmix, derive(self.seed, "mixing", step)
+                    x, labels = next(stream)
+                    x, targets = mix_batch(
+                        x, labels, self.outputs, recipe.mixup, recipe.cutmix, derive(self.seed, "mixing", step)
                     )
                     with data.autocast():
                         z = backbone(x)

@@ -66,7 +66,7 @@ def score_each_class(
     known = (y_true >= 0).nonzero().flatten()
     queries, y_true = queries[known], y_true[known]
     pretrained = {name: method_scores(data, name)[known] for name in scorers if name in PRETRAINED}
-    found = AnomalyResult({}, {})
+    result = AnomalyResult({}, {})
     each: dict[str, dict[str, list[float]]] = {"auroc": {}, "fpr95": {}}
     left_out = []
     for group in track(groups, "normal class"):
@@ -84,28 +84,28 @@ def score_each_class(
                 rows = extreme_rows(s)
                 about = f"AUROC {each['auroc'][name][-1]:.3f}"
                 ends = Extremes(f"normal: {group.name}", about, known[rows].tolist(), anomalous[rows].tolist())
-        found.names.append(group.name)
-        found.ends.append(ends)
-    found.samples = [("test", i) for i in data.ids("test").tolist()]
-    if not found.names:
+        result.names.append(group.name)
+        result.ends.append(ends)
+    result.samples = [("test", i) for i in data.ids("test").tolist()]
+    if not result.names:
         raise DataError(
             "no class has two training samples, and in the test split both samples of it and of others",
             "evaluator.normal=all ranks test samples without labels",
         )
     if left_out:
-        found.notes.append(f"left out, for want of samples: {listing(left_out)}")
-    means = {name: {m: sum(by[name]) / len(found.names) for m, by in each.items()} for name in scorers}
-    found.metrics |= means[next(iter(scorers))]
-    found.metrics |= {f"{name}.{m}": mean for name, by in means.items() for m, mean in by.items()}
-    kept = list(scorers) if len(found.names) <= DETAILED else [next(iter(scorers))]
-    found.each = {m: {name: [round(v, 5) for v in by[name]] for name in kept} for m, by in each.items()}
-    found.protocol = {
+        result.notes.append(f"left out, for want of samples: {listing(left_out)}")
+    means = {name: {m: sum(by[name]) / len(result.names) for m, by in each.items()} for name in scorers}
+    result.metrics |= means[next(iter(scorers))]
+    result.metrics |= {f"{name}.{m}": mean for name, by in means.items() for m, mean in by.items()}
+    detailed = list(scorers) if len(result.names) <= DETAILED else [next(iter(scorers))]
+    result.each = {m: {name: [round(v, 5) for v in by[name]] for name in detailed} for m, by in each.items()}
+    result.protocol = {
         "dim": x.shape[1],
         "splits": {"train": len(x), "test": len(known)},
-        "normal_classes": len(found.names),
-        "averaged": "over normal classes" if len(found.names) > 1 else "no",
+        "normal_classes": len(result.names),
+        "averaged": "over normal classes" if len(result.names) > 1 else "no",
     }
-    return found
+    return result
 
 
 def rank_test_samples(
@@ -113,13 +113,17 @@ def rank_test_samples(
 ) -> AnomalyResult:
     """All training samples are normal: a part of them calibrates, nothing says what is strange."""
     x, queries = train[0], test[0]
-    held = max(1, round(CALIBRATION * len(x)))
-    if len(x) - held < 2:
+    n_calibration = max(1, round(CALIBRATION * len(x)))
+    if len(x) - n_calibration < 2:
         raise DataError(f"{len(x)} training samples are too few to learn from what is normal")
     shuffled = order(derive(data.seed, "calibration"), 0, len(x))
-    normal, both = x[shuffled[held:].sort().values], torch.cat([x[shuffled[:held]], queries])
-    found = AnomalyResult(
-        {}, {"dim": x.shape[1], "splits": {"train": len(x) - held, "calibration": held, "test": len(queries)}}
+    normal, both = x[shuffled[n_calibration:].sort().values], torch.cat([x[shuffled[:n_calibration]], queries])
+    result = AnomalyResult(
+        {},
+        {
+            "dim": x.shape[1],
+            "splits": {"train": len(x) - n_calibration, "calibration": n_calibration, "test": len(queries)},
+        },
     )
     table: dict[str, list[float]] = {}
     first = next(iter(scorers))
@@ -127,27 +131,29 @@ def rank_test_samples(
         s = (
             score(normal, both)
             if score is not None
-            else torch.cat([method_scores(data, name, "train")[shuffled[:held]], method_scores(data, name)])
+            else torch.cat([method_scores(data, name, "train")[shuffled[:n_calibration]], method_scores(data, name)])
         )
-        p = anomaly_metrics.p_values(s[held:], s[:held])
+        p = anomaly_metrics.p_values(s[n_calibration:], s[:n_calibration])
         flagged = float((p <= ALPHA).double().mean())
-        found.metrics |= {"flagged": flagged} if name == first else {}
-        found.metrics[f"{name}.flagged"] = flagged
-        table[f"{name}_p"], table[name] = p.tolist(), s[held:].tolist()
+        result.metrics |= {"flagged": flagged} if name == first else {}
+        result.metrics[f"{name}.flagged"] = flagged
+        table[f"{name}_p"], table[name] = p.tolist(), s[n_calibration:].tolist()
         if name == first:
-            ranking = s[held:].argsort(descending=True, stable=True).tolist()
-            found.ends = [Extremes("test samples", f"by {name}", extreme_rows(s[held:]).tolist(), None)]
-    if 1 / (1 + held) > ALPHA:
-        found.notes.append(f"{held} samples to calibrate are too few for anything to be flagged: 19 are needed")
+            ranking = s[n_calibration:].argsort(descending=True, stable=True).tolist()
+            result.ends = [Extremes("test samples", f"by {name}", extreme_rows(s[n_calibration:]).tolist(), None)]
+    if 1 / (1 + n_calibration) > ALPHA:
+        result.notes.append(
+            f"{n_calibration} samples to calibrate are too few for anything to be flagged: 19 are needed"
+        )
     source, ids = data.source("test"), data.ids("test").tolist()
-    found.samples = [("test", i) for i in ids]
+    result.samples = [("test", i) for i in ids]
     rows = [
         [at + 1, source.name_of(ids[i]), *(f"{values[i]:.6g}" for values in table.values())]
         for at, i in enumerate(ranking)
     ]
     caption = f"test samples from the strangest to the most normal by {first}; p: share of normal samples as strange"
-    found.csv = Csv(("rank", "sample", *table), rows, caption)
-    return found
+    result.csv = Csv(("rank", "sample", *table), rows, caption)
+    return result
 
 
 def rank_all_samples(
@@ -164,11 +170,11 @@ def rank_all_samples(
     of = None if of is None or len(of.unique()) < FEWEST_FOLDS else of
     count = min(FOLDS, n // 2, n if of is None else len(of.unique()))
     fold = subsets.folds(torch.zeros(n, dtype=torch.int64), count, derive(data.seed, "anomaly"), 0, of)
-    found = AnomalyResult({}, {"dim": x.shape[1], "splits": {"all": n}})
-    found.protocol["scored"] = f"every sample, by scores fitted to the other {count - 1} of {count} folds" + (
+    result = AnomalyResult({}, {"dim": x.shape[1], "splits": {"all": n}})
+    result.protocol["scored"] = f"every sample, by scores fitted to the other {count - 1} of {count} folds" + (
         " (whole groups)" if of is not None else ""
     )
-    found.samples = [(part, i) for part in parts for i in data.ids(part).tolist()]
+    result.samples = [(part, i) for part in parts for i in data.ids(part).tolist()]
     table: dict[str, list[float]] = {}
     first = next(iter(scorers))
     for name, score in scorers.items():
@@ -179,31 +185,31 @@ def rank_all_samples(
             for f in range(count):
                 s[fold == f] = score(x[fold != f], x[fold == f]).float()
         share = anomaly_metrics.outlying(s)
-        found.metrics |= {"outlying": share} if name == first else {}
-        found.metrics[f"{name}.outlying"] = share
+        result.metrics |= {"outlying": share} if name == first else {}
+        result.metrics[f"{name}.outlying"] = share
         table[name] = s.tolist()
         if name == first:
             ranking = s.argsort(descending=True, stable=True).tolist()
-            found.ends = [Extremes("all samples", f"by {name}", extreme_rows(s).tolist(), None)]
+            result.ends = [Extremes("all samples", f"by {name}", extreme_rows(s).tolist(), None)]
     rows = []
     for at, i in enumerate(ranking):
-        part, sample = found.samples[i]
+        part, sample = result.samples[i]
         rows.append([at + 1, data.source(part).name_of(sample), *(f"{values[i]:.6g}" for values in table.values())])
-    found.csv = Csv(
+    result.csv = Csv(
         ("rank", "sample", *table), rows, f"all {n:,} samples from the strangest to the most normal by {first}"
     )
-    return found
+    return result
 
 
 def method_scores(data: EvalData, name: str, split: Any = "test") -> Tensor:
     """The run's own score, or its reconstruction errors, in the order of the features' rows."""
     if name == "objective":
-        score = method_outputs.anomaly(data, split)
+        score = method_outputs.anomaly_scores(data, split)
         assert score is not None
         return score
-    found, ids = reconstruct.errors(data, split)
+    result, ids = reconstruct.errors(data, split)
     at = torch.full((len(data.source(split)),), torch.nan)
-    at[ids] = found
+    at[ids] = result
     return at[data.ids(split)]
 
 

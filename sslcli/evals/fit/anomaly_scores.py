@@ -52,13 +52,13 @@ def mahalanobis(normal: Tensor, queries: Tensor, device: torch.device) -> Tensor
     if not float(covariance.diagonal().max()) > 1e-9 * level:
         covariance.fill_diagonal_(1.0)
     factor = torch.linalg.cholesky(covariance)
-    found = []
+    parts = []
     for part in queries.split(max(1, BLOCK // queries.shape[1])):
         away = part.to(device).double() - mean
-        found.append(
+        parts.append(
             torch.linalg.solve_triangular(factor, away.T, upper=False).square().sum(dim=0).sqrt().float().cpu()
         )
-    return torch.cat(found)
+    return torch.cat(parts)
 
 
 def ledoit_wolf(x: Tensor) -> tuple[Tensor, float, Tensor]:
@@ -95,14 +95,14 @@ def ocsvm(normal: Tensor, queries: Tensor, nu: float, seed: int, device: torch.d
     """
     from sklearn.svm import OneClassSVM
 
-    from sslcli.evals.fit.clustering import drawn
+    from sslcli.evals.fit.clustering import subsample
 
-    some = drawn(normal, SUPPORT_FROM, seed).to(device)
-    middle = some.mean(dim=0)
-    some = some - middle
-    gamma = 1 / (float(some.var(dim=0, correction=0).sum()) or 1.0)
-    model = OneClassSVM(kernel="precomputed", nu=nu).fit(_rbf(some, some, gamma).double().cpu().numpy())
-    support = some[torch.from_numpy(model.support_).long().to(device)]
+    subset = subsample(normal, SUPPORT_FROM, seed).to(device)
+    middle = subset.mean(dim=0)
+    subset = subset - middle
+    gamma = 1 / (float(subset.var(dim=0, correction=0).sum()) or 1.0)
+    model = OneClassSVM(kernel="precomputed", nu=nu).fit(_rbf(subset, subset, gamma).double().cpu().numpy())
+    support = subset[torch.from_numpy(model.support_).long().to(device)]
     weights = torch.from_numpy(model.dual_coef_[0]).float().to(device)
     parts = (part.to(device) - middle for part in queries.split(max(1, BLOCK // len(support))))
     return -torch.cat([(_rbf(part, support, gamma) @ weights).cpu() for part in parts])

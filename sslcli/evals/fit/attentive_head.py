@@ -39,16 +39,16 @@ class Head(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.classify = nn.Linear(dim, classes)
 
-    def forward(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
+    def forward(self, patch_tokens: Tensor, valid: Tensor | None = None) -> Tensor:
         """`seen` (B, N) bool: false where a token is padding."""
-        b, n, d = tokens.shape
-        t = (tokens.float() - self.mean) / self.std
+        b, n, d = patch_tokens.shape
+        t = (patch_tokens.float() - self.mean) / self.std
         k, v = (f(t).view(b, n, self.heads, -1).transpose(1, 2) for f in (self.key, self.value))  # (B, H, N, d / H)
         q = self.query[None, :, None].expand(b, -1, -1, -1)
-        found = F.scaled_dot_product_attention(
-            q, k, v, None if seen is None else seen[:, None, None, :]
+        attended = F.scaled_dot_product_attention(
+            q, k, v, None if valid is None else valid[:, None, None, :]
         )  # (B, H, 1, d / H)
-        return self.classify(found.reshape(b, d))
+        return self.classify(attended.reshape(b, d))
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def check_memory(backbone: Any, samples: int, classes: int) -> None:
         )
 
 
-def tokens(
+def patch_tokens(
     backbone: Any, data: EvalData, batches: Iterator[tuple[Tensor, Tensor]]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """(ids (B,), patch tokens (B, N, d) in half precision, which are no padding (B, N) or None), a batch at a time."""
@@ -104,9 +104,9 @@ def tokens(
             if data.channels_last and x.ndim == 4:
                 x = x.contiguous(memory_format=torch.channels_last)
             with torch.no_grad(), data.autocast():
-                found = backbone.tokens(x)[:, backbone.prefix :]
-                seen = None if x.ndim == 4 else ~backbone.patchify(x).isnan().all(dim=2)
-            yield ids, found.half(), seen
+                attended = backbone.tokens(x)[:, backbone.prefix :]
+                valid = None if x.ndim == 4 else ~backbone.patchify(x).isnan().all(dim=2)
+            yield ids, attended.half(), valid
 
 
 @dataclass
@@ -114,7 +114,7 @@ class HeadTraining:
     """Trains a head on the tokens of some samples: places among `rows`."""
 
     x: Tensor  # (m, N, d) half, on the CPU
-    seen: Tensor | None
+    valid: Tensor | None
     rows: Tensor
     y: Tensor
     classes: int
@@ -124,7 +124,7 @@ class HeadTraining:
 
     def __call__(self, places: Tensor, rate: float) -> Head:
         settings, device = self.settings, self.data.device
-        mean, std = moments(self.x, self.rows[places], self.seen)
+        mean, std = moments(self.x, self.rows[places], self.valid)
         size = min(settings.batch_size, len(places))
         steps = settings.steps(len(places))
         with seeded(derive(self.seed, "head"), device):
@@ -133,8 +133,8 @@ class HeadTraining:
             for step, part in enumerate(_parts(self.seed, len(places), size, steps)):
                 for group in optimizer.param_groups:
                     group["lr"] = rate * cosine(step / steps, WARMUP)
-                t, real, y = self.batch(places[part])
-                loss = F.cross_entropy(head(t, real), y)
+                t, valid, y = self.batch(places[part])
+                loss = F.cross_entropy(head(t, valid), y)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -142,13 +142,13 @@ class HeadTraining:
 
     def batch(self, places: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         rows, device = self.rows[places], self.data.device
-        seen = None if self.seen is None else self.seen[rows].to(device)
-        return self.x[rows].to(device), seen, self.y[places].to(device)
+        valid = None if self.valid is None else self.valid[rows].to(device)
+        return self.x[rows].to(device), valid, self.y[places].to(device)
 
     @torch.no_grad()
     def score(self, head: Head, places: Tensor) -> tuple[Tensor, Tensor]:
-        found = [head(*self.batch(part)[:2]).cpu() for part in places.split(1024)]
-        return torch.cat(found), self.y[places]
+        attended = [head(*self.batch(part)[:2]).cpu() for part in places.split(1024)]
+        return torch.cat(attended), self.y[places]
 
 
 def _parts(seed: int, n: int, size: int, steps: int) -> Iterator[Tensor]:
@@ -161,7 +161,7 @@ def _parts(seed: int, n: int, size: int, steps: int) -> Iterator[Tensor]:
         yield shuffled[place * size : (place + 1) * size]
 
 
-def moments(x: Tensor, rows: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, rows: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (d,) of the tokens of some samples, a bounded part at a time; 1 where nothing varies."""
     count, total, squares = (
         0,
@@ -169,7 +169,7 @@ def moments(x: Tensor, rows: Tensor, seen: Tensor | None) -> tuple[Tensor, Tenso
         torch.zeros(x.shape[2], dtype=torch.float64),
     )
     for part in rows.split(256):
-        t = x[part].flatten(0, 1) if seen is None else x[part][seen[part]]
+        t = x[part].flatten(0, 1) if valid is None else x[part][valid[part]]
         t = t.double()
         count += len(t)
         total += t.sum(dim=0)

@@ -40,7 +40,7 @@ def fit_probes(
     backbone: nn.Module, data: EvalData, amount: subsets.Amount, strength: float | None, baselines: Baselines
 ) -> dict[str, CalibratedProbe]:
     modules = {"": backbone, "raw": FlattenInputs(), "untrained": data.untrained_backbone}
-    found = {}
+    probes = {}
     for kind, features in data.feature_sets(backbone, baselines).items():
         x, y = features("train")
         name, classes = data.dataset.name, data.dataset.classes
@@ -49,8 +49,8 @@ def fit_probes(
         module = modules[kind]
         assert module is not None
         t, held = held_out_temperature(x, y, ids, head, data)
-        found[kind] = CalibratedProbe(kind, module, head, t, held, features("test"), len(ids))
-    return found
+        probes[kind] = CalibratedProbe(kind, module, head, t, held, features("test"), len(ids))
+    return probes
 
 
 def held_out_temperature(x: Tensor, y: Tensor, ids: Tensor, head: LinearProbe, data: EvalData) -> tuple[float, int]:
@@ -62,14 +62,14 @@ def held_out_temperature(x: Tensor, y: Tensor, ids: Tensor, head: LinearProbe, d
     fold = subsets.folds(y[ids], FOLDS, data.seed, 0, None if groups is None else groups[ids])
     logits, columns = [], []
     for f in range(FOLDS if len(ids) <= CROSS_VALIDATE_UP_TO else 1):
-        some, held = torch.full_like(y, -1), ids[fold == f]
-        some[ids[fold != f]] = y[ids[fold != f]]
+        fold_labels, held = torch.full_like(y, -1), ids[fold == f]
+        fold_labels[ids[fold != f]] = y[ids[fold != f]]
         if not torch.equal(y[ids[fold != f]].unique(), head.classes):
             continue  # a class is in this fold alone
-        apart = fit_linear_probe(
-            x, some, subsets.Amount("all"), data.seed, (), data.device, head.fit.strength, data.dataset.name
+        fold_probe = fit_linear_probe(
+            x, fold_labels, subsets.Amount("all"), data.seed, (), data.device, head.fit.strength, data.dataset.name
         )
-        logits.append(apart.logits(x[held]))
+        logits.append(fold_probe.logits(x[held]))
         columns.append(class_columns(head.classes, y[held]))
     if not logits:
         return 1.0, 0

@@ -68,16 +68,19 @@ class Space:
     def _reduce(self, x: Tensor, dims: int, seed: int) -> None:
         from sklearn.decomposition import PCA
 
-        some = drawn(x, PCA_ON, derive(seed, "pca")).double()
-        variance = float(some.var(dim=0, correction=0).sum())
+        subset = subsample(x, PCA_ON, derive(seed, "pca")).double()
+        variance = float(subset.var(dim=0, correction=0).sum())
         if not variance > 0:
             raise TrainingError("the features of all samples are the same: there is nothing to divide")
-        found = PCA(min(dims, *some.shape), random_state=derive(seed, "pca") % 2**32).fit(some.numpy())
-        kept = torch.from_numpy(found.explained_variance_ratio_)
-        scale = math.sqrt(len(kept) / float(kept.sum() * variance))
-        self.axes = (torch.from_numpy(found.components_) * scale).float()  # (p, d)
-        self.zero = self.axes @ torch.from_numpy(found.mean_).float()
-        self.words = f"{len(kept)} principal components of {len(some):,} training samples ({float(kept.sum()):.1%} of the variance)"
+        fit = PCA(min(dims, *subset.shape), random_state=derive(seed, "pca") % 2**32).fit(subset.numpy())
+        ratios = torch.from_numpy(fit.explained_variance_ratio_)
+        scale = math.sqrt(len(ratios) / float(ratios.sum() * variance))
+        self.axes = (torch.from_numpy(fit.components_) * scale).float()  # (p, d)
+        self.zero = self.axes @ torch.from_numpy(fit.mean_).float()
+        self.words = (
+            f"{len(ratios)} principal components of {len(subset):,} training samples "
+            f"({float(ratios.sum()):.1%} of the variance)"
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.axes is not None:
@@ -93,13 +96,13 @@ def fit_clusters(
         return _hdbscan(train, queries, settings.min_cluster_size, seed)
     if settings.method == "gmm":
         return _gmm(train, queries, k, settings.starts, seed)
-    device = exact(device)
+    device = float64_device(device)
     spherical = settings.method == "spherical"
-    found = kmeans(train.to(device), k, seed=seed, n_init=settings.starts, spherical=spherical)
-    return Clustering(found.assignment.cpu(), nearest(queries, found.centres), k)
+    fit = kmeans(train.to(device), k, seed=seed, n_init=settings.starts, spherical=spherical)
+    return Clustering(fit.assignment.cpu(), nearest(queries, fit.centres), k)
 
 
-def exact(device: torch.device) -> torch.device:
+def float64_device(device: torch.device) -> torch.device:
     """Where sums can be float64: not on Apple's."""
     return torch.device("cpu") if device.type == "mps" else device
 
@@ -119,32 +122,32 @@ def _gmm(train: Tensor, queries: Tensor, k: int, starts: int, seed: int) -> Clus
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    some = drawn(train, max(GMM_ON, 2 * k), derive(seed, "gmm"))
-    kind = "full" if len(some) >= FULL * k * train.shape[1] else "diag"
-    notes = [f"gmm: {'full' if kind == 'full' else 'diagonal'} covariances, fitted to {len(some):,} training samples"]
+    subset = subsample(train, max(GMM_ON, 2 * k), derive(seed, "gmm"))
+    kind = "full" if len(subset) >= FULL * k * train.shape[1] else "diag"
+    notes = [f"gmm: {'full' if kind == 'full' else 'diagonal'} covariances, fitted to {len(subset):,} training samples"]
     model = GaussianMixture(k, covariance_type=kind, n_init=starts, max_iter=200, random_state=seed % 2**32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged_`
-        model.fit(some.double().numpy())
+        model.fit(subset.double().numpy())
     if not model.converged_:
         notes.append(f"gmm: stopped after {model.n_iter_} iterations, before it had converged")
 
-    def ask(x: Tensor) -> Tensor:
+    def predict(x: Tensor) -> Tensor:
         blocks = x.split(max(1, BLOCK // (4 * k)))
         return torch.cat([torch.from_numpy(model.predict(b.double().numpy())) for b in blocks]).long()
 
-    return Clustering(ask(train), ask(queries), k, notes)
+    return Clustering(predict(train), predict(queries), k, notes)
 
 
 def _hdbscan(train: Tensor, queries: Tensor, min_cluster_size: int | None, seed: int) -> Clustering:
     """Fitted to at most HDBSCAN_ON samples; any other goes where the nearest of those went, be it to noise."""
     from sklearn.cluster import HDBSCAN
 
-    rows = some_of(len(train), HDBSCAN_ON, derive(seed, "hdbscan"))
+    rows = subsample_rows(len(train), HDBSCAN_ON, derive(seed, "hdbscan"))
     size = min_cluster_size or max(5, len(rows) // 100)
     fitted = train[rows]
-    found = HDBSCAN(min_cluster_size=size, min_samples=min(5, len(rows)), copy=True).fit(fitted.double().numpy())
-    labels = torch.from_numpy(found.labels_).long()
+    fit = HDBSCAN(min_cluster_size=size, min_samples=min(5, len(rows)), copy=True).fit(fitted.double().numpy())
+    labels = torch.from_numpy(fit.labels_).long()
     notes = [
         f"hdbscan: fitted to {len(rows):,} training samples with clusters of at least {size}; "
         "any other sample goes where the nearest of these went"
@@ -159,14 +162,14 @@ def _hdbscan(train: Tensor, queries: Tensor, min_cluster_size: int | None, seed:
 # ------------------------------------------------------------------------------------------------- how well, and how many
 
 
-def some_of(n: int, at_most: int, seed: int) -> Tensor:
+def subsample_rows(n: int, at_most: int, seed: int) -> Tensor:
     """(m,) int64, ascending: all of n rows, or a draw of `at_most`."""
     return torch.arange(n) if n <= at_most else order(seed, 0, n)[:at_most].sort().values
 
 
-def drawn(x: Tensor, at_most: int, seed: int) -> Tensor:
+def subsample(x: Tensor, at_most: int, seed: int) -> Tensor:
     """Those rows of x; x itself where they are all."""
-    return x if len(x) <= at_most else x[some_of(len(x), at_most, seed)]
+    return x if len(x) <= at_most else x[subsample_rows(len(x), at_most, seed)]
 
 
 def distances(x: Tensor, cosine: bool = False) -> Tensor:
@@ -186,10 +189,10 @@ def silhouette(table: Tensor, assignment: Tensor) -> float:
     nearest other cluster's. -1..1; a sample alone in its cluster has 0 (Rousseeuw 1987), as has noise, and everything
     where there are fewer than two clusters. `table`: (n, n) distances; `assignment`: (n,).
     """
-    kept = assignment != NOISE
-    if not bool(kept.all()):
-        inside = silhouette(table[kept][:, kept], assignment[kept]) if bool(kept.any()) else 0.0
-        return inside * float(kept.double().mean())
+    clustered = assignment != NOISE
+    if not bool(clustered.all()):
+        inside = silhouette(table[clustered][:, clustered], assignment[clustered]) if bool(clustered.any()) else 0.0
+        return inside * float(clustered.double().mean())
     names, own = assignment.unique(return_inverse=True)
     if len(names) < 2:
         return 0.0
@@ -217,12 +220,12 @@ def estimate(x: Tensor, spherical: bool, most: int, seed: int) -> tuple[int, dic
     Rousseeuw, "Silhouettes: a graphical aid to the interpretation and validation of cluster analysis", 1987. It
     leans to few clusters where large groups hold small ones: look at the curve.
     """
-    some = drawn(x, SILHOUETTE_ON, derive(seed, "estimate"))
-    table = distances(some, spherical)
-    tried = ladder(min(most, len(some) // 2))
+    subset = subsample(x, SILHOUETTE_ON, derive(seed, "estimate"))
+    table = distances(subset, spherical)
+    tried = ladder(min(most, len(subset) // 2))
     if not tried:
         return 1, {"k": [1], "silhouette": [0.0]}
-    found = (kmeans(some, k, seed=seed, n_init=3, spherical=spherical) for k in tried)
-    curve = [silhouette(table, clusters.assignment) for clusters in found]
+    fit = (kmeans(subset, k, seed=seed, n_init=3, spherical=spherical) for k in tried)
+    curve = [silhouette(table, clusters.assignment) for clusters in fit]
     best = max(range(len(tried)), key=lambda i: curve[i])
     return tried[best], {"k": [float(k) for k in tried], "silhouette": curve}

@@ -15,7 +15,7 @@ from sslcli.evals.inputs import label_subsets as subsets
 
 
 class ClassProbability:
-    """The probe's class of the whole sample."""
+    """Probability of the class that a linear probe predicts for the whole sample."""
 
     unit = "probability"
 
@@ -36,19 +36,19 @@ class ClassProbability:
         self.notes = choice_notes([head.choice], C_GRID, "C of the probe", "evaluator.strengths")
 
     @torch.no_grad()
-    def wanted(self, x: Tensor) -> Tensor:
+    def target(self, x: Tensor) -> Tensor:
         return self.layer(self.backbone(x).float()).argmax(dim=1)
 
-    def score(self, z: Tensor, wanted: Tensor) -> Tensor:
-        return self.layer(z.float()).gather(1, wanted[:, None])[:, 0]
+    def score(self, z: Tensor, target: Tensor) -> Tensor:
+        return self.layer(z.float()).gather(1, target[:, None])[:, 0]
 
     @torch.no_grad()
-    def judge(self, x: Tensor, wanted: Tensor) -> Tensor:
-        return self.layer(self.backbone(x).float()).softmax(dim=1).gather(1, wanted[:, None])[:, 0]
+    def evaluate(self, x: Tensor, target: Tensor) -> Tensor:
+        return self.layer(self.backbone(x).float()).softmax(dim=1).gather(1, target[:, None])[:, 0]
 
 
 class NeighborSimilarity:
-    """The likeness to the training sample that is nearest to the whole sample."""
+    """Cosine similarity to the training sample that is nearest to the whole sample."""
 
     unit = "cosine"
     what = "the cosine to the features of the nearest training sample"
@@ -59,17 +59,17 @@ class NeighborSimilarity:
         self.backbone, self.bank, self.device = backbone, F.normalize(x, dim=1), data.device
 
     @torch.no_grad()
-    def wanted(self, x: Tensor) -> Tensor:
+    def target(self, x: Tensor) -> Tensor:
         z = F.normalize(self.backbone(x).float(), dim=1).cpu()
         _, nearest = nearest_neighbors(self.bank, z, 1, self.device)
         return self.bank[nearest[:, 0]].to(x.device)
 
-    def score(self, z: Tensor, wanted: Tensor) -> Tensor:
-        return F.cosine_similarity(z.float(), wanted, dim=1)
+    def score(self, z: Tensor, target: Tensor) -> Tensor:
+        return F.cosine_similarity(z.float(), target, dim=1)
 
     @torch.no_grad()
-    def judge(self, x: Tensor, wanted: Tensor) -> Tensor:
-        return self.score(self.backbone(x), wanted)
+    def evaluate(self, x: Tensor, target: Tensor) -> Tensor:
+        return self.score(self.backbone(x), target)
 
 
 ExplainedScore = ClassProbability | NeighborSimilarity

@@ -59,11 +59,11 @@ def kmeans(
     """
     _check(x, k, n_init, max_iter, tol)
     with open_blocks(x) as rows:
-        found = [
+        attempts = [
             _Lloyd(rows, _plus_plus(rows, k, derive(seed, "k-means", attempt)), spherical).run(max_iter, tol)
             for attempt in range(n_init)
         ]
-    return min(found, key=lambda c: c.inertia)
+    return min(attempts, key=lambda c: c.inertia)
 
 
 def lloyd(x: Tensor, centres: Tensor, *, max_iter: int = 300, tol: float = 1e-4, spherical: bool = False) -> Clusters:
@@ -136,15 +136,15 @@ class _Lloyd:
         self.counts = torch.zeros(self.k, dtype=torch.int64, device=device)
 
     def run(self, max_iter: int, tol: float) -> Clusters:
-        iterations, still = 0, False
-        while iterations < max_iter and not still:
+        iterations, converged = 0, False
+        while iterations < max_iter and not converged:
             iterations += 1
             moved = self.assign()
-            still = moved == 0
+            converged = moved == 0
             shift = self.move()
             if shift <= tol * self.rows.variance:
                 break
-        if not still:
+        if not converged:
             self.assign()
         inertia = float(self.distances().sum(dtype=torch.float64))
         return Clusters(self.centres + self.rows.mean, self.assignment, inertia, iterations)
@@ -159,31 +159,31 @@ class _Lloyd:
         near, next_ = self.margin.new_empty(2, len(active))
         nearest = torch.empty_like(active)
 
-        def look(part: slice) -> None:
+        def nearest_in_block(part: slice) -> None:
             block = rows.take(part if all_of_them else active[part])
             scores = torch.addmm(half, self.centres, block.T)  # (k, B): half of the norm less the squared distance
             torch.max(scores, dim=0, out=(near[part], nearest[part]))
             torch.amax(scores.scatter_(0, nearest[None, part], -torch.inf), dim=0, out=next_[part])
 
-        rows.each(look, rows.blocks(self.k, len(active)))
+        rows.each(nearest_in_block, rows.blocks(self.k, len(active)))
         norms = rows.norms[active]
         near, next_ = ((norms - 2 * scores).clamp_(min=0).sqrt_() for scores in (near, next_))
         self.margin[active] = next_.sub_(near).sub_(SLACK * norms.sqrt_())
         before = self.assignment[active]
         moved = (nearest != before).nonzero().flatten()
-        self._tell(active[moved], before[moved], nearest[moved])
+        self._update_sums(active[moved], before[moved], nearest[moved])
         self.assignment[active] = nearest
         return len(moved)
 
-    def _tell(self, moved: Tensor, before: Tensor, now: Tensor) -> None:
+    def _update_sums(self, moved: Tensor, before: Tensor, now: Tensor) -> None:
         """Sums and counts, of samples that have moved. Each thread has some of the features."""
         rows, first = self.rows, len(before) > 0 and int(before[0]) < 0
 
         def add(columns: Tensor) -> None:
-            some = slice(int(columns[0]), int(columns[-1]) + 1)
-            x, sums = rows.x[:, some], self.sums[:, some]
+            selected = slice(int(columns[0]), int(columns[-1]) + 1)
+            x, sums = rows.x[:, selected], self.sums[:, selected]
             for ids, old, new in zip(*(t.split(SUMMED) for t in (moved, before, now)), strict=True):
-                values = (x[ids] - rows.mean[some]).double()
+                values = (x[ids] - rows.mean[selected]).double()
                 sums.index_add_(0, new, values)
                 if not first:
                     sums.index_add_(0, old, values, alpha=-1)
@@ -197,20 +197,20 @@ class _Lloyd:
         """Each centre to the mean of its samples (its direction, on the sphere); the sum of the squared ways."""
         sums, counts = self._filled()
         centres = (sums / counts.clamp(min=1)[:, None]).float()
-        some = counts[:, None] > 0
+        selected = counts[:, None] > 0
         if self.spherical:
             whole = centres + self.rows.mean
             length = torch.linalg.vector_norm(whole, dim=1, keepdim=True)
-            some &= length > 0  # samples that point every way have no direction in common
-            centres = whole / torch.where(some, length, 1.0) - self.rows.mean
-        centres = torch.where(some, centres, self.centres)
+            selected &= length > 0  # samples that point every way have no direction in common
+            centres = whole / torch.where(selected, length, 1.0) - self.rows.mean
+        centres = torch.where(selected, centres, self.centres)
         squares = (centres - self.centres).square().sum(dim=1, dtype=torch.float64)
         self.centres = centres
-        ways = squares.sqrt().float()
-        longest, at = ways.max(dim=0)
-        others = torch.full_like(ways, float(longest))
-        others[at] = ways.topk(min(2, self.k)).values[-1]
-        self.margin -= (ways + others)[self.assignment]
+        shifts = squares.sqrt().float()
+        longest, at = shifts.max(dim=0)
+        others = torch.full_like(shifts, float(longest))
+        others[at] = shifts.topk(min(2, self.k)).values[-1]
+        self.margin -= (shifts + others)[self.assignment]
         return float(squares.sum())
 
     def _filled(self) -> tuple[Tensor, Tensor]:

@@ -100,14 +100,14 @@ class Logistic:
     def fit(self, strength: float, tol: float = 1e-5, max_iter: int = 500, history: int = 20) -> Fit:
         """Minimise at C = `strength`, until no entry of the gradient exceeds `tol`; in float64 where float32 does not get there."""
         with _threads_for(self.x):
-            found = self._fit(strength, tol, max_iter, history)
-            if found.converged or self.x.dtype == torch.float64 or self.x.device.type == "mps":
-                return found
+            solution = self._fit(strength, tol, max_iter, history)
+            if solution.converged or self.x.dtype == torch.float64 or self.x.device.type == "mps":
+                return solution
             for name in ("x", "centre", "mean", "basis", "curvature", "rest", "weight", "bias", "span"):
                 value = getattr(self, name)
                 setattr(self, name, None if value is None else value.double())
-            again = self._fit(strength, tol, max_iter, history)
-            return replace(again, iterations=found.iterations + again.iterations)
+            refined = self._fit(strength, tol, max_iter, history)
+            return replace(refined, iterations=solution.iterations + refined.iterations)
 
     def _fit(self, strength: float, tol: float, max_iter: int, history: int) -> Fit:
         decay = 1.0 / (strength * self.n)
@@ -145,8 +145,8 @@ class Logistic:
         final = float(self._gradient(self._forward(w), w, decay).abs().max())
         weight = self.weight if self.span is None else self.weight @ self.span.T  # (K, d)
         bias = self.bias - weight @ self.mean
-        done = final <= 2 * tol  # the fresh logits may differ by rounding
-        return Fit(weight.T.float().cpu(), bias.float().cpu(), strength, iteration, final, done)
+        converged = final <= 2 * tol  # the fresh logits may differ by rounding
+        return Fit(weight.T.float().cpu(), bias.float().cpu(), strength, iteration, final, converged)
 
     def _metric(self, logits: Tensor, decay: float) -> _Metric:
         """The inverse of a Hessian that is covariance x (mean of p(1 - p), over classes) + penalty."""
@@ -154,8 +154,8 @@ class Logistic:
         spread = float((1 - (p * p).sum(dim=0)).mean()) / (self.classes - 1)
         spread = max(spread, 1e-3 / self.classes)
         # Curvatures below what the precision can see are rounding: their inverse would drown the others.
-        least = torch.finfo(self.x.dtype).eps * self.curvature.max()
-        known, rest = (1 / (spread * torch.maximum(c, least) + decay) for c in (self.curvature, self.rest))
+        smallest = torch.finfo(self.x.dtype).eps * self.curvature.max()
+        known, rest = (1 / (spread * torch.maximum(c, smallest) + decay) for c in (self.curvature, self.rest))
         return known, rest, 1 / spread
 
     def _newton_like(self, g: Tensor, pairs: deque[tuple[Tensor, Tensor, float]], metric: _Metric) -> Tensor:

@@ -33,7 +33,7 @@ from sslcli.data.dataset import Dataset, Source
 from sslcli.data.files.label_text import class_warnings
 from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, listing, nearest
-from sslcli.evals.inputs.label_rows import Row, find, read, some
+from sslcli.evals.inputs.label_rows import Row, examples, find, read
 from sslcli.evals.inputs.label_subsets import Amount, draw
 
 HOLDOUT = 0.2
@@ -45,7 +45,7 @@ def is_file(labels: Any) -> bool:
     return isinstance(labels, str) and labels.strip().lower().endswith((".csv", ".tsv", ".txt"))
 
 
-def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
+def apply_label_file(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     """The data set with the labels of a file in place of its own, and notes on what measures and why.
 
     Its `details["labels"]` name the file and its content's SHA-256; its fingerprint is another one where splits hold
@@ -71,17 +71,17 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
         if in_test.any():
             raise DataError(
                 f"{escape(file)} names {plural(int(in_test.sum()), 'sample')} of the test split of {dataset.name}, "
-                f"{some(rows, in_test)}: their own labels measure",
+                f"{examples(rows, in_test)}: their own labels measure",
                 "leave these rows out, or say in a column `split` which rows train and which test",
             )
         train = copy.copy(dataset.train)
-        train.labels = _spread(places, y, n_train)
+        train.labels = _scatter_labels(places, y, n_train)
         notes.append(f"measured on the test split of {dataset.name}, with its own labels")
         return replace(dataset, train=train, classes=classes, details=details), notes
 
     test, how = explicit, "the rows whose split is test"
     if not explicit.any():
-        test, how = _measuring(y, in_test, len(classes), file)
+        test, how = _choose_test_rows(y, in_test, len(classes), file)
     notes.append(f"measured on {plural(int(test.sum()), 'labelled sample')}: {how}")
     seen = int((test & ~in_test).sum())
     if seen:
@@ -89,10 +89,10 @@ def labelled(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     if not explicit.any() and int(test.sum()) < FEW:
         details["labels"]["few"] = True
         notes.append(f"few labels: probe and knn test each of the {len(y):,} once, in stratified cross-validation")
-    return _divided(dataset, pool, places, y, test, classes, details), notes
+    return _split_dataset(dataset, pool, places, y, test, classes, details), notes
 
 
-def identified(dataset: Dataset) -> Dataset:
+def with_label_fingerprint(dataset: Dataset) -> Dataset:
     """The data set with a fingerprint that knows the labels of a file, too: results hang on them, features do not."""
     sha256 = dataset.details.get("labels", {}).get("sha256")
     if sha256 is None:
@@ -100,7 +100,7 @@ def identified(dataset: Dataset) -> Dataset:
     return replace(dataset, fingerprint=hashlib.sha256(f"{dataset.fingerprint} {sha256}".encode()).hexdigest())
 
 
-def _measuring(y: Tensor, in_test: Tensor, classes: int, file: str) -> tuple[Tensor, str]:
+def _choose_test_rows(y: Tensor, in_test: Tensor, classes: int, file: str) -> tuple[Tensor, str]:
     """Which rows measure where neither the file nor the data set says so, and why these."""
     if int(in_test.sum()) >= FEW and all(len(y[part].unique()) == classes for part in (in_test, ~in_test)):
         return in_test, "those in the test split that pretraining held out"
@@ -115,7 +115,7 @@ def _measuring(y: Tensor, in_test: Tensor, classes: int, file: str) -> tuple[Ten
     return test, f"a stratified {HOLDOUT:.0%} of {len(y):,}, as there is no labelled test split"
 
 
-def _divided(
+def _split_dataset(
     dataset: Dataset,
     pool: Source,
     places: Tensor,
@@ -125,7 +125,7 @@ def _divided(
     details: dict[str, Any],
 ) -> Dataset:
     """The data set whose test split are the rows of `test`, and whose training split holds none of them."""
-    labels = _spread(places, y, len(pool))
+    labels = _scatter_labels(places, y, len(pool))
     member = torch.zeros(len(pool), dtype=torch.bool)
     member[: len(dataset.train)] = True
     member[places[~test]] = True
@@ -145,7 +145,7 @@ def _divided(
     )
 
 
-def _spread(places: Tensor, y: Tensor, n: int) -> Tensor:
+def _scatter_labels(places: Tensor, y: Tensor, n: int) -> Tensor:
     labels = torch.full((n,), -1, dtype=torch.int64)
     labels[places] = y
     return labels
@@ -153,10 +153,10 @@ def _spread(places: Tensor, y: Tensor, n: int) -> Tensor:
 
 def _classes(rows: list[Row], known: tuple[str, ...], file: str) -> tuple[tuple[str, ...], Tensor]:
     """The classes in order (of a data set without any: those of the file, numbers by value), and the class of each row."""
-    said = {row.label for row in rows}
-    names = known or tuple(sorted(said, key=lambda c: (0, int(c), c) if c.isdecimal() else (math.inf, 0, c)))
+    labels_in_file = {row.label for row in rows}
+    names = known or tuple(sorted(labels_in_file, key=lambda c: (0, int(c), c) if c.isdecimal() else (math.inf, 0, c)))
     index = {c: i for i, c in enumerate(names)}
-    foreign = sorted(said - index.keys())
+    foreign = sorted(labels_in_file - index.keys())
     if foreign:
         close = nearest(foreign[0], names)
         line = next(row.line for row in rows if row.label == foreign[0])

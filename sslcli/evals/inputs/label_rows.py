@@ -78,10 +78,10 @@ def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row],
         raise DataError(f"the header of {escape(file)} is {escape(','.join(table.columns)) or 'empty'}", HEADER)
     place = {c: i for i, c in enumerate(table.columns)}
     cells = LabelParser(known)
-    found = [cells.label(decode_cp1252(row[place[labels]])) for _, row in table.rows]
-    told = found if all(label in known for label in found if label) else normalize_numbers(found)
+    matches = [cells.label(decode_cp1252(row[place[labels]])) for _, row in table.rows]
+    labels_of_rows = matches if all(label in known for label in matches if label) else normalize_numbers(matches)
     rows = []
-    for (line, row), label in zip(table.rows, told, strict=True):
+    for (line, row), label in zip(table.rows, labels_of_rows, strict=True):
         word = (row[place[split]].strip() or "train") if split is not None else ""
         kind = exact_split(word) if word else ""
         if kind is None:
@@ -107,8 +107,8 @@ def _of_splits(rows: list[Row]) -> tuple[list[Row], int]:
 
 def find(rows: list[Row], column: str, pool: Source, n_train: int, name: str, file: str) -> Tensor:
     """Which sample of the pool each row means, (m,) int64."""
-    found = _ids(rows, pool, n_train) if column == "id" else _by_name(rows, pool, name, file)
-    unknown = torch.tensor([place is None for place in found])
+    matches = _ids(rows, pool, n_train) if column == "id" else _by_name(rows, pool, name, file)
+    unknown = torch.tensor([place is None for place in matches])
     if unknown.any():
         hint = f"an id is a number from 0 to {n_train - 1}"
         if pool.names is not None:
@@ -117,11 +117,11 @@ def find(rows: list[Row], column: str, pool: Source, n_train: int, name: str, fi
                 f", and {hint}" if column == "id" else ""
             )
         raise DataError(
-            f"{escape(file)} names {plural(int(unknown.sum()), 'sample')} that {name} does not have, {some(rows, unknown)}",
+            f"{escape(file)} names {plural(int(unknown.sum()), 'sample')} that {name} does not have, {examples(rows, unknown)}",
             hint,
         )
     first: dict[int, Row] = {}
-    for row, place in zip(rows, found, strict=True):
+    for row, place in zip(rows, matches, strict=True):
         assert place is not None
         before = first.setdefault(place, row)
         if before is not row:
@@ -130,7 +130,7 @@ def find(rows: list[Row], column: str, pool: Source, n_train: int, name: str, fi
                 f"{escape(file)}, line {row.line}: {escape(row.name)} of line {before.line} {again}",
                 "leave one of the two lines out",
             )
-    return torch.tensor([place for place in found if place is not None], dtype=torch.int64)
+    return torch.tensor([place for place in matches if place is not None], dtype=torch.int64)
 
 
 def _number(text: str, n: int) -> int | None:
@@ -144,9 +144,11 @@ def _ids(rows: list[Row], pool: Source, n_train: int) -> list[int | None]:
         by_stem: dict[str, list[int]] = defaultdict(list)
         for place, full in enumerate(pool.names):
             by_stem[stem(normalize_path(full).rpartition("/")[2])].append(place)
-        found = [by_stem.get(normalize_path(row.name), by_stem.get(stem(normalize_path(row.name)), [])) for row in rows]
-        if all(len(places) == 1 for places in found):
-            return [places[0] for places in found]
+        matches = [
+            by_stem.get(normalize_path(row.name), by_stem.get(stem(normalize_path(row.name)), [])) for row in rows
+        ]
+        if all(len(places) == 1 for places in matches):
+            return [places[0] for places in matches]
     return [_number(row.name, n_train) for row in rows]
 
 
@@ -156,37 +158,43 @@ def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | 
     exact = {full: place for place, full in enumerate(pool.names)}
     ends, stems = defaultdict[str, list[tuple[str, str]]](list), defaultdict[str, list[tuple[str, str]]](list)
     for full in exact:
-        own = normalize_path(full)
-        for table, key in ((ends, own), (stems, stem(own))):
+        path = normalize_path(full)
+        for table, key in ((ends, path), (stems, stem(path))):
             table[key.rpartition("/")[2]].append((key, full))
 
-    def near(table: dict[str, list[tuple[str, str]]], own: str) -> list[str]:
-        found = table.get(own.rpartition("/")[2], ())
-        return [full for key, full in found if f"/{key}".endswith(f"/{own}") or own.endswith(f"/{key}")]
+    def matching_ends(table: dict[str, list[tuple[str, str]]], path: str) -> list[str]:
+        matches = table.get(path.rpartition("/")[2], ())
+        return [full for key, full in matches if f"/{key}".endswith(f"/{path}") or path.endswith(f"/{key}")]
 
-    def alike(own: str) -> list[str]:
+    def candidates(path: str) -> list[str]:
         """By the name, without its extension, and with another one."""
-        return near(ends, own) or near(stems, own) or (near(stems, stem(own)) if is_image_name(own) else [])
+        return (
+            matching_ends(ends, path)
+            or matching_ends(stems, path)
+            or (matching_ends(stems, stem(path)) if is_image_name(path) else [])
+        )
 
-    above = _above(rows)
+    common_folders = _common_folders(rows)
     out: list[int | None] = []
     for row in rows:
-        own = os.path.normpath(row.name).replace(os.sep, "/")
-        if own in exact or row.name in exact:
-            out.append(exact[row.name if row.name in exact else own])
+        path = os.path.normpath(row.name).replace(os.sep, "/")
+        if path in exact or row.name in exact:
+            out.append(exact[row.name if row.name in exact else path])
             continue
-        own = normalize_path(row.name)
-        found = alike(own) or (alike(own[len(above) :]) if above else [])  # the files may have lain elsewhere
-        if len(found) > 1:
+        path = normalize_path(row.name)
+        matches = candidates(path) or (
+            candidates(path[len(common_folders) :]) if common_folders else []
+        )  # the files may have lain elsewhere
+        if len(matches) > 1:
             raise DataError(
-                f"{escape(file)}, line {row.line}: {escape(row.name)} may be {listing(map(escape, found), 3)}",
+                f"{escape(file)}, line {row.line}: {escape(row.name)} may be {listing(map(escape, matches), 3)}",
                 "give more of its path",
             )
-        out.append(exact[found[0]] if found else None)
+        out.append(exact[matches[0]] if matches else None)
     return out
 
 
-def _above(rows: list[Row]) -> str:
+def _common_folders(rows: list[Row]) -> str:
     """The folders that all names begin with, with the / at their end; "" where there are none."""
     folders = [normalize_path(row.name).split("/")[:-1] for row in rows]
     first, last = min(folders), max(folders)  # what these two share all do
@@ -194,6 +202,6 @@ def _above(rows: list[Row]) -> str:
     return "/".join([*first[:n], ""])
 
 
-def some(rows: list[Row], which: Tensor) -> str:
+def examples(rows: list[Row], which: Tensor) -> str:
     picked = [escape(row.name) for row, bad in zip(rows, which.tolist(), strict=True) if bad]
     return f"such as {listing(picked, 3)}"

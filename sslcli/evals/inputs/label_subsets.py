@@ -48,13 +48,13 @@ def parse(labels: str | int, dataset: Dataset | None = None) -> Amount:
         return Amount("all", file=read)
     if text == "all":
         return Amount("all")
-    if found := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text):
-        number = float(found[1])
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text):
+        number = float(match[1])
         if not 0 < number <= 100:
             raise RequestError(f"labels={labels}: a share is above 0% and at most 100%", f"try {FORMS}")
         return Amount("share", number) if number < 100 else Amount("all")
-    if found := re.fullmatch(r"(\d+)(?: ?/ ?class)?", text):
-        number = int(found[1])
+    if match := re.fullmatch(r"(\d+)(?: ?/ ?class)?", text):
+        number = int(match[1])
         if number == 0:
             raise RequestError(f"labels={labels}: at least one label a class is needed", f"try {FORMS}")
         return Amount("per class" if "class" in text else "count", number)
@@ -90,23 +90,23 @@ def draw(y: Tensor, amount: Amount, seed: int, index: int, names: tuple[str, ...
     known = known[order(derive(seed, "labels"), index, len(known))]  # shuffled
     classes, sizes = y[known].unique(return_counts=True)
     if amount.kind == "per class":
-        want = int(amount.number)
-        if want * len(classes) > len(known) and want > int(sizes.max()):
+        per_class = int(amount.number)
+        if per_class * len(classes) > len(known) and per_class > int(sizes.max()):
             raise RequestError(
-                f"labels={amount} asks for {want} of each class, and the largest has {int(sizes.max())}",
+                f"labels={amount} asks for {per_class} of each class, and the largest has {int(sizes.max())}",
                 f"labels={int(sizes.min())}/class is the most that every class has",
             )
         small = [
             f"{names[c] if c < len(names) else c} ({n})"
             for c, n in zip(classes.tolist(), sizes.tolist(), strict=True)
-            if n < want
+            if n < per_class
         ]
         if small:
             raise DataError(
                 f"labels={amount}: too few training samples in {listing(small, 6)}",
                 f"labels={int(sizes.min())}/class is the most that every class has",
             )
-        takes = [want] * len(classes)
+        takes = [per_class] * len(classes)
     else:
         total = round(len(known) * amount.number / 100) if amount.kind == "share" else int(amount.number)
         if total > len(known):
@@ -158,13 +158,13 @@ def _group_folds(y: Tensor, count: int, seed: int, index: int, groups: Tensor) -
     classes, and of these to the smallest."""
     classes, of_class = y.cpu().unique(return_inverse=True)
     names, of_group = groups.unique(return_inverse=True)
-    held = torch.zeros(len(names), len(classes), dtype=torch.int64)
-    held.index_put_((of_group, of_class), torch.tensor(1), accumulate=True)
+    counts_of_group = torch.zeros(len(names), len(classes), dtype=torch.int64)
+    counts_of_group.index_put_((of_group, of_class), torch.tensor(1), accumulate=True)
     shuffled = order(derive(seed, "folds by group"), index, len(names))
     fold_of = torch.empty(len(names), dtype=torch.int64)
     filled = torch.zeros(count, len(classes), dtype=torch.int64)
-    for g in shuffled[held[shuffled].sum(dim=1).argsort(descending=True, stable=True)].tolist():
-        crowded = (filled * held[g]).sum(dim=1)
+    for g in shuffled[counts_of_group[shuffled].sum(dim=1).argsort(descending=True, stable=True)].tolist():
+        crowded = (filled * counts_of_group[g]).sum(dim=1)
         fold_of[g] = min(range(count), key=lambda f: (int(crowded[f]), int(filled[f].sum()), f))
-        filled[fold_of[g]] += held[g]
+        filled[fold_of[g]] += counts_of_group[g]
     return fold_of[of_group].to(y.device)

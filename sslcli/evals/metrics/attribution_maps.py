@@ -28,25 +28,25 @@ def attention(backbone: ViT, x: Tensor) -> Tensor:
     their mean is. The fused kernel hands no weights out, so they are computed again from the block's own input.
     """
     block: Any = backbone.blocks[-1]
-    caught: list[tuple[Any, ...]] = []
-    handle = block.attn.register_forward_pre_hook(lambda _, given: caught.append(given))
+    captured: list[tuple[Any, ...]] = []
+    handle = block.attn.register_forward_pre_hook(lambda _, generators: captured.append(generators))
     try:
         with torch.no_grad():
             backbone(x)
     finally:
         handle.remove()
-    h, *rest = caught[-1]
+    h, *rest = captured[-1]
     mask = rest[0] if rest else None
     b, n, _ = h.shape
     heads = block.attn.heads
     few = max(1, WEIGHTS // (heads * n * n))
     parts = zip(h.split(few), [None] * b if mask is None else mask.split(few), strict=False)
-    looked = torch.cat([_looked_at(block.attn, part, seen, backbone.pool == "cls") for part, seen in parts])
-    return looked.reshape(b, heads, *backbone.grid)
+    weights = torch.cat([_attention_received(block.attn, part, seen, backbone.pool == "cls") for part, seen in parts])
+    return weights.reshape(b, heads, *backbone.grid)
 
 
 @torch.no_grad()
-def _looked_at(attn: Any, h: Tensor, mask: Tensor | None, by_class_token: bool) -> Tensor:
+def _attention_received(attn: Any, h: Tensor, mask: Tensor | None, by_class_token: bool) -> Tensor:
     """(B, h, N) from the input (B, 1 + N, D) of an attention."""
     b, n, d = h.shape
     q, k, _ = attn.qkv(h).view(b, n, 3, attn.heads, d // attn.heads).permute(2, 0, 3, 1, 4)
@@ -58,11 +58,11 @@ def _looked_at(attn: Any, h: Tensor, mask: Tensor | None, by_class_token: bool) 
         return weights[:, :, 0, 1:]
     if mask is None:
         return weights[:, :, 1:, 1:].mean(dim=2)
-    who = mask[:, None, 1:, None].float()
-    return (weights[:, :, 1:, 1:] * who).sum(dim=2) / who.sum(dim=2).clamp(min=1)
+    queries = mask[:, None, 1:, None].float()
+    return (weights[:, :, 1:, 1:] * queries).sum(dim=2) / queries.sum(dim=2).clamp(min=1)
 
 
-def last_map(backbone: nn.Module, x: Tensor) -> nn.Module:
+def last_feature_layer(backbone: nn.Module, x: Tensor) -> nn.Module:
     """The module that gives the last feature map (B, C, *size) with more than one place; RequestError where there is none.
 
     `x` is a batch to try it with.
@@ -92,37 +92,37 @@ def last_map(backbone: nn.Module, x: Tensor) -> nn.Module:
 
 def feature_map(backbone: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
     """(B, C, *size): what `layer` gives."""
-    caught: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda _, __, out: caught.append(out.detach().clone()))
+    captured: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _, __, out: captured.append(out.detach().clone()))
     try:
         with torch.no_grad():
             backbone(x)
     finally:
         handle.remove()
-    return caught[-1]
+    return captured[-1]
 
 
 def grad_cam(backbone: nn.Module, layer: nn.Module, x: Tensor, score: Score) -> Tensor:
     """(B, *size): relu(sum_k alpha_k A_k), alpha_k the mean over places of d score / d A_k. Selvaraju et al., "Grad-CAM", ICCV
     2017, Eq. 1-2."""
-    caught: list[Tensor] = []
+    captured: list[Tensor] = []
 
     def cut(_: nn.Module, __: Any, out: Tensor) -> Tensor:
         torch.set_grad_enabled(True)  # from here on only: what comes before would fill memory for nothing
-        caught.append(out.detach().requires_grad_(True))
-        return caught[-1].clone()  # what follows may write in place
+        captured.append(out.detach().requires_grad_(True))
+        return captured[-1].clone()  # what follows may write in place
 
     handle = layer.register_forward_hook(cut)
     try:
         with torch.no_grad():
-            (g,) = torch.autograd.grad(score(backbone(x)).sum(), caught[-1])
+            (g,) = torch.autograd.grad(score(backbone(x)).sum(), captured[-1])
     finally:
         handle.remove()
     alpha = g.flatten(2).mean(dim=2)
-    return torch.relu(torch.einsum("bc,bc...->b...", alpha, caught[-1].detach()))
+    return torch.relu(torch.einsum("bc,bc...->b...", alpha, captured[-1].detach()))
 
 
-def enlarged(importance: Tensor, size: tuple[int, ...]) -> Tensor:
+def upsample(importance: Tensor, size: tuple[int, ...]) -> Tensor:
     """(B, *grid) -> (B, *size), linear between the places' centres."""
     mode = "bilinear" if len(size) == 2 else "linear"
     return F.interpolate(importance[:, None], size=size, mode=mode, align_corners=False)[:, 0]
@@ -130,11 +130,11 @@ def enlarged(importance: Tensor, size: tuple[int, ...]) -> Tensor:
 
 def random_map(like: Tensor, ids: Tensor, seed: int) -> Tensor:
     """Uniform numbers in the shape of `like` (B, *grid): a function of the sample."""
-    given = [torch.Generator().manual_seed(derive(seed, "random map", i)) for i in ids.tolist()]
-    return torch.stack([torch.rand(like.shape[1:], generator=g) for g in given]).to(like.device)
+    generators = [torch.Generator().manual_seed(derive(seed, "random map", i)) for i in ids.tolist()]
+    return torch.stack([torch.rand(like.shape[1:], generator=g) for g in generators]).to(like.device)
 
 
-def components(tokens: Tensor) -> tuple[Tensor, float]:
+def pca_colors(tokens: Tensor) -> tuple[Tensor, float]:
     """(m, 3) in 0..1: the first three principal components of features (m, d), each from its 1st to its 99th percentile; and the
     share of the variance that they hold. The sign is that of the largest loading."""
     x = tokens.double()
@@ -154,8 +154,8 @@ def _ends(n: int) -> tuple[int, int]:
     return max(1, round(0.01 * n)), min(n, max(1, round(0.99 * n)))
 
 
-def curves(
-    judge: Callable[[Tensor], Tensor], x: Tensor, importance: Tensor, base: Tensor, steps: int
+def deletion_insertion_curves(
+    score: Callable[[Tensor], Tensor], x: Tensor, importance: Tensor, base: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
     """Deletion and insertion (B, steps + 1): `judge` of the sample as its places are replaced by 0, and of `base` as they come
     back, the most important ones first. Petsiuk, Das & Saenko, "RISE", BMVC 2018, Sec. 4.3.
@@ -165,13 +165,13 @@ def curves(
     rank = importance.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
     rank = rank.view(len(x), 1, *x.shape[2:])
     n = math.prod(x.shape[2:])
-    nothing = torch.where(x.isnan(), x, 0.0)
-    gone, back = [], []
+    blank = torch.where(x.isnan(), x, 0.0)
+    deletion, insertion = [], []
     for step in range(steps + 1):
         first = rank < round(n * step / steps)
-        gone.append(judge(torch.where(first, nothing, x)))
-        back.append(judge(torch.where(first, x, base)))
-    return torch.stack(gone, dim=1), torch.stack(back, dim=1)
+        deletion.append(score(torch.where(first, blank, x)))
+        insertion.append(score(torch.where(first, x, base)))
+    return torch.stack(deletion, dim=1), torch.stack(insertion, dim=1)
 
 
 def area(curve: Tensor) -> Tensor:

@@ -21,12 +21,12 @@ COLDEST, HOTTEST = 0.02, 50.0  # temperatures; where every held-out label is rig
 def reliability(p: Tensor, y: Tensor, bins: int = BINS) -> Tensor:
     """(bins, 3) float64: of the samples whose largest probability lies in each of `bins` equal parts of 0..1, their number, mean
     probability and accuracy. `p` (n, K) probabilities, `y` (n,) columns, -1 where the truth is no column."""
-    confidence, said = p.double().max(dim=1)
+    confidence, predicted = p.double().max(dim=1)
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1  # (a, b], as Guo et al. have it
     out = torch.zeros(bins, 3, dtype=torch.float64)
     out[:, 0] = torch.bincount(place, minlength=bins)
     out[:, 1] = torch.bincount(place, weights=confidence, minlength=bins) / out[:, 0].clamp(min=1)
-    out[:, 2] = torch.bincount(place, weights=(said == y).double(), minlength=bins) / out[:, 0].clamp(min=1)
+    out[:, 2] = torch.bincount(place, weights=(predicted == y).double(), minlength=bins) / out[:, 0].clamp(min=1)
     return out
 
 
@@ -39,8 +39,8 @@ def ece(p: Tensor, y: Tensor, bins: int = BINS) -> float:
 def brier(p: Tensor, y: Tensor) -> float:
     """Mean over samples of the squared distance between probabilities and the truth, summed over classes: 0 .. 2 (Brier 1950)."""
     p = p.double()
-    right = p.gather(1, y.clamp(min=0)[:, None])[:, 0].masked_fill(y < 0, 0.0)
-    return float((p.square().sum(dim=1) - 2 * right + 1).mean())
+    correct = p.gather(1, y.clamp(min=0)[:, None])[:, 0].masked_fill(y < 0, 0.0)
+    return float((p.square().sum(dim=1) - 2 * correct + 1).mean())
 
 
 def nll(logits: Tensor, y: Tensor) -> float:
@@ -55,12 +55,12 @@ def fit_temperature(logits: Tensor, y: Tensor) -> float:
     """
     keep = y >= 0
     logits = logits[keep] - logits[keep].amax(dim=1, keepdim=True)
-    right = logits.gather(1, y[keep][:, None]).sum(dtype=torch.float64)
+    correct = logits.gather(1, y[keep][:, None]).sum(dtype=torch.float64)
     low, high = 1 / HOTTEST, 1 / COLDEST
     for _ in range(50):
         middle = (low * high) ** 0.5
         weights = torch.softmax(logits * middle, dim=1)
-        slope = float((weights * logits).sum(dtype=torch.float64) - right)  # of the loss, by 1 / T
+        slope = float((weights * logits).sum(dtype=torch.float64) - correct)  # of the loss, by 1 / T
         low, high = (middle, high) if slope <= 0 else (low, middle)  # 0: all are right and sure of it
     return (1 / (low * high)) ** 0.5
 
@@ -84,13 +84,13 @@ class Reliability:
         panels = figure.subplots(1, len(self.tables), squeeze=False, sharey=True)[0]
         for axes, (name, table) in zip(panels, self.tables.items(), strict=True):
             edges = torch.linspace(0, 1, len(table) + 1)
-            count, sure, right = table.T.tolist()
+            count, confidence, correct = table.T.tolist()
             total, width = sum(count) or 1.0, 1 / len(table)
-            for left, n, accuracy in zip(edges.tolist(), count, right, strict=False):
+            for left, n, accuracy in zip(edges.tolist(), count, correct, strict=False):
                 if n:
                     shade = 0.35 + 0.65 * (n / total) ** 0.5  # bins with few samples are pale
                     axes.bar(left, accuracy, width, align="edge", color="#2f6690", alpha=shade, linewidth=0)
-            there = [(s, r) for s, r, n in zip(sure, right, count, strict=True) if n]
+            there = [(s, r) for s, r, n in zip(confidence, correct, count, strict=True) if n]
             axes.plot([s for s, _ in there], [r for _, r in there], "o", color="#d1603d", markersize=3)
             axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
             axes.set_title(f"{name}: error {self.errors[name]:.3f}", fontsize=10, color=INK)

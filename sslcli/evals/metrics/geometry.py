@@ -70,8 +70,8 @@ def lidar(views: Tensor, delta: float = 1e-4) -> float:
     means = views.detach().cpu().mean(dim=1, dtype=torch.float64)
     between = means - means.mean(dim=0)
     within = torch.zeros(d, d, dtype=torch.float64)
-    for some, mean in zip(views.split(max(1, 8192 // q)), means.split(max(1, 8192 // q)), strict=True):
-        left = (_double(some) - mean[:, None]).flatten(0, 1)
+    for block, mean in zip(views.split(max(1, 8192 // q)), means.split(max(1, 8192 // q)), strict=True):
+        left = (_double(block) - mean[:, None]).flatten(0, 1)
         within += left.T @ left
     within = within / (n * (q - 1)) + delta * torch.eye(d, dtype=torch.float64)
     values, vectors = torch.linalg.eigh(within)
@@ -113,11 +113,11 @@ def two_nn(x: Tensor, discard: float = 0.1) -> float:
     squared = nearest(x, 2)
     squared = squared[squared[:, 0] > 0]
     ratio = (squared[:, 1] / squared[:, 0]).log().sort().values / 2
-    kept = int(len(ratio) * (1 - discard))
-    if kept < 10 or float(ratio[kept - 1]) == 0:
+    n_kept = int(len(ratio) * (1 - discard))
+    if n_kept < 10 or float(ratio[n_kept - 1]) == 0:
         return math.nan
-    share = torch.arange(1, kept + 1, dtype=torch.float64) / len(ratio)
-    u, v = ratio[:kept], -torch.log1p(-share)
+    share = torch.arange(1, n_kept + 1, dtype=torch.float64) / len(ratio)
+    u, v = ratio[:n_kept], -torch.log1p(-share)
     return float((u * v).sum() / (u * u).sum())
 
 
@@ -126,17 +126,17 @@ def nearest(x: Tensor, k: int) -> Tensor:
     x = x.detach().cpu().float()
     x = x - x.mean(dim=0)
     norms = x.square().sum(dim=1)
-    many = min(k + SPARE, len(x) - 1)
-    assert k <= many, (k, len(x))
-    found = torch.empty(len(x), k, dtype=torch.float64)
+    n_candidates = min(k + SPARE, len(x) - 1)
+    assert k <= n_candidates, (k, len(x))
+    distances = torch.empty(len(x), k, dtype=torch.float64)
     for start in range(0, len(x), ROWS):
         rows = x[start : start + ROWS]
         rough = norms - 2 * rows @ x.T
         rough.diagonal(offset=start).fill_(math.inf)
-        near = rough.topk(many, dim=1, largest=False).indices
+        near = rough.topk(n_candidates, dim=1, largest=False).indices
         exact = (rows.double()[:, None] - x[near].double()).square().sum(dim=2)
-        found[start : start + ROWS] = exact.sort(dim=1).values[:, :k]
-    return found
+        distances[start : start + ROWS] = exact.sort(dim=1).values[:, :k]
+    return distances
 
 
 def learnability(x: Tensor, seed: int = 0, clusters: int | None = None) -> float:
@@ -152,8 +152,8 @@ def learnability(x: Tensor, seed: int = 0, clusters: int | None = None) -> float
     assert 2 <= clusters <= len(x) // 2, (len(x), clusters)
     y = kmeans(x, clusters, seed=derive(seed, "learnability"), max_iter=100, spherical=True).assignment.cpu()
     shuffled = order(derive(seed, "learnability"), 0, len(x))
-    bank, asked = shuffled[: len(x) // 2], shuffled[len(x) // 2 :]
-    return float((classify(x[bank], y[bank], x[asked], 1, 0.1) == y[asked]).double().mean())
+    bank, queries = shuffled[: len(x) // 2], shuffled[len(x) // 2 :]
+    return float((classify(x[bank], y[bank], x[queries], 1, 0.1) == y[queries]).double().mean())
 
 
 def unit(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ SUFFIX = "_ci95"  # of the name of a number, among the `intervals` of a result
 ACCURACIES = ("top1", "top5", "acc")  # shares of test samples
 
 
-def of_share(p: float, n: float, std: float | None = None, draws: int = 1) -> tuple[float, float]:
+def share_interval(p: float, n: float, std: float | None = None, draws: int = 1) -> tuple[float, float]:
     """Of a share `p` of `n` test samples: Wilson's score interval (1927), for other test samples of the same kind.
 
     With several draws of labels, `p` is their mean and `std` their standard deviation: the interval is then for other draws as
@@ -22,31 +22,31 @@ def of_share(p: float, n: float, std: float | None = None, draws: int = 1) -> tu
     assert 0 <= p <= 1 <= n, (p, n)
     variance = p * (1 - p)
     if std and draws > 1 and variance > 0:
-        n = variance / (variance / n + (students(draws - 1) / Z) ** 2 * std**2 / draws)
+        n = variance / (variance / n + (students_quantile(draws - 1) / Z) ** 2 * std**2 / draws)
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(variance / n + Z**2 / (4 * n**2))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def students(freedom: int) -> float:
+def students_quantile(freedom: int) -> float:
     """The 97.5 % quantile of Student's t."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
-def of_accuracies(metrics: Mapping[str, float], n: int, draws: int = 1) -> dict[str, Interval]:
+def accuracy_intervals(metrics: Mapping[str, float], n: int, draws: int = 1) -> dict[str, Interval]:
     """`top1_ci95` and so on, of all accuracies (`top1`, `raw.top5`, `top1@10`) among numbers from `n` test samples."""
-    found: dict[str, Interval] = {}
+    intervals: dict[str, Interval] = {}
     for name, value in metrics.items():
         if name.endswith("_std"):
             continue
         if name.rpartition(".")[2].partition("@")[0] in ACCURACIES and n > 0 and 0 <= value <= 1:
-            found[name + SUFFIX] = of_share(value, n, metrics.get(f"{name}_std"), draws)
-    return found
+            intervals[name + SUFFIX] = share_interval(value, n, metrics.get(f"{name}_std"), draws)
+    return intervals
 
 
-def shown(value: float, interval: Interval | None = None) -> str:
+def format_value(value: float, interval: Interval | None = None) -> str:
     """A number with the digits that its interval justifies: one beyond the first digit of the interval's half width, 4 decimals at
     most. Without an interval, four significant digits."""
     low, high = interval or (None, None)
@@ -56,18 +56,18 @@ def shown(value: float, interval: Interval | None = None) -> str:
     return f"{value:.{min(4, max(2, 1 - math.floor(math.log10(half))))}f}" if half > 0 else f"{value:.4g}"
 
 
-def between(low: float | None, high: float | None) -> str:
+def format_interval(low: float | None, high: float | None) -> str:
     """`0.91 .. 0.95`, with an end that may be open."""
     half = (high - low) / 2 if low is not None and high is not None else 0.0
-    said = [shown(end, (end - half, end + half)) if end is not None else "?" for end in (low, high)]
-    return f"{said[0]} .. {said[1]}" if high is not None else f"{said[0]} or more"
+    ends = [format_value(end, (end - half, end + half)) if end is not None else "?" for end in (low, high)]
+    return f"{ends[0]} .. {ends[1]}" if high is not None else f"{ends[0]} or more"
 
 
-def of_lines(metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, str]:
+def format_metrics(metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, str]:
     """What is shown of each number of a result; deviations (`_std`) with two significant digits."""
     return {
         name: f"{value:.2g}"
         if name.endswith("_std") and name.removesuffix("_std") in metrics
-        else shown(value, intervals.get(name + SUFFIX))
+        else format_value(value, intervals.get(name + SUFFIX))
         for name, value in metrics.items()
     }

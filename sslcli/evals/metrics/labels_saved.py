@@ -35,6 +35,6 @@ def needed(curve: Sequence[Point], accuracy: float) -> Needed:
     return Needed(curve[-1][0], ">")
 
 
-def least(found: dict[str, Needed]) -> str:
+def least(needs: dict[str, Needed]) -> str:
     """Which baseline needs fewest labels: the best of them. Of equal numbers, one that gets there is better."""
-    return min(found, key=lambda name: (found[name].labels, found[name].relation == ">", name))
+    return min(needs, key=lambda name: (needs[name].labels, needs[name].relation == ">", name))

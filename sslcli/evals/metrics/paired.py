@@ -20,7 +20,7 @@ from sslcli.runs.files import checked, size_of
 if TYPE_CHECKING:
     from sslcli.runs.results import Kept
 
-Rights = NDArray[np.float64]
+Correctness = NDArray[np.float64]
 RESAMPLES = 10_000
 LEVEL = 0.95
 
@@ -41,7 +41,7 @@ class Difference:
     items: int
 
 
-def compare(first: Rights, second: Rights, seed: int = 0, resamples: int = RESAMPLES) -> Difference:
+def compare(first: Correctness, second: Correctness, seed: int = 0, resamples: int = RESAMPLES) -> Difference:
     """`second` against `first`, both (m,) in 0 .. 1, of the same items in the same order."""
     assert first.shape == second.shape != (0,), (first.shape, second.shape)
     change = second - first
@@ -60,7 +60,9 @@ def compare(first: Rights, second: Rights, seed: int = 0, resamples: int = RESAM
     )
 
 
-def bootstrap(change: Rights, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL) -> tuple[float, float]:
+def bootstrap(
+    change: Correctness, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+) -> tuple[float, float]:
     """The percentile interval of the mean of `change` (m,) over resampled items (Efron & Tibshirani 1993, Sec. 13.3).
 
     A resample of m items is known by how often each value of `change` occurs in it, which is multinomial: with few different
@@ -90,18 +92,20 @@ def mcnemar(better: int, worse: int) -> float:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """p-values for several comparisons made at once (Holm 1979): the chance of any false one stays below the level."""
-    found, worst = [0.0] * len(ps), 0.0
+    result, worst = [0.0] * len(ps), 0.0
     for place, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
         worst = max(worst, min(1.0, (len(ps) - place) * ps[i]))
-        found[i] = worst
-    return found
+        result[i] = worst
+    return result
 
 
 FILE = "predictions.safetensors"  # beside a result: eval/NAME_predictions.safetensors
-Said = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # ids (m,), truth (m,), predicted (draws, m)
+PredictionArrays = tuple[
+    NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]
+]  # ids (m,), truth (m,), predicted (draws, m)
 
 
-def aligned(a: Said, b: Said) -> tuple[NDArray[np.int64], Rights, Rights]:
+def align(a: PredictionArrays, b: PredictionArrays) -> tuple[NDArray[np.int64], Correctness, Correctness]:
     """The ids of the items that both were asked, and who was right on them. RequestError where there is none, or where the
     truths differ."""
     ids, of_a, of_b = np.intersect1d(a[0], b[0], return_indices=True)
@@ -109,32 +113,35 @@ def aligned(a: Said, b: Said) -> tuple[NDArray[np.int64], Rights, Rights]:
         raise RequestError("not one test item is the same")
     if (a[1][of_a] != b[1][of_b]).any():
         raise RequestError("the same test items have different labels: the data was labelled anew between the two")
-    rights = [(said[2] == said[1]).mean(axis=0)[rows] for said, rows in ((a, of_a), (b, of_b))]
+    rights = [
+        (read_predictions[2] == read_predictions[1]).mean(axis=0)[rows]
+        for read_predictions, rows in ((a, of_a), (b, of_b))
+    ]
     return ids, rights[0], rights[1]
 
 
-def said(kept: Kept) -> Said | None:
+def read_predictions(saved: Kept) -> PredictionArrays | None:
     """What is kept of a result's predictions; None where nothing is. DataError for a file that is damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    if size_of(kept.run, kept.beside(FILE)) is None:
+    if size_of(saved.run, saved.beside(FILE)) is None:
         return None
     try:
-        found = load_file(checked(kept.run, kept.beside(FILE)))
-        ids, truth, predicted = (found[key] for key in ("ids", "truth", "predicted"))
-        assert all(v.dtype == np.int64 for v in (ids, truth, predicted)), "not whole numbers"
+        result = load_file(checked(saved.run, saved.beside(FILE)))
+        ids, labels, predicted = (result[key] for key in ("ids", "truth", "predicted"))
+        assert all(v.dtype == np.int64 for v in (ids, labels, predicted)), "not whole numbers"
         assert ids.ndim == 1, "not samples"
-        assert ids.shape == truth.shape == predicted.shape[1:], "not draws of samples"
+        assert ids.shape == labels.shape == predicted.shape[1:], "not draws of samples"
         assert len(predicted) > 0, "no draw"
     except (OSError, SafetensorError, KeyError, AssertionError) as e:
-        why = f"{kept.run / kept.beside(FILE)} cannot be read: {e}"
+        why = f"{saved.run / saved.beside(FILE)} cannot be read: {e}"
         raise DataError(why, "measure the run again: sslcli eval NAME run=RUN") from None
-    return ids, truth, predicted
+    return ids, labels, predicted
 
 
 def same_data(first: Kept, second: Kept) -> bool:
-    prints = [kept.record.get("fingerprint") for kept in (first, second)]
+    prints = [saved.record.get("fingerprint") for saved in (first, second)]
     return bool(prints[0]) and prints[0] == prints[1]
 
 
@@ -148,8 +155,8 @@ class Separation:
 
     @property
     def words(self) -> str:
-        found = {True: "distinguishable", False: "not distinguishable", None: "of unknown distinction"}
-        return f"{found[self.distinguishable]} from the next ({self.why})"
+        result = {True: "distinguishable", False: "not distinguishable", None: "of unknown distinction"}
+        return f"{result[self.distinguishable]} from the next ({self.why})"
 
 
 def separation(first: Kept | None, second: Kept | None, metric: str, seed: int = 0) -> Separation:
@@ -164,21 +171,21 @@ def separation(first: Kept | None, second: Kept | None, metric: str, seed: int =
         return Separation(None, f"{metric} is not known of both")
     if not same_data(first, second):
         return Separation(None, "measured on different data")
-    values = [kept.record["numbers"][metric] for kept in (first, second)]
+    values = [saved.record["numbers"][metric] for saved in (first, second)]
     if metric == "top1":
         try:
-            a, b = said(first), said(second)
+            a, b = read_predictions(first), read_predictions(second)
             if a is not None and b is not None:
-                _, rights_a, rights_b = aligned(a, b)
-                found = compare(rights_b, rights_a, seed)  # the difference is of the first, less the second
+                _, rights_a, rights_b = align(a, b)
+                result = compare(rights_b, rights_a, seed)  # the difference is of the first, less the second
                 why = (
-                    f"{found.difference:+.3f}, 95 % {found.low:+.3f} .. {found.high:+.3f}, McNemar p {found.p:.2g}, "
-                    f"{found.items:,} test samples"
+                    f"{result.difference:+.3f}, 95 % {result.low:+.3f} .. {result.high:+.3f}, McNemar p {result.p:.2g}, "
+                    f"{result.items:,} test samples"
                 )
-                return Separation(found.p < 1 - LEVEL, why, found)
+                return Separation(result.p < 1 - LEVEL, why, result)
         except SslError:
             pass  # their intervals are left
-    spans = [kept.record.get("intervals", {}).get(f"{metric}_ci95", (None, None)) for kept in (first, second)]
+    spans = [saved.record.get("intervals", {}).get(f"{metric}_ci95", (None, None)) for saved in (first, second)]
     return by_intervals(values[0] - values[1], spans, metric)
 
 

@@ -72,13 +72,13 @@ def clid(rows: Sequence[Mapping[str, float]]) -> list[float]:
 
 def rank_all(rows: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """The rank of each candidate by each metric that is in all rows."""
-    found: list[dict[str, float]] = [{} for _ in rows]
+    rank_rows: list[dict[str, float]] = [{} for _ in rows]
     for name in METRICS:
         if all(name in row for row in rows):
             places = ranks([goodness(name, row[name]) for row in rows])
-            for own, place in zip(found, places, strict=True):
-                own[name] = place
-    return found
+            for row_ranks, place in zip(rank_rows, places, strict=True):
+                row_ranks[name] = place
+    return rank_rows
 
 
 def agreement(scores: Sequence[float], targets: Sequence[float]) -> dict[str, float]:

@@ -49,9 +49,9 @@ def compare_pair(first: Run, second: Run, name: str, seed: int) -> dict[str, Any
     found = [run.kept[name] for run in (first, second)]
     if not paired.same_data(*found):
         raise RequestError("evaluated on different data: accuracies on different samples do not compare")
-    a, b = (paired.said(kept) for kept in found)
+    a, b = (paired.read_predictions(kept) for kept in found)
     assert a is not None and b is not None  # noqa: PT018
-    ids, correct_a, correct_b = paired.aligned(a, b)
+    ids, correct_a, correct_b = paired.align(a, b)
     result = paired.compare(correct_a, correct_b, derive(seed, "paired", name))
     notes = []
     for place, run, kept in zip(("first", "second"), (first, second), found, strict=True):
