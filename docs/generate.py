@@ -14,9 +14,12 @@ import fnmatch
 import functools
 import inspect
 import io
+import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import yaml
 
@@ -101,6 +104,19 @@ def header(text: str) -> list[str]:
     return lines
 
 
+COMMAND = re.compile(r"\s+(?:[A-Z_]+=\S+ )?(?:run=\$\()?(?:sslcli |[\w.]+=)")  # an indented command or override
+
+
+def reflow(lines: list[str]) -> str:
+    """Comment lines as paragraphs; measurements ("Seen on ...") and indented commands start a line."""
+    text = ""
+    for line in lines:
+        inside = text.count("`") % 2  # the line continues a command in backquotes
+        starts = not inside and (line.startswith(("Seen on", "Measured")) or COMMAND.match(line))
+        text += ("\n" + line) if starts else (" " + line.strip())
+    return text.strip()
+
+
 def choice_keys(group: str, path: Path) -> tuple[list[Key], list[Key]]:
     """The keys of one choice, and the defaults that it sets in other groups."""
     text = path.read_text(encoding="utf-8")
@@ -136,8 +152,9 @@ def key_table(found: list[Key]) -> str:
 
 
 def help_of(*argv: str) -> str:
+    """What `sslcli ... --help` prints, at a fixed width."""
     out = io.StringIO()
-    with contextlib.redirect_stdout(out):
+    with mock.patch.dict(os.environ, COLUMNS="100"), contextlib.redirect_stdout(out):
         status = main([*argv, "--help"])
     assert status == 0, argv
     return out.getvalue().rstrip()
@@ -158,13 +175,14 @@ def group_page(group: str) -> str:
         facts = registry.describe(path, group)
         own, elsewhere = choice_keys(group, path)
         own = [k if k.meaning else dataclasses.replace(k, meaning=glossary(k.name)) for k in own]
-        text += f"\n## {name}\n\n{cell(str(facts.get('summary') or ''))}\n"
+        remarks = reflow(header(path.read_text(encoding="utf-8")))
+        summary = str(facts.get("summary") or "")
+        text += f"\n## {name}\n" + ("" if remarks.startswith(summary) else f"\n{cell(summary)}\n")
         if facts.get("source"):
             text += f"\nSource: {cell(str(facts['source']))}\n"
         if facts.get("_target_"):
             text += f"\nImplementation: `{facts['_target_']}`\n"
-        remarks = "\n".join(header(path.read_text(encoding="utf-8")))
-        if remarks and remarks.strip() != facts.get("summary"):
+        if remarks:
             text += f"\n```{{code-block}} text\n:class: remarks\n\n{remarks}\n```\n"
         if own:
             text += "\n" + key_table(own)
