@@ -1,4 +1,4 @@
-"""Only classes of the closed list are built, and a typo in a YAML is told with the nearest argument."""
+"""Objects from YAML: only allowed targets are built, and a misspelled argument is reported with the nearest one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_hostile_targets_are_rejected(target):
 
 @pytest.mark.parametrize("target", ["sslcli.data.import_module", "sslcli.data.Any"])
 def test_target_beside_factory_is_rejected(target):
-    """The module is one that YAML files name; what is asked for in it is not a choice."""
+    """The module occurs in YAML files; the requested attribute is not a choice."""
     with pytest.raises(RequestError, match="not one of the allowed classes and functions"):
         instantiate.resolve("dataset", target)
 

@@ -1,4 +1,4 @@
-"""Every YAML composes and binds; every experiment runs a few steps."""
+"""Shipped YAML files: every choice composes and binds to the signature of its target."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def needs_path(group: str, name: str) -> bool:
 
 @pytest.mark.parametrize(("method", "dataset"), list(zip_longest(METHODS, DATASETS, fillvalue="digits")))
 def test_every_method_composes_with_every_dataset(method, dataset):
-    """A data set chooses backbone and augmentation, a method what it needs on top: each once, and every plan with every
-    augmentation that a data set chooses."""
+    """A data set selects backbone and augmentation, a method what it needs in addition. Each is tested once, and each plan of views
+    with every augmentation that a data set selects."""
     path = ["dataset.path=x"] if needs_path("dataset", dataset) else []
     cfg = compose.compose("pretrain", [f"method={method}", f"dataset={dataset}", *path])
     assert cfg.dataset.name

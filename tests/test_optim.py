@@ -1,4 +1,4 @@
-"""Groups, LARS against two other implementations and a loop, batch scaling, schedules against torch and lightly."""
+"""Parameter groups; LARS against its formula, timm and lightly; learning-rate scaling; schedules against torch and lightly."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_parameter_groups_hold_each_parameter_once():
             "backbone.0.bias",
             "backbone.1.weight",
             "backbone.1.bias",
-            "backbone.2.weight",  # a norm, though 3-d
+            "backbone.2.weight",  # of a normalization layer, though 3-d
             "backbone.2.bias",
         ],
         "fixed_lr_decay": ["predictor.weight"],
@@ -85,7 +85,7 @@ def test_optimizers_accept_groups_and_have_flat_state(optimizer_class):
         p.grad = torch.ones_like(p) if p.requires_grad else None
     optimizer.step()
     saved = optimizer.state_dict()
-    assert saved["state"] or optimizer_class is torch.optim.SGD  # plain SGD has none
+    assert saved["state"] or optimizer_class is torch.optim.SGD  # SGD without momentum has none
     for slots in saved["state"].values():
         assert all(isinstance(v, (torch.Tensor, int, float)) for v in slots.values())
     assert {g["name"]: g["weight_decay"] for g in saved["param_groups"]}["decay"] == 0.1
@@ -117,7 +117,7 @@ def train(model, optimizer, steps=12, lrs=None):
 
 
 class SlowLars:
-    """Algorithm 1 of the paper, one number at a time; the rate is outside the velocity where it is not clipped."""
+    """Algorithm 1 of the paper, one scalar at a time; without clipping the rate is outside the velocity."""
 
     def __init__(self, groups, lr, momentum, eta, clip):
         self.param_groups = [g | {"lr": lr} for g in groups]
@@ -148,7 +148,7 @@ class SlowLars:
 @pytest.mark.parametrize("clip", [False, True])
 def test_lars_matches_formula(clip):
     a, b = net(), net()
-    lrs = [0.0, 0.1, 0.2, *[0.5] * 9]  # a warm-up from zero too
+    lrs = [0.0, 0.1, 0.2, *[0.5] * 9]  # includes a warm-up from zero
     fast = train(a, LARS(parameter_groups(a, 0.01), lr=0.5, eta=0.02, clip_lr=clip), lrs=lrs)
     slow = train(b, SlowLars(parameter_groups(b, 0.01), 0.5, 0.9, 0.02, clip), lrs=lrs)
     torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
@@ -156,7 +156,7 @@ def test_lars_matches_formula(clip):
 
 
 def test_clipped_lars_keeps_bound_during_warmup():
-    """No step is longer than what its gradients were allowed: eta |w| each, decayed by the momentum."""
+    """A step is at most the sum of the bounds of its gradients, eta |w| each, decayed by the momentum."""
     p = nn.Parameter(torch.ones(10))
     optimizer = LARS([p], lr=1.0, eta=0.02, clip_lr=True)
     for lr in (1e-4, 0.1, 0.2, 0.4, 0.8):  # a warm-up of a few steps
@@ -168,7 +168,7 @@ def test_clipped_lars_keeps_bound_during_warmup():
 
 
 def test_lars_loads_velocity_of_older_checkpoint():
-    """Which held it without the rate: v_old = v / lr."""
+    """An older checkpoint stores it without the learning rate: v_old = v / lr."""
     a, b = net(), net()
     ours = LARS(parameter_groups(a, 0.01), lr=0.5, clip_lr=True)
     train(a, ours, steps=3)
@@ -194,14 +194,14 @@ def test_lars_matches_timm(clip):
     optim = pytest.importorskip("timm.optim")
     a, b = net(), net()
     ours = train(a, LARS(parameter_groups(a, 0.01), lr=0.5, eta=0.02, clip_lr=clip))
-    timms = optim.Lars(  # it adapts the groups that decay, so the exclusions are the same
+    timms = optim.Lars(  # timm adapts the groups with weight decay, so the exclusions are the same
         [{"params": g["params"], "weight_decay": g["weight_decay"]} for g in parameter_groups(b, 0.01)],
         lr=0.5,
         momentum=0.9,
         trust_coeff=0.02,
         trust_clip=clip,
     )
-    # timm leaves eps out of some paths: 1e-8 of a norm near 1
+    # timm omits eps on some paths: 1e-8 of a norm near 1
     torch.testing.assert_close(ours, train(b, timms), rtol=1e-6, atol=1e-7)
 
 
@@ -246,7 +246,7 @@ def test_found_inf_on_device_skips_step(name):
     assert supports_found_inf(ours)
     ours.found_inf = torch.zeros(())
     bound = 1e-12 if "lars" in name else 0
-    # a good step is a step; told, LARS takes torch's fused SGD, which rounds once where the other rounds twice
+    # a finite step is taken; with found_inf LARS uses torch's fused SGD, which rounds once where the other rounds twice
     torch.testing.assert_close(train(told, ours), train(untold, plain), rtol=bound, atol=bound)
     weights, state = copy.deepcopy(told.state_dict()), copy.deepcopy(ours.state_dict())
     for p in told.parameters():
@@ -293,7 +293,7 @@ def test_schedule_values_at_both_ends():
         assert schedule(1.0) == pytest.approx(0.0, abs=1e-15)
         assert schedule(1.0, final=0.1) == pytest.approx(0.1, abs=1e-15)
         assert schedule(0.0, warmup=0.2, start=0.3) == 0.3
-        assert schedule(0.2, warmup=0.2, start=0.3) == 1.0  # the top comes as the warm-up ends, not a step late
+        assert schedule(0.2, warmup=0.2, start=0.3) == 1.0  # the maximum is reached as the warm-up ends
         assert schedule(0.1, warmup=0.2, start=0.3) == pytest.approx(0.65)
     assert cosine(0.5) == pytest.approx(0.5)
     assert linear(0.75) == pytest.approx(0.25)
@@ -306,7 +306,7 @@ def test_schedules_rise_then_fall(warmup, final, start, schedule):
     values = [schedule(i / 200, warmup=warmup, final=final, start=start) for i in range(201)]
     top = max(range(201), key=values.__getitem__)
     assert all(0 <= v <= 1 + 1e-12 for v in values)
-    # equal up to rounding where a side is flat
+    # equal up to rounding where a part is constant
     assert all(values[i] <= values[i + 1] + 1e-12 for i in range(top))
     assert all(values[i] >= values[i + 1] - 1e-12 for i in range(top, 200))
 
@@ -326,7 +326,7 @@ def test_cosine_matches_torch():
 
 def test_cosine_matches_lightly():
     scheduler = pytest.importorskip("lightly.utils.scheduler")
-    for step in range(50):  # lightly's last step is at the very end, so it has n - 1 intervals
+    for step in range(50):  # lightly's last step is at progress 1, so it has n - 1 intervals
         theirs = scheduler.cosine_schedule(step, 50, 1.0, 0.05)
         assert cosine(step / 49, final=0.05) == pytest.approx(theirs, abs=1e-12)
 
@@ -337,7 +337,7 @@ def test_schedules_reject_invalid_arguments(bad):
         cosine(0.5, **bad)
 
 
-# made for a run --------------------------------------------------------------------------------------------------------
+# the optimizer of a run --------------------------------------------------------------------------------------------------------
 
 SGD = {"_target_": "torch.optim.SGD", "summary": "", "lr": 9.0, "momentum": 0.9, "weight_decay": 0.01}
 
@@ -370,7 +370,7 @@ def test_unknown_optimizer_step_is_not_unwrapped(monkeypatch):
 
 
 def test_fused_step_equals_step_in_all_memory_formats():
-    """Fused kernels take memory as it comes: gradients and slots must lie as their weights do, after a restart too."""
+    """Fused kernels ignore strides: gradients and optimizer states must have the layout of their weights, after a resume too."""
     torch.manual_seed(0)
     whole = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 2))
     x = torch.randn(5, 3, 6, 6)
@@ -384,7 +384,7 @@ def test_fused_step_equals_step_in_all_memory_formats():
             if restart and step == 2:
                 names = checkpoint.parameter_names(model)
                 saved = checkpoint.optimizer_tensors(optimizer, names)
-                saved = {k: v.contiguous() for k, v in saved[0].items()}, saved[1]  # as a file holds them
+                saved = {k: v.contiguous() for k, v in saved[0].items()}, saved[1]  # the layout in a checkpoint
                 optimizer = build_optimizer(SGD | options, model, 0.1)
                 checkpoint.restore_optimizer(optimizer, names, *saved)
             optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""Real processes, cheaply: children of one that has imported everything."""
+"""Real processes at low cost: forks of one that has imported everything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def zygote() -> Iterator[Zygote]:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 pictures of 16 x 16 in two classes: 32 of them to train on."""
+    """40 images of 16 x 16 pixels in two classes; 32 are in the training split."""
     root = tmp_path_factory.mktemp("photos")
     dice = np.random.default_rng(0)
     for i in range(40):

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or over its quota: training goes on while it can, says so, and loses nothing."""
+"""A disk that is full, read-only or over its quota: training continues as long as possible, reports it, and loses nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="look
 
 @contextlib.contextmanager
 def file_size(limit: int) -> Iterator[None]:
-    """The kernel takes no byte beyond `limit` of any file (and answers EFBIG)."""
+    """The kernel writes no byte beyond `limit` of any file (EFBIG)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -59,7 +59,7 @@ def file_size(limit: int) -> Iterator[None]:
 
 
 def full_for(monkeypatch: pytest.MonkeyPatch, name: str, steps: range) -> None:
-    """From the save of the first of `steps` to the save after the last, files of that name take 16 bytes and no more."""
+    """From the save of the first of `steps` to the save after the last, files of that name are limited to 16 bytes."""
     now, save, write = [-1], Trainer.save, os.write
 
     def save_and_tell(self: Trainer, *args, **named) -> None:
@@ -84,7 +84,7 @@ def whole(cli) -> dict:
 
 @pytest.fixture
 def watched(monkeypatch) -> list[int]:
-    """Steps of failed saves; at each of them the checkpoint before is intact and nothing half-written lies about."""
+    """Steps of failed saves; at each of them the previous checkpoint is intact and no partial file remains."""
     steps: list[int] = []
     event = Run.event
 
@@ -116,12 +116,12 @@ def test_disk_full_at_each_file_of_two_saves(cli, monkeypatch, whole, watched):
 
 
 def test_disk_full_while_writing_metrics(cli, monkeypatch, whole, watched):
-    """Lines wait in memory until they can be written; meanwhile no checkpoint claims that they are."""
+    """Lines wait in memory until they can be written; until then no checkpoint counts them as written."""
     full_for(monkeypatch, "metrics.jsonl", range(2, 4))
     result = cli("pretrain", *WORDS)
     assert result.code == 0, result.err
     assert watched == [3]
-    assert result.err.count("cannot write") == 2  # the file, once; the save that it failed
+    assert result.err.count("cannot write") == 2  # once for the file, once for the save
     assert outcome(Path(result.last)) == whole
 
 
@@ -148,7 +148,7 @@ def test_first_save_is_required(cli, monkeypatch):
 
 
 def test_last_save_is_required(cli, monkeypatch, whole):
-    """A run is not `done` before its last step is on the disk."""
+    """A run is not `done` before its last step is saved."""
     with monkeypatch.context() as patch:
         full_for(patch, "model.safetensors", range(7, 8))
         result = cli("pretrain", *WORDS)
@@ -160,7 +160,7 @@ def test_last_save_is_required(cli, monkeypatch, whole):
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EDQUOT])
 def test_read_only_folder_or_quota_exceeded(cli, monkeypatch, code, whole):
-    """No file can be opened for writing from step 3 on (root is let into read-only folders, so the answer is a patch)."""
+    """No file can be opened for writing from step 3 on (patched, since root can write to read-only folders)."""
     steps, save, opened = [0], Trainer.save, os.open
 
     def save_and_tell(self, *args, **named):
@@ -201,7 +201,7 @@ def test_run_folder_cannot_be_created(cli, monkeypatch, sweep):
 
 
 def test_metrics_are_printed_when_saving_fails(cli, monkeypatch):
-    """Of an evaluation and of a ranking: first what was computed, then why it is not kept, then exit code 5."""
+    """An evaluation and a ranking print their results, then why they cannot be saved, and exit with 5."""
     assert cli("pretrain", *WORDS, "train.keep=2", "train.save_every=1").code == 0
     mkdir = os.mkdir
 
@@ -238,7 +238,7 @@ def test_free_space_is_checked_before_save(tmp_path, monkeypatch):
 
 
 def test_log_failure_does_not_end_run(tmp_path, capsys):
-    """events, log, status: said once, then silence."""
+    """Failures to write events, log and status are reported once."""
     run = Run.create(tmp_path / "r", {})
     with file_size(0):
         for _ in range(3):

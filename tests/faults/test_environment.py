@@ -1,4 +1,4 @@
-"""What surrounds a process: the terminal that hangs up, its working folder, its packages, its file system."""
+"""The environment of a process: hang-up of its terminal, its working folder, packages and file system."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sslcli.training.loop import saver
 
 @pytest.fixture
 def hang_up():
-    """Sets what SIGHUP does, as whoever starts the process would."""
+    """Sets the disposition of SIGHUP, as the parent of a process would."""
     before = signal.getsignal(signal.SIGHUP)
     yield lambda action: signal.signal(signal.SIGHUP, action)
     signal.signal(signal.SIGHUP, before)
@@ -94,7 +94,7 @@ def test_import_errors_become_messages():
     missing = OSError("libcudart.so.12: cannot open shared object file: No such file or directory")
     assert isinstance(to_ssl_error(missing), MachineError)
     assert isinstance(to_ssl_error(ImportError("no", name="torch._C")), MachineError)
-    assert to_ssl_error(ImportError("no", name="sslcli.nowhere")) is None  # a bug
+    assert to_ssl_error(ImportError("no", name="sslcli.nowhere")) is None  # an internal error
     assert to_ssl_error(OSError("something else")) is None
 
 

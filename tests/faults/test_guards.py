@@ -1,4 +1,4 @@
-"""Numbers that are none, and embeddings that are all one: noticed within a step or two checks, nothing poisoned, nothing lost."""
+"""Non-finite losses and gradients, and collapse: detected within a step or two checks, without effect on the state."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def newest_run() -> Path:
 
 
 def poison_data(patch: pytest.MonkeyPatch, steps: range) -> None:
-    """A pixel of the first view is NaN in these steps."""
+    """Set a pixel of the first view to NaN in these steps."""
     batches = Loader._batches
 
     def poisoned(self, step):
@@ -50,7 +50,7 @@ def poison_data(patch: pytest.MonkeyPatch, steps: range) -> None:
 
 
 def poison_gradient(patch: pytest.MonkeyPatch, steps: range) -> None:
-    """The loss is right, its gradient is NaN: the root of a zero."""
+    """Make the gradient NaN while the loss is finite: the square root of zero."""
     call, at = Method.__call__, [0]
 
     def poisoned(self, batch):
@@ -76,13 +76,13 @@ def events(run: Path, kind: str) -> list[dict]:
     [
         ["method=moco_v2"],
         ["method=byol"],
-        ["method=moco_v2", "+optimizer.fused=true", "train.clip=1"],  # the last three: as on a GPU
+        ["method=moco_v2", "+optimizer.fused=true", "train.clip=1"],  # the last three check as on a GPU
         ["method=byol", "optimizer=adamw", "optimizer.lr=1e-3", "+optimizer.fused=true"],
         ["method=byol", "optimizer=lars", "optimizer.lr=0.3"],
     ],
 )
 def test_nonfinite_step_leaves_no_trace(cli, monkeypatch, words, bad, poison, what):
-    """It is skipped: weights, teacher, optimizer, batch statistics and queue are after it what they were before."""
+    """A skipped step changes neither weights, teacher, optimizer state, batch statistics nor queue."""
     if len(words) > 1:
         monkeypatch.setattr(trainer, "can_defer_check", lambda setup, _: optim.supports_found_inf(setup.optimizer))
     poison(monkeypatch, range(bad, bad + 1))
@@ -99,7 +99,7 @@ def test_nonfinite_step_leaves_no_trace(cli, monkeypatch, words, bad, poison, wh
         for key, value in group.items():
             assert torch.equal(value, after[name][key]), f"{name} {key}"
     next_one = by_step[bad + 2][0]["model"]
-    assert any(not torch.equal(v, next_one[k]) for k, v in after["model"].items())  # and then it goes on
+    assert any(not torch.equal(v, next_one[k]) for k, v in after["model"].items())  # training continues
     if "method=moco_v2" in words:
         assert int(by_step[20][0]["model"]["queue.head"]) == 19 * 32
     assert all(bool(torch.isfinite(v).all()) for g in by_step[20][0].values() for v in g.values())
@@ -133,7 +133,7 @@ def test_six_nonfinite_steps_in_a_row_end_run(cli, monkeypatch, poison, what):
 
 
 def test_nonfinite_weights_are_never_saved(cli, monkeypatch):
-    """A last step that breaks the weights is no end: exit 4, and the checkpoint before is the newest."""
+    """A last step with non-finite weights exits with 4, and the previous checkpoint stays the newest."""
     step = torch.optim.SGD.step
     counted = [0]
 
@@ -169,7 +169,7 @@ def own_method(name: str, body: str) -> list[str]:
 
 
 def test_constant_output_is_reported_at_second_check(cli):
-    """From the first step on: no patience for what cannot be a slow start."""
+    """Constant from the first step on: there is no grace period for what cannot be a slow start."""
     words = own_method(
         "constant",
         "        a = self.backbone(batch.views[0]) * 0 + 1\n"

@@ -1,4 +1,4 @@
-"""Twenty SIGKILLs at random instants: nothing unreadable, every finish equal to the bit. The whole campaign: benchmarks/."""
+"""Twenty SIGKILLs at random times: all files are readable, and every resumed run is bit-identical. See benchmarks/ for more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A save cut off at every one of its system calls, and checkpoints damaged at random: what was good is found again."""
+"""Saves interrupted at each system call, and checkpoints damaged at random: the newest valid checkpoint is found."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing of ours catches it."""
+    """Simulates a kill: sslcli does not catch it."""
 
 
 class Cut:
-    """Counts the system calls of a save; call number `at` does not happen (a write half happens), and `what` flies.
+    """Counts the system calls of a save. Call number `at` is not executed (a write only by half), and `what` is raised.
 
-    `unsynced`: paths with bytes that a power cut would lose."""
+    `unsynced`: paths with bytes that a power failure would lose."""
 
     def __init__(self, patch: pytest.MonkeyPatch, at: int, what: BaseException):
         self.at, self.what, self.count, self.name = at, what, 0, ""
@@ -62,7 +62,7 @@ class Cut:
         return result
 
     def lose(self) -> None:
-        """The power fails: what was not flushed is not there."""
+        """Simulates a power failure: bytes that were not flushed are lost."""
         for path in self.unsynced:
             if os.path.isfile(path):
                 os.truncate(path, 0)
@@ -117,7 +117,7 @@ def attempt(folder: Path) -> StorageError | None:
 @pytest.mark.parametrize("power", [False, True], ids=["killed", "power cut"])
 @pytest.mark.parametrize("before", [(), (1,), (1, 2), (1, 2, 3)], ids=["first", "second", "third", "again"])
 def test_save_interrupted_at_every_system_call(tmp_path, monkeypatch, before, power):
-    """`again`: the step is there already, damaged; it is set aside, then replaced."""
+    """`again`: a damaged checkpoint of the step exists; it is set aside and replaced."""
     names, k = set(), 0
     while True:
         k += 1
@@ -141,7 +141,7 @@ def test_save_interrupted_at_every_system_call(tmp_path, monkeypatch, before, po
         check(checkpoint.load_newest(folder), 4)
         assert not list(folder.glob(".[!b]*"))
         names.add(cut.name)
-        if cut.count < k:  # it went through
+        if cut.count < k:  # the save was complete
             break
     assert k > 30
     assert names >= {"open", "write", "fsync", "rename", "replace", "mkdir"}
@@ -151,7 +151,7 @@ def test_save_interrupted_at_every_system_call(tmp_path, monkeypatch, before, po
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_save_with_error_at_every_system_call(tmp_path, monkeypatch, code):
-    """The disk says no, once: the save is done or says why, nothing lies about, and what was good stays good."""
+    """A save with one failing system call succeeds or reports it, leaves no partial file, and keeps valid checkpoints."""
     k, failed = 0, 0
     while True:
         k += 1
@@ -184,7 +184,7 @@ def two(tmp_path: Path) -> Path:
 
 
 def fall_back(good: Path, folder: Path, damage: Any) -> str:
-    """Damages the newest of two; it must be noticed, told and set aside, and the other be used. Returns what was told."""
+    """Damage the newest of two checkpoints. It must be reported and set aside, and the other used. Returns the reports."""
     shutil.copytree(good, folder)
     damage(folder / "step-0000000002")
     told: list[tuple[str, str]] = []
@@ -212,7 +212,7 @@ def test_hundred_flipped_bits_are_detected(two, tmp_path):
 
 
 def test_every_manifest_byte_is_verified(two):
-    """It has no other file to vouch for it."""
+    """No other file has a checksum of the manifest."""
     dice = random.Random(2)
     path = two / "step-0000000002"
     content = (path / "manifest.json").read_bytes()
@@ -253,7 +253,7 @@ def test_renamed_checkpoint_is_rejected(two, tmp_path):
 def test_invalid_checkpoints_are_named_and_kept(two):
     (two / "step-0000000002" / "state.json").unlink()
     (two / "step-0000000001" / "model.safetensors").write_bytes(b"")
-    for _ in range(2):  # and it is no other answer the second time
+    for _ in range(2):  # the second time with the same result
         with pytest.raises(
             TrainingError,
             match=r"step-0000000002: state.json is missing, step-0000000001: model.safetensors has 0 bytes of",
@@ -276,7 +276,7 @@ def test_newer_format_is_kept_and_reported(two):
 def test_newest_two_valid_checkpoints_are_kept(tmp_path):
     save(tmp_path, 1, 2, 3)
     (tmp_path / "step-0000000003" / "state.json").write_bytes(b"{}")
-    save(tmp_path, 4)  # keeps two: 4, and 2 because 3 does not verify
+    save(tmp_path, 4)  # keeps two: 4, and 2 because 3 is not valid
     assert [p.name[-1] for p in checkpoint.existing(tmp_path)] == ["4", "3", "2"]
     save(tmp_path, 5)
     assert [p.name[-1] for p in checkpoint.existing(tmp_path)] == ["5", "4"]
@@ -286,7 +286,7 @@ def test_newest_two_valid_checkpoints_are_kept(tmp_path):
 
 
 def test_safetensors_content_of_checkpoint(tmp_path):
-    """The format is the one of the safetensors package: it reads ours, and says no to nothing."""
+    """The safetensors package reads the files of a checkpoint."""
     from safetensors.torch import load_file
 
     base = torch.arange(12.0).reshape(3, 4)
@@ -310,7 +310,7 @@ def test_safetensors_content_of_checkpoint(tmp_path):
 
 
 def test_first_format_loads(tmp_path):
-    """tests/faults/fixtures/format-1 was written by sslcli 0.1 and is never made again."""
+    """tests/faults/fixtures/format-1 was written by sslcli 0.1 and is never regenerated."""
     shutil.copytree(FIXTURES / "format-1", tmp_path / "checkpoints")
     found = checkpoint.load_newest(tmp_path / "checkpoints")
     assert found is not None
@@ -324,7 +324,7 @@ def test_first_format_loads(tmp_path):
 
 
 def test_run_of_first_format_resumes(cli, tmp_path, monkeypatch):
-    """Its configuration, as its checkpoint holds it, names data sets by their dotted names of then."""
+    """Its configuration, from its checkpoint, has the dotted names of that version."""
     monkeypatch.chdir(tmp_path)
     config: dict = {"device": {"type": "cpu", "threads": 1}, "logger": {"log_every": 1}}
     for key, value in json.loads((FIXTURES / "format-1/step-0000000006/state.json").read_text())["config"].items():
@@ -346,12 +346,12 @@ def test_run_of_first_format_resumes(cli, tmp_path, monkeypatch):
     assert cli("eval", "knn", "run=old").code == 0
 
 
-# ------------------------------------------------------------------------------------------------------- as a user sees it
+# ------------------------------------------------------------------------------------------------------- command line
 
 
 @pytest.fixture
 def interrupted(cli) -> tuple[Path, dict]:
-    """A run that looks as if it was killed after step 3 of 4, all its checkpoints kept; and what it comes to at its end."""
+    """A run as if killed after step 3 of 4, with all its checkpoints, and the tensors of the finished run."""
     words = ["dataset=digits", "backbone.width=4", "device=cpu", "device.threads=1", "train.batch_size=64"]
     words += ["train.steps=4", "train.eval_every=0", "train.save_every=1", "train.keep=10", "logger.log_every=1"]
     run = Path(cli("pretrain", *words).last)

@@ -1,4 +1,4 @@
-"""Signals, real ones: finish the step, save, leave with the right code and nobody left behind; the rest is bit for bit the same."""
+"""Real signals: the step is finished and saved, the exit code is correct, no process remains, and resuming is bit-identical."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_signals_at_random_times_save_and_resume(zygote, tmp_path, whole, seed):
         begun, number = last_step(run), getattr(signal, name)
         until(lambda: len(events(run, "resumed")) == i and last_step(run) > begun)  # noqa: B023
         time.sleep(dice.uniform(0, 0.08))
-        os.kill(pid, signal.SIGSTOP)  # so that the step it is at can be read
+        os.kill(pid, signal.SIGSTOP)  # so that its current step can be read
         step = last_step(run)
         os.kill(pid, number)
         sent = time.monotonic()
@@ -90,7 +90,7 @@ def test_signals_at_random_times_save_and_resume(zygote, tmp_path, whole, seed):
 
 
 def test_second_interrupt_exits_immediately(zygote, tmp_path):
-    """Steps of seconds: whoever types Ctrl-C twice does not wait for one."""
+    """With steps of seconds, a second Ctrl-C does not wait for the end of a step."""
     slow = ["train.steps=50", "train.batch_size=1437", "train.eval_every=0", "backbone.width=96"]
     words = tmp_path / "words.txt"
     pid = zygote.start([*WORDS, *slow], tmp_path, words)
@@ -112,12 +112,12 @@ def test_second_interrupt_exits_immediately(zygote, tmp_path):
 
 
 def family(leader: int) -> list[int]:
-    """The processes of a session that still run."""
+    """The running processes of a session."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
-        except OSError:  # it ended as we looked
+        except OSError:  # it ended meanwhile
             continue
         if int(session) == leader and state not in "ZX":
             found.append(int(path.parent.name))
@@ -136,14 +136,14 @@ def test_no_data_worker_remains(zygote, tmp_path, photos):
     run = until(lambda: the_run(tmp_path))
     until(lambda: last_step(run) > 2)
     assert len(family(pid)) >= 3
-    os.killpg(pid, signal.SIGXCPU)  # workers get it too, and leave the answer to the main process
+    os.killpg(pid, signal.SIGXCPU)  # workers receive it too and ignore it
     assert zygote.wait(pid) == 75, words.read_text()
     until(lambda: not family(pid), 5)
 
 
 @needs_proc
 def test_killed_run_releases_lock_despite_workers(zygote, tmp_path, photos):
-    """SIGKILL: its workers notice later, but the run is free at once; and they do end."""
+    """After SIGKILL the run can be locked immediately, though its workers end a little later."""
     words = tmp_path / "words.txt"
     pid = zygote.start(streamed(photos), tmp_path, words)
     run = until(lambda: the_run(tmp_path))

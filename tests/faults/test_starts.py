@@ -1,4 +1,4 @@
-"""Four starts in one second, twenty times: eighty folders, each whole."""
+"""Four starts within a second, twenty times: eighty complete run folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sslcli.runs.run import Run
 
 
 def start_twenty(child: int, begin: float) -> None:
-    """What a start does up to its folder: the name from Hydra's own `hydra.run.dir`, the folder from `Run.create`."""
+    """Start up to the run folder: its name from `hydra.run.dir`, the folder from `Run.create`."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -21,12 +21,12 @@ def start_twenty(child: int, begin: float) -> None:
     HydraConfig.instance().set_config(cfg)
     for i in range(20):
         time.sleep(max(0.0, begin + 0.05 * i + 0.003 * child - time.time()))
-        OmegaConf.clear_cache(cfg)  # the time is looked at once a start
+        OmegaConf.clear_cache(cfg)  # so that each start resolves the time again
         Run.create(Path(str(cfg.hydra.run.dir)), {"child": child, "i": i}).close()
 
 
 def fork(task: Callable[[int], None], children: int) -> list[int]:
-    """The exit codes of so many children that ran `task(child)`: 0, or that of the error."""
+    """The exit codes of child processes that ran `task(child)`: 0, or the code of the error."""
     pids = []
     for child in range(children):
         pid = os.fork()

@@ -1,7 +1,7 @@
-"""A run stopped anywhere and resumed is the run that was never stopped: tensors, counters and metrics, to the last bit.
+"""A run that is stopped anywhere and resumed equals the uninterrupted run bit for bit: tensors, counters and metrics.
 
-The folder of an unbroken run is copied at each stop point, as it lies: that is what a kill at this instant leaves. Each copy
-is then resumed. 4 steps an epoch, a checkpoint each 3 steps, an evaluation each second epoch, 10 steps.
+The folder of an uninterrupted run is copied at each stop point, which is the state after a kill at that time. Each copy is
+resumed. 4 steps per epoch, a checkpoint every 3 steps, an evaluation every second epoch, 10 steps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmarks.zygote import outcome
 from sslcli.training.loop import trainer as trainer_module
 from sslcli.training.loop.trainer import Meter, Trainer
 
-POINTS = {  # where a copy is made -> the checkpoint it goes on from
+POINTS = {  # stop point -> step of the checkpoint to resume from
     "before-step-1": 0,
     "after-step-1": 0,
     "saved-mid-epoch-6": 6,
@@ -29,7 +29,7 @@ POINTS = {  # where a copy is made -> the checkpoint it goes on from
 
 
 class Copies:
-    """Copies the run folder whenever its trainer comes by a stop point."""
+    """Copies the run folder when its trainer reaches a stop point."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, to: Path):
         self.to, self.micro = to, 0
@@ -114,7 +114,7 @@ def test_stopped_run_equals_uninterrupted_run(cli, monkeypatch, tmp_path, photos
 
 
 def test_evaluation_delayed_by_signal_runs_on_resume(cli, monkeypatch):
-    """A signal in the last step of an epoch: saved and left at once; the evaluation comes first when the run goes on."""
+    """A signal in the last step of an epoch saves and stops; resuming starts with the evaluation."""
     import os
     import signal
 

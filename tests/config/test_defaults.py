@@ -1,4 +1,4 @@
-"""Defaults follow the device, the data and the length of a run, and say so."""
+"""Defaults that depend on the device, the data and the length of a run, and how they are reported."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_image_defaults_follow_device(name, monkeypatch):
 
 
 def test_photo_folder_on_cpu(cli, photos):
-    """What was chosen is said, and stands in config.yaml, so that a resumed or measured run has it wherever that is done."""
+    """The chosen defaults are reported and saved in config.yaml, so that they are the same on another device."""
     result = cli("pretrain", "dataset=image_folder", f"dataset.path={photos}", *TINY)
     assert result.code == 0, result.err
     assert result.err.startswith(f"reading {photos}")
@@ -130,13 +130,13 @@ def test_accumulation_note_counts_negatives():
 
 
 def test_methods_that_gather_declare_compares():
-    """What crosses processes for a loss (`gather`, `sinkhorn`) is what a micro-batch lacks."""
+    """A loss that gathers over processes (`gather`, `sinkhorn`) misses samples with micro-batches too."""
     for name, path in registry.choices("method").items():
         method = method_class(registry.describe(path, "method"))
         text = inspect.getsource(inspect.getmodule(method))
         for_loss = "import gather" in text or "sinkhorn(" in text
-        kept = name in ("smog", "deepcluster_v2")  # they gather what groups and memories keep
-        assert method.compares or kept or not for_loss, name
+        only_memory = name in ("smog", "deepcluster_v2")  # they gather for groups and memory banks, not for the loss
+        assert method.compares or only_memory or not for_loss, name
         assert method.compares or not method.negatives, name
 
 
@@ -155,13 +155,13 @@ def test_schedule_in_epochs_is_rejected(cli, tmp_path, words, flags):
 
 
 def test_describe_budget_reports_steps_and_epochs():
-    told, hint = describe_budget("8m", 16, 30.0, 12)
-    assert told == (
+    message, hint = describe_budget("8m", 16, 30.0, 12)
+    assert message == (
         "train.budget=8m: about 16 steps, 1.33 epochs, at 30 s a step; 1,000 steps would take 8h20m: too few to learn much"
     )
     assert hint.startswith("train.budget=50m00s is 100 steps;")
     assert parse_duration("50m00s", "train.budget") == 3000
-    told, hint = describe_budget("8m", 200, 2.4, 300)  # less than an epoch
+    message, hint = describe_budget("8m", 200, 2.4, 300)  # less than an epoch
     assert hint.startswith("train.budget=36m00s is 900 steps;")
     assert describe_budget("1h", 5000, 0.72, 300) == (
         "train.budget=1h: about 5,000 steps, 16.7 epochs, at 0.72 s a step",

@@ -1,4 +1,4 @@
-"""The loop: plans, guards, signals, and a resumed run that equals an unbroken one bit for bit."""
+"""The training loop: horizon, non-finite steps, collapse, budget, locks, and checks on resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_progress_is_continuous_when_horizon_moves():
     assert horizon.progress(50) == 0.5
     assert horizon.progress(100) == 0.75
     assert horizon.progress(150) == 1.0
-    horizon.move(60, 10)  # never into the past
+    horizon.move(60, 10)  # never before the current step
     assert horizon.total == 61
 
 
@@ -38,7 +38,7 @@ def test_resume_rejects_changed_data_and_config(cli):
     assert "optimizer.weight_decay was" in refused.err
     (run / "config.yaml").write_text(text)
     newest = checkpoint.existing(run / "checkpoints")[0]
-    (newest / "model.safetensors").write_bytes(b"torn")
+    (newest / "model.safetensors").write_bytes(b"truncated")
     resumed = cli("resume", "latest")
     assert resumed.code == 0, resumed.err
     assert "is not valid" in resumed.err
@@ -68,11 +68,11 @@ def test_nonfinite_steps_are_skipped_then_end_run(cli):
     assert "optimizer.lr=" in result.err.partition("hint:")[2]
     (run,) = Path("runs").glob("2*")
     assert json.loads((run / "status.json").read_text())["status"] == "failed"
-    assert checkpoint.load_newest(run / "checkpoints") is not None  # the last good one is there
+    assert checkpoint.load_newest(run / "checkpoints") is not None  # the last valid one remains
 
 
 def test_collapse_is_reported(cli):
-    """A predictor-free, stop-gradient-free pull of two views towards each other collapses; the guard must say so."""
+    """Attracting two views without predictor and stop-gradient collapses the embeddings, which must be reported."""
     mine = Path("mine/method")
     mine.mkdir(parents=True)
     Path("mine/collapsing.py").write_text(
@@ -114,7 +114,7 @@ def test_run_keeps_time_budget(cli):
     status = json.loads((Path(result.last) / "status.json").read_text())
     assert (
         4.5 < status["seconds"] < 8.5
-    )  # loose: the machine is shared; what is tested is that it neither runs on nor stops at once
+    )  # loose, since other processes share the machine: it must neither continue nor stop immediately
     last = Run(Path(result.last)).metrics[-1]
     assert last["train/progress"] == 1.0
 

@@ -1,4 +1,4 @@
-"""What may change when a run goes on, and what is said of it."""
+"""Which keys may change when a run is resumed, and what is reported about the continuation."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ RUN = [*SMOKE, "train.save_every=1", "train.eval_every=0"]
 
 
 @pytest.fixture
-def broken_off(cli) -> Path:
-    """A run of 4 steps that ended after 2."""
+def interrupted_run(cli) -> Path:
+    """A run of 4 steps, killed after 2."""
     with killed_when_saved(2):
         cli("pretrain", *RUN)
     (run,) = Path("runs").glob("2*")
     return run
 
 
-def test_execution_keys_may_change_on_resume(cli, broken_off):
+def test_execution_keys_may_change_on_resume(cli, interrupted_run):
     done = cli("resume", "latest", "train.save_every=5m", "device.workers=0", "train.keep=1", "logger.log_every=1")
     assert done.code == 0, done.err
     assert "resuming at step 2 (bit-exact)" in done.err
-    assert yaml.safe_load((broken_off / "config.yaml").read_text())["train"]["save_every"] == 1  # for this time only
+    assert yaml.safe_load((interrupted_run / "config.yaml").read_text())["train"]["save_every"] == 1  # not saved
 
 
-def test_changed_precision_is_reported_on_resume(cli, broken_off):
+def test_changed_precision_is_reported_on_resume(cli, interrupted_run):
     done = cli("resume", "latest", "device.precision=bf16")
     assert done.code == 0, done.err
     assert "same data, different rounding; device was cpu (1 threads), fp32" in done.err
@@ -48,25 +48,25 @@ def test_changed_precision_is_reported_on_resume(cli, broken_off):
         ("allow_data_change=maybe", "allow_data_change=maybe", ""),
     ],
 )
-def test_other_keys_are_rejected_on_resume(cli, broken_off, word, message, hint):
+def test_other_keys_are_rejected_on_resume(cli, interrupted_run, word, message, hint):
     refused = cli("resume", "latest", word)
     assert refused.code == 2
     assert message in refused.err
     assert hint in refused.err
 
 
-def test_run_can_be_extended_before_and_after_its_end(cli, broken_off):
+def test_run_can_be_extended_before_and_after_its_end(cli, interrupted_run):
     longer = cli("resume", "latest", "train.steps=6")
     assert longer.code == 0, longer.err
     assert "not comparable: train.steps was 4, is 6" in longer.err
-    assert json.loads((broken_off / "status.json").read_text())["step"] == 6
+    assert json.loads((interrupted_run / "status.json").read_text())["step"] == 6
     again = cli("resume", "latest")
     assert "is done (step 6)" in again.err
     epochs = cli("resume", "latest", "train.epochs=1")
     assert epochs.code == 0, epochs.err
     assert "train.epochs was None, is 1" in epochs.err
-    assert json.loads((broken_off / "status.json").read_text())["step"] == 44
-    assert [m["step"] for m in map(json.loads, (broken_off / "metrics.jsonl").read_text().splitlines())][-1] == 44
+    assert json.loads((interrupted_run / "status.json").read_text())["step"] == 44
+    assert [m["step"] for m in map(json.loads, (interrupted_run / "metrics.jsonl").read_text().splitlines())][-1] == 44
 
 
 def test_changed_data_is_rejected_unless_allowed(cli, tmp_path):
@@ -107,7 +107,7 @@ def test_background_checkpoint_is_identical(cli, monkeypatch):
 
     def save(folder, step, *args, **kwargs):
         if slow:
-            time.sleep(0.05)  # several steps: the weights have moved on before they are written
+            time.sleep(0.05)  # several steps, so that the weights change before they are written
         return original(folder, step, *args, **kwargs)
 
     monkeypatch.setattr(checkpoint, "save", save)

@@ -1,4 +1,4 @@
-"""sslcli bench: the numbers have their names and agree with each other, and nothing is left behind. No test is about speed."""
+"""sslcli bench: names and consistency of its results; no files remain. No test depends on speed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_benchmark_of_files_prints_table(cli):
     Path("pictures").mkdir()
     for i in range(8):
         Image.new("RGB", (24, 20), (i, 2 * i, 90)).save(f"pictures/{i}.jpg")
-    Path("pictures/bad.jpg").write_bytes(b"nothing")  # it costs time, and ends nothing
+    Path("pictures/bad.jpg").write_bytes(b"nothing")  # an unreadable file costs time and does not end the benchmark
     data = ["dataset=image_folder", "dataset.path=pictures", "dataset.image_size=16", "dataset.resident=false"]
     words = [
         *QUICK,
