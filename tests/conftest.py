@@ -1,4 +1,4 @@
-"""Fixtures: the command line in this process (imports are paid once), and where real data may lie."""
+"""Fixtures: the command line in this process, which imports once, and the folder of real data."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _leaks: list[str] = []
 
 
 def _watch(event: str, args: tuple[Any, ...]) -> None:
-    """An audit hook: refuses, and notes, what this process writes into the checkout. A relative path lies below the working
-    folder (`nothing_outside`), or below a folder that is open."""
+    """An audit hook: records and refuses writes of this process into the checkout. A relative path is located below the working
+    folder (`nothing_outside`), or below an open folder."""
     if event == "open":
         if not isinstance(args[2], int) or not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             return
@@ -51,7 +51,7 @@ sys.addaudithook(_watch)
 
 @pytest.fixture(scope="session", autouse=True)
 def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where tests and their fixtures start, so that a relative path leads neither into the checkout nor to the user's runs."""
+    """The working folder of tests, so that a relative path is neither in the checkout nor in the runs of the user."""
     here = tmp_path_factory.mktemp("empty")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
@@ -62,7 +62,7 @@ def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def nothing_outside(empty_folder: Path) -> Iterator[None]:
-    """A test writes into its own temporary folder."""
+    """Fails a test that writes outside its temporary folder."""
     yield
     leaks = [*_leaks, *(str(p) for p in empty_folder.iterdir())]
     _leaks.clear()
@@ -105,12 +105,12 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing of ours catches it."""
+    """Simulates a kill: sslcli does not catch it."""
 
 
 @contextlib.contextmanager
 def killed_when_saved(step: int) -> Iterator[None]:
-    """Training inside is killed when the checkpoint of this step is there."""
+    """Kills the training inside when the checkpoint of this step exists."""
     from sslcli.training.loop.trainer import Trainer
 
     save = Trainer.save
@@ -128,7 +128,7 @@ def killed_when_saved(step: int) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """A folder of real data sets, named by SSLCLI_TEST_DATA; tests that want it are skipped without it."""
+    """The folder of real data sets, SSLCLI_TEST_DATA; tests that require it are skipped without it."""
     folder = os.environ.get("SSLCLI_TEST_DATA")
     if not folder or not Path(folder).is_dir():
         pytest.skip("SSLCLI_TEST_DATA names no folder")

@@ -1,4 +1,4 @@
-"""Guards against what never ends, that a busy machine cannot set off."""
+"""Limits on processor time, which the load of the machine does not affect."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ T = TypeVar("T")
 
 
 def cost(work: Callable[[], T], limit: float, tries: int = 3) -> tuple[T, float]:
-    """What `work` gives, and the seconds of processor that it takes: of this thread alone, and without searches for garbage
-    through all that other tests have left (`sslcli` starts without them too). Over `limit`, the least of `tries`.
+    """The result of `work`, and the processor seconds of this thread; the least of `tries` runs while it exceeds `limit`.
 
-    A blow-up costs as much each time; a processor shared with others does not.
+    Garbage collection is off, as when `sslcli` starts: it would visit the objects of all other tests.
     """
     least = float("inf")
     for _ in range(tries):
         with gc_disabled():
-            began = time.thread_time()
+            start = time.thread_time()
             result = work()
-            least = min(least, time.thread_time() - began)
+            least = min(least, time.thread_time() - start)
         if least <= limit:
             break
     return result, least

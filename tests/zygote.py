@@ -1,5 +1,6 @@
-"""`sslcli` for scripts in tests, without seconds of imports each time: one process has imported everything and forks for each
-command. `python zygote.py SOCKET` is that process; `client(...)` is the text of a program that takes the place of `sslcli`."""
+"""`sslcli` for scripts in tests, without the time of imports: one process imports everything and forks for each command.
+
+`python zygote.py SOCKET` is that process; `client(...)` is the text of a program that replaces `sslcli`."""
 
 from __future__ import annotations
 
