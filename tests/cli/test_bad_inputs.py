@@ -43,11 +43,11 @@ def test_path_needs_no_hydra_quoting(cli, tmp_path, name):
 
 
 def test_probe_needs_two_classes(cli, tmp_path):
-    from tests.data.conftest import picture
+    from tests.data.conftest import make_image
 
     (tmp_path / "data" / "only").mkdir(parents=True)
     for i in range(40):
-        picture(i).save(tmp_path / "data" / "only" / f"{i}.png")
+        make_image(i).save(tmp_path / "data" / "only" / f"{i}.png")
     assert cli("pretrain", *SMALL, f"dataset.path={tmp_path / 'data'}", "train.steps=1").code == 0
     refused = cli("eval", "probe")
     assert refused.code in (2, 7)
@@ -55,11 +55,11 @@ def test_probe_needs_two_classes(cli, tmp_path):
 
 
 def test_unlabeled_data_pretrains_only(cli, tmp_path):
-    from tests.data.conftest import picture
+    from tests.data.conftest import make_image
 
     (tmp_path / "data").mkdir()
     for i in range(60):
-        picture(i).save(tmp_path / "data" / f"{i}.png")
+        make_image(i).save(tmp_path / "data" / f"{i}.png")
     assert cli("pretrain", *SMALL, f"dataset.path={tmp_path / 'data'}", "train.eval_every=1", "train.steps=2").code == 0
     refused = cli("eval", "knn")
     assert refused.code in (2, 7)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from .conftest import picture
+from .conftest import make_image
 
 
 def encoded(image: Image.Image, kind: str, **kw: object) -> bytes:
@@ -103,8 +103,8 @@ BAD: dict[str, Callable[[], bytes]] = {
     "webp header only": lambda: encoded(_noise(11), "WEBP")[:16],
     "bmp cut at a half": lambda: _cut(encoded(_noise(12), "BMP"), 0.5),
     "bmp of absurd size": lambda: _bmp_of_size(70_000, 70_000),
-    "one pixel": lambda: encoded(picture(0, 1, 1), "PNG"),
-    "sliver": lambda: encoded(picture(0, 5, 6000), "PNG"),
+    "one pixel": lambda: encoded(make_image(0, 1, 1), "PNG"),
+    "sliver": lambda: encoded(make_image(0, 5, 6000), "PNG"),
     "81 million pixels": lambda: png_of_size(9000, 9000),
     "400 million pixels": lambda: png_of_size(20_000, 20_000),
     "nothing but nan": lambda: encoded(Image.fromarray(np.full((32, 32), np.nan, np.float32)), "TIFF"),
@@ -133,19 +133,21 @@ def make_folder(root: Path, n: int, share: float, classes: int = 10, side: int =
 
 
 SEEDS: dict[str, Callable[[], bytes]] = {
-    "jpg": lambda: encoded(picture(1, 48, 40), "JPEG", quality=85),
-    "progressive.jpg": lambda: encoded(picture(2, 48, 40), "JPEG", progressive=True),
-    "cmyk.jpg": lambda: encoded(picture(3, 48, 40, "CMYK"), "JPEG"),
-    "png": lambda: encoded(picture(4, 48, 40), "PNG"),
-    "palette.png": lambda: encoded(picture(5, 48, 40, "P"), "PNG", transparency=0),
+    "jpg": lambda: encoded(make_image(1, 48, 40), "JPEG", quality=85),
+    "progressive.jpg": lambda: encoded(make_image(2, 48, 40), "JPEG", progressive=True),
+    "cmyk.jpg": lambda: encoded(make_image(3, 48, 40, "CMYK"), "JPEG"),
+    "png": lambda: encoded(make_image(4, 48, 40), "PNG"),
+    "palette.png": lambda: encoded(make_image(5, 48, 40, "P"), "PNG", transparency=0),
     "deep.png": lambda: encoded(Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40)), "PNG"),
-    "gif": lambda: encoded(picture(6, 48, 40), "GIF", save_all=True, append_images=[picture(7, 48, 40)]),
-    "tif": lambda: encoded(picture(8, 48, 40), "TIFF", compression="tiff_lzw"),
-    "raw.tif": lambda: encoded(picture(9, 48, 40), "TIFF"),
-    "jpeg.tif": lambda: encoded(picture(10, 48, 40), "TIFF", compression="jpeg"),
-    "webp": lambda: encoded(picture(11, 48, 40), "WEBP"),
-    "animated.webp": lambda: encoded(picture(12, 48, 40), "WEBP", save_all=True, append_images=[picture(13, 48, 40)]),
-    "bmp": lambda: encoded(picture(14, 48, 40), "BMP"),
+    "gif": lambda: encoded(make_image(6, 48, 40), "GIF", save_all=True, append_images=[make_image(7, 48, 40)]),
+    "tif": lambda: encoded(make_image(8, 48, 40), "TIFF", compression="tiff_lzw"),
+    "raw.tif": lambda: encoded(make_image(9, 48, 40), "TIFF"),
+    "jpeg.tif": lambda: encoded(make_image(10, 48, 40), "TIFF", compression="jpeg"),
+    "webp": lambda: encoded(make_image(11, 48, 40), "WEBP"),
+    "animated.webp": lambda: encoded(
+        make_image(12, 48, 40), "WEBP", save_all=True, append_images=[make_image(13, 48, 40)]
+    ),
+    "bmp": lambda: encoded(make_image(14, 48, 40), "BMP"),
 }
 
 

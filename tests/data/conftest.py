@@ -12,7 +12,7 @@ from PIL import Image
 from sslcli.data import notify
 
 
-def picture(seed: int = 0, width: int = 24, height: int = 20, mode: str = "RGB") -> Image.Image:
+def make_image(seed: int = 0, width: int = 24, height: int = 20, mode: str = "RGB") -> Image.Image:
     """Smooth noise, different for each seed."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
@@ -31,14 +31,14 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
             (root / folder).mkdir(parents=True, exist_ok=True)
             for i in range(n):
                 seed += 1
-                picture(seed, *size).save(root / folder / f"{i:03d}{ext}")
+                make_image(seed, *size).save(root / folder / f"{i:03d}{ext}")
         return root
 
     return make
 
 
 @pytest.fixture
-def said():
+def messages():
     """What the data floor says while it works."""
     lines: list[str] = []
     notify.set_hooks(log=lines.append)

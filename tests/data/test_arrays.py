@@ -34,7 +34,7 @@ def say(d) -> str:
         ((20, 12, 10, 5), "(N, H, W, C)", 5),
     ],
 )
-def test_axes_are_detected_and_said(shape, layout, channels, tmp_path):
+def test_axes_are_detected_and_noted(shape, layout, channels, tmp_path):
     v = RNG.integers(0, 256, shape, dtype=np.uint8)
     np.save(tmp_path / "x.npy", v)
     d = arrays(str(tmp_path / "x.npy"), holdout=0)
@@ -48,7 +48,7 @@ def test_axes_are_detected_and_said(shape, layout, channels, tmp_path):
     assert len(d.mean) == channels
 
 
-def test_layout_can_be_said(tmp_path):
+def test_layout_option(tmp_path):
     v = RNG.integers(0, 256, (9, 4, 8, 4), dtype=np.uint8)
     np.save(tmp_path / "x.npy", v)
     with pytest.raises(DataError, match="is ambiguous") as error:
@@ -142,7 +142,7 @@ def test_label_entry_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "messages"),
     [
         (X.astype(np.float32) / 255, "0..1 scaled to"),
         (X.astype(np.float64), "0..255 scaled to"),
@@ -150,10 +150,10 @@ def test_label_entry_by_name(tmp_path):
         (X > 127, "0..1 scaled to"),
     ],
 )
-def test_plain_ranges_become_bytes(values, said, tmp_path):
+def test_nominal_ranges_are_scaled_to_bytes(values, messages, tmp_path):
     np.save(tmp_path / "x.npy", values)
     d = arrays(str(tmp_path / "x.npy"), holdout=0)
-    assert said in say(d)
+    assert messages in say(d)
     expected = X if values.dtype != bool else np.where(X > 127, 255, 0)
     assert np.array_equal(d.train.resident[:, 0].numpy(), expected)
 
@@ -167,7 +167,7 @@ def test_plain_ranges_become_bytes(values, said, tmp_path):
         (X.astype(np.float32) * (16 / 255), "[0,16]"),
     ],
 )
-def test_other_ranges_are_refused_with_what_to_type(values, hint, tmp_path):
+def test_unknown_value_range_has_hint(values, hint, tmp_path):
     values.reshape(-1)[:2] = values.min(), values.max()
     np.save(tmp_path / "x.npy", values)
     with pytest.raises(DataError, match="from black to white") as error:
@@ -183,7 +183,7 @@ def test_other_ranges_are_refused_with_what_to_type(values, hint, tmp_path):
             arrays(str(tmp_path / "x.npy"), range=wrong)
 
 
-def test_duplicates_between_train_and_test_are_said(tmp_path):
+def test_duplicates_between_train_and_test_warn(tmp_path):
     np.savez(tmp_path / "d.npz", x_train=X, x_test=np.concatenate([X[:2], X[2:4] ^ 1]))
     assert "2 test samples also in train" in say(arrays(str(tmp_path / "d.npz")))
 
@@ -205,7 +205,7 @@ def test_nothing_is_executed(tmp_path, monkeypatch):
     assert not (tmp_path / "owned").exists()
 
 
-def test_broken_files(tmp_path):
+def test_corrupt_array_files(tmp_path):
     np.save(tmp_path / "whole.npy", X)
     np.savez(tmp_path / "whole.npz", x=X)
     for ext in ("npy", "npz"):
@@ -219,7 +219,7 @@ def test_broken_files(tmp_path):
             arrays(str(tmp_path / file))
 
 
-def test_an_archive_that_unpacks_to_more_than_there_is(tmp_path, monkeypatch):
+def test_npz_larger_than_memory_is_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as z:
         buffer = io.BytesIO()
         np.save(buffer, np.zeros((100, 100, 100), np.uint8))
@@ -248,7 +248,7 @@ def test_useless_arrays(values, reason, hint, tmp_path):
         assert hint in error.value.hint
 
 
-def test_no_samples_by_any_name(tmp_path):
+def test_arrays_without_samples(tmp_path):
     np.savez(tmp_path / "d.npz", foo=X, bar=Y)
     with pytest.raises(DataError, match="foo, bar") as error:
         arrays(str(tmp_path / "d.npz"))
@@ -271,7 +271,7 @@ def test_npy_is_mapped_and_not_read(tmp_path):
     assert not torch.equal(x, before)
 
 
-def test_the_part_with_labels_measures_and_pretraining_reads_both(tmp_path):
+def test_labeled_split_is_held_out_and_both_are_pretrained_on(tmp_path):
     x, y = np.arange(24, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8), np.arange(24) % 2
     parts = {"x_training": x[:8], "y_training": y[:8], "x_dev": x[8:12], "y_dev": y[8:12], "x_eval": x[12:14]}
     np.savez(tmp_path / "a.npz", **parts, x_unsup=x[14:])
@@ -291,7 +291,7 @@ def test_savez_without_names_is_x_and_y(tmp_path):
     assert len(arrays(str(tmp_path / "d.npz")).classes) == 4
 
 
-def test_images_along_the_last_axis_are_told(tmp_path):
+def test_images_along_the_last_axis_warn(tmp_path):
     np.save(tmp_path / "x.npy", RNG.integers(0, 256, (16, 16, 40), dtype=np.uint8))
     assert any("moveaxis" in n for n in arrays(str(tmp_path / "x.npy")).notes)
     np.save(tmp_path / "x.npy", RNG.integers(0, 256, (16, 16, 16), dtype=np.uint8))
@@ -299,6 +299,6 @@ def test_images_along_the_last_axis_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int64])
-def test_nearly_black_arrays_are_told(kind, tmp_path):
+def test_nearly_black_arrays_warn(kind, tmp_path):
     np.save(tmp_path / "x.npy", RNG.integers(0, 2, (30, 8, 8)).astype(kind))
     assert any("nearly black" in n and "dataset.range" in n for n in arrays(str(tmp_path / "x.npy")).notes)

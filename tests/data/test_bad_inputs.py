@@ -1,4 +1,4 @@
-"""What a data set answers to bad inputs, folder level (16-29); the image level (30-44) is in test_decode.py.
+"""Errors and notes for bad inputs at the level of folders; test_decode.py covers the level of images.
 
 The exit code is the error's own; the command line only prints it.
 """
@@ -19,14 +19,14 @@ from sslcli.data.sources.image_folder import image_folder
 from sslcli.data.sources.series import series
 from sslcli.errors import DataError, RequestError, SslError
 
-from .conftest import picture
+from .conftest import make_image
 
 
 def two_classes(root: Path, n: int = 4) -> Path:
     for c in ("cat", "dog"):
         (root / c).mkdir(parents=True, exist_ok=True)
         for i in range(n):
-            picture(i + ord(c[0]) * 100).save(root / c / f"{i}.png")
+            make_image(i + ord(c[0]) * 100).save(root / c / f"{i}.png")
     return root
 
 
@@ -221,7 +221,7 @@ def _ignored(root: Path, monkeypatch) -> None:  # 23
     for name in (".DS_Store", "._0.jpg", "Thumbs.db", "logo.svg", "readme.txt"):
         (root / "cat" / name).write_text("x")
     (root / ".git").mkdir()
-    picture(1).save(root / ".git" / "x.png")
+    make_image(1).save(root / ".git" / "x.png")
 
 
 def _zero_byte_file(root: Path, monkeypatch) -> None:  # 30, at index time
@@ -246,7 +246,7 @@ GONE_ON = [
 
 
 @pytest.mark.parametrize(("add", "note"), GONE_ON, ids=[g[0].__name__.strip("_") for g in GONE_ON])
-def test_gone_on_with(add, note, tmp_path, monkeypatch):
+def test_tolerated_inputs(add, note, tmp_path, monkeypatch):
     root = two_classes(tmp_path / "root")
     add(root, monkeypatch)
     d = image_folder(str(root), holdout=0)
@@ -258,8 +258,8 @@ def test_gone_on_with(add, note, tmp_path, monkeypatch):
 
 def test_24_upper_case_extensions(tmp_path):
     root = two_classes(tmp_path)
-    picture(50).save(root / "cat" / "A.PNG")
-    picture(51).save(root / "cat" / "b.JpEg", format="JPEG")
+    make_image(50).save(root / "cat" / "A.PNG")
+    make_image(51).save(root / "cat" / "b.JpEg", format="JPEG")
     assert len(image_folder(str(root), holdout=0).train) == 10
 
 
@@ -278,11 +278,11 @@ STRANGE = [
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_25_strange_names_work_and_are_shown_escaped(resident, tmp_path):
+def test_unusual_file_names_are_read_and_escaped(resident, tmp_path):
     root = os.fsencode(two_classes(tmp_path / "root"))
     for i, name in enumerate(STRANGE):
         os.makedirs(os.path.join(root, name))
-        picture(i + 60).save(os.fsdecode(os.path.join(root, name, name + b".png")))
+        make_image(i + 60).save(os.fsdecode(os.path.join(root, name, name + b".png")))
     (tmp_path / "root" / "empty\x1b[31m\udcff").mkdir()
     d = image_folder(os.fsdecode(root), resident=resident, holdout=0)
     assert len(d.train) == 8 + len(STRANGE)
@@ -298,35 +298,35 @@ def test_25_strange_names_work_and_are_shown_escaped(resident, tmp_path):
     assert len(image_folder(str(listed), holdout=0).train) == len(one_line)
 
 
-def test_27_one_class_is_said(tmp_path):
+def test_single_class_adds_note(tmp_path):
     (tmp_path / "cat").mkdir()
     for i in range(4):
-        picture(i).save(tmp_path / "cat" / f"{i}.png")
+        make_image(i).save(tmp_path / "cat" / f"{i}.png")
     assert "only one class (cat): supervised evaluations are not possible" in image_folder(str(tmp_path)).notes
 
 
-def test_27_classes_of_one_sample_stay_in_train(tmp_path):
+def test_classes_of_one_sample_stay_in_train(tmp_path):
     root = two_classes(tmp_path, 1)
     d = image_folder(str(root))
     assert len(d.train) == 2
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_28_the_same_image_in_train_and_test(resident, tmp_path):
+def test_same_image_in_train_and_test_warns(resident, tmp_path):
     two_classes(tmp_path / "train")
     two_classes(tmp_path / "val", 2)  # the first two of each class again
     for i in range(3):
-        picture(900 + i).save(tmp_path / "val" / "cat" / f"new{i}.png")
+        make_image(900 + i).save(tmp_path / "val" / "cat" / f"new{i}.png")
     d = image_folder(str(tmp_path), resident=resident)
     assert "warning: 4 test images also in train (same bytes): metrics will be too optimistic" in d.notes
     assert inspect(d, strict=True)["duplicates"]["in train and test"] == 4
 
 
-def test_29_a_vanished_file_is_a_bad_sample_and_a_new_one_is_ignored(tmp_path):
+def test_deleted_file_is_unreadable_and_new_file_is_ignored(tmp_path):
     root = two_classes(tmp_path)
     d = image_folder(str(root), resident=False, holdout=0)
     (root / "cat" / "0.png").unlink()
-    picture(1).save(root / "cat" / "new.png")
+    make_image(1).save(root / "cat" / "new.png")
     assert len(d.train) == 8
     with pytest.raises(DataError, match="No such file"):
         d.train.read(0)
@@ -335,7 +335,7 @@ def test_29_a_vanished_file_is_a_bad_sample_and_a_new_one_is_ignored(tmp_path):
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_a_few_broken_files_are_said_and_others_stand_in(resident, tmp_path):
+def test_unreadable_files_are_reported_and_replaced(resident, tmp_path):
     root = two_classes(tmp_path, 10)
     whole = (root / "cat" / "0.png").read_bytes()
     (root / "cat" / "cut.png").write_bytes(whole[:-60])

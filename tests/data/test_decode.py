@@ -1,4 +1,4 @@
-"""Images of every kind, good and broken (RELIABILITY: image level)."""
+"""Decoding of valid and corrupt images of every kind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 from sslcli.data.images import decode
 from sslcli.data.images.decode import BadImage, load, read_header
 
-from .conftest import picture
+from .conftest import make_image
 
 
 def save(path: Path, image: Image.Image, **kw) -> str:
@@ -40,7 +40,7 @@ def png_of_size(width: int, height: int) -> bytes:
 
 
 def jpeg_bytes(tmp: Path, **kw) -> bytes:
-    return Path(save(tmp / "whole.jpg", picture(1, 64, 48), quality=90, **kw)).read_bytes()
+    return Path(save(tmp / "whole.jpg", make_image(1, 64, 48), quality=90, **kw)).read_bytes()
 
 
 def broken(kind: str, tmp: Path) -> Path:
@@ -54,20 +54,20 @@ def broken(kind: str, tmp: Path) -> Path:
     elif kind == "header only":
         path.write_bytes(jpeg_bytes(tmp)[:200])
     elif kind == "png crc":
-        data = bytearray(Path(save(tmp / "ok.png", picture(2, 64, 64))).read_bytes())
+        data = bytearray(Path(save(tmp / "ok.png", make_image(2, 64, 64))).read_bytes())
         data[data.index(b"IDAT") + 30] ^= 0xFF
         path.write_bytes(data)
     elif kind == "tiny":
-        picture(0, 1, 1).save(path)
+        make_image(0, 1, 1).save(path)
     elif kind == "sliver":
-        picture(0, 5, 6000).save(path)
+        make_image(0, 5, 6000).save(path)
     elif kind == "too large":
         path.write_bytes(png_of_size(9000, 9000))
     elif kind == "bomb":
         path.write_bytes(png_of_size(20000, 20000))
     elif kind == "text bomb":
         text = chunk(b"zTXt", b"k\0\0" + zlib.compress(b"a" * (PngImagePlugin.MAX_TEXT_CHUNK + 1)))
-        data = Path(save(tmp / "ok.png", picture(2))).read_bytes()
+        data = Path(save(tmp / "ok.png", make_image(2))).read_bytes()
         path.write_bytes(data[:33] + text + data[33:])
     elif kind == "folder":
         path.mkdir()
@@ -96,7 +96,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("kind", "reason"), BROKEN, ids=[k for k, _ in BROKEN])
-def test_broken_is_bad_with_a_reason(kind, reason, tmp_path):
+def test_unreadable_image_has_a_reason(kind, reason, tmp_path):
     path = broken(kind, tmp_path)
     with pytest.raises(BadImage) as error:
         load(str(path), 3)
@@ -108,12 +108,12 @@ def test_broken_is_bad_with_a_reason(kind, reason, tmp_path):
 
 def test_content_decides_not_the_name(tmp_path):
     path = tmp_path / "really_png.jpg"
-    picture(3).save(path, format="PNG")
+    make_image(3).save(path, format="PNG")
     assert read_header(str(path)).format == "PNG"
-    assert np.array_equal(np.asarray(load(str(path))), np.asarray(picture(3)))
+    assert np.array_equal(np.asarray(load(str(path))), np.asarray(make_image(3)))
 
 
-def test_trailing_bytes_and_icc_garbage_are_accepted(tmp_path):
+def test_trailing_bytes_and_bad_icc_are_accepted(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg_bytes(tmp_path, icc_profile=b"garbage") + b"trailing")
     assert load(str(path)).size == (64, 48)
@@ -122,7 +122,7 @@ def test_trailing_bytes_and_icc_garbage_are_accepted(tmp_path):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_every_mode_becomes_every_channel_count(mode, channels, tmp_path):
-    base = picture(5)
+    base = make_image(5)
     if mode in {"I;16", "I", "F"}:
         v = np.asarray(base.convert("L"))
         kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
@@ -132,7 +132,7 @@ def test_every_mode_becomes_every_channel_count(mode, channels, tmp_path):
     ext = {"CMYK": ".tif", "YCbCr": ".tif", "I": ".tif", "F": ".tif"}.get(mode, ".png")
     out = load(save(tmp_path / f"x{ext}", image), channels)
     assert out.mode == {1: "L", 3: "RGB", 4: "RGBA"}[channels]
-    if mode not in {"1", "P"}:  # the picture is still there
+    if mode not in {"1", "P"}:  # the pixels are intact
         seen = np.asarray(out.convert("L"), dtype=float)
         assert np.abs(seen - np.asarray(base.convert("L"), dtype=float)).mean() < 3
 
@@ -166,7 +166,7 @@ def test_only_nan_is_bad(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparent_is_laid_on_black(mode, tmp_path):
+def test_transparency_is_composited_on_black(mode, tmp_path):
     image = Image.new("RGBA", (16, 16), (255, 255, 255, 0))
     image.paste((255, 255, 255, 255), (0, 0, 8, 16))
     path = tmp_path / "t.png"
@@ -198,9 +198,9 @@ def test_first_frame_of_several(ext, tmp_path):
 
 
 def test_exif_orientation(tmp_path):
-    image = picture(7, 40, 20)
+    image = make_image(7, 40, 20)
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: the picture is seen 20 x 40
+    exif[0x0112] = 6  # a rotated camera: the image is displayed as 20 x 40
     path = save(tmp_path / "turned.jpg", image, exif=exif, quality=95)
     h = read_header(path)
     assert (h.width, h.height) == (20, 40)
@@ -210,8 +210,8 @@ def test_exif_orientation(tmp_path):
     assert np.abs(np.asarray(out, dtype=float) - expected).mean() < 6
 
 
-def test_draft_gives_a_smaller_picture_of_the_same_thing(tmp_path):
-    image = picture(8, 800, 600)
+def test_jpeg_draft_is_a_downscaled_image(tmp_path):
+    image = make_image(8, 800, 600)
     path = save(tmp_path / "large.jpg", image, quality=95)
     out = load(path, 3, need=100)
     assert out.size == (200, 150)  # a quarter: the smallest step that leaves 100
@@ -220,14 +220,14 @@ def test_draft_gives_a_smaller_picture_of_the_same_thing(tmp_path):
     assert np.abs(np.asarray(out, dtype=float) - full).mean() < 3
 
 
-def test_mutated_files_are_bad_or_good_and_never_anything_else(tmp_path):
+def test_mutated_files_decode_or_raise_bad_image(tmp_path):
     rng = np.random.default_rng(0)
     whole = {
         "jpg": jpeg_bytes(tmp_path),
-        "png": Path(save(tmp_path / "w.png", picture(1, 40, 40))).read_bytes(),
-        "gif": Path(save(tmp_path / "w.gif", picture(1, 40, 40))).read_bytes(),
-        "tif": Path(save(tmp_path / "w.tif", picture(1, 40, 40), compression="tiff_lzw")).read_bytes(),
-        "webp": Path(save(tmp_path / "w.webp", picture(1, 40, 40))).read_bytes(),
+        "png": Path(save(tmp_path / "w.png", make_image(1, 40, 40))).read_bytes(),
+        "gif": Path(save(tmp_path / "w.gif", make_image(1, 40, 40))).read_bytes(),
+        "tif": Path(save(tmp_path / "w.tif", make_image(1, 40, 40), compression="tiff_lzw")).read_bytes(),
+        "webp": Path(save(tmp_path / "w.webp", make_image(1, 40, 40))).read_bytes(),
     }
     outcomes = {"good": 0, "bad": 0}
     for ext, data in whole.items():

@@ -22,7 +22,7 @@ from sslcli.errors import DataError, MachineError, RequestError
 from sslcli.rng import Draw
 from sslcli.views import Views, clean
 
-from .conftest import picture
+from .conftest import make_image
 
 RECIPE = {"global": {"random_resized_crop": {"scale": [0.2, 1.0]}, "horizontal_flip": {"p": 0.5}}}
 
@@ -61,7 +61,7 @@ def streamed(tmp_path_factory) -> Dataset:
     for i in range(40):
         folder = root / "ab"[i % 2]
         folder.mkdir(exist_ok=True)
-        picture(i, 30 + i % 5, 34).save(folder / f"{i:02d}.jpg")
+        make_image(i, 30 + i % 5, 34).save(folder / f"{i:02d}.jpg")
     return image_folder(str(root), image_size=16, holdout=0)
 
 
@@ -86,7 +86,7 @@ def test_an_epoch_visits_each_sample_once(kind, streamed):
 
 
 @pytest.mark.parametrize("kind", ["resident", "streamed"])
-def test_a_sample_looks_the_same_in_any_batch(kind, streamed):
+def test_views_do_not_depend_on_the_batch(kind, streamed):
     d = resident() if kind == "resident" else streamed
     views = Views({"global": 2}, RECIPE, d)
 
@@ -101,7 +101,7 @@ def test_a_sample_looks_the_same_in_any_batch(kind, streamed):
         assert by_id(**kw) == whole
 
 
-def test_same_bits_with_0_1_and_4_workers_and_after_a_resume(streamed):
+def test_batches_do_not_depend_on_workers_or_resume(streamed):
     views = Views({"global": 2}, RECIPE, streamed)
     runs = {w: seen(Loader(streamed.train, views, batch_size=8, seed=0, workers=w), 12) for w in (0, 1, 4)}
     assert runs[0] == runs[1] == runs[4]
@@ -109,7 +109,7 @@ def test_same_bits_with_0_1_and_4_workers_and_after_a_resume(streamed):
         assert seen(Loader(streamed.train, views, batch_size=8, seed=0, workers=workers), 4, step=7) == runs[0][7:11]
 
 
-def test_global_random_numbers_are_left_alone(streamed):
+def test_global_random_state_is_unchanged(streamed):
     torch.manual_seed(5)
     before = torch.get_rng_state()
     seen(Loader(streamed.train, Plain(), batch_size=8, seed=0, workers=1), 2)
@@ -117,7 +117,7 @@ def test_global_random_numbers_are_left_alone(streamed):
 
 
 @pytest.mark.parametrize("kind", ["resident", "streamed"])
-def test_processes_and_micro_batches_share_the_global_batch(kind, streamed):
+def test_global_batch_is_divided_among_processes(kind, streamed):
     d = resident() if kind == "resident" else streamed
     whole = [i for ids, _ in seen(Loader(d.train, Plain(), batch_size=12, seed=0), 3) for i in ids]
     parts = {}
@@ -129,7 +129,7 @@ def test_processes_and_micro_batches_share_the_global_batch(kind, streamed):
     assert all(len(ids) == 2 for ids in parts.values())
 
 
-def test_labels_only_when_asked(streamed):
+def test_labels_only_on_request(streamed):
     for d in (resident(), streamed):
         assert next(Loader(d.train, Plain(), batch_size=8, seed=0).stream()).labels is None
         batch = next(Loader(d.train, Plain(), batch_size=8, seed=0, labels=True).stream())
@@ -162,7 +162,7 @@ class Slow(Source):
 
     def read(self, index):
         time.sleep(0.02)
-        return picture(index, 8, 8)
+        return make_image(index, 8, 8)
 
 
 def test_waiting_is_measured():
@@ -178,14 +178,14 @@ def test_waiting_is_measured():
 @pytest.fixture
 def with_bad(tmp_path: Path) -> Dataset:
     for i in range(40):
-        picture(i, 30 + i % 3, 30).save(tmp_path / f"{i:02d}.jpg")
+        make_image(i, 30 + i % 3, 30).save(tmp_path / f"{i:02d}.jpg")
     d = image_folder(str(tmp_path), image_size=16, holdout=0, max_bad_fraction=0.05)
     for i in (7, 20):
         (tmp_path / f"{i:02d}.jpg").write_text("broken since")
     return d
 
 
-def test_unreadable_is_replaced_alike_by_any_worker_and_counted(with_bad):
+def test_replacements_do_not_depend_on_workers(with_bad):
     runs = {}
     for workers in (0, 2):
         loader = Loader(with_bad.train, Plain(), batch_size=8, seed=0, workers=workers)
@@ -239,7 +239,7 @@ def test_evaluation_in_order(kind, streamed):
 # ------------------------------------------------------------------------------------------------ workers that fail
 
 
-def test_a_workers_error_arrives_as_it_is(streamed):
+def test_worker_error_keeps_its_type(streamed):
     with pytest.raises(DataError) as error:
         seen(Loader(streamed.train, Strict(), batch_size=8, seed=0, workers=1), 1)
     assert (error.value.message, error.value.hint) == ("no view can be made", "try something else")
@@ -250,7 +250,7 @@ class Dies(Plain):
         os._exit(9)
 
 
-def test_a_dead_worker_is_said(streamed):
+def test_dead_worker_raises_machine_error(streamed):
     began = time.monotonic()
     with pytest.raises(MachineError, match="died") as error:
         seen(Loader(streamed.train, Dies(), batch_size=8, seed=0, workers=1), 1)
@@ -268,7 +268,7 @@ def test_workers_end_with_the_stream(streamed):
     assert multiprocessing.active_children() == []
 
 
-def test_the_next_epochs_order_is_made_beforehand(monkeypatch):
+def test_next_epoch_order_is_computed_in_advance(monkeypatch):
     from sslcli.data.loading import loader
 
     made: list[int] = []

@@ -1,4 +1,4 @@
-"""What a clone, a download or a copy left instead of the data is called by its name."""
+"""Placeholders that a clone, a download or a copy leaves in place of the data are described."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ LEFT = {
 }
 
 
-@pytest.mark.parametrize(("content", "said"), LEFT.items(), ids=LEFT.values())
-def test_files_that_stand_for_another_one(content, said, tmp_path):
+@pytest.mark.parametrize(("content", "messages"), LEFT.items(), ids=LEFT.values())
+def test_placeholder_files_are_described(content, messages, tmp_path):
     for name in ("a.png", "a.npy", "a.npz", "a.pt"):
         path = tmp_path / name
         path.write_bytes(content)
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=messages):
             decode.load(str(path)) if name == "a.png" else arrays(str(path))
-    with pytest.raises(decode.BadImage, match=said):
+    with pytest.raises(decode.BadImage, match=messages):
         decode.load(content)
 
 
-def test_text_called_npy_holds_no_objects(tmp_path):
+def test_text_file_named_npy_is_refused(tmp_path):
     (tmp_path / "a.npy").write_text("1,2,3\n")
     with pytest.raises(DataError, match=r"is not an \.npy file"):
         arrays(str(tmp_path / "a.npy"))

@@ -120,7 +120,7 @@ def test_windows_of_one_recording_stay_together(tmp_path):
     assert not set(d.train.groups.tolist()) & set(d.test.groups.tolist())
 
 
-def test_the_split_of_older_runs_stays(tmp_path):
+def test_split_of_older_runs_is_unchanged(tmp_path):
     d = build(tmp_path, x=X, y=Y, settings={"window": 10, "group": "auto", "holdout": 0.2})
     kept, held = split(72, 0.2, 0, torch.from_numpy(Y.repeat(3)))
     windows = torch.from_numpy(np.concatenate([[r[:, i : i + 10] for i in (0, 10, 20)] for r in X]))
@@ -135,13 +135,13 @@ def test_a_single_recording_is_divided_in_time(tmp_path):
     assert build(tmp_path, x=x, settings={"window": 10, "stride": 5}).test is None  # no labels
     d = build(tmp_path, x=x, settings={"window": 10, "stride": 5, "holdout": 0.2})
     assert float(d.test.resident.min()) == 160
-    assert float(d.train.resident.max()) == 149  # a window's length lies between
+    assert float(d.train.resident.max()) == 149  # a gap of one window
     assert "the only recording" in say(d)
     with pytest.raises(DataError, match="too short"):
         build(tmp_path, x=x[:, :, :15], settings={"window": 10, "stride": 5, "holdout": 0.5})
 
 
-def test_a_held_out_recording_moves_nothing_fitted(tmp_path):
+def test_held_out_recording_does_not_change_statistics(tmp_path):
     torch.manual_seed(0)
     backbone = TCN((2, 10), width=4, depth=2).eval()
     words = {"window": 10, "stride": 5}
@@ -158,7 +158,7 @@ def test_a_held_out_recording_moves_nothing_fitted(tmp_path):
         assert fitted[0][key] == fitted[1][key]
 
 
-def test_online_asks_whole_recordings(tmp_path):
+def test_online_evaluation_holds_out_recordings(tmp_path):
     d = build(tmp_path, x=X, y=Y, settings={"window": 10, "stride": 5})
     shuffled, ask = _by_group(torch.randperm(len(d.train)), d.train.groups, 12)
     groups = d.train.groups[shuffled]
@@ -203,7 +203,7 @@ def test_real_series(test_data):
 
 
 @pytest.mark.parametrize(("steps", "value"), [(1, 1e6), (5, -9999.0)])
-def test_values_far_from_all_others_are_told(steps, value, tmp_path):
+def test_outlier_values_warn(steps, value, tmp_path):
     x = np.random.default_rng(0).normal(0, 1, (20, 2, 30))
     np.savez(tmp_path / "d.npz", x=x)
     assert not any("set the scale" in n for n in series(str(tmp_path / "d.npz")).notes)
@@ -212,7 +212,7 @@ def test_values_far_from_all_others_are_told(steps, value, tmp_path):
     assert any("warning" in n and "channel 1" in n and "NaN" in n for n in series(str(tmp_path / "d.npz")).notes)
 
 
-def test_small_numbers_are_no_constant(tmp_path):
+def test_small_values_are_not_constant(tmp_path):
     """Strains of 1e-21 are data; they were divided by 1."""
     x = np.random.default_rng(0).normal(0, 1e-21, (20, 1, 30))
     np.savez(tmp_path / "d.npz", x=x)

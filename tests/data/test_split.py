@@ -46,7 +46,7 @@ def test_groups_are_never_divided(groups, seed):
     assert not {groups[i] for i in kept.tolist()} & {groups[i] for i in held.tolist()}
 
 
-def test_groups_keep_every_class_in_train_where_they_can():
+def test_group_split_keeps_all_classes_in_train():
     # group g3 alone has class 2: it must not be held out
     groups = ["g0"] * 4 + ["g1"] * 4 + ["g2"] * 4 + ["g3"] * 4
     y = torch.tensor([0, 0, 1, 1] * 3 + [2, 2, 0, 1])
@@ -71,7 +71,7 @@ def test_nothing_held_out():
     assert len(split(1, 0.5)[1]) == 0
 
 
-def test_auto_holds_out_where_labels_tell_classes_apart():
+def test_auto_holdout_requires_two_classes():
     y = torch.arange(50) % 5
     assert torch.equal(split(50, "auto", 3, y)[1], split(50, 0.2, 3, y)[1])
     for labels in (None, torch.full((50,), -1), torch.zeros(50, dtype=torch.int64)):

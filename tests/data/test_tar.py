@@ -1,4 +1,4 @@
-"""Shards of tar: the samples of a folder, in the same order and splits, or refused by name."""
+"""Tar shards: the same samples, order and splits as a folder; corrupt shards are refused."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from sslcli.data.sources.tar_files import shards as tar_shards
 from sslcli.data.sources.tar_files.shards import expand_braces
 from sslcli.errors import DataError, RequestError
 from sslcli.views import Views
-from tests.data.conftest import picture
-from tests.test_pack import RECIPE
+from tests.data.conftest import make_image
+from tests.data.test_pack import RECIPE
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def index_here(tmp_path, monkeypatch):
 
 def encoded(seed: int, width: int = 24, height: int = 20) -> bytes:
     out = io.BytesIO()
-    picture(seed, width, height).save(out, "PNG")
+    make_image(seed, width, height).save(out, "PNG")
     return out.getvalue()
 
 
@@ -76,16 +76,16 @@ def pixels_of(source, i):
     return source.read(i).tobytes()
 
 
-def test_labels_from_cls_come_in_the_order_of_their_numbers(tmp_path):
+def test_numeric_cls_labels_are_sorted_by_value(tmp_path):
     d = opened(shards(tmp_path / "t"), holdout=0)
     assert d.classes == tuple(map(str, range(11)))
     assert d.train.labels.tolist() == [i % 11 for i in range(24)]
     assert d.train.names[9] == "s-01.tar/000009.png"
-    assert pixels_of(d.train, 9) == picture(9).tobytes()
+    assert pixels_of(d.train, 9) == make_image(9).tobytes()
     assert any("3 tar files: 24 images, 11 classes" in n for n in d.notes)
 
 
-def test_labels_from_json_or_another_entry_or_a_text_or_the_folder_or_none(tmp_path):
+def test_tar_label_sources(tmp_path):
     root = shards(tmp_path / "j", "json")
     assert opened(root, holdout=0).classes == ("0", "1")
     assert opened(root, holdout=0, label="who").classes == ("p0", "p1", "p2")
@@ -128,7 +128,7 @@ def test_views_are_those_of_the_folder(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(batches[0], other, strict=True))
 
 
-def test_a_pack_can_be_made_of_it_and_it_can_be_in_memory(tmp_path):
+def test_tar_can_be_packed_and_resident(tmp_path):
     d = opened(shards(tmp_path / "t"))
     assert write_pack(d, tmp_path / "p.pack")
     packed = pack(str(tmp_path / "p.pack"))
@@ -140,7 +140,7 @@ def test_a_pack_can_be_made_of_it_and_it_can_be_in_memory(tmp_path):
     assert inside.train.digest(3) == d.train.digest(3) == packed.train.digest(3)
 
 
-def test_the_index_is_used_until_the_shard_changes(tmp_path, monkeypatch):
+def test_tar_index_is_cached_until_shard_changes(tmp_path, monkeypatch):
     path = write(tmp_path / "a.tar", samples(0, 6))
     first = opened(path, holdout=0)
     passes = []
@@ -155,20 +155,20 @@ def test_the_index_is_used_until_the_shard_changes(tmp_path, monkeypatch):
     assert len(passes) == 1
     with pytest.raises(BadImage, match="changed"):
         first.train.read(0)
-    for index in (tmp_path / "data" / "tar-index").iterdir():  # somebody else's, or torn
+    for index in (tmp_path / "data" / "tar-index").iterdir():  # foreign or truncated
         index.write_text('{"samples": [["x.png", 1, 99999999, null]], "ignored": {}}')
     assert len(opened(path, holdout=0).train) == 7
 
 
-def test_where_no_index_can_be_kept_it_is_said(tmp_path, said, monkeypatch):
+def test_index_that_cannot_be_cached_warns(tmp_path, messages, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SSLCLI_DATA", str(tmp_path / "file"))
     assert len(opened(write(tmp_path / "a.tar", samples(0, 6)), holdout=0).train) == 6
-    assert any("cannot be cached" in line for line in said)
+    assert any("cannot be cached" in line for line in messages)
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_formats_long_names_and_what_is_passed_over(tmp_path, form):
+def test_tar_formats_long_names_and_ignored_members(tmp_path, form):
     long = "/".join(["folder" * 8] * 3) + "/x.png"
     path = write(tmp_path / "a.tar", {long: encoded(1), "y.png": encoded(2), "y.npy": b"1", "z.png": b""}, form)
     with tarfile.open(path, "a") as file:
@@ -205,7 +205,7 @@ def test_patterns(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".tar.gz", ".tgz", ".tar"])
-def test_compressed_shards_are_refused_with_what_to_type(tmp_path, ending):
+def test_compressed_shards_raise_error_with_hint(tmp_path, ending):
     plain = write(tmp_path / "plain.tar", samples(0, 3))
     packed = tmp_path / "t" / f"a{ending}"
     packed.parent.mkdir()
@@ -216,7 +216,7 @@ def test_compressed_shards_are_refused_with_what_to_type(tmp_path, ending):
         assert f"gunzip -k {packed}" in error.value.hint
 
 
-def test_broken_shards_are_named(tmp_path):
+def test_corrupt_shards_are_named(tmp_path):
     root = shards(tmp_path / "t")
     whole = (root / "s-01.tar").read_bytes()
     second = whole.index(b"000008.cls")
@@ -241,7 +241,7 @@ def test_broken_shards_are_named(tmp_path):
         opened(tmp_path / "data")
 
 
-def test_a_broken_picture_is_a_bad_sample(tmp_path):
+def test_corrupt_image_in_tar_is_unreadable(tmp_path):
     members = samples(0, 9) | {"000099.png": b"not a picture"}
     d = opened(write(tmp_path / "a.tar", members), holdout=0, max_bad_fraction=0.5)
     with pytest.raises(BadImage):
@@ -253,14 +253,14 @@ def test_more_shards_than_are_kept_open(tmp_path, monkeypatch):
     monkeypatch.setattr(tar_shards, "MAX_OPEN", 1)
     d = opened(shards(tmp_path / "t"), holdout=0)
     for i in (0, 23, 8, 1):
-        assert pixels_of(d.train, i) == picture(i).tobytes()
+        assert pixels_of(d.train, i) == make_image(i).tobytes()
     assert len(d.train.shards._open) == 1
     there = pickle.loads(pickle.dumps(d.train))
     assert not there.shards._open
-    assert pixels_of(there, 8) == picture(8).tobytes()
+    assert pixels_of(there, 8) == make_image(8).tobytes()
 
 
-def test_on_the_command_line(cli, tmp_path):
+def test_tar_on_the_command_line(cli, tmp_path):
     shards(tmp_path / "t")
     found = cli("data", "inspect", "dataset=tar", 'dataset.path="t/s-{00..02}.tar"', "--strict", "--json")
     assert found.code == 0, found.err
@@ -292,7 +292,7 @@ def test_base_names_with_dots_keep_their_labels(tmp_path):
     assert d.classes[by_name["b/1.left.png"]] == d.classes[by_name["b/1.right.PNG"]] == "both"
 
 
-def test_labels_without_a_picture_and_missing_ones_are_told(tmp_path):
+def test_tar_labels_without_image_are_counted(tmp_path):
     words = ["cat", "dog", "NA", "cat"]
     members = {f"{i}.{e}": encoded(i) if e == "png" else words[i].encode() for i in range(4) for e in ("png", "cls")}
     d = tar(str(write(tmp_path / "s.tar", members | {"9.cls": b"cat", "8.x.cls": b"dog"})), holdout=0)
@@ -315,7 +315,7 @@ def test_labels_of_json_are_read_in_every_type(tmp_path):
     assert any("1 sample with several images" in n for n in d.notes)
 
 
-def test_pictures_of_one_sample_stand_in_one_split(tmp_path):
+def test_images_of_one_sample_are_in_one_split(tmp_path):
     """As views of two cameras: with the left one in train and the right one in test, the test would be no test."""
     sides = {f"{i:03d}.{side}.png": encoded(2 * i + k) for i in range(40) for k, side in enumerate(("left", "right"))}
     members = dict(sorted({**sides, **{f"{i:03d}.cls": str(i % 2).encode() for i in range(40)}}.items()))

@@ -1,4 +1,4 @@
-"""Containers that lie end soon, and a reader that hangs holds up neither Ctrl-C nor the end."""
+"""Malformed containers fail quickly, and a reader that hangs delays neither Ctrl-C nor the exit."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_tar_that_lies_ends_soon(name, tmp_path):
+def test_malformed_tar_fails_quickly(name, tmp_path):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as file:
         file.addfile(tarfile.TarInfo("c0/empty.txt"))
@@ -96,7 +96,7 @@ def test_tar_that_lies_ends_soon(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["negative size", "huge extended header", "extended headers without end"])
-def test_published_archive_that_lies_ends_soon(name, tmp_path):
+def test_malformed_archive_fails_quickly(name, tmp_path):
     import gzip
 
     (tmp_path / "bad.tar.gz").write_bytes(gzip.compress(ATTACKS[name] + b"\0" * 20 * BLOCK))
@@ -105,7 +105,7 @@ def test_published_archive_that_lies_ends_soon(name, tmp_path):
 
 
 def test_offsets_of_members_grow(tmp_path):
-    """Whatever a header says in whichever dialect, no member lies before another."""
+    """Offsets of members increase, for any header in any tar dialect."""
 
     class Circle:
         fileobj, members, offset = io.BytesIO(), [], 0
@@ -119,7 +119,7 @@ def test_offsets_of_members_grow(tmp_path):
         list(tar_headers.members(Circle()))  # type: ignore[arg-type]
 
 
-def test_npz_that_lies_ends_soon(tmp_path):
+def test_malformed_npz_fails_quickly(tmp_path):
     import zipfile
 
     shape = io.BytesIO()
@@ -133,7 +133,7 @@ def test_npz_that_lies_ends_soon(tmp_path):
 # ------------------------------------------------------------------------------------------------ threads
 
 
-def test_order_is_kept_and_little_is_made_ahead():
+def test_order_is_kept_and_prefetch_is_bounded():
     made: list[int] = []
     found = ordered_map(lambda i: made.append(i) or i * i, range(100), 3, ahead=5)
     assert next(found) == 0
@@ -142,7 +142,7 @@ def test_order_is_kept_and_little_is_made_ahead():
     assert list(found) == [i * i for i in range(1, 100)]
 
 
-def test_error_of_a_reader_comes_out_in_its_place():
+def test_reader_error_is_raised_in_order():
     found = ordered_map(lambda i: 1 // (3 - i), range(10), 2)
     assert [next(found) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
@@ -151,7 +151,7 @@ def test_error_of_a_reader_comes_out_in_its_place():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_a_reader_that_hangs(number, cli, tmp_path, monkeypatch, request):
-    """A picture whose read never returns, as on a dead network disk: the command ends at once."""
+    """An image whose read never returns, as on a dead network disk: the command exits at once."""
     from PIL import Image
 
     from sslcli.data.images import decode
@@ -193,7 +193,7 @@ class Frames:
         return 0, torch.tensor([1, 2]), [torch.arange(6).view(2, 3), torch.ones(2)], {1: "why"}
 
 
-def test_full_shared_memory_sends_batches_through_pipes(monkeypatch, capfd):
+def test_full_shared_memory_falls_back_to_pipes(monkeypatch, capfd):
     def full(self):
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
 

@@ -1,4 +1,4 @@
-"""Splits and classes of folders as people have them: what is read as what, and what is said where that is unsure."""
+"""Splits and classes of common folder layouts, and the warnings about ambiguous ones."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ SAID = {  # (layout, what is read, what the warning says)
 
 
 @pytest.mark.parametrize("name", SAID)
-def test_what_is_unsure_is_said(name):
+def test_ambiguous_layouts_warn(name):
     counts, wanted, warning = SAID[name]
     found, notes = seen(counts)
     assert found == wanted
@@ -255,7 +255,7 @@ def test_layouts_that_must_be_chosen(counts, sentence, hint):
     assert sum(seen(counts, splits="none")[0]["train"].values()) == sum(counts.values())
 
 
-def test_splits_that_are_chosen():
+def test_explicit_splits():
     def splits(**asked: Any) -> dict[str, Any]:
         return seen(SPLIT | tree(more=AB), splits=asked)[0]
 
@@ -273,7 +273,7 @@ def test_splits_that_are_chosen():
             seen(SPLIT, splits=asked)
 
 
-def test_label_is_the_folder_that_is_asked_for():
+def test_label_selects_top_or_parent_folder():
     domains = {"photo/dog": 2, "photo/cat/images": 2, "sketch/dog": 2}
     assert seen(domains, "parent")[0] == {"train": {"dog": 4, "cat": 2}}
     assert seen(domains, "top") == ({"train": {"photo": 4, "sketch": 2}}, seen(domains, "top")[1])
@@ -288,7 +288,7 @@ def test_words_of_splits():
     assert parse_split("train_test_split") is None
 
 
-def test_a_tree_is_read_alike_as_a_folder_and_as_a_tar(tmp_path, monkeypatch):
+def test_folder_and_tar_have_the_same_layout(tmp_path, monkeypatch):
     monkeypatch.setenv("SSLCLI_DATA", str(tmp_path / "cache"))
     cases = {
         "domains": ({"photo/dog": 3, "photo/cat": 3, "sketch/dog": 3, "sketch/cat": 3}, {}),
@@ -316,7 +316,7 @@ def test_a_tree_is_read_alike_as_a_folder_and_as_a_tar(tmp_path, monkeypatch):
     assert packed.fingerprint == files.fingerprint != image_folder(str(tmp_path / "chosen splits")).fingerprint
 
 
-def test_the_split_with_labels_measures(make_folder):
+def test_labeled_split_is_held_out(make_folder):
     labelled = tree(train=AB, val={"a": 1, "b": 2}, test=3)
     d = image_folder(str(make_folder(labelled)))
     assert (len(d.train), d.test.labels.tolist()) == (8, [0, 1, 1])
@@ -355,7 +355,7 @@ def test_pretraining_reads_train_and_unlabelled(make_folder, tmp_path):
         image_folder(root, pretrain_on="train")
 
 
-def test_outputs_of_this_program_beside_the_data_are_no_samples(cli, make_folder, monkeypatch):
+def test_outputs_of_sslcli_are_not_samples(cli, make_folder, monkeypatch):
     root = make_folder({"ant": 8, "bee": 8}, size=(16, 16))
     monkeypatch.chdir(root)
     words = ["backbone=convnet", "backbone.width=4", "train.epochs=null", "train.batch_size=4", "train.eval_every=0"]
@@ -372,12 +372,12 @@ def test_outputs_of_this_program_beside_the_data_are_no_samples(cli, make_folder
         (root / folder / "1.png").write_bytes((root / "ant" / "000.png").read_bytes())
     after = image_folder(".")
     assert (after.classes, after.fingerprint) == (before.classes, before.fingerprint)
-    said = "\n".join(after.notes)
-    assert "skipped outputs of this program: ants.pack, elsewhere/a_run, runs, views.png" in said
-    assert "warning" not in said
+    messages = "\n".join(after.notes)
+    assert "skipped outputs of this program: ants.pack, elsewhere/a_run, runs, views.png" in messages
+    assert "warning" not in messages
     resumed = cli("resume", "latest", "train.steps=2")
     assert resumed.code == 0
-    (root / "ant" / "views.png").write_bytes((root / "ant" / "000.png").read_bytes())  # somebody's picture
+    (root / "ant" / "views.png").write_bytes((root / "ant" / "000.png").read_bytes())  # an image of the user
     assert len(image_folder(".", holdout=0).train) == 17
 
 
@@ -392,7 +392,7 @@ def test_outputs_of_this_program_beside_the_data_are_no_samples(cli, make_folder
         ("photos.npz", "dataset=arrays dataset.path={path}photos.npz"),
     ],
 )
-def test_archives_name_the_command_that_unpacks_them(name, hint, tmp_path):
+def test_archives_have_hint_to_unpack(name, hint, tmp_path):
     (tmp_path / name).write_bytes(b"PK\x03\x04")
     path = f"{tmp_path}/"
     sources = [image_folder, pack, *([arrays, tar] if "tar" not in name and "npz" not in name else [])]
@@ -406,7 +406,7 @@ def test_archives_name_the_command_that_unpacks_them(name, hint, tmp_path):
         assert hint.format(path=path) in str(error.value.hint)
 
 
-def test_a_lone_split_beside_an_empty_one_is_no_class(make_folder):
+def test_single_split_beside_empty_one_is_not_a_class(make_folder):
     root = make_folder(tree(val=AB))
     before = image_folder(str(root), holdout=0)
     (root / "train").mkdir()
@@ -416,12 +416,14 @@ def test_a_lone_split_beside_an_empty_one_is_no_class(make_folder):
     assert "warning: val/ is the only split and is read as the training split" in d.notes
 
 
-def test_a_folder_that_is_a_split_names_the_ones_beside_it(make_folder, tmp_path):
+def test_split_folder_names_sibling_splits(make_folder, tmp_path):
     root = make_folder(tree(train=AB, test=AB))
     (root / "train" / "labels.csv").write_text("name,label\n")
     assert f"beside it are test/: dataset.path={root} reads all splits" in image_folder(str(root / "train")).notes
-    said = image_folder(str(root / "test")).notes
-    assert "warning: this folder looks like a held-out split, and is used for training; beside it are train/" in said
+    messages = image_folder(str(root / "test")).notes
+    assert (
+        "warning: this folder looks like a held-out split, and is used for training; beside it are train/" in messages
+    )
     assert not any("beside" in note or ".csv" in note for note in image_folder(str(root)).notes)
     flat = make_folder({"train": 4}, "flat")
     (flat / "labels.csv").write_text("name,label\n")
@@ -430,7 +432,7 @@ def test_a_folder_that_is_a_split_names_the_ones_beside_it(make_folder, tmp_path
     )
 
 
-def test_a_list_without_a_column_of_labels_names_the_others(make_folder, tmp_path):
+def test_list_without_label_column_names_the_others(make_folder, tmp_path):
     make_folder({"a": 6})
     rows = [f"photos/a/{i:03d}.png,{'xy'[i % 2]},{'Validation' if i > 3 else 'training'}" for i in range(6)]
     (tmp_path / "list.csv").write_text("\n".join(["path,breed,split", *rows]))

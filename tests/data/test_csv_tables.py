@@ -1,4 +1,4 @@
-"""Lists and label files as people have them: other programs' cells, line ends, alphabets, names of columns and of files."""
+"""Lists and label files in the dialects of other programs: cells, line ends, encodings, names of columns and files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sslcli.data.files.label_text import (
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.errors import DataError, RequestError
 
-from .conftest import picture
+from .conftest import make_image
 
 N = 6
 
@@ -32,7 +32,7 @@ def listed(tmp_path: Path):
     """listed(content, "list.csv") -> the data set of a list beside img/0.png ... img/5.png."""
     (tmp_path / "img").mkdir()
     for i in range(N):
-        picture(i).save(tmp_path / "img" / f"{i}.png")
+        make_image(i).save(tmp_path / "img" / f"{i}.png")
 
     def read(content: bytes | str, name: str = "list.csv", **kw):
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -73,7 +73,7 @@ def test_list_of_another_program_is_read(content, listed):
     d = listed(content)
     assert d.classes == ("a", "b")
     assert d.train.labels.tolist() == [0, 1] * (N // 2)
-    assert np.array_equal(np.asarray(d.train.resident[1]).transpose(1, 2, 0), np.asarray(picture(1)))
+    assert np.array_equal(np.asarray(d.train.resident[1]).transpose(1, 2, 0), np.asarray(make_image(1)))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_list_of_another_ending_is_read(content, name, listed):
     assert listed(content, name).train.labels.tolist() == [0, 1] * (N // 2)
 
 
-def test_columns_of_other_names_are_said(listed):
+def test_renamed_columns_are_noted(listed):
     assert any("File_Name as path, Class as label" in n for n in listed(TABLES["other names"]).notes)
     assert any("spelled differently" in n for n in listed(TABLES["windows"]).notes)
     assert listed(rows("img/{i}.png,{c},x", head="path,Kind,label"), label="kind").classes == ("a", "b")
@@ -100,35 +100,35 @@ def test_columns_of_other_names_are_said(listed):
 def test_accents_are_one_letter_or_two(form, tmp_path):
     other = "NFD" if form == "NFC" else "NFC"
     for name in ("Zoë", "über"):
-        picture(1).save(tmp_path / (unicodedata.normalize(form, name) + ".png"))
+        make_image(1).save(tmp_path / (unicodedata.normalize(form, name) + ".png"))
     text = "path,label\n" + "".join(unicodedata.normalize(other, n) + ".png,x\n" for n in ("Zoë", "über"))
     (tmp_path / "l.csv").write_text(text)
     assert len(image_folder(str(tmp_path / "l.csv"), holdout=0).train) == 2
 
 
 def test_western_code_page_of_excel(tmp_path):
-    picture(1).save(tmp_path / "grün.png")
+    make_image(1).save(tmp_path / "grün.png")
     (tmp_path / "l.csv").write_bytes("path;label\r\ngrün.png;Bäume\r\n".encode("cp1252"))
     d = image_folder(str(tmp_path / "l.csv"), holdout=0)
     assert d.classes == ("Bäume",)
 
 
-def test_a_name_that_fits_two_files_is_refused(tmp_path):
+def test_ambiguous_file_name_is_refused(tmp_path):
     for name in ("a.png", "a.jpg"):
-        picture(1).save(tmp_path / name)
+        make_image(1).save(tmp_path / name)
     (tmp_path / "l.csv").write_text("path,label\na,x\n")
     with pytest.raises(DataError, match=r"line 2: a matches a\.jpg, a\.png"):
         image_folder(str(tmp_path / "l.csv"))
 
 
-def test_paths_of_a_windows_drive_are_explained(listed):
+def test_windows_paths_have_hint(listed):
     with pytest.raises(DataError, match="none of the 6") as error:
         listed(rows("C:\\data\\img\\{i}.png,{c}"))
     assert "Windows drive" in error.value.hint
 
 
 @pytest.mark.parametrize("word", ["nan", "NaN", "NA", "N/A", "None", "null", "NULL", "<NA>"])
-def test_words_for_missing_labels_are_no_class(word, listed):
+def test_missing_label_words_are_not_classes(word, listed):
     d = listed("path,label\n" + "".join(f"img/{i}.png,{('a', 'b', word)[i % 3]}\n" for i in range(N)))
     assert d.classes == ("a", "b")
     assert d.train.labels.tolist() == [0, 1, -1] * 2
@@ -145,7 +145,7 @@ def test_a_class_may_be_called_none(listed):
     assert LabelParser(["None"]).label("None") == "None"
 
 
-def test_whole_numbers_with_a_point_are_classes(listed):
+def test_integers_written_as_decimals_are_classes(listed):
     """What a table program makes of a column of numbers with gaps."""
     assert normalize_numbers(["1.0", "2,00", "3", None]) == ["1", "2", "3", None]
     assert normalize_numbers(["1.0", "2.5", "x"]) == ["1.0", "2.5", "x"]
@@ -156,7 +156,7 @@ def test_whole_numbers_with_a_point_are_classes(listed):
 
 
 @pytest.mark.parametrize(
-    ("classes", "told"),
+    ("classes", "messages"),
     [
         (["cat", "dog", "cat,dog"], True),
         (["cat", "dog", "cat dog"], True),
@@ -166,11 +166,11 @@ def test_whole_numbers_with_a_point_are_classes(listed):
         (["a/b", "c/d"], False),
     ],
 )
-def test_several_labels_in_one_cell_are_told(classes, told):
-    assert bool(multi_label_warnings(classes)) == told
+def test_several_labels_in_one_cell_warn(classes, messages):
+    assert bool(multi_label_warnings(classes)) == messages
 
 
-def test_line_numbers_count_what_people_see():
+def test_line_numbers_count_all_lines():
     with pytest.raises(DataError, match="line 5"):
         parse_table('sep=;\npath;label\n"a\nb";x\nc\n', "t")
     assert [line for line, _ in parse_table("path,label\na,x\n\nb,y\n", "t").rows] == [2, 4]
@@ -178,7 +178,7 @@ def test_line_numbers_count_what_people_see():
 
 
 @pytest.mark.parametrize(
-    ("classes", "told"),
+    ("classes", "messages"),
     [
         (["Cat", "cat"], True),
         (["cat", "cat ", "dog"], True),
@@ -188,29 +188,29 @@ def test_line_numbers_count_what_people_see():
         (["cat", "dog", "0", "10"], False),
     ],
 )
-def test_classes_spelled_nearly_alike_are_told(classes, told):
-    assert bool(similar_name_warnings(classes)) == told
+def test_similar_class_names_warn(classes, messages):
+    assert bool(similar_name_warnings(classes)) == messages
 
 
-def test_labels_that_occur_once_are_told(listed):
+def test_labels_that_occur_once_warn(listed):
     assert class_warnings([str(i) for i in range(11)], 11)
     assert not class_warnings([str(i) for i in range(11)], 12)
     assert not class_warnings(["a", "b"], 2)
 
 
-def test_addresses_and_names_without_extension_are_explained(listed, tmp_path):
+def test_list_of_urls_or_without_extension_has_hint(listed, tmp_path):
     with pytest.raises(DataError) as error:
         listed("https://example.org/a.png\n", "list.txt")
     assert "download the files first" in error.value.hint
     (tmp_path / "bare").mkdir()
-    picture(1).save(tmp_path / "bare" / "0001", "PNG")
+    make_image(1).save(tmp_path / "bare" / "0001", "PNG")
     with pytest.raises(DataError) as error:
         image_folder(str(tmp_path / "bare"))
     assert "list.txt" in error.value.hint
     assert len(listed("bare/0001\n", "list.txt").train) == 1
 
 
-def test_images_of_one_value_or_nearly_black_are_told(tmp_path):
+def test_constant_or_nearly_black_images_warn(tmp_path):
     for i in range(8):
         Image.fromarray(np.random.default_rng(i).integers(0, 5, (16, 16), dtype=np.uint8)).save(tmp_path / f"{i}.png")
     assert any("nearly black" in n for n in image_folder(str(tmp_path)).notes)
@@ -219,19 +219,19 @@ def test_images_of_one_value_or_nearly_black_are_told(tmp_path):
     assert any("same value" in n for n in image_folder(str(tmp_path)).notes)
 
 
-def test_space_after_an_extension_is_no_part_of_it(tmp_path):
-    picture(1).save(tmp_path / "a.png ", "PNG")
-    picture(2).save(tmp_path / "b.PNG", "PNG")
+def test_space_after_extension_is_ignored(tmp_path):
+    make_image(1).save(tmp_path / "a.png ", "PNG")
+    make_image(2).save(tmp_path / "b.PNG", "PNG")
     assert len(image_folder(str(tmp_path), holdout=0).train) == 2
 
 
-def test_columns_that_are_not_read_are_said(listed):
+def test_unread_columns_are_noted(listed):
     d = listed(rows("img/{i}.png,0,1", head="path,cat,dog"))
     assert any("no label column; columns not read: cat, dog" in n for n in d.notes)
 
 
 @pytest.mark.parametrize("name", ["l.xlsx", "l.json", "l.parquet"])
-def test_tables_that_are_no_csv_are_explained(name, tmp_path):
+def test_invalid_csv_has_hint(name, tmp_path):
     (tmp_path / name).write_bytes(b"PK")
     with pytest.raises(RequestError) as error:
         image_folder(str(tmp_path / name))

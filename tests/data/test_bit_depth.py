@@ -1,4 +1,4 @@
-"""Values of more than 8 bits: one range for all images and all parts, found on training images, said, kept in the run."""
+"""Values of more than 8 bits: one range for all images and splits, fitted on training images, noted, and kept in the run."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_color_of_16_bits_keeps_its_low_bytes(file):
     assert np.asarray(load(file, 3)).max() == 15  # runs made before: the high bytes
 
 
-def test_color_in_compressed_planes_is_bad_if_scaled():
+def test_compressed_color_planes_cannot_be_scaled():
     file = color_tiff("<", compressed=True, planes=True)
     assert read_header(file).deep
     assert np.asarray(load(file, 3)).max() == 15
@@ -112,7 +112,7 @@ GRAY = COLOR[..., 0]
         (tiff((GRAY / 4095).astype("<f4").tobytes(), 32, t339=[3]), (GRAY / 4095).astype("f4")),
     ],
 )
-def test_values_of_a_tiff_are_as_its_tags_mean(file, values):
+def test_tiff_values_follow_their_tags(file, values):
     assert np.array_equal(decode.deep_values(file), values)
     low, high = float(values.min()), float(values.max())
     expected = np.rint((values - low) * (255 / (high - low)))
@@ -120,13 +120,13 @@ def test_values_of_a_tiff_are_as_its_tags_mean(file, values):
 
 
 @pytest.mark.parametrize("bits", [16, 64])
-def test_floats_that_pillow_does_not_read_are_named(bits):
+def test_unsupported_float_tiff_is_named(bits):
     with pytest.raises(BadImage, match=r"64-bit floats.*dataset=arrays"):
         read_header(tiff(GRAY.astype(f"<f{bits // 8}").tobytes(), bits, t339=[3]))
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_alpha_of_16_bits_is_no_value(channels):
+def test_alpha_of_16_bits_is_excluded(channels):
     a = np.dstack([COLOR[..., : channels - 1], np.full(COLOR.shape[:2], 65535)])
     a[:, :5, -1] = 0
     assert decode.deep_values(png(a)).max() <= 4095
@@ -193,7 +193,7 @@ def test_one_range_keeps_classes_apart(kind, wish, tmp_path):
 
 
 @pytest.mark.parametrize("wish", [None, "image_minmax", "image_percentile"])
-def test_each_image_by_itself_only_if_asked(wish, tmp_path):
+def test_images_are_scaled_separately_on_request(wish, tmp_path):
     d = image_folder(str(micro(tmp_path / "x", "tif")), range=wish)
     low, high = levels_of(d.train)
     assert high - low < 5 or wish == "image_minmax" or wish is None
@@ -209,7 +209,7 @@ def test_bytes_are_as_before(tmp_path, make_folder):
     assert any("no effect" in n for n in image_folder(str(root), range="minmax").notes)
 
 
-def test_floats_that_no_sample_showed_are_bad():
+def test_unsampled_float_image_is_unreadable():
     with pytest.raises(DataError, match=r"dataset\.range"):
         to_bytes(np.array([[0.5, 2000.0]]), "auto")
     assert to_bytes(np.array([[0, 65535]], np.uint16), "auto").tolist() == [[0, 255]]
@@ -237,7 +237,7 @@ def test_arrays_have_the_range_of_train(wish, tmp_path):
     assert any("warning" in n and "clipped" in n for n in arrays(str(tmp_path / "d.npz"), range=wish).notes)
 
 
-def test_arrays_minmax_tells_of_outliers(tmp_path):
+def test_arrays_minmax_notes_outliers(tmp_path):
     x = RNG.normal(0, 1, (30, 8, 8))
     x[3, 3, 3] = 1e4
     np.save(tmp_path / "x.npy", x)
@@ -270,25 +270,25 @@ def test_run_keeps_its_range(cli, tmp_path):
     assert "the run was trained with" not in seen.err
 
 
-def test_bad_ranges_are_refused(tmp_path):
+def test_invalid_ranges_are_refused(tmp_path):
     for wish in ("wide", [1], [2, 1], 5, [0, float("nan")]):
         with pytest.raises(RequestError, match="range") as error:
             image_folder(str(tmp_path), range=wish)
         assert "image_percentile" in error.value.message
 
 
-def test_deep_image_that_is_cut_is_bad():
+def test_truncated_deep_image_is_unreadable():
     with pytest.raises(BadImage):
         load(FILES["png"][:-200], 3, value_range=[0, 4095])
 
 
-def test_images_of_whole_numbers_and_of_floats_are_told(tmp_path):
+def test_mixed_integer_and_float_images_warn(tmp_path):
     micro(tmp_path / "x", "png")
     micro(tmp_path / "x" / "y", "tif")
     assert any("others floats" in n for n in image_folder(str(tmp_path / "x")).notes)
 
 
-def test_a_test_part_of_another_scale_is_told(tmp_path):
+def test_test_split_of_another_scale_warns(tmp_path):
     x = RNG.random((20, 8, 8))
     np.savez(tmp_path / "d.npz", x_train=x * 255, x_test=x)
     assert any("warning" in n and "check its scale" in n for n in arrays(str(tmp_path / "d.npz")).notes)

@@ -1,4 +1,4 @@
-"""A file that is mapped and written to meanwhile: SIGBUS, or other samples in silence, unless it is noticed."""
+"""Detection of memory-mapped files that are modified: otherwise SIGBUS, or silently other samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read(dataset, workers=0):
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (12, 8, 8)], ids=["shorter", "as long"])
-def test_an_npy_that_is_written_again_is_noticed(shape, tmp_path):
+def test_modified_npy_is_detected(shape, tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, RNG.integers(0, 256, (12, 8, 8), dtype=np.uint8))
     data = arrays(str(path))
@@ -37,7 +37,7 @@ def test_an_npy_that_is_written_again_is_noticed(shape, tmp_path):
     path.unlink()  # the error keeps the map
 
 
-def test_an_npy_that_is_replaced_or_removed_stays_mapped(tmp_path):
+def test_replaced_or_removed_npy_stays_mapped(tmp_path):
     path, other = tmp_path / "x.npy", tmp_path / "y.npy"
     np.save(path, RNG.integers(0, 256, (12, 8, 8), dtype=np.uint8))
     np.save(other, np.zeros((2, 8, 8), np.uint8))
@@ -49,7 +49,7 @@ def test_an_npy_that_is_replaced_or_removed_stays_mapped(tmp_path):
     assert torch.equal(read(data), before)
 
 
-def test_a_map_that_is_closed_is_no_longer_watched(tmp_path):
+def test_closed_memory_map_is_not_watched(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, RNG.integers(0, 256, (12, 8, 8), dtype=np.uint8))
     data = arrays(str(path))
@@ -61,7 +61,7 @@ def test_a_map_that_is_closed_is_no_longer_watched(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_pack_that_is_cut_short_while_it_is_read(workers, cli, make_folder, tmp_path):
+def test_pack_truncated_while_in_use_is_detected(workers, cli, make_folder, tmp_path):
     root = make_folder({"cat": 6, "dog": 6})
     made = cli("data", "pack", "dataset=image_folder", f"dataset.path={root}", "out=x.pack", "format=raw")
     assert made.code == 0, made.err

@@ -1,4 +1,4 @@
-"""Data in memory and data decoded by workers answer to bad files alike: same ids, same counts, same limit, same words."""
+"""Resident and streamed data treat unreadable files alike: the same ids, counts, limit and messages."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from sslcli.errors import DataError, RequestError
 from sslcli.views import Views, clean
 
 from .bad_files import BAD, decode_in_child, encoded, make_folder, mutated
-from .conftest import picture
+from .conftest import make_image
 
 RECIPE = {"global": {"horizontal_flip": {"p": 0.5}}}
 
 
-def test_there_are_thirty_ways():
+def test_number_of_bad_files():
     assert len(BAD) >= 30
 
 
 @pytest.mark.parametrize("kind", sorted(BAD))
-def test_each_way_is_bad_by_its_header_or_when_decoded(kind, tmp_path):
+def test_bad_files_fail_in_header_or_decoding(kind, tmp_path):
     path = tmp_path / "x.jpg"
     path.write_bytes(BAD[kind]())
     with pytest.raises(decode.BadImage) as error:
@@ -53,7 +53,7 @@ def both(spoilt):
     return {r: image_folder(str(root), resident=r, max_bad_fraction=0.2) for r in (True, False)}
 
 
-def test_strict_inspection_is_the_truth_exactly(spoilt, both):
+def test_strict_inspection_counts_all_bad_files(spoilt, both):
     _, truth = spoilt
     for resident, d in both.items():
         assert (d.train.resident is not None) == resident
@@ -70,24 +70,24 @@ def test_strict_inspection_is_the_truth_exactly(spoilt, both):
         assert reports[0][key] == reports[1][key], key
 
 
-def test_the_same_samples_stand_in(both):
-    met, seen = {}, {}
+def test_replacements_are_the_same(both):
+    unreadable, seen = {}, {}
     for resident, d in both.items():
         loader = Loader(d.train, Views({"global": 1}, RECIPE, d), batch_size=32, seed=3)
         with_gaps = [i for step in range(2 * loader.steps_per_epoch) for i in loader.ids(step)]
         batches = list(islice(loader.stream(), len(with_gaps)))
         seen[resident] = [b.ids.tolist() for b in batches]
-        met[resident] = dict(loader.bad)
+        unreadable[resident] = dict(loader.bad)
         asked = [i.tolist() for i in with_gaps]
         assert asked != seen[resident]
         for a, b in zip(asked, seen[resident], strict=True):  # only what is unreadable is replaced
-            assert all(i == j or d.train.name_of(i) in met[resident] for i, j in zip(a, b, strict=True))
+            assert all(i == j or d.train.name_of(i) in unreadable[resident] for i, j in zip(a, b, strict=True))
     assert seen[True] == seen[False]
-    assert met[True] == met[False]
-    assert len(met[True]) > 30
+    assert unreadable[True] == unreadable[False]
+    assert len(unreadable[True]) > 30
 
 
-def test_an_evaluation_leaves_the_same_samples_out(both):
+def test_evaluation_skips_the_same_samples(both):
     found = {}
     for resident, d in both.items():
         bad: list[tuple[str, str]] = []
@@ -97,7 +97,7 @@ def test_an_evaluation_leaves_the_same_samples_out(both):
     assert len(found[True][0]) + len(found[True][1]) == len(both[True].test)
 
 
-def test_the_same_limit_stops_both(spoilt):
+def test_bad_fraction_limit_at_start(spoilt):
     root, _ = spoilt
     for resident in (True, False):
         with pytest.raises(DataError, match=r"\d+ of 600 images cannot be read, more than 1\.0%") as error:
@@ -106,10 +106,10 @@ def test_the_same_limit_stops_both(spoilt):
         assert "dataset.max_bad_fraction=" in error.value.hint
 
 
-def test_the_same_limit_stops_both_while_training(tmp_path):
-    """Headers that are whole and pictures that are not: memory knows at once, workers when they meet them."""
+def test_bad_fraction_limit_in_training(tmp_path):
+    """Valid headers with corrupt images: detected at once in resident data, and when decoded in streamed data."""
     for i in range(60):
-        data = encoded(picture(i, 64, 64), "PNG")
+        data = encoded(make_image(i, 64, 64), "PNG")
         (tmp_path / f"{i}.png").write_bytes(data if i % 10 else data[:-300])
     with pytest.raises(DataError, match=r"6 of 60 images cannot be read, more than 1\.0%"):
         image_folder(str(tmp_path), holdout=0, resident=True)
@@ -119,7 +119,7 @@ def test_the_same_limit_stops_both_while_training(tmp_path):
     assert error.value.code == 7
 
 
-def test_statistics_do_not_see_the_gaps(tmp_path):
+def test_statistics_ignore_unreadable_samples(tmp_path):
     for i in range(20):
         Image.new("RGB", (16, 16), (200, 100, 50)).save(tmp_path / f"{i}.png")
     (tmp_path / "x.png").write_bytes((tmp_path / "0.png").read_bytes()[:-30])
@@ -129,22 +129,22 @@ def test_statistics_do_not_see_the_gaps(tmp_path):
         assert len(d.train) == 21
 
 
-def test_unreadable_samples_are_told_while_training(tmp_path, said):
+def test_unreadable_samples_are_logged_in_training(tmp_path, messages):
     for i in range(40):
-        picture(i).save(tmp_path / f"{i:02d}.png")
+        make_image(i).save(tmp_path / f"{i:02d}.png")
     d = image_folder(str(tmp_path), holdout=0, resident=False, max_bad_fraction=0.5)
     for i in range(8):
         (tmp_path / f"{i:02d}.png").unlink()  # 29: gone while training
     loader = Loader(d.train, Views({"global": 1}, RECIPE, d), batch_size=8, seed=0)
     list(islice(loader.stream(), 10))
     assert len(loader.bad) == 8
-    assert len(said) == 5
-    assert all("No such file or directory" in line for line in said)
+    assert len(messages) == 5
+    assert all("No such file or directory" in line for line in messages)
 
 
-def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):  # 19
+def test_file_without_permission_is_unreadable(tmp_path, monkeypatch):  # 19
     for i in range(30):
-        picture(i).save(tmp_path / f"{i}.png")
+        make_image(i).save(tmp_path / f"{i}.png")
     real = Image.open
 
     def refuse(path, *args, **kw):
@@ -161,7 +161,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):  # 19
 @pytest.mark.parametrize("resident", [True, False])
 def test_max_pixels(resident, tmp_path):  # 43
     for i in range(6):
-        picture(i, 64, 64).save(tmp_path / f"{i}.png")
+        make_image(i, 64, 64).save(tmp_path / f"{i}.png")
     with pytest.raises(DataError, match=r"64 x 64 pixels exceed 4,000 \(dataset.max_pixels\)"):
         image_folder(str(tmp_path), resident=resident, max_pixels=4000)
     assert len(image_folder(str(tmp_path), resident=resident, holdout=0, max_pixels=4096).train) == 6
@@ -169,10 +169,10 @@ def test_max_pixels(resident, tmp_path):  # 43
         image_folder(str(tmp_path), max_pixels=0)
 
 
-def test_more_pixels_than_pillow_likes_may_be_asked_for(tmp_path, monkeypatch):
+def test_max_pixels_overrides_limit_of_pillow(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     path = tmp_path / "x.png"
-    path.write_bytes(encoded(picture(0, 64, 64), "PNG"))
+    path.write_bytes(encoded(make_image(0, 64, 64), "PNG"))
     assert decode.load(str(path)).size == (64, 64)
 
 
@@ -187,24 +187,24 @@ ODD = {  # what is no fault, and what is said of it
         "TIFF",
         "more than 8 bits",
     ),
-    "transparent": (lambda: picture(1, mode="RGBA"), "PNG", "with transparency"),  # 38
-    "cmyk": (lambda: picture(2, mode="CMYK"), "JPEG", "all 24x20"),  # 36
-    "bilevel": (lambda: picture(3, mode="1"), "PNG", "all 24x20"),  # 37
-    "several frames": (lambda: picture(4), "GIF", "with several frames"),  # 41
-    "turned": (lambda: picture(5, 20, 24), "JPEG", "all 24x20"),  # 42
+    "transparent": (lambda: make_image(1, mode="RGBA"), "PNG", "with transparency"),  # 38
+    "cmyk": (lambda: make_image(2, mode="CMYK"), "JPEG", "all 24x20"),  # 36
+    "bilevel": (lambda: make_image(3, mode="1"), "PNG", "all 24x20"),  # 37
+    "several frames": (lambda: make_image(4), "GIF", "with several frames"),  # 41
+    "turned": (lambda: make_image(5, 20, 24), "JPEG", "all 24x20"),  # 42
 }
 
 
 @pytest.mark.parametrize("what", sorted(ODD))
-def test_what_is_odd_is_taken_alike_and_said(what, tmp_path):
+def test_unusual_images_are_read_and_noted(what, tmp_path):
     make, kind, note = ODD[what]
-    kw: dict = {"save_all": True, "append_images": [picture(9)]} if kind == "GIF" else {}
+    kw: dict = {"save_all": True, "append_images": [make_image(9)]} if kind == "GIF" else {}
     if what == "turned":
         kw["exif"] = Image.Exif()
         kw["exif"][0x0112] = 6
     (tmp_path / "odd.jpg").write_bytes(encoded(make(), kind, **kw))  # 32: the content decides
     for i in range(5):
-        picture(20 + i).save(tmp_path / f"{i}.png")
+        make_image(20 + i).save(tmp_path / f"{i}.png")
     one, other = (image_folder(str(tmp_path), holdout=0, resident=r, channels=3) for r in (True, False))
     assert one.notes == other.notes
     assert any(note in n for n in one.notes)
@@ -213,9 +213,9 @@ def test_what_is_odd_is_taken_alike_and_said(what, tmp_path):
     assert np.array_equal(one.train.read(i).permute(1, 2, 0).numpy(), np.asarray(other.train.read(i)))
 
 
-def test_44_formats_that_pillow_lacks_are_named(tmp_path):
+def test_unsupported_formats_are_named(tmp_path):
     for i in range(3):
-        picture(i).save(tmp_path / f"{i}.png")
+        make_image(i).save(tmp_path / f"{i}.png")
         (tmp_path / f"{i}.heic").write_bytes(b"\0\0\0\x18ftypheic")
     assert any("3 .heic: not supported by the installed Pillow" in n for n in image_folder(str(tmp_path)).notes)
     for i in range(3):
@@ -242,8 +242,8 @@ LISTS = [  # 46, 50
 
 
 @pytest.mark.parametrize(("text", "sentence", "hint"), LISTS, ids=range(len(LISTS)))
-def test_list_files_that_cannot_be_used(text, sentence, hint, tmp_path):
-    picture(0).save(tmp_path / "a.png")
+def test_invalid_list_files(text, sentence, hint, tmp_path):
+    make_image(0).save(tmp_path / "a.png")
     (tmp_path / "list.csv").write_bytes(text.encode())
     with pytest.raises(DataError) as error:
         image_folder(str(tmp_path / "list.csv"))
@@ -254,7 +254,7 @@ def test_list_files_that_cannot_be_used(text, sentence, hint, tmp_path):
 def test_a_list_may_name_anything(tmp_path):
     """A FIFO, a device, a folder, nothing: unreadable samples, and no open that blocks."""
     for i in range(60):
-        picture(i).save(tmp_path / f"{i}.png")
+        make_image(i).save(tmp_path / f"{i}.png")
     for name in ("one.png", "two.png"):
         os.mkfifo(tmp_path / name)
     names = [f"{i}.png" for i in range(60)] + ["one.png", "two.png", "/dev/zero", ".", "gone.png", "gone\0.png"]
@@ -271,7 +271,7 @@ def test_a_list_may_name_anything(tmp_path):
 # ------------------------------------------------------------------------------------------------ mutated files
 
 
-def test_mutated_files_harm_nobody(tmp_path):
+def test_mutated_array_files_raise_data_error(tmp_path):
     """300 here, 2,000 in benchmarks/bad_folder.py: no crash, nothing but BadImage, no more than 2 s each."""
     paths = mutated(tmp_path / "m", int(os.environ.get("SSLCLI_MUTATIONS", "300")))
     results = decode_in_child(paths, timeout=60 + len(paths) / 5)

@@ -1,4 +1,4 @@
-"""`sslcli data pack` and what reads it: the same samples as the folder, whole or refused, unbroken however it was made."""
+"""Packs: the same samples as the folder, corruption detected, and identical bytes after interruptions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sslcli.data.sources.pack_files.writer import write_pack
 from sslcli.errors import DataError, RequestError, StorageError
 from sslcli.rng import Draw
 from sslcli.views import Views, clean
-from tests.data.conftest import picture
+from tests.data.conftest import make_image
 
 RECIPE = {"global": {"random_resized_crop": {"scale": [0.2, 1.0], "interpolation": "bicubic"}, "horizontal_flip": {}}}
 
@@ -40,9 +40,9 @@ def photos(root: Path, n: int = 10, one_size: bool = False) -> Path:
         (root / folder).mkdir(parents=True)
         for i in range(n if k < 2 else n // 2):
             width, height = (60, 48) if one_size else (40 + 7 * i, 60 + 3 * k)
-            picture(100 * k + i, width, height).save(root / folder / f"{i:02d}.jpg", quality=85)
+            make_image(100 * k + i, width, height).save(root / folder / f"{i:02d}.jpg", quality=85)
     if not one_size:
-        picture(7, 50, 44, "RGBA").save(root / "train" / "dog" / "über all.png")
+        make_image(7, 50, 44, "RGBA").save(root / "train" / "dog" / "über all.png")
     return root
 
 
@@ -67,7 +67,7 @@ def splits(d: Dataset) -> dict[str, object]:
     return {"train": d.train, "test": d.test, "unlabelled": d.unlabelled}
 
 
-def test_encoded_is_the_folder_bit_for_bit(tmp_path):
+def test_encoded_pack_matches_folder(tmp_path):
     files = folder(photos(tmp_path / "photos"))
     assert write_pack(files, tmp_path / "p.pack")
     packed = pack(str(tmp_path / "p.pack"))
@@ -87,7 +87,7 @@ def test_encoded_is_the_folder_bit_for_bit(tmp_path):
     assert all(map(torch.equal, seen(files), seen(packed)))
 
 
-def test_workers_open_it_by_its_path(tmp_path):
+def test_workers_reopen_pack_by_path(tmp_path):
     write_pack(folder(photos(tmp_path / "photos")), tmp_path / "p.pack", "raw", 40)
     packed = pack(str(tmp_path / "p.pack"))
     parcel = pickle.dumps(packed.train)
@@ -96,7 +96,7 @@ def test_workers_open_it_by_its_path(tmp_path):
     assert all(map(torch.equal, seen(packed), seen(packed, workers=2)))
 
 
-def test_raw_is_what_the_file_decodes_to(tmp_path):
+def test_raw_pack_matches_decoded_files(tmp_path):
     files = folder(photos(tmp_path / "photos"))
     write_pack(files, tmp_path / "p.pack", "raw")
     packed = pack(str(tmp_path / "p.pack"))
@@ -130,7 +130,7 @@ def test_resized(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", ["raw", "jpeg"])
-def test_one_size_lies_in_memory_as_the_folder_would(tmp_path, form):
+def test_pack_of_one_size_is_resident(tmp_path, form):
     root = photos(tmp_path / "photos", one_size=True)
     write_pack(image_folder(str(root), resident=False), tmp_path / "p.pack", form)
     files, packed = image_folder(str(root)), pack(str(tmp_path / "p.pack"))
@@ -140,7 +140,7 @@ def test_one_size_lies_in_memory_as_the_folder_would(tmp_path, form):
     assert pack(str(tmp_path / "p.pack"), resident=False).train.resident is None
 
 
-def test_the_same_again_and_another(tmp_path):
+def test_packing_twice_and_other_settings(tmp_path):
     files, out = folder(photos(tmp_path / "photos")), tmp_path / "p.pack"
     assert write_pack(files, out)
     before = contents(out)
@@ -181,7 +181,7 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize("at", [0, 2, 9, 17, 31, 35])
 @pytest.mark.parametrize("harm", ["none", "torn"])
-def test_broken_off_and_gone_on_is_the_same_bytes(tmp_path, monkeypatch, small, at, harm):
+def test_interrupted_packing_gives_identical_bytes(tmp_path, monkeypatch, small, at, harm):
     files = folder(photos(tmp_path / "photos"))
     write_pack(files, tmp_path / "whole.pack")
     assert len(contents(tmp_path / "whole.pack")) > 5  # several shards
@@ -198,19 +198,19 @@ def test_broken_off_and_gone_on_is_the_same_bytes(tmp_path, monkeypatch, small, 
         last.write_bytes((last.read_bytes() if last.exists() else b"") + b"rest")
         with open(part / pack_journal.JOURNAL, "ab") as file:
             file.write(b'{"position": 99, "reco')
-    made, said = [], []
-    notify.set_hooks(log=said.append)
+    made, messages = [], []
+    notify.set_hooks(log=messages.append)
     real = pack_writer.PackTask.encode
     monkeypatch.setattr(pack_writer.PackTask, "encode", lambda self, i: made.append(i) or real(self, i))
     write_pack(files, tmp_path / "p.pack")
     notify.set_hooks()
     assert contents(tmp_path / "p.pack") == contents(tmp_path / "whole.pack")
     assert len(made) == 36 - at // 4 * 4  # what was noted is not done again
-    assert any("resuming after" in line for line in said) == (at >= 4)
+    assert any("resuming after" in line for line in messages) == (at >= 4)
     assert not part.exists()
 
 
-def test_only_the_renaming_was_left(tmp_path, monkeypatch):
+def test_interrupted_before_renaming(tmp_path, monkeypatch):
     files = folder(photos(tmp_path / "photos"))
     real = os.rename
     monkeypatch.setattr(os, "rename", lambda *a: (_ for _ in ()).throw(Killed))
@@ -222,7 +222,7 @@ def test_only_the_renaming_was_left(tmp_path, monkeypatch):
     assert len(pack(str(tmp_path / "p.pack")).train) == 21
 
 
-def test_what_another_left_behind_is_not_taken_over(tmp_path, monkeypatch, small):
+def test_journal_of_another_task_is_discarded(tmp_path, monkeypatch, small):
     files = folder(photos(tmp_path / "photos"))
     write_pack(files, tmp_path / "whole.pack", "raw", 40)
     again = broken_off(monkeypatch, 13)
@@ -233,7 +233,7 @@ def test_what_another_left_behind_is_not_taken_over(tmp_path, monkeypatch, small
     assert contents(tmp_path / "p.pack") == contents(tmp_path / "whole.pack")
 
 
-def test_a_shard_that_lost_its_end_is_made_anew(tmp_path, monkeypatch, small):
+def test_truncated_shard_restarts_packing(tmp_path, monkeypatch, small):
     files = folder(photos(tmp_path / "photos"))
     write_pack(files, tmp_path / "whole.pack")
     again = broken_off(monkeypatch, 20)
@@ -310,7 +310,7 @@ def _resigned(out: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [_cut_shard, _no_shard, _flip(INDEX), _flip(NAMES), _flip(MANIFEST), _resigned])
-def test_damage_is_refused_when_it_is_opened(tmp_path, harm):
+def test_corrupt_pack_is_refused_when_opened(tmp_path, harm):
     out = damaged(tmp_path)
     harm(out)
     with pytest.raises(DataError) as caught:
@@ -318,7 +318,7 @@ def test_damage_is_refused_when_it_is_opened(tmp_path, harm):
     assert "write it again" in caught.value.hint
 
 
-def test_a_flipped_bit_of_an_encoded_image_is_met_when_it_is_read(tmp_path):
+def test_flipped_bit_of_encoded_image_is_unreadable(tmp_path):
     out = damaged(tmp_path)
     _flip("shard-00000.bin")(out)
     d = pack(str(out), max_bad_fraction=1.0)
@@ -333,7 +333,7 @@ def test_a_flipped_bit_of_an_encoded_image_is_met_when_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["jpeg", "raw"])
-def test_strict_inspection_finds_every_flipped_bit(tmp_path, cli, form):
+def test_strict_inspection_finds_flipped_bits(tmp_path, cli, form):
     photos(Path("photos"))
     run = cli("data", "pack", "dataset=image_folder", "dataset.path=photos", "out=p.pack", f"format={form}")
     assert (run.code, run.out.strip().splitlines()[-1]) == (0, "p.pack")
@@ -364,7 +364,7 @@ def test_wrong_requests(cli, words, code, says):
     assert not Path("p.pack").exists()
 
 
-def test_a_set_that_lies_in_memory_is_not_packed(cli):
+def test_resident_data_set_cannot_be_packed(cli):
     run = cli("data", "pack", "dataset=digits", "out=p.pack")
     assert (run.code, "cannot be packed" in run.err) == (2, True)
 
@@ -389,22 +389,22 @@ def test_trains_on_a_pack(cli):
     assert run.code == 0, run.err
 
 
-def test_cut_keeps_what_needs_no_resizing():
+def test_crop_without_resizing_is_exact():
     array = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
     made = crop_and_resize(array, (4, 2, 14, 12), (10, 10), "bicubic")
     assert np.array_equal(made.permute(1, 2, 0).numpy(), array[2:12, 4:14])
     assert to_array(array[..., 0]).shape == (20, 30, 1)
 
 
-def test_cut_is_near_pillow():
-    image = picture(3, 90, 70)
+def test_crop_and_resize_is_close_to_pillow():
+    image = make_image(3, 90, 70)
     for name, filter_, far in (("bilinear", Image.Resampling.BILINEAR, 1), ("bicubic", Image.Resampling.BICUBIC, 4)):
         got = crop_and_resize(to_array(image), (10, 5, 80, 65), (32, 32), name).permute(1, 2, 0).numpy().astype(int)
         want = np.asarray(image.crop((10, 5, 80, 65)).resize((32, 32), filter_)).astype(int)
         assert np.abs(got - want).max() <= far
 
 
-def test_a_draw_depends_on_nothing_else(tmp_path):
+def test_split_is_a_pure_function(tmp_path):
     """The same samples cut one by one or together, and in any thread count, are the same bits."""
     d = folder(photos(tmp_path / "photos"))
     views, ids = Views({"global": 2}, RECIPE, d), torch.arange(6)

@@ -1,4 +1,4 @@
-"""The published file formats, read from small files made here; and from real ones where they are."""
+"""The published file formats, on small files made here, and on the real files where they are available."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def idx_set(folder: Path, first: str, packed: bool = True, n: int = 30) -> np.nd
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_idx_sets_are_told_apart_wherever_they_lie(packed, tmp_path):
+def test_idx_data_sets_are_distinguished(packed, tmp_path):
     x = idx_set(tmp_path / "some" / "where", "9003027255", packed)
     idx_set(tmp_path / "MNIST" / "raw", "5041921314", packed, 40)
     idx_set(tmp_path / "third", "8701424811", packed, 50)
@@ -76,7 +76,7 @@ def test_idx_sets_are_told_apart_wherever_they_lie(packed, tmp_path):
     assert len(kmnist(path=str(tmp_path)).train) == 50
 
 
-def test_another_set_is_not_taken_for_mnist(tmp_path):
+def test_other_idx_data_set_is_not_mnist(tmp_path):
     idx_set(tmp_path / "fashion", "9003027255")
     with pytest.raises(RequestError, match="fashion holds another data set") as error:
         mnist(path=str(tmp_path))
@@ -84,7 +84,7 @@ def test_another_set_is_not_taken_for_mnist(tmp_path):
     assert "11.6 MB" in error.value.hint
 
 
-def test_broken_idx(tmp_path):
+def test_corrupt_idx(tmp_path):
     write_idx(tmp_path / "a", np.zeros((3, 4, 4), np.uint8), False)
     whole = (tmp_path / "a").read_bytes()
     packed = gzip.compress(whole)
@@ -93,8 +93,8 @@ def test_broken_idx(tmp_path):
         ("long", whole + b"\0", "more"),
         ("other.txt", b"hello world", "not an IDX file"),
         ("none", b"", "nothing"),
-        ("cut.gz", packed[:-12], "broken"),
-        ("not.gz", whole, "broken"),
+        ("cut.gz", packed[:-12], "corrupt"),
+        ("not.gz", whole, "corrupt"),
         ("huge", b"\0\0\x08\x03" + struct.pack(">III", 2**31, 2**31, 9), "declares"),
     ]:
         (tmp_path / name).write_bytes(data)
@@ -177,7 +177,7 @@ def test_cifar_layout(kind, monkeypatch, tmp_path):
     assert d.classes[3] == "class3"
 
 
-def test_cifar_with_another_sum_is_never_unpickled(monkeypatch, tmp_path):
+def test_cifar_with_unknown_md5_is_not_unpickled(monkeypatch, tmp_path):
     files = cifar_files(monkeypatch)
     for f, b in files.items():
         (tmp_path / f).write_bytes(b)
@@ -229,7 +229,7 @@ def test_svhn_layout(tmp_path):
 
 
 @pytest.mark.parametrize("build", [mnist, fashion_mnist, kmnist, cifar10, cifar100, stl10, svhn])
-def test_absent_says_what_where_and_what_to_type(build, tmp_path, said):
+def test_missing_data_set_error_has_hint(build, tmp_path, messages):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RequestError) as error:
             build(path=str(path))
@@ -238,11 +238,11 @@ def test_absent_says_what_where_and_what_to_type(build, tmp_path, said):
         assert "dataset.path=" in error.value.hint
         assert "dataset.download=true" in error.value.hint
         assert "MB" in error.value.hint or "GB" in error.value.hint
-    assert said == []
+    assert messages == []
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_download(tmp_path, said):
+def test_download(tmp_path, messages):
     source = tmp_path / "server"
     source.mkdir()
     (source / "a.bin").write_bytes(b"x" * 2_500_000)
@@ -250,9 +250,9 @@ def test_download(tmp_path, said):
     to = tmp_path / "to"
     download.download_files([good], str(to))
     assert (to / "a.bin").read_bytes() == (source / "a.bin").read_bytes()
-    assert said == [f"downloading 1 file (2.5 MB) from {source.as_uri()}/ to {to}"]
+    assert messages == [f"downloading 1 file (2.5 MB) from {source.as_uri()}/ to {to}"]
     download.download_files([good], str(to))
-    assert len(said) == 1  # it is there
+    assert len(messages) == 1  # it is there
     for bad in (RemoteFile("b", good.urls, 2_500_000, "0" * 32), RemoteFile("b", good.urls, 1000, good.md5)):
         with pytest.raises(DataError, match="not the published file"):
             download.download_files([bad], str(to))
@@ -261,7 +261,7 @@ def test_download(tmp_path, said):
     assert sorted(p.name for p in to.iterdir()) == ["a.bin"]  # nothing half
 
 
-def test_download_is_asked_for(tmp_path, monkeypatch, said):
+def test_download_requires_request(tmp_path, monkeypatch, messages):
     idx_set(tmp_path / "server", "5041921314")
     served = []
     for stem in urls.IDX_STEMS:
@@ -273,7 +273,7 @@ def test_download_is_asked_for(tmp_path, monkeypatch, said):
     d = mnist(path=str(tmp_path / "new"), download=True)
     assert len(d.train) == 30
     assert (tmp_path / "new" / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").exists()
-    assert "downloading 4 files" in said[0]
+    assert "downloading 4 files" in messages[0]
     assert len(mnist(path=str(tmp_path / "new")).train) == 30
 
 

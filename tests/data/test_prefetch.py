@@ -1,4 +1,4 @@
-"""Views beside the step: the order of things without a GPU, the same batches with one."""
+"""Prefetching of views: the order of stream operations without a GPU, identical batches with one."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from sslcli.views import Views
 CROP = {"global": {"random_resized_crop": {}, "horizontal_flip": {}}}
 
 
-def test_a_batch_is_begun_when_asked_and_awaited_by_its_own_step(monkeypatch):
-    told: list[str] = []
+def test_prefetched_batch_is_synchronized_with_its_step(monkeypatch):
+    messages: list[str] = []
 
     class Stream:
         def __init__(self, name="side"):
             self.name = name
 
         def wait_stream(self, other):
-            told.append(f"{self.name} waits for {other.name}")
+            messages.append(f"{self.name} waits for {other.name}")
 
         def record_event(self):
             return f"views {begun[-1]}"
 
         def wait_event(self, event):
-            told.append(f"{self.name} waits for {event}")
+            messages.append(f"{self.name} waits for {event}")
 
         def __enter__(self):
-            told.append("begin")
+            messages.append("begin")
 
         def __exit__(self, *_):
-            told.append("end")
+            messages.append("end")
 
     begun: list[int] = []
     closed: list[bool] = []
@@ -46,14 +46,14 @@ def test_a_batch_is_begun_when_asked_and_awaited_by_its_own_step(monkeypatch):
         try:
             for i in range(10):
                 begun.append(i)
-                told.append(f"views {i}")
+                messages.append(f"views {i}")
                 yield Batch([View()], ["global"], Draw(0, 0, View()))
         finally:
             closed.append(True)
 
     class View:
         def record_stream(self, stream):
-            told.append(f"kept for {stream.name}")
+            messages.append(f"kept for {stream.name}")
 
     step = Stream("step")
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
@@ -62,21 +62,21 @@ def test_a_batch_is_begun_when_asked_and_awaited_by_its_own_step(monkeypatch):
     made = Prefetcher(batches(), torch.device("cuda"))
     next(made)  # nobody has begun it
     kept = ["kept for step"] * 2
-    assert told == ["side waits for step", "begin", "views 0", "end", "step waits for views 0", *kept]
-    told.clear()
+    assert messages == ["side waits for step", "begin", "views 0", "end", "step waits for views 0", *kept]
+    messages.clear()
     made.prefetch()
     made.prefetch()  # once is enough
-    assert told == ["begin", "views 1", "end"]
-    told.clear()
+    assert messages == ["begin", "views 1", "end"]
+    messages.clear()
     next(made)
-    assert told == ["step waits for views 1", *kept]
+    assert messages == ["step waits for views 1", *kept]
     made.close()
     assert closed == [True]
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_the_batches_of_a_gpu_are_those_of_the_processor():
+def test_gpu_batches_match_cpu_batches():
     x = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = Dataset("d", "image", (3, 32, 32), ArraySource(x), None, mean=(0.4,) * 3, std=(0.25,) * 3)
     views = Views({"global": 2}, CROP, data)

@@ -16,7 +16,7 @@ from sslcli.data.sources.image_folder import image_folder
 from sslcli.data.split import split
 from sslcli.errors import DataError, RequestError
 
-from .conftest import picture
+from .conftest import make_image
 
 
 def say(dataset) -> str:
@@ -68,7 +68,7 @@ def test_nested_takes_the_top_folders_as_classes(make_folder):
     assert "nested class folders: 8 images of 2 classes (the top folders)" in say(d)
 
 
-def test_lonely_folders_are_stepped_into(make_folder):
+def test_single_folders_are_descended_into(make_folder):
     d = image_folder(str(make_folder({"archive/images/cat": 3, "archive/images/dog": 3})), holdout=0)
     assert d.classes == ("cat", "dog")
 
@@ -94,12 +94,12 @@ def test_val_is_the_held_out_split_without_a_test(make_folder):
     assert (len(d.train), len(d.test)) == (8, 5)
 
 
-def test_a_class_called_train_is_a_class_among_others(make_folder):
+def test_class_named_train_among_other_classes(make_folder):
     d = image_folder(str(make_folder({"train": 3, "plane": 3, "car": 3})), holdout=0)
     assert d.classes == ("car", "plane", "train")
 
 
-def test_one_class_folder_says_so(make_folder):
+def test_single_class_is_noted(make_folder):
     d = image_folder(str(make_folder({"only": 4})))
     assert d.classes == ("only",)
     assert "only one class" in say(d)
@@ -149,13 +149,13 @@ def test_same_seed_same_split_and_fingerprint(make_folder):
 def test_fingerprint_changes_with_the_files(make_folder):
     root = make_folder({"a": 4, "b": 4})
     before = image_folder(str(root)).fingerprint
-    picture(99).save(root / "b" / "new.png")
+    make_image(99).save(root / "b" / "new.png")
     assert image_folder(str(root)).fingerprint != before
 
 
 def test_several_sizes_are_streamed(make_folder):
     root = make_folder({"a": 4, "b": 4})
-    picture(3, 300, 280).save(root / "a" / "large.png")
+    make_image(3, 300, 280).save(root / "a" / "large.png")
     d = image_folder(str(root), image_size=16)
     assert d.train.resident is None
     assert isinstance(d.train, ImageFiles)
@@ -178,24 +178,24 @@ def test_resident_budget(make_folder, monkeypatch):
     assert image_folder(root, resident=False).train.resident is None
 
 
-def test_grey_stays_one_channel_unless_asked(make_folder, tmp_path):
+def test_gray_images_have_one_channel(make_folder, tmp_path):
     root = tmp_path / "grey"
     for c in "ab":
         (root / c).mkdir(parents=True)
         for i in range(4):
-            picture(i + ord(c), mode="L").save(root / c / f"{i}.png")
+            make_image(i + ord(c), mode="L").save(root / c / f"{i}.png")
     assert image_folder(str(root)).shape[0] == 1
     assert image_folder(str(root), channels=3).train.resident.shape[1] == 3
-    picture(1).save(root / "a" / "colour.png")
+    make_image(1).save(root / "a" / "colour.png")
     assert image_folder(str(root)).shape[0] == 3
 
 
-def test_deep_alpha_and_animated_are_said(tmp_path):
+def test_deep_alpha_and_animated_images_are_noted(tmp_path):
     root = tmp_path / "odd"
     root.mkdir()
     Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 100).save(root / "deep.png")
-    picture(1, 20, 20, "RGBA").save(root / "alpha.png")
-    picture(1, 20, 20).save(root / "film.gif", save_all=True, append_images=[picture(2, 20, 20)])
+    make_image(1, 20, 20, "RGBA").save(root / "alpha.png")
+    make_image(1, 20, 20).save(root / "film.gif", save_all=True, append_images=[make_image(2, 20, 20)])
     d = image_folder(str(root), holdout=0)
     for part in ("1 image of more than 8 bits per value", "1 image with transparency", "1 image with several frames"):
         assert part in say(d)
@@ -204,7 +204,7 @@ def test_deep_alpha_and_animated_are_said(tmp_path):
 def test_inspect(make_folder, tmp_path):
     root = make_folder({"a": 5, "b": 5})
     (root / "b" / "x.txt").write_text("no image")
-    picture(77, 30, 30).save(root / "a" / "odd.jpg")
+    make_image(77, 30, 30).save(root / "a" / "odd.jpg")
     data = (root / "a" / "odd.jpg").read_bytes()
     (root / "a" / "cut.jpg").write_bytes(data[:-100])
     (root / "a" / "again.png").write_bytes((root / "a" / "000.png").read_bytes())

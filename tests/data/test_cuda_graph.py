@@ -1,4 +1,4 @@
-"""Views from a recording: what is recorded when, without a GPU; on one, the same numbers and nothing that waits."""
+"""CUDA graphs of views: when a graph is captured, without a GPU; identical views, on a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.data.loading.cuda_graph import CudaGraphViews
 from sslcli.rng import Draw
 from sslcli.views import Views
-from tests.data.test_ahead import CROP
+from tests.data.test_prefetch import CROP
 
 FULL = {
     "global": {
@@ -61,7 +61,7 @@ def replay(monkeypatch):
     return CudaGraphViews(make)
 
 
-def test_an_epoch_is_recorded_once_and_played_with_other_ids(replay):
+def test_graph_is_captured_once_per_epoch(replay):
     ids = torch.tensor([3, 1])
     assert replay(0, ids)[0].tolist() == [3, 1]
     assert len(Graph.made) == 1  # made as it is: an epoch may have no other
@@ -81,9 +81,9 @@ def test_an_epoch_is_recorded_once_and_played_with_other_ids(replay):
     assert len(Graph.made) == 6
 
 
-def test_what_cannot_be_recorded_is_made_as_it_is_and_told_once(replay, monkeypatch):
-    told: list[str] = []
-    notify.set_hooks(log=told.append)
+def test_failed_capture_falls_back_and_logs_once(replay, monkeypatch):
+    messages: list[str] = []
+    notify.set_hooks(log=messages.append)
     try:
 
         def refuse(self):
@@ -92,8 +92,8 @@ def test_what_cannot_be_recorded_is_made_as_it_is_and_told_once(replay, monkeypa
         monkeypatch.setattr(Graph, "capture_end", refuse)
         for i in range(3):
             assert replay(0, torch.tensor([i]))[0].tolist() == [i]
-        assert len(told) == 1
-        assert "not permitted when stream is capturing)" in told[0]
+        assert len(messages) == 1
+        assert "not permitted when stream is capturing)" in messages[0]
         assert len(Graph.made) == 4
     finally:
         notify.set_hooks()
@@ -102,7 +102,7 @@ def test_what_cannot_be_recorded_is_made_as_it_is_and_told_once(replay, monkeypa
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("recipe", [CROP, FULL], ids=["crop", "all"])
-def test_a_recording_on_a_gpu_gives_the_views_of_the_processor(recipe):
+def test_cuda_graph_views_match_cpu_views(recipe):
     x = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = Dataset("d", "image", (3, 32, 32), ArraySource(x), None, mean=(0.4,) * 3, std=(0.25,) * 3)
     views, there = Views({"global": 2}, recipe, data), x.cuda()
