@@ -37,12 +37,12 @@ class BiGAN(Method):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "weak", "clean")
-        known = x.nan_to_num()
+        real = x.nan_to_num()
         code = self.to_code(self.backbone(x))  # E(x)
         z = batch.normal("code", self.latent_dim).to(code.dtype)
         generated = self.generator(z).masked_fill(x.isnan(), 0.0)  # padding must not reveal which is real
-        critic = critic_loss(self.critic(known, code.detach()), self.critic(generated.detach(), z))
-        encoder = with_frozen_parameters(self.critic, known, code).mean()
+        critic = critic_loss(self.critic(real, code.detach()), self.critic(generated.detach(), z))
+        encoder = with_frozen_parameters(self.critic, real, code).mean()
         generator = -with_frozen_parameters(self.critic, generated, z).mean()
         metrics = {"critic": critic.detach(), "encoder": encoder.detach(), "generator": generator.detach()}
         return {"loss": critic + encoder + generator, **metrics, "spread": spread(code)}

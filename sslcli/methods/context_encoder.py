@@ -40,9 +40,9 @@ class ContextEncoder(Method):
         error = masked_mse(predicted, x, hidden)  # eq. (1)
         if self.critic is None:
             return {"loss": error}
-        known = x.nan_to_num()
-        completed = torch.where(hidden, predicted, known)
-        critic = critic_loss(self.critic(known), self.critic(completed.detach()))
+        real = x.nan_to_num()
+        completed = torch.where(hidden, predicted, real)
+        critic = critic_loss(self.critic(real), self.critic(completed.detach()))
         generator = -with_frozen_parameters(self.critic, completed).mean()  # eq. (2), of the generator
         loss = (1 - self.adversary) * error + self.adversary * generator + critic  # eq. (3)
         return {"loss": loss, "error": error.detach(), "critic": critic.detach()}

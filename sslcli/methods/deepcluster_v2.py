@@ -66,7 +66,7 @@ class DeepClusterV2(Method):
         if self.training and torch.is_grad_enabled():
             for memory, embedding in zip(self.memory, z, strict=False):
                 memory.stage(embedding, batch.ids)
-        known = self.clusters[batch.ids]  # (B, H)
+        assigned = self.clusters[batch.ids]  # (B, H)
         losses = []
         for h, centroids in enumerate(self.centroids):
             scores = torch.stack([cosine_similarity(embedding, centroids) for embedding in z])  # (V, B, K)
@@ -74,7 +74,7 @@ class DeepClusterV2(Method):
                 sinkhorn(scores[v].detach(), EPSILON).argmax(dim=1) for v in (1, 0)
             ]  # for the first view, for the others
             first = torch.stack([codes[min(v, 1)] for v in range(len(z))])  # (V, B)
-            target = torch.where(known[:, h] < 0, first, known[:, h])
+            target = torch.where(assigned[:, h] < 0, first, assigned[:, h])
             losses.append(cluster_loss(scores, target, self.temperature))
         used = effective_prototypes(F.one_hot(target[0], len(centroids)).to(scores.dtype))
         return {"loss": torch.stack(losses).mean(), "used": used, "spread": spread(z[0])}

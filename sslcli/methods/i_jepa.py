@@ -99,13 +99,13 @@ class IJEPA(Method):
     def predict(self, context: Tensor, keep: Tensor, valid: Tensor, at: Tensor) -> Tensor:
         """(B, a, D): predicted features of the tokens with indices `at` (B, a)."""
         positions = self.positions[self.backbone.prefix :]
-        known = self.embed(context) + positions[keep]
+        context_tokens = self.embed(context) + positions[keep]
         queries = self.mask_token + positions[at]
-        h = torch.cat([known, queries.to(known.dtype)], dim=1)
+        h = torch.cat([context_tokens, queries.to(context_tokens.dtype)], dim=1)
         mask = F.pad(valid, (0, at.shape[1]), value=True)
         for part in self.predictor:
             h = part(h, mask)
-        return self.tell(self.norm(h[:, known.shape[1] :]))
+        return self.tell(self.norm(h[:, context_tokens.shape[1] :]))
 
     def after_step(self, progress: float) -> None:
         self.teacher.update(self.backbone, momentum=cosine_momentum(progress, self.tau, self.tau_end))

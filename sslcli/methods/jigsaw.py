@@ -92,13 +92,13 @@ def distant_permutations(count: int, limit: int) -> Tensor:
     total = math.factorial(count)
     step = max(1, total // 4096)
     candidates = torch.tensor([order for i, order in enumerate(all_orders(range(count))) if i % step == 0])
-    chosen = [0]
+    selected = [0]
     distance = torch.zeros(len(candidates), dtype=torch.int64)
-    while len(chosen) < min(limit, len(candidates)):
-        distance += (candidates != candidates[chosen[-1]]).sum(dim=1)
-        distance[chosen[-1]] = -total * count  # not chosen again
-        chosen.append(int(distance.argmax()))
-    return candidates[chosen]
+    while len(selected) < min(limit, len(candidates)):
+        distance += (candidates != candidates[selected[-1]]).sum(dim=1)
+        distance[selected[-1]] = -total * count  # not selected again
+        selected.append(int(distance.argmax()))
+    return candidates[selected]
 
 
 def rearrange(x: Tensor, grid: int, order: Tensor) -> Tensor:

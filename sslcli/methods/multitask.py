@@ -191,10 +191,10 @@ def share_backbone(task: Method, backbone: nn.Module) -> None:
 def select_views(batch: Batch, task: Method) -> Batch:
     """The batch restricted to the views of the task's plan, the first of each kind."""
     remaining = dict(task.plan)
-    chosen = []
+    indices = []
     for i, kind in enumerate(batch.kinds):
         if remaining.get(kind, 0) > 0:
             remaining[kind] -= 1
-            chosen.append(i)
+            indices.append(i)
     labels = batch.labels if task.uses_labels else None
-    return Batch([batch.views[i] for i in chosen], [batch.kinds[i] for i in chosen], batch.draw, labels)
+    return Batch([batch.views[i] for i in indices], [batch.kinds[i] for i in indices], batch.draw, labels)

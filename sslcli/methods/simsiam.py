@@ -17,9 +17,7 @@ from sslcli.nn.stats import spread
 
 class SimSiam(Method):
     min_loss = -1.0
-    fixed_lr = (
-        "predictor",
-    )  # Sec. 4.2: the learning rate of the predictor is constant, to adapt to the latest encoder
+    fixed_lr = ("predictor",)  # Sec. 4.2: a constant learning rate lets the predictor adapt to the latest encoder
 
     def __init__(self, backbone: nn.Module, proj_dim: Width = "auto", pred_dim: Width = "auto"):
         super().__init__(backbone)

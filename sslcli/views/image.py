@@ -168,7 +168,9 @@ class ImageView:
             if compiled is None:
                 return None
             steps += [(name, values, mask) for name, values in compiled]
-        region = None if transform.region is None else torch.stack(list(transform.region), 1)
-        radius = int(FILTERS[self.frame_op.interpolation])
+        resampling = None
+        if transform.region is not None:
+            radius = int(FILTERS[self.frame_op.interpolation])
+            resampling = native.Resampling(torch.stack(list(transform.region), 1), radius, transform.flip)
         out = torch.empty(len(raw), *self.shape)
-        return native.run(raw, out, steps, self.shift, self.factor, region, radius, transform.flip, code)
+        return native.run(raw, out, steps, self.shift, self.factor, resampling, code)

@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,18 +36,8 @@ from sslcli.runtime.resources import usable_cores
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-CODES = (
-    "brightness",
-    "contrast",
-    "saturation",
-    "hue",
-    "grayscale",
-    "solarize",
-    "intensity",
-    "mirror",
-    "upside_down",
-    "blur",
-)
+COLOR_CODES = ("brightness", "contrast", "saturation", "hue", "grayscale", "solarize", "intensity")
+CODES = (*COLOR_CODES, "mirror", "upside_down", "blur")  # steps, in the order of their codes in native.c
 MIN_VALUES = 1 << 16  # output values per thread, at least
 SAMPLES = 16  # compared with the tensor code after compiling
 MAX_BYTES = 16 << 20  # of a library file
@@ -71,22 +62,28 @@ class _Program(ctypes.Structure):
     )
 
 
+@dataclass(frozen=True)
+class Resampling:
+    """Crop `region` (B, 4) float64 (top, left, height, width), filter of `radius`, mirror where `flip` (B,) bool."""
+
+    region: Tensor
+    radius: int
+    flip: Tensor | None = None
+
+
 def run(
     raw: Tensor,
     out: Tensor,
     steps: Sequence[Step],
     shift: Tensor,
     factor: Tensor,
-    region: Tensor | None = None,
-    radius: int = 0,
-    flip: Tensor | None = None,
+    resampling: Resampling | None = None,
     code: ctypes.CDLL | None = None,
 ) -> Tensor:
     """Compute raw (B, C, H, W) uint8 -> out (B, C, h, w) float32, both on the CPU.
 
-    `region` (B, 4) float64 (top, left, height, width; None: the whole image, which has the size of `out`) is resampled by the
-    filter of `radius` and mirrored where `flip` (B,) bool; then the steps are applied, then (x + shift) * factor, (C,) float32
-    each."""
+    First `resampling` (None: the whole image, which has the size of `out`), then the steps, then (x + shift) * factor, (C,)
+    float32 each. `code`: the library, by default the one of this machine."""
     references: list[Tensor] = []  # keep the memory behind the pointers alive
 
     def pointer(x: Tensor | None, dtype: torch.dtype) -> int | None:
@@ -102,9 +99,11 @@ def run(
         if values is not None:
             item.count, item.values = values.shape[1], pointer(values.expand(len(raw), -1), torch.float32)
     program = _Program(
-        raw.shape[1], raw.shape[2], raw.shape[3], out.shape[2], out.shape[3], radius if region is not None else 0
+        raw.shape[1], raw.shape[2], raw.shape[3], out.shape[2], out.shape[3], resampling.radius if resampling else 0
     )
-    program.region, program.flip = pointer(region, torch.float64), pointer(flip, torch.bool)
+    if resampling is not None:
+        program.region = pointer(resampling.region, torch.float64)
+        program.flip = pointer(resampling.flip, torch.bool)
     program.shift, program.factor = pointer(shift, torch.float32), pointer(factor, torch.float32)
     program.steps, program.step = len(steps), listed
     raw = raw.contiguous()

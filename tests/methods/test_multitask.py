@@ -154,8 +154,8 @@ def test_tasks_are_expanded_once():
     ("words", "says", "hint"),
     [
         (["method.tasks=[simclrr]"], "no method named `simclrr`", "simclr"),
-        (["method.tasks=[]"], "one method or more", "method.tasks"),
-        (["method.tasks=[simclr,simclr]"], "each once", "method.tasks"),
+        (["method.tasks=[]"], "expected one or more different methods", "method.tasks"),
+        (["method.tasks=[simclr,simclr]"], "one or more different methods", "method.tasks"),
         (["method.settings={rotation: {}}"], "not among the tasks", ""),
         (["method.settings={simclr: {temprature: 1}}"], "temprature", "temperature"),
     ],
