@@ -1,6 +1,6 @@
 """Compose configurations with Hydra, and check the overrides first.
 
-A mistake is found before any work: unknown keys by the schema (`schema.py`) and by Hydra's struct flag, arguments of classes by
+Errors are found before any work: unknown keys by the schema (`schema.py`) and by Hydra's struct flag, arguments of classes by
 `instantiate.check`, types and ranges by `checks.check_values`.
 """
 
@@ -30,7 +30,7 @@ HYDRA_TARGETS = (
 
 
 def compose(command: str, overrides: list[str], config_dirs: list[Path] | None = None) -> Any:
-    """The configuration of a command with `overrides`, a DictConfig with Hydra's own part. RequestError with a hint."""
+    """The configuration of a command with `overrides`, a DictConfig that includes Hydra's part. RequestError with a hint."""
     import hydra
 
     register()
@@ -42,7 +42,7 @@ def compose(command: str, overrides: list[str], config_dirs: list[Path] | None =
             check_hydra(cfg)
     except RequestError:
         raise
-    except Exception as e:  # composing reads only overrides and YAML, so any failure is a mistake of the request
+    except Exception as e:  # composing reads only overrides and YAML, so any failure is an error of the request
         raise rewrite_error(e, command, overrides, config_dirs or []) from None
     return cfg
 
@@ -84,7 +84,7 @@ def check_overrides(overrides: Iterable[str]) -> None:
 
 
 def check_hydra(cfg: Any) -> None:
-    """RequestError where Hydra's own part builds classes of others, or puts a run folder outside the folder of runs by accident."""
+    """RequestError where Hydra's part builds classes of others, or a relative run folder is outside the folder of runs."""
     from omegaconf import OmegaConf
 
     for key, value in flatten(OmegaConf.to_container(cfg.hydra, resolve=False), "hydra", lists=True).items():

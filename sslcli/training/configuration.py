@@ -49,7 +49,7 @@ def resolve_latest(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_learning_rate(values: dict[str, Any], hydra: Any) -> None:
-    """RequestError where the optimizer was replaced and the learning rate is still that of the method's own optimizer.
+    """RequestError where the optimizer was replaced and the learning rate is still that of the method's optimizer.
 
     `hydra`: Hydra's part of the composed configuration."""
     chosen, method = hydra.runtime.choices["optimizer"], hydra.runtime.choices["method"]

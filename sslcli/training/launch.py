@@ -59,7 +59,7 @@ def launch(setup: TrainingSetup, run: Run, state: State | None = None) -> State:
 
 
 def run_worker(payload: dict[str, Any]) -> None:
-    """Train the same run in another process: own data and objects, the state of rank 0, no output."""
+    """Train the same run in another process: separate data and objects, the state of rank 0, no output."""
     instantiate.trust_folders(payload.get("folders", []))
     record = DataRecord(**payload["record"]) if payload["record"] is not None else None
     setup = prepare(payload["cfg"], rehearsal=False, record=record)

@@ -32,7 +32,7 @@ def pretrain(setup: TrainingSetup, path: Path, auto: bool = False, hydra_files: 
     Args:
         path: Where the new run folder is created.
         auto: Whether to resume the newest run of the same configuration and data, if there is one.
-        hydra_files: Content of the files of `.hydra/` by name, kept with a new run.
+        hydra_files: Content of the files of `.hydra/` by name, saved with a new run.
 
     Returns:
         The finished run.

@@ -69,7 +69,7 @@ class TrainingSetup:
 
 
 def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: DataRecord | None = None) -> TrainingSetup:
-    """Check a configuration and build its run. Every mistake of the request is raised here, before a run folder is created.
+    """Check a configuration and build its run. Every error of the request is raised here, before a run folder is created.
 
     Args:
         rehearsal: Whether to run one forward pass on blank samples. False in worker processes, where it would wait for others.

@@ -45,7 +45,7 @@ def data_row(setup: TrainingSetup) -> str:
     shape = "x".join(str(n) for n in dataset.shape)
     sizes = [f"{len(dataset.train):,} train"]
     if (unlabelled := unlabelled_only(dataset)) is not None:
-        label = "unlabelled" if setup.cfg["train"].get("classes") is None else "of them pretrained on"
+        label = "unlabeled" if setup.cfg["train"].get("classes") is None else "of them pretrained on"
         sizes.append(f"{len(unlabelled):,} {label}")
     if dataset.test is not None:
         sizes.append(f"{len(dataset.test):,} test")

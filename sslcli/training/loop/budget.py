@@ -37,7 +37,7 @@ class Budget:
         self.seconds = parse_duration(self.text, "train.budget")
 
     def plan(self, step: Callable[[BatchIterator], None], start: float) -> Horizon:
-        """The horizon from measured steps. `step` trains one step, `start` is when the run began (`time.perf_counter`)."""
+        """The horizon from measured steps. `step` trains one step, `start` is the start of the run (`time.perf_counter`)."""
         times = self.measure(step, min(MAX_MEASURE_SECONDS, self.seconds / 10))
         self.choose_threads(times)
         step_seconds = broadcast_from_rank0(times[self.setup.runtime.threads])

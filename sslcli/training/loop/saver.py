@@ -104,12 +104,12 @@ class Saver:
     def write(self, step: int, weights: dict[str, Tensor], tensors: dict[str, dict[str, Tensor]], content: Any) -> None:
         """Write the files. The encoder comes first, so that a run with its last checkpoint is complete. At step 0 there is none:
         an evaluation would take the untrained network for a result."""
-        began = time.monotonic()
+        start = time.monotonic()
         if step > 0:
             save_encoder(self.run, self.setup, step, self.strategy.backbone_weights(weights))
         folder = self.run.path / "checkpoints"
         checkpoint.save(folder, step, tensors, content, keep=self.setup.cfg["train"]["keep"])
-        detail(f"checkpoint of step {step:,} in {time.monotonic() - began:.2f} s")
+        detail(f"checkpoint of step {step:,} in {time.monotonic() - start:.2f} s")
 
     def settle(self, required: bool = False) -> None:
         """Wait for the checkpoint that is being written, and handle its failure."""

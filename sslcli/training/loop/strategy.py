@@ -1,6 +1,6 @@
 """Distribution of weights and gradients over processes: one process, DistributedDataParallel, or FSDP2.
 
-The trainer calls `model(batch)`, and asks for the full weights when it saves or evaluates. Nothing else depends on the strategy.
+The trainer calls `model(batch)`, and requests the full weights when it saves or evaluates. Nothing else depends on the strategy.
 """
 
 from __future__ import annotations
