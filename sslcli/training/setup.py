@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,12 @@ from torch import nn
 from sslcli import builders, console, optim
 from sslcli.batch import Batch
 from sslcli.config import checks, instantiate
+from sslcli.config.batch_size import auto_batch_size, check_batch_size
+from sslcli.console import plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.loading.loader import Loader
 from sslcli.data.record import DataRecord
-from sslcli.errors import RequestError
+from sslcli.errors import DataError, RequestError
 from sslcli.methods.base import Method
 from sslcli.nn.norm import convert_sync_batchnorm
 from sslcli.rng import Draw
@@ -25,7 +28,6 @@ from sslcli.runs.loggers import Loggers
 from sslcli.runtime import device as runtime
 from sslcli.runtime import processes
 from sslcli.runtime.device import Runtime
-from sslcli.training.batch_size import resolve_batch_size
 from sslcli.views import Views, native
 
 EVALUATOR_ARGUMENTS = ("backbone", "dataset", "device", "workers", "autocast", "channels_last")  # see `online.py`
@@ -127,6 +129,29 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: DataRecord | No
     )
     console.detail(f"all built after {time.perf_counter() - start:.2f} s; config hash {setup.config_hash}")
     return setup
+
+
+def resolve_batch_size(cfg: dict[str, Any], dataset: Dataset, world_size: int = 1) -> dict[str, Any]:
+    """The configuration with an integer for `train.batch_size=auto`. RequestError where the batch does not fit the data or the
+    processes, DataError where there are fewer than two samples."""
+    train, n = cfg["train"], len(dataset.pretrain)
+    if n < 2:
+        raise DataError(f"{dataset.name} has {plural(n, 'training sample')}: expected at least 2")
+    if train["batch_size"] == "auto":
+        train = {**train, "batch_size": auto_batch_size(n, train["accumulate"] * world_size)}
+    check_batch_size(train["batch_size"], train["accumulate"], world_size, n)
+    return {**cfg, "train": train}
+
+
+def check_batch_sizes(cfgs: list[dict[str, Any]]) -> None:
+    """RequestError where the batch size of one of several configurations does not fit its data. Each data set is loaded once."""
+    datasets: dict[str, Dataset] = {}
+    for cfg in cfgs:
+        if cfg["train"]["batch_size"] != "auto":
+            key = json.dumps([cfg["dataset"], cfg["train"].get("classes")], sort_keys=True, default=str)
+            if key not in datasets:
+                datasets[key] = builders.load_dataset(cfg)
+            resolve_batch_size(cfg, datasets[key])
 
 
 def check_data_for_method(targets: list[type[Method]], dataset: Dataset) -> None:

@@ -12,7 +12,7 @@ from sslcli.console import human_count, plural
 from sslcli.data.images.options import MAX_SIZE
 from sslcli.data.label_warnings import label_notes
 from sslcli.data.subset import unlabelled_only
-from sslcli.training.batch_size import accumulation_note
+from sslcli.methods.base import Method
 from sslcli.training.setup import TrainingSetup
 
 
@@ -91,3 +91,13 @@ def small_image_note(setup: TrainingSetup) -> str:
     chosen = f"image size {side}" + (" and a small convolutional network" if small else "")
     on_gpu = f"dataset.image_size={MAX_SIZE}" + (" backbone=resnet18" if small else "")
     return f"{chosen} suit a CPU; the defaults on a GPU: {on_gpu}"
+
+
+def accumulation_note(methods: list[type[Method]], batch_size: int, micro_batch: int) -> str:
+    """What a loss over pairs of samples sees of a batch that is accumulated in micro-batches; "" where nothing changes."""
+    if micro_batch == batch_size or not any(m.compares for m in methods):
+        return ""
+    per_sample = max(m.negatives for m in methods)
+    seen, full = per_sample * (micro_batch - 1), per_sample * (batch_size - 1)
+    negatives = f": {seen:,} negatives, not {full:,}" if per_sample else ""
+    return f"the loss sees {micro_batch:,} samples at a time, not {batch_size:,}{negatives} (train.accumulate)"

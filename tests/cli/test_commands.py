@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sslcli.config import registry
-from sslcli.config.duration import parse_duration
+from sslcli.config.checks import parse_duration
 from sslcli.errors import RequestError
 from tests.conftest import SMOKE
 

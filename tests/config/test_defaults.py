@@ -10,13 +10,14 @@ import torch
 
 from sslcli.builders import method_class
 from sslcli.config import compose, registry
-from sslcli.config.duration import parse_duration
+from sslcli.config.checks import parse_duration
 from sslcli.config.schema import on_gpu
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
-from sslcli.training.batch_size import accumulation_note, resolve_batch_size
 from sslcli.training.configuration import resolve
 from sslcli.training.loop.budget import describe_budget
+from sslcli.training.setup import resolve_batch_size
+from sslcli.training.start_screen import accumulation_note
 
 TINY = (
     "method=simsiam",

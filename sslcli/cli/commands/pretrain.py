@@ -25,7 +25,7 @@ def check(cfg: Any) -> None:
 
 
 def check_data(cfgs: list[Any]) -> None:
-    from sslcli.training.batch_size import check_batch_sizes
+    from sslcli.training.setup import check_batch_sizes
 
     check_batch_sizes([resolve(cfg, cfg.hydra) for cfg in cfgs])
 

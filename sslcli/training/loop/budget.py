@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sslcli.config.duration import parse_duration
+from sslcli.config.checks import parse_duration
 from sslcli.console import human_time, plural, say, warn
 from sslcli.data.loading.prefetch import BatchIterator
 from sslcli.nn.dist import all_reduce_max, broadcast_from_rank0, rank

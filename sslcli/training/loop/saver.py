@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sslcli import builders
-from sslcli.config.duration import parse_duration
+from sslcli.config.checks import parse_duration
 from sslcli.console import detail, warn
 from sslcli.errors import StorageError, TrainingError, command
 from sslcli.nn.dist import all_gather_object, rank
