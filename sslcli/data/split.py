@@ -116,7 +116,7 @@ def _stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
 
 def _by_group(groups: Sequence[object], fraction: float, seed: int, labels: Tensor | None, counted: Tensor) -> Tensor:
     """Mask of the held-out samples: of 64 random orders of the groups, the prefix that misses the fewest classes, then the
-    one nearest to the wanted size. `counted`: which samples count for the size."""
+    one nearest to the requested size. `counted`: which samples count for the size."""
     names = sorted(set(groups), key=str)
     if len(names) < 2:
         raise DataError(

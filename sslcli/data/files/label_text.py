@@ -59,13 +59,13 @@ def normalize_numbers(labels: Sequence[str | None]) -> list[str | None]:
     return [None if label is None else names[label] for label in labels]
 
 
-def class_warnings(classes: Sequence[str], labelled: int) -> list[str]:
+def class_warnings(classes: Sequence[str], labeled: int) -> list[str]:
     """Warnings about classes that look like several labels in one cell, like measurements, like each other, or like names of
-    samples. `labelled`: the number of samples with a label."""
+    samples. `labeled`: the number of samples with a label."""
     notes = multi_label_warnings(classes) + non_integer_warnings(classes) + similar_name_warnings(classes)
-    if len(classes) == labelled > MIN_UNIQUE:
+    if len(classes) == labeled > MIN_UNIQUE:
         notes.append(
-            f"warning: each of {labelled:,} labels occurs once: check that they are classes, not names of samples"
+            f"warning: each of {labeled:,} labels occurs once: check that they are classes, not names of samples"
         )
     return notes
 

@@ -129,9 +129,9 @@ def _txt_rows(text: str, lookup: FileLookup) -> Iterator[Row]:
         (n, line) for n, raw in enumerate(io.StringIO(text, newline=None), 1) if (line := raw.rstrip("\n")).strip()
     ]
     pair = PAIR.fullmatch(lines[0][1]) if lines and not lookup.has(lines[0][1]) else None
-    labelled = pair is not None and lookup.has(pair[1])
+    labeled = pair is not None and lookup.has(pair[1])
     for number, line in lines:
-        match = PAIR.fullmatch(line) if labelled else None
+        match = PAIR.fullmatch(line) if labeled else None
         yield Row(number, line) if match is None else Row(number, match[1], match[2])
 
 

@@ -67,10 +67,10 @@ class Pack:
         inside = (index["length"] <= room) & (index["offset"] <= room - np.minimum(index["length"], room))
         ends = index["name_end"].astype(np.int64)
         named = ends[0] >= 0 and bool((np.diff(ends) >= 0).all()) and ends[-1] == len(self.names)
-        labelled = (index["label"] >= -1) & (index["label"] < max(1, len(manifest["classes"])))
+        labeled = (index["label"] >= -1) & (index["label"] < max(1, len(manifest["classes"])))
         pixels = index["height"].astype(np.uint64) * index["width"] * np.uint64(manifest["settings"]["channels"])
         right = pixels == index["length"] if self.raw else pixels > 0
-        return bool(inside.all() and labelled.all() and named and right.all() and (pixels > 0).all())
+        return bool(inside.all() and labeled.all() and named and right.all() and (pixels > 0).all())
 
     def content(self, record: Any) -> np.ndarray:
         """The bytes of a sample, a view of the memory map."""
