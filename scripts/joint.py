@@ -98,7 +98,7 @@ PARTS = {
         "60 epochs each (660 steps), each method alone by its own recipe. On CIFAR-10 (one seed, 780 steps of batch "
         "128, convnet of width 32) the three together are above each alone, at the same number of steps, each of which costs as "
         "much as all three: probe .350 against .328 (simclr), .303 (vicreg) and .245 (autoencoder). At half that width and batch, "
-        "one epoch, three seeds ([methods.md](methods.md)), only the kNN vote is above each alone, with each seed (.472 ± .005 "
+        "one epoch, three seeds ([methods.md](methods.md)), only k-NN accuracy is above each alone, with each seed (.472 ± .005 "
         "against .450 ± .006 of simclr); the probe is not (.287 ± .015 against .290 ± .011).",
     ),
     "clustering": (

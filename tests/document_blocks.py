@@ -39,7 +39,7 @@ SHORT = {
     "eval quality": ["evaluator.groups=20", "evaluator.views=2"],
     "eval anomaly": ["evaluator.scores=[knn]"],
 }
-LENGTH = ("train.budget=", "train.epochs=")  # keys of a page that a short run leaves out
+LENGTH = ("train.budget=", "train.epochs=", "seeds=")  # keys of a page that a short run leaves out
 EPOCHS = ('{"epochs": 30}', '{"epochs": 1}')  # in Python
 
 
