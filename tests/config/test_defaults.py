@@ -151,7 +151,7 @@ def test_methods_that_gather_declare_compares():
 def test_schedule_in_epochs_is_rejected(cli, tmp_path, words, flags):
     result = cli("pretrain", *TINY, *words, *flags)
     assert result.code == 2, result.err
-    assert "share of the run" in result.err or "in [0, 1]" in result.err
+    assert any(text in result.err for text in ("fraction of the run", "in [0, 1]", "share of the run"))
     assert not (tmp_path / "runs").exists()
 
 
