@@ -9,6 +9,7 @@ import torch
 
 from sslcli.errors import TrainingError
 from sslcli.runs import checkpoint
+from sslcli.training.loop.optimizer_state import optimizer_tensors, parameter_names, restore_optimizer
 
 
 def tensors(value: float) -> dict:
@@ -43,10 +44,10 @@ def test_optimizer_state_survives_another_order_of_parameters():
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.randn(2, 3, 3, 3)).sum().backward()
     optimizer.step()
-    names = checkpoint.parameter_names(model)
-    slots, numbers = checkpoint.optimizer_tensors(optimizer, names)
+    names = parameter_names(model)
+    slots, numbers = optimizer_tensors(optimizer, names)
     again = torch.optim.AdamW(list(model.parameters())[::-1])
-    checkpoint.restore_optimizer(again, names, slots, numbers)
+    restore_optimizer(again, names, slots, numbers)
     for parameter, state in optimizer.state.items():
         for slot, value in state.items():
             assert torch.equal(again.state[parameter][slot], value)

@@ -22,7 +22,7 @@ from sslcli.optim import (
     scaled_lr,
     supports_found_inf,
 )
-from sslcli.runs import checkpoint
+from sslcli.training.loop.optimizer_state import optimizer_tensors, parameter_names, restore_optimizer
 
 
 class Toy(nn.Module):
@@ -382,11 +382,11 @@ def test_fused_step_equals_step_in_all_memory_formats():
         assert optimizer.defaults["fused"] == last
         for step in range(4):
             if restart and step == 2:
-                names = checkpoint.parameter_names(model)
-                saved = checkpoint.optimizer_tensors(optimizer, names)
+                names = parameter_names(model)
+                saved = optimizer_tensors(optimizer, names)
                 saved = {k: v.contiguous() for k, v in saved[0].items()}, saved[1]  # the layout in a checkpoint
                 optimizer = build_optimizer(SGD | options, model, 0.1)
-                checkpoint.restore_optimizer(optimizer, names, *saved)
+                restore_optimizer(optimizer, names, *saved)
             optimizer.zero_grad()
             model(x.to(memory_format=torch.channels_last) if last else x).square().mean().backward()
             optimizer.step()

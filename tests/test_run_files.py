@@ -499,7 +499,7 @@ ELSEWHERE = {  # modules that open files of their own, and which
     "evals/inputs/corruptions.py": "memory",
     "evals/inputs/label_rows.py": "labels=FILE of the command line",
     "evals/inputs/label_file.py": "labels=FILE of the command line",
-    "runs/git_commit.py": "the .git of the working folder",
+    "runs/environment.py": "the .git of the working folder",
     "cli/help.py": "shipped YAML",
     "cli/key_docs.py": "shipped YAML",
     "report/model_figures.py": "a temporary folder of its own",

@@ -23,7 +23,7 @@ from sslcli.config import instantiate, registry
 from sslcli.console import escape, plural
 from sslcli.data.folders.paths import require_regular
 from sslcli.errors import DataError, MachineError, RequestError, SslError, listing
-from sslcli.runs import checkpoint
+from sslcli.runs.safetensors_file import corrupt_safetensors
 from sslcli.runtime.resources import free_memory
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
@@ -181,7 +181,7 @@ def read(spec: str) -> Any:
         if path.lower().endswith(".safetensors"):
             from safetensors.torch import load_file
 
-            with checkpoint.corrupt_safetensors(path):  # type: ignore[arg-type]
+            with corrupt_safetensors(path):  # type: ignore[arg-type]
                 return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of old pickle formats

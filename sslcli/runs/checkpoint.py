@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +38,11 @@ from sslcli.runs.files import (
     write_json,
 )
 from sslcli.runs.redact import masked
+from sslcli.runs.safetensors_file import corrupt_safetensors, safetensors
 
 FORMAT = 1
 ANOTHER = "was it made with another method or backbone?"
 ROOM = 2.2  # free space wanted before a save, in sizes of the checkpoint
-DTYPES = {  # as safetensors spells them
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-    torch.complex64: "C64",
-}
 
 
 # ------------------------------------------------------------------------------------------------------------------- save
@@ -108,26 +96,6 @@ def _free(folder: Path) -> str:
         return f" ({shutil.disk_usage(folder).free / 2**20:,.1f} MB free)"
     except OSError:  # the folder could not even be made
         return ""
-
-
-def safetensors(group: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The file format of safetensors, one tensor in memory at a time. The same tensors are the same bytes.
-
-    Length of the header (8 bytes), header (JSON, padded to 8), then the bytes of each tensor: widest type first, so that
-    each is aligned. Tensors that share memory (tied weights) are written twice."""
-    names = sorted(group, key=lambda k: (-group[k].element_size(), k))
-    header, end = {}, 0
-    for name in names:
-        t = group[name]
-        start, end = end, end + t.numel() * t.element_size()
-        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
-    head = json.dumps(header, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)
-    yield len(head).to_bytes(8, "little") + head
-    for name in names:
-        flat = group[name].detach().to("cpu").contiguous().reshape(-1)
-        if len(flat):
-            yield flat.view(torch.uint8).numpy().data
 
 
 def _own_hash(manifest: dict[str, Any]) -> str:
@@ -286,65 +254,7 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
 GONE = "a run that is being trained removes old checkpoints: train.keep=10 keeps more of them"
 
 
-@contextlib.contextmanager
-def corrupt_safetensors(path: Path, hint: str = "was it changed by hand?") -> Iterator[None]:
-    """A safetensors file whose header does not fit its bytes, whatever its sum says, is a TrainingError."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as e:
-        raise TrainingError(f"{path} holds no whole safetensors file: {e}", hint) from None
-
-
-# ----------------------------------------------------------------------------------------------------- optimizer as tensors
-
-
-def optimizer_tensors(
-    optimizer: torch.optim.Optimizer, names: dict[int, str]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State as `parameter-name/slot` tensors, and the plain numbers apart. `names`: id(parameter) -> name."""
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for parameter, slots in optimizer.state.items():
-        for slot, value in slots.items():
-            key = f"{names[id(parameter)]}/{slot}"
-            if isinstance(value, Tensor):
-                tensors[key] = whole(value)
-            elif value is not None:
-                numbers[key] = value
-    return tensors, numbers
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, names: dict[int, str], tensors: dict[str, Tensor], numbers: dict[str, Any]
-) -> None:
-    """The inverse, into freshly built parameters, whatever their order."""
-    by_name = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
-    fused = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
-    for key, value in {**tensors, **numbers}.items():
-        name, _, slot = key.rpartition("/")
-        parameter = by_name.get(name)
-        if parameter is None or not isinstance(value, (Tensor, int, float)):
-            raise TrainingError(f"the checkpoint's optimizer state does not fit this model: {key}", ANOTHER)
-        if hasattr(parameter, "device_mesh") and isinstance(value, Tensor) and value.shape == parameter.shape:
-            from torch.distributed.tensor import distribute_tensor
-
-            value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-        elif isinstance(value, Tensor) and value.shape == parameter.shape and value.dim():
-            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)  # the parameter's memory format
-        elif isinstance(value, Tensor) and parameter in fused:
-            value = value.to(parameter.device)  # fused kernels count the steps there
-        optimizer.state[parameter][slot] = value
-
-
-def whole(x: Tensor) -> Tensor:
-    """A sharded tensor (a DTensor) put together from all processes; any other as it is."""
-    return x.full_tensor() if hasattr(x, "full_tensor") else x
-
-
-def parameter_names(module: nn.Module) -> dict[int, str]:
-    return {id(p): n for n, p in module.named_parameters()}
+# ------------------------------------------------------------------------------------------------------------ into a model
 
 
 def load_strictly(module: nn.Module, tensors: dict[str, Tensor], what: str, hint: str = ANOTHER) -> None:

@@ -27,6 +27,7 @@ from sslcli.runs.files import (
     write_json,
 )
 from sslcli.runs.find import find
+from sslcli.runs.safetensors_file import corrupt_safetensors, safetensors
 
 FILES = ("encoder.safetensors", "encoder.json")
 
@@ -42,7 +43,7 @@ def locate_encoder(spec: str) -> Path:
 
 def write_encoder(folder: Path, weights: dict[str, Tensor], info: dict[str, Any]) -> None:
     """Writes the weights, and `info` (how to build the backbone) with their SHA-256."""
-    written = replace_file(folder, "encoder.safetensors", checkpoint.safetensors(weights))
+    written = replace_file(folder, "encoder.safetensors", safetensors(weights))
     write_json(folder, "encoder.json", {**info, "sha256": written["sha256"]})
 
 
@@ -119,7 +120,7 @@ def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     info, file = read_info(path), path / "encoder.safetensors"
     content = encoder_bytes(path, info)
     backbone = instantiate.build("backbone", info["backbone"], input_shape=tuple(info["input_shape"]))
-    with checkpoint.corrupt_safetensors(file, _rewrite_hint(path)):
+    with corrupt_safetensors(file, _rewrite_hint(path)):
         tensors = load(content)
     checkpoint.load_strictly(backbone, tensors, str(file), _rewrite_hint(path))
     return backbone, {**info, "dim": backbone.dim}

@@ -9,7 +9,6 @@ import errno
 import json
 import math
 import os
-import platform
 import socket
 import threading
 import time
@@ -18,10 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from sslcli import __version__, console
+from sslcli import console
 from sslcli.config import checks
 from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, command
 from sslcli.runs import records, results
+from sslcli.runs.environment import environment
 from sslcli.runs.files import (
     append_line,
     make_folder,
@@ -33,8 +33,7 @@ from sslcli.runs.files import (
     write_json,
 )
 from sslcli.runs.find import link_latest
-from sslcli.runs.git_commit import head_commit
-from sslcli.runs.redact import hide, masked, masked_words
+from sslcli.runs.redact import hide, masked
 from sslcli.runtime import progress
 
 FORMAT = 1  # of the run folder; a newer one than we know is refused
@@ -287,24 +286,6 @@ class Run:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def environment() -> dict[str, Any]:
-    """What a number may depend on: versions, host, processor, git commit of the working folder."""
-    import sys
-    from importlib.metadata import version
-
-    packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
-    return {
-        "sslcli": __version__,
-        "python": platform.python_version(),
-        "packages": packages,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "platform": platform.platform(),
-        "git": head_commit(Path.cwd()),
-        "argv": masked_words(sys.argv),
-    }
 
 
 def require_done(run: Run) -> None:

@@ -24,8 +24,8 @@ from sslcli.data.images.decode import BadImage
 from sslcli.data.loading.prefetch import BatchIterator
 from sslcli.errors import TrainingError
 from sslcli.nn.dist import all_gather_object, broadcast_from_rank0
+from sslcli.runs.environment import environment
 from sslcli.runs.redact import masked
-from sslcli.runs.run import environment
 from sslcli.runtime import compilation, processes, threads
 from sslcli.runtime.folders import private_folder
 from sslcli.runtime.progress import track

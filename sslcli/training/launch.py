@@ -17,6 +17,7 @@ from sslcli.nn.dist import broadcast_from_rank0, rank, world_size
 from sslcli.runs import checkpoint
 from sslcli.runs.run import Run
 from sslcli.runtime import processes
+from sslcli.training.loop.optimizer_state import optimizer_tensors, parameter_names, restore_optimizer
 from sslcli.training.loop.trainer import Trainer
 from sslcli.training.setup import TrainingSetup, prepare
 from sslcli.training.state import Horizon, State
@@ -71,16 +72,16 @@ def run_worker(payload: dict[str, Any]) -> None:
 def fit(setup: TrainingSetup, run: Run, state: State) -> State:
     """Train in this process, from the weights and counters of rank 0."""
     if world_size() > 1:
-        names = checkpoint.parameter_names(setup.method)
+        names = parameter_names(setup.method)
         initial: tuple[dict[str, Any], dict[str, Any], Any] = (asdict(state), {}, ())
         if rank() == 0:
             tensors = {k: v.cpu() for k, v in setup.method.state_dict().items()}
-            initial = asdict(state), tensors, checkpoint.optimizer_tensors(setup.optimizer, names)
+            initial = asdict(state), tensors, optimizer_tensors(setup.optimizer, names)
         counters, tensors, optimizer = broadcast_from_rank0(initial)
         if rank() > 0:
             state = State(**{**counters, "plan": counters["plan"] and Horizon(**counters["plan"])})
             checkpoint.load_strictly(setup.method, tensors, "the weights of rank 0")
-            checkpoint.restore_optimizer(setup.optimizer, names, *optimizer)
+            restore_optimizer(setup.optimizer, names, *optimizer)
     Trainer(setup, run, state).fit()
     return state
 

@@ -14,6 +14,7 @@ from sslcli.runs.identity import LENGTH_KEYS, LOCATION_KEYS, identity_config, is
 from sslcli.runs.redact import HIDDEN
 from sslcli.runs.run import Run
 from sslcli.runtime import threads
+from sslcli.training.loop.optimizer_state import parameter_names, restore_optimizer
 from sslcli.training.setup import TrainingSetup
 from sslcli.training.state import Horizon, State, execution, find_damage
 
@@ -54,8 +55,8 @@ def restore(setup: TrainingSetup, run: Run, say: Callable[[str], None], allow_da
         )
     changed_keys, moved = changed_configuration(saved["config"], now["config"], run)
     checkpoint.load_strictly(setup.method, {**tensors["model"], **tensors.get("ema", {})}, "the checkpoint")
-    names = checkpoint.parameter_names(setup.method)
-    checkpoint.restore_optimizer(setup.optimizer, names, tensors.get("optimizer", {}), saved["optimizer_numbers"])
+    names = parameter_names(setup.method)
+    restore_optimizer(setup.optimizer, names, tensors.get("optimizer", {}), saved["optimizer_numbers"])
     run.cut_metrics(saved["metrics_bytes"])
     rounding = differences(*({k: v.get(k) for k in ROUNDING} for v in (saved, now)))
     changes = [*(["other data"] if changed_data else []), *changed_keys.values()]

@@ -17,7 +17,7 @@ import yaml
 from sslcli.backbones.timm_model import TimmModel
 from sslcli.backbones.torchvision_model import TorchvisionModel
 from sslcli.errors import RequestError
-from sslcli.runs.git_commit import head_commit
+from sslcli.runs.environment import head_commit
 from tests.conftest import SMOKE
 from tests.security.conftest import edit
 

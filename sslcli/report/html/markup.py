@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable
 from typing import Any, Union
 
+from sslcli.console import escape
+
 VOID = frozenset({"br", "img", "input", "link", "meta", "path", "rect", "line", "circle", "use"})
 
 
@@ -47,13 +49,8 @@ def _attribute(name: str, value: Any) -> str:
 
 
 def text(value: str) -> str:
-    """Escaped for element content and quoted attributes. Control characters, lone surrogates and those that turn the
-    direction of writing are shown, not obeyed."""
-    if not value.isprintable():
-        value = "".join(
-            c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode() for c in value
-        )
-    return html.escape(value, quote=True)
+    """Escape text for element content and quoted attributes; control characters and bidirectional marks become visible."""
+    return html.escape(escape(value, keep="\n\t"), quote=True)
 
 
 def data(identity: str, value: Any) -> Html:

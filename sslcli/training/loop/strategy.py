@@ -21,6 +21,7 @@ from sslcli.config import instantiate
 from sslcli.nn.dist import world_size
 from sslcli.nn.transformer import Block
 from sslcli.runs import checkpoint
+from sslcli.training.loop.optimizer_state import full_tensor, optimizer_tensors, parameter_names, restore_optimizer
 from sslcli.training.setup import TrainingSetup
 
 LARGE = 1_000_000  # parameters; larger layers of a sequence are sharded one by one
@@ -41,7 +42,7 @@ class SingleProcess:
             mode = "reduce-overhead" if graphs else None
             for module in regions(setup.method):
                 module.compile(dynamic=False, mode=mode)
-        self.names = checkpoint.parameter_names(setup.method)
+        self.names = parameter_names(setup.method)
         self.backbone = next(n for n, m in setup.method.named_modules() if m is setup.method.eval_backbone)
 
     def wrap(self, method: nn.Module) -> nn.Module:
@@ -57,7 +58,7 @@ class SingleProcess:
 
     def optimizer(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The full tensors of the optimizer state, and its scalars. A collective: every process must call it."""
-        return checkpoint.optimizer_tensors(self.setup.optimizer, self.names)
+        return optimizer_tensors(self.setup.optimizer, self.names)
 
     def backbone_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of the weights of the method those of the backbone that is evaluated and exported."""
@@ -109,7 +110,7 @@ class FSDP(SingleProcess):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        saved = checkpoint.optimizer_tensors(self.setup.optimizer, checkpoint.parameter_names(method))
+        saved = optimizer_tensors(self.setup.optimizer, parameter_names(method))
         method.to(memory_format=torch.contiguous_format)  # the only one that fully_shard supports
         mesh = init_device_mesh(self.setup.runtime.device.type, (world_size(),))
         for module in _shards(method):
@@ -119,7 +120,7 @@ class FSDP(SingleProcess):
         self.setup.optimizer = optim.build_optimizer(
             self.setup.cfg["optimizer"], method, self.setup.lr, self.setup.runtime.compile
         )
-        checkpoint.restore_optimizer(self.setup.optimizer, checkpoint.parameter_names(method), *saved)
+        restore_optimizer(self.setup.optimizer, parameter_names(method), *saved)
         self.copy: nn.Module | None = None
         return method
 
@@ -128,7 +129,7 @@ class FSDP(SingleProcess):
         return contextlib.nullcontext()
 
     def weights(self) -> dict[str, Tensor]:
-        return {k: checkpoint.whole(v) for k, v in self.setup.method.state_dict().items()}
+        return {k: full_tensor(v) for k, v in self.setup.method.state_dict().items()}
 
     def eval_backbone(self) -> nn.Module:
         """A full copy: in an evaluation processes run different numbers of batches."""

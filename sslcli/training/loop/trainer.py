@@ -15,7 +15,6 @@ from sslcli.config import instantiate
 from sslcli.data.loading.prefetch import BatchIterator
 from sslcli.errors import Interrupted, Stopped, command
 from sslcli.nn.dist import all_reduce_max_, rank, world_size
-from sslcli.runs import checkpoint
 from sslcli.runs.run import Run
 from sslcli.runtime import compilation, progress
 from sslcli.runtime.signals import StopSignal, stop_signals
@@ -24,6 +23,7 @@ from sslcli.training.loop.budget import Budget
 from sslcli.training.loop.collapse import check_collapse
 from sslcli.training.loop.meter import Meter
 from sslcli.training.loop.online import evaluate_online, evaluation_interval
+from sslcli.training.loop.optimizer_state import full_tensor
 from sslcli.training.loop.saver import Saver
 from sslcli.training.loop.strategy import SingleProcess, make_strategy
 from sslcli.training.setup import TrainingSetup
@@ -151,7 +151,7 @@ class Trainer:
     def gradient_norm(self) -> Tensor:
         """The norm of all gradients as one vector, ()."""
         gradients = [p.grad for p in self.setup.method.parameters() if p.grad is not None]
-        return checkpoint.whole(torch.nn.utils.get_total_norm(gradients))
+        return full_tensor(torch.nn.utils.get_total_norm(gradients))
 
     def step_flags(self, loss: Tensor, norm: Tensor) -> Tensor:
         """The maximum of `StepFlags` over all processes, (3,) float on the device. Does not synchronize with the device."""

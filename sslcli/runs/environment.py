@@ -1,15 +1,40 @@
-"""The commit of a folder, read from the files of its repository. `git` itself is never run: the configuration of a repository
-may name programs that it starts (`core.fsmonitor`, `core.sshCommand`, filters), and a folder of data may come with one.
+"""The environment of a run: versions, host, platform and git commit.
+
+The commit is read from the files of the repository; `git` itself is never run: the configuration of a repository may name
+programs that it starts (`core.fsmonitor`, `core.sshCommand`, filters), and a folder of data may come with one.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import re
+import socket
 import stat
+import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+from sslcli import __version__
+from sslcli.runs.redact import masked_words
 
 MAX_HEAD, MAX_REFS = 4096, 4 << 20  # bytes
+
+
+def environment() -> dict[str, Any]:
+    """What a metric may depend on: versions, host, platform, and the git commit of the working folder."""
+    packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
+    return {
+        "sslcli": __version__,
+        "python": platform.python_version(),
+        "packages": packages,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "platform": platform.platform(),
+        "git": head_commit(Path.cwd()),
+        "argv": masked_words(sys.argv),
+    }
 
 
 def head_commit(folder: Path) -> str | None:
