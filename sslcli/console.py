@@ -1,4 +1,4 @@
-"""What people see. stdout is data, stderr is talk; colour never carries meaning alone."""
+"""Terminal output: results go to stdout, logs and progress to stderr. Color never carries meaning alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from sslcli.errors import SslError
 
-# How this process (and the sweep jobs it starts) talks: passed on by the environment.
+# Environment variables that set the output of this process and of the sweep jobs that it starts.
 QUIET, VERBOSE, JSON = "SSLCLI_QUIET", "SSLCLI_VERBOSE", "SSLCLI_JSON"
 
 
@@ -24,13 +24,14 @@ def flag(name: str) -> bool:
 
 
 def out(*lines: object) -> None:
-    """Lines of data on stdout: a line feed in a name is escaped, and starts no line of its own."""
+    """Prints lines of results to stdout. Line feeds within a line are escaped."""
     overwrite("")
     for line in lines:
         print(one_line(str(line)), flush=True)
 
 
 def out_json(value: Any) -> None:
+    """Prints a JSON object to stdout."""
     overwrite("")
     print(json.dumps(value, indent=2, default=str), flush=True)
 
@@ -46,7 +47,7 @@ def format_override(key: str, value: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Names from a file system may hold anything: control characters and lone surrogates are shown escaped."""
+    """Text with control characters and lone surrogates escaped, in the encoding of stdout."""
     if text.isprintable() and text.isascii():
         return text
     clean = escape(text, keep="\n\t")
@@ -59,11 +60,11 @@ def one_line(text: str) -> str:
 
 
 def indented(text: str) -> str:
-    """Text of several lines. Only its first one begins at the left: no name can look like a line of the program's own."""
+    """Text with all lines but the first indented, so that no name can imitate a line of the program."""
     return printable(text).replace("\n", "\n  ")
 
 
-# -------------------------------------------------------------------------------------------------------------------- talk
+# -------------------------------------------------------------------------------------------------------------------- logs
 
 
 def stderr() -> IO[str]:
@@ -71,7 +72,7 @@ def stderr() -> IO[str]:
 
 
 def live() -> bool:
-    """Whether talk goes to a terminal, where a line can be overwritten."""
+    """Whether stderr is a terminal on which a line can be overwritten."""
     return not flag(QUIET) and stderr().isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -83,11 +84,11 @@ def in_notebook() -> bool:
     return not flag(QUIET) and hasattr(shell, "kernel") and find_spec("ipywidgets") is not None
 
 
-_overwritten = False  # a line that is to be overwritten stands on the terminal
+_overwritten = False  # whether the last line on the terminal is to be overwritten
 
 
 def overwrite(text: str) -> None:
-    """A line in place of the one before, until something else is printed; "" takes it away."""
+    """Replaces the last line on the terminal until something else is printed; "" removes it."""
     global _overwritten
     if (text or _overwritten) and live():
         shown = printable(text)[: shutil.get_terminal_size().columns - 1]
@@ -96,19 +97,19 @@ def overwrite(text: str) -> None:
 
 
 def say(*parts: object) -> None:
-    """One line of talk, unless -q. Control characters in it are shown, not obeyed."""
+    """Logs a line to stderr, unless -q. Control characters are escaped."""
     _emit(indented(" ".join(str(p) for p in parts)))
 
 
 def _emit(line: str) -> None:
-    """A line whose control characters are ours (colour)."""
+    """Prints a line that may contain control characters for color."""
     if not flag(QUIET):
         overwrite("")
         print(line, file=stderr(), flush=True)
 
 
 def detail(*parts: object) -> None:
-    """One line of talk under -v only."""
+    """Logs a line to stderr under -v only."""
     if flag(VERBOSE):
         say(*parts)
 
@@ -133,7 +134,7 @@ def error(e: SslError) -> None:
         print(f"\n{_paint('hint:', '36')} {indented(e.hint)}", file=stderr(), flush=True)
 
 
-def colour() -> bool:
+def use_color() -> bool:
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):
@@ -142,11 +143,11 @@ def colour() -> bool:
 
 
 def _paint(text: str, code: str) -> str:
-    return f"\x1b[{code}m{text}\x1b[0m" if colour() else text
+    return f"\x1b[{code}m{text}\x1b[0m" if use_color() else text
 
 
 def rows(pairs: Iterable[tuple[str, str]]) -> None:
-    """The start screen: a word and what it stands for, aligned."""
+    """Logs aligned pairs of a label and a text, such as the start screen."""
     pairs = list(pairs)
     width = max((len(k) for k, _ in pairs), default=0)
     for key, value in pairs:
@@ -154,7 +155,7 @@ def rows(pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def table(head: list[str], body: list[list[str]], numbers: Iterable[int] = ()) -> list[str]:
-    """The lines of plain aligned columns; those in `numbers` to the right."""
+    """The lines of a table with aligned columns; columns in `numbers` are aligned to the right."""
     numbers = set(numbers)
     head, *body = [[one_line(str(cell)) for cell in row] for row in [head, *body]]
     widths = [max(len(r[i]) for r in [head, *body]) for i in range(len(head))]

@@ -1,4 +1,4 @@
-"""What can go wrong, each with its exit code. `SslError` is for people; `assert` is for us."""
+"""Exceptions, each with its exit code, and helpers for messages. `SslError` is an error of use; `assert` marks internal ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class SslError(Exception):
-    """A failure worth one clear sentence: printed as `error: ...`, then `hint: ...`, never as a traceback."""
+    """Base class of expected failures: printed as `error: ...` and `hint: ...`, without a traceback."""
 
     code = 1
 
@@ -23,19 +23,19 @@ class SslError(Exception):
 
 
 class RequestError(SslError):
-    """The request was wrong: a word, a key, a value, a path. Raised before any folder is made."""
+    """Wrong usage: command, key, value or path. Raised before a run folder is created."""
 
     code = 2
 
 
 class MachineError(SslError):
-    """This machine cannot do it: memory, device, a missing extra."""
+    """The environment does not suffice: memory, device, a missing package."""
 
     code = 3
 
 
 class TrainingError(SslError):
-    """Training went bad: non-finite, collapsed, or no checkpoint that verifies."""
+    """Training failed: non-finite values, collapse, or no valid checkpoint."""
 
     code = 4
 
@@ -47,43 +47,43 @@ class StorageError(SslError):
 
 
 class RunInUseError(SslError):
-    """Another process holds the run."""
+    """Another process holds the lock of the run."""
 
     code = 6
 
 
 class DataError(SslError):
-    """The data cannot be used: empty, unreadable, too many broken files."""
+    """The data cannot be used: empty, unreadable, or too many corrupt files."""
 
     code = 7
 
 
 class Stopped(SslError):
-    """A signal asked us to stop; the run is saved and can be resumed."""
+    """Stopped by a signal; the run is saved and can be resumed."""
 
     code = 75
 
 
 class Interrupted(SslError):
-    """Ctrl-C; the run is saved."""
+    """Stopped by Ctrl-C; the run is saved."""
 
     code = 130
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice most like `word`, or None when nothing is close."""
+    """The choice most similar to `word`, or None where none is close."""
     by_lower = {c.lower(): c for c in sorted(choices, reverse=True)}
     found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
 
 
 def command(*words: object) -> str:
-    """A command to type, quoted for the shell."""
+    """An sslcli command line, quoted for the shell."""
     return shlex.join(["sslcli", *map(str, words)])
 
 
 def target(text: str, example: str, endings: tuple[str, ...] = ()) -> Path:
-    """The file or folder that `out=` names, in a folder that is there. RequestError."""
+    """The file or folder given by `out=`, in an existing folder. RequestError."""
     out = Path(text).expanduser()
     if not out.name:
         raise RequestError(f"out={text} is not the name of something to write" if text else "out is not given", example)

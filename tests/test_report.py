@@ -410,7 +410,7 @@ def test_elements_escape_what_is_not_markup():
     ],
 )
 def test_ticks_are_round_and_hold_all(low, high, wanted):
-    ticks = charts.nice(low, high)
+    ticks = charts.axis_ticks(low, high)
     assert ticks[0] <= low
     assert ticks[-1] >= high
     if (low, high) != (7, 7):
@@ -421,7 +421,7 @@ def test_ticks_are_round_and_hold_all(low, high, wanted):
     ("low", "high"), [(1e99, -1e99), (-9e99, 9e99), (5e-324, 0.0), (0, 5e-324), (1, 1 + 1e-15), (-1e-7, 1e5)]
 )
 def test_ticks_of_any_numbers(low, high):
-    ticks = charts.nice(*sorted((low, high)))
+    ticks = charts.axis_ticks(*sorted((low, high)))
     assert 2 <= len(ticks) <= 8
     assert ticks == sorted(set(ticks))
 
@@ -429,7 +429,7 @@ def test_ticks_of_any_numbers(low, high):
 def test_thinned_curves_keep_real_points_and_every_extreme():
     points = [(float(i), float((i * 7919) % 1000)) for i in range(10_000)]
     points[4321] = (4321.0, 5000.0)
-    kept = charts.thinned(points)
+    kept = charts.thin(points)
     assert len(kept) <= charts.MOST_POINTS + 2
     assert set(kept) <= set(points)
     assert points[4321] in kept
@@ -461,14 +461,14 @@ def test_maps_of_few_flat_and_collapsed_features(n, d, collapsed):
 def test_names_on_the_map_do_not_lie_on_each_other():
     import torch
 
-    from sslcli.report.feature_map.projection import centres
+    from sslcli.report.feature_map.projection import label_positions
 
     points = [[500, 500]] * 3 + [[5, 990]] * 2
-    found = centres(points, torch.tensor([0, 1, 2, 3, -1]), ["cat", "dog", "bird", "a long name", "none of it"])
+    found = label_positions(points, torch.tensor([0, 1, 2, 3, -1]), ["cat", "dog", "bird", "a long name", "none of it"])
     assert [c for c, _, _ in found] == [0, 1, 2, 3]
     assert sorted(y for _, x, y in found[:3]) == [500, 530, 560]
     assert found[3][1] > 80  # the whole name is inside
-    assert centres(points, torch.tensor([0] * 5), [str(i) for i in range(100)]) == []
+    assert label_positions(points, torch.tensor([0] * 5), [str(i) for i in range(100)]) == []
 
 
 # ---------------------------------------------------------------------------------------------------------------- sweeps

@@ -1,4 +1,4 @@
-"""The data of a run: what the run keeps about them, and the comparison with what is read later.
+"""The record of a run's data, and its comparison with the data that are read later.
 
 `status.json` holds under `data` the absolute path, the fingerprint, the shape of a sample, the mean and the standard
 deviation of the channels, and which samples were held out. Whatever reads the data of a run again (`resume`, `eval`,
@@ -41,7 +41,7 @@ CLOSE = 1e-3  # of the standard deviation: other versions of an image decoder di
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What a run keeps of its data (`known`, the keys of KEPT), and what the request at hand says about them."""
+    """The record of a run's data (`known`, with the keys of KEPT), and the options of the current command."""
 
     run: str
     known: dict[str, Any]
@@ -50,7 +50,7 @@ class DataRecord:
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """What a run keeps of its data."""
+    """The record of a data set, as it is written to status.json."""
     parts = {"train": dataset.train, "test": dataset.test, "unlabelled": dataset.unlabelled}
     found = {
         "path": dataset.path,
@@ -68,7 +68,7 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def read_record(run: Run, moved_to: str | None = None, allow_change: bool = False) -> DataRecord:
-    """The record of a run; of a run of an earlier version as much as its status.json and encoder.json say."""
+    """The record of a run; for earlier versions, what status.json and encoder.json contain."""
     status = run.status
     kept = status.get("data")
     if not isinstance(kept, dict):
@@ -117,8 +117,8 @@ def with_recorded_path(node: dict[str, Any], record: DataRecord) -> dict[str, An
     node = with_recorded_range(with_absolute_path({**node, "path": here}), record.known)
     if record.moved_to is None and not (os.path.exists(node["path"]) or PATTERN & set(here)):
         raise DataError(
-            f"the data of {record.run} are no longer at {escape(node['path'])}",
-            f"say where they lie now: {command('resume', record.run)} dataset.path=NEW (eval takes dataset.path=NEW, too)",
+            f"the data of {record.run} were not found at {escape(node['path'])}",
+            f"give their new location: {command('resume', record.run)} dataset.path=NEW (eval takes dataset.path=NEW, too)",
         )
     shape = record.known.get("shape", [])
     if len(shape) == 3:
@@ -141,7 +141,7 @@ def with_recorded_range(node: dict[str, Any], known: dict[str, Any]) -> dict[str
 
 
 def is_same_dataset(node: dict[str, Any], own: dict[str, Any], record: DataRecord) -> bool:
-    """Whether a configuration that was typed is that of the run's own data."""
+    """Whether a data set's configuration is that of the run."""
     path = with_recorded_path(own, record).get("path")
     return with_absolute_path(node) == (own if path is None else {**own, "path": path})
 
@@ -155,7 +155,7 @@ def apply_record(dataset: Dataset, record: DataRecord) -> Dataset:
         raise DataError(
             f"the data of {dataset.name}{where} are not those that {record.run} was trained on: {'; '.join(changed)}",
             "put the files back"
-            + (", or say where they lie now: dataset.path=NEW" if dataset.path else "")
+            + (", or give their new location: dataset.path=NEW" if dataset.path else "")
             + "; to use the data as they are now: allow_data_change=true",
         )
     known, own = record.known, {"mean": list(dataset.mean), "std": list(dataset.std)}
@@ -169,7 +169,7 @@ def apply_record(dataset: Dataset, record: DataRecord) -> Dataset:
 
 
 def data_differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
-    """What differs between the data of a run and those that were read, in words."""
+    """Descriptions of the differences between a record and a data set."""
     found = []
     before, now = known.get("fingerprint"), dataset.fingerprint
     if before and now and before != now:

@@ -1,4 +1,4 @@
-"""What was measured: figures, bars beside the baselines, tables with their protocol, pictures with their captions."""
+"""Evaluations in the report: main metrics, bars beside baselines, tables, protocols, and images with captions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sslcli.report.metric_text import (
 )
 from sslcli.report.run_contents import Evaluation, Picture, RunContents
 
-SAVED, BOUND = "labels_saved", "labels_saved_is_bound"  # a factor, and whether it is known from one side only
+SAVED, BOUND = "labels_saved", "labels_saved_is_bound"  # a factor, and whether it is only a lower bound
 TILES = 4
 
 
@@ -29,7 +29,7 @@ TILES = 4
 
 
 def tiles(run: RunContents) -> Html | None:
-    """The main numbers, each with what it has to beat."""
+    """The main metrics, each with its baselines."""
     found: list[Html] = []
     for e in sort_evaluations(run.evals):
         metric = main_metric(e)
@@ -61,7 +61,7 @@ def tiles(run: RunContents) -> Html | None:
 
 
 def headline(e: Evaluation, metric: str) -> str:
-    """The figure of a tile; of labels saved a factor, which may be known from one side only."""
+    """The value of a tile; labels saved are a factor, which may be a lower bound."""
     mean, _ = e.numbers[metric][""]
     if metric != SAVED:
         return format_metric(e, metric)
@@ -70,7 +70,7 @@ def headline(e: Evaluation, metric: str) -> str:
 
 
 def bars(run: RunContents) -> Html | None:
-    """Each main number beside its baselines."""
+    """A bar for each main metric and its baselines."""
     groups = []
     for e in sort_evaluations(run.evals):
         metric = main_metric(e)
@@ -118,7 +118,7 @@ def ends(e: Evaluation, metric: str, kind: str, most: float) -> tuple[float, flo
 
 
 def evaluation(e: Evaluation) -> Html:
-    """Pictures, numbers, protocol of one."""
+    """The metrics, images and protocol of one evaluation."""
     notes = e.protocol.get("notes")
     said = [str(n) for n in notes] if isinstance(notes, list) else []
     lead = "; ".join(part for part in (evaluator_info(e.kind).summary, label_budget(e)) if part)
@@ -170,6 +170,6 @@ def protocol(e: Evaluation) -> Html:
 def figure(picture: Picture) -> Html:
     found = images.read(picture.path)
     if found is None:
-        return el("p", f"{picture.path.name} is no picture that can be shown.", class_="missing")
+        return el("p", f"{picture.path.name} is not an image that can be shown.", class_="missing")
     uri, (wide, high) = found
     return image(uri, wide, high, picture.caption)

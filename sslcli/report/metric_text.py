@@ -43,7 +43,7 @@ def sort_evaluations(evals: list[Evaluation]) -> list[Evaluation]:
 
 
 def title(e: Evaluation) -> str:
-    """Of a result with few labels they are part of the title: a run may have several."""
+    """The title of an evaluation, with the data set and the number of labels where they are not the default."""
     on = f", on {e.dataset}" if e.dataset else ""
     few = f", {format_labels(e.labels)}" if e.labels != "all" else ""
     return evaluator_info(e.kind).title + on + few
@@ -54,7 +54,7 @@ def main_metric(e: Evaluation) -> str | None:
 
 
 def has_scale(metric: str) -> bool:
-    """Whether a metric means something without other runs beside it; those that rank runs without labels do not."""
+    """Whether a metric can be read on its own; label-free metrics only compare runs."""
     return metric not in METRICS
 
 
@@ -69,7 +69,7 @@ def metric_name(metric: str) -> str:
 
 
 def format_value(mean: float, std: float | None = None, digits: int = 3) -> str:
-    """`0.958 ± 0.013`; what is not of the size of a share with four significant digits."""
+    """`0.958 ± 0.013`; values above 1 with four significant digits."""
     if abs(mean) <= 1:
         said = f"{mean:.{digits}f}"
         return said if std is None else f"{said} ± {std:.{digits}f}"
@@ -78,7 +78,7 @@ def format_value(mean: float, std: float | None = None, digits: int = 3) -> str:
 
 
 def format_metric(e: Evaluation, metric: str, kind: str = "", digits: int = 3) -> str:
-    """A number with as many digits as its interval justifies, and its deviation over draws."""
+    """A metric with as many digits as its interval justifies, and its standard deviation over draws."""
     mean, std = e.numbers[metric][kind]
     span = e.interval(metric, kind)
     if span is None or None in span:

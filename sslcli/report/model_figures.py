@@ -1,4 +1,4 @@
-"""What has to be computed for a report: the map of features with its thumbnails, and the sheet of views.
+"""Figures of a report that need the model: the map of features with thumbnails, and the sheet of views.
 
 Everything is a function of the run: the same run gives the same bytes. torch is imported with this file, not before."""
 
@@ -25,7 +25,7 @@ SHOWN = 6  # samples on the sheet of views
 
 @dataclass
 class ModelFigures:
-    """`map`: plain JSON for the page and its script. `sprite`: all thumbnails as one picture. `views`: a PNG."""
+    """`map`: plain JSON for the page and its script. `sprite`: all thumbnails as one image. `views`: a PNG."""
 
     map: dict[str, Any] | None = None
     sprite: bytes | None = None
@@ -37,7 +37,7 @@ class ModelFigures:
 
 
 def compute(run: RunContents) -> ModelFigures:
-    """What can be made of a run that has an encoder. What cannot (data that moved, a damaged file) is told in `notes`."""
+    """Computes the figures of a run with an encoder. Failures (data moved, corrupt file) are listed in `notes`."""
     from sslcli.evals.base.evaluated_model import load_model
 
     cfg = run.config
@@ -56,9 +56,9 @@ def compute(run: RunContents) -> ModelFigures:
         if atlas.map is None:
             atlas.notes.append(f"fewer than {FEWEST} samples: there is no map of them")
     except SslError as e:
-        told = f"the map and the views could not be made: {e.message}"
-        console.warn(told, e.hint)
-        atlas.notes.append(told)
+        failure = f"the map and the views could not be computed: {e.message}"
+        console.warn(failure, e.hint)
+        atlas.notes.append(failure)
     return atlas
 
 
@@ -69,7 +69,7 @@ def compute(run: RunContents) -> ModelFigures:
 
 
 def views_sheet(dataset: Any, cfg: dict[str, Any]) -> tuple[bytes | None, list[str]]:
-    """The first samples of the run's first batch as it saw them, beside their sources: a PNG, and the kinds of the views."""
+    """The first samples of the first batch beside their views: a PNG, and the kinds of the views."""
     maker = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
     count = min(SHOWN, len(dataset.pretrain))
     loader = Loader(dataset.pretrain, maker, batch_size=count, seed=cfg["seed"])

@@ -25,7 +25,7 @@ def commands_section(run: RunContents, name: str) -> Html | None:
 
 
 def stages(run: RunContents) -> list[str]:
-    """What a pipeline measured by itself."""
+    """The evaluators that a pipeline ran."""
     import yaml
 
     given = next((o.partition("=")[2] for o in run.overrides if o.startswith("stages=")), None)
@@ -41,12 +41,12 @@ def stages(run: RunContents) -> list[str]:
 
 
 def sort_by_time(run: RunContents) -> list[Evaluation]:
-    """The evaluations in the order in which they were made."""
+    """Evaluations in chronological order."""
     return sorted(run.evals, key=lambda e: (str(e.about.get("time", "")), e.name))
 
 
 def evaluation_command(e: Evaluation, name: str) -> str:
-    """What was typed; where the record does not say, what would have to be: settings that differ from the evaluator's YAML."""
+    """The command of an evaluation; without recorded overrides, one with the settings that differ from the YAML."""
     words = ["sslcli", "eval", e.kind, f"run={name}"]
     if isinstance(given := e.about.get("overrides"), list):
         return shlex.join([*words, *(str(o) for o in given)])
@@ -62,7 +62,7 @@ def evaluation_command(e: Evaluation, name: str) -> str:
 
 
 def override_value(value: Any) -> str:
-    """As on a command line; JSON is what Hydra reads."""
+    """A value as in an override of Hydra."""
     return value if isinstance(value, str) else json.dumps(value).replace('"', "").replace(" ", "")
 
 
@@ -80,13 +80,13 @@ def unmet_needs(run: RunContents) -> set[str]:
             found.add("reconstruction")
         if "_target_" in backbone and not hasattr(instantiate.resolve("backbone", backbone["_target_"]), "patchify"):
             found.add("tokens")
-    except SslError:  # code of the run that is not here: its words are offered, and refused with the reason
+    except SslError:  # the code of the run is not installed: all evaluators are offered
         pass
     return found
 
 
 def missing_section(run: RunContents, atlas: ModelFigures | None, name: str) -> Html | None:
-    """What this page could hold besides, and what to type for it."""
+    """Evaluations that are not on the page, each with its command."""
     have = {e.kind for e in run.evals}
     rows = []
     if not run.trained:

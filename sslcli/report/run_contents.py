@@ -1,5 +1,5 @@
-"""What a run folder says, from its files alone. A run folder may be anybody's, and torn: nothing in it is trusted to have
-the type it should, nothing outside it is opened, and what cannot be read is told in `notes`."""
+"""The content of a run folder. A folder may come from an untrusted source and be damaged: no type is assumed, nothing outside
+it is opened, and unreadable files are listed in `notes`."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Evaluation:
 
     @property
     def baselines(self) -> list[str]:
-        """Those beside some number of it."""
+        """The baselines of its metrics."""
         found = {kind for by_kind in self.numbers.values() for kind in by_kind if kind}
         return [k for k in BASELINES if k in found] + sorted(found - set(BASELINES))
 
 
 @dataclass
 class RunContents:
-    """A run folder, read."""
+    """The content of a run folder."""
 
     path: Path
     state: str  # done, running, interrupted, failed, lost, unknown
@@ -93,7 +93,7 @@ class RunContents:
         return training_length(self.step, self.config, self.metrics)
 
     def labels_seen(self) -> str:
-        """Which labels the method saw, in the words of the screen the run began with."""
+        """Which labels the method saw, according to the start screen."""
         data = next(iter(self.screen.get("data", [])), "")
         if "(shown to the method)" in data:
             return "all of them"
@@ -107,7 +107,7 @@ class RunContents:
         return str(node.get("_target_", "")).rpartition(".")[2]
 
     def curve(self, key: str) -> list[tuple[float, float]]:
-        """(step, value) of one name of metrics.jsonl."""
+        """(step, value) of one metric of metrics.jsonl."""
         found = []
         for line in self.metrics:
             step, value = number(line.get("step")), number(line.get(key))
@@ -129,10 +129,10 @@ def read_run(path: Path) -> RunContents:
     except RequestError as e:
         config = {}
         notes.append(e.message)
-    metrics, torn = records.metrics(path)
-    if torn:
-        notes.append(f"{torn} lines of metrics.jsonl cannot be read")
-    overrides, word = asked(path)
+    metrics, unreadable = records.metrics(path)
+    if unreadable:
+        notes.append(f"{unreadable} lines of metrics.jsonl cannot be read")
+    overrides, word = read_request(path)
     return RunContents(
         path=path,
         state=run_state(path, status),
@@ -200,7 +200,7 @@ def images(run: Path, folder: str, notes: list[str]) -> list[Path]:
 
 
 def group_by_metric(numbers: dict[str, Any]) -> dict[str, dict[str, tuple[float, float | None]]]:
-    """`{"raw.top1": .9, "raw.top1_std": .01}` by metric and by whose it is."""
+    """`{"raw.top1": .9, "raw.top1_std": .01}` by metric and by baseline."""
     found: dict[str, dict[str, tuple[float, float | None]]] = {}
     for key, value in numbers.items():
         if (mean := number(value)) is None or (key.endswith("_std") and key.removesuffix("_std") in numbers):
@@ -211,7 +211,7 @@ def group_by_metric(numbers: dict[str, Any]) -> dict[str, dict[str, tuple[float,
 
 
 def group_intervals(intervals: dict[str, Any]) -> dict[str, dict[str, tuple[float | None, float | None]]]:
-    """`{"raw.top1_ci95": [.8, .9]}` by metric and by whose it is. An end that is no number is open."""
+    """`{"raw.top1_ci95": [.8, .9]}` by metric and by baseline; None for an open end."""
     found: dict[str, dict[str, tuple[float | None, float | None]]] = {}
     for key, value in intervals.items():
         if key.endswith(SUFFIX):
@@ -221,13 +221,13 @@ def group_intervals(intervals: dict[str, Any]) -> dict[str, dict[str, tuple[floa
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """("raw", "top1") for `raw.top1`; ("", name) for what is of the run itself."""
+    """("raw", "top1") for `raw.top1`; ("", name) for a metric of the run itself."""
     kind, _, metric = name.partition(".")
     return (kind, metric) if kind in BASELINES else ("", name)
 
 
-def asked(path: Path) -> tuple[list[str], str]:
-    """The overrides that made the run, secrets hidden, and its word."""
+def read_request(path: Path) -> tuple[list[str], str]:
+    """The overrides of the run, secrets masked, and its command (pretrain or pipeline)."""
     overrides, hydra = (_yaml(path, f".hydra/{name}.yaml") for name in ("overrides", "hydra"))
     words = [str(o) for o in overrides] if isinstance(overrides, list) else []
     name = mapping(mapping(mapping(hydra).get("hydra")).get("job")).get("config_name")
@@ -235,7 +235,7 @@ def asked(path: Path) -> tuple[list[str], str]:
 
 
 def _yaml(run: Path, name: str) -> Any:
-    """None where it is absent or broken: a run that Python code made has no `.hydra`."""
+    """The content of a YAML file, or None where it is missing (runs started from Python) or invalid."""
     try:
         return records.yaml_of(run, name)
     except RequestError:
@@ -243,7 +243,7 @@ def _yaml(run: Path, name: str) -> Any:
 
 
 def start_screen(run: Path) -> dict[str, list[str]]:
-    """What the first lines of log.txt say: `what`, `data`, `plan`, `where`."""
+    """The rows of the start screen in log.txt: `what`, `data`, `plan`, `where`."""
     try:
         head = read_file(run, "log.txt", MAX_LINES)[:MAX_HEAD].decode("utf-8", "replace").split("\n")[:60]
     except OSError:
@@ -266,7 +266,7 @@ def mapping(value: Any) -> dict[str, Any]:
 
 
 def number(value: Any) -> float | None:
-    """A number that can be drawn (finite, below 1e100), or None."""
+    """A finite number below 1e100, or None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e100:
         return None
     return float(value)

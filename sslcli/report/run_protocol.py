@@ -22,7 +22,7 @@ def protocol_section(run: RunContents, atlas: ModelFigures | None) -> Html | Non
 
 
 def card(run: RunContents, atlas: ModelFigures | None) -> Iterator[tuple[str, str]]:
-    """How the numbers came about, in the order in which one asks."""
+    """Rows of the protocol card: data, splits, labels, seeds, plan, device, versions."""
     status, cfg = run.status, run.config
     yield "data", next(iter(run.screen.get("data", [])), run.choice("dataset"))
     yield "splits", splits(run, atlas)

@@ -25,7 +25,7 @@ MOST_CURVES = 24  # of what a method logs beside these
 
 
 def heading(run: RunContents) -> tuple[str, str]:
-    """`SimCLR on digits`, and what of it is said under that."""
+    """The title, such as `SimCLR on digits`, and the line below it."""
     method, data = run.choice("method") or "a run", run.choice("dataset")
     what = next(iter(run.screen.get("what", [])), "")
     backbone = what.partition(" on ")[2] or run.choice("backbone")
@@ -34,10 +34,10 @@ def heading(run: RunContents) -> tuple[str, str]:
 
 STATES = {
     "done": "",
-    "running": "This run is in progress: the page shows what there is so far.",
+    "running": "This run is in progress: the page shows the results so far.",
     "interrupted": "This run was interrupted.",
     "failed": "This run failed.",
-    "lost": "This run ended without a word: its process is gone.",
+    "lost": "The process of this run exited unexpectedly.",
 }
 
 
@@ -113,7 +113,7 @@ def one(run: RunContents, title: str, key: str, marks: list[float], **options: A
 
 
 def event_table(run: RunContents) -> Html | None:
-    """What interrupted or troubled the run."""
+    """Events of the run: warnings, skipped steps, interruptions."""
     if not run.events:
         return None
     rows = [
@@ -131,14 +131,14 @@ def event_table(run: RunContents) -> Html | None:
 
 
 def health(run: RunContents) -> Html | None:
-    """Whether the features stay alive: online numbers, inside the training split."""
+    """Online metrics within the training split that reveal a collapse."""
     spread = [Line("output", run.curve("train/spread")), Line("features", run.curve("eval/spread"))]
     drawn = [
-        curve("Spread", spread, zero=True, note="1 where all directions are used alike, 0 where all is one point")
+        curve("Spread", spread, zero=True, note="1: isotropic features, 0: collapse")
         if any(s.points for s in spread)
         else None,
-        one(run, "RankMe", "eval/rankme", [], note="how many directions the features fill"),
-        one(run, "kNN accuracy within the training split", "eval/knn/top1", [], percent=True),
+        one(run, "RankMe", "eval/rankme", [], note="effective rank of the features"),
+        one(run, "k-NN accuracy within the training split", "eval/knn/top1", [], percent=True),
     ]
     shown = [d for d in drawn if d is not None]
     return section("health", "Spread and rank", el("div", *shown, class_="curves")) if shown else None
@@ -164,7 +164,7 @@ def map_section(atlas: ModelFigures | None) -> Html | None:
 
 def method_images(run: RunContents) -> Html | None:
     shown = [figure(p) for p in run.pictures]
-    return section("pictures", "What the method draws", *shown)
+    return section("pictures", "Images from the method", *shown)
 
 
 def evaluation_sections(run: RunContents) -> Html | None:
@@ -173,7 +173,7 @@ def evaluation_sections(run: RunContents) -> Html | None:
 
 
 def baseline_section(run: RunContents) -> Html | None:
-    return section("baselines", "Beside the baselines", bars(run))
+    return section("baselines", "Comparison with baselines", bars(run))
 
 
 # --------------------------------------------------------------------------------------------------- commands, environment

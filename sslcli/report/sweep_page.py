@@ -42,7 +42,7 @@ def render_sweep(folder: Path, out: Path) -> str:
 
 
 def write_run_if_stale(row: Row) -> None:
-    """The run's own report, where there is none that is as new as what it is made of."""
+    """Writes the report of a run where it is missing or older than the files that it shows."""
 
     if row.run is None:
         return
@@ -115,7 +115,7 @@ def table(rows: list[Row], swept: list[str], columns: list[str], main: str | Non
 
 
 def differing(rows: list[Row]) -> list[str]:
-    """What of the length of training is not the same in all runs: steps, epochs, samples."""
+    """Measures of the length of training that differ between runs: steps, epochs, samples."""
     lengths = [r.run.length for r in rows if r.run]
     names = dict.fromkeys(name for found in lengths for name in found)
     return [name for name in names if len({found.get(name) for found in lengths}) > 1]
@@ -142,7 +142,7 @@ def cells(r: Row, swept: list[str], columns: list[str], lengths: list[str], out:
 
 
 def over_seeds(rows: list[Row], swept: list[str], columns: list[str], main: str | None) -> Html | None:
-    """Configurations that differ in nothing but the seed, as one line: mean and standard deviation (n - 1)."""
+    """Mean and standard deviation (n - 1) over configurations that differ in the seed alone."""
 
     if "seed" not in swept:
         return None
@@ -173,7 +173,7 @@ def over_seeds(rows: list[Row], swept: list[str], columns: list[str], main: str 
 
 
 def constant(rows: list[Row], swept: list[str]) -> Html | None:
-    """What all have in common."""
+    """Overrides that all runs share."""
 
     same = {k: v for k, v in rows[0].keys.items() if k not in swept} if rows else {}
     pairs = [el("div", el("dt", k), el("dd", v)) for k, v in same.items()]

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder that is whole or absent, checked by SHA-256 whenever it is read.
+"""Checkpoints: atomic folders, verified by SHA-256 on every read.
 
     checkpoints/step-0000001234/{model,ema,optimizer}.safetensors state.json manifest.json
 
@@ -49,7 +49,7 @@ ROOM = 2.2  # free space wanted before a save, in sizes of the checkpoint
 
 
 def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], keep: int = 2) -> Path:
-    """Writes checkpoints/step-N. StorageError on any failure, which leaves earlier checkpoints as they were."""
+    """Writes checkpoints/step-N. StorageError on any failure, which leaves earlier checkpoints intact."""
     target = folder / f"step-{step:010d}"
     temporary = folder / f".tmp-{step:010d}-{os.getpid()}"
     try:
@@ -107,9 +107,9 @@ def _set_aside(path: Path) -> None:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep`, and never one of the newest two that verify. The newest, just written, does.
+    """Removes all but the newest `keep` checkpoints, and never one of the newest two valid ones.
 
-    Renamed first, so that a half-deleted one is never taken for a checkpoint."""
+    A folder is renamed before it is deleted, so that a partly deleted one is not taken for a checkpoint."""
     _newest, *older = existing(folder)
     good = 1
     for i, path in enumerate(older, start=1):
@@ -122,7 +122,7 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def clean(folder: Path) -> None:
-    """Sweeps up what a killed process left, here and in the run folder around. Only with the run's lock held."""
+    """Removes temporary files that a killed process left here and in the run folder. Requires the lock of the run."""
     for left in [*folder.glob(".tmp-*"), *folder.glob(".trash-*")]:
         shutil.rmtree(left, ignore_errors=True)
     for left in [*folder.glob(".*.tmp"), *folder.parent.glob(".*.tmp")]:
@@ -134,7 +134,7 @@ def clean(folder: Path) -> None:
 
 
 def existing(folder: Path) -> list[Path]:
-    """Checkpoint folders, newest first. TrainingError where the folder is a symbolic link: it may lead anywhere."""
+    """Checkpoint folders, newest first. TrainingError where `folder` is a symbolic link."""
     if folder.is_symlink():
         raise TrainingError(f"{folder} is a symbolic link, which is not followed", "put the folder itself in its place")
     found = (p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{10,18}", p.name))
@@ -147,7 +147,7 @@ MANIFEST: dict[str, Any] = {"format": int, "step": int, "files": dict[str, dict[
 
 
 def read_manifest(path: Path) -> dict[str, Any] | str:
-    """The manifest of a checkpoint, complete and unaltered; else what is wrong. RequestError for a newer format than ours."""
+    """The manifest of a checkpoint, or what is wrong with it. RequestError for a newer format."""
     try:
         manifest = parse(read_file(path, "manifest.json"))
     except FileNotFoundError:
@@ -171,14 +171,14 @@ def read_manifest(path: Path) -> dict[str, Any] | str:
         or not all(FILE.fullmatch(name) for name in files)
         or not all(typecheck.matches_type(about.get(k), kind) for about in files.values() for k, kind in ABOUT.items())
     ):
-        return "manifest.json does not say what the checkpoint is"
+        return "manifest.json is incomplete"
     if path.name != f"step-{manifest['step']:010d}":
         return f"it holds step {manifest['step']}"
     return manifest
 
 
 def verify(path: Path) -> str | None:
-    """None when every byte is as written; else what is wrong. RequestError for a format that is newer than ours."""
+    """None where all files match the manifest, else what is wrong. RequestError for a newer format."""
     manifest = read_manifest(path)
     if isinstance(manifest, str):
         return manifest
@@ -226,14 +226,14 @@ def load_newest(
         return tensors, state
     if bad:
         raise TrainingError(
-            f"no checkpoint in {folder} verifies ({listing([f'{p.name}: {why}' for p, why in bad.items()], 5)})",
-            "start anew with sslcli pretrain",
+            f"no valid checkpoint in {folder} ({listing([f'{p.name}: {why}' for p, why in bad.items()], 5)})",
+            "start a new run with sslcli pretrain",
         )
     return None
 
 
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """What the manifest names, and nothing else that lies there. TrainingError where it is damaged or was removed meanwhile."""
+    """The files that the manifest lists, as (tensors by file, state). TrainingError where it is corrupt or was removed."""
     from safetensors.torch import load_file
 
     manifest = read_manifest(path)
@@ -258,7 +258,7 @@ GONE = "a run that is being trained removes old checkpoints: train.keep=10 keeps
 
 
 def load_strictly(module: nn.Module, tensors: dict[str, Tensor], what: str, hint: str = ANOTHER) -> None:
-    """Every key there, none more, every shape equal; else TrainingError with the first ten differences."""
+    """Loads a state dict with equal keys and shapes. TrainingError that lists the first ten differences."""
     own = module.state_dict()
     missing = [k for k in own if k not in tensors]
     unexpected = [k for k in tensors if k not in own]

@@ -1,5 +1,5 @@
-"""What the files of a run hold, key by key. A key whose value is of another type is left out: whoever reads a record can
-rely on the types, whoever wrote it. Records written by newer versions keep the keys that are not listed here."""
+"""Schemas of the files of a run folder. A key whose value has another type is dropped on reading, so that the types hold
+whoever wrote the file. Keys that are not listed here (of newer versions) are kept."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ JOB: Schema = {  # jobs/NUMBER.json of a sweep
 
 
 def fitting(record: dict[str, Any], schema: Schema) -> dict[str, Any]:
-    """The record without the values that are of another type than the schema says."""
+    """The record without values whose type differs from the schema."""
     return {
         k: v
         for k, v in record.items()
@@ -67,12 +67,12 @@ def fitting(record: dict[str, Any], schema: Schema) -> dict[str, Any]:
 
 
 def _is_endless(value: Any) -> bool:
-    """NaN or infinite: what no rank, no mean and no JSON of other programs knows."""
+    """Whether a value is NaN or infinite, which JSON does not have."""
     return isinstance(value, float) and not math.isfinite(value)
 
 
 def numbers(record: dict[str, Any], key: str) -> dict[str, float]:
-    """The numbers in a dict of a record."""
+    """The finite numbers in a mapping of a record."""
     found = record.get(key)
     return (
         {k: v for k, v in found.items() if typecheck.matches_type(v, float) and not _is_endless(v)}
@@ -94,7 +94,7 @@ def encoder(folder: Path) -> dict[str, Any]:
 
 
 def describes_encoder(info: dict[str, Any]) -> bool:
-    """Whether an encoder.json says how to build the encoder and how to normalise its samples."""
+    """Whether an encoder.json defines how to build the encoder and how to normalize its samples."""
     if not all(info.get(key) for key in ENCODER) or not isinstance(info["backbone"].get("_target_"), str):
         return False
     return is_normalization(info["input_shape"], info["mean"], info["std"])
@@ -141,7 +141,7 @@ def events(run: Path) -> list[dict[str, Any]]:
 
 
 def job(sweep: Path, number: str) -> dict[str, Any]:
-    """jobs/NUMBER.json of a sweep; {} where it cannot be read or does not say which job it is."""
+    """jobs/NUMBER.json of a sweep; {} where it cannot be read or lacks the number of the job."""
     found = fitting(read_json(sweep, f"jobs/{number}.json"), JOB)
     return {"status": "unknown", "overrides": [], **found} if "job" in found else {}
 

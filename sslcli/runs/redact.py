@@ -1,4 +1,4 @@
-"""What is never written down: values of keys that name a secret, and values of environment variables that do.
+"""Redaction of secrets: values of keys, and of environment variables, whose names state that they are secret.
 
 Values are hidden in the data, before it becomes JSON or YAML: no quoting can hide one from the search, and a path that
 merely contains one stays whole."""
@@ -20,7 +20,7 @@ HIDDEN = "***"
 
 
 def masked(node: Any, key: str = "", values: list[str] | None = None) -> Any:
-    """Plain data with its secrets hidden: by the names of their keys, and by `values` (those of the environment)."""
+    """Plain data with secrets replaced by `***`: values of secret keys, and `values` (default: of the environment)."""
     values = secret_values() if values is None else values
     if isinstance(node, dict):
         return {k: masked(v, str(k), values) for k, v in node.items()}
@@ -43,7 +43,7 @@ def masked_words(words: list[str]) -> list[str]:
 
 
 def hide(text: str) -> str:
-    """A sentence without the values of secret environment variables, however they are quoted in it."""
+    """A text without the values of secret environment variables, also where they are quoted in it."""
     for value in secret_values():
         for spelled in {value, json.dumps(value)[1:-1], repr(value)[1:-1]}:
             text = text.replace(spelled, HIDDEN)
@@ -51,7 +51,7 @@ def hide(text: str) -> str:
 
 
 def secret_values() -> list[str]:
-    """Of the environment variables whose names say that they are secret (`${oc.env:WANDB_API_KEY}`), longest first."""
+    """The values of environment variables with secret names (`${oc.env:WANDB_API_KEY}`), longest first."""
     found = {v for name, v in os.environ.items() if len(v) >= _SHORTEST and _NAMES.search(name)}
     return sorted(found, key=lambda v: (-len(v), v))
 

@@ -1,4 +1,4 @@
-"""A run is a folder. This file makes, finds, locks and fills it; checkpoints have their own file.
+"""The folder of a run: create, open, lock and write it. Checkpoints and the encoder have files of their own.
 
 config.yaml   status.json   metrics.jsonl   events.jsonl   log.txt   checkpoints/   encoder.safetensors   encoder.json   eval/
 """
@@ -57,7 +57,7 @@ class Run:
         self._pending = b""  # lines of metrics that a full disk did not take yet
         self._writing = threading.Lock()
         self._end_heartbeat: Callable[[], None] = lambda: None
-        self._told: set[str] = set()  # files that could not be written, each said once
+        self._reported: set[str] = set()  # files that could not be written, each reported once
         self.sink: MetricSink | None = None  # receives the metrics as well: see `loggers.attached`
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, cfg: dict[str, Any]) -> Run:
-        """Makes the folder ours. `status.json` is opened exclusively: two processes in one folder is an error."""
+        """Creates the folder. `status.json` is opened exclusively: RequestError where the folder is a run already."""
         run = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ class Run:
 
     @property
     def valid_config(self) -> dict[str, Any]:
-        """The same, with every group and with values in their ranges: what networks and data are built from. RequestError."""
+        """The configuration with all groups present and all values in their ranges. RequestError."""
         cfg = self.config
         checks.check_values(cfg)
         return cfg
@@ -115,7 +115,7 @@ class Run:
     # -------------------------------------------------------------------------------------------------------------- lock
 
     def lock(self) -> None:
-        """Holds `.lock` until the process ends. `lockf` and not `flock`: a forked worker does not keep it alive."""
+        """Holds `.lock` until the process ends; RunInUseError. Uses `lockf`: with `flock` a forked worker would keep the lock."""
         import fcntl
 
         try:
@@ -141,7 +141,7 @@ class Run:
             self._complain(".lock", e)
 
     def _heartbeat(self) -> None:
-        """A sign of life in status.json, whatever the main thread is busy with."""
+        """Writes the time into status.json, from a thread of its own."""
         with self._writing:
             if self._lock is not None and self.status:
                 try:
@@ -166,7 +166,7 @@ class Run:
         return records.status(self.path)
 
     def set_status(self, state: str | None = None, **values: Any) -> None:
-        """Merges into status.json, atomically; `heartbeat` is the time of the last call. A full disk is said, once."""
+        """Merges values into status.json atomically; `heartbeat` is the time of the last call. A full disk is reported once."""
         try:
             self._write_status(values | ({} if state is None else {"status": state}))
         except StorageError as e:
@@ -180,17 +180,17 @@ class Run:
         write_json(self.path, "status.json", self.status | values | {"heartbeat": now(), "format": FORMAT})
 
     def _complain(self, name: str, e: OSError | StorageError) -> None:
-        """A file that only tells of the run cannot be written: training goes on (a checkpoint that cannot be is another matter)."""
-        if name not in self._told:
-            self._told.add(name)
+        """Warns once that a file about the run cannot be written. Training continues; only a failed checkpoint ends it."""
+        if name not in self._reported:
+            self._reported.add(name)
             console.warn(f"cannot write {self.path / name}: {e.strerror}" if isinstance(e, OSError) else e.message)
 
     # ----------------------------------------------------------------------------------------------------------- metrics
 
     def log(self, step: int, epoch: float, seconds: float, values: dict[str, float]) -> None:
-        """One line of metrics.jsonl, written by one `write`. Non-finite numbers become null and are named.
+        """Appends a line to metrics.jsonl with one `write`. Non-finite values become null and are listed in `nonfinite`.
 
-        What a full disk does not take is kept, and written with a later line."""
+        Lines that do not fit on a full disk are kept in memory and written later."""
         bad = [k for k, v in values.items() if not math.isfinite(v)]
         line: dict[str, Any] = {"step": step, "epoch": round(epoch, 4), "seconds": round(seconds, 3)}
         line |= {k: None if k in bad else float(v) for k, v in values.items()}
@@ -202,7 +202,7 @@ class Run:
             self.sink.log(step, values)
 
     def _flush_metrics(self) -> OSError | None:
-        """Writes what is pending; the error, where it cannot be written."""
+        """Writes the pending lines; returns the error where that fails."""
         try:
             if self._metrics is None:
                 self._metrics = open_file(self.path, "metrics.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -214,7 +214,7 @@ class Run:
         return None
 
     def metrics_offset(self) -> int:
-        """Bytes of metrics.jsonl, all lines of it safely on disk: a checkpoint remembers it. StorageError when they are not."""
+        """Size of metrics.jsonl in bytes, with all lines flushed to disk, for a checkpoint. StorageError where they are not."""
         error = self._flush_metrics()
         try:
             if error is not None or self._metrics is None:
@@ -225,7 +225,7 @@ class Run:
             raise StorageError(f"cannot write {self.path / 'metrics.jsonl'}: {e.strerror}") from None
 
     def cut_metrics(self, offset: int) -> None:
-        """Back to what the checkpoint saw: no line twice, no torn line."""
+        """Truncates metrics.jsonl to the size recorded in a checkpoint: no duplicate and no incomplete line remains."""
         path = self.path / "metrics.jsonl"
         size = size_of(self.path, "metrics.jsonl") or 0
         if size > offset:
@@ -240,14 +240,14 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines; an incomplete last one is left out, and others that cannot be read are counted in a warning."""
+        """The lines of metrics.jsonl, without an incomplete last one; unreadable lines are counted in a warning."""
         lines, bad = records.metrics(self.path)
         if bad:
             console.warn(f"{bad} of {len(lines) + bad:,} lines of {self.path / 'metrics.jsonl'} cannot be read")
         return lines
 
     def event(self, kind: str, **values: Any) -> None:
-        """Something worth remembering: a warning, a skipped step, a save, a signal."""
+        """Appends to events.jsonl: a warning, a skipped step, a save, a signal."""
         self._append("events.jsonl", json.dumps(masked({"time": now(), "event": kind, **values}), default=str))
 
     def write_log(self, text: str) -> None:
@@ -268,7 +268,7 @@ class Run:
         return self.path / "eval" / f"{name}.json"
 
     def make_folder(self, name: str) -> Path:
-        """A folder of the run, made where it is missing. StorageError."""
+        """A folder of the run, created where it is missing. StorageError."""
         try:
             return make_folder(self.path, name)
         except OSError as e:
@@ -276,7 +276,7 @@ class Run:
 
     @property
     def kept(self) -> dict[str, results.Kept]:
-        """What was measured, by name: results.py."""
+        """Saved results by name; see results.py."""
         return results.kept(self.path)
 
     @property

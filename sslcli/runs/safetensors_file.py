@@ -28,7 +28,7 @@ DTYPES = {  # as safetensors spells them
 
 
 def safetensors(group: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The file format of safetensors, one tensor in memory at a time. The same tensors are the same bytes.
+    """Serializes tensors in the safetensors format, one in memory at a time. Equal tensors give equal bytes.
 
     Length of the header (8 bytes), header (JSON, padded to 8), then the bytes of each tensor: widest type first, so that
     each is aligned. Tensors that share memory (tied weights) are written twice."""
@@ -49,10 +49,10 @@ def safetensors(group: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
 
 @contextlib.contextmanager
 def corrupt_safetensors(path: Path, hint: str = "was it changed by hand?") -> Iterator[None]:
-    """A safetensors file whose header does not fit its bytes, whatever its sum says, is a TrainingError."""
+    """Context that turns a malformed safetensors file into a TrainingError."""
     from safetensors import SafetensorError
 
     try:
         yield
     except SafetensorError as e:
-        raise TrainingError(f"{path} holds no whole safetensors file: {e}", hint) from None
+        raise TrainingError(f"{path} is a corrupt safetensors file: {e}", hint) from None

@@ -13,7 +13,7 @@ from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.info import evaluator_info
 from sslcli.evals.fit.neighbors import nearest_neighbors
 from sslcli.report.feature_map import thumbnails
-from sslcli.report.feature_map.projection import centres, project
+from sslcli.report.feature_map.projection import label_positions, project
 from sslcli.report.run_contents import RunContents
 from sslcli.rng import derive, order
 from sslcli.runs import results
@@ -53,7 +53,7 @@ def feature_map(run: RunContents, data: EvalData, backbone: Any) -> tuple[dict[s
         "predicted": predicted,
         "predicted_by": by,
         "near": [[j for j in row if j != i][:NEAREST] for i, row in enumerate(near.tolist())],
-        "projections": [p | {"centres": centres(p["points"], labels, classes)} for p in projections],
+        "projections": [p | {"centres": label_positions(p["points"], labels, classes)} for p in projections],
         "sprite": layout,
     }, sprite
 

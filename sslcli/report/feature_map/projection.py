@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-STEPS = 500  # of t-SNE: from a start by PCA, 1,000 take twice as long for the same neighbourhoods
-SIDE = 1000  # coordinates are whole numbers 0..SIDE
+STEPS = 500  # of t-SNE: from a start by PCA, 1,000 take twice as long for the same neighborhoods
+SIDE = 1000  # coordinates are integers 0..SIDE
 LETTER, LINE = 15, 30  # about the size of a letter of a name on the map
-LABELLED_UP_TO = 25  # classes; above, names on the map would lie on each other
+LABELLED_UP_TO = 25  # classes; above, names on the map would overlap
 
 
 def project(x: np.ndarray, seed: int) -> list[dict[str, Any]]:
-    """(n, d) to two dimensions in several ways, each with the trustworthiness of its neighbourhoods (Venna & Kaski 2001)."""
+    """(n, d) to two dimensions in several ways, each with the trustworthiness of its neighborhoods (Venna & Kaski 2001)."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE, trustworthiness
 
@@ -27,7 +27,7 @@ def project(x: np.ndarray, seed: int) -> list[dict[str, Any]]:
     flat = reduced[:, :2] if reduced.shape[1] > 1 else np.pad(reduced, ((0, 0), (0, 1)))
     seen = float(np.nan_to_num(pca.explained_variance_ratio_[:2]).sum())
     found = [("PCA", flat, f"PCA shows {100 * seen:.0f} % of the variance")]
-    if (width := float(flat[:, 0].std())) > 1e-6:  # collapsed features have no neighbourhoods to keep
+    if (width := float(flat[:, 0].std())) > 1e-6:  # collapsed features have no neighborhoods to keep
         perplexity = min(30.0, (n - 1) / 4)
         start = (flat / width * 1e-4).astype(np.float32)
         flat = TSNE(2, init=start, perplexity=perplexity, max_iter=STEPS, random_state=seed).fit_transform(reduced)
@@ -41,14 +41,14 @@ def project(x: np.ndarray, seed: int) -> list[dict[str, Any]]:
         found.append(("UMAP", flat, "UMAP: distances between groups mean little"))
     k = min(10, (n - 1) // 2)
     return [
-        {"name": name, "points": placed(flat), "note": f"{note}; trustworthiness {trusted:.2f}"}
+        {"name": name, "points": scale_to_square(flat), "note": f"{note}; trustworthiness {trusted:.2f}"}
         for name, flat, note in found
         for trusted in [trustworthiness(x, flat, n_neighbors=k, metric="cosine")]
     ]
 
 
-def placed(flat: np.ndarray) -> list[list[int]]:
-    """Into the square 0..SIDE, one scale for both axes."""
+def scale_to_square(flat: np.ndarray) -> list[list[int]]:
+    """Integer coordinates in the square 0..SIDE, with one scale for both axes."""
     low, high = flat.min(axis=0), flat.max(axis=0)
     scale = float((high - low).max()) or 1.0
     moved = (flat - (low + high) / 2) / scale + 0.5
@@ -56,7 +56,7 @@ def placed(flat: np.ndarray) -> list[list[int]]:
     return np.rint(moved * SIDE).astype(int).tolist()
 
 
-def centres(points: list[list[int]], labels: Tensor, classes: list[str]) -> list[list[int]]:
+def label_positions(points: list[list[int]], labels: Tensor, classes: list[str]) -> list[list[int]]:
     """[class, x, y] of where each class's name stands: at the sample nearest to the median of its class, moved down where
     another name is in its way. [] where there are too many."""
     if not 0 < len(classes) <= LABELLED_UP_TO:

@@ -1,4 +1,4 @@
-"""Small pictures of samples, all in one image: the page shows one by moving it behind a window."""
+"""Thumbnails of samples in one sprite image, of which the page shows one at a time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sslcli.report.html.images import encoded
 from sslcli.views import clean
 
 LARGEST = 40  # pixels a side
-CURVE = (72, 40)  # of a signal
-COLOURS = [(47, 102, 144), (209, 96, 61), (90, 147, 103)]
+CURVE = (72, 40)  # width and height of the plot of a signal
+COLORS = [(47, 102, 144), (209, 96, 61), (90, 147, 103)]
 
 
 def of(data: EvalData, split: Split, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,13 +58,13 @@ def curves(x: Tensor) -> Tensor:
                 if v == v and abs(v) != float("inf")
             ]
             if len(points) > 1:
-                pen.line(points, fill=COLOURS[c], width=2)
+                pen.line(points, fill=COLORS[c], width=2)
         drawn.append(np.asarray(picture.resize(CURVE, Image.Resampling.BOX)))
     return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
 
 
 def sprite(pictures: Tensor) -> tuple[bytes, dict[str, int]]:
-    """(m, C, h, w) as one picture, and how it is laid out. JPEG where there are many colours, PNG where it is small anyway."""
+    """Sprite image of thumbnails (m, C, h, w), and its layout. PNG for small gray thumbnails, else JPEG."""
     from PIL import Image
 
     m, channels, h, w = pictures.shape

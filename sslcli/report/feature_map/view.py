@@ -1,4 +1,4 @@
-"""The map of features: a point a sample. A picture without the script; with it, points that can be visited."""
+"""The map of features, one point for each sample; interactive with the script, an image without it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from sslcli.report.html.images import data_uri
 from sslcli.report.html.markup import Html, data, el
 
-COLOURS, SHAPES = 8, 4  # classes beyond their product share a mark, and are told apart by the read-out
+COLORS, SHAPES = 8, 4  # classes beyond their product share a mark, and differ in the read-out only
 ROOM = 24  # around the points, in their units
 
 
@@ -16,7 +16,7 @@ def view(found: dict[str, Any], sprite: bytes) -> Html:
     first = found["projections"][0]
     n, classes, labels = len(found["ids"]), found["classes"], found["labels"]
     marks = [
-        el("use", href=f"#m{shape(c)}", x=x, y=y, class_=f"k{c % COLOURS}" if c >= 0 else "k-none")
+        el("use", href=f"#m{shape(c)}", x=x, y=y, class_=f"k{c % COLORS}" if c >= 0 else "k-none")
         for c, (x, y) in zip(labels, first["points"], strict=True)
     ]
     names = [el("text", classes[c], x=x, y=y, data_class=c) for c, x, y in first["centres"]]
@@ -48,8 +48,8 @@ def view(found: dict[str, Any], sprite: bytes) -> Html:
         "div",
         el(
             "p",
-            f"{some}, each where its features put it; similar ones lie together. "
-            "Point at one, or walk with the arrow keys, to see it and what is nearest to it (by cosine, in all dimensions).",
+            f"{some}, placed by their features. "
+            "Point at a sample, or use the arrow keys, to see it and its nearest neighbors (cosine similarity, all dimensions).",
             class_="lead",
         ),
         el("div", *switch, class_="switch", role="group", aria_label="what the map shows", hidden=True),
@@ -66,17 +66,17 @@ def view(found: dict[str, Any], sprite: bytes) -> Html:
 
 
 def errors(found: dict[str, Any]) -> int:
-    """How many of the samples were given another class than theirs."""
+    """Number of misclassified samples."""
     told = zip(found["predicted"] or [], found["labels"], strict=False)
     return sum(said >= 0 and true >= 0 and said != true for said, true in told)
 
 
 def shape(c: int) -> int:
-    return max(0, c) // COLOURS % SHAPES
+    return max(0, c) // COLORS % SHAPES
 
 
 def symbols() -> Html:
-    """Circle, square, triangle, cross: in a row of eight colours each."""
+    """Circle, square, triangle, cross: in a row of eight colors each."""
     drawn = [
         "M-6 0A6 6 0 1 0 6 0A6 6 0 1 0 -6 0Z",
         "M-5-5H5V5H-5Z",
@@ -94,7 +94,7 @@ def legend(found: dict[str, Any]) -> Html | None:
     items = [
         el(
             "li",
-            el("svg", el("use", href=f"#m{shape(c)}", class_=f"k{c % COLOURS}"), viewBox="-9 -9 18 18", aria_hidden="true"),
+            el("svg", el("use", href=f"#m{shape(c)}", class_=f"k{c % COLORS}"), viewBox="-9 -9 18 18", aria_hidden="true"),
             el("span", name, class_="class-name", data_class=c),
             el("span", f"{counts[c]:,}", class_="number"),
         )

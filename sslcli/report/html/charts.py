@@ -1,6 +1,6 @@
 """Charts as inline SVG. Text keeps its size on any screen: only the area between the axes is stretched.
 
-Without the script they are pictures; with it each has a read-out that follows the pointer and the arrow keys."""
+Without the script they are images; with it each has a read-out that follows the pointer and the arrow keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sslcli.report.html.markup import Html, el
 Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 1000, 168  # of the area, in its own units; HEIGHT is in pixels of the page
-LEFT = 52  # pixels for the numbers beside it
+LEFT = 52  # pixels, for the labels of the axis
 MOST_POINTS = 600
 
 
@@ -33,15 +33,15 @@ def curve(
     zero: bool = False,
     marks: Sequence[float] = (),
 ) -> Html:
-    """A chart of one or two lines over steps. `marks`: steps at which the run went on after a break."""
-    lines = [Line(line.name, thinned(line.points)) for line in lines if line.points]
+    """A chart of one or two lines over steps. `marks`: steps at which the run was resumed."""
+    lines = [Line(line.name, thin(line.points)) for line in lines if line.points]
     assert lines
     if all(len(line.points) == 1 for line in lines):
         return single(title, lines, note, percent)
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
     low_x, high_x = min(xs), max(xs)
-    ticks = nice(min(0.0, min(ys)) if zero else min(ys), max(ys))
+    ticks = axis_ticks(min(0.0, min(ys)) if zero else min(ys), max(ys))
     low, high = ticks[0], ticks[-1]
 
     def px(x: float) -> float:
@@ -65,7 +65,7 @@ def curve(
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         preserveAspectRatio="none",
         role="img",
-        aria_label="; ".join(said(line, percent) for line in lines),
+        aria_label="; ".join(describe_line(line, percent) for line in lines),
     )
     beside = el(
         "svg",
@@ -102,7 +102,7 @@ def curve(
 
 
 def single(title: str, lines: Sequence[Line], note: str, percent: bool) -> Html:
-    """Numbers that were measured once: no curve."""
+    """Values of a metric with a single point, which has no curve."""
     several = len(lines) > 1
     found = [
         el("p", value(y, percent), el("small", f" {line.name + ', ' if several else ''}step {x:,.0f}"), class_="single")
@@ -113,8 +113,8 @@ def single(title: str, lines: Sequence[Line], note: str, percent: bool) -> Html:
     return el("figure", caption, *found, el("p", note, class_="note") if note else None, class_="curve")
 
 
-def said(line: Line, percent: bool) -> str:
-    """A line in words, for who cannot see it."""
+def describe_line(line: Line, percent: bool) -> str:
+    """A description of a line, for screen readers."""
     (x0, y0), (x1, y1) = line.points[0], line.points[-1]
     if len(line.points) == 1:
         return f"{line.name}: {value(y0, percent)} at step {x0:,.0f}"
@@ -125,7 +125,7 @@ def said(line: Line, percent: bool) -> str:
     )
 
 
-def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]]:
+def thin(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]]:
     """At most about `most` of the points, each a real one: of every bucket its lowest and its highest, the first and the last."""
     if len(points) <= most:
         return list(points)
@@ -137,7 +137,7 @@ def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]
     return [points[i] for i in sorted(kept)]
 
 
-def nice(low: float, high: float) -> list[float]:
+def axis_ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers that hold all between `low` and `high`."""
     if not high - low > 1e-12 * max(abs(low), abs(high), 1e-100):
         room = abs(low) / 10 or 1.0

@@ -16,17 +16,17 @@ def section(name: str, heading: str, *content: Html | None) -> Html | None:
 
 
 def command_block(text: str) -> Html:
-    """A line to be typed, with a button (the script makes it) that copies it."""
+    """A command line with a button that copies it."""
     return el("div", el("pre", el("code", text), tabindex=0, role="region", aria_label="command"), class_="command")
 
 
 def scrolling_table(table: Html, label: str) -> Html:
-    """A table that scrolls by itself where the screen is narrow, by keyboard too."""
+    """A table that scrolls horizontally on a narrow screen, also by keyboard."""
     return el("div", table, class_="scroll", tabindex=0, role="region", aria_label=label)
 
 
 def image(uri: str, wide: int, high: int, caption: str) -> Html:
-    """A picture with its caption, which is its text for who cannot see it as well."""
+    """An image with its caption, which is also its alternative text."""
     caption = capitalize(caption)
     shape = " tall" if high > 1.2 * wide else " square" if high > 0.7 * wide else ""
     return el(
@@ -38,7 +38,7 @@ def image(uri: str, wide: int, high: int, caption: str) -> Html:
 
 
 def capitalize(text: str) -> str:
-    """With a capital, without its full stop."""
+    """The text with a capital letter and without a final period."""
     return text[:1].upper() + text[1:].rstrip(". ")
 
 

@@ -1,4 +1,4 @@
-"""Pictures as data URIs. PIL decodes what is embedded, so that a damaged file is left out and not passed on."""
+"""Images as data URIs. PIL decodes them first, so that a corrupt file is left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Embedded = tuple[str, tuple[int, int]]  # a data URI, and (width, height) in pix
 
 
 def encoded(image: Any, kind: str) -> bytes:
-    """PNG or JPEG, the same bytes for the same picture."""
+    """PNG or JPEG, equal bytes for equal images."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 85}))
     return buffer.getvalue()
@@ -42,7 +42,7 @@ def embedded(content: bytes) -> Embedded | None:
     try:
         image = Image.open(io.BytesIO(content), formats=["PNG"])
         image.load()
-    except (OSError, ValueError, SyntaxError):  # what PIL says of a damaged PNG
+    except (OSError, ValueError, SyntaxError):  # raised by PIL for a corrupt PNG
         return None
     if len(content) > HEAVY:
         lighter = encoded(image.convert("RGB"), "JPEG")

@@ -1,4 +1,4 @@
-"""The page around the sections: one file, nothing fetched, its own style and script allowed by their hashes only."""
+"""The HTML document around the sections: one file without requests; a policy allows its style and script by their hashes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def page(title: str, sections: Sequence[Html | None], top: Html) -> str:
             el("main", top, join(inside), id="content", tabindex=-1),
             class_="columns",
         ),
-        el("footer", el("p", f"Written by sslcli {__version__}. This page holds all it shows: it needs no network.")),
+        el("footer", el("p", f"Written by sslcli {__version__}. This page is self-contained and needs no network.")),
         el("script", Html(script)),
     )
     return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"

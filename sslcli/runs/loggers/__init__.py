@@ -1,26 +1,19 @@
-"""Where else the numbers of a run go: TensorBoard, Weights & Biases, MLflow. metrics.jsonl and eval/ are always there.
+"""Loggers besides metrics.jsonl and eval/, which are always written: TensorBoard, Weights & Biases, MLflow.
 
 `logger=wandb` chooses one, `logger=[tensorboard,wandb]` several: each YAML of configs/logger holds the options of one under its
-name. Nothing here ends a run: a logger that fails is told of once and left out from then on.
+name. A logger never ends a run: one that fails is reported once and then left out.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-import os
-import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from sslcli import console
-from sslcli.config import typecheck
-from sslcli.config.dotted import flatten
-from sslcli.errors import MachineError, RequestError, SslError, first_line, nearest
-from sslcli.runs.files import checked, read_json, write_json
+from sslcli.errors import RequestError, SslError, first_line, nearest
 from sslcli.runs.loggers.base import Logger
 from sslcli.runs.loggers.mlflow import MLflow
 from sslcli.runs.loggers.tensorboard import TensorBoard
@@ -36,7 +29,7 @@ KINDS: dict[str, Callable[..., Logger]] = {"tensorboard": TensorBoard, "wandb": 
 
 
 class Loggers:
-    """All that were chosen; `node` is the configuration's `logger`."""
+    """The chosen loggers; `node` is the configuration's `logger`."""
 
     def __init__(self, node: Mapping[str, Any]):
         self.each: dict[str, Logger] = {}
@@ -82,7 +75,7 @@ class Loggers:
         for name, logger in list(self.each.items()):
             try:
                 do(logger)
-            except Exception as e:  # somebody else's program: whatever is wrong with it, the run is worth more
+            except Exception as e:  # third-party code: no error of it may end the run
                 del self.each[name]
                 why = e.message if isinstance(e, SslError) else f"{type(e).__name__}: {first_line(e)}"
                 console.warn(
@@ -91,19 +84,19 @@ class Loggers:
                 )
 
 
-def of_evaluation(node: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The loggers of an evaluation: those that were asked for, and of the run's own (`node`) the one that stays in its folder.
+def of_evaluation(node: Mapping[str, Any], requested: Mapping[str, Any]) -> dict[str, Any]:
+    """The loggers of an evaluation: the requested ones, and of those of the run (`node`) the one that writes into its folder.
 
-    A run may come from anyone: its configuration chooses no server that results are sent to."""
-    remote = [name for name in node if name in KINDS and name not in (LOCAL, *asked)]
+    A run may come from an untrusted source: its configuration does not choose a server that results are sent to."""
+    remote = [name for name in node if name in KINDS and name not in (LOCAL, *requested)]
     for name in remote:
         console.say(f"the run was logged to {name} too; logger={name} sends these results there")
-    return {**{k: v for k, v in node.items() if k in (OWN_KEY, LOCAL)}, **asked}
+    return {**{k: v for k, v in node.items() if k in (OWN_KEY, LOCAL)}, **requested}
 
 
 @contextmanager
 def attached(run: Run | None, node: Mapping[str, Any], cfg: dict[str, Any], step: int) -> Iterator[None]:
-    """While inside, what is logged to `run` and kept of its evaluations also goes to the loggers of `node`."""
+    """Context in which metrics and results of `run` also go to the loggers of `node`."""
     loggers = Loggers(node)
     if run is None or not loggers.each:
         yield

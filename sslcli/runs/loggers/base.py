@@ -16,33 +16,33 @@ ID_FILE = "loggers.json"  # in the run folder: under which name others know this
 
 
 class Logger:
-    """One place where numbers go. `open` comes first, then any `log` and `result`, `close` last; each may raise anything."""
+    """A destination of metrics. `open` is called first, then `log` and `result`, `close` last; any exception may be raised."""
 
     package: ClassVar[str]  # what is imported
 
     def check(self) -> None:
-        """MachineError where it cannot work here, before a run begins."""
+        """Raises MachineError, before a run begins, where the logger cannot work on this machine."""
         name = type(self).__name__.lower()
         try:
             importlib.import_module(self.package)
         except ImportError as e:
             raise MachineError(
-                f"logger={name} needs a package that is not there ({e})", f"pip install 'sslcli[{name}]'"
+                f"logger={name} needs a package that is not installed ({e})", f"pip install 'sslcli[{name}]'"
             ) from None
 
     def open(self, run: Run, cfg: dict[str, Any], step: int) -> None:
-        """`cfg`: the configuration, secrets masked. `step`: from where on numbers come; of results only, the last one."""
+        """Starts logging. `cfg`: the configuration, secrets masked. `step`: the step from which metrics follow."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def result(self, name: str, numbers: Mapping[str, float], pictures: Mapping[str, Path], step: int) -> None:
-        """Of an evaluation; pictures are PNG files by name."""
+        """Logs the metrics of an evaluation, and its images: PNG files by name."""
 
     def close(self) -> None: ...
 
 
 def load_id(run: Run, name: str, make: Callable[[], dict[str, str]]) -> dict[str, Any]:
-    """What a logger calls this run: from the run folder, or made now and kept there."""
+    """The ID of this run in a logger: from the run folder, or created by `make` and saved there."""
     known = read_json(run.path, ID_FILE)
     if not typecheck.matches_type(known.get(name), dict[str, str]) or not known[name]:
         known[name] = make()

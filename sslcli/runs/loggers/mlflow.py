@@ -14,7 +14,7 @@ from sslcli.runs.run import Run
 
 
 class MLflow(Logger):
-    """MLflow. `uri`: where it keeps runs; null: MLFLOW_TRACKING_URI, or MLflow's own default."""
+    """MLflow. `uri`: of the tracking server; null: MLFLOW_TRACKING_URI, or the default of MLflow."""
 
     package = "mlflow"
 
@@ -23,7 +23,7 @@ class MLflow(Logger):
 
     def open(self, run: Run, cfg: dict[str, Any], step: int) -> None:
         for key, value in (("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"), ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")):
-            os.environ.setdefault(key, value)  # its own patience with a dead server is minutes a call
+            os.environ.setdefault(key, value)  # by default a call to a dead server takes minutes
         from mlflow import MlflowClient
         from mlflow.entities import Param
 

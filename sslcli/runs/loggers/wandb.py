@@ -15,7 +15,7 @@ from sslcli.runs.run import Run
 
 
 class WandB(Logger):
-    """Weights & Biases. Where to and how is said by its own variables: WANDB_API_KEY, WANDB_MODE=offline, WANDB_BASE_URL, ..."""
+    """Weights & Biases, configured by its environment variables: WANDB_API_KEY, WANDB_MODE=offline, WANDB_BASE_URL, ..."""
 
     package = "wandb"
 
@@ -32,12 +32,12 @@ class WandB(Logger):
         super().check()
         if os.environ.get("WANDB_MODE", "online") in ("online", "run", "shared") and not self._known():
             raise MachineError(
-                "logger=wandb: there is no key for Weights & Biases, and a run never asks for one",
+                "logger=wandb: no API key for Weights & Biases, and a run never prompts for one",
                 "wandb login, or WANDB_API_KEY=..., or WANDB_MODE=offline to keep everything here",
             )
 
     def _known(self) -> bool:
-        """Whether W&B has a key to go by; nothing is sent to find out."""
+        """Whether an API key is known; nothing is sent to find out."""
         import netrc
         from urllib.parse import urlparse
 
