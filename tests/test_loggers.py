@@ -129,7 +129,7 @@ def test_wandb_never_asks(wandb, monkeypatch, tmp_path):
     node = {"wandb": {}}
     loggers.Loggers(node).check()
     monkeypatch.delenv("WANDB_API_KEY")
-    with pytest.raises(MachineError, match="no key") as error:
+    with pytest.raises(MachineError, match="no API key") as error:
         loggers.Loggers(node).check()
     assert "WANDB_MODE=offline" in error.value.hint
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -185,7 +185,7 @@ def test_select_tells_each_run_what_it_measured(cli, wandb):
     assert [given["name"] for _, given in calls(wandb.told, "init")] == [first.name, second.name]
     wandb.told.clear()
     refused = cli("select", str(first), *quick, "logger=wandb")
-    assert (refused.code, "numbers of runs" in refused.err) == (2, True)
+    assert (refused.code, "results of runs" in refused.err) == (2, True)
     assert cli("select", str(first), *quick).code == 0
     assert wandb.told == []
 

@@ -180,7 +180,7 @@ def test_no_file_outside_the_run_is_opened(folder, tmp_path):
 def test_a_picture_that_is_none_is_named_not_embedded(folder):
     (folder / "eval" / "probe_confusion.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\x00" * 50)
     _, page = page_of(folder)
-    assert "probe_confusion.png is no picture that can be shown" in page.text
+    assert "probe_confusion.png is not an image that can be shown" in page.text
     assert not [a for t, a in page.tags if t == "img"]
 
 

@@ -387,5 +387,5 @@ def test_resume_without_valid_checkpoint_exits_4(cli, interrupted):
         refused = cli("resume", str(run))
         assert refused.code == 4
         assert "step-0000000003: state.json is missing, step-0000000002: state.json is missing" in refused.err
-        assert "hint: start anew with sslcli pretrain" in refused.err
+        assert "hint: start a new run with sslcli pretrain" in refused.err
     assert (run / "metrics.jsonl").read_bytes() == before

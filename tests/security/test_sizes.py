@@ -73,7 +73,7 @@ def test_views_that_no_memory_holds(group, value, cli, run):
     began = time.monotonic()
     result = cli("runs", "report", str(run))
     assert result.code == 0
-    assert "the map and the views could not be made" in result.err
+    assert "the map and the views could not be computed" in result.err
     assert time.monotonic() - began < 20
 
 
