@@ -26,7 +26,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks import report  # noqa: E402
 from sslcli.config import compose, registry  # noqa: E402
-from sslcli.runs.results import name_of  # noqa: E402
 
 OUT = ROOT / "docs" / "results"
 SIZES: dict[str, dict[str, list[str]]] = {

@@ -17,8 +17,6 @@ from typing import Any
 
 from results import OUT, machine, markdown, pretrain, sslcli
 
-from sslcli.runs.results import name_of
-
 FOLDER = OUT / "evaluations"
 RECIPES = {
     "digits": ["method=simsiam"],

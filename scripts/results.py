@@ -25,8 +25,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sslcli.runs.results import name_of
-
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "results"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sslcli.runs.results import kept, labels_of, make_room, name_of, tag
+from sslcli.runs.results import labels_of, make_room
 from tests.conftest import SMOKE
 
 PROBE = ["evaluator.strengths=[0.01]", "evaluator.baselines=false", "device=cpu", "device.threads=1"]
@@ -27,8 +27,8 @@ PROBE = ["evaluator.strengths=[0.01]", "evaluator.baselines=false", "device=cpu"
     ],
 )
 def test_name_says_labels(labels, expected):
-    assert name_of("probe", labels) == expected
-    assert name_of("knn", labels, "cifar100") == expected.replace("probe", "knn@cifar100")
+    assert result_name("probe", labels) == expected
+    assert result_name("knn", labels, "cifar100") == expected.replace("probe", "knn@cifar100")
 
 
 def test_name_of_a_file_of_labels(tmp_path):
@@ -36,10 +36,10 @@ def test_name_of_a_file_of_labels(tmp_path):
     other.parent.mkdir()
     one.write_text("name,label\na,1\n")
     other.write_text("name,label\na,2\n")
-    assert tag(str(one)).startswith("my-labels-")
-    assert tag(str(one)) != tag(str(other))  # another question: both are kept
-    assert tag(str(tmp_path / "../gone.csv")) == "gone"
-    assert "/" not in tag("x/../y z:*?.csv")
+    assert label_tag(str(one)).startswith("my-labels-")
+    assert label_tag(str(one)) != label_tag(str(other))  # another question: both are kept
+    assert label_tag(str(tmp_path / "../gone.csv")) == "gone"
+    assert "/" not in label_tag("x/../y z:*?.csv")
 
 
 def record(labels: str, value: float = 0.5) -> str:
@@ -54,17 +54,17 @@ def test_old_files_are_called_by_their_labels(tmp_path):
     (folder / "probe_confusion.png").write_bytes(b"x")
     (folder / "knn@other.json").write_text(record("1%"))
     (folder / "quality.json").write_text(json.dumps({"numbers": {"rankme": 3.0}, "protocol": {}}))
-    found = kept(tmp_path)
+    found = saved_results(tmp_path)
     assert list(found) == ["knn@other@1pct", "probe@5-class", "quality"]
     assert [k.dataset for k in found.values()] == ["other", "", ""]
     assert [k.labels for k in found.values()] == ["1%", "5/class", "all"]
-    assert (tmp_path / found["probe@5-class"].beside("confusion.png")).is_file()
+    assert (tmp_path / found["probe@5-class"].artefact_path("confusion.png")).is_file()
     make_room(tmp_path, "probe")  # before labels=all is written there
     assert sorted(p.name for p in folder.glob("probe*")) == ["probe@5-class.json", "probe@5-class_confusion.png"]
     (folder / "probe.json").write_text(record("all", 0.9))
-    assert {name: k.record["numbers"]["top1"] for name, k in kept(tmp_path).items() if name.startswith("probe")} == {
-        **{"probe": 0.9, "probe@5-class": 0.5}
-    }
+    assert {
+        name: k.record["numbers"]["top1"] for name, k in saved_results(tmp_path).items() if name.startswith("probe")
+    } == {**{"probe": 0.9, "probe@5-class": 0.5}}
 
 
 def test_labels_of_what_takes_none():

@@ -153,7 +153,7 @@ def read_run(path: Path) -> RunContents:
 def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
     drawn = images(path, "eval", notes)
     found = []
-    for kept in results.kept(path).values():
+    for kept in results.saved_results(path).values():
         record = dict(kept.record)
         if not record:
             notes.append(f"{kept.file} cannot be read")
@@ -164,7 +164,7 @@ def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
             Picture(p, str(caption))
             for artefact, caption in captions.items()
             for p in drawn
-            if f"eval/{p.name}" == kept.beside(artefact)
+            if f"eval/{p.name}" == kept.artefact_path(artefact)
         ]
         found.append(
             Evaluation(

@@ -28,7 +28,7 @@ def summarize(path: Path) -> dict[str, Any]:
     """What `runs --json` prints of a run."""
     run = Run(path)
     status = run.status
-    found = run.kept
+    found = run.results
     numbers = {f"{name}.{k}": v for name, e in found.items() for k, v in e.record.get("numbers", {}).items()}
     return {
         "run": str(path),

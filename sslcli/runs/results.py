@@ -1,12 +1,12 @@
-"""Names of results. A run keeps one for each question: an evaluator, the data set it is measured on, and the labels used.
+"""Saved results of a run and their names: one for each evaluator, data set and choice of labels.
 
     eval/probe.json                  labels=all, on the run's own data set
     eval/probe@5-class.json          labels=5/class; 1pct for 1%, 100 for 100
     eval/probe@mine-3fa29c.json      labels=mine.csv, with the first digits of its content's SHA-256
     eval/probe@cifar100@1pct.json    dataset=cifar100 labels=1%
 
-Everything else (number of draws, `evaluator.*`) says how a question was answered: the same question asked again with other
-settings replaces the result. Imports no torch.
+Other settings (number of draws, `evaluator.*`) are no part of the name: a new result with other settings replaces the old one.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sslcli.runs import records
 from sslcli.runs.files import files_in
 
 
-def name_of(evaluator: str, labels: Any = "all", dataset: str = "") -> str:
-    """The name under which the answer is kept. `dataset`: where it is another one than the run's."""
-    return "@".join(part for part in (evaluator, dataset, tag(labels)) if part)
+def result_name(evaluator: str, labels: Any = "all", dataset: str = "") -> str:
+    """The name of a result. `dataset`: where it is not that of the run."""
+    return "@".join(part for part in (evaluator, dataset, label_tag(labels)) if part)
 
 
-def tag(labels: Any, opened: bool = True) -> str:
+def label_tag(labels: Any, opened: bool = True) -> str:
     """What `labels=` adds to a name; "" for all. It holds letters, digits, `_` and `-` alone. `opened`: whether a file of
     labels may be read (not where the name comes from a record)."""
     text = str(labels).strip()
@@ -50,7 +50,7 @@ def _digest(path: Path) -> str:
 
 
 def labels_of(record: dict[str, Any]) -> str:
-    """The `labels` of a record, as they were asked for; "" where the evaluator takes none."""
+    """The requested `labels` of a record; "" where the evaluator takes none."""
     for place in ("protocol", "evaluator"):
         node = record.get(place)
         if isinstance(node, dict) and isinstance(node.get("labels"), (str, int)):
@@ -60,11 +60,11 @@ def labels_of(record: dict[str, Any]) -> str:
 
 def without_labels(name: str, record: dict[str, Any]) -> str:
     """`probe` for `probe@5-class`."""
-    return name.rpartition("@")[0] if tagged(name, labels_of(record) or "all") else name
+    return name.rpartition("@")[0] if has_labels(name, labels_of(record) or "all") else name
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedResult:
     """A result in a run folder, and its file (`eval/probe.json`)."""
 
     name: str
@@ -82,33 +82,33 @@ class Kept:
 
     @property
     def dataset(self) -> str:
-        """The data set, where it is another one than the run's; else ""."""
+        """The data set, where it is not that of the run; else ""."""
         return without_labels(self.name, self.record).partition("@")[2]
 
-    def beside(self, artefact: str) -> str:
+    def artefact_path(self, artefact: str) -> str:
         """The file of an artefact: eval/NAME_predictions.safetensors."""
         return f"{self.file.removesuffix('.json')}_{artefact}"
 
 
-def holding(run: Path, number: str) -> tuple[Kept | None, str]:
-    """The result of a run that holds a number such as `probe@5-class.top1`, and the rest of its name."""
-    for name, found in kept(run).items():
-        if number.startswith(f"{name}.") and number.removeprefix(f"{name}.") in found.record["numbers"]:
-            return found, number.removeprefix(f"{name}.")
-    return None, number
+def find_result(run: Path, metric: str) -> tuple[SavedResult | None, str]:
+    """The result of a run that contains a metric such as `probe@5-class.top1`, and the name of the metric within it."""
+    for name, found in saved_results(run).items():
+        if metric.startswith(f"{name}.") and metric.removeprefix(f"{name}.") in found.record["numbers"]:
+            return found, metric.removeprefix(f"{name}.")
+    return None, metric
 
 
-def tagged(name: str, labels: Any) -> bool:
-    """Whether a name says these labels. A file of labels may have another content by now, or be gone."""
-    said, wanted = name.rpartition("@")[2] if "@" in name else "", tag(labels, opened=False)
+def has_labels(name: str, labels: Any) -> bool:
+    """Whether a name contains these labels. A file of labels may have changed, or been removed, since."""
+    present, expected = name.rpartition("@")[2] if "@" in name else "", label_tag(labels, opened=False)
     if str(labels).lower().endswith(".csv"):
-        return bool(re.fullmatch(re.escape(_plain(Path(str(labels)).stem)) + "(-[0-9a-f]{6})?", said))
-    return bool(wanted) and said == wanted
+        return bool(re.fullmatch(re.escape(_plain(Path(str(labels)).stem)) + "(-[0-9a-f]{6})?", present))
+    return bool(expected) and present == expected
 
 
 def make_room(run: Path, name: str, prefix: str = "") -> None:
-    """Moves an older result out of the way that lies under this name and is of another question, with what lies beside it."""
-    for old in kept(run, prefix).values():
+    """Renames an older result, and its artefacts, that has this file name but other labels."""
+    for old in saved_results(run, prefix).values():
         here, there = f"eval/{prefix}{name}", f"eval/{prefix}{old.name}"
         if old.file == f"{here}.json" and here != there:
             for artefact in files_in(run, f"{here}_*"):
@@ -116,17 +116,17 @@ def make_room(run: Path, name: str, prefix: str = "") -> None:
             (run / old.file).rename(run / f"{there}.json")
 
 
-def kept(run: Path, prefix: str = "") -> dict[str, Kept]:
+def saved_results(run: Path, prefix: str = "") -> dict[str, SavedResult]:
     """All results of a run, by name. Before names said the labels, eval/probe.json could be of labels=5/class: it is
     `probe@5-class` then, so `probe` always means labels=all. `prefix`: what the names of the files begin with
     (`checkpoints/step-0000000004_`)."""
-    found: dict[str, Kept] = {}
+    found: dict[str, SavedResult] = {}
     for file in files_in(run, f"eval/{prefix}*.json"):
         given = file.removeprefix("eval/").removesuffix(".json")
         record = records.result(run, given)
         name, labels = given.removeprefix(prefix), labels_of(record) or "all"
-        if tag(labels, opened=False) and not tagged(name, labels):
-            name = f"{name}@{tag(labels, opened=False)}"
+        if label_tag(labels, opened=False) and not has_labels(name, labels):
+            name = f"{name}@{label_tag(labels, opened=False)}"
         if name not in found or given == prefix + name:
-            found[name] = Kept(name, run, file, record)
+            found[name] = SavedResult(name, run, file, record)
     return dict(sorted(found.items()))

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from sslcli import console
 from sslcli.config import checks
 from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, command
-from sslcli.runs import records, results
+from sslcli.runs import records
 from sslcli.runs.environment import environment
 from sslcli.runs.files import (
     append_line,
@@ -34,6 +34,7 @@ from sslcli.runs.files import (
 )
 from sslcli.runs.find import link_latest
 from sslcli.runs.redact import hide, masked
+from sslcli.runs.results import SavedResult, saved_results
 from sslcli.runtime import progress
 
 FORMAT = 1  # of the run folder; a newer one than we know is refused
@@ -275,13 +276,13 @@ class Run:
             raise StorageError(f"cannot write {self.path / name}: {e.strerror}") from None
 
     @property
-    def kept(self) -> dict[str, results.Kept]:
+    def results(self) -> dict[str, SavedResult]:
         """Saved results by name; see results.py."""
-        return results.kept(self.path)
+        return saved_results(self.path)
 
     @property
     def evals(self) -> dict[str, dict[str, Any]]:
-        return {name: found.record for name, found in self.kept.items()}
+        return {name: found.record for name, found in self.results.items()}
 
 
 def now() -> str:

@@ -51,9 +51,9 @@ class Candidate:
         """Prefix of the file names of a checkpoint's results."""
         return "" if self.checkpoint is None else f"checkpoints/{self.checkpoint.name}_"
 
-    def known(self, fingerprint: str) -> dict[str, results.Kept]:
+    def known(self, fingerprint: str) -> dict[str, results.SavedResult]:
         """Saved results of these weights on these data, by name."""
-        found = results.kept(self.run.path, self.prefix)
+        found = results.saved_results(self.run.path, self.prefix)
         return {
             name: kept
             for name, kept in found.items()
@@ -160,7 +160,7 @@ def evaluate_candidate(c: Candidate, name: str, values: dict[str, Any], fingerpr
     from sslcli.evals.base import evaluation
 
     node = values["evaluator"]
-    name = results.name_of(name, node.get("labels", "all"))
+    name = results.result_name(name, node.get("labels", "all"))
     if (known := find_record(c, name, fingerprint)) and known.get("draws") == values["seed"]:
         theirs = known.get("evaluator") or {}
         if {**theirs, "baselines": None} == {**instantiate.without_facts("evaluator", node), "baselines": None}:

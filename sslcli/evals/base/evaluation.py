@@ -66,7 +66,7 @@ def evaluate(
         attach_loggers(run, values, run_cfg, model.step),
     ):
         for name, node in evaluators.items():
-            title = results.name_of(name, node.get("labels", "all"), model.dataset.name if model.other_data else "")
+            title = results.result_name(name, node.get("labels", "all"), model.dataset.name if model.other_data else "")
             origin = provenance(model, node, values, run_cfg)
             known = run.evals.get(title, {}) if run is not None and reuse else {}
             if known and all(known.get(key) == value for key, value in origin.items()):

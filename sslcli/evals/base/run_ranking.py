@@ -9,7 +9,7 @@ from sslcli.errors import RequestError, listing, nearest
 from sslcli.evals.metrics.paired import Separation, separation
 from sslcli.evals.metrics.ranking import goodness
 from sslcli.runs.listing import summarize_all
-from sslcli.runs.results import holding
+from sslcli.runs.results import find_result
 
 
 def rank_runs(metric: str) -> list[dict[str, Any]]:
@@ -32,5 +32,5 @@ def rank_runs(metric: str) -> list[dict[str, Any]]:
 
 def compare_runs(first: Path, second: Path, name: str) -> Separation:
     """Whether two run folders are distinguishable by a metric (`probe@5-class.top1`) that was computed for both."""
-    (a, metric), (b, _) = (holding(path, name) for path in (first, second))
+    (a, metric), (b, _) = (find_result(path, name) for path in (first, second))
     return separation(a, b, metric)

@@ -60,7 +60,7 @@ def evaluate_candidates(candidates: list[Candidate], settings: dict[str, dict[st
 def probe_name(candidates: list[Candidate], settings: dict[str, dict[str, Any]], fingerprint: str) -> str:
     """The probe result shown beside the ranking: with the requested labels, else with those that most candidates have."""
     if "probe" in settings:
-        return results.name_of("probe", settings["probe"]["evaluator"]["labels"])
+        return results.result_name("probe", settings["probe"]["evaluator"]["labels"])
     names = [name for c in candidates for name, kept in c.known(fingerprint).items() if kept.evaluator == "probe"]
     return max(["probe", *dict.fromkeys(names)], key=names.count)
 

@@ -18,7 +18,7 @@ from sslcli.errors import DataError, RequestError, SslError
 from sslcli.runs.files import checked, size_of
 
 if TYPE_CHECKING:
-    from sslcli.runs.results import Kept
+    from sslcli.runs.results import SavedResult
 
 Correctness = NDArray[np.float64]
 RESAMPLES = 10_000
@@ -120,27 +120,27 @@ def align(a: PredictionArrays, b: PredictionArrays) -> tuple[NDArray[np.int64], 
     return ids, rights[0], rights[1]
 
 
-def read_predictions(saved: Kept) -> PredictionArrays | None:
+def read_predictions(saved: SavedResult) -> PredictionArrays | None:
     """What is kept of a result's predictions; None where nothing is. DataError for a file that is damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    if size_of(saved.run, saved.beside(FILE)) is None:
+    if size_of(saved.run, saved.artefact_path(FILE)) is None:
         return None
     try:
-        result = load_file(checked(saved.run, saved.beside(FILE)))
+        result = load_file(checked(saved.run, saved.artefact_path(FILE)))
         ids, labels, predicted = (result[key] for key in ("ids", "truth", "predicted"))
         assert all(v.dtype == np.int64 for v in (ids, labels, predicted)), "not whole numbers"
         assert ids.ndim == 1, "not samples"
         assert ids.shape == labels.shape == predicted.shape[1:], "not draws of samples"
         assert len(predicted) > 0, "no draw"
     except (OSError, SafetensorError, KeyError, AssertionError) as e:
-        why = f"{saved.run / saved.beside(FILE)} cannot be read: {e}"
+        why = f"{saved.run / saved.artefact_path(FILE)} cannot be read: {e}"
         raise DataError(why, "measure the run again: sslcli eval NAME run=RUN") from None
     return ids, labels, predicted
 
 
-def same_data(first: Kept, second: Kept) -> bool:
+def same_data(first: SavedResult, second: SavedResult) -> bool:
     prints = [saved.record.get("fingerprint") for saved in (first, second)]
     return bool(prints[0]) and prints[0] == prints[1]
 
@@ -159,7 +159,7 @@ class Separation:
         return f"{result[self.distinguishable]} from the next ({self.why})"
 
 
-def separation(first: Kept | None, second: Kept | None, metric: str, seed: int = 0) -> Separation:
+def separation(first: SavedResult | None, second: SavedResult | None, metric: str, seed: int = 0) -> Separation:
     """Of one number (`top1`) of two results. The paired test where both kept what they predicted of the same test samples;
     else their intervals; both of these trainings and not of other seeds."""
     if (

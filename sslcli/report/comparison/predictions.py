@@ -41,12 +41,14 @@ def compare_predictions(names: list[str], runs: list[Run], seed: int) -> tuple[l
 
 
 def evaluations_with_predictions(run: Run) -> list[str]:
-    return [name for name, kept in run.kept.items() if size_of(run.path, kept.beside(paired.FILE)) is not None]
+    return [
+        name for name, kept in run.results.items() if size_of(run.path, kept.artefact_path(paired.FILE)) is not None
+    ]
 
 
 def compare_pair(first: Run, second: Run, name: str, seed: int) -> dict[str, Any]:
     """`second` against `first` on the test samples of evaluation `name`. RequestError where the data differ."""
-    found = [run.kept[name] for run in (first, second)]
+    found = [run.results[name] for run in (first, second)]
     if not paired.same_data(*found):
         raise RequestError("evaluated on different data: accuracies on different samples do not compare")
     a, b = (paired.read_predictions(kept) for kept in found)

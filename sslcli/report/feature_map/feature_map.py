@@ -76,14 +76,14 @@ def predictions(run: RunContents, ids: Tensor) -> tuple[list[int] | None, str]:
 
     usable = [  # of this test split; of one evaluator all labels come before few
         kept
-        for kept in results.kept(run.path).values()
+        for kept in results.saved_results(run.path).values()
         if evaluator_info(kept.evaluator).ranks_runs and not kept.dataset and not kept.labels.lower().endswith(".csv")
     ]
     for kept in sorted(usable, key=lambda kept: evaluator_info(kept.evaluator).order):
-        if size_of(run.path, kept.beside(FILE)) is None:
+        if size_of(run.path, kept.artefact_path(FILE)) is None:
             continue
         try:
-            found = read(run.path, kept.beside(FILE))
+            found = read(run.path, kept.artefact_path(FILE))
         except DataError as e:
             run.notes.append(e.message)
             continue
