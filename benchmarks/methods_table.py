@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks import report  # noqa: E402
 from sslcli.config import compose, registry  # noqa: E402
+from sslcli.runs.results import result_name  # noqa: E402
 
 OUT = ROOT / "docs" / "results"
 SIZES: dict[str, dict[str, list[str]]] = {
@@ -155,7 +156,7 @@ def measure(typed: list[str], folder: Path, raw: bool) -> dict[str, Any]:
         "spread": lines[-1].get("train/spread"),
     }
     for stage, name in KEPT.items():
-        kept = name_of(stage, LABELS if stage == "probe" else "all")
+        kept = result_name(stage, LABELS if stage == "probe" else "all")
         numbers = json.loads((run / "eval" / f"{kept}.json").read_text())["numbers"]
         found |= {kind + stage: numbers[kind + name] for kind in ("", "untrained.", "raw.") if kind + name in numbers}
     return found

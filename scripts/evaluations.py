@@ -17,6 +17,8 @@ from typing import Any
 
 from results import OUT, machine, markdown, pretrain, sslcli
 
+from sslcli.runs.results import result_name
+
 FOLDER = OUT / "evaluations"
 RECIPES = {
     "digits": ["method=simsiam"],
@@ -49,7 +51,7 @@ BASELINES = ("untrained", "raw", "scratch", "random")
 
 def kept(run: str, evaluator: str, words: list[str]) -> Path:
     labels = next((word.removeprefix("labels=") for word in words if word.startswith("labels=")), "all")
-    return Path(run) / "eval" / f"{name_of(evaluator, labels)}.json"
+    return Path(run) / "eval" / f"{result_name(evaluator, labels)}.json"
 
 
 def record(run: str, evaluator: str, words: list[str]) -> dict[str, Any]:

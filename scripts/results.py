@@ -25,6 +25,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sslcli.runs.results import result_name
+
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "results"
 
@@ -118,7 +120,7 @@ def compare(dataset: list[str], words: list[str], labels: str) -> str:
         seconds = json.loads((Path(run) / "status.json").read_text())["seconds"]
         lines = [m for m in metrics(run) if "train/loss" in m]
         spread = [m["train/spread"] for m in lines if "train/spread" in m]
-        kept = (Path(run) / "eval" / f"{e}.json" for e in (name_of("probe", labels), "quality"))
+        kept = (Path(run) / "eval" / f"{e}.json" for e in (result_name("probe", labels), "quality"))
         n, q = (json.loads(path.read_text())["numbers"] for path in kept)
         rows.append(
             [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sslcli.runs.results import labels_of, make_room
+from sslcli.runs.results import label_tag, labels_of, make_room, result_name, saved_results
 from tests.conftest import SMOKE
 
 PROBE = ["evaluator.strengths=[0.01]", "evaluator.baselines=false", "device=cpu", "device.threads=1"]

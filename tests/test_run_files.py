@@ -345,7 +345,7 @@ def test_lying_encoder_json(change, made, tmp_path):
     load_encoder(folder)
     info = json.loads((folder / "encoder.json").read_text())
     (folder / "encoder.json").write_text(json.dumps({**info, **change}))
-    with pytest.raises(TrainingError, match="does not say what the encoder is"):
+    with pytest.raises(TrainingError, match="does not define how to build the encoder"):
         load_encoder(folder)
 
 
@@ -387,7 +387,7 @@ def test_config_without_a_group_is_refused(group, cli, broken_off):
     for words in (["resume", "a"], ["eval", "knn", "run=a", *FAST], ["select", "a", *FAST]):
         result = cli(*words)
         assert result.code == 2, (words, result)
-        assert f"there is no {group}" in result.err
+        assert f"missing group: {group}" in result.err
 
 
 def test_yaml_that_refers_to_itself(cli, broken_off):
@@ -414,7 +414,7 @@ def test_checkpoint_that_vanishes_is_left_out(cli, run, monkeypatch):
     result = cli("select", "a", *FAST[1:], "evaluator.groups=20", "evaluator.views=2")
     assert result.code == 2, result
     assert "step-0000000002 is left out" in result.err
-    assert "nothing to choose from" in result.err
+    assert "two or more are needed" in result.err
     result = cli("export", "a", "checkpoint=4", "out=encoder")
     assert result.code == 0, result
 
@@ -489,7 +489,7 @@ ELSEWHERE = {  # modules that open files of their own, and which
     "training/benchmark.py": "/proc",
     "runs/checkpoint.py": "makes the new folder that a checkpoint is written to",
     "evals/base/request.py": "shipped YAML",
-    "cli/commands/export.py": "makes the new folder that is renamed",
+    "runs/encoder.py": "creates the new folder that is renamed",
     "cli/hydra_task.py": "makes the folder of a sweep",
     "config/compose.py": "YAML of --config-dir, looked at before",
     "config/registry.py": "YAML that is shipped or of --config-dir",
