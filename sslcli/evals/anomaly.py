@@ -1,9 +1,8 @@
-"""Anomaly detection: what is normal is learned from normal training samples alone, and test samples are ranked by how
-strange they are.
+"""Anomaly detection: anomaly scores fitted to features of normal training samples rank the test samples.
 
-With labels, one class is normal and all others are strange (`normal: each` takes every class in turn, the usual
-one-class protocol). Without, all training samples are normal, and the strangest test samples are shown. Only the scores
-are fitted to what is normal: the backbone was pretrained on whatever its run was given, commonly all classes.
+With labels, one class is normal and all others are anomalous (`normal: each` takes every class in turn, the usual one-class
+protocol). Without labels, all training samples are normal, and the test samples with the highest anomaly scores are shown.
+Only the scores are fitted to normal samples: the backbone was pretrained on all data of its run, commonly all classes.
 """
 
 from __future__ import annotations
@@ -45,21 +44,21 @@ def anomaly(
     nu: float = 0.1,
     baselines: Baselines = True,
 ) -> Result:
-    """`auroc` and `fpr95` of the first of `scores`, and of each as `knn.auroc` and so on, with `raw.` and `untrained.`
-    beside; over several normal classes, means.
+    """Returns `auroc` and `fpr95` of the first of `scores`, and of each score as `knn.auroc` and so on, with `raw.` and
+    `untrained.`; with several normal classes, the means.
 
-    - auroc: the share of pairs of a strange and a normal test sample in which the strange one scores higher; ties half.
-    - fpr95: where the threshold lets 95 % of the normal test samples pass, the share of strange ones that pass as well
-      (positive is normal, as in ODIN; 0 is best).
-    - `knn` is by cosine, `knn_l2` by Euclidean distance; compare with the better of both on raw inputs.
-    - `reconstruction` is the run's own error (`sslcli.evals.reconstruct`) and `objective` its own score, where its method has
-      one (measured even if not named): fitted in pretraining, whatever is `normal`.
+    - auroc: the share of pairs of an anomalous and a normal test sample in which the anomalous one has the higher score.
+    - fpr95: the share of anomalous test samples below the threshold that 95 % of the normal ones are below (normal is
+      positive, as in ODIN; 0 is best).
+    - `knn` uses the cosine, `knn_l2` the Euclidean distance; compare with the better of both on raw inputs.
+    - `reconstruction` is the reconstruction error of the run's method, `objective` its own anomaly score where it has one
+      (always included): both were fitted in pretraining and do not depend on `normal`.
 
-    `normal: all` reads no label and gives `flagged`: the share of test samples stranger than all but 5 % of a fifth of the
-    training samples, to which nothing was fitted. Without anomalies it is about .05. Of an unlabelled data set without
-    a test split of its own every sample is scored, by scores fitted to the other four fifths, and `outlying` is the share
-    of samples whose score is more than 3 robust standard deviations (1.4826 times the median absolute deviation) above
-    the median. Data without labels are measured like this whatever `normal` is not told to be.
+    `normal: all` reads no label and returns `flagged`: the share of test samples with a conformal p-value of at most 5 %,
+    calibrated on a fifth of the training samples. Without anomalies it is about .05. In an unlabeled data set without a test
+    split, each sample is scored by a model fitted to the other folds, and `outlying` is the share of samples whose score is
+    more than 3 robust standard deviations (1.4826 times the median absolute deviation) above the median. Data without labels
+    are evaluated in this way by default. Raises RequestError for settings out of range, DataError for missing labels.
     """
     chosen = _check(scores, k, nu)
     if "reconstruction" in chosen and not reconstruct.reconstructs(data):
@@ -78,7 +77,7 @@ def anomaly(
     normal = "all" if unlabelled else normal
     everything = normal == "all" and (data.dataset.test is None or (data.unlabelled and data.dataset.split != ""))
     split: Split = "train" if everything else "test"
-    data.source(split)  # fail before any feature is computed
+    data.source(split)  # raises before any feature is computed
     groups = [] if normal == "all" else _groups(normal, data)
     fitted = _scorers(chosen, k, nu, data)
     measure = rank_all_samples if everything else rank_test_samples if normal == "all" else score_each_class
@@ -94,19 +93,17 @@ def anomaly(
     first = results[""]
     notes = list(first.notes)
     if unlabelled:
-        notes.append("no sample has a label: all are taken for normal (normal=all)")
+        notes.append("no sample has a label: all are treated as normal (normal=all)")
     notes += [
-        f"{name}: of the pretrained method, which does not know what is normal here"
-        for name in chosen
-        if name in PRETRAINED
+        f"{name}: from the pretrained method, not fitted to the normal samples" for name in chosen if name in PRETRAINED
     ]
     protocol = {
         "scores": chosen,
         "normal": str(normal),
         "k": k,
         "nu": nu,
-        "positive": "normal (fpr95: the share of strange samples that pass where 95 % of the normal ones do)",
-        "fitted": "scores to normal training samples; the backbone to what its run was given",
+        "positive": "normal (fpr95: the share of anomalous samples below the threshold that 95 % of the normal ones are below)",
+        "fitted": "scores to normal training samples; the backbone to all data of its run",
         "ocsvm_samples": f"at most {anomaly_scores.SUPPORT_FROM:,} for each normal class",
         **first.protocol,
         "notes": data.protocol_notes(baselines, notes),
@@ -121,20 +118,20 @@ def _check(scores: list[str] | str, k: int, nu: float) -> list[str]:
         if name not in SCORES:
             near = nearest(str(name), SCORES)
             raise RequestError(
-                f"evaluator.scores: there is no {name}; there is {', '.join(SCORES)}",
+                f"evaluator.scores: unknown score {name}; available: {', '.join(SCORES)}",
                 f"evaluator.scores=[{near or 'knn'}]",
             )
     if not chosen or len(set(chosen)) < len(chosen):
         raise RequestError("evaluator.scores: name at least one score, each once", "evaluator.scores=[knn]")
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise RequestError(f"evaluator.k={k}: a number of neighbours, 1 or more, is needed", "evaluator.k=5")
+        raise RequestError(f"evaluator.k={k}: expected an integer of at least 1", "evaluator.k=5")
     if isinstance(nu, bool) or not 0 < nu <= 1:
-        raise RequestError(f"evaluator.nu={nu}: a share above 0 and at most 1 is needed", "evaluator.nu=0.1")
+        raise RequestError(f"evaluator.nu={nu}: expected a share above 0 and at most 1", "evaluator.nu=0.1")
     return chosen
 
 
 def _scorers(chosen: list[str], k: int, nu: float, data: EvalData) -> dict[str, ScoreFunction | None]:
-    """Name -> (normal, asked) -> scores; None is the run's own, which needs no features."""
+    """By name, a function (normal, queries) -> scores; None for scores of the pretrained method, which use no features."""
     device, seed = float64_device(data.device), derive(data.seed, "ocsvm")
     known: dict[str, ScoreFunction | None] = {
         "knn": lambda normal, queries: anomaly_scores.knn(normal, queries, k, data.device),
@@ -148,12 +145,12 @@ def _scorers(chosen: list[str], k: int, nu: float, data: EvalData) -> dict[str, 
 
 
 def _groups(normal: str | int | list[str | int], data: EvalData) -> list[NormalClass]:
-    """What is normal, one after another. RequestError for an unknown class, DataError where there are no labels."""
+    """The normal classes, one entry per evaluation. Raises RequestError for an unknown class, DataError without labels."""
     y, y_true = data.labels("train"), data.labels("test")
     for split, labels in (("train", y), ("test", y_true)):
         if not bool((labels >= 0).any()):
             raise DataError(
-                f"{data.dataset.name} has no labels in its {split} split to say what is normal",
+                f"{data.dataset.name} has no labels in its {split} split to define the normal class",
                 "evaluator.normal=all ranks test samples without labels",
             )
     subsets.check(y_true, "test", data.dataset.name)
@@ -169,7 +166,7 @@ def _groups(normal: str | int | list[str | int], data: EvalData) -> list[NormalC
         if word not in names:
             near = nearest(word, names)
             raise RequestError(
-                f"evaluator.normal={word}: there is no class of that name; there are {listing(names)}",
+                f"evaluator.normal={word}: unknown class; the classes are {listing(names)}",
                 f"evaluator.normal={near}" if near else "evaluator.normal=each, or all",
             )
     if not wanted:

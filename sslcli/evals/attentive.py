@@ -1,7 +1,8 @@
-"""Attentive probe: one learned query looks at the frozen tokens, and what it sees is classified linearly.
+"""Attentive probe: a learned query attends to the frozen tokens, and a linear layer classifies the result.
 
-A linear probe of the mean token asks whether a class can be read off the average; this one asks whether it is anywhere
-in the tokens, which is fairer to masked methods. Chen et al., "Context Autoencoder", IJCV 2023, arXiv:2202.03026, Sec.
+A linear probe uses the mean token; this probe can use any token, which is fairer to masked methods.
+
+Chen et al., "Context Autoencoder", IJCV 2023, arXiv:2202.03026, Sec.
 4.1; Bardes et al., "Revisiting Feature Prediction for Learning Visual Representations from Video" (V-JEPA), TMLR 2024,
 arXiv:2404.08471, Sec. 3.3.
 
@@ -54,8 +55,8 @@ def attentive(
     `untrained.top1` (the same head on a backbone with random weights); with several seeds each with `_std`.
 
     The head learns by AdamW from the clean samples' tokens, which are computed once and kept in half precision; of the
-    rates the one is taken that does best on a fifth of the labelled training samples. The test split is looked at once,
-    after the last step. RequestError for a backbone without tokens, and where the tokens of the labelled samples take
+    rates the one is taken that does best on a fifth of the labeled training samples. The test split is used once,
+    after the last step. RequestError for a backbone without tokens, and where the tokens of the labeled samples take
     more than 2 GiB.
     """
     amount = subsets.parse(labels, data.dataset)

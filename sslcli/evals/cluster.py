@@ -1,8 +1,8 @@
-"""Clustering: do the features fall into groups by themselves, and are the groups the classes?
+"""Clustering: agreement of clusters of frozen features with the classes.
 
-Clusters are fitted to the training features (`sslcli.evals.fit.clustering`), without labels. Test samples then go to the
-clusters so found, and that assignment is scored; labels are read for scoring only. Where there is no test split, the
-training samples' own assignment is.
+Clusters are fitted to the training features (`sslcli.evals.fit.clustering`), without labels. Test samples are then assigned to
+these clusters, and the assignment is scored; labels are used for scoring only. Without a test split, the assignment of the
+training samples is scored.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ def cluster(
     seeds: int = 1,
     baselines: Baselines = True,
 ) -> Result:
-    """`acc`, `nmi`, `ari` against the labels, `silhouette`, and with several seeds `stability`; the same with `raw.` and
+    """Returns `acc`, `nmi`, `ari` against the labels, `silhouette`, and with several seeds `stability`; the same with `raw.` and
     `untrained.`; over seeds each with `_std`. hdbscan also has `clusters` and `noise`, the share of samples in none.
 
-    - acc: the share of labelled samples that are right when each cluster is called by one class and each class by one
-      cluster, in the best way (the Hungarian method; Yang et al., "Image clustering using local discriminant models",
-      IEEE TIP 2010). Samples of clusters beyond the number of classes, and noise, are never right.
-    - nmi: mutual information over the mean of both entropies; ari: Hubert & Arabie 1985. Noise is one more group.
-    - silhouette: mean over at most 5,000 samples, drawn by the seed, in the space that was divided; so it does not
-      compare spaces. Noise counts 0.
-    - stability: mean ARI between the assignments of each two seeds. A seed decides where k-means and gmm start, and which
-      samples hdbscan is fitted to where there are more than 10,000.
+    - acc: accuracy under the best one-to-one matching of clusters and classes
+      (the Hungarian method; Yang et al., "Image clustering using local discriminant models",
+      IEEE TIP 2010). Samples of unmatched clusters, and noise, count as errors.
+    - nmi: mutual information over the mean of both entropies; ari: Hubert & Arabie 1985. Noise is a cluster of its own.
+    - silhouette: mean over at most 5,000 samples, drawn by the seed, in the clustered space, so values of
+      different spaces are not comparable. Noise counts 0.
+    - stability: mean ARI between the assignments of each two seeds. A seed determines the initialization of k-means and gmm,
+      and the samples hdbscan is fitted to where there are more than 10,000.
 
     Of a run whose method has a clustering head also `head.acc`, `head.nmi`, `head.ari` and `head.used`, the number of its clusters
     that have a sample.
@@ -63,7 +63,7 @@ def cluster(
     split: Split = "test" if data.dataset.test is not None else "train"
     notes: list[str] = []
     if split == "train":
-        notes.append("there is no test split: what is scored are the training samples that the clusters were fitted to")
+        notes.append("no test split: the scored samples are the training samples that the clusters were fitted to")
     if seeds == 1:
         notes.append("stability needs several seeds: seeds=5")
 
@@ -112,12 +112,12 @@ def cluster(
             metrics |= {f"head.{name}": value for name, value in agreement(assigned, y_true).items()}
         metrics["head.used"] = float(assigned.unique().numel())
         chosen = most_probable(head_output)
-        title = f"{split} samples that each of the run's own clusters is most_probable of"
+        title = f"{split} samples with the highest probability in each cluster of the head"
         artefacts["head_exemplars.png"] = exemplar_sheet(
             chosen, assigned, head_output.shape[1], y_true, data, split, title
         )
         protocol["head"] = (
-            f"the run's own: {head_output.shape[1]} clusters, learned in pretraining, each sample in its likeliest"
+            f"{head_output.shape[1]} clusters of the pretrained head, each sample in its most probable one"
         )
     protocol["notes"] = data.protocol_notes(baselines, notes)
     intervals = accuracy_intervals(metrics, int((y_true >= 0).sum()), seeds)
@@ -137,10 +137,10 @@ def _check(
     if count_rule not in ("classes", "auto") and (
         not isinstance(count_rule, int) or isinstance(k, bool) or count_rule < 1
     ):
-        raise RequestError(f"evaluator.k={k}: classes, auto or a number from 1 is needed", "evaluator.k=10")
+        raise RequestError(f"evaluator.k={k}: expected classes, auto or an integer of at least 1", "evaluator.k=10")
     if method == "hdbscan" and isinstance(count_rule, int):
         raise RequestError(
-            f"evaluator.k={k} has no effect: hdbscan finds the number of clusters itself",
+            f"evaluator.k={k} has no effect: hdbscan determines the number of clusters",
             "evaluator.min_cluster_size=50 says how small a cluster may be",
         )
     smallest = {"starts": (starts, 1), "dims": (dims, 1), "k_max": (k_max, 2)}
@@ -148,7 +148,7 @@ def _check(
         smallest["min_cluster_size"] = (min_cluster_size, 2)
     for name, (value, least) in smallest.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise RequestError(f"evaluator.{name}={value}: a whole number from {least} is needed")
+            raise RequestError(f"evaluator.{name}={value}: expected an integer of at least {least}")
     return Settings(method, starts, dims, min_cluster_size), count_rule
 
 
@@ -204,7 +204,9 @@ def _measure(
     rounds = 1 if drawn_once else seeds
     draws = [clustering.fit_clusters(x, queries, count, settings, derive(seed, i), data.device) for i in range(rounds)]
     if rounds < seeds:
-        draws[0].notes.append(f"hdbscan: seeds={seeds} has no effect, it saw all training samples and nothing is drawn")
+        draws[0].notes.append(
+            f"hdbscan: seeds={seeds} has no effect, all training samples are used and nothing is drawn"
+        )
 
     scores: dict[str, list[float]] = {}
     labelled = bool((y_true >= 0).any())
@@ -221,9 +223,7 @@ def _measure(
     stability = mean_ari([d.queries for d in draws]) if rounds > 1 else None
     train = agreement(draws[0].train, y) if bool((y >= 0).any()) else {}
     if curve and count == int(max(curve["k"])) and count > 1:
-        warning = (
-            f"k = {count}, the most that was tried, has the largest silhouette: evaluator.k_max={2 * count} tries more"
-        )
+        warning = f"k = {count}, the largest that was tried, has the highest silhouette: evaluator.k_max={2 * count} tries more"
         draws[0].notes.append(warning)
         warn(warning)
     return _Found(draws, scores, stability, train, space.words, queries, curve)

@@ -1,7 +1,7 @@
-"""Fine-tuning: the backbone learns on from labels, beside the same training from random weights.
+"""Fine-tuning of the whole backbone with labels, with the same training from random weights as baseline.
 
-The second is what the labels alone are worth, with the same architecture, augmentation, order of samples and number of
-steps: the supervised baseline that a pretraining has to beat.
+The baseline shows what the labels alone achieve, with the same architecture, augmentation, order of samples and number of
+steps: the supervised baseline of pretraining.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def finetune(
     """`top1` and with more than five classes `top5` of the last step, `scratch.top1` and `scratch.top5`; with several seeds each
     with `_std` (over draws, n - 1).
 
-    Each draw has its own labelled samples, order, views, and for `scratch` its own random weights; the test split is
+    Each draw has its own labeled samples, order, views, and for `scratch` its own random weights; the test split is
     looked at once, after the last step. `start=scratch` measures the baseline alone. `head`: `probe` begins with the
     logistic regression of the given features (fitted to the draw's samples), so that a random head cannot spoil them in
     the first steps (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
     ICLR 2022, arXiv:2202.10054); a start from scratch has nothing to keep and begins with a random head.
 
-    An epoch is cut into batches of near `batch_size`; fewer than 32 labelled samples are one batch, each in as many
+    An epoch is cut into batches of near `batch_size`; fewer than 32 labeled samples are one batch, each in as many
     views as make 32 rows, so that batch norm, which learns on, never has a handful of rows. `lr`: a list is a grid, of
-    which the best on a fifth of the draw's labelled samples is taken.
+    which the best on a fifth of the draw's labeled samples is taken.
     """
     amount = subsets.parse(labels, data.dataset)
     check_seeds(seeds)

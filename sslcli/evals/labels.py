@@ -1,6 +1,6 @@
-"""The label-efficiency curve: accuracy by number of labels, of the pretrained backbone and of what needs no pretraining.
+"""Label-efficiency curve: accuracy by number of labels, of the pretrained backbone and of baselines without pretraining.
 
-Every method sees the same draws of labelled samples and is tested on the same test split:
+Every method sees the same draws of labeled samples and is tested on the same test split:
 
 - self-supervised: logistic regression on the frozen features of the run (`probe`);
 - `untrained`, `raw`: the same on a backbone with random weights, and on the inputs themselves;

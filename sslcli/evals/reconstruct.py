@@ -1,4 +1,4 @@
-"""Reconstruction: how well a method draws test samples again, beside those who never learned.
+"""Reconstruction error of a method on test samples, with baselines without learning.
 
 For methods with `reconstruct` (autoencoders, masked autoencoders). Errors are squared differences: of images in pixels of
 0..1, of series in standard deviations of the channel. A masked method is judged on what was hidden from it.
@@ -34,14 +34,14 @@ def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_
 
     Of a masked method the errors are those of what was hidden; `whole.` is the sample with its visible part left as it was,
     `visible.` guesses the mean of what is visible of the sample, and `interpolated.` what lies between it. Where each
-    patch was normalised by its own mean and std (MAE's `norm_pix`), these are unknown to whoever sees the visible part alone:
+    patch was normalized by its own mean and std (MAE's `norm_pix`), these are unknown to whoever sees the visible part alone:
     `mse` takes them interpolated from there, and `normalised.mse` is the error in the method's own units, in which 1 is
     about the patch's own mean.
 
     psnr is -10 log10 of the mean error, in dB. `backbone` itself is not asked: the method has its own.
     """
     if masks < 1 or max_samples < 1:
-        raise RequestError("evaluator.masks and evaluator.max_samples are numbers of at least 1", "evaluator.masks=4")
+        raise RequestError("evaluator.masks and evaluator.max_samples must be at least 1", "evaluator.masks=4")
     split = data.eval_split
     source = data.source(split)
     method = _method(data)
@@ -111,7 +111,7 @@ def psnr(mse: float) -> float:
 
 
 def fill(x: Tensor, known: Tensor) -> Tensor:
-    """What is not `known` of (B, C, H, W) or (B, C, T) from what is: means of known neighbours at ever coarser scales.
+    """What is not `known` of (B, C, H, W) or (B, C, T) from what is: means of known neighbors at ever coarser scales.
 
     Push-pull interpolation (Gortler et al., "The Lumigraph", SIGGRAPH 1996, Sec. 3.4), with equal weights: halve until there is
     one value, and on the way back fill each hole from the coarser scale, linearly. 0 where nothing is known at all.

@@ -1,4 +1,4 @@
-"""Retrieval: is what looks alike to the backbone of the same class? Every query ranks the gallery by cosine.
+"""Retrieval: each query ranks the gallery by cosine similarity; samples of the same class are relevant.
 
 Nothing is fitted. Queries are test samples; the gallery is the training split, or the other test samples.
 """
@@ -24,7 +24,7 @@ from sslcli.rng import derive, order
 
 KS = (1, 5, 10)
 BLOCK = 1 << 24  # similarities at a time: 64 MB, and some tables of the same size
-ROWS, SHOWN = 10, 8  # queries and neighbours in the picture
+ROWS, SHOWN = 10, 8  # queries and neighbors in the image
 
 
 def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", baselines: Baselines = True) -> Result:
@@ -40,12 +40,12 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
     Equal similarities: in map and map_at_r a right one has the last place of all that are equal to it, whoever they are; for
     the others the mean over all orders of equals is taken (McSherry & Najork, ECIR 2008). So no number depends on the
     order of the data. Queries whose class is not in the gallery are left out, as is what has no label. Without labels there is
-    the picture only.
+    the image only.
     """
     if gallery not in ("train", "test"):
-        raise RequestError(f"evaluator.gallery={gallery}: train or test is needed", "evaluator.gallery=train")
+        raise RequestError(f"evaluator.gallery={gallery}: expected train or test", "evaluator.gallery=train")
     split: Split = "train" if gallery == "train" else "test"
-    data.source("test")  # fail before any feature is computed
+    data.source("test")  # raises before any feature is computed
     metrics: dict[str, float] = {}
     protocol: dict[str, Any] = {}
     artefacts: dict[str, Any] = {}
@@ -64,7 +64,7 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
                 "dim": bank.shape[1],
             }
         if not labelled:
-            notes.append(f"{data.dataset.name} has no labels to say what is right: there is a picture and no number")
+            notes.append(f"{data.dataset.name} has no labels: there is an image and no metric")
             break
         ranking = rank(bank, y, queries, y_true, float64_device(data.device), exclude_self)
         prefix = f"{kind}." if kind else ""

@@ -1,5 +1,4 @@
-"""Robustness: what a linear probe, fitted on clean features, still knows of corrupted and of attacked samples, and whether it is as
-sure as it should be.
+"""Robustness: accuracy of a linear probe, fitted to clean features, under corruptions and adversarial attacks, and its calibration.
 
 Corruptions: `corruptions.py`. Attacks: `attacks.py`. Calibration: `calibration.py`.
 """
@@ -51,8 +50,8 @@ def robustness(
     a pixel changes, in 255ths); `ece`, `brier`, `nll` of the probe's probabilities on the clean test split, `scaled.ece` and so on
     after scaling by `temperature`. With `raw.` and `untrained.` beside.
 
-    At most `max_samples` labelled test samples are corrupted and `attack_samples` of them attacked (0: none), picked by the seed.
-    The temperature is fitted to labelled training samples: to each fifth by a probe of the other four, of more than 2,000 to one
+    At most `max_samples` labeled test samples are corrupted and `attack_samples` of them attacked (0: none), picked by the seed.
+    The temperature is fitted to labeled training samples: to each fifth by a probe of the other four, of more than 2,000 to one
     fifth.
     """
     amount = subsets.parse(labels, data.dataset)
@@ -63,7 +62,7 @@ def robustness(
             "evaluator.max_samples=2000",
         )
     if strength is not None and not 0 < strength < math.inf:
-        raise RequestError(f"evaluator.strength={strength}: a number above 0 is needed", "evaluator.strength=0.1")
+        raise RequestError(f"evaluator.strength={strength}: expected a value above 0", "evaluator.strength=0.1")
     y_true = data.labels("test")
     known = subsets.check(y_true, "test", data.dataset.name, classes=1)
     ids = known[order(derive(data.seed, "robustness"), 0, len(known))[:max_samples]]
@@ -89,7 +88,11 @@ def robustness(
     protocol = {
         "labels": str(amount),
         "splits": splits,
-        "corruptions": {"names": names, "strengths": STRENGTHS, "source": "our own, after Hendrycks & Dietterich 2019"},
+        "corruptions": {
+            "names": names,
+            "strengths": STRENGTHS,
+            "source": "reimplemented after Hendrycks & Dietterich 2019",
+        },
         "attacks": {
             "samples": min(attack_samples, n),
             "epsilon": [f"{e}/255" for e in EPSILONS],
@@ -100,7 +103,7 @@ def robustness(
         "calibration": {
             "bins": calibration.BINS,
             "test": len(known),
-            "temperature_from": f"{probes[''].held} labelled training samples, judged by probes that were not fitted to them",
+            "temperature_from": f"{probes[''].held} labelled training samples, with probes that were not fitted to them",
         },
         "strength": {kind or "backbone": c_protocol([s.head.choice], grid) for kind, s in probes.items()},
         "notes": data.protocol_notes(
@@ -188,7 +191,7 @@ def _attacked(probes: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor
                 n += len(part)
                 pixels, y = to_pixels(data, x), class_columns(probe.head.classes, y_true[part]).to(data.device)
                 with torch.no_grad():
-                    correct = model(pixels).argmax(dim=1) == y  # who is wrong already need not be attacked
+                    correct = model(pixels).argmax(dim=1) == y  # misclassified samples need no attack
                 pixels, y, part = pixels[correct], y[correct], part[correct.cpu()]
                 if not len(y):
                     continue
@@ -233,12 +236,8 @@ def _calibration(probes: Mapping[str, CalibratedProbe], data: EvalData, artefact
 
 def _notes(attacked: Mapping[str, float], image: bool, attack_samples: int) -> list[str]:
     if attacked:
-        return ["what is left under these attacks is an upper bound of what stronger ones would leave"]
-    return (
-        []
-        if image or not attack_samples
-        else ["no attacks: series have no pixels whose range would give eps a meaning"]
-    )
+        return ["accuracy under these attacks is an upper bound of the accuracy under stronger ones"]
+    return [] if image or not attack_samples else ["no attacks: eps is defined for pixel values, not for series"]
 
 
 def _edges(probes: Mapping[str, CalibratedProbe], grid: Grid) -> list[str]:
@@ -248,6 +247,6 @@ def _edges(probes: Mapping[str, CalibratedProbe], grid: Grid) -> list[str]:
         whose = f"of the probe of {kind or 'the backbone'}"
         notes += choice_notes([probe.head.choice], grid, f"C {whose}", "evaluator.strength")
         if not calibration.COLDEST * 1.001 < probe.temperature < calibration.HOTTEST / 1.001:
-            notes.append(f"the temperature {whose} is {probe.temperature:g}, the end of what is searched")
+            notes.append(f"the temperature {whose} is {probe.temperature:g}, a bound of the search range")
             warn(notes[-1])
     return notes

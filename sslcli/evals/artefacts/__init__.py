@@ -1,1 +1,1 @@
-"""What evaluators leave behind beside their numbers: pictures, sheets, tables, predictions."""
+"""Artefacts that are saved beside the metrics of a result: images, sheets, tables, predictions."""

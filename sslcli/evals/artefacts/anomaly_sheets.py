@@ -32,7 +32,7 @@ def _dots(results: dict[str, AnomalyResult], score: str) -> Dots:
         values = {words[kind]: f.each["auroc"][score] for kind, f in results.items() if score in f.each["auroc"]}
         title = f"AUROC by {score}, each class as the normal one"
         names = first.names
-    else:  # one row a score
+    else:  # one row per score
         names = list(first.each["auroc"])
         values = {
             words[kind]: [f.each["auroc"].get(name, [float("nan")])[0] for name in names] for kind, f in results.items()
@@ -46,7 +46,7 @@ def _dots(results: dict[str, AnomalyResult], score: str) -> Dots:
 def _sheet(first: AnomalyResult, score: str, data: EvalData) -> Sheet | None:
     shown = first.ends
     of = "samples" if any(part == "train" for part, _ in first.samples) else "test samples"
-    title = f"the least and the most strange {of}, by {score}"
+    title = f"{of} with the lowest and the highest anomaly score ({score})"
     if len(shown) > ROWS:
         shown = [shown[i] for i in order(derive(data.seed, "shown"), 0, len(shown))[:ROWS].sort().values.tolist()]
         title += f" ({ROWS} of {len(first.ends):,} classes)"
@@ -70,12 +70,12 @@ def _sheet(first: AnomalyResult, score: str, data: EvalData) -> Sheet | None:
                 )
         rows.append(Row(end.title, end.about, cells))
     means_text = shown[0].anomalous is not None
-    caption = f"{title}: at the left the most normal, at the right the strangest"
+    caption = f"{title}: lowest scores at the left, highest at the right"
     return Sheet(
         title,
         rows,
-        caption + (f"; {wrong} of {sum(len(e.rows) for e in shown)} are on the wrong side" if means_text else ""),
-        ("most normal first", "strangest last"),
+        caption + (f"; {wrong} of {sum(len(e.rows) for e in shown)} are misplaced" if means_text else ""),
+        ("lowest scores", "highest scores"),
         len(shown[0].rows) // 2,
-        ("on its side", "on the wrong side") if means_text else None,
+        ("correct", "misplaced") if means_text else None,
     )

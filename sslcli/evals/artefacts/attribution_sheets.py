@@ -27,7 +27,7 @@ class AttributionExample:
 def map_sheet(
     data: EvalData, title: str, source: str, shown: list[AttributionExample], tokens: Tensor
 ) -> tuple[dict[str, Any], float]:
-    """maps.png, and how much of the variance its colours hold."""
+    """maps.png, and how much of the variance its colors hold."""
     colours, share = attribution_maps.pca_colors(tokens.flatten(0, 1))
     colours = colours.view(*tokens.shape[:2], 3)
     size = shown[0].x.shape[1:]

@@ -1,4 +1,4 @@
-"""Pictures of results. matplotlib is imported when one is saved, and only its canvas without a display."""
+"""Confusion matrix as an image. matplotlib is imported when it is saved, without a display."""
 
 from __future__ import annotations
 

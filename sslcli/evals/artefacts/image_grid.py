@@ -1,4 +1,4 @@
-"""Pictures in columns as artefacts, and maps of numbers made visible."""
+"""Images in columns, series over importance strips, and line panels as artefacts; heat maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sslcli.plotting import new_figure
 from sslcli.runs.files import replacing
 from sslcli.views.contact_sheet import FAINT, INK, PAPER, sheet
 
-_HEAT = torch.tensor(  # from paper over amber and red to nearly black: darker is more, in grey too
+_HEAT = torch.tensor(  # from paper over amber and red to nearly black: darker is more, in gray too
     [[251, 250, 247], [250, 214, 137], [226, 128, 62], [160, 44, 48], [52, 12, 30]], dtype=torch.float32
 )
 
@@ -45,7 +45,7 @@ def heat(x: Tensor) -> Tensor:
 
 @dataclass
 class Strips:
-    """Series (C, T), each over a strip coloured by the importance (T,) in 0..1 of its steps."""
+    """Series (C, T), each over a strip colored by the importance (T,) in 0..1 of its steps."""
 
     samples: Sequence[Tensor]
     importance: Sequence[Tensor]

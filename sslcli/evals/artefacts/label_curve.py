@@ -1,4 +1,4 @@
-"""The picture of a label-efficiency curve."""
+"""The image of a label-efficiency curve."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sslcli.plotting import new_figure
 from sslcli.runs.files import replacing
 from sslcli.views.contact_sheet import FAINT, INK, PAPER
 
-TITLE = 96  # characters that fit into a line above the picture
-# Okabe & Ito's colours, told apart by the colour-blind; marker and dashes say the same in grey.
-STYLES: dict[str, tuple[str, str, str, Any]] = {  # kind -> words, colour, marker, line
+TITLE = 96  # characters that fit into a line above the image
+# Okabe & Ito's colors, told apart by the color-blind; marker and dashes say the same in gray.
+STYLES: dict[str, tuple[str, str, str, Any]] = {  # kind -> words, color, marker, line
     "": ("self-supervised", "#0072b2", "o", "-"),
     "finetuned": ("fine-tuned", "#56b4e9", "D", (0, (6, 1.5))),
     "supervised": ("supervised from scratch", "#d55e00", "s", (0, (4, 2))),

@@ -1,5 +1,4 @@
-"""What a model said of each test sample: kept beside the numbers, so that two runs can be compared sample by sample; and the
-same as a table of names, for people."""
+"""Predictions for each test sample, saved beside the metrics for paired comparisons of runs, and as a readable CSV table."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ TABLE = "predictions.csv"
 
 @dataclass
 class Predictions:
-    """Of m test samples in `draws` draws of labelled samples: ids (m,), truth (m,), predicted (draws, m), int64 each;
+    """Of m test samples in `draws` draws of labeled samples: ids (m,), truth (m,), predicted (draws, m), int64 each;
     probability (draws, m), what the model gave the class that it predicted."""
 
     ids: Tensor

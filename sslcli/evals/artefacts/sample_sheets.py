@@ -1,6 +1,6 @@
-"""Sheets of samples: rows of thumbnails with words beside them, and frames that say right or wrong.
+"""Sheets of samples: rows of thumbnails with captions, and frames that mark correct or wrong samples.
 
-A frame is told by its line as well as by its colour: solid is right; dashed, with a cross in the corner, is wrong.
+A frame is told by its line as well as by its color: solid is right; dashed, with a cross in the corner, is wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Mark = Literal["", "right", "wrong"]
 
-SIDE = 96  # pixels of a picture
+SIDE = 96  # pixels of a image
 CURVE = (144, 84)  # of a series
 QUIET = "#6f6a60"
 RIGHT, WRONG = "#3f7d4e", "#c2452d"
@@ -143,7 +143,7 @@ def _draw(sheet: Sheet) -> Image.Image:
 
 
 def _image(x: Tensor) -> Image.Image:
-    """Small pictures are enlarged by a whole number, larger ones made to fit."""
+    """Small images are enlarged by a integer, larger ones made to fit."""
     from PIL import Image
 
     picture = to_image(x)
@@ -162,7 +162,7 @@ def _limits(samples: Sequence[Tensor]) -> tuple[float, float]:
 
 
 def _curves(x: Tensor, size: tuple[int, int], limits: tuple[float, float]) -> Image.Image:
-    """(C, T) as curves, a colour a channel; NaN is a gap."""
+    """(C, T) as curves, a color a channel; NaN is a gap."""
     from PIL import Image, ImageDraw
 
     fine = 3  # drawn larger and then made smaller, for smooth lines

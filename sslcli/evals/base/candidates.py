@@ -163,7 +163,8 @@ def evaluate_candidate(c: Candidate, name: str, values: dict[str, Any], fingerpr
     name = results.result_name(name, node.get("labels", "all"))
     if (known := find_record(c, name, fingerprint)) and known.get("draws") == values["seed"]:
         theirs = known.get("evaluator") or {}
-        if {**theirs, "baselines": None} == {**instantiate.without_facts("evaluator", node), "baselines": None}:
+        ignored = {"baselines": None, "summary": None}
+        if {**theirs, **ignored} == {**instantiate.without_facts("evaluator", node), **ignored}:
             return known
     subject = load_candidate(c, values)
     about = evaluation.provenance(subject, node, values, c.cfg)

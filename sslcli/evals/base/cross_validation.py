@@ -1,7 +1,7 @@
-"""Stratified cross-validation of an evaluator, for data with few labels: each labelled sample is tested once, by what was
+"""Stratified cross-validation of an evaluator, for data with few labels: each labeled sample is tested once, by a model
 fitted to the labels of the other folds.
 
-Features are computed once and divided; nothing else is shared between folds. Accuracies are those of all labelled samples
+Features are computed once and divided; nothing else is shared between folds. Accuracies are those of all labeled samples
 together. With several seeds the division is drawn anew for each.
 """
 
@@ -99,7 +99,7 @@ class Pooled:
             held = known[fold == f]
             labelled = torch.ones(len(everything), dtype=torch.bool)
             labelled[held] = False
-            if groups is not None:  # unlabelled samples of the same groups would be in the standardization
+            if groups is not None:  # unlabeled samples of the same groups would be in the standardization
                 assert self.source.groups is not None
                 labelled &= ~torch.isin(self.source.groups, groups[fold == f])
             yield Fold(self.data, self, {"train": everything[labelled], "test": held})

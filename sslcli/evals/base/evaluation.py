@@ -69,7 +69,7 @@ def evaluate(
             title = results.result_name(name, node.get("labels", "all"), model.dataset.name if model.other_data else "")
             origin = provenance(model, node, values, run_cfg)
             known = run.evals.get(title, {}) if run is not None and reuse else {}
-            if known and all(known.get(key) == value for key, value in origin.items()):
+            if known and _without_summary(known, origin) == _without_summary(origin, origin):
                 console.say(f"{title}: reusing the result with the same configuration, weights and data")
                 records[name] = known
                 if report is not None:
@@ -167,6 +167,12 @@ def provenance(
         "fingerprint": model.dataset.fingerprint,
         "draws": values["seed"],
     }
+
+
+def _without_summary(record: Record, keys: dict[str, Any]) -> Record:
+    """The entries `keys` of a record; the evaluator's summary, a text that may be reworded, is left out."""
+    entries = {key: record.get(key) for key in keys}
+    return {**entries, "evaluator": {**(entries.get("evaluator") or {}), "summary": None}}
 
 
 def make_record(result: Result, origin: dict[str, Any]) -> Record:

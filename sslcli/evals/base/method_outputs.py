@@ -1,4 +1,4 @@
-"""What a run's method says of samples by itself: the clusters of its head, its anomaly score."""
+"""Outputs of a pretrained method for samples: cluster probabilities of its head, its anomaly score."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from sslcli.evals.base.features import EvalData, Split
 
 
 def cluster_probabilities(data: EvalData, split: Split) -> Tensor | None:
-    """(n, K) probabilities in the order of the features' rows; None where the run has no clustering head."""
+    """Probabilities (n, K) in the order of the rows of the features, or None where the run has no clustering head."""
     return _compute(data, split, "assign")
 
 
 def anomaly_scores(data: EvalData, split: Split) -> Tensor | None:
-    """(n,) likewise, by an objective for it."""
+    """Anomaly scores (n,) in the order of the rows of the features, or None where the method has no such objective."""
     return _compute(data, split, "anomaly_score")
 
 
 def has_output(data: EvalData, output: str) -> bool:
-    """Whether `assign` or `anomaly_score` of the run's method gives something."""
+    """Whether the run's method implements `output`: `assign` or `anomaly_score`."""
     if data.pretraining is None:
         return False
     method, _ = data.pretraining()

@@ -16,11 +16,11 @@ Baselines = bool | Literal["raw", "untrained"]  # which baselines: both, none, o
 
 @dataclass
 class Result:
-    """What an evaluator found. `numbers` are named as in the documentation ("top1", "raw.top1", "top1_std").
+    """The result of an evaluator. `metrics` are named as in the documentation ("top1", "raw.top1", "top1_std").
 
-    `protocol` says how they were got, and `details` what a plot needs (a curve, numbers for each class), both in plain JSON
-    types. `artefacts` are by file name what is kept beside them. `intervals`: of some numbers, 95 % of what other test samples
-    (and draws) would give, as `top1_ci95`; None where an end is open.
+    `protocol` describes how they were computed, and `details` holds data for plots (a curve, metrics of each class), both in
+    plain JSON types. `artefacts` are saved beside them, by file name. `intervals` are 95 % confidence intervals of some
+    metrics over test samples (and draws), named as in `top1_ci95`; None is an open end.
     """
 
     metrics: dict[str, float]
@@ -31,17 +31,17 @@ class Result:
 
 
 def has_baseline(baselines: Baselines, kind: Literal["raw", "untrained"]) -> bool:
-    """Whether a baseline is asked for; RequestError where `baselines` is none of the words."""
+    """Whether `baselines` includes one kind. Raises RequestError for an unknown value."""
     if not isinstance(baselines, bool) and baselines not in ("raw", "untrained"):
         raise RequestError(
-            f"evaluator.baselines={baselines}: there are the baselines `raw` and `untrained`",
-            "true measures both, false none",
+            f"evaluator.baselines={baselines}: expected true, false, raw or untrained",
+            "true evaluates both, false none",
         )
     return baselines is True or baselines == kind
 
 
 class Artefact(Protocol):
-    """A picture or a file. `caption` says in a sentence what it shows, for the report and for who cannot see it."""
+    """An image or a file. `caption` describes it in a sentence, for the report and for screen readers."""
 
     @property
     def caption(self) -> str: ...
@@ -51,11 +51,11 @@ class Artefact(Protocol):
 
 def check_seeds(seeds: int) -> None:
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise RequestError(f"seeds={seeds}: a number of draws, 1 or more, is needed", "seeds=5")
+        raise RequestError(f"seeds={seeds}: expected an integer of at least 1", "seeds=5")
 
 
 def mean_and_std(name: str, values: list[float]) -> dict[str, float]:
-    """The mean over draws, and with several their standard deviation as `name_std`."""
+    """The mean over draws as `name` and, with several draws, the standard deviation (n - 1) as `name_std`."""
     scores = torch.tensor(values, dtype=torch.float64)
     metrics = {name: float(scores.mean())}
     if len(values) > 1:

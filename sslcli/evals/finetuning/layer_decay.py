@@ -1,4 +1,4 @@
-"""How deep a parameter lies: a learning rate that falls towards the input.
+"""Layer-wise learning rate decay: the rate decreases from the head towards the input.
 
 Layer-wise decay as in BEiT (Bao et al., ICLR 2022, arXiv:2106.08254) and MAE's fine-tuning: the head learns at the full
 rate, the layer below it at `decay` times that, the next at `decay` squared, ...

@@ -16,7 +16,7 @@ HELD_OUT = 5  # one fold of so many chooses the rate
 
 
 def choosable(grid: Grid, y: Tensor) -> bool:
-    """Whether there is something to choose, and a label of each class to spare for it."""
+    """Whether the grid has several rates and each class has at least two labels."""
     return len(grid.values) > 1 and int(y.bincount().min()) >= 2
 
 
@@ -29,7 +29,7 @@ def best_rate(
     score: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
     groups: Tensor | None = None,
 ) -> Choice:
-    """The rate that does best on one of five stratified folds of the labelled training samples `y` (m,), fitted to the others;
+    """The rate that does best on one of five stratified folds of the labeled training samples `y` (m,), fitted to the others;
     `default` where nothing can be held out. `groups` (m,) are never divided. `fit(places, rate)` gives a model,
     `score(model, places)` its logits and the
     truth.

@@ -1,8 +1,8 @@
-"""Mixup and CutMix: two samples in one, and as much of each label.
+"""Mixup and CutMix: convex combinations or patches of two samples, with mixed labels.
 
 mixup: Zhang, Cisse, Dauphin & Lopez-Paz, ICLR 2018, arXiv:1710.09412, Sec. 2: x = l x_i + (1 - l) x_j, y likewise, with
 l from Beta(alpha, alpha). CutMix: Yun et al., ICCV 2019, arXiv:1905.04899, Sec. 3.1: a box of x_j pasted into x_i,
-whose sides are sqrt(1 - l) of the picture's; labels by the area that is left after the box is cut off at the border.
+whose sides are sqrt(1 - l) of the image's; labels by the area that is left after the box is cut off at the border.
 One l a batch, and the partner of a sample is the one before it in the batch, as in torchvision. Of a series CutMix
 pastes a stretch of 1 - l of its length.
 """

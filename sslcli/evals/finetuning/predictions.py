@@ -25,33 +25,33 @@ from sslcli.rng import derive
 
 
 def check_augment(data: EvalData, recipe: Recipe) -> None:
-    """RequestError unless the run's augmentation has views of these kinds."""
+    """Raises RequestError unless the run's augmentation has views of these kinds."""
     known = {*(data.recipes or {}), "clean"} - {"summary"}
     for kind in recipe.kinds:
         if kind in known:
             continue
         raise RequestError(
-            f"evaluator.augment={kind}: there is no such kind of view here (there are: {', '.join(sorted(known))})",
+            f"evaluator.augment={kind}: unknown kind of view (available: {', '.join(sorted(known))})",
             "evaluator.augment=clean trains on the samples as they are",
         )
 
 
 @dataclass
 class TestPredictions:
-    """What trainings of several draws, from one start, said of the test split."""
+    """Predictions of the test split by models trained on several draws of labels, from one start."""
 
     ids: Tensor  # (n,) of the test samples
     y_true: Tensor  # (n,)
     total: int  # classes
-    predicted: list[Tensor] = field(default_factory=list)  # a draw each: (n, up to 5) classes, the likeliest first
-    confidence: list[Tensor] = field(default_factory=list)  # a draw each: (n,) the probability of the likeliest
-    rates: list[Choice] = field(default_factory=list)  # a draw each
+    predicted: list[Tensor] = field(default_factory=list)  # per draw: (n, up to 5) classes, the most probable first
+    confidence: list[Tensor] = field(default_factory=list)  # per draw: (n,) probability of the predicted class
+    rates: list[Choice] = field(default_factory=list)  # per draw
     labelled: int = 0
     last: Trained | None = None
     curves: list[dict[str, list[float]]] = field(default_factory=list)
 
     def top(self, k: int) -> list[float]:
-        """A draw each: the share of test samples whose class is among the first k."""
+        """Top-k accuracy of each draw."""
         return [
             float((predicted[:, :k] == self.y_true[:, None]).any(dim=1).double().mean()) for predicted in self.predicted
         ]
@@ -109,7 +109,7 @@ def measure(
     start: str,
     head: str = "probe",
 ) -> TestPredictions:
-    """Trains and tests once a draw. `start`: "run" is the given backbone, "scratch" one with random weights."""
+    """Trains and tests once per draw. `start`: "run" is the given backbone, "scratch" one with random weights."""
     y = data.labels("train")
     name, classes = data.dataset.name, data.dataset.classes
     subsets.check(y, "train", name)
@@ -144,7 +144,7 @@ def measure(
 
 
 def logistic_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor], nn.Linear]:
-    """Makes a head that is the logistic regression of the backbone's features, at the strength that the probe would choose."""
+    """Makes a head that is the logistic regression of the backbone's features, with the C that the probe would choose."""
 
     def make(ids: Tensor, y: Tensor) -> nn.Linear:
         x, _ = data.features(backbone, "train")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from sslcli.errors import RequestError
 
-ROWS = 32  # at least, in a batch: fewer labelled samples are each seen in several views at once, for batch norm's sake
+ROWS = 32  # at least, in a batch: fewer labeled samples are each seen in several views at once, for batch norm's sake
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; the settings of `finetune` by the same names. RequestError for what cannot be."""
+    """Settings of a training, named as the keys of `finetune`. Raises RequestError for values out of range."""
 
     epochs: int = 50
     min_steps: int = 300
@@ -29,13 +29,13 @@ class Recipe:
     def __post_init__(self) -> None:
         def need(name: str, right: bool, wanted: str, example: object) -> None:
             if not right:
-                text = f"evaluator.{name}={getattr(self, name)}: {wanted} is needed"
+                text = f"evaluator.{name}={getattr(self, name)}: expected {wanted}"
                 raise RequestError(text, f"evaluator.{name}={example}")
 
         for name, least in (("epochs", 0), ("min_steps", 1), ("batch_size", 2)):
-            need(name, getattr(self, name) >= least, f"a whole number of at least {least}", getattr(Recipe, name))
+            need(name, getattr(self, name) >= least, f"an integer of at least {least}", getattr(Recipe, name))
         if self.max_steps is not None:
-            wanted = f"null, or a whole number of at least evaluator.min_steps ({self.min_steps})"
+            wanted = f"null, or an integer of at least evaluator.min_steps ({self.min_steps})"
             need("max_steps", self.max_steps >= self.min_steps, wanted, "null")
         rates = self.rates
         need("lr", bool(rates) and all(0 < r < math.inf for r in rates), "a number above 0, or a list of them", 0.001)
@@ -56,7 +56,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Length:
-    """Of a training on n labelled samples."""
+    """Length of a training on n labeled samples."""
 
     batch: int  # samples of a step: near what was asked for, so that an epoch leaves hardly any out
     views: int  # of each kind of each sample in it

@@ -1,4 +1,4 @@
-"""Training with labels: a backbone and a linear head on some labelled samples, from any start.
+"""Supervised training of a backbone and a linear head on labeled samples.
 
 What `finetune` and the supervised baseline of `labels` have in common, so that both are the same training from two
 starts.
@@ -65,12 +65,12 @@ def train(
     head: Callable[[Tensor, Tensor], nn.Linear] | None = None,
     on_step: OnStep = lambda finished, total: None,
 ) -> Trained:
-    """A copy of `backbone` and a head, trained on the labelled training samples `ids` (m,); the backbone itself stays as it is.
+    """A copy of `backbone` and a head, trained on the labeled training samples `ids` (m,); `backbone` is not changed.
 
     AdamW, a cosine after a warm-up of a tenth of the steps, views of the kind `recipe.augment`. `head` makes the first
     head of sample ids and their classes in 0..k-1; without it its weights are torch's usual random ones. With several
     rates in the recipe, each is tried on four fifths of `ids`, and the one that does best on the rest is taken for all
-    of them (with fewer than two samples a class the first is). The test split is not asked for. TrainingError when the
+    of them (with fewer than two samples a class the first is). The test split is not used. TrainingError when the
     loss is not finite.
     """
     classes, y = data.labels("train")[ids].unique(return_inverse=True)

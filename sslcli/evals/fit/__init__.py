@@ -1,1 +1,1 @@
-"""What evaluators fit or train: from samples, then asked about others."""
+"""Models that evaluators fit to training samples: linear probes, k-NN, clusterings, anomaly scores."""

@@ -19,12 +19,12 @@ from sslcli.evals.metrics import anomaly_metrics
 from sslcli.rng import derive, order
 from sslcli.runtime.progress import track
 
-PRETRAINED = ("reconstruction", "objective")  # the run's own, fitted in its training
+PRETRAINED = ("reconstruction", "objective")  # scores of the pretrained method
 SHOWN = 5  # samples at each end of a ranking
-DETAILED = 100  # classes; of more, the details hold the first score alone
-CALIBRATION = 0.2  # of the training samples, where there is no label to say how well a score does
+DETAILED = 100  # classes; with more, the details hold the first score only
+CALIBRATION = 0.2  # share of the training samples, for p-values without labels
 ALPHA = 0.05
-FOLDS, FEWEST_FOLDS = 5, 2  # where every sample is scored by what was fitted to others
+FOLDS, FEWEST_FOLDS = 5, 2  # of cross-fitting, without a test split
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -38,7 +38,7 @@ class NormalClass:
 
 @dataclass
 class Extremes:
-    """The least and the most strange test samples by the first score: rows of the features, and which truly are strange."""
+    """The samples with the lowest and the highest scores: rows of the features, and which of them are anomalous."""
 
     title: str
     about: str
@@ -51,17 +51,19 @@ class AnomalyResult:
     metrics: dict[str, float]
     protocol: dict[str, Any]
     names: list[str] = field(default_factory=list)
-    each: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # "auroc" -> score -> one a group
+    each: dict[str, dict[str, list[float]]] = field(
+        default_factory=dict
+    )  # "auroc" -> score -> one value per normal class
     ends: list[Extremes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     csv: Csv | None = None
-    samples: list[tuple[Split, int]] = field(default_factory=list)  # which sample each row of `ends` is
+    samples: list[tuple[Split, int]] = field(default_factory=list)  # split and id of each row
 
 
 def score_each_class(
     train: Labelled, test: Labelled, scorers: dict[str, ScoreFunction | None], groups: list[NormalClass], data: EvalData
 ) -> AnomalyResult:
-    """Each group is normal in turn, and labels say what is strange."""
+    """One-class protocol: each group of classes is normal in turn, all other classes are anomalous."""
     (x, y), (queries, y_true) = train, test
     known = (y_true >= 0).nonzero().flatten()
     queries, y_true = queries[known], y_true[known]
@@ -93,7 +95,7 @@ def score_each_class(
             "evaluator.normal=all ranks test samples without labels",
         )
     if left_out:
-        result.notes.append(f"left out, for want of samples: {listing(left_out)}")
+        result.notes.append(f"left out, too few samples: {listing(left_out)}")
     means = {name: {m: sum(by[name]) / len(result.names) for m, by in each.items()} for name in scorers}
     result.metrics |= means[next(iter(scorers))]
     result.metrics |= {f"{name}.{m}": mean for name, by in means.items() for m, mean in by.items()}
@@ -111,11 +113,11 @@ def score_each_class(
 def rank_test_samples(
     train: Labelled, test: Labelled, scorers: dict[str, ScoreFunction | None], groups: list[NormalClass], data: EvalData
 ) -> AnomalyResult:
-    """All training samples are normal: a part of them calibrates, nothing says what is strange."""
+    """Protocol without labels: scores are fitted to training samples, and p-values calibrated on a held-out part of them."""
     x, queries = train[0], test[0]
     n_calibration = max(1, round(CALIBRATION * len(x)))
     if len(x) - n_calibration < 2:
-        raise DataError(f"{len(x)} training samples are too few to learn from what is normal")
+        raise DataError(f"{len(x)} training samples are too few to fit anomaly scores")
     shuffled = order(derive(data.seed, "calibration"), 0, len(x))
     normal, both = x[shuffled[n_calibration:].sort().values], torch.cat([x[shuffled[:n_calibration]], queries])
     result = AnomalyResult(
@@ -143,7 +145,7 @@ def rank_test_samples(
             result.ends = [Extremes("test samples", f"by {name}", extreme_rows(s[n_calibration:]).tolist(), None)]
     if 1 / (1 + n_calibration) > ALPHA:
         result.notes.append(
-            f"{n_calibration} samples to calibrate are too few for anything to be flagged: 19 are needed"
+            f"{n_calibration} calibration samples are too few to flag any sample: at least 19 are required"
         )
     source, ids = data.source("test"), data.ids("test").tolist()
     result.samples = [("test", i) for i in ids]
@@ -151,7 +153,9 @@ def rank_test_samples(
         [at + 1, source.name_of(ids[i]), *(f"{values[i]:.6g}" for values in table.values())]
         for at, i in enumerate(ranking)
     ]
-    caption = f"test samples from the strangest to the most normal by {first}; p: share of normal samples as strange"
+    caption = (
+        f"test samples by descending anomaly score ({first}); p: share of normal samples with a score at least as high"
+    )
     result.csv = Csv(("rank", "sample", *table), rows, caption)
     return result
 
@@ -159,12 +163,12 @@ def rank_test_samples(
 def rank_all_samples(
     train: Labelled, rest: Labelled, scorers: dict[str, ScoreFunction | None], groups: list[NormalClass], data: EvalData
 ) -> AnomalyResult:
-    """No labels say what is anomalous, and no sample is held out: each is scored by what was fitted to the other folds."""
+    """Protocol without labels and test split: each sample is scored by a model fitted to the other folds."""
     parts: list[Split] = ["train"] if data.dataset.test is None else ["train", "test"]
     x = train[0] if len(parts) == 1 else torch.cat([train[0], rest[0]])
     n = len(x)
     if n < 2 * FEWEST_FOLDS:
-        raise DataError(f"{n} samples are too few to learn from what is normal")
+        raise DataError(f"{n} samples are too few to fit anomaly scores")
     members = [data.groups(part) for part in parts]
     of = torch.cat([m for m in members if m is not None]) if all(m is not None for m in members) else None
     of = None if of is None or len(of.unique()) < FEWEST_FOLDS else of
@@ -195,14 +199,12 @@ def rank_all_samples(
     for at, i in enumerate(ranking):
         part, sample = result.samples[i]
         rows.append([at + 1, data.source(part).name_of(sample), *(f"{values[i]:.6g}" for values in table.values())])
-    result.csv = Csv(
-        ("rank", "sample", *table), rows, f"all {n:,} samples from the strangest to the most normal by {first}"
-    )
+    result.csv = Csv(("rank", "sample", *table), rows, f"all {n:,} samples by descending anomaly score ({first})")
     return result
 
 
 def method_scores(data: EvalData, name: str, split: Any = "test") -> Tensor:
-    """The run's own score, or its reconstruction errors, in the order of the features' rows."""
+    """Anomaly scores or reconstruction errors (n,) of the pretrained method, in the order of the rows of the features."""
     if name == "objective":
         score = method_outputs.anomaly_scores(data, split)
         assert score is not None
@@ -214,7 +216,7 @@ def method_scores(data: EvalData, name: str, split: Any = "test") -> Tensor:
 
 
 def extreme_rows(score: Tensor) -> Tensor:
-    """Rows of the SHOWN least strange and, after them, of the SHOWN strangest, ascending."""
+    """Rows of the SHOWN lowest scores and then of the SHOWN highest, ascending."""
     ascending = score.argsort(stable=True)
     count = min(SHOWN, len(score) // 2)
     return torch.cat([ascending[:count], ascending[len(score) - count :]])

@@ -1,4 +1,4 @@
-"""Scores of strangeness: fitted to normal samples, then asked about others; larger is stranger. And how well they tell."""
+"""Anomaly scores fitted to features of normal samples; a higher score is more anomalous."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK = 1 << 22  # numbers in a table of samples by samples
 
 
 def knn(normal: Tensor, queries: Tensor, k: int, device: torch.device) -> Tensor:
-    """(m,) mean cosine distance of `asked` (m, d) to the k nearest of `normal` (n, d).
+    """(m,) mean cosine distance of `queries` (m, d) to the k nearest of `normal` (n, d).
 
     Directions, as in Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022 (who take
     the distance to the k-th alone): the usual geometry of self-supervised features.
@@ -23,10 +23,10 @@ def knn(normal: Tensor, queries: Tensor, k: int, device: torch.device) -> Tensor
 
 
 def knn_l2(normal: Tensor, queries: Tensor, k: int, device: torch.device) -> Tensor:
-    """(m,) mean Euclidean distance of `asked` (m, d) to the k nearest of `normal` (n, d).
+    """(m,) mean Euclidean distance of `queries` (m, d) to the k nearest of `normal` (n, d).
 
-    Bergman, Cohen & Hoshen, "Deep Nearest Neighbor Anomaly Detection", arXiv:2002.10445. Raw inputs want it: the
-    length of a picture's vector says something.
+    Bergman, Cohen & Hoshen, "Deep Nearest Neighbor Anomaly Detection", arXiv:2002.10445. Suits raw inputs, where the
+    norm of the vector is informative.
     """
     middle = normal.mean(dim=0)
     bank, queries = normal - middle, queries - middle
@@ -40,7 +40,7 @@ def knn_l2(normal: Tensor, queries: Tensor, k: int, device: torch.device) -> Ten
 
 
 def mahalanobis(normal: Tensor, queries: Tensor, device: torch.device) -> Tensor:
-    """(m,) distance of `asked` (m, d) to the mean of `normal` (n, d) under their shrunk covariance.
+    """(m,) distance of `queries` (m, d) to the mean of `normal` (n, d) under their shrunk covariance.
 
     Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks", NeurIPS 2018,
     Eq. 2, of one class, with Ledoit & Wolf's estimate of the covariance. Where `normal` does not vary at all, the distance
@@ -48,7 +48,7 @@ def mahalanobis(normal: Tensor, queries: Tensor, device: torch.device) -> Tensor
     """
     covariance, _, mean = ledoit_wolf(normal.to(device))
     level = float(covariance.diagonal().mean()) or 1.0
-    covariance.diagonal().add_(1e-10 * level)  # rounding must not make it singular
+    covariance.diagonal().add_(1e-10 * level)  # keeps the matrix positive definite under rounding
     if not float(covariance.diagonal().max()) > 1e-9 * level:
         covariance.fill_diagonal_(1.0)
     factor = torch.linalg.cholesky(covariance)
@@ -87,7 +87,7 @@ def ledoit_wolf(x: Tensor) -> tuple[Tensor, float, Tensor]:
 
 
 def ocsvm(normal: Tensor, queries: Tensor, nu: float, seed: int, device: torch.device) -> Tensor:
-    """(m,) how far `asked` (m, d) lie outside a one-class SVM of `normal` (n, d), at most SUPPORT_FROM of them.
+    """(m,) negative decision function of `queries` (m, d) for a one-class SVM of `normal` (n, d), at most SUPPORT_FROM of them.
 
     Schoelkopf et al., "Estimating the support of a high-dimensional distribution", Neural Computation 13, 2001; scikit-learn's,
     with the kernel exp(-|a - b|^2 / v), v the sum of the variances of the features (its `gamma="scale"` would change with

@@ -24,7 +24,7 @@ CACHE = 2 << 30  # bytes of tokens at most
 
 
 class Head(nn.Module):
-    """Tokens (B, N, d) to logits (B, K). Tokens are standardised by `mean` and `std` (d,) of those it was made for."""
+    """Tokens (B, N, d) to logits (B, K). Tokens are standardized by `mean` and `std` (d,) of those it was made for."""
 
     mean: Tensor
     std: Tensor
@@ -63,7 +63,7 @@ class HeadSettings:
     def __post_init__(self) -> None:
         for name, least in (("weight_decay", 0), ("epochs", 0), ("min_steps", 1), ("batch_size", 1)):
             if not least <= getattr(self, name) < math.inf:
-                text = f"evaluator.{name}={getattr(self, name)}: at least {least} is needed"
+                text = f"evaluator.{name}={getattr(self, name)}: expected at least {least}"
                 raise RequestError(text, f"evaluator.{name}={max(1, least)}")
 
     def steps(self, n: int) -> int:
@@ -73,13 +73,13 @@ class HeadSettings:
 def check_backbone(backbone: Any, heads: int) -> None:
     if not hasattr(backbone, "tokens") or not hasattr(backbone, "patchify"):
         raise RequestError(
-            f"the attentive probe looks at tokens, and {type(backbone).__name__} has none",
+            f"the attentive probe requires tokens, and {type(backbone).__name__} has none",
             "sslcli eval probe measures any backbone; backbone=vit_tiny has tokens",
         )
     if heads < 1 or backbone.dim % heads:
         fits = [h for h in range(1, 17) if backbone.dim % h == 0]
         raise RequestError(
-            f"evaluator.heads={heads} does not divide the {backbone.dim} numbers of a token",
+            f"evaluator.heads={heads} does not divide the {backbone.dim} features of a token",
             f"evaluator.heads={fits[-1]}",
         )
 

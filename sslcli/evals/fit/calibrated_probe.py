@@ -17,13 +17,13 @@ from sslcli.evals.metrics import calibration
 
 @dataclass
 class CalibratedProbe:
-    """What is measured: a module from inputs to features, and the probe on them."""
+    """A module from inputs to features, the linear probe on them, and its temperature."""
 
     kind: str
     module: nn.Module
     head: LinearProbe
     temperature: float
-    held: int  # labelled samples that the temperature was fitted to
+    held: int  # labeled samples that the temperature was fitted to
     test: tuple[Tensor, Tensor]
     labelled: int
 
@@ -54,8 +54,8 @@ def fit_probes(
 
 
 def held_out_temperature(x: Tensor, y: Tensor, ids: Tensor, head: LinearProbe, data: EvalData) -> tuple[float, int]:
-    """The temperature for labelled training samples `ids`, each judged by a probe that was not fitted to it; and how many there
-    were. 1 where there are too few."""
+    """The temperature fitted to held-out logits of the labeled training samples `ids`, from probes fitted to the other folds,
+    and the number of these samples. The temperature is 1 for too few samples."""
     if len(ids) < FOLDS:
         return 1.0, 0
     groups = data.groups("train")
@@ -77,6 +77,6 @@ def held_out_temperature(x: Tensor, y: Tensor, ids: Tensor, head: LinearProbe, d
 
 
 def class_columns(classes: Tensor, y: Tensor) -> Tensor:
-    """Which column of a probe's logits is whose class; -1 for classes that it never saw."""
+    """Columns (n,) of a probe's logits for the classes `y` (n,); -1 for classes that were not in training."""
     place = torch.searchsorted(classes, y).clamp(max=len(classes) - 1)
     return torch.where(classes[place] == y, place, -1)

@@ -22,7 +22,7 @@ from sslcli.rng import derive, order
 
 METHODS = ("kmeans", "spherical", "gmm", "hdbscan")
 REDUCED = ("gmm", "hdbscan")
-BLOCK = 1 << 24  # numbers in a table of samples by centres
+BLOCK = 1 << 24  # numbers in a table of samples by centers
 PCA_ON = 10_000  # samples
 HDBSCAN_ON = 10_000  # samples: its time grows with their square
 GMM_ON = 20_000  # samples; their table by components, of which scikit-learn holds several, is the larger part of memory

@@ -2,10 +2,10 @@
 
 What makes it fast, and changes no result but for rounding: blocks of samples small enough for a processor's cache, each
 worked on by one thread; sums that are only told which samples have moved; and for each sample a lower bound on how much
-nearer its own centre is than any other, so that it is looked at again only when the centres have moved by as much (Hamerly,
+nearer its own center is than any other, so that it is looked at again only when the centers have moved by as much (Hamerly,
 "Making k-means even faster", SDM 2010). Sums are float64, products float32.
 
-Spherical k-means: samples and centres are unit vectors, so that the nearest centre is that of largest cosine (Dhillon &
+Spherical k-means: samples and centers are unit vectors, so that the nearest center is that of largest cosine (Dhillon &
 Modha, "Concept decompositions for large sparse text data using clustering", Machine Learning 42, 2001).
 
 On a CPU the result is the same, bit for bit, for any number of threads. On a GPU sums are added in no fixed order.
@@ -50,10 +50,10 @@ def kmeans(
 ) -> Clusters:
     """k clusters of x (N, D), on x's device: of `n_init` starts the one of least inertia.
 
-    An iteration ends the search when no sample moves, or when the centres together move by less than `tol` times the mean
+    An iteration ends the search when no sample moves, or when the centers together move by less than `tol` times the mean
     variance of a feature (squared). Beside x itself memory is a few numbers a sample and `k` x D. A cluster that loses
-    all samples goes on from the sample farthest from its centre; where there are fewer different samples than k, some
-    clusters stay empty. `spherical`: the rows of x are unit vectors (or 0), and so is each centre after each iteration.
+    all samples goes on from the sample farthest from its center; where there are fewer different samples than k, some
+    clusters stay empty. `spherical`: the rows of x are unit vectors (or 0), and so is each center after each iteration.
 
     Raises RequestError for k and the other numbers, DataError where x is not finite.
     """
@@ -67,7 +67,7 @@ def kmeans(
 
 
 def lloyd(x: Tensor, centres: Tensor, *, max_iter: int = 300, tol: float = 1e-4, spherical: bool = False) -> Clusters:
-    """The same from given centres (k, D)."""
+    """The same from given centers (k, D)."""
     _check(x, len(centres), 1, max_iter, tol)
     with open_blocks(x) as rows:
         return _Lloyd(rows, centres.to(rows.x) - rows.mean, spherical).run(max_iter, tol)
@@ -89,7 +89,7 @@ def _check(x: Tensor, k: int, n_init: int, max_iter: int, tol: float) -> None:
 
 def _plus_plus(rows: Blocks, k: int, seed: int) -> Tensor:
     """(k, D): samples far from each other. Each is the best of 2 + log k drawn by their squared distance to the nearest
-    centre so far."""
+    center so far."""
     n, device = len(rows.x), rows.x.device
     generator = torch.Generator().manual_seed(seed)
     trials = 2 + int(math.log(k))
@@ -124,7 +124,7 @@ def _plus_plus(rows: Blocks, k: int, seed: int) -> Tensor:
 
 
 class _Lloyd:
-    """Centres, and the samples that each has."""
+    """Centers, and the samples that each has."""
 
     def __init__(self, rows: Blocks, centres: Tensor, spherical: bool):
         self.rows, self.centres, self.k, self.spherical = rows, centres, len(centres), spherical
@@ -150,7 +150,7 @@ class _Lloyd:
         return Clusters(self.centres + self.rows.mean, self.assignment, inertia, iterations)
 
     def assign(self) -> int:
-        """Each sample to its nearest centre; how many were elsewhere before."""
+        """Each sample to its nearest center; how many were elsewhere before."""
         rows, half = self.rows, self.centres.square().sum(dim=1, keepdim=True).mul_(-0.5)
         active = (self.margin < 0).nonzero().flatten()
         all_of_them = len(active) > MOST_ACTIVE * len(self.margin)
@@ -194,7 +194,7 @@ class _Lloyd:
             self.counts -= before.bincount(minlength=self.k)
 
     def move(self) -> float:
-        """Each centre to the mean of its samples (its direction, on the sphere); the sum of the squared ways."""
+        """Each center to the mean of its samples (its direction, on the sphere); the sum of the squared ways."""
         sums, counts = self._filled()
         centres = (sums / counts.clamp(min=1)[:, None]).float()
         selected = counts[:, None] > 0
@@ -229,7 +229,7 @@ class _Lloyd:
         return sums, counts
 
     def distances(self) -> Tensor:
-        """(N,) squared, of each sample to its centre."""
+        """(N,) squared, of each sample to its center."""
         out = torch.empty_like(self.margin)
 
         def measure(part: slice) -> None:

@@ -19,7 +19,7 @@ Part = slice | Tensor
 
 
 class Blocks:
-    """Samples in blocks, with the mean taken off where it is large enough to matter (then also off all centres)."""
+    """Samples in blocks, centered where the mean is large compared with the variance (centroids are then centered too)."""
 
     def __init__(self, x: Tensor, pool: ThreadPoolExecutor | None, threads: int):
         self.x, self.pool, self.threads = x, pool, threads
@@ -42,7 +42,7 @@ class Blocks:
         return squares.sum(dim=0, dtype=torch.float64)
 
     def take(self, part: Part) -> Tensor:
-        """(B, D) of the centred samples, until this thread takes others."""
+        """(B, D) of the centerd samples, until this thread takes others."""
         if isinstance(part, slice):
             return (
                 torch.sub(self.x[part], self.mean, out=self._room(part.stop - part.start)) if self.off else self.x[part]
@@ -57,7 +57,7 @@ class Blocks:
         return self.local.room[:n]
 
     def size(self, k: int) -> int:
-        """Samples in a block that meets k centres: scores and samples stay in the cache of a core; on a GPU, in bounds."""
+        """Samples in a block that meets k centers: scores and samples stay in the cache of a core; on a GPU, in bounds."""
         if self.x.device.type != "cpu":
             return max(1024, min(1 << 18, (1 << 26) // k))
         return 4096 if k <= 16 else 1024 if k <= 64 else 256

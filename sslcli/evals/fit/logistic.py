@@ -1,8 +1,8 @@
 """Multinomial logistic regression with an L2 penalty, full batch, to a gradient norm.
 
-The objective is scikit-learn's, C * sum of cross-entropies + |W|^2 / 2, divided by C * n; the bias is not penalised.
+The objective is scikit-learn's, C * sum of cross-entropies + |W|^2 / 2, divided by C * n; the bias is not penalized.
 With two classes both have a vector here, and scikit-learn's C is twice ours. It is strictly convex in W, so whoever
-minimises it gets the same answer, and no rate or number of epochs has to be chosen.
+minimizes it gets the same answer, and no rate or number of epochs has to be chosen.
 
 L-BFGS (Liu & Nocedal 1989) with two things that a linear model allows. The logits of a step are linear in its length,
 so a line search costs no pass over the features: it is a safeguarded one-dimensional Newton method, and a step costs
@@ -79,10 +79,10 @@ class Logistic:
         self.bias = self.x.new_zeros(classes)
 
     # Classes come first in what follows: products, softmax and sums over (K, n) are several times as fast on a CPU as
-    # over (n, K). The parameters are one tensor (K, r + 1), its last column the bias of the centred features.
+    # over (n, K). The parameters are one tensor (K, r + 1), its last column the bias of the centerd features.
 
     def _forward(self, w: Tensor) -> Tensor:
-        """Logits (K, n), without a centred copy of the features."""
+        """Logits (K, n), without a centerd copy of the features."""
         bias = (w[:, -1] - w[:, :-1] @ self.centre)[:, None]
         if self.classes <= FEW:
             return torch.mm(self.x, w[:, :-1].T).T.contiguous().add_(bias)
@@ -98,7 +98,7 @@ class Logistic:
         return g
 
     def fit(self, strength: float, tol: float = 1e-5, max_iter: int = 500, history: int = 20) -> Fit:
-        """Minimise at C = `strength`, until no entry of the gradient exceeds `tol`; in float64 where float32 does not get there."""
+        """Minimize at C = `strength`, until no entry of the gradient exceeds `tol`; in float64 where float32 does not get there."""
         with _threads_for(self.x):
             solution = self._fit(strength, tol, max_iter, history)
             if solution.converged or self.x.dtype == torch.float64 or self.x.device.type == "mps":

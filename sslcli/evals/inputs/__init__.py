@@ -1,1 +1,1 @@
-"""What evaluators measure on: which labels may be seen, features on disk, samples made worse."""
+"""Inputs of evaluations: labeled subsets, label files, the feature cache, corruptions and attacks."""

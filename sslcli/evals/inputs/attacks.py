@@ -1,8 +1,8 @@
-"""Small changes of a picture that were made to mislead: within `eps` of each pixel, in pixels of 0..1.
+"""Adversarial attacks on images: perturbations of at most `eps` per pixel (L-infinity), in pixels of 0..1.
 
-`model` maps (B, C, H, W) pixels to (B, K) logits, the normalisation inside; `y` (B,) are columns of the logits. Untargeted:
-the cross-entropy is raised. A model may look firm because its gradients say nothing (Athalye et al., ICML 2018): what is left
-under these attacks is an upper bound of what a better one would leave.
+`model` maps (B, C, H, W) pixels to (B, K) logits, the normalization inside; `y` (B,) are columns of the logits. Untargeted:
+the cross-entropy is raised. Uninformative gradients can make a model look robust (Athalye et al., ICML 2018): the accuracy
+under these attacks is an upper bound of the accuracy under stronger ones.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def motion_blur(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Ten
 
 
 def fog(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """A pale veil with slow structure: octaves of smooth noise, 1 / frequency each, over 20 .. 75 % of the picture."""
+    """A pale veil with slow structure: octaves of smooth noise, 1 / frequency each, over 20 .. 75 % of the image."""
     share = (0.2, 0.35, 0.5, 0.62, 0.75)[s]
     veil, weight = torch.zeros(len(x), 1, *x.shape[2:]), 0.0
     for octave in range(4):
@@ -97,13 +97,13 @@ def brightness(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tens
 
 
 def contrast(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Flat light: differences from the picture's mean shrink to 70 .. 12 %."""
+    """Flat light: differences from the image's mean shrink to 70 .. 12 %."""
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     return (x - mean) * (0.7, 0.5, 0.35, 0.22, 0.12)[s] + mean
 
 
 def pixelate(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """As if it had 75 .. 25 % of its pixels each way: neighbours that would share one have their mean."""
+    """As if it had 75 .. 25 % of its pixels each way: neighbors that would share one have their mean."""
     for axis in (2, 3):
         side = x.shape[axis]
         fewer = max(1, round(side * (0.75, 0.6, 0.5, 0.37, 0.25)[s]))

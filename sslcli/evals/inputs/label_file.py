@@ -1,4 +1,4 @@
-"""Labels from a file of their own: `labels=FILE.csv`, for a folder of unlabelled samples and a hundred labels.
+"""Labels from a file of their own: `labels=FILE.csv`, for a folder of unlabeled samples and a hundred labels.
 
 A CSV file with a header: `name` (or `path`) or `id`, `label`, and where wanted `split`. A name is one of
 `Source.names`, or as much of its end as is unique (the file's name alone, mostly); the extension may be left out, and the
@@ -10,7 +10,7 @@ What measures, by the first of these that applies:
 
 1. the rows whose `split` is test, if there are any;
 2. the data set's own test split, where it has labels; none of its samples may be named in the file;
-3. the rows whose samples lie in the (unlabelled) test split, which pretraining held out, if there are 50 and every class
+3. the rows whose samples lie in the (unlabeled) test split, which pretraining held out, if there are 50 and every class
    is among them and among the other rows;
 4. a fifth of the rows, stratified by class, at least one each. Pretraining may have seen these samples, never with a
    label; the notes say so. Where these are fewer than 50, `probe` and `knn` test every row, in cross-validation

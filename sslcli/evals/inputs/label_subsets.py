@@ -79,7 +79,7 @@ def check(y: Tensor, split: str, name: str, classes: int = 2) -> Tensor:
 
 
 def draw(y: Tensor, amount: Amount, seed: int, index: int, names: tuple[str, ...] = ()) -> Tensor:
-    """The ids (m,), ascending, of draw `index` of a labelled subset; `y` (n,) holds -1 where there is no label.
+    """The ids (m,), ascending, of draw `index` of a labeled subset; `y` (n,) holds -1 where there is no label.
 
     A pure function of its arguments. Shares and counts are stratified: classes keep their proportions, and each has at
     least one. Raises RequestError when more is asked than there is, DataError when a class is too small.

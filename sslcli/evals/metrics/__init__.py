@@ -1,1 +1,1 @@
-"""Numbers of tensors: what comes in is computed elsewhere, nothing is read or drawn."""
+"""Metrics: functions of tensors."""

@@ -9,7 +9,7 @@ ROBUST = 1.4826  # standard deviations of a normal distribution in one median ab
 
 
 def auroc(score: Tensor, anomalous: Tensor) -> float:
-    """The share of pairs of a strange and a normal sample in which the strange one has the larger score; ties are half."""
+    """Area under the ROC curve: the share of correctly ordered pairs of an anomalous and a normal sample; ties count half."""
     normal = score[~anomalous].sort().values
     below = torch.searchsorted(normal, score[anomalous])
     not_above = torch.searchsorted(normal, score[anomalous], right=True)
@@ -17,9 +17,9 @@ def auroc(score: Tensor, anomalous: Tensor) -> float:
 
 
 def fpr95(score: Tensor, anomalous: Tensor) -> float:
-    """The share of strange samples that pass for normal where the threshold lets at least .95 of the normal ones pass.
+    """False positive rate at 95 % true positive rate: the share of anomalous samples below the 95 % quantile of the normal ones.
 
-    Positive is normal, as in Liang, Li & Srikant, "ODIN", ICLR 2018.
+    Normal is the positive class, as in Liang, Li & Srikant, "ODIN", ICLR 2018.
     """
     normal = score[~anomalous].sort().values
     threshold = normal[-(-95 * len(normal) // 100) - 1]
@@ -27,9 +27,9 @@ def fpr95(score: Tensor, anomalous: Tensor) -> float:
 
 
 def p_values(score: Tensor, calibration: Tensor) -> Tensor:
-    """(m,) the share of normal samples that are at least as strange: small is strange, uniform where nothing is.
+    """Conformal p-values (m,): the share of normal samples with a score at least as high; uniform for normal samples.
 
-    `calibration` (n,) are scores of normal samples that nothing was fitted to (Bates et al., "Testing for outliers with
+    `calibration` (n,) are scores of normal samples that were not used for fitting (Bates et al., "Testing for outliers with
     conformal p-values", Annals of Statistics 51, 2023).
     """
     ordered = calibration.sort().values
@@ -38,7 +38,7 @@ def p_values(score: Tensor, calibration: Tensor) -> Tensor:
 
 
 def outlying(scores: Tensor) -> float:
-    """The share of scores (n,) more than 3 robust standard deviations above their median; NaN counts as not."""
+    """The share of scores (n,) more than 3 robust standard deviations above their median; NaN counts as not outlying."""
     known = scores[~scores.isnan()].double()
     middle = known.median()
     robust = ROBUST * (known - middle).abs().median()

@@ -1,4 +1,4 @@
-"""Where a backbone looks: a number for each place of each sample.
+"""Attribution maps: attention and Grad-CAM, and their evaluation by deletion and insertion.
 
 B samples, h heads, N patches, C channels; `size` is the grid of places, one axis for series and two for images.
 """
@@ -22,7 +22,7 @@ WEIGHTS = 16_000_000  # of attention in memory at once
 
 
 def attention(backbone: ViT, x: Tensor) -> Tensor:
-    """(B, h, *grid): how much each patch is looked at in the last block; over patches it adds up to at most 1.
+    """(B, h, *grid): attention that each patch receives in the last block; the sum over patches is at most 1.
 
     By the class token where that is the feature (Caron et al., "DINO", ICCV 2021, Fig. 1), by the mean of all patches where
     their mean is. The fused kernel hands no weights out, so they are computed again from the block's own input.
@@ -123,7 +123,7 @@ def grad_cam(backbone: nn.Module, layer: nn.Module, x: Tensor, score: Score) -> 
 
 
 def upsample(importance: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(B, *grid) -> (B, *size), linear between the places' centres."""
+    """(B, *grid) -> (B, *size), linear between the places' centers."""
     mode = "bilinear" if len(size) == 2 else "linear"
     return F.interpolate(importance[:, None], size=size, mode=mode, align_corners=False)[:, 0]
 
@@ -160,7 +160,7 @@ def deletion_insertion_curves(
     """Deletion and insertion (B, steps + 1): `judge` of the sample as its places are replaced by 0, and of `base` as they come
     back, the most important ones first. Petsiuk, Das & Saenko, "RISE", BMVC 2018, Sec. 4.3.
 
-    `importance` (B, *size) has the sample's own size; 0 is the mean of normalised data; NaN stays NaN.
+    `importance` (B, *size) has the sample's own size; 0 is the mean of normalized data; NaN stays NaN.
     """
     rank = importance.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
     rank = rank.view(len(x), 1, *x.shape[2:])

@@ -1,4 +1,4 @@
-"""Whether a classifier is as sure as it should be."""
+"""Calibration of a classifier: reliability diagram, ECE, Brier score, log loss and temperature scaling."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sslcli.runs.files import replacing
 from sslcli.views.contact_sheet import FAINT, INK, PAPER
 
 BINS = 15
-COLDEST, HOTTEST = 0.02, 50.0  # temperatures; where every held-out label is right there is no optimum
+COLDEST, HOTTEST = 0.02, 50.0  # bounds of the temperature: without errors on held-out samples there is no optimum
 
 
 def reliability(p: Tensor, y: Tensor, bins: int = BINS) -> Tensor:
     """(bins, 3) float64: of the samples whose largest probability lies in each of `bins` equal parts of 0..1, their number, mean
-    probability and accuracy. `p` (n, K) probabilities, `y` (n,) columns, -1 where the truth is no column."""
+    probability and accuracy. `p` (n, K) probabilities, `y` (n,) columns, -1 for classes without a column."""
     confidence, predicted = p.double().max(dim=1)
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1  # (a, b], as Guo et al. have it
     out = torch.zeros(bins, 3, dtype=torch.float64)
@@ -37,14 +37,14 @@ def ece(p: Tensor, y: Tensor, bins: int = BINS) -> float:
 
 
 def brier(p: Tensor, y: Tensor) -> float:
-    """Mean over samples of the squared distance between probabilities and the truth, summed over classes: 0 .. 2 (Brier 1950)."""
+    """Mean squared distance between probabilities and one-hot labels, summed over classes: 0 .. 2 (Brier 1950)."""
     p = p.double()
     correct = p.gather(1, y.clamp(min=0)[:, None])[:, 0].masked_fill(y < 0, 0.0)
     return float((p.square().sum(dim=1) - 2 * correct + 1).mean())
 
 
 def nll(logits: Tensor, y: Tensor) -> float:
-    """Mean negative log-likelihood; samples whose truth is no column are left out, for theirs is infinite."""
+    """Mean negative log-likelihood; samples of classes without a column are left out, since theirs is infinite."""
     return float(F.cross_entropy(logits.double()[y >= 0], y[y >= 0]))
 
 
@@ -75,7 +75,7 @@ class Reliability:
     @property
     def caption(self) -> str:
         parts = ", ".join(f"{name} {error:.3f}" for name, error in self.errors.items())
-        what = "accuracy against the probe's confidence; on the diagonal it is as sure as it should be"
+        what = "accuracy against the probe's confidence; a calibrated classifier is on the diagonal"
         return f"{what}; calibration error {parts}"
 
     def save(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Numbers of features alone: how many directions they fill, how evenly, how they answer to views. No label, no file.
+"""Label-free metrics of features: effective rank, spectrum, invariance to views, uniformity, intrinsic dimension, learnability.
 
 n samples, d features, q views. All are functions of their arguments; distances and eigenvalues are float64.
 """
@@ -16,7 +16,7 @@ from sslcli.evals.fit.neighbors import classify
 from sslcli.rng import derive, order
 
 ROWS = 256  # samples whose distances to all others exist at a time
-SPARE = 4  # neighbours more than wanted, looked at again in float64
+SPARE = 4  # neighbors more than wanted, looked at again in float64
 
 
 def spectrum(x: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def effective_rank(values: Tensor, eps: float = 1e-7) -> float:
 
 
 def rankme(x: Tensor, eps: float = 1e-7) -> float:
-    """How many directions features (n, d) fill, 1 .. min(n, d).
+    """Effective rank of features (n, d), between 1 and min(n, d).
 
     Garrido et al., "RankMe", ICML 2023, arXiv:2210.02885, Eq. 1-2.
     """
@@ -59,7 +59,7 @@ def alpha_req(x: Tensor) -> float:
 
 
 def lidar(views: Tensor, delta: float = 1e-4) -> float:
-    """How many directions tell samples apart despite their views (n, q, d): 1 .. min(d, n - 1).
+    """Effective rank of the linear discriminant matrix of views (n, q, d), between 1 and min(d, n - 1).
 
     The effective rank of Sw^-1/2 Sb Sw^-1/2, where each sample is a class and its views are the class's members, Sb is the
     covariance of class means and Sw that within classes, plus `delta` on its diagonal. Thilak et al., "LiDAR", ICLR 2024,
@@ -98,13 +98,13 @@ def uniformity(x: Tensor, t: float = 2.0) -> float:
     for start in range(0, len(x), ROWS):
         rows = x[start : start + ROWS]
         potential = (2 * t * (rows @ x.T - 1)).exp()
-        potential.diagonal(offset=start).zero_()  # nobody is a pair with himself
+        potential.diagonal(offset=start).zero_()  # a sample is no pair with itself
         total += potential.sum()
     return float((total / (len(x) * (len(x) - 1))).log())
 
 
 def two_nn(x: Tensor, discard: float = 0.1) -> float:
-    """The intrinsic dimension of samples (n, d) from the ratios of the distances to their two nearest neighbours.
+    """The intrinsic dimension of samples (n, d) from the ratios of the distances to their two nearest neighbors.
 
     Facco et al., "Estimating the intrinsic dimension of datasets by a minimal neighborhood information", Scientific Reports
     2017: the slope, through the origin, of -log(1 - F) over log(r2 / r1), with F = i / N of the i-th smallest ratio, and
@@ -140,11 +140,11 @@ def nearest(x: Tensor, k: int) -> Tensor:
 
 
 def learnability(x: Tensor, seed: int = 0, clusters: int | None = None) -> float:
-    """How well the nearest neighbour in one half of the samples (n, d) tells a sample's k-means cluster in the other half.
+    """How well the nearest neighbor in one half of the samples (n, d) tells a sample's k-means cluster in the other half.
 
     Cluster learnability of Lu et al., "Using Representation Expressiveness and Learnability to Evaluate Self-Supervised
-    Learning Methods", TMLR 2023, arXiv:2206.01251: held-out accuracy of nearest neighbours on k-means labels. The settings are ours
-    and may differ from theirs: square root of n clusters, cosine distance, one neighbour, halves.
+    Learning Methods", TMLR 2023, arXiv:2206.01251: held-out accuracy of nearest neighbors on k-means labels. The settings are ours
+    and may differ from theirs: square root of n clusters, cosine distance, one neighbor, halves.
     """
     x = unit(x).float()
     if clusters is None:

@@ -1,4 +1,4 @@
-"""Intervals of 95 % for what is measured, and how many digits of a number they justify. Imports no torch."""
+"""95 % confidence intervals of metrics, and the number of digits that they justify. Imports no torch."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def format_interval(low: float | None, high: float | None) -> str:
 
 
 def format_metrics(metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, str]:
-    """What is shown of each number of a result; deviations (`_std`) with two significant digits."""
+    """What is shown of each number of a result; standard deviations (`_std`) with two significant digits."""
     return {
         name: f"{value:.2g}"
         if name.endswith("_std") and name.removesuffix("_std") in metrics

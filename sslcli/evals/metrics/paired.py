@@ -1,6 +1,6 @@
 """Two models on the same test items: is one better, and by how much? Imports no torch.
 
-Everything is a function of who was right where: `right` is (m,) for m items, the share of a model's draws (of labelled
+Everything is a function of who was right where: `right` is (m,) for m items, the share of a model's draws (of labeled
 samples) in which it was right on the item. So with several draws an item counts once, and what is said holds for other test
 items, given these draws: draws of labels are no further test items.
 """

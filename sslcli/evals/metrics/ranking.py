@@ -1,4 +1,4 @@
-"""Which of several numbers is best, how candidates rank by them, and how well two rankings agree. Imports no torch.
+"""The direction of each metric, ranks of candidates, and rank correlation. Imports no torch.
 
 `METRICS` is the one table of directions: what `sslcli select` ranks by, and `sslcli runs best` sorts by.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """A number without labels. `best` is "larger", "smaller", or the value that is aimed at."""
+    """A label-free metric. `best` is "larger", "smaller", or the target value."""
 
     best: str | float
     says: str
@@ -31,7 +31,7 @@ METRICS = {
     "uniformity": Metric("smaller", "how evenly the features cover the sphere"),
     "spread": Metric("larger", "0 is collapse, 1 is isotropic"),
 }
-# Numbers with labels, and of training, that are better when smaller.
+# Metrics with labels, and of training, that are better when smaller.
 SMALLER = ("loss", "mse", "fpr95", "ece", "brier", "nll")
 # Half of CLID, and what agreed best with the probe in each of our sets of runs (docs/results/select.md).
 DEFAULT = "learnability"
@@ -58,7 +58,7 @@ def ranks(scores: Sequence[float]) -> list[float]:
 
 def clid(rows: Sequence[Mapping[str, float]]) -> list[float]:
     """CLID of each candidate: its learnability and its intrinsic dimension, added (Lu et al., as `geometry.learnability`). How the
-    paper brings both to one scale was not to be found out: here each is standardised over the candidates that have it. nan for one
+    paper brings both to one scale was not to be found out: here each is standardized over the candidates that have it. nan for one
     that lacks either."""
     total = [0.0] * len(rows)
     for name in ("learnability", "intrinsic_dim"):
