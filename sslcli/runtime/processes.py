@@ -277,20 +277,22 @@ def _spawned(rank: int, world_size: int, folder: str, turn: int, work: Callable[
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP"):
         if hasattr(signal, name):  # a terminal sends Ctrl-C to every process: rank 0 decides, at the next step
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, args=(folder,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(Path(folder),), daemon=True).start()
     code = _execute(json.loads(payload), local_store(Path(folder), world_size), launcher_info(), turn, work)
     sys.stdout.flush()
     sys.stderr.flush()
+    if code:  # perhaps because rank 0 was killed: its collectives fail before the thread above has noticed
+        _exit_with_parent(Path(folder), timeout=1.0)
     os._exit(code)  # skip clean-up that could wait for a peer
 
 
-def _exit_with_parent(folder: str) -> None:
-    """Wait for the end of rank 0, which may have been killed: remove its folder and exit."""
+def _exit_with_parent(folder: Path, timeout: float | None = None) -> None:
+    """Wait for the end of rank 0, which may have been killed: then remove its folder and exit."""
     import multiprocessing as mp
     from multiprocessing.connection import wait
 
     parent = mp.parent_process()
     assert parent is not None
-    wait([parent.sentinel])
-    remove_folder(Path(folder))
-    os._exit(1)
+    if wait([parent.sentinel], timeout):
+        remove_folder(folder)
+        os._exit(1)
