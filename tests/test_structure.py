@@ -172,3 +172,28 @@ def test_nothing_instantiates_or_unpickles():
         assert "hydra.utils" not in text, path
         assert "weights_only=False" not in text, path
         assert "torchvision.io" not in text.replace("never torchvision.io", ""), path
+
+
+def keeps_state(path: Path) -> bool:
+    """Whether a file has a `global` statement, a cache for the life of the process, or sets an environment variable."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Global):
+            return True
+        if isinstance(node, ast.FunctionDef) and any("cache" in ast.unparse(d) for d in node.decorator_list):
+            return True
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
+        )
+        if any("os.environ" in ast.unparse(target) for target in targets):
+            return True
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "os.environ.setdefault":
+            return True
+    return False
+
+
+def test_process_wide_state_is_documented():
+    page = (ROOT.parent / "docs" / "explanation" / "process_state.md").read_text(encoding="utf-8")
+    missing = [
+        name for p in FILES.values() if keeps_state(p) and f"`{(name := p.relative_to(ROOT).as_posix())}`" not in page
+    ]
+    assert missing == []
