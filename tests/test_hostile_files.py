@@ -214,9 +214,9 @@ def test_names_that_attack_a_terminal(cli, tmp_path):
     ):
         os.makedirs(os.path.join(base, name))
         for k in range(3):
-            from tests.data.conftest import picture
+            from tests.data.conftest import make_image
 
-            picture(i * 10 + k + 500).save(os.fsdecode(os.path.join(base, name, name[:200] + b"%d.png" % k)))
+            make_image(i * 10 + k + 500).save(os.fsdecode(os.path.join(base, name, name[:200] + b"%d.png" % k)))
         with open(os.path.join(base, name, name[:200] + b".png"), "wb") as broken:
             broken.write(BAD["html"]())
     data = ["dataset=image_folder", f"dataset.path={root}", "dataset.max_bad_fraction=0.5"]

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.zygote import outcome
 from sslcli.errors import RequestError, StorageError, TrainingError
-from sslcli.runs import checkpoint
+from sslcli.runs import checkpoint, safetensors_file
 
 CALLS = ("open", "write", "fsync", "close", "rename", "replace", "unlink", "rmdir", "mkdir")
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -299,7 +299,7 @@ def test_safetensors_content_of_checkpoint(tmp_path):
         "tied": base,
         "tied too": base,
         "é": torch.tensor([1, 2], dtype=torch.int16),
-        **{str(d): torch.ones(3).to(d) for d in checkpoint.DTYPES},
+        **{str(d): torch.ones(3).to(d) for d in safetensors_file.DTYPES},
     }
     checkpoint.save(tmp_path, 1, {"model": group}, {})
     read = load_file(tmp_path / "step-0000000001" / "model.safetensors")

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from sslcli.nn.dist import rank
-from sslcli.runs.checkpoint import whole
 from sslcli.runtime import processes
 from sslcli.training.launch import NullRun
+from sslcli.training.loop.optimizer_state import full_tensor
 from sslcli.training.loop.trainer import Trainer
 from sslcli.training.setup import prepare
 from sslcli.training.state import Horizon, State
@@ -30,8 +30,8 @@ def two_steps(cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
         trainer.step(stream, Horizon(100), trainer.meter)
         if trainer.state.step == 0:
             named = list(job.method.named_parameters())
-            found |= {f"gradient of {n}": whole(p.grad).clone() for n, p in named if p.grad is not None}
-            found |= {f"step {n}": whole(p.detach()).clone() for n, p in named}
+            found |= {f"gradient of {n}": full_tensor(p.grad).clone() for n, p in named if p.grad is not None}
+            found |= {f"step {n}": full_tensor(p.detach()).clone() for n, p in named}
             found |= {
                 f"loss: {k}": torch.tensor(v, dtype=torch.float64)
                 for k, v in trainer.meter.means().items()
