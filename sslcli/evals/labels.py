@@ -6,12 +6,12 @@ Every method sees the same draws of labeled samples and is tested on the same te
 - `untrained`, `raw`: the same on a backbone with random weights, and on the inputs themselves;
 - `supervised`: the whole network trained on these labels from random weights, with augmentation (`finetune
   start=scratch`);
-- `finetuned`, where asked for: the whole network trained on them from the run's weights.
+- `finetuned`, with `finetune=true`: the whole network trained on them from the run's weights.
 
 Labels saved at equal accuracy, for each number n of labels: let a be the mean accuracy (over draws) of the
 self-supervised probe with n labels, and m the number with which a baseline's mean first reaches a, by log-linear
 interpolation between measured points (`saved.py`). The baseline needs m / n times the labels. Where it does not reach a
-with all labels there are, all that can be said is a bound, "> N / n"; nothing is extrapolated. `labels_saved` is m / n
+with all labels there are, the result is a bound, "> N / n"; nothing is extrapolated. `labels_saved` is m / n
 at ten labels a class against the baseline that needs fewest: below 1, pretraining does not pay. Its interval of 95 % says
 what other draws of labels would give, on the same test samples; where it holds 1, or where there is a single draw, the
 factor is no finding: it stands in the details alone.
@@ -89,7 +89,7 @@ def curve(
     lines: dict[str, Line] = {}
     protocols: dict[str, Any] = {}
     for step in track(steps, "number of labels"):
-        result = probe(backbone, data, labels=step.asked, seeds=seeds)
+        result = probe(backbone, data, labels=step.request, seeds=seeds)
         for kind in ("", "untrained", "raw"):
             name = f"{kind}.top1" if kind else "top1"
             if name in result.metrics:
@@ -150,15 +150,15 @@ def curve(
         "curve": {kind or "self-supervised": line.as_dict() for kind, line in lines.items()},
         "labels_saved": table,
     }
-    picture = LabelCurve(list(lines.values()), data.dataset.name, quoted)
-    return Result(metrics, protocol, {"curve.png": picture}, details, intervals)
+    image = LabelCurve(list(lines.values()), data.dataset.name, quoted)
+    return Result(metrics, protocol, {"curve.png": image}, details, intervals)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A number of labels: as it is asked of the probe, as part of a number's name, and in all."""
+    """A number of labels: as `labels` of the probe, as part of a metric's name, and in total."""
 
-    asked: str
+    request: str
     name: str
     labels: int
 

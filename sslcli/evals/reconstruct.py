@@ -38,7 +38,7 @@ def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_
     `mse` takes them interpolated from there, and `normalised.mse` is the error in the method's own units, in which 1 is
     about the patch's own mean.
 
-    psnr is -10 log10 of the mean error, in dB. `backbone` itself is not asked: the method has its own.
+    psnr is -10 log10 of the mean error, in dB. `backbone` is not used: the method has its own.
     """
     if masks < 1 or max_samples < 1:
         raise RequestError("evaluator.masks and evaluator.max_samples must be at least 1", "evaluator.masks=4")
@@ -98,7 +98,7 @@ def errors(data: EvalData, split: Split) -> tuple[Tensor, Tensor]:
 
 
 def reconstructs(data: EvalData) -> bool:
-    """Whether the run's method draws samples again, so that `errors` can be asked."""
+    """Whether the run's method reconstructs, so that `errors` is available."""
     if data.pretraining is None:
         return False
     method, _ = data.pretraining()
@@ -178,7 +178,7 @@ def _guesses(reconstruction: Reconstruction, mean: Tensor) -> dict[str, tuple[Te
 
 
 class _Mean:
-    """The mean of what is known (not NaN) of many tensors, where it is asked for."""
+    """The mean of what is known (not NaN) of many tensors, at the positions of a mask."""
 
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
@@ -215,7 +215,7 @@ def _notes(method: Method, errors: dict[str, _Mean]) -> list[str]:
     if "normalised" in errors:
         notes.append(
             f"{type(method).__name__} predicts patches less their own mean and std, which nobody knows of a hidden patch: mse "
-            "and psnr take those of the visible ones, interpolated; the picture gives the true ones back"
+            "and psnr take those of the visible ones, interpolated; the image uses the true ones"
         )
     return notes
 

@@ -53,10 +53,10 @@ def _sheet(first: AnomalyResult, score: str, data: EvalData) -> Sheet | None:
     if not any(end.rows for end in shown):
         return None
     wanted = {first.samples[i] for end in shown for i in end.rows}
-    pictures: dict[tuple[Split, int], Any] = {}
+    images: dict[tuple[Split, int], Any] = {}
     for split in sorted({split for split, _ in wanted}):
         ids = sorted(i for part, i in wanted if part == split)
-        pictures |= {(split, i): picture for i, picture in thumbnails(data, split, ids).items()}
+        images |= {(split, i): image for i, image in thumbnails(data, split, ids).items()}
     rows, wrong = [], 0
     for end in shown:
         half = len(end.rows) // 2
@@ -64,9 +64,9 @@ def _sheet(first: AnomalyResult, score: str, data: EvalData) -> Sheet | None:
         for at, i in enumerate(end.rows):
             right = end.anomalous is None or end.anomalous[at] == (at >= half)
             wrong += not right
-            if first.samples[i] in pictures:
+            if first.samples[i] in images:
                 cells.append(
-                    Cell(pictures[first.samples[i]], "" if end.anomalous is None else "right" if right else "wrong")
+                    Cell(images[first.samples[i]], "" if end.anomalous is None else "right" if right else "wrong")
                 )
         rows.append(Row(end.title, end.about, cells))
     means_text = shown[0].anomalous is not None

@@ -40,11 +40,11 @@ def map_sheet(
     n_heads = len(shown[0].each) if len(shown[0].each) > 1 else 0
     titles = ["source", title, *(f"head {i + 1}" for i in range(min(HEADS, n_heads))), "patches"]
     rows = []
-    for i, (one, picture) in enumerate(zip(shown, restored, strict=True)):
+    for i, (one, image) in enumerate(zip(shown, restored, strict=True)):
         large = attribution_maps.upsample(one.each, (int(size[0]), int(size[1])))
         patch_colors = F.interpolate(colours[i].T.reshape(1, 3, *grid), size=tuple(size), mode="nearest")[0]
         heads = [heat(_rescale(head)) for head in large[: min(HEADS, n_heads)]]
-        rows.append([picture, heat(_rescale(large.mean(dim=0))), *heads, patch_colors])
+        rows.append([image, heat(_rescale(large.mean(dim=0))), *heads, patch_colors])
     what += (
         f"; patches: three principal components of their features as red, green and blue ({share:.0%} of the variance)"
     )

@@ -15,7 +15,7 @@ from sslcli.runs.files import replacing
 from sslcli.views.contact_sheet import FAINT, INK, PAPER
 
 ROWS_UP_TO = 40  # rows of dots
-LOOKS = (  # of each kind, the measured one first: told by shape as well as by color
+LOOKS = (  # of each kind, the evaluated backbone first: distinguished by shape and color
     {"marker": "o", "color": "#2f6690", "markersize": 7},
     {"marker": "s", "color": "#d1603d", "markersize": 9, "fillstyle": "none"},
     {"marker": "^", "color": "#3a3a3a", "markersize": 9, "fillstyle": "none"},

@@ -14,7 +14,7 @@ from sslcli.runs.files import replacing
 from sslcli.views.contact_sheet import FAINT, INK, PAPER
 
 TITLE = 96  # characters that fit into a line above the image
-# Okabe & Ito's colors, told apart by the color-blind; marker and dashes say the same in gray.
+# Okabe & Ito's colors, distinguishable with color blindness; marker and dashes say the same in gray.
 STYLES: dict[str, tuple[str, str, str, Any]] = {  # kind -> words, color, marker, line
     "": ("self-supervised", "#0072b2", "o", "-"),
     "finetuned": ("fine-tuned", "#56b4e9", "D", (0, (6, 1.5))),
@@ -127,8 +127,8 @@ class LabelCurve:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.tick_params(colors="#5a564d", length=3, labelsize=8)
         axes.set_xlabel("labels", fontsize=9, color=INK)
-        said = f"accuracy on the test split of {self.dataset}; bands: a standard deviation over draws of labels"
-        lines = textwrap.wrap(said, TITLE) + (textwrap.wrap(self.saving(), TITLE) if self.quoted else [])
+        title = f"accuracy on the test split of {self.dataset}; bands: a standard deviation over draws of labels"
+        lines = textwrap.wrap(title, TITLE) + (textwrap.wrap(self.saving(), TITLE) if self.quoted else [])
         axes.set_title("\n".join(lines).replace("$", r"\$"), fontsize=9.5, loc="left", color=INK, linespacing=1.5)
         axes.grid(axis="y", color=FAINT, linewidth=0.7)
         axes.set_axisbelow(True)

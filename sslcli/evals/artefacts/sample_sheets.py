@@ -1,6 +1,6 @@
 """Sheets of samples: rows of thumbnails with captions, and frames that mark correct or wrong samples.
 
-A frame is told by its line as well as by its color: solid is right; dashed, with a cross in the corner, is wrong.
+A frame is distinguished by its line as well as by its color: solid is right; dashed, with a cross in the corner, is wrong.
 """
 
 from __future__ import annotations
@@ -146,11 +146,11 @@ def _image(x: Tensor) -> Image.Image:
     """Small images are enlarged by a integer, larger ones made to fit."""
     from PIL import Image
 
-    picture = to_image(x)
-    larger = max(picture.size)
+    image = to_image(x)
+    larger = max(image.size)
     zoom: float = SIDE // larger if larger <= SIDE // 2 else SIDE / larger
-    size = max(1, round(picture.width * zoom)), max(1, round(picture.height * zoom))
-    return picture.resize(size, Image.Resampling.NEAREST if zoom >= 2 else Image.Resampling.LANCZOS)
+    size = max(1, round(image.width * zoom)), max(1, round(image.height * zoom))
+    return image.resize(size, Image.Resampling.NEAREST if zoom >= 2 else Image.Resampling.LANCZOS)
 
 
 def _limits(samples: Sequence[Tensor]) -> tuple[float, float]:

@@ -177,8 +177,8 @@ def evaluate_candidate(c: Candidate, name: str, values: dict[str, Any], fingerpr
         else:
             folder = c.run.make_folder("eval/checkpoints")
             results.make_room(c.run.path, name, c.prefix)
-            if (said := result.artefacts.get(FILE)) is not None:
-                said.save(folder / f"{c.checkpoint.name}_{name}_{FILE}")
+            if (predictions := result.artefacts.get(FILE)) is not None:
+                predictions.save(folder / f"{c.checkpoint.name}_{name}_{FILE}")
             c.run.save_eval(c.prefix + name, record)
     except (OSError, StorageError) as e:  # raised when the ranking has been printed
         c.save_error = e

@@ -58,7 +58,7 @@ class Recipe:
 class Length:
     """Length of a training on n labeled samples."""
 
-    batch: int  # samples of a step: near what was asked for, so that an epoch leaves hardly any out
+    batch: int  # samples of a step: near the requested size, so that an epoch leaves hardly any out
     views: int  # of each kind of each sample in it
     steps: int
 

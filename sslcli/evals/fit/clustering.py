@@ -1,4 +1,4 @@
-"""Ways to divide features into clusters: fitted to training samples, then asked about others. No label is read here.
+"""Clustering of features, fitted to training samples and applied to others. No label is read here.
 
 `kmeans` takes features as they are and `spherical` their directions (both `sslcli.evals.fit.kmeans`). `gmm` (a mixture of
 normal distributions) and `hdbscan` (Campello, Moulavi & Sander, PAKDD 2013: dense regions, and noise between them) are
@@ -91,7 +91,7 @@ class Space:
 def fit_clusters(
     train: Tensor, queries: Tensor, k: int, settings: Settings, seed: int, device: torch.device
 ) -> Clustering:
-    """Clusters fitted to `train` (n, p), and those of `asked` (m, p), both in the method's space. `k` is not hdbscan's."""
+    """Clusters fitted to `train` (n, p), and those of `queries` (m, p), both in the method's space. `k` is not hdbscan's."""
     if settings.method == "hdbscan":
         return _hdbscan(train, queries, settings.min_cluster_size, seed)
     if settings.method == "gmm":
@@ -109,7 +109,7 @@ def float64_device(device: torch.device) -> torch.device:
 
 def nearest(x: Tensor, centres: Tensor) -> Tensor:
     """(n,) int64, on the CPU: which of `centres` (k, p) is nearest to each row of x (n, p); of equal ones the first."""
-    middle = centres.mean(dim=0)  # far from the origin, products would lose what is asked
+    middle = centres.mean(dim=0)  # products would lose precision far from the origin
     centres = centres - middle
     half = centres.square().sum(dim=1).mul_(-0.5)
     size = max(1, BLOCK // len(centres))
@@ -127,7 +127,7 @@ def _gmm(train: Tensor, queries: Tensor, k: int, starts: int, seed: int) -> Clus
     notes = [f"gmm: {'full' if kind == 'full' else 'diagonal'} covariances, fitted to {len(subset):,} training samples"]
     model = GaussianMixture(k, covariance_type=kind, n_init=starts, max_iter=200, random_state=seed % 2**32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged_`
+        warnings.simplefilter("ignore", ConvergenceWarning)  # `converged_` reports it
         model.fit(subset.double().numpy())
     if not model.converged_:
         notes.append(f"gmm: stopped after {model.n_iter_} iterations, before it had converged")

@@ -1,7 +1,7 @@
 """k-means: greedy k-means++ to start (Arthur & Vassilvitskii, SODA 2007, as scikit-learn's), then Lloyd's iterations.
 
 What makes it fast, and changes no result but for rounding: blocks of samples small enough for a processor's cache, each
-worked on by one thread; sums that are only told which samples have moved; and for each sample a lower bound on how much
+worked on by one thread; sums that are updated with the moved samples only; and for each sample a lower bound on how much
 nearer its own center is than any other, so that it is looked at again only when the centers have moved by as much (Hamerly,
 "Making k-means even faster", SDM 2010). Sums are float64, products float32.
 

@@ -82,7 +82,7 @@ def draw(y: Tensor, amount: Amount, seed: int, index: int, names: tuple[str, ...
     """The ids (m,), ascending, of draw `index` of a labeled subset; `y` (n,) holds -1 where there is no label.
 
     A pure function of its arguments. Shares and counts are stratified: classes keep their proportions, and each has at
-    least one. Raises RequestError when more is asked than there is, DataError when a class is too small.
+    least one. Raises RequestError for more labels than available, DataError when a class is too small.
     """
     known = torch.nonzero(y >= 0).flatten()
     if amount.kind == "all":

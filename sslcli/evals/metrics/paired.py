@@ -106,7 +106,7 @@ PredictionArrays = tuple[
 
 
 def align(a: PredictionArrays, b: PredictionArrays) -> tuple[NDArray[np.int64], Correctness, Correctness]:
-    """The ids of the items that both were asked, and who was right on them. RequestError where there is none, or where the
+    """The ids of the items that both predicted, and the correctness of each on them. RequestError where there is none, or where the
     truths differ."""
     ids, of_a, of_b = np.intersect1d(a[0], b[0], return_indices=True)
     if not len(ids):
