@@ -30,8 +30,8 @@ WORDS = {
 def pairs(workload: str, count: int, folder: Path) -> dict[str, list[float]]:
     """Seconds of each step, by contestant; the order is turned round each time."""
     from sslcli.training.benchmark import Parts
-    from sslcli.training.launch import NullRun
     from sslcli.training.loop.trainer import Trainer
+    from sslcli.training.run_training import NullRun
     from sslcli.training.state import State
 
     options = argparse.Namespace(folder=folder, data="")

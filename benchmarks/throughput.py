@@ -47,8 +47,8 @@ def training(words: list[str], floor: str | None, options: Options) -> list[Row]
     from benchmarks import floors, peers
     from sslcli.methods.base import Batch
     from sslcli.training.benchmark import Part, Parts
-    from sslcli.training.launch import NullRun
     from sslcli.training.loop.trainer import Trainer
+    from sslcli.training.run_training import NullRun
     from sslcli.training.state import State
 
     job = job_of([*data_words(options), *words, *options.overrides])

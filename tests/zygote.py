@@ -36,7 +36,7 @@ def serve(path: str) -> None:
     import sslcli.cli.commands.eval
     import sslcli.evals.base.evaluation
     import sslcli.evals.probe
-    import sslcli.training.launch  # noqa: F401
+    import sslcli.training.run_training  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     server = socket.socket(socket.AF_UNIX)

@@ -12,7 +12,7 @@ from sslcli.errors import SslError
 from sslcli.runtime import processes
 
 TASKS = {  # command -> the module whose `run_worker` runs its share
-    "pretrain": "sslcli.training.launch",
+    "pretrain": "sslcli.training.run_training",
     "eval": "sslcli.evals.base.evaluation",
     "bench": "sslcli.training.benchmark",
 }

@@ -17,6 +17,7 @@ from sslcli.rng import derive
 from sslcli.runtime import folders
 from sslcli.runtime.rendezvous import ProcessInfo
 from sslcli.runtime.resources import usable_cores
+from sslcli.runtime.threads import set_initial_threads
 
 
 @dataclass
@@ -63,6 +64,17 @@ class Runtime:
         count = f"{self.process.world_size} x " if self.process.world_size > 1 else ""
         return f"{count}{self.device} ({name}), {', '.join(extras)}"
 
+    def thread_candidates(self, requested: int | None) -> list[int]:
+        """Thread counts to compare, the current one first. `requested`: `device.threads`; a count set by the user is kept."""
+        free = requested is None and "OMP_NUM_THREADS" not in os.environ
+        compared = free and self.device.type == "cpu" and self.process.world_size == 1 and self.threads > 1
+        return [self.threads, 1] if compared else [self.threads]
+
+    def set_threads(self, count: int) -> None:
+        """Set the number of torch threads of this process."""
+        torch.set_num_threads(count)
+        self.threads = count
+
     def peak_memory_mb(self) -> float:
         """Peak memory so far in MiB: allocated on a GPU, else resident memory of this process."""
         if self.device.type == "cuda":
@@ -90,12 +102,7 @@ def start(cfg: dict[str, Any], *, images: bool = True, process: ProcessInfo | No
     device = torch.device(kind, process.local_rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)
-    if cfg["threads"] is not None:
-        torch.set_num_threads(cfg["threads"])
-    elif process.local_world_size > 1:
-        torch.set_num_threads(max(1, usable_cores() // process.local_world_size))
-    elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))  # torch ignores CPU quotas
+    set_initial_threads(cfg["threads"], process.local_world_size)
     precision = cfg["precision"]
     if precision == "auto":  # bf16 without hardware support halves the speed (measured on AVX-512)
         precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

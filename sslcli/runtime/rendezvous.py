@@ -1,4 +1,4 @@
-"""Rendezvous of the processes of one run: rank and world_size size, the store that they share, and the process group.
+"""Rendezvous of the processes of one run: rank and world size, the store that they share, and the process group.
 
 With `train.devices=N` all processes are on this machine and belong to this user: the store is a file in a folder that only
 the user can open, and gloo and NCCL are bound to the loopback interface. Under a launcher (torchrun, Slurm) the store is

@@ -1,4 +1,4 @@
-"""Selection of the number of torch threads, by timing training steps with all threads and with one.
+"""The number of torch threads: at the start of a process, and selected by timing steps with all threads and with one.
 
 On a busy machine, or for a small network, synchronizing threads at every operator costs more than parallelism gains."""
 
@@ -11,16 +11,22 @@ from collections.abc import Callable
 
 import torch
 
-from sslcli.runtime.device import Runtime
+from sslcli.runtime.resources import usable_cores
 
 MAX_RATIO = 0.95  # of step times, for choosing fewer threads: another thread count changes rounding
 
 
-def candidates(requested: int | None, machine: Runtime) -> list[int]:
-    """Thread counts to compare, the current one first. `requested`: `device.threads`; a count set by the user is kept."""
-    free = requested is None and "OMP_NUM_THREADS" not in os.environ
-    compared = free and machine.device.type == "cpu" and machine.process.world_size == 1 and machine.threads > 1
-    return [machine.threads, 1] if compared else [machine.threads]
+def set_initial_threads(requested: int | None, local_world_size: int) -> None:
+    """Set the number of torch threads with which a process begins.
+
+    `requested` (`device.threads`), else a share of the usable cores for each of several processes, else torch's choice, at most
+    the usable cores: torch ignores CPU quotas. OMP_NUM_THREADS is left alone."""
+    if requested is not None:
+        torch.set_num_threads(requested)
+    elif local_world_size > 1:
+        torch.set_num_threads(max(1, usable_cores() // local_world_size))
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
 
 
 def time_threads(
@@ -58,12 +64,6 @@ def fastest(times: dict[int, float]) -> int:
     first = next(iter(times))
     best = min(times, key=lambda n: times[n])
     return best if times[best] < MAX_RATIO * times[first] else first
-
-
-def set_threads(machine: Runtime, count: int) -> None:
-    """Set the number of torch threads of this process."""
-    torch.set_num_threads(count)
-    machine.threads = count
 
 
 def format_times(times: dict[int, float]) -> str:

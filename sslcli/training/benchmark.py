@@ -30,8 +30,8 @@ from sslcli.runtime import compilation, processes, threads
 from sslcli.runtime.folders import private_folder
 from sslcli.runtime.progress import track
 from sslcli.runtime.resources import load_average, usable_cores
-from sslcli.training.launch import NullRun, out_of_memory
 from sslcli.training.loop.trainer import Trainer
+from sslcli.training.run_training import NullRun, out_of_memory
 from sslcli.training.setup import TrainingSetup, prepare
 from sslcli.training.state import Horizon, State
 
@@ -151,10 +151,10 @@ class Parts:
     def choose_threads(self, seconds: float) -> None:
         """Measure with the thread count whose model step is faster."""
         machine = self.setup.runtime
-        counts = threads.candidates(self.setup.cfg["device"]["threads"], machine)
+        counts = machine.thread_candidates(self.setup.cfg["device"]["threads"])
         if len(counts) > 1:
             self.compared = threads.time_threads(self.model_step, counts, seconds)
-            threads.set_threads(machine, threads.fastest(self.compared))
+            machine.set_threads(threads.fastest(self.compared))
 
     def round(self, seconds: float) -> None:
         device, loader = self.setup.runtime.device, self.setup.loader

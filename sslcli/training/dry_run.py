@@ -40,7 +40,7 @@ def dry_run(cfg: dict[str, Any]) -> None:
     elapsed = time.perf_counter() - start
     memory = setup.runtime.peak_memory_mb()
     console.say(f"dry run: loss {loss:.4f}, {elapsed:.2f} s for the first step, peak memory {memory:,.0f} MB")
-    counts = threads.candidates(cfg["device"]["threads"], setup.runtime)
+    counts = setup.runtime.thread_candidates(cfg["device"]["threads"])
     if len(counts) > 1 and elapsed < COMPARE_SECONDS:
         times = threads.time_threads(step, counts, COMPARE_SECONDS)
         best = threads.fastest(times)

@@ -18,9 +18,9 @@ from sslcli.runs.identity import has_hash
 from sslcli.runs.listing import next_step
 from sslcli.runs.run import Run
 from sslcli.runtime.folders import shorten
-from sslcli.training.launch import launch
 from sslcli.training.method_images import save_method_images
 from sslcli.training.restore import restore
+from sslcli.training.run_training import run_training
 from sslcli.training.setup import TrainingSetup, prepare
 from sslcli.training.start_screen import start_screen
 from sslcli.training.state import State
@@ -46,7 +46,7 @@ def pretrain(setup: TrainingSetup, path: Path, auto: bool = False, hydra_files: 
             run.make_folder(".hydra")
             for name, text in hydra_files.items():
                 replace_file(run.path, f".hydra/{name}", text)
-        run.set_status(**identity(setup))
+        run.set_status(**identity_status(setup))
         train(setup, run, None)
     finally:
         run.close()
@@ -90,7 +90,7 @@ def resume(
         if extend or data_path is not None:
             run.write_config(setup.cfg)
         run.event("resumed", step=state.step, pid=os.getpid())
-        run.set_status("running", pid=os.getpid(), host=socket.gethostname(), error=None, **identity(setup))
+        run.set_status("running", pid=os.getpid(), host=socket.gethostname(), error=None, **identity_status(setup))
         train(setup, run, state)
     finally:
         run.close()
@@ -107,7 +107,7 @@ def save_data_path(run: Run, record: DataRecord | None) -> None:
     console.say(f"the data of {run.path} are at {dataset.path} now")
 
 
-def identity(setup: TrainingSetup) -> dict[str, Any]:
+def identity_status(setup: TrainingSetup) -> dict[str, Any]:
     """What `resume=auto` and every reader of the run's data compare."""
     return {
         "config_hash": setup.config_hash,
@@ -118,7 +118,7 @@ def identity(setup: TrainingSetup) -> dict[str, Any]:
 
 def find_matching_run(setup: TrainingSetup) -> Run | None:
     """The newest run of the same configuration on the same data, also one of a sweep; None where there is none."""
-    values = identity(setup)
+    values = identity_status(setup)
     same = [run for path in reversed(all_runs()) if has_hash(run := Run(path), values["config_hash"])]
     if not same:
         return None
@@ -136,7 +136,7 @@ def train(setup: TrainingSetup, run: Run, state: State | None) -> None:
     for key, value in rows:
         run.write_log(f"{key}: {value}")
     with loggers.attached(run, setup.cfg["logger"], setup.cfg, state.step if state else 0):
-        state = launch(setup, run, state)
+        state = run_training(setup, run, state)
     save_method_images(setup, run)
     step = run.status.get("step", 0)
     console.say(f"saved {run.path}/encoder.safetensors (step {step:,}, {console.human_time(state.seconds)})")

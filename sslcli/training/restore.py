@@ -13,7 +13,6 @@ from sslcli.runs import checkpoint
 from sslcli.runs.identity import LENGTH_KEYS, LOCATION_KEYS, identity_config, is_fact
 from sslcli.runs.redact import HIDDEN
 from sslcli.runs.run import Run
-from sslcli.runtime import threads
 from sslcli.training.loop.optimizer_state import parameter_names, restore_optimizer
 from sslcli.training.setup import TrainingSetup
 from sslcli.training.state import Horizon, State, execution, find_damage
@@ -74,7 +73,7 @@ def use_measured_threads(setup: TrainingSetup, run: Run) -> None:
     count = run.config.get("device", {}).get("threads")
     is_free = setup.cfg["device"]["threads"] is None and setup.runtime.device.type == "cpu"
     if is_free and typecheck.matches_type(count, int):
-        threads.set_threads(setup.runtime, count)
+        setup.runtime.set_threads(count)
 
 
 def changed_configuration(saved: dict[str, Any], now: dict[str, Any], run: Run) -> tuple[dict[str, str], list[str]]:

@@ -93,13 +93,13 @@ def machine(device: str = "cpu", count: int = 2, world_size: int = 1) -> Runtime
 
 def test_candidates_all_and_one(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert threads.candidates(None, machine()) == [2, 1]
-    assert threads.candidates(2, machine()) == [2]  # device.threads is given
-    assert threads.candidates(None, machine(count=1)) == [1]
-    assert threads.candidates(None, machine(world_size=2)) == [2]
-    assert threads.candidates(None, machine("meta")) == [2]
+    assert machine().thread_candidates(None) == [2, 1]
+    assert machine().thread_candidates(2) == [2]  # device.threads is given
+    assert machine(count=1).thread_candidates(None) == [1]
+    assert machine(world_size=2).thread_candidates(None) == [2]
+    assert machine("meta").thread_candidates(None) == [2]
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert threads.candidates(None, machine()) == [2]
+    assert machine().thread_candidates(None) == [2]
 
 
 def clock(monkeypatch, seconds: dict[int, float]) -> None:
@@ -140,7 +140,7 @@ def test_budget_keeps_the_faster_count(cli, monkeypatch):
     """One thread is the faster count: it is used, recorded, and used again on resume."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     torch.set_num_threads(2)
-    monkeypatch.setattr(threads, "candidates", lambda wanted, machine: [2, 1] if wanted is None else [wanted])
+    monkeypatch.setattr(Runtime, "thread_candidates", lambda machine, wanted: [2, 1] if wanted is None else [wanted])
     words = [w for w in SMOKE[1:] if not w.startswith("device.threads")]
     done = cli("pretrain", *words, "train.budget=2s", "train.batch_size=64", "train.eval_every=0")
     assert done.code == 0, done.err
@@ -160,7 +160,7 @@ def test_budget_keeps_the_faster_count(cli, monkeypatch):
 @pytest.mark.usefixtures("one_is_faster")
 def test_dry_run_compares_threads(cli, monkeypatch):
     monkeypatch.setattr("sslcli.training.dry_run.COMPARE_SECONDS", 1e9)
-    monkeypatch.setattr(threads, "candidates", lambda wanted, machine: [2, 1])
+    monkeypatch.setattr(Runtime, "thread_candidates", lambda machine, wanted: [2, 1])
     done = cli("pretrain", *SMOKE, "--dry-run")
     assert done.code == 0, done.err
     assert "1 thread" in done.err
@@ -169,7 +169,7 @@ def test_dry_run_compares_threads(cli, monkeypatch):
 
 @pytest.mark.usefixtures("one_is_faster")
 def test_bench_compares_threads(cli, monkeypatch):
-    monkeypatch.setattr(threads, "candidates", lambda wanted, machine: [2, 1])
+    monkeypatch.setattr(Runtime, "thread_candidates", lambda machine, wanted: [2, 1])
     done = cli("bench", *SMOKE, "repeats=1", "seconds=0.02", "--json")
     assert done.code == 0, done.err
     where = json.loads(done.out)["machine"]

@@ -9,9 +9,9 @@ import torch
 
 from sslcli.nn.dist import rank
 from sslcli.runtime import processes
-from sslcli.training.launch import NullRun
 from sslcli.training.loop.optimizer_state import full_tensor
 from sslcli.training.loop.trainer import Trainer
+from sslcli.training.run_training import NullRun
 from sslcli.training.setup import prepare
 from sslcli.training.state import Horizon, State
 

@@ -1,6 +1,6 @@
 """`train.budget`: the number of steps that fit into a time, and the fastest number of threads.
 
-Decision docs/decisions/0006 has the reasons."""
+Decision docs/explanation/decisions/0006 has the reasons."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Budget:
         if best == machine.threads:
             return
         say(f"device.threads={best}: faster on this machine now ({threads.format_times(times)})")
-        threads.set_threads(machine, best)
+        machine.set_threads(best)
         self.setup.cfg["device"]["threads"] = best
         self.run.event("threads", chosen=best, seconds_a_step={str(n): t for n, t in times.items()})
         self.run.write_config(self.setup.cfg)
@@ -78,7 +78,7 @@ class Budget:
             def enough(elapsed: float, rounds: int) -> bool:
                 return any(all_reduce_max(int(elapsed >= max_seconds), int(rounds >= MAX_MEASURE_ROUNDS)))
 
-            counts = threads.candidates(setup.cfg["device"]["threads"], setup.runtime)
+            counts = setup.runtime.thread_candidates(setup.cfg["device"]["threads"])
             times = threads.time_threads(timed_step, counts, max_seconds, enough)
         with torch.no_grad():
             for tensor, value in zip(tensors, copies, strict=True):

@@ -228,6 +228,6 @@ class Trainer:
 
 
 def can_defer_check(setup: TrainingSetup, strategy: SingleProcess) -> bool:
-    """Whether the update may be queued on the GPU before the check for non-finite values is read: docs/decisions/0010."""
+    """Whether the update may be queued on the GPU before the check for non-finite values is read (decision 10)."""
     on_gpu = setup.runtime.device.type == "cuda"
     return on_gpu and not strategy.sharded and optim.supports_found_inf(setup.optimizer)

@@ -23,7 +23,7 @@ from sslcli.training.setup import TrainingSetup, prepare
 from sslcli.training.state import Horizon, State
 
 
-def launch(setup: TrainingSetup, run: Run, state: State | None = None) -> State:
+def run_training(setup: TrainingSetup, run: Run, state: State | None = None) -> State:
     """Train to the end, in as many processes as the setup says. This process is rank 0."""
     state = state or State()
     payload = {
