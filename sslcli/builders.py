@@ -183,12 +183,12 @@ def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method
     """The method of a run with its heads, in eval mode, from the newest valid checkpoint; and the views of its plan.
 
     TrainingError where the run has no checkpoint."""
-    found = checkpoint.load_newest(run.path / "checkpoints")
-    if found is None:
+    snapshot = checkpoint.load_newest(run.path / "checkpoints")
+    if snapshot is None:
         raise TrainingError(
             f"{run.path} has no checkpoint", f"{command('resume', run.path)} finishes the run and writes one"
         )
-    method = method_from_checkpoint(cfg, dataset, found[0], "the checkpoint", recorded_data_info(run.path))
+    method = method_from_checkpoint(cfg, dataset, snapshot[0], "the checkpoint", recorded_data_info(run.path))
     return method, Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
 
 

@@ -73,8 +73,8 @@ class Interrupted(SslError):
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice most similar to `word`, or None where none is close."""
     by_lower = {c.lower(): c for c in sorted(choices, reverse=True)}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[matches[0]] if matches else None
 
 
 def command(*words: object) -> str:

@@ -21,7 +21,7 @@ from sslcli.errors import DataError, RequestError, command
 from sslcli.runs import records
 from sslcli.runs.run import Run
 
-KEPT: dict[str, Any] = {
+RECORD_TYPES: dict[str, Any] = {
     "path": str,
     "fingerprint": str,
     "shape": list[int],
@@ -31,9 +31,8 @@ KEPT: dict[str, Any] = {
     "labels": str,
     "samples": dict[str, int],
     "range": list[float] | str,
-    "measured": dict[
-        str, list[float]
-    ],  # mean and std of data that were accepted in place of those of the first training
+    # mean and std of changed data that the user accepted in place of those of the first training
+    "measured": dict[str, list[float]],
 }
 PATTERN = set("*?[{")  # a path with one of these names several files
 CLOSE = 1e-3  # of the standard deviation: other versions of an image decoder differ by less
@@ -41,7 +40,7 @@ CLOSE = 1e-3  # of the standard deviation: other versions of an image decoder di
 
 @dataclass(frozen=True)
 class DataRecord:
-    """The record of a run's data (`known`, with the keys of KEPT), and the options of the current command."""
+    """The record of a run's data (`known`, with the keys of RECORD_TYPES), and the options of the current command."""
 
     run: str
     known: dict[str, Any]
@@ -52,7 +51,7 @@ class DataRecord:
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     """The record of a data set, as it is written to status.json."""
     parts = {"train": dataset.train, "test": dataset.test, "unlabelled": dataset.unlabelled}
-    found = {
+    record = {
         "path": dataset.path,
         "fingerprint": dataset.fingerprint,
         "shape": list(dataset.shape),
@@ -64,34 +63,39 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "range": dataset.details.get("range"),
         "measured": dataset.details.get("measured"),
     }
-    return {key: value for key, value in found.items() if value is not None or key == "range"}
+    return {key: value for key, value in record.items() if value is not None or key == "range"}
 
 
 def read_record(run: Run, moved_to: str | None = None, allow_change: bool = False) -> DataRecord:
     """The record of a run; for earlier versions, what status.json and encoder.json contain."""
     status = run.status
-    kept = status.get("data")
-    if not isinstance(kept, dict):
+    data = status.get("data")
+    if not isinstance(data, dict):
         encoder = records.encoder(run.path)
-        kept = {
+        data = {
             "fingerprint": status.get("fingerprint"),
             "shape": encoder.get("input_shape"),
             "mean": encoder.get("mean"),
             "std": encoder.get("std"),
             **({"range": encoder["range"]} if "range" in encoder else {}),
         }
-    known = {key: kept[key] for key, kind in KEPT.items() if kept.get(key) and typecheck.matches_type(kept[key], kind)}
+    known = {
+        key: data[key]
+        for key, kind in RECORD_TYPES.items()
+        if data.get(key) and typecheck.matches_type(data[key], kind)
+    }
     numbers = {"shape", "mean", "std"}
     if known.keys() & numbers and not (
         numbers <= known.keys() and records.is_normalization(known["shape"], known["mean"], known["std"])
     ):
         known = {key: value for key, value in known.items() if key not in numbers}
-    own = known.get("measured", {})
-    if own and not (
-        numbers <= known.keys() and records.is_normalization(known["shape"], own.get("mean", []), own.get("std", []))
+    measured = known.get("measured", {})
+    if measured and not (
+        numbers <= known.keys()
+        and records.is_normalization(known["shape"], measured.get("mean", []), measured.get("std", []))
     ):
         del known["measured"]
-    if "range" in kept:
+    if "range" in data:
         known.setdefault("range", None)
     return DataRecord(str(run.path), known, moved_to, allow_change)
 
@@ -130,20 +134,22 @@ def with_recorded_path(node: dict[str, Any], record: DataRecord) -> dict[str, An
 
 
 def with_recorded_range(node: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """A data set's configuration with the range of values that was found in training, unless two numbers were asked for.
+    """A data set's configuration with the range of values that was measured in training, unless it states two numbers itself.
     `known`: a record, or the contents of encoder.json."""
     wish = node.get("range")
     if not isinstance(wish, str):
         return node
-    if "range" not in known and "max_pixels" in node:  # of a run made when these meant each image by itself
+    if (
+        "range" not in known and "max_pixels" in node
+    ):  # of an earlier version, where these named the range of each image
         return {**node, "range": {"minmax": "image_minmax", "percentile": "image_percentile"}.get(wish, wish)}
     return {**node, "range": known["range"]} if known.get("range") is not None else node
 
 
-def is_same_dataset(node: dict[str, Any], own: dict[str, Any], record: DataRecord) -> bool:
+def is_same_dataset(node: dict[str, Any], run_node: dict[str, Any], record: DataRecord) -> bool:
     """Whether a data set's configuration is that of the run."""
-    path = with_recorded_path(own, record).get("path")
-    return with_absolute_path(node) == (own if path is None else {**own, "path": path})
+    path = with_recorded_path(run_node, record).get("path")
+    return with_absolute_path(node) == (run_node if path is None else {**run_node, "path": path})
 
 
 def apply_record(dataset: Dataset, record: DataRecord) -> Dataset:
@@ -158,9 +164,9 @@ def apply_record(dataset: Dataset, record: DataRecord) -> Dataset:
             + (", or give their new location: dataset.path=NEW" if dataset.path else "")
             + "; to use the data as they are now: allow_data_change=true",
         )
-    known, own = record.known, {"mean": list(dataset.mean), "std": list(dataset.std)}
-    if changed or "measured" in known:  # the data that were accepted are known by their own numbers
-        dataset = replace(dataset, details={**dataset.details, "measured": own})
+    known, measured = record.known, {"mean": list(dataset.mean), "std": list(dataset.std)}
+    if changed or "measured" in known:  # the data that were accepted are known by their own mean and std
+        dataset = replace(dataset, details={**dataset.details, "measured": measured})
     if "shape" in known and tuple(known["shape"]) != dataset.shape:
         dataset = adapt_dataset(dataset, known["shape"], changed)
     if {"mean", "std"} <= known.keys():
@@ -170,23 +176,23 @@ def apply_record(dataset: Dataset, record: DataRecord) -> Dataset:
 
 def data_differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
     """Descriptions of the differences between a record and a data set."""
-    found = []
+    differences = []
     before, now = known.get("fingerprint"), dataset.fingerprint
     if before and now and before != now:
-        found.append(f"{_counts(before, now)} (fingerprint {now}, was {before})")
+        differences.append(f"{_counts(before, now)} (fingerprint {now}, was {before})")
     elif known.get("split") and dataset.split and known["split"] != dataset.split:
-        found.append("other samples are held out (labels or groups changed)")
+        differences.append("other samples are held out (labels or groups changed)")
     elif known.get("labels") and known["labels"] != _labels(dataset):
-        found.append("other labels, of the same samples")
+        differences.append("other labels, of the same samples")
     elif "samples" in known:
         here = describe_dataset(dataset)["samples"]
-        found += [
+        differences += [
             f"{plural(here.get(part, 0), 'sample')} in {part}, were {n:,}"
             for part, n in known["samples"].items()
             if here.get(part, 0) != n
         ]
     if "shape" in known and tuple(known["shape"]) != dataset.shape:
-        found.append(f"samples of {_shape(dataset.shape)}, were {_shape(known['shape'])}")
+        differences.append(f"samples of {_shape(dataset.shape)}, were {_shape(known['shape'])}")
     elif {"mean", "std"} <= known.keys():
         known = known.get("measured", known)
         spread = [max(abs(s), 1e-6) for s in known["std"]]
@@ -195,8 +201,8 @@ def data_differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
             if len(old) != len(values) or any(
                 abs(a - b) > CLOSE * s for a, b, s in zip(old, values, spread, strict=True)
             ):
-                found.append(f"the {name} of the channels is {_numbers(values)}, was {_numbers(old)}")
-    return found
+                differences.append(f"the {name} of the channels is {_numbers(values)}, was {_numbers(old)}")
+    return differences
 
 
 def adapt_dataset(dataset: Dataset, shape: Any, notes: list[str]) -> Dataset:

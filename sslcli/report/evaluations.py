@@ -19,7 +19,7 @@ from sslcli.report.metric_text import (
     sort_evaluations,
     title,
 )
-from sslcli.report.run_contents import Evaluation, Picture, RunContents
+from sslcli.report.run_contents import CaptionedImage, Evaluation, RunContents
 
 SAVED, BOUND = "labels_saved", "labels_saved_is_bound"  # a factor, and whether it is only a lower bound
 TILES = 4
@@ -30,10 +30,10 @@ TILES = 4
 
 def tiles(run: RunContents) -> Html | None:
     """The main metrics, each with its baselines."""
-    found: list[Html] = []
+    items: list[Html] = []
     for e in sort_evaluations(run.evals):
         metric = main_metric(e)
-        if metric is None or len(found) == TILES or not has_scale(metric):
+        if metric is None or len(items) == TILES or not has_scale(metric):
             continue
         by_kind = e.numbers[metric]
         beside = [
@@ -43,7 +43,7 @@ def tiles(run: RunContents) -> Html | None:
         ]
         span = e.interval(metric)
         figure, _, std = headline(e, metric).partition(" ± ")
-        found.append(
+        items.append(
             el(
                 "li",
                 el("span", f"{title(e)}, {metric_name(metric)}", class_="what"),
@@ -57,7 +57,7 @@ def tiles(run: RunContents) -> Html | None:
                 el("span", " · ".join(beside) or label_budget(e), class_="beside-it"),
             )
         )
-    return el("ul", *found, class_="tiles") if found else None
+    return el("ul", *items, class_="tiles") if items else None
 
 
 def headline(e: Evaluation, metric: str) -> str:
@@ -92,19 +92,19 @@ def bars(run: RunContents) -> Html | None:
             for k in ("", *e.baselines)
             if k in by_kind
         ]
-        made = (
+        budget = (
             label_budget(e)
             if e.labels == "all"
             else label_budget(e).removeprefix(format_labels(e.labels)).removeprefix(", ")
         )  # the title has them
-        caption = el("caption", el("strong", title(e)), f" {metric_name(metric)}{', ' + made if made else ''}")
+        caption = el("caption", el("strong", title(e)), f" {metric_name(metric)}{', ' + budget if budget else ''}")
         groups.append(el("table", caption, el("tbody", *rows), class_="bars"))
     if not groups:
         return None
-    told = (
+    note = (
         "Lines on the bars: 95 % intervals, for other test samples and, where there are several, other draws of labels."
     )
-    return el("div", el("p", told, class_="lead"), el("div", *groups, class_="groups"))
+    return el("div", el("p", note, class_="lead"), el("div", *groups, class_="groups"))
 
 
 def ends(e: Evaluation, metric: str, kind: str, most: float) -> tuple[float, float] | tuple[()]:
@@ -120,15 +120,15 @@ def ends(e: Evaluation, metric: str, kind: str, most: float) -> tuple[float, flo
 def evaluation(e: Evaluation) -> Html:
     """The metrics, images and protocol of one evaluation."""
     notes = e.protocol.get("notes")
-    said = [str(n) for n in notes] if isinstance(notes, list) else []
+    lines = [str(n) for n in notes] if isinstance(notes, list) else []
     lead = "; ".join(part for part in (evaluator_info(e.kind).summary, label_budget(e)) if part)
     return el(
         "section",
         el("h3", title(e)),
         el("p", f"{capitalize(lead)}.", class_="lead") if lead else None,
         numbers(e),
-        [figure(p) for p in e.pictures],
-        el("ul", *(el("li", n) for n in said), class_="notes") if said else None,
+        [figure(p) for p in e.images],
+        el("ul", *(el("li", n) for n in lines), class_="notes") if lines else None,
         el("details", el("summary", "Protocol"), el("div", protocol(e), class_="inside")),
         id=anchor(e),
         aria_label=title(e),
@@ -167,9 +167,9 @@ def protocol(e: Evaluation) -> Html:
     return definition_list(rest | {k: v for k, v in e.about.items() if k not in ("evaluator", "overrides")})
 
 
-def figure(picture: Picture) -> Html:
-    found = images.read(picture.path)
-    if found is None:
-        return el("p", f"{picture.path.name} is not an image that can be shown.", class_="missing")
-    uri, (wide, high) = found
-    return image(uri, wide, high, picture.caption)
+def figure(png: CaptionedImage) -> Html:
+    image_data = images.read(png.path)
+    if image_data is None:
+        return el("p", f"{png.path.name} is not an image that can be shown.", class_="missing")
+    uri, (wide, high) = image_data
+    return image(uri, wide, high, png.caption)

@@ -62,19 +62,19 @@ def metric_name(metric: str) -> str:
     """`AUROC of mahalanobis` for `mahalanobis.auroc`, `top-1 accuracy of the linear probe` for `probe.top1`."""
     of, _, name = metric.rpartition(".")
     name, _, at = name.partition("@")
-    said = METRIC_NAMES.get(name, name.replace("_", " ")) + (f" at {at}" if at else "")
+    text = METRIC_NAMES.get(name, name.replace("_", " ")) + (f" at {at}" if at else "")
     if known := evaluator_infos().get(of):
-        return f"{said} of the {known.title[:1].lower()}{known.title[1:]}"
-    return f"{said} of {METRIC_NAMES.get(of, of.replace('_', ' '))}" if of else said
+        return f"{text} of the {known.title[:1].lower()}{known.title[1:]}"
+    return f"{text} of {METRIC_NAMES.get(of, of.replace('_', ' '))}" if of else text
 
 
 def format_value(mean: float, std: float | None = None, digits: int = 3) -> str:
     """`0.958 ± 0.013`; values above 1 with four significant digits."""
     if abs(mean) <= 1:
-        said = f"{mean:.{digits}f}"
-        return said if std is None else f"{said} ± {std:.{digits}f}"
-    said = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.4g}"
-    return said if std is None else f"{said} ± {std:.2g}"
+        text = f"{mean:.{digits}f}"
+        return text if std is None else f"{text} ± {std:.{digits}f}"
+    text = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.4g}"
+    return text if std is None else f"{text} ± {std:.2g}"
 
 
 def format_metric(e: Evaluation, metric: str, kind: str = "", digits: int = 3) -> str:
@@ -83,8 +83,8 @@ def format_metric(e: Evaluation, metric: str, kind: str = "", digits: int = 3) -
     span = e.interval(metric, kind)
     if span is None or None in span:
         return format_value(mean, std, digits)
-    said = interval.format_value(mean, span)
-    return said if std is None else f"{said} ± {std:.{len(said.partition('.')[2])}f}"
+    text = interval.format_value(mean, span)
+    return text if std is None else f"{text} ± {std:.{len(text.partition('.')[2])}f}"
 
 
 def label_budget(e: Evaluation) -> str:
@@ -92,8 +92,8 @@ def label_budget(e: Evaluation) -> str:
     labels, seeds = e.protocol.get("labels"), e.protocol.get("seeds")
     if labels is None:
         return ""
-    said = format_labels(str(labels))
-    return f"{said}, {seeds} draws" if isinstance(seeds, int) and seeds > 1 else said
+    text = format_labels(str(labels))
+    return f"{text}, {seeds} draws" if isinstance(seeds, int) and seeds > 1 else text
 
 
 def format_labels(labels: str) -> str:

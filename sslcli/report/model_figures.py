@@ -75,12 +75,12 @@ def views_sheet(dataset: Any, cfg: dict[str, Any]) -> tuple[bytes | None, list[s
     loader = Loader(dataset.pretrain, maker, batch_size=count, seed=cfg["seed"])
     with contextlib.closing(loader.stream(0)) as stream:
         batch = next(stream)
-    found: dict[int, Tensor] = {}
+    sources: dict[int, Tensor] = {}
     plain = clean(dataset)
     for got, x in iterate_batches(dataset.pretrain, plain, batch_size=count, device="cpu", workers=0, ids=batch.ids):
-        found.update(zip(got.tolist(), plain.restore([x])[0], strict=True))
+        sources.update(zip(got.tolist(), plain.restore([x])[0], strict=True))
     views = maker.restore(batch.views)
-    rows = [[found[i], *(view[j] for view in views)] for j, i in enumerate(batch.ids.tolist()) if i in found]
+    rows = [[sources[i], *(view[j] for view in views)] for j, i in enumerate(batch.ids.tolist()) if i in sources]
     if not rows:
         return None, maker.kinds
     with private_folder() as folder:

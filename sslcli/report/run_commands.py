@@ -34,10 +34,10 @@ def stages(run: RunContents) -> list[str]:
             str(s) for s in registry.describe(registry.config_dir() / "pipeline.yaml", "pipeline").get("stages", [])
         ]
     try:
-        found = yaml.safe_load(given)
+        names = yaml.safe_load(given)
     except yaml.YAMLError:
         return []
-    return [str(s) for s in found] if isinstance(found, list) else []
+    return [str(s) for s in names] if isinstance(names, list) else []
 
 
 def sort_by_time(run: RunContents) -> list[Evaluation]:
@@ -73,16 +73,16 @@ def unmet_needs(run: RunContents) -> set[str]:
     from sslcli.errors import SslError
     from sslcli.methods.base import Method
 
-    found = set()
+    unmet = set()
     method, backbone = (mapping(run.config.get(part)) for part in ("method", "backbone"))
     try:
         if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in builders.method_classes(method)):
-            found.add("reconstruction")
+            unmet.add("reconstruction")
         if "_target_" in backbone and not hasattr(instantiate.resolve("backbone", backbone["_target_"]), "patchify"):
-            found.add("tokens")
+            unmet.add("tokens")
     except SslError:  # the code of the run is not installed: all evaluators are offered
         pass
-    return found
+    return unmet
 
 
 def missing_section(run: RunContents, atlas: ModelFigures | None, name: str) -> Html | None:

@@ -15,15 +15,15 @@ from sslcli.runs.listing import run_state, training_length
 from sslcli.runs.redact import masked, masked_words
 from sslcli.runs.run import Run
 
-BASELINES = ("supervised", "scratch", "untrained", "raw")  # the order in which they stand beside a run
+BASELINES = ("supervised", "scratch", "untrained", "raw")  # in the order of display
 MOST_EVENTS = 200
-MAX_HEAD = 100_000  # bytes of log.txt that are looked at
-MAX_PICTURE = 20_000_000  # bytes; a larger file is named, not embedded
+MAX_HEAD = 100_000  # bytes of log.txt that are searched
+MAX_IMAGE_BYTES = 20_000_000  # bytes; a larger file is named, not embedded
 
 
 @dataclass
-class Picture:
-    """A PNG beside an evaluation, or of the method itself."""
+class CaptionedImage:
+    """A PNG of an evaluation or of the method."""
 
     path: Path
     caption: str
@@ -34,13 +34,13 @@ class Evaluation:
     """One eval/NAME.json. `numbers`: metric -> {"": of the run, "untrained": of a baseline, ...} -> (value, std or None);
     `intervals`: metric -> the same -> the ends of 95 %.
 
-    `dataset`: the one that was measured, where it is another than the run's; else "". `labels`: as asked for."""
+    `dataset`: the evaluated data set where it differs from the run's, else "". `labels`: as requested."""
 
     name: str
     numbers: dict[str, dict[str, tuple[float, float | None]]]
     protocol: dict[str, Any]
     details: dict[str, Any]
-    pictures: list[Picture]
+    images: list[CaptionedImage]
     about: dict[str, Any]  # all else: step, seed, evaluator, dataset, seconds, time
     dataset: str = ""
     labels: str = "all"
@@ -57,8 +57,8 @@ class Evaluation:
     @property
     def baselines(self) -> list[str]:
         """The baselines of its metrics."""
-        found = {kind for by_kind in self.numbers.values() for kind in by_kind if kind}
-        return [k for k in BASELINES if k in found] + sorted(found - set(BASELINES))
+        kinds = {kind for by_kind in self.numbers.values() for kind in by_kind if kind}
+        return [k for k in BASELINES if k in kinds] + sorted(kinds - set(BASELINES))
 
 
 @dataclass
@@ -76,7 +76,7 @@ class RunContents:
     metrics: list[dict[str, Any]]
     events: list[dict[str, Any]]
     evals: list[Evaluation]
-    pictures: list[Picture]
+    images: list[CaptionedImage]
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -108,12 +108,12 @@ class RunContents:
 
     def curve(self, key: str) -> list[tuple[float, float]]:
         """(step, value) of one metric of metrics.jsonl."""
-        found = []
+        points = []
         for line in self.metrics:
             step, value = number(line.get("step")), number(line.get(key))
             if step is not None and value is not None:
-                found.append((step, value))
-        return found
+                points.append((step, value))
+        return points
 
 
 def read_run(path: Path) -> RunContents:
@@ -145,41 +145,41 @@ def read_run(path: Path) -> RunContents:
         metrics=metrics,
         events=records.events(path)[-MOST_EVENTS:],
         evals=evaluations(path, notes),
-        pictures=[Picture(p, f"{p.stem}, by the method itself") for p in images(path, "pictures", notes)],
+        images=[CaptionedImage(p, f"{p.stem}, by the method itself") for p in images(path, "pictures", notes)],
         notes=notes,
     )
 
 
 def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
     drawn = images(path, "eval", notes)
-    found = []
-    for kept in results.saved_results(path).values():
-        record = dict(kept.record)
+    evals = []
+    for result in results.saved_results(path).values():
+        record = dict(result.record)
         if not record:
-            notes.append(f"{kept.file} cannot be read")
+            notes.append(f"{result.file} cannot be read")
             continue
         captions = mapping(record.pop("artefacts", None))
         # what a file is called decides whose it is; a path from the record is never opened
-        own = [
-            Picture(p, str(caption))
+        artefact_images = [
+            CaptionedImage(p, str(caption))
             for artefact, caption in captions.items()
             for p in drawn
-            if f"eval/{p.name}" == kept.artefact_path(artefact)
+            if f"eval/{p.name}" == result.artefact_path(artefact)
         ]
-        found.append(
+        evals.append(
             Evaluation(
-                kept.name,
+                result.name,
                 group_by_metric(mapping(record.pop("numbers", None))),
                 mapping(record.pop("protocol", None)),
                 mapping(record.pop("details", None)),
-                own,
+                artefact_images,
                 record,
-                kept.dataset,
-                kept.labels,
+                result.dataset,
+                result.labels,
                 group_intervals(mapping(record.pop("intervals", None))),
             )
         )
-    return found
+    return evals
 
 
 def images(run: Path, folder: str, notes: list[str]) -> list[Path]:
@@ -190,34 +190,34 @@ def images(run: Path, folder: str, notes: list[str]) -> list[Path]:
         for path in sorted((run / folder).glob("*.png"))
         if f"{folder}/{path.name}" not in regular
     ]
-    found = []
+    paths = []
     for name in regular:
-        if (size_of(run, name) or 0) > MAX_PICTURE:
+        if (size_of(run, name) or 0) > MAX_IMAGE_BYTES:
             notes.append(f"{name.partition('/')[2]} is too large for a report and is left out")
         else:
-            found.append(run / name)
-    return found
+            paths.append(run / name)
+    return paths
 
 
 def group_by_metric(numbers: dict[str, Any]) -> dict[str, dict[str, tuple[float, float | None]]]:
     """`{"raw.top1": .9, "raw.top1_std": .01}` by metric and by baseline."""
-    found: dict[str, dict[str, tuple[float, float | None]]] = {}
+    by_metric: dict[str, dict[str, tuple[float, float | None]]] = {}
     for key, value in numbers.items():
         if (mean := number(value)) is None or (key.endswith("_std") and key.removesuffix("_std") in numbers):
             continue
         kind, metric = split_name(key)
-        found.setdefault(metric, {})[kind] = (mean, number(numbers.get(f"{key}_std")))
-    return found
+        by_metric.setdefault(metric, {})[kind] = (mean, number(numbers.get(f"{key}_std")))
+    return by_metric
 
 
 def group_intervals(intervals: dict[str, Any]) -> dict[str, dict[str, tuple[float | None, float | None]]]:
     """`{"raw.top1_ci95": [.8, .9]}` by metric and by baseline; None for an open end."""
-    found: dict[str, dict[str, tuple[float | None, float | None]]] = {}
+    by_metric: dict[str, dict[str, tuple[float | None, float | None]]] = {}
     for key, value in intervals.items():
         if key.endswith(SUFFIX):
             kind, metric = split_name(key.removesuffix(SUFFIX))
-            found.setdefault(metric, {})[kind] = (number(value[0]), number(value[1]))
-    return found
+            by_metric.setdefault(metric, {})[kind] = (number(value[0]), number(value[1]))
+    return by_metric
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -248,17 +248,17 @@ def start_screen(run: Path) -> dict[str, list[str]]:
         head = read_file(run, "log.txt", MAX_LINES)[:MAX_HEAD].decode("utf-8", "replace").split("\n")[:60]
     except OSError:
         return {}
-    found: dict[str, list[str]] = {}
+    rows: dict[str, list[str]] = {}
     last = ""
     for line in head:
         key, colon, value = line.partition(" ")[2].partition(": ")
         if not colon or key not in ("", "what", "data", "plan", "where"):
-            if found:
+            if rows:
                 break
             continue
         last = key or last
-        found.setdefault(last, []).append(value)
-    return found
+        rows.setdefault(last, []).append(value)
+    return rows
 
 
 def mapping(value: Any) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def render_run(path: Path) -> str:
         from sslcli.report.model_figures import compute  # imports torch
 
         atlas = compute(run)
-    found = [
+    sections = [
         baseline_section(run),
         protocol_section(run, atlas),
         training(run),
@@ -46,7 +46,7 @@ def render_run(path: Path) -> str:
         commands_section(run, name),
         environment_section(run),
     ]
-    return page(f"{heading(run)[0]}: {path.name}", found, header(run, name))
+    return page(f"{heading(run)[0]}: {path.name}", sections, header(run, name))
 
 
 def write_run(path: Path, out: Path | None = None) -> Path:

@@ -49,8 +49,8 @@ def card(run: RunContents, atlas: ModelFigures | None) -> Iterator[tuple[str, st
 def last_epoch(run: RunContents) -> str:
     epoch = next((e for m in reversed(run.metrics) if (e := number(m.get("epoch"))) is not None), None)
     step = number(run.encoder.get("step"))
-    said = [f"epoch {epoch:.4g}{', the last' if run.state == 'done' else ''}"] if epoch is not None else []
-    return ", ".join(said + ([f"step {step:,.0f}"] if step is not None else []))
+    parts = [f"epoch {epoch:.4g}{', the last' if run.state == 'done' else ''}"] if epoch is not None else []
+    return ", ".join(parts + ([f"step {step:,.0f}"] if step is not None else []))
 
 
 def splits(run: RunContents, atlas: ModelFigures | None) -> str:
@@ -58,12 +58,12 @@ def splits(run: RunContents, atlas: ModelFigures | None) -> str:
     for e in run.evals:
         if not sizes and not e.dataset:
             sizes = {k: n for k, v in mapping(e.protocol.get("splits")).items() if (n := number(v)) is not None}
-    said = ", ".join(f"{n:,.0f} {k}" for k, n in sizes.items())
+    counts = ", ".join(f"{n:,.0f} {k}" for k, n in sizes.items())
     data = mapping(run.config.get("dataset"))
     if data.get("holdout") is None:
-        return said
+        return counts
     held = f"where there is no test split: dataset.holdout={data['holdout']}, split seed {data.get('split_seed')}"
-    return f"{said}; {held}" if said else held
+    return f"{counts}; {held}" if counts else held
 
 
 def environment_section(run: RunContents) -> Html:
@@ -75,6 +75,6 @@ def environment_section(run: RunContents) -> Html:
     if text:
         pre = el("pre", el("code", text), tabindex=0, role="region", aria_label="configuration")
         parts.append(el("details", el("summary", "Configuration, resolved"), pre))
-    found = section("environment", "Environment and configuration", *parts)
-    assert found is not None
-    return found
+    environment = section("environment", "Environment and configuration", *parts)
+    assert environment is not None
+    return environment

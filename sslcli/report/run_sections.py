@@ -19,7 +19,6 @@ from sslcli.runs.listing import format_length
 if TYPE_CHECKING:
     from sslcli.report.model_figures import ModelFigures
 
-NAMES = {"image_folder": "a folder of pictures", "arrays": "arrays", "tar": "tar shards", "pack": "a pack"}
 ON_CURVES = ("loss", "lr", "samples_per_s", "data_wait", "spread", "progress")
 MOST_CURVES = 24  # of what a method logs beside these
 
@@ -71,10 +70,10 @@ def header(run: RunContents, name: str) -> Html:
 
 def progress_text(run: RunContents) -> str:
     seconds = number(run.status.get("seconds"))
-    said = [format_length(run.length)] if run.step else []
+    parts = [format_length(run.length)] if run.step else []
     if seconds:
-        said.append(console.human_time(seconds))
-    return " in ".join(said)
+        parts.append(console.human_time(seconds))
+    return " in ".join(parts)
 
 
 # ---------------------------------------------------------------------------------------------------------- protocol card
@@ -144,13 +143,13 @@ def health(run: RunContents) -> Html | None:
     return section("health", "Spread and rank", el("div", *shown, class_="curves")) if shown else None
 
 
-# -------------------------------------------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------------------------------------------- images
 
 
 def views(run: RunContents, atlas: ModelFigures | None) -> Html | None:
-    if atlas is None or atlas.views is None or (found := images.embedded(atlas.views)) is None:
+    if atlas is None or atlas.views is None or (sheet := images.embedded(atlas.views)) is None:
         return None
-    uri, (wide, high) = found
+    uri, (wide, high) = sheet
     kinds = ", ".join(f"{atlas.kinds.count(k)} {k}" for k in dict.fromkeys(atlas.kinds))
     caption = f"samples of the first batch, left, and their views ({kinds}) as the method saw them in the first epoch"
     return section("views", "What the method saw", image(uri, wide, high, caption))
@@ -163,13 +162,13 @@ def map_section(atlas: ModelFigures | None) -> Html | None:
 
 
 def method_images(run: RunContents) -> Html | None:
-    shown = [figure(p) for p in run.pictures]
-    return section("pictures", "Images from the method", *shown)
+    shown = [figure(p) for p in run.images]
+    return section("images", "Images from the method", *shown)
 
 
 def evaluation_sections(run: RunContents) -> Html | None:
-    found = sort_evaluations(run.evals)
-    return section("evaluations", "Evaluations", *(evaluation(e) for e in found))
+    evals = sort_evaluations(run.evals)
+    return section("evaluations", "Evaluations", *(evaluation(e) for e in evals))
 
 
 def baseline_section(run: RunContents) -> Html | None:

@@ -68,7 +68,7 @@ def header(folder: Path, rows: list[Row], swept: list[str], main: str | None) ->
         states[r.state] = states.get(r.state, 0) + 1
     counts = ", ".join(f"{n} {s}" for s, n in sorted(states.items()))
     best = next((r for r in rows if main in r.numbers), None) if main else None
-    said = (
+    summary = (
         f"Best by {label(main)}: {name_of(best, swept)}, {best.figures.get(main) or format_value(best.numbers[main])}."
         if best and main
         else ""
@@ -76,14 +76,14 @@ def header(folder: Path, rows: list[Row], swept: list[str], main: str | None) ->
     runs = [(r, r.run.path) for r in rows if main in r.numbers and r.run is not None]
     if main and len(runs) > 1:
         (_, first), (other, second) = runs[:2]
-        said += f" It is {compare_runs(first, second, main).words}: {name_of(other, swept)}."
+        summary += f" It is {compare_runs(first, second, main).words}: {name_of(other, swept)}."
     warn = "It was measured within the training split, while training." if main == ONLINE else ""
     return el(
         "div",
         el("p", "Sweep", class_="kicker"),
         el("h1", f"{len(rows)} runs" + (f" over {', '.join(swept)}" if swept else "")),
         el("p", f"{counts}; {folder.name}", class_="under"),
-        el("p", f"{said} {warn}".strip()) if said else None,
+        el("p", f"{summary} {warn}".strip()) if summary else None,
         class_="top",
     )
 
@@ -106,19 +106,19 @@ def table(rows: list[Row], swept: list[str], columns: list[str], main: str | Non
     lengths = differing(rows)
     head += [el("th", name, scope="col", class_="number") for name in (*lengths, "seconds")]
     body = [el("tr", *cells(r, swept, columns, lengths, out)) for r in rows]
-    found = el("table", el("thead", el("tr", *head)), el("tbody", *body), class_="sortable")
-    said = length_warning([r.run.length for r in rows if r.run])
-    note = el("p", f"{capitalize(said)}.", class_="lead") if said else None
-    made = section("runs", "All runs", note, scrolling_table(found, "all runs"))
-    assert made is not None
-    return made
+    body_table = el("table", el("thead", el("tr", *head)), el("tbody", *body), class_="sortable")
+    warning = length_warning([r.run.length for r in rows if r.run])
+    note = el("p", f"{capitalize(warning)}.", class_="lead") if warning else None
+    runs_section = section("runs", "All runs", note, scrolling_table(body_table, "all runs"))
+    assert runs_section is not None
+    return runs_section
 
 
 def differing(rows: list[Row]) -> list[str]:
     """Measures of the length of training that differ between runs: steps, epochs, samples."""
     lengths = [r.run.length for r in rows if r.run]
-    names = dict.fromkeys(name for found in lengths for name in found)
-    return [name for name in names if len({found.get(name) for found in lengths}) > 1]
+    names = dict.fromkeys(name for length in lengths for name in length)
+    return [name for name in names if len({length.get(name) for length in lengths}) > 1]
 
 
 def cells(r: Row, swept: list[str], columns: list[str], lengths: list[str], out: Path) -> list[Child]:
@@ -128,17 +128,17 @@ def cells(r: Row, swept: list[str], columns: list[str], lengths: list[str], out:
         way = os.path.relpath((r.run.path / NAME).absolute(), out.absolute().parent)
         linked = el("a", r.name, href=quote(way.replace(os.sep, "/")))
     seconds = number(r.run.status.get("seconds")) if r.run else None
-    found: list[Child] = [el("th", linked, scope="row"), *(el("td", r.keys.get(k, "")) for k in swept)]
-    found.append(el("td", r.state + (f": {r.error}" if r.error else "")))
+    row_cells: list[Child] = [el("th", linked, scope="row"), *(el("td", r.keys.get(k, "")) for k in swept)]
+    row_cells.append(el("td", r.state + (f": {r.error}" if r.error else "")))
     trained = [r.run.length.get(name) if r.run else None for name in lengths]
     for value, text in [
         *((r.numbers.get(c), r.figures.get(c)) for c in columns),
         *((value, None if value is None else f"{value:,.6g}") for value in trained),
         (seconds, f"{seconds:,.1f}" if seconds else None),
     ]:
-        said = "" if value is None else text or format_value(value, digits=4)
-        found.append(el("td", said, class_="number", data_value="" if value is None else repr(float(value))))
-    return found
+        cell_text = "" if value is None else text or format_value(value, digits=4)
+        row_cells.append(el("td", cell_text, class_="number", data_value="" if value is None else repr(float(value))))
+    return row_cells
 
 
 def over_seeds(rows: list[Row], swept: list[str], columns: list[str], main: str | None) -> Html | None:
@@ -155,15 +155,17 @@ def over_seeds(rows: list[Row], swept: list[str], columns: list[str], main: str 
         return None
     lines: list[tuple[float, Html]] = []
     for key, group in groups.items():
-        found = [el("td", k) for k in key] + [el("td", str(len(group)), class_="number", data_value=len(group))]
+        row_cells = [el("td", k) for k in key] + [el("td", str(len(group)), class_="number", data_value=len(group))]
         rank = float("inf")
         for c in columns:
             values = [r.numbers[c] for r in group if c in r.numbers]
             mean = statistics.fmean(values) if values else None
-            said = format_value(mean, statistics.stdev(values) if len(values) > 1 else None) if mean is not None else ""
-            found.append(el("td", said, class_="number", data_value="" if mean is None else repr(mean)))
+            cell_text = (
+                format_value(mean, statistics.stdev(values) if len(values) > 1 else None) if mean is not None else ""
+            )
+            row_cells.append(el("td", cell_text, class_="number", data_value="" if mean is None else repr(mean)))
             rank = sort_key(mean, c) if c == main else rank
-        lines.append((rank, el("tr", *found)))
+        lines.append((rank, el("tr", *row_cells)))
     head = [*(el("th", k, scope="col") for k in others), el("th", "seeds", scope="col", class_="number")]
     head += [el("th", label(c), scope="col", class_="number") for c in columns]
     body = [line for _, line in sorted(lines, key=lambda pair: pair[0])]

@@ -31,17 +31,17 @@ class Row:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """All runs of a folder, and the jobs of a sweep that have none. A job of `resume=auto` may have found its run elsewhere."""
+    """All runs of a folder, and the jobs of a sweep that have none. A job of `resume=auto` may continue a run in another folder."""
     rows, seen = [], set()
     for job in records.jobs(folder):
         inside = (p.parent for p in folder.glob(f"{job['job']}_*/status.json") if not p.parent.is_symlink())
-        found = next(inside, None) or among_runs(job.get("run"))
+        run_folder = next(inside, None) or among_runs(job.get("run"))
         words = masked_words(job["overrides"])
-        if found is None:
+        if run_folder is None:
             rows.append(Row(f"job {job['job']}", override_values(words), job["status"], job.get("error", "")))
-        elif found.resolve() not in seen:
-            seen.add(found.resolve())
-            rows.append(read_row(found, words))
+        elif run_folder.resolve() not in seen:
+            seen.add(run_folder.resolve())
+            rows.append(read_row(run_folder, words))
     for path in sorted(folder.glob("*/status.json")):
         if path.parent.resolve() not in seen and not path.parent.is_symlink():
             seen.add(path.parent.resolve())
@@ -59,7 +59,7 @@ def among_runs(named: str | None) -> Path | None:
 
 def read_row(path: Path, words: list[str] | None) -> Row:
     run = read_run(path)
-    found = Row(
+    row = Row(
         path.name,
         override_values(run.overrides if words is None else words),
         run.state,
@@ -69,15 +69,15 @@ def read_row(path: Path, words: list[str] | None) -> Row:
     for e in sort_evaluations(run.evals):
         for metric, by_kind in e.numbers.items():
             if "" in by_kind:
-                found.numbers[f"{e.name}.{metric}"] = by_kind[""][0]
-                found.figures[f"{e.name}.{metric}"] = format_metric(e, metric, digits=4).partition(" ± ")[0]
+                row.numbers[f"{e.name}.{metric}"] = by_kind[""][0]
+                row.figures[f"{e.name}.{metric}"] = format_metric(e, metric, digits=4).partition(" ± ")[0]
     online = mapping(run.status.get("online"))
     for key, name in (("knn/top1", ONLINE), ("rankme", "online RankMe")):
         if (value := number(online.get(key))) is not None:
-            found.numbers[name] = value
+            row.numbers[name] = value
     if loss := run.curve("train/loss"):
-        found.numbers["train loss"] = loss[-1][1]
-    return found
+        row.numbers["train loss"] = loss[-1][1]
+    return row
 
 
 def override_values(words: list[str]) -> dict[str, str]:
@@ -99,8 +99,8 @@ def metric_columns(rows: list[Row]) -> list[str]:
     """The numbers worth a column: the main one of each evaluation, and what every run has of itself."""
     names = list(dict.fromkeys(n for r in rows for n in r.numbers))
     mains = {f"{e.name}.{m}" for r in rows if r.run for e in r.run.evals if (m := main_metric(e))}
-    own = [n for n in names if "." not in n]
-    return [n for n in names if n in mains][: MOST_COLUMNS - len(own)] + own
+    run_metrics = [n for n in names if "." not in n]
+    return [n for n in names if n in mains][: MOST_COLUMNS - len(run_metrics)] + run_metrics
 
 
 def sort_key(value: float | None, name: str) -> float:

@@ -137,8 +137,8 @@ def existing(folder: Path) -> list[Path]:
     """Checkpoint folders, newest first. TrainingError where `folder` is a symbolic link."""
     if folder.is_symlink():
         raise TrainingError(f"{folder} is a symbolic link, which is not followed", "put the folder itself in its place")
-    found = (p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{10,18}", p.name))
-    return sorted((p for p in found if p.is_dir() and not p.is_symlink()), reverse=True)
+    matches = (p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{10,18}", p.name))
+    return sorted((p for p in matches if p.is_dir() and not p.is_symlink()), reverse=True)
 
 
 FILE = re.compile(r"(state\.json|\w+\.safetensors)")  # of a checkpoint
@@ -259,13 +259,13 @@ GONE = "a run that is being trained removes old checkpoints: train.keep=10 keeps
 
 def load_strictly(module: nn.Module, tensors: dict[str, Tensor], what: str, hint: str = ANOTHER) -> None:
     """Loads a state dict with equal keys and shapes. TrainingError that lists the first ten differences."""
-    own = module.state_dict()
-    missing = [k for k in own if k not in tensors]
-    unexpected = [k for k in tensors if k not in own]
+    expected = module.state_dict()
+    missing = [k for k in expected if k not in tensors]
+    unexpected = [k for k in tensors if k not in expected]
     shapes = [
-        f"{k} {tuple(tensors[k].shape)} for {tuple(own[k].shape)}"
-        for k in own
-        if k in tensors and tensors[k].shape != own[k].shape
+        f"{k} {tuple(tensors[k].shape)} for {tuple(expected[k].shape)}"
+        for k in expected
+        if k in tensors and tensors[k].shape != expected[k].shape
     ]
     if missing or unexpected or shapes:
         parts = [
@@ -275,5 +275,5 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], what: str, hint
         ]
         raise TrainingError(f"{what} does not fit this model: {'; '.join(parts)}", hint)
     with torch.no_grad():
-        for key, value in own.items():
+        for key, value in expected.items():
             value.copy_(tensors[key])

@@ -128,13 +128,13 @@ def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def backbone_overrides(backbone: dict[str, Any]) -> list[str]:
     """The overrides that select a backbone's configuration: `backbone=NAME`, and the keys that differ from that YAML."""
-    found: list[list[str]] = []
+    candidates: list[list[str]] = []
     for name, path in registry.choices("backbone").items():
         known = registry.describe(path, "backbone")
         if known.get("_target_") == backbone.get("_target_"):
             other = {k: v for k, v in backbone.items() if k not in ("_target_", "summary") and known.get(k) != v}
-            found.append([f"backbone={name}", *(f"backbone.{k}={_text(v)}" for k, v in other.items())])
-    return min(found, key=len, default=[])
+            candidates.append([f"backbone={name}", *(f"backbone.{k}={_text(v)}" for k, v in other.items())])
+    return min(candidates, key=len, default=[])
 
 
 def _text(value: Any) -> str:

@@ -56,9 +56,9 @@ def _resolve_head(place: Path) -> str | None:
         return None
     shared = _read(place / "commondir")  # branches of a worktree lie in its repository
     home = place / shared if shared else place
-    found = _commit(_read(home / ref[1]))
-    packed = None if found else re.search(rf"^(\w+) {re.escape(ref[1])}$", _read(home / "packed-refs", MAX_REFS), re.M)
-    return found or (_commit(packed[1]) if packed else None)
+    commit = _commit(_read(home / ref[1]))
+    packed = None if commit else re.search(rf"^(\w+) {re.escape(ref[1])}$", _read(home / "packed-refs", MAX_REFS), re.M)
+    return commit or (_commit(packed[1]) if packed else None)
 
 
 def _commit(text: str) -> str | None:

@@ -1,6 +1,6 @@
 """Files of a run folder, an exported encoder or a pack: opened, read, parsed and written by these functions alone.
 
-Such a folder may come from anybody. Each function takes the folder and the name of a file below it (`eval/knn.json`).
+Such a folder may come from an untrusted source. Each function takes the folder and the name of a file below it (`eval/knn.json`).
 Below the folder no symbolic link is followed and only regular files are opened, so no read blocks on a FIFO and no write
 leaves the folder. Sizes, and the depth of JSON, are bounded. What a parsed file must hold is in `runs/records.py`.
 """
@@ -136,8 +136,8 @@ def read_lines(folder: Path, name: str) -> tuple[list[dict[str, Any]], int]:
         return [], 0
     except OSError:
         return [], 1
-    found = [parse(line) for line in content.split(b"\n")[:-1] if line.strip()]
-    return [line for line in found if line], found.count({})
+    objects = [parse(line) for line in content.split(b"\n")[:-1] if line.strip()]
+    return [line for line in objects if line], objects.count({})
 
 
 def parse(content: bytes | str) -> dict[str, Any]:

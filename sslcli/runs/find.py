@@ -15,13 +15,13 @@ DEPTH = 3  # of a run below the runs folder, at most: runs/sweep/NAME/JOB
 
 def all_runs(root: Path | None = None) -> list[Path]:
     """Run folders below the root, in sweeps and in folders of the user's own too, oldest first."""
-    found: list[Path] = []
+    run_folders: list[Path] = []
     level = [root or runs_root()]
     for _ in range(DEPTH):
         inner = [path for folder in level for path in _folders(folder)]
-        found += (runs := [p for p in inner if os.path.isfile(p / "status.json")])
+        run_folders += (runs := [p for p in inner if os.path.isfile(p / "status.json")])
         level = sorted(set(inner) - set(runs))
-    return sorted(found, key=lambda p: (created(p), p.name))
+    return sorted(run_folders, key=lambda p: (created(p), p.name))
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -98,7 +98,7 @@ def of_same_data(spec: str, name: str) -> bool:
 
 
 def link_latest(path: Path) -> None:
-    """runs/latest -> the newest run. A convenience for people; nothing of ours reads it."""
+    """runs/latest -> the newest run. A convenience for the user; sslcli itself does not read it."""
     root = runs_root()
     link = root / "latest"
     try:

@@ -28,8 +28,8 @@ def summarize(path: Path) -> dict[str, Any]:
     """What `runs --json` prints of a run."""
     run = Run(path)
     status = run.status
-    found = run.results
-    numbers = {f"{name}.{k}": v for name, e in found.items() for k, v in e.record.get("numbers", {}).items()}
+    results = run.results
+    numbers = {f"{name}.{k}": v for name, e in results.items() for k, v in e.record.get("numbers", {}).items()}
     return {
         "run": str(path),
         "status": run_state(path, status),
@@ -37,10 +37,12 @@ def summarize(path: Path) -> dict[str, Any]:
         "created": status.get("created"),
         "seconds": status.get("seconds"),
         "numbers": numbers,
-        "intervals": {f"{name}.{k}": v for name, e in found.items() for k, v in e.record.get("intervals", {}).items()},
+        "intervals": {
+            f"{name}.{k}": v for name, e in results.items() for k, v in e.record.get("intervals", {}).items()
+        },
         "results": [
             {"name": e.name, "evaluator": e.evaluator, "labels": e.labels, "dataset": e.dataset or None}
-            for e in found.values()
+            for e in results.values()
         ],
         "online": status.get("online", {}),
         "error": status.get("error"),
@@ -48,19 +50,19 @@ def summarize(path: Path) -> dict[str, Any]:
 
 
 def run_state(path: Path, status: dict[str, Any]) -> str:
-    """The status, and `lost` for a run that says it is running while nobody holds its lock.
+    """The status, and `lost` for a run that says it is running while no process holds its lock.
 
     A file system of several machines may not carry locks from one to another: a run of another machine is lost only when it
     has given no sign of life for a while."""
-    said = str(status.get("status", "unknown"))
-    if said != "running" or is_locked(path):
-        return said
+    state = str(status.get("status", "unknown"))
+    if state != "running" or is_locked(path):
+        return state
     here = status.get("host") == socket.gethostname()
-    return "lost" if here or seconds_since(str(status.get("heartbeat", ""))) > STALE else said
+    return "lost" if here or seconds_since(str(status.get("heartbeat", ""))) > STALE else state
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process of this machine (or, where the file system tells, of another) holds the run's lock."""
+    """Whether a process of this machine (or, where the file system shares locks, of another) holds the run's lock."""
     import fcntl
 
     try:
@@ -83,20 +85,20 @@ def seconds_since(stamp: str) -> float:
 
 def training_length(step: Any, config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """How long a run trained: `steps` of the optimizer, `epochs`, `samples` seen; what is not known is left out."""
-    found: dict[str, float] = {"steps": step} if isinstance(step, (int, float)) else {}
+    length: dict[str, float] = {"steps": step} if isinstance(step, (int, float)) else {}
     if (epoch := next((line["epoch"] for line in reversed(metrics) if "epoch" in line), None)) is not None:
-        found["epochs"] = round(epoch, 2)
+        length["epochs"] = round(epoch, 2)
     train = config.get("train")
     batch = train.get("batch_size") if isinstance(train, dict) else None
-    if found and isinstance(batch, int):
-        found["samples"] = found["steps"] * batch
-    return found
+    if length and isinstance(batch, int):
+        length["samples"] = length["steps"] * batch
+    return length
 
 
-def format_length(found: Mapping[str, float]) -> str:
+def format_length(length: Mapping[str, float]) -> str:
     """`990 steps, 90 epochs, 126,720 samples`."""
     return ", ".join(
-        f"{value:,.4g} {name}" if name == "epochs" else f"{value:,.0f} {name}" for name, value in found.items()
+        f"{value:,.4g} {name}" if name == "epochs" else f"{value:,.0f} {name}" for name, value in length.items()
     )
 
 

@@ -73,24 +73,24 @@ def _is_endless(value: Any) -> bool:
 
 def numbers(record: dict[str, Any], key: str) -> dict[str, float]:
     """The finite numbers in a mapping of a record."""
-    found = record.get(key)
+    values = record.get(key)
     return (
-        {k: v for k, v in found.items() if typecheck.matches_type(v, float) and not _is_endless(v)}
-        if isinstance(found, dict)
+        {k: v for k, v in values.items() if typecheck.matches_type(v, float) and not _is_endless(v)}
+        if isinstance(values, dict)
         else {}
     )
 
 
 def status(run: Path) -> dict[str, Any]:
     """status.json; {} where it cannot be read."""
-    found = fitting(read_json(run, "status.json"), STATUS)
-    return found | ({"online": numbers(found, "online")} if "online" in found else {})
+    record = fitting(read_json(run, "status.json"), STATUS)
+    return record | ({"online": numbers(record, "online")} if "online" in record else {})
 
 
 def encoder(folder: Path) -> dict[str, Any]:
     """encoder.json of a run or of an exported folder; {} where it cannot be read."""
-    found = read_json(folder, "encoder.json")
-    return fitting(found, {**ENCODER, **ENCODER_MORE})
+    record = read_json(folder, "encoder.json")
+    return fitting(record, {**ENCODER, **ENCODER_MORE})
 
 
 def describes_encoder(info: dict[str, Any]) -> bool:
@@ -108,18 +108,18 @@ def is_normalization(shape: list[int], mean: list[float], std: list[float]) -> b
 
 def result(run: Path, name: str) -> dict[str, Any]:
     """eval/NAME.json, with numbers, protocol and details; {} where it cannot be read."""
-    found = fitting(read_json(run, f"eval/{name}.json"), RESULT)
-    if not found:
+    record = fitting(read_json(run, f"eval/{name}.json"), RESULT)
+    if not record:
         return {}
-    protocol = fitting(found.get("protocol", {}), PROTOCOL)
-    own = {"numbers": numbers(found, "numbers"), "intervals": intervals(found), "protocol": protocol}
-    return {"details": {}, **found, **own}
+    protocol = fitting(record.get("protocol", {}), PROTOCOL)
+    fields = {"numbers": numbers(record, "numbers"), "intervals": intervals(record), "protocol": protocol}
+    return {"details": {}, **record, **fields}
 
 
 def intervals(record: dict[str, Any]) -> dict[str, tuple[float | None, float | None]]:
     """The two ends of each interval of a result; None for one that is open."""
-    found = record.get("intervals", {})
-    pairs = {k: v for k, v in found.items() if isinstance(v, list) and len(v) == 2}
+    by_metric = record.get("intervals", {})
+    pairs = {k: v for k, v in by_metric.items() if isinstance(v, list) and len(v) == 2}
     pairs = {k: v for k, v in pairs.items() if all(typecheck.matches_type(end, float | None) for end in v)}
     low_high = {k: [None if _is_endless(end) else end for end in v] for k, v in pairs.items()}
     return {k: (low, high) for k, (low, high) in low_high.items()}
@@ -128,11 +128,11 @@ def intervals(record: dict[str, Any]) -> dict[str, tuple[float | None, float | N
 def metrics(run: Path) -> tuple[list[dict[str, Any]], int]:
     """The lines of metrics.jsonl, and how many cannot be read. Every value is a number or None."""
     lines, bad = read_lines(run, "metrics.jsonl")
-    kept = [
+    rows = [
         {k: v for k, v in fitting(line, LINE).items() if k in LINE or typecheck.matches_type(v, float | None)}
         for line in lines
     ]
-    return kept, bad
+    return rows, bad
 
 
 def events(run: Path) -> list[dict[str, Any]]:
@@ -142,14 +142,14 @@ def events(run: Path) -> list[dict[str, Any]]:
 
 def job(sweep: Path, number: str) -> dict[str, Any]:
     """jobs/NUMBER.json of a sweep; {} where it cannot be read or lacks the number of the job."""
-    found = fitting(read_json(sweep, f"jobs/{number}.json"), JOB)
-    return {"status": "unknown", "overrides": [], **found} if "job" in found else {}
+    record = fitting(read_json(sweep, f"jobs/{number}.json"), JOB)
+    return {"status": "unknown", "overrides": [], **record} if "job" in record else {}
 
 
 def jobs(sweep: Path) -> list[dict[str, Any]]:
     """All jobs of a sweep, by number."""
     names = [file.removeprefix("jobs/").removesuffix(".json") for file in files_in(sweep, "jobs/*.json")]
-    return sorted((found for name in names if (found := job(sweep, name))), key=lambda j: j["job"])
+    return sorted((record for name in names if (record := job(sweep, name))), key=lambda j: j["job"])
 
 
 def yaml_of(folder: Path, name: str) -> Any:
@@ -159,19 +159,19 @@ def yaml_of(folder: Path, name: str) -> Any:
     path = folder / name
     try:
         text = safe_yaml.decode_yaml(read_file(folder, name, safe_yaml.MAX_YAML_BYTES), path)
-        found = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as e:
         raise RequestError(f"{path} cannot be read: {e.strerror}") from None
     except (ValueError, yaml.YAMLError, RecursionError) as e:  # ValueError: a date that is none
         raise RequestError(f"{path} is not valid YAML: {first_line(e)}") from None
-    if isinstance(found, (dict, list)) and not is_bounded(found, containers=safe_yaml.MAX_YAML_NODES):
+    if isinstance(content, (dict, list)) and not is_bounded(content, containers=safe_yaml.MAX_YAML_NODES):
         raise RequestError(f"{path} has too many levels or nodes")
-    return found
+    return content
 
 
 def configuration(run: Path) -> dict[str, Any]:
     """config.yaml, with the schema's defaults where it lacks a key. RequestError."""
-    found = yaml_of(run, "config.yaml")
-    if not isinstance(found, dict):
+    content = yaml_of(run, "config.yaml")
+    if not isinstance(content, dict):
         raise RequestError(f"{run / 'config.yaml'} holds no configuration")
-    return schema.with_defaults({str(k): v for k, v in found.items()})
+    return schema.with_defaults({str(k): v for k, v in content.items()})

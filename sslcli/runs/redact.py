@@ -52,8 +52,8 @@ def hide(text: str) -> str:
 
 def secret_values() -> list[str]:
     """The values of environment variables with secret names (`${oc.env:WANDB_API_KEY}`), longest first."""
-    found = {v for name, v in os.environ.items() if len(v) >= _SHORTEST and _NAMES.search(name)}
-    return sorted(found, key=lambda v: (-len(v), v))
+    values = {v for name, v in os.environ.items() if len(v) >= _SHORTEST and _NAMES.search(name)}
+    return sorted(values, key=lambda v: (-len(v), v))
 
 
 def _is_path(text: str, value: str) -> bool:

@@ -92,9 +92,9 @@ class SavedResult:
 
 def find_result(run: Path, metric: str) -> tuple[SavedResult | None, str]:
     """The result of a run that contains a metric such as `probe@5-class.top1`, and the name of the metric within it."""
-    for name, found in saved_results(run).items():
-        if metric.startswith(f"{name}.") and metric.removeprefix(f"{name}.") in found.record["numbers"]:
-            return found, metric.removeprefix(f"{name}.")
+    for name, result in saved_results(run).items():
+        if metric.startswith(f"{name}.") and metric.removeprefix(f"{name}.") in result.record["numbers"]:
+            return result, metric.removeprefix(f"{name}.")
     return None, metric
 
 
@@ -120,13 +120,13 @@ def saved_results(run: Path, prefix: str = "") -> dict[str, SavedResult]:
     """All results of a run, by name. Before names said the labels, eval/probe.json could be of labels=5/class: it is
     `probe@5-class` then, so `probe` always means labels=all. `prefix`: what the names of the files begin with
     (`checkpoints/step-0000000004_`)."""
-    found: dict[str, SavedResult] = {}
+    by_name: dict[str, SavedResult] = {}
     for file in files_in(run, f"eval/{prefix}*.json"):
         given = file.removeprefix("eval/").removesuffix(".json")
         record = records.result(run, given)
         name, labels = given.removeprefix(prefix), labels_of(record) or "all"
         if label_tag(labels, opened=False) and not has_labels(name, labels):
             name = f"{name}@{label_tag(labels, opened=False)}"
-        if name not in found or given == prefix + name:
-            found[name] = SavedResult(name, run, file, record)
-    return dict(sorted(found.items()))
+        if name not in by_name or given == prefix + name:
+            by_name[name] = SavedResult(name, run, file, record)
+    return dict(sorted(by_name.items()))

@@ -45,7 +45,7 @@ class MetricSink(Protocol):
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
-    def result(self, name: str, numbers: Mapping[str, float], pictures: Mapping[str, Path], step: int) -> None: ...
+    def result(self, name: str, numbers: Mapping[str, float], images: Mapping[str, Path], step: int) -> None: ...
 
 
 class Run:
@@ -282,7 +282,7 @@ class Run:
 
     @property
     def evals(self) -> dict[str, dict[str, Any]]:
-        return {name: found.record for name, found in self.results.items()}
+        return {name: result.record for name, result in self.results.items()}
 
 
 def now() -> str:

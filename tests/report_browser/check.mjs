@@ -36,7 +36,7 @@ for (const path of pages) {
     await page.goto(pathToFileURL(path).href);
     for (const details of await page.$$("details")) await details.evaluate((d) => { d.open = true; });
     for (const alt of await page.$$eval("img", (images) => images.filter((i) => !i.naturalWidth).map((i) => i.alt))) {
-      wrong(`a picture does not show: ${alt}`);
+      wrong(`an image does not show: ${alt}`);
     }
     const wide = await page.evaluate(() => document.documentElement.scrollWidth);
     if (wide > width) wrong(`the page is ${wide} wide`);
@@ -75,13 +75,13 @@ for (const path of pages) {
     await page.keyboard.press("Enter");
     if (!(await sortable.evaluate((b) => b.closest("th").hasAttribute("aria-sort")))) wrong("a table does not sort");
   }
-  const enlarge = await page.$(".picture button");
+  const enlarge = await page.$(".image button");
   if (enlarge) {
     await enlarge.focus();
     await page.keyboard.press("Enter");
-    if (!(await page.evaluate(() => document.querySelector("dialog").open))) wrong("a picture does not open");
+    if (!(await page.evaluate(() => document.querySelector("dialog").open))) wrong("an image does not open");
     await page.keyboard.press("Escape");
-    if (!(await enlarge.evaluate((b) => b === document.activeElement))) wrong("the focus does not come back from a picture");
+    if (!(await enlarge.evaluate((b) => b === document.activeElement))) wrong("the focus does not come back from an image");
   }
   await page.focus("#theme");
   await page.keyboard.press("Enter");

@@ -24,11 +24,11 @@ def main(words: list[str], overrides: list[str]) -> int:
         raise RequestError("runs compare requires two or more runs", "sslcli runs compare RUN RUN")
     plot = target(options.get("out", "compare.png"), "out=compare.png", (".png",))
     values = evaluation_values(devices) if options.get("cka", "true") == "true" else None
-    found = compare(runs, int(options.get("seed", "0")), plot, values)
+    comparison = compare(runs, int(options.get("seed", "0")), plot, values)
     if console.flag(console.JSON):
-        console.out_json(asdict(found))
+        console.out_json(asdict(comparison))
     else:
-        print_comparison(found)
+        print_comparison(comparison)
     return 0
 
 
@@ -57,34 +57,36 @@ def evaluation_values(devices: list[str]) -> dict[str, Any]:
     return resolve(compose.compose("eval", ["evaluator=quality", *devices]))
 
 
-def print_comparison(found: Comparison) -> None:
-    names = [run["name"] for run in found.runs]
+def print_comparison(comparison: Comparison) -> None:
+    names = [run["name"] for run in comparison.runs]
     two = len(names) == 2
-    for run in found.runs:
+    for run in comparison.runs:
         time = f" in {console.human_time(run['seconds'])}" if run["seconds"] else ""
         length = format_length(run["length"]) or "no step"
         console.out(f"{run['name']}  {run['short']}  {run['status']}, {length}{time}")
-    if found.numbers:
+    if comparison.numbers:
         head = ["metrics", *names, *(["B - A"] if two else [])]
-        body = [[name, *map(_number, row), *(_difference(row) if two else [])] for name, row in found.numbers.items()]
+        body = [
+            [name, *map(_number, row), *(_difference(row) if two else [])] for name, row in comparison.numbers.items()
+        ]
         _print_table(head, body, range(1, len(head)))
-    if found.items:
+    if comparison.items:
         head = ["same test samples", "A", "run", "run - A", "95 % interval", "run better", "A better", "McNemar p"]
         head += [] if two else ["Holm p"]
-        _print_table(head, [_prediction_cells(row, two) for row in found.items], range(1, len(head)))
-        for row in found.items:
+        _print_table(head, [_prediction_cells(row, two) for row in comparison.items], range(1, len(head)))
+        for row in comparison.items:
             for note in row["notes"]:
                 console.out(f"  {row['evaluation']} {row['run']}: {note}")
-    if found.config:
-        body = [[key, *map(_config_value, values)] for key, values in found.config.items()]
+    if comparison.config:
+        body = [[key, *map(_config_value, values)] for key, values in comparison.config.items()]
         _print_table(["configuration", *names], body)
-    if found.cka:
-        body = [[row["run"], _number(row["cka"]), f"{row['samples']:,}"] for row in found.cka]
+    if comparison.cka:
+        body = [[row["run"], _number(row["cka"]), f"{row['samples']:,}"] for row in comparison.cka]
         _print_table(["encoders, with A", "CKA", "test samples"], body, (1, 2))
-    for note in found.notes:
+    for note in comparison.notes:
         console.warn(note)
-    if found.picture:
-        console.out("", found.picture)
+    if comparison.picture:
+        console.out("", comparison.picture)
 
 
 def _print_table(head: list[str], body: list[list[str]], right: Iterable[int] = ()) -> None:

@@ -70,7 +70,7 @@ def _exit_code(problems: list[dict[str, Any]]) -> int:
 
 
 def examine() -> dict[str, Any]:
-    """Versions, device, resources and settings; `problems` are dictionaries of what, mend (the fix) and fatal."""
+    """Versions, device, resources and settings; `problems` are dictionaries with the keys of `_problem`."""
     packages = {name: _version(name) for name in PACKAGES}
     device, device_problems = _device()
     runs = folders.runs_root()

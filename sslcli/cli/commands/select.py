@@ -46,15 +46,15 @@ def main(request: Request) -> int:
         refuse_unused(overrides, ("logger",), why, "leave it out")
     candidates = evaluate_candidates(candidates, settings)
     notes = comparability_notes(candidates)
-    found = rank_candidates(candidates, by)
-    if candidates[found.order[0]].step == 0:
+    result = rank_candidates(candidates, by)
+    if candidates[result.order[0]].step == 0:
         notes.append(f"step 0, which ranks first, is the untrained network: by {by} training did not help")
-    notes += separation_notes(candidates, found)
-    print_ranking(candidates, found, notes)
+    notes += separation_notes(candidates, result)
+    print_ranking(candidates, result, notes)
     for candidate in candidates:
         if candidate.save_error is not None:
             raise candidate.save_error
-    best = best_candidate(candidates, found)
+    best = best_candidate(candidates, result)
     if best.checkpoint is not None:
         keys = [f"checkpoint={best.step}", f"out={unused_name(f'encoder-{best.step}')}"]
         console.say(f"next  {command('export', short_name(best.run.path), *keys)}")
@@ -96,11 +96,11 @@ def _compose(name: str, overrides: list[str], request: Request) -> dict[str, Any
     return values
 
 
-def print_ranking(candidates: list[Candidate], found: Ranking, notes: list[str]) -> None:
+def print_ranking(candidates: list[Candidate], result: Ranking, notes: list[str]) -> None:
     """Prints the ranking, best first, and its agreement with the linear probes."""
-    notes += missing_metric_notes(found.rows)
+    notes += missing_metric_notes(result.rows)
     accuracies = [c.probe.get("numbers", {}).get("top1") for c in candidates]
-    agreement = probe_agreement(found.rows, accuracies)
+    agreement = probe_agreement(result.rows, accuracies)
     n = sum(accuracy is not None for accuracy in accuracies)
     if agreement and n < FEW:
         notes.append(f"the correlations are over {n} candidates: with fewer than {FEW} they say little")
@@ -109,18 +109,18 @@ def print_ranking(candidates: list[Candidate], found: Ranking, notes: list[str])
             "no probe to compare with: probe=true evaluates one of each (it reads labels; the ranking does not)"
         )
     if console.flag(console.JSON):
-        console.out_json(_finite(_json(candidates, found, accuracies) | {"agreement": agreement, "notes": notes}))
+        console.out_json(_finite(_json(candidates, result, accuracies) | {"agreement": agreement, "notes": notes}))
         return
-    names = [found.by, *(name for name in found.rows[0] if name != found.by)]
+    names = [result.by, *(name for name in result.rows[0] if name != result.by)]
     head = ["", "checkpoint" if candidates[0].checkpoint else "run", *names, *(["probe.top1"] if n else [])]
     body = [
         [
-            f"{found.ranks[i][found.by]:g}",
+            f"{result.ranks[i][result.by]:g}",
             candidates[i].label,
-            *("" if math.isnan(found.rows[i][name]) else f"{found.rows[i][name]:.4g}" for name in names),
+            *("" if math.isnan(result.rows[i][name]) else f"{result.rows[i][name]:.4g}" for name in names),
             *(["" if accuracies[i] is None else f"{accuracies[i]:.4f}"] if n else []),
         ]
-        for i in found.order
+        for i in result.order
     ]
     console.out(*console.table(head, body, numbers=[0, *range(2, len(head))]))
     if agreement:
@@ -131,19 +131,19 @@ def print_ranking(candidates: list[Candidate], found: Ranking, notes: list[str])
         console.warn(note)
 
 
-def _json(candidates: list[Candidate], found: Ranking, accuracies: list[float | None]) -> dict[str, Any]:
+def _json(candidates: list[Candidate], result: Ranking, accuracies: list[float | None]) -> dict[str, Any]:
     rows = [
         {
             "run": str(candidates[i].run.path),
             "checkpoint": candidates[i].checkpoint and str(candidates[i].checkpoint),
             "step": candidates[i].step,
-            "numbers": found.rows[i],
-            "ranks": found.ranks[i],
+            "numbers": result.rows[i],
+            "ranks": result.ranks[i],
             "probe.top1": accuracies[i],
         }
-        for i in found.order
+        for i in result.order
     ]
-    return {"by": found.by, "candidates": rows}
+    return {"by": result.by, "candidates": rows}
 
 
 def _finite(value: Any) -> Any:

@@ -53,11 +53,11 @@ class Candidate:
 
     def known(self, fingerprint: str) -> dict[str, results.SavedResult]:
         """Saved results of these weights on these data, by name."""
-        found = results.saved_results(self.run.path, self.prefix)
+        by_name = results.saved_results(self.run.path, self.prefix)
         return {
-            name: kept
-            for name, kept in found.items()
-            if (kept.record.get("sha256"), kept.record.get("fingerprint")) == (self.sha256, fingerprint)
+            name: result
+            for name, result in by_name.items()
+            if (result.record.get("sha256"), result.record.get("fingerprint")) == (self.sha256, fingerprint)
         }
 
 
@@ -85,7 +85,7 @@ def _find_several(word: str) -> list[Path] | None:
     """The runs with an encoder that match a pattern or are in a folder; None where `word` is neither."""
     root = folders.runs_root()
     if any(c in word for c in "*?["):
-        found = [p for base in (Path(), root) for p in _glob(base, word) if (p / "status.json").is_file()]
+        runs = [p for base in (Path(), root) for p in _glob(base, word) if (p / "status.json").is_file()]
     else:
         places = (Path(word), root / word, root / "sweep" / word)
         if any((f / "status.json").is_file() for f in places) or word in RESERVED:
@@ -93,10 +93,10 @@ def _find_several(word: str) -> list[Path] | None:
         folder = next((f for f in places if f.is_dir() and not (f / "encoder.json").is_file()), None)
         if folder is None:
             return None
-        found = [p.parent for p in folder.glob("*/status.json")] or all_runs(folder)
-    found = sorted(p for p in set(found) if not p.is_symlink())
-    done = [p for p in found if (p / "encoder.safetensors").exists()]
-    if left := [p.name for p in found if p not in done]:
+        runs = [p.parent for p in folder.glob("*/status.json")] or all_runs(folder)
+    runs = sorted(p for p in set(runs) if not p.is_symlink())
+    done = [p for p in runs if (p / "encoder.safetensors").exists()]
+    if left := [p.name for p in runs if p not in done]:
         console.warn(f"{len(left)} runs of {word} have no encoder yet and are left out: {listing(left, 5)}")
     if not done:
         raise RequestError(f"there is no run with an encoder in {word}", "`sslcli runs` lists them")
@@ -114,19 +114,19 @@ def list_checkpoints(run: Run) -> list[Candidate]:
     """The valid checkpoints of a run, oldest first. RequestError for fewer than two."""
     from sslcli.runs import checkpoint
 
-    found = []
+    checkpoints = []
     for path in reversed(checkpoint.existing(run.path / "checkpoints")):
         if (reason := checkpoint.verify(path)) is None:
-            found.append(Candidate(run, run.valid_config, path))
+            checkpoints.append(Candidate(run, run.valid_config, path))
         else:
             console.warn(f"{path.name} is left out: {reason}")
-    if len(found) < 2:
-        kept = "one checkpoint" if found else "no checkpoint"
+    if len(checkpoints) < 2:
+        count = "one checkpoint" if checkpoints else "no checkpoint"
         raise RequestError(
-            f"{run.path} has {kept}: two or more are needed",
+            f"{run.path} has {count}: two or more are needed",
             "train.keep=10 train.save_every=100 keeps more during training; or give several runs",
         )
-    return found
+    return checkpoints
 
 
 def require_same_data(candidates: list[Candidate], allow_change: bool = False) -> str:
@@ -187,8 +187,8 @@ def evaluate_candidate(c: Candidate, name: str, values: dict[str, Any], fingerpr
 
 def find_record(c: Candidate, name: str, fingerprint: str) -> dict[str, Any]:
     """The saved result `name` of these weights on these data, or {}."""
-    found = c.known(fingerprint).get(name)
-    return found.record if found is not None else {}
+    result = c.known(fingerprint).get(name)
+    return result.record if result is not None else {}
 
 
 def load_candidate(c: Candidate, values: dict[str, Any]) -> Any:

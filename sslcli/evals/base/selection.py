@@ -61,7 +61,7 @@ def probe_name(candidates: list[Candidate], settings: dict[str, dict[str, Any]],
     """The probe result shown beside the ranking: with the requested labels, else with those that most candidates have."""
     if "probe" in settings:
         return results.result_name("probe", settings["probe"]["evaluator"]["labels"])
-    names = [name for c in candidates for name, kept in c.known(fingerprint).items() if kept.evaluator == "probe"]
+    names = [name for c in candidates for name, result in c.known(fingerprint).items() if result.evaluator == "probe"]
     return max(["probe", *dict.fromkeys(names)], key=names.count)
 
 
@@ -75,9 +75,9 @@ def rank_candidates(candidates: list[Candidate], by: str) -> Ranking:
     return Ranking(by, rows, ranks, sorted(range(len(rows)), key=lambda i: ranks[i][by]))
 
 
-def best_candidate(candidates: list[Candidate], found: Ranking) -> Candidate:
+def best_candidate(candidates: list[Candidate], result: Ranking) -> Candidate:
     """The best candidate after step 0: the untrained network is a baseline and not worth exporting."""
-    return next((candidates[i] for i in found.order if candidates[i].step > 0), candidates[found.order[0]])
+    return next((candidates[i] for i in result.order if candidates[i].step > 0), candidates[result.order[0]])
 
 
 def label_free_metrics(candidates: list[Candidate]) -> list[dict[str, float]]:
@@ -134,18 +134,18 @@ def _protocol(c: Candidate) -> tuple[Any, ...]:
     return protocol.get("labels"), protocol.get("seeds"), repr(protocol.get("splits"))
 
 
-def separation_notes(candidates: list[Candidate], found: Ranking) -> list[str]:
+def separation_notes(candidates: list[Candidate], result: Ranking) -> list[str]:
     """Whether the best candidate is distinguishable from the next, by the metric of the ranking and by their probes."""
-    if len(found.order) < 2:
+    if len(result.order) < 2:
         return []
-    first, second = (candidates[i] for i in found.order[:2])
-    values = [found.rows[i][found.by] for i in found.order[:2]]
+    first, second = (candidates[i] for i in result.order[:2])
+    values = [result.rows[i][result.by] for i in result.order[:2]]
     points = [c.quality["protocol"].get("points", 0) for c in (first, second)]
     spans = [
-        share_interval(value, n) if found.by in SHARES and 0 <= value <= 1 and n else (None, None)
+        share_interval(value, n) if result.by in SHARES and 0 <= value <= 1 and n else (None, None)
         for value, n in zip(values, points, strict=True)
     ]
-    notes = [f"by {found.by} {first.label} is {by_intervals(values[0] - values[1], spans, found.by).words}"]
+    notes = [f"by {result.by} {first.label} is {by_intervals(values[0] - values[1], spans, result.by).words}"]
     if first.probe and second.probe:
         probes = [c.known(c.probe["fingerprint"]).get(c.probe_name) for c in (first, second)]
         notes.append(f"by their probes it is {separation(probes[0], probes[1], 'top1').words}")

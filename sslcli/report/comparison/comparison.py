@@ -42,18 +42,18 @@ def compare(runs: list[Run], seed: int, plot: Path, device: dict[str, Any] | Non
     - `device`: the resolved configuration of an evaluation, for CKA; None leaves CKA out.
     """
     names = [chr(ord("A") + i) if i < 26 else f"R{i + 1}" for i in range(len(runs))]
-    found = Comparison([describe_run(name, run) for name, run in zip(names, runs, strict=True)])
-    found.numbers = collect_metrics(runs)
-    found.config = config_differences(runs)
-    if warning := length_warning([run["length"] for run in found.runs]):
-        found.notes.append(warning)
-    found.items, notes = compare_predictions(names, runs, seed)
-    found.notes += notes
+    comparison = Comparison([describe_run(name, run) for name, run in zip(names, runs, strict=True)])
+    comparison.numbers = collect_metrics(runs)
+    comparison.config = config_differences(runs)
+    if warning := length_warning([run["length"] for run in comparison.runs]):
+        comparison.notes.append(warning)
+    comparison.items, notes = compare_predictions(names, runs, seed)
+    comparison.notes += notes
     if device is not None:
-        found.cka, notes = compare_encoders(names, runs, device)
-        found.notes += notes
-    plot_curves(runs, plot, found)
-    return found
+        comparison.cka, notes = compare_encoders(names, runs, device)
+        comparison.notes += notes
+    plot_curves(runs, plot, comparison)
+    return comparison
 
 
 def describe_run(name: str, run: Run) -> dict[str, Any]:
@@ -88,13 +88,13 @@ def config_differences(runs: list[Run]) -> dict[str, list[Any]]:
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
 
 
-def plot_curves(runs: list[Run], path: Path, found: Comparison) -> None:
-    names = [f"{run['name']}  {run['short']}" for run in found.runs]
+def plot_curves(runs: list[Run], path: Path, comparison: Comparison) -> None:
+    names = [f"{run['name']}  {run['short']}" for run in comparison.runs]
     nodes = [run.config.get("method") for run in runs]
     methods = {str(node.get("_target_")) for node in nodes if isinstance(node, dict)}
     curves = Curves(names, [run.metrics for run in runs], same_method=len(methods) == 1)
     if not curves.panels:
-        found.notes.append("no curve to plot: no run has a line in metrics.jsonl")
+        comparison.notes.append("no curve to plot: no run has a line in metrics.jsonl")
         return
     curves.save(path)
-    found.picture = str(path)
+    comparison.picture = str(path)

@@ -72,13 +72,13 @@ class Curves:
 
 def points(lines: Sequence[Mapping[str, Any]], key: str) -> Line:
     """The finite values of a metric over epochs, thinned to at most `MAX_POINTS` points."""
-    found = [
+    values = [
         (float(line["epoch"]), float(value))
         for line in lines
         if isinstance(value := line.get(key), (int, float)) and math.isfinite(value) and "epoch" in line
     ]
-    step = -(-len(found) // MAX_POINTS)
-    return found[:: max(1, step)] if step <= 1 else [*found[::step], found[-1]]
+    step = -(-len(values) // MAX_POINTS)
+    return values[:: max(1, step)] if step <= 1 else [*values[::step], values[-1]]
 
 
 def rescale(line: Line) -> Line:

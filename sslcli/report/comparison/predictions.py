@@ -42,30 +42,30 @@ def compare_predictions(names: list[str], runs: list[Run], seed: int) -> tuple[l
 
 def evaluations_with_predictions(run: Run) -> list[str]:
     return [
-        name for name, kept in run.results.items() if size_of(run.path, kept.artefact_path(paired.FILE)) is not None
+        name for name, result in run.results.items() if size_of(run.path, result.artefact_path(paired.FILE)) is not None
     ]
 
 
 def compare_pair(first: Run, second: Run, name: str, seed: int) -> dict[str, Any]:
     """`second` against `first` on the test samples of evaluation `name`. RequestError where the data differ."""
-    found = [run.results[name] for run in (first, second)]
-    if not paired.same_data(*found):
+    results = [run.results[name] for run in (first, second)]
+    if not paired.same_data(*results):
         raise RequestError("evaluated on different data: accuracies on different samples do not compare")
-    a, b = (paired.read_predictions(kept) for kept in found)
+    a, b = (paired.read_predictions(result) for result in results)
     assert a is not None and b is not None  # noqa: PT018
     ids, correct_a, correct_b = paired.align(a, b)
-    result = paired.compare(correct_a, correct_b, derive(seed, "paired", name))
+    difference = paired.compare(correct_a, correct_b, derive(seed, "paired", name))
     notes = []
-    for place, run, kept in zip(("first", "second"), (first, second), found, strict=True):
-        if kept.record.get("sha256") != records.encoder(run.path).get("sha256"):
+    for place, run, result in zip(("first", "second"), (first, second), results, strict=True):
+        if result.record.get("sha256") != records.encoder(run.path).get("sha256"):
             notes.append(
-                f"the result of the {place} is of step {kept.record.get('step')}: it was trained further since"
+                f"the result of the {place} is of step {result.record.get('step')}: it was trained further since"
             )
-    settings = [kept.record.get("evaluator") or {} for kept in found]
+    settings = [result.record.get("evaluator") or {} for result in results]
     if other := [k for k in {**settings[0], **settings[1]} if settings[0].get(k) != settings[1].get(k)]:
         notes.append(f"evaluated with different {listing(sorted(other))}: the difference may be due to that")
     sizes = [len(predictions[0]) for predictions in (a, b)]
     if len(ids) < max(sizes):
         notes.append(f"on the {len(ids):,} samples that both predicted, of {sizes[0]:,} and {sizes[1]:,}")
     draws = [len(predictions[2]) for predictions in (a, b)]
-    return {**asdict(result), "draws": draws, "notes": notes}
+    return {**asdict(difference), "draws": draws, "notes": notes}

@@ -30,9 +30,9 @@ def feature_map(run: RunContents, data: EvalData, backbone: Any) -> tuple[dict[s
     x, y = data.features(backbone, split)
     ids = data.ids(split)
     chosen = order(derive(data.seed, "map"), 0, len(x))[:MOST].sort().values
-    ids, pictures = thumbnails.of(data, split, ids[chosen])
-    kept = torch.isin(data.ids(split)[chosen], ids)
-    chosen = chosen[kept]
+    ids, images = thumbnails.of(data, split, ids[chosen])
+    is_readable = torch.isin(data.ids(split)[chosen], ids)
+    chosen = chosen[is_readable]
     if len(chosen) < FEWEST:
         return None, None
     unit = F.normalize(x[chosen].float(), dim=1)
@@ -40,7 +40,7 @@ def feature_map(run: RunContents, data: EvalData, backbone: Any) -> tuple[dict[s
     labels = y[chosen]
     classes = names(data.dataset.classes, labels)
     source = data.source(split)
-    sprite, layout = thumbnails.sprite(pictures)
+    sprite, layout = thumbnails.sprite(images)
     projections = project(unit.numpy(), derive(data.seed, "map") % 2**31)
     predicted, by = predictions(run, ids) if split == "test" else (None, "")
     return {
@@ -65,7 +65,7 @@ def names(classes: Any, labels: Tensor) -> list[str]:
 
 
 def short(name: str, most: int = 60) -> str:
-    """The end of a long name: of a path the part that tells files apart."""
+    """The end of a long name: the part of a path that distinguishes files."""
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
@@ -75,18 +75,20 @@ def predictions(run: RunContents, ids: Tensor) -> tuple[list[int] | None, str]:
     from sslcli.evals.artefacts.predictions import FILE, read
 
     usable = [  # of this test split; of one evaluator all labels come before few
-        kept
-        for kept in results.saved_results(run.path).values()
-        if evaluator_info(kept.evaluator).ranks_runs and not kept.dataset and not kept.labels.lower().endswith(".csv")
+        result
+        for result in results.saved_results(run.path).values()
+        if evaluator_info(result.evaluator).ranks_runs
+        and not result.dataset
+        and not result.labels.lower().endswith(".csv")
     ]
-    for kept in sorted(usable, key=lambda kept: evaluator_info(kept.evaluator).order):
-        if size_of(run.path, kept.artefact_path(FILE)) is None:
+    for result in sorted(usable, key=lambda result: evaluator_info(result.evaluator).order):
+        if size_of(run.path, result.artefact_path(FILE)) is None:
             continue
         try:
-            found = read(run.path, kept.artefact_path(FILE))
+            class_predictions = read(run.path, result.artefact_path(FILE))
         except DataError as e:
             run.notes.append(e.message)
             continue
-        known = dict(zip(found.ids.tolist(), found.predicted[0].tolist(), strict=True))
-        return [known.get(i, -1) for i in ids.tolist()], evaluator_info(kept.evaluator).title
+        known = dict(zip(class_predictions.ids.tolist(), class_predictions.predicted[0].tolist(), strict=True))
+        return [known.get(i, -1) for i in ids.tolist()], evaluator_info(result.evaluator).title
     return None, ""

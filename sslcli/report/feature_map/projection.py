@@ -26,23 +26,25 @@ def project(x: np.ndarray, seed: int) -> list[dict[str, Any]]:
     reduced = pca.transform(x)
     flat = reduced[:, :2] if reduced.shape[1] > 1 else np.pad(reduced, ((0, 0), (0, 1)))
     seen = float(np.nan_to_num(pca.explained_variance_ratio_[:2]).sum())
-    found = [("PCA", flat, f"PCA shows {100 * seen:.0f} % of the variance")]
+    projections = [("PCA", flat, f"PCA shows {100 * seen:.0f} % of the variance")]
     if (width := float(flat[:, 0].std())) > 1e-6:  # collapsed features have no neighborhoods to keep
         perplexity = min(30.0, (n - 1) / 4)
         start = (flat / width * 1e-4).astype(np.float32)
         flat = TSNE(2, init=start, perplexity=perplexity, max_iter=STEPS, random_state=seed).fit_transform(reduced)
-        found.insert(0, ("t-SNE", flat, f"t-SNE, perplexity {perplexity:g}: distances between groups mean little"))
+        projections.insert(
+            0, ("t-SNE", flat, f"t-SNE, perplexity {perplexity:g}: distances between groups mean little")
+        )
     if importlib.util.find_spec("umap") is not None:
         import umap
 
         with warnings.catch_warnings():  # of one thread, because of the seed
             warnings.simplefilter("ignore")
             flat = umap.UMAP(n_neighbors=min(15, n - 1), random_state=seed, n_jobs=1).fit_transform(reduced)
-        found.append(("UMAP", flat, "UMAP: distances between groups mean little"))
+        projections.append(("UMAP", flat, "UMAP: distances between groups mean little"))
     k = min(10, (n - 1) // 2)
     return [
         {"name": name, "points": scale_to_square(flat), "note": f"{note}; trustworthiness {trusted:.2f}"}
-        for name, flat, note in found
+        for name, flat, note in projections
         for trusted in [trustworthiness(x, flat, n_neighbors=k, metric="cosine")]
     ]
 
@@ -62,16 +64,16 @@ def label_positions(points: list[list[int]], labels: Tensor, classes: list[str])
     if not 0 < len(classes) <= LABELLED_UP_TO:
         return []
     at = np.asarray(points)
-    found: list[list[int]] = []
+    positions: list[list[int]] = []
     for c, name in enumerate(classes):
-        own = at[labels.numpy() == c]
-        if len(own):
-            middle = np.median(own, axis=0)
-            x, y = own[((own - middle) ** 2).sum(axis=1).argmin()].tolist()
+        members = at[labels.numpy() == c]
+        if len(members):
+            middle = np.median(members, axis=0)
+            x, y = members[((members - middle) ** 2).sum(axis=1).argmin()].tolist()
             half = min(LETTER * len(name) // 2, SIDE // 2)
-            found.append([c, min(max(x, half), SIDE - half), y])
+            positions.append([c, min(max(x, half), SIDE - half), y])
     placed: list[list[int]] = []
-    for c, x, y in sorted(found, key=lambda f: f[2]):
+    for c, x, y in sorted(positions, key=lambda f: f[2]):
         for other, ox, oy in placed:
             near = abs(x - ox) < LETTER * (len(classes[c]) + len(classes[other])) / 2
             y = oy + LINE if near and y < oy + LINE else y

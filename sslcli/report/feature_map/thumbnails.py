@@ -17,15 +17,15 @@ COLORS = [(47, 102, 144), (209, 96, 61), (90, 147, 103)]
 
 def of(data: EvalData, split: Split, ids: Tensor) -> tuple[Tensor, Tensor]:
     """(m,) ids of those that can be read, and (m, 1 or 3, h, w) uint8: at most a batch is in memory at full size."""
-    kept, found = [], []
+    readable_ids, images = [], []
     plain = clean(data.dataset)
     for part, x in data.batches(split, ids):
         x = plain.restore([x])[0].float().cpu()
-        kept.append(part.cpu())
-        found.append(curves(x) if x.ndim == 3 else shrunk(x))
-    if not kept:
+        readable_ids.append(part.cpu())
+        images.append(curves(x) if x.ndim == 3 else shrunk(x))
+    if not readable_ids:
         return torch.empty(0, dtype=torch.int64), torch.empty(0, 1, 1, 1, dtype=torch.uint8)
-    return torch.cat(kept), torch.cat(found)
+    return torch.cat(readable_ids), torch.cat(images)
 
 
 def shrunk(x: Tensor) -> Tensor:
@@ -46,8 +46,8 @@ def curves(x: Tensor) -> Tensor:
     for signal in x[:, :3]:
         if signal.shape[1] > 4 * wide:
             signal = F.adaptive_avg_pool1d(signal[None], 4 * wide)[0]
-        picture = Image.new("RGB", (2 * wide, 2 * high), "white")
-        pen = ImageDraw.Draw(picture)
+        canvas = Image.new("RGB", (2 * wide, 2 * high), "white")
+        pen = ImageDraw.Draw(canvas)
         known = signal[signal.isfinite()]
         low, top = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
         for c, channel in enumerate(signal.tolist()):
@@ -59,19 +59,19 @@ def curves(x: Tensor) -> Tensor:
             ]
             if len(points) > 1:
                 pen.line(points, fill=COLORS[c], width=2)
-        drawn.append(np.asarray(picture.resize(CURVE, Image.Resampling.BOX)))
+        drawn.append(np.asarray(canvas.resize(CURVE, Image.Resampling.BOX)))
     return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
 
 
-def sprite(pictures: Tensor) -> tuple[bytes, dict[str, int]]:
+def sprite(images: Tensor) -> tuple[bytes, dict[str, int]]:
     """Sprite image of thumbnails (m, C, h, w), and its layout. PNG for small gray thumbnails, else JPEG."""
     from PIL import Image
 
-    m, channels, h, w = pictures.shape
+    m, channels, h, w = images.shape
     columns = max(1, min(m, 2000 // w))
     rows = -(-m // columns)
     page = torch.zeros(rows * columns, channels, h, w, dtype=torch.uint8)
-    page[:m] = pictures
+    page[:m] = images
     page = page.view(rows, columns, channels, h, w).permute(2, 0, 3, 1, 4).reshape(channels, rows * h, columns * w)
     image = Image.fromarray((page[0] if channels == 1 else page.permute(1, 2, 0)).numpy())
     small = channels == 1 and w * h <= 1024

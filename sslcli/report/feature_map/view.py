@@ -11,10 +11,10 @@ COLORS, SHAPES = 8, 4  # classes beyond their product share a mark, and differ i
 ROOM = 24  # around the points, in their units
 
 
-def view(found: dict[str, Any], sprite: bytes) -> Html:
-    """`found` and `sprite` are an `ModelFigures`'s map."""
-    first = found["projections"][0]
-    n, classes, labels = len(found["ids"]), found["classes"], found["labels"]
+def view(feature_map: dict[str, Any], sprite: bytes) -> Html:
+    """`feature_map` and `sprite`: those of `ModelFigures`."""
+    first = feature_map["projections"][0]
+    n, classes, labels = len(feature_map["ids"]), feature_map["classes"], feature_map["labels"]
     marks = [
         el("use", href=f"#m{shape(c)}", x=x, y=y, class_=f"k{c % COLORS}" if c >= 0 else "k-none")
         for c, (x, y) in zip(labels, first["points"], strict=True)
@@ -28,27 +28,27 @@ def view(found: dict[str, Any], sprite: bytes) -> Html:
         el("g", *names, class_="names"),
         viewBox=f"{-ROOM} {-ROOM} {side} {side}",
         role="img",
-        aria_label=f"{first['name']} of the features of {n:,} {found['split']} samples"
+        aria_label=f"{first['name']} of the features of {n:,} {feature_map['split']} samples"
         + (f" of {len(classes)} classes" if classes else ""),
     )
-    some = (
-        f"{n:,} of {found['of']:,} {found['split']} samples"
-        if n < found["of"]
-        else f"All {n:,} {found['split']} samples"
+    scope = (
+        f"{n:,} of {feature_map['of']:,} {feature_map['split']} samples"
+        if n < feature_map["of"]
+        else f"All {n:,} {feature_map['split']} samples"
     )
     switch = [
         el("button", p["name"], type="button", data_projection=i, aria_pressed="true" if i == 0 else "false")
-        for i, p in enumerate(found["projections"])
+        for i, p in enumerate(feature_map["projections"])
     ]
-    if wrong := errors(found):
-        label = f"{found['predicted_by']}: misclassified ({wrong:,})"
+    if wrong := errors(feature_map):
+        label = f"{feature_map['predicted_by']}: misclassified ({wrong:,})"
         switch.append(el("button", label, type="button", id="map-wrong", aria_pressed="false"))
     note = el("p", f"{first['note']}.", class_="note", id="map-note")
     return el(
         "div",
         el(
             "p",
-            f"{some}, placed by their features. "
+            f"{scope}, placed by their features. "
             "Point at a sample, or use the arrow keys, to see it and its nearest neighbors (cosine similarity, all dimensions).",
             class_="lead",
         ),
@@ -56,19 +56,19 @@ def view(found: dict[str, Any], sprite: bytes) -> Html:
         el(
             "div",
             el("div", drawing, class_="map-frame"),
-            el("div", note, el("div", id="map-sample"), legend(found), class_="map-side"),
+            el("div", note, el("div", id="map-sample"), legend(feature_map), class_="map-side"),
             class_="map",
             id="feature-map",
         ),
         el("img", src=data_uri(sprite), alt="", id="map-sprite", hidden=True),
-        data("map-data", found),
+        data("map-data", feature_map),
     )
 
 
-def errors(found: dict[str, Any]) -> int:
+def errors(feature_map: dict[str, Any]) -> int:
     """Number of misclassified samples."""
-    told = zip(found["predicted"] or [], found["labels"], strict=False)
-    return sum(said >= 0 and true >= 0 and said != true for said, true in told)
+    pairs = zip(feature_map["predicted"] or [], feature_map["labels"], strict=False)
+    return sum(predicted >= 0 and true >= 0 and predicted != true for predicted, true in pairs)
 
 
 def shape(c: int) -> int:
@@ -86,11 +86,11 @@ def symbols() -> Html:
     return el("defs", *(el("path", d=d, id=f"m{i}") for i, d in enumerate(drawn)))
 
 
-def legend(found: dict[str, Any]) -> Html | None:
+def legend(feature_map: dict[str, Any]) -> Html | None:
     """The classes: with the script each a button that shows its samples alone."""
-    if not found["classes"]:
+    if not feature_map["classes"]:
         return None
-    counts = [found["labels"].count(c) for c in range(len(found["classes"]))]
+    counts = [feature_map["labels"].count(c) for c in range(len(feature_map["classes"]))]
     items = [
         el(
             "li",
@@ -98,7 +98,7 @@ def legend(found: dict[str, Any]) -> Html | None:
             el("span", name, class_="class-name", data_class=c),
             el("span", f"{counts[c]:,}", class_="number"),
         )
-        for c, name in enumerate(found["classes"])
+        for c, name in enumerate(feature_map["classes"])
         if counts[c]
     ]  # fmt: skip
     return el("ul", *items, class_="legend", tabindex=0, role="list", aria_label="classes")

@@ -104,13 +104,13 @@ def curve(
 def single(title: str, lines: Sequence[Line], note: str, percent: bool) -> Html:
     """Values of a metric with a single point, which has no curve."""
     several = len(lines) > 1
-    found = [
+    values = [
         el("p", value(y, percent), el("small", f" {line.name + ', ' if several else ''}step {x:,.0f}"), class_="single")
         for line in lines
         for x, y in line.points
     ]
     caption = el("figcaption", el("strong", title))
-    return el("figure", caption, *found, el("p", note, class_="note") if note else None, class_="curve")
+    return el("figure", caption, *values, el("p", note, class_="note") if note else None, class_="curve")
 
 
 def describe_line(line: Line, percent: bool) -> str:
@@ -130,11 +130,11 @@ def thin(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]]:
     if len(points) <= most:
         return list(points)
     size = math.ceil(2 * len(points) / most)
-    kept = {0, len(points) - 1}
+    indices = {0, len(points) - 1}
     for start in range(0, len(points), size):
         bucket = range(start, min(start + size, len(points)))
-        kept |= {min(bucket, key=lambda i: points[i][1]), max(bucket, key=lambda i: points[i][1])}
-    return [points[i] for i in sorted(kept)]
+        indices |= {min(bucket, key=lambda i: points[i][1]), max(bucket, key=lambda i: points[i][1])}
+    return [points[i] for i in sorted(indices)]
 
 
 def axis_ticks(low: float, high: float) -> list[float]:

@@ -33,7 +33,7 @@ def image(uri: str, wide: int, high: int, caption: str) -> Html:
         "figure",
         el("img", src=uri, alt=caption, width=wide, height=high),
         el("figcaption", f"{caption}."),
-        class_=f"picture{shape}",
+        class_=f"image{shape}",
     )
 
 

@@ -60,8 +60,8 @@ def page(title: str, sections: Sequence[Html | None], top: Html) -> str:
 
 def contents(sections: Sequence[Html]) -> list[tuple[str, Html, str | None]]:
     """(id, label, class) of each section and of those in it; the label is markup already."""
-    found = [m for s in sections for m in _SECTION.finditer(s)]
-    return [(m[1], Html(m[2]), "sub" if m[3] else None) for m in found]
+    headings = [m for s in sections for m in _SECTION.finditer(s)]
+    return [(m[1], Html(m[2]), "sub" if m[3] else None) for m in headings]
 
 
 @functools.cache

@@ -62,19 +62,19 @@
     block.append(button);
   }
 
-  // ------------------------------------------------------------------------------------------------------- pictures
-  const dialog = document.body.appendChild(make("dialog", { "aria-label": "picture at its full size" }));
-  for (const picture of all(".picture")) {
-    const img = $("img", picture);
+  // --------------------------------------------------------------------------------------------------------- images
+  const dialog = document.body.appendChild(make("dialog", { "aria-label": "image at its full size" }));
+  for (const image of all(".image")) {
+    const img = $("img", image);
     if (img.naturalWidth < 1.3 * img.clientWidth) continue;
     const button = make("button", { type: "button" }, "Enlarge");
     button.addEventListener("click", () => {
       const close = make("button", { type: "button" }, "Close");
       close.addEventListener("click", () => dialog.close());
-      dialog.replaceChildren(close, make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "picture" }, img.cloneNode()));
+      dialog.replaceChildren(close, make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "image" }, img.cloneNode()));
       dialog.showModal();
     });
-    picture.append(button);
+    image.append(button);
   }
 
   // --------------------------------------------------------------------------------------------------------- curves

@@ -63,9 +63,9 @@ class Loggers:
         finite = {key: float(value) for key, value in values.items() if math.isfinite(value)}
         self._all("log", lambda logger: logger.log(step, finite))
 
-    def result(self, name: str, numbers: Mapping[str, float], pictures: Mapping[str, Path], step: int) -> None:
+    def result(self, name: str, numbers: Mapping[str, float], images: Mapping[str, Path], step: int) -> None:
         finite = {key: float(value) for key, value in numbers.items() if math.isfinite(value)}
-        self._all("log", lambda logger: logger.result(name, finite, pictures, step))
+        self._all("log", lambda logger: logger.result(name, finite, images, step))
 
     def close(self) -> None:
         self._all("close", lambda logger: logger.close())

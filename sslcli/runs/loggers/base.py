@@ -35,7 +35,7 @@ class Logger:
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
-    def result(self, name: str, numbers: Mapping[str, float], pictures: Mapping[str, Path], step: int) -> None:
+    def result(self, name: str, numbers: Mapping[str, float], images: Mapping[str, Path], step: int) -> None:
         """Logs the metrics of an evaluation, and its images: PNG files by name."""
 
     def close(self) -> None: ...

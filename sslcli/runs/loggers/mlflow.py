@@ -32,11 +32,11 @@ class MLflow(Logger):
         def new() -> dict[str, str]:
             known = self.client.get_experiment_by_name(self.experiment)
             where = known.experiment_id if known else self.client.create_experiment(self.experiment)
-            made = self.client.create_run(where, run_name=run.path.name).info.run_id
+            run_id = self.client.create_run(where, run_name=run.path.name).info.run_id
             words = [Param(key, str(value)[:500]) for key, value in flatten(cfg).items()]
             for start in range(0, len(words), 100):
-                self.client.log_batch(made, params=words[start : start + 100])
-            return {"run_id": made}
+                self.client.log_batch(run_id, params=words[start : start + 100])
+            return {"run_id": run_id}
 
         self.id = load_id(run, "mlflow", new)["run_id"]
         self.client.update_run(self.id, status="RUNNING")
@@ -47,9 +47,9 @@ class MLflow(Logger):
         stamp = int(time.time() * 1000)
         self.client.log_batch(self.id, metrics=[Metric(key, value, stamp, step) for key, value in values.items()])
 
-    def result(self, name: str, numbers: Mapping[str, float], pictures: Mapping[str, Path], step: int) -> None:
+    def result(self, name: str, numbers: Mapping[str, float], images: Mapping[str, Path], step: int) -> None:
         self.log(step, {f"eval/{name}/{key}": value for key, value in numbers.items()})
-        for path in pictures.values():
+        for path in images.values():
             self.client.log_artifact(self.id, str(path), f"eval/{name}")
 
     def close(self) -> None:

@@ -30,14 +30,14 @@ class TensorBoard(Logger):
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
-    def result(self, name: str, numbers: Mapping[str, float], pictures: Mapping[str, Path], step: int) -> None:
+    def result(self, name: str, numbers: Mapping[str, float], images: Mapping[str, Path], step: int) -> None:
         import numpy as np
         from PIL import Image
 
         self.log(step, {f"eval/{name}/{key}": value for key, value in numbers.items()})
-        for title, path in pictures.items():
-            with Image.open(checked(path.parent, path.name)) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
+        for title, path in images.items():
+            with Image.open(checked(path.parent, path.name)) as image:
+                pixels = np.asarray(image.convert("RGB"))
             self.writer.add_image(f"eval/{name}/{title}", pixels, step, dataformats="HWC")
 
     def close(self) -> None:

@@ -59,10 +59,10 @@ class WandB(Logger):
         import wandb
 
         run.make_folder("wandb")
-        own = load_id(run, "wandb", lambda: {"id": secrets.token_hex(4)})
+        identity = load_id(run, "wandb", lambda: {"id": secrets.token_hex(4)})
         self.run: Any = wandb.init(
             **self.place,
-            id=own["id"],
+            id=identity["id"],
             resume="allow",
             name=run.path.name,
             dir=str(run.path),
@@ -77,12 +77,12 @@ class WandB(Logger):
         # what comes again after a resume has the same values, and W&B drops it
         self.run.log(dict(values), step=step)
 
-    def result(self, name: str, numbers: Mapping[str, float], pictures: Mapping[str, Path], step: int) -> None:
+    def result(self, name: str, numbers: Mapping[str, float], images: Mapping[str, Path], step: int) -> None:
         import wandb
 
         self.run.summary.update({f"eval/{name}/{key}": value for key, value in numbers.items()})
-        if pictures:
-            self.run.log({f"eval/{name}/{title}": wandb.Image(str(path)) for title, path in pictures.items()})
+        if images:
+            self.run.log({f"eval/{name}/{title}": wandb.Image(str(path)) for title, path in images.items()})
 
     def close(self) -> None:
         self.run.finish()
