@@ -39,7 +39,7 @@ KNOWN = {
         "cli/worker.py",
         "cli/commands/runs.py",
         "data/__init__.py",
-        "runs/loggers.py",
+        "runs/loggers/base.py",
     },
 }
 
