@@ -181,7 +181,7 @@ def read(spec: str) -> Any:
         if path.lower().endswith(".safetensors"):
             from safetensors.torch import load_file
 
-            with corrupt_safetensors(path):  # type: ignore[arg-type]
+            with corrupt_safetensors(path):
                 return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of old pickle formats

@@ -106,14 +106,14 @@ class Method(nn.Module):
     """Base class. `forward` returns scalars by name; `loss` is minimized, the others are logged."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "series")  # to which it applies
-    uses_labels: ClassVar[bool] = False  # batch.labels (B,) int64, -1 where a sample has none
-    needs_tokens: ClassVar[bool] = False  # requires a TokenBackbone
-    fixed_lr: ClassVar[tuple[str, ...]] = ()  # submodules with a constant learning rate
-    min_batch: ClassVar[int] = 2  # batch statistics or negatives need at least this many samples
+    uses_labels: bool = False  # batch.labels (B,) int64, -1 where a sample has none
+    needs_tokens: bool = False  # requires a TokenBackbone
+    fixed_lr: tuple[str, ...] = ()  # submodules with a constant learning rate
+    min_batch: int = 2  # batch statistics or negatives need at least this many samples
     compares: ClassVar[bool] = False  # the loss compares samples of a batch: negatives, variances, shared assignments
     negatives: ClassVar[int] = 0  # of an anchor, per other sample of its batch
-    min_loss: ClassVar[float] = 0.0  # lower bound of the loss; -inf without one
-    adversarial: ClassVar[bool] = False  # two networks are trained against each other: the loss need not decrease
+    min_loss: float = 0.0  # lower bound of the loss; -inf without one
+    adversarial: bool = False  # two networks are trained against each other: the loss need not decrease
 
     backbone: Any  # see backbones/base.py
     plan: dict[str, int]  # kind -> number of views in a batch; set by the builder

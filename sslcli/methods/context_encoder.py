@@ -31,8 +31,8 @@ class ContextEncoder(Method):
         self.hide, self.adversary = hide, adversary
         self.decoder = Decoder(self.backbone.dim, shape, width)
         self.critic = Critic(shape, width) if adversary else None
-        self.adversarial = adversary > 0  # type: ignore[misc]
-        self.min_loss = -math.inf if self.adversarial else 0.0  # type: ignore[misc]
+        self.adversarial = adversary > 0
+        self.min_loss = -math.inf if self.adversarial else 0.0
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "weak", "clean")

@@ -60,11 +60,11 @@ class MultiTask(Method):
         for name in ("norms", "losses", "first"):
             self.register_buffer(name, torch.zeros(len(tasks)), persistent=name == "first")
         self.register_buffer("count", torch.zeros(()), persistent=False)
-        self.uses_labels = any(t.uses_labels for t in tasks.values())  # type: ignore[misc]
-        self.needs_tokens = any(t.needs_tokens for t in tasks.values())  # type: ignore[misc]
-        self.adversarial = any(t.adversarial for t in tasks.values())  # type: ignore[misc]
-        self.min_batch = max(t.min_batch for t in tasks.values())  # type: ignore[misc]
-        self.fixed_lr = tuple(f"tasks.{n}.{part}" for n, t in tasks.items() for part in t.fixed_lr)  # type: ignore[misc]
+        self.uses_labels = any(t.uses_labels for t in tasks.values())
+        self.needs_tokens = any(t.needs_tokens for t in tasks.values())
+        self.adversarial = any(t.adversarial for t in tasks.values())
+        self.min_batch = max(t.min_batch for t in tasks.values())
+        self.fixed_lr = tuple(f"tasks.{n}.{part}" for n, t in tasks.items() for part in t.fixed_lr)
         self._evaluated_backbone()
 
     def _check_min_losses(self, tasks: dict[str, Method]) -> None:

@@ -48,7 +48,7 @@ def safetensors(group: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
 
 
 @contextlib.contextmanager
-def corrupt_safetensors(path: Path, hint: str = "was it changed by hand?") -> Iterator[None]:
+def corrupt_safetensors(path: str | Path, hint: str = "was it changed by hand?") -> Iterator[None]:
     """Context that turns a malformed safetensors file into a TrainingError."""
     from safetensors import SafetensorError
 

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -70,8 +70,8 @@ def track(
     items: Iterable[T], label: str, total: float | None = None, size: Callable[[T], float] = lambda _: 1
 ) -> Iterator[T]:
     """Iterate over items in a task that counts them, each weighted by `size`."""
-    if total is None and hasattr(items, "__len__"):
-        total = len(items)  # type: ignore[arg-type]
+    if total is None and isinstance(items, Sized):
+        total = len(items)
     with task(label, total) as opened:
         for item in items:
             yield item

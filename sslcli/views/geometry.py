@@ -146,11 +146,11 @@ class RandomCrop(Op):
     def __init__(self, padding: float = 0.125, mode: str = "zeros"):
         self.padding = number("padding", padding, 0.0)
         self.mode = choice("mode", mode, ["zeros", "reflect"])
-        self.by = (0, 0)
+        self.by: tuple[int, ...] = (0, 0)
 
     def bind(self, shape: tuple[int, ...]) -> str | None:
         relative = self.padding < 1
-        self.by = tuple(round(self.padding * side) if relative else round(self.padding) for side in shape[1:])  # type: ignore[assignment]
+        self.by = tuple(round(self.padding * side) if relative else round(self.padding) for side in shape[1:])
         if self.mode == "reflect" and any(b >= side for b, side in zip(self.by, shape[1:], strict=True)):
             raise BadValue("padding", f"a number below the side of the image, {min(shape[1:])}")
         return None

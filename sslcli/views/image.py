@@ -77,12 +77,11 @@ class ImageView:
     `ops` are from `make_ops`; unless the first is a `Frame`, the whole image at full size is used."""
 
     def __init__(self, ops: list[Op], shape: tuple[int, ...], mean: Sequence[float], std: Sequence[float]):
-        if not ops or not isinstance(ops[0], Frame):
-            whole = Resize()
-            whole.bind(shape)
-            ops = [whole, *ops]
-        self.frame_op: Frame = ops[0]  # type: ignore[assignment]
-        self.ops = ops[1:]
+        if ops and isinstance(ops[0], Frame):
+            self.frame_op, self.ops = ops[0], ops[1:]
+        else:
+            self.frame_op, self.ops = Resize(), list(ops)
+            self.frame_op.bind(shape)
         self.channels = shape[0]
         self.shape = (shape[0], *self.frame_op.out)
         self.mean, self.std = per_channel(mean, shape[0]), per_channel(std, shape[0])

@@ -26,7 +26,7 @@ def matches_tensor_code(code: ctypes.CDLL, samples: int = SAMPLES) -> bool:
 
 def probe() -> tuple[ImageView, Tensor]:
     """A view with every op that has compiled code, and samples (B, C, H, W) uint8 for it."""
-    shape = (3, 40, 36)
+    shape: tuple[int, ...] = (3, 40, 36)
     ops: list[Op] = [
         RandomResizedCrop(size=33, interpolation="bicubic"),
         HorizontalFlip(),
@@ -39,7 +39,7 @@ def probe() -> tuple[ImageView, Tensor]:
     ]
     for op in ops:
         op.bind(shape)
-        shape = op.out_shape(shape)  # type: ignore[assignment]
+        shape = op.out_shape(shape)
     raw = torch.arange(16 * 3 * 40 * 36).mul(2654435761).bitwise_right_shift(13).to(torch.uint8).view(16, 3, 40, 36)
     raw[::2] = raw[::2] // 64 * 64  # uniform areas too
     return ImageView(ops, (3, 40, 36), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)), raw

@@ -191,8 +191,8 @@ def match_classes(kinds: Sequence[str | None], classes: list[str | None], notes:
         renamed[kind] = new
     if any(renamed.values()):
         for i, kind in enumerate(kinds):
-            if kind in renamed and classes[i] in renamed[kind]:
-                classes[i] = renamed[kind][classes[i]]  # type: ignore[index]
+            if kind in renamed and (cls := classes[i]) is not None and cls in renamed[kind]:
+                classes[i] = renamed[kind][cls]
 
 
 def _normalize(name: str) -> str:

@@ -40,8 +40,8 @@ class ConvertedSource(Source):
         return self._x
 
     def read(self, index: int) -> Any:
-        if self.whole.resident is not None:
-            return self.resident[index]  # type: ignore[index]
+        if (x := self.resident) is not None:
+            return x[index]
         image = to_array(self.whole.read(index))
         if self.channels == 3:
             return np.repeat(image[..., :1], 3, axis=2)
@@ -60,8 +60,14 @@ def luminance(x: Tensor, axis: int) -> Tensor:
 
 def convert_channels(dataset: Dataset, channels: int) -> Dataset:
     """A data set of 3 or 1 channels converted to `channels`, 1 or 3. The caller sets its mean and std."""
-    parts = {
-        name: ConvertedSource(part, channels) if (part := getattr(dataset, name)) is not None else None
-        for name in ("train", "test", "unlabelled")
-    }
-    return replace(dataset, shape=(channels, *dataset.shape[1:]), **parts)  # type: ignore[arg-type]
+
+    def convert(part: Source | None) -> Source | None:
+        return None if part is None else ConvertedSource(part, channels)
+
+    return replace(
+        dataset,
+        shape=(channels, *dataset.shape[1:]),
+        train=ConvertedSource(dataset.train, channels),
+        test=convert(dataset.test),
+        unlabelled=convert(dataset.unlabelled),
+    )

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from sslcli.data.folders.placeholders import detect_placeholder
 from sslcli.data.images.bit_depth import BadValues, to_bytes
@@ -100,7 +100,7 @@ def _check_file(path: str) -> None:
         raise BadImage(f"the file has {about.st_size:,} bytes, more than {MAX_BYTES:,}")
 
 
-def _open(file: str | bytes, max_pixels: int) -> Image.Image:
+def _open(file: str | bytes, max_pixels: int) -> ImageFile.ImageFile:
     if isinstance(file, str):
         _check_file(file)
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
@@ -193,7 +193,8 @@ def load(
             if need is not None and image.format in {"JPEG", "MPO"}:
                 short = min(image.size)
                 if short > need:
-                    image.draft(None, tuple(math.ceil(s * need / short) for s in image.size))  # type: ignore[arg-type]
+                    width, height = (math.ceil(s * need / short) for s in image.size)
+                    image.draft(None, (width, height))
             color = _upright(image)
             if image.mode in DEEP:
                 v = np.asarray(image) if value_range is None else gray_values(image)
@@ -231,12 +232,12 @@ def deep_values(file: str | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise _reason(error, file) from error
 
 
-def _upright(image: Image.Image) -> DeepColor | None:
+def _upright(image: ImageFile.ImageFile) -> DeepColor | None:
     """Decode the image in place and apply its EXIF orientation. Of 16 bits in color, only the high bytes are decoded, and the
     description of the color planes is returned."""
     color = deep_color(image)
     if color is not None:
-        image.tile = color.high  # type: ignore[attr-defined]
+        image.tile = color.high
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     return color
@@ -249,7 +250,7 @@ def _sixteen_bits(
     if color.low is None:
         raise BadImage("16 bits in color, in separate compressed planes: save it with interleaved channels")
     with _open(file, max_pixels) as image:
-        image.tile = color.low  # type: ignore[attr-defined]
+        image.tile = color.low
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         low = np.asarray(image).astype(np.uint16)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 # Pillow reads 16-bit color as the high byte of each value; these raw modes read the low byte of the same file.
 LOW_BYTE = {f"{m};16{a}": f"{m};16{b}" for m in ("RGB", "RGBA", "RGBX") for a, b in ("LB", "BL")}
@@ -21,8 +21,8 @@ class DeepColor:
     """How to decode an image of 16 bits in color: Pillow tiles for the high bytes and, where possible, for the low bytes."""
 
     mode: str
-    high: list[Any]
-    low: list[Any] | None
+    high: list[ImageFile._Tile]
+    low: list[ImageFile._Tile] | None
 
 
 def deep_color(image: Image.Image) -> DeepColor | None:
@@ -43,7 +43,7 @@ def deep_color(image: Image.Image) -> DeepColor | None:
     return None
 
 
-def _with(tiles: list[Any], raw: list[str]) -> list[Any]:
+def _with(tiles: list[Any], raw: list[str]) -> list[ImageFile._Tile]:
     return [
         t._replace(args=r if isinstance(t.args, str) else (r, *t.args[1:])) for t, r in zip(tiles, raw, strict=True)
     ]

@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from sslcli.runtime.subprocesses import protect_imports
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch.utils.data import Dataset as TorchDataset
 
 PREFETCH_FACTOR = 2  # batches that each worker prepares in advance
 TIMEOUT_SECONDS = 600  # without a batch from any worker, after which the run fails
@@ -129,7 +130,7 @@ def _start_workers(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # the user sets the number of workers
         loader: DataLoader[Any] = DataLoader(
-            _SharedMemoryTask(task),  # type: ignore[arg-type]
+            cast("TorchDataset[Any]", _SharedMemoryTask(task)),  # torch calls `__getitem__` alone
             batch_size=None,
             sampler=_SpecSampler(specs),
             num_workers=workers,

@@ -62,9 +62,9 @@ def flatten_inputs(x: Tensor) -> Tensor:
     limit = RAW_SIDE if x.ndim == 4 else max(1, RAW_VALUES // channels)
     sizes = tuple(min(side, limit) for side in x.shape[2:])
     if sizes != tuple(x.shape[2:]):
-        pool = F.adaptive_avg_pool2d if x.ndim == 4 else F.adaptive_avg_pool1d
-        share = pool(known.float(), sizes)  # type: ignore[arg-type]
-        x = pool(x.nan_to_num(0.0), sizes) / share.clamp(min=1e-6)  # type: ignore[arg-type]
+        pool: Callable[..., Tensor] = F.adaptive_avg_pool2d if x.ndim == 4 else F.adaptive_avg_pool1d
+        share = pool(known.float(), sizes)
+        x = pool(x.nan_to_num(0.0), sizes) / share.clamp(min=1e-6)
     return x.nan_to_num(0.0).flatten(1)
 
 

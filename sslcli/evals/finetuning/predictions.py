@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,7 +131,7 @@ def measure(
             recipe,
             derive(data.seed, "finetune", index),
             head=made,
-            on_step=lambda done, of, word=word: notify.show_progress(word, done, of),  # type: ignore[misc]
+            on_step=functools.partial(notify.show_progress, word),
         )
         seen, top_classes, confidence = trained.top_classes(data, data.batches("test", labelled))
         if not scores.predicted and len(seen) < len(labelled):  # unreadable ones are left out of every draw

@@ -95,7 +95,7 @@ class PackTask:
                     )
                 self.sources[split] = source
         self.dataset, self.form, self.size, self.quality = dataset, form, size, quality
-        self.decoder = dataset.train.decoder  # type: ignore[attr-defined]
+        self.decoder = self.sources["train"].decoder
         if self.decoder.channels == 4 and form == "jpeg" and size is not None:
             raise RequestError(
                 "JPEG does not support 4 channels: images with transparency cannot be re-encoded", "format=raw"
