@@ -24,7 +24,7 @@ from tests.document_blocks import DOCS, PAGES, ROOT, RUN, blocks, command_of, ru
 
 ELSEWHERE = {  # pages whose blocks other tests run
     "docs/guides/data.md": "test_list_file_recipe",
-    "docs/guides/export.md": "tests/test_export.py",
+    "docs/guides/export.md": "tests/cli/test_export.py",
     "docs/guides/sweeps.md": "tests/cli/test_launchers.py",
     "docs/guides/slurm.md": "tests/cli/test_launchers.py",
 }

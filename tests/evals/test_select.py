@@ -50,7 +50,7 @@ def runs(made, cli, tmp_path) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------------ select
 
 
-def test_select_ranks_runs_and_says_how_well_that_agrees(cli, runs):
+def test_select_ranking_and_agreement(cli, runs):
     found = json.loads(cli("select", *runs, "by=rankme", *QUICK, "--json").out)
     assert found["by"] == "rankme"
     ranked = found["candidates"]
@@ -67,7 +67,7 @@ def test_select_ranks_runs_and_says_how_well_that_agrees(cli, runs):
     assert "with fewer than 5" in told.err
 
 
-def test_select_keeps_what_it_measured(cli, runs, monkeypatch):
+def test_select_reuses_saved_results(cli, runs, monkeypatch):
     first = cli("select", *runs, *QUICK, "--json").out
     record = json.loads((Path(runs[0]) / "eval" / "quality.json").read_text())
     assert record["evaluator"]["groups"] == 20
@@ -83,7 +83,7 @@ def test_select_keeps_what_it_measured(cli, runs, monkeypatch):
     assert again["candidates"][0]["numbers"] != json.loads(first)["candidates"][0]["numbers"]
 
 
-def test_select_reads_no_label(cli, runs, monkeypatch):
+def test_select_without_labels(cli, runs, monkeypatch):
     """The ranking is the same without labels and without a test split; what reads labels is not measured unasked."""
     for run in runs:
         shutil.rmtree(Path(run) / "eval", ignore_errors=True)
@@ -103,7 +103,7 @@ def test_select_reads_no_label(cli, runs, monkeypatch):
     assert json.loads(cli("select", *runs, *QUICK, "--json").out)["candidates"] == ranked
 
 
-def test_select_measures_a_probe_where_there_is_none(cli, runs):
+def test_select_evaluates_missing_probes(cli, runs):
     before = (Path(runs[0]) / "eval" / "probe@2-class.json").read_text()
     found = json.loads(cli("select", *runs, *QUICK, "probe=true", "labels=2/class", "seeds=2", "--json").out)
     assert all(c["probe.top1"] is not None for c in found["candidates"])
@@ -112,7 +112,7 @@ def test_select_measures_a_probe_where_there_is_none(cli, runs):
     assert (Path(runs[2]) / "eval" / "probe@2-class_predictions.safetensors").is_file()
 
 
-def test_probes_of_another_protocol_are_left_out(cli, runs):
+def test_select_excludes_probes_of_other_protocol(cli, runs):
     assert cli("eval", "probe", f"run={runs[2]}", "labels=2/class", "seeds=3", "device=cpu").code == 0
     found = json.loads(cli("select", *runs, *QUICK, "--json").out)
     kept = {c["run"]: c["probe.top1"] for c in found["candidates"]}
@@ -121,7 +121,7 @@ def test_probes_of_another_protocol_are_left_out(cli, runs):
     assert any("protocol other than" in note for note in found["notes"])
 
 
-def test_select_among_the_checkpoints_of_a_run(cli, runs):
+def test_select_checkpoints_of_run(cli, runs):
     found = json.loads(cli("select", runs[0], *QUICK, "probe=true", "labels=2/class", "--json").out)
     assert sorted(c["step"] for c in found["candidates"]) == [0, 1, 2, 3, 4]
     by_step = {c["step"]: c for c in found["candidates"]}
@@ -136,7 +136,7 @@ def test_select_among_the_checkpoints_of_a_run(cli, runs):
     assert by_step[4]["numbers"]["lidar"] == pytest.approx(whole["lidar"], rel=1e-6)
 
 
-def test_what_one_candidate_lacks_does_not_hide_it_from_the_others(cli, runs):
+def test_select_metric_missing_in_one_candidate(cli, runs):
     cli("select", *runs, *QUICK)
     path = Path(runs[1]) / "eval" / "quality.json"
     record = json.loads(path.read_text())
@@ -149,7 +149,7 @@ def test_what_one_candidate_lacks_does_not_hide_it_from_the_others(cli, runs):
     assert cli("select", *runs, *QUICK, "by=clid").code == 0
 
 
-def test_a_damaged_checkpoint_is_left_out_and_told(cli, runs):
+def test_select_excludes_damaged_checkpoint(cli, runs):
     worst = sorted((Path(runs[0]) / "checkpoints").glob("step-*"))[1] / "model.safetensors"
     worst.write_bytes(worst.read_bytes()[:-1] + b"x")
     told = cli("select", runs[0], *QUICK, "--json")
@@ -175,14 +175,14 @@ def test_a_damaged_checkpoint_is_left_out_and_told(cli, runs):
         (["{0}", "{1}", "evaluator.samples=1"], "at least 2"),
     ],
 )
-def test_what_select_refuses(cli, runs, words, says):
+def test_select_rejects_bad_arguments(cli, runs, words, says):
     result = cli("select", *[w.format(*runs) for w in words])
     assert result.code == 2
     assert says in result.err
     assert not result.out
 
 
-def test_select_takes_patterns_and_folders(cli, runs):
+def test_select_patterns_and_folders(cli, runs):
     words = [["runs/2*"], ["2*"], ["runs"], [str(Path("runs").absolute())], ["runs/2*", runs[0]]]
     found = [json.loads(cli("select", *w, *QUICK, "--json").out)["candidates"] for w in words]
     assert [len(c) for c in found] == [3] * 5
@@ -195,7 +195,7 @@ def test_select_takes_patterns_and_folders(cli, runs):
     assert "(running, encoder of step 4)" in note
 
 
-def test_select_warns_of_a_collapse(cli, runs):
+def test_select_warns_of_collapse(cli, runs):
     cli("select", *runs, *QUICK)
     path = Path(runs[1]) / "eval" / "quality.json"
     record = json.loads(path.read_text())
@@ -206,7 +206,7 @@ def test_select_warns_of_a_collapse(cli, runs):
     assert Path(runs[1]).name in told.err
 
 
-def test_select_refuses_different_data(cli, runs):
+def test_select_rejects_different_data(cli, runs):
     path = Path(runs[1]) / "config.yaml"
     path.write_text(path.read_text().replace("split_seed: 0", "split_seed: 1"))
     assert "split_seed: 1" in path.read_text()
@@ -250,7 +250,7 @@ def test_compare_two_runs(cli, runs):
     assert again["cka"] == []
 
 
-def test_compare_of_a_run_with_a_copy_of_itself(cli, runs, tmp_path):
+def test_compare_run_with_its_copy(cli, runs, tmp_path):
     shutil.copytree(runs[0], tmp_path / "runs" / "twin")
     found = json.loads(cli("runs", "compare", runs[0], "runs/twin", "device=cpu", "--json").out)
     (row,) = found["items"]
@@ -259,7 +259,7 @@ def test_compare_of_a_run_with_a_copy_of_itself(cli, runs, tmp_path):
     assert next(c["cka"] for c in found["cka"] if c["run"] == "B") == pytest.approx(1, abs=1e-9)
 
 
-def test_compare_three_and_what_is_missing_is_told(cli, runs):
+def test_compare_three_runs_missing_predictions(cli, runs):
     told = cli("runs", "compare", *runs, "cka=false")
     assert "C has no predictions to compare: sslcli eval probe run=" in told.err
     assert "method._target_" in told.out
@@ -271,7 +271,7 @@ def test_compare_three_and_what_is_missing_is_told(cli, runs):
     assert "Holm p" in cli("runs", "compare", *runs, "cka=false").out
 
 
-def test_other_data_and_older_weights_are_told(cli, runs):
+def test_compare_other_data_and_older_weights(cli, runs):
     path = Path(runs[1]) / "eval" / "probe@2-class.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"fingerprint": "other"}))
@@ -296,14 +296,14 @@ def test_other_data_and_older_weights_are_told(cli, runs):
         (["{0}", "{1}", "seed=x"], "expected an integer"),
     ],
 )
-def test_what_compare_refuses(cli, runs, words, says):
+def test_compare_rejects_bad_arguments(cli, runs, words, says):
     result = cli("runs", "compare", *[w.format(*runs) for w in words])
     assert result.code == 2
     assert says in result.err
     assert not Path("compare.png").exists()
 
 
-def test_curves():
+def test_curves_thinning_and_scaling():
     from sslcli.report.comparison.plot import MAX_POINTS, Curves, points, rescale
 
     lines = [{"step": i, "epoch": i / 10, "train/loss": 1 / (i + 1)} for i in range(5000)]
@@ -318,7 +318,7 @@ def test_curves():
     assert "own range" in next(iter(Curves(["A"], [lines], same_method=False).panels))
 
 
-def test_best_knows_directions(cli, runs):
+def test_runs_best_metric_direction(cli, runs):
     for run, value in zip(runs, (0.5, 1.1, 3.0), strict=True):
         Run(Path(run)).save_eval("quality", {"numbers": {"alpha_req": value, "uniformity": -value}})
     assert runs[1] in cli("runs", "best", "quality.alpha_req", "-n", "1").out
@@ -328,7 +328,7 @@ def test_best_knows_directions(cli, runs):
 # ------------------------------------------------------------------------------------------- what a best number is worth
 
 
-def test_best_says_whether_the_next_is_distinguishable(cli, runs):
+def test_runs_best_reports_distinguishability(cli, runs):
     told = cli("runs", "best", "probe@2-class.top1")
     assert len(told.out.splitlines()) == 2
     assert re.search(r"the first is (not )?distinguishable from the next \(.*McNemar p .*360 test samples\)", told.err)
@@ -346,7 +346,7 @@ def test_best_says_whether_the_next_is_distinguishable(cli, runs):
     assert "of unknown distinction from the next (no interval of rankme" in cli("runs", "best", "quality.rankme").err
 
 
-def test_select_says_whether_the_next_is_distinguishable(cli, runs):
+def test_select_reports_distinguishability(cli, runs):
     notes = json.loads(cli("select", *runs[:2], *QUICK, "--json").out)["notes"]
     assert any(note.startswith("by learnability ") and "distinguishable from the next" in note for note in notes)
     assert any(note.startswith("by their probes it is ") and "McNemar" in note for note in notes)
@@ -356,7 +356,7 @@ def test_select_says_whether_the_next_is_distinguishable(cli, runs):
     )
 
 
-def test_lengths_of_training_are_shown(cli, runs):
+def test_compare_different_training_lengths(cli, runs):
     short = cli("pretrain", *SMOKE, "train.epochs=null", "train.steps=1").last
     found = json.loads(cli("runs", "compare", runs[0], short, "cka=false", "--json").out)
     assert [r["length"]["steps"] for r in found["runs"]] == [4, 1]

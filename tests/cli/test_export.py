@@ -49,7 +49,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-def test_the_last_weights_are_those_of_the_run(cli, run):
+def test_export_default_is_final_encoder(cli, run):
     told = cli("export", "latest", "out=encoder")
     assert told.code == 0, told.err
     assert told.out == "encoder\n"
@@ -60,7 +60,7 @@ def test_the_last_weights_are_those_of_the_run(cli, run):
     assert info == {**json.loads((run / "encoder.json").read_text()), "run": run.name}
 
 
-def test_a_checkpoint_gives_what_the_run_folder_held_then(cli, run):
+def test_export_checkpoint_equals_encoder(cli, run):
     """The last checkpoint gives the bytes of the run's encoder: the teacher's weights, not the student's."""
     assert cli("export", str(run), "checkpoint=4", "out=last").code == 0
     assert (Path("last") / "encoder.safetensors").read_bytes() == (run / "encoder.safetensors").read_bytes()
@@ -77,7 +77,7 @@ def test_a_checkpoint_gives_what_the_run_folder_held_then(cli, run):
     assert any(not torch.equal(v, student[f"backbone.{k}"]) for k, v in weights.items())
 
 
-def test_neither_the_data_nor_their_count_is_asked_for(cli, run, monkeypatch):
+def test_export_does_not_read_data(cli, run, monkeypatch):
     def fail(*_):
         raise AssertionError("the data were read")
 
@@ -92,7 +92,7 @@ def learnability(run: Path, step: int, value: float) -> None:
     path.write_text(json.dumps({**record, "numbers": {**record["numbers"], "learnability": value}}))
 
 
-def test_best_is_what_select_ranks_first(cli, run):
+def test_export_best_is_first_of_select(cli, run):
     """Where all was measured before, by just the settings of `sslcli select RUN`."""
     told = cli("select", str(run), "device=cpu")
     assert told.code == 0, told.err
@@ -112,14 +112,14 @@ def test_best_is_what_select_ranks_first(cli, run):
     assert json.loads(Path("best/encoder.json").read_text())["step"] == 3
 
 
-def test_a_run_that_ranks_first_is_not_exported(cli, run):
+def test_select_of_runs_suggests_no_export(cli, run):
     shutil.copytree(run, "runs/other")
     told = cli("select", str(run), "runs/other", *QUICK)
     assert told.code == 0, told.err
     assert "export" not in told.err
 
 
-def test_a_run_starts_from_an_exported_folder(cli, run):
+def test_pretrain_init_from_exported_folder(cli, run):
     cli("export", str(run), "checkpoint=1", "out=a b")
     words = [*SMOKE, "train.steps=1", "optimizer.lr=1e-9"]
     result = cli("pretrain", *words, "init=a b")
@@ -135,7 +135,7 @@ def test_a_run_starts_from_an_exported_folder(cli, run):
     assert (refused.code, "sslcli export writes it again" in refused.err) == (4, True)
 
 
-def test_a_run_with_another_backbone_is_told_what_to_type(cli, run):
+def test_pretrain_init_backbone_mismatch_hint(cli, run):
     next_command = cli("export", str(run), "out=encoder").err.partition("next  sslcli ")[2].splitlines()[0]
     words = [w for w in SMOKE if not w.startswith("backbone")]
     refused = cli("pretrain", *words, "init=encoder", "backbone.width=12")
@@ -146,7 +146,7 @@ def test_a_run_with_another_backbone_is_told_what_to_type(cli, run):
     assert cli("pretrain", *words, *typed).code == 0
 
 
-def test_typed_again_it_stays_and_nothing_else_is_overwritten(cli, run):
+def test_export_repeated_does_not_overwrite(cli, run):
     Path("encoder").mkdir()
     assert cli("export", str(run), "out=encoder").code == 0  # an empty folder is taken
     before = {p.name: p.stat().st_mtime_ns for p in Path("encoder").iterdir()}
@@ -160,7 +160,7 @@ def test_typed_again_it_stays_and_nothing_else_is_overwritten(cli, run):
     assert sorted(p.name for p in Path().iterdir()) == ["encoder", "runs"]
 
 
-def test_what_cannot_be_written_leaves_nothing(cli, run, monkeypatch):
+def test_export_write_error_leaves_no_folder(cli, run, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -186,7 +186,7 @@ def test_what_cannot_be_written_leaves_nothing(cli, run, monkeypatch):
         (["latest", "out=x", "checkpoint="], "checkpoint=", "best, last"),
     ],
 )
-def test_what_export_refuses(cli, run, words, says, hint):
+def test_export_rejects_bad_arguments(cli, run, words, says, hint):
     result = cli("export", *words)
     assert (result.code, result.out) == (2, "")
     assert says in result.err
@@ -194,7 +194,7 @@ def test_what_export_refuses(cli, run, words, says, hint):
     assert [p.name for p in Path().iterdir()] == ["runs"]
 
 
-def test_what_is_missing_or_damaged_is_told(cli, run):
+def test_export_missing_or_damaged_checkpoint(cli, run):
     worst = run / "checkpoints" / "step-0000000002" / "model.safetensors"
     worst.write_bytes(worst.read_bytes()[:-1] + b"x")
     told = cli("export", str(run), "checkpoint=2", "out=x")
@@ -212,7 +212,7 @@ def test_what_is_missing_or_damaged_is_told(cli, run):
     assert (told.code, "no run" in told.err, "init=" in told.err) == (2, True, True)
 
 
-def test_completion(cli, run):
+def test_export_completion(cli, run):
     from sslcli.cli.commands.completion import completions
 
     assert {"latest", run.name, "checkpoint=", "out="} <= set(completions("sslcli export "))
@@ -225,7 +225,7 @@ def test_completion(cli, run):
 @pytest.mark.parametrize(
     ("number", "backbone", "size"), [(0, "resnet18", 20), (0, "resnet18", 72), (1, "vit_tiny", 32)]
 )
-def test_the_page_on_weights_loads_them(cli, number, backbone, size):
+def test_export_guide_code_runs(cli, number, backbone, size):
     if backbone.startswith("vit"):
         pytest.importorskip("timm")
     code = [b.text for b in blocks(DOCS / "guides" / "export.md") if b.language == "python"][number]

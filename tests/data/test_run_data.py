@@ -61,7 +61,7 @@ def measured(cli, run, *words):
     return result, json.loads(result.out) if result.code == 0 else {}
 
 
-def test_eval_from_another_folder_finds_the_runs_data(cli, tmp_path, run):
+def test_eval_from_another_working_folder(cli, tmp_path, run):
     folder(tmp_path / "b" / "pics", ("x", "y", "z"), n=14)
     os.chdir(tmp_path / "b")
     result, record = measured(cli, run)
@@ -72,7 +72,7 @@ def test_eval_from_another_folder_finds_the_runs_data(cli, tmp_path, run):
     assert json.loads((run / "status.json").read_text())["data"]["path"] == str(tmp_path / "a" / "pics")
 
 
-def test_the_record_says_what_the_data_were(run, tmp_path):
+def test_record_describes_dataset(run, tmp_path):
     kept = json.loads((run / "status.json").read_text())["data"]
     data = image_folder(str(tmp_path / "a" / "pics"))
     assert kept["path"] == str(tmp_path / "a" / "pics")
@@ -91,7 +91,7 @@ def test_the_record_says_what_the_data_were(run, tmp_path):
         (lambda p: (p / "ant" / "0.png").rename(p / "ant" / "zero.png"), "names, sizes or contents differ"),
     ],
 )
-def test_eval_and_resume_refuse_changed_data(cli, run, tmp_path, change, said):
+def test_eval_and_resume_reject_changed_data(cli, run, tmp_path, change, said):
     change(tmp_path / "a" / "pics")
     for words in ((*KNN, f"run={run}"), ("resume", str(run), "train.steps=3")):
         refused = cli(*words)
@@ -109,21 +109,21 @@ def test_eval_and_resume_refuse_changed_data(cli, run, tmp_path, change, said):
     assert json.loads((run / "status.json").read_text())["data"]["shape"] == [1, 16, 16]
 
 
-def test_a_color_picture_among_gray_ones_is_read_in_gray(run, tmp_path):
+def test_color_image_among_gray_is_read_as_gray(run, tmp_path):
     picture(tmp_path / "a" / "pics" / "ant" / "new.png", 90, "RGB")
     record = read_record(Run(run), allow_change=True)
     node = with_recorded_path(Run(run).config["dataset"], record)
     assert (node["channels"], node["image_size"]) == (1, 16)
 
 
-def test_a_run_of_some_classes_knows_its_data(cli):
+def test_eval_of_run_on_class_subset(cli):
     made = cli("pretrain", *RUN[:-2], "dataset=digits", "train.classes=[3,7]", "train.batch_size=64")
     assert made.code == 0, made.err
     assert measured(cli, made.last)[0].code == 0
     assert cli("resume", made.last, "train.steps=3").code == 0
 
 
-def test_contents_that_changed_under_the_same_sizes(cli, tmp_path):
+def test_resume_changed_contents_same_sizes(cli, tmp_path):
     rng = np.random.default_rng(0)
     for i in range(12):  # uncompressed: the size stays
         path = tmp_path / "pics" / f"{i}.bmp"
@@ -138,7 +138,7 @@ def test_contents_that_changed_under_the_same_sizes(cli, tmp_path):
     assert "the mean of the channels is" in refused.err
 
 
-def test_moved_data_are_taken_by_their_fingerprint(cli, run, tmp_path):
+def test_moved_data_matched_by_fingerprint(cli, run, tmp_path):
     (tmp_path / "a" / "pics").rename(tmp_path / "scratch")
     gone, _ = measured(cli, run)
     assert gone.code == 7
@@ -159,7 +159,7 @@ def test_moved_data_are_taken_by_their_fingerprint(cli, run, tmp_path):
     assert cli("resume", str(run), "dataset.path=other", "train.steps=5").code == 7
 
 
-def test_a_finished_run_learns_where_its_data_lie(cli, run, tmp_path):
+def test_resume_finished_run_updates_data_path(cli, run, tmp_path):
     (tmp_path / "a" / "pics").rename(tmp_path / "scratch")
     gone = cli("runs", "report", str(run))
     assert f"sslcli resume {run} dataset.path=NEW" in gone.err
@@ -173,7 +173,7 @@ def test_a_finished_run_learns_where_its_data_lie(cli, run, tmp_path):
     assert measured(cli, run)[0].code == 0
 
 
-def test_a_project_that_moved_finds_its_data(cli, run, tmp_path):
+def test_moved_project_finds_data(cli, run, tmp_path):
     os.chdir(tmp_path)
     (tmp_path / "a").rename(tmp_path / "c")
     os.chdir(tmp_path / "c")
@@ -181,7 +181,7 @@ def test_a_project_that_moved_finds_its_data(cli, run, tmp_path):
     assert result.code == 0, result.err
 
 
-def test_data_that_are_named_may_differ(cli, run, tmp_path):
+def test_eval_named_dataset_may_differ(cli, run, tmp_path):
     picture(tmp_path / "a" / "pics" / "ant" / "new.png", 90)
     result, record = measured(cli, run, "dataset=image_folder", "dataset.path=pics")
     assert result.code == 0, result.err
@@ -189,7 +189,7 @@ def test_data_that_are_named_may_differ(cli, run, tmp_path):
     assert not (run / "eval" / "knn.json").exists()
 
 
-def test_an_old_run_without_a_record(cli, run, tmp_path):
+def test_run_without_data_record(cli, run, tmp_path):
     status = json.loads((run / "status.json").read_text())
     del status["data"]
     (run / "status.json").write_text(json.dumps(status))
@@ -213,7 +213,7 @@ def test_an_old_run_without_a_record(cli, run, tmp_path):
     assert measured(cli, run, "allow_data_change=true")[0].code == 0  # at its own size, in gray
 
 
-def test_held_out_samples_that_changed(tmp_path):
+def test_data_differences_changed_holdout(tmp_path):
     """Labels of a list changed: the files are the same, the held-out ones are not."""
     folder(tmp_path / "pics")
     names = [f"pics/{c}/{i}.png" for c in ("ant", "bee") for i in range(10)]
@@ -229,7 +229,7 @@ def test_held_out_samples_that_changed(tmp_path):
     assert any("other samples are held out" in said for said in data_differences(known, lists[1]))
 
 
-def test_a_record_that_lies_is_not_used(run):
+def test_read_record_invalid_values(run):
     status = json.loads((run / "status.json").read_text())
     status["data"] = {"path": 3, "shape": "1 x 2", "mean": [None], "samples": {"train": "many"}, "fingerprint": [1]}
     (run / "status.json").write_text(json.dumps(status))
@@ -238,7 +238,7 @@ def test_a_record_that_lies_is_not_used(run):
     assert yaml.safe_load((run / "config.yaml").read_text())["dataset"]["path"] == "pics"
 
 
-def test_labels_that_changed_in_a_list_are_told(cli, tmp_path):
+def test_eval_changed_labels_in_list(cli, tmp_path):
     """The names, the sizes and the held-out samples stay: only what a training sample is called has changed."""
     folder(tmp_path / "pics")
     rows = [f"pics/{name}/{i}.png,{name},{'test' if i > 6 else 'train'}" for name in ("ant", "bee") for i in range(10)]

@@ -26,12 +26,12 @@ PROBE = ["evaluator.strengths=[0.01]", "evaluator.baselines=false", "device=cpu"
         ("0.5 %", "probe@0_5pct"),
     ],
 )
-def test_name_says_labels(labels, expected):
+def test_result_name_contains_labels(labels, expected):
     assert result_name("probe", labels) == expected
     assert result_name("knn", labels, "cifar100") == expected.replace("probe", "knn@cifar100")
 
 
-def test_name_of_a_file_of_labels(tmp_path):
+def test_result_name_label_file(tmp_path):
     one, other = tmp_path / "my labels.csv", tmp_path / "sub" / "my labels.csv"
     other.parent.mkdir()
     one.write_text("name,label\na,1\n")
@@ -46,7 +46,7 @@ def record(labels: str, value: float = 0.5) -> str:
     return json.dumps({"numbers": {"top1": value}, "protocol": {"labels": labels}})
 
 
-def test_old_files_are_called_by_their_labels(tmp_path):
+def test_saved_results_old_file_names(tmp_path):
     """Before names said the labels, eval/probe.json was whatever was measured last."""
     folder = tmp_path / "eval"
     folder.mkdir()
@@ -67,12 +67,12 @@ def test_old_files_are_called_by_their_labels(tmp_path):
     } == {**{"probe": 0.9, "probe@5-class": 0.5}}
 
 
-def test_labels_of_what_takes_none():
+def test_labels_of_record_without_labels():
     assert labels_of({"protocol": {}, "evaluator": {"labels": "2/class"}}) == "2/class"
     assert labels_of({"protocol": None}) == ""
 
 
-def test_few_labels_do_not_replace_all(cli):
+def test_eval_few_labels_keeps_all_labels_result(cli):
     run = Path(cli("pretrain", *SMOKE).last)
     few = cli("eval", "probe", "labels=2/class", "seeds=2", *PROBE)
     assert few.out.startswith("probe.top1 ")  # as ever, for scripts

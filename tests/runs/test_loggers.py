@@ -71,7 +71,7 @@ def calls(told: list[Any], name: str) -> list[Any]:
     return [(args, given) for n, args, given in told if n == name]
 
 
-def test_wandb_is_told(wandb, run):
+def test_wandb_receives_run_and_metrics(wandb, run):
     cfg = {"method": {"width": 3}, "dataset": {"password": "hush"}}
     with loggers.attached(run, {"log_every": 5, "wandb": {"project": "p"}}, cfg, 0):
         run.log(10, 0.5, 1.0, {"train/loss": 1.5, "train/bad": math.nan})
@@ -91,7 +91,7 @@ def test_wandb_is_told(wandb, run):
     assert len(run.metrics) == 1
 
 
-def test_a_resume_is_the_same_run_there(wandb, run):
+def test_wandb_resume_has_same_id(wandb, run):
     for _ in range(2):
         with loggers.attached(run, {"wandb": {}}, {}, 0):
             pass
@@ -100,7 +100,7 @@ def test_a_resume_is_the_same_run_there(wandb, run):
 
 
 @pytest.mark.parametrize("fails", ["log", "finish"])
-def test_what_fails_is_told_once_and_left_out(wandb, run, capsys, fails):
+def test_wandb_failure_reported_once(wandb, run, capsys, fails):
     wandb.fails = fails
     with loggers.attached(run, {"wandb": {}}, {}, 0):
         for step in (1, 2, 3):
@@ -112,7 +112,7 @@ def test_what_fails_is_told_once_and_left_out(wandb, run, capsys, fails):
     assert len(calls(wandb.told, "log")) == (1 if fails == "log" else 3)
 
 
-def test_a_key_in_an_error_is_not_shown(wandb, run, capsys, monkeypatch):
+def test_wandb_error_hides_api_key(wandb, run, capsys, monkeypatch):
     def init(**given):
         raise RuntimeError(f"401 for key {'k' * 40}")
 
@@ -124,7 +124,7 @@ def test_a_key_in_an_error_is_not_shown(wandb, run, capsys, monkeypatch):
     assert "kkkk" not in said
 
 
-def test_wandb_never_asks(wandb, monkeypatch, tmp_path):
+def test_wandb_does_not_prompt_for_key(wandb, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     node = {"wandb": {}}
     loggers.Loggers(node).check()
@@ -143,7 +143,7 @@ def test_wandb_never_asks(wandb, monkeypatch, tmp_path):
         loggers.Loggers(node).check()
 
 
-def test_a_missing_package_is_told_before_a_run(cli, monkeypatch):
+def test_pretrain_missing_logger_package(cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     result = cli("pretrain", "logger=wandb", *SMOKE)
     assert result.code == 3
@@ -151,7 +151,7 @@ def test_a_missing_package_is_told_before_a_run(cli, monkeypatch):
     assert not Path("runs").exists()
 
 
-def test_a_run_and_its_evaluation(cli, wandb):
+def test_wandb_pretrain_and_eval(cli, wandb):
     """Through the door: the trainer's numbers, then the probe's, under one name; two loggers at once."""
     result = cli("pretrain", "logger=[jsonl,wandb]", "logger.wandb.project=mine", "logger.log_every=2", *SMOKE)
     assert result.code == 0, result.err
@@ -166,7 +166,7 @@ def test_a_run_and_its_evaluation(cli, wandb):
     assert calls(wandb.told, "log")[-1][0][0] == {"eval/probe/confusion": "image of probe_confusion.png"}
 
 
-def test_select_tells_each_run_what_it_measured(cli, wandb):
+def test_select_logs_results_of_each_run(cli, wandb):
     """The logger that is asked for, and not the one of a run; nothing twice, and nothing of checkpoints."""
     first = Path(cli("pretrain", "logger=wandb", *SMOKE, "train.save_every=2").last)
     second = Path(cli("pretrain", *SMOKE, "seed=1").last)
@@ -190,14 +190,14 @@ def test_select_tells_each_run_what_it_measured(cli, wandb):
     assert wandb.told == []
 
 
-def test_select_says_before_any_work_that_a_logger_is_not_there(cli, monkeypatch):
+def test_select_missing_logger_package(cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     result = cli("select", "latest", "logger=wandb")
     assert result.code == 3
     assert "pip install 'sslcli[wandb]'" in result.err
 
 
-def test_a_dead_logger_ends_no_run(cli, wandb):
+def test_pretrain_failing_logger(cli, wandb):
     wandb.fails = "log"
     result = cli("pretrain", "logger=wandb", *SMOKE)
     assert result.code == 0
@@ -206,7 +206,7 @@ def test_a_dead_logger_ends_no_run(cli, wandb):
     assert Run(run).status["status"] == "done"
 
 
-def test_mlflow_is_told(run, monkeypatch):
+def test_mlflow_receives_run_and_metrics(run, monkeypatch):
     told: list[Any] = []
     package: Any = types.ModuleType("mlflow")
     entities: Any = types.ModuleType("mlflow.entities")
@@ -241,14 +241,14 @@ def test_mlflow_is_told(run, monkeypatch):
         ({"wandb": {"projekt": "x"}}, "projekt", "--cfg job"),
     ],
 )
-def test_what_is_no_logger(node, message, hint):
+def test_loggers_reject_invalid_config(node, message, hint):
     with pytest.raises(RequestError, match=message) as error:
         loggers.Loggers(node)
     assert hint in error.value.hint
 
 
-def test_every_yaml_is_a_logger():
-    folder = Path(__file__).parent.parent / "configs" / "logger"
+def test_logger_yaml_files():
+    folder = Path(__file__).parents[2] / "configs" / "logger"
     for path in folder.glob("*.yaml"):
         node = yaml.safe_load(path.read_text())
         assert node.pop("log_every") == 50
@@ -280,7 +280,7 @@ def quiet_import(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_tensorboard_reads_what_was_written(cli):
+def test_tensorboard_round_trip(cli):
     quiet_import("tensorboard")
     run = real(cli, "tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -296,7 +296,7 @@ def test_tensorboard_reads_what_was_written(cli):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mlflow_reads_what_was_written(cli, monkeypatch, tmp_path):
+def test_mlflow_round_trip(cli, monkeypatch, tmp_path):
     quiet_import("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -318,7 +318,7 @@ def test_mlflow_reads_what_was_written(cli, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_wandb_offline(cli, monkeypatch):
+def test_wandb_offline_writes_files(cli, monkeypatch):
     quiet_import("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = real(cli, "wandb")

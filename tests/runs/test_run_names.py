@@ -36,13 +36,13 @@ def next_words(err: str) -> list[str]:
     "folder",
     ["runs/a_simsiam_convnet_digits", "runs/sweep/S/0_x", "runs/mine/0_x", "runs/mine/S/0_x", "else where/0_x"],
 )
-def test_short_name_is_found(tmp_path, folder):
+def test_find_short_name(tmp_path, folder):
     made(folder)
     made("runs/other")
     assert find(short_name(Path(folder))).resolve() == (tmp_path / folder).resolve()
 
 
-def test_next_lines_of_runs_with_odd_names(cli, tmp_path):
+def test_next_line_unusual_run_names(cli, tmp_path):
     """What a `next` line says leads to this run, as a word and as the value of a key."""
     run = tmp_path / cli("pretrain", *SMOKE, "hydra.run.dir=runs/first").last
     (tmp_path / "runs" / "latest").unlink()
@@ -57,24 +57,24 @@ def test_next_lines_of_runs_with_odd_names(cli, tmp_path):
         (run / "eval" / "knn.json").unlink()
 
 
-def test_run_shadowed_by_another_here(tmp_path):
+def test_short_name_shadowed_by_local_run(tmp_path):
     made("twin")
     assert find(short_name(made("runs/twin"))) == Path("runs/twin")
 
 
-def test_next_line_of_an_encoder_called_null(cli):
+def test_next_line_encoder_named_null(cli):
     cli("pretrain", *SMOKE)
     words = next_words(cli("export", "latest", "out=null").err)
     dry = cli(*words, *SMOKE, "--dry-run")
     assert "init ./null: all weights of the backbone" in dry.err
 
 
-def test_run_none_beside_a_run_of_that_name(cli):
+def test_eval_run_none_beside_run_named_none(cli):
     made("runs/none")
     assert "run=runs/none" in cli("eval", "knn", "run=none", "--dry-run").err
 
 
-def test_runs_of_every_depth_are_listed(cli, tmp_path):
+def test_all_runs_of_every_depth(cli, tmp_path):
     for i, folder in enumerate(["runs/a", "runs/mine/b", "runs/sweep/S/0_c"]):
         made(folder, f"2026-01-0{i + 1}")
     (tmp_path / "runs" / "latest").symlink_to("a")
@@ -84,7 +84,7 @@ def test_runs_of_every_depth_are_listed(cli, tmp_path):
     assert [line.split()[0] for line in cli("runs").out.splitlines()[1:]] == ["a", "mine/b", "sweep/S/0_c"]
 
 
-def test_same_name_in_two_sweeps():
+def test_find_ambiguous_name_in_two_sweeps():
     made("runs/sweep/A/0_simsiam_convnet_digits")
     second = made("runs/sweep/B/0_simsiam_convnet_digits")
     with pytest.raises(RequestError, match="fits 2 runs: sweep/A/0_simsiam_convnet_digits, sweep/B/0_simsiam"):
@@ -93,7 +93,7 @@ def test_same_name_in_two_sweeps():
     assert find("B/0") == second
 
 
-def test_mistyped_name_leads_to_no_run_of_other_data():
+def test_find_suggests_no_run_of_other_data():
     made("runs/2026-01-01_10-00-00-000000_simsiam_convnet_digits")
     with pytest.raises(RequestError) as e:
         find("2026-01-01_10-00-00-000001_simsiam_convnet_photos")
@@ -103,7 +103,7 @@ def test_mistyped_name_leads_to_no_run_of_other_data():
     assert "digits`" in (e.value.hint or "")
 
 
-def test_next_line_of_an_unlabelled_run_needs_no_labels(cli):
+def test_next_line_unlabelled_run(cli):
     np.save("x.npy", np.random.default_rng(0).integers(0, 255, (64, 8, 8, 1), dtype=np.uint8))
     trained = cli("pretrain", *SMOKE, "dataset=arrays", "dataset.path=x.npy")
     words = next_words(trained.err)
@@ -112,7 +112,7 @@ def test_next_line_of_an_unlabelled_run_needs_no_labels(cli):
     assert next_words(cli("resume", "latest").err) == words
 
 
-def test_next_lines_of_sweeps_and_of_runs_elsewhere(cli, tmp_path):
+def test_next_line_sweeps_and_external_runs(cli, tmp_path):
     swept = cli("pretrain", "-m", *SMOKE, "seed=0", "hydra.sweep.dir=runs/my sweep", "hydra.sweep.subdir=a b")
     assert next_words(swept.err) == ["eval", "probe", "run=my sweep/a b"]
     away = cli("pretrain", *SMOKE, f"hydra.run.dir={tmp_path}/away")
@@ -122,7 +122,7 @@ def test_next_lines_of_sweeps_and_of_runs_elsewhere(cli, tmp_path):
     assert away.last in ("away", str(tmp_path / "away"))
 
 
-def test_untrained_weights_are_no_encoder(cli, monkeypatch):
+def test_interrupted_start_writes_no_encoder(cli, monkeypatch):
     from sslcli.training.loop.trainer import Trainer
 
     class Ended(BaseException):
@@ -144,13 +144,13 @@ def test_untrained_weights_are_no_encoder(cli, monkeypatch):
     assert len(list(Path("runs").glob("2*/encoder.*"))) == 2
 
 
-def test_select_takes_latest_for_the_newest_run(cli, tmp_path):
+def test_select_latest_is_newest_run(cli, tmp_path):
     cli("pretrain", *SMOKE)
     cli("export", "latest", "out=latest")
     assert cli("select", "latest", "evaluator.samples=100").code == 0
 
 
-def test_mistyped_key_of_resume(cli):
+def test_resume_unknown_key_suggestion(cli):
     cli("pretrain", *SMOKE)
     refused = cli("resume", "latest", "train.stepz=3")
     assert (refused.code, "did you mean `train.steps`?" in refused.err) == (2, True)

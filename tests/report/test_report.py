@@ -126,14 +126,14 @@ def page_of(path: Path) -> tuple[str, Page]:
 # ------------------------------------------------------------------------------------------------------------- gathering
 
 
-def test_numbers_are_told_apart_by_whose_they_are():
+def test_group_by_metric_baselines():
     found = group_by_metric(
         {"top1": 0.9, "top1_std": 0.1, "raw.top1": 0.5, "recall.5": 0.4, "bad": None, "nan": float("nan")}
     )
     assert found == {"top1": {"": (0.9, 0.1), "raw": (0.5, None)}, "recall.5": {"": (0.4, None)}}
 
 
-def test_torn_and_strange_lines_are_left_out_and_told(folder):
+def test_report_invalid_metric_lines(folder):
     with open(folder / "metrics.jsonl", "a") as f:
         f.write(
             '[1, 2]\nnot json\n{"step": "x", "train/loss": 1}\n'
@@ -145,7 +145,7 @@ def test_torn_and_strange_lines_are_left_out_and_told(folder):
     assert "2 lines of metrics.jsonl cannot be read" in run.notes
 
 
-def test_a_bare_folder_still_has_a_page(tmp_path):
+def test_report_minimal_folder(tmp_path):
     (tmp_path / "status.json").write_text("{}")
     _, page = page_of(tmp_path)
     assert "status.json cannot be read" in page.text.lower() or "status" in page.text
@@ -158,7 +158,7 @@ def test_a_bare_folder_still_has_a_page(tmp_path):
 @pytest.mark.parametrize(
     "content", ["", "[]", "null", '{"a": ', "\x00\xff", '{"numbers": [], "protocol": 3, "artefacts": 1, "step": {}}']
 )
-def test_a_broken_file_costs_no_more_than_itself(folder, broken, content):
+def test_report_broken_file(folder, broken, content):
     (folder / broken).write_text(content, encoding="latin-1")
     if broken == "status.json" and not content:
         (folder / broken).write_text("{}")
@@ -166,7 +166,7 @@ def test_a_broken_file_costs_no_more_than_itself(folder, broken, content):
     assert "SimCLR on digits" in page.text or broken == "config.yaml"
 
 
-def test_no_file_outside_the_run_is_opened(folder, tmp_path):
+def test_report_opens_no_file_outside_run(folder, tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(picture("blue"))
     (folder / "eval" / "probe_linked.png").symlink_to(secret)
@@ -177,7 +177,7 @@ def test_no_file_outside_the_run_is_opened(folder, tmp_path):
     assert "probe_linked.png is no regular file" in page.text.lower()
 
 
-def test_a_picture_that_is_none_is_named_not_embedded(folder):
+def test_report_invalid_image_is_named(folder):
     (folder / "eval" / "probe_confusion.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\x00" * 50)
     _, page = page_of(folder)
     assert "probe_confusion.png is not an image that can be shown" in page.text
@@ -187,7 +187,7 @@ def test_a_picture_that_is_none_is_named_not_embedded(folder):
 # ------------------------------------------------------------------------------------------------------------------ page
 
 
-def test_what_is_there_is_on_the_page(folder):
+def test_report_shows_run_contents(folder):
     _, page = page_of(folder)
     for words in (
         "SimCLR on digits",
@@ -211,7 +211,7 @@ def test_what_is_there_is_on_the_page(folder):
     assert image.getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_labels_saved_may_be_known_from_one_side_only(folder):
+def test_labels_saved_bound(folder):
     for bound, said in ((1.0, "&gt; 3.2 ×"), (0.0, ">3.2 ×")):
         saved = evaluation(numbers={"top1@10": 0.9, "labels_saved": 3.2, "labels_saved_is_bound": bound})
         (folder / "eval" / "labels.json").write_text(json.dumps(saved))
@@ -220,7 +220,7 @@ def test_labels_saved_may_be_known_from_one_side_only(folder):
         assert "is bound" not in source
 
 
-def test_a_number_that_names_its_evaluator_is_a_main_number_too(folder):
+def test_main_metric_with_evaluator_prefix(folder):
     """Of transfer: its probe among the tiles and the bars, beside the baselines, with the labels it was given."""
     kinds = ("", "untrained.", "raw.")
     numbers = {f"{k}{m}.top1": 0.9 - 0.1 * i for i, k in enumerate(kinds) for m in ("probe", "knn")}
@@ -244,7 +244,7 @@ def test_a_number_that_names_its_evaluator_is_a_main_number_too(folder):
         assert words in page.text, words
 
 
-def test_an_evaluation_is_made_by_what_was_typed(folder):
+def test_commands_repeat_overrides_of_evaluations(folder):
     typed = ["dataset=arrays", "dataset.path='a b.npz'", "dataset.holdout=0.3"]
     (folder / "eval" / "transfer@mine.json").write_text(json.dumps(evaluation(overrides=typed)))
     _, page = page_of(folder)
@@ -257,7 +257,7 @@ def test_an_evaluation_is_made_by_what_was_typed(folder):
     assert "overrides" not in page.text
 
 
-def test_what_is_not_on_the_page_is_a_command_that_can_be_typed(folder):
+def test_missing_evaluations_have_commands(folder):
     (folder / "encoder.safetensors").write_bytes(b"")
     (folder / "config.yaml").unlink()
     _, page = page_of(folder)
@@ -278,7 +278,7 @@ def test_what_is_not_on_the_page_is_a_command_that_can_be_typed(folder):
         ),  # whose abilities are not known
     ],
 )
-def test_what_a_run_cannot_have_is_not_offered(folder, method, backbone, offered):
+def test_unsupported_evaluators_not_offered(folder, method, backbone, offered):
     (folder / "encoder.safetensors").write_bytes(b"")
     parts = {"method": {"_target_": method}, "backbone": {"_target_": backbone}}
     (folder / "config.yaml").write_text(json.dumps(parts))
@@ -287,7 +287,7 @@ def test_what_a_run_cannot_have_is_not_offered(folder, method, backbone, offered
     assert {kind for kind in ("reconstruct", "attentive") if f"sslcli eval {kind} run=" in page.text} == offered
 
 
-def test_headings_descend_and_the_contents_lead_somewhere(folder):
+def test_headings_and_contents_links_are_valid(folder):
     _, page = page_of(folder)
     levels = [int(t[1]) for t, _ in page.tags if re.fullmatch(r"h[1-6]", t)]
     assert levels[0] == 1
@@ -300,7 +300,7 @@ def test_headings_descend_and_the_contents_lead_somewhere(folder):
     assert ("html", {"lang": "en"}) in page.tags
 
 
-def test_the_page_asks_nobody(folder):
+def test_report_makes_no_requests(folder):
     source, page = page_of(folder)
     for tag, attributes in page.tags:
         for key in ("src", "href", "srcset", "action", "data", "poster"):
@@ -367,7 +367,7 @@ def hostile(folder: Path) -> None:
     (folder / "pictures" / f"{name}.png").write_bytes(picture())
 
 
-def test_nothing_from_outside_becomes_markup(folder):
+def test_report_escapes_hostile_text(folder):
     hostile(folder)
     source, page = page_of(folder)
     scripts = [a for t, a in page.tags if t == "script"]
@@ -381,7 +381,7 @@ def test_nothing_from_outside_becomes_markup(folder):
     assert "<script>alert(1)</script>" in page.text  # it is shown as what it is
 
 
-def test_the_same_run_gives_the_same_bytes(folder, tmp_path):
+def test_report_is_deterministic(folder, tmp_path):
     first, second = write_report(folder, tmp_path / "a.html"), write_report(folder, tmp_path / "b.html")
     assert first.read_bytes() == second.read_bytes()
 
@@ -389,7 +389,7 @@ def test_the_same_run_gives_the_same_bytes(folder, tmp_path):
 # -------------------------------------------------------------------------------------------------------------- building
 
 
-def test_elements_escape_what_is_not_markup():
+def test_elements_escape_text():
     assert el("p", "<b>", Html("<b>x</b>"), 3, None, ["a", ["&"]]) == "<p>&lt;b&gt;<b>x</b>3a&amp;</p>"
     assert (
         el("a", href="\"'><", hidden=True, title=None, data_x=0)
@@ -409,7 +409,7 @@ def test_elements_escape_what_is_not_markup():
         (-0.2, 0.9, [-0.5, 0, 0.5, 1]),
     ],
 )
-def test_ticks_are_round_and_hold_all(low, high, wanted):
+def test_axis_ticks_are_round_and_cover_range(low, high, wanted):
     ticks = charts.axis_ticks(low, high)
     assert ticks[0] <= low
     assert ticks[-1] >= high
@@ -420,13 +420,13 @@ def test_ticks_are_round_and_hold_all(low, high, wanted):
 @pytest.mark.parametrize(
     ("low", "high"), [(1e99, -1e99), (-9e99, 9e99), (5e-324, 0.0), (0, 5e-324), (1, 1 + 1e-15), (-1e-7, 1e5)]
 )
-def test_ticks_of_any_numbers(low, high):
+def test_axis_ticks_any_range(low, high):
     ticks = charts.axis_ticks(*sorted((low, high)))
     assert 2 <= len(ticks) <= 8
     assert ticks == sorted(set(ticks))
 
 
-def test_thinned_curves_keep_real_points_and_every_extreme():
+def test_thin_keeps_points_and_extremes():
     points = [(float(i), float((i * 7919) % 1000)) for i in range(10_000)]
     points[4321] = (4321.0, 5000.0)
     kept = charts.thin(points)
@@ -439,7 +439,7 @@ def test_thinned_curves_keep_real_points_and_every_extreme():
 
 @pytest.mark.parametrize(("n", "d"), [(8, 1), (8, 40), (60, 3)])
 @pytest.mark.parametrize("collapsed", [False, True])
-def test_maps_of_few_flat_and_collapsed_features(n, d, collapsed):
+def test_project_degenerate_features(n, d, collapsed):
     import numpy as np
 
     from sslcli.report.feature_map.projection import project
@@ -458,7 +458,7 @@ def test_maps_of_few_flat_and_collapsed_features(n, d, collapsed):
         assert all(0 <= v <= 1000 for point in p["points"] for v in point)
 
 
-def test_names_on_the_map_do_not_lie_on_each_other():
+def test_label_positions_do_not_overlap():
     import torch
 
     from sslcli.report.feature_map.projection import label_positions
@@ -501,7 +501,7 @@ def rows_of(source: str, name: str) -> list[str]:
     ][1:]
 
 
-def test_a_sweep_is_a_table_best_first_with_means_over_seeds(sweep):
+def test_sweep_page_order_and_seed_means(sweep):
     source, page = page_of(sweep)
     runs = rows_of(source, "runs")
     assert [r.split()[0] for r in runs] == ["2_byol", "0_simclr", "3_byol", "1_simclr", "job"]
@@ -517,7 +517,7 @@ def test_a_sweep_is_a_table_best_first_with_means_over_seeds(sweep):
     assert "steps" in page.text  # what is common to all
 
 
-def test_a_second_report_of_a_sweep_writes_only_what_changed(sweep):
+def test_sweep_report_rewrites_changed_runs_only(sweep):
     write_report(sweep)
     stamps = {p: p.stat().st_mtime_ns for p in sweep.glob("*/report.html")}
     (sweep / "1_simclr" / "eval" / "knn.json").write_text(json.dumps(evaluation()))
@@ -527,7 +527,7 @@ def test_a_second_report_of_a_sweep_writes_only_what_changed(sweep):
     assert changed == ["1_simclr"]
 
 
-def test_a_folder_that_is_neither_is_refused(tmp_path):
+def test_report_rejects_other_folders(tmp_path):
     with pytest.raises(RequestError, match="neither a run nor a folder of runs"):
         write_report(tmp_path)
 
@@ -545,13 +545,13 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
         (["report"], "there is no run"),
     ],
 )
-def test_a_wrong_request_is_told(cli, words, said):
+def test_report_rejects_bad_arguments(cli, words, said):
     done = cli("runs", *words)
     assert done.code == 2
     assert said in done.err
 
 
-def test_a_trained_run_has_views_and_a_map(cli):
+def test_report_of_trained_run_has_views_and_map(cli):
     done = cli("pretrain", *SMOKE)
     assert done.code == 0, done.err
     run = Path(done.last)
@@ -595,7 +595,7 @@ def test_a_trained_run_has_views_and_a_map(cli):
         (["train.classes=[0,1,2,3]"], "only to choose the classes in pretraining"),
     ],
 )
-def test_the_labels_that_pretraining_saw_are_told(cli, words, said):
+def test_report_states_pretraining_labels(cli, words, said):
     run = cli("pretrain", *SMOKE, *words).last
     assert cli("eval", "knn", f"run={run}", "device=cpu").code == 0
     _, page = page_of(Path(run))
@@ -616,7 +616,7 @@ READY = (
 
 def check_in_a_browser(pages: list[Path]) -> None:
     """No request, no error, no serious finding of axe, nothing wider than a phone, everything by keyboard."""
-    script = Path(__file__).parent / "report_browser" / "check.mjs"
+    script = Path(__file__).with_name("browser_check.mjs")
     words = ["node", script, shutil.which("chromium") or "", *pages]
     environment = os.environ | {"REPORT_NODE_MODULES": str(MODULES)}
     done = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False, env=environment)
@@ -624,14 +624,14 @@ def check_in_a_browser(pages: list[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_axe_keyboard_widths_and_requests(sweep, folder):
+def test_report_accessibility_in_browser(sweep, folder):
     if not READY:
         pytest.skip("needs Chromium, node, and REPORT_NODE_MODULES: a folder with playwright-core and axe-core")
     hostile(folder)
     check_in_a_browser([write_report(folder), write_report(sweep)])
 
 
-def test_pages_in_chromium(sweep, folder, tmp_path):
+def test_report_renders_in_chromium(sweep, folder, tmp_path):
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("there is no Chromium")

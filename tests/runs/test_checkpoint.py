@@ -20,7 +20,7 @@ def tensors(value: float) -> dict:
     }
 
 
-def test_round_trip_and_retention(tmp_path):
+def test_checkpoint_round_trip_and_retention(tmp_path):
     for step in range(5):
         checkpoint.save(tmp_path, step, tensors(step), {"seconds": step / 2}, keep=2)
     assert [p.name for p in checkpoint.existing(tmp_path)] == ["step-0000000004", "step-0000000003"]
@@ -32,11 +32,11 @@ def test_round_trip_and_retention(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_nothing_saved_is_none(tmp_path):
+def test_load_newest_empty_folder(tmp_path):
     assert checkpoint.load_newest(tmp_path) is None
 
 
-def test_optimizer_state_survives_another_order_of_parameters():
+def test_optimizer_state_parameter_order():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4, 2)).to(
         memory_format=torch.channels_last
@@ -54,7 +54,7 @@ def test_optimizer_state_survives_another_order_of_parameters():
             assert again.state[parameter][slot].stride() == value.stride()
 
 
-def test_a_state_that_does_not_fit_is_told_key_by_key():
+def test_load_strictly_lists_mismatches():
     model = torch.nn.Linear(3, 2)
     with pytest.raises(
         TrainingError, match=r"1 missing: bias.*1 unexpected: other.*1 of another shape: weight \(2, 4\) for \(2, 3\)"

@@ -67,7 +67,7 @@ def broken_off(run) -> Path:
 # ----------------------------------------------------------------------------------------------------- opening and writing
 
 
-def test_only_regular_files_are_opened(tmp_path):
+def test_read_file_opens_regular_files_only(tmp_path):
     (tmp_path / "outside").write_text('{"a": 1}')
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("outside")
@@ -100,7 +100,7 @@ def test_only_regular_files_are_opened(tmp_path):
         files.make_folder(tmp_path, "inner/more")
 
 
-def test_links_are_replaced_not_followed(tmp_path):
+def test_replace_file_does_not_follow_links(tmp_path):
     (tmp_path / "outside").write_text("precious")
     folder = tmp_path / "run"
     folder.mkdir()
@@ -128,7 +128,7 @@ def _write_by_path(path: Path) -> None:
         temporary.write_text("new")
 
 
-def test_sizes_and_depth_are_bounded(tmp_path, monkeypatch):
+def test_read_file_size_and_depth_limits(tmp_path, monkeypatch):
     (tmp_path / "huge").touch()
     os.truncate(tmp_path / "huge", 1 << 40)
     with pytest.raises(OSError, match="at most"):
@@ -151,7 +151,7 @@ def test_sizes_and_depth_are_bounded(tmp_path, monkeypatch):
     assert not files.is_bounded(loop)
 
 
-def test_appended_lines_stay_lines(tmp_path):
+def test_log_escapes_line_breaks(tmp_path):
     run = Run.create(tmp_path / "r", {})
     run.write_log("name: x\nssh-ed25519 AAAA\r\x1b[2J\u2028stranger")
     run.event("odd", name="a\nb\u202e")
@@ -169,7 +169,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_resume_writes_through_no_link(cli, broken_off, tmp_path):
+def test_resume_does_not_write_through_links(cli, broken_off, tmp_path):
     outside = tmp_path / "home"
     outside.mkdir()
     for name in (".lock", "metrics.jsonl", "log.txt", "events.jsonl", "status.json", "config.yaml"):
@@ -187,7 +187,7 @@ def test_resume_writes_through_no_link(cli, broken_off, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["eval", "checkpoints", "pictures", "debug", "tensorboard", "cache"])
-def test_linked_subfolders_are_not_written_to(name, cli, broken_off, tmp_path):
+def test_resume_linked_subfolder_is_not_written(name, cli, broken_off, tmp_path):
     """Whatever a run writes into its subfolders; a linked folder of checkpoints is not read either."""
     elsewhere = tmp_path / "elsewhere"
     if (broken_off / name).is_dir():
@@ -210,7 +210,7 @@ def test_linked_subfolders_are_not_written_to(name, cli, broken_off, tmp_path):
     assert all("symbolic link" in r.err for r in results if r.code)
 
 
-def test_hydra_folder_that_is_a_link(cli, tmp_path):
+def test_pretrain_linked_hydra_folder(cli, tmp_path):
     (tmp_path / "precious").mkdir()
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / ".hydra").symlink_to(tmp_path / "precious")
@@ -220,7 +220,7 @@ def test_hydra_folder_that_is_a_link(cli, tmp_path):
 
 
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
-def test_files_of_hydra_are_not_written_through_links(link, cli, tmp_path):
+def test_pretrain_linked_hydra_files(link, cli, tmp_path):
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "runs" / "mine" / ".hydra").mkdir(parents=True)
     for name in ("config", "hydra", "overrides"):
@@ -230,7 +230,7 @@ def test_files_of_hydra_are_not_written_through_links(link, cli, tmp_path):
     assert "train.steps=1" in (tmp_path / "runs" / "mine" / ".hydra" / "overrides.yaml").read_text()
 
 
-def test_sweep_folder_with_links(cli, tmp_path):
+def test_sweep_linked_files(cli, tmp_path):
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "elsewhere").mkdir()
     sweep = tmp_path / "runs" / "theirs"
@@ -243,7 +243,7 @@ def test_sweep_folder_with_links(cli, tmp_path):
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_sweep_that_names_runs_elsewhere(cli, run, tmp_path):
+def test_sweep_with_runs_outside_root(cli, run, tmp_path):
     mine = tmp_path / "mine"
     run.rename(mine)
     (mine / "encoder.safetensors").unlink()
@@ -291,7 +291,7 @@ LIES = [
 
 
 @pytest.mark.parametrize("edit", LIES)
-def test_lying_checkpoint_is_a_damaged_one(edit, made, tmp_path):
+def test_checkpoint_invalid_state_is_damaged(edit, made, tmp_path):
     shutil.copytree(made / "runs" / "a", tmp_path / "a")
     lie(tmp_path / "a", edit)
     bad = []
@@ -303,7 +303,7 @@ def test_lying_checkpoint_is_a_damaged_one(edit, made, tmp_path):
     assert bad == [Path(fuzz.CHECKPOINT).name]
 
 
-def test_resume_falls_back_on_the_checkpoint_before(cli, broken_off):
+def test_resume_falls_back_to_previous_checkpoint(cli, broken_off):
     lie(broken_off, 'del s["plan"]')
     result = cli("resume", "a")
     assert result.code == 0, result.err
@@ -311,7 +311,7 @@ def test_resume_falls_back_on_the_checkpoint_before(cli, broken_off):
     assert "resuming at step 2" in result.err
 
 
-def test_lying_tensors_fall_back_too(made, tmp_path):
+def test_checkpoint_invalid_tensors_fall_back(made, tmp_path):
     shutil.copytree(made / "runs" / "a", tmp_path / "a")
     (tmp_path / "a" / fuzz.CHECKPOINT / "model.safetensors").write_bytes(b"nonsense" * 100)
     fuzz.sign(tmp_path / "a")
@@ -335,7 +335,7 @@ def test_lying_tensors_fall_back_too(made, tmp_path):
     ],
     ids=str,
 )
-def test_lying_encoder_json(change, made, tmp_path):
+def test_load_encoder_invalid_json(change, made, tmp_path):
     from sslcli.runs.encoder import load_encoder
 
     folder = tmp_path / "exported"
@@ -352,7 +352,7 @@ def test_lying_encoder_json(change, made, tmp_path):
 # ------------------------------------------------------------------------------------ configurations that lack something
 
 
-def test_config_without_a_key_has_the_default(made, tmp_path):
+def test_configuration_missing_key_has_default(made, tmp_path):
     shutil.copytree(made / "runs" / "a", tmp_path / "a")
     whole = records.configuration(tmp_path / "a")
     defaults = schema.with_defaults({})
@@ -365,7 +365,7 @@ def test_config_without_a_key_has_the_default(made, tmp_path):
         assert (found[group] if group else found)[key] == (defaults[group] if group else defaults)[key], key
 
 
-def test_resume_of_a_config_that_lacks_keys(cli, broken_off):
+def test_resume_config_missing_keys(cli, broken_off):
     """The keys whose values are the defaults: it is the same run."""
     cfg = yaml.safe_load((broken_off / "config.yaml").read_text())
     assert cfg.pop("seed") == 0
@@ -380,7 +380,7 @@ def test_resume_of_a_config_that_lacks_keys(cli, broken_off):
 
 
 @pytest.mark.parametrize("group", ["dataset", "augmentation", "logger", "backbone"])
-def test_config_without_a_group_is_refused(group, cli, broken_off):
+def test_resume_config_missing_group(group, cli, broken_off):
     cfg = yaml.safe_load((broken_off / "config.yaml").read_text())
     del cfg[group]
     (broken_off / "config.yaml").write_text(yaml.safe_dump(cfg))
@@ -390,7 +390,7 @@ def test_config_without_a_group_is_refused(group, cli, broken_off):
         assert f"missing group: {group}" in result.err
 
 
-def test_yaml_that_refers_to_itself(cli, broken_off):
+def test_configuration_recursive_yaml(cli, broken_off):
     text = (broken_off / "config.yaml").read_text()
     for more in ("loop: &a [*a]\n", "loop: &a {b: *a}\n"):
         (broken_off / "config.yaml").write_text(text + more)
@@ -402,7 +402,7 @@ def test_yaml_that_refers_to_itself(cli, broken_off):
 # ---------------------------------------------------------------------------------------- a run that changes meanwhile
 
 
-def test_checkpoint_that_vanishes_is_left_out(cli, run, monkeypatch):
+def test_select_checkpoint_that_disappears(cli, run, monkeypatch):
     load = checkpoint.load
 
     def late(path: Path) -> Any:
@@ -419,7 +419,7 @@ def test_checkpoint_that_vanishes_is_left_out(cli, run, monkeypatch):
     assert result.code == 0, result
 
 
-def test_export_of_a_checkpoint_that_vanishes(cli, run, monkeypatch):
+def test_export_checkpoint_that_disappears(cli, run, monkeypatch):
     verify = checkpoint.verify
 
     def late(path: Path) -> Any:
@@ -434,7 +434,7 @@ def test_export_of_a_checkpoint_that_vanishes(cli, run, monkeypatch):
 
 
 @pytest.mark.parametrize("harm", ["cut", "no json", "lying", "link", "fifo"])
-def test_resume_writes_a_damaged_encoder_again(harm, cli, run, tmp_path):
+def test_resume_rewrites_damaged_encoder(harm, cli, run, tmp_path):
     encoder = run / "encoder.safetensors"
     before = encoder.read_bytes()
     if harm == "cut":
@@ -460,7 +460,7 @@ def test_resume_writes_a_damaged_encoder_again(harm, cli, run, tmp_path):
     assert "nothing to resume" in cli("resume", "a").err
 
 
-def test_damaged_encoder_without_checkpoints(cli, run):
+def test_resume_damaged_encoder_without_checkpoints(cli, run):
     """Nothing to write it from: said, and not trained from the start in silence."""
     os.truncate(run / "encoder.safetensors", 1000)
     shutil.rmtree(run / "checkpoints")
@@ -513,7 +513,7 @@ ELSEWHERE = {  # modules that open files of their own, and which
 }
 
 
-def test_one_module_opens_files_of_runs():
+def test_only_runs_files_opens_run_folders():
     """Any other call that opens a file takes a path from disk.checked or disk.replacing."""
     own = {"data/sources/pack.py", "data/sources/pack_writer.py", "data/sources/pack_journal.py"}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -554,7 +554,7 @@ def listening() -> Iterator[list[tuple[str, int]]]:
         _opened = None
 
 
-def test_no_command_follows_links_in_a_run(cli, broken_off):
+def test_commands_do_not_follow_links_in_runs(cli, broken_off):
     """Whatever Python itself opens below a run folder is opened with O_NOFOLLOW, or is a file that was just made."""
     with listening() as found:
         for words in (
@@ -575,7 +575,7 @@ def test_no_command_follows_links_in_a_run(cli, broken_off):
     assert followed == set()
 
 
-def test_reading_needs_no_torch():
+def test_runs_modules_do_not_import_torch():
     """`sslcli runs` reads records without it."""
     modules = ", ".join(f"sslcli.runs.{name}" for name in ("files", "records", "results", "run"))
     code = f"import sys; import {modules}; assert 'torch' not in sys.modules"
@@ -584,7 +584,7 @@ def test_reading_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_request_errors_of_records(tmp_path):
+def test_configuration_request_errors(tmp_path):
     with pytest.raises(RequestError, match="cannot be read"):
         records.configuration(tmp_path)
     (tmp_path / "config.yaml").write_text("- 1\n")

@@ -1,7 +1,7 @@
-// Opens report pages in Chromium and says, as JSON, what is wrong with them. Optional: needs playwright-core and axe-core
+// Opens report pages in Chromium and prints the problems as JSON. Optional: needs playwright-core and axe-core
 // (npm install --no-save playwright-core axe-core, anywhere) and a Chromium.
 //
-//   REPORT_NODE_MODULES=/somewhere/node_modules node check.mjs /usr/bin/chromium PAGE.html [PAGE.html ...] [--shots FOLDER]
+//   REPORT_NODE_MODULES=/somewhere/node_modules node browser_check.mjs /usr/bin/chromium PAGE.html [PAGE.html ...] [--shots FOLDER]
 //
 // For each page: requests that left it, errors of its script, serious findings of axe, widths at which the page itself scrolls
 // sideways, and what the keyboard reached. Exit code 1 where anything is wrong.
