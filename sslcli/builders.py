@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sslcli import console
 from sslcli.backbones import weights_file
-from sslcli.config import instantiate
+from sslcli.config import Config, instantiate
 from sslcli.data import notify
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.data.record import DataRecord, apply_record, with_absolute_path, with_recorded_path
@@ -30,7 +30,7 @@ from sslcli.views import Views
 GIVEN = ("backbone", "data")  # arguments of a method's constructor that do not come from its YAML
 
 
-def load_dataset(cfg: dict[str, Any], record: DataRecord | None = None, download: bool = True) -> Dataset:
+def load_dataset(cfg: Config, record: DataRecord | None = None, download: bool = True) -> Dataset:
     """Loads the data set of a configuration; progress and warnings go to stderr.
 
     - `record`: of the run whose data it must be; DataError where it is not.
@@ -81,46 +81,46 @@ def require_fingerprint(dataset: Dataset, fingerprint: str) -> None:
         )
 
 
-def new_backbone(cfg: dict[str, Any], shape: tuple[int, ...], seed: int) -> nn.Module:
+def new_backbone(cfg: Config, shape: tuple[int, ...], seed: int) -> nn.Module:
     """A backbone with random weights, a function of the seed alone. `shape`: of a sample, without the batch dimension."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
         return instantiate.build("backbone", cfg["backbone"], input_shape=shape)
 
 
-def describe_data(cfg: dict[str, Any], dataset: Dataset) -> DataInfo:
+def describe_data(cfg: Config, dataset: Dataset) -> DataInfo:
     """What a method may know about its data: numbers of samples, classes and steps per epoch."""
     samples = len(dataset.pretrain)
     return DataInfo(samples, len(dataset.classes), samples // cfg["train"]["batch_size"])
 
 
-def check_method(node: dict[str, Any]) -> None:
+def check_method(node: Config) -> None:
     """Checks a method's YAML, and those of its tasks, against the signatures of the classes. RequestError."""
     instantiate.check("method", node, given=GIVEN)
     for part in _tasks(node).values():
         check_method(part)
 
 
-def method_class(node: dict[str, Any]) -> type[Method]:
+def method_class(node: Config) -> type[Method]:
     target = instantiate.resolve("method", node["_target_"])
     if not (isinstance(target, type) and issubclass(target, Method)):
         raise RequestError(f"`{node['_target_']}` is not a Method", "derive it from sslcli.methods.base.Method")
     return target
 
 
-def method_classes(node: dict[str, Any]) -> list[type[Method]]:
+def method_classes(node: Config) -> list[type[Method]]:
     """The class of a method and those of its tasks."""
     return [method_class(node), *(kind for part in _tasks(node).values() for kind in method_classes(part))]
 
 
-def new_method(node: dict[str, Any], backbone: nn.Module, data: DataInfo, seed: int, dataset: Dataset) -> Method:
+def new_method(node: Config, backbone: nn.Module, data: DataInfo, seed: int, dataset: Dataset) -> Method:
     """A method on `backbone` with newly initialized heads, a function of the seed alone. RequestError."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "heads"))
         return _new_method(node, backbone, data, dataset)
 
 
-def _new_method(node: dict[str, Any], backbone: nn.Module, data: DataInfo, dataset: Dataset) -> Method:
+def _new_method(node: Config, backbone: nn.Module, data: DataInfo, dataset: Dataset) -> Method:
     check_method(node)
     target = method_class(node)
     parameters = inspect.signature(target, eval_str=True).parameters
@@ -137,7 +137,7 @@ def _new_method(node: dict[str, Any], backbone: nn.Module, data: DataInfo, datas
     return method
 
 
-def _tasks(node: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _tasks(node: Config) -> dict[str, Config]:
     """The methods that a multi-task method combines: name -> YAML."""
     nodes = node.get("tasks")
     if not isinstance(nodes, dict):
@@ -179,7 +179,7 @@ def load_checkpoint_encoder(run: Run, saved: Path) -> tuple[nn.Module, dict[str,
     return method.eval_backbone, {**info, "step": state["step"], "dim": method.eval_backbone.dim}
 
 
-def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method, Views]:
+def load_method(run: Run, cfg: Config, dataset: Dataset) -> tuple[Method, Views]:
     """The method of a run with its heads, in eval mode, from the newest valid checkpoint; and the views of its plan.
 
     TrainingError where the run has no checkpoint."""
@@ -193,7 +193,7 @@ def load_method(run: Run, cfg: dict[str, Any], dataset: Dataset) -> tuple[Method
 
 
 def method_from_checkpoint(
-    cfg: dict[str, Any],
+    cfg: Config,
     dataset: Dataset,
     tensors: dict[str, dict[str, Tensor]],
     what: str,

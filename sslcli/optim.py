@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.sgd import sgd
 
-from sslcli.config import instantiate
+from sslcli.config import Config, instantiate
 from sslcli.errors import RequestError
 from sslcli.runtime import compilation
 
@@ -69,7 +69,7 @@ def parameter_groups(method: nn.Module, weight_decay: float) -> list[dict[str, A
     return [groups[key] for key in sorted(groups)]
 
 
-def build_optimizer(cfg: dict[str, Any], method: nn.Module, lr: float, compiled: bool = False) -> Optimizer:
+def build_optimizer(cfg: Config, method: nn.Module, lr: float, compiled: bool = False) -> Optimizer:
     """The optimizer of a configuration over the parameters of `method`, with the learning rate `lr`.
 
     The fused implementation is the default where it helps: on a GPU it can skip a step without synchronization (`found_inf`), and

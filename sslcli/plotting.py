@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli.runtime import folders
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @functools.cache
@@ -19,7 +22,7 @@ def prepare() -> Any:
     return matplotlib
 
 
-def new_figure(**options: Any) -> Any:
+def new_figure(**options: Any) -> Figure:
     """An empty figure for saving to a file; `options` are those of `matplotlib.figure.Figure`."""
     prepare()
     from matplotlib.backends.backend_agg import FigureCanvasAgg

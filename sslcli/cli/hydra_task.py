@@ -16,13 +16,17 @@ import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sslcli import console
 from sslcli.cli.exceptions import JobExit, stop_on_signals, to_ssl_error
 from sslcli.errors import Interrupted, RequestError, SslError, Stopped
 from sslcli.runs.redact import masked_words
 from sslcli.runtime import streams
+
+if TYPE_CHECKING:
+    from hydra.conf import HydraConf
+    from omegaconf import DictConfig
 
 PARENT = "SSLCLI_SWEEP_PARENT"  # the process that started the sweep: jobs in it may use its terminal
 STOP_FILE = "stopping"  # in jobs/: no further job of this sweep starts
@@ -35,11 +39,11 @@ class Outcome(NamedTuple):
     path: Path | None = None
 
 
-def hydra_task(run: Callable[[Any], Outcome]) -> Callable[[Any], float | None]:
+def hydra_task(run: Callable[[DictConfig], Outcome]) -> Callable[[DictConfig], float | None]:
     """Decorates the function of a command that runs one job."""
 
     @functools.wraps(run)
-    def task(cfg: Any) -> float | None:
+    def task(cfg: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
@@ -57,7 +61,7 @@ def hydra_task(run: Callable[[Any], Outcome]) -> Callable[[Any], float | None]:
     return task
 
 
-def run_alone(run: Callable[[Any], Outcome], cfg: Any) -> float | None:
+def run_alone(run: Callable[[DictConfig], Outcome], cfg: DictConfig) -> float | None:
     try:
         outcome = run(cfg)
     except Exception as e:
@@ -67,7 +71,9 @@ def run_alone(run: Callable[[Any], Outcome], cfg: Any) -> float | None:
     return outcome.value
 
 
-def run_sweep_job(run: Callable[[Any], Outcome], cfg: Any, hydra: Any, handlers: dict[int, Any]) -> float | None:
+def run_sweep_job(
+    run: Callable[[DictConfig], Outcome], cfg: DictConfig, hydra: HydraConf, handlers: dict[int, Any]
+) -> float | None:
     """Runs one job of a sweep and records its outcome. Raises only if the sweep runs in this process and is stopped."""
     jobs, number = Path(hydra.sweep.dir) / "jobs", int(hydra.job.num)
     here = os.environ.get(PARENT) == str(os.getpid())

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli import console
 from sslcli.cli.exceptions import JobExit, to_ssl_error
@@ -24,6 +24,9 @@ from sslcli.config import compose, registry, schema
 from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped, first_line
 from sslcli.runs import records
 from sslcli.runs.files import make_folder, replace_file, unlink_shared
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 EXTRAS = {  # choice of hydra/launcher or hydra/sweeper -> (its module, the extra of sslcli that installs it)
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "sweep"),
@@ -59,8 +62,8 @@ class Sweep:
         command: str,
         overrides: list[str],
         config_dirs: list[Path],
-        check: Callable[[Any], None],
-        check_data: Callable[[list[Any]], None] | None = None,
+        check: Callable[[DictConfig], None],
+        check_data: Callable[[list[DictConfig]], None] | None = None,
     ) -> Sweep:
         """Checks every swept value once, before a folder is created.
 

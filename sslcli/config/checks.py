@@ -7,7 +7,7 @@ import re
 from dataclasses import fields
 from typing import Any, get_type_hints
 
-from sslcli.config import typecheck
+from sslcli.config import Config, typecheck
 from sslcli.config.batch_size import check_batch_size
 from sslcli.config.dotted import flatten
 from sslcli.config.messages import unknown_key
@@ -16,7 +16,7 @@ from sslcli.config.schema import SCHEMAS, Device, Train, with_defaults
 from sslcli.errors import RequestError, nearest
 
 
-def check_values(cfg: dict[str, Any], command: str = "pretrain") -> None:
+def check_values(cfg: Config, command: str = "pretrain") -> None:
     """RequestError for an unknown key, a wrong type or a value out of range, of a resolved configuration of `command`."""
     for key in cfg:
         if key not in {f.name for f in fields(SCHEMAS[command])}:
@@ -58,7 +58,7 @@ def check_values(cfg: dict[str, Any], command: str = "pretrain") -> None:
             raise RequestError(f"{key} has no value", f"give {key}=VALUE, or {key}=null for none")
 
 
-def require_groups(cfg: dict[str, Any]) -> None:
+def require_groups(cfg: Config) -> None:
     """RequestError where a configuration lacks a group that every run has."""
     for group in GROUPS:
         if group != "experiment" and not isinstance(cfg.get(group), dict):
@@ -90,7 +90,7 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
 _POSITIVE = re.compile(r"[._](width|heads|patch|temperature|queue)$")  # sizes that a network cannot do without
 
 
-def _check_length(train: dict[str, Any]) -> None:
+def _check_length(train: Config) -> None:
     """The length of a run, its batches and the interval of its checkpoints."""
     clip, batch, accumulate = train["clip"], train["batch_size"], train["accumulate"]
     if clip is not None and not (math.isfinite(clip) and clip > 0):
@@ -111,7 +111,7 @@ def _check_length(train: dict[str, Any]) -> None:
         )
 
 
-def _check_optimizer(node: dict[str, Any]) -> None:
+def _check_optimizer(node: Config) -> None:
     for key in ("lr", "weight_decay", "lr_batch"):
         value = node.get(key)
         if value is None and key == "lr_batch":
@@ -125,7 +125,7 @@ def _check_optimizer(node: dict[str, Any]) -> None:
             raise RequestError(f"optimizer.{key}: expected a {kind} number, got '{value}'")
 
 
-def _check_types(group: str, schema: type, values: dict[str, Any]) -> dict[str, Any]:
+def _check_types(group: str, schema: type, values: Config) -> Config:
     """The keys of a group with a schema, each of its type. RequestError."""
     types = get_type_hints(schema)
     for key, value in values.items():

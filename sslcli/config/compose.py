@@ -11,14 +11,19 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+from sslcli.config import Config
 from sslcli.config.dotted import flatten
 from sslcli.config.messages import rewrite_error, unknown_choice
 from sslcli.config.registry import GROUPS, choices, config_dir, describe, search_override
 from sslcli.config.schema import register
 from sslcli.errors import RequestError, first_line
 from sslcli.runtime.folders import runs_root
+
+if TYPE_CHECKING:
+    from hydra.conf import HydraConf
+    from omegaconf import DictConfig
 
 SEVERAL_CHOICES = ("logger", "experiment")  # groups with more than one choice at a time
 HYDRA_TARGETS = (
@@ -29,7 +34,7 @@ HYDRA_TARGETS = (
 )  # the last two: of the optuna sweeper
 
 
-def compose(command: str, overrides: list[str], config_dirs: list[Path] | None = None) -> Any:
+def compose(command: str, overrides: list[str], config_dirs: list[Path] | None = None) -> DictConfig:
     """The configuration of a command with `overrides`, a DictConfig that includes Hydra's part. RequestError with a hint."""
     import hydra
 
@@ -48,7 +53,7 @@ def compose(command: str, overrides: list[str], config_dirs: list[Path] | None =
 
 
 @contextlib.contextmanager
-def hydra_mode(cfg: Any) -> Iterator[None]:
+def hydra_mode(cfg: DictConfig) -> Iterator[None]:
     """Give Hydra the mode of `cfg`, which was composed from the same overrides.
 
     Hydra composes a configuration to read `hydra.mode`, and again to run it. Its private `get_mode` is replaced inside, which
@@ -83,7 +88,7 @@ def check_overrides(overrides: Iterable[str]) -> None:
             raise unknown_choice(key, value, choices(key))
 
 
-def check_hydra(cfg: Any) -> None:
+def check_hydra(cfg: DictConfig) -> None:
     """RequestError where Hydra's part builds classes of others, or a relative run folder is outside the folder of runs."""
     from omegaconf import OmegaConf
 
@@ -103,19 +108,19 @@ def check_hydra(cfg: Any) -> None:
             )
 
 
-def folder_of(cfg: Any, mode: str = "run") -> Path:
+def folder_of(cfg: DictConfig, mode: str = "run") -> Path:
     """The output folder that a composed configuration names, for one run or (`sweep`) a sweep."""
     from hydra.core.hydra_config import HydraConfig
 
     instance = HydraConfig.instance()
-    before, instance.cfg = instance.cfg, cfg  # for ${hydra:...} in the names of folders
+    before, instance.cfg = instance.cfg, cast("HydraConf", cfg)  # for ${hydra:...} in the names of folders
     try:
         return Path(str(cfg.hydra[mode].dir))
     finally:
         instance.cfg = before
 
 
-def hydra_files(cfg: Any, hydra: Any) -> dict[str, str]:
+def hydra_files(cfg: DictConfig, hydra: Any) -> dict[str, str]:
     """Content of the files that Hydra writes to `.hydra/` of a run folder. `cfg`: the composed configuration without Hydra's part;
     `hydra`: that part, below the key `hydra`."""
     from omegaconf import OmegaConf
@@ -124,7 +129,7 @@ def hydra_files(cfg: Any, hydra: Any) -> dict[str, str]:
     return {f"{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}
 
 
-def load_choice(group: str, name: str, root: Any, config_dirs: Iterable[Path] = ()) -> Any:
+def load_choice(group: str, name: str, root: DictConfig, config_dirs: Iterable[Path] = ()) -> Any:
     """One YAML of a group, below a composed root so that `${labels}` resolves: for `stages`, a list of choices. RequestError."""
     from omegaconf import OmegaConf
 
@@ -165,7 +170,7 @@ def to_container(node: Any, key: str = "") -> Any:
         raise RequestError(f"a value cannot be resolved: {first_line(e)}") from None
 
 
-def expand_tasks(cfg: dict[str, Any], config_dirs: Iterable[Path] = ()) -> dict[str, Any]:
+def expand_tasks(cfg: Config, config_dirs: Iterable[Path] = ()) -> Config:
     """Expand `method.tasks`, a list of method names, into `name -> configuration of the method` with the keys of `method.settings`.
 
     `method.plan` becomes, for each kind of view, the largest count of any task. An expanded configuration is returned as it is.

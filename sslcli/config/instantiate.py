@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sslcli.config import registry, typecheck
+from sslcli.config import Config, registry, typecheck
 from sslcli.errors import MachineError, RequestError, listing, nearest
 from sslcli.runtime.resources import PHYSICAL_MEMORY
 
@@ -111,7 +111,7 @@ def _is_optimizer(target: Any) -> bool:
     return isinstance(target, type) and issubclass(target, Optimizer) and target is not Optimizer
 
 
-def arguments(group: str, node: dict[str, Any]) -> dict[str, Any]:
+def arguments(group: str, node: Config) -> Config:
     """The keys of a YAML node that are arguments of its target."""
     others = {
         key for keys in (FRAMEWORK_KEYS, registry.FACT_KEYS) for name in ("", group) for key in keys.get(name, ())
@@ -119,12 +119,12 @@ def arguments(group: str, node: dict[str, Any]) -> dict[str, Any]:
     return {str(k): v for k, v in node.items() if k not in others}  # YAML allows keys that are not strings
 
 
-def without_facts(group: str, node: dict[str, Any]) -> dict[str, Any]:
+def without_facts(group: str, node: Config) -> Config:
     """A YAML node without the keys that describe the choices of `group`."""
     return {k: v for k, v in node.items() if k not in registry.FACT_KEYS.get(group, ())}
 
 
-def check(group: str, node: dict[str, Any], given: Iterable[str] = ()) -> None:
+def check(group: str, node: Config, given: Iterable[str] = ()) -> None:
     """Bind the keys of a YAML node to the signature of its target. RequestError with the nearest argument as a hint.
 
     `given`: the arguments that sslcli adds (a method's `backbone`)."""
@@ -157,7 +157,7 @@ def check(group: str, node: dict[str, Any], given: Iterable[str] = ()) -> None:
             raise RequestError(f"missing value: {group}.{name}", f"add {group}.{name}=...")
 
 
-def build(group: str, node: dict[str, Any], *args: Any, **given: Any) -> Any:
+def build(group: str, node: Config, *args: Any, **given: Any) -> Any:
     """Call the target of a YAML node with its keys and the arguments that sslcli adds. RequestError, MachineError."""
     check(group, node, list(given) + _positional(group, node, args))
     try:
@@ -198,7 +198,7 @@ def bounded(group: str) -> Iterator[None]:
         yield
 
 
-def partial(group: str, node: dict[str, Any], *given: str) -> Callable[..., Any]:
+def partial(group: str, node: Config, *given: str) -> Callable[..., Any]:
     """The target of a YAML node with its keys bound, to be called later with the arguments named in `given`."""
     check(group, node, given)
     return functools.partial(resolve(group, node["_target_"]), **arguments(group, node))
@@ -212,7 +212,7 @@ def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(target).parameters
 
 
-def _positional(group: str, node: dict[str, Any], args: tuple[Any, ...]) -> list[str]:
+def _positional(group: str, node: Config, args: tuple[Any, ...]) -> list[str]:
     return list(inspect.signature(resolve(group, node["_target_"])).parameters)[: len(args)]
 
 

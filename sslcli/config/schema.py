@@ -6,6 +6,8 @@ import functools
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sslcli.config import Config
+
 
 @dataclass
 class Train:
@@ -89,7 +91,7 @@ class Bench(Common):
 SCHEMAS = {"pretrain": Pretrain, "eval": Eval, "pipeline": Pipeline, "bench": Bench}
 
 
-def with_defaults(cfg: dict[str, Any]) -> dict[str, Any]:
+def with_defaults(cfg: Config) -> Config:
     """A run's configuration, with defaults for the keys that an older or edited config.yaml lacks."""
     defaults = asdict(Common())
     filled = {**cfg, **{key: cfg.get(key, defaults[key]) for key in ("seed", "init")}}

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sslcli.config import typecheck
+from sslcli.config import Config, typecheck
 from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.fingerprint import fingerprint
@@ -100,7 +100,7 @@ def read_record(run: Run, moved_to: str | None = None, allow_change: bool = Fals
     return DataRecord(str(run.path), known, moved_to, allow_change)
 
 
-def with_absolute_path(node: dict[str, Any]) -> dict[str, Any]:
+def with_absolute_path(node: Config) -> Config:
     """A data set's configuration with its path, where it has one, as an absolute one."""
     path = node.get("path")
     if not isinstance(path, str) or not path:
@@ -108,7 +108,7 @@ def with_absolute_path(node: dict[str, Any]) -> dict[str, Any]:
     return {**node, "path": os.path.abspath(os.path.expanduser(path))}
 
 
-def with_recorded_path(node: dict[str, Any], record: DataRecord) -> dict[str, Any]:
+def with_recorded_path(node: Config, record: DataRecord) -> Config:
     """The configuration `node` of a run's data set, at the place where the data lie, with the run's image size and channels.
     DataError where nothing lies there any more."""
     if not isinstance(node.get("path"), str):
@@ -133,7 +133,7 @@ def with_recorded_path(node: dict[str, Any], record: DataRecord) -> dict[str, An
     return node
 
 
-def with_recorded_range(node: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+def with_recorded_range(node: Config, known: dict[str, Any]) -> Config:
     """A data set's configuration with the range of values that was measured in training, unless it states two numbers itself.
     `known`: a record, or the contents of encoder.json."""
     wish = node.get("range")
@@ -146,7 +146,7 @@ def with_recorded_range(node: dict[str, Any], known: dict[str, Any]) -> dict[str
     return {**node, "range": known["range"]} if known.get("range") is not None else node
 
 
-def is_same_dataset(node: dict[str, Any], run_node: dict[str, Any], record: DataRecord) -> bool:
+def is_same_dataset(node: Config, run_node: dict[str, Any], record: DataRecord) -> bool:
     """Whether a data set's configuration is that of the run."""
     path = with_recorded_path(run_node, record).get("path")
     return with_absolute_path(node) == (run_node if path is None else {**run_node, "path": path})

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from sslcli import console
-from sslcli.config import checks, schema
+from sslcli.config import Config, checks, schema
 from sslcli.data.loading.evaluation import iterate_batches
 from sslcli.data.loading.loader import Loader
 from sslcli.errors import SslError
@@ -19,6 +19,9 @@ from sslcli.report.feature_map.feature_map import FEWEST, feature_map
 from sslcli.report.run_contents import RunContents
 from sslcli.runtime.folders import private_folder
 from sslcli.views import Views, clean, sheet
+
+if TYPE_CHECKING:
+    from sslcli.data.dataset import Dataset
 
 SHOWN = 6  # samples on the sheet of views
 
@@ -68,7 +71,7 @@ def compute(run: RunContents) -> ModelFigures:
 # ------------------------------------------------------------------------------------------------------------------- views
 
 
-def views_sheet(dataset: Any, cfg: dict[str, Any]) -> tuple[bytes | None, list[str]]:
+def views_sheet(dataset: Dataset, cfg: Config) -> tuple[bytes | None, list[str]]:
     """The first samples of the first batch beside their views: a PNG, and the kinds of the views."""
     maker = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
     count = min(SHOWN, len(dataset.pretrain))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sslcli.config import Config
 from sslcli.errors import RequestError
 from sslcli.evals.metrics.interval import SUFFIX
 from sslcli.runs import records, results
@@ -68,7 +69,7 @@ class RunContents:
     path: Path
     state: str  # done, running, interrupted, failed, lost, unknown
     status: dict[str, Any]
-    config: dict[str, Any]
+    config: Config
     encoder: dict[str, Any]
     overrides: list[str]
     word: str  # pretrain or pipeline

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from sslcli.config import checks, registry
+from sslcli.config import Config, checks, registry
 from sslcli.config.dotted import flatten
 from sslcli.errors import RequestError, SslError, command, listing, nearest
 from sslcli.runs.redact import masked
@@ -22,7 +22,7 @@ HASH_RULE = "2-"  # hashes of the first rule, which covered the facts about a ch
 LENGTH_KEYS = ("train.epochs", "train.steps", "train.budget")  # a run may be extended; its identity then changes
 
 
-def identity_config(cfg: dict[str, Any]) -> dict[str, Any]:
+def identity_config(cfg: Config) -> Config:
     """The part of a configuration that determines what a run computes, as `dotted.key -> value`.
 
     `EXECUTION_KEYS` and texts about a choice (`is_fact`) are left out, secrets are masked, and each `_target_` has the name
@@ -30,7 +30,7 @@ def identity_config(cfg: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in _all_identity_keys(cfg).items() if not is_fact(key)}
 
 
-def _all_identity_keys(cfg: dict[str, Any]) -> dict[str, Any]:
+def _all_identity_keys(cfg: Config) -> Config:
     return {
         key: registry.first_name(value) if key.endswith("._target_") else value
         for key, value in flatten(masked(cfg)).items()
@@ -52,7 +52,7 @@ def is_below(key: str, parents: tuple[str, ...]) -> bool:
     return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
 
 
-def config_hash(cfg: dict[str, Any]) -> str:
+def config_hash(cfg: Config) -> str:
     """`HASH_RULE` and 16 hexadecimal digits, equal for two runs that compute the same."""
     text = json.dumps(identity_config(cfg), sort_keys=True, default=str)
     return HASH_RULE + hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -69,7 +69,7 @@ def has_hash(run: Run, expected: str) -> bool:
         return False
 
 
-def override_execution(cfg: dict[str, Any], overrides: dict[str, str], run: str) -> bool:
+def override_execution(cfg: Config, overrides: dict[str, str], run: str) -> bool:
     """Puts `overrides` (key -> text) into the configuration of the run named `run`, which is about to be resumed.
 
     Returns whether they change how long it trains: of steps, epochs and budget those not given are then removed.
@@ -93,7 +93,7 @@ def override_execution(cfg: dict[str, Any], overrides: dict[str, str], run: str)
     return longer
 
 
-def _node_to_override(cfg: dict[str, Any], key: str, text: str, run: str) -> tuple[dict[str, Any], str]:
+def _node_to_override(cfg: Config, key: str, text: str, run: str) -> tuple[Config, str]:
     """The mapping in `cfg` that holds a dotted key, and the last part of the key. RequestError."""
     free = (*EXECUTION_KEYS, *LENGTH_KEYS, *LOCATION_KEYS)
     *path, leaf = key.split(".")

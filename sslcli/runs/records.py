@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sslcli.config import safe_yaml, schema, typecheck
+from sslcli.config import Config, safe_yaml, schema, typecheck
 from sslcli.errors import RequestError, first_line
 from sslcli.runs.files import files_in, is_bounded, read_file, read_json, read_lines
 
@@ -169,7 +169,7 @@ def yaml_of(folder: Path, name: str) -> Any:
     return content
 
 
-def configuration(run: Path) -> dict[str, Any]:
+def configuration(run: Path) -> Config:
     """config.yaml, with the schema's defaults where it lacks a key. RequestError."""
     content = yaml_of(run, "config.yaml")
     if not isinstance(content, dict):

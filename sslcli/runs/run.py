@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sslcli import console
-from sslcli.config import checks
+from sslcli.config import Config, checks
 from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, command
 from sslcli.runs import records
 from sslcli.runs.environment import environment
@@ -67,7 +67,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------------ make and open
 
     @classmethod
-    def create(cls, path: Path, cfg: dict[str, Any]) -> Run:
+    def create(cls, path: Path, cfg: Config) -> Run:
         """Creates the folder. `status.json` is opened exclusively: RequestError where the folder is a run already."""
         run = cls(path)
         try:
@@ -95,19 +95,19 @@ class Run:
             raise RequestError(f"{path} was written by a newer sslcli ({status.get('sslcli')})", "upgrade sslcli")
         return cls(path)
 
-    def write_config(self, cfg: dict[str, Any]) -> None:
+    def write_config(self, cfg: Config) -> None:
         import yaml
 
         text = yaml.safe_dump(masked(cfg), sort_keys=False, allow_unicode=True)
         replace_file(self.path, "config.yaml", "# Resolved: enough to rebuild this run.\n" + text)
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Config:
         """config.yaml, with the schema's defaults where it lacks a key. RequestError."""
         return records.configuration(self.path)
 
     @property
-    def valid_config(self) -> dict[str, Any]:
+    def valid_config(self) -> Config:
         """The configuration with all groups present and all values in their ranges. RequestError."""
         cfg = self.config
         checks.check_values(cfg)

@@ -216,7 +216,7 @@ def run_worker(work: Callable[[Payload], None]) -> int:
             store.set(f"gone/{info.rank}", "1")
 
 
-def _next_payload(store: Any, turn: int) -> Payload:
+def _next_payload(store: dist.Store, turn: int) -> Payload:
     """Wait for a payload, as long as rank 0 reads data. Import folders are taken from this process's own command line only,
     never from the store."""
     key = f"job/{turn}"
@@ -230,7 +230,7 @@ def _next_payload(store: Any, turn: int) -> Payload:
     return payload
 
 
-_current: tuple[Any, ProcessInfo, int] | None = None  # of a worker that executes a payload: store, process, turn
+_current: tuple[dist.Store, ProcessInfo, int] | None = None  # of a worker that executes a payload: store, process, turn
 
 
 def join_group(device: torch.device) -> None:
@@ -241,7 +241,7 @@ def join_group(device: torch.device) -> None:
         init_process_group(store, info, device, turn)
 
 
-def _execute(payload: Payload, store: Any, info: ProcessInfo, turn: int, work: Callable[[Payload], None]) -> int:
+def _execute(payload: Payload, store: dist.Store, info: ProcessInfo, turn: int, work: Callable[[Payload], None]) -> int:
     """`work(payload)` with its errors reported to rank 0. The exit code."""
     global _current
     _current = store, info, turn

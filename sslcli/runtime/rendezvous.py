@@ -15,7 +15,6 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -91,7 +90,7 @@ class PollingWait:
 # ------------------------------------------------------------------------------------------------------- one machine
 
 
-def local_store(folder: Path, world_size: int) -> Any:
+def local_store(folder: Path, world_size: int) -> dist.Store:
     """The store of processes on this machine: a file in a private folder. No port is opened."""
     return dist.FileStore(str(folder / "store"), world_size)
 
@@ -105,10 +104,10 @@ def use_loopback() -> None:
 
 # -------------------------------------------------------------------------------------------------------- a launcher
 
-_stores: dict[int, Any] = {}  # pid -> store: a connection does not survive a fork
+_stores: dict[int, dist.Store] = {}  # pid -> store: a connection does not survive a fork
 
 
-def launcher_store() -> Any:
+def launcher_store() -> dist.Store:
     """The store of the launcher's processes; the first call connects, or listens in process 0. MachineError on timeout."""
     if os.getpid() not in _stores:
         _stores[os.getpid()] = _connect(launcher_info())
@@ -120,7 +119,7 @@ def hosts_store() -> bool:
     return os.environ.get("RANK") == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
 
-def _connect(info: ProcessInfo) -> Any:
+def _connect(info: ProcessInfo) -> dist.Store:
     host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
     if not host or not port.isdigit() or not 0 <= int(port) < 1 << 16:
         raise RequestError(
@@ -163,7 +162,7 @@ def wait_for_workers() -> None:
 # ------------------------------------------------------------------------------------------------- group and errors
 
 
-def init_process_group(store: Any, info: ProcessInfo, device: torch.device, turn: int) -> None:
+def init_process_group(store: dist.Store, info: ProcessInfo, device: torch.device, turn: int) -> None:
     """torch's default process group over `store`: gloo, and NCCL for CUDA tensors. `turn` numbers the groups of a run."""
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
@@ -176,7 +175,7 @@ def init_process_group(store: Any, info: ProcessInfo, device: torch.device, turn
     )
 
 
-def report_error(store: Any, info: ProcessInfo, turn: int, error: SslError) -> None:
+def report_error(store: dist.Store, info: ProcessInfo, turn: int, error: SslError) -> None:
     """Write an error of this process to the store, for `read_error`."""
     content = {"rank": info.rank, "host": socket.gethostname(), "kind": type(error).__name__}
     content |= {"message": error.message, "hint": error.hint}
@@ -184,7 +183,7 @@ def report_error(store: Any, info: ProcessInfo, turn: int, error: SslError) -> N
         store.set(f"error/{turn}", json.dumps(content))
 
 
-def read_error(store: Any, turn: int, world_size: int) -> SslError | None:
+def read_error(store: dist.Store, turn: int, world_size: int) -> SslError | None:
     """The error that a worker reported, of the same type; None without one."""
     key = f"error/{turn}"
     if not store.check([key]):

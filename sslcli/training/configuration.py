@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sslcli.config import compose, instantiate, registry, schema
+from sslcli.config import Config, compose, instantiate, registry, schema
 from sslcli.errors import RequestError
 from sslcli.runs.find import find
+
+if TYPE_CHECKING:
+    from hydra.conf import HydraConf
+    from omegaconf import DictConfig
 
 REQUEST_KEYS = ("hydra", "experiment", "resume")  # how a run was requested, not what it computes
 schema.register_resolvers()  # a process of a launcher unpickles the Hydra task, which imports this, before it composes
 
 
-def resolve(cfg: Any) -> dict[str, Any]:
+def resolve(cfg: DictConfig) -> Config:
     """The configuration of a run as plain values: interpolations, `method.tasks` and `latest` resolved.
 
     RequestError where a value is missing or cannot be resolved."""
@@ -28,7 +32,7 @@ def resolve(cfg: Any) -> dict[str, Any]:
     return resolve_latest(compose.expand_tasks(compose.to_container(cfg), folders))
 
 
-def resolve_latest(values: dict[str, Any]) -> dict[str, Any]:
+def resolve_latest(values: Config) -> Config:
     """Replace what could mean another run or file when the run is resumed.
 
     `latest` inside `method` becomes the path of the run that is the latest now, a weights file its absolute path, and
@@ -48,7 +52,7 @@ def resolve_latest(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "method": walk(values["method"])} if "method" in values else values
 
 
-def check_learning_rate(values: dict[str, Any], hydra: Any) -> None:
+def check_learning_rate(values: Config, hydra: HydraConf) -> None:
     """RequestError where the optimizer was replaced and the learning rate is still that of the method's optimizer.
 
     `hydra`: Hydra's part of the composed configuration."""
@@ -68,7 +72,7 @@ def check_learning_rate(values: dict[str, Any], hydra: Any) -> None:
         )
 
 
-def check_resume(cfg: Any) -> None:
+def check_resume(cfg: DictConfig) -> None:
     """RequestError unless `resume` is `auto` or null, and, with `auto`, where `init` may mean another run tomorrow."""
     if cfg.resume is None:
         return

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from typing import Any
 
 from sslcli import console
 from sslcli.batch import Batch
+from sslcli.config import Config
 from sslcli.runtime import progress, threads
 from sslcli.training.setup import TrainingSetup, prepare
 from sslcli.training.start_screen import start_screen
@@ -18,7 +18,7 @@ COMPARE_SECONDS = 1.0  # limit on comparing thread counts
 ESTIMATE_SAMPLES = 8
 
 
-def dry_run(cfg: dict[str, Any]) -> None:
+def dry_run(cfg: Config) -> None:
     """Build a run and compute one loss and its gradients. Prints the start screen, time and memory to stderr."""
     setup = prepare(cfg)
     console.rows(start_screen(setup, None))

@@ -9,6 +9,7 @@ from typing import Any
 
 from sslcli import console
 from sslcli.builders import load_dataset
+from sslcli.config import Config
 from sslcli.data.record import DataRecord, describe_dataset, read_record
 from sslcli.runs import loggers
 from sslcli.runs.encoder import has_encoder
@@ -55,7 +56,7 @@ def pretrain(setup: TrainingSetup, path: Path, auto: bool = False, hydra_files: 
 
 def resume(
     run: Run,
-    cfg: dict[str, Any] | None = None,
+    cfg: Config | None = None,
     *,
     setup: TrainingSetup | None = None,
     allow_data_change: bool = False,

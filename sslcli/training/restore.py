@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from sslcli.config import schema, typecheck
+from sslcli.config import Config, schema, typecheck
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing
 from sslcli.runs import checkpoint
 from sslcli.runs.identity import LENGTH_KEYS, LOCATION_KEYS, identity_config, is_fact
@@ -76,7 +75,7 @@ def use_measured_threads(setup: TrainingSetup, run: Run) -> None:
         setup.runtime.set_threads(count)
 
 
-def changed_configuration(saved: dict[str, Any], now: dict[str, Any], run: Run) -> tuple[dict[str, str], list[str]]:
+def changed_configuration(saved: Config, now: Config, run: Run) -> tuple[dict[str, str], list[str]]:
     """The changed keys that set the length of the run, each with its description, and descriptions of moved data.
 
     RequestError where another key changed."""
@@ -92,7 +91,7 @@ def changed_configuration(saved: dict[str, Any], now: dict[str, Any], run: Run) 
     return changed, moved
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+def differences(before: Config, now: Config) -> dict[str, str]:
     """`key -> "key was A, is B"` for each that differs. Values that were hidden as secrets are not compared."""
     keys = [*before, *(k for k in now if k not in before)]
     missing = "missing"

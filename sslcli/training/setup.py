@@ -6,14 +6,13 @@ import copy
 import json
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from sslcli import builders, console, optim
 from sslcli.batch import Batch
-from sslcli.config import checks, instantiate
+from sslcli.config import Config, checks, instantiate
 from sslcli.config.batch_size import auto_batch_size, check_batch_size
 from sslcli.console import plural
 from sslcli.data.dataset import Dataset
@@ -33,7 +32,7 @@ from sslcli.views import Views, native
 EVALUATOR_ARGUMENTS = ("backbone", "dataset", "device", "workers", "autocast", "channels_last")  # see `online.py`
 
 
-def check(cfg: dict[str, Any]) -> None:
+def check(cfg: Config) -> None:
     """RequestError for whatever is wrong with a configuration, as far as that shows without reading the data."""
     checks.check_values(cfg)
     builders.check_method(cfg["method"])
@@ -48,7 +47,7 @@ def check(cfg: dict[str, Any]) -> None:
 class TrainingSetup:
     """The objects of one pretraining run."""
 
-    cfg: dict[str, Any]
+    cfg: Config
     dataset: Dataset
     runtime: Runtime
     views: Views
@@ -70,7 +69,7 @@ class TrainingSetup:
         return config_hash(self.cfg)
 
 
-def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: DataRecord | None = None) -> TrainingSetup:
+def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = None) -> TrainingSetup:
     """Check a configuration and build its run. Every error of the request is raised here, before a run folder is created.
 
     Args:
@@ -131,7 +130,7 @@ def prepare(cfg: dict[str, Any], rehearsal: bool = True, record: DataRecord | No
     return setup
 
 
-def resolve_batch_size(cfg: dict[str, Any], dataset: Dataset, world_size: int = 1) -> dict[str, Any]:
+def resolve_batch_size(cfg: Config, dataset: Dataset, world_size: int = 1) -> Config:
     """The configuration with an integer for `train.batch_size=auto`. RequestError where the batch does not fit the data or the
     processes, DataError where there are fewer than two samples."""
     train, n = cfg["train"], len(dataset.pretrain)
@@ -143,7 +142,7 @@ def resolve_batch_size(cfg: dict[str, Any], dataset: Dataset, world_size: int = 
     return {**cfg, "train": train}
 
 
-def check_batch_sizes(cfgs: list[dict[str, Any]]) -> None:
+def check_batch_sizes(cfgs: list[Config]) -> None:
     """RequestError where the batch size of one of several configurations does not fit its data. Each data set is loaded once."""
     datasets: dict[str, Dataset] = {}
     for cfg in cfgs:
@@ -171,7 +170,7 @@ def check_data_for_method(targets: list[type[Method]], dataset: Dataset) -> None
             )
 
 
-def check_min_batch(targets: list[type[Method]], train: dict[str, Any], world_size: int) -> None:
+def check_min_batch(targets: list[type[Method]], train: Config, world_size: int) -> None:
     """RequestError where a micro-batch is smaller than a method's `min_batch`."""
     smallest = max(t.min_batch for t in targets) * train["accumulate"] * world_size
     if train["batch_size"] < smallest:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli import console
 from sslcli.cli.hydra_task import Outcome, hydra_task
-from sslcli.config import typecheck
+from sslcli.config import Config, typecheck
 from sslcli.errors import RequestError
 from sslcli.training import configuration
+
+if TYPE_CHECKING:
+    from hydra.conf import HydraConf
+    from omegaconf import DictConfig
 
 OWN_KEYS = ("repeats", "seconds")  # not part of the run's configuration
 PARTS = (("views", "views alone"), ("decode", "decoding alone, a process"), ("model", "model alone"))
 
 
-def resolve(cfg: Any, hydra: Any) -> tuple[dict[str, Any], int, float]:
+def resolve(cfg: DictConfig, hydra: HydraConf) -> tuple[Config, int, float]:
     """The configuration of the run; the number of rounds; the seconds of a part in a round."""
     values = configuration.resolve(cfg)
     repeats, seconds = (values.pop(key) for key in OWN_KEYS)
@@ -27,26 +31,26 @@ def resolve(cfg: Any, hydra: Any) -> tuple[dict[str, Any], int, float]:
     return values, repeats, seconds
 
 
-def check(cfg: Any) -> None:
+def check(cfg: DictConfig) -> None:
     from sslcli.training import setup
 
     setup.check(resolve(cfg, cfg.hydra)[0])
 
 
-def dry_run(cfg: Any) -> int:
+def dry_run(cfg: DictConfig) -> int:
     from sslcli.training import dry_run
 
     dry_run.dry_run(resolve(cfg, cfg.hydra)[0])
     return 0
 
 
-def prepare(cfg: Any) -> Callable[[Any], float | None]:
+def prepare(cfg: DictConfig) -> Callable[[DictConfig], float | None]:
     """A benchmark creates no folder, so its task checks and prepares."""
     return run
 
 
 @hydra_task
-def run(cfg: Any) -> Outcome:
+def run(cfg: DictConfig) -> Outcome:
     import time
 
     from hydra.core.hydra_config import HydraConfig

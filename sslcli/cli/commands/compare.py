@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sslcli import console
+from sslcli.config import Config
 from sslcli.errors import RequestError, listing, nearest, target
 from sslcli.report.comparison.comparison import Comparison, compare
 from sslcli.runs.find import find
@@ -50,7 +51,7 @@ def parse_overrides(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
     return options, devices
 
 
-def evaluation_values(devices: list[str]) -> dict[str, Any]:
+def evaluation_values(devices: list[str]) -> Config:
     from sslcli.config import compose
     from sslcli.training.configuration import resolve
 

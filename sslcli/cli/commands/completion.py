@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from sslcli.cli.arguments import Request, subcommand_of
 from sslcli.cli.command import Command, Option
 from sslcli.cli.command_table import COMMANDS
 from sslcli.cli.key_docs import command_keys
-from sslcli.config import registry
+from sslcli.config import Config, registry
 from sslcli.errors import RequestError
 
 SCRIPTS = {
@@ -129,7 +128,7 @@ def _group_keys(group: str, chosen: dict[str, str]) -> list[str]:
     path = registry.choices(group).get(chosen.get(group, DEFAULT_CHOICES.get(group, "")))
     if path is None:
         return []
-    node: dict[str, Any] = registry.describe(path, group)
+    node: Config = registry.describe(path, group)
     inner = node.get(group)
     keys = inner if isinstance(inner, dict) else node
     hidden = {"_target_", "defaults", *registry.FACT_KEYS[""], *registry.FACT_KEYS.get(group, ())}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from sslcli import console
 from sslcli.cli.arguments import Request, split_options, subcommand_of
 from sslcli.cli.command_table import COMMANDS
-from sslcli.config import compose
+from sslcli.config import Config, compose
 from sslcli.errors import RequestError, command, target
 
 MAX_SAMPLES = 8  # rows of a preview
@@ -30,7 +29,7 @@ def main(request: Request) -> int:
     return inspect(cfg, strict=request.has_flag("--strict"))
 
 
-def pack(cfg: dict[str, Any], options: dict[str, str]) -> int:
+def pack(cfg: Config, options: dict[str, str]) -> int:
     """Packs a data set of image files; the last line on stdout is the pack."""
     from sslcli.builders import load_dataset
     from sslcli.config import instantiate
@@ -61,7 +60,7 @@ def _integer(key: str, text: str, low: int, high: int) -> int:
     return int(text)
 
 
-def inspect(cfg: dict[str, Any], strict: bool) -> int:
+def inspect(cfg: Config, strict: bool) -> int:
     """Prints counts, classes, sizes and unreadable files; `strict` decodes every sample.
 
     Raises DataError (exit code 7) where training would fail: more unreadable samples than dataset.max_bad_fraction."""
@@ -85,7 +84,7 @@ def inspect(cfg: dict[str, Any], strict: bool) -> int:
     return 0
 
 
-def preview(cfg: dict[str, Any], path: Path) -> int:
+def preview(cfg: Config, path: Path) -> int:
     """Draws at most eight samples and their views; prints the path of the PNG."""
     from sslcli.training.method_images import save_views
     from sslcli.training.setup import prepare

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli import console
 from sslcli.cli.hydra_task import Outcome, hydra_task
@@ -12,13 +12,18 @@ from sslcli.errors import RequestError
 from sslcli.runs import results
 from sslcli.training.configuration import resolve
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-def prepare(cfg: Any) -> Callable[[Any], float | None]:
+    from sslcli.runs.run import Run
+
+
+def prepare(cfg: DictConfig) -> Callable[[DictConfig], float | None]:
     """An evaluation creates no run folder, so its task makes the checks."""
     return run
 
 
-def check(cfg: Any) -> None:
+def check(cfg: DictConfig) -> None:
     from sslcli.config import instantiate
     from sslcli.runs.find import find
 
@@ -28,7 +33,7 @@ def check(cfg: Any) -> None:
         find(values["run"])
 
 
-def dry_run(cfg: Any) -> int:
+def dry_run(cfg: DictConfig) -> int:
     from sslcli.config import instantiate
     from sslcli.evals.base.evaluation import open_run
     from sslcli.evals.base.request import check_overrides, with_data_keys
@@ -42,7 +47,7 @@ def dry_run(cfg: Any) -> int:
 
 
 @hydra_task
-def run(cfg: Any) -> Outcome:
+def run(cfg: DictConfig) -> Outcome:
     from hydra.core.hydra_config import HydraConfig
 
     from sslcli.evals.base.request import evaluate_request
@@ -57,7 +62,7 @@ def outcome(records: dict[str, dict[str, Any]], path: Path | None = None) -> Out
     return Outcome(next((r["numbers"]["top1"] for r in records.values() if "top1" in r["numbers"]), None), path)
 
 
-def report(name: str, record: dict[str, Any], run: Any) -> None:
+def report(name: str, record: dict[str, Any], run: Run | None) -> None:
     """Prints a result to stdout. Lines begin with the evaluator (and the data set), without its labels; JSON has the whole
     name as well."""
     from sslcli.evals.metrics.interval import SUFFIX, format_interval, format_metrics

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli import console
 from sslcli.cli.arguments import Request, read_options, run_argument
 from sslcli.cli.command_table import COMMANDS
 from sslcli.errors import RequestError, TrainingError, command, listing, target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sslcli.runs.run import Run
 
 
 def main(request: Request) -> int:
@@ -48,7 +53,7 @@ def output_folder(text: str) -> Path:
     return out
 
 
-def load_backbone(run: Any, which: str) -> tuple[Any, dict[str, Any]]:
+def load_backbone(run: Run, which: str) -> tuple[nn.Module, dict[str, Any]]:
     """The verified backbone, on the CPU, and its encoder.json. `which`: a step, `best`, or `last` (the run's encoder)."""
     from sslcli.builders import load_checkpoint_encoder
     from sslcli.runs import checkpoint

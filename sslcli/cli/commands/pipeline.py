@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sslcli import console
 from sslcli.cli.commands import eval as eval_command
 from sslcli.cli.commands import pretrain
 from sslcli.cli.hydra_task import Outcome, hydra_task
-from sslcli.config import compose, registry
+from sslcli.config import Config, compose, registry
+
+if TYPE_CHECKING:
+    from hydra.conf import HydraConf
+    from omegaconf import DictConfig
+
+    from sslcli.training.setup import TrainingSetup
 
 OWN_KEYS = ("stages", "labels", "seeds", "report")  # not part of the run's configuration
 
 
-def resolve(cfg: Any, hydra: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def resolve(cfg: DictConfig, hydra: HydraConf) -> tuple[Config, Config]:
     """The configuration of the run, and that of each evaluator in `stages` by name."""
     from omegaconf import OmegaConf
 
     stages = list(cfg.stages)
     eval_command.require_stages(stages, registry.choices("evaluator"))
-    root = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])
+    root = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
     evaluators = {
         name: compose.to_container(compose.load_choice("evaluator", name, root), "evaluator") for name in stages
     }
@@ -28,14 +34,14 @@ def resolve(cfg: Any, hydra: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return {k: v for k, v in values.items() if k not in OWN_KEYS}, evaluators
 
 
-def check_evaluators(evaluators: dict[str, Any]) -> None:
+def check_evaluators(evaluators: Config) -> None:
     from sslcli.config import instantiate
 
     for node in evaluators.values():
         instantiate.check("evaluator", node, given=["backbone", "data"])
 
 
-def check(cfg: Any) -> None:
+def check(cfg: DictConfig) -> None:
     from sslcli.training import setup
 
     values, evaluators = resolve(cfg, cfg.hydra)
@@ -43,13 +49,13 @@ def check(cfg: Any) -> None:
     check_evaluators(evaluators)
 
 
-def check_data(cfgs: list[Any]) -> None:
+def check_data(cfgs: list[DictConfig]) -> None:
     from sslcli.training.setup import check_batch_sizes
 
     check_batch_sizes([resolve(cfg, cfg.hydra)[0] for cfg in cfgs])
 
 
-def dry_run(cfg: Any) -> int:
+def dry_run(cfg: DictConfig) -> int:
     from sslcli.training import dry_run
 
     values, evaluators = resolve(cfg, cfg.hydra)
@@ -58,7 +64,7 @@ def dry_run(cfg: Any) -> int:
     return 0
 
 
-def prepare(cfg: Any) -> Callable[[Any], float | None]:
+def prepare(cfg: DictConfig) -> Callable[[DictConfig], float | None]:
     from sslcli.training import setup
 
     values, evaluators = resolve(cfg, cfg.hydra)
@@ -66,14 +72,14 @@ def prepare(cfg: Any) -> Callable[[Any], float | None]:
     prepared = [setup.prepare(values)]
 
     @hydra_task
-    def run_prepared(cfg: Any) -> Outcome:
+    def run_prepared(cfg: DictConfig) -> Outcome:
         return run_stages(prepared.pop(), evaluators, cfg)  # popped, so that the stages have its memory
 
     return run_prepared
 
 
 @hydra_task
-def run(cfg: Any) -> Outcome:
+def run(cfg: DictConfig) -> Outcome:
     from hydra.core.hydra_config import HydraConfig
 
     from sslcli.training import setup
@@ -82,7 +88,7 @@ def run(cfg: Any) -> Outcome:
     return run_stages(setup.prepare(values), evaluators, cfg)
 
 
-def run_stages(setup: Any, evaluators: dict[str, Any], cfg: Any) -> Outcome:
+def run_stages(setup: TrainingSetup, evaluators: Config, cfg: DictConfig) -> Outcome:
     """Train what was prepared from `cfg`, then evaluate and report."""
     from sslcli.evals.base.evaluation import evaluate
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sslcli.cli.hydra_task import Outcome, hydra_task
+from sslcli.config import Config
 from sslcli.training import configuration
 
+if TYPE_CHECKING:
+    from hydra.conf import HydraConf
+    from omegaconf import DictConfig
 
-def resolve(cfg: Any, hydra: Any) -> dict[str, Any]:
+    from sslcli.runs.run import Run
+    from sslcli.training.setup import TrainingSetup
+
+
+def resolve(cfg: DictConfig, hydra: HydraConf) -> Config:
     """The configuration of the run, after the checks that need the request. `hydra`: Hydra's part of `cfg`."""
     values = configuration.resolve(cfg)
     configuration.check_resume(cfg)
@@ -18,39 +26,39 @@ def resolve(cfg: Any, hydra: Any) -> dict[str, Any]:
     return values
 
 
-def check(cfg: Any) -> None:
+def check(cfg: DictConfig) -> None:
     from sslcli.training import setup
 
     setup.check(resolve(cfg, cfg.hydra))
 
 
-def check_data(cfgs: list[Any]) -> None:
+def check_data(cfgs: list[DictConfig]) -> None:
     from sslcli.training.setup import check_batch_sizes
 
     check_batch_sizes([resolve(cfg, cfg.hydra) for cfg in cfgs])
 
 
-def dry_run(cfg: Any) -> int:
+def dry_run(cfg: DictConfig) -> int:
     from sslcli.training import dry_run
 
     dry_run.dry_run(resolve(cfg, cfg.hydra))
     return 0
 
 
-def prepare(cfg: Any) -> Callable[[Any], float | None]:
+def prepare(cfg: DictConfig) -> Callable[[DictConfig], float | None]:
     from sslcli.training import setup
 
     prepared = setup.prepare(resolve(cfg, cfg.hydra))
 
     @hydra_task
-    def run_prepared(cfg: Any) -> Outcome:
+    def run_prepared(cfg: DictConfig) -> Outcome:
         return train(prepared, cfg)
 
     return run_prepared
 
 
 @hydra_task
-def run(cfg: Any) -> Outcome:
+def run(cfg: DictConfig) -> Outcome:
     from hydra.core.hydra_config import HydraConfig
 
     from sslcli.training import setup
@@ -58,7 +66,7 @@ def run(cfg: Any) -> Outcome:
     return train(setup.prepare(resolve(cfg, HydraConfig.get())), cfg)
 
 
-def train(setup: Any, cfg: Any) -> Outcome:
+def train(setup: TrainingSetup, cfg: DictConfig) -> Outcome:
     """Train what was prepared from `cfg`, inside the Hydra task."""
     from hydra.core.hydra_config import HydraConfig
 
@@ -71,7 +79,7 @@ def train(setup: Any, cfg: Any) -> Outcome:
     return Outcome(objective(run), run.path)
 
 
-def objective(run: Any) -> float | None:
+def objective(run: Run) -> float | None:
     """The value that a sweeper maximizes: the last online k-NN accuracy, else the negative training loss."""
     for key, sign in (("eval/knn/top1", 1.0), ("train/loss", -1.0)):
         for line in reversed(run.metrics):

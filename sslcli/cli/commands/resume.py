@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from sslcli import console
 from sslcli.cli.arguments import Request, run_argument
 from sslcli.cli.command_table import COMMANDS
+from sslcli.config import Config
 from sslcli.errors import RequestError, command
 
 
@@ -34,7 +34,7 @@ def main(request: Request) -> int:
     return 0
 
 
-def require_known_server(cfg: dict[str, Any], given: bool, name: str) -> None:
+def require_known_server(cfg: Config, given: bool, name: str) -> None:
     """A run may come from anyone, so its configuration alone does not choose the MLflow server that metrics are sent to: MLflow
     adds the password of the user from the environment. RequestError unless the address is given on the command line, or is
     MLFLOW_TRACKING_URI."""

@@ -10,6 +10,7 @@ from typing import Any
 from sslcli import console
 from sslcli.cli.arguments import Request, subcommand_of
 from sslcli.cli.command_table import COMMANDS
+from sslcli.config import Config
 from sslcli.errors import RequestError, command
 from sslcli.evals.metrics import interval
 from sslcli.runs.find import find, short_name
@@ -81,7 +82,7 @@ def print_run(name: str) -> int:
     return 0
 
 
-def print_history(path: Path, summary: dict[str, Any], cfg: dict[str, Any], status: dict[str, Any]) -> None:
+def print_history(path: Path, summary: dict[str, Any], cfg: Config, status: dict[str, Any]) -> None:
     """When, with what and how long a run trained."""
     error = f": {summary['error']}" if summary["error"] else ""
     length = training_length(status.get("step"), cfg, Run(path).metrics)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sslcli import console
 from sslcli.cli.arguments import Request
-from sslcli.config import compose, instantiate
+from sslcli.config import Config, compose, instantiate
 from sslcli.config.overrides import refuse_unused
 from sslcli.errors import RequestError, command, listing, nearest
 from sslcli.evals.base.candidates import Candidate, find_candidates, list_checkpoints
@@ -86,7 +86,7 @@ def _boolean(key: str, text: str) -> bool:
     return text.lower() == "true"
 
 
-def _compose(name: str, overrides: list[str], request: Request) -> dict[str, Any]:
+def _compose(name: str, overrides: list[str], request: Request) -> Config:
     """The checked configuration of `sslcli eval NAME`, without baselines: they are the same for all candidates."""
     refuse_unused(overrides, FROM_RUN, "that comes from each run", "leave it out")
     fixed = [f"evaluator={name}", "evaluator.baselines=false"]

@@ -9,7 +9,6 @@ resized independently, transparency included.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def to_array(image: Any) -> np.ndarray:
+def to_array(image: object) -> np.ndarray:
     """(H, W, C) uint8 of a decoded image: a Pillow image, or an array (H, W) or (H, W, C), which is not copied."""
     array = np.asarray(image)
     assert array.dtype == np.uint8, array.dtype

@@ -9,7 +9,7 @@ supported, because they have no such offsets.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli.console import escape
 from sslcli.data.dataset import Dataset
@@ -21,6 +21,11 @@ from sslcli.data.sources.tar_files.contents import read_contents
 from sslcli.data.sources.tar_files.index import read_indices
 from sslcli.data.sources.tar_files.shards import TarShards, TarSource, find_shards
 from sslcli.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sslcli.data.images.encoded import Decoder
 
 
 def tar(
@@ -61,7 +66,7 @@ def tar(
         raise RequestError(f"dataset.group: expected sample or none, got {escape(str(group))}", "dataset.group=sample")
     contents = read_contents(shards, read_indices(shards, label), options, notes, group == "sample")
 
-    def source(files: FileList, labels: Any, decoder: Any, max_bad_fraction: float) -> TarSource:
+    def source(files: FileList, labels: Tensor | None, decoder: Decoder, max_bad_fraction: float) -> TarSource:
         return TarSource(shards, files, labels, decoder, max_bad_fraction)
 
     return build_dataset(contents, options, notes, source, shards.read)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -14,8 +14,11 @@ from sslcli.plotting import new_figure
 from sslcli.runs.files import replacing
 from sslcli.views.contact_sheet import FAINT, INK, PAPER
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ROWS_UP_TO = 40  # rows of dots
-LOOKS = (  # of each kind, the evaluated backbone first: distinguished by shape and color
+LOOKS: tuple[dict[str, Any], ...] = (  # of each kind, the evaluated backbone first: distinguished by shape and color
     {"marker": "o", "color": "#2f6690", "markersize": 7},
     {"marker": "s", "color": "#d1603d", "markersize": 9, "fillstyle": "none"},
     {"marker": "^", "color": "#3a3a3a", "markersize": 9, "fillstyle": "none"},
@@ -115,12 +118,12 @@ class Dots:
         _save(figure, path)
 
 
-def _figure(size: tuple[float, float]) -> Any:
+def _figure(size: tuple[float, float]) -> Figure:
 
     figure = new_figure(figsize=size, dpi=150, facecolor=PAPER, layout="constrained")
     return figure
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from sslcli.plotting import new_figure
 from sslcli.runs.files import replacing
 from sslcli.views.contact_sheet import FAINT, INK, PAPER, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _HEAT = torch.tensor(  # from paper over amber and red to nearly black: darker is more, in gray too
     [[251, 250, 247], [250, 214, 137], [226, 128, 62], [160, 44, 48], [52, 12, 30]], dtype=torch.float32
@@ -99,6 +102,6 @@ class Panels:
         _save(figure, path)
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=PAPER)

@@ -6,12 +6,15 @@ import textwrap
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli.evals.metrics.interval import format_interval
 from sslcli.plotting import new_figure
 from sslcli.runs.files import replacing
 from sslcli.views.contact_sheet import FAINT, INK, PAPER
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TITLE = 96  # characters that fit into a line above the image
 # Okabe & Ito's colors, distinguishable with color blindness; marker and dashes say the same in gray.
@@ -107,7 +110,7 @@ class LabelCurve:
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", facecolor=PAPER)
 
-    def _frame(self, axes: Any) -> None:
+    def _frame(self, axes: Axes) -> None:
         first, last = self.lines[0].labels[0], self.lines[0].labels[-1]
         wide = max(last / first, 2.0)
         axes.set_xlim(first / wide**0.04, last * wide**0.42)  # room for the names at the ends of the lines
@@ -119,8 +122,8 @@ class LabelCurve:
         drawn = axes.set_xticks(own.labels, ticks, fontsize=8)
         for i, (n, m) in enumerate(pairwise(own.labels)):
             if m / n < wide**0.12:  # too near for two words side by side
-                drawn[i].label1.set_ha("right")
-                drawn[i + 1].label1.set_ha("left")
+                drawn[i].label1.set_horizontalalignment("right")
+                drawn[i + 1].label1.set_horizontalalignment("left")
         axes.set_xticks([], minor=True)
         lowest = min(m - (s or 0.0) for line in self.lines for m, s in zip(line.mean, line.std, strict=True))
         axes.set_ylim(max(0.0, lowest - 0.04), 1.01)
@@ -136,7 +139,7 @@ class LabelCurve:
             spine.set_visible(side in ("left", "bottom"))
             spine.set_color(FAINT)
 
-    def _names(self, axes: Any) -> None:
+    def _names(self, axes: Axes) -> None:
         """Each line's name at its right end, moved apart where they would overlap."""
         bottom, top = axes.get_ylim()
         gap = 0.052 * (top - bottom)
@@ -169,7 +172,7 @@ class LabelCurve:
                 },
             )
 
-    def _arrow(self, axes: Any) -> None:
+    def _arrow(self, axes: Axes) -> None:
         """From the self-supervised point to where the best baseline is as good."""
         assert self.quoted is not None
         q = self.quoted

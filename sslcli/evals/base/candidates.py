@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli import console
-from sslcli.config import instantiate
+from sslcli.config import Config, instantiate
 from sslcli.errors import RequestError, StorageError, listing
 from sslcli.runs import records, results
 from sslcli.runs.files import read_json
@@ -16,13 +16,16 @@ from sslcli.runs.find import RESERVED, all_runs, find, short_name
 from sslcli.runs.run import Run, require_done
 from sslcli.runtime import folders
 
+if TYPE_CHECKING:
+    from sslcli.evals.base.evaluated_model import EvaluatedModel
+
 
 @dataclass
 class Candidate:
     """A run's encoder, or one of its checkpoints."""
 
     run: Run
-    cfg: dict[str, Any]
+    cfg: Config
     checkpoint: Path | None = None
     quality: dict[str, Any] = field(default_factory=dict)  # records as in eval/NAME.json
     probe: dict[str, Any] = field(default_factory=dict)
@@ -154,7 +157,7 @@ def require_same_data(candidates: list[Candidate], allow_change: bool = False) -
     return first.partition(" ")[0]
 
 
-def evaluate_candidate(c: Candidate, name: str, values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+def evaluate_candidate(c: Candidate, name: str, values: Config, fingerprint: str) -> dict[str, Any]:
     """The record of evaluator `name`: the saved one where weights, data, draws and settings are equal, else a new one."""
     from sslcli.evals.artefacts.predictions import FILE
     from sslcli.evals.base import evaluation
@@ -191,7 +194,7 @@ def find_record(c: Candidate, name: str, fingerprint: str) -> dict[str, Any]:
     return result.record if result is not None else {}
 
 
-def load_candidate(c: Candidate, values: dict[str, Any]) -> Any:
+def load_candidate(c: Candidate, values: Config) -> EvaluatedModel:
     """Loads the backbone of a candidate, and its data, into this process."""
     from sslcli.evals.base.evaluated_model import load_model
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sslcli.config import Config
 from sslcli.data.dataset import Dataset
 from sslcli.data.subset import Concat, Subset
 from sslcli.evals.artefacts.confusion import Confusion
@@ -105,7 +106,7 @@ class Pooled:
             yield Fold(self.data, self, {"train": everything[labelled], "test": held})
 
 
-def applies(node: dict[str, Any], data: EvalData) -> bool:
+def applies(node: Config, data: EvalData) -> bool:
     """Whether an evaluator is cross-validated on these data: where the labels are those of a file, and few."""
     return node.get("_target_") in EVALUATORS and bool(data.dataset.details.get("labels", {}).get("few"))
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from sslcli import console
 from sslcli.builders import load_method, new_backbone
+from sslcli.config import Config
 from sslcli.data.dataset import Dataset
 from sslcli.data.record import DataRecord, adapt_dataset, is_same_dataset, read_record, with_recorded_range
 from sslcli.evals.base.features import EvalData
@@ -38,9 +39,7 @@ class EvaluatedModel:
     other_data: bool = False  # evaluated on another data set than it was trained on
 
 
-def load_model(
-    values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, record: DataRecord | None = None
-) -> EvaluatedModel:
+def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataRecord | None = None) -> EvaluatedModel:
     """The backbone of the run in `path` (None: one with random weights) with its data.
 
     `values` is the configuration of the evaluation: `seed`, `device`, `train.devices`, and optionally `labels`,
@@ -95,7 +94,7 @@ def load_model(
 
 
 def _load_data(
-    values: dict[str, Any], run_cfg: dict[str, Any], path: Path | None, record: DataRecord | None, info: dict[str, Any]
+    values: Config, run_cfg: Config, path: Path | None, record: DataRecord | None, info: dict[str, Any]
 ) -> tuple[Dataset, bool, list[str]]:
     """The data set, whether it is another one than the backbone was trained on, and notes about both. `info` describes
     the encoder."""
@@ -126,7 +125,7 @@ def _load_data(
     return dataset, other_data, notes
 
 
-def _with_image_size(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+def _with_image_size(node: Config, info: dict[str, Any]) -> Config:
     """The configuration of another data set, at the image size that the encoder was trained with, where it has a size
     and none is given."""
     shape = info["input_shape"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from sslcli import console
 from sslcli.builders import require_fingerprint
-from sslcli.config import instantiate
+from sslcli.config import Config, instantiate
 from sslcli.errors import RequestError
 from sslcli.evals.base import cross_validation
 from sslcli.evals.base.evaluated_model import EvaluatedModel, load_model
@@ -31,7 +31,7 @@ Report = Callable[[str, Record, Run | None], None]  # receives the name of a res
 
 
 def evaluate(
-    values: dict[str, Any],
+    values: Config,
     evaluators: dict[str, dict[str, Any]],
     *,
     reuse: bool = False,
@@ -90,7 +90,7 @@ def evaluate(
     return records
 
 
-def open_run(values: dict[str, Any]) -> tuple[Run | None, dict[str, Any]]:
+def open_run(values: Config) -> tuple[Run | None, Config]:
     """The run that `values["run"]` names, and its configuration, with the data set of `values` where `data_given` is true.
 
     `run: none` means an untrained backbone: (None, values). Raises RequestError where no such run exists, TrainingError
@@ -131,7 +131,7 @@ def run_worker(job: dict[str, Any]) -> None:
     model.data.serve_features(model.backbone)
 
 
-def run_evaluator(node: dict[str, Any], model: EvaluatedModel) -> Result:
+def run_evaluator(node: Config, model: EvaluatedModel) -> Result:
     """The result of the evaluator that `node` configures, in cross-validation where labels are few; warns of few test samples."""
     function = instantiate.partial("evaluator", node, "backbone", "data")
     if cross_validation.applies(node, model.data):
@@ -146,16 +146,12 @@ def run_evaluator(node: dict[str, Any], model: EvaluatedModel) -> Result:
     return result
 
 
-def attach_loggers(
-    run: Run | None, values: dict[str, Any], run_cfg: dict[str, Any], step: int
-) -> AbstractContextManager[None]:
+def attach_loggers(run: Run | None, values: Config, run_cfg: Config, step: int) -> AbstractContextManager[None]:
     """Inside this context, saved results also go to the loggers of `values` and to the TensorBoard files of the run."""
     return loggers.attached(run, loggers.of_evaluation(run_cfg["logger"], values["logger"]), run_cfg, step)
 
 
-def provenance(
-    model: EvaluatedModel, node: dict[str, Any], values: dict[str, Any], run_cfg: dict[str, Any]
-) -> dict[str, Any]:
+def provenance(model: EvaluatedModel, node: Config, values: Config, run_cfg: Config) -> dict[str, Any]:
     """Everything that a result depends on. A saved result with equal provenance need not be computed again."""
     return {
         "evaluator": instantiate.without_facts("evaluator", node),

@@ -14,9 +14,8 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from sslcli.config import registry
+from sslcli.config import Config, registry
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def evaluator_info(name: str) -> EvaluatorInfo:
     return evaluator_infos().get(name) or EvaluatorInfo(name, _title(name))
 
 
-def _read(name: str, node: dict[str, Any]) -> EvaluatorInfo:
+def _read(name: str, node: Config) -> EvaluatorInfo:
     metric = node.get("metric", "top1")
     return EvaluatorInfo(
         name,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from sslcli import console
-from sslcli.config import instantiate, registry
+from sslcli.config import Config, instantiate, registry
 from sslcli.config.overrides import override_keys, refuse_unused
 from sslcli.evals.base.evaluation import Record, Report, evaluate
 
@@ -15,7 +14,7 @@ FROM_RUN = ("backbone", "augmentation", "method", "optimizer", "schedule", "trai
 
 
 def evaluate_request(
-    values: dict[str, Any], name: str, overrides: list[str], report: Report | None = None
+    values: Config, name: str, overrides: list[str], report: Report | None = None
 ) -> dict[str, Record]:
     """Runs the evaluator `name` as requested: the record of its result, by its name.
 
@@ -42,7 +41,7 @@ def _warn_unused(name: str, overrides: list[str], folders: list[Path]) -> None:
             console.warn(f"{override} has no effect on {name}", f"evaluator.{override}" if has_key else None)
 
 
-def with_data_keys(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+def with_data_keys(values: Config, overrides: list[str]) -> Config:
     """`values` with what the command line says about the run's data: `data_given` after dataset=NAME, and `data_path` after
     dataset.path=NEW alone."""
     keys = override_keys(overrides)
@@ -53,7 +52,7 @@ def with_data_keys(values: dict[str, Any], overrides: list[str]) -> dict[str, An
     return {**values, "data_path": values["dataset"].get("path")} if "dataset.path" in keys else values
 
 
-def check_overrides(values: dict[str, Any], overrides: list[str]) -> None:
+def check_overrides(values: Config, overrides: list[str]) -> None:
     """RequestError for an override that the configuration of the run would replace."""
     if values["run"] == "none":
         return

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sslcli import console
+from sslcli.config import Config
 from sslcli.errors import RequestError, TrainingError, listing
 from sslcli.evals.base.candidates import Candidate, evaluate_candidate, find_record, require_same_data
 from sslcli.evals.metrics import ranking
@@ -29,7 +30,7 @@ class Ranking:
     order: list[int]  # indices of the candidates, best first
 
 
-def evaluate_candidates(candidates: list[Candidate], settings: dict[str, dict[str, Any]]) -> list[Candidate]:
+def evaluate_candidates(candidates: list[Candidate], settings: dict[str, Config]) -> list[Candidate]:
     """Evaluates `quality` of each candidate, and `probe` where `settings` hold its configuration; a saved probe is read.
 
     A checkpoint that cannot be loaded (a run in training removes old ones) is left out. RequestError for fewer than two."""
@@ -57,7 +58,7 @@ def evaluate_candidates(candidates: list[Candidate], settings: dict[str, dict[st
     return evaluated
 
 
-def probe_name(candidates: list[Candidate], settings: dict[str, dict[str, Any]], fingerprint: str) -> str:
+def probe_name(candidates: list[Candidate], settings: dict[str, Config], fingerprint: str) -> str:
     """The probe result shown beside the ranking: with the requested labels, else with those that most candidates have."""
     if "probe" in settings:
         return results.result_name("probe", settings["probe"]["evaluator"]["labels"])

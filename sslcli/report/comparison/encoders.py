@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sslcli.config import Config
 from sslcli.errors import SslError
 from sslcli.runs.run import Run
 
 
-def compare_encoders(
-    names: list[str], runs: list[Run], values: dict[str, Any]
-) -> tuple[list[dict[str, Any]], list[str]]:
+def compare_encoders(names: list[str], runs: list[Run], values: Config) -> tuple[list[dict[str, Any]], list[str]]:
     """Linear CKA of each encoder with that of the first run, and notes on encoders that could not be compared.
 
     The samples are the test split of the first run's data (without one, all samples). The first row is an untrained

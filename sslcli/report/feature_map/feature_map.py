@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,12 +19,15 @@ from sslcli.rng import derive, order
 from sslcli.runs import results
 from sslcli.runs.files import size_of
 
+if TYPE_CHECKING:
+    from torch import nn
+
 MOST = 2_000  # samples on the map
 FEWEST = 8
 NEAREST = 5
 
 
-def feature_map(run: RunContents, data: EvalData, backbone: Any) -> tuple[dict[str, Any] | None, bytes | None]:
+def feature_map(run: RunContents, data: EvalData, backbone: nn.Module) -> tuple[dict[str, Any] | None, bytes | None]:
     """At most `MOST` test samples (of a set without a test split: training samples) in two dimensions."""
     split: Split = "test" if data.dataset.test is not None else "train"
     x, y = data.features(backbone, split)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli import console
+from sslcli.config import Config
 from sslcli.errors import RequestError, SslError, first_line, nearest
 from sslcli.runs.loggers.base import Logger
 from sslcli.runs.loggers.mlflow import MLflow
@@ -50,7 +51,7 @@ class Loggers:
         for logger in self.each.values():
             logger.check()
 
-    def open(self, run: Run, cfg: dict[str, Any], step: int) -> None:
+    def open(self, run: Run, cfg: Config, step: int) -> None:
         hidden = masked(cfg)
 
         def begin(logger: Logger) -> None:
@@ -95,7 +96,7 @@ def of_evaluation(node: Mapping[str, Any], requested: Mapping[str, Any]) -> dict
 
 
 @contextmanager
-def attached(run: Run | None, node: Mapping[str, Any], cfg: dict[str, Any], step: int) -> Iterator[None]:
+def attached(run: Run | None, node: Mapping[str, Any], cfg: Config, step: int) -> Iterator[None]:
     """Context in which metrics and results of `run` also go to the loggers of `node`."""
     loggers = Loggers(node)
     if run is None or not loggers.each:

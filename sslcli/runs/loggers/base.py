@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sslcli.config import typecheck
+from sslcli.config import Config, typecheck
 from sslcli.errors import MachineError
 from sslcli.runs.files import read_json, write_json
 from sslcli.runs.run import Run
@@ -30,7 +30,7 @@ class Logger:
                 f"logger={name} needs a package that is not installed ({e})", f"pip install 'sslcli[{name}]'"
             ) from None
 
-    def open(self, run: Run, cfg: dict[str, Any], step: int) -> None:
+    def open(self, run: Run, cfg: Config, step: int) -> None:
         """Starts logging. `cfg`: the configuration, secrets masked. `step`: the step from which metrics follow."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sslcli.config import Config
 from sslcli.config.dotted import flatten
 from sslcli.runs.loggers.base import Logger, load_id
 from sslcli.runs.run import Run
@@ -21,7 +22,7 @@ class MLflow(Logger):
     def __init__(self, experiment: str = "sslcli", uri: str | None = None):
         self.experiment, self.uri = experiment, uri
 
-    def open(self, run: Run, cfg: dict[str, Any], step: int) -> None:
+    def open(self, run: Run, cfg: Config, step: int) -> None:
         for key, value in (("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"), ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")):
             os.environ.setdefault(key, value)  # by default a call to a dead server takes minutes
         from mlflow import MlflowClient

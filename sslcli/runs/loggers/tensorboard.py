@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sslcli.config import Config
 from sslcli.runs.files import checked
 from sslcli.runs.loggers.base import Logger
 from sslcli.runs.run import Run
@@ -16,7 +17,7 @@ class TensorBoard(Logger):
 
     package = "torch.utils.tensorboard"
 
-    def open(self, run: Run, cfg: dict[str, Any], step: int) -> None:
+    def open(self, run: Run, cfg: Config, step: int) -> None:
         import yaml
         from torch.utils.tensorboard import SummaryWriter
 

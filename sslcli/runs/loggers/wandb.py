@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli import console
+from sslcli.config import Config
 from sslcli.errors import MachineError
 from sslcli.runs.loggers.base import Logger, load_id
 from sslcli.runs.run import Run
@@ -55,7 +56,7 @@ class WandB(Logger):
                 continue
         return False
 
-    def open(self, run: Run, cfg: dict[str, Any], step: int) -> None:
+    def open(self, run: Run, cfg: Config, step: int) -> None:
         import wandb
 
         run.make_folder("wandb")

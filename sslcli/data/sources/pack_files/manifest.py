@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sslcli.config import typecheck
+from sslcli.config import Config, typecheck
 from sslcli.console import escape
 from sslcli.errors import DataError, RequestError
 from sslcli.runs.files import parse, read_file
@@ -90,7 +90,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _is_complete(manifest: dict[str, Any]) -> bool:
     """Whether a manifest has all entries, with plausible values: a valid checksum does not imply that."""
 
-    def fits(node: dict[str, Any], schema: dict[str, Any]) -> bool:
+    def fits(node: Config, schema: dict[str, Any]) -> bool:
         return all(typecheck.matches_type(node.get(key), kind) for key, kind in schema.items())
 
     if not fits(manifest, MANIFEST_SCHEMA) or not fits(manifest["settings"], SETTINGS_SCHEMA):
