@@ -34,7 +34,7 @@ def load_dataset(cfg: Config, record: DataRecord | None = None, download: bool =
     """Loads the data set of a configuration; progress and warnings go to stderr.
 
     - `record`: of the run whose data it must be; DataError where it is not.
-    - `download`: False for the configuration of a run that is only read: nothing is downloaded, whatever it states."""
+    - `download`: False for the configuration of a run that is only read: nothing is downloaded, even if it requests a download."""
     notify.set_hooks(log=console.say, progress=progress.count)
     node = with_absolute_path(cfg["dataset"]) if record is None else with_recorded_path(cfg["dataset"], record)
     options = cfg["dataset"] if record is None else node
@@ -72,7 +72,7 @@ def restrict_to_classes(dataset: Dataset, classes: Any) -> Dataset:
 
 
 def require_fingerprint(dataset: Dataset, fingerprint: str) -> None:
-    """DataError where this process reads other data than rank 0, whose fingerprint is given."""
+    """DataError where this process reads other data than rank 0. `fingerprint`: that of rank 0."""
     if dataset.fingerprint != fingerprint:
         raise DataError(
             f"the data of {dataset.name} are not those of rank 0 (fingerprint {dataset.fingerprint[:12]}, there "

@@ -37,7 +37,7 @@ def out_json(value: Any) -> None:
 
 
 def escape(text: str, keep: str = "") -> str:
-    """Escape control characters and undecodable bytes, except `keep`: names of files and classes may contain anything."""
+    """Escape control characters and undecodable bytes, except `keep`: names of files and classes may contain any character."""
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -196,7 +196,7 @@ def plural(n: int, noun: str, many: str | None = None) -> str:
 
 
 def human_bytes(n: float) -> str:
-    """Bytes for people: `170.5 MB`."""
+    """A number of bytes as `170.5 MB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if n < 1000 or unit == "GB":
             return f"{n:,.0f} {unit}" if unit == "bytes" else f"{n:,.1f} {unit}"

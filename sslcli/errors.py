@@ -29,7 +29,7 @@ class RequestError(SslError):
 
 
 class MachineError(SslError):
-    """The environment does not suffice: memory, device, a missing package."""
+    """The environment lacks something: memory, a device or a package."""
 
     code = 3
 

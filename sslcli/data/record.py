@@ -35,7 +35,7 @@ RECORD_TYPES: dict[str, Any] = {
     "measured": dict[str, list[float]],
 }
 PATTERN = set("*?[{")  # a path with one of these names several files
-CLOSE = 1e-3  # of the standard deviation: other versions of an image decoder differ by less
+CLOSE = 1e-3  # of the standard deviation: versions of an image decoder differ by less
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_record(run: Run, moved_to: str | None = None, allow_change: bool = Fals
 
 
 def with_absolute_path(node: Config) -> Config:
-    """A data set's configuration with its path, where it has one, as an absolute one."""
+    """A data set's configuration with an absolute path, if it has a path."""
     path = node.get("path")
     if not isinstance(path, str) or not path:
         return node
@@ -109,15 +109,15 @@ def with_absolute_path(node: Config) -> Config:
 
 
 def with_recorded_path(node: Config, record: DataRecord) -> Config:
-    """The configuration `node` of a run's data set, at the place where the data lie, with the run's image size and channels.
-    DataError where nothing lies there any more."""
+    """The configuration `node` of a run's data set, with the current location of its data and the run's image size and channels.
+    DataError where no data exist there."""
     if not isinstance(node.get("path"), str):
         return node
     here, recorded = node["path"], record.known.get("path")
     if record.moved_to is not None:
         here = record.moved_to
     elif recorded is not None and (os.path.exists(recorded) or not os.path.exists(here)):
-        here = recorded  # else the whole project moved, and the path as it was typed leads to the data
+        here = recorded  # else the project moved as a whole, and the path of the configuration is valid
     node = with_recorded_range(with_absolute_path({**node, "path": here}), record.known)
     if record.moved_to is None and not (os.path.exists(node["path"]) or PATTERN & set(here)):
         raise DataError(
@@ -206,8 +206,8 @@ def data_differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
 
 
 def adapt_dataset(dataset: Dataset, shape: Any, notes: list[str]) -> Dataset:
-    """Data as an encoder takes them, in its channels; what was done is put into `notes`. RequestError where shapes differ in
-    more."""
+    """Data converted to the channels that an encoder takes; conversions are listed in `notes`. RequestError where shapes
+    differ otherwise."""
     wanted, name = tuple(shape), dataset.name
     if len(wanted) == 3 and {dataset.shape[0], wanted[0]} == {1, 3}:
         how = (
@@ -238,7 +238,7 @@ def _labels(dataset: Dataset) -> str | None:
 
 
 def _counts(before: str, now: str) -> str:
-    """What two fingerprints `NUMBER-HASH` say about the numbers of samples."""
+    """Describes how the numbers of samples in two fingerprints `NUMBER-HASH` differ."""
     a, b = (text.partition("-")[0] for text in (before, now))
     if not (a.isdecimal() and b.isdecimal()):
         return "other samples"

@@ -96,7 +96,7 @@ def bars(run: RunContents) -> Html | None:
             label_budget(e)
             if e.labels == "all"
             else label_budget(e).removeprefix(format_labels(e.labels)).removeprefix(", ")
-        )  # the title has them
+        )  # the title contains the labels
         caption = el("caption", el("strong", title(e)), f" {metric_name(metric)}{', ' + budget if budget else ''}")
         groups.append(el("table", caption, el("tbody", *rows), class_="bars"))
     if not groups:

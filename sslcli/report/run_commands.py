@@ -1,4 +1,4 @@
-"""The commands that made a run, and those that would add to its page."""
+"""The commands that produced a run, and those that would add evaluations to its page."""
 
 from __future__ import annotations
 

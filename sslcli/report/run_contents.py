@@ -42,7 +42,7 @@ class Evaluation:
     protocol: dict[str, Any]
     details: dict[str, Any]
     images: list[CaptionedImage]
-    about: dict[str, Any]  # all else: step, seed, evaluator, dataset, seconds, time
+    about: dict[str, Any]  # other keys: step, seed, evaluator, dataset, seconds, time
     dataset: str = ""
     labels: str = "all"
     intervals: dict[str, dict[str, tuple[float | None, float | None]]] = field(default_factory=dict)
@@ -160,7 +160,7 @@ def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
             notes.append(f"{result.file} cannot be read")
             continue
         captions = mapping(record.pop("artefacts", None))
-        # what a file is called decides whose it is; a path from the record is never opened
+        # the file name determines the evaluation; a path from the record is never opened
         artefact_images = [
             CaptionedImage(p, str(caption))
             for artefact, caption in captions.items()
@@ -184,7 +184,7 @@ def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
 
 
 def images(run: Path, folder: str, notes: list[str]) -> list[Path]:
-    """The PNGs in a folder of a run. A link may point anywhere on the reader's disk: it is not followed."""
+    """The PNGs in a folder of a run. Symbolic links, which may point outside the run, are not followed."""
     regular = files_in(run, f"{folder}/*.png")
     notes += [
         f"{path.name} is no regular file and is left out"

@@ -13,13 +13,13 @@ from sslcli.runs import records
 from sslcli.runs.redact import masked_words
 from sslcli.runtime import folders
 
-ONLINE = "online kNN"  # what the trainer itself measured, within the training split
-MOST_COLUMNS = 10  # of numbers
+ONLINE = "online kNN"  # measured by the trainer, within the training split
+MOST_COLUMNS = 10  # of metrics
 
 
 @dataclass
 class Row:
-    """A job: its run, or what became of it without one."""
+    """A job: its run, or its status if it has none."""
 
     name: str
     keys: dict[str, str]  # of the overrides: key -> value
@@ -50,8 +50,8 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def among_runs(named: str | None) -> Path | None:
-    """The run that a job names, where it is one of the user's: a sweep from elsewhere makes nothing be read or written
-    anywhere else."""
+    """The run that a job names, if it is below the runs folder: a sweep from an untrusted source cannot cause reads or writes
+    elsewhere."""
     if named is None or not (Path(named) / "status.json").is_file():
         return None
     return Path(named) if Path(named).resolve().is_relative_to(folders.runs_root().resolve()) else None
@@ -85,7 +85,7 @@ def override_values(words: list[str]) -> dict[str, str]:
 
 
 def main_column(columns: list[str]) -> str | None:
-    """The number by which runs are ordered: of the first evaluator that ranks runs, with all labels before few."""
+    """The metric by which runs are ordered: of the first evaluator that ranks runs, with all labels before few."""
     for info in evaluator_infos().values():
         for metric in info.metrics if info.ranks_runs else ():
             for column in columns:
@@ -96,7 +96,7 @@ def main_column(columns: list[str]) -> str | None:
 
 
 def metric_columns(rows: list[Row]) -> list[str]:
-    """The numbers worth a column: the main one of each evaluation, and what every run has of itself."""
+    """The metrics in the table: the main one of each evaluation, and those of training."""
     names = list(dict.fromkeys(n for r in rows for n in r.numbers))
     mains = {f"{e.name}.{m}" for r in rows if r.run for e in r.run.evals if (m := main_metric(e))}
     run_metrics = [n for n in names if "." not in n]
@@ -104,5 +104,5 @@ def metric_columns(rows: list[Row]) -> list[str]:
 
 
 def sort_key(value: float | None, name: str) -> float:
-    """The best come first: a number that is smaller where `value` is better."""
+    """A sort key that is smaller where `value` is better."""
     return float("inf") if value is None else -goodness(name, value)

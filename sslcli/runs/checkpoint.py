@@ -4,7 +4,7 @@
 
 Written as .tmp-*, each file flushed to disk, the manifest last, then one rename and a flush of the parent: a kill at any
 instant leaves the previous checkpoint or the new one. No pickle: tensors in safetensors, the rest in JSON. The newest
-folder that verifies is the truth; `last.json` is a hint for people.
+folder that verifies is authoritative; `last.json` is informative only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from sslcli.runs.safetensors_file import corrupt_safetensors, safetensors
 
 FORMAT = 1
 ANOTHER = "was it made with another method or backbone?"
-ROOM = 2.2  # free space wanted before a save, in sizes of the checkpoint
+ROOM = 2.2  # free space required before a save, as a multiple of the size of the checkpoint
 
 
 # ------------------------------------------------------------------------------------------------------------------- save
@@ -78,7 +78,7 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
         sync_folder(folder)
         prune(folder, keep)
         write_json(folder, "last.json", {"step": step, "folder": target.name}, indent=None)
-    except Exception as e:  # torch and the file system each word a full disk in their own way
+    except Exception as e:  # torch and the file system raise different errors for a full disk
         shutil.rmtree(temporary, ignore_errors=True)
         reason = getattr(e, "strerror", None) or getattr(e, "message", None) or str(e)
         raise StorageError(f"cannot save checkpoint {target.name}: {reason}{_free(folder)}") from e
@@ -94,7 +94,7 @@ def _need_room(folder: Path, tensors: dict[str, dict[str, Tensor]]) -> None:
 def _free(folder: Path) -> str:
     try:
         return f" ({shutil.disk_usage(folder).free / 2**20:,.1f} MB free)"
-    except OSError:  # the folder could not even be made
+    except OSError:  # the folder could not be created
         return ""
 
 
@@ -126,7 +126,7 @@ def clean(folder: Path) -> None:
     for left in [*folder.glob(".tmp-*"), *folder.glob(".trash-*")]:
         shutil.rmtree(left, ignore_errors=True)
     for left in [*folder.glob(".*.tmp"), *folder.parent.glob(".*.tmp")]:
-        with contextlib.suppress(OSError):  # a read-only folder: the next save will say so
+        with contextlib.suppress(OSError):  # a read-only folder: the next save reports it
             left.unlink()
 
 
@@ -142,7 +142,7 @@ def existing(folder: Path) -> list[Path]:
 
 
 FILE = re.compile(r"(state\.json|\w+\.safetensors)")  # of a checkpoint
-ABOUT = {"bytes": int, "sha256": str}  # what a manifest says of a file
+ABOUT = {"bytes": int, "sha256": str}  # entries of the manifest for each file
 MANIFEST: dict[str, Any] = {"format": int, "step": int, "files": dict[str, dict[str, Any]]}
 
 

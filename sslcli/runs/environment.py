@@ -54,7 +54,7 @@ def _resolve_head(place: Path) -> str | None:
         return _commit(head)
     if ".." in ref[1]:
         return None
-    shared = _read(place / "commondir")  # branches of a worktree lie in its repository
+    shared = _read(place / "commondir")  # branches of a worktree are stored in its repository
     home = place / shared if shared else place
     commit = _commit(_read(home / ref[1]))
     packed = None if commit else re.search(rf"^(\w+) {re.escape(ref[1])}$", _read(home / "packed-refs", MAX_REFS), re.M)
@@ -62,12 +62,12 @@ def _resolve_head(place: Path) -> str | None:
 
 
 def _commit(text: str) -> str | None:
-    """SHA-1 or SHA-256; nothing else of a file gets out of here."""
+    """A SHA-1 or SHA-256 hash, or None: no other content of a file is returned."""
     return text if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text) else None
 
 
 def _read(path: Path, most: int = MAX_HEAD) -> str:
-    """The text of a small regular file; "" for anything else. A FIFO is not waited for."""
+    """The text of a small regular file; "" for anything else. Does not block on a FIFO."""
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError:

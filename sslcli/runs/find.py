@@ -14,7 +14,7 @@ DEPTH = 3  # of a run below the runs folder, at most: runs/sweep/NAME/JOB
 
 
 def all_runs(root: Path | None = None) -> list[Path]:
-    """Run folders below the root, in sweeps and in folders of the user's own too, oldest first."""
+    """Run folders below the root, also those in sweeps and in user-created folders, oldest first."""
     run_folders: list[Path] = []
     level = [root or runs_root()]
     for _ in range(DEPTH):
@@ -25,7 +25,7 @@ def all_runs(root: Path | None = None) -> list[Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder, without links and hidden ones."""
+    """The subfolders of a folder, without links and hidden ones."""
     try:
         with os.scandir(folder) as entries:
             names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
@@ -38,11 +38,11 @@ def _folders(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-RESERVED = ("latest", "none")  # what `run=` reads otherwise than as the name of a run
+RESERVED = ("latest", "none")  # values of `run=` that are not names of runs
 
 
 def short_name(path: Path) -> str:
-    """What to type for a run: its name below the runs folder, with that of its sweep; a run elsewhere by its full path. Where
+    """The name of a run for the command line: its path below the runs folder, or its full path if it is elsewhere. Where
     the name alone means something else (a reserved word, a flag, another run here), the runs folder stands before it."""
     full = path.resolve()
     name = os.path.relpath(full, runs_root().resolve())
@@ -91,7 +91,7 @@ def find(spec: str, root: Path | None = None) -> Path:
 
 
 def of_same_data(spec: str, name: str) -> bool:
-    """Whether a mistyped name may mean this run: the data set, its last word, is the same. Most of a name is the time, so that
+    """Whether a mistyped name may mean this run: its last word, the data set, is the same. Most of a name is the time, so that
     names of runs of other data are alike."""
     words, others = spec.split("_"), name.split("_")
     return len(words) < 3 or nearest(words[-1], others[-1:]) is not None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TRAIN_EXECUTION = ("devices", "strategy", "save_every", "save_in_background", "keep", "on_collapse")
 EXECUTION_KEYS = ("device", "logger", *(f"train.{key}" for key in _TRAIN_EXECUTION))
 LOCATION_KEYS = ("dataset.path",)  # where the data are stored; the fingerprint decides whether they are the same
-HASH_RULE = "2-"  # hashes of the first rule, which covered the facts about a choice, have no prefix
+HASH_RULE = "2-"  # hashes of the first rule, which included descriptive keys, have no prefix
 LENGTH_KEYS = ("train.epochs", "train.steps", "train.budget")  # a run may be extended; its identity then changes
 
 
@@ -39,8 +39,8 @@ def _all_identity_keys(cfg: Config) -> Config:
 
 
 def is_fact(key: str) -> bool:
-    """Whether a dotted key is a statement about a choice, such as `method.summary` or `method.tasks.mae.source`, which changes
-    nothing that a run computes."""
+    """Whether a dotted key is descriptive, such as `method.summary` or `method.tasks.mae.source`, and does not affect what a
+    run computes."""
     group, *path = key.split(".")
     if group == "method" and path[:1] == ["tasks"]:
         path = path[2:]
@@ -59,7 +59,7 @@ def config_hash(cfg: Config) -> str:
 
 
 def has_hash(run: Run, expected: str) -> bool:
-    """Whether a run has this configuration hash. One that an earlier rule gave is computed again from its configuration."""
+    """Whether a run has this configuration hash. A hash of an earlier rule is computed again from the run's configuration."""
     recorded = run.status.get("config_hash")
     if not isinstance(recorded, str) or recorded.startswith(HASH_RULE):
         return recorded == expected

@@ -50,10 +50,10 @@ def summarize(path: Path) -> dict[str, Any]:
 
 
 def run_state(path: Path, status: dict[str, Any]) -> str:
-    """The status, and `lost` for a run that says it is running while no process holds its lock.
+    """The status, and `lost` for a run whose status is `running` while no process holds its lock.
 
     A file system of several machines may not carry locks from one to another: a run of another machine is lost only when it
-    has given no sign of life for a while."""
+    has written no heartbeat for `STALE` seconds."""
     state = str(status.get("status", "unknown"))
     if state != "running" or is_locked(path):
         return state
@@ -84,7 +84,7 @@ def seconds_since(stamp: str) -> float:
 
 
 def training_length(step: Any, config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """How long a run trained: `steps` of the optimizer, `epochs`, `samples` seen; what is not known is left out."""
+    """How long a run trained: `steps` of the optimizer, `epochs`, `samples` seen; unknown values are omitted."""
     length: dict[str, float] = {"steps": step} if isinstance(step, (int, float)) else {}
     if (epoch := next((line["epoch"] for line in reversed(metrics) if "epoch" in line), None)) is not None:
         length["epochs"] = round(epoch, 2)
@@ -111,13 +111,13 @@ def length_warning(lengths: Sequence[Mapping[str, float]]) -> str:
 
 
 def sweep_job(path: Path) -> dict[str, Any] | None:
-    """The sweep that a run was made by: its folder, the number and the overrides of the job."""
+    """The sweep that started a run: its folder, the number and the overrides of the job."""
     job = records.job(path.parent, path.name.partition("_")[0])
     return {"folder": str(path.parent), "job": job["job"], "overrides": job["overrides"]} if job else None
 
 
 def resumptions(path: Path) -> list[dict[str, Any]]:
-    """When a run went on, and where."""
+    """When and where a run was resumed."""
     return [e for e in records.events(path) if e.get("event") == "resumed" and {"time", "step"} <= e.keys()]
 
 

@@ -1,5 +1,5 @@
 """Schemas of the files of a run folder. A key whose value has another type is dropped on reading, so that the types hold
-whoever wrote the file. Keys that are not listed here (of newer versions) are kept."""
+for files of any source. Keys that are not listed here (of newer versions) are kept."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RESULT: Schema = {  # eval/NAME.json
     "overrides": list[str],
 }
 PROTOCOL: Schema = {"dim": int, "seeds": int, "notes": list[str], "splits": dict}
-ENCODER: Schema = {  # encoder.json; the first ones say how to build the encoder
+ENCODER: Schema = {  # encoder.json; the first ones define how to build the encoder
     "backbone": dict,
     "input_shape": list[int],
     "mean": list[float],
@@ -162,7 +162,7 @@ def yaml_of(folder: Path, name: str) -> Any:
         content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as e:
         raise RequestError(f"{path} cannot be read: {e.strerror}") from None
-    except (ValueError, yaml.YAMLError, RecursionError) as e:  # ValueError: a date that is none
+    except (ValueError, yaml.YAMLError, RecursionError) as e:  # ValueError: an invalid date
         raise RequestError(f"{path} is not valid YAML: {first_line(e)}") from None
     if isinstance(content, (dict, list)) and not is_bounded(content, containers=safe_yaml.MAX_YAML_NODES):
         raise RequestError(f"{path} has too many levels or nodes")

@@ -15,7 +15,7 @@ _NAMES = re.compile(
     r"|[a-z0-9][_-](?:key|pass|pat|pwd|pw)$",
     re.I,
 )
-_SHORTEST = 8  # a shorter value of a variable is too likely to be an ordinary word
+_SHORTEST = 8  # a shorter value of a variable may well be an ordinary word
 HIDDEN = "***"
 
 

@@ -22,7 +22,7 @@ from sslcli.runs.files import files_in
 
 
 def result_name(evaluator: str, labels: Any = "all", dataset: str = "") -> str:
-    """The name of a result. `dataset`: where it is not that of the run."""
+    """The name of a result. `dataset`: the data set if it is not that of the run."""
     return "@".join(part for part in (evaluator, dataset, label_tag(labels)) if part)
 
 
@@ -82,7 +82,7 @@ class SavedResult:
 
     @property
     def dataset(self) -> str:
-        """The data set, where it is not that of the run; else ""."""
+        """The data set if it is not that of the run, else ""."""
         return without_labels(self.name, self.record).partition("@")[2]
 
     def artefact_path(self, artefact: str) -> str:

@@ -37,7 +37,7 @@ from sslcli.runs.redact import hide, masked
 from sslcli.runs.results import SavedResult, saved_results
 from sslcli.runtime import progress
 
-FORMAT = 1  # of the run folder; a newer one than we know is refused
+FORMAT = 1  # of the run folder; newer formats are rejected
 
 
 class MetricSink(Protocol):
@@ -55,7 +55,7 @@ class Run:
         self.path = Path(path)
         self._lock: int | None = None
         self._metrics: int | None = None
-        self._pending = b""  # lines of metrics that a full disk did not take yet
+        self._pending = b""  # lines of metrics not yet written because the disk is full
         self._writing = threading.Lock()
         self._end_heartbeat: Callable[[], None] = lambda: None
         self._reported: set[str] = set()  # files that could not be written, each reported once
@@ -126,7 +126,7 @@ class Run:
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
-            time.sleep(0.1)  # who took it this moment has still to write his name
+            time.sleep(0.1)  # the process that has just locked it has not written its name yet
             holder = parse(os.pread(fd, 4096, 0).decode(errors="replace"))
             os.close(fd)
             if e.errno not in (errno.EACCES, errno.EAGAIN):
@@ -138,7 +138,7 @@ class Run:
         try:
             os.ftruncate(fd, 0)
             os.write(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}).encode())
-        except OSError as e:  # it is locked all the same; only the words for others are missing
+        except OSError as e:  # the lock is held; only the description for other processes is missing
             self._complain(".lock", e)
 
     def _heartbeat(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sslcli.errors import TrainingError
 
-DTYPES = {  # as safetensors spells them
+DTYPES = {  # names of data types in safetensors
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",

@@ -62,7 +62,7 @@ def feature_map(run: RunContents, data: EvalData, backbone: nn.Module) -> tuple[
 
 
 def names(classes: Any, labels: Tensor) -> list[str]:
-    """A name for each class that there is; [] without labels."""
+    """The names of the classes; [] without labels."""
     count = max(len(classes), int(labels.max()) + 1) if bool((labels >= 0).any()) else 0
     return [short(str(classes[i])) if i < len(classes) else str(i) for i in range(count)]
 

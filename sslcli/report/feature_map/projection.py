@@ -21,13 +21,13 @@ def project(x: np.ndarray, seed: int) -> list[dict[str, Any]]:
     from sklearn.manifold import TSNE, trustworthiness
 
     n, d = x.shape
-    with np.errstate(invalid="ignore"):  # of collapsed features all is one point, and nothing is a share of nothing
+    with np.errstate(invalid="ignore"):  # collapsed features have variance 0, whose explained share is 0 / 0
         pca = PCA(min(n, d, 50), svd_solver="full").fit(x)
     reduced = pca.transform(x)
     flat = reduced[:, :2] if reduced.shape[1] > 1 else np.pad(reduced, ((0, 0), (0, 1)))
     seen = float(np.nan_to_num(pca.explained_variance_ratio_[:2]).sum())
     projections = [("PCA", flat, f"PCA shows {100 * seen:.0f} % of the variance")]
-    if (width := float(flat[:, 0].std())) > 1e-6:  # collapsed features have no neighborhoods to keep
+    if (width := float(flat[:, 0].std())) > 1e-6:  # collapsed features have no neighborhoods to preserve
         perplexity = min(30.0, (n - 1) / 4)
         start = (flat / width * 1e-4).astype(np.float32)
         flat = TSNE(2, init=start, perplexity=perplexity, max_iter=STEPS, random_state=seed).fit_transform(reduced)
@@ -37,7 +37,7 @@ def project(x: np.ndarray, seed: int) -> list[dict[str, Any]]:
     if importlib.util.find_spec("umap") is not None:
         import umap
 
-        with warnings.catch_warnings():  # of one thread, because of the seed
+        with warnings.catch_warnings():  # that a seed limits UMAP to one thread
             warnings.simplefilter("ignore")
             flat = umap.UMAP(n_neighbors=min(15, n - 1), random_state=seed, n_jobs=1).fit_transform(reduced)
         projections.append(("UMAP", flat, "UMAP: distances between groups mean little"))
@@ -59,8 +59,8 @@ def scale_to_square(flat: np.ndarray) -> list[list[int]]:
 
 
 def label_positions(points: list[list[int]], labels: Tensor, classes: list[str]) -> list[list[int]]:
-    """[class, x, y] of where each class's name stands: at the sample nearest to the median of its class, moved down where
-    another name is in its way. [] where there are too many."""
+    """[class, x, y] of each class's name: at the sample nearest to the median of its class, moved down where it would overlap
+    another name. [] for more than `LABELLED_UP_TO` classes."""
     if not 0 < len(classes) <= LABELLED_UP_TO:
         return []
     at = np.asarray(points)

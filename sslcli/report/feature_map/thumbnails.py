@@ -16,7 +16,7 @@ COLORS = [(47, 102, 144), (209, 96, 61), (90, 147, 103)]
 
 
 def of(data: EvalData, split: Split, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """(m,) ids of those that can be read, and (m, 1 or 3, h, w) uint8: at most a batch is in memory at full size."""
+    """(m,) ids of the readable samples and their thumbnails, (m, 1 or 3, h, w) uint8. Holds one batch at full size in memory."""
     readable_ids, images = [], []
     plain = clean(data.dataset)
     for part, x in data.batches(split, ids):
@@ -29,7 +29,7 @@ def of(data: EvalData, split: Split, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shrunk(x: Tensor) -> Tensor:
-    """Images (m, C, H, W) in 0..1, of other than 1 or 3 channels the first."""
+    """Thumbnails of images (m, C, H, W) in 0..1; of other than 1 or 3 channels, the first channel."""
     x = x[:, :3] if x.shape[1] >= 3 else x[:, :1]
     size = (min(LARGEST, x.shape[2]), min(LARGEST, x.shape[3]))
     x = F.adaptive_avg_pool2d(x.nan_to_num(0.0), size)

@@ -126,7 +126,7 @@ def describe_line(line: Line, percent: bool) -> str:
 
 
 def thin(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most about `most` of the points, each a real one: of every bucket its lowest and its highest, the first and the last."""
+    """About `most` of the points at most: the first, the last, and the lowest and highest of each bucket."""
     if len(points) <= most:
         return list(points)
     size = math.ceil(2 * len(points) / most)

@@ -10,7 +10,7 @@ MOST_ITEMS = 24  # of a list in a protocol
 
 
 def section(name: str, heading: str, *content: Html | None) -> Html | None:
-    """A section of the page, if anything is in it."""
+    """A section of the page; None if it has no content."""
     inside = [c for c in content if c is not None]
     return el("section", el("h2", heading), *inside, id=name, aria_label=heading) if inside else None
 

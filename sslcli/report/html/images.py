@@ -31,7 +31,7 @@ def data_uri(content: bytes) -> str:
 
 
 def embedded(content: bytes) -> Embedded | None:
-    """A PNG as a data URI; a heavy one (photographs) as JPEG where that is half as large. None where it is no PNG."""
+    """A PNG as a data URI; a heavy one (photographs) as JPEG where that is half as large. None where it is not a valid PNG."""
     from PIL import Image
 
     if not content.startswith(SIGNATURE) or len(content) < 24:

@@ -1,4 +1,4 @@
-"""HTML by construction: what is not `Html` already is escaped, so that no name or caption from outside becomes markup."""
+"""HTML by construction: text that is not `Html` is escaped, so that no name or caption becomes markup."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Html(str):
     """Text that is markup."""
 
 
-Child = Union[str, int, float, None, Iterable["Child"]]  # noqa: UP007 (it names itself)
+Child = Union[str, int, float, None, Iterable["Child"]]  # noqa: UP007 (a recursive type)
 
 
 def el(name: str, /, *children: Child, **attributes: Any) -> Html:

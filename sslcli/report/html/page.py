@@ -16,7 +16,7 @@ _SECTION = re.compile(r'<section id="([^"]*)" aria-label="([^"]*)"( class="evalu
 
 
 def page(title: str, sections: Sequence[Html | None], top: Html) -> str:
-    """The whole document. The sections' ids and labels make the contents list."""
+    """The HTML document; its contents list has the ids and labels of the sections."""
     inside = [s for s in sections if s is not None]
     style, script = asset("style.css"), asset("script.js")
     policy = (

@@ -23,7 +23,7 @@ from sslcli.runs.redact import hide, masked
 from sslcli.runs.run import Run
 
 OWN_KEY = "log_every"  # of configs/logger, read by the trainer
-LOCAL = "tensorboard"  # the logger that writes into the run folder and nowhere else
+LOCAL = "tensorboard"  # the only logger that writes nothing outside the run folder
 
 
 KINDS: dict[str, Callable[..., Logger]] = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
@@ -55,7 +55,7 @@ class Loggers:
         hidden = masked(cfg)
 
         def begin(logger: Logger) -> None:
-            logger.check()  # a run that was trained with it may be measured where it is not
+            logger.check()  # a run may be evaluated on a machine without the logger of its training
             logger.open(run, hidden, step)
 
         self._all("open", begin)
@@ -76,7 +76,7 @@ class Loggers:
         for name, logger in list(self.each.items()):
             try:
                 do(logger)
-            except Exception as e:  # third-party code: no error of it may end the run
+            except Exception as e:  # third-party code: none of its errors may end the run
                 del self.each[name]
                 why = e.message if isinstance(e, SslError) else f"{type(e).__name__}: {first_line(e)}"
                 console.warn(
@@ -86,7 +86,7 @@ class Loggers:
 
 
 def of_evaluation(node: Mapping[str, Any], requested: Mapping[str, Any]) -> dict[str, Any]:
-    """The loggers of an evaluation: the requested ones, and of those of the run (`node`) the one that writes into its folder.
+    """The loggers of an evaluation: the requested ones, and TensorBoard if the run (`node`) was logged with it.
 
     A run may come from an untrusted source: its configuration does not choose a server that results are sent to."""
     remote = [name for name in node if name in KINDS and name not in (LOCAL, *requested)]

@@ -12,13 +12,13 @@ from sslcli.errors import MachineError
 from sslcli.runs.files import read_json, write_json
 from sslcli.runs.run import Run
 
-ID_FILE = "loggers.json"  # in the run folder: under which name others know this run
+ID_FILE = "loggers.json"  # in the run folder: the IDs of this run in external loggers
 
 
 class Logger:
     """A destination of metrics. `open` is called first, then `log` and `result`, `close` last; any exception may be raised."""
 
-    package: ClassVar[str]  # what is imported
+    package: ClassVar[str]  # the Python package that it imports
 
     def check(self) -> None:
         """Raises MachineError, before a run begins, where the logger cannot work on this machine."""

@@ -23,7 +23,7 @@ class TensorBoard(Logger):
 
         begun = (run.path / "tensorboard").is_dir()
         folder = run.make_folder("tensorboard")
-        # what an interrupted run logged after its last checkpoint comes again: it is purged
+        # a resumed run logs the steps after its last checkpoint again: the earlier entries are purged
         self.writer: Any = SummaryWriter(str(folder), purge_step=step + 1 if begun else None)
         self.writer.add_text("config", f"```yaml\n{yaml.safe_dump(cfg, sort_keys=False)}\n```")
 

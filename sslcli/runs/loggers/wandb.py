@@ -38,7 +38,7 @@ class WandB(Logger):
             )
 
     def _known(self) -> bool:
-        """Whether an API key is known; nothing is sent to find out."""
+        """Whether an API key is configured; sends no request."""
         import netrc
         from urllib.parse import urlparse
 
@@ -68,14 +68,14 @@ class WandB(Logger):
             name=run.path.name,
             dir=str(run.path),
             config=cfg,
-            # stdout is data; it would run git, and so what the configuration of a repository names
+            # stdout is for results; git would run programs that the configuration of a repository names
             settings=wandb.Settings(console="off", silent=True, disable_git=True),
         )
         url = None if getattr(self.run, "offline", False) else self.run.url
         console.say(f"wandb {url or 'keeps its files in ' + str(run.path / 'wandb')}")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        # what comes again after a resume has the same values, and W&B drops it
+        # a resumed run logs some steps again, with equal values, which W&B drops
         self.run.log(dict(values), step=step)
 
     def result(self, name: str, numbers: Mapping[str, float], images: Mapping[str, Path], step: int) -> None:
