@@ -33,7 +33,7 @@ def feature_map(run: RunContents, data: EvalData, backbone: nn.Module) -> tuple[
     x, y = data.features(backbone, split)
     ids = data.ids(split)
     chosen = order(derive(data.seed, "map"), 0, len(x))[:MOST].sort().values
-    ids, images = thumbnails.of(data, split, ids[chosen])
+    ids, images = thumbnails.read_thumbnails(data, split, ids[chosen])
     is_readable = torch.isin(data.ids(split)[chosen], ids)
     chosen = chosen[is_readable]
     if len(chosen) < FEWEST:

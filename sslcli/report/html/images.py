@@ -18,7 +18,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Embedded = tuple[str, tuple[int, int]]  # a data URI, and (width, height) in pixels
 
 
-def encoded(image: Any, kind: str) -> bytes:
+def encode(image: Any, kind: str) -> bytes:
     """PNG or JPEG, equal bytes for equal images."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 85}))
@@ -45,7 +45,7 @@ def embedded(content: bytes) -> Embedded | None:
     except (OSError, ValueError, SyntaxError):  # raised by PIL for a corrupt PNG
         return None
     if len(content) > HEAVY:
-        lighter = encoded(image.convert("RGB"), "JPEG")
+        lighter = encode(image.convert("RGB"), "JPEG")
         content = lighter if len(lighter) < len(content) / 2 else content
     return data_uri(content), size
 
