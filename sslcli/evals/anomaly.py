@@ -73,9 +73,9 @@ def anomaly(
             "evaluator.scores: objective is for runs of a method with an anomaly score",
             "sslcli pretrain experiment=joint_anomaly",
         )
-    unlabelled = normal == "each" and data.unlabelled
-    normal = "all" if unlabelled else normal
-    everything = normal == "all" and (data.dataset.test is None or (data.unlabelled and data.dataset.split != ""))
+    unlabeled = normal == "each" and data.unlabeled
+    normal = "all" if unlabeled else normal
+    everything = normal == "all" and (data.dataset.test is None or (data.unlabeled and data.dataset.split != ""))
     split: Split = "train" if everything else "test"
     data.source(split)  # raises before any feature is computed
     groups = [] if normal == "all" else _groups(normal, data)
@@ -92,7 +92,7 @@ def anomaly(
         metrics |= {prefix + name: value for name, value in results[kind].metrics.items()}
     first = results[""]
     notes = list(first.notes)
-    if unlabelled:
+    if unlabeled:
         notes.append("no sample has a label: all are treated as normal (normal=all)")
     notes += [
         f"{name}: from the pretrained method, not fitted to the normal samples" for name in chosen if name in PRETRAINED

@@ -67,7 +67,7 @@ def attentive(
     y = data.labels("train")
     name = data.dataset.name
     subsets.check(y, "train", name)
-    labelled = subsets.check(data.labels("test"), "test", name, classes=1)
+    labeled = subsets.check(data.labels("test"), "test", name, classes=1)
     draws = [subsets.draw(y, amount, data.seed, index, data.dataset.classes) for index in range(seeds)]
     union = torch.cat(draws).unique()
     check_memory(backbone, len(union), len(data.dataset.classes))
@@ -82,7 +82,7 @@ def attentive(
     for kind, subject in subjects.items():
         assert subject is not None
         word = "tokens" if kind == "" else "tokens of an untrained backbone"
-        scores, rates = _measure(subject, data, draws, union, labelled, settings, word)
+        scores, rates = _measure(subject, data, draws, union, labeled, settings, word)
         warnings += choice_notes(rates, settings.rates, f"learning rate for {word}", "evaluator.lr")
         top = scores.metrics(kind)
         metrics |= top if kind == "" else {k: v for k, v in top.items() if "top1" in k}
@@ -127,7 +127,7 @@ def _measure(
     data: EvalData,
     draws: list[Tensor],
     union: Tensor,
-    labelled: Tensor,
+    labeled: Tensor,
     settings: HeadSettings,
     word: str,
 ) -> tuple[TestPredictions, list[Choice]]:
@@ -161,7 +161,7 @@ def _measure(
     found_ids: list[Tensor] = []
     predicted: list[list[Tensor]] = [[] for _ in heads]
     confidence: list[list[Tensor]] = [[] for _ in heads]
-    for ids, t, batch_valid in patch_tokens(backbone, data, data.batches("test", labelled)):
+    for ids, t, batch_valid in patch_tokens(backbone, data, data.batches("test", labeled)):
         found_ids.append(ids)
         for i, (head, classes) in enumerate(heads):
             with torch.no_grad():

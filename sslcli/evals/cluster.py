@@ -163,7 +163,7 @@ def _words_of(count_rule: int | str, method: str) -> str:
 
 
 @dataclass
-class _Found:
+class _ClusterScores:
     draws: list[Clustering]  # one a seed
     scores: dict[str, list[float]]
     stability: float | None
@@ -183,7 +183,7 @@ def _measure(
     count_rule: int | str,
     k_max: int,
     seeds: int,
-) -> _Found:
+) -> _ClusterScores:
     """Every seed on one kind of features."""
     seed = derive(data.seed, "cluster")
     space = Space(x, settings, seed)
@@ -209,11 +209,11 @@ def _measure(
         )
 
     scores: dict[str, list[float]] = {}
-    labelled = bool((y_true >= 0).any())
+    labeled = bool((y_true >= 0).any())
     subset = clustering.subsample_rows(len(queries), clustering.SILHOUETTE_ON, derive(seed, "silhouette"))
     table = clustering.distances(queries[subset], space.spherical)
     for fitted in track(draws, "clustering"):
-        result = agreement(fitted.queries, y_true) if labelled else {}
+        result = agreement(fitted.queries, y_true) if labeled else {}
         result["silhouette"] = clustering.silhouette(table, fitted.queries[subset])
         if settings.method == "hdbscan":
             result["clusters"] = float(fitted.clusters)
@@ -226,7 +226,7 @@ def _measure(
         warning = f"k = {count}, the largest that was tried, has the highest silhouette: evaluator.k_max={2 * count} tries more"
         draws[0].notes.append(warning)
         warn(warning)
-    return _Found(draws, scores, stability, train, space.words, queries, curve)
+    return _ClusterScores(draws, scores, stability, train, space.words, queries, curve)
 
 
 # ------------------------------------------------------------------------------------------------------------- artefacts

@@ -92,7 +92,7 @@ def explain(
         prefix = f"{kind}." if kind else ""
         metrics |= {f"{prefix}deletion": curve.area("deletion"), f"{prefix}insertion": curve.area("insertion")}
     maps = map_makers[""][0]
-    pictures, share = map_sheet(data, maps.title, maps.what, shown, torch.cat(tokens))
+    sheets, share = map_sheet(data, maps.title, maps.what, shown, torch.cat(tokens))
     protocol = {
         "map": maps.what,
         "target": explained.what,
@@ -109,8 +109,8 @@ def explain(
         kind or "backbone": {"deletion": c.mean("deletion"), "insertion": c.mean("insertion")}
         for kind, c in curves.items()
     }
-    pictures["curves.png"] = curve_panels(details, explained.unit)
-    return Result(metrics, protocol, pictures, details)
+    sheets["curves.png"] = curve_panels(details, explained.unit)
+    return Result(metrics, protocol, sheets, details)
 
 
 def _batches(data: EvalData, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

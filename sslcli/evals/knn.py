@@ -57,8 +57,8 @@ def knn(
     for kind, features in data.feature_sets(backbone, baselines).items():
         (bank, y), (queries, y_true) = features("train"), features("test")
         subsets.check(y, "train", data.dataset.name)
-        labelled = subsets.check(y_true, "test", data.dataset.name, classes=1)
-        queries, y_true = F.normalize(queries[labelled], dim=1), y_true[labelled]
+        labeled = subsets.check(y_true, "test", data.dataset.name, classes=1)
+        queries, y_true = F.normalize(queries[labeled], dim=1), y_true[labeled]
         predicted, confidence = [], []
         for index in track(range(draws), "draw of labels"):
             ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)
@@ -71,9 +71,9 @@ def knn(
         metrics |= mean_and_std(f"{kind}.top1" if kind else "top1", right)
         if kind == "":
             protocol["dim"] = bank.shape[1]
-            protocol["splits"] = {"train": len(y), "labelled": len(ids), "test": len(labelled)}
+            protocol["splits"] = {"train": len(y), "labelled": len(ids), "test": len(labeled)}
             predictions = Predictions(
-                data.ids("test")[labelled], y_true, torch.stack(predicted), torch.stack(confidence)
+                data.ids("test")[labeled], y_true, torch.stack(predicted), torch.stack(confidence)
             )
     protocol["notes"] = data.protocol_notes(baselines, notes)
     artefacts = predictions.files(data.source("test"), data.dataset.classes)

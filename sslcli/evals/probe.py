@@ -102,7 +102,7 @@ def _grid(strengths: list[float] | float | None) -> Grid:
 
 
 @dataclass
-class _Found:
+class _ProbeScores:
     scores: dict[str, list[float]]  # by metric, one per draw
     protocol: dict[str, Any]
     confusion: Tensor  # (K, K) counts over all draws, rows are true classes
@@ -117,13 +117,13 @@ def _measure(
     amount: subsets.Amount,
     seeds: int,
     grid: Grid,
-) -> _Found:
+) -> _ProbeScores:
     """Fits and tests the probe on one set of features, once per draw of labels."""
     name = data.dataset.name
     subsets.check(train[1], "train", name)
-    labelled = subsets.check(test[1], "test", name, classes=1)
+    labeled = subsets.check(test[1], "test", name, classes=1)
     standardize = Standardizer(train[0])
-    x_test, y_test = standardize(test[0], labelled), test[1][labelled]
+    x_test, y_test = standardize(test[0], labeled), test[1][labeled]
     total = max(len(data.dataset.classes), int(train[1].max()) + 1, int(y_test.max()) + 1)
 
     scores: dict[str, list[float]] = {"top1": [], "top5": []}
@@ -159,7 +159,7 @@ def _measure(
     protocol = {
         "dim": train[0].shape[1],
         "classes": total,
-        "splits": {"train": len(train[1]), "labelled": len(ids), "test": len(labelled)},
+        "splits": {"train": len(train[1]), "labelled": len(ids), "test": len(labeled)},
         "strength": c_protocol(choices, grid),
         "solver": {
             "name": "full-batch L-BFGS",
@@ -169,5 +169,5 @@ def _measure(
             "converged": all(f.converged for f in fits),
         },
     }
-    predictions = Predictions(data.ids("test")[labelled], y_test, torch.stack(predicted), torch.stack(confidence))
-    return _Found({k: v for k, v in scores.items() if v}, protocol, confusion, predictions, choices)
+    predictions = Predictions(data.ids("test")[labeled], y_test, torch.stack(predicted), torch.stack(confidence))
+    return _ProbeScores({k: v for k, v in scores.items() if v}, protocol, confusion, predictions, choices)

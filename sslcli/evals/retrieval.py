@@ -53,7 +53,7 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
     for kind, features in data.feature_sets(backbone, baselines).items():
         (bank, y), (queries, y_true) = features(split), features("test")
         exclude_self = split == "test"
-        labelled = bool((y >= 0).any()) and bool((y_true >= 0).any())
+        labeled = bool((y >= 0).any()) and bool((y_true >= 0).any())
         if kind == "":
             artefacts["neighbours.png"] = _sheet(bank, y, queries, y_true, split, data)
             protocol = {
@@ -63,7 +63,7 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
                 "itself": "left out of its own ranking" if exclude_self else "not in the gallery",
                 "dim": bank.shape[1],
             }
-        if not labelled:
+        if not labeled:
             notes.append(f"{data.dataset.name} has no labels: there is an image and no metric")
             break
         ranking = rank(bank, y, queries, y_true, float64_device(data.device), exclude_self)
@@ -189,7 +189,7 @@ def _sheet(bank: Tensor, y: Tensor, queries: Tensor, y_true: Tensor, split: Spli
     nearest = {
         q: [j for j in row if split == "train" or j != q][:SHOWN] for q, row in zip(chosen, near.tolist(), strict=True)
     }
-    pictures = thumbnails(data, split, [int(of_gallery[j]) for row in nearest.values() for j in row])
+    images = thumbnails(data, split, [int(of_gallery[j]) for row in nearest.values() for j in row])
     labelled_queries = thumbnails(data, "test", [int(of_test[q]) for q in chosen])
     rows, relevant, of_all = [], 0, 0
     for q, row in nearest.items():
@@ -199,8 +199,8 @@ def _sheet(bank: Tensor, y: Tensor, queries: Tensor, y_true: Tensor, split: Spli
         hits = [bool(y[j] == y_true[q]) for j in row]
         for j, hit in zip(row, hits, strict=True):
             mark: Mark = "" if not has_labels else "right" if hit else "wrong"
-            if int(of_gallery[j]) in pictures:
-                cells.append(Cell(pictures[int(of_gallery[j])], mark))
+            if int(of_gallery[j]) in images:
+                cells.append(Cell(images[int(of_gallery[j])], mark))
         title, about = data.source("test").name_of(int(of_test[q])), ""
         if has_labels:
             title = class_name(data.dataset.classes, int(y_true[q]))

@@ -84,7 +84,7 @@ def robustness(
     for part in (attacked, calibrated):
         metrics |= part
     artefacts["corruptions.png"] = corruption_sheet(data, ids[:1], names)
-    splits = {"train": len(data.labels("train")), "labelled": probes[""].labelled, "test": n}
+    splits = {"train": len(data.labels("train")), "labelled": probes[""].labeled, "test": n}
     protocol = {
         "labels": str(amount),
         "splits": splits,
@@ -218,8 +218,8 @@ def _calibration(probes: Mapping[str, CalibratedProbe], data: EvalData, artefact
     metrics: dict[str, float] = {}
     for kind, probe in probes.items():
         x, y_true = probe.test
-        labelled = y_true >= 0
-        y, logits = class_columns(probe.head.classes, y_true[labelled]), probe.head.logits(x[labelled])
+        labeled = y_true >= 0
+        y, logits = class_columns(probe.head.classes, y_true[labeled]), probe.head.logits(x[labeled])
         t = probe.temperature
         tables, errors = {}, {}
         for prefix, title, scaled in (("", "as fitted", logits), ("scaled.", f"temperature {t:.2f}", logits / t)):

@@ -24,9 +24,9 @@ CPU = torch.device("cpu")
 
 def blobs(n: int, k: int, d: int = 6, spread: float = 0.3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
-    centres = torch.randn(k, d, generator=torch.Generator().manual_seed(99)) * 3
+    centers = torch.randn(k, d, generator=torch.Generator().manual_seed(99)) * 3
     y = torch.randint(0, k, (n,), generator=g)
-    return centres[y] + spread * torch.randn(n, d, generator=g), y
+    return centers[y] + spread * torch.randn(n, d, generator=g), y
 
 
 def random_pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,16 +115,16 @@ def test_finds_blobs_in_samples_it_was_not_fitted_to(method):
 
 def test_nearest_is_torchs():
     g = torch.Generator().manual_seed(0)
-    x, centres = torch.randn(500, 9, generator=g) + 50, torch.randn(30, 9, generator=g) + 50
-    expected = torch.cdist(x.double(), centres.double()).argmin(dim=1)
-    assert torch.equal(clustering.nearest(x, centres), expected)
+    x, centers = torch.randn(500, 9, generator=g) + 50, torch.randn(30, 9, generator=g) + 50
+    expected = torch.cdist(x.double(), centers.double()).argmin(dim=1)
+    assert torch.equal(clustering.nearest(x, centers), expected)
 
 
 def test_nearest_in_pieces(monkeypatch):
-    (x, _), (centres, _) = blobs(300, 4), blobs(7, 4, seed=2)
-    whole = clustering.nearest(x, centres)
+    (x, _), (centers, _) = blobs(300, 4), blobs(7, 4, seed=2)
+    whole = clustering.nearest(x, centers)
     monkeypatch.setattr(clustering, "BLOCK", 7 * 13)
-    assert torch.equal(clustering.nearest(x, centres), whole)
+    assert torch.equal(clustering.nearest(x, centers), whole)
 
 
 def test_gmm_is_scikit_learns():

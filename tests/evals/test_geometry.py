@@ -184,8 +184,8 @@ def test_nearest_is_scikit_learns():
 
 
 def test_learnability():
-    centres = 10 * torch.eye(8)
-    apart = torch.cat([c + 0.1 * normal(60, 8, seed=i) for i, c in enumerate(centres)])
+    centers = 10 * torch.eye(8)
+    apart = torch.cat([c + 0.1 * normal(60, 8, seed=i) for i, c in enumerate(centers)])
     assert learnability(apart, clusters=8) == 1.0
     assert learnability(apart, seed=3) == learnability(apart, seed=3)
     assert learnability(5 * apart, seed=3) == learnability(apart, seed=3)  # cosines

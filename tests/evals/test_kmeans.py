@@ -12,13 +12,13 @@ from sslcli.evals.fit.kmeans import kmeans, lloyd
 
 def blobs(n: int, d: int, k: int, spread: float = 0.3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
-    centres = torch.randn(k, d, generator=g) * 2
+    centers = torch.randn(k, d, generator=g) * 2
     of = torch.arange(n) % k
-    return centres[of] + spread * torch.randn(n, d, generator=g), of
+    return centers[of] + spread * torch.randn(n, d, generator=g), of
 
 
-def inertia_of(x, centres, assignment):
-    return float((x.double() - centres[assignment].double()).square().sum())
+def inertia_of(x, centers, assignment):
+    return float((x.double() - centers[assignment].double()).square().sum())
 
 
 def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -41,7 +41,7 @@ def test_is_scikit_learns_from_the_same_start(n, d, k, spread, offset):
     ours = lloyd(x, start, tol=0)
     assert (ours.assignment == torch.from_numpy(theirs.labels_)).float().mean() > 0.999
     assert ours.inertia == pytest.approx(theirs.inertia_, rel=1e-4)
-    assert ours.inertia == pytest.approx(inertia_of(x, ours.centres, ours.assignment), rel=1e-4)
+    assert ours.inertia == pytest.approx(inertia_of(x, ours.centers, ours.assignment), rel=1e-4)
 
 
 def test_the_tolerance_is_scikit_learns():
@@ -64,15 +64,15 @@ def test_bounds_change_nothing(monkeypatch):
     without = lloyd(x, start, tol=0)
     assert with_bounds.iterations == without.iterations > 10
     assert torch.equal(with_bounds.assignment, without.assignment)
-    torch.testing.assert_close(with_bounds.centres, without.centres)
+    torch.testing.assert_close(with_bounds.centers, without.centers)
 
 
 def test_finds_blobs_and_each_sample_is_with_the_nearest():
     x, of = blobs(1200, 16, 12)
     found = kmeans(x, 12, seed=0)
     assert alike(found.assignment, of)
-    assert torch.equal(torch.cdist(x, found.centres).argmin(dim=1), found.assignment)
-    assert found.centres.dtype == torch.float32
+    assert torch.equal(torch.cdist(x, found.centers).argmin(dim=1), found.assignment)
+    assert found.centers.dtype == torch.float32
 
 
 def test_as_good_as_scikit_learns():
@@ -102,10 +102,10 @@ def test_a_seed_decides_whatever_the_threads():
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
-        assert torch.equal(other.centres, results[0].centres)
+        assert torch.equal(other.centers, results[0].centers)
         assert torch.equal(other.assignment, results[0].assignment)
         assert other.inertia == results[0].inertia
-    assert not torch.equal(kmeans(x, 15, seed=6).centres, results[0].centres)
+    assert not torch.equal(kmeans(x, 15, seed=6).centers, results[0].centers)
 
 
 def test_an_empty_cluster_goes_to_the_farthest_sample():
@@ -125,7 +125,7 @@ def test_duplicates():
     more = kmeans(x, 7, seed=0)  # more clusters than different samples: some stay empty
     assert more.inertia == 0
     assert (more.assignment.bincount(minlength=7) > 0).sum() == 3
-    assert torch.isfinite(more.centres).all()
+    assert torch.isfinite(more.centers).all()
     assert kmeans(torch.ones(20, 3), 2, seed=0).inertia == 0
 
 
@@ -134,7 +134,7 @@ def test_the_fewest_and_the_most(k):
     x, _ = blobs(50, 5, 3)
     found = kmeans(x, k, seed=0)
     if k == 1:
-        torch.testing.assert_close(found.centres[0], x.mean(dim=0))
+        torch.testing.assert_close(found.centers[0], x.mean(dim=0))
         assert found.inertia == pytest.approx(
             inertia_of(x, x.mean(dim=0)[None], torch.zeros(50, dtype=torch.int64)), 1e-5
         )
@@ -166,28 +166,28 @@ def test_what_cannot_be(wrong):
         kmeans(x, **({"k": 2, "seed": 0} | wrong))
 
 
-def slow_spherical(x: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def slow_spherical(x: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Dhillon & Modha 2001, sample by sample."""
     of = None
     while True:
-        nearest = torch.stack([torch.stack([sample @ c for c in centres]).argmax() for sample in x])
+        nearest = torch.stack([torch.stack([sample @ c for c in centers]).argmax() for sample in x])
         if of is not None and torch.equal(of, nearest):
-            return centres, of
+            return centers, of
         of = nearest
-        sums = torch.stack([x[of == c].sum(dim=0) for c in range(len(centres))])
-        centres = sums / sums.norm(dim=1, keepdim=True)
+        sums = torch.stack([x[of == c].sum(dim=0) for c in range(len(centers))])
+        centers = sums / sums.norm(dim=1, keepdim=True)
 
 
 @pytest.mark.parametrize("offset", [0.0, 3.0])  # far from the origin, directions are alike
 def test_spherical_is_the_slow_way(offset):
     x, _ = blobs(400, 6, 5, 1.5)
     x = torch.nn.functional.normalize(x + offset, dim=1)
-    centres, of = slow_spherical(x.double(), x[:7].double())
+    centers, of = slow_spherical(x.double(), x[:7].double())
     found = lloyd(x, x[:7], tol=0, spherical=True)
     assert torch.equal(found.assignment, of)
-    torch.testing.assert_close(found.centres, centres.float(), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.centres.norm(dim=1), torch.ones(7))
-    cosines = (x * found.centres[found.assignment]).sum(dim=1)
+    torch.testing.assert_close(found.centers, centers.float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.centers.norm(dim=1), torch.ones(7))
+    cosines = (x * found.centers[found.assignment]).sum(dim=1)
     assert found.inertia == pytest.approx(float((2 - 2 * cosines).sum()), rel=1e-4)
 
 
@@ -200,12 +200,12 @@ def test_spherical_is_faiss():
     _, of = theirs.index.search(x.numpy(), 1)
     ours = lloyd(x, x[:8], tol=0, spherical=True)
     assert (ours.assignment == torch.from_numpy(of[:, 0])).float().mean() > 0.999
-    torch.testing.assert_close(ours.centres, torch.from_numpy(theirs.centroids), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(ours.centers, torch.from_numpy(theirs.centroids), atol=1e-3, rtol=1e-3)
 
 
 def test_spherical_with_opposite_samples_and_zeros():
     x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
     found = lloyd(x, torch.tensor([[1.0, 0.0]]), spherical=True)  # the sum points upwards
-    torch.testing.assert_close(found.centres, torch.tensor([[0.0, 1.0]]))
+    torch.testing.assert_close(found.centers, torch.tensor([[0.0, 1.0]]))
     still = lloyd(x[:2], x[:1], spherical=True)  # no direction in common: the centre stays
-    torch.testing.assert_close(still.centres, x[:1])
+    torch.testing.assert_close(still.centers, x[:1])

@@ -141,8 +141,8 @@ def test_it_says_what_lightlys_does(k, temperature):
     theirs = pytest.importorskip("lightly.utils.benchmarking.knn").knn_predict
     g = torch.Generator().manual_seed(0)
     y = torch.randint(0, 7, (5000,), generator=g)
-    centres = torch.randn(7, 24, generator=g)
-    bank = torch.nn.functional.normalize(centres[y] + 2 * torch.randn(5000, 24, generator=g), dim=1)
+    centers = torch.randn(7, 24, generator=g)
+    bank = torch.nn.functional.normalize(centers[y] + 2 * torch.randn(5000, 24, generator=g), dim=1)
     queries = torch.nn.functional.normalize(torch.randn(300, 24, generator=g), dim=1)
     expected = theirs(queries, bank.T.contiguous(), y, 7, k, temperature)[:, 0]
     assert torch.equal(classify(bank, y, queries, k, temperature), expected)

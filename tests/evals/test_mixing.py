@@ -32,15 +32,15 @@ def test_mixup_is_torchvisions(share):
 @pytest.mark.parametrize(
     ("share", "centre"), [(0.3, (0.5, 0.5)), (0.75, (0.05, 0.95)), (0.99, (0.5, 0.5)), (0.0, (0.3, 0.6))]
 )
-def test_cutmix_is_torchvisions(share, centre, monkeypatch):
+def test_cutmix_is_torchvisions(share, center, monkeypatch):
     v2 = pytest.importorskip("torchvision.transforms.v2")
     theirs = v2.CutMix(num_classes=4)
     monkeypatch.setattr(theirs._dist, "sample", lambda _: torch.tensor(share))
-    drawn = iter([int(centre[1] * 14), int(centre[0] * 10)])  # theirs asks for the column first
+    drawn = iter([int(center[1] * 14), int(center[0] * 10)])  # theirs asks for the column first
     monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([next(drawn)]))
     params = theirs.make_params([X]) | {"labels": Y, "batch_size": len(Y)}
     x, targets = theirs.transform(X, params), theirs.transform(Y, params)
-    mine, left = paste(X, cut_box((10, 14), share, list(centre)))
+    mine, left = paste(X, cut_box((10, 14), share, list(center)))
     assert left == pytest.approx(params["lam_adjusted"])
     torch.testing.assert_close(mine, x)
     soft = blend(F.one_hot(Y, 4).float(), left)

@@ -21,11 +21,11 @@ NOISE = {"global": {"random_intensity": {"strength": 0.4}, "noise": {"sigma": 0.
 
 def test_quality_reads_no_label(data):
     rows = data.dataset
-    labelled = quality(toys.Rows(), EvalData(rows, untrained=toys.Blind))
+    labeled = quality(toys.Rows(), EvalData(rows, untrained=toys.Blind))
     rows.train.labels = None
     rows.test = None
     result = quality(toys.Rows(), EvalData(rows, untrained=toys.Blind))
-    assert result.metrics == labelled.metrics
+    assert result.metrics == labeled.metrics
     assert set(result.metrics) == {f"{kind}{name}" for kind in ("", "untrained.") for name in CLEAN}
     assert result.metrics["rankme"] > result.metrics["untrained.rankme"] == pytest.approx(1, abs=0.01)
     assert (result.protocol["samples"], result.protocol["points"], result.protocol["dim"]) == (240, 240, 8)

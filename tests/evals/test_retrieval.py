@@ -20,8 +20,8 @@ CPU = torch.device("cpu")
 def some(n: int, seed: int, classes: int = 4, d: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
     y = torch.randint(0, classes, (n,), generator=g)
-    centres = torch.randn(classes, d, generator=torch.Generator().manual_seed(9))
-    return centres[y] + torch.randn(n, d, generator=g), y
+    centers = torch.randn(classes, d, generator=torch.Generator().manual_seed(9))
+    return centers[y] + torch.randn(n, d, generator=g), y
 
 
 def of_one(similarity: list[float], right: list[bool]) -> dict[str, float]:

@@ -22,21 +22,21 @@ def drawn(artefact, path) -> Image.Image:
         return picture.convert("RGB")
 
 
-def colours(picture: Image.Image) -> dict[str, int]:
+def colors(picture: Image.Image) -> dict[str, int]:
     counts = {f"#{r:02x}{g:02x}{b:02x}": n for n, (r, g, b) in picture.getcolors(1 << 24)}
-    return {mark: counts.get(colour, 0) for mark, colour in (("right", RIGHT), ("wrong", WRONG))}
+    return {mark: counts.get(color, 0) for mark, color in (("right", RIGHT), ("wrong", WRONG))}
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (4, 224, 90), (2, 50), (1, 5000)])
 def test_frames_are_drawn_for_what_is_marked(tmp_path, shape):
     x = torch.rand(shape, generator=torch.manual_seed(0))
     plain = drawn(Sheet("t", [Row("a", "b", [Cell(x), Cell(x)])], "c"), tmp_path / "s.png")
-    assert colours(plain) == {"right": 0, "wrong": 0}
+    assert colors(plain) == {"right": 0, "wrong": 0}
     marked = drawn(Sheet("t", [Row("a", "b", [Cell(x, "right"), Cell(x, "wrong")])], "c"), tmp_path / "s.png")
     assert marked.size == plain.size
-    assert all(n > 200 for n in colours(marked).values())
+    assert all(n > 200 for n in colors(marked).values())
     # the wrong one can be told without colour: its line is broken, and there is more of it
-    assert colours(marked)["wrong"] != colours(marked)["right"]
+    assert colors(marked)["wrong"] != colors(marked)["right"]
 
 
 def test_words_of_any_length_and_alphabet(tmp_path):

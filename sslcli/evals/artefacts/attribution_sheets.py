@@ -28,8 +28,8 @@ def map_sheet(
     data: EvalData, title: str, source: str, shown: list[AttributionExample], tokens: Tensor
 ) -> tuple[dict[str, Any], float]:
     """maps.png, and how much of the variance its colors hold."""
-    colours, share = attribution_maps.pca_colors(tokens.flatten(0, 1))
-    colours = colours.view(*tokens.shape[:2], 3)
+    colors, share = attribution_maps.pca_colors(tokens.flatten(0, 1))
+    colors = colors.view(*tokens.shape[:2], 3)
     size = shown[0].x.shape[1:]
     grid = shown[0].each.shape[1:]
     restored = clean(data.dataset).restore([torch.stack([one.x for one in shown])])[0]
@@ -42,7 +42,7 @@ def map_sheet(
     rows = []
     for i, (one, image) in enumerate(zip(shown, restored, strict=True)):
         large = attribution_maps.upsample(one.each, (int(size[0]), int(size[1])))
-        patch_colors = F.interpolate(colours[i].T.reshape(1, 3, *grid), size=tuple(size), mode="nearest")[0]
+        patch_colors = F.interpolate(colors[i].T.reshape(1, 3, *grid), size=tuple(size), mode="nearest")[0]
         heads = [heat(_rescale(head)) for head in large[: min(HEADS, n_heads)]]
         rows.append([image, heat(_rescale(large.mean(dim=0))), *heads, patch_colors])
     what += (

@@ -56,8 +56,8 @@ class Confusion:
                 for j in range(k):
                     if self.counts[i, j]:
                         text = f"{100 * share[i, j]:.0f}" if share[i, j] >= 0.01 else "<1"
-                        colour = "white" if share[i, j] > 0.55 else "#1b2a41"
-                        axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
+                        color = "white" if share[i, j] > 0.55 else "#1b2a41"
+                        axes.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
         bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=[0, 0.1, 0.5, 1], format=_percent)
         bar.ax.tick_params(labelsize=8, length=0)
         bar.outline.set_visible(False)

@@ -55,9 +55,9 @@ class SeverityPlot:
             axes.set_axis_off()
         for i, (axes, name) in enumerate(zip(panels, self.names, strict=False), start=1):
             for kind, table in self.top1.items():
-                colour, line, mark = styles[kind]
+                color, line, mark = styles[kind]
                 label = kind or "this backbone"
-                axes.plot(table[i].tolist(), line, marker=mark, markersize=3, linewidth=1.3, color=colour, label=label)
+                axes.plot(table[i].tolist(), line, marker=mark, markersize=3, linewidth=1.3, color=color, label=label)
             axes.set_title(name.replace("_", " "), fontsize=9, color=INK)
             axes.set(ylim=(0, 1.02), xticks=range(STRENGTHS + 1))
             axes.tick_params(labelsize=8, colors=INK, length=2)

@@ -63,9 +63,9 @@ class Grid:
         axes.spines[:].set_visible(False)
         if few:
             for i, j in self.counts.nonzero().tolist():
-                text_of = f"{100 * share[i, j]:.0f}" if share[i, j] >= 0.01 else "<1"
-                colour = "white" if share[i, j] > 0.55 else "#1b2a41"
-                axes.text(j, i, text_of, ha="center", va="center", fontsize=7, color=colour)
+                cell_text = f"{100 * share[i, j]:.0f}" if share[i, j] >= 0.01 else "<1"
+                color = "white" if share[i, j] > 0.55 else "#1b2a41"
+                axes.text(j, i, cell_text, ha="center", va="center", fontsize=7, color=color)
         bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=[0, 0.1, 0.5, 1], format=_percent)
         bar.ax.tick_params(labelsize=8, length=0)
         bar.outline.set_visible(False)

@@ -42,8 +42,8 @@ def heat(x: Tensor) -> Tensor:
     place = x.detach().cpu().float().nan_to_num(0.0).clamp(0, 1) * (len(_HEAT) - 1)
     low = place.floor().clamp(max=len(_HEAT) - 2).long()
     share = (place - low)[..., None]
-    colour = _HEAT[low] * (1 - share) + _HEAT[low + 1] * share
-    return (colour / 255).permute(2, 0, 1)
+    color = _HEAT[low] * (1 - share) + _HEAT[low + 1] * share
+    return (color / 255).permute(2, 0, 1)
 
 
 @dataclass
@@ -88,8 +88,8 @@ class Panels:
         figure = new_figure(figsize=(3.9 * len(self.panels), 3.4), dpi=140, facecolor=PAPER, layout="constrained")
         all_axes = figure.subplots(1, len(self.panels), squeeze=False, sharey=True)[0]
         for axes, (title, lines) in zip(all_axes, self.panels.items(), strict=True):
-            for (name, (x, y)), (colour, line) in zip(lines.items(), LINES, strict=False):
-                axes.plot(x, y, linestyle=line, color=colour, linewidth=1.6, label=name)
+            for (name, (x, y)), (color, line) in zip(lines.items(), LINES, strict=False):
+                axes.plot(x, y, linestyle=line, color=color, linewidth=1.6, label=name)
             axes.set_title(title, fontsize=10, color=INK)
             axes.tick_params(labelsize=8, colors=INK, length=2)
             axes.grid(axis="y", color=FAINT, linewidth=0.6)

@@ -46,8 +46,8 @@ class Line:
         self.draws.append(draws or [])
 
     def as_dict(self) -> dict[str, Any]:
-        own = {"amounts": self.names, "labels": self.labels, "mean": self.mean, "std": self.std}
-        return own | ({"draws": self.draws} if any(self.draws) else {})
+        arrays = {"amounts": self.names, "labels": self.labels, "mean": self.mean, "std": self.std}
+        return arrays | ({"draws": self.draws} if any(self.draws) else {})
 
 
 @dataclass
@@ -60,8 +60,8 @@ class LabelCurve:
 
     @property
     def caption(self) -> str:
-        own = self.lines[0]
-        text = f"accuracy on {self.dataset} by number of labels: self-supervised {_ends(own)}"
+        main_line = self.lines[0]
+        text = f"accuracy on {self.dataset} by number of labels: self-supervised {_ends(main_line)}"
         text += "".join(f", {STYLES[line.kind][0]} {_ends(line)}" for line in self.lines[1:])
         return f"{text}; {self.saving()}" if self.quoted else text
 
@@ -87,16 +87,16 @@ class LabelCurve:
         axes = figure.add_subplot(facecolor=PAPER)
         axes.set_xscale("log")
         for line in self.lines:
-            _, colour, marker, dashes = STYLES[line.kind]
+            _, color, marker, dashes = STYLES[line.kind]
             low = [m - (s or 0.0) for m, s in zip(line.mean, line.std, strict=True)]
             high = [m + (s or 0.0) for m, s in zip(line.mean, line.std, strict=True)]
-            axes.fill_between(line.labels, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(line.labels, low, high, color=color, alpha=0.15, linewidth=0)
             width = 2.2 if line.kind == "" else 1.5
-            hollow = "none" if marker in "s^" else colour
+            hollow = "none" if marker in "s^" else color
             axes.plot(
                 line.labels,
                 line.mean,
-                color=colour,
+                color=color,
                 linestyle=dashes,
                 marker=marker,
                 markersize=5.5,
@@ -114,13 +114,13 @@ class LabelCurve:
         first, last = self.lines[0].labels[0], self.lines[0].labels[-1]
         wide = max(last / first, 2.0)
         axes.set_xlim(first / wide**0.04, last * wide**0.42)  # room for the names at the ends of the lines
-        own = self.lines[0]
+        main_line = self.lines[0]
         ticks = [
             f"{n:,}\n{name if name == 'all' else f'{name}/class'}"
-            for n, name in zip(own.labels, own.names, strict=True)
+            for n, name in zip(main_line.labels, main_line.names, strict=True)
         ]
-        drawn = axes.set_xticks(own.labels, ticks, fontsize=8)
-        for i, (n, m) in enumerate(pairwise(own.labels)):
+        drawn = axes.set_xticks(main_line.labels, ticks, fontsize=8)
+        for i, (n, m) in enumerate(pairwise(main_line.labels)):
             if m / n < wide**0.12:  # too near for two words side by side
                 drawn[i].label1.set_horizontalalignment("right")
                 drawn[i + 1].label1.set_horizontalalignment("left")
@@ -152,7 +152,7 @@ class LabelCurve:
             limit = top - gap / 2 if i == len(places) - 1 else places[i + 1] - gap
             places[i] = min(places[i], limit) if over > 0 else places[i]
         for line, place in zip(ends, places, strict=True):
-            words, colour, _, _ = STYLES[line.kind]
+            words, color, _, _ = STYLES[line.kind]
             axes.annotate(
                 f"{words}  {100 * line.mean[-1]:.1f} %",
                 (line.labels[-1], line.mean[-1]),
@@ -160,7 +160,7 @@ class LabelCurve:
                 textcoords="data",
                 va="center",
                 fontsize=8.5,
-                color=colour,
+                color=color,
                 fontweight="bold" if line.kind == "" else "normal",
                 arrowprops={
                     "arrowstyle": "-",

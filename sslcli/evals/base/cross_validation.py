@@ -59,8 +59,8 @@ class Fold(EvalData):
     def raw(self, split: Split) -> tuple[Tensor, Tensor]:
         return self._rows(split, self.pooled.features(None))
 
-    def _rows(self, split: Split, found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        x, row = found
+    def _rows(self, split: Split, features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, row = features
         rows = row[self.wanted[split]]
         self._ids[split] = torch.nonzero(rows >= 0).flatten()  # without those that cannot be read
         return x[rows[rows >= 0]], self.labels(split)[self._ids[split]]
@@ -80,11 +80,11 @@ class Pooled:
         """Features (n, d), of raw inputs where there is no backbone, and the row of each sample, -1 where it has none."""
         if id(backbone) not in self._known:
             data = self.data
-            found = [data.raw(s) if backbone is None else data.features(backbone, s) for s in ("train", "test")]
+            features = [data.raw(s) if backbone is None else data.features(backbone, s) for s in ("train", "test")]
             places = torch.cat([data.ids("train"), data.ids("test") + len(data.dataset.train)])
             row = torch.full((len(self.source),), -1)
             row[places] = torch.arange(len(places))
-            self._known[id(backbone)] = torch.cat([x for x, _ in found]), row
+            self._known[id(backbone)] = torch.cat([x for x, _ in features]), row
         return self._known[id(backbone)]
 
     def divided(self, index: int) -> Iterator[Fold]:
@@ -98,12 +98,12 @@ class Pooled:
         everything = torch.arange(len(self.source))
         for f in fold.unique().tolist():
             held = known[fold == f]
-            labelled = torch.ones(len(everything), dtype=torch.bool)
-            labelled[held] = False
+            labeled = torch.ones(len(everything), dtype=torch.bool)
+            labeled[held] = False
             if groups is not None:  # unlabeled samples of the same groups would be in the standardization
                 assert self.source.groups is not None
-                labelled &= ~torch.isin(self.source.groups, groups[fold == f])
-            yield Fold(self.data, self, {"train": everything[labelled], "test": held})
+                labeled &= ~torch.isin(self.source.groups, groups[fold == f])
+            yield Fold(self.data, self, {"train": everything[labeled], "test": held})
 
 
 def applies(node: Config, data: EvalData) -> bool:
@@ -120,9 +120,9 @@ def cross_validated(evaluate: Callable[..., Result], backbone: nn.Module, data: 
         draws.append([(fold, evaluate(backbone, fold, seeds=1)) for fold in parts])
     metrics: dict[str, float] = {}
     for name in draws[0][0][1].metrics:
-        values = torch.tensor([_mean(name, found) for found in draws], dtype=torch.float64)
+        values = torch.tensor([_mean(name, fold_results) for fold_results in draws], dtype=torch.float64)
         metrics |= {name: float(values.mean())} | ({f"{name}_std": float(values.std())} if seeds > 1 else {})
-    predicted = [_predictions(found) for found in draws]
+    predicted = [_predictions(fold_results) for fold_results in draws]
     same = all(torch.equal(p.ids, predicted[0].ids) for p in predicted)
     assert same, "every division tests every labelled sample"
     confidence = [p.probability for p in predicted if p.probability is not None]
@@ -138,22 +138,28 @@ def cross_validated(evaluate: Callable[..., Result], backbone: nn.Module, data: 
         artefacts["confusion.png"] = _confusion(predictions, data)
     return Result(
         metrics,
-        _protocol([r for found in draws for _, r in found], len(pooled.source), len(predictions.ids), seeds, count),
+        _protocol(
+            [result for fold_results in draws for _, result in fold_results],
+            len(pooled.source),
+            len(predictions.ids),
+            seeds,
+            count,
+        ),
         artefacts,
         first.details,
         accuracy_intervals(metrics, len(predictions.ids), seeds),
     )
 
 
-def _mean(name: str, found: list[tuple[Fold, Result]]) -> float:
+def _mean(name: str, fold_results: list[tuple[Fold, Result]]) -> float:
     """Over folds, weighted by their test samples: of an accuracy the share of all."""
-    sizes = [len(fold.ids("test")) for fold, _ in found]
-    return sum(n * r.metrics[name] for n, (_, r) in zip(sizes, found, strict=True)) / sum(sizes)
+    sizes = [len(fold.ids("test")) for fold, _ in fold_results]
+    return sum(n * r.metrics[name] for n, (_, r) in zip(sizes, fold_results, strict=True)) / sum(sizes)
 
 
-def _predictions(found: list[tuple[Fold, Result]]) -> Predictions:
+def _predictions(fold_results: list[tuple[Fold, Result]]) -> Predictions:
     """Of all folds in the order of the samples; ids are those of the training split and, after it, of the test split."""
-    parts = [(fold, r.artefacts[FILE]) for fold, r in found]
+    parts = [(fold, r.artefacts[FILE]) for fold, r in fold_results]
     predicted = [p for _, p in parts if isinstance(p, Predictions)]
     ids = torch.cat([fold.wanted["test"][p.ids] for fold, p in parts if isinstance(p, Predictions)])
     order = ids.argsort()
@@ -173,14 +179,14 @@ def _confusion(predictions: Predictions, data: EvalData) -> Confusion:
     return Confusion(counts, data.dataset.classes)
 
 
-def _protocol(found: list[Result], samples: int, labelled: int, seeds: int, count: int) -> dict[str, Any]:
-    first = found[0].protocol
-    notes = [note for r in found for note in r.protocol.get("notes", [])]
+def _protocol(results: list[Result], samples: int, labeled: int, seeds: int, count: int) -> dict[str, Any]:
+    first = results[0].protocol
+    notes = [note for r in results for note in r.protocol.get("notes", [])]
     protocol = {
         **first,
         "seeds": seeds,
         "std": "standard deviation over divisions into folds (n - 1)",
-        "splits": {"train": samples, "labelled": labelled, "test": labelled},
+        "splits": {"train": samples, "labelled": labeled, "test": labeled},
         "cross_validation": {
             "folds": count,
             "divisions": seeds,
@@ -189,6 +195,6 @@ def _protocol(found: list[Result], samples: int, labelled: int, seeds: int, coun
         "notes": list(dict.fromkeys(notes)),
     }
     if "strength" in first:  # of the probe: C of each fold
-        chosen = {k: [v for r in found for v in r.protocol["strength"][k]] for k in ("C", "edge")}
+        chosen = {k: [v for r in results for v in r.protocol["strength"][k]] for k in ("C", "edge")}
         protocol["strength"] = {**first["strength"], **chosen}
     return protocol

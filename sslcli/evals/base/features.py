@@ -95,7 +95,7 @@ class EvalData:
         if split == "train":
             return self.dataset.train
         if self.dataset.test is None:
-            if self.unlabelled:
+            if self.unlabeled:
                 raise DataError(
                     f"{self.dataset.name} has no labels, which this evaluator requires",
                     f"{HOW_TO_LABEL}; quality, cluster and anomaly need no labels: sslcli eval quality",
@@ -232,7 +232,7 @@ class EvalData:
         return "test" if self.dataset.test is not None else "train"
 
     @property
-    def unlabelled(self) -> bool:
+    def unlabeled(self) -> bool:
         """Whether no sample of any split has a label."""
         parts = (self.dataset.train, self.dataset.test)
         return not any(p is not None and p.labels is not None and bool((p.labels >= 0).any()) for p in parts)

@@ -41,11 +41,11 @@ def blend(x: Tensor, share: float) -> Tensor:
     return x.mul(share).add_(x.roll(1, 0), alpha=1 - share)
 
 
-def cut_box(size: tuple[int, ...], share: float, centre: list[float]) -> tuple[slice, ...]:
+def cut_box(size: tuple[int, ...], share: float, center: list[float]) -> tuple[slice, ...]:
     """A box of 1 - `share` of the volume around `centre` (each in 0..1), cut off at the border: a slice an axis."""
     half = 0.5 * (1 - share) ** (1 / len(size))
     box = []
-    for side, place in zip(size, centre, strict=True):
+    for side, place in zip(size, center, strict=True):
         middle, reach = int(place * side), int(half * side)
         box.append(slice(max(middle - reach, 0), min(middle + reach, side)))
     return tuple(box)

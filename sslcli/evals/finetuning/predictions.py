@@ -47,7 +47,7 @@ class TestPredictions:
     predicted: list[Tensor] = field(default_factory=list)  # per draw: (n, up to 5) classes, the most probable first
     confidence: list[Tensor] = field(default_factory=list)  # per draw: (n,) probability of the predicted class
     rates: list[Choice] = field(default_factory=list)  # per draw
-    labelled: int = 0
+    labeled: int = 0
     last: Trained | None = None
     curves: list[dict[str, list[float]]] = field(default_factory=list)
 
@@ -87,7 +87,7 @@ class TestPredictions:
         length = self.last.length
         return {
             "classes": self.total,
-            "splits": {"labelled": self.labelled, "test": len(self.ids)},
+            "splits": {"labelled": self.labeled, "test": len(self.ids)},
             "lr": rate_protocol(self.rates, Grid.of(recipe.rates)),
             "optimizer": f"AdamW, weight decay {recipe.weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
             "steps": length.steps,
@@ -115,14 +115,14 @@ def measure(
     name, classes = data.dataset.name, data.dataset.classes
     subsets.check(y, "train", name)
     y_true = data.labels("test")
-    labelled = subsets.check(y_true, "test", name, classes=1)
+    labeled = subsets.check(y_true, "test", name, classes=1)
     total = max(len(classes), int(y.max()) + 1, int(y_true.max()) + 1)
-    scores = TestPredictions(labelled, y_true[labelled], total)
+    scores = TestPredictions(labeled, y_true[labeled], total)
     for index in range(seeds):
         ids = subsets.draw(y, amount, data.seed, index, classes)
         subsets.check(y[ids], "train", name)
         subject = backbone if start == "run" or data.untrained is None else data.untrained(index + 1).to(data.device)
-        made = logistic_head(backbone, data) if start == "run" and head == "probe" else None
+        fitted_head = logistic_head(backbone, data) if start == "run" and head == "probe" else None
         word = f"{'fine-tuning' if start == 'run' else 'training from scratch'}, {amount}, draw {index + 1} of {seeds}: step"
         trained = train(
             subject,
@@ -130,17 +130,17 @@ def measure(
             ids,
             recipe,
             derive(data.seed, "finetune", index),
-            head=made,
+            head=fitted_head,
             on_step=functools.partial(notify.show_progress, word),
         )
-        seen, top_classes, confidence = trained.top_classes(data, data.batches("test", labelled))
-        if not scores.predicted and len(seen) < len(labelled):  # unreadable ones are left out of every draw
+        seen, top_classes, confidence = trained.top_classes(data, data.batches("test", labeled))
+        if not scores.predicted and len(seen) < len(labeled):  # unreadable ones are left out of every draw
             scores.ids, scores.y_true = seen, y_true[seen]
         scores.predicted.append(top_classes)
         scores.confidence.append(confidence)
         scores.rates.append(trained.rate)
         scores.curves.append(trained.curve)
-        scores.labelled, scores.last = len(ids), trained
+        scores.labeled, scores.last = len(ids), trained
     return scores
 
 

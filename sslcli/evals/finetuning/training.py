@@ -177,15 +177,15 @@ class _Curve:
     def __init__(self, steps: int):
         self.steps, self.every = steps, -(-steps // POINTS)
         self.points: dict[str, list[float]] = {"step": [], "loss": [], "accuracy": []}
-        self.kept: list[Tensor] = []
+        self.pending: list[Tensor] = []
 
     def add(self, step: int, loss: Tensor, right: Tensor) -> bool:
         """Whether this step is a point. TrainingError when the loss since the last one was not finite."""
-        self.kept.append(torch.stack([loss.detach(), right.to(loss.dtype).mean()]))
+        self.pending.append(torch.stack([loss.detach(), right.to(loss.dtype).mean()]))
         if step % self.every and step < self.steps:
             return False
-        mean = torch.stack(self.kept).mean(dim=0).tolist()
-        self.kept = []
+        mean = torch.stack(self.pending).mean(dim=0).tolist()
+        self.pending = []
         if not math.isfinite(mean[0]):
             raise TrainingError(
                 f"the loss is not finite after {step:,} of {self.steps:,} steps",

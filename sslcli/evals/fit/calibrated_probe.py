@@ -25,7 +25,7 @@ class CalibratedProbe:
     temperature: float
     held: int  # labeled samples that the temperature was fitted to
     test: tuple[Tensor, Tensor]
-    labelled: int
+    labeled: int
 
     def say(self, metrics: dict[str, float], name: str, value: float) -> None:
         metrics[f"{self.kind}.{name}" if self.kind else name] = value

@@ -99,7 +99,7 @@ def fit_clusters(
     device = float64_device(device)
     spherical = settings.method == "spherical"
     fit = kmeans(train.to(device), k, seed=seed, n_init=settings.starts, spherical=spherical)
-    return Clustering(fit.assignment.cpu(), nearest(queries, fit.centres), k)
+    return Clustering(fit.assignment.cpu(), nearest(queries, fit.centers), k)
 
 
 def float64_device(device: torch.device) -> torch.device:
@@ -107,14 +107,14 @@ def float64_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def nearest(x: Tensor, centres: Tensor) -> Tensor:
+def nearest(x: Tensor, centers: Tensor) -> Tensor:
     """(n,) int64, on the CPU: which of `centres` (k, p) is nearest to each row of x (n, p); of equal ones the first."""
-    middle = centres.mean(dim=0)  # products would lose precision far from the origin
-    centres = centres - middle
-    half = centres.square().sum(dim=1).mul_(-0.5)
-    size = max(1, BLOCK // len(centres))
-    parts = (part.to(centres.device) - middle for part in x.split(size))
-    return torch.cat([torch.addmm(half, part, centres.T).argmax(dim=1).cpu() for part in parts])
+    middle = centers.mean(dim=0)  # products would lose precision far from the origin
+    centers = centers - middle
+    half = centers.square().sum(dim=1).mul_(-0.5)
+    size = max(1, BLOCK // len(centers))
+    parts = (part.to(centers.device) - middle for part in x.split(size))
+    return torch.cat([torch.addmm(half, part, centers.T).argmax(dim=1).cpu() for part in parts])
 
 
 def _gmm(train: Tensor, queries: Tensor, k: int, starts: int, seed: int) -> Clustering:
@@ -193,14 +193,14 @@ def silhouette(table: Tensor, assignment: Tensor) -> float:
     if not bool(clustered.all()):
         inside = silhouette(table[clustered][:, clustered], assignment[clustered]) if bool(clustered.any()) else 0.0
         return inside * float(clustered.double().mean())
-    names, own = assignment.unique(return_inverse=True)
+    names, cluster = assignment.unique(return_inverse=True)
     if len(names) < 2:
         return 0.0
-    counts = own.bincount()
-    sums = table @ F.one_hot(own).to(table.dtype)  # (n, k)
-    alone = counts[own] == 1
-    a = sums.gather(1, own[:, None])[:, 0] / (counts[own] - 1).clamp(min=1)
-    b = (sums / counts).scatter_(1, own[:, None], torch.inf).amin(dim=1)
+    counts = cluster.bincount()
+    sums = table @ F.one_hot(cluster).to(table.dtype)  # (n, k)
+    alone = counts[cluster] == 1
+    a = sums.gather(1, cluster[:, None])[:, 0] / (counts[cluster] - 1).clamp(min=1)
+    b = (sums / counts).scatter_(1, cluster[:, None], torch.inf).amin(dim=1)
     s = ((b - a) / torch.maximum(a, b)).nan_to_num(0.0)  # 0 / 0: samples that are all alike
     return float(s.masked_fill(alone, 0.0).mean(dtype=torch.float64))
 

@@ -32,7 +32,7 @@ SUMMED = 2048  # samples whose float64 copies exist at a time
 class Clusters:
     """`assignment` is to the nearest of `centres`; `inertia` the sum of squared distances to them."""
 
-    centres: Tensor  # (k, D) float32, on the device of the samples
+    centers: Tensor  # (k, D) float32, on the device of the samples
     assignment: Tensor  # (N,) int64
     inertia: float
     iterations: int
@@ -66,11 +66,11 @@ def kmeans(
     return min(attempts, key=lambda c: c.inertia)
 
 
-def lloyd(x: Tensor, centres: Tensor, *, max_iter: int = 300, tol: float = 1e-4, spherical: bool = False) -> Clusters:
+def lloyd(x: Tensor, centers: Tensor, *, max_iter: int = 300, tol: float = 1e-4, spherical: bool = False) -> Clusters:
     """The same from given centers (k, D)."""
-    _check(x, len(centres), 1, max_iter, tol)
+    _check(x, len(centers), 1, max_iter, tol)
     with open_blocks(x) as rows:
-        return _Lloyd(rows, centres.to(rows.x) - rows.mean, spherical).run(max_iter, tol)
+        return _Lloyd(rows, centers.to(rows.x) - rows.mean, spherical).run(max_iter, tol)
 
 
 def _check(x: Tensor, k: int, n_init: int, max_iter: int, tol: float) -> None:
@@ -126,8 +126,8 @@ def _plus_plus(rows: Blocks, k: int, seed: int) -> Tensor:
 class _Lloyd:
     """Centers, and the samples that each has."""
 
-    def __init__(self, rows: Blocks, centres: Tensor, spherical: bool):
-        self.rows, self.centres, self.k, self.spherical = rows, centres, len(centres), spherical
+    def __init__(self, rows: Blocks, centers: Tensor, spherical: bool):
+        self.rows, self.centers, self.k, self.spherical = rows, centers, len(centers), spherical
         n, d = rows.x.shape
         device = rows.x.device
         self.assignment = torch.full((n,), -1, device=device)
@@ -147,11 +147,11 @@ class _Lloyd:
         if not converged:
             self.assign()
         inertia = float(self.distances().sum(dtype=torch.float64))
-        return Clusters(self.centres + self.rows.mean, self.assignment, inertia, iterations)
+        return Clusters(self.centers + self.rows.mean, self.assignment, inertia, iterations)
 
     def assign(self) -> int:
         """Each sample to its nearest center; how many were elsewhere before."""
-        rows, half = self.rows, self.centres.square().sum(dim=1, keepdim=True).mul_(-0.5)
+        rows, half = self.rows, self.centers.square().sum(dim=1, keepdim=True).mul_(-0.5)
         active = (self.margin < 0).nonzero().flatten()
         all_of_them = len(active) > MOST_ACTIVE * len(self.margin)
         if all_of_them:
@@ -161,7 +161,7 @@ class _Lloyd:
 
         def nearest_in_block(part: slice) -> None:
             block = rows.take(part if all_of_them else active[part])
-            scores = torch.addmm(half, self.centres, block.T)  # (k, B): half of the norm less the squared distance
+            scores = torch.addmm(half, self.centers, block.T)  # (k, B): half of the norm less the squared distance
             torch.max(scores, dim=0, out=(near[part], nearest[part]))
             torch.amax(scores.scatter_(0, nearest[None, part], -torch.inf), dim=0, out=next_[part])
 
@@ -196,16 +196,16 @@ class _Lloyd:
     def move(self) -> float:
         """Each center to the mean of its samples (its direction, on the sphere); the sum of the squared ways."""
         sums, counts = self._filled()
-        centres = (sums / counts.clamp(min=1)[:, None]).float()
+        centers = (sums / counts.clamp(min=1)[:, None]).float()
         selected = counts[:, None] > 0
         if self.spherical:
-            whole = centres + self.rows.mean
+            whole = centers + self.rows.mean
             length = torch.linalg.vector_norm(whole, dim=1, keepdim=True)
             selected &= length > 0  # samples that point every way have no direction in common
-            centres = whole / torch.where(selected, length, 1.0) - self.rows.mean
-        centres = torch.where(selected, centres, self.centres)
-        squares = (centres - self.centres).square().sum(dim=1, dtype=torch.float64)
-        self.centres = centres
+            centers = whole / torch.where(selected, length, 1.0) - self.rows.mean
+        centers = torch.where(selected, centers, self.centers)
+        squares = (centers - self.centers).square().sum(dim=1, dtype=torch.float64)
+        self.centers = centers
         shifts = squares.sqrt().float()
         longest, at = shifts.max(dim=0)
         others = torch.full_like(shifts, float(longest))
@@ -233,7 +233,7 @@ class _Lloyd:
         out = torch.empty_like(self.margin)
 
         def measure(part: slice) -> None:
-            out[part] = (self.rows.take(part) - self.centres[self.assignment[part]]).square_().sum(dim=1)
+            out[part] = (self.rows.take(part) - self.centers[self.assignment[part]]).square_().sum(dim=1)
 
         self.rows.each(measure, self.rows.blocks(self.k))
         return out

@@ -42,7 +42,7 @@ class Blocks:
         return squares.sum(dim=0, dtype=torch.float64)
 
     def take(self, part: Part) -> Tensor:
-        """(B, D) of the centerd samples, until this thread takes others."""
+        """(B, D) of the centered samples, until this thread takes others."""
         if isinstance(part, slice):
             return (
                 torch.sub(self.x[part], self.mean, out=self._room(part.stop - part.start)) if self.off else self.x[part]

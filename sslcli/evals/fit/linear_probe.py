@@ -66,9 +66,9 @@ def choose_c(
     if len(y) < 2 * classes:
         return Choice(DEFAULT_C, "default: too few labels to choose from")
     if len(y) > CHOOSE_ON_AT_MOST:
-        some = subsets.draw(y.cpu(), subsets.Amount("count", CHOOSE_ON_AT_MOST), derive(seed, "choose"), index)
-        x, y = x[some.to(x.device)], y[some]
-        groups = None if groups is None else groups[some]
+        subset = subsets.draw(y.cpu(), subsets.Amount("count", CHOOSE_ON_AT_MOST), derive(seed, "choose"), index)
+        x, y = x[subset.to(x.device)], y[subset]
+        groups = None if groups is None else groups[subset]
     count = min(FOLDS, max(2, smallest))
     if groups is not None:
         count = min(count, max(2, len(groups.unique())))

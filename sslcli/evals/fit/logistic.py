@@ -70,20 +70,20 @@ class Logistic:
             u, s, vt = torch.linalg.svd(x - self.mean, full_matrices=False)
             r = max(1, int((s > s[0] * 1e-6).sum())) if len(s) else 1
             self.span = vt[:r].T
-            self.x, self.centre = u[:, :r] * s[:r], x.new_zeros(r)
+            self.x, self.center = u[:, :r] * s[:r], x.new_zeros(r)
             self.basis, self.curvature, self.rest = torch.eye(r).to(x), s[:r] ** 2 / n, x.new_zeros(())
         else:
-            self.x, self.centre = x, self.mean
+            self.x, self.center = x, self.mean
             self.basis, self.curvature, self.rest = _spectrum(x, self.mean)
         self.weight = self.x.new_zeros(classes, self.x.shape[1])
         self.bias = self.x.new_zeros(classes)
 
     # Classes come first in what follows: products, softmax and sums over (K, n) are several times as fast on a CPU as
-    # over (n, K). The parameters are one tensor (K, r + 1), its last column the bias of the centerd features.
+    # over (n, K). The parameters are one tensor (K, r + 1), its last column the bias of the centered features.
 
     def _forward(self, w: Tensor) -> Tensor:
-        """Logits (K, n), without a centerd copy of the features."""
-        bias = (w[:, -1] - w[:, :-1] @ self.centre)[:, None]
+        """Logits (K, n), without a centered copy of the features."""
+        bias = (w[:, -1] - w[:, :-1] @ self.center)[:, None]
         if self.classes <= FEW:
             return torch.mm(self.x, w[:, :-1].T).T.contiguous().add_(bias)
         return torch.addmm(bias, w[:, :-1], self.x.T)
@@ -93,7 +93,7 @@ class Logistic:
         residual[self.y, torch.arange(self.n, device=residual.device)] -= 1
         total = residual.sum(dim=1)
         g = torch.empty_like(w)
-        g[:, :-1] = (residual @ self.x - total[:, None] * self.centre) / self.n + decay * w[:, :-1]
+        g[:, :-1] = (residual @ self.x - total[:, None] * self.center) / self.n + decay * w[:, :-1]
         g[:, -1] = total / self.n
         return g
 
@@ -103,7 +103,7 @@ class Logistic:
             solution = self._fit(strength, tol, max_iter, history)
             if solution.converged or self.x.dtype == torch.float64 or self.x.device.type == "mps":
                 return solution
-            for name in ("x", "centre", "mean", "basis", "curvature", "rest", "weight", "bias", "span"):
+            for name in ("x", "center", "mean", "basis", "curvature", "rest", "weight", "bias", "span"):
                 value = getattr(self, name)
                 setattr(self, name, None if value is None else value.double())
             refined = self._fit(strength, tol, max_iter, history)
@@ -243,16 +243,16 @@ def _spectrum(x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     n, d = x.shape
     rows = x[:: max(1, n // (8 * min(d, FULL_RANK_UP_TO)))]
-    centred = rows - mean
+    centered = rows - mean
     if d <= FULL_RANK_UP_TO:
-        values, vectors = torch.linalg.eigh(centred.T @ centred / len(rows))
+        values, vectors = torch.linalg.eigh(centered.T @ centered / len(rows))
         return vectors, values.clamp(min=0), x.new_zeros(())
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(d, LEADING + 16, generator=generator).to(x)
     for _ in range(2):  # subspace iteration (Halko, Martinsson & Tropp 2011, Alg. 4.4)
-        probe = torch.linalg.qr(centred.T @ (centred @ probe)).Q
-    _, s, vt = torch.linalg.svd(centred @ probe, full_matrices=False)
+        probe = torch.linalg.qr(centered.T @ (centered @ probe)).Q
+    _, s, vt = torch.linalg.svd(centered @ probe, full_matrices=False)
     values = s[:LEADING] ** 2 / len(rows)
-    total = centred.square().sum() / len(rows)
+    total = centered.square().sum() / len(rows)
     rest = ((total - values.sum()) / max(1, d - LEADING)).clamp(min=0)
     return probe @ vt[:LEADING].T, values, rest

@@ -49,11 +49,11 @@ def nearest_neighbors(
     # one buffer for all products: allocating memory for each block costs a third of the products
     room = torch.empty(min(QUERIES, len(queries)) * min(BANK, len(bank)), dtype=bank.dtype, device=device)
     for start in range(0, len(bank), BANK):
-        some = bank[start : start + BANK].to(device)
+        block = bank[start : start + BANK].to(device)
         for at in range(0, len(queries), QUERIES):
             part = queries[at : at + QUERIES].to(device)
-            products = room[: len(part) * len(some)].view(len(part), len(some))
-            v, i = _top(torch.mm(part, some.T, out=products), min(k, len(some)))
+            products = room[: len(part) * len(block)].view(len(part), len(block))
+            v, i = _top(torch.mm(part, block.T, out=products), min(k, len(block)))
             rows = slice(at, at + len(part))
             v, i = v.cpu(), i.cpu() + start
             if start:

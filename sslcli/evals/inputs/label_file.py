@@ -58,8 +58,8 @@ def apply_label_file(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     classes, y = _classes(rows, dataset.classes, file)
     notes = [f"labels of {plural(len(rows), 'sample')} from {escape(file)}", *more, *class_warnings(classes, len(rows))]
     if dataset.classes and pool.labels is not None:
-        own = pool.labels[places]
-        differ = int(((own >= 0) & (own != y)).sum())
+        known = pool.labels[places]
+        differ = int(((known >= 0) & (known != y)).sum())
         if differ:
             notes.append(f"{plural(differ, 'label')} of {escape(file)} differ from the data set's own")
 

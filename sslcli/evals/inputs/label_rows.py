@@ -51,13 +51,13 @@ def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], st
     except OSError as error:
         raise RequestError(f"labels={escape(file)} cannot be read: {error.strerror}") from error
     column, rows, notes = _parsed(decode_text(content), known, file)
-    labelled = [row for row in rows if row.label]
-    if not labelled:
+    labeled = [row for row in rows if row.label]
+    if not labeled:
         raise DataError(f"{escape(file)} holds no label" + "".join(f"; {n}" for n in notes), HEADER)
-    empty = len(rows) - len(labelled)
+    empty = len(rows) - len(labeled)
     if empty:
         notes = [f"{plural(empty, 'row')} of {escape(file)} without a label left out", *notes]
-    return column, labelled, notes, hashlib.sha256(content).hexdigest()
+    return column, labeled, notes, hashlib.sha256(content).hexdigest()
 
 
 def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row], list[str]]:

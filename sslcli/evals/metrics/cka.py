@@ -1,4 +1,4 @@
-"""Linear centerd kernel alignment: how alike two encoders' features of the same samples are, 0 .. 1.
+"""Linear centered kernel alignment: how alike two encoders' features of the same samples are, 0 .. 1.
 
 Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019, arXiv:1905.00414, Eq. 2-4; unbiased
 HSIC of Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, Eq. 4, as Nguyen et al., "Do Wide and Deep
@@ -36,7 +36,7 @@ def cka(x: Tensor, y: Tensor, debiased: bool = True) -> float:
 
 
 def _biased(x: Tensor, y: Tensor) -> float:
-    """||x'y||^2 of centerd features: HSIC times (n - 1)^2."""
+    """||x'y||^2 of centered features: HSIC times (n - 1)^2."""
     return float(_sums(x, y)[0])
 
 
@@ -45,7 +45,7 @@ def _unbiased(x: Tensor, y: Tensor) -> float:
 
         tr(KL) + 1'K1 1'L1 / ((n - 1) (n - 2)) - 2 / (n - 2) 1'KL1
 
-    HSIC_1 is blind to what is added to whole rows and columns of a kernel, so the features may be centerd first. Then a row
+    HSIC_1 is blind to what is added to whole rows and columns of a kernel, so the features may be centered first. Then a row
     of K sums to -|x_i|^2, and both 1'KL1 and what tr(KL) lacks of ||x'y||^2 are the sum of |x_i|^2 |y_i|^2.
     """
     whole, both, k, m = _sums(x, y)
@@ -54,7 +54,7 @@ def _unbiased(x: Tensor, y: Tensor) -> float:
 
 
 def _sums(x: Tensor, y: Tensor) -> tuple[float, float, float, float]:
-    """Of centerd features: ||x'y||^2, and the sums of |x_i|^2 |y_i|^2, of |x_i|^2 and of |y_i|^2."""
+    """Of centered features: ||x'y||^2, and the sums of |x_i|^2 |y_i|^2, of |x_i|^2 and of |y_i|^2."""
     mean_x, mean_y = (z.mean(dim=0, dtype=torch.float64) for z in (x, y))
     product = torch.zeros(x.shape[1], y.shape[1], dtype=torch.float64)
     sums = torch.zeros(3, dtype=torch.float64)
