@@ -95,7 +95,7 @@ def finetune(
 def notes(data: EvalData, baselines: bool, start: str) -> list[str]:
     main = []
     if data.untrained is None:
-        main.append("no baseline from scratch: what is measured is itself untrained")
+        main.append("no baseline from scratch: the evaluated backbone is untrained")
     elif not baselines and start == "run":
         main.append("the baseline from scratch was not trained (evaluator.baselines=false)")
     return [*data.notes, *main]

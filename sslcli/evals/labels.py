@@ -1,20 +1,20 @@
-"""Label-efficiency curve: accuracy by number of labels, of the pretrained backbone and of baselines without pretraining.
+"""Label-efficiency curve: accuracy against the number of labels, for the pretrained backbone and for baselines.
 
-Every method sees the same draws of labeled samples and is tested on the same test split:
+All methods use the same draws of labeled samples and the same test split:
 
 - self-supervised: logistic regression on the frozen features of the run (`probe`);
-- `untrained`, `raw`: the same on a backbone with random weights, and on the inputs themselves;
-- `supervised`: the whole network trained on these labels from random weights, with augmentation (`finetune
+- `untrained`, `raw`: the same on the features of a backbone with random weights, and on the raw inputs;
+- `supervised`: the network trained end to end on these labels from random weights, with augmentation (`finetune
   start=scratch`);
-- `finetuned`, with `finetune=true`: the whole network trained on them from the run's weights.
+- `finetuned`, with `finetune=true`: the network trained end to end on them from the run's weights.
 
-Labels saved at equal accuracy, for each number n of labels: let a be the mean accuracy (over draws) of the
-self-supervised probe with n labels, and m the number with which a baseline's mean first reaches a, by log-linear
-interpolation between measured points (`saved.py`). The baseline needs m / n times the labels. Where it does not reach a
-with all labels there are, the result is a bound, "> N / n"; nothing is extrapolated. `labels_saved` is m / n
-at ten labels a class against the baseline that needs fewest: below 1, pretraining does not pay. Its interval of 95 % says
-what other draws of labels would give, on the same test samples; where it holds 1, or where there is a single draw, the
-factor is no finding: it stands in the details alone.
+Labels saved at equal accuracy, for each number n of labels: let a be the mean accuracy over draws of the self-supervised
+probe with n labels, and m the number of labels at which a baseline's mean first reaches a, by log-linear interpolation
+between measured points (`labels_saved.py`). The baseline needs m / n times as many labels. If it does not reach a with all
+N labels, the result is the bound "> N / n"; nothing is extrapolated. `labels_saved` is m / n at ten labels per class against
+the baseline that needs the fewest labels; below 1, pretraining does not help. Its 95 % interval covers other draws of
+labels, on the same test samples. If the interval contains 1, or with a single draw, the factor is not significant and is
+reported in the details only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from sslcli.rng import derive
 from sslcli.runtime.progress import track
 
 AMOUNTS = (1, 2, 5, 10, 25, 100, "all")
-QUOTED = 10  # labels a class: where `labels_saved` is read off
+QUOTED = 10  # labels per class at which `labels_saved` is reported
 BASELINES = ("raw", "untrained", "supervised")
 
 
@@ -59,17 +59,20 @@ def curve(
     max_steps: int | None = Recipe.max_steps,
     augment: str = Recipe.augment,
 ) -> Result:
-    """`top1@10`, `raw.top1@10`, `untrained.top1@10`, `supervised.top1@10`, `finetuned.top1@10` and so on for each number of
-    labels a class (`top1@all` for all), each with `_std` over draws; and `labels_saved` (a factor; where
-    `labels_saved_is_bound` is 1 no baseline gets there, and the factor is what it would have to exceed), unless its interval
-    holds 1.
+    """Compute accuracy at each number of labels, and the factor of labels saved.
 
-    `supervised_seeds`: draws of what is trained (the first of the same ones), null for as many as `seeds`. `epochs`,
-    `min_steps`, `max_steps` and `augment` are those of `finetune`, as are all other settings of the training.
+    Metrics: `top1@10`, `raw.top1@10`, `untrained.top1@10`, `supervised.top1@10`, `finetuned.top1@10`, ... for each number of
+    labels per class (`top1@all` for all), each with `_std` over draws; and `labels_saved` unless its interval contains 1. If
+    `labels_saved_is_bound` is 1, no baseline reaches the accuracy and the factor is a lower bound.
+
+    `supervised_seeds`: number of draws for the methods trained end to end (the first of the same draws); null for as many as
+    `seeds`. `epochs`, `min_steps`, `max_steps` and `augment` are those of `finetune`, as are all other training settings.
     """
     whole = subsets.parse(labels, data.dataset)
     if whole.kind != "all":
-        raise RequestError(f"labels={labels}: the curve draws its own numbers of labels", "evaluator.amounts=[10,all]")
+        raise RequestError(
+            f"labels={labels}: the curve selects the numbers of labels itself", "evaluator.amounts=[10,all]"
+        )
     check_seeds(seeds)
     trained_seeds = seeds if supervised_seeds is None else supervised_seeds
     check_seeds(trained_seeds)
@@ -85,7 +88,7 @@ def curve(
     trainings |= {"finetuned": "run"} if finetune else {}
     if supervised and data.untrained is None:
         trainings.pop("supervised")
-        notes.append("no supervised baseline: what is measured is itself untrained")
+        notes.append("no supervised baseline: the evaluated backbone is untrained")
     lines: dict[str, Line] = {}
     protocols: dict[str, Any] = {}
     for step in track(steps, "number of labels"):
@@ -130,7 +133,7 @@ def curve(
             why = (
                 f"has the interval {format_interval(*found_interval)}"
                 if found_interval
-                else "of one draw has no interval"
+                else "has no interval, as there is one draw"
             )
             notes.append(
                 f"labels_saved is left out: {quoted['factor']:.3g} {why}; more draws (evaluator.seeds) narrow it"
@@ -156,7 +159,7 @@ def curve(
 
 @dataclass(frozen=True)
 class Step:
-    """A number of labels: as `labels` of the probe, as part of a metric's name, and in total."""
+    """A point of the curve: the probe's `labels` setting, the suffix of metric names, and the total number of labels."""
 
     request: str
     name: str
@@ -168,7 +171,7 @@ class Step:
 
 
 def choose(amounts: list[int | str], y: torch.Tensor) -> tuple[list[Step], list[str]]:
-    """The amounts that the labels `y` (n,) can give, in rising order, and what was left out. RequestError for others."""
+    """The amounts available in the labels `y` (n,), ascending, and notes on those left out. Raises RequestError if invalid."""
     known = y[y >= 0]
     classes, sizes = known.unique(return_counts=True)
     steps, left_out = [], []
@@ -198,7 +201,7 @@ def choose(amounts: list[int | str], y: torch.Tensor) -> tuple[list[Step], list[
 
 
 def savings(lines: dict[str, Line]) -> list[dict[str, Any]]:
-    """A row for each number of labels: what the self-supervised probe reaches, and what each baseline needs for it."""
+    """For each number of labels: the accuracy of the self-supervised probe, and the labels each baseline needs to reach it."""
     main_line = lines[""]
     baselines = {kind: lines[kind] for kind in BASELINES if kind in lines}
     rows = []
@@ -217,10 +220,11 @@ def savings(lines: dict[str, Line]) -> list[dict[str, Any]]:
 
 
 def saving_interval(lines: dict[str, Line], seed: int, resamples: int = 2000) -> Interval | None:
-    """95 % of the factors that other draws of labels would give; None where a line has a single draw, or no baseline is there.
+    """95 % interval of the labels-saved factor over draws of labels; None with a single draw or without a baseline.
 
-    Each line's means are drawn from the multivariate t distribution of its draws (lines with as many draws share the random
-    numbers, for their draws are the same), and the factor is read off anew. A factor that is a bound leaves its end open.
+    Parametric bootstrap: the means of each line are sampled from the multivariate t distribution of its draws (lines with
+    equally many draws share the random numbers, because their draws are paired), and the factor is recomputed. A factor that
+    is a bound leaves its end open.
     """
     import numpy as np
 
@@ -247,7 +251,7 @@ def saving_interval(lines: dict[str, Line], seed: int, resamples: int = 2000) ->
 
 
 def holds_one(interval: Interval | None) -> bool:
-    """Whether the labels saved may be none; without an interval nobody knows."""
+    """Whether the interval contains 1, so that no saving is shown; True without an interval."""
     if interval is None:
         return True
     low, high = interval
@@ -255,7 +259,7 @@ def holds_one(interval: Interval | None) -> bool:
 
 
 def quote(table: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The row at ten labels a class (else the largest number a class below, else the first) against its best baseline."""
+    """Labels saved at ten labels per class (else the largest number below, else the first) against the best baseline."""
     rows = [row for row in table if row["best"] is not None]
     if not rows:
         return None

@@ -117,7 +117,7 @@ def test_labels_saved_is_left_out_where_draws_do_not_tell():
         toys.Rows(), EvalData(toys.dataset(), untrained=toys.Blind), **QUICK | {"supervised": False, "seeds": 1}
     )
     assert "labels_saved" not in single.metrics
-    assert any("of one draw has no interval" in note for note in single.protocol["notes"])
+    assert any("has no interval, as there is one draw" in note for note in single.protocol["notes"])
 
 
 def test_amounts_that_the_data_can_give():

@@ -66,11 +66,11 @@ def read(run: Path, name: str) -> Predictions:
     try:
         tensors = load_file(checked(run, name))
         ids, y_true, predicted = (tensors[key] for key in ("ids", "truth", "predicted"))
-        assert all(v.dtype == torch.int64 for v in (ids, y_true, predicted)), "not whole numbers"
-        assert predicted.ndim == 2, "not draws of samples"
-        assert len(predicted) > 0, "no draw"
+        assert all(v.dtype == torch.int64 for v in (ids, y_true, predicted)), "expected integers"
+        assert predicted.ndim == 2, "expected predictions of shape (draws, samples)"
+        assert len(predicted) > 0, "no draws"
         return Predictions(ids, y_true, predicted, probability=tensors.get("probability"))
     except (OSError, SafetensorError, KeyError, AssertionError) as e:
         raise DataError(
-            f"{run / name} cannot be read: {e}", "measure the run again: sslcli eval NAME run=RUN"
+            f"{run / name} cannot be read: {e}", "evaluate the run again: sslcli eval NAME run=RUN"
         ) from None

@@ -42,7 +42,7 @@ def blend(x: Tensor, share: float) -> Tensor:
 
 
 def cut_box(size: tuple[int, ...], share: float, center: list[float]) -> tuple[slice, ...]:
-    """A box of 1 - `share` of the volume around `centre` (each in 0..1), cut off at the border: a slice an axis."""
+    """A box of 1 - `share` of the volume around `center` (each in 0..1), cut off at the border: a slice an axis."""
     half = 0.5 * (1 - share) ** (1 / len(size))
     box = []
     for side, place in zip(size, center, strict=True):

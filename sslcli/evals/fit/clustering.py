@@ -1,8 +1,8 @@
-"""Clustering of features, fitted to training samples and applied to others. No label is read here.
+"""Clustering of features, fitted to training samples and applied to query samples. No label is read here.
 
-`kmeans` takes features as they are and `spherical` their directions (both `sslcli.evals.fit.kmeans`). `gmm` (a mixture of
-normal distributions) and `hdbscan` (Campello, Moulavi & Sander, PAKDD 2013: dense regions, and noise between them) are
-scikit-learn's; both need few dimensions, so a principal component analysis of the training features comes first.
+`kmeans` clusters the features, `spherical` the L2-normalized features (both `sslcli.evals.fit.kmeans`). `gmm` (Gaussian
+mixture model) and `hdbscan` (Campello, Moulavi & Sander, PAKDD 2013: density-based, with noise) are scikit-learn's; both
+need few dimensions, so the features are first projected to principal components of the training features.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from sslcli.rng import derive, order
 
 METHODS = ("kmeans", "spherical", "gmm", "hdbscan")
 REDUCED = ("gmm", "hdbscan")
-BLOCK = 1 << 24  # numbers in a table of samples by centers
+BLOCK = 1 << 24  # elements in a matrix of samples by centers
 PCA_ON = 10_000  # samples
 HDBSCAN_ON = 10_000  # samples: its time grows with their square
-GMM_ON = 20_000  # samples; their table by components, of which scikit-learn holds several, is the larger part of memory
-FULL = 5  # samples a component and dimension that covariance matrices ask for; with fewer, variances only
-SILHOUETTE_ON = 5_000  # samples that a silhouette is computed from: their distances are 100 MB
+GMM_ON = 20_000  # samples; scikit-learn holds several matrices of samples by components, which dominate memory
+FULL = 5  # samples per component and dimension needed for full covariance matrices; with fewer, diagonal ones
+SILHOUETTE_ON = 5_000  # samples used for a silhouette; their distance matrix takes 100 MB
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to divide, but for the number of clusters. `dims`: after the reduction, where there is one."""
+    """Settings of a clustering method except the number of clusters. `dims`: principal components, for gmm and hdbscan."""
 
     method: str = "kmeans"
     starts: int = 1
@@ -42,7 +42,7 @@ class Settings:
 
 @dataclass
 class Clustering:
-    """Clusters (n,) int64 of two sets of samples, 0..clusters-1 or NOISE."""
+    """Cluster assignments (n,) int64 of the training and the query samples, in 0..clusters-1 or NOISE."""
 
     train: Tensor
     queries: Tensor
@@ -51,9 +51,10 @@ class Clustering:
 
 
 class Space:
-    """Where a method measures distances: features as they are, their directions, or their principal components.
+    """Feature space in which a method measures distances: features, L2-normalized features, or principal components.
 
-    The components are scaled together, to a mean variance of 1. Fitted to x (n, d); then (m, d) -> (m, p).
+    Principal components share one scale factor that gives them a mean variance of 1. Fitted to x (n, d); maps (m, d) to
+    (m, p).
     """
 
     def __init__(self, x: Tensor, settings: Settings, seed: int):
@@ -71,7 +72,7 @@ class Space:
         subset = subsample(x, PCA_ON, derive(seed, "pca")).double()
         variance = float(subset.var(dim=0, correction=0).sum())
         if not variance > 0:
-            raise TrainingError("the features of all samples are the same: there is nothing to divide")
+            raise TrainingError("the features of all samples are equal: there is nothing to cluster")
         fit = PCA(min(dims, *subset.shape), random_state=derive(seed, "pca") % 2**32).fit(subset.numpy())
         ratios = torch.from_numpy(fit.explained_variance_ratio_)
         scale = math.sqrt(len(ratios) / float(ratios.sum() * variance))
@@ -91,7 +92,7 @@ class Space:
 def fit_clusters(
     train: Tensor, queries: Tensor, k: int, settings: Settings, seed: int, device: torch.device
 ) -> Clustering:
-    """Clusters fitted to `train` (n, p), and those of `queries` (m, p), both in the method's space. `k` is not hdbscan's."""
+    """Fit clusters to `train` (n, p) and assign `queries` (m, p), both in the method's space. hdbscan ignores `k`."""
     if settings.method == "hdbscan":
         return _hdbscan(train, queries, settings.min_cluster_size, seed)
     if settings.method == "gmm":
@@ -103,13 +104,13 @@ def fit_clusters(
 
 
 def float64_device(device: torch.device) -> torch.device:
-    """Where sums can be float64: not on Apple's."""
+    """The device, or the CPU if it lacks float64 (mps)."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def nearest(x: Tensor, centers: Tensor) -> Tensor:
-    """(n,) int64, on the CPU: which of `centres` (k, p) is nearest to each row of x (n, p); of equal ones the first."""
-    middle = centers.mean(dim=0)  # products would lose precision far from the origin
+    """Index of the nearest of `centers` (k, p) to each row of x (n, p): (n,) int64 on the CPU. Ties go to the first."""
+    middle = centers.mean(dim=0)  # centered: products lose precision far from the origin
     centers = centers - middle
     half = centers.square().sum(dim=1).mul_(-0.5)
     size = max(1, BLOCK // len(centers))
@@ -118,7 +119,7 @@ def nearest(x: Tensor, centers: Tensor) -> Tensor:
 
 
 def _gmm(train: Tensor, queries: Tensor, k: int, starts: int, seed: int) -> Clustering:
-    """Of full covariance matrices where there are samples enough for them, else of diagonal ones."""
+    """Gaussian mixture with full covariance matrices if there are enough samples, else with diagonal ones."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
@@ -130,7 +131,7 @@ def _gmm(train: Tensor, queries: Tensor, k: int, starts: int, seed: int) -> Clus
         warnings.simplefilter("ignore", ConvergenceWarning)  # `converged_` reports it
         model.fit(subset.double().numpy())
     if not model.converged_:
-        notes.append(f"gmm: stopped after {model.n_iter_} iterations, before it had converged")
+        notes.append(f"gmm: did not converge in {model.n_iter_} iterations")
 
     def predict(x: Tensor) -> Tensor:
         blocks = x.split(max(1, BLOCK // (4 * k)))
@@ -140,7 +141,7 @@ def _gmm(train: Tensor, queries: Tensor, k: int, starts: int, seed: int) -> Clus
 
 
 def _hdbscan(train: Tensor, queries: Tensor, min_cluster_size: int | None, seed: int) -> Clustering:
-    """Fitted to at most HDBSCAN_ON samples; any other goes where the nearest of those went, be it to noise."""
+    """HDBSCAN fitted to at most HDBSCAN_ON samples; any other sample takes the assignment of the nearest of those."""
     from sklearn.cluster import HDBSCAN
 
     rows = subsample_rows(len(train), HDBSCAN_ON, derive(seed, "hdbscan"))
@@ -150,7 +151,7 @@ def _hdbscan(train: Tensor, queries: Tensor, min_cluster_size: int | None, seed:
     labels = torch.from_numpy(fit.labels_).long()
     notes = [
         f"hdbscan: fitted to {len(rows):,} training samples with clusters of at least {size}; "
-        "any other sample goes where the nearest of these went"
+        "any other sample takes the assignment of the nearest of these"
     ]
     if len(rows) == len(train):
         return Clustering(labels, labels[nearest(queries, fitted)], int(labels.max()) + 1, notes)
@@ -159,21 +160,21 @@ def _hdbscan(train: Tensor, queries: Tensor, min_cluster_size: int | None, seed:
     return Clustering(of_train, labels[nearest(queries, fitted)], int(labels.max()) + 1, notes)
 
 
-# ------------------------------------------------------------------------------------------------- how well, and how many
+# --------------------------------------------------------------------------------- silhouette and number of clusters
 
 
 def subsample_rows(n: int, at_most: int, seed: int) -> Tensor:
-    """(m,) int64, ascending: all of n rows, or a draw of `at_most`."""
+    """Ascending row indices (m,) int64: all of n, or a random subset of `at_most`."""
     return torch.arange(n) if n <= at_most else order(seed, 0, n)[:at_most].sort().values
 
 
 def subsample(x: Tensor, at_most: int, seed: int) -> Tensor:
-    """Those rows of x; x itself where they are all."""
+    """At most `at_most` random rows of x; x itself if it has no more."""
     return x if len(x) <= at_most else x[subsample_rows(len(x), at_most, seed)]
 
 
 def distances(x: Tensor, cosine: bool = False) -> Tensor:
-    """(n, n) float32 between the rows of x (n, p): Euclidean, or one less the cosine. For few."""
+    """Pairwise distances (n, n) float32 of the rows of x (n, p): Euclidean, or 1 - cosine. Memory is O(n^2)."""
     if cosine:
         table = torch.mm(x, x.T).neg_().add_(1)
     else:
@@ -185,9 +186,11 @@ def distances(x: Tensor, cosine: bool = False) -> Tensor:
 
 
 def silhouette(table: Tensor, assignment: Tensor) -> float:
-    """Mean over samples of (b - a) / max(a, b): a is the mean distance to the others of a sample's cluster, b that to the
-    nearest other cluster's. -1..1; a sample alone in its cluster has 0 (Rousseeuw 1987), as has noise, and everything
-    where there are fewer than two clusters. `table`: (n, n) distances; `assignment`: (n,).
+    """Silhouette coefficient in -1..1 (Rousseeuw 1987): mean over samples of (b - a) / max(a, b).
+
+    a is the mean distance to the other samples of the same cluster, b the mean distance to those of the nearest other
+    cluster. Noise and samples alone in their cluster count as 0; with fewer than two clusters the result is 0.
+    `table`: (n, n) distances; `assignment`: (n,).
     """
     clustered = assignment != NOISE
     if not bool(clustered.all()):
@@ -201,12 +204,12 @@ def silhouette(table: Tensor, assignment: Tensor) -> float:
     alone = counts[cluster] == 1
     a = sums.gather(1, cluster[:, None])[:, 0] / (counts[cluster] - 1).clamp(min=1)
     b = (sums / counts).scatter_(1, cluster[:, None], torch.inf).amin(dim=1)
-    s = ((b - a) / torch.maximum(a, b)).nan_to_num(0.0)  # 0 / 0: samples that are all alike
+    s = ((b - a) / torch.maximum(a, b)).nan_to_num(0.0)  # 0 / 0: all samples are equal
     return float(s.masked_fill(alone, 0.0).mean(dtype=torch.float64))
 
 
 def ladder(most: int) -> list[int]:
-    """Numbers of clusters to try: each up to 15, then in steps of a fifth."""
+    """Candidate numbers of clusters: 2, 3, ... 15, then each 20 % larger than the last."""
     steps = list(range(2, min(15, most) + 1))
     while steps and (step := round(steps[-1] * 1.2)) <= most:
         steps.append(step)
@@ -214,11 +217,11 @@ def ladder(most: int) -> list[int]:
 
 
 def estimate(x: Tensor, spherical: bool, most: int, seed: int) -> tuple[int, dict[str, list[float]]]:
-    """The number of clusters of x (n, p) whose k-means has the largest silhouette on at most LOOKED_AT samples, and the
-    curve: {"k": ..., "silhouette": ...}.
+    """Estimate the number of clusters of x (n, p): the k of largest k-means silhouette on at most SILHOUETTE_ON samples.
 
-    Rousseeuw, "Silhouettes: a graphical aid to the interpretation and validation of cluster analysis", 1987. It
-    leans to few clusters where large groups hold small ones: look at the curve.
+    Returns k and the curve {"k": ..., "silhouette": ...}. Rousseeuw, "Silhouettes: a graphical aid to the interpretation
+    and validation of cluster analysis", 1987. The estimate is biased to few clusters if large groups contain small ones;
+    the curve shows this.
     """
     subset = subsample(x, SILHOUETTE_ON, derive(seed, "estimate"))
     table = distances(subset, spherical)

@@ -1,14 +1,15 @@
-"""k-means: greedy k-means++ to start (Arthur & Vassilvitskii, SODA 2007, as scikit-learn's), then Lloyd's iterations.
+"""k-means: greedy k-means++ initialization (Arthur & Vassilvitskii, SODA 2007; as in scikit-learn) and Lloyd's algorithm.
 
-What makes it fast, and changes no result but for rounding: blocks of samples small enough for a processor's cache, each
-worked on by one thread; sums that are updated with the moved samples only; and for each sample a lower bound on how much
-nearer its own center is than any other, so that it is looked at again only when the centers have moved by as much (Hamerly,
-"Making k-means even faster", SDM 2010). Sums are float64, products float32.
+Three optimizations change results only by rounding. Samples are processed in blocks that fit into a core's cache, one
+thread per block. Cluster sums are updated with reassigned samples only. A lower bound on the difference between the
+distances to the second nearest and the nearest center is kept per sample, and the sample is compared with the centers
+again only after they have moved by that much (Hamerly, "Making k-means even faster", SDM 2010). Sums are float64,
+products float32.
 
-Spherical k-means: samples and centers are unit vectors, so that the nearest center is that of largest cosine (Dhillon &
-Modha, "Concept decompositions for large sparse text data using clustering", Machine Learning 42, 2001).
+Spherical k-means: samples and centers are unit vectors, and a sample belongs to the center of largest cosine similarity
+(Dhillon & Modha, "Concept decompositions for large sparse text data using clustering", Machine Learning 42, 2001).
 
-On a CPU the result is the same, bit for bit, for any number of threads. On a GPU sums are added in no fixed order.
+On a CPU the result is bit-identical for any number of threads. On a GPU the order of summation is not fixed.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from sslcli.errors import RequestError
 from sslcli.evals.fit.kmeans_blocks import Blocks, open_blocks
 from sslcli.rng import derive
 
-MOST_ACTIVE = 0.6  # of all samples; above, all are looked at: taking them out one by one costs more
-SLACK = 1e-5  # of a sample's norm: what rounding may do to a difference of two distances
-SUMMED = 2048  # samples whose float64 copies exist at a time
+MOST_ACTIVE = 0.6  # fraction of samples; above it all samples are compared, because gathering rows costs more
+SLACK = 1e-5  # relative to a sample's norm: bound on the rounding error of a difference of two distances
+SUMMED = 2048  # samples converted to float64 at a time
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """`assignment` is to the nearest of `centres`; `inertia` the sum of squared distances to them."""
+    """Result of k-means. `assignment` is the index of the nearest of `centers`; `inertia` the sum of squared distances."""
 
     centers: Tensor  # (k, D) float32, on the device of the samples
     assignment: Tensor  # (N,) int64
@@ -48,14 +49,14 @@ def kmeans(
     tol: float = 1e-4,
     spherical: bool = False,
 ) -> Clusters:
-    """k clusters of x (N, D), on x's device: of `n_init` starts the one of least inertia.
+    """Cluster x (N, D) into k clusters on x's device; of `n_init` initializations return the one of least inertia.
 
-    An iteration ends the search when no sample moves, or when the centers together move by less than `tol` times the mean
-    variance of a feature (squared). Beside x itself memory is a few numbers a sample and `k` x D. A cluster that loses
-    all samples goes on from the sample farthest from its center; where there are fewer different samples than k, some
-    clusters stay empty. `spherical`: the rows of x are unit vectors (or 0), and so is each center after each iteration.
+    Lloyd's algorithm stops when no sample changes its cluster, or when the sum of squared center shifts is at most `tol`
+    times the mean variance of the features. Memory beside x is O(N + k D). An empty cluster is moved to the sample farthest
+    from its center; if there are fewer distinct samples than k, some clusters stay empty. With `spherical`, the rows of x
+    must be unit vectors (or 0), and each center is normalized after each iteration.
 
-    Raises RequestError for k and the other numbers, DataError where x is not finite.
+    Raises RequestError if an argument is out of range, DataError if x is not finite.
     """
     _check(x, k, n_init, max_iter, tol)
     with open_blocks(x) as rows:
@@ -67,7 +68,7 @@ def kmeans(
 
 
 def lloyd(x: Tensor, centers: Tensor, *, max_iter: int = 300, tol: float = 1e-4, spherical: bool = False) -> Clusters:
-    """The same from given centers (k, D)."""
+    """Run Lloyd's algorithm from given initial centers (k, D)."""
     _check(x, len(centers), 1, max_iter, tol)
     with open_blocks(x) as rows:
         return _Lloyd(rows, centers.to(rows.x) - rows.mean, spherical).run(max_iter, tol)
@@ -76,20 +77,22 @@ def lloyd(x: Tensor, centers: Tensor, *, max_iter: int = 300, tol: float = 1e-4,
 def _check(x: Tensor, k: int, n_init: int, max_iter: int, tol: float) -> None:
     assert x.ndim == 2, tuple(x.shape)
     if not 1 <= k <= len(x):
-        raise RequestError(f"k={k}: from 1 to as many clusters as there are samples ({len(x):,}) can be made", "k=10")
+        raise RequestError(f"k={k}: expected from 1 to the number of samples ({len(x):,})", "k=10")
     if n_init < 1 or max_iter < 1 or not tol >= 0:
-        raise RequestError(f"k-means wants n_init ({n_init}) and max_iter ({max_iter}) from 1 and tol ({tol}) from 0")
+        raise RequestError(
+            f"k-means requires n_init >= 1, max_iter >= 1 and tol >= 0, got {n_init}, {max_iter} and {tol}"
+        )
 
 
-# ---------------------------------------------------------------------------------------------------- blocks of samples
-
-
-# ------------------------------------------------------------------------------------------------------------ the start
+# ------------------------------------------------------------------------------------------------------- initialization
 
 
 def _plus_plus(rows: Blocks, k: int, seed: int) -> Tensor:
-    """(k, D): samples far from each other. Each is the best of 2 + log k drawn by their squared distance to the nearest
-    center so far."""
+    """Greedy k-means++ initialization: samples (k, D) that are far from each other.
+
+    Each is the best of 2 + log k candidates, drawn with probability proportional to the squared distance to the nearest
+    center chosen before.
+    """
     n, device = len(rows.x), rows.x.device
     generator = torch.Generator().manual_seed(seed)
     trials = 2 + int(math.log(k))
@@ -98,7 +101,7 @@ def _plus_plus(rows: Blocks, k: int, seed: int) -> Tensor:
     parts = rows.blocks(trials)
 
     def nearer(part: slice) -> Tensor:
-        """(candidates,) what would be left of the sum of `closest`."""
+        """Sum over a block of the squared distances to the nearest center after adding each candidate: (candidates,)."""
         scores = torch.addmm(half, candidates, rows.take(part).T)
         left = scores.mul_(-2).add_(rows.norms[part]).clamp_(min=0)
         tried[: len(left), part] = torch.minimum(left, closest[part], out=left)
@@ -114,24 +117,26 @@ def _plus_plus(rows: Blocks, k: int, seed: int) -> Tensor:
         if len(chosen) == k:
             return rows.take(torch.tensor(chosen, device=device)).clone()
         closest.copy_(tried[best])
-        closest[chosen[-1]] = 0.0  # and not what rounding makes of it
+        closest[chosen[-1]] = 0.0  # exact; rounding could leave a positive distance
         sums = closest.cumsum(0, dtype=torch.float64)
         draws = torch.rand(trials, generator=generator, dtype=torch.float64).to(device) * sums[-1]
         picked = torch.searchsorted(sums, draws).clamp_(max=n - 1).cpu()
 
 
-# ------------------------------------------------------------------------------------------------------- the iterations
+# ---------------------------------------------------------------------------------------------------- Lloyd's algorithm
 
 
 class _Lloyd:
-    """Centers, and the samples that each has."""
+    """State of Lloyd's algorithm: centers, assignment, and the sum and count of each cluster."""
 
     def __init__(self, rows: Blocks, centers: Tensor, spherical: bool):
         self.rows, self.centers, self.k, self.spherical = rows, centers, len(centers), spherical
         n, d = rows.x.shape
         device = rows.x.device
         self.assignment = torch.full((n,), -1, device=device)
-        self.margin = torch.full((n,), -1.0, device=device)  # a sample is looked at again when it is below 0
+        self.margin = torch.full(
+            (n,), -1.0, device=device
+        )  # lower bound (Hamerly); a sample is compared again when it is below 0
         self.sums = torch.zeros(self.k, d, dtype=torch.float64, device=device)
         self.counts = torch.zeros(self.k, dtype=torch.int64, device=device)
 
@@ -150,7 +155,7 @@ class _Lloyd:
         return Clusters(self.centers + self.rows.mean, self.assignment, inertia, iterations)
 
     def assign(self) -> int:
-        """Each sample to its nearest center; how many were elsewhere before."""
+        """Assign each sample to its nearest center; return how many changed their cluster."""
         rows, half = self.rows, self.centers.square().sum(dim=1, keepdim=True).mul_(-0.5)
         active = (self.margin < 0).nonzero().flatten()
         all_of_them = len(active) > MOST_ACTIVE * len(self.margin)
@@ -176,7 +181,7 @@ class _Lloyd:
         return len(moved)
 
     def _update_sums(self, moved: Tensor, before: Tensor, now: Tensor) -> None:
-        """Sums and counts, of samples that have moved. Each thread has some of the features."""
+        """Update sums and counts with the reassigned samples. Each thread works on a subset of the features."""
         rows, first = self.rows, len(before) > 0 and int(before[0]) < 0
 
         def add(columns: Tensor) -> None:
@@ -194,14 +199,14 @@ class _Lloyd:
             self.counts -= before.bincount(minlength=self.k)
 
     def move(self) -> float:
-        """Each center to the mean of its samples (its direction, on the sphere); the sum of the squared ways."""
+        """Move each center to the mean of its samples (normalized if spherical); return the sum of squared shifts."""
         sums, counts = self._filled()
         centers = (sums / counts.clamp(min=1)[:, None]).float()
         selected = counts[:, None] > 0
         if self.spherical:
             whole = centers + self.rows.mean
             length = torch.linalg.vector_norm(whole, dim=1, keepdim=True)
-            selected &= length > 0  # samples that point every way have no direction in common
+            selected &= length > 0  # a mean of zero has no direction: the center stays
             centers = whole / torch.where(selected, length, 1.0) - self.rows.mean
         centers = torch.where(selected, centers, self.centers)
         squares = (centers - self.centers).square().sum(dim=1, dtype=torch.float64)
@@ -214,7 +219,7 @@ class _Lloyd:
         return float(squares.sum())
 
     def _filled(self) -> tuple[Tensor, Tensor]:
-        """Sums and counts after each empty cluster was given a sample, the farthest ones, as in scikit-learn."""
+        """Sums and counts after moving the farthest samples into empty clusters, as in scikit-learn."""
         empty = (self.counts == 0).nonzero().flatten().tolist()
         if not empty:
             return self.sums, self.counts
@@ -229,7 +234,7 @@ class _Lloyd:
         return sums, counts
 
     def distances(self) -> Tensor:
-        """(N,) squared, of each sample to its center."""
+        """Squared distance of each sample to its center: (N,)."""
         out = torch.empty_like(self.margin)
 
         def measure(part: slice) -> None:

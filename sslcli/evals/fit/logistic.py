@@ -1,13 +1,13 @@
-"""Multinomial logistic regression with an L2 penalty, full batch, to a gradient norm.
+"""Multinomial logistic regression with an L2 penalty: full-batch L-BFGS to a gradient tolerance.
 
 The objective is scikit-learn's, C * sum of cross-entropies + |W|^2 / 2, divided by C * n; the bias is not penalized.
-With two classes both have a vector here, and scikit-learn's C is twice ours. It is strictly convex in W, so whoever
-minimizes it gets the same answer, and no rate or number of epochs has to be chosen.
+With two classes each class has a weight vector here, and scikit-learn's C is twice this one. The objective is strictly
+convex in W, so the solution does not depend on the solver, and there is no learning rate or number of epochs to tune.
 
-L-BFGS (Liu & Nocedal 1989) with two things that a linear model allows. The logits of a step are linear in its length,
-so a line search costs no pass over the features: it is a safeguarded one-dimensional Newton method, and a step costs
-two passes whatever the search does. And the Hessian is close to the features' covariance times a number, so its
-eigenvectors make a starting metric in which correlated features are no obstacle.
+L-BFGS (Liu & Nocedal 1989) with two modifications for linear models. The logits are linear in the step length, so the
+line search, a safeguarded one-dimensional Newton method, needs no pass over the features, and an iteration costs two
+passes. The Hessian is close to a multiple of the features' covariance, whose eigenvectors give the initial inverse
+Hessian; it acts as a preconditioner for correlated features.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-FULL_RANK_UP_TO = 1024  # wider features get their leading eigenvectors only; the others count as one flat block
-LEADING = 256
-ONE_THREAD_UP_TO = 1_000_000  # numbers
-SMALL = 4_000_000  # numbers; up to here float64 costs little
-FEW = 64  # classes; up to here a product of samples by classes, turned afterwards, takes half the time on a CPU
+FULL_RANK_UP_TO = 1024  # features; above it only the leading eigenvectors are used, with one curvature for the rest
+LEADING = 256  # eigenvectors used above FULL_RANK_UP_TO
+ONE_THREAD_UP_TO = 1_000_000  # elements of x
+SMALL = 4_000_000  # elements of x; up to here float64 costs little
+FEW = 64  # classes; up to here a transposed product (n, K) takes half the time of (K, n) on a CPU
 
 
-_Metric = tuple[Tensor, Tensor, float]  # along the eigenvectors, across them, for the bias
+_Metric = tuple[Tensor, Tensor, float]  # inverse curvature along the eigenvectors, orthogonal to them, and of the bias
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Logits are `x @ weight + bias`; `weight` (d, K), `bias` (K,), float32 on the CPU."""
+    """A fitted model. Logits are `x @ weight + bias`; `weight` (d, K), `bias` (K,), float32 on the CPU."""
 
     weight: Tensor
     bias: Tensor
@@ -42,15 +42,16 @@ class Fit:
     converged: bool
 
     def logits(self, x: Tensor, chunk: int = 16384) -> Tensor:
-        """(n, d) -> (n, K)."""
+        """Logits (n, K) of features x (n, d)."""
         return torch.cat([torch.addmm(self.bias, part, self.weight) for part in x.split(chunk)])
 
 
 class Logistic:
-    """A training set made ready for fits at several strengths.
+    """A training set prepared for fits at several regularization strengths C.
 
-    `x` (n, d) float on any device, `y` (n,) int64 in 0..classes-1. Small problems are solved in float64, the others in
-    float32 (with float64 sums), and in float64 where that does not reach the tolerance. Fits start from the last one's answer.
+    `x` (n, d) float on any device, `y` (n,) int64 in 0..classes-1. Small problems are solved in float64, larger ones in
+    float32 (with float64 sums) and refined in float64 if float32 does not reach the tolerance. Each fit starts from the
+    solution of the previous one.
     """
 
     def __init__(self, x: Tensor, y: Tensor, classes: int, double: bool | None = None):
@@ -63,8 +64,8 @@ class Logistic:
         self.n, self.classes = n, classes
         self.y = y.to(x.device)
         self.mean = x.mean(dim=0)
-        # With fewer samples than features the answer lies in the span of the samples (the penalty sees to that): a
-        # rotation into it changes nothing but the size of the problem.
+        # With fewer samples than features the penalized solution is in the span of the samples (representer theorem):
+        # rotating into it makes the problem smaller and leaves the solution unchanged.
         self.span: Tensor | None = None  # (d, r)
         if n < d and n <= FULL_RANK_UP_TO:
             u, s, vt = torch.linalg.svd(x - self.mean, full_matrices=False)
@@ -78,11 +79,11 @@ class Logistic:
         self.weight = self.x.new_zeros(classes, self.x.shape[1])
         self.bias = self.x.new_zeros(classes)
 
-    # Classes come first in what follows: products, softmax and sums over (K, n) are several times as fast on a CPU as
-    # over (n, K). The parameters are one tensor (K, r + 1), its last column the bias of the centered features.
+    # Below, classes are the first dimension: products, softmax and sums over (K, n) are several times faster on a CPU
+    # than over (n, K). The parameters are one tensor (K, r + 1); its last column is the bias of the centered features.
 
     def _forward(self, w: Tensor) -> Tensor:
-        """Logits (K, n), without a centered copy of the features."""
+        """Logits (K, n) of the centered features, computed without a centered copy."""
         bias = (w[:, -1] - w[:, :-1] @ self.center)[:, None]
         if self.classes <= FEW:
             return torch.mm(self.x, w[:, :-1].T).T.contiguous().add_(bias)
@@ -98,7 +99,7 @@ class Logistic:
         return g
 
     def fit(self, strength: float, tol: float = 1e-5, max_iter: int = 500, history: int = 20) -> Fit:
-        """Minimize at C = `strength`, until no entry of the gradient exceeds `tol`; in float64 where float32 does not get there."""
+        """Minimize at C = `strength` until no gradient entry exceeds `tol`; refine in float64 if float32 does not converge."""
         with _threads_for(self.x):
             solution = self._fit(strength, tol, max_iter, history)
             if solution.converged or self.x.dtype == torch.float64 or self.x.device.type == "mps":
@@ -119,9 +120,9 @@ class Logistic:
         iteration, fresh = 0, True
         while iteration < max_iter and float(g.abs().max()) > tol:
             direction = -self._newton_like(g, pairs, metric)
-            along = self._forward(direction)  # logits move along this line
+            along = self._forward(direction)  # change of the logits per unit step length
             t = self._search(logits, along, w, direction, decay)
-            if t == 0.0:  # no descent left that this precision can see; once more without the history, then stop
+            if t == 0.0:  # no descent at this precision: restart once without the history, then stop
                 if fresh:
                     break
                 pairs.clear()
@@ -131,7 +132,7 @@ class Logistic:
             fresh = False
             step = t * direction
             w = w + step
-            # float32 logits that are only ever added to drift away from the weights
+            # recompute the logits regularly: float32 increments drift away from the weights
             logits = self._forward(w) if iteration % 25 == 0 else logits.add_(along, alpha=t)
             new = self._gradient(logits, w, decay)
             change = new - g
@@ -140,26 +141,26 @@ class Logistic:
                 pairs.append((step, change, 1 / curvature))
             g = new
             if iteration % 10 == 0:
-                metric = self._metric(logits, decay)  # the curvature falls as the model grows sure
+                metric = self._metric(logits, decay)  # the curvature falls as predictions become confident
         self.weight, self.bias = w[:, :-1], w[:, -1]
         final = float(self._gradient(self._forward(w), w, decay).abs().max())
         weight = self.weight if self.span is None else self.weight @ self.span.T  # (K, d)
         bias = self.bias - weight @ self.mean
-        converged = final <= 2 * tol  # the fresh logits may differ by rounding
+        converged = final <= 2 * tol  # recomputed logits may differ by rounding
         return Fit(weight.T.float().cpu(), bias.float().cpu(), strength, iteration, final, converged)
 
     def _metric(self, logits: Tensor, decay: float) -> _Metric:
-        """The inverse of a Hessian that is covariance x (mean of p(1 - p), over classes) + penalty."""
+        """Initial inverse Hessian: inverse of covariance * (mean over classes of p (1 - p)) + penalty."""
         p = torch.softmax(logits, dim=0)
         spread = float((1 - (p * p).sum(dim=0)).mean()) / (self.classes - 1)
         spread = max(spread, 1e-3 / self.classes)
-        # Curvatures below what the precision can see are rounding: their inverse would drown the others.
+        # Curvatures below machine precision are rounding errors, and their inverses would dominate.
         smallest = torch.finfo(self.x.dtype).eps * self.curvature.max()
         known, rest = (1 / (spread * torch.maximum(c, smallest) + decay) for c in (self.curvature, self.rest))
         return known, rest, 1 / spread
 
     def _newton_like(self, g: Tensor, pairs: deque[tuple[Tensor, Tensor, float]], metric: _Metric) -> Tensor:
-        """The inverse Hessian that the last steps suggest, times `g` (Nocedal & Wright 2006, Alg. 7.4)."""
+        """L-BFGS two-loop recursion: approximate inverse Hessian times `g` (Nocedal & Wright 2006, Alg. 7.4)."""
         q, weights = g.clone(), []
         for step, change, inverse in reversed(pairs):
             weights.append(inverse * _dot(step, q))
@@ -173,23 +174,22 @@ class Logistic:
         return q
 
     def _apply(self, g: Tensor, metric: _Metric) -> Tensor:
-        """The starting metric: `known` along the eigenvectors, `rest` across them."""
+        """Initial inverse Hessian times `g`: `known` along the eigenvectors, `rest` orthogonal to them."""
         known, rest, bias = metric
         out = torch.empty_like(g)
         inside = g[:, :-1] @ self.basis
         out[:, :-1] = (inside * known) @ self.basis.T
-        if (
-            self.basis.shape[0] > self.basis.shape[1]
-        ):  # where nothing is across, its rounding would still be scaled by `rest`
+        # With a complete basis the orthogonal part is a rounding error that `rest` would amplify.
+        if self.basis.shape[0] > self.basis.shape[1]:
             out[:, :-1] += rest * (g[:, :-1] - inside @ self.basis.T)
         out[:, -1] = bias * g[:, -1]
         return out
 
     def _search(self, logits: Tensor, along: Tensor, w: Tensor, direction: Tensor, decay: float) -> float:
-        """A step length at which the slope has fallen to a tenth; 0.0 when the line does not descend.
+        """Line search: a step length at which the slope has fallen to a tenth; 0.0 if `direction` is no descent direction.
 
-        The objective is convex along the line, so the minimum lies between a falling and a rising point; Newton's step
-        is taken when it stays between them.
+        The objective is convex along the line, so points of negative and positive slope bracket the minimum. Newton's
+        step is taken if it stays in the bracket, else a bisection step.
         """
         ww, wd = decay * _dot(w[:, :-1], direction[:, :-1]), decay * _dot(direction[:, :-1], direction[:, :-1])
         picked = along.gather(0, self.y[None]).sum(dtype=torch.float64)
@@ -220,7 +220,7 @@ class Logistic:
 
 @contextmanager
 def _threads_for(x: Tensor) -> Iterator[None]:
-    """One thread for a small problem: thousands of short calls that wait for each other cost more than they share."""
+    """Use one thread for small problems, where synchronizing threads in thousands of short calls costs more than it saves."""
     threads = torch.get_num_threads()
     if x.device.type != "cpu" or x.numel() > ONE_THREAD_UP_TO or threads == 1:
         yield
@@ -237,9 +237,9 @@ def _dot(a: Tensor, b: Tensor) -> float:
 
 
 def _spectrum(x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenvectors (d, r) and eigenvalues (r,) of the covariance, and the mean of those that are left out.
+    """Leading eigenvectors (d, r) and eigenvalues (r,) of the covariance, and the mean of the remaining eigenvalues.
 
-    They only set the metric, so a sample of the rows is enough.
+    They only precondition the solver, so a subset of the rows is enough.
     """
     n, d = x.shape
     rows = x[:: max(1, n // (8 * min(d, FULL_RANK_UP_TO)))]

@@ -1,9 +1,11 @@
-"""Self-made corruptions at five strengths, after Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common
-Corruptions and Perturbations", ICLR 2019: the same kinds, our own code and strengths. Numbers do not compare with CIFAR-10-C's.
+"""Common corruptions of images and time series at five severities.
 
-A corruption is a function (x, strength 0..4, a generator for each sample) -> x of images (B, C, H, W) in 0..1 or series (B, C, T)
-in standard deviations of the channel, on the CPU. Lengths are shares of the longer side, so that 8 x 8 and 224 x 224 suffer alike.
-Corrupted images are clipped and rounded to 8 bits, as a file would be.
+The kinds follow Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
+ICLR 2019; implementation and severities differ, so results are not comparable with those on CIFAR-10-C.
+
+A corruption is a function (x, severity 0..4, a generator per sample) -> x, on the CPU, of images (B, C, H, W) in 0..1 or
+series (B, C, T) in standard deviations of the channel. Lengths are fractions of the longer side, so that a severity has the
+same effect at 8 x 8 and 224 x 224. Corrupted images are clipped and quantized to 8 bits, as in an image file.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ Corruption = Callable[[Tensor, int, Sequence[torch.Generator]], Tensor]
 
 
 def corrupt(x: Tensor, name: str, strength: int, ids: Tensor, seed: int) -> Tensor:
-    """`x` (B, ...) corrupted by `name` at `strength` 1..5: a function of (seed, id, name), whatever the batch.
+    """Corrupt `x` (B, ...) with corruption `name` at severity `strength` in 1..5.
 
-    The random numbers of a sample are the same at each strength, so strengths differ in strength alone.
+    The randomness of a sample depends on (seed, id, name) only: not on the batch, and not on the strength.
     """
     assert 1 <= strength <= STRENGTHS, strength
     generators = [torch.Generator().manual_seed(derive(seed, "corrupt", name, i)) for i in ids.tolist()]
@@ -46,30 +48,30 @@ def uniform(x: Tensor, generators: Sequence[torch.Generator], *shape: int) -> Te
 
 
 def gaussian_noise(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """A sensor in the dark: sigma 0.04 .. 0.26 of the range."""
+    """Additive Gaussian noise: standard deviation 0.04 .. 0.26 of the value range."""
     return x + (0.04, 0.08, 0.12, 0.18, 0.26)[s] * normal(x, generators)
 
 
 def shot_noise(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Few photons: Poisson counts with 200 .. 8 at white."""
+    """Poisson noise: a mean of 200 .. 8 counts at white."""
     light = (200, 80, 40, 18, 8)[s]
     counts = [torch.poisson(image.clamp(0, 1) * light, generator=g) for image, g in zip(x, generators, strict=True)]
     return torch.stack(counts) / light
 
 
 def impulse_noise(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Salt and pepper: 1 .. 20 % of all values become 0 or 1."""
+    """Salt-and-pepper noise: 1 .. 20 % of all values become 0 or 1."""
     u, share = uniform(x, generators), (0.01, 0.03, 0.06, 0.12, 0.2)[s]
     return torch.where(u < share / 2, 0.0, torch.where(u > 1 - share / 2, 1.0, x))
 
 
 def gaussian_blur(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Out of focus: sigma 1.2 .. 6 % of the longer side."""
+    """Gaussian blur: sigma 1.2 .. 6 % of the longer side."""
     return blur(x, (0.012, 0.02, 0.03, 0.045, 0.06)[s] * max(x.shape[2:]))
 
 
 def motion_blur(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """A moving camera: the mean along a line of 4 .. 24 % of the longer side, in a direction of the sample's own."""
+    """Motion blur: mean along a line of 4 .. 24 % of the longer side, in a random direction per sample."""
     length = (0.04, 0.08, 0.12, 0.18, 0.24)[s] * max(x.shape[2:])
     angle = uniform(x, generators, 1)[:, 0] * math.pi
     steps = (torch.linspace(-0.5, 0.5, 2 * math.ceil(length / 2) + 1) * length).tolist()
@@ -80,7 +82,7 @@ def motion_blur(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Ten
 
 
 def fog(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """A pale veil with slow structure: octaves of smooth noise, 1 / frequency each, over 20 .. 75 % of the image."""
+    """Fog: blend with bright 1/f noise of four octaves, at an opacity of 20 .. 75 %."""
     share = (0.2, 0.35, 0.5, 0.62, 0.75)[s]
     veil, weight = torch.zeros(len(x), 1, *x.shape[2:]), 0.0
     for octave in range(4):
@@ -92,18 +94,18 @@ def fog(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
 
 
 def brightness(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Overexposed: 0.1 .. 0.5 of the range is added."""
+    """Add 0.1 .. 0.5 of the value range."""
     return x + (0.1, 0.2, 0.3, 0.4, 0.5)[s]
 
 
 def contrast(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Flat light: differences from the image's mean shrink to 70 .. 12 %."""
+    """Reduce contrast: scale differences from the image's mean by 0.7 .. 0.12."""
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     return (x - mean) * (0.7, 0.5, 0.35, 0.22, 0.12)[s] + mean
 
 
 def pixelate(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """As if it had 75 .. 25 % of its pixels each way: neighbors that would share one have their mean."""
+    """Reduce resolution to 75 .. 25 % per axis: each pixel becomes the mean of its cell."""
     for axis in (2, 3):
         side = x.shape[axis]
         fewer = max(1, round(side * (0.75, 0.6, 0.5, 0.37, 0.25)[s]))
@@ -116,7 +118,7 @@ def pixelate(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor
 
 
 def jpeg(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Saved too small: JPEG of quality 40 .. 5 (Pillow); other than 3 channels one by one."""
+    """JPEG compression of quality 40 .. 5 (Pillow). Images without 3 channels are compressed per channel."""
     quality = (40, 25, 16, 10, 5)[s]
     whole = (x.clamp(0, 1) * 255).round().to(torch.uint8)
     if x.shape[1] == 3:
@@ -137,12 +139,12 @@ def _jpeg(image: Tensor, quality: int) -> Tensor:
 
 
 def rotation(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Turned by 8 .. 40 degrees, one way or the other; what comes in from outside is the mirrored edge."""
+    """Rotate by 8 .. 40 degrees in a random sense, with reflection padding."""
     angle = math.radians((8, 15, 22, 30, 40)[s])
     turn = torch.where(uniform(x, generators, 1)[:, 0] < 0.5, -angle, angle)
     height, width = x.shape[2:]
     zero = torch.zeros_like(turn)
-    matrix = torch.stack(  # in grid units, where each axis has its own length
+    matrix = torch.stack(  # in grid coordinates, which are scaled per axis
         [
             torch.stack([turn.cos(), -turn.sin() * height / width, zero], dim=1),
             torch.stack([turn.sin() * width / height, turn.cos(), zero], dim=1),
@@ -153,14 +155,14 @@ def rotation(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor
 
 
 def translation(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Moved by 5 .. 25 % of the longer side, in a direction of the sample's own; what comes in is the mirrored edge."""
+    """Translate by 5 .. 25 % of the longer side in a random direction per sample, with reflection padding."""
     distance = (0.05, 0.1, 0.15, 0.2, 0.25)[s] * max(x.shape[2:])
     angle = uniform(x, generators, 1)[:, 0] * 2 * math.pi
     return shifted(x, distance * angle.cos(), distance * angle.sin())
 
 
 def blur(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian of `sigma` pixels, cut at 3 sigma; the edge is repeated."""
+    """Gaussian blur of `sigma` pixels, truncated at 3 sigma, with replicate padding."""
     radius = max(1, math.ceil(3 * sigma))
     line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
     line = (line / line.sum()).to(x.device)
@@ -170,7 +172,7 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
 
 def shifted(x: Tensor, right: Tensor, down: Tensor) -> Tensor:
-    """Moved by (B,) pixels each way, bilinear; what comes in from outside is the mirrored edge."""
+    """Translate by (B,) pixels along each axis: bilinear, with reflection padding."""
     height, width = x.shape[2:]
     one, zero = torch.ones_like(right), torch.zeros_like(right)
     matrix = torch.stack(
@@ -192,31 +194,31 @@ def _moved(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def noise(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Sigma 0.1 .. 1.2 of the channel's own."""
+    """Additive Gaussian noise: 0.1 .. 1.2 standard deviations of the channel."""
     return x + (0.1, 0.25, 0.5, 0.8, 1.2)[s] * normal(x, generators)
 
 
 def scaling(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Each channel by a factor, up or down, of 1.15 .. 2.5."""
+    """Multiply or divide each channel by 1.15 .. 2.5, at random."""
     factor = (1.15, 1.3, 1.6, 2.0, 2.5)[s]
     return torch.where(uniform(x, generators, x.shape[1], 1) < 0.5, x / factor, x * factor)
 
 
 def drift(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """A slow wave of amplitude 0.2 .. 2 is added, a half to two periods long, to each channel its own."""
+    """Add a sine of amplitude 0.2 .. 2 with 0.5 to 2 periods, and random phase, per channel."""
     u = uniform(x, generators, x.shape[1], 2)
     time = torch.linspace(0, 2 * math.pi, x.shape[2])
     return x + (0.2, 0.5, 0.9, 1.4, 2.0)[s] * torch.sin((0.5 + 1.5 * u[..., :1]) * time + 2 * math.pi * u[..., 1:])
 
 
 def dropout(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """5 .. 60 % of all time steps read 0, the mean."""
+    """Set 5 .. 60 % of all time steps to 0, the mean."""
     dropped = uniform(x, generators, 1, x.shape[2]) < (0.05, 0.12, 0.25, 0.4, 0.6)[s]
     return torch.where(dropped & ~x.isnan(), 0.0, x)
 
 
 def time_shift(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Moved along by 3 .. 40 % of its own length, what leaves on one side comes in on the other."""
+    """Circular shift in time by 3 .. 40 % of the series' length."""
     share = (0.03, 0.08, 0.15, 0.25, 0.4)[s]
     sign = torch.where(uniform(x, generators, 1)[:, 0] < 0.5, -1, 1).tolist()
     out = x.clone()

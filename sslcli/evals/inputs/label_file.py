@@ -1,19 +1,18 @@
-"""Labels from a file of their own: `labels=FILE.csv`, for a folder of unlabeled samples and a hundred labels.
+"""Labels from a CSV file: `labels=FILE.csv`, for example for a folder of unlabeled images and a hundred labels.
 
-A CSV file with a header: `name` (or `path`) or `id`, `label`, and where wanted `split`. A name is one of
-`Source.names`, or as much of its end as is unique (the file's name alone, mostly); the extension may be left out, and the
-folders that all names begin with may be others. An id is the name of a file without its extension where all ids are, else
-the number of a sample in the training split. A row with an empty label says nothing. Only these training samples then show
-a label, whatever the data set says of the others.
+The header has `name` (or `path`) or `id`, `label`, and optionally `split`. A name is one of `Source.names` or a unique
+suffix of its path (usually the file name); the extension may be omitted, and the folders common to all names may differ.
+Ids are file names without extension if all of them match, else indices into the training split. Rows with an empty label
+are ignored. The file replaces all training labels of the data set.
 
-What measures, by the first of these that applies:
+The test samples are the first of these that applies:
 
 1. the rows whose `split` is test, if there are any;
-2. the data set's own test split, where it has labels; none of its samples may be named in the file;
-3. the rows whose samples lie in the (unlabeled) test split, which pretraining held out, if there are 50 and every class
-   is among them and among the other rows;
-4. a fifth of the rows, stratified by class, at least one each. Pretraining may have seen these samples, never with a
-   label; the notes say so. Where these are fewer than 50, `probe` and `knn` test every row, in cross-validation
+2. the test split of the data set, if it has labels; none of its samples may be named in the file;
+3. the rows whose samples are in the (unlabeled) test split, which pretraining held out, if there are at least 50 and
+   every class is among them and among the other rows;
+4. a fifth of the rows, stratified by class, at least one per class. Pretraining may have seen these samples, without
+   labels; the notes report this. If they are fewer than 50, `probe` and `knn` test every row, in cross-validation
    (`cross_validation.py`).
 """
 
@@ -37,19 +36,19 @@ from sslcli.evals.inputs.label_rows import Row, examples, find, read
 from sslcli.evals.inputs.label_subsets import Amount, draw
 
 HOLDOUT = 0.2
-FEW = 50  # test samples: fewer say little
+FEW = 50  # test samples; with fewer, the confidence interval of an accuracy is wide
 
 
 def is_file(labels: Any) -> bool:
-    """Whether this value of `labels=` names a file."""
+    """Whether this value of `labels=` is a file name."""
     return isinstance(labels, str) and labels.strip().lower().endswith((".csv", ".tsv", ".txt"))
 
 
 def apply_label_file(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
-    """The data set with the labels of a file in place of its own, and notes on what measures and why.
+    """Replace the labels of a data set with those of a file; also return notes on the choice of test samples.
 
-    Its `details["labels"]` name the file and its content's SHA-256; its fingerprint is another one where splits hold
-    other samples. Raises RequestError for a file that cannot be read, DataError for what stands in it.
+    `details["labels"]` of the result holds the file and the SHA-256 of its content; the fingerprint changes if the splits
+    contain other samples. Raises RequestError if the file cannot be read, DataError if its content is invalid.
     """
     column, rows, more, sha256 = read(file, dataset.classes)
     pool = dataset.train if dataset.test is None else Concat(dataset.train, dataset.test)
@@ -93,7 +92,7 @@ def apply_label_file(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
 
 
 def with_label_fingerprint(dataset: Dataset) -> Dataset:
-    """The data set with a fingerprint that knows the labels of a file, too: results hang on them, features do not."""
+    """Include the label file in the fingerprint of the data set: results depend on the labels, features do not."""
     sha256 = dataset.details.get("labels", {}).get("sha256")
     if sha256 is None:
         return dataset
@@ -101,7 +100,7 @@ def with_label_fingerprint(dataset: Dataset) -> Dataset:
 
 
 def _choose_test_rows(y: Tensor, in_test: Tensor, classes: int, file: str) -> tuple[Tensor, str]:
-    """Which rows measure where neither the file nor the data set says so, and why these."""
+    """Choose the test rows if neither the file nor the data set defines them: a mask (m,), and the reason."""
     if int(in_test.sum()) >= FEW and all(len(y[part].unique()) == classes for part in (in_test, ~in_test)):
         return in_test, "those in the test split that pretraining held out"
     small = y.bincount(minlength=classes)
@@ -124,7 +123,7 @@ def _split_dataset(
     classes: tuple[str, ...],
     details: dict[str, Any],
 ) -> Dataset:
-    """The data set whose test split are the rows of `test`, and whose training split holds none of them."""
+    """The data set whose test split is the rows of the mask `test`; they are removed from the training split."""
     labels = _scatter_labels(places, y, len(pool))
     member = torch.zeros(len(pool), dtype=torch.bool)
     member[: len(dataset.train)] = True
@@ -152,7 +151,7 @@ def _scatter_labels(places: Tensor, y: Tensor, n: int) -> Tensor:
 
 
 def _classes(rows: list[Row], known: tuple[str, ...], file: str) -> tuple[tuple[str, ...], Tensor]:
-    """The classes in order (of a data set without any: those of the file, numbers by value), and the class of each row."""
+    """Class names (of the file if the data set has none; numbers sorted by value) and the class index of each row."""
     labels_in_file = {row.label for row in rows}
     names = known or tuple(sorted(labels_in_file, key=lambda c: (0, int(c), c) if c.isdecimal() else (math.inf, 0, c)))
     index = {c: i for i, c in enumerate(names)}

@@ -1,4 +1,4 @@
-"""The rows of a file of labels, and which sample each row means."""
+"""Parse the rows of a label file and match each row to a sample."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sslcli.data.images.decode import is_image_name
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 NAMES = (*PATHS, "id")
-HEADER = "the first line must be name,label (or id,label), and where wanted split (train or test)"
+HEADER = "the first line must be name,label (or id,label), and optionally split (train or test)"
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,14 @@ class Row:
     line: int
     name: str
     label: str
-    split: str  # train, test, or "" where the file has no such column
+    split: str  # train, test, or "" if the file has no such column
 
 
 def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], str]:
-    """The column that names samples, the rows with a label, notes, and the SHA-256 of the content. `known`: the classes of the
-    data set."""
+    """Read a label file: the column that identifies samples, the labeled rows, notes, and the SHA-256 of the content.
+
+    `known`: the classes of the data set. Raises RequestError if the file cannot be read, DataError if it is invalid.
+    """
     path = Path(os.path.expanduser(file))
     if path.exists() and not path.is_file():
         raise RequestError(f"labels={escape(file)} is no regular file", HEADER)
@@ -61,7 +63,7 @@ def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], st
 
 
 def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row], list[str]]:
-    """The column that names samples, all rows, and notes."""
+    """The column that identifies samples, all rows, and notes."""
     table = parse_table(text, escape(file), NAMES)
     ids, named, labels, split = (table.column(words) for words in (("id", "imageid"), PATHS, LABELS, SPLITS))
     column = named if named is not None else ids
@@ -98,7 +100,7 @@ def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row],
 
 
 def _of_splits(rows: list[Row]) -> tuple[list[Row], int]:
-    """Rows of train and test; where no row is of test, those of val measure. And how many rows are of neither."""
+    """The rows of train and test, and how many others there are. Without test rows, those of val are the test rows."""
     if not any(row.split == "test" for row in rows):
         rows = [replace(row, split="test") if row.split == "val" else row for row in rows]
     used = [row for row in rows if row.split in ("", "train", "test")]
@@ -106,7 +108,7 @@ def _of_splits(rows: list[Row]) -> tuple[list[Row], int]:
 
 
 def find(rows: list[Row], column: str, pool: Source, n_train: int, name: str, file: str) -> Tensor:
-    """Which sample of the pool each row means, (m,) int64."""
+    """Index of each row's sample in the pool: (m,) int64. Raises DataError for unknown or repeated samples."""
     matches = _ids(rows, pool, n_train) if column == "id" else _by_name(rows, pool, name, file)
     unknown = torch.tensor([place is None for place in matches])
     if unknown.any():
@@ -138,8 +140,7 @@ def _number(text: str, n: int) -> int | None:
 
 
 def _ids(rows: list[Row], pool: Source, n_train: int) -> list[int | None]:
-    """The names of files where all ids are these (without their extensions, as in the tables of competitions); else the
-    numbers of training samples."""
+    """Indices of samples by id: file names without extension if all ids match one, else indices into the training split."""
     if pool.names is not None:
         by_stem: dict[str, list[int]] = defaultdict(list)
         for place, full in enumerate(pool.names):
@@ -153,6 +154,7 @@ def _ids(rows: list[Row], pool: Source, n_train: int) -> list[int | None]:
 
 
 def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | None]:
+    """Indices of samples by name: the exact name, else a unique suffix of its path; None if there is no match."""
     if pool.names is None:
         raise DataError(f"the samples of {name} have no names", f"{escape(file)} must have the columns id,label")
     exact = {full: place for place, full in enumerate(pool.names)}
@@ -167,7 +169,7 @@ def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | 
         return [full for key, full in matches if f"/{key}".endswith(f"/{path}") or path.endswith(f"/{key}")]
 
     def candidates(path: str) -> list[str]:
-        """By the name, without its extension, and with another one."""
+        """Matches by name, then without the extension, then with another extension."""
         return (
             matching_ends(ends, path)
             or matching_ends(stems, path)
@@ -184,7 +186,7 @@ def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | 
         path = normalize_path(row.name)
         matches = candidates(path) or (
             candidates(path[len(common_folders) :]) if common_folders else []
-        )  # the files may have lain elsewhere
+        )  # the files may have been in another folder
         if len(matches) > 1:
             raise DataError(
                 f"{escape(file)}, line {row.line}: {escape(row.name)} may be {listing(map(escape, matches), 3)}",
@@ -195,9 +197,9 @@ def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | 
 
 
 def _common_folders(rows: list[Row]) -> str:
-    """The folders that all names begin with, with the / at their end; "" where there are none."""
+    """Common folder prefix of all names, with a trailing /; "" if there is none."""
     folders = [normalize_path(row.name).split("/")[:-1] for row in rows]
-    first, last = min(folders), max(folders)  # what these two share all do
+    first, last = min(folders), max(folders)  # a prefix of these two is a prefix of all
     n = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return "/".join([*first[:n], ""])
 

@@ -1,6 +1,6 @@
-"""Which training samples may show their label: `labels=all | 1% | 100 | 10/class | FILE.csv`, and draws of them.
+"""Random subsets of the labeled training samples: `labels=all | 1% | 100 | 10/class | FILE.csv`, and folds.
 
-A file is read where the data set is loaded (`label_file.py`): its labels are then all that there are.
+A file is read when the data set is loaded (`label_file.py`); its labels then replace all others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FORMS = "labels=all, labels=10% (a share), labels=100 (a number), labels=10/clas
 
 @dataclass(frozen=True)
 class Amount:
-    """How many labels: a kind ("all", "share", "count", "per class") and its number; of all those of a file, its name."""
+    """Number of labels: a kind ("all", "share", "count", "per class") and its value; `file` if the labels are from a file."""
 
     kind: str
     number: float = 0.0
@@ -36,14 +36,14 @@ class Amount:
 
 
 def parse(labels: str | int, dataset: Dataset | None = None) -> Amount:
-    """`all`, `1%`, `100`, `10/class`, or the file whose labels `dataset` has; RequestError for anything else."""
+    """Parse `all`, `1%`, `100`, `10/class`, or the label file of `dataset`. Raises RequestError for anything else."""
     text = str(labels).strip().lower()
     if text.endswith((".csv", ".tsv", ".txt")):
         read = dataset.details.get("labels", {}).get("file") if dataset is not None else None
         if read != labels:
             raise RequestError(
                 f"labels={labels}: this file was not read",
-                f"labels={labels} as a key of its own, not as one of the evaluator",
+                f"give labels={labels} as a top-level key, not as a key of the evaluator",
             )
         return Amount("all", file=read)
     if text == "all":
@@ -62,7 +62,7 @@ def parse(labels: str | int, dataset: Dataset | None = None) -> Amount:
 
 
 def check(y: Tensor, split: str, name: str, classes: int = 2) -> Tensor:
-    """The ids (m,) of samples with a label; DataError unless at least `classes` classes are among them."""
+    """Ids (m,) of the labeled samples in `y` (n,). Raises DataError if they have fewer than `classes` classes."""
     known = torch.nonzero(y >= 0).flatten()
     if len(known) == 0:
         raise DataError(
@@ -72,17 +72,17 @@ def check(y: Tensor, split: str, name: str, classes: int = 2) -> Tensor:
     present = int(y[known].unique().numel())
     if present < classes:
         raise DataError(
-            f"the {split} split of {name} holds {present} class: {classes} at least are needed to tell apart",
+            f"the {split} split of {name} has {present} class; at least {classes} are required",
             "check it with `sslcli data inspect`",
         )
     return known
 
 
 def draw(y: Tensor, amount: Amount, seed: int, index: int, names: tuple[str, ...] = ()) -> Tensor:
-    """The ids (m,), ascending, of draw `index` of a labeled subset; `y` (n,) holds -1 where there is no label.
+    """Draw number `index` of a labeled subset: ascending ids (m,). `y` (n,) is -1 where there is no label.
 
     A pure function of its arguments. Shares and counts are stratified: classes keep their proportions, and each has at
-    least one. Raises RequestError for more labels than available, DataError when a class is too small.
+    least one sample. Raises RequestError if more labels are requested than available, DataError if a class is too small.
     """
     known = torch.nonzero(y >= 0).flatten()
     if amount.kind == "all":
@@ -93,7 +93,7 @@ def draw(y: Tensor, amount: Amount, seed: int, index: int, names: tuple[str, ...
         per_class = int(amount.number)
         if per_class * len(classes) > len(known) and per_class > int(sizes.max()):
             raise RequestError(
-                f"labels={amount} asks for {per_class} of each class, and the largest has {int(sizes.max())}",
+                f"labels={amount} requires {per_class} labels per class, but the largest class has {int(sizes.max())}",
                 f"labels={int(sizes.min())}/class is the most that every class has",
             )
         small = [
@@ -122,16 +122,16 @@ def draw(y: Tensor, amount: Amount, seed: int, index: int, names: tuple[str, ...
 
 
 def shares(sizes: list[int], total: int) -> list[int]:
-    """`total` split over classes in proportion to `sizes`: at least one each, never more than there are.
+    """Apportion `total` to classes in proportion to `sizes`: at least one each, at most its size.
 
-    Largest remainders; of equal ones the first.
+    Largest-remainder method; ties go to the first class.
     """
     assert len(sizes) <= total <= sum(sizes), (sizes, total)
     exact = [total * size / sum(sizes) for size in sizes]
     takes = [min(size, max(1, math.floor(e))) for size, e in zip(sizes, exact, strict=True)]
     while sum(takes) != total:
         grow = sum(takes) < total
-        # the class that is furthest below (above) its share and may still change
+        # the class furthest below (above) its exact share that may still change
         open_ = [i for i in range(len(sizes)) if (takes[i] < sizes[i] if grow else takes[i] > 1)]
         i = max(open_, key=lambda i: (exact[i] - takes[i]) * (1 if grow else -1))
         takes[i] += 1 if grow else -1
@@ -139,8 +139,10 @@ def shares(sizes: list[int], total: int) -> list[int]:
 
 
 def folds(y: Tensor, count: int, seed: int, index: int, groups: Tensor | None = None) -> Tensor:
-    """(n,) in 0..count-1: a stratified fold for each sample; every class with `count` samples is in every fold. Samples of one
-    of the `groups` (n,), where there are any, share a fold; classes are then as even as that allows."""
+    """Stratified folds: the fold (n,) in 0..count-1 of each sample. Every class with `count` samples is in every fold.
+
+    With `groups` (n,), samples of one group share a fold, and classes are balanced as far as that allows.
+    """
     fold = torch.empty_like(y)
     if groups is not None:
         return _group_folds(y, count, seed, index, groups)
@@ -149,13 +151,15 @@ def folds(y: Tensor, count: int, seed: int, index: int, groups: Tensor | None = 
     for c in y.unique().tolist():
         members = shuffled[y[shuffled] == c]
         fold[members] = (torch.arange(len(members)) + start) % count
-        start += len(members)  # so that folds of many small classes are of one size
+        start += len(members)  # balances fold sizes if there are many small classes
     return fold
 
 
 def _group_folds(y: Tensor, count: int, seed: int, index: int, groups: Tensor) -> Tensor:
-    """Each group in turn, the largest first and equal ones in a random order, goes to the fold that has the fewest samples of its
-    classes, and of these to the smallest."""
+    """Greedy assignment of groups to folds, largest group first, ties in random order.
+
+    A group goes to the fold that has the fewest samples of its classes; of several, to the smallest fold.
+    """
     classes, of_class = y.cpu().unique(return_inverse=True)
     names, of_group = groups.unique(return_inverse=True)
     counts_of_group = torch.zeros(len(names), len(classes), dtype=torch.int64)

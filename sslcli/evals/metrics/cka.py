@@ -1,11 +1,11 @@
-"""Linear centered kernel alignment: how alike two encoders' features of the same samples are, 0 .. 1.
+"""Linear centered kernel alignment (CKA): similarity, in 0 .. 1, of two encoders' features of the same samples.
 
 Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019, arXiv:1905.00414, Eq. 2-4; unbiased
 HSIC of Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, Eq. 4, as Nguyen et al., "Do Wide and Deep
 Networks Learn the Same Things?", ICLR 2021, arXiv:2010.15327, use it.
 
-n samples, d features each. Neither form sees the n x n kernels: everything is written with d x d products, so that memory
-is bounded by the features' widths whatever n is.
+For n samples with d features, neither estimator forms the n x n kernels: both use d x d products, so memory does not depend
+on n.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import math
 import torch
 from torch import Tensor
 
-ROWS = 8192  # samples taken to float64 at a time
+ROWS = 8192  # samples converted to float64 at a time
 
 
 def cka(x: Tensor, y: Tensor, debiased: bool = True) -> float:
-    """Linear CKA of features (n, d1) and (n, d2) of the same samples; nan where one of them never varies.
+    """Linear CKA of features (n, d1) and (n, d2) of the same samples; nan if either is constant.
 
-    `debiased`, the default, takes Song's unbiased HSIC. The plain form is too high where n is not much larger than d (it
-    tends to 1 for unrelated features as d / n grows), which a test split of a few hundred samples and a backbone of 512
-    features is; for n >> d the two agree. The debiased value of unrelated features scatters around 0 and may be below.
+    `debiased`, the default, uses the unbiased HSIC of Song et al. The biased estimator is too high unless n >> d: for
+    unrelated features it tends to 1 as d / n grows, for example with a few hundred test samples and 512 features. For
+    n >> d both agree. The debiased estimate for unrelated features scatters around 0 and may be negative.
     """
     assert len(x) == len(y), (len(x), len(y))
     if debiased and len(x) < 4:
@@ -36,17 +36,17 @@ def cka(x: Tensor, y: Tensor, debiased: bool = True) -> float:
 
 
 def _biased(x: Tensor, y: Tensor) -> float:
-    """||x'y||^2 of centered features: HSIC times (n - 1)^2."""
+    """Biased HSIC times (n - 1)^2: ||x'y||^2 of centered features."""
     return float(_sums(x, y)[0])
 
 
 def _unbiased(x: Tensor, y: Tensor) -> float:
-    """HSIC_1 times n (n - 3), of the kernels K = xx' and L = yy' with zero diagonals:
+    """Unbiased HSIC_1 times n (n - 3), of the kernels K = xx' and L = yy' with zero diagonals:
 
         tr(KL) + 1'K1 1'L1 / ((n - 1) (n - 2)) - 2 / (n - 2) 1'KL1
 
-    HSIC_1 is blind to what is added to whole rows and columns of a kernel, so the features may be centered first. Then a row
-    of K sums to -|x_i|^2, and both 1'KL1 and what tr(KL) lacks of ||x'y||^2 are the sum of |x_i|^2 |y_i|^2.
+    HSIC_1 is invariant to constants added to rows and columns of a kernel, so the features may be centered first. Then row i
+    of K sums to -|x_i|^2, and both 1'KL1 and ||x'y||^2 - tr(KL) equal the sum of |x_i|^2 |y_i|^2.
     """
     whole, both, k, m = _sums(x, y)
     n = len(x)

@@ -140,7 +140,7 @@ def nearest(x: Tensor, k: int) -> Tensor:
 
 
 def learnability(x: Tensor, seed: int = 0, clusters: int | None = None) -> float:
-    """How well the nearest neighbor in one half of the samples (n, d) tells a sample's k-means cluster in the other half.
+    """1-NN accuracy in predicting the k-means clusters of one half of the samples (n, d) from the other half.
 
     Cluster learnability of Lu et al., "Using Representation Expressiveness and Learnability to Evaluate Self-Supervised
     Learning Methods", TMLR 2023, arXiv:2206.01251: held-out accuracy of nearest neighbors on k-means labels. The settings are ours

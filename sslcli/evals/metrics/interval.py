@@ -1,4 +1,4 @@
-"""95 % confidence intervals of metrics, and the number of digits that they justify. Imports no torch."""
+"""95 % confidence intervals of metrics, and rounding of metrics to significant digits. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Mapping
 
 Interval = tuple[float | None, float | None]  # None: open at this end
 LEVEL = 0.95
-Z = 1.959964  # half of LEVEL lies between 0 and Z standard deviations
-SUFFIX = "_ci95"  # of the name of a number, among the `intervals` of a result
+Z = 1.959964  # 97.5 % quantile of the standard normal distribution
+SUFFIX = "_ci95"  # appended to a metric's name in the `intervals` of a result
 ACCURACIES = ("top1", "top5", "acc")  # shares of test samples
 
 
 def share_interval(p: float, n: float, std: float | None = None, draws: int = 1) -> tuple[float, float]:
-    """Of a share `p` of `n` test samples: Wilson's score interval (1927), for other test samples of the same kind.
+    """Wilson's score interval (1927) of a proportion `p` of `n` test samples.
 
-    With several draws of labels, `p` is their mean and `std` their standard deviation: the interval is then for other draws as
-    well. The variance of the mean over draws is added to that over test samples, enlarged as Student's distribution asks for so
-    few draws, and `n` stands for the number of samples that would have as much variance.
+    With several draws of labels, `p` is their mean and `std` their standard deviation, and the interval covers other draws as
+    well: the variance of the mean over draws, scaled by the ratio of Student's t and normal quantiles, is added to the binomial
+    variance, and `n` is replaced by the sample size of equal variance.
     """
     assert 0 <= p <= 1 <= n, (p, n)
     variance = p * (1 - p)
@@ -29,14 +29,14 @@ def share_interval(p: float, n: float, std: float | None = None, draws: int = 1)
 
 
 def students_quantile(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t."""
+    """97.5 % quantile of Student's t distribution with `freedom` degrees of freedom."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 def accuracy_intervals(metrics: Mapping[str, float], n: int, draws: int = 1) -> dict[str, Interval]:
-    """`top1_ci95` and so on, of all accuracies (`top1`, `raw.top5`, `top1@10`) among numbers from `n` test samples."""
+    """Intervals (`top1_ci95`, ...) of all accuracies (`top1`, `raw.top5`, `top1@10`) in `metrics`, from `n` test samples."""
     intervals: dict[str, Interval] = {}
     for name, value in metrics.items():
         if name.endswith("_std"):
@@ -47,8 +47,10 @@ def accuracy_intervals(metrics: Mapping[str, float], n: int, draws: int = 1) -> 
 
 
 def format_value(value: float, interval: Interval | None = None) -> str:
-    """A number with the digits that its interval justifies: one beyond the first digit of the interval's half width, 4 decimals at
-    most. Without an interval, four significant digits."""
+    """Format a metric to one decimal beyond the leading digit of its interval's half width, with at most 4 decimals.
+
+    Without an interval, four significant digits.
+    """
     low, high = interval or (None, None)
     if low is None or high is None or not math.isfinite(value):
         return f"{value:.4g}"
@@ -57,14 +59,14 @@ def format_value(value: float, interval: Interval | None = None) -> str:
 
 
 def format_interval(low: float | None, high: float | None) -> str:
-    """`0.91 .. 0.95`, with an end that may be open."""
+    """Format an interval, such as `0.91 .. 0.95`; an end may be open."""
     half = (high - low) / 2 if low is not None and high is not None else 0.0
     ends = [format_value(end, (end - half, end + half)) if end is not None else "?" for end in (low, high)]
     return f"{ends[0]} .. {ends[1]}" if high is not None else f"{ends[0]} or more"
 
 
 def format_metrics(metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, str]:
-    """What is shown of each number of a result; standard deviations (`_std`) with two significant digits."""
+    """Format each metric of a result by its interval; standard deviations (`_std`) with two significant digits."""
     return {
         name: f"{value:.2g}"
         if name.endswith("_std") and name.removesuffix("_std") in metrics

@@ -1,8 +1,8 @@
-"""Two models on the same test items: is one better, and by how much? Imports no torch.
+"""Paired comparison of two models on the same test items: difference in accuracy, its interval and p-value. Imports no torch.
 
-Everything is a function of who was right where: `right` is (m,) for m items, the share of a model's draws (of labeled
-samples) in which it was right on the item. So with several draws an item counts once, and what is said holds for other test
-items, given these draws: draws of labels are no further test items.
+All statistics are functions of the correctness (m,) of each model on m items: the fraction of its draws of labeled samples
+in which its prediction was right. With several draws an item counts once, so intervals and p-values refer to other test
+items given these draws.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """Of accuracy, second less first. `low`, `high`: the paired bootstrap's interval. `better`, `worse`: items on which the
-    second was right in more, or in fewer, draws than the first. `p`: of McNemar's exact test."""
+    """Difference in accuracy, second minus first.
+
+    `low`, `high`: paired bootstrap interval of the difference. `better`, `worse`: number of items on which the second model
+    was right in more, or in fewer, draws than the first. `p`: p-value of McNemar's exact test.
+    """
 
     first: float
     second: float
@@ -42,7 +45,7 @@ class Difference:
 
 
 def compare(first: Correctness, second: Correctness, seed: int = 0, resamples: int = RESAMPLES) -> Difference:
-    """`second` against `first`, both (m,) in 0 .. 1, of the same items in the same order."""
+    """Compare the correctness of two models, both (m,) in 0 .. 1, of the same items in the same order."""
     assert first.shape == second.shape != (0,), (first.shape, second.shape)
     change = second - first
     low, high = bootstrap(change, seed, resamples)
@@ -63,10 +66,10 @@ def compare(first: Correctness, second: Correctness, seed: int = 0, resamples: i
 def bootstrap(
     change: Correctness, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> tuple[float, float]:
-    """The percentile interval of the mean of `change` (m,) over resampled items (Efron & Tibshirani 1993, Sec. 13.3).
+    """Percentile bootstrap interval of the mean of `change` (m,) over items (Efron & Tibshirani 1993, Sec. 13.3).
 
-    A resample of m items is known by how often each value of `change` occurs in it, which is multinomial: with few different
-    values (3 of one draw against one) it costs nothing, however many the items.
+    The counts of each distinct value of `change` in a resample are multinomial, so the cost depends on the number of distinct
+    values (3 for single draws), not on m.
     """
     values, counts = np.unique(np.round(change, 12), return_counts=True)
     many = max(1, 4_000_000 // len(values))  # resamples at a time
@@ -80,10 +83,12 @@ def bootstrap(
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """The two-sided exact p-value that items on which two models differ fall to either side alike (McNemar 1947, in its
-    binomial form). Of several draws it is the sign test over items, of which McNemar's is the case of one."""
+    """Two-sided p-value of McNemar's exact (binomial) test (McNemar 1947), from the numbers of discordant items.
+
+    With several draws per item it is the sign test over items, of which McNemar's is the special case of one draw.
+    """
     n, fewer = better + worse, min(better, worse)
-    ways = tail = 1  # of 0 among n, and of at most k
+    ways = tail = 1  # binomial coefficient (n, k), and the sum of those up to k
     for k in range(fewer):
         ways = ways * (n - k) // (k + 1)
         tail += ways
@@ -91,7 +96,7 @@ def mcnemar(better: int, worse: int) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p-values for several comparisons made at once (Holm 1979): the chance of any false one stays below the level."""
+    """Adjust p-values for multiple comparisons (Holm 1979); controls the family-wise error rate."""
     result, worst = [0.0] * len(ps), 0.0
     for place, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
         worst = max(worst, min(1.0, (len(ps) - place) * ps[i]))
@@ -102,17 +107,19 @@ def holm(ps: Sequence[float]) -> list[float]:
 FILE = "predictions.safetensors"  # beside a result: eval/NAME_predictions.safetensors
 PredictionArrays = tuple[
     NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]
-]  # ids (m,), truth (m,), predicted (draws, m)
+]  # ids (m,), labels (m,), predicted (draws, m)
 
 
 def align(a: PredictionArrays, b: PredictionArrays) -> tuple[NDArray[np.int64], Correctness, Correctness]:
-    """The ids of the items that both predicted, and the correctness of each on them. RequestError where there is none, or where the
-    truths differ."""
+    """Align two models' predictions: the ids of their common items, and the correctness of each model on them.
+
+    Raises RequestError if there is no common item or if the labels of common items differ.
+    """
     ids, of_a, of_b = np.intersect1d(a[0], b[0], return_indices=True)
     if not len(ids):
-        raise RequestError("not one test item is the same")
+        raise RequestError("the two results have no test item in common")
     if (a[1][of_a] != b[1][of_b]).any():
-        raise RequestError("the same test items have different labels: the data was labelled anew between the two")
+        raise RequestError("the labels of the same test items differ: the data was relabeled between the two results")
     rights = [
         (read_predictions[2] == read_predictions[1]).mean(axis=0)[rows]
         for read_predictions, rows in ((a, of_a), (b, of_b))
@@ -121,7 +128,7 @@ def align(a: PredictionArrays, b: PredictionArrays) -> tuple[NDArray[np.int64], 
 
 
 def read_predictions(saved: SavedResult) -> PredictionArrays | None:
-    """What is kept of a result's predictions; None where nothing is. DataError for a file that is damaged."""
+    """Load the saved predictions of a result; None if there are none. Raises DataError if the file is corrupt."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -130,13 +137,13 @@ def read_predictions(saved: SavedResult) -> PredictionArrays | None:
     try:
         result = load_file(checked(saved.run, saved.artefact_path(FILE)))
         ids, labels, predicted = (result[key] for key in ("ids", "truth", "predicted"))
-        assert all(v.dtype == np.int64 for v in (ids, labels, predicted)), "not whole numbers"
-        assert ids.ndim == 1, "not samples"
-        assert ids.shape == labels.shape == predicted.shape[1:], "not draws of samples"
-        assert len(predicted) > 0, "no draw"
+        assert all(v.dtype == np.int64 for v in (ids, labels, predicted)), "expected integers"
+        assert ids.ndim == 1, "expected one-dimensional ids"
+        assert ids.shape == labels.shape == predicted.shape[1:], "ids, labels and predictions differ in shape"
+        assert len(predicted) > 0, "no draws"
     except (OSError, SafetensorError, KeyError, AssertionError) as e:
         why = f"{saved.run / saved.artefact_path(FILE)} cannot be read: {e}"
-        raise DataError(why, "measure the run again: sslcli eval NAME run=RUN") from None
+        raise DataError(why, "evaluate the run again: sslcli eval NAME run=RUN") from None
     return ids, labels, predicted
 
 
@@ -147,7 +154,7 @@ def same_data(first: SavedResult, second: SavedResult) -> bool:
 
 @dataclass(frozen=True)
 class Separation:
-    """Whether the better of two results is distinguishable from the other; None where nothing is known about it."""
+    """Whether the better of two results is distinguishable from the other; None if this is unknown."""
 
     distinguishable: bool | None
     why: str
@@ -160,15 +167,18 @@ class Separation:
 
 
 def separation(first: SavedResult | None, second: SavedResult | None, metric: str, seed: int = 0) -> Separation:
-    """Of one number (`top1`) of two results. The paired test where both kept what they predicted of the same test samples;
-    else their intervals; both of these trainings and not of other seeds."""
+    """Test whether two results differ in one metric (such as `top1`).
+
+    Uses the paired test if both saved their predictions of the same test samples, else their confidence intervals. Both
+    refer to these trained models, not to training with other seeds.
+    """
     if (
         first is None
         or second is None
         or metric not in first.record["numbers"]
         or metric not in second.record["numbers"]
     ):
-        return Separation(None, f"{metric} is not known of both")
+        return Separation(None, f"{metric} is missing in one of them")
     if not same_data(first, second):
         return Separation(None, "measured on different data")
     values = [saved.record["numbers"][metric] for saved in (first, second)]
@@ -177,22 +187,22 @@ def separation(first: SavedResult | None, second: SavedResult | None, metric: st
             a, b = read_predictions(first), read_predictions(second)
             if a is not None and b is not None:
                 _, rights_a, rights_b = align(a, b)
-                result = compare(rights_b, rights_a, seed)  # the difference is of the first, less the second
+                result = compare(rights_b, rights_a, seed)  # difference: first minus second
                 why = (
                     f"{result.difference:+.3f}, 95 % {result.low:+.3f} .. {result.high:+.3f}, McNemar p {result.p:.2g}, "
                     f"{result.items:,} test samples"
                 )
                 return Separation(result.p < 1 - LEVEL, why, result)
         except SslError:
-            pass  # their intervals are left
+            pass  # fall back to the intervals
     spans = [saved.record.get("intervals", {}).get(f"{metric}_ci95", (None, None)) for saved in (first, second)]
     return by_intervals(values[0] - values[1], spans, metric)
 
 
 def by_intervals(difference: float, spans: Sequence[tuple[float | None, float | None]], metric: str) -> Separation:
-    """Without pairs: the difference of two numbers with an interval each."""
+    """Unpaired comparison of two metric values by their confidence intervals, which are assumed independent."""
     ends = [(low, high) for low, high in spans if low is not None and high is not None]
     if len(ends) < 2:
-        return Separation(None, f"no interval of {metric} is known")
+        return Separation(None, f"no interval of {metric}")
     half = sum(((high - low) / 2) ** 2 for low, high in ends) ** 0.5
     return Separation(abs(difference) > half, f"{difference:+.3f} ± {half:.3f} by their intervals, unpaired")
