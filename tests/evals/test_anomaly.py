@@ -1,4 +1,4 @@
-"""Scores of strangeness against scikit-learn's, and the one-class protocol on samples whose answer is known."""
+"""Anomaly scores against scikit-learn's, and the one-class protocol on known cases."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def normals(n: int, d: int, seed: int, offset: float = 0.0) -> torch.Tensor:
 # scores ---------------------------------------------------------------------------------------------------------------
 
 
-def test_knn_is_the_mean_of_scikit_learns_cosine_distances():
+def test_knn_score_matches_scikit_learn_cosine_distances():
     from sklearn.neighbors import NearestNeighbors
 
     normal, queries = normals(200, 6, 0), normals(30, 6, 1)
@@ -46,7 +46,7 @@ def test_knn_is_the_mean_of_scikit_learns_cosine_distances():
 
 
 @pytest.mark.parametrize("offset", [0.0, 300.0])
-def test_knn_l2_is_the_mean_of_scikit_learns_distances(offset, monkeypatch):
+def test_knn_l2_score_matches_scikit_learn_distances(offset, monkeypatch):
     from sklearn.neighbors import NearestNeighbors
 
     normal, queries = normals(200, 6, 0, offset), normals(30, 6, 1, offset)
@@ -60,7 +60,7 @@ def test_knn_l2_is_the_mean_of_scikit_learns_distances(offset, monkeypatch):
 
 
 @pytest.mark.parametrize(("n", "d", "offset"), [(300, 8, 0.0), (300, 8, 500.0), (20, 50, 0.0), (2, 3, 0.0)])
-def test_covariance_is_scikit_learns(n, d, offset):
+def test_covariance_matches_scikit_learn(n, d, offset):
     from sklearn.covariance import LedoitWolf
 
     x = normals(n, d, 0, offset)
@@ -75,7 +75,7 @@ def test_covariance_is_scikit_learns(n, d, offset):
         torch.testing.assert_close(anomaly_scores.mahalanobis(x, queries, CPU), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_mahalanobis_by_hand():
+def test_mahalanobis_score_of_known_case():
     x = torch.tensor(
         [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]
     )  # a multiple of the identity: nothing to shrink
@@ -86,7 +86,7 @@ def test_mahalanobis_by_hand():
 
 
 @pytest.mark.parametrize("offset", [0.0, 20.0])
-def test_ocsvm_is_scikit_learns(offset, monkeypatch):
+def test_ocsvm_score_matches_scikit_learn(offset, monkeypatch):
     from sklearn.svm import OneClassSVM
 
     normal, queries = normals(150, 5, 0, offset), normals(40, 5, 1, offset)
@@ -102,7 +102,7 @@ def test_ocsvm_is_scikit_learns(offset, monkeypatch):
     assert anomaly_scores.ocsvm(torch.ones(5, 2), torch.ones(3, 2), 0.5, 0, CPU).isfinite().all()
 
 
-def test_scores_in_pieces(monkeypatch):
+def test_anomaly_scores_are_equal_in_blocks(monkeypatch):
     normal, queries = normals(150, 5, 0), normals(40, 5, 1)
     scores = (
         lambda: anomaly_scores.mahalanobis(normal, queries, CPU),
@@ -118,7 +118,7 @@ def test_scores_in_pieces(monkeypatch):
 
 
 @pytest.mark.parametrize("levels", [5, 1000])  # with many ties, and with few
-def test_auroc_and_fpr95_are_scikit_learns(levels):
+def test_auroc_and_fpr95_match_scikit_learn(levels):
     from sklearn.metrics import roc_auc_score, roc_curve
 
     g = torch.Generator().manual_seed(levels)
@@ -130,7 +130,7 @@ def test_auroc_and_fpr95_are_scikit_learns(levels):
         assert anomaly_metrics.fpr95(score, anomalous) == pytest.approx(fpr[(tpr >= 0.95).argmax()])
 
 
-def test_auroc_and_fpr95_by_hand():
+def test_auroc_and_fpr95_of_known_cases():
     score = torch.tensor([1.0, 2.0, 3.0, 2.0, 4.0])
     anomalous = torch.tensor([False, False, False, True, True])
     assert anomaly_metrics.auroc(score, anomalous) == pytest.approx((1.5 + 3) / 6)
@@ -140,7 +140,7 @@ def test_auroc_and_fpr95_by_hand():
     assert anomaly_metrics.fpr95(score, anomalous) == 0.25  # 19 of 20 pass at 18
 
 
-def test_p_values_by_hand_and_where_nothing_is_strange():
+def test_p_values_of_known_cases_and_of_normal_samples():
     calibration = torch.tensor([1.0, 2.0, 3.0])
     p = anomaly_metrics.p_values(torch.tensor([0.0, 2.0, 9.0]), calibration)
     assert p.tolist() == [1.0, 0.75, 0.25]
@@ -155,7 +155,7 @@ def test_p_values_by_hand_and_where_nothing_is_strange():
 SCORES = ("knn", "knn_l2", "mahalanobis", "ocsvm")
 
 
-def test_each_class_in_turn(data):
+def test_anomaly_of_each_class_in_turn(data):
     result = anomaly(toys.Rows(), data)
     names = {"auroc", "fpr95"} | {f"{s}.{m}" for s in SCORES for m in ("auroc", "fpr95")}
     assert set(result.metrics) == {f"{kind}{name}" for kind in ("", "raw.", "untrained.") for name in names}
@@ -169,7 +169,7 @@ def test_each_class_in_turn(data):
     json.dumps([result.protocol, result.details], allow_nan=False)
 
 
-def test_one_class_is_its_place_in_each(data):
+def test_anomaly_of_one_class_equals_its_turn_in_each(data):
     every = anomaly(toys.Rows(), data)
     one = anomaly(toys.Rows(), data, normal="row 1", scores="mahalanobis", baselines=False)
     assert set(one.metrics) == {"auroc", "fpr95", "mahalanobis.auroc", "mahalanobis.fpr95"}
@@ -178,7 +178,7 @@ def test_one_class_is_its_place_in_each(data):
     assert two.details["names"] == ["row 0, row 1"]
 
 
-def test_it_is_the_definition(data):
+def test_anomaly_matches_its_definition(data):
     """By hand: normal is class 2, fitted to its training samples alone."""
     from sklearn.metrics import roc_auc_score
 
@@ -188,7 +188,7 @@ def test_it_is_the_definition(data):
     assert found == pytest.approx(roc_auc_score((y_true != 2).numpy(), score.numpy()))
 
 
-def test_test_labels_change_no_score():
+def test_anomaly_scores_ignore_test_labels():
     rows = toys.dataset()
     for normal in ("each", "all"):
         one = anomaly(toys.Rows(), EvalData(rows), normal=normal)
@@ -204,7 +204,7 @@ def test_test_labels_change_no_score():
             assert one.metrics != other.metrics
 
 
-def test_strange_test_samples_change_no_other_score():
+def test_anomaly_score_ignores_other_test_samples():
     """Thresholds and scores are of training samples: what else is in the test split does not matter."""
     rows = toys.dataset()
     one = anomaly(toys.Rows(), EvalData(rows), normal="all", baselines=False)
@@ -219,7 +219,7 @@ def test_strange_test_samples_change_no_other_score():
     assert other.metrics["flagged"] > 0.5 > 0.15 > one.metrics["flagged"]
 
 
-def test_without_labels(tmp_path):
+def test_anomaly_without_labels(tmp_path):
     rows = toys.dataset()
     rows.train.labels, rows.test.labels = None, None
     rows.test.x[7] = 255 - rows.test.x[7]
@@ -240,7 +240,7 @@ def test_without_labels(tmp_path):
 
 
 @pytest.mark.parametrize("divided", [False, True])
-def test_every_sample_of_an_unlabelled_set_is_scored(tmp_path, divided):
+def test_anomaly_scores_every_unlabeled_sample(tmp_path, divided):
     """Where nothing is held out, and where an earlier version held out a fifth of unlabelled samples."""
     rows = toys.dataset(60, 15)
     rows.train.labels = rows.test.labels = None
@@ -263,7 +263,7 @@ def test_every_sample_of_an_unlabelled_set_is_scored(tmp_path, divided):
     assert divided or any("no samples are held out" in note for note in result.protocol["notes"])
 
 
-def test_a_sample_is_scored_by_others_alone():
+def test_anomaly_score_excludes_the_sample_itself():
     """Were it among what its score is fitted to, its distance to the nearest would be 0."""
     rows = toys.dataset(20, 1)
     rows.train.labels, rows.test = None, None
@@ -271,13 +271,13 @@ def test_a_sample_is_scored_by_others_alone():
     assert all(float(row[2]) > 0 for row in table)
 
 
-def test_outlying_by_hand():
+def test_outlying_of_known_case():
     scores = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 100.0, float("nan")])
     assert outlying(scores) == pytest.approx(1 / 6)
     assert outlying(torch.ones(9)) == 0
 
 
-def test_pictures(data, tmp_path):
+def test_anomaly_saves_sheets(data, tmp_path):
     from PIL import Image
 
     for normal, marks in (("each", {"right", "wrong"}), ("row 0", {"right", "wrong"}), ("all", {""})):
@@ -287,12 +287,12 @@ def test_pictures(data, tmp_path):
         for name, artefact in result.artefacts.items():
             assert artefact.caption
             artefact.save(tmp_path / name)
-        with Image.open(tmp_path / "samples.png") as picture:
-            assert picture.width > 1000
+        with Image.open(tmp_path / "samples.png") as image:
+            assert image.width > 1000
     assert len(anomaly(toys.Rows(), data).artefacts["samples.png"].rows) == 3
 
 
-def test_reconstruction():
+def test_anomaly_with_reconstruction_score():
     rows = toys.dataset()
 
     class Vector(toys.Rows):
@@ -329,12 +329,12 @@ def test_reconstruction():
         {"normal": []},
     ],
 )
-def test_what_cannot_be(data, wrong):
+def test_anomaly_rejects_invalid_settings(data, wrong):
     with pytest.raises(RequestError):
         anomaly(toys.Rows(), data, **wrong)
 
 
-def test_classes_that_say_nothing_are_left_out():
+def test_anomaly_skips_uninformative_classes():
     rows = toys.dataset()
     rows.train.labels[rows.train.labels == 2] = 1
     rows.train.labels[0] = 2  # one sample

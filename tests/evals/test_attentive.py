@@ -25,7 +25,7 @@ def vit(seed: int = 0, shape=(1, 8, 8)):
         return ViT(shape, width=16, depth=1, heads=2, patch=2 if len(shape) == 3 else 5)
 
 
-def test_the_head_is_torchs_attention():
+def test_attentive_head_matches_torch_attention():
     g = torch.Generator().manual_seed(0)
     t = torch.randn(5, 7, 12, generator=g)
     seen = torch.rand(5, 7, generator=g) < 0.7
@@ -55,7 +55,7 @@ def test_the_head_is_torchs_attention():
     assert not torch.allclose(head(t, seen), head(t))
 
 
-def test_moments():
+def test_token_moments_match_torch():
     x = torch.randn(600, 3, 4).half()
     rows = torch.arange(0, 600, 2)
     mean, std = moments(x, rows, None)
@@ -67,7 +67,7 @@ def test_moments():
     torch.testing.assert_close(moments(x, rows, seen)[0], x[rows][:, 0].float().mean(dim=0), atol=1e-5, rtol=1e-4)
 
 
-def test_numbers_and_protocol():
+def test_attentive_metrics_and_protocol():
     data = EvalData(toys.dataset(), untrained=lambda: vit(9))
     result = attentive(vit(), data, labels="10/class", seeds=2, **QUICK)
     assert set(result.metrics) == {f"{k}top1{s}" for k in ("", "linear.", "untrained.") for s in ("", "_std")}
@@ -80,8 +80,8 @@ def test_numbers_and_protocol():
     assert again.metrics == result.metrics
 
 
-def test_it_sees_what_the_mean_cannot():
-    """A class that is told by which token is bright: the average of all is the same."""
+def test_attentive_head_solves_task_mean_pooling_cannot():
+    """The class is the index of the bright token; the mean over tokens is equal for all classes."""
     g = torch.Generator().manual_seed(0)
 
     def rows(n):
@@ -110,7 +110,7 @@ def test_it_sees_what_the_mean_cannot():
     assert result.metrics["top1"] > 0.95
 
 
-def test_a_series_with_padding():
+def test_attentive_on_padded_series():
     g = torch.Generator().manual_seed(0)
     x = torch.randn(60, 2, 23, generator=g)
     y = torch.arange(60) % 2
@@ -123,7 +123,7 @@ def test_a_series_with_padding():
     assert result.metrics["top1"] > 0.8
 
 
-def test_the_test_split_decides_nothing():
+def test_attentive_fit_ignores_the_test_split():
     found = []
     for shuffle in (False, True):
         rows = toys.dataset()
@@ -136,7 +136,7 @@ def test_the_test_split_decides_nothing():
     assert found[0].metrics != found[1].metrics
 
 
-def test_what_cannot_be(monkeypatch):
+def test_attentive_rejects_invalid_settings(monkeypatch):
     data = EvalData(toys.dataset())
     with pytest.raises(RequestError, match="Rows has none") as error:
         attentive(toys.Rows(), data)

@@ -39,7 +39,7 @@ def random_pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 # scores ---------------------------------------------------------------------------------------------------------------
 
 
-def test_scores_by_hand():
+def test_agreement_of_known_cases():
     a, y = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([1, 1, 0, 0, 0, 0])
     assert agreement(a, y)["acc"] == pytest.approx(4 / 6)  # 0 is class 1, 1 is class 0, 2 is none
     assert contingency(a, y).tolist() == [[1, 2], [2, 0], [1, 0], [0, 0]]
@@ -52,13 +52,13 @@ def test_scores_by_hand():
     assert one == pytest.approx({"acc": 0.5, "nmi": 0.0, "ari": 0.0})
 
 
-def test_noise_and_missing_labels():
+def test_agreement_with_noise_and_missing_labels():
     a, y = torch.tensor([0, 0, -1, -1, 1, 5]), torch.tensor([0, 0, 1, 1, 1, -1])
     assert agreement(a, y)["acc"] == pytest.approx(3 / 5)  # noise is never right, the last has no class
     assert agreement(torch.full((4,), -1), torch.tensor([0, 0, 1, 1]))["acc"] == 0.0
 
 
-def test_accuracy_is_the_best_of_all_matchings():
+def test_cluster_accuracy_is_the_best_matching():
     a, y = random_pair()
     counts = contingency(a, y)[:-1]
     best = max(sum(int(counts[c, i]) for i, c in enumerate(p)) for p in permutations(range(7), 5))
@@ -66,7 +66,7 @@ def test_accuracy_is_the_best_of_all_matchings():
 
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-def test_scores_are_torchmetrics():
+def test_agreement_matches_torchmetrics():
     clustering = pytest.importorskip("torchmetrics.functional.clustering")
     a, y = random_pair()
     ours = agreement(a, y)
@@ -76,7 +76,7 @@ def test_scores_are_torchmetrics():
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_silhouette_is_scikit_learns(metric):
+def test_silhouette_matches_scikit_learn(metric):
     from sklearn.metrics import silhouette_score
 
     x, y = blobs(200, 4, spread=2.0)
@@ -86,7 +86,7 @@ def test_silhouette_is_scikit_learns(metric):
     assert ours == pytest.approx(silhouette_score(x.double().numpy(), y.numpy(), metric=metric), abs=2e-4)
 
 
-def test_silhouette_by_hand():
+def test_silhouette_of_known_cases():
     table = clustering.distances(torch.tensor([[0.0], [1.0], [4.0], [6.0]]))
     s = [(4 - 0) / 5, 3 / 4, (3.5 - 2) / 3.5, (5.5 - 2) / 5.5]
     assert clustering.silhouette(table, torch.tensor([0, 0, 1, 1])) == pytest.approx((0.8 + 0.75 + s[2] + s[3]) / 4)
@@ -101,7 +101,7 @@ def test_silhouette_by_hand():
 
 
 @pytest.mark.parametrize("method", clustering.METHODS)
-def test_finds_blobs_in_samples_it_was_not_fitted_to(method):
+def test_clusters_recover_blobs_of_unseen_samples(method):
     (x, y), (queries, y_true) = blobs(400, 5), blobs(150, 5, seed=1)
     settings = Settings(method, starts=3)
     space = Space(x, settings, 0)
@@ -113,21 +113,21 @@ def test_finds_blobs_in_samples_it_was_not_fitted_to(method):
     assert torch.equal(again.queries, found.queries[:10])  # where a sample goes is its own affair
 
 
-def test_nearest_is_torchs():
+def test_nearest_matches_cdist():
     g = torch.Generator().manual_seed(0)
     x, centers = torch.randn(500, 9, generator=g) + 50, torch.randn(30, 9, generator=g) + 50
     expected = torch.cdist(x.double(), centers.double()).argmin(dim=1)
     assert torch.equal(clustering.nearest(x, centers), expected)
 
 
-def test_nearest_in_pieces(monkeypatch):
+def test_nearest_is_equal_in_blocks(monkeypatch):
     (x, _), (centers, _) = blobs(300, 4), blobs(7, 4, seed=2)
     whole = clustering.nearest(x, centers)
     monkeypatch.setattr(clustering, "BLOCK", 7 * 13)
     assert torch.equal(clustering.nearest(x, centers), whole)
 
 
-def test_gmm_is_scikit_learns():
+def test_gmm_matches_scikit_learn():
     from sklearn.mixture import GaussianMixture
 
     x, _ = blobs(400, 3, d=4, spread=1.0)
@@ -139,7 +139,7 @@ def test_gmm_is_scikit_learns():
     assert "diagonal" in few.notes[0]
 
 
-def test_hdbscan_on_a_part_of_the_samples(monkeypatch):
+def test_hdbscan_on_a_subset_of_the_samples(monkeypatch):
     x, y = blobs(600, 4)
     x[-1] = 1000.0  # far from all: noise, and nobody's neighbour
     whole = fit_clusters(x, x, 0, Settings("hdbscan"), 0, CPU)
@@ -152,7 +152,7 @@ def test_hdbscan_on_a_part_of_the_samples(monkeypatch):
     assert "300 training samples" in part.notes[0]
 
 
-def test_space_reduces_like_scikit_learns():
+def test_space_matches_scikit_learn_pca():
     from sklearn.decomposition import PCA
 
     x, _ = blobs(300, 4, d=40, spread=2.0)
@@ -167,7 +167,7 @@ def test_space_reduces_like_scikit_learns():
 
 
 @pytest.mark.parametrize("k", [2, 6, 17])
-def test_the_number_of_blobs_is_found(k):
+def test_estimate_returns_the_number_of_blobs(k):
     x, _ = blobs(600, k, d=12)
     found, curve = estimate(x, False, 40, 0)
     assert abs(found - k) <= (1 if k > 15 else 0)  # above 15 not each number is tried
@@ -175,13 +175,13 @@ def test_the_number_of_blobs_is_found(k):
     assert estimate(x[:3], False, 40, 0)[0] == 1
 
 
-def test_ladder():
+def test_ladder_of_cluster_counts():
     assert clustering.ladder(6) == [2, 3, 4, 5, 6]
     assert clustering.ladder(100)[-3:] == [64, 77, 92]
     assert clustering.ladder(1) == []
 
 
-def test_the_surest_are_the_likeliest_of_those_that_are_there():
+def test_most_probable_rows_of_each_cluster():
     p = torch.tensor([[0.6, 0.4, 0.0], [0.1, 0.9, 0.0], [0.8, 0.1, 0.1], [0.7, 0.3, 0.0], [0.45, 0.55, 0.0]])
     assert [rows.tolist() for rows in most_probable(p, count=2)] == [[2, 3], [1, 4], []]
 
@@ -195,7 +195,7 @@ def test_exemplars_are_nearest_to_the_mean():
 # the evaluator --------------------------------------------------------------------------------------------------------
 
 
-def test_numbers(data):
+def test_cluster_metrics_and_protocol(data):
     result = cluster(toys.Rows(), data, seeds=3, starts=2)
     names = {"acc", "nmi", "ari", "silhouette"}
     assert set(result.metrics) == {
@@ -211,7 +211,7 @@ def test_numbers(data):
     assert again.metrics == result.metrics
 
 
-def test_one_seed_and_auto(data):
+def test_cluster_with_one_seed_and_auto_count(data):
     result = cluster(toys.Rows(), data, k="auto", method="spherical", baselines=False)
     assert set(result.metrics) == {"acc", "nmi", "ari", "silhouette"}
     assert result.protocol["clusters"] == [3]
@@ -219,13 +219,13 @@ def test_one_seed_and_auto(data):
     assert any("seeds=5" in note for note in result.protocol["notes"])
 
 
-def test_hdbscan_says_noise_and_that_nothing_is_drawn(data):
+def test_hdbscan_reports_noise_and_single_draw(data):
     result = cluster(toys.Rows(), data, method="hdbscan", seeds=3, baselines=False)
     assert set(result.metrics) == {"acc", "nmi", "ari", "silhouette", "clusters", "noise"}
     assert any("seeds=3 has no effect" in note for note in result.protocol["notes"])
 
 
-def test_all_noise(data, tmp_path):
+def test_cluster_of_noise_only(data, tmp_path):
     result = cluster(toys.Rows(), data, method="hdbscan", min_cluster_size=200, baselines=False)
     assert result.metrics == {"acc": 0, "nmi": 0, "ari": 0, "silhouette": 0, "clusters": 0, "noise": 1}
     assert set(result.artefacts) == {"assignment.csv", "table.png"}
@@ -233,7 +233,7 @@ def test_all_noise(data, tmp_path):
 
 
 @pytest.mark.parametrize("method", clustering.METHODS)
-def test_test_labels_change_nothing_but_scores(method):
+def test_cluster_fit_ignores_test_labels(method):
     rows = toys.dataset()
     one = cluster(toys.Rows(), EvalData(rows), method=method, seeds=2, k="auto", k_max=6)
     rows.test.labels = rows.test.labels.flip(0)
@@ -246,14 +246,14 @@ def test_test_labels_change_nothing_but_scores(method):
     assert one.metrics["acc"] != other.metrics["acc"]
 
 
-def test_training_labels_are_counted_and_no_more():
+def test_cluster_uses_training_labels_for_count_only():
     rows = toys.dataset()
     one = cluster(toys.Rows(), EvalData(rows))
     rows.train.labels = rows.train.labels.flip(0)
     assert cluster(toys.Rows(), EvalData(rows)).metrics == one.metrics
 
 
-def test_without_labels_and_without_a_test_split(tmp_path):
+def test_cluster_without_labels_or_test_split(tmp_path):
     rows = toys.dataset()
     rows.train.labels, rows.test, rows.classes = None, None, ()
     rows.train.names = [f"folder/a, {i}.png" for i in range(240)]
@@ -272,14 +272,14 @@ def test_without_labels_and_without_a_test_split(tmp_path):
     assert lines[1].startswith('train,"folder/a, 0.png",')
 
 
-def test_pictures(data, tmp_path):
+def test_cluster_saves_sheets(data, tmp_path):
     from PIL import Image
 
     result = cluster(toys.Rows(), data)
     for name in ("exemplars.png", "table.png"):
         result.artefacts[name].save(tmp_path / name)
-        with Image.open(tmp_path / name) as picture:
-            assert min(picture.size) > 200
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) > 200
     assert "cluster" in result.artefacts["exemplars.png"].caption
     grid = result.artefacts["table.png"]
     assert f"{result.metrics['acc']:.1%}" in grid.caption
@@ -303,12 +303,12 @@ def test_pictures(data, tmp_path):
         {"seeds": 0},
     ],
 )
-def test_what_cannot_be(data, wrong):
+def test_cluster_rejects_invalid_settings(data, wrong):
     with pytest.raises(RequestError):
         cluster(toys.Rows(), data, **wrong)
 
 
-def test_series_with_gaps(tmp_path):
+def test_cluster_of_series_with_missing_values(tmp_path):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(60, 2, 500, generator=g)
     x[3, :, 400:] = float("nan")

@@ -40,7 +40,7 @@ def images(n: int = 5, shape=(1, 8, 8)) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])
-def test_attention_weights_are_those_that_were_used(pool):
+def test_attention_weights_match_the_forward_pass(pool):
     """The last block's output is made again from the weights, by torch's own multi-head attention as the oracle."""
     net, x = vit(pool=pool), images()
     block = net.blocks[-1]
@@ -78,7 +78,7 @@ def test_attention_of_a_padded_series():
 @pytest.mark.parametrize(
     ("net", "shape"), [(convnet, (3, 16, 16)), (lambda s: TCN(s, width=8, depth=2).eval(), (2, 30))]
 )
-def test_grad_cam_of_a_mean_is_class_activation_mapping(net, shape):
+def test_grad_cam_of_mean_pooling_equals_cam(net, shape):
     """Features that are the mean of a map, and a linear score w: Grad-CAM is relu(w . A) / places (Selvaraju, Sec. 3.1)."""
     backbone, x = net(shape), images(4, shape)
     layer = attribution_maps.last_feature_layer(backbone, x)
@@ -90,7 +90,7 @@ def test_grad_cam_of_a_mean_is_class_activation_mapping(net, shape):
     torch.testing.assert_close(cam, expected)
 
 
-def test_grad_cam_by_hand():
+def test_grad_cam_of_known_case():
     class Net(nn.Module):
         dim = 1
 
@@ -113,7 +113,7 @@ def test_grad_cam_by_hand():
 
 
 @pytest.mark.parametrize(("name", "grid"), [("resnet18", (4, 4)), ("mobilenet_v3_small", (1, 2))])
-def test_larger_networks_have_a_last_map(name, grid):
+def test_grad_cam_uses_the_last_map_of_larger_networks(name, grid):
     shape = (3, 32, 32) if name == "resnet18" else (3, 32, 64)
     net = ResNet(shape, 18).eval() if name == "resnet18" else TorchvisionModel(shape, name).eval()
     x = images(2, shape)
@@ -125,7 +125,7 @@ def test_larger_networks_have_a_last_map(name, grid):
 
 
 @pytest.mark.parametrize("net", [lambda: MLP((3, 32, 32)), lambda: TorchvisionModel((3, 32, 32), "vit_b_32")])
-def test_what_cannot_be_explained_says_so(net):
+def test_explain_rejects_unsupported_backbones(net):
     with pytest.raises(RequestError, match="cannot be explained") as error:
         attribution_maps.last_feature_layer(net().eval(), images(2, (3, 32, 32)))
     assert "convnet" in error.value.hint
@@ -134,7 +134,7 @@ def test_what_cannot_be_explained_says_so(net):
 # deletion, insertion, components -----------------------------------------------------------------------------------------
 
 
-def test_curves_by_hand():
+def test_deletion_curves_of_known_case():
     x = torch.tensor([4.0, 1.0, 2.0, 3.0]).view(1, 1, 4)
     judge = lambda z: z.nansum(dim=(1, 2))  # noqa: E731
     base = torch.full_like(x, 0.5)
@@ -152,7 +152,7 @@ def test_curves_by_hand():
     assert gone.tolist() == [[1, 1, 1]]
 
 
-def test_components_against_scikit_learn():
+def test_pca_colors_match_scikit_learn():
     from sklearn.decomposition import PCA
 
     x = torch.randn(300, 10, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 0.1, 10)
@@ -167,7 +167,7 @@ def test_components_against_scikit_learn():
     assert attribution_maps.pca_colors(torch.randn(9, 2))[0].shape == (9, 3)
 
 
-def test_a_random_map_is_a_function_of_the_sample():
+def test_random_map_depends_on_the_sample_only():
     like = torch.zeros(3, 4, 4)
     ids = torch.tensor([5, 6, 7])
     whole = attribution_maps.random_map(like, ids, 0)
@@ -192,7 +192,7 @@ class Bright(nn.Module):
         return self.map(x)[:, :, 0, :3].flatten(1)
 
 
-def test_what_matters_is_found():
+def test_explain_locates_the_relevant_region():
     data = EvalData(toys.dataset())
     found = explain(Bright(), data, samples=60)
     assert found.metrics["deletion"] < found.metrics["random.deletion"]
@@ -201,7 +201,7 @@ def test_what_matters_is_found():
 
 
 @pytest.mark.parametrize(("net", "target"), [(vit, "class"), (convnet, "neighbour"), (convnet, "class")])
-def test_numbers_and_pictures(tmp_path, net, target):
+def test_explain_metrics_and_sheets(tmp_path, net, target):
     data = EvalData(toys.dataset(), untrained=lambda: net().eval())
     result = explain(net(), data, target=target, samples=6)
     kinds = ("", "untrained.", "random.")
@@ -221,14 +221,14 @@ def test_numbers_and_pictures(tmp_path, net, target):
     assert explain(net(), other, target=target, samples=6).metrics == pytest.approx(result.metrics, abs=5e-3)
 
 
-def test_without_labels_the_neighbour_is_asked():
+def test_explain_uses_the_neighbor_without_labels():
     rows = toys.dataset()
     rows.train.labels = rows.test.labels = None
     assert "nearest" in explain(convnet(), EvalData(rows), samples=4).protocol["target"]
 
 
 @pytest.mark.parametrize("net", [lambda s: TCN(s, width=8, depth=2), lambda s: vit(s)])
-def test_series(tmp_path, net):
+def test_explain_of_time_series(tmp_path, net):
     x = images(30, (2, 24))
     x[::4, :, 20:] = math.nan
     source = ArraySource(x, torch.arange(30) % 2)
@@ -238,7 +238,7 @@ def test_series(tmp_path, net):
     result.artefacts["maps.png"].save(tmp_path / "maps.png")
 
 
-def test_training_flags_and_gradients_are_left_alone():
+def test_explain_restores_training_flags_and_gradients():
     net = convnet().train()
     explain(net, EvalData(toys.dataset()), samples=4)
     assert net.training
@@ -247,12 +247,12 @@ def test_training_flags_and_gradients_are_left_alone():
 
 
 @pytest.mark.parametrize(("wrong", "message"), [({"target": "klass"}, "target"), ({"samples": 0}, "samples")])
-def test_requests_that_cannot_be(wrong, message):
+def test_explain_rejects_invalid_settings(wrong, message):
     with pytest.raises(RequestError, match=message):
         explain(convnet(), EvalData(toys.dataset()), **wrong)
 
 
-def test_a_backbone_without_places_is_told_before_work():
+def test_explain_checks_the_backbone_first():
     class Counting(toys.Rows):
         pass
 

@@ -24,7 +24,7 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def test_it_learns_what_no_linear_model_can():
+def test_finetune_solves_a_nonlinear_task():
     data = learners.data()
     backbone = learners.Net(7)
     before = weights(backbone).clone()
@@ -48,7 +48,7 @@ def test_it_learns_what_no_linear_model_can():
     assert again.details == result.details
 
 
-def test_a_run_and_scratch_with_the_same_weights_are_one():
+def test_finetune_from_run_and_scratch_agree_for_equal_weights():
     """Both starts are the same training: only the first weights tell them apart."""
     data, amount, recipe = learners.data(), subsets.parse("20/class"), Recipe(**QUICK)
     run = measure(learners.Net(1), data, amount, 1, recipe, "run", head="random")
@@ -57,7 +57,7 @@ def test_a_run_and_scratch_with_the_same_weights_are_one():
     assert torch.equal(run.predicted[0], scratch.predicted[0])
 
 
-def test_the_test_split_decides_nothing():
+def test_finetune_ignores_the_test_split():
     honest, shuffled = learners.dataset(), learners.dataset()
     shuffled.test.labels = shuffled.test.labels[torch.randperm(100, generator=torch.manual_seed(0))]
     found = []
@@ -77,7 +77,7 @@ def test_the_test_split_decides_nothing():
     assert torch.equal(*same)
 
 
-def test_few_labels_fill_a_batch_with_views():
+def test_finetune_fills_batches_with_views():
     recipe = Recipe(epochs=50, min_steps=300, batch_size=64, augment="weak")
     assert Length.of(recipe, 2) == Length(2, ROWS // 2, 300)
     assert Length.of(recipe, 10) == Length(10, 4, 300)
@@ -93,7 +93,7 @@ def test_few_labels_fill_a_batch_with_views():
     assert one.protocol["batch"] == {"samples": 2, "views_of_each": 16}
 
 
-def test_the_first_head_is_the_probe():
+def test_finetune_head_starts_as_the_probe():
     """With a rate of nearly nothing, the answers are those of the logistic regression."""
     data, backbone = learners.data(), learners.Net(3)
     backbone.norm.momentum = 0.0  # its statistics stay
@@ -105,7 +105,7 @@ def test_the_first_head_is_the_probe():
     assert head.weight.shape == (2, 24)
 
 
-def test_the_rate_is_chosen_on_labelled_training_samples():
+def test_finetune_selects_learning_rate_on_training_samples():
     data = learners.data()
     ids = torch.arange(100)
     assert train(learners.Net(3), data, ids, Recipe(lr=[1e-9, 3e-3], **QUICK), 0).rate.value == 3e-3
@@ -128,7 +128,7 @@ def test_the_rate_is_chosen_on_labelled_training_samples():
     assert (found.value, found.edge, found.tried) == (5.0, "highest", (1.0, 2.0, 5.0))
 
 
-def test_options_and_device_settings_reach_the_training():
+def test_finetune_passes_options_and_device_settings():
     data = learners.data(autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16), channels_last=True)
     result = finetune(
         learners.Net(3), data, layer_decay=0.5, mixup=0.4, cutmix=1.0, label_smoothing=0.1, baselines=False, **QUICK
@@ -140,7 +140,7 @@ def test_options_and_device_settings_reach_the_training():
     assert only.protocol["head"] == "random"
 
 
-def test_what_cannot_be():
+def test_finetune_rejects_invalid_settings():
     data = learners.data()
     for wrong in (
         {"lr": 0.0},
@@ -166,7 +166,7 @@ def test_what_cannot_be():
         finetune(learners.Net(), learners.data(rows), **QUICK)
 
 
-def test_no_baseline_is_said():
+def test_finetune_reports_a_missing_baseline():
     data = learners.data()
     data.untrained = None
     result = finetune(learners.Net(), data, **QUICK)
@@ -174,15 +174,15 @@ def test_no_baseline_is_said():
     assert "no baseline from scratch" in result.protocol["notes"][0]
 
 
-def test_sources_of_sources():
+def test_subset_keeps_inputs_names_and_errors():
     source = learners.crossed(10, 0)
     source.names = [f"f{i}" for i in range(10)]
-    source.bad = {7: "torn"}
+    source.bad = {7: "truncated"}
     part = Subset(source, torch.tensor([7, 2]), torch.tensor([1, 0]))
     assert len(part) == 2
     assert torch.equal(part.resident, source.x[[7, 2]])
     assert torch.equal(part.read(1), source.x[2])
-    assert part.bad == {0: "torn"}
+    assert part.bad == {0: "truncated"}
     assert list(part.names) == ["f7", "f2"]
     assert part.name_of(0) == "f7"
     assert Subset(source, torch.arange(10)).resident is source.x
@@ -190,7 +190,7 @@ def test_sources_of_sources():
     assert len(both) == 12
     assert torch.equal(both.resident, torch.cat([source.x[[7, 2]], source.x]))
     assert both.labels.tolist() == [1, 0, *source.labels.tolist()]
-    assert both.bad == {0: "torn", 9: "torn"}
+    assert both.bad == {0: "truncated", 9: "truncated"}
     assert (both.name_of(1), both.name_of(2), both.names[11]) == ("f2", "f0", "f9")
     assert torch.equal(both.read(1), source.x[2])
     assert torch.equal(both.read(2), source.x[0])

@@ -1,4 +1,4 @@
-"""Neighbours against scikit-learn's and the formula, number by number."""
+"""The k-NN classifier against scikit-learn's and its formula."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def unit(n: int, d: int, seed: int) -> torch.Tensor:
 
 
 def slow(bank, y, queries, k, temperature):
-    """Wu et al.'s vote, as in lightly's knn_predict, one query at a time."""
+    """The weighted k-NN classifier of Wu et al., as in lightly's knn_predict, one query at a time."""
     answers = []
     for q in queries:
         similar = sorted(((float(q @ b), int(c)) for b, c in zip(bank, y, strict=True)), reverse=True)[:k]
-        votes: dict[int, float] = {}
+        weights: dict[int, float] = {}
         for s, c in similar:
-            votes[c] = votes.get(c, 0.0) + math.exp(s / temperature)
-        answers.append(max(votes, key=votes.__getitem__))
+            weights[c] = weights.get(c, 0.0) + math.exp(s / temperature)
+        answers.append(max(weights, key=weights.__getitem__))
     return torch.tensor(answers)
 
 
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (20, 0.1), (200, 0.1), (20, 1.0)])
-def test_is_the_formula_and_scikit_learns(k, temperature):
+def test_knn_matches_the_formula_and_scikit_learn(k, temperature):
     from sklearn.neighbors import KNeighborsClassifier
 
     bank, queries = unit(300, 6, 0), unit(40, 6, 1)
@@ -46,7 +46,7 @@ def test_is_the_formula_and_scikit_learns(k, temperature):
 
 
 @pytest.mark.parametrize(("n", "k"), [(4096, 20), (5003, 7), (9001, 200), (30_000, 20), (4100, 1), (300, 300)])
-def test_neighbours_are_exact(n, k):
+def test_neighbors_are_exact(n, k):
     bank, queries = unit(n, 8, 0), unit(30, 8, 1)
     values, places = nearest_neighbors(bank, queries, k)
     expected = (queries @ bank.T).topk(k, dim=1)
@@ -55,7 +55,7 @@ def test_neighbours_are_exact(n, k):
     assert all(len(set(row)) == k for row in places.tolist())
 
 
-def test_neighbours_in_pieces_are_the_same(monkeypatch):
+def test_neighbors_are_equal_in_blocks(monkeypatch):
     bank, queries = unit(5000, 8, 0), unit(50, 8, 1)
     whole = nearest_neighbors(bank, queries, 20)
     monkeypatch.setattr(module, "BANK", 601)  # the last piece is smaller, and smaller than k for the next
@@ -67,19 +67,19 @@ def test_neighbours_in_pieces_are_the_same(monkeypatch):
     torch.testing.assert_close(nearest_neighbors(bank, queries, 20)[0], whole[0])
 
 
-def test_neighbours_with_ties():
+def test_neighbors_with_ties():
     bank = F.normalize(torch.ones(5000, 3), dim=1)  # collapsed features: all alike
     values, places = nearest_neighbors(bank, bank[:4], 20)
     torch.testing.assert_close(values, torch.ones(4, 20))
     assert all(len(set(row)) == 20 for row in places.tolist())
 
 
-def test_small_temperatures_do_not_overflow():
+def test_knn_small_temperature_does_not_overflow():
     bank, y = unit(50, 4, 0), torch.arange(50) % 3
     assert torch.equal(classify(bank, y, bank, 5, 1e-4), y)  # the nearest is the sample itself
 
 
-def test_numbers(data):
+def test_knn_metrics_and_protocol(data):
     result = knn(toys.Rows(), data)
     assert set(result.metrics) == {"top1", "raw.top1", "untrained.top1"}
     assert result.metrics["top1"] > 0.9 > result.metrics["untrained.top1"]
@@ -93,25 +93,25 @@ def test_numbers(data):
     ("baselines", "names"),
     [(False, {"top1"}), ("raw", {"top1", "raw.top1"}), ("untrained", {"top1", "untrained.top1"})],
 )
-def test_baselines_that_are_asked_for(data, baselines, names):
+def test_knn_evaluates_requested_baselines(data, baselines, names):
     whole, some = knn(toys.Rows(), data), knn(toys.Rows(), data, baselines=baselines)
     assert some.metrics == {name: whole.metrics[name] for name in names}
     assert any(f"evaluator.baselines={str(baselines).lower()}" in note for note in some.protocol["notes"])
 
 
-def test_a_baseline_that_is_none(data):
+def test_knn_rejects_unknown_baseline(data):
     for evaluator in (knn, probe):
         with pytest.raises(RequestError, match=r"evaluator\.baselines=pixels"):
             evaluator(toys.Rows(), data, baselines="pixels")
 
 
-def test_seeds_without_effect_are_said(data):
+def test_knn_reports_seeds_without_effect(data):
     result = knn(toys.Rows(), data, seeds=5)
     assert "top1_std" not in result.metrics
     assert any("no effect" in note for note in result.protocol["notes"])
 
 
-def test_what_cannot_be(data):
+def test_knn_rejects_invalid_settings(data):
     for wrong in ({"k": 0}, {"temperature": 0.0}, {"labels": 0}, {"seeds": 0}):
         with pytest.raises(RequestError):
             knn(toys.Rows(), data, **wrong)
@@ -121,7 +121,7 @@ def test_what_cannot_be(data):
         knn(toys.Rows(), EvalData(rows))
 
 
-def test_gunpoint_is_the_archives_figure(test_data):
+def test_knn_on_gunpoint_matches_the_archive(test_data):
     """The UCR archive lists an error of .0867 for one Euclidean neighbour; z-normalised series rank alike by cosine."""
     from sslcli.data.sources.series import series
 
@@ -131,13 +131,13 @@ def test_gunpoint_is_the_archives_figure(test_data):
     assert result.metrics["top1"] == result.metrics["raw.top1"]
 
 
-def test_notes_of_one_evaluator_do_not_reach_another(data):
+def test_notes_are_separate_per_evaluator(data):
     knn(toys.Rows(), data, k=1000, labels="2/class")
     assert knn(toys.Rows(), data).protocol["notes"] == []
 
 
 @pytest.mark.parametrize(("k", "temperature"), [(20, 0.1), (200, 0.1), (20, 0.07)])
-def test_it_says_what_lightlys_does(k, temperature):
+def test_knn_matches_lightly(k, temperature):
     theirs = pytest.importorskip("lightly.utils.benchmarking.knn").knn_predict
     g = torch.Generator().manual_seed(0)
     y = torch.randint(0, 7, (5000,), generator=g)

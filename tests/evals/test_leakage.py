@@ -1,4 +1,4 @@
-"""Nothing that is fitted may depend on the test split: held for every evaluator there is, by the folder of their YAML files."""
+"""No evaluator may fit anything to the test split. Parametrized over the YAML files of all evaluators."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def measure(name: str, dataset: Dataset) -> Result:
 
 
 def network(name: str, seed: int) -> nn.Module:
-    """A small backbone for pictures of 8 x 8: with tokens where those are what is measured."""
+    """A small backbone for 8 x 8 images, with tokens for evaluators that need them."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         kind = "vit_micro" if name == "attentive" else "convnet"
@@ -73,7 +73,7 @@ def predictions(result: Result) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", EVALUATORS)
-def test_permuted_test_labels_change_nothing_that_is_fitted(name):
+def test_evaluator_fit_ignores_test_labels(name):
     dataset = toys.dataset(classes=3)
     test = dataset.test
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(3))
@@ -85,7 +85,7 @@ def test_permuted_test_labels_change_nothing_that_is_fitted(name):
 
 
 @pytest.mark.parametrize("name", EVALUATORS)
-def test_other_test_samples_change_no_prediction(name):
+def test_prediction_ignores_other_test_samples(name):
     """Half of the test split is replaced: what is said of the other half stays, so no statistic is taken over the test split."""
     dataset = toys.dataset(classes=3)
     test, half = dataset.test, len(dataset.test) // 2

@@ -16,7 +16,7 @@ from sslcli.evals.probe import probe
 from tests.evals import toys
 
 
-def test_numbers_and_protocol(data):
+def test_probe_metrics_and_protocol(data):
     result = probe(toys.Rows(), data, labels="10/class", seeds=3)
     assert set(result.metrics) == {
         *("top1", "top1_std", "raw.top1", "raw.top1_std", "untrained.top1", "untrained.top1_std")
@@ -33,7 +33,7 @@ def test_numbers_and_protocol(data):
     assert probe(toys.Rows(), data, labels="10/class", seeds=3).metrics == result.metrics
 
 
-def test_top5_and_confusion():
+def test_probe_top5_and_confusion():
     data = EvalData(toys.dataset(400, 200, classes=7))
     result = probe(toys.Rows(), data, seeds=2)
     assert result.metrics["top1"] <= result.metrics["top5"] <= 1
@@ -41,10 +41,10 @@ def test_top5_and_confusion():
     counts = result.artefacts["confusion.png"].counts
     assert counts.sum() == 2 * 200
     assert int(counts.diagonal().sum()) / 400 == pytest.approx(result.metrics["top1"])
-    assert any("untrained" in note for note in result.protocol["notes"])  # it was not asked for, and that is said
+    assert any("untrained" in note for note in result.protocol["notes"])  # not requested, which a note reports
 
 
-def test_is_the_solver_on_standardised_features(data):
+def test_probe_equals_the_solver_on_standardized_features(data):
     backbone = toys.Rows()
     (x, y), (x_test, y_test) = data.features(backbone, "train"), data.features(backbone, "test")
     standardise = Standardizer(x)
@@ -56,7 +56,7 @@ def test_is_the_solver_on_standardised_features(data):
     assert result.metrics["top1"] == pytest.approx(float(expected))
 
 
-def test_standardiser():
+def test_standardizer_of_known_case():
     x = torch.tensor([[1.0, 5.0, 1.0], [3.0, 5.0, 1.0 + 1e-7]])
     before = x.clone()
     torch.testing.assert_close(Standardizer(x)(x, torch.tensor([1])), torch.tensor([[1.0, 0.0, 0.0]]))
@@ -65,7 +65,7 @@ def test_standardiser():
     torch.testing.assert_close(1 / Standardizer(many).scale, many.std(dim=0, correction=0), rtol=1e-4, atol=0)
 
 
-def test_the_test_split_decides_nothing(data):
+def test_probe_fit_ignores_the_test_split(data):
     """With the test labels shuffled the same strengths and weights come out; only the score changes."""
     backbone = toys.Rows()
     honest = probe(backbone, data, labels="20%", seeds=2)
@@ -76,7 +76,7 @@ def test_the_test_split_decides_nothing(data):
     assert other.metrics["top1"] < 0.6 < honest.metrics["top1"]
 
 
-def test_choose_prefers_what_generalises():
+def test_choose_c_prefers_generalization():
     g = torch.Generator().manual_seed(0)
     y = torch.arange(60) % 3
     noise = torch.randn(60, 400, generator=g)
@@ -108,7 +108,7 @@ def fine_detail(scale: float) -> EvalData:
     return EvalData(Dataset("detail", "series", (1, 8), split(60), split(200), ("a", "b")))
 
 
-def test_grid_continues_while_its_edge_is_best():
+def test_grid_search_extends_beyond_the_best_edge():
     """Classes that differ in a millionth of the variance need a weaker penalty than C = 10."""
     data = fine_detail(0.001)
     narrow = probe(torch.nn.Flatten(), data, strengths=[1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0], baselines=False)
@@ -124,7 +124,7 @@ def test_grid_continues_while_its_edge_is_best():
     assert wide.metrics["top1"] > 0.97
 
 
-def test_search_by_hand():
+def test_grid_search_of_known_case():
     grid = Grid((1, 2, 4, 8, 16, 32), first=2, last=3)
     never = lambda scores: False  # noqa: E731
 
@@ -143,7 +143,7 @@ def test_search_by_hand():
     assert "x = 32 was best and is the highest" in choice_notes([peak(100)], grid, "x", "k")[1]
 
 
-def test_confidence_alone_does_not_lower_the_grid():
+def test_grid_search_ignores_confidence_alone():
     """Equal accuracy everywhere, and a log loss that falls with the penalty: few labels look like this."""
     grid = Grid(tuple(10.0**e for e in range(-8, 7)), 4, 9)
     found = search(grid, lambda v: (3.0, -v), "how", lambda scores: False)
@@ -151,7 +151,7 @@ def test_confidence_alone_does_not_lower_the_grid():
     assert min(found.tried) == 1e-4
 
 
-def test_classes_unseen_in_training_count_as_wrong():
+def test_probe_counts_unseen_classes_as_wrong():
     rows = toys.dataset()
     keep = rows.train.labels != 2
     rows.train = ArraySource(rows.train.x[keep], rows.train.labels[keep])
@@ -161,7 +161,7 @@ def test_classes_unseen_in_training_count_as_wrong():
     assert result.artefacts["confusion.png"].counts[:, 2].sum() == 0
 
 
-def test_one_label_a_class(data):
+def test_probe_with_one_label_per_class(data):
     result = probe(toys.Rows(), data, labels="1/class", seeds=3)
     assert result.protocol["strength"]["C"] == [DEFAULT_C] * 3
     assert result.metrics["top1"] > result.metrics["untrained.top1"]
@@ -183,13 +183,13 @@ def without(split: str, labels):
         (without("test", -1), "no labels in its test split"),
     ],
 )
-def test_data_that_cannot_be_probed(rows, message):
+def test_probe_rejects_unusable_data(rows, message):
     with pytest.raises(DataError, match=message) as error:
         probe(toys.Rows(), EvalData(rows))
     assert error.value.hint
 
 
-def test_no_test_split_is_said_before_work():
+def test_probe_reports_a_missing_test_split_first():
     rows = toys.dataset()
     rows.test = None
     backbone = toys.Rows()
@@ -212,12 +212,12 @@ def test_no_test_split_is_said_before_work():
         ({"strengths": 0.0}, "strengths"),
     ],
 )
-def test_requests_that_cannot_be(data, wrong, message):
+def test_probe_rejects_invalid_settings(data, wrong, message):
     with pytest.raises(RequestError, match=message):
         probe(toys.Rows(), data, **wrong)
 
 
-def test_raw_digits_reproduce_the_known_figures():
+def test_probe_of_raw_digits_matches_known_accuracy():
     """Raw pixels of digits with ten labels a class: .87 with scikit-learn at C = 0.01 (mean of many draws)."""
     from sslcli.data.public.digits import digits
 

@@ -1,4 +1,4 @@
-"""Label-free numbers on features whose answer is known."""
+"""Label-free metrics on features with known values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_quality_reads_no_label(data):
     assert any("no lidar" in note for note in result.protocol["notes"])
 
 
-def test_settings_are_looked_at_first(data):
+def test_quality_checks_settings_first(data):
     for settings, says in (
         ({"samples": 1}, "samples=1"),
         ({"points": 3}, "points=3"),
@@ -44,7 +44,7 @@ def test_settings_are_looked_at_first(data):
             quality(toys.Rows(), data, **settings)
 
 
-def test_some_samples_stand_for_all():
+def test_quality_on_a_subset_of_the_samples():
     protocol = quality(toys.Rows(), EvalData(toys.dataset()), samples=50, points=30).protocol
     assert (protocol["samples"], protocol["points"]) == (50, 30)
     few = quality(toys.Rows(), EvalData(toys.dataset(15)))
@@ -52,7 +52,7 @@ def test_some_samples_stand_for_all():
     assert any("too few" in note for note in few.protocol["notes"])
 
 
-def test_what_is_said_of_views():
+def test_quality_protocol_describes_views():
     data = EvalData(toys.dataset(), recipes=NOISE, seed=3)
     result = quality(toys.Rows(), data, groups=40, views=4)
     assert set(result.metrics) == CLEAN | VIEWED
@@ -70,7 +70,7 @@ def test_what_is_said_of_views():
 
 
 @pytest.mark.parametrize("recipes", [None, {}, {"global": {}}, {"local": {"noise": {"sigma": 0.1}}}])
-def test_without_an_augmentation_what_needs_views_is_left_out(recipes):
+def test_quality_without_views_omits_view_metrics(recipes):
     result = quality(toys.Rows(), EvalData(toys.dataset(), recipes=recipes))
     assert set(result.metrics) == CLEAN
     assert any("no lidar, alignment and uniformity" in note for note in result.protocol["notes"])
@@ -84,7 +84,7 @@ class Poisoned(ArraySource):
         raise AssertionError("the test split was read")
 
 
-def test_online_stays_in_the_training_split():
+def test_online_uses_the_training_split_only():
     rows = toys.dataset()
     rows.test = Poisoned(rows.test.x, rows.test.labels)
     backbone = toys.Rows().train()
@@ -96,7 +96,7 @@ def test_online_stays_in_the_training_split():
     assert online(toys.Blind(), rows)["knn/top1"] < metrics["knn/top1"]
 
 
-def test_online_is_the_slow_way():
+def test_online_matches_a_direct_computation():
     rows = toys.dataset(100)
     seen = []
 
@@ -109,7 +109,7 @@ def test_online_is_the_slow_way():
     assert sum(seen) == 40
 
 
-def test_online_counts_only_labelled_samples_and_works_without():
+def test_online_counts_labeled_samples_only():
     rows = toys.dataset()
     rows.train.labels[::2] = -1
     assert online(toys.Rows(), rows)["knn/top1"] > 0.85
@@ -117,7 +117,7 @@ def test_online_counts_only_labelled_samples_and_works_without():
     assert set(online(toys.Rows(), rows)) == {"spread", "rankme"}
 
 
-def test_a_backbone_that_collapsed_is_visible():
+def test_quality_shows_a_collapsed_backbone():
     class Constant(toys.Rows):
         def forward(self, x):
             return torch.ones(len(x), 8)
@@ -127,7 +127,7 @@ def test_a_backbone_that_collapsed_is_visible():
     assert metrics["rankme"] == pytest.approx(1, abs=1e-2)
 
 
-def test_series_go_the_same_way():
+def test_quality_of_time_series():
     g = torch.Generator().manual_seed(0)
     source = ArraySource(torch.randn(60, 2, 50, generator=g), torch.arange(60) % 2)
     series = Dataset("s", "series", (2, 50), source, source, ("a", "b"), mean=(0.0, 0.0), std=(1.0, 1.0))

@@ -42,7 +42,7 @@ def mae(norm_pix: bool, shape=(1, 8, 8)) -> MAE:
     return MAE(ViT(shape, width=16, depth=1, heads=2, patch=2), norm_pix=norm_pix)
 
 
-def test_numbers_are_in_pixels():
+def test_reconstruct_metrics_are_in_pixels():
     """The toys have a standard deviation of 0.5: an error of 0.2 of the view is one of 0.1 in 0..1, whose PSNR is 20 dB."""
     data = evaluated(Copy(0.2))
     found = reconstruct(toys.Rows(), data)
@@ -56,7 +56,7 @@ def test_numbers_are_in_pixels():
     assert found.protocol["masks"] == 1
 
 
-def test_what_was_hidden_is_judged():
+def test_reconstruct_error_is_of_masked_patches():
     data = evaluated(Copy(0.2, half=True))
     found = reconstruct(toys.Rows(), data, masks=2).metrics
     assert found["mse"] == pytest.approx(0.01, rel=1e-5)
@@ -69,7 +69,7 @@ def test_what_was_hidden_is_judged():
 
 
 @pytest.mark.parametrize("norm_pix", [True, False])
-def test_mae_by_hand(norm_pix):
+def test_reconstruct_error_of_known_mae(norm_pix):
     """Its own error is its loss on these masks; without normalised patches that is the number, in pixels."""
     method = mae(norm_pix)
     data = evaluated(method)
@@ -85,7 +85,7 @@ def test_mae_by_hand(norm_pix):
     assert bool(found.protocol["notes"]) == norm_pix
 
 
-def test_true_statistics_of_hidden_patches_reach_no_number():
+def test_reconstruct_ignores_statistics_of_masked_patches():
     """Two samples whose visible halves agree: what is guessed of the hidden half agrees too."""
 
     class Flat(Copy):
@@ -110,7 +110,7 @@ def test_true_statistics_of_hidden_patches_reach_no_number():
     assert "normalised.mse" in reconstruct(toys.Rows(), evaluated(method, rows)).metrics
 
 
-def test_errors_by_sample():
+def test_reconstruct_errors_per_sample():
     class Later(Copy):
         """Off by the id."""
 
@@ -126,14 +126,14 @@ def test_errors_by_sample():
     torch.testing.assert_close(masked, torch.full((240,), 0.04))
 
 
-def test_errors_do_not_depend_on_the_batch():
+def test_reconstruct_errors_do_not_depend_on_the_batch():
     method = mae(True)
     one, other = evaluated(method), evaluated(method)
     other.batch_size = 7
     torch.testing.assert_close(errors(one, "test")[0], errors(other, "test")[0])
 
 
-def test_who_reconstructs():
+def test_reconstruct_requires_a_decoder():
     assert reconstructs(evaluated(mae(True)))
     assert reconstructs(evaluated(Autoencoder(ConvNet((1, 8, 8), width=4), width=4)))
     assert not reconstructs(evaluated(SimSiam(ConvNet((1, 8, 8), width=4))))
@@ -147,7 +147,7 @@ def test_who_reconstructs():
         reconstruct(toys.Rows(), evaluated(Copy()), masks=0)
 
 
-def test_fill_by_hand():
+def test_fill_of_known_case():
     nan = float("nan")
     x = torch.tensor([[[1.0, nan, nan, 4.0]]])
     # halves: (1 from 1), (4 from 4); linear between their centres, a quarter and three quarters of the way
@@ -158,7 +158,7 @@ def test_fill_by_hand():
     assert fill(torch.full((1, 1, 4, 4), nan), torch.zeros(1, 1, 4, 4, dtype=torch.bool)).abs().max() == 0
 
 
-def test_psnr_against_torchmetrics():
+def test_psnr_matches_torchmetrics():
     metrics = pytest.importorskip("torchmetrics.functional.image")
     g = torch.Generator().manual_seed(0)
     a, b = torch.rand(4, 3, 8, 8, generator=g), torch.rand(4, 3, 8, 8, generator=g)
@@ -170,7 +170,7 @@ def test_psnr_against_torchmetrics():
 
 
 @pytest.mark.parametrize("shape", [(2, 21), (3, 40)])
-def test_series_with_padding(shape):
+def test_reconstruct_on_padded_series(shape):
     x = torch.randn(20, *shape, generator=torch.Generator().manual_seed(0))
     x[::2, :, -5:] = math.nan
     source = ArraySource(x)
@@ -187,7 +187,7 @@ def test_series_with_padding(shape):
 
 
 @pytest.mark.parametrize("norm_pix", [True, False])
-def test_the_sheet_is_drawn(tmp_path, norm_pix):
+def test_reconstruct_saves_the_sheet(tmp_path, norm_pix):
     sheet = reconstruct(toys.Rows(), evaluated(mae(norm_pix))).artefacts["samples.png"]
     assert ("true mean" in sheet.caption) == norm_pix
     assert list(sheet.titles) == ["source", "visible", "predicted", "error"]

@@ -55,7 +55,7 @@ def slow(bank, y, queries, y_true, exclude_self=False):
 
 @pytest.mark.parametrize("exclude_self", [False, True])
 @pytest.mark.parametrize("block", [1 << 24, 1000])
-def test_is_the_slow_way(exclude_self, block, monkeypatch):
+def test_retrieval_matches_a_direct_computation(exclude_self, block, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", block)
     (bank, y), (queries, y_true) = some(150, 0), some(40, 1)
     if exclude_self:
@@ -67,7 +67,7 @@ def test_is_the_slow_way(exclude_self, block, monkeypatch):
     assert (found.gallery, found.queries, found.without) == (150, len(queries), 0)
 
 
-def test_average_precision_is_scikit_learns_with_and_without_ties():
+def test_average_precision_matches_scikit_learn():
     from sklearn.metrics import average_precision_score
 
     g = torch.Generator().manual_seed(0)
@@ -78,7 +78,7 @@ def test_average_precision_is_scikit_learns_with_and_without_ties():
         assert found == pytest.approx(average_precision_score(right.numpy(), s.numpy()))
 
 
-def test_measures_are_torchmetrics():
+def test_retrieval_metrics_match_torchmetrics():
     functional = pytest.importorskip("torchmetrics.functional.retrieval")
     g = torch.Generator().manual_seed(0)
     for _ in range(20):
@@ -96,7 +96,7 @@ def test_measures_are_torchmetrics():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_measures_are_pytorch_metric_learnings():
+def test_retrieval_matches_pytorch_metric_learning():
     accuracy = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
     inference = pytest.importorskip("pytorch_metric_learning.utils.inference")
     from pytorch_metric_learning.distances import CosineSimilarity
@@ -110,7 +110,7 @@ def test_measures_are_pytorch_metric_learnings():
         assert ours[name] == pytest.approx(theirs[other], abs=1e-5)
 
 
-def test_by_hand():
+def test_retrieval_metrics_of_known_cases():
     found = of_one([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [True, False, True, False, False, True])
     assert found["map"] == pytest.approx((1 + 2 / 3 + 3 / 6) / 3)
     assert found["map_at_r"] == pytest.approx((1 + 2 / 3) / 3)
@@ -120,7 +120,7 @@ def test_by_hand():
     assert "recall@10" not in found  # there are six
 
 
-def test_ties_are_the_mean_over_all_orders():
+def test_retrieval_of_ties_is_the_mean_over_orders():
     s, right = [3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0], [False, True, False, True, False, False, True]
     totals = {"recall@1": 0.0, "recall@5": 0.0, "precision@5": 0.0, "r_precision": 0.0}
     orders = list(itertools.permutations(range(1, 6)))
@@ -139,7 +139,7 @@ def test_ties_are_the_mean_over_all_orders():
     assert some_right["precision@5"] == pytest.approx(1 / 3)
 
 
-def test_collapsed_features_know_nothing():
+def test_retrieval_of_collapsed_features_is_chance():
     _, y = some(100, 0)
     found = rank(torch.ones(100, 3), y, torch.ones(20, 3), y[:20], CPU).scores
     shares = torch.tensor([float((y == c).double().mean()) for c in y[:20].sort().values], dtype=torch.float64)
@@ -147,7 +147,7 @@ def test_collapsed_features_know_nothing():
     torch.testing.assert_close(found["recall@1"], shares)
 
 
-def test_what_has_no_label_or_no_class_in_the_gallery_is_left_out():
+def test_retrieval_skips_queries_without_relevant_items():
     (bank, y), (queries, y_true) = some(150, 0), some(40, 1)
     expected = rank(bank[y > 0], y[y > 0], queries[y_true > 0], y_true[y_true > 0], CPU)
     y[y == 0] = -1
@@ -159,7 +159,7 @@ def test_what_has_no_label_or_no_class_in_the_gallery_is_left_out():
         rank(bank, torch.where(y > 0, 3, y), queries[:1], torch.tensor([2]), CPU)
 
 
-def test_numbers(data):
+def test_retrieval_metrics_and_protocol(data):
     result = retrieval(toys.Rows(), data)
     names = {"map", "map_at_r", "r_precision", "recall@1", "recall@5", "recall@10", "precision@5", "precision@10"}
     assert set(result.metrics) == {f"{kind}{name}" for kind in ("", "raw.", "untrained.") for name in names}
@@ -171,7 +171,7 @@ def test_numbers(data):
         retrieval(toys.Rows(), data, gallery="both")
 
 
-def test_recall_at_1_is_the_nearest_neighbours_accuracy(data):
+def test_recall_at_1_equals_1nn_accuracy(data):
     from sslcli.evals.knn import knn
 
     assert retrieval(toys.Rows(), data).metrics["recall@1"] == pytest.approx(
@@ -179,7 +179,7 @@ def test_recall_at_1_is_the_nearest_neighbours_accuracy(data):
     )
 
 
-def test_test_labels_change_no_ranking():
+def test_retrieval_ranking_ignores_test_labels():
     rows = toys.dataset()
     one = retrieval(toys.Rows(), EvalData(rows))
     rows.test.labels = rows.test.labels.flip(0)
@@ -188,14 +188,14 @@ def test_test_labels_change_no_ranking():
     assert one.metrics != other.metrics
 
 
-def test_pictures(data, tmp_path):
+def test_retrieval_saves_the_sheet(data, tmp_path):
     from PIL import Image
 
     for gallery in ("train", "test"):
         sheet = retrieval(toys.Rows(), data, gallery=gallery).artefacts["neighbours.png"]
         sheet.save(tmp_path / "n.png")
-        with Image.open(tmp_path / "n.png") as picture:
-            assert picture.width > 900
+        with Image.open(tmp_path / "n.png") as image:
+            assert image.width > 900
         assert len(sheet.rows) == 3
         for row in sheet.rows:
             assert len(row.cells) == 9
@@ -208,7 +208,7 @@ def test_pictures(data, tmp_path):
             )
 
 
-def test_without_labels_there_is_the_picture():
+def test_retrieval_saves_the_sheet_without_labels():
     rows = toys.dataset()
     rows.train.labels = None
     result = retrieval(toys.Rows(), EvalData(rows))

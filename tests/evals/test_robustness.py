@@ -45,7 +45,7 @@ def pixels(n: int = 20) -> torch.Tensor:
     return 0.3 + 0.4 * torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_linear_model_of_two_classes_has_a_closed_form():
+def test_attack_matches_closed_form_for_linear_model():
     """The worst change of eps is -eps sign(w) of the margin's weights; it lowers the margin by eps |w|_1, and a step finds it."""
     layer, x, eps = linear(), pixels(), 0.05
     y = layer(x.flatten(1)).argmax(dim=1)
@@ -60,7 +60,7 @@ def test_a_linear_model_of_two_classes_has_a_closed_form():
 
 
 @pytest.mark.parametrize("attack", [attacks.fgsm, lambda *a: attacks.pgd(*a, 5, torch.ones(20, 3, 2, 2))])
-def test_attacks_stay_in_the_box(attack):
+def test_attack_stays_in_value_range(attack):
     layer, x = linear(4), torch.rand(20, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     y = torch.arange(20) % 4
     z = attack(flat(layer), x, y, 0.1)
@@ -71,7 +71,7 @@ def test_attacks_stay_in_the_box(attack):
     assert layer.weight.grad is None
 
 
-def test_attacks_against_torchattacks():
+def test_attack_matches_torchattacks():
     theirs = pytest.importorskip("torchattacks")
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4)).eval()
@@ -91,7 +91,7 @@ def guesses(n: int = 400, k: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     return 1.5 * torch.randn(n, k, generator=g) + 2 * F.one_hot(y, k), y
 
 
-def test_calibration_by_hand():
+def test_calibration_error_of_known_case():
     p = torch.tensor([[0.95, 0.05], [0.85, 0.15], [0.25, 0.75], [0.65, 0.35]])
     y = torch.tensor([0, 1, 1, 0])
     assert calibration.ece(p, y, bins=2) == pytest.approx(0.05)  # all in one bin: confidence .8, accuracy .75
@@ -104,7 +104,7 @@ def test_calibration_by_hand():
     assert table[8].tolist() == pytest.approx([1, 0.85, 0])
 
 
-def test_calibration_against_torchmetrics():
+def test_calibration_error_matches_torchmetrics():
     metrics = pytest.importorskip("torchmetrics.functional.classification")
     logits, y = guesses()
     p = logits.softmax(dim=1)
@@ -112,7 +112,7 @@ def test_calibration_against_torchmetrics():
     assert calibration.ece(p, y) == pytest.approx(float(expected), abs=1e-6)
 
 
-def test_brier_and_nll_against_scikit_learn():
+def test_brier_and_nll_match_scikit_learn():
     from sklearn.metrics import brier_score_loss, log_loss
 
     logits, y = guesses()
@@ -123,7 +123,7 @@ def test_brier_and_nll_against_scikit_learn():
     )
 
 
-def test_temperature_against_scipy():
+def test_temperature_matches_scipy():
     from scipy.optimize import minimize_scalar
 
     logits, y = guesses()
@@ -141,7 +141,7 @@ def test_temperature_against_scipy():
 # the evaluator ---------------------------------------------------------------------------------------------------------
 
 
-def test_head_is_the_probe(data):
+def test_calibrated_head_matches_the_probe(data):
     backbone = toys.Rows()
     (x, y), (x_test, y_test) = data.features(backbone, "train"), data.features(backbone, "test")
     head = fit_linear_probe(x, y, Amount("all"), 0, data.dataset.classes)
@@ -150,7 +150,7 @@ def test_head_is_the_probe(data):
     torch.testing.assert_close(head.linear("cpu")(x_test), head.logits(x_test), atol=1e-4, rtol=1e-4)
 
 
-def test_the_temperature_is_that_of_samples_the_probe_has_not_seen(data):
+def test_temperature_is_fitted_to_held_out_samples(data):
     from sslcli.evals.fit.calibrated_probe import held_out_temperature
     from sslcli.evals.inputs.label_subsets import folds
 
@@ -174,12 +174,12 @@ def test_the_temperature_is_that_of_samples_the_probe_has_not_seen(data):
     assert held_out_temperature(x, y, ids[:3], head, data) == (1.0, 0)
 
 
-def test_column():
+def test_class_columns_of_missing_classes():
     classes = torch.tensor([1, 3, 7])
     assert class_columns(classes, torch.tensor([7, 1, 2, 9, 3, 0])).tolist() == [2, 0, -1, -1, 1, -1]
 
 
-def test_numbers_and_protocol(data):
+def test_robustness_metrics_and_protocol(data):
     result = robustness(toys.Rows(), data, **FEW)
     metrics = result.metrics
     for kind in ("", "raw.", "untrained."):
@@ -198,13 +198,13 @@ def test_numbers_and_protocol(data):
     assert robustness(toys.Rows(), other, **FEW).metrics == pytest.approx(metrics, abs=1e-3)
 
 
-def test_clean_accuracy_is_the_probes(data):
+def test_clean_accuracy_equals_the_probe(data):
     found = robustness(toys.Rows(), data, **{**FEW, "max_samples": 1000, "attack_samples": 0}, baselines=False).metrics
     assert found["clean.top1"] == probe(toys.Rows(), data, strengths=0.1, baselines=False).metrics["top1"]
     assert not any(name.startswith(("pgd", "fgsm")) for name in found)
 
 
-def test_the_test_split_fits_nothing():
+def test_robustness_fit_ignores_the_test_split():
     """With the test labels shuffled, temperature and strength are as they were."""
     shuffled = toys.dataset()
     shuffled.test.labels = shuffled.test.labels[torch.randperm(120, generator=torch.Generator().manual_seed(0))]
@@ -214,7 +214,7 @@ def test_the_test_split_fits_nothing():
     assert other.metrics["clean.top1"] < honest.metrics["clean.top1"]
 
 
-def test_series(tmp_path):
+def test_robustness_of_time_series(tmp_path):
     g = torch.Generator().manual_seed(0)
     y = torch.randint(0, 2, (80,), generator=g)
     x = torch.randn(80, 1, 30, generator=g) + 2.0 * y[:, None, None]
@@ -238,7 +238,7 @@ def test_series(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["corruptions.png", "reliability.png", "strengths.png"]
 
 
-def test_one_label_a_class_is_enough(data):
+def test_robustness_with_one_label_per_class(data):
     found = robustness(toys.Rows(), data, **FEW, labels="2/class", baselines=False).metrics
     assert all(math.isfinite(v) for v in found.values())
 
@@ -255,7 +255,7 @@ def test_one_label_a_class_is_enough(data):
         ({"labels": "many"}, "not understood"),
     ],
 )
-def test_requests_that_cannot_be(data, wrong, message):
+def test_robustness_rejects_invalid_settings(data, wrong, message):
     backbone = toys.Rows()
     with pytest.raises(RequestError, match=message) as error:
         robustness(backbone, data, **wrong)
@@ -263,7 +263,7 @@ def test_requests_that_cannot_be(data, wrong, message):
     assert backbone.calls == 0
 
 
-def test_no_labels_no_probe():
+def test_robustness_requires_labels():
     rows = toys.dataset()
     rows.test.labels = None
     with pytest.raises(DataError, match="no labels"):

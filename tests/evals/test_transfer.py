@@ -19,7 +19,7 @@ from tests.conftest import SMOKE
 from tests.evals import toys
 
 
-def test_it_is_the_probe_and_the_neighbours():
+def test_transfer_equals_probe_and_knn():
     data = EvalData(toys.dataset(), untrained=toys.Blind, trained_on="others")
     found = transfer(toys.Rows(), data, labels="10/class", seeds=2, strengths=0.1)
     one = probe(toys.Rows(), data, labels="10/class", seeds=2, strengths=0.1).metrics
@@ -44,7 +44,7 @@ def test_it_is_the_probe_and_the_neighbours():
     json.dumps(found.protocol)
 
 
-def test_the_same_data_is_no_transfer():
+def test_transfer_rejects_the_same_data():
     backbone = toys.Rows()
     with pytest.raises(RequestError, match="was trained on") as error:
         transfer(backbone, EvalData(toys.dataset(), untrained=toys.Blind))
@@ -54,7 +54,7 @@ def test_the_same_data_is_no_transfer():
     assert backbone.calls == 0
 
 
-def test_luminance_is_pillows():
+def test_luminance_matches_pillow():
     x = torch.randint(0, 256, (2, 3, 9, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     for image, ours in zip(x, luminance(x, 1), strict=True):
         theirs = np.asarray(Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).convert("L"))
@@ -66,7 +66,7 @@ def test_luminance_is_pillows():
 
 
 class Streamed(Source):
-    """The same samples as decoded pictures."""
+    """The same samples as decoded images."""
 
     def __init__(self, x: torch.Tensor):
         self.x = x
@@ -80,7 +80,7 @@ class Streamed(Source):
 
 
 @pytest.mark.parametrize(("have", "want"), [(1, 3), (3, 1)])
-def test_resident_and_streamed_pictures_change_alike(have, want):
+def test_transfer_adapts_resident_and_streamed_images_equally(have, want):
     x = torch.randint(0, 256, (6, have, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     labels = torch.arange(6)
     mean, std = (0.4,) * want, (0.3,) * want
@@ -97,8 +97,8 @@ def test_resident_and_streamed_pictures_change_alike(have, want):
     torch.testing.assert_close(inputs[0], (expected.expand(-1, want, -1, -1) - 0.4) / 0.3)
 
 
-def test_from_the_command_line(cli):
-    """Digits, 8 x 8 grey, to pictures in colour of another size."""
+def test_transfer_from_the_command_line(cli):
+    """Digits, 8 x 8 gray, as color images of another size."""
     g = np.random.default_rng(0)
     y = np.arange(60) % 2
     x = g.integers(0, 60, (60, 12, 12, 3), dtype=np.uint8)

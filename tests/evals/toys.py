@@ -9,7 +9,7 @@ from sslcli.data.dataset import ArraySource, Dataset
 
 
 def images(n: int, seed: int, classes: int = 3) -> ArraySource:
-    """8 x 8 pictures whose brightest row names the class, with noise."""
+    """8 x 8 images with noise; the class is the brightest row."""
     g = torch.Generator().manual_seed(seed)
     y = torch.randint(0, classes, (n,), generator=g)
     x = torch.randint(0, 160, (n, 1, 8, 8), generator=g, dtype=torch.uint8)
@@ -23,7 +23,7 @@ def dataset(n: int = 240, n_test: int = 120, classes: int = 3) -> Dataset:
 
 
 class Rows(nn.Module):
-    """The mean of each row: a good backbone for these pictures. Counts its calls."""
+    """The mean of each row: a good backbone for these images. Counts its calls."""
 
     dim = 8
 
@@ -38,7 +38,7 @@ class Rows(nn.Module):
 
 
 class Blind(Rows):
-    """One number, the mean of the picture: what an untrained backbone might know."""
+    """One feature, the mean of the image, like that of an untrained backbone."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x).mean(dim=1, keepdim=True).repeat(1, 8)

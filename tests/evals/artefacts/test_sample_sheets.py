@@ -1,4 +1,4 @@
-"""Sheets, figures and tables: what is drawn can be read, whatever is put in."""
+"""Sheets, figures and tables are readable for any input."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from sslcli.evals.base.features import EvalData
 def drawn(artefact, path) -> Image.Image:
     artefact.save(path)
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # nothing is left beside it
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
-def colors(picture: Image.Image) -> dict[str, int]:
-    counts = {f"#{r:02x}{g:02x}{b:02x}": n for n, (r, g, b) in picture.getcolors(1 << 24)}
+def colors(image: Image.Image) -> dict[str, int]:
+    counts = {f"#{r:02x}{g:02x}{b:02x}": n for n, (r, g, b) in image.getcolors(1 << 24)}
     return {mark: counts.get(color, 0) for mark, color in (("right", RIGHT), ("wrong", WRONG))}
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (4, 224, 90), (2, 50), (1, 5000)])
-def test_frames_are_drawn_for_what_is_marked(tmp_path, shape):
+def test_sheet_frames_marked_cells(tmp_path, shape):
     x = torch.rand(shape, generator=torch.manual_seed(0))
     plain = drawn(Sheet("t", [Row("a", "b", [Cell(x), Cell(x)])], "c"), tmp_path / "s.png")
     assert colors(plain) == {"right": 0, "wrong": 0}
     marked = drawn(Sheet("t", [Row("a", "b", [Cell(x, "right"), Cell(x, "wrong")])], "c"), tmp_path / "s.png")
     assert marked.size == plain.size
     assert all(n > 200 for n in colors(marked).values())
-    # the wrong one can be told without colour: its line is broken, and there is more of it
+    # the wrong one is recognizable without color: its line is dashed and thicker
     assert colors(marked)["wrong"] != colors(marked)["right"]
 
 
-def test_words_of_any_length_and_alphabet(tmp_path):
+def test_sheet_fits_texts_of_any_length_and_alphabet(tmp_path):
     cell = Cell(torch.rand(1, 8, 8))
     rows = [Row("a very long name " * 20, "мн χψ \udcff $x_1$\n", [cell] * 3), Row("", "", [cell])]
     page = drawn(
@@ -49,7 +49,7 @@ def test_words_of_any_length_and_alphabet(tmp_path):
     assert page.width < 900
 
 
-def test_thumbnails_are_small_and_what_the_samples_are():
+def test_thumbnails_are_small_and_match_the_samples():
     x = torch.arange(2 * 64, dtype=torch.uint8).reshape(2, 1, 8, 8)
     source = ArraySource(x)
     data = EvalData(Dataset("d", "image", (1, 8, 8), source, None))
@@ -62,7 +62,7 @@ def test_thumbnails_are_small_and_what_the_samples_are():
     assert set(thumbnails(data, "train", [0])[0].unique().tolist()) == {77}
 
 
-def test_long_series_keep_their_extremes_and_gaps():
+def test_series_image_keeps_extremes_and_gaps():
     x = torch.zeros(1, 1, 10_007)
     x[0, 0, 5000], x[0, 0, 7777] = 9.0, -4.0
     x[0, 0, 9000:] = torch.nan
@@ -75,13 +75,13 @@ def test_long_series_keep_their_extremes_and_gaps():
     assert not bool(small[0, : small.shape[1] // 2].isnan().any())
 
 
-def test_a_series_of_nothing_is_a_blank(tmp_path):
+def test_series_image_of_missing_values_is_blank(tmp_path):
     page = drawn(Sheet("t", [Row("a", "b", [Cell(torch.full((1, 30), torch.nan))])], "c"), tmp_path / "s.png")
     assert page.getpixel((page.width - 60, page.height - 60)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 2), (11, 10), (3, 60)])
-def test_grid(tmp_path, rows, columns):
+def test_grid_is_saved(tmp_path, rows, columns):
     counts = torch.randint(0, 9, (rows, columns), generator=torch.manual_seed(0))
     counts[0] = 0  # an empty cluster
     names = [f"class ${i}" for i in range(columns)]
@@ -91,7 +91,7 @@ def test_grid(tmp_path, rows, columns):
 
 
 @pytest.mark.parametrize("n", [1, 100])
-def test_dots(tmp_path, n):
+def test_dots_are_saved(tmp_path, n):
     g = torch.Generator().manual_seed(0)
     values = {
         kind: torch.rand(n, generator=g).tolist() for kind in ("this backbone", "raw inputs", "untrained backbone")
@@ -102,7 +102,7 @@ def test_dots(tmp_path, n):
     assert page.height < 2000  # the lowest rows of many
 
 
-def test_csv(tmp_path):
+def test_csv_table_is_readable(tmp_path):
     rows = [("train", 'a, "b"\n.png', 1), ("test", "\udcff.png", -1)]
     Csv(("split", "sample", "cluster"), rows, "c").save(tmp_path / "a.csv")
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
@@ -114,7 +114,7 @@ def test_csv(tmp_path):
 @pytest.mark.parametrize(
     "text", ['=HYPERLINK("x")', "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\x1b]0;x\x07", "\uff1d1", "-inf"]
 )
-def test_csv_cells_are_no_formulas(tmp_path, text):
+def test_csv_cells_are_not_formulas(tmp_path, text):
     Csv((text, "n"), [(text, -1.5), ("good", "-1e-05"), (None, -7)], "c").save(tmp_path / "a.csv")
     (head, n), (shown, number), *rest = csv.reader((tmp_path / "a.csv").read_text("utf-8").splitlines())
     assert (n, number, rest) == ("n", "-1.5", [["good", "-1e-05"], ["", "-7"]])  # numbers stay numbers

@@ -1,4 +1,4 @@
-"""DataInfo that evaluators state in their YAML: read by the report, and no part of a configuration's identity."""
+"""Info blocks in evaluators' YAML files: read by the report, and no part of a configuration's identity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sslcli.evals.base.info import evaluator_info, evaluator_infos
 NEEDS = {"labels", "tokens", "reconstruction", "dataset"}
 
 
-def test_evaluator_facts_are_complete():
+def test_info_of_every_evaluator_is_complete():
     nodes = {name: registry.describe(path, "evaluator") for name, path in registry.choices("evaluator").items()}
     assert set(evaluator_infos()) == set(nodes) - {"online"}
     for name, info in evaluator_infos().items():
@@ -25,7 +25,7 @@ def test_evaluator_facts_are_complete():
     assert orders == sorted(set(orders))
 
 
-def test_facts_are_no_arguments_of_an_evaluator():
+def test_info_is_not_passed_to_the_evaluator():
     node = registry.describe(registry.choices("evaluator")["probe"], "evaluator")
     bare = instantiate.without_facts("evaluator", node)
     assert set(node) - set(bare) == set(registry.FACT_KEYS["evaluator"])
@@ -33,12 +33,12 @@ def test_facts_are_no_arguments_of_an_evaluator():
 
 
 @pytest.mark.parametrize("name", ["of_a_plugin", "unknown"])
-def test_an_unknown_evaluator_has_default_facts(name):
+def test_info_of_an_unknown_evaluator_is_default(name):
     info = evaluator_info(name)
     assert (info.title, info.metrics) == (name.replace("_", " ").capitalize(), ("top1",))
 
 
-def test_each_evaluator_is_a_file_named_as_its_yaml():
+def test_evaluator_module_has_the_name_of_its_yaml():
     folder = Path(evals.__file__).parent
     files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     choices = registry.choices("evaluator")

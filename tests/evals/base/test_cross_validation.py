@@ -1,4 +1,4 @@
-"""Cross-validation: every labelled sample is tested once, by what never saw its label."""
+"""Cross-validation tests every labeled sample once, by a model fitted without its label."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.evals import toys
 
 
 def few(noise: bool = False, groups: bool = False) -> Dataset:
-    """60 + 20 pictures of which 40 + 10 have a label; with `noise` the labels say nothing of the pictures."""
+    """60 + 20 images of which 40 + 10 have a label; with `noise` the labels are random."""
     rows = toys.dataset(60, 20, classes=2)
     g = torch.Generator().manual_seed(5)
     for source, known in ((rows.train, 40), (rows.test, 10)):
@@ -31,7 +31,7 @@ def few(noise: bool = False, groups: bool = False) -> Dataset:
     return replace(rows, details={"labels": {"few": True, "file": "some.csv", "sha256": ""}})
 
 
-def test_knn_is_that_by_hand():
+def test_cross_validated_knn_matches_a_direct_computation():
     rows, backbone = few(), toys.Rows().eval()
     data = EvalData(rows, untrained=toys.Blind)
     result = cross_validation.cross_validated(partial(knn, k=3, temperature=0.1), backbone, data, 1)
@@ -52,7 +52,7 @@ def test_knn_is_that_by_hand():
     assert {"raw.top1", "untrained.top1"} <= set(result.metrics)
 
 
-def test_labels_of_noise_are_not_learned():
+def test_cross_validation_of_random_labels_is_chance():
     """Were a label among those that are fitted, a probe of 64 pixels would know it."""
     result = cross_validation.cross_validated(
         partial(probe, strengths=100.0), toys.Rows().eval(), EvalData(few(noise=True)), 2
@@ -65,14 +65,14 @@ def test_labels_of_noise_are_not_learned():
     assert "top1_ci95" in result.intervals
 
 
-def test_a_group_is_in_one_fold():
+def test_cross_validation_keeps_groups_together():
     rows = few(groups=True)
     for fold in cross_validation.Pooled(EvalData(rows)).divided(0):
         inside, outside = fold.source("train").groups, fold.source("test").groups
         assert not set(inside.tolist()) & set(outside.tolist())
 
 
-def test_samples_that_cannot_be_read_are_left_out(monkeypatch):
+def test_cross_validation_skips_unreadable_samples(monkeypatch):
     rows, backbone = few(), toys.Rows().eval()
     data = EvalData(rows)
     whole = data.features(backbone, "train")
@@ -83,7 +83,7 @@ def test_samples_that_cannot_be_read_are_left_out(monkeypatch):
     assert result.artefacts["predictions.safetensors"].ids.tolist() == [*range(1, 40), *range(60, 70)]
 
 
-def test_it_applies_to_few_labels_of_a_file():
+def test_cross_validation_applies_to_small_label_files():
     node = {"_target_": "sslcli.evals.knn.knn"}
     assert cross_validation.applies(node, EvalData(few()))
     assert not cross_validation.applies({"_target_": "sslcli.evals.finetune.finetune"}, EvalData(few()))

@@ -22,14 +22,14 @@ from tests.evals import toys
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 20), (37, 50), (50, 50), (9123, 10_000)])
-def test_interval_of_a_share_is_wilsons(right, n):
+def test_share_interval_matches_wilson(right, n):
     from scipy.stats import binomtest
 
     theirs = binomtest(right, n).proportion_ci(method="wilson")
     assert share_interval(right / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
 
 
-def test_interval_over_draws_holds_the_truth():
+def test_share_interval_over_draws_has_nominal_coverage():
     """Five draws whose accuracies scatter by .03 about .8, each on the same 200 samples: 95 % of the intervals hold .8."""
     rng = np.random.default_rng(0)
     held = 0
@@ -43,7 +43,7 @@ def test_interval_over_draws_holds_the_truth():
     assert share_interval(0.8, 200, 0.03, 2)[0] < share_interval(0.8, 200, 0.03, 5)[0]
 
 
-def test_which_numbers_have_an_interval():
+def test_accuracy_intervals_are_of_accuracies_only():
     metrics = {"top1": 0.9, "top1_std": 0.01, "raw.top5": 1.0, "top1@10": 0.5, "rankme": 30.0, "drop": 0.1}
     assert set(accuracy_intervals(metrics, 100, 5)) == {"top1_ci95", "raw.top5_ci95", "top1@10_ci95"}
     assert accuracy_intervals(metrics, 0) == {}
@@ -62,11 +62,11 @@ def test_which_numbers_have_an_interval():
         (3.36, (1.1, 9.0), "3.36"),
     ],
 )
-def test_digits_that_an_interval_justifies(value, interval, expected):
+def test_format_value_rounds_by_the_interval(value, interval, expected):
     assert format_value(value, interval) == expected
 
 
-def test_lines_of_a_result():
+def test_format_metrics_of_a_result():
     metrics = {"top1": 0.97333333, "top1_std": 0.01298765, "rankme": 45.598563}
     assert format_metrics(metrics, {"top1_ci95": (0.95, 0.99)}) == {
         "top1": "0.973",
@@ -77,7 +77,7 @@ def test_lines_of_a_result():
     assert format_interval(2.5, None) == "2.5 or more"
 
 
-def test_predictions_by_name(tmp_path, data):
+def test_predictions_are_saved_by_name(tmp_path, data):
     for evaluator in (probe, knn):
         result = evaluator(toys.Rows(), data, labels="10/class", seeds=2, baselines=False)
         said = result.artefacts[FILE]

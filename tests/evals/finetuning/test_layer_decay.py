@@ -15,7 +15,7 @@ def heads_of(backbone: nn.Module) -> list[set[str]]:
     return [{".".join(name.split(".")[:2]) for name in names if "." in name} for names in layers(backbone)]
 
 
-def test_every_parameter_lies_in_one_layer():
+def test_layers_contain_every_parameter_once():
     for backbone in (
         ViT((3, 8, 8), 24, 3),
         ResNet((3, 32, 32)),
@@ -27,14 +27,14 @@ def test_every_parameter_lies_in_one_layer():
         assert sorted(named) == sorted(name for name, _ in backbone.named_parameters())
 
 
-def test_blocks_of_a_vit():
+def test_layers_of_a_vit_are_blocks():
     found = layers(ViT((3, 8, 8), 24, 3, positions="learned"))
     assert {"cls_token", "pos_embed", "patch_embed.proj.weight"} <= set(found[0])
     assert [names[0].split(".")[:2] for names in found[1:]] == [["blocks", str(i)] for i in range(3)]
     assert "norm.weight" in found[-1]  # vectors only: it belongs to the last block
 
 
-def test_stages_of_convolutional_networks():
+def test_layers_of_convolutional_networks_are_stages():
     assert [{name.split(".")[0] for name in names} for names in layers(ResNet((3, 32, 32)))] == [
         {"conv1", "bn1"},
         *({f"layer{i}"} for i in range(1, 5)),
@@ -44,7 +44,7 @@ def test_stages_of_convolutional_networks():
     assert heads_of(MLP((1, 8, 8), depth=2)) == [{"layers.0", "layers.1"}, {"layers.3", "layers.4"}]
 
 
-def test_a_wrapped_network_is_opened():
+def test_layers_of_a_wrapped_network():
     class Wrapped(nn.Module):
         def __init__(self):
             super().__init__()
@@ -53,7 +53,7 @@ def test_a_wrapped_network_is_opened():
     assert [names[0].split(".")[:2] for names in layers(Wrapped())][1:] == [["net", f"layer{i}"] for i in range(1, 5)]
 
 
-def test_factors_by_hand():
+def test_layer_decay_factors_of_known_case():
     backbone, head = ViT((3, 8, 8), 24, 2), nn.Linear(24, 5)
     made = groups(backbone, head, 0.1, 0.5)
     of = {id(p): (g["factor"], g["weight_decay"]) for g in made for p in g["params"]}

@@ -1,4 +1,4 @@
-"""k-means against scikit-learn's, and against what no clustering may violate."""
+"""k-means against scikit-learn's, and invariants of any clustering."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     ("n", "d", "k", "spread"), [(2000, 8, 5, 2.0), (3000, 40, 30, 2.5), (500, 3, 1, 1.0), (700, 2, 90, 1)]
 )
 @pytest.mark.parametrize("offset", [0.0, 300.0])
-def test_is_scikit_learns_from_the_same_start(n, d, k, spread, offset):
+def test_kmeans_matches_scikit_learn_from_equal_centers(n, d, k, spread, offset):
     from sklearn.cluster import KMeans
 
     x, _ = blobs(n, d, 5, spread)
@@ -44,7 +44,7 @@ def test_is_scikit_learns_from_the_same_start(n, d, k, spread, offset):
     assert ours.inertia == pytest.approx(inertia_of(x, ours.centers, ours.assignment), rel=1e-4)
 
 
-def test_the_tolerance_is_scikit_learns():
+def test_kmeans_tolerance_matches_scikit_learn():
     from sklearn.cluster import KMeans
 
     x, _ = blobs(4000, 10, 8, 3.0)
@@ -56,7 +56,7 @@ def test_the_tolerance_is_scikit_learns():
     assert lloyd(x, start, max_iter=2, tol=0).iterations == 2
 
 
-def test_bounds_change_nothing(monkeypatch):
+def test_kmeans_bounds_do_not_change_the_result(monkeypatch):
     x, _ = blobs(3000, 12, 6, 3.0)
     start = x[:20]
     with_bounds = lloyd(x, start, tol=0)
@@ -67,7 +67,7 @@ def test_bounds_change_nothing(monkeypatch):
     torch.testing.assert_close(with_bounds.centers, without.centers)
 
 
-def test_finds_blobs_and_each_sample_is_with_the_nearest():
+def test_kmeans_recovers_blobs():
     x, of = blobs(1200, 16, 12)
     found = kmeans(x, 12, seed=0)
     assert alike(found.assignment, of)
@@ -75,7 +75,7 @@ def test_finds_blobs_and_each_sample_is_with_the_nearest():
     assert found.centers.dtype == torch.float32
 
 
-def test_as_good_as_scikit_learns():
+def test_kmeans_inertia_is_as_low_as_scikit_learn():
     from sklearn.cluster import KMeans
 
     x, _ = blobs(2000, 20, 40, 1.5)
@@ -84,13 +84,13 @@ def test_as_good_as_scikit_learns():
     assert sum(ours) < 1.01 * sum(theirs)
 
 
-def test_the_best_of_several_starts():
+def test_kmeans_returns_the_best_initialization():
     x, _ = blobs(600, 4, 20, 1.0)
     one, many = kmeans(x, 20, seed=3), kmeans(x, 20, seed=3, n_init=6)
     assert many.inertia < one.inertia
 
 
-def test_a_seed_decides_whatever_the_threads():
+def test_kmeans_depends_on_the_seed_not_on_threads():
     x, _ = blobs(9000, 33, 7, 3.0)
     before = torch.get_num_threads()
     results = []
@@ -108,7 +108,7 @@ def test_a_seed_decides_whatever_the_threads():
     assert not torch.equal(kmeans(x, 15, seed=6).centers, results[0].centers)
 
 
-def test_an_empty_cluster_goes_to_the_farthest_sample():
+def test_kmeans_moves_empty_cluster_to_farthest_sample():
     from sklearn.cluster import KMeans
 
     x, _ = blobs(300, 3, 3)
@@ -119,7 +119,7 @@ def test_an_empty_cluster_goes_to_the_farthest_sample():
     assert alike(found.assignment, torch.from_numpy(theirs.labels_).long())
 
 
-def test_duplicates():
+def test_kmeans_of_duplicate_samples():
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 5.0]]).repeat(40, 1)
     assert kmeans(x, 3, seed=0).inertia == 0
     more = kmeans(x, 7, seed=0)  # more clusters than different samples: some stay empty
@@ -130,7 +130,7 @@ def test_duplicates():
 
 
 @pytest.mark.parametrize("k", [1, 50])
-def test_the_fewest_and_the_most(k):
+def test_kmeans_with_one_and_with_n_clusters(k):
     x, _ = blobs(50, 5, 3)
     found = kmeans(x, k, seed=0)
     if k == 1:
@@ -143,7 +143,7 @@ def test_the_fewest_and_the_most(k):
         assert found.inertia == pytest.approx(0, abs=1e-9)
 
 
-def test_half_precision_and_strides_are_fine():
+def test_kmeans_accepts_half_precision_and_strides():
     x, of = blobs(400, 6, 4)
     wide = torch.cat([x, x], dim=1)[:, ::2].half()
     before = wide.clone()
@@ -152,7 +152,7 @@ def test_half_precision_and_strides_are_fine():
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
-def test_what_is_not_finite_is_told(value):
+def test_kmeans_rejects_nonfinite_samples(value):
     x, _ = blobs(100, 4, 2)
     x[17, 2] = value
     with pytest.raises(DataError, match="not finite"):
@@ -160,7 +160,7 @@ def test_what_is_not_finite_is_told(value):
 
 
 @pytest.mark.parametrize("wrong", [{"k": 0}, {"k": 101}, {"n_init": 0}, {"max_iter": 0}, {"tol": -1.0}])
-def test_what_cannot_be(wrong):
+def test_kmeans_rejects_invalid_arguments(wrong):
     x, _ = blobs(100, 4, 2)
     with pytest.raises(RequestError):
         kmeans(x, **({"k": 2, "seed": 0} | wrong))
@@ -179,7 +179,7 @@ def slow_spherical(x: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor
 
 
 @pytest.mark.parametrize("offset", [0.0, 3.0])  # far from the origin, directions are alike
-def test_spherical_is_the_slow_way(offset):
+def test_spherical_kmeans_matches_a_direct_computation(offset):
     x, _ = blobs(400, 6, 5, 1.5)
     x = torch.nn.functional.normalize(x + offset, dim=1)
     centers, of = slow_spherical(x.double(), x[:7].double())
@@ -191,7 +191,7 @@ def test_spherical_is_the_slow_way(offset):
     assert found.inertia == pytest.approx(float((2 - 2 * cosines).sum()), rel=1e-4)
 
 
-def test_spherical_is_faiss():
+def test_spherical_kmeans_matches_faiss():
     faiss = pytest.importorskip("faiss")
     x, _ = blobs(3000, 16, 8, 2.0)
     x = torch.nn.functional.normalize(x, dim=1)
@@ -203,7 +203,7 @@ def test_spherical_is_faiss():
     torch.testing.assert_close(ours.centers, torch.from_numpy(theirs.centroids), atol=1e-3, rtol=1e-3)
 
 
-def test_spherical_with_opposite_samples_and_zeros():
+def test_spherical_kmeans_of_opposite_samples_and_zeros():
     x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
     found = lloyd(x, torch.tensor([[1.0, 0.0]]), spherical=True)  # the sum points upwards
     torch.testing.assert_close(found.centers, torch.tensor([[0.0, 1.0]]))

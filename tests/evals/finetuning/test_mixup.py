@@ -18,7 +18,7 @@ def gradient(x, targets):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.75, 1.0])
-def test_mixup_is_torchvisions(share):
+def test_mixup_matches_torchvision(share):
     v2 = pytest.importorskip("torchvision.transforms.v2")
     theirs = v2.MixUp(num_classes=4)
     params = {"lam": share, "labels": Y, "batch_size": len(Y)}
@@ -32,11 +32,11 @@ def test_mixup_is_torchvisions(share):
 @pytest.mark.parametrize(
     ("share", "centre"), [(0.3, (0.5, 0.5)), (0.75, (0.05, 0.95)), (0.99, (0.5, 0.5)), (0.0, (0.3, 0.6))]
 )
-def test_cutmix_is_torchvisions(share, center, monkeypatch):
+def test_cutmix_matches_torchvision(share, center, monkeypatch):
     v2 = pytest.importorskip("torchvision.transforms.v2")
     theirs = v2.CutMix(num_classes=4)
     monkeypatch.setattr(theirs._dist, "sample", lambda _: torch.tensor(share))
-    drawn = iter([int(center[1] * 14), int(center[0] * 10)])  # theirs asks for the column first
+    drawn = iter([int(center[1] * 14), int(center[0] * 10)])  # torchvision draws the column first
     monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([next(drawn)]))
     params = theirs.make_params([X]) | {"labels": Y, "batch_size": len(Y)}
     x, targets = theirs.transform(X, params), theirs.transform(Y, params)
@@ -48,7 +48,7 @@ def test_cutmix_is_torchvisions(share, center, monkeypatch):
     torch.testing.assert_close(gradient(mine, soft), gradient(x, targets))
 
 
-def test_a_series_is_cut_in_time():
+def test_cutmix_cuts_series_in_time():
     assert cut_box((100,), 0.6, [0.5]) == (slice(30, 70),)
     x, left = paste(torch.arange(200.0).view(2, 1, 100), (slice(30, 70),))
     assert left == pytest.approx(0.6)
@@ -56,7 +56,7 @@ def test_a_series_is_cut_in_time():
     assert x[0, 0, :30].tolist() == list(range(30))
 
 
-def test_mixed_is_a_function_of_the_seed():
+def test_mixing_depends_on_the_seed_only():
     x, targets = mix_batch(X, Y, 4, 0.0, 0.0, 5)
     assert x is X
     assert torch.equal(targets, F.one_hot(Y, 4).float())

@@ -13,7 +13,7 @@ from sslcli.evals.artefacts.confusion import Confusion
 @pytest.mark.parametrize(
     ("k", "names"), [(2, ()), (10, tuple("abcdefghij")), (100, tuple(f"class {i}" for i in range(100)))]
 )
-def test_confusion_is_drawn(tmp_path, k, names):
+def test_confusion_is_saved(tmp_path, k, names):
     from PIL import Image
 
     counts = torch.eye(k, dtype=torch.int64) * 40 + torch.randint(0, 3, (k, k), generator=torch.manual_seed(0))
@@ -25,13 +25,13 @@ def test_confusion_is_drawn(tmp_path, k, names):
     assert [p.name for p in tmp_path.iterdir()] == ["confusion.png"]
 
 
-def test_odd_names_and_empty_classes(tmp_path):
+def test_confusion_with_long_names_and_empty_classes(tmp_path):
     counts = torch.tensor([[5, 1, 0], [0, 3, 0], [0, 0, 0]])
     Confusion(counts, ("a $x_1$ b\n", "a very long name of a class indeed", "")).save(tmp_path / "c.png")
     assert (tmp_path / "c.png").stat().st_size > 1000
 
 
-def test_importing_evaluators_imports_nothing_heavy():
+def test_evaluator_imports_exclude_optional_packages():
     for file in Path(evals.__file__).parent.glob("*.py"):
         for node in ast.parse(file.read_text()).body:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [str(getattr(node, "module", ""))]

@@ -1,4 +1,4 @@
-"""Numbers of features against closed forms, and against implementations that nobody here wrote."""
+"""Metrics of features against closed forms and independent implementations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def orthonormal(n: int, d: int, seed: int = 0) -> torch.Tensor:
 # ---------------------------------------------------------------------------------------------------- rank and decay
 
 
-def test_rankme():
+def test_rankme_of_known_cases():
     assert rankme(torch.eye(16)) == pytest.approx(16, rel=1e-4)
     assert rankme(torch.eye(16).repeat(10, 1)) == pytest.approx(16, rel=1e-4)
     assert rankme(torch.ones(50, 1) @ normal(1, 8)) == pytest.approx(1, abs=2e-3)
@@ -69,7 +69,7 @@ def grouped(means: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     return means[:, None] + noise
 
 
-def test_lidar_of_a_made_structure():
+def test_lidar_of_a_synthetic_structure():
     """Means along three axes, noise alike in all: three directions tell samples apart, at equal strength."""
     n, q, d = 40, 6, 10
     means = torch.zeros(n, d, dtype=torch.float64)
@@ -84,7 +84,7 @@ def test_lidar_of_a_made_structure():
     assert lidar(grouped(means, noise)) == pytest.approx(float((-(shares * shares.log()).sum()).exp()), rel=1e-4)
 
 
-def test_lidar_is_one_where_nothing_tells_samples_apart_or_one_direction_does():
+def test_lidar_is_one_for_at_most_one_direction():
     assert lidar(torch.ones(10, 4, 6)) == 1.0
     means = torch.zeros(10, 6)
     means[:, 0] = torch.arange(10.0)
@@ -92,7 +92,7 @@ def test_lidar_is_one_where_nothing_tells_samples_apart_or_one_direction_does():
     assert lidar(normal(12, 5, 30)) <= 11 + 1e-3  # no more directions than samples less one
 
 
-def test_lidar_in_parts_is_the_whole(monkeypatch):
+def test_lidar_is_equal_in_blocks(monkeypatch):
     """Written out, with numpy's own covariances."""
     import numpy as np
 
@@ -104,7 +104,7 @@ def test_lidar_in_parts_is_the_whole(monkeypatch):
     assert lidar(z) == pytest.approx(float(np.exp(-(p * np.log(p)).sum())), rel=1e-5)
 
 
-def test_lidar_is_stable_pretrainings():
+def test_lidar_matches_stable_pretraining():
     module = pytest.importorskip("stable_pretraining.callbacks.lidar", exc_type=ImportError)
     theirs = module.LiDAR.__new__(module.LiDAR)
     theirs.n_classes, theirs.samples_per_class, theirs.delta, theirs.epsilon, theirs.name = 50, 8, 1e-4, 1e-8, "lidar"
@@ -121,7 +121,7 @@ def test_lidar_is_stable_pretrainings():
 # ------------------------------------------------------------------------------------------ alignment and uniformity
 
 
-def test_alignment_by_hand():
+def test_alignment_of_known_case():
     a = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     b = torch.tensor([[0.0, 3.0], [0.0, 5.0]])
     assert alignment(a, b) == pytest.approx((2 + 0) / 2)  # lengths do not matter; squares of sqrt(2) and 0
@@ -129,7 +129,7 @@ def test_alignment_by_hand():
     assert alignment(a, -a) == pytest.approx(4)
 
 
-def test_uniformity_by_hand_and_in_closed_form():
+def test_uniformity_of_known_cases_and_closed_form():
     square = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
     pairs = (4 * math.exp(-2 * 2) + 2 * math.exp(-2 * 4)) / 6
     assert uniformity(square) == pytest.approx(math.log(pairs))
@@ -142,7 +142,7 @@ def test_uniformity_by_hand_and_in_closed_form():
     assert uniformity(circle) == pytest.approx(expected, rel=1e-6)
 
 
-def test_uniformity_is_pdists(monkeypatch):
+def test_uniformity_matches_pdist(monkeypatch):
     """As the authors' code has it: torch.pdist, squared, times -t, exp, mean, log."""
     x = torch.nn.functional.normalize(normal(700, 12).double(), dim=1)
     assert uniformity(x) == pytest.approx(float(torch.pdist(x).pow(2).mul(-2).exp().mean().log()), rel=1e-9)
@@ -152,13 +152,13 @@ def test_uniformity_is_pdists(monkeypatch):
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])
-def test_two_nn_finds_the_dimension_of_a_plane_in_a_larger_space(d):
+def test_two_nn_returns_the_dimension_of_a_subspace(d):
     x = torch.rand(4000, d, generator=torch.Generator().manual_seed(d)) @ normal(d, 20, seed=9)
     assert two_nn(x) == pytest.approx(d, rel=0.08)
     assert two_nn(2**-10 * x) == pytest.approx(two_nn(x), rel=1e-6)
 
 
-def test_two_nn_leaves_doubles_out():
+def test_two_nn_ignores_duplicates():
     x = normal(500, 3)
     alone = two_nn(x)
     assert two_nn(torch.cat([x, torch.zeros(40, 3) + 50])) == pytest.approx(alone, rel=0.05)
@@ -166,7 +166,7 @@ def test_two_nn_leaves_doubles_out():
     assert math.isnan(two_nn(x[:8]))
 
 
-def test_two_nn_is_scikit_dimensions():
+def test_two_nn_matches_scikit_dimension():
     skdim = pytest.importorskip("skdim", exc_type=ImportError)
     for d in (5, 40):
         x = normal(600, d)
@@ -175,7 +175,7 @@ def test_two_nn_is_scikit_dimensions():
             assert two_nn(x) == pytest.approx(skdim.id.TwoNN().fit(x.double().numpy()).dimension_, rel=1e-6)
 
 
-def test_nearest_is_scikit_learns():
+def test_nearest_distances_match_scikit_learn():
     from sklearn.neighbors import NearestNeighbors
 
     x = normal(600, 7) + 100  # far from the origin: float32 products alone would be rough
@@ -183,7 +183,7 @@ def test_nearest_is_scikit_learns():
     assert torch.allclose(nearest(x, 3).sqrt(), torch.from_numpy(theirs), rtol=1e-5)
 
 
-def test_learnability():
+def test_learnability_of_clusters_and_noise():
     centers = 10 * torch.eye(8)
     apart = torch.cat([c + 0.1 * normal(60, 8, seed=i) for i, c in enumerate(centers)])
     assert learnability(apart, clusters=8) == 1.0

@@ -47,7 +47,7 @@ def lines(ids, letter="a", head="name,label", word=("cat", "dog"), split=""):
     return "\n".join([head, *(f"photos/{letter}{i:02}.png,{word[i % 2]}{split}" for i in ids)]) + "\n"
 
 
-def test_only_these_samples_show_a_label(write):
+def test_label_file_replaces_all_labels(write):
     file = write(lines([3, 4, 8, 9]))
     rows, notes = apply_label_file(class_name(), file)
     assert torch.nonzero(rows.train.labels >= 0).flatten().tolist() == [3, 4, 8, 9]
@@ -76,7 +76,7 @@ def test_only_these_samples_show_a_label(write):
     assert attentive(vit(), EvalData(rows), labels=file, epochs=0, min_steps=20).protocol["splits"]["labelled"] == 4
 
 
-def test_names_and_ids(write):
+def test_label_file_with_names_and_ids(write):
     by_end, _ = apply_label_file(
         class_name(), write("name,label\na03.png,dog\n./photos/a04.png,cat\n/data/x/photos/a08.png,cat\n")
     )
@@ -89,7 +89,7 @@ def test_names_and_ids(write):
     assert int((spoken.train.labels >= 0).sum()) == 1
 
 
-def test_names_of_elsewhere_and_ids_that_are_names(write):
+def test_label_file_with_other_folders_and_ids_as_names(write):
     elsewhere = "".join(f"/old/disk/{'ab'[i % 2]}/photos/a{i:02}.png,{('cat', 'dog')[i % 2]}\n" for i in range(4))
     for text in (
         "name,label\n/old/photographs/a03.png,dog\n/old/photographs/a04.png,cat\n",  # another folder above
@@ -109,12 +109,12 @@ def test_names_of_elsewhere_and_ids_that_are_names(write):
     assert torch.nonzero(by_number.train.labels >= 0).flatten().tolist() == [0, 2]
     with pytest.raises(
         DataError, match="names 1 sample"
-    ) as error:  # dogs/a03.png may be another picture than photos/a03.png
+    ) as error:  # dogs/a03.png may be another image than photos/a03.png
         apply_label_file(class_name(), write("name,label\nphotos/a04.png,cat\ndogs/a03.png,dog\n"))
     assert "folders above and the extension may be left out" in error.value.hint
 
 
-def test_words_of_splits_in_a_file_of_labels(write):
+def test_label_file_split_names(write):
     text = "name,label,split\n" + "".join(
         f"a{i:02}.png,{('cat', 'dog')[i % 2]},{'Training' if i < 4 else 'valid'}\n" for i in range(8)
     )
@@ -125,7 +125,7 @@ def test_words_of_splits_in_a_file_of_labels(write):
     assert any("4 rows of" in note and "left aside" in note for note in notes)
 
 
-def test_the_rows_in_the_unlabelled_test_split_measure(write):
+def test_label_file_rows_in_unlabeled_test_split_are_tested(write):
     file = write(lines(range(6)) + lines(range(50), "t").partition("\n")[2])
     rows, notes = apply_label_file(class_name(n_test=60, labels=False), file)
     assert rows.classes == ("cat", "dog")
@@ -140,7 +140,7 @@ def test_the_rows_in_the_unlabelled_test_split_measure(write):
     assert probe(toys.Rows(), EvalData(rows), labels=file).metrics["top1"] > 0.8
 
 
-def test_a_fifth_is_held_out_where_nothing_else_measures(write):
+def test_label_file_holds_out_a_fifth_without_test_rows(write):
     file = write(lines(range(20)))
     for test in (class_name(labels=False).test, None):
         rows, notes = apply_label_file(replace(class_name(labels=False), test=test), file)
@@ -159,7 +159,7 @@ def test_a_fifth_is_held_out_where_nothing_else_measures(write):
     assert "split" in error.value.hint
 
 
-def test_a_column_says_what_measures(write):
+def test_label_file_split_column_selects_test_rows(write):
     text = (
         lines([0, 1, 2, 3], head="name,label,split", split=",train") + lines([4, 5], split=",test").partition("\n")[2]
     )
@@ -197,13 +197,13 @@ def test_a_column_says_what_measures(write):
         ("id,label\n40,cat\n-1,cat\n", "names 2 samples that rows does not have, such as 40, -1", "from 0 to 39"),
     ],
 )
-def test_what_cannot_be(write, text, message, hint):
+def test_label_file_rejects_invalid_rows(write, text, message, hint):
     with pytest.raises(DataError, match=message) as error:
         apply_label_file(class_name(), write(text))
     assert hint in error.value.hint
 
 
-def test_files_and_names_that_are_not_there(write, tmp_path):
+def test_label_file_reports_missing_files_and_names(write, tmp_path):
     file = write("name,label\na00.png,cat\n")
     assert is_file(file)
     assert not is_file("10/class")
@@ -224,7 +224,7 @@ def test_files_and_names_that_are_not_there(write, tmp_path):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Sixty unlabelled pictures in one folder; every second is bright."""
+    """Sixty unlabeled images in one folder; every second is bright."""
     (tmp_path / "photos").mkdir()
     g = np.random.default_rng(0)
     for i in range(60):
@@ -234,7 +234,7 @@ def photos(tmp_path):
 
 
 @pytest.mark.parametrize("resident", ["auto", "false"])
-def test_a_folder_of_unlabelled_files_from_the_command_line(cli, photos, resident, monkeypatch):
+def test_label_file_for_unlabeled_folder_from_the_cli(cli, photos, resident, monkeypatch):
     from tests.conftest import SMOKE
 
     (photos / "labels.csv").write_text(
@@ -261,7 +261,7 @@ def test_a_folder_of_unlabelled_files_from_the_command_line(cli, photos, residen
     assert "was not read" in wrong.err
 
 
-def test_a_folder_keeps_its_names(photos):
+def test_label_file_for_an_image_folder(photos):
     file = photos / "labels.csv"
     file.write_text("name,label\n" + "".join(f"p{i:02}.png,{i % 2}\n" for i in range(60)))
     for holdout in ("auto", 0.2):  # nothing, and as runs made before held it out

@@ -24,7 +24,7 @@ def waves(n: int = 4, c: int = 2, t: int = 50) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("shape", [(3, 16, 20), (1, 8, 8), (4, 9, 7)])
-def test_images_stay_images(name, shape):
+def test_corrupted_image_keeps_shape_and_range(name, shape):
     x = smooth(4, *shape)
     for strength in (1, 3, 5):
         y = corrupt(x, name, strength, IDS, 0)
@@ -35,7 +35,7 @@ def test_images_stay_images(name, shape):
 
 
 @pytest.mark.parametrize("name", [*IMAGES, *SERIES])
-def test_a_function_of_the_sample_and_of_nothing_else(name):
+def test_corruption_depends_on_the_sample_only(name):
     x = smooth() if name in IMAGES else waves()
     whole = corrupt(x, name, 3, IDS, 5)
     torch.testing.assert_close(corrupt(x[2:3], name, 3, IDS[2:3], 5), whole[2:3], equal_nan=True)
@@ -47,7 +47,7 @@ def test_a_function_of_the_sample_and_of_nothing_else(name):
 
 
 @pytest.mark.parametrize("name", [*IMAGES, *SERIES])
-def test_stronger_is_further_away(name):
+def test_corruption_distance_grows_with_severity(name):
     x = smooth(4, 3, 32, 32) if name in IMAGES else waves(40, t=100)
     ids = torch.arange(len(x))
     far = [float((corrupt(x, name, s, ids, 0) - x).nan_to_num().square().mean()) for s in range(1, 6)]
@@ -57,13 +57,13 @@ def test_stronger_is_further_away(name):
 
 
 @pytest.mark.parametrize("name", SERIES)
-def test_padding_stays_padding(name):
+def test_corruption_keeps_padding(name):
     x = waves()
     for strength in range(1, 6):
         assert torch.equal(corrupt(x, name, strength, IDS, 0).isnan(), x.isnan())
 
 
-def test_known_cases():
+def test_corruption_of_known_cases():
     grey = torch.full((4, 1, 64, 64), 0.5)
     noisy = corrupt(grey, "gaussian_noise", 1, IDS, 0) - grey
     assert float(noisy.std()) == pytest.approx(0.04, rel=0.03)
@@ -92,7 +92,7 @@ def test_known_cases():
     assert rolled[0, 0, 0] in (92, 8)
 
 
-def test_blur_against_torchvision():
+def test_blur_matches_torchvision():
     from torchvision.transforms.v2 import functional as tv
 
     x = smooth()
@@ -102,7 +102,7 @@ def test_blur_against_torchvision():
     )  # edges: repeated, mirrored
 
 
-def test_moves_against_torchvision():
+def test_rotation_and_translation_match_torchvision():
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as tv
 
@@ -121,7 +121,7 @@ def test_moves_against_torchvision():
     assert translation(x, 0, generators).shape == x.shape
 
 
-def test_jpeg_is_pillows():
+def test_jpeg_matches_pillow():
     import io
 
     import numpy as np

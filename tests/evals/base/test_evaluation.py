@@ -16,7 +16,7 @@ def values(*overrides: str) -> dict:
     )
 
 
-def test_records_are_returned_by_evaluator(capsys):
+def test_evaluation_returns_records_by_evaluator(capsys):
     cfg = values("evaluator=knn")
     reports = []
     records = evaluate(cfg, {"knn": cfg["evaluator"]}, report=lambda *args: reports.append(args))
@@ -28,7 +28,7 @@ def test_records_are_returned_by_evaluator(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_an_unknown_run_is_a_request_error(tmp_path, monkeypatch):
+def test_evaluation_of_an_unknown_run_is_a_request_error(tmp_path, monkeypatch):
     monkeypatch.setenv("SSLCLI_RUNS", str(tmp_path))
     cfg = {**values("evaluator=knn"), "run": "missing"}
     with pytest.raises(RequestError, match="missing"):

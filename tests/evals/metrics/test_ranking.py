@@ -30,36 +30,36 @@ from sslcli.evals.metrics.ranking import agreement, clid, goodness, rank_all, ra
         ("lidar", 1.0, math.nan),
     ],
 )
-def test_directions(name, better, worse):
+def test_ranking_directions_of_metrics(name, better, worse):
     assert goodness(name, better) > goodness(name, worse)
 
 
-def test_ranks():
+def test_ranks_of_known_cases():
     assert ranks([10, 30, 20]) == [3, 1, 2]
     assert ranks([1, 1, 0]) == [1.5, 1.5, 3]
     assert ranks([-math.inf, 2, -math.inf]) == [2.5, 1, 2.5]
 
 
-def test_ranks_are_scipys():
+def test_ranks_match_scipy():
     from scipy.stats import rankdata
 
     values = [3.0, 1.0, 3.0, 2.0, 5.0, 3.0]
     assert ranks(values) == rankdata([-v for v in values]).tolist()
 
 
-def test_ranks_by_what_all_have():
+def test_ranks_use_metrics_common_to_all():
     rows = [{"rankme": 3, "alignment": 0.0, "spread": 1.0}, {"rankme": 5, "alignment": math.nan, "lidar": 3.0}]
     assert rank_all(rows) == [{"rankme": 2, "alignment": 1}, {"rankme": 1, "alignment": 2}]
 
 
-def test_clid_standardises_over_the_candidates():
+def test_clid_standardizes_over_the_candidates():
     rows = [{"learnability": 0.5, "intrinsic_dim": 10.0}, {"learnability": 0.7, "intrinsic_dim": 30.0}]
     assert clid(rows) == pytest.approx([-2, 2])
     assert clid([*rows, {"learnability": 0.5}])[2] != clid([*rows, {"learnability": 0.5}])[2]  # nan
     assert clid([{"learnability": 0.5, "intrinsic_dim": 3.0}] * 2) == [0, 0]
 
 
-def test_agreement_is_scipys():
+def test_rank_agreement_matches_scipy():
     from scipy.stats import kendalltau, spearmanr
 
     scores, truth = [3.0, 1.0, 2.0, 2.0, 9.0], [0.7, 0.1, 0.3, 0.2, 0.6]
@@ -73,7 +73,7 @@ def test_agreement_is_scipys():
     assert math.isnan(agreement([1], [0.1])["spearman"])
 
 
-def test_the_help_names_every_number():
+def test_ranking_help_names_every_metric():
     from sslcli.cli.command_table import COMMANDS
     from sslcli.cli.help import command_help
 
@@ -81,7 +81,7 @@ def test_the_help_names_every_number():
     assert f"by=METRIC {', '.join(ranking.METRICS)} (default: {ranking.DEFAULT}," in text
 
 
-def test_the_table_imports_no_torch():
+def test_ranking_imports_no_torch():
     code = (
         "import sys; import sslcli.evals.metrics.ranking, sslcli.evals.metrics.paired; sys.exit('torch' in sys.modules)"
     )

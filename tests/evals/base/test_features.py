@@ -14,7 +14,7 @@ from sslcli.evals.knn import knn
 from tests.evals import toys
 
 
-def test_features_are_the_backbones_in_eval_mode(data):
+def test_features_are_computed_in_eval_mode(data):
     backbone = toys.Rows().train()
     x, y = data.features(backbone, "test")
     raw = (data.dataset.test.x.float() / 255 - 0.5) / 0.5
@@ -28,7 +28,7 @@ def test_features_are_the_backbones_in_eval_mode(data):
     assert not x.requires_grad
 
 
-def test_training_flags_come_back_one_by_one():
+def test_features_restore_training_flags():
     net = nn.Sequential(nn.BatchNorm1d(2), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval()).train(), nn.ReLU())
     net[1][1].eval()
     before = [m.training for m in net.modules()]
@@ -87,7 +87,7 @@ def test_disk_cache_is_used_and_leaves_no_temporary_file(cached, tmp_path):
     assert file.name.startswith("abc-train-240-")
 
 
-def test_disk_cache_is_not_used_for_something_else(cached):
+def test_disk_cache_is_not_used_for_other_inputs(cached):
     backbone = toys.Rows()
     cached().features(backbone, "train")
     calls = backbone.calls
@@ -101,7 +101,7 @@ def test_disk_cache_is_not_used_for_something_else(cached):
 
 
 @pytest.mark.parametrize("harm", ["flip a bit", "truncate", "empty"])
-def test_a_damaged_cache_is_noticed_and_mended(cached, tmp_path, harm):
+def test_disk_cache_is_rewritten_when_corrupt(cached, tmp_path, harm):
     backbone = toys.Rows()
     x, _ = cached().features(backbone, "test")
     (file,) = (tmp_path / "features").iterdir()
@@ -115,14 +115,14 @@ def test_a_damaged_cache_is_noticed_and_mended(cached, tmp_path, harm):
     assert file.read_bytes() == good
 
 
-def test_a_cache_that_cannot_be_written_is_said_and_survived(tmp_path):
+def test_disk_cache_reports_failed_writes(tmp_path):
     (tmp_path / "file").write_text("in the way")
     data = EvalData(toys.dataset(), cache=tmp_path / "file")
     assert len(data.features(toys.Rows(), "test")[0]) == 120
     assert any("could not be cached" in note for note in data.notes)
 
 
-def test_non_finite_features_are_refused(data):
+def test_features_must_be_finite(data):
     backbone = toys.Rows()
     with torch.no_grad():
         backbone.norm.weight.fill_(float("nan"))
@@ -130,7 +130,7 @@ def test_non_finite_features_are_refused(data):
         data.features(backbone, "test")
 
 
-def test_no_test_split():
+def test_features_require_a_test_split():
     whole = toys.dataset()
     whole.test = None
     with pytest.raises(DataError, match="no test split") as error:
@@ -138,12 +138,12 @@ def test_no_test_split():
     assert "dataset.holdout" in error.value.hint
 
 
-def test_unlabelled_samples_get_minus_one():
+def test_features_of_unlabeled_samples_have_label_minus_one():
     unlabelled = Dataset("u", "image", (1, 8, 8), ArraySource(toys.images(5, 0).x), None)
     assert EvalData(unlabelled).features(toys.Rows(), "train")[1].tolist() == [-1] * 5
 
 
-def test_autocast_is_entered():
+def test_features_use_autocast():
     entered = []
 
     @contextlib.contextmanager
@@ -155,7 +155,7 @@ def test_autocast_is_entered():
     assert len(entered) >= 2
 
 
-def test_raw_is_small():
+def test_raw_features_are_small():
     assert torch.equal(flatten_inputs(torch.arange(12.0).view(1, 3, 2, 2)), torch.arange(12.0)[None])
     x = torch.rand(2, 3, 64, 48)
     small = flatten_inputs(x)
@@ -169,13 +169,13 @@ def test_raw_is_small():
     assert torch.equal(flatten_inputs(long), torch.full((1, 3072), 2.0))  # padding does not pull an average down
 
 
-def test_raw_is_the_clean_view(data):
+def test_raw_features_are_of_the_clean_view(data):
     x, y = data.raw("test")
     torch.testing.assert_close(x, ((data.dataset.test.x.float() / 255 - 0.5) / 0.5).flatten(1))
     assert torch.equal(y, data.dataset.test.labels)
 
 
-def test_classes_never_trained_are_in_every_result():
+def test_unseen_classes_are_in_every_result():
     rows = toys.dataset(40, 20, classes=4)
     rows.train.labels = torch.where(rows.train.labels == 1, -1, rows.train.labels)
     rows.test.labels[0] = -1

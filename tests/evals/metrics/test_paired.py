@@ -15,7 +15,7 @@ def answers(both: int, only_a: int, only_b: int, none: int) -> tuple[np.ndarray,
     return a, b
 
 
-def test_by_hand():
+def test_compare_of_known_case():
     found = compare(*answers(50, 3, 11, 36))
     assert (found.first, found.second, found.items) == (0.53, 0.61, 100)
     assert found.difference == pytest.approx(0.08)
@@ -26,14 +26,14 @@ def test_by_hand():
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
 
 
-def test_mcnemar_is_statsmodels():
+def test_mcnemar_matches_statsmodels():
     tables = pytest.importorskip("statsmodels.stats.contingency_tables", exc_type=ImportError)
     for better, worse in ((3, 11), (0, 1), (40, 40), (200, 150), (0, 0)):
         theirs = tables.mcnemar([[50, better], [worse, 7]], exact=True).pvalue if better + worse else 1.0
         assert mcnemar(better, worse) == pytest.approx(theirs)
 
 
-def test_mcnemar_is_scipys_binomial_test():
+def test_mcnemar_matches_scipy_binomial_test():
     from scipy.stats import binomtest
 
     for better, worse in ((3, 11), (0, 1), (40, 40), (41, 40), (0, 900), (2000, 1800)):
@@ -46,7 +46,7 @@ def test_separation_by_intervals():
     assert by_intervals(0.05, [(0.85, 0.95), (0.8, None)], "x").distinguishable is None
 
 
-def test_holm_by_hand_and_is_statsmodels():
+def test_holm_of_known_case_and_matches_statsmodels():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
     assert holm([0.9]) == [0.9]
@@ -55,7 +55,7 @@ def test_holm_by_hand_and_is_statsmodels():
     assert holm(list(ps)) == pytest.approx(list(multiple.multipletests(ps, method="holm")[1]))
 
 
-def test_bootstrap_is_scipys():
+def test_bootstrap_matches_scipy():
     """scipy draws the items themselves; the interval of the mean is the same but for chance."""
     from scipy.stats import bootstrap as theirs
 
@@ -66,19 +66,19 @@ def test_bootstrap_is_scipys():
     assert high == pytest.approx(said.confidence_interval.high, abs=1.5e-3)
 
 
-def test_bootstrap_is_a_function_of_its_seed():
+def test_bootstrap_depends_on_the_seed():
     change = np.random.default_rng(0).normal(size=50)
     assert bootstrap(change, seed=3) == bootstrap(change[::-1], seed=3)  # of the values, not of their order
     assert bootstrap(change, seed=3) != bootstrap(change, seed=4)
 
 
-def test_bootstrap_in_parts(monkeypatch):
+def test_bootstrap_is_equal_in_blocks(monkeypatch):
     many = np.random.default_rng(0).normal(size=500)  # 500 different values: 8,000 resamples at a time, and the rest
     low, high = bootstrap(many, seed=0)
     assert high - low == pytest.approx(2 * 1.96 * many.std() / 500**0.5, rel=0.05)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+def test_bootstrap_interval_has_nominal_coverage():
     """Two models whose true difference is 3 points, on 300 items, drawn 1,000 times: 95 % of the intervals hold it.
 
     1,000 draws of a 95 % event scatter by 0.7 points; four of these are allowed."""
@@ -92,13 +92,13 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert 0.922 < held / 1_000 < 0.978
 
 
-def test_mcnemar_rejects_no_more_than_it_says():
+def test_mcnemar_has_at_most_nominal_size():
     rng = np.random.default_rng(1)
     rejected = sum(mcnemar(*rng.multinomial(300, [0.05, 0.05, 0.9])[:2]) < 0.05 for _ in range(2_000))
     assert rejected / 2_000 < 0.05 + 4 * (0.05 * 0.95 / 2_000) ** 0.5
 
 
-def test_items_are_matched_by_their_ids():
+def test_align_matches_items_by_id():
     a = np.array([4, 2, 9]), np.array([0, 1, 1]), np.array([[0, 1, 0]])
     b = np.array([9, 4, 7]), np.array([1, 0, 5]), np.array([[1, 1, 5], [1, 0, 5]])
     ids, rights_a, rights_b = align(a, b)
@@ -111,7 +111,7 @@ def test_items_are_matched_by_their_ids():
         align(a, (np.array([4]), np.array([7]), np.array([[7]])))
 
 
-def test_an_item_counts_once_whatever_the_draws():
+def test_compare_counts_an_item_once_for_any_draws():
     one = compare(*answers(50, 3, 11, 36))
     a, b = answers(50, 3, 11, 36)
     five = compare(np.stack([a] * 5).mean(axis=0), np.stack([b] * 5).mean(axis=0))

@@ -1,4 +1,4 @@
-"""The solver against scikit-learn's, and against the conditions of an optimum."""
+"""The solver against scikit-learn's, and the optimality conditions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def problem(n: int, d: int, classes: int, correlated: float = 1.0, seed: int = 0
 
 @pytest.mark.parametrize("strength", [1e-3, 1e-1, 10.0])
 @pytest.mark.parametrize(("n", "d", "classes"), [(300, 20, 5), (40, 120, 4), (300, 10, 2)])
-def test_is_scikit_learns(n, d, classes, strength):
+def test_logistic_matches_scikit_learn(n, d, classes, strength):
     from sklearn.linear_model import LogisticRegression
 
     x, y = problem(n, d, classes)
-    # with two classes scikit-learn fits one vector, the difference of ours: its penalty counts twice
+    # with two classes scikit-learn fits one vector, the difference of the two here: its penalty counts twice
     c = strength if classes > 2 else 2 * strength
     theirs = LogisticRegression(C=c, tol=1e-9, max_iter=10_000).fit(x.numpy(), y.numpy())
     ours = Logistic(x, y, classes).fit(strength, tol=1e-10)
@@ -35,7 +35,7 @@ def test_is_scikit_learns(n, d, classes, strength):
 
 
 @pytest.mark.parametrize("double", [True, False])
-def test_the_gradient_is_zero(double):
+def test_logistic_gradient_is_zero(double):
     x, y = problem(400, 30, 6)
     fit = Logistic(x, y, 6, double=double).fit(0.3, tol=1e-5)
     w, b = fit.weight.double().requires_grad_(), fit.bias.double().requires_grad_()
@@ -46,7 +46,7 @@ def test_the_gradient_is_zero(double):
     assert fit.converged
 
 
-def test_the_short_way_for_few_samples_changes_nothing(monkeypatch):
+def test_logistic_is_equal_in_the_span_of_samples(monkeypatch):
     x, y = problem(50, 90, 4)
     short = Logistic(x, y, 4)
     assert short.x.shape[1] < 50
@@ -61,7 +61,7 @@ def test_the_short_way_for_few_samples_changes_nothing(monkeypatch):
     torch.testing.assert_close(a.bias, b.bias, rtol=1e-4, atol=1e-6)
 
 
-def test_a_warm_start_changes_the_way_but_not_the_answer():
+def test_logistic_warm_start_reaches_the_same_solution():
     x, y = problem(300, 20, 5)
     cold = Logistic(x, y, 5).fit(1.0, tol=1e-9)
     model = Logistic(x, y, 5)
@@ -72,13 +72,13 @@ def test_a_warm_start_changes_the_way_but_not_the_answer():
     assert model.fit(1.0, tol=1e-9).iterations == 0
 
 
-def test_few_iterations_on_correlated_features():
+def test_logistic_on_correlated_features_needs_few_iterations():
     x, y = problem(2000, 100, 10, correlated=3.0)
     assert torch.linalg.cond(x) > 100
     assert Logistic(x, y, 10).fit(1.0).iterations < 60
 
 
-def test_constant_and_separable_features():
+def test_logistic_on_constant_and_separable_features():
     x = torch.tensor([[0.0, -1.0], [0.0, -2.0], [0.0, 1.0], [0.0, 3.0]])
     y = torch.tensor([0, 0, 1, 1])
     fit = Logistic(x, y, 2).fit(1e4)
@@ -87,14 +87,14 @@ def test_constant_and_separable_features():
     assert fit.logits(x).argmax(dim=1).tolist() == y.tolist()
 
 
-def test_says_when_it_did_not_converge():
+def test_logistic_reports_nonconvergence():
     x, y = problem(300, 20, 5)
     fit = Logistic(x, y, 5).fit(1.0, tol=1e-9, max_iter=2)
     assert fit.iterations == 2
     assert not fit.converged
 
 
-def test_a_weak_penalty_on_many_samples_reaches_the_optimum_in_single_precision():
+def test_logistic_float32_converges_with_weak_penalty():
     """In float32 the inverse of the penalty is 10^6 here; where the metric multiplied rounding by it, the fit stopped
     after a few steps, far from the optimum."""
     generator = torch.Generator().manual_seed(0)
@@ -108,7 +108,7 @@ def test_a_weak_penalty_on_many_samples_reaches_the_optimum_in_single_precision(
     assert (found.logits(x).argmax(1) == exact.logits(x).argmax(1)).double().mean() > 0.999
 
 
-def test_where_single_precision_does_not_get_there_double_goes_on(monkeypatch):
+def test_logistic_refines_in_float64(monkeypatch):
     generator = torch.Generator().manual_seed(1)
     x, y = torch.randn(200, 5, generator=generator), torch.arange(200) % 3
     model = Logistic(x, y, 3, double=False)
