@@ -179,7 +179,7 @@ def without(split: str, labels):
     [
         (without("train", None), "no labels in its train split"),
         (without("train", -1), "no labels in its train split"),
-        (without("train", 1), "holds 1 class"),
+        (without("train", 1), "has 1 class"),
         (without("test", -1), "no labels in its test split"),
     ],
 )

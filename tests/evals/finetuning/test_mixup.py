@@ -30,7 +30,7 @@ def test_mixup_matches_torchvision(share):
 
 
 @pytest.mark.parametrize(
-    ("share", "centre"), [(0.3, (0.5, 0.5)), (0.75, (0.05, 0.95)), (0.99, (0.5, 0.5)), (0.0, (0.3, 0.6))]
+    ("share", "center"), [(0.3, (0.5, 0.5)), (0.75, (0.05, 0.95)), (0.99, (0.5, 0.5)), (0.0, (0.3, 0.6))]
 )
 def test_cutmix_matches_torchvision(share, center, monkeypatch):
     v2 = pytest.importorskip("torchvision.transforms.v2")

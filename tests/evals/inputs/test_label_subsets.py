@@ -72,7 +72,7 @@ def test_draw_rejects_unavailable_amounts():
     with pytest.raises(DataError, match=r"too few training samples in cow \(10\)") as error:
         draw(Y, parse("20/class"), 0, 0, ("ant", "bee", "cow"))
     assert error.value.hint.startswith("labels=10/class")
-    with pytest.raises(RequestError, match="the largest has 60"):
+    with pytest.raises(RequestError, match="the largest class has 60"):
         draw(Y, parse("1000/class"), 0, 0)
     with pytest.raises(RequestError, match="only 100 training labels"):
         draw(Y, parse(101), 0, 0)

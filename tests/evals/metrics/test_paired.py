@@ -105,9 +105,9 @@ def test_align_matches_items_by_id():
     assert ids.tolist() == [4, 9]
     assert rights_a.tolist() == [1, 0]
     assert rights_b.tolist() == [0.5, 1]  # right in one of two draws, and in both
-    with pytest.raises(RequestError, match="not one"):
+    with pytest.raises(RequestError, match="no test item in common"):
         align(a, (np.array([1]), np.array([0]), np.array([[0]])))
-    with pytest.raises(RequestError, match="different labels"):
+    with pytest.raises(RequestError, match="labels of the same test items differ"):
         align(a, (np.array([4]), np.array([7]), np.array([[7]])))
 
 
