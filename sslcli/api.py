@@ -33,6 +33,7 @@ from sslcli.errors import DataError, SslError
 from sslcli.evals.metrics.interval import SUFFIX
 from sslcli.methods.base import Method
 from sslcli.rng import Draw
+from sslcli.runs import Record
 from sslcli.runs.encoder import load_encoder, locate_encoder
 from sslcli.runs.find import all_runs, find
 from sslcli.runs.run import Run
@@ -158,7 +159,7 @@ class Evaluation(Mapping[str, float]):
     """
 
     name: str
-    record: dict[str, Any] = field(repr=False)
+    record: Record = field(repr=False)
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -166,7 +167,7 @@ class Evaluation(Mapping[str, float]):
         return {key.removesuffix(SUFFIX): (low, high) for key, (low, high) in self.record.get("intervals", {}).items()}
 
     @property
-    def protocol(self) -> dict[str, Any]:
+    def protocol(self) -> Record:
         """How the metrics were computed: splits, numbers of samples and labels, hyper-parameters, notes."""
         return dict(self.record["protocol"])
 
@@ -191,7 +192,7 @@ class Encoder:
         info: what encoder.json holds: backbone, input_shape, mean, std, modality, data set, method, step.
     """
 
-    def __init__(self, module: nn.Module, info: dict[str, Any]):
+    def __init__(self, module: nn.Module, info: Record):
         self.module, self.info = module, info
         self._clean = clean(self._as_dataset())
 
@@ -261,7 +262,7 @@ def _images(encoder: Encoder, samples: Any) -> Tensor:
     return encoder._clean.finish(encoder._clean.frames(frames, draw), draw)[0]
 
 
-def _series(encoder: Encoder, samples: Any) -> Tensor:
+def _series(encoder: Encoder, samples: object) -> Tensor:
     channels, length = encoder.info["input_shape"]
     x = torch.as_tensor(np.asarray(samples), dtype=torch.float32)
     x = x[:, None] if x.ndim == 2 else x

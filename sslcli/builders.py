@@ -21,7 +21,7 @@ from sslcli.data.subset import Subset
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
 from sslcli.methods.base import DataInfo, Encoder, Method
 from sslcli.rng import derive
-from sslcli.runs import checkpoint, records
+from sslcli.runs import Record, checkpoint, records
 from sslcli.runs.encoder import backbone_overrides, load_encoder, locate_encoder, read_info
 from sslcli.runs.run import Run
 from sslcli.runtime import progress
@@ -48,7 +48,7 @@ def load_dataset(cfg: Config, record: DataRecord | None = None, download: bool =
     return dataset if record is None else apply_record(dataset, record)
 
 
-def restrict_to_classes(dataset: Dataset, classes: Any) -> Dataset:
+def restrict_to_classes(dataset: Dataset, classes: object) -> Dataset:
     """Restricts pretraining to the training samples of some classes, given by name or index. RequestError."""
     names = [str(c) for c in (classes if isinstance(classes, list) else [classes])]
     known = [str(c) for c in dataset.classes]
@@ -160,7 +160,7 @@ def load_frozen_encoder(spec: str, dataset: Dataset, key: str) -> Encoder:
     return Encoder(backbone, std / own_std, (mean - own_mean) / own_std)
 
 
-def load_checkpoint_encoder(run: Run, saved: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_checkpoint_encoder(run: Run, saved: Path) -> tuple[nn.Module, Record]:
     """The backbone that the method evaluates (the online one, or the teacher) from a valid checkpoint, and its encoder.json.
 
     No sample is read: encoder.json of the run describes the data."""

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO
 
 from sslcli.errors import SslError
 
@@ -30,7 +30,7 @@ def out(*lines: object) -> None:
         print(one_line(str(line)), flush=True)
 
 
-def out_json(value: Any) -> None:
+def out_json(value: object) -> None:
     """Prints a JSON object to stdout."""
     overwrite("")
     print(json.dumps(value, indent=2, default=str), flush=True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sslcli import console
 from sslcli.cli.exceptions import JobExit, stop_on_signals, to_ssl_error
 from sslcli.errors import Interrupted, RequestError, SslError, Stopped
+from sslcli.runs import Record
 from sslcli.runs.redact import masked_words
 from sslcli.runtime import streams
 
@@ -133,7 +134,7 @@ def requeue_by_submitit(error: SslError, handlers: dict[int, Any]) -> None:
         )
 
 
-def write_record(jobs: Path, entry: dict[str, Any], status: str, **values: Any) -> None:
+def write_record(jobs: Path, entry: Record, status: str, **values: Any) -> None:
     """Writes the state of a job to jobs/NUMBER.json."""
     from sslcli.runs.files import make_folder, write_json
     from sslcli.runs.run import now

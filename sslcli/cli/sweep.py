@@ -22,7 +22,7 @@ from sslcli.cli.exceptions import JobExit, to_ssl_error
 from sslcli.cli.hydra_task import PARENT, STOP_FILE
 from sslcli.config import compose, registry, schema
 from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped, first_line
-from sslcli.runs import records
+from sslcli.runs import Record, records
 from sslcli.runs.files import make_folder, replace_file, unlink_shared
 
 if TYPE_CHECKING:
@@ -147,11 +147,11 @@ class Sweep:
 
     # ---------------------------------------------------------------------------------------------------------- after
 
-    def jobs(self) -> list[dict[str, Any]]:
+    def jobs(self) -> list[Record]:
         """The records of the jobs that were started, by number."""
         return records.jobs(self.folder)
 
-    def failures(self) -> list[dict[str, Any]]:
+    def failures(self) -> list[Record]:
         """The records of the jobs that failed, and of those whose process died."""
         return [job for job in self.jobs() if job["status"] in ("failed", "running")]
 

@@ -136,7 +136,7 @@ def _check_types(group: str, schema: type, values: Config) -> Config:
     return values
 
 
-def _check_allowed(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
+def _check_allowed(key: str, value: object, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         names = [str(a).lower() for a in allowed]
         close = nearest(str(value), names)
@@ -146,7 +146,7 @@ def _check_allowed(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
         )
 
 
-def parse_duration(value: Any, key: str) -> float:
+def parse_duration(value: object, key: str) -> float:
     """Seconds of a duration: 90, `90s`, `20m`, `1h30m`, `2d`. Only a single number may lack its unit: `1h30` is ambiguous.
 
     RequestError, which names `key`."""

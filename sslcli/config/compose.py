@@ -142,7 +142,7 @@ def load_choice(group: str, name: str, root: DictConfig, config_dirs: Iterable[P
     return merged[group]
 
 
-def to_container(node: Any, key: str = "") -> Any:
+def to_container(node: object, key: str = "") -> Any:
     """A node as dicts, lists, numbers and strings, with interpolations resolved.
 
     `key`: the key of the node, for messages. RequestError where a value is missing or cannot be resolved."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def walk(node: Any, key: str = "", lists: bool = False) -> Iterator[tuple[str, Any]]:
+def walk(node: object, key: str = "", lists: bool = False) -> Iterator[tuple[str, Any]]:
     """Yield `(dotted.key, value)` of everything below `node`, each mapping before its content.
 
     Args:
@@ -23,7 +23,7 @@ def walk(node: Any, key: str = "", lists: bool = False) -> Iterator[tuple[str, A
         yield from walk(value, path, lists)
 
 
-def flatten(node: Any, key: str = "", lists: bool = False) -> dict[str, Any]:
+def flatten(node: object, key: str = "", lists: bool = False) -> dict[str, Any]:
     """`dotted.key -> value` of all leaves. An empty mapping or list is a leaf."""
     inner = (Mapping, list) if lists else (Mapping,)
     return {k: v for k, v in walk(node, key, lists) if not v or not isinstance(v, inner)}

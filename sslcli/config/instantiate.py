@@ -99,13 +99,13 @@ def _folder_of(module_name: str) -> Path | None:
     return next(((f.parents[len(parts) - 1]) for f in existing), None)
 
 
-def _is_defined_in(folder: Path, target: Any) -> bool:
+def _is_defined_in(folder: Path, target: object) -> bool:
     """Whether a class or function is defined in a module of `folder`, not only imported there."""
     origin = getattr(sys.modules.get(getattr(target, "__module__", "") or ""), "__file__", None)
     return origin is not None and Path(origin).resolve().is_relative_to(folder)
 
 
-def _is_optimizer(target: Any) -> bool:
+def _is_optimizer(target: object) -> bool:
     from torch.optim import Optimizer
 
     return isinstance(target, type) and issubclass(target, Optimizer) and target is not Optimizer
@@ -178,7 +178,7 @@ def bounded(group: str) -> Iterator[None]:
 
     count = size = 0
 
-    def add_module(owner: Any, name: str, inner: Any) -> None:
+    def add_module(owner: object, name: str, inner: object) -> None:
         nonlocal count
         count += 1
         if count > MAX_MODULES:
@@ -216,5 +216,5 @@ def _positional(group: str, node: Config, args: tuple[Any, ...]) -> list[str]:
     return list(inspect.signature(resolve(group, node["_target_"])).parameters)[: len(args)]
 
 
-def _name(target: Any) -> str:
+def _name(target: object) -> str:
     return getattr(target, "__qualname__", str(target))

@@ -28,7 +28,7 @@ def to_overrides(options: Mapping[str, Any]) -> list[str]:
     return overrides
 
 
-def to_text(value: Any, key: str) -> str:
+def to_text(value: object, key: str) -> str:
     """A value in the grammar of Hydra's overrides. `key` is named in the RequestError."""
     if value is None:
         return "null"

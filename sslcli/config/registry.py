@@ -115,12 +115,12 @@ RENAMED = {
 _FIRST_NAMES = {new: old for old, new in RENAMED.items()}
 
 
-def current_name(target: Any) -> Any:
+def current_name(target: object) -> Any:
     """The current dotted name of a `_target_` that an earlier version may have written."""
     return RENAMED.get(target, target) if isinstance(target, str) else target
 
 
-def first_name(target: Any) -> Any:
+def first_name(target: object) -> Any:
     """The dotted name under which a `_target_` was first published."""
     return _FIRST_NAMES.get(target, target) if isinstance(target, str) else target
 

@@ -23,28 +23,28 @@ _LISTS = (list, tuple, Sequence)
 _MAPPINGS = (dict, Mapping)
 
 
-def matches_type(value: Any, kind: Any) -> bool:
+def matches_type(value: object, kind: object) -> bool:
     """Whether `value`, as read from YAML, has the annotated type. An annotation that is not supported matches any value."""
     return not _is_supported(kind) or any(_has_type(value, k) for k in _alternatives(kind))
 
 
-def describe_type(kind: Any) -> str:
+def describe_type(kind: object) -> str:
     """`int | None` -> `an integer or null`."""
     return " or ".join(dict.fromkeys(_name(k) for k in _alternatives(kind) if _is_supported(k)))
 
 
-def _alternatives(kind: Any) -> tuple[Any, ...]:
+def _alternatives(kind: object) -> tuple[Any, ...]:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return typing.get_args(kind)
     return (type(None),) if kind is None else (kind,)
 
 
-def _is_supported(kind: Any) -> bool:
+def _is_supported(kind: object) -> bool:
     plain = (*_NAMES, *_LISTS, *_MAPPINGS)
     return any(k in plain or typing.get_origin(k) in (*_LISTS, *_MAPPINGS, typing.Literal) for k in _alternatives(kind))
 
 
-def _has_type(value: Any, kind: Any) -> bool:
+def _has_type(value: object, kind: object) -> bool:
     origin, args = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin is typing.Literal:
         return value in args

@@ -17,11 +17,12 @@ from sslcli.data.label_warnings import label_notes
 from sslcli.data.loading.bad_samples import check_limit, exceeds_limit, group_by_reason
 from sslcli.data.subset import unlabelled_only
 from sslcli.errors import DataError, listing
+from sslcli.runs import Record
 
 PARTIAL_NOTE = " found so far (--strict decodes all images)"
 
 
-def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) -> dict[str, Any]:
+def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) -> Record:
     """Counts, classes, sizes, modes, unreadable samples with reasons, and duplicates, ready for JSON.
 
     `strict` decodes every image and compares every file and sample, so that `bad`, `reasons` and `duplicates` are complete.
@@ -39,7 +40,7 @@ def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) 
             bad |= _decode_all(source)
     total = sum(map(len, splits.values())) + details.get("lost", 0)
     fraction = dataset.train.max_bad_fraction if limit is None else limit
-    report: dict[str, Any] = {
+    report: Record = {
         "name": dataset.name,
         "modality": dataset.modality,
         "shape": list(dataset.shape),
@@ -64,7 +65,7 @@ def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) 
     return report
 
 
-def _split(source: Source, dataset: Dataset) -> dict[str, Any]:
+def _split(source: Source, dataset: Dataset) -> Record:
     x = source.resident
     return {
         "samples": len(source),
@@ -83,7 +84,7 @@ def _balance(source: Source, classes: tuple[str, ...]) -> dict[str, int]:
     return dict(zip(classes, counts.tolist(), strict=True))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -126,7 +127,7 @@ def _hashes(source: Source) -> list[bytes]:
     return parallel_map(source.digest, len(source), "comparing files")
 
 
-def format_rows(report: dict[str, Any], at_most: int = 40) -> list[tuple[str, str]]:
+def format_rows(report: Record, at_most: int = 40) -> list[tuple[str, str]]:
     """(name, text) rows to print, with control characters escaped."""
     shape = " x ".join(map(str, report["shape"]))
     out = [("data set", f"{escape(report['name'])}, {report['modality']}"), ("one view", shape)]
@@ -162,7 +163,7 @@ def _numbers(values: list[float]) -> str:
     return "(" + ", ".join(f"{v:.4g}" for v in values[:4]) + (", ..." if len(values) > 4 else "") + ")"
 
 
-def require_readable(report: dict[str, Any]) -> None:
+def require_readable(report: Record) -> None:
     """Raises DataError where training would fail on so many unreadable samples, or where a pack is corrupt: the exit code of a
     strict inspection."""
     if report.get("damage"):

@@ -18,7 +18,7 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.images.channels import convert_channels
 from sslcli.errors import DataError, RequestError, command
-from sslcli.runs import records
+from sslcli.runs import Record, records
 from sslcli.runs.run import Run
 
 RECORD_TYPES: dict[str, Any] = {
@@ -43,12 +43,12 @@ class DataRecord:
     """The record of a run's data (`known`, with the keys of RECORD_TYPES), and the options of the current command."""
 
     run: str
-    known: dict[str, Any]
+    known: Record
     moved_to: str | None = None  # `dataset.path=NEW`
     allow_change: bool = False
 
 
-def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+def describe_dataset(dataset: Dataset) -> Record:
     """The record of a data set, as it is written to status.json."""
     parts = {"train": dataset.train, "test": dataset.test, "unlabelled": dataset.unlabelled}
     record = {
@@ -133,7 +133,7 @@ def with_recorded_path(node: Config, record: DataRecord) -> Config:
     return node
 
 
-def with_recorded_range(node: Config, known: dict[str, Any]) -> Config:
+def with_recorded_range(node: Config, known: Record) -> Config:
     """A data set's configuration with the range of values that was measured in training, unless it states two numbers itself.
     `known`: a record, or the contents of encoder.json."""
     wish = node.get("range")
@@ -174,7 +174,7 @@ def apply_record(dataset: Dataset, record: DataRecord) -> Dataset:
     return replace(dataset, details={**dataset.details, "changed": changed}) if changed else dataset
 
 
-def data_differences(known: dict[str, Any], dataset: Dataset) -> list[str]:
+def data_differences(known: Record, dataset: Dataset) -> list[str]:
     """Descriptions of the differences between a record and a data set."""
     differences = []
     before, now = known.get("fingerprint"), dataset.fingerprint

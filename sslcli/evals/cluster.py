@@ -23,6 +23,7 @@ from sslcli.evals.fit.clustering import Clustering, Settings, Space
 from sslcli.evals.metrics.agreement import NOISE, agreement, mean_ari
 from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.rng import derive
+from sslcli.runs import Record
 from sslcli.runtime.progress import track
 
 SCORES = ("acc", "nmi", "ari")
@@ -68,8 +69,8 @@ def cluster(
         notes.append("stability needs several seeds: seeds=5")
 
     metrics: dict[str, float] = {}
-    protocol: dict[str, Any] = {}
-    details: dict[str, Any] = {}
+    protocol: Record = {}
+    details: Record = {}
     artefacts: dict[str, Any] = {}
     for kind, features in data.feature_sets(backbone, baselines).items():
         (x, y), (queries, y_true) = features("train"), features(split)

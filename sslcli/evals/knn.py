@@ -6,8 +6,6 @@ neighbors by cosine similarity, each weighted by exp(similarity / temperature).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -19,6 +17,7 @@ from sslcli.evals.base.result import Baselines, Result, check_seeds, mean_and_st
 from sslcli.evals.fit.neighbors import class_scores
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics.interval import accuracy_intervals
+from sslcli.runs import Record
 from sslcli.runtime.progress import track
 
 
@@ -53,7 +52,7 @@ def knn(
         notes.append(f"seeds={seeds} has no effect: labels=all uses every label")
 
     metrics: dict[str, float] = {}
-    protocol: dict[str, Any] = {"labels": str(amount), "seeds": draws, "k": k, "temperature": temperature}
+    protocol: Record = {"labels": str(amount), "seeds": draws, "k": k, "temperature": temperature}
     for kind, features in data.feature_sets(backbone, baselines).items():
         (bank, y), (queries, y_true) = features("train"), features("test")
         subsets.check(y, "train", data.dataset.name)

@@ -37,6 +37,7 @@ from sslcli.evals.metrics.interval import Interval, accuracy_intervals, format_i
 from sslcli.evals.metrics.labels_saved import least, needed
 from sslcli.evals.probe import probe
 from sslcli.rng import derive
+from sslcli.runs import Record
 from sslcli.runtime.progress import track
 
 AMOUNTS = (1, 2, 5, 10, 25, 100, "all")
@@ -90,7 +91,7 @@ def curve(
         trainings.pop("supervised")
         notes.append("no supervised baseline: the evaluated backbone is untrained")
     lines: dict[str, Line] = {}
-    protocols: dict[str, Any] = {}
+    protocols: Record = {}
     for step in track(steps, "number of labels"):
         result = probe(backbone, data, labels=step.request, seeds=seeds)
         for kind in ("", "untrained", "raw"):
@@ -200,7 +201,7 @@ def choose(amounts: list[int | str], y: torch.Tensor) -> tuple[list[Step], list[
     return sorted(unique.values(), key=lambda step: step.labels), notes
 
 
-def savings(lines: dict[str, Line]) -> list[dict[str, Any]]:
+def savings(lines: dict[str, Line]) -> list[Record]:
     """For each number of labels: the accuracy of the self-supervised probe, and the labels each baseline needs to reach it."""
     main_line = lines[""]
     baselines = {kind: lines[kind] for kind in BASELINES if kind in lines}
@@ -209,7 +210,7 @@ def savings(lines: dict[str, Line]) -> list[dict[str, Any]]:
         result = {
             kind: needed(list(zip(line.labels, line.mean, strict=True)), accuracy) for kind, line in baselines.items()
         }
-        row: dict[str, Any] = {"amount": name, "labels": labels, "accuracy": accuracy}
+        row: Record = {"amount": name, "labels": labels, "accuracy": accuracy}
         row["needs"] = {
             kind: {"labels": round(n.labels, 1), "factor": n.labels / labels, "relation": n.relation}
             for kind, n in result.items()
@@ -258,7 +259,7 @@ def holds_one(interval: Interval | None) -> bool:
     return (low is None or low <= 1) and (high is None or high >= 1)
 
 
-def quote(table: list[dict[str, Any]]) -> dict[str, Any] | None:
+def quote(table: list[Record]) -> Record | None:
     """Labels saved at ten labels per class (else the largest number below, else the first) against the best baseline."""
     rows = [row for row in table if row["best"] is not None]
     if not rows:

@@ -24,6 +24,7 @@ from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, Standardizer, c_pro
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics.interval import accuracy_intervals
+from sslcli.runs import Record
 from sslcli.runtime.progress import track
 
 
@@ -50,9 +51,9 @@ def probe(
 
     metrics: dict[str, float] = {}
     notes: list[str] = []
-    protocol: dict[str, Any] = {}
+    protocol: Record = {}
     artefacts: dict[str, Any] = {}
-    details: dict[str, Any] = {}
+    details: Record = {}
     draws: dict[str, dict[str, list[float]]] = {}  # of the baselines, by metric: one value per draw
     for kind, features in data.feature_sets(backbone, baselines).items():
         scores_of_set = _measure(features("train"), features("test"), data, amount, seeds, grid)
@@ -104,7 +105,7 @@ def _grid(strengths: list[float] | float | None) -> Grid:
 @dataclass
 class _ProbeScores:
     scores: dict[str, list[float]]  # by metric, one per draw
-    protocol: dict[str, Any]
+    protocol: Record
     confusion: Tensor  # (K, K) counts over all draws, rows are true classes
     predictions: Predictions
     choices: list[Choice]  # of C, one per draw

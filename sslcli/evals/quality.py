@@ -6,7 +6,6 @@ The metrics and their sources are in `metrics.geometry`; `metrics.ranking` state
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from sslcli.evals.base.result import Baselines, Result
 from sslcli.evals.metrics.geometry import alignment, alpha_req, learnability, lidar, rankme, two_nn, uniformity
 from sslcli.nn.stats import spread
 from sslcli.rng import derive, order
+from sslcli.runs import Record
 
 ENOUGH = 25_600  # samples, as in RankMe's paper
 KIND = "global"  # of views
@@ -53,7 +53,7 @@ def quality(
         raise RequestError(f"evaluator.delta={delta}: expected a value above 0", "evaluator.delta=1e-4")
     metrics: dict[str, float] = {}
     notes: list[str] = []
-    protocol: dict[str, Any] = {}
+    protocol: Record = {}
     has_views = _has_views(data, notes)
     models = {"": backbone, "untrained": data.untrained_backbone}
     for kind, features in data.feature_sets(backbone, baselines).items():

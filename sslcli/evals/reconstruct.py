@@ -21,6 +21,7 @@ from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Result
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.rng import Draw, derive, order
+from sslcli.runs import Record
 from sslcli.views import clean
 
 MASKS = 4  # draws of what is hidden from a masked method
@@ -63,7 +64,7 @@ def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_
         metrics[f"{prefix}mse"] = error.value
         if image and name != "normalised":
             metrics[f"{prefix}psnr"] = psnr(error.value)
-    protocol: dict[str, Any] = {
+    protocol: Record = {
         "method": type(method).__name__,
         "split": split,
         "samples": n,

@@ -21,6 +21,7 @@ from sslcli.evals.base.result import Baselines, Result
 from sslcli.evals.fit.clustering import float64_device
 from sslcli.evals.fit.neighbors import nearest_neighbors
 from sslcli.rng import derive, order
+from sslcli.runs import Record
 
 KS = (1, 5, 10)
 BLOCK = 1 << 24  # similarities at a time: 64 MB, and some tables of the same size
@@ -47,7 +48,7 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
     split: Split = "train" if gallery == "train" else "test"
     data.source("test")  # raises before any feature is computed
     metrics: dict[str, float] = {}
-    protocol: dict[str, Any] = {}
+    protocol: Record = {}
     artefacts: dict[str, Any] = {}
     notes: list[str] = []
     for kind, features in data.feature_sets(backbone, baselines).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sslcli.config import registry
 from sslcli.evals.base.info import evaluator_infos
@@ -61,7 +61,7 @@ def evaluation_command(e: Evaluation, name: str) -> str:
     return shlex.join([*words, f"dataset={e.dataset}"] if e.dataset else words)
 
 
-def override_value(value: Any) -> str:
+def override_value(value: object) -> str:
     """A value as in an override of Hydra."""
     return value if isinstance(value, str) else json.dumps(value).replace('"', "").replace(" ", "")
 

@@ -10,7 +10,7 @@ from typing import Any
 from sslcli.config import Config
 from sslcli.errors import RequestError
 from sslcli.evals.metrics.interval import SUFFIX
-from sslcli.runs import records, results
+from sslcli.runs import Record, records, results
 from sslcli.runs.files import MAX_LINES, files_in, read_file, size_of
 from sslcli.runs.listing import run_state, training_length
 from sslcli.runs.redact import masked, masked_words
@@ -39,10 +39,10 @@ class Evaluation:
 
     name: str
     numbers: dict[str, dict[str, tuple[float, float | None]]]
-    protocol: dict[str, Any]
-    details: dict[str, Any]
+    protocol: Record
+    details: Record
     images: list[CaptionedImage]
-    about: dict[str, Any]  # other keys: step, seed, evaluator, dataset, seconds, time
+    about: Record  # other keys: step, seed, evaluator, dataset, seconds, time
     dataset: str = ""
     labels: str = "all"
     intervals: dict[str, dict[str, tuple[float | None, float | None]]] = field(default_factory=dict)
@@ -68,14 +68,14 @@ class RunContents:
 
     path: Path
     state: str  # done, running, interrupted, failed, lost, unknown
-    status: dict[str, Any]
+    status: Record
     config: Config
-    encoder: dict[str, Any]
+    encoder: Record
     overrides: list[str]
     word: str  # pretrain or pipeline
     screen: dict[str, list[str]]  # the start screen's rows, from the log
-    metrics: list[dict[str, Any]]
-    events: list[dict[str, Any]]
+    metrics: list[Record]
+    events: list[Record]
     evals: list[Evaluation]
     images: list[CaptionedImage]
     notes: list[str] = field(default_factory=list)
@@ -200,7 +200,7 @@ def images(run: Path, folder: str, notes: list[str]) -> list[Path]:
     return paths
 
 
-def group_by_metric(numbers: dict[str, Any]) -> dict[str, dict[str, tuple[float, float | None]]]:
+def group_by_metric(numbers: Record) -> dict[str, dict[str, tuple[float, float | None]]]:
     """`{"raw.top1": .9, "raw.top1_std": .01}` by metric and by baseline."""
     by_metric: dict[str, dict[str, tuple[float, float | None]]] = {}
     for key, value in numbers.items():
@@ -211,7 +211,7 @@ def group_by_metric(numbers: dict[str, Any]) -> dict[str, dict[str, tuple[float,
     return by_metric
 
 
-def group_intervals(intervals: dict[str, Any]) -> dict[str, dict[str, tuple[float | None, float | None]]]:
+def group_intervals(intervals: Record) -> dict[str, dict[str, tuple[float | None, float | None]]]:
     """`{"raw.top1_ci95": [.8, .9]}` by metric and by baseline; None for an open end."""
     by_metric: dict[str, dict[str, tuple[float | None, float | None]]] = {}
     for key, value in intervals.items():
@@ -262,7 +262,7 @@ def start_screen(run: Path) -> dict[str, list[str]]:
     return rows
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> Record:
     return {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from sslcli import __version__
 from sslcli.config import typecheck
 from sslcli.errors import RequestError, StorageError, TrainingError, listing
+from sslcli.runs import Record
 from sslcli.runs.files import (
     PHYSICAL_MEMORY,
     checked,
@@ -98,7 +99,7 @@ def _free(folder: Path) -> str:
         return ""
 
 
-def _own_hash(manifest: dict[str, Any]) -> str:
+def _own_hash(manifest: Record) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
@@ -146,7 +147,7 @@ ABOUT = {"bytes": int, "sha256": str}  # entries of the manifest for each file
 MANIFEST: dict[str, Any] = {"format": int, "step": int, "files": dict[str, dict[str, Any]]}
 
 
-def read_manifest(path: Path) -> dict[str, Any] | str:
+def read_manifest(path: Path) -> Record | str:
     """The manifest of a checkpoint, or what is wrong with it. RequestError for a newer format."""
     try:
         manifest = parse(read_file(path, "manifest.json"))
@@ -164,7 +165,7 @@ def read_manifest(path: Path) -> dict[str, Any] | str:
             f"this is {__version__}, which reads up to format {FORMAT})",
             "upgrade sslcli",
         )
-    files: dict[str, Any] = manifest.get("files", {})
+    files: Record = manifest.get("files", {})
     if (
         not all(typecheck.matches_type(manifest.get(key), kind) for key, kind in MANIFEST.items())
         or not {"model.safetensors", "state.json"} <= files.keys()
@@ -202,7 +203,7 @@ def load_newest(
     folder: Path,
     on_bad: Callable[[Path, str], None] | None = None,
     check: Callable[[dict[str, Any]], str | None] = lambda state: None,
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+) -> tuple[dict[str, dict[str, Tensor]], Record] | None:
     """The newest checkpoint that verifies, with a state that passes `check` (which returns what is wrong with one):
     (tensors by file, state). None when there is none at all.
 
@@ -232,7 +233,7 @@ def load_newest(
     return None
 
 
-def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], Record]:
     """The files that the manifest lists, as (tensors by file, state). TrainingError where it is corrupt or was removed."""
     from safetensors.torch import load_file
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sslcli.config import instantiate, registry
 from sslcli.errors import RequestError, StorageError, TrainingError, command
-from sslcli.runs import checkpoint, records
+from sslcli.runs import Record, checkpoint, records
 from sslcli.runs.files import (
     PHYSICAL_MEMORY,
     digest,
@@ -41,13 +41,13 @@ def locate_encoder(spec: str) -> Path:
 # ------------------------------------------------------------------------------------------------------------------ write
 
 
-def write_encoder(folder: Path, weights: dict[str, Tensor], info: dict[str, Any]) -> None:
+def write_encoder(folder: Path, weights: dict[str, Tensor], info: Record) -> None:
     """Writes the weights, and `info` (how to build the backbone) with their SHA-256."""
     written = replace_file(folder, "encoder.safetensors", safetensors(weights))
     write_json(folder, "encoder.json", {**info, "sha256": written["sha256"]})
 
 
-def write_new_folder(out: Path, weights: dict[str, Tensor], info: dict[str, Any]) -> None:
+def write_new_folder(out: Path, weights: dict[str, Tensor], info: Record) -> None:
     """Writes an encoder into a new folder, which is complete or absent at any time.
 
     A folder that holds the same encoder is left as it is. RequestError where it holds another one, StorageError."""
@@ -72,7 +72,7 @@ def write_new_folder(out: Path, weights: dict[str, Tensor], info: dict[str, Any]
 # ------------------------------------------------------------------------------------------------------------------- read
 
 
-def read_info(path: Path) -> dict[str, Any]:
+def read_info(path: Path) -> Record:
     """The encoder.json of a folder. TrainingError where it is missing or does not define how to build the encoder."""
     hint = _rewrite_hint(path)
     if any(size_of(path, name) is None for name in FILES):
@@ -88,7 +88,7 @@ def _rewrite_hint(path: Path) -> str:
     return f"{command('resume', path) if (path / 'status.json').is_file() else 'sslcli export'} writes it again"
 
 
-def encoder_bytes(path: Path, info: dict[str, Any]) -> bytes:
+def encoder_bytes(path: Path, info: Record) -> bytes:
     """The content of encoder.safetensors, verified against the SHA-256 in encoder.json. TrainingError."""
     file = path / "encoder.safetensors"
     try:
@@ -109,7 +109,7 @@ def has_encoder(path: Path) -> bool:
     return True
 
 
-def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_encoder(path: Path) -> tuple[nn.Module, Record]:
     """The backbone of a run or of an exported folder, and its encoder.json.
 
     Raises:
@@ -137,5 +137,5 @@ def backbone_overrides(backbone: dict[str, Any]) -> list[str]:
     return min(candidates, key=len, default=[])
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)

@@ -14,15 +14,15 @@ import stat
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from sslcli import __version__
+from sslcli.runs import Record
 from sslcli.runs.redact import masked_words
 
 MAX_HEAD, MAX_REFS = 4096, 4 << 20  # bytes
 
 
-def environment() -> dict[str, Any]:
+def environment() -> Record:
     """What a metric may depend on: versions, host, platform, and the git commit of the working folder."""
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
     return {

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli.errors import StorageError
+from sslcli.runs import Record
 from sslcli.runs.redact import masked
 from sslcli.runtime.resources import PHYSICAL_MEMORY
 
@@ -120,7 +121,7 @@ def digest(folder: Path, name: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(folder: Path, name: str) -> dict[str, Any]:
+def read_json(folder: Path, name: str) -> Record:
     """A JSON object, or {} where the file is absent, no regular file, too large or damaged."""
     try:
         return parse(read_file(folder, name))
@@ -128,7 +129,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
         return {}
 
 
-def read_lines(folder: Path, name: str) -> tuple[list[dict[str, Any]], int]:
+def read_lines(folder: Path, name: str) -> tuple[list[Record], int]:
     """The objects of a file of JSON lines, and how many lines hold none. An incomplete last line is not counted."""
     try:
         content = read_file(folder, name, MAX_LINES)
@@ -140,7 +141,7 @@ def read_lines(folder: Path, name: str) -> tuple[list[dict[str, Any]], int]:
     return [line for line in objects if line], objects.count({})
 
 
-def parse(content: bytes | str) -> dict[str, Any]:
+def parse(content: bytes | str) -> Record:
     """A JSON object of bounded depth, or {}. An integer beyond 18 digits becomes a float."""
     text = content if isinstance(content, str) else content.decode("utf-8", "replace")
     if text.count("[") + text.count("{") > MAX_CONTAINERS:
@@ -180,7 +181,7 @@ def make_folder(folder: Path, name: str) -> Path:
     return path
 
 
-def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> dict[str, Any]:
+def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> Record:
     """Writes a new file and flushes it to the disk. Returns `bytes` and `sha256` of what was meant to be written."""
     digest, size = hashlib.sha256(), 0
     fd = _create(path)
@@ -242,7 +243,7 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def replace_file(folder: Path, name: str, content: str | Iterable[bytes | memoryview]) -> dict[str, Any]:
+def replace_file(folder: Path, name: str, content: str | Iterable[bytes | memoryview]) -> Record:
     """Content in place of what `folder/name` held, whole or not at all; returns what `write_file` does. StorageError."""
     chunks = [content.encode("utf-8", "backslashreplace")] if isinstance(content, str) else content
     try:
@@ -253,7 +254,7 @@ def replace_file(folder: Path, name: str, content: str | Iterable[bytes | memory
         return write_file(temporary, chunks)
 
 
-def write_json(folder: Path, name: str, value: Any, indent: int | None = 2) -> None:
+def write_json(folder: Path, name: str, value: object, indent: int | None = 2) -> None:
     """A JSON file without secrets, whole or not at all. StorageError."""
     replace_file(folder, name, json.dumps(masked(value), indent=indent, default=str) + "\n")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli.errors import command
-from sslcli.runs import records
+from sslcli.runs import Record, records
 from sslcli.runs.files import open_file, read_json
 from sslcli.runs.find import all_runs, short_name
 from sslcli.runs.run import Run
@@ -20,11 +20,11 @@ from sslcli.runs.run import Run
 STALE = 1800.0  # seconds without a heartbeat after which a run on another machine counts as lost
 
 
-def summarize_all() -> list[dict[str, Any]]:
+def summarize_all() -> list[Record]:
     return [summarize(p) for p in all_runs()]
 
 
-def summarize(path: Path) -> dict[str, Any]:
+def summarize(path: Path) -> Record:
     """What `runs --json` prints of a run."""
     run = Run(path)
     status = run.status
@@ -49,7 +49,7 @@ def summarize(path: Path) -> dict[str, Any]:
     }
 
 
-def run_state(path: Path, status: dict[str, Any]) -> str:
+def run_state(path: Path, status: Record) -> str:
     """The status, and `lost` for a run whose status is `running` while no process holds its lock.
 
     A file system of several machines may not carry locks from one to another: a run of another machine is lost only when it
@@ -110,13 +110,13 @@ def length_warning(lengths: Sequence[Mapping[str, float]]) -> str:
     return f"the runs were trained for different numbers of {' and '.join(different)}: differences may be due to the length"
 
 
-def sweep_job(path: Path) -> dict[str, Any] | None:
+def sweep_job(path: Path) -> Record | None:
     """The sweep that started a run: its folder, the number and the overrides of the job."""
     job = records.job(path.parent, path.name.partition("_")[0])
     return {"folder": str(path.parent), "job": job["job"], "overrides": job["overrides"]} if job else None
 
 
-def resumptions(path: Path) -> list[dict[str, Any]]:
+def resumptions(path: Path) -> list[Record]:
     """When and where a run was resumed."""
     return [e for e in records.events(path) if e.get("event") == "resumed" and {"time", "step"} <= e.keys()]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sslcli.config import Config, safe_yaml, schema, typecheck
 from sslcli.errors import RequestError, first_line
+from sslcli.runs import Record
 from sslcli.runs.files import files_in, is_bounded, read_file, read_json, read_lines
 
 Schema = dict[str, Any]
@@ -57,7 +58,7 @@ JOB: Schema = {  # jobs/NUMBER.json of a sweep
 }
 
 
-def fitting(record: dict[str, Any], schema: Schema) -> dict[str, Any]:
+def fitting(record: Record, schema: Schema) -> Record:
     """The record without values whose type differs from the schema."""
     return {
         k: v
@@ -66,12 +67,12 @@ def fitting(record: dict[str, Any], schema: Schema) -> dict[str, Any]:
     }
 
 
-def _is_endless(value: Any) -> bool:
+def _is_endless(value: object) -> bool:
     """Whether a value is NaN or infinite, which JSON does not have."""
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def numbers(record: dict[str, Any], key: str) -> dict[str, float]:
+def numbers(record: Record, key: str) -> dict[str, float]:
     """The finite numbers in a mapping of a record."""
     values = record.get(key)
     return (
@@ -81,19 +82,19 @@ def numbers(record: dict[str, Any], key: str) -> dict[str, float]:
     )
 
 
-def status(run: Path) -> dict[str, Any]:
+def status(run: Path) -> Record:
     """status.json; {} where it cannot be read."""
     record = fitting(read_json(run, "status.json"), STATUS)
     return record | ({"online": numbers(record, "online")} if "online" in record else {})
 
 
-def encoder(folder: Path) -> dict[str, Any]:
+def encoder(folder: Path) -> Record:
     """encoder.json of a run or of an exported folder; {} where it cannot be read."""
     record = read_json(folder, "encoder.json")
     return fitting(record, {**ENCODER, **ENCODER_MORE})
 
 
-def describes_encoder(info: dict[str, Any]) -> bool:
+def describes_encoder(info: Record) -> bool:
     """Whether an encoder.json defines how to build the encoder and how to normalize its samples."""
     if not all(info.get(key) for key in ENCODER) or not isinstance(info["backbone"].get("_target_"), str):
         return False
@@ -106,7 +107,7 @@ def is_normalization(shape: list[int], mean: list[float], std: list[float]) -> b
     return fits and all(map(math.isfinite, (*mean, *std))) and min(std) > 0
 
 
-def result(run: Path, name: str) -> dict[str, Any]:
+def result(run: Path, name: str) -> Record:
     """eval/NAME.json, with numbers, protocol and details; {} where it cannot be read."""
     record = fitting(read_json(run, f"eval/{name}.json"), RESULT)
     if not record:
@@ -116,7 +117,7 @@ def result(run: Path, name: str) -> dict[str, Any]:
     return {"details": {}, **record, **fields}
 
 
-def intervals(record: dict[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+def intervals(record: Record) -> dict[str, tuple[float | None, float | None]]:
     """The two ends of each interval of a result; None for one that is open."""
     by_metric = record.get("intervals", {})
     pairs = {k: v for k, v in by_metric.items() if isinstance(v, list) and len(v) == 2}
@@ -125,7 +126,7 @@ def intervals(record: dict[str, Any]) -> dict[str, tuple[float | None, float | N
     return {k: (low, high) for k, (low, high) in low_high.items()}
 
 
-def metrics(run: Path) -> tuple[list[dict[str, Any]], int]:
+def metrics(run: Path) -> tuple[list[Record], int]:
     """The lines of metrics.jsonl, and how many cannot be read. Every value is a number or None."""
     lines, bad = read_lines(run, "metrics.jsonl")
     rows = [
@@ -135,18 +136,18 @@ def metrics(run: Path) -> tuple[list[dict[str, Any]], int]:
     return rows, bad
 
 
-def events(run: Path) -> list[dict[str, Any]]:
+def events(run: Path) -> list[Record]:
     """The lines of events.jsonl."""
     return [fitting(line, EVENT) for line in read_lines(run, "events.jsonl")[0]]
 
 
-def job(sweep: Path, number: str) -> dict[str, Any]:
+def job(sweep: Path, number: str) -> Record:
     """jobs/NUMBER.json of a sweep; {} where it cannot be read or lacks the number of the job."""
     record = fitting(read_json(sweep, f"jobs/{number}.json"), JOB)
     return {"status": "unknown", "overrides": [], **record} if "job" in record else {}
 
 
-def jobs(sweep: Path) -> list[dict[str, Any]]:
+def jobs(sweep: Path) -> list[Record]:
     """All jobs of a sweep, by number."""
     names = [file.removeprefix("jobs/").removesuffix(".json") for file in files_in(sweep, "jobs/*.json")]
     return sorted((record for name in names if (record := job(sweep, name))), key=lambda j: j["job"])

@@ -19,7 +19,7 @@ _SHORTEST = 8  # a shorter value of a variable may well be an ordinary word
 HIDDEN = "***"
 
 
-def masked(node: Any, key: str = "", values: list[str] | None = None) -> Any:
+def masked(node: object, key: str = "", values: list[str] | None = None) -> Any:
     """Plain data with secrets replaced by `***`: values of secret keys, and `values` (default: of the environment)."""
     values = secret_values() if values is None else values
     if isinstance(node, dict):

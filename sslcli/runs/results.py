@@ -15,18 +15,17 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sslcli.runs import records
+from sslcli.runs import Record, records
 from sslcli.runs.files import files_in
 
 
-def result_name(evaluator: str, labels: Any = "all", dataset: str = "") -> str:
+def result_name(evaluator: str, labels: object = "all", dataset: str = "") -> str:
     """The name of a result. `dataset`: the data set if it is not that of the run."""
     return "@".join(part for part in (evaluator, dataset, label_tag(labels)) if part)
 
 
-def label_tag(labels: Any, opened: bool = True) -> str:
+def label_tag(labels: object, opened: bool = True) -> str:
     """What `labels=` adds to a name; "" for all. It holds letters, digits, `_` and `-` alone. `opened`: whether a file of
     labels may be read (not where the name comes from a record)."""
     text = str(labels).strip()
@@ -49,7 +48,7 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def labels_of(record: dict[str, Any]) -> str:
+def labels_of(record: Record) -> str:
     """The requested `labels` of a record; "" where the evaluator takes none."""
     for place in ("protocol", "evaluator"):
         node = record.get(place)
@@ -58,7 +57,7 @@ def labels_of(record: dict[str, Any]) -> str:
     return ""
 
 
-def without_labels(name: str, record: dict[str, Any]) -> str:
+def without_labels(name: str, record: Record) -> str:
     """`probe` for `probe@5-class`."""
     return name.rpartition("@")[0] if has_labels(name, labels_of(record) or "all") else name
 
@@ -70,7 +69,7 @@ class SavedResult:
     name: str
     run: Path
     file: str
-    record: dict[str, Any]
+    record: Record
 
     @property
     def evaluator(self) -> str:
@@ -98,7 +97,7 @@ def find_result(run: Path, metric: str) -> tuple[SavedResult | None, str]:
     return None, metric
 
 
-def has_labels(name: str, labels: Any) -> bool:
+def has_labels(name: str, labels: object) -> bool:
     """Whether a name contains these labels. A file of labels may have changed, or been removed, since."""
     present, expected = name.rpartition("@")[2] if "@" in name else "", label_tag(labels, opened=False)
     if str(labels).lower().endswith(".csv"):

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from sslcli import console
 from sslcli.config import Config, checks
 from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, command
-from sslcli.runs import records
+from sslcli.runs import Record, records
 from sslcli.runs.environment import environment
 from sslcli.runs.files import (
     append_line,
@@ -163,7 +163,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------------------ status
 
     @property
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Record:
         return records.status(self.path)
 
     def set_status(self, state: str | None = None, **values: Any) -> None:
@@ -240,7 +240,7 @@ class Run:
             console.warn(f"{path} has {size:,} bytes of the {offset:,} that the checkpoint saw: lines are missing")
 
     @property
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[Record]:
         """The lines of metrics.jsonl, without an incomplete last one; unreadable lines are counted in a warning."""
         lines, bad = records.metrics(self.path)
         if bad:
@@ -281,7 +281,7 @@ class Run:
         return saved_results(self.path)
 
     @property
-    def evals(self) -> dict[str, dict[str, Any]]:
+    def evals(self) -> dict[str, Record]:
         return {name: result.record for name, result in self.results.items()}
 
 

@@ -24,6 +24,7 @@ from sslcli.data.images.decode import BadImage
 from sslcli.data.loading.prefetch import BatchIterator
 from sslcli.errors import TrainingError
 from sslcli.nn.dist import all_gather_object, broadcast_from_rank0
+from sslcli.runs import Record
 from sslcli.runs.environment import environment
 from sslcli.runs.redact import masked
 from sslcli.runtime import compilation, processes, threads
@@ -38,7 +39,7 @@ from sslcli.training.state import Horizon, State
 HORIZON = Horizon(10**9)  # so many steps that the benchmark stays at progress 0
 
 
-def bench(setup: TrainingSetup, repeats: int, seconds: float) -> dict[str, Any]:
+def bench(setup: TrainingSetup, repeats: int, seconds: float) -> Record:
     """Benchmark a setup in as many processes as it says; this one is rank 0.
 
     `repeats` rounds of about `seconds` (wall time) for each part."""
@@ -66,7 +67,7 @@ def run_worker(payload: dict[str, Any]) -> None:
     measure(setup, payload["repeats"], payload["seconds"])
 
 
-def measure(setup: TrainingSetup, repeats: int, seconds: float) -> dict[str, Any]:
+def measure(setup: TrainingSetup, repeats: int, seconds: float) -> Record:
     """Measure in every process at the same time; the rates are sums over all of them."""
     with private_folder() as folder:  # for files of the trainer: there is no run folder
         try:
@@ -88,7 +89,7 @@ class Part:
     calls: int | None = None  # of a round
     rates: list[float] = field(default_factory=list)  # samples/s over all processes, one of each round
 
-    def run_round(self, argument: Any, seconds: float, device: torch.device, warmup: int = 1) -> None:
+    def run_round(self, argument: object, seconds: float, device: torch.device, warmup: int = 1) -> None:
         """Measure for about `seconds`, after `warmup` calls."""
         for _ in range(warmup):
             self.call(argument)
@@ -97,7 +98,7 @@ class Part:
         rate = self.calls * self.samples / _time(self.call, argument, self.calls, device)
         self.rates.append(sum(all_gather_object(rate)))
 
-    def count_calls(self, argument: Any, seconds: float, device: torch.device) -> int:
+    def count_calls(self, argument: object, seconds: float, device: torch.device) -> int:
         """The number of calls that take about `seconds`, from at least a third of that time: the first batches of workers are ready
         and cost nothing."""
         calls = 1
@@ -105,12 +106,12 @@ class Part:
             calls *= 2
         return max(1, round(calls * seconds / elapsed))
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Record:
         low, high = min(self.rates), max(self.rates)
         return {"samples_per_s": statistics.median(self.rates), "min": low, "max": high, "rounds": self.rates}
 
 
-def _time(call: Callable[[Any], None], argument: Any, calls: int, device: torch.device) -> float:
+def _time(call: Callable[[Any], None], argument: object, calls: int, device: torch.device) -> float:
     """Seconds of `calls` calls."""
     synchronize(device)
     start = time.perf_counter()
@@ -193,7 +194,7 @@ class Parts:
         with contextlib.suppress(BadImage):
             source.read(next(self.ids) % len(source))
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Record:
         setup = self.setup
         results = {"views": self.views.summary(), "model": self.model.summary(), "end_to_end": self.whole.summary()}
         if self.streamed:

@@ -38,7 +38,7 @@ def resolve_latest(values: Config) -> Config:
     `latest` inside `method` becomes the path of the run that is the latest now, a weights file its absolute path, and
     `backbone.stem=auto` the stem of that file."""
 
-    def walk(node: Any) -> Any:
+    def walk(node: object) -> Any:
         if isinstance(node, dict):
             return {k: walk(v) for k, v in node.items()}
         return str(find("latest").resolve()) if node == "latest" else node

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
 from sslcli import console
 from sslcli.builders import load_dataset
 from sslcli.config import Config
 from sslcli.data.record import DataRecord, describe_dataset, read_record
-from sslcli.runs import loggers
+from sslcli.runs import Record, loggers
 from sslcli.runs.encoder import has_encoder
 from sslcli.runs.files import replace_file
 from sslcli.runs.find import all_runs
@@ -108,7 +107,7 @@ def save_data_path(run: Run, record: DataRecord | None) -> None:
     console.say(f"the data of {run.path} are at {dataset.path} now")
 
 
-def identity_status(setup: TrainingSetup) -> dict[str, Any]:
+def identity_status(setup: TrainingSetup) -> Record:
     """What `resume=auto` and every reader of the run's data compare."""
     return {
         "config_hash": setup.config_hash,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sslcli.config import typecheck
 from sslcli.nn.ema import Teacher
+from sslcli.runs import Record
 from sslcli.runs.identity import identity_config
 from sslcli.training.setup import TrainingSetup
 
@@ -48,7 +49,7 @@ class State:
     low_spread: int = 0  # consecutive checks with a low spread
     best_spread: float = 0.0
     plan: Horizon | None = None
-    meters: list[dict[str, Any]] = field(default_factory=list)  # of each process: sums since the last line of metrics
+    meters: list[Record] = field(default_factory=list)  # of each process: sums since the last line of metrics
 
 
 REQUIRED: dict[str, Any] = {  # keys of state.json and their types
@@ -65,7 +66,7 @@ OPTIONAL: dict[str, Any] = {
 }
 
 
-def find_damage(saved: dict[str, Any]) -> str | None:
+def find_damage(saved: Record) -> str | None:
     """What makes the state.json of a checkpoint unusable for resuming; None where it is valid."""
     types = {**REQUIRED, **{k: kind for k, kind in OPTIONAL.items() if k in saved}}
     for key, kind in types.items():
@@ -82,14 +83,14 @@ def find_damage(saved: dict[str, Any]) -> str | None:
     return None
 
 
-def _is_horizon(plan: dict[str, Any]) -> bool:
+def _is_horizon(plan: Record) -> bool:
     types = {"total": int, "anchor_step": int, "anchor_progress": float}
     if plan.keys() != types.keys() or not all(typecheck.matches_type(plan[k], kind) for k, kind in types.items()):
         return False
     return 0 <= plan["anchor_step"] < plan["total"] and 0 <= plan["anchor_progress"] <= 1
 
 
-def _is_meter(meter: dict[str, Any]) -> bool:
+def _is_meter(meter: Record) -> bool:
     return (
         meter.keys() == {"sums", "count"}
         and typecheck.matches_type(meter["sums"], dict[str, float])
@@ -104,7 +105,7 @@ def split_ema(method: torch.nn.Module, state: dict[str, Tensor]) -> dict[str, di
     return {"model": {k: v for k, v in state.items() if k not in ema}, "ema": ema}
 
 
-def execution(setup: TrainingSetup) -> dict[str, Any]:
+def execution(setup: TrainingSetup) -> Record:
     """What a run computes and on what: its weights are bit-identical where all of this is equal."""
     return {
         "config": identity_config(setup.cfg),

@@ -64,7 +64,7 @@ class BadValue(ValueError):
         self.parameter, self.expected = parameter, expected
 
 
-def number(name: str, value: Any, low: float | None = None, high: float | None = None) -> float:
+def number(name: str, value: object, low: float | None = None, high: float | None = None) -> float:
     """`value` as a float in [low, high]; BadValue otherwise."""
     bounds = {
         (True, True): f"a number from {low:g} to {high:g}" if low is not None and high is not None else "",
@@ -95,7 +95,7 @@ def interval(name: str, value: Any, low: float | None = None, high: float | None
     return a, b
 
 
-def choice(name: str, value: Any, choices: Sequence[str]) -> str:
+def choice(name: str, value: object, choices: Sequence[str]) -> str:
     """`value`, which is one of `choices`."""
     if value not in choices:
         raise BadValue(name, "one of " + ", ".join(choices))
@@ -105,7 +105,7 @@ def choice(name: str, value: Any, choices: Sequence[str]) -> str:
 MAX_PIXELS = 4096  # of a side of a view; a series may be longer
 
 
-def output_size(name: str, value: Any, full: int) -> int:
+def output_size(name: str, value: object, full: int) -> int:
     """A side in pixels (or time steps): null is `full`; a fraction below 1 is that part of `full`, rounded to a multiple of 4 (at
     least 4, so that it can be divided into patches); an integer is itself."""
     expected = "null, a fraction below 1, or an integer number of pixels (steps)"

@@ -9,6 +9,7 @@ from sslcli import console
 from sslcli.cli.hydra_task import Outcome, hydra_task
 from sslcli.config import Config, typecheck
 from sslcli.errors import RequestError
+from sslcli.runs import Record
 from sslcli.training import configuration
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def table(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def thread_comparison(machine: dict[str, Any]) -> list[str]:
+def thread_comparison(machine: Record) -> list[str]:
     """The times of the thread counts that were compared; [] where none were."""
     times = {int(n): seconds for n, seconds in machine["seconds_a_step_by_threads"].items()}
     if not times:

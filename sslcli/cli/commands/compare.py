@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
 
 from sslcli import console
 from sslcli.config import Config
 from sslcli.errors import RequestError, listing, nearest, target
 from sslcli.report.comparison.comparison import Comparison, compare
+from sslcli.runs import Record
 from sslcli.runs.find import find
 from sslcli.runs.listing import format_length
 from sslcli.runs.run import Run
@@ -94,7 +94,7 @@ def _print_table(head: list[str], body: list[list[str]], right: Iterable[int] = 
     console.out("", *console.table(head, body, numbers=right))
 
 
-def _prediction_cells(row: dict[str, Any], two: bool) -> list[str]:
+def _prediction_cells(row: Record, two: bool) -> list[str]:
     cells = [
         f"{row['evaluation']} {row['run']}",
         f"{row['first']:.4f}",
@@ -117,6 +117,6 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _config_value(value: Any) -> str:
+def _config_value(value: object) -> str:
     text = "-" if value is None else str(value)
     return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"

@@ -10,11 +10,11 @@ import platform
 import resource
 import shutil
 from pathlib import Path
-from typing import Any
 
 from sslcli import __version__, console
 from sslcli.cli.arguments import Request
 from sslcli.config import registry
+from sslcli.runs import Record
 from sslcli.runtime import folders, resources
 
 PACKAGES = {  # package -> a module of it that must be importable
@@ -65,11 +65,11 @@ def main(request: Request) -> int:
     return _exit_code(problems)
 
 
-def _exit_code(problems: list[dict[str, Any]]) -> int:
+def _exit_code(problems: list[Record]) -> int:
     return 3 if any(p["fatal"] for p in problems) else 0
 
 
-def examine() -> dict[str, Any]:
+def examine() -> Record:
     """Versions, device, resources and settings; `problems` are dictionaries with the keys of `_problem`."""
     packages = {name: _version(name) for name in PACKAGES}
     device, device_problems = _device()
@@ -99,11 +99,11 @@ def examine() -> dict[str, Any]:
     }
 
 
-def _problem(what: str, fix: str, fatal: bool = False) -> dict[str, Any]:
+def _problem(what: str, fix: str, fatal: bool = False) -> Record:
     return {"what": what, "mend": fix, "fatal": fatal}  # `mend`: the key that scripts read
 
 
-def _package_problems(packages: dict[str, str | None]) -> list[dict[str, Any]]:
+def _package_problems(packages: dict[str, str | None]) -> list[Record]:
     problems = []
     for name, version in packages.items():
         if version is None:
@@ -115,7 +115,7 @@ def _package_problems(packages: dict[str, str | None]) -> list[dict[str, Any]]:
     return problems
 
 
-def _memory_problems() -> list[dict[str, Any]]:
+def _memory_problems() -> list[Record]:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY or limit >= 16 * 2**30:
         return []
@@ -124,7 +124,7 @@ def _memory_problems() -> list[dict[str, Any]]:
     ]
 
 
-def _device() -> tuple[str, list[dict[str, Any]]]:
+def _device() -> tuple[str, list[Record]]:
     """The device that torch uses; `none` where torch cannot be imported, which `_package_problems` reports."""
     try:
         import torch
@@ -142,7 +142,7 @@ def _device() -> tuple[str, list[dict[str, Any]]]:
     return "cpu", []
 
 
-def _storage(runs: Path) -> tuple[float, list[dict[str, Any]]]:
+def _storage(runs: Path) -> tuple[float, list[Record]]:
     """Free space in GB where runs are stored, and what is wrong with that folder."""
     parent = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
     problems = []

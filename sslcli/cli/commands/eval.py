@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sslcli import console
 from sslcli.cli.hydra_task import Outcome, hydra_task
 from sslcli.errors import RequestError
-from sslcli.runs import results
+from sslcli.runs import Record, results
 from sslcli.training.configuration import resolve
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ def run(cfg: DictConfig) -> Outcome:
     return outcome(evaluate_request(values, name, overrides, report))
 
 
-def outcome(records: dict[str, dict[str, Any]], path: Path | None = None) -> Outcome:
+def outcome(records: dict[str, Record], path: Path | None = None) -> Outcome:
     """The first `top1` of several results is what a sweeper may maximize."""
     return Outcome(next((r["numbers"]["top1"] for r in records.values() if "top1" in r["numbers"]), None), path)
 
 
-def report(name: str, record: dict[str, Any], run: Run | None) -> None:
+def report(name: str, record: Record, run: Run | None) -> None:
     """Prints a result to stdout. Lines begin with the evaluator (and the data set), without its labels; JSON has the whole
     name as well."""
     from sslcli.evals.metrics.interval import SUFFIX, format_interval, format_metrics
@@ -78,6 +78,6 @@ def report(name: str, record: dict[str, Any], run: Run | None) -> None:
             console.say(f"{name}.{key.removesuffix(SUFFIX)} 95 % interval {format_interval(low, high)}")
 
 
-def require_stages(stages: list[str], known: dict[str, Any]) -> None:
+def require_stages(stages: list[str], known: Collection[str]) -> None:
     if not stages:
         raise RequestError("`stages` is empty", f"stages=[{','.join(sorted(set(known) - {'online'}))}]")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sslcli import console
 from sslcli.cli.arguments import Request, read_options, run_argument
 from sslcli.cli.command_table import COMMANDS
 from sslcli.errors import RequestError, TrainingError, command, listing, target
+from sslcli.runs import Record
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +54,7 @@ def output_folder(text: str) -> Path:
     return out
 
 
-def load_backbone(run: Run, which: str) -> tuple[nn.Module, dict[str, Any]]:
+def load_backbone(run: Run, which: str) -> tuple[nn.Module, Record]:
     """The verified backbone, on the CPU, and its encoder.json. `which`: a step, `best`, or `last` (the run's encoder)."""
     from sslcli.builders import load_checkpoint_encoder
     from sslcli.runs import checkpoint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import Any
 
 from sslcli import console
 from sslcli.cli.arguments import Request, subcommand_of
@@ -39,6 +38,6 @@ def main(request: Request) -> int:
     return 0
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """A value of a YAML file as the text of a table cell."""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")

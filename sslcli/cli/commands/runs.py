@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from sslcli import console
 from sslcli.cli.arguments import Request, subcommand_of
@@ -13,6 +12,7 @@ from sslcli.cli.command_table import COMMANDS
 from sslcli.config import Config
 from sslcli.errors import RequestError, command
 from sslcli.evals.metrics import interval
+from sslcli.runs import Record
 from sslcli.runs.find import find, short_name
 from sslcli.runs.listing import format_length, resumptions, summarize, summarize_all, sweep_job, training_length
 from sslcli.runs.run import Run
@@ -53,7 +53,7 @@ def print_list() -> int:
     return 0
 
 
-def headline(summary: dict[str, Any]) -> str:
+def headline(summary: Record) -> str:
     """The main metrics of a run on one line, or the beginning of its error."""
     metrics = {k: v for k, v in summary["numbers"].items() if k.count(".") == 1 and k.endswith(HEADLINES)}
     metrics = metrics or {f"online {k}": v for k, v in summary["online"].items() if k.endswith("top1")}
@@ -82,7 +82,7 @@ def print_run(name: str) -> int:
     return 0
 
 
-def print_history(path: Path, summary: dict[str, Any], cfg: Config, status: dict[str, Any]) -> None:
+def print_history(path: Path, summary: Record, cfg: Config, status: Record) -> None:
     """When, with what and how long a run trained."""
     error = f": {summary['error']}" if summary["error"] else ""
     length = training_length(status.get("step"), cfg, Run(path).metrics)

@@ -24,7 +24,7 @@ from sslcli.evals.base.selection import (
     separation_notes,
 )
 from sslcli.evals.metrics import ranking
-from sslcli.runs import loggers
+from sslcli.runs import Record, loggers
 from sslcli.runs.find import short_name
 from sslcli.runs.run import Run
 from sslcli.training.configuration import resolve
@@ -131,7 +131,7 @@ def print_ranking(candidates: list[Candidate], result: Ranking, notes: list[str]
         console.warn(note)
 
 
-def _json(candidates: list[Candidate], result: Ranking, accuracies: list[float | None]) -> dict[str, Any]:
+def _json(candidates: list[Candidate], result: Ranking, accuracies: list[float | None]) -> Record:
     rows = [
         {
             "run": str(candidates[i].run.path),
@@ -146,7 +146,7 @@ def _json(candidates: list[Candidate], result: Ranking, accuracies: list[float |
     return {"by": result.by, "candidates": rows}
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> Any:
     """The same with null for nan and inf, which JSON does not have."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}

@@ -128,10 +128,10 @@ def _require_memory(n: int, path: str) -> None:
         )
 
 
-def _to_arrays(value: Any, path: str) -> dict[str, np.ndarray]:
+def _to_arrays(value: object, path: str) -> dict[str, np.ndarray]:
     """Named arrays of what a .pt file holds: a tensor, a pair (x, y), or a dictionary of tensors."""
 
-    def plain(v: Any) -> Any:
+    def plain(v: object) -> Any:
         if isinstance(v, Tensor):
             v = v.detach()
             return (v.float() if v.dtype in (torch.bfloat16, torch.float16) else v).numpy()

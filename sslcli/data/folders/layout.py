@@ -57,7 +57,7 @@ class Layout:
 
 
 def read_folder(
-    folder: FolderListing, notes: list[str], label: str | None = "auto", splits: Any = "auto"
+    folder: FolderListing, notes: list[str], label: str | None = "auto", splits: object = "auto"
 ) -> FolderContents:
     """The splits and classes of the files below a folder. Raises DataError where there is no image."""
     if not folder.files:
@@ -126,7 +126,7 @@ def detect_layout(
     folders: Iterable[PathParts],
     root: str,
     label: str | None,
-    splits: Any,
+    splits: object,
     notes: list[str],
 ) -> Layout:
     """The splits and classes that the folders in `paths` imply. `folders`: all folders, with images or without. `label`: one

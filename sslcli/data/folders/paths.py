@@ -6,7 +6,6 @@ import os
 import shlex
 import stat
 from pathlib import Path
-from typing import Any
 
 from sslcli.console import escape, format_override
 from sslcli.errors import RequestError, listing, nearest
@@ -21,7 +20,7 @@ HIDDEN = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "$RECYCL
           "lost+found", "__pycache__"}  # fmt: skip
 
 
-def require_path(path: Any, what: str, key: str = "dataset.path") -> str:
+def require_path(path: object, what: str, key: str = "dataset.path") -> str:
     """The path as a string, with `~` expanded. Raises RequestError where it does not exist, with a hint at what does.
 
     `what` completes "expected ...": "a folder of images".

@@ -243,12 +243,12 @@ def group_by_split(rules: Mapping[PathParts, SplitRule]) -> dict[str, list[str]]
     return out
 
 
-def is_explicit(splits: Any) -> bool:
+def is_explicit(splits: object) -> bool:
     """Whether `dataset.splits` is a mapping of splits to folders."""
     return isinstance(splits, Mapping)
 
 
-def check_splits(splits: Any) -> None:
+def check_splits(splits: object) -> None:
     """Raises RequestError unless `dataset.splits` is auto, none or a mapping."""
     if splits not in ("auto", "none", None) and not (is_explicit(splits) and splits):
         raise RequestError(

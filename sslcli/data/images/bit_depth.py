@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -35,7 +34,7 @@ class BadValues(DataError):
     """Pixel values that cannot be scaled to bytes; the message is the reason."""
 
 
-def check_range(value: Any) -> None:
+def check_range(value: object) -> None:
     """Raises RequestError unless `dataset.range` is null, one of `RULES` or two increasing numbers."""
     if value is None or value in RULES:
         return
@@ -110,7 +109,7 @@ def nominal_range(low: float, high: float, integer: bool) -> tuple[float, float]
     return (0.0, 1.0) if high <= 1 else (0.0, 255.0) if 16 < high <= 255 else None
 
 
-def fit_range(rule: Any, values: Values) -> tuple[float, float, str]:
+def fit_range(rule: object, values: Values) -> tuple[float, float, str]:
     """(low, high, description) by the rule `auto`, `minmax` or `percentile`."""
     used = values.without_missing_code() if rule == "auto" else values
     excluded = ""
@@ -141,7 +140,7 @@ def fit_range(rule: Any, values: Values) -> tuple[float, float, str]:
     return low, high, how + excluded
 
 
-def to_bytes(values: np.ndarray, value_range: Any = None) -> np.ndarray:
+def to_bytes(values: np.ndarray, value_range: object = None) -> np.ndarray:
     """Scale the values of one image to uint8; non-finite values become its minimum. Raises BadValues.
 
     `value_range`: two numbers, or `image_minmax` or `image_percentile` (`minmax` and `percentile` in old packs) of this image.

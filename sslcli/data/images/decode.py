@@ -13,7 +13,6 @@ import stat
 import warnings
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -180,7 +179,11 @@ def _animated(image: Image.Image) -> bool:
 
 
 def load(
-    file: str | bytes, channels: int = 3, need: int | None = None, value_range: Any = None, max_pixels: int = MAX_PIXELS
+    file: str | bytes,
+    channels: int = 3,
+    need: int | None = None,
+    value_range: object = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Decode a file (its path, or its bytes) to mode L, RGB or RGBA (1, 3 or 4 channels): first frame, EXIF orientation
     applied, alpha composited on black unless there are 4 channels.

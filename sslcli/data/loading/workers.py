@@ -217,7 +217,7 @@ class _SpecSampler:
         return iter(self.specs)
 
 
-def _identity(item: Any) -> Any:
+def _identity(item: object) -> Any:
     return item
 
 

@@ -37,7 +37,7 @@ def written(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def cell(value: Any) -> Any:
+def cell(value: object) -> Any:
     """What a spreadsheet shows and does not execute: text that would be a formula gets an apostrophe in front, control characters
     are escaped. Numbers stay numbers."""
     if value is None or isinstance(value, (int, float)):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sslcli import console
 from sslcli.config import Config, instantiate
 from sslcli.errors import RequestError, StorageError, listing
-from sslcli.runs import records, results
+from sslcli.runs import Record, records, results
 from sslcli.runs.files import read_json
 from sslcli.runs.find import RESERVED, all_runs, find, short_name
 from sslcli.runs.run import Run, require_done
@@ -27,8 +27,8 @@ class Candidate:
     run: Run
     cfg: Config
     checkpoint: Path | None = None
-    quality: dict[str, Any] = field(default_factory=dict)  # records as in eval/NAME.json
-    probe: dict[str, Any] = field(default_factory=dict)
+    quality: Record = field(default_factory=dict)  # records as in eval/NAME.json
+    probe: Record = field(default_factory=dict)
     probe_name: str = "probe"  # name of the result
     save_error: Exception | None = None  # why a result could not be written
 
@@ -157,7 +157,7 @@ def require_same_data(candidates: list[Candidate], allow_change: bool = False) -
     return first.partition(" ")[0]
 
 
-def evaluate_candidate(c: Candidate, name: str, values: Config, fingerprint: str) -> dict[str, Any]:
+def evaluate_candidate(c: Candidate, name: str, values: Config, fingerprint: str) -> Record:
     """The record of evaluator `name`: the saved one where weights, data, draws and settings are equal, else a new one."""
     from sslcli.evals.artefacts.predictions import FILE
     from sslcli.evals.base import evaluation
@@ -188,7 +188,7 @@ def evaluate_candidate(c: Candidate, name: str, values: Config, fingerprint: str
     return record
 
 
-def find_record(c: Candidate, name: str, fingerprint: str) -> dict[str, Any]:
+def find_record(c: Candidate, name: str, fingerprint: str) -> Record:
     """The saved result `name` of these weights on these data, or {}."""
     result = c.known(fingerprint).get(name)
     return result.record if result is not None else {}

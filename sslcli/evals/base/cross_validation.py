@@ -22,6 +22,7 @@ from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Result
 from sslcli.evals.inputs.label_subsets import folds
 from sslcli.evals.metrics.interval import accuracy_intervals
+from sslcli.runs import Record
 
 FOLDS = 5
 EVALUATORS = ("sslcli.evals.probe.probe", "sslcli.evals.knn.knn")  # those that are quick enough to be done five times
@@ -179,7 +180,7 @@ def _confusion(predictions: Predictions, data: EvalData) -> Confusion:
     return Confusion(counts, data.dataset.classes)
 
 
-def _protocol(results: list[Result], samples: int, labeled: int, seeds: int, count: int) -> dict[str, Any]:
+def _protocol(results: list[Result], samples: int, labeled: int, seeds: int, count: int) -> Record:
     first = results[0].protocol
     notes = [note for r in results for note in r.protocol.get("notes", [])]
     protocol = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -18,6 +17,7 @@ from sslcli.evals.base.features import EvalData
 from sslcli.evals.inputs import label_file
 from sslcli.methods.base import Method
 from sslcli.rng import derive
+from sslcli.runs import Record
 from sslcli.runs.encoder import load_encoder
 from sslcli.runs.run import Run
 from sslcli.runtime import device, processes
@@ -46,7 +46,7 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
     `data_given`, `data_path` and `allow_data_change`; `run_cfg` is that of the run. `record` describes the expected data
     where no run is given. Raises DataError where the data differ from the run's, unless `values` allow it.
     """
-    info: dict[str, Any] = {"step": 0, "sha256": ""}
+    info: Record = {"step": 0, "sha256": ""}
     backbone = None
     if path is not None:
         backbone, info = load_encoder(path)
@@ -94,7 +94,7 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
 
 
 def _load_data(
-    values: Config, run_cfg: Config, path: Path | None, record: DataRecord | None, info: dict[str, Any]
+    values: Config, run_cfg: Config, path: Path | None, record: DataRecord | None, info: Record
 ) -> tuple[Dataset, bool, list[str]]:
     """The data set, whether it is another one than the backbone was trained on, and notes about both. `info` describes
     the encoder."""
@@ -125,7 +125,7 @@ def _load_data(
     return dataset, other_data, notes
 
 
-def _with_image_size(node: Config, info: dict[str, Any]) -> Config:
+def _with_image_size(node: Config, info: Record) -> Config:
     """The configuration of another data set, at the image size that the encoder was trained with, where it has a size
     and none is given."""
     shape = info["input_shape"]

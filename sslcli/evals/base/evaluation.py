@@ -19,14 +19,13 @@ from sslcli.evals.base import cross_validation
 from sslcli.evals.base.evaluated_model import EvaluatedModel, load_model
 from sslcli.evals.base.result import Result
 from sslcli.evals.inputs.label_file import FEW
-from sslcli.runs import loggers, results
+from sslcli.runs import Record, loggers, results
 from sslcli.runs.find import find
 from sslcli.runs.identity import config_hash
 from sslcli.runs.redact import masked_words
 from sslcli.runs.run import Run, now, require_done
 from sslcli.runtime import folders, processes, progress
 
-Record = dict[str, Any]  # of a result: what eval/NAME.json holds
 Report = Callable[[str, Record, Run | None], None]  # receives the name of a result, its record and the run
 
 
@@ -122,7 +121,7 @@ def _screen(model: EvaluatedModel, names: list[str], run: Run | None) -> list[tu
     return [*rows, *([("run", str(run.path))] if run is not None else [])]
 
 
-def run_worker(job: dict[str, Any]) -> None:
+def run_worker(job: Record) -> None:
     """Another process of an evaluation: computes its share of all features."""
     instantiate.trust_folders(job.get("folders", []))
     model = load_model(job["values"], job["run_cfg"], Path(job["run"]) if job["run"] else None)
@@ -151,7 +150,7 @@ def attach_loggers(run: Run | None, values: Config, run_cfg: Config, step: int) 
     return loggers.attached(run, loggers.of_evaluation(run_cfg["logger"], values["logger"]), run_cfg, step)
 
 
-def provenance(model: EvaluatedModel, node: Config, values: Config, run_cfg: Config) -> dict[str, Any]:
+def provenance(model: EvaluatedModel, node: Config, values: Config, run_cfg: Config) -> Record:
     """Everything that a result depends on. A saved result with equal provenance need not be computed again."""
     return {
         "evaluator": instantiate.without_facts("evaluator", node),
@@ -171,7 +170,7 @@ def _without_summary(record: Record, keys: dict[str, Any]) -> Record:
     return {**entries, "evaluator": {**(entries.get("evaluator") or {}), "summary": None}}
 
 
-def make_record(result: Result, origin: dict[str, Any]) -> Record:
+def make_record(result: Result, origin: Record) -> Record:
     """The content of eval/NAME.json, in plain JSON types. `origin`: see `provenance`."""
     return {
         "numbers": result.metrics,

@@ -8,7 +8,8 @@ from pathlib import Path
 from sslcli import console
 from sslcli.config import Config, instantiate, registry
 from sslcli.config.overrides import override_keys, refuse_unused
-from sslcli.evals.base.evaluation import Record, Report, evaluate
+from sslcli.evals.base.evaluation import Report, evaluate
+from sslcli.runs import Record
 
 FROM_RUN = ("backbone", "augmentation", "method", "optimizer", "schedule", "train", "init")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 
 from sslcli.errors import RequestError
 from sslcli.evals.metrics.interval import Interval
+from sslcli.runs import Record
 
 Baselines = bool | Literal["raw", "untrained"]  # which baselines: both, none, or one of them
 
@@ -24,9 +25,9 @@ class Result:
     """
 
     metrics: dict[str, float]
-    protocol: dict[str, Any] = field(default_factory=dict)
+    protocol: Record = field(default_factory=dict)
     artefacts: dict[str, Artefact] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Record = field(default_factory=dict)
     intervals: dict[str, Interval] = field(default_factory=dict)
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.evals.metrics.paired import Separation, separation
 from sslcli.evals.metrics.ranking import goodness
+from sslcli.runs import Record
 from sslcli.runs.listing import summarize_all
 from sslcli.runs.results import find_result
 
 
-def rank_runs(metric: str) -> list[dict[str, Any]]:
+def rank_runs(metric: str) -> list[Record]:
     """The summaries of all runs that have a metric such as `probe.top1`, best first. RequestError where no run has it."""
     summaries = summarize_all()
     rows = [row for row in summaries if isinstance(row["numbers"].get(metric), (int, float))]

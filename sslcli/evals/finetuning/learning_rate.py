@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sslcli.evals.fit.grid_search import Choice, Grid, Score, search
 from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.runs import Record
 
 HELD_OUT = 5  # one fold of so many chooses the rate
 
@@ -51,7 +52,7 @@ def best_rate(
     return search(grid, judged, how, enough=lambda scores: False)
 
 
-def rate_protocol(choices: list[Choice], grid: Grid) -> dict[str, Any]:
+def rate_protocol(choices: list[Choice], grid: Grid) -> Record:
     """The part of a protocol about learning rates, of several draws."""
     tried = {value for choice in choices for value in choice.tried}
     return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, Standardizer, choos
 from sslcli.evals.fit.logistic import Logistic
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.rng import derive
+from sslcli.runs import Record
 
 
 def check_augment(data: EvalData, recipe: Recipe) -> None:
@@ -82,7 +82,7 @@ class TestPredictions:
         }
         return {k: [round(v, 5) for v in values] for k, values in mean.items()}
 
-    def protocol(self, recipe: Recipe) -> dict[str, Any]:
+    def protocol(self, recipe: Recipe) -> Record:
         assert self.last is not None
         length = self.last.length
         return {

@@ -17,6 +17,7 @@ from sslcli.evals.base.features import EvalData, Labelled, Split
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics import anomaly_metrics
 from sslcli.rng import derive, order
+from sslcli.runs import Record
 from sslcli.runtime.progress import track
 
 PRETRAINED = ("reconstruction", "objective")  # scores of the pretrained method
@@ -49,7 +50,7 @@ class Extremes:
 @dataclass
 class AnomalyResult:
     metrics: dict[str, float]
-    protocol: dict[str, Any]
+    protocol: Record
     names: list[str] = field(default_factory=list)
     each: dict[str, dict[str, list[float]]] = field(
         default_factory=dict

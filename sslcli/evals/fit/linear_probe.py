@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from sslcli.evals.fit.grid_search import Choice, Grid, Score, search
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.rng import derive
+from sslcli.runs import Record
 
 # scikit-learn's C: first 1e-4 to 10, continued while an edge is best. Below 1e-8 only the majority class is predicted; above
 # 1e6 the solver reaches its tolerance before the penalty matters.
@@ -25,7 +25,7 @@ TOLERANCE = 3e-6  # gradient norm of the final fit: its loss is within 1e-6 of t
 CHOICE_TOLERANCE = 1e-4  # gradient norm while C is chosen
 
 
-def c_protocol(choices: list[Choice], grid: Grid) -> dict[str, Any]:
+def c_protocol(choices: list[Choice], grid: Grid) -> Record:
     """The entry of a protocol on C: the value of each draw, and whether it is an edge of the grid."""
     tried = sorted({value for choice in choices for value in choice.tried})
     return {

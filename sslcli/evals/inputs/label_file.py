@@ -34,6 +34,7 @@ from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, listing, nearest
 from sslcli.evals.inputs.label_rows import Row, examples, find, read
 from sslcli.evals.inputs.label_subsets import Amount, draw
+from sslcli.runs import Record
 
 HOLDOUT = 0.2
 FEW = 50  # test samples; with fewer, the confidence interval of an accuracy is wide
@@ -121,7 +122,7 @@ def _split_dataset(
     y: Tensor,
     test: Tensor,
     classes: tuple[str, ...],
-    details: dict[str, Any],
+    details: Record,
 ) -> Dataset:
     """The data set whose test split is the rows of the mask `test`; they are removed from the training split."""
     labels = _scatter_labels(places, y, len(pool))

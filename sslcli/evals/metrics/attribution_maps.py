@@ -70,7 +70,7 @@ def last_feature_layer(backbone: nn.Module, x: Tensor) -> nn.Module:
     mixes = [type(m).__name__ for m in backbone.modules() if "attention" in type(m).__name__.lower()]
     seen: list[nn.Module] = []
 
-    def note(module: nn.Module, _: Any, out: Any) -> None:
+    def note(module: nn.Module, _: object, out: object) -> None:
         if isinstance(out, Tensor) and out.ndim == x.ndim and math.prod(out.shape[2:]) > 1:
             seen.append(module)
 
@@ -107,7 +107,7 @@ def grad_cam(backbone: nn.Module, layer: nn.Module, x: Tensor, score: Score) -> 
     2017, Eq. 1-2."""
     captured: list[Tensor] = []
 
-    def cut(_: nn.Module, __: Any, out: Tensor) -> Tensor:
+    def cut(_: nn.Module, __: object, out: Tensor) -> Tensor:
         torch.set_grad_enabled(True)  # from here on only: what comes before would fill memory for nothing
         captured.append(out.detach().requires_grad_(True))
         return captured[-1].clone()  # what follows may write in place

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sslcli.config import Config
 from sslcli.report.comparison.encoders import compare_encoders
 from sslcli.report.comparison.plot import Curves
 from sslcli.report.comparison.predictions import compare_predictions
+from sslcli.runs import Record
 from sslcli.runs.find import short_name
 from sslcli.runs.identity import identity_config
 from sslcli.runs.listing import length_warning, training_length
@@ -25,16 +27,16 @@ DESCRIPTIONS = (".summary", ".source", ".family")  # keys of a recipe that do no
 class Comparison:
     """The result of a comparison, in plain JSON types."""
 
-    runs: list[dict[str, Any]]
+    runs: list[Record]
     numbers: dict[str, list[float | None]] = field(default_factory=dict)  # metric -> its value in each run
-    items: list[dict[str, Any]] = field(default_factory=list)  # one entry for each evaluation and run
+    items: list[Record] = field(default_factory=list)  # one entry for each evaluation and run
     config: dict[str, list[Any]] = field(default_factory=dict)  # dotted key -> its value in each run
-    cka: list[dict[str, Any]] = field(default_factory=list)
+    cka: list[Record] = field(default_factory=list)
     picture: str | None = None  # path of the plot
     notes: list[str] = field(default_factory=list)
 
 
-def compare(runs: list[Run], seed: int, plot: Path, device: dict[str, Any] | None) -> Comparison:
+def compare(runs: list[Run], seed: int, plot: Path, device: Config | None) -> Comparison:
     """Compares two or more runs.
 
     - `seed`: of the bootstrap intervals.
@@ -56,7 +58,7 @@ def compare(runs: list[Run], seed: int, plot: Path, device: dict[str, Any] | Non
     return comparison
 
 
-def describe_run(name: str, run: Run) -> dict[str, Any]:
+def describe_run(name: str, run: Run) -> Record:
     status = run.status
     return {
         "name": name,
@@ -76,7 +78,7 @@ def collect_metrics(runs: list[Run]) -> dict[str, list[float | None]]:
     return {name: [finite(row.get(name)) for row in rows] for name in names}
 
 
-def finite(value: Any) -> float | None:
+def finite(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 

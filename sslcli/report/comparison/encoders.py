@@ -7,10 +7,11 @@ from typing import Any
 
 from sslcli.config import Config
 from sslcli.errors import SslError
+from sslcli.runs import Record
 from sslcli.runs.run import Run
 
 
-def compare_encoders(names: list[str], runs: list[Run], values: Config) -> tuple[list[dict[str, Any]], list[str]]:
+def compare_encoders(names: list[str], runs: list[Run], values: Config) -> tuple[list[Record], list[str]]:
     """Linear CKA of each encoder with that of the first run, and notes on encoders that could not be compared.
 
     The samples are the test split of the first run's data (without one, all samples). The first row is an untrained
@@ -22,7 +23,7 @@ def compare_encoders(names: list[str], runs: list[Run], values: Config) -> tuple
     from sslcli.evals.base.features import Split
     from sslcli.evals.metrics.cka import cka
 
-    rows: list[dict[str, Any]] = []
+    rows: list[Record] = []
     notes: list[str] = []
     try:
         data = with_recorded_path(runs[0].valid_config["dataset"], read_record(runs[0]))
@@ -52,5 +53,5 @@ def compare_encoders(names: list[str], runs: list[Run], values: Config) -> tuple
     return rows, notes
 
 
-def _row(name: str, value: float, samples: int) -> dict[str, Any]:
+def _row(name: str, value: float, samples: int) -> Record:
     return {"run": name, "cka": float(value) if math.isfinite(value) else None, "samples": samples}

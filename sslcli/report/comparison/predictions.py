@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from sslcli.errors import RequestError, SslError, command, listing
 from sslcli.evals.metrics import paired
 from sslcli.rng import derive
-from sslcli.runs import records
+from sslcli.runs import Record, records
 from sslcli.runs.files import size_of
 from sslcli.runs.run import Run
 
 
-def compare_predictions(names: list[str], runs: list[Run], seed: int) -> tuple[list[dict[str, Any]], list[str]]:
+def compare_predictions(names: list[str], runs: list[Run], seed: int) -> tuple[list[Record], list[str]]:
     """Compares each run with the first in every evaluation that saved its predictions; and notes on what is missing."""
-    items: list[dict[str, Any]] = []
+    items: list[Record] = []
     saved = [evaluations_with_predictions(run) for run in runs]
     missing = [(name, run) for name, run, evaluations in zip(names, runs, saved, strict=True) if not evaluations]
     notes = [
@@ -46,7 +45,7 @@ def evaluations_with_predictions(run: Run) -> list[str]:
     ]
 
 
-def compare_pair(first: Run, second: Run, name: str, seed: int) -> dict[str, Any]:
+def compare_pair(first: Run, second: Run, name: str, seed: int) -> Record:
     """`second` against `first` on the test samples of evaluation `name`. RequestError where the data differ."""
     results = [run.results[name] for run in (first, second)]
     if not paired.same_data(*results):

@@ -16,7 +16,7 @@ from sslcli.report.feature_map import thumbnails
 from sslcli.report.feature_map.projection import label_positions, project
 from sslcli.report.run_contents import RunContents
 from sslcli.rng import derive, order
-from sslcli.runs import results
+from sslcli.runs import Record, results
 from sslcli.runs.files import size_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ FEWEST = 8
 NEAREST = 5
 
 
-def feature_map(run: RunContents, data: EvalData, backbone: nn.Module) -> tuple[dict[str, Any] | None, bytes | None]:
+def feature_map(run: RunContents, data: EvalData, backbone: nn.Module) -> tuple[Record | None, bytes | None]:
     """At most `MOST` test samples (of a set without a test split: training samples) in two dimensions."""
     split: Split = "test" if data.dataset.test is not None else "train"
     x, y = data.features(backbone, split)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from sslcli.runs import Record
 
 STEPS = 500  # of t-SNE: from a start by PCA, 1,000 take twice as long for the same neighborhoods
 SIDE = 1000  # coordinates are integers 0..SIDE
@@ -15,7 +16,7 @@ LETTER, LINE = 15, 30  # about the size of a letter of a name on the map
 LABELLED_UP_TO = 25  # classes; above, names on the map would overlap
 
 
-def project(x: np.ndarray, seed: int) -> list[dict[str, Any]]:
+def project(x: np.ndarray, seed: int) -> list[Record]:
     """(n, d) to two dimensions in several ways, each with the trustworthiness of its neighborhoods (Venna & Kaski 2001)."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE, trustworthiness

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sslcli.report.html.markup import Child, Html, el
 
 MOST_ITEMS = 24  # of a list in a protocol
@@ -42,7 +40,7 @@ def capitalize(text: str) -> str:
     return text[:1].upper() + text[1:].rstrip(". ")
 
 
-def definition_list(value: Any, depth: int = 0) -> Html:
+def definition_list(value: object, depth: int = 0) -> Html:
     """Nested JSON as nested definition lists."""
     if isinstance(value, dict) and depth < 8:
         rows: list[Child] = []
@@ -55,7 +53,7 @@ def definition_list(value: Any, depth: int = 0) -> Html:
     return el("span", format_scalar(value))
 
 
-def format_scalar(value: Any) -> str:
+def format_scalar(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, float):

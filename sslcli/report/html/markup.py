@@ -42,7 +42,7 @@ def _child(child: Child) -> str:
     return join(child)
 
 
-def _attribute(name: str, value: Any) -> str:
+def _attribute(name: str, value: object) -> str:
     if value is None or value is False:
         return ""
     return f" {name}" if value is True else f' {name}="{text(str(value))}"'
@@ -53,7 +53,7 @@ def text(value: str) -> str:
     return html.escape(escape(value, keep="\n\t"), quote=True)
 
 
-def data(identity: str, value: Any) -> Html:
+def data(identity: str, value: object) -> Html:
     """A block of JSON for the script. Nothing in it can end the block."""
     dumped = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for c in "<>&\u2028\u2029":

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sslcli.config import Config, typecheck
 from sslcli.errors import MachineError
+from sslcli.runs import Record
 from sslcli.runs.files import read_json, write_json
 from sslcli.runs.run import Run
 
@@ -41,7 +42,7 @@ class Logger:
     def close(self) -> None: ...
 
 
-def load_id(run: Run, name: str, make: Callable[[], dict[str, str]]) -> dict[str, Any]:
+def load_id(run: Run, name: str, make: Callable[[], dict[str, str]]) -> Record:
     """The ID of this run in a logger: from the run folder, or created by `make` and saved there."""
     known = read_json(run.path, ID_FILE)
     if not typecheck.matches_type(known.get(name), dict[str, str]) or not known[name]:

@@ -8,7 +8,6 @@ import contextlib
 import copy
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -97,7 +96,7 @@ class Budget:
             horizon.move(state.step, state.step + int((self.seconds - state.seconds) / step_seconds))
 
 
-def describe_budget(budget: Any, steps: int, step_seconds: float, steps_per_epoch: int) -> tuple[str, str]:
+def describe_budget(budget: object, steps: int, step_seconds: float, steps_per_epoch: int) -> tuple[str, str]:
     """What a budget allows, and a hint where that is too little to learn from (else "")."""
     epochs = steps / steps_per_epoch
     message = (

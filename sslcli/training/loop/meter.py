@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sslcli.nn.dist import all_reduce_mean, rank, world_size
+from sslcli.runs import Record
 
 
 class Meter:
@@ -24,7 +24,7 @@ class Meter:
         self.start = time.perf_counter()
 
     @classmethod
-    def from_checkpoint(cls, saved: list[dict[str, Any]]) -> Meter:
+    def from_checkpoint(cls, saved: list[Record]) -> Meter:
         """This process's sums; where the number of processes changed, the mean over those of the checkpoint."""
         if len(saved) == world_size():
             return cls(**saved[rank()])
@@ -46,5 +46,5 @@ class Meter:
         values = all_reduce_mean(torch.tensor(list(local.values()), dtype=torch.float64))
         return dict(zip(local, values.tolist(), strict=True))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Record:
         return {"sums": {k: float(v) for k, v in self.sums.items()}, "count": self.count}

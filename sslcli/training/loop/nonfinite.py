@@ -13,6 +13,7 @@ from sslcli.console import warn
 from sslcli.errors import StorageError, TrainingError, command
 from sslcli.nn.dist import all_gather_object, rank
 from sslcli.nn.queue import Queue
+from sslcli.runs import Record
 from sslcli.runs.files import write_json
 from sslcli.runs.run import Run
 from sslcli.training.setup import TrainingSetup
@@ -77,7 +78,7 @@ def write_report(run: Run, setup: TrainingSetup, step: int, ids: list[Tensor], l
         warn(e.message)
 
 
-def norms(x: Tensor) -> dict[str, Any]:
+def norms(x: Tensor) -> Record:
     """Norm and largest magnitude of the finite entries, and the number of non-finite ones."""
     x = x.float()
     finite = torch.isfinite(x)

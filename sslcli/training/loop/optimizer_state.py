@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from sslcli.errors import TrainingError
+from sslcli.runs import Record
 from sslcli.runs.checkpoint import ANOTHER
 
 
-def optimizer_tensors(
-    optimizer: torch.optim.Optimizer, names: dict[int, str]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> tuple[dict[str, Tensor], Record]:
     """The state of an optimizer: tensors by `parameter-name/slot`, and plain numbers. `names`: id(parameter) -> name."""
     tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
+    numbers: Record = {}
     for parameter, slots in optimizer.state.items():
         for slot, value in slots.items():
             key = f"{names[id(parameter)]}/{slot}"
@@ -28,7 +25,7 @@ def optimizer_tensors(
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, names: dict[int, str], tensors: dict[str, Tensor], numbers: dict[str, Any]
+    optimizer: torch.optim.Optimizer, names: dict[int, str], tensors: dict[str, Tensor], numbers: Record
 ) -> None:
     """Loads the state into an optimizer of newly built parameters, in any order. TrainingError where it does not fit."""
     by_name = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}

@@ -16,7 +16,7 @@ from sslcli.config.checks import parse_duration
 from sslcli.console import detail, warn
 from sslcli.errors import StorageError, TrainingError, command
 from sslcli.nn.dist import all_gather_object, rank
-from sslcli.runs import checkpoint
+from sslcli.runs import Record, checkpoint
 from sslcli.runs.encoder import write_encoder
 from sslcli.runs.run import Run
 from sslcli.training.loop.strategy import SingleProcess
@@ -49,7 +49,7 @@ class Saver:
             return step % self.steps == 0
         return rank() == 0 and time.monotonic() - self.saved_time >= self.seconds
 
-    def save(self, state: State, meter: dict[str, Any], required: bool = False) -> None:
+    def save(self, state: State, meter: Record, required: bool = False) -> None:
         """Write the encoder and a checkpoint. A failure is a warning, unless the checkpoint is
         `required` or it is the third failure in a row.
 
@@ -89,7 +89,7 @@ class Saver:
         self.pending = state.step, done
         self.settle(required)
 
-    def content(self, state: State, meters: list[dict[str, Any]], numbers: dict[str, Any]) -> dict[str, Any]:
+    def content(self, state: State, meters: list[Record], numbers: Record) -> Record:
         per_epoch = self.setup.loader.steps_per_epoch
         return {
             **asdict(state),

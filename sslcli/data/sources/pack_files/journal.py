@@ -15,6 +15,7 @@ from sslcli.console import escape, plural
 from sslcli.data import notify
 from sslcli.data.sources.pack_files.manifest import FILE_SCHEMA, read_manifest, shard_name
 from sslcli.errors import DataError, RequestError, RunInUseError
+from sslcli.runs import Record
 from sslcli.runs.files import MAX_JSON, open_file, parse, size_of
 
 JOURNAL = "journal"
@@ -37,10 +38,10 @@ class PackWriter:
     position: number of samples processed. bad: name -> reason of those left out.
     """
 
-    def __init__(self, part: Path, identity: dict[str, Any], total: int):
+    def __init__(self, part: Path, identity: Record, total: int):
         self.part, self.identity, self.total = part, identity, total
         self.records: list[list[int]] = []  # position, shard, offset, length, crc, height, width
-        self.sealed: list[dict[str, Any]] = []  # bytes and sha256 of each complete shard
+        self.sealed: list[Record] = []  # bytes and sha256 of each complete shard
         self.bad: dict[str, str] = {}
         self.position = 0
         self.complete = False  # only the renaming is left
@@ -105,7 +106,7 @@ class PackWriter:
         if self.position:
             notify.log(f"resuming after {plural(self.position, 'packed image')}")
 
-    def _replay(self, entry: dict[str, Any]) -> bool:
+    def _replay(self, entry: Record) -> bool:
         """Apply an entry of the journal; False where it is invalid."""
         if not all(typecheck.matches_type(entry.get(key), kind) for key, kind in ENTRY_SCHEMA.items()):
             return False
@@ -158,7 +159,7 @@ class PackWriter:
         self._mark()
         self._append({"of": self.identity})
 
-    def _append(self, entry: dict[str, Any]) -> None:
+    def _append(self, entry: Record) -> None:
         self.journal.write(json.dumps(entry).encode() + b"\n")
         self.journal.flush()
         os.fsync(self.journal.fileno())

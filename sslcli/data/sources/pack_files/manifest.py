@@ -13,6 +13,7 @@ import numpy as np
 from sslcli.config import Config, typecheck
 from sslcli.console import escape
 from sslcli.errors import DataError, RequestError
+from sslcli.runs import Record
 from sslcli.runs.files import parse, read_file
 
 FORMAT = "sslcli pack 1"
@@ -53,13 +54,13 @@ SETTINGS_SCHEMA: dict[str, Any] = {
 REPACK_HINT = "remove it and write it again: sslcli data pack dataset=image_folder dataset.path=PHOTOS out="
 
 
-def manifest_hash(manifest: dict[str, Any]) -> str:
+def manifest_hash(manifest: Record) -> str:
     """SHA-256 of a manifest without its `sha256`."""
     rest = {k: v for k, v in manifest.items() if k != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Record:
     """The manifest of a pack. Raises DataError where it is corrupt, RequestError where there is none."""
     try:
         manifest = parse(read_file(folder, MANIFEST))
@@ -87,7 +88,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _is_complete(manifest: dict[str, Any]) -> bool:
+def _is_complete(manifest: Record) -> bool:
     """Whether a manifest has all entries, with plausible values: a valid checksum does not imply that."""
 
     def fits(node: Config, schema: dict[str, Any]) -> bool:

@@ -18,13 +18,14 @@ from sslcli.data.images.decode import BadImage
 from sslcli.data.images.encoded import Decoder, EncodedImages
 from sslcli.data.sources.pack_files.manifest import INDEX, NAMES, RECORD, REPACK_HINT, read_manifest, shard_name
 from sslcli.errors import DataError
+from sslcli.runs import Record
 from sslcli.runs.files import digest, open_binary, size_of
 
 
 class Pack:
     """An open pack. Only its path is pickled: another process opens it again."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]):
+    def __init__(self, folder: Path, manifest: Record):
         self.folder, self.manifest = folder, manifest
         self.raw = manifest["settings"]["format"] == "raw"
         self.index = map_file(folder, INDEX, RECORD)
@@ -165,6 +166,6 @@ def _reopen(folder: Path, split: str, decoder: Decoder, max_bad_fraction: float)
     return PackSource(Pack(folder, read_manifest(folder)), split, decoder, max_bad_fraction)
 
 
-def make_decoder(manifest: dict[str, Any]) -> Decoder:
+def make_decoder(manifest: Record) -> Decoder:
     s = manifest["settings"]
     return Decoder(s["channels"], 2 * manifest["side"], s["range"], s["max_pixels"])

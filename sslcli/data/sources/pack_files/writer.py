@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -42,6 +41,7 @@ from sslcli.data.stats import image_stats
 from sslcli.data.subset import unlabelled_only
 from sslcli.errors import DataError, RequestError, StorageError
 from sslcli.rng import derive, order
+from sslcli.runs import Record
 from sslcli.runs.files import make_folder, sync_folder, write_file
 from sslcli.runtime.thread_pool import ordered_map
 
@@ -103,7 +103,7 @@ class PackTask:
         self.all = [(split, i) for split, source in self.sources.items() for i in range(len(source))]
         self.files = len(self.all) + dataset.details.get("lost", 0)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Record:
         """Identifies the samples and settings: equal for two packs with the same contents."""
         h = hashlib.sha256()
         for split, source in self.sources.items():
@@ -113,7 +113,7 @@ class PackTask:
                 h.update(f"{label} {length} ".encode() + os.fsencode(name) + b"\0")
         return {"files": self.dataset.fingerprint, "samples": h.hexdigest(), **self.settings()}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Record:
         d = self.decoder
         encoded = self.form == "jpeg" and self.size is not None
         return {
@@ -231,9 +231,7 @@ def _index(writer: PackWriter, task: PackTask) -> tuple[np.ndarray, bytes, dict[
     return index, bytes(names), splits
 
 
-def _manifest(
-    writer: PackWriter, task: PackTask, splits: dict[str, list[int]], files: dict[str, Any]
-) -> dict[str, Any]:
+def _manifest(writer: PackWriter, task: PackTask, splits: dict[str, list[int]], files: Record) -> Record:
     left_out = task.missing() | writer.bad
     same = task.form == "jpeg" and task.size is None and not writer.bad
     side = task.dataset.shape[1]
