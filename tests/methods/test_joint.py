@@ -208,7 +208,7 @@ def test_train_classes_restricts_samples():
 
 
 @pytest.mark.parametrize(
-    ("words", "says"), [("train.classes=[12]", "no class 12"), ("train.classes=[]", "at least one")]
+    ("words", "says"), [("train.classes=[12]", "no class 12"), ("train.classes=[]", "must name a class")]
 )
 def test_train_classes_unknown(cli, words, says):
     result = cli("pretrain", words, *SMALL)

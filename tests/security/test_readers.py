@@ -175,10 +175,11 @@ def test_signal_ends_a_reader_that_hangs(number, cli, tmp_path, monkeypatch, req
         signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     threading.Thread(target=press, daemon=True).start()
+    before_command = set(threading.enumerate())
     try:
         result = cli("pretrain", "dataset=image_folder", "dataset.path=photos", "train.batch_size=4")
         assert result.code == (130 if number == signal.SIGINT else 75), result
-        assert all(t.daemon for t in threading.enumerate() if t is not threading.main_thread())
+        assert all(t.daemon for t in set(threading.enumerate()) - before_command)
     finally:
         hang.set()
 

@@ -78,7 +78,7 @@ def test_views_that_no_memory_holds(group, value, cli, run):
 
 
 def test_plan_of_too_many_views():
-    with pytest.raises(RequestError, match=r"up to 1,000"):
+    with pytest.raises(RequestError, match=r"from 0 to 1,000"):
         Views({"global": 1001}, {}, digits())
 
 
