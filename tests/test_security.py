@@ -379,19 +379,23 @@ def test_names_that_are_secret():
         "api_key OPENAI_KEY hf_token DB_PASS GITHUB_PAT PGPASSWORD SSH_PASSPHRASE passwd mysql_pwd client-secret tokens"
     )
     plain = "tokenizer keys key path num_patches compass pattern monkey bypass secretary patience"
-    assert redact.masked(dict.fromkeys(names.split(), "x")) == dict.fromkeys(names.split(), "***")
-    assert redact.masked(dict.fromkeys(plain.split(), "x")) == dict.fromkeys(plain.split(), "x")
+    assert redact.redacted(dict.fromkeys(names.split(), "x")) == dict.fromkeys(names.split(), "***")
+    assert redact.redacted(dict.fromkeys(plain.split(), "x")) == dict.fromkeys(plain.split(), "x")
     node = {
         "logger": {"api_key": "a", "tokenizer": "byte", "hf_token": "b", "url": "c"},
         "keys": ["d"],
         "password": "e",
     }
-    assert redact.masked(node) == {
+    assert redact.redacted(node) == {
         "logger": {"api_key": "***", "tokenizer": "byte", "hf_token": "***", "url": "c"},
         "keys": ["d"],
         "password": "***",
     }
-    assert redact.masked_words(["pretrain", "logger.api_key=abc", "x=y"]) == ["pretrain", "logger.api_key=***", "x=y"]
+    assert redact.redacted_overrides(["pretrain", "logger.api_key=abc", "x=y"]) == [
+        "pretrain",
+        "logger.api_key=***",
+        "x=y",
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ folders of runs

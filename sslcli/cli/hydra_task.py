@@ -22,7 +22,7 @@ from sslcli import console
 from sslcli.cli.exceptions import JobExit, stop_on_signals, to_ssl_error
 from sslcli.errors import Interrupted, RequestError, SslError, Stopped
 from sslcli.runs import Record
-from sslcli.runs.redact import masked_words
+from sslcli.runs.redact import redacted_overrides
 from sslcli.runtime import streams
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def write_record(jobs: Path, entry: Record, status: str, **values: Any) -> None:
 
     jobs.parent.mkdir(parents=True, exist_ok=True)
     make_folder(jobs.parent, jobs.name)
-    overrides = masked_words(entry["overrides"])
+    overrides = redacted_overrides(entry["overrides"])
     write_json(jobs, f"{entry['job']}.json", entry | {"overrides": overrides, "status": status, "time": now()} | values)
 
 

@@ -23,9 +23,9 @@ from sslcli.evals.fit.grid_search import Grid, choice_notes
 from sslcli.evals.fit.linear_probe import C_GRID, c_protocol
 from sslcli.evals.inputs import attacks
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.inputs.corruptions import IMAGES, SERIES, STRENGTHS, corrupt
+from sslcli.evals.inputs.corruptions import IMAGE_CORRUPTIONS, SERIES_CORRUPTIONS, STRENGTHS, corrupt
 from sslcli.evals.inputs.pixels import normalize, to_pixels
-from sslcli.evals.metrics import calibration as calibration
+from sslcli.evals.metrics import calibration
 from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.rng import derive, order
 
@@ -117,7 +117,7 @@ def robustness(
 
 
 def _names(corruptions: list[str] | str, image: bool) -> list[str]:
-    known = list(IMAGES if image else SERIES)
+    known = list(IMAGE_CORRUPTIONS if image else SERIES_CORRUPTIONS)
     if corruptions == "all":
         return known
     given = [corruptions] if isinstance(corruptions, str) else corruptions

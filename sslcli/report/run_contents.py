@@ -13,7 +13,7 @@ from sslcli.evals.metrics.interval import SUFFIX
 from sslcli.runs import Record, records, results
 from sslcli.runs.files import MAX_LINES, files_in, read_file, size_of
 from sslcli.runs.listing import run_state, training_length
-from sslcli.runs.redact import masked, masked_words
+from sslcli.runs.redact import redacted, redacted_overrides
 from sslcli.runs.run import Run
 
 BASELINES = ("supervised", "scratch", "untrained", "raw")  # in the order of display
@@ -126,7 +126,7 @@ def read_run(path: Path) -> RunContents:
     if not status:
         notes.append("status.json cannot be read")
     try:
-        config = masked(run.config)
+        config = redacted(run.config)
     except RequestError as e:
         config = {}
         notes.append(e.message)
@@ -232,7 +232,7 @@ def read_request(path: Path) -> tuple[list[str], str]:
     overrides, hydra = (_yaml(path, f".hydra/{name}.yaml") for name in ("overrides", "hydra"))
     words = [str(o) for o in overrides] if isinstance(overrides, list) else []
     name = mapping(mapping(mapping(hydra).get("hydra")).get("job")).get("config_name")
-    return masked_words(words), "pipeline" if name == "pipeline" else "pretrain"
+    return redacted_overrides(words), "pipeline" if name == "pipeline" else "pretrain"
 
 
 def _yaml(run: Path, name: str) -> Any:

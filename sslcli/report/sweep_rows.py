@@ -10,7 +10,7 @@ from sslcli.evals.metrics.ranking import goodness
 from sslcli.report.metric_text import format_metric, main_metric, sort_evaluations
 from sslcli.report.run_contents import RunContents, mapping, number, read_run
 from sslcli.runs import records
-from sslcli.runs.redact import masked_words
+from sslcli.runs.redact import redacted_overrides
 from sslcli.runtime import folders
 
 ONLINE = "online kNN"  # measured by the trainer, within the training split
@@ -36,7 +36,7 @@ def read_rows(folder: Path) -> list[Row]:
     for job in records.jobs(folder):
         inside = (p.parent for p in folder.glob(f"{job['job']}_*/status.json") if not p.parent.is_symlink())
         run_folder = next(inside, None) or among_runs(job.get("run"))
-        words = masked_words(job["overrides"])
+        words = redacted_overrides(job["overrides"])
         if run_folder is None:
             rows.append(Row(f"job {job['job']}", override_values(words), job["status"], job.get("error", "")))
         elif run_folder.resolve() not in seen:

@@ -38,7 +38,7 @@ from sslcli.runs.files import (
     write_file,
     write_json,
 )
-from sslcli.runs.redact import masked
+from sslcli.runs.redact import redacted
 from sslcli.runs.safetensors_file import corrupt_safetensors, safetensors
 
 FORMAT = 1
@@ -67,7 +67,7 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
             for name, group in tensors.items()
             if group
         }
-        text = json.dumps(masked({"step": step, **state}), indent=1)
+        text = json.dumps(redacted({"step": step, **state}), indent=1)
         files["state.json"] = write_file(temporary / "state.json", [text.encode()])
         manifest = {"format": FORMAT, "sslcli": __version__, "step": step, "files": files}
         text = json.dumps({**manifest, "sha256": _own_hash(manifest)}, indent=1)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sslcli import __version__
 from sslcli.runs import Record
-from sslcli.runs.redact import masked_words
+from sslcli.runs.redact import redacted_overrides
 
 MAX_HEAD, MAX_REFS = 4096, 4 << 20  # bytes
 
@@ -33,7 +33,7 @@ def environment() -> Record:
         "pid": os.getpid(),
         "platform": platform.platform(),
         "git": head_commit(Path.cwd()),
-        "argv": masked_words(sys.argv),
+        "argv": redacted_overrides(sys.argv),
     }
 
 

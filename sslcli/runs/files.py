@@ -21,7 +21,7 @@ from typing import Any
 
 from sslcli.errors import StorageError
 from sslcli.runs import Record
-from sslcli.runs.redact import masked
+from sslcli.runs.redact import redacted
 from sslcli.runtime.resources import PHYSICAL_MEMORY
 
 MAX_JSON = 64 << 20  # bytes of a JSON or YAML file
@@ -256,7 +256,7 @@ def replace_file(folder: Path, name: str, content: str | Iterable[bytes | memory
 
 def write_json(folder: Path, name: str, value: object, indent: int | None = 2) -> None:
     """A JSON file without secrets, whole or not at all. StorageError."""
-    replace_file(folder, name, json.dumps(masked(value), indent=indent, default=str) + "\n")
+    replace_file(folder, name, json.dumps(redacted(value), indent=indent, default=str) + "\n")
 
 
 def append_line(folder: Path, name: str, line: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sslcli.config import Config, checks, registry
 from sslcli.config.dotted import flatten
 from sslcli.errors import RequestError, SslError, command, listing, nearest
-from sslcli.runs.redact import masked
+from sslcli.runs.redact import redacted
 
 if TYPE_CHECKING:
     from sslcli.runs.run import Run
@@ -33,7 +33,7 @@ def identity_config(cfg: Config) -> Config:
 def _all_identity_keys(cfg: Config) -> Config:
     return {
         key: registry.first_name(value) if key.endswith("._target_") else value
-        for key, value in flatten(masked(cfg)).items()
+        for key, value in flatten(redacted(cfg)).items()
         if not is_below(key, EXECUTION_KEYS)
     }
 

@@ -19,13 +19,13 @@ _SHORTEST = 8  # a shorter value of a variable may well be an ordinary word
 HIDDEN = "***"
 
 
-def masked(node: object, key: str = "", values: list[str] | None = None) -> Any:
+def redacted(node: object, key: str = "", values: list[str] | None = None) -> Any:
     """Plain data with secrets replaced by `***`: values of secret keys, and `values` (default: of the environment)."""
     values = secret_values() if values is None else values
     if isinstance(node, dict):
-        return {k: masked(v, str(k), values) for k, v in node.items()}
+        return {k: redacted(v, str(k), values) for k, v in node.items()}
     if isinstance(node, (list, tuple)):
-        return [masked(v, key, values) for v in node]
+        return [redacted(v, key, values) for v in node]
     if not isinstance(node, str) or not node or key == "_target_":
         return node
     if _NAMES.search(key):
@@ -36,10 +36,10 @@ def masked(node: object, key: str = "", values: list[str] | None = None) -> Any:
     return node
 
 
-def masked_words(words: list[str]) -> list[str]:
+def redacted_overrides(words: list[str]) -> list[str]:
     """A command line: `logger.api_key=abc` becomes `logger.api_key=***`."""
     split = [(word, *word.partition("=")) for word in words]
-    return [f"{key}={masked(value, key)}" if equals else masked(word) for word, key, equals, value in split]
+    return [f"{key}={redacted(value, key)}" if equals else redacted(word) for word, key, equals, value in split]
 
 
 def hide(text: str) -> str:

@@ -33,7 +33,7 @@ from sslcli.runs.files import (
     write_json,
 )
 from sslcli.runs.find import link_latest
-from sslcli.runs.redact import hide, masked
+from sslcli.runs.redact import hide, redacted
 from sslcli.runs.results import SavedResult, saved_results
 from sslcli.runtime import progress
 
@@ -63,6 +63,9 @@ class Run:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
 
     # ------------------------------------------------------------------------------------------------------ make and open
 
@@ -98,7 +101,7 @@ class Run:
     def write_config(self, cfg: Config) -> None:
         import yaml
 
-        text = yaml.safe_dump(masked(cfg), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(redacted(cfg), sort_keys=False, allow_unicode=True)
         replace_file(self.path, "config.yaml", "# Resolved: enough to rebuild this run.\n" + text)
 
     @property
@@ -249,7 +252,7 @@ class Run:
 
     def event(self, kind: str, **values: Any) -> None:
         """Appends to events.jsonl: a warning, a skipped step, a save, a signal."""
-        self._append("events.jsonl", json.dumps(masked({"time": now(), "event": kind, **values}), default=str))
+        self._append("events.jsonl", json.dumps(redacted({"time": now(), "event": kind, **values}), default=str))
 
     def write_log(self, text: str) -> None:
         self._append("log.txt", f"{now()} {hide(text)}")

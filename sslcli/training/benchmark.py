@@ -26,7 +26,7 @@ from sslcli.errors import TrainingError
 from sslcli.nn.dist import all_gather_object, broadcast_from_rank0
 from sslcli.runs import Record
 from sslcli.runs.environment import environment
-from sslcli.runs.redact import masked
+from sslcli.runs.redact import redacted
 from sslcli.runtime import compilation, processes, threads
 from sslcli.runtime.folders import private_folder
 from sslcli.runtime.progress import track
@@ -208,7 +208,7 @@ class Parts:
             "lost": lost,
             "peak_memory_mb": max(all_gather_object(setup.runtime.peak_memory_mb())),  # of the largest process
             "startup": {"first_step": self.first_step},
-            "config": masked(setup.cfg),
+            "config": redacted(setup.cfg),
             "machine": environment()
             | {
                 "device": setup.runtime.describe(),

@@ -22,7 +22,7 @@ from sslcli.evals.inputs.label_file import FEW
 from sslcli.runs import Record, loggers, results
 from sslcli.runs.find import find
 from sslcli.runs.identity import config_hash
-from sslcli.runs.redact import masked_words
+from sslcli.runs.redact import redacted_overrides
 from sslcli.runs.run import Run, now, require_done
 from sslcli.runtime import folders, processes, progress
 
@@ -79,7 +79,7 @@ def evaluate(
                 result = run_evaluator(node, model)
             origin |= {"seconds": round(time.perf_counter() - start, 3)}
             if overrides is not None:
-                origin |= {"overrides": masked_words(overrides)}
+                origin |= {"overrides": redacted_overrides(overrides)}
             records[name] = make_record(result, origin)
             if report is not None:
                 report(title, records[name], run)

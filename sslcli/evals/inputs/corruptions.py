@@ -32,7 +32,7 @@ def corrupt(x: Tensor, name: str, strength: int, ids: Tensor, seed: int) -> Tens
     assert 1 <= strength <= STRENGTHS, strength
     generators = [torch.Generator().manual_seed(derive(seed, "corrupt", name, i)) for i in ids.tolist()]
     image = x.ndim == 4
-    out = (IMAGES if image else SERIES)[name](x.cpu().float(), strength - 1, generators)
+    out = (IMAGE_CORRUPTIONS if image else SERIES_CORRUPTIONS)[name](x.cpu().float(), strength - 1, generators)
     return (out.clamp(0, 1) * 255).round() / 255 if image else out
 
 
@@ -228,7 +228,7 @@ def time_shift(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tens
     return out
 
 
-IMAGES: dict[str, Corruption] = {
+IMAGE_CORRUPTIONS: dict[str, Corruption] = {
     f.__name__: f
     for f in (
         gaussian_noise,
@@ -245,4 +245,4 @@ IMAGES: dict[str, Corruption] = {
         translation,
     )
 }
-SERIES: dict[str, Corruption] = {f.__name__: f for f in (noise, scaling, drift, dropout, time_shift)}
+SERIES_CORRUPTIONS: dict[str, Corruption] = {f.__name__: f for f in (noise, scaling, drift, dropout, time_shift)}

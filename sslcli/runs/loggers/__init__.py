@@ -19,7 +19,7 @@ from sslcli.runs.loggers.base import Logger
 from sslcli.runs.loggers.mlflow import MLflow
 from sslcli.runs.loggers.tensorboard import TensorBoard
 from sslcli.runs.loggers.wandb import WandB
-from sslcli.runs.redact import hide, masked
+from sslcli.runs.redact import hide, redacted
 from sslcli.runs.run import Run
 
 OWN_KEY = "log_every"  # of configs/logger, read by the trainer
@@ -52,7 +52,7 @@ class Loggers:
             logger.check()
 
     def open(self, run: Run, cfg: Config, step: int) -> None:
-        hidden = masked(cfg)
+        hidden = redacted(cfg)
 
         def begin(logger: Logger) -> None:
             logger.check()  # a run may be evaluated on a machine without the logger of its training

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from sslcli.evals.inputs.corruptions import IMAGES, SERIES, blur, corrupt, rotation, shifted, translation
+from sslcli.evals.inputs.corruptions import (
+    IMAGE_CORRUPTIONS,
+    SERIES_CORRUPTIONS,
+    blur,
+    corrupt,
+    rotation,
+    shifted,
+    translation,
+)
 
 IDS = torch.tensor([3, 11, 40, 41])
 
@@ -22,7 +30,7 @@ def waves(n: int = 4, c: int = 2, t: int = 50) -> torch.Tensor:
     return x
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", IMAGE_CORRUPTIONS)
 @pytest.mark.parametrize("shape", [(3, 16, 20), (1, 8, 8), (4, 9, 7)])
 def test_corrupted_image_keeps_shape_and_range(name, shape):
     x = smooth(4, *shape)
@@ -34,9 +42,9 @@ def test_corrupted_image_keeps_shape_and_range(name, shape):
         torch.testing.assert_close(y * 255, (y * 255).round(), atol=1e-3, rtol=0)  # of 8 bits
 
 
-@pytest.mark.parametrize("name", [*IMAGES, *SERIES])
+@pytest.mark.parametrize("name", [*IMAGE_CORRUPTIONS, *SERIES_CORRUPTIONS])
 def test_corruption_depends_on_the_sample_only(name):
-    x = smooth() if name in IMAGES else waves()
+    x = smooth() if name in IMAGE_CORRUPTIONS else waves()
     whole = corrupt(x, name, 3, IDS, 5)
     torch.testing.assert_close(corrupt(x[2:3], name, 3, IDS[2:3], 5), whole[2:3], equal_nan=True)
     if name not in ("gaussian_blur", "brightness", "contrast", "pixelate", "jpeg"):
@@ -46,9 +54,9 @@ def test_corruption_depends_on_the_sample_only(name):
         assert any(not torch.equal(same[0], other) for other in same[1:])  # another sample, other numbers
 
 
-@pytest.mark.parametrize("name", [*IMAGES, *SERIES])
+@pytest.mark.parametrize("name", [*IMAGE_CORRUPTIONS, *SERIES_CORRUPTIONS])
 def test_corruption_distance_grows_with_severity(name):
-    x = smooth(4, 3, 32, 32) if name in IMAGES else waves(40, t=100)
+    x = smooth(4, 3, 32, 32) if name in IMAGE_CORRUPTIONS else waves(40, t=100)
     ids = torch.arange(len(x))
     far = [float((corrupt(x, name, s, ids, 0) - x).nan_to_num().square().mean()) for s in range(1, 6)]
     assert far[0] > 0
@@ -56,7 +64,7 @@ def test_corruption_distance_grows_with_severity(name):
         assert far == sorted(far)
 
 
-@pytest.mark.parametrize("name", SERIES)
+@pytest.mark.parametrize("name", SERIES_CORRUPTIONS)
 def test_corruption_keeps_padding(name):
     x = waves()
     for strength in range(1, 6):
