@@ -64,7 +64,7 @@ def spawn(argv: list[str], folder: Path, log: Path, before: Callable[[], Any] | 
         if before is not None:
             before()
         sys.argv = ["sslcli", *argv]
-        from sslcli.cli.main import main
+        from sslcli.cli import main
 
         code = main(argv)
         sys.stdout.flush()

@@ -24,8 +24,8 @@ from unittest import mock
 import yaml
 
 from sslcli import errors
+from sslcli.cli import main
 from sslcli.cli.command_table import COMMANDS
-from sslcli.cli.main import main
 from sslcli.config import registry
 
 HERE = Path(__file__).resolve().parent

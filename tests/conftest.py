@@ -83,7 +83,7 @@ class Result:
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     """`cli("pretrain", "method=byol")` in an empty folder: exit code, stdout, stderr."""
-    from sslcli.cli.main import main
+    from sslcli.cli import main
 
     monkeypatch.chdir(tmp_path)
     for name in ("SSLCLI_RUNS", "SSLCLI_DATA", "NO_COLOR", "FORCE_COLOR"):

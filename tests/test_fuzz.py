@@ -150,7 +150,7 @@ PARTS = 4 if FULL else 1
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory) -> Path:
     """A folder with two runs, a and b, of four steps, measured."""
-    from sslcli.cli.main import main
+    from sslcli.cli import main
 
     folder = tmp_path_factory.mktemp("fuzz")
     before = Path.cwd()

@@ -109,7 +109,7 @@ def test_nonfinite_step_leaves_no_trace(cli, monkeypatch, words, poison, what):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Of a method that reconstructs and of one that does not."""
-    from sslcli.cli.main import main
+    from sslcli.cli import main
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("measured"))

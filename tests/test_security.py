@@ -52,7 +52,7 @@ LIES = (
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A finished run, made once."""
-    from sslcli.cli.main import main
+    from sslcli.cli import main
 
     folder = tmp_path_factory.mktemp("security")
     before = os.getcwd()
@@ -114,7 +114,7 @@ HOSTILE = [
     "pathlib.Path.write_text",
     "importlib.import_module",
     "hydra.utils.instantiate",
-    "sslcli.cli.main.main",
+    "sslcli.cli.entry_point.main",
     "sslcli.runs.run.replace_file",
     "sslcli.runs.files.write_file",
     "sslcli.runs.checkpoint.clean",
@@ -414,7 +414,7 @@ def test_run_folders_stay_where_runs_are(cli, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("SSLCLI_RUNS", "../there")
-    from sslcli.cli.main import main
+    from sslcli.cli import main
 
     assert main(["pretrain", *SMOKE, "train.steps=1"]) == 0  # the user says where runs go
     assert len(list((tmp_path / "there").iterdir())) == 2  # a run and `latest`

@@ -63,7 +63,7 @@ def attend(connection: socket.socket) -> None:
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
-        from sslcli.cli.main import main
+        from sslcli.cli import main
 
         code = main(request["argv"])
         sys.stdout.flush()

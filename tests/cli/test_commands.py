@@ -164,7 +164,7 @@ def test_dry_run_creates_no_folder(cli):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """One finished run, shared by the tests that only read it: (working folder)."""
-    from sslcli.cli.main import main
+    from sslcli.cli import main
 
     folder = tmp_path_factory.mktemp("finished")
     before = Path.cwd()

@@ -111,6 +111,6 @@ def test_errno_to_ssl_error(code, kind):
 def test_errno_without_file_is_a_bug():
     assert to_ssl_error(OSError(errno.EACCES, "permission denied")) is None
     assert to_ssl_error(FileNotFoundError(errno.ENOENT, "no such file", pytest.__file__)) is not None
-    from sslcli.cli import main as cli
+    from sslcli import cli
 
     assert to_ssl_error(FileNotFoundError(errno.ENOENT, "no such file", cli.__file__ + "x")) is None

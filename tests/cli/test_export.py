@@ -24,7 +24,7 @@ QUICK = ["evaluator.groups=20", "evaluator.views=2", "evaluator.points=100", "de
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A run of a method that measures its teacher, with all its checkpoints."""
-    from sslcli.cli.main import main
+    from sslcli.cli import main
 
     folder = tmp_path_factory.mktemp("made")
     before = Path.cwd()

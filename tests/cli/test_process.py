@@ -18,7 +18,7 @@ import pytest
 )
 def test_fast_commands_import_no_torch(argv, tmp_path):
     code = (
-        "import sys; from sslcli.cli.main import main; c = main(sys.argv[1:]);"
+        "import sys; from sslcli.cli import main; c = main(sys.argv[1:]);"
         "heavy = {'torch', 'hydra', 'omegaconf', 'numpy', 'sklearn', 'rich'} & set(sys.modules);"
         "assert not heavy, heavy; sys.exit(c)"
     )
@@ -31,7 +31,7 @@ def test_fast_commands_import_no_torch(argv, tmp_path):
 def test_run_imports_no_compiler(tmp_path):
     """The import of each takes a second or more, half of the time to the first step."""
     code = (
-        "import sys; from sslcli.cli.main import main; c = main(['pretrain', *sys.argv[1:]]);"
+        "import sys; from sslcli.cli import main; c = main(['pretrain', *sys.argv[1:]]);"
         "heavy = {'torch._dynamo', 'sympy', 'torchvision', 'sklearn', 'scipy', 'matplotlib', 'pandas', 'timm'} & set(sys.modules);"
         "assert not heavy, heavy; sys.exit(c)"
     )
@@ -72,7 +72,7 @@ def test_sigterm_in_any_command(cli, monkeypatch, argv):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    monkeypatch.setattr("sslcli.cli.main.dispatch", stopped)
+    monkeypatch.setattr("sslcli.cli.entry_point.dispatch", stopped)
     result = cli(*argv)
     assert result.code == 75
     assert "error: stopped by SIGTERM" in result.err

@@ -22,7 +22,7 @@ PROBE = ["labels=2/class", "seeds=2", "evaluator.strengths=[0.01]", "device=cpu"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """Three finished runs in a folder: two seeds of one method, the first with all its checkpoints, and another method."""
-    from sslcli.cli.main import main
+    from sslcli.cli import main
 
     folder = tmp_path_factory.mktemp("made")
     before = Path.cwd()

@@ -34,7 +34,7 @@ FAST = ["-q", "device=cpu", "device.threads=1"]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A finished run of four steps with two checkpoints and an evaluation, in runs/a of a folder."""
-    from sslcli.cli.main import main
+    from sslcli.cli import main
 
     folder = tmp_path_factory.mktemp("made")
     before = Path.cwd()

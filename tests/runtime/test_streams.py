@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sslcli.cli.main import main
+from sslcli.cli import main
 from sslcli.runtime import streams
 from sslcli.training.loop.trainer import Trainer
 from tests.conftest import SMOKE

@@ -76,7 +76,7 @@ def test_wait_policy_is_set_before_torch(tmp_path):
     """libgomp reads the variable only when torch is imported."""
     code = """
 import os, sys
-from sslcli.cli import main as cli
+from sslcli import cli
 imported_early = "torch" in sys.modules
 code = cli.main(["--version"])
 sys.exit(imported_early or code or os.environ.get("OMP_WAIT_POLICY") != "PASSIVE")

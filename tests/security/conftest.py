@@ -16,7 +16,7 @@ from tests.conftest import SMOKE
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    from sslcli.cli.main import main
+    from sslcli.cli import main
 
     folder, before = tmp_path_factory.mktemp("security"), os.getcwd()
     os.chdir(folder)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sslcli import plotting
-from sslcli.cli.main import main as sslcli
+from sslcli.cli import main as sslcli
 from sslcli.config import instantiate
 from sslcli.runtime import folders
 from sslcli.views import native
@@ -33,7 +33,7 @@ KNOWN = {
     "pickle": {"data/public/archives.py"},
     "import_module": {
         "config/instantiate.py",
-        "cli/main.py",
+        "cli/entry_point.py",
         "cli/hydra_command.py",
         "cli/commands/doctor.py",
         "cli/worker.py",
