@@ -27,7 +27,9 @@ WORDS = [
     "train.eval_every=2",
     "logger.log_every=1",
 ]
-SIGNALS = ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP", "SIGINT"]
+SIGNALS = ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGINT"]
+if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: a training outlives its terminal
+    SIGNALS.append("SIGHUP")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc for processes")
 
 
