@@ -52,18 +52,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         for world_size in (1, 2):
-            told = {"cfgs": configurations(world_size), "out": f"{folder}/{world_size}.pt"}
+            payload = {"cfgs": configurations(world_size), "out": f"{folder}/{world_size}.pt"}
             with processes.launch(
-                processes.ProcessInfo(0, world_size, 0, world_size), torch.device("cpu"), told, training_worker.work
+                processes.ProcessInfo(0, world_size, 0, world_size), torch.device("cpu"), payload, training_worker.work
             ):
-                training_worker.work(told)
-            found[world_size] = torch.load(told["out"], weights_only=True)
+                training_worker.work(payload)
+            results[world_size] = torch.load(payload["out"], weights_only=True)
     lines = ["| method | " + " | ".join(COLUMNS) + " |", "|---|" + "--:|" * len(COLUMNS)]
-    for name, one in found[1].items():
-        two = found[2][name]
+    for name, one in results[1].items():
+        two = results[2][name]
         worst = {
             title: max(float((one[k].double() - two[k].double()).abs().max()) for k in one if k.startswith(prefix))
             for title, prefix in COLUMNS.items()

@@ -50,10 +50,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_export_default_is_final_encoder(cli, run):
-    told = cli("export", "latest", "out=encoder")
-    assert told.code == 0, told.err
-    assert told.out == "encoder\n"
-    assert "next  sslcli pretrain init=encoder" in told.err
+    result = cli("export", "latest", "out=encoder")
+    assert result.code == 0, result.err
+    assert result.out == "encoder\n"
+    assert "next  sslcli pretrain init=encoder" in result.err
     assert sorted(files(Path("encoder"))) == ["encoder.json", "encoder.safetensors"]
     assert (Path("encoder") / "encoder.safetensors").read_bytes() == (run / "encoder.safetensors").read_bytes()
     info = json.loads((Path("encoder") / "encoder.json").read_text())
@@ -94,16 +94,16 @@ def learnability(run: Path, step: int, value: float) -> None:
 
 def test_export_best_is_first_of_select(cli, run):
     """Where all was measured before, by just the settings of `sslcli select RUN`."""
-    told = cli("select", str(run), "device=cpu")
-    assert told.code == 0, told.err
-    learnability(run, 0, 3.0)  # step 0 is told, and never taken
-    told = cli("select", str(run), "device=cpu")
-    assert "step 0, which ranks first, is the untrained network" in told.err
+    result = cli("select", str(run), "device=cpu")
+    assert result.code == 0, result.err
+    learnability(run, 0, 3.0)  # step 0 is reported, and never taken
+    result = cli("select", str(run), "device=cpu")
+    assert "step 0, which ranks first, is the untrained network" in result.err
     learnability(run, 0, -1.0)
-    told = cli("select", str(run), "device=cpu")
-    assert "untrained network" not in told.err
+    result = cli("select", str(run), "device=cpu")
+    assert "untrained network" not in result.err
     ranked = json.loads(cli("select", str(run), "device=cpu", "--json").out)["candidates"]
-    command = told.err.splitlines()[-1]
+    command = result.err.splitlines()[-1]
     assert command == f"next  sslcli export {run.name} checkpoint={ranked[0]['step']} out=encoder-{ranked[0]['step']}"
     assert cli(*command.split()[2:]).last == f"encoder-{ranked[0]['step']}"
     learnability(run, 3, 2.0)
@@ -114,9 +114,9 @@ def test_export_best_is_first_of_select(cli, run):
 
 def test_select_of_runs_suggests_no_export(cli, run):
     shutil.copytree(run, "runs/other")
-    told = cli("select", str(run), "runs/other", *QUICK)
-    assert told.code == 0, told.err
-    assert "export" not in told.err
+    result = cli("select", str(run), "runs/other", *QUICK)
+    assert result.code == 0, result.err
+    assert "export" not in result.err
 
 
 def test_pretrain_init_from_exported_folder(cli, run):
@@ -165,9 +165,9 @@ def test_export_write_error_leaves_no_folder(cli, run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("sslcli.runs.files.write_file", full)
-    told = cli("export", str(run), "out=encoder")
-    assert told.code == 5
-    assert "No space left" in told.err
+    result = cli("export", str(run), "out=encoder")
+    assert result.code == 5
+    assert "No space left" in result.err
     assert [p.name for p in Path().iterdir()] == ["runs"]
 
 
@@ -197,19 +197,19 @@ def test_export_rejects_bad_arguments(cli, run, words, says, hint):
 def test_export_missing_or_damaged_checkpoint(cli, run):
     worst = run / "checkpoints" / "step-0000000002" / "model.safetensors"
     worst.write_bytes(worst.read_bytes()[:-1] + b"x")
-    told = cli("export", str(run), "checkpoint=2", "out=x")
-    assert (told.code, "does not match its SHA-256" in told.err) == (4, True)
+    result = cli("export", str(run), "checkpoint=2", "out=x")
+    assert (result.code, "does not match its SHA-256" in result.err) == (4, True)
     shutil.rmtree(run / "checkpoints")
     assert cli("export", str(run), "out=whole").code == 0
     for which in ("2", "best"):
-        told = cli("export", str(run), f"checkpoint={which}", "out=x")
-        assert (told.code, "has no checkpoint" in told.err) == (2, True)
+        result = cli("export", str(run), f"checkpoint={which}", "out=x")
+        assert (result.code, "has no checkpoint" in result.err) == (2, True)
     (run / "encoder.safetensors").unlink()
-    told = cli("export", str(run), "out=x")
-    assert (told.code, "sslcli resume" in told.err) == (4, True)
+    result = cli("export", str(run), "out=x")
+    assert (result.code, "sslcli resume" in result.err) == (4, True)
     assert not Path("x").exists()
-    told = cli("eval", "knn", "run=whole")
-    assert (told.code, "no run" in told.err, "init=" in told.err) == (2, True, True)
+    result = cli("eval", "knn", "run=whole")
+    assert (result.code, "no run" in result.err, "init=" in result.err) == (2, True, True)
 
 
 def test_export_completion(cli, run):

@@ -61,10 +61,10 @@ def test_select_ranking_and_agreement(cli, runs):
     assert sum(c["probe.top1"] is not None for c in ranked) == 2
     assert found["agreement"]["rankme"]["n"] == 2
     assert any("fewer than 5" in note for note in found["notes"])
-    told = cli("select", *runs, *QUICK)
-    assert told.out.splitlines()[0].split()[0] == "run"
-    assert "agreement with probe.top1" in told.out
-    assert "with fewer than 5" in told.err
+    result = cli("select", *runs, *QUICK)
+    assert result.out.splitlines()[0].split()[0] == "run"
+    assert "agreement with probe.top1" in result.out
+    assert "with fewer than 5" in result.err
 
 
 def test_select_reuses_saved_results(cli, runs, monkeypatch):
@@ -152,13 +152,13 @@ def test_select_metric_missing_in_one_candidate(cli, runs):
 def test_select_excludes_damaged_checkpoint(cli, runs):
     worst = sorted((Path(runs[0]) / "checkpoints").glob("step-*"))[1] / "model.safetensors"
     worst.write_bytes(worst.read_bytes()[:-1] + b"x")
-    told = cli("select", runs[0], *QUICK, "--json")
-    assert sorted(c["step"] for c in json.loads(told.out)["candidates"]) == [0, 2, 3, 4]
-    assert "step-0000000001 is left out" in told.err
+    result = cli("select", runs[0], *QUICK, "--json")
+    assert sorted(c["step"] for c in json.loads(result.out)["candidates"]) == [0, 2, 3, 4]
+    assert "step-0000000001 is left out" in result.err
     for path in sorted((Path(runs[0]) / "checkpoints").glob("step-*"))[1:]:
         shutil.rmtree(path)
-    told = cli("select", runs[0], *QUICK)
-    assert (told.code, "has one checkpoint" in told.err) == (2, True)
+    result = cli("select", runs[0], *QUICK)
+    assert (result.code, "has one checkpoint" in result.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -188,10 +188,10 @@ def test_select_patterns_and_folders(cli, runs):
     assert [len(c) for c in found] == [3] * 5
     Run(Path(runs[0])).set_status("running")
     (Path(runs[1]) / "encoder.safetensors").unlink()
-    told = cli("select", "runs", *QUICK, "--json")
-    assert len(json.loads(told.out)["candidates"]) == 2
-    assert "left out" in told.err
-    (note,) = [n for n in json.loads(told.out)["notes"] if "not done" in n]
+    result = cli("select", "runs", *QUICK, "--json")
+    assert len(json.loads(result.out)["candidates"]) == 2
+    assert "left out" in result.err
+    (note,) = [n for n in json.loads(result.out)["notes"] if "not done" in n]
     assert "(running, encoder of step 4)" in note
 
 
@@ -201,9 +201,9 @@ def test_select_warns_of_collapse(cli, runs):
     record = json.loads(path.read_text())
     record["numbers"] |= {"rankme": 1.02, "learnability": 1.0}
     path.write_text(json.dumps(record))
-    told = cli("select", *runs, *QUICK)
-    assert "may have collapsed" in told.err
-    assert Path(runs[1]).name in told.err
+    result = cli("select", *runs, *QUICK)
+    assert "may have collapsed" in result.err
+    assert Path(runs[1]).name in result.err
 
 
 def test_select_rejects_different_data(cli, runs):
@@ -241,10 +241,10 @@ def test_compare_two_runs(cli, runs):
 
     with Image.open(found["picture"]) as picture:
         assert picture.size[0] > 600
-    told = cli("runs", "compare", *runs[:2], "cka=false", "out=other.png")
-    assert told.last == "other.png"
-    assert "McNemar p" in told.out
-    assert "encoders" not in told.out
+    result = cli("runs", "compare", *runs[:2], "cka=false", "out=other.png")
+    assert result.last == "other.png"
+    assert "McNemar p" in result.out
+    assert "encoders" not in result.out
     again = json.loads(cli("runs", "compare", *runs[:2], "cka=false", "--json").out)
     assert again["items"] == found["items"]  # the bootstrap is seeded
     assert again["cka"] == []
@@ -260,9 +260,9 @@ def test_compare_run_with_its_copy(cli, runs, tmp_path):
 
 
 def test_compare_three_runs_missing_predictions(cli, runs):
-    told = cli("runs", "compare", *runs, "cka=false")
-    assert "C has no predictions to compare: sslcli eval probe run=" in told.err
-    assert "method._target_" in told.out
+    result = cli("runs", "compare", *runs, "cka=false")
+    assert "C has no predictions to compare: sslcli eval probe run=" in result.err
+    assert "method._target_" in result.out
     assert cli("eval", "probe", f"run={runs[2]}", *PROBE[:1], "evaluator.strengths=[0.1]", "device=cpu").code == 0
     found = json.loads(cli("runs", "compare", *runs, "cka=false", "--json").out)
     assert [row["run"] for row in found["items"]] == ["B", "C"]
@@ -275,9 +275,9 @@ def test_compare_other_data_and_older_weights(cli, runs):
     path = Path(runs[1]) / "eval" / "probe@2-class.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"fingerprint": "other"}))
-    told = cli("runs", "compare", *runs[:2], "cka=false")
-    assert "different data" in told.err
-    assert "McNemar" not in told.out
+    result = cli("runs", "compare", *runs[:2], "cka=false")
+    assert "different data" in result.err
+    assert "McNemar" not in result.out
     path.write_text(json.dumps(record | {"sha256": "older", "step": 2}))
     assert "of step 2" in cli("runs", "compare", *runs[:2], "cka=false").out
 
@@ -329,9 +329,11 @@ def test_runs_best_metric_direction(cli, runs):
 
 
 def test_runs_best_reports_distinguishability(cli, runs):
-    told = cli("runs", "best", "probe@2-class.top1")
-    assert len(told.out.splitlines()) == 2
-    assert re.search(r"the first is (not )?distinguishable from the next \(.*McNemar p .*360 test samples\)", told.err)
+    result = cli("runs", "best", "probe@2-class.top1")
+    assert len(result.out.splitlines()) == 2
+    assert re.search(
+        r"the first is (not )?distinguishable from the next \(.*McNemar p .*360 test samples\)", result.err
+    )
     found = json.loads(cli("runs", "best", "probe@2-class.top1", "-n", "1", "--json").out)
     assert len(found["runs"]) == 1
     against = found["first_against_next"]
@@ -362,8 +364,8 @@ def test_compare_different_training_lengths(cli, runs):
     assert [r["length"]["steps"] for r in found["runs"]] == [4, 1]
     assert found["runs"][0]["length"]["samples"] == 4 * found["runs"][1]["length"]["samples"]
     assert any("different numbers of steps and samples" in note for note in found["notes"])
-    told = cli("runs", "compare", runs[0], short, "cka=false")
-    assert re.search(r"A .* done, 4 steps, .* epochs, .* samples in", told.out)
+    result = cli("runs", "compare", runs[0], short, "cka=false")
+    assert re.search(r"A .* done, 4 steps, .* epochs, .* samples in", result.out)
     same = json.loads(cli("runs", "compare", *runs[:2], "cka=false", "--json").out)
     assert not any("different numbers" in note for note in same["notes"])
     assert cli("runs", "report", "runs", "out=all.html").code == 0

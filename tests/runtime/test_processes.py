@@ -56,13 +56,13 @@ def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
             words += ["optimizer=adamw", "optimizer.lr=1e-3"] if method == "byol" else []
             cfgs[f"{method}, sharded"] = composed(folder, method, *words)
         cfgs["simsiam in portions"] = composed(folder, "simsiam", f"train.devices={world_size}", "train.accumulate=2")
-        told = {"cfgs": cfgs, "out": str(folder / f"{world_size}.pt")}
+        payload = {"cfgs": cfgs, "out": str(folder / f"{world_size}.pt")}
         place = processes.ProcessInfo(0, world_size, 0, world_size)
         threads = torch.get_num_threads()
-        with processes.launch(place, torch.device("cpu"), told, training_worker.work):
-            training_worker.work(told)
+        with processes.launch(place, torch.device("cpu"), payload, training_worker.work):
+            training_worker.work(payload)
         torch.set_num_threads(threads)
-        found[world_size] = torch.load(told["out"], weights_only=True)
+        found[world_size] = torch.load(payload["out"], weights_only=True)
     return found
 
 
