@@ -223,7 +223,7 @@ def peer_sets(job: Any, recipe: str, options: Options) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in options.peers:
         try:
-            transform = PEERS[name](recipe, job.dataset.shape[1], job.dataset.mean, job.dataset.std)
+            transform = PEERS[name](recipe, job.dataset.shape[1], job.dataset.values.mean, job.dataset.values.std)
         except ImportError as e:
             print(f"{name} is left out: {e}", file=sys.stderr)
             continue

@@ -32,6 +32,7 @@ from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import DataError, SslError
 from sslcli.evals.metrics.interval import SUFFIX
 from sslcli.methods.base import Method
+from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from sslcli.runs import Record
 from sslcli.runs.encoder import load_encoder, locate_encoder
@@ -208,7 +209,7 @@ class Encoder:
     def _as_dataset(self) -> Dataset:
         empty, info = ArraySource(torch.empty(0)), self.info
         shape, mean, std = (tuple(info[key]) for key in ("input_shape", "mean", "std"))
-        return Dataset(info["dataset"], info["modality"], shape, train=empty, test=None, mean=mean, std=std)
+        return Dataset(info["dataset"], info["modality"], shape, train=empty, test=None, values=Continuous(mean, std))
 
     def transform(self, samples: Tensor | np.ndarray | Sequence[str | Path | Image | np.ndarray]) -> Tensor:
         """Raw samples as the backbone takes them: cropped and resized, scaled, normalized.

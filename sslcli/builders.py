@@ -20,9 +20,10 @@ from sslcli.data.record import DataRecord, apply_record, with_absolute_path, wit
 from sslcli.data.subset import Subset
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
 from sslcli.methods.base import DataInfo, Encoder, Method
+from sslcli.nn.values import Continuous
 from sslcli.rng import derive
 from sslcli.runs import Record, checkpoint, records
-from sslcli.runs.encoder import backbone_overrides, load_encoder, locate_encoder, read_info
+from sslcli.runs.encoder import backbone_overrides, build_backbone, load_encoder, locate_encoder, read_info
 from sslcli.runs.run import Run
 from sslcli.runtime import progress
 from sslcli.views import Views
@@ -81,11 +82,11 @@ def require_fingerprint(dataset: Dataset, fingerprint: str) -> None:
         )
 
 
-def new_backbone(cfg: Config, shape: tuple[int, ...], seed: int) -> nn.Module:
-    """A backbone with random weights, a function of the seed alone. `shape`: of a sample, without the batch dimension."""
+def new_backbone(cfg: Config, dataset: Dataset, seed: int) -> nn.Module:
+    """A backbone for the samples of a data set with random weights, a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
-        return instantiate.build("backbone", cfg["backbone"], input_shape=shape)
+        return build_backbone(cfg["backbone"], dataset.shape, dataset.values)
 
 
 def describe_data(cfg: Config, dataset: Dataset) -> DataInfo:
@@ -156,7 +157,9 @@ def load_frozen_encoder(spec: str, dataset: Dataset, key: str) -> Encoder:
             f"{key}={spec} was trained on samples of shape {shape}; those of {dataset.name} have {tuple(dataset.shape)}",
             f"dataset.image_size={shape[-1]}" if len(shape) == 3 and shape[0] == dataset.shape[0] else None,
         )
-    mean, std, own_mean, own_std = (torch.tensor(v) for v in (dataset.mean, dataset.std, info["mean"], info["std"]))
+    mean, std, own_mean, own_std = (
+        torch.tensor(v) for v in (dataset.values.mean, dataset.values.std, info["mean"], info["std"])
+    )
     return Encoder(backbone, std / own_std, (mean - own_mean) / own_std)
 
 
@@ -171,8 +174,7 @@ def load_checkpoint_encoder(run: Run, saved: Path) -> tuple[nn.Module, Record]:
         tuple(info["input_shape"]),
         train=ArraySource(torch.empty(0)),
         test=None,
-        mean=tuple(info["mean"]),
-        std=tuple(info["std"]),
+        values=Continuous(tuple(info["mean"]), tuple(info["std"])),
     )
     tensors, state = checkpoint.load(saved)
     method = method_from_checkpoint(run.valid_config, data, tensors, saved.name, recorded_data_info(run.path))
@@ -203,7 +205,7 @@ def method_from_checkpoint(
 
     - `tensors`: the checkpoint, by file; `what` names it in messages.
     - `info`: of the data that the method was trained on, if they are not `dataset`."""
-    backbone = new_backbone(cfg, dataset.shape, cfg["seed"])
+    backbone = new_backbone(cfg, dataset, cfg["seed"])
     method = new_method(cfg["method"], backbone, info or describe_data(cfg, dataset), cfg["seed"], dataset)
     checkpoint.load_strictly(method, {**tensors["model"], **tensors.get("ema", {})}, what)
     return method.eval()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sslcli.errors import RequestError
+from sslcli.nn.likelihood import Likelihood
+from sslcli.nn.values import Continuous, Values
 
 FITS = {3: "images (C, H, W): convnet, resnet18, vit_tiny, mlp", 2: "series (C, T): tcn, vit_tiny, mlp"}
 
@@ -29,6 +31,7 @@ class Backbone(nn.Module):
 
     dim: int
     input_shape: tuple[int, ...]
+    values: Values = Continuous()  # what the numbers of a sample are; set by the builder
 
     def __init__(self, input_shape: tuple[int, ...]):
         super().__init__()
@@ -73,6 +76,18 @@ class TokenBackbone(Backbone):
         raise NotImplementedError
 
     def depths(self, x: Tensor) -> list[Tensor]:
+        raise NotImplementedError
+
+    def present(self, x: Tensor) -> Tensor | None:
+        """(B, N) bool: the tokens that hold any value, not padding alone. None where all of them always do."""
+        return None
+
+    def likelihood(self) -> Likelihood:
+        """How a prediction of the values of tokens is judged, against `patchify`."""
+        return self.values.likelihood(self.patch_dim)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """(B, heads, N): the attention that each token receives in the last block, for explanations."""
         raise NotImplementedError
 
     def token_positions(self, dim: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 A `Source` is either *resident* (all samples in one tensor: uint8 images (n, C, H, W), float32 series (n, C, T)) or
 *streamed* (`read(i)` decodes one sample; images of any size). A `Dataset` holds the sources of one data set and the
-properties that a model needs: shape, mean, standard deviation, classes.
+properties that a model needs: shape, values, classes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from sslcli.nn.values import Continuous, Values
 
 
 class Source(ABC):
@@ -77,14 +79,13 @@ class Dataset:
     """The splits of one data set. Pretraining reads `unlabelled`, or `train` where that is None."""
 
     name: str
-    modality: str  # "image", "series": selects how views are made, and nothing else
+    modality: str  # a name of configs/modality: "image", "series"; see views/modality.py
     shape: tuple[int, ...]  # of one sample of a view: (C, S, S) or (C, T)
     train: Source
     test: Source | None
     classes: tuple[str, ...] = ()  # () when there are no labels
     unlabelled: Source | None = None
-    mean: tuple[float, ...] = (0.5,)  # per channel, of training samples (images: in 0..1)
-    std: tuple[float, ...] = (0.5,)
+    values: Values = field(default_factory=Continuous)  # what the numbers of a view are, and how they are normalized
     fingerprint: str = ""  # hash that identifies the samples: their count, and names or contents
     split: str = ""  # hash of the ids held out here; "" where the data set has a split of its own, or none
     path: str | None = None  # absolute path of the samples; None for data sets without a path

@@ -18,6 +18,7 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.images.channels import convert_channels
 from sslcli.errors import DataError, RequestError, command
+from sslcli.nn.values import Continuous
 from sslcli.runs import Record, records
 from sslcli.runs.run import Run
 
@@ -55,8 +56,8 @@ def describe_dataset(dataset: Dataset) -> Record:
         "path": dataset.path,
         "fingerprint": dataset.fingerprint,
         "shape": list(dataset.shape),
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
+        "mean": list(dataset.values.mean),
+        "std": list(dataset.values.std),
         "split": dataset.split,
         "labels": _labels(dataset),
         "samples": {name: len(part) for name, part in parts.items() if part is not None},
@@ -164,13 +165,13 @@ def apply_record(dataset: Dataset, record: DataRecord) -> Dataset:
             + (", or give their new location: dataset.path=NEW" if dataset.path else "")
             + "; to use the data as they are now: allow_data_change=true",
         )
-    known, measured = record.known, {"mean": list(dataset.mean), "std": list(dataset.std)}
+    known, measured = record.known, {"mean": list(dataset.values.mean), "std": list(dataset.values.std)}
     if changed or "measured" in known:  # the data that were accepted are known by their own mean and std
         dataset = replace(dataset, details={**dataset.details, "measured": measured})
     if "shape" in known and tuple(known["shape"]) != dataset.shape:
         dataset = adapt_dataset(dataset, known["shape"], changed)
     if {"mean", "std"} <= known.keys():
-        dataset = replace(dataset, mean=tuple(known["mean"]), std=tuple(known["std"]))
+        dataset = replace(dataset, values=Continuous(tuple(known["mean"]), tuple(known["std"])))
     return replace(dataset, details={**dataset.details, "changed": changed}) if changed else dataset
 
 
@@ -196,7 +197,7 @@ def data_differences(known: Record, dataset: Dataset) -> list[str]:
     elif {"mean", "std"} <= known.keys():
         known = known.get("measured", known)
         spread = [max(abs(s), 1e-6) for s in known["std"]]
-        for name, values in (("mean", dataset.mean), ("standard deviation", dataset.std)):
+        for name, values in (("mean", dataset.values.mean), ("standard deviation", dataset.values.std)):
             old = known["mean" if name == "mean" else "std"]
             if len(old) != len(values) or any(
                 abs(a - b) > CLOSE * s for a, b, s in zip(old, values, spread, strict=True)

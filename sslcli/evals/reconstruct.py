@@ -208,7 +208,7 @@ def _mean(data: EvalData) -> tuple[Tensor, int]:
 
 def _scale(data: EvalData, x: Tensor) -> Tensor:
     """Pixels of 0..1 for one of the view's units, by channel."""
-    return torch.tensor(data.dataset.std, device=x.device).view(1, -1, *([1] * (x.ndim - 2)))
+    return torch.tensor(data.dataset.values.std, device=x.device).view(1, -1, *([1] * (x.ndim - 2)))
 
 
 def _notes(method: Method, errors: dict[str, _Mean]) -> list[str]:

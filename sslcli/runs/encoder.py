@@ -6,6 +6,7 @@ The same two files, in a folder of their own, are what `sslcli export` writes.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -14,8 +15,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sslcli.config import instantiate, registry
+from sslcli.config import Config, instantiate, registry
 from sslcli.errors import RequestError, StorageError, TrainingError, command
+from sslcli.nn.values import Continuous, Values
 from sslcli.runs import Record, checkpoint, records
 from sslcli.runs.files import (
     PHYSICAL_MEMORY,
@@ -119,11 +121,26 @@ def load_encoder(path: Path) -> tuple[nn.Module, Record]:
 
     info, file = read_info(path), path / "encoder.safetensors"
     content = encoder_bytes(path, info)
-    backbone = instantiate.build("backbone", info["backbone"], input_shape=tuple(info["input_shape"]))
+    backbone = build_backbone(info["backbone"], tuple(info["input_shape"]), values_of(info))
     with corrupt_safetensors(file, _rewrite_hint(path)):
         tensors = load(content)
     checkpoint.load_strictly(backbone, tensors, str(file), _rewrite_hint(path))
     return backbone, {**info, "dim": backbone.dim}
+
+
+def values_of(info: Record) -> Values:
+    """What the numbers of a view are, from an encoder.json."""
+    return Continuous(tuple(info["mean"]), tuple(info["std"]))
+
+
+def build_backbone(node: Config, shape: tuple[int, ...], values: Values) -> nn.Module:
+    """The backbone of a YAML node for samples of `shape`. It gets `values` if its constructor names them, and has them as an
+    attribute."""
+    named = "values" in inspect.signature(instantiate.resolve("backbone", node["_target_"])).parameters
+    given = {"values": values} if named else {}
+    backbone: nn.Module = instantiate.build("backbone", node, input_shape=shape, **given)
+    backbone.values = values  # type: ignore[assignment]
+    return backbone
 
 
 def backbone_overrides(backbone: dict[str, Any]) -> list[str]:

@@ -59,5 +59,5 @@ def view_titles(kinds: list[str]) -> list[str]:
 
 def denormalize(dataset: Dataset, x: Tensor) -> Tensor:
     """A view, (B, C, ...), in the units of the data: images in [0, 1]."""
-    mean, std = (torch.tensor(v).view(-1, *([1] * (x.ndim - 2))) for v in (dataset.mean, dataset.std))
+    mean, std = (torch.tensor(v).view(-1, *([1] * (x.ndim - 2))) for v in (dataset.values.mean, dataset.values.std))
     return x * std + mean

@@ -36,7 +36,7 @@ def check(cfg: Config) -> None:
     """RequestError for whatever is wrong with a configuration, as far as that shows without reading the data."""
     checks.check_values(cfg)
     builders.check_method(cfg["method"])
-    instantiate.check("backbone", cfg["backbone"], given=["input_shape"])
+    instantiate.check("backbone", cfg["backbone"], given=["input_shape", "values"])
     instantiate.check("dataset", cfg["dataset"])
     instantiate.check("optimizer", cfg["optimizer"], given=["params"])
     instantiate.partial("schedule", cfg["schedule"], "progress")(0.0)  # raises where a value is out of range
@@ -96,7 +96,7 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     targets = builders.method_classes(cfg["method"])
     check_data_for_method(targets, dataset)
     check_min_batch(targets, train, process.world_size)
-    backbone = builders.new_backbone(cfg, dataset.shape, seed)
+    backbone = builders.new_backbone(cfg, dataset, seed)
     check_tokens(targets, backbone)
     init_note = builders.load_initial_weights(backbone, cfg["init"]) if cfg.get("init") else ""
     views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)

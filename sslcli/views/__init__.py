@@ -4,7 +4,7 @@ A recipe (configs/augmentation/NAME.yaml) maps each kind of view (`global`, `loc
 maps kinds to numbers of views. `clean` is the deterministic view of evaluation and needs no recipe. All random numbers come from
 a `Draw`, so the views of a sample depend on (seed, epoch, sample id, view index) only.
 
-A modality is one module with ops and a pipeline, and one line in `_MODALITIES`.
+A modality (modality.py) defines the ops and the pipeline of its views.
 """
 
 from __future__ import annotations
@@ -19,18 +19,14 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.images.crop import to_array
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.rng import Draw
-from sslcli.views import image, native, series
+from sslcli.views import native
 from sslcli.views.contact_sheet import sheet
+from sslcli.views.modality import View, modalities, modality
 from sslcli.views.native_check import matches_tensor_code
-from sslcli.views.op import Op, make_ops
+from sslcli.views.op import make_ops
 from sslcli.views.resample import exact_products
 
 __all__ = ["Views", "clean", "sheet"]
-
-_MODALITIES: dict[str, tuple[dict[str, type[Op]], Any]] = {
-    "image": (image.OPS, image.ImageView),
-    "series": (series.OPS, series.SeriesView),
-}
 
 native.use_check(matches_tensor_code)
 
@@ -48,14 +44,14 @@ class Views:
     """
 
     def __init__(self, plan: Mapping[str, int], recipes: Mapping[str, Any], dataset: Dataset):
-        assert dataset.modality in _MODALITIES, dataset.modality
-        table, pipeline = _MODALITIES[dataset.modality]
-        others = {op: name for name, (ops, _) in _MODALITIES.items() for op in ops if op not in table}
+        kind_of_data = modality(dataset.modality)
+        table = kind_of_data.ops
+        others = {op: name for name in modalities() for op in modality(name).ops if op not in table}
         offered = {kind: recipe for kind, recipe in recipes.items() if kind != "summary"}
         offered.setdefault("clean", {})
         self.kinds: list[str] = []
         self.notes: list[str] = []
-        self._views: list[Any] = []
+        self._views: list[View] = []
         for kind, count in plan.items():
             if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MAX_VIEWS:
                 raise RequestError(f"plan.{kind}: expected an integer from 0 to {MAX_VIEWS:,}, got {count!r}")
@@ -67,7 +63,7 @@ class Views:
                 )
             for index in range(count):
                 ops, notes = make_ops(offered[kind], kind, index, dataset.shape, table, others)
-                self._views.append(pipeline(ops, dataset.shape, dataset.mean, dataset.std))
+                self._views.append(kind_of_data.view(ops, dataset))
                 self.kinds.append(kind)
                 self.notes.extend(note for note in notes if note not in self.notes)
         if not self._views:

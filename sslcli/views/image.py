@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.data.dataset import Dataset
 from sslcli.data.images.crop import crop_and_resize
+from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from sslcli.views import native
 from sslcli.views.color import ColorJitter, GaussianBlur, Grayscale, Noise, RandomIntensity, Solarize
@@ -32,6 +34,7 @@ from sslcli.views.geometry import (
     Resize,
     VerticalFlip,
 )
+from sslcli.views.modality import Modality
 from sslcli.views.op import (
     Op,
     OpRandoms,
@@ -173,3 +176,18 @@ class ImageView:
             resampling = native.Resampling(torch.stack(list(transform.region), 1), radius, transform.flip)
         out = torch.empty(len(raw), *self.shape)
         return native.run(raw, out, steps, self.shift, self.factor, resampling, code)
+
+
+class ImageModality(Modality):
+    """Images: raw (C, H, W) uint8, views (C, h, w) float32."""
+
+    noun = ("image", "images")
+    ops = OPS
+    channels_last = True
+    mixes = True
+    attacks = True
+    unit = "pixels, 0..1"
+
+    def view(self, ops: list[Op], dataset: Dataset) -> ImageView:
+        assert isinstance(dataset.values, Continuous), dataset.values
+        return ImageView(ops, dataset.shape, dataset.values.mean, dataset.values.std)

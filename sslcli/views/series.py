@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslcli.data.dataset import Dataset
+from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
+from sslcli.views.modality import Modality
 from sslcli.views.op import (
     BadValue,
     Op,
@@ -231,3 +234,16 @@ class SeriesView:
     def finish(self, frame: Tensor, draw: Draw) -> Tensor:
         """Apply all ops."""
         return self.resident(frame, draw)
+
+
+class SeriesModality(Modality):
+    """Series: raw and views (C, T) float32, NaN where there is no value."""
+
+    noun = ("series", "series")
+    ops = OPS
+    mixes = True
+    unit = "standard deviations of the channel"
+
+    def view(self, ops: list[Op], dataset: Dataset) -> SeriesView:
+        assert isinstance(dataset.values, Continuous), dataset.values
+        return SeriesView(ops, dataset.shape, dataset.values.mean, dataset.values.std)

@@ -14,6 +14,7 @@ from sslcli.config.checks import parse_duration
 from sslcli.config.schema import on_gpu
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
+from sslcli.nn.values import Continuous
 from sslcli.training.configuration import resolve
 from sslcli.training.loop.budget import describe_budget
 from sslcli.training.setup import resolve_batch_size
@@ -32,7 +33,7 @@ TINY = (
 
 def data_of(n: int) -> Dataset:
     x = torch.zeros(n, 1)
-    return Dataset("d", "series", (1, 1), train=ArraySource(x), test=None, mean=(0.0,), std=(1.0,))
+    return Dataset("d", "series", (1, 1), train=ArraySource(x), test=None, values=Continuous((0.0,), (1.0,)))
 
 
 # ------------------------------------------------------------------------------------------------------------ device

@@ -45,7 +45,7 @@ def test_axes_are_detected_and_noted(shape, layout, channels, tmp_path):
         d.train.resident.numpy().reshape(20, channels, 12, 10), expected.reshape(20, channels, 12, 10)
     )
     assert d.shape == (channels, 10, 10)
-    assert len(d.mean) == channels
+    assert len(d.values.mean) == channels
 
 
 def test_layout_option(tmp_path):

@@ -125,7 +125,7 @@ def test_statistics_ignore_unreadable_samples(tmp_path):
     (tmp_path / "x.png").write_bytes((tmp_path / "0.png").read_bytes()[:-30])
     for resident in (True, False):
         d = image_folder(str(tmp_path), holdout=0, resident=resident)
-        assert np.allclose(d.mean, np.array([200, 100, 50]) / 255)
+        assert np.allclose(d.values.mean, np.array([200, 100, 50]) / 255)
         assert len(d.train) == 21
 
 

@@ -8,6 +8,7 @@ import torch
 from sslcli.data import notify
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.data.loading.cuda_graph import CudaGraphViews
+from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from sslcli.views import Views
 from tests.data.test_prefetch import CROP
@@ -104,7 +105,7 @@ def test_failed_capture_falls_back_and_logs_once(replay, monkeypatch):
 @pytest.mark.parametrize("recipe", [CROP, FULL], ids=["crop", "all"])
 def test_cuda_graph_views_match_cpu_views(recipe):
     x = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    data = Dataset("d", "image", (3, 32, 32), ArraySource(x), None, mean=(0.4,) * 3, std=(0.25,) * 3)
+    data = Dataset("d", "image", (3, 32, 32), ArraySource(x), None, values=Continuous((0.4,) * 3, (0.25,) * 3))
     views, there = Views({"global": 2}, recipe, data), x.cuda()
     play = CudaGraphViews(lambda epoch, ids: views(there[ids], Draw(0, epoch, ids)))
     with torch.cuda.stream(torch.cuda.Stream()):

@@ -46,8 +46,8 @@ def test_resident_pixels_are_the_files_pixels(make_folder):
         pixels = np.asarray(Image.open(root / name))
         assert np.array_equal(d.train.resident[i].permute(1, 2, 0).numpy(), pixels)
     x = d.train.resident.double() / 255
-    assert np.allclose(d.mean, x.mean((0, 2, 3)).tolist(), atol=1e-9)
-    assert np.allclose(d.std, x.std((0, 2, 3), correction=0).tolist(), atol=1e-9)
+    assert np.allclose(d.values.mean, x.mean((0, 2, 3)).tolist(), atol=1e-9)
+    assert np.allclose(d.values.std, x.std((0, 2, 3), correction=0).tolist(), atol=1e-9)
 
 
 def test_flat_has_no_labels(make_folder):
@@ -161,7 +161,7 @@ def test_several_sizes_are_streamed(make_folder):
     assert isinstance(d.train, ImageFiles)
     assert d.shape == (3, 16, 16)
     assert d.train.read(0).mode == "RGB"
-    assert len(d.mean) == len(d.std) == 3
+    assert len(d.values.mean) == len(d.values.std) == 3
     assert "2 sizes, short side 20..280" in say(d)
     assert image_folder(str(root)).shape == (3, 224, 224)
     with pytest.raises(RequestError, match="one size"):

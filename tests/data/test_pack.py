@@ -135,7 +135,7 @@ def test_pack_of_one_size_is_resident(tmp_path, form):
     write_pack(image_folder(str(root), resident=False), tmp_path / "p.pack", form)
     files, packed = image_folder(str(root)), pack(str(tmp_path / "p.pack"))
     assert torch.equal(files.train.resident, packed.train.resident)
-    assert (files.mean, files.std, files.shape) == (packed.mean, packed.std, packed.shape)
+    assert (files.values.mean, files.values.std, files.shape) == (packed.values.mean, packed.values.std, packed.shape)
     assert packed.details["resident"]
     assert pack(str(tmp_path / "p.pack"), resident=False).train.resident is None
 

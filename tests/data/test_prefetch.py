@@ -11,6 +11,7 @@ from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.data.loading.loader import Loader
 from sslcli.data.loading.prefetch import Prefetcher
 from sslcli.methods.base import Batch
+from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from sslcli.views import Views
 
@@ -78,7 +79,7 @@ def test_prefetched_batch_is_synchronized_with_its_step(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_gpu_batches_match_cpu_batches():
     x = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    data = Dataset("d", "image", (3, 32, 32), ArraySource(x), None, mean=(0.4,) * 3, std=(0.25,) * 3)
+    data = Dataset("d", "image", (3, 32, 32), ArraySource(x), None, values=Continuous((0.4,) * 3, (0.25,) * 3))
     views = Views({"global": 2}, CROP, data)
     both = []
     for device in ("cpu", "cuda"):

@@ -107,8 +107,8 @@ def test_real_fashion_mnist():
         pytest.skip("no /usr/share/datasets/fashion-mnist (Debian: dataset-fashion-mnist)")
     d = fashion_mnist(path="/usr/share/datasets")
     assert (len(d.train), len(d.test)) == (60000, 10000)
-    assert d.mean == (0.0,)  # dark: the background stays 0
-    assert abs(d.std[0] - 0.3530) < 1e-4
+    assert d.values.mean == (0.0,)  # dark: the background stays 0
+    assert abs(d.values.std[0] - 0.3530) < 1e-4
     with pytest.raises(RequestError):
         mnist(path="/usr/share/datasets")
 
@@ -127,7 +127,7 @@ def test_known_stats_are_those_of_the_files(test_data):
         pytest.skip("no CIFAR-10 there")
     d = cifar10(path=str(test_data))
     assert d.fingerprint == PUBLISHED_CIFAR10
-    assert (d.mean, d.std) == image_stats(d.train) == urls.STATS[PUBLISHED_CIFAR10]
+    assert (d.values.mean, d.values.std) == image_stats(d.train) == urls.STATS[PUBLISHED_CIFAR10]
 
 
 def test_unpickling_reads_what_pickle_reads():

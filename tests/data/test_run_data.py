@@ -77,7 +77,7 @@ def test_record_describes_dataset(run, tmp_path):
     data = image_folder(str(tmp_path / "a" / "pics"))
     assert kept["path"] == str(tmp_path / "a" / "pics")
     assert kept["fingerprint"] == data.fingerprint
-    assert (kept["shape"], kept["mean"], kept["std"]) == ([1, 16, 16], list(data.mean), list(data.std))
+    assert (kept["shape"], kept["mean"], kept["std"]) == ([1, 16, 16], list(data.values.mean), list(data.values.std))
     assert kept["samples"] == {"train": 16, "test": 4}
     assert kept["split"] == data.split != ""
 

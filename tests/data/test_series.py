@@ -32,8 +32,8 @@ def test_plain(tmp_path):
     assert d.train.resident.dtype == torch.float32
     assert d.classes == ("0", "1", "2")
     x = d.train.resident.double()
-    assert np.allclose(d.mean, x.mean((0, 2)).tolist(), atol=1e-9)
-    assert np.allclose(d.std, x.std((0, 2), correction=0).tolist(), atol=1e-9)
+    assert np.allclose(d.values.mean, x.mean((0, 2)).tolist(), atol=1e-9)
+    assert np.allclose(d.values.std, x.std((0, 2), correction=0).tolist(), atol=1e-9)
     assert build(tmp_path, x=X[:, 0], y=Y).shape == (1, 30)
     assert build(tmp_path, x=X.transpose(0, 2, 1), settings={"layout": "ntc"}).shape == (2, 30)
     assert "dataset.layout=ntc" in say(build(tmp_path, x=X.transpose(0, 2, 1)))
@@ -69,8 +69,8 @@ def test_missing_values_do_not_count(tmp_path):
     d = build(tmp_path, x=x, y=Y, settings={"holdout": 0})
     assert len(d.train) == 23
     assert "1 series without any value left out" in say(d)
-    assert np.allclose(d.mean, np.nanmean(x.astype(float), (0, 2)), atol=1e-9)
-    assert np.allclose(d.std, np.nanstd(x.astype(float), (0, 2)), atol=1e-9)
+    assert np.allclose(d.values.mean, np.nanmean(x.astype(float), (0, 2)), atol=1e-9)
+    assert np.allclose(d.values.std, np.nanstd(x.astype(float), (0, 2)), atol=1e-9)
     assert d.train.labels.tolist() == np.delete(Y, 5).tolist()
 
 
@@ -149,7 +149,7 @@ def test_held_out_recording_does_not_change_statistics(tmp_path):
     changed = X.copy()
     changed[min(sides(before)[1])] *= 100
     after = build(tmp_path, x=changed, y=Y, settings=words)
-    assert (after.mean, after.std, after.split) == (before.mean, before.std, before.split)
+    assert (after.values.mean, after.values.std, after.split) == (before.values.mean, before.values.std, before.split)
     assert torch.equal(after.train.resident, before.train.resident)
     assert not torch.equal(after.test.resident, before.test.resident)
     assert online(backbone, after) == online(backbone, before)
@@ -188,7 +188,7 @@ def test_constant_channel(tmp_path):
     x = X.copy()
     x[:, 1] = 4
     d = build(tmp_path, x=x)
-    assert d.std[1] == 1
+    assert d.values.std[1] == 1
     assert "1 constant channel" in say(d)
 
 
@@ -217,5 +217,5 @@ def test_small_values_are_not_constant(tmp_path):
     x = np.random.default_rng(0).normal(0, 1e-21, (20, 1, 30))
     np.savez(tmp_path / "d.npz", x=x)
     d = series(str(tmp_path / "d.npz"))
-    assert d.std[0] == pytest.approx(1e-21, rel=0.1)
+    assert d.values.std[0] == pytest.approx(1e-21, rel=0.1)
     assert not any("warning" in n for n in d.notes)

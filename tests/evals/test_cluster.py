@@ -17,6 +17,7 @@ from sslcli.evals.cluster import cluster
 from sslcli.evals.fit import clustering
 from sslcli.evals.fit.clustering import Settings, Space, estimate, fit_clusters
 from sslcli.evals.metrics.agreement import agreement, contingency, mean_ari
+from sslcli.nn.values import Continuous
 from tests.evals import toys
 
 CPU = torch.device("cpu")
@@ -313,7 +314,7 @@ def test_cluster_of_series_with_missing_values(tmp_path):
     x = torch.randn(60, 2, 500, generator=g)
     x[3, :, 400:] = float("nan")
     source = ArraySource(x, torch.arange(60) % 2)
-    series = Dataset("s", "series", (2, 500), source, source, ("a", "b"), mean=(0.0, 0.0), std=(1.0, 1.0))
+    series = Dataset("s", "series", (2, 500), source, source, ("a", "b"), values=Continuous((0.0, 0.0), (1.0, 1.0)))
 
     class Means(nn.Module):
         dim = 2

@@ -19,6 +19,7 @@ from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.explain import explain
 from sslcli.evals.metrics import attribution_maps
+from sslcli.nn.values import Continuous
 from tests.evals import toys
 
 
@@ -232,7 +233,7 @@ def test_explain_of_time_series(tmp_path, net):
     x = images(30, (2, 24))
     x[::4, :, 20:] = math.nan
     source = ArraySource(x, torch.arange(30) % 2)
-    rows = Dataset("s", "series", (2, 24), source, source, ("a", "b"), mean=(0.0, 0.0), std=(1.0, 1.0))
+    rows = Dataset("s", "series", (2, 24), source, source, ("a", "b"), values=Continuous((0.0, 0.0), (1.0, 1.0)))
     result = explain(net((2, 24)).eval(), EvalData(rows), samples=6)
     assert all(math.isfinite(v) for v in result.metrics.values())
     result.artefacts["maps.png"].save(tmp_path / "maps.png")

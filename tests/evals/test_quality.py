@@ -11,6 +11,7 @@ from sslcli.evals.base.features import EvalData
 from sslcli.evals.metrics.geometry import alignment, lidar
 from sslcli.evals.online import online
 from sslcli.evals.quality import quality
+from sslcli.nn.values import Continuous
 from sslcli.rng import derive, order
 from tests.evals import toys
 
@@ -130,7 +131,7 @@ def test_quality_shows_a_collapsed_backbone():
 def test_quality_of_time_series():
     g = torch.Generator().manual_seed(0)
     source = ArraySource(torch.randn(60, 2, 50, generator=g), torch.arange(60) % 2)
-    series = Dataset("s", "series", (2, 50), source, source, ("a", "b"), mean=(0.0, 0.0), std=(1.0, 1.0))
+    series = Dataset("s", "series", (2, 50), source, source, ("a", "b"), values=Continuous((0.0, 0.0), (1.0, 1.0)))
     data = EvalData(series)
     assert data.raw("train")[0].shape == (60, 100)
     assert set(online(torch.nn.Flatten(), series)) == {"knn/top1", "spread", "rankme"}

@@ -15,6 +15,7 @@ from sslcli.methods.autoencoder import Autoencoder
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.methods.mae import MAE
 from sslcli.methods.simsiam import SimSiam
+from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from tests.evals import toys
 
@@ -175,7 +176,7 @@ def test_reconstruct_on_padded_series(shape):
     x[::2, :, -5:] = math.nan
     source = ArraySource(x)
     mean, std = (0.0,) * shape[0], (1.0,) * shape[0]
-    rows = Dataset("s", "series", shape, source, source, mean=mean, std=std)
+    rows = Dataset("s", "series", shape, source, source, values=Continuous(mean, std))
     torch.manual_seed(0)
     method = MAE(ViT(shape, width=16, depth=1, heads=2, patch=4), norm_pix=False)
     found = reconstruct(toys.Rows(), evaluated(method, rows))

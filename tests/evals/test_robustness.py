@@ -18,6 +18,7 @@ from sslcli.evals.inputs.label_subsets import Amount
 from sslcli.evals.metrics import calibration as calibration
 from sslcli.evals.probe import probe
 from sslcli.evals.robustness import robustness
+from sslcli.nn.values import Continuous
 from tests.evals import toys
 
 FEW = {
@@ -220,7 +221,7 @@ def test_robustness_of_time_series(tmp_path):
     x = torch.randn(80, 1, 30, generator=g) + 2.0 * y[:, None, None]
     x[::3, :, 25:] = math.nan
     source = ArraySource(x, y)
-    rows = Dataset("s", "series", (1, 30), source, source, ("a", "b"), mean=(0.0,), std=(1.0,))
+    rows = Dataset("s", "series", (1, 30), source, source, ("a", "b"), values=Continuous((0.0,), (1.0,)))
 
     class Mean(nn.Module):
         dim = 2

@@ -13,6 +13,7 @@ import torch
 
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import MachineError
+from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from sslcli.runtime import device as runtime
 from sslcli.runtime import folders
@@ -96,7 +97,7 @@ def test_native_streamed_frames_of_large_image():
 
 def test_native_is_used_for_views(monkeypatch):
     raw = pictures(8, 3, 32, 32)
-    data = Dataset("d", "image", (3, 32, 32), ArraySource(raw), None, mean=(0.5,) * 3, std=(0.2,) * 3)
+    data = Dataset("d", "image", (3, 32, 32), ArraySource(raw), None, values=Continuous((0.5,) * 3, (0.2,) * 3))
     views, draw = Views({"global": 1}, {"global": STRONG}, data), Draw(0, 0, torch.arange(8))
     expected = views(raw, draw)[0]
     monkeypatch.setattr(ImageView, "tensors", lambda *_: pytest.fail("tensor code"))

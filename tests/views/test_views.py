@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
+from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from sslcli.views import Views, clean
 from sslcli.views.resample import Region, crop_resize
@@ -38,7 +39,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 def images(n: int, c: int, h: int, w: int | None = None, **more) -> tuple[Tensor, Dataset]:
     x = noise(n, c, h, w or h)
-    more = {"mean": tuple([0.4] * c), "std": tuple([0.25] * c)} | more
+    more = {"values": Continuous(tuple([0.4] * c), tuple([0.25] * c))} | more
     return x, Dataset("d", "image", (c, h, w or h), ArraySource(x), None, **more)
 
 
@@ -47,7 +48,7 @@ def walks(n: int, c: int, t: int) -> tuple[Tensor, Dataset]:
     x = torch.randn(n, c, t, generator=g).cumsum(2)
     for i in range(0, n, 3):
         x[i, :, t - i % (t // 2) :] = float("nan")
-    return x, Dataset("d", "series", (c, t), ArraySource(x), None, mean=(0.5,) * c, std=(3.0,) * c)
+    return x, Dataset("d", "series", (c, t), ArraySource(x), None, values=Continuous((0.5,) * c, (3.0,) * c))
 
 
 def digest(views: list[Tensor]) -> str:
@@ -111,7 +112,7 @@ def test_clean_view_is_deterministic():
 
 def test_images_larger_than_view_are_resized():
     x, _ = images(4, 3, 48)
-    data = Dataset("d", "image", (3, 16, 16), ArraySource(x), None, mean=(0.0,), std=(1.0,))
+    data = Dataset("d", "image", (3, 16, 16), ArraySource(x), None, values=Continuous((0.0,), (1.0,)))
     zero = torch.zeros(4, dtype=torch.float64)
     want = crop_resize(x, Region(zero, zero, zero + 48, zero + 48), (16, 16), "bilinear")
     assert torch.equal(clean(data)(x, Draw(0, 0, torch.arange(4)))[0], want)
@@ -133,7 +134,7 @@ def test_size_of_local_views(side, want):
 
 
 def test_p_by_view():
-    x, data = images(200, 3, 8, mean=(0.0,), std=(1.0,))
+    x, data = images(200, 3, 8, values=Continuous((0.0,), (1.0,)))
     flips = {"global": {"horizontal_flip": {"p": [0.0, 1.0]}}}
     a, b = Views({"global": 2}, flips, data)(x, Draw(0, 0, torch.arange(200)))
     assert torch.equal(a, x.float() * (1 / 255))
@@ -143,7 +144,7 @@ def test_p_by_view():
 
 
 def test_p_is_fraction_of_samples():
-    x, data = images(4000, 1, 4, mean=(0.0,), std=(1.0,))
+    x, data = images(4000, 1, 4, values=Continuous((0.0,), (1.0,)))
     y = Views({"global": 1}, {"global": {"solarize": {"threshold": 0.0, "p": 0.3}}}, data)(
         x, Draw(0, 0, torch.arange(4000))
     )[0]
@@ -252,7 +253,7 @@ def test_ops_have_independent_random_numbers():
 def test_golden_bits():
     """Region, flip and color of fixed samples, compared with stored rounded values."""
     x = (torch.arange(3 * 6 * 6).view(1, 3, 6, 6) * 2).to(torch.uint8).expand(2, 3, 6, 6)
-    data = Dataset("d", "image", (3, 6, 6), ArraySource(x), None, mean=(0.0,), std=(1.0,))
+    data = Dataset("d", "image", (3, 6, 6), ArraySource(x), None, values=Continuous((0.0,), (1.0,)))
     ops = CROP | {"horizontal_flip": {}, "color_jitter": {"brightness": 0.4, "hue": 0.1, "p": 0.8}}
     y = Views({"global": 1}, {"global": ops}, data)(x, Draw(0, 0, torch.tensor([10, 11])))[0]
     assert [[round(v, 4) for v in row] for row in y[:, :, 2, 3].tolist()] == GOLDEN
@@ -286,7 +287,7 @@ def test_frames_and_finish_use_same_region(c, name):
     sizes = [(40, 40)] * 12
     shown = pictures(c, sizes)
     x = torch.stack([raw_of(p, c) for p in shown])
-    data = Dataset("d", "image", (c, 24, 24), ArraySource(x), None, mean=(0.0,), std=(1.0,))
+    data = Dataset("d", "image", (c, 24, 24), ArraySource(x), None, values=Continuous((0.0,), (1.0,)))
     views = Views({"global": 2, "local": 1, "weak": 1, "clean": 1}, recipe(name), data)
     draw = Draw(3, 1, torch.arange(12) * 5)
     frames = views.frames(shown, draw)
@@ -300,7 +301,7 @@ def test_frames_and_finish_use_same_region(c, name):
 def test_frames_of_images_of_any_size():
     sizes = [(40, 40), (17, 90), (120, 31), (9, 9), (200, 300)]
     shown = pictures(3, sizes)
-    data = Dataset("d", "image", (3, 24, 24), ArraySource(noise(1, 3, 24, 24)), None, mean=(0.0,), std=(1.0,))
+    data = Dataset("d", "image", (3, 24, 24), ArraySource(noise(1, 3, 24, 24)), None, values=Continuous((0.0,), (1.0,)))
     views = Views({"global": 2, "clean": 1}, recipe("mae"), data)
     ids = torch.arange(5) + 7
     together = views.finish(views.frames(shown, Draw(0, 4, ids)), Draw(0, 4, ids))
@@ -316,7 +317,7 @@ def test_frames_of_images_of_any_size():
 def test_finish_applies_other_ops():
     shown = pictures(3, [(30, 30)] * 40)
     x = torch.stack([raw_of(p, 3) for p in shown])
-    data = Dataset("d", "image", (3, 30, 30), ArraySource(x), None, mean=(0.2, 0.4, 0.6), std=(0.5,) * 3)
+    data = Dataset("d", "image", (3, 30, 30), ArraySource(x), None, values=Continuous((0.2, 0.4, 0.6), (0.5,) * 3))
     ops = {
         "global": {
             "horizontal_flip": {},

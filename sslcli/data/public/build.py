@@ -10,6 +10,7 @@ from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.data.images.options import check_size
 from sslcli.data.public import urls
 from sslcli.data.stats import image_stats
+from sslcli.nn.values import Continuous
 
 
 def labeled_images(
@@ -40,8 +41,7 @@ def labeled_images(
         train=source,
         test=ArraySource(*test) if len(test[0]) else None,
         classes=tuple(classes),
-        mean=mean,
-        std=std,
+        values=Continuous(mean, std),
         fingerprint=fingerprint,
         notes=notes or [],
     )

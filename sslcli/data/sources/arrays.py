@@ -23,6 +23,7 @@ from sslcli.data.split import split
 from sslcli.data.stats import dark_notes, image_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
 from sslcli.errors import DataError, RequestError, listing
+from sslcli.nn.values import Continuous
 
 SAMPLED_BYTES = 2 << 30  # a larger array is identified by its shape and a sample of its contents
 MAX_CLIPPED = 0.01  # a larger fraction of clipped values in a split causes a warning
@@ -87,8 +88,7 @@ def arrays(
         shape=(channels, side, side),
         **sources,
         classes=classes,
-        mean=mean,
-        std=std,
+        values=Continuous(mean, std),
         fingerprint=fingerprint(sum(map(len, parts.values())), _contents([*parts.values(), *labels.values()])),
         notes=notes,
         details={

@@ -22,6 +22,7 @@ from sslcli.data.sources.image_splits import encode_classes, hold_out, select_sp
 from sslcli.data.stats import dark_notes, image_stats
 from sslcli.data.subset import pretrain_source
 from sslcli.errors import DataError
+from sslcli.nn.values import Continuous
 
 
 def build_dataset(
@@ -84,8 +85,7 @@ def build_dataset(
         test=sources.get("test"),
         classes=classes,
         unlabelled=pretrain_source(train, sources.get("unlabelled"), options.pretrain_on, notes),
-        mean=mean,
-        std=std,
+        values=Continuous(mean, std),
         fingerprint=_fingerprint(files, splits if contents.split_in_fingerprint else ()),
         split=split,
         notes=notes,

@@ -31,6 +31,7 @@ from sslcli.data.sources.pack_files.reader import Pack, PackSource, make_decoder
 from sslcli.data.stats import image_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
 from sslcli.errors import RequestError
+from sslcli.nn.values import Continuous
 
 EXPECTED = "a pack (sslcli data pack makes one)"
 
@@ -81,8 +82,7 @@ def pack(
         test=sources.get("test"),
         classes=tuple(manifest["classes"]),
         unlabelled=pretrain_source(sources["train"], sources.get("unlabelled"), pretrain_on, notes),
-        mean=tuple(mean),
-        std=tuple(std),
+        values=Continuous(tuple(mean), tuple(std)),
         fingerprint=manifest["fingerprint"],
         notes=notes,
         details={

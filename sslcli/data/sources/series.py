@@ -27,6 +27,7 @@ from sslcli.data.split import split, split_recordings
 from sslcli.data.stats import outlier_notes, series_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
 from sslcli.errors import DataError, RequestError, listing, nearest
+from sslcli.nn.values import Continuous
 
 GROUPS = ("groups", "group")
 LENGTHS = ("len", "lengths", "length")
@@ -109,8 +110,7 @@ def series(
         shape=(parts["train"].shape[1], length),
         **sources,
         classes=classes,
-        mean=mean,
-        std=std,
+        values=Continuous(mean, std),
         fingerprint=fingerprint(sum(map(len, parts.values())), contents),
         notes=notes,
         details={

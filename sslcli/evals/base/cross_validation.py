@@ -34,7 +34,7 @@ class Fold(EvalData):
     def __init__(self, whole: EvalData, pooled: Pooled, ids: dict[Split, Tensor]):
         train, test = (Subset(pooled.source, ids[split], pooled.labels[ids[split]]) for split in ("train", "test"))
         d = whole.dataset
-        dataset = Dataset(d.name, d.modality, d.shape, train, test, d.classes, None, d.mean, d.std, details=d.details)
+        dataset = Dataset(d.name, d.modality, d.shape, train, test, d.classes, None, d.values, details=d.details)
         super().__init__(
             dataset,
             whole.device,

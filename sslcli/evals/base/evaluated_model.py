@@ -16,6 +16,7 @@ from sslcli.data.record import DataRecord, adapt_dataset, is_same_dataset, read_
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.inputs import label_file
 from sslcli.methods.base import Method
+from sslcli.nn.values import Continuous
 from sslcli.rng import derive
 from sslcli.runs import Record
 from sslcli.runs.encoder import load_encoder
@@ -59,11 +60,11 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
     runtime.native = native.configure(values["device"].get("native", "auto"), runtime.device, images)
     seed = run_cfg["seed"] if path else values["seed"]
     if backbone is None:
-        backbone = new_backbone(run_cfg, dataset.shape, seed)
+        backbone = new_backbone(run_cfg, dataset, seed)
     runtime.place(backbone)
 
     def untrained(draw: int = 0) -> nn.Module:
-        return runtime.place(new_backbone(run_cfg, dataset.shape, derive(seed, "draw", draw) if draw else seed))
+        return runtime.place(new_backbone(run_cfg, dataset, derive(seed, "draw", draw) if draw else seed))
 
     @functools.cache
     def pretraining() -> tuple[Method, Views]:
@@ -113,7 +114,7 @@ def _load_data(
         here, trained_range = dataset.details.get("range"), info.get("range")
         if here is not None and trained_range is not None and here != trained_range:
             notes.append(f"warning: values are scaled by the range {here}; the run was trained with {trained_range}")
-        dataset = replace(dataset, mean=tuple(info["mean"]), std=tuple(info["std"]))
+        dataset = replace(dataset, values=Continuous(tuple(info["mean"]), tuple(info["std"])))
     else:
         dataset = load_dataset(run_cfg, record, download=path is None or given)
         if changed := dataset.details.get("changed"):

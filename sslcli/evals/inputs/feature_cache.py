@@ -87,7 +87,7 @@ def cache_key(
     `execution` is the precision, memory format and kind of device.
     """
     d = dataset
-    parts: tuple[Any, ...] = (_FORMAT, d.name, d.fingerprint, d.shape, d.mean, d.std, split, samples)
+    parts: tuple[Any, ...] = (_FORMAT, d.name, d.fingerprint, d.shape, d.values.mean, d.values.std, split, samples)
     if d.split:  # other samples may be held out of the same files
         parts = (*parts, d.split)
     if d.details.get("range") is not None:  # the same files may be scaled otherwise

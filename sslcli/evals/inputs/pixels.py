@@ -10,7 +10,8 @@ from sslcli.evals.base.features import EvalData
 
 def _stats(data: EvalData, x: Tensor) -> tuple[Tensor, Tensor]:
     mean, std = (
-        torch.tensor(v, device=x.device).view(-1, *([1] * (x.ndim - 2))) for v in (data.dataset.mean, data.dataset.std)
+        torch.tensor(v, device=x.device).view(-1, *([1] * (x.ndim - 2)))
+        for v in (data.dataset.values.mean, data.dataset.values.std)
     )
     return mean, std
 

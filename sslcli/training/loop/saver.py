@@ -151,8 +151,8 @@ def save_encoder(run: Run, setup: TrainingSetup, step: int, weights: dict[str, T
         "backbone": setup.cfg["backbone"],
         "input_shape": list(setup.dataset.shape),
         "dim": setup.method.eval_backbone.dim,
-        "mean": list(setup.dataset.mean),
-        "std": list(setup.dataset.std),
+        "mean": list(setup.dataset.values.mean),
+        "std": list(setup.dataset.values.std),
         "range": setup.dataset.details.get("range"),  # of values of more than 8 bits: which of them are 0 and 255
         "modality": setup.dataset.modality,
         "dataset": setup.dataset.name,

@@ -17,10 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sslcli import optim
 from sslcli.backbones.base import Backbone, TokenBackbone
-from sslcli.config import instantiate
 from sslcli.nn.dist import world_size
 from sslcli.nn.transformer import Block
 from sslcli.runs import checkpoint
+from sslcli.runs.encoder import build_backbone
 from sslcli.training.loop.optimizer_state import full_tensor, optimizer_tensors, parameter_names, restore_optimizer
 from sslcli.training.setup import TrainingSetup
 
@@ -136,7 +136,7 @@ class FSDP(SingleProcess):
         if self.copy is None:
             shape = tuple(self.setup.dataset.shape)
             self.copy = self.setup.runtime.place(
-                instantiate.build("backbone", self.setup.cfg["backbone"], input_shape=shape)
+                build_backbone(self.setup.cfg["backbone"], shape, self.setup.dataset.values)
             )
         checkpoint.load_strictly(self.copy, self.backbone_weights(self.weights()), "the sharded weights")
         return self.copy

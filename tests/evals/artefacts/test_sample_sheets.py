@@ -13,6 +13,7 @@ from sslcli.evals.artefacts.figures import Dots, Grid
 from sslcli.evals.artefacts.sample_sheets import CURVE, RIGHT, SIDE, WRONG, Cell, Row, Sheet, thumbnails
 from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.base.features import EvalData
+from sslcli.nn.values import Continuous
 
 
 def drawn(artefact, path) -> Image.Image:
@@ -57,7 +58,7 @@ def test_thumbnails_are_small_and_match_the_samples():
     assert sorted(found) == [0, 1]
     assert torch.equal(found[1], x[1])
     large = ArraySource(torch.full((1, 3, 300, 300), 77, dtype=torch.uint8))
-    data = EvalData(Dataset("d", "image", (3, 300, 300), large, None, mean=(0.5,) * 3, std=(0.5,) * 3))
+    data = EvalData(Dataset("d", "image", (3, 300, 300), large, None, values=Continuous((0.5,) * 3, (0.5,) * 3)))
     assert thumbnails(data, "train", [0])[0].shape == (3, 2 * SIDE, 2 * SIDE)
     assert set(thumbnails(data, "train", [0])[0].unique().tolist()) == {77}
 
@@ -67,7 +68,7 @@ def test_series_image_keeps_extremes_and_gaps():
     x[0, 0, 5000], x[0, 0, 7777] = 9.0, -4.0
     x[0, 0, 9000:] = torch.nan
     source = ArraySource(x)
-    data = EvalData(Dataset("s", "series", (1, 10_007), source, None, mean=(0.0,), std=(1.0,)))
+    data = EvalData(Dataset("s", "series", (1, 10_007), source, None, values=Continuous((0.0,), (1.0,))))
     small = thumbnails(data, "train", [0])[0]
     assert small.shape[1] <= 4 * CURVE[0]
     assert (float(small.nan_to_num(0.0).max()), float(small.nan_to_num(0.0).min())) == (9.0, -4.0)

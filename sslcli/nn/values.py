@@ -1,0 +1,171 @@
+"""What the numbers of a view are: continuous measurements, ids of a vocabulary, or the columns of a table.
+
+A data set describes its samples by one `Values` object, which is stored beside the weights of an encoder. Backbones and methods
+ask it instead of the kind of data: which entries of a view hold a value, how to hide one, and how a prediction is judged.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sslcli.nn.likelihood import Categorical, ColumnSlices, Gaussian, Likelihood, Mixed
+
+
+class Values(ABC):
+    """The values of a view x (B, *shape)."""
+
+    kind: ClassVar[str]
+    mean: tuple[float, ...] = ()  # normalization of each channel, or column of numbers; () where there are no numbers
+    std: tuple[float, ...] = ()
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with `kind`; `values_from_json` is the inverse."""
+
+    @abstractmethod
+    def present(self, x: Tensor) -> Tensor:
+        """Bool, of the shape of x: the entries that hold a value. The others are padding or missing."""
+
+    @abstractmethod
+    def hide(self, x: Tensor, where: Tensor) -> Tensor:
+        """Replace the values where `where` is true, which broadcasts to x, by one that carries no information. What is not present
+        stays as it is, so that a backbone cannot tell a hidden value from a missing one."""
+
+    def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Add `noise`, of the shape of x, to the values that are numbers."""
+        return x + noise
+
+    def mask_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of a mask over the positions of one sample, which broadcasts to `shape`: one entry for all channels."""
+        return (1, *shape[1:])
+
+    @abstractmethod
+    def likelihood(self, patch_dim: int = 1) -> Likelihood:
+        """How predictions of these values are judged. `patch_dim`: the number of values that one token predicts."""
+
+
+@dataclass(frozen=True)
+class Continuous(Values):
+    """Real numbers, normalized per channel by `mean` and `std`; NaN is padding or missing.
+
+    `mean`, `std`: (C,) of training samples, before normalization; images in 0..1. `fill`: what a backbone without a mask uses
+    where there is no value."""
+
+    kind: ClassVar[str] = "continuous"
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    fill: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "mean": list(self.mean), "std": list(self.std), "fill": self.fill}
+
+    def present(self, x: Tensor) -> Tensor:
+        return ~x.isnan()
+
+    def hide(self, x: Tensor, where: Tensor) -> Tensor:
+        return x.masked_fill(where & ~x.isnan(), self.fill)
+
+    def likelihood(self, patch_dim: int = 1) -> Likelihood:
+        return Gaussian(patch_dim)
+
+
+@dataclass(frozen=True)
+class Tokens(Values):
+    """Ids 0..size - 1 of a vocabulary. `pad`: the id of padding; `mask`: the id that stands for a hidden token; `special`: all ids
+    that are no content (padding, mask, class token, separator)."""
+
+    kind: ClassVar[str] = "tokens"
+    size: int
+    pad: int = 0
+    mask: int | None = None
+    special: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "size": self.size,
+            "pad": self.pad,
+            "mask": self.mask,
+            "special": list(self.special),
+        }
+
+    def present(self, x: Tensor) -> Tensor:
+        return x != self.pad
+
+    def hide(self, x: Tensor, where: Tensor) -> Tensor:
+        return x.masked_fill(where & (x != self.pad), self.pad if self.mask is None else self.mask)
+
+    def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
+        return x
+
+    def mask_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def likelihood(self, patch_dim: int = 1) -> Likelihood:
+        return Categorical(self.size, ignore=self.pad)
+
+
+@dataclass(frozen=True)
+class Columns(Values):
+    """The columns of a table, x (B, F): numbers, normalized by `mean` and `std` of each of them, NaN where one is
+    missing; and categories as indices, of which 0 is a missing or unknown one.
+
+    `categories`: for each of the F columns, in their order, the number of its categories with the unknown one, or 0 for a column of
+    numbers. `mean`, `std`: one entry per column of numbers."""
+
+    kind: ClassVar[str] = "columns"
+    categories: tuple[int, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "categories": list(self.categories),
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @property
+    def slices(self) -> ColumnSlices:
+        return ColumnSlices(self.categories)
+
+    def is_category(self, x: Tensor) -> Tensor:
+        """(F,) bool on the device of x."""
+        return torch.tensor([n > 0 for n in self.categories], device=x.device)
+
+    def present(self, x: Tensor) -> Tensor:
+        return torch.where(self.is_category(x), x != 0, ~x.isnan())
+
+    def hide(self, x: Tensor, where: Tensor) -> Tensor:
+        return x.masked_fill(where & ~x.isnan(), 0.0)  # the mean of a number, the unknown category
+
+    def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
+        return torch.where(self.is_category(x), x, x + noise)
+
+    def mask_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def likelihood(self, patch_dim: int = 1) -> Likelihood:
+        return Mixed(self.slices)
+
+
+KINDS: dict[str, type[Values]] = {kind.kind: kind for kind in (Continuous, Tokens, Columns)}
+
+
+def values_from_json(content: Mapping[str, Any]) -> Values:
+    """The object that `to_json` described. ValueError for an unknown kind or other fields."""
+    fields = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if key != "kind"}
+    kind = KINDS.get(str(content.get("kind")))
+    if kind is None:
+        raise ValueError(f"unknown kind of values {content.get('kind')!r}: expected one of {', '.join(KINDS)}")
+    try:
+        return kind(**fields)
+    except TypeError as e:
+        raise ValueError(f"invalid values of kind {kind.kind}: {e}") from None
