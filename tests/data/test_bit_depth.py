@@ -242,7 +242,7 @@ def test_arrays_minmax_notes_outliers(tmp_path):
     x[3, 3, 3] = 1e4
     np.save(tmp_path / "x.npy", x)
     assert any("99.8 %" in n and "percentile" in n for n in arrays(str(tmp_path / "x.npy"), range="minmax").notes)
-    assert arrays(str(tmp_path / "x.npy"), range="percentile").std[0] > 0.2
+    assert arrays(str(tmp_path / "x.npy"), range="percentile").values.std[0] > 0.2
     with pytest.raises(RequestError, match="one range"):
         arrays(str(tmp_path / "x.npy"), range="image_minmax")
 

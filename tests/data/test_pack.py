@@ -71,7 +71,7 @@ def test_encoded_pack_matches_folder(tmp_path):
     files = folder(photos(tmp_path / "photos"))
     assert write_pack(files, tmp_path / "p.pack")
     packed = pack(str(tmp_path / "p.pack"))
-    same = ("shape", "classes", "mean", "std", "fingerprint", "modality")
+    same = ("shape", "classes", "values", "fingerprint", "modality")
     assert {k: getattr(files, k) for k in same} == {k: getattr(packed, k) for k in same}
     for a, b in zip(splits(files).values(), splits(packed).values(), strict=True):
         assert list(a.names) == list(b.names)

@@ -115,7 +115,7 @@ def test_views_are_those_of_the_folder(tmp_path):
             {str(p.relative_to(tmp_path / "d" / split)): p.read_bytes() for p in names},
         )
     files, tarred = image_folder(str(tmp_path / "d"), resident=False, image_size=16), opened(tmp_path / "t")
-    for key in ("shape", "classes", "mean", "std"):
+    for key in ("shape", "classes", "values"):
         assert getattr(files, key) == getattr(tarred, key)
     assert len(tarred.test) == 10
     batches = []
