@@ -39,7 +39,7 @@ def python(tmp_path_factory) -> Path:
     with zipfile.ZipFile(wheel) as z:
         names = z.namelist()
         z.extractall(site)
-    assert {"sslcli/configs/pretrain.yaml", "sslcli/views/native.c"} <= set(names)
+    assert {"sslcli/configs/pretrain.yaml", "sslcli/views/images/native.c"} <= set(names)
     assert {"sslcli/report/html/style.css", "sslcli/report/html/script.js"} <= set(names)
     assert "sslcli/py.typed" in names
     assert not any(n.startswith(("configs/", "tests/")) for n in names)

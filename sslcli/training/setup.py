@@ -27,7 +27,8 @@ from sslcli.runs.loggers import Loggers
 from sslcli.runtime import device as runtime
 from sslcli.runtime import processes
 from sslcli.runtime.device import Runtime
-from sslcli.views import Views, native
+from sslcli.views import Views
+from sslcli.views.images import native
 
 EVALUATOR_ARGUMENTS = ("backbone", "dataset", "device", "workers", "autocast", "channels_last")  # see `online.py`
 

@@ -19,12 +19,12 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.images.crop import to_array
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.rng import Draw
-from sslcli.views import native
 from sslcli.views.contact_sheet import sheet
+from sslcli.views.images import native
+from sslcli.views.images.native_check import matches_tensor_code
+from sslcli.views.images.resample import exact_products
 from sslcli.views.modality import View, modalities, modality
-from sslcli.views.native_check import matches_tensor_code
 from sslcli.views.op import make_ops
-from sslcli.views.resample import exact_products
 
 __all__ = ["Views", "clean", "sheet"]
 

@@ -1,4 +1,4 @@
-"""Image views: the ops (geometry.py, color.py), and the pipeline from uint8 images.
+"""Image views: the ops (images/geometry.py, images/color.py), and the pipeline from uint8 images.
 
 The arithmetic is torchvision's (v2, float tensors) unless an op says otherwise; the tests compare each op with it. Sums over
 pixels are exact in integers and transcendental functions are in float64, so that a sample's view has the same bits in any batch,
@@ -23,9 +23,9 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.images.crop import crop_and_resize
 from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
-from sslcli.views import native
-from sslcli.views.color import ColorJitter, GaussianBlur, Grayscale, Noise, RandomIntensity, Solarize
-from sslcli.views.geometry import (
+from sslcli.views.images import native
+from sslcli.views.images.color import ColorJitter, GaussianBlur, Grayscale, Noise, RandomIntensity, Solarize
+from sslcli.views.images.geometry import (
     Frame,
     HorizontalFlip,
     RandomAffine,
@@ -34,6 +34,7 @@ from sslcli.views.geometry import (
     Resize,
     VerticalFlip,
 )
+from sslcli.views.images.resample import FILTERS, Region, crop_resize
 from sslcli.views.modality import Modality
 from sslcli.views.op import (
     Op,
@@ -42,7 +43,6 @@ from sslcli.views.op import (
     parts,
     per_channel,
 )
-from sslcli.views.resample import FILTERS, Region, crop_resize
 
 OPS: dict[str, type[Op]] = {
     op.name: op

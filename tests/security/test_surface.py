@@ -17,17 +17,17 @@ from sslcli import plotting
 from sslcli.cli import main as sslcli
 from sslcli.config import instantiate
 from sslcli.runtime import folders
-from sslcli.views import native
+from sslcli.views.images import native
 from tests.conftest import SMOKE
 
 ROOT = Path(instantiate.__file__).parents[1]
 MODULES = {"subprocess", "multiprocessing", "ctypes", "socket", "urllib.request", "pickle", "runpy", "asyncio", "pty"}
 CALLS = {"import_module", "__import__", "exec", "eval", "compile", "CDLL", "fork", "system", "popen", "instantiate"}
 KNOWN = {
-    "subprocess": {"views/native.py"},
+    "subprocess": {"views/images/native.py"},
     "multiprocessing": {"data/loading/workers.py", "runtime/processes.py"},
-    "ctypes": {"views/native.py", "views/native_check.py", "views/image.py"},
-    "CDLL": {"views/native.py"},
+    "ctypes": {"views/images/native.py", "views/images/native_check.py", "views/image.py"},
+    "CDLL": {"views/images/native.py"},
     "urllib.request": {"data/public/download.py"},
     "socket": {"runtime/rendezvous.py"},
     "pickle": {"data/public/archives.py"},

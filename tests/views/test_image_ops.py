@@ -13,8 +13,8 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
 from sslcli.rng import Draw
-from sslcli.views import color, geometry
-from sslcli.views.resample import Region, blur, crop_resize, gaussian, resample, weights
+from sslcli.views.images import color, geometry
+from sslcli.views.images.resample import Region, blur, crop_resize, gaussian, resample, weights
 
 LEVEL = 1 / 255
 # Weights are rounded to 12 bits and the middle result to 1/8 level, which costs up to a few tenths of a level.
@@ -295,7 +295,7 @@ def test_blur_against_torchvision(size):
 
 
 def test_blur_paths_are_bit_identical(monkeypatch):
-    from sslcli.views import resample as module
+    from sslcli.views.images import resample as module
 
     x, kernel = unit(pixels(6, 3, 40, 40)), gaussian(torch.linspace(0.1, 2, 6).double(), 6)
     dense = blur(x, kernel)

@@ -17,11 +17,12 @@ from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from sslcli.runtime import device as runtime
 from sslcli.runtime import folders
-from sslcli.views import Views, native
+from sslcli.views import Views
 from sslcli.views.image import BatchTransform, ImageView
-from sslcli.views.native_check import probe
+from sslcli.views.images import native
+from sslcli.views.images.native_check import probe
+from sslcli.views.images.resample import weights
 from sslcli.views.op import OpRandoms, make_ops
-from sslcli.views.resample import weights
 
 pytestmark = pytest.mark.skipif(native.find_compiler() is None, reason="no C compiler")
 

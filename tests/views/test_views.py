@@ -19,7 +19,7 @@ from sslcli.errors import RequestError
 from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from sslcli.views import Views, clean
-from sslcli.views.resample import Region, crop_resize
+from sslcli.views.images.resample import Region, crop_resize
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "augmentation"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))

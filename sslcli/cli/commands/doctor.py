@@ -172,7 +172,7 @@ def _threads() -> str:
 def _views() -> str:
     """The implementation that computes views of images on a CPU."""
     try:
-        from sslcli.views import native
+        from sslcli.views.images import native
     except Exception:  # torch cannot be imported: `_package_problems` reports it
         return "none"
     reason = native.unavailable_reason()

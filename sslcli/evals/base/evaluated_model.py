@@ -23,7 +23,8 @@ from sslcli.runs.encoder import load_encoder
 from sslcli.runs.run import Run
 from sslcli.runtime import device, processes
 from sslcli.runtime.device import Runtime
-from sslcli.views import Views, native
+from sslcli.views import Views
+from sslcli.views.images import native
 
 
 @dataclass

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslcli.rng import Draw
+from sslcli.views.images.resample import blur, gaussian
 from sslcli.views.op import (
     Op,
     Params,
@@ -17,7 +18,6 @@ from sslcli.views.op import (
     interval,
     number,
 )
-from sslcli.views.resample import blur, gaussian
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
 

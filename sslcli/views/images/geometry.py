@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sslcli.rng import Draw
+from sslcli.views.images.resample import FILTERS, Region
 from sslcli.views.op import (
     BadValue,
     Op,
@@ -20,7 +21,6 @@ from sslcli.views.op import (
     number,
     output_size,
 )
-from sslcli.views.resample import FILTERS, Region
 
 TRIES = 10  # torchvision's number of attempts at a region inside the image
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sslcli.rng import Draw
-from sslcli.views.color import ColorJitter, GaussianBlur, Grayscale, RandomIntensity, Solarize
-from sslcli.views.geometry import HorizontalFlip, RandomResizedCrop, VerticalFlip
 from sslcli.views.image import ImageView
-from sslcli.views.native import SAMPLES
+from sslcli.views.images.color import ColorJitter, GaussianBlur, Grayscale, RandomIntensity, Solarize
+from sslcli.views.images.geometry import HorizontalFlip, RandomResizedCrop, VerticalFlip
+from sslcli.views.images.native import SAMPLES
 from sslcli.views.op import Op
 
 
