@@ -15,7 +15,7 @@ from sslcli import console
 from sslcli.backbones import weights_file
 from sslcli.config import Config, instantiate
 from sslcli.data import notify
-from sslcli.data.dataset import ArraySource, Dataset
+from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
 from sslcli.data.record import DataRecord, apply_record, with_absolute_path, with_recorded_path
 from sslcli.data.subset import Subset
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
@@ -31,10 +31,13 @@ from sslcli.views import Views
 GIVEN = ("backbone", "data")  # arguments of a method's constructor that do not come from its YAML
 
 
-def load_dataset(cfg: Config, record: DataRecord | None = None, download: bool = True) -> Dataset:
+def load_dataset(
+    cfg: Config, record: DataRecord | None = None, download: bool = True, like: Preprocessor | None = None
+) -> Dataset:
     """Loads the data set of a configuration; progress and warnings go to stderr.
 
     - `record`: of the run whose data it must be; DataError where it is not.
+    - `like`: the preprocessor to use instead of fitting one, for data sets whose function has this argument.
     - `download`: False for the configuration of a run that is only read: nothing is downloaded, even if it requests a download."""
     notify.set_hooks(log=console.say, progress=progress.count)
     node = with_absolute_path(cfg["dataset"]) if record is None else with_recorded_path(cfg["dataset"], record)
@@ -42,7 +45,8 @@ def load_dataset(cfg: Config, record: DataRecord | None = None, download: bool =
     if not download and options.get("download"):
         options = {**options, "download": False}
     with progress.task("data set"):
-        dataset: Dataset = instantiate.build("dataset", options)
+        fitted = {"like": like} if instantiate.takes("dataset", options, "like") else {}
+        dataset: Dataset = instantiate.build("dataset", options, **fitted)
     dataset = replace(dataset, path=node.get("path"))
     classes = cfg.get("train", {}).get("classes")
     dataset = dataset if classes is None else restrict_to_classes(dataset, classes)

@@ -157,6 +157,11 @@ def check(group: str, node: Config, given: Iterable[str] = ()) -> None:
             raise RequestError(f"missing value: {group}.{name}", f"add {group}.{name}=...")
 
 
+def takes(group: str, node: Config, argument: str) -> bool:
+    """Whether the target of a YAML node has an argument of this name. RequestError."""
+    return "_target_" in node and argument in inspect.signature(resolve(group, node["_target_"])).parameters
+
+
 def build(group: str, node: Config, *args: Any, **given: Any) -> Any:
     """Call the target of a YAML node with its keys and the arguments that sslcli adds. RequestError, MachineError."""
     check(group, node, list(given) + _positional(group, node, args))

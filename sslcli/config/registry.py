@@ -91,10 +91,13 @@ def evaluators(config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
 
 @functools.cache
 def targets(group: str) -> frozenset[str]:
-    """All `_target_` names in the YAML files of a group and of experiments, of sslcli and of installed plug-ins."""
+    """All `_target_` names in the YAML files of a group and of experiments, of sslcli and of installed plug-ins, and the
+    preprocessors of modalities."""
     files = [*choices(group).values(), *choices("experiment").values()]
     texts = (path.read_text(encoding="utf-8") for path in files)
-    return frozenset(t for text in texts for t in re.findall(r"^ *_target_: *([\w.]+)", text, re.MULTILINE))
+    return frozenset(
+        t for text in texts for t in re.findall(r"^ *(?:_target_|preprocessor): *([\w.]+)", text, re.MULTILINE)
+    )
 
 
 # Dotted names in the runs of earlier versions -> current names. Objects are built by the current name. Configurations are

@@ -1,4 +1,5 @@
-"""Sources of samples (ids 0..n-1 to raw tensors) and data sets made of them. Labels are kept beside the samples.
+"""Sources of samples (ids 0..n-1 to raw tensors), preprocessors (a user's samples to raw ones), and data sets made of both.
+Labels are kept beside the samples.
 
 A `Source` is either *resident* (all samples in one tensor: uint8 images (n, C, H, W), float32 series (n, C, T)) or
 *streamed* (`read(i)` decodes one sample; images of any size). A `Dataset` holds the sources of one data set and the
@@ -7,14 +8,17 @@ properties that a model needs: shape, values, classes.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from sslcli.errors import RequestError
 from sslcli.nn.values import Continuous, Values
 
 
@@ -74,6 +78,84 @@ class ArraySource(Source):
         return self.x[index]
 
 
+class Preprocessor(ABC):
+    """Converts samples as a user has them to raw samples, the input of views, and back.
+
+    It is fitted once, on training samples, and saved with the run and with every exported encoder, so that later data are
+    converted in the same way: `preprocess.py` reads it. The class of a modality is `preprocessor` in configs/modality/NAME.yaml.
+    """
+
+    kind: ClassVar[str]  # the name of the modality
+    shape: tuple[int, ...]  # of one sample of a clean view
+    values: Values  # of a view
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """All that was fitted or chosen, as plain finite JSON; `from_json` is the inverse."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, content: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
+        """The object that `to_json` and `files` described. The files may come from an untrusted source: ValueError, with a
+        sentence, for anything that those do not return."""
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], values: Values, details: Mapping[str, Any]) -> Self:
+        """The preprocessor of a data set without one of its own, where these fields of `Dataset` determine it."""
+        raise NotImplementedError(f"a data set of the modality {cls.kind} must have a preprocessor")
+
+    @abstractmethod
+    def encode(self, samples: Any) -> Tensor | list[Any]:
+        """Raw samples: one tensor (N, ...), or a list where sizes differ. DataError for samples of another type or shape."""
+
+    @abstractmethod
+    def decode(self, raw: Tensor) -> list[Any]:
+        """Raw samples (N, ...) as the user has them, as far as `encode` keeps that."""
+
+    def files(self) -> dict[str, bytes]:
+        """All files by name; one of them is preprocessor.json, with `kind` and what `to_json` returns."""
+        content = json.dumps({"kind": self.kind, **self.to_json()}, indent=2, allow_nan=False)
+        return {"preprocessor.json": content.encode() + b"\n"}
+
+    @property
+    def sha256(self) -> str:
+        """A hash of the names and contents of all files."""
+        return hash_files(self.files())
+
+    def differences(self, other: Preprocessor) -> list[str]:
+        """Descriptions of how `other` differs from this one, `"key was A, is B"`."""
+        if type(self) is not type(other):
+            return [f"the kind of data was {self.kind}, is {other.kind}"]
+        before, now = self.to_json(), other.to_json()
+        keys = [*before, *(key for key in now if key not in before)]
+        changed = [f"{key} was {before.get(key)}, is {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
+        return changed or (["its files differ"] if self.sha256 != other.sha256 else [])
+
+    def configure(self, node: dict[str, Any], same_data: bool = False) -> dict[str, Any]:
+        """The configuration of a data set with this preprocessor's choices for keys that are null or auto. `same_data`: of the
+        data that it was fitted on."""
+        return node
+
+    def adapt(self, dataset: Dataset, notes: list[str]) -> Dataset:
+        """A data set as the encoders of this preprocessor take it, with its `values`; conversions are listed in `notes`.
+        RequestError where the samples do not fit."""
+        if dataset.shape != self.shape:
+            raise RequestError(
+                f"this encoder takes samples of shape {self.shape}; those of {dataset.name} have {dataset.shape}"
+            )
+        own = None if dataset.preprocessor is None else self
+        return replace(dataset, values=self.values, preprocessor=own)
+
+
+def hash_files(files: Mapping[str, bytes]) -> str:
+    """SHA-256 of the names and contents of files."""
+    digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        digest.update(f"{name}\n{len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
 @dataclass
 class Dataset:
     """The splits of one data set. Pretraining reads `unlabelled`, or `train` where that is None."""
@@ -86,6 +168,8 @@ class Dataset:
     classes: tuple[str, ...] = ()  # () when there are no labels
     unlabelled: Source | None = None
     values: Values = field(default_factory=Continuous)  # what the numbers of a view are, and how they are normalized
+    # None: the one that `shape`, `values` and `details` determine, see preprocess.preprocessor_of
+    preprocessor: Preprocessor | None = None
     fingerprint: str = ""  # hash that identifies the samples: their count, and names or contents
     split: str = ""  # hash of the ids held out here; "" where the data set has a split of its own, or none
     path: str | None = None  # absolute path of the samples; None for data sets without a path

@@ -6,9 +6,10 @@ ask it instead of the kind of data: which entries of a view hold a value, how to
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +28,10 @@ class Values(ABC):
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """The fields, with `kind`; `values_from_json` is the inverse."""
+
+    @abstractmethod
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a view of this shape can have these values, which are in their range: for files of untrusted sources."""
 
     @abstractmethod
     def present(self, x: Tensor) -> Tensor:
@@ -65,6 +70,10 @@ class Continuous(Values):
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "mean": list(self.mean), "std": list(self.std), "fill": self.fill}
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        fits = len(shape) > 1 and len(self.mean) == len(self.std) == shape[0] and _are_sizes(shape)
+        return fits and _is_scale(self.mean, self.std) and math.isfinite(self.fill)
+
     def present(self, x: Tensor) -> Tensor:
         return ~x.isnan()
 
@@ -94,6 +103,12 @@ class Tokens(Values):
             "mask": self.mask,
             "special": list(self.special),
         }
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        ids = (self.pad, *(() if self.mask is None else (self.mask,)), *self.special)
+        return (
+            len(shape) == 1 and _are_sizes(shape) and 0 < self.size < 1 << 31 and all(0 <= i < self.size for i in ids)
+        )
 
     def present(self, x: Tensor) -> Tensor:
         return x != self.pad
@@ -140,6 +155,11 @@ class Columns(Values):
         """(F,) bool on the device of x."""
         return torch.tensor([n > 0 for n in self.categories], device=x.device)
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        numbers = self.categories.count(0)
+        fits = tuple(shape) == (len(self.categories),) and _are_sizes(shape) and min(self.categories) >= 0
+        return fits and len(self.mean) == len(self.std) == numbers and _is_scale(self.mean, self.std)
+
     def present(self, x: Tensor) -> Tensor:
         return torch.where(self.is_category(x), x != 0, ~x.isnan())
 
@@ -156,16 +176,34 @@ class Columns(Values):
         return Mixed(self.slices)
 
 
+def _are_sizes(sizes: Iterable[int]) -> bool:
+    return all(0 < n < 1 << 20 for n in sizes)
+
+
+def _is_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> bool:
+    return all(map(math.isfinite, (*mean, *std))) and all(s > 0 for s in std)
+
+
 KINDS: dict[str, type[Values]] = {kind.kind: kind for kind in (Continuous, Tokens, Columns)}
+_CHECKS: dict[str, Callable[[Any], bool]] = {  # annotations of the fields
+    "int": lambda v: isinstance(v, int) and not isinstance(v, bool),
+    "int | None": lambda v: v is None or _CHECKS["int"](v),
+    "float": lambda v: _CHECKS["int"](v) or isinstance(v, float),
+    "tuple[int, ...]": lambda v: isinstance(v, tuple) and all(map(_CHECKS["int"], v)),
+    "tuple[float, ...]": lambda v: isinstance(v, tuple) and all(map(_CHECKS["float"], v)),
+}
 
 
 def values_from_json(content: Mapping[str, Any]) -> Values:
-    """The object that `to_json` described. ValueError for an unknown kind or other fields."""
-    fields = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if key != "kind"}
+    """The object that `to_json` described. ValueError for an unknown kind or other fields, or fields of another type."""
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if key != "kind"}
     kind = KINDS.get(str(content.get("kind")))
     if kind is None:
         raise ValueError(f"unknown kind of values {content.get('kind')!r}: expected one of {', '.join(KINDS)}")
+    types = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
+    if wrong := [key for key, v in given.items() if key not in types or not _CHECKS[types[key]](v)]:
+        raise ValueError(f"invalid values of kind {kind.kind}: {', '.join(map(str, wrong))}")
     try:
-        return kind(**fields)
+        return kind(**given)
     except TypeError as e:
         raise ValueError(f"invalid values of kind {kind.kind}: {e}") from None

@@ -6,7 +6,6 @@ The same two files, in a folder of their own, are what `sslcli export` writes.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import shutil
@@ -136,8 +135,7 @@ def values_of(info: Record) -> Values:
 def build_backbone(node: Config, shape: tuple[int, ...], values: Values) -> nn.Module:
     """The backbone of a YAML node for samples of `shape`. It gets `values` if its constructor names them, and has them as an
     attribute."""
-    named = "values" in inspect.signature(instantiate.resolve("backbone", node["_target_"])).parameters
-    given = {"values": values} if named else {}
+    given = {"values": values} if instantiate.takes("backbone", node, "values") else {}
     backbone: nn.Module = instantiate.build("backbone", node, input_shape=shape, **given)
     backbone.values = values  # type: ignore[assignment]
     return backbone

@@ -1,0 +1,136 @@
+"""The preprocessor of images: files, Pillow images or arrays to uint8, and the conversion of other data to its channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from torch import Tensor
+
+from sslcli.config import typecheck
+from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.errors import DataError, RequestError
+from sslcli.nn.values import Continuous, Values, values_from_json
+
+Range = list[float] | str | None
+EACH_IMAGE = "image"  # runs that recorded no range: the named ranges were those of each image
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True)
+class ImagePreprocessor(Preprocessor):
+    """Decodes images to uint8.
+
+    shape: (C, S, S), of a view. values: mean and standard deviation of each channel, for values in 0..1.
+    range: the values of images of more than 8 bits that become 0 and 255, the name of a rule, or None.
+    """
+
+    kind: ClassVar[str] = "image"
+    shape: tuple[int, ...]
+    values: Values
+    range: Range = None
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], values: Values, details: Mapping[str, Any]) -> Self:
+        return cls(tuple(shape), values, details.get("range"))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"shape": list(self.shape), "values": self.values.to_json(), "range": self.range}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
+        shape, values, limits = content.get("shape"), content.get("values"), content.get("range")
+        if not typecheck.matches_type(shape, list[int]) or len(shape or ()) != 3 or not isinstance(values, dict):
+            raise ValueError("expected the shape of an image, three integers, and values")
+        if not typecheck.matches_type(limits, list[float] | str | None):
+            raise ValueError("expected a range of two numbers, a name or null")
+        out = cls(tuple(shape or ()), values_from_json(values), limits)
+        if not (isinstance(out.values, Continuous) and out.values.fits(out.shape)):
+            raise ValueError(f"these values are not those of images {out.shape}")
+        return out
+
+    def encode(self, samples: Any) -> list[Any]:
+        """Images (H, W) or (H, W, C) uint8 of any sizes.
+
+        `samples`: uint8 (N, C, H, W), (N, H, W, C) or (N, H, W), or a list of paths, Pillow images or uint8 arrays (H, W, C).
+        DataError for another type or number of channels, or a file that cannot be decoded."""
+        channels = self.shape[0]
+        if isinstance(samples, Tensor | np.ndarray):
+            images: list[Any] = list(_as_last_axis(np.asarray(samples), channels))
+        else:
+            images = [self._load(sample) for sample in samples]
+        for image in images:
+            if (image.shape[2] if image.ndim == 3 else 1) != channels or image.dtype != np.uint8:
+                raise DataError(
+                    f"expected uint8 images of {channels} channel(s), got {image.dtype} {tuple(image.shape)}"
+                )
+        return images
+
+    def _load(self, sample: Any) -> np.ndarray:
+        from sslcli.data.images.encoded import Decoder
+
+        if isinstance(sample, str | Path):
+            sample = Decoder(self.shape[0], value_range=None if self.range == EACH_IMAGE else self.range)(str(sample))
+        return np.asarray(sample if isinstance(sample, np.ndarray) else sample.convert(MODES.get(self.shape[0])))
+
+    def decode(self, raw: Tensor) -> list[np.ndarray]:
+        """(N, C, H, W) uint8 to arrays (H, W, C) uint8."""
+        return [image.permute(1, 2, 0).cpu().numpy() for image in raw]
+
+    def configure(self, node: dict[str, Any], same_data: bool = False) -> dict[str, Any]:
+        """The image size and the range of values, where the data set has them and none is given; for the data it was fitted on
+        the channels, too."""
+        node = {**node}
+        if node.get("image_size", 0) is None:
+            node["image_size"] = self.shape[-1]
+        if same_data and node.get("channels") == "auto":
+            node["channels"] = self.shape[0]
+        wish = node.get("range")
+        if not isinstance(wish, str):
+            return node
+        if self.range == EACH_IMAGE:
+            if "max_pixels" in node:
+                node["range"] = {"minmax": "image_minmax", "percentile": "image_percentile"}.get(wish, wish)
+        elif self.range is not None:
+            node["range"] = self.range
+        return node
+
+    def adapt(self, dataset: Dataset, notes: list[str]) -> Dataset:
+        """Converted to the channels that the encoder takes, 1 or 3, and normalized as it was trained."""
+        from sslcli.data.images.channels import convert_channels
+
+        wanted, name = self.shape[0], dataset.name
+        if dataset.modality == self.kind and {dataset.shape[0], wanted} == {1, 3}:
+            how = (
+                "gray, repeated to three channels"
+                if wanted == 3
+                else "in color, reduced to its luminance (ITU-R BT.601)"
+            )
+            notes.append(f"{name} is {how}, as the encoder takes it")
+            dataset = convert_channels(dataset, wanted)
+        if dataset.shape != self.shape:
+            raise RequestError(
+                f"this encoder takes samples of shape {self.shape}; those of {name} have {dataset.shape}",
+                f"dataset.image_size={self.shape[-1]}" if wanted == dataset.shape[0] else None,
+            )
+        if "range" in dataset.details and isinstance(self.range, list):
+            here = dataset.details["range"]
+            if here is not None and here != self.range:
+                notes.append(f"warning: values are scaled by the range {here}; the run was trained with {self.range}")
+        return replace(dataset, values=self.values)
+
+
+def _as_last_axis(array: np.ndarray, channels: int) -> np.ndarray:
+    """(N, H, W, C) of a batch of images in any of the layouts. DataError for another type."""
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        raise DataError(
+            f"expected uint8 images (N, C, H, W), (N, H, W, C) or (N, H, W), got {array.dtype} {tuple(array.shape)}",
+            "scale values to 0..255 and convert them: (x * 255).round().astype('uint8')",
+        )
+    array = array[..., None] if array.ndim == 3 else array
+    if array.shape[-1] != channels and array.shape[1] == channels:
+        array = array.transpose(0, 2, 3, 1)
+    return array
