@@ -13,7 +13,8 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class Source(ABC):
     names: Sequence[str] | None = None  # a name for each sample (a path), for messages and CSV
     # (n,) int64: the samples of one group (a recording, a patient) are never divided by a split
     groups: Tensor | None = None
+    # by name, a number for each sample (n,) float64, NaN where unknown; "value" is the one that a regression predicts
+    targets: Mapping[str, Tensor] = MappingProxyType({})
     bad: Mapping[int, str] = {}  # id -> reason of the samples found unreadable while reading all into memory
     max_bad_fraction = 0.01  # a larger fraction of unreadable samples ends a run
 
@@ -60,9 +63,12 @@ class ArraySource(Source):
         labels: Tensor | None = None,
         names: Sequence[str] | None = None,
         groups: Tensor | None = None,
+        targets: Mapping[str, Tensor] | None = None,
     ):
         assert labels is None or len(labels) == len(x), (len(x), None if labels is None else len(labels))
+        assert all(len(values) == len(x) for values in (targets or {}).values()), len(x)
         self.x, self.labels, self.names, self.groups = x, labels, names, groups
+        self.targets = dict(targets or {})
 
     def __len__(self) -> int:
         return len(self.x)
@@ -166,6 +172,9 @@ class Dataset:
     train: Source
     test: Source | None
     classes: tuple[str, ...] = ()  # () when there are no labels
+    task: Literal["classes", "value"] = (
+        "classes"  # what evaluators predict: the labels, or the target "value" of the sources
+    )
     unlabelled: Source | None = None
     values: Values = field(default_factory=Continuous)  # what the numbers of a view are, and how they are normalized
     # None: the one that `shape`, `values` and `details` determine, see preprocess.preprocessor_of

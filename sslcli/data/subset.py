@@ -30,6 +30,7 @@ class Subset(Source):
             self.names = StringTable(names[i] for i in ids.tolist())
         if whole.groups is not None:
             self.groups = whole.groups[ids]
+        self.targets = {name: values[ids] for name, values in whole.targets.items()}
         self._x: Tensor | None = None
 
     def __len__(self) -> int:
@@ -67,6 +68,11 @@ class Concat(Source):
             self.names = StringTable([*first.names, *second.names])
         if first.groups is not None and second.groups is not None:
             self.groups = torch.cat([first.groups, second.groups])
+        self.targets = {
+            name: torch.cat([values, second.targets[name]])
+            for name, values in first.targets.items()
+            if name in second.targets
+        }
         self._x: Tensor | None = None
 
     def __len__(self) -> int:

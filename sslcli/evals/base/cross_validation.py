@@ -8,13 +8,13 @@ together. With several seeds the division is drawn anew for each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sslcli.config import Config
-from sslcli.data.dataset import Dataset
 from sslcli.data.subset import Concat, Subset
 from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.artefacts.predictions import FILE, Predictions
@@ -33,8 +33,7 @@ class Fold(EvalData):
 
     def __init__(self, whole: EvalData, pooled: Pooled, ids: dict[Split, Tensor]):
         train, test = (Subset(pooled.source, ids[split], pooled.labels[ids[split]]) for split in ("train", "test"))
-        d = whole.dataset
-        dataset = Dataset(d.name, d.modality, d.shape, train, test, d.classes, None, d.values, details=d.details)
+        dataset = replace(whole.dataset, train=train, test=test, unlabelled=None)
         super().__init__(
             dataset,
             whole.device,
