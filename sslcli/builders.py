@@ -23,7 +23,7 @@ from sslcli.methods.base import DataInfo, Encoder, Method
 from sslcli.nn.values import Continuous
 from sslcli.rng import derive
 from sslcli.runs import Record, checkpoint, records
-from sslcli.runs.encoder import backbone_overrides, build_backbone, load_encoder, locate_encoder, read_info
+from sslcli.runs.encoder import backbone_overrides, build_backbone, load_encoder, locate_encoder, read_info, values_of
 from sslcli.runs.run import Run
 from sslcli.runtime import progress
 from sslcli.views import Views
@@ -161,10 +161,10 @@ def load_frozen_encoder(spec: str, dataset: Dataset, key: str) -> Encoder:
             f"{key}={spec} was trained on samples of shape {shape}; those of {dataset.name} have {tuple(dataset.shape)}",
             f"dataset.image_size={shape[-1]}" if len(shape) == 3 and shape[0] == dataset.shape[0] else None,
         )
-    mean, std, own_mean, own_std = (
-        torch.tensor(v) for v in (dataset.values.mean, dataset.values.std, info["mean"], info["std"])
-    )
-    return Encoder(backbone, std / own_std, (mean - own_mean) / own_std)
+    try:
+        return Encoder(backbone, dataset.values.conversion(values_of(info)))
+    except ValueError as e:
+        raise RequestError(f"{key}={spec} was trained on other values than those of {dataset.name}: {e}") from None
 
 
 def load_checkpoint_encoder(run: Run, saved: Path) -> tuple[nn.Module, Record]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli import builders
+from sslcli.nn.values import Continuous
 from sslcli.training import configuration
 
 
@@ -29,7 +30,9 @@ def test_teacher_input_is_renormalized(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(builders, "locate_encoder", Path)
     monkeypatch.setattr(builders, "load_encoder", lambda path: (Sum(), {"input_shape": [3, 5, 5], **its}))
     teacher = builders.load_frozen_encoder(
-        "a_run", SimpleNamespace(shape=(3, 5, 5), name="ours", **ours), "method.teacher"
+        "a_run",
+        SimpleNamespace(shape=(3, 5, 5), name="ours", values=Continuous(tuple(ours["mean"]), tuple(ours["std"]))),
+        "method.teacher",
     )  # type: ignore[arg-type]
     torch.manual_seed(0)
     raw = torch.rand(4, 3, 5, 5)

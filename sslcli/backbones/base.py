@@ -5,40 +5,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor, nn
 
+from sslcli.config import instantiate, registry
 from sslcli.errors import RequestError
 from sslcli.nn.likelihood import Likelihood
 from sslcli.nn.values import Continuous, Values
 
-FITS = {3: "images (C, H, W): convnet, resnet18, vit_tiny, mlp", 2: "series (C, T): tcn, vit_tiny, mlp"}
-
-
-def expect_shape(name: str, input_shape: tuple[int, ...], *axes: int) -> None:
-    """RequestError unless samples have one of these numbers of axes (3: images, 2: series), none of them empty."""
-    shape = tuple(input_shape)
-    if len(shape) not in axes:
-        expected = " or ".join(FITS[a].split(":")[0] for a in axes)
-        fit = FITS.get(len(shape))
-        hint = f"backbones for {fit}; for example backbone={fit.split(': ')[1].split(',')[0]}" if fit else None
-        raise RequestError(f"backbone {name} requires {expected}, but samples have shape {shape}", hint)
-    if min(shape) < 1:
-        raise RequestError(f"backbone {name} does not support samples of shape {shape}: an axis is empty")
+SAMPLES = {  # kind of values, number of axes -> what samples look like
+    ("continuous", 2): "series (C, T)",
+    ("continuous", 3): "images (C, H, W)",
+    ("continuous", 4): "clips (C, T, H, W)",
+    ("tokens", 1): "sequences of tokens (L)",
+    ("columns", 1): "rows of a table (F)",
+}
 
 
 class Backbone(nn.Module):
-    """`forward(x)` maps (B, *input_shape) to (B, dim)."""
+    """`forward(x)` maps (B, *input_shape) to (B, dim).
 
+    `accepts`: kind of values -> numbers of axes of a sample, such as {"continuous": (3,)} for images; empty for anything. The
+    constructor of a backbone of other than continuous values names `values` and passes them on.
+    RequestError from the constructor for other samples, or an empty axis."""
+
+    accepts: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     dim: int
     input_shape: tuple[int, ...]
     values: Values = Continuous()  # what the numbers of a sample are; set by the builder
 
-    def __init__(self, input_shape: tuple[int, ...]):
+    def __init__(self, input_shape: tuple[int, ...], values: Values | None = None):
         super().__init__()
         self.input_shape = tuple(input_shape)
+        if values is not None:
+            self.values = values
+        self._check_samples()
+
+    def _check_samples(self) -> None:
+        name, kind, axes = type(self).__name__, self.values.kind, len(self.input_shape)
+        if self.accepts and axes not in self.accepts.get(kind, ()):
+            accepted = [SAMPLES.get((k, n), f"{k} of {n} axes") for k, many in self.accepts.items() for n in many]
+            message = f"backbone {name} requires {' or '.join(accepted)}, but samples have shape {self.input_shape}"
+            others = matching(kind, axes)
+            fitting = f"backbones for {SAMPLES.get((kind, axes), kind)}: {', '.join(others)}"
+            raise RequestError(message, f"{fitting}; for example backbone={others[0]}" if others else None)
+        if min(self.input_shape) < 1:
+            raise RequestError(
+                f"backbone {name} does not support samples of shape {self.input_shape}: an axis is empty"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+
+def matching(kind: str, axes: int, tokens: bool = False) -> list[str]:
+    """The backbones (YAML files) that say that they take such samples; with `tokens`, of those the token backbones."""
+    base = TokenBackbone if tokens else Backbone
+    files = {name: registry.describe(path, "backbone") for name, path in registry.choices("backbone").items()}
+    classes = {name: instantiate.resolve("backbone", node["_target_"]) for name, node in files.items()}
+    return [
+        name
+        for name, kind_of_net in classes.items()
+        if isinstance(kind_of_net, type) and issubclass(kind_of_net, base) and axes in kind_of_net.accepts.get(kind, ())
+    ]
 
 
 class TokenBackbone(Backbone):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-from sslcli.backbones.base import Backbone, expect_shape
+from sslcli.backbones.base import Backbone
 from sslcli.errors import RequestError
 
 
@@ -17,8 +19,9 @@ class ConvNet(Backbone):
     number of channels, any size.
     """
 
+    accepts: ClassVar = {"continuous": (3,)}
+
     def __init__(self, input_shape: tuple[int, ...], width: int = 32, blocks: int = 2):
-        expect_shape("convnet", input_shape, 3)
         super().__init__(input_shape)
         if min(width, blocks) < 1:
             raise RequestError(f"backbone.width={width} and backbone.blocks={blocks} must be at least 1")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sslcli.backbones.base import Backbone, expect_shape
+from sslcli.backbones.base import Backbone
 from sslcli.errors import RequestError
 
 
 class MLP(Backbone):
     """`depth` layers of Linear-BatchNorm-ReLU of `width`; `dim` is `width`. Missing values (NaN) are replaced by 0."""
 
+    accepts: ClassVar = {"continuous": (2, 3)}
+
     def __init__(self, input_shape: tuple[int, ...], width: int = 256, depth: int = 2):
-        expect_shape("mlp", input_shape, 2, 3)
         super().__init__(input_shape)
         if min(width, depth) < 1:
             raise RequestError(f"backbone.width={width} and backbone.depth={depth} must be at least 1")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.backbones.base import Backbone, expect_shape
+from sslcli.backbones.base import Backbone
 from sslcli.errors import RequestError
 
 
@@ -85,6 +86,8 @@ class ResNet(Backbone):
     each branch is initialized with zero (Goyal et al. 2017), so that blocks are the identity initially.
     """
 
+    accepts: ClassVar = {"continuous": (3,)}
+
     layer1: nn.Module
     layer2: nn.Module
     layer3: nn.Module
@@ -93,7 +96,6 @@ class ResNet(Backbone):
     def __init__(
         self, input_shape: tuple[int, ...], depth: int = 18, stem: str = "auto", zero_init_residual: bool = False
     ):
-        expect_shape(f"resnet{depth}", input_shape, 3)
         super().__init__(input_shape)
         if depth not in DEPTHS:
             raise RequestError(f"no ResNet of depth {depth}", f"backbone.depth is one of {', '.join(map(str, DEPTHS))}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.backbones.base import Backbone, expect_shape
+from sslcli.backbones.base import Backbone
 from sslcli.errors import RequestError
 
 
@@ -21,10 +23,11 @@ class TCN(Backbone):
     `stride: auto` makes the first convolution reduce the series to at most 96 steps (stride 1, 2, 4, ...).
     """
 
+    accepts: ClassVar = {"continuous": (2,)}
+
     def __init__(
         self, input_shape: tuple[int, ...], width: int = 64, depth: int = 4, kernel: int = 3, stride: int | str = "auto"
     ):
-        expect_shape("tcn", input_shape, 2)
         super().__init__(input_shape)
         channels, steps = input_shape
         if kernel % 2 == 0:

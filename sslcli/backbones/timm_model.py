@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sslcli.backbones.base import Backbone, expect_shape
+from sslcli.backbones.base import Backbone
 from sslcli.errors import MachineError, RequestError, nearest
 
 
 class TimmModel(Backbone):
     """The timm model `name`, untrained; parameters keep timm's names under `net.`. Fixed-size models get the size of the image."""
 
+    accepts: ClassVar = {"continuous": (3,)}
+
     def __init__(self, input_shape: tuple[int, ...], name: str = "resnet18"):
-        expect_shape("timm", input_shape, 3)
         super().__init__(input_shape)
         try:
             import timm

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sslcli.backbones.base import Backbone, expect_shape
+from sslcli.backbones.base import Backbone
 from sslcli.errors import RequestError, nearest
 
 
@@ -18,8 +18,9 @@ class TorchvisionModel(Backbone):
     are built for the image size; RequestError for models that do not support it.
     """
 
+    accepts: ClassVar = {"continuous": (3,)}
+
     def __init__(self, input_shape: tuple[int, ...], name: str = "mobilenet_v3_small"):
-        expect_shape("torchvision", input_shape, 3)
         super().__init__(input_shape)
         import torchvision
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.backbones.base import TokenBackbone, expect_shape
+from sslcli.backbones.base import TokenBackbone
 from sslcli.errors import RequestError
-from sslcli.nn.transformer import Block, init_linear, sine_positions
+from sslcli.nn.transformer import Block, init_linear, received_attention, sine_positions
 
 MAX_TOKENS = 1024  # limit of an automatic patch size, because attention is quadratic
 
@@ -31,6 +32,7 @@ class ViT(TokenBackbone):
     pooling after `norm`, where timm pools first and then applies `fc_norm`.
     """
 
+    accepts: ClassVar = {"continuous": (2, 3)}
     prefix = 1
 
     def __init__(
@@ -44,7 +46,6 @@ class ViT(TokenBackbone):
         positions: str = "fixed",
         mlp_ratio: float = 4.0,
     ):
-        expect_shape("vit", input_shape, 2, 3)
         super().__init__(input_shape)
         channels, *size = self.input_shape
         if width % heads or width % 4:
@@ -84,7 +85,7 @@ class ViT(TokenBackbone):
         tokens = self.tokens(x)
         if self.pool == "cls":
             return tokens[:, 0]
-        valid = self._valid(x)
+        valid = self.present(x)
         if valid is None:
             return tokens[:, 1:].mean(dim=1)
         weight = valid.to(tokens.dtype)[:, :, None]
@@ -131,7 +132,7 @@ class ViT(TokenBackbone):
         if hidden is not None and mask_token is not None:
             h = torch.where(hidden[:, :, None], mask_token.to(h.dtype), h)
         h = h + positions[:, 1:]
-        valid = self._valid(x)  # (B, N)
+        valid = self.present(x)  # (B, N)
         if keep is not None:
             h = h.gather(1, keep[:, :, None].expand(-1, -1, self.dim))
             valid = None if valid is None else valid.gather(1, keep)
@@ -183,9 +184,18 @@ class ViT(TokenBackbone):
             return x[:, :, : sides[0], : sides[1]].contiguous()
         return F.pad(x, (0, sides[0] - x.shape[2]), value=float("nan"))
 
-    def _valid(self, x: Tensor) -> Tensor | None:
+    def present(self, x: Tensor) -> Tensor | None:
         """(B, N) bool: tokens with at least one value. None for images, which have no padding and use faster kernels."""
         return None if len(self.grid) == 2 else ~self.patchify(x).isnan().all(dim=2)
+
+    @torch.no_grad()
+    def attention(self, x: Tensor) -> Tensor:
+        h, mask = self._embed(x)
+        blocks: list[Any] = list(self.blocks)
+        last = blocks.pop()
+        for block in blocks:
+            h = block(h, mask)
+        return received_attention(last.attn, last.norm1(h), mask, self.prefix, self.pool == "cls")
 
 
 class PatchEmbed(nn.Module):

@@ -12,7 +12,7 @@ another run's backbone (`teacher: Encoder`), other methods on the same backbone 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sslcli.batch import Batch
 from sslcli.nn.heads import Head, Width, head_width
+from sslcli.nn.values import Continuous, Values
 
 __all__ = ["Batch", "DataInfo", "Encoder", "Method", "Reconstruction"]
 
@@ -36,28 +37,24 @@ class DataInfo:
 class Encoder(nn.Module):
     """The trained backbone of another run, frozen, in evaluation mode: (B, *shape) -> (B, dim).
 
-    Passed to a constructor argument with this annotation; the YAML names the run (`method.teacher=RUN`). `scale` and `shift` (C,)
-    convert the normalization of this run to that of the other.
+    Passed to a constructor argument with this annotation; the YAML names the run (`method.teacher=RUN`). `conversion` maps the
+    values of this run's views to those of the other's (`Values.conversion`).
     """
 
     dim: int
-    scale: Tensor
-    shift: Tensor
 
-    def __init__(self, backbone: nn.Module, scale: Tensor | None = None, shift: Tensor | None = None):
+    def __init__(self, backbone: nn.Module, conversion: nn.Module | None = None):
         super().__init__()
         self.backbone = backbone.eval().requires_grad_(False)
         self.dim = backbone.dim  # type: ignore[assignment]
-        self.register_buffer("scale", torch.ones(1) if scale is None else scale, persistent=False)
-        self.register_buffer("shift", torch.zeros(1) if shift is None else shift, persistent=False)
+        self.conversion = nn.Identity() if conversion is None else conversion
 
     def train(self, mode: bool = True) -> Encoder:
         return super().train(False)  # batch norm keeps its running statistics
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        axes = (-1, *([1] * (x.ndim - 2)))
-        out: Tensor = self.backbone(x * self.scale.view(axes) + self.shift.view(axes))
+        out: Tensor = self.backbone(self.conversion(x))
         return out
 
 
@@ -65,8 +62,9 @@ class Encoder(nn.Module):
 class Reconstruction:
     """Reconstructed samples; each tensor is (B, *shape) of a view.
 
-    `predicted` has the units of the method's target, (source - mean) / std: mean and std are None (0 and 1) unless the target is
-    normalized per patch. `hidden` is the mask of what the method had to predict, None where it saw everything.
+    `predicted` has the most likely values in the units of the method's target, (source - mean) / std: mean and std are None (0 and
+    1) unless the target is normalized per patch. `hidden` is the mask of what the method had to predict, None where it saw
+    everything. `values`: those of the view, as the backbone has them.
     """
 
     source: Tensor
@@ -74,6 +72,7 @@ class Reconstruction:
     hidden: Tensor | None = None
     mean: Tensor | None = None
     std: Tensor | None = None
+    values: Values = field(default_factory=Continuous)
 
     def target(self) -> Tensor:
         """The source in the units of the prediction."""
@@ -82,9 +81,10 @@ class Reconstruction:
         return (self.source - self.mean) / self.std
 
     def error(self) -> Tensor:
-        """Squared error in the units of the prediction; NaN at padding and at visible positions."""
-        squared = (self.predicted.float() - self.target()).square()
-        return squared if self.hidden is None else squared.masked_fill(~self.hidden, torch.nan)
+        """The error of each value: the squared difference of numbers in the units of the prediction, 0 or 1 for categories. NaN
+        at padding and at visible positions."""
+        error = self.values.likelihood().error(self.predicted, self.target())
+        return error if self.hidden is None else error.masked_fill(~self.hidden, torch.nan)
 
     def columns(self) -> dict[str, Tensor]:
         """Columns of a figure: the source, its visible part and the prediction, in the units of the source. Statistics of
@@ -94,10 +94,9 @@ class Reconstruction:
             predicted = predicted * self.std + self.mean
         if self.hidden is None:
             return {"source": self.source, "reconstruction": predicted}
-        visible = self.source.masked_fill(self.hidden, 0.0)
         return {
             "source": self.source,
-            "visible": visible,
+            "visible": self.values.hide(self.source, self.hidden),
             "predicted": torch.where(self.hidden, predicted, self.source),
         }
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.nn.adversary import Critic, critic_loss, with_frozen_parameters
-from sslcli.nn.decoder import Decoder
+from sslcli.nn.decoder import decoder
 from sslcli.nn.stats import spread
 
 
@@ -32,15 +32,16 @@ class BiGAN(Method):
             raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
         self.latent_dim = latent_dim
         self.to_code = nn.Linear(self.backbone.dim, latent_dim)  # E, with the backbone
-        self.generator = Decoder(latent_dim, self.backbone.input_shape, width)  # G
+        self.generator = decoder(self.backbone.values, self.backbone.input_shape, latent_dim, width)  # G
         self.critic = Critic(self.backbone.input_shape, width, latent_dim)  # D
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "weak", "clean")
-        real = x.nan_to_num()
+        real = self.backbone.values.complete(x)
         code = self.to_code(self.backbone(x))  # E(x)
         z = batch.normal("code", self.latent_dim).to(code.dtype)
-        generated = self.generator(z).masked_fill(x.isnan(), 0.0)  # padding must not reveal which is real
+        absent = ~self.backbone.values.present(x)
+        generated = self.generator(z).masked_fill(absent, 0.0)  # padding must not reveal which is real
         critic = critic_loss(self.critic(real, code.detach()), self.critic(generated.detach(), z))
         encoder = with_frozen_parameters(self.critic, real, code).mean()
         generator = -with_frozen_parameters(self.critic, generated, z).mean()
@@ -49,7 +50,7 @@ class BiGAN(Method):
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.expect_views(1, "weak", "clean")
-        return Reconstruction(x, self.generator(self.to_code(self.backbone(x))))
+        return Reconstruction(x, self.generator(self.to_code(self.backbone(x))), values=self.backbone.values)
 
     @torch.no_grad()
     def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.decoder import Decoder
+from sslcli.nn.decoder import ConvDecoder
 from sslcli.nn.dist import all_reduce_mean
 from sslcli.nn.precision import full_precision
 
@@ -45,7 +45,7 @@ class Colorization(Method):
         self.luma: Tensor
         self.register_buffer("luma", torch.tensor(luma), persistent=False)
         small = tuple(max(1, s // 4) for s in size)
-        self.decoder = Decoder(self.backbone.dim, (self.colors * bins, *small), width)
+        self.decoder = ConvDecoder(self.backbone.dim, (self.colors * bins, *small), width)
         self.register_buffer("shares", torch.full((self.colors, bins), 1 / bins))
         self.register_buffer("sums", torch.zeros(self.colors, bins), persistent=False)
         self.register_buffer("count", torch.zeros(()), persistent=False)

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.nn.adversary import Critic, critic_loss, with_frozen_parameters
 from sslcli.nn.block_masks import block_mask
-from sslcli.nn.decoder import Decoder
-from sslcli.nn.losses import masked_mse
+from sslcli.nn.decoder import decoder
 
 
 class ContextEncoder(Method):
@@ -29,7 +28,8 @@ class ContextEncoder(Method):
             raise ValueError("hide must be a fraction of each side between 0 and 1, adversary a weight of at least 0")
         shape = self.backbone.input_shape
         self.hide, self.adversary = hide, adversary
-        self.decoder = Decoder(self.backbone.dim, shape, width)
+        self.decoder = decoder(self.backbone.values, shape, self.backbone.dim, width)
+        self.likelihood = self.backbone.values.likelihood()
         self.critic = Critic(shape, width) if adversary else None
         self.adversarial = adversary > 0
         self.min_loss = -math.inf if self.adversarial else 0.0
@@ -37,10 +37,10 @@ class ContextEncoder(Method):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.inpaint(x, batch)
-        error = masked_mse(predicted, x, hidden)  # eq. (1)
+        error = self.likelihood.loss(predicted, x, hidden)  # eq. (1)
         if self.critic is None:
             return {"loss": error}
-        real = x.nan_to_num()
+        real = self.backbone.values.complete(x)
         completed = torch.where(hidden, predicted, real)
         critic = critic_loss(self.critic(real), self.critic(completed.detach()))
         generator = -with_frozen_parameters(self.critic, completed).mean()  # eq. (2), of the generator
@@ -49,13 +49,16 @@ class ContextEncoder(Method):
 
     def inpaint(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The predicted view (B, C, *size), and the mask of the block (B, 1, *size)."""
-        hidden = block_mask(batch.uniform("block", x.ndim - 2), tuple(x.shape[2:]), self.hide)[:, None]
-        return self.decoder(self.backbone(x.masked_fill(hidden & ~x.isnan(), 0.0))), hidden
+        values = self.backbone.values
+        _, *size = values.mask_shape(x.shape[1:])
+        hidden = block_mask(batch.uniform("block", len(size)), tuple(size), self.hide)[:, None]
+        return self.decoder(self.backbone(values.hide(x, hidden))), hidden
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.inpaint(x, batch)
-        return Reconstruction(x, predicted, hidden.expand_as(x))
+        predicted = self.likelihood.mode(predicted)
+        return Reconstruction(x, predicted, hidden.expand_as(x), values=self.backbone.values)
 
     def details(self) -> dict[str, str]:
         return {"block": f"{self.hide:.0%} of each side" + (", with a discriminator" if self.adversary else "")}

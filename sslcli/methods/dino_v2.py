@@ -21,7 +21,7 @@ from sslcli.nn.centering import LinearWarmup
 from sslcli.nn.dist import gather, rank
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, gelu_head
-from sslcli.nn.masking import random_mask
+from sslcli.nn.masking import exclude_padding, random_mask
 from sslcli.nn.precision import full_precision
 from sslcli.nn.prototypes import Prototypes, apply_to_tokens, cross_view_loss, effective_prototypes, masked_token_loss
 from sslcli.nn.sinkhorn import sinkhorn
@@ -103,7 +103,7 @@ class DINOv2(Method):
         """(B, N) bool: with the defaults, 10 to 50 % of the tokens of half of the samples; padding is never masked."""
         scores = batch.uniform(f"mask of view {view}", self.backbone.num_tokens)
         hidden = random_mask(scores, batch.uniform(f"share of view {view}", 2), **self.masks)
-        return hidden & ~self.backbone.patchify(x).isnan().all(dim=2)
+        return exclude_padding(hidden, self.backbone.present(x))
 
     @torch.no_grad()
     def teacher_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -69,13 +69,14 @@ class IJEPA(Method):
             teacher: Any = self.teacher.parts[0]
             tokens = teacher.tokens(x)[:, prefix:]
             target = F.layer_norm(tokens.float(), tokens.shape[-1:])  # (B, N, D)
-        real = ~self.backbone.patchify(x).isnan().all(dim=2)  # (B, N): padding is no target
+        present = self.backbone.present(x)  # (B, N): padding is no target
         losses = []
         for inside in blocks:
             at = inside.nonzero()[:, 1].view(len(x), -1)  # (B, a): blocks are of one size
             predicted = self.predict(context, keep, valid, at)
             expected = target.gather(1, at[:, :, None].expand(-1, -1, target.shape[2]))
-            losses.append(smooth_l1(predicted, expected, real.gather(1, at)))
+            where = torch.ones_like(at, dtype=torch.bool) if present is None else present.gather(1, at)
+            losses.append(smooth_l1(predicted, expected, where))
         return {"loss": torch.stack(losses).mean(), "spread": spread(context.mean(dim=1))}  # eq. (1)
 
     def context(self, x: Tensor, covered: Tensor) -> tuple[Tensor, Tensor, Tensor]:

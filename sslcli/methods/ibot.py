@@ -16,7 +16,7 @@ from sslcli.methods.base import Batch, Method
 from sslcli.nn.centering import LinearWarmup, centered_softmax
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import Width, gelu_head
-from sslcli.nn.masking import random_mask
+from sslcli.nn.masking import exclude_padding, random_mask
 from sslcli.nn.prototypes import Prototypes, apply_to_tokens, cross_view_loss, effective_prototypes, masked_token_loss
 from sslcli.nn.running_mean import RunningMean
 from sslcli.nn.stats import spread
@@ -69,7 +69,7 @@ class IBOT(Method):
             class_scores, token_scores = self.teacher_scores(x)
             teacher_classes.append(class_scores)
             targets = centered_softmax(token_scores, self.token_centre.value, self.teacher_temperature.value)
-            masked.append(masked_token_loss(student, targets, hidden & ~self.backbone.patchify(x).isnan().all(dim=2)))
+            masked.append(masked_token_loss(student, targets, exclude_padding(hidden, self.backbone.present(x))))
             if self.training and torch.is_grad_enabled():
                 self.centre.observe(class_scores)
                 self.token_centre.observe(token_scores.flatten(0, 1))

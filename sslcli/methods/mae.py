@@ -2,8 +2,9 @@
 
 He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022. https://arxiv.org/abs/2111.06377
 B batch, N tokens, n visible ones, P raw values of a token, D decoder width. Works on any tokens of the backbone: image patches,
-windows of a series. Deviations from the authors' code: the mask is a function of the sample (`batch.uniform`); padding (NaN) is
-no target; the decoder's width follows the backbone (`auto`).
+windows of a series, columns of a table; categories are predicted with cross-entropy. Deviations from the authors' code: the mask
+is a function of the sample (`batch.uniform`); padding and missing values are no target; the decoder's width follows the backbone
+(`auto`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.nn.heads import Width
-from sslcli.nn.losses import masked_mse
 from sslcli.nn.masking import random_keep, visible_count
 from sslcli.nn.patches import normalize_patches
 from sslcli.nn.transformer import Block, init_linear
@@ -34,7 +34,8 @@ class MAE(Method):
     ):
         super().__init__(backbone)
         self.keep = visible_count(self.backbone.num_tokens, mask_ratio)
-        self.norm_pix = norm_pix
+        self.likelihood = self.backbone.likelihood()
+        self.norm_pix = norm_pix and self.likelihood.normalizes
         width = decoder_width(decoder_dim, self.backbone.dim, decoder_heads)
         self.embed = nn.Linear(self.backbone.dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -42,7 +43,7 @@ class MAE(Method):
         self.register_buffer("positions", self.backbone.token_positions(width), persistent=False)  # (prefix + N, D)
         self.decoder = nn.ModuleList(Block(width, decoder_heads) for _ in range(decoder_depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.to_pixels = nn.Linear(width, self.backbone.patch_dim)
+        self.to_pixels = self.likelihood.head(width, self.backbone.prefix)
         for part in (self.embed, self.decoder, self.to_pixels):
             part.apply(init_linear)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -51,10 +52,11 @@ class MAE(Method):
         (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
         target, _, _ = self.target(x)
-        return {"loss": masked_mse(predicted, target, hidden[:, :, None])}  # Sec. 3: "only on masked patches"
+        loss = self.likelihood.loss(predicted, target, hidden[:, :, None])  # Sec. 3: "only on masked patches"
+        return {"loss": loss}
 
     def predict(self, x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions (B, N, P) for every token, and the mask (B, N): tokens with the larger scores (B, N) are masked."""
+        """Predictions for every token, and the mask (B, N): tokens with the larger scores (B, N) are masked."""
         keep, hidden = random_keep(scores, self.keep)
         visible = self.embed(self.backbone.tokens(x, keep))  # (B, prefix + n, D)
         prefix = self.backbone.prefix
@@ -63,7 +65,7 @@ class MAE(Method):
         h = torch.cat([visible[:, :prefix], full], dim=1) + self.positions
         for block in self.decoder:
             h = block(h)
-        return self.to_pixels(self.norm(h))[:, prefix:], hidden
+        return self.to_pixels(self.norm(h)), hidden
 
     def target(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Targets (B, N, P), with the mean and standard deviation (B, N, 1) of their normalization (0 and 1 without norm_pix)."""
@@ -75,20 +77,24 @@ class MAE(Method):
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
-        _, mean, std = self.target(x)
+        target, mean, std = self.target(x)
         to_view = self.backbone.unpatchify
         return Reconstruction(
             x,
-            to_view(predicted),
-            to_view(hidden[:, :, None].expand_as(predicted)),
-            to_view(mean.expand_as(predicted)) if self.norm_pix else None,
-            to_view(std.expand_as(predicted)) if self.norm_pix else None,
+            to_view(self.likelihood.mode(predicted).view_as(target)),
+            to_view(hidden[:, :, None].expand_as(target)),
+            to_view(mean.expand_as(target)) if self.norm_pix else None,
+            to_view(std.expand_as(target)) if self.norm_pix else None,
+            self.backbone.values,
         )
 
     def details(self) -> dict[str, str]:
         total = self.backbone.num_tokens
         decoder = f"{len(self.decoder)} blocks of width {self.embed.out_features}"
-        return {"tokens": f"{self.keep} of {total} visible", "decoder": decoder}
+        target = (
+            "each token normalized by its own mean and standard deviation" if self.norm_pix else "the values themselves"
+        )
+        return {"tokens": f"{self.keep} of {total} visible", "decoder": decoder, "target": target}
 
 
 def decoder_width(requested: Width, dim: int, heads: int) -> int:

@@ -2,8 +2,8 @@
 
 Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", CVPR 2022. https://arxiv.org/abs/2111.09886
 B batch, N tokens, P raw values of a token. Masked patches enter the encoder as a learned mask token. Works on any tokens of the
-backbone. Deviations from the authors' code: the unit of masking is one token (theirs 32 pixels, several tokens); padding of a
-series (NaN) is no target.
+backbone; categories are predicted with cross-entropy. Deviations from the authors' code: the unit of masking is one token (theirs
+32 pixels, several tokens); padding and missing values are no target.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.nn.masking import random_keep, visible_count
-from sslcli.nn.patches import masked_l1
 
 
 class SimMIM(Method):
@@ -25,15 +24,17 @@ class SimMIM(Method):
         self.keep = visible_count(self.backbone.num_tokens, mask_ratio)
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        self.to_pixels = nn.Linear(self.backbone.dim, self.backbone.patch_dim)  # Sec. 3.3: "as light as a linear layer"
+        self.likelihood = self.backbone.likelihood()
+        self.to_pixels = self.likelihood.head(self.backbone.dim)  # Sec. 3.3: "as light as a linear layer"
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
-        return {"loss": masked_l1(predicted, self.backbone.patchify(x), hidden[:, :, None])}  # Sec. 3.4
+        target = self.backbone.patchify(x)
+        return {"loss": self.likelihood.loss(predicted, target, hidden[:, :, None], absolute=True)}  # Sec. 3.4
 
     def predict(self, x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions (B, N, P), and the mask (B, N)."""
+        """Predictions for every token, and the mask (B, N)."""
         _, hidden = random_keep(scores, self.keep)
         tokens = self.backbone.tokens(x, hidden=hidden, mask_token=self.mask_token)
         return self.to_pixels(tokens[:, self.backbone.prefix :]), hidden
@@ -41,8 +42,10 @@ class SimMIM(Method):
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.expect_views(1, "weak", "clean")
         predicted, hidden = self.predict(x, batch.uniform("mask", self.backbone.num_tokens))
-        to_view = self.backbone.unpatchify
-        return Reconstruction(x, to_view(predicted), to_view(hidden[:, :, None].expand_as(predicted)))
+        patches, to_view = self.backbone.patchify(x), self.backbone.unpatchify
+        mode = self.likelihood.mode(predicted).view_as(patches)
+        mask = hidden[:, :, None].expand_as(patches)
+        return Reconstruction(x, to_view(mode), to_view(mask), values=self.backbone.values)
 
     def details(self) -> dict[str, str]:
         total = self.backbone.num_tokens

@@ -2,11 +2,11 @@
 
 Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014. https://arxiv.org/abs/1312.6114
 Higgins et al., "beta-VAE", ICLR 2017 (beta). https://openreview.net/forum?id=Sy2fzU9gl
-B batch, Z latent width, D values of a sample. p(x|z) is Gaussian with one learned variance for all values (Rybkin et al.,
+B batch, Z latent width, D values of a sample. p(x|z) is Gaussian with one learned variance for all numbers (Rybkin et al.,
 "Simple and Effective VAE Training with Calibrated Decoders", ICML 2021, arXiv:2006.13202): a fixed one would have the same effect
-as beta, and a wrong value leads to posterior collapse or to an ignored prior. The loss is the negative bound in nats over D. The
-backbone's feature vector is evaluated, of which mean and log-variance are linear functions. Deviations from the papers: a
-convolutional decoder; one latent draw per sample.
+as beta, and a wrong value leads to posterior collapse or to an ignored prior. Categories have a categorical distribution. The loss
+is the negative bound in nats over D. The backbone's feature vector is evaluated, of which mean and log-variance are linear
+functions. Deviations from the papers: a decoder for the kind of data (nn/decoder.py); one latent draw per sample.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
-from sslcli.nn.decoder import Decoder
-from sslcli.nn.losses import masked_mse
+from sslcli.nn.decoder import decoder
 from sslcli.nn.precision import full_precision
 
 MIN_LOG_VARIANCE = -6.0  # of the decoder
@@ -36,8 +35,11 @@ class VAE(Method):
         self.to_log_variance = nn.Linear(self.backbone.dim, latent_dim)
         nn.init.zeros_(self.to_log_variance.weight)
         nn.init.zeros_(self.to_log_variance.bias)
-        self.decoder = Decoder(latent_dim, self.backbone.input_shape, width)
-        self.log_noise = nn.Parameter(torch.zeros(1))  # of the decoder: log variance
+        values = self.backbone.values
+        self.likelihood = values.likelihood()
+        self.decoder = decoder(values, self.backbone.input_shape, latent_dim, width)
+        # log variance of the decoder's numbers
+        self.log_noise = nn.Parameter(torch.zeros(1), requires_grad=self.likelihood.has_variance)
         self.beta = beta
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -45,9 +47,8 @@ class VAE(Method):
         mean, log_variance = self.encode(x)
         noise = batch.normal("latent", mean.shape[1]).to(mean.dtype)
         z = mean + (log_variance / 2).exp() * noise  # Sec. 2.4, the reparameterization
-        error = masked_mse(self.decoder(z), x)
         log_noise = self.log_noise.clamp(min=MIN_LOG_VARIANCE).squeeze()
-        nll = (error / log_noise.exp() + log_noise + math.log(2 * math.pi)) / 2  # -log p(x|z) / D
+        nll, error = self.likelihood.nll(self.decoder(z), x, log_noise)  # -log p(x|z) / D
         kl = gaussian_kl(mean, log_variance)
         size = math.prod(self.backbone.input_shape)
         return {"loss": nll + self.beta * kl / size, "kl": kl.detach(), "error": error.detach()}
@@ -59,7 +60,11 @@ class VAE(Method):
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.expect_views(1, "weak", "clean")
-        return Reconstruction(x, self.decoder(self.encode(x)[0]))
+        return Reconstruction(x, self.decode(self.encode(x)[0]), values=self.backbone.values)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The most likely values given latent codes (B, Z), of the shape of the view."""
+        return self.likelihood.mode(self.decoder(z))
 
     @torch.no_grad()
     def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
@@ -72,10 +77,10 @@ class VAE(Method):
         for step in (-RANGE, -RANGE / 2, 0.0, RANGE / 2, RANGE):
             z = mean.clone()
             z[:, column] = step
-            traversal[f"{step:+g}"] = self.decoder(z)
+            traversal[f"{step:+g}"] = self.decode(z)
         return {
-            "reconstruction": {"source": x, "reconstruction": self.decoder(mean)},
-            "samples": {f"prior {i + 1}": self.decoder(z) for i, z in enumerate(prior)},
+            "reconstruction": {"source": x, "reconstruction": self.decode(mean)},
+            "samples": {f"prior {i + 1}": self.decode(z) for i, z in enumerate(prior)},
             "traversal": {"source": x, **traversal},
         }
 

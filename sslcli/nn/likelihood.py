@@ -25,8 +25,8 @@ class Likelihood(ABC):
     what is judged; targets without a value (NaN, padding) are never judged. Losses are means over the global batch."""
 
     @abstractmethod
-    def head(self, width: int) -> nn.Module:
-        """A layer from token features (B, N, width) to predictions for `loss`."""
+    def head(self, width: int, prefix: int = 0) -> nn.Module:
+        """A layer from token features (B, prefix + N, width) to predictions of the last N tokens, for `loss`."""
 
     @abstractmethod
     def loss(self, predicted: Tensor, target: Tensor, where: Tensor | None = None, absolute: bool = False) -> Tensor:
@@ -51,6 +51,22 @@ class Likelihood(ABC):
         """Whether a token predicts several numbers, whose own mean and standard deviation can be removed from the target."""
         return False
 
+    @property
+    def has_variance(self) -> bool:
+        """Whether some values are numbers, so that `nll` depends on the variance."""
+        return False
+
+
+class TokenLinear(nn.Linear):
+    """(B, prefix + N, width) -> (B, N, outputs)."""
+
+    def __init__(self, width: int, outputs: int, prefix: int = 0):
+        super().__init__(width, outputs)
+        self.prefix = prefix
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return super().forward(tokens)[:, self.prefix :]
+
 
 @dataclass(frozen=True)
 class Gaussian(Likelihood):
@@ -58,8 +74,8 @@ class Gaussian(Likelihood):
 
     outputs: int = 1
 
-    def head(self, width: int) -> nn.Module:
-        return nn.Linear(width, self.outputs)
+    def head(self, width: int, prefix: int = 0) -> nn.Module:
+        return TokenLinear(width, self.outputs, prefix)
 
     def loss(self, predicted: Tensor, target: Tensor, where: Tensor | None = None, absolute: bool = False) -> Tensor:
         if absolute:
@@ -80,22 +96,28 @@ class Gaussian(Likelihood):
     def normalizes(self) -> bool:
         return self.outputs > 1
 
+    @property
+    def has_variance(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class Categorical(Likelihood):
-    """Ids of a vocabulary of `size`: cross-entropy of logits (..., size) for targets (...) int64. `ignore`: the id of padding."""
+    """Ids of a vocabulary of `size`: cross-entropy of logits (B, N, size) for targets (B, N) int64, or (B, N, 1) as tokens have
+    them. `ignore`: the id of padding."""
 
     size: int
     ignore: int = 0
 
-    def head(self, width: int) -> nn.Module:
-        return nn.Linear(width, self.size)
+    def head(self, width: int, prefix: int = 0) -> nn.Module:
+        return TokenLinear(width, self.size, prefix)
 
     @full_precision
     def loss(self, predicted: Tensor, target: Tensor, where: Tensor | None = None, absolute: bool = False) -> Tensor:
+        target = target.flatten(1)
         valid = target != self.ignore
         if where is not None:
-            valid = valid & where
+            valid = valid & where.flatten(1)
         return mean_where(F.cross_entropy(predicted.movedim(-1, 1), target, reduction="none"), valid)
 
     def nll(self, predicted: Tensor, target: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,16 +158,16 @@ class ColumnSlices:
 
 
 class ColumnHeads(nn.Module):
-    """(B, F, width) features of the tokens of F columns -> (B, outputs): a linear layer for each column."""
+    """(B, prefix + F, width) features of the tokens of F columns -> (B, outputs): a linear layer for each column."""
 
-    def __init__(self, width: int, slices: ColumnSlices):
+    def __init__(self, width: int, slices: ColumnSlices, prefix: int = 0):
         super().__init__()
         bound = 1 / math.sqrt(width)  # as nn.Linear
         self.weight = nn.Parameter(torch.empty(slices.outputs, width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(slices.outputs))
         self.column: Tensor
         widths = torch.tensor(slices.widths)
-        self.register_buffer("column", torch.arange(len(widths)).repeat_interleave(widths), persistent=False)
+        self.register_buffer("column", prefix + torch.arange(len(widths)).repeat_interleave(widths), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return torch.einsum("bow,ow->bo", tokens[:, self.column], self.weight.to(tokens.dtype)) + self.bias
@@ -159,8 +181,8 @@ class Mixed(Likelihood):
 
     slices: ColumnSlices
 
-    def head(self, width: int) -> nn.Module:
-        return ColumnHeads(width, self.slices)
+    def head(self, width: int, prefix: int = 0) -> nn.Module:
+        return ColumnHeads(width, self.slices, prefix)
 
     @full_precision
     def loss(self, predicted: Tensor, target: Tensor, where: Tensor | None = None, absolute: bool = False) -> Tensor:
@@ -181,10 +203,10 @@ class Mixed(Likelihood):
     def mode(self, predicted: Tensor) -> Tensor:
         columns = []
         for start, n in zip(self.slices.starts, self.slices.categories, strict=True):
-            if n:  # never the unknown category
-                columns.append(1 + predicted[:, start + 1 : start + n].argmax(dim=1).to(predicted.dtype))
+            if n > 1:  # never the unknown category
+                columns.append(1 + predicted[:, start + 1 : start + n].argmax(dim=1).float())
             else:
-                columns.append(predicted[:, start])
+                columns.append(predicted[:, start].float() if n == 0 else predicted.new_zeros(len(predicted)).float())
         return torch.stack(columns, dim=1)
 
     def error(self, values: Tensor, target: Tensor) -> Tensor:
@@ -193,6 +215,10 @@ class Mixed(Likelihood):
         number = self._is_number(target.flatten(1)).expand(target.flatten(1).shape).view(target.shape)
         each = torch.where(number, (values - target).square(), (values != target).float())
         return torch.where(known, each, math.nan)
+
+    @property
+    def has_variance(self) -> bool:
+        return bool(self.slices.numeric)
 
     def _is_number(self, target: Tensor) -> Tensor:
         return torch.tensor([n == 0 for n in self.slices.categories], device=target.device)[None]
@@ -203,14 +229,18 @@ class Mixed(Likelihood):
 
     def _each(self, predicted: Tensor, target: Tensor, absolute: bool) -> Tensor:
         """(B, F): the error of each number and the cross-entropy of each category; 0 where a number is missing."""
-        out = []
-        for j, (start, n) in enumerate(zip(self.slices.starts, self.slices.categories, strict=True)):
+        starts, numeric = self.slices.starts, self.slices.numeric
+        numbers = target[:, numeric]
+        difference = predicted[:, [starts[j] for j in numeric]] - numbers.nan_to_num()
+        difference = difference.masked_fill(numbers.isnan(), 0.0)
+        columns, parts = list(numeric), [difference.abs() if absolute else difference.square()]
+        for j, n in enumerate(self.slices.categories):
             if n:
-                out.append(F.cross_entropy(predicted[:, start : start + n], target[:, j].long(), reduction="none"))
-            else:
-                difference = torch.where(target[:, j].isnan(), 0.0, predicted[:, start] - target[:, j].nan_to_num())
-                out.append(difference.abs() if absolute else difference.square())
-        return torch.stack(out, dim=1)
+                logits = predicted[:, starts[j] : starts[j] + n]
+                parts.append(F.cross_entropy(logits, target[:, j].long(), reduction="none")[:, None])
+                columns.append(j)
+        order = sorted(range(len(columns)), key=columns.__getitem__)
+        return torch.cat(parts, dim=1)[:, order]
 
 
 def gaussian_nll(squared_error: Tensor, log_variance: Tensor) -> Tensor:

@@ -27,3 +27,8 @@ def random_mask(scores: Tensor, chance: Tensor, p: float, low: float, high: floa
     fraction = (low + (high - low) * chance[:, 1]) * (chance[:, 0] < p)
     rank = scores.argsort(dim=1, stable=True).argsort(dim=1)
     return rank < (fraction * scores.shape[1]).ceil()[:, None]
+
+
+def exclude_padding(hidden: Tensor, present: Tensor | None) -> Tensor:
+    """The mask (B, N) without the tokens that are not `present` (B, N); None: all are (`TokenBackbone.present`)."""
+    return hidden if present is None else hidden & present

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +26,16 @@ class Attention(nn.Module):
         mask = None if mask is None else mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(out.transpose(1, 2).reshape(b, n, d))
+
+    @torch.no_grad()
+    def weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The attention (B, heads, N, N) of each token (rows) to each (columns), in float32; rows sum to 1."""
+        b, n, d = x.shape
+        q, k, _ = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        scores = (q @ k.transpose(-2, -1)).float() / math.sqrt(d // self.heads)
+        if mask is not None:
+            scores = scores.masked_fill(~(mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]), -torch.inf)
+        return scores.softmax(dim=-1)
 
 
 class Mlp(nn.Module):
@@ -51,6 +63,32 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = x + self.attn(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
+
+
+MAX_WEIGHTS = 16_000_000  # of attention in memory at once
+
+
+@torch.no_grad()
+def received_attention(attn: Attention, x: Tensor, mask: Tensor | None, prefix: int, by_prefix: bool) -> Tensor:
+    """(B, heads, N): the attention that each of the N tokens after the prefix receives. x (B, prefix + N, D): the input of `attn`.
+
+    By the first token with `by_prefix` (Caron et al., "DINO", ICCV 2021, Fig. 1), else by the mean of the N tokens that `mask`
+    (B, prefix + N) has. The sum over tokens is at most 1. Fused kernels return no weights, so they are computed again."""
+    few = max(1, MAX_WEIGHTS // (attn.heads * x.shape[1] ** 2))
+    out = []
+    for start in range(0, len(x), few):
+        rows = slice(start, start + few)
+        seen = None if mask is None else mask[rows]
+        weights = attn.weights(x[rows], seen)
+        if by_prefix:
+            out.append(weights[:, :, 0, prefix:])
+        elif seen is None:
+            out.append(weights[:, :, prefix:, prefix:].mean(dim=2))
+        else:
+            queries = seen[:, None, prefix:, None].float()
+            total = (weights[:, :, prefix:, prefix:] * queries).sum(dim=2)
+            out.append(total / queries.sum(dim=2).clamp(min=1))
+    return torch.cat(out)
 
 
 def init_linear(module: nn.Module) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslcli.nn.likelihood import Categorical, ColumnSlices, Gaussian, Likelihood, Mixed
 
@@ -34,6 +34,10 @@ class Values(ABC):
         """Whether a view of this shape can have these values, which are in their range: for files of untrusted sources."""
 
     @abstractmethod
+    def describe(self) -> str:
+        """A few words for messages, such as "3 channels of continuous values"."""
+
+    @abstractmethod
     def present(self, x: Tensor) -> Tensor:
         """Bool, of the shape of x: the entries that hold a value. The others are padding or missing."""
 
@@ -41,6 +45,10 @@ class Values(ABC):
     def hide(self, x: Tensor, where: Tensor) -> Tensor:
         """Replace the values where `where` is true, which broadcasts to x, by one that carries no information. What is not present
         stays as it is, so that a backbone cannot tell a hidden value from a missing one."""
+
+    @abstractmethod
+    def complete(self, x: Tensor) -> Tensor:
+        """x with a value that carries no information wherever there is none."""
 
     def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         """Add `noise`, of the shape of x, to the values that are numbers."""
@@ -53,6 +61,11 @@ class Values(ABC):
     @abstractmethod
     def likelihood(self, patch_dim: int = 1) -> Likelihood:
         """How predictions of these values are judged. `patch_dim`: the number of values that one token predicts."""
+
+    @abstractmethod
+    def conversion(self, to: Values) -> nn.Module:
+        """A module without parameters that maps a view (B, *shape) of these values to one of `to`, such as the values that another
+        backbone was trained on. ValueError where there is no such map."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +93,19 @@ class Continuous(Values):
     def hide(self, x: Tensor, where: Tensor) -> Tensor:
         return x.masked_fill(where & ~x.isnan(), self.fill)
 
+    def complete(self, x: Tensor) -> Tensor:
+        return x.nan_to_num(self.fill)
+
     def likelihood(self, patch_dim: int = 1) -> Likelihood:
         return Gaussian(patch_dim)
+
+    def conversion(self, to: Values) -> nn.Module:
+        if not isinstance(to, Continuous):
+            raise ValueError(f"there are {len(self.mean)} channels of continuous values, not {to.describe()}")
+        return Rescale(self.mean, self.std, to.mean, to.std)
+
+    def describe(self) -> str:
+        return f"{len(self.mean)} channels of continuous values"
 
 
 @dataclass(frozen=True)
@@ -116,6 +140,9 @@ class Tokens(Values):
     def hide(self, x: Tensor, where: Tensor) -> Tensor:
         return x.masked_fill(where & (x != self.pad), self.pad if self.mask is None else self.mask)
 
+    def complete(self, x: Tensor) -> Tensor:
+        return x
+
     def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         return x
 
@@ -124,6 +151,14 @@ class Tokens(Values):
 
     def likelihood(self, patch_dim: int = 1) -> Likelihood:
         return Categorical(self.size, ignore=self.pad)
+
+    def conversion(self, to: Values) -> nn.Module:
+        if to != self:
+            raise ValueError(f"there are {self.describe()}, not {to.describe()}")
+        return nn.Identity()
+
+    def describe(self) -> str:
+        return f"ids of a vocabulary of {self.size:,}"
 
 
 @dataclass(frozen=True)
@@ -166,6 +201,9 @@ class Columns(Values):
     def hide(self, x: Tensor, where: Tensor) -> Tensor:
         return x.masked_fill(where & ~x.isnan(), 0.0)  # the mean of a number, the unknown category
 
+    def complete(self, x: Tensor) -> Tensor:
+        return x.nan_to_num()
+
     def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         return torch.where(self.is_category(x), x, x + noise)
 
@@ -174,6 +212,39 @@ class Columns(Values):
 
     def likelihood(self, patch_dim: int = 1) -> Likelihood:
         return Mixed(self.slices)
+
+    def conversion(self, to: Values) -> nn.Module:
+        if not isinstance(to, Columns) or to.categories != self.categories:
+            raise ValueError(f"there are {self.describe()}, not {to.describe()}")
+        scaled = [self._of_all(v, empty) for v, empty in ((self.mean, 0.0), (self.std, 1.0))]
+        other = [self._of_all(v, empty) for v, empty in ((to.mean, 0.0), (to.std, 1.0))]
+        return Rescale(*scaled, *other)
+
+    def _of_all(self, values: tuple[float, ...], of_category: float) -> tuple[float, ...]:
+        """(F,) from one entry per column of numbers."""
+        numbers = iter(values)
+        return tuple(of_category if n else next(numbers) for n in self.categories)
+
+    def describe(self) -> str:
+        numbers = self.categories.count(0)
+        return f"{numbers} columns of numbers and {len(self.categories) - numbers} of categories"
+
+
+class Rescale(nn.Module):
+    """Values normalized by one mean and standard deviation per channel -> by another. x (B, C, *size)."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], to_mean: Sequence[float], to_std: Sequence[float]):
+        super().__init__()
+        a, b, c, d = (torch.tensor(v) for v in (mean, std, to_mean, to_std))
+        self.register_buffer("scale", b / d, persistent=False)
+        self.register_buffer("shift", (a - c) / d, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = (-1, *([1] * (x.ndim - 2)))
+        return x * self.scale.view(axes) + self.shift.view(axes)
 
 
 def _are_sizes(sizes: Iterable[int]) -> bool:

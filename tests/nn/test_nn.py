@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sslcli.nn.decoder import Decoder, UpsampleConv
+from sslcli.nn.decoder import ConvDecoder, UpsampleConv
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import head_width, mlp
 from sslcli.nn.losses import masked_mse
@@ -141,7 +141,7 @@ def test_masked_mse_ignores_padding():
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 13, 9), (2, 1, 1), (3, 33, 64), (1, 7), (4, 150)])
 def test_decoder_output_sizes(shape):
-    out = Decoder(6, shape, width=2)(torch.randn(2, 6))
+    out = ConvDecoder(6, shape, width=2)(torch.randn(2, 6))
     assert out.shape == (2, *shape)
 
 

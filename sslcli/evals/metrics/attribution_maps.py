@@ -7,59 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.backbones.vit import ViT
+from sslcli.backbones.base import TokenBackbone
 from sslcli.errors import RequestError
 from sslcli.rng import derive
 
 Score = Callable[[Tensor], Tensor]  # features (B, dim) -> (B,)
-WEIGHTS = 16_000_000  # of attention in memory at once
 
 
-def attention(backbone: ViT, x: Tensor) -> Tensor:
-    """(B, h, *grid): attention that each patch receives in the last block; the sum over patches is at most 1.
-
-    By the class token where that is the feature (Caron et al., "DINO", ICCV 2021, Fig. 1), by the mean of all patches where
-    their mean is. The fused kernel hands no weights out, so they are computed again from the block's own input.
-    """
-    block: Any = backbone.blocks[-1]
-    captured: list[tuple[Any, ...]] = []
-    handle = block.attn.register_forward_pre_hook(lambda _, generators: captured.append(generators))
-    try:
-        with torch.no_grad():
-            backbone(x)
-    finally:
-        handle.remove()
-    h, *rest = captured[-1]
-    mask = rest[0] if rest else None
-    b, n, _ = h.shape
-    heads = block.attn.heads
-    few = max(1, WEIGHTS // (heads * n * n))
-    parts = zip(h.split(few), [None] * b if mask is None else mask.split(few), strict=False)
-    weights = torch.cat([_attention_received(block.attn, part, seen, backbone.pool == "cls") for part, seen in parts])
-    return weights.reshape(b, heads, *backbone.grid)
-
-
-@torch.no_grad()
-def _attention_received(attn: Any, h: Tensor, mask: Tensor | None, by_class_token: bool) -> Tensor:
-    """(B, h, N) from the input (B, 1 + N, D) of an attention."""
-    b, n, d = h.shape
-    q, k, _ = attn.qkv(h).view(b, n, 3, attn.heads, d // attn.heads).permute(2, 0, 3, 1, 4)
-    scores = (q @ k.transpose(-2, -1)).float() / math.sqrt(d // attn.heads)
-    if mask is not None:
-        scores = scores.masked_fill(~mask[:, None, None, :], -torch.inf)
-    weights = scores.softmax(dim=-1)  # (B, h, 1 + N, 1 + N), a row a looking token
-    if by_class_token:
-        return weights[:, :, 0, 1:]
-    if mask is None:
-        return weights[:, :, 1:, 1:].mean(dim=2)
-    queries = mask[:, None, 1:, None].float()
-    return (weights[:, :, 1:, 1:] * queries).sum(dim=2) / queries.sum(dim=2).clamp(min=1)
+def attention(backbone: TokenBackbone, x: Tensor) -> Tensor:
+    """(B, h, *grid): attention that each patch receives in the last block; the sum over patches is at most 1."""
+    return backbone.attention(x).unflatten(2, backbone.grid)
 
 
 def last_feature_layer(backbone: nn.Module, x: Tensor) -> nn.Module:
