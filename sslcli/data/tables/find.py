@@ -1,0 +1,85 @@
+"""Find the files of a table: one file, a folder with train and test files, or a folder of parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from sslcli.console import escape
+from sslcli.data.folders.paths import is_hidden, require_path, require_regular
+from sslcli.data.folders.split_names import SPLITS, parse_split
+from sslcli.data.tables.columns import TableFile
+from sslcli.data.tables.delimited import DelimitedFile
+from sslcli.data.tables.parquet import ParquetFile, is_parquet
+from sslcli.errors import DataError, RequestError, listing
+
+WHAT = "a table (.csv, .tsv, .parquet), or a folder of them"
+ENDINGS = (".csv", ".tsv", ".tab", ".txt", ".data", ".parquet", ".pq")
+COMPRESSED = (".gz", ".xz", ".bz2")
+
+
+def find_files(path: str | None, test: str | None, notes: list[str]) -> dict[str, list[str]]:
+    """The files of each split: train, test, val, unlabelled. Of a folder, the files named train, test, ...; where no file is
+    named so, all files are parts of one table. `test`: a file that is the test split."""
+    text = require_path(path, WHAT)
+    files = {"train": [require_regular(text)]} if not os.path.isdir(text) else _in_folder(text, notes)
+    if test is not None:
+        files["test"] = [require_regular(_beside(test, text))]
+        if files["test"] == files.get("train"):
+            raise RequestError("dataset.test and dataset.path are the same file", "dataset.test=FILE")
+    return files
+
+
+def open_file(path: str, delimiter: str | None, names: Sequence[str] | None) -> TableFile:
+    """A table by its content: Parquet, else text. Columns without a name get one; DataError where two have the same."""
+    try:
+        parquet = is_parquet(path)
+    except OSError as error:
+        raise DataError(f"{escape(path)} cannot be read: {error.strerror}") from error
+    file: TableFile = ParquetFile(path) if parquet else DelimitedFile(path, delimiter, names)
+    file.columns = [name or f"column {i}" for i, name in enumerate(file.columns, 1)]
+    for i, name in enumerate(file.columns):
+        if (first := file.columns.index(name)) != i:
+            raise DataError(
+                f"{file.what} has two columns named {escape(name)}: columns {first + 1} and {i + 1}",
+                "give one of them another name",
+            )
+    return file
+
+
+def _beside(test: str, path: str) -> str:
+    """The path of the test file: as given, or beside the file or folder `path`, which may have moved."""
+    folder = path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path))
+    places = [os.path.expanduser(test), os.path.join(folder, test), os.path.join(folder, os.path.basename(test))]
+    return next((p for p in places if os.path.isfile(p)), None) or require_path(test, "a table", "dataset.test")
+
+
+def _in_folder(folder: str, notes: list[str]) -> dict[str, list[str]]:
+    try:
+        entries = sorted(f for f in os.listdir(folder) if not is_hidden(f))
+    except OSError as error:
+        raise DataError(f"{escape(folder)} cannot be read: {error.strerror}") from error
+    tables = [f for f in entries if _stem(f) is not None and os.path.isfile(os.path.join(folder, f))]
+    if not tables:
+        raise DataError(
+            f"no table ({', '.join(ENDINGS)}) in {escape(folder)}; "
+            + (f"it holds {listing(map(escape, entries), 6)}" if entries else "it is empty")
+        )
+    splits: dict[str, list[str]] = {}
+    for file in tables:
+        parsed = parse_split(_stem(file) or "")
+        if parsed is not None:
+            splits.setdefault(parsed[0], []).append(os.path.join(folder, file))
+    if "train" not in splits:
+        return {"train": [os.path.join(folder, f) for f in tables]}
+    splits = {kind: splits[kind] for kind in SPLITS if kind in splits}
+    used = {p for paths in splits.values() for p in paths}
+    if ignored := [f for f in tables if os.path.join(folder, f) not in used]:
+        notes.append(f"warning: files beside train and test ignored: {listing(map(escape, ignored), 6)}")
+    return splits
+
+
+def _stem(file: str) -> str | None:
+    """`train.csv.gz` -> `train`; None for other kinds of files."""
+    name = next((file[: -len(c)] for c in COMPRESSED if file.lower().endswith(c)), file)
+    return next((name[: -len(e)] for e in ENDINGS if name.lower().endswith(e)), None)

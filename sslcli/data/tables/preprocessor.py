@@ -1,0 +1,241 @@
+"""The preprocessor of tables: columns by name to standardized numbers and indices of categories, and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslcli.config import typecheck
+from sslcli.console import escape, plural
+from sslcli.data import notify
+from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.tables.cells import CellFormat
+from sslcli.data.tables.columns import Column, Table, read_tables, table_from_columns, table_from_rows
+from sslcli.data.tables.encoding import ColumnEncoding, category_codes, difference
+from sslcli.data.tables.find import find_files, open_file
+from sslcli.data.tables.label import require_finite
+from sslcli.errors import DataError, RequestError, SslError, listing
+from sslcli.nn.values import Columns
+
+FAR = 1e6  # standard deviations: values further from the mean of training are clipped, so that no float32 overflows
+
+
+@dataclass(frozen=True)
+class TablePreprocessor(Preprocessor):
+    """Encodes rows as (F,) float32: numbers standardized in float64 by the training rows, NaN where one is missing; categories as
+    their index from 1, and 0 for a missing one and for one that no training row has.
+
+    Raw samples are encoded so, and not as the numbers of the file, because float32 keeps seven digits: of a time in seconds since
+    1970, or of a number near 1e38, too little would be left. `values.restore`, or `decode`, gives the units of the file.
+
+    columns: in the order of x, F of them. label, task, classes: of the training data. dropped: the names of columns that were not
+    used. decimal, thousands, missing: how cells are written, see `CellFormat`.
+    """
+
+    kind: ClassVar[str] = "table"
+    columns: tuple[ColumnEncoding, ...]
+    label: str | None = None
+    task: str = "classes"
+    classes: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    cells: CellFormat = field(default_factory=CellFormat)
+
+    def __post_init__(self) -> None:
+        assert self.columns
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (len(self.columns),)
+
+    @property
+    def values(self) -> Columns:  # type: ignore[override]
+        numbers = [c for c in self.columns if c.categories is None]
+        sizes = tuple(0 if c.categories is None else 1 + len(c.categories) for c in self.columns)
+        return Columns(sizes, tuple(c.mean for c in numbers), tuple(c.std for c in numbers))
+
+    @property
+    def names(self) -> list[str]:
+        return [c.name for c in self.columns]
+
+    @property
+    def categorical(self) -> set[str]:
+        return {c.name for c in self.columns if c.categories is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "columns": [c.to_json() for c in self.columns],
+            "label": self.label,
+            "task": self.task,
+            "classes": list(self.classes),
+            "dropped": list(self.dropped),
+            "decimal": self.cells.decimal,
+            "thousands": self.cells.thousands,
+            "missing": sorted(self.cells.missing),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
+        kinds: dict[str, Any] = {
+            "columns": list,
+            "label": str | None,
+            "task": str,
+            "classes": list[str],
+            "dropped": list[str],
+            "decimal": str,
+            "thousands": str | None,
+            "missing": list[str],
+        }
+        for key, kind in kinds.items():
+            if not typecheck.matches_type(content.get(key), kind):
+                raise ValueError(f"{key}: expected {typecheck.describe_type(kind)}")
+        columns = tuple(map(ColumnEncoding.from_json, content["columns"]))
+        if not columns or len({c.name for c in columns}) != len(columns):
+            raise ValueError("expected one column or more, with different names")
+        if content["task"] not in ("classes", "value"):
+            raise ValueError("task: expected classes or value")
+        try:
+            cells = CellFormat.parse(content["decimal"], content["thousands"], content["missing"])
+        except SslError as error:
+            raise ValueError(error.message) from None
+        classes, dropped = tuple(content["classes"]), tuple(content["dropped"])
+        return cls(columns, content["label"], content["task"], classes, dropped, cells)
+
+    # ------------------------------------------------------------------------------------------------------------- encode
+
+    def encode(self, samples: Any) -> Tensor:
+        """(N, F) float32 of new rows, whose columns match by name, in any order.
+
+        `samples`: the path of a table, rows as dictionaries, a dictionary of columns, or a DataFrame. Columns that were not in
+        training are ignored; categories that were not become 0; both are logged. DataError where a column is missing, or where
+        one of numbers holds text."""
+        notes: list[str] = []
+        x = self.encode_table(self._table(samples, notes), notes)
+        for note in notes:
+            notify.log(note)
+        return x
+
+    def _table(self, samples: Any, notes: list[str]) -> Table:
+        if isinstance(samples, (str, os.PathLike)):
+            files = [open_file(p, None, None) for p in find_files(os.fspath(samples), None, [])["train"]]
+            return self.read(files, notes)
+        text = self.categorical
+        if isinstance(samples, Mapping):
+            columns = {str(k): list(v) for k, v in samples.items()}
+            return table_from_columns(columns, len(next(iter(columns.values()), [])), "the table", self.cells, text)
+        if hasattr(samples, "columns") and hasattr(samples, "to_dict"):  # a DataFrame of pandas or polars
+            columns = {str(name): list(samples[name]) for name in samples.columns}
+            return table_from_columns(columns, len(samples), "the table", self.cells, text)
+        rows = list(samples) if isinstance(samples, Sequence) else None
+        if rows is None or not all(isinstance(row, Mapping) for row in rows):
+            raise DataError(
+                "expected the path of a table, rows as dictionaries, or a dictionary of columns, "
+                f"got {type(samples).__name__}"
+            )
+        return table_from_rows(rows, "the rows", self.cells, text)
+
+    def read(
+        self, files: Sequence[Any], notes: list[str], others: Sequence[str] = (), optional: Sequence[str] = ()
+    ) -> Table:
+        """The columns of files that the encoding needs, and `others` (labels, groups), of which a file need not have those that
+        are `optional`. Adds a note on all other columns."""
+        for file in files:
+            self._require_columns(file.what, file.columns)
+        self._ignore([c for c in files[0].columns if c not in others], notes)
+        return read_tables(files, self.cells, self.categorical, only={*self.names, *others}, optional=optional)
+
+    def _require_columns(self, what: str, names: Sequence[str]) -> None:
+        if absent := [n for n in self.names if n not in names]:
+            raise DataError(
+                f"{what} has no column {listing(map(escape, absent), 6)}, which the encoder was trained with",
+                f"its columns: {listing(map(escape, names), 12)}",
+            )
+
+    def _ignore(self, names: Sequence[str], notes: list[str]) -> None:
+        """Add a note on columns that were not there in training."""
+        known = {*self.names, *self.dropped, self.label}
+        if extra := [n for n in names if n not in known]:
+            notes.append(f"columns that were not in training ignored: {listing(map(escape, extra), 6)}")
+
+    def encode_table(self, table: Table, notes: list[str]) -> Tensor:
+        """(n, F) float32 of the rows of a table; frees its columns. Adds notes on categories that are not known."""
+        self._require_columns(table.what, list(table.columns))
+        self._ignore(list(table.columns), notes)
+        x = torch.empty(len(table), len(self.columns))
+        unseen = []
+        for j, encoding in enumerate(self.columns):
+            column = table.columns[encoding.name]
+            if encoding.categories is None:
+                x[:, j] = torch.from_numpy(self._standardize(column, encoding, table))
+            else:
+                codes, n = category_codes(column, encoding)
+                x[:, j] = torch.from_numpy(codes)
+                if n:
+                    unseen.append(f"{escape(encoding.name)} {n:,}")
+            del table.columns[encoding.name]
+        if unseen:
+            notes.append(f"warning: categories that no training row has, read as unknown: {listing(unseen, 6)}")
+        return x
+
+    def _standardize(self, column: Column, encoding: ColumnEncoding, table: Table) -> np.ndarray:
+        if column.numbers is None:
+            if column.codes is not None and not (column.codes >= 0).any():
+                return np.full(len(table), np.nan, np.float32)
+            raise DataError(
+                f"{table.what}: column {escape(column.name)} holds numbers in training, but text here: "
+                f"{table.rows_with_text(column.name)}",
+                "correct these cells, or leave them empty",
+            )
+        require_finite(column, table)
+        return np.clip((column.numbers - encoding.mean) / encoding.std, -FAR, FAR).astype(np.float32)
+
+    # ------------------------------------------------------------------------------------------------------------- decode
+
+    def decode(self, raw: Tensor) -> list[dict[str, float | str | None]]:
+        """Rows as dictionaries in the units of the file; None where a value is missing or unknown."""
+        return [
+            {c.name: self.decode_cell(j, v) for j, (c, v) in enumerate(zip(self.columns, row, strict=True))}
+            for row in raw.double().cpu().tolist()
+        ]
+
+    def decode_cell(self, j: int, value: float) -> float | str | None:
+        """The value of column j in the units of the file: a number, the name of a category, or None."""
+        encoding = self.columns[j]
+        if value != value:
+            return None
+        if encoding.categories is None:
+            return value * encoding.std + encoding.mean
+        index = round(value)
+        return encoding.categories[index - 1] if 1 <= index <= len(encoding.categories) else None
+
+    # --------------------------------------------------------------------------------------------------------- comparisons
+
+    def differences(self, other: Preprocessor) -> list[str]:
+        if not isinstance(other, TablePreprocessor):
+            return super().differences(other)
+        before, now = ({c.name: c for c in p.columns} for p in (self, other))
+        changed = [f"column {escape(name)} is missing" for name in before if name not in now]
+        changed += [f"column {escape(name)} is new" for name in now if name not in before]
+        for name in before:
+            if name in now and before[name] != now[name]:
+                changed.append(f"column {escape(name)} {difference(before[name], now[name])}")
+        if not changed and self.names != other.names:
+            changed.append("the columns are in another order")
+        if (self.label, self.task, self.classes) != (other.label, other.task, other.classes):
+            changed.append("the label or its classes differ")
+        return changed
+
+    def adapt(self, dataset: Dataset, notes: list[str]) -> Dataset:
+        """Tables are encoded with the preprocessor of the run as they are read; others do not fit."""
+        mine = getattr(dataset.preprocessor, "columns", None)
+        if mine != self.columns:
+            raise RequestError(
+                f"this encoder takes rows of {plural(len(self.columns), 'column')}; {dataset.name} was not read with them",
+                f"its columns: {listing(map(escape, self.names), 8)}",
+            )
+        return dataset
