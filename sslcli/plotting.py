@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslcli.runtime import folders
@@ -31,3 +32,12 @@ def new_figure(**options: Any) -> Figure:
     figure = Figure(**options)
     FigureCanvasAgg(figure)
     return figure
+
+
+@functools.cache
+def font(size: int, bold: bool = False) -> Any:
+    """A PIL font: matplotlib brings one that has most alphabets."""
+    from PIL import ImageFont
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(prepare().get_data_path()) / "fonts" / "ttf" / name), size)

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.image_grid import Columns, heat
+from sslcli.evals.artefacts.image_grid import Columns
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Result
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.rng import Draw, derive, order
 from sslcli.runs import Record
-from sslcli.views import clean
+from sslcli.views import previews
+from sslcli.views.preview.base import Preview, align
 
 MASKS = 4  # draws of what is hidden from a masked method
 MEAN_FROM = 10_000  # training samples whose mean is the simplest guess
@@ -224,17 +225,14 @@ def _notes(method: Method, errors: dict[str, _Mean]) -> list[str]:
 def _sheet(data: EvalData, method: Method, ids: Tensor) -> Columns:
     """Source, what was visible, what was predicted, and the error, of samples nobody chose."""
     shown_ids = ids[order(derive(data.seed, "reconstruct", "shown"), 0, len(ids))[:SHOWN]].sort().values
-    restore = clean(data.dataset).restore
-    rows: list[list[Tensor]] = []
+    rows: list[list[Preview]] = []
     titles: list[str] = []
     for _, _, reconstruction in _reconstructions(data, method, data.eval_split, shown_ids, 1):
         columns = reconstruction.columns()
         titles = [*columns, "error"]
-        views = [restore([x.float().cpu()])[0] for x in columns.values()]
-        rows += [[*parts, error] for *parts, error in zip(*views, (views[-1] - views[0]).abs(), strict=True)]
-    if len(data.dataset.shape) == 3:
-        largest = max(float(row[-1].mean(dim=0).max()) for row in rows) or 1.0
-        rows = [[*row[:-1], heat(row[-1].mean(dim=0) / largest)] for row in rows]
+        rows += [list(row) for row in zip(*(previews(data.dataset, x) for x in columns.values()), strict=True)]
+    errors = align([source.difference(predicted) for source, *_, predicted in rows])
+    rows = [[*row, error] for row, error in zip(rows, errors, strict=True)]
     given = "; the true mean and std of each hidden patch are given back" if reconstruction.mean is not None else ""
     what = (
         "the sample, what was visible of it, what was predicted"

@@ -4,21 +4,18 @@ Everything is a function of the run: the same run gives the same bytes. torch is
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sslcli import console
 from sslcli.config import Config, checks, schema
-from sslcli.data.loading.evaluation import iterate_batches
 from sslcli.data.loading.loader import Loader
 from sslcli.errors import SslError
-from sslcli.report.feature_map.feature_map import FEWEST, feature_map
+from sslcli.report.feature_map.feature_map import FEWEST, FeatureMap, feature_map
 from sslcli.report.run_contents import RunContents
 from sslcli.runtime.folders import private_folder
-from sslcli.views import Views, clean, sheet
+from sslcli.training.method_images import save_views
+from sslcli.views import Views
 
 if TYPE_CHECKING:
     from sslcli.data.dataset import Dataset
@@ -28,10 +25,9 @@ SHOWN = 6  # samples on the sheet of views
 
 @dataclass
 class ModelFigures:
-    """`map`: plain JSON for the page and its script. `sprite`: all thumbnails as one image. `views`: a PNG."""
+    """`views`: a PNG."""
 
-    map: dict[str, Any] | None = None
-    sprite: bytes | None = None
+    map: FeatureMap | None = None
     views: bytes | None = None
     kinds: list[str] = field(default_factory=list)
     shape: tuple[int, ...] = ()
@@ -55,7 +51,7 @@ def compute(run: RunContents) -> ModelFigures:
         if subject.dataset.test is not None:
             atlas.sizes["test"] = len(subject.dataset.test)
         atlas.views, atlas.kinds = views_sheet(subject.dataset, cfg)
-        atlas.map, atlas.sprite = feature_map(run, subject.data, subject.backbone)
+        atlas.map = feature_map(run, subject.data, subject.backbone)
         if atlas.map is None:
             atlas.notes.append(f"fewer than {FEWEST} samples: there is no map of them")
     except SslError as e:
@@ -65,33 +61,10 @@ def compute(run: RunContents) -> ModelFigures:
     return atlas
 
 
-# --------------------------------------------------------------------------------------------------------------------- map
-
-
-# ------------------------------------------------------------------------------------------------------------------- views
-
-
 def views_sheet(dataset: Dataset, cfg: Config) -> tuple[bytes | None, list[str]]:
     """The first samples of the first batch beside their views: a PNG, and the kinds of the views."""
-    maker = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
-    count = min(SHOWN, len(dataset.pretrain))
-    loader = Loader(dataset.pretrain, maker, batch_size=count, seed=cfg["seed"])
-    with contextlib.closing(loader.stream(0)) as stream:
-        batch = next(stream)
-    sources: dict[int, Tensor] = {}
-    plain = clean(dataset)
-    for got, x in iterate_batches(dataset.pretrain, plain, batch_size=count, device="cpu", workers=0, ids=batch.ids):
-        sources.update(zip(got.tolist(), plain.restore([x])[0], strict=True))
-    views = maker.restore(batch.views)
-    rows = [[sources[i], *(view[j] for view in views)] for j, i in enumerate(batch.ids.tolist()) if i in sources]
-    if not rows:
-        return None, maker.kinds
+    views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
+    loader = Loader(dataset.pretrain, views, batch_size=min(SHOWN, len(dataset.pretrain)), seed=cfg["seed"])
     with private_folder() as folder:
         path = folder / "views.png"
-        sheet(path, rows, ["source", *titles(maker.kinds)])
-        return path.read_bytes(), maker.kinds
-
-
-def titles(kinds: list[str]) -> list[str]:
-    """`global 1`, `global 2`, `local`."""
-    return [f"{k} {kinds[: i + 1].count(k)}" if kinds.count(k) > 1 else k for i, k in enumerate(kinds)]
+        return path.read_bytes() if save_views(loader, dataset, path) else None, views.kinds

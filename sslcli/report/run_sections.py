@@ -156,9 +156,9 @@ def views(run: RunContents, atlas: ModelFigures | None) -> Html | None:
 
 
 def map_section(atlas: ModelFigures | None) -> Html | None:
-    if atlas is None or atlas.map is None or atlas.sprite is None:
+    if atlas is None or atlas.map is None:
         return None
-    return section("map", "Map of the features", view(atlas.map, atlas.sprite))
+    return section("map", "Map of the features", view(atlas.map))
 
 
 def method_images(run: RunContents) -> Html | None:

@@ -1,4 +1,4 @@
-"""Images of what a method receives (views) and of what it computes (reconstructions, samples)."""
+"""Drawings of what a method receives (views) and of what it computes (reconstructions, samples)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from sslcli.data.dataset import Dataset
 from sslcli.data.loading.evaluation import iterate_batches
+from sslcli.data.loading.loader import Loader
 from sslcli.runs.files import replacing
 from sslcli.runs.run import Run
 from sslcli.runtime.compilation import force_eager
 from sslcli.training.setup import TrainingSetup
-from sslcli.views import clean, sheet
+from sslcli.views import clean, previews, sheet
+from sslcli.views.preview.base import Preview
 
 MAX_ROWS = 8  # samples of a sheet
 
@@ -26,25 +27,28 @@ def save_method_images(setup: TrainingSetup, run: Run) -> None:
         batch = next(stream)
     setup.method.eval()
     with torch.no_grad(), force_eager(setup.runtime.compile):
-        images = setup.method.figures(batch)
-    for name, columns in images.items():
-        parts = [denormalize(setup.dataset, c[:MAX_ROWS].float().cpu()) for c in columns.values()]
+        figures = setup.method.figures(batch)
+    for name, columns in figures.items():
+        drawn = [previews(setup.dataset, column[:MAX_ROWS]) for column in columns.values()]
         with replacing(run.make_folder("pictures") / f"{name}.png") as path:
-            sheet(path, list(zip(*parts, strict=True)), list(columns))
+            sheet(path, list(zip(*drawn, strict=True)), list(columns))
 
 
-def save_views(setup: TrainingSetup, path: Path) -> int:
-    """Write a PNG with a row for each sample of the first batch: the sample, then its views. Returns the number of rows."""
-    with contextlib.closing(setup.loader.stream(0)) as stream:
+def save_views(loader: Loader, dataset: Dataset, path: Path) -> int:
+    """Write a PNG with a row for each sample of the first batch: the sample, then its views. Returns the number of rows; where
+    that is 0, no sample can be read and there is no file."""
+    with contextlib.closing(loader.stream(0)) as stream:
         batch = next(stream)
-    dataset, ids = setup.dataset, batch.ids
-    samples = {}
-    batches = iterate_batches(dataset.pretrain, clean(dataset), batch_size=len(ids), device="cpu", workers=0, ids=ids)
-    for some_ids, x in batches:
-        samples.update({int(i): image for i, image in zip(some_ids, denormalize(dataset, x), strict=True)})
-    views = [denormalize(dataset, view) for view in batch.views]
-    rows = [[samples[int(ids[i])], *(view[i] for view in views)] for i in range(len(batch))]
-    sheet(path, rows, ["source", *view_titles(batch.kinds)])
+    plain = clean(dataset)
+    sources: dict[int, Preview] = {}
+    for ids, x in iterate_batches(
+        dataset.pretrain, plain, batch_size=len(batch), device="cpu", workers=0, ids=batch.ids
+    ):
+        sources.update(zip(ids.tolist(), previews(dataset, x), strict=True))
+    views = [previews(dataset, view) for view in batch.views]
+    rows = [[sources[i], *(view[j] for view in views)] for j, i in enumerate(batch.ids.tolist()) if i in sources]
+    if rows:
+        sheet(path, rows, ["source", *view_titles(batch.kinds)])
     return len(rows)
 
 
@@ -55,9 +59,3 @@ def view_titles(kinds: list[str]) -> list[str]:
         seen[kind] += 1
         titles.append(f"{kind} {seen[kind]}" if kinds.count(kind) > 1 else kind)
     return titles
-
-
-def denormalize(dataset: Dataset, x: Tensor) -> Tensor:
-    """A view, (B, C, ...), in the units of the data: images in [0, 1]."""
-    mean, std = (torch.tensor(v).view(-1, *([1] * (x.ndim - 2))) for v in (dataset.values.mean, dataset.values.std))
-    return x * std + mean

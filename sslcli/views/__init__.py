@@ -25,8 +25,9 @@ from sslcli.views.images.native_check import matches_tensor_code
 from sslcli.views.images.resample import exact_products
 from sslcli.views.modality import View, modalities, modality
 from sslcli.views.op import make_ops
+from sslcli.views.preview.base import Preview
 
-__all__ = ["Views", "clean", "sheet"]
+__all__ = ["Views", "clean", "previews", "sheet"]
 
 native.use_check(matches_tensor_code)
 
@@ -108,6 +109,11 @@ def clean(dataset: Dataset) -> Views:
     """The deterministic, normalized view of evaluation: the largest center crop of an image, resized to the data set's size; an
     unchanged series."""
     return Views({"clean": 1}, {}, dataset)
+
+
+def previews(dataset: Dataset, x: Tensor) -> list[Preview]:
+    """How the views x (B, *shape) of a data set's samples, as `Views` makes them, are shown to people."""
+    return modality(dataset.modality).preview(x, dataset)
 
 
 def _for_device(draw: Draw, x: Tensor) -> Draw:

@@ -43,6 +43,8 @@ from sslcli.views.op import (
     parts,
     per_channel,
 )
+from sslcli.views.preview.base import Preview
+from sslcli.views.preview.picture import Picture
 
 OPS: dict[str, type[Op]] = {
     op.name: op
@@ -191,3 +193,7 @@ class ImageModality(Modality):
     def view(self, ops: list[Op], dataset: Dataset) -> ImageView:
         assert isinstance(dataset.values, Continuous), dataset.values
         return ImageView(ops, dataset.shape, dataset.values.mean, dataset.values.std)
+
+    def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
+        mean, std = (per_channel(v, x.shape[1]).view(-1, 1, 1) for v in (dataset.values.mean, dataset.values.std))
+        return [Picture(sample * std + mean) for sample in x.detach().float().cpu()]

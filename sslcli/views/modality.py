@@ -21,6 +21,7 @@ from sslcli.errors import RequestError
 from sslcli.nn.values import Values
 from sslcli.rng import Draw
 from sslcli.views.op import Op
+from sslcli.views.preview.base import Preview
 
 Corruption = Callable[
     [Tensor, int, Sequence[torch.Generator]], Tensor
@@ -70,6 +71,10 @@ class Modality(ABC):
     @abstractmethod
     def view(self, ops: list[Op], dataset: Dataset) -> View:
         """The view that applies `ops`, from `make_ops`, to samples of the data set."""
+
+    @abstractmethod
+    def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
+        """How each of the views x (B, *shape), normalized, on any device, is shown to people: in the units of the data."""
 
     def dummy(self, shape: tuple[int, ...], values: Values, n: int) -> Tensor:
         """`n` blank samples of a view (n, *shape), to try a method with."""

@@ -32,6 +32,8 @@ from sslcli.views.op import (
     parts,
     per_channel,
 )
+from sslcli.views.preview.base import Preview
+from sslcli.views.preview.curves import Curves
 
 
 def valid_length(x: Tensor) -> Tensor:
@@ -247,3 +249,7 @@ class SeriesModality(Modality):
     def view(self, ops: list[Op], dataset: Dataset) -> SeriesView:
         assert isinstance(dataset.values, Continuous), dataset.values
         return SeriesView(ops, dataset.shape, dataset.values.mean, dataset.values.std)
+
+    def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
+        mean, std = (per_channel(v, x.shape[1]).view(-1, 1) for v in (dataset.values.mean, dataset.values.std))
+        return [Curves(sample * std + mean) for sample in x.detach().float().cpu()]

@@ -94,7 +94,7 @@ def preview(cfg: Config, path: Path) -> int:
     cfg["train"] = {**cfg["train"], "batch_size": few, "accumulate": 1}
     cfg["device"] = {**cfg["device"], "type": "cpu", "workers": 0}
     setup = prepare(cfg)
-    count = save_views(setup, path)
+    count = save_views(setup.loader, setup.dataset, path)
     console.say(f"{count} samples of {setup.dataset.name}, plan {dict(cfg['method']['plan'])}")
     console.out(path)
     return 0

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from sslcli.evals.artefacts.image_grid import Columns, Panels, Strips, heat
+from sslcli.evals.artefacts.image_grid import Columns, Panels
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.metrics import attribution_maps
-from sslcli.views import clean
+from sslcli.views import previews
 
 HEADS = 6  # shown
 
@@ -30,31 +29,20 @@ def map_sheet(
     """maps.png, and how much of the variance its colors hold."""
     colors, share = attribution_maps.pca_colors(tokens.flatten(0, 1))
     colors = colors.view(*tokens.shape[:2], 3)
-    size = shown[0].x.shape[1:]
-    grid = shown[0].each.shape[1:]
-    restored = clean(data.dataset).restore([torch.stack([one.x for one in shown])])[0]
     what = f"{len(shown)} test samples, not chosen, and where they are looked at ({source}); dark is more"
-    if len(size) == 1:
-        strips = [attribution_maps.upsample(one.each.mean(dim=0)[None], (int(size[0]),))[0] for one in shown]
-        return {"maps.png": Strips(list(restored), [_rescale(s) for s in strips], what)}, share
-    n_heads = len(shown[0].each) if len(shown[0].each) > 1 else 0
-    titles = ["source", title, *(f"head {i + 1}" for i in range(min(HEADS, n_heads))), "patches"]
+    n_heads = min(HEADS, len(shown[0].each)) if len(shown[0].each) > 1 else 0
+    titles = ["source", title, *(f"head {i + 1}" for i in range(n_heads)), "patches"]
+    samples = previews(data.dataset, torch.stack([one.x for one in shown]))
     rows = []
-    for i, (one, image) in enumerate(zip(shown, restored, strict=True)):
-        large = attribution_maps.upsample(one.each, (int(size[0]), int(size[1])))
-        patch_colors = F.interpolate(colors[i].T.reshape(1, 3, *grid), size=tuple(size), mode="nearest")[0]
-        heads = [heat(_rescale(head)) for head in large[: min(HEADS, n_heads)]]
-        rows.append([image, heat(_rescale(large.mean(dim=0))), *heads, patch_colors])
+    for one, sample, patch_colors in zip(shown, samples, colors, strict=True):
+        grid = one.each.shape[1:]
+        maps = [one.each.mean(dim=0), *one.each[:n_heads]]
+        patches = sample.overlay(patch_colors.T.reshape(3, *grid))
+        rows.append([sample, *map(sample.importance, maps), patches])
     what += (
         f"; patches: three principal components of their features as red, green and blue ({share:.0%} of the variance)"
     )
     return {"maps.png": Columns(rows, titles, what)}, share
-
-
-def _rescale(x: Tensor) -> Tensor:
-    """From its least to its largest value, 0..1; all 0 where nothing stands out."""
-    low, high = x.min(), x.max()
-    return (x - low) / (high - low) if high > low else torch.zeros_like(x)
 
 
 def curve_panels(details: dict[str, Any], y_label: str) -> Panels:

@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.inputs.corruptions import STRENGTHS, corrupt
-from sslcli.evals.inputs.pixels import to_pixels
+from sslcli.evals.inputs.pixels import normalize, to_pixels
 from sslcli.plotting import new_figure
 from sslcli.rng import derive
 from sslcli.runs.files import replacing
-from sslcli.views.contact_sheet import FAINT, INK, PAPER
+from sslcli.views import previews
+from sslcli.views.preview.base import FAINT, INK, PAPER
 
 
 def corruption_sheet(data: EvalData, ids: Tensor, names: Sequence[str]) -> Sheet:
@@ -23,8 +25,9 @@ def corruption_sheet(data: EvalData, ids: Tensor, names: Sequence[str]) -> Sheet
     pixels, seed = to_pixels(data, x).cpu(), derive(data.seed, "robustness")
     rows = []
     for name in names:
-        versions = [corrupt(pixels, name, s, part, seed)[0] for s in range(1, STRENGTHS + 1)]
-        rows.append(Row(name.replace("_", " "), "", [Cell(pixels[0]), *(Cell(z) for z in versions)]))
+        versions = [pixels, *(corrupt(pixels, name, s, part, seed) for s in range(1, STRENGTHS + 1))]
+        shown = previews(data.dataset, normalize(data, torch.stack([z[0] for z in versions])))
+        rows.append(Row(name.replace("_", " "), "", [Cell(sample) for sample in shown]))
     names_text = ", ".join(row.title for row in rows)
     caption = f"one test sample, clean and at five strengths of {names_text}"
     return Sheet("What the corruptions do", rows, caption, ("clean", "strength 1 to 5"), 1)

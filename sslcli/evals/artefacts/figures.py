@@ -12,7 +12,7 @@ from torch import Tensor
 from sslcli.evals.artefacts.confusion import NAMES_UP_TO, NUMBERS_UP_TO, _percent, _short
 from sslcli.plotting import new_figure
 from sslcli.runs.files import replacing
-from sslcli.views.contact_sheet import FAINT, INK, PAPER
+from sslcli.views.preview.base import FAINT, INK, PAPER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

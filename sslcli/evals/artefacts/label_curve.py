@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sslcli.evals.metrics.interval import format_interval
 from sslcli.plotting import new_figure
 from sslcli.runs.files import replacing
-from sslcli.views.contact_sheet import FAINT, INK, PAPER
+from sslcli.views.preview.base import FAINT, INK, PAPER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -31,7 +31,7 @@ from sslcli.evals.inputs.feature_cache import FeatureCache, cache_key
 from sslcli.methods.base import Method
 from sslcli.nn.dist import broadcast_from_rank0, world_size
 from sslcli.rng import derive
-from sslcli.views import Views, clean
+from sslcli.views import Views
 
 Split = Literal["train", "test"]
 Labelled = tuple[Tensor, Tensor]  # features (n, d) float32, labels (n,) int64 with -1 for none
@@ -181,11 +181,6 @@ class EvalData:
         if not batches:
             raise DataError(f"none of the {len(ids)} {split} samples to show can be read", "sslcli data inspect")
         return torch.cat([x for _, x in batches]), torch.cat([part for part, _ in batches])
-
-    def display_inputs(self, split: Split, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs (m, *shape) in the units of the data (images in 0..1) and ids (m,) of a few samples."""
-        x, ids = self.inputs(split, ids)
-        return clean(self.dataset).restore([x])[0], ids
 
     def augmented(
         self, backbone: nn.Module, ids: Tensor, views: int, split: Split = "train", kind: str = "global"

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sslcli.plotting import new_figure
 from sslcli.runs.files import replacing
-from sslcli.views.contact_sheet import FAINT, INK, PAPER
+from sslcli.views.preview.base import FAINT, INK, PAPER
 
 BINS = 15
 COLDEST, HOTTEST = 0.02, 50.0  # bounds of the temperature: without errors on held-out samples there is no optimum

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,26 +28,38 @@ FEWEST = 8
 NEAREST = 5
 
 
-def feature_map(run: RunContents, data: EvalData, backbone: nn.Module) -> tuple[Record | None, bytes | None]:
-    """At most `MOST` test samples (of a set without a test split: training samples) in two dimensions."""
+@dataclass
+class FeatureMap:
+    """`points`: plain JSON for the page and its script. The samples: `sprite`, all thumbnails as one image, or `markup`, HTML of
+    each, where a small image could not be recognized."""
+
+    points: Record
+    sprite: bytes | None = None
+    markup: list[str] = field(default_factory=list)
+
+
+def feature_map(run: RunContents, data: EvalData, backbone: nn.Module) -> FeatureMap | None:
+    """At most `MOST` test samples (of a set without a test split: training samples) in two dimensions; None for fewer than
+    `FEWEST`."""
     split: Split = "test" if data.dataset.test is not None else "train"
     x, y = data.features(backbone, split)
     ids = data.ids(split)
     chosen = order(derive(data.seed, "map"), 0, len(x))[:MOST].sort().values
-    ids, images = thumbnails.read_thumbnails(data, split, ids[chosen])
+    ids, small = thumbnails.read_thumbnails(data, split, ids[chosen])
     is_readable = torch.isin(data.ids(split)[chosen], ids)
     chosen = chosen[is_readable]
     if len(chosen) < FEWEST:
-        return None, None
+        return None
     unit = F.normalize(x[chosen].float(), dim=1)
     _, near = nearest_neighbors(unit, unit, min(NEAREST + 1, len(unit)))
     labels = y[chosen]
     classes = names(data.dataset.classes, labels)
     source = data.source(split)
-    sprite, layout = thumbnails.sprite(images)
+    images = [x for x in small if not isinstance(x, str)]
+    sprite, layout = thumbnails.sprite(images) if images else (None, None)
     projections = project(unit.numpy(), derive(data.seed, "map") % 2**31)
     predicted, by = predictions(run, ids) if split == "test" else (None, "")
-    return {
+    points = {
         "split": split,
         "of": len(x),
         "ids": ids.tolist(),
@@ -58,7 +71,8 @@ def feature_map(run: RunContents, data: EvalData, backbone: nn.Module) -> tuple[
         "near": [[j for j in row if j != i][:NEAREST] for i, row in enumerate(near.tolist())],
         "projections": [p | {"centres": label_positions(p["points"], labels, classes)} for p in projections],
         "sprite": layout,
-    }, sprite
+    }
+    return FeatureMap(points, sprite, [x for x in small if isinstance(x, str)])
 
 
 def names(classes: Any, labels: Tensor) -> list[str]:

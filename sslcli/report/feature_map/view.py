@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslcli.report.html.images import data_uri
 from sslcli.report.html.markup import Html, data, el
+
+if TYPE_CHECKING:
+    from sslcli.report.feature_map.feature_map import FeatureMap
 
 COLORS, SHAPES = 8, 4  # classes beyond their product share a mark, and differ in the read-out only
 ROOM = 24  # around the points, in their units
 
 
-def view(feature_map: dict[str, Any], sprite: bytes) -> Html:
-    """`feature_map` and `sprite`: those of `ModelFigures`."""
+def view(of: FeatureMap) -> Html:
+    """The drawing, its legend, and what the script needs to show single samples."""
+    feature_map = of.points
     first = feature_map["projections"][0]
     n, classes, labels = len(feature_map["ids"]), feature_map["classes"], feature_map["labels"]
     marks = [
@@ -60,7 +64,8 @@ def view(feature_map: dict[str, Any], sprite: bytes) -> Html:
             class_="map",
             id="feature-map",
         ),
-        el("img", src=data_uri(sprite), alt="", id="map-sprite", hidden=True),
+        None if of.sprite is None else el("img", src=data_uri(of.sprite), alt="", id="map-sprite", hidden=True),
+        el("template", *map(Html, of.markup), id="map-samples") if of.markup else None,
         data("map-data", feature_map),
     )
 

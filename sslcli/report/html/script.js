@@ -163,7 +163,7 @@
   const holder = $("#feature-map");
   if (!holder) return;
   const map = JSON.parse($("#map-data").textContent);
-  const sprite = $("#map-sprite").src, layout = map.sprite;
+  const sprite = $("#map-sprite")?.src, layout = map.sprite, samples = $("#map-samples");
   const frame = $(".map-frame", holder), svg = $("svg", frame);
   const marks = all(".marks use", svg), names = $(".names", svg), side = $("#map-sample");
   const shape = (name, attributes) => {
@@ -180,6 +180,7 @@
   const shows = (i) => (only < 0 || map.labels[i] === only) && (!errors || wrong(i));
 
   const thumb = (i, size) => {
+    if (samples) return samples.content.children[i].cloneNode(true);
     const scale = size / Math.max(layout.width, layout.height);
     const node = make("div", { class: scale > 3 ? "thumb" : "thumb smooth", role: "img", "aria-label": `sample ${map.ids[i]}` });
     const w = layout.width * scale, h = layout.height * scale;
@@ -206,7 +207,7 @@
     const [first, ...rest] = words(i);
     const text = make("div", {}, make("p", {}, make("strong", {}, first)), ...rest.map((r) => make("p", {}, r)));
     const near = make("div", { class: "near" }, ...map.near[i].map((j) =>
-      make("span", {}, thumb(j, layout.width > layout.height ? 60 : 40), make("small", {}, map.classes.length ? className(map.labels[j]) : ""))));
+      make("span", {}, thumb(j, layout && layout.width > layout.height ? 60 : 40), make("small", {}, map.classes.length ? className(map.labels[j]) : ""))));
     side.replaceChildren(make("div", { class: "sample" }, thumb(i, 96), text, near));
     const beside = map.classes.length ? `; nearest: ${map.near[i].map((j) => className(map.labels[j])).join(", ")}` : "";
     frame.setAttribute("aria-valuenow", i + 1);

@@ -10,10 +10,11 @@ from PIL import Image
 
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.evals.artefacts.figures import Dots, Grid
-from sslcli.evals.artefacts.sample_sheets import CURVE, RIGHT, SIDE, WRONG, Cell, Row, Sheet, thumbnails
+from sslcli.evals.artefacts.sample_sheets import RIGHT, WRONG, Cell, Row, Sheet, thumbnails
 from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.base.features import EvalData
 from sslcli.nn.values import Continuous
+from sslcli.views.preview import Curves, Picture, Preview, Text
 
 
 def drawn(artefact, path) -> Image.Image:
@@ -28,9 +29,15 @@ def colors(image: Image.Image) -> dict[str, int]:
     return {mark: counts.get(color, 0) for mark, color in (("right", RIGHT), ("wrong", WRONG))}
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (4, 224, 90), (2, 50), (1, 5000)])
-def test_sheet_frames_marked_cells(tmp_path, shape):
-    x = torch.rand(shape, generator=torch.manual_seed(0))
+SAMPLES: tuple[Preview, ...] = (
+    *(Picture(torch.rand(s, generator=torch.manual_seed(0))) for s in ((1, 8, 8), (3, 32, 32), (4, 224, 90))),
+    *(Curves(torch.rand(s, generator=torch.manual_seed(0))) for s in ((2, 50), (1, 5000), (1, 1))),
+    Text("a sample in words"),
+)
+
+
+@pytest.mark.parametrize("x", SAMPLES, ids=lambda x: x.text())
+def test_sheet_frames_marked_cells(tmp_path, x):
     plain = drawn(Sheet("t", [Row("a", "b", [Cell(x), Cell(x)])], "c"), tmp_path / "s.png")
     assert colors(plain) == {"right": 0, "wrong": 0}
     marked = drawn(Sheet("t", [Row("a", "b", [Cell(x, "right"), Cell(x, "wrong")])], "c"), tmp_path / "s.png")
@@ -41,7 +48,7 @@ def test_sheet_frames_marked_cells(tmp_path, shape):
 
 
 def test_sheet_fits_texts_of_any_length_and_alphabet(tmp_path):
-    cell = Cell(torch.rand(1, 8, 8))
+    cell = Cell(Picture(torch.rand(1, 8, 8)))
     rows = [Row("a very long name " * 20, "мн χψ \udcff $x_1$\n", [cell] * 3), Row("", "", [cell])]
     page = drawn(
         Sheet("t", rows, "c", ("one", "others"), 1, ("same", "another")),
@@ -56,11 +63,12 @@ def test_thumbnails_are_small_and_match_the_samples():
     data = EvalData(Dataset("d", "image", (1, 8, 8), source, None))
     found = thumbnails(data, "train", [1, 0, 1])
     assert sorted(found) == [0, 1]
-    assert torch.equal(found[1], x[1])
+    assert torch.equal(found[1].pixels, x[1])
     large = ArraySource(torch.full((1, 3, 300, 300), 77, dtype=torch.uint8))
     data = EvalData(Dataset("d", "image", (3, 300, 300), large, None, values=Continuous((0.5,) * 3, (0.5,) * 3)))
-    assert thumbnails(data, "train", [0])[0].shape == (3, 2 * SIDE, 2 * SIDE)
-    assert set(thumbnails(data, "train", [0])[0].unique().tolist()) == {77}
+    small = thumbnails(data, "train", [0])[0].pixels
+    assert small.shape == (3, 192, 192)
+    assert set(small.unique().tolist()) == {77}
 
 
 def test_series_image_keeps_extremes_and_gaps():
@@ -69,15 +77,15 @@ def test_series_image_keeps_extremes_and_gaps():
     x[0, 0, 9000:] = torch.nan
     source = ArraySource(x)
     data = EvalData(Dataset("s", "series", (1, 10_007), source, None, values=Continuous((0.0,), (1.0,))))
-    small = thumbnails(data, "train", [0])[0]
-    assert small.shape[1] <= 4 * CURVE[0]
+    small = thumbnails(data, "train", [0])[0].values
+    assert small.shape[1] <= 4 * Curves.cell[0]
     assert (float(small.nan_to_num(0.0).max()), float(small.nan_to_num(0.0).min())) == (9.0, -4.0)
     assert bool(small[0, -40:].isnan().all())
     assert not bool(small[0, : small.shape[1] // 2].isnan().any())
 
 
 def test_series_image_of_missing_values_is_blank(tmp_path):
-    page = drawn(Sheet("t", [Row("a", "b", [Cell(torch.full((1, 30), torch.nan))])], "c"), tmp_path / "s.png")
+    page = drawn(Sheet("t", [Row("a", "b", [Cell(Curves(torch.full((1, 30), torch.nan)))])], "c"), tmp_path / "s.png")
     assert page.getpixel((page.width - 60, page.height - 60)) == (255, 255, 255)
 
 
