@@ -38,7 +38,7 @@ FACTS = (
     "hydra",
     "name",
     "needs",
-    "modality",
+    "requires",
 )  # of a choice, no keys
 EVALUATOR_FACTS = ("title", "metric", "order", "ranks_runs")
 COMMANDS_WITH_KEYS = ("pretrain", "eval", "pipeline", "bench")

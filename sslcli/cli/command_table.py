@@ -23,6 +23,7 @@ TRAINING_GROUPS = (
     "experiment",
 )
 OUT_PNG = "the image to write"
+LISTED = {"evaluator": "choices of sslcli eval NAME", "modality": "kinds of data, and what they provide to methods"}
 
 _TABLE = (
     Command(
@@ -208,13 +209,12 @@ _TABLE = (
         "List methods, backbones, data sets, evaluators and other choices.",
         "KIND",
         (
-            ("methods", "a table on a terminal; columns separated by tabs in a pipe"),
+            ("methods", "and the kinds of data that each runs on; columns separated by tabs in a pipe"),
             ("methods | cut -f1", "the names alone"),
             ("methods --json", ""),
         ),
         subcommands=tuple(
-            Subcommand(kind, "choices of sslcli eval NAME" if group == "evaluator" else f"choices of {group}=NAME")
-            for kind, group in KINDS.items()
+            Subcommand(kind, LISTED.get(group, f"choices of {group}=NAME")) for kind, group in KINDS.items()
         ),
     ),
     Command(

@@ -30,6 +30,7 @@ KINDS = {  # argument of `sslcli list` -> config group
     "datasets": "dataset",
     "augmentations": "augmentation",
     "evals": "evaluator",
+    "modalities": "modality",
     "experiments": "experiment",
     "optimizers": "optimizer",
     "schedules": "schedule",
@@ -38,7 +39,7 @@ KINDS = {  # argument of `sslcli list` -> config group
 # Keys of a YAML file that describe its target and change nothing that it computes.
 FACT_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"summary"}),
-    "method": frozenset({"family", "source", "modality", "needs"}),
+    "method": frozenset({"family", "source", "requires", "needs", "modality"}),  # modality: in runs of earlier versions
     "evaluator": frozenset({"title", "metric", "needs", "order", "ranks_runs"}),  # see sslcli/evals/base/info.py
 }
 ENTRY_POINTS = "sslcli.plugins"  # name -> package; the package's `configs/` folder joins the search path

@@ -15,6 +15,8 @@ from sslcli.nn.decoder import decoder
 
 
 class Autoencoder(Method):
+    requires = frozenset({"values"})
+
     def __init__(self, backbone: nn.Module, width: int = 32):
         super().__init__(backbone)
         values = self.backbone.values

@@ -18,7 +18,7 @@ from sslcli.methods.base import Batch, Method, Reconstruction
 
 
 class Autoregressive(Method):
-    needs_tokens = True
+    requires = frozenset({"positions", "values", "order"})
     min_batch = 1
 
     def __init__(self, backbone: nn.Module, head_ratio: float = 4.0):

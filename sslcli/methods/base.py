@@ -104,9 +104,8 @@ class Reconstruction:
 class Method(nn.Module):
     """Base class. `forward` returns scalars by name; `loss` is minimized, the others are logged."""
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "series")  # to which it applies
+    requires: frozenset[str] = frozenset({"views"})  # of the data: words of `provides` in configs/modality
     uses_labels: bool = False  # batch.labels (B,) int64, -1 where a sample has none
-    needs_tokens: bool = False  # requires a TokenBackbone
     fixed_lr: tuple[str, ...] = ()  # submodules with a constant learning rate
     min_batch: int = 2  # batch statistics or negatives need at least this many samples
     compares: ClassVar[bool] = False  # the loss compares samples of a batch: negatives, variances, shared assignments

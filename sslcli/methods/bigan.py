@@ -23,6 +23,7 @@ from sslcli.nn.stats import spread
 
 
 class BiGAN(Method):
+    requires = frozenset({"values", "continuous"})
     min_loss = -math.inf
     adversarial = True
 

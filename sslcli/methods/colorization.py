@@ -25,7 +25,7 @@ UPDATE_RATE = 0.01  # of the moving average
 
 
 class Colorization(Method):
-    modalities = ("image",)
+    requires = frozenset({"pixels"})
     shares: Tensor
     sums: Tensor
     count: Tensor

@@ -22,6 +22,8 @@ from sslcli.nn.decoder import decoder
 
 
 class ContextEncoder(Method):
+    requires = frozenset({"values", "continuous", "blocks"})
+
     def __init__(self, backbone: nn.Module, hide: float = 0.5, adversary: float = 0.0, width: int = 32):
         super().__init__(backbone)
         if not 0 < hide < 1 or adversary < 0:

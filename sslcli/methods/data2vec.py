@@ -24,7 +24,7 @@ from sslcli.nn.stats import spread
 
 
 class Data2Vec(Method):
-    needs_tokens = True
+    requires = frozenset({"positions"})
 
     def __init__(
         self,

@@ -17,6 +17,8 @@ from sslcli.nn.decoder import decoder
 
 
 class DenoisingAutoencoder(Method):
+    requires = frozenset({"values"})
+
     def __init__(self, backbone: nn.Module, noise: float = 0.5, hide: float = 0.25, width: int = 32):
         super().__init__(backbone)
         if noise < 0 or not 0 <= hide < 1 or noise == hide == 0:

@@ -30,7 +30,7 @@ from sslcli.nn.stats import spread
 
 class DINOv2(Method):
     min_loss = -math.inf  # KoLeo's logarithm
-    needs_tokens = True
+    requires = frozenset({"views", "positions"})
     compares = True
 
     def __init__(

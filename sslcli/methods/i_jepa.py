@@ -28,7 +28,7 @@ HEADS = 4
 
 
 class IJEPA(Method):
-    needs_tokens = True
+    requires = frozenset({"positions", "blocks"})
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from sslcli.nn.stats import spread
 
 
 class IBOT(Method):
-    needs_tokens = True
+    requires = frozenset({"views", "positions"})
 
     def __init__(
         self,

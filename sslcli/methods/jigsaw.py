@@ -24,7 +24,7 @@ from sslcli.nn.tiles import extract_tiles, tile_size
 
 
 class Jigsaw(Method):
-    modalities = ("image",)
+    requires = frozenset({"pixels"})
 
     def __init__(
         self, backbone: nn.Module, grid: int | str = "auto", permutations: int = 64, hidden_dim: Width = "auto"

@@ -20,7 +20,7 @@ from sslcli.nn.transformer import Block, init_linear
 
 
 class MAE(Method):
-    needs_tokens = True
+    requires = frozenset({"positions", "values"})
     min_batch = 1
 
     def __init__(

@@ -28,7 +28,7 @@ from sslcli.nn.stats import spread
 
 
 class MSN(Method):
-    needs_tokens = True
+    requires = frozenset({"views", "positions"})
     compares = True
 
     def __init__(

@@ -23,6 +23,7 @@ from sslcli.nn.dist import all_reduce_mean
 
 
 class MultiTask(Method):
+    requires = frozenset()  # what its tasks do
     norms: Tensor
     losses: Tensor
     count: Tensor
@@ -61,7 +62,7 @@ class MultiTask(Method):
             self.register_buffer(name, torch.zeros(len(tasks)), persistent=name == "first")
         self.register_buffer("count", torch.zeros(()), persistent=False)
         self.uses_labels = any(t.uses_labels for t in tasks.values())
-        self.needs_tokens = any(t.needs_tokens for t in tasks.values())
+        self.requires = frozenset().union(*(t.requires for t in tasks.values()))
         self.adversarial = any(t.adversarial for t in tasks.values())
         self.min_batch = max(t.min_batch for t in tasks.values())
         self.fixed_lr = tuple(f"tasks.{n}.{part}" for n, t in tasks.items() for part in t.fixed_lr)

@@ -22,7 +22,7 @@ NEIGHBORS = (0, 1, 2, 3, 5, 6, 7, 8)
 
 
 class PatchPosition(Method):
-    modalities = ("image",)
+    requires = frozenset({"pixels"})
 
     def __init__(self, backbone: nn.Module, hidden_dim: Width = "auto"):
         super().__init__(backbone)

@@ -18,7 +18,7 @@ ROTATIONS = 4
 
 
 class Rotation(Method):
-    modalities = ("image",)
+    requires = frozenset({"pixels"})
     min_batch = 1
 
     def __init__(self, backbone: nn.Module):

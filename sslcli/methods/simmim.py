@@ -16,7 +16,7 @@ from sslcli.nn.masking import random_keep, visible_count
 
 
 class SimMIM(Method):
-    needs_tokens = True
+    requires = frozenset({"positions", "values"})
     min_batch = 1
 
     def __init__(self, backbone: nn.Module, mask_ratio: float = 0.6):

@@ -25,6 +25,7 @@ RANGE = 2.0  # of a latent traversal, in standard deviations
 
 
 class VAE(Method):
+    requires = frozenset({"values"})
     min_loss = -math.inf
 
     def __init__(self, backbone: nn.Module, latent_dim: int = 32, beta: float = 1.0, width: int = 32):

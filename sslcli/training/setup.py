@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from sslcli import builders, console, optim
+from sslcli.backbones.base import matching
 from sslcli.batch import Batch
-from sslcli.config import Config, checks, instantiate
+from sslcli.config import Config, checks, instantiate, modalities
 from sslcli.config.batch_size import auto_batch_size, check_batch_size
 from sslcli.console import plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.loading.loader import Loader
 from sslcli.data.record import DataRecord
-from sslcli.errors import DataError, RequestError
+from sslcli.errors import DataError, RequestError, listing
 from sslcli.methods.base import Method
 from sslcli.nn.norm import convert_sync_batchnorm
 from sslcli.rng import Draw
@@ -98,7 +99,7 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     check_data_for_method(targets, dataset)
     check_min_batch(targets, train, process.world_size)
     backbone = builders.new_backbone(cfg, dataset, seed)
-    check_tokens(targets, backbone)
+    check_tokens(targets, backbone, dataset)
     init_note = builders.load_initial_weights(backbone, cfg["init"]) if cfg.get("init") else ""
     views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
     method = builders.new_method(cfg["method"], backbone, builders.describe_data(cfg, dataset), seed, dataset)
@@ -155,13 +156,15 @@ def check_batch_sizes(cfgs: list[Config]) -> None:
 
 
 def check_data_for_method(targets: list[type[Method]], dataset: Dataset) -> None:
-    """RequestError where a method does not take data of this modality, or learns from labels that are missing."""
+    """RequestError where data of this modality lack what a method requires, or labels are missing that it learns from."""
     for target in targets:
-        if dataset.modality not in target.modalities:
+        missing = target.requires - modalities.provides(dataset.modality)
+        if missing:
+            words = ", ".join(f"{word} ({modalities.WORDS.get(word, word)})" for word in sorted(missing))
             raise RequestError(
-                f"{target.__name__} takes data of modality {' or '.join(target.modalities)}; "
-                f"{dataset.name} is {dataset.modality}",
-                f"`sslcli list methods` shows the modalities of each; method=simclr takes {dataset.modality} too",
+                f"{target.__name__} requires {words}, which data of modality {dataset.modality} do not provide",
+                f"methods for {dataset.modality}: {listing(modalities.methods_for(dataset.modality))}; all are in "
+                "`sslcli list methods`",
             )
         if target.uses_labels and not dataset.classes:
             raise RequestError(
@@ -180,13 +183,14 @@ def check_min_batch(targets: list[type[Method]], train: Config, world_size: int)
         )
 
 
-def check_tokens(targets: list[type[Method]], backbone: nn.Module) -> None:
-    """RequestError where a method needs tokens and the backbone has none."""
+def check_tokens(targets: list[type[Method]], backbone: nn.Module, dataset: Dataset) -> None:
+    """RequestError where a method requires positions and the backbone has no tokens."""
     for target in targets:
-        if target.needs_tokens and not hasattr(backbone, "patchify"):
+        if "positions" in target.requires and not hasattr(backbone, "patchify"):
+            others = matching(dataset.values.kind, len(dataset.shape), tokens=True)
             raise RequestError(
                 f"{target.__name__} needs a backbone with tokens; {type(backbone).__name__} has none",
-                "use backbone=vit_tiny",
+                f"choose one of backbone={', '.join(others)}" if others else None,
             )
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from sslcli.backbones.convnet import ConvNet
 from sslcli.builders import method_classes
-from sslcli.config import instantiate
+from sslcli.config import instantiate, modalities
 from sslcli.config.batch_size import MAX_AUTO_BATCH_SIZE
 from sslcli.console import human_count, plural
 from sslcli.data.images.options import MAX_SIZE
 from sslcli.data.label_warnings import label_notes
 from sslcli.data.subset import unlabelled_only
+from sslcli.errors import listing
 from sslcli.methods.base import Method
 from sslcli.training.setup import TrainingSetup
 
@@ -23,7 +24,7 @@ def start_screen(setup: TrainingSetup, path: Path | str | None) -> list[tuple[st
     of_backbone = human_count(sum(p.numel() for p in method.backbone.parameters()))
     backbone = f"{type(method.backbone).__name__} ({of_backbone}, dim {method.backbone.dim})"
     weight_decay = setup.cfg["optimizer"]["weight_decay"]
-    notes = (accumulation(setup), small_image_note(setup))
+    notes = (accumulation(setup), small_image_note(setup), unusual_note(setup))
     rows = [
         ("what", f"{type(method).__name__} ({parameters} parameters) on {backbone}"),
         ("data", data_row(setup)),
@@ -79,6 +80,17 @@ def accumulation(setup: TrainingSetup) -> str:
     """What the loss sees of an accumulated batch."""
     batch_size, accumulate = setup.cfg["train"]["batch_size"], setup.cfg["train"]["accumulate"]
     return accumulation_note(method_classes(setup.cfg["method"]), batch_size, batch_size // accumulate)
+
+
+def unusual_note(setup: TrainingSetup) -> str:
+    """Which of the methods is no usual choice for this kind of data; "" where none is."""
+    node, modality = setup.cfg["method"], setup.dataset.modality
+    names = [str(node["_target_"]).split(".")[-2], *(node["tasks"] if isinstance(node.get("tasks"), dict) else ())]
+    unusual = [name for name in names if modalities.is_unusual(name, modality)]
+    usual = [name for name in modalities.methods_for(modality) if name not in names]
+    if not unusual:
+        return ""
+    return f"unusual for {modality}: {', '.join(unusual)} (it runs); usual are {listing(usual, 8)}"
 
 
 def small_image_note(setup: TrainingSetup) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslcli.config.modalities import modalities
 from sslcli.data.dataset import Dataset
 from sslcli.data.images.crop import to_array
 from sslcli.errors import RequestError, listing, nearest
@@ -23,7 +24,7 @@ from sslcli.views.contact_sheet import sheet
 from sslcli.views.images import native
 from sslcli.views.images.native_check import matches_tensor_code
 from sslcli.views.images.resample import exact_products
-from sslcli.views.modality import View, modalities, modality
+from sslcli.views.modality import View, modality
 from sslcli.views.op import make_ops
 from sslcli.views.preview.base import Preview
 

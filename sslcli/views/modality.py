@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from sslcli.config import instantiate, registry
+from sslcli.config import instantiate
+from sslcli.config.modalities import description
 from sslcli.data.dataset import Dataset, Source
-from sslcli.errors import RequestError
 from sslcli.nn.values import Values
 from sslcli.rng import Draw
 from sslcli.views.op import Op
@@ -79,25 +79,6 @@ class Modality(ABC):
     def dummy(self, shape: tuple[int, ...], values: Values, n: int) -> Tensor:
         """`n` blank samples of a view (n, *shape), to try a method with."""
         return torch.zeros(n, *shape)
-
-
-def modalities() -> list[str]:
-    """The names of all modalities."""
-    return list(registry.choices("modality"))
-
-
-@functools.cache
-def description(name: str) -> Mapping[str, Any]:
-    """configs/modality/NAME.yaml. RequestError for an unknown name."""
-    files = registry.choices("modality")
-    if name not in files:
-        raise RequestError(f"unknown modality {name!r}", f"the modalities are {', '.join(files)}")
-    return registry.describe(files[name], "modality")
-
-
-def provides(name: str) -> frozenset[str]:
-    """What a modality provides; a method runs on it where this includes all that the method requires."""
-    return frozenset(description(name).get("provides", ()))
 
 
 @functools.cache

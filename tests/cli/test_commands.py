@@ -284,11 +284,21 @@ def test_runs_list_show_best(cli, finished, monkeypatch):
 def test_list_formats(cli):
     rows = [line.split("\t") for line in cli("list", "methods").out.splitlines()]
     names = [row[0] for row in rows]
-    assert {len(row) for row in rows} == {6}  # name, family, modality, needs, source, summary
+    assert {len(row) for row in rows} == {
+        5 + len(registry.choices("modality"))
+    }  # name, family, ..., needs, source, summary
     assert set(names) >= {"simsiam", "simclr", "moco_v2", "byol", "vicreg", "autoencoder", "mae"}
     choices = json.loads(cli("list", "methods", "--json").out)["choices"]
     assert [c["name"] for c in choices] == names
     assert all(c["summary"] and c["family"] and c["source"] for c in choices)
+    listed = {c["name"]: c for c in choices}
+    assert listed["rotation"]["modalities"]["image"] == "plain"
+    assert listed["rotation"]["modalities"]["series"] == "refused"
+    assert listed["multitask"]["requires"] == ["values", "views"]  # of its tasks
+    marks = dict(zip(registry.choices("modality"), rows[names.index("rotation")][2:], strict=False))
+    assert (marks["image"], marks["series"]) == ("●", "-")
+    provided = {row["name"]: row["provides"] for row in json.loads(cli("list", "modalities", "--json").out)["choices"]}
+    assert "pixels" in provided["image"]
     for kind in registry.KINDS:
         assert cli("list", kind).code == 0
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from sslcli.backbones.convnet import ConvNet
 from sslcli.backbones.tcn import TCN
 from sslcli.backbones.vit import ViT
-from sslcli.config import compose
+from sslcli.config import compose, modalities
 from sslcli.errors import RequestError
 from sslcli.methods.base import Batch, DataInfo, Encoder, Method
 from sslcli.rng import Draw
 
 FOLDER = Path(__file__).parents[2] / "configs" / "method"
-HOUSE_KEYS = {"_target_", "plan", "family", "source", "summary", "modality", "needs"}
+HOUSE_KEYS = {"_target_", "plan", "family", "source", "summary", "requires", "needs"}
 NAMES = sorted(p.stem for p in FOLDER.glob("*.yaml"))
 SHAPES = {"image": (2, 9, 9), "series": (2, 21)}  # odd on purpose
 LOCAL = {"image": (2, 5, 5), "series": (2, 11)}  # of the smaller views of a multi-crop plan
@@ -44,11 +44,20 @@ def target(name: str) -> type[Method]:
 
 def pairs() -> list[tuple[str, str]]:
     """Each method with each of its modalities."""
-    return [(name, modality) for name in NAMES for modality in target(name).modalities if modality in SHAPES]
+    return [
+        (name, modality)
+        for name in NAMES
+        for modality in SHAPES
+        if target(name).requires <= modalities.provides(modality)
+    ]
 
 
 every_method = pytest.mark.parametrize("name", NAMES)
 every_pair = pytest.mark.parametrize(("name", "modality"), pairs())
+
+
+def needs_tokens(name: str) -> bool:
+    return "positions" in target(name).requires
 
 
 def backbone(modality: str, tokens: bool) -> nn.Module:
@@ -64,7 +73,7 @@ def keys(name: str) -> dict[str, Any]:
 
 def build(name: str, modality: str, seed: int = 0, tokens: bool | None = None) -> Method:
     torch.manual_seed(seed)
-    return made(name, modality, backbone(modality, target(name).needs_tokens if tokens is None else tokens))
+    return made(name, modality, backbone(modality, needs_tokens(name) if tokens is None else tokens))
 
 
 def made(name: str, modality: str, network: nn.Module) -> Method:
@@ -140,10 +149,10 @@ def test_yaml_and_signature_agree(name):
 def test_yaml_states_needs(name):
     """`sslcli list methods` reads it from the YAML, without importing the method."""
     mine, kind = recipe(name), target(name)
-    assert mine.get("modality", ["image", "series"]) == list(kind.modalities)
+    assert set(mine.get("requires", ["views"])) == kind.requires
+    assert kind.requires <= set(modalities.WORDS)
     parameters = inspect.signature(kind, eval_str=True).parameters.values()
     needs = {
-        "tokens": kind.needs_tokens,
         "labels": kind.uses_labels,
         "a trained run": any(p.annotation is Encoder for p in parameters),
     }
@@ -214,9 +223,9 @@ def test_smallest_batch(name, modality):
 @every_method
 @pytest.mark.parametrize("tokens", [True, False])
 def test_padding_of_series_is_ignored(name, tokens):
-    if "series" not in target(name).modalities:
+    if not target(name).requires <= modalities.provides("series"):
         pytest.skip("not for series")
-    if target(name).needs_tokens and not tokens:
+    if needs_tokens(name) and not tokens:
         pytest.skip("needs tokens")
     method = build(name, "series", tokens=tokens)
     out = method(batch(name, "series", padded=True))

@@ -1,0 +1,73 @@
+"""Which method runs on which kind of data: what modalities provide and methods require, by their YAML files. Imports no torch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sslcli.config import registry
+from sslcli.errors import RequestError
+
+WORDS = {  # what a modality provides (configs/modality) and a method requires (configs/method)
+    "views": "two random views of a sample",
+    "values": "values that can be predicted",
+    "continuous": "values that are all numbers",
+    "positions": "a backbone with a token for each position",
+    "blocks": "neighboring positions that belong together",
+    "order": "positions in an order",
+    "vocabulary": "ids of a vocabulary",
+    "columns": "columns of a table",
+    "pixels": "an image",
+    "time": "a time axis",
+    "frames": "frames of a clip",
+    "pairs": "samples of two kinds that belong together",
+}
+DEFAULT_REQUIRES = ("views",)
+PLAIN, UNUSUAL, REFUSED = "plain", "unusual", "refused"
+
+
+def modalities(config_dirs: Iterable[Path] = ()) -> list[str]:
+    """The names of all modalities."""
+    return list(registry.choices("modality", config_dirs))
+
+
+@functools.cache
+def description(name: str) -> Mapping[str, Any]:
+    """configs/modality/NAME.yaml. RequestError for an unknown name."""
+    files = registry.choices("modality")
+    if name not in files:
+        raise RequestError(f"unknown modality {name!r}", f"the modalities are {', '.join(files)}")
+    return registry.describe(files[name], "modality")
+
+
+def provides(name: str) -> frozenset[str]:
+    """What a modality provides; a method runs on it where this includes all that the method requires."""
+    return frozenset(description(name).get("provides", ()))
+
+
+def is_unusual(method: str, name: str) -> bool:
+    """Whether a method, by the name of its YAML file, is no usual choice for a modality, although it runs."""
+    return method in description(name).get("unusual", ())
+
+
+def requires(node: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    """What a method requires: the `requires` of its YAML node, and of its tasks, which are among `methods`."""
+    tasks = node.get("tasks")
+    of_tasks = [requires(methods[t], methods) for t in tasks if t in methods] if isinstance(tasks, list) else []
+    return frozenset(node.get("requires", DEFAULT_REQUIRES)).union(*of_tasks)
+
+
+def support(method: str, needed: frozenset[str], kind: Mapping[str, Any]) -> str:
+    """Whether a method that requires `needed` runs on a modality, by its YAML node: `plain`, `unusual` or `refused`."""
+    if not needed <= frozenset(kind.get("provides", ())):
+        return REFUSED
+    return UNUSUAL if method in kind.get("unusual", ()) else PLAIN
+
+
+def methods_for(name: str) -> list[str]:
+    """The methods that run on a modality and are a usual choice."""
+    nodes = {method: registry.describe(path, "method") for method, path in registry.choices("method").items()}
+    here = description(name)
+    return [m for m, node in nodes.items() if support(m, requires(node, nodes), here) == PLAIN]
