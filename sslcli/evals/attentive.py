@@ -133,12 +133,13 @@ def _measure(
 ) -> tuple[TestPredictions, list[Choice]]:
     """A head a draw; then all of them in one pass over the test split."""
     x = torch.empty(len(union), backbone.num_tokens, backbone.dim, dtype=torch.float16)
-    valid: Tensor | None = None if len(data.dataset.shape) == 3 else torch.empty(x.shape[:2], dtype=torch.bool)
+    valid: Tensor | None = None
     read = torch.zeros(len(union), dtype=torch.bool)
     for ids, t, batch_valid in patch_tokens(backbone, data, data.batches("train", union)):
         rows = torch.searchsorted(union, ids)
         x[rows], read[rows] = t.cpu(), True
-        if valid is not None and batch_valid is not None:
+        if batch_valid is not None:
+            valid = torch.empty(x.shape[:2], dtype=torch.bool) if valid is None else valid
             valid[rows] = batch_valid.cpu()
         notify.show_progress(word, int(read.sum()), len(union))
     heads: list[tuple[Head, Tensor]] = []

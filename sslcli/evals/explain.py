@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from sslcli.backbones.vit import ViT
+from sslcli.backbones.base import TokenBackbone
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.attribution_sheets import AttributionExample, curve_panels, map_sheet
 from sslcli.evals.base.embedding import evaluating
@@ -21,9 +21,9 @@ from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, has_baseline
 from sslcli.evals.fit.explained_scores import ExplainedScore, make_score
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.inputs.corruptions import blur
 from sslcli.evals.metrics import attribution_maps
 from sslcli.rng import derive, order
+from sslcli.views.modality import modality
 
 SHOWN = 8
 STEPS = 20  # of deletion and insertion
@@ -64,6 +64,7 @@ def explain(
     if has_baseline(baselines, "untrained") and (random := data.untrained_backbone) is not None:
         map_makers["untrained"] = (make_maps(random, data), make_score(random, data, target, amount))
 
+    kind_of_data, values = modality(data.dataset.modality), data.dataset.values
     curves: dict[str, _Curves] = {}
     shown: list[AttributionExample] = []
     tokens: list[Tensor] = []
@@ -81,11 +82,12 @@ def explain(
                     if places:
                         tokens.append(maps.tokens(x[places]).cpu())
             importance["random"] = attribution_maps.random_map(importance[""], part, data.seed)
-            base = _base(x)
+            blank = values.hide(x, torch.ones_like(x, dtype=torch.bool))
+            base = kind_of_data.insertion_base(x, values)
             for kind, small in importance.items():
-                large = attribution_maps.upsample(small, tuple(x.shape[2:]))
+                large = kind_of_data.upsample(small, data.dataset.shape)
                 score = functools.partial(explained.evaluate, target=targets)
-                deletion, insertion = attribution_maps.deletion_insertion_curves(score, x, large, base, STEPS)
+                deletion, insertion = attribution_maps.deletion_insertion_curves(score, x, large, blank, base, STEPS)
                 curves.setdefault(kind, _Curves()).add(deletion.cpu(), insertion.cpu())
     metrics: dict[str, float] = {}
     for kind, curve in curves.items():
@@ -101,7 +103,7 @@ def explain(
         "grid": list(shown[0].each.shape[1:]),
         "steps": STEPS,
         "deleted": "becomes 0, the mean of normalised data",
-        "inserted": "into a blurred copy" if len(data.dataset.shape) == 3 else "into 0",
+        "inserted": kind_of_data.inserted,
         "pca_variance": share,
         "notes": data.protocol_notes(baselines, explained.notes),
     }
@@ -118,18 +120,13 @@ def _batches(data: EvalData, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip(part.split(AT_ONCE), x.split(AT_ONCE), strict=True)
 
 
-def _base(x: Tensor) -> Tensor:
-    """The start of insertion: images blurred with a sigma of an eighth of the longer side; for series the mean, 0."""
-    return blur(x, max(x.shape[2:]) / 8) if x.ndim == 4 else torch.where(x.isnan(), x, 0.0)
-
-
 class _Attention:
-    """Attention maps of a ViT."""
+    """Attention maps of a token backbone."""
 
     title = "attention"
     what = "attention of the last block"
 
-    def __init__(self, backbone: ViT):
+    def __init__(self, backbone: TokenBackbone):
         self.backbone = backbone
 
     def __call__(self, x: Tensor, explained_score: ExplainedScore) -> Tensor:
@@ -139,7 +136,7 @@ class _Attention:
     @torch.no_grad()
     def tokens(self, x: Tensor) -> Tensor:
         """Features (B, N, d) of the patches, for principal components."""
-        return self.backbone.tokens(x)[:, 1:].float()
+        return self.backbone.tokens(x)[:, self.backbone.prefix :].float()
 
 
 class _GradCam:
@@ -163,13 +160,11 @@ class _GradCam:
 
 
 def make_maps(backbone: nn.Module, data: EvalData) -> _Attention | _GradCam:
-    if isinstance(backbone, ViT):
+    if isinstance(backbone, TokenBackbone):
         return _Attention(backbone)
+    blank = modality(data.dataset.modality).dummy(data.dataset.shape, data.dataset.values, 2).to(data.device)
     with evaluating(backbone):
-        return _GradCam(
-            backbone,
-            attribution_maps.last_feature_layer(backbone, torch.zeros(2, *data.dataset.shape, device=data.device)),
-        )
+        return _GradCam(backbone, attribution_maps.last_feature_layer(backbone, blank))
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Reconstruction error of a method on test samples, with baselines without learning.
 
-For methods with `reconstruct` (autoencoders, masked autoencoders). Errors are squared differences: of images in pixels of
-0..1, of series in standard deviations of the channel. A masked method is judged on what was hidden from it.
+For methods with `reconstruct` (autoencoders, masked autoencoders). Errors are squared differences, in the unit of the modality:
+of images pixels of 0..1, of series standard deviations of the channel. A masked method is judged on what was hidden from it.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.image_grid import Columns
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Result
 from sslcli.methods.base import Batch, Method, Reconstruction
+from sslcli.nn.values import Values
 from sslcli.rng import Draw, derive, order
 from sslcli.runs import Record
 from sslcli.views import previews
+from sslcli.views.modality import Modality, modality
 from sslcli.views.preview.base import Preview, align
 
 MASKS = 4  # draws of what is hidden from a masked method
@@ -48,32 +48,32 @@ def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_
     source = data.source(split)
     method = _method(data)
     ids = order(derive(data.seed, "reconstruct"), 0, len(source))[:max_samples].sort().values
-    image = len(data.dataset.shape) == 3
+    kind, values = modality(data.dataset.modality), data.dataset.values
     mean, counted = _mean(data)
-    errors: dict[str, _Mean] = defaultdict(_Mean)
+    errors: dict[str, dict[str, _Mean]] = defaultdict(lambda: defaultdict(_Mean))  # by guess and metric
     n = draws = 0
     for mask, _, reconstruction in _reconstructions(data, method, split, ids, masks):
         n, draws = n + (len(reconstruction.source) if mask == 0 else 0), max(draws, mask + 1)
-        scale = _scale(data, reconstruction.source) if image else 1.0
-        for name, (guess, where) in _guesses(reconstruction, mean).items():
-            errors[name].add(((guess - reconstruction.source) * scale).square(), where)
+        for name, (guess, where) in _guesses(reconstruction, mean, kind, values).items():
+            for metric, error in kind.errors(guess, reconstruction.source, values).items():
+                errors[name][metric].add(error, where)
         if reconstruction.mean is not None:
-            errors["normalised"].add(reconstruction.error(), None)
+            errors["normalised"]["mse"].add(reconstruction.error(), None)
     metrics: dict[str, float] = {}
-    for name, error in errors.items():
+    for name, by_metric in errors.items():
         prefix = f"{name}." if name else ""
-        metrics[f"{prefix}mse"] = error.value
-        if image and name != "normalised":
-            metrics[f"{prefix}psnr"] = psnr(error.value)
+        metrics |= {f"{prefix}{metric}": error.value for metric, error in by_metric.items()}
+        if kind.psnr and name != "normalised":
+            metrics[f"{prefix}psnr"] = psnr(by_metric["mse"].value)
     protocol: Record = {
         "method": type(method).__name__,
         "split": split,
         "samples": n,
-        "unit": "pixels, 0..1" if image else "standard deviations of the channel",
+        "unit": kind.unit,
         "judged": "what was hidden" if "whole" in errors else "the whole sample",
         "masks": draws,
         "mean_from": counted,
-        "notes": [*data.notes, *_notes(method, errors)],
+        "notes": [*data.notes, *_notes(method, "normalised" in errors)],
     }
     return Result(metrics, protocol, {"samples.png": _sheet(data, method, ids)})
 
@@ -112,25 +112,6 @@ def psnr(mse: float) -> float:
     return min(BEST_PSNR, -10 * math.log10(mse)) if mse > 0 else BEST_PSNR
 
 
-def fill(x: Tensor, known: Tensor) -> Tensor:
-    """What is not `known` of (B, C, H, W) or (B, C, T) from what is: means of known neighbors at ever coarser scales.
-
-    Push-pull interpolation (Gortler et al., "The Lumigraph", SIGGRAPH 1996, Sec. 3.4), with equal weights: halve until there is
-    one value, and on the way back fill each hole from the coarser scale, linearly. 0 where nothing is known at all.
-    """
-    x = torch.where(known, x, 0.0)
-    size = x.shape[2:]
-    if max(size) == 1:
-        return x
-    pool: Any = F.avg_pool2d if x.ndim == 4 else F.avg_pool1d
-    share = pool(known.to(x.dtype), 2, ceil_mode=True)
-    coarse = pool(x, 2, ceil_mode=True) / share.clamp(min=1e-6)
-    guess = F.interpolate(
-        fill(coarse, share > 0), size=size, mode="bilinear" if x.ndim == 4 else "linear", align_corners=False
-    )
-    return torch.where(known, x, guess)
-
-
 def _method(data: EvalData) -> Method:
     hint = "sslcli pretrain method=mae, or method=autoencoder"
     if data.pretraining is None:
@@ -156,26 +137,24 @@ def _reconstructions(
                 break
 
 
-def _guesses(reconstruction: Reconstruction, mean: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
+def _guesses(
+    reconstruction: Reconstruction, mean: Tensor, kind: Modality, values: Values
+) -> dict[str, tuple[Tensor, Tensor | None]]:
     """Who guesses what, in the units of the view, and where it is judged (None: everywhere)."""
     x, hidden = reconstruction.source, reconstruction.hidden
     predicted = reconstruction.predicted.float()
     mean = mean.to(x.device).expand_as(x)
     if hidden is None:
         return {"": (predicted, None), "mean": (mean, None)}
-    visible = ~hidden & ~x.isnan()
+    visible = ~hidden & values.present(x)
     if reconstruction.mean is not None and reconstruction.std is not None:
-        predicted = predicted * fill(reconstruction.std, visible) + fill(reconstruction.mean, visible)
-    space = tuple(range(2, x.ndim))
-    level = torch.where(visible, x, 0.0).sum(dim=space, keepdim=True) / visible.sum(dim=space, keepdim=True).clamp(
-        min=1
-    )
+        predicted = predicted * kind.interpolate(reconstruction.std, visible)
+        predicted = predicted + kind.interpolate(reconstruction.mean, visible)
     return {
         "": (predicted, hidden),
         "whole": (torch.where(hidden, predicted, x), None),
         "mean": (mean, hidden),
-        "visible": (level.expand_as(x), hidden),
-        "interpolated": (fill(x, visible), hidden),
+        **{name: (guess, hidden) for name, guess in kind.trivial(x, visible, values).items()},
     }
 
 
@@ -196,25 +175,22 @@ class _Mean:
 
 
 def _mean(data: EvalData) -> tuple[Tensor, int]:
-    """(1, *shape) the mean of training samples, value by value, and of how many."""
+    """The modality's constant guess (1, *shape), and the number of training samples that it is from."""
     ids = order(derive(data.seed, "reconstruct", "mean"), 0, len(data.source("train")))[:MEAN_FROM]
-    total = torch.zeros(data.dataset.shape, dtype=torch.float64)
-    count, n = torch.zeros(data.dataset.shape, dtype=torch.float64), 0
-    for _, x in data.batches("train", ids.sort().values):
-        total += x.nan_to_num(0.0).sum(dim=0, dtype=torch.float32).cpu()
-        count += (~x.isnan()).sum(dim=0).cpu()
-        n += len(x)
-    return (total / count.clamp(min=1)).float()[None], n
+    n = 0
+
+    def batches() -> Iterator[Tensor]:
+        nonlocal n
+        for part, x in data.batches("train", ids.sort().values):
+            n += len(part)
+            yield x
+
+    return modality(data.dataset.modality).mean(batches(), data.dataset), n
 
 
-def _scale(data: EvalData, x: Tensor) -> Tensor:
-    """Pixels of 0..1 for one of the view's units, by channel."""
-    return torch.tensor(data.dataset.values.std, device=x.device).view(1, -1, *([1] * (x.ndim - 2)))
-
-
-def _notes(method: Method, errors: dict[str, _Mean]) -> list[str]:
+def _notes(method: Method, normalized: bool) -> list[str]:
     notes = []
-    if "normalised" in errors:
+    if normalized:
         notes.append(
             f"{type(method).__name__} predicts patches less their own mean and std, which nobody knows of a hidden patch: mse "
             "and psnr take those of the visible ones, interpolated; the image uses the true ones"

@@ -1,6 +1,6 @@
 """Robustness: accuracy of a linear probe, fitted to clean features, under corruptions and adversarial attacks, and its calibration.
 
-Corruptions: `corruptions.py`. Attacks: `attacks.py`. Calibration: `calibration.py`.
+Corruptions: those of the modality. Attacks: `attacks.py`. Calibration: `calibration.py`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from sslcli.evals.fit.grid_search import Grid, choice_notes
 from sslcli.evals.fit.linear_probe import C_GRID, c_protocol
 from sslcli.evals.inputs import attacks
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.inputs.corruptions import IMAGE_CORRUPTIONS, SERIES_CORRUPTIONS, STRENGTHS, corrupt
-from sslcli.evals.inputs.pixels import normalize, to_pixels
 from sslcli.evals.metrics import calibration
 from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.rng import derive, order
+from sslcli.views.corruption import STRENGTHS, corrupt
+from sslcli.views.modality import Modality, modality
 
 EPSILONS = (1, 2, 4)  # in 255ths of the range of a pixel
 AT_ONCE = 4_000_000  # numbers of a batch that is corrupted
@@ -55,7 +55,8 @@ def robustness(
     fifth.
     """
     amount = subsets.parse(labels, data.dataset)
-    names = _names(corruptions, len(data.dataset.shape) == 3)
+    kind_of_data = modality(data.dataset.modality)
+    names = _names(corruptions, kind_of_data, data)
     if max_samples < 1 or attack_samples < 0 or attack_steps < 1:
         raise RequestError(
             "evaluator.max_samples and evaluator.attack_steps are at least 1, evaluator.attack_samples at least 0",
@@ -107,7 +108,7 @@ def robustness(
         },
         "strength": {kind or "backbone": c_protocol([s.head.choice], grid) for kind, s in probes.items()},
         "notes": data.protocol_notes(
-            baselines, [*_notes(attacked, len(data.dataset.shape) == 3, attack_samples), *_edges(probes, grid)]
+            baselines, [*_notes(attacked, kind_of_data, attack_samples), *_edges(probes, grid)]
         ),
     }
     details = {"corruptions": names, "top1": {k or "backbone": (r.double() / n).tolist() for k, r in right.items()}}
@@ -116,8 +117,10 @@ def robustness(
     return Result(metrics, protocol, artefacts, details, intervals)
 
 
-def _names(corruptions: list[str] | str, image: bool) -> list[str]:
-    known = list(IMAGE_CORRUPTIONS if image else SERIES_CORRUPTIONS)
+def _names(corruptions: list[str] | str, kind: Modality, data: EvalData) -> list[str]:
+    known = list(kind.corruptions(data.dataset))
+    if not known:
+        raise RequestError(f"there are no corruptions of {kind.noun[1]}", "sslcli eval probe has the clean accuracy")
     if corruptions == "all":
         return known
     given = [corruptions] if isinstance(corruptions, str) else corruptions
@@ -125,7 +128,7 @@ def _names(corruptions: list[str] | str, image: bool) -> list[str]:
         if name not in known:
             close = nearest(str(name), known)
             raise RequestError(
-                f"evaluator.corruptions: there is no `{name}` for {'images' if image else 'series'}",
+                f"evaluator.corruptions: there is no `{name}` for {kind.noun[1]}",
                 f"did you mean {close}?" if close else f"there are {', '.join(known)}",
             )
     if not given:
@@ -158,11 +161,11 @@ def _versions(
 ) -> Iterator[tuple[int, int, Tensor]]:
     """The clean inputs, then (number of the corruption, strength, corrupted inputs), one at a time."""
     yield from first
-    pixels = to_pixels(data, x).cpu()
+    known, inputs = modality(data.dataset.modality).corruptions(data.dataset), x.cpu()
     for i, name in enumerate(names, start=1):
         for strength in range(1, STRENGTHS + 1):
-            z = corrupt(pixels, name, strength, ids, derive(data.seed, "robustness"))
-            yield i, strength, normalize(data, z.to(x.device))
+            z = corrupt(known[name], name, inputs, strength, ids, derive(data.seed, "robustness"))
+            yield i, strength, z.to(x.device)
 
 
 def _small(data: EvalData, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -173,8 +176,9 @@ def _small(data: EvalData, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _attacked(probes: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor, steps: int) -> dict[str, float]:
-    """`fgsm1.top1`, `pgd1.top1`, ... of each; nothing for series."""
-    if len(ids) == 0 or len(data.dataset.shape) != 3:
+    """`fgsm1.top1`, `pgd1.top1`, ... of each; nothing where attacks have no meaning."""
+    kind, values = modality(data.dataset.modality), data.dataset.values
+    if len(ids) == 0 or not kind.attacks:
         return {}
     metrics: dict[str, float] = {}
     y_true = data.labels("test")
@@ -185,11 +189,12 @@ def _attacked(probes: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor
         with evaluating(probe.module):
 
             def model(pixels: Tensor, probe: CalibratedProbe = probe, layer: nn.Linear = layer) -> Tensor:
-                return layer(probe.module(normalize(data, pixels)))
+                return layer(probe.module(kind.from_natural(pixels, values)))
 
             for part, x in _small(data, ids):
                 n += len(part)
-                pixels, y = to_pixels(data, x), class_columns(probe.head.classes, y_true[part]).to(data.device)
+                pixels = kind.to_natural(x, values)
+                y = class_columns(probe.head.classes, y_true[part]).to(data.device)
                 with torch.no_grad():
                     correct = model(pixels).argmax(dim=1) == y  # misclassified samples need no attack
                 pixels, y, part = pixels[correct], y[correct], part[correct.cpu()]
@@ -234,10 +239,12 @@ def _calibration(probes: Mapping[str, CalibratedProbe], data: EvalData, artefact
     return metrics
 
 
-def _notes(attacked: Mapping[str, float], image: bool, attack_samples: int) -> list[str]:
+def _notes(attacked: Mapping[str, float], kind: Modality, attack_samples: int) -> list[str]:
     if attacked:
         return ["accuracy under these attacks is an upper bound of the accuracy under stronger ones"]
-    return [] if image or not attack_samples else ["no attacks: eps is defined for pixel values, not for series"]
+    if kind.attacks or not attack_samples:
+        return []
+    return [f"no attacks: eps is defined for pixel values, not for {kind.noun[1]}"]
 
 
 def _edges(probes: Mapping[str, CalibratedProbe], grid: Grid) -> list[str]:

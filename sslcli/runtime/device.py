@@ -92,8 +92,9 @@ def kind_of(cfg: dict[str, Any]) -> str:
     return auto if cfg["type"] == "auto" else cfg["type"]
 
 
-def start(cfg: dict[str, Any], *, images: bool = True, process: ProcessInfo | None = None) -> Runtime:
-    """Apply `device.*` to this process. MachineError where this machine has no such device."""
+def start(cfg: dict[str, Any], *, channels_last: bool = True, process: ProcessInfo | None = None) -> Runtime:
+    """Apply `device.*` to this process. `channels_last`: whether samples have such a memory format at all. MachineError where this
+    machine has no such device."""
     kind, process = kind_of(cfg), process or ProcessInfo()
     if kind == "cuda" and not torch.cuda.is_available():
         raise MachineError("device=cuda, but torch sees no CUDA device", "use device=cpu, or see `sslcli doctor`")
@@ -109,9 +110,9 @@ def start(cfg: dict[str, Any], *, images: bool = True, process: ProcessInfo | No
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
-    channels_last = cfg["channels_last"]
-    if channels_last == "auto":
-        channels_last = images and kind in ("cuda", "cpu")
+    channels_last = channels_last and (
+        kind in ("cuda", "cpu") if cfg["channels_last"] == "auto" else bool(cfg["channels_last"])
+    )
     workers = cfg["workers"]
     if workers == "auto":
         workers = min(8, max(1, usable_cores() // process.local_world_size)) if usable_cores() > 1 else 0
@@ -120,4 +121,4 @@ def start(cfg: dict[str, Any], *, images: bool = True, process: ProcessInfo | No
     if compiled and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # torch's default in /tmp may belong to another user
         folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folders.new_private_folder())
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Runtime(device, precision, bool(channels_last), compiled, int(workers), threads, process=process)
+    return Runtime(device, precision, channels_last, compiled, int(workers), threads, process=process)

@@ -30,6 +30,7 @@ from sslcli.runtime import processes
 from sslcli.runtime.device import Runtime
 from sslcli.views import Views
 from sslcli.views.images import native
+from sslcli.views.modality import modality
 
 EVALUATOR_ARGUMENTS = ("backbone", "dataset", "device", "workers", "autocast", "channels_last")  # see `online.py`
 
@@ -92,9 +93,9 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     train, seed = cfg["train"], cfg["seed"]
     if process.world_size == 1 and train["strategy"] == "fsdp":
         raise RequestError("train.strategy=fsdp needs several devices, and there is one", "add train.devices=auto")
-    images = len(dataset.shape) == 3
-    machine = runtime.start(cfg["device"], images=images, process=process)
-    machine.native = native.configure(cfg["device"].get("native", "auto"), machine.device, images)
+    kind = modality(dataset.modality)
+    machine = runtime.start(cfg["device"], channels_last=kind.channels_last, process=process)
+    machine.native = native.configure(cfg["device"].get("native", "auto"), machine.device, kind.native)
     targets = builders.method_classes(cfg["method"])
     check_data_for_method(targets, dataset)
     check_min_batch(targets, train, process.world_size)
@@ -104,7 +105,7 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
     method = builders.new_method(cfg["method"], backbone, builders.describe_data(cfg, dataset), seed, dataset)
     if rehearsal:
-        rehearse(method, views)
+        rehearse(method, views, dataset)
     machine.place(method)
     if process.world_size > 1 and train["sync_batchnorm"]:
         convert_sync_batchnorm(method)
@@ -194,11 +195,12 @@ def check_tokens(targets: list[type[Method]], backbone: nn.Module, dataset: Data
             )
 
 
-def rehearse(method: Method, views: Views) -> None:
+def rehearse(method: Method, views: Views, dataset: Dataset) -> None:
     """Run one forward pass of a copy on a few blank samples, so that a mismatch of shapes or widths shows before any work."""
     n = max(2, method.min_batch)
     draw = Draw(0, 0, torch.arange(n))
-    blank = [torch.zeros(n, *shape) for shape in views.shapes]
+    kind = modality(dataset.modality)
+    blank = [kind.dummy(shape, dataset.values, n) for shape in views.shapes]
     labels = torch.zeros(n, dtype=torch.int64) if method.uses_labels else None
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         copy.deepcopy(method)(Batch(blank, views.kinds, draw, labels))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +21,13 @@ from torch import Tensor
 
 from sslcli.data.dataset import Dataset
 from sslcli.data.images.crop import crop_and_resize
-from sslcli.nn.values import Continuous
+from sslcli.nn.values import Continuous, Values
 from sslcli.rng import Draw
+from sslcli.views.corruption import Corruption, Generators
+from sslcli.views.grid import GridModality
 from sslcli.views.images import native
 from sslcli.views.images.color import ColorJitter, GaussianBlur, Grayscale, Noise, RandomIntensity, Solarize
+from sslcli.views.images.corruptions import CORRUPTIONS, blur
 from sslcli.views.images.geometry import (
     Frame,
     HorizontalFlip,
@@ -35,7 +38,6 @@ from sslcli.views.images.geometry import (
     VerticalFlip,
 )
 from sslcli.views.images.resample import FILTERS, Region, crop_resize
-from sslcli.views.modality import Modality
 from sslcli.views.op import (
     Op,
     OpRandoms,
@@ -180,15 +182,18 @@ class ImageView:
         return native.run(raw, out, steps, self.shift, self.factor, resampling, code)
 
 
-class ImageModality(Modality):
+class ImageModality(GridModality):
     """Images: raw (C, H, W) uint8, views (C, h, w) float32."""
 
     noun = ("image", "images")
     ops = OPS
     channels_last = True
-    mixes = True
+    native = True
     attacks = True
     unit = "pixels, 0..1"
+    psnr = True
+    inserted = "into a blurred copy"
+    raw_limit = 32  # pixels on each axis
 
     def view(self, ops: list[Op], dataset: Dataset) -> ImageView:
         assert isinstance(dataset.values, Continuous), dataset.values
@@ -197,3 +202,35 @@ class ImageModality(Modality):
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (per_channel(v, x.shape[1]).view(-1, 1, 1) for v in (dataset.values.mean, dataset.values.std))
         return [Picture(sample * std + mean) for sample in x.detach().float().cpu()]
+
+    def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
+        def normalized(corruption: Corruption) -> Corruption:
+            def corrupt(x: Tensor, severity: int, generators: Generators) -> Tensor:
+                pixels = corruption(self.to_natural(x, dataset.values), severity, generators)
+                return self.from_natural(pixels, dataset.values)
+
+            return corrupt
+
+        return {name: normalized(corruption) for name, corruption in CORRUPTIONS.items()}
+
+    def to_natural(self, x: Tensor, values: Values) -> Tensor:
+        """Pixels in 0..1."""
+        mean, std = _statistics(x, values)
+        return (x * std + mean).clamp(0, 1)
+
+    def from_natural(self, x: Tensor, values: Values) -> Tensor:
+        mean, std = _statistics(x, values)
+        return (x - mean) / std
+
+    def insertion_base(self, x: Tensor, values: Values) -> Tensor:
+        """Blurred with a sigma of an eighth of the longer side."""
+        return blur(x, max(x.shape[2:]) / 8)
+
+    def errors(self, guess: Tensor, target: Tensor, values: Values) -> dict[str, Tensor]:
+        _, std = _statistics(target, values)
+        return {"mse": ((guess - target) * std).square()}
+
+
+def _statistics(x: Tensor, values: Values) -> tuple[Tensor, Tensor]:
+    mean, std = (torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (values.mean, values.std))
+    return mean, std

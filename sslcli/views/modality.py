@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -17,15 +17,12 @@ from torch import Tensor
 
 from sslcli.config import instantiate
 from sslcli.config.modalities import description
-from sslcli.data.dataset import Dataset, Source
+from sslcli.data.dataset import Dataset
 from sslcli.nn.values import Values
 from sslcli.rng import Draw
+from sslcli.views.corruption import Corruption
 from sslcli.views.op import Op
 from sslcli.views.preview.base import Preview
-
-Corruption = Callable[
-    [Tensor, int, Sequence[torch.Generator]], Tensor
-]  # (B, ...), severity 0..4, a generator per sample
 
 
 class View(Protocol):
@@ -47,15 +44,31 @@ class View(Protocol):
         """Undo the normalization: (B, *shape) in the units of the data."""
 
 
-class RawFeatures:
-    """What a linear model has without any backbone: a vector for each sample. Fitted on training samples alone."""
+class RawFeatures(ABC):
+    """What a linear model has without any backbone: a vector for each sample."""
 
-    def fit(self, source: Source, ids: Tensor) -> None:
-        """Fit to the training samples `ids` of `source`; nothing to fit unless a modality overrides it."""
+    fitted: ClassVar[bool] = False  # whether `fit` learns anything, so that it must see training samples alone
 
-    def transform(self, source: Source, ids: Tensor, x: Tensor) -> Tensor:
-        """Clean views x (B, *shape) of the samples `ids` -> (B, p) float32 without NaN."""
-        raise NotImplementedError
+    def fit(self, batches: Iterator[Tensor]) -> None:  # noqa: B027
+        """Fit to clean views (B, *shape) of training samples; they are not read where there is nothing to fit."""
+
+    @abstractmethod
+    def transform(self, x: Tensor) -> Tensor:
+        """Clean views x (B, *shape) -> (B, p) float32, without NaN."""
+
+
+class Baseline(ABC):
+    """A model that practitioners use on such data without pretraining. Evaluators fit it to the same labeled samples as the
+    probe, and report it as `NAME.top1`, or `NAME.rmse`."""
+
+    note: str  # what it is, for the protocol: "gradient boosting of scikit-learn, default settings"
+
+    @abstractmethod
+    def fit(self, x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+        """Fit to clean views x (n, *shape), NaN where a value is missing, on the CPU. `y` (n,): classes 0..K-1, each of them with
+        a sample, or float64 values of the task `value`.
+
+        Returns a function from clean views (m, *shape) to probabilities (m, K), or to values (m,)."""
 
 
 class Modality(ABC):
@@ -64,9 +77,12 @@ class Modality(ABC):
     noun: ClassVar[tuple[str, str]]  # of one sample and of several, for sentences: ("image", "images")
     ops: ClassVar[Mapping[str, type[Op]]]
     channels_last: ClassVar[bool] = False  # whether convolutions are faster with channels as the last axis in memory
+    native: ClassVar[bool] = False  # whether views on a CPU have compiled code
     mixes: ClassVar[bool] = False  # whether a convex combination of two samples is a sample (mixup, CutMix)
     attacks: ClassVar[bool] = False  # whether a bound on the change of each value is meaningful (adversarial attacks)
     unit: ClassVar[str] = "standard deviations"  # of reconstruction errors
+    psnr: ClassVar[bool] = False  # whether errors are also given as peak signal-to-noise ratio: values are in 0..1
+    inserted: ClassVar[str] = "into 0"  # what `insertion_base` is, in words
 
     @abstractmethod
     def view(self, ops: list[Op], dataset: Dataset) -> View:
@@ -79,6 +95,58 @@ class Modality(ABC):
     def dummy(self, shape: tuple[int, ...], values: Values, n: int) -> Tensor:
         """`n` blank samples of a view (n, *shape), to try a method with."""
         return torch.zeros(n, *shape)
+
+    # for evaluators -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def raw_features(self, dataset: Dataset) -> RawFeatures:
+        """The features of the baseline `raw`."""
+
+    def baselines(self, dataset: Dataset) -> dict[str, Baseline]:
+        """The field's own models for `dataset.task`, by the name of their metrics."""
+        return {}
+
+    def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
+        """By name, functions of clean views (B, *shape) on the CPU, normalized before and after."""
+        return {}
+
+    def to_natural(self, x: Tensor, values: Values) -> Tensor:
+        """Clean views in the units 0..1 in which attacks are bounded."""
+        return x
+
+    def from_natural(self, x: Tensor, values: Values) -> Tensor:
+        """The inverse of `to_natural`."""
+        return x
+
+    def insertion_base(self, x: Tensor, values: Values) -> Tensor:
+        """Where the insertion curve of an attribution map starts: x without any information."""
+        return values.hide(x, torch.ones_like(x, dtype=torch.bool))
+
+    def upsample(self, importance: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The importance of positions (B, *grid) for each value, of a shape that broadcasts to (B, *shape)."""
+        return importance
+
+    def mean(self, batches: Iterator[Tensor], dataset: Dataset) -> Tensor:
+        """The best constant guess (1, *shape) of a sample, from clean views of training samples: the mean of each value."""
+        total = torch.zeros(dataset.shape, dtype=torch.float64)
+        count = torch.zeros(dataset.shape, dtype=torch.float64)
+        for x in batches:
+            present = dataset.values.present(x)
+            total += torch.where(present, x, 0.0).sum(dim=0, dtype=torch.float32).cpu()
+            count += present.sum(dim=0).cpu()
+        return (total / count.clamp(min=1)).float()[None]
+
+    def interpolate(self, x: Tensor, known: Tensor) -> Tensor:
+        """x with guesses from neighbors where it is not `known`; 0 where positions have no neighbors."""
+        return torch.where(known, x, 0.0)
+
+    def trivial(self, x: Tensor, visible: Tensor, values: Values) -> dict[str, Tensor]:
+        """By name, guesses of x (B, *shape) from its `visible` values, without learning: the baselines of reconstruction."""
+        return {}
+
+    def errors(self, guess: Tensor, target: Tensor, values: Values) -> dict[str, Tensor]:
+        """By the name of a metric, the error of each value (B, *shape) in `unit`; NaN where it does not apply."""
+        return {"mse": values.likelihood().error(guess, target)}
 
 
 @functools.cache

@@ -8,7 +8,7 @@ of a sample ends before its tail of NaN (in all channels).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 from sslcli.data.dataset import Dataset
 from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
-from sslcli.views.modality import Modality
+from sslcli.views.corruption import Corruption
+from sslcli.views.grid import GridModality
 from sslcli.views.op import (
     BadValue,
     Op,
@@ -34,6 +35,7 @@ from sslcli.views.op import (
 )
 from sslcli.views.preview.base import Preview
 from sslcli.views.preview.curves import Curves
+from sslcli.views.signals.corruptions import CORRUPTIONS
 
 
 def valid_length(x: Tensor) -> Tensor:
@@ -238,13 +240,13 @@ class SeriesView:
         return self.resident(frame, draw)
 
 
-class SeriesModality(Modality):
+class SeriesModality(GridModality):
     """Series: raw and views (C, T) float32, NaN where there is no value."""
 
     noun = ("series", "series")
     ops = OPS
-    mixes = True
     unit = "standard deviations of the channel"
+    raw_limit = 3072  # values of all channels
 
     def view(self, ops: list[Op], dataset: Dataset) -> SeriesView:
         assert isinstance(dataset.values, Continuous), dataset.values
@@ -253,3 +255,6 @@ class SeriesModality(Modality):
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (per_channel(v, x.shape[1]).view(-1, 1) for v in (dataset.values.mean, dataset.values.std))
         return [Curves(sample * std + mean) for sample in x.detach().float().cpu()]
+
+    def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
+        return CORRUPTIONS

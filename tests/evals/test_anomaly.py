@@ -299,6 +299,7 @@ def test_anomaly_with_reconstruction_score():
 
     class Vector(toys.Rows):
         input_shape = (1, 8, 8)
+        values = rows.values
 
     def data(**given):
         return EvalData(rows, untrained=toys.Blind, **given)

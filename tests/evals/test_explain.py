@@ -138,17 +138,17 @@ def test_explain_rejects_unsupported_backbones(net):
 def test_deletion_curves_of_known_case():
     x = torch.tensor([4.0, 1.0, 2.0, 3.0]).view(1, 1, 4)
     judge = lambda z: z.nansum(dim=(1, 2))  # noqa: E731
-    base = torch.full_like(x, 0.5)
-    gone, back = attribution_maps.deletion_insertion_curves(judge, x, x[:, 0], base, 4)
+    base, blank = torch.full_like(x, 0.5), torch.zeros_like(x)
+    gone, back = attribution_maps.deletion_insertion_curves(judge, x, x, blank, base, 4)
     assert gone.tolist() == [[10, 6, 3, 1, 0]]
     assert back.tolist() == [[2, 5.5, 8, 9.5, 10]]
     assert attribution_maps.area(gone).tolist() == [np.trapezoid([10, 6, 3, 1, 0], dx=0.25)]
-    worst, _ = attribution_maps.deletion_insertion_curves(judge, x, -x[:, 0], base, 4)
+    worst, _ = attribution_maps.deletion_insertion_curves(judge, x, -x, blank, base, 4)
     assert attribution_maps.area(worst) > attribution_maps.area(gone)
     padded = x.clone()
     padded[..., 3] = math.nan
     gone, _ = attribution_maps.deletion_insertion_curves(
-        lambda z: z.isnan().sum(dim=(1, 2)).float(), padded, x[:, 0], base, 2
+        lambda z: z.isnan().sum(dim=(1, 2)).float(), padded, x, torch.where(padded.isnan(), padded, 0.0), base, 2
     )
     assert gone.tolist() == [[1, 1, 1]]
 

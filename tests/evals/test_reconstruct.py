@@ -10,13 +10,14 @@ from sslcli.backbones.vit import ViT
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.reconstruct import errors, fill, psnr, reconstruct, reconstructs
+from sslcli.evals.reconstruct import errors, psnr, reconstruct, reconstructs
 from sslcli.methods.autoencoder import Autoencoder
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.methods.mae import MAE
 from sslcli.methods.simsiam import SimSiam
 from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
+from sslcli.views.modality import modality
 from tests.evals import toys
 
 
@@ -106,7 +107,7 @@ def test_reconstruct_ignores_statistics_of_masked_patches():
     method = Flat(half=True)
     view = (x.float() / 255 - 0.5) / 0.5
     found = method.reconstruct(Batch([view], ["clean"], Draw(0, 0, torch.arange(2))))
-    guess, _ = _guesses(found, torch.zeros(1, 1, 8, 8))[""]
+    guess, _ = _guesses(found, torch.zeros(1, 1, 8, 8), modality("image"), rows.values)[""]
     assert torch.equal(guess[0], guess[1])
     assert "normalised.mse" in reconstruct(toys.Rows(), evaluated(method, rows)).metrics
 
@@ -146,17 +147,6 @@ def test_reconstruct_requires_a_decoder():
         errors(EvalData(toys.dataset()), "test")
     with pytest.raises(RequestError, match="at least 1"):
         reconstruct(toys.Rows(), evaluated(Copy()), masks=0)
-
-
-def test_fill_of_known_case():
-    nan = float("nan")
-    x = torch.tensor([[[1.0, nan, nan, 4.0]]])
-    # halves: (1 from 1), (4 from 4); linear between their centres, a quarter and three quarters of the way
-    torch.testing.assert_close(fill(x, ~x.isnan()), torch.tensor([[[1.0, 1.75, 3.25, 4.0]]]))
-    image = torch.full((2, 3, 9, 7), 5.0)
-    known = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0)) < 0.1
-    torch.testing.assert_close(fill(torch.where(known, image, nan), known), image)
-    assert fill(torch.full((1, 1, 4, 4), nan), torch.zeros(1, 1, 4, 4, dtype=torch.bool)).abs().max() == 0
 
 
 def test_psnr_matches_torchmetrics():

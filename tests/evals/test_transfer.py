@@ -15,6 +15,7 @@ from sslcli.evals.base.features import EvalData
 from sslcli.evals.knn import knn
 from sslcli.evals.probe import probe
 from sslcli.evals.transfer import transfer
+from sslcli.nn.values import Continuous
 from tests.conftest import SMOKE
 from tests.evals import toys
 
@@ -89,7 +90,7 @@ def test_transfer_adapts_resident_and_streamed_images_equally(have, want):
         found = convert_channels(Dataset("d", "image", (have, 8, 8), source, None), want)
         assert found.shape == (want, 8, 8)
         assert found.test is None
-        found.mean, found.std = mean, std
+        found.values = Continuous(mean, std)
         inputs.append(EvalData(found).inputs("train", torch.tensor([4, 0]))[0])
         assert found.train.name_of(2) in ("2.png", "sample 2")
     torch.testing.assert_close(*inputs)

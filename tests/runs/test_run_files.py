@@ -496,7 +496,6 @@ ELSEWHERE = {  # modules that open files of their own, and which
     "config/safe_yaml.py": "YAML of --config-dir",
     "runtime/resources.py": "/proc and /sys",
     "runs/files.py": "this is the way in",
-    "evals/inputs/corruptions.py": "memory",
     "evals/inputs/label_rows.py": "labels=FILE of the command line",
     "evals/inputs/label_file.py": "labels=FILE of the command line",
     "runs/environment.py": "the .git of the working folder",

@@ -209,10 +209,10 @@ def test_broken_compiler_falls_back_with_reason(cache, tmp_path, monkeypatch, sc
         "workers": 0,
         "compile": False,
     }
-    assert not native.configure("auto", torch.device("cpu"), images=True)
+    assert not native.configure("auto", torch.device("cpu"), native_views=True)
     assert "native views" not in runtime.start(device).describe()
     with pytest.raises(MachineError, match=r"device.native=true, but .*cc") as told:
-        native.configure(True, torch.device("cpu"), images=True)
+        native.configure(True, torch.device("cpu"), native_views=True)
     assert "device.native=auto" in str(told.value.hint)
 
 

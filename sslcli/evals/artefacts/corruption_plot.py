@@ -11,22 +11,23 @@ from torch import Tensor
 
 from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.inputs.corruptions import STRENGTHS, corrupt
-from sslcli.evals.inputs.pixels import normalize, to_pixels
 from sslcli.plotting import new_figure
 from sslcli.rng import derive
 from sslcli.runs.files import replacing
 from sslcli.views import previews
+from sslcli.views.corruption import STRENGTHS, corrupt
+from sslcli.views.modality import modality
 from sslcli.views.preview.base import FAINT, INK, PAPER
 
 
 def corruption_sheet(data: EvalData, ids: Tensor, names: Sequence[str]) -> Sheet:
     part, x = next(iter(data.batches("test", ids)))
-    pixels, seed = to_pixels(data, x).cpu(), derive(data.seed, "robustness")
+    x, seed = x.cpu(), derive(data.seed, "robustness")
+    corruptions = modality(data.dataset.modality).corruptions(data.dataset)
     rows = []
     for name in names:
-        versions = [pixels, *(corrupt(pixels, name, s, part, seed) for s in range(1, STRENGTHS + 1))]
-        shown = previews(data.dataset, normalize(data, torch.stack([z[0] for z in versions])))
+        versions = [x, *(corrupt(corruptions[name], name, x, s, part, seed) for s in range(1, STRENGTHS + 1))]
+        shown = previews(data.dataset, torch.stack([z[0] for z in versions]))
         rows.append(Row(name.replace("_", " "), "", [Cell(sample) for sample in shown]))
     names_text = ", ".join(row.title for row in rows)
     caption = f"one test sample, clean and at five strengths of {names_text}"

@@ -57,6 +57,8 @@ class Fold(EvalData):
         return self._rows(split, self.pooled.features(backbone))
 
     def raw(self, split: Split) -> tuple[Tensor, Tensor]:
+        if self.whole.raw_features.fitted:
+            return super().raw(split)  # fitted to this fold's training samples
         return self._rows(split, self.pooled.features(None))
 
     def _rows(self, split: Split, features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.loading import evaluation
@@ -18,9 +17,6 @@ from sslcli.runtime.progress import track
 from sslcli.views import clean
 
 Context = Callable[[], AbstractContextManager[Any]]
-
-RAW_SIDE = 32  # pixels: images as baseline inputs are area-averaged to at most 32 x 32
-RAW_VALUES = 3072  # series as baseline inputs are averaged to at most this many values
 
 
 def embed(
@@ -32,7 +28,7 @@ def embed(
     """Maps batches of (ids (B,), inputs (B, *shape)) to (ids (B,), features (B, d) float32), in eval mode and without gradients."""
     with evaluating(backbone):
         for ids, x in batches:
-            if channels_last and x.ndim == 4:
+            if channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
             with torch.no_grad(), autocast():
                 z = backbone(x)
@@ -50,22 +46,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for m, training in flags.items():
             m.training = training
-
-
-def flatten_inputs(x: Tensor) -> Tensor:
-    """Average-pools (B, C, H, W) or (B, C, T) down to `RAW_SIDE` or `RAW_VALUES` and flattens it to (B, p).
-
-    Padding (NaN) is left out of the averages. A cell of padding alone becomes 0, the mean of normalized data.
-    """
-    known = ~torch.isnan(x)
-    channels = x.shape[1] if x.ndim > 2 else 1
-    limit = RAW_SIDE if x.ndim == 4 else max(1, RAW_VALUES // channels)
-    sizes = tuple(min(side, limit) for side in x.shape[2:])
-    if sizes != tuple(x.shape[2:]):
-        pool: Callable[..., Tensor] = F.adaptive_avg_pool2d if x.ndim == 4 else F.adaptive_avg_pool1d
-        share = pool(known.float(), sizes)
-        x = pool(x.nan_to_num(0.0), sizes) / share.clamp(min=1e-6)
-    return x.nan_to_num(0.0).flatten(1)
 
 
 def embed_train_samples(

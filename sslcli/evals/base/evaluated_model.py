@@ -25,6 +25,7 @@ from sslcli.runtime import device, processes
 from sslcli.runtime.device import Runtime
 from sslcli.views import Views
 from sslcli.views.images import native
+from sslcli.views.modality import modality
 
 
 @dataclass
@@ -56,9 +57,9 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
     for note in notes:
         console.say(note)
     process = processes.process_info(values["train"]["devices"], device.kind_of(values["device"]))
-    images = len(dataset.shape) == 3
-    runtime = device.start(values["device"], images=images, process=process)
-    runtime.native = native.configure(values["device"].get("native", "auto"), runtime.device, images)
+    kind = modality(dataset.modality)
+    runtime = device.start(values["device"], channels_last=kind.channels_last, process=process)
+    runtime.native = native.configure(values["device"].get("native", "auto"), runtime.device, kind.native)
     seed = run_cfg["seed"] if path else values["seed"]
     if backbone is None:
         backbone = new_backbone(run_cfg, dataset, seed)
@@ -130,5 +131,4 @@ def _load_data(
 def _with_image_size(node: Config, info: Record) -> Config:
     """The configuration of another data set, at the image size that the encoder was trained with, where it has a size
     and none is given."""
-    shape = info["input_shape"]
-    return {**node, "image_size": shape[-1]} if len(shape) == 3 and node.get("image_size", 0) is None else node
+    return {**node, "image_size": info["input_shape"][-1]} if node.get("image_size", 0) is None else node

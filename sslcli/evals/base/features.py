@@ -22,7 +22,6 @@ from sslcli.evals.base.embedding import (
     clean_batches,
     concatenate,
     embed,
-    flatten_inputs,
     gather_features,
     local_ids,
 )
@@ -32,6 +31,7 @@ from sslcli.methods.base import Method
 from sslcli.nn.dist import broadcast_from_rank0, world_size
 from sslcli.rng import derive
 from sslcli.views import Views
+from sslcli.views.modality import RawFeatures, modality
 
 Split = Literal["train", "test"]
 Labelled = tuple[Tensor, Tensor]  # features (n, d) float32, labels (n,) int64 with -1 for none
@@ -80,6 +80,7 @@ class EvalData:
         self.batch_size, self.recipes, self.pretraining, self.trained_on = batch_size, recipes, pretraining, trained_on
         self._features: dict[str, tuple[Tensor, Tensor]] = {}
         self._raw: dict[str, tuple[Tensor, Tensor]] = {}
+        self._raw_features: RawFeatures | None = None
         self._ids: dict[str, Tensor] = {}
         self._untrained_backbone: nn.Module | None = None
 
@@ -159,17 +160,25 @@ class EvalData:
         broadcast_from_rank0(None)
 
     def raw(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Normalized inputs (n, p), flattened, with labels (n,): what a linear model has without any backbone.
-
-        Images are area-averaged to at most 32 x 32, series to at most 3,072 values.
-        """
+        """The modality's raw features (n, p), with labels (n,): what a linear model has without any backbone."""
         if split not in self._raw:
             source = self.source(split)
-            batches = clean_batches(source, self.dataset, torch.device("cpu"), self.workers, self.batch_size)
-            x, ids = concatenate(((ids, flatten_inputs(x)) for ids, x in batches), len(source))
+            features = self.raw_features
+            x, ids = concatenate(((ids, features.transform(x)) for ids, x in self._cpu_batches(source)), len(source))
             self._ids[split] = ids
             self._raw[split] = x, _labels(source, ids)
         return self._raw[split]
+
+    @property
+    def raw_features(self) -> RawFeatures:
+        """The modality's raw features, fitted to the training split."""
+        if self._raw_features is None:
+            self._raw_features = modality(self.dataset.modality).raw_features(self.dataset)
+            self._raw_features.fit(x for _, x in self._cpu_batches(self.dataset.train))
+        return self._raw_features
+
+    def _cpu_batches(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
+        return clean_batches(source, self.dataset, torch.device("cpu"), self.workers, self.batch_size)
 
     def batches(self, split: Split, ids: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """(ids (B,), inputs (B, *shape) normalized, on `device`) of a split, or of its samples `ids` in their order."""

@@ -31,7 +31,8 @@ def mix_batch(x: Tensor, y: Tensor, classes: int, mixup: float, cutmix: float, s
     share = float(draws.beta(alpha, alpha))
     if not cut:
         return blend(x, share), blend(targets, share)
-    box = cut_box(x.shape[2:], share, draws.random(x.ndim - 2).tolist())
+    size = x.shape[2:]
+    box = cut_box(size, share, draws.random(len(size)).tolist())
     x, share = paste(x, box)
     return x, blend(targets, share)
 

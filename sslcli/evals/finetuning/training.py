@@ -163,7 +163,7 @@ def _stream(source: Source, data: EvalData, recipe: Recipe, length: Length, seed
     try:
         for batch in batches:
             x = torch.cat(batch.views) if len(batch.views) > 1 else batch.views[0]
-            if data.channels_last and x.ndim == 4:
+            if data.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
             assert batch.labels is not None
             yield x, batch.labels.repeat(len(batch.views))

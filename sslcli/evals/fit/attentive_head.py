@@ -101,11 +101,11 @@ def patch_tokens(
     """(ids (B,), patch tokens (B, N, d) in half precision, which are no padding (B, N) or None), a batch at a time."""
     with evaluating(backbone):
         for ids, x in batches:
-            if data.channels_last and x.ndim == 4:
+            if data.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
             with torch.no_grad(), data.autocast():
                 attended = backbone.tokens(x)[:, backbone.prefix :]
-                valid = None if x.ndim == 4 else ~backbone.patchify(x).isnan().all(dim=2)
+                valid = backbone.present(x)
             yield ids, attended.half(), valid
 
 

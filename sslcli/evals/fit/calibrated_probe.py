@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sslcli.evals.base.embedding import flatten_inputs
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines
 from sslcli.evals.fit.linear_probe import CROSS_VALIDATE_UP_TO, FOLDS, LinearProbe, fit_linear_probe
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics import calibration
+from sslcli.views.modality import RawFeatures
 
 
 @dataclass
@@ -31,15 +31,21 @@ class CalibratedProbe:
         metrics[f"{self.kind}.{name}" if self.kind else name] = value
 
 
-class FlattenInputs(nn.Module):
+class RawModule(nn.Module):
+    """Raw features as a module of inputs."""
+
+    def __init__(self, features: RawFeatures):
+        super().__init__()
+        self.features = features
+
     def forward(self, x: Tensor) -> Tensor:
-        return flatten_inputs(x)
+        return self.features.transform(x)
 
 
 def fit_probes(
     backbone: nn.Module, data: EvalData, amount: subsets.Amount, strength: float | None, baselines: Baselines
 ) -> dict[str, CalibratedProbe]:
-    modules = {"": backbone, "raw": FlattenInputs(), "untrained": data.untrained_backbone}
+    modules = {"": backbone, "raw": RawModule(data.raw_features), "untrained": data.untrained_backbone}
     probes = {}
     for kind, features in data.feature_sets(backbone, baselines).items():
         x, y = features("train")

@@ -84,12 +84,6 @@ def grad_cam(backbone: nn.Module, layer: nn.Module, x: Tensor, score: Score) -> 
     return torch.relu(torch.einsum("bc,bc...->b...", alpha, captured[-1].detach()))
 
 
-def upsample(importance: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(B, *grid) -> (B, *size), linear between the places' centers."""
-    mode = "bilinear" if len(size) == 2 else "linear"
-    return F.interpolate(importance[:, None], size=size, mode=mode, align_corners=False)[:, 0]
-
-
 def random_map(like: Tensor, ids: Tensor, seed: int) -> Tensor:
     """Uniform numbers in the shape of `like` (B, *grid): a function of the sample."""
     generators = [torch.Generator().manual_seed(derive(seed, "random map", i)) for i in ids.tolist()]
@@ -117,17 +111,16 @@ def _ends(n: int) -> tuple[int, int]:
 
 
 def deletion_insertion_curves(
-    score: Callable[[Tensor], Tensor], x: Tensor, importance: Tensor, base: Tensor, steps: int
+    score: Callable[[Tensor], Tensor], x: Tensor, importance: Tensor, blank: Tensor, base: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Deletion and insertion (B, steps + 1): `judge` of the sample as its places are replaced by 0, and of `base` as they come
-    back, the most important ones first. Petsiuk, Das & Saenko, "RISE", BMVC 2018, Sec. 4.3.
+    """Deletion and insertion (B, steps + 1): `score` of the sample as its places are replaced by `blank`, and of `base` as
+    they come back, the most important ones first. Petsiuk, Das & Saenko, "RISE", BMVC 2018, Sec. 4.3.
 
-    `importance` (B, *size) has the sample's own size; 0 is the mean of normalized data; NaN stays NaN.
+    `importance` has one number for each place, in a shape that broadcasts to x.
     """
     rank = importance.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
-    rank = rank.view(len(x), 1, *x.shape[2:])
-    n = math.prod(x.shape[2:])
-    blank = torch.where(x.isnan(), x, 0.0)
+    n = rank.shape[1]
+    rank = rank.view(importance.shape)
     deletion, insertion = [], []
     for step in range(steps + 1):
         first = rank < round(n * step / steps)

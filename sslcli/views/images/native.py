@@ -156,9 +156,10 @@ def enable(setting: bool | str) -> None:
         )
 
 
-def configure(setting: bool | str, device: torch.device, images: bool) -> bool:
-    """`enable` where it applies, image views on a CPU; warn where `auto` falls back. Returns whether compiled code is used."""
-    if not images or device.type != "cpu":
+def configure(setting: bool | str, device: torch.device, native_views: bool) -> bool:
+    """`enable` where it applies: on a CPU, for `native_views`, those of a modality with compiled code. Warn where `auto` falls
+    back. Returns whether compiled code is used."""
+    if not native_views or device.type != "cpu":
         return False
     enable(setting)
     if setting == "auto" and (reason := unavailable_reason()):

@@ -8,7 +8,7 @@ from torch import nn
 
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import DataError, TrainingError
-from sslcli.evals.base.embedding import evaluating, flatten_inputs
+from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.knn import knn
 from tests.evals import toys
@@ -153,20 +153,6 @@ def test_features_use_autocast():
 
     EvalData(toys.dataset(), autocast=autocast, batch_size=60).features(toys.Rows(), "test")
     assert len(entered) >= 2
-
-
-def test_raw_features_are_small():
-    assert torch.equal(flatten_inputs(torch.arange(12.0).view(1, 3, 2, 2)), torch.arange(12.0)[None])
-    x = torch.rand(2, 3, 64, 48)
-    small = flatten_inputs(x)
-    assert small.shape == (2, 3 * 32 * 32)
-    assert small[0, 0] == pytest.approx(float(x[0, 0, :2, :2].mean()), abs=1e-6)  # columns 0 and 1 make the first
-    assert flatten_inputs(torch.rand(2, 6, 10_000)).shape == (2, 3072)
-    padded = torch.tensor([[[1.0, 2.0, float("nan")]]])
-    assert flatten_inputs(padded).tolist() == [[1.0, 2.0, 0.0]]
-    long = torch.full((1, 3072, 4), 2.0)
-    long[..., 1:] = float("nan")
-    assert torch.equal(flatten_inputs(long), torch.full((1, 3072), 2.0))  # padding does not pull an average down
 
 
 def test_raw_features_are_of_the_clean_view(data):

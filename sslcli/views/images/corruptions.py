@@ -1,76 +1,54 @@
-"""Common corruptions of images and time series at five severities.
+"""Corruptions of images: functions of images (B, C, H, W) in 0..1, a severity 0..4 and a generator for each sample.
 
-The kinds follow Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
-ICLR 2019; implementation and severities differ, so results are not comparable with those on CIFAR-10-C.
-
-A corruption is a function (x, severity 0..4, a generator per sample) -> x, on the CPU, of images (B, C, H, W) in 0..1 or
-series (B, C, T) in standard deviations of the channel. Lengths are fractions of the longer side, so that a severity has the
-same effect at 8 x 8 and 224 x 224. Corrupted images are clipped and quantized to 8 bits, as in an image file.
+See `corruption.py`. Lengths are fractions of the longer side, so that a severity has the same effect at 8 x 8 and 224 x 224.
+`CORRUPTIONS` clip and quantize to 8 bits, as in an image file.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslcli.rng import derive
-
-STRENGTHS = 5
-Corruption = Callable[[Tensor, int, Sequence[torch.Generator]], Tensor]
+from sslcli.views.corruption import Corruption, Generators, normal, uniform
 
 
-def corrupt(x: Tensor, name: str, strength: int, ids: Tensor, seed: int) -> Tensor:
-    """Corrupt `x` (B, ...) with corruption `name` at severity `strength` in 1..5.
+def quantized(corruption: Corruption) -> Corruption:
+    """The corruption with values clipped to 0..1 and rounded to 8 bits."""
 
-    The randomness of a sample depends on (seed, id, name) only: not on the batch, and not on the strength.
-    """
-    assert 1 <= strength <= STRENGTHS, strength
-    generators = [torch.Generator().manual_seed(derive(seed, "corrupt", name, i)) for i in ids.tolist()]
-    image = x.ndim == 4
-    out = (IMAGE_CORRUPTIONS if image else SERIES_CORRUPTIONS)[name](x.cpu().float(), strength - 1, generators)
-    return (out.clamp(0, 1) * 255).round() / 255 if image else out
+    def corrupt(x: Tensor, severity: int, generators: Generators) -> Tensor:
+        return (corruption(x, severity, generators).clamp(0, 1) * 255).round() / 255
+
+    return corrupt
 
 
-def normal(x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    return torch.stack([torch.randn(x.shape[1:], generator=g) for g in generators])
-
-
-def uniform(x: Tensor, generators: Sequence[torch.Generator], *shape: int) -> Tensor:
-    return torch.stack([torch.rand(shape or x.shape[1:], generator=g) for g in generators])
-
-
-# images --------------------------------------------------------------------------------------------------------------
-
-
-def gaussian_noise(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
+def gaussian_noise(x: Tensor, s: int, generators: Generators) -> Tensor:
     """Additive Gaussian noise: standard deviation 0.04 .. 0.26 of the value range."""
     return x + (0.04, 0.08, 0.12, 0.18, 0.26)[s] * normal(x, generators)
 
 
-def shot_noise(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
+def shot_noise(x: Tensor, s: int, generators: Generators) -> Tensor:
     """Poisson noise: a mean of 200 .. 8 counts at white."""
     light = (200, 80, 40, 18, 8)[s]
     counts = [torch.poisson(image.clamp(0, 1) * light, generator=g) for image, g in zip(x, generators, strict=True)]
     return torch.stack(counts) / light
 
 
-def impulse_noise(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
+def impulse_noise(x: Tensor, s: int, generators: Generators) -> Tensor:
     """Salt-and-pepper noise: 1 .. 20 % of all values become 0 or 1."""
     u, share = uniform(x, generators), (0.01, 0.03, 0.06, 0.12, 0.2)[s]
     return torch.where(u < share / 2, 0.0, torch.where(u > 1 - share / 2, 1.0, x))
 
 
-def gaussian_blur(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
+def gaussian_blur(x: Tensor, s: int, generators: Generators) -> Tensor:
     """Gaussian blur: sigma 1.2 .. 6 % of the longer side."""
     return blur(x, (0.012, 0.02, 0.03, 0.045, 0.06)[s] * max(x.shape[2:]))
 
 
-def motion_blur(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
+def motion_blur(x: Tensor, s: int, generators: Generators) -> Tensor:
     """Motion blur: mean along a line of 4 .. 24 % of the longer side, in a random direction per sample."""
     length = (0.04, 0.08, 0.12, 0.18, 0.24)[s] * max(x.shape[2:])
     angle = uniform(x, generators, 1)[:, 0] * math.pi
@@ -81,7 +59,7 @@ def motion_blur(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Ten
     return total / len(steps)
 
 
-def fog(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
+def fog(x: Tensor, s: int, generators: Generators) -> Tensor:
     """Fog: blend with bright 1/f noise of four octaves, at an opacity of 20 .. 75 %."""
     share = (0.2, 0.35, 0.5, 0.62, 0.75)[s]
     veil, weight = torch.zeros(len(x), 1, *x.shape[2:]), 0.0
@@ -93,18 +71,18 @@ def fog(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
     return (1 - share) * x + share * (0.55 + 0.45 * veil / weight)
 
 
-def brightness(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
+def brightness(x: Tensor, s: int, generators: Generators) -> Tensor:
     """Add 0.1 .. 0.5 of the value range."""
     return x + (0.1, 0.2, 0.3, 0.4, 0.5)[s]
 
 
-def contrast(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
+def contrast(x: Tensor, s: int, generators: Generators) -> Tensor:
     """Reduce contrast: scale differences from the image's mean by 0.7 .. 0.12."""
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     return (x - mean) * (0.7, 0.5, 0.35, 0.22, 0.12)[s] + mean
 
 
-def pixelate(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
+def pixelate(x: Tensor, s: int, generators: Generators) -> Tensor:
     """Reduce resolution to 75 .. 25 % per axis: each pixel becomes the mean of its cell."""
     for axis in (2, 3):
         side = x.shape[axis]
@@ -117,7 +95,7 @@ def pixelate(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor
     return x
 
 
-def jpeg(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
+def jpeg(x: Tensor, s: int, generators: Generators) -> Tensor:
     """JPEG compression of quality 40 .. 5 (Pillow). Images without 3 channels are compressed per channel."""
     quality = (40, 25, 16, 10, 5)[s]
     whole = (x.clamp(0, 1) * 255).round().to(torch.uint8)
@@ -138,7 +116,7 @@ def _jpeg(image: Tensor, quality: int) -> Tensor:
     return decoded[None] if decoded.ndim == 2 else decoded.permute(2, 0, 1)
 
 
-def rotation(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
+def rotation(x: Tensor, s: int, generators: Generators) -> Tensor:
     """Rotate by 8 .. 40 degrees in a random sense, with reflection padding."""
     angle = math.radians((8, 15, 22, 30, 40)[s])
     turn = torch.where(uniform(x, generators, 1)[:, 0] < 0.5, -angle, angle)
@@ -154,7 +132,7 @@ def rotation(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor
     return _moved(x, matrix)
 
 
-def translation(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
+def translation(x: Tensor, s: int, generators: Generators) -> Tensor:
     """Translate by 5 .. 25 % of the longer side in a random direction per sample, with reflection padding."""
     distance = (0.05, 0.1, 0.15, 0.2, 0.25)[s] * max(x.shape[2:])
     angle = uniform(x, generators, 1)[:, 0] * 2 * math.pi
@@ -190,46 +168,8 @@ def _moved(x: Tensor, matrix: Tensor) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-# series: NaN (padding) stays NaN -------------------------------------------------------------------------------------
-
-
-def noise(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Additive Gaussian noise: 0.1 .. 1.2 standard deviations of the channel."""
-    return x + (0.1, 0.25, 0.5, 0.8, 1.2)[s] * normal(x, generators)
-
-
-def scaling(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Multiply or divide each channel by 1.15 .. 2.5, at random."""
-    factor = (1.15, 1.3, 1.6, 2.0, 2.5)[s]
-    return torch.where(uniform(x, generators, x.shape[1], 1) < 0.5, x / factor, x * factor)
-
-
-def drift(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Add a sine of amplitude 0.2 .. 2 with 0.5 to 2 periods, and random phase, per channel."""
-    u = uniform(x, generators, x.shape[1], 2)
-    time = torch.linspace(0, 2 * math.pi, x.shape[2])
-    return x + (0.2, 0.5, 0.9, 1.4, 2.0)[s] * torch.sin((0.5 + 1.5 * u[..., :1]) * time + 2 * math.pi * u[..., 1:])
-
-
-def dropout(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Set 5 .. 60 % of all time steps to 0, the mean."""
-    dropped = uniform(x, generators, 1, x.shape[2]) < (0.05, 0.12, 0.25, 0.4, 0.6)[s]
-    return torch.where(dropped & ~x.isnan(), 0.0, x)
-
-
-def time_shift(x: Tensor, s: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Circular shift in time by 3 .. 40 % of the series' length."""
-    share = (0.03, 0.08, 0.15, 0.25, 0.4)[s]
-    sign = torch.where(uniform(x, generators, 1)[:, 0] < 0.5, -1, 1).tolist()
-    out = x.clone()
-    for i, distance in enumerate(sign):
-        there = torch.nonzero(~x[i].isnan().all(dim=0)).flatten()
-        out[i][:, there] = x[i][:, there].roll(distance * max(1, round(share * len(there))), dims=1)
-    return out
-
-
-IMAGE_CORRUPTIONS: dict[str, Corruption] = {
-    f.__name__: f
+CORRUPTIONS: dict[str, Corruption] = {
+    f.__name__: quantized(f)
     for f in (
         gaussian_noise,
         shot_noise,
@@ -245,4 +185,3 @@ IMAGE_CORRUPTIONS: dict[str, Corruption] = {
         translation,
     )
 }
-SERIES_CORRUPTIONS: dict[str, Corruption] = {f.__name__: f for f in (noise, scaling, drift, dropout, time_shift)}

@@ -5,17 +5,19 @@ import math
 import pytest
 import torch
 
-from sslcli.evals.inputs.corruptions import (
-    IMAGE_CORRUPTIONS,
-    SERIES_CORRUPTIONS,
-    blur,
-    corrupt,
-    rotation,
-    shifted,
-    translation,
-)
+from sslcli.data.dataset import ArraySource, Dataset
+from sslcli.nn.values import Continuous
+from sslcli.views import corruption
+from sslcli.views.images.corruptions import CORRUPTIONS as IMAGE_CORRUPTIONS
+from sslcli.views.images.corruptions import blur, rotation, shifted, translation
+from sslcli.views.modality import modality
+from sslcli.views.signals.corruptions import CORRUPTIONS as SERIES_CORRUPTIONS
 
 IDS = torch.tensor([3, 11, 40, 41])
+
+
+def corrupt(x: torch.Tensor, name: str, strength: int, ids: torch.Tensor, seed: int) -> torch.Tensor:
+    return corruption.corrupt((IMAGE_CORRUPTIONS | SERIES_CORRUPTIONS)[name], name, x, strength, ids, seed)
 
 
 def smooth(n: int = 4, c: int = 3, h: int = 16, w: int = 20) -> torch.Tensor:
@@ -140,3 +142,16 @@ def test_jpeg_matches_pillow():
     Image.fromarray((x[0].permute(1, 2, 0) * 255).round().byte().numpy()).save(file, "JPEG", quality=16)
     expected = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255
     torch.testing.assert_close(corrupt(x, "jpeg", 3, IDS, 0)[0], expected)
+
+
+def test_image_corruptions_take_normalized_views():
+    empty = ArraySource(torch.empty(0))
+    values = Continuous((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    dataset = Dataset("smooth", "image", (3, 16, 20), empty, None, values=values)
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (values.mean, values.std))
+    pixels = (smooth() * 255).round() / 255
+    x = (pixels - mean) / std
+    corruptions = modality("image").corruptions(dataset)
+    assert list(corruptions) == list(IMAGE_CORRUPTIONS)
+    z = corruption.corrupt(corruptions["fog"], "fog", x, 2, IDS, 0)
+    torch.testing.assert_close(z * std + mean, corrupt(pixels, "fog", 2, IDS, 0), atol=1e-3, rtol=0)

@@ -1,0 +1,77 @@
+"""Samples of real numbers on a regular grid, (C, *size): images (two axes) and time series (one)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sslcli.data.dataset import Dataset
+from sslcli.nn.values import Values
+from sslcli.views.modality import Modality, RawFeatures
+
+
+class GridMeans(RawFeatures):
+    """The values of (B, C, *size), area-averaged to at most `limit` places on each axis."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+
+    def transform(self, x: Tensor) -> Tensor:
+        """NaN (padding) is left out of the averages; a cell of padding alone becomes 0, the mean of normalized data."""
+        known = ~torch.isnan(x)
+        sizes = tuple(min(side, self.limit) for side in x.shape[2:])
+        if sizes != tuple(x.shape[2:]):
+            pool: Callable[..., Tensor] = F.adaptive_avg_pool2d if x.ndim == 4 else F.adaptive_avg_pool1d
+            share = pool(known.float(), sizes)
+            x = pool(x.nan_to_num(0.0), sizes) / share.clamp(min=1e-6)
+        return x.nan_to_num(0.0).flatten(1)
+
+
+class GridModality(Modality):
+    """Base class of such modalities."""
+
+    mixes = True
+    raw_limit: int  # places on an axis, or values of all channels for a single axis, in the raw features
+
+    def raw_features(self, dataset: Dataset) -> RawFeatures:
+        channels, *size = dataset.shape
+        return GridMeans(self.raw_limit if len(size) > 1 else max(1, self.raw_limit // channels))
+
+    def upsample(self, importance: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Linear between the centers of the positions."""
+        size = shape[1:]
+        mode = "bilinear" if len(size) == 2 else "linear"
+        return F.interpolate(importance[:, None], size=size, mode=mode, align_corners=False)
+
+    def interpolate(self, x: Tensor, known: Tensor) -> Tensor:
+        return fill(x, known)
+
+    def trivial(self, x: Tensor, visible: Tensor, values: Values) -> dict[str, Tensor]:
+        space = tuple(range(2, x.ndim))
+        level = torch.where(visible, x, 0.0).sum(dim=space, keepdim=True) / visible.sum(dim=space, keepdim=True).clamp(
+            min=1
+        )
+        return {"visible": level.expand_as(x), "interpolated": fill(x, visible)}
+
+
+def fill(x: Tensor, known: Tensor) -> Tensor:
+    """What is not `known` of (B, C, H, W) or (B, C, T) from what is: means of known neighbors at ever coarser scales.
+
+    Push-pull interpolation (Gortler et al., "The Lumigraph", SIGGRAPH 1996, Sec. 3.4), with equal weights: halve until there is
+    one value, and on the way back fill each hole from the coarser scale, linearly. 0 where nothing is known at all.
+    """
+    x = torch.where(known, x, 0.0)
+    size = x.shape[2:]
+    if max(size) == 1:
+        return x
+    pool: Any = F.avg_pool2d if x.ndim == 4 else F.avg_pool1d
+    share = pool(known.to(x.dtype), 2, ceil_mode=True)
+    coarse = pool(x, 2, ceil_mode=True) / share.clamp(min=1e-6)
+    guess = F.interpolate(
+        fill(coarse, share > 0), size=size, mode="bilinear" if x.ndim == 4 else "linear", align_corners=False
+    )
+    return torch.where(known, x, guess)
