@@ -19,13 +19,13 @@ from sslcli.data.subset import unlabelled_only
 from sslcli.errors import DataError, listing
 from sslcli.runs import Record
 
-PARTIAL_NOTE = " found so far (--strict decodes all images)"
+PARTIAL_NOTE = " found so far (--strict decodes all samples)"
 
 
 def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) -> Record:
     """Counts, classes, sizes, modes, unreadable samples with reasons, and duplicates, ready for JSON.
 
-    `strict` decodes every image and compares every file and sample, so that `bad`, `reasons` and `duplicates` are complete.
+    `strict` decodes every sample and compares every file and sample, so that `bad`, `reasons` and `duplicates` are complete.
     `limit`: the tolerated fraction of unreadable samples; None is that of the data set.
     """
     splits = {
@@ -44,6 +44,7 @@ def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) 
         "name": dataset.name,
         "modality": dataset.modality,
         "shape": list(dataset.shape),
+        "values": dataset.values.describe(),
         "splits": {k: _split(s, dataset) for k, s in splits.items()},
         "classes": list(dataset.classes),
         "mean": [round(v, 6) for v in dataset.values.mean],
@@ -70,6 +71,7 @@ def _split(source: Source, dataset: Dataset) -> Record:
     return {
         "samples": len(source),
         "labelled": 0 if source.labels is None else int((source.labels >= 0).sum()),
+        "targets": {name: int((~target.isnan()).sum()) for name, target in source.targets.items()},
         "resident": x is not None,
         "bytes": sum(getattr(source, "sizes", ())) if x is None else x.numel() * x.element_size(),
         "raw_shape": None if x is None else list(x.shape[1:]),
@@ -104,7 +106,7 @@ def _decode_all(source: Source) -> dict[str, str]:
             return error.message
         return None
 
-    reasons = parallel_map(one, len(source), "decoding all images")
+    reasons = parallel_map(one, len(source), "decoding all samples")
     return {source.name_of(i): reason for i, reason in enumerate(reasons) if reason is not None}
 
 
@@ -130,11 +132,15 @@ def _hashes(source: Source) -> list[bytes]:
 def format_rows(report: Record, at_most: int = 40) -> list[tuple[str, str]]:
     """(name, text) rows to print, with control characters escaped."""
     shape = " x ".join(map(str, report["shape"]))
-    out = [("data set", f"{escape(report['name'])}, {report['modality']}"), ("one view", shape)]
+    out = [
+        ("data set", f"{escape(report['name'])}, {report['modality']}"),
+        ("one view", f"{shape}: {report['values']}"),
+    ]
     for name, s in report["splits"].items():
         text = plural(s["samples"], "sample")
         text += f", {s['labelled']:,} with a label" if s["labelled"] not in (0, s["samples"]) else ""
-        text += ", no labels" if not s["labelled"] else ""
+        text += "".join(f", {n:,} with the target {escape(name)}" for name, n in s["targets"].items())
+        text += ", no labels" if not s["labelled"] and not s["targets"] else ""
         text += f", {human_bytes(s['bytes'])} " + ("in memory" if s["resident"] else "in files, decoded by workers")
         out.append((name, text))
     if report["balance"]:
@@ -142,7 +148,8 @@ def format_rows(report: Record, at_most: int = 40) -> list[tuple[str, str]]:
         low, high = min(counts.values()), max(counts.values())
         names = ", ".join(escape(c) for c in list(counts)[:10]) + (", ..." if len(counts) > 10 else "")
         out.append(("classes", f"{len(counts):,}, {low:,}..{high:,} training samples each: {names}"))
-    out.append(("mean, std", f"{_numbers(report['mean'])}, {_numbers(report['std'])}"))
+    if report["mean"]:
+        out.append(("mean, std", f"{_numbers(report['mean'])}, {_numbers(report['std'])}"))
     details = report["details"]
     for key in ("modes", "formats"):
         if details.get(key):

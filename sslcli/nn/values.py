@@ -105,7 +105,8 @@ class Continuous(Values):
         return Rescale(self.mean, self.std, to.mean, to.std)
 
     def describe(self) -> str:
-        return f"{len(self.mean)} channels of continuous values"
+        n = len(self.mean)
+        return f"{n} channel{'' if n == 1 else 's'} of continuous values"
 
 
 @dataclass(frozen=True)

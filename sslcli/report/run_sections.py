@@ -163,7 +163,7 @@ def map_section(atlas: ModelFigures | None) -> Html | None:
 
 def method_images(run: RunContents) -> Html | None:
     shown = [figure(p) for p in run.images]
-    return section("images", "Images from the method", *shown)
+    return section("images", "Figures from the method", *shown)
 
 
 def evaluation_sections(run: RunContents) -> Html | None:

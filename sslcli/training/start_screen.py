@@ -15,6 +15,7 @@ from sslcli.data.subset import unlabelled_only
 from sslcli.errors import listing
 from sslcli.methods.base import Method
 from sslcli.training.setup import TrainingSetup
+from sslcli.views.modality import modality
 
 
 def start_screen(setup: TrainingSetup, path: Path | str | None) -> list[tuple[str, str]]:
@@ -43,7 +44,6 @@ def start_screen(setup: TrainingSetup, path: Path | str | None) -> list[tuple[st
 def data_row(setup: TrainingSetup) -> str:
     """`digits: 1,437 train, 360 test, image 1x8x8, 10 classes (not shown to the method)`."""
     dataset = setup.dataset
-    shape = "x".join(str(n) for n in dataset.shape)
     sizes = [f"{len(dataset.train):,} train"]
     if (unlabelled := unlabelled_only(dataset)) is not None:
         label = "unlabeled" if setup.cfg["train"].get("classes") is None else "of them pretrained on"
@@ -51,8 +51,12 @@ def data_row(setup: TrainingSetup) -> str:
     if dataset.test is not None:
         sizes.append(f"{len(dataset.test):,} test")
     shown = "shown" if setup.method.uses_labels else "not shown"
-    labels = f"{len(dataset.classes)} classes ({shown} to the method)" if dataset.classes else "no labels"
-    return f"{dataset.name}: {', '.join(sizes)}, {dataset.modality} {shape}, {labels}"
+    if dataset.task == "value":
+        labels = f"a value to predict ({shown} to the method)"
+    else:
+        labels = f"{len(dataset.classes)} classes ({shown} to the method)" if dataset.classes else "no labels"
+    sample = modality(dataset.modality).describe(dataset.shape)
+    return f"{dataset.name}: {', '.join(sizes)}, {sample}, {labels}"
 
 
 def plan_row(setup: TrainingSetup) -> str:

@@ -92,6 +92,10 @@ class Modality(ABC):
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         """How each of the views x (B, *shape), normalized, on any device, is shown to people: in the units of the data."""
 
+    def describe(self, shape: tuple[int, ...]) -> str:
+        """One sample of a view in a few words: `image 3x64x64`."""
+        return f"{self.noun[0]} {'x'.join(map(str, shape))}"
+
     def dummy(self, shape: tuple[int, ...], values: Values, n: int) -> Tensor:
         """`n` blank samples of a view (n, *shape), to try a method with."""
         return torch.zeros(n, *shape)

@@ -93,7 +93,7 @@ def test_too_many_unreadable_files(cli, tmp_path):
         assert {b["name"] for b in json.loads(result.out)["bad"]} == set(unreadable)
         result = cli("pretrain", *SMALL, *arguments[1:])
         assert result.code == 7
-        assert "of 200 images cannot be read, more than 1.0%" in result.err
+        assert "of 200 samples cannot be read, more than 1.0%" in result.err
         assert not Path("runs").exists()
     for resident in ("true", "false"):
         arguments = [

@@ -162,6 +162,8 @@ def test_describe_budget_reports_steps_and_epochs():
         "train.budget=8m: about 16 steps, 1.33 epochs, at 30 s a step; 1,000 steps would take 8h20m: too few to learn much"
     )
     assert hint.startswith("train.budget=50m00s is 100 steps;")
+    assert "image" not in hint
+    assert "dataset.image_size" in describe_budget("8m", 16, 30.0, 12, resizable=True)[1]
     assert parse_duration("50m00s", "train.budget") == 3000
     message, hint = describe_budget("8m", 200, 2.4, 300)  # less than an epoch
     assert hint.startswith("train.budget=36m00s is 900 steps;")

@@ -63,7 +63,7 @@ def test_strict_inspection_counts_all_bad_files(spoilt, both):
         assert report["limit"] == {"of": 600, "max_bad_fraction": 0.2, "exceeded": False}
         assert all(line.isprintable() for row in format_rows(report) for line in row)
         require_readable(report)
-        with pytest.raises(DataError, match="60 of 600 images cannot be read"):
+        with pytest.raises(DataError, match="60 of 600 samples cannot be read"):
             require_readable(inspect(d, strict=True, limit=0.01))
     reports = [inspect(d, strict=True) for d in both.values()]
     for key in ("bad", "reasons", "limit", "duplicates", "balance", "fingerprint", "classes"):
@@ -100,7 +100,7 @@ def test_evaluation_skips_the_same_samples(both):
 def test_bad_fraction_limit_at_start(spoilt):
     root, _ = spoilt
     for resident in (True, False):
-        with pytest.raises(DataError, match=r"\d+ of 600 images cannot be read, more than 1\.0%") as error:
+        with pytest.raises(DataError, match=r"\d+ of 600 samples cannot be read, more than 1\.0%") as error:
             image_folder(str(root), resident=resident)
         assert error.value.code == 7
         assert "dataset.max_bad_fraction=" in error.value.hint
@@ -111,10 +111,10 @@ def test_bad_fraction_limit_in_training(tmp_path):
     for i in range(60):
         data = encoded(make_image(i, 64, 64), "PNG")
         (tmp_path / f"{i}.png").write_bytes(data if i % 10 else data[:-300])
-    with pytest.raises(DataError, match=r"6 of 60 images cannot be read, more than 1\.0%"):
+    with pytest.raises(DataError, match=r"6 of 60 samples cannot be read, more than 1\.0%"):
         image_folder(str(tmp_path), holdout=0, resident=True)
     d = image_folder(str(tmp_path), holdout=0, resident=False)
-    with pytest.raises(DataError, match=r"\d of 60 images cannot be read, more than 1\.0%") as error:
+    with pytest.raises(DataError, match=r"\d of 60 samples cannot be read, more than 1\.0%") as error:
         list(islice(Loader(d.train, Views({"global": 1}, RECIPE, d), batch_size=30, seed=0).stream(), 2))
     assert error.value.code == 7
 
@@ -264,7 +264,7 @@ def test_a_list_may_name_anything(tmp_path):
         report = inspect(d, strict=True)
         assert {b["name"] for b in report["bad"]} == set(names[60:])
         assert report["limit"]["of"] == 66
-    with pytest.raises(DataError, match="6 of 66 images cannot be read"):
+    with pytest.raises(DataError, match="6 of 66 samples cannot be read"):
         image_folder(str(tmp_path / "list.txt"))
 
 

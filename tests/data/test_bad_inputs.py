@@ -131,7 +131,7 @@ REFUSED: list[tuple[Callable[[Path], str], type[SslError], str, str]] = [
     (_array_files, DataError, "1 .npy", "dataset=arrays"),
     (_zero_bytes, DataError, "3 files of zero bytes", "dataset.path=FOLDER"),
     (_all_broken, DataError, "none of 3 sampled images can be read", "data inspect"),
-    (_too_many_broken, DataError, "2 of 42 images cannot be read, more than 1.0%", "max_bad_fraction"),
+    (_too_many_broken, DataError, "2 of 42 samples cannot be read, more than 1.0%", "max_bad_fraction"),
     (_list_of_nothing, DataError, "none of the 2 files", "relative to the folder of the list"),
     (_empty_list, DataError, "names no file", "one path per line"),
     (_csv_without_header, DataError, "no column named path", "path,label"),
@@ -240,7 +240,7 @@ GONE_ON = [
     (_dangling, "2 dangling links"),
     (_special, "3 special files"),
     (_ignored, "2 other files, 4 hidden files"),
-    (_zero_byte_file, "1 unreadable image left out"),
+    (_zero_byte_file, "1 unreadable sample left out"),
     (_empty_class, "warning: 2 folders without images, no classes: fish, zebra"),
 ]
 
@@ -345,9 +345,9 @@ def test_unreadable_files_are_reported_and_replaced(resident, tmp_path):
     report = inspect(d, strict=True)
     assert [b["name"] for b in report["bad"]] == ["cat/cut.png"]
     assert list(report["reasons"].values()) == [{"count": 1, "examples": ["cat/cut.png"]}]
-    with pytest.raises(DataError, match="1 of 21 images cannot be read"):
+    with pytest.raises(DataError, match="1 of 21 samples cannot be read"):
         require_readable(inspect(d, strict=True, limit=0))
     if resident:  # all were decoded: it is known at once
-        assert any("1 unreadable image left out: cat/cut.png (" in n for n in d.notes)
-        with pytest.raises(DataError, match="1 of 21 images cannot be read"):
+        assert any("1 unreadable sample left out: cat/cut.png (" in n for n in d.notes)
+        with pytest.raises(DataError, match="1 of 21 samples cannot be read"):
             image_folder(str(root), holdout=0, max_bad_fraction=0)

@@ -110,7 +110,7 @@ def test_list_txt(make_folder, tmp_path):
     (tmp_path / "list.txt").write_text("photos/a/000.png\n\nphotos/a/003.png\r\nphotos/a/000.png\nphotos/a/nope.png\n")
     d = image_folder(str(tmp_path / "list.txt"), holdout=0)
     assert list(d.train.names) == ["photos/a/000.png", "photos/a/003.png"]
-    assert "1 unreadable image left out: photos/a/nope.png (No such file or directory)" in say(d)
+    assert "1 unreadable sample left out: photos/a/nope.png (No such file or directory)" in say(d)
     assert "1 repeated line" in say(d)
     assert "2 images, no labels" in say(d)
 

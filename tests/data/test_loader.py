@@ -201,7 +201,7 @@ def test_too_many_unreadable_stop_the_run(with_bad):
     root = Path(with_bad.train.paths[0]).parent
     (root / "30.jpg").unlink()
     for workers in (0, 1):
-        with pytest.raises(DataError, match=r"3 of 40 images cannot be read, more than 5\.0%") as error:
+        with pytest.raises(DataError, match=r"3 of 40 samples cannot be read, more than 5\.0%") as error:
             seen(Loader(with_bad.train, Plain(), batch_size=8, seed=0, workers=workers), 5)
         assert "max_bad_fraction" in error.value.hint
 

@@ -264,7 +264,7 @@ def test_unreadable_files_are_left_out_and_listed(tmp_path):
     cut_off.write_bytes(cut_off.read_bytes()[:300])
     files = folder(root, max_bad_fraction=0.06)
     files.train.max_bad_fraction = 0.02
-    with pytest.raises(DataError, match="2 of 36 images cannot be read") as caught:
+    with pytest.raises(DataError, match="2 of 36 samples cannot be read") as caught:
         write_pack(files, tmp_path / "p.pack")
     assert "dataset.max_bad_fraction=0.06" in caught.value.hint
     write_pack(folder(root, max_bad_fraction=0.06), tmp_path / "p.pack")  # goes on

@@ -89,7 +89,7 @@ def check_limit(bad: Mapping[str, str], n: int, fraction: float) -> None:
     if exceeds_limit(len(bad), n, fraction):
         sufficient = math.ceil(100 * len(bad) / n) / 100
         raise DataError(
-            f"{len(bad):,} of {n:,} images cannot be read, more than {fraction:.1%}: {format_examples(bad)}",
+            f"{len(bad):,} of {n:,} samples cannot be read, more than {fraction:.1%}: {format_examples(bad)}",
             f"{INSPECT_HINT}; dataset.max_bad_fraction={sufficient:g} tolerates them",
         )
 
@@ -108,6 +108,6 @@ def group_by_reason(bad: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def unreadable_note(bad: Mapping[str, str], checked: int | None = None) -> str:
-    """The note about unreadable images. `checked`: how many were opened, where that was not all."""
+    """The note about unreadable samples. `checked`: how many were opened, where that was not all."""
     of = "" if checked is None else f" of {checked:,} checked"
-    return f"warning: {plural(len(bad), 'unreadable image')}{of} left out: {format_examples(bad)}"
+    return f"warning: {plural(len(bad), 'unreadable sample')}{of} left out: {format_examples(bad)}"

@@ -9,6 +9,7 @@ from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, thumbnails
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.fit.anomaly_protocols import AnomalyResult
 from sslcli.rng import derive, order
+from sslcli.views.preview.base import Preview
 
 ROWS = 12  # classes in the sheet
 
@@ -53,10 +54,10 @@ def _sheet(first: AnomalyResult, score: str, data: EvalData) -> Sheet | None:
     if not any(end.rows for end in shown):
         return None
     wanted = {first.samples[i] for end in shown for i in end.rows}
-    images: dict[tuple[Split, int], Any] = {}
+    samples: dict[tuple[Split, int], Preview] = {}
     for split in sorted({split for split, _ in wanted}):
         ids = sorted(i for part, i in wanted if part == split)
-        images |= {(split, i): image for i, image in thumbnails(data, split, ids).items()}
+        samples |= {(split, i): sample for i, sample in thumbnails(data, split, ids).items()}
     rows, wrong = [], 0
     for end in shown:
         half = len(end.rows) // 2
@@ -64,9 +65,9 @@ def _sheet(first: AnomalyResult, score: str, data: EvalData) -> Sheet | None:
         for at, i in enumerate(end.rows):
             right = end.anomalous is None or end.anomalous[at] == (at >= half)
             wrong += not right
-            if first.samples[i] in images:
+            if first.samples[i] in samples:
                 cells.append(
-                    Cell(images[first.samples[i]], "" if end.anomalous is None else "right" if right else "wrong")
+                    Cell(samples[first.samples[i]], "" if end.anomalous is None else "right" if right else "wrong")
                 )
         rows.append(Row(end.title, end.about, cells))
     means_text = shown[0].anomalous is not None

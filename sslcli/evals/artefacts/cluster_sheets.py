@@ -70,10 +70,10 @@ def exemplar_sheet(
     counts = contingency(assigned, y_true, clusters, len(names)) if bool((y_true >= 0).any()) else None
     sizes = assigned[assigned >= 0].bincount(minlength=clusters)
     shown = [c for c in sizes.argsort(descending=True, stable=True).tolist() if sizes[c]][:SHOWN]
-    images = thumbnails(data, split, [int(i) for c in shown for i in ids[chosen[c]]])
+    samples = thumbnails(data, split, [int(i) for c in shown for i in ids[chosen[c]]])
     rows = []
     for c in shown:
-        cells = [Cell(images[i]) for i in ids[chosen[c]].tolist() if i in images]
+        cells = [Cell(samples[i]) for i in ids[chosen[c]].tolist() if i in samples]
         about = f"{int(sizes[c]):,} samples"
         if counts is not None and int(counts[c].sum()):
             most = int(counts[c].argmax())

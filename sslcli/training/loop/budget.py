@@ -44,7 +44,10 @@ class Budget:
         steps = self.state.step + max(1, int(remaining / step_seconds))
         self.run.event("planned", budget=self.seconds, seconds_a_step=step_seconds, steps=steps)
         if rank() == 0:
-            message, hint = describe_budget(self.text, steps, step_seconds, self.setup.loader.steps_per_epoch)
+            resizable = "image_size" in self.setup.cfg["dataset"]
+            message, hint = describe_budget(
+                self.text, steps, step_seconds, self.setup.loader.steps_per_epoch, resizable
+            )
             warn(message, hint) if hint else say(message)
         return Horizon(steps)
 
@@ -96,8 +99,11 @@ class Budget:
             horizon.move(state.step, state.step + int((self.seconds - state.seconds) / step_seconds))
 
 
-def describe_budget(budget: object, steps: int, step_seconds: float, steps_per_epoch: int) -> tuple[str, str]:
-    """What a budget allows, and a hint where that is too little to learn from (else "")."""
+def describe_budget(
+    budget: object, steps: int, step_seconds: float, steps_per_epoch: int, resizable: bool = False
+) -> tuple[str, str]:
+    """What a budget allows, and a hint where that is too little to learn from (else ""). `resizable`: the data set is resized to
+    dataset.image_size."""
     epochs = steps / steps_per_epoch
     message = (
         f"train.budget={budget}: about {plural(steps, 'step')}, {epochs:.3g} epochs, at {step_seconds:.2g} s a step"
@@ -108,5 +114,6 @@ def describe_budget(budget: object, steps: int, step_seconds: float, steps_per_e
         return message, ""
     enough = max(MIN_STEPS, MIN_EPOCHS * steps_per_epoch)
     longer = f"train.budget={human_time(max(1, enough * step_seconds))} is {enough:,} steps"
-    faster = "smaller images (dataset.image_size), a smaller backbone or a smaller train.batch_size make steps faster"
+    smaller = "smaller images (dataset.image_size), " if resizable else ""
+    faster = f"{smaller}a smaller backbone or a smaller train.batch_size make steps faster"
     return f"{message}: too few to learn much", f"{longer}; {faster}"

@@ -50,7 +50,8 @@ class Preview(ABC):
         return draw_text(self.text(), width, height)
 
     def html(self) -> str:
-        """The sample as an HTML element. Text is escaped and nothing is loaded."""
+        """The sample as one HTML element of class `preview`. Text is escaped and nothing is loaded. The policy of a report forbids
+        `style` attributes; it has styles for tables."""
         text = escape(self.text(), keep="\n\t")
         return f'<p class="preview">{html.escape(text)}</p>'
 

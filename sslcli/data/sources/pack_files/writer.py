@@ -247,7 +247,7 @@ def _manifest(writer: PackWriter, task: PackTask, splits: dict[str, list[int]], 
         if same
         else fingerprint(len(writer.records), (files[k]["sha256"].encode() for k in (INDEX, NAMES))),
         "notes": [
-            n for n in task.dataset.notes if "unreadable image" not in n and not n.startswith("pretraining reads")
+            n for n in task.dataset.notes if "unreadable sample" not in n and not n.startswith("pretraining reads")
         ],
         "left_out": dict(sorted(left_out.items())),
         "files": files,
