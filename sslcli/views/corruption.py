@@ -25,7 +25,7 @@ def corrupt(corruption: Corruption, name: str, x: Tensor, strength: int, ids: Te
     """
     assert 1 <= strength <= STRENGTHS, strength
     generators = [torch.Generator().manual_seed(derive(seed, "corrupt", name, i)) for i in ids.tolist()]
-    return corruption(x.cpu().float(), strength - 1, generators)
+    return corruption(x.cpu(), strength - 1, generators)
 
 
 def normal(x: Tensor, generators: Generators) -> Tensor:

@@ -17,6 +17,7 @@ from sslcli.evals.base.result import Result
 from sslcli.evals.cluster import cluster
 from sslcli.evals.reconstruct import reconstruct
 from sslcli.evals.retrieval import retrieval
+from sslcli.evals.robustness import robustness
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.report.feature_map.feature_map import feature_map
 from sslcli.report.feature_map.view import view
@@ -54,10 +55,15 @@ def test_thumbnails_are_text(data):
 
 @pytest.mark.parametrize(
     ("evaluate", "name"),
-    [(cluster, "exemplars.png"), (retrieval, "neighbours.png"), (anomaly, "samples.png")],
+    [
+        (cluster, "exemplars.png"),
+        (retrieval, "neighbours.png"),
+        (anomaly, "samples.png"),
+        (robustness, "corruptions.png"),
+    ],
 )
 def test_sheets_of_evaluators(data, evaluate, name, tmp_path):
-    result: Result = evaluate(letters.CountLetters(), data, baselines=False)
+    result: Result = evaluate(letters.CountLetters(), data, baselines="raw")
     check_drawing(result.artefacts[name], tmp_path / name)
 
 

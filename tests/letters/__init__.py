@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,7 +13,8 @@ from sslcli.config import registry
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.nn.values import Tokens
 from sslcli.rng import Draw
-from sslcli.views.modality import Modality
+from sslcli.views.corruption import Corruption
+from sslcli.views.modality import Modality, RawFeatures
 from sslcli.views.op import Op
 from sslcli.views.preview import Preview, Text
 
@@ -36,15 +37,31 @@ class LettersView:
         return x
 
 
+class CountedLetters(RawFeatures):
+    def transform(self, x: Tensor) -> Tensor:
+        return CountLetters()(x)
+
+
+def change_letters(x: Tensor, severity: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """Replace the first letters by a Q."""
+    return torch.where(torch.arange(x.shape[1]) <= severity, 17, x)
+
+
 class Letters(Modality):
     noun = ("word", "words")
-    ops: dict[str, type[Op]] = {}
+    ops: ClassVar[Mapping[str, type[Op]]] = {}
 
     def view(self, ops: list[Op], dataset: Dataset) -> LettersView:
         return LettersView()
 
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         return [Text("".join(chr(96 + i) for i in word)) for word in x.tolist()]
+
+    def raw_features(self, dataset: Dataset) -> CountedLetters:
+        return CountedLetters()
+
+    def corruptions(self, dataset: Dataset) -> dict[str, Corruption]:
+        return {"change_letters": change_letters}
 
 
 class CountLetters(nn.Module):
