@@ -15,12 +15,11 @@ folder does not change.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,11 +27,11 @@ from sslcli.backbones.base import Backbone
 from sslcli.batch import Batch
 from sslcli.config import compose
 from sslcli.config.overrides import allow_data_path, to_overrides
-from sslcli.data.dataset import ArraySource, Dataset
-from sslcli.errors import DataError, SslError
+from sslcli.data import preprocess
+from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
+from sslcli.errors import SslError
 from sslcli.evals.metrics.interval import SUFFIX
 from sslcli.methods.base import Method
-from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from sslcli.runs import Record
 from sslcli.runs.encoder import load_encoder, locate_encoder
@@ -42,7 +41,7 @@ from sslcli.runtime.folders import shorten
 from sslcli.views import clean
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 __all__ = [
     "Backbone",
@@ -136,11 +135,11 @@ def load(run: Run | str | Path) -> Encoder:
 
     Raises:
         RequestError: there is no such run.
-        TrainingError: it has no encoder yet, or its weights do not match their SHA-256.
+        TrainingError: it has no encoder yet, or its weights or its preprocessor do not match their SHA-256.
     """
     path = run.path if isinstance(run, Run) else locate_encoder(str(run))
     backbone, info = load_encoder(path)
-    return Encoder(backbone.eval(), info)
+    return Encoder(backbone.eval(), info, preprocess.of_encoder(path, info))
 
 
 def runs(folder: str | Path | None = None) -> list[Run]:
@@ -190,11 +189,12 @@ class Encoder:
 
     Attributes:
         module: the backbone, an `nn.Module` in evaluation mode, on the CPU; (B, *shape) float32 -> (B, dim).
-        info: what encoder.json holds: backbone, input_shape, mean, std, modality, data set, method, step.
+        info: what encoder.json holds: backbone, input_shape, values, modality, data set, method, step.
+        preprocessor: converts samples to the input of views, as those of the training were.
     """
 
-    def __init__(self, module: nn.Module, info: Record):
-        self.module, self.info = module, info
+    def __init__(self, module: nn.Module, info: Record, preprocessor: Preprocessor):
+        self.module, self.info, self.preprocessor = module, info, preprocessor
         self._clean = clean(self._as_dataset())
 
     def __repr__(self) -> str:
@@ -207,11 +207,11 @@ class Encoder:
         return int(self.info["dim"])
 
     def _as_dataset(self) -> Dataset:
-        empty, info = ArraySource(torch.empty(0)), self.info
-        shape, mean, std = (tuple(info[key]) for key in ("input_shape", "mean", "std"))
-        return Dataset(info["dataset"], info["modality"], shape, train=empty, test=None, values=Continuous(mean, std))
+        own, empty = self.preprocessor, ArraySource(torch.empty(0))
+        name = self.info["dataset"]
+        return Dataset(name, own.kind, own.shape, train=empty, test=None, values=own.values, preprocessor=own)
 
-    def transform(self, samples: Tensor | np.ndarray | Sequence[str | Path | Image | np.ndarray]) -> Tensor:
+    def transform(self, samples: Any) -> Tensor:
         """Raw samples as the backbone takes them: cropped and resized, scaled, normalized.
 
         Args:
@@ -224,49 +224,23 @@ class Encoder:
         Raises:
             DataError: samples of another type or shape, or a file that cannot be decoded.
         """
-        return _images(self, samples) if self.info["modality"] == "image" else _series(self, samples)
+        return self._normalized(self.preprocessor.encode(samples))
+
+    def _normalized(self, raw: Tensor | list[Any]) -> Tensor:
+        """Clean views of raw samples."""
+        draw = Draw(0, 0, torch.arange(len(raw)))
+        if isinstance(raw, Tensor):
+            return self._clean(raw, draw)[0]
+        return self._clean.finish(self._clean.frames(raw, draw), draw)[0]
 
     @torch.no_grad()
     def embed(self, samples: Any, batch_size: int = 256) -> Tensor:
         """Features of raw samples, see `transform`: (N, dim) float32 on the CPU. Computed on the device of `module`."""
         device = next(self.module.parameters()).device
         self.module.eval()
-        parts = [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]
-        features = [self.module(self.transform(part).to(device)).float().cpu() for part in parts]
+        views: Callable[[Any], Tensor] = self.transform
+        if isinstance(samples, str | Path):  # one file of many samples
+            samples, views = self.preprocessor.encode(samples), self._normalized
+        parts = (samples[i : i + batch_size] for i in range(0, len(samples), batch_size))
+        features = [self.module(views(part).to(device)).float().cpu() for part in parts]
         return torch.cat(features) if features else torch.empty(0, self.dim)
-
-
-def _images(encoder: Encoder, samples: Any) -> Tensor:
-    from sslcli.data.images.encoded import Decoder
-
-    channels = encoder.info["input_shape"][0]
-    if isinstance(samples, Tensor | np.ndarray):
-        array = np.asarray(samples)
-        if array.dtype != np.uint8 or array.ndim not in (3, 4):
-            raise DataError(
-                f"expected uint8 images (N, C, H, W), (N, H, W, C) or (N, H, W), got {array.dtype} {tuple(array.shape)}",
-                "scale values to 0..255 and convert them: (x * 255).round().astype('uint8')",
-            )
-        array = array[..., None] if array.ndim == 3 else array
-        if array.shape[-1] != channels and array.shape[1] == channels:
-            array = array.transpose(0, 2, 3, 1)
-        frames = list(array)
-    else:
-        decode = Decoder(channels, value_range=encoder.info.get("range"))
-        frames = [decode(str(s)) if isinstance(s, str | Path) else s for s in samples]
-        mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
-        frames = [np.asarray(f if isinstance(f, np.ndarray) else f.convert(mode)) for f in frames]
-    for frame in frames:
-        if (frame.shape[2] if frame.ndim == 3 else 1) != channels or frame.dtype != np.uint8:
-            raise DataError(f"expected uint8 images of {channels} channel(s), got {frame.dtype} {tuple(frame.shape)}")
-    draw = Draw(0, 0, torch.arange(len(frames)))
-    return encoder._clean.finish(encoder._clean.frames(frames, draw), draw)[0]
-
-
-def _series(encoder: Encoder, samples: object) -> Tensor:
-    channels, length = encoder.info["input_shape"]
-    x = torch.as_tensor(np.asarray(samples), dtype=torch.float32)
-    x = x[:, None] if x.ndim == 2 else x
-    if x.ndim != 3 or tuple(x.shape[1:]) != (channels, length):
-        raise DataError(f"expected series (N, {channels}, {length}), got {tuple(x.shape)}")
-    return encoder._clean(x, Draw(0, 0, torch.arange(len(x))))[0]

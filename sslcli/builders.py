@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from sslcli import console
 from sslcli.backbones import weights_file
 from sslcli.config import Config, instantiate
-from sslcli.data import notify
+from sslcli.data import notify, preprocess
 from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
 from sslcli.data.record import DataRecord, apply_record, with_absolute_path, with_recorded_path
 from sslcli.data.subset import Subset
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
 from sslcli.methods.base import DataInfo, Encoder, Method
-from sslcli.nn.values import Continuous
 from sslcli.rng import derive
 from sslcli.runs import Record, checkpoint, records
 from sslcli.runs.encoder import backbone_overrides, build_backbone, load_encoder, locate_encoder, read_info, values_of
@@ -37,20 +36,34 @@ def load_dataset(
     """Loads the data set of a configuration; progress and warnings go to stderr.
 
     - `record`: of the run whose data it must be; DataError where it is not.
-    - `like`: the preprocessor to use instead of fitting one, for data sets whose function has this argument.
+    - `like`: the preprocessor to use instead of fitting one, for data sets whose function has this argument; None: that of the
+      run, or of the encoder that `init` names.
     - `download`: False for the configuration of a run that is only read: nothing is downloaded, even if it requests a download."""
     notify.set_hooks(log=console.say, progress=progress.count)
     node = with_absolute_path(cfg["dataset"]) if record is None else with_recorded_path(cfg["dataset"], record)
     options = cfg["dataset"] if record is None else node
     if not download and options.get("download"):
         options = {**options, "download": False}
+    fitted: dict[str, Preprocessor | None] = {}
+    if instantiate.takes("dataset", options, "like"):
+        fitted = {"like": like or _given_preprocessor(cfg, record)}
     with progress.task("data set"):
-        fitted = {"like": like} if instantiate.takes("dataset", options, "like") else {}
         dataset: Dataset = instantiate.build("dataset", options, **fitted)
     dataset = replace(dataset, path=node.get("path"))
     classes = cfg.get("train", {}).get("classes")
     dataset = dataset if classes is None else restrict_to_classes(dataset, classes)
     return dataset if record is None else apply_record(dataset, record)
+
+
+def _given_preprocessor(cfg: Config, record: DataRecord | None) -> Preprocessor | None:
+    """The preprocessor that data must be converted with: of the run, or of the encoder that `init` names."""
+    if record is not None:
+        return record.preprocessor
+    spec = cfg.get("init")
+    if not spec or weights_file.is_file(spec):
+        return None
+    folder = locate_encoder(spec)
+    return preprocess.of_encoder(folder, read_info(folder))
 
 
 def restrict_to_classes(dataset: Dataset, classes: object) -> Dataset:
@@ -154,13 +167,16 @@ def load_frozen_encoder(spec: str, dataset: Dataset, key: str) -> Encoder:
     """The frozen encoder of a run, which takes samples normalized as those of `dataset`. RequestError for another shape.
 
     `key`: of the configuration, for messages."""
-    backbone, info = load_encoder(locate_encoder(spec))
-    shape = tuple(info["input_shape"])
-    if shape != tuple(dataset.shape):
+    folder = locate_encoder(spec)
+    backbone, info = load_encoder(folder)
+    own, shape = preprocess.of_encoder(folder, info), tuple(dataset.shape)
+    if own.shape != shape:
         raise RequestError(
-            f"{key}={spec} was trained on samples of shape {shape}; those of {dataset.name} have {tuple(dataset.shape)}",
-            f"dataset.image_size={shape[-1]}" if len(shape) == 3 and shape[0] == dataset.shape[0] else None,
+            f"{key}={spec} was trained on samples of shape {own.shape}; those of {dataset.name} have {shape}",
+            own.size_hint(shape),
         )
+    if dataset.preprocessor is not None and (changes := own.differences(dataset.preprocessor)):
+        raise RequestError(f"{key}={spec} was trained with another preprocessor: {listing(changes, 5)}")
     try:
         return Encoder(backbone, dataset.values.conversion(values_of(info)))
     except ValueError as e:
@@ -178,7 +194,7 @@ def load_checkpoint_encoder(run: Run, saved: Path) -> tuple[nn.Module, Record]:
         tuple(info["input_shape"]),
         train=ArraySource(torch.empty(0)),
         test=None,
-        values=Continuous(tuple(info["mean"]), tuple(info["std"])),
+        values=values_of(info),
     )
     tensors, state = checkpoint.load(saved)
     method = method_from_checkpoint(run.valid_config, data, tensors, saved.name, recorded_data_info(run.path))

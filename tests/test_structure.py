@@ -196,3 +196,10 @@ def test_process_wide_state_is_documented():
         name for p in FILES.values() if keeps_state(p) and f"`{(name := p.relative_to(ROOT).as_posix())}`" not in page
     ]
     assert missing == []
+
+
+def test_no_module_of_data_shadows_a_data_set():
+    """`sslcli.data.series` is a function: importing a module of that name would replace it."""
+    tree = ast.parse((ROOT / "data" / "__init__.py").read_text(encoding="utf-8"))
+    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    assert not {p.stem for p in (ROOT / "data").iterdir() if not p.name.startswith("__")} & texts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli import builders
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.nn.values import Continuous
 from sslcli.training import configuration
 
@@ -28,12 +28,13 @@ def test_teacher_input_is_renormalized(monkeypatch: pytest.MonkeyPatch):
     ours: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.1]}
     its: dict[str, Any] = {"mean": [0.1, 0.2, 0.6], "std": [1.0, 0.5, 0.25]}
     monkeypatch.setattr(builders, "locate_encoder", Path)
-    monkeypatch.setattr(builders, "load_encoder", lambda path: (Sum(), {"input_shape": [3, 5, 5], **its}))
-    teacher = builders.load_frozen_encoder(
-        "a_run",
-        SimpleNamespace(shape=(3, 5, 5), name="ours", values=Continuous(tuple(ours["mean"]), tuple(ours["std"]))),
-        "method.teacher",
-    )  # type: ignore[arg-type]
+    values = {"kind": "continuous", **its}
+    info = {"format": 1, "modality": "image", "input_shape": [3, 5, 5], "values": values}
+    monkeypatch.setattr(builders, "load_encoder", lambda path: (Sum(), info))
+    empty = ArraySource(torch.empty(0))
+    own = Continuous(tuple(ours["mean"]), tuple(ours["std"]))
+    dataset = Dataset("ours", "image", (3, 5, 5), empty, None, values=own)
+    teacher = builders.load_frozen_encoder("a_run", dataset, "method.teacher")
     torch.manual_seed(0)
     raw = torch.rand(4, 3, 5, 5)
 

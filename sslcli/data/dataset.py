@@ -8,7 +8,6 @@ properties that a model needs: shape, values, classes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from sslcli.errors import RequestError
 from sslcli.nn.values import Continuous, Values
+from sslcli.runs.files import hash_files
 
 
 class Source(ABC):
@@ -142,6 +142,10 @@ class Preprocessor(ABC):
         data that it was fitted on."""
         return node
 
+    def size_hint(self, shape: tuple[int, ...]) -> str | None:
+        """The override with which samples of `shape` have the shape that this preprocessor has; None where there is none."""
+        return None
+
     def adapt(self, dataset: Dataset, notes: list[str]) -> Dataset:
         """A data set as the encoders of this preprocessor take it, with its `values`; conversions are listed in `notes`.
         RequestError where the samples do not fit."""
@@ -151,15 +155,6 @@ class Preprocessor(ABC):
             )
         own = None if dataset.preprocessor is None else self
         return replace(dataset, values=self.values, preprocessor=own)
-
-
-def hash_files(files: Mapping[str, bytes]) -> str:
-    """SHA-256 of the names and contents of files."""
-    digest = hashlib.sha256()
-    for name, content in sorted(files.items()):
-        digest.update(f"{name}\n{len(content)}\n".encode())
-        digest.update(content)
-    return digest.hexdigest()
 
 
 @dataclass

@@ -8,21 +8,23 @@ Such a folder may come from an untrusted source: it is read by `runs/files.py`, 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sslcli.config import instantiate, registry
-from sslcli.data.dataset import Dataset, Preprocessor, hash_files
-from sslcli.errors import StorageError, TrainingError
+from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.errors import TrainingError
 from sslcli.nn.values import Values
-from sslcli.runs.files import digest, files_in, make_folder, parse, read_file, replace_file, size_of
+from sslcli.runs import Record
+from sslcli.runs.encoder import PREPROCESSOR, values_of
+from sslcli.runs.files import files_in, hash_files, parse, read_file, size_of
 
-FOLDER = "preprocessor"
 MAIN = "preprocessor.json"
 MAX_FILES = 16
 MAX_BYTES = 256 << 20  # of all files
+EACH_IMAGE = "image"  # the `range` of runs that recorded none: named ranges were those of each image
+HINT = "copy the whole folder again, or start a new run with sslcli pretrain"
 
 
 def preprocessor_class(kind: str) -> type[Preprocessor]:
@@ -49,43 +51,49 @@ def from_fields(kind: str, shape: tuple[int, ...], values: Values, details: Mapp
     return preprocessor_class(kind).of(tuple(shape), values, details)
 
 
-def save(preprocessor: Preprocessor, folder: Path) -> None:
-    """Writes preprocessor/ into a run or an exported folder; a file with the same content is left. StorageError."""
+def of_encoder(folder: Path, info: Record) -> Preprocessor:
+    """The preprocessor of a run or an exported folder with this encoder.json, also of format 1. TrainingError."""
+    shape = tuple(info["input_shape"])
+    if info["format"] > 1:
+        out = load(folder, info.get("preprocessor", {}).get("sha256", ""))
+        if (out.kind, out.shape) != (info["modality"], shape):
+            raise TrainingError(f"{folder / PREPROCESSOR} is of other samples than those in encoder.json", HINT)
+        return out
+    return from_format_1(shape, values_of(info), {k: info[k] for k in ("range",) if k in info}, info["modality"])
+
+
+def from_format_1(
+    shape: tuple[int, ...], values: Values, details: Mapping[str, Any], kind: str | None = None
+) -> Preprocessor:
+    """The preprocessor of a run of an earlier version, of images or series. TrainingError for another kind of data.
+
+    `details`: `range` where it was recorded. `kind`: where it is known."""
+    kind = kind or ("image" if len(shape) == 3 else "series")
     try:
-        make_folder(folder, FOLDER)
-        for name, content in preprocessor.files().items():
-            path = f"{FOLDER}/{name}"
-            if size_of(folder, path) != len(content) or digest(folder, path) != hashlib.sha256(content).hexdigest():
-                replace_file(folder, path, [content])
-    except OSError as e:
-        raise StorageError(f"cannot write {folder / FOLDER}: {e.strerror or e}") from None
-
-
-def exists(folder: Path) -> bool:
-    """Whether a run or an exported folder has a preprocessor."""
-    return size_of(folder, f"{FOLDER}/{MAIN}") is not None
+        return from_fields(kind, shape, values, {"range": EACH_IMAGE, **details})
+    except (ValueError, NotImplementedError) as e:
+        raise TrainingError(f"the run records no preprocessor: {e}", HINT) from None
 
 
 def load(folder: Path, sha256: str | None = None) -> Preprocessor:
     """Reads preprocessor/ of a run or an exported folder.
 
     `sha256`: the hash that it must have. TrainingError where files are missing, damaged or others."""
-    place = folder / FOLDER
-    hint = "copy the whole folder again, or start a new run with sslcli pretrain"
-    names = files_in(folder, f"{FOLDER}/*")
-    if f"{FOLDER}/{MAIN}" not in names:
-        raise TrainingError(f"{place} has no {MAIN}", hint)
+    place = folder / PREPROCESSOR
+    names = files_in(folder, f"{PREPROCESSOR}/*")
+    if f"{PREPROCESSOR}/{MAIN}" not in names:
+        raise TrainingError(f"{place} has no {MAIN}", HINT)
     if len(names) > MAX_FILES or sum(size_of(folder, name) or 0 for name in names) > MAX_BYTES:
-        raise TrainingError(f"{place} has more than {MAX_FILES} files or {MAX_BYTES >> 20} MB", hint)
+        raise TrainingError(f"{place} has more than {MAX_FILES} files or {MAX_BYTES >> 20} MB", HINT)
     try:
-        files = {name.removeprefix(f"{FOLDER}/"): read_file(folder, name, MAX_BYTES) for name in names}
+        files = {name.removeprefix(f"{PREPROCESSOR}/"): read_file(folder, name, MAX_BYTES) for name in names}
     except OSError as e:
-        raise TrainingError(f"{place} cannot be read: {e.strerror or e}", hint) from None
+        raise TrainingError(f"{place} cannot be read: {e.strerror or e}", HINT) from None
     if sha256 is not None and hash_files(files) != sha256:
-        raise TrainingError(f"{place} does not match the SHA-256 recorded beside the weights", hint)
+        raise TrainingError(f"{place} does not match the SHA-256 recorded beside the weights", HINT)
     content = parse(files[MAIN])
     kind = content.pop("kind", None)
     try:
         return preprocessor_class(kind if isinstance(kind, str) else "").from_json(content, files)
     except ValueError as e:
-        raise TrainingError(f"{place / MAIN} is not valid: {e}", hint) from None
+        raise TrainingError(f"{place / MAIN} is not valid: {e}", HINT) from None

@@ -1,39 +1,41 @@
 """The record of a run's data, and its comparison with the data that are read later.
 
-`status.json` holds under `data` the absolute path, the fingerprint, the shape of a sample, the mean and the standard
-deviation of the channels, and which samples were held out. Whatever reads the data of a run again (`resume`, `eval`,
-`select`, `runs compare`, `runs report`) reads them from that path, with the run's own image size, channels and
-normalization, and compares them with these. Runs of earlier versions keep less; what is missing is not compared.
+`status.json` holds under `data` the absolute path, the fingerprint, the shape and the values of a view, the hash of the
+preprocessor, and which samples were held out. Whatever reads the data of a run again (`resume`, `eval`, `select`,
+`runs compare`, `runs report`) reads them from that path, with the run's own preprocessor, and compares them with these.
+Runs of earlier versions keep less (the mean and the standard deviation of the channels); what is missing is not compared.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sslcli.config import Config, typecheck
 from sslcli.console import escape, plural
-from sslcli.data.dataset import Dataset
+from sslcli.data import preprocess
+from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.data.fingerprint import fingerprint
-from sslcli.data.images.channels import convert_channels
-from sslcli.errors import DataError, RequestError, command
-from sslcli.nn.values import Continuous
+from sslcli.data.images.preprocessor import with_range_of_each_image
+from sslcli.errors import DataError, command
+from sslcli.nn.values import Values, values_from_json
 from sslcli.runs import Record, records
 from sslcli.runs.run import Run
 
 RECORD_TYPES: dict[str, Any] = {
     "path": str,
     "fingerprint": str,
+    "modality": str,
     "shape": list[int],
-    "mean": list[float],
-    "std": list[float],
+    "values": dict[str, Any],
+    "preprocessor": str,  # its SHA-256
     "split": str,
     "labels": str,
     "samples": dict[str, int],
-    "range": list[float] | str,
-    # mean and std of changed data that the user accepted in place of those of the first training
-    "measured": dict[str, list[float]],
+    "measured": dict[str, Any],  # values of changed data that the user accepted in place of those of the first training
+    "range": list[float] | str,  # of images, recorded by earlier versions without a preprocessor
 }
 PATTERN = set("*?[{")  # a path with one of these names several files
 CLOSE = 1e-3  # of the standard deviation: versions of an image decoder differ by less
@@ -48,6 +50,19 @@ class DataRecord:
     moved_to: str | None = None  # `dataset.path=NEW`
     allow_change: bool = False
 
+    @property
+    def preprocessor(self) -> Preprocessor | None:
+        """The preprocessor of the run; None where an earlier version recorded nothing of it. TrainingError where it cannot be
+        read."""
+        known = self.known
+        if "preprocessor" in known:
+            return preprocess.load(Path(self.run), known["preprocessor"])
+        if "values" not in known:
+            return None
+        details = {"range": known["range"]} if "range" in known else {}
+        values = values_from_json(known["values"])
+        return preprocess.from_format_1(tuple(known["shape"]), values, details, known.get("modality"))
+
 
 def describe_dataset(dataset: Dataset) -> Record:
     """The record of a data set, as it is written to status.json."""
@@ -55,16 +70,16 @@ def describe_dataset(dataset: Dataset) -> Record:
     record = {
         "path": dataset.path,
         "fingerprint": dataset.fingerprint,
+        "modality": dataset.modality,
         "shape": list(dataset.shape),
-        "mean": list(dataset.values.mean),
-        "std": list(dataset.values.std),
+        "values": dataset.values.to_json(),
+        "preprocessor": preprocess.preprocessor_of(dataset).sha256,
         "split": dataset.split,
         "labels": _labels(dataset),
         "samples": {name: len(part) for name, part in parts.items() if part is not None},
-        "range": dataset.details.get("range"),
         "measured": dataset.details.get("measured"),
     }
-    return {key: value for key, value in record.items() if value is not None or key == "range"}
+    return {key: value for key, value in record.items() if value is not None}
 
 
 def read_record(run: Run, moved_to: str | None = None, allow_change: bool = False) -> DataRecord:
@@ -76,29 +91,32 @@ def read_record(run: Run, moved_to: str | None = None, allow_change: bool = Fals
         data = {
             "fingerprint": status.get("fingerprint"),
             "shape": encoder.get("input_shape"),
-            "mean": encoder.get("mean"),
-            "std": encoder.get("std"),
-            **({"range": encoder["range"]} if "range" in encoder else {}),
+            "preprocessor": encoder.get("preprocessor", {}).get("sha256"),
+            **{key: encoder[key] for key in ("modality", "values", "range") if key in encoder},
         }
+    elif "values" not in data:
+        data = records.values_of_format_1(data)
     known = {
         key: data[key]
         for key, kind in RECORD_TYPES.items()
         if data.get(key) and typecheck.matches_type(data[key], kind)
     }
-    numbers = {"shape", "mean", "std"}
-    if known.keys() & numbers and not (
-        numbers <= known.keys() and records.is_normalization(known["shape"], known["mean"], known["std"])
-    ):
-        known = {key: value for key, value in known.items() if key not in numbers}
-    measured = known.get("measured", {})
-    if measured and not (
-        numbers <= known.keys()
-        and records.is_normalization(known["shape"], measured.get("mean", []), measured.get("std", []))
-    ):
-        del known["measured"]
+    shape = tuple(known.get("shape", ()))
+    for key in ("values", "measured"):
+        if key in known and not _are_values(known[key], shape):
+            del known[key]
+    if not {"shape", "values"} <= known.keys():
+        known = {k: v for k, v in known.items() if k not in ("shape", "values", "measured", "preprocessor")}
     if "range" in data:
         known.setdefault("range", None)
     return DataRecord(str(run.path), known, moved_to, allow_change)
+
+
+def _are_values(content: Record, shape: tuple[int, ...]) -> bool:
+    try:
+        return values_from_json({"kind": "continuous", **content}).fits(shape)
+    except ValueError:
+        return False
 
 
 def with_absolute_path(node: Config) -> Config:
@@ -119,32 +137,15 @@ def with_recorded_path(node: Config, record: DataRecord) -> Config:
         here = record.moved_to
     elif recorded is not None and (os.path.exists(recorded) or not os.path.exists(here)):
         here = recorded  # else the project moved as a whole, and the path of the configuration is valid
-    node = with_recorded_range(with_absolute_path({**node, "path": here}), record.known)
+    node = with_absolute_path({**node, "path": here})
     if record.moved_to is None and not (os.path.exists(node["path"]) or PATTERN & set(here)):
         raise DataError(
             f"the data of {record.run} were not found at {escape(node['path'])}",
             f"give their new location: {command('resume', record.run)} dataset.path=NEW (eval takes dataset.path=NEW, too)",
         )
-    shape = record.known.get("shape", [])
-    if len(shape) == 3:
-        if "image_size" in node and node["image_size"] is None:
-            node["image_size"] = shape[-1]
-        if node.get("channels") == "auto":
-            node["channels"] = shape[0]
-    return node
-
-
-def with_recorded_range(node: Config, known: Record) -> Config:
-    """A data set's configuration with the range of values that was measured in training, unless it states two numbers itself.
-    `known`: a record, or the contents of encoder.json."""
-    wish = node.get("range")
-    if not isinstance(wish, str):
-        return node
-    if (
-        "range" not in known and "max_pixels" in node
-    ):  # of an earlier version, where these named the range of each image
-        return {**node, "range": {"minmax": "image_minmax", "percentile": "image_percentile"}.get(wish, wish)}
-    return {**node, "range": known["range"]} if known.get("range") is not None else node
+    if record.preprocessor is not None:
+        return record.preprocessor.configure(node, same_data=True)
+    return node if "range" in record.known else with_range_of_each_image(node)
 
 
 def is_same_dataset(node: Config, run_node: dict[str, Any], record: DataRecord) -> bool:
@@ -165,13 +166,10 @@ def apply_record(dataset: Dataset, record: DataRecord) -> Dataset:
             + (", or give their new location: dataset.path=NEW" if dataset.path else "")
             + "; to use the data as they are now: allow_data_change=true",
         )
-    known, measured = record.known, {"mean": list(dataset.values.mean), "std": list(dataset.values.std)}
-    if changed or "measured" in known:  # the data that were accepted are known by their own mean and std
-        dataset = replace(dataset, details={**dataset.details, "measured": measured})
-    if "shape" in known and tuple(known["shape"]) != dataset.shape:
-        dataset = adapt_dataset(dataset, known["shape"], changed)
-    if {"mean", "std"} <= known.keys():
-        dataset = replace(dataset, values=Continuous(tuple(known["mean"]), tuple(known["std"])))
+    if changed or "measured" in record.known:  # the data that were accepted are known by their own values
+        dataset = replace(dataset, details={**dataset.details, "measured": dataset.values.to_json()})
+    if record.preprocessor is not None:
+        dataset = record.preprocessor.adapt(dataset, changed)
     return replace(dataset, details={**dataset.details, "changed": changed}) if changed else dataset
 
 
@@ -194,36 +192,21 @@ def data_differences(known: Record, dataset: Dataset) -> list[str]:
         ]
     if "shape" in known and tuple(known["shape"]) != dataset.shape:
         differences.append(f"samples of {_shape(dataset.shape)}, were {_shape(known['shape'])}")
-    elif {"mean", "std"} <= known.keys():
-        known = known.get("measured", known)
-        spread = [max(abs(s), 1e-6) for s in known["std"]]
-        for name, values in (("mean", dataset.values.mean), ("standard deviation", dataset.values.std)):
-            old = known["mean" if name == "mean" else "std"]
-            if len(old) != len(values) or any(
-                abs(a - b) > CLOSE * s for a, b, s in zip(old, values, spread, strict=True)
-            ):
-                differences.append(f"the {name} of the channels is {_numbers(values)}, was {_numbers(old)}")
+    elif "values" in known:
+        measured: Record = known.get("measured") or known["values"]
+        differences += values_differences(values_from_json({"kind": "continuous", **measured}), dataset.values)
     return differences
 
 
-def adapt_dataset(dataset: Dataset, shape: Any, notes: list[str]) -> Dataset:
-    """Data converted to the channels that an encoder takes; conversions are listed in `notes`. RequestError where shapes
-    differ otherwise."""
-    wanted, name = tuple(shape), dataset.name
-    if len(wanted) == 3 and {dataset.shape[0], wanted[0]} == {1, 3}:
-        how = (
-            "gray, repeated to three channels"
-            if wanted[0] == 3
-            else "in color, reduced to its luminance (ITU-R BT.601)"
-        )
-        notes.append(f"{name} is {how}, as the encoder takes it")
-        dataset = convert_channels(dataset, wanted[0])
-    if dataset.shape != wanted:
-        raise RequestError(
-            f"this encoder takes samples of shape {wanted}; those of {name} have {dataset.shape}",
-            f"dataset.image_size={wanted[-1]}" if len(wanted) == 3 and wanted[0] == dataset.shape[0] else None,
-        )
-    return dataset
+def values_differences(before: Values, now: Values) -> list[str]:
+    """Descriptions of the differences of two descriptions of values, which may differ by rounding."""
+    differences = []
+    spread = [max(abs(s), 1e-6) for s in before.std]
+    for name, old, new in (("mean", before.mean, now.mean), ("standard deviation", before.std, now.std)):
+        if len(old) != len(new) or any(abs(a - b) > CLOSE * s for a, b, s in zip(old, new, spread, strict=True)):
+            differences.append(f"the {name} of the channels is {_numbers(new)}, was {_numbers(old)}")
+    rest = [{k: v for k, v in x.to_json().items() if k not in ("mean", "std")} for x in (before, now)]
+    return differences or ([] if rest[0] == rest[1] else [f"the values are {rest[1]}, were {rest[0]}"])
 
 
 def _labels(dataset: Dataset) -> str | None:

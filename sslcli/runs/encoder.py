@@ -1,6 +1,7 @@
 """The encoder of a run: encoder.safetensors (weights of the backbone) and encoder.json (how to build it).
 
-The same two files, in a folder of their own, are what `sslcli export` writes.
+With preprocessor/, which converts the samples of a user, they are what `sslcli export` writes into a folder of their own.
+Format 1 of encoder.json held the mean and the standard deviation of the channels, and no preprocessor.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,14 @@ from torch import Tensor, nn
 
 from sslcli.config import Config, instantiate, registry
 from sslcli.errors import RequestError, StorageError, TrainingError, command
-from sslcli.nn.values import Continuous, Values
+from sslcli.nn.values import Values, values_from_json
 from sslcli.runs import Record, checkpoint, records
 from sslcli.runs.files import (
     PHYSICAL_MEMORY,
     digest,
+    files_in,
+    hash_files,
+    make_folder,
     read_file,
     replace_file,
     size_of,
@@ -31,6 +36,8 @@ from sslcli.runs.find import find
 from sslcli.runs.safetensors_file import corrupt_safetensors, safetensors
 
 FILES = ("encoder.safetensors", "encoder.json")
+PREPROCESSOR = "preprocessor"  # the folder of its files
+FORMAT = 2
 
 
 def locate_encoder(spec: str) -> Path:
@@ -42,13 +49,28 @@ def locate_encoder(spec: str) -> Path:
 # ------------------------------------------------------------------------------------------------------------------ write
 
 
-def write_encoder(folder: Path, weights: dict[str, Tensor], info: Record) -> None:
-    """Writes the weights, and `info` (how to build the backbone) with their SHA-256."""
+def write_preprocessor(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes the files of a preprocessor; one with the same content is left. StorageError."""
+    try:
+        make_folder(folder, PREPROCESSOR)
+        for name, content in files.items():
+            path = f"{PREPROCESSOR}/{name}"
+            if size_of(folder, path) != len(content) or digest(folder, path) != hashlib.sha256(content).hexdigest():
+                replace_file(folder, path, [content])
+    except OSError as e:
+        raise StorageError(f"cannot write {folder / PREPROCESSOR}: {e.strerror or e}") from None
+
+
+def write_encoder(folder: Path, weights: dict[str, Tensor], info: Record, preprocessor: Mapping[str, bytes]) -> None:
+    """Writes the files of the preprocessor, the weights, and `info` (how to build the backbone) with the SHA-256 of both."""
+    write_preprocessor(folder, preprocessor)
     written = replace_file(folder, "encoder.safetensors", safetensors(weights))
-    write_json(folder, "encoder.json", {**info, "sha256": written["sha256"]})
+    about = {"kind": info["modality"], "sha256": hash_files(preprocessor)}
+    rest = {key: value for key, value in info.items() if key not in ("format", "range")}
+    write_json(folder, "encoder.json", {"format": FORMAT, **rest, "preprocessor": about, "sha256": written["sha256"]})
 
 
-def write_new_folder(out: Path, weights: dict[str, Tensor], info: Record) -> None:
+def write_new_folder(out: Path, weights: dict[str, Tensor], info: Record, preprocessor: Mapping[str, bytes]) -> None:
     """Writes an encoder into a new folder, which is complete or absent at any time.
 
     A folder that holds the same encoder is left as it is. RequestError where it holds another one, StorageError."""
@@ -56,11 +78,13 @@ def write_new_folder(out: Path, weights: dict[str, Tensor], info: Record) -> Non
     temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir()
-        write_encoder(temporary, weights, info)
+        write_encoder(temporary, weights, info, preprocessor)
         if out.is_dir() and any(out.iterdir()):
-            if any(size_of(out, f) != size_of(temporary, f) or digest(out, f) != digest(temporary, f) for f in FILES):
+            files = [*FILES, *files_in(temporary, f"{PREPROCESSOR}/*")]
+            if any(size_of(out, f) != size_of(temporary, f) or digest(out, f) != digest(temporary, f) for f in files):
                 raise RequestError(f"out={out} holds another encoder", "out=FOLDER, a new one")
             return
+        sync_folder(temporary / PREPROCESSOR)
         sync_folder(temporary)
         os.rename(temporary, place)
         sync_folder(place.parent)
@@ -79,9 +103,24 @@ def read_info(path: Path) -> Record:
     if any(size_of(path, name) is None for name in FILES):
         raise TrainingError(f"{path} has no encoder", hint)
     info = records.encoder(path)
-    if not records.describes_encoder(info):
+    if info.get("format", 1) > FORMAT:
+        raise RequestError(
+            f"{path / 'encoder.json'} has the format {info['format']}; this version reads up to format {FORMAT}",
+            "upgrade sslcli",
+        )
+    if not _describes_encoder(info):
         raise TrainingError(f"{path / 'encoder.json'} does not define how to build the encoder", hint)
     return {"step": 0, **info}
+
+
+def _describes_encoder(info: Record) -> bool:
+    """Whether an encoder.json defines how to build the encoder, for samples of which shape and values."""
+    if not all(info.get(key) for key in records.ENCODER) or not isinstance(info["backbone"].get("_target_"), str):
+        return False
+    try:
+        return values_of(info).fits(tuple(info["input_shape"]))
+    except ValueError:
+        return False
 
 
 def _rewrite_hint(path: Path) -> str:
@@ -128,8 +167,8 @@ def load_encoder(path: Path) -> tuple[nn.Module, Record]:
 
 
 def values_of(info: Record) -> Values:
-    """What the numbers of a view are, from an encoder.json."""
-    return Continuous(tuple(info["mean"]), tuple(info["std"]))
+    """What the numbers of a view are, from an encoder.json. ValueError."""
+    return values_from_json(info["values"])
 
 
 def build_backbone(node: Config, shape: tuple[int, ...], values: Values) -> nn.Module:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,15 @@ def digest(folder: Path, name: str) -> str:
     """The SHA-256 of a regular file. OSError."""
     with open_binary(folder, name) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(files: Mapping[str, bytes]) -> str:
+    """SHA-256 of the names and contents of files."""
+    out = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        out.update(f"{name}\n{len(content)}\n".encode())
+        out.update(content)
+    return out.hexdigest()
 
 
 def read_json(folder: Path, name: str) -> Record:

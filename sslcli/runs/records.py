@@ -32,22 +32,23 @@ RESULT: Schema = {  # eval/NAME.json
     "overrides": list[str],
 }
 PROTOCOL: Schema = {"dim": int, "seeds": int, "notes": list[str], "splits": dict}
-ENCODER: Schema = {  # encoder.json; the first ones define how to build the encoder
+ENCODER: Schema = {  # encoder.json; these define how to build the encoder
     "backbone": dict,
     "input_shape": list[int],
-    "mean": list[float],
-    "std": list[float],
+    "values": dict,
     "dataset": str,
     "modality": str,
     "sha256": str,
 }
 ENCODER_MORE: Schema = {
+    "format": int,
+    "preprocessor": dict[str, str],  # kind and sha256
     "step": int,
     "dim": int,
     "method": str,
     "facts": dict[str, int],
-    "range": list[float] | str | None,
 }
+ENCODER_1: Schema = {"mean": list[float], "std": list[float], "range": list[float] | str | None}  # instead of values
 LINE: Schema = {"step": int, "epoch": float, "seconds": float, "nonfinite": list[str]}  # metrics.jsonl
 EVENT: Schema = {"time": str, "event": str, "step": int}  # events.jsonl
 JOB: Schema = {  # jobs/NUMBER.json of a sweep
@@ -89,22 +90,16 @@ def status(run: Path) -> Record:
 
 
 def encoder(folder: Path) -> Record:
-    """encoder.json of a run or of an exported folder; {} where it cannot be read."""
-    record = read_json(folder, "encoder.json")
-    return fitting(record, {**ENCODER, **ENCODER_MORE})
+    """encoder.json of a run or of an exported folder, with the keys of format 2; {} where it cannot be read."""
+    record = fitting(read_json(folder, "encoder.json"), {**ENCODER, **ENCODER_MORE, **ENCODER_1})
+    return values_of_format_1(record) if record and record.setdefault("format", 1) == 1 else record
 
 
-def describes_encoder(info: Record) -> bool:
-    """Whether an encoder.json defines how to build the encoder and how to normalize its samples."""
-    if not all(info.get(key) for key in ENCODER) or not isinstance(info["backbone"].get("_target_"), str):
-        return False
-    return is_normalization(info["input_shape"], info["mean"], info["std"])
-
-
-def is_normalization(shape: list[int], mean: list[float], std: list[float]) -> bool:
-    """Whether these may be the shape of a sample, and the mean and standard deviation of its channels."""
-    fits = len(shape) in (2, 3) and len(mean) == len(std) == shape[0] and all(0 < n < 1 << 20 for n in shape)
-    return fits and all(map(math.isfinite, (*mean, *std))) and min(std) > 0
+def values_of_format_1(record: Record) -> Record:
+    """A record of format 1, which held the mean and the standard deviation of the channels, with values instead."""
+    rest = {key: value for key, value in record.items() if key not in ("mean", "std")}
+    known = {key: record[key] for key in ("mean", "std") if record.get(key)}
+    return {**rest, "values": {"kind": "continuous", **known}} if len(known) == 2 else rest
 
 
 def result(run: Path, name: str) -> Record:

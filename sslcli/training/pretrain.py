@@ -9,9 +9,10 @@ from pathlib import Path
 from sslcli import console
 from sslcli.builders import load_dataset
 from sslcli.config import Config
+from sslcli.data.preprocess import preprocessor_of
 from sslcli.data.record import DataRecord, describe_dataset, read_record
 from sslcli.runs import Record, loggers
-from sslcli.runs.encoder import has_encoder
+from sslcli.runs.encoder import has_encoder, write_preprocessor
 from sslcli.runs.files import replace_file
 from sslcli.runs.find import all_runs
 from sslcli.runs.identity import has_hash
@@ -46,6 +47,7 @@ def pretrain(setup: TrainingSetup, path: Path, auto: bool = False, hydra_files: 
             run.make_folder(".hydra")
             for name, text in hydra_files.items():
                 replace_file(run.path, f".hydra/{name}", text)
+        save_preprocessor(setup, run)
         run.set_status(**identity_status(setup))
         train(setup, run, None)
     finally:
@@ -89,6 +91,7 @@ def resume(
         state = restore(setup, run, console.say, allow_data_change)
         if extend or data_path is not None:
             run.write_config(setup.cfg)
+        save_preprocessor(setup, run)
         run.event("resumed", step=state.step, pid=os.getpid())
         run.set_status("running", pid=os.getpid(), host=socket.gethostname(), error=None, **identity_status(setup))
         train(setup, run, state)
@@ -101,6 +104,7 @@ def save_data_path(run: Run, record: DataRecord | None) -> None:
     run.lock()
     try:
         dataset = load_dataset(run.config, record)
+        write_preprocessor(run.path, preprocessor_of(dataset).files())
         run.set_status(data=describe_dataset(dataset))
     finally:
         run.close()
@@ -114,6 +118,11 @@ def identity_status(setup: TrainingSetup) -> Record:
         "fingerprint": setup.dataset.fingerprint,
         "data": describe_dataset(setup.dataset),
     }
+
+
+def save_preprocessor(setup: TrainingSetup, run: Run) -> None:
+    """Write preprocessor/, before the status names its hash."""
+    write_preprocessor(run.path, preprocessor_of(setup.dataset).files())
 
 
 def find_matching_run(setup: TrainingSetup) -> Run | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from sslcli.config import Config, schema, typecheck
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing
 from sslcli.runs import checkpoint
+from sslcli.runs.encoder import PREPROCESSOR
 from sslcli.runs.identity import LENGTH_KEYS, LOCATION_KEYS, identity_config, is_fact
 from sslcli.runs.redact import HIDDEN
 from sslcli.runs.run import Run
@@ -51,13 +52,20 @@ def restore(setup: TrainingSetup, run: Run, say: Callable[[str], None], allow_da
             f"restore the files; or resume with the changed data: {command('resume', run.path)} allow_data_change=true; "
             f"or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
         )
+    changed_preprocessor = saved.get("preprocessor", now["preprocessor"]) != now["preprocessor"]
+    if changed_preprocessor and not allow_data_change:
+        raise DataError(
+            f"the samples of {setup.dataset.name} are not converted as those the run was trained on: {PREPROCESSOR}/ of "
+            "the run folder differs from the checkpoint's",
+            f"restore that folder; or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
+        )
     changed_keys, moved = changed_configuration(saved["config"], now["config"], run)
     checkpoint.load_strictly(setup.method, {**tensors["model"], **tensors.get("ema", {})}, "the checkpoint")
     names = parameter_names(setup.method)
     restore_optimizer(setup.optimizer, names, tensors.get("optimizer", {}), saved["optimizer_numbers"])
     run.cut_metrics(saved["metrics_bytes"])
     rounding = differences(*({k: v.get(k) for k in ROUNDING} for v in (saved, now)))
-    changes = [*(["other data"] if changed_data else []), *changed_keys.values()]
+    changes = [*(["other data"] if changed_data or changed_preprocessor else []), *changed_keys.values()]
     exactness = "same data, different rounding" if rounding else "bit-exact"
     summary = f"not comparable: {listing(changes)}" if changes else exactness
     say(f"resuming at step {saved['step']:,} ({'; '.join((summary, *rounding.values(), *moved))})")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslcli.config import typecheck
+from sslcli.data.preprocess import preprocessor_of
 from sslcli.nn.ema import Teacher
 from sslcli.runs import Record
 from sslcli.runs.identity import identity_config
@@ -61,6 +62,7 @@ REQUIRED: dict[str, Any] = {  # keys of state.json and their types
 }
 OPTIONAL: dict[str, Any] = {
     **dict.fromkeys(("seconds", "best_spread"), float),
+    "preprocessor": str,
     **dict.fromkeys(("skipped", "skipped_in_a_row", "low_spread"), int),
     "meters": list[dict[str, Any]],
 }
@@ -110,6 +112,7 @@ def execution(setup: TrainingSetup) -> Record:
     return {
         "config": identity_config(setup.cfg),
         "fingerprint": setup.dataset.fingerprint,
+        "preprocessor": preprocessor_of(setup.dataset).sha256,
         "threads": setup.runtime.threads,
         "device": setup.runtime.describe(),
         "torch": torch.__version__,

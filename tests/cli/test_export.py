@@ -46,7 +46,7 @@ def run(made, cli, tmp_path) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_export_default_is_final_encoder(cli, run):
@@ -54,7 +54,7 @@ def test_export_default_is_final_encoder(cli, run):
     assert result.code == 0, result.err
     assert result.out == "encoder\n"
     assert "next  sslcli pretrain init=encoder" in result.err
-    assert sorted(files(Path("encoder"))) == ["encoder.json", "encoder.safetensors"]
+    assert sorted(files(Path("encoder"))) == ["encoder.json", "encoder.safetensors", "preprocessor/preprocessor.json"]
     assert (Path("encoder") / "encoder.safetensors").read_bytes() == (run / "encoder.safetensors").read_bytes()
     info = json.loads((Path("encoder") / "encoder.json").read_text())
     assert info == {**json.loads((run / "encoder.json").read_text()), "run": run.name}

@@ -256,8 +256,8 @@ def test_run_keeps_its_range(cli, tmp_path):
     words = ["dataset=image_folder", "backbone=convnet", "train.batch_size=4", "train.eval_every=0"]
     done = cli("pretrain", *SMOKE, *words, "dataset.path=x")
     assert done.code == 0, done.err
-    info = json.loads((Path(done.last) / "encoder.json").read_text())
-    assert info["range"] == [0, 4095]
+    own = json.loads((Path(done.last) / "preprocessor" / "preprocessor.json").read_text())
+    assert own["range"] == [0, 4095]
     assert "0..4095 scaled to 0..255" in done.err
     seen = cli("eval", "knn", f"run={done.last}", "dataset=image_folder", "dataset.path=y", "--json")
     assert seen.code == 0, seen.err

@@ -17,9 +17,10 @@ from PIL import Image
 
 from sslcli.data import preprocess
 from sslcli.data.images.preprocessor import ImagePreprocessor
-from sslcli.data.series.preprocessor import SeriesPreprocessor
+from sslcli.data.sources.series_preprocessor import SeriesPreprocessor
 from sslcli.errors import DataError, SslError, TrainingError
 from sslcli.nn.values import Columns, Continuous, Tokens, values_from_json
+from sslcli.runs.encoder import write_preprocessor
 
 IMAGES = ImagePreprocessor((3, 8, 8), Continuous((0.1, 0.2, 0.3), (0.5, 0.25, 1.0)), [0.0, 4095.0])
 SERIES = SeriesPreprocessor((2, 5), Continuous((1.5, -2.0), (3.0, 1e-3)))
@@ -27,14 +28,13 @@ SERIES = SeriesPreprocessor((2, 5), Continuous((1.5, -2.0), (3.0, 1e-3)))
 
 @pytest.mark.parametrize("p", [IMAGES, SERIES], ids=["image", "series"])
 def test_preprocessor_is_read_back(p, tmp_path):
-    preprocess.save(p, tmp_path)
+    write_preprocessor(tmp_path, p.files())
     again = preprocess.load(tmp_path, p.sha256)
     assert again == p
     assert again.sha256 == p.sha256
     assert p.differences(again) == []
-    assert preprocess.exists(tmp_path)
     before = (tmp_path / "preprocessor" / "preprocessor.json").stat().st_mtime_ns
-    preprocess.save(p, tmp_path)
+    write_preprocessor(tmp_path, p.files())
     assert (tmp_path / "preprocessor" / "preprocessor.json").stat().st_mtime_ns == before
 
 
@@ -94,7 +94,7 @@ def test_hostile_preprocessor_is_refused(content, tmp_path):
 
 def test_links_and_pipes_are_not_followed(tmp_path):
     (tmp_path / "elsewhere").mkdir()
-    preprocess.save(SERIES, tmp_path / "elsewhere")
+    write_preprocessor(tmp_path / "elsewhere", SERIES.files())
     for name in ("linked", "file", "pipe"):
         (tmp_path / name).mkdir()
     (tmp_path / "linked" / "preprocessor").symlink_to(tmp_path / "elsewhere" / "preprocessor")
@@ -107,19 +107,19 @@ def test_links_and_pipes_are_not_followed(tmp_path):
         with pytest.raises(TrainingError, match=r"has no preprocessor\.json"):
             preprocess.load(tmp_path / name)
     with pytest.raises(SslError):
-        preprocess.save(SERIES, tmp_path / "linked")
+        write_preprocessor(tmp_path / "linked", SERIES.files())
     assert json.loads(target.read_text())["shape"] == [2, 5]
 
 
 def test_changed_preprocessor_does_not_match_its_hash(tmp_path):
-    preprocess.save(SERIES, tmp_path)
+    write_preprocessor(tmp_path, SERIES.files())
     (tmp_path / "preprocessor" / "more.json").write_text("{}")
     with pytest.raises(TrainingError, match="does not match the SHA-256"):
         preprocess.load(tmp_path, SERIES.sha256)
 
 
 def test_many_files_are_refused(tmp_path):
-    preprocess.save(SERIES, tmp_path)
+    write_preprocessor(tmp_path, SERIES.files())
     for i in range(preprocess.MAX_FILES):
         (tmp_path / "preprocessor" / f"{i}.json").write_text("{}")
     with pytest.raises(TrainingError, match="has more than"):

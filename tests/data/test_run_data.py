@@ -12,6 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from sslcli.data.preprocess import load as load_preprocessor
+from sslcli.data.preprocess import preprocessor_of
 from sslcli.data.record import data_differences, describe_dataset, read_record, with_recorded_path
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.runs.run import Run
@@ -77,7 +79,8 @@ def test_record_describes_dataset(run, tmp_path):
     data = image_folder(str(tmp_path / "a" / "pics"))
     assert kept["path"] == str(tmp_path / "a" / "pics")
     assert kept["fingerprint"] == data.fingerprint
-    assert (kept["shape"], kept["mean"], kept["std"]) == ([1, 16, 16], list(data.values.mean), list(data.values.std))
+    assert (kept["modality"], kept["shape"], kept["values"]) == ("image", [1, 16, 16], data.values.to_json())
+    assert kept["preprocessor"] == preprocessor_of(data).sha256 == load_preprocessor(run).sha256
     assert kept["samples"] == {"train": 16, "test": 4}
     assert kept["split"] == data.split != ""
 
@@ -201,10 +204,10 @@ def test_run_without_data_record(cli, run, tmp_path):
         (run / "status.json").write_text(json.dumps(status))
     encoder = json.loads((run / "encoder.json").read_text())
     assert read_record(Run(run)).known == {
+        "modality": "image",
         "shape": encoder["input_shape"],
-        "mean": encoder["mean"],
-        "std": encoder["std"],
-        "range": None,
+        "values": encoder["values"],
+        "preprocessor": encoder["preprocessor"]["sha256"],
     }
     picture(tmp_path / "a" / "pics" / "ant" / "new.png", 90, "RGB", side=40)
     refused, _ = measured(cli, run)

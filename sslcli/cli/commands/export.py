@@ -22,13 +22,15 @@ def main(request: Request) -> int:
     options = read_options(request.overrides, COMMANDS["export"].options, "export")
     out = output_folder(options.get("out", ""))
 
+    from sslcli.data import preprocess
     from sslcli.runs.encoder import FILES, backbone_overrides, write_new_folder
     from sslcli.runs.find import find
     from sslcli.runs.run import Run
 
     run = Run.open(find(name))
     backbone, info = load_backbone(run, options.get("checkpoint", "last"))
-    write_new_folder(out, backbone.state_dict(), {**info, "run": run.path.resolve().name})
+    preprocessor = preprocess.of_encoder(run.path, info)
+    write_new_folder(out, backbone.state_dict(), {**info, "run": run.path.resolve().name}, preprocessor.files())
     parameters = console.human_count(sum(p.numel() for p in backbone.parameters()))
     about = f"step {info['step']:,}; {type(backbone).__name__}, dim {info['dim']}, {parameters} parameters"
     console.say(f"saved {out}/{FILES[0]} ({about})")
@@ -44,12 +46,12 @@ def main(request: Request) -> int:
 
 def output_folder(text: str) -> Path:
     """The folder `out=`: new, empty, or with an encoder in it. RequestError for any other."""
-    from sslcli.runs.encoder import FILES
+    from sslcli.runs.encoder import FILES, PREPROCESSOR
 
     out = target(text, "out=FOLDER, a new one")
     if out.exists() and not out.is_dir():
         raise RequestError(f"out={text} is a file", "out=FOLDER, a new one")
-    if out.is_dir() and (other := sorted({p.name for p in out.iterdir()} - set(FILES))):
+    if out.is_dir() and (other := sorted({p.name for p in out.iterdir()} - {*FILES, PREPROCESSOR})):
         raise RequestError(f"out={text} is a folder with other files: {listing(other, 3)}", "out=FOLDER, a new one")
     return out
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from sslcli.config import typecheck
 from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.preprocess import EACH_IMAGE
 from sslcli.errors import DataError, RequestError
 from sslcli.nn.values import Continuous, Values, values_from_json
 
 Range = list[float] | str | None
-EACH_IMAGE = "image"  # runs that recorded no range: the named ranges were those of each image
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -88,15 +88,14 @@ class ImagePreprocessor(Preprocessor):
             node["image_size"] = self.shape[-1]
         if same_data and node.get("channels") == "auto":
             node["channels"] = self.shape[0]
-        wish = node.get("range")
-        if not isinstance(wish, str):
-            return node
         if self.range == EACH_IMAGE:
-            if "max_pixels" in node:
-                node["range"] = {"minmax": "image_minmax", "percentile": "image_percentile"}.get(wish, wish)
-        elif self.range is not None:
+            return with_range_of_each_image(node)
+        if self.range is not None and isinstance(node.get("range"), str):
             node["range"] = self.range
         return node
+
+    def size_hint(self, shape: tuple[int, ...]) -> str | None:
+        return f"dataset.image_size={self.shape[-1]}" if len(shape) == 3 and shape[0] == self.shape[0] else None
 
     def adapt(self, dataset: Dataset, notes: list[str]) -> Dataset:
         """Converted to the channels that the encoder takes, 1 or 3, and normalized as it was trained."""
@@ -114,13 +113,24 @@ class ImagePreprocessor(Preprocessor):
         if dataset.shape != self.shape:
             raise RequestError(
                 f"this encoder takes samples of shape {self.shape}; those of {name} have {dataset.shape}",
-                f"dataset.image_size={self.shape[-1]}" if wanted == dataset.shape[0] else None,
+                self.size_hint(dataset.shape),
             )
-        if "range" in dataset.details and isinstance(self.range, list):
-            here = dataset.details["range"]
+        if self.range not in (None, EACH_IMAGE):
+            here = dataset.details.get("range")
             if here is not None and here != self.range:
                 notes.append(f"warning: values are scaled by the range {here}; the run was trained with {self.range}")
         return replace(dataset, values=self.values)
+
+
+def with_range_of_each_image(node: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run that recorded no range: the named ranges were those of each image."""
+    if "range" not in node or "max_pixels" not in node:
+        return node
+    names = {"minmax": "image_minmax", "percentile": "image_percentile"}
+    return {
+        **node,
+        "range": names.get(node["range"], node["range"]) if isinstance(node["range"], str) else node["range"],
+    }
 
 
 def _as_last_axis(array: np.ndarray, channels: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -11,12 +11,12 @@ from torch import nn
 from sslcli import console
 from sslcli.builders import load_method, new_backbone
 from sslcli.config import Config
+from sslcli.data import preprocess
 from sslcli.data.dataset import Dataset
-from sslcli.data.record import DataRecord, adapt_dataset, is_same_dataset, read_record, with_recorded_range
+from sslcli.data.record import DataRecord, is_same_dataset, read_record
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.inputs import label_file
 from sslcli.methods.base import Method
-from sslcli.nn.values import Continuous
 from sslcli.rng import derive
 from sslcli.runs import Record
 from sslcli.runs.encoder import load_encoder
@@ -110,13 +110,10 @@ def _load_data(
         record = read_record(run, values.get("data_path"), given or bool(values.get("allow_data_change")))
         node, trained_node = run_cfg["dataset"], run.valid_config["dataset"]
         other_data = not is_same_dataset(node, trained_node, record) if given else node != trained_node
-    if other_data:
-        node = with_recorded_range(_with_image_size(run_cfg["dataset"], info), info)
-        dataset = adapt_dataset(load_dataset({**run_cfg, "dataset": node}), info["input_shape"], notes)
-        here, trained_range = dataset.details.get("range"), info.get("range")
-        if here is not None and trained_range is not None and here != trained_range:
-            notes.append(f"warning: values are scaled by the range {here}; the run was trained with {trained_range}")
-        dataset = replace(dataset, values=Continuous(tuple(info["mean"]), tuple(info["std"])))
+    if path is not None and other_data:
+        preprocessor = preprocess.of_encoder(path, info)
+        node = preprocessor.configure(run_cfg["dataset"])
+        dataset = preprocessor.adapt(load_dataset({**run_cfg, "dataset": node}, like=preprocessor), notes)
     else:
         dataset = load_dataset(run_cfg, record, download=path is None or given)
         if changed := dataset.details.get("changed"):
@@ -126,9 +123,3 @@ def _load_data(
         dataset, more = label_file.apply_label_file(dataset, values["labels"])
         notes += more
     return dataset, other_data, notes
-
-
-def _with_image_size(node: Config, info: Record) -> Config:
-    """The configuration of another data set, at the image size that the encoder was trained with, where it has a size
-    and none is given."""
-    return {**node, "image_size": info["input_shape"][-1]} if node.get("image_size", 0) is None else node

@@ -14,6 +14,7 @@ from torch import Tensor
 from sslcli import builders
 from sslcli.config.checks import parse_duration
 from sslcli.console import detail, warn
+from sslcli.data.preprocess import preprocessor_of
 from sslcli.errors import StorageError, TrainingError, command
 from sslcli.nn.dist import all_gather_object, rank
 from sslcli.runs import Record, checkpoint
@@ -146,18 +147,16 @@ def is_finite(x: Tensor) -> bool:
 
 
 def save_encoder(run: Run, setup: TrainingSetup, step: int, weights: dict[str, Tensor]) -> None:
-    """Write encoder.safetensors and encoder.json: the `weights` of the backbone, and how to build it."""
+    """Write preprocessor/, encoder.safetensors and encoder.json: the `weights` of the backbone, and how to build it."""
     info = {
         "backbone": setup.cfg["backbone"],
         "input_shape": list(setup.dataset.shape),
         "dim": setup.method.eval_backbone.dim,
-        "mean": list(setup.dataset.values.mean),
-        "std": list(setup.dataset.values.std),
-        "range": setup.dataset.details.get("range"),  # of values of more than 8 bits: which of them are 0 and 255
+        "values": setup.dataset.values.to_json(),
         "modality": setup.dataset.modality,
         "dataset": setup.dataset.name,
         "method": setup.cfg["method"]["_target_"],
         "step": step,
         "facts": asdict(builders.describe_data(setup.cfg, setup.dataset)),
     }
-    write_encoder(run.path, weights, info)
+    write_encoder(run.path, weights, info, preprocessor_of(setup.dataset).files())
