@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sslcli.config import registry
+from sslcli.config import instantiate, registry
 from sslcli.errors import RequestError
 
 WORDS = {  # what a modality provides (configs/modality) and a method requires (configs/method)
@@ -28,15 +28,20 @@ DEFAULT_REQUIRES = ("views",)
 PLAIN, UNUSUAL, REFUSED = "plain", "unusual", "refused"
 
 
+def modality_files(config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
+    """configs/modality: the YAML files by name, with those of `config_dirs` and of the folders that this process trusts."""
+    return registry.choices("modality", [*config_dirs, *map(Path, instantiate.trusted_folders())])
+
+
 def modalities(config_dirs: Iterable[Path] = ()) -> list[str]:
     """The names of all modalities."""
-    return list(registry.choices("modality", config_dirs))
+    return list(modality_files(config_dirs))
 
 
 @functools.cache
 def description(name: str) -> Mapping[str, Any]:
     """configs/modality/NAME.yaml. RequestError for an unknown name."""
-    files = registry.choices("modality")
+    files = modality_files()
     if name not in files:
         raise RequestError(f"unknown modality {name!r}", f"the modalities are {', '.join(files)}")
     return registry.describe(files[name], "modality")

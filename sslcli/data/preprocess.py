@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli.config import instantiate, registry
+from sslcli.config.modalities import modality_files
 from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.errors import TrainingError
 from sslcli.nn.values import Values
@@ -29,7 +30,7 @@ HINT = "copy the whole folder again, or start a new run with sslcli pretrain"
 
 def preprocessor_class(kind: str) -> type[Preprocessor]:
     """The class of a kind of data, a name of configs/modality. ValueError for an unknown one."""
-    files = registry.choices("modality")
+    files = modality_files()
     target = registry.describe(files[kind], "modality").get("preprocessor") if kind in files else None
     if target is None:
         raise ValueError(f"unknown kind of data {kind!r}: expected one of {', '.join(files)}")
