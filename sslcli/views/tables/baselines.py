@@ -1,0 +1,79 @@
+"""What tables are compared with: standardized and one-hot encoded columns, logistic or ridge regression, gradient boosting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sslcli.data.dataset import Dataset
+from sslcli.nn.values import Columns
+from sslcli.views.modality import Baseline, RawFeatures
+
+MAX_BINS = 255  # of scikit-learn's gradient boosting: columns of more categories are taken as numbers
+
+
+class OneHot(RawFeatures):
+    """Standardized numbers, 0 where one is missing; 1 where one is missing, else 0; one 0 or 1 for each known category."""
+
+    def __init__(self, values: Columns):
+        self.values = values
+
+    def transform(self, x: Tensor) -> Tensor:
+        numbers = x[:, self.values.slices.numeric]
+        parts = [numbers.nan_to_num(), numbers.isnan().float()]
+        for j, n in enumerate(self.values.categories):
+            if n:
+                parts.append(F.one_hot(x[:, j].nan_to_num().long(), n)[:, 1:].to(x))
+        return torch.cat(parts, dim=1).float()
+
+
+class Linear(Baseline):
+    """Logistic regression of classes, or ridge regression of values, on `OneHot`."""
+
+    def __init__(self, features: OneHot, task: str):
+        self.features, self.task = features, task
+        what = "logistic regression, C 1" if task == "classes" else "ridge regression, cross-validated alpha"
+        self.note = f"scikit-learn's {what}, on standardized numbers and one-hot categories"
+
+    def fit(self, x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+        from sklearn.linear_model import LogisticRegression, RidgeCV
+
+        model = (LogisticRegression(max_iter=2000) if self.task == "classes" else RidgeCV(np.logspace(-3, 5, 17))).fit(
+            self.features.transform(x).numpy(), y.numpy()
+        )
+        predict = model.predict_proba if self.task == "classes" else model.predict
+        return lambda new: torch.from_numpy(np.asarray(predict(self.features.transform(new).numpy())))
+
+
+class Boosting(Baseline):
+    """scikit-learn's histogram gradient boosting with its default settings; categories are split as such, missing values have a
+    branch of their own."""
+
+    def __init__(self, values: Columns, task: str):
+        self.values, self.task = values, task
+        self.native = [0 < n <= MAX_BINS for n in values.categories]
+        self.note = "scikit-learn's histogram gradient boosting, default settings"
+
+    def fit(self, x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+        kind = HistGradientBoostingClassifier if self.task == "classes" else HistGradientBoostingRegressor
+        model = kind(categorical_features=self.native, random_state=seed % (1 << 32)).fit(self._input(x), y.numpy())
+        predict = model.predict_proba if self.task == "classes" else model.predict
+        return lambda new: torch.from_numpy(np.asarray(predict(self._input(new))))
+
+    def _input(self, x: Tensor) -> np.ndarray:
+        """Known categories from 0, NaN where a value is missing or unknown."""
+        x = x.double()
+        category = self.values.is_category(x)
+        codes = torch.where(x == 0, torch.nan, x - 1)
+        out: np.ndarray = torch.where(category, codes, x).numpy()
+        return out
+
+
+def baselines(dataset: Dataset, values: Columns) -> dict[str, Baseline]:
+    return {"linear": Linear(OneHot(values), dataset.task), "boosting": Boosting(values, dataset.task)}

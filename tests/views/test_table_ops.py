@@ -1,0 +1,161 @@
+"""Views of tables: draws from the marginals of training rows, masks, noise; as functions of the sample."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sslcli.data.dataset import ArraySource
+from sslcli.errors import RequestError
+from sslcli.rng import Draw
+from sslcli.views import Views, clean, previews
+from tests.rows import VALUES, dataset, rows
+
+
+def view(recipe: dict, data=None, n: int = 50, epoch: int = 0, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    data = data or dataset()
+    x = data.train.resident[:n]
+    (out,) = Views({"global": 1}, {"global": recipe}, data)(x, Draw(seed, epoch, torch.arange(n)))
+    return x, out
+
+
+def changed(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    return (x != out) & ~(x.isnan() & out.isnan())
+
+
+def test_clean_view_is_the_row():
+    x = dataset().train.resident
+    (out,) = clean(dataset())(x, Draw(0, 0, torch.arange(len(x))))
+    torch.testing.assert_close(out, x, rtol=0, atol=0, equal_nan=True)
+    assert out.data_ptr() != x.data_ptr()
+
+
+def test_corrupt_changes_at_most_the_share():
+    x, out = view({"corrupt": {"share": 0.5}})
+    assert changed(x, out).sum(1).max() == 3
+    everything = torch.randn(200, 6)  # of continuous columns each draw differs
+    data = replace(
+        dataset(),
+        train=ArraySource(everything),
+        values=replace(VALUES, categories=(0,) * 6, mean=(0.0,) * 6, std=(1.0,) * 6),
+    )
+    x, out = view({"corrupt": {"share": 0.6}}, data)
+    own = (everything[:50][:, None] == everything[None, :]).all(-1).float().argmax(1)
+    assert torch.equal(own, torch.arange(50))
+    assert (changed(x, out).sum(1) <= 3).all()
+    assert changed(x, out).sum() >= 0.97 * 150
+
+
+def test_inexact_corrupt_has_a_random_count():
+    x, out = view({"corrupt": {"share": 0.5, "exact": False}}, n=200)
+    counts = changed(x, out).sum(1)
+    assert counts.min() == 0
+    assert counts.max() >= 4
+
+
+def test_corrupt_draws_the_marginal_of_training_rows():
+    data = dataset(2000)
+    x, out = view({"corrupt": {"share": 1.0}}, data, n=2000)
+    for j in range(6):
+        values = {v for v in x[:, j].tolist() if v == v}
+        assert {v for v in out[:, j].tolist() if v == v} <= values
+        a, b = (torch.nan_to_num(t[:, j], -9.0) for t in (x, out))
+        assert abs(a.mean() - b.mean()) < 0.25
+    assert abs(out[:, 2].isnan().float().mean() - x[:, 2].isnan().float().mean()) < 0.04
+    assert abs(torch.corrcoef(torch.stack([out[:, 0], out[:, 1]]))[0, 1]) < 0.08, "columns are drawn independently"
+    assert torch.corrcoef(torch.stack([x[:, 0], x[:, 1]]))[0, 1] > 0.2
+
+
+def test_corrupt_never_reads_test_rows():
+    data = dataset()
+    other = replace(data, test=ArraySource(torch.full((100, 6), 1e9)))
+    test = other.test.resident[:20]
+    (out,) = Views({"global": 1}, {"global": {"corrupt": {"share": 0.9}}}, other)(test, Draw(0, 0, torch.arange(20)))
+    assert (out[out != 1e9].nan_to_num().abs() < 100).all()
+    _, a = view({"corrupt": {}}, data)
+    _, b = view({"corrupt": {}}, other)
+    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"corrupt": {"p": 0.5}}, {"mask": {}}, {"noise": {}}, {"corrupt": {"exact": False}, "noise": {}}]
+)
+def test_view_is_a_function_of_the_sample(recipe):
+    data = dataset()
+    _, together = view(recipe, data)
+    views = Views({"global": 1}, {"global": recipe}, data)
+    ids = torch.tensor([31, 2, 7])
+    (alone,) = views(data.train.resident[ids], Draw(0, 0, ids))
+    torch.testing.assert_close(alone, together[ids], rtol=0, atol=0, equal_nan=True)
+    _, later = view(recipe, data, epoch=1)
+    _, other = view(recipe, data, seed=1)
+    assert changed(together, later).any()
+    assert changed(together, other).any()
+    (finished,) = views.finish([data.train.resident[ids]], Draw(0, 0, ids))
+    torch.testing.assert_close(finished, alone, rtol=0, atol=0, equal_nan=True)
+
+
+def test_mask_hides_the_share_of_what_is_present():
+    x, out = view({"mask": {"share": 0.4}}, dataset(2000), n=2000)
+    category = VALUES.is_category(x)
+    assert torch.equal(x.isnan(), out.isnan())
+    hidden = changed(x, out)
+    assert (out[hidden] == 0).all()
+    assert abs(hidden[:, category & torch.tensor([True, True, True, True, False, True])].float().mean() - 0.4) < 0.03
+
+
+def test_noise_leaves_categories_and_missing_values():
+    x, out = view({"noise": {"sigma": 0.5}}, dataset(2000), n=2000)
+    category = VALUES.is_category(x)
+    assert torch.equal(x[:, category], out[:, category])
+    assert torch.equal(x.isnan(), out.isnan())
+    difference = (out - x)[:, [0, 5]]
+    assert abs(difference.std() - 0.5) < 0.03
+    assert abs(difference.mean()) < 0.03
+
+
+def test_wrong_parameters_are_named():
+    for recipe, message in (
+        ({"corrupt": {"share": 1.5}}, "corrupt.share"),
+        ({"corrupt": {"exact": 1}}, "corrupt.exact"),
+        ({"mask": {"share": -1}}, "mask.share"),
+        ({"noise": {"sigma": "a"}}, "noise.sigma"),
+        ({"horizontal_flip": {}}, "requires data of modality image"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            view(recipe)
+
+
+def test_restore_gives_units_of_the_data():
+    data = dataset()
+    x = data.train.resident[:5]
+    (out,) = clean(data).restore([x])
+    torch.testing.assert_close(out[:, 0], x[:, 0] * 10 + 40)
+    torch.testing.assert_close(out[:, 5], x[:, 5] * 2e4 + 1e5)
+    assert torch.equal(out[:, 1], x[:, 1])
+
+
+def test_preview_names_columns_and_values():
+    x = torch.tensor([[1.0, 2.0, float("nan"), 0.0, 1.0, -2.0]])
+    (shown,) = previews(dataset(), x)
+    assert shown.text() == "column 1 50, column 2 2, column 3 –, column 4 –, column 5 1, column 6 60,000"
+    assert "<th" in shown.html()
+    assert "60,000" in shown.html()
+    assert shown.image(200, 60).size == (200, 60)
+    weights = torch.arange(6.0)
+    assert "background" in shown.importance(weights).html()
+    other = x.clone()
+    other[0, 1] = 3
+    assert shown.difference(previews(dataset(), other)[0]).text() == "column 2 3"
+
+
+def test_preview_escapes_names():
+    from sslcli.views.preview.row import Row
+
+    assert "<script>" not in Row(("<script>",), ("<b>",)).html()
+
+
+def test_rows_are_resident_in_both_splits():
+    assert dataset().train.resident.shape == rows(200)[0].shape
