@@ -30,7 +30,6 @@ class ModelFigures:
     map: FeatureMap | None = None
     views: bytes | None = None
     kinds: list[str] = field(default_factory=list)
-    shape: tuple[int, ...] = ()
     sizes: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -46,7 +45,6 @@ def compute(run: RunContents) -> ModelFigures:
         device = asdict(schema.Device()) | cfg.get("device", {})
         values = {"seed": cfg["seed"], "device": device, "train": {**cfg["train"], "devices": 1}}
         subject = load_model(values, cfg, run.path)
-        atlas.shape = subject.dataset.shape
         atlas.sizes = {"train": len(subject.dataset.train)}
         if subject.dataset.test is not None:
             atlas.sizes["test"] = len(subject.dataset.test)
