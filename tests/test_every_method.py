@@ -53,12 +53,13 @@ def signals(path: Path, n: int = 48, channels: int = 3, length: int = 64) -> Pat
 # Modalities and methods add (test_method_contract has each pair in process): through the door, each method meets digits,
 # and one of each kind the other data.
 COLOURED = {"colorization"}  # digits are grey
+COLUMNS = {m for m in METHODS if "columns" in recipe(m).get("requires", [])}  # of a table
 OTHERS = ["autoencoder", "byol", "mae", "moco_v2", "simclr"]
 
 
 @pytest.mark.parametrize(
     ("method", "data"),
-    [(m, "image_folder" if m in COLOURED else "digits") for m in METHODS]
+    [(m, "wine" if m in COLUMNS else "image_folder" if m in COLOURED else "digits") for m in METHODS]
     + [(m, d) for d in ("series", "image_folder") for m in OTHERS],
 )
 def test_pretrain_and_evaluate(cli, tmp_path, method, data):

@@ -23,12 +23,15 @@ TINY = ["experiment=smoke", "device=cpu", "device.threads=1", "train.batch_size=
 
 
 def composed(folder: Path, method: str, *words: str) -> dict:
-    needs = registry.describe(registry.choices("method")[method], "method").get("needs", [])
+    node = registry.describe(registry.choices("method")[method], "method")
+    needs = node.get("needs", [])
     size = [] if "tokens" in needs else ["backbone.width=8"]
     if "a trained run" in needs:
         size.append(f"method.teacher={folder / 'teacher'}")
     if method == "colorization":  # digits are grey
         size += ["dataset=arrays", f"dataset.path={folder / 'coloured.npz'}", "backbone=convnet", "augmentation=weak"]
+    if "columns" in node.get("requires", []):
+        size.append("dataset=wine")
     return resolve(compose.compose("pretrain", [f"method={method}", *TINY, *size, *words]))
 
 
