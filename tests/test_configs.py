@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import zip_longest
 
 import pytest
+import yaml
 
 from sslcli.config import compose, instantiate, registry, safe_yaml, schema
 from sslcli.errors import RequestError
@@ -49,13 +50,17 @@ def needs_path(group: str, name: str) -> bool:
 @pytest.mark.parametrize(("method", "dataset"), list(zip_longest(METHODS, DATASETS, fillvalue="digits")))
 def test_every_method_composes_with_every_dataset(method, dataset):
     """A data set selects backbone and augmentation, a method what it needs in addition. Each is tested once, and each plan of views
-    with every augmentation that a data set selects."""
+    with every augmentation that a data set selects, or that the method brings."""
     path = ["dataset.path=x"] if needs_path("dataset", dataset) else []
     cfg = compose.compose("pretrain", [f"method={method}", f"dataset={dataset}", *path])
     assert cfg.dataset.name
     for name in METHODS:
-        plan = registry.describe(registry.choices("method")[name], "method")["plan"]
-        assert set(plan) <= {*cfg.augmentation, "clean"}, (name, plan, list(cfg.augmentation))
+        file = registry.choices("method")[name]
+        plan, brought = (
+            registry.describe(file, "method")["plan"],
+            yaml.safe_load(file.read_text()).get("augmentation", {}),
+        )
+        assert set(plan) <= {*cfg.augmentation, *brought, "clean"}, (name, plan, list(cfg.augmentation))
 
 
 @pytest.mark.parametrize(("method", "dataset"), [("mae", "series"), ("simclr", "cifar10")])
@@ -77,8 +82,6 @@ def test_schema_defaults_equal_yaml():
     from dataclasses import fields
 
     for group, name, fields_of in (("train", "default", schema.Train), ("device", "auto", schema.Device)):
-        import yaml
-
         values = yaml.safe_load((registry.config_dir() / group / f"{name}.yaml").read_text())
         assert set(values) == {f.name for f in fields(fields_of)}
 
