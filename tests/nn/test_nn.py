@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from sslcli.nn.decoder import ConvDecoder, UpsampleConv
 from sslcli.nn.ema import Teacher, cosine_momentum
 from sslcli.nn.heads import head_width, mlp
+from sslcli.nn.likelihood import Categorical, ColumnSlices, Mixed
 from sslcli.nn.losses import masked_mse
 from sslcli.nn.masking import random_keep, visible_count
 from sslcli.nn.precision import full_precision
@@ -207,3 +208,22 @@ def test_full_precision_casts_half_only():
         product(half, half)
         product(double, b=double)
     assert seen == [(torch.float32, torch.float32), (torch.float64, torch.float64)]
+
+
+def test_likelihood_of_columns_by_hand():
+    likelihood = Mixed(ColumnSlices((0, 3, 0)))
+    predicted = torch.tensor([[1.0, 0.0, 2.0, 1.0, 5.0], [0.5, 1.0, 0.0, 3.0, -1.0]])
+    target = torch.tensor([[2.0, 1.0, math.nan], [0.5, 0.0, 1.0]])  # missing: a number and, as 0, a category
+    entropy = math.log(math.exp(0) + math.exp(2) + math.exp(1)) - 2
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = likelihood.loss(predicted, target)
+    assert float(loss) == pytest.approx((1.0 + entropy + 0.0 + 4.0) / 4)
+    hidden = torch.tensor([[False, True, True], [False, False, False]])
+    assert float(likelihood.loss(predicted, target, hidden)) == pytest.approx(entropy)
+
+
+def test_likelihood_of_tokens_is_cross_entropy():
+    predicted = torch.randn(2, 3, 5)
+    target = torch.tensor([[1, 4, 0], [2, 0, 0]])  # 0 is padding
+    expected = torch.nn.functional.cross_entropy(predicted[[0, 0, 1], [0, 1, 0]], torch.tensor([1, 4, 2]))
+    torch.testing.assert_close(Categorical(5, ignore=0).loss(predicted, target), expected)

@@ -209,7 +209,8 @@ class TablePreprocessor(Preprocessor):
         if value != value:
             return None
         if encoding.categories is None:
-            return value * encoding.std + encoding.mean
+            number = value * encoding.std + encoding.mean
+            return 0.0 if abs(number) < 1e-6 * encoding.std else number  # what float32 leaves of 0
         index = round(value)
         return encoding.categories[index - 1] if 1 <= index <= len(encoding.categories) else None
 

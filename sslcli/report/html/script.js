@@ -206,7 +206,7 @@
       shape("circle", { class: "ring", r: 14, cx: x, cy: y }));
     const [first, ...rest] = words(i);
     const text = make("div", {}, make("p", {}, make("strong", {}, first)), ...rest.map((r) => make("p", {}, r)));
-    const near = make("div", { class: "near" }, ...map.near[i].map((j) =>
+    const near = make("div", { class: "near", ...(samples ? { tabindex: "0", role: "region", "aria-label": "nearest samples" } : {}) }, ...map.near[i].map((j) =>
       make("span", {}, thumb(j, layout && layout.width > layout.height ? 60 : 40), make("small", {}, map.classes.length ? className(map.labels[j]) : ""))));
     side.replaceChildren(make("div", { class: "sample" }, thumb(i, 96), text, near));
     const beside = map.classes.length ? `; nearest: ${map.near[i].map((j) => className(map.labels[j])).join(", ")}` : "";

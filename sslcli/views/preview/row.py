@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LINE = 15  # pixels of a column's line
+TALLEST = 224  # pixels of a drawing, so that a sheet does not shrink its text
 SHOWN = 60  # columns in HTML; the number of all others is given
 
 
@@ -31,7 +32,7 @@ class Row(Preview):
 
     @property
     def size(self) -> tuple[int, int]:
-        return 240, LINE * len(self.names) + 4
+        return 240, min(LINE * len(self.names) + 4, TALLEST)
 
     def text(self) -> str:
         return ", ".join(f"{escape(name)} {escape(value)}" for name, value in self._cells())
