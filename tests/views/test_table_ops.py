@@ -11,6 +11,8 @@ from sslcli.data.dataset import ArraySource
 from sslcli.errors import RequestError
 from sslcli.rng import Draw
 from sslcli.views import Views, clean, previews
+from sslcli.views.preview.row import Row
+from sslcli.views.tables.ops import Corrupt
 from tests.rows import VALUES, dataset, rows
 
 
@@ -159,3 +161,36 @@ def test_preview_escapes_names():
 
 def test_rows_are_resident_in_both_splits():
     assert dataset().train.resident.shape == rows(200)[0].shape
+
+
+def test_training_rows_are_copied_to_a_device_once():
+    data, device = dataset(), torch.device("meta")
+    op = Corrupt()
+    op.attach(data)
+    assert op.training_rows(device) is op.training_rows(device), (
+        "a copy for each batch would end the capture of CUDA graphs"
+    )
+    assert op.training_rows(torch.device("cpu")) is data.train.resident
+
+
+def test_corrupt_draws_each_column_from_its_marginal():
+    data = dataset(500)
+    pool = data.train.resident
+    x = rows(3000, 7)[0] + 1000  # no value of a row is one of a training row
+    (out,) = Views({"global": 1}, {"global": {"corrupt": {"share": 1.0}}}, data)(x, Draw(0, 0, torch.arange(len(x))))
+    for j, n in enumerate(VALUES.categories):
+        if n:
+            share, expected = (torch.bincount(v[:, j].long(), minlength=n) / len(v) for v in (out, pool))
+            torch.testing.assert_close(share, expected, atol=0.04, rtol=0)
+    missing, expected = (float(v[:, 2].isnan().float().mean()) for v in (out, pool))
+    assert missing == pytest.approx(expected, abs=0.03)
+    dependence = torch.corrcoef(torch.stack([out[:, 0], out[:, 1]]))[0, 1]
+    assert float(torch.corrcoef(torch.stack([pool[:, 0], pool[:, 1]]))[0, 1]) > 0.2
+    assert abs(float(dependence)) < 0.06, "columns are drawn from different rows"
+
+
+def test_row_of_many_columns_keeps_a_legible_size():
+    row = Row(tuple(f"column {j}" for j in range(2000)), ("1",) * 2000)
+    assert row.size[1] < 400
+    assert row.image(*row.size).size == row.size
+    assert "1,940 more columns" in row.html()

@@ -6,26 +6,26 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Dataset, Source
-from sslcli.nn.values import Values
+from sslcli.data.loading.resident import move_to_device
+from sslcli.nn.values import Columns
 from sslcli.rng import Draw
-from sslcli.views.op import BadValue, Op, Params, number
+from sslcli.views.op import BadValue, Op, Params, constant, number
 
 
 class TableOp(Op):
     """An op that knows the values of the columns, and the training rows."""
 
-    values: Values
+    values: Columns
     source: Source  # of the training rows
 
     def attach(self, dataset: Dataset) -> None:
         """Set the data set whose rows are transformed."""
+        assert isinstance(dataset.values, Columns), dataset.values
         self.values, self.source = dataset.values, dataset.pretrain
 
     def training_rows(self, device: torch.device) -> Tensor:
-        """All training rows (n, F) on the device; read at each call, because a loader may move them there."""
-        rows = self.source.resident
-        assert rows is not None, "tables are in memory"
-        return rows.to(device)
+        """All training rows (n, F), on the device unless they take more than half of its memory; a loader has the same copy."""
+        return move_to_device(self.source, device)
 
 
 class Corrupt(TableOp):
@@ -59,9 +59,7 @@ class Corrupt(TableOp):
         else:
             where = scores < self.share
         rows = self.training_rows(x.device)
-        drawn = rows[
-            draw.integers("corrupt/row", len(rows), columns).to(x.device), torch.arange(columns, device=x.device)
-        ]
+        drawn = rows.gather(0, draw.integers("corrupt/row", len(rows), columns).to(rows.device)).to(x.device)
         return torch.where(where.to(x.device), drawn, x)
 
 
@@ -88,7 +86,9 @@ class Noise(TableOp):
         self.p = p
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
-        return self.values.add_noise(x, draw.normal("noise/value", x.shape[1]).to(x.device).mul_(self.sigma))
+        # not `add_noise`, which copies to the device: a CUDA graph cannot capture that, and `constant` is cached
+        scale = constant(tuple(0.0 if n else self.sigma for n in self.values.categories), x.device)
+        return x + draw.normal("noise/value", x.shape[1]).to(x.device) * scale
 
 
 OPS: dict[str, type[Op]] = {op.name: op for op in (Corrupt, Mask, Noise)}
