@@ -57,6 +57,14 @@ def is_unusual(method: str, name: str) -> bool:
     return method in description(name).get("unusual", ())
 
 
+def token_backbone(dataset: str) -> str:
+    """The default backbone of methods that require positions, for the data set of a YAML file: that of the modality which the file
+    names, of images otherwise."""
+    files = registry.choices("dataset", map(Path, instantiate.trusted_folders()))
+    node = registry.describe(files[dataset], "dataset") if dataset in files else {}
+    return str(description(str(node.get("modality", "image"))).get("token_backbone", "vit_micro"))
+
+
 def requires(node: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
     """What a method requires: the `requires` of its YAML node, and of its tasks, which are among `methods`."""
     tasks = node.get("tasks")

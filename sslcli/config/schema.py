@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sslcli.config import Config
+from sslcli.config.modalities import token_backbone
 
 
 @dataclass
@@ -112,13 +113,15 @@ def on_gpu(device: str, yes: Any, no: Any) -> Any:
 
 @functools.cache
 def register_resolvers() -> None:
-    """Register `${on_gpu:${device.type},224,64}` with OmegaConf, once: defaults that depend on the device.
+    """Register `${on_gpu:${device.type},224,64}` and `${token_backbone:${dataset}}` with OmegaConf, once: defaults that depend
+    on the device and on the kind of data.
 
     In a list of defaults, where no key exists yet, `${device}` is the choice of the group. A composed configuration has the
     resolved value."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("on_gpu", on_gpu)
+    OmegaConf.register_new_resolver("token_backbone", token_backbone)
 
 
 @functools.cache
