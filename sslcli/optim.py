@@ -39,7 +39,7 @@ def parameter_groups(method: nn.Module, weight_decay: float) -> list[dict[str, A
     - `name`: "decay", "no_decay", "fixed_lr_decay" or "fixed_lr_no_decay";
     - `fixed_lr`: True where the learning rate does not follow the schedule (the submodules named by `method.fixed_lr`);
     - `adapt`: whether LARS scales the step; False for parameters without decay (biases, norms, other 1-d parameters,
-      class token, positions), as in the authors' code of SimCLR and BYOL.
+      class token, positions, modules with `no_weight_decay`), as in the authors' code of SimCLR and BYOL.
 
     Frozen parameters are left out, and a shared parameter appears once. RequestError where nothing is trainable,
     AttributeError where `fixed_lr` names no submodule.
@@ -47,13 +47,14 @@ def parameter_groups(method: nn.Module, weight_decay: float) -> list[dict[str, A
     fixed: set[int] = set()
     for name in getattr(method, "fixed_lr", ()):
         fixed.update(id(p) for p in method.get_submodule(name).parameters())
-    norm_parameters = {id(p) for m in method.modules() if isinstance(m, _NORMS) for p in m.parameters(recurse=False)}
+    not_decayed = {id(p) for m in method.modules() if isinstance(m, _NORMS) for p in m.parameters(recurse=False)}
+    not_decayed |= {id(p) for m in method.modules() if getattr(m, "no_weight_decay", False) for p in m.parameters()}
 
     groups: dict[str, dict[str, Any]] = {}
     for name, p in method.named_parameters():  # yields a shared parameter once
         if not p.requires_grad:
             continue
-        decayed = p.ndim > 1 and id(p) not in norm_parameters and name.rpartition(".")[2] not in NO_DECAY_NAMES
+        decayed = p.ndim > 1 and id(p) not in not_decayed and name.rpartition(".")[2] not in NO_DECAY_NAMES
         is_fixed = id(p) in fixed
         key = ("fixed_lr_" if is_fixed else "") + ("decay" if decayed else "no_decay")
         if key not in groups:

@@ -131,7 +131,9 @@ class FTTransformer(TokenBackbone):
 
 
 class ColumnTokens(nn.Module):
-    """Rows (B, F) -> tokens (B, F, D)."""
+    """Rows (B, F) -> tokens (B, F, D). Without weight decay, as in the authors' code."""
+
+    no_weight_decay = True
 
     def __init__(self, values: Columns, width: int):
         super().__init__()
@@ -142,7 +144,9 @@ class ColumnTokens(nn.Module):
         order = torch.tensor([*numeric, *categorical(values)]).argsort()  # of numbers, then categories, to columns
         self.register_buffer("order", order, persistent=False)
         self.weight = uniform(len(numeric), width)
-        self.missing = uniform(len(numeric), width)
+        self.missing = nn.Parameter(
+            torch.zeros(len(numeric), width)
+        )  # 0: no effect where no training row lacks a value
         self.categories = CategoryEmbedding(values, width)
         self.bias = uniform(len(values.categories), width)
 

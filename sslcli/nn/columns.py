@@ -14,7 +14,8 @@ from sslcli.nn.values import Columns
 class CategoryEmbedding(nn.Module):
     """A learned vector (dim) for each category of C columns: x (B, F) -> (B, C, dim).
 
-    All columns share one table, so that many are looked up at once. The unknown category of a column has a vector too."""
+    All columns share one table, so that many are looked up at once. The unknown category of a column has a vector too, which is
+    0 at first: it has no effect where no training row lacks a value."""
 
     def __init__(self, values: Columns, dim: int):
         super().__init__()
@@ -25,6 +26,7 @@ class CategoryEmbedding(nn.Module):
         starts = [0, *itertools.accumulate(sizes)][:-1] if sizes else []
         self.register_buffer("starts", torch.tensor(starts, dtype=torch.int64), persistent=False)
         self.weight = uniform(sum(sizes), dim)
+        self.weight.data[self.starts] = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         return self.weight[x[:, self.columns].nan_to_num().long() + self.starts]

@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from sslcli.backbones.ft_transformer import FTTransformer
 from sslcli.backbones.mlp import MLP
 from sslcli.errors import RequestError
+from sslcli.optim import parameter_groups
 from tests.rows import VALUES, rows
 
 
@@ -120,6 +122,8 @@ def test_dropout_is_active_in_training_only():
 def test_missing_differs_from_the_mean(kind):
     torch.manual_seed(0)
     net = (kind((6,), values=VALUES) if kind is MLP else network()).eval()
+    if kind is network:  # a missing number is the mean until it is trained
+        nn.init.normal_(net.tokenizer.missing)
     x = rows(16)[0]
     mean, missing, other = x.clone(), x.clone(), x.clone()
     mean[:, 0], missing[:, 0], other[:, 3] = 0.0, float("nan"), 3 - x[:, 3]
@@ -127,6 +131,22 @@ def test_missing_differs_from_the_mean(kind):
         assert torch.isfinite(net(missing)).all()
         assert not torch.allclose(net(mean), net(missing))
         assert not torch.allclose(net(x), net(other))
+
+
+def test_missing_vectors_start_at_zero_and_learn():
+    net, x = network(), rows(16)[0]
+    x[:8, 0], x[:8, 3] = float("nan"), 0.0  # column 3 holds categories
+    assert not net.tokenizer.missing.any()
+    assert not net.tokenizer.categories.weight[net.tokenizer.categories.starts].any()
+    net(x).square().sum().backward()
+    assert net.tokenizer.missing.grad[0].abs().sum() > 0
+    assert net.tokenizer.categories.weight.grad[net.tokenizer.categories.starts[1]].abs().sum() > 0
+
+
+def test_tokenizer_has_no_weight_decay():
+    groups = {name: g["name"] for g in parameter_groups(network(), 0.1) for name in g["param_names"]}
+    assert {g for name, g in groups.items() if name.startswith("tokenizer.")} == {"no_decay"}
+    assert groups["blocks.0.fc1.weight"] == "decay"
 
 
 def test_mlp_equals_one_hot_products():
