@@ -27,7 +27,7 @@ class Pictures(Dataset[list[Tensor]]):
 
     def __init__(self, source: Any, transform: Transform):
         self.source, self.transform = source, transform
-        self.x = None if source.resident is None else source.resident.permute(0, 2, 3, 1).contiguous().numpy()
+        self.x = None if source.resident is None else source.resident.tensor.permute(0, 2, 3, 1).contiguous().numpy()
 
     def __len__(self) -> int:
         return len(self.source)

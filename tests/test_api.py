@@ -185,7 +185,7 @@ def test_encoder_embeds_as_the_evaluation_does(run, tmp_path):
     from sslcli.views import clean
 
     encoder, dataset = api.load(run), digits()
-    raw = dataset.test.resident[:9]
+    raw = dataset.test.resident.tensor[:9]
     (views,) = clean(dataset)(raw, Draw(0, 0, torch.arange(9)))
     expected = encoder.module(views).detach()
     torch.testing.assert_close(encoder.embed(raw, batch_size=4), expected)

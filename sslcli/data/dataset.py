@@ -1,7 +1,7 @@
 """Sources of samples (ids 0..n-1 to raw tensors), preprocessors (a user's samples to raw ones), and data sets made of both.
 Labels are kept beside the samples.
 
-A `Source` is either *resident* (all samples in one tensor: uint8 images (n, C, H, W), float32 series (n, C, T)) or
+A `Source` is either *resident* (all samples in memory, in a `Storage`: uint8 images (n, C, H, W), float32 series (n, C, T)) or
 *streamed* (`read(i)` decodes one sample; images of any size). A `Dataset` holds the sources of one data set and the
 properties that a model needs: shape, values, classes.
 """
@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from sslcli.data.storage import Dense, Storage
 from sslcli.errors import RequestError
 from sslcli.nn.values import Continuous, Values
 from sslcli.runs.files import hash_files
@@ -39,12 +40,12 @@ class Source(ABC):
     def __len__(self) -> int: ...
 
     @property
-    def resident(self) -> Tensor | None:
-        """All raw samples at once, or None when they are read one by one."""
+    def resident(self) -> Storage | None:
+        """All raw samples, or None when they are read one by one."""
         return None
 
-    def set_resident(self, x: Tensor) -> None:  # noqa: B027
-        """Use `x`, another copy of the raw samples, as the resident tensor, so that its own copy can be freed."""
+    def set_resident(self, x: Storage) -> None:  # noqa: B027
+        """Use `x`, another copy of the raw samples, so that its own copy can be freed."""
 
     @abstractmethod
     def read(self, index: int) -> Any:
@@ -55,11 +56,11 @@ class Source(ABC):
 
 
 class ArraySource(Source):
-    """Samples in memory: (n, C, H, W) uint8, or (n, C, T) float32."""
+    """Samples in memory: a storage, or a tensor such as (n, C, H, W) uint8 or (n, C, T) float32."""
 
     def __init__(
         self,
-        x: Tensor,
+        x: Tensor | Storage,
         labels: Tensor | None = None,
         names: Sequence[str] | None = None,
         groups: Tensor | None = None,
@@ -67,21 +68,28 @@ class ArraySource(Source):
     ):
         assert labels is None or len(labels) == len(x), (len(x), None if labels is None else len(labels))
         assert all(len(values) == len(x) for values in (targets or {}).values()), len(x)
-        self.x, self.labels, self.names, self.groups = x, labels, names, groups
+        self.storage = Dense(x) if isinstance(x, Tensor) else x
+        self.labels, self.names, self.groups = labels, names, groups
         self.targets = dict(targets or {})
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.storage)
 
     @property
-    def resident(self) -> Tensor:
-        return self.x
+    def x(self) -> Tensor:
+        """The samples (n, ...), where all have one shape."""
+        assert isinstance(self.storage, Dense), type(self.storage)
+        return self.storage.tensor
 
-    def set_resident(self, x: Tensor) -> None:
-        self.x = x
+    @property
+    def resident(self) -> Storage:
+        return self.storage
+
+    def set_resident(self, x: Storage) -> None:
+        self.storage = x
 
     def read(self, index: int) -> Tensor:
-        return self.x[index]
+        return self.storage[index]
 
 
 class Preprocessor(ABC):

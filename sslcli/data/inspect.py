@@ -73,8 +73,8 @@ def _split(source: Source, dataset: Dataset) -> Record:
         "labelled": 0 if source.labels is None else int((source.labels >= 0).sum()),
         "targets": {name: int((~target.isnan()).sum()) for name, target in source.targets.items()},
         "resident": x is not None,
-        "bytes": sum(getattr(source, "sizes", ())) if x is None else x.numel() * x.element_size(),
-        "raw_shape": None if x is None else list(x.shape[1:]),
+        "bytes": sum(getattr(source, "sizes", ())) if x is None else x.nbytes,
+        "raw_shape": None if x is None else list(x.sample_shape),
     }
 
 
@@ -125,7 +125,7 @@ def _hashes(source: Source) -> list[bytes]:
     if not isinstance(source, EncodedImages):
         x = source.resident
         assert x is not None
-        return [hashlib.sha256(r.tobytes()).digest() for part in x.split(4096) for r in part.contiguous().numpy()]
+        return [hashlib.sha256(x[i].contiguous().numpy().tobytes()).digest() for i in range(len(x))]
     return parallel_map(source.digest, len(source), "comparing files")
 
 

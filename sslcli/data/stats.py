@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Source
+from sslcli.data.storage import Dense
 from sslcli.errors import listing
 from sslcli.rng import derive, order
 
@@ -24,9 +25,11 @@ def image_stats(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
     A constant channel gets the standard deviation 1/255, so that nothing is divided by zero.
     """
-    x = source.resident
-    if x is None:
+    storage = source.resident
+    if storage is None:
         return _from_counts(_streamed_counts(source))
+    assert isinstance(storage, Dense), storage
+    x = storage.tensor
     if source.bad:
         x = x[[i for i in range(len(source)) if i not in source.bad]]
     if x.numel() > EXACT_BYTES:

@@ -10,6 +10,7 @@ from torch import Tensor
 from sslcli.console import plural
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.files.string_table import StringTable
+from sslcli.data.storage import Storage
 from sslcli.errors import RequestError
 
 
@@ -31,17 +32,17 @@ class Subset(Source):
         if whole.groups is not None:
             self.groups = whole.groups[ids]
         self.targets = {name: values[ids] for name, values in whole.targets.items()}
-        self._x: Tensor | None = None
+        self._x: Storage | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
-    def resident(self) -> Tensor | None:
+    def resident(self) -> Storage | None:
         x = self.whole.resident
         if x is not None and self._x is None:
             everything = len(self) == len(x) and torch.equal(self.ids, torch.arange(len(x)))
-            self._x = x if everything else x[self.ids]
+            self._x = x if everything else x.select(self.ids)
         return self._x
 
     def read(self, index: int) -> Any:
@@ -73,18 +74,18 @@ class Concat(Source):
             for name, values in first.targets.items()
             if name in second.targets
         }
-        self._x: Tensor | None = None
+        self._x: Storage | None = None
 
     def __len__(self) -> int:
         return self.boundary + len(self.parts[1])
 
     @property
-    def resident(self) -> Tensor | None:
+    def resident(self) -> Storage | None:
         x, y = (p.resident for p in self.parts)
         if x is not None and y is not None and self._x is None:
-            self._x = torch.cat([x, y])
-            for part, copy in zip(self.parts, self._x.tensor_split([self.boundary]), strict=True):
-                part.set_resident(copy)
+            self._x = x.concat(y)
+            self.parts[0].set_resident(self._x.narrow(0, self.boundary))
+            self.parts[1].set_resident(self._x.narrow(self.boundary, len(self)))
         return self._x
 
     def read(self, index: int) -> Any:

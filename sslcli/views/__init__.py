@@ -76,9 +76,9 @@ class Views:
         return len(self._views)
 
     @torch.no_grad()
-    def __call__(self, raw: Tensor, draw: Draw) -> list[Tensor]:
-        """Raw samples (B, C, H, W) uint8 or (B, C, T) float32 on any device -> one (B, *shape) float32 tensor per view, on the same
-        device."""
+    def __call__(self, raw: Any, draw: Draw) -> list[Tensor]:
+        """Raw samples on any device, as `Storage.batch` returns them, such as (B, C, H, W) uint8 or (B, C, T) float32 -> one
+        (B, *shape) tensor per view, on the same device."""
         draw = _for_device(draw, raw)
         with exact_products(raw.device):
             return [view.resident(raw, draw.of_view(i)) for i, view in enumerate(self._views)]
@@ -117,6 +117,6 @@ def previews(dataset: Dataset, x: Tensor) -> list[Preview]:
     return modality(dataset.modality).preview(x, dataset)
 
 
-def _for_device(draw: Draw, x: Tensor) -> Draw:
+def _for_device(draw: Draw, x: Any) -> Draw:
     """The draw on the device of `x` if that supports float64 and 64-bit integers, else (MPS) on the CPU."""
     return draw.to(x.device if x.device.type in ("cpu", "cuda") else "cpu")

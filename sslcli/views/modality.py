@@ -31,8 +31,8 @@ class View(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def resident(self, raw: Tensor, draw: Draw) -> Tensor:
-        """Raw samples (B, ...) in memory -> (B, *shape)."""
+    def resident(self, raw: Any, draw: Draw) -> Tensor:
+        """Raw samples in memory -> (B, *shape). `raw`: a tensor (B, ...), or a `RaggedBatch` where their lengths differ."""
 
     def frame(self, samples: Sequence[Any], draw: Draw) -> Tensor:
         """Decoded samples of any sizes -> a compact batch, for worker processes."""

@@ -39,10 +39,10 @@ def test_axes_are_detected_and_noted(shape, layout, channels, tmp_path):
     np.save(tmp_path / "x.npy", v)
     d = arrays(str(tmp_path / "x.npy"), holdout=0)
     assert layout in say(d)
-    assert d.train.resident.shape == (20, channels, 12, 10)
+    assert d.train.resident.tensor.shape == (20, channels, 12, 10)
     expected = v if v.ndim == 3 else v if layout == "(N, C, H, W)" else v.transpose(0, 3, 1, 2)
     assert np.array_equal(
-        d.train.resident.numpy().reshape(20, channels, 12, 10), expected.reshape(20, channels, 12, 10)
+        d.train.resident.tensor.numpy().reshape(20, channels, 12, 10), expected.reshape(20, channels, 12, 10)
     )
     assert d.shape == (channels, 10, 10)
     assert len(d.values.mean) == channels
@@ -55,7 +55,7 @@ def test_layout_option(tmp_path):
         arrays(str(tmp_path / "x.npy"))
     assert "dataset.layout" in error.value.hint
     assert arrays(str(tmp_path / "x.npy"), layout="nchw").shape == (4, 4, 4)
-    assert arrays(str(tmp_path / "x.npy"), layout="nhwc", holdout=0).train.resident.shape == (9, 4, 4, 8)
+    assert arrays(str(tmp_path / "x.npy"), layout="nhwc", holdout=0).train.resident.tensor.shape == (9, 4, 4, 8)
     with pytest.raises(RequestError, match="requires 3 axes"):
         arrays(str(tmp_path / "x.npy"), layout="nhw")
     with pytest.raises(RequestError, match="layout"):
@@ -155,7 +155,7 @@ def test_nominal_ranges_are_scaled_to_bytes(values, messages, tmp_path):
     d = arrays(str(tmp_path / "x.npy"), holdout=0)
     assert messages in say(d)
     expected = X if values.dtype != bool else np.where(X > 127, 255, 0)
-    assert np.array_equal(d.train.resident[:, 0].numpy(), expected)
+    assert np.array_equal(d.train.resident.tensor[:, 0].numpy(), expected)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_unknown_value_range_has_hint(values, hint, tmp_path):
     low, high = (float(v) for v in hint[1:-1].split(","))
     d = arrays(str(tmp_path / "x.npy"), range=[low, high], holdout=0)
     expected = np.rint((values.astype(float) - low) * 255 / (high - low))
-    assert np.abs(d.train.resident[:, 0].numpy() - expected).max() == 0
-    assert arrays(str(tmp_path / "x.npy"), range="minmax", holdout=0).train.resident.max() == 255
+    assert np.abs(d.train.resident.tensor[:, 0].numpy() - expected).max() == 0
+    assert arrays(str(tmp_path / "x.npy"), range="minmax", holdout=0).train.resident.tensor.max() == 255
     for wrong in ("wide", [1], [2, 1], 5):
         with pytest.raises(RequestError, match="range"):
             arrays(str(tmp_path / "x.npy"), range=wrong)
@@ -264,7 +264,7 @@ def test_arrays_without_samples(tmp_path):
 
 def test_npy_is_mapped_and_not_read(tmp_path):
     np.save(tmp_path / "x.npy", RGB)
-    x = arrays(str(tmp_path / "x.npy"), holdout=0).train.resident
+    x = arrays(str(tmp_path / "x.npy"), holdout=0).train.resident.tensor
     before = x.clone()
     x[0] = 0  # private pages: the file stays as it is
     assert np.array_equal(np.load(tmp_path / "x.npy"), RGB)

@@ -176,7 +176,7 @@ def micro(root: Path, kind: str = "png", n: int = 6) -> Path:
 
 def levels_of(source) -> list[float]:
     """The mean of the classes' images."""
-    x = source.resident[:, 0].float().mean((1, 2))
+    x = source.resident.tensor[:, 0].float().mean((1, 2))
     return [float(x[source.labels == c].mean()) for c in (0, 1)]
 
 
@@ -203,7 +203,7 @@ def test_images_are_scaled_separately_on_request(wish, tmp_path):
 def test_bytes_are_as_before(tmp_path, make_folder):
     root = make_folder({"a": 3, "b": 3})
     plain, old = image_folder(str(root)), image_folder(str(root), range=None)
-    assert plain.train.resident.equal(old.train.resident)
+    assert plain.train.resident.tensor.equal(old.train.resident.tensor)
     assert plain.fingerprint == old.fingerprint
     assert plain.details["range"] is None
     assert any("no effect" in n for n in image_folder(str(root), range="minmax").notes)
@@ -230,8 +230,8 @@ def test_arrays_have_the_range_of_train(wish, tmp_path):
     test[0, 0, 0] = 60  # one bright pixel
     np.savez(tmp_path / "d.npz", x_test=test, x_train=x)
     d = arrays(str(tmp_path / "d.npz"), range=wish)
-    assert d.test.resident[1:].equal(d.train.resident[1:10])
-    assert int(d.test.resident[0, 0, 0, 0]) == 255
+    assert d.test.resident.tensor[1:].equal(d.train.resident.tensor[1:10])
+    assert int(d.test.resident.tensor[0, 0, 0, 0]) == 255
     assert d.details["range"] == ([-1, 3] if wish == [-1, 3] else pytest.approx(d.details["range"]))
     np.savez(tmp_path / "d.npz", x_test=test + 50, x_train=x)
     assert any("warning" in n and "clipped" in n for n in arrays(str(tmp_path / "d.npz"), range=wish).notes)

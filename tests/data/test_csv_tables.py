@@ -73,7 +73,7 @@ def test_list_of_another_program_is_read(content, listed):
     d = listed(content)
     assert d.classes == ("a", "b")
     assert d.train.labels.tolist() == [0, 1] * (N // 2)
-    assert np.array_equal(np.asarray(d.train.resident[1]).transpose(1, 2, 0), np.asarray(make_image(1)))
+    assert np.array_equal(np.asarray(d.train.resident.tensor[1]).transpose(1, 2, 0), np.asarray(make_image(1)))
 
 
 @pytest.mark.parametrize(

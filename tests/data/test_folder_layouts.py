@@ -344,7 +344,7 @@ def test_pretraining_reads_train_and_unlabelled(make_folder, tmp_path):
     assert list(both.pretrain.names) == [*both.train.names, *alone.pretrain.names]
     assert both.pretrain.labels.tolist() == [0] * 4 + [1] * 4 + [-1] * 5
     assert both.fingerprint == alone.fingerprint
-    assert both.pretrain.resident.data_ptr() == both.train.resident.data_ptr()  # not twice in memory
+    assert both.pretrain.resident.tensor.data_ptr() == both.train.resident.tensor.data_ptr()  # not twice in memory
     assert any("without the 8 samples of train (dataset.pretrain_on=all" in note for note in alone.notes)
     assert write_pack(image_folder(root, pretrain_on="all", resident=False), tmp_path / "p.pack")
     for which, n in (("all", 13), ("unlabelled", 5)):

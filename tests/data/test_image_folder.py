@@ -28,8 +28,8 @@ def test_class_folders(make_folder):
     assert d.classes == ("cat", "dog")
     assert (len(d.train), len(d.test)) == (12, 3)
     assert d.shape == (3, 20, 20)  # all 24 x 20: the short side
-    assert d.train.resident.shape == (12, 3, 20, 24)
-    assert d.train.resident.dtype == torch.uint8
+    assert d.train.resident.tensor.shape == (12, 3, 20, 24)
+    assert d.train.resident.tensor.dtype == torch.uint8
     assert torch.bincount(d.test.labels).tolist() == [2, 1]
     for source in (d.train, d.test):
         for label, name in zip(source.labels.tolist(), source.names, strict=True):
@@ -44,8 +44,8 @@ def test_resident_pixels_are_the_files_pixels(make_folder):
     assert d.test is None
     for i, name in enumerate(d.train.names):
         pixels = np.asarray(Image.open(root / name))
-        assert np.array_equal(d.train.resident[i].permute(1, 2, 0).numpy(), pixels)
-    x = d.train.resident.double() / 255
+        assert np.array_equal(d.train.resident.tensor[i].permute(1, 2, 0).numpy(), pixels)
+    x = d.train.resident.tensor.double() / 255
     assert np.allclose(d.values.mean, x.mean((0, 2, 3)).tolist(), atol=1e-9)
     assert np.allclose(d.values.std, x.std((0, 2, 3), correction=0).tolist(), atol=1e-9)
 
@@ -185,7 +185,7 @@ def test_gray_images_have_one_channel(make_folder, tmp_path):
         for i in range(4):
             make_image(i + ord(c), mode="L").save(root / c / f"{i}.png")
     assert image_folder(str(root)).shape[0] == 1
-    assert image_folder(str(root), channels=3).train.resident.shape[1] == 3
+    assert image_folder(str(root), channels=3).train.resident.tensor.shape[1] == 3
     make_image(1).save(root / "a" / "colour.png")
     assert image_folder(str(root)).shape[0] == 3
 

@@ -29,12 +29,12 @@ from sslcli.errors import DataError, MachineError, RequestError
 def test_digits():
     d = digits()
     assert (len(d.train), len(d.test), d.shape) == (1437, 360, (1, 8, 8))
-    assert d.train.resident.dtype == torch.uint8
-    assert (int(d.train.resident.min()), int(d.train.resident.max())) == (0, 255)
+    assert d.train.resident.tensor.dtype == torch.uint8
+    assert (int(d.train.resident.tensor.min()), int(d.train.resident.tensor.max())) == (0, 255)
     assert torch.bincount(d.test.labels).min() >= 34
     again, other = digits(), digits(split_seed=1)
     assert again.fingerprint == d.fingerprint
-    assert torch.equal(again.test.resident, d.test.resident)
+    assert torch.equal(again.test.resident.tensor, d.test.resident.tensor)
     assert not torch.equal(other.test.labels, d.test.labels)
     assert digits(image_size=16).shape == (1, 16, 16)
     with pytest.raises(RequestError, match="image_size"):
@@ -68,7 +68,7 @@ def test_idx_data_sets_are_distinguished(packed, tmp_path):
     idx_set(tmp_path / "third", "8701424811", packed, 50)
     d = fashion_mnist(path=str(tmp_path))
     assert (len(d.train), len(d.test), d.shape) == (30, 7, (1, 28, 28))
-    assert np.array_equal(d.train.resident[:, 0].numpy(), x)
+    assert np.array_equal(d.train.resident.tensor[:, 0].numpy(), x)
     assert d.train.labels[:5].tolist() == [9, 0, 0, 3, 0]
     assert d.classes[9] == "Ankle boot"
     assert "where" in d.notes[0]
@@ -173,7 +173,7 @@ def test_cifar_layout(kind, monkeypatch, tmp_path):
     d = cifar10(path=str(tmp_path))
     assert (len(d.train), len(d.test), d.shape) == (20, 4, (3, 32, 32))
     first = pickle.loads(files["data_batch_1"])[b"data"].reshape(-1, 3, 32, 32)
-    assert np.array_equal(d.train.resident[:4].numpy(), first)
+    assert np.array_equal(d.train.resident.tensor[:4].numpy(), first)
     assert d.classes[3] == "class3"
 
 
@@ -204,11 +204,11 @@ def test_stl10_layout(tmp_path):
     np.array([1, 10, 5], np.uint8).tofile(folder / "train_y.bin")
     np.array([2, 3], np.uint8).tofile(folder / "test_y.bin")
     d = stl10(path=str(tmp_path))
-    assert np.array_equal(d.train.resident.numpy(), x[:3])
+    assert np.array_equal(d.train.resident.tensor.numpy(), x[:3])
     assert d.train.labels.tolist() == [0, 9, 4]
     assert d.pretrain is d.unlabelled
     assert len(d.unlabelled) == 6
-    assert np.array_equal(d.unlabelled.resident[torch.tensor([5, 0])].numpy(), x[[5, 0]])
+    assert np.array_equal(d.unlabelled.resident.tensor[torch.tensor([5, 0])].numpy(), x[[5, 0]])
     (folder / "test_X.bin").write_bytes(b"123")
     with pytest.raises(DataError, match="expected a multiple of 27,648"):
         stl10(path=str(tmp_path))
@@ -222,7 +222,7 @@ def test_svhn_layout(tmp_path):
         savemat(tmp_path / f"{name}_32x32.mat", {"X": x, "y": np.array([[10], [1], [2], [9], [10]], np.uint8)})
     d = svhn(path=str(tmp_path))
     assert d.train.labels.tolist() == [0, 1, 2, 9, 0]
-    assert np.array_equal(d.train.resident[2].permute(1, 2, 0).numpy(), x[..., 2])
+    assert np.array_equal(d.train.resident.tensor[2].permute(1, 2, 0).numpy(), x[..., 2])
     (tmp_path / "test_32x32.mat").write_bytes(b"garbage")
     with pytest.raises(DataError, match="not an SVHN file"):
         svhn(path=str(tmp_path))

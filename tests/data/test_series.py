@@ -29,9 +29,9 @@ def build(tmp_path, *, settings=None, **entries):
 def test_plain(tmp_path):
     d = build(tmp_path, x=X, y=Y)
     assert (d.modality, d.shape, len(d.train), len(d.test)) == ("series", (2, 30), 19, 5)
-    assert d.train.resident.dtype == torch.float32
+    assert d.train.resident.tensor.dtype == torch.float32
     assert d.classes == ("0", "1", "2")
-    x = d.train.resident.double()
+    x = d.train.resident.tensor.double()
     assert np.allclose(d.values.mean, x.mean((0, 2)).tolist(), atol=1e-9)
     assert np.allclose(d.values.std, x.std((0, 2), correction=0).tolist(), atol=1e-9)
     assert build(tmp_path, x=X[:, 0], y=Y).shape == (1, 30)
@@ -42,7 +42,7 @@ def test_plain(tmp_path):
 def test_split_of_the_file_is_kept(tmp_path):
     d = build(tmp_path, x_train=X[:10], y_train=Y[:10], x_test=X[10:, :, :20], y_test=Y[10:])
     assert (len(d.train), len(d.test), d.shape) == (10, 14, (2, 30))
-    assert d.test.resident[:, :, 20:].isnan().all()  # padded to the longest
+    assert d.test.resident.tensor[:, :, 20:].isnan().all()  # padded to the longest
 
 
 def test_groups_are_held_out_whole(tmp_path):
@@ -50,7 +50,7 @@ def test_groups_are_held_out_whole(tmp_path):
     for settings in ({}, {"group": "who"}):
         d = build(tmp_path, x=X, y=Y, **{"who" if settings else "groups": who}, settings=settings)
         rows = {r.tobytes(): w for r, w in zip(X, who, strict=True)}
-        sides = [{rows[r.tobytes()] for r in s.resident.numpy()} for s in (d.train, d.test)]
+        sides = [{rows[r.tobytes()] for r in s.resident.tensor.numpy()} for s in (d.train, d.test)]
         assert not sides[0] & sides[1]
         assert len(sides[0] | sides[1]) == 6
         assert "by group" in say(d)
@@ -79,13 +79,13 @@ def test_lengths_and_windows(tmp_path):
     flat = RNG.normal(size=(82, 2)).astype(np.float32)
     padded = build(tmp_path, x=flat, len=lengths, y=np.arange(4), settings={"holdout": 0})
     assert padded.shape == (2, 40)
-    assert (~padded.train.resident[:, 0].isnan()).sum(1).tolist() == lengths.tolist()
-    assert np.array_equal(padded.train.resident[1, :, :25].numpy(), flat[10:35].T)
+    assert (~padded.train.resident.tensor[:, 0].isnan()).sum(1).tolist() == lengths.tolist()
+    assert np.array_equal(padded.train.resident.tensor[1, :, :25].numpy(), flat[10:35].T)
     cut = build(tmp_path, x=flat, len=lengths, y=np.arange(4), settings={"holdout": 0, "window": 10})
     # 10 -> 1; 25 -> 2 and a half that is kept; 40 -> 4; 7 -> 1
     assert cut.train.labels.tolist() == [0, 1, 1, 1, 2, 2, 2, 2, 3]
-    assert np.array_equal(cut.train.resident[2].numpy(), flat[20:30].T)
-    assert cut.train.resident[3, 0].isnan().sum() == 5
+    assert np.array_equal(cut.train.resident.tensor[2].numpy(), flat[20:30].T)
+    assert cut.train.resident.tensor[3, 0].isnan().sum() == 5
     half = build(tmp_path, x=flat, len=lengths, settings={"holdout": 0, "window": 10, "stride": 5})
     assert len(half.train) == 1 + 4 + 7 + 1
     with pytest.raises(DataError, match="sum to"):
@@ -97,14 +97,14 @@ def test_lengths_and_windows(tmp_path):
 def test_windows_of_a_recording_share_its_group(tmp_path):
     d = build(tmp_path, x=X, groups=np.arange(24), settings={"window": 10, "holdout": 0.2})
     rows = {r[:, i : i + 10].tobytes(): n for n, r in enumerate(X) for i in (0, 10, 20)}
-    sides = [{rows[r.tobytes()] for r in s.resident.numpy()} for s in (d.train, d.test)]
+    sides = [{rows[r.tobytes()] for r in s.resident.tensor.numpy()} for s in (d.train, d.test)]
     assert not sides[0] & sides[1]
 
 
 def sides(d, x=X, window=10):
     """The recordings on each side of the split."""
     rows = {r[:, i : i + window].tobytes(): n for n, r in enumerate(x) for i in range(x.shape[2] - window + 1)}
-    return [{rows[r.tobytes()] for r in s.resident.numpy()} for s in (d.train, d.test)]
+    return [{rows[r.tobytes()] for r in s.resident.tensor.numpy()} for s in (d.train, d.test)]
 
 
 def test_windows_of_one_recording_stay_together(tmp_path):
@@ -124,8 +124,8 @@ def test_split_of_older_runs_is_unchanged(tmp_path):
     d = build(tmp_path, x=X, y=Y, settings={"window": 10, "group": "auto", "holdout": 0.2})
     kept, held = split(72, 0.2, 0, torch.from_numpy(Y.repeat(3)))
     windows = torch.from_numpy(np.concatenate([[r[:, i : i + 10] for i in (0, 10, 20)] for r in X]))
-    assert torch.equal(d.train.resident, windows[kept])
-    assert torch.equal(d.test.resident, windows[held])
+    assert torch.equal(d.train.resident.tensor, windows[kept])
+    assert torch.equal(d.test.resident.tensor, windows[held])
     assert d.train.groups is None
     assert "in both splits" in say(d)
 
@@ -134,8 +134,8 @@ def test_a_single_recording_is_divided_in_time(tmp_path):
     x = np.arange(200, dtype=np.float32).reshape(1, 1, 200)
     assert build(tmp_path, x=x, settings={"window": 10, "stride": 5}).test is None  # no labels
     d = build(tmp_path, x=x, settings={"window": 10, "stride": 5, "holdout": 0.2})
-    assert float(d.test.resident.min()) == 160
-    assert float(d.train.resident.max()) == 149  # a gap of one window
+    assert float(d.test.resident.tensor.min()) == 160
+    assert float(d.train.resident.tensor.max()) == 149  # a gap of one window
     assert "the only recording" in say(d)
     with pytest.raises(DataError, match="too short"):
         build(tmp_path, x=x[:, :, :15], settings={"window": 10, "stride": 5, "holdout": 0.5})
@@ -150,8 +150,8 @@ def test_held_out_recording_does_not_change_statistics(tmp_path):
     changed[min(sides(before)[1])] *= 100
     after = build(tmp_path, x=changed, y=Y, settings=words)
     assert (after.values.mean, after.values.std, after.split) == (before.values.mean, before.values.std, before.split)
-    assert torch.equal(after.train.resident, before.train.resident)
-    assert not torch.equal(after.test.resident, before.test.resident)
+    assert torch.equal(after.train.resident.tensor, before.train.resident.tensor)
+    assert not torch.equal(after.test.resident.tensor, before.test.resident.tensor)
     assert online(backbone, after) == online(backbone, before)
     fitted = [probe(backbone, EvalData(d), labels="5/class", baselines=False).protocol for d in (before, after)]
     for key in ("strength", "solver", "splits"):

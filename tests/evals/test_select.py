@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from sslcli.builders import load_dataset
+from sslcli.data.preprocess import preprocessor_of
 from sslcli.data.record import describe_dataset
+from sslcli.runs.encoder import write_preprocessor
 from sslcli.runs.run import Run
 from tests.conftest import SMOKE
 
@@ -213,7 +215,9 @@ def test_select_rejects_different_data(cli, runs):
     refused = cli("select", *runs, *QUICK)
     assert refused.code == 7
     assert "are not those that" in refused.err  # of the run itself
-    own = describe_dataset(load_dataset(Run(Path(runs[1])).config))
+    dataset = load_dataset(Run(Path(runs[1])).config)
+    write_preprocessor(Path(runs[1]), preprocessor_of(dataset).files())
+    own = describe_dataset(dataset)
     status = Path(runs[1]) / "status.json"
     status.write_text(json.dumps(json.loads(status.read_text()) | {"data": own}))
     assert "differ in their data" in cli("select", *runs, *QUICK).err  # of the runs with each other

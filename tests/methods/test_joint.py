@@ -201,8 +201,8 @@ def test_train_classes_restricts_samples():
     whole = load_dataset(cfg)
     part = load_dataset({**cfg, "train": {"classes": [3, "7"]}})
     assert set(part.pretrain.labels.tolist()) == {3, 7}
-    wanted = whole.train.resident[torch.isin(whole.train.labels, torch.tensor([3, 7]))]
-    assert torch.equal(part.pretrain.resident, wanted)
+    wanted = whole.train.resident.tensor[torch.isin(whole.train.labels, torch.tensor([3, 7]))]
+    assert torch.equal(part.pretrain.resident.tensor, wanted)
     assert part.train is not None
     assert len(part.train) == len(whole.train)
 

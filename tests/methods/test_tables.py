@@ -52,7 +52,7 @@ def test_scarf_gradients_match_differences():
 def columns(recipe: dict, n: int = 12) -> Batch:
     data, draw = dataset(), Draw(0, 0, torch.arange(n))
     views = Views({"clean": 1, "corrupted": 1}, {"corrupted": recipe}, data)
-    return Batch(views(data.train.resident[:n], draw), views.kinds, draw)
+    return Batch(views(data.train.resident.tensor[:n], draw), views.kinds, draw)
 
 
 def network() -> MLP:

@@ -24,7 +24,7 @@ def test_raw_features_are_scaled_and_one_hot():
 
 def test_baselines_predict_labels():
     data = dataset(600)
-    x, y = data.train.resident, data.train.labels
+    x, y = data.train.resident.tensor, data.train.labels
     test, truth = rows(300, 1)
     for name, baseline in TABLE.baselines(data).items():
         predict = baseline.fit(x, y, 3)
@@ -38,7 +38,7 @@ def test_baselines_predict_labels():
 
 def test_baselines_predict_values():
     data = replace(dataset(600), task="value")
-    x = data.train.resident
+    x = data.train.resident.tensor
     y = 3 * x[:, 0].double() + x[:, 1].double()
     test, _ = rows(300, 1)
     truth = 3 * test[:, 0].double() + test[:, 1].double()

@@ -18,7 +18,7 @@ from tests.rows import VALUES, dataset, rows
 
 def view(recipe: dict, data=None, n: int = 50, epoch: int = 0, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     data = data or dataset()
-    x = data.train.resident[:n]
+    x = data.train.resident.tensor[:n]
     (out,) = Views({"global": 1}, {"global": recipe}, data)(x, Draw(seed, epoch, torch.arange(n)))
     return x, out
 
@@ -28,7 +28,7 @@ def changed(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
 
 
 def test_clean_view_is_the_row():
-    x = dataset().train.resident
+    x = dataset().train.resident.tensor
     (out,) = clean(dataset())(x, Draw(0, 0, torch.arange(len(x))))
     torch.testing.assert_close(out, x, rtol=0, atol=0, equal_nan=True)
     assert out.data_ptr() != x.data_ptr()
@@ -73,7 +73,7 @@ def test_corrupt_draws_the_marginal_of_training_rows():
 def test_corrupt_never_reads_test_rows():
     data = dataset()
     other = replace(data, test=ArraySource(torch.full((100, 6), 1e9)))
-    test = other.test.resident[:20]
+    test = other.test.resident.tensor[:20]
     (out,) = Views({"global": 1}, {"global": {"corrupt": {"share": 0.9}}}, other)(test, Draw(0, 0, torch.arange(20)))
     assert (out[out != 1e9].nan_to_num().abs() < 100).all()
     _, a = view({"corrupt": {}}, data)
@@ -89,13 +89,13 @@ def test_view_is_a_function_of_the_sample(recipe):
     _, together = view(recipe, data)
     views = Views({"global": 1}, {"global": recipe}, data)
     ids = torch.tensor([31, 2, 7])
-    (alone,) = views(data.train.resident[ids], Draw(0, 0, ids))
+    (alone,) = views(data.train.resident.tensor[ids], Draw(0, 0, ids))
     torch.testing.assert_close(alone, together[ids], rtol=0, atol=0, equal_nan=True)
     _, later = view(recipe, data, epoch=1)
     _, other = view(recipe, data, seed=1)
     assert changed(together, later).any()
     assert changed(together, other).any()
-    (finished,) = views.finish([data.train.resident[ids]], Draw(0, 0, ids))
+    (finished,) = views.finish([data.train.resident.tensor[ids]], Draw(0, 0, ids))
     torch.testing.assert_close(finished, alone, rtol=0, atol=0, equal_nan=True)
 
 
@@ -132,7 +132,7 @@ def test_wrong_parameters_are_named():
 
 def test_restore_gives_units_of_the_data():
     data = dataset()
-    x = data.train.resident[:5]
+    x = data.train.resident.tensor[:5]
     (out,) = clean(data).restore([x])
     torch.testing.assert_close(out[:, 0], x[:, 0] * 10 + 40)
     torch.testing.assert_close(out[:, 5], x[:, 5] * 2e4 + 1e5)
@@ -160,7 +160,7 @@ def test_preview_escapes_names():
 
 
 def test_rows_are_resident_in_both_splits():
-    assert dataset().train.resident.shape == rows(200)[0].shape
+    assert dataset().train.resident.tensor.shape == rows(200)[0].shape
 
 
 def test_training_rows_are_copied_to_a_device_once():
@@ -170,12 +170,12 @@ def test_training_rows_are_copied_to_a_device_once():
     assert op.training_rows(device) is op.training_rows(device), (
         "a copy for each batch would end the capture of CUDA graphs"
     )
-    assert op.training_rows(torch.device("cpu")) is data.train.resident
+    assert op.training_rows(torch.device("cpu")) is data.train.resident.tensor
 
 
 def test_corrupt_draws_each_column_from_its_marginal():
     data = dataset(500)
-    pool = data.train.resident
+    pool = data.train.resident.tensor
     x = rows(3000, 7)[0] + 1000  # no value of a row is one of a training row
     (out,) = Views({"global": 1}, {"global": {"corrupt": {"share": 1.0}}}, data)(x, Draw(0, 0, torch.arange(len(x))))
     for j, n in enumerate(VALUES.categories):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.images.crop import to_array
+from sslcli.data.storage import Dense
 
 LUMINANCE = (299, 587, 114)  # thousandths of red, green, blue: ITU-R BT.601, as Pillow converts to mode L
 
@@ -23,20 +24,20 @@ class ConvertedSource(Source):
         self.whole, self.channels = whole, channels
         self.labels, self.names, self.groups, self.bad = whole.labels, whole.names, whole.groups, whole.bad
         self.max_bad_fraction = whole.max_bad_fraction
-        self._x: Tensor | None = None
+        self._x: Dense | None = None
 
     def __len__(self) -> int:
         return len(self.whole)
 
     @property
-    def resident(self) -> Tensor | None:
-        x = self.whole.resident
-        if x is None:
+    def resident(self) -> Dense | None:
+        whole = self.whole.resident
+        if not isinstance(whole, Dense):
             return None
         if self.channels == 3:
-            return x.expand(-1, 3, -1, -1)  # a view
+            return Dense(whole.tensor.expand(-1, 3, -1, -1))  # a view
         if self._x is None:
-            self._x = torch.cat([luminance(part, 1) for part in x.split(1024)])
+            self._x = Dense(torch.cat([luminance(part, 1) for part in whole.tensor.split(1024)]))
         return self._x
 
     def read(self, index: int) -> Any:

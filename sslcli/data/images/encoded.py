@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from sslcli.data.dataset import Source
 from sslcli.data.images import decode
 from sslcli.data.images.crop import to_array
 from sslcli.data.images.parallel import parallel_map
+from sslcli.data.storage import Dense, Storage
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class EncodedImages(Source):
 
     decoder: Decoder
     sizes: Sequence[int]  # bytes of each, encoded
-    _all: Tensor | None = None
+    _all: Storage | None = None
 
     @abstractmethod
     def decode(self, index: int) -> Any:
@@ -54,10 +54,10 @@ class EncodedImages(Source):
         return []
 
     @property
-    def resident(self) -> Tensor | None:
+    def resident(self) -> Storage | None:
         return self._all
 
-    def set_resident(self, x: Tensor) -> None:
+    def set_resident(self, x: Storage) -> None:
         self._all = x
 
     def read(self, index: int) -> Any:
@@ -79,4 +79,4 @@ class EncodedImages(Source):
 
         reasons = parallel_map(one, len(self), "decoding images")
         self.bad = {i: reason for i, reason in enumerate(reasons) if reason is not None}
-        self._all = x
+        self._all = Dense(x)

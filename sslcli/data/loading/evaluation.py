@@ -63,8 +63,7 @@ def iterate_views(
         record(unreadable)
         for part in ids.split(batch_size):
             require_unchanged()
-            raw = x[part.to(x.device)].to(device)
-            yield part, views(raw, Draw(seed, 0, part.to(device)))
+            yield part, views(x.batch(part, device), Draw(seed, 0, part.to(device)))
         return
     task = DecodeTask(source, views, seed, replace=False)
     for _, used, frames, unreadable in decode_batches(

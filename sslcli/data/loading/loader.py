@@ -4,7 +4,7 @@ The batch of a step is a function of `(seed, step)` alone: `order(seed, epoch)` 
 function of `(seed, epoch, id)`. So a loader has no state to save, and neither the number of workers nor the batch size nor
 a resume changes a view.
 
-Resident data needs no worker: the tensor is on the device and a batch is one gather. Streamed data is decoded once per
+Resident data needs no worker: it is on the device and a batch is one gather. Streamed data is decoded once per
 sample by worker processes, cropped to the size of each view while still uint8, and finished on the device.
 """
 
@@ -144,14 +144,14 @@ class Loader:
         x = move_to_device(self.source, self.device)
         graph = None
         if x.device.type == "cuda":
-            graph = CudaGraphViews(lambda epoch, ids: self.views(x[ids], Draw(self.seed, epoch, ids)))
+            graph = CudaGraphViews(lambda epoch, ids: self.views(x.batch(ids, ids.device), Draw(self.seed, epoch, ids)))
         for epoch, ids in self._specs(step):
             require_unchanged()
             ids, bad = resolve_bad(self.source, ids, self.seed)
             self._bad.add(bad)
             device_ids = ids.to(self.device, non_blocking=True)
             draw = Draw(self.seed, epoch, device_ids)
-            yield (graph(epoch, device_ids) if graph else self.views(x[ids.to(x.device)].to(self.device), draw)), draw
+            yield (graph(epoch, device_ids) if graph else self.views(x.batch(ids, self.device), draw)), draw
 
     def _streamed(self, step: int) -> Generator[tuple[list[Tensor], Draw], None, None]:
         task = DecodeTask(self.source, self.views, self.seed, replace=True)

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from sslcli.data.dataset import Source
 from sslcli.data.loading.bad_samples import read_or_replace
+from sslcli.data.storage import Storage
 
-_on_device: weakref.WeakKeyDictionary[Source, dict[torch.device, Tensor]] = weakref.WeakKeyDictionary()
+_on_device: weakref.WeakKeyDictionary[Source, dict[torch.device, Storage]] = weakref.WeakKeyDictionary()
 
 
-def move_to_device(source: Source, device: torch.device) -> Tensor:
-    """The resident tensor of a source on `device`, copied once. It stays in host memory where it would take more than half of
+def move_to_device(source: Source, device: torch.device) -> Storage:
+    """The resident samples of a source on `device`, copied once. It stays in host memory where it would take more than half of
     a GPU's free memory."""
     x = source.resident
     assert x is not None
@@ -24,9 +25,9 @@ def move_to_device(source: Source, device: torch.device) -> Tensor:
     if device not in copies:
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
-            if x.numel() * x.element_size() > free // 2:
+            if x.nbytes > free // 2:
                 return x
-        copies[device] = x.contiguous().to(device)
+        copies[device] = x.to(device)
     return copies[device]
 
 

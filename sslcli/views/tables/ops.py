@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.loading.resident import move_to_device
+from sslcli.data.storage import Dense
 from sslcli.nn.values import Columns
 from sslcli.rng import Draw
 from sslcli.views.op import BadValue, Op, Params, constant, number
@@ -25,7 +26,9 @@ class TableOp(Op):
 
     def training_rows(self, device: torch.device) -> Tensor:
         """All training rows (n, F), on the device unless they take more than half of its memory; a loader has the same copy."""
-        return move_to_device(self.source, device)
+        rows = move_to_device(self.source, device)
+        assert isinstance(rows, Dense), rows
+        return rows.tensor
 
 
 class Corrupt(TableOp):

@@ -60,7 +60,7 @@ PLAIN = text_of(people())
 )
 def test_table_of_any_dialect_is_the_same(read, content):
     expected, got = read(PLAIN), read(content)
-    assert torch.equal(got.train.resident, expected.train.resident)
+    assert torch.equal(got.train.resident.tensor, expected.train.resident.tensor)
     assert got.preprocessor == expected.preprocessor
     assert got.train.labels.tolist() == expected.train.labels.tolist()
 
@@ -135,7 +135,7 @@ def test_byte_of_invalid_character_is_counted_from_the_start(read):
 def test_names_replace_a_missing_header(read):
     body = PLAIN.split("\n", 1)[1]
     named = read(body, names=["age", "height", "job", "town", "label"])
-    assert torch.equal(named.train.resident, read(PLAIN).train.resident)
+    assert torch.equal(named.train.resident.tensor, read(PLAIN).train.resident.tensor)
     assert named.train.name_of(0) == "line 1"
     with pytest.raises(DataError, match=r"5 columns, but dataset.names has 2 names"):
         read(body, names=["age", "height"])
@@ -161,10 +161,10 @@ def test_folder_of_parts_and_of_splits(read, tmp_path):
     from sslcli.data.sources.table import table
 
     parts = table(str(folder), holdout=0)
-    assert torch.equal(parts.train.resident, whole.train.resident)
+    assert torch.equal(parts.train.resident.tensor, whole.train.resident.tensor)
     (folder / "part-0.csv").rename(folder / "train.csv")
     (folder / "part-1.csv").rename(folder / "test.csv")
     split = table(str(folder))
     assert (len(split.train), len(split.test)) == (25, N - 25)
     other = table(str(folder / "train.csv"), test=str(folder / "test.csv"))
-    assert torch.equal(other.test.resident, split.test.resident)
+    assert torch.equal(other.test.resident.tensor, split.test.resident.tensor)

@@ -144,8 +144,8 @@ def test_training_rows_alone_are_fitted(tmp_path):
     write(tmp_path / "test.csv", changed)
     after = table(str(tmp_path))
     assert after.preprocessor == before.preprocessor
-    assert torch.equal(after.train.resident, before.train.resident)
-    assert int(after.test.resident[0, 3]) == 0
+    assert torch.equal(after.train.resident.tensor, before.train.resident.tensor)
+    assert int(after.test.resident.tensor[0, 3]) == 0
     assert "categories that no training row has, read as unknown: town 1" in notes(after)
 
 
@@ -155,7 +155,7 @@ def test_statistics_are_those_of_training_rows(read):
     of_train = age[[int(n.split()[1]) - 2 for n in dataset.train.names]]
     assert dataset.values.mean[0] == pytest.approx(of_train.mean())
     assert dataset.values.std[0] == pytest.approx(of_train.std())
-    assert dataset.train.resident[:, 0].mean().abs() < 1e-6
+    assert dataset.train.resident.tensor[:, 0].mean().abs() < 1e-6
     assert dataset.values.categories == (0, 0, 4, 3)
 
 

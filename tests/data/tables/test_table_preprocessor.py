@@ -41,7 +41,7 @@ def test_preprocessor_is_the_same_after_json(fitted):
 
 
 def test_rows_and_columns_and_files_are_encoded_alike(fitted, tmp_path):
-    pre, x = fitted.preprocessor, fitted.train.resident
+    pre, x = fitted.preprocessor, fitted.train.resident.tensor
     rows = people()
     assert torch.equal(pre.encode(rows), x)
     assert torch.equal(pre.encode({k: [r[k] for r in rows] for k in reversed(rows[0])}), x)
@@ -52,7 +52,7 @@ def test_rows_and_columns_and_files_are_encoded_alike(fitted, tmp_path):
 
 
 def test_decode_inverts_encode(fitted):
-    for got, row in zip(fitted.preprocessor.decode(fitted.train.resident), people(), strict=True):
+    for got, row in zip(fitted.preprocessor.decode(fitted.train.resident.tensor), people(), strict=True):
         assert got["age"] == pytest.approx(row["age"], abs=1e-4)
         assert (got["job"], got["town"]) == (row["job"], row["town"])
     empty = fitted.preprocessor.encode([{"age": None, "height": float("nan"), "job": "", "town": "?"}])
@@ -106,15 +106,15 @@ def test_like_reads_other_data_as_in_training(fitted, read):
     assert dataset.values == fitted.values
     assert dataset.classes == fitted.classes
     assert "columns that were not in training ignored: extra" in notes(dataset)
-    assert torch.equal(dataset.train.resident[:, 1:], fitted.train.resident[:, 1:])
-    restored = dataset.preprocessor.decode(dataset.train.resident)
+    assert torch.equal(dataset.train.resident.tensor[:, 1:], fitted.train.resident.tensor[:, 1:])
+    restored = dataset.preprocessor.decode(dataset.train.resident.tensor)
     assert restored[0]["age"] == pytest.approx(rows[0]["age"], rel=1e-5)
 
 
 def test_like_without_labels_needs_no_label_column(fitted, read):
     dataset = read([{k: v for k, v in row.items() if k != "label"} for row in people()], like=fitted.preprocessor)
     assert dataset.train.labels is None
-    assert torch.equal(dataset.train.resident, fitted.train.resident)
+    assert torch.equal(dataset.train.resident.tensor, fitted.train.resident.tensor)
 
 
 @pytest.mark.parametrize(

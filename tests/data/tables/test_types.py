@@ -50,14 +50,14 @@ def test_cell_is_text(cell):
 def test_marker_of_missing_values(marker, read):
     assert np.isnan(CellFormat().numbers([marker])).all()
     dataset = read(with_column("x", lambda i: marker if i % 3 else i * i * 0.5), holdout=0)
-    assert int(dataset.train.resident[:, -1].isnan().sum()) == N - N // 3
+    assert int(dataset.train.resident.tensor[:, -1].isnan().sum()) == N - N // 3
     assert f"x {N - N // 3} (66.7%)" in notes(dataset)
 
 
 def test_further_markers_are_missing(read):
     rows = with_column("x", lambda i: [-999, "-999.0", "gone", i * i * 0.5][i % 4])
     dataset = read(rows, holdout=0, missing=[-999, "gone"])
-    assert int(dataset.train.resident[:, -1].isnan().sum()) == 45
+    assert int(dataset.train.resident.tensor[:, -1].isnan().sum()) == 45
     assert types(dataset)["x"] == "number"
 
 
@@ -172,15 +172,17 @@ def test_number_beyond_float32_is_refused_by_line(read, value):
         read(rows)
     assert "dataset.missing=[" in error.value.hint
     marker = error.value.hint.partition("dataset.missing=[")[2].partition("]")[0]
-    assert int(read(rows, holdout=0, missing=[marker]).train.resident[:, -1].isnan().sum()) == 1
+    assert int(read(rows, holdout=0, missing=[marker]).train.resident.tensor[:, -1].isnan().sum()) == 1
 
 
 def test_large_numbers_keep_their_differences(read):
     dataset = read(with_column("time", lambda i: 1_700_000_000 + i * i), holdout=0)
     expected = np.array([i * i for i in range(N)], dtype=np.float64)
     expected = (expected - expected.mean()) / expected.std()
-    assert np.allclose(dataset.train.resident[:, -1].numpy(), expected, atol=1e-6)
-    assert dataset.preprocessor.decode(dataset.train.resident[:3])[2]["time"] == pytest.approx(1_700_000_004, abs=1e-3)
+    assert np.allclose(dataset.train.resident.tensor[:, -1].numpy(), expected, atol=1e-6)
+    assert dataset.preprocessor.decode(dataset.train.resident.tensor[:3])[2]["time"] == pytest.approx(
+        1_700_000_004, abs=1e-3
+    )
 
 
 def test_text_in_a_numeric_column_is_refused(read):

@@ -133,7 +133,7 @@ def test_label_file_rows_in_unlabeled_test_split_are_tested(write):
     assert int((rows.train.labels >= 0).sum()) == 6
     assert rows.test.labels.tolist() == [0, 1] * 25
     assert list(rows.test.names) == [f"photos/t{i:02}.png" for i in range(50)]
-    assert torch.equal(rows.test.resident, class_name(n_test=60, labels=False).test.x[:50])
+    assert torch.equal(rows.test.resident.tensor, class_name(n_test=60, labels=False).test.x[:50])
     assert not rows.details["labels"].get("few")
     assert rows.fingerprint != "f"
     assert "held out" in notes[-1]
@@ -272,5 +272,5 @@ def test_label_file_for_an_image_folder(photos):
         assert len(found.train) == 48
         assert "few labels" in notes[-1]
     for source in (found.train, found.test):
-        bright = source.resident.float().mean(dim=(1, 2, 3)) > 100
+        bright = source.resident.tensor.float().mean(dim=(1, 2, 3)) > 100
         assert torch.equal(bright.long(), source.labels)
