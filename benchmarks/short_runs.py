@@ -34,13 +34,13 @@ BY_DESIGN = ("deep_svdd",)  # its objective draws all samples to one point; it i
 TEACHER = "simsiam"  # of the methods that learn from a trained run
 
 
-def needs(method: str) -> list[str]:
-    found: list[str] = registry.describe(registry.choices("method")[method], "method").get("needs", [])
-    return found
+def facts(method: str, key: str) -> list[str]:
+    """The words of a method's YAML under `needs` or `requires`."""
+    return list(registry.describe(registry.choices("method")[method], "method").get(key, []))
 
 
 def command(method: str, backbone: str, words: list[str]) -> list[str]:
-    small = "vit_tiny" if "tokens" in needs(method) else "resnet18"
+    small = "vit_tiny" if "positions" in facts(method, "requires") else "resnet18"
     chosen = [f"backbone={small}"] if backbone == "small" else []
     return [f"method={method}", *chosen, *words, *ALWAYS]
 
@@ -62,7 +62,7 @@ def train(words: list[str], runs: str) -> tuple[Path | None, str]:
 
 def measure(method: str, backbone: str, words: list[str], runs: str) -> dict[str, Any]:
     typed = command(method, backbone, words)
-    if "a trained run" in needs(method):
+    if "a trained run" in facts(method, "needs"):
         teacher, _ = train(command(TEACHER, backbone, words), runs)
         typed.append(f"method.teacher={teacher}")
     run, error = train(typed, runs)

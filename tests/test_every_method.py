@@ -74,7 +74,9 @@ def test_pretrain_and_evaluate(cli, tmp_path, method, data):
             "dataset.image_size=32",
             "dataset.resident=false",
         ]
-        words += ["backbone=convnet", "backbone.width=8"] if not needs(method, "tokens") else []
+        words += (
+            ["backbone=convnet", "backbone.width=8"] if "positions" not in recipe(method).get("requires", []) else []
+        )
     if needs(method, "a trained run"):
         words.append(f"method.teacher={cli('pretrain', 'backbone.width=8', *SMALL).last}")
     result = cli("pretrain", f"method={method}", *words, *SMALL)

@@ -25,7 +25,7 @@ TINY = ["experiment=smoke", "device=cpu", "device.threads=1", "train.batch_size=
 def composed(folder: Path, method: str, *words: str) -> dict:
     node = registry.describe(registry.choices("method")[method], "method")
     needs = node.get("needs", [])
-    size = [] if "tokens" in needs else ["backbone.width=8"]
+    size = [] if "positions" in node.get("requires", []) else ["backbone.width=8"]
     if "a trained run" in needs:
         size.append(f"method.teacher={folder / 'teacher'}")
     if method == "colorization":  # digits are grey
