@@ -126,7 +126,7 @@ def test_labels_of_every_kind(tmp_path):
     assert "several labels" in say(build(np.array(["a", "b", "a|b", "b"] * 5)))
     for y, reason in [
         (Y[:-1], "20 samples but 19 labels"),
-        (np.linspace(0, 1, 20), "not integers"),
+        (np.where(Y == 0, np.inf, 1.0), "not integers"),
         (np.zeros((20, 2)), "have the shape"),
     ]:
         with pytest.raises(DataError, match=reason):

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from sslcli.api import load
 from sslcli.backbones.tcn import TCN
 from sslcli.data.sources.series import series
 from sslcli.data.split import split
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.base.features import EvalData
+from sslcli.evals.fit.linear_probe import fit_linear_probe
+from sslcli.evals.inputs.label_subsets import parse
 from sslcli.evals.online import _by_group, online
 from sslcli.evals.probe import probe
 
@@ -219,3 +222,26 @@ def test_small_values_are_not_constant(tmp_path):
     d = series(str(tmp_path / "d.npz"))
     assert d.values.std[0] == pytest.approx(1e-21, rel=0.1)
     assert not any("warning" in n for n in d.notes)
+
+
+def test_held_out_recording_changes_nothing_that_is_fitted(cli, tmp_path):
+    """Numbers of one held-out recording move neither statistics, preprocessor, pretrained weights nor those of the probe."""
+    words = ["dataset=series", f"dataset.path={tmp_path / 's.npz'}", "dataset.window=10", "dataset.stride=5"]
+    words += ["backbone=tcn", "backbone.width=4", "train.epochs=null", "train.steps=5", "train.batch_size=16"]
+    words += ["train.eval_every=0", "device=cpu", "device.threads=1", "method=simclr"]
+    fitted, scores = [], []
+    x = X.copy()
+    for _ in range(2):
+        d = build(tmp_path, x=x, y=Y, settings={"window": 10, "stride": 5})
+        trained = cli("pretrain", *words)
+        assert trained.code == 0, trained.err
+        encoder = load(trained.last)
+        z, t = (encoder.embed(source.x) for source in (d.train, d.test))
+        model = fit_linear_probe(z, d.train.labels, parse("all"), seed=0, groups=d.train.groups)
+        head = model.linear("cpu")
+        fitted.append((d.values, encoder.preprocessor.sha256, encoder.info["sha256"], head.weight, head.bias))
+        scores.append(model.logits(t))
+        x[min(sides(d, x)[1])] *= 100
+    assert fitted[0][:3] == fitted[1][:3]
+    assert all(torch.equal(a, b) for a, b in zip(fitted[0][3:], fitted[1][3:], strict=True))
+    assert not torch.equal(*scores)  # the changed recording is among those that are evaluated

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from sslcli.console import escape, plural
 from sslcli.data.dataset import ArraySource
 from sslcli.data.files.label_text import LabelParser, class_warnings, normalize_numbers
-from sslcli.data.split import NOTHING_HELD_OUT, split_hash
+from sslcli.data.split import AUTO_FRACTION, NOTHING_HELD_OUT, split_hash
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 # Names of entries, in order of preference.
@@ -108,6 +109,74 @@ def assign_fields(entries: Mapping[str, np.ndarray], label: str | None, path: st
     return fields
 
 
+@dataclass(frozen=True)
+class Targets:
+    """What the samples of each split are to be predicted as: classes, with `labels` (n,) int64, or `values` (n,) float64, NaN where
+    a sample has none."""
+
+    task: Literal["classes", "value"]
+    classes: tuple[str, ...] = ()
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+    def tensors(self) -> list[Tensor]:
+        """All labels and values, for fingerprints."""
+        return [*self.labels.values(), *self.values.values()]
+
+    def select(self, rows: Mapping[str, Tensor]) -> Targets:
+        """Those of other samples: sample i of a split has the target of the former sample `rows[split][i]`."""
+        chosen = ({part: y[rows[part]] for part, y in targets.items()} for targets in (self.labels, self.values))
+        return Targets(self.task, self.classes, *chosen)
+
+    def holdout(self, wish: float | str) -> float | str:
+        """`dataset.holdout`, where auto is a fifth if there are values, as if there are labels."""
+        known = any(bool((~v.isnan()).any()) for v in self.values.values())
+        return AUTO_FRACTION if wish == "auto" and known else wish
+
+
+def check_task(task: str) -> None:
+    """RequestError unless `dataset.task` is auto, classes or value."""
+    if task not in ("auto", "classes", "value"):
+        raise RequestError(f"dataset.task: expected auto, classes or value, got {escape(task)}", "dataset.task=value")
+
+
+def encode_targets(
+    raw: Mapping[str, np.ndarray], lengths: Mapping[str, int], task: str, path: str, notes: list[str]
+) -> Targets:
+    """The targets of the splits. `task`: classes, value (numbers to predict), or auto: value for numbers with fractions.
+
+    Raises DataError as `encode_labels` does, and for values that are not finite numbers."""
+    arrays = {part: _one_column(np.asarray(y)) for part, y in raw.items()}
+    measured = any(y.dtype.kind == "f" and bool((np.mod(y[np.isfinite(y)], 1) != 0).any()) for y in arrays.values())
+    if not arrays or task == "classes" or (task == "auto" and not measured):
+        return Targets("classes", *encode_labels(raw, lengths, path, notes))
+    values = {}
+    for part, y in arrays.items():
+        if y.shape != (lengths[part],):
+            raise DataError(
+                f"values of {escape(path)} ({part}) have the shape {y.shape}; expected one for each of {lengths[part]:,} samples"
+            )
+        if y.dtype.kind not in "uifb" or np.isinf(y.astype(np.float64)).any():
+            raise DataError(
+                f"values of {escape(path)} ({part}) are not finite numbers; use NaN for missing ones",
+                "dataset.task=classes, or dataset.label=none, which trains without them",
+            )
+        values[part] = torch.from_numpy(y.astype(np.float64))
+    every = torch.cat(list(values.values()))
+    known = every[~every.isnan()]
+    if not len(known):
+        raise DataError(f"all values of {escape(path)} are missing", "dataset.label=none trains without them")
+    missing = f"; {len(every) - len(known):,} missing" if len(known) < len(every) else ""
+    notes.append(
+        f"{plural(len(known), 'value')} to predict, {float(known.min()):g}..{float(known.max()):g}{missing} (dataset.task)"
+    )
+    return Targets("value", values=values)
+
+
+def _one_column(y: np.ndarray) -> np.ndarray:
+    return y.reshape(len(y)) if y.ndim == 2 and y.shape[1] == 1 else y
+
+
 def encode_labels(
     raw: Mapping[str, np.ndarray], lengths: Mapping[str, int], path: str, notes: list[str]
 ) -> tuple[tuple[str, ...], dict[str, Tensor]]:
@@ -136,7 +205,7 @@ def encode_labels(
             if not (np.isfinite(whole).all() and np.equal(np.mod(whole, 1), 0).all()):
                 raise DataError(
                     f"labels of {escape(path)} ({part}) are not integers; expected classes",
-                    "dataset.label=none trains without labels",
+                    "dataset.task=value predicts numbers; dataset.label=none trains without labels",
                 )
             columns[part] = [None if np.isnan(v) else str(int(v)) for v in y.tolist()]
         elif y.dtype.kind in "iub":
@@ -163,8 +232,7 @@ def encode_labels(
 
 def make_sources(
     parts: Mapping[str, Tensor],
-    labels: Mapping[str, Tensor],
-    classes: Sequence[str],
+    targets: Targets,
     hold_out: Callable[[], tuple[Tensor, Tensor, str]],
     notes: list[str],
     groups: Mapping[str, Tensor] | None = None,
@@ -172,11 +240,17 @@ def make_sources(
     """The fields `train`, `test`, `unlabelled` and `split` of a Dataset. Where there is no test split, `hold_out` divides the
     training samples and returns training ids, held-out ids and a description. `groups`: group ids of each split. Adds notes
     on the classes and on the held-out split."""
+    classes, labels, values = targets.classes, targets.labels, targets.values
     names = listing(map(escape, classes), 6)
-    notes.append(f"{plural(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
+    if targets.task == "classes":
+        notes.append(f"{plural(len(classes), 'class', 'classes')}: {names}" if classes else "no labels")
     notes += class_warnings(classes, sum(int((y >= 0).sum()) for y in labels.values()))
     groups = groups or {}
-    built = {part: ArraySource(x, labels.get(part), groups=groups.get(part)) for part, x in parts.items()}
+    named = {part: {"value": v} for part, v in values.items()}
+    built = {
+        part: ArraySource(x, labels.get(part), groups=groups.get(part), targets=named.get(part))
+        for part, x in parts.items()
+    }
     digest = ""
     if "test" not in built:
         x, y, g = parts["train"], labels.get("train"), groups.get("train")
@@ -187,7 +261,9 @@ def make_sources(
         )
         if len(held_ids):
             for part, ids in (("train", train_ids), ("test", held_ids)):
-                built[part] = ArraySource(x[ids], None if y is None else y[ids], groups=None if g is None else g[ids])
+                own = {name: v[ids] for name, v in named.get("train", {}).items()}
+                groups_of = None if g is None else g[ids]
+                built[part] = ArraySource(x[ids], None if y is None else y[ids], groups=groups_of, targets=own)
     if "test" in built:
         _warn_equal_rows(built["train"].x, built["test"].x, notes)
     return {**{part: built.get(part) for part in ("train", "test", "unlabelled")}, "split": digest}

@@ -23,7 +23,7 @@ class ConvertedSource(Source):
         assert channels in (1, 3), channels
         self.whole, self.channels = whole, channels
         self.labels, self.names, self.groups, self.bad = whole.labels, whole.names, whole.groups, whole.bad
-        self.max_bad_fraction = whole.max_bad_fraction
+        self.targets, self.max_bad_fraction = whole.targets, whole.max_bad_fraction
         self._x: Dense | None = None
 
     def __len__(self) -> int:

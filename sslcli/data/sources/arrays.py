@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset
-from sslcli.data.files.array_fields import ArrayFields, assign_fields, encode_labels, make_sources
+from sslcli.data.files.array_fields import ArrayFields, assign_fields, check_task, encode_targets, make_sources
 from sslcli.data.files.array_file import read_entries
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.paths import require_path
@@ -39,6 +39,7 @@ def arrays(
     holdout: float | str = "auto",
     split_seed: int = 0,
     pretrain_on: str = "unlabelled",  # the behavior of runs older than this key
+    task: str = "auto",
 ) -> Dataset:
     """A data set of images (N, H, W), (N, H, W, C) or (N, C, H, W) in array files, with or without labels.
 
@@ -48,6 +49,7 @@ def arrays(
     `range`: uint8 is not changed; other types are scaled to uint8, all splits by the same range: [lo, hi], or minmax or
     percentile of the training split; auto recognizes 0..1 and 0..255.
     `layout`: auto, nhw, nhwc or nchw. `label`: auto, none, or the name of the entry with the labels.
+    `task`: classes, value (numbers to predict), or auto: value where the labels are numbers with fractions.
     `pretrain_on`: where there is an unlabeled split, all (train and unlabelled) or unlabelled.
 
     Raises RequestError for paths and values, DataError for the contents of the files.
@@ -55,6 +57,7 @@ def arrays(
     text = require_path(path, "an array file (.npy, .npz, .pt) or a folder of them")
     check_size(image_size)
     check_range(range)
+    check_task(task)
     if layout not in ("auto", "nhw", "nhwc", "nchw"):
         raise RequestError(
             f"dataset.layout: expected auto, nhw, nhwc or nchw, got {escape(layout)}", "dataset.layout=auto"
@@ -64,16 +67,16 @@ def arrays(
     entries = read_entries(text)
     fields = assign_fields(entries, label, text, notes)
     parts, scale = _read_parts(fields, text, layout, range, notes)
-    classes, labels = encode_labels(fields.y, {k: len(v) for k, v in parts.items()}, text, notes)
-    y = labels.get("train")
+    targets = encode_targets(fields.y, {k: len(v) for k, v in parts.items()}, task, text, notes)
+    y = targets.labels.get("train")
 
     def hold_out() -> tuple[Tensor, Tensor, str]:
         return (
-            *split(len(parts["train"]), holdout, split_seed, y),
+            *split(len(parts["train"]), targets.holdout(holdout), split_seed, y),
             "at random" if y is None else "stratified by class",
         )
 
-    sources = make_sources(parts, labels, classes, hold_out, notes)
+    sources = make_sources(parts, targets, hold_out, notes)
     sources["unlabelled"] = pretrain_source(sources["train"], sources["unlabelled"], pretrain_on, notes)
     channels, height, width = parts["train"].shape[1:]
     side = image_size or min(height, width)
@@ -87,9 +90,13 @@ def arrays(
         modality="image",
         shape=(channels, side, side),
         **sources,
-        classes=classes,
+        classes=targets.classes,
+        task=targets.task,
         values=Continuous(mean, std),
-        fingerprint=fingerprint(sum(map(len, parts.values())), _contents([*parts.values(), *labels.values()])),
+        fingerprint=fingerprint(
+            sum(map(len, parts.values())),
+            _contents([*parts.values(), *targets.tensors()]),
+        ),
         notes=notes,
         details={
             "layout": "arrays",

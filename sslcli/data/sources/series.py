@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset
-from sslcli.data.files.array_fields import PARTS, assign_fields, encode_labels, make_sources
+from sslcli.data.files.array_fields import PARTS, assign_fields, check_task, encode_targets, make_sources
 from sslcli.data.files.array_file import read_entries
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.paths import require_path
@@ -44,6 +44,7 @@ def series(
     holdout: float | str = "auto",
     split_seed: int = 0,
     pretrain_on: str = "unlabelled",  # the behavior of runs older than this key
+    task: str = "auto",
 ) -> Dataset:
     """A data set of series (N, C, T) float32 in an .npz (or .npy, .pt) file, of the modality "series".
 
@@ -54,6 +55,7 @@ def series(
     `group`: samples of one group are never on both sides of the held-out split: recording (the entry `groups`, else all windows
     of one recording), none, or the name of an entry; auto, for older runs, is the entry `groups` only.
     `holdout`: the held-out fraction; auto is a fifth where there are labels.
+    `task`: classes, value (numbers to predict), or auto: value where the labels are numbers with fractions.
     `pretrain_on`: where there is an unlabeled split, all (train and unlabelled) or unlabelled.
 
     Raises RequestError for paths and values, DataError for the contents of the file.
@@ -61,6 +63,7 @@ def series(
     text = require_path(path, "a file of series (.npz)")
     _check_options(layout, window, stride)
     check_pretrain_on(pretrain_on)
+    check_task(task)
     notes: list[str] = []
     entries = read_entries(text)
     fields = assign_fields(entries, label, text, notes)
@@ -69,14 +72,15 @@ def series(
     channels = {r.shape[0] for part in recordings.values() for r in part}
     if len(channels) != 1:
         raise DataError(f"the series of {escape(text)} differ in the number of channels: {sorted(channels)}")
-    classes, labels = encode_labels(fields.y, {k: len(v) for k, v in recordings.items()}, text, notes)
+    targets = encode_targets(fields.y, {k: len(v) for k, v in recordings.items()}, task, text, notes)
     if groups is not None and len(groups) != len(recordings["train"]):
         raise DataError(f"{escape(text)} has {len(recordings['train']):,} series but {len(groups):,} groups")
 
     length = window or max(r.shape[1] for part in recordings.values() for r in part)
     windows = _windows(recordings, length, window, stride, text)
     parts = {part: w.x for part, w in windows.items()}
-    labels = {part: y[windows[part].origin] for part, y in labels.items()}
+    targets = targets.select({part: w.origin for part, w in windows.items()})
+    holdout = targets.holdout(holdout)
     if groups is not None:
         groups = [groups[i] for i in windows["train"].origin.tolist()]
     _describe(recordings["train"], parts["train"], window, stride, layout, notes)
@@ -85,7 +89,7 @@ def series(
     if groups is not None:
         unused = ", not used, because the file has a test split" if "test" in parts else ""
         notes.append(f"{plural(len(set(groups)), 'group')}{unused}")
-    y = labels.get("train")
+    y = targets.labels.get("train")
 
     def hold_out() -> tuple[Tensor, Tensor, str]:
         train = windows["train"]
@@ -97,19 +101,20 @@ def series(
         return (*split(len(train.x), holdout, split_seed, y, groups), how)
 
     group_ids = _group_ids(windows, groups) if group == "recording" else None
-    sources = make_sources(parts, labels, classes, hold_out, notes, group_ids)
+    sources = make_sources(parts, targets, hold_out, notes, group_ids)
     sources["unlabelled"] = pretrain_source(sources["train"], sources["unlabelled"], pretrain_on, notes)
     mean, std, constant = series_stats(sources["train"].x)
     notes += outlier_notes(sources["train"].x)
     if constant:
         notes.append(f"warning: {plural(constant, 'constant channel')}")
-    contents = (t.numpy().tobytes() for t in [*parts.values(), *labels.values()])
+    contents = (t.numpy().tobytes() for t in [*parts.values(), *targets.tensors()])
     return Dataset(
         name=name,
         modality="series",
         shape=(parts["train"].shape[1], length),
         **sources,
-        classes=classes,
+        classes=targets.classes,
+        task=targets.task,
         values=Continuous(mean, std),
         fingerprint=fingerprint(sum(map(len, parts.values())), contents),
         notes=notes,
