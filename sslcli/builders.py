@@ -6,7 +6,7 @@ import inspect
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ def load_dataset(
     fitted: dict[str, Preprocessor | None] = {}
     if instantiate.takes("dataset", options, "like"):
         fitted = {"like": like or _given_preprocessor(cfg, record)}
+        _check_kind(options, fitted["like"])
     with progress.task("data set"):
         dataset: Dataset = instantiate.build("dataset", options, **fitted)
     dataset = replace(dataset, path=node.get("path"))
@@ -64,6 +65,19 @@ def _given_preprocessor(cfg: Config, record: DataRecord | None) -> Preprocessor 
         return None
     folder = locate_encoder(spec)
     return preprocess.of_encoder(folder, read_info(folder))
+
+
+def _check_kind(node: Config, like: Preprocessor | None) -> None:
+    """RequestError where `like` is none of the preprocessors that the function of a data set takes, by its annotation."""
+    target = instantiate.resolve("dataset", node["_target_"])
+    annotation = inspect.signature(target, eval_str=True).parameters["like"].annotation
+    kinds = tuple(t for t in get_args(annotation) or (annotation,) if isinstance(t, type) and t is not type(None))
+    if like is not None and kinds and not isinstance(like, kinds):
+        own = " or ".join(kind.kind for kind in kinds if issubclass(kind, Preprocessor))
+        raise RequestError(
+            f"this encoder takes {like.kind} samples; those of {node.get('name', 'the data set')} are {own}",
+            f"a data set of the modality {like.kind}",
+        )
 
 
 def restrict_to_classes(dataset: Dataset, classes: object) -> Dataset:

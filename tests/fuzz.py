@@ -293,6 +293,8 @@ RUN_FILES = [
     *(
         "encoder.json",
         "encoder.safetensors",
+        "preprocessor",
+        "preprocessor/preprocessor.json",
         "eval/knn.json",
         "eval/knn_predictions.safetensors",
         "checkpoints",
@@ -401,11 +403,11 @@ READS = {  # the files that a command reads, by the beginnings of their names
     "show": ("status", "eval", ".lock", "events", "config"),
     "compare": ("status", "config", "metrics", "eval", "encoder"),
     "report": ("status", "config", "metrics", "events", "log", ".hydra", "eval", "encoder"),
-    "eval": ("status", "config", "encoder", "eval", "log"),
-    "resume": ("status", "config", "metrics", "events", "log", ".lock", "encoder", "checkpoints"),
-    "select": ("config", "encoder.json", "checkpoints", "eval"),
-    "export": ("status", "encoder"),
-    "export checkpoint": ("config", "encoder.json", "checkpoints"),
+    "eval": ("status", "config", "encoder", "preprocessor", "eval", "log"),
+    "resume": ("status", "config", "metrics", "events", "log", ".lock", "encoder", "preprocessor", "checkpoints"),
+    "select": ("config", "encoder.json", "preprocessor", "checkpoints", "eval"),
+    "export": ("status", "encoder", "preprocessor"),
+    "export checkpoint": ("config", "encoder.json", "preprocessor", "checkpoints"),
 }
 
 

@@ -15,10 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
+from sslcli import builders
+from sslcli.config import instantiate
 from sslcli.data import preprocess
 from sslcli.data.images.preprocessor import ImagePreprocessor
 from sslcli.data.sources.series_preprocessor import SeriesPreprocessor
-from sslcli.errors import DataError, SslError, TrainingError
+from sslcli.errors import DataError, RequestError, SslError, TrainingError
 from sslcli.nn.values import Columns, Continuous, Tokens, values_from_json
 from sslcli.runs.encoder import write_preprocessor
 
@@ -152,3 +154,11 @@ def test_values_fit_a_shape(values, shape, fits):
 def test_values_of_another_type_are_refused(content):
     with pytest.raises(ValueError, match="values"):
         values_from_json(content)
+
+
+def test_encoder_of_images_is_refused_for_a_table(monkeypatch):
+    from sslcli.data.sources.table import table
+
+    monkeypatch.setattr(instantiate, "resolve", lambda group, target: table)
+    with pytest.raises(RequestError, match="this encoder takes image samples; those of mine are table"):
+        builders.load_dataset({"dataset": {"_target_": "sslcli.data.table", "name": "mine", "path": "x"}}, like=IMAGES)
