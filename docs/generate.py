@@ -39,6 +39,7 @@ FACTS = (
     "name",
     "needs",
     "requires",
+    "modality",
 )  # of a choice, no keys
 EVALUATOR_FACTS = ("title", "metric", "order", "ranks_runs")
 COMMANDS_WITH_KEYS = ("pretrain", "eval", "pipeline", "bench")

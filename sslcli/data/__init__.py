@@ -9,6 +9,7 @@ _MODULES = {
     **dict.fromkeys(("cifar10", "cifar100"), "sslcli.data.public.cifar"),
     **dict.fromkeys(("mnist", "fashion_mnist", "kmnist"), "sslcli.data.public.mnist"),
     **{name: f"sslcli.data.public.{name}" for name in ("digits", "stl10", "svhn")},
+    **dict.fromkeys(("breast_cancer", "diabetes", "wine"), "sslcli.data.public.sklearn_tables"),
     **{name: f"sslcli.data.sources.{name}" for name in ("arrays", "image_folder", "pack", "series", "table", "tar")},
 }
 __all__ = sorted(_MODULES)

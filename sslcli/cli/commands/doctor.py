@@ -34,6 +34,7 @@ EXTRAS = {
     "hydra-joblib-launcher": "sweep",
     "hydra-submitit-launcher": "slurm",
     "hydra-optuna-sweeper": "hpo",
+    "pyarrow": "table",
 }
 VARIABLES = {
     "SSLCLI_RUNS": "where runs are stored (default: runs)",

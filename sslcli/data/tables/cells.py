@@ -25,6 +25,10 @@ DATE = re.compile(
 )
 
 
+class TextCells(list[str]):
+    """Cells that are text whatever they look like, of a file that has types."""
+
+
 # Words for characters that a shell or the grammar of overrides would take for its own
 CHARACTERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " ", "point": "."}
 
@@ -132,8 +136,11 @@ def format_number(value: float) -> str:
 
 
 def number_options(texts: Iterable[str], used: CellFormat) -> str | None:
-    """The options with which all `texts` are numbers, such as "dataset.decimal=comma"; None where there are none."""
+    """The options with which all `texts` are numbers, such as "dataset.decimal=comma"; None where there are none,
+    and where they are numbers as `used` has it: a file with types says that they are text."""
     texts = list(texts)
+    if all(used.plain(t) for t in texts):
+        return None
     forms = [
         ("dataset.decimal=comma", CellFormat(",")),
         ("dataset.decimal=comma dataset.thousands=point", CellFormat(",", ".")),

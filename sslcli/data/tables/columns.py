@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sslcli.console import escape, human_bytes, plural
-from sslcli.data.tables.cells import CellFormat, canonical, format_number
+from sslcli.data.tables.cells import CellFormat, TextCells, canonical, format_number
 from sslcli.data.tables.delimited import DelimitedFile
 from sslcli.data.tables.parquet import ParquetFile
 from sslcli.errors import DataError, MachineError, listing
@@ -100,10 +100,9 @@ def read_tables(
         lines: list[np.ndarray] = []
         boundaries, rows, read, budget = [0], 0, 0, free_memory()
         for file in files:
-            place = {name: i for i, name in enumerate(file.columns)}
-            for numbers, block in file.blocks():
+            for numbers, block in file.blocks(names):
                 for name, reader in readers.items():
-                    reader.add(block[place[name]] if name in place else [""] * len(numbers))
+                    reader.add(block[name] if name in block else [""] * len(numbers))
                 lines.append(numbers)
                 rows += len(numbers)
                 read += len(numbers) * len(names) * 8
@@ -179,7 +178,7 @@ class _ColumnReader:
                 return
             cells = ["" if np.isnan(v) else format_number(v) for v in cells.tolist()]
         elif not self.text:
-            numbers = self.cells.numbers(cells)
+            numbers = None if isinstance(cells, TextCells) else self.cells.numbers(cells)
             if numbers is not None:
                 self._add_numbers(numbers)
                 self._count_markers(cells, np.isnan(numbers))

@@ -11,7 +11,7 @@ import gzip
 import itertools
 import lzma
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any
@@ -79,19 +79,25 @@ class DelimitedFile:
             self.columns = list(names)
         self._has_header = names is None
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, list[Sequence[str]]]]:
-        """Blocks of rows: the line of each row (n,) int64, and for each column its cells (n,). Empty rows are left out."""
+    def blocks(self, names: Collection[str]) -> Iterator[tuple[np.ndarray, dict[str, Sequence[str]]]]:
+        """Blocks of rows of the columns `names`: the line of each row (n,) int64, and by the name of a column its cells (n,). Empty
+        rows are left out."""
         size = max(16, BLOCK_CELLS // len(self.columns))
         rows: list[list[str]] = []
         lines: list[int] = []
+
+        def block() -> tuple[np.ndarray, dict[str, Sequence[str]]]:
+            cells = zip(self.columns, zip(*rows, strict=True), strict=True)
+            return np.array(lines), {name: column for name, column in cells if name in names}
+
         for line, row in self._rows():
             rows.append(row)
             lines.append(line)
             if len(rows) == size:
-                yield np.array(lines), list(zip(*rows, strict=True))
+                yield block()
                 rows, lines = [], []
         if rows:
-            yield np.array(lines), list(zip(*rows, strict=True))
+            yield block()
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         width, line = len(self.columns), self.skipped

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from sslcli.console import escape
+from sslcli.data.tables.cells import TextCells
 from sslcli.errors import DataError, MachineError
 
 MAGIC = b"PAR1"
@@ -41,26 +42,29 @@ class ParquetFile:
             schema = self._file.schema_arrow
         except self._errors as error:
             raise self._unreadable(error) from error
-        self.columns = [str(name) for name in schema.names]
+        self._names = [str(name) for name in schema.names]
+        self.columns = list(self._names)
         self._types = pyarrow.types
         self._kinds = list(schema.types)
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, list[Any]]]:
-        """Blocks of rows: the number of each row, from 1, (n,) int64, and for each column (n,) float64 or a list of text."""
-        size, first = max(16, BLOCK_CELLS // max(1, len(self.columns))), 1
-        batches = self._file.iter_batches(batch_size=size)
+    def blocks(self, names: Collection[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray | Sequence[str]]]]:
+        """Blocks of rows of the columns `names`: the number of each row, from 1, (n,) int64, and by the name of a column its
+        numbers (n,) float64 or its text."""
+        places = {self._names[i]: i for i, name in enumerate(self.columns) if name in names}
+        size, first = max(16, BLOCK_CELLS // max(1, len(places))), 1
+        batches = self._file.iter_batches(batch_size=size, columns=list(places))
         while True:
             try:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                columns = [
-                    self._values(column, kind, name)
-                    for column, kind, name in zip(batch.columns, self._kinds, self.columns, strict=True)
-                ]
+                block = {
+                    self.columns[i]: self._values(batch.column(name), self._kinds[i], self.columns[i])
+                    for name, i in places.items()
+                }
             except self._errors as error:
                 raise self._unreadable(error) from error
-            yield np.arange(first, first + batch.num_rows), columns
+            yield np.arange(first, first + batch.num_rows), block
             first += batch.num_rows
 
     def _values(self, column: Any, kind: Any, name: str) -> np.ndarray | Sequence[str]:
@@ -74,7 +78,7 @@ class ParquetFile:
             raise DataError(
                 f"{self.what}: column {escape(name)} holds {kind}, not single values", f"dataset.drop=[{escape(name)}]"
             )
-        return ["" if v is None else _text(v) for v in column.to_pylist()]
+        return TextCells("" if v is None else _text(v) for v in column.to_pylist())
 
     def _unreadable(self, error: Exception) -> DataError:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
