@@ -239,6 +239,6 @@ def test_export_guide_code_runs(cli, number, backbone, size):
     with torch.no_grad():
         exec(code, names)
         ours, info = load_encoder(Path("encoder"))
-        mean, std = (torch.tensor(info[k]).view(-1, 1, 1) for k in ("mean", "std"))
+        mean, std = (torch.tensor(info["values"][k]).view(-1, 1, 1) for k in ("mean", "std"))
         theirs = ours.eval()((names["images"] - mean) / std)
     torch.testing.assert_close(names["features"], theirs, rtol=1e-4, atol=1e-4)
