@@ -1,7 +1,7 @@
 """Self-supervised methods on a table (Adult, UCI): accuracy and AUROC by the number of labels, beside training from scratch,
 random weights, logistic regression and gradient boosting.
 
-    python benchmarks/tables.py DATA RUNS [--seeds 5] [--backbones mlp ft_transformer] [--validation]
+    python benchmarks/tables.py DATA RUNS [--seeds 5] [--backbones mlp] [--methods scarf] [--labels 100] [--validation]
 
 DATA is a folder with the files adult.data and adult.test of https://archive.ics.uci.edu/dataset/2/adult, RUNS one for runs. Writes
 docs/results/tables.json after each measurement, and tables.md; what is there is not measured again. A seed is one pretraining, one
@@ -50,12 +50,12 @@ METHODS: dict[str, list[str]] = {
     "mae": ["method.mask_ratio=0.5", "optimizer.lr=0.001"],
     "denoising_autoencoder": [],
 }
+ALL_EPOCHS = {"mlp": 10, "ft_transformer": 6}  # of fine-tuning with all labels
 FINETUNE: dict[str, dict[str, Any]] = {  # by number of labels; otherwise the same for both starts
     "100": {"lr": {"scratch": 3e-4, "run": 1e-4}, "epochs": 50, "augment": "weak+global"},
     "1000": {"lr": {"scratch": 3e-4, "run": 1e-4}, "epochs": 30, "augment": "weak+global"},
     "all": {
         "lr": {"scratch": 1e-3, "run": 1e-3},
-        "epochs": 10,
         "batch_size": 256,
         "weight_decay": 0.01,
         "augment": "weak",
@@ -107,7 +107,7 @@ class Models:
             "device.threads=1",
         ]
         self.words += [f"seed={seed}", "train.eval_every=0"]
-        self.backbone_words = WORDS[backbone]
+        self.backbone, self.backbone_words = backbone, WORDS[backbone]
         cfg = configuration.resolve(
             compose.compose("pretrain", [*self.words, *self.backbone_words, f"backbone={backbone}"])
         )
@@ -165,7 +165,8 @@ class Models:
 
         ids = self.ids(labels)
         head = logistic_head(backbone, self.data) if start == "run" else None
-        recipe = Recipe(**{**FINETUNE[labels], "lr": FINETUNE[labels]["lr"][start], **options})
+        given = FINETUNE[labels] | ({"epochs": ALL_EPOCHS[self.backbone]} if labels == "all" else {})
+        recipe = Recipe(**{**given, "lr": FINETUNE[labels]["lr"][start], **options})
         trained = train(backbone, self.data, ids, recipe, derive(self.seed, "finetune"), head=head)
         with self.torch.no_grad():
             return self.scores(trained.head(self.data.compute_features(trained.backbone, "test")[0]))
@@ -173,9 +174,10 @@ class Models:
     def baseline(self, name: str, labels: str) -> dict[str, float]:
         from sslcli.views.modality import modality
 
-        x, y, ids = self.dataset.train.resident, self.data.labels("train"), self.ids(labels)
-        predict = modality("table").baselines(self.dataset)[name].fit(x[ids], y[ids], self.seed)
-        return self.scores(predict(self.dataset.test.resident).log())
+        train, test = self.dataset.train.resident, self.dataset.test.resident
+        y, ids = self.data.labels("train"), self.ids(labels)
+        predict = modality("table").baselines(self.dataset)[name].fit(train.take(ids), y[ids], self.seed)
+        return self.scores(predict(test.take(self.torch.arange(len(test)))).log())
 
 
 def measurements(seeds: int, backbones: list[str]) -> list[tuple[str, str, int, str, str]]:
@@ -288,10 +290,12 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--backbones", nargs="*", default=list(WORDS))
+    parser.add_argument("--methods", nargs="*", help="only these, also scratch, untrained, linear, boosting")
+    parser.add_argument("--labels", nargs="*", default=list(LABELS))
     parser.add_argument("--validation", action="store_true")
     options = parser.parse_args()
     path = OUT.with_name("tables_validation.json") if options.validation else OUT
-    words = ["DATA", "RUNS", *sys.argv[3:]]
+    words = ["DATA", "RUNS"]  # portions add up to the whole table
     known = (
         json.loads(path.read_text()) if path.exists() else {"about": report.about(words, "tables.py"), "results": {}}
     )
@@ -301,7 +305,8 @@ def main() -> None:
     current: tuple[int, str] | None = None
     for backbone, method, seed, labels, kind in measurements(options.seeds, options.backbones):
         key = f"{backbone}/{method}/{seed}/{labels}/{kind}"
-        if key in known["results"]:
+        chosen = (options.methods is None or method in options.methods) and labels in options.labels
+        if key in known["results"] or not chosen:
             continue
         if current != (seed, backbone or "mlp"):
             current = (seed, backbone or "mlp")
