@@ -63,7 +63,7 @@ def table(
     for options, DataError for the contents of files.
     """
     check_pretrain_on(pretrain_on)
-    markers = frozenset(format_number(m) if isinstance(m, float) and m == m else str(m) for m in missing or ())
+    markers = frozenset(format_number(m) if isinstance(m, float) else str(m) for m in missing or ())
     choices = {key: as_names(key, v) for key, v in (("numeric", numeric), ("categorical", categorical), ("drop", drop))}
     cells = CellFormat.parse(decimal, thousands, markers) if like is None else like.cells
     options = Options(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -132,6 +133,8 @@ def canonical(text: str) -> str:
 
 def format_number(value: float) -> str:
     """The shortest text of a number: 1 for 1.0."""
+    if not math.isfinite(value):
+        return repr(float(value))
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
 
 

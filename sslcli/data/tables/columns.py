@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,7 @@ class Table:
     lines: np.ndarray
     boundaries: tuple[int, ...]
     markers: Mapping[str, Counter[str]]  # of each column: how often each marker of a missing value occurs
+    cells: CellFormat = field(default_factory=CellFormat)  # how its numbers are written
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -72,12 +73,10 @@ class Table:
         """The first cells of a column that are text, for messages."""
         column = self.columns[name].as_text()
         assert column.codes is not None
-        where = [i for i, code in enumerate(column.codes.tolist()) if code >= 0 and not _is_number(column.texts[code])]
+        where = [
+            i for i, code in enumerate(column.codes.tolist()) if code >= 0 and not self.cells.plain(column.texts[code])
+        ]
         return listing(f"{escape(column.texts[column.codes[i]])!r} in line {self.lines[i]:,}" for i in where[:at_most])
-
-
-def _is_number(text: str) -> bool:
-    return CellFormat().plain(text) is not None
 
 
 def read_tables(
@@ -119,7 +118,7 @@ def read_tables(
         forced |= late
     columns = {name: reader.column() for name, reader in readers.items()}
     all_lines = np.concatenate(lines) if lines else np.zeros(0, dtype=np.int64)
-    return Table(what, columns, all_lines, tuple(boundaries), {name: r.markers for name, r in readers.items()})
+    return Table(what, columns, all_lines, tuple(boundaries), {name: r.markers for name, r in readers.items()}, cells)
 
 
 def _common_names(
@@ -233,7 +232,7 @@ def table_from_columns(
         readers[str(name)] = reader = _ColumnReader(str(name), cells, True, str(name) in text)
         reader.add([_cell(value) for value in values])
     done = {name: reader.column() for name, reader in readers.items()}
-    return Table(what, done, np.arange(1, n + 1), (0, n), {name: r.markers for name, r in readers.items()})
+    return Table(what, done, np.arange(1, n + 1), (0, n), {name: r.markers for name, r in readers.items()}, cells)
 
 
 def _cell(value: Any) -> str:

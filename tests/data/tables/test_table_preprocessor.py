@@ -84,6 +84,13 @@ def test_text_where_training_had_numbers_is_an_error(fitted):
         fitted.preprocessor.encode(rows)
 
 
+def test_cells_with_decimal_commas_are_no_text(read):
+    text = "a;b\n" + "".join(f"{i * i % 17},5;{i * 7 % 13}\n" for i in range(40))
+    pre = read(text, decimal="comma").preprocessor
+    with pytest.raises(DataError, match=r"text here: 'abc' in line 5$"):
+        read(text.replace("9,5;8\n", "abc;8\n", 1), like=pre)
+
+
 def test_numbers_of_a_category_match_in_any_form(read):
     rows = [{**row, "zip": [10, 20, 30][i % 3]} for i, row in enumerate(people())]
     pre = read(rows, holdout=0, categorical=["zip"]).preprocessor

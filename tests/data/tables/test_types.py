@@ -172,7 +172,9 @@ def test_number_beyond_float32_is_refused_by_line(read, value):
         read(rows)
     assert "dataset.missing=[" in error.value.hint
     marker = error.value.hint.partition("dataset.missing=[")[2].partition("]")[0]
-    assert int(read(rows, holdout=0, missing=[marker]).train.resident.tensor[:, -1].isnan().sum()) == 1
+    for given in (marker, float(value)):  # on the command line, and as YAML reads it
+        dataset = read(rows, holdout=0, missing=[given])
+        assert int(dataset.train.resident.tensor[:, -1].isnan().sum()) == 1
 
 
 def test_large_numbers_keep_their_differences(read):
