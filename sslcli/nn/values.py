@@ -50,6 +50,14 @@ class Values(ABC):
     def complete(self, x: Tensor) -> Tensor:
         """x with a value that carries no information wherever there is none."""
 
+    @abstractmethod
+    def remove(self, x: Tensor, where: Tensor) -> Tensor:
+        """Make the values where `where` is true, which broadcasts to x, missing."""
+
+    @abstractmethod
+    def random(self, n: int, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+        """`n` random samples (n, *shape) without missing values, to try a method with: standard normal numbers, uniform ids."""
+
     def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         """Add `noise`, of the shape of x, to the values that are numbers."""
         return x + noise
@@ -95,6 +103,12 @@ class Continuous(Values):
 
     def complete(self, x: Tensor) -> Tensor:
         return x.nan_to_num(self.fill)
+
+    def remove(self, x: Tensor, where: Tensor) -> Tensor:
+        return x.masked_fill(where, math.nan)
+
+    def random(self, n: int, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+        return torch.randn(n, *shape, generator=generator)
 
     def likelihood(self, patch_dim: int = 1) -> Likelihood:
         return Gaussian(patch_dim)
@@ -143,6 +157,13 @@ class Tokens(Values):
 
     def complete(self, x: Tensor) -> Tensor:
         return x
+
+    def remove(self, x: Tensor, where: Tensor) -> Tensor:
+        return x.masked_fill(where, self.pad)
+
+    def random(self, n: int, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+        content = torch.tensor([i for i in range(self.size) if i not in (self.pad, self.mask, *self.special)])
+        return content[torch.randint(len(content), (n, *shape), generator=generator)]
 
     def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         return x
@@ -204,6 +225,15 @@ class Columns(Values):
 
     def complete(self, x: Tensor) -> Tensor:
         return x.nan_to_num()
+
+    def remove(self, x: Tensor, where: Tensor) -> Tensor:
+        return torch.where(where, torch.where(self.is_category(x), 0.0, math.nan), x)
+
+    def random(self, n: int, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+        numbers = torch.randn(n, *shape, generator=generator)
+        last = torch.tensor(self.categories).sub(1).clamp(min=1)
+        ids = 1 + (torch.rand(n, *shape, generator=generator) * last).floor()
+        return torch.where(self.is_category(numbers), ids, numbers)
 
     def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         return torch.where(self.is_category(x), x, x + noise)

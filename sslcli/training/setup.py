@@ -188,10 +188,11 @@ def check_tokens(targets: list[type[Method]], backbone: nn.Module, dataset: Data
     """RequestError where a method requires positions and the backbone has no tokens."""
     for target in targets:
         if "positions" in target.requires and not hasattr(backbone, "patchify"):
+            suggested = modalities.description(dataset.modality).get("token_backbone")
             others = matching(dataset.values.kind, len(dataset.shape), tokens=True)
             raise RequestError(
                 f"{target.__name__} needs a backbone with tokens; {type(backbone).__name__} has none",
-                f"choose one of backbone={', '.join(others)}" if others else None,
+                f"use backbone={suggested}; with tokens are: {', '.join(others)}" if suggested else None,
             )
 
 
