@@ -188,11 +188,12 @@ def check_tokens(targets: list[type[Method]], backbone: nn.Module, dataset: Data
     """RequestError where a method requires positions and the backbone has no tokens."""
     for target in targets:
         if "positions" in target.requires and not hasattr(backbone, "patchify"):
-            suggested = modalities.description(dataset.modality).get("token_backbone")
+            usual = modalities.description(dataset.modality).get("token_backbone")
             others = matching(dataset.values.kind, len(dataset.shape), tokens=True)
+            names = sorted(others, key=lambda name: name != usual)  # the usual one first
             raise RequestError(
                 f"{target.__name__} needs a backbone with tokens; {type(backbone).__name__} has none",
-                f"use backbone={suggested}; with tokens are: {', '.join(others)}" if suggested else None,
+                f"choose one of backbone={', '.join(names)}" if names else None,
             )
 
 
