@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.nn.likelihood import Categorical, ColumnSlices, Gaussian, Likelihood, Mixed
+from sslcli.nn.rescale import Rescale
 
 
 class Values(ABC):
@@ -259,23 +260,6 @@ class Columns(Values):
     def describe(self) -> str:
         numbers = self.categories.count(0)
         return f"{numbers} columns of numbers and {len(self.categories) - numbers} of categories"
-
-
-class Rescale(nn.Module):
-    """Values normalized by one mean and standard deviation per channel -> by another. x (B, C, *size)."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float], to_mean: Sequence[float], to_std: Sequence[float]):
-        super().__init__()
-        a, b, c, d = (torch.tensor(v) for v in (mean, std, to_mean, to_std))
-        self.register_buffer("scale", b / d, persistent=False)
-        self.register_buffer("shift", (a - c) / d, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        axes = (-1, *([1] * (x.ndim - 2)))
-        return x * self.scale.view(axes) + self.shift.view(axes)
 
 
 def _are_sizes(sizes: Iterable[int]) -> bool:
