@@ -14,6 +14,8 @@ HOW_TO_LABEL = (
 
 def label_notes(dataset: Dataset) -> list[str]:
     """Notes on test samples without labels, and on classes that occur in the test split only."""
+    if dataset.task != "classes":
+        return []
     train, test = dataset.train, dataset.test
     trained = labeled_ids(train)
     if test is None or not len(trained):

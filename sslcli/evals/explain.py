@@ -47,7 +47,7 @@ def explain(
     features of the nearest training sample. An attribution map shows which inputs an output depends on, not whether that is
     justified. Raises RequestError for a backbone that is neither a ViT of sslcli nor convolutional.
     """
-    amount = subsets.parse(labels, data.dataset)
+    amount = subsets.parse(labels, data.dataset, any_task=True)
     if target not in ("auto", "class", "neighbour"):
         raise RequestError(f"evaluator.target={target}: expected auto, class or neighbour", "evaluator.target=auto")
     if samples < 1:

@@ -32,6 +32,7 @@ from sslcli.evals.base.result import Result, check_seeds, mean_and_std
 from sslcli.evals.finetuning.predictions import check_augment, measure
 from sslcli.evals.finetuning.recipe import Recipe
 from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.inputs.baselines import field_baselines
 from sslcli.evals.inputs.label_subsets import Amount
 from sslcli.evals.metrics.interval import Interval, accuracy_intervals, format_interval
 from sslcli.evals.metrics.labels_saved import least, needed
@@ -94,7 +95,7 @@ def curve(
     protocols: Record = {}
     for step in track(steps, "number of labels"):
         result = probe(backbone, data, labels=step.request, seeds=seeds)
-        for kind in ("", "untrained", "raw"):
+        for kind in ("", "untrained", "raw", *field_baselines(data, True)):
             name = f"{kind}.top1" if kind else "top1"
             if name in result.metrics:
                 line = lines.setdefault(kind, Line(kind))
@@ -204,7 +205,7 @@ def choose(amounts: list[int | str], y: torch.Tensor) -> tuple[list[Step], list[
 def savings(lines: dict[str, Line]) -> list[Record]:
     """For each number of labels: the accuracy of the self-supervised probe, and the labels each baseline needs to reach it."""
     main_line = lines[""]
-    baselines = {kind: lines[kind] for kind in BASELINES if kind in lines}
+    baselines = {kind: line for kind, line in lines.items() if kind not in ("", "finetuned")}
     rows = []
     for name, labels, accuracy in zip(main_line.names, main_line.labels, main_line.mean, strict=True):
         result = {

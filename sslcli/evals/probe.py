@@ -23,7 +23,10 @@ from sslcli.evals.fit.grid_search import Choice, Grid, choice_notes
 from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, Standardizer, c_protocol, choose_c
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.inputs.baselines import fit_classifiers, two_classes
+from sslcli.evals.metrics.anomaly_metrics import auroc
 from sslcli.evals.metrics.interval import accuracy_intervals
+from sslcli.evals.regression.probe import value_probe
 from sslcli.runs import Record
 from sslcli.runtime.progress import track
 
@@ -37,17 +40,22 @@ def probe(
     strengths: list[float] | float | None = None,
     baselines: Baselines = True,
 ) -> Result:
-    """Returns `top1`, with more than five classes `top5`, and `raw.top1`, `untrained.top1`; with several seeds each with `_std`.
+    """Returns `top1`, with more than five classes `top5`, with two classes `auroc`, and the same `top1` and `auroc` as `raw.`,
+    `untrained.` and of the modality's baselines; with several seeds each with `_std`. For data sets with a value to predict
+    instead: `rmse`, `mae`, `r2` of ridge regression (`regression/probe.py`).
 
     `labels` is the number of training labels (`all`, `1%`, `100`, `10/class`), `seeds` the number of draws of labels and
     folds that are averaged; `_std` is the standard deviation over draws (n - 1). The baselines use the same draws.
-    `strengths` is scikit-learn's C: a value, a list, or None for the grid. Raises RequestError for settings out of range,
-    DataError where labels are missing.
+    `strengths` is scikit-learn's C, or alpha of ridge regression: a value, a list, or None for the grid. Raises RequestError for
+    settings out of range, DataError where labels are missing.
     """
-    amount = subsets.parse(labels, data.dataset)
+    amount = subsets.parse(labels, data.dataset, any_task=True)
     check_seeds(seeds)
-    grid = _grid(strengths)
+    given = _given(strengths)
     data.source("test")  # raises before any feature is computed
+    if data.dataset.task == "value":
+        return value_probe(backbone, data, amount, seeds, given, baselines)
+    grid = C_GRID if given is None else Grid.of(given)
 
     metrics: dict[str, float] = {}
     notes: list[str] = []
@@ -66,7 +74,7 @@ def probe(
             warning = f"the probe of {kind or 'the backbone'} has not converged: {away}"
             warn(warning, "evaluator.strengths=[0.001,0.01,0.1] avoids values of C that converge slowly")
             notes.append(warning)
-        names = ("top1", "top5") if kind == "" else ("top1",)
+        names = ("top1", "top5", "auroc") if kind == "" else ("top1", "auroc")
         for name in names:
             if name in scores_of_set.scores:
                 metrics |= mean_and_std(f"{kind}.{name}" if kind else name, scores_of_set.scores[name])
@@ -85,6 +93,12 @@ def probe(
         else:
             draws[kind] = scores_of_set.scores
             protocol["baselines"][kind] = {k: scores_of_set.protocol[k] for k in ("dim", "strength", "solver")}
+    fitted, y_test = fit_classifiers(data, amount, seeds, baselines)
+    for name, outputs in fitted.items():
+        draws[name] = outputs.scores(y_test, two_classes(data.dataset, y_test))
+        for metric, values in draws[name].items():
+            metrics |= mean_and_std(f"{name}.{metric}", values)
+        protocol["baselines"][name] = {"note": outputs.note}
     if amount.kind == "all" and seeds > 1:
         notes.append(f"labels=all: the {seeds} draws differ only in the folds that choose C")
     protocol["notes"] = data.protocol_notes(baselines, notes)
@@ -93,13 +107,13 @@ def probe(
     return Result(metrics, protocol, artefacts, details, intervals)
 
 
-def _grid(strengths: list[float] | float | None) -> Grid:
+def _given(strengths: list[float] | float | None) -> list[float] | None:
     if strengths is None:
-        return C_GRID
+        return None
     given = strengths if isinstance(strengths, list) else [strengths]
     if not given or not all(isinstance(s, (int, float)) and 0 < s < float("inf") for s in given):
         raise RequestError(f"evaluator.strengths={strengths}: expected values above 0", "evaluator.strengths=[0.01,1]")
-    return Grid.of([float(s) for s in given])
+    return [float(s) for s in given]
 
 
 @dataclass
@@ -127,7 +141,8 @@ def _measure(
     x_test, y_test = standardize(test[0], labeled), test[1][labeled]
     total = max(len(data.dataset.classes), int(train[1].max()) + 1, int(y_test.max()) + 1)
 
-    scores: dict[str, list[float]] = {"top1": [], "top5": []}
+    binary = two_classes(data.dataset, y_test)
+    scores: dict[str, list[float]] = {"top1": [], "top5": [], "auroc": []}
     confusion = torch.zeros(total, total, dtype=torch.int64)
     choices: list[Choice] = []
     fits, predicted, confidence = [], [], []
@@ -152,6 +167,8 @@ def _measure(
         scores["top1"].append(float(hits[:, 0].double().mean()))
         if total > 5:
             scores["top5"].append(float(hits.any(dim=1).double().mean()))
+        if binary and len(classes) == 2:
+            scores["auroc"].append(auroc(logits[:, 1] - logits[:, 0], y_test == classes[1]))
         confusion += torch.bincount(y_test * total + ranked[:, 0], minlength=total * total).view(total, total)
         choices.append(choice)
         fits.append(fit)

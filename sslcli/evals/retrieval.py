@@ -20,6 +20,7 @@ from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Baselines, Result
 from sslcli.evals.fit.clustering import float64_device
 from sslcli.evals.fit.neighbors import nearest_neighbors
+from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.rng import derive, order
 from sslcli.runs import Record
 
@@ -43,6 +44,7 @@ def retrieval(backbone: nn.Module, data: EvalData, *, gallery: str = "train", ba
     order of the data. Queries whose class is not in the gallery are left out, as is what has no label. Without labels there is
     the image only.
     """
+    subsets.check_classes(data.dataset)
     if gallery not in ("train", "test"):
         raise RequestError(f"evaluator.gallery={gallery}: expected train or test", "evaluator.gallery=train")
     split: Split = "train" if gallery == "train" else "test"

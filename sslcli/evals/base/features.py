@@ -81,6 +81,7 @@ class EvalData:
         self._features: dict[str, tuple[Tensor, Tensor]] = {}
         self._raw: dict[str, tuple[Tensor, Tensor]] = {}
         self._raw_features: RawFeatures | None = None
+        self._inputs: dict[str, tuple[Tensor, Tensor]] = {}
         self._ids: dict[str, Tensor] = {}
         self._untrained_backbone: nn.Module | None = None
 
@@ -101,7 +102,7 @@ class EvalData:
                     f"{self.dataset.name} has no labels, which this evaluator requires",
                     f"{HOW_TO_LABEL}; quality, cluster and anomaly need no labels: sslcli eval quality",
                 )
-            if len(self.dataset.classes) == 1:  # a held-out split would not help
+            if len(self.dataset.classes) == 1 and self.dataset.task == "classes":  # a held-out split would not help
                 raise DataError(
                     f"{self.dataset.name} has 1 class: at least 2 are required",
                     f"{HOW_TO_LABEL}; quality, cluster and anomaly need no classes: sslcli eval quality",
@@ -221,6 +222,18 @@ class EvalData:
         source = self.source(split)
         return _labels(source, torch.arange(len(source)))
 
+    def targets(self, split: Split) -> Tensor:
+        """The values (n,) float64 to predict, of the rows of `features` and `raw`; NaN where unknown. For the task `value`."""
+        values = self.source(split).targets.get("value")
+        ids = self.ids(split)
+        return torch.full(ids.shape, torch.nan, dtype=torch.float64) if values is None else values[ids]
+
+    def clean_inputs(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Normalized inputs (n, *shape) of all samples of a split, on the CPU, and their ids (n,): for baselines of a modality."""
+        if split not in self._inputs:
+            self._inputs[split] = self.inputs(split, torch.arange(len(self.source(split))))
+        return self._inputs[split]
+
     def ids(self, split: Split) -> Tensor:
         """Ids (n,) int64 of the rows of `features` and `raw`, after one of these has been computed."""
         return self._ids[split]
@@ -237,8 +250,10 @@ class EvalData:
 
     @property
     def unlabeled(self) -> bool:
-        """Whether no sample of any split has a label."""
+        """Whether no sample of any split has a label, or a value to predict."""
         parts = (self.dataset.train, self.dataset.test)
+        if self.dataset.task == "value":
+            return not any(p is not None and bool(p.targets["value"].isfinite().any()) for p in parts)
         return not any(p is not None and p.labels is not None and bool((p.labels >= 0).any()) for p in parts)
 
     def _note_missing(self, split: str, n: int, of: int) -> None:

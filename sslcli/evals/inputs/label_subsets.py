@@ -35,8 +35,20 @@ class Amount:
         return shapes[self.kind].format(self.number)
 
 
-def parse(labels: str | int, dataset: Dataset | None = None) -> Amount:
-    """Parse `all`, `1%`, `100`, `10/class`, or the label file of `dataset`. Raises RequestError for anything else."""
+def check_classes(dataset: Dataset) -> None:
+    """RequestError where the data set has values to predict instead of classes."""
+    if dataset.task != "classes":
+        raise RequestError(
+            f"this evaluator predicts classes, and {dataset.name} has a value to predict (dataset.task={dataset.task})",
+            "sslcli eval probe predicts values; quality, cluster and anomaly need no labels",
+        )
+
+
+def parse(labels: str | int, dataset: Dataset | None = None, any_task: bool = False) -> Amount:
+    """Parse `all`, `1%`, `100`, `10/class`, or the label file of `dataset`. Raises RequestError for anything else, and for a data
+    set with another task than classes unless `any_task`."""
+    if dataset is not None and not any_task:
+        check_classes(dataset)
     text = str(labels).strip().lower()
     if text.endswith((".csv", ".tsv", ".txt")):
         read = dataset.details.get("labels", {}).get("file") if dataset is not None else None

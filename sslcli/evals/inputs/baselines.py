@@ -1,0 +1,65 @@
+"""The modality's own baselines, fitted to the labeled training samples of each draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sslcli.data.dataset import Dataset
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.base.result import Baselines
+from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.metrics.anomaly_metrics import auroc
+from sslcli.rng import derive
+from sslcli.runtime.progress import track
+from sslcli.views.modality import Baseline, modality
+
+
+@dataclass
+class BaselineOutputs:
+    """Of one baseline: by draw, probabilities (n, K) of test samples, of the classes (K,) of its training samples."""
+
+    note: str
+    outputs: list[Tensor] = field(default_factory=list)
+    classes: list[Tensor] = field(default_factory=list)
+
+    def scores(self, y: Tensor, binary: bool) -> dict[str, list[float]]:
+        """`top1` and, of two classes, `auroc` of each draw on test samples of the classes y (n,)."""
+        draws = list(zip(self.outputs, self.classes, strict=True))
+        scores = {"top1": [float((classes[p.argmax(dim=1)] == y).double().mean()) for p, classes in draws]}
+        if binary and all(len(classes) == 2 for classes in self.classes):
+            scores["auroc"] = [auroc(p[:, 1], y == classes[1]) for p, classes in draws]
+        return scores
+
+
+def two_classes(dataset: Dataset, y: Tensor) -> bool:
+    """Whether there are two classes, both of them among the test samples y (n,), so that `auroc` is defined."""
+    return len(dataset.classes) <= 2 and y.unique().tolist() == [0, 1]
+
+
+def field_baselines(data: EvalData, baselines: Baselines) -> dict[str, Baseline]:
+    """The modality's baselines, where all baselines are wanted."""
+    return modality(data.dataset.modality).baselines(data.dataset) if baselines is True else {}
+
+
+def fit_classifiers(
+    data: EvalData, amount: subsets.Amount, seeds: int, baselines: Baselines = True
+) -> tuple[dict[str, BaselineOutputs], Tensor]:
+    """The outputs of each baseline, by name, with the draws of labels of the probe; and the classes (n,) of the test samples."""
+    known = field_baselines(data, baselines)
+    if not known:
+        return {}, torch.empty(0, dtype=torch.int64)
+    (x, train_ids), (x_test, test_ids) = data.clean_inputs("train"), data.clean_inputs("test")
+    y, y_test = data.labels("train")[train_ids], data.labels("test")[test_ids]
+    tested = y_test >= 0
+    results = {name: BaselineOutputs(baseline.note) for name, baseline in known.items()}
+    for index in track(range(seeds), "baselines, draw of labels"):
+        ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)
+        classes, targets = y[ids].unique(return_inverse=True)
+        for name, baseline in known.items():
+            predict = baseline.fit(x[ids], targets, derive(data.seed, "baseline", name, index))
+            results[name].outputs.append(predict(x_test[tested]))
+            results[name].classes.append(classes)
+    return results, y_test[tested]

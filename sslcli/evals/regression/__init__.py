@@ -1,0 +1,1 @@
+"""Evaluators of the task `value`: prediction of a number for each sample."""
