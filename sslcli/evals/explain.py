@@ -1,12 +1,14 @@
 """Attribution maps of a backbone, and how faithful they are by deletion and insertion.
 
 Transformers: attention of the last block, by head and averaged. Convolutional networks: Grad-CAM of the probe's class or, without
-labels, of the similarity to the nearest training sample. Both: principal components of the patch features as colors.
+labels, of the similarity to the nearest training sample. Other backbones: occlusion of each of at most 256 positions. All:
+principal components of the patch features as colors.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -22,12 +24,14 @@ from sslcli.evals.base.result import Baselines, Result, has_baseline
 from sslcli.evals.fit.explained_scores import ExplainedScore, make_score
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics import attribution_maps
+from sslcli.nn.values import Values
 from sslcli.rng import derive, order
 from sslcli.views.modality import modality
 
 SHOWN = 8
 STEPS = 20  # of deletion and insertion
 AT_ONCE = 32
+MAX_OCCLUDED = 256  # positions that are hidden one by one
 
 
 def explain(
@@ -45,7 +49,7 @@ def explain(
 
     The score is the probability of the probe's class, or (`target=neighbour`, and without labels) the cosine similarity to the
     features of the nearest training sample. An attribution map shows which inputs an output depends on, not whether that is
-    justified. Raises RequestError for a backbone that is neither a ViT of sslcli nor convolutional.
+    justified. Raises RequestError for a backbone that has neither tokens nor feature maps, of more than 256 positions.
     """
     amount = subsets.parse(labels, data.dataset, any_task=True)
     if target not in ("auto", "class", "neighbour"):
@@ -159,12 +163,52 @@ class _GradCam:
         return attribution_maps.feature_map(self.backbone, self.layer, x).float().flatten(2).transpose(1, 2)
 
 
-def make_maps(backbone: nn.Module, data: EvalData) -> _Attention | _GradCam:
+class _Occlusion:
+    """The effect of hiding each position, for backbones without tokens or feature maps. Zeiler & Fergus, ECCV 2014, Sec. 4.2."""
+
+    title = "occlusion"
+    what = "loss of score when a position is hidden"
+
+    def __init__(self, backbone: nn.Module, values: Values):
+        self.backbone, self.values = backbone, values
+
+    @torch.no_grad()
+    def effects(self, x: Tensor) -> Iterator[Tensor]:
+        """The features (B, d) without each position, in the order of the grid."""
+        shape = tuple(x.shape[1:])
+        mask = torch.zeros(self.values.mask_shape(shape), dtype=torch.bool, device=x.device)
+        for position in range(mask.numel()):
+            mask.view(-1)[position] = True
+            yield self.backbone(self.values.hide(x, mask[None])).float()
+            mask.view(-1)[position] = False
+
+    def __call__(self, x: Tensor, explained_score: ExplainedScore) -> Tensor:
+        """Maps (B, 1, *grid) of inputs (B, *shape)."""
+        target = explained_score.target(x)
+        with torch.no_grad():
+            whole = explained_score.score(self.backbone(x).float(), target)
+            lost = [whole - explained_score.score(z, target) for z in self.effects(x)]
+        return torch.stack(lost, dim=1).view(len(x), 1, *self.values.grid(tuple(x.shape[1:])))
+
+    @torch.no_grad()
+    def tokens(self, x: Tensor) -> Tensor:
+        """What each position (B, N, d) changes in the features."""
+        whole = self.backbone(x).float()
+        return torch.stack([whole - z for z in self.effects(x)], dim=1)
+
+
+def make_maps(backbone: nn.Module, data: EvalData) -> _Attention | _GradCam | _Occlusion:
     if isinstance(backbone, TokenBackbone):
         return _Attention(backbone)
-    blank = modality(data.dataset.modality).dummy(data.dataset.shape, data.dataset.values, 2).to(data.device)
-    with evaluating(backbone):
-        return _GradCam(backbone, attribution_maps.last_feature_layer(backbone, blank))
+    dataset = data.dataset
+    blank = modality(dataset.modality).dummy(dataset.shape, dataset.values, 2).to(data.device)
+    try:
+        with evaluating(backbone):
+            return _GradCam(backbone, attribution_maps.last_feature_layer(backbone, blank))
+    except RequestError:
+        if math.prod(dataset.values.grid(tuple(dataset.shape))) > MAX_OCCLUDED:
+            raise
+        return _Occlusion(backbone, dataset.values)
 
 
 @dataclass

@@ -23,6 +23,7 @@ class Values(ABC):
     """The values of a view x (B, *shape)."""
 
     kind: ClassVar[str]
+    channel_axes: ClassVar[int] = 0  # leading axes whose values belong to one position
     mean: tuple[float, ...] = ()  # normalization of each channel, or column of numbers; () where there are no numbers
     std: tuple[float, ...] = ()
 
@@ -65,7 +66,11 @@ class Values(ABC):
 
     def mask_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a mask over the positions of one sample, which broadcasts to `shape`: one entry for all channels."""
-        return (1, *shape[1:])
+        return (*[1] * self.channel_axes, *self.grid(shape))
+
+    def grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The arrangement of the positions of one sample."""
+        return shape[self.channel_axes :]
 
     @abstractmethod
     def likelihood(self, patch_dim: int = 1) -> Likelihood:
@@ -85,6 +90,7 @@ class Continuous(Values):
     where there is no value."""
 
     kind: ClassVar[str] = "continuous"
+    channel_axes: ClassVar[int] = 1
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
     fill: float = 0.0
@@ -169,9 +175,6 @@ class Tokens(Values):
     def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         return x
 
-    def mask_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
-
     def likelihood(self, patch_dim: int = 1) -> Likelihood:
         return Categorical(self.size, ignore=self.pad)
 
@@ -238,9 +241,6 @@ class Columns(Values):
 
     def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         return torch.where(self.is_category(x), x, x + noise)
-
-    def mask_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
 
     def likelihood(self, patch_dim: int = 1) -> Likelihood:
         return Mixed(self.slices)

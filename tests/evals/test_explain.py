@@ -17,10 +17,11 @@ from sslcli.backbones.vit import ViT
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.explain import explain
+from sslcli.evals.explain import explain, make_maps
 from sslcli.evals.metrics import attribution_maps
 from sslcli.nn.values import Continuous
 from tests.evals import toys
+from tests.rows import VALUES, rows
 
 
 def vit(shape=(1, 8, 8), pool: str = "mean", **kw) -> ViT:
@@ -253,7 +254,33 @@ def test_explain_rejects_invalid_settings(wrong, message):
         explain(convnet(), EvalData(toys.dataset()), **wrong)
 
 
-def test_explain_checks_the_backbone_first():
+def test_occlusion_finds_the_columns_that_count():
+    """A linear score of two columns of a table: hiding one costs its term, hiding another nothing."""
+    x, y = rows(40)
+    data = EvalData(Dataset("t", "table", (6,), ArraySource(x, y), ArraySource(x, y), ("a", "b"), values=VALUES))
+    net = MLP((6,), width=16, values=VALUES).eval()
+    maps = make_maps(net, data)
+    assert maps.title == "occlusion"
+
+    class Score:
+        def target(self, x):
+            return x
+
+        def score(self, z, target):
+            return z
+
+    maps.backbone = lambda x: 2 * x[:, 0] - 3 * x[:, 5]
+    got = maps(x, Score())
+    assert got.shape == (40, 1, 6)
+    torch.testing.assert_close(got[:, 0, [0, 5]], torch.stack([2 * x[:, 0], -3 * x[:, 5]], dim=1))
+    assert not got[:, 0, 1:5].any()
+    metrics = explain(net, data, samples=8, baselines=False).metrics
+    assert metrics["deletion"] < metrics["random.deletion"]
+
+
+def test_explain_checks_the_backbone_first(monkeypatch):
+    monkeypatch.setattr("sslcli.evals.explain.MAX_OCCLUDED", 0)
+
     class Counting(toys.Rows):
         pass
 
