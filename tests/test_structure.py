@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -203,3 +204,36 @@ def test_no_module_of_data_shadows_a_data_set():
     tree = ast.parse((ROOT / "data" / "__init__.py").read_text(encoding="utf-8"))
     texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     assert not {p.stem for p in (ROOT / "data").iterdir() if not p.name.startswith("__")} & texts
+
+
+SHAPE_TESTS = re.compile(r"\.ndim\b|len\([\w.]*shape\)|isnan|uint8|\.dim\(\)|modality *[!=]=|modality in\b")
+NOT_OF_SAMPLES = {  # files that match outside data, views, backbones and nn, and what of
+    "api.py": "the documentation of a type",
+    "cli/commands/select.py": "a metric that is missing",
+    "evals/artefacts/predictions.py": "predictions",
+    "evals/base/selection.py": "a metric that is missing",
+    "evals/finetuning/layer_decay.py": "parameters",
+    "evals/fit/kmeans.py": "features",
+    "evals/inputs/feature_cache.py": "bytes that are hashed",
+    "evals/metrics/anomaly_metrics.py": "scores",
+    "evals/metrics/attribution_maps.py": "feature maps",
+    "evals/metrics/paired.py": "ids",
+    "evals/reconstruct.py": "errors, NaN where nothing is judged",
+    "methods/i_jepa.py": "a mask that is sorted",
+    "methods/multitask.py": "parameters",
+    "methods/vime.py": "values that did not change, missing ones included",
+    "optim.py": "parameters",
+    "runs/safetensors_file.py": "types of a file format",
+    "training/loop/optimizer_state.py": "states of the optimizer",
+}
+
+
+def test_no_code_asks_what_samples_are():
+    """Outside data sets, views, backbones and nn, nothing counts the axes of samples or asks for a kind of data."""
+    found = {
+        p.relative_to(ROOT).as_posix()
+        for p in FILES.values()
+        if p.relative_to(ROOT).parts[0] not in ("data", "views", "backbones", "nn")
+        and SHAPE_TESTS.search(p.read_text(encoding="utf-8"))
+    }
+    assert found == NOT_OF_SAMPLES.keys()

@@ -48,7 +48,7 @@ class Backbone(nn.Module):
         if self.accepts and axes not in self.accepts.get(kind, ()):
             accepted = [SAMPLES.get((k, n), f"{k} of {n} axes") for k, many in self.accepts.items() for n in many]
             message = f"backbone {name} requires {' or '.join(accepted)}, but samples have shape {self.input_shape}"
-            others = matching(kind, axes)
+            others = matching(kind, self.input_shape)
             fitting = f"backbones for {SAMPLES.get((kind, axes), kind)}: {', '.join(others)}"
             raise RequestError(message, f"{fitting}; for example backbone={others[0]}" if others else None)
         if min(self.input_shape) < 1:
@@ -60,15 +60,18 @@ class Backbone(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
 
-def matching(kind: str, axes: int, tokens: bool = False) -> list[str]:
-    """The backbones (YAML files) that say that they take such samples; with `tokens`, of those the token backbones."""
+def matching(kind: str, shape: tuple[int, ...], tokens: bool = False) -> list[str]:
+    """The backbones (YAML files) that say that they take samples of this kind of values and shape; with
+    `tokens`, of those the token backbones."""
     base = TokenBackbone if tokens else Backbone
     files = {name: registry.describe(path, "backbone") for name, path in registry.choices("backbone").items()}
     classes = {name: instantiate.resolve("backbone", node["_target_"]) for name, node in files.items()}
     return [
         name
         for name, kind_of_net in classes.items()
-        if isinstance(kind_of_net, type) and issubclass(kind_of_net, base) and axes in kind_of_net.accepts.get(kind, ())
+        if isinstance(kind_of_net, type)
+        and issubclass(kind_of_net, base)
+        and len(shape) in kind_of_net.accepts.get(kind, ())
     ]
 
 

@@ -189,7 +189,7 @@ def check_tokens(targets: list[type[Method]], backbone: nn.Module, dataset: Data
     for target in targets:
         if "positions" in target.requires and not hasattr(backbone, "patchify"):
             usual = modalities.description(dataset.modality).get("token_backbone")
-            others = matching(dataset.values.kind, len(dataset.shape), tokens=True)
+            others = matching(dataset.values.kind, dataset.shape, tokens=True)
             names = sorted(others, key=lambda name: name != usual)  # the usual one first
             raise RequestError(
                 f"{target.__name__} needs a backbone with tokens; {type(backbone).__name__} has none",
