@@ -18,7 +18,7 @@ from sslcli.runs.listing import format_length, resumptions, summarize, summarize
 from sslcli.runs.run import Run
 from sslcli.runtime import folders
 
-HEADLINES = ("top1", "nmi", "auroc")  # the metrics that the list shows
+HEADLINES = ("top1", "nmi", "auroc", ".r2")  # the metrics that the list shows
 ERROR_WIDTH = 60  # characters of an error in the list
 
 
