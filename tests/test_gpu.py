@@ -13,7 +13,7 @@ from sslcli.methods.base import Batch, Method
 from sslcli.runs import checkpoint
 from tests.conftest import killed_when_saved
 from tests.faults.test_guards import events, poison_data, poison_gradient
-from tests.methods.test_method_contract import batch, build, every_pair
+from tests.methods.test_method_contract import batch, build, every_cell
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -41,7 +41,7 @@ def loss_and_gradients(method: Method, data: Batch) -> tuple[torch.Tensor, dict[
     return loss.detach().cpu(), gradients
 
 
-@every_pair
+@every_cell
 def test_loss_and_gradients_are_those_of_the_processor(name, modality):
     data = batch(name, modality)
     here = Batch([v.double() for v in data.views], data.kinds, data.draw, data.__dict__.get("labels"))

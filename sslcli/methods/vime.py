@@ -9,7 +9,6 @@ squared error; numbers are standardized, theirs scaled to 0..1; missing values a
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,4 +52,4 @@ def replaced(x: Tensor, corrupted: Tensor) -> Tensor:
 @full_precision
 def mask_loss(logits: Tensor, mask: Tensor) -> Tensor:
     """Mean binary cross-entropy of logits and the mask, (B, F) each."""
-    return F.binary_cross_entropy_with_logits(logits, mask.to(torch.float32))
+    return F.binary_cross_entropy_with_logits(logits, mask.to(logits.dtype))

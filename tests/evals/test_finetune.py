@@ -180,15 +180,15 @@ def test_subset_keeps_inputs_names_and_errors():
     source.bad = {7: "truncated"}
     part = Subset(source, torch.tensor([7, 2]), torch.tensor([1, 0]))
     assert len(part) == 2
-    assert torch.equal(part.resident, source.x[[7, 2]])
+    assert torch.equal(part.resident.tensor, source.x[[7, 2]])
     assert torch.equal(part.read(1), source.x[2])
     assert part.bad == {0: "truncated"}
     assert list(part.names) == ["f7", "f2"]
     assert part.name_of(0) == "f7"
-    assert Subset(source, torch.arange(10)).resident is source.x
+    assert Subset(source, torch.arange(10)).resident.tensor is source.x
     both = Concat(part, source)
     assert len(both) == 12
-    assert torch.equal(both.resident, torch.cat([source.x[[7, 2]], source.x]))
+    assert torch.equal(both.resident.tensor, torch.cat([source.x[[7, 2]], source.x]))
     assert both.labels.tolist() == [1, 0, *source.labels.tolist()]
     assert both.bad == {0: "truncated", 9: "truncated"}
     assert (both.name_of(1), both.name_of(2), both.names[11]) == ("f2", "f0", "f9")

@@ -30,9 +30,11 @@ FOLDER = Path(__file__).parents[2] / "configs" / "method"
 HOUSE_KEYS = {"_target_", "plan", "family", "source", "summary", "requires", "needs"}
 NAMES = sorted(p.stem for p in FOLDER.glob("*.yaml"))
 SMALL = {"width": 16, "depth": 2, "heads": 2, "blocks": 1}  # of backbones
-LONGER = {
-    "clustering_head": (100, 1e-2)
-}  # steps, learning rate: its loss rises at first, while assignments leave their start
+LONGER = {  # steps, learning rate: the loss rises at first
+    "clustering_head": (100, 1e-2),  # while assignments leave their start
+    "moco_v2": (60, 1e-2),  # while the queue fills
+    "ressl": (60, 3e-2),
+}
 B = 6
 FACTS = DataInfo(samples=200, classes=3, steps_per_epoch=5)
 
