@@ -198,7 +198,7 @@ class _Occlusion:
 
 
 def make_maps(backbone: nn.Module, data: EvalData) -> _Attention | _GradCam | _Occlusion:
-    if isinstance(backbone, TokenBackbone):
+    if isinstance(backbone, TokenBackbone) and type(backbone).attention is not TokenBackbone.attention:
         return _Attention(backbone)
     dataset = data.dataset
     blank = modality(dataset.modality).dummy(dataset.shape, dataset.values, 2).to(data.device)

@@ -10,15 +10,18 @@ from typing import Any, Literal
 
 from torch import nn
 
+from sslcli.errors import RequestError
 from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.base.result import Result, check_seeds
+from sslcli.evals.base.result import Result, check_seeds, mean_and_std
 from sslcli.evals.finetuning.learning_rate import rate_protocol
 from sslcli.evals.finetuning.predictions import TestPredictions, check_augment, measure
 from sslcli.evals.finetuning.recipe import Recipe
 from sslcli.evals.fit.grid_search import Grid, choice_notes
 from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.inputs.baselines import fit_classifiers
 from sslcli.evals.metrics.interval import accuracy_intervals
+from sslcli.views.modality import modality
 
 
 def finetune(
@@ -42,8 +45,8 @@ def finetune(
     augment: str = Recipe.augment,
     baselines: bool = True,
 ) -> Result:
-    """`top1` and with more than five classes `top5` of the last step, `scratch.top1` and `scratch.top5`; with several seeds each
-    with `_std` (over draws, n - 1).
+    """`top1` and with more than five classes `top5` of the last step, `scratch.top1` and `scratch.top5`, and `top1` of the
+    modality's baselines; with several seeds each with `_std` (over draws, n - 1).
 
     Each draw has its own labeled samples, order, views, and for `scratch` its own random weights; the test split is
     looked at once, after the last step. `start=scratch` measures the baseline alone. `head`: `probe` begins with the
@@ -61,11 +64,18 @@ def finetune(
         epochs, min_steps, max_steps, batch_size, lr, weight_decay, layer_decay, mixup, cutmix, label_smoothing, augment
     )
     check_augment(data, recipe)
+    data_kind = modality(data.dataset.modality)
+    if (recipe.mixup or recipe.cutmix) and not data_kind.mixes:
+        one, several = data_kind.noun
+        raise RequestError(
+            f"evaluator.mixup and evaluator.cutmix do not apply to {several}: a mixture of two is not a {one}",
+            "evaluator.mixup=0 evaluator.cutmix=0",
+        )
     data.source("test")
     starts = {"": start} | ({"scratch": "scratch"} if baselines and start == "run" and data.untrained else {})
     by_start: dict[str, TestPredictions] = {}
-    for kind, start_kind in starts.items():
-        by_start[kind] = measure(backbone, data, amount, seeds, recipe, start_kind, head)
+    for name, start_kind in starts.items():
+        by_start[name] = measure(backbone, data, amount, seeds, recipe, start_kind, head)
     main = by_start[""]
     metrics: dict[str, float] = {}
     warnings: list[str] = []
@@ -74,6 +84,10 @@ def finetune(
         metrics |= scores.metrics(kind)
         what = f"learning rate{f' {kind}' if kind == 'scratch' else ''}"
         warnings += choice_notes(scores.rates, grid, what, "evaluator.lr")
+    fitted, y_test = fit_classifiers(data, amount, seeds, baselines)
+    for name, outputs in fitted.items():
+        for metric, values in outputs.scores(y_test, binary=False).items():
+            metrics |= mean_and_std(f"{name}.{metric}", values)
     protocol = {
         "labels": str(amount),
         "seeds": seeds,
@@ -81,7 +95,8 @@ def finetune(
         "start": start,
         "head": head if start == "run" else "random",
         **main.protocol(recipe),
-        "baselines": {k: {"lr": rate_protocol(s.rates, grid)} for k, s in by_start.items() if k},
+        "baselines": {k: {"lr": rate_protocol(s.rates, grid)} for k, s in by_start.items() if k}
+        | {name: {"note": outputs.note} for name, outputs in fitted.items()},
         "notes": [*notes(data, baselines, start), *warnings],
     }
     artefacts: dict[str, Any] = {

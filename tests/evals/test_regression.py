@@ -12,6 +12,7 @@ import sslcli.data
 from sslcli.backbones.mlp import MLP
 from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
+from sslcli.evals.finetune import finetune
 from sslcli.evals.knn import knn
 from sslcli.evals.metrics.interval import SUFFIX
 from sslcli.evals.probe import probe
@@ -80,3 +81,19 @@ def test_two_classes_have_auroc():
     metrics = probe(backbone, EvalData(dataset), labels="20/class", seeds=2).metrics
     assert 0.5 < metrics["auroc"] < metrics["raw.auroc"] <= 1
     assert {"linear.auroc", "boosting.top1", "raw.auroc"} <= metrics.keys()
+
+
+def test_finetune_has_baselines_and_no_mixup_of_rows():
+    dataset = sslcli.data.wine()
+    torch.manual_seed(0)
+    backbone = MLP(dataset.shape, width=16, values=dataset.values).eval()
+    short = {"epochs": 1, "min_steps": 1, "augment": "weak", "labels": "5/class"}
+    data = EvalData(dataset, recipes={"weak": {}})
+    result = finetune(backbone, data, **short)
+    probed = probe(backbone, data, labels="5/class").metrics
+    assert {k: result.metrics[k] for k in ("linear.top1", "boosting.top1")} == {
+        k: probed[k] for k in ("linear.top1", "boosting.top1")
+    }
+    assert "default settings" in result.protocol["baselines"]["boosting"]["note"]
+    with pytest.raises(RequestError, match="do not apply to rows"):
+        finetune(backbone, data, **short, mixup=0.2)

@@ -92,6 +92,8 @@ def cache_key(
         parts = (*parts, d.split)
     if d.details.get("range") is not None:  # the same files may be scaled otherwise
         parts = (*parts, d.details["range"])
+    if d.preprocessor is not None:  # the same files may be encoded otherwise
+        parts = (*parts, d.preprocessor.sha256)
     h = hashlib.sha256()
     h.update(repr((*parts, *execution, repr(backbone))).encode())
     for name, tensor in backbone.state_dict().items():

@@ -56,7 +56,10 @@ class Boosting(Baseline):
     def __init__(self, values: Columns, task: str):
         self.values, self.task = values, task
         self.native = [0 < n <= MAX_BINS for n in values.categories]
-        self.note = "scikit-learn's histogram gradient boosting, default settings"
+        self.note = (
+            "scikit-learn's histogram gradient boosting, default settings: a leaf has at least 20 rows, so that fewer than 40 "
+            "labels result in a constant"
+        )
 
     def fit(self, x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
