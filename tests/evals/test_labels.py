@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from sslcli.errors import DataError, RequestError
-from sslcli.evals.artefacts.label_curve import LabelCurve, Line
+from sslcli.evals.artefacts.label_curve import LabelCurve, Line, styles
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.finetune import finetune
 from sslcli.evals.labels import Step, choose, curve, holds_one, quote, saving_interval, savings
@@ -112,7 +112,7 @@ def test_labels_saved_is_omitted_if_not_significant():
     assert "labels_saved" not in result.metrics
     assert "labels_saved_ci95" not in result.intervals
     assert any("labels_saved is left out" in note for note in result.protocol["notes"])
-    assert "these draws do not say" in result.artefacts["curve.png"].caption
+    assert "these draws of labels do not show whether" in result.artefacts["curve.png"].caption
     single = curve(
         toys.Rows(), EvalData(toys.dataset(), untrained=toys.Blind), **QUICK | {"supervised": False, "seeds": 1}
     )
@@ -159,6 +159,13 @@ def test_label_curve_metrics_and_artefacts(tmp_path):
     with Image.open(tmp_path / "curve.png") as image:
         assert image.size[0] > 1000
     assert all(math.isfinite(v) for v in result.metrics.values())
+
+
+def test_curves_of_baselines_differ_in_style():
+    kinds = ["", "untrained", "raw", "linear", "boosting", "nearest_neighbor"]
+    looks = [styles(kinds)[kind] for kind in kinds]
+    assert [words for words, *_ in looks[3:]] == ["linear", "boosting", "nearest neighbor"]
+    assert len({(color, marker, dashes) for _, color, marker, dashes in looks}) == len(kinds)
 
 
 def test_label_curve_reports_omissions():

@@ -153,9 +153,13 @@ def test_preview_names_columns_and_values():
     assert shown.difference(previews(dataset(), other)[0]).text() == "column 2 3"
 
 
-def test_preview_escapes_names():
-    from sslcli.views.preview.row import Row
+def test_importance_lists_the_most_important_columns_first():
+    row = Row(("a", "b", "c"), ("1", "2", "3")).importance(torch.tensor([0.2, 0.9, -0.5]))
+    assert (row.names, row.values) == (("b", "a", "c"), ("2", "1", "3"))
+    assert row.colors.sum(dim=0).argsort().tolist() == [0, 1, 2]  # dark is more
 
+
+def test_preview_escapes_names():
     assert "<script>" not in Row(("<script>",), ("<b>",)).html()
 
 

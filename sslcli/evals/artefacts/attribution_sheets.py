@@ -29,9 +29,9 @@ def map_sheet(
     """maps.png, and how much of the variance its colors hold."""
     colors, share = attribution_maps.pca_colors(tokens.flatten(0, 1))
     colors = colors.view(*tokens.shape[:2], 3)
-    what = f"{len(shown)} test samples, not chosen, and where they are looked at ({source}); dark is more"
+    what = f"{len(shown)} test samples, not chosen, and the importance of their positions ({source}); dark is more"
     n_heads = min(HEADS, len(shown[0].each)) if len(shown[0].each) > 1 else 0
-    titles = ["source", title, *(f"head {i + 1}" for i in range(n_heads)), "patches"]
+    titles = ["source", title, *(f"head {i + 1}" for i in range(n_heads)), "features"]
     samples = previews(data.dataset, torch.stack([one.x for one in shown]))
     rows = []
     for one, sample, patch_colors in zip(shown, samples, colors, strict=True):
@@ -39,9 +39,7 @@ def map_sheet(
         maps = [one.each.mean(dim=0), *one.each[:n_heads]]
         patches = sample.overlay(patch_colors.T.reshape(3, *grid))
         rows.append([sample, *map(sample.importance, maps), patches])
-    what += (
-        f"; patches: three principal components of their features as red, green and blue ({share:.0%} of the variance)"
-    )
+    what += f"; features: three principal components of those of each position as red, green and blue ({share:.0%} of the variance)"
     return {"maps.png": Columns(rows, titles, what)}, share
 
 

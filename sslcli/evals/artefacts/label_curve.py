@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -26,16 +27,17 @@ STYLES: dict[str, tuple[str, str, str, Any]] = {  # kind -> words, color, marker
     "raw": ("raw input", "#6d6d6d", "x", (0, (5, 1.5, 1, 1.5))),
 }
 
-OWN = (
+MORE = (
     ("#cc79a7", "v", (0, (3, 1))),
     ("#e69f00", "P", (0, (2, 2))),
     ("#000000", "*", (0, (7, 2))),
-)  # of a modality's baselines
+)  # of further curves
 
 
-def style(kind: str) -> tuple[str, str, str, Any]:
-    """Words, color, marker and line of a curve. The baselines of a modality are called by their names."""
-    return STYLES.get(kind) or (kind.replace("_", " "), *OWN[sum(map(ord, kind)) % len(OWN)])
+def styles(kinds: Iterable[str]) -> dict[str, tuple[str, str, str, Any]]:
+    """Words, color, marker and line of each curve. The baselines of a modality are called by their names."""
+    further = [kind for kind in kinds if kind not in STYLES]
+    return STYLES | {kind: (kind.replace("_", " "), *MORE[i % len(MORE)]) for i, kind in enumerate(further)}
 
 
 @dataclass
@@ -70,21 +72,25 @@ class LabelCurve:
     quoted: dict[str, Any] | None = None
 
     @property
+    def styles(self) -> dict[str, tuple[str, str, str, Any]]:
+        return styles(line.kind for line in self.lines)
+
+    @property
     def caption(self) -> str:
         main_line = self.lines[0]
         text = f"accuracy on {self.dataset} by number of labels: self-supervised {_ends(main_line)}"
-        text += "".join(f", {style(line.kind)[0]} {_ends(line)}" for line in self.lines[1:])
+        text += "".join(f", {self.styles[line.kind][0]} {_ends(line)}" for line in self.lines[1:])
         return f"{text}; {self.saving()}" if self.quoted else text
 
     def saving(self) -> str:
         """The figure in words."""
         assert self.quoted is not None
         q = self.quoted
-        words = style(q["baseline"])[0]
-        amount = "all labels" if q["at"] == "all" else f"{q['at']} a class"
+        words = self.styles[q["baseline"]][0]
+        amount = "all labels" if q["at"] == "all" else f"{q['at']} labels per class"
         what = f"what the self-supervised probe reaches with {amount} ({q['accuracy']:.1%})"
         if not q.get("certain", True):
-            return f"whether {words} needs more labels for {what}, these draws do not say"
+            return f"these draws of labels do not show whether {words} needs more of them for {what}"
         if q.get("interval"):
             what += f"; 95 % over draws {format_interval(*q['interval'])}"
         if q["relation"] == ">":
@@ -98,7 +104,7 @@ class LabelCurve:
         axes = figure.add_subplot(facecolor=PAPER)
         axes.set_xscale("log")
         for line in self.lines:
-            _, color, marker, dashes = style(line.kind)
+            _, color, marker, dashes = self.styles[line.kind]
             low = [m - (s or 0.0) for m, s in zip(line.mean, line.std, strict=True)]
             high = [m + (s or 0.0) for m, s in zip(line.mean, line.std, strict=True)]
             axes.fill_between(line.labels, low, high, color=color, alpha=0.15, linewidth=0)
@@ -163,7 +169,7 @@ class LabelCurve:
             limit = top - gap / 2 if i == len(places) - 1 else places[i + 1] - gap
             places[i] = min(places[i], limit) if over > 0 else places[i]
         for line, place in zip(ends, places, strict=True):
-            words, color, _, _ = style(line.kind)
+            words, color, _, _ = self.styles[line.kind]
             axes.annotate(
                 f"{words}  {100 * line.mean[-1]:.1f} %",
                 (line.labels[-1], line.mean[-1]),

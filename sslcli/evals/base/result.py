@@ -60,5 +60,5 @@ def mean_and_std(name: str, values: list[float]) -> dict[str, float]:
     scores = torch.tensor(values, dtype=torch.float64)
     metrics = {name: float(scores.mean())}
     if len(values) > 1:
-        metrics[f"{name}_std"] = float(scores.std())
+        metrics[f"{name}_std"] = float(scores.std()) if scores.min() < scores.max() else 0.0  # without rounding
     return metrics

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sslcli import plotting
 from sslcli.console import escape
-from sslcli.views.preview.base import INK, QUIET, Preview
+from sslcli.views.preview.base import INK, QUIET, Preview, heat, rescale
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -76,6 +76,14 @@ class Row(Preview):
 
     def overlay(self, colors: Tensor) -> Row:
         return replace(self, colors=colors.detach().cpu().flatten(1))
+
+    def importance(self, weights: Tensor) -> Row:
+        """The columns from the most to the least important, on the colors of their weights."""
+        colored = self.overlay(heat(rescale(weights)))
+        assert colored.colors is not None
+        order = weights.detach().cpu().flatten().argsort(descending=True, stable=True)
+        names, values = ([cells[i] for i in order.tolist()] for cells in (self.names, self.values))
+        return Row(tuple(names), tuple(values), colored.colors[:, order])
 
     def difference(self, other: Preview) -> Preview:
         """The columns whose value differs, with that of `other`."""
