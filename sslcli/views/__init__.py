@@ -101,10 +101,6 @@ class Views:
                 for i, (view, frame) in enumerate(zip(self._views, frames, strict=True))
             ]
 
-    def restore(self, views: Sequence[Tensor]) -> list[Tensor]:
-        """Undo the normalization, for figures: images in about 0..1, series in their own units."""
-        return [view.restore(x) for view, x in zip(self._views, views, strict=True)]
-
 
 def clean(dataset: Dataset) -> Views:
     """The deterministic, normalized view of evaluation: the largest center crop of an image, resized to the data set's size; an

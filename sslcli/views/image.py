@@ -102,10 +102,6 @@ class ImageView:
         )
         return torch.add(x, shift, out=out).mul_(factor)
 
-    def restore(self, x: Tensor) -> Tensor:
-        """The inverse of `normalize`, for figures."""
-        return x * self.std.view(-1, 1, 1).to(x.device) + self.mean.view(-1, 1, 1).to(x.device)
-
     def resident(self, raw: Tensor, draw: Draw) -> Tensor:
         """(B, C, H, W) uint8 -> (B, *shape)."""
         assert raw.ndim == 4, raw.shape

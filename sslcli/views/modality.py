@@ -40,9 +40,6 @@ class View(Protocol):
     def finish(self, frame: Tensor, draw: Draw) -> Tensor:
         """The output of `frame` -> (B, *shape), on the device."""
 
-    def restore(self, x: Tensor) -> Tensor:
-        """Undo the normalization: (B, *shape) in the units of the data."""
-
 
 class RawFeatures(ABC):
     """What a linear model has without any backbone: a vector for each sample."""

@@ -215,10 +215,6 @@ class SeriesView:
             self.shape = op.out_shape(self.shape)
         self.mean, self.std = per_channel(mean, shape[0]), per_channel(std, shape[0])
 
-    def restore(self, x: Tensor) -> Tensor:
-        """Undo the normalization, for figures."""
-        return x * self.std.view(-1, 1).to(x.device) + self.mean.view(-1, 1).to(x.device)
-
     def resident(self, raw: Tensor, draw: Draw) -> Tensor:
         """(B, C, T) -> (B, *shape)."""
         assert raw.is_floating_point(), raw.dtype

@@ -33,9 +33,6 @@ class TableView:
         for op in ops:
             assert isinstance(op, TableOp), op
             op.attach(dataset)
-        values = columns_of(dataset.values)
-        numbers = values.categories.count(0)
-        self.to_units = values.conversion(Columns(values.categories, (0.0,) * numbers, (1.0,) * numbers))
 
     def resident(self, raw: Tensor, draw: Draw) -> Tensor:
         assert raw.shape[1:] == self.shape, (raw.shape, self.shape)
@@ -49,11 +46,6 @@ class TableView:
     def finish(self, frame: Tensor, draw: Draw) -> Tensor:
         """Apply all ops."""
         return self.resident(frame, draw)
-
-    def restore(self, x: Tensor) -> Tensor:
-        """Numbers in their own units; categories as they are."""
-        out: Tensor = self.to_units.to(x.device)(x)
-        return out
 
 
 class TableModality(Modality):
@@ -76,7 +68,7 @@ class TableModality(Modality):
             present = columns_of(dataset.values).present(x).tolist()
             rows = [
                 [v if here else None for v, here in zip(row, known, strict=True)]
-                for row, known in zip(TableView([], dataset).restore(x).tolist(), present, strict=True)
+                for row, known in zip(in_units(x, columns_of(dataset.values)).tolist(), present, strict=True)
             ]
         return [Row(names, tuple(map(format_cell, row))) for row in rows]
 
@@ -117,6 +109,13 @@ class TableModality(Modality):
         parts = {"mse": each.masked_fill(category, torch.nan), "error_rate": each.masked_fill(~category, torch.nan)}
         has = {"mse": not bool(category.all()), "error_rate": bool(category.any())}
         return {name: part for name, part in parts.items() if has[name]}
+
+
+def in_units(x: Tensor, values: Columns) -> Tensor:
+    """Rows (B, F) with numbers in their own units; categories as they are."""
+    numbers = values.categories.count(0)
+    out: Tensor = values.conversion(Columns(values.categories, (0.0,) * numbers, (1.0,) * numbers)).to(x.device)(x)
+    return out
 
 
 def columns_of(values: Values) -> Columns:

@@ -37,9 +37,6 @@ class LettersView:
     def finish(self, frame: Tensor, draw: Draw) -> Tensor:
         return frame
 
-    def restore(self, x: Tensor) -> Tensor:
-        return x
-
 
 class LetterCounts(RawFeatures):
     def transform(self, x: Tensor) -> Tensor:
