@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sslcli import console
 from sslcli.backbones import weights_file
+from sslcli.backbones.base import Backbone
 from sslcli.config import Config, instantiate
 from sslcli.data import notify, preprocess
 from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
@@ -115,6 +116,9 @@ def require_fingerprint(dataset: Dataset, fingerprint: str) -> None:
 
 def new_backbone(cfg: Config, dataset: Dataset, seed: int) -> nn.Module:
     """A backbone for the samples of a data set with random weights, a function of the seed alone."""
+    target = instantiate.resolve("backbone", cfg["backbone"]["_target_"])
+    if isinstance(target, type) and issubclass(target, Backbone):  # the constructor may not be given the values
+        target.check_samples(dataset.shape, dataset.values)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
         return build_backbone(cfg["backbone"], dataset.shape, dataset.values)

@@ -41,19 +41,22 @@ class Backbone(nn.Module):
         self.input_shape = tuple(input_shape)
         if values is not None:
             self.values = values
-        self._check_samples()
+        self.check_samples(self.input_shape, self.values)
 
-    def _check_samples(self) -> None:
-        name, kind, axes = type(self).__name__, self.values.kind, len(self.input_shape)
-        if self.accepts and axes not in self.accepts.get(kind, ()):
-            accepted = [SAMPLES.get((k, n), f"{k} of {n} axes") for k, many in self.accepts.items() for n in many]
-            message = f"backbone {name} requires {' or '.join(accepted)}, but samples have shape {self.input_shape}"
-            others = matching(kind, self.input_shape)
-            fitting = f"backbones for {SAMPLES.get((kind, axes), kind)}: {', '.join(others)}"
-            raise RequestError(message, f"{fitting}; for example backbone={others[0]}" if others else None)
-        if min(self.input_shape) < 1:
+    @classmethod
+    def check_samples(cls, shape: tuple[int, ...], values: Values) -> None:
+        """RequestError, with the backbones that fit, unless the class accepts samples of `shape`, none of whose axes is empty."""
+        kind, axes = values.kind, len(shape)
+        if cls.accepts and axes not in cls.accepts.get(kind, ()):
+            accepted = [SAMPLES.get((k, n), f"{k} of {n} axes") for k, many in cls.accepts.items() for n in many]
+            samples = SAMPLES.get((kind, axes), kind)
+            message = f"backbone {cls.__name__} requires {' or '.join(accepted)}, but samples have shape {tuple(shape)}"
+            others = matching(kind, shape)
+            hint = f"backbones for {samples}: {', '.join(others)}; for example backbone={others[0]}" if others else None
+            raise RequestError(message, hint)
+        if min(shape) < 1:
             raise RequestError(
-                f"backbone {name} does not support samples of shape {self.input_shape}: an axis is empty"
+                f"backbone {cls.__name__} does not support samples of shape {tuple(shape)}: an axis is empty"
             )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -167,3 +167,13 @@ def test_other_samples_are_refused():
         network(width=15)
     with pytest.raises(RequestError, match="attention_dropout"):
         network(attention_dropout=1.0)
+
+
+def test_backbone_of_images_names_those_of_tables():
+    from sslcli.builders import new_backbone
+    from tests.rows import dataset
+
+    cfg = {"backbone": {"_target_": "sslcli.backbones.convnet.ConvNet"}}
+    with pytest.raises(RequestError, match="ConvNet requires images") as error:
+        new_backbone(cfg, dataset(), 0)
+    assert "ft_transformer, mlp" in error.value.hint
