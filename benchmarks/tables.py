@@ -19,14 +19,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks import report  # noqa: E402
+from benchmarks.tables_page import page  # noqa: E402
 
 OUT = ROOT / "docs" / "results" / "tables.json"
 NAMES = [
@@ -212,76 +211,7 @@ def save(path: Path, known: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-# ------------------------------------------------------------------------------------------------------------------ page
-
-
-def page(known: dict[str, Any]) -> str:
-    """docs/results/tables.md."""
-    results: dict[str, dict[str, float]] = known["results"]
-
-    def values(backbone: str, method: str, labels: str, kind: str, metric: str) -> dict[int, float]:
-        keys = {s: f"{backbone}/{method}/{s}/{labels}/{kind}" for s in range(100)}
-        return {s: results[k][metric] for s, k in keys.items() if k in results}
-
-    def cell(found: dict[int, float]) -> str:
-        if not found:
-            return "–"
-        spread = f" ± {stdev(found.values()):.3f}" if len(found) > 1 else ""
-        return f"{mean(found.values()):.3f}{spread}"
-
-    about = known["about"]
-    lines = [
-        "# Tables",
-        "",
-        f"Adult (UCI): 32,561 training rows, 16,281 test rows, 14 columns; the majority class is .764 of the test rows. Made by "
-        f"`{about['command']}` on {about['machine']}, {about['date']}; torch {about['versions'].get('torch')}.",
-        "",
-        "Accuracy and AUROC on the test rows, mean ± standard deviation over the seeds (n - 1). All models of a seed have the same "
-        "labeled rows. Pretraining reads the training rows without labels. Fine-tuning has the same recipe as training from "
-        "scratch, with the same network; recipes were chosen on a fifth of the training rows.",
-    ]
-    kinds = {"probe": "linear probe", "finetune": "fine-tuning", "baseline": ""}
-    groups = [("", "Baselines without a network"), *((b, f"`{b}`") for b in WORDS)]
-    for backbone, title in groups:
-        rows = list(dict.fromkeys((k.split("/")[1], k.split("/")[4]) for k in results if k.split("/")[0] == backbone))
-        if not rows:
-            continue
-        lines += ["", f"## {title}", ""]
-        if backbone:
-            lines += [f"`{' '.join(WORDS[backbone])}`", ""]
-        lines += [
-            "| | " + " | ".join(f"{n} labels, accuracy | AUROC" for n in LABELS) + " | seeds |",
-            "|---|" + "--:|" * (2 * len(LABELS) + 1),
-        ]
-        for method, kind in rows:
-            found = [values(backbone, method, n, kind, m) for n in LABELS for m in ("accuracy", "auroc")]
-            name = {"scratch": "from scratch", "untrained": "random weights, linear probe"}.get(method)
-            if name is None:
-                name = {"linear": "logistic regression", "boosting": "gradient boosting"}.get(
-                    method, f"`{method}`, {kinds[kind]}"
-                )
-            lines.append(f"| {name} | " + " | ".join(map(cell, found)) + f" | {max(map(len, found))} |")
-        lines += paired(backbone, rows, values) if backbone else []
-    return "\n".join(lines) + "\n"
-
-
-def paired(backbone: str, rows: list[tuple[str, str]], values: Callable[..., dict[int, float]]) -> list[str]:
-    """AUROC of each self-supervised model less that of training from scratch, seed by seed."""
-    lines = []
-    for method, kind in rows:
-        if method in METHODS:
-            cells = []
-            for n in LABELS:
-                mine, scratch = (
-                    values(backbone, m, n, k, "auroc") for m, k in ((method, kind), ("scratch", "finetune"))
-                )
-                both = [mine[s] - scratch[s] for s in mine if s in scratch]
-                cells.append(f"{mean(both):+.3f} ({sum(b > 0 for b in both)} of {len(both)} above)" if both else "–")
-            lines.append(f"| `{method}`, {kind} | " + " | ".join(cells) + " |")
-    if not lines:
-        return []
-    head = ["| AUROC less that from scratch | " + " | ".join(f"{n} labels" for n in LABELS) + " |", "|---|--:|--:|--:|"]
-    return ["", *head, *lines]
+# ------------------------------------------------------------------------------------------------------------------ main
 
 
 def main() -> None:
@@ -315,7 +245,7 @@ def main() -> None:
         known["results"][key] = measure(models, method, labels, kind) | {"seconds": round(time.time() - began, 1)}
         save(path, known)
         if not options.validation:
-            OUT.with_suffix(".md").write_text(page(known))
+            OUT.with_suffix(".md").write_text(page(known, WORDS, METHODS, LABELS))
         print(key, known["results"][key], flush=True)
 
 
