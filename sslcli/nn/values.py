@@ -132,14 +132,17 @@ class Continuous(Values):
 
 @dataclass(frozen=True)
 class Tokens(Values):
-    """Ids 0..size - 1 of a vocabulary. `pad`: the id of padding; `mask`: the id that stands for a hidden token; `special`: all ids
-    that are no content (padding, mask, class token, separator)."""
+    """Ids 0..size - 1 of a vocabulary. `pad`: the id of padding; `mask`: the id that stands for a hidden token; `start`: the class
+    token, before the content of a sample; `separator`: the end of a sample, or of one of its segments; `special`: all ids that are
+    no content."""
 
     kind: ClassVar[str] = "tokens"
     size: int
     pad: int = 0
     mask: int | None = None
     special: tuple[int, ...] = ()
+    start: int | None = None
+    separator: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -148,10 +151,12 @@ class Tokens(Values):
             "pad": self.pad,
             "mask": self.mask,
             "special": list(self.special),
+            "start": self.start,
+            "separator": self.separator,
         }
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        ids = (self.pad, *(() if self.mask is None else (self.mask,)), *self.special)
+        ids = (self.pad, *self.special, *(i for i in (self.mask, self.start, self.separator) if i is not None))
         return (
             len(shape) == 1 and _are_sizes(shape) and 0 < self.size < 1 << 31 and all(0 <= i < self.size for i in ids)
         )
@@ -169,7 +174,7 @@ class Tokens(Values):
         return x.masked_fill(where, self.pad)
 
     def random(self, n: int, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
-        content = torch.tensor([i for i in range(self.size) if i not in (self.pad, self.mask, *self.special)])
+        content = torch.tensor(sorted(set(range(self.size)) - {self.pad, self.mask, *self.special}))
         return content[torch.randint(len(content), (n, *shape), generator=generator)]
 
     def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
