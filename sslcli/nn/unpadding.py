@@ -1,0 +1,104 @@
+"""Batches of sequences of different lengths, without computing on padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MULTIPLE = 8  # lengths in attention are rounded up to one: kernels are faster
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Which of the tokens (B, N) of a batch are computed on, as rows (M, ...), and what they may attend to.
+
+    On a CPU the rows are the M present tokens, and attention has the length T of the longest sequence, rounded up. Elsewhere, and
+    in compiled code, shapes may not depend on values: rows are all B x N tokens, and T = N.
+
+    index: (M,) int64, the place of each row in (B x N); None where rows are all tokens in order.
+    slots: (M,) int64, the place of each row in (B x T); None where rows are all of them in order.
+    mask: bool, (B, 1, 1, T) for keys or (B, 1, T, T) for queries and keys, true where attention is allowed; None: everywhere.
+    causal: a token attends to those up to it; the mask is None."""
+
+    shape: tuple[int, int]  # B, N
+    length: int  # T
+    present: Tensor  # (B, N) bool
+    index: Tensor | None = None
+    slots: Tensor | None = None
+    mask: Tensor | None = None
+    causal: bool = False
+
+    def rows(self, x: Tensor) -> Tensor:
+        """(B, N, ...) -> (M, ...)."""
+        flat = x.flatten(0, 1)
+        return flat if self.index is None else flat.index_select(0, self.index)
+
+    def batched(self, rows: Tensor) -> Tensor:
+        """(M, ...) -> (B, T, ...), 0 where there is no row."""
+        return _place(rows, self.slots, self.shape[0], self.length)
+
+    def unbatched(self, x: Tensor) -> Tensor:
+        """(B, T, ...) -> (M, ...)."""
+        flat = x.flatten(0, 1)
+        return flat if self.slots is None else flat.index_select(0, self.slots)
+
+    def restore(self, rows: Tensor) -> Tensor:
+        """(M, D) -> (B, N, D), 0 at tokens that are not present."""
+        out = _place(rows, self.index, *self.shape)
+        return out.masked_fill(~self.present[:, :, None], 0.0) if self.index is None else out
+
+
+def _place(rows: Tensor, index: Tensor | None, *shape: int) -> Tensor:
+    """Rows (M, ...) at `index` of zeros (B x N, ...), as (B, N, ...)."""
+    if index is None:
+        return rows.unflatten(0, shape)
+    out = rows.new_zeros(shape[0] * shape[1], *rows.shape[1:])
+    return out.index_copy(0, index, rows).unflatten(0, shape)
+
+
+def token_layout(
+    present: Tensor, attend: Tensor | None = None, order: Tensor | None = None, causal: bool = False
+) -> TokenLayout:
+    """The layout of a batch whose tokens `present` (B, N) bool are computed on.
+
+    attend: (N, N) or (B, N, N) bool, which tokens (columns) each token (row) may attend to. causal: only those up to it, by their
+    positions `order` (B, N), None where tokens are in order. Tokens that are not present are never attended to. A token that may
+    attend to none attends to itself, so that nothing is NaN."""
+    b, n = present.shape
+    if present.device.type != "cpu" or torch.compiler.is_compiling():
+        mask = attention_mask(present, attend, order, causal)
+        return TokenLayout((b, n), n, present, mask=mask)
+    length, slots, index = n, None, None
+    full = bool(present.all())
+    if not full:
+        ends = torch.where(present, torch.arange(1, n + 1), 0).amax(dim=1) if n else present.new_zeros(b)
+        length = min(n, max(MULTIPLE, -(-int(ends.max()) // MULTIPLE) * MULTIPLE))
+        index = present.flatten().nonzero().flatten()
+        inside = present[:, :length]
+        slots = None if bool(inside.all()) else inside.flatten().nonzero().flatten()
+        full = bool((ends == present.sum(dim=1)).all()) if causal else slots is None  # padding is at the end alone
+    if attend is None and order is None and full:
+        return TokenLayout((b, n), length, present, index, slots, causal=causal)
+    attend = None if attend is None else attend[..., :length, :length]
+    order = None if order is None else order[:, :length]
+    mask = attention_mask(present[:, :length], attend, order, causal)
+    return TokenLayout((b, n), length, present, index, slots, mask)
+
+
+def attention_mask(present: Tensor, attend: Tensor | None, order: Tensor | None, causal: bool) -> Tensor:
+    """(B, 1, 1, T), or (B, 1, T, T) where tokens differ in what they may attend to. No row is without a true entry."""
+    b, n = present.shape
+    if attend is None and not causal:
+        first = torch.arange(n, device=present.device) == 0
+        keys = present | (first & ~present.any(dim=1, keepdim=True))
+        return keys[:, None, None, :]
+    allowed = present[:, None, :].expand(b, n, n)
+    if attend is not None:
+        allowed = allowed & attend
+    if causal:
+        at = torch.arange(n, device=present.device)[None] if order is None else order
+        allowed = allowed & (at[:, None, :] <= at[:, :, None])
+    alone = torch.eye(n, dtype=torch.bool, device=present.device) & ~allowed.any(dim=2, keepdim=True)
+    return (allowed | alone)[:, None]
