@@ -48,7 +48,8 @@ class Views:
     def __init__(self, plan: Mapping[str, int], recipes: Mapping[str, Any], dataset: Dataset):
         kind_of_data = modality(dataset.modality)
         table = kind_of_data.ops
-        others = {op: name for name in modalities() for op in modality(name).ops if op not in table}
+        unknown = any(op not in table for recipe in recipes.values() if isinstance(recipe, Mapping) for op in recipe)
+        others = {op: name for name in modalities() for op in modality(name).ops if op not in table} if unknown else {}
         offered = {kind: recipe for kind, recipe in recipes.items() if kind != "summary"}
         offered.setdefault("clean", {})
         self.kinds: list[str] = []
