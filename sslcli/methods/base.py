@@ -149,6 +149,12 @@ class Method(nn.Module):
         Called in eval mode, without gradients, by `sslcli eval anomaly`."""
         return None
 
+    def token_logits(self, x: Tensor, where: Tensor) -> Tensor | None:
+        """Logits (n, V) of the tokens at the n positions of views x (B, L) where `where` (B, L) is true, in the order of
+        `x[where]`; x holds the mask token there. None for methods that do not predict hidden tokens from both sides. Called in eval
+        mode, without gradients, by `sslcli eval fill`."""
+        return None
+
     @torch.no_grad()
     def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Figures of what the method computes, as columns of view-like tensors (B, ...): {"reconstruction": {"source": x, ...}}."""

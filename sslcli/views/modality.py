@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sslcli.config import instantiate
 from sslcli.config.modalities import description
-from sslcli.data.dataset import Dataset
+from sslcli.data.dataset import Dataset, Source
 from sslcli.nn.values import Values
 from sslcli.rng import Draw
 from sslcli.views.corruption import Corruption
@@ -41,17 +41,28 @@ class View(Protocol):
         """The output of `frame` -> (B, *shape), on the device."""
 
 
+class Samples(Protocol):
+    """Samples as raw features and baselines take them: clean views (n, *shape), or what `Modality.whole` returns."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Any:
+        """The samples at the positions `rows` (m,) int64, in that order."""
+
+
 class RawFeatures(ABC):
     """What a linear model has without any backbone: a vector for each sample."""
 
     fitted: ClassVar[bool] = False  # whether `fit` learns anything, so that it must see training samples alone
 
-    def fit(self, batches: Iterator[Tensor]) -> None:  # noqa: B027
-        """Fit to clean views (B, *shape) of training samples; they are not read where there is nothing to fit."""
+    def fit(self, batches: Iterator[Any]) -> None:  # noqa: B027
+        """Fit to `Samples` of the training split: those of `Modality.whole`, or clean views (B, *shape) without it. They are not
+        read where there is nothing to fit."""
 
     @abstractmethod
-    def transform(self, x: Tensor) -> Tensor:
-        """Clean views x (B, *shape) -> (B, p) float32, without NaN."""
+    def transform(self, x: Any) -> Tensor:
+        """B `Samples` -> (B, p) float32, without NaN. Clean views (B, *shape) on any device are accepted by every modality, also by
+        one that defines `whole`: those of corrupted samples have no other form."""
 
 
 class Baseline(ABC):
@@ -61,11 +72,11 @@ class Baseline(ABC):
     note: str  # what it is, for the protocol: "gradient boosting of scikit-learn, default settings"
 
     @abstractmethod
-    def fit(self, x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
-        """Fit to clean views x (n, *shape), NaN where a value is missing, on the CPU. `y` (n,): classes 0..K-1, each of them with
-        a sample, or float64 values of the task `value`.
+    def fit(self, x: Any, y: Tensor, seed: int) -> Callable[[Any], Tensor]:
+        """Fit to n `Samples`: those of `Modality.whole`, or without it clean views (n, *shape) on the CPU, NaN where a value is
+        missing. `y` (n,): classes 0..K-1, each of them with a sample, or float64 values of the task `value`.
 
-        Returns a function from clean views (m, *shape) to probabilities (m, K), or to values (m,)."""
+        Returns a function from m such samples to probabilities (m, K), or to values (m,)."""
 
 
 class Modality(ABC):
@@ -98,6 +109,11 @@ class Modality(ABC):
         return torch.zeros(n, *shape)
 
     # for evaluators -------------------------------------------------------------------------------------------------
+
+    def whole(self, source: Source, ids: Tensor, dataset: Dataset) -> Samples | None:
+        """The samples `ids` (n,) of a source without the cut of a clean view, as raw features and baselines take them. None where
+        clean views hold everything, so that these are taken."""
+        return None
 
     @abstractmethod
     def raw_features(self, dataset: Dataset) -> RawFeatures:

@@ -23,6 +23,7 @@ from sslcli.evals.base.result import Result
 from sslcli.evals.inputs.label_subsets import folds
 from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.runs import Record
+from sslcli.views.modality import modality
 
 FOLDS = 5
 EVALUATORS = ("sslcli.evals.probe.probe", "sslcli.evals.knn.knn")  # those that are quick enough to be done five times
@@ -57,7 +58,8 @@ class Fold(EvalData):
         return self._rows(split, self.pooled.features(backbone))
 
     def raw(self, split: Split) -> tuple[Tensor, Tensor]:
-        if self.whole.raw_features.fitted:
+        features = modality(self.dataset.modality).raw_features(self.dataset)
+        if features.fitted:
             return super().raw(split)  # fitted to this fold's training samples
         return self._rows(split, self.pooled.features(None))
 

@@ -15,6 +15,7 @@ from sslcli.errors import DataError
 from sslcli.nn.dist import gather_rows, rank, world_size
 from sslcli.runtime.progress import track
 from sslcli.views import clean
+from sslcli.views.modality import Samples, modality
 
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -77,6 +78,18 @@ def clean_batches(
         source, clean(dataset), batch_size=batch_size, device=device, workers=workers, ids=ids
     )
     return track(batches, "samples", len(source if ids is None else ids), size=lambda batch: len(batch[0]))
+
+
+def sample_batches(source: Source, dataset: Dataset, workers: int, batch_size: int) -> Iterator[tuple[Tensor, Samples]]:
+    """(ids (B,), samples as raw features take them, on the CPU): whole ones, or clean views where the modality has no others."""
+    kind = modality(dataset.modality)
+    if kind.whole(source, torch.empty(0, dtype=torch.int64), dataset) is None:
+        yield from clean_batches(source, dataset, torch.device("cpu"), workers, batch_size)
+        return
+    for ids in track(torch.arange(len(source)).split(batch_size), "samples", len(source), size=len):
+        whole = kind.whole(source, ids, dataset)
+        assert whole is not None
+        yield ids, whole
 
 
 def gather_features(batches: Iterator[tuple[Tensor, Tensor]], wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from sslcli.evals.base.embedding import (
     embed,
     gather_features,
     local_ids,
+    sample_batches,
 )
 from sslcli.evals.base.result import Baselines, has_baseline
 from sslcli.evals.inputs.feature_cache import FeatureCache, cache_key
@@ -31,7 +32,7 @@ from sslcli.methods.base import Method
 from sslcli.nn.dist import broadcast_from_rank0, world_size
 from sslcli.rng import derive
 from sslcli.views import Views
-from sslcli.views.modality import RawFeatures, modality
+from sslcli.views.modality import RawFeatures, Samples, modality
 
 Split = Literal["train", "test"]
 Labelled = tuple[Tensor, Tensor]  # features (n, d) float32, labels (n,) int64 with -1 for none
@@ -81,7 +82,7 @@ class EvalData:
         self._features: dict[str, tuple[Tensor, Tensor]] = {}
         self._raw: dict[str, tuple[Tensor, Tensor]] = {}
         self._raw_features: RawFeatures | None = None
-        self._inputs: dict[str, tuple[Tensor, Tensor]] = {}
+        self._samples: dict[str, tuple[Samples, Tensor]] = {}
         self._ids: dict[str, Tensor] = {}
         self._untrained_backbone: nn.Module | None = None
 
@@ -165,7 +166,7 @@ class EvalData:
         if split not in self._raw:
             source = self.source(split)
             features = self.raw_features
-            x, ids = concatenate(((ids, features.transform(x)) for ids, x in self._cpu_batches(source)), len(source))
+            x, ids = concatenate(((ids, features.transform(x)) for ids, x in self._sample_batches(source)), len(source))
             self._ids[split] = ids
             self._raw[split] = x, _labels(source, ids)
         return self._raw[split]
@@ -175,11 +176,11 @@ class EvalData:
         """The modality's raw features, fitted to the training split."""
         if self._raw_features is None:
             self._raw_features = modality(self.dataset.modality).raw_features(self.dataset)
-            self._raw_features.fit(x for _, x in self._cpu_batches(self.dataset.train))
+            self._raw_features.fit(x for _, x in self._sample_batches(self.dataset.train))
         return self._raw_features
 
-    def _cpu_batches(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
-        return clean_batches(source, self.dataset, torch.device("cpu"), self.workers, self.batch_size)
+    def _sample_batches(self, source: Source) -> Iterator[tuple[Tensor, Samples]]:
+        return sample_batches(source, self.dataset, self.workers, self.batch_size)
 
     def batches(self, split: Split, ids: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """(ids (B,), inputs (B, *shape) normalized, on `device`) of a split, or of its samples `ids` in their order."""
@@ -228,11 +229,14 @@ class EvalData:
         ids = self.ids(split)
         return torch.full(ids.shape, torch.nan, dtype=torch.float64) if values is None else values[ids]
 
-    def clean_inputs(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Normalized inputs (n, *shape) of all samples of a split, on the CPU, and their ids (n,): for baselines of a modality."""
-        if split not in self._inputs:
-            self._inputs[split] = self.inputs(split, torch.arange(len(self.source(split))))
-        return self._inputs[split]
+    def samples(self, split: Split) -> tuple[Samples, Tensor]:
+        """All samples of a split for baselines of the modality, on the CPU, and their ids (n,): whole ones, or clean views."""
+        if split not in self._samples:
+            source = self.source(split)
+            ids = torch.arange(len(source))
+            whole = modality(self.dataset.modality).whole(source, ids, self.dataset)
+            self._samples[split] = self.inputs(split, ids) if whole is None else (whole, ids)
+        return self._samples[split]
 
     def ids(self, split: Split) -> Tensor:
         """Ids (n,) int64 of the rows of `features` and `raw`, after one of these has been computed."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslcli.evals.base.features import EvalData, Split
+from sslcli.views.modality import modality
 
 
 def cluster_probabilities(data: EvalData, split: Split) -> Tensor | None:
@@ -23,8 +24,10 @@ def has_output(data: EvalData, output: str) -> bool:
     if data.pretraining is None:
         return False
     method, _ = data.pretraining()
+    dataset = data.dataset
+    blank = modality(dataset.modality).dummy(dataset.shape, dataset.values, 2).to(data.device)
     with torch.no_grad():
-        return getattr(method, output)(torch.zeros(2, *data.dataset.shape, device=data.device)) is not None
+        return getattr(method, output)(blank) is not None
 
 
 def _compute(data: EvalData, split: Split, output: str) -> Tensor | None:

@@ -32,7 +32,7 @@ class CalibratedProbe:
 
 
 class RawModule(nn.Module):
-    """Raw features as a module of inputs."""
+    """Raw features as a module of clean views: those of corrupted samples are never whole."""
 
     def __init__(self, features: RawFeatures):
         super().__init__()

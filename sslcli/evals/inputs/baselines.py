@@ -51,9 +51,9 @@ def fit_classifiers(
     known = field_baselines(data, baselines)
     if not known:
         return {}, torch.empty(0, dtype=torch.int64)
-    (x, train_ids), (x_test, test_ids) = data.clean_inputs("train"), data.clean_inputs("test")
+    (x, train_ids), (x_test, test_ids) = data.samples("train"), data.samples("test")
     y, y_test = data.labels("train")[train_ids], data.labels("test")[test_ids]
-    tested = y_test >= 0
+    tested = torch.nonzero(y_test >= 0).flatten()
     results = {name: BaselineOutputs(baseline.note) for name, baseline in known.items()}
     for index in track(range(seeds), "baselines, draw of labels"):
         ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)

@@ -139,8 +139,8 @@ def _field_values(
     known = field_baselines(data, baselines)
     if not known:
         return []
-    x, _ = data.clean_inputs("train")
-    x_test, _ = data.clean_inputs("test")
+    x, _ = data.samples("train")
+    x_test, _ = data.samples("test")
     y, y_test = data.targets("train"), data.targets("test")
     tested = known_values(y_test, "test", data.dataset.name)
     rows = [draw_values(y, amount, data, index) for index in range(seeds)]
