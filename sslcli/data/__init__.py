@@ -10,7 +10,9 @@ _MODULES = {
     **dict.fromkeys(("mnist", "fashion_mnist", "kmnist"), "sslcli.data.public.mnist"),
     **{name: f"sslcli.data.public.{name}" for name in ("digits", "stl10", "svhn")},
     **dict.fromkeys(("breast_cancer", "diabetes", "wine"), "sslcli.data.public.sklearn_tables"),
+    "capitals": "sslcli.data.text.capitals",
     **{name: f"sslcli.data.sources.{name}" for name in ("arrays", "image_folder", "pack", "series", "table", "tar")},
+    "text_lines": "sslcli.data.sources.text_lines",
 }
 __all__ = sorted(_MODULES)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sslcli.nn.likelihood import Categorical, ColumnSlices, Gaussian, Likelihood, Mixed
 from sslcli.nn.rescale import Rescale
+from sslcli.nn.words import are_flags, unpack_flags, word_starts
 
 
 class Values(ABC):
@@ -134,7 +135,7 @@ class Continuous(Values):
 class Tokens(Values):
     """Ids 0..size - 1 of a vocabulary. `pad`: the id of padding; `mask`: the id that stands for a hidden token; `start`: the class
     token, before the content of a sample; `separator`: the end of a sample, or of one of its segments; `special`: all ids that are
-    no content."""
+    no content; `continues`: the ids that do not begin a word, as a string of `pack_flags`, "" where all do."""
 
     kind: ClassVar[str] = "tokens"
     size: int
@@ -143,23 +144,21 @@ class Tokens(Values):
     special: tuple[int, ...] = ()
     start: int | None = None
     separator: int | None = None
+    continues: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "size": self.size,
-            "pad": self.pad,
-            "mask": self.mask,
-            "special": list(self.special),
-            "start": self.start,
-            "separator": self.separator,
-        }
+        content = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {"kind": self.kind, **content, "special": list(self.special)}
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         ids = (self.pad, *self.special, *(i for i in (self.mask, self.start, self.separator) if i is not None))
-        return (
-            len(shape) == 1 and _are_sizes(shape) and 0 < self.size < 1 << 31 and all(0 <= i < self.size for i in ids)
-        )
+        inside = all(0 <= i < self.size for i in ids) and are_flags(self.continues, self.size)
+        return len(shape) == 1 and _are_sizes(shape) and 0 < self.size < 1 << 31 and inside
+
+    def word_starts(self, x: Tensor) -> Tensor:
+        """Bool, of the shape of x (B, L): the tokens that begin a word. Special tokens do, and the token after one of them does."""
+        markers = {self.pad, *self.special}
+        return word_starts(x, unpack_flags(self.continues, self.size), markers)
 
     def present(self, x: Tensor) -> Tensor:
         return x != self.pad
@@ -279,6 +278,7 @@ KINDS: dict[str, type[Values]] = {kind.kind: kind for kind in (Continuous, Token
 _CHECKS: dict[str, Callable[[Any], bool]] = {  # annotations of the fields
     "int": lambda v: isinstance(v, int) and not isinstance(v, bool),
     "int | None": lambda v: v is None or _CHECKS["int"](v),
+    "str": lambda v: isinstance(v, str),
     "float": lambda v: _CHECKS["int"](v) or isinstance(v, float),
     "tuple[int, ...]": lambda v: isinstance(v, tuple) and all(map(_CHECKS["int"], v)),
     "tuple[float, ...]": lambda v: isinstance(v, tuple) and all(map(_CHECKS["float"], v)),

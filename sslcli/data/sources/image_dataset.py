@@ -11,12 +11,12 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.files.label_text import class_warnings
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.contents import FileList, FolderContents
+from sslcli.data.images.duplicates import warn_duplicates
 from sslcli.data.images.encoded import Decoder
 from sslcli.data.images.headers import FileLoader, Headers, describe_headers, fits_memory, read_headers
 from sslcli.data.images.options import ImageOptions
 from sslcli.data.images.value_range import find_range
 from sslcli.data.loading import bad_samples
-from sslcli.data.sources.duplicates import warn_duplicates
 from sslcli.data.sources.image_files import ImageFiles
 from sslcli.data.sources.image_splits import encode_classes, hold_out, select_splits
 from sslcli.data.stats import dark_notes, image_stats

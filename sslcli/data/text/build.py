@@ -1,0 +1,174 @@
+"""Make a data set of documents: split, tokenizer, encoded samples, and notes on what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from sslcli.console import escape, plural
+from sslcli.data.dataset import ArraySource, Dataset
+from sslcli.data.files.label_text import class_warnings
+from sslcli.data.folders.split_names import SPLITS
+from sslcli.data.split import NOTHING_HELD_OUT, split, split_hash
+from sslcli.data.storage import Ragged
+from sslcli.data.subset import pretrain_source
+from sslcli.data.text.choose import VOCABULARY, make_tokenizer
+from sslcli.data.text.documents import Documents
+from sslcli.data.text.encoding import TokenCounts, encode_documents
+from sslcli.data.text.preprocessor import MAX_LENGTH, TextPreprocessor
+from sslcli.errors import DataError, RequestError, listing
+
+PARTS = SPLITS  # train, test, val, unlabelled
+TRAIN, TEST, VAL, UNLABELLED = range(len(PARTS))
+MAX_NAMES = 1_000_000  # larger splits have no names, which would take more memory than their ids
+
+
+@dataclass
+class Options:
+    """What the user chose, see `sslcli.data.sources.text_lines.text_lines`."""
+
+    tokenizer: str = "auto"
+    vocabulary: int = VOCABULARY
+    lowercase: bool | None = None
+    max_length: int = 128
+    holdout: float | str = "auto"
+    split_seed: int = 0
+    pretrain_on: str = "all"
+
+    def __post_init__(self) -> None:
+        if not 3 <= self.max_length <= MAX_LENGTH:
+            raise RequestError(
+                f"dataset.max_length: expected 3 to {MAX_LENGTH:,} tokens, got {self.max_length}",
+                "dataset.max_length=128",
+            )
+
+
+@dataclass
+class Corpus:
+    """Documents as they were read.
+
+    parts: (n,) index of PARTS; -1 for those that are not used. labels: (n,) int64 index of `classes`, -1 without a label, or None.
+    names: of each document, or None."""
+
+    documents: Documents
+    parts: np.ndarray
+    labels: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    names: Sequence[str] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def build_dataset(
+    name: str,
+    corpus: Corpus,
+    options: Options,
+    notes: list[str],
+    fingerprint: str,
+    like: TextPreprocessor | None = None,
+) -> Dataset:
+    """A data set of documents. `like`: the preprocessor to use instead of a tokenizer that is fitted. RequestError, DataError."""
+    documents, labels = corpus.documents, corpus.labels
+    parts, digest = _split(corpus, options, notes)
+    if not (parts == TRAIN).any():
+        raise DataError(f"{name} has no training document")
+    _warn_equal(documents, parts, notes)
+    if like is None:
+        fitted = (parts == TRAIN) | (parts == UNLABELLED)
+
+        def texts() -> Iterator[list[str]]:
+            return (chunk for _, chunk in documents.chunks(fitted))
+
+        tokenizer = make_tokenizer(options.tokenizer, texts, options.vocabulary, options.lowercase, notes)
+        like = TextPreprocessor(tokenizer, options.max_length)
+        if like.values.size > 1:
+            notes.append(f"tokenizer: {tokenizer.describe()}")
+    encoded = encode_documents(documents, like)
+    sources = _sources(encoded, corpus, parts)
+    notes.append(TokenCounts.of(sources["train"].resident, like).note(like.max_length))
+    if labels is not None and corpus.classes:
+        notes.append(f"{plural(len(corpus.classes), 'class', 'classes')}: {listing(map(escape, corpus.classes), 6)}")
+        notes += class_warnings(corpus.classes, int((labels >= 0).sum()))
+    sources["unlabelled"] = pretrain_source(sources["train"], sources["unlabelled"], options.pretrain_on, notes)
+    return Dataset(
+        name=name,
+        modality="text",
+        shape=like.shape,
+        **sources,
+        classes=corpus.classes,
+        values=like.values,
+        preprocessor=like,
+        fingerprint=fingerprint,
+        split=digest,
+        notes=notes,
+        details={"layout": "text", "tokenizer": like.tokenizer.describe(), **corpus.details},
+    )
+
+
+def _split(corpus: Corpus, options: Options, notes: list[str]) -> tuple[np.ndarray, str]:
+    """The part of each document, with the labelled one of test and val as the test split, or with documents held out; and a hash of
+    those held out."""
+    parts, labels = _choose_test(corpus, notes), corpus.labels
+    if (parts == TEST).any():
+        return parts, ""
+    ids = np.flatnonzero(parts == TRAIN)
+    codes = None if labels is None or not (labels[ids] >= 0).any() else torch.from_numpy(labels[ids])
+    _, held_out = split(len(ids), options.holdout, options.split_seed, codes)
+    how = "at random" if codes is None else "stratified by class"
+    held = plural(len(held_out), "document")
+    notes.append(f"held out: {held} of {len(ids):,}, {how}" if len(held_out) else NOTHING_HELD_OUT)
+    parts = parts.copy()
+    parts[ids[held_out.numpy()]] = TEST
+    return parts, split_hash(held_out)
+
+
+def _choose_test(corpus: Corpus, notes: list[str]) -> np.ndarray:
+    """Of val and test, the one with labels is the test split; test where both have some. The other one is not used."""
+    test, val = corpus.parts == TEST, corpus.parts == VAL
+    if not val.any():
+        return corpus.parts
+    known = corpus.labels >= 0 if corpus.labels is not None else np.ones(len(corpus.parts), bool)
+    parts = corpus.parts.copy()
+    if not test.any() or (known[val].any() and not known[test].any()):
+        if test.any():
+            notes.append(f"warning: test: {plural(int(test.sum()), 'document')} not used, because they have no label")
+        parts[test], parts[val] = -1, TEST
+    else:
+        notes.append(f"val: {plural(int(val.sum()), 'document')} not used, because there is a test split")
+        parts[val] = -1
+    return parts
+
+
+def _sources(encoded: Ragged, corpus: Corpus, parts: np.ndarray) -> dict[str, Any]:
+    """The fields `train`, `test` and `unlabelled` of a Dataset."""
+    sources: dict[str, Any] = {"train": None, "test": None, "unlabelled": None}
+    for part in sources:
+        ids = np.flatnonzero(parts == PARTS.index(part))
+        if not len(ids):
+            continue
+        if len(ids) == len(encoded):
+            x = encoded
+        elif ids[-1] - ids[0] + 1 == len(ids):
+            x = encoded.narrow(int(ids[0]), int(ids[-1]) + 1)
+        else:
+            x = encoded.select(torch.from_numpy(ids))
+        labels = None if corpus.labels is None or part == "unlabelled" else torch.from_numpy(corpus.labels[ids])
+        named = corpus.names is not None and len(ids) <= MAX_NAMES
+        names = [corpus.names[i] for i in ids.tolist()] if named and corpus.names is not None else None
+        sources[part] = ArraySource(x, labels if labels is not None and bool((labels >= 0).any()) else None, names)
+    return sources
+
+
+def _warn_equal(documents: Documents, parts: np.ndarray, notes: list[str]) -> None:
+    """Warn about documents of the test split that are in train too."""
+    if not (parts == TEST).any():
+        return
+    hashes = documents.hashes()
+    train, test = hashes[parts == TRAIN], hashes[parts == TEST]
+    if n := int(np.isin(test, train).sum()):
+        notes.append(
+            f"warning: {plural(n, 'test document')} of {len(test):,} also in train: metrics will be too optimistic"
+        )

@@ -1,0 +1,109 @@
+"""The preprocessor of text: documents to ids of tokens, and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from sslcli.config import typecheck
+from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.text.choose import tokenizer_from_json
+from sslcli.data.text.lines import read_documents
+from sslcli.data.text.tokenizer import Tokenizer
+from sslcli.errors import DataError, RequestError
+from sslcli.nn.values import Tokens
+
+MAX_LENGTH = 1 << 16  # tokens of a view
+
+
+@dataclass(frozen=True)
+class TextPreprocessor(Preprocessor):
+    """Documents as the ids of their content, (L,) int32 of any length, without [CLS], [SEP] and padding, which the views add.
+
+    tokenizer: fitted to training documents, or read from a file; never fitted again. max_length: the tokens of a view, with [CLS],
+    [SEP] and padding."""
+
+    kind: ClassVar[str] = "text"
+    tokenizer: Tokenizer
+    max_length: int = 128
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (self.max_length,)
+
+    @property
+    def values(self) -> Tokens:  # type: ignore[override]
+        return self.tokenizer.values
+
+    def to_json(self) -> dict[str, Any]:
+        return {"max_length": self.max_length, "tokenizer": self.tokenizer.to_json()}
+
+    def files(self) -> dict[str, bytes]:
+        return {**super().files(), **self.tokenizer.files()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
+        length, tokenizer = content.get("max_length"), content.get("tokenizer")
+        if not typecheck.matches_type(length, int) or not 3 <= (length or 0) <= MAX_LENGTH:
+            raise ValueError(f"max_length: expected an integer from 3 to {MAX_LENGTH}")
+        if not isinstance(tokenizer, dict):
+            raise ValueError("expected a tokenizer")
+        return cls(tokenizer_from_json(tokenizer, files), int(length or 0))
+
+    def encode(self, samples: Any) -> list[Tensor]:
+        """The ids of each document, (L,) int32. Not cut to `max_length`: a view takes a part of a document.
+
+        `samples`: a sequence of strings, or the path of a file with a document on each line, or of a folder of .txt files.
+        DataError for anything else."""
+        if isinstance(samples, (str, os.PathLike)):
+            texts = self._read(os.fspath(samples))
+        else:
+            texts = list(samples) if isinstance(samples, Sequence) or hasattr(samples, "tolist") else [samples]
+        if wrong := [t for t in texts if not isinstance(t, str)]:
+            raise DataError(
+                f"expected strings, or the path of a text file, got {type(wrong[0]).__name__}",
+                "embed(['a text', 'another one'])",
+            )
+        return [torch.from_numpy(ids) for ids in self.tokenizer.encode(texts)]
+
+    def _read(self, path: str) -> list[str]:
+        if not os.path.exists(path):
+            raise DataError(
+                f"there is no file {path[:200]!r}: a single string is the path of a text file",
+                "a text: embed(['a text'])",
+            )
+        documents = read_documents(path)
+        return [documents[i] for i in range(len(documents))]
+
+    def decode(self, raw: Tensor) -> list[str]:
+        """Documents (N, L) as text, as far as the vocabulary keeps it; padding, [CLS] and [SEP] are left out."""
+        return [self.tokenizer.decode(row) for row in raw]
+
+    def differences(self, other: Preprocessor) -> list[str]:
+        if not isinstance(other, TextPreprocessor):
+            return super().differences(other)
+        changed = []
+        if self.tokenizer.describe() != other.tokenizer.describe():
+            changed.append(f"the tokenizer was {self.tokenizer.describe()}, is {other.tokenizer.describe()}")
+        elif self.tokenizer.files() != other.tokenizer.files():
+            changed.append(f"the tokenizer ({self.tokenizer.describe()}) has another vocabulary")
+        if self.max_length != other.max_length:
+            changed.append(f"max_length was {self.max_length}, is {other.max_length}")
+        return changed or (["its files differ"] if self.sha256 != other.sha256 else [])
+
+    def size_hint(self, shape: tuple[int, ...]) -> str | None:
+        return f"dataset.max_length={self.max_length}" if shape != self.shape else None
+
+    def adapt(self, dataset: Dataset, notes: list[str]) -> Dataset:
+        """A data set that was read with this tokenizer, with views of the length of this encoder. RequestError for others."""
+        own = dataset.preprocessor
+        if not isinstance(own, TextPreprocessor) or own.tokenizer.files() != self.tokenizer.files():
+            raise RequestError(
+                f"this encoder takes text of its own tokenizer ({self.tokenizer.describe()}); {dataset.name} was not read with it"
+            )
+        return replace(dataset, shape=self.shape, values=self.values, preprocessor=self)
