@@ -232,6 +232,12 @@ def load_method(run: Run, cfg: Config, dataset: Dataset) -> tuple[Method, Views]
     return method, Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
 
 
+def untrained_method(run: Run, cfg: Config, dataset: Dataset, seed: int) -> Method:
+    """The method of a run with random weights, in eval mode, a function of the seed."""
+    info = recorded_data_info(run.path) or describe_data(cfg, dataset)
+    return new_method(cfg["method"], new_backbone(cfg, dataset, seed), info, seed, dataset).eval()
+
+
 def method_from_checkpoint(
     cfg: Config,
     dataset: Dataset,

@@ -113,18 +113,19 @@ def _unknown_flag(flag: str, command: Command) -> RequestError:
 
 
 def quote_path(override: str, multirun: bool) -> str:
-    """Quotes a path that contains characters of Hydra's override grammar (commas, brackets, quotes, equal signs)."""
+    """Quotes a path, or a text, that contains characters of Hydra's override grammar (commas, brackets, quotes, equal signs)."""
     key, _, value = override.partition("=")
+    is_text = key in ("text", "evaluator.text") and not value.startswith(('["', "['"))  # those begin a list of texts
     is_file = key == "labels" and value.lower().endswith((".csv", ".tsv", ".txt"))
     is_folder = key.startswith(("hydra.run.", "hydra.sweep."))  # of one run, or one sweep
-    is_path = is_file or is_folder or key in ("run", "init") or key.endswith(".path")
+    is_path = is_file or is_folder or is_text or key in ("run", "init") or key.endswith(".path")
     plain = (
         all(c.isascii() and (c.isalnum() or c in "/._-~ ") for c in value)
         and value == value.strip()
         and (value[:1].isalpha() or value[:1] in "/._")  # a folder may be called 2024, or -rf
         and (value.lower() not in ("true", "false", "null", "nan", "inf") or (key != "run" and value == "null"))
     )
-    several = multirun and "," in value and not is_folder
+    several = multirun and "," in value and not is_folder and not is_text
     if not is_path or not value or plain or "${" in value or value[0] in "'\"" or several:
         return override
     escaped = value.replace("'", "\\'")

@@ -72,6 +72,7 @@ class Eval(Common):
     run: str = "latest"
     labels: Any = "all"
     seeds: int = 1
+    text: Any = None
     allow_data_change: bool = False
 
 

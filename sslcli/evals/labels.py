@@ -148,6 +148,7 @@ def curve(
         "classes": len(data.dataset.classes),
         "splits": {"train": len(y), "labelled": int((y >= 0).sum()), "test": tested},
         **protocols,
+        "baselines": {name: {"note": baseline.note} for name, baseline in field_baselines(data, True).items()},
         "notes": data.protocol_notes(True, notes),
     }
     details = {

@@ -8,6 +8,7 @@ from sslcli.report.html import images
 from sslcli.report.html.charts import bar
 from sslcli.report.html.elements import capitalize, definition_list, image, scrolling_table
 from sslcli.report.html.markup import Html, el
+from sslcli.report.html.text_table import text_table
 from sslcli.report.metric_text import (
     BASELINE_NAMES,
     format_labels,
@@ -127,6 +128,7 @@ def evaluation(e: Evaluation) -> Html:
         el("h3", title(e)),
         el("p", f"{capitalize(lead)}.", class_="lead") if lead else None,
         numbers(e),
+        [text_table(caption, content) for caption, content in e.tables.items()],
         [figure(p) for p in e.images],
         el("ul", *(el("li", n) for n in lines), class_="notes") if lines else None,
         el("details", el("summary", "Protocol"), el("div", protocol(e), class_="inside")),

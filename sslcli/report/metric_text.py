@@ -13,6 +13,10 @@ BASELINE_NAMES = {
     "scratch": "from scratch",
     "untrained": "untrained",
     "raw": "raw inputs",
+    "tfidf": "TF-IDF",
+    "unigram": "unigram model",
+    "linear": "linear model",
+    "boosting": "gradient boosting",
 }
 METRIC_NAMES = {
     "top1": "top-1 accuracy",
@@ -35,6 +39,7 @@ METRIC_NAMES = {
     "labels_saved": "labels that the best baseline needs",
     "mse": "mean squared error",
     "psnr": "PSNR, dB",
+    "perplexity": "perplexity over masked tokens",
 }
 
 

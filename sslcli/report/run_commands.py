@@ -78,6 +78,11 @@ def unmet_needs(run: RunContents) -> set[str]:
     try:
         if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in builders.method_classes(method)):
             unmet.add("reconstruction")
+        classes = builders.method_classes(method) if "_target_" in method else []
+        if classes and all(
+            t.token_logits is Method.token_logits for t in classes[1:] or classes
+        ):  # tasks, or the method
+            unmet.add("masked_tokens")
         if "_target_" in backbone and not hasattr(instantiate.resolve("backbone", backbone["_target_"]), "patchify"):
             unmet.add("tokens")
     except SslError:  # the code of the run is not installed: all evaluators are offered

@@ -3,6 +3,7 @@ it is opened, and unreadable files are listed in `notes`."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class Evaluation:
     dataset: str = ""
     labels: str = "all"
     intervals: dict[str, dict[str, tuple[float | None, float | None]]] = field(default_factory=dict)
+    tables: dict[str, Record] = field(default_factory=dict)  # by caption
 
     def interval(self, metric: str, kind: str = "") -> tuple[float | None, float | None] | None:
         return self.intervals.get(metric, {}).get(kind)
@@ -160,24 +162,29 @@ def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
             notes.append(f"{result.file} cannot be read")
             continue
         captions = mapping(record.pop("artefacts", None))
+        tables = {file: mapping(t) for file, t in mapping(record.pop("tables", None)).items()}
         # the file name determines the evaluation; a path from the record is never opened
         artefact_images = [
             CaptionedImage(p, str(caption))
             for artefact, caption in captions.items()
+            if artefact not in tables
             for p in drawn
             if f"eval/{p.name}" == result.artefact_path(artefact)
         ]
+        protocol = mapping(record.pop("protocol", None))
+        kinds = baseline_kinds(protocol)
         evals.append(
             Evaluation(
                 result.name,
-                group_by_metric(mapping(record.pop("numbers", None))),
-                mapping(record.pop("protocol", None)),
+                group_by_metric(mapping(record.pop("numbers", None)), kinds),
+                protocol,
                 mapping(record.pop("details", None)),
                 artefact_images,
                 record,
                 result.dataset,
                 result.labels,
-                group_intervals(mapping(record.pop("intervals", None))),
+                group_intervals(mapping(record.pop("intervals", None)), kinds),
+                {str(captions.get(file, file)): table for file, table in tables.items()},
             )
         )
     return evals
@@ -200,31 +207,40 @@ def images(run: Path, folder: str, notes: list[str]) -> list[Path]:
     return paths
 
 
-def group_by_metric(numbers: Record) -> dict[str, dict[str, tuple[float, float | None]]]:
+def baseline_kinds(protocol: Record) -> frozenset[str]:
+    """The prefixes of metrics of baselines: those of all evaluators, and models of the field that a protocol describes."""
+    return frozenset({*BASELINES, *mapping(protocol.get("baselines"))})
+
+
+def group_by_metric(
+    numbers: Record, kinds: Collection[str] = BASELINES
+) -> dict[str, dict[str, tuple[float, float | None]]]:
     """`{"raw.top1": .9, "raw.top1_std": .01}` by metric and by baseline."""
     by_metric: dict[str, dict[str, tuple[float, float | None]]] = {}
     for key, value in numbers.items():
         if (mean := number(value)) is None or (key.endswith("_std") and key.removesuffix("_std") in numbers):
             continue
-        kind, metric = split_name(key)
+        kind, metric = split_name(key, kinds)
         by_metric.setdefault(metric, {})[kind] = (mean, number(numbers.get(f"{key}_std")))
     return by_metric
 
 
-def group_intervals(intervals: Record) -> dict[str, dict[str, tuple[float | None, float | None]]]:
+def group_intervals(
+    intervals: Record, kinds: Collection[str] = BASELINES
+) -> dict[str, dict[str, tuple[float | None, float | None]]]:
     """`{"raw.top1_ci95": [.8, .9]}` by metric and by baseline; None for an open end."""
     by_metric: dict[str, dict[str, tuple[float | None, float | None]]] = {}
     for key, value in intervals.items():
         if key.endswith(SUFFIX):
-            kind, metric = split_name(key.removesuffix(SUFFIX))
+            kind, metric = split_name(key.removesuffix(SUFFIX), kinds)
             by_metric.setdefault(metric, {})[kind] = (number(value[0]), number(value[1]))
     return by_metric
 
 
-def split_name(name: str) -> tuple[str, str]:
+def split_name(name: str, kinds: Collection[str] = BASELINES) -> tuple[str, str]:
     """("raw", "top1") for `raw.top1`; ("", name) for a metric of the run itself."""
     kind, _, metric = name.partition(".")
-    return (kind, metric) if kind in BASELINES else ("", name)
+    return (kind, metric) if kind in kinds else ("", name)
 
 
 def read_request(path: Path) -> tuple[list[str], str]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from sslcli.config import instantiate
 from sslcli.config.modalities import description
 from sslcli.data.dataset import Dataset, Source
+from sslcli.errors import RequestError
 from sslcli.nn.values import Values
 from sslcli.rng import Draw
 from sslcli.views.corruption import Corruption
@@ -122,6 +123,14 @@ class Modality(ABC):
     def baselines(self, dataset: Dataset) -> dict[str, Baseline]:
         """The field's own models for `dataset.task`, by the name of their metrics."""
         return {}
+
+    def spell(self, ids: Sequence[int], dataset: Dataset) -> list[str]:
+        """The text of each token of a vocabulary; ids as numbers unless a class overrides it."""
+        return [str(i) for i in ids]
+
+    def parse(self, text: str, dataset: Dataset) -> Tensor:
+        """The clean view (L,) of a text, with the mask token in place of each `[MASK]`. RequestError where samples are no text."""
+        raise RequestError(f"{self.noun[1]} are no text", "leave text= out")
 
     def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
         """By name, functions of clean views (B, *shape) on the CPU, normalized before and after."""

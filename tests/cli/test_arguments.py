@@ -30,6 +30,13 @@ def test_quote_path():
     assert quote_path("labels=a.csv,b.csv", multirun=True) == "labels=a.csv,b.csv"
 
 
+def test_quote_text():
+    text = "[MASK]'s capital, \\ is {x}: [MASK]."
+    assert quote_path(f"text={text}", multirun=True) == "text='[MASK]\\'s capital, \\ is {x}: [MASK].'"
+    assert quote_path('text=["[MASK] a.","b [MASK]"]', multirun=False) == 'text=["[MASK] a.","b [MASK]"]'
+    assert quote_path("text=null", multirun=False) == "text=null"
+
+
 def test_windows_line_ends(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("SSLCLI_RUNS", "there\r")
     assert cli("pretrain", *SMOKE, "seed=1\r", "\r").code == 0

@@ -133,6 +133,51 @@ def test_group_by_metric_baselines():
     assert found == {"top1": {"": (0.9, 0.1), "raw": (0.5, None)}, "recall.5": {"": (0.4, None)}}
 
 
+def test_models_of_the_field_are_baselines(folder):
+    record = evaluation(
+        numbers={"top1": 0.5, "tfidf.top1": 0.7, "probe.top1": 0.6},
+        protocol={"baselines": {"tfidf": {"note": "TF-IDF"}}},
+        intervals={"tfidf.top1_ci95": [0.6, 0.8]},
+    )
+    (folder / "eval" / "finetune.json").write_text(json.dumps(record))
+    (e,) = [e for e in read_run(folder).evals if e.name == "finetune"]
+    assert e.baselines == ["tfidf"]
+    assert e.numbers["top1"]["tfidf"] == (0.7, None)
+    assert e.interval("top1", "tfidf") == (0.6, 0.8)
+    assert "" in e.numbers["probe.top1"]
+
+
+def test_report_shows_tables_of_text(folder):
+    """Text is escaped; of a table with more than a page holds, or a cell that is none, there is a part."""
+    word = "w" * 100_000
+    rows = [
+        "a heading",
+        [EVIL, 0.25, {"words": [["good", 0.95], [EVIL, 0.0], ["x", "heavy"], 3]}],
+        [word, None, {"words": "no list"}],
+        7,
+        *[["שלום עולם", 3, "🎉\x00\u202e"]] * 500,
+    ]
+    record = evaluation(
+        artefacts={"sentences.csv": EVIL, "broken.csv": "broken", "confusion.png": "a drawing of the same"},
+        tables={
+            "sentences.csv": {"columns": ["text", "p", EVIL], "rows": rows},
+            "broken.csv": {"rows": 3},
+            "confusion.png": 3,
+        },
+    )
+    (folder / "eval" / "probe.json").write_text(json.dumps(record))
+    source, page = page_of(folder)
+    assert "<script>alert" not in source
+    assert "\u202e" not in source
+    assert '<span class="heat-9">good</span> <span class="heat-0">' in source
+    assert "<span>x</span>" in source
+    assert word[:1201] not in source
+    assert "(98,800 more characters)" in source
+    assert page.text.count("שלום") == 396
+    assert "and 104 more rows" in page.text
+    assert "a drawing of the same" not in page.text  # the table stands for the drawing
+
+
 def test_report_invalid_metric_lines(folder):
     with open(folder / "metrics.jsonl", "a") as f:
         f.write(

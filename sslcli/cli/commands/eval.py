@@ -71,6 +71,8 @@ def report(name: str, record: Record, run: Run | None) -> None:
     if console.flag(console.JSON):
         console.out_json({"eval": name, "result": result, "run": str(run.path) if run is not None else None, **record})
         return
+    for line in record.get("answers", []):
+        console.out(console.escape(line, keep="\t"))
     for key, value in format_metrics(record["numbers"], record.get("intervals", {})).items():
         console.out(f"{name}.{key} {value}")
     for key, (low, high) in record.get("intervals", {}).items():

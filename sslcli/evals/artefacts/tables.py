@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sslcli.runs import Record
 from sslcli.runs.files import replace_file
 
 # How a formula begins, in one spreadsheet or another (the wide forms too); tab and return, which some skip, are escaped.
@@ -26,6 +27,25 @@ class Csv:
 
     def save(self, path: Path) -> None:
         replace_file(path.parent, path.name, written(self.header, self.rows))
+
+    def table(self) -> Record | None:
+        """What a report shows: `columns` and `rows`, of which a cell is text, a number, or `words` with their weights. None for a
+        file that is read elsewhere."""
+        return None
+
+
+@dataclass
+class Table(Csv):
+    """A CSV file that reports show as well."""
+
+    def table(self) -> Record | None:
+        return {"columns": list(self.header), "rows": [list(row) for row in self.rows]}
+
+
+def tables_of(artefacts: Mapping[str, Any]) -> Record:
+    """By file name, what reports show of the artefacts as tables."""
+    tables = {file: a.table() for file, a in artefacts.items() if hasattr(a, "table")}
+    return {file: table for file, table in tables.items() if table is not None}
 
 
 def written(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:

@@ -10,6 +10,7 @@ from torch import nn
 
 from sslcli import console
 from sslcli.builders import load_method, new_backbone
+from sslcli.builders import untrained_method as untrained_method_of
 from sslcli.config import Config
 from sslcli.data import preprocess
 from sslcli.data.dataset import Dataset
@@ -75,6 +76,12 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
         runtime.place(method)
         return method, views
 
+    def untrained_method() -> Method:
+        assert path is not None
+        method = untrained_method_of(Run(path), run_cfg, dataset, seed)
+        runtime.place(method)
+        return method
+
     data = EvalData(
         dataset,
         runtime.device,
@@ -87,6 +94,7 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
         channels_last=runtime.channels_last,
         recipes=run_cfg["augmentation"],
         pretraining=pretraining if path is not None else None,
+        untrained_method=untrained_method if path is not None else None,
         trained_on=info["dataset"] if other_data else "",
     )
     for note in data.notes:

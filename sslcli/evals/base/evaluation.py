@@ -15,6 +15,7 @@ from sslcli import console
 from sslcli.builders import require_fingerprint
 from sslcli.config import Config, instantiate
 from sslcli.errors import RequestError
+from sslcli.evals.artefacts.tables import tables_of
 from sslcli.evals.base import cross_validation
 from sslcli.evals.base.evaluated_model import EvaluatedModel, load_model
 from sslcli.evals.base.result import Result
@@ -83,7 +84,7 @@ def evaluate(
             records[name] = make_record(result, origin)
             if report is not None:
                 report(title, records[name], run)
-            if run is not None:
+            if run is not None and not result.answers:
                 _save_and_log(title, result, records[name], run)
         model.data.stop_serving()
     return records
@@ -177,6 +178,8 @@ def make_record(result: Result, origin: Record) -> Record:
         "intervals": result.intervals,
         "protocol": result.protocol,
         "details": result.details,
+        **({"answers": result.answers} if result.answers else {}),
+        **({"tables": tables} if (tables := tables_of(result.artefacts)) else {}),
         "artefacts": {file: artefact.caption for file, artefact in result.artefacts.items()},
         **origin,
         "time": now(),

@@ -49,7 +49,7 @@ class EvalData:
     - `autocast`: entered around each forward pass.
     - `recipes`: the augmentation of the pretraining, for evaluators that use views; see `augmented`.
     - `pretraining`: makes the whole method with its heads, in eval mode on `device`, and the views of its plan. None where
-      there was no pretraining.
+      there was no pretraining. `untrained_method`: makes the same method with random weights.
     - `trained_on`: the data set of the pretraining where it is another one than this, else empty.
     - `notes`: facts about the data that each evaluator puts into its protocol.
     """
@@ -69,6 +69,7 @@ class EvalData:
         batch_size: int = 512,
         recipes: Mapping[str, Any] | None = None,
         pretraining: Callable[[], tuple[Method, Views]] | None = None,
+        untrained_method: Callable[[], Method] | None = None,
         trained_on: str = "",
     ):
         self.dataset, self.device, self.workers, self.seed = dataset, torch.device(device), workers, seed
@@ -78,7 +79,8 @@ class EvalData:
             self.notes.append(f"no samples are held out: all {n:,} are evaluated, and pretraining may have read them")
         self.cache = FeatureCache(Path(cache), self.notes) if cache is not None else None
         self.key, self.untrained, self.autocast, self.channels_last = key, untrained, autocast, channels_last
-        self.batch_size, self.recipes, self.pretraining, self.trained_on = batch_size, recipes, pretraining, trained_on
+        self.batch_size, self.recipes, self.trained_on = batch_size, recipes, trained_on
+        self.pretraining, self.untrained_method = pretraining, untrained_method
         self._features: dict[str, tuple[Tensor, Tensor]] = {}
         self._raw: dict[str, tuple[Tensor, Tensor]] = {}
         self._raw_features: RawFeatures | None = None

@@ -32,12 +32,13 @@ def evaluate_request(
 
 
 def _warn_unused(name: str, overrides: list[str], folders: list[Path]) -> None:
-    """`labels=` and `seeds=` reach an evaluator through its YAML; where that does not refer to them they have no effect."""
+    """`labels=`, `seeds=` and `text=` reach an evaluator through its YAML; where that does not refer to them they have no
+    effect."""
     path = registry.choices("evaluator", folders).get(name)
     text = path.read_text(encoding="utf-8") if path else ""
-    for key in ("labels", "seeds"):
+    for key in ("labels", "seeds", "text"):
         override = next((o for o in overrides if o.startswith(f"{key}=")), None)
-        if override and path and f"${{{key}}}" not in text:
+        if override and path and not re.search(rf"\$\{{(oc\.select:)?{key}\b", text):
             has_key = re.search(rf"^{key}:", text, re.MULTILINE)
             console.warn(f"{override} has no effect on {name}", f"evaluator.{override}" if has_key else None)
 

@@ -21,7 +21,8 @@ class Result:
 
     `protocol` describes how they were computed, and `details` holds data for plots (a curve, metrics of each class), both in
     plain JSON types. `artefacts` are saved beside them, by file name. `intervals` are 95 % confidence intervals of some
-    metrics over test samples (and draws), named as in `top1_ci95`; None is an open end.
+    metrics over test samples (and draws), named as in `top1_ci95`; None is an open end. `answers` are lines for stdout that a
+    request asked for instead of a measurement: such a result is not saved.
     """
 
     metrics: dict[str, float]
@@ -29,6 +30,7 @@ class Result:
     artefacts: dict[str, Artefact] = field(default_factory=dict)
     details: Record = field(default_factory=dict)
     intervals: dict[str, Interval] = field(default_factory=dict)
+    answers: list[str] = field(default_factory=list)
 
 
 def has_baseline(baselines: Baselines, kind: Literal["raw", "untrained"]) -> bool:
