@@ -80,8 +80,9 @@ class TextPreprocessor(Preprocessor):
         documents = read_documents(path)
         return [documents[i] for i in range(len(documents))]
 
-    def decode(self, raw: Tensor) -> list[str]:
-        """Documents (N, L) as text, as far as the vocabulary keeps it; padding, [CLS] and [SEP] are left out."""
+    def decode(self, raw: Tensor | Sequence[Tensor]) -> list[str]:
+        """Documents (N, L), or of different lengths, as text, as far as the vocabulary keeps it; padding, [CLS] and [SEP] are left
+        out."""
         return [self.tokenizer.decode(row) for row in raw]
 
     def differences(self, other: Preprocessor) -> list[str]:

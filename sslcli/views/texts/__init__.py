@@ -1,0 +1,1 @@
+"""Ops, corruptions and baselines of text."""
