@@ -1,7 +1,8 @@
 """Weighted k-NN classifier on frozen features, without any training.
 
 Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018, Sec. 3.4: the k nearest
-neighbors by cosine similarity, each weighted by exp(similarity / temperature).
+neighbors by cosine similarity, each weighted by exp(similarity / temperature). Of data sets with a value to predict, the
+prediction is the weighted mean of the neighbors' values (`regression/neighbors.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sslcli.evals.base.result import Baselines, Result, check_seeds, mean_and_st
 from sslcli.evals.fit.neighbors import class_scores
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics.interval import accuracy_intervals
+from sslcli.evals.regression.neighbors import value_knn
 from sslcli.runs import Record
 from sslcli.runtime.progress import track
 
@@ -32,11 +34,12 @@ def knn(
     baselines: Baselines = True,
 ) -> Result:
     """Returns `top1` on the test split, `raw.top1` and `untrained.top1`; with several draws of labels each with `_std`.
+    For data sets with a value to predict instead: `rmse`, `mae`, `r2`, also of the modality's baselines.
 
     Published CIFAR-10 tables use k=200, those of ImageNet k=20, both with temperature 0.1: compare equal settings only.
     Raises RequestError for settings out of range, DataError where labels are missing.
     """
-    amount = subsets.parse(labels, data.dataset)
+    amount = subsets.parse(labels, data.dataset, any_task=True)
     check_seeds(seeds)
     if not isinstance(k, int) or k < 1:
         raise RequestError(f"evaluator.k={k}: expected an integer of at least 1", "evaluator.k=20")
@@ -50,6 +53,8 @@ def knn(
     if amount.kind == "all" and seeds > 1:
         draws = 1
         notes.append(f"seeds={seeds} has no effect: labels=all uses every label")
+    if data.dataset.task == "value":
+        return value_knn(backbone, data, amount, draws, k, temperature, baselines, notes)
 
     metrics: dict[str, float] = {}
     protocol: Record = {"labels": str(amount), "seeds": draws, "k": k, "temperature": temperature}

@@ -15,18 +15,19 @@ N labels, the result is the bound "> N / n"; nothing is extrapolated. `labels_sa
 the baseline that needs the fewest labels; below 1, pretraining does not help. Its 95 % interval covers other draws of
 labels, on the same test samples. If the interval contains 1, or with a single draw, the factor is not significant and is
 reported in the details only.
+
+Of data sets with a value to predict, the curve is that of the root mean squared error (`regression/label_curve.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.label_curve import LabelCurve, Line
+from sslcli.evals.artefacts.label_curve import LabelCurve
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Result, check_seeds, mean_and_std
 from sslcli.evals.finetuning.predictions import check_augment, measure
@@ -34,16 +35,15 @@ from sslcli.evals.finetuning.recipe import Recipe
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.baselines import field_baselines
 from sslcli.evals.inputs.label_subsets import Amount
-from sslcli.evals.metrics.interval import Interval, accuracy_intervals, format_interval
-from sslcli.evals.metrics.labels_saved import least, needed
+from sslcli.evals.metrics.interval import Interval, accuracy_intervals
+from sslcli.evals.metrics.labels_saved import Line, labels_saved
 from sslcli.evals.probe import probe
+from sslcli.evals.regression.label_curve import value_curve
 from sslcli.rng import derive
 from sslcli.runs import Record
 from sslcli.runtime.progress import track
 
-AMOUNTS = (1, 2, 5, 10, 25, 100, "all")
-QUOTED = 10  # labels per class at which `labels_saved` is reported
-BASELINES = ("raw", "untrained", "supervised")
+AMOUNTS = (1, 2, 5, 10, 25, 100, "all")  # per class
 
 
 def curve(
@@ -65,12 +65,13 @@ def curve(
 
     Metrics: `top1@10`, `raw.top1@10`, `untrained.top1@10`, `supervised.top1@10`, `finetuned.top1@10`, ... for each number of
     labels per class (`top1@all` for all), each with `_std` over draws; and `labels_saved` unless its interval contains 1. If
-    `labels_saved_is_bound` is 1, no baseline reaches the accuracy and the factor is a lower bound.
+    `labels_saved_is_bound` is 1, no baseline reaches the accuracy and the factor is a lower bound. For data sets with a value to
+    predict: `rmse@100`, `mae@100`, `r2@100`, ..., by total numbers of labels, without networks trained end to end.
 
     `supervised_seeds`: number of draws for the methods trained end to end (the first of the same draws); null for as many as
     `seeds`. `epochs`, `min_steps`, `max_steps` and `augment` are those of `finetune`, as are all other training settings.
     """
-    whole = subsets.parse(labels, data.dataset)
+    whole = subsets.parse(labels, data.dataset, any_task=True)
     if whole.kind != "all":
         raise RequestError(
             f"labels={labels}: the curve selects the numbers of labels itself", "evaluator.amounts=[10,all]"
@@ -78,10 +79,12 @@ def curve(
     check_seeds(seeds)
     trained_seeds = seeds if supervised_seeds is None else supervised_seeds
     check_seeds(trained_seeds)
+    data.source("test")
+    if data.dataset.task == "value":
+        return value_curve(backbone, data, amounts, seeds, supervised, finetune)
     recipe = Recipe(epochs, min_steps, max_steps, augment=augment)
     if supervised or finetune:
         check_augment(data, recipe)
-    data.source("test")
     y = data.labels("train")
     subsets.check(y, "train", data.dataset.name)
     steps, notes = choose(list(AMOUNTS) if amounts is None else amounts, y)
@@ -117,29 +120,14 @@ def curve(
         for name, mean, std in zip(line.names, line.mean, line.std, strict=True):
             key = f"{kind}.top1@{name}" if kind else f"top1@{name}"
             metrics |= {key: mean} | ({f"{key}_std": std} if std is not None else {})
-    table = savings(lines)
-    quoted = quote(table)
     tested = int((data.labels("test") >= 0).sum())
     intervals: dict[str, Interval] = {}
     for kind in lines:
         main_line = {k: v for k, v in metrics.items() if k.startswith(f"{kind}." if kind else "top1@")}
         intervals |= accuracy_intervals(main_line, tested, trained_seeds if kind in trainings else seeds)
-    if quoted:
-        found_interval = saving_interval(lines, derive(data.seed, "labels saved"))
-        quoted |= {"interval": found_interval, "certain": not holds_one(found_interval)}
-        if quoted["certain"]:
-            assert found_interval is not None
-            metrics |= {"labels_saved": quoted["factor"], "labels_saved_is_bound": float(quoted["relation"] != "=")}
-            intervals["labels_saved_ci95"] = found_interval
-        else:
-            why = (
-                f"has the interval {format_interval(*found_interval)}"
-                if found_interval
-                else "has no interval, as there is one draw"
-            )
-            notes.append(
-                f"labels_saved is left out: {quoted['factor']:.3g} {why}; more draws (evaluator.seeds) narrow it"
-            )
+    saving = labels_saved(lines, derive(data.seed, "labels saved"))
+    metrics |= saving.metrics
+    intervals |= saving.intervals
     protocol = {
         "amounts": {step.name: step.labels for step in steps},
         "seeds": seeds,
@@ -149,14 +137,14 @@ def curve(
         "splits": {"train": len(y), "labelled": int((y >= 0).sum()), "test": tested},
         **protocols,
         "baselines": {name: {"note": baseline.note} for name, baseline in field_baselines(data, True).items()},
-        "notes": data.protocol_notes(True, notes),
+        "notes": data.protocol_notes(True, notes + saving.notes),
     }
     details = {
-        "quoted": quoted,
+        "quoted": saving.quoted,
         "curve": {kind or "self-supervised": line.as_dict() for kind, line in lines.items()},
-        "labels_saved": table,
+        "labels_saved": saving.table,
     }
-    image = LabelCurve(list(lines.values()), data.dataset.name, quoted)
+    image = LabelCurve(list(lines.values()), data.dataset.name, saving.quoted)
     return Result(metrics, protocol, {"curve.png": image}, details, intervals)
 
 
@@ -201,81 +189,3 @@ def choose(amounts: list[int | str], y: torch.Tensor) -> tuple[list[Step], list[
     notes = [f"left out: {', '.join(left_out)} a class (the smallest has {int(sizes.min())})"] if left_out else []
     unique = {step.labels: step for step in reversed(steps)}
     return sorted(unique.values(), key=lambda step: step.labels), notes
-
-
-def savings(lines: dict[str, Line]) -> list[Record]:
-    """For each number of labels: the accuracy of the self-supervised probe, and the labels each baseline needs to reach it."""
-    main_line = lines[""]
-    baselines = {kind: line for kind, line in lines.items() if kind not in ("", "finetuned")}
-    rows = []
-    for name, labels, accuracy in zip(main_line.names, main_line.labels, main_line.mean, strict=True):
-        result = {
-            kind: needed(list(zip(line.labels, line.mean, strict=True)), accuracy) for kind, line in baselines.items()
-        }
-        row: Record = {"amount": name, "labels": labels, "accuracy": accuracy}
-        row["needs"] = {
-            kind: {"labels": round(n.labels, 1), "factor": n.labels / labels, "relation": n.relation}
-            for kind, n in result.items()
-        }
-        row["best"] = least(result) if result else None
-        rows.append(row)
-    return rows
-
-
-def saving_interval(lines: dict[str, Line], seed: int, resamples: int = 2000) -> Interval | None:
-    """95 % interval of the labels-saved factor over draws of labels; None with a single draw or without a baseline.
-
-    Parametric bootstrap: the means of each line are sampled from the multivariate t distribution of its draws (lines with
-    equally many draws share the random numbers, because their draws are paired), and the factor is recomputed. A factor that
-    is a bound leaves its end open.
-    """
-    import numpy as np
-
-    if any(len(draws) < 2 for line in lines.values() for draws in line.draws) or len(lines) < 2:
-        return None
-    generator = np.random.default_rng(seed)
-    lows, highs = [], []
-    for _ in range(resamples):
-        shared: dict[int, Any] = {}
-        other = {}
-        for kind, line in lines.items():
-            draws = np.asarray(line.draws).T  # (draws, amounts)
-            n = len(draws)
-            if n not in shared:
-                shared[n] = generator.standard_normal(n) / np.sqrt(n * generator.chisquare(n - 1))
-            means = draws.mean(axis=0) + shared[n] @ (draws - draws.mean(axis=0))
-            other[kind] = Line(kind, line.names, line.labels, np.clip(means, 0, 1).tolist())
-        result = quote(savings(other))
-        assert result is not None
-        lows.append(0.0 if result["relation"] == "<=" else result["factor"])
-        highs.append(np.inf if result["relation"] == ">" else result["factor"])
-    low, high = np.quantile(lows, 0.025, method="lower"), np.quantile(highs, 0.975, method="higher")
-    return float(low), float(high) if np.isfinite(high) else None
-
-
-def holds_one(interval: Interval | None) -> bool:
-    """Whether the interval contains 1, so that no saving is shown; True without an interval."""
-    if interval is None:
-        return True
-    low, high = interval
-    return (low is None or low <= 1) and (high is None or high >= 1)
-
-
-def quote(table: list[Record]) -> Record | None:
-    """Labels saved at ten labels per class (else the largest number below, else the first) against the best baseline."""
-    rows = [row for row in table if row["best"] is not None]
-    if not rows:
-        return None
-    below = [row for row in rows if row["amount"] != "all" and int(row["amount"]) <= QUOTED]
-    row = below[-1] if below else rows[0]
-    best = row["best"]
-    needs = row["needs"][best]
-    return {
-        "at": row["amount"],
-        "labels": row["labels"],
-        "accuracy": row["accuracy"],
-        "baseline": best,
-        "needs": needs["labels"],
-        "factor": needs["factor"],
-        "relation": needs["relation"],
-    }

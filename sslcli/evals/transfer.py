@@ -14,7 +14,7 @@ from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result
 from sslcli.evals.knn import knn
-from sslcli.evals.metrics.interval import accuracy_intervals
+from sslcli.evals.metrics.interval import Interval
 from sslcli.evals.probe import probe
 
 
@@ -29,7 +29,8 @@ def transfer(
     strengths: list[float] | float | None = None,
     baselines: Baselines = True,
 ) -> Result:
-    """Returns the metrics of `probe` and `knn` under these prefixes (`probe.top1`, `knn.top1`), with `raw.` and `untrained.`.
+    """Returns the metrics of `probe` and `knn` under these prefixes (`probe.top1`, `knn.top1`; `probe.r2`, `knn.r2` of a
+    value), with `raw.` and `untrained.`.
 
     Raises RequestError where the data set is that of the pretraining.
     """
@@ -46,10 +47,15 @@ def transfer(
     }
     metrics: dict[str, float] = {}
     artefacts: dict[str, Any] = {}
+    intervals: dict[str, Interval] = {}
+
+    def renamed(name: str, key: str) -> str:
+        kind, _, rest = key.rpartition(".")
+        return f"{kind}.{name}.{rest}" if kind else f"{name}.{rest}"
+
     for name, result in results.items():
-        for key, value in result.metrics.items():
-            kind, _, rest = key.rpartition(".")
-            metrics[f"{kind}.{name}.{rest}" if kind else f"{name}.{rest}"] = value
+        metrics |= {renamed(name, key): value for key, value in result.metrics.items()}
+        intervals |= {renamed(name, key): interval for key, interval in result.intervals.items()}
         artefacts |= {f"{name}_{file}": artefact for file, artefact in result.artefacts.items()}
     probe_protocol, knn_protocol = (result.protocol for result in results.values())
     shared = {
@@ -63,5 +69,4 @@ def transfer(
         "notes": list(dict.fromkeys(note for result in results.values() for note in result.protocol["notes"])),
     }
     details = {name: result.details for name, result in results.items()}
-    intervals = accuracy_intervals(metrics, probe_protocol["splits"]["test"], seeds)
     return Result(metrics, protocol, artefacts, details, intervals)

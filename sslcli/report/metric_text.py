@@ -40,6 +40,9 @@ METRIC_NAMES = {
     "mse": "mean squared error",
     "psnr": "PSNR, dB",
     "perplexity": "perplexity over masked tokens",
+    "rmse": "root mean squared error",
+    "mae": "mean absolute error",
+    "r2": "R²",
 }
 
 

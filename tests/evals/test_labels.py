@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from sslcli.errors import DataError, RequestError
-from sslcli.evals.artefacts.label_curve import LabelCurve, Line, styles
+from sslcli.evals.artefacts.label_curve import LabelCurve, styles
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.finetune import finetune
-from sslcli.evals.labels import Step, choose, curve, holds_one, quote, saving_interval, savings
-from sslcli.evals.metrics.labels_saved import Needed, least, needed
+from sslcli.evals.labels import Step, choose, curve
+from sslcli.evals.metrics.labels_saved import Line, Needed, holds_one, least, needed, quote, saving_interval, savings
 from sslcli.evals.probe import probe
 from tests.evals import learners, toys
 

@@ -13,11 +13,11 @@ from sslcli.backbones.mlp import MLP
 from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.finetune import finetune
-from sslcli.evals.knn import knn
 from sslcli.evals.metrics.interval import SUFFIX
 from sslcli.evals.probe import probe
 from sslcli.evals.regression.errors import errors
 from sslcli.evals.regression.ridge import ALPHA_GRID, Ridge, choose_alpha
+from sslcli.evals.retrieval import retrieval
 
 
 @pytest.mark.parametrize("n", [12, 80])  # fewer rows than features, and more
@@ -71,7 +71,7 @@ def test_values_are_probed_beside_baselines(measured):
 def test_classes_are_required_by_other_evaluators(measured):
     data, backbone, _ = measured
     with pytest.raises(RequestError, match="has a value to predict"):
-        knn(backbone, data)
+        retrieval(backbone, data)
 
 
 def test_two_classes_have_auroc():

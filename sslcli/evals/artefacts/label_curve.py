@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslcli.evals.metrics.interval import format_interval
+from sslcli.evals.metrics.labels_saved import TOP1, Line, Measure
 from sslcli.plotting import new_figure
 from sslcli.runs.files import replacing
 from sslcli.views.preview.base import FAINT, INK, PAPER
@@ -41,35 +42,13 @@ def styles(kinds: Iterable[str]) -> dict[str, tuple[str, str, str, Any]]:
 
 
 @dataclass
-class Line:
-    """One method: by number of labels its mean accuracy, the deviation over draws (None with a single draw), and each draw."""
-
-    kind: str
-    names: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    mean: list[float] = field(default_factory=list)
-    std: list[float | None] = field(default_factory=list)
-    draws: list[list[float]] = field(default_factory=list)
-
-    def add(self, name: str, labels: int, mean: float, std: float | None, draws: list[float] | None = None) -> None:
-        self.names.append(name)
-        self.labels.append(labels)
-        self.mean.append(mean)
-        self.std.append(std)
-        self.draws.append(draws or [])
-
-    def as_dict(self) -> dict[str, Any]:
-        arrays = {"amounts": self.names, "labels": self.labels, "mean": self.mean, "std": self.std}
-        return arrays | ({"draws": self.draws} if any(self.draws) else {})
-
-
-@dataclass
 class LabelCurve:
-    """Accuracy by number of labels, and an arrow for the labels saved (`quoted` of `curve.quote`, or None)."""
+    """Accuracy, or error, by number of labels, and an arrow for the labels saved (`quoted` of `labels_saved`, or None)."""
 
     lines: list[Line]
     dataset: str
     quoted: dict[str, Any] | None = None
+    measure: Measure = TOP1
 
     @property
     def styles(self) -> dict[str, tuple[str, str, str, Any]]:
@@ -78,17 +57,26 @@ class LabelCurve:
     @property
     def caption(self) -> str:
         main_line = self.lines[0]
-        text = f"accuracy on {self.dataset} by number of labels: self-supervised {_ends(main_line)}"
-        text += "".join(f", {self.styles[line.kind][0]} {_ends(line)}" for line in self.lines[1:])
+        text = f"{self.measured} on {self.dataset} by number of labels: self-supervised {self._ends(main_line)}"
+        text += "".join(f", {self.styles[line.kind][0]} {self._ends(line)}" for line in self.lines[1:])
         return f"{text}; {self.saving()}" if self.quoted else text
+
+    @property
+    def measured(self) -> str:
+        return "RMSE of the predicted value" if self.measure.smaller else "accuracy"
+
+    def value(self, value: float, space: str = "") -> str:
+        """The text of a value: `97.1%`, or `54.2`."""
+        return f"{value:.4g}" if self.measure.smaller else f"{100 * value:.1f}{space}%"
 
     def saving(self) -> str:
         """The figure in words."""
         assert self.quoted is not None
         q = self.quoted
         words = self.styles[q["baseline"]][0]
-        amount = "all labels" if q["at"] == "all" else f"{q['at']} labels per class"
-        what = f"what the self-supervised probe reaches with {amount} ({q['accuracy']:.1%})"
+        per_class = " per class" if self.measure.per_class else ""
+        amount = "all labels" if q["at"] == "all" else f"{q['at']} labels{per_class}"
+        what = f"what the self-supervised probe reaches with {amount} ({self.value(q[self.measure.name])})"
         if not q.get("certain", True):
             return f"these draws of labels do not show whether {words} needs more of them for {what}"
         if q.get("interval"):
@@ -98,8 +86,11 @@ class LabelCurve:
         least = "at most " if q["relation"] == "<=" else ""
         return f"{words} needs {least}{q['factor']:.3g} times the labels for {what}"
 
-    def save(self, path: Path) -> None:
+    def _ends(self, line: Line) -> str:
+        first, last = (f"{self.value(line.mean[i])} with {line.labels[i]:,}" for i in (0, -1))
+        return f"{first} and {last}"
 
+    def save(self, path: Path) -> None:
         figure = new_figure(figsize=(8.2, 4.8), dpi=150, facecolor=PAPER, layout="constrained")
         axes = figure.add_subplot(facecolor=PAPER)
         axes.set_xscale("log")
@@ -133,7 +124,7 @@ class LabelCurve:
         axes.set_xlim(first / wide**0.04, last * wide**0.42)  # room for the names at the ends of the lines
         main_line = self.lines[0]
         ticks = [
-            f"{n:,}\n{name if name == 'all' else f'{name}/class'}"
+            f"{n:,}\n{name}" if name == "all" else f"{n:,}\n{name}/class" if self.measure.per_class else f"{n:,}"
             for n, name in zip(main_line.labels, main_line.names, strict=True)
         ]
         drawn = axes.set_xticks(main_line.labels, ticks, fontsize=8)
@@ -143,11 +134,16 @@ class LabelCurve:
                 drawn[i + 1].label1.set_horizontalalignment("left")
         axes.set_xticks([], minor=True)
         lowest = min(m - (s or 0.0) for line in self.lines for m, s in zip(line.mean, line.std, strict=True))
-        axes.set_ylim(max(0.0, lowest - 0.04), 1.01)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        if self.measure.smaller:
+            highest = max(m + (s or 0.0) for line in self.lines for m, s in zip(line.mean, line.std, strict=True))
+            margin = 0.04 * (highest - lowest) or 0.04 * highest or 1.0
+            axes.set_ylim(max(0.0, lowest - margin), highest + margin)
+        else:
+            axes.set_ylim(max(0.0, lowest - 0.04), 1.01)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.tick_params(colors="#5a564d", length=3, labelsize=8)
         axes.set_xlabel("labels", fontsize=9, color=INK)
-        title = f"accuracy on the test split of {self.dataset}; bands: a standard deviation over draws of labels"
+        title = f"{self.measured} on the test split of {self.dataset}; bands: a standard deviation over draws of labels"
         lines = textwrap.wrap(title, TITLE) + (textwrap.wrap(self.saving(), TITLE) if self.quoted else [])
         axes.set_title("\n".join(lines).replace("$", r"\$"), fontsize=9.5, loc="left", color=INK, linespacing=1.5)
         axes.grid(axis="y", color=FAINT, linewidth=0.7)
@@ -171,7 +167,7 @@ class LabelCurve:
         for line, place in zip(ends, places, strict=True):
             words, color, _, _ = self.styles[line.kind]
             axes.annotate(
-                f"{words}  {100 * line.mean[-1]:.1f} %",
+                f"{words}  {self.value(line.mean[-1], ' ')}",
                 (line.labels[-1], line.mean[-1]),
                 (line.labels[-1] * (self.lines[0].labels[-1] / self.lines[0].labels[0]) ** 0.03, place),
                 textcoords="data",
@@ -195,7 +191,7 @@ class LabelCurve:
         q = self.quoted
         if q["factor"] == 1:
             return
-        start, end, height = q["labels"], q["labels"] * q["factor"], q["accuracy"]
+        start, end, height = q["labels"], q["labels"] * q["factor"], q[self.measure.name]
         shape = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", (end, height), (start, height), arrowprops=shape, zorder=4)
         sign = {"=": "", ">": "> ", "<=": "\u2264 "}[q["relation"]]
@@ -210,7 +206,3 @@ class LabelCurve:
             bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.85},
             zorder=4,
         )
-
-
-def _ends(line: Line) -> str:
-    return f"{line.mean[0]:.1%} with {line.labels[0]:,} and {line.mean[-1]:.1%} with {line.labels[-1]:,}"

@@ -1,4 +1,4 @@
-"""Exact nearest neighbors by dot product, in bounded memory, and the weighted k-NN classifier."""
+"""Exact nearest neighbors by dot product, in bounded memory, and what they predict: classes or values, weighted by similarity."""
 
 from __future__ import annotations
 
@@ -30,10 +30,31 @@ def class_scores(
     device: str | torch.device = "cpu",
 ) -> Tensor:
     """Sum (q, K) of the weights of the k nearest neighbors by class; the nearest neighbor of each query has weight 1."""
+    weights, index = neighbor_weights(bank, queries, k, temperature, device)
+    return torch.zeros(len(queries), int(y.max()) + 1).scatter_add_(1, y[index], weights)
+
+
+def mean_values(
+    bank: Tensor,
+    y: Tensor,
+    queries: Tensor,
+    k: int,
+    temperature: float,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """Values (q,) float64 of `queries` (q, d): the weighted mean of the values `y` (n,) of the k nearest neighbors in `bank`."""
+    weights, index = neighbor_weights(bank, queries, k, temperature, device)
+    weights = weights.double()
+    return (weights * y.double()[index]).sum(dim=1) / weights.sum(dim=1)
+
+
+def neighbor_weights(
+    bank: Tensor, queries: Tensor, k: int, temperature: float, device: str | torch.device = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Weights and indices (q, k) of the nearest neighbors; exp(similarity / temperature), divided by that of the nearest."""
     similarity, index = nearest_neighbors(bank, queries, min(k, len(bank)), device)
     # exp(s / T) up to a factor per query, so that small temperatures do not overflow
-    weights = ((similarity - similarity[:, :1]) / temperature).exp()
-    return torch.zeros(len(queries), int(y.max()) + 1).scatter_add_(1, y[index], weights)
+    return ((similarity - similarity[:, :1]) / temperature).exp(), index
 
 
 def nearest_neighbors(

@@ -40,7 +40,7 @@ def check_classes(dataset: Dataset) -> None:
     if dataset.task != "classes":
         raise RequestError(
             f"this evaluator predicts classes, and {dataset.name} has a value to predict (dataset.task={dataset.task})",
-            "sslcli eval probe predicts values; quality, cluster and anomaly need no labels",
+            "probe, knn and labels predict values; quality, cluster and anomaly need no labels: sslcli eval probe",
         )
 
 

@@ -32,7 +32,7 @@ METRICS = {
     "spread": Metric("larger", "0 is collapse, 1 is isotropic"),
 }
 # Metrics with labels, and of training, that are better when smaller.
-SMALLER = ("loss", "mse", "fpr95", "ece", "brier", "nll")
+SMALLER = ("loss", "mse", "mae", "fpr95", "ece", "brier", "nll")
 # Half of CLID, and what agreed best with the probe in each of our sets of runs (docs/results/select.md).
 DEFAULT = "learnability"
 
@@ -40,11 +40,11 @@ DEFAULT = "learnability"
 def goodness(name: str, value: float) -> float:
     """A number that is larger where `value` is better; -inf where there is none (nan) or it is not finite.
 
-    `name` may have parts before and after: `quality.alpha_req`, `probe.untrained.top1_std`.
+    `name` may have parts before and after: `quality.alpha_req`, `probe.untrained.top1_std`, `labels.rmse@100`.
     """
     if not math.isfinite(value):
         return -math.inf
-    short = name.replace("/", ".").rpartition(".")[2]
+    short = name.replace("/", ".").rpartition(".")[2].partition("@")[0]
     best = METRICS[short].best if short in METRICS else "smaller" if short.endswith(SMALLER) else "larger"
     if isinstance(best, float):
         return -abs(value - best)

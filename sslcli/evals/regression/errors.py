@@ -19,7 +19,8 @@ def errors(y: Tensor, predicted: Tensor, weight: Tensor | None = None) -> Tensor
     where y is constant."""
     w = torch.ones_like(y) if weight is None else weight
     difference, total = predicted - y, w.sum()
-    squared, absolute = (difference.square() @ w) / total, (difference.abs() @ w) / total
+    # sums of rows, since a product of matrices may round equal rows differently
+    squared, absolute = (difference.square() * w).sum(dim=1) / total, (difference.abs() * w).sum(dim=1) / total
     variance = ((y - (y @ w) / total).square() @ w) / total
     return torch.stack([squared.sqrt(), absolute, 1 - squared / variance])
 

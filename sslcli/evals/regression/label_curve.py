@@ -1,0 +1,133 @@
+"""Label-efficiency curve of the task `value`: error of ridge regression against the number of labels.
+
+The models are those of the probe (`probe.py`): frozen features, raw inputs, a backbone with random weights, and the modality's own
+baselines, all fitted to the same draws of labeled samples. Labels saved are defined as for classes (`sslcli/evals/labels.py`), at
+equal root mean squared error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from sslcli.errors import RequestError
+from sslcli.evals.artefacts.label_curve import LabelCurve
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.base.result import Result
+from sslcli.evals.inputs.label_subsets import Amount
+from sslcli.evals.metrics.interval import SUFFIX, Interval
+from sslcli.evals.metrics.labels_saved import RMSE, Line, labels_saved
+from sslcli.evals.regression.errors import NAMES
+from sslcli.evals.regression.probe import value_probe
+from sslcli.evals.regression.values import known_values
+from sslcli.rng import derive
+from sslcli.runs import Record
+from sslcli.runtime.progress import track
+
+AMOUNTS = (10, 25, 50, 100, 250, 1000, "all")
+
+
+@dataclass(frozen=True)
+class Count:
+    """A point of the curve: the suffix of metric names, and the number of labels."""
+
+    name: str
+    labels: int
+
+    @property
+    def amount(self) -> Amount:
+        return Amount("all") if self.name == "all" else Amount("count", self.labels)
+
+
+def value_curve(
+    backbone: nn.Module,
+    data: EvalData,
+    amounts: list[int | str] | None,
+    seeds: int,
+    supervised: bool,
+    finetune: bool,
+) -> Result:
+    """Compute the errors at each number of labels, and the factor of labels saved.
+
+    Metrics: `rmse@10`, `mae@10`, `r2@10`, `raw.rmse@10`, ... for each number of labels (`rmse@all` for all), each with `_std` over
+    draws; and `labels_saved` unless its interval contains 1.
+    """
+    if finetune:
+        raise RequestError(
+            f"evaluator.finetune=true: {data.dataset.name} has a value to predict, and training end to end predicts classes",
+            "evaluator.finetune=false",
+        )
+    values = data.source("train").targets["value"]
+    known = len(known_values(values, "train", data.dataset.name))
+    steps, notes = choose_counts(list(AMOUNTS) if amounts is None else amounts, known)
+    if supervised:
+        notes.append("no supervised baseline: training end to end predicts classes, and this is a value")
+    metrics: dict[str, float] = {}
+    intervals: dict[str, Interval] = {}
+    curves: dict[str, Record] = {}
+    lines: dict[str, Line] = {}
+    for step in track(steps, "number of labels"):
+        result = value_probe(backbone, data, step.amount, seeds, None, True)
+        metrics |= {_at(name, step): value for name, value in result.metrics.items()}
+        intervals |= {_at(name, step): interval for name, interval in result.intervals.items()}
+        for kind, draws in ({"": result.details["draws"]} | result.details["baselines"]).items():
+            name = f"{kind}.rmse" if kind else "rmse"
+            line = lines.setdefault(kind, Line(kind))
+            line.add(step.name, step.labels, result.metrics[name], result.metrics.get(f"{name}_std"), draws["rmse"])
+            by_metric = curves.setdefault(kind or "self-supervised", {metric: [] for metric in NAMES})
+            for metric in NAMES:
+                by_metric[metric].append(draws[metric])
+        notes += result.protocol["notes"]
+    saving = labels_saved(lines, derive(data.seed, "labels saved"), RMSE)
+    of_probe = {k: result.protocol[k] for k in ("standardised", "dim", "strength", "solver", "baselines")}
+    protocol = {
+        "task": "value",
+        "amounts": {step.name: step.labels for step in steps},
+        "seeds": seeds,
+        "std": "standard deviation over draws (n - 1)",
+        "splits": {"train": len(values), "labelled": known, "test": result.protocol["splits"]["test"]},
+        "probe": of_probe,
+        "notes": data.protocol_notes(True, notes + saving.notes),
+    }
+    details = {
+        "quoted": saving.quoted,
+        "curve": {kind or "self-supervised": line.as_dict() for kind, line in lines.items()},
+        "draws": curves,
+        "labels_saved": saving.table,
+    }
+    image = LabelCurve(list(lines.values()), data.dataset.name, saving.quoted, RMSE)
+    return Result(metrics | saving.metrics, protocol, {"curve.png": image}, details, intervals | saving.intervals)
+
+
+def _at(name: str, step: Count) -> str:
+    """`raw.rmse_std` -> `raw.rmse@10_std`."""
+    for suffix in ("_std", SUFFIX):
+        if name.endswith(suffix):
+            return f"{name.removesuffix(suffix)}@{step.name}{suffix}"
+    return f"{name}@{step.name}"
+
+
+def choose_counts(amounts: list[int | str], known: int) -> tuple[list[Count], list[str]]:
+    """The numbers of labels that `known` values allow, ascending, and notes on those left out. RequestError if invalid."""
+    counts, left_out = [], []
+    for amount in amounts:
+        if amount == "all":
+            continue
+        if isinstance(amount, (str, bool)) or amount < 2:
+            raise RequestError(
+                f"evaluator.amounts={amounts}: {amount} is neither a number of labels, at least 2, nor `all`",
+                "evaluator.amounts=[10,100,all]",
+            )
+        if amount > known or (amount == known and "all" in amounts):
+            left_out.append(str(amount))
+        else:
+            counts.append(Count(str(amount), amount))
+    if "all" in amounts:
+        counts.append(Count("all", known))
+    if not counts:
+        raise RequestError(
+            f"evaluator.amounts={amounts}: {known} training samples have a value", "evaluator.amounts=[all]"
+        )
+    notes = [f"left out: {', '.join(left_out)} labels ({known} training samples have a value)"] if left_out else []
+    return sorted({count.labels: count for count in counts}.values(), key=lambda count: count.labels), notes
