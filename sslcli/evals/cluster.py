@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from sslcli.console import warn
 from sslcli.errors import RequestError, nearest
-from sslcli.evals.artefacts.cluster_sheets import exemplar_sheet, make_artefacts, most_probable
+from sslcli.evals.artefacts.cluster_sheets import (
+    cluster_terms,
+    exemplar_sheet,
+    make_artefacts,
+    most_probable,
+    term_table,
+)
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.method_outputs import cluster_probabilities
 from sslcli.evals.base.result import Baselines, Result, check_seeds, mean_and_std
@@ -53,6 +59,8 @@ def cluster(
       different spaces are not comparable. Noise counts 0.
     - stability: mean ARI between the assignments of each two seeds. A seed determines the initialization of k-means and gmm,
       and the samples hdbscan is fitted to where there are more than 10,000.
+
+    Where samples have words, those that characterize each cluster are in the details and in `terms.csv`.
 
     Of a run whose method has a clustering head also `head.acc`, `head.nmi`, `head.ari` and `head.used`, the number of its clusters
     that have a sample.
@@ -104,6 +112,10 @@ def cluster(
             }
             details = {"train": result.train, **({"k_curve": result.curve} if result.curve else {})}
             artefacts = make_artefacts(result.draws[0], result.queries, y_true, data, split)
+            if (terms := cluster_terms(result.draws[0], data, split)) is not None:
+                protocol["terms"] = terms.note
+                details["terms"] = {str(c): dict(words) for c, words in enumerate(terms.of_groups)}
+                artefacts["terms.csv"] = term_table(terms, result.draws[0], y_true, data)
         else:
             protocol["baselines"][kind] = about
     head_output = cluster_probabilities(data, split)

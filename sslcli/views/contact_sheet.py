@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sslcli import plotting
+from sslcli.views.preview import prose
 from sslcli.views.preview.base import FAINT, INK, PAPER, Preview, align
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def sheet(path: str | Path, rows: Sequence[Sequence[Preview]], titles: Sequence[
     """Write `rows` to a PNG at `path`, whose folder is created: each row has one sample, its source first and then its views.
 
     Sizes may differ within a row: views are drawn to one scale, and the source is fitted into the cell of the largest view.
+    Samples that are read, such as documents, are listed one below the other.
     `titles`: one per column.
     """
     from PIL import Image, ImageDraw
@@ -38,6 +40,9 @@ def sheet(path: str | Path, rows: Sequence[Sequence[Preview]], titles: Sequence[
     assert len(titles) in (0, columns), (len(titles), columns)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if prose.is_prose(x for row in rows for x in row):
+        prose.draw("", prose.groups_of(rows, titles), {}).save(path, format="PNG", pnginfo=signed())
+        return
     rows = [align(row) for row in rows]
     views = [x for row in rows for x in row[1:]] or [x for row in rows for x in row]
     largest = max(max(x.size[0] * SIDE / WIDE, x.size[1]) for x in views)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -49,6 +50,14 @@ class Samples(Protocol):
 
     def __getitem__(self, rows: Tensor, /) -> Any:
         """The samples at the positions `rows` (m,) int64, in that order."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The words that characterize groups of samples, the most characteristic first, with their scores."""
+
+    note: str  # what the scores are, for the protocol
+    of_groups: list[list[tuple[str, float]]]
 
 
 class RawFeatures(ABC):
@@ -123,6 +132,12 @@ class Modality(ABC):
     def baselines(self, dataset: Dataset) -> dict[str, Baseline]:
         """The field's own models for `dataset.task`, by the name of their metrics."""
         return {}
+
+    def terms(self, source: Source, groups: Tensor, dataset: Dataset, count: int) -> Terms | None:
+        """At most `count` words that characterize each of the groups 0..K-1 of samples; None where samples have no words.
+
+        groups: (n,) int64, the group of each sample of the source, -1 for none."""
+        return None
 
     def spell(self, ids: Sequence[int], dataset: Dataset) -> list[str]:
         """The text of each token of a vocabulary; ids as numbers unless a class overrides it."""

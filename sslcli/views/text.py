@@ -19,7 +19,7 @@ from sslcli.errors import RequestError
 from sslcli.nn.values import Tokens, Values
 from sslcli.rng import Draw
 from sslcli.views.corruption import Corruption
-from sslcli.views.modality import Baseline, Modality, RawFeatures
+from sslcli.views.modality import Baseline, Modality, RawFeatures, Terms
 from sslcli.views.op import BadValue, Op, OpRandoms
 from sslcli.views.preview.base import Preview
 from sslcli.views.preview.words import Words
@@ -27,6 +27,7 @@ from sslcli.views.texts.baselines import LSA, TfIdf
 from sslcli.views.texts.corruptions import corruptions
 from sslcli.views.texts.documents import Documents
 from sslcli.views.texts.ops import OPS, Span, TextOp
+from sslcli.views.texts.terms import NOTE, class_terms
 
 
 class TextView:
@@ -140,6 +141,18 @@ class TextModality(Modality):
     def whole(self, source: Source, ids: Tensor, dataset: Dataset) -> Documents:
         """The documents `ids` as strings, of any length."""
         return Documents(source, ids, preprocessor_of(dataset))
+
+    def terms(self, source: Source, groups: Tensor, dataset: Dataset, count: int) -> Terms:
+        """Those of the whole documents."""
+        ids = torch.nonzero(groups >= 0)[:, 0]
+        return Terms(NOTE, class_terms(self.whole(source, ids, dataset), groups[ids], count))
+
+    def spell(self, ids: Sequence[int], dataset: Dataset) -> list[str]:
+        return preprocessor_of(dataset).tokenizer.pieces(ids)
+
+    def parse(self, text: str, dataset: Dataset) -> Tensor:
+        ids = preprocessor_of(dataset).tokenizer.encode_masked(text)
+        return assemble([torch.from_numpy(ids).long()], dataset.shape[0], tokens_of(dataset.values))[0]
 
     def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
         values = tokens_of(dataset.values)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sslcli.evals.artefacts.figures import Grid
 from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, class_name, thumbnails
-from sslcli.evals.artefacts.tables import Csv
+from sslcli.evals.artefacts.tables import Csv, Table
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.fit.clustering import Clustering
 from sslcli.evals.metrics.agreement import contingency, matching
+from sslcli.views.modality import Terms, modality
 
 EXEMPLARS = 8  # samples of a cluster in the sheet
+TERMS = 10  # words of a cluster
 SHOWN = 24  # clusters in the sheet, the largest
 
 
@@ -28,6 +31,32 @@ def make_artefacts(first: Clustering, points: Tensor, y_true: Tensor, data: Eval
         title = f"{split} samples nearest to the centre of each cluster"
         artefacts["exemplars.png"] = exemplar_sheet(chosen, first.queries, first.clusters, y_true, data, split, title)
     return artefacts
+
+
+def cluster_terms(first: Clustering, data: EvalData, split: Split) -> Terms | None:
+    """The words that characterize each cluster of the samples of a split; None where samples have no words."""
+    source = data.source(split)
+    groups = torch.full((len(source),), -1)
+    groups[data.ids(split)] = first.queries.cpu()
+    return modality(data.dataset.modality).terms(source, groups, data.dataset, TERMS)
+
+
+def term_table(terms: Terms, first: Clustering, y_true: Tensor, data: EvalData) -> Table:
+    """A row a cluster, the largest first: its size, its most frequent class, and its words."""
+    names = data.dataset.classes
+    labeled = bool((y_true >= 0).any())
+    counts = contingency(first.queries, y_true, first.clusters, len(names)) if labeled else None
+    sizes = first.queries[first.queries >= 0].bincount(minlength=first.clusters)
+    rows = []
+    for c in sizes.argsort(descending=True, stable=True).tolist():
+        words = ", ".join(word for word, _ in terms.of_groups[c])
+        row = [f"cluster {c}", int(sizes[c])]
+        if counts is not None:
+            total, most = int(counts[c].sum()), int(counts[c].argmax())
+            row.append(f"{float(counts[c, most] / total):.0%} {class_name(names, most)}" if total else "")
+        rows.append((*row, words))
+    head = ("cluster", "samples", *(["most frequent class"] if labeled else []), "words")
+    return Table(head, rows, f"the words that characterize each cluster ({terms.note})")
 
 
 def _assignment(first: Clustering, data: EvalData, split: Split) -> Csv:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sslcli.plotting import new_figure
+from sslcli.runs import Record
 from sslcli.runs.files import replacing
 from sslcli.views.contact_sheet import sheet
+from sslcli.views.preview import prose
 from sslcli.views.preview.base import FAINT, INK, PAPER, Preview
 
 if TYPE_CHECKING:
@@ -29,6 +31,12 @@ class Columns:
     def save(self, path: Path) -> None:
         with replacing(path) as temporary:
             sheet(temporary, self.rows, self.titles)
+
+    def table(self) -> Record | None:
+        """Samples that are read, such as documents, as a table of text for reports; None for others."""
+        if not prose.is_prose(sample for row in self.rows for sample in row):
+            return None
+        return prose.table(prose.groups_of(self.rows, self.titles), {})
 
 
 @dataclass

@@ -14,8 +14,10 @@ import torch
 
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.plotting import font
+from sslcli.runs import Record
 from sslcli.runs.files import replacing
 from sslcli.views import previews
+from sslcli.views.preview import prose
 from sslcli.views.preview.base import FAINT, INK, PAPER, Preview, align
 
 if TYPE_CHECKING:
@@ -60,8 +62,31 @@ class Sheet:
     def save(self, path: Path) -> None:
         """Write a PNG."""
         assert self.rows, "a sheet needs a row"
+        page = prose.draw(self.title, self._groups(), self._marks()) if self._is_prose() else _draw(self)
         with replacing(path) as temporary:
-            _draw(self).save(temporary, format="PNG")
+            page.save(temporary, format="PNG")
+
+    def table(self) -> Record | None:
+        """Samples that are read, such as documents, as a table of text for reports; None for others."""
+        return prose.table(self._groups(), self._marks()) if self._is_prose() else None
+
+    def _is_prose(self) -> bool:
+        return prose.is_prose(cell.sample for row in self.rows for cell in row.cells)
+
+    def _marks(self) -> dict[str, prose.Mark]:
+        right, wrong = self.legend or ("right", "wrong")
+        return {"right": prose.Mark(right, RIGHT, False), "wrong": prose.Mark(wrong, WRONG, True)}
+
+    def _groups(self) -> list[prose.Group]:
+        heads = dict(zip((0, self.apart), self.heads, strict=False))  # of the first sample below each
+        return [
+            prose.Group(
+                row.title,
+                row.about,
+                [prose.Entry(heads.get(j, ""), cell.sample, cell.mark) for j, cell in enumerate(row.cells)],
+            )
+            for row in self.rows
+        ]
 
 
 def class_name(classes: Sequence[str], c: int) -> str:

@@ -35,6 +35,9 @@ class Preview(ABC):
 
     cell: ClassVar[tuple[int, int]] = (180, 96)  # width and height of a small drawing, in pixels
     graphic: ClassVar[bool] = False  # whether a drawing of half a cell can be recognized; otherwise reports show `html`
+    prose: ClassVar[bool] = (
+        False  # whether samples are read from left to right: sheets are lists, reports show tables of text
+    )
 
     @abstractmethod
     def text(self) -> str:
@@ -54,6 +57,10 @@ class Preview(ABC):
         `style` attributes; it has styles for tables."""
         text = escape(self.text(), keep="\n\t")
         return f'<p class="preview">{html.escape(text)}</p>'
+
+    def words(self) -> list[tuple[str, float]] | None:
+        """The words of the sample with their weights in 0..1 after `importance`; None where it has none."""
+        return None
 
     def reduce(self) -> Preview:
         """The preview with the detail of a small drawing, so that many fit into memory."""

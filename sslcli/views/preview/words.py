@@ -35,6 +35,7 @@ class Words(Preview):
     weights: tuple[float, ...] | None = None
 
     cell = (300, 96)
+    prose = True
 
     @property
     def size(self) -> tuple[int, int]:
@@ -67,8 +68,11 @@ class Words(Preview):
             left += long + space
         return page
 
-    def _words(self) -> Iterator[tuple[str, float]]:
+    def words(self) -> list[tuple[str, float]] | None:
         """Words, each with the largest weight of its tokens."""
+        return None if self.weights is None else [(escape(word), weight) for word, weight in self._words()]
+
+    def _words(self) -> Iterator[tuple[str, float]]:
         assert self.weights is not None
         word, most = "", 0.0
         for piece, begins, weight in zip(self.pieces, self.begins, self.weights, strict=True):
