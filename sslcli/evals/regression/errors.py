@@ -16,13 +16,15 @@ def errors(y: Tensor, predicted: Tensor, weight: Tensor | None = None) -> Tensor
     """(3, draws): root mean squared error and mean absolute error in the unit of y, and the coefficient of determination R^2.
 
     y (n,), predicted (draws, n). `weight` (n,): how often each sample counts. R^2 is 0 for predictions of the mean of y, and NaN
-    where y is constant."""
+    where all samples that count have one value."""
     w = torch.ones_like(y) if weight is None else weight
     difference, total = predicted - y, w.sum()
     # sums of rows, since a product of matrices may round equal rows differently
     squared, absolute = (difference.square() * w).sum(dim=1) / total, (difference.abs() * w).sum(dim=1) / total
+    counting = y[w > 0]
+    constant = counting.min() == counting.max()  # whose variance may be above 0 by rounding
     variance = ((y - (y @ w) / total).square() @ w) / total
-    return torch.stack([squared.sqrt(), absolute, 1 - squared / variance])
+    return torch.stack([squared.sqrt(), absolute, torch.where(constant, torch.nan, 1 - squared / variance)])
 
 
 def error_intervals(prefix: str, y: Tensor, predicted: Tensor, seed: int) -> dict[str, Interval]:

@@ -18,7 +18,6 @@ from sslcli.evals.base.result import Result
 from sslcli.evals.inputs.label_subsets import Amount
 from sslcli.evals.metrics.interval import SUFFIX, Interval
 from sslcli.evals.metrics.labels_saved import RMSE, Line, labels_saved
-from sslcli.evals.regression.errors import NAMES
 from sslcli.evals.regression.probe import value_probe
 from sslcli.evals.regression.values import known_values
 from sslcli.rng import derive
@@ -75,9 +74,9 @@ def value_curve(
             name = f"{kind}.rmse" if kind else "rmse"
             line = lines.setdefault(kind, Line(kind))
             line.add(step.name, step.labels, result.metrics[name], result.metrics.get(f"{name}_std"), draws["rmse"])
-            by_metric = curves.setdefault(kind or "self-supervised", {metric: [] for metric in NAMES})
-            for metric in NAMES:
-                by_metric[metric].append(draws[metric])
+            by_metric = curves.setdefault(kind or "self-supervised", {metric: [] for metric in draws})
+            for metric, values_of_draws in draws.items():
+                by_metric[metric].append(values_of_draws)
         notes += result.protocol["notes"]
     saving = labels_saved(lines, derive(data.seed, "labels saved"), RMSE)
     of_probe = {k: result.protocol[k] for k in ("standardised", "dim", "strength", "solver", "baselines")}

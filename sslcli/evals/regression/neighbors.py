@@ -58,7 +58,7 @@ def value_knn(
     for name, note, outputs in field_outputs(data, amount, draws, baselines):
         scores.add(name, outputs)
         protocol["baselines"][name] = {"note": note}
-    protocol["notes"] = data.protocol_notes(baselines, notes)
+    protocol["notes"] = data.protocol_notes(baselines, notes + scores.notes)
     details = {"draws": scores.draws.pop(""), "baselines": scores.draws}
     return Result(scores.metrics, protocol, artefacts, details, scores.intervals)
 

@@ -64,7 +64,7 @@ def value_probe(
         protocol["baselines"][name] = {"note": note}
     if amount.kind == "all" and seeds > 1:
         notes.append(f"labels=all: the {seeds} draws differ only in the folds that choose alpha")
-    protocol["notes"] = data.protocol_notes(baselines, notes)
+    protocol["notes"] = data.protocol_notes(baselines, notes + scores.notes)
     details = {"draws": scores.draws.pop(""), "baselines": scores.draws}
     return Result(scores.metrics, protocol, artefacts, details, scores.intervals)
 

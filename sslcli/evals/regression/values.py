@@ -42,16 +42,21 @@ class ValueOutputs:
 
 @dataclass
 class ValueScores:
-    """Metrics of one or more models: `rmse`, `mae` and `r2`, with a prefix for baselines, and their intervals."""
+    """Metrics of one or more models: `rmse`, `mae` and `r2`, with a prefix for baselines, and their intervals. There is no `r2`
+    where all test samples have one value."""
 
     seed: int
     metrics: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, Interval] = field(default_factory=dict)
     draws: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by model and metric: one value per draw
+    notes: list[str] = field(default_factory=list)
 
     def add(self, kind: str, outputs: ValueOutputs) -> None:
         prefix = f"{kind}." if kind else ""
         self.draws[kind] = dict(zip(NAMES, errors(outputs.y, outputs.predicted).tolist(), strict=True))
+        if bool((outputs.y == outputs.y[0]).all()):
+            del self.draws[kind]["r2"]
+            self.notes = ["r2 is left out: all test samples have the same value"]
         for name, values in self.draws[kind].items():
             self.metrics |= mean_and_std(f"{prefix}{name}", values)
         self.intervals |= error_intervals(prefix, outputs.y, outputs.predicted, self.seed)

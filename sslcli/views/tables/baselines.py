@@ -40,11 +40,13 @@ class Linear(Baseline):
         self.note = f"scikit-learn's {what}, on standardized numbers and one-hot categories"
 
     def fit(self, x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
-        from sklearn.linear_model import LogisticRegression, RidgeCV
+        from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 
-        model = (LogisticRegression(max_iter=2000) if self.task == "classes" else RidgeCV(np.logspace(-3, 5, 17))).fit(
-            self.features.transform(x).numpy(), y.numpy()
-        )
+        if self.task == "classes":
+            model = LogisticRegression(max_iter=2000)
+        else:
+            model = RidgeCV(np.logspace(-3, 5, 17)) if len(y) > 1 else Ridge()  # one row cannot be cross-validated
+        model.fit(self.features.transform(x).numpy(), y.numpy())
         predict = model.predict_proba if self.task == "classes" else model.predict
         return lambda new: torch.from_numpy(np.asarray(predict(self.features.transform(new).numpy())))
 
