@@ -35,6 +35,7 @@ EXTRAS = {
     "hydra-submitit-launcher": "slurm",
     "hydra-optuna-sweeper": "hpo",
     "pyarrow": "table",
+    "tokenizers": "text",
 }
 VARIABLES = {
     "SSLCLI_RUNS": "where runs are stored (default: runs)",

@@ -84,8 +84,8 @@ def build_dataset(
 
         tokenizer = make_tokenizer(options.tokenizer, texts, options.vocabulary, options.lowercase, notes)
         like = TextPreprocessor(tokenizer, options.max_length)
-        if like.values.size > 1:
-            notes.append(f"tokenizer: {tokenizer.describe()}")
+    else:
+        notes.append(f"tokenizer: {like.tokenizer.describe()}, that of the run or encoder")
     encoded = encode_documents(documents, like)
     sources = _sources(encoded, corpus, parts)
     notes.append(TokenCounts.of(sources["train"].resident, like).note(like.max_length))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,11 +25,11 @@ MASK_TEXT = SPECIAL[MASK]
 class Tokenizer(ABC):
     """The base class.
 
-    size: the number of ids. values: what a view of them is. unknown: the id of what has no other; None where all texts have.
-    word_start: (size,) bool, whether a token begins a word; the others continue the word of the token before them, except after a
-    special token (see `Tokens.word_starts`). lowercase: whether texts are lower-cased."""
+    kind: in a word, for people. size: the number of ids. values: what a view of them is. unknown: the id of what has no other, None
+    where all texts have one. lowercase: whether texts are lower-cased. word_start: (size,) bool, whether a token begins a word; the
+    others continue the word of the token before them, except after a special token (see `Tokens.word_starts`)."""
 
-    kind: ClassVar[str]
+    kind: str
     size: int
     values: Tokens
     unknown: int | None = UNK
@@ -107,7 +107,7 @@ class BytesTokenizer(Tokenizer):
 
     A word begins at white space, or at a mark of punctuation in ASCII."""
 
-    kind: ClassVar[str] = "bytes"
+    kind = "bytes"
     size = len(SPECIAL) + 256
     unknown = None
 

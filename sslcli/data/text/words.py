@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ def split_words(text: str, lowercase: bool = True) -> list[str]:
 class WordsTokenizer(Tokenizer):
     """A vocabulary of whole words; all others are [UNK]. `words`: without the special tokens, the most frequent first."""
 
-    kind: ClassVar[str] = "words"
+    kind = "words"
 
     def __init__(self, words: Sequence[str], lowercase: bool = True):
         self.words, self.lowercase = tuple(words), lowercase
