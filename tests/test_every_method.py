@@ -54,18 +54,27 @@ def signals(path: Path, n: int = 48, channels: int = 3, length: int = 64) -> Pat
 # and one of each kind the other data.
 COLOURED = {"colorization"}  # digits are grey
 COLUMNS = {m for m in METHODS if "columns" in recipe(m).get("requires", [])}  # of a table
+WORDS = {m for m in METHODS if "vocabulary" in recipe(m).get("requires", [])}  # of a text
+
+
+def usual_data(method: str) -> str:
+    kinds = {"wine": COLUMNS, "capitals": WORDS, "image_folder": COLOURED}
+    return next((data for data, methods in kinds.items() if method in methods), "digits")
+
+
 OTHERS = ["autoencoder", "byol", "mae", "moco_v2", "simclr"]
 
 
 @pytest.mark.parametrize(
     ("method", "data"),
-    [(m, "wine" if m in COLUMNS else "image_folder" if m in COLOURED else "digits") for m in METHODS]
-    + [(m, d) for d in ("series", "image_folder") for m in OTHERS],
+    [(m, usual_data(m)) for m in METHODS] + [(m, d) for d in ("series", "image_folder") for m in OTHERS],
 )
 def test_pretrain_and_evaluate(cli, tmp_path, method, data):
     words = [f"dataset={data}"]
     if data == "series":
         words.append(f"dataset.path={signals(tmp_path / 'signals.npz')}")
+    if data == "capitals":
+        words += ["backbone.width=16", "backbone.depth=2", "backbone.heads=2"]
     if data == "image_folder":
         from tests.data.test_bad_inputs import two_classes
 

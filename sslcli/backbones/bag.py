@@ -31,6 +31,11 @@ class Bag(Backbone):
         self.layers = nn.Sequential(*layers)
         self.dim = width
 
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        """The embedding of tokens, which decoders share."""
+        return self.embed
+
     def forward(self, x: Tensor) -> Tensor:
         ids = x
         for mark in (self.values.start, self.values.separator):

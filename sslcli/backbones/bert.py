@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -48,7 +49,7 @@ class BERT(TokenBackbone):
         values: Values | None = None,
     ):
         super().__init__(input_shape, values)
-        hidden = check_sizes(width, depth, heads, mlp_ratio, dropout)
+        self.sizes = check_sizes(width, depth, heads, mlp_ratio, dropout)
         if pool not in ("mean", "cls"):
             raise RequestError(f"backbone.pool: expected mean or cls, got {pool!r}", "backbone.pool=mean")
         if causal and pool == "cls":
@@ -62,9 +63,14 @@ class BERT(TokenBackbone):
         rows = at_least("vocabulary", vocabulary, self.values.size, "tokens of the vocabulary")
         self.embeddings = Embeddings(rows, self.max_positions, width, dropout, self.values.pad)
         self.encoder = nn.ModuleDict(
-            {"layer": nn.ModuleList(Layer(width, heads, hidden, dropout) for _ in range(depth))}
+            {"layer": nn.ModuleList(Layer(width, heads, self.sizes.hidden, dropout) for _ in range(depth))}
         )
         self.apply(init_bert)
+
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        """The embedding of tokens, which heads and decoders share."""
+        return self.embeddings.word_embeddings
 
     @property
     def layers(self) -> list[Any]:
@@ -87,20 +93,20 @@ class BERT(TokenBackbone):
         mask_token: Tensor | None = None,
         attend: Tensor | None = None,
     ) -> Tensor:
-        rows, layout = self._embed(x, keep, hidden, mask_token, attend)
+        rows, layout = self.embed(x, keep, hidden, mask_token, attend)
         for layer in self.layers:
             rows = layer(rows, layout)
         return layout.restore(rows)
 
     def depths(self, x: Tensor) -> list[Tensor]:
-        rows, layout = self._embed(x)
+        rows, layout = self.embed(x)
         out = []
         for layer in self.layers:
             rows = layer(rows, layout)
             out.append(layout.restore(rows))
         return out
 
-    def _embed(
+    def embed(
         self,
         x: Tensor,
         keep: Tensor | None = None,
@@ -120,7 +126,7 @@ class BERT(TokenBackbone):
             x, positions, segments = (part.gather(1, keep) for part in (x, positions, segments))
             hidden = None if hidden is None else hidden.gather(1, keep)
         layout = token_layout(self.present(x), attend, None if keep is None else positions, self.causal)
-        words = self.embeddings.word_embeddings(layout.rows(x))
+        words = self.token_embedding(layout.rows(x))
         if hidden is not None and mask_token is not None:
             words = torch.where(layout.rows(hidden)[:, None], mask_token.to(words.dtype), words)
         return self.embeddings(words, layout.rows(positions), layout.rows(segments)), layout
@@ -144,16 +150,16 @@ class BERT(TokenBackbone):
 
     def likelihood(self) -> Likelihood:
         """Cross-entropy, with a head whose outputs share the embeddings of tokens."""
-        return TiedCategorical(self.values.size, self.values.pad, self.embeddings.word_embeddings)
+        return TiedCategorical(self.values.size, self.values.pad, self.token_embedding)
 
     @torch.no_grad()
     def attention(self, x: Tensor) -> Tensor:
-        few = max(1, MAX_WEIGHTS // (self.layers[-1].attention["self"].heads * x.shape[1] ** 2))
+        few = max(1, MAX_WEIGHTS // (self.sizes.heads * x.shape[1] ** 2))
         return torch.cat([self._attention(part) for part in x.split(few)])
 
     def _attention(self, x: Tensor) -> Tensor:
         """(B, heads, N): of the class token with `pool: cls`, else the mean over the present tokens."""
-        rows, layout = self._embed(x)
+        rows, layout = self.embed(x)
         *before, last = self.layers
         for layer in before:
             rows = layer(rows, layout)
@@ -172,8 +178,19 @@ class BERT(TokenBackbone):
         return sine_positions(self.grid, dim)
 
 
-def check_sizes(width: int, depth: int, heads: int, mlp_ratio: float, dropout: float) -> int:
-    """The hidden units of a block. RequestError for sizes that are not possible."""
+@dataclass(frozen=True)
+class Sizes:
+    """hidden: units between the two linear layers of a block."""
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    dropout: float
+
+
+def check_sizes(width: int, depth: int, heads: int, mlp_ratio: float, dropout: float) -> Sizes:
+    """RequestError for sizes that are not possible."""
     if min(width, depth, heads) < 1 or width % heads:
         raise RequestError(
             f"backbone.width={width}: expected a multiple of backbone.heads={heads}, and backbone.depth={depth} of at least 1"
@@ -182,7 +199,7 @@ def check_sizes(width: int, depth: int, heads: int, mlp_ratio: float, dropout: f
         raise RequestError(f"backbone.mlp_ratio={mlp_ratio} results in no hidden unit", "backbone.mlp_ratio=4")
     if not 0 <= dropout < 1:
         raise RequestError(f"backbone.dropout: expected a number from 0 to below 1, got {dropout}")
-    return int(width * mlp_ratio)
+    return Sizes(width, depth, heads, int(width * mlp_ratio), dropout)
 
 
 def at_least(key: str, requested: int | str, needed: int, of: str) -> int:

@@ -9,14 +9,11 @@ Algorithm 1 is left out of the loss; the backbone has batch norm and embeddings 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.dist import gather, rank
 from sslcli.nn.heads import Width, mlp
-from sslcli.nn.precision import full_precision
+from sslcli.nn.losses import contrastive_loss
 from sslcli.nn.stats import spread
 
 
@@ -38,13 +35,3 @@ class SCARF(Method):
         x, corrupted = batch.expect_views(2, "clean", "corrupted")
         z, other = (self.projector(self.backbone(view)) for view in (x, corrupted))  # (B, P)
         return {"loss": contrastive_loss(z, other, self.temperature), "spread": spread(z)}
-
-
-@full_precision
-def contrastive_loss(z: Tensor, corrupted: Tensor, temperature: float) -> Tensor:
-    """Algorithm 1: -log exp(s(i, i) / t) / sum over k of exp(s(i, k) / t), averaged over this process's rows i.
-
-    s(i, k) is the cosine similarity of row i and the corrupted row k of the global batch; both (B, P)."""
-    z, every = F.normalize(z, dim=1), gather(F.normalize(corrupted, dim=1))  # (B, P), (N, P)
-    positive = rank() * len(z) + torch.arange(len(z), device=z.device)
-    return F.cross_entropy(z @ every.T / temperature, positive)

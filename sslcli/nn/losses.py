@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslcli.nn.dist import all_reduce_mean
+from sslcli.nn.dist import all_reduce_mean, gather, rank
 from sslcli.nn.precision import full_precision
 
 
@@ -34,3 +34,13 @@ def masked_mse(predicted: Tensor, target: Tensor, where: Tensor | None = None) -
     error = (predicted - torch.nan_to_num(target)).masked_fill(~valid, 0.0).square()
     count = all_reduce_mean(valid.sum().to(error.dtype))  # the number of entries differs between processes
     return error.sum() / count.clamp(min=1)
+
+
+@full_precision
+def contrastive_loss(z: Tensor, other: Tensor, temperature: float) -> Tensor:
+    """-log exp(s(i, i) / t) / sum over k of exp(s(i, k) / t), averaged over this process's rows i (InfoNCE of one direction).
+
+    s(i, k) is the cosine similarity of row i of z and row k of `other` in the global batch; both (B, P)."""
+    z, every = F.normalize(z, dim=1), gather(F.normalize(other, dim=1))  # (B, P), (N, P)
+    positive = rank() * len(z) + torch.arange(len(z), device=z.device)
+    return F.cross_entropy(z @ every.T / temperature, positive)

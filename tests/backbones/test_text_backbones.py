@@ -4,60 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from sslcli.backbones.bag import Bag
-from sslcli.backbones.bert import BERT
 from sslcli.errors import RequestError
 from sslcli.nn import unpadding
-from sslcli.nn.values import Tokens
 from sslcli.optim import parameter_groups
-
-VALUES = Tokens(40, pad=0, mask=4, start=2, separator=3, special=(0, 1, 2, 3, 4))
-L = 24
-
-
-def texts(lengths: tuple[int, ...] = (24, 10, 7, 17, 3), pairs: bool = False) -> Tensor:
-    """[CLS] tokens [SEP] padding; with `pairs`, the fourth token is a separator too."""
-    x = VALUES.random(len(lengths), (L,), torch.Generator().manual_seed(sum(lengths)))
-    x[:, 0] = 2
-    for row, n in zip(x, lengths, strict=True):
-        row[n - 1] = 3
-        row[n:] = 0
-        if pairs and n > 5:
-            row[3] = 3
-    return x
-
-
-def network(**options) -> BERT:
-    torch.manual_seed(0)
-    return BERT((L,), values=VALUES, **{"width": 16, "depth": 2, "heads": 2, **options}).eval()
-
-
-def trained(**options) -> BERT:
-    """Weights far from those at the start, so that attention differs between tokens."""
-    net = network(**options)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.add_(0.3 * torch.randn(p.shape, generator=generator))
-    return net
-
-
-def hugging_face(net: BERT):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=net.embeddings.word_embeddings.num_embeddings,
-        hidden_size=net.dim,
-        num_hidden_layers=len(net.layers),
-        num_attention_heads=2,
-        intermediate_size=4 * net.dim,
-        max_position_embeddings=net.max_positions,
-        attn_implementation="eager",
-    )
-    model = transformers.BertModel(config, add_pooling_layer=False).to(net.embeddings.LayerNorm.weight.dtype).eval()
-    model.load_state_dict(net.state_dict())  # strictly: the keys are the same
-    return model
+from tests.sequences import VALUES, L, config, copy_head, hugging_face, network, texts, trained, transformers
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -153,11 +105,9 @@ def test_causal_tokens_ignore_what_follows():
 
 
 def test_causal_equals_hugging_face_decoder():
-    transformers = pytest.importorskip("transformers")
     net, x = trained(causal=True).double(), texts((24, 12))
-    config = hugging_face(net).config
-    config.is_decoder, config.use_cache = True, False
-    model = transformers.BertModel(config, add_pooling_layer=False).double().eval()
+    decoder = config(net, is_decoder=True, use_cache=False)
+    model = transformers().BertModel(decoder, add_pooling_layer=False).double().eval()
     model.load_state_dict(net.state_dict())
     theirs = model(x, attention_mask=(x != 0).long()).last_hidden_state
     torch.testing.assert_close(net.tokens(x)[x != 0], theirs[x != 0], rtol=1e-10, atol=1e-11)
@@ -235,15 +185,12 @@ def test_prediction_head_shares_the_embeddings():
 
 
 def test_prediction_head_equals_hugging_face():
-    transformers = pytest.importorskip("transformers")
     net, x = trained().double(), texts()
     head = net.likelihood().head(16).double()
-    model = transformers.BertForMaskedLM(hugging_face(net).config).double().eval()
+    head.bias.data.add_(torch.linspace(-1, 1, 40))
+    model = transformers().BertForMaskedLM(config(net)).double().eval()
     model.bert.load_state_dict(net.state_dict())
-    theirs = model.cls.predictions
-    theirs.transform.load_state_dict({k: v for k, v in head.state_dict().items() if k != "bias"})
-    theirs.bias.data.copy_(head.bias + 1)
-    head.bias.data.add_(1)
+    copy_head(head, model.cls.predictions)
     logits = model(x, attention_mask=(x != 0).long()).logits
     torch.testing.assert_close(head(net.tokens(x))[x != 0], logits[x != 0], rtol=1e-9, atol=1e-10)
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sslcli.config import compose, modalities, registry
 from sslcli.errors import RequestError
 from sslcli.methods.base import Batch, DataInfo, Encoder, Method
-from sslcli.nn.values import Values, values_from_json
+from sslcli.nn.values import Tokens, Values, values_from_json
 from sslcli.rng import Draw
 from sslcli.runs.encoder import build_backbone
 
@@ -131,12 +131,21 @@ def batch(name: str, modality: str | None = None, n: int = B, padded: bool = Fal
     local = (slice(None), *map(slice, example(modality).get("local", sample.shape[1:])))
     parts = [sample[local] if kind == "local" else sample for kind in kinds]
     views = [of.add_noise(part, 0.2 * torch.randn(part.shape, generator=generator)) for part in parts]
+    views = [two_segments(view, of) if kind == "pair" else view for view, kind in zip(views, kinds, strict=True)]
     if padded:
         views = [of.remove(view, missing(view)) for view in views]
     draw = Draw(3, 0, torch.arange(100, 100 + n))
     if target(name).uses_labels:
         return Batch(views, kinds, draw, torch.arange(n) % FACTS.classes)
     return Unlabelled(views, kinds, draw)
+
+
+def two_segments(view: Tensor, of: Values) -> Tensor:
+    """Sequences of tokens as pairs [CLS] A [SEP] B [SEP]; the first segments have different lengths."""
+    assert isinstance(of, Tokens)
+    rows = torch.arange(len(view))
+    view[:, 0], view[:, -1], view[rows, 2 + rows % 2] = of.start, of.separator, of.separator
+    return view
 
 
 def missing(view: Tensor) -> Tensor:

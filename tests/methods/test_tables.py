@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from sslcli.backbones.mlp import MLP
 from sslcli.methods.base import Batch
-from sslcli.methods.scarf import SCARF, contrastive_loss
+from sslcli.methods.scarf import SCARF
 from sslcli.methods.vime import VIME, mask_loss, replaced
+from sslcli.nn.losses import contrastive_loss
 from sslcli.rng import Draw
 from sslcli.views import Views
 from tests.methods.oracles import cos, draws, every_size

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from sslcli.methods.barlow_twins import barlow_terms
 from sslcli.methods.dcl import decoupled_contrastive_loss
 from sslcli.methods.dino_v2 import koleo_loss
+from sslcli.methods.electra import discriminator_terms
 from sslcli.methods.lejepa import sigreg
 from sslcli.methods.moco_v2 import info_nce
 from sslcli.methods.moco_v3 import contrastive_loss
@@ -21,11 +22,15 @@ from sslcli.methods.vicreg import vicreg_terms
 from sslcli.methods.visreg import visreg_terms
 from sslcli.methods.w_mse import whitening_mse
 from sslcli.nn.dist import all_reduce_mean, gather, rank, world_size
+from sslcli.nn.losses import contrastive_loss as info_nce_of_one_direction
 from sslcli.nn.losses import masked_mse, negative_cosine_similarity
+from sslcli.nn.masked_language import token_terms
 from sslcli.nn.projections import random_directions
 from sslcli.nn.prototypes import cross_view_loss
 from sslcli.nn.queue import Queue
+from sslcli.nn.sentence_pairs import pair_terms, swap_second_segments
 from sslcli.nn.sinkhorn import sinkhorn
+from sslcli.nn.values import Tokens
 
 N, IN, OUT = 8, 5, 4
 
@@ -82,7 +87,30 @@ def swav(z1, z2):
     return cross_view_loss(scores / 0.1, torch.stack(codes))
 
 
+def hidden_tokens(z):
+    """Targets that most rows of the first process do not have."""
+    where = labels(z) >= 0
+    return token_terms(z[where], (torch.arange(len(z)) % OUT)[where])["loss"]
+
+
+def next_sentences(z):
+    """Second segments permuted over the global batch; one sample has none."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randint(5, 50, (N, 9), generator=generator)
+    x[:, 0], x[:, -1], x[torch.arange(N), 2 + torch.arange(N) % 4] = 2, 3, 3
+    x[0, 5:] = 0
+    swap, scores = torch.rand(2, N, generator=generator)
+    mine = slice(rank() * len(z), (rank() + 1) * len(z))
+    values = Tokens(50, pad=0, mask=4, start=2, separator=3, special=(0, 1, 2, 3, 4))
+    pairs = swap_second_segments(x[mine], values, swap[mine] < 0.5, scores[mine])
+    return pair_terms(z[:, :2] * pairs.x.double().mean(dim=1, keepdim=True), pairs)["loss"]
+
+
 LOSSES = {
+    "mlm": lambda a, b: hidden_tokens(a),
+    "nsp": lambda a, b: next_sentences(a),
+    "electra": lambda a, b: discriminator_terms(a, b.detach() > 0, labels(a)[:, None].expand_as(a) >= 0)["loss"],
+    "simcse": lambda a, b: info_nce_of_one_direction(a, b, 0.2),
     "swav": swav,
     "msn": lambda a, b: sum(msn_terms(torch.stack([a, b]), b.detach().softmax(dim=1)).values()),
     "koleo": lambda a, b: koleo_loss(a),

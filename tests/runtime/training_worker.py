@@ -21,7 +21,7 @@ def two_steps(cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
     job = prepare(cfg, rehearsal=False)
     job.method.double()
     views = job.loader.views
-    job.loader.views = lambda raw, draw: [v.double() for v in views(raw, draw)]
+    job.loader.views = lambda raw, draw: [v.double() if v.is_floating_point() else v for v in views(raw, draw)]
     job.loader.views.kinds = views.kinds
     trainer = Trainer(job, NullRun(Path("nowhere")), State())
     job.method.train()
