@@ -27,14 +27,13 @@ from sslcli.backbones.base import Backbone
 from sslcli.batch import Batch
 from sslcli.config import compose
 from sslcli.config.overrides import allow_data_path, to_overrides
-from sslcli.data import preprocess
 from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
 from sslcli.errors import SslError
 from sslcli.evals.metrics.interval import SUFFIX
+from sslcli.formats.initial import open_encoder
 from sslcli.methods.base import Method
 from sslcli.rng import Draw
 from sslcli.runs import Record
-from sslcli.runs.encoder import load_encoder, locate_encoder
 from sslcli.runs.find import all_runs, find
 from sslcli.runs.run import Run
 from sslcli.runtime.folders import shorten
@@ -131,15 +130,14 @@ def evaluate(run: Run | str | Path, name: str, /, *overrides: str, **options: An
 
 
 def load(run: Run | str | Path) -> Encoder:
-    """The trained backbone of a run, or of a folder that `sslcli export` wrote.
+    """The trained backbone of a run, of a folder that `sslcli export` wrote, or of a pretrained encoder (`"hf:FOLDER"`).
 
     Raises:
-        RequestError: there is no such run.
+        RequestError: there is no such run, or the pretrained encoder is not supported.
         TrainingError: it has no encoder yet, or its weights or its preprocessor do not match their SHA-256.
     """
-    path = run.path if isinstance(run, Run) else locate_encoder(str(run))
-    backbone, info = load_encoder(path)
-    return Encoder(backbone.eval(), info, preprocess.of_encoder(path, info))
+    backbone, info, preprocessor = open_encoder(str(run.path) if isinstance(run, Run) else str(run))
+    return Encoder(backbone.eval(), info, preprocessor)
 
 
 def runs(folder: str | Path | None = None) -> list[Run]:
@@ -216,10 +214,11 @@ class Encoder:
 
         Args:
             samples: images as uint8 (N, C, H, W), (N, H, W, C) or (N, H, W), or a list of paths, PIL images or uint8 arrays
-                (H, W, C) of any sizes; series as numbers (N, C, T) or (N, T).
+                (H, W, C) of any sizes; series as numbers (N, C, T) or (N, T); rows of a table as dictionaries;
+                texts as strings.
 
         Returns:
-            (N, *input_shape) float32 on the CPU.
+            (N, *input_shape) on the CPU: float32, or int64 ids of tokens.
 
         Raises:
             DataError: samples of another type or shape, or a file that cannot be decoded.

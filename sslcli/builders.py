@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -12,18 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from sslcli import console
-from sslcli.backbones import weights_file
 from sslcli.backbones.base import Backbone
 from sslcli.config import Config, instantiate
-from sslcli.data import notify, preprocess
+from sslcli.data import notify
 from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
 from sslcli.data.record import DataRecord, apply_record, with_absolute_path, with_recorded_path
 from sslcli.data.subset import Subset
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
+from sslcli.formats.initial import initial_preprocessor, open_encoder
 from sslcli.methods.base import DataInfo, Encoder, Method
 from sslcli.rng import derive
 from sslcli.runs import Record, checkpoint, records
-from sslcli.runs.encoder import backbone_overrides, build_backbone, load_encoder, locate_encoder, read_info, values_of
+from sslcli.runs.encoder import build_backbone, read_info, values_of
 from sslcli.runs.run import Run
 from sslcli.runtime import progress
 from sslcli.views import Views
@@ -47,7 +46,7 @@ def load_dataset(
         options = {**options, "download": False}
     fitted: dict[str, Preprocessor | None] = {}
     if instantiate.takes("dataset", options, "like"):
-        fitted = {"like": like or _given_preprocessor(cfg, record)}
+        fitted = {"like": like or (initial_preprocessor(cfg) if record is None else record.preprocessor)}
         _check_kind(options, fitted["like"])
     with progress.task("data set"):
         dataset: Dataset = instantiate.build("dataset", options, **fitted)
@@ -55,17 +54,6 @@ def load_dataset(
     classes = cfg.get("train", {}).get("classes")
     dataset = dataset if classes is None else restrict_to_classes(dataset, classes)
     return dataset if record is None else apply_record(dataset, record)
-
-
-def _given_preprocessor(cfg: Config, record: DataRecord | None) -> Preprocessor | None:
-    """The preprocessor that data must be converted with: of the run, or of the encoder that `init` names."""
-    if record is not None:
-        return record.preprocessor
-    spec = cfg.get("init")
-    if not spec or weights_file.is_file(spec):
-        return None
-    folder = locate_encoder(spec)
-    return preprocess.of_encoder(folder, read_info(folder))
 
 
 def _check_kind(node: Config, like: Preprocessor | None) -> None:
@@ -185,9 +173,8 @@ def load_frozen_encoder(spec: str, dataset: Dataset, key: str) -> Encoder:
     """The frozen encoder of a run, which takes samples normalized as those of `dataset`. RequestError for another shape.
 
     `key`: of the configuration, for messages."""
-    folder = locate_encoder(spec)
-    backbone, info = load_encoder(folder)
-    own, shape = preprocess.of_encoder(folder, info), tuple(dataset.shape)
+    backbone, info, own = open_encoder(spec)
+    shape = tuple(dataset.shape)
     if own.shape != shape:
         raise RequestError(
             f"{key}={spec} was trained on samples of shape {own.shape}; those of {dataset.name} have {shape}",
@@ -201,8 +188,9 @@ def load_frozen_encoder(spec: str, dataset: Dataset, key: str) -> Encoder:
         raise RequestError(f"{key}={spec} was trained on other values than those of {dataset.name}: {e}") from None
 
 
-def load_checkpoint_encoder(run: Run, saved: Path) -> tuple[nn.Module, Record]:
-    """The backbone that the method evaluates (the online one, or the teacher) from a valid checkpoint, and its encoder.json.
+def load_checkpoint_method(run: Run, saved: Path) -> tuple[Method, Record]:
+    """The method from a valid checkpoint, in evaluation mode, and the encoder.json of its `eval_backbone` (the online one, or the
+    teacher).
 
     No sample is read: encoder.json of the run describes the data."""
     info = read_info(run.path)
@@ -216,7 +204,7 @@ def load_checkpoint_encoder(run: Run, saved: Path) -> tuple[nn.Module, Record]:
     )
     tensors, state = checkpoint.load(saved)
     method = method_from_checkpoint(run.valid_config, data, tensors, saved.name, recorded_data_info(run.path))
-    return method.eval_backbone, {**info, "step": state["step"], "dim": method.eval_backbone.dim}
+    return method, {**info, "step": state["step"], "dim": method.eval_backbone.dim}
 
 
 def load_method(run: Run, cfg: Config, dataset: Dataset) -> tuple[Method, Views]:
@@ -259,20 +247,3 @@ def recorded_data_info(path: Path) -> DataInfo | None:
     """What the method of a finished run knew about its data, from encoder.json."""
     known: dict[str, int] = records.encoder(path).get("facts", {})
     return DataInfo(**known) if set(known) == set(DataInfo.__annotations__) else None
-
-
-def load_initial_weights(backbone: nn.Module, spec: str) -> str:
-    """Loads initial weights into a backbone: `init=RUN` of a run or an exported encoder, `init=FILE` of a weights file.
-
-    Returns a description of what was loaded. RequestError where the backbone is another one."""
-    if weights_file.is_file(spec):
-        return weights_file.load_into(backbone, spec)
-    other, info = load_encoder(locate_encoder(spec))
-    try:
-        checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")
-    except TrainingError as e:
-        overrides, shape = shlex.join(backbone_overrides(info["backbone"])), "x".join(map(str, info["input_shape"]))
-        raise RequestError(
-            e.message, f"its backbone is {overrides}, for samples of {shape} ({info['dataset']})"
-        ) from None
-    return f"init {spec}: all weights of the backbone"

@@ -18,6 +18,7 @@ LAYERS = (  # from the lowest to the highest; a package imports from its own lay
     ("data",),
     ("views",),
     ("methods", "backbones"),
+    ("formats",),
     ("optim", "builders"),
     ("evals",),
     ("training",),

@@ -62,29 +62,51 @@ def load_into(backbone: nn.Module, spec: str) -> str:
     content = read(spec)
     best = match(backbone, content)
     if best.fraction < MIN_MATCH:
-        raise RequestError(
-            f"init={escape(spec)} matches {best.fraction:.0%} of the parameters of {type(backbone).__name__}, "
-            f"expected at least {MIN_MATCH:.0%}"
-            + (f"; {listing(best.other_shape, 3)}" if best.other_shape else "")
-            + (f"; not in the file: {listing(map(escape, best.missing), 3)}" if best.missing else "")
-            + (f"; in the file: {listing(map(escape, best.unused), 3)}" if best.unused else ""),
-            f"it matches backbone={name}"
-            if (name := matching_backbone(content, backbone.input_shape))  # type: ignore[arg-type]
-            else "choose the backbone of the weights, such as backbone=resnet50",
+        name = matching_backbone(content, backbone.input_shape)  # type: ignore[arg-type]
+        raise no_match(
+            backbone,
+            best,
+            spec,
+            f"it matches backbone={name}" if name else "choose the backbone of the weights, such as backbone=resnet50",
         )
-    if bad := [k for k, v in best.tensors.items() if v.is_floating_point() and not v.isfinite().all()]:
-        raise DataError(f"init={escape(spec)}: weights contain NaN or Inf ({listing(map(escape, bad), 3)})")
-    with torch.no_grad():
-        state = backbone.state_dict()
-        for key, value in best.tensors.items():
-            state[key].copy_(value)
-    summary = (
-        f"init {escape(spec)}: {plural(len(best.tensors), 'tensor')}, {best.fraction:.1%} of the backbone's parameters"
+    copy_into(backbone, best.tensors, spec)
+    return f"{describe(best, spec)}; inputs are normalized by this data set's own mean and standard deviation"
+
+
+def no_match(backbone: nn.Module, found: Match, spec: str, hint: str) -> RequestError:
+    """The error for weights of which less than `MIN_MATCH` of the backbone's parameters match."""
+    return RequestError(
+        f"init={escape(spec)} matches {found.fraction:.0%} of the parameters of {type(backbone).__name__}, "
+        f"expected at least {MIN_MATCH:.0%}"
+        + (f"; {listing(map(escape, found.other_shape), 3)}" if found.other_shape else "")
+        + (f"; not in the file: {listing(map(escape, found.missing), 3)}" if found.missing else "")
+        + (f"; in the file: {listing(map(escape, found.unused), 3)}" if found.unused else ""),
+        hint,
     )
-    for what, names in (("randomly initialized", best.other_shape + best.missing), ("ignored", best.unused)):
+
+
+@torch.no_grad()
+def copy_into(module: nn.Module, tensors: Mapping[str, Tensor], spec: str) -> None:
+    """Copies tensors to the parameters and buffers of their names. DataError where one is not finite, or holds integers for
+    real numbers, as quantized weights do."""
+    state = module.state_dict()
+    for key, value in tensors.items():
+        if state[key].is_floating_point() and not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise DataError(f"init={escape(spec)}: {escape(key)} is {kind}: quantized weights are not supported")
+    if bad := [k for k, v in tensors.items() if v.is_floating_point() and not v.float().isfinite().all()]:
+        raise DataError(f"init={escape(spec)}: weights contain NaN or Inf ({listing(map(escape, bad), 3)})")
+    for key, value in tensors.items():
+        state[key].copy_(value)
+
+
+def describe(found: Match, spec: str) -> str:
+    """What was loaded, what is missing and what was ignored."""
+    summary = f"init {escape(spec)}: {plural(len(found.tensors), 'tensor')}, {found.fraction:.1%} of the backbone's parameters"
+    for what, names in (("randomly initialized", found.other_shape + found.missing), ("ignored", found.unused)):
         if names:
             summary += f"; {what}: {listing(map(escape, names), 4)}"
-    return summary + "; inputs are normalized by this data set's own mean and standard deviation"
+    return summary
 
 
 def stem_of(spec: str) -> str | None:

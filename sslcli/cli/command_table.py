@@ -22,6 +22,7 @@ TRAINING_GROUPS = (
     "logger",
     "experiment",
 )
+EXPORT_FORMATS = ("sslcli", "hf", "sentence_transformers")  # the names in formats/registry.py
 OUT_PNG = "the image to write"
 LISTED = {"evaluator": "choices of sslcli eval NAME", "modality": "kinds of data, and what they provide to methods"}
 
@@ -53,11 +54,15 @@ _TABLE = (
             ("knn run=2026-11-22_14-03", "a run by the start of its name"),
             ("-m probe,knn,cluster", "several evaluators"),
             ("knn run=none dataset=cifar10 backbone=resnet18", "an untrained backbone, as baseline"),
+            (
+                "probe run=none init=hf:FOLDER dataset=text_table dataset.path=FILE",
+                "pretrained weights of another library",
+            ),
         ),
-        notes="backbone= and augmentation= require run=none: otherwise the run determines them.",
+        notes="backbone=, augmentation= and init= require run=none: otherwise the run determines them.",
         hydra=True,
         groups=("dataset", "backbone", "augmentation", "device", "logger"),
-        shared=("seed", "train.devices", "device"),
+        shared=("seed", "init", "train.devices", "device"),
         overrides=True,
         distributed=True,
     ),
@@ -187,20 +192,27 @@ _TABLE = (
     ),
     Command(
         "export",
-        "Export the backbone weights.",
-        "RUN out=FOLDER [checkpoint=STEP|best|last]",
+        "Export the trained encoder, also for other libraries.",
+        "RUN out=FOLDER [checkpoint=STEP|best|last] [format=NAME]",
         (
             ("latest out=encoder", "the final weights"),
             ("RUN checkpoint=300 out=encoder-300", "the checkpoint of step 300 (train.keep sets how many are kept)"),
             ("RUN checkpoint=best out=encoder", "the checkpoint that `sslcli select RUN` ranks first"),
+            ("RUN format=hf out=bert", "a folder for transformers, of an encoder of text"),
         ),
         options=(
+            Option(
+                "format",
+                "NAME",
+                "sslcli (default); hf: for BertForMaskedLM or BertModel of transformers; sentence_transformers: that, with pooling",
+                EXPORT_FORMATS,
+            ),
             Option("checkpoint", "STEP|best|last", "which weights (default: last)"),
             Option("out", "FOLDER", "a new or an empty folder"),
         ),
         notes="Writes encoder.safetensors, with the keys of torchvision's ResNets and timm's ViTs, and encoder.json: the backbone, "
         "the shape of a sample, mean and standard deviation of its channels. A method that evaluates its teacher exports the "
-        "teacher. To start a run from it: sslcli pretrain init=FOLDER",
+        "teacher. The folder is read back and compared before it appears. To start a run from it: sslcli pretrain init=FOLDER",
         overrides=True,
         runs=True,
     ),

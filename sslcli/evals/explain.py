@@ -1,9 +1,8 @@
 """Attribution maps of a backbone, and how faithful they are by deletion and insertion.
 
 Transformers: attention of the last block, by head and averaged. Convolutional networks: Grad-CAM of the probe's class or, without
-labels, of the similarity to the nearest training sample. Other backbones: occlusion of each of at most 256 positions, or of groups
-of them that the modality defines, such as words. All: principal components of the patch features as colors; of samples that are
-read, such as documents, the words on the colors of their weights and the words that count most.
+labels, of the similarity to the nearest training sample. Other backbones: occlusion of each of at most 256 positions. All:
+principal components of the patch features as colors.
 """
 
 from __future__ import annotations
@@ -18,20 +17,16 @@ from torch import Tensor, nn
 
 from sslcli.backbones.base import TokenBackbone
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.attribution_sheets import AttributionExample, curve_panels, map_sheet, ranking_bars
+from sslcli.evals.artefacts.attribution_sheets import AttributionExample, curve_panels, map_sheet
 from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, has_baseline
 from sslcli.evals.fit.explained_scores import ExplainedScore, make_score
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics import attribution_maps
-from sslcli.evals.metrics.part_weights import PartWeights
-from sslcli.evals.metrics.position_importance import PositionImportance
 from sslcli.nn.values import Values
 from sslcli.rng import derive, order
-from sslcli.runs import Record
-from sslcli.views import previews
-from sslcli.views.modality import Modality, modality
+from sslcli.views.modality import modality
 
 SHOWN = 8
 STEPS = 20  # of deletion and insertion
@@ -54,8 +49,7 @@ def explain(
 
     The score is the probability of the probe's class, or (`target=neighbour`, and without labels) the cosine similarity to the
     features of the nearest training sample. An attribution map shows which inputs an output depends on, not whether that is
-    justified. Where positions have names, such as the columns of a table, they are ranked by their mean absolute importance over
-    the samples. Raises RequestError for a backbone that has neither tokens nor feature maps, of more than 256 positions.
+    justified. Raises RequestError for a backbone that has neither tokens nor feature maps, of more than 256 positions.
     """
     amount = subsets.parse(labels, data.dataset, any_task=True)
     if target not in ("auto", "class", "neighbour"):
@@ -75,12 +69,9 @@ def explain(
         map_makers["untrained"] = (make_maps(random, data), make_score(random, data, target, amount))
 
     kind_of_data, values = modality(data.dataset.modality), data.dataset.values
-    names = kind_of_data.position_names(data.dataset)
-    rankings: dict[str, PositionImportance] = {}
     curves: dict[str, _Curves] = {}
     shown: list[AttributionExample] = []
     tokens: list[Tensor] = []
-    words = PartWeights()
     with evaluating(backbone):
         for part, x in _batches(data, ids):
             targets = explained.target(x)
@@ -89,23 +80,18 @@ def explain(
                 with evaluating(maps.backbone):
                     maps_of_batch = maps(x, explained_score)
                 importance[kind] = maps_of_batch.mean(dim=1)
-                if names is not None and importance[kind][0].numel() == len(names):
-                    rankings.setdefault(kind, PositionImportance(names)).add(importance[kind])
                 if kind == "":
                     places = [j for j, i in enumerate(part.tolist()) if i in drawn]
                     shown += [AttributionExample(int(part[j]), x[j].cpu(), maps_of_batch[j].cpu()) for j in places]
                     if places:
                         tokens.append(maps.tokens(x[places]).cpu())
-            words.add(previews(data.dataset, x), importance[""], explained.titles(targets))
             importance["random"] = attribution_maps.random_map(importance[""], part, data.seed)
-            blank = kind_of_data.delete(x, torch.ones_like(x, dtype=torch.bool), values)
-            base, removable = kind_of_data.insertion_base(x, values), kind_of_data.removable(x, values)
+            blank = values.hide(x, torch.ones_like(x, dtype=torch.bool))
+            base = kind_of_data.insertion_base(x, values)
             for kind, small in importance.items():
                 large = kind_of_data.upsample(small, data.dataset.shape)
                 score = functools.partial(explained.evaluate, target=targets)
-                deletion, insertion = attribution_maps.deletion_insertion_curves(
-                    score, x, large, blank, base, STEPS, removable
-                )
+                deletion, insertion = attribution_maps.deletion_insertion_curves(score, x, large, blank, base, STEPS)
                 curves.setdefault(kind, _Curves()).add(deletion.cpu(), insertion.cpu())
     metrics: dict[str, float] = {}
     for kind, curve in curves.items():
@@ -120,23 +106,16 @@ def explain(
         "split": data.eval_split,
         "grid": list(shown[0].each.shape[1:]),
         "steps": STEPS,
-        "deleted": kind_of_data.deleted,
+        "deleted": "becomes 0, the mean of normalised data",
         "inserted": kind_of_data.inserted,
         "pca_variance": share,
-        "baselines": {"random": {"note": "random numbers on the same grid"}},
         "notes": data.protocol_notes(baselines, explained.notes),
     }
-    details: Record = {
+    details = {
         kind or "backbone": {"deletion": c.mean("deletion"), "insertion": c.mean("insertion")}
         for kind, c in curves.items()
     }
     sheets["curves.png"] = curve_panels(details, explained.unit)
-    if rankings:
-        ranked = {kind or "backbone": positions.ranking() for kind, positions in rankings.items()}
-        sheets["positions.png"] = ranking_bars(ranked, maps.what, f"{curves[''].n:,} {data.eval_split} samples")
-        details["positions"] = ranked
-    if (table := words.table(maps.what)) is not None:
-        sheets["words.csv"] = table
     return Result(metrics, protocol, sheets, details)
 
 
@@ -190,29 +169,18 @@ class _Occlusion:
     title = "occlusion"
     what = "loss of score when a position is hidden"
 
-    def __init__(self, backbone: nn.Module, values: Values, kind: Modality):
-        self.backbone, self.values, self.kind = backbone, values, kind
+    def __init__(self, backbone: nn.Module, values: Values):
+        self.backbone, self.values = backbone, values
 
     @torch.no_grad()
     def effects(self, x: Tensor) -> Iterator[Tensor]:
-        """The features (B, d) without each group of positions."""
-        groups = self.groups(x)
-        for group in range(max(1, int(groups.max()) + 1)):  # samples of padding alone have no group
-            where = (groups == group).view(len(groups), *self.values.mask_shape(tuple(x.shape[1:])))
-            yield self.backbone(self.kind.delete(x, where, self.values)).float()
-
-    def groups(self, x: Tensor) -> Tensor:
-        """The groups of positions (B or 1, N) int64 that are hidden together, -1 for those that are not."""
-        spans = self.kind.spans(x, self.values, MAX_OCCLUDED)
-        if spans is not None:
-            return spans.flatten(1)
-        return torch.arange(math.prod(self.values.grid(tuple(x.shape[1:]))), device=x.device)[None]
-
-    def of_positions(self, effects: Tensor, x: Tensor) -> Tensor:
-        """What belongs to groups (B, groups, d) for each position (B, N, d), 0 where nothing is hidden."""
-        groups = self.groups(x).expand(len(x), -1)
-        rows = torch.arange(len(x), device=x.device)[:, None]
-        return effects[rows, groups.clamp(min=0)].masked_fill((groups < 0)[:, :, None], 0.0)
+        """The features (B, d) without each position, in the order of the grid."""
+        shape = tuple(x.shape[1:])
+        mask = torch.zeros(self.values.mask_shape(shape), dtype=torch.bool, device=x.device)
+        for position in range(mask.numel()):
+            mask.view(-1)[position] = True
+            yield self.backbone(self.values.hide(x, mask[None])).float()
+            mask.view(-1)[position] = False
 
     def __call__(self, x: Tensor, explained_score: ExplainedScore) -> Tensor:
         """Maps (B, 1, *grid) of inputs (B, *shape)."""
@@ -220,29 +188,27 @@ class _Occlusion:
         with torch.no_grad():
             whole = explained_score.score(self.backbone(x).float(), target)
             lost = [whole - explained_score.score(z, target) for z in self.effects(x)]
-        grid = self.values.grid(tuple(x.shape[1:]))
-        return self.of_positions(torch.stack(lost, dim=1)[:, :, None], x).view(len(x), 1, *grid)
+        return torch.stack(lost, dim=1).view(len(x), 1, *self.values.grid(tuple(x.shape[1:])))
 
     @torch.no_grad()
     def tokens(self, x: Tensor) -> Tensor:
         """What each position (B, N, d) changes in the features."""
         whole = self.backbone(x).float()
-        return self.of_positions(torch.stack([whole - z for z in self.effects(x)], dim=1), x)
+        return torch.stack([whole - z for z in self.effects(x)], dim=1)
 
 
 def make_maps(backbone: nn.Module, data: EvalData) -> _Attention | _GradCam | _Occlusion:
     if isinstance(backbone, TokenBackbone) and type(backbone).attention is not TokenBackbone.attention:
         return _Attention(backbone)
-    dataset, kind = data.dataset, modality(data.dataset.modality)
-    blank = kind.dummy(dataset.shape, dataset.values, 2).to(data.device)
+    dataset = data.dataset
+    blank = modality(dataset.modality).dummy(dataset.shape, dataset.values, 2).to(data.device)
     try:
         with evaluating(backbone):
             return _GradCam(backbone, attribution_maps.last_feature_layer(backbone, blank))
     except RequestError:
-        grouped = kind.spans(blank, dataset.values, MAX_OCCLUDED) is not None
-        if not grouped and math.prod(dataset.values.grid(tuple(dataset.shape))) > MAX_OCCLUDED:
+        if math.prod(dataset.values.grid(tuple(dataset.shape))) > MAX_OCCLUDED:
             raise
-        return _Occlusion(backbone, dataset.values, kind)
+        return _Occlusion(backbone, dataset.values)
 
 
 @dataclass

@@ -6,11 +6,12 @@ Format 1 of encoder.json held the mean and the standard deviation of the channel
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from sslcli.runs import Record, checkpoint, records
 from sslcli.runs.files import (
     PHYSICAL_MEMORY,
     digest,
-    files_in,
     hash_files,
     make_folder,
     read_file,
@@ -70,22 +70,23 @@ def write_encoder(folder: Path, weights: dict[str, Tensor], info: Record, prepro
     write_json(folder, "encoder.json", {"format": FORMAT, **rest, "preprocessor": about, "sha256": written["sha256"]})
 
 
-def write_new_folder(out: Path, weights: dict[str, Tensor], info: Record, preprocessor: Mapping[str, bytes]) -> None:
-    """Writes an encoder into a new folder, which is complete or absent at any time.
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `out`, and renames it at the end: `out` is complete or absent at any time.
 
-    A folder that holds the same encoder is left as it is. RequestError where it holds another one, StorageError."""
+    A folder that holds the same files is left as it is. RequestError where it holds others, StorageError."""
     place = out.resolve()
     temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir()
-        write_encoder(temporary, weights, info, preprocessor)
+        yield temporary
+        names = [p.relative_to(temporary).as_posix() for p in temporary.rglob("*") if p.is_file()]
         if out.is_dir() and any(out.iterdir()):
-            files = [*FILES, *files_in(temporary, f"{PREPROCESSOR}/*")]
-            if any(size_of(out, f) != size_of(temporary, f) or digest(out, f) != digest(temporary, f) for f in files):
+            if any(size_of(out, f) != size_of(temporary, f) or digest(out, f) != digest(temporary, f) for f in names):
                 raise RequestError(f"out={out} holds another encoder", "out=FOLDER, a new one")
             return
-        sync_folder(temporary / PREPROCESSOR)
-        sync_folder(temporary)
+        for folder in sorted({(temporary / name).parent for name in names}, reverse=True):
+            sync_folder(folder)
         os.rename(temporary, place)
         sync_folder(place.parent)
     except OSError as e:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,13 +28,14 @@ DTYPES = {  # names of data types in safetensors
 }
 
 
-def safetensors(group: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
+def safetensors(group: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Iterator[bytes | memoryview]:
     """Serializes tensors in the safetensors format, one in memory at a time. Equal tensors give equal bytes.
 
     Length of the header (8 bytes), header (JSON, padded to 8), then the bytes of each tensor: widest type first, so that
     each is aligned. Tensors that share memory (tied weights) are written twice."""
     names = sorted(group, key=lambda k: (-group[k].element_size(), k))
-    header, end = {}, 0
+    header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
+    end = 0
     for name in names:
         t = group[name]
         start, end = end, end + t.numel() * t.element_size()
@@ -45,6 +47,14 @@ def safetensors(group: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
         flat = group[name].detach().to("cpu").contiguous().reshape(-1)
         if len(flat):
             yield flat.view(torch.uint8).numpy().data
+
+
+def hash_tensors(group: dict[str, Tensor]) -> str:
+    """SHA-256 of tensors in the safetensors format."""
+    out = hashlib.sha256()
+    for chunk in safetensors(group):
+        out.update(chunk)
+    return out.hexdigest()
 
 
 @contextlib.contextmanager

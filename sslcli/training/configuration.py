@@ -24,12 +24,32 @@ def resolve(cfg: DictConfig) -> Config:
     RequestError where a value is missing or cannot be resolved."""
     from omegaconf import OmegaConf, open_dict
 
+    overrides = request_overrides(cfg)
     cfg = OmegaConf.create(cfg) if not OmegaConf.is_config(cfg) else cfg.copy()
     with open_dict(cfg):
         for key in REQUEST_KEYS:
             cfg.pop(key, None)
     folders = map(Path, instantiate.trusted_folders())
-    return resolve_latest(compose.expand_tasks(compose.to_container(cfg), folders))
+    return with_pretrained(resolve_latest(compose.expand_tasks(compose.to_container(cfg), folders)), overrides)
+
+
+def request_overrides(cfg: DictConfig) -> list[str]:
+    """The overrides of the command line that composed `cfg`, by Hydra's part of it, or inside a Hydra task by Hydra's own."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if "hydra" in cfg:
+        return list(cfg.hydra.overrides.task)
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def with_pretrained(values: Config, overrides: list[str]) -> Config:
+    """The configuration with the backbone, and what the data set must have, of the pretrained encoder that `init` names."""
+    if not values.get("init"):
+        return values
+    from sslcli.formats.registry import pretrained
+
+    encoder = pretrained(values["init"])
+    return values if encoder is None else {**encoder.configure(values, overrides), "init": encoder.resolved()}
 
 
 def resolve_latest(values: Config) -> Config:

@@ -20,6 +20,7 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.loading.loader import Loader
 from sslcli.data.record import DataRecord
 from sslcli.errors import DataError, RequestError, listing
+from sslcli.formats.initial import load_initial_heads, load_initial_weights
 from sslcli.methods.base import Method
 from sslcli.nn.norm import convert_sync_batchnorm
 from sslcli.rng import Draw
@@ -101,9 +102,11 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     check_min_batch(targets, train, process.world_size)
     backbone = builders.new_backbone(cfg, dataset, seed)
     check_tokens(targets, backbone, dataset)
-    init_note = builders.load_initial_weights(backbone, cfg["init"]) if cfg.get("init") else ""
+    init_note = load_initial_weights(backbone, cfg["init"]) if cfg.get("init") else ""
     views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
     method = builders.new_method(cfg["method"], backbone, builders.describe_data(cfg, dataset), seed, dataset)
+    if cfg.get("init"):
+        init_note += load_initial_heads(method, cfg["init"])
     if rehearsal:
         rehearse(method, views, dataset)
     machine.place(method)

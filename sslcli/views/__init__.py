@@ -87,9 +87,10 @@ class Views:
     @torch.no_grad()
     def frames(self, images: Sequence[Any], draw: Draw) -> list[Tensor]:
         """Decoded images (PIL or (H, W, C) uint8 arrays with the data set's channels, of any sizes) -> per view the cropped and
-        resized region (B, C, s, s) uint8. For worker processes: little work, few bytes; `finish` applies the other ops."""
+        resized region (B, C, s, s) uint8; tensors of other kinds of data as their view takes them. For worker processes: little
+        work, few bytes; `finish` applies the other ops."""
         assert len(images) == len(draw.ids), (len(images), len(draw.ids))
-        arrays = [to_array(image) for image in images]  # converted once for all views
+        arrays = [x if isinstance(x, Tensor) else to_array(x) for x in images]  # converted once for all views
         return [view.frame(arrays, draw.of_view(i)) for i, view in enumerate(self._views)]
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""sslcli export RUN [checkpoint=STEP|best|last] out=FOLDER: export the backbone weights of a run or of a checkpoint."""
+"""sslcli export RUN [checkpoint=STEP|best|last] [format=NAME] out=FOLDER: export the encoder of a run or of a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,65 +8,85 @@ from typing import TYPE_CHECKING
 from sslcli import console
 from sslcli.cli.arguments import Request, read_options, run_argument
 from sslcli.cli.command_table import COMMANDS
-from sslcli.errors import RequestError, TrainingError, command, listing, target
-from sslcli.runs import Record
+from sslcli.errors import RequestError, TrainingError, listing, target
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from sslcli.formats.export import ExportFormat, TrainedModel
     from sslcli.runs.run import Run
 
 
 def main(request: Request) -> int:
     name = run_argument(request, COMMANDS["export"])
     options = read_options(request.overrides, COMMANDS["export"].options, "export")
-    out = output_folder(options.get("out", ""))
+    out = target(options.get("out", ""), "out=FOLDER, a new one")
 
-    from sslcli.data import preprocess
-    from sslcli.runs.encoder import FILES, backbone_overrides, write_new_folder
+    from sslcli.formats.export import export
+    from sslcli.formats.registry import export_format
     from sslcli.runs.find import find
     from sslcli.runs.run import Run
 
-    run = Run.open(find(name))
-    backbone, info = load_backbone(run, options.get("checkpoint", "last"))
-    preprocessor = preprocess.of_encoder(run.path, info)
-    write_new_folder(out, backbone.state_dict(), {**info, "run": run.path.resolve().name}, preprocessor.files())
-    parameters = console.human_count(sum(p.numel() for p in backbone.parameters()))
-    about = f"step {info['step']:,}; {type(backbone).__name__}, dim {info['dim']}, {parameters} parameters"
-    console.say(f"saved {out}/{FILES[0]} ({about})")
-    start = f"./{out}" if str(out) == "null" else out  # `init=null` starts from no weights
-    console.say(f"next  {command('pretrain', f'init={start}', *backbone_overrides(info['backbone']))}")
-    console.say(f"or    safetensors.torch.load_file({str(out / FILES[0])!r})")
+    form = export_format(options.get("format", "sslcli"))
+    check_folder(out, form)
+    model = load_model(Run.open(find(name)), options.get("checkpoint", "last"), form)
+    exported = export(model, form, out)
+    parameters = console.human_count(sum(p.numel() for p in model.backbone.parameters()))
+    about = f"step {model.info['step']:,}; {type(model.backbone).__name__}, dim {model.info['dim']}, {parameters} parameters"
+    console.say(f"saved {out}/{form.files[0]} ({about})")
+    for note in exported.notes:
+        console.say(f"note  {note}")
+    console.say(f"check read back: the largest difference is {exported.difference:.1e}")
+    for word, step in zip(("next", "or"), form.next_steps(str(out), model), strict=False):
+        console.say(f"{word:5} {step}")
     if console.flag(console.JSON):
-        console.out_json({"encoder": str(out), "run": str(run.path), "step": info["step"]})
+        record = {"encoder": str(out), "run": str(model.run.path), "step": model.info["step"], "format": form.name}
+        console.out_json({**record, "difference": exported.difference})
     else:
         console.out(out)
     return 0
 
 
-def output_folder(text: str) -> Path:
-    """The folder `out=`: new, empty, or with an encoder in it. RequestError for any other."""
-    from sslcli.runs.encoder import FILES, PREPROCESSOR
-
-    out = target(text, "out=FOLDER, a new one")
+def check_folder(out: Path, form: ExportFormat) -> None:
+    """RequestError unless the folder is new, empty, or holds files of this format only."""
     if out.exists() and not out.is_dir():
-        raise RequestError(f"out={text} is a file", "out=FOLDER, a new one")
-    if out.is_dir() and (other := sorted({p.name for p in out.iterdir()} - {*FILES, PREPROCESSOR})):
-        raise RequestError(f"out={text} is a folder with other files: {listing(other, 3)}", "out=FOLDER, a new one")
-    return out
+        raise RequestError(f"out={out} is a file", "out=FOLDER, a new one")
+    own = {name.partition("/")[0] for name in form.files}
+    if out.is_dir() and (other := sorted({p.name for p in out.iterdir()} - own)):
+        raise RequestError(f"out={out} is a folder with other files: {listing(other, 3)}", "out=FOLDER, a new one")
 
 
-def load_backbone(run: Run, which: str) -> tuple[nn.Module, Record]:
-    """The verified backbone, on the CPU, and its encoder.json. `which`: a step, `best`, or `last` (the run's encoder)."""
-    from sslcli.builders import load_checkpoint_encoder
+def load_model(run: Run, which: str, form: ExportFormat) -> TrainedModel:
+    """The verified encoder, on the CPU, and the heads of the method if the format has them. `which`: a step, `best`, or `last`
+    (the run's encoder)."""
+    from sslcli.builders import load_checkpoint_method
+    from sslcli.data import preprocess
+    from sslcli.formats.export import TrainedModel
     from sslcli.runs import checkpoint
     from sslcli.runs.encoder import load_encoder
     from sslcli.runs.run import require_done
 
     if which == "last":
         require_done(run)
-        return load_encoder(run.path)
-    steps = {int(p.name.partition("-")[2]): p for p in reversed(checkpoint.existing(run.path / "checkpoints"))}
+        backbone, info = load_encoder(run.path)
+        method = None
+        saved = [p for p in checkpoint.existing(run.path / "checkpoints") if step_of(p) == info["step"]]
+        if form.heads and saved and checkpoint.verify(saved[-1]) is None:
+            method, info = load_checkpoint_method(run, saved[-1])
+            backbone = method.eval_backbone
+    else:
+        method, info = load_checkpoint_method(run, checkpoint_folder(run, which))
+        backbone = method.eval_backbone
+    return TrainedModel(backbone.eval(), method, info, preprocess.of_encoder(run.path, info), run)
+
+
+def step_of(saved: Path) -> int:
+    return int(saved.name.partition("-")[2])
+
+
+def checkpoint_folder(run: Run, which: str) -> Path:
+    """The folder of a valid checkpoint: a step, or `best`. RequestError where there is none, TrainingError where it is corrupt."""
+    from sslcli.runs import checkpoint
+
+    steps = {step_of(p): p for p in reversed(checkpoint.existing(run.path / "checkpoints"))}
     if not steps:
         raise RequestError(f"{run.path} has no checkpoint", "leave out checkpoint= for its last weights")
     if which == "best":
@@ -80,4 +100,4 @@ def load_backbone(run: Run, which: str) -> tuple[nn.Module, Record]:
         raise RequestError(f"checkpoint={which}: {run.path} has no such checkpoint", f"one of {choices}")
     if (reason := checkpoint.verify(path)) is not None:
         raise TrainingError(f"{path} is corrupt: {reason}", f"available: {listing(map(str, steps), 20)}")
-    return load_checkpoint_encoder(run, path)
+    return path

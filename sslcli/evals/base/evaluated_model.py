@@ -1,4 +1,4 @@
-"""The backbone under evaluation, trained or with random weights, and the data that it is evaluated on."""
+"""The backbone under evaluation, trained, pretrained elsewhere or with random weights, and the data that it is evaluated on."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.record import DataRecord, is_same_dataset, read_record
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.inputs import label_file
+from sslcli.formats.initial import load_initial_weights
 from sslcli.methods.base import Method
 from sslcli.rng import derive
 from sslcli.runs import Record
 from sslcli.runs.encoder import load_encoder
 from sslcli.runs.run import Run
+from sslcli.runs.safetensors_file import hash_tensors
 from sslcli.runtime import device, processes
 from sslcli.runtime.device import Runtime
 from sslcli.views import Views
@@ -41,16 +43,18 @@ class EvaluatedModel:
     seed: int
     sha256: str = ""  # of the weights; empty for random weights
     other_data: bool = False  # evaluated on another data set than it was trained on
+    init: str = ""  # where the weights come from, without a run
 
 
 def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataRecord | None = None) -> EvaluatedModel:
-    """The backbone of the run in `path` (None: one with random weights) with its data.
+    """The backbone of the run in `path` (None: one with the weights that `init` names, or random ones) with its data.
 
     `values` is the configuration of the evaluation: `seed`, `device`, `train.devices`, and optionally `labels`,
     `data_given`, `data_path` and `allow_data_change`; `run_cfg` is that of the run. `record` describes the expected data
     where no run is given. Raises DataError where the data differ from the run's, unless `values` allow it.
     """
     info: Record = {"step": 0, "sha256": ""}
+    init = str(run_cfg.get("init") or "") if path is None else ""
     backbone = None
     if path is not None:
         backbone, info = load_encoder(path)
@@ -64,6 +68,10 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
     seed = run_cfg["seed"] if path else values["seed"]
     if backbone is None:
         backbone = new_backbone(run_cfg, dataset, seed)
+        if init:
+            notes.append(load_initial_weights(backbone, init))
+            console.say(notes[-1])
+            info["sha256"] = hash_tensors(backbone.state_dict())
     runtime.place(backbone)
 
     def untrained(draw: int = 0) -> nn.Module:
@@ -89,7 +97,7 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
         cache=path / "cache" if path is not None else None,
         key=info["sha256"],
         seed=values["seed"],
-        untrained=untrained if path is not None else None,
+        untrained=untrained if path is not None or init else None,
         autocast=runtime.autocast,
         channels_last=runtime.channels_last,
         recipes=run_cfg["augmentation"],
@@ -101,7 +109,7 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
         console.say(note)
     data.notes += notes
     known = label_file.with_label_fingerprint(dataset)
-    return EvaluatedModel(runtime, known, backbone, data, info["step"], seed, info["sha256"], other_data)
+    return EvaluatedModel(runtime, known, backbone, data, info["step"], seed, info["sha256"], other_data, init)
 
 
 def _load_data(

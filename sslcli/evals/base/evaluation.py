@@ -93,8 +93,8 @@ def evaluate(
 def open_run(values: Config) -> tuple[Run | None, Config]:
     """The run that `values["run"]` names, and its configuration, with the data set of `values` where `data_given` is true.
 
-    `run: none` means an untrained backbone: (None, values). Raises RequestError where no such run exists, TrainingError
-    where it has no encoder yet.
+    `run: none` means a backbone with the weights of `init`, or an untrained one: (None, values). Raises RequestError where no
+    such run exists, TrainingError where it has no encoder yet.
     """
     if values["run"] == "none":
         namesake = folders.runs_root() / "none"
@@ -113,7 +113,7 @@ def open_run(values: Config) -> tuple[Run | None, Config]:
 def _screen(model: EvaluatedModel, names: list[str], run: Run | None) -> list[tuple[str, str]]:
     dataset, backbone = model.dataset, model.backbone
     test = len(dataset.test) if dataset.test is not None else 0
-    state = "untrained" if run is None else f"step {model.step:,}"
+    state = f"step {model.step:,}" if run is not None else f"weights of {model.init}" if model.init else "untrained"
     rows = [
         ("what", f"{', '.join(names)} of {type(backbone).__name__} (dim {backbone.dim}), {state}"),
         ("data", f"{dataset.name}: {len(dataset.train):,} train, {test:,} test"),

@@ -72,25 +72,16 @@ class Words(Preview):
         """Words, each with the largest weight of its tokens."""
         return None if self.weights is None else [(escape(word), weight) for word, weight in self._words()]
 
-    def parts(self, weights: Tensor) -> list[tuple[str, float]]:
-        flat = weights.detach().cpu().flatten().double().tolist()
-        return [("".join(self.pieces[i] for i in word), sum(flat[self.at[i]] for i in word)) for word in self._tokens()]
-
     def _words(self) -> Iterator[tuple[str, float]]:
         assert self.weights is not None
-        for word in self._tokens():
-            yield "".join(self.pieces[i] for i in word), max(self.weights[i] for i in word)
-
-    def _tokens(self) -> Iterator[list[int]]:
-        """The tokens of each word."""
-        word: list[int] = []
-        for i, begins in enumerate(self.begins):
+        word, most = "", 0.0
+        for piece, begins, weight in zip(self.pieces, self.begins, self.weights, strict=True):
             if begins and word:
-                yield word
-                word = []
-            word.append(i)
+                yield word, most
+                word, most = "", 0.0
+            word, most = word + piece, max(most, weight)
         if word:
-            yield word
+            yield word, most
 
     def html(self) -> str:
         if self.weights is None:
