@@ -12,7 +12,7 @@ _MODULES = {
     **dict.fromkeys(("breast_cancer", "diabetes", "wine"), "sslcli.data.public.sklearn_tables"),
     "capitals": "sslcli.data.text.capitals",
     **{name: f"sslcli.data.sources.{name}" for name in ("arrays", "image_folder", "pack", "series", "table", "tar")},
-    "text_lines": "sslcli.data.sources.text_lines",
+    **{name: f"sslcli.data.sources.{name}" for name in ("text_lines", "text_table")},
 }
 __all__ = sorted(_MODULES)
 

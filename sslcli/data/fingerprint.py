@@ -17,7 +17,7 @@ def content_hash(path: str) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def fingerprint(n: int, parts: Iterable[bytes]) -> str:
+def fingerprint(n: int, parts: Iterable[bytes | memoryview]) -> str:
     """`n-HASH` with 16 hex digits: the number of samples and a hash of `parts`, which identify them."""
     h = hashlib.sha256()
     for part in parts:

@@ -1,22 +1,20 @@
-"""Text: a file with a document on each line, or a folder of .txt files with a document in each."""
+"""Text: files with a document on each line, or a folder of .txt files with a document in each."""
 
 from __future__ import annotations
 
+import glob
 import os
 
-import numpy as np
-
-from sslcli.console import plural
+from sslcli.console import escape
 from sslcli.data.dataset import Dataset
-from sslcli.data.fingerprint import content_hash
-from sslcli.data.fingerprint import fingerprint as make_fingerprint
 from sslcli.data.folders.paths import require_path, require_regular
-from sslcli.data.subset import check_pretrain_on
-from sslcli.data.text.build import TEST, TRAIN, Corpus, Options, build_dataset
-from sslcli.data.text.documents import DocumentsBuilder
-from sslcli.data.text.lines import LineReader, TextFile
+from sslcli.data.tables.find import beside, find_files
+from sslcli.data.text.build import Options, build_dataset
+from sslcli.data.text.lines import MAX_BYTES
 from sslcli.data.text.preprocessor import TextPreprocessor
-from sslcli.errors import DataError
+from sslcli.data.text.readers.collector import Collector
+from sslcli.data.text.readers.folder import ENDINGS, UNITS, has_split_files, read_folder, split_files
+from sslcli.errors import RequestError
 
 WHAT = "a text file with a document on each line, or a folder of .txt files"
 
@@ -24,37 +22,66 @@ WHAT = "a text file with a document on each line, or a folder of .txt files"
 def text_lines(
     path: str | None = None,
     name: str = "text",
+    document: str = "auto",
     test: str | None = None,
+    label: str | None = "auto",
     tokenizer: str = "auto",
     vocabulary: int = 8192,
     lowercase: bool | None = None,
     max_length: int = 128,
-    max_bytes: int = 1 << 20,
+    max_bytes: int = MAX_BYTES,
+    html_breaks: str = "keep",
     holdout: float | str = "auto",
     split_seed: int = 0,
     pretrain_on: str = "all",
     like: TextPreprocessor | None = None,
 ) -> Dataset:
-    """A data set of documents as ids of tokens, of the modality "text"."""
-    check_pretrain_on(pretrain_on)
-    options = Options(tokenizer, vocabulary, lowercase, max_length, holdout, split_seed, pretrain_on)
+    """A data set of documents as ids of tokens, of the modality "text". All files are UTF-8, also compressed (.gz, .xz, .bz2).
+
+    `path`: a file with a document on each line; a pattern such as `parts/*.txt` for several, or a folder with train.txt and
+    test.txt; or a folder of .txt files, each of them a document. Folders in it are classes, or splits with classes.
+    `document`: line or file; auto, a file where `path` is a folder without train.txt.
+    `test`: a file with the test split, a document on each line. `label`: as for folders of images: auto, top, parent, none.
+    `tokenizer`: bytes; words, wordpiece or bpe, fitted to the training text; a file tokenizer.json or vocab.txt, or a folder with
+    one, such as a run; auto, wordpiece where the extra [text] is installed, else words.
+    `vocabulary`: the number of tokens that are fitted. `lowercase`: null, true of words and wordpiece.
+    `max_length`: tokens of a view, with [CLS], [SEP] and padding. `max_bytes`: of a document; longer ones are cut.
+    `html_breaks`: keep, or space, which reads `<br />` as a space.
+    `holdout`: the held-out fraction; auto is a fifth where there are labels.
+    `like`: a preprocessor to use instead of fitting a tokenizer; its `max_length` and `html_breaks` are then used, too.
+
+    Raises RequestError for options, DataError for the contents of files.
+    """
+    options = Options(
+        tokenizer, vocabulary, lowercase, max_length, holdout, split_seed, pretrain_on, html_breaks
+    )  # fmt: skip
+    if document not in UNITS:
+        raise RequestError(
+            f"dataset.document: expected {', '.join(UNITS)}, got {escape(document)}", "dataset.document=line"
+        )
     notes: list[str] = []
-    files = [require_regular(require_path(path, WHAT))]
+    collector = Collector(max_bytes)
+    text = _expand(path)
+    folder = isinstance(text, str) and os.path.isdir(text)
+    if folder and document != "line" and (document == "file" or not has_split_files(str(text))):
+        read_folder(str(text), label, collector, notes)
+    else:
+        files = find_files(text, None, notes, ENDINGS, WHAT) if isinstance(text, str) else split_files(text)
+        for part, paths in files.items():
+            for file in paths:
+                collector.read_lines(file, part)
     if test is not None:
-        files.append(require_regular(require_path(test, WHAT, "dataset.test")))
-    builder = DocumentsBuilder(max_bytes)
-    reader = LineReader(builder)
-    counts = [0]
-    for file in files:
-        reader.read(TextFile(file))
-        counts.append(len(builder))
-        if counts[-1] == counts[-2]:
-            raise DataError(f"{file} holds no text", "expected a document on each line")
-    notes.append(f"{plural(len(builder), 'document')} of {', '.join(map(os.path.basename, files))}")
-    if reader.empty:
-        notes.append(f"{plural(reader.empty, 'empty line')} left out")
-    if builder.cut:
-        notes.append(f"warning: {plural(builder.cut, 'document')} cut to {max_bytes:,} bytes (dataset.max_bytes)")
-    parts = np.repeat([TRAIN, TEST][: len(files)], np.diff(counts))
-    corpus = Corpus(builder.build(), parts)
-    return build_dataset(name, corpus, options, notes, make_fingerprint(len(parts), map(content_hash, files)), like)
+        first = text if isinstance(text, str) else os.path.dirname(text[0]) or "."
+        collector.read_lines(require_regular(beside(test, first, what=WHAT)), "test")
+    return build_dataset(name, collector.corpus(notes), options, notes, like)
+
+
+def _expand(path: str | None) -> str | list[str]:
+    """A file or a folder that exists, or the files that a pattern names. RequestError."""
+    text = "" if path is None else os.path.expanduser(str(path))
+    if os.path.exists(text) or not any(c in text for c in "*?["):
+        return require_path(path, WHAT)
+    files = [file for file in sorted(glob.glob(text)) if os.path.isfile(file)]
+    if not files:
+        raise RequestError(f"no file matches {escape(text)}: expected {WHAT}", f"ls -d {escape(text)}")
+    return files

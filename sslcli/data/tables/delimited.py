@@ -10,11 +10,12 @@ import csv
 import gzip
 import itertools
 import lzma
+import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,6 +29,7 @@ OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open,
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 SAMPLE = 50  # rows that identify the delimiter
 BLOCK_CELLS = 1 << 17
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
 MAX_CELL = 1 << 20  # characters; a longer cell is an open quotation mark, or no table
 KINDS = {  # first bytes of files that are not text
     b"PK\x03\x04": "an archive or an Excel file: unpack it, or save the sheet as CSV",
@@ -40,10 +42,21 @@ KINDS = {  # first bytes of files that are not text
 class DelimitedFile:
     """The rows of one text table. `columns`: the names of the header, or `names` where the file has no header.
 
+    quoting: whether cells may be in double quotes; None: unless a file with tabs has quotation marks that are none of that form.
+    max_cell: characters. one_column: whether a table may have one column only.
+
     RequestError for the options, DataError for the content."""
 
-    def __init__(self, path: str, delimiter: str | None = None, names: Sequence[str] | None = None):
-        self.path, self.what = path, escape(path)
+    def __init__(
+        self,
+        path: str,
+        delimiter: str | None = None,
+        names: Sequence[str] | None = None,
+        quoting: bool | None = True,
+        max_cell: int = MAX_CELL,
+        one_column: bool = False,
+    ):
+        self.path, self.what, self.max_cell = path, escape(path), max_cell
         if delimiter is not None:
             delimiter = parse_character("delimiter", delimiter, "semicolon")
         with open(path, "rb") as file:
@@ -58,11 +71,12 @@ class DelimitedFile:
         if sample[:1] and (sep := sample[0].strip("\ufeff \r\n"))[:4].lower() == "sep=" and len(sep) == 5:
             delimiter, sample, self.skipped = delimiter or sep[4], sample[1:], 1  # a line that Excel writes
         self.delimiter = delimiter or _detect(sample)
-        rows = [row for row in _parse_sample(sample, self.delimiter) if any(cell.strip() for cell in row)]
+        self.quoted = self._is_quoted() if quoting is None else quoting
+        rows = [row for row in _parse_sample(sample, self.delimiter, self.quoted) if any(cell.strip() for cell in row)]
         if not rows:
             raise DataError(f"{self.what} is empty: expected a header with the names of columns, and rows")
         width = max(1, *(min(len(_trimmed(row)), len(rows[0])) for row in rows))
-        if width == 1 and delimiter is None:
+        if width == 1 and delimiter is None and not one_column:
             raise DataError(
                 f"{self.what} has one column: none of {' '.join(map(repr, DELIMITERS))} divides its first row",
                 "dataset.delimiter=space names another delimiter",
@@ -101,13 +115,16 @@ class DelimitedFile:
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         width, line = len(self.columns), self.skipped
-        limit = csv.field_size_limit(MAX_CELL)
+        limit = csv.field_size_limit(self.max_cell)
         header = self._has_header
         try:
             with self._reading(), self._text() as text:
                 for _ in range(self.skipped):
                     next(text)
-                reader = csv.reader(text, delimiter=self.delimiter, strict=True, skipinitialspace=self.delimiter != " ")
+                spaces = self.delimiter != " "
+                reader = csv.reader(
+                    text, delimiter=self.delimiter, strict=True, skipinitialspace=spaces, quoting=_quoting(self.quoted)
+                )
                 try:
                     for row in reader:
                         start, line = line + 1, self.skipped + reader.line_num
@@ -178,6 +195,21 @@ class DelimitedFile:
         if self.encoding != "utf-16" and b"\0" in head:
             raise DataError(f"{self.what} is not a text table: it contains null bytes", "expected CSV, TSV or Parquet")
 
+    def _is_quoted(self) -> bool:
+        """False for a file with the same number of tabs in each line, of which a cell begins with a quotation mark but is not in
+        quotes."""
+        if self.delimiter != "\t":
+            return True
+        widths, quoted = set(), True
+        with self._reading(), self._text() as text:
+            for line in text:
+                cells = line.rstrip("\r\n").split("\t")
+                if any(cells):
+                    widths.add(len(cells))
+                if '"' in line:
+                    quoted = quoted and all(not c.startswith('"') or QUOTED.fullmatch(c) for c in cells)
+        return quoted or len(widths) > 1
+
     def _sample(self) -> list[str]:
         with self._reading(), self._text() as text:
             lines: list[str] = []
@@ -200,12 +232,19 @@ class DelimitedFile:
             )
 
 
-def _parse_sample(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+def _quoting(quoted: bool) -> Literal[0, 3]:
+    return csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+
+
+def _parse_sample(lines: Sequence[str], delimiter: str, quoted: bool = True) -> list[list[str]]:
     """The rows of the first lines of a file; a last row that continues after them is left out."""
     rows: list[list[str]] = []
     limit = csv.field_size_limit(MAX_CELL)
     try:
-        rows.extend(csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=delimiter != " "))
+        spaces = delimiter != " "
+        rows.extend(
+            csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=spaces, quoting=_quoting(quoted))
+        )
     except csv.Error:
         pass  # reported with its line when the rows are read
     finally:

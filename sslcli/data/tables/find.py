@@ -18,13 +18,15 @@ ENDINGS = (".csv", ".tsv", ".tab", ".txt", ".data", ".parquet", ".pq")
 COMPRESSED = (".gz", ".xz", ".bz2")
 
 
-def find_files(path: str | None, test: str | None, notes: list[str]) -> dict[str, list[str]]:
+def find_files(
+    path: str | None, test: str | None, notes: list[str], endings: Sequence[str] = ENDINGS, what: str = WHAT
+) -> dict[str, list[str]]:
     """The files of each split: train, test, val, unlabelled. Of a folder, the files named train, test, ...; where no file is
-    named so, all files are parts of one table. `test`: a file that is the test split."""
-    text = require_path(path, WHAT)
-    files = {"train": [require_regular(text)]} if not os.path.isdir(text) else _in_folder(text, notes)
+    named so, all files are parts of one table. `test`: a file that is the test split. `endings`: of the files of a folder."""
+    text = require_path(path, what)
+    files = {"train": [require_regular(text)]} if not os.path.isdir(text) else _in_folder(text, endings, notes)
     if test is not None:
-        files["test"] = [require_regular(_beside(test, text))]
+        files["test"] = [require_regular(beside(test, text))]
         if files["test"] == files.get("train"):
             raise RequestError("dataset.test and dataset.path are the same file", "dataset.test=FILE")
     return files
@@ -47,27 +49,27 @@ def open_file(path: str, delimiter: str | None, names: Sequence[str] | None) -> 
     return file
 
 
-def _beside(test: str, path: str) -> str:
-    """The path of the test file: as given, or beside the file or folder `path`, which may have moved."""
+def beside(file: str, path: str, key: str = "dataset.test", what: str = "a table") -> str:
+    """The path of another file: as given, or beside the file or folder `path`, which may have moved."""
     folder = path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path))
-    places = [os.path.expanduser(test), os.path.join(folder, test), os.path.join(folder, os.path.basename(test))]
-    return next((p for p in places if os.path.isfile(p)), None) or require_path(test, "a table", "dataset.test")
+    places = [os.path.expanduser(file), os.path.join(folder, file), os.path.join(folder, os.path.basename(file))]
+    return next((p for p in places if os.path.isfile(p)), None) or require_path(file, what, key)
 
 
-def _in_folder(folder: str, notes: list[str]) -> dict[str, list[str]]:
+def _in_folder(folder: str, endings: Sequence[str], notes: list[str]) -> dict[str, list[str]]:
     try:
         entries = sorted(f for f in os.listdir(folder) if not is_hidden(f))
     except OSError as error:
         raise DataError(f"{escape(folder)} cannot be read: {error.strerror}") from error
-    tables = [f for f in entries if _stem(f) is not None and os.path.isfile(os.path.join(folder, f))]
+    tables = [f for f in entries if stem(f, endings) is not None and os.path.isfile(os.path.join(folder, f))]
     if not tables:
         raise DataError(
-            f"no table ({', '.join(ENDINGS)}) in {escape(folder)}; "
+            f"no table ({', '.join(endings)}) in {escape(folder)}; "
             + (f"it holds {listing(map(escape, entries), 6)}" if entries else "it is empty")
         )
     splits: dict[str, list[str]] = {}
     for file in tables:
-        parsed = parse_split(_stem(file) or "")
+        parsed = parse_split(stem(file, endings) or "")
         if parsed is not None:
             splits.setdefault(parsed[0], []).append(os.path.join(folder, file))
     if "train" not in splits:
@@ -79,7 +81,7 @@ def _in_folder(folder: str, notes: list[str]) -> dict[str, list[str]]:
     return splits
 
 
-def _stem(file: str) -> str | None:
+def stem(file: str, endings: Sequence[str] = ENDINGS) -> str | None:
     """`train.csv.gz` -> `train`; None for other kinds of files."""
     name = next((file[: -len(c)] for c in COMPRESSED if file.lower().endswith(c)), file)
-    return next((name[: -len(e)] for e in ENDINGS if name.lower().endswith(e)), None)
+    return next((name[: -len(e)] for e in endings if name.lower().endswith(e)), None)

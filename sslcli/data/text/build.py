@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,24 +12,24 @@ import torch
 from sslcli.console import escape, plural
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.data.files.label_text import class_warnings
-from sslcli.data.folders.split_names import SPLITS
+from sslcli.data.files.string_table import StringTable
+from sslcli.data.fingerprint import fingerprint
 from sslcli.data.split import NOTHING_HELD_OUT, split, split_hash
 from sslcli.data.storage import Ragged
-from sslcli.data.subset import pretrain_source
+from sslcli.data.subset import check_pretrain_on, pretrain_source
 from sslcli.data.text.choose import VOCABULARY, make_tokenizer
+from sslcli.data.text.corpus import PARTS, TEST, TRAIN, UNLABELLED, VAL, Corpus
 from sslcli.data.text.documents import Documents
 from sslcli.data.text.encoding import TokenCounts, encode_documents
-from sslcli.data.text.preprocessor import MAX_LENGTH, TextPreprocessor
+from sslcli.data.text.preprocessor import HTML_BREAKS, MAX_LENGTH, TextPreprocessor, clean_texts
 from sslcli.errors import DataError, RequestError, listing
 
-PARTS = SPLITS  # train, test, val, unlabelled
-TRAIN, TEST, VAL, UNLABELLED = range(len(PARTS))
 MAX_NAMES = 1_000_000  # larger splits have no names, which would take more memory than their ids
 
 
 @dataclass
 class Options:
-    """What the user chose, see `sslcli.data.sources.text_lines.text_lines`."""
+    """What the user chose, see `sslcli.data.sources.text_lines.text_lines`. RequestError for values that are none."""
 
     tokenizer: str = "auto"
     vocabulary: int = VOCABULARY
@@ -38,8 +38,15 @@ class Options:
     holdout: float | str = "auto"
     split_seed: int = 0
     pretrain_on: str = "all"
+    html_breaks: str = "keep"
 
     def __post_init__(self) -> None:
+        check_pretrain_on(self.pretrain_on)
+        if self.html_breaks not in HTML_BREAKS:
+            raise RequestError(
+                f"dataset.html_breaks: expected {' or '.join(HTML_BREAKS)}, got {escape(str(self.html_breaks))}",
+                "dataset.html_breaks=space",
+            )
         if not 3 <= self.max_length <= MAX_LENGTH:
             raise RequestError(
                 f"dataset.max_length: expected 3 to {MAX_LENGTH:,} tokens, got {self.max_length}",
@@ -47,46 +54,26 @@ class Options:
             )
 
 
-@dataclass
-class Corpus:
-    """Documents as they were read.
-
-    parts: (n,) index of PARTS; -1 for those that are not used. labels: (n,) int64 index of `classes`, -1 without a label, or None.
-    names: of each document, or None."""
-
-    documents: Documents
-    parts: np.ndarray
-    labels: np.ndarray | None = None
-    classes: tuple[str, ...] = ()
-    names: Sequence[str] | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-
-
 def build_dataset(
-    name: str,
-    corpus: Corpus,
-    options: Options,
-    notes: list[str],
-    fingerprint: str,
-    like: TextPreprocessor | None = None,
+    name: str, corpus: Corpus, options: Options, notes: list[str], like: TextPreprocessor | None = None
 ) -> Dataset:
     """A data set of documents. `like`: the preprocessor to use instead of a tokenizer that is fitted. RequestError, DataError."""
     documents, labels = corpus.documents, corpus.labels
+    identity = _fingerprint(corpus)
     parts, digest = _split(corpus, options, notes)
     if not (parts == TRAIN).any():
         raise DataError(f"{name} has no training document")
     _warn_equal(documents, parts, notes)
     if like is None:
-        fitted = (parts == TRAIN) | (parts == UNLABELLED)
-
-        def texts() -> Iterator[list[str]]:
-            return (chunk for _, chunk in documents.chunks(fitted))
-
-        tokenizer = make_tokenizer(options.tokenizer, texts, options.vocabulary, options.lowercase, notes)
-        like = TextPreprocessor(tokenizer, options.max_length)
+        like = _fit(documents, parts, options, notes)
     else:
         notes.append(f"tokenizer: {like.tokenizer.describe()}, that of the run or encoder")
-    encoded = encode_documents(documents, like)
+    encoded, breaks = encode_documents(documents, like)
+    if breaks:
+        kept = plural(breaks, "line break")
+        notes.append(f"{kept} of HTML (<br />) kept as text (dataset.html_breaks=space reads each as a space)")
+    if empty := int((encoded.lengths == 0).sum()):
+        notes.append(f"warning: {plural(empty, 'document')} without any token of the vocabulary")
     sources = _sources(encoded, corpus, parts)
     notes.append(TokenCounts.of(sources["train"].resident, like).note(like.max_length))
     if labels is not None and corpus.classes:
@@ -101,11 +88,32 @@ def build_dataset(
         classes=corpus.classes,
         values=like.values,
         preprocessor=like,
-        fingerprint=fingerprint,
+        fingerprint=identity,
         split=digest,
         notes=notes,
-        details={"layout": "text", "tokenizer": like.tokenizer.describe(), **corpus.details},
+        details={"layout": "text", "tokenizer": like.tokenizer.describe()},
     )
+
+
+def _fit(documents: Documents, parts: np.ndarray, options: Options, notes: list[str]) -> TextPreprocessor:
+    """The preprocessor of the training documents, with the unlabeled ones."""
+    fitted = (parts == TRAIN) | (parts == UNLABELLED)
+
+    def texts() -> Iterator[Sequence[str]]:
+        return (clean_texts(chunk, options.html_breaks) for _, chunk in documents.chunks(fitted))
+
+    tokenizer = make_tokenizer(options.tokenizer, texts, options.vocabulary, options.lowercase, notes)
+    return TextPreprocessor(tokenizer, options.max_length, options.html_breaks)
+
+
+def _fingerprint(corpus: Corpus) -> str:
+    """Of the documents, their splits and their labels."""
+    documents = corpus.documents
+    arrays = [documents.content, documents.offsets, corpus.parts.astype(np.int8)]
+    if corpus.labels is not None:
+        arrays.append(corpus.labels)
+    contents = [array.view(np.uint8).data for array in arrays]
+    return fingerprint(len(documents), [*contents, *(c.encode() for c in corpus.classes)])
 
 
 def _split(corpus: Corpus, options: Options, notes: list[str]) -> tuple[np.ndarray, str]:
@@ -157,13 +165,16 @@ def _sources(encoded: Ragged, corpus: Corpus, parts: np.ndarray) -> dict[str, An
             x = encoded.select(torch.from_numpy(ids))
         labels = None if corpus.labels is None or part == "unlabelled" else torch.from_numpy(corpus.labels[ids])
         named = corpus.names is not None and len(ids) <= MAX_NAMES
-        names = [corpus.names[i] for i in ids.tolist()] if named and corpus.names is not None else None
+        names = StringTable(corpus.names[i] for i in ids.tolist()) if named and corpus.names is not None else None
         sources[part] = ArraySource(x, labels if labels is not None and bool((labels >= 0).any()) else None, names)
     return sources
 
 
 def _warn_equal(documents: Documents, parts: np.ndarray, notes: list[str]) -> None:
-    """Warn about documents of the test split that are in train too."""
+    """Warn about documents of the test split that are in train too, and where all documents are equal."""
+    first = [documents[i] for i in range(min(len(documents), 1000))]
+    if len(first) > 1 and len(set(first)) == 1:
+        notes.append(f"warning: {'all' if len(first) == len(documents) else 'the first 1,000'} documents are equal")
     if not (parts == TEST).any():
         return
     hashes = documents.hashes()

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from sslcli.data.dataset import Dataset
-from sslcli.data.fingerprint import fingerprint as make_fingerprint
-from sslcli.data.text.build import Corpus, Options, build_dataset
+from sslcli.data.text.build import Options, build_dataset
+from sslcli.data.text.corpus import Corpus
 from sslcli.data.text.documents import DocumentsBuilder
 from sslcli.data.text.preprocessor import TextPreprocessor
 
@@ -139,8 +139,7 @@ def capitals(
         labels.append(topic)
     documents = builder.build()
     corpus = Corpus(documents, np.zeros(len(documents), np.int64), np.array(labels), TOPICS)
-    identity = make_fingerprint(len(documents), [documents.content.tobytes()])
-    return build_dataset(name, corpus, options, [], identity, like)
+    return build_dataset(name, corpus, options, [], like)
 
 
 def sentences() -> Iterator[tuple[int, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,13 @@ class DocumentsBuilder:
 
     def add(self, text: bytes) -> None:
         """Append one document, valid UTF-8."""
-        self.add_spans(np.frombuffer(text, np.uint8), np.array([0]), np.array([len(text)]))
+        self.add_all([text])
+
+    def add_all(self, texts: Sequence[bytes]) -> None:
+        """Append documents, each valid UTF-8."""
+        ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+        starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+        self.add_spans(np.frombuffer(b"".join(texts), np.uint8), starts, ends)
 
     def add_spans(self, block: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
         """Append the documents `block[starts[i] : ends[i]]`, which do not overlap and are in order."""
@@ -97,7 +103,7 @@ class DocumentsBuilder:
                     end -= 1
                 ends[i] = end
         inside = np.zeros(len(block) + 1, np.int8)
-        inside[starts] += 1
+        inside[starts] += 1  # no two spans begin, or end, at one place
         inside[ends] -= 1
         self._content.append(block[np.cumsum(inside[:-1], dtype=np.int8).view(bool)])
         self._lengths.append(ends - starts)

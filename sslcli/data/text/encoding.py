@@ -11,20 +11,22 @@ from sslcli.console import plural
 from sslcli.data import notify
 from sslcli.data.storage import Ragged
 from sslcli.data.text.documents import Documents, Growing
-from sslcli.data.text.preprocessor import TextPreprocessor
+from sslcli.data.text.preprocessor import HTML_BREAK, TextPreprocessor, clean_texts
 
 
-def encode_documents(documents: Documents, preprocessor: TextPreprocessor) -> Ragged:
-    """The ids of all documents, int32, encoded a few megabytes at a time."""
-    ids, lengths = Growing(np.int32), Growing(np.int64)
+def encode_documents(documents: Documents, preprocessor: TextPreprocessor) -> tuple[Ragged, int]:
+    """The ids of all documents, int32, encoded a few megabytes at a time; and the number of line breaks of HTML that were kept."""
+    ids, lengths, breaks = Growing(np.int32), Growing(np.int64), 0
     for first, texts in documents.chunks():
-        flat, counts = preprocessor.tokenizer.encode_flat(texts)
+        cleaned = clean_texts(texts, preprocessor.html_breaks)
+        flat, counts = preprocessor.tokenizer.encode_flat(cleaned)
         ids.append(flat)
         lengths.append(counts)
+        breaks += sum(len(HTML_BREAK.findall(text)) for text in cleaned if "<" in text)
         notify.show_progress("tokenizing", first + len(texts), len(documents))
     offsets = torch.zeros(len(documents) + 1, dtype=torch.int64)
     torch.cumsum(torch.from_numpy(lengths.take()), 0, out=offsets[1:])
-    return Ragged(torch.from_numpy(ids.take()), offsets, fill=preprocessor.values.pad)
+    return Ragged(torch.from_numpy(ids.take()), offsets, fill=preprocessor.values.pad), breaks
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,6 @@ class TokenCounts:
         return cls(total, int(lengths.median()), float((lengths > room).double().mean()), unknown)
 
     def note(self, max_length: int) -> str:
-        text = f"{plural(self.tokens, 'token')}, median {self.median:,} a document; {self.cut:.1%} of the documents are longer"
-        text += f" than a view of {max_length}"
+        text = f"{plural(self.tokens, 'token')} in train, median {self.median:,} a document; {self.cut:.1%} of the documents"
+        text += f" are longer than a view of {max_length} tokens (dataset.max_length)"
         return text if self.unknown is None else f"{text}; {self.unknown:.2%} of the tokens are [UNK]"

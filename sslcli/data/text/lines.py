@@ -6,7 +6,6 @@ import bz2
 import codecs
 import gzip
 import lzma
-import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import numpy as np
 
 from sslcli.console import escape
 from sslcli.data.folders.placeholders import detect_placeholder
-from sslcli.data.text.documents import Documents, DocumentsBuilder, Growing
+from sslcli.data.text.documents import DocumentsBuilder, Growing
 from sslcli.errors import DataError
 
 BLOCK = 1 << 22  # bytes
@@ -40,13 +39,11 @@ class TextFile:
         self.path, self.what = path, escape(path)
 
     @contextmanager
-    def _open(self) -> Iterator[BinaryIO]:
+    def open(self) -> Iterator[BinaryIO]:
+        """The unpacked content."""
         try:
             with open(self.path, "rb") as file:
                 head = file.read(64)
-            kind = detect_placeholder(head) or next((k for magic, k in KINDS.items() if head.startswith(magic)), None)
-            if kind is not None:
-                raise DataError(f"{self.what} is {kind}")
             opener = next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), open)
             with opener(self.path, "rb") as file:
                 yield file
@@ -59,8 +56,10 @@ class TextFile:
         """The content without a byte order mark, which may be divided inside a character."""
         decoder = codecs.getincrementaldecoder("utf-8")()
         lines, offset, pending = 1, 0, 0  # before the block; bytes of a character that the last block began
-        with self._open() as file:
+        with self.open() as file:
             while block := file.read(BLOCK):
+                if offset == 0:
+                    self._require_text(block)
                 if b"\0" in block:
                     at = block.index(b"\0")
                     raise self._error(lines + block.count(b"\n", 0, at), offset + at, "a null byte, which is no text")
@@ -82,6 +81,11 @@ class TextFile:
                 decoder.decode(b"", final=True)
             except UnicodeDecodeError as error:
                 raise self._error(lines, offset - pending, "the last character is incomplete") from error
+
+    def _require_text(self, head: bytes) -> None:
+        kind = detect_placeholder(head) or next((k for magic, k in KINDS.items() if head.startswith(magic)), None)
+        if kind is not None:
+            raise DataError(f"{self.what} is {kind}")
 
     def _error(self, line: int, byte: int, problem: str) -> DataError:
         return DataError(
@@ -140,19 +144,3 @@ def read_whole(path: str, builder: DocumentsBuilder) -> bool:
     if text:
         builder.add(text)
     return bool(text)
-
-
-def read_documents(path: str, max_bytes: int = MAX_BYTES) -> Documents:
-    """The documents of a file, one on each line, or of the .txt files of a folder, by name. DataError where there is none."""
-    builder = DocumentsBuilder(max_bytes)
-    if os.path.isdir(path):
-        for folder, names, files in os.walk(path):
-            names.sort()
-            for name in sorted(files):
-                if name.endswith(".txt"):
-                    read_whole(os.path.join(folder, name), builder)
-    else:
-        LineReader(builder).read(TextFile(path))
-    if not len(builder):
-        raise DataError(f"{escape(path)} holds no text")
-    return builder.build()

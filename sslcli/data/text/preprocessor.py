@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -11,14 +12,27 @@ import torch
 from torch import Tensor
 
 from sslcli.config import typecheck
+from sslcli.data import notify
 from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.tables.find import stem
 from sslcli.data.text.choose import tokenizer_from_json
-from sslcli.data.text.lines import read_documents
+from sslcli.data.text.lines import MAX_BYTES
+from sslcli.data.text.readers.collector import Collector
+from sslcli.data.text.readers.folder import read_folder
+from sslcli.data.text.readers.rows import Format, TableReader
 from sslcli.data.text.tokenizer import Tokenizer
 from sslcli.errors import DataError, RequestError
 from sslcli.nn.values import Tokens
 
 MAX_LENGTH = 1 << 16  # tokens of a view
+TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq")
+HTML_BREAKS = ("keep", "space")
+HTML_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+
+
+def clean_texts(texts: Sequence[str], html_breaks: str) -> Sequence[str]:
+    """Texts as a tokenizer takes them: with `html_breaks=space`, without the line breaks of HTML."""
+    return texts if html_breaks == "keep" else [HTML_BREAK.sub(" ", text) for text in texts]
 
 
 @dataclass(frozen=True)
@@ -26,11 +40,12 @@ class TextPreprocessor(Preprocessor):
     """Documents as the ids of their content, (L,) int32 of any length, without [CLS], [SEP] and padding, which the views add.
 
     tokenizer: fitted to training documents, or read from a file; never fitted again. max_length: the tokens of a view, with [CLS],
-    [SEP] and padding."""
+    [SEP] and padding. html_breaks: keep, or space: a line break of HTML, `<br />`, is read as a space."""
 
     kind: ClassVar[str] = "text"
     tokenizer: Tokenizer
     max_length: int = 128
+    html_breaks: str = "keep"
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -41,7 +56,11 @@ class TextPreprocessor(Preprocessor):
         return self.tokenizer.values
 
     def to_json(self) -> dict[str, Any]:
-        return {"max_length": self.max_length, "tokenizer": self.tokenizer.to_json()}
+        return {
+            "max_length": self.max_length,
+            "html_breaks": self.html_breaks,
+            "tokenizer": self.tokenizer.to_json(),
+        }
 
     def files(self) -> dict[str, bytes]:
         return {**super().files(), **self.tokenizer.files()}
@@ -53,13 +72,16 @@ class TextPreprocessor(Preprocessor):
             raise ValueError(f"max_length: expected an integer from 3 to {MAX_LENGTH}")
         if not isinstance(tokenizer, dict):
             raise ValueError("expected a tokenizer")
-        return cls(tokenizer_from_json(tokenizer, files), int(length or 0))
+        breaks = content.get("html_breaks", "keep")
+        if breaks not in HTML_BREAKS:
+            raise ValueError(f"html_breaks: expected {' or '.join(HTML_BREAKS)}")
+        return cls(tokenizer_from_json(tokenizer, files), int(length or 0), str(breaks))
 
     def encode(self, samples: Any) -> list[Tensor]:
         """The ids of each document, (L,) int32. Not cut to `max_length`: a view takes a part of a document.
 
-        `samples`: a sequence of strings, or the path of a file with a document on each line, or of a folder of .txt files.
-        DataError for anything else."""
+        `samples`: a sequence of strings; or the path of a file with a document on each line, of a table with a column of text, or
+        of a folder of .txt files, where empty lines and files are left out. DataError for anything else."""
         if isinstance(samples, (str, os.PathLike)):
             texts = self._read(os.fspath(samples))
         else:
@@ -69,7 +91,7 @@ class TextPreprocessor(Preprocessor):
                 f"expected strings, or the path of a text file, got {type(wrong[0]).__name__}",
                 "embed(['a text', 'another one'])",
             )
-        return [torch.from_numpy(ids) for ids in self.tokenizer.encode(texts)]
+        return [torch.from_numpy(ids) for ids in self.tokenizer.encode(clean_texts(texts, self.html_breaks))]
 
     def _read(self, path: str) -> list[str]:
         if not os.path.exists(path):
@@ -77,7 +99,16 @@ class TextPreprocessor(Preprocessor):
                 f"there is no file {path[:200]!r}: a single string is the path of a text file",
                 "a text: embed(['a text'])",
             )
-        documents = read_documents(path)
+        collector, notes = Collector(MAX_BYTES), list[str]()
+        if os.path.isdir(path):
+            read_folder(path, "none", collector, notes)
+        elif stem(path, TABLES) is not None:
+            TableReader(collector, Format(), "auto", "none", True, notes).read(path, "train")
+        else:
+            collector.read_lines(path, "train")
+        documents = collector.corpus(notes).documents
+        for note in notes:
+            notify.log(note)
         return [documents[i] for i in range(len(documents))]
 
     def decode(self, raw: Tensor | Sequence[Tensor]) -> list[str]:
@@ -93,8 +124,9 @@ class TextPreprocessor(Preprocessor):
             changed.append(f"the tokenizer was {self.tokenizer.describe()}, is {other.tokenizer.describe()}")
         elif self.tokenizer.files() != other.tokenizer.files():
             changed.append(f"the tokenizer ({self.tokenizer.describe()}) has another vocabulary")
-        if self.max_length != other.max_length:
-            changed.append(f"max_length was {self.max_length}, is {other.max_length}")
+        for key in ("max_length", "html_breaks"):
+            if getattr(self, key) != getattr(other, key):
+                changed.append(f"{key} was {getattr(self, key)}, is {getattr(other, key)}")
         return changed or (["its files differ"] if self.sha256 != other.sha256 else [])
 
     def size_hint(self, shape: tuple[int, ...]) -> str | None:

@@ -1,0 +1,175 @@
+"""Collect documents of one file or of many, with their labels, splits and places."""
+
+from __future__ import annotations
+
+import bisect
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sslcli.console import escape, plural
+from sslcli.data.files.label_text import LabelParser, normalize_numbers
+from sslcli.data.files.string_table import StringTable
+from sslcli.data.tables.label import sort_names
+from sslcli.data.text.corpus import PARTS, Corpus
+from sslcli.data.text.documents import DocumentsBuilder, Growing
+from sslcli.data.text.lines import LineReader, TextFile, read_whole
+from sslcli.errors import DataError, RequestError, listing
+
+MIN_BYTES = 16
+
+
+class Collector:
+    """Documents in the order in which they are read.
+
+    max_bytes: of one; longer ones are cut, and counted."""
+
+    def __init__(self, max_bytes: int):
+        if max_bytes < MIN_BYTES:
+            raise RequestError(
+                f"dataset.max_bytes: expected at least {MIN_BYTES}, got {max_bytes}", "dataset.max_bytes=1048576"
+            )
+        self.builder = DocumentsBuilder(max_bytes)
+        self.parser = LabelParser()
+        self._parts, self._labels, self._lines = Growing(np.int8), Growing(np.int32), Growing(np.int32)
+        self._codes: dict[str, int] = {}
+        self._files: list[tuple[int, str, str]] = []  # the first document of each, its name, and the word for its rows
+        self._paths: list[str] | None = None  # one for each document of a folder
+        self.empty: dict[str, int] = {}  # what was left out, in words -> how many
+
+    def read_lines(self, path: str, part: str) -> None:
+        """Add a document for each line of a file."""
+        first = self._begin(path, "line")
+        reader = LineReader(self.builder)
+        reader.read(TextFile(path))
+        self._lines.append(reader.lines.take())
+        self._end(first, part, "empty line", reader.empty, path)
+
+    def read_files(self, paths: Sequence[str], names: Sequence[str], classes: Sequence[str | None], part: str) -> None:
+        """Add a document for each file, with its class."""
+        first, empty, kept = len(self.builder), 0, []
+        for path, name, label in zip(paths, names, classes, strict=True):
+            if read_whole(path, self.builder):
+                kept.append(name)
+                self._labels.append(np.array([self._code(label)], np.int32))
+            else:
+                empty += 1
+        self._paths = [*(self._paths or []), *kept]
+        self._parts.append(np.full(len(kept), PARTS.index(part), np.int8))
+        self._count("empty file", empty)
+        if len(self.builder) == first and part == "train":
+            raise DataError(f"none of {plural(len(paths), 'file')} holds any text")
+
+    def add_rows(
+        self, lines: np.ndarray, texts: Sequence[str], labels: Sequence[str | None] | None, parts: np.ndarray, what: str
+    ) -> None:
+        """Add rows of a table. lines: (n,) the number of each, parts: (n,) index of PARTS. DataError for null bytes."""
+        content = [text.strip() for text in texts]
+        kept = [i for i, text in enumerate(content) if text]
+        try:
+            encoded = [content[i].encode() for i in kept]
+        except UnicodeEncodeError:
+            bad = next(i for i in kept if any("\ud800" <= c <= "\udfff" for c in content[i]))
+            raise DataError(f"{what}, line {lines[bad]:,}: half of a surrogate pair is no character") from None
+        if bad_line := next((lines[i] for i, text in zip(kept, encoded, strict=True) if b"\0" in text), None):
+            raise DataError(
+                f"{what}, line {bad_line:,}: a null byte, which is no text", "remove it, or leave the row out"
+            )
+        self.builder.add_all(encoded)
+        self._count("empty row", len(content) - len(kept))
+        self._lines.append(lines[kept].astype(np.int32))
+        self._parts.append(parts[kept].astype(np.int8))
+        codes = [self._code(labels[i]) for i in kept] if labels is not None else [-1] * len(kept)
+        self._labels.append(np.array(codes, np.int32))
+
+    def begin_table(self, path: str, word: str) -> None:
+        """Begin the rows of a table; `word`: what the number of a row counts."""
+        self._begin(path, word)
+
+    def _begin(self, path: str, word: str) -> int:
+        self._files.append((len(self.builder), os.path.basename(path), word))
+        return len(self.builder)
+
+    def _end(self, first: int, part: str, what: str, empty: int, path: str) -> None:
+        n = len(self.builder) - first
+        if not n:
+            raise DataError(
+                f"{escape(path)} holds no text: " + (plural(empty, what) if empty else "it is empty"),
+                "expected a document on each line",
+            )
+        self._parts.append(np.full(n, PARTS.index(part), np.int8))
+        self._labels.append(np.full(n, -1, np.int32))
+        self._count(what, empty)
+
+    def _count(self, what: str, n: int) -> None:
+        if n:
+            self.empty[what] = self.empty.get(what, 0) + n
+
+    def _code(self, label: str | None) -> int:
+        text = self.parser.label(label)
+        return -1 if text is None else self._codes.setdefault(text, len(self._codes))
+
+    def corpus(self, notes: list[str]) -> Corpus:
+        """All documents, with notes on what was left out and cut. The object is empty afterwards."""
+        documents, max_bytes = self.builder.build(), self.builder.max_bytes
+        names = ", ".join(escape(name) for _, name, _ in self._files[:3])
+        more = f" and {len(self._files) - 3} more" if len(self._files) > 3 else ""
+        notes.append(f"{plural(len(documents), 'document')}" + (f" of {names}{more}" if names else ""))
+        notes += [f"{plural(n, what)} left out" for what, n in self.empty.items()]
+        if self.builder.cut:
+            cut = plural(self.builder.cut, "document")
+            notes.append(f"warning: {cut} longer than {max_bytes:,} bytes cut (dataset.max_bytes)")
+        notes += self.parser.notes()
+        parts, codes = self._parts.take(), self._labels.take()
+        labels, classes = self._classes(parts, codes, notes)
+        place: Any = StringTable(self._paths) if self._paths is not None else LineNames(self._files, self._lines.take())
+        return Corpus(documents, parts, labels, classes, place)
+
+    def _classes(
+        self, parts: np.ndarray, codes: np.ndarray, notes: list[str]
+    ) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        """(n,) int64 indices of the sorted classes, or None without labels."""
+        texts = list(self._codes)
+        if "-1" in texts:
+            codes = _without_placeholder(parts, codes, texts.index("-1"), notes)
+        used = np.zeros(len(texts) + 1, bool)
+        used[codes] = True
+        plain = normalize_numbers([text if used[i] else None for i, text in enumerate(texts)])
+        classes = sort_names({text for text in plain if text is not None})
+        if not classes:
+            return None, ()
+        index = {c: i for i, c in enumerate(classes)}
+        lookup = np.array([*(-1 if text is None else index[text] for text in plain), -1], np.int64)
+        labels: np.ndarray = lookup[codes]
+        if unlabelled := int(((labels < 0) & (parts != PARTS.index("unlabelled"))).sum()):
+            notes.append(f"{plural(unlabelled, 'document')} without a label")
+        return labels, tuple(classes)
+
+
+def _without_placeholder(parts: np.ndarray, codes: np.ndarray, code: int, notes: list[str]) -> np.ndarray:
+    """Labels -1 of a split in which all labels are so, as published test splits without labels have them, become missing."""
+    whole = [p for p in np.unique(parts) if (codes[parts == p] == code).all()]
+    if not whole or not ((codes != code) & (codes >= 0)).any():
+        return codes
+    names = listing((PARTS[p] for p in whole), 4)
+    notes.append(f"warning: all labels of {names} are -1, which is read as no label")
+    return np.where(np.isin(parts, whole), -1, codes).astype(codes.dtype)
+
+
+class LineNames(Sequence[str]):
+    """`line 17`, or `train.csv, line 17` where there are several files, made when they are asked for."""
+
+    def __init__(self, files: Sequence[tuple[int, str, str]], lines: np.ndarray):
+        self._firsts = [first for first, _, _ in files]
+        self._files, self._lines = list(files), lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        _, name, word = self._files[bisect.bisect_right(self._firsts, at) - 1]
+        return f"{word} {self._lines[at]}" if len(self._files) == 1 else f"{name}, {word} {self._lines[at]}"
