@@ -40,6 +40,7 @@ FACTS = (
     "needs",
     "requires",
     "modality",
+    "path_keys",
 )  # of a choice, no keys
 EVALUATOR_FACTS = ("title", "metric", "order", "ranks_runs")
 COMMANDS_WITH_KEYS = ("pretrain", "eval", "pipeline", "bench")

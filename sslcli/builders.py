@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +16,7 @@ from sslcli.backbones.base import Backbone
 from sslcli.config import Config, instantiate
 from sslcli.data import notify
 from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
-from sslcli.data.record import DataRecord, apply_record, with_absolute_path, with_recorded_path
+from sslcli.data.record import DataRecord, apply_record, path_keys, with_absolute_paths, with_recorded_paths
 from sslcli.data.subset import Subset
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
 from sslcli.formats.initial import initial_preprocessor, open_encoder
@@ -40,7 +41,7 @@ def load_dataset(
       run, or of the encoder that `init` names.
     - `download`: False for the configuration of a run that is only read: nothing is downloaded, even if it requests a download."""
     notify.set_hooks(log=console.say, progress=progress.count)
-    node = with_absolute_path(cfg["dataset"]) if record is None else with_recorded_path(cfg["dataset"], record)
+    node = with_absolute_paths(cfg["dataset"]) if record is None else with_recorded_paths(cfg["dataset"], record)
     options = cfg["dataset"] if record is None else node
     if not download and options.get("download"):
         options = {**options, "download": False}
@@ -50,7 +51,12 @@ def load_dataset(
         _check_kind(options, fitted["like"])
     with progress.task("data set"):
         dataset: Dataset = instantiate.build("dataset", options, **fitted)
-    dataset = replace(dataset, path=node.get("path"))
+    others = {
+        key: path
+        for key in path_keys(node)
+        if key != "path" and isinstance(path := node.get(key), str) and os.path.isabs(path)
+    }
+    dataset = replace(dataset, path=node.get("path"), other_paths=others)
     classes = cfg.get("train", {}).get("classes")
     dataset = dataset if classes is None else restrict_to_classes(dataset, classes)
     return dataset if record is None else apply_record(dataset, record)

@@ -39,7 +39,7 @@ KINDS = {  # argument of `sslcli list` -> config group
 # Keys of a YAML file that describe its target and change nothing that it computes.
 FACT_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"summary"}),
-    "dataset": frozenset({"modality"}),
+    "dataset": frozenset({"modality", "path_keys"}),  # path_keys: those that name files or folders
     "method": frozenset({"family", "source", "requires", "needs", "modality"}),  # modality: in runs of earlier versions
     "evaluator": frozenset({"title", "metric", "needs", "order", "ranks_runs"}),  # see sslcli/evals/base/info.py
 }

@@ -185,6 +185,7 @@ class Dataset:
     fingerprint: str = ""  # hash that identifies the samples: their count, and names or contents
     split: str = ""  # hash of the ids held out here; "" where the data set has a split of its own, or none
     path: str | None = None  # absolute path of the samples; None for data sets without a path
+    other_paths: dict[str, str] = field(default_factory=dict)  # absolute paths of further files, by key: {"test": ...}
     notes: list[str] = field(default_factory=list)  # printed at the start: what was found, ignored and decided
     details: dict[str, Any] = field(default_factory=dict)  # the same for programs: layout, counts of ignored files
 

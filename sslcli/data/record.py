@@ -1,6 +1,6 @@
 """The record of a run's data, and its comparison with the data that are read later.
 
-`status.json` holds under `data` the absolute path, the fingerprint, the shape and the values of a view, the hash of the
+`status.json` holds under `data` the absolute paths, the fingerprint, the shape and the values of a view, the hash of the
 preprocessor, and which samples were held out. Whatever reads the data of a run again (`resume`, `eval`, `select`,
 `runs compare`, `runs report`) reads them from that path, with the run's own preprocessor, and compares them with these.
 Runs of earlier versions keep less (the mean and the standard deviation of the channels); what is missing is not compared.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sslcli.config import Config, typecheck
+from sslcli.config import Config, instantiate, typecheck
 from sslcli.console import escape, plural
 from sslcli.data import preprocess
 from sslcli.data.dataset import Dataset, Preprocessor
@@ -26,6 +26,7 @@ from sslcli.runs.run import Run
 
 RECORD_TYPES: dict[str, Any] = {
     "path": str,
+    "paths": dict[str, str],  # of further files, by their key
     "fingerprint": str,
     "modality": str,
     "shape": list[int],
@@ -69,6 +70,7 @@ def describe_dataset(dataset: Dataset) -> Record:
     parts = {"train": dataset.train, "test": dataset.test, "unlabelled": dataset.unlabelled}
     record = {
         "path": dataset.path,
+        "paths": dataset.other_paths or None,
         "fingerprint": dataset.fingerprint,
         "modality": dataset.modality,
         "shape": list(dataset.shape),
@@ -119,25 +121,38 @@ def _are_values(content: Record, shape: tuple[int, ...]) -> bool:
         return False
 
 
-def with_absolute_path(node: Config) -> Config:
-    """A data set's configuration with an absolute path, if it has a path."""
-    path = node.get("path")
-    if not isinstance(path, str) or not path:
-        return node
-    return {**node, "path": os.path.abspath(os.path.expanduser(path))}
+def path_keys(node: Config) -> list[str]:
+    """The keys of a data set's configuration that name files or folders: its `path_keys`, or `path` alone."""
+    keys = node.get("path_keys")
+    return keys if typecheck.matches_type(keys, list[str]) and keys else ["path"]
 
 
-def with_recorded_path(node: Config, record: DataRecord) -> Config:
+def with_absolute_paths(node: Config) -> Config:
+    """A data set's configuration with absolute paths; of keys besides `path`, where they exist, since readers look for such a file
+    beside `path`, too."""
+    out = dict(node)
+    for key in path_keys(node):
+        if isinstance(path := node.get(key), str) and path:
+            place = os.path.abspath(os.path.expanduser(path))
+            out[key] = place if key == "path" or os.path.exists(place) else path
+    return out
+
+
+def with_recorded_paths(node: Config, record: DataRecord) -> Config:
     """The configuration `node` of a run's data set, with the current location of its data and the run's image size and channels.
     DataError where no data exist there."""
-    if not isinstance(node.get("path"), str):
+    others = record.known.get("paths", {})
+    found = {
+        key: _location(node[key], others[key])
+        for key in path_keys(node)
+        if key != "path" and key in others and isinstance(node.get(key), str)
+    }
+    if isinstance(node.get("path"), str):
+        found["path"] = record.moved_to or _location(node["path"], record.known.get("path"))
+    node = with_absolute_paths({**node, **found})
+    here = found.get("path")
+    if here is None:
         return node
-    here, recorded = node["path"], record.known.get("path")
-    if record.moved_to is not None:
-        here = record.moved_to
-    elif recorded is not None and (os.path.exists(recorded) or not os.path.exists(here)):
-        here = recorded  # else the project moved as a whole, and the path of the configuration is valid
-    node = with_absolute_path({**node, "path": here})
     if record.moved_to is None and not (os.path.exists(node["path"]) or PATTERN & set(here)):
         raise DataError(
             f"the data of {record.run} were not found at {escape(node['path'])}",
@@ -148,10 +163,18 @@ def with_recorded_path(node: Config, record: DataRecord) -> Config:
     return node if "range" in record.known else with_range_of_each_image(node)
 
 
+def _location(configured: str, recorded: str | None) -> str:
+    """Where a file is now: at its recorded absolute path or, if the project moved as a whole, at the path of the configuration."""
+    exists = recorded is not None and (os.path.exists(recorded) or not os.path.exists(configured))
+    return recorded if recorded is not None and exists else configured
+
+
 def is_same_dataset(node: Config, run_node: dict[str, Any], record: DataRecord) -> bool:
     """Whether a data set's configuration is that of the run."""
-    path = with_recorded_path(run_node, record).get("path")
-    return with_absolute_path(node) == (run_node if path is None else {**run_node, "path": path})
+    located = with_recorded_paths(run_node, record)
+    run_node = run_node | {key: located[key] for key in path_keys(run_node) if key in located}
+    given, own = (instantiate.without_facts("dataset", n) for n in (with_absolute_paths(node), run_node))
+    return given == own
 
 
 def apply_record(dataset: Dataset, record: DataRecord) -> Dataset:

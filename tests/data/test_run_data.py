@@ -12,9 +12,19 @@ import pytest
 import yaml
 from PIL import Image
 
+from sslcli.config import registry
 from sslcli.data.preprocess import load as load_preprocessor
 from sslcli.data.preprocess import preprocessor_of
-from sslcli.data.record import data_differences, describe_dataset, read_record, with_recorded_path
+from sslcli.data.record import (
+    DataRecord,
+    data_differences,
+    describe_dataset,
+    is_same_dataset,
+    path_keys,
+    read_record,
+    with_absolute_paths,
+    with_recorded_paths,
+)
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.runs.run import Run
 
@@ -115,7 +125,7 @@ def test_eval_and_resume_reject_changed_data(cli, run, tmp_path, change, said):
 def test_color_image_among_gray_is_read_as_gray(run, tmp_path):
     picture(tmp_path / "a" / "pics" / "ant" / "new.png", 90, "RGB")
     record = read_record(Run(run), allow_change=True)
-    node = with_recorded_path(Run(run).config["dataset"], record)
+    node = with_recorded_paths(Run(run).config["dataset"], record)
     assert (node["channels"], node["image_size"]) == (1, 16)
 
 
@@ -259,3 +269,74 @@ def test_eval_changed_labels_in_list(cli, tmp_path):
     assert (refused.code, "other labels" in refused.err, "allow_data_change=true" in refused.err) == (7, True, True)
     _, record = measured(cli, trained.last, "allow_data_change=true")
     assert any("other labels" in note for note in record["protocol"]["notes"])
+
+
+def people(path: Path, n: int = 40) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(n)
+    lines = ["age,town,label", *(f"{rng.normal(40, 9):.2f},{'abc'[i % 3]},{'xy'[i % 2]}" for i in range(n))]
+    path.write_text("\n".join(lines))
+    return path
+
+
+TABLE = ["method=vicreg", "backbone=mlp", "backbone.width=8", *RUN[2:8], "dataset=table"]
+
+
+def test_test_file_is_found_from_another_folder(cli, tmp_path):
+    """dataset.test is a second path: another file of this name in the working folder is not read."""
+    people(tmp_path / "a" / "train" / "people.csv")
+    people(tmp_path / "a" / "test" / "others.csv", 20)
+    os.chdir(tmp_path / "a")
+    trained = cli("pretrain", *TABLE, "dataset.path=train/people.csv", "dataset.test=test/others.csv")
+    assert trained.code == 0, trained.err
+    run = (tmp_path / "a" / trained.last).resolve()
+    kept = json.loads((run / "status.json").read_text())["data"]
+    assert (kept["path"], kept["paths"]) == (
+        str(tmp_path / "a" / "train" / "people.csv"),
+        {"test": str(tmp_path / "a" / "test" / "others.csv")},
+    )
+    people(tmp_path / "b" / "test" / "others.csv", 33)
+    os.chdir(tmp_path / "b")
+    result, record = measured(cli, run)
+    assert result.code == 0, result.err
+    assert record["protocol"]["splits"]["test"] == 20
+    assert cli("resume", str(run), "train.steps=3").code == 0
+
+
+def test_same_data_set_from_another_folder(tmp_path):
+    train, test = (str(people(tmp_path / "a" / f"{name}.csv")) for name in ("train", "test"))
+    node = {"_target_": "sslcli.data.table", "path": "train.csv", "test": "test.csv"}
+    record = DataRecord("run", {"path": train, "paths": {"test": test}})
+    given = {**node, "modality": "table", "path_keys": ["path", "test"]}
+    os.chdir(tmp_path / "a")
+    assert is_same_dataset(given, {**node, "path_keys": ["path", "test"]}, record)
+    assert is_same_dataset({**given, "test": test}, {**node, "path_keys": ["path", "test"]}, record)
+    assert not is_same_dataset({**given, "test": train}, {**node, "path_keys": ["path", "test"]}, record)
+
+
+def test_project_that_moved_as_a_whole(tmp_path):
+    node = {"path": "train.csv", "test": "test.csv", "path_keys": ["path", "test"]}
+    record = DataRecord("run", {"path": "/gone/train.csv", "paths": {"test": "/gone/test.csv"}})
+    os.chdir(tmp_path)
+    people(tmp_path / "train.csv"), people(tmp_path / "test.csv")
+    found = with_recorded_paths(node, record)
+    assert (found["path"], found["test"]) == (str(tmp_path / "train.csv"), str(tmp_path / "test.csv"))
+
+
+def test_file_beside_the_table_stays_relative(tmp_path):
+    """`dataset.test=test.csv` may lie beside dataset.path: the reader looks there."""
+    os.chdir(tmp_path)
+    node = with_absolute_paths({"path": "data/train.csv", "test": "test.csv", "path_keys": ["path", "test"]})
+    assert (node["path"], node["test"]) == (str(tmp_path / "data" / "train.csv"), "test.csv")
+
+
+@pytest.mark.parametrize("name", sorted(registry.choices("dataset")))
+def test_path_keys_name_all_paths(name):
+    """Keys that are called so in a data set's YAML file name files; path_keys lists them."""
+    node = registry.describe(registry.choices("dataset")[name], "dataset")
+    named = {
+        key for key in node if key in ("path", "test", "train", "file", "folder", "root", "manifest") and key in node
+    }
+    named -= {"train"} if isinstance(node.get("train"), dict) else set()
+    assert named <= set(path_keys(node))
+    assert set(path_keys(node)) <= set(node) | {"path"}

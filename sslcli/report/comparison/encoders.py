@@ -18,7 +18,7 @@ def compare_encoders(names: list[str], runs: list[Run], values: Config) -> tuple
     backbone: the similarity that is due to the architecture alone. `values`: a resolved configuration of an evaluation."""
     import numpy as np
 
-    from sslcli.data.record import read_record, with_recorded_path
+    from sslcli.data.record import read_record, with_recorded_paths
     from sslcli.evals.base.evaluated_model import load_model
     from sslcli.evals.base.features import Split
     from sslcli.evals.metrics.cka import cka
@@ -26,7 +26,7 @@ def compare_encoders(names: list[str], runs: list[Run], values: Config) -> tuple
     rows: list[Record] = []
     notes: list[str] = []
     try:
-        data = with_recorded_path(runs[0].valid_config["dataset"], read_record(runs[0]))
+        data = with_recorded_paths(runs[0].valid_config["dataset"], read_record(runs[0]))
     except SslError as e:
         return [], [f"no CKA: {e.message}"]
     reference: tuple[Any, Any] | None = None
