@@ -58,6 +58,12 @@ def load_initial_weights(backbone: nn.Module, spec: str) -> str:
     return f"init {spec}: all weights of the backbone"
 
 
+def pretrained_method(backbone: nn.Module, spec: str) -> Method | None:
+    """The method of a pretrained encoder with its heads, on a backbone that has its weights; None where `init` names none."""
+    encoder = pretrained(spec)
+    return None if encoder is None else encoder.method(backbone)
+
+
 def load_initial_heads(method: Method, spec: str) -> str:
     """Loads the heads of a method that a pretrained encoder has as well. Returns the rest of a sentence, "" where there are
     none."""

@@ -62,6 +62,11 @@ class PretrainedEncoder(ABC):
         """Fills the heads of a method that the encoder has too, and describes which; "" for none."""
         return ""
 
+    def method(self, backbone: nn.Module) -> Method | None:
+        """The method that the encoder was pretrained with, on a backbone with its weights and with its heads, for evaluators that
+        ask a method; None where it has none of them."""
+        return None
+
     @abstractmethod
     def open(self) -> tuple[nn.Module, Record, Preprocessor]:
         """The backbone with its weights, what encoder.json would hold, and the preprocessor."""

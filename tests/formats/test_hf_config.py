@@ -119,6 +119,7 @@ def test_data_set_without_a_length_keeps_its_node(tmp_path):
         (("backbone=bert_micro",), {}, "backbone.width=256 contradicts"),
         (("backbone=resnet18",), {"backbone": {"_target_": "a.ResNet"}}, "backbone=a.ResNet contradicts"),
         (("dataset.tokenizer=auto",), {}, "dataset.tokenizer=auto contradicts"),
+        (("dataset.lowercase=false",), {}, "contradicts init=hf:"),
         (("dataset.max_length=128",), {}, "dataset.max_length=128 contradicts init=hf:"),
     ],
 )

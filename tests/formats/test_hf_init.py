@@ -214,6 +214,31 @@ def test_evaluation_without_a_run(text, cli, tmp_path):
     assert not Path("runs").exists()
 
 
+def test_masked_tokens_of_the_folder_are_filled(text, cli, tmp_path):
+    """By its own head: as by a run that starts from it, at a learning rate of nothing."""
+    write_folder(tmp_path / "bert", MEAN)
+    options = ["run=none", "init=hf:bert", *text, "dataset.holdout=0.5", "device=cpu"]
+    done = cli("eval", "fill", *options, "--json")
+    assert done.code == 0, done.err
+    own = json.loads(done.out)["numbers"]
+    assert {"accuracy", "perplexity", "unigram.perplexity", "untrained.perplexity"} <= own.keys()
+    assert cli("pretrain", "method=mlm", "init=hf:bert", *text, "dataset.holdout=0.5", *QUICK).code == 0
+    again = json.loads(cli("eval", "fill", "device=cpu", "--json").out)["numbers"]
+    assert again["perplexity"] == pytest.approx(own["perplexity"], rel=1e-3)
+    done = cli("eval", "fill", *options, "text=The capital of [MASK] is Paris.")
+    assert done.code == 0, done.err
+
+
+def test_folder_without_a_head_fills_nothing(text, cli, tmp_path):
+    from safetensors.torch import save_file
+
+    folder = write_folder(tmp_path / "bert", MEAN)
+    save_file(weights(heads=False), folder / "model.safetensors")
+    done = cli("eval", "fill", "run=none", "init=hf:bert", *text, "dataset.holdout=0.5", "device=cpu")
+    assert done.code == 2
+    assert "predicts no hidden tokens" in done.err
+
+
 def test_evaluation_of_a_run_takes_no_init(text, cli, tmp_path):
     write_folder(tmp_path / "bert", MEAN)
     assert cli("pretrain", "method=mlm", "init=hf:bert", *text, *QUICK).code == 0

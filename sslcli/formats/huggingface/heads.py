@@ -136,6 +136,11 @@ def names_of_heads(tensors: Mapping[str, Tensor]) -> tuple[set[str], list[str]]:
     return owned, [kind for kind, names in heads if known.keys() >= set(names.values())]
 
 
+def has_predictions(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether there is a whole head that predicts tokens, with the embedding as its output layer."""
+    return {_published(name) for name in tensors} >= set(PREDICTIONS.values()) and not _untied(tensors)
+
+
 def _load(head: nn.Module, names: Names, tensors: Mapping[str, Tensor], spec: str) -> bool:
     """Copies a head, if all of its tensors are there with its shapes."""
     by_name = {_published(name): value for name, value in tensors.items()}
