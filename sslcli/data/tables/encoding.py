@@ -13,7 +13,7 @@ from sslcli.console import escape
 from sslcli.data.tables.cells import canonical, format_number
 from sslcli.data.tables.columns import Column
 from sslcli.data.tables.label import sort_names
-from sslcli.errors import DataError
+from sslcli.errors import DataError, listing
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,14 @@ def difference(a: ColumnEncoding, b: ColumnEncoding) -> str:
     if (a.categories is None) != (b.categories is None):
         return f"is a {'number' if b.categories is None else 'category'}, was a {'number' if a.categories is None else 'category'}"
     if a.categories is not None and b.categories is not None:
-        return f"has {len(b.categories):,} categories, had {len(a.categories):,}, or others"
+        new, gone = (
+            [c for c in x if c not in set(y)] for x, y in ((b.categories, a.categories), (a.categories, b.categories))
+        )
+        parts = (
+            [f"the new {'category' if len(new) == 1 else 'categories'} {listing(map(escape, new), 4)}"] if new else []
+        )
+        parts += [f"no longer {listing(map(escape, gone), 4)}"] if gone else []
+        return f"has {' and '.join(parts)}" if parts else "has its categories in another order"
     return (
         f"has mean {format_number(b.mean)} and standard deviation {format_number(b.std)}, "
         f"had {format_number(a.mean)} and {format_number(a.std)}"

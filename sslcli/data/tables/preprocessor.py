@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sslcli.config import typecheck
-from sslcli.console import escape, plural
+from sslcli.console import escape
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.data.tables.cells import CellFormat
@@ -219,6 +219,13 @@ class TablePreprocessor(Preprocessor):
     def differences(self, other: Preprocessor) -> list[str]:
         if not isinstance(other, TablePreprocessor):
             return super().differences(other)
+        changed = self._column_differences(other)
+        if (self.label, self.task, self.classes) != (other.label, other.task, other.classes):
+            changed.append("the label or its classes differ")
+        return changed
+
+    def _column_differences(self, other: TablePreprocessor) -> list[str]:
+        """How the columns of `other`, compared by name, differ from these."""
         before, now = ({c.name: c for c in p.columns} for p in (self, other))
         changed = [f"column {escape(name)} is missing" for name in before if name not in now]
         changed += [f"column {escape(name)} is new" for name in now if name not in before]
@@ -227,16 +234,24 @@ class TablePreprocessor(Preprocessor):
                 changed.append(f"column {escape(name)} {difference(before[name], now[name])}")
         if not changed and self.names != other.names:
             changed.append("the columns are in another order")
-        if (self.label, self.task, self.classes) != (other.label, other.task, other.classes):
-            changed.append("the label or its classes differ")
         return changed
 
     def adapt(self, dataset: Dataset, notes: list[str]) -> Dataset:
-        """Tables are encoded with the preprocessor of the run as they are read; others do not fit."""
-        mine = getattr(dataset.preprocessor, "columns", None)
-        if mine != self.columns:
+        """Tables are encoded with the preprocessor of the run as they are read, by functions that have an argument `like`. Those of
+        other functions fit where their columns, by name, are encoded alike. RequestError says what differs."""
+        own = dataset.preprocessor
+        if isinstance(own, TablePreprocessor):
+            changed = self._column_differences(own)
+        else:
+            changed = [
+                f"it is no table: {dataset.modality}" if dataset.modality != self.kind else "its columns have no names"
+            ]
+        if changed:
+            more = f"; and {len(changed) - 6} more" if len(changed) > 6 else ""
             raise RequestError(
-                f"this encoder takes rows of {plural(len(self.columns), 'column')}; {dataset.name} was not read with them",
-                f"its columns: {listing(map(escape, self.names), 8)}",
+                f"{dataset.name} is not encoded as this encoder was trained: {'; '.join(changed[:6])}{more}",
+                "a data-set function with an argument `like: TablePreprocessor | None` encodes rows as the run did"
+                if isinstance(own, TablePreprocessor)
+                else f"its columns: {listing(map(escape, self.names), 8)}",
             )
         return dataset

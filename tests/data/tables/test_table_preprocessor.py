@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from sslcli.data import notify
 from sslcli.data.tables.preprocessor import TablePreprocessor
-from sslcli.errors import DataError
+from sslcli.errors import DataError, RequestError
 
 from .conftest import N, notes, people, write
 
@@ -152,7 +153,47 @@ def test_differences_name_the_columns(fitted, read):
     text = "; ".join(fitted.preprocessor.differences(read(rows, holdout=0).preprocessor))
     assert "column new is new" in text
     assert "column age has mean" in text
-    assert "column town has 3 categories, had 2" in text
+    assert "column town has the new category Bern" in text
+    fewer = [row for row in people() if row["job"] != "judge"]
+    text = "; ".join(fitted.preprocessor.differences(read(fewer, holdout=0).preprocessor))
+    assert "column job has no longer judge" in text
+
+
+def test_orders_are_differences(fitted):
+    pre = fitted.preprocessor
+    turned = replace(pre, columns=pre.columns[::-1])
+    assert pre.differences(turned) == ["the columns are in another order"]
+    town = next(c for c in pre.columns if c.name == "town")
+    swapped = [replace(c, categories=town.categories[::-1]) if c is town else c for c in pre.columns]
+    assert pre.differences(replace(pre, columns=tuple(swapped))) == ["column town has its categories in another order"]
+
+
+def test_adapt_accepts_equal_columns(fitted):
+    pre = fitted.preprocessor
+    assert pre.adapt(fitted, []) is fitted
+    other = replace(fitted, preprocessor=replace(pre, label="cost", task="value"))  # another label does not change rows
+    assert pre.adapt(other, []) is other
+
+
+def test_adapt_names_the_columns_that_differ(fitted, read):
+    """Three columns again, with the same shape, but others."""
+    rows = [{"years" if k == "age" else k: v for k, v in row.items()} for row in people()]
+    other = read(rows, holdout=0)
+    assert other.shape == fitted.shape
+    with pytest.raises(RequestError, match="column age is missing; column years is new") as error:
+        fitted.preprocessor.adapt(other, [])
+    assert "`like" in error.value.hint
+    taller = read([{**row, "height": 2 * float(row["height"])} for row in people()], holdout=0)
+    with pytest.raises(RequestError, match="column height has mean"):
+        fitted.preprocessor.adapt(taller, [])
+
+
+def test_adapt_refuses_columns_without_names(fitted):
+    with pytest.raises(RequestError, match="its columns have no names") as error:
+        fitted.preprocessor.adapt(replace(fitted, preprocessor=None), [])
+    assert "age, height" in error.value.hint
+    with pytest.raises(RequestError, match="it is no table: series"):
+        fitted.preprocessor.adapt(replace(fitted, preprocessor=None, modality="series"), [])
 
 
 @pytest.mark.parametrize("samples", [3, [1, 2], torch.zeros(2, 4), "nothing.csv"])
