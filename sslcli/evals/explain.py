@@ -17,15 +17,17 @@ from torch import Tensor, nn
 
 from sslcli.backbones.base import TokenBackbone
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.attribution_sheets import AttributionExample, curve_panels, map_sheet
+from sslcli.evals.artefacts.attribution_sheets import AttributionExample, curve_panels, map_sheet, ranking_bars
 from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, has_baseline
 from sslcli.evals.fit.explained_scores import ExplainedScore, make_score
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics import attribution_maps
+from sslcli.evals.metrics.position_importance import PositionImportance
 from sslcli.nn.values import Values
 from sslcli.rng import derive, order
+from sslcli.runs import Record
 from sslcli.views.modality import modality
 
 SHOWN = 8
@@ -49,7 +51,8 @@ def explain(
 
     The score is the probability of the probe's class, or (`target=neighbour`, and without labels) the cosine similarity to the
     features of the nearest training sample. An attribution map shows which inputs an output depends on, not whether that is
-    justified. Raises RequestError for a backbone that has neither tokens nor feature maps, of more than 256 positions.
+    justified. Where positions have names, such as the columns of a table, they are ranked by their mean absolute importance over
+    the samples. Raises RequestError for a backbone that has neither tokens nor feature maps, of more than 256 positions.
     """
     amount = subsets.parse(labels, data.dataset, any_task=True)
     if target not in ("auto", "class", "neighbour"):
@@ -69,6 +72,8 @@ def explain(
         map_makers["untrained"] = (make_maps(random, data), make_score(random, data, target, amount))
 
     kind_of_data, values = modality(data.dataset.modality), data.dataset.values
+    names = kind_of_data.position_names(data.dataset)
+    rankings: dict[str, PositionImportance] = {}
     curves: dict[str, _Curves] = {}
     shown: list[AttributionExample] = []
     tokens: list[Tensor] = []
@@ -80,6 +85,8 @@ def explain(
                 with evaluating(maps.backbone):
                     maps_of_batch = maps(x, explained_score)
                 importance[kind] = maps_of_batch.mean(dim=1)
+                if names is not None and importance[kind][0].numel() == len(names):
+                    rankings.setdefault(kind, PositionImportance(names)).add(importance[kind])
                 if kind == "":
                     places = [j for j, i in enumerate(part.tolist()) if i in drawn]
                     shown += [AttributionExample(int(part[j]), x[j].cpu(), maps_of_batch[j].cpu()) for j in places]
@@ -111,11 +118,15 @@ def explain(
         "pca_variance": share,
         "notes": data.protocol_notes(baselines, explained.notes),
     }
-    details = {
+    details: Record = {
         kind or "backbone": {"deletion": c.mean("deletion"), "insertion": c.mean("insertion")}
         for kind, c in curves.items()
     }
     sheets["curves.png"] = curve_panels(details, explained.unit)
+    if rankings:
+        ranked = {kind or "backbone": positions.ranking() for kind, positions in rankings.items()}
+        sheets["positions.png"] = ranking_bars(ranked, maps.what, f"{curves[''].n:,} {data.eval_split} samples")
+        details["positions"] = ranked
     return Result(metrics, protocol, sheets, details)
 
 

@@ -163,6 +163,11 @@ class Modality(ABC):
         """Where the insertion curve of an attribution map starts: x without any information."""
         return values.hide(x, torch.ones_like(x, dtype=torch.bool))
 
+    def position_names(self, dataset: Dataset) -> list[str] | None:
+        """The name of each position, in the order of `values.grid`, where positions are the same in all samples and have names,
+        such as the columns of a table."""
+        return None
+
     def upsample(self, importance: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The importance of positions (B, *grid) for each value, of a shape that broadcasts to (B, *shape)."""
         return importance

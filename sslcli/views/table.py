@@ -60,17 +60,21 @@ class TableModality(Modality):
 
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         x = x.detach().float().cpu()
+        names = tuple(self.position_names(dataset))
         if isinstance(dataset.preprocessor, TablePreprocessor):
-            names = tuple(dataset.preprocessor.names)
             rows = [list(row.values()) for row in dataset.preprocessor.decode(x)]
         else:
-            names = tuple(f"column {j + 1}" for j in range(x.shape[1]))
             present = columns_of(dataset.values).present(x).tolist()
             rows = [
                 [v if here else None for v, here in zip(row, known, strict=True)]
                 for row, known in zip(in_units(x, columns_of(dataset.values)).tolist(), present, strict=True)
             ]
         return [Row(names, tuple(map(format_cell, row))) for row in rows]
+
+    def position_names(self, dataset: Dataset) -> list[str]:
+        if isinstance(dataset.preprocessor, TablePreprocessor):
+            return list(dataset.preprocessor.names)
+        return [f"column {j + 1}" for j in range(dataset.shape[0])]
 
     def raw_features(self, dataset: Dataset) -> RawFeatures:
         return OneHot(columns_of(dataset.values))

@@ -6,9 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import sslcli.data
 from sslcli.backbones.convnet import ConvNet
+from sslcli.backbones.ft_transformer import FTTransformer
 from sslcli.backbones.mlp import MLP
 from sslcli.backbones.resnet import ResNet
 from sslcli.backbones.tcn import TCN
@@ -16,6 +19,7 @@ from sslcli.backbones.torchvision_model import TorchvisionModel
 from sslcli.backbones.vit import ViT
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError
+from sslcli.evals.artefacts.figures import Bars
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.explain import explain, make_maps
 from sslcli.evals.metrics import attribution_maps
@@ -276,6 +280,62 @@ def test_occlusion_finds_the_columns_that_count():
     assert not got[:, 0, 1:5].any()
     metrics = explain(net, data, samples=8, baselines=False).metrics
     assert metrics["deletion"] < metrics["random.deletion"]
+
+
+def names_of(ranking) -> list[str]:
+    return [row["name"] for row in ranking]
+
+
+def test_columns_are_ranked_over_all_rows(tmp_path):
+    x, y = rows(40)
+    source = ArraySource(x, y)
+    data = EvalData(
+        Dataset("t", "table", (6,), source, source, ("a", "b"), values=VALUES),
+        untrained=lambda: MLP((6,), width=16, values=VALUES).eval(),
+    )
+
+    class TwoColumns(MLP):
+        def forward(self, x):
+            x = x.nan_to_num()
+            return torch.stack([9 * x[:, 0], x[:, 5], torch.zeros_like(x[:, 0])], dim=1)
+
+    result = explain(TwoColumns((6,), width=16, values=VALUES).eval(), data, samples=30)
+    ranking = json.loads(json.dumps(result.details["positions"]))
+    assert set(ranking) == {"backbone", "untrained"}
+    assert set(names_of(ranking["backbone"])[:2]) == {"column 1", "column 6"}
+    assert [row["importance"] for row in ranking["backbone"][2:]] == [0, 0, 0, 0]
+    assert sum(row["share"] for row in ranking["untrained"]) == pytest.approx(1)
+    bars = result.artefacts["positions.png"]
+    assert "over 30 test samples" in bars.caption
+    bars.save(tmp_path / "positions.png")
+    with Image.open(tmp_path / "positions.png") as image:
+        assert image.width > 900
+    other = explain(TwoColumns((6,), width=16, values=VALUES).eval(), data, samples=12)
+    assert (
+        other.details["positions"] != result.details["positions"]
+    )  # of all evaluated rows, not of the eight that are shown
+
+
+def test_bars_of_many_names(tmp_path):
+    names = [f"a column with a ${i} name of 40 characters {i}" for i in range(200)]
+    bars = Bars(names, [1 / (i + 1) for i in range(200)], [0.01] * 200, {}, "title", "caption")
+    bars.save(tmp_path / "bars.png")
+    with Image.open(tmp_path / "bars.png") as image:
+        assert image.height < 1500  # thirty of them
+
+
+def test_attention_to_columns_is_ranked_by_name():
+    table = sslcli.data.wine()
+    torch.manual_seed(0)
+    net = FTTransformer(table.shape, values=table.values, width=16, depth=1, heads=2).eval()
+    details = explain(net, EvalData(table), samples=10).details
+    assert sorted(names_of(details["positions"]["backbone"])) == sorted(table.preprocessor.names)
+
+
+def test_positions_of_images_have_no_names():
+    result = explain(convnet(), EvalData(toys.dataset()), samples=4)
+    assert "positions" not in result.details
+    assert "positions.png" not in result.artefacts
 
 
 def test_explain_checks_the_backbone_first(monkeypatch):

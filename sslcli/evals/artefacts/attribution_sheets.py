@@ -1,4 +1,4 @@
-"""Artefacts of `explain`: attribution maps of some samples, and deletion and insertion curves."""
+"""Artefacts of `explain`: attribution maps of some samples, deletion and insertion curves, and a ranking of positions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslcli.evals.artefacts.figures import Bars
 from sslcli.evals.artefacts.image_grid import Columns, Panels
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.metrics import attribution_maps
+from sslcli.runs import Record
 from sslcli.views import previews
 
 HEADS = 6  # shown
@@ -56,4 +58,23 @@ def curve_panels(details: dict[str, Any], y_label: str) -> Panels:
         "share of the places, most important first",
         y_label,
         f"mean {y_label} as places are deleted and inserted by their importance; deletion: {means}",
+    )
+
+
+def ranking_bars(rankings: dict[str, list[Record]], source: str, samples: str) -> Bars:
+    """`rankings`: by the name of a model, "backbone" first, its positions by descending importance."""
+    first, *others = rankings.values()
+    shares = [{row["name"]: row["share"] for row in ranking} for ranking in others]
+    names = [row["name"] for row in first]
+    marks = {f"{kind} backbone": [by[n] for n in names] for kind, by in zip(list(rankings)[1:], shares, strict=True)}
+    most = ", ".join(f"{row['name']} {row['share']:.1%}" for row in first[:3])
+    return Bars(
+        names,
+        [row["share"] for row in first],
+        [1.96 * row["standard_error"] for row in first],
+        marks,
+        f"importance of each position, mean of {samples}",
+        f"mean absolute importance of each position ({source}) over {samples}, as a share of the sum over positions: {most}; "
+        "lines: 95 % intervals of the mean over samples",
+        "share of the importance of all positions",
     )

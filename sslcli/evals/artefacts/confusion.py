@@ -69,7 +69,7 @@ def _percent(value: float, _position: int) -> str:
     return f"{100 * value:.0f} %"
 
 
-def _short(name: str) -> str:
-    """A class name that fits beside a cell; `$` would start a formula in matplotlib."""
-    name = " ".join(name.split()).replace("$", r"\$")
-    return name if len(name) <= 18 else f"{name[:17]}…"
+def _short(name: str, most: int = 18) -> str:
+    """A name of at most `most` characters, to fit beside a cell; `$` would start a formula in matplotlib."""
+    name = " ".join(name.split())
+    return (name if len(name) <= most else f"{name[: most - 1]}…").replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Figures of results: clusters by classes, and dots that stand beside each other. matplotlib is imported when one is saved."""
+"""Figures of results: clusters by classes, dots that stand beside each other, bars. matplotlib is imported when one is saved."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS_UP_TO = 40  # rows of dots
+BARS_UP_TO = 30
 LOOKS: tuple[dict[str, Any], ...] = (  # of each kind, the evaluated backbone first: distinguished by shape and color
     {"marker": "o", "color": "#2f6690", "markersize": 7},
     {"marker": "s", "color": "#d1603d", "markersize": 9, "fillstyle": "none"},
@@ -115,6 +116,44 @@ class Dots:
         axes.spines["bottom"].set_color(FAINT)
         axes.set_title(title, fontsize=10, loc="left", color=INK)
         figure.legend(loc="outside lower left", ncols=4, frameon=False, fontsize=9, labelcolor=INK)
+        _save(figure, path)
+
+
+@dataclass
+class Bars:
+    """A bar a name, in the given order, the first BARS_UP_TO of them, with an interval of `errors` to either side.
+
+    `marks`: kind -> one number a name, each shown as a mark on the bar."""
+
+    names: Sequence[str]
+    values: Sequence[float]
+    errors: Sequence[float]
+    marks: Mapping[str, Sequence[float]]
+    title: str
+    caption: str
+    label: str = ""  # of the axis
+
+    def save(self, path: Path) -> None:
+        """Write a PNG."""
+        n = min(len(self.names), BARS_UP_TO)
+        title = self.title if n == len(self.names) else f"{self.title} (the first {n} of {len(self.names):,})"
+        figure = _figure((7.2, 1.3 + 0.27 * n))
+        axes = figure.add_subplot()
+        error = {"ecolor": "#1b2a41", "elinewidth": 1, "capsize": 2}
+        axes.barh(range(n), self.values[:n], 0.62, xerr=self.errors[:n], color="#8fb3cf", error_kw=error)
+        for (kind, values), look in zip(self.marks.items(), LOOKS[1:], strict=False):
+            axes.plot(values[:n], range(n), linestyle="none", label=kind, zorder=3, **look | {"markersize": 6})
+        axes.set_xlim(left=0)
+        axes.set_ylim(n - 0.4, -0.6)
+        axes.set_yticks(range(n), [_short(name, 32) for name in self.names[:n]], fontsize=8)
+        axes.set_xlabel(self.label, fontsize=9, color=INK)
+        axes.tick_params(axis="x", labelsize=8, colors="#6f6a60", length=3)
+        axes.tick_params(axis="y", length=0, colors=INK)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(FAINT)
+        axes.set_title(title, fontsize=10, loc="left", color=INK)
+        if self.marks:
+            figure.legend(loc="outside lower left", ncols=4, frameon=False, fontsize=9, labelcolor=INK)
         _save(figure, path)
 
 
