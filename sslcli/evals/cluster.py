@@ -115,7 +115,7 @@ def cluster(
             if (terms := cluster_terms(result.draws[0], data, split)) is not None:
                 protocol["terms"] = terms.note
                 details["terms"] = {str(c): dict(words) for c, words in enumerate(terms.of_groups)}
-                artefacts["terms.csv"] = term_table(terms, result.draws[0], y_true, data)
+                artefacts = {"terms.csv": term_table(terms, result.draws[0], y_true, data), **artefacts}
         else:
             protocol["baselines"][kind] = about
     head_output = cluster_probabilities(data, split)

@@ -1,8 +1,9 @@
 """Attribution maps of a backbone, and how faithful they are by deletion and insertion.
 
 Transformers: attention of the last block, by head and averaged. Convolutional networks: Grad-CAM of the probe's class or, without
-labels, of the similarity to the nearest training sample. Other backbones: occlusion of each of at most 256 positions. All:
-principal components of the patch features as colors.
+labels, of the similarity to the nearest training sample. Other backbones: occlusion of each of at most 256 positions, or of groups
+of them that the modality defines, such as words. All: principal components of the patch features as colors; of samples that are
+read, such as documents, the words on the colors of their weights and the words that count most.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from sslcli.evals.base.result import Baselines, Result, has_baseline
 from sslcli.evals.fit.explained_scores import ExplainedScore, make_score
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics import attribution_maps
+from sslcli.evals.metrics.part_weights import PartWeights
 from sslcli.evals.metrics.position_importance import PositionImportance
 from sslcli.nn.values import Values
 from sslcli.rng import derive, order
 from sslcli.runs import Record
-from sslcli.views.modality import modality
+from sslcli.views import previews
+from sslcli.views.modality import Modality, modality
 
 SHOWN = 8
 STEPS = 20  # of deletion and insertion
@@ -77,6 +80,7 @@ def explain(
     curves: dict[str, _Curves] = {}
     shown: list[AttributionExample] = []
     tokens: list[Tensor] = []
+    words = PartWeights()
     with evaluating(backbone):
         for part, x in _batches(data, ids):
             targets = explained.target(x)
@@ -92,13 +96,16 @@ def explain(
                     shown += [AttributionExample(int(part[j]), x[j].cpu(), maps_of_batch[j].cpu()) for j in places]
                     if places:
                         tokens.append(maps.tokens(x[places]).cpu())
+            words.add(previews(data.dataset, x), importance[""], explained.titles(targets))
             importance["random"] = attribution_maps.random_map(importance[""], part, data.seed)
-            blank = values.hide(x, torch.ones_like(x, dtype=torch.bool))
-            base = kind_of_data.insertion_base(x, values)
+            blank = kind_of_data.delete(x, torch.ones_like(x, dtype=torch.bool), values)
+            base, removable = kind_of_data.insertion_base(x, values), kind_of_data.removable(x, values)
             for kind, small in importance.items():
                 large = kind_of_data.upsample(small, data.dataset.shape)
                 score = functools.partial(explained.evaluate, target=targets)
-                deletion, insertion = attribution_maps.deletion_insertion_curves(score, x, large, blank, base, STEPS)
+                deletion, insertion = attribution_maps.deletion_insertion_curves(
+                    score, x, large, blank, base, STEPS, removable
+                )
                 curves.setdefault(kind, _Curves()).add(deletion.cpu(), insertion.cpu())
     metrics: dict[str, float] = {}
     for kind, curve in curves.items():
@@ -113,9 +120,10 @@ def explain(
         "split": data.eval_split,
         "grid": list(shown[0].each.shape[1:]),
         "steps": STEPS,
-        "deleted": "becomes 0, the mean of normalised data",
+        "deleted": kind_of_data.deleted,
         "inserted": kind_of_data.inserted,
         "pca_variance": share,
+        "baselines": {"random": {"note": "random numbers on the same grid"}},
         "notes": data.protocol_notes(baselines, explained.notes),
     }
     details: Record = {
@@ -127,6 +135,8 @@ def explain(
         ranked = {kind or "backbone": positions.ranking() for kind, positions in rankings.items()}
         sheets["positions.png"] = ranking_bars(ranked, maps.what, f"{curves[''].n:,} {data.eval_split} samples")
         details["positions"] = ranked
+    if (table := words.table(maps.what)) is not None:
+        sheets["words.csv"] = table
     return Result(metrics, protocol, sheets, details)
 
 
@@ -180,18 +190,29 @@ class _Occlusion:
     title = "occlusion"
     what = "loss of score when a position is hidden"
 
-    def __init__(self, backbone: nn.Module, values: Values):
-        self.backbone, self.values = backbone, values
+    def __init__(self, backbone: nn.Module, values: Values, kind: Modality):
+        self.backbone, self.values, self.kind = backbone, values, kind
 
     @torch.no_grad()
     def effects(self, x: Tensor) -> Iterator[Tensor]:
-        """The features (B, d) without each position, in the order of the grid."""
-        shape = tuple(x.shape[1:])
-        mask = torch.zeros(self.values.mask_shape(shape), dtype=torch.bool, device=x.device)
-        for position in range(mask.numel()):
-            mask.view(-1)[position] = True
-            yield self.backbone(self.values.hide(x, mask[None])).float()
-            mask.view(-1)[position] = False
+        """The features (B, d) without each group of positions."""
+        groups = self.groups(x)
+        for group in range(max(1, int(groups.max()) + 1)):  # samples of padding alone have no group
+            where = (groups == group).view(len(groups), *self.values.mask_shape(tuple(x.shape[1:])))
+            yield self.backbone(self.kind.delete(x, where, self.values)).float()
+
+    def groups(self, x: Tensor) -> Tensor:
+        """The groups of positions (B or 1, N) int64 that are hidden together, -1 for those that are not."""
+        spans = self.kind.spans(x, self.values, MAX_OCCLUDED)
+        if spans is not None:
+            return spans.flatten(1)
+        return torch.arange(math.prod(self.values.grid(tuple(x.shape[1:]))), device=x.device)[None]
+
+    def of_positions(self, effects: Tensor, x: Tensor) -> Tensor:
+        """What belongs to groups (B, groups, d) for each position (B, N, d), 0 where nothing is hidden."""
+        groups = self.groups(x).expand(len(x), -1)
+        rows = torch.arange(len(x), device=x.device)[:, None]
+        return effects[rows, groups.clamp(min=0)].masked_fill((groups < 0)[:, :, None], 0.0)
 
     def __call__(self, x: Tensor, explained_score: ExplainedScore) -> Tensor:
         """Maps (B, 1, *grid) of inputs (B, *shape)."""
@@ -199,27 +220,29 @@ class _Occlusion:
         with torch.no_grad():
             whole = explained_score.score(self.backbone(x).float(), target)
             lost = [whole - explained_score.score(z, target) for z in self.effects(x)]
-        return torch.stack(lost, dim=1).view(len(x), 1, *self.values.grid(tuple(x.shape[1:])))
+        grid = self.values.grid(tuple(x.shape[1:]))
+        return self.of_positions(torch.stack(lost, dim=1)[:, :, None], x).view(len(x), 1, *grid)
 
     @torch.no_grad()
     def tokens(self, x: Tensor) -> Tensor:
         """What each position (B, N, d) changes in the features."""
         whole = self.backbone(x).float()
-        return torch.stack([whole - z for z in self.effects(x)], dim=1)
+        return self.of_positions(torch.stack([whole - z for z in self.effects(x)], dim=1), x)
 
 
 def make_maps(backbone: nn.Module, data: EvalData) -> _Attention | _GradCam | _Occlusion:
     if isinstance(backbone, TokenBackbone) and type(backbone).attention is not TokenBackbone.attention:
         return _Attention(backbone)
-    dataset = data.dataset
-    blank = modality(dataset.modality).dummy(dataset.shape, dataset.values, 2).to(data.device)
+    dataset, kind = data.dataset, modality(data.dataset.modality)
+    blank = kind.dummy(dataset.shape, dataset.values, 2).to(data.device)
     try:
         with evaluating(backbone):
             return _GradCam(backbone, attribution_maps.last_feature_layer(backbone, blank))
     except RequestError:
-        if math.prod(dataset.values.grid(tuple(dataset.shape))) > MAX_OCCLUDED:
+        grouped = kind.spans(blank, dataset.values, MAX_OCCLUDED) is not None
+        if not grouped and math.prod(dataset.values.grid(tuple(dataset.shape))) > MAX_OCCLUDED:
             raise
-        return _Occlusion(backbone, dataset.values)
+        return _Occlusion(backbone, dataset.values, kind)
 
 
 @dataclass

@@ -17,6 +17,7 @@ BASELINE_NAMES = {
     "unigram": "unigram model",
     "linear": "linear model",
     "boosting": "gradient boosting",
+    "random": "random map",
 }
 METRIC_NAMES = {
     "top1": "top-1 accuracy",

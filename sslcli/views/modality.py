@@ -100,6 +100,7 @@ class Modality(ABC):
     attacks: ClassVar[bool] = False  # whether a bound on the change of each value is meaningful (adversarial attacks)
     unit: ClassVar[str] = "standard deviations"  # of reconstruction errors
     psnr: ClassVar[bool] = False  # whether errors are also given as peak signal-to-noise ratio: values are in 0..1
+    deleted: ClassVar[str] = "becomes 0, the mean of normalised data"  # what `delete` does, in words
     inserted: ClassVar[str] = "into 0"  # what `insertion_base` is, in words
 
     @abstractmethod
@@ -159,9 +160,22 @@ class Modality(ABC):
         """The inverse of `to_natural`."""
         return x
 
+    def delete(self, x: Tensor, where: Tensor, values: Values) -> Tensor:
+        """Views x (B, *shape) without what is there where `where` is true, which broadcasts to x, for explanations."""
+        return values.hide(x, where)
+
+    def removable(self, x: Tensor, values: Values) -> Tensor | None:
+        """Bool, of a shape that broadcasts to x: what `delete` may take away. None for everything."""
+        return None
+
+    def spans(self, x: Tensor, values: Values, limit: int) -> Tensor | None:
+        """(B, *grid) int64: the group, 0 to at most limit - 1, of each position of views x whose effect is measured together by
+        occlusion, -1 where nothing can be taken away. None where each position is a group of its own."""
+        return None
+
     def insertion_base(self, x: Tensor, values: Values) -> Tensor:
         """Where the insertion curve of an attribution map starts: x without any information."""
-        return values.hide(x, torch.ones_like(x, dtype=torch.bool))
+        return self.delete(x, torch.ones_like(x, dtype=torch.bool), values)
 
     def position_names(self, dataset: Dataset) -> list[str] | None:
         """The name of each position, in the order of `values.grid`, where positions are the same in all samples and have names,

@@ -110,6 +110,7 @@ class TextModality(Modality):
     noun = ("document", "documents")
     ops = OPS
     unit = "tokens"
+    deleted = "becomes padding"
     inserted = "into padding"
 
     def view(self, ops: list[Op], dataset: Dataset) -> TextView:
@@ -157,6 +158,24 @@ class TextModality(Modality):
     def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
         values = tokens_of(dataset.values)
         return corruptions(preprocessor_of(dataset), lambda contents, length: assemble(contents, length, values))
+
+    def delete(self, x: Tensor, where: Tensor, values: Values) -> Tensor:
+        """Padding, which every backbone ignores; [MASK] is known only to those that were trained with it."""
+        return values.remove(x, where & self.removable(x, values))
+
+    def removable(self, x: Tensor, values: Values) -> Tensor:
+        """All tokens but [CLS], [SEP] and padding."""
+        values = tokens_of(values)
+        frame = [i for i in (values.pad, values.start, values.separator) if i is not None]
+        return ~torch.isin(x, torch.tensor(frame, device=x.device))
+
+    def spans(self, x: Tensor, values: Values, limit: int) -> Tensor:
+        """Words; in a document of more than `limit` words, neighbors share a group."""
+        content = self.removable(x, values)
+        word = (tokens_of(values).word_starts(x) & content).cumsum(dim=1) - 1
+        count = word.amax(dim=1, keepdim=True) + 1
+        word = torch.where(count > limit, word * limit // count.clamp(min=1), word)
+        return word.masked_fill(~content, -1)
 
     def mean(self, batches: Iterator[Tensor], dataset: Dataset) -> Tensor:
         """The most frequent token that is content, at each place."""

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from sslcli.evals.artefacts.figures import Bars
 from sslcli.evals.artefacts.image_grid import Columns, Panels
+from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, class_name
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.metrics import attribution_maps
 from sslcli.runs import Record
 from sslcli.views import previews
+from sslcli.views.preview import prose
+from sslcli.views.preview.base import Preview
 
 HEADS = 6  # shown
 
@@ -35,6 +38,8 @@ def map_sheet(
     n_heads = min(HEADS, len(shown[0].each)) if len(shown[0].each) > 1 else 0
     titles = ["source", title, *(f"head {i + 1}" for i in range(n_heads)), "features"]
     samples = previews(data.dataset, torch.stack([one.x for one in shown]))
+    if prose.is_prose(samples):
+        return {"maps.png": _list(data, title, source, shown, samples)}, share
     rows = []
     for one, sample, patch_colors in zip(shown, samples, colors, strict=True):
         grid = one.each.shape[1:]
@@ -43,6 +48,19 @@ def map_sheet(
         rows.append([sample, *map(sample.importance, maps), patches])
     what += f"; features: three principal components of those of each position as red, green and blue ({share:.0%} of the variance)"
     return {"maps.png": Columns(rows, titles, what)}, share
+
+
+def _list(data: EvalData, title: str, source: str, shown: list[AttributionExample], samples: list[Preview]) -> Sheet:
+    """Samples that are read, on the colors of the importance of their words, the mean over heads."""
+    split, names = data.eval_split, data.dataset.classes
+    y = data.labels(split)
+    rows = []
+    for one, sample in zip(shown, samples, strict=True):
+        about = class_name(names, int(y[one.id])) if y[one.id] >= 0 else ""
+        weighted = sample.importance(one.each.mean(dim=0).clamp(min=0))  # what speaks against the score is light
+        rows.append(Row(data.source(split).name_of(one.id), about, [Cell(weighted)]))
+    caption = f"{len(shown)} {split} samples, not chosen, and the importance of their words ({source}); dark is more"
+    return Sheet(f"{title} of {len(shown)} samples", rows, caption)
 
 
 def curve_panels(details: dict[str, Any], y_label: str) -> Panels:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sslcli.evals.artefacts.sample_sheets import class_name
 from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.fit.grid_search import choice_notes
@@ -32,12 +33,17 @@ class ClassProbability:
             groups=data.groups("train"),
         )
         self.backbone, self.layer = backbone, head.linear(data.device)
+        self.classes, self.known = data.dataset.classes, head.classes
         self.what = f"the class that the linear probe (labels {amount}) gives the whole sample"
         self.notes = choice_notes([head.choice], C_GRID, "C of the probe", "evaluator.strengths")
 
     @torch.no_grad()
     def target(self, x: Tensor) -> Tensor:
         return self.layer(self.backbone(x).float()).argmax(dim=1)
+
+    def titles(self, target: Tensor) -> list[str]:
+        """The name of the class of each sample."""
+        return [class_name(self.classes, int(self.known[i])) for i in target.tolist()]
 
     def score(self, z: Tensor, target: Tensor) -> Tensor:
         return self.layer(z.float()).gather(1, target[:, None])[:, 0]
@@ -63,6 +69,9 @@ class NeighborSimilarity:
         z = F.normalize(self.backbone(x).float(), dim=1).cpu()
         _, nearest = nearest_neighbors(self.bank, z, 1, self.device)
         return self.bank[nearest[:, 0]].to(x.device)
+
+    def titles(self, target: Tensor) -> list[str]:
+        return ["similarity"] * len(target)
 
     def score(self, z: Tensor, target: Tensor) -> Tensor:
         return F.cosine_similarity(z.float(), target, dim=1)

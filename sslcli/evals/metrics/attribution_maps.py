@@ -111,22 +111,36 @@ def _ends(n: int) -> tuple[int, int]:
 
 
 def deletion_insertion_curves(
-    score: Callable[[Tensor], Tensor], x: Tensor, importance: Tensor, blank: Tensor, base: Tensor, steps: int
+    score: Callable[[Tensor], Tensor],
+    x: Tensor,
+    importance: Tensor,
+    blank: Tensor,
+    base: Tensor,
+    steps: int,
+    removable: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Deletion and insertion (B, steps + 1): `score` of the sample as its places are replaced by `blank`, and of `base` as
     they come back, the most important ones first. Petsiuk, Das & Saenko, "RISE", BMVC 2018, Sec. 4.3.
 
-    `importance` has one number for each place, in a shape that broadcasts to x.
+    `importance` has one number for each place, in a shape that broadcasts to x. `removable` (None: all), of the same shape: the
+    places that are deleted and inserted; the steps are fractions of their number in each sample.
     """
+    if removable is not None:
+        importance = importance.masked_fill(~removable, -torch.inf)
     rank = importance.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
-    n = rank.shape[1]
+    n = rank.shape[1] if removable is None else _per_sample(removable.flatten(1).sum(dim=1), importance)
     rank = rank.view(importance.shape)
     deletion, insertion = [], []
     for step in range(steps + 1):
-        first = rank < round(n * step / steps)
+        first = rank < (round(n * step / steps) if isinstance(n, int) else (n * step / steps).round())
         deletion.append(score(torch.where(first, blank, x)))
         insertion.append(score(torch.where(first, x, base)))
     return torch.stack(deletion, dim=1), torch.stack(insertion, dim=1)
+
+
+def _per_sample(count: Tensor, like: Tensor) -> Tensor:
+    """Numbers (B,) in a shape that broadcasts to `like` (B, ...)."""
+    return count.view(-1, *[1] * (like.ndim - 1))
 
 
 def area(curve: Tensor) -> Tensor:

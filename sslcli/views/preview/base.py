@@ -62,6 +62,11 @@ class Preview(ABC):
         """The words of the sample with their weights in 0..1 after `importance`; None where it has none."""
         return None
 
+    def parts(self, weights: Tensor) -> list[tuple[str, float]] | None:
+        """What the sample consists of, such as words, each with the sum of the `weights` (*grid) of its places. None for samples
+        whose parts have no names that occur in others."""
+        return None
+
     def reduce(self) -> Preview:
         """The preview with the detail of a small drawing, so that many fit into memory."""
         return self

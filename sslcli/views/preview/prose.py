@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MARGIN, GAP, LABEL, TEXT = 20, 8, 130, 820  # pixels; of the labels at the left, and of a sample
 TALLEST = 68  # pixels of a sample: four lines
-LONGEST = 1200  # characters of a sample in a table
+LONGEST = 600  # characters of a sample in a table
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,15 @@ def groups_of(rows: Sequence[Sequence[Preview]], titles: Sequence[str]) -> list[
 
 def table(groups: Sequence[Group], marks: Mapping[str, Mark], column: str = "sample") -> dict[str, Any]:
     """`columns` and `rows` of the list: see `evals/artefacts/tables.py`."""
-    marked = any(entry.mark for group in groups for entry in group.entries)
+    entries = [entry for group in groups for entry in group.entries]
+    marked, labeled = any(entry.mark for entry in entries), any(entry.label for entry in entries)
     rows: list[Any] = []
     for group in groups:
         rows.append(group.heading)
         for entry in group.entries:
             meaning = [marks[entry.mark].meaning if entry.mark else ""] if marked else []
-            rows.append([entry.label, cell(entry.sample), *meaning])
-    return {"columns": ["", column, *([""] if marked else [])], "rows": rows}
+            rows.append([*([entry.label] if labeled else []), cell(entry.sample), *meaning])
+    return {"columns": [*([""] if labeled else []), column, *([""] if marked else [])], "rows": rows}
 
 
 def cell(sample: Preview) -> Any:
@@ -87,11 +88,13 @@ def draw(title: str, groups: Sequence[Group], marks: Mapping[str, Mark]) -> Imag
     """A page with the samples of each group one below the other, and a `title` where it is not empty."""
     from PIL import Image, ImageDraw
 
-    width = 2 * MARGIN + LABEL + TEXT
     drawn = [[_trim(entry.sample.image(TEXT, TALLEST)) for entry in group.entries] for group in groups]
     used = [mark for key, mark in marks.items() if any(e.mark == key for g in groups for e in g.entries)]
+    labeled = any(entry.label for group in groups for entry in group.entries)
+    left = MARGIN + (LABEL if labeled else 12)
+    width = left + TEXT + MARGIN
     heights = [30 + sum(image.height + GAP for image in images) + 10 for images in drawn]
-    top = MARGIN + (30 if title else 0) + (24 if used else 0)
+    top = MARGIN + (30 if title else 0) + (30 if used else 0)
     page = Image.new("RGB", (width, top + sum(heights) + MARGIN), PAPER)
     pen = ImageDraw.Draw(page)
     if title:
@@ -108,9 +111,9 @@ def draw(title: str, groups: Sequence[Group], marks: Mapping[str, Mark]) -> Imag
         for entry, image in zip(group.entries, images, strict=True):
             label = fit(entry.label, LABEL - 20, 12)
             pen.text((MARGIN, top + 2), label, fill=QUIET, font=font(12))
-            page.paste(image, (MARGIN + LABEL, top))
+            page.paste(image, (left, top))
             if entry.mark:
-                _line(pen, MARGIN + LABEL - 9, top, top + image.height, marks[entry.mark])
+                _line(pen, left - 9, top, top + image.height, marks[entry.mark])
             top += image.height + GAP
         top += 10
     return page

@@ -72,16 +72,25 @@ class Words(Preview):
         """Words, each with the largest weight of its tokens."""
         return None if self.weights is None else [(escape(word), weight) for word, weight in self._words()]
 
+    def parts(self, weights: Tensor) -> list[tuple[str, float]]:
+        flat = weights.detach().cpu().flatten().double().tolist()
+        return [("".join(self.pieces[i] for i in word), sum(flat[self.at[i]] for i in word)) for word in self._tokens()]
+
     def _words(self) -> Iterator[tuple[str, float]]:
         assert self.weights is not None
-        word, most = "", 0.0
-        for piece, begins, weight in zip(self.pieces, self.begins, self.weights, strict=True):
+        for word in self._tokens():
+            yield "".join(self.pieces[i] for i in word), max(self.weights[i] for i in word)
+
+    def _tokens(self) -> Iterator[list[int]]:
+        """The tokens of each word."""
+        word: list[int] = []
+        for i, begins in enumerate(self.begins):
             if begins and word:
-                yield word, most
-                word, most = "", 0.0
-            word, most = word + piece, max(most, weight)
+                yield word
+                word = []
+            word.append(i)
         if word:
-            yield word, most
+            yield word
 
     def html(self) -> str:
         if self.weights is None:
