@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sslcli.config import instantiate, registry
 from sslcli.errors import RequestError
 from sslcli.nn.likelihood import Likelihood
+from sslcli.nn.unpadding import select_rows
 from sslcli.nn.values import Continuous, Values
 
 SAMPLES = {  # kind of values, number of axes -> what samples look like
@@ -86,6 +87,7 @@ class TokenBackbone(Backbone):
     `tokens(x)`: -> (B, prefix + n, dim) after the last norm. Before the blocks, `keep` (B, n) selects tokens, or the embeddings of
     tokens where `hidden` (B, N) is true are replaced by `mask_token` (dim); positional embeddings stay. `attend`
     (prefix + N, prefix + N) bool, or (B, ...): which tokens (columns) each token (row) may attend to.
+    `tokens_at(x, where)`: of the N tokens those where (B, N) is true, (n, dim), in the order of a mask.
     `depths(x)`: the tokens after each block, without the last norm.
     `prefix` is the number of leading tokens that are no patches (the class token); `grid` the arrangement of the N others.
     All but `unpatchify` accept smaller samples too (local views): N then depends on the sample.
@@ -111,6 +113,9 @@ class TokenBackbone(Backbone):
         attend: Tensor | None = None,
     ) -> Tensor:
         raise NotImplementedError
+
+    def tokens_at(self, x: Tensor, where: Tensor) -> Tensor:
+        return select_rows(self.tokens(x)[:, self.prefix :], where)
 
     def depths(self, x: Tensor) -> list[Tensor]:
         raise NotImplementedError

@@ -98,6 +98,19 @@ class BERT(TokenBackbone):
             rows = layer(rows, layout)
         return layout.restore(rows)
 
+    def tokens_at(self, x: Tensor, where: Tensor) -> Tensor:
+        """The last block computes the other tokens as keys and values alone."""
+        rows, layout = self.embed(x)
+        queries = layout.queries(where)
+        if queries is None:
+            return super().tokens_at(x, where)
+        *before, last = self.layers
+        for layer in before:
+            rows = layer(rows, layout)
+        rows = last(rows, layout, queries)
+        there = layout.present[where].nonzero().flatten()  # all of them, unless there is padding among them
+        return rows.new_zeros(int(where.sum()), self.dim).index_copy(0, there, rows)
+
     def depths(self, x: Tensor) -> list[Tensor]:
         rows, layout = self.embed(x)
         out = []

@@ -8,10 +8,11 @@ code: those of `mlm` and `nsp`.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
-from sslcli.nn.masked_language import TokenMasking, metrics, select, token_terms
+from sslcli.nn.masked_language import TokenMasking, metrics, token_terms
 from sslcli.nn.sentence_pairs import NextSentence, pair_terms, swap_second_segments
 
 
@@ -33,14 +34,16 @@ class BERT(Method):
         swap, scores = batch.uniform("swap") < 0.5, batch.uniform("partner")
         pairs = swap_second_segments(x, self.backbone.values, swap, scores)
         corrupted, where = self.masking(pairs.x, batch.uniform)
-        tokens = self.backbone.tokens(corrupted)  # (B, prefix + L, D)
-        mlm = token_terms(self.mlm_head(select(tokens[:, self.backbone.prefix :], where)), pairs.x[where])
-        nsp = pair_terms(self.nsp_head(tokens[:, 0]), pairs)
+        first = torch.arange(x.shape[1], device=x.device) == 0  # the class token
+        used = where | first
+        rows, is_first = self.backbone.tokens_at(corrupted, used), first.expand_as(used)[used]
+        mlm = token_terms(self.mlm_head(rows[~is_first]), pairs.x[where])
+        nsp = pair_terms(self.nsp_head(rows[is_first]), pairs)
         parts = {"mlm": mlm["loss"].detach(), "nsp": nsp["loss"].detach(), "nsp_acc": nsp["accuracy"]}
         return {"loss": mlm["loss"] + nsp["loss"], **parts, **metrics(mlm)}
 
     def token_logits(self, x: Tensor, where: Tensor) -> Tensor:
-        out: Tensor = self.mlm_head(select(self.backbone.tokens(x)[:, self.backbone.prefix :], where))
+        out: Tensor = self.mlm_head(self.backbone.tokens_at(x, where))
         return out
 
     def reconstruct(self, batch: Batch) -> Reconstruction:

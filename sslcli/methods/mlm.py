@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
-from sslcli.nn.masked_language import TokenMasking, metrics, select, token_terms
+from sslcli.nn.masked_language import TokenMasking, metrics, token_terms
 
 
 class MLM(Method):
@@ -32,7 +32,7 @@ class MLM(Method):
         return {"loss": terms["loss"], **metrics(terms)}
 
     def token_logits(self, x: Tensor, where: Tensor) -> Tensor:
-        out: Tensor = self.head(select(self.backbone.tokens(x)[:, self.backbone.prefix :], where))
+        out: Tensor = self.head(self.backbone.tokens_at(x, where))
         return out
 
     def reconstruct(self, batch: Batch) -> Reconstruction:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.bert_layers import PredictionHead
-from sslcli.nn.masked_language import perplexity, select, token_terms
+from sslcli.nn.masked_language import perplexity, token_terms
 from sslcli.nn.text_decoder import TextDecoder, delete_tokens
+from sslcli.nn.unpadding import select_rows
 
 
 class TSDAE(Method):
@@ -40,7 +41,9 @@ class TSDAE(Method):
         (x,) = batch.expect_views(1, "weak", "clean")
         h = self.backbone(self.corrupt(x, batch))  # (B, D)
         where = self.backbone.values.present(x)[:, 1:]  # of the token after each
-        terms = token_terms(self.head(select(self.decoder(x[:, :-1], h, self.backbone.values), where)), x[:, 1:][where])
+        terms = token_terms(
+            self.head(select_rows(self.decoder(x[:, :-1], h, self.backbone.values), where)), x[:, 1:][where]
+        )
         return {
             "loss": terms["loss"],
             "token_acc": terms["accuracy"],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.nn.likelihood import Categorical
-from sslcli.nn.unpadding import TokenLayout
+from sslcli.nn.unpadding import Queries, TokenLayout, place
 
 EPS = 1e-12  # of LayerNorm, as in the authors' code
 STD = 0.02  # of initial weights
@@ -45,20 +45,27 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
 
-    def forward(self, rows: Tensor, layout: TokenLayout) -> Tensor:
-        q, k, v = (self._split(part(rows), layout) for part in (self.query, self.key, self.value))
+    def forward(self, rows: Tensor, layout: TokenLayout, only: Queries | None = None) -> Tensor:
+        """`only`: the rows to compute, m of the M."""
         dropout = self.dropout if self.training else 0.0
+        k, v = (self._split(layout.batched(part(rows))) for part in (self.key, self.value))
+        if only is None:
+            q = self._split(layout.batched(self.query(rows)))
+        else:
+            chosen = self.query(rows.index_select(0, only.rows))
+            q = self._split(place(chosen, only.slots, layout.shape[0], only.length))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, dropout_p=dropout, is_causal=layout.causal)
-        return layout.unbatched(out.transpose(1, 2)).flatten(1)
+        out = out.transpose(1, 2)
+        return (layout.unbatched(out) if only is None else out.flatten(0, 1).index_select(0, only.slots)).flatten(1)
 
-    def _split(self, rows: Tensor, layout: TokenLayout) -> Tensor:
-        """(M, D) -> (B, heads, T, D / heads)."""
-        return layout.batched(rows).unflatten(2, (self.heads, -1)).transpose(1, 2)
+    def _split(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) -> (B, heads, T, D / heads)."""
+        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
     @torch.no_grad()
     def weights(self, rows: Tensor, layout: TokenLayout) -> Tensor:
         """The attention (B, heads, T, T) of each token (rows) to each (columns), in float32; rows sum to 1."""
-        q, k = (self._split(part(rows), layout) for part in (self.query, self.key))
+        q, k = (self._split(layout.batched(part(rows))) for part in (self.query, self.key))
         scores = (q @ k.transpose(-2, -1)).float() / math.sqrt(q.shape[-1])
         mask = layout.mask
         if layout.causal:
@@ -90,8 +97,10 @@ class Layer(nn.Module):
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, hidden)})
         self.output = AddNorm(hidden, width, dropout)
 
-    def forward(self, rows: Tensor, layout: TokenLayout) -> Tensor:
-        rows = self.attention["output"](self.attention["self"](rows, layout), rows)
+    def forward(self, rows: Tensor, layout: TokenLayout, only: Queries | None = None) -> Tensor:
+        """(M, D) -> (M, D), or with `only` the rows that it has, (m, D)."""
+        attention = self.attention["self"](rows, layout, only)
+        rows = self.attention["output"](attention, rows if only is None else rows.index_select(0, only.rows))
         return self.output(F.gelu(self.intermediate["dense"](rows)), rows)
 
 

@@ -81,11 +81,6 @@ class TokenMasking(nn.Module):
         return torch.where(where, replaced, x)
 
 
-def select(tokens: Tensor, where: Tensor) -> Tensor:
-    """The rows (n, ...) of (B, N, ...) where (B, N) is true."""
-    return tokens.flatten(0, 1).index_select(0, where.flatten().nonzero().flatten())
-
-
 @full_precision
 def token_terms(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
     """Cross-entropy of logits (n, V) and targets (n,), and the accuracy, over all targets of the global batch; 0 without any."""

@@ -11,6 +11,16 @@ MULTIPLE = 8  # lengths in attention are rounded up to one: kernels are faster
 
 
 @dataclass(frozen=True)
+class Queries:
+    """Some rows of a layout, which attend to all. rows: (m,) int64, which ones. slots: (m,) int64, the place of each in (B x
+    length)."""
+
+    rows: Tensor
+    slots: Tensor
+    length: int
+
+
+@dataclass(frozen=True)
 class TokenLayout:
     """Which of the tokens (B, N) of a batch are computed on, as rows (M, ...), and what they may attend to.
 
@@ -37,25 +47,39 @@ class TokenLayout:
 
     def batched(self, rows: Tensor) -> Tensor:
         """(M, ...) -> (B, T, ...), 0 where there is no row."""
-        return _place(rows, self.slots, self.shape[0], self.length)
+        return place(rows, self.slots, self.shape[0], self.length)
 
     def unbatched(self, x: Tensor) -> Tensor:
         """(B, T, ...) -> (M, ...)."""
         flat = x.flatten(0, 1)
         return flat if self.slots is None else flat.index_select(0, self.slots)
 
+    def queries(self, where: Tensor) -> Queries | None:
+        """The tokens where (B, N) is true and which are present. None where tokens differ in what they may attend to."""
+        if self.causal or (self.mask is not None and self.mask.shape[2] > 1):
+            return None
+        chosen = (where & self.present)[:, : self.length]
+        length = max(1, int(chosen.sum(dim=1).max()))
+        places = chosen.cumsum(dim=1) - 1 + length * torch.arange(len(where), device=where.device)[:, None]
+        return Queries(self.rows(where & self.present).nonzero().flatten(), places[chosen], length)
+
     def restore(self, rows: Tensor) -> Tensor:
         """(M, D) -> (B, N, D), 0 at tokens that are not present."""
-        out = _place(rows, self.index, *self.shape)
+        out = place(rows, self.index, *self.shape)
         return out.masked_fill(~self.present[:, :, None], 0.0) if self.index is None else out
 
 
-def _place(rows: Tensor, index: Tensor | None, *shape: int) -> Tensor:
-    """Rows (M, ...) at `index` of zeros (B x N, ...), as (B, N, ...)."""
-    if index is None:
+def place(rows: Tensor, slots: Tensor | None, *shape: int) -> Tensor:
+    """Rows (M, ...) at `slots` (M,) of zeros (B x N, ...), as (B, N, ...). slots: None where rows are all of them in order."""
+    if slots is None:
         return rows.unflatten(0, shape)
     out = rows.new_zeros(shape[0] * shape[1], *rows.shape[1:])
-    return out.index_copy(0, index, rows).unflatten(0, shape)
+    return out.index_copy(0, slots, rows).unflatten(0, shape)
+
+
+def select_rows(tokens: Tensor, where: Tensor) -> Tensor:
+    """The rows (n, ...) of (B, N, ...) where (B, N) is true."""
+    return tokens.flatten(0, 1).index_select(0, where.flatten().nonzero().flatten())
 
 
 def token_layout(

@@ -172,6 +172,33 @@ def test_attention_equals_hugging_face():
     torch.testing.assert_close(net.attention(x), expected.float(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"causal": True}])
+@pytest.mark.parametrize("lengths", [(24, 10, 7), (24, 24), (5, 0, 3)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_some_tokens_equal_those_of_all(options, lengths, padded, monkeypatch):
+    net = trained(**options).double()
+    x = texts((24,) * len(lengths)).masked_fill(torch.arange(L) >= torch.tensor(lengths)[:, None], 0)
+    monkeypatch.setattr(unpadding.torch.compiler, "is_compiling", lambda: padded)
+    where = torch.rand(x.shape, generator=torch.Generator().manual_seed(3)) < 0.3  # padding among them
+    some, every = net.tokens_at(x, where), net.tokens(x)[where]
+    torch.testing.assert_close(some, every, rtol=1e-10, atol=1e-12)
+    weight = torch.randn(some.shape, dtype=some.dtype)
+    parameters = [p for k, p in net.named_parameters()]
+    both = [torch.autograd.grad((out * weight).sum(), parameters, allow_unused=True) for out in (some, every)]
+    for a, b in zip(*both, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+    assert net.tokens_at(x, torch.zeros_like(where)).shape == (0, 16)
+
+
+def test_last_block_computes_some_tokens():
+    net, x, seen = network(), texts(), []
+    net.layers[-1].intermediate["dense"].register_forward_hook(lambda m, args, out: seen.append(len(args[0])))
+    where = torch.zeros_like(x, dtype=torch.bool)
+    where[0, [3, 5]] = where[2, 1] = True
+    net.tokens_at(x, where)
+    assert seen == [3]
+
+
 def test_prediction_head_shares_the_embeddings():
     net = network()
     head = net.likelihood().head(16)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sslcli.nn.masked_language import TokenMasking, metrics, select, token_terms
+from sslcli.nn.masked_language import TokenMasking, metrics, token_terms
+from sslcli.nn.unpadding import select_rows
 from sslcli.nn.values import Tokens
 from sslcli.nn.words import pack_flags
 from sslcli.rng import Draw
@@ -159,4 +160,4 @@ def test_selected_rows_are_in_the_order_of_a_mask():
     x = texts()
     tokens = torch.randn(*x.shape, 3)
     where = VALUES.present(x)
-    assert torch.equal(select(tokens, where), tokens[where])
+    assert torch.equal(select_rows(tokens, where), tokens[where])
