@@ -99,5 +99,5 @@ def test_a_folder_without_text(tmp_path: Path):
 
 
 def test_unknown_label_rule(tmp_path: Path):
-    with pytest.raises(RequestError, match="dataset.label"):
+    with pytest.raises(RequestError, match=r"dataset\.label: expected"):
         text_lines(reviews(tmp_path), label="stars")

@@ -39,7 +39,7 @@ def test_quoting_can_be_chosen(read_table: Read):
     rows = ["sentence\tlabel", '"he said"\t1', "no\t0"]
     assert texts(read_table(rows, "t.tsv", tokenizer="bytes", quoting="none", holdout=0))[0] == '"he said"'
     assert texts(read_table(rows, "t.tsv", tokenizer="bytes", holdout=0))[0] == "he said"
-    with pytest.raises(RequestError, match="dataset.quoting"):
+    with pytest.raises(RequestError, match=r"dataset\.quoting"):
         read_table(rows, quoting="maybe")
 
 
