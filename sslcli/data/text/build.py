@@ -157,17 +157,21 @@ def _sources(encoded: Ragged, corpus: Corpus, parts: np.ndarray) -> dict[str, An
         ids = np.flatnonzero(parts == PARTS.index(part))
         if not len(ids):
             continue
-        if len(ids) == len(encoded):
-            x = encoded
-        elif ids[-1] - ids[0] + 1 == len(ids):
-            x = encoded.narrow(int(ids[0]), int(ids[-1]) + 1)
-        else:
-            x = encoded.select(torch.from_numpy(ids))
+        x = encoded if len(ids) == len(encoded) else _select(encoded, ids)
         labels = None if corpus.labels is None or part == "unlabelled" else torch.from_numpy(corpus.labels[ids])
         named = corpus.names is not None and len(ids) <= MAX_NAMES
         names = StringTable(corpus.names[i] for i in ids.tolist()) if named and corpus.names is not None else None
         sources[part] = ArraySource(x, labels if labels is not None and bool((labels >= 0).any()) else None, names)
     return sources
+
+
+def _select(encoded: Ragged, ids: np.ndarray) -> Ragged:
+    """The documents `ids`, sorted; not copied where they follow one another."""
+    first, last = int(ids[0]), int(ids[-1])
+    if last - first + 1 != len(ids):
+        return encoded.select(torch.from_numpy(ids))
+    offsets = encoded.offsets[first : last + 2]
+    return Ragged(encoded.flat[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0], encoded.fill)
 
 
 def _warn_equal(documents: Documents, parts: np.ndarray, notes: list[str]) -> None:
