@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+import sslcli
 from sslcli.config import registry
 from sslcli.data.preprocess import load as load_preprocessor
 from sslcli.data.preprocess import preprocessor_of
@@ -301,6 +303,20 @@ def test_test_file_is_found_from_another_folder(cli, tmp_path):
     assert result.code == 0, result.err
     assert record["protocol"]["splits"]["test"] == 20
     assert cli("resume", str(run), "train.steps=3").code == 0
+
+
+def test_rows_of_a_file_without_a_header_are_embedded(cli, tmp_path):
+    whole = people(tmp_path / "people.csv").read_text().splitlines()
+    (tmp_path / "rows.csv").write_text("\n".join(whole[1:]))
+    (tmp_path / "later.csv").write_text("\n".join(line.rpartition(",")[0] for line in whole[1:]))
+    trained = cli("pretrain", *TABLE, "dataset.path=rows.csv", "dataset.names=[age,town,label]")
+    assert trained.code == 0, trained.err
+    encoder = sslcli.load(trained.last)
+    expected = encoder.embed("people.csv")
+    assert expected.shape == (40, encoder.dim)
+    assert torch.equal(encoder.embed("rows.csv"), expected)
+    assert torch.equal(encoder.embed(tmp_path / "later.csv"), expected)
+    assert torch.equal(encoder.transform("later.csv"), encoder.transform("people.csv"))
 
 
 def test_same_data_set_from_another_folder(tmp_path):

@@ -57,7 +57,7 @@ def table(
     marks may be given as words: comma, semicolon, tab, bar, space, point.
     `max_categories`: of each column; the most frequent ones are kept, the others are unknown.
     `holdout`: the held-out fraction; auto is a fifth where there is a label.
-    `like`: a preprocessor to use instead of fitting one.
+    `like`: a preprocessor to use instead of fitting one. It also holds `names` and `delimiter`, where neither is given here.
 
     Types are decided over all rows; means, standard deviations and categories are those of the training rows. Raises RequestError
     for options, DataError for the contents of files.
@@ -66,14 +66,19 @@ def table(
     markers = frozenset(format_number(m) if isinstance(m, float) else str(m) for m in missing or ())
     choices = {key: as_names(key, v) for key, v in (("numeric", numeric), ("categorical", categorical), ("drop", drop))}
     cells = CellFormat.parse(decimal, thousands, markers) if like is None else like.cells
+    header = as_names("names", names) if names is not None else None
     options = Options(
         None, task, choices["numeric"], choices["categorical"], choices["drop"], group, max_categories,
-        holdout, split_seed, pretrain_on, cells,
+        holdout, split_seed, pretrain_on, cells, tuple(header or ()), delimiter,
     )  # fmt: skip
     notes: list[str] = []
     paths = find_files(path, test, notes)
-    header = as_names("names", names) if names is not None else None
-    files = {part: [open_file(p, delimiter, header) for p in listed] for part, listed in paths.items()}
+    recorded = like if header is None and delimiter is None else None
+
+    def open_table(path: str) -> TableFile:
+        return open_file(path, delimiter, header) if recorded is None else recorded.open(path)
+
+    files = {part: [open_table(p) for p in listed] for part, listed in paths.items()}
     every = [file for listed in files.values() for file in listed]
     columns = list(dict.fromkeys(c for file in every for c in file.columns))
     what = every[0].what

@@ -41,6 +41,8 @@ class Options:
     split_seed: int = 0
     pretrain_on: str = "all"
     cells: CellFormat = field(default_factory=CellFormat)
+    header: tuple[str, ...] = ()
+    delimiter: str | None = None
 
     def __post_init__(self) -> None:
         if self.task not in ("auto", "classes", "value"):
@@ -93,7 +95,13 @@ def build_dataset(
             require_no_leak(table, label, features.columns)
         encodings = fit_features(features, train, options.max_categories, table.what)
         features.dropped |= dict.fromkeys((n for n in options.drop), "dataset.drop")
-        like = TablePreprocessor(encodings, dropped=tuple(features.dropped), cells=options.cells)
+        like = TablePreprocessor(
+            encodings,
+            dropped=tuple(features.dropped),
+            cells=options.cells,
+            header=options.header,
+            delimiter=options.delimiter,
+        )
         if label is not None:
             like = replace(like, label=label.name, task=label.task, classes=label.classes)
         notes += describe_columns(encodings, features.dropped)

@@ -49,6 +49,34 @@ def open_file(path: str, delimiter: str | None, names: Sequence[str] | None) -> 
     return file
 
 
+def open_recorded(
+    path: str, delimiter: str | None, header: Sequence[str], needed: Sequence[str], label: str | None
+) -> TableFile:
+    """A table that is written as the training data were, or in another way: with a header, or without one where `header` holds the
+    names that were given for the training data. The column `label` may be absent.
+
+    `delimiter`: that was given for the training data; `needed`: the columns that identify the right way."""
+    opened: list[TableFile] = []
+    errors: list[DataError] = []
+    ways: list[Sequence[str] | None] = [None]
+    if header:
+        ways += [header, [name for name in header if name != label]]
+    for mark in dict.fromkeys((delimiter, None)):
+        for names in ways:
+            try:
+                file = open_file(path, mark, names)
+            except DataError as error:
+                errors.append(error)
+                continue
+            has_header = names is None and 2 * len(set(file.columns) & {*header, *needed}) > len(file.columns)
+            if has_header or set(needed) <= set(file.columns):
+                return file
+            opened.append(file)
+    if opened and not header:
+        return opened[0]  # its columns are compared with those of training
+    raise errors[0]
+
+
 def beside(file: str, path: str, key: str = "dataset.test", what: str = "a table") -> str:
     """The path of another file: as given, or beside the file or folder `path`, which may have moved."""
     folder = path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path))

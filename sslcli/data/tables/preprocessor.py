@@ -16,9 +16,9 @@ from sslcli.console import escape
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.data.tables.cells import CellFormat
-from sslcli.data.tables.columns import Column, Table, read_tables, table_from_columns, table_from_rows
+from sslcli.data.tables.columns import Column, Table, TableFile, read_tables, table_from_columns, table_from_rows
 from sslcli.data.tables.encoding import ColumnEncoding, category_codes, difference
-from sslcli.data.tables.find import find_files, open_file
+from sslcli.data.tables.find import find_files, open_recorded
 from sslcli.data.tables.label import require_finite
 from sslcli.errors import DataError, RequestError, SslError, listing
 from sslcli.nn.values import Columns
@@ -35,7 +35,8 @@ class TablePreprocessor(Preprocessor):
     1970, or of a number near 1e38, too little would be left. `values.restore`, or `decode`, gives the units of the file.
 
     columns: in the order of x, F of them. label, task, classes: of the training data. dropped: the names of columns that were not
-    used. decimal, thousands, missing: how cells are written, see `CellFormat`.
+    used. cells: how they are written. header, delimiter: dataset.names and dataset.delimiter of the training data, with which later
+    files without a header are read.
     """
 
     kind: ClassVar[str] = "table"
@@ -45,6 +46,8 @@ class TablePreprocessor(Preprocessor):
     classes: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     cells: CellFormat = field(default_factory=CellFormat)
+    header: tuple[str, ...] = ()
+    delimiter: str | None = None
 
     def __post_init__(self) -> None:
         assert self.columns
@@ -68,6 +71,10 @@ class TablePreprocessor(Preprocessor):
         return {c.name for c in self.columns if c.categories is not None}
 
     def to_json(self) -> dict[str, Any]:
+        given: dict[str, Any] = (
+            {"header": list(self.header)} if self.header else {}
+        )  # absent in earlier versions: keeps hashes
+        given |= {"delimiter": self.delimiter} if self.delimiter is not None else {}
         return {
             "columns": [c.to_json() for c in self.columns],
             "label": self.label,
@@ -77,6 +84,7 @@ class TablePreprocessor(Preprocessor):
             "decimal": self.cells.decimal,
             "thousands": self.cells.thousands,
             "missing": sorted(self.cells.missing),
+            **given,
         }
 
     @classmethod
@@ -90,7 +98,10 @@ class TablePreprocessor(Preprocessor):
             "decimal": str,
             "thousands": str | None,
             "missing": list[str],
+            "header": list[str],
+            "delimiter": str | None,
         }
+        content = {"header": [], "delimiter": None, **content}
         for key, kind in kinds.items():
             if not typecheck.matches_type(content.get(key), kind):
                 raise ValueError(f"{key}: expected {typecheck.describe_type(kind)}")
@@ -103,8 +114,8 @@ class TablePreprocessor(Preprocessor):
             cells = CellFormat.parse(content["decimal"], content["thousands"], content["missing"])
         except SslError as error:
             raise ValueError(error.message) from None
-        classes, dropped = tuple(content["classes"]), tuple(content["dropped"])
-        return cls(columns, content["label"], content["task"], classes, dropped, cells)
+        classes, dropped, header = (tuple(content[key]) for key in ("classes", "dropped", "header"))
+        return cls(columns, content["label"], content["task"], classes, dropped, cells, header, content["delimiter"])
 
     # ------------------------------------------------------------------------------------------------------------- encode
 
@@ -122,8 +133,7 @@ class TablePreprocessor(Preprocessor):
 
     def _table(self, samples: Any, notes: list[str]) -> Table:
         if isinstance(samples, (str, os.PathLike)):
-            files = [open_file(p, None, None) for p in find_files(os.fspath(samples), None, [])["train"]]
-            return self.read(files, notes)
+            return self.read([self.open(p) for p in find_files(os.fspath(samples), None, [])["train"]], notes)
         text = self.categorical
         if isinstance(samples, Mapping):
             columns = {str(k): list(v) for k, v in samples.items()}
@@ -138,6 +148,10 @@ class TablePreprocessor(Preprocessor):
                 f"got {type(samples).__name__}"
             )
         return table_from_rows(rows, "the rows", self.cells, text)
+
+    def open(self, path: str) -> TableFile:
+        """A file of new rows, with a header or, where the training data had none, without one."""
+        return open_recorded(path, self.delimiter, self.header, self.names, self.label)
 
     def read(
         self, files: Sequence[Any], notes: list[str], others: Sequence[str] = (), optional: Sequence[str] = ()

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sslcli.data import notify
+from sslcli.data.sources.table import table
 from sslcli.data.tables.preprocessor import TablePreprocessor
 from sslcli.errors import DataError, RequestError
 
@@ -157,6 +158,70 @@ def test_differences_name_the_columns(fitted, read):
     fewer = [row for row in people() if row["job"] != "judge"]
     text = "; ".join(fitted.preprocessor.differences(read(fewer, holdout=0).preprocessor))
     assert "column job has no longer judge" in text
+
+
+def headerless(rows: list[dict[str, object]], mark: str = ",", without: tuple[str, ...] = ()) -> str:
+    return "\n".join(mark.join(str(v) for k, v in row.items() if k not in without) for row in rows) + "\n"
+
+
+NAMES = ["age", "height", "job", "town", "label"]
+
+
+@pytest.mark.parametrize("without", [(), ("label",)])  # later rows need no label
+def test_files_without_a_header_have_the_names_of_training(read, tmp_path, without):
+    fitted = read(headerless(people()), names=NAMES, holdout=0)
+    pre = fitted.preprocessor
+    assert pre.header == tuple(NAMES)
+    later = tmp_path / "later.csv"
+    later.write_text(headerless(people(), without=without))
+    assert torch.equal(pre.encode(str(later)), fitted.train.resident.tensor)
+    again = TablePreprocessor.from_json(json.loads(json.dumps(pre.to_json())), {})
+    assert again == pre
+    assert torch.equal(again.encode(later), fitted.train.resident.tensor)
+
+
+def test_files_with_a_header_match_by_name(read, tmp_path):
+    """Also where the training data had none; with other columns, in another order."""
+    fitted = read(headerless(people()), names=NAMES, holdout=0)
+    rows = [{"new": 1, **{k: row[k] for k in reversed(NAMES[:4])}} for row in people()]
+    assert torch.equal(fitted.preprocessor.encode(write(tmp_path / "later.csv", rows)), fitted.train.resident.tensor)
+    for row in rows:
+        del row["town"]
+    with pytest.raises(DataError, match="has no column town, which the encoder was trained with"):
+        fitted.preprocessor.encode(write(tmp_path / "short.csv", rows))
+
+
+def test_later_files_have_the_delimiter_of_training(read, tmp_path):
+    options = {"names": NAMES, "delimiter": "space", "holdout": 0}
+    fitted = read(headerless(people(), " "), **options)
+    pre, x = fitted.preprocessor, fitted.train.resident.tensor
+    later = tmp_path / "later.txt"
+    later.write_text(headerless(people(), " ", without=("label",)))
+    assert torch.equal(pre.encode(str(later)), x)
+    assert torch.equal(pre.encode(write(tmp_path / "commas.csv", people())), x)  # another one with a header
+    assert TablePreprocessor.from_json(pre.to_json(), {}) == pre
+
+
+def test_another_number_of_columns_without_a_header(read, tmp_path):
+    fitted = read(headerless(people()), names=NAMES, holdout=0)
+    later = tmp_path / "later.csv"
+    later.write_text(headerless(people(), without=("label", "town")))
+    with pytest.raises(DataError, match=r"has no header|has 3 columns"):
+        fitted.preprocessor.encode(str(later))
+
+
+def test_table_with_a_preprocessor_needs_no_names(read, tmp_path):
+    fitted = read(headerless(people()), names=NAMES, holdout=0)
+    (tmp_path / "later.csv").write_text(headerless(people()))
+    later = table(str(tmp_path / "later.csv"), like=fitted.preprocessor, holdout=0)
+    assert torch.equal(later.train.resident.tensor, fitted.train.resident.tensor)
+    assert torch.equal(later.train.labels, fitted.train.labels)
+
+
+def test_preprocessors_of_the_first_version_keep_their_hash(fitted):
+    content = fitted.preprocessor.to_json()
+    assert not {"header", "delimiter"} & content.keys()
+    assert TablePreprocessor.from_json(content, {}).sha256 == fitted.preprocessor.sha256
 
 
 def test_orders_are_differences(fitted):
