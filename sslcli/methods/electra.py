@@ -92,7 +92,7 @@ class Generator(nn.Module):
     def __init__(self, backbone: Any, ratio: float):
         super().__init__()
         if not hasattr(backbone, "embed"):
-            raise ValueError("electra shares the embeddings of a backbone of BERT's layout: backbone=bert_micro")
+            raise ValueError("electra shares the embeddings of a backbone of BERT's layout: backbone=bert_tiny")
         if not 0 < ratio <= 1:
             raise ValueError(f"generator_ratio must be above 0 and at most 1, got {ratio}")
         sizes = backbone.sizes

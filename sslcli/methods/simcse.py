@@ -27,7 +27,7 @@ class SimCSE(Method):
             raise ValueError(f"temperature must be above 0, got {temperature}")
         if not has_dropout(self.backbone):
             raise ValueError(
-                "the two passes of simcse differ by the backbone's dropout, and it has none: backbone=bert_micro "
+                "the two passes of simcse differ by the backbone's dropout, and it has none: backbone=bert_tiny "
                 "backbone.dropout=0.1"
             )
         self.temperature = temperature

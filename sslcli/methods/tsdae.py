@@ -31,7 +31,7 @@ class TSDAE(Method):
         if not 0 < delete < 1:
             raise ValueError(f"delete must be between 0 and 1, got {delete}")
         if not hasattr(self.backbone, "token_embedding"):
-            raise ValueError("the decoder of tsdae shares the backbone's embedding of tokens: backbone=bert_micro")
+            raise ValueError("the decoder of tsdae shares the backbone's embedding of tokens: backbone=bert_tiny")
         self.delete = delete
         length, embedding = self.backbone.input_shape[0], self.backbone.token_embedding
         self.decoder = TextDecoder(embedding, self.backbone.dim, length, decoder_depth, heads, dropout)
