@@ -45,6 +45,7 @@ def explain(
     *,
     labels: str | int = "all",
     target: str = "auto",
+    attribution: str = "auto",
     samples: int = 200,
     baselines: Baselines = True,
 ) -> Result:
@@ -53,26 +54,32 @@ def explain(
     an `untrained.` backbone, all scored with the evaluated backbone.
 
     The score is the probability of the probe's class, or (`target=neighbour`, and without labels) the cosine similarity to the
-    features of the nearest training sample. An attribution map shows which inputs an output depends on, not whether that is
-    justified. Where positions have names, such as the columns of a table, they are ranked by their mean absolute importance over
-    the samples. Raises RequestError for a backbone that has neither tokens nor feature maps, of more than 256 positions.
+    features of the nearest training sample. `attribution=occlusion` measures what hiding each position changes, for every backbone
+    of at most 256 positions, where `auto` takes attention or Grad-CAM. An attribution map shows which inputs an output depends on,
+    not whether that is justified. Where positions have names, such as the columns of a table, they are ranked by their mean
+    absolute importance over the samples. Raises RequestError for a backbone that has neither tokens nor feature maps, of more than
+    256 positions.
     """
     amount = subsets.parse(labels, data.dataset, any_task=True)
     if target not in ("auto", "class", "neighbour"):
         raise RequestError(f"evaluator.target={target}: expected auto, class or neighbour", "evaluator.target=auto")
+    if attribution not in ("auto", "occlusion"):
+        raise RequestError(
+            f"evaluator.attribution={attribution}: expected auto or occlusion", "evaluator.attribution=auto"
+        )
     if samples < 1:
         raise RequestError(f"evaluator.samples={samples}: expected at least 1", "evaluator.samples=200")
     source = data.source(data.eval_split)
-    make_maps(backbone, data)  # raises before any feature is computed
+    make_maps(backbone, data, attribution)  # raises before any feature is computed
     if target == "auto":
         y = data.labels("train")
         target = "class" if len(y[y >= 0].unique()) > 1 else "neighbour"
     ids = order(derive(data.seed, "explain"), 0, len(source))[:samples]
     drawn = set(ids[:SHOWN].tolist())
     explained = make_score(backbone, data, target, amount)
-    map_makers = {"": (make_maps(backbone, data), explained)}
+    map_makers = {"": (make_maps(backbone, data, attribution), explained)}
     if has_baseline(baselines, "untrained") and (random := data.untrained_backbone) is not None:
-        map_makers["untrained"] = (make_maps(random, data), make_score(random, data, target, amount))
+        map_makers["untrained"] = (make_maps(random, data, attribution), make_score(random, data, target, amount))
 
     kind_of_data, values = modality(data.dataset.modality), data.dataset.values
     names = kind_of_data.position_names(data.dataset)
@@ -230,19 +237,32 @@ class _Occlusion:
         return self.of_positions(torch.stack([whole - z for z in self.effects(x)], dim=1), x)
 
 
-def make_maps(backbone: nn.Module, data: EvalData) -> _Attention | _GradCam | _Occlusion:
+def make_maps(backbone: nn.Module, data: EvalData, attribution: str = "auto") -> _Attention | _GradCam | _Occlusion:
+    if attribution == "occlusion":
+        return _occlusion(backbone, data)
     if isinstance(backbone, TokenBackbone) and type(backbone).attention is not TokenBackbone.attention:
         return _Attention(backbone)
-    dataset, kind = data.dataset, modality(data.dataset.modality)
-    blank = kind.dummy(dataset.shape, dataset.values, 2).to(data.device)
+    dataset = data.dataset
+    blank = modality(dataset.modality).dummy(dataset.shape, dataset.values, 2).to(data.device)
     try:
         with evaluating(backbone):
             return _GradCam(backbone, attribution_maps.last_feature_layer(backbone, blank))
-    except RequestError:
-        grouped = kind.spans(blank, dataset.values, MAX_OCCLUDED) is not None
-        if not grouped and math.prod(dataset.values.grid(tuple(dataset.shape))) > MAX_OCCLUDED:
-            raise
-        return _Occlusion(backbone, dataset.values, kind)
+    except RequestError as no_map:
+        return _occlusion(backbone, data, no_map)
+
+
+def _occlusion(backbone: nn.Module, data: EvalData, otherwise: RequestError | None = None) -> _Occlusion:
+    """RequestError, `otherwise` if given, for more positions than can be hidden one by one."""
+    dataset, kind = data.dataset, modality(data.dataset.modality)
+    blank = kind.dummy(dataset.shape, dataset.values, 2).to(data.device)
+    positions = math.prod(dataset.values.grid(tuple(dataset.shape)))
+    if positions > MAX_OCCLUDED and kind.spans(blank, dataset.values, MAX_OCCLUDED) is None:
+        raise otherwise or RequestError(
+            f"evaluator.attribution=occlusion: at most {MAX_OCCLUDED} positions can be hidden one by one; a sample has "
+            f"{positions:,}",
+            "evaluator.attribution=auto",
+        )
+    return _Occlusion(backbone, dataset.values, kind)
 
 
 @dataclass

@@ -208,8 +208,10 @@ def images(run: Path, folder: str, notes: list[str]) -> list[Path]:
 
 
 def baseline_kinds(protocol: Record) -> frozenset[str]:
-    """The prefixes of metrics of baselines: those of all evaluators, and models of the field that a protocol describes."""
-    return frozenset({*BASELINES, *mapping(protocol.get("baselines"))})
+    """The prefixes of metrics of baselines: those of all evaluators, and models of the field that a protocol describes, or those of
+    its parts (`transfer`)."""
+    parts = (protocol, *map(mapping, protocol.values()))
+    return frozenset({*BASELINES, *(name for part in parts for name in mapping(part.get("baselines")))})
 
 
 def group_by_metric(

@@ -137,6 +137,12 @@ def test_explain_rejects_unsupported_backbones(net):
     assert "convnet" in error.value.hint
 
 
+def test_occlusion_of_large_samples_is_refused():
+    dataset = Dataset("d", "image", (1, 20, 20), ArraySource(torch.zeros(4, 1, 20, 20, dtype=torch.uint8)), None)
+    with pytest.raises(RequestError, match="at most 256 positions can be hidden one by one; a sample has 400"):
+        make_maps(ConvNet((1, 20, 20), width=4), EvalData(dataset), "occlusion")
+
+
 # deletion, insertion, components -----------------------------------------------------------------------------------------
 
 

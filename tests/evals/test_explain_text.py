@@ -12,6 +12,7 @@ from sslcli.backbones.bag import Bag
 from sslcli.backbones.bert import BERT
 from sslcli.data import capitals
 from sslcli.data.subset import Subset
+from sslcli.errors import RequestError
 from sslcli.evals.artefacts.tables import tables_of
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.explain import MAX_OCCLUDED, explain, make_maps
@@ -142,6 +143,16 @@ def test_words_that_count_most_are_listed(data):
     assert first["capital"] == "capital"
     assert {row[1] for row in rows} <= set(words)  # no other word changes anything
     assert all(row[3] >= 3 for row in rows)
+
+
+def test_occlusion_of_a_transformer_can_be_requested(data):
+    torch.manual_seed(0)
+    network = BERT(data.dataset.shape, width=16, depth=1, heads=2, values=data.dataset.values).eval()
+    result = explain(network, data, samples=20, attribution="occlusion", baselines=False)
+    assert result.protocol["map"].startswith("loss of score")
+    assert result.metrics["deletion"] < result.metrics["random.deletion"]
+    with pytest.raises(RequestError, match=r"attribution=gradients"):
+        explain(network, data, attribution="gradients")
 
 
 def test_part_weights_are_means_over_samples():
