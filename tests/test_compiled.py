@@ -15,11 +15,18 @@ from tests.methods.test_method_contract import build
 
 @pytest.mark.parametrize(
     ("method", "compiled"),
-    [("simclr", ["ConvNet"]), ("byol", ["ConvNet"] * 2), ("mae", ["Block"] * 3), ("dino", ["ConvNet"] * 2)],
+    [
+        ("simclr", ["ConvNet"]),
+        ("byol", ["ConvNet"] * 2),
+        ("mae", ["Block"] * 3),
+        ("dino", ["ConvNet"] * 2),
+        ("mlm", ["Layer"] * 2),
+    ],
 )
 def test_compile_backbones_or_token_blocks(method, compiled):
     """A teacher's too; of MAE two blocks of the encoder, one of the decoder."""
-    assert [type(m).__name__ for m in regions(build(method, "image"))] == compiled
+    modality = "text" if "Layer" in compiled else "image"
+    assert [type(m).__name__ for m in regions(build(method, modality))] == compiled
 
 
 @pytest.fixture
@@ -45,16 +52,19 @@ def graphs(monkeypatch):
         ("byol", 2),  # online, and its teacher without gradients
         ("mae", 2),  # an encoder's blocks are one, whatever the epoch; the decoder's
         ("denoising_autoencoder", 1),
+        ("mlm", 1),  # the blocks, of all tokens
     ],
 )
 def test_compiled_run_matches_and_compiles_once(cli, graphs, method, expected):
     """Over epochs, of two steps (masks and noise have them in their key), evaluations, and pictures."""
     losses = []
+    size = ["backbone.dropout=0", "backbone.depth=2"] if method == "mlm" else []
     for word in ("false", "true"):
         result = cli(
             "pretrain",
             f"method={method}",
             *SMOKE[:-1],
+            *size,
             "train.steps=4",
             "train.batch_size=700",
             f"device.compile={word}",

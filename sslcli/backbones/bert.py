@@ -24,9 +24,9 @@ class BERT(TokenBackbone):
 
     B samples of N = L tokens, D = `width`. The class token is the first token of a sample, so `prefix` is 0. Tokens after the
     first separator belong to the second segment. Padding is never attended to, its outputs are 0, and on a CPU it is not computed
-    on. `causal`: a token attends to those up to it, as in GPT. `pool`: the mean of the present tokens, or `cls`, the first token.
-    `max_positions: auto` is L; shorter samples are supported. `vocabulary`: rows of the embedding, for weights that have more of
-    them than the tokenizer has tokens; `auto` is the size of the vocabulary.
+    on, unless blocks are compiled. `causal`: a token attends to those up to it, as in GPT. `pool`: the mean of the present tokens,
+    or `cls`, the first token. `max_positions: auto` is L; shorter samples are supported. `vocabulary`: rows of the embedding, for
+    weights that have more of them than the tokenizer has tokens; `auto` is the size of the vocabulary.
     """
 
     accepts: ClassVar = {"tokens": (1,)}
@@ -78,6 +78,11 @@ class BERT(TokenBackbone):
         layers: Any = self.encoder["layer"]
         return list(layers)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the blocks are compiled, for constant shapes."""
+        return any(layer._compiled_call_impl is not None for layer in self.layers)
+
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.tokens(x)
         if self.pool == "cls":
@@ -101,7 +106,7 @@ class BERT(TokenBackbone):
     def tokens_at(self, x: Tensor, where: Tensor) -> Tensor:
         """The last block computes the other tokens as keys and values alone."""
         rows, layout = self.embed(x)
-        queries = layout.queries(where)
+        queries = None if self.compiled else layout.queries(where)
         if queries is None:
             return super().tokens_at(x, where)
         *before, last = self.layers
@@ -138,7 +143,8 @@ class BERT(TokenBackbone):
         if keep is not None:
             x, positions, segments = (part.gather(1, keep) for part in (x, positions, segments))
             hidden = None if hidden is None else hidden.gather(1, keep)
-        layout = token_layout(self.present(x), attend, None if keep is None else positions, self.causal)
+        order = None if keep is None else positions
+        layout = token_layout(self.present(x), attend, order, self.causal, self.compiled or x.device.type != "cpu")
         words = self.token_embedding(layout.rows(x))
         if hidden is not None and mask_token is not None:
             words = torch.where(layout.rows(hidden)[:, None], mask_token.to(words.dtype), words)

@@ -51,7 +51,7 @@ class TextDecoder(nn.Module):
         self.apply(init_bert)
 
     def forward(self, x: Tensor, memory: Tensor, values: Tokens) -> Tensor:
-        layout = token_layout(values.present(x), causal=True)
+        layout = token_layout(values.present(x), causal=True, static=x.device.type != "cpu")
         positions = torch.arange(x.shape[1], device=x.device).expand_as(x)
         rows = self._tied[0](layout.rows(x)) + self.position_embeddings(layout.rows(positions))
         rows = F.dropout(self.LayerNorm(rows), self.dropout, self.training)

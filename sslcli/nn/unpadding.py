@@ -24,8 +24,8 @@ class Queries:
 class TokenLayout:
     """Which of the tokens (B, N) of a batch are computed on, as rows (M, ...), and what they may attend to.
 
-    On a CPU the rows are the M present tokens, and attention has the length T of the longest sequence, rounded up. Elsewhere, and
-    in compiled code, shapes may not depend on values: rows are all B x N tokens, and T = N.
+    The rows are the M present tokens, and attention has the length T of the longest sequence, rounded up. Where shapes may not
+    depend on values, rows are all B x N tokens, and T = N.
 
     index: (M,) int64, the place of each row in (B x N); None where rows are all tokens in order.
     slots: (M,) int64, the place of each row in (B x T); None where rows are all of them in order.
@@ -83,15 +83,19 @@ def select_rows(tokens: Tensor, where: Tensor) -> Tensor:
 
 
 def token_layout(
-    present: Tensor, attend: Tensor | None = None, order: Tensor | None = None, causal: bool = False
+    present: Tensor,
+    attend: Tensor | None = None,
+    order: Tensor | None = None,
+    causal: bool = False,
+    static: bool = False,
 ) -> TokenLayout:
     """The layout of a batch whose tokens `present` (B, N) bool are computed on.
 
     attend: (N, N) or (B, N, N) bool, which tokens (columns) each token (row) may attend to. causal: only those up to it, by their
     positions `order` (B, N), None where tokens are in order. Tokens that are not present are never attended to. A token that may
-    attend to none attends to itself, so that nothing is NaN."""
+    attend to none attends to itself, so that nothing is NaN. static: no shape may depend on values."""
     b, n = present.shape
-    if present.device.type != "cpu" or torch.compiler.is_compiling():
+    if static:
         mask = attention_mask(present, attend, order, causal)
         return TokenLayout((b, n), n, present, mask=mask)
     length, slots, index = n, None, None

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sslcli import optim
 from sslcli.backbones.base import Backbone, TokenBackbone
+from sslcli.nn.bert_layers import Layer as BertLayer
 from sslcli.nn.dist import world_size
 from sslcli.nn.transformer import Block
 from sslcli.runs import checkpoint
@@ -147,7 +148,9 @@ def regions(method: nn.Module) -> Iterator[nn.Module]:
     them than `forward`. Equal blocks share compiled code. The method around them is not compiled: it draws random numbers with
     the epoch in their key, and would be compiled again in each epoch."""
     for module in method.modules():
-        if isinstance(module, Block) or (isinstance(module, Backbone) and not isinstance(module, TokenBackbone)):
+        if isinstance(module, Block | BertLayer) or (
+            isinstance(module, Backbone) and not isinstance(module, TokenBackbone)
+        ):
             yield module
 
 
