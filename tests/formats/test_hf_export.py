@@ -283,3 +283,34 @@ def test_command_table_names_the_formats():
     from sslcli.formats.registry import FORMATS
 
     assert tuple(FORMATS) == EXPORT_FORMATS
+
+
+# ------------------------------------------------------------------------------------------------------------- README.md
+
+
+def test_card_has_results_with_their_protocol(runs, cli, tmp_path):
+    import shutil
+
+    shutil.copytree(runs("mlm"), tmp_path / "a_run|*bold*<b>")
+    assert cli("eval", "fill", "run=a_run|*bold*<b>", "device=cpu").code == 0
+    done = cli("export", "a_run|*bold*<b>", "format=hf", "out=bert")
+    assert done.code == 0, done.err
+    text = Path("bert/README.md").read_text(encoding="utf-8")
+    assert text.startswith("---\nlibrary_name: transformers\npipeline_tag: fill-mask\n")
+    assert "# a\\_run\\|\\*bold\\*\\<b\\>" in text
+    assert "| method | mlm |" in text
+    assert "| longest input | 24 tokens |" in text
+    numbers = json.loads((tmp_path / "a_run|*bold*<b>" / "eval" / "fill.json").read_text())["numbers"]
+    assert f"| fill | perplexity | {numbers['perplexity']:.4g} |" in text
+    assert "| fill | unigram.perplexity |" in text
+
+
+def test_card_leaves_out_results_of_other_weights(runs, cli, tmp_path):
+    import shutil
+
+    shutil.copytree(runs("mlm"), tmp_path / "run")
+    assert cli("eval", "fill", "run=run", "device=cpu").code == 0
+    result = tmp_path / "run" / "eval" / "fill.json"
+    result.write_text(json.dumps({**json.loads(result.read_text()), "step": 1}))
+    assert cli("export", "run", "format=hf", "out=bert").code == 0
+    assert "The run has no results for these weights." in Path("bert/README.md").read_text()

@@ -25,10 +25,10 @@ NO_SPACE_AFTER = frozenset("([{'’$#“-/")
 IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 
 
-@functools.cache
-def pattern() -> re.Pattern[str]:
-    """Words: letters, digits and underscores with the marks that combine with them (vowel signs, accents); and single other
-    characters that are not white space."""
+def classes() -> tuple[str, str, str]:
+    """Patterns of one character: that begins a word, that continues one, and that is a mark of its own.
+
+    A word has letters, digits and underscores, and the marks that combine with them (vowel signs, accents)."""
     codes = [c for c in range(0x300, 0x1F000) if unicodedata.category(chr(c))[0] == "M"]
     runs: list[list[int]] = []
     for c in codes:
@@ -37,7 +37,14 @@ def pattern() -> re.Pattern[str]:
         else:
             runs.append([c, c])
     marks = "".join(f"{re.escape(chr(a))}-{re.escape(chr(b))}" for a, b in runs)
-    return re.compile(rf"[{IDEOGRAPHS}]|(?:(?![{IDEOGRAPHS}])\w)(?:(?![{IDEOGRAPHS}])[\w{marks}])*|[^\w\s]")
+    return rf"(?:(?![{IDEOGRAPHS}])\w)", rf"(?:(?![{IDEOGRAPHS}])[\w{marks}])", r"[^\w\s]"
+
+
+@functools.cache
+def pattern() -> re.Pattern[str]:
+    """Words; and single other characters that are not white space."""
+    begin, inside, other = classes()
+    return re.compile(rf"[{IDEOGRAPHS}]|{begin}{inside}*|{other}")
 
 
 ASCII = re.compile(r"[a-z0-9_]+|[^\sa-z0-9_]")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from sslcli.data.text.library import BYTE_OF, library
 from sslcli.data.text.tokenizer import SPECIAL, UNK, BytesTokenizer
-from sslcli.data.text.words import IDEOGRAPHS, WordsTokenizer
+from sslcli.data.text.words import IDEOGRAPHS, WordsTokenizer, classes
 
 SIGMA, FINAL_SIGMA = "\u03a3", "\u03c2"
 
@@ -40,39 +39,37 @@ def words_tokenizer(tokenizer: WordsTokenizer) -> Any:
 
 def words_pattern() -> str:
     """The pattern of `split_words` with explicit classes: the library's engine has other definitions of \\w and \\s."""
-    ideograph, word, space = (re.compile(text).fullmatch for text in (f"[{IDEOGRAPHS}]", r"\w", r"\s"))
-
-    def is_word(c: str) -> bool:
-        return bool(word(c)) and not ideograph(c)
-
-    begin = _class(is_word)
-    inside = _class(lambda c: is_word(c) or (unicodedata.category(c)[0] == "M" and not ideograph(c)))
-    other = _class(lambda c: not word(c) and not space(c))
-    return f"{_class(lambda c: bool(ideograph(c)))}|{begin}{inside}*|{other}"
+    begin, inside, other = (_class(text) for text in classes())
+    return f"{_class(f'[{IDEOGRAPHS}]')}|{begin}{inside}*|{other}"
 
 
 def final_sigma() -> str:
     """A pattern of the capital sigmas that end a word, which Python lower-cases to another letter than the library does: they
     follow a cased letter, with one ignored character at most between them, and precede none."""
-    cased = _class(lambda c: f"{c}{SIGMA}".lower().endswith(FINAL_SIGMA))
-    ignored = _class(
-        lambda c: f"a{c}{SIGMA}".lower().endswith(FINAL_SIGMA) and not f"{c}{SIGMA}".lower().endswith(FINAL_SIGMA)
-    )
-    return f"(?<={cased}|{cased}{ignored}){SIGMA}(?!{ignored}*{cased})"
+    every = [chr(code) for code in _codes()]
+    cased = [f"{c}{SIGMA}".lower().endswith(FINAL_SIGMA) for c in every]
+    ignored = [f"a{c}{SIGMA}".lower().endswith(FINAL_SIGMA) for c in every]
+    a = _ranges(ord(c) for c, yes in zip(every, cased, strict=True) if yes)
+    b = _ranges(ord(c) for c, yes, other in zip(every, ignored, cased, strict=True) if yes and not other)
+    return f"(?<={a}|{a}{b}){SIGMA}(?!{b}*{a})"
 
 
-def _class(wanted: Callable[[str], bool]) -> str:
-    """A class of a regular expression, such as `[\\x{61}-\\x{7a}]`."""
-    codes = (c for c in range(sys.maxunicode + 1) if not 0xD800 <= c < 0xE000 and wanted(chr(c)))
-    return "[" + "".join(f"\\x{{{a:x}}}-\\x{{{b:x}}}" for a, b in _runs(codes)) + "]"
+def _codes() -> Iterable[int]:
+    """All characters, without surrogates."""
+    return (*range(0xD800), *range(0xE000, sys.maxunicode + 1))
 
 
-def _runs(codes: Iterable[int]) -> list[tuple[int, int]]:
-    """Runs of consecutive numbers, first and last."""
-    runs: list[tuple[int, int]] = []
+def _class(pattern: str) -> str:
+    """The class of all characters that match a pattern of one character, such as `[\\x{61}-\\x{7a}]`."""
+    every = "".join(map(chr, _codes()))
+    return _ranges(ord(c) for c in re.findall(pattern, every))
+
+
+def _ranges(codes: Iterable[int]) -> str:
+    runs: list[list[int]] = []
     for code in codes:
         if runs and code == runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], code)
+            runs[-1][1] = code
         else:
-            runs.append((code, code))
-    return runs
+            runs.append([code, code])
+    return "[" + "".join(f"\\x{{{a:x}}}-\\x{{{b:x}}}" for a, b in runs) + "]"
