@@ -417,3 +417,21 @@ def test_split_is_a_pure_function(tmp_path):
             assert all(torch.equal(a[0], t[i]) for a, t in zip(alone, together, strict=True))
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["dataset=wine"], "these are tables of numbers and categories"),
+        (["dataset=series", "dataset.path=s.npz"], "these are time series"),
+        (["dataset=capitals"], "these are text"),
+        (["dataset=digits"], "its images are no files"),
+    ],
+)
+def test_other_data_than_image_files_are_refused(cli, tmp_path, words, kind):
+    np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).normal(size=(20, 2, 16)).astype(np.float32))
+    refused = cli("data", "pack", *words, "out=x.pack")
+    assert refused.code == 2
+    assert f"cannot be packed: a pack holds image files, and {kind}" in refused.err
+    assert "train on it as it is: its " in refused.err
+    assert not list(tmp_path.glob("x.pack*"))

@@ -13,10 +13,12 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image
 
+from sslcli.config.modalities import description
 from sslcli.console import escape, human_bytes, plural
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset
@@ -80,6 +82,20 @@ def write_pack(dataset: Dataset, out: Path, form: str = "jpeg", size: int | None
     return True
 
 
+def _refuse(dataset: Dataset) -> NoReturn:
+    """RequestError for a data set that does not consist of image files: what to do instead."""
+    kind = description(dataset.modality)["summary"]
+    images = dataset.modality == "image"
+    is_resident = all(s is None or s.resident is not None for s in (dataset.train, dataset.test, dataset.unlabelled))
+    raise RequestError(
+        f"{dataset.name} cannot be packed: a pack holds image files, and "
+        + ("its images are no files" if images else f"these are {kind}"),
+        f"train on it as it is: its {len(dataset.train):,} training samples are in memory, where a pack would not be faster"
+        if is_resident
+        else "sslcli data pack dataset=image_folder dataset.path=PHOTOS out=photos.pack",
+    )
+
+
 class PackTask:
     """The samples of a pack, and how each is encoded."""
 
@@ -89,10 +105,7 @@ class PackTask:
         for split, source in splits.items():
             if source is not None:
                 if not isinstance(source, ImageFiles):
-                    raise RequestError(
-                        f"{dataset.name} does not consist of image files, so it cannot be packed",
-                        "sslcli data pack dataset=image_folder dataset.path=PHOTOS out=photos.pack",
-                    )
+                    _refuse(dataset)
                 self.sources[split] = source
         self.dataset, self.form, self.size, self.quality = dataset, form, size, quality
         self.decoder = self.sources["train"].decoder
