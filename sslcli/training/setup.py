@@ -108,7 +108,10 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     if cfg.get("init"):
         init_note += load_initial_heads(method, cfg["init"])
     if rehearsal:
-        rehearse(method, views, dataset)
+        shared = process.world_size > 1 and train["sync_batchnorm"]  # statistics of all processes together
+        rehearse(
+            method, views, dataset, 2 if shared else train["batch_size"] // (train["accumulate"] * process.world_size)
+        )
     machine.place(method)
     if process.world_size > 1 and train["sync_batchnorm"]:
         convert_sync_batchnorm(method)
@@ -200,12 +203,23 @@ def check_tokens(targets: list[type[Method]], backbone: nn.Module, dataset: Data
             )
 
 
-def rehearse(method: Method, views: Views, dataset: Dataset) -> None:
-    """Run one forward pass of a copy on a few blank samples, so that a mismatch of shapes or widths shows before any work."""
-    n = max(2, method.min_batch)
+def rehearse(method: Method, views: Views, dataset: Dataset, micro_batch: int = 2) -> None:
+    """Run one forward pass of a copy on a few blank samples, so that a mismatch of shapes or widths shows before any work.
+
+    `micro_batch`: samples at a time of the training; RequestError where that is 1 and a batch norm would see a single value."""
+    n = 1 if micro_batch == method.min_batch == 1 else max(2, method.min_batch)
     draw = Draw(0, 0, torch.arange(n))
     kind = modality(dataset.modality)
     blank = [kind.dummy(shape, dataset.values, n) for shape in views.shapes]
     labels = torch.zeros(n, dtype=torch.int64) if method.uses_labels else None
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        copy.deepcopy(method)(Batch(blank, views.kinds, draw, labels))
+        try:
+            copy.deepcopy(method)(Batch(blank, views.kinds, draw, labels))
+        except ValueError as e:
+            if n > 1 or not str(e).startswith("Expected more than 1 value per channel"):  # torch's, of any batch norm
+                raise
+            raise RequestError(
+                f"train.batch_size: {type(method).__name__} sees one sample at a time, and batch normalization in the network "
+                f"({type(method.backbone).__name__}, or a head) needs two",
+                "a larger train.batch_size, a smaller train.accumulate, or a backbone without batch norm, such as a transformer",
+            ) from None
