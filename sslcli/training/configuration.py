@@ -36,10 +36,14 @@ def resolve(cfg: DictConfig) -> Config:
 def request_overrides(cfg: DictConfig) -> list[str]:
     """The overrides of the command line that composed `cfg`, by Hydra's part of it, or inside a Hydra task by Hydra's own."""
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
-    if "hydra" in cfg:
-        return list(cfg.hydra.overrides.task)
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    if "hydra" not in cfg and not HydraConfig.initialized():
+        return []
+    given = (cfg.hydra if "hydra" in cfg else HydraConfig.get()).overrides.task
+    # as typed: an interpolation in one of them is resolved later, or refused with its key
+    texts = OmegaConf.to_container(given, resolve=False) if OmegaConf.is_config(given) else given
+    return [str(text) for text in texts or []]
 
 
 def with_pretrained(values: Config, overrides: list[str]) -> Config:
