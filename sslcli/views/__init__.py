@@ -17,7 +17,6 @@ from torch import Tensor
 
 from sslcli.config.modalities import modalities
 from sslcli.data.dataset import Dataset
-from sslcli.data.images.crop import to_array
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.rng import Draw
 from sslcli.views.contact_sheet import sheet
@@ -46,8 +45,8 @@ class Views:
     """
 
     def __init__(self, plan: Mapping[str, int], recipes: Mapping[str, Any], dataset: Dataset):
-        kind_of_data = modality(dataset.modality)
-        table = kind_of_data.ops
+        self._modality = modality(dataset.modality)
+        table = self._modality.ops
         unknown = any(op not in table for recipe in recipes.values() if isinstance(recipe, Mapping) for op in recipe)
         others = {op: name for name in modalities() for op in modality(name).ops if op not in table} if unknown else {}
         offered = {kind: recipe for kind, recipe in recipes.items() if kind != "summary"}
@@ -66,7 +65,7 @@ class Views:
                 )
             for index in range(count):
                 ops, notes = make_ops(offered[kind], kind, index, dataset.shape, table, others)
-                self._views.append(kind_of_data.view(ops, dataset))
+                self._views.append(self._modality.view(ops, dataset))
                 self.kinds.append(kind)
                 self.notes.extend(note for note in notes if note not in self.notes)
         if not self._views:
@@ -85,13 +84,13 @@ class Views:
             return [view.resident(raw, draw.of_view(i)) for i, view in enumerate(self._views)]
 
     @torch.no_grad()
-    def frames(self, images: Sequence[Any], draw: Draw) -> list[Tensor]:
-        """Decoded images (PIL or (H, W, C) uint8 arrays with the data set's channels, of any sizes) -> per view the cropped and
-        resized region (B, C, s, s) uint8; tensors of other kinds of data as their view takes them. For worker processes: little
-        work, few bytes; `finish` applies the other ops."""
-        assert len(images) == len(draw.ids), (len(images), len(draw.ids))
-        arrays = [x if isinstance(x, Tensor) else to_array(x) for x in images]  # converted once for all views
-        return [view.frame(arrays, draw.of_view(i)) for i, view in enumerate(self._views)]
+    def frames(self, samples: Sequence[Any], draw: Draw) -> list[Tensor]:
+        """Samples that are read one by one, such as images (PIL, or (H, W, C) uint8 arrays with the data set's channels) of any
+        sizes -> per view a compact batch, such as the cropped and resized region (B, C, s, s) uint8. For worker processes:
+        little work, few bytes; `finish` applies the other ops."""
+        assert len(samples) == len(draw.ids), (len(samples), len(draw.ids))
+        decoded = self._modality.decoded(samples)
+        return [view.frame(decoded, draw.of_view(i)) for i, view in enumerate(self._views)]
 
     @torch.no_grad()
     def finish(self, frames: Sequence[Tensor], draw: Draw) -> list[Tensor]:

@@ -14,13 +14,14 @@ import ctypes
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Dataset
-from sslcli.data.images.crop import crop_and_resize
+from sslcli.data.images.crop import crop_and_resize, to_array
 from sslcli.nn.values import Continuous, Values
 from sslcli.rng import Draw
 from sslcli.views.corruption import Corruption, Generators
@@ -194,6 +195,10 @@ class ImageModality(GridModality):
     def view(self, ops: list[Op], dataset: Dataset) -> ImageView:
         assert isinstance(dataset.values, Continuous), dataset.values
         return ImageView(ops, dataset.shape, dataset.values.mean, dataset.values.std)
+
+    def decoded(self, samples: Sequence[Any]) -> list[np.ndarray]:
+        """PIL images, or arrays (H, W, C) uint8 -> arrays (H, W, C) uint8."""
+        return [to_array(image) for image in samples]
 
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (per_channel(v, x.shape[1]).view(-1, 1, 1) for v in (dataset.values.mean, dataset.values.std))

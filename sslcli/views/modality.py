@@ -107,6 +107,10 @@ class Modality(ABC):
     def view(self, ops: list[Op], dataset: Dataset) -> View:
         """The view that applies `ops`, from `make_ops`, to samples of the data set."""
 
+    def decoded(self, samples: Sequence[Any]) -> Sequence[Any]:
+        """Samples of a source that is read one by one, as `View.frame` takes them: converted once for all views."""
+        return samples
+
     @abstractmethod
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         """How each of the views x (B, *shape), normalized, on any device, is shown to people: in the units of the data."""
