@@ -32,7 +32,7 @@ from sslcli.methods.base import Method
 from sslcli.nn.dist import broadcast_from_rank0, world_size
 from sslcli.rng import derive
 from sslcli.views import Views
-from sslcli.views.modality import RawFeatures, Samples, modality
+from sslcli.views.modality import Baseline, RawFeatures, Samples, modality
 
 Split = Literal["train", "test"]
 Labelled = tuple[Tensor, Tensor]  # features (n, d) float32, labels (n,) int64 with -1 for none
@@ -86,6 +86,7 @@ class EvalData:
         self._raw_features: RawFeatures | None = None
         self._samples: dict[str, tuple[Samples, Tensor]] = {}
         self._ids: dict[str, Tensor] = {}
+        self.field_baselines: dict[str, Baseline] | None = None  # of the modality: see `inputs/baselines.py`
         self._untrained_backbone: nn.Module | None = None
 
     @property
@@ -168,7 +169,8 @@ class EvalData:
         if split not in self._raw:
             source = self.source(split)
             features = self.raw_features
-            x, ids = concatenate(((ids, features.transform(x)) for ids, x in self._sample_batches(source)), len(source))
+            batches = sample_batches(source, self.dataset, self.workers, self.batch_size)
+            x, ids = concatenate(((ids, features.transform(x)) for ids, x in batches), len(source))
             self._ids[split] = ids
             self._raw[split] = x, _labels(source, ids)
         return self._raw[split]
@@ -178,11 +180,9 @@ class EvalData:
         """The modality's raw features, fitted to the training split."""
         if self._raw_features is None:
             self._raw_features = modality(self.dataset.modality).raw_features(self.dataset)
-            self._raw_features.fit(x for _, x in self._sample_batches(self.dataset.train))
+            batches = sample_batches(self.dataset.train, self.dataset, self.workers, self.batch_size)
+            self._raw_features.fit(x for _, x in batches)
         return self._raw_features
-
-    def _sample_batches(self, source: Source) -> Iterator[tuple[Tensor, Samples]]:
-        return sample_batches(source, self.dataset, self.workers, self.batch_size)
 
     def batches(self, split: Split, ids: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """(ids (B,), inputs (B, *shape) normalized, on `device`) of a split, or of its samples `ids` in their order."""

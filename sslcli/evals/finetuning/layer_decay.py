@@ -20,11 +20,12 @@ def layers(backbone: nn.Module) -> list[list[str]]:
 
     One rule for all: the backbone is a row of modules in the order of their registration. A module with over half of
     all parameters that is no list (`Sequential`, `ModuleList`) is replaced by its members, again and again; then, where
-    the row has exactly one list, that too. Each module of the row is a layer; one with vectors only (a norm) belongs to
-    the layer before it, and parameters outside all modules (class token, positions) to the first. So the layers are the
-    blocks of a ViT (after the patch embedding), the stages of a ResNet (after the stem), the units of a convnet.
+    the row has exactly one list, that too. Tables of embeddings do not count, because vocabularies have any size. Each
+    module of the row is a layer; one with vectors only (a norm) belongs to the layer before it, and parameters outside all
+    modules (class token, positions) to the first. So the layers are the blocks of a ViT (after the patch embedding) or of
+    BERT (after all embeddings), the stages of a ResNet (after the stem), the units of a convnet.
     """
-    total = sum(p.numel() for p in backbone.parameters())
+    total = _size(backbone)
     row = _members("", backbone)
     while (i := _opens(row, total)) is not None:
         row[i : i + 1] = _members(*row[i])
@@ -57,9 +58,15 @@ def _opens(row: list[tuple[str, nn.Module]], total: int) -> int | None:
     for i, (_, module) in enumerate(row):
         if isinstance(module, _LISTS) and len(module) > 1:
             continue
-        if any(True for _ in module.children()) and 2 * sum(p.numel() for p in module.parameters()) > total:
+        if any(True for _ in module.children()) and 2 * _size(module) > total:
             return i
     return None
+
+
+def _size(module: nn.Module) -> int:
+    """Parameters without those of tables of embeddings."""
+    tables = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    return sum(p.numel() for p in module.parameters() if id(p) not in tables)
 
 
 def groups(backbone: nn.Module, head: nn.Module, weight_decay: float, decay: float) -> list[dict[str, Any]]:

@@ -40,8 +40,10 @@ def two_classes(dataset: Dataset, y: Tensor) -> bool:
 
 
 def field_baselines(data: EvalData, baselines: Baselines) -> dict[str, Baseline]:
-    """The modality's baselines, where all baselines are wanted."""
-    return modality(data.dataset.modality).baselines(data.dataset) if baselines is True else {}
+    """The modality's baselines, where all baselines are wanted; made once, so that they can keep what they compute of the data."""
+    if data.field_baselines is None:
+        data.field_baselines = modality(data.dataset.modality).baselines(data.dataset)
+    return data.field_baselines if baselines is True else {}
 
 
 def fit_classifiers(
@@ -54,12 +56,13 @@ def fit_classifiers(
     (x, train_ids), (x_test, test_ids) = data.samples("train"), data.samples("test")
     y, y_test = data.labels("train")[train_ids], data.labels("test")[test_ids]
     tested = torch.nonzero(y_test >= 0).flatten()
+    x_test, y_test = x_test[tested], y_test[tested]
     results = {name: BaselineOutputs(baseline.note) for name, baseline in known.items()}
     for index in track(range(seeds), "baselines, draw of labels"):
         ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)
         classes, targets = y[ids].unique(return_inverse=True)
         for name, baseline in known.items():
             predict = baseline.fit(x[ids], targets, derive(data.seed, "baseline", name, index))
-            results[name].outputs.append(predict(x_test[tested]))
+            results[name].outputs.append(predict(x_test))
             results[name].classes.append(classes)
-    return results, y_test[tested]
+    return results, y_test

@@ -37,8 +37,7 @@ class LSA(RawFeatures):
         from sklearn.decomposition import TruncatedSVD
 
         texts = [text for batch in batches for text in self._texts(batch)]
-        self._vectorizer = fit_vectorizer(texts, ngrams=1, max_features=FEATURES)
-        x = self._vectorizer.transform(texts)
+        self._vectorizer, x = fit_vectorizer(texts, ngrams=1, max_features=FEATURES)
         dim = min(DIM, min(x.shape) - 1)
         if dim > 0:
             self._svd = TruncatedSVD(dim, random_state=0, n_iter=4).fit(x)
@@ -65,25 +64,38 @@ class TfIdf(Baseline):
     def __init__(self, training: Documents):
         self.training = training
         self._vectorizer: Any = None
+        self._of_training: Any = None  # (n, words) sparse: draws of labels select rows of it
+        self._last: tuple[Documents, Any] | None = None  # the same test documents are predicted for each draw
 
     def fit(self, x: Documents, y: Tensor, seed: int) -> Callable[[Documents], Tensor]:
         from sklearn.linear_model import LogisticRegression
 
         if self._vectorizer is None:
-            self._vectorizer = fit_vectorizer(self.training, ngrams=2, min_df=2 if len(self.training) > 1000 else 1)
-        model = LogisticRegression(C=10.0, max_iter=2000).fit(self._vectorizer.transform(x), y.numpy())
-        return lambda new: torch.from_numpy(np.asarray(model.predict_proba(self._vectorizer.transform(new))))
+            least = 2 if len(self.training) > 1000 else 1
+            self._vectorizer, self._of_training = fit_vectorizer(self.training, ngrams=2, min_df=least)
+        model = LogisticRegression(C=10.0, max_iter=2000).fit(self._features(x), y.numpy())
+        return lambda new: torch.from_numpy(np.asarray(model.predict_proba(self._features(new))))
+
+    def _features(self, x: Documents) -> Any:
+        """(n, words) sparse."""
+        if x.source is self.training.source:
+            return self._of_training[x.ids.numpy()]
+        if self._last is None or self._last[0] is not x:
+            self._last = x, self._vectorizer.transform(x)
+        return self._last[1]
 
 
-def fit_vectorizer(texts: Iterable[str], ngrams: int, min_df: int = 1, max_features: int | None = None) -> Any:
-    """TF-IDF of training documents. DataError where they hold no word."""
+def fit_vectorizer(
+    texts: Iterable[str], ngrams: int, min_df: int = 1, max_features: int | None = None
+) -> tuple[Any, Any]:
+    """TF-IDF of training documents, and their features (n, words), sparse. DataError where they hold no word."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     out = TfidfVectorizer(
         ngram_range=(1, ngrams), sublinear_tf=True, min_df=min_df, max_features=max_features, dtype=np.float32
     )
     try:
-        return out.fit(texts)
+        return out, out.fit_transform(texts)
     except ValueError:
         raise DataError(
             "no training document holds a word of two letters: TF-IDF has no features", "evaluator.baselines=false"

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import pytest
 from torch import nn
 
+from sslcli.backbones.bert import BERT
 from sslcli.backbones.convnet import ConvNet
 from sslcli.backbones.mlp import MLP
 from sslcli.backbones.resnet import ResNet
 from sslcli.backbones.tcn import TCN
 from sslcli.backbones.vit import ViT
 from sslcli.evals.finetuning.layer_decay import groups, layers
+from sslcli.nn.values import Tokens
 
 
 def heads_of(backbone: nn.Module) -> list[set[str]]:
@@ -68,3 +71,11 @@ def test_layer_decay_factors_of_known_case():
         p.requires_grad for p in [*backbone.parameters(), *head.parameters()]
     )
     assert {g["factor"] for g in groups(backbone, head, 0.1, 1.0)} == {1.0}
+
+
+@pytest.mark.parametrize("vocabulary", [50, 50_000])
+def test_layers_of_bert_are_blocks_for_any_vocabulary(vocabulary):
+    values = Tokens(vocabulary, mask=4, special=(0, 1, 2, 3, 4), start=2, separator=3)
+    found = layers(BERT((8,), width=16, depth=3, heads=2, values=values))
+    assert {name.split(".")[0] for name in found[0]} == {"embeddings"}
+    assert [names[0].split(".")[:3] for names in found[1:]] == [["encoder", "layer", str(i)] for i in range(3)]
