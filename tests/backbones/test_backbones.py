@@ -27,6 +27,16 @@ FOLDER = Path(__file__).parents[2] / "configs" / "backbone"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.yaml"))
 SMALL = {"depth": 1} | {"width": 16, "heads": 2}  # a big transformer, small enough for a test
 IMAGE, SERIES = (2, 24, 24), (2, 21)
+OTHER_SIZES = {
+    "resnet34",
+    "resnet50",
+    "vit_micro",
+    "vit_small",
+    "vit_base",
+    "bert_tiny",
+    "bert_small",
+    "bert_base",
+}  # than a class has
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -60,7 +70,7 @@ def test_yaml_and_signature_agree(name):
     parameters = list(inspect.signature(target(name).__init__).parameters.values())[2:]  # without self, input_shape
     parameters = [p for p in parameters if p.name != "values"]
     assert [p.name for p in parameters] == [k for k in mine if k not in ("_target_", "summary")]
-    if name not in ("resnet34", "resnet50", "vit_micro", "vit_small", "vit_base", "bert_small", "bert_base"):  # sizes
+    if name not in OTHER_SIZES:
         assert {p.name: p.default for p in parameters} == {
             k: v for k, v in mine.items() if k not in ("_target_", "summary")
         }

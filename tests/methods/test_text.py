@@ -152,6 +152,23 @@ def test_nsp_matches_transformers():
     assert_same(ours, gradients(theirs, model.bert, model.cls), POOLER)
 
 
+def test_nsp_learns_a_rule():
+    """Both segments are of one of five topics: a permuted pair is often of two."""
+    torch.manual_seed(0)
+    method, generator = NSP(network(width=32, dropout=0.0)).train(), torch.Generator().manual_seed(0)
+    words = 5 + 7 * (torch.arange(64) % 5)[:, None] + torch.randint(0, 7, (64, 8), generator=generator)
+    start, end = torch.full((64, 1), 2), torch.full((64, 1), 3)
+    x = F.pad(torch.cat([start, words[:, :4], end, words[:, 4:], end], dim=1), (0, L - 11))
+    optimizer, right = torch.optim.AdamW(method.parameters(), 3e-3), []
+    for step in range(200):
+        out = method(batch("pair", x, step))
+        optimizer.zero_grad()
+        out["loss"].backward()
+        optimizer.step()
+        right.append(out["nsp_acc"].item())
+    assert sum(right[-50:]) / 50 > 0.65
+
+
 def test_bert_matches_transformers():
     """BertForPreTraining: one pass, the sum of both losses."""
     method, data = double(BERT(network())), batch("pair")
