@@ -1,15 +1,14 @@
 """Attribution maps of a backbone, and how faithful they are by deletion and insertion.
 
 Transformers: attention of the last block, by head and averaged. Convolutional networks: Grad-CAM of the probe's class or, without
-labels, of the similarity to the nearest training sample. Other backbones: occlusion of each of at most 256 positions, or of groups
-of them that the modality defines, such as words. All: principal components of the patch features as colors; of samples that are
-read, such as documents, the words on the colors of their weights and the words that count most.
+labels, of the similarity to the nearest training sample. Other backbones: occlusion of each position, of groups that the modality
+defines, such as words, or of at most 256 blocks of neighboring positions. All: principal components of the patch features as
+colors; of samples that are read, such as documents, the words on the colors of their weights and the words that count most.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.backbones.base import TokenBackbone
+from sslcli.data.dataset import Dataset
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.attribution_sheets import AttributionExample, curve_panels, map_sheet, ranking_bars
 from sslcli.evals.base.embedding import evaluating
@@ -27,11 +27,10 @@ from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics import attribution_maps
 from sslcli.evals.metrics.part_weights import PartWeights
 from sslcli.evals.metrics.position_importance import PositionImportance
-from sslcli.nn.values import Values
 from sslcli.rng import derive, order
 from sslcli.runs import Record
 from sslcli.views import previews
-from sslcli.views.modality import Modality, modality
+from sslcli.views.modality import modality
 
 SHOWN = 8
 STEPS = 20  # of deletion and insertion
@@ -54,11 +53,10 @@ def explain(
     an `untrained.` backbone, all scored with the evaluated backbone.
 
     The score is the probability of the probe's class, or (`target=neighbour`, and without labels) the cosine similarity to the
-    features of the nearest training sample. `attribution=occlusion` measures what hiding each position changes, for every backbone
-    of at most 256 positions, where `auto` takes attention or Grad-CAM. An attribution map shows which inputs an output depends on,
-    not whether that is justified. Where positions have names, such as the columns of a table, they are ranked by their mean
-    absolute importance over the samples. Raises RequestError for a backbone that has neither tokens nor feature maps, of more than
-    256 positions.
+    features of the nearest training sample. `attribution=occlusion` measures what hiding each position changes, for every backbone,
+    where `auto` takes attention or Grad-CAM; of more than 256 positions, blocks are hidden, whose positions share one importance.
+    An attribution map shows which inputs an output depends on, not whether that is justified. Where positions have names, such as
+    the columns of a table, they are ranked by their mean absolute importance over the samples.
     """
     amount = subsets.parse(labels, data.dataset, any_task=True)
     if target not in ("auto", "class", "neighbour"):
@@ -70,7 +68,6 @@ def explain(
     if samples < 1:
         raise RequestError(f"evaluator.samples={samples}: expected at least 1", "evaluator.samples=200")
     source = data.source(data.eval_split)
-    make_maps(backbone, data, attribution)  # raises before any feature is computed
     if target == "auto":
         y = data.labels("train")
         target = "class" if len(y[y >= 0].unique()) > 1 else "neighbour"
@@ -195,10 +192,15 @@ class _Occlusion:
     """The effect of hiding each position, for backbones without tokens or feature maps. Zeiler & Fergus, ECCV 2014, Sec. 4.2."""
 
     title = "occlusion"
-    what = "loss of score when a position is hidden"
 
-    def __init__(self, backbone: nn.Module, values: Values, kind: Modality):
-        self.backbone, self.values, self.kind = backbone, values, kind
+    def __init__(self, backbone: nn.Module, dataset: Dataset):
+        self.backbone, self.values, self.kind = backbone, dataset.values, modality(dataset.modality)
+        grid = self.values.grid(tuple(dataset.shape))
+        self.blocks, side = attribution_maps.blocks(grid, MAX_OCCLUDED)  # where the modality defines no groups
+        block = f"a block of {' x '.join(str(min(side, n)) for n in grid)} positions"
+        blank = self.kind.dummy(dataset.shape, dataset.values, 2)
+        has_spans = self.kind.spans(blank, self.values, MAX_OCCLUDED) is not None
+        self.what = f"loss of score when {'a position' if side == 1 or has_spans else block} is hidden"
 
     @torch.no_grad()
     def effects(self, x: Tensor) -> Iterator[Tensor]:
@@ -213,7 +215,7 @@ class _Occlusion:
         spans = self.kind.spans(x, self.values, MAX_OCCLUDED)
         if spans is not None:
             return spans.flatten(1)
-        return torch.arange(math.prod(self.values.grid(tuple(x.shape[1:]))), device=x.device)[None]
+        return self.blocks.to(x.device)[None]
 
     def of_positions(self, effects: Tensor, x: Tensor) -> Tensor:
         """What belongs to groups (B, groups, d) for each position (B, N, d), 0 where nothing is hidden."""
@@ -239,7 +241,7 @@ class _Occlusion:
 
 def make_maps(backbone: nn.Module, data: EvalData, attribution: str = "auto") -> _Attention | _GradCam | _Occlusion:
     if attribution == "occlusion":
-        return _occlusion(backbone, data)
+        return _Occlusion(backbone, data.dataset)
     if isinstance(backbone, TokenBackbone) and type(backbone).attention is not TokenBackbone.attention:
         return _Attention(backbone)
     dataset = data.dataset
@@ -247,22 +249,8 @@ def make_maps(backbone: nn.Module, data: EvalData, attribution: str = "auto") ->
     try:
         with evaluating(backbone):
             return _GradCam(backbone, attribution_maps.last_feature_layer(backbone, blank))
-    except RequestError as no_map:
-        return _occlusion(backbone, data, no_map)
-
-
-def _occlusion(backbone: nn.Module, data: EvalData, otherwise: RequestError | None = None) -> _Occlusion:
-    """RequestError, `otherwise` if given, for more positions than can be hidden one by one."""
-    dataset, kind = data.dataset, modality(data.dataset.modality)
-    blank = kind.dummy(dataset.shape, dataset.values, 2).to(data.device)
-    positions = math.prod(dataset.values.grid(tuple(dataset.shape)))
-    if positions > MAX_OCCLUDED and kind.spans(blank, dataset.values, MAX_OCCLUDED) is None:
-        raise otherwise or RequestError(
-            f"evaluator.attribution=occlusion: at most {MAX_OCCLUDED} positions can be hidden one by one; a sample has "
-            f"{positions:,}",
-            "evaluator.attribution=auto",
-        )
-    return _Occlusion(backbone, dataset.values, kind)
+    except RequestError:  # it has no feature map
+        return _Occlusion(backbone, dataset)
 
 
 @dataclass

@@ -23,7 +23,7 @@ from sslcli.evals.artefacts.figures import Bars
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.explain import explain, make_maps
 from sslcli.evals.metrics import attribution_maps
-from sslcli.nn.values import Continuous
+from sslcli.nn.values import Columns, Continuous
 from tests.evals import toys
 from tests.rows import VALUES, rows
 
@@ -137,10 +137,12 @@ def test_explain_rejects_unsupported_backbones(net):
     assert "convnet" in error.value.hint
 
 
-def test_occlusion_of_large_samples_is_refused():
-    dataset = Dataset("d", "image", (1, 20, 20), ArraySource(torch.zeros(4, 1, 20, 20, dtype=torch.uint8)), None)
-    with pytest.raises(RequestError, match="at most 256 positions can be hidden one by one; a sample has 400"):
-        make_maps(ConvNet((1, 20, 20), width=4), EvalData(dataset), "occlusion")
+def test_occlusion_of_large_samples_hides_blocks():
+    x = torch.zeros(4, 1, 20, 20, dtype=torch.uint8)
+    dataset = Dataset("d", "image", (1, 20, 20), ArraySource(x), None)
+    maps = make_maps(convnet((1, 20, 20)), EvalData(dataset), "occlusion")
+    assert maps.what == "loss of score when a block of 2 x 2 positions is hidden"
+    assert len(list(maps.effects(torch.randn(2, 1, 20, 20)))) == 100
 
 
 # deletion, insertion, components -----------------------------------------------------------------------------------------
@@ -344,13 +346,53 @@ def test_positions_of_images_have_no_names():
     assert "positions.png" not in result.artefacts
 
 
-def test_explain_checks_the_backbone_first(monkeypatch):
-    monkeypatch.setattr("sslcli.evals.explain.MAX_OCCLUDED", 0)
+@pytest.mark.parametrize(
+    ("grid", "most", "side"), [((5,), 256, 1), ((257,), 256, 2), ((1000,), 256, 4), ((32, 32), 256, 2), ((7, 5), 6, 3)]
+)
+def test_blocks_cover_the_grid(grid, most, side):
+    block, found = attribution_maps.blocks(grid, most)
+    assert found == side
+    assert len(block) == math.prod(grid)
+    assert sorted(block.unique().tolist()) == list(range(int(block.max()) + 1))
+    assert int(block.max()) < most
+    places = torch.stack(torch.meshgrid(*(torch.arange(n) // side for n in grid), indexing="ij")).flatten(1).T
+    same = (places[:, None] == places[None]).all(dim=2)
+    assert torch.equal(block[:, None] == block[None], same)
 
-    class Counting(toys.Rows):
-        pass
 
-    net = Counting()
-    with pytest.raises(RequestError, match="no map of features"):
-        explain(net, EvalData(toys.dataset()))
-    assert net.calls == 1
+def test_occlusion_of_an_image_hides_blocks():
+    """32 x 32 positions, and a perceptron: one block of 2 x 2 holds all that the score depends on."""
+    x = images(30, (1, 32, 32))
+    source = ArraySource((x * 40 + 120).clamp(0, 255).to(torch.uint8), torch.arange(30) % 2)
+    data = EvalData(Dataset("i", "image", (1, 32, 32), source, source, ("a", "b")))
+    net = MLP((1, 32, 32), width=16).eval()
+    maps = make_maps(net, data)
+    assert (maps.title, maps.what) == ("occlusion", "loss of score when a block of 2 x 2 positions is hidden")
+
+    class Score:
+        def target(self, x):
+            return x
+
+        def score(self, z, target):
+            return z
+
+    maps.backbone = lambda x: x[:, 0, 10, 21]
+    got = maps(x, Score())
+    assert got.shape == (30, 1, 32, 32)
+    expected = torch.zeros(30, 32, 32)
+    expected[:, 10:12, 20:22] = x[:, 0, 10, 21, None, None]
+    torch.testing.assert_close(got[:, 0], expected)
+    result = explain(net, data, samples=4, baselines=False)
+    assert result.protocol["grid"] == [32, 32]
+    assert all(math.isfinite(v) for v in result.metrics.values())
+
+
+def test_occlusion_of_many_columns():
+    n = 300
+    values = Columns((0,) * n, (0.0,) * n, (1.0,) * n)
+    x = torch.randn(24, n, generator=torch.Generator().manual_seed(0))
+    source = ArraySource(x, torch.arange(24) % 2)
+    data = EvalData(Dataset("wide", "table", (n,), source, source, ("a", "b"), values=values))
+    result = explain(MLP((n,), width=16, values=values).eval(), data, samples=3, baselines=False)
+    assert result.protocol["map"] == "loss of score when a block of 2 positions is hidden"
+    assert len(result.details["positions"]["backbone"]) == n

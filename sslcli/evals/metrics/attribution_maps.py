@@ -84,6 +84,18 @@ def grad_cam(backbone: nn.Module, layer: nn.Module, x: Tensor, score: Score) -> 
     return torch.relu(torch.einsum("bc,bc...->b...", alpha, captured[-1].detach()))
 
 
+def blocks(grid: tuple[int, ...], most: int) -> tuple[Tensor, int]:
+    """The block (N,) int64 of each position of a grid, in its order, and the side of a block: the smallest with which at most
+    `most` blocks, of equal sides but for those at the ends, cover the grid."""
+    side = 1
+    while math.prod(-(-n // side) for n in grid) > most:
+        side += 1
+    index = torch.zeros(1, dtype=torch.int64)
+    for n in grid:
+        index = (index[:, None] * -(-n // side) + torch.arange(n) // side).flatten()
+    return index, side
+
+
 def random_map(like: Tensor, ids: Tensor, seed: int) -> Tensor:
     """Uniform numbers in the shape of `like` (B, *grid): a function of the sample."""
     generators = [torch.Generator().manual_seed(derive(seed, "random map", i)) for i in ids.tolist()]
