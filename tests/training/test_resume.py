@@ -145,3 +145,20 @@ def test_third_background_save_failure_ends_run(cli, monkeypatch):
     assert result.code == 5, result.err
     assert result.err.count("training continues") == 2
     assert "sslcli resume" in result.err
+
+
+def test_masks_and_dropout_continue_bit_exactly(cli):
+    """Text: masks depend on epoch and sample, dropout on the step."""
+    from safetensors.torch import load_file
+
+    words = ["method=mlm", *RUN, "backbone.dropout=0.3"]
+    whole = Path(cli("pretrain", *words).last)
+    with killed_when_saved(2):
+        cli("pretrain", *words)
+    done = cli("resume", "latest")
+    assert done.code == 0, done.err
+    assert "resuming at step 2 (bit-exact)" in done.err
+    resumed = load_file(Path(done.last) / "encoder.safetensors")
+    assert Path(done.last) != whole
+    for key, value in load_file(whole / "encoder.safetensors").items():
+        assert (resumed[key] == value).all(), key
