@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+import os
+
 from sslcli.data.dataset import Dataset
 from sslcli.data.folders.paths import require_regular
 from sslcli.data.tables.build import as_names
@@ -41,7 +44,8 @@ def text_table(
 
     `path`: a file (CSV, TSV, JSON Lines, Parquet; also .gz, .xz, .bz2), or a folder with train and test files; `test`: a file with
     the test split. A column or key named split, with the values train, test, val or unlabelled, is another way to define it.
-    `unlabelled`: files for pretraining alone: tables with the same column of text, or .txt files with a document on each line.
+    `unlabelled`: a file, a pattern, or several of them, for pretraining alone: tables with the same column of text, or .txt files
+    with a document on each line.
     `text`: the name of a column; auto, the one named text, sentence, document, review, ...
     `label`: the name of a column; auto, the last one named label, target, class or y; none.
     `delimiter`: of CSV, itself or in a word: comma, semicolon, tab, bar, space. `names`: of the columns of files without a header.
@@ -62,5 +66,17 @@ def text_table(
         for place in places:
             reader.read(place, part)
     for place in [unlabelled] if isinstance(unlabelled, str) else unlabelled or []:
-        reader.read_unlabelled(require_regular(beside(place, str(path), "dataset.unlabelled", WHAT)))
+        for file in _matching(place, str(path)):
+            reader.read_unlabelled(file)
     return build_dataset(name, reader.collector.corpus(notes), options, notes, like)
+
+
+def _matching(place: str, path: str) -> list[str]:
+    """The files that a path or a pattern names, as given or beside the data. RequestError where there is none."""
+    folder = path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path))
+    text = os.path.expanduser(place)
+    if any(c in text for c in "*?[") and not os.path.exists(text):
+        found = next(filter(None, (sorted(glob.glob(p)) for p in (text, os.path.join(folder, text)))), None)
+        if found:
+            return [require_regular(file) for file in found]
+    return [require_regular(beside(place, path, "dataset.unlabelled", WHAT))]

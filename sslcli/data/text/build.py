@@ -129,7 +129,8 @@ def _split(corpus: Corpus, options: Options, notes: list[str]) -> tuple[np.ndarr
     held = plural(len(held_out), "document")
     notes.append(f"held out: {held} of {len(ids):,}, {how}" if len(held_out) else NOTHING_HELD_OUT)
     parts = parts.copy()
-    parts[ids[held_out.numpy()]] = TEST
+    if len(held_out):
+        parts[ids[held_out.numpy()]] = TEST
     return parts, split_hash(held_out)
 
 
@@ -169,7 +170,11 @@ def _select(encoded: Ragged, ids: np.ndarray) -> Ragged:
     """The documents `ids`, sorted; not copied where they follow one another."""
     first, last = int(ids[0]), int(ids[-1])
     if last - first + 1 != len(ids):
-        return encoded.select(torch.from_numpy(ids))
+        lengths = encoded.lengths[torch.from_numpy(ids)]
+        chosen = torch.zeros(len(encoded), dtype=torch.bool)
+        chosen[torch.from_numpy(ids)] = True
+        flat = encoded.flat[chosen.repeat_interleave(encoded.lengths)]  # a byte for each token, no index
+        return Ragged(flat, torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]), encoded.fill)
     offsets = encoded.offsets[first : last + 2]
     return Ragged(encoded.flat[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0], encoded.fill)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -67,8 +66,7 @@ class Documents:
 
     def hashes(self) -> np.ndarray:
         """(n,) int64: equal where texts are equal; others for each process."""
-        content, ends = self.content.data, self.offsets.tolist()
-        return np.fromiter((hash(bytes(content[a:b])) for a, b in itertools.pairwise(ends)), np.int64, len(self))
+        return np.fromiter((hash(text) for _, texts in self.chunks() for text in texts), np.int64, len(self))
 
 
 class DocumentsBuilder:

@@ -48,7 +48,7 @@ class TokenCounts:
         if unk is not None:
             unknown = int((encoded.flat[begin:end] == unk).sum()) / max(total, 1)
         room = preprocessor.max_length - 2
-        return cls(total, int(lengths.median()), float((lengths > room).double().mean()), unknown)
+        return cls(total, int(lengths.median()), int((lengths > room).sum()) / max(len(lengths), 1), unknown)
 
     def note(self, max_length: int) -> str:
         text = f"{plural(self.tokens, 'token')} in train, median {self.median:,} a document; {self.cut:.1%} of the documents"

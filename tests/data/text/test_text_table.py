@@ -157,6 +157,9 @@ def test_unlabelled_files(read_table: Read, tmp_path: Path):
     assert dataset.unlabelled is not None
     assert (len(dataset.train), len(dataset.unlabelled)) == (4, 9)
     assert texts(dataset, "unlabelled")[-1] == "extra"
+    assert len(read_table(ROWS, unlabelled="more.*", holdout=0).unlabelled or ()) == 9
+    with pytest.raises(RequestError, match=r"dataset\.unlabelled=other\*"):
+        read_table(ROWS, unlabelled="other*")
     with pytest.raises(DataError, match="has no column text"):
         read_table(ROWS, unlabelled=write(tmp_path / "bad.csv", ["y,x", "a,1"]))
 
