@@ -20,6 +20,7 @@ from sslcli.errors import DataError, RequestError, nearest
 FITTED = ("words", "wordpiece", "bpe")
 CHOICES = ("auto", "bytes", *FITTED)
 VOCABULARY = 8192  # tokens, the default
+MAX_VOCABULARY = 1_000_000
 VOCAB = "vocab.txt"  # of BERT: a token on each line
 MAX_FILE = 256 << 20  # bytes
 
@@ -45,9 +46,9 @@ def make_tokenizer(
     if choice == "bytes":
         notes.append(f"tokenizer: {BytesTokenizer().describe()}")
         return BytesTokenizer()
-    if vocabulary <= len(SPECIAL):
+    if not len(SPECIAL) < vocabulary <= MAX_VOCABULARY:
         raise RequestError(
-            f"dataset.vocabulary: expected more than {len(SPECIAL)}, got {vocabulary}",
+            f"dataset.vocabulary: expected {len(SPECIAL) + 1} to {MAX_VOCABULARY:,}, got {vocabulary}",
             f"dataset.vocabulary={VOCABULARY}",
         )
     why = ""

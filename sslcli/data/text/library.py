@@ -28,6 +28,7 @@ NAMES = {  # of the special tokens, in BERT's vocabulary and in others
     "sep": ("[SEP]", "</s>"),
     "mask": ("[MASK]", "<mask>"),
 }
+SAMPLE = "A word, 1 \u2603 \U0001f600."
 SPACE = "\u0120"  # a space in the vocabulary of a byte-level BPE
 METASPACE = "\u2581"  # a space in the vocabulary of SentencePiece
 
@@ -80,6 +81,7 @@ class LibraryTokenizer(Tokenizer):
             model, parts = description["model"], json.dumps(description.get("pre_tokenizer"))
             self.kind = str(model.get("type", "wordpiece" if "continuing_subword_prefix" in model else "bpe")).lower()
             self.lowercase = _lowercases(description.get("normalizer"))
+            self._tokenizer.encode(SAMPLE, add_special_tokens=False)  # fails where the unknown token is missing
         self.size = 1 + max(vocabulary.values(), default=-1)
         if not 0 < self.size <= MAX_SIZE:
             raise ValueError(f"expected at most {MAX_SIZE:,} tokens, got {self.size:,}")

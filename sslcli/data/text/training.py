@@ -7,8 +7,9 @@ is given to it in a fixed order.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ MAX_ALPHABET = 1000  # characters of WordPiece; rarer ones are [UNK], as in BERT
 MAX_CHARS = 100  # of a word; longer ones are [UNK] (Devlin et al., 2019)
 MIN_FREQUENCY = 2  # of a pair that is merged
 PREFIX = "##"
+LONG = re.compile(rf"\w{{{MAX_CHARS + 1},}}|[^\w\s]{{{MAX_CHARS + 1},}}|\s{{{MAX_CHARS + 1},}}")
 
 
 def train_wordpiece(texts: Texts, size: int, lowercase: bool) -> bytes:
@@ -41,7 +43,7 @@ def train_wordpiece(texts: Texts, size: int, lowercase: bool) -> bytes:
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts(), trainer)
+    tokenizer.train_from_iterator(_without_long_words(texts), trainer)
     return _with_vocabulary(tokenizer.get_vocab(), lowercase)
 
 
@@ -84,7 +86,7 @@ def train_bpe(texts: Texts, size: int, lowercase: bool) -> bytes:
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts(), trainer)
+    tokenizer.train_from_iterator(_without_long_words(texts), trainer)
     return _finish(tokenizer)
 
 
@@ -100,6 +102,17 @@ def _finish(tokenizer: Any) -> bytes:
     )
     content: str = tokenizer.to_str(pretty=False)
     return content.encode()
+
+
+def _without_long_words(texts: Texts) -> Iterator[list[str]]:
+    """The texts without runs of more than 100 letters, marks or spaces, such as encoded files: merging pairs in a word takes a time
+    that grows with the square of its length."""
+    spaces = " " * (MAX_CHARS + 1)
+    for chunk in texts():
+        yield [
+            LONG.sub(" ", text) if spaces in text or max(map(len, text.split()), default=0) > MAX_CHARS else text
+            for text in chunk
+        ]
 
 
 def _alphabet(texts: Texts, normalize: Callable[[str], str], most: int) -> list[str]:

@@ -125,3 +125,26 @@ def test_parity_with_transformers(tmp_path: Path, test_data: Path, lowercase: bo
     vocabulary = theirs.get_vocab()
     from_text = LibraryTokenizer(wordpiece_json(sorted(vocabulary, key=vocabulary.__getitem__), lowercase))
     assert np.array_equal(from_text.encode_flat(lines[:500])[0], flat[: int(lengths[:500].sum())])
+
+
+def test_a_vocabulary_without_its_unknown_token(tmp_path: Path):
+    content = json.loads(train_wordpiece(lambda: [LINES], 200, True))
+    content["model"]["unk_token"] = "[OTHER]"
+    with pytest.raises(DataError, match="is not a tokenizer"):
+        read_tokenizer(write(tmp_path / "tokenizer.json", json.dumps(content)))
+
+
+def test_mutated_files_end_in_an_error_or_a_tokenizer():
+    """Files of unknown origin: each of them is refused with a sentence, or encodes within its vocabulary."""
+    content = train_wordpiece(lambda: [LINES], 120, True)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        changed = bytearray(content)
+        for place in rng.integers(len(changed), size=3):
+            changed[place] = rng.integers(256)
+        try:
+            tokenizer = LibraryTokenizer(bytes(changed))
+        except ValueError:
+            continue
+        assert tokenizer.encode_flat(LINES)[0].max() < tokenizer.size
+        assert tokenizer.values.fits((8,))

@@ -15,6 +15,7 @@ from sslcli.data.text import words
 from sslcli.data.text.choose import make_tokenizer, tokenizer_from_json
 from sslcli.data.text.tokenizer import BytesTokenizer, Tokenizer
 from sslcli.data.text.words import WordsTokenizer, split_words
+from sslcli.errors import RequestError
 from tests.data.text.conftest import LINES
 
 HARD = [
@@ -175,3 +176,15 @@ def test_a_vocabulary_is_the_same_in_each_process_and_for_any_number_of_threads(
     outputs = {fit(threads) for threads in (1, 2, 4)}
     assert len(outputs) == 1
     assert outputs.pop().count("\n") == 3
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece", "bpe"])
+def test_words_of_a_megabyte_do_not_stop_the_fit(kind: str):
+    word = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 1 << 19))
+    tokenizer = fitted(kind, 400, lines=[word, "=" * (1 << 19), " " * (1 << 19) + "x", "a cat " * 9])
+    assert tokenizer.pieces(tokenizer.encode(["cat"])[0]) == ["cat"]
+
+
+def test_vocabularies_of_impossible_sizes():
+    with pytest.raises(RequestError, match="expected 6 to 1,000,000"):
+        fitted("words", 1 << 40)
