@@ -108,7 +108,7 @@ def robustness(
         },
         "strength": {kind or "backbone": c_protocol([s.head.choice], grid) for kind, s in probes.items()},
         "notes": data.protocol_notes(
-            baselines, [*_notes(attacked, kind_of_data, attack_samples), *_edges(probes, grid)]
+            baselines, [*_notes(attacked, kind_of_data, attack_samples), *_whole(probes, data), *_edges(probes, grid)]
         ),
     }
     details = {"corruptions": names, "top1": {k or "backbone": (r.double() / n).tolist() for k, r in right.items()}}
@@ -245,6 +245,15 @@ def _notes(attacked: Mapping[str, float], kind: Modality, attack_samples: int) -
     if kind.attacks or not attack_samples:
         return []
     return [f"no attacks: eps is defined for pixel values, not for {kind.noun[1]}"]
+
+
+def _whole(probes: Mapping[str, CalibratedProbe], data: EvalData) -> list[str]:
+    """That baselines know more of training samples than of corrupted ones, where views cut samples."""
+    nothing = torch.empty(0, dtype=torch.int64)
+    whole = modality(data.dataset.modality).whole(data.source("test"), nothing, data.dataset)
+    if "raw" not in probes or whole is None:
+        return []
+    return ["raw inputs are fitted to whole samples; clean.top1 and the corruptions are of views, which cut long ones"]
 
 
 def _edges(probes: Mapping[str, CalibratedProbe], grid: Grid) -> list[str]:

@@ -110,6 +110,7 @@ def test_probe_and_robustness_use_whole_samples(data):
     result = robustness(backbone(), data, baselines="raw")
     assert Tensor in data.raw_features.seen  # of corrupted samples there are views alone
     assert result.metrics["raw.clean.top1"] > 0.9
+    assert any("fitted to whole samples" in note for note in result.protocol["notes"])
 
 
 def test_folds_fit_raw_features_to_their_own_samples(data):
