@@ -11,6 +11,8 @@ from sslcli.runtime import folders
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LEVELS = 10  # shades of heat in the stylesheet of a report
+
 
 @functools.cache
 def prepare() -> Any:
@@ -41,3 +43,9 @@ def font(size: int, bold: bool = False) -> Any:
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(prepare().get_data_path()) / "fonts" / "ttf" / name), size)
+
+
+def heat_class(weight: float) -> str:
+    """The class of the stylesheet of a report, heat-0 to heat-9, that has the color of a weight in 0..1. The policy of a report
+    forbids `style` attributes."""
+    return f"heat-{min(LEVELS - 1, max(0, int(weight * LEVELS)))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,11 @@ import torch
 
 from sslcli.data.dataset import ArraySource
 from sslcli.errors import RequestError
+from sslcli.plotting import LEVELS, heat_class
+from sslcli.report.html.page import asset
 from sslcli.rng import Draw
 from sslcli.views import Views, clean, previews
+from sslcli.views.preview.base import heat
 from sslcli.views.preview.row import Row
 from sslcli.views.table import in_units
 from sslcli.views.tables.ops import Corrupt
@@ -148,7 +152,7 @@ def test_preview_names_columns_and_values():
     assert "60,000" in shown.html()
     assert shown.image(200, 60).size == (200, 60)
     weights = torch.arange(6.0)
-    assert "background" in shown.importance(weights).html()
+    assert [f"heat-{level}" in shown.importance(weights).html() for level in (0, 9)] == [True, True]
     other = x.clone()
     other[0, 1] = 3
     assert shown.difference(previews(dataset(), other)[0]).text() == "column 2 3"
@@ -158,6 +162,32 @@ def test_importance_lists_the_most_important_columns_first():
     row = Row(("a", "b", "c"), ("1", "2", "3")).importance(torch.tensor([0.2, 0.9, -0.5]))
     assert (row.names, row.values) == (("b", "a", "c"), ("2", "1", "3"))
     assert row.colors.sum(dim=0).argsort().tolist() == [0, 1, 2]  # dark is more
+
+
+def test_page_of_a_row_needs_no_style_attribute():
+    """The policy of a report blocks them: its stylesheet has a class for each level."""
+    row = Row(("a", "b", "c", "d"), ("1", "2", "3", "4"))
+    markup = row.importance(torch.tensor([0.0, 1.0, 0.55, 0.1])).html()
+    assert re.findall(r'<td class="(heat-\d)">(\d)</td>', markup) == [
+        ("heat-9", "2"),
+        ("heat-5", "3"),
+        ("heat-1", "4"),
+        ("heat-0", "1"),
+    ]
+    for shown in (row, row.importance(torch.zeros(4)), row.overlay(torch.rand(3, 4))):
+        assert "style=" not in shown.html()
+    assert "class=" not in row.overlay(torch.rand(3, 4)).html().removeprefix('<table class="preview">')
+
+
+def test_stylesheet_has_the_colors_of_heat():
+    style = asset("style.css")
+    for level in range(LEVELS):
+        (rule,) = re.findall(rf"\.heat-{level} {{ background: (#\w+); color: (#\w+); }}", style)
+        r, g, b = (heat(torch.tensor(level / (LEVELS - 1))) * 255).round().int().tolist()
+        shown = [int(rule[0][i : i + 2], 16) for i in (1, 3, 5)]
+        assert max(abs(a - b) for a, b in zip(shown, (r, g, b), strict=True)) <= 1
+        assert heat_class((level + 0.5) / LEVELS) == f"heat-{level}"
+    assert (heat_class(1.0), heat_class(-0.1)) == (f"heat-{LEVELS - 1}", "heat-0")
 
 
 def test_preview_escapes_names():

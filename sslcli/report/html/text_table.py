@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sslcli.plotting import heat_class
 from sslcli.report.html.elements import capitalize, scrolling_table
 from sslcli.report.html.markup import Child, Html, el
 
@@ -13,7 +14,6 @@ MOST_ROWS = 400
 MOST_COLUMNS = 12
 MOST_WORDS = 400  # of a cell
 LONGEST = 1200  # characters of a cell
-SHADES = 10  # in the stylesheet
 
 
 def text_table(caption: str, content: dict[str, Any]) -> Html | None:
@@ -55,10 +55,10 @@ def _cell(cell: Any) -> Child:
 
 
 def _shade(weight: Any) -> str | None:
-    """A class of the stylesheet: heat-0 to heat-9. None for a weight that is no number."""
+    """A class of the stylesheet. None for a weight that is no number."""
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
         return None
-    return f"heat-{min(SHADES - 1, max(0, int(weight * SHADES)))}"
+    return heat_class(weight)
 
 
 def _short(text: str) -> str:

@@ -24,11 +24,13 @@ SHOWN = 60  # columns in HTML; the number of all others is given
 
 @dataclass(frozen=True)
 class Row(Preview):
-    """A row with the columns `names`, and their `values` as text. `colors`: (3, F) in 0..1 behind the values, or None."""
+    """A row with the columns `names`, and their `values` as text. `colors`: (3, F) in 0..1 behind the values, or None.
+    `weights`: of each column in 0..1, where `colors` are their heat."""
 
     names: tuple[str, ...]
     values: tuple[str, ...]
     colors: Tensor | None = None
+    weights: tuple[float, ...] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -63,27 +65,25 @@ class Row(Preview):
         return page
 
     def html(self) -> str:
+        """Weights are shown by the classes of a report's stylesheet, which has none for any color."""
         rows = []
         for i, (name, value) in enumerate(self._cells()[:SHOWN]):
-            style = ""
-            if self.colors is not None:
-                color, ink = _color(self.colors[:, i])
-                style = f' style="background:{color};color:{ink}"'
-            rows.append(f'<tr><th scope="row">{_escape(name)}</th><td{style}>{_escape(value)}</td></tr>')
+            shade = "" if self.weights is None else f' class="{plotting.heat_class(self.weights[i])}"'
+            rows.append(f'<tr><th scope="row">{_escape(name)}</th><td{shade}>{_escape(value)}</td></tr>')
         if (more := len(self.names) - SHOWN) > 0:
             rows.append(f'<tr><td colspan="2">and {more:,} more columns</td></tr>')
         return f'<table class="preview">{"".join(rows)}</table>'
 
     def overlay(self, colors: Tensor) -> Row:
-        return replace(self, colors=colors.detach().cpu().flatten(1))
+        return replace(self, colors=colors.detach().cpu().flatten(1), weights=None)
 
     def importance(self, weights: Tensor) -> Row:
         """The columns from the most to the least important, on the colors of their weights."""
-        colored = self.overlay(heat(rescale(weights)))
-        assert colored.colors is not None
-        order = weights.detach().cpu().flatten().argsort(descending=True, stable=True)
+        flat = weights.detach().cpu().flatten()
+        order = flat.argsort(descending=True, stable=True)
         names, values = ([cells[i] for i in order.tolist()] for cells in (self.names, self.values))
-        return Row(tuple(names), tuple(values), colored.colors[:, order])
+        own = rescale(flat)[order]
+        return Row(tuple(names), tuple(values), heat(own), tuple(own.tolist()))
 
     def difference(self, other: Preview) -> Preview:
         """The columns whose value differs, with that of `other`."""

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 LINE = 16  # pixels of a line
 LONGEST = 40  # characters of a word in a drawing
 SHOWN = 2000  # characters in HTML; the number of all others is given
-LEVELS = 10  # shades of the stylesheet of a report
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,7 @@ class Words(Preview):
             return f'<p class="preview">{html.escape(text[:SHOWN])}{more}</p>'
         parts = []
         for word, weight in self._words():
-            level = min(LEVELS - 1, int(weight * LEVELS))
-            parts.append(f'<span class="heat-{level}">{html.escape(escape(word))}</span>')
+            parts.append(f'<span class="{plotting.heat_class(weight)}">{html.escape(escape(word))}</span>')
             if len(parts) >= SHOWN // 5:
                 parts.append("…")
                 break
