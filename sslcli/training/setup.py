@@ -162,9 +162,21 @@ def check_batch_sizes(cfgs: list[Config]) -> None:
             resolve_batch_size(cfg, datasets[key])
 
 
+REMOVED = {  # attributes of methods in earlier versions -> what `requires` says instead
+    "needs_tokens": '"positions" for a backbone with tokens',
+    "modalities": '"pixels" for images alone, "time" for series, "columns" for tables, ...',
+}
+
+
 def check_data_for_method(targets: list[type[Method]], dataset: Dataset) -> None:
-    """RequestError where data of this modality lack what a method requires, or labels are missing that it learns from."""
+    """RequestError where data of this modality lack what a method requires, or labels are missing that it learns from. Warns of
+    attributes that were removed."""
     for target in targets:
+        for name in (name for name in REMOVED if hasattr(target, name)):
+            console.warn(
+                f"{target.__name__}.{name} has no effect: it was replaced by `requires`",
+                f"requires = frozenset({{...}}): {REMOVED[name]}; sslcli list modalities prints all words",
+            )
         missing = target.requires - modalities.provides(dataset.modality)
         if missing:
             words = ", ".join(f"{word} ({modalities.WORDS.get(word, word)})" for word in sorted(missing))
