@@ -3,9 +3,9 @@
 Baevski et al., "data2vec: A General Framework for Self-supervised Learning in Speech, Vision and Language", ICML 2022.
 https://arxiv.org/abs/2202.03555
 B batch, N tokens, D width. Targets are means of the teacher's last blocks, each normalized, for the whole view; their
-normalization and the momentum encoder prevent collapse. Works on any tokens of the backbone. The student is evaluated. Deviations
-from the authors' code: tokens are masked independently, not in blocks; targets are block outputs, normalized without scale and
-shift; the teacher's positions are updated too.
+normalization and the momentum encoder prevent collapse. Works on any tokens of the backbone; those without any value, such as
+padding, are no targets. The student is evaluated. Deviations from the authors' code: tokens are masked independently, not in
+blocks; targets are block outputs, normalized without scale and shift; the teacher's positions are updated too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.ema import Teacher, cosine_momentum
-from sslcli.nn.masking import random_keep, visible_count
+from sslcli.nn.masking import exclude_padding, random_keep, visible_count
 from sslcli.nn.patches import smooth_l1
 from sslcli.nn.stats import spread
 
@@ -50,8 +50,8 @@ class Data2Vec(Method):
         _, hidden = random_keep(batch.uniform("mask", self.backbone.num_tokens), self.keep)
         prefix = self.backbone.prefix
         student = self.backbone.tokens(x, hidden=hidden, mask_token=self.mask_token)[:, prefix:]
-        target = self.target(x)
-        loss = smooth_l1(self.regress(student), target, hidden, self.beta)  # eq. (2)
+        counted = exclude_padding(hidden, self.backbone.present(x))
+        loss = smooth_l1(self.regress(student), self.target(x), counted, self.beta)  # eq. (2)
         return {"loss": loss, "spread": spread(student.mean(dim=1))}
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from sslcli.methods.data2vec import Data2Vec
 from sslcli.methods.i_jepa import IJEPA
 from sslcli.methods.simmim import SimMIM
 from sslcli.nn.block_masks import block_mask
+from sslcli.nn.masking import exclude_padding, random_keep
 from sslcli.nn.patches import masked_l1, smooth_l1
 from tests.methods.oracles import draws, images
 
@@ -114,6 +115,46 @@ def test_data2vec_target_and_loss_matches_reference(shape):
     student = method.regress(method.backbone.tokens(x, hidden=hidden, mask_token=method.mask_token)[:, 1:])
     wanted = F.smooth_l1_loss(student[hidden], target[hidden], beta=2.0)
     assert method(data)["loss"].item() == pytest.approx(wanted.item(), rel=1e-4)
+
+
+def padded_series(tail: float = float("nan")):
+    """Series of 14 steps, of which the first sample has 4 and the second 10, with `tail` after them."""
+    data = one((3, 14))
+    x = data.views[0].clone()
+    x[0, :, 4:], x[1, :, 10:] = tail, tail
+    data.views = [x]
+    return data
+
+
+def test_data2vec_does_not_predict_padding():
+    method, data = Data2Vec(vit((3, 14)), top=2).eval(), padded_series()
+    x = data.views[0]
+    _, hidden = random_keep(data.uniform("mask", method.backbone.num_tokens), method.keep)
+    present = torch.tensor([[True] * 2 + [False] * 5, [True] * 5 + [False] * 2, [True] * 7])
+    assert (hidden & ~present).any(), "some padding is masked, or this test shows nothing"
+    student = method.regress(method.backbone.tokens(x, hidden=hidden, mask_token=method.mask_token)[:, 1:])
+    counted = hidden & present
+    wanted = F.smooth_l1_loss(student[counted], method.target(x)[counted], beta=2.0)
+    assert method(data)["loss"].item() == pytest.approx(wanted.item(), rel=1e-4)
+    everything = F.smooth_l1_loss(student[hidden], method.target(x)[hidden], beta=2.0)
+    assert abs(everything.item() - wanted.item()) > 1e-3
+
+
+def test_data2vec_of_padding_alone_has_no_loss():
+    method, data = Data2Vec(vit((3, 14))), one((3, 14))
+    data.views = [torch.full_like(data.views[0], float("nan"))]
+    loss = method(data)["loss"]
+    assert loss.item() == 0
+    loss.backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in method.parameters())
+
+
+def test_data2vec_of_images_has_its_bits():
+    """No image has padding: the mask of the loss is the same object."""
+    method, data = Data2Vec(vit((2, 8, 8))), one((2, 8, 8))
+    assert method.backbone.present(data.views[0]) is None
+    _, hidden = random_keep(data.uniform("mask", method.backbone.num_tokens), method.keep)
+    assert exclude_padding(hidden, None) is hidden
 
 
 def test_data2vec_teacher_is_unmasked_ema():
