@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
-from sslcli.nn.masked_language import TokenMasking, metrics, token_terms
+from sslcli.nn.masked_language import TokenMasking, metrics, predict_targets
 from sslcli.nn.sentence_pairs import NextSentence, pair_terms, swap_second_segments
 
 
@@ -37,7 +37,7 @@ class BERT(Method):
         first = torch.arange(x.shape[1], device=x.device) == 0  # the class token
         used = where | first
         rows, is_first = self.backbone.tokens_at(corrupted, used), first.expand_as(used)[used]
-        mlm = token_terms(self.mlm_head(rows[~is_first]), pairs.x[where])
+        mlm, _ = predict_targets(self.mlm_head, rows[~is_first], pairs.x[where])
         nsp = pair_terms(self.nsp_head(rows[is_first]), pairs)
         parts = {"mlm": mlm["loss"].detach(), "nsp": nsp["loss"].detach(), "nsp_acc": nsp["accuracy"]}
         return {"loss": mlm["loss"] + nsp["loss"], **parts, **metrics(mlm)}

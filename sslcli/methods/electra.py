@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.bert_layers import Layer, init_bert
 from sslcli.nn.dist import all_reduce_mean
-from sslcli.nn.masked_language import TokenMasking, metrics, token_terms
+from sslcli.nn.masked_language import TokenMasking, metrics, predict_targets
 from sslcli.nn.precision import full_precision
 from sslcli.nn.sampling import sample_categories
 from sslcli.nn.unpadding import TokenLayout
@@ -53,8 +53,7 @@ class ELECTRA(Method):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "weak", "clean")
         masked, where = self.masking(x, batch.uniform)
-        logits = self.token_logits(masked, where)  # (n, V)
-        generator = token_terms(logits, x[where])  # L_MLM
+        generator, logits = predict_targets(self.generator_head, self._generate(masked, where), x[where])  # L_MLM
         replaced = self.replace(x, where, logits, batch.uniform("sample", x.shape[1])[where])
         present = self.backbone.values.present(x)
         terms = discriminator_terms(self.head(self.backbone.tokens(replaced))[:, :, 0], replaced != x, present)
@@ -64,9 +63,13 @@ class ELECTRA(Method):
 
     def token_logits(self, x: Tensor, where: Tensor) -> Tensor:
         """Those of the generator."""
+        out: Tensor = self.generator_head(self._generate(x, where))
+        return out
+
+    def _generate(self, x: Tensor, where: Tensor) -> Tensor:
+        """Features (n, d) of the generator at the hidden positions."""
         rows, layout = self.backbone.embed(x)  # (M, D)
-        hidden = self.generator(rows, layout)[layout.rows(where)]
-        out: Tensor = self.generator_head(hidden)
+        out: Tensor = self.generator(rows, layout)[layout.rows(where)]
         return out
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
-from sslcli.nn.masked_language import TokenMasking, metrics, token_terms
+from sslcli.nn.masked_language import TokenMasking, metrics, predict_targets
 
 
 class MLM(Method):
@@ -28,7 +28,7 @@ class MLM(Method):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "weak", "clean")
         corrupted, where = self.masking(x, batch.uniform)
-        terms = token_terms(self.token_logits(corrupted, where), x[where])
+        terms, _ = predict_targets(self.head, self.backbone.tokens_at(corrupted, where), x[where])
         return {"loss": terms["loss"], **metrics(terms)}
 
     def token_logits(self, x: Tensor, where: Tensor) -> Tensor:

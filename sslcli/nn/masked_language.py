@@ -10,8 +10,11 @@ from torch.nn import functional as F
 
 from sslcli.nn.dist import all_reduce_mean
 from sslcli.nn.precision import full_precision
+from sslcli.nn.unpadding import round_up
 from sslcli.nn.values import Tokens
 from sslcli.nn.words import unpack_flags, word_starts
+
+NO_TARGET = -100
 
 
 class TokenMasking(nn.Module):
@@ -81,11 +84,23 @@ class TokenMasking(nn.Module):
         return torch.where(where, replaced, x)
 
 
+def predict_targets(head: nn.Module, rows: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """`token_terms` of the predictions that `head` makes of rows (n, D), and their logits (n, V).
+
+    The number n of hidden tokens differs from batch to batch. Rows without a target make it a multiple of 32, so that the memory of
+    the largest tensors of a step has few different sizes, and is used again."""
+    more = round_up(len(rows), 32) - len(rows)
+    logits = head(F.pad(rows, (0, 0, 0, more)))
+    return token_terms(logits, target), logits[: len(rows)]
+
+
 @full_precision
 def token_terms(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy of logits (n, V) and targets (n,), and the accuracy, over all targets of the global batch; 0 without any."""
+    """Cross-entropy of logits (n, V) and targets (n,), and the accuracy, over all targets of the global batch; 0 without any.
+    Further rows of the logits have no target."""
     count = all_reduce_mean(torch.tensor(float(len(target)), device=logits.device, dtype=logits.dtype)).clamp(min=1)
-    loss = F.cross_entropy(logits, target, reduction="sum") / count
+    target = F.pad(target, (0, len(logits) - len(target)), value=NO_TARGET)
+    loss = F.cross_entropy(logits, target, reduction="sum", ignore_index=NO_TARGET) / count
     correct = (logits.detach().argmax(dim=1) == target).sum() / count
     return {"loss": loss, "accuracy": correct}
 

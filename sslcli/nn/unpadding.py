@@ -1,4 +1,7 @@
-"""Batches of sequences of different lengths, without computing on padding."""
+"""Batches of sequences of different lengths, without computing on padding.
+
+The number of tokens differs from batch to batch. It is rounded up, to some 32 values, with places of padding: memory that each step
+allocates in other sizes is never used again by the next one, so that a process would grow without end."""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ class Queries:
 class TokenLayout:
     """Which of the tokens (B, N) of a batch are computed on, as rows (M, ...), and what they may attend to.
 
-    The rows are the M present tokens, and attention has the length T of the longest sequence, rounded up. Where shapes may not
-    depend on values, rows are all B x N tokens, and T = N.
+    The rows are the present tokens in order, then some places of padding, which nothing attends to; attention has the length T of
+    the longest sequence, rounded up. Where shapes may not depend on values, rows are all B x N tokens, and T = N.
 
     index: (M,) int64, the place of each row in (B x N); None where rows are all tokens in order.
     slots: (M,) int64, the place of each row in (B x T); None where rows are all of them in order.
@@ -65,8 +68,7 @@ class TokenLayout:
 
     def restore(self, rows: Tensor) -> Tensor:
         """(M, D) -> (B, N, D), 0 at tokens that are not present."""
-        out = place(rows, self.index, *self.shape)
-        return out.masked_fill(~self.present[:, :, None], 0.0) if self.index is None else out
+        return place(rows, self.index, *self.shape).masked_fill(~self.present[:, :, None], 0.0)
 
 
 def place(rows: Tensor, slots: Tensor | None, *shape: int) -> Tensor:
@@ -102,10 +104,11 @@ def token_layout(
     full = bool(present.all())
     if not full:
         ends = torch.where(present, torch.arange(1, n + 1), 0).amax(dim=1) if n else present.new_zeros(b)
-        length = min(n, max(MULTIPLE, -(-int(ends.max()) // MULTIPLE) * MULTIPLE))
-        index = present.flatten().nonzero().flatten()
+        length = min(n, max(MULTIPLE, round_up(int(ends.max()), MULTIPLE)))
         inside = present[:, :length]
-        slots = None if bool(inside.all()) else inside.flatten().nonzero().flatten()
+        slots = _slots(inside, b * n)
+        places = torch.arange(b * length) if slots is None else slots
+        index = places if length == n else places // length * n + places % length
         full = bool((ends == present.sum(dim=1)).all()) if causal else slots is None  # padding is at the end alone
     if attend is None and order is None and full:
         return TokenLayout((b, n), length, present, index, slots, causal=causal)
@@ -113,6 +116,22 @@ def token_layout(
     order = None if order is None else order[:, :length]
     mask = attention_mask(present[:, :length], attend, order, causal)
     return TokenLayout((b, n), length, present, index, slots, mask)
+
+
+def _slots(inside: Tensor, tokens: int) -> Tensor | None:
+    """The places (M,) in (B x T) of the tokens where `inside` (B, T) is true, then of others, so that M is a multiple of a 32nd of
+    all `tokens` of the batch. None where they are all places in order."""
+    flat = inside.flatten()
+    known = flat.nonzero().flatten()
+    wanted = min(round_up(len(known), max(8, tokens // 32)), len(flat))
+    if len(known) == len(flat):
+        return None
+    return torch.cat([known, (~flat).nonzero().flatten()[: wanted - len(known)]])
+
+
+def round_up(n: int, step: int) -> int:
+    """The smallest multiple of `step` that is at least `n`."""
+    return -(-n // step) * step
 
 
 def attention_mask(present: Tensor, attend: Tensor | None, order: Tensor | None, causal: bool) -> Tensor:

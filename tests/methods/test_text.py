@@ -86,7 +86,8 @@ def test_mlm_logits_are_those_of_hidden_positions():
     seen = []
     method.head.register_forward_hook(lambda module, args, out: seen.append(len(out)))
     method(batch())
-    assert seen == [int(where.sum())]
+    assert 0 < int(where.sum()) <= 32
+    assert seen == [32]  # rounded up
 
 
 def test_mlm_reconstructs_hidden_tokens():
