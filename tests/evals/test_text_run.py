@@ -36,7 +36,7 @@ def write_table(path: Path, seed: int) -> None:
             writer.writerow(
                 (f"A {words[(i + seed) % 3]} film {i % 7}, said critic {i % 11}.", "pos" if i % 2 else "neg")
             )
-        writer.writerows((text, "pos" if i % 2 else "neg") for i, text in enumerate(STRANGE))
+        writer.writerows((text, "pos" if i % 2 else "neg") for i, text in enumerate(STRANGE * 4))
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def trained(cli, tmp_path) -> Callable[..., Result]:
     write_table(tmp_path / "reviews.csv", 0)
     write_table(tmp_path / "others.csv", 1)
     run = cli(
-        *("pretrain", "method=mlm", "dataset=text_table", "dataset.path=reviews.csv", "dataset.tokenizer=words"),
-        *("dataset.holdout=0.3", "dataset.max_length=16", "backbone.heads=2", "backbone.depth=1"),
+        *("pretrain", "method=mlm", "dataset=text_table", "dataset.path=reviews.csv", "dataset.tokenizer=bytes"),
+        *("dataset.holdout=0.3", "dataset.max_length=40", "backbone.heads=2", "backbone.depth=1"),
         *(*SMOKE, "train.eval_every=2", "train.devices=1"),
     )
     assert run.code == 0, run.err
@@ -67,6 +67,9 @@ def test_every_evaluator_runs_on_text(trained, tmp_path):
     assert report.code == 0, report.err
     page = (tmp_path / report.last).read_text(encoding="utf-8")
     assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+    assert "שלום" in page
+    assert "\x07" not in page
     assert "w" * 5000 not in page
     assert page.count('class="texts"') >= 6
 

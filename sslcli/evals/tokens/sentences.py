@@ -100,7 +100,8 @@ def example(
 
 
 def table(rows: list[tuple[str, str, list[tuple[str, float]]]]) -> Table:
-    """What `example` returns of several samples."""
-    cells = [(text, token, ", ".join(f"{guess} {p:.3f}" for guess, p in likely)) for text, token, likely in rows]
-    caption = f"{len(rows)} held-out samples, not chosen, one token of each hidden, and the five most likely tokens"
-    return Table(("sample", "hidden", "most likely, with probability"), cells, caption)
+    """What `example` returns of several samples. Each guess has a cell: text from right to left would mix with others."""
+    cells = [(text, token, *(f"{p:.3f} {guess}" for guess, p in likely)) for text, token, likely in rows]
+    caption = f"{len(rows)} held-out samples, not chosen, one token of each hidden, and the most likely with their probability"
+    ranks = [str(i + 1) for i in range(max((len(likely) for _, _, likely in rows), default=0))]
+    return Table(("sample", "hidden", *ranks), cells, caption)

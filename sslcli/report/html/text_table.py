@@ -35,7 +35,7 @@ def _row(row: Any, columns: int) -> Html:
     if isinstance(row, str):
         return el("tr", el("th", _short(row), scope="rowgroup", colspan=columns))
     cells = row[:columns] if isinstance(row, list) else []
-    return el("tr", *(el("td", _cell(cell), class_=_kind(cell)) for cell in cells))
+    return el("tr", *(el("td", _cell(cell), class_=_kind(cell), dir="auto") for cell in cells))
 
 
 def _kind(cell: Any) -> str | None:
