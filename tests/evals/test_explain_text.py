@@ -163,6 +163,7 @@ def test_part_weights_are_means_over_samples():
     first = words("good", "fil", "m", begins=(True, True, False))
     weights.add([first, words("good", "good")], torch.tensor([[9.0, 3, 1, 0], [9, 1, -1, 9]]), ["a", "a"])
     assert first.parts(torch.tensor([9.0, 3, 1, 0.5])) == [("good", 3), ("film", 1.5)]
+    assert words("␣fine", "w" * 99).parts(torch.ones(3)) == [("fine", 1), ("w" * 40, 1)]
     table = weights.table("x")
     assert [row[:3] for row in table.rows] == [("a", "good", 0.75), ("a", "film", 0.5)]
     assert PartWeights().table("x") is None

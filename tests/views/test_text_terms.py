@@ -23,6 +23,7 @@ def test_scores_are_class_based_tf_idf():
     assert [word for word, _ in found[0]] == ["apple", "plum"]
     assert [word for word, _ in found[1]] == ["stone", "pear"]
     assert class_terms(texts, torch.tensor([0, 0, 1, 1]), 1)[1] == found[1][:1]
+    assert [word for word, _ in class_terms(["w" * 999, "cat"], torch.tensor([0, 1]), 1)[0]] == ["w" * 40]
 
 
 def test_words_of_most_documents_are_left_out():

@@ -73,7 +73,12 @@ class Words(Preview):
 
     def parts(self, weights: Tensor) -> list[tuple[str, float]]:
         flat = weights.detach().cpu().flatten().double().tolist()
-        return [("".join(self.pieces[i] for i in word), sum(flat[self.at[i]] for i in word)) for word in self._tokens()]
+        return [(self._name(word), sum(flat[self.at[i]] for i in word)) for word in self._tokens()]
+
+    def _name(self, word: list[int]) -> str:
+        """The text of the tokens of a word, without the mark of the space before it."""
+        text = "".join(self.pieces[i] for i in word)
+        return escape(text.lstrip("␣Ġ▁") or text)[:LONGEST]
 
     def _words(self) -> Iterator[tuple[str, float]]:
         assert self.weights is not None

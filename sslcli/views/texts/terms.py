@@ -20,6 +20,7 @@ from sslcli.data.text.tokenizer import SPECIAL
 COMMON = 0.5  # words in a larger share of the documents are left out, where there are at least SOME
 SOME = 20
 LIFT = 1.2
+LONGEST = 40  # characters of a word that are shown
 NOTE = (
     "class-based TF-IDF, without words that more than half of the documents have, or that are less than 1.2 times as frequent in "
     "the cluster as in all"
@@ -46,7 +47,8 @@ def class_terms(texts: Iterable[str], groups: Tensor, count: int) -> list[list[t
     names = vectorizer.get_feature_names_out()
     best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     return [
-        [(str(names[j]), float(scores[c, j])) for j in row if scores[c, j] > 0] for c, row in enumerate(best.tolist())
+        [(str(names[j])[:LONGEST], float(scores[c, j])) for j in row if scores[c, j] > 0]
+        for c, row in enumerate(best.tolist())
     ]
 
 
