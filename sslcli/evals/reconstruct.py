@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.image_grid import Columns
+from sslcli.evals.artefacts.sample_grid import Columns
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Result
 from sslcli.methods.base import Batch, Method, Reconstruction

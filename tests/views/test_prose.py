@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sslcli.evals.artefacts.image_grid import Columns
+from sslcli.evals.artefacts.sample_grid import Columns
 from sslcli.evals.artefacts.sample_sheets import RIGHT, WRONG, Cell, Row, Sheet
 from sslcli.evals.artefacts.tables import Table, tables_of
 from sslcli.views.contact_sheet import sheet

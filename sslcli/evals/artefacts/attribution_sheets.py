@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sslcli.evals.artefacts.figures import Bars
-from sslcli.evals.artefacts.image_grid import Columns, Panels
+from sslcli.evals.artefacts.sample_grid import Columns, Panels
 from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, class_name
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.metrics import attribution_maps
