@@ -124,6 +124,12 @@ def without_facts(group: str, node: Config) -> Config:
     return {k: v for k, v in node.items() if k not in registry.FACT_KEYS.get(group, ())}
 
 
+def default_arguments(group: str, node: Config) -> Config:
+    """The default of each argument of the target of a YAML node, where it has one. RequestError."""
+    parameters = _parameters(resolve(group, node["_target_"]))
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+
+
 def check(group: str, node: Config, given: Iterable[str] = ()) -> None:
     """Bind the keys of a YAML node to the signature of its target. RequestError with the nearest argument as a hint.
 

@@ -170,10 +170,13 @@ def _location(configured: str, recorded: str | None) -> str:
 
 
 def is_same_dataset(node: Config, run_node: dict[str, Any], record: DataRecord) -> bool:
-    """Whether a data set's configuration is that of the run."""
+    """Whether a data set's configuration is that of the run. A key that an earlier version did not have means its default."""
     located = with_recorded_paths(run_node, record)
     run_node = run_node | {key: located[key] for key in path_keys(run_node) if key in located}
-    given, own = (instantiate.without_facts("dataset", n) for n in (with_absolute_paths(node), run_node))
+    absent = {
+        k: v for k, v in instantiate.default_arguments("dataset", node).items() if k in node and k not in run_node
+    }
+    given, own = (instantiate.without_facts("dataset", n) for n in (with_absolute_paths(node), run_node | absent))
     return given == own
 
 

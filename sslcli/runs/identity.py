@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from sslcli.config import Config, checks, registry
+from sslcli.config import Config, checks, instantiate, registry
 from sslcli.config.dotted import flatten
 from sslcli.errors import RequestError, SslError, command, listing, nearest
 from sslcli.runs.redact import redacted
@@ -65,6 +65,27 @@ def has_hash(run: Run, expected: str) -> bool:
         return recorded == expected
     try:
         return config_hash(run.config) == expected
+    except SslError:  # its configuration is missing or damaged
+        return False
+
+
+def with_absent_keys(recorded: Config, cfg: Config) -> Config:
+    """The identity `recorded` of a run of an earlier version, with those keys of the configuration `cfg` that did not exist then
+    and have their default now: an absent key means the default of the argument."""
+    filled = dict(recorded)
+    now = identity_config(cfg)
+    for group, node in cfg.items():
+        new = {key for key in now if key.startswith(f"{group}.") and key.count(".") == 1} - recorded.keys()
+        if new and group in registry.GROUPS and isinstance(node, dict) and "_target_" in node:
+            defaults = {f"{group}.{k}": v for k, v in instantiate.default_arguments(group, node).items()}
+            filled |= {key: defaults[key] for key in new & defaults.keys()}
+    return filled
+
+
+def has_configuration(run: Run, cfg: Config) -> bool:
+    """Whether a run, possibly of an earlier version, has the configuration `cfg`; see `with_absent_keys`."""
+    try:
+        return with_absent_keys(identity_config(run.config), cfg) == identity_config(cfg)
     except SslError:  # its configuration is missing or damaged
         return False
 

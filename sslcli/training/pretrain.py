@@ -15,7 +15,7 @@ from sslcli.runs import Record, loggers
 from sslcli.runs.encoder import has_encoder, write_preprocessor
 from sslcli.runs.files import replace_file
 from sslcli.runs.find import all_runs
-from sslcli.runs.identity import has_hash
+from sslcli.runs.identity import config_hash, has_configuration, has_hash
 from sslcli.runs.listing import next_step
 from sslcli.runs.run import Run
 from sslcli.runtime.folders import shorten
@@ -89,7 +89,9 @@ def resume(
         setup = setup or prepare(cfg or run.config, record=record)
         setup.catch_signals = catch_signals
         state = restore(setup, run, console.say, allow_data_change)
-        if extend or data_path is not None:
+        if (
+            extend or data_path is not None or config_hash(run.config) != setup.config_hash
+        ):  # absent keys of earlier versions
             run.write_config(setup.cfg)
         save_preprocessor(setup, run)
         run.event("resumed", step=state.step, pid=os.getpid())
@@ -126,16 +128,21 @@ def save_preprocessor(setup: TrainingSetup, run: Run) -> None:
 
 
 def find_matching_run(setup: TrainingSetup) -> Run | None:
-    """The newest run of the same configuration on the same data, also one of a sweep; None where there is none."""
+    """The newest run of the same configuration on the same data, also one of a sweep; None where there is none.
+
+    Where no run has its hash, also runs of earlier versions, whose configuration lacks keys that have their default now."""
     values = identity_status(setup)
-    same = [run for path in reversed(all_runs()) if has_hash(run := Run(path), values["config_hash"])]
-    if not same:
-        return None
+    known = [Run(path) for path in reversed(all_runs())]
+    same = [run for run in known if has_hash(run, values["config_hash"])]
     match = next((r for r in same if r.status.get("fingerprint") == values["fingerprint"]), None)
     if match is None:
+        others = (r for r in known if r.status.get("fingerprint") == values["fingerprint"])
+        match = next((r for r in others if has_configuration(r, setup.cfg)), None)
+    if match is not None:
+        return Run.open(shorten(match.path))
+    if same:
         console.say(f"{same[0].path} has this configuration but other data: starting a new run")
-        return None
-    return Run.open(shorten(match.path))
+    return None
 
 
 def train(setup: TrainingSetup, run: Run, state: State | None) -> None:

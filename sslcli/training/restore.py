@@ -10,7 +10,7 @@ from sslcli.config import Config, schema, typecheck
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing
 from sslcli.runs import checkpoint
 from sslcli.runs.encoder import PREPROCESSOR
-from sslcli.runs.identity import LENGTH_KEYS, LOCATION_KEYS, identity_config, is_fact
+from sslcli.runs.identity import LENGTH_KEYS, LOCATION_KEYS, identity_config, is_fact, with_absent_keys
 from sslcli.runs.redact import HIDDEN
 from sslcli.runs.run import Run
 from sslcli.training.loop.optimizer_state import parameter_names, restore_optimizer
@@ -59,7 +59,7 @@ def restore(setup: TrainingSetup, run: Run, say: Callable[[str], None], allow_da
             "the run folder differs from the checkpoint's",
             f"restore that folder; or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
         )
-    changed_keys, moved = changed_configuration(saved["config"], now["config"], run)
+    changed_keys, moved = changed_configuration(with_absent_keys(saved["config"], setup.cfg), now["config"], run)
     checkpoint.load_strictly(setup.method, {**tensors["model"], **tensors.get("ema", {})}, "the checkpoint")
     names = parameter_names(setup.method)
     restore_optimizer(setup.optimizer, names, tensors.get("optimizer", {}), saved["optimizer_numbers"])

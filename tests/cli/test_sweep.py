@@ -92,7 +92,7 @@ def test_expand_sweep_each_value_once():
         ["seed=2", "method=simsiam", "train.epochs=2"],
     ]
     globbed = {o for (o,) in expand_sweep("pretrain", ["method=glob(sim*)"], [])}
-    assert globbed == {"method=simsiam", "method=simclr", "method=simmim"}
+    assert globbed == {"method=simsiam", "method=simclr", "method=simcse", "method=simmim"}
 
 
 def test_launcher_without_sweep_warns(cli):
@@ -238,6 +238,46 @@ def test_resume_auto_compares_data(cli):
     assert second.out != first.out
     write(0)
     assert cli(*arguments).out == first.out
+
+
+def arrays_and_series() -> dict[str, list[str]]:
+    rng = np.random.default_rng(0)
+    np.save("images.npy", rng.integers(0, 256, (64, 1, 8, 8), dtype=np.uint8))
+    np.savez("series.npz", x=rng.normal(size=(64, 2, 16)).astype(np.float32))
+    short = ["train.steps=4", "train.epochs=null", "train.batch_size=16", "train.eval_every=0", "method=vicreg"]
+    device = ["device=cpu", "device.threads=1", "backbone.width=8"]
+    return {
+        "arrays": ["dataset=arrays", "dataset.path=images.npy", *short, *device],
+        "series": ["dataset=series", "dataset.path=series.npz", *short, *device],
+    }
+
+
+@pytest.mark.parametrize("kind", ["arrays", "series"])
+def test_resume_auto_finds_runs_begun_before_a_key(cli, stop_at, kind):
+    """Runs of an earlier version have no key `task`: it means its default, but no other value."""
+    words = arrays_and_series()[kind]
+    stop_at(2)
+    assert cli("pretrain", *words, "~dataset.task").code == 75
+    (run,) = runs()
+    assert "task" not in (run / "config.yaml").read_text()
+    assert "task" not in json.loads(next(run.glob("checkpoints/*/state.json")).read_text())["config"]
+    resumed = cli("pretrain", "resume=auto", *words)
+    assert (resumed.code, resumed.out) == (0, f"{run}\n"), resumed.err
+    assert "resuming at step 3 (bit-exact)" in resumed.err
+    assert "task: auto" in (run / "config.yaml").read_text()
+    assert cli("pretrain", "resume=auto", *words).out == resumed.out  # done, and skipped
+    other = cli("pretrain", "resume=auto", *words, "dataset.task=classes")
+    assert other.code == 0, other.err
+    assert other.out != resumed.out
+
+
+def test_resume_auto_skips_finished_runs_begun_before_a_key(cli):
+    words = arrays_and_series()["arrays"]
+    first = cli("pretrain", *words, "~dataset.task", "~dataset.label")
+    assert first.code == 0, first.err
+    again = cli("pretrain", "resume=auto", *words)
+    assert (again.code, again.out) == (0, first.out)
+    assert "is done (step 4)" in again.err
 
 
 def test_repeated_sweep_skips_finished_jobs(cli):

@@ -330,6 +330,13 @@ def test_same_data_set_from_another_folder(tmp_path):
     assert not is_same_dataset({**given, "test": train}, {**node, "path_keys": ["path", "test"]}, record)
 
 
+def test_key_that_the_run_did_not_have_means_its_default(tmp_path):
+    node = {"_target_": "sslcli.data.table", "path": str(people(tmp_path / "t.csv"))}
+    record = DataRecord("run", {"path": node["path"]})
+    assert is_same_dataset({**node, "task": "auto", "max_categories": 1000}, node, record)
+    assert not is_same_dataset({**node, "task": "value"}, node, record)
+
+
 def test_project_that_moved_as_a_whole(tmp_path):
     node = {"path": "train.csv", "test": "test.csv", "path_keys": ["path", "test"]}
     record = DataRecord("run", {"path": "/gone/train.csv", "paths": {"test": "/gone/test.csv"}})

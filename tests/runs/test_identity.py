@@ -8,7 +8,7 @@ import json
 from omegaconf import OmegaConf
 
 from sslcli.config import compose
-from sslcli.runs.identity import config_hash, has_hash, identity_config, is_fact
+from sslcli.runs.identity import config_hash, has_configuration, has_hash, identity_config, is_fact, with_absent_keys
 from sslcli.runs.run import Run
 
 
@@ -47,3 +47,39 @@ def test_hash_of_an_earlier_rule_is_computed_again(tmp_path):
     (tmp_path / "config.yaml").write_text("{")
     (tmp_path / "status.json").write_text(json.dumps({"status": "done", "config_hash": "0123456789abcdef"}))
     assert not has_hash(Run(tmp_path), config_hash(cfg))
+
+
+def test_absent_key_means_its_default(tmp_path):
+    cfg = configuration()
+    now = identity_config(cfg)
+    for key, default in (
+        ("method.temperature", cfg["method"]["temperature"]),
+        ("backbone.width", cfg["backbone"]["width"]),
+    ):
+        before = {k: v for k, v in now.items() if k != key}
+        assert with_absent_keys(before, cfg) == now
+        changed = copy.deepcopy(cfg)
+        group, name = key.split(".")
+        changed[group][name] = default * 2
+        assert with_absent_keys(before, changed) != identity_config(changed)
+    assert with_absent_keys(now, cfg) == now
+
+
+def test_only_keys_with_a_default_are_filled():
+    cfg = configuration()
+    now = identity_config(cfg)
+    for key in ("method._target_", "augmentation.global.crop.p", "method.plan.global"):
+        assert key not in with_absent_keys({k: v for k, v in now.items() if k != key}, cfg)
+
+
+def test_run_of_an_earlier_version_has_the_configuration(tmp_path):
+    cfg = configuration()
+    earlier = copy.deepcopy(cfg)
+    del earlier["method"]["temperature"]
+    (tmp_path / "config.yaml").write_text(json.dumps(earlier))
+    assert has_configuration(Run(tmp_path), cfg)
+    earlier["seed"] += 1
+    (tmp_path / "config.yaml").write_text(json.dumps(earlier))
+    assert not has_configuration(Run(tmp_path), cfg)
+    (tmp_path / "config.yaml").write_text("{")
+    assert not has_configuration(Run(tmp_path), cfg)
