@@ -515,6 +515,7 @@ ELSEWHERE = {  # modules that open files of their own, and which
     "runtime/streams.py": "/dev/null",
     "runtime/folders.py": "a folder of its own for temporary files",
     "backbones/weights_file.py": "init=FILE of the command line",
+    "formats/huggingface/files.py": "init=hf:FOLDER of the command line; regular files of bounded size",
 }
 
 
