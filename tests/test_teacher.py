@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sslcli import builders
 from sslcli.data.dataset import ArraySource, Dataset
+from sslcli.formats import initial
 from sslcli.nn.values import Continuous
 from sslcli.training import configuration
 
@@ -27,10 +28,10 @@ class Sum(nn.Module):
 def test_teacher_input_is_renormalized(monkeypatch: pytest.MonkeyPatch):
     ours: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.1]}
     its: dict[str, Any] = {"mean": [0.1, 0.2, 0.6], "std": [1.0, 0.5, 0.25]}
-    monkeypatch.setattr(builders, "locate_encoder", Path)
+    monkeypatch.setattr(initial, "locate_encoder", Path)
     values = {"kind": "continuous", **its}
     info = {"format": 1, "modality": "image", "input_shape": [3, 5, 5], "values": values}
-    monkeypatch.setattr(builders, "load_encoder", lambda path: (Sum(), info))
+    monkeypatch.setattr(initial, "load_encoder", lambda path: (Sum(), info))
     empty = ArraySource(torch.empty(0))
     own = Continuous(tuple(ours["mean"]), tuple(ours["std"]))
     dataset = Dataset("ours", "image", (3, 5, 5), empty, None, values=own)
