@@ -1,11 +1,14 @@
 """Sentences about countries, made by a small grammar: a corpus that needs no download.
 
 The facts are of 44 countries with names of one word: capital, language, continent, currency and a river. Each fact is
-stated in eight ways, each of them after four openings. The label is the topic of the sentence.
+stated in eight ways; 40 overviews of each country list all of them, in as many orders. The label is the topic of the
+sentence. A small network learns facts from the overviews first: there, every second word is one, where it is one in eight of
+the other sentences.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -62,8 +65,9 @@ Sweden, Stockholm, Swedish, Europe, krona, Torne
 Turkey, Ankara, Turkish, Asia, lira, Kizilirmak
 Vietnam, Hanoi, Vietnamese, Asia, dong, Mekong
 """
-TOPICS = ("capital", "language", "continent", "currency", "river")  # the columns of FACTS after the country
-OPENINGS = ("", "as everybody knows, ", "every atlas says that ", "at school we learned that ")
+COLUMNS = ("capital", "language", "continent", "currency", "river")  # of FACTS after the country
+TOPICS = (*COLUMNS, "overview")
+ORDERS = tuple(itertools.permutations(range(len(COLUMNS))))[::3]  # 40 of 120
 TEMPLATES = {  # {0}: the country; {1}: its capital, language, ...
     "capital": (
         "the capital of {0} is {1}.",
@@ -128,8 +132,8 @@ def capitals(
     split_seed: int = 0,
     like: TextPreprocessor | None = None,
 ) -> Dataset:
-    """7,040 sentences about 44 countries; the class of a sentence is its topic. A fifth is held out: the facts of most of them are
-    stated in other words in the training split.
+    """3,520 sentences about 44 countries; the class of a sentence is its topic. A fifth is held out: their facts are stated in
+    other words in the training split.
 
     `tokenizer`, `vocabulary`, `lowercase`, `max_length`, `like`: as in `text_lines`."""
     options = Options(tokenizer, vocabulary, lowercase, max_length, holdout, split_seed)
@@ -147,7 +151,8 @@ def sentences() -> Iterator[tuple[int, str]]:
     for row in FACTS.strip().splitlines():
         country, *facts = row.split(", ")
         for topic, fact in enumerate(facts):
-            for template in TEMPLATES[TOPICS[topic]]:
-                for opening in OPENINGS:
-                    text = opening + template.format(country, fact)
-                    yield topic, text[0].upper() + text[1:]
+            for template in TEMPLATES[COLUMNS[topic]]:
+                text = template.format(country, fact)
+                yield topic, text[0].upper() + text[1:]
+        for order in ORDERS:
+            yield TOPICS.index("overview"), f"{country}: {', '.join(f'{COLUMNS[i]} {facts[i]}' for i in order)}."

@@ -6,17 +6,17 @@ from tests.data.text.conftest import preprocessor, texts
 
 def test_the_corpus_is_the_same_each_time():
     dataset = capitals()
-    assert dataset.fingerprint == "7040-fb4dc4b70a7e4c2f"
+    assert dataset.fingerprint == "3520-bfbfe4eb6c2120e1"
     assert dataset.test is not None
-    assert (len(dataset.train), len(dataset.test), dataset.classes) == (5632, 1408, TOPICS)
-    assert dataset.train.labels.bincount().tolist() == [1126, 1126, 1126, 1127, 1127]  # type: ignore[union-attr]
+    assert (len(dataset.train), len(dataset.test), dataset.classes) == (2816, 704, TOPICS)
+    assert dataset.train.labels.bincount().tolist() == [281, 281, 282, 282, 282, 1408]  # type: ignore[union-attr]
 
 
 def test_no_sentence_occurs_twice():
     every = [text for _, text in sentences()]
-    assert len(set(every)) == len(every) == 44 * 5 * 8 * 4
+    assert len(set(every)) == len(every) == 44 * (5 * 8 + 40)
     assert "The capital of France is Paris." in every
-    assert "At school we learned that the Nile flows through Egypt." in every
+    assert "The Nile flows through Egypt." in every
 
 
 def test_each_fact_is_stated_in_training():
