@@ -14,20 +14,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from sslcli.runs.results import result_name
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from benchmarks.report import about  # noqa: E402
+
 OUT = ROOT / "docs" / "results"
 
 
@@ -56,13 +55,8 @@ def metrics(run: str) -> list[dict[str, Any]]:
 
 
 def machine() -> str:
-    names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores ({names[0] if names else platform.processor()}), torch {version('torch')}, {date.today()}"
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
+    found = about([])
+    return f"{found['machine']}, torch {found['versions']['torch']}, {found['date']}"
 
 
 def pm(numbers: dict[str, float], key: str) -> str:

@@ -14,7 +14,7 @@ from sslcli.evals.base.info import evaluator_infos
 from tests.conftest import SMOKE, Result
 
 EVIL = "<script>alert(1)</script>"
-STRANGE = (EVIL, "שלום עולם", "🎉 emoji", "tabs\tand \x07 bells", "w" * 100_000, "")
+UNUSUAL = (EVIL, "שלום עולם", "🎉 emoji", "tabs\tand \x07 bells", "w" * 100_000, "")
 OPTIONS = {  # that make an evaluator quick
     "attentive": "evaluator.epochs=1 evaluator.min_steps=3 evaluator.lr=0.001 evaluator.baselines=false",
     "explain": "evaluator.samples=10",
@@ -27,7 +27,7 @@ OPTIONS = {  # that make an evaluator quick
 
 
 def write_table(path: Path, seed: int) -> None:
-    """120 documents of two classes, and some strange ones."""
+    """120 documents of two classes, and some unusual ones."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("text", "label"))
@@ -36,7 +36,7 @@ def write_table(path: Path, seed: int) -> None:
             writer.writerow(
                 (f"A {words[(i + seed) % 3]} film {i % 7}, said critic {i % 11}.", "pos" if i % 2 else "neg")
             )
-        writer.writerows((text, "pos" if i % 2 else "neg") for i, text in enumerate(STRANGE * 4))
+        writer.writerows((text, "pos" if i % 2 else "neg") for i, text in enumerate(UNUSUAL * 4))
 
 
 @pytest.fixture

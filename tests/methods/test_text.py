@@ -40,7 +40,7 @@ def double(method: Method) -> Any:
 
 
 def gradients(loss: Tensor, *modules: nn.Module) -> dict[str, Tensor]:
-    """By name, of all modules; names of Hugging Face's layers without those of ours."""
+    """The gradients of all parameters of the modules, by name."""
     for module in modules:
         module.zero_grad()
     loss.backward()

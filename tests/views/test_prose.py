@@ -16,7 +16,7 @@ from sslcli.views.preview import prose
 from sslcli.views.preview.base import Text, draw_text
 
 EVIL = "<script>alert(1)</script>"
-STRANGE = ["", "שלום עולם, مرحبا", "🎉 👩‍👧 emoji", "a\x00b\x1b[31mc\u202ed\udcff", "w" * 100_000, EVIL, "one " * 5000]
+UNUSUAL = ["", "שלום עולם, مرحبا", "🎉 👩‍👧 emoji", "a\x00b\x1b[31mc\u202ed\udcff", "w" * 100_000, EVIL, "one " * 5000]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def test_sheets_of_other_samples_are_no_tables():
     }
 
 
-@pytest.mark.parametrize("text", STRANGE, ids=range(len(STRANGE)))
-def test_strange_documents_are_drawn(tmp_path, text):
+@pytest.mark.parametrize("text", UNUSUAL, ids=range(len(UNUSUAL)))
+def test_unusual_documents_are_drawn(tmp_path, text):
     drawn = Sheet("t" * 500, [Row(text, text, [Cell(Document(text), "wrong")])], "c")
     drawn.save(tmp_path / "s.png")
     (width, height), _ = size_and_colors(tmp_path / "s.png")

@@ -1,9 +1,9 @@
 """Sentences about countries, made by a small grammar: a corpus that needs no download.
 
 The facts are of 44 countries with names of one word: capital, language, continent, currency and a river. Each fact is
-stated in eight ways; 40 overviews of each country list all of them, in as many orders. The label is the topic of the
-sentence. A small network learns facts from the overviews first: there, every second word is one, where it is one in eight of
-the other sentences.
+stated in eight ways; 40 overviews of each country list all of them, in different orders. The label is the topic of the
+sentence. Half of the words of an overview are facts, but only about one in eight of the other sentences: masked language
+modeling with a small network learns the facts from the overviews first.
 """
 
 from __future__ import annotations
