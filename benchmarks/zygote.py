@@ -18,6 +18,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,8 +47,11 @@ def preload() -> None:
         importlib.import_module(name)
 
 
-def spawn(argv: list[str], folder: Path, log: Path, before: Callable[[], Any] | None = None) -> int:
-    """Runs `sslcli argv` in a forked child, in `folder`, in a session of its own, its words in `log`. Returns the pid."""
+def spawn(
+    argv: list[str], folder: Path, log: Path, before: Callable[[], Any] | None = None, errors: Path | None = None
+) -> int:
+    """Runs `sslcli argv` in a forked child, in `folder`, in a session of its own, its words in `log`; with `errors`, those of
+    stderr there. Returns the pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -57,9 +61,11 @@ def spawn(argv: list[str], folder: Path, log: Path, before: Callable[[], Any] | 
         os.chdir(folder)
         for n in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(n, signal.default_int_handler if n == signal.SIGINT else signal.SIG_DFL)
-        words = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         nothing = os.open(os.devnull, os.O_RDONLY)
-        for target, source in ((0, nothing), (1, words), (2, words)):
+        words, problems = (
+            os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) for file in (log, errors or log)
+        )
+        for target, source in ((0, nothing), (1, words), (2, problems)):
             os.dup2(source, target)
         if before is not None:
             before()
@@ -101,8 +107,16 @@ def outcome(run: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------------ server
 
 
+def fork_workers() -> None:
+    """The workers of a multi-process run are then forks of its first process, which has imported everything."""
+    import multiprocessing
+
+    get_context = multiprocessing.get_context
+    multiprocessing.get_context = lambda method=None: get_context("fork" if method == "spawn" else method)
+
+
 def serve() -> None:
-    """Reads {"argv", "folder", "log"} lines, answers {"pid"}; and {"pid", "code"} when a child has ended."""
+    """Reads {"argv", "folder", "log", ...} lines, answers {"pid"}; and {"pid", "code"} when a child has ended."""
     preload()
     tell(ready=True)
     left = b""
@@ -113,8 +127,7 @@ def serve() -> None:
                 return
             *lines, left = (left + got).split(b"\n")
             for line in lines:
-                asked = json.loads(line)
-                tell(pid=spawn(asked["argv"], Path(asked["folder"]), Path(asked["log"])))
+                tell(pid=spawn_asked(**json.loads(line)))
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -123,6 +136,18 @@ def serve() -> None:
             if not pid:
                 break
             tell(pid=pid, code=os.waitstatus_to_exitcode(status))
+
+
+def spawn_asked(
+    argv: list[str], folder: str, log: str, errors: str | None, forks: bool, environment: dict[str, str]
+) -> int:
+    def before() -> None:
+        os.environ.update(environment)
+        tempfile.tempdir = None  # read TMPDIR again
+        if forks:
+            fork_workers()
+
+    return spawn(argv, Path(folder), Path(log), before, Path(errors) if errors else None)
 
 
 def tell(**values: Any) -> None:
@@ -144,9 +169,20 @@ class Zygote:
         assert self.server.stdout is not None
         return json.loads(self.server.stdout.readline())
 
-    def start(self, argv: list[str], folder: Path, log: Path) -> int:
+    def start(
+        self,
+        argv: list[str],
+        folder: Path,
+        log: Path,
+        errors: Path | None = None,
+        forks: bool = False,
+        environment: dict[str, str] | None = None,
+    ) -> int:
+        """The pid of `sslcli argv`. `forks`: see `fork_workers`."""
         assert self.server.stdin is not None
-        self.server.stdin.write(json.dumps({"argv": argv, "folder": str(folder), "log": str(log)}).encode() + b"\n")
+        asked = {"argv": argv, "folder": folder, "log": log, "errors": errors, "forks": forks}
+        asked["environment"] = environment or {}
+        self.server.stdin.write(json.dumps(asked, default=str).encode() + b"\n")
         self.server.stdin.flush()
         while True:
             said = self.listen()

@@ -8,14 +8,17 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from benchmarks.zygote import Zygote
 
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 
-LONG = ("tests/runtime/test_processes", "tests/cli/test_launchers", "tests/cli/test_sweep", "tests/faults/")
+LONG = ("tests/runtime/test_process", "tests/cli/test_launchers", "tests/cli/test_sweep", "tests/faults/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,6 +70,24 @@ def nothing_outside(empty_folder: Path) -> Iterator[None]:
     leaks = [*_leaks, *(str(p) for p in empty_folder.iterdir())]
     _leaks.clear()
     assert not leaks, f"written outside the test's temporary folder: {leaks}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_flush() -> Iterator[None]:
+    """Nothing waits for the disk: only a power failure shows whether bytes were flushed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: os.fstat(fd) and None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """Real processes at low cost: forks of one that has imported everything."""
+    from benchmarks.zygote import Zygote
+
+    started = Zygote()
+    yield started
+    started.close()
 
 
 @dataclass

@@ -64,7 +64,7 @@ def run(command: Command, request: Request) -> int:
         if request.dry_run:
             return module.dry_run(cfg)
         task = module.prepare(cfg)
-        with compose.hydra_mode(cfg):
+        with compose.composed_already(cfg):
             return run_hydra(command, task, request, request.overrides)
 
 

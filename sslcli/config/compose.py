@@ -42,7 +42,7 @@ def compose(command: str, overrides: list[str], config_dirs: list[Path] | None =
     check_overrides(overrides)
     search = search_override(config_dirs or [])
     try:
-        with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        with hydra.initialize_config_dir(str(config_dir()), job_name=command, version_base="1.3"):
             cfg = hydra.compose(command, overrides=[*search, *overrides], return_hydra_config=True)
             check_hydra(cfg)
     except RequestError:
@@ -53,22 +53,25 @@ def compose(command: str, overrides: list[str], config_dirs: list[Path] | None =
 
 
 @contextlib.contextmanager
-def hydra_mode(cfg: DictConfig) -> Iterator[None]:
-    """Give Hydra the mode of `cfg`, which was composed from the same overrides.
+def composed_already(cfg: DictConfig) -> Iterator[None]:
+    """Let Hydra run a job with `cfg`, which was composed from the same overrides.
 
-    Hydra composes a configuration to read `hydra.mode`, and again to run it. Its private `get_mode` is replaced inside, which
-    saves the first composition; a version of Hydra without it composes twice (docs/explanation/decisions/0014)."""
-    from hydra._internal.hydra import Hydra
+    Hydra composes a configuration to read `hydra.mode`, and again to run it. Its private `load_configuration` is replaced inside,
+    which saves both; a version of Hydra without it composes (docs/explanation/decisions/0014)."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
-    get_mode = getattr(Hydra, "get_mode", None)
-    if get_mode is None:
+    load = getattr(ConfigLoaderImpl, "load_configuration", None)
+    if load is None or cfg.hydra.mode == RunMode.MULTIRUN:  # a sweep composes each of its jobs
         yield
         return
-    Hydra.get_mode = lambda *_, **__: cfg.hydra.mode  # type: ignore[method-assign]
+    OmegaConf.clear_cache(cfg)  # of ${now:...}: a run has the time of its start in its name
+    ConfigLoaderImpl.load_configuration = lambda *_, **__: cfg  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Hydra.get_mode = get_mode  # type: ignore[method-assign]
+        ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
 
 
 def check_overrides(overrides: Iterable[str]) -> None:

@@ -361,15 +361,18 @@ def test_doctor(cli):
     assert "no problems found" in cli("doctor").out
 
 
-def test_job_is_composed_twice(cli, monkeypatch):
-    from hydra._internal.hydra import Hydra
+def test_job_is_composed_once(cli, monkeypatch):
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-    get_mode, compose_config, calls = Hydra.get_mode, Hydra.compose_config, []
-    monkeypatch.setattr(Hydra, "compose_config", lambda *a, **k: calls.append(1) or compose_config(*a, **k))
+    load, calls = ConfigLoaderImpl._load_configuration_impl, []
+    monkeypatch.setattr(ConfigLoaderImpl, "_load_configuration_impl", lambda *a, **k: calls.append(1) or load(*a, **k))
+    before = ConfigLoaderImpl.load_configuration
     assert cli("pretrain", *SMOKE).code == 0
-    assert len(calls) == 2, "Hydra has changed: see compose.hydra_mode"
-    assert Hydra.get_mode is get_mode
+    assert len(calls) == 1, "Hydra has changed: see compose.composed_already"
+    assert ConfigLoaderImpl.load_configuration is before
 
 
 def test_hydra_mode_key(cli):
     assert cli("pretrain", *SMOKE, "hydra.mode=RUN").code == 0
+    swept = cli("pretrain", *SMOKE, "train.steps=1", "hydra.mode=MULTIRUN")
+    assert swept.out.startswith("runs/sweep/"), swept.err
