@@ -15,7 +15,7 @@ folder does not change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,17 +27,21 @@ from sslcli.backbones.base import Backbone
 from sslcli.batch import Batch
 from sslcli.config import compose
 from sslcli.config.overrides import allow_data_path, to_overrides
-from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
-from sslcli.errors import SslError
+from sslcli.data.dataset import ArraySource, Dataset, Preprocessor, Source
+from sslcli.data.user_files.samples import expand
+from sslcli.errors import DataError, SslError
 from sslcli.evals.metrics.interval import SUFFIX
 from sslcli.formats.initial import open_encoder
+from sslcli.inference.features import ROWS, FeatureExtractor, collect
 from sslcli.methods.base import Method
 from sslcli.rng import Draw
 from sslcli.runs import Record
 from sslcli.runs.find import all_runs, find
 from sslcli.runs.run import Run
+from sslcli.runtime.device import auto_precision
 from sslcli.runtime.folders import shorten
 from sslcli.views import clean
+from sslcli.views.modality import modality
 
 if TYPE_CHECKING:
     pass
@@ -232,14 +236,43 @@ class Encoder:
             return self._clean(raw, draw)[0]
         return self._clean.finish(self._clean.frames(raw, draw), draw)[0]
 
-    @torch.no_grad()
-    def embed(self, samples: Any, batch_size: int = 256) -> Tensor:
-        """Features of raw samples, see `transform`: (N, dim) float32 on the CPU. Computed on the device of `module`."""
-        device = next(self.module.parameters()).device
+    def embed(self, samples: Any, batch_size: int = ROWS) -> Tensor:
+        """Features of raw samples, see `transform`: (N, dim) float32 on the CPU, with the bits of `sslcli embed`.
+
+        Args:
+            samples: as of `transform`; or the path of a file of many samples, or of a folder.
+            batch_size: samples that are decoded at a time; it does not change the features.
+
+        They are computed on the device of `module`, with the precision that is the default there.
+
+        Raises:
+            DataError: samples of another type or shape, or one that cannot be read.
+        """
+        source, dataset = self._source(samples)
+        if not len(source):
+            return torch.empty(0, self.dim)
+        device, kind = next(self.module.parameters()).device, modality(self.preprocessor.kind)
+        channels_last = kind.channels_last and device.type in ("cpu", "cuda")
+        if channels_last:
+            self.module.to(memory_format=torch.channels_last)
+        extractor = FeatureExtractor(
+            self.module, device, auto_precision(device.type), channels_last, 0, torch.get_num_threads(), batch_size
+        )
         self.module.eval()
-        views: Callable[[Any], Tensor] = self.transform
-        if isinstance(samples, str | Path):  # one file of many samples
-            samples, views = self.preprocessor.encode(samples), self._normalized
-        parts = (samples[i : i + batch_size] for i in range(0, len(samples), batch_size))
-        features = [self.module(views(part).to(device)).float().cpu() for part in parts]
-        return torch.cat(features) if features else torch.empty(0, self.dim)
+        features, _, unreadable = collect(extractor.blocks(source, dataset))
+        if unreadable:
+            index, reason = next(iter(unreadable.items()))
+            raise DataError(f"{source.name_of(index)} cannot be read: {reason}")
+        return features
+
+    def _source(self, samples: Any) -> tuple[Source, Dataset]:
+        if not isinstance(samples, str | Path):
+            source = self.preprocessor.source(samples)
+            source.max_bad_fraction = 1.0
+            return source, self._as_dataset()
+        notes: list[str] = []
+        found = modality(self.preprocessor.kind).read_files(expand([str(samples)]), self.preprocessor, notes)
+        for path, reason in found.unreadable.items():
+            raise DataError(f"{path} cannot be read: {reason}")
+        dataset = self.preprocessor.adapt(found.dataset, notes)
+        return dataset.train, dataset

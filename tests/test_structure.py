@@ -21,6 +21,7 @@ LAYERS = (  # from the lowest to the highest; a package imports from its own lay
     ("formats",),
     ("optim", "builders"),
     ("evals",),
+    ("inference",),
     ("training",),
     ("report",),
     ("api",),

@@ -15,6 +15,7 @@ TASKS = {  # command -> the module whose `run_worker` runs its share
     "pretrain": "sslcli.training.run_training",
     "eval": "sslcli.evals.base.evaluation",
     "bench": "sslcli.training.benchmark",
+    "embed": "sslcli.inference.session",
 }
 
 

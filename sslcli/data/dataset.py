@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
@@ -92,6 +92,19 @@ class ArraySource(Source):
         return self.storage[index]
 
 
+class ListSource(Source):
+    """Samples in a list, each converted by `load` when it is asked for. A DataError of `load` is raised by `read`."""
+
+    def __init__(self, samples: Sequence[Any], load: Callable[[Any], Any]):
+        self.samples, self.load = samples, load
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, index: int) -> Any:
+        return self.load(self.samples[index])
+
+
 class Preprocessor(ABC):
     """Converts samples as a user has them to raw samples, the input of views, and back.
 
@@ -121,6 +134,11 @@ class Preprocessor(ABC):
     @abstractmethod
     def encode(self, samples: Any) -> Tensor | list[Any]:
         """Raw samples: one tensor (N, ...), or a list where sizes differ. DataError for samples of another type or shape."""
+
+    def source(self, samples: Any) -> Source:
+        """The samples of `encode`, which takes them all at once unless a class overrides it."""
+        raw = self.encode(samples)
+        return ArraySource(raw) if isinstance(raw, Tensor) else ListSource(raw, lambda sample: sample)
 
     @abstractmethod
     def decode(self, raw: Tensor) -> list[Any]:

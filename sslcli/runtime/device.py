@@ -34,9 +34,7 @@ class Runtime:
     process: ProcessInfo = field(default_factory=ProcessInfo)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+        return autocast(self.device.type, self.precision)
 
     def place(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, in channels-last memory format if `channels_last`."""
@@ -92,6 +90,16 @@ def kind_of(cfg: dict[str, Any]) -> str:
     return auto if cfg["type"] == "auto" else cfg["type"]
 
 
+def auto_precision(kind: str) -> str:
+    """The precision of a device type where none is given. bf16 without hardware support halves the speed (measured on AVX-512)."""
+    return "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def autocast(kind: str, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """The context of a forward pass on a device type."""
+    return torch.autocast(kind, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
 def start(cfg: dict[str, Any], *, channels_last: bool = True, process: ProcessInfo | None = None) -> Runtime:
     """Apply `device.*` to this process. `channels_last`: whether samples have such a memory format at all. MachineError where this
     machine has no such device."""
@@ -104,9 +112,7 @@ def start(cfg: dict[str, Any], *, channels_last: bool = True, process: ProcessIn
     if kind == "cuda":
         torch.cuda.set_device(device)
     set_initial_threads(cfg["threads"], process.local_world_size)
-    precision = cfg["precision"]
-    if precision == "auto":  # bf16 without hardware support halves the speed (measured on AVX-512)
-        precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    precision = auto_precision(kind) if cfg["precision"] == "auto" else cfg["precision"]
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")

@@ -20,8 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.data.dataset import Dataset
+from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.data.images.crop import crop_and_resize, to_array
+from sslcli.data.images.preprocessor import ImagePreprocessor
+from sslcli.data.user_files.images import read_image_files
+from sslcli.data.user_files.samples import UserFiles
 from sslcli.nn.values import Continuous, Values
 from sslcli.rng import Draw
 from sslcli.views.corruption import Corruption, Generators
@@ -199,6 +202,10 @@ class ImageModality(GridModality):
     def decoded(self, samples: Sequence[Any]) -> list[np.ndarray]:
         """PIL images, or arrays (H, W, C) uint8 -> arrays (H, W, C) uint8."""
         return [to_array(image) for image in samples]
+
+    def read_files(self, paths: Sequence[str], preprocessor: Preprocessor, notes: list[str]) -> UserFiles:
+        assert isinstance(preprocessor, ImagePreprocessor), preprocessor
+        return read_image_files(paths, preprocessor, notes)
 
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (per_channel(v, x.shape[1]).view(-1, 1, 1) for v in (dataset.values.mean, dataset.values.std))

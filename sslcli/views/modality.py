@@ -18,7 +18,8 @@ from torch import Tensor
 
 from sslcli.config import instantiate
 from sslcli.config.modalities import description
-from sslcli.data.dataset import Dataset, Source
+from sslcli.data.dataset import Dataset, Preprocessor, Source
+from sslcli.data.user_files.samples import UserFiles
 from sslcli.errors import RequestError
 from sslcli.nn.values import Values
 from sslcli.rng import Draw
@@ -114,6 +115,11 @@ class Modality(ABC):
     @abstractmethod
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         """How each of the views x (B, *shape), normalized, on any device, is shown to people: in the units of the data."""
+
+    def read_files(self, paths: Sequence[str], preprocessor: Preprocessor, notes: list[str]) -> UserFiles:
+        """The samples in files and folders that exist, as an encoder with this preprocessor takes them, without a split. Files that
+        cannot be read are listed; RequestError for those of another kind, DataError where none can be read."""
+        raise RequestError(f"{self.noun[1]} are not read from files", "dataset=NAME names a data set")
 
     def describe(self, shape: tuple[int, ...]) -> str:
         """One sample of a view in a few words: `image 3x64x64`."""

@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli.data.dataset import Dataset
+from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.sources.series_preprocessor import SeriesPreprocessor
+from sslcli.data.user_files.samples import UserFiles
+from sslcli.data.user_files.series import read_series_files
 from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from sslcli.views.corruption import Corruption
@@ -247,6 +250,10 @@ class SeriesModality(GridModality):
     def view(self, ops: list[Op], dataset: Dataset) -> SeriesView:
         assert isinstance(dataset.values, Continuous), dataset.values
         return SeriesView(ops, dataset.shape, dataset.values.mean, dataset.values.std)
+
+    def read_files(self, paths: Sequence[str], preprocessor: Preprocessor, notes: list[str]) -> UserFiles:
+        assert isinstance(preprocessor, SeriesPreprocessor), preprocessor
+        return read_series_files(paths, preprocessor, notes)
 
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (per_channel(v, x.shape[1]).view(-1, 1) for v in (dataset.values.mean, dataset.values.std))

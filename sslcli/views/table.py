@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli.data.dataset import Dataset
+from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.data.tables.preprocessor import TablePreprocessor
+from sslcli.data.user_files.samples import UserFiles
+from sslcli.data.user_files.tables import read_table_files
 from sslcli.nn.values import Columns, Values
 from sslcli.rng import Draw
 from sslcli.views.corruption import Corruption
@@ -57,6 +59,10 @@ class TableModality(Modality):
 
     def view(self, ops: list[Op], dataset: Dataset) -> TableView:
         return TableView(ops, dataset)
+
+    def read_files(self, paths: Sequence[str], preprocessor: Preprocessor, notes: list[str]) -> UserFiles:
+        assert isinstance(preprocessor, TablePreprocessor), preprocessor
+        return read_table_files(paths, preprocessor, notes)
 
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         x = x.detach().float().cpu()

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli.data.dataset import Dataset, Source
+from sslcli.data.dataset import Dataset, Preprocessor, Source
 from sslcli.data.storage import Ragged, RaggedBatch
 from sslcli.data.text.preprocessor import TextPreprocessor
+from sslcli.data.user_files.samples import UserFiles
+from sslcli.data.user_files.text import read_text_files
 from sslcli.errors import RequestError
 from sslcli.nn.values import Tokens, Values
 from sslcli.rng import Draw
@@ -124,6 +126,10 @@ class TextModality(Modality):
         special = {values.pad, values.mask, *values.special}
         first = next(i for i in range(values.size) if i not in special)
         return add_special(torch.full((n, shape[0] - 2), first, dtype=torch.int64), values)
+
+    def read_files(self, paths: Sequence[str], preprocessor: Preprocessor, notes: list[str]) -> UserFiles:
+        assert isinstance(preprocessor, TextPreprocessor), preprocessor
+        return read_text_files(paths, preprocessor, notes)
 
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         x, values = x.detach().cpu(), tokens_of(dataset.values)

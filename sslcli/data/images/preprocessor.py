@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sslcli.config import typecheck
-from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.dataset import ArraySource, Dataset, ListSource, Preprocessor, Source
+from sslcli.data.images.encoded import Decoder
 from sslcli.data.preprocess import EACH_IMAGE
 from sslcli.errors import DataError, RequestError
 from sslcli.nn.values import Continuous, Values, values_from_json
@@ -63,17 +65,32 @@ class ImagePreprocessor(Preprocessor):
         else:
             images = [self._load(sample) for sample in samples]
         for image in images:
-            if (image.shape[2] if image.ndim == 3 else 1) != channels or image.dtype != np.uint8:
-                raise DataError(
-                    f"expected uint8 images of {channels} channel(s), got {image.dtype} {tuple(image.shape)}"
-                )
+            self._check(image.shape[2] if image.ndim == 3 else 1, image)
         return images
 
-    def _load(self, sample: Any) -> np.ndarray:
-        from sslcli.data.images.encoded import Decoder
+    def _check(self, channels: int, image: np.ndarray) -> None:
+        if channels != self.shape[0] or image.dtype != np.uint8:
+            raise DataError(
+                f"expected uint8 images of {self.shape[0]} channel(s), got {image.dtype} {tuple(image.shape)}"
+            )
 
+    @property
+    def decoder(self) -> Decoder:
+        """Of files. Large ones are decoded at a fraction of their size, of at least two views (`sources/image_dataset.py`)."""
+        limits = None if self.range == EACH_IMAGE else self.range
+        return Decoder(self.shape[0], 2 * self.shape[-1], limits)
+
+    def source(self, samples: Any) -> Source:
+        """An array is in memory; of a list, each image is decoded when it is asked for."""
+        if isinstance(samples, Tensor | np.ndarray):
+            images = _as_last_axis(np.asarray(samples), self.shape[0])
+            self._check(images.shape[3], images)
+            return ArraySource(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))))
+        return ListSource(samples, lambda sample: self.encode([sample])[0])
+
+    def _load(self, sample: Any) -> np.ndarray:
         if isinstance(sample, str | Path):
-            sample = Decoder(self.shape[0], value_range=None if self.range == EACH_IMAGE else self.range)(str(sample))
+            sample = self.decoder(str(sample))
         return np.asarray(sample if isinstance(sample, np.ndarray) else sample.convert(MODES.get(self.shape[0])))
 
     def decode(self, raw: Tensor) -> list[np.ndarray]:

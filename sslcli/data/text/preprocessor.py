@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sslcli.config import typecheck
 from sslcli.data import notify
-from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.dataset import ArraySource, Dataset, Preprocessor, Source
+from sslcli.data.storage import Ragged
 from sslcli.data.tables.find import stem
 from sslcli.data.text.choose import tokenizer_from_json
 from sslcli.data.text.lines import MAX_BYTES
@@ -92,6 +93,12 @@ class TextPreprocessor(Preprocessor):
                 "embed(['a text', 'another one'])",
             )
         return [torch.from_numpy(ids) for ids in self.tokenizer.encode(clean_texts(texts, self.html_breaks))]
+
+    def source(self, samples: Any) -> Source:
+        documents = self.encode(samples)
+        ends = torch.tensor([0, *map(len, documents)]).cumsum(0)
+        flat = torch.cat(documents) if documents else torch.empty(0, dtype=torch.int32)
+        return ArraySource(Ragged(flat, ends, fill=self.values.pad))
 
     def _read(self, path: str) -> list[str]:
         if not os.path.exists(path):

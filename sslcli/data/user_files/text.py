@@ -1,0 +1,53 @@
+"""Text files with a document on each line, folders of .txt files with a document in each, and tables with a column of text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from sslcli.console import escape
+from sslcli.data.tables.find import find_files, stem
+from sslcli.data.text.build import Options, build_dataset
+from sslcli.data.text.corpus import TRAIN
+from sslcli.data.text.lines import MAX_BYTES
+from sslcli.data.text.preprocessor import TABLES, TextPreprocessor
+from sslcli.data.text.readers.collector import Collector
+from sslcli.data.text.readers.folder import is_text_name, read_folder
+from sslcli.data.text.readers.rows import Format, TableReader
+from sslcli.data.user_files.samples import FilePart, UserFiles, join, read_each
+from sslcli.errors import RequestError
+
+ENDINGS = (*TABLES, ".json")
+EXPECTED = "text files (.txt), a folder of them, or tables with a column of text (.csv, .tsv, .jsonl, .parquet)"
+
+
+def read_text_files(paths: Sequence[str], preprocessor: TextPreprocessor, notes: list[str]) -> UserFiles:
+    """All documents are in memory, as ids of tokens. RequestError for files that are no text."""
+    files: list[str] = []
+    for path in paths:
+        if os.path.isdir(path) and not _has_text(path):
+            files += [file for part in find_files(path, None, notes, ENDINGS, EXPECTED).values() for file in part]
+        else:
+            files.append(path)
+    if other := next(
+        (f for f in files if not os.path.isdir(f) and not is_text_name(f) and stem(f, ENDINGS) is None), None
+    ):
+        raise RequestError(f"{escape(other)} is no text, which this encoder takes", f"expected {EXPECTED}")
+    return join(*read_each(files, lambda path: _read(path, preprocessor)))
+
+
+def _has_text(folder: str) -> bool:
+    return any(is_text_name(name) for _, _, names in os.walk(folder) for name in names)
+
+
+def _read(path: str, preprocessor: TextPreprocessor) -> FilePart:
+    collector, notes, folder = Collector(MAX_BYTES), list[str](), os.path.isdir(path)
+    if folder:
+        read_folder(path, "none", collector, notes)
+    elif is_text_name(path):
+        collector.read_lines(path, "train")
+    else:
+        TableReader(collector, Format(), "auto", "auto", True, notes).read(path, "train")
+    corpus = collector.corpus(notes)
+    corpus.parts[:] = TRAIN
+    return FilePart(path, build_dataset("files", corpus, Options(holdout=0), notes, preprocessor), folder)

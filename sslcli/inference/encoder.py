@@ -1,0 +1,50 @@
+"""A trained encoder with all that identifies it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from sslcli.data.dataset import Preprocessor
+from sslcli.formats.initial import open_encoder
+from sslcli.formats.registry import pretrained
+from sslcli.runs import Record
+from sslcli.runs.encoder import locate_encoder
+from sslcli.runs.run import Run
+from sslcli.runs.safetensors_file import hash_tensors
+
+
+@dataclass(frozen=True)
+class TrainedEncoder:
+    """A backbone in evaluation mode, on the CPU, with its preprocessor.
+
+    spec: what names it, without `latest` and relative paths. info: the content of encoder.json. sha256: of its weights. run: the
+    run that trained it; None for an exported folder and for an encoder of another library."""
+
+    spec: str
+    module: nn.Module
+    info: Record
+    preprocessor: Preprocessor
+    sha256: str
+    run: Run | None
+
+    @property
+    def dim(self) -> int:
+        return int(self.info["dim"])
+
+
+def open_trained(spec: str) -> TrainedEncoder:
+    """The encoder of a run, of a folder that `sslcli export` wrote, or of another library (`hf:FOLDER`).
+
+    RequestError where there is none, TrainingError where its files are missing or damaged."""
+    run, other = None, pretrained(spec)
+    if other is not None:
+        resolved = other.resolved()
+    else:
+        folder = locate_encoder(spec).resolve()
+        resolved = str(folder)
+        run = Run(folder) if (folder / "status.json").is_file() else None
+    module, info, preprocessor = open_encoder(resolved)
+    sha256 = info.get("sha256") or hash_tensors(module.state_dict())
+    return TrainedEncoder(resolved, module.eval(), info, preprocessor, sha256, run)

@@ -1,0 +1,195 @@
+"""The samples that a trained encoder is to see: files of a user, or a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sslcli import console
+from sslcli.builders import load_dataset
+from sslcli.config import Config
+from sslcli.config.overrides import override_keys
+from sslcli.data.dataset import Dataset, Source
+from sslcli.data.record import read_record
+from sslcli.data.split import NOTHING_HELD_OUT
+from sslcli.data.subset import Concat, unlabelled_only
+from sslcli.data.user_files.samples import expand
+from sslcli.errors import RequestError
+from sslcli.inference.encoder import TrainedEncoder
+from sslcli.views.modality import modality
+
+SPLITS = ("all", "train", "test")
+
+
+@dataclass(frozen=True)
+class InputRequest:
+    """What a command line says about the samples. Plain JSON values, because other processes read the same samples.
+
+    files: paths of files and folders. dataset: the configuration of `dataset=NAME`; None for that of the run. data_path:
+    `dataset.path=NEW` alone. split: one of SPLITS."""
+
+    files: tuple[str, ...] = ()
+    dataset: Config | None = None
+    data_path: str | None = None
+    split: str = "all"
+
+    @classmethod
+    def parse(cls, files: Iterable[str], values: Config, overrides: list[str], split: str = "all") -> InputRequest:
+        """`files`: paths and patterns. `values`: the resolved configuration that `overrides` compose. RequestError."""
+        keys = override_keys(overrides)
+        expanded = tuple(expand(files))
+        if split not in SPLITS:
+            raise RequestError(f"split={split}: expected {', '.join(SPLITS)}", "split=all")
+        if expanded and any(key.split(".")[0] == "dataset" for key in keys):
+            raise RequestError("files and dataset= are both given", "leave one of them out")
+        if expanded and split != "all":
+            raise RequestError(f"split={split}: files have no split", "leave split= out")
+        if "dataset" in keys:
+            return cls(dataset=values["dataset"], split=split)
+        if other := next((k for k in keys if k.startswith("dataset.") and k != "dataset.path"), None):
+            raise RequestError(
+                f"{other}: the data set is that of the run", f"dataset=NAME {other}=... names another one"
+            )
+        return cls(expanded, None, values["dataset"].get("path") if "dataset.path" in keys else None, split)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "files": list(self.files)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> InputRequest:
+        return cls(**{**content, "files": tuple(content["files"])})
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Samples as an encoder takes them.
+
+    dataset: with the shape and the values of the encoder. source: all chosen samples, n of them, with labels (n,) where there are
+    some, -1 for none, which index `dataset.classes`. ids: a unique name of each. paths: the file of each, "" where it is in none.
+    unreadable: path -> reason, of files of which no sample is in the source."""
+
+    request: InputRequest
+    dataset: Dataset
+    source: Source
+    ids: Sequence[str]
+    paths: Sequence[str]
+    unreadable: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def label(self, index: int) -> str | float | None:
+        """The class of a sample, or its value where that is the task; None without one."""
+        if self.dataset.task == "value":
+            values = self.source.targets.get("value")
+            return None if values is None or bool(values[index].isnan()) else float(values[index])
+        label = -1 if self.source.labels is None else int(self.source.labels[index])
+        return None if label < 0 else self.dataset.classes[label]
+
+    @property
+    def labeled(self) -> bool:
+        """Whether samples may have labels or values."""
+        return "value" in self.source.targets if self.dataset.task == "value" else self.source.labels is not None
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the samples and their order."""
+        return f"{self.dataset.name} {self.dataset.fingerprint} {self.dataset.split} {self.request.split} {len(self)}"
+
+
+def read_inputs(encoder: TrainedEncoder, request: InputRequest) -> Inputs:
+    """The samples of a request, adapted to an encoder; notes and warnings go to stderr.
+
+    RequestError for samples of another kind or shape and where nothing is named, DataError where none can be read."""
+    notes: list[str] = []
+    if request.files:
+        found = modality(encoder.preprocessor.kind).read_files(request.files, encoder.preprocessor, notes)
+        dataset = encoder.preprocessor.adapt(found.dataset, notes)
+        inputs = Inputs(request, dataset, dataset.train, found.ids, found.paths, found.unreadable)
+    else:
+        own = request.dataset is None
+        dataset = (
+            _own_dataset(encoder, request, notes) if own else _other_dataset(encoder, request.dataset or {}, notes)
+        )
+        inputs = _of_split(dataset, request)
+    for note in dict.fromkeys([*dataset.notes, *notes]):
+        if note != NOTHING_HELD_OUT:
+            console.say(note)
+    inputs.source.max_bad_fraction = 1.0  # unreadable samples are reported, and end nothing
+    return inputs
+
+
+def _own_dataset(encoder: TrainedEncoder, request: InputRequest, notes: list[str]) -> Dataset:
+    """The data set of the run, also where the files have changed since."""
+    if encoder.run is None:
+        raise RequestError(
+            f"{encoder.spec} is no run, so that it has no data set of its own", "name files, or dataset=NAME"
+        )
+    cfg = encoder.run.valid_config
+    record = read_record(encoder.run, request.data_path, allow_change=True)
+    dataset = load_dataset({**cfg, "dataset": _tolerant(cfg["dataset"])}, record, download=False)
+    notes += [f"the data changed since the run was trained: {change}" for change in dataset.details.get("changed", [])]
+    return dataset
+
+
+def _other_dataset(encoder: TrainedEncoder, node: Config, notes: list[str]) -> Dataset:
+    node = _tolerant(encoder.preprocessor.configure(node))
+    return encoder.preprocessor.adapt(load_dataset({"dataset": node}, like=encoder.preprocessor), notes)
+
+
+def _tolerant(node: Config) -> Config:
+    return {**node, "max_bad_fraction": 1.0} if "max_bad_fraction" in node else node
+
+
+def _of_split(dataset: Dataset, request: InputRequest) -> Inputs:
+    """The samples of a split; of all: train, test, and those that only pretraining reads."""
+    parts = {"train": dataset.train, "test": dataset.test, "unlabelled": unlabelled_only(dataset)}
+    if request.split != "all":
+        parts = {request.split: parts[request.split]}
+    present = {name: part for name, part in parts.items() if part is not None}
+    if not present:
+        raise RequestError(f"split={request.split}: {dataset.name} has no such split", "split=all")
+    source = next(iter(present.values()))
+    for part in list(present.values())[1:]:
+        source = Concat(source, part)
+    ids = _SplitNames(present, dataset.details.get("root") or dataset.path)
+    own = replace(dataset, train=source, test=None, unlabelled=None)
+    return Inputs(request, own, source, ids, ids.paths(), {})
+
+
+class _SplitNames(Sequence[str]):
+    """The ids of samples of a data set: the name of a file below `root`, else `SPLIT/NAME` or `SPLIT/NUMBER`."""
+
+    def __init__(self, parts: Mapping[str, Source], root: str | None, whole: bool = False):
+        self._parts, self._root, self._whole = parts, root, whole
+        first = next(iter(parts.values()))
+        self._files = bool(
+            root and first.names is not None and len(first) and os.path.isfile(os.path.join(root, first.name_of(0)))
+        )
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts.values()))
+
+    def paths(self) -> Sequence[str]:
+        """The path of each sample, "" where it is in no file of its own."""
+        return _SplitNames(self._parts, self._root, whole=True)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        index = range(len(self))[at]
+        for split, part in self._parts.items():
+            if index < len(part):
+                return self._text(split, part, index)
+            index -= len(part)
+        raise AssertionError(at)
+
+    def _text(self, split: str, part: Source, index: int) -> str:
+        if self._files:
+            name = part.name_of(index)
+            return os.path.join(str(self._root), name) if self._whole else name
+        if self._whole:
+            return ""
+        return f"{split}/{index if part.names is None else part.name_of(index)}"
