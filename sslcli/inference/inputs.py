@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -84,7 +85,8 @@ class Inputs:
         """The class of a sample, or its value where that is the task; None without one."""
         if self.dataset.task == "value":
             values = self.source.targets.get("value")
-            return None if values is None or bool(values[index].isnan()) else float(values[index])
+            value = math.nan if values is None else float(values[index])
+            return value if math.isfinite(value) else None
         label = -1 if self.source.labels is None else int(self.source.labels[index])
         return None if label < 0 else self.dataset.classes[label]
 

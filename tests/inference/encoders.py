@@ -1,0 +1,64 @@
+"""Small encoders with random weights, and files of samples for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from sslcli.backbones.bert import BERT
+from sslcli.backbones.convnet import ConvNet
+from sslcli.backbones.mlp import MLP
+from sslcli.backbones.vit import ViT
+from sslcli.data.dataset import Preprocessor
+from sslcli.data.images.preprocessor import ImagePreprocessor
+from sslcli.data.sources.series_preprocessor import SeriesPreprocessor
+from sslcli.data.sources.table import table
+from sslcli.data.sources.text_lines import text_lines
+from sslcli.inference.encoder import TrainedEncoder
+from sslcli.nn.values import Continuous
+from sslcli.runs.encoder import build_backbone
+
+IMAGES = ImagePreprocessor((3, 16, 16), Continuous((0.5,) * 3, (0.25,) * 3))
+SERIES = SeriesPreprocessor((2, 24), Continuous((0.0, 1.0), (1.0, 2.0)))
+
+
+def encoder(backbone: str, preprocessor: Preprocessor, **options: object) -> TrainedEncoder:
+    targets = {cls.__name__: f"{cls.__module__}.{cls.__qualname__}" for cls in (BERT, ConvNet, MLP, ViT)}
+    torch.manual_seed(0)
+    node = {"_target_": targets[backbone], **options}
+    module: nn.Module = build_backbone(node, preprocessor.shape, preprocessor.values).eval()
+    return TrainedEncoder("random", module, {"dim": module.dim}, preprocessor, "0" * 64, None)
+
+
+def image_encoder() -> TrainedEncoder:
+    return encoder("ViT", IMAGES, width=16, depth=1, heads=2)
+
+
+def write_images(folder: Path, n: int, seed: int = 0) -> None:
+    """Images of different sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    g = np.random.default_rng(seed)
+    for i in range(n):
+        size = (*g.integers(16, 40, 2), 3)
+        Image.fromarray(g.integers(0, 255, size, dtype=np.uint8)).save(folder / f"{i:03}.png")
+
+
+def text_encoder(folder: Path) -> TrainedEncoder:
+    file = folder / "train.txt"
+    file.write_text("".join(f"the {word} of a line number {i}\n" for i in range(40) for word in ("end", "start")))
+    dataset = text_lines(str(file), tokenizer="words", max_length=16, holdout=0)
+    assert dataset.preprocessor is not None
+    return encoder("BERT", dataset.preprocessor, width=16, depth=1, heads=2)
+
+
+def table_encoder(folder: Path) -> TrainedEncoder:
+    file = folder / "train.csv"
+    rows = (f"{i / 7},{i % 5},{'ab'[i % 2]},{i % 3}\n" for i in range(60))
+    file.write_text("size,count,kind,label\n" + "".join(rows))
+    dataset = table(str(file), holdout=0)
+    assert dataset.preprocessor is not None
+    return encoder("MLP", dataset.preprocessor, width=16)
