@@ -16,6 +16,7 @@ from sslcli.backbones.base import Backbone
 from sslcli.config import Config, instantiate
 from sslcli.data import notify
 from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
+from sslcli.data.exclude import exclude
 from sslcli.data.record import DataRecord, apply_record, path_keys, with_absolute_paths, with_recorded_paths
 from sslcli.data.subset import Subset
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
@@ -57,6 +58,8 @@ def load_dataset(
         if key != "path" and isinstance(path := node.get(key), str) and os.path.isabs(path)
     }
     dataset = replace(dataset, path=node.get("path"), other_paths=others)
+    if isinstance(file := node.get("exclude"), str):
+        dataset = exclude(dataset, file)
     classes = cfg.get("train", {}).get("classes")
     dataset = dataset if classes is None else restrict_to_classes(dataset, classes)
     return dataset if record is None else apply_record(dataset, record)

@@ -24,6 +24,7 @@ LAYERS = (  # from the lowest to the highest; a package imports from its own lay
     ("inference",),
     ("training",),
     ("report",),
+    ("audit",),
     ("api",),
     ("cli",),
     ("__main__",),

@@ -231,12 +231,14 @@ _TABLE = (
     ),
     Command(
         "data",
-        "Inspect a data set, preview its views, or pack its files.",
+        "Inspect, preview, pack or audit a data set.",
         "SUBCOMMAND [key=value ...]",
         (
             ("inspect dataset=image_folder dataset.path=photos --strict", ""),
             ("preview method=simclr dataset=cifar10", ""),
             ("pack dataset=image_folder dataset.path=photos out=photos.pack size=256", "re-run to continue"),
+            ("audit dataset=image_folder dataset.path=photos", "copies, leaks, wrong labels, outliers: audit.csv"),
+            ("audit run=latest", "the data of a run, judged by its features"),
         ),
         subcommands=(
             Subcommand(
@@ -257,6 +259,21 @@ _TABLE = (
                     Option("size", "N", "scale the shorter side to N pixels (default: null, no change)"),
                     Option("format", "jpeg|raw", "how the images are stored (default: jpeg)"),
                     Option("quality", "N", "of JPEG, from 1 to 100 (default: 90)"),
+                ),
+            ),
+            Subcommand(
+                "audit",
+                "find copies, copies across train and test, outliers, likely wrong labels, worthless and unreadable samples",
+                (
+                    Option(
+                        "run",
+                        "RUN|none",
+                        "judge labels and outliers by the features of a run (default: none, raw features)",
+                    ),
+                    Option("out", "FILE.csv", "path, issue, score, partner, suggestion (default: audit.csv)"),
+                    Option(
+                        "page", "FILE.html", "with the samples of pairs side by side (default: beside the CSV file)"
+                    ),
                 ),
             ),
         ),

@@ -33,9 +33,10 @@ from sslcli.errors import RequestError, SslError, first_line, listing
 def run(command: Command, request: Request) -> int:
     """Checks everything, so that a wrong request creates no folder; then Hydra runs the job or the sweep. The exit code."""
     from sslcli.config import compose
-    from sslcli.config.overrides import allow_data_path
+    from sslcli.config.overrides import allow_data_path, with_optional_keys
 
     module = import_module(f"sslcli.cli.commands.{command.name}")
+    request.overrides = with_optional_keys(request.overrides)
     if command.name == "eval":
         select_evaluator(request)
         request.overrides = allow_data_path(request.overrides)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sslcli.config import Config
 from sslcli.config.dotted import flatten
 from sslcli.config.messages import rewrite_error, unknown_choice
+from sslcli.config.overrides import with_optional_keys
 from sslcli.config.registry import GROUPS, choices, config_dir, describe, search_override
 from sslcli.config.schema import register
 from sslcli.errors import RequestError, first_line
@@ -39,6 +40,7 @@ def compose(command: str, overrides: list[str], config_dirs: list[Path] | None =
     import hydra
 
     register()
+    overrides = with_optional_keys(overrides)
     check_overrides(overrides)
     search = search_override(config_dirs or [])
     try:

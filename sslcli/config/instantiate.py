@@ -25,6 +25,7 @@ FRAMEWORK_KEYS = {  # keys that sslcli reads and that are not arguments of the t
     "": {"_target_"},
     "method": {"plan"},
     "optimizer": {"lr_batch"},
+    "dataset": {"exclude"},
 }
 MAX_MODULES = 100_000  # of a network; nested modules count more than once
 _folders: list[Path] = []  # given with --config-dir

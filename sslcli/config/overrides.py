@@ -65,6 +65,12 @@ def override_keys(overrides: list[str]) -> list[str]:
     return [o.lstrip("+").partition("=")[0] for o in overrides]
 
 
+def with_optional_keys(overrides: list[str]) -> list[str]:
+    """`dataset.exclude=FILE` adds that key, which every data set takes: without it, configurations and their hashes are those of
+    earlier versions."""
+    return [f"++{o}" if o.startswith("dataset.exclude=") else o for o in overrides]
+
+
 def allow_data_path(overrides: list[str]) -> list[str]:
     """`dataset.path=NEW` alone gives the new location of the run's data. The composed data set is not the run's and may lack
     that key, so it is added as a new one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from sslcli.console import escape, human_bytes, plural
 from sslcli.data.dataset import Dataset, Source
+from sslcli.data.digests import digests
 from sslcli.data.images.decode import BadImage
 from sslcli.data.images.encoded import EncodedImages
 from sslcli.data.images.parallel import parallel_map
@@ -112,21 +112,12 @@ def _decode_all(source: Source) -> dict[str, str]:
 
 def _duplicates(splits: dict[str, Source]) -> dict[str, int]:
     """How many test samples are also in train, and how many training samples are repetitions, compared by their bytes."""
-    train_hashes = Counter(_hashes(splits["train"]))
-    other = _hashes(splits["test"]) if "test" in splits else []
+    train_hashes = Counter(digests(splits["train"]))
+    other = digests(splits["test"]) if "test" in splits else []
     return {
         "in train and test": sum(h in train_hashes for h in other),
         "within train": sum(n - 1 for n in train_hashes.values()),
     }
-
-
-def _hashes(source: Source) -> list[bytes]:
-    """SHA-256 of each file where the samples are image files; otherwise of each sample."""
-    if not isinstance(source, EncodedImages):
-        x = source.resident
-        assert x is not None
-        return [hashlib.sha256(x[i].contiguous().numpy().tobytes()).digest() for i in range(len(x))]
-    return parallel_map(source.digest, len(source), "comparing files")
 
 
 def format_rows(report: Record, at_most: int = 40) -> list[tuple[str, str]]:

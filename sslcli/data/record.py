@@ -122,9 +122,10 @@ def _are_values(content: Record, shape: tuple[int, ...]) -> bool:
 
 
 def path_keys(node: Config) -> list[str]:
-    """The keys of a data set's configuration that name files or folders: its `path_keys`, or `path` alone."""
+    """The keys of a data set's configuration that name files or folders: its `path_keys`, or `path` alone, and `exclude`."""
     keys = node.get("path_keys")
-    return keys if typecheck.matches_type(keys, list[str]) and keys else ["path"]
+    own = keys if typecheck.matches_type(keys, list[str]) and keys else ["path"]
+    return [*own, *(key for key in ("exclude",) if key in node)]
 
 
 def with_absolute_paths(node: Config) -> Config:

@@ -27,11 +27,14 @@ from sslcli.data.user_files.images import read_image_files
 from sslcli.data.user_files.samples import UserFiles
 from sslcli.nn.values import Continuous, Values
 from sslcli.rng import Draw
+from sslcli.views.copies import NearCopies
 from sslcli.views.corruption import Corruption, Generators
 from sslcli.views.grid import GridModality
 from sslcli.views.images import native
 from sslcli.views.images.color import ColorJitter, GaussianBlur, Grayscale, Noise, RandomIntensity, Solarize
+from sslcli.views.images.copies import LEAST_SIDE, ImageCopies
 from sslcli.views.images.corruptions import CORRUPTIONS, blur
+from sslcli.views.images.defects import defects
 from sslcli.views.images.geometry import (
     Frame,
     HorizontalFlip,
@@ -42,6 +45,7 @@ from sslcli.views.images.geometry import (
     VerticalFlip,
 )
 from sslcli.views.images.resample import FILTERS, Region, crop_resize
+from sslcli.views.modality import RawFeatures
 from sslcli.views.op import (
     Op,
     OpRandoms,
@@ -210,6 +214,12 @@ class ImageModality(GridModality):
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (per_channel(v, x.shape[1]).view(-1, 1, 1) for v in (dataset.values.mean, dataset.values.std))
         return [Picture(sample * std + mean) for sample in x.detach().float().cpu()]
+
+    def near_copies(self, dataset: Dataset, features: RawFeatures) -> NearCopies | None:
+        return ImageCopies(dataset.shape) if min(dataset.shape[1:]) >= LEAST_SIDE else None
+
+    def defects(self, x: Tensor, dataset: Dataset) -> Mapping[str, Tensor]:
+        return defects(self.to_natural(x, dataset.values))
 
     def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
         def normalized(corruption: Corruption) -> Corruption:

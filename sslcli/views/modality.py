@@ -23,6 +23,7 @@ from sslcli.data.user_files.samples import UserFiles
 from sslcli.errors import RequestError
 from sslcli.nn.values import Values
 from sslcli.rng import Draw
+from sslcli.views.copies import FeatureCopies, NearCopies
 from sslcli.views.corruption import Corruption
 from sslcli.views.op import Op
 from sslcli.views.preview.base import Preview
@@ -157,6 +158,16 @@ class Modality(ABC):
     def parse(self, text: str, dataset: Dataset) -> Tensor:
         """The clean view (L,) of a text, with the mask token in place of each `[MASK]`. RequestError where samples are no text."""
         raise RequestError(f"{self.noun[1]} are no text", "leave text= out")
+
+    def near_copies(self, dataset: Dataset, features: RawFeatures) -> NearCopies | None:
+        """How near copies of samples are found; None where samples have too little detail to tell copies from similar ones.
+        `features`: the raw features, fitted to the training split."""
+        return FeatureCopies(features.transform)
+
+    def defects(self, x: Tensor, dataset: Dataset) -> Mapping[str, Tensor]:
+        """Scores (B,) of clean views x (B, *shape) by the name of what makes a sample worthless, such as `empty`; NaN for a sample
+        without that defect."""
+        return {}
 
     def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
         """By name, functions of clean views (B, *shape) on the CPU, normalized before and after."""

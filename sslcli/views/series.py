@@ -20,8 +20,10 @@ from sslcli.data.user_files.samples import UserFiles
 from sslcli.data.user_files.series import read_series_files
 from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
+from sslcli.views.copies import NearCopies
 from sslcli.views.corruption import Corruption
 from sslcli.views.grid import GridModality
+from sslcli.views.modality import RawFeatures
 from sslcli.views.op import (
     BadValue,
     Op,
@@ -38,6 +40,7 @@ from sslcli.views.op import (
 )
 from sslcli.views.preview.base import Preview
 from sslcli.views.preview.curves import Curves
+from sslcli.views.signals.copies import SeriesCopies, defects
 from sslcli.views.signals.corruptions import CORRUPTIONS
 
 
@@ -258,6 +261,12 @@ class SeriesModality(GridModality):
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (per_channel(v, x.shape[1]).view(-1, 1) for v in (dataset.values.mean, dataset.values.std))
         return [Curves(sample * std + mean) for sample in x.detach().float().cpu()]
+
+    def near_copies(self, dataset: Dataset, features: RawFeatures) -> NearCopies:
+        return SeriesCopies()
+
+    def defects(self, x: Tensor, dataset: Dataset) -> Mapping[str, Tensor]:
+        return defects(x)
 
     def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
         return CORRUPTIONS

@@ -16,12 +16,14 @@ from sslcli.data.user_files.samples import UserFiles
 from sslcli.data.user_files.tables import read_table_files
 from sslcli.nn.values import Columns, Values
 from sslcli.rng import Draw
+from sslcli.views.copies import NearCopies
 from sslcli.views.corruption import Corruption
 from sslcli.views.modality import Baseline, Modality, RawFeatures
 from sslcli.views.op import Op, OpRandoms
 from sslcli.views.preview.base import Preview
 from sslcli.views.preview.row import Row
 from sslcli.views.tables.baselines import OneHot, baselines
+from sslcli.views.tables.copies import RowCopies, defects
 from sslcli.views.tables.corruptions import corruptions
 from sslcli.views.tables.ops import OPS, TableOp
 
@@ -87,6 +89,12 @@ class TableModality(Modality):
 
     def baselines(self, dataset: Dataset) -> dict[str, Baseline]:
         return baselines(dataset, columns_of(dataset.values))
+
+    def near_copies(self, dataset: Dataset, features: RawFeatures) -> NearCopies:
+        return RowCopies(columns_of(dataset.values), features)
+
+    def defects(self, x: Tensor, dataset: Dataset) -> Mapping[str, Tensor]:
+        return defects(x, columns_of(dataset.values))
 
     def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
         return corruptions(columns_of(dataset.values))

@@ -20,12 +20,14 @@ from sslcli.data.user_files.text import read_text_files
 from sslcli.errors import RequestError
 from sslcli.nn.values import Tokens, Values
 from sslcli.rng import Draw
+from sslcli.views.copies import NearCopies
 from sslcli.views.corruption import Corruption
 from sslcli.views.modality import Baseline, Modality, RawFeatures, Terms
 from sslcli.views.op import BadValue, Op, OpRandoms
 from sslcli.views.preview.base import Preview
 from sslcli.views.preview.words import Words
 from sslcli.views.texts.baselines import LSA, TfIdf
+from sslcli.views.texts.copies import DocumentCopies, defects
 from sslcli.views.texts.corruptions import corruptions
 from sslcli.views.texts.documents import Documents
 from sslcli.views.texts.ops import OPS, Span, TextOp
@@ -160,6 +162,14 @@ class TextModality(Modality):
     def parse(self, text: str, dataset: Dataset) -> Tensor:
         ids = preprocessor_of(dataset).tokenizer.encode_masked(text)
         return assemble([torch.from_numpy(ids).long()], dataset.shape[0], tokens_of(dataset.values))[0]
+
+    def near_copies(self, dataset: Dataset, features: RawFeatures) -> NearCopies:
+        values = tokens_of(dataset.values)
+        return DocumentCopies([i for i in (values.pad, values.start, values.separator) if i is not None], features)
+
+    def defects(self, x: Tensor, dataset: Dataset) -> Mapping[str, Tensor]:
+        content = self.removable(x, dataset.values)
+        return defects(x, content, preprocessor_of(dataset).tokenizer.unknown)
 
     def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
         values = tokens_of(dataset.values)

@@ -1,4 +1,4 @@
-"""sslcli data inspect | preview | pack: inspect a data set, preview its views, pack its files."""
+"""sslcli data inspect | preview | pack | audit: inspect a data set, preview its views, pack its files, find problems."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ def main(request: Request) -> int:
     from sslcli.training.configuration import resolve
 
     name = subcommand_of(request, COMMANDS["data"])
+    if name == "audit":
+        from sslcli.cli.commands.data_audit import audit
+
+        return audit(request)
     options, overrides = split_options(request.overrides, COMMANDS["data"].options_of(name))
     cfg = resolve(compose.compose("pretrain", overrides, request.config_dirs))
     if name != "inspect":
