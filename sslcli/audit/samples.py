@@ -21,8 +21,8 @@ from sslcli.views.modality import modality
 
 @dataclass(frozen=True)
 class Measured:
-    """Of the n samples that can be read: ids (n,), features (n, d), descriptors (n, p) of near copies (p is 0 without a rule), and by
-    name the scores (n,) of defects, NaN without. unreadable: sample -> reason."""
+    """Of the n samples that can be read: ids (n,), features (n, d), descriptors (n, p) of near copies (p is 0 without a rule), and
+    by name the scores (n,) of defects, NaN without. unreadable: sample -> reason."""
 
     ids: Tensor
     features: Tensor

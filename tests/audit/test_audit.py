@@ -1,0 +1,208 @@
+"""sslcli data audit on planted faults, and dataset.exclude."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from sslcli.builders import load_dataset
+from sslcli.config import compose
+from sslcli.errors import DataError, RequestError
+from sslcli.training.configuration import resolve
+from tests.conftest import Result
+
+SIDE, COUNT = 72, 20
+
+
+def photo(seed: int) -> Image.Image:
+    """A picture with contrast at all scales, unlike any other."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        Image.fromarray(rng.integers(0, 256, (n, n, 3), np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        for n in (3, 9, 27)
+    ]
+    mean = sum(np.asarray(layer, np.float32) for layer in layers) / len(layers)
+    return Image.fromarray(mean.astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ and val/ with two classes, and one fault of each kind."""
+    root = tmp_path_factory.mktemp("audit") / "photos"
+    for split, first in (("train", 0), ("val", 100)):
+        for label in ("cat", "dog"):
+            (root / split / label).mkdir(parents=True)
+            for i in range(COUNT):
+                photo(first + i + 50 * (label == "dog")).save(root / split / label / f"{i}.png")
+    train = root / "train"
+    (train / "cat" / "same.png").write_bytes((train / "cat" / "0.png").read_bytes())
+    photo(1).save(train / "cat" / "encoded.jpg", quality=50)
+    photo(2).crop((3, 0, SIDE, SIDE - 3)).save(train / "cat" / "cropped.png")
+    ImageOps.mirror(photo(3)).save(train / "dog" / "mirrored.png")
+    (train / "dog" / "leak.png").write_bytes((root / "val" / "dog" / "5.png").read_bytes())
+    Image.new("RGB", (SIDE, SIDE), (90, 20, 20)).save(train / "dog" / "plain.png")
+    Image.fromarray((np.asarray(photo(999)) // 8).astype(np.uint8)).save(train / "dog" / "night.png")
+    (train / "dog" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    return root
+
+
+@pytest.fixture(scope="module")
+def audited(folder: Path) -> Iterator[tuple[Path, list[dict[str, str]], Any]]:
+    """The files of an audit, its rows, and what --json printed."""
+    from sslcli.cli import main
+
+    out = folder.parent / "audit.csv"
+    with pytest.MonkeyPatch.context() as patch:
+        lines: list[Any] = []
+        patch.setattr("sslcli.console.out_json", lines.append)
+        patch.setenv("SSLCLI_JSON", "1")
+        assert (
+            main(
+                [
+                    "data",
+                    "audit",
+                    "dataset=image_folder",
+                    f"dataset.path={folder}",
+                    "dataset.image_size=64",
+                    f"out={out}",
+                    "--json",
+                ]
+            )
+            == 0
+        )
+    with open(out, encoding="utf-8") as file:
+        yield out, list(csv.DictReader(file)), lines[0]
+
+
+def found(rows: list[dict[str, str]], issue: str) -> dict[str, tuple[str, str]]:
+    return {row["path"]: (row["partner"], row["suggestion"]) for row in rows if row["issue"] == issue}
+
+
+def test_planted_copies_are_found(audited: tuple[Path, list[dict[str, str]], Any]) -> None:
+    _, rows, _ = audited
+    assert found(rows, "exact_copy") == {"train/cat/same.png": ("train/cat/0.png", "exclude")}
+    assert found(rows, "exact_copy_across_splits") == {"train/dog/leak.png": ("val/dog/5.png", "exclude")}
+    near = found(rows, "near_copy")
+    assert near.pop("train/dog/mirrored.png") == ("train/cat/3.png", "check; the labels differ: dog, cat")
+    assert near == {
+        "train/cat/encoded.jpg": ("train/cat/1.png", "exclude"),
+        "train/cat/cropped.png": ("train/cat/2.png", "exclude"),
+    }
+    assert not found(rows, "near_copy_across_splits")
+
+
+def test_planted_defects_are_found(audited: tuple[Path, list[dict[str, str]], Any]) -> None:
+    _, rows, _ = audited
+    assert list(found(rows, "one_color")) == ["train/dog/plain.png"]
+    assert list(found(rows, "dark")) == ["train/dog/night.png"]
+    ((path, (_, suggestion)),) = found(rows, "unreadable").items()
+    assert path == "train/dog/broken.png"
+    assert suggestion.startswith("exclude; ")
+    assert not found(rows, "wrong_label")  # the classes are random, and the probe knows that it cannot tell
+
+
+def test_summary_and_page(audited: tuple[Path, list[dict[str, str]], Any]) -> None:
+    out, rows, summary = audited
+    assert sum(summary["issues"].values()) == len(rows)
+    assert summary["samples"] == 4 * COUNT + 8
+    assert any("labels were not judged" in note for note in summary["notes"])
+    page = out.with_suffix(".html").read_text(encoding="utf-8")
+    assert "Content-Security-Policy" in page
+    assert page.count("<article") == len(rows)
+    assert page.count("<img") == sum(1 + bool(row["partner"]) for row in rows if row["issue"] != "unreadable")
+
+
+def test_exclusion_leaves_out_what_is_suggested(folder: Path, audited: tuple[Path, list[dict[str, str]], Any]) -> None:
+    out, rows, _ = audited
+    words = ["dataset=image_folder", f"dataset.path={folder}", "dataset.image_size=64", "dataset.max_bad_fraction=1"]
+    whole = load_dataset(resolve(compose.compose("pretrain", words)))
+    part = load_dataset(resolve(compose.compose("pretrain", [*words, f"dataset.exclude={out}"])))
+    assert part.test is not None
+    assert whole.test is not None
+    names = {name for source in (whole.train, whole.test) for name in source.names or ()}
+    left = {name for source in (part.train, part.test) for name in source.names or ()}
+    assert names - left == {row["path"] for row in rows if row["suggestion"].startswith("exclude")}
+    assert part.fingerprint != whole.fingerprint
+    assert part.details["excluded"] == {"train": 6, "test": 0}
+    assert part.other_paths == {"exclude": str(out)}
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, RequestError, "cannot be read"),
+        ("name\nnowhere.png\n", DataError, "has no sample nowhere.png"),
+        ("issue\ndark\n", DataError, "the header of"),
+        ("path\n" + "\n".join(f"test/{i}" for i in range(360)), DataError, "leaves no sample in the split test"),
+    ],
+)
+def test_unusable_exclusions(tmp_path: Path, content: str | None, error: type[Exception], message: str) -> None:
+    file = tmp_path / "list.csv"
+    if content is not None:
+        file.write_text(content)
+    cfg = resolve(compose.compose("pretrain", ["dataset=digits", f"dataset.exclude={file}"]))
+    with pytest.raises(error, match=message):
+        load_dataset(cfg)
+
+
+def test_excluded_samples_stay_out_of_a_run(cli: Callable[..., Result], tmp_path: Path) -> None:
+    """The key is part of the run: an evaluation reads the same samples."""
+    file = tmp_path / "list.csv"
+    file.write_text("path\n" + "\n".join(f"train/{i}" for i in range(0, 1400, 2)) + "\n")
+    words = [
+        "experiment=smoke",
+        "device=cpu",
+        "backbone.width=8",
+        "device.threads=1",
+        "train.steps=2",
+        "train.eval_every=0",
+    ]
+    run = cli("pretrain", *words, f"dataset.exclude={file}")
+    assert run.code == 0, run.err
+    record = json.loads((tmp_path / run.last / "status.json").read_text())["data"]
+    assert record["samples"]["train"] == 1437 - 700
+    file.write_text("path\ntrain/0\n")
+    changed = cli("eval", "knn", f"run={run.last}")
+    assert changed.code == 7
+    assert "not those that" in changed.err
+
+
+def test_refused_requests(cli: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "audit.csv").write_text("mine")
+    exists = cli("data", "audit", "dataset=digits")
+    assert exists.code == 2
+    assert "out=audit.csv exists" in exists.err
+    nowhere = cli("data", "audit", "dataset=digits", "out=a.csv", "run=no-such-run")
+    assert nowhere.code == 2
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_a_wrong_label_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of digits, of which a known fiftieth is wrong."""
+    from sslcli.audit.audit import audit
+    from sslcli.evals.base.features import EvalData
+
+    dataset = load_dataset(resolve(compose.compose("pretrain", ["dataset=digits"])))
+    labels = dataset.train.labels
+    assert labels is not None
+    wrong = torch.arange(7, len(labels), 50)
+    dataset.train.labels = labels.clone()
+    dataset.train.labels[wrong] = (labels[wrong] + 1 + wrong % 9) % 10
+    result = audit(EvalData(dataset), None, 0)
+    flagged = {f.sample: f.suggestion for f in result.findings if f.issue == "wrong_label"}
+    hits = [i for i in wrong.tolist() if i in flagged]
+    assert len(hits) / len(wrong) > 0.8
+    assert len(hits) / len(flagged) > 0.6
+    right = sum(flagged[i] == f"relabel: {dataset.classes[int(labels[i])]}" for i in hits)
+    assert right / len(hits) > 0.9
+    assert not {"near_copy", "near_copy_across_splits"} & set(
+        result.counts()
+    )  # of images of 8 x 8 pixels nobody can tell
