@@ -16,8 +16,8 @@ from sslcli.backbones.base import Backbone
 from sslcli.config import Config, instantiate
 from sslcli.data import notify
 from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
-from sslcli.data.exclude import exclude
 from sslcli.data.record import DataRecord, apply_record, path_keys, with_absolute_paths, with_recorded_paths
+from sslcli.data.samples.exclude import exclude
 from sslcli.data.subset import Subset
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
 from sslcli.formats.initial import initial_preprocessor, open_encoder

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslcli.audit.findings import CHECK, EXCLUDE, Finding
 from sslcli.audit.pool import Pool
-from sslcli.data.digests import digests
+from sslcli.data.samples.digests import digests
 from sslcli.evals.fit.neighbors import nearest_neighbors
 from sslcli.runtime.progress import track
 from sslcli.views.copies import NearCopies

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Dataset, Source
-from sslcli.data.sample_names import SampleNames, sample_names, splits_of
+from sslcli.data.samples.names import SampleNames, sample_names, splits_of
 from sslcli.data.subset import Concat
 
 

@@ -9,12 +9,12 @@ import torch
 
 from sslcli.console import escape, human_bytes, plural
 from sslcli.data.dataset import Dataset, Source
-from sslcli.data.digests import digests
 from sslcli.data.images.decode import BadImage
 from sslcli.data.images.encoded import EncodedImages
 from sslcli.data.images.parallel import parallel_map
 from sslcli.data.label_warnings import label_notes
 from sslcli.data.loading.bad_samples import check_limit, exceeds_limit, group_by_reason
+from sslcli.data.samples.digests import digests
 from sslcli.data.subset import unlabelled_only
 from sslcli.errors import DataError, listing
 from sslcli.runs import Record

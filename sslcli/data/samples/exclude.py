@@ -19,7 +19,7 @@ from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.files.csv_table import PATHS, decode_text, parse_table
 from sslcli.data.files.csv_text import cell
-from sslcli.data.sample_names import sample_names, splits_of
+from sslcli.data.samples.names import sample_names, splits_of
 from sslcli.data.subset import Concat, Subset, unlabelled_only
 from sslcli.errors import DataError, RequestError, nearest
 
