@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.audit.copies import exact_copies, near_copies
-from sslcli.audit.findings import CHECK, EXCLUDE, HEADER, ISSUES, Finding, in_order
+from sslcli.audit.findings import CHECK, EXCLUDE, Finding, in_order
 from sslcli.audit.labels import wrong_labels
 from sslcli.audit.outliers import outliers
 from sslcli.audit.pool import Pool, pool_of
@@ -87,6 +87,3 @@ def _defects(measured: Measured) -> list[Finding]:
         for name, scores in measured.defects.items()
         for row in torch.nonzero(~scores.isnan()).flatten().tolist()
     ]
-
-
-__all__ = ["HEADER", "ISSUES", "Audit", "audit"]

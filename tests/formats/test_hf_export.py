@@ -279,7 +279,7 @@ def test_wrong_requests(options, sentence, runs, cli):
 
 
 def test_command_table_names_the_formats():
-    from sslcli.cli.command_table import EXPORT_FORMATS
+    from sslcli.cli.entries.results import EXPORT_FORMATS
     from sslcli.formats.registry import FORMATS
 
     assert tuple(FORMATS) == EXPORT_FORMATS

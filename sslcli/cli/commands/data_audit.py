@@ -27,7 +27,7 @@ def audit(request: Request) -> int:
     given = allow_data_path([f"run={options.get('run', 'none')}", "evaluator=quality", *overrides])
     values = resolve(compose.compose("eval", given, request.config_dirs))
 
-    from sslcli.audit.audit import HEADER
+    from sslcli.audit.findings import HEADER
     from sslcli.audit.page import audit_page
     from sslcli.data.files.csv_text import written
     from sslcli.runs.files import replace_file
