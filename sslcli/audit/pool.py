@@ -15,26 +15,18 @@ from sslcli.data.subset import Concat
 
 @dataclass(frozen=True)
 class Pool:
-    """splits: names and sources, in the order of the samples. source: all samples. names: unique ones."""
+    """splits: names and sources, in the order of the samples. source: all samples. names: unique ones. is_test: (n,) bool. labels: (n,)
+    int64, -1 where a sample has none."""
 
     dataset: Dataset
     splits: dict[str, Source]
     source: Source
     names: SampleNames
+    is_test: Tensor
+    labels: Tensor
 
     def __len__(self) -> int:
         return len(self.source)
-
-    @functools.cached_property
-    def is_test(self) -> Tensor:
-        """(n,) bool"""
-        return torch.cat([torch.full((len(part),), name == "test") for name, part in self.splits.items()])
-
-    @functools.cached_property
-    def labels(self) -> Tensor:
-        """(n,) int64, -1 where a sample has none."""
-        y = self.source.labels
-        return torch.full((len(self),), -1) if y is None else y.to(torch.int64)
 
     def class_name(self, y: int) -> str:
         return self.dataset.classes[y] if y < len(self.dataset.classes) else str(y)
@@ -50,4 +42,7 @@ def pool_of(dataset: Dataset) -> Pool:
     splits = splits_of(dataset)
     source = functools.reduce(Concat, splits.values())
     source.max_bad_fraction = 1.0
-    return Pool(dataset, splits, source, sample_names(dataset))
+    is_test = torch.cat([torch.full((len(part),), name == "test") for name, part in splits.items()])
+    y = source.labels
+    labels = torch.full((len(source),), -1) if y is None else y.to(torch.int64)
+    return Pool(dataset, splits, source, sample_names(dataset), is_test, labels)
