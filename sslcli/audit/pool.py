@@ -15,8 +15,8 @@ from sslcli.data.subset import Concat
 
 @dataclass(frozen=True)
 class Pool:
-    """splits: names and sources, in the order of the samples. source: all samples. names: unique ones. is_test: (n,) bool. labels: (n,)
-    int64, -1 where a sample has none."""
+    """splits: names and sources, in the order of the samples. source: all samples. names: unique ones. is_test: (n,) bool. labels:
+    (n,) int64, -1 where a sample has none."""
 
     dataset: Dataset
     splits: dict[str, Source]
