@@ -44,7 +44,7 @@ def near_copies(pool: Pool, rule: NearCopies, ids: Tensor, descriptors: Tensor, 
     scores = torch.cat(similarity)
     same = scores >= rule.threshold
     found = {tuple(pair): score for pair, score in zip(ids[pairs[same]].tolist(), scores[same].tolist(), strict=True)}
-    return [f for group in connected(list(found)) for f in _findings(pool, group, "near_copy", found)]
+    return [f for group in connected(list(found)) for f in _findings(pool, group, "near_copy", found, rule.by_chance)]
 
 
 def candidate_pairs(rule: NearCopies, descriptors: Tensor) -> Tensor:
@@ -71,7 +71,9 @@ def connected(pairs: list[tuple[int, int]]) -> list[list[int]]:
     return sorted({id(g): g for g in group_of.values()}.values())
 
 
-def _findings(pool: Pool, group: list[int], issue: str, scores: dict[tuple[int, int], float]) -> list[Finding]:
+def _findings(
+    pool: Pool, group: list[int], issue: str, scores: dict[tuple[int, int], float], by_chance: bool = False
+) -> list[Finding]:
     """A finding for each sample of a group of copies but the one to keep: the first test sample, else the first. `scores`: of the
     pairs that were compared; without them, all are equal."""
     test = pool.is_test
@@ -86,7 +88,9 @@ def _findings(pool: Pool, group: list[int], issue: str, scores: dict[tuple[int, 
         partner = max(known, key=lambda other: (across and bool(test[other]), known[other], -other))
         labels = [pool.label(sample), pool.label(partner)]
         differ = all(labels) and labels[0] != labels[1]
-        suggestion = f"{CHECK}; the labels differ: {labels[0]}, {labels[1]}" if differ else EXCLUDE
+        suggestion = (
+            f"{CHECK}; the labels differ: {labels[0]}, {labels[1]}" if differ else CHECK if by_chance else EXCLUDE
+        )
         name = f"{issue}_across_splits" if across else issue
         found.append(Finding(sample, name, known[partner], suggestion, partner))
     return found

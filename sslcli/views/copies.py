@@ -18,6 +18,9 @@ class NearCopies(ABC):
     note: ClassVar[str]  # which changes are recognized, in words
     candidate: ClassVar[float]  # the least cosine of the descriptors of two samples that are compared
     threshold: ClassVar[float]  # the least similarity of near copies
+    by_chance: ClassVar[bool] = (
+        False  # whether different samples may be as similar, such as rows of few distinct values
+    )
 
     @abstractmethod
     def describe(self, x: Tensor) -> Tensor:
@@ -46,6 +49,7 @@ class FeatureCopies(NearCopies):
     note: ClassVar[str] = "samples whose raw features have a correlation of at least 0.99"
     candidate: ClassVar[float] = 0.99
     threshold: ClassVar[float] = 0.99
+    by_chance: ClassVar[bool] = True
 
     def __init__(self, features: Callable[[Tensor], Tensor]):
         self.features = features

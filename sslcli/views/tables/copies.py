@@ -22,6 +22,7 @@ class RowCopies(NearCopies):
     note: ClassVar[str] = "rows that differ in at most a tenth of the columns"
     candidate: ClassVar[float] = 0.6
     threshold: ClassVar[float] = 0.9
+    by_chance: ClassVar[bool] = True
 
     def __init__(self, values: Columns, features: RawFeatures):
         self.values, self.features = values, features
