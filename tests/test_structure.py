@@ -18,7 +18,7 @@ LAYERS = (  # from the lowest to the highest; a package imports from its own lay
     ("data",),
     ("views",),
     ("methods", "backbones"),
-    ("formats",),
+    ("formats", "classifier"),
     ("optim", "builders"),
     ("evals",),
     ("inference",),

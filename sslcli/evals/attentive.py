@@ -88,7 +88,7 @@ def attentive(
         metrics |= top if kind == "" else {k: v for k, v in top.items() if "top1" in k}
         if kind == "":
             y_of_draw, chosen = scores, rates
-    linear = probe(backbone, data, labels=labels, seeds=seeds, baselines=False)
+    linear = probe(backbone, data, labels=labels, seeds=seeds, baselines=False, calibrate=False)
     metrics |= {f"linear.{k}": v for k, v in linear.metrics.items() if k in ("top1", "top1_std")}
     protocol = {
         "labels": str(amount),

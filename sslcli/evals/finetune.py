@@ -14,6 +14,7 @@ from sslcli.errors import RequestError
 from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Result, check_seeds, mean_and_std
+from sslcli.evals.classifier.make import finetuned_classifier
 from sslcli.evals.finetuning.learning_rate import rate_protocol
 from sslcli.evals.finetuning.predictions import TestPredictions, check_augment, measure
 from sslcli.evals.finetuning.recipe import Recipe
@@ -44,9 +45,11 @@ def finetune(
     label_smoothing: float = Recipe.label_smoothing,
     augment: str = Recipe.augment,
     baselines: bool = True,
+    calibrate: bool = True,
 ) -> Result:
     """`top1` and with more than five classes `top5` of the last step, `scratch.top1` and `scratch.top5`, and `top1` of the
-    modality's baselines; with several seeds each with `_std` (over draws, n - 1).
+    modality's baselines; with several seeds each with `_std` (over draws, n - 1); and of the first draw, whose model is kept,
+    `ece` after temperature scaling and `ece_uncalibrated` before.
 
     Each draw has its own labeled samples, order, views, and for `scratch` its own random weights; the test split is
     looked at once, after the last step. `start=scratch` measures the baseline alone. `head`: `probe` begins with the
@@ -57,6 +60,10 @@ def finetune(
     An epoch is cut into batches of near `batch_size`; fewer than 32 labeled samples are one batch, each in as many
     views as make 32 rows, so that batch norm, which learns on, never has a handful of rows. `lr`: a list is a grid, of
     which the best on a fifth of the draw's labeled samples is taken.
+
+    `calibrate`: the temperature is fitted to the logits of a fifth of the first draw's labeled samples, by a model trained on
+    the other four fifths with the same rate. With a list of rates that model is there; with a single rate it is one training
+    more. The kept model is that of all labeled samples, which is slightly less overconfident.
     """
     amount = subsets.parse(labels, data.dataset)
     check_seeds(seeds)
@@ -75,13 +82,15 @@ def finetune(
     starts = {"": start} | ({"scratch": "scratch"} if baselines and start == "run" and data.untrained else {})
     by_start: dict[str, TestPredictions] = {}
     for name, start_kind in starts.items():
-        by_start[name] = measure(backbone, data, amount, seeds, recipe, start_kind, head)
+        by_start[name] = measure(backbone, data, amount, seeds, recipe, start_kind, head, name == "", calibrate)
     main = by_start[""]
+    assert main.first is not None
+    kept = finetuned_classifier(main.first, data, calibrate)
     metrics: dict[str, float] = {}
     warnings: list[str] = []
     grid = Grid.of(recipe.rates)
     for kind, scores in by_start.items():
-        metrics |= scores.metrics(kind)
+        metrics |= scores.metrics(kind) | (kept.metrics() if kind == "" else {})
         what = f"learning rate{f' {kind}' if kind == 'scratch' else ''}"
         warnings += choice_notes(scores.rates, grid, what, "evaluator.lr")
     fitted, y_test = fit_classifiers(data, amount, seeds, baselines)
@@ -104,7 +113,8 @@ def finetune(
         **main.predictions().files(data.source("test"), data.dataset.classes),
     }
     details = {"training": {kind or start: scores.curve() for kind, scores in by_start.items()}}
-    return Result(metrics, protocol, artefacts, details, accuracy_intervals(metrics, len(main.ids), seeds))
+    intervals = accuracy_intervals(metrics, len(main.ids), seeds)
+    return Result(metrics, protocol, artefacts, details, intervals, fitted=kept)
 
 
 def notes(data: EvalData, baselines: bool, start: str) -> list[str]:

@@ -97,7 +97,7 @@ def curve(
     lines: dict[str, Line] = {}
     protocols: Record = {}
     for step in track(steps, "number of labels"):
-        result = probe(backbone, data, labels=step.request, seeds=seeds)
+        result = probe(backbone, data, labels=step.request, seeds=seeds, calibrate=False)
         for kind in ("", "untrained", "raw", *field_baselines(data, True)):
             name = f"{kind}.top1" if kind else "top1"
             if name in result.metrics:

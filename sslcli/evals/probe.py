@@ -19,8 +19,10 @@ from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, check_seeds, mean_and_std
+from sslcli.evals.classifier.confidence import FittedClassifier
+from sslcli.evals.classifier.make import probe_classifier
 from sslcli.evals.fit.grid_search import Choice, Grid, choice_notes
-from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, Standardizer, c_protocol, choose_c
+from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, LinearProbe, Standardizer, c_protocol, choose_c
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.baselines import fit_classifiers, two_classes
@@ -39,14 +41,17 @@ def probe(
     seeds: int = 1,
     strengths: list[float] | float | None = None,
     baselines: Baselines = True,
+    calibrate: bool = True,
 ) -> Result:
     """Returns `top1`, with more than five classes `top5`, with two classes `auroc`, and the same `top1` and `auroc` as `raw.`,
-    `untrained.` and of the modality's baselines; with several seeds each with `_std`. For data sets with a value to predict
-    instead: `rmse`, `mae`, `r2` of ridge regression (`regression/probe.py`).
+    `untrained.` and of the modality's baselines; with several seeds each with `_std`; and of the first draw, whose classifier is
+    kept, `ece` after temperature scaling and `ece_uncalibrated` before. For data sets with a value to predict instead: `rmse`,
+    `mae`, `r2` of ridge regression (`regression/probe.py`).
 
     `labels` is the number of training labels (`all`, `1%`, `100`, `10/class`), `seeds` the number of draws of labels and
     folds that are averaged; `_std` is the standard deviation over draws (n - 1). The baselines use the same draws.
-    `strengths` is scikit-learn's C, or alpha of ridge regression: a value, a list, or None for the grid. Raises RequestError for
+    `strengths` is scikit-learn's C, or alpha of ridge regression: a value, a list, or None for the grid. `calibrate`: fit the
+    temperature, to labeled training samples (`held_out_temperature`); the test split is not used. Raises RequestError for
     settings out of range, DataError where labels are missing.
     """
     amount = subsets.parse(labels, data.dataset, any_task=True)
@@ -63,6 +68,7 @@ def probe(
     artefacts: dict[str, Any] = {}
     details: Record = {}
     draws: dict[str, dict[str, list[float]]] = {}  # of the baselines, by metric: one value per draw
+    kept: FittedClassifier | None = None
     for kind, features in data.feature_sets(backbone, baselines).items():
         scores_of_set = _measure(features("train"), features("test"), data, amount, seeds, grid)
         notes += choice_notes(
@@ -79,6 +85,8 @@ def probe(
             if name in scores_of_set.scores:
                 metrics |= mean_and_std(f"{kind}.{name}" if kind else name, scores_of_set.scores[name])
         if kind == "":
+            kept = probe_classifier(*scores_of_set.first, data, calibrate)
+            metrics |= kept.metrics()
             protocol = {
                 "labels": str(amount),
                 "seeds": seeds,
@@ -104,7 +112,7 @@ def probe(
     protocol["notes"] = data.protocol_notes(baselines, notes)
     details["baselines"] = draws
     intervals = accuracy_intervals(metrics, protocol["splits"]["test"], seeds)
-    return Result(metrics, protocol, artefacts, details, intervals)
+    return Result(metrics, protocol, artefacts, details, intervals, fitted=kept)
 
 
 def _given(strengths: list[float] | float | None) -> list[float] | None:
@@ -123,6 +131,9 @@ class _ProbeScores:
     confusion: Tensor  # (K, K) counts over all draws, rows are true classes
     predictions: Predictions
     choices: list[Choice]  # of C, one per draw
+    first: tuple[
+        LinearProbe, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]
+    ]  # of the first draw, see `probe_classifier`
 
 
 def _measure(
@@ -173,6 +184,8 @@ def _measure(
         choices.append(choice)
         fits.append(fit)
         predicted.append(ranked[:, 0])
+        if index == 0:
+            first = LinearProbe(standardize, fit, classes, choice), *train, ids, (logits, hits[:, 0])
         confidence.append(logits.softmax(dim=1).amax(dim=1))
     protocol = {
         "dim": train[0].shape[1],
@@ -188,4 +201,4 @@ def _measure(
         },
     }
     predictions = Predictions(data.ids("test")[labeled], y_test, torch.stack(predicted), torch.stack(confidence))
-    return _ProbeScores({k: v for k, v in scores.items() if v}, protocol, confusion, predictions, choices)
+    return _ProbeScores({k: v for k, v in scores.items() if v}, protocol, confusion, predictions, choices, first)

@@ -42,7 +42,9 @@ def transfer(
             "name a run and another data set: sslcli eval transfer run=RUN dataset=NAME (`sslcli list datasets`)",
         )
     results = {
-        "probe": probe(backbone, data, labels=labels, seeds=seeds, strengths=strengths, baselines=baselines),
+        "probe": probe(
+            backbone, data, labels=labels, seeds=seeds, strengths=strengths, baselines=baselines, calibrate=False
+        ),
         "knn": knn(backbone, data, labels=labels, seeds=seeds, k=k, temperature=temperature, baselines=baselines),
     }
     metrics: dict[str, float] = {}

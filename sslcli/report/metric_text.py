@@ -35,6 +35,7 @@ METRIC_NAMES = {
     "intrinsic_dim": "intrinsic dimension",
     "map_at_r": "mAP at R",
     "ece": "calibration error",
+    "ece_uncalibrated": "calibration error before scaling",
     "brier": "Brier score",
     "nll": "log loss",
     "labels_saved": "labels that the best baseline needs",

@@ -17,7 +17,8 @@ from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.probe import probe
 from tests.evals import learners
 
-QUICK = {"epochs": 0, "min_steps": 60, "augment": "weak"}
+QUICK = {"epochs": 0, "min_steps": 60, "augment": "weak"}  # a recipe
+PLAIN = {**QUICK, "calibrate": False}
 
 
 def weights(model):
@@ -28,7 +29,7 @@ def test_finetune_solves_a_nonlinear_task():
     data = learners.data()
     backbone = learners.Net(7)
     before = weights(backbone).clone()
-    result = finetune(backbone, data, seeds=2, **QUICK)
+    result = finetune(backbone, data, seeds=2, **PLAIN)
     raw = probe(backbone, data).metrics["raw.top1"]
     assert raw < 0.7
     assert result.metrics["top1"] > 0.95
@@ -43,7 +44,7 @@ def test_finetune_solves_a_nonlinear_task():
     assert curve["loss"][-1] < curve["loss"][0]
     assert result.artefacts["predictions.safetensors"].predicted.shape == (2, 100)
     assert result.artefacts["confusion.png"].counts.sum() == 200
-    again = finetune(backbone, learners.data(), seeds=2, **QUICK)
+    again = finetune(backbone, learners.data(), seeds=2, **PLAIN)
     assert again.metrics == result.metrics
     assert again.details == result.details
 
@@ -63,7 +64,7 @@ def test_finetune_ignores_the_test_split():
     found = []
     for rows in (honest, shuffled):
         data = learners.data(rows)
-        found.append(finetune(learners.Net(3), data, labels="20/class", lr=[1e-3, 1e-2], baselines=False, **QUICK))
+        found.append(finetune(learners.Net(3), data, labels="20/class", lr=[1e-3, 1e-2], baselines=False, **PLAIN))
         ids = subsets.draw(data.labels("train"), subsets.parse("20/class"), 0, 0)
         found.append(weights(train(learners.Net(3), data, ids, Recipe(**QUICK), 0).backbone))
     assert torch.equal(found[1], found[3])
@@ -131,11 +132,11 @@ def test_finetune_selects_learning_rate_on_training_samples():
 def test_finetune_passes_options_and_device_settings():
     data = learners.data(autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16), channels_last=True)
     result = finetune(
-        learners.Net(3), data, layer_decay=0.5, mixup=0.4, cutmix=1.0, label_smoothing=0.1, baselines=False, **QUICK
+        learners.Net(3), data, layer_decay=0.5, mixup=0.4, cutmix=1.0, label_smoothing=0.1, baselines=False, **PLAIN
     )
     assert result.metrics["top1"] > 0.6
     assert result.protocol["cutmix"] == 1.0
-    only = finetune(learners.Net(3), data, start="scratch", **QUICK)
+    only = finetune(learners.Net(3), data, start="scratch", **PLAIN)
     assert set(only.metrics) == {"top1"}
     assert only.protocol["head"] == "random"
 
@@ -159,17 +160,17 @@ def test_finetune_rejects_invalid_settings():
             finetune(learners.Net(), data, **wrong)
         assert "evaluator." in error.value.hint
     with pytest.raises(TrainingError, match="not finite"):
-        finetune(learners.Net(), data, lr=1e30, head="random", baselines=False, **QUICK)
+        finetune(learners.Net(), data, lr=1e30, head="random", baselines=False, **PLAIN)
     rows = learners.dataset()
     rows.test = None
     with pytest.raises(DataError, match="no test split"):
-        finetune(learners.Net(), learners.data(rows), **QUICK)
+        finetune(learners.Net(), learners.data(rows), **PLAIN)
 
 
 def test_finetune_reports_a_missing_baseline():
     data = learners.data()
     data.untrained = None
-    result = finetune(learners.Net(), data, **QUICK)
+    result = finetune(learners.Net(), data, **PLAIN)
     assert set(result.metrics) == {"top1"}
     assert "no baseline from scratch" in result.protocol["notes"][0]
 

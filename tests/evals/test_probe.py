@@ -19,7 +19,16 @@ from tests.evals import toys
 def test_probe_metrics_and_protocol(data):
     result = probe(toys.Rows(), data, labels="10/class", seeds=3)
     assert set(result.metrics) == {
-        *("top1", "top1_std", "raw.top1", "raw.top1_std", "untrained.top1", "untrained.top1_std")
+        *(
+            "ece",
+            "ece_uncalibrated",
+            "top1",
+            "top1_std",
+            "raw.top1",
+            "raw.top1_std",
+            "untrained.top1",
+            "untrained.top1_std",
+        )
     }
     assert result.metrics["top1"] > 0.9 > result.metrics["untrained.top1"]
     protocol = json.loads(json.dumps(result.protocol))  # plain JSON types
@@ -51,7 +60,7 @@ def test_probe_equals_the_solver_on_standardized_features(data):
     ids = draw(y, parse("5/class"), 0, 0)
     fit = Logistic(standardise(x, ids), y[ids], 3).fit(0.1)
     expected = (fit.logits(standardise(x_test, torch.arange(len(x_test)))).argmax(dim=1) == y_test).double().mean()
-    result = probe(backbone, data, labels="5/class", strengths=0.1, baselines=False)
+    result = probe(backbone, data, labels="5/class", strengths=0.1, baselines=False, calibrate=False)
     assert set(result.metrics) == {"top1"}
     assert result.metrics["top1"] == pytest.approx(float(expected))
 

@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sslcli.classifier.model import Classifier
 from sslcli.config import Config
 from sslcli.data.subset import Concat, Subset
 from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.artefacts.predictions import FILE, Predictions
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Result
+from sslcli.evals.classifier.confidence import Confidence, FittedClassifier
 from sslcli.evals.inputs.label_subsets import folds
 from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.runs import Record
@@ -123,9 +125,13 @@ def cross_validated(evaluate: Callable[..., Result], backbone: nn.Module, data: 
         parts = list(pooled.divided(index))
         draws.append([(fold, evaluate(backbone, fold, seeds=1)) for fold in parts])
     metrics: dict[str, float] = {}
+    kept = _classifier(evaluate, backbone, pooled, draws[0])
     for name in draws[0][0][1].metrics:
+        if name in (kept.metrics() if kept is not None else {}):
+            continue  # of all samples together, below
         values = torch.tensor([_mean(name, fold_results) for fold_results in draws], dtype=torch.float64)
         metrics |= {name: float(values.mean())} | ({f"{name}_std": float(values.std())} if seeds > 1 else {})
+    metrics |= kept.metrics() if kept is not None else {}
     predicted = [_predictions(fold_results) for fold_results in draws]
     same = all(torch.equal(p.ids, predicted[0].ids) for p in predicted)
     assert same, "every division tests every labelled sample"
@@ -152,7 +158,32 @@ def cross_validated(evaluate: Callable[..., Result], backbone: nn.Module, data: 
         artefacts,
         first.details,
         accuracy_intervals(metrics, len(predictions.ids), seeds),
+        fitted=kept,
     )
+
+
+def _classifier(
+    evaluate: Callable[..., Result], backbone: nn.Module, pooled: Pooled, fold_results: list[tuple[Fold, Result]]
+) -> FittedClassifier | None:
+    """The classifier of all labels, with the metrics and the confidence of the folds: those of samples it was not fitted to."""
+    parts = [(fold, result, result.fitted) for fold, result in fold_results if result.fitted is not None]
+    if not parts:
+        return None
+    known = torch.nonzero(pooled.labels >= 0).flatten()
+    whole = Fold(pooled.data, pooled, {"train": torch.arange(len(pooled.source)), "test": known})
+    fitted = evaluate(backbone, whole, seeds=1, baselines=False).fitted
+    assert fitted is not None
+    confidence = [fit.confidence for _, _, fit in parts if fit.confidence is not None]
+    joined = Confidence.join(confidence) if confidence else None
+    names = [n for n in parts[0][1].metrics if "." not in n and not n.startswith("ece")]
+    scores = {name: _mean(name, fold_results) for name in names} | (joined.metrics() if joined is not None else {})
+
+    def make() -> Classifier:
+        classifier = fitted.make()
+        note = f"cross-validation over {len(parts)} folds"
+        return replace(classifier, protocol={**classifier.protocol, "test": scores, "tested_by": note})
+
+    return FittedClassifier(make, joined)
 
 
 def _mean(name: str, fold_results: list[tuple[Fold, Result]]) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sslcli import console
 from sslcli.builders import require_fingerprint
+from sslcli.classifier.files import write_classifier
 from sslcli.config import Config, instantiate
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.tables import tables_of
@@ -21,6 +22,7 @@ from sslcli.evals.base.evaluated_model import EvaluatedModel, load_model
 from sslcli.evals.base.result import Result
 from sslcli.evals.inputs.label_file import FEW
 from sslcli.runs import Record, loggers, results
+from sslcli.runs.encoder import read_info
 from sslcli.runs.find import find
 from sslcli.runs.identity import config_hash
 from sslcli.runs.redact import redacted_overrides
@@ -193,6 +195,9 @@ def save(name: str, result: Result, record: Record, run: Run) -> None:
     for file, artefact in result.artefacts.items():
         artefact.save(folder / f"{name}_{file}")
     run.save_eval(name, record)
+    if result.fitted is not None and record["sha256"] == read_info(run.path)["sha256"]:  # not of another checkpoint
+        about = {key: record[key] for key in ("dataset", "fingerprint", "step", "time")}
+        write_classifier(run.path, result.fitted.make(), {"result": name, **about})
     run.write_log(f"eval {name}: {result.metrics}")
     if run.sink is not None:
         images = {

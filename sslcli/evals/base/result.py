@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import torch
 
 from sslcli.errors import RequestError
+from sslcli.evals.classifier.confidence import FittedClassifier
 from sslcli.evals.metrics.interval import Interval
 from sslcli.runs import Record
 
@@ -22,7 +23,8 @@ class Result:
     `protocol` describes how they were computed, and `details` holds data for plots (a curve, metrics of each class), both in
     plain JSON types. `artefacts` are saved beside them, by file name. `intervals` are 95 % confidence intervals of some
     metrics over test samples (and draws), named as in `top1_ci95`; None is an open end. `answers` are lines for stdout that a
-    request asked for instead of a measurement: such a result is not saved.
+    request asked for instead of a measurement: such a result is not saved. `fitted` is the classifier of the first draw, which the
+    run folder keeps.
     """
 
     metrics: dict[str, float]
@@ -31,6 +33,7 @@ class Result:
     details: Record = field(default_factory=dict)
     intervals: dict[str, Interval] = field(default_factory=dict)
     answers: list[str] = field(default_factory=list)
+    fitted: FittedClassifier | None = None
 
 
 def has_baseline(baselines: Baselines, kind: Literal["raw", "untrained"]) -> bool:

@@ -18,7 +18,20 @@ HELD_OUT = 5  # one fold of so many chooses the rate
 
 def choosable(grid: Grid, y: Tensor) -> bool:
     """Whether the grid has several rates and each class has at least two labels."""
-    return len(grid.values) > 1 and int(y.bincount().min()) >= 2
+    return len(grid.values) > 1 and divisible(y)
+
+
+def divisible(y: Tensor) -> bool:
+    """Whether each class has at least two labels, of which one can be held out."""
+    return int(y.bincount().min()) >= 2
+
+
+def held_out(y: Tensor, seed: int, groups: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Places in `y` (m,) of four of five stratified folds, and of the fifth. `groups` (m,) are never divided."""
+    if groups is not None and len(groups.unique()) < 2:
+        groups = None
+    fold = subsets.folds(y, HELD_OUT, seed, 0, groups)
+    return torch.nonzero(fold != 0).flatten(), torch.nonzero(fold == 0).flatten()
 
 
 def best_rate(
@@ -39,10 +52,7 @@ def best_rate(
     """
     if not choosable(grid, y):
         return Choice(default, "given" if len(grid.values) == 1 else "default: too few labels to choose from")
-    if groups is not None and len(groups.unique()) < 2:
-        groups = None
-    fold = subsets.folds(y, HELD_OUT, seed, 0, groups)
-    inside, outside = torch.nonzero(fold != 0).flatten(), torch.nonzero(fold == 0).flatten()
+    inside, outside = held_out(y, seed, groups)
 
     def judged(rate: float) -> Score:
         logits, truth = score(fit(inside, rate), outside)

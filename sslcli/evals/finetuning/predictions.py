@@ -16,7 +16,7 @@ from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import mean_and_std
 from sslcli.evals.finetuning.learning_rate import rate_protocol
 from sslcli.evals.finetuning.recipe import Recipe
-from sslcli.evals.finetuning.training import WARMUP, Trained, train
+from sslcli.evals.finetuning.training import WARMUP, Trained, top_classes, train
 from sslcli.evals.fit.grid_search import Choice, Grid
 from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, Standardizer, choose_c
 from sslcli.evals.fit.logistic import Logistic
@@ -37,6 +37,15 @@ def check_augment(data: EvalData, recipe: Recipe) -> None:
         )
 
 
+@dataclass(frozen=True)
+class FirstDraw:
+    """The model of the first draw of labels, how many there are, and of test samples its logits (t, k) and which are right (t,)."""
+
+    trained: Trained
+    labeled: int
+    test: tuple[Tensor, Tensor]
+
+
 @dataclass
 class TestPredictions:
     """Predictions of the test split by models trained on several draws of labels, from one start."""
@@ -49,6 +58,7 @@ class TestPredictions:
     rates: list[Choice] = field(default_factory=list)  # per draw
     labeled: int = 0
     last: Trained | None = None
+    first: FirstDraw | None = None
     curves: list[dict[str, list[float]]] = field(default_factory=list)
 
     def top(self, k: int) -> list[float]:
@@ -109,8 +119,11 @@ def measure(
     recipe: Recipe,
     start: str,
     head: str = "probe",
+    keep: bool = False,
+    calibrate: bool = False,
 ) -> TestPredictions:
-    """Trains and tests once per draw. `start`: "run" is the given backbone, "scratch" one with random weights."""
+    """Trains and tests once per draw. `start`: "run" is the given backbone, "scratch" one with random weights. `keep`: also return
+    the model of the first draw, with a temperature if `calibrate`."""
     y = data.labels("train")
     name, classes = data.dataset.name, data.dataset.classes
     subsets.check(y, "train", name)
@@ -132,11 +145,15 @@ def measure(
             derive(data.seed, "finetune", index),
             head=fitted_head,
             on_step=functools.partial(notify.show_progress, word),
+            calibrate=keep and calibrate and index == 0,
         )
-        seen, top_classes, confidence = trained.top_classes(data, data.batches("test", labeled))
+        seen, logits = trained.logits(data, data.batches("test", labeled))
+        predicted, confidence = top_classes(logits, trained.classes)
+        if keep and index == 0:
+            scores.first = FirstDraw(trained, len(ids), (logits, predicted[:, 0] == y_true[seen]))
         if not scores.predicted and len(seen) < len(labeled):  # unreadable ones are left out of every draw
             scores.ids, scores.y_true = seen, y_true[seen]
-        scores.predicted.append(top_classes)
+        scores.predicted.append(predicted)
         scores.confidence.append(confidence)
         scores.rates.append(trained.rate)
         scores.curves.append(trained.curve)

@@ -23,10 +23,11 @@ from sslcli.errors import TrainingError
 from sslcli.evals.base.embedding import embed, evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.finetuning.layer_decay import groups
-from sslcli.evals.finetuning.learning_rate import best_rate, choosable
+from sslcli.evals.finetuning.learning_rate import best_rate, choosable, divisible, held_out
 from sslcli.evals.finetuning.mixup import mix_batch
 from sslcli.evals.finetuning.recipe import Length, Recipe
 from sslcli.evals.fit.grid_search import Choice, Grid
+from sslcli.evals.metrics.calibration import fit_temperature
 from sslcli.optim import cosine
 from sslcli.rng import derive
 from sslcli.runtime import compilation
@@ -48,11 +49,11 @@ class Trained:
     rate: Choice
     length: Length
     curve: dict[str, list[float]]  # step, loss, accuracy: means since the point before, on augmented training samples
+    temperature: tuple[float, int] = (1.0, 0)  # and how many held-out samples it was fitted to
 
-    def top_classes(self, data: EvalData, source: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids (n,), the most likely classes (n, up to 5), the best first, and its probability (n,), of batches of inputs."""
-        ids, logits = _logits(self.backbone, self.head, data, source)
-        return ids, *top_classes(logits, self.classes)
+    def logits(self, data: EvalData, source: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Ids (n,) and logits (n, k) of batches of inputs."""
+        return _logits(self.backbone, self.head, data, source)
 
 
 def train(
@@ -64,21 +65,25 @@ def train(
     *,
     head: Callable[[Tensor, Tensor], nn.Linear] | None = None,
     on_step: OnStep = lambda finished, total: None,
+    calibrate: bool = False,
 ) -> Trained:
     """A copy of `backbone` and a head, trained on the labeled training samples `ids` (m,); `backbone` is not changed.
 
     AdamW, a cosine after a warm-up of a tenth of the steps, views of the kind `recipe.augment`. `head` makes the first
     head of sample ids and their classes in 0..k-1; without it its weights are torch's usual random ones. With several
     rates in the recipe, each is tried on four fifths of `ids`, and the one that does best on the rest is taken for all
-    of them (with fewer than two samples a class the first is). The test split is not used. TrainingError when the
-    loss is not finite.
+    of them (with fewer than two samples a class the first is). `calibrate` fits a temperature to the logits of the rest,
+    of a model that was trained on these four fifths with the same rate: with a single rate that is one training more. The
+    test split is not used. TrainingError when the loss is not finite.
     """
     classes, y = data.labels("train")[ids].unique(return_inverse=True)
     training = _Training(backbone, data, recipe, seed, head, len(classes))
     total = Length.of(recipe, len(ids)).steps
     grid = Grid.of(recipe.rates)
-    all_steps = total * (len(grid.values) + 1 if choosable(grid, y) else 1)
+    tried = len(grid.values) if choosable(grid, y) else int(calibrate and divisible(y))
+    all_steps = total * (tried + 1)
     finished = -total
+    held: dict[float, tuple[Tensor, Tensor]] = {}  # by rate: logits and classes of the fifth that was held out
 
     def fit(part: Tensor, rate: float) -> Trained:
         nonlocal finished
@@ -86,12 +91,21 @@ def train(
         return training.fit(ids[part], y[part], classes, rate, lambda step, _: on_step(finished + step, all_steps))
 
     def score(trained: Trained, part: Tensor) -> tuple[Tensor, Tensor]:
-        read_ids, logits = _logits(trained.backbone, trained.head, data, data.batches("train", ids[part]))
-        return logits, y[part][torch.searchsorted(ids[part], read_ids)]
+        read_ids, logits = trained.logits(data, data.batches("train", ids[part]))
+        held[trained.rate.value] = logits, y[part][torch.searchsorted(ids[part], read_ids)]
+        return held[trained.rate.value]
 
     groups = data.source("train").groups
-    rate = best_rate(grid, recipe.rates[0], y, seed, fit, score, None if groups is None else groups[ids])
-    return replace(fit(torch.arange(len(ids)), rate.value), rate=rate)
+    groups = None if groups is None else groups[ids]
+    rate = best_rate(grid, recipe.rates[0], y, seed, fit, score, groups)
+    if calibrate and not held and divisible(y):
+        inside, outside = held_out(y, seed, groups)
+        score(fit(inside, rate.value), outside)
+    temperature = (1.0, 0)
+    if calibrate and rate.value in held:
+        logits, truth = held[rate.value]
+        temperature = fit_temperature(logits, truth), len(truth)
+    return replace(fit(torch.arange(len(ids)), rate.value), rate=rate, temperature=temperature)
 
 
 def top_classes(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ METRICS = {
     "spread": Metric("larger", "0 is collapse, 1 is isotropic"),
 }
 # Metrics with labels, and of training, that are better when smaller.
-SMALLER = ("loss", "mse", "mae", "fpr95", "ece", "brier", "nll")
+SMALLER = ("loss", "mse", "mae", "fpr95", "ece", "ece_uncalibrated", "brier", "nll")
 # Half of CLID, and what agreed best with the probe in each of our sets of runs (docs/results/select.md).
 DEFAULT = "learnability"
 

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from sslcli.evals.artefacts.value_plot import ValuePlot
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result
+from sslcli.evals.classifier.confidence import FittedClassifier
+from sslcli.evals.classifier.make import value_layer
 from sslcli.evals.fit.grid_search import Choice, Grid, choice_notes
 from sslcli.evals.fit.linear_probe import Standardizer
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.regression.ridge import ALPHA_GRID, Ridge, choose_alpha
+from sslcli.evals.regression.ridge import ALPHA_GRID, Ridge, RidgeFit, choose_alpha
 from sslcli.evals.regression.values import ValueOutputs, ValueScores, field_outputs, predict_test
 from sslcli.runs import Record
 
@@ -34,13 +36,15 @@ def value_probe(
     notes: list[str] = []
     protocol: Record = {}
     artefacts: dict[str, Any] = {}
+    kept: FittedClassifier | None = None
     for kind, features in data.feature_sets(backbone, baselines).items():
         (x, _), (x_test, _) = features("train"), features("test")
-        outputs, choices = _fit_ridge(x, x_test, data, amount, seeds, grid)
+        outputs, choices, first = _fit_ridge(x, x_test, data, amount, seeds, grid)
         of = f"alpha of the probe of {kind or 'the backbone'}"
         notes += choice_notes(choices, grid, of, "evaluator.strengths")
         scores.add(kind, outputs)
         if kind == "":
+            kept = value_layer(*first, choices[0].value, x, data, outputs)
             protocol = {
                 "task": "value",
                 "labels": str(amount),
@@ -66,23 +70,25 @@ def value_probe(
         notes.append(f"labels=all: the {seeds} draws differ only in the folds that choose alpha")
     protocol["notes"] = data.protocol_notes(baselines, notes + scores.notes)
     details = {"draws": scores.draws.pop(""), "baselines": scores.draws}
-    return Result(scores.metrics, protocol, artefacts, details, scores.intervals)
+    return Result(scores.metrics, protocol, artefacts, details, scores.intervals, fitted=kept)
 
 
 def _fit_ridge(
     train: Tensor, test: Tensor, data: EvalData, amount: subsets.Amount, seeds: int, grid: Grid
-) -> tuple[ValueOutputs, list[Choice]]:
-    """Predictions, and the penalty of each draw."""
+) -> tuple[ValueOutputs, list[Choice], tuple[Standardizer, RidgeFit]]:
+    """Predictions, the penalty of each draw, and the regression of the first with the standardization of its features."""
     standardize = Standardizer(train)
     groups = data.groups("train")
     choices: list[Choice] = []
+    fits: list[RidgeFit] = []
 
     def fit(index: int, rows: Tensor, y: Tensor, tested: Tensor) -> Tensor:
         x = standardize(train, rows)
         choices.append(choose_alpha(x, y, grid, data.seed, index, None if groups is None else groups[rows]))
-        return Ridge(x, y).fit(choices[-1].value).predict(standardize(test, tested))
+        fits.append(Ridge(x, y).fit(choices[-1].value))
+        return fits[-1].predict(standardize(test, tested))
 
-    return predict_test(data, amount, seeds, fit), choices
+    return predict_test(data, amount, seeds, fit), choices, (standardize, fits[0])
 
 
 def _strength(choices: list[Choice], grid: Grid) -> Record:

@@ -1,0 +1,1 @@
+"""The classifier of a run: what `eval probe` and `eval finetune` fitted, kept to predict new samples."""

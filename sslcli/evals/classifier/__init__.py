@@ -1,0 +1,1 @@
+"""What evaluators keep of the classifier that they fitted, and its calibration."""

@@ -1,0 +1,114 @@
+"""Make the classifier of the first draw of labels from what an evaluator fitted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sslcli.classifier.model import Classifier
+from sslcli.classifier.reference import Reference, reference_rows
+from sslcli.evals.base.embedding import embed
+from sslcli.evals.base.features import EvalData
+from sslcli.evals.classifier.confidence import Confidence, FittedClassifier
+from sslcli.evals.finetuning.predictions import FirstDraw
+from sslcli.evals.fit.calibrated_probe import held_out_temperature
+from sslcli.evals.fit.linear_probe import LinearProbe, Standardizer
+from sslcli.evals.regression.errors import NAMES, errors
+from sslcli.evals.regression.ridge import RidgeFit
+from sslcli.evals.regression.values import ValueOutputs
+from sslcli.runs import Record
+
+
+def probe_classifier(
+    probe: LinearProbe,
+    x: Tensor,
+    y: Tensor,
+    ids: Tensor,
+    test: tuple[Tensor, Tensor],
+    data: EvalData,
+    calibrate: bool = True,
+) -> FittedClassifier:
+    """A linear probe that was fitted to the rows `ids` of training features `x` (n, d) with labels `y` (n,).
+
+    `test`: its logits (t, K) of test samples, and which are right (t,)."""
+    temperature, held = held_out_temperature(x, y, ids, probe, data) if calibrate else (1.0, 0)
+    confidence = Confidence.of(*test, temperature) if calibrate else None
+    scores = {"top1": _share(test[1]), **(confidence.metrics() if confidence is not None else {})}
+    how = {"C": probe.choice.value, **_calibration(calibrate, held, "logits of probes fitted to the other folds")}
+
+    def make() -> Classifier:
+        weight, bias = _folded(probe.standardize, probe.fit.weight, probe.fit.bias)
+        reference = Reference.of(x[reference_rows(len(x), data.seed)])
+        names = _names(probe.classes, data.dataset.classes)
+        protocol = _protocol(len(ids), len(test[1]), scores, how)
+        return Classifier("probe", weight, bias, names, reference, temperature, protocol=protocol)
+
+    return FittedClassifier(make, confidence)
+
+
+def finetuned_classifier(first: FirstDraw, data: EvalData, calibrate: bool = True) -> FittedClassifier:
+    """A fine-tuned backbone with its head."""
+    trained, test = first.trained, first.test
+    temperature, held = trained.temperature
+    confidence = Confidence.of(*test, temperature) if calibrate else None
+    scores = {"top1": _share(test[1]), **(confidence.metrics() if confidence is not None else {})}
+    how = {"lr": trained.rate.value, **_calibration(calibrate, held, "logits of a training on the other four fifths")}
+
+    def make() -> Classifier:
+        rows = data.batches("train", reference_rows(len(data.source("train")), data.seed))
+        features = [z.cpu() for _, z in embed(trained.backbone, rows, data.autocast, data.channels_last)]
+        return Classifier(
+            "finetune",
+            trained.head.weight.detach().cpu(),
+            trained.head.bias.detach().cpu(),
+            _names(trained.classes, data.dataset.classes),
+            Reference.of(torch.cat(features)),
+            temperature,
+            trained.backbone,
+            _protocol(first.labeled, len(test[1]), scores, how),
+        )
+
+    return FittedClassifier(make, confidence)
+
+
+def value_layer(
+    standardize: Standardizer, fit: RidgeFit, alpha: float, x: Tensor, data: EvalData, outputs: ValueOutputs
+) -> FittedClassifier:
+    """Ridge regression on standardized training features `x` (n, d), and what it predicts for the test samples."""
+
+    def make() -> Classifier:
+        weight, bias = _folded(standardize, fit.weight[:, None], torch.tensor([fit.bias], dtype=torch.float64))
+        reference = Reference.of(x[reference_rows(len(x), data.seed)])
+        found = zip(NAMES, errors(outputs.y, outputs.predicted[:1])[:, 0].tolist(), strict=True)
+        scores = {name: value for name, value in found if math.isfinite(value)}
+        protocol = _protocol(outputs.labeled, len(outputs.y), scores, {"alpha": alpha})
+        return Classifier("probe", weight, bias, (), reference, protocol=protocol)
+
+    return FittedClassifier(make)
+
+
+def _folded(standardize: Standardizer, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (K, d) and bias (K,), float64, of features as they come, of a layer (d, K) on standardized features."""
+    folded = standardize.scale.double()[:, None] * weight.double()
+    return folded.T.contiguous(), bias.double() - standardize.mean.double() @ folded
+
+
+def _names(classes: Tensor, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(names[c] if c < len(names) else str(c) for c in classes.tolist())
+
+
+def _share(right: Tensor) -> float:
+    return float(right.double().mean())
+
+
+def _calibration(calibrate: bool, held: int, how: str) -> Record:
+    if held:
+        return {"temperature": f"fitted to {how}: {held} labelled training samples"}
+    return {"temperature": "1: too few labels to hold any out" if calibrate else "1: not calibrated"}
+
+
+def _protocol(labeled: int, tested: int, scores: Mapping[str, float], how: Record) -> Record:
+    return {"draw": 0, "splits": {"labelled": labeled, "test": tested}, "test": dict(scores), **how}
