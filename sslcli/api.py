@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,24 +27,20 @@ from sslcli.backbones.base import Backbone
 from sslcli.batch import Batch
 from sslcli.config import compose
 from sslcli.config.overrides import allow_data_path, to_overrides
-from sslcli.data.dataset import ArraySource, Dataset, Preprocessor, Source
-from sslcli.data.user_files.samples import expand
+from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
 from sslcli.errors import DataError, SslError
 from sslcli.evals.metrics.interval import SUFFIX
-from sslcli.formats.initial import open_encoder
-from sslcli.inference.features import ROWS, FeatureExtractor, collect
+from sslcli.inference.encoder import kept_classifier, open_trained
+from sslcli.inference.features import ROWS, collect
+from sslcli.inference.given_samples import GivenSamples
+from sslcli.inference.predictions import Predictor
 from sslcli.methods.base import Method
 from sslcli.rng import Draw
 from sslcli.runs import Record
 from sslcli.runs.find import all_runs, find
 from sslcli.runs.run import Run
-from sslcli.runtime.device import auto_precision
 from sslcli.runtime.folders import shorten
 from sslcli.views import clean
-from sslcli.views.modality import modality
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "Backbone",
@@ -140,8 +136,8 @@ def load(run: Run | str | Path) -> Encoder:
         RequestError: there is no such run, or the pretrained encoder is not supported.
         TrainingError: it has no encoder yet, or its weights or its preprocessor do not match their SHA-256.
     """
-    backbone, info, preprocessor = open_encoder(str(run.path) if isinstance(run, Run) else str(run))
-    return Encoder(backbone.eval(), info, preprocessor)
+    trained = open_trained(str(run.path) if isinstance(run, Run) else str(run))
+    return Encoder(trained.module, trained.info, trained.preprocessor, trained.run)
 
 
 def runs(folder: str | Path | None = None) -> list[Run]:
@@ -193,10 +189,11 @@ class Encoder:
         module: the backbone, an `nn.Module` in evaluation mode, on the CPU; (B, *shape) float32 -> (B, dim).
         info: what encoder.json holds: backbone, input_shape, values, modality, data set, method, step.
         preprocessor: converts samples to the input of views, as those of the training were.
+        run: the run that trained it; None for an exported folder or a pretrained encoder.
     """
 
-    def __init__(self, module: nn.Module, info: Record, preprocessor: Preprocessor):
-        self.module, self.info, self.preprocessor = module, info, preprocessor
+    def __init__(self, module: nn.Module, info: Record, preprocessor: Preprocessor, run: Run | None = None):
+        self.module, self.info, self.preprocessor, self.run = module, info, preprocessor, run
         self._clean = clean(self._as_dataset())
 
     def __repr__(self) -> str:
@@ -248,31 +245,46 @@ class Encoder:
         Raises:
             DataError: samples of another type or shape, or one that cannot be read.
         """
-        source, dataset = self._source(samples)
-        if not len(source):
+        given = GivenSamples.read(samples, self.preprocessor, self._as_dataset())
+        for path, reason in given.unreadable.items():
+            raise DataError(f"{path} cannot be read: {reason}")
+        if not len(given.source):
             return torch.empty(0, self.dim)
-        device, kind = next(self.module.parameters()).device, modality(self.preprocessor.kind)
-        channels_last = kind.channels_last and device.type in ("cpu", "cuda")
-        if channels_last:
-            self.module.to(memory_format=torch.channels_last)
-        extractor = FeatureExtractor(
-            self.module, device, auto_precision(device.type), channels_last, 0, torch.get_num_threads(), batch_size
-        )
-        self.module.eval()
-        features, _, unreadable = collect(extractor.blocks(source, dataset))
+        features, _, unreadable = collect(given.blocks(self.module, batch_size))
         if unreadable:
             index, reason = next(iter(unreadable.items()))
-            raise DataError(f"{source.name_of(index)} cannot be read: {reason}")
+            raise DataError(f"{given.source.name_of(index)} cannot be read: {reason}")
         return features
 
-    def _source(self, samples: Any) -> tuple[Source, Dataset]:
-        if not isinstance(samples, str | Path):
-            source = self.preprocessor.source(samples)
-            source.max_bad_fraction = 1.0
-            return source, self._as_dataset()
-        notes: list[str] = []
-        found = modality(self.preprocessor.kind).read_files(expand([str(samples)]), self.preprocessor, notes)
-        for path, reason in found.unreadable.items():
-            raise DataError(f"{path} cannot be read: {reason}")
-        dataset = self.preprocessor.adapt(found.dataset, notes)
-        return dataset.train, dataset
+    def predict(
+        self,
+        samples: Any,
+        classifier: Literal["probe", "finetune"] | None = None,
+        threshold: float | None = None,
+        batch_size: int = ROWS,
+    ) -> list[Record]:
+        """Classes of raw samples by the classifier of the run, the rows of `sslcli predict`.
+
+        Args:
+            samples: as of `embed`.
+            classifier: that of the last `eval probe` or `eval finetune`; the newer one by default.
+            threshold: `class` is None where its probability is lower.
+            batch_size: samples that are decoded at a time; it does not change the rows.
+
+        Returns:
+            For each sample a dictionary with the columns of the command: `path` (None for a sample in memory), `class`,
+            `probability`, `runner_up`, `runner_up_probability`, `distance`, and `error` for one that cannot be read; or `value`
+            instead of the classes.
+
+        Raises:
+            RequestError: the run has no classifier: evaluate it with `sslcli.evaluate(run, "probe")`.
+            TrainingError: the files of the classifier are damaged.
+            DataError: samples of another type or shape.
+        """
+        predictor = Predictor(kept_classifier(self.run, classifier or ""), threshold)
+        module, tuned = self.module, predictor.classifier.backbone
+        if tuned is not None:
+            module = tuned.to(next(self.module.parameters()).device)
+        given = GivenSamples.read(samples, self.preprocessor, self._as_dataset())
+        parts = predictor.predict(given.blocks(module, batch_size), given.names, given.unreadable)
+        return [dict(zip(predictor.columns, row, strict=True)) for part in parts for row in part]

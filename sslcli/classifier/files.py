@@ -90,10 +90,14 @@ def kept_classifiers(run: Path) -> dict[Evaluator, Record]:
     )
 
 
-def find_classifier(run: Path, evaluator: str = "") -> Evaluator:
-    """The given evaluator, or that of the newest classifier. RequestError where it kept none."""
+def check_evaluator(evaluator: str) -> None:
     if evaluator and evaluator not in EVALUATORS:
         raise RequestError(f"from={evaluator}: expected {' or '.join(EVALUATORS)}", f"from={EVALUATORS[0]}")
+
+
+def find_classifier(run: Path, evaluator: str = "") -> Evaluator:
+    """The given evaluator, or that of the newest classifier. RequestError where it kept none."""
+    check_evaluator(evaluator)
     kept = kept_classifiers(run)
     for name in kept:
         if name == (evaluator or name):

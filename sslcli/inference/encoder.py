@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
+from sslcli.classifier.files import load_classifier
+from sslcli.classifier.model import Classifier
 from sslcli.data.dataset import Preprocessor
+from sslcli.errors import RequestError
 from sslcli.formats.initial import open_encoder
 from sslcli.formats.registry import pretrained
 from sslcli.runs import Record
@@ -48,3 +51,17 @@ def open_trained(spec: str) -> TrainedEncoder:
     module, info, preprocessor = open_encoder(resolved)
     sha256 = info.get("sha256") or hash_tensors(module.state_dict())
     return TrainedEncoder(resolved, module.eval(), info, preprocessor, sha256, run)
+
+
+def kept_classifier(run: Run | None, evaluator: str = "") -> Classifier:
+    """The classifier that an evaluator kept in a run, see `load_classifier`. RequestError where there is no run."""
+    if run is None:
+        raise RequestError("an encoder that is no run has no classifier", "name a run: sslcli runs lists them")
+    return load_classifier(run.path, evaluator)
+
+
+def finetuned_encoder(encoder: TrainedEncoder) -> TrainedEncoder:
+    """The encoder with the backbone that `eval finetune` kept in its run."""
+    backbone = kept_classifier(encoder.run, "finetune").backbone
+    assert backbone is not None
+    return replace(encoder, module=backbone, sha256=hash_tensors(backbone.state_dict()))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sslcli.config import Config, instantiate
 from sslcli.errors import DataError
-from sslcli.inference.encoder import TrainedEncoder, open_trained
+from sslcli.inference.encoder import TrainedEncoder, finetuned_encoder, open_trained
 from sslcli.inference.features import ROWS, Block, FeatureExtractor
 from sslcli.inference.inputs import InputRequest, Inputs, read_inputs
 from sslcli.nn.dist import all_gather_object, broadcast_from_rank0, rank, world_size
@@ -74,13 +74,18 @@ class Session:
                 broadcast_from_rank0(None)
 
 
-def open_session(spec: str, values: Config, batch_size: int = ROWS, pool: str | None = None) -> Session:
+def open_session(
+    spec: str, values: Config, batch_size: int = ROWS, pool: str | None = None, finetuned: bool = False
+) -> Session:
     """The encoder that `spec` names, on the device of `values`, a resolved configuration with `device` and `train.devices`.
 
-    batch_size, pool: see `FeatureExtractor`; `pool` by name, see `pooling.py`. RequestError, TrainingError, MachineError."""
+    batch_size, pool: see `FeatureExtractor`; `pool` by name, see `pooling.py`. finetuned: the backbone that `eval finetune` kept in
+    the run instead. RequestError, TrainingError, MachineError."""
     from sslcli.inference.pooling import pooling
 
     encoder = open_trained(spec)
+    if finetuned:
+        encoder = finetuned_encoder(encoder)
     process = processes.process_info(values["train"]["devices"], device.kind_of(values["device"]))
     kind = modality(encoder.preprocessor.kind)
     runtime = device.start(values["device"], channels_last=kind.channels_last, process=process)

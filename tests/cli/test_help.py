@@ -83,7 +83,7 @@ def test_help_before_command(cli):
 def test_completion(cli):
     from sslcli.cli.commands.completion import completions
 
-    assert completions("sslcli pre") == ["pretrain"]
+    assert completions("sslcli pret") == ["pretrain"]
     assert completions("sslcli eval pr") == ["probe"]
     assert completions("sslcli pretrain method=sims") == ["method=simsiam"]
     assert completions("sslcli pretrain train.ep") == ["train.epochs="]

@@ -8,6 +8,41 @@ OUT_PNG = "the image to write"
 
 ENTRIES = (
     Command(
+        "predict",
+        "Predict the classes of new files with the classifier of a run.",
+        "RUN [FILE ...] [key=value ...]",
+        (
+            ("latest photos/new out=predictions.csv", "a folder, files or quoted patterns"),
+            ("latest photo.jpg", "without out=, rows on stdout; --json prints an object for each"),
+            (
+                "RUN 'new/*.jpg' from=finetune threshold=0.9 out=P.csv",
+                "the class is left empty where it is less probable",
+            ),
+            ("RUN dataset=image_folder dataset.path=more split=test out=P.parquet", "a data set"),
+        ),
+        options=(
+            Option("out", "FILE", "a new .csv or .parquet file (default: rows on stdout)"),
+            Option(
+                "from",
+                "probe|finetune",
+                "whose classifier: that of the last eval probe or eval finetune (default: the newer one)",
+                ("probe", "finetune"),
+            ),
+            Option("threshold", "P", "leave the class empty where its probability is below P, from 0 to 1"),
+            Option("split", "all|train|test", "which samples of a data set (default: all)", ("all", "train", "test")),
+            Option("batch_size", "N", "samples that are decoded at a time; the predictions are the same (default: 64)"),
+            Option("train.devices", "N", "the number of processes"),
+        ),
+        notes="Columns: path, class, probability, runner_up, runner_up_probability, distance, error; of a value: path, value, "
+        "distance, error. Probabilities are calibrated on held-out training labels. The distance is the percentile of the k-NN "
+        "distance among training samples: at 99, 99 % of them are closer to the others.",
+        groups=("dataset", "device"),
+        shared=("device",),
+        overrides=True,
+        runs=True,
+        distributed=True,
+    ),
+    Command(
         "data",
         "Inspect, preview, pack or audit a data set.",
         "SUBCOMMAND [key=value ...]",

@@ -13,11 +13,14 @@ FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def written(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    """The text of a CSV file. Every CSV file of the program is written by this function."""
+    """The text of a CSV file."""
+    return csv_lines([header]) + csv_lines(rows)
+
+
+def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
+    """Lines of a CSV file. Every CSV file of the program is written by this function."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(cell, header))
-    writer.writerows(map(cell, row) for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(map(cell, row) for row in rows)
     return text.getvalue()
 
 

@@ -86,7 +86,10 @@ class ImagePreprocessor(Preprocessor):
             images = _as_last_axis(np.asarray(samples), self.shape[0])
             self._check(images.shape[3], images)
             return ArraySource(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))))
-        return ListSource(samples, lambda sample: self.encode([sample])[0])
+        source = ListSource(samples, lambda sample: self.encode([sample])[0])
+        if all(isinstance(sample, str | Path) for sample in samples):
+            source.names = list(map(str, samples))
+        return source
 
     def _load(self, sample: Any) -> np.ndarray:
         if isinstance(sample, str | Path):

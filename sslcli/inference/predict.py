@@ -1,0 +1,98 @@
+"""`sslcli predict`: classes of samples by the classifier that an evaluator kept, to a file or block by block."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sslcli import console
+from sslcli.classifier.files import check_evaluator
+from sslcli.classifier.model import Classifier
+from sslcli.config import Config
+from sslcli.errors import SslError, StorageError
+from sslcli.inference.encoder import kept_classifier, open_trained
+from sslcli.inference.features import ROWS
+from sslcli.inference.inputs import InputRequest, read_inputs
+from sslcli.inference.predictions import Predictor, Row, Summary, check_threshold
+from sslcli.inference.row_file import open_rows
+from sslcli.inference.session import open_session
+from sslcli.runs import Record
+from sslcli.runs.files import write_json
+from sslcli.runs.run import now
+
+SUMMARY = "predictions.json"
+TEXT = ("path", "class", "runner_up", "error")
+
+Add = Callable[[Sequence[Row]], None]
+Show = Callable[[Sequence[Row], Sequence[str]], None]  # rows, and the names of the columns
+
+
+@dataclass(frozen=True)
+class Settings:
+    """evaluator: whose classifier; "" for the newer one. threshold: see `Predictor`. batch_size: see `FeatureExtractor`."""
+
+    evaluator: str = ""
+    threshold: float | None = None
+    batch_size: int = ROWS
+
+    def __post_init__(self) -> None:
+        check_evaluator(self.evaluator)
+        check_threshold(self.threshold)
+
+
+def predict(
+    spec: str, samples: InputRequest, settings: Settings, values: Config, out: Path | None, show: Show
+) -> Summary:
+    """Predicts samples with the classifier of the run `spec`; the rows go to the file `out`, or to `show` where there is none.
+
+    `values`: the resolved configuration, with `device` and `train.devices`. RequestError where the run kept no classifier."""
+    run = open_trained(spec).run
+    predictor = Predictor(kept_classifier(run, settings.evaluator), settings.threshold)
+    size, finetuned = settings.batch_size, predictor.classifier.backbone is not None
+    session = open_session(spec, values, batch_size=size, finetuned=finetuned)
+    launched = session.launch("predict", spec, values, batch_size=size, finetuned=finetuned)
+    inputs = read_inputs(session.encoder, samples)
+    console.rows(
+        [
+            ("what", describe(predictor.classifier)),
+            ("data", f"{len(inputs):,} samples"),
+            ("where", session.runtime.describe()),
+        ]
+    )
+    summary = Summary(predictor.columns)
+    with launched, _rows_to(out, predictor.columns, show) as add:
+        for rows in predictor.predict(session.blocks(inputs), inputs.ids, inputs.unreadable):
+            summary.add(rows)
+            add(rows)
+    if out is not None and run is not None:
+        about = {"from": predictor.classifier.evaluator, "threshold": settings.threshold}
+        keep_summary(run.path, summary, {"out": str(out.absolute()), "dataset": inputs.dataset.name, **about})
+    return summary
+
+
+@contextlib.contextmanager
+def _rows_to(out: Path | None, columns: Sequence[str], show: Show) -> Iterator[Add]:
+    if out is None:
+        yield lambda rows: show(rows, columns)
+        return
+    with open_rows(out, {name: str if name in TEXT else float for name in columns}) as add:
+        yield add
+
+
+def describe(classifier: Classifier) -> str:
+    """`probe: 10 classes, top1 0.953, temperature 1.3`"""
+    scores = classifier.protocol.get("test", {})
+    measured = ", ".join(f"{name} {scores[name]:.3f}" for name in ("top1", "r2") if isinstance(scores.get(name), float))
+    what = "a value" if classifier.predicts_value else f"{len(classifier.classes)} classes"
+    temperature = "" if classifier.predicts_value else f"temperature {classifier.temperature:.3g}"
+    return f"{classifier.evaluator}: " + ", ".join(part for part in (what, measured, temperature) if part)
+
+
+def keep_summary(run: Path, summary: Summary, more: Record) -> None:
+    """Writes the summary that the report shows; a run that cannot be written causes a warning."""
+    try:
+        write_json(run, SUMMARY, {"time": now(), **more, **summary.to_json()})
+    except (StorageError, OSError) as e:
+        console.warn(f"the summary is not in the report: {e.message if isinstance(e, SslError) else e}")
