@@ -43,6 +43,7 @@ SHAPES = {  # of a run
     "steps": ["train.steps=24", "train.batch_size=32", "train.eval_every=0"],
     "evaluations": ["train.steps=12", "train.batch_size=478", "train.eval_every=1"],  # 3 steps an epoch
     "accumulation": ["train.steps=24", "train.batch_size=32", "train.eval_every=0", "train.accumulate=2"],
+    "short": ["train.steps=6", "train.batch_size=478", "train.eval_every=1"],
 }
 
 
@@ -99,7 +100,9 @@ def inspect(run: Path, tally: Tally) -> None:
     except ValueError:
         tally.torn += 1
         return
-    if tally.shape == "evaluations" and parsed and found:  # saved, and the numbers of that epoch are not there yet
+    if (
+        tally.shape in ("evaluations", "short") and parsed and found
+    ):  # saved, and the numbers of that epoch are not there yet
         step = int(checkpoint.existing(folder)[0].name.removeprefix("step-"))
         measured = any("eval/spread" in line and line["step"] == step for line in parsed)
         tally.in_an_evaluation += step > 0 and step % 3 == 0 and not measured
@@ -200,14 +203,14 @@ def table(tallies: list[Tally]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--methods", default="moco_v2,byol,mae,simsiam")
-    parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--shapes", default="steps,evaluations,accumulation")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     methods, shapes = args.methods.split(","), args.shapes.split(",")
     pairs = [(m, shapes[(i + k) % len(shapes)]) for k in range(2) for i, m in enumerate(methods)]
     kinds = list(dict.fromkeys(pairs))  # each method in two shapes

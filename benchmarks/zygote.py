@@ -48,10 +48,15 @@ def preload() -> None:
 
 
 def spawn(
-    argv: list[str], folder: Path, log: Path, before: Callable[[], Any] | None = None, errors: Path | None = None
+    argv: list[str],
+    folder: Path,
+    log: Path,
+    before: Callable[[], Any] | None = None,
+    errors: Path | None = None,
+    module: str = "sslcli.cli",
 ) -> int:
-    """Runs `sslcli argv` in a forked child, in `folder`, in a session of its own, its words in `log`; with `errors`, those of
-    stderr there. Returns the pid."""
+    """Runs `sslcli argv`, or the `main` of another module, in a forked child, in `folder`, in a session of its own, its words in
+    `log`; with `errors`, those of stderr there. Returns the pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -70,9 +75,7 @@ def spawn(
         if before is not None:
             before()
         sys.argv = ["sslcli", *argv]
-        from sslcli.cli import main
-
-        code = main(argv)
+        code = importlib.import_module(module).main(argv)
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:
@@ -139,7 +142,7 @@ def serve() -> None:
 
 
 def spawn_asked(
-    argv: list[str], folder: str, log: str, errors: str | None, forks: bool, environment: dict[str, str]
+    argv: list[str], folder: str, log: str, errors: str | None, forks: bool, environment: dict[str, str], module: str
 ) -> int:
     def before() -> None:
         os.environ.update(environment)
@@ -147,7 +150,7 @@ def spawn_asked(
         if forks:
             fork_workers()
 
-    return spawn(argv, Path(folder), Path(log), before, Path(errors) if errors else None)
+    return spawn(argv, Path(folder), Path(log), before, Path(errors) if errors else None, module)
 
 
 def tell(**values: Any) -> None:
@@ -177,11 +180,12 @@ class Zygote:
         errors: Path | None = None,
         forks: bool = False,
         environment: dict[str, str] | None = None,
+        module: str = "sslcli.cli",
     ) -> int:
-        """The pid of `sslcli argv`. `forks`: see `fork_workers`."""
+        """The pid of `sslcli argv`: see `spawn`, and `fork_workers` for `forks`."""
         assert self.server.stdin is not None
         asked = {"argv": argv, "folder": folder, "log": log, "errors": errors, "forks": forks}
-        asked["environment"] = environment or {}
+        asked |= {"environment": environment or {}, "module": module}
         self.server.stdin.write(json.dumps(asked, default=str).encode() + b"\n")
         self.server.stdin.flush()
         while True:
@@ -197,8 +201,8 @@ class Zygote:
             self.codes[said["pid"]] = said["code"]
         return self.codes.pop(pid)
 
-    def run(self, argv: list[str], folder: Path, log: Path) -> int:
-        return self.wait(self.start(argv, folder, log))
+    def run(self, argv: list[str], folder: Path, log: Path, module: str = "sslcli.cli") -> int:
+        return self.wait(self.start(argv, folder, log, module=module))
 
     def close(self) -> None:
         assert self.server.stdin is not None

@@ -36,6 +36,7 @@ SHORT = {
     "pretrain": ["experiment=smoke", "device=cpu", "device.threads=1"],
     "eval labels": ["evaluator.supervised=false", "evaluator.seeds=2"],
     "eval cluster": ["evaluator.k_max=4", "evaluator.baselines=false"],
+    "eval finetune": ["evaluator.epochs=1", "evaluator.min_steps=4"],
     "eval quality": ["evaluator.groups=20", "evaluator.views=2"],
     "eval anomaly": ["evaluator.scores=[knn]"],
 }

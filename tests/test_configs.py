@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import zip_longest
+from typing import Any
 
 import pytest
 import yaml
@@ -15,52 +17,62 @@ from sslcli.training.setup import EVALUATOR_ARGUMENTS
 METHODS, DATASETS = sorted(registry.choices("method")), sorted(registry.choices("dataset"))
 
 
+GIVEN = {  # arguments that no configuration has
+    "method": ["backbone", "data"],
+    "backbone": ["input_shape"],
+    "dataset": [],
+    "optimizer": ["params"],
+    "schedule": ["progress"],
+}
+
+
+def composed(**choices: str) -> dict[str, Any]:
+    """The configuration of a pretraining with these choices, and a value for each path that they require."""
+    words = [f"{group}={name}" for group, name in choices.items()]
+    for group, name in choices.items():
+        text = registry.choices(group)[name].read_text()
+        words += [f"{group}.{key}=x" for key in ("path", "teacher") if f"{key}: ???" in text]
+    return resolve(compose.compose("pretrain", words))
+
+
 @pytest.mark.parametrize("group", [g for g in registry.GROUPS if g not in ("experiment",)])
 def test_every_choice_has_summary_and_composes(group):
+    """Methods and data sets compose in the next test."""
+    evaluation = compose.compose("eval", []) if group == "evaluator" else None
     for name, path in registry.choices(group).items():
         described = registry.describe(path, group)
         if group in ("method", "backbone", "dataset", "augmentation", "evaluator"):
             assert described["summary"], path
-        if group == "evaluator":
-            node = compose.load_choice(group, name, compose.compose("eval", []))
-            instantiate.check(
-                group,
-                compose.to_container(node),
-                given=EVALUATOR_ARGUMENTS if name == "online" else ["backbone", "data"],
-            )
-            continue
-        path = [f"{group}.{key}=x" for key in ("path", "teacher") if f"{key}: ???" in path.read_text()]
-        cfg = compose.compose("pretrain", [f"{group}={name}", *path])
-        values = resolve(cfg)
-        given = {
-            "method": ["backbone", "data"],
-            "backbone": ["input_shape"],
-            "optimizer": ["params"],
-            "schedule": ["progress"],
-        }
-        if group in ("method", "backbone", "dataset", "optimizer", "schedule") and name != "timm":
-            extra = {"name": "resnet18"} if name in ("torchvision",) and "name" not in values["backbone"] else {}
-            instantiate.check(group, {**values[group], **extra}, given=given.get(group, []))
+        if evaluation is not None:
+            given = EVALUATOR_ARGUMENTS if name == "online" else ["backbone", "data"]
+            node = compose.load_choice(group, name, evaluation)
+            instantiate.check(group, compose.to_container(node), given=given)
+        elif group not in ("method", "dataset"):
+            values = composed(**{group: name})
+            if group in GIVEN and name != "timm":
+                extra = {"name": "resnet18"} if name in ("torchvision",) and "name" not in values["backbone"] else {}
+                instantiate.check(group, {**values[group], **extra}, given=GIVEN[group])
 
 
-def needs_path(group: str, name: str) -> bool:
-    return group == "dataset" and "path: ???" in registry.choices(group)[name].read_text()
+@functools.cache
+def views_of(method: str) -> tuple[set[str], set[str]]:
+    """The kinds of views that a method asks for, and those whose augmentation it brings."""
+    file = registry.choices("method")[method]
+    brought = yaml.safe_load(file.read_text()).get("augmentation", {})
+    return set(registry.describe(file, "method")["plan"]), set(brought)
 
 
 @pytest.mark.parametrize(("method", "dataset"), list(zip_longest(METHODS, DATASETS, fillvalue="digits")))
 def test_every_method_composes_with_every_dataset(method, dataset):
     """A data set selects backbone and augmentation, a method what it needs in addition. Each is tested once, and each plan of views
     with every augmentation that a data set selects, or that the method brings."""
-    path = ["dataset.path=x"] if needs_path("dataset", dataset) else []
-    cfg = compose.compose("pretrain", [f"method={method}", f"dataset={dataset}", *path])
-    assert cfg.dataset.name
+    cfg = composed(method=method, dataset=dataset)
+    assert cfg["dataset"]["name"]
+    for group in ("method", "dataset"):
+        instantiate.check(group, cfg[group], given=GIVEN[group])
     for name in METHODS:
-        file = registry.choices("method")[name]
-        plan, brought = (
-            registry.describe(file, "method")["plan"],
-            yaml.safe_load(file.read_text()).get("augmentation", {}),
-        )
-        assert set(plan) <= {*cfg.augmentation, *brought, "clean"}, (name, plan, list(cfg.augmentation))
+        plan, brought = views_of(name)
+        assert plan <= {*cfg["augmentation"], *brought, "clean"}, (name, plan, list(cfg["augmentation"]))
 
 
 @pytest.mark.parametrize(("method", "dataset"), [("mae", "series"), ("simclr", "cifar10")])

@@ -91,7 +91,7 @@ def test_pretrain_and_evaluate(cli, tmp_path, method, data):
     result = cli("pretrain", f"method={method}", *words, *SMALL)
     assert result.code == 0, result.err
     run = Path(result.last)
-    numbers = json.loads(cli("eval", "knn", "--json", "evaluator.k=5").out)["numbers"]
+    numbers = json.loads(cli("eval", "knn", "--json", "evaluator.k=5", "evaluator.baselines=false").out)["numbers"]
     assert 0 <= numbers["top1"] <= 1
     assert bool(list((run / "pictures").glob("*.png"))) == pictured(method)
 

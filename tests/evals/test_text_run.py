@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,17 +41,26 @@ def write_table(path: Path, seed: int) -> None:
         writer.writerows((text, "pos" if i % 2 else "neg") for i, text in enumerate(UNUSUAL * 4))
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A folder with a run on text."""
+    from sslcli.cli import main
+
+    folder = tmp_path_factory.mktemp("made")
+    write_table(folder / "reviews.csv", 0)
+    write_table(folder / "others.csv", 1)
+    words = ["pretrain", "method=mlm", "dataset=text_table", "dataset.path=reviews.csv", "dataset.tokenizer=bytes"]
+    words += ["dataset.holdout=0.3", "dataset.max_length=40", "backbone.heads=2", "backbone.depth=1"]
+    words += [*SMOKE, "train.eval_every=2", "train.devices=1"]
+    with contextlib.chdir(folder):
+        assert main(words) == 0
+    return folder
+
+
 @pytest.fixture
-def trained(cli, tmp_path) -> Callable[..., Result]:
-    """The command line in a folder with a run on text."""
-    write_table(tmp_path / "reviews.csv", 0)
-    write_table(tmp_path / "others.csv", 1)
-    run = cli(
-        *("pretrain", "method=mlm", "dataset=text_table", "dataset.path=reviews.csv", "dataset.tokenizer=bytes"),
-        *("dataset.holdout=0.3", "dataset.max_length=40", "backbone.heads=2", "backbone.depth=1"),
-        *(*SMOKE, "train.eval_every=2", "train.devices=1"),
-    )
-    assert run.code == 0, run.err
+def trained(made, cli, tmp_path) -> Callable[..., Result]:
+    """The command line in a copy of that folder."""
+    shutil.copytree(made, tmp_path, symlinks=True, dirs_exist_ok=True)
     return cli
 
 

@@ -77,9 +77,14 @@ def full_for(monkeypatch: pytest.MonkeyPatch, name: str, steps: range) -> None:
     monkeypatch.setattr(os, "write", write_some)
 
 
-@pytest.fixture
-def whole(cli) -> dict:
-    return outcome(Path(cli("pretrain", *WORDS).last))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict:
+    """The outcome of a run on a disk with room."""
+    from sslcli.cli import main
+
+    with contextlib.chdir(tmp_path_factory.mktemp("whole")):
+        assert main(["pretrain", *WORDS]) == 0
+        return outcome(Path("runs/latest").resolve())
 
 
 @pytest.fixture

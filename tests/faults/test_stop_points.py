@@ -110,7 +110,7 @@ def test_stopped_run_equals_uninterrupted_run(cli, monkeypatch, tmp_path, photos
         assert resumed.code == 0, resumed.err
         assert f"resuming at step {step} (bit-exact)" in resumed.err, point
         assert outcome(copies[point]) == whole, point
-        assert "nothing to resume" in cli("resume", str(copies[point])).err
+    assert "nothing to resume" in cli("resume", str(copies[point])).err
 
 
 def test_evaluation_delayed_by_signal_runs_on_resume(cli, monkeypatch):

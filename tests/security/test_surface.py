@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -123,14 +125,25 @@ def test_matplotlibrc_of_the_working_folder_decides_nothing(tmp_path, monkeypatc
 # ------------------------------------------------------------------------------------------------ the compiled views
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory) -> Path:
     if native.find_compiler() is None:
         pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setattr(native, "unavailable_reason", native.unavailable_reason.__wrapped__)
+        native.library.__wrapped__()
+    return folder / "sslcli"
+
+
+@pytest.fixture
+def cache(compiled, tmp_path, monkeypatch) -> Path:
+    """A cache folder with a copy of the compiled views."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for function in (native.library, native.unavailable_reason):
         monkeypatch.setattr(native, function.__name__, function.__wrapped__)
-    native.library()
+    shutil.copytree(compiled, tmp_path / "sslcli")
     return tmp_path / "sslcli"
 
 
@@ -188,8 +201,8 @@ def read_only_root() -> Iterator[pytest.MonkeyPatch]:
         for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR"):
             patch.setenv(name, "")
             patch.delenv(name)
-        for function in (native.library, native.unavailable_reason):
-            patch.setattr(native, function.__name__, function.__wrapped__)
+        for function in (native.library, native.unavailable_reason):  # compiled once inside
+            patch.setattr(native, function.__name__, functools.cache(function.__wrapped__))
         yield patch
 
 
