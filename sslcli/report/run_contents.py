@@ -81,6 +81,7 @@ class RunContents:
     evals: list[Evaluation]
     images: list[CaptionedImage]
     notes: list[str] = field(default_factory=list)
+    summaries: dict[str, Record] = field(default_factory=dict)  # by command
 
     @property
     def trained(self) -> bool:
@@ -150,6 +151,7 @@ def read_run(path: Path) -> RunContents:
         evals=evaluations(path, notes),
         images=[CaptionedImage(p, f"{p.stem}, by the method itself") for p in images(path, "pictures", notes)],
         notes=notes,
+        summaries=records.summaries(path),
     )
 
 

@@ -16,6 +16,7 @@ from sslcli.report.run_sections import (
     health,
     map_section,
     method_images,
+    summaries,
     training,
     views,
 )
@@ -42,6 +43,7 @@ def render_run(path: Path) -> str:
         map_section(atlas),
         method_images(run),
         evaluation_sections(run),
+        summaries(run),
         missing_section(run, atlas, name),
         commands_section(run, name),
         environment_section(run),

@@ -14,6 +14,7 @@ from sslcli.report.html.elements import command_block, format_scalar, image, scr
 from sslcli.report.html.markup import Html, el
 from sslcli.report.metric_text import sort_evaluations
 from sslcli.report.run_contents import RunContents, number
+from sslcli.runs import Record
 from sslcli.runs.listing import format_length
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ON_CURVES = ("loss", "lr", "samples_per_s", "data_wait", "spread", "progress")
 MOST_CURVES = 24  # of what a method logs beside these
+MOST_NUMBERS = 40  # of a summary
 
 
 def heading(run: RunContents) -> tuple[str, str]:
@@ -176,3 +178,31 @@ def baseline_section(run: RunContents) -> Html | None:
 
 
 # --------------------------------------------------------------------------------------------------- commands, environment
+
+
+# ------------------------------------------------------------------------------------------------------------------- use
+
+
+def summaries(run: RunContents) -> Html | None:
+    """What commands that use the encoder found: the audit of the data, predictions, samples to label."""
+    return section("use", "Use", *(_summary(name, record) for name, record in sorted(run.summaries.items())))
+
+
+def _summary(name: str, record: Record) -> Html:
+    title = str(record["title"])
+    rows = [
+        el("tr", el("th", key.replace("_", " "), scope="row"), el("td", format_scalar(value), class_="number"))
+        for key, value in list(record.get("numbers", {}).items())[:MOST_NUMBERS]
+    ]
+    written = el("p", "Written to ", el("code", record["file"]), ".", class_="lead") if record.get("file") else None
+    notes = [el("li", f"{note}.") for note in record.get("notes", [])[:MOST_NUMBERS]]
+    return el(
+        "section",
+        el("h3", title),
+        written,
+        scrolling_table(el("table", el("tbody", *rows)), title) if rows else None,
+        el("ul", *notes, class_="notes") if notes else None,
+        id=f"use-{name}",
+        aria_label=title,
+        class_="evaluation",
+    )

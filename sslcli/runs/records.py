@@ -4,13 +4,14 @@ for files of any source. Keys that are not listed here (of newer versions) are k
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sslcli.config import Config, safe_yaml, schema, typecheck
 from sslcli.errors import RequestError, first_line
 from sslcli.runs import Record
-from sslcli.runs.files import files_in, is_bounded, read_file, read_json, read_lines
+from sslcli.runs.files import files_in, is_bounded, make_folder, read_file, read_json, read_lines, write_json
 
 Schema = dict[str, Any]
 
@@ -51,6 +52,11 @@ ENCODER_MORE: Schema = {
 ENCODER_1: Schema = {"mean": list[float], "std": list[float], "range": list[float] | str | None}  # instead of values
 LINE: Schema = {"step": int, "epoch": float, "seconds": float, "nonfinite": list[str]}  # metrics.jsonl
 EVENT: Schema = {"time": str, "event": str, "step": int}  # events.jsonl
+SUMMARY: Schema = {  # summaries/COMMAND.json: what a command found in files that it wrote elsewhere
+    **dict.fromkeys(("title", "file", "time"), str),
+    "numbers": dict[str, float],
+    "notes": list[str],
+}
 JOB: Schema = {  # jobs/NUMBER.json of a sweep
     **dict.fromkeys(("status", "host", "time", "error"), str),
     **dict.fromkeys(("job", "pid", "code"), int),
@@ -134,6 +140,23 @@ def metrics(run: Path) -> tuple[list[Record], int]:
 def events(run: Path) -> list[Record]:
     """The lines of events.jsonl."""
     return [fitting(line, EVENT) for line in read_lines(run, "events.jsonl")[0]]
+
+
+def summaries(run: Path) -> dict[str, Record]:
+    """The summaries of a run by command, such as `audit`; those with a title alone."""
+    names = [file.removeprefix("summaries/").removesuffix(".json") for file in files_in(run, "summaries/*.json")]
+    found = {name: fitting(read_json(run, f"summaries/{name}.json"), SUMMARY) for name in names}
+    return {name: record for name, record in found.items() if record.get("title")}
+
+
+def save_summary(
+    run: Path, command: str, title: str, file: str, numbers: Mapping[str, float], notes: list[str], time: str
+) -> None:
+    """Writes summaries/COMMAND.json, which the report shows, in place of an earlier one. `file`: what the command wrote, "" for
+    none. `numbers`: by what they count. `time`: that of `run.now`. StorageError."""
+    make_folder(run, "summaries")
+    content = {"title": title, "file": file, "numbers": dict(numbers), "notes": notes, "time": time}
+    write_json(run, f"summaries/{command}.json", content)
 
 
 def job(sweep: Path, number: str) -> Record:

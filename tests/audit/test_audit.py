@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,24 @@ def test_a_wrong_label_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not {"near_copy", "near_copy_across_splits"} & set(
         result.counts()
     )  # of images of 8 x 8 pixels nobody can tell
+
+
+def test_report_shows_the_audit_of_a_run(cli: Callable[..., Result], tmp_path: Path) -> None:
+    words = [
+        "experiment=smoke",
+        "device=cpu",
+        "backbone.width=8",
+        "device.threads=1",
+        "train.steps=2",
+        "train.eval_every=0",
+    ]
+    run = cli("pretrain", *words).last
+    audited = cli("data", "audit", f"run={run}", "device=cpu")
+    assert audited.code == 0, audited.err
+    assert "outliers and labels are judged by features of the backbone" in audited.err
+    assert audited.last == "audit.csv"
+    page = Path(cli("runs", "report", run).last).read_text(encoding="utf-8")
+    assert "Audit of digits" in page
+    assert re.search(r"samples</th><td[^>]*>(<span>)?1,?797<", page)
+    (tmp_path / run / "summaries" / "audit.json").write_text('{"title": 3, "numbers": {"a": "<b>"}}')
+    assert "Audit of digits" not in Path(cli("runs", "report", run).last).read_text(encoding="utf-8")

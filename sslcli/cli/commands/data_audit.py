@@ -31,12 +31,17 @@ def audit(request: Request) -> int:
     from sslcli.audit.page import audit_page
     from sslcli.data.files.csv_text import written
     from sslcli.runs.files import replace_file
+    from sslcli.runs.records import save_summary
+    from sslcli.runs.run import now
 
-    found = run_audit(values, given)
+    found, path = run_audit(values, given)
     for note in found.notes:
         console.say(f"note  {note}")
     replace_file(page.parent, page.name, audit_page(found, out.name))
     replace_file(out.parent, out.name, written(HEADER, found.rows()))
+    if path is not None:
+        numbers = {"samples": len(found.pool), **found.counts()}
+        save_summary(path, "audit", f"Audit of {found.pool.dataset.name}", out.name, numbers, found.notes, now())
     console.say(f"page  {page}")
     console.say(f"next  {command('pretrain', 'dataset=...', f'dataset.exclude={out}')}")
     if console.flag(console.JSON):
@@ -49,8 +54,8 @@ def audit(request: Request) -> int:
     return 0
 
 
-def run_audit(values: Config, overrides: list[str]) -> Audit:
-    """The audit of the data set of a request, by the features of its run where it names one."""
+def run_audit(values: Config, overrides: list[str]) -> tuple[Audit, Path | None]:
+    """The audit of the data set of a request, by the features of its run where it names one, and the folder of the run."""
     from sslcli.audit.audit import audit
     from sslcli.config import instantiate
     from sslcli.evals.base.evaluated_model import load_model
@@ -64,7 +69,7 @@ def run_audit(values: Config, overrides: list[str]) -> Audit:
         instantiate.check("dataset", run_cfg["dataset"])
     model = load_model(values, _tolerant(run_cfg), None if run is None else run.path)
     backbone = model.backbone if run is not None or model.init else None
-    return audit(model.data, backbone, values["seed"])
+    return audit(model.data, backbone, values["seed"]), None if run is None else run.path
 
 
 def _tolerant(cfg: Config) -> Config:
