@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from sslcli.backbones.base import Backbone
 from sslcli.batch import Batch
 from sslcli.config import compose
-from sslcli.config.overrides import allow_data_path, to_overrides
+from sslcli.config.modalities import choose_adaptation
+from sslcli.config.overrides import allow_data_path, canonical, to_overrides
 from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
 from sslcli.errors import DataError, SslError
 from sslcli.evals.metrics.interval import SUFFIX
@@ -79,7 +80,7 @@ def pretrain(*overrides: str, **options: Any) -> Run:
     from sslcli.training import configuration, setup
     from sslcli.training.pretrain import pretrain
 
-    cfg = compose.compose("pretrain", [*overrides, *to_overrides(options)])
+    cfg = compose.compose("pretrain", choose_adaptation(canonical([*overrides, *to_overrides(options)])))
     values = configuration.resolve(cfg)
     configuration.check_resume(cfg)
     configuration.check_learning_rate(values, cfg.hydra)
@@ -124,7 +125,7 @@ def evaluate(run: Run | str | Path, name: str, /, *overrides: str, **options: An
 
     spec = str(run.path) if isinstance(run, Run) else str(run)
     given = [*to_overrides({"evaluator": name, "run": spec}), *overrides, *to_overrides(options)]
-    cfg = compose.compose("eval", allow_data_path(given))
+    cfg = compose.compose("eval", allow_data_path(canonical(given)))
     records = evaluate_request(configuration.resolve(cfg), name, list(cfg.hydra.overrides.task))
     return Evaluation(name, records[name])
 

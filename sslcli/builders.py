@@ -13,15 +13,19 @@ from torch import Tensor, nn
 
 from sslcli import console
 from sslcli.backbones.base import Backbone
-from sslcli.config import Config, instantiate
+from sslcli.backbones.layers import freeze
+from sslcli.backbones.weights.families import IMAGENET, Normalization
+from sslcli.config import Config, instantiate, typecheck
 from sslcli.data import notify
 from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
 from sslcli.data.record import DataRecord, apply_record, path_keys, with_absolute_paths, with_recorded_paths
 from sslcli.data.samples.exclude import exclude
 from sslcli.data.subset import Subset
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
+from sslcli.formats.images import of_channels
 from sslcli.formats.initial import initial_preprocessor, open_encoder
 from sslcli.methods.base import DataInfo, Encoder, Method
+from sslcli.nn.lora import add_lora, merge_lora
 from sslcli.rng import derive
 from sslcli.runs import Record, checkpoint, records
 from sslcli.runs.encoder import build_backbone, read_info, values_of
@@ -57,7 +61,7 @@ def load_dataset(
         for key in path_keys(node)
         if key != "path" and isinstance(path := node.get(key), str) and os.path.isabs(path)
     }
-    dataset = replace(dataset, path=node.get("path"), other_paths=others)
+    dataset = normalize(replace(dataset, path=node.get("path"), other_paths=others), cfg.get("normalization"))
     if isinstance(file := node.get("exclude"), str):
         dataset = exclude(dataset, file)
     classes = cfg.get("train", {}).get("classes")
@@ -76,6 +80,26 @@ def _check_kind(node: Config, like: Preprocessor | None) -> None:
             f"this encoder takes {like.kind} samples; those of {node.get('name', 'the data set')} are {own}",
             f"a data set of the modality {like.kind}",
         )
+
+
+def normalize(dataset: Dataset, rule: object) -> Dataset:
+    """A data set of images with another mean and standard deviation of its channels: `imagenet`, or {"mean": [...], "std": [...]};
+    `data` and None leave those of the training data. RequestError."""
+    if rule in (None, "data"):
+        return dataset
+    known = Normalization(*IMAGENET, "ImageNet") if rule == "imagenet" else None
+    if isinstance(rule, dict) and rule.keys() == {"mean", "std"}:
+        mean, std = (v if isinstance(v, list) else [v] for v in rule.values())
+        if typecheck.matches_type([*mean, *std], list[float]) and len(mean) == len(std) > 0 and min(std) > 0:
+            known = Normalization(tuple(map(float, mean)), tuple(map(float, std)), "")
+    if known is None:
+        raise RequestError(f"normalization: expected data, imagenet, or {{mean: [...], std: [...]}}, got '{rule}'")
+    values = of_channels(known, dataset.shape[0])
+    if not values.fits(dataset.shape) or not isinstance(dataset.values, type(values)):
+        raise RequestError(
+            f"normalization={rule}: {dataset.name} has {dataset.values.describe()}", "normalization=data"
+        )
+    return replace(dataset, values=values)
 
 
 def restrict_to_classes(dataset: Dataset, classes: object) -> Dataset:
@@ -119,6 +143,20 @@ def new_backbone(cfg: Config, dataset: Dataset, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
         return build_backbone(cfg["backbone"], dataset.shape, dataset.values)
+
+
+def restrict_training(backbone: nn.Module, train: Config, seed: int) -> None:
+    """Freezes the layers of a backbone with its initial weights that `train.freeze` names, and adds the updates of `train.lora`."""
+    if train.get("freeze"):
+        freeze(backbone, train["freeze"])
+    if rank := train.get("lora"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "lora"))
+            if not add_lora(backbone, rank):
+                raise RequestError(
+                    f"train.lora={rank} requires linear layers; {type(backbone).__name__} has none that are trained",
+                    "choose a transformer, such as backbone=vit_tiny; or train.freeze=N",
+                )
 
 
 def describe_data(cfg: Config, dataset: Dataset) -> DataInfo:
@@ -182,8 +220,8 @@ def load_frozen_encoder(spec: str, dataset: Dataset, key: str) -> Encoder:
     """The frozen encoder of a run, which takes samples normalized as those of `dataset`. RequestError for another shape.
 
     `key`: of the configuration, for messages."""
-    backbone, info, own = open_encoder(spec)
     shape = tuple(dataset.shape)
+    backbone, info, own = open_encoder(spec, shape)
     if own.shape != shape:
         raise RequestError(
             f"{key}={spec} was trained on samples of shape {own.shape}; those of {dataset.name} have {shape}",
@@ -247,8 +285,10 @@ def method_from_checkpoint(
     - `tensors`: the checkpoint, by file; `what` names it in messages.
     - `info`: of the data that the method was trained on, if they are not `dataset`."""
     backbone = new_backbone(cfg, dataset, cfg["seed"])
+    restrict_training(backbone, cfg["train"], cfg["seed"])
     method = new_method(cfg["method"], backbone, info or describe_data(cfg, dataset), cfg["seed"], dataset)
     checkpoint.load_strictly(method, {**tensors["model"], **tensors.get("ema", {})}, what)
+    merge_lora(method)
     return method.eval()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.sgd import sgd
 
+from sslcli.backbones.layers import layer_factors
 from sslcli.config import Config, instantiate
 from sslcli.errors import RequestError
 from sslcli.runtime import compilation
@@ -70,14 +71,36 @@ def parameter_groups(method: nn.Module, weight_decay: float) -> list[dict[str, A
     return [groups[key] for key in sorted(groups)]
 
 
-def build_optimizer(cfg: Config, method: nn.Module, lr: float, compiled: bool = False) -> Optimizer:
+def with_layer_decay(groups: list[dict[str, Any]], backbone: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """The groups of the parameters of a method, divided by the layers of its backbone: `factor` is that of the learning rate,
+    `decay` ** (layers above), and 1 outside of the backbone."""
+    by_name = layer_factors(backbone, decay)
+    factors = {id(p): by_name.get(name, 1.0) for name, p in backbone.named_parameters()}
+    divided: dict[tuple[str, float], dict[str, Any]] = {}
+    for group in groups:
+        for name, p in zip(group["param_names"], group["params"], strict=True):
+            factor = factors.get(id(p), 1.0)
+            key = group["name"], factor
+            new = {**group, "params": [], "param_names": [], "factor": factor}
+            divided.setdefault(key, new)["params"].append(p)
+            divided[key]["param_names"].append(name)
+    return [divided[key] for key in sorted(divided)]
+
+
+def build_optimizer(
+    cfg: Config, method: nn.Module, lr: float, compiled: bool = False, layer_decay: float = 1.0
+) -> Optimizer:
     """The optimizer of a configuration over the parameters of `method`, with the learning rate `lr`.
+
+    `layer_decay`: see `with_layer_decay`.
 
     The fused implementation is the default where it helps: on a GPU it can skip a step without synchronization (`found_inf`), and
     on a CPU fused AdamW is three times as fast (fused SGD is slower). `compiled`: whether this process compiles its model."""
     if not compiled:
         compilation.skip_dynamo_import()
     groups = parameter_groups(method, cfg["weight_decay"])
+    if layer_decay != 1.0:
+        groups = with_layer_decay(groups, method.backbone, layer_decay)  # type: ignore[arg-type]
     arguments = inspect.signature(instantiate.resolve("optimizer", cfg["_target_"])).parameters
     helps = {"cuda": "fused" in arguments, "cpu": {"fused", "betas"} <= arguments.keys()}
     use_fused = all(type(p) is nn.Parameter and helps.get(p.device.type) for g in groups for p in g["params"])

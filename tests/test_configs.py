@@ -87,7 +87,8 @@ def test_command_line_overrides_defaults(method, dataset):
 def test_every_experiment_passes_checks(name):
     from sslcli.training.setup import check
 
-    check(resolve(compose.compose("pretrain", [f"experiment={name}"])))
+    weights = ["init=latest"] if name == "adapt" else []
+    check(resolve(compose.compose("pretrain", [f"experiment={name}", *weights])))
 
 
 def test_schema_defaults_equal_yaml():

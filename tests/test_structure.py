@@ -216,7 +216,6 @@ NOT_OF_SAMPLES = {  # files that match outside data, views, backbones and nn, an
     "cli/commands/select.py": "a metric that is missing",
     "evals/artefacts/predictions.py": "predictions",
     "evals/base/selection.py": "a metric that is missing",
-    "evals/finetuning/layer_decay.py": "parameters",
     "evals/fit/kmeans.py": "features",
     "evals/inputs/feature_cache.py": "bytes that are hashed",
     "evals/metrics/anomaly_metrics.py": "scores",

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -35,6 +35,7 @@ class Backbone(nn.Module):
     accepts: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     dim: int
     input_shape: tuple[int, ...]
+    frozen: tuple[str, ...] = ()  # modules that stay in evaluation mode; see `layers.freeze`
     values: Values = Continuous()  # what the numbers of a sample are; set by the builder
 
     def __init__(self, input_shape: tuple[int, ...], values: Values | None = None):
@@ -62,6 +63,17 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).train(False)
+        return self
+
+    def position_tables(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """Tables of positional embeddings (1, extra + N, D) that can be interpolated, by the name of the parameter: their `extra`
+        first rows, which belong to no patch, and the grid of the N others."""
+        return {}
 
 
 def matching(kind: str, shape: tuple[int, ...], tokens: bool = False) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
+import sys
 from typing import Any, ClassVar
 
 import torch
@@ -19,20 +22,8 @@ class TimmModel(Backbone):
 
     def __init__(self, input_shape: tuple[int, ...], name: str = "resnet18"):
         super().__init__(input_shape)
-        try:
-            import timm
-        except ImportError as error:
-            raise MachineError(
-                f"backbone=timm requires the package timm ({error})",
-                "pip install 'sslcli[timm]', or use backbone=torchvision",
-            ) from error
-        known = timm.list_models()
-        if not re.fullmatch(r"\w+(\.\w+)*", name) or name.partition(".")[0] not in known:  # no hub, no folder
-            close = nearest(name, known)
-            raise RequestError(
-                f"timm has no model named {name!r}",
-                f"did you mean backbone.name={close}?" if close else "see timm.list_models()",
-            )
+        timm = require_timm("backbone=timm")
+        check_name(name, "backbone.name=")
         channels, height, width = input_shape
         options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": channels}
         try:
@@ -52,3 +43,46 @@ class TimmModel(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
+
+    def position_tables(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        table, embedding = getattr(self.net, "pos_embed", None), getattr(self.net, "patch_embed", None)
+        grid = getattr(embedding, "grid_size", None)
+        if not isinstance(table, Tensor) or table.ndim != 3 or grid is None:
+            return {}
+        tokens = 0 if getattr(self.net, "no_embed_class", False) else getattr(self.net, "num_prefix_tokens", 1)
+        return {"net.pos_embed": (tokens, tuple(grid))}
+
+    def convert_weights(self, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        """Tensors as timm's own code converts them for this model: those of the authors' code, such as that of DINOv2, and relative
+        positions of another grid. None where timm has no conversion, or it does not take these."""
+        convert = getattr(sys.modules[type(self.net).__module__], "checkpoint_filter_fn", None)
+        if convert is None:
+            return None
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # timm prints errors that it handles
+                out = convert(dict(tensors), self.net)
+        except Exception:  # the code is written for published checkpoints, and fails in any way on others
+            return None
+        return dict(out)
+
+
+def require_timm(purpose: str) -> Any:
+    """The package timm. MachineError where it is not installed; `purpose`: what requires it."""
+    try:
+        import timm
+    except ImportError as error:
+        raise MachineError(
+            f"{purpose} requires the package timm ({error})",
+            "pip install 'sslcli[timm]', or use backbone=torchvision",
+        ) from error
+    return timm
+
+
+def check_name(name: str, key: str) -> None:
+    """RequestError unless timm has a model of this name, which names no hub and no folder. `key`: before a name, for the hint."""
+    known = require_timm(key).list_models()
+    if not re.fullmatch(r"\w+(\.\w+)*", name) or name.partition(".")[0] not in known:
+        close = nearest(name, known)
+        raise RequestError(
+            f"timm has no model named {name!r}", f"did you mean {key}{close}?" if close else "see timm.list_models()"
+        )

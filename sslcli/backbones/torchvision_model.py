@@ -64,6 +64,12 @@ class TorchvisionModel(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
 
+    def position_tables(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        patch = getattr(self.net, "patch_size", None)
+        if not hasattr(getattr(self.net, "encoder", None), "pos_embedding") or not isinstance(patch, int):
+            return {}
+        return {"net.encoder.pos_embedding": (1, tuple(side // patch for side in self.input_shape[1:]))}
+
 
 def remove_head(net: nn.Module) -> int:
     """Replace the last linear layer by the identity (SqueezeNet: the classifier by average pooling). Returns its input width."""

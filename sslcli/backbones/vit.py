@@ -136,11 +136,11 @@ class ViT(TokenBackbone):
         if keep is not None:
             h = h.gather(1, keep[:, :, None].expand(-1, -1, self.dim))
             valid = None if valid is None else valid.gather(1, keep)
-        cls = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
+        cls = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
         h = torch.cat([cls, h], dim=1)
         mask = None if valid is None else F.pad(valid, (1, 0), value=True)  # the class token is always attended to
         if attend is not None:
-            attend = attend.expand(len(x), -1, -1)
+            attend = attend.expand(x.shape[0], -1, -1)
             mask = attend if mask is None else attend & mask[:, None, :]
         return h, mask
 
@@ -152,6 +152,9 @@ class ViT(TokenBackbone):
         table = self.pos_embed[:, 1:].transpose(1, 2).unflatten(2, self.grid)
         resized = F.interpolate(table, size=grid, mode="linear" if len(grid) == 1 else "bicubic", align_corners=False)
         return torch.cat([self.pos_embed[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
+
+    def position_tables(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        return {"pos_embed": (1, self.grid)}
 
     def _grid(self, x: Tensor) -> tuple[int, ...]:
         """Number of patches along each axis; of a series, after padding."""

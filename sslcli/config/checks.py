@@ -74,6 +74,8 @@ _MINIMUM: dict[str, tuple[int, str | None]] = {
     "train.batch_size": (1, "auto"),
     "train.accumulate": (1, ""),
     "train.keep": (1, ""),
+    "train.freeze": (0, ""),
+    "train.lora": (0, ""),
     "train.eval_every": (0, "auto"),
     "train.devices": (1, "auto"),
     "device.workers": (0, "auto"),
@@ -97,6 +99,13 @@ def _check_length(train: Config) -> None:
         raise RequestError(f"train.clip: expected a positive number or null, got '{clip}'")
     if batch != "auto":
         check_batch_size(batch, accumulate)
+    if not 0 < train["layer_decay"] <= 1:
+        raise RequestError(
+            f"train.layer_decay={train['layer_decay']}: expected a factor above 0 and at most 1",
+            "train.layer_decay=0.75",
+        )
+    if train["lora"] and train["strategy"] == "fsdp":
+        raise RequestError("train.lora does not support train.strategy=fsdp", "train.strategy=ddp")
     if not any(train[k] is not None for k in ("epochs", "steps", "budget")):
         raise RequestError("the length of training is missing", "give train.epochs, train.steps or train.budget")
     if train["budget"] is not None:

@@ -60,9 +60,29 @@ def is_unusual(method: str, name: str) -> bool:
 def token_backbone(dataset: str) -> str:
     """The default backbone of methods that require positions, for the data set of a YAML file: that of the modality which the file
     names, of images otherwise."""
+    return str(_of_dataset(dataset).get("token_backbone", "vit_micro"))
+
+
+def choose_adaptation(overrides: list[str]) -> list[str]:
+    """The overrides of a request with the method of `experiment=adapt`, where none is chosen: masked prediction for a backbone of
+    the class of the modality's token backbone. For others the experiment itself has one with an EMA teacher."""
+    chosen = {key: value for key, _, value in (o.partition("=") for o in overrides)}
+    if chosen.get("experiment") != "adapt" or "method" in chosen or "backbone" not in chosen:
+        return overrides
+    dataset = chosen.get("dataset", "")
+    files = registry.choices("backbone", map(Path, instantiate.trusted_folders()))
+    names = [name for name in (chosen["backbone"], token_backbone(dataset)) if name in files]
+    targets = [registry.describe(files[name], "backbone").get("_target_") for name in names]
+    if len(targets) < 2 or targets[0] != targets[1]:
+        return overrides
+    return [*overrides, f"method={_of_dataset(dataset).get('masked_method', 'mae')}"]
+
+
+def _of_dataset(dataset: str) -> Mapping[str, Any]:
+    """The modality of the data set of a YAML file; images where it names none."""
     files = registry.choices("dataset", map(Path, instantiate.trusted_folders()))
     node = registry.describe(files[dataset], "dataset") if dataset in files else {}
-    return str(description(str(node.get("modality", "image"))).get("token_backbone", "vit_micro"))
+    return description(str(node.get("modality", "image")))
 
 
 def requires(node: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:

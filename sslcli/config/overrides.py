@@ -71,6 +71,11 @@ def with_optional_keys(overrides: list[str]) -> list[str]:
     return [f"++{o}" if o.startswith("dataset.exclude=") else o for o in overrides]
 
 
+def canonical(overrides: list[str]) -> list[str]:
+    """The overrides with the names that keys have in the configuration: `init` is a text, and `init.download` no key of it."""
+    return [f"init_download={o.partition('=')[2]}" if o.startswith("init.download=") else o for o in overrides]
+
+
 def allow_data_path(overrides: list[str]) -> list[str]:
     """`dataset.path=NEW` alone gives the new location of the run's data. The composed data set is not the run's and may lack
     that key, so it is added as a new one."""

@@ -29,6 +29,9 @@ class Train:
     strategy: str = "ddp"
     sync_batchnorm: bool = True
     classes: Any = None
+    freeze: int = 0
+    layer_decay: float = 1.0
+    lora: int = 0
 
 
 @dataclass
@@ -60,6 +63,8 @@ class Common:
     train: Train = field(default_factory=Train)
     seed: int = 0
     init: str | None = None
+    init_download: bool = False
+    normalization: Any = None
 
 
 @dataclass
@@ -96,7 +101,7 @@ SCHEMAS = {"pretrain": Pretrain, "eval": Eval, "pipeline": Pipeline, "bench": Be
 def with_defaults(cfg: Config) -> Config:
     """A run's configuration, with defaults for the keys that an older or edited config.yaml lacks."""
     defaults = asdict(Common())
-    filled = {**cfg, **{key: cfg.get(key, defaults[key]) for key in ("seed", "init")}}
+    filled = {**cfg, **{key: cfg.get(key, defaults[key]) for key in ("seed", "init", "normalization")}}
     for group in ("device", "train"):
         node = cfg.get(group, {})
         filled[group] = {**defaults[group], **node} if isinstance(node, dict) else node

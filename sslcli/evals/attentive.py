@@ -23,7 +23,7 @@ from sslcli.data import notify
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.base.result import Baselines, Result, check_seeds, has_baseline
+from sslcli.evals.base.result import Baselines, Result, check_seeds
 from sslcli.evals.finetuning.learning_rate import best_rate, rate_protocol
 from sslcli.evals.finetuning.predictions import TestPredictions
 from sslcli.evals.finetuning.training import WARMUP, top_classes
@@ -74,14 +74,8 @@ def attentive(
 
     metrics: dict[str, float] = {}
     warnings: list[str] = []
-    subjects = {"": backbone} | (
-        {"untrained": data.untrained_backbone}
-        if has_baseline(baselines, "untrained") and data.untrained_backbone is not None
-        else {}
-    )
-    for kind, subject in subjects.items():
-        assert subject is not None
-        word = "tokens" if kind == "" else "tokens of an untrained backbone"
+    for kind, subject in {"": backbone, **data.backbones.wanted(baselines)}.items():
+        word = {"": "tokens", "given": "tokens of the given weights"}.get(kind, "tokens of an untrained backbone")
         scores, rates = _measure(subject, data, draws, union, labeled, settings, word)
         warnings += choice_notes(rates, settings.rates, f"learning rate for {word}", "evaluator.lr")
         top = scores.metrics(kind)

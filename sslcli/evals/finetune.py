@@ -79,7 +79,10 @@ def finetune(
             "evaluator.mixup=0 evaluator.cutmix=0",
         )
     data.source("test")
-    starts = {"": start} | ({"scratch": "scratch"} if baselines and start == "run" and data.untrained else {})
+    starts: dict[str, str] = {"": start}
+    if baselines and start == "run":
+        starts |= {"scratch": "scratch"} if data.untrained else {}
+        starts |= {"given": "given"} if data.backbones.get("given") is not None else {}
     by_start: dict[str, TestPredictions] = {}
     for name, start_kind in starts.items():
         by_start[name] = measure(backbone, data, amount, seeds, recipe, start_kind, head, name == "", calibrate)
@@ -91,7 +94,7 @@ def finetune(
     grid = Grid.of(recipe.rates)
     for kind, scores in by_start.items():
         metrics |= scores.metrics(kind) | (kept.metrics() if kind == "" else {})
-        what = f"learning rate{f' {kind}' if kind == 'scratch' else ''}"
+        what = f"learning rate{f' {kind}' if kind else ''}"
         warnings += choice_notes(scores.rates, grid, what, "evaluator.lr")
     fitted, y_test = fit_classifiers(data, amount, seeds, baselines)
     for name, outputs in fitted.items():

@@ -98,7 +98,7 @@ def curve(
     protocols: Record = {}
     for step in track(steps, "number of labels"):
         result = probe(backbone, data, labels=step.request, seeds=seeds, calibrate=False)
-        for kind in ("", "untrained", "raw", *field_baselines(data, True)):
+        for kind in ("", "given", "untrained", "raw", *field_baselines(data, True)):
             name = f"{kind}.top1" if kind else "top1"
             if name in result.metrics:
                 line = lines.setdefault(kind, Line(kind))

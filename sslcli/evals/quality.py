@@ -55,7 +55,7 @@ def quality(
     notes: list[str] = []
     protocol: Record = {}
     has_views = _has_views(data, notes)
-    models = {"": backbone, "untrained": data.untrained_backbone}
+    models = {"": backbone, **data.backbones.wanted(baselines)}
     for kind, features in data.feature_sets(backbone, baselines).items():
         if kind == "raw":  # raw inputs cannot collapse
             continue

@@ -6,7 +6,6 @@ import shlex
 
 from torch import nn
 
-from sslcli.backbones import weights_file
 from sslcli.config import Config
 from sslcli.data import preprocess
 from sslcli.data.dataset import Preprocessor
@@ -24,16 +23,16 @@ def initial_preprocessor(cfg: Config) -> Preprocessor | None:
         return None
     if (encoder := pretrained(spec)) is not None:
         return encoder.preprocessor(cfg["dataset"])
-    if weights_file.is_file(spec):
-        return None
     folder = locate_encoder(spec)
     return preprocess.of_encoder(folder, read_info(folder))
 
 
-def open_encoder(spec: str) -> tuple[nn.Module, Record, Preprocessor]:
-    """The backbone of a run, of an exported folder or of a pretrained encoder, with its encoder.json and its preprocessor."""
+def open_encoder(spec: str, shape: tuple[int, ...] | None = None) -> tuple[nn.Module, Record, Preprocessor]:
+    """The backbone of a run, of an exported folder or of a pretrained encoder, with its encoder.json and its preprocessor.
+
+    `shape`: of the samples, for pretrained encoders that support several."""
     if (encoder := pretrained(spec)) is not None:
-        return encoder.open()
+        return encoder.open(shape)
     folder = locate_encoder(spec)
     backbone, info = load_encoder(folder)
     return backbone, info, preprocess.of_encoder(folder, info)
@@ -45,8 +44,6 @@ def load_initial_weights(backbone: nn.Module, spec: str) -> str:
     RequestError where the backbone is another one."""
     if (encoder := pretrained(spec)) is not None:
         return encoder.load(backbone)
-    if weights_file.is_file(spec):
-        return weights_file.load_into(backbone, spec)
     other, info = load_encoder(locate_encoder(spec))
     try:
         checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")

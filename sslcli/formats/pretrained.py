@@ -28,7 +28,8 @@ class PretrainedEncoder(ABC):
     scheme: ClassVar[str]
     usage: ClassVar[str]  # for messages: "hf:FOLDER"
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, download: bool = False):
+        """`download`: whether what is not on this machine may be downloaded."""
         self.name = name
 
     @property
@@ -68,8 +69,10 @@ class PretrainedEncoder(ABC):
         return None
 
     @abstractmethod
-    def open(self) -> tuple[nn.Module, Record, Preprocessor]:
-        """The backbone with its weights, what encoder.json would hold, and the preprocessor."""
+    def open(self, shape: tuple[int, ...] | None = None) -> tuple[nn.Module, Record, Preprocessor]:
+        """The backbone with its weights, what encoder.json would hold, and the preprocessor.
+
+        `shape`: of the samples, for networks that support several; None for that of the pretraining."""
 
 
 def with_backbone(

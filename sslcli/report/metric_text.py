@@ -9,6 +9,7 @@ from sslcli.report.run_contents import Evaluation
 
 BASELINE_NAMES = {
     "": "this run",
+    "given": "given weights",
     "supervised": "supervised",
     "scratch": "from scratch",
     "untrained": "untrained",

@@ -17,7 +17,7 @@ from sslcli.runs.listing import run_state, training_length
 from sslcli.runs.redact import redacted, redacted_overrides
 from sslcli.runs.run import Run
 
-BASELINES = ("supervised", "scratch", "untrained", "raw")  # in the order of display
+BASELINES = ("given", "supervised", "scratch", "untrained", "raw")  # in the order of display
 MOST_EVENTS = 200
 MAX_HEAD = 100_000  # bytes of log.txt that are searched
 MAX_IMAGE_BYTES = 20_000_000  # bytes; a larger file is named, not embedded

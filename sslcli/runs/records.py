@@ -48,6 +48,7 @@ ENCODER_MORE: Schema = {
     "dim": int,
     "method": str,
     "facts": dict[str, int],
+    "given": str,  # SHA-256 of the weights that the training started from
 }
 ENCODER_1: Schema = {"mean": list[float], "std": list[float], "range": list[float] | str | None}  # instead of values
 LINE: Schema = {"step": int, "epoch": float, "seconds": float, "nonfinite": list[str]}  # metrics.jsonl

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from hydra.conf import HydraConf
     from omegaconf import DictConfig
 
-REQUEST_KEYS = ("hydra", "experiment", "resume")  # how a run was requested, not what it computes
+REQUEST_KEYS = ("hydra", "experiment", "resume", "init_download")  # how a run was requested, not what it computes
 schema.register_resolvers()  # a process of a launcher unpickles the Hydra task, which imports this, before it composes
 
 
@@ -26,11 +25,14 @@ def resolve(cfg: DictConfig) -> Config:
 
     overrides = request_overrides(cfg)
     cfg = OmegaConf.create(cfg) if not OmegaConf.is_config(cfg) else cfg.copy()
+    download = bool(cfg.get("init_download"))
     with open_dict(cfg):
         for key in REQUEST_KEYS:
             cfg.pop(key, None)
     folders = map(Path, instantiate.trusted_folders())
-    return with_pretrained(resolve_latest(compose.expand_tasks(compose.to_container(cfg), folders)), overrides)
+    return with_pretrained(
+        resolve_latest(compose.expand_tasks(compose.to_container(cfg), folders)), overrides, download
+    )
 
 
 def request_overrides(cfg: DictConfig) -> list[str]:
@@ -46,33 +48,36 @@ def request_overrides(cfg: DictConfig) -> list[str]:
     return [str(text) for text in texts or []]
 
 
-def with_pretrained(values: Config, overrides: list[str]) -> Config:
-    """The configuration with the backbone, and what the data set must have, of the pretrained encoder that `init` names."""
-    if not values.get("init"):
+def with_pretrained(values: Config, overrides: list[str], download: bool = False) -> Config:
+    """The configuration with the backbone, the normalization, and what the data set must have, of the pretrained encoder that
+    `init` names, and with the specs of pretrained encoders as they mean the same in another folder.
+
+    `download`: whether weights that are not on this machine may be downloaded."""
+    if "experiment=adapt" in overrides and not values.get("init"):
+        raise RequestError(
+            "experiment=adapt continues pretrained weights, and init names none",
+            "init=timm:NAME, hf:FOLDER, FILE or RUN",
+        )
+    teacher = (values.get("method") or {}).get("teacher")
+    if not values.get("init") and not teacher:
         return values
     from sslcli.formats.registry import pretrained
 
-    encoder = pretrained(values["init"])
+    if (encoder := pretrained(teacher, download)) is not None:
+        values = {**values, "method": {**values["method"], "teacher": encoder.resolved()}}
+    encoder = pretrained(values.get("init"), download)
     return values if encoder is None else {**encoder.configure(values, overrides), "init": encoder.resolved()}
 
 
 def resolve_latest(values: Config) -> Config:
-    """Replace what could mean another run or file when the run is resumed.
-
-    `latest` inside `method` becomes the path of the run that is the latest now, a weights file its absolute path, and
-    `backbone.stem=auto` the stem of that file."""
+    """Replace what could mean another run when the run is resumed: `latest` inside `method` becomes the path of the run that is the
+    latest now."""
 
     def walk(node: object) -> Any:
         if isinstance(node, dict):
             return {k: walk(v) for k, v in node.items()}
         return str(find("latest").resolve()) if node == "latest" else node
 
-    if isinstance(values.get("init"), str) and os.path.isfile(file := os.path.expanduser(values["init"])):
-        from sslcli.backbones.weights_file import stem_of
-
-        values = {**values, "init": os.path.abspath(file)}
-        if values["backbone"].get("stem") == "auto" and (stem := stem_of(file)) is not None:
-            values = {**values, "backbone": {**values["backbone"], "stem": stem}}
     return {**values, "method": walk(values["method"])} if "method" in values else values
 
 

@@ -26,6 +26,7 @@ from sslcli.nn.norm import convert_sync_batchnorm
 from sslcli.rng import Draw
 from sslcli.runs.identity import config_hash
 from sslcli.runs.loggers import Loggers
+from sslcli.runs.safetensors_file import hash_tensors
 from sslcli.runtime import device as runtime
 from sslcli.runtime import processes
 from sslcli.runtime.device import Runtime
@@ -63,6 +64,7 @@ class TrainingSetup:
     steps: int | None  # None: `train.budget` decides
     auto_batch_size: bool = False  # whether `train.batch_size` was `auto`
     init_note: str = ""  # where the backbone's initial weights come from, with `init`
+    given: str = ""  # the SHA-256 of these weights
     record: DataRecord | None = None  # of the data, where the run is resumed
     catch_signals: bool = (
         True  # whether training handles SIGINT, SIGTERM and the like; the Python interface leaves them alone
@@ -103,6 +105,8 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     backbone = builders.new_backbone(cfg, dataset, seed)
     check_tokens(targets, backbone, dataset)
     init_note = load_initial_weights(backbone, cfg["init"]) if cfg.get("init") else ""
+    given = hash_tensors(backbone.state_dict()) if cfg.get("init") else ""
+    builders.restrict_training(backbone, train, seed)
     views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
     method = builders.new_method(cfg["method"], backbone, builders.describe_data(cfg, dataset), seed, dataset)
     if cfg.get("init"):
@@ -116,7 +120,7 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     if process.world_size > 1 and train["sync_batchnorm"]:
         convert_sync_batchnorm(method)
     lr, derivation = optim.scaled_lr(cfg["optimizer"]["lr"], train["batch_size"], cfg["optimizer"].get("lr_batch"))
-    optimizer = optim.build_optimizer(cfg["optimizer"], method, lr, machine.compile)
+    optimizer = optim.build_optimizer(cfg["optimizer"], method, lr, machine.compile, train["layer_decay"])
     loader = Loader(
         dataset.pretrain,
         views,
@@ -133,7 +137,7 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     if train["budget"] is None:
         steps = train["steps"] or max(1, train["epochs"] * loader.steps_per_epoch)
     setup = TrainingSetup(
-        cfg, dataset, machine, views, loader, method, optimizer, lr, derivation, steps, auto, init_note, record
+        cfg, dataset, machine, views, loader, method, optimizer, lr, derivation, steps, auto, init_note, given, record
     )
     console.detail(f"all built after {time.perf_counter() - start:.2f} s; config hash {setup.config_hash}")
     return setup

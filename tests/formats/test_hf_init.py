@@ -43,7 +43,7 @@ def test_pretraining_starts_from_the_folder(text, cli, tmp_path):
     folder = write_folder(tmp_path / "bert", MEAN)
     done = cli("pretrain", "method=mlm", "init=hf:bert", *text, *QUICK)
     assert done.code == 0, done.err
-    assert f"init hf:{folder}: 37 tensors, 100.0% of the backbone's parameters; the folder has the heads of" in done.err
+    assert f"init hf:{folder}: 37 tensors matched, 100.0% of the backbone's parameters; the folder has the heads of" in done.err
     assert "head of masked tokens loaded" in done.err
     run = Run.open(Path("runs/latest"))
     assert run.config["init"] == f"hf:{folder}"
@@ -76,7 +76,7 @@ def test_folder_without_heads_says_what_is_random(text, cli, tmp_path):
     save_file(weights(prefix="0.auto_model.", heads=False), folder / "model.safetensors")
     done = cli("pretrain", "method=bert", "init=hf:bert", *text, *QUICK, "--dry-run")
     assert done.code == 0, done.err
-    assert "37 tensors, 100.0%" in done.err
+    assert "37 tensors matched, 100.0%" in done.err
     assert "head of masked tokens and of the next sentence randomly initialized" in done.err
 
 

@@ -514,7 +514,8 @@ ELSEWHERE = {  # modules that open files of their own, and which
     "runs/run.py": "status.json, exclusively",
     "runtime/streams.py": "/dev/null",
     "runtime/folders.py": "a folder of its own for temporary files",
-    "backbones/weights_file.py": "init=FILE of the command line",
+    "backbones/weights/reading.py": "init=FILE of the command line",
+    "formats/hub.py": "the revision in the cache of the Hugging Face Hub, a hexadecimal number",
     "formats/huggingface/files.py": "init=hf:FOLDER of the command line; regular files of bounded size",
 }
 

@@ -28,7 +28,7 @@ def make_artefacts(results: dict[str, AnomalyResult], score: str, data: EvalData
 
 def _dots(results: dict[str, AnomalyResult], score: str) -> Dots:
     first = results[""]
-    words = {"": "this backbone", "raw": "raw inputs", "untrained": "untrained backbone"}
+    words = {"": "this backbone", "raw": "raw inputs", "untrained": "untrained backbone", "given": "given weights"}
     if len(first.names) > 1:
         values = {words[kind]: f.each["auroc"][score] for kind, f in results.items() if score in f.each["auroc"]}
         title = f"AUROC by {score}, each class as the normal one"

@@ -55,6 +55,7 @@ class SeverityPlot:
         )
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
         styles = {"": ("#2f6690", "-", "o"), "raw": ("#8a857a", "--", "s"), "untrained": ("#d1603d", ":", "^")}
+        styles["given"] = ("#7a5195", "-.", "v")
         for axes in panels[len(self.names) :]:
             axes.set_axis_off()
         for i, (axes, name) in enumerate(zip(panels, self.names, strict=False), start=1):

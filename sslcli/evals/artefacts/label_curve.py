@@ -24,6 +24,7 @@ STYLES: dict[str, tuple[str, str, str, Any]] = {  # kind -> words, color, marker
     "": ("self-supervised", "#0072b2", "o", "-"),
     "finetuned": ("fine-tuned", "#56b4e9", "D", (0, (6, 1.5))),
     "supervised": ("supervised from scratch", "#d55e00", "s", (0, (4, 2))),
+    "given": ("given weights", "#882255", "v", (0, (2, 1))),
     "untrained": ("untrained backbone", "#009e73", "^", (0, (1, 1.5))),
     "raw": ("raw input", "#6d6d6d", "x", (0, (5, 1.5, 1, 1.5))),
 }

@@ -51,10 +51,7 @@ class Fold(EvalData):
             trained_on=whole.trained_on,
         )
         self.notes, self.whole, self.pooled, self.wanted = whole.notes, whole, pooled, ids
-
-    @property
-    def untrained_backbone(self) -> nn.Module | None:
-        return self.whole.untrained_backbone
+        self.backbones = whole.backbones
 
     def features(self, backbone: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
         return self._rows(split, self.pooled.features(backbone))

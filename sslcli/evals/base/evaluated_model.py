@@ -15,6 +15,7 @@ from sslcli.config import Config
 from sslcli.data import preprocess
 from sslcli.data.dataset import Dataset
 from sslcli.data.record import DataRecord, is_same_dataset, read_record
+from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.inputs import label_file
 from sslcli.formats.initial import load_initial_weights, pretrained_method
@@ -79,6 +80,13 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
     def untrained(draw: int = 0) -> nn.Module:
         return runtime.place(new_backbone(run_cfg, dataset, derive(seed, "draw", draw) if draw else seed))
 
+    def given_backbone() -> nn.Module:
+        start = new_backbone(run_cfg, dataset, seed)
+        load_initial_weights(start, run_cfg["init"])
+        if hash_tensors(start.state_dict()) != info["given"]:
+            raise RequestError(f"init={run_cfg['init']} has other weights than those that the run started from")
+        return runtime.place(start)
+
     @functools.cache
     def pretraining() -> tuple[Method, Views]:
         if given is not None:
@@ -105,6 +113,7 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
         key=info["sha256"],
         seed=values["seed"],
         untrained=untrained if path is not None or init else None,
+        given=given_backbone if run_cfg.get("init") and info.get("given") else None,
         autocast=runtime.autocast,
         channels_last=runtime.channels_last,
         recipes=run_cfg["augmentation"],

@@ -5,6 +5,7 @@ An evaluator is a function of a backbone and an `EvalData` that returns a `Resul
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,6 +28,7 @@ from sslcli.evals.base.embedding import (
     sample_batches,
 )
 from sslcli.evals.base.result import Baselines, has_baseline
+from sslcli.evals.inputs.baseline_backbones import BaselineBackbones
 from sslcli.evals.inputs.feature_cache import FeatureCache, cache_key
 from sslcli.methods.base import Method
 from sslcli.nn.dist import broadcast_from_rank0, world_size
@@ -46,6 +48,7 @@ class EvalData:
     - `seed`: of the labeled subsets that evaluators draw.
     - `untrained`: makes a backbone of the same architecture with random weights, different ones for each
       `untrained(draw)`. None leaves that baseline out, as when the evaluated backbone is itself untrained.
+    - `given`: makes the backbone with the weights that the pretraining started from (`init`); None where they were random.
     - `autocast`: entered around each forward pass.
     - `recipes`: the augmentation of the pretraining, for evaluators that use views; see `augmented`.
     - `pretraining`: makes the whole method with its heads, in eval mode on `device`, and the views of its plan. None where
@@ -64,6 +67,7 @@ class EvalData:
         seed: int = 0,
         *,
         untrained: Callable[..., nn.Module] | None = None,
+        given: Callable[[], nn.Module] | None = None,
         autocast: Context = nullcontext,
         channels_last: bool = False,
         batch_size: int = 512,
@@ -87,14 +91,12 @@ class EvalData:
         self._samples: dict[str, tuple[Samples, Tensor]] = {}
         self._ids: dict[str, Tensor] = {}
         self.field_baselines: dict[str, Baseline] | None = None  # of the modality: see `inputs/baselines.py`
-        self._untrained_backbone: nn.Module | None = None
+        self.backbones = BaselineBackbones({"untrained": untrained, "given": given}, self.device, self.notes)
 
     @property
     def untrained_backbone(self) -> nn.Module | None:
         """The backbone with random weights that is the baseline, made once; None where there is none."""
-        if self._untrained_backbone is None and self.untrained is not None:
-            self._untrained_backbone = self.untrained().to(self.device)
-        return self._untrained_backbone
+        return self.backbones.get("untrained")
 
     def source(self, split: Split) -> Source:
         """The samples of a split. Raises DataError where the data set has no such split."""
@@ -129,7 +131,7 @@ class EvalData:
             cached = self.cache.load(key) if self.cache else None
             if cached is None:
                 if world_size() > 1:
-                    broadcast_from_rank0((backbone is self._untrained_backbone, split))
+                    broadcast_from_rank0((self.backbones.name_of(backbone), split))
                 cached = self.compute_features(backbone, split)
                 if self.cache:
                     self.cache.save(key, *cached)
@@ -155,8 +157,8 @@ class EvalData:
     def serve_features(self, backbone: nn.Module) -> None:
         """Run on ranks above 0: computes this rank's share of every split that rank 0 needs, until `stop_serving`."""
         while (request := broadcast_from_rank0(None)) is not None:
-            of_untrained, split = request
-            model = self.untrained_backbone if of_untrained else backbone
+            role, split = request
+            model = self.backbones.get(role) if role else backbone
             assert model is not None
             self.compute_features(model, split)
 
@@ -267,12 +269,12 @@ class EvalData:
             self.notes.append(f"{of - n} of {of} {split} samples could not be read and were left out")
 
     def feature_sets(self, backbone: nn.Module, baselines: Baselines) -> dict[str, Callable[[Split], Labelled]]:
-        """By name, a function from a split to features and labels: "" is the backbone, "raw" and "untrained" are baselines."""
+        """By name, features and labels of a split: "" are those of the backbone, the others of baselines."""
         kinds: dict[str, Callable[[Split], Labelled]] = {"": lambda split: self.features(backbone, split)}
         if has_baseline(baselines, "raw"):
             kinds["raw"] = self.raw
-        if has_baseline(baselines, "untrained") and (untrained := self.untrained_backbone) is not None:
-            kinds["untrained"] = lambda split: self.features(untrained, split)
+        for name, module in self.backbones.wanted(baselines).items():
+            kinds[name] = functools.partial(self.features, module)
         return kinds
 
     def protocol_notes(self, baselines: Baselines, notes: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 
@@ -13,7 +13,8 @@ from sslcli.evals.classifier.confidence import FittedClassifier
 from sslcli.evals.metrics.interval import Interval
 from sslcli.runs import Record
 
-Baselines = bool | Literal["raw", "untrained"]  # which baselines: both, none, or one of them
+Baseline = Literal["raw", "untrained", "given"]
+Baselines = bool | Baseline  # which baselines: all, none, or one of them
 
 
 @dataclass
@@ -36,12 +37,12 @@ class Result:
     fitted: FittedClassifier | None = None
 
 
-def has_baseline(baselines: Baselines, kind: Literal["raw", "untrained"]) -> bool:
+def has_baseline(baselines: Baselines, kind: Baseline) -> bool:
     """Whether `baselines` includes one kind. Raises RequestError for an unknown value."""
-    if not isinstance(baselines, bool) and baselines not in ("raw", "untrained"):
+    if not isinstance(baselines, bool) and baselines not in get_args(Baseline):
         raise RequestError(
-            f"evaluator.baselines={baselines}: expected true, false, raw or untrained",
-            "true evaluates both, false none",
+            f"evaluator.baselines={baselines}: expected true, false, raw, untrained or given",
+            "true evaluates all, false none",
         )
     return baselines is True or baselines == kind
 

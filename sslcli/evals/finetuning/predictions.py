@@ -111,6 +111,17 @@ class TestPredictions:
         }
 
 
+WORDS = {"run": "fine-tuning", "scratch": "training from scratch", "given": "fine-tuning of the given weights"}
+
+
+def _start(backbone: nn.Module, data: EvalData, start: str, index: int) -> nn.Module:
+    """The backbone that is trained with the draw `index` of labels."""
+    if start == "scratch" and data.untrained is not None:
+        return data.untrained(index + 1).to(data.device)
+    given = data.backbones.get("given") if start == "given" else None
+    return backbone if given is None else given
+
+
 def measure(
     backbone: nn.Module,
     data: EvalData,
@@ -122,8 +133,8 @@ def measure(
     keep: bool = False,
     calibrate: bool = False,
 ) -> TestPredictions:
-    """Trains and tests once per draw. `start`: "run" is the given backbone, "scratch" one with random weights. `keep`: also return
-    the model of the first draw, with a temperature if `calibrate`."""
+    """Trains and tests once per draw. `start`: "run" is `backbone`, "scratch" one with random weights, "given" one with the weights
+    that the pretraining started from. `keep`: also return the model of the first draw, with a temperature if `calibrate`."""
     y = data.labels("train")
     name, classes = data.dataset.name, data.dataset.classes
     subsets.check(y, "train", name)
@@ -134,9 +145,9 @@ def measure(
     for index in range(seeds):
         ids = subsets.draw(y, amount, data.seed, index, classes)
         subsets.check(y[ids], "train", name)
-        subject = backbone if start == "run" or data.untrained is None else data.untrained(index + 1).to(data.device)
-        fitted_head = logistic_head(backbone, data) if start == "run" and head == "probe" else None
-        word = f"{'fine-tuning' if start == 'run' else 'training from scratch'}, {amount}, draw {index + 1} of {seeds}: step"
+        subject = _start(backbone, data, start, index)
+        fitted_head = logistic_head(subject, data) if start != "scratch" and head == "probe" else None
+        word = f"{WORDS[start]}, {amount}, draw {index + 1} of {seeds}: step"
         trained = train(
             subject,
             data,

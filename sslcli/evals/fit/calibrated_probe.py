@@ -45,7 +45,7 @@ class RawModule(nn.Module):
 def fit_probes(
     backbone: nn.Module, data: EvalData, amount: subsets.Amount, strength: float | None, baselines: Baselines
 ) -> dict[str, CalibratedProbe]:
-    modules = {"": backbone, "raw": RawModule(data.raw_features), "untrained": data.untrained_backbone}
+    modules = {"": backbone, "raw": RawModule(data.raw_features), **data.backbones.wanted(baselines)}
     probes = {}
     for kind, features in data.feature_sets(backbone, baselines).items():
         x, y = features("train")
@@ -53,7 +53,6 @@ def fit_probes(
         head = fit_linear_probe(x, y, amount, data.seed, classes, data.device, strength, name, data.groups("train"))
         ids = subsets.draw(y, amount, data.seed, 0, classes)
         module = modules[kind]
-        assert module is not None
         t, held = held_out_temperature(x, y, ids, head, data)
         probes[kind] = CalibratedProbe(kind, module, head, t, held, features("test"), len(ids))
     return probes

@@ -123,7 +123,7 @@ def labels_saved(lines: dict[str, Line], seed: int, measure: Measure = TOP1) -> 
 def savings(lines: dict[str, Line], measure: Measure = TOP1) -> list[Record]:
     """For each number of labels: what the self-supervised probe reaches, and the labels each baseline needs to reach it."""
     main_line = lines[""]
-    baselines = {kind: line for kind, line in lines.items() if kind not in ("", "finetuned")}
+    baselines = {kind: line for kind, line in lines.items() if kind not in ("", "finetuned", "given")}
     points = {kind: _points(line, measure) for kind, line in baselines.items()}
     rows = []
     for name, labels, reached in zip(main_line.names, main_line.labels, main_line.mean, strict=True):

@@ -10,7 +10,6 @@ from torch import nn
 
 from sslcli.config import Config
 from sslcli.config.overrides import override_keys
-from sslcli.console import escape
 from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.errors import RequestError
 from sslcli.formats.huggingface.config import read_config
@@ -35,18 +34,9 @@ class HuggingFaceFolder(PretrainedEncoder):
     scheme = "hf"
     usage = "hf:FOLDER"
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, download: bool = False):
         super().__init__(name)
         self.folder = Path(name).expanduser()
-        if not name:
-            raise RequestError("init=hf: names no folder", "init=hf:FOLDER, the folder with config.json")
-        if not self.folder.exists():
-            raise RequestError(
-                f"init=hf:{escape(name)}: there is no such folder",
-                "nothing is downloaded; `hf download NAME --local-dir FOLDER` of huggingface_hub does that",
-            )
-        if not self.folder.is_dir():
-            raise RequestError(f"init=hf:{escape(name)} is a file", "init=hf:FOLDER, the folder with config.json")
         self.sizes = read_config(self.folder)
         self.sentences = read_sentences(self.folder)
         find_files(self.folder)
@@ -126,7 +116,7 @@ class HuggingFaceFolder(PretrainedEncoder):
         load_heads(find_heads(method, backbone), self.tensors(), self.spec)
         return method.eval()
 
-    def open(self) -> tuple[nn.Module, Record, TextPreprocessor]:
+    def open(self, shape: tuple[int, ...] | None = None) -> tuple[nn.Module, Record, TextPreprocessor]:
         preprocessor, node = self.preprocessor({}), self.backbone()
         backbone = build_backbone(node, preprocessor.shape, preprocessor.values)
         self.load(backbone)

@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from sslcli.backbones import weights_file
 from sslcli.backbones.bert import BERT
+from sslcli.backbones.weights.matching import copy_into
 from sslcli.console import escape
 from sslcli.errors import listing
 from sslcli.methods.base import Method
@@ -152,7 +152,7 @@ def _load(head: nn.Module, names: Names, tensors: Mapping[str, Tensor], spec: st
         if value is None or value.shape != state[own].shape:
             return False
         content[own] = value
-    weights_file.copy_into(head, content, f"{spec} ({escape(', '.join(names.values()))})")
+    copy_into(head, content, f"{spec} ({escape(', '.join(names.values()))})")
     return True
 
 

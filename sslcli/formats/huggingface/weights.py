@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sslcli.backbones import weights_file
+from sslcli.backbones.weights import matching, reading
 from sslcli.console import escape, human_bytes
 from sslcli.errors import DataError, MachineError, RequestError, listing
 from sslcli.formats.huggingface.files import exists, read_object, require_file
@@ -58,7 +58,7 @@ def read_weights(folder: Path) -> Tensors:
         raise MachineError(f"the weights of {escape(str(folder))} have {human_bytes(size)}, more than the free memory")
     tensors: Tensors = {}
     for path in files:
-        for where, key, value in weights_file.tensors_in(weights_file.read(str(path))):
+        for where, key, value in reading.tensors_in(reading.read(str(path))):
             tensors[_renamed(where + key)] = value
     if not tensors:
         raise DataError(f"{escape(str(files[0]))} holds no tensors")
@@ -76,10 +76,8 @@ def load_backbone(backbone: nn.Module, tensors: Tensors, spec: str) -> str:
     where weights are not finite."""
     owned, heads = names_of_heads(tensors)
     content = {name: value for name, value in tensors.items() if name not in owned and not name.endswith(BUFFERS)}
-    found = weights_file.match(backbone, content)
-    if found.fraction < weights_file.MIN_MATCH:
-        raise weights_file.no_match(backbone, found, spec, "are the weights those of config.json?")
-    weights_file.copy_into(backbone, found.tensors, spec)
-    return weights_file.describe(found, spec) + (
-        f"; the folder has the heads of {' and of '.join(heads)}" if heads else ""
-    )
+    found = matching.match(backbone, content)
+    if found.fraction < matching.MIN_MATCH:
+        raise matching.no_match(backbone, found, spec, "are the weights those of config.json?")
+    matching.copy_into(backbone, found.tensors, spec)
+    return matching.describe(found, spec) + (f"; the folder has the heads of {' and of '.join(heads)}" if heads else "")

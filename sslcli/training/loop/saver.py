@@ -157,6 +157,7 @@ def save_encoder(run: Run, setup: TrainingSetup, step: int, weights: dict[str, T
         "dataset": setup.dataset.name,
         "method": setup.cfg["method"]["_target_"],
         "step": step,
+        **({"given": setup.given} if setup.given else {}),
         "facts": asdict(builders.describe_data(setup.cfg, setup.dataset)),
     }
     write_encoder(run.path, weights, info, preprocessor_of(setup.dataset).files())

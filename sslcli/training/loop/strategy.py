@@ -19,6 +19,7 @@ from sslcli import optim
 from sslcli.backbones.base import Backbone, TokenBackbone
 from sslcli.nn.bert_layers import Layer as BertLayer
 from sslcli.nn.dist import world_size
+from sslcli.nn.lora import merged
 from sslcli.nn.transformer import Block
 from sslcli.runs import checkpoint
 from sslcli.runs.encoder import build_backbone
@@ -64,7 +65,7 @@ class SingleProcess:
     def backbone_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of the weights of the method those of the backbone that is evaluated and exported."""
         prefix = f"{self.backbone}."
-        return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        return merged({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
 
     def eval_backbone(self) -> nn.Module:
         """That backbone, which this process can call alone."""
@@ -119,7 +120,11 @@ class FSDP(SingleProcess):
         self.root = fully_shard(method, mesh=mesh)
         # fully_shard replaced the parameters.
         self.setup.optimizer = optim.build_optimizer(
-            self.setup.cfg["optimizer"], method, self.setup.lr, self.setup.runtime.compile
+            self.setup.cfg["optimizer"],
+            method,
+            self.setup.lr,
+            self.setup.runtime.compile,
+            self.setup.cfg["train"]["layer_decay"],
         )
         restore_optimizer(self.setup.optimizer, parameter_names(method), *saved)
         self.copy: nn.Module | None = None

@@ -118,7 +118,7 @@ class Trainer:
         setup, state, accumulate = self.setup, self.state, self.train["accumulate"]
         factor = self.schedule(horizon.progress(state.step))
         for group in setup.optimizer.param_groups:
-            group["lr"] = setup.lr * (1.0 if group.get("fixed_lr") else factor)
+            group["lr"] = setup.lr * group.get("factor", 1.0) * (1.0 if group.get("fixed_lr") else factor)
         setup.runtime.seed_step(setup.cfg["seed"], state.step, rank())
         setup.optimizer.zero_grad(set_to_none=True)
         compilation.mark_step(setup.runtime.compile)

@@ -5,11 +5,12 @@ from torch import nn
 
 from sslcli.backbones.bert import BERT
 from sslcli.backbones.convnet import ConvNet
+from sslcli.backbones.layers import layers
 from sslcli.backbones.mlp import MLP
 from sslcli.backbones.resnet import ResNet
 from sslcli.backbones.tcn import TCN
 from sslcli.backbones.vit import ViT
-from sslcli.evals.finetuning.layer_decay import groups, layers
+from sslcli.evals.finetuning.layer_decay import groups
 from sslcli.nn.values import Tokens
 
 

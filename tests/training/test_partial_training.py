@@ -1,0 +1,61 @@
+"""train.freeze, train.layer_decay and train.lora of runs: what is exported, and that a resumed run has the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import SMOKE, killed_when_saved
+
+VIT = [word for word in SMOKE if not word.startswith("backbone.")]
+VIT += ["backbone=vit_micro", "backbone.width=24", "backbone.depth=3", "train.save_every=1", "method=byol"]
+LORA = [*VIT, "train.freeze=1", "train.layer_decay=0.5", "train.lora=2", "optimizer=adamw", "optimizer.lr=1e-2"]
+
+
+def test_lora_resumes_bit_exact_and_is_merged(cli, tmp_path):
+    done = cli("pretrain", *LORA)
+    assert done.code == 0, done.err
+    whole = load_file(Path(done.last) / "encoder.safetensors")
+    assert not any("lora" in name or "parametrizations" in name for name in whole)
+    with killed_when_saved(2):
+        cli("pretrain", *LORA)
+    resumed = cli("resume", "latest")
+    assert resumed.code == 0, resumed.err
+    assert "bit-exact" in resumed.err
+    again = load_file(sorted(Path("runs").glob("2*"))[-1] / "encoder.safetensors")
+    assert all(torch.equal(value, whole[name]) for name, value in again.items())
+    start = cli("pretrain", *VIT, "train.steps=1", f"init={done.last}", "train.freeze=1", "train.epochs=null")
+    assert start.code == 0, start.err
+    after = load_file(Path(start.last) / "encoder.safetensors")
+    same = {name for name, value in after.items() if torch.equal(value, whole[name])}
+    assert {name for name in whole if name.startswith(("patch_embed", "blocks.0."))} <= same
+    assert "blocks.2.mlp.fc1.weight" not in same
+    given = cli("eval", "knn", f"run={start.last}")
+    assert given.code == 0, given.err
+    assert "given.top1" in given.out
+    export = cli("export", done.last, "checkpoint=4", "out=encoder")
+    assert export.code == 0, export.err
+    exported = load_file(tmp_path / "encoder" / "encoder.safetensors")
+    assert all(torch.equal(value, whole[name]) for name, value in exported.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train.lora=2"], "train.lora=2 requires linear layers"),
+        (["train.freeze=9"], "train.freeze=9: ConvNet has"),
+        (["train.layer_decay=0"], "train.layer_decay=0"),
+        (["train.freeze=-1"], "train.freeze: expected"),
+        (["train.lora=2", "train.strategy=fsdp"], "does not support train.strategy=fsdp"),
+        (["experiment=adapt"], "experiment=adapt continues pretrained weights"),
+    ],
+)
+def test_wrong_requests_of_partial_training(words, message, cli):
+    smoke = [word for word in SMOKE if not (word.startswith("experiment") and "experiment=adapt" in words)]
+    refused = cli("pretrain", *smoke, *words)
+    assert refused.code == 2
+    assert message in refused.err
+    assert not Path("runs").exists()
