@@ -81,7 +81,7 @@ class FTTransformer(TokenBackbone):
         attend: Tensor | None = None,
     ) -> Tensor:
         h = self._embed(x, keep, hidden, mask_token)
-        mask = None if attend is None else attend.expand(len(x), -1, -1)
+        mask = None if attend is None else attend.expand(x.shape[0], -1, -1)
         for block in self.blocks:
             h = block(h, mask)
         return self.norm(h)
@@ -102,7 +102,7 @@ class FTTransformer(TokenBackbone):
         h = self.tokenizer(x, hidden, mask_token)
         if keep is not None:
             h = h.gather(1, keep[:, :, None].expand(-1, -1, self.dim))
-        return torch.cat([self.cls_token.expand(len(x), 1, -1).to(h.dtype), h], dim=1)
+        return torch.cat([self.cls_token.expand(x.shape[0], 1, -1).to(h.dtype), h], dim=1)
 
     def patchify(self, x: Tensor) -> Tensor:
         """(B, F) -> (B, F, 1)."""

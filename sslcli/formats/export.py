@@ -31,6 +31,7 @@ class TrainedModel:
     info: Record
     preprocessor: Preprocessor
     run: Run
+    samples: Tensor | None = None  # held-out samples as clean views (n, *shape), to compare outputs on
 
 
 class ExportFormat(ABC):
@@ -38,6 +39,8 @@ class ExportFormat(ABC):
 
     name: ClassVar[str]
     files: ClassVar[tuple[str, ...]]  # that it can write: the first has the weights, and a folder ends in /
+    tolerance: ClassVar[float] = TOLERANCE  # the largest difference that is allowed
+    compares_samples: ClassVar[bool] = False  # whether outputs are compared on samples of the run
     heads: ClassVar[bool] = False  # whether the method's heads are exported, which are read from a checkpoint
 
     @abstractmethod
@@ -69,10 +72,10 @@ def export(model: TrainedModel, form: ExportFormat, out: Path) -> Exported:
     with new_folder(out) as temporary:
         notes = form.write(temporary, model)
         difference = form.largest_difference(temporary, model)
-        if not difference <= TOLERANCE:
+        if not difference <= form.tolerance:
             raise TrainingError(
-                f"the exported encoder differs from that of the run by {difference:.1e}, and at most {TOLERANCE:.0e} is allowed: "
-                "nothing was written",
+                f"the exported encoder differs from that of the run by {difference:.1e}, and at most {form.tolerance:.0e} is "
+                "allowed: nothing was written",
                 f"do the weights of {model.run.path} hold extreme numbers?",
             )
     return Exported(difference, notes)

@@ -15,6 +15,9 @@ from sslcli.formats.huggingface.vision import HuggingFaceImages
 from sslcli.formats.huggingface.writer import HuggingFaceFormat, SentenceTransformersFormat
 from sslcli.formats.own import SslcliFolder
 from sslcli.formats.pretrained import PretrainedEncoder
+from sslcli.formats.runtimes.onnx import Onnx
+from sslcli.formats.runtimes.timm import TimmFolder
+from sslcli.formats.runtimes.torch_export import TorchExport
 from sslcli.formats.timm_hub import TimmEncoder
 from sslcli.formats.weights_file import WeightsFile
 
@@ -22,8 +25,17 @@ from sslcli.formats.weights_file import WeightsFile
 FOLDERS: tuple[type[PretrainedEncoder], ...] = (HuggingFaceImages, HuggingFaceFolder)
 READERS: dict[str, type[PretrainedEncoder]] = {reader.scheme: reader for reader in (TimmEncoder, HuggingFaceFolder)}
 FORMATS: dict[str, ExportFormat] = {
-    form.name: form for form in (SslcliFolder(), HuggingFaceFormat(), SentenceTransformersFormat())
+    form.name: form
+    for form in (
+        SslcliFolder(),
+        HuggingFaceFormat(),
+        SentenceTransformersFormat(),
+        TimmFolder(),
+        TorchExport(),
+        Onnx(),
+    )
 }
+ALIASES = {"safetensors": SslcliFolder.name}
 _SCHEME = re.compile(r"([A-Za-z][\w-]*):(.*)", re.DOTALL)
 
 
@@ -78,6 +90,7 @@ def _hub_folder(name: str, download: bool) -> Path:
 
 def export_format(name: str) -> ExportFormat:
     """The format of `export format=NAME`. RequestError for an unknown one."""
+    name = ALIASES.get(name, name)
     if name not in FORMATS:
         close = nearest(name, FORMATS)
         raise RequestError(

@@ -43,7 +43,10 @@ def test_pretraining_starts_from_the_folder(text, cli, tmp_path):
     folder = write_folder(tmp_path / "bert", MEAN)
     done = cli("pretrain", "method=mlm", "init=hf:bert", *text, *QUICK)
     assert done.code == 0, done.err
-    assert f"init hf:{folder}: 37 tensors matched, 100.0% of the backbone's parameters; the folder has the heads of" in done.err
+    assert (
+        f"init hf:{folder}: 37 tensors matched, 100.0% of the backbone's parameters; the folder has the heads of"
+        in done.err
+    )
     assert "head of masked tokens loaded" in done.err
     run = Run.open(Path("runs/latest"))
     assert run.config["init"] == f"hf:{folder}"

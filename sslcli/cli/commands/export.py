@@ -11,6 +11,8 @@ from sslcli.cli.command_table import COMMANDS
 from sslcli.errors import RequestError, TrainingError, listing, target
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sslcli.formats.export import ExportFormat, TrainedModel
     from sslcli.runs.run import Run
 
@@ -75,7 +77,27 @@ def load_model(run: Run, which: str, form: ExportFormat) -> TrainedModel:
     else:
         method, info = load_checkpoint_method(run, checkpoint_folder(run, which))
         backbone = method.eval_backbone
-    return TrainedModel(backbone.eval(), method, info, preprocess.of_encoder(run.path, info), run)
+    samples = held_out_samples(run) if form.compares_samples else None
+    return TrainedModel(backbone.eval(), method, info, preprocess.of_encoder(run.path, info), run, samples)
+
+
+def held_out_samples(run: Run, count: int = 8) -> Tensor | None:
+    """Clean views (n, *shape) of test samples of a run, or of training samples without a test split; None where the data cannot be
+    read."""
+    import torch
+
+    from sslcli.builders import load_dataset
+    from sslcli.data.record import read_record
+    from sslcli.errors import SslError
+    from sslcli.evals.base.embedding import clean_batches
+
+    try:
+        dataset = load_dataset(run.valid_config, read_record(run), download=False)
+        source = dataset.test or dataset.train
+        ids = torch.arange(min(count, len(source)))
+        return next(iter(clean_batches(source, dataset, torch.device("cpu"), 0, count, ids)))[1]
+    except SslError:
+        return None
 
 
 def step_of(saved: Path) -> int:

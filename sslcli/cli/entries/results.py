@@ -6,7 +6,14 @@ from sslcli.cli.command import Command, Option, Subcommand
 from sslcli.config.registry import KINDS
 from sslcli.evals.metrics import ranking
 
-EXPORT_FORMATS = ("sslcli", "hf", "sentence_transformers")  # the names in formats/registry.py
+EXPORT_FORMATS = (
+    "sslcli",
+    "hf",
+    "sentence_transformers",
+    "timm",
+    "torch_export",
+    "onnx",
+)  # the names in formats/registry.py
 LISTED = {"evaluator": "choices of sslcli eval NAME", "modality": "kinds of data, and what they provide to methods"}
 OUT_PNG = "the image to write"
 
@@ -86,12 +93,13 @@ ENTRIES = (
             ("RUN checkpoint=300 out=encoder-300", "the checkpoint of step 300 (train.keep sets how many are kept)"),
             ("RUN checkpoint=best out=encoder", "the checkpoint that `sslcli select RUN` ranks first"),
             ("RUN format=hf out=bert", "a folder for transformers, of an encoder of text"),
+            ("RUN format=onnx out=onnx", "a graph for onnxruntime, compared with the network on held-out samples"),
         ),
         options=(
             Option(
                 "format",
                 "NAME",
-                "sslcli (default); hf: for BertForMaskedLM or BertModel of transformers; sentence_transformers: that, with pooling",
+                "sslcli, also called safetensors (default); timm, torch_export, onnx; of text: hf, sentence_transformers",
                 EXPORT_FORMATS,
             ),
             Option("checkpoint", "STEP|best|last", "which weights (default: last)"),

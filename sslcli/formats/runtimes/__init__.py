@@ -1,0 +1,1 @@
+"""Exports for other runtimes: ONNX, torch.export and timm."""

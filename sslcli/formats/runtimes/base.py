@@ -1,0 +1,114 @@
+"""What exports for other runtimes share: the inputs that are compared, metadata about the preprocessing, and README.md."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+import sslcli
+from sslcli.console import human_count
+from sslcli.formats.export import ExportFormat, TrainedModel
+from sslcli.formats.huggingface.card import evaluation, plain, table
+from sslcli.runs.files import replace_file
+
+METADATA = "metadata.json"
+README = "README.md"
+
+
+class RuntimeFormat(ExportFormat):
+    """One file that computes the features (B, dim) of a batch of any size, metadata.json and README.md."""
+
+    compares_samples: ClassVar[bool] = True
+    file: ClassVar[str]
+    usage: ClassVar[str]  # code that reads the file, with {shape}
+
+    @abstractmethod
+    def save(self, path: Path, model: TrainedModel) -> None:
+        """Writes the file."""
+
+    @abstractmethod
+    def run(self, path: Path, x: Tensor) -> Tensor:
+        """The features (B, dim) of a batch as the other runtime computes them from the file."""
+
+    def check(self, model: TrainedModel) -> None:
+        pass
+
+    def write(self, folder: Path, model: TrainedModel) -> list[str]:
+        self.save(folder / self.file, model)
+        replace_file(folder, METADATA, [(json.dumps(metadata(model), indent=2) + "\n").encode()])
+        replace_file(folder, README, [self.card(model).encode()])
+        return [] if model.samples is not None else ["compared on random inputs: the run's data cannot be read"]
+
+    @torch.no_grad()
+    def largest_difference(self, folder: Path, model: TrainedModel) -> float:
+        """Of features of held-out samples, in units of the largest feature where that is above 1. Batches of two sizes."""
+        x = inputs(model)
+        expected = model.backbone(x)
+        scale = max(1.0, float(expected.abs().max()))
+        found = torch.cat([self.run(folder / self.file, part) for part in (x[:1], x[1:])])
+        return float((found - expected).abs().max()) / scale if found.shape == expected.shape else float("inf")
+
+    def card(self, model: TrainedModel) -> str:
+        about = metadata(model)
+        cfg = model.run.valid_config
+        parameters = human_count(sum(p.numel() for p in model.backbone.parameters()))
+        rows = [
+            ["method", plain(str(model.info.get("method", "")).split(".")[-2:][0])],
+            ["network", f"{type(model.backbone).__name__}, {parameters} parameters, {model.backbone.dim} features"],
+            ["data", plain(str(model.info["dataset"]))],
+            ["training", f"{model.info['step']:,} steps, seed {cfg['seed']}"],
+            *([["initial weights", plain(str(cfg["init"]))]] if cfg.get("init") else []),
+        ]
+        lines = [
+            f"# {plain(model.run.path.resolve().name)}",
+            "",
+            f"An encoder, pretrained without labels by sslcli {sslcli.__version__}.",
+            "",
+            *table(["", ""], rows),
+            "",
+            "## Evaluation",
+            "",
+            *evaluation(model),
+            "",
+            "## Use",
+            "",
+            f"Inputs are as `{METADATA}` says.",
+            "",
+            "```python",
+            self.usage.format(shape=", ".join(map(str, about["input_shape"]))),
+            "```",
+            "",
+        ]
+        return "\n".join(lines)
+
+
+def metadata(model: TrainedModel) -> dict[str, Any]:
+    """The shape and the values of an input, as in encoder.json, and how the features were made. Images are in 0..1 before they are
+    normalized by the mean and the standard deviation of each channel."""
+    info = model.info
+    return {
+        "input_shape": list(info["input_shape"]),
+        "values": info["values"],
+        "modality": info["modality"],
+        "output": {"features": model.backbone.dim},
+        "backbone": {key: value for key, value in info["backbone"].items() if key != "summary"},
+        "method": info.get("method"),
+        "dataset": info["dataset"],
+        "step": info["step"],
+        "sslcli": sslcli.__version__,
+    }
+
+
+def inputs(model: TrainedModel, count: int = 8) -> Tensor:
+    """Held-out samples of the run, as clean views (B, *shape); random ones where they cannot be read."""
+    if model.samples is not None:
+        return model.samples[:count]
+    generator = torch.Generator().manual_seed(0)
+    values: Any = model.backbone.values
+    out: Tensor = values.random(count, tuple(model.info["input_shape"]), generator)
+    return out

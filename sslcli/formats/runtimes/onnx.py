@@ -1,0 +1,63 @@
+"""`format=onnx`: a graph of ONNX with the metadata inside, compared in onnxruntime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sslcli.errors import MachineError
+from sslcli.formats.export import TrainedModel
+from sslcli.formats.runtimes.base import METADATA, README, RuntimeFormat, inputs, metadata
+from sslcli.formats.runtimes.torch_export import program
+
+
+class Onnx(RuntimeFormat):
+    """Input `input` (B, *shape) and output `features` (B, dim), for batches of any size."""
+
+    name: ClassVar[str] = "onnx"
+    file: ClassVar[str] = "encoder.onnx"
+    files: ClassVar[tuple[str, ...]] = (file, METADATA, README)
+    tolerance: ClassVar[float] = 1e-4  # onnxruntime fuses and orders operations in its own way
+    usage: ClassVar[str] = """import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("encoder.onnx", providers=["CPUExecutionProvider"])
+(features,) = session.run(None, {{"input": np.zeros((2, {shape}), np.float32)}})"""
+
+    def check(self, model: TrainedModel) -> None:
+        require("onnxscript", "onnxruntime")
+
+    def save(self, path: Path, model: TrainedModel) -> None:
+        x = inputs(model)[:3]
+        names: Any = {
+            "input_names": ["input"],
+            "output_names": ["features"],
+            "dynamic_shapes": ({0: torch.export.Dim("batch", min=1)},),
+        }
+        written: Any = torch.onnx.export(program(model, self.name), (x,), dynamo=True, verbose=False, **names)
+        written.model.metadata_props["sslcli"] = json.dumps(metadata(model))
+        written.save(str(path))
+
+    def run(self, path: Path, x: Tensor) -> Tensor:
+        (runtime,) = require("onnxruntime")
+        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
+
+    def next_steps(self, out: str, model: TrainedModel) -> list[str]:
+        return [f"onnxruntime.InferenceSession({str(Path(out) / self.file)!r})"]
+
+
+def require(*packages: str) -> list[Any]:
+    """Packages of the extra [onnx]. MachineError where one is not installed."""
+    from importlib import import_module
+
+    try:
+        return [import_module(package) for package in packages]
+    except ImportError as e:
+        raise MachineError(
+            f"format=onnx requires the packages onnx, onnxscript and onnxruntime ({e})", "pip install 'sslcli[onnx]'"
+        ) from e

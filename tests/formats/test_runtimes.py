@@ -1,0 +1,93 @@
+"""export format=timm, torch_export and onnx: read back in the other runtime, with metadata, or not written at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from sslcli.errors import RequestError, TrainingError
+from sslcli.formats.registry import export_format
+from sslcli.formats.runtimes.timm import TimmFolder
+from sslcli.formats.runtimes.torch_export import TorchExport
+from sslcli.runs.encoder import load_encoder
+from tests.conftest import SMOKE
+
+VIT = [word for word in SMOKE if not word.startswith("backbone.")]
+VIT += [
+    "backbone=vit_micro",
+    "backbone.width=24",
+    "backbone.depth=2",
+    "backbone.pool=cls",
+    "train.steps=1",
+    "train.epochs=null",
+]
+
+
+@pytest.fixture
+def run(cli) -> str:
+    done = cli("pretrain", *VIT)
+    assert done.code == 0, done.err
+    return done.last
+
+
+def expected(run: str, x: Tensor) -> Tensor:
+    backbone, _ = load_encoder(Path(run))
+    with torch.no_grad():
+        return backbone.eval()(x)
+
+
+def test_run_in_other_runtimes(cli, run):
+    x = torch.randn(5, 1, 8, 8)
+    for name in ("timm", "torch_export"):
+        done = cli("export", run, f"format={name}", f"out={name}", "--json")
+        assert done.code == 0, done.err
+        assert json.loads(done.out)["difference"] <= 1e-5
+        about = json.loads(Path(name, "metadata.json").read_text())
+        assert (about["input_shape"], len(about["values"]["mean"])) == ([1, 8, 8], 1)
+        assert "simsiam" in Path(name, "README.md").read_text()
+    program = torch.export.load("torch_export/encoder.pt2").module()
+    assert torch.allclose(program(x), expected(run, x), atol=1e-5)
+    network = timm.create_model("local-dir:timm", pretrained=True).eval()
+    assert torch.allclose(network(x), expected(run, x), atol=1e-5)
+    assert network.pretrained_cfg["mean"] == about["values"]["mean"]
+
+
+def test_run_in_onnxruntime(cli, run):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    done = cli("export", run, "format=onnx", "out=graph")
+    assert done.code == 0, done.err
+    session = onnxruntime.InferenceSession("graph/encoder.onnx", providers=["CPUExecutionProvider"])
+    x = torch.randn(5, 1, 8, 8)
+    (features,) = session.run(None, {"input": x.numpy()})
+    assert torch.allclose(torch.from_numpy(features), expected(run, x), atol=1e-4)
+    stored = session.get_modelmeta().custom_metadata_map["sslcli"]
+    assert json.loads(stored) == json.loads(Path("graph/metadata.json").read_text())
+
+
+def test_different_output_leaves_nothing(cli, run, monkeypatch):
+    monkeypatch.setattr(TorchExport, "run", lambda self, path, x: torch.zeros(len(x), 24))
+    failed = cli("export", run, "format=torch_export", "out=program")
+    assert failed.code == TrainingError.code
+    assert "nothing was written" in failed.err
+    assert not Path("program").exists()
+
+
+def test_backbone_that_timm_lacks_is_refused(cli):
+    done = cli("pretrain", *SMOKE, "train.steps=1", "train.epochs=null")
+    refused = cli("export", done.last, "format=timm", "out=folder")
+    assert refused.code == RequestError.code
+    assert "timm has no network like ConvNet here" in refused.err
+    assert not Path("folder").exists()
+
+
+def test_names_of_formats():
+    assert export_format("safetensors").name == "sslcli"
+    assert isinstance(export_format("timm"), TimmFolder)
+    with pytest.raises(RequestError, match="expected one of"):
+        export_format("tflite")
