@@ -79,10 +79,10 @@ def test_sigterm_in_any_command(cli, monkeypatch, argv):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_the_run(tmp_path):
-    program = [sys.executable, "-m", "sslcli"]
+def test_ctrl_c_saves_the_run(cli, tmp_path):
+    words = ["pretrain", "train.epochs=100000", "device=cpu", "device.threads=1", "backbone.width=8"]
     child = subprocess.Popen(
-        [*program, "pretrain", "train.epochs=100000", "device=cpu", "device.threads=1", "backbone.width=8"],
+        [sys.executable, "-m", "sslcli", *words],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -99,7 +99,5 @@ def test_ctrl_c_saves_the_run(tmp_path):
     assert "Traceback" not in err
     (run,) = tmp_path.glob("runs/2*")
     assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
-    evaluated = subprocess.run(
-        [*program, "eval", "knn", "-q"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert evaluated.returncode == 0, evaluated.stderr  # an interrupted run can be evaluated
+    evaluated = cli("eval", "knn", "-q", "device=cpu", "device.threads=1")
+    assert evaluated.code == 0, evaluated.err  # an interrupted run can be evaluated
