@@ -103,9 +103,8 @@ def find_classifier(run: Path, evaluator: str = "") -> Evaluator:
         if name == (evaluator or name):
             return name
     of = f" of eval {evaluator}" if evaluator else ""
-    hint = command("eval", evaluator or "probe", f"run={run}") + (
-        " fits one to labeled samples" if not kept or not evaluator else f" fits one; from={next(iter(kept))} is there"
-    )
+    there = f"; from={next(iter(kept))} is there" if kept else ""
+    hint = f"{command('eval', evaluator or 'probe', f'run={run}')} keeps one; labels=FILE.csv gives it labels{there}"
     raise RequestError(f"{run} has no classifier{of}", hint)
 
 

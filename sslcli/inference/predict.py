@@ -18,11 +18,10 @@ from sslcli.inference.inputs import InputRequest, read_inputs
 from sslcli.inference.predictions import Predictor, Row, Summary, check_threshold
 from sslcli.inference.row_file import open_rows
 from sslcli.inference.session import open_session
-from sslcli.runs import Record
-from sslcli.runs.files import write_json
+from sslcli.runs import records
 from sslcli.runs.run import now
 
-SUMMARY = "predictions.json"
+MOST_CLASSES = 20  # in the report
 TEXT = ("path", "class", "runner_up", "error")
 
 Add = Callable[[Sequence[Row]], None]
@@ -67,8 +66,7 @@ def predict(
             summary.add(rows)
             add(rows)
     if out is not None and run is not None:
-        about = {"from": predictor.classifier.evaluator, "threshold": settings.threshold}
-        keep_summary(run.path, summary, {"out": str(out.absolute()), "dataset": inputs.dataset.name, **about})
+        keep_summary(run.path, f"Prediction of {inputs.dataset.name}", out, summary, describe(predictor.classifier))
     return summary
 
 
@@ -90,9 +88,12 @@ def describe(classifier: Classifier) -> str:
     return f"{classifier.evaluator}: " + ", ".join(part for part in (what, measured, temperature) if part)
 
 
-def keep_summary(run: Path, summary: Summary, more: Record) -> None:
+def keep_summary(run: Path, title: str, out: Path, summary: Summary, classifier: str) -> None:
     """Writes the summary that the report shows; a run that cannot be written causes a warning."""
+    numbers = {key: value for key, value in summary.to_json().items() if isinstance(value, int | float)}
+    most = ", ".join(f"{name} {n:,}" for name, n in summary.classes.most_common(MOST_CLASSES))
+    notes = [f"classifier of {classifier}", *([f"classes: {most}"] if most else []), *summary.notes()]
     try:
-        write_json(run, SUMMARY, {"time": now(), **more, **summary.to_json()})
+        records.save_summary(run, "predict", title, out.name, numbers, notes, now())
     except (StorageError, OSError) as e:
         console.warn(f"the summary is not in the report: {e.message if isinstance(e, SslError) else e}")

@@ -126,3 +126,12 @@ class Summary:
             **({"unsure": self.unsure, "classes": dict(self.classes.most_common())} if "class" in self.columns else {}),
             **({of: mean} if math.isfinite(mean) else {}),
         }
+
+    def notes(self) -> list[str]:
+        """What to look at, in sentences."""
+        counts = {
+            f"below the threshold, without a class: {self.unsure:,}": self.unsure,
+            f"farther from the training samples than {FAR:.0f} % of these from each other: {self.far:,}": self.far,
+            f"unreadable, with the reason in the column error: {self.unreadable:,}": self.unreadable,
+        }
+        return [note for note, n in counts.items() if n]

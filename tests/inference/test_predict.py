@@ -22,6 +22,7 @@ from sslcli import api
 from sslcli.classifier.files import load_classifier
 from sslcli.data import digits
 from sslcli.errors import DataError, RequestError
+from sslcli.runs import records
 from tests.conftest import SMOKE
 
 QUICK = ["labels=5/class", "evaluator.baselines=false", "device=cpu", "device.threads=1"]
@@ -71,8 +72,9 @@ def test_classes_are_those_of_the_evaluation(cli, run, tmp_path, evaluator):
     assert [float(r["probability"]) for r in rows[:9]] == pytest.approx(p.amax(dim=1).tolist(), abs=1e-4)
     distance = classifier.reference.percentile(z).tolist()
     assert [float(r["distance"]) for r in rows[:9]] == pytest.approx(distance, abs=0.2)
-    summary = json.loads((run / "predictions.json").read_text())
-    assert (summary["samples"], summary["from"], sum(summary["classes"].values())) == (360, evaluator, 360)
+    summary = records.summaries(run)["predict"]
+    assert (summary["title"], summary["file"], summary["numbers"]["samples"]) == ("Prediction of digits", "p.csv", 360)
+    assert summary["notes"][0].startswith(f"classifier of {evaluator}: 10 classes")
 
 
 def test_rows_do_not_depend_on_execution(cli, run, folder, tmp_path):
@@ -89,7 +91,7 @@ def test_rows_do_not_depend_on_execution(cli, run, folder, tmp_path):
     assert set(rows[20].values()) == {str(folder / "20.png"), "", rows[20]["error"]}
     printed = cli(*words)
     assert printed.out == files["a"]
-    assert "1 unreadable" in printed.err
+    assert "column error: 1" in printed.err
     objects = [json.loads(line) for line in cli(*words, "--json").out.splitlines()]
     encoder = api.load(run)
     assert encoder.predict(sorted(folder.iterdir())) == objects

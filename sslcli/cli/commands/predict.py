@@ -84,18 +84,6 @@ def number(key: str, text: str, whole: bool = False) -> float:
 
 def lines(summary: Summary) -> list[str]:
     """What stderr says at the end."""
-    from sslcli.inference.predictions import FAR
-
     most = ", ".join(f"{name} {n:,}" for name, n in summary.classes.most_common(8))
-    rest = len(summary.classes) - 8
-    told = [
-        f"{summary.predicted:,} predicted{f': {most}' if most else ''}{f' and {rest} more classes' if rest > 0 else ''}"
-    ]
-    told += [f"{summary.unsure:,} below the threshold, their class is empty"] if summary.unsure else []
-    told += (
-        [f"{summary.far:,} farther from the training samples than {FAR:.0f} % of these from each other"]
-        if summary.far
-        else []
-    )
-    told += [f"{summary.unreadable:,} unreadable: see the column error"] if summary.unreadable else []
-    return told
+    rest = f" and {len(summary.classes) - 8} more classes" if len(summary.classes) > 8 else ""
+    return [f"{summary.predicted:,} predicted{f': {most}' if most else ''}{rest}", *summary.notes()]
