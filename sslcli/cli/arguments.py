@@ -77,7 +77,7 @@ def parse(argv: list[str], command: Command) -> Request:
             request.flags += [name, value if equals else rest.pop(0)]
         elif argument.startswith("-") and not _is_number(argument):
             raise _unknown_flag(argument, command)
-        elif command.runs and equals and _is_run(argument):
+        elif equals and ((command.runs and _is_run(argument)) or (command.files and os.path.isfile(argument))):
             request.positional.append(argument)
         elif "=" in argument or argument.startswith(("~", "+")):
             request.overrides.append(quote_path(argument, multirun))

@@ -78,6 +78,7 @@ class Command:
     shared: tuple[str, ...] = ()
     overrides: bool = False  # takes key=value
     runs: bool = False  # a positional argument may name a run, which may contain an equal sign
+    files: bool = False  # positional arguments may name files, which may contain an equal sign
     json: bool = True  # prints results for which --json has an effect
     distributed: bool = False  # runs on every process that torchrun or Slurm started
 

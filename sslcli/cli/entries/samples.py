@@ -4,9 +4,58 @@ from __future__ import annotations
 
 from sslcli.cli.command import Command, Option, Subcommand
 
+EMBEDDING_FORMATS = (".npz", ".npy", ".parquet", ".safetensors")  # those of inference/embeddings/formats.py
 OUT_PNG = "the image to write"
 
 ENTRIES = (
+    Command(
+        "embed",
+        "Write the features of files or of a data set.",
+        "RUN [FILES...] out=FILE [dataset=NAME] [key=value ...]",
+        (
+            ("latest out=E.npz", "the data set of the newest run"),
+            ("latest photos 'more/*.jpg' out=E.npz", "folders and files; patterns in quotes"),
+            ("RUN dataset=cifar10 split=test out=E.parquet", "a data set, and one of its splits"),
+            ("hf:FOLDER reviews.csv out=E.safetensors", "an encoder of another library, and rows of a table"),
+        ),
+        options=(
+            Option("out", "FILE", f"the file to write: {', '.join(EMBEDDING_FORMATS)}"),
+            Option("split", "all|train|test", "the samples of a data set (default: all)"),
+            Option("pool", "mean|cls|tokens", "of backbones with tokens (default: as the backbone pools)"),
+            Option(
+                "batch_size", "N", "samples that are decoded at a time; it does not change the features (default: 64)"
+            ),
+            Option("train.devices", "N", "the number of processes, which share the work"),
+        ),
+        groups=("dataset", "device"),
+        notes="RUN may also be a folder that `sslcli export` wrote. The file holds id, path, label and vector of each sample, and "
+        "what identifies the encoder. Run again after an interruption, the command continues and writes the same bytes. Files "
+        "that cannot be read are left out and listed.",
+        overrides=True,
+        runs=True,
+        files=True,
+        distributed=True,
+    ),
+    Command(
+        "search",
+        "Find the nearest neighbors of files or ids among embedded samples.",
+        "E.npz QUERY... [k=N] [page=FILE.html]",
+        (
+            ("E.npz photo.jpg", "the ten samples most similar to a file"),
+            ("E.npz train/17 train/40 k=3", "of samples of E.npz, by their ids"),
+            ("E.npz 'new/*.jpg' page=near.html", "with pictures, in one HTML file"),
+        ),
+        options=(
+            Option("k", "N", "neighbors of each query (default: 10)"),
+            Option("page", "FILE.html", "also write a page that shows the samples"),
+            Option("run", "RUN", "where the encoder is now (default: where it was)"),
+        ),
+        groups=("device",),
+        notes="The search is exact, by cosine similarity. Files are embedded by the encoder that the embeddings name, which must "
+        "have the same weights.",
+        overrides=True,
+        files=True,
+    ),
     Command(
         "predict",
         "Predict the classes of new files with the classifier of a run.",
