@@ -62,10 +62,8 @@ def describe(session: Session, inputs: Inputs, pool: str | None) -> Record:
 
 def identity(meta: Record) -> Record:
     """What must be equal for a file to be the one that a command would write: the encoder by its weights, wherever it is."""
-    return {
-        **{k: meta.get(k) for k in ("preprocessor", "samples", "settings")},
-        "sha256": meta["encoder"].get("sha256"),
-    }
+    rest = {key: meta.get(key) for key in ("preprocessor", "samples", "settings")}
+    return {"sha256": meta["encoder"].get("sha256"), **rest}
 
 
 def embed(session: Session, inputs: Inputs, out: Path, pool: str | None = None) -> Embedded:

@@ -20,7 +20,7 @@ from sslcli.data.sources.table import table
 from sslcli.data.sources.text_lines import text_lines
 from sslcli.inference.encoder import TrainedEncoder
 from sslcli.nn.values import Continuous
-from sslcli.runs.encoder import build_backbone
+from sslcli.runs.encoder import build_backbone, write_encoder
 
 IMAGES = ImagePreprocessor((3, 16, 16), Continuous((0.5,) * 3, (0.25,) * 3))
 SERIES = SeriesPreprocessor((2, 24), Continuous((0.0, 1.0), (1.0, 2.0)))
@@ -31,7 +31,7 @@ def encoder(backbone: str, preprocessor: Preprocessor, **options: object) -> Tra
     torch.manual_seed(0)
     node = {"_target_": targets[backbone], **options}
     module: nn.Module = build_backbone(node, preprocessor.shape, preprocessor.values).eval()
-    return TrainedEncoder("random", module, {"dim": module.dim}, preprocessor, "0" * 64, None)
+    return TrainedEncoder("random", module, {"dim": module.dim, "backbone": node}, preprocessor, "0" * 64, None)
 
 
 def image_encoder() -> TrainedEncoder:
@@ -62,3 +62,21 @@ def table_encoder(folder: Path) -> TrainedEncoder:
     dataset = table(str(file), holdout=0)
     assert dataset.preprocessor is not None
     return encoder("MLP", dataset.preprocessor, width=16)
+
+
+def export(trained: TrainedEncoder, folder: Path) -> Path:
+    """A folder with an encoder, as `sslcli export` writes one."""
+    own = trained.preprocessor
+    info = {
+        "backbone": trained.info["backbone"],
+        "input_shape": list(own.shape),
+        "values": own.values.to_json(),
+        "modality": own.kind,
+        "dataset": "made",
+        "method": "none",
+        "step": 0,
+        "dim": trained.dim,
+    }
+    folder.mkdir()
+    write_encoder(folder, trained.module.state_dict(), info, own.files())
+    return folder

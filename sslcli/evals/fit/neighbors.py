@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -65,16 +67,29 @@ def nearest_neighbors(
     Both are (q, k), on the CPU. The search is exact; memory is bounded for any n and q.
     """
     assert 1 <= k <= len(bank), (k, len(bank))
+    return nearest_in_blocks(((block, None) for block in bank.split(BANK)), queries, k, device)
+
+
+def nearest_in_blocks(
+    blocks: Iterable[tuple[Tensor, Tensor | None]], queries: Tensor, k: int, device: str | torch.device = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """The same for a bank that is read in blocks (b, d) of at most BANK rows, each with a factor (b,) of its products, or None."""
     values = torch.full((len(queries), k), -torch.inf)
     places = torch.zeros(len(queries), k, dtype=torch.int64)
     # one buffer for all products: allocating memory for each block costs a third of the products
-    room = torch.empty(min(QUERIES, len(queries)) * min(BANK, len(bank)), dtype=bank.dtype, device=device)
-    for start in range(0, len(bank), BANK):
-        block = bank[start : start + BANK].to(device)
+    room = torch.empty(0, dtype=queries.dtype, device=device)
+    start = 0
+    for block, factors in blocks:
+        block = block.to(device)
+        if len(room) < (size := min(QUERIES, len(queries)) * len(block)):
+            room = torch.empty(size, dtype=queries.dtype, device=device)
         for at in range(0, len(queries), QUERIES):
             part = queries[at : at + QUERIES].to(device)
             products = room[: len(part) * len(block)].view(len(part), len(block))
-            v, i = _top(torch.mm(part, block.T, out=products), min(k, len(block)))
+            torch.mm(part, block.T, out=products)
+            if factors is not None:
+                products *= factors.to(device)
+            v, i = _top(products, min(k, len(block)))
             rows = slice(at, at + len(part))
             v, i = v.cpu(), i.cpu() + start
             if start:
@@ -82,6 +97,7 @@ def nearest_neighbors(
                 v, order = v.topk(k, dim=1)
                 i = i.gather(1, order)
             values[rows, : v.shape[1]], places[rows, : i.shape[1]] = v, i
+        start += len(block)
     return values, places
 
 

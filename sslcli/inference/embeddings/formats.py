@@ -27,6 +27,7 @@ from sslcli.runs.files import replace_file, replacing, sync_folder, write_file
 from sslcli.runs.safetensors_file import safetensors
 
 KEY = "sslcli"  # of the metadata of formats that have some
+PADDING = 0xD935  # the id of a field of a ZIP entry that aligns it, as of Android's zipalign
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of the entries of a ZIP file, so that equal rows give equal bytes
 
 
@@ -61,7 +62,12 @@ def _write_npz(out: Path, rows: EmbeddedRows) -> None:
 
 @contextlib.contextmanager
 def _entry(archive: zipfile.ZipFile, name: str) -> Iterator[IO[bytes]]:
-    with archive.open(zipfile.ZipInfo(f"{name}.npy", EPOCH), "w", force_zip64=True) as file:
+    info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
+    assert archive.fp is not None
+    before = archive.fp.tell() + 30 + len(info.filename) + 20  # the header of an entry, with sizes of 64 bits
+    padding = 4 + -(before + 4) % 64  # arrays begin at multiples of 64 bytes, so that they can be mapped
+    info.extra = PADDING.to_bytes(2, "little") + (padding - 4).to_bytes(2, "little") + bytes(padding - 4)
+    with archive.open(info, "w", force_zip64=True) as file:
         yield file
 
 

@@ -1,0 +1,147 @@
+"""`sslcli search`: exact nearest neighbors by cosine similarity among embedded samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslcli.config import Config
+from sslcli.console import escape
+from sslcli.errors import DataError, RequestError, nearest
+from sslcli.evals.fit.neighbors import BANK, nearest_in_blocks
+from sslcli.inference.embeddings.reader import Embeddings
+from sslcli.inference.features import ROWS, collect
+from sslcli.inference.inputs import InputRequest, read_inputs
+from sslcli.inference.session import Session, open_session
+
+BYTES = 64 << 20  # of a block of vectors
+
+
+@dataclass(frozen=True)
+class Query:
+    """A sample whose neighbors are asked for: its id, or the path of its file. row: of the embeddings; None for a file."""
+
+    name: str
+    vector: Tensor  # (dim,)
+    row: int | None = None
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    id: str
+    path: str
+    label: Any  # None without one
+    similarity: float
+    row: int  # of the embeddings
+
+
+def search(embeddings: Embeddings, queries: Sequence[Query], k: int) -> list[list[Neighbor]]:
+    """The k samples with the largest cosine similarity to each query, the most similar first; fewer where there are fewer.
+
+    Exact: all vectors are compared, a block of them in memory at a time. A query that is an id is not its own neighbor."""
+    itself = any(query.row is not None for query in queries)
+    most = min(len(embeddings), k + itself)
+    vectors = torch.nn.functional.normalize(torch.stack([query.vector for query in queries]), dim=1)
+    values, rows = nearest_in_blocks(_blocks(embeddings.vectors), vectors, most)
+    return [
+        [_neighbor(embeddings, i, s) for i, s in zip(near, similar, strict=True) if i != query.row][:k]
+        for query, near, similar in zip(queries, rows.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def _blocks(vectors: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows, and 1 / their norm, 0 for a vector of zeros."""
+    size = min(BANK, max(1, BYTES // (4 * vectors.shape[1])))
+    for start in range(0, len(vectors), size):
+        block = torch.from_numpy(np.array(vectors[start : start + size]))
+        norm = torch.linalg.vector_norm(block, dim=1)
+        yield block, torch.where(norm > 0, 1 / norm, 0.0)
+
+
+def _neighbor(embeddings: Embeddings, row: int, similarity: float) -> Neighbor:
+    label = None if embeddings.labels is None else embeddings.labels[row]
+    label = label.item() if isinstance(label, np.generic) else label
+    missing = label in ("", None) or (isinstance(label, float) and math.isnan(label))
+    path = str(embeddings.paths[row])
+    return Neighbor(str(embeddings.ids[row]), path, None if missing else label, similarity, row)
+
+
+def require_vectors(embeddings: Embeddings, file: Path) -> None:
+    """DataError for embeddings of which a sample is not one vector, or that have none."""
+    if len(embeddings.vectors.shape) != 2 or not len(embeddings):
+        raise DataError(
+            f"{escape(str(file))} has no vector of each sample: its shape is {tuple(embeddings.vectors.shape)}",
+            "sslcli embed RUN ... pool=mean",
+        )
+
+
+def make_queries(
+    embeddings: Embeddings, names: Sequence[str], values: Config, run: str | None = None
+) -> tuple[list[Query], Session | None]:
+    """Queries of ids, and of files, which the encoder of the embeddings embeds; it is opened where there are files alone.
+
+    `run`: where the encoder is now. RequestError for names of neither, and where the encoder is gone or another one."""
+    rows = {name: row for name in names if (row := _row_of(embeddings, name)) is not None}
+    files = [name for name in dict.fromkeys(names) if name not in rows]
+    queries = {
+        name: [Query(name, torch.from_numpy(np.array(embeddings.vectors[row])), row)] for name, row in rows.items()
+    }
+    session = None
+    if files:
+        request = _request(embeddings, files)
+        session = open_encoder_of(embeddings, values, run)
+        for query in _embed(session, request):
+            queries.setdefault(query.name, []).append(query)
+    ordered = [name for name in dict.fromkeys(names) if name in queries] + [n for n in queries if n not in names]
+    return [query for name in ordered for query in queries[name]], session
+
+
+def _row_of(embeddings: Embeddings, name: str) -> int | None:
+    if isinstance(embeddings.ids, np.ndarray):
+        found = np.flatnonzero(embeddings.ids == name)
+        return int(found[0]) if len(found) else None
+    return embeddings.ids.index(name) if name in embeddings.ids else None
+
+
+def _request(embeddings: Embeddings, files: list[str]) -> InputRequest:
+    try:
+        return InputRequest.parse(files, {}, [])
+    except RequestError as error:
+        close = nearest(files[0], [str(name) for name in embeddings.ids[:10_000]])
+        hint = f"did you mean {escape(close)}?" if close else error.hint
+        raise RequestError(f"{error.message}, and no embedded sample has this id", hint) from None
+
+
+def open_encoder_of(embeddings: Embeddings, values: Config, run: str | None = None) -> Session:
+    """The encoder that computed the embeddings. RequestError where it is gone, or has other weights or another preprocessor now."""
+    about, settings = embeddings.meta["encoder"], embeddings.meta.get("settings", {})
+    spec = run or str(about.get("spec"))
+    try:
+        session = open_session(spec, values, ROWS, settings.get("pool"))
+    except RequestError as error:
+        raise RequestError(
+            f"the encoder of these embeddings cannot be opened: {error.message}",
+            "run=RUN names where it is now; an id instead of a file needs no encoder",
+        ) from None
+    same = session.encoder.sha256 == about.get("sha256")
+    if not same or session.encoder.preprocessor.sha256 != embeddings.meta.get("preprocessor"):
+        raise RequestError(
+            f"{spec} is not the encoder of these embeddings: its {'preprocessor' if same else 'weights'} differ",
+            "embed the samples again with this encoder, or run=RUN names the one that computed them",
+        )
+    return session
+
+
+def _embed(session: Session, request: InputRequest) -> list[Query]:
+    inputs = read_inputs(session.encoder, request)
+    features, ids, unreadable = collect(session.blocks(inputs))
+    for name, reason in {**inputs.unreadable, **{inputs.ids[i]: why for i, why in unreadable.items()}}.items():
+        raise DataError(f"{escape(name)} cannot be read: {reason}")
+    return [Query(inputs.ids[i], vector) for i, vector in zip(ids.tolist(), features, strict=True)]

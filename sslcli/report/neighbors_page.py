@@ -1,0 +1,87 @@
+"""The page of `sslcli search page=FILE.html`: each query beside its nearest neighbors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from sslcli.data.loading.evaluation import iterate_batches
+from sslcli.errors import RequestError, SslError
+from sslcli.inference.encoder import TrainedEncoder
+from sslcli.inference.inputs import InputRequest, Inputs, read_inputs
+from sslcli.inference.search import Neighbor, Query
+from sslcli.report.html.elements import section
+from sslcli.report.html.markup import Html, el
+from sslcli.report.html.page import page
+from sslcli.runs.files import replace_file
+from sslcli.views import clean, previews
+
+MOST = 2000  # samples that a page shows
+
+
+def write_page(
+    out: Path, encoder: TrainedEncoder, queries: Sequence[Query], found: Sequence[Sequence[Neighbor]]
+) -> None:
+    """Writes a self-contained page. Samples whose files or data set cannot be read any more are shown by their ids.
+
+    RequestError for more than MOST samples, StorageError."""
+    if (n := sum(1 + len(near) for near in found)) > MOST:
+        raise RequestError(
+            f"page={out}: {n:,} samples are too many for a page, of {MOST:,} at most", "fewer queries, or k="
+        )
+    paths = {q.name: q.name for q in queries if q.row is None} | {n.id: n.path for near in found for n in near}
+    paths |= {q.name: "" for q in queries if q.row is not None and q.name not in paths}
+    shown = sample_previews(encoder, paths)
+    sections = [
+        section(
+            f"query-{number}",
+            query.name,
+            el("div", _figure(shown, query.name, "the query"), class_="groups"),
+            el("div", *(_neighbor(shown, rank, n) for rank, n in enumerate(near, 1)), class_="groups"),
+        )
+        for number, (query, near) in enumerate(zip(queries, found, strict=True), 1)
+    ]
+    top = el("div", el("h1", "Nearest neighbors"), el("p", f"By cosine similarity of the features of {encoder.spec}."))
+    replace_file(out.absolute().parent, out.name, page("Nearest neighbors", sections, top))
+
+
+def _neighbor(shown: dict[str, Html], rank: int, n: Neighbor) -> Html:
+    label = "" if n.label is None else f", {n.label}"
+    return _figure(shown, n.id, f"{rank}: {n.id}{label}, similarity {n.similarity:.4f}")
+
+
+def _figure(shown: dict[str, Html], name: str, caption: str) -> Html:
+    return el("figure", shown.get(name) or el("p", name, class_="preview"), el("figcaption", caption))
+
+
+def sample_previews(encoder: TrainedEncoder, paths: dict[str, str]) -> dict[str, Html]:
+    """The previews of samples by id. `paths`: id -> the file with the sample, "" for a sample of the run's own data set."""
+    shown: dict[str, Html] = {}
+    files = tuple(dict.fromkeys(_file_of(path) for path in paths.values() if path))
+    requests = [InputRequest(tuple(f for f in files if os.path.exists(f)))] if any(map(os.path.exists, files)) else []
+    if encoder.run is not None and not all(paths.values()):
+        requests.append(InputRequest())
+    for request in requests:
+        try:
+            inputs = read_inputs(encoder, request)
+            shown |= _drawn(inputs, [i for i, name in enumerate(inputs.ids) if name in paths])
+        except SslError:  # the files have changed since
+            continue
+    return shown
+
+
+def _file_of(path: str) -> str:
+    """The file of a path, or of the id of a sample in a file: `texts.csv:line 3`."""
+    return path if os.path.exists(path) else path.rpartition(":")[0] or path
+
+
+def _drawn(inputs: Inputs, numbers: list[int]) -> dict[str, Html]:
+    drawn: dict[str, Html] = {}
+    ids = torch.tensor(numbers, dtype=torch.int64)
+    for part, x in iterate_batches(inputs.source, clean(inputs.dataset), batch_size=64, ids=ids):
+        for i, preview in zip(part.tolist(), previews(inputs.dataset, x), strict=True):
+            drawn[inputs.ids[i]] = Html(preview.html())
+    return drawn

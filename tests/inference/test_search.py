@@ -1,0 +1,110 @@
+"""sslcli search: exact nearest neighbors among embedded samples.
+
+1. Neighbors and similarities are those of a slow reference.
+2. Files are embedded by the encoder of the embeddings, which must have the same weights; ids need no encoder.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sslcli.evals.fit import neighbors
+from sslcli.inference.embeddings.reader import Embeddings
+from sslcli.inference.search import Query, search
+from tests.inference.encoders import encoder, export, image_encoder, write_images
+from tests.inference.test_embed import CPU
+
+
+def test_neighbors_of_a_reference(monkeypatch):
+    monkeypatch.setattr("sslcli.inference.search.BYTES", 4 * 6 * 100)
+    g = np.random.default_rng(0)
+    x = g.normal(size=(1050, 6)).astype("float32")
+    x[17] = 0
+    q = g.normal(size=(5, 6)).astype("float32")
+    names = [f"s{i}" for i in range(len(x))]
+    embeddings = Embeddings(names, [""] * len(x), None, x, {})
+    queries = [Query(f"q{i}", torch.from_numpy(row)) for i, row in enumerate(q)] + [
+        Query("s3", torch.from_numpy(x[3]), 3)
+    ]
+    found = search(embeddings, queries, 7)
+    norms = np.maximum(np.linalg.norm(x.astype(float), axis=1), 1e-30)
+    for query, near in zip(queries, found, strict=True):
+        v = query.vector.numpy().astype(float)
+        cosine = x.astype(float) @ v / norms / np.linalg.norm(v)
+        if query.row is not None:
+            cosine[query.row] = -2
+        expected = np.argsort(-cosine)[:7]
+        assert [n.id for n in near] == [names[i] for i in expected]
+        np.testing.assert_allclose([n.similarity for n in near], cosine[expected], atol=1e-6)
+    few = Embeddings(names[:4], [""] * 4, None, x[:4], {})
+    assert [len(near) for near in search(few, queries, 7)] == [4] * 5 + [3]
+
+
+def test_blocks_smaller_than_k():
+    g = torch.Generator().manual_seed(0)
+    bank, queries = torch.randn(30, 4, generator=g), torch.randn(3, 4, generator=g)
+    blocks = ((part, None) for part in bank.split(4))
+    for ours, expected in zip(neighbors.nearest_in_blocks(blocks, queries, 9), (queries @ bank.T).topk(9), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+@pytest.fixture
+def embedded(cli, tmp_path) -> Path:
+    export(image_encoder(), tmp_path / "enc")
+    write_images(tmp_path / "photos", 12)
+    assert cli("embed", "enc", "photos", "out=E.npz", *CPU).code == 0
+    return tmp_path
+
+
+def test_search_of_files_and_ids(cli, embedded):
+    shutil.copy("photos/004.png", "query.png")
+    result = cli("search", "E.npz", "query.png", "photos/002.png", "k=3", "page=near.html", "--json", *CPU)
+    assert result.code == 0, result.err
+    first, second = json.loads(result.out)["queries"]
+    assert (first["query"], first["neighbors"][0]["id"]) == ("query.png", "photos/004.png")
+    assert first["neighbors"][0]["similarity"] == pytest.approx(1, abs=1e-5)
+    assert [len(q["neighbors"]) for q in (first, second)] == [3, 3]
+    assert "photos/002.png" not in [n["id"] for n in second["neighbors"]]
+    text = cli("search", "E.npz", "photos/002.png", "k=2", *CPU).out.splitlines()
+    assert text[0].split() == ["query", "rank", "similarity", "id"]
+    assert len(text) == 3
+    page = Path("near.html").read_text()
+    assert page.count("<img") == 2 + 3 + 3
+    assert "http" not in page.replace("http-equiv", "")
+    shutil.rmtree("enc")
+    assert cli("search", "E.npz", "photos/002.png", *CPU).code == 0
+    result = cli("search", "E.npz", "query.png", *CPU)
+    assert result.code == 2
+    assert "cannot be opened" in result.err
+    export(image_encoder(), embedded / "moved")
+    assert cli("search", "E.npz", "query.png", "run=moved", *CPU).code == 0
+    export(encoder("ViT", image_encoder().preprocessor, width=16, depth=2, heads=2), embedded / "enc")
+    result = cli("search", "E.npz", "query.png", *CPU)
+    assert result.code == 2
+    assert "is not the encoder of these embeddings: its weights differ" in result.err
+
+
+def test_bad_searches(cli, embedded):
+    assert cli("embed", "enc", "photos", "out=T.npz", "pool=tokens", *CPU).code == 0
+    Path("other.npz").write_bytes(Path("E.npz").read_bytes()[:3000])
+    np.savez("plain.npz", vector=np.zeros((2, 2)))
+    for words, code, error in (
+        (["E.npz"], 2, "missing argument: QUERY"),
+        ([], 2, "missing argument: E.npz"),
+        (["F.npz", "x"], 2, "there is no file F.npz"),
+        (["photos/000.png", "x"], 2, "expected a file .npz"),
+        (["E.npz", "photos/02.png"], 2, "no embedded sample has this id"),
+        (["E.npz", "photos/000.png", "k=0"], 2, "positive integer"),
+        (["E.npz", "photos/000.png", "page=x.png"], 2, "a .html file is written"),
+        (["T.npz", "photos/000.png"], 7, "pool=mean"),
+        (["other.npz", "x"], 7, "holds no embeddings"),
+        (["plain.npz", "x"], 7, "holds no embeddings"),
+    ):
+        result = cli("search", *words, *CPU)
+        assert (result.code, error in result.err) == (code, True), (words, result.err)
