@@ -26,11 +26,12 @@ BYTES = 64 << 20  # of a block of vectors
 
 @dataclass(frozen=True)
 class Query:
-    """A sample whose neighbors are asked for: its id, or the path of its file. row: of the embeddings; None for a file."""
+    """A sample whose neighbors are asked for: its id. row: of the embeddings; None for a file. path: of its file, or ""."""
 
     name: str
     vector: Tensor  # (dim,)
     row: int | None = None
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def make_queries(
     rows = {name: row for name in names if (row := _row_of(embeddings, name)) is not None}
     files = [name for name in dict.fromkeys(names) if name not in rows]
     queries = {
-        name: [Query(name, torch.from_numpy(np.array(embeddings.vectors[row])), row)] for name, row in rows.items()
+        name: [Query(name, torch.from_numpy(np.array(embeddings.vectors[row])), row, str(embeddings.paths[row]))]
+        for name, row in rows.items()
     }
     session = None
     if files:
@@ -144,4 +146,6 @@ def _embed(session: Session, request: InputRequest) -> list[Query]:
     features, ids, unreadable = collect(session.blocks(inputs))
     for name, reason in {**inputs.unreadable, **{inputs.ids[i]: why for i, why in unreadable.items()}}.items():
         raise DataError(f"{escape(name)} cannot be read: {reason}")
-    return [Query(inputs.ids[i], vector) for i, vector in zip(ids.tolist(), features, strict=True)]
+    return [
+        Query(inputs.ids[i], vector, path=inputs.paths[i]) for i, vector in zip(ids.tolist(), features, strict=True)
+    ]

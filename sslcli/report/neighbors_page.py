@@ -32,8 +32,7 @@ def write_page(
         raise RequestError(
             f"page={out}: {n:,} samples are too many for a page, of {MOST:,} at most", "fewer queries, or k="
         )
-    paths = {q.name: q.name for q in queries if q.row is None} | {n.id: n.path for near in found for n in near}
-    paths |= {q.name: "" for q in queries if q.row is not None and q.name not in paths}
+    paths = {q.name: q.path for q in queries} | {n.id: n.path for near in found for n in near}
     shown = sample_previews(encoder, paths)
     sections = [
         section(
@@ -60,28 +59,29 @@ def _figure(shown: dict[str, Html], name: str, caption: str) -> Html:
 def sample_previews(encoder: TrainedEncoder, paths: dict[str, str]) -> dict[str, Html]:
     """The previews of samples by id. `paths`: id -> the file with the sample, "" for a sample of the run's own data set."""
     shown: dict[str, Html] = {}
-    files = tuple(dict.fromkeys(_file_of(path) for path in paths.values() if path))
-    requests = [InputRequest(tuple(f for f in files if os.path.exists(f)))] if any(map(os.path.exists, files)) else []
+    files = tuple(path for path in dict.fromkeys(paths.values()) if path and os.path.exists(path))
+    requests = [InputRequest(files)] if files else []
     if encoder.run is not None and not all(paths.values()):
         requests.append(InputRequest())
     for request in requests:
         try:
-            inputs = read_inputs(encoder, request)
-            shown |= _drawn(inputs, [i for i, name in enumerate(inputs.ids) if name in paths])
+            shown |= _drawn(read_inputs(encoder, request), paths)
         except SslError:  # the files have changed since
             continue
     return shown
 
 
-def _file_of(path: str) -> str:
-    """The file of a path, or of the id of a sample in a file: `texts.csv:line 3`."""
-    return path if os.path.exists(path) else path.rpartition(":")[0] or path
-
-
-def _drawn(inputs: Inputs, numbers: list[int]) -> dict[str, Html]:
+def _drawn(inputs: Inputs, paths: dict[str, str]) -> dict[str, Html]:
+    names = {path: name for name, path in paths.items() if path}
+    wanted = {}
+    for i, name in enumerate(inputs.ids):
+        if name in paths:
+            wanted[i] = name
+        elif name == inputs.paths[i] and name in names:  # the file is the sample, which a data set gave another id
+            wanted[i] = names[name]
     drawn: dict[str, Html] = {}
-    ids = torch.tensor(numbers, dtype=torch.int64)
+    ids = torch.tensor(list(wanted), dtype=torch.int64)
     for part, x in iterate_batches(inputs.source, clean(inputs.dataset), batch_size=64, ids=ids):
         for i, preview in zip(part.tolist(), previews(inputs.dataset, x), strict=True):
-            drawn[inputs.ids[i]] = Html(preview.html())
+            drawn[wanted[i]] = Html(preview.html())
     return drawn

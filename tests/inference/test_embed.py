@@ -142,7 +142,7 @@ def test_existing_file_is_not_replaced(cli, here):
         (["enc", "photos", "out=E.npz", "pool=max"], 2, "pool=max"),
         (["enc", "photos", "out=E.npz", "split=test"], 2, "files have no split"),
         (["enc", "photos", "dataset=digits", "out=E.npz"], 2, "both given"),
-        (["enc", "dataset=digits", "out=E.npz"], 2, "(3, 16, 16)"),
+        (["enc", "dataset=breast_cancer", "out=E.npz"], 2, "takes image samples"),
         (["enc", "photos", "out=E.npz", "batch_size=0"], 2, "positive integer"),
         (["rows", "photos/000.png", "out=E.npz"], 2, "is no table"),
         (["enc", "photos/007.png", "out=E.npz"], 7, "no sample can be read"),
