@@ -16,6 +16,7 @@ TASKS = {  # command -> the module whose `run_worker` runs its share
     "eval": "sslcli.evals.base.evaluation",
     "bench": "sslcli.training.benchmark",
     "embed": "sslcli.inference.session",
+    "predict": "sslcli.inference.session",
 }
 
 

@@ -20,8 +20,8 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from sslcli.errors import MachineError
 from sslcli.data.files.csv_text import csv_lines
+from sslcli.errors import MachineError
 from sslcli.inference.embeddings.rows import EmbeddedRows
 from sslcli.runs.files import replace_file, replacing, sync_folder, write_file
 from sslcli.runs.safetensors_file import safetensors
