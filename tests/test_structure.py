@@ -222,6 +222,8 @@ NOT_OF_SAMPLES = {  # files that match outside data, views, backbones and nn, an
     "evals/metrics/attribution_maps.py": "feature maps",
     "evals/metrics/paired.py": "ids",
     "evals/reconstruct.py": "errors, NaN where nothing is judged",
+    "inference/embeddings/reader.py": "bytes of a file",
+    "inference/search.py": "vectors, and labels that are missing",
     "methods/i_jepa.py": "a mask that is sorted",
     "methods/multitask.py": "parameters",
     "methods/vime.py": "values that did not change, missing ones included",
