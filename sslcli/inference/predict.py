@@ -66,7 +66,7 @@ def predict(
             summary.add(rows)
             add(rows)
     if out is not None and run is not None:
-        keep_summary(run.path, f"Prediction of {inputs.dataset.name}", out, summary, describe(predictor.classifier))
+        keep_summary(run.path, f"Predictions of {inputs.dataset.name}", out, summary, describe(predictor.classifier))
     return summary
 
 
@@ -91,8 +91,8 @@ def describe(classifier: Classifier) -> str:
 def keep_summary(run: Path, title: str, out: Path, summary: Summary, classifier: str) -> None:
     """Writes the summary that the report shows; a run that cannot be written causes a warning."""
     numbers = {key: value for key, value in summary.to_json().items() if isinstance(value, int | float)}
-    most = ", ".join(f"{name} {n:,}" for name, n in summary.classes.most_common(MOST_CLASSES))
-    notes = [f"classifier of {classifier}", *([f"classes: {most}"] if most else []), *summary.notes()]
+    numbers |= {f"class {name}": n for name, n in summary.classes.most_common(MOST_CLASSES)}
+    notes = [f"classifier of {classifier}", *summary.notes()]
     try:
         records.save_summary(run, "predict", title, out.name, numbers, notes, now())
     except (StorageError, OSError) as e:

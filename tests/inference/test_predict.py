@@ -73,7 +73,8 @@ def test_classes_are_those_of_the_evaluation(cli, run, tmp_path, evaluator):
     distance = classifier.reference.percentile(z).tolist()
     assert [float(r["distance"]) for r in rows[:9]] == pytest.approx(distance, abs=0.2)
     summary = records.summaries(run)["predict"]
-    assert (summary["title"], summary["file"], summary["numbers"]["samples"]) == ("Prediction of digits", "p.csv", 360)
+    assert (summary["title"], summary["file"], summary["numbers"]["samples"]) == ("Predictions of digits", "p.csv", 360)
+    assert sum(n for key, n in summary["numbers"].items() if key.startswith("class ")) == 360
     assert summary["notes"][0].startswith(f"classifier of {evaluator}: 10 classes")
 
 
