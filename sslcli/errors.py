@@ -82,15 +82,17 @@ def command(*words: object) -> str:
     return shlex.join(["sslcli", *map(str, words)])
 
 
-def target(text: str, example: str, endings: tuple[str, ...] = ()) -> Path:
-    """The file or folder given by `out=`, in an existing folder. RequestError."""
+def target(text: str, example: str, endings: tuple[str, ...] = (), key: str = "out") -> Path:
+    """The file or folder given by `out=`, or by another key, in an existing folder. RequestError."""
     out = Path(text).expanduser()
     if not out.name:
-        raise RequestError(f"out={text} is not the name of something to write" if text else "out is not given", example)
+        raise RequestError(
+            f"{key}={text} is not the name of something to write" if text else f"{key} is not given", example
+        )
     if endings and out.suffix.lower() not in endings:
-        raise RequestError(f"out={text}: a {endings[0]} file is written", f"out={out.with_suffix(endings[0])}")
+        raise RequestError(f"{key}={text}: a {endings[0]} file is written", f"{key}={out.with_suffix(endings[0])}")
     if not out.absolute().parent.is_dir():
-        raise RequestError(f"out={text}: there is no folder {out.absolute().parent}")
+        raise RequestError(f"{key}={text}: there is no folder {out.absolute().parent}")
     return out
 
 

@@ -24,7 +24,7 @@ LAYERS = (  # from the lowest to the highest; a package imports from its own lay
     ("inference",),
     ("training",),
     ("report",),
-    ("audit",),
+    ("audit", "pick"),
     ("api",),
     ("cli",),
     ("__main__",),

@@ -75,7 +75,8 @@ def evaluator_help(name: str, config_dirs: Iterable[Path] = ()) -> str:
     summary = registry.describe(files[name], "evaluator").get("summary", "")
     keys = [k for k in read_keys(files[name], "evaluator.") if not k.default.startswith("${")]
     command = COMMANDS["eval"]
-    general = [k for k in command_keys(command) if k.name not in ("labels", "seeds") or f"${{{k.name}}}" in text]
+    some = [name for name in ("labels", "seeds", "picks") if f"${{{name}}}" in text or f"oc.select:{name}," in text]
+    general = [k for k in command_keys(command) if k.name in some or k.name not in ("labels", "seeds", "picks")]
     data = KeyDoc("dataset", "NAME", "another data set than that of the run; likewise dataset.KEY=VALUE")
     examples = [(f"{name} run=RUN", "")]
     if simple := [k for k in keys if k.default.isalnum()]:

@@ -77,6 +77,7 @@ class Eval(Common):
     run: str = "latest"
     labels: Any = "all"
     seeds: int = 1
+    picks: str | None = None
     text: Any = None
     allow_data_change: bool = False
 

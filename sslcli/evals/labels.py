@@ -6,7 +6,10 @@ All methods use the same draws of labeled samples and the same test split:
 - `untrained`, `raw`: the same on the features of a backbone with random weights, and on the raw inputs;
 - `supervised`: the network trained end to end on these labels from random weights, with augmentation (`finetune
   start=scratch`);
-- `finetuned`, with `finetune=true`: the network trained end to end on them from the run's weights.
+- `finetuned`, with `finetune=true`: the network trained end to end on them from the run's weights;
+- `typical`, `cover`, `kcenter` or `uncertain`, with `picks`: the probe with as many labels, of samples that this rule of
+  `sslcli pick` chooses; and `random_picks`, of uniformly random ones. The other lines have equally many labels of each class, which
+  nobody can choose without the labels, so that `random_picks` is what picks are to be compared with. Both have the same seeds.
 
 Labels saved at equal accuracy, for each number n of labels: let a be the mean accuracy over draws of the self-supervised
 probe with n labels, and m the number of labels at which a baseline's mean first reaches a, by log-linear interpolation
@@ -27,6 +30,7 @@ import torch
 from torch import nn
 
 from sslcli.errors import RequestError
+from sslcli.evals.active_learning.curve import check_rule, picked_lines
 from sslcli.evals.artefacts.label_curve import LabelCurve
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Result, check_seeds, mean_and_std
@@ -56,6 +60,7 @@ def curve(
     supervised: bool = True,
     supervised_seeds: int | None = None,
     finetune: bool = False,
+    picks: str | None = None,
     epochs: int = Recipe.epochs,
     min_steps: int = Recipe.min_steps,
     max_steps: int | None = Recipe.max_steps,
@@ -68,6 +73,7 @@ def curve(
     `labels_saved_is_bound` is 1, no baseline reaches the accuracy and the factor is a lower bound. For data sets with a value to
     predict: `rmse@100`, `mae@100`, `r2@100`, ..., by total numbers of labels, without networks trained end to end.
 
+    `picks`: a rule of `sslcli pick`; adds the metrics `typical.top1@10`, ..., and `random_picks.top1@10`, ....
     `supervised_seeds`: number of draws for the methods trained end to end (the first of the same draws); null for as many as
     `seeds`. `epochs`, `min_steps`, `max_steps` and `augment` are those of `finetune`, as are all other training settings.
     """
@@ -80,6 +86,8 @@ def curve(
     trained_seeds = seeds if supervised_seeds is None else supervised_seeds
     check_seeds(trained_seeds)
     data.source("test")
+    if picks is not None:
+        check_rule(picks, data.dataset)
     if data.dataset.task == "value":
         return value_curve(backbone, data, amounts, seeds, supervised, finetune)
     recipe = Recipe(epochs, min_steps, max_steps, augment=augment)
@@ -88,6 +96,10 @@ def curve(
     y = data.labels("train")
     subsets.check(y, "train", data.dataset.name)
     steps, notes = choose(list(AMOUNTS) if amounts is None else amounts, y)
+    if picks is not None and all(step.name == "all" for step in steps):
+        raise RequestError(
+            f"picks={picks}: evaluator.amounts={amounts} leaves nothing to pick", "evaluator.amounts=[1,5]"
+        )
 
     trainings = {"supervised": "scratch"} if supervised else {}
     trainings |= {"finetuned": "run"} if finetune else {}
@@ -115,14 +127,15 @@ def curve(
             line.add(step.name, step.labels, metrics["top1"], metrics.get("top1_std"), draws)
             protocols.setdefault(kind, {})[step.name] = scores.protocol(recipe)
 
+    picked = _picked(backbone, data, picks, steps, seeds) if picks is not None else {}
     metrics = {}
-    for kind, line in lines.items():
+    for kind, line in (lines | picked).items():
         for name, mean, std in zip(line.names, line.mean, line.std, strict=True):
             key = f"{kind}.top1@{name}" if kind else f"top1@{name}"
             metrics |= {key: mean} | ({f"{key}_std": std} if std is not None else {})
     tested = int((data.labels("test") >= 0).sum())
     intervals: dict[str, Interval] = {}
-    for kind in lines:
+    for kind in lines | picked:
         main_line = {k: v for k, v in metrics.items() if k.startswith(f"{kind}." if kind else "top1@")}
         intervals |= accuracy_intervals(main_line, tested, trained_seeds if kind in trainings else seeds)
     saving = labels_saved(lines, derive(data.seed, "labels saved"))
@@ -136,16 +149,24 @@ def curve(
         "classes": len(data.dataset.classes),
         "splits": {"train": len(y), "labelled": int((y >= 0).sum()), "test": tested},
         **protocols,
+        **({"picks": {"rule": picks, "seeds": seeds}} if picked else {}),
         "baselines": {name: {"note": baseline.note} for name, baseline in field_baselines(data, True).items()},
         "notes": data.protocol_notes(True, notes + saving.notes),
     }
     details = {
         "quoted": saving.quoted,
-        "curve": {kind or "self-supervised": line.as_dict() for kind, line in lines.items()},
+        "curve": {kind or "self-supervised": line.as_dict() for kind, line in (lines | picked).items()},
         "labels_saved": saving.table,
     }
-    image = LabelCurve(list(lines.values()), data.dataset.name, saving.quoted)
+    image = LabelCurve(list((lines | picked).values()), data.dataset.name, saving.quoted)
     return Result(metrics, protocol, {"curve.png": image}, details, intervals)
+
+
+def _picked(backbone: nn.Module, data: EvalData, by: str, steps: list[Step], seeds: int) -> dict[str, Line]:
+    """The lines of a rule and of random samples; `all` leaves nothing to pick."""
+    amounts = [(step.name, step.labels) for step in steps if step.name != "all"]
+    train, test = data.features(backbone, "train"), data.features(backbone, "test")
+    return picked_lines(by, train, test, amounts, seeds, data.seed, data.dataset.classes, data.device)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from sslcli.cli.command import Command, Option, Subcommand
+from sslcli.evals.active_learning.names import RULE_NAMES
 
 EMBEDDING_FORMATS = (".npz", ".npy", ".parquet", ".safetensors")  # those of inference/embeddings/formats.py
 OUT_PNG = "the image to write"
+PICK_FORMATS = {"csv": ".csv", "labelstudio": ".json"}  # with the endings of their files
 
 ENTRIES = (
     Command(
@@ -105,6 +107,44 @@ ENTRIES = (
         notes="Columns: path, class, probability, runner_up, runner_up_probability, distance, error; of a value: path, value, "
         "distance, error. Probabilities are calibrated on held-out training labels. The distance is the percentile of the k-NN "
         "distance among training samples: at 99, 99 % of them are closer to the others.",
+        groups=("dataset", "device"),
+        shared=("device",),
+        overrides=True,
+        runs=True,
+        distributed=True,
+    ),
+    Command(
+        "pick",
+        "Pick the samples to label next.",
+        "RUN [FILE ...] [key=value ...]",
+        (
+            (
+                "latest n=100 out=pick.csv page=pick.html",
+                "of the data that the run was trained on; label them on the page",
+            ),
+            ("latest n=100 have=labels.csv out=more.csv", "the next hundred beside those that have a label"),
+            ("RUN new/photos n=50 by=kcenter", "files, folders or quoted patterns; without out=, rows on stdout"),
+            ("RUN n=200 format=labelstudio out=tasks.json", "tasks for Label Studio"),
+        ),
+        options=(
+            Option("n", "N", "how many (default: 100); the first 50 of 100 are those of n=50"),
+            Option(
+                "by",
+                "RULE",
+                "; ".join(f"{name}: {meaning}" for name, meaning in RULE_NAMES.items()) + " (default: typical)",
+                tuple(RULE_NAMES),
+            ),
+            Option(
+                "have", "FILE.csv", "labels that there are, as labels= reads them: these samples are not picked again"
+            ),
+            Option("out", "FILE", "a new file (default: rows on stdout)"),
+            Option("format", "csv|labelstudio", "of out= (default: csv)"),
+            Option("page", "FILE.html", "a page to label the samples on with the keys 1 to 9; it saves labels.csv"),
+            Option("seed", "N", "of clusterings and random choices (default: 0)"),
+            Option("train.devices", "N", "the number of processes"),
+        ),
+        notes="Columns: path (or id), rank, stratum, reason, and an empty column label to fill in; labels=pick.csv reads the file. "
+        "A stratum is a cluster of k-means. by=typical and by=cover are for a handful of labels per class, by=uncertain for many.",
         groups=("dataset", "device"),
         shared=("device",),
         overrides=True,

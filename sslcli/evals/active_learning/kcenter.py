@@ -1,7 +1,7 @@
 """Greedy k-center: always the sample that is farthest from all labeled and picked ones (Sener & Savarese, ICLR 2018, Alg. 1).
 
-The distances are those of normalized features. Without labeled samples the first pick is random. The largest distance of a sample to
-its nearest pick is at most twice the least that n picks can achieve (Gonzalez, 1985).
+The distances are those of normalized features. Without labeled samples the first pick is random. The largest distance of a sample
+to its nearest pick is at most twice the least that n picks can achieve (Gonzalez, 1985).
 """
 
 from __future__ import annotations

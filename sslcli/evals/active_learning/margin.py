@@ -27,13 +27,12 @@ def uncertain(pool: Pool, n: int, seed: int) -> list[Pick]:
     margin[pool.labeled] = torch.inf
     picks = []
     for i in margin.argsort(stable=True)[:n].tolist():
-        one, other = (f"{_name(pool, int(probe.classes[c]))} ({p:.3f})" for p, c in zip(*_pair(top, i), strict=True))
+        one, other = (
+            f"{_name(pool, int(probe.classes[c]))} ({p:.3f})"
+            for p, c in zip(top.values[i].tolist(), top.indices[i].tolist(), strict=True)
+        )
         picks.append(Pick(i, f"margin {float(margin[i]):.3f}: {one} or {other}"))
     return picks
-
-
-def _pair(top: torch.return_types.topk, i: int) -> tuple[list[float], list[int]]:
-    return top.values[i].tolist(), top.indices[i].tolist()
 
 
 def _name(pool: Pool, label: int) -> str:

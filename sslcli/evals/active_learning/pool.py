@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,25 +23,24 @@ class Pool:
 
     `features`: (n, d) float32, on the CPU. `labels`: (n,) int64, the label of each sample, -1 for none. `classes`: the names of
     the labels. `expected_classes`: how many classes the samples have, as far as one knows.
+
+    unit: (n, d), the features on the unit sphere, where the squared distance is 2 - 2 cos. labeled: (m,) int64, ascending: the
+    samples that have a label.
     """
 
     features: Tensor
     labels: Tensor
     classes: tuple[str, ...] = ()
     expected_classes: int = 10
+    unit: Tensor = field(init=False, repr=False)
+    labeled: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unit", F.normalize(self.features, dim=1))
+        object.__setattr__(self, "labeled", torch.nonzero(self.labels >= 0).flatten())
 
     def __len__(self) -> int:
         return len(self.features)
-
-    @functools.cached_property
-    def unit(self) -> Tensor:
-        """(n, d): the features on the unit sphere, where the squared distance is 2 - 2 cos."""
-        return F.normalize(self.features, dim=1)
-
-    @functools.cached_property
-    def labeled(self) -> Tensor:
-        """(m,) int64, ascending: the samples that have a label."""
-        return torch.nonzero(self.labels >= 0).flatten()
 
 
 def distance(cosine: Tensor) -> Tensor:

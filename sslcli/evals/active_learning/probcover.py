@@ -46,7 +46,7 @@ def cover(pool: Pool, n: int, seed: int) -> list[Pick]:
         gains[i] = -1
         covered = 1 - float(uncovered.double().mean())
         picks.append(
-            Pick(i, f"covers {gain:,} more samples nearer than {radius:.3f}, with those before {100 * covered:.1f} %")
+            Pick(i, f"covers {gain} more samples nearer than {radius:.3f}, with those before {100 * covered:.1f} %")
         )
     if len(picks) == n:
         return picks

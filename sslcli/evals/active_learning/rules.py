@@ -1,4 +1,5 @@
-"""The rules by name. Each is a function of a `Pool`, the number n of picks, and a seed; a smaller n gives the first of the same picks."""
+"""The rules by name. Each is a function of a `Pool`, the number n of picks, and a seed; with a smaller n it returns the first of
+the same picks."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Callable
 
 from sslcli.evals.active_learning.kcenter import kcenter
 from sslcli.evals.active_learning.margin import uncertain
+from sslcli.evals.active_learning.names import RULE_NAMES
 from sslcli.evals.active_learning.pool import Pick, Pool
 from sslcli.evals.active_learning.probcover import cover
 from sslcli.evals.active_learning.typiclust import typical
@@ -27,3 +29,4 @@ RULES: dict[str, Rule] = {
     "uncertain": uncertain,
     "random": random,
 }
+assert RULES.keys() == RULE_NAMES.keys()

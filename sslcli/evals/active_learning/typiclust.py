@@ -130,4 +130,4 @@ def _further(pool: Pool, fine: _Fine, picks: list[Pick], n: int) -> list[Pick]:
 
 def _pick(fine: _Fine, index: int, size: int) -> Pick:
     near = f"{float(fine.spread[index]):.3f} on average to the {NEIGHBORS} nearest neighbors"
-    return Pick(index, f"typical of a cluster of {size:,}: distance {near}")
+    return Pick(index, f"typical of a cluster of {size}: distance {near}")

@@ -9,9 +9,9 @@ from torch import Tensor
 def ward_merges(points: Tensor, weights: Tensor) -> list[tuple[int, int]]:
     """The m - 1 merges of points (m, d) with positive weights (m,), cheapest first.
 
-    A merge (a, b), a < b, joins cluster b to cluster a; a cluster has the number of its first point. Merging clusters of weights v and
-    w whose means are at the distance r raises the sum of squared distances to the means by v w / (v + w) r^2, and the pair with the
-    least increase is merged. Memory is O(m^2).
+    A merge (a, b), a < b, joins cluster b to cluster a; a cluster has the number of its first point. Merging clusters of weights
+    v and w whose means are at the distance r raises the sum of squared distances to the means by v w / (v + w) r^2, and the pair
+    with the least increase is merged. Memory is O(m^2).
     """
     means, weights = points.double().clone(), weights.double().clone()
     m = len(means)

@@ -32,11 +32,11 @@ def evaluate_request(
 
 
 def _warn_unused(name: str, overrides: list[str], folders: list[Path]) -> None:
-    """`labels=`, `seeds=` and `text=` reach an evaluator through its YAML; where that does not refer to them they have no
+    """`labels=`, `seeds=`, `picks=` and `text=` reach an evaluator through its YAML; where that does not refer to them they have no
     effect."""
     path = registry.choices("evaluator", folders).get(name)
     text = path.read_text(encoding="utf-8") if path else ""
-    for key in ("labels", "seeds", "text"):
+    for key in ("labels", "seeds", "picks", "text"):
         override = next((o for o in overrides if o.startswith(f"{key}=")), None)
         if override and path and not re.search(rf"\$\{{(oc\.select:)?{key}\b", text):
             has_key = re.search(rf"^{key}:", text, re.MULTILINE)

@@ -55,7 +55,7 @@ def apply_label_file(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     pool = dataset.train if dataset.test is None else Concat(dataset.train, dataset.test)
     n_train = len(dataset.train)
     places = find(rows, column, pool, n_train, dataset.name, file)
-    classes, y = _classes(rows, dataset.classes, file)
+    classes, y = class_indices(rows, dataset.classes, file)
     notes = [f"labels of {plural(len(rows), 'sample')} from {escape(file)}", *more, *class_warnings(classes, len(rows))]
     if dataset.classes and pool.labels is not None:
         known = pool.labels[places]
@@ -151,8 +151,9 @@ def _scatter_labels(places: Tensor, y: Tensor, n: int) -> Tensor:
     return labels
 
 
-def _classes(rows: list[Row], known: tuple[str, ...], file: str) -> tuple[tuple[str, ...], Tensor]:
-    """Class names (of the file if the data set has none; numbers sorted by value) and the class index of each row."""
+def class_indices(rows: list[Row], known: tuple[str, ...], file: str) -> tuple[tuple[str, ...], Tensor]:
+    """Class names (of the file if the data set has none; numbers sorted by value) and the class index of each row. DataError for a
+    label that is none of the `known` classes."""
     labels_in_file = {row.label for row in rows}
     names = known or tuple(sorted(labels_in_file, key=lambda c: (0, int(c), c) if c.isdecimal() else (math.inf, 0, c)))
     index = {c: i for i, c in enumerate(names)}

@@ -16,9 +16,30 @@ _SECTION = re.compile(r'<section id="([^"]*)" aria-label="([^"]*)"( class="evalu
 
 
 def page(title: str, sections: Sequence[Html | None], top: Html) -> str:
-    """The HTML document; its contents list has the ids and labels of the sections."""
+    """The HTML document of a report; its contents list has the ids and labels of the sections."""
     inside = [s for s in sections if s is not None]
-    style, script = asset("style.css"), asset("script.js")
+    links = [el("li", el("a", label, href=f"#{name}"), class_=level) for name, label, level in contents(inside)]
+    body = (
+        el("a", "Skip to the content", href="#content", class_="skip"),
+        el(
+            "header",
+            el("span", "sslcli", class_="brand"),
+            el("span", "report", class_="brand-what"),
+            el("button", "Theme: auto", type="button", id="theme", hidden=True),
+            class_="bar-top",
+        ),
+        el(
+            "div",
+            el("nav", el("ul", *links), aria_label="Contents", class_="contents"),
+            el("main", top, join(inside), id="content", tabindex=-1),
+            class_="columns",
+        ),
+    )
+    return document(title, body, asset("style.css"), asset("script.js"))
+
+
+def document(title: str, body: Sequence[Html], style: str, script: str) -> str:
+    """An HTML document in one file that makes no requests. Its policy allows this style and this script, and no others."""
     policy = (
         f"default-src 'none'; img-src data:; style-src '{source(style)}'; script-src '{source(script)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -35,27 +56,11 @@ def page(title: str, sections: Sequence[Html | None], top: Html) -> str:
         el("link", rel="icon", href="data:,"),
         el("style", Html(style)),
     )
-    links = [el("li", el("a", label, href=f"#{name}"), class_=level) for name, label, level in contents(inside)]
-    body = el(
-        "body",
-        el("a", "Skip to the content", href="#content", class_="skip"),
-        el(
-            "header",
-            el("span", "sslcli", class_="brand"),
-            el("span", "report", class_="brand-what"),
-            el("button", "Theme: auto", type="button", id="theme", hidden=True),
-            class_="bar-top",
-        ),
-        el(
-            "div",
-            el("nav", el("ul", *links), aria_label="Contents", class_="contents"),
-            el("main", top, join(inside), id="content", tabindex=-1),
-            class_="columns",
-        ),
-        el("footer", el("p", f"Written by sslcli {__version__}. This page is self-contained and needs no network.")),
-        el("script", Html(script)),
+    footer = el(
+        "footer", el("p", f"Written by sslcli {__version__}. This page is self-contained and needs no network.")
     )
-    return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
+    content = el("body", *body, footer, el("script", Html(script)))
+    return f"<!DOCTYPE html>\n{el('html', head, content, lang='en')}\n"
 
 
 def contents(sections: Sequence[Html]) -> list[tuple[str, Html, str | None]]:

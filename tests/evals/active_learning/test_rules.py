@@ -79,7 +79,8 @@ def test_neighbors_of_few_candidates_are_close_to_all(monkeypatch):
     torch.testing.assert_close(typiclust._fine_clusters(pool.unit, 0).spread, exact, atol=1e-3, rtol=0)
     monkeypatch.setattr(typiclust, "CANDIDATES", 150)
     near = typiclust._fine_clusters(pool.unit, 0).spread
-    assert (near >= exact - 1e-3).all() and float((near - exact).mean()) < 0.02
+    assert (near >= exact - 1e-3).all()
+    assert float((near - exact).mean()) < 0.02
 
 
 def test_ward_of_weighted_points_is_that_of_repeated_points():

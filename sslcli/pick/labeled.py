@@ -1,0 +1,70 @@
+"""The samples that have a label already: those of `have=labels.csv`, or of a data set that is labeled in part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sslcli.console import escape, plural
+from sslcli.errors import DataError, RequestError
+from sslcli.evals.inputs.label_file import class_indices
+from sslcli.evals.inputs.label_rows import Row, find, read
+from sslcli.inference.encoder import TrainedEncoder
+from sslcli.inference.inputs import Inputs, read_inputs
+
+
+@dataclass(frozen=True)
+class Known:
+    """Labels (n,) int64 of all samples, -1 for none; the names of the classes, as far as these are known; the rows of the file,
+    and notes."""
+
+    labels: Tensor
+    classes: tuple[str, ...]
+    column: str  # that names samples in the file: path or id
+    rows: Sequence[Row]
+    notes: Sequence[str]
+
+
+def known_labels(inputs: Inputs, encoder: TrainedEncoder, have: str | None) -> Known:
+    """The labels of a file in the format of `labels=` (`label_file.py`); without one, those of a data set of which some samples
+    have no label. A data set with all labels counts as unlabeled.
+
+    RequestError where the file cannot be read, DataError for unknown samples or classes."""
+    n, dataset = len(inputs), inputs.dataset
+    nothing = torch.full((n,), -1, dtype=torch.int64)
+    if have is None:
+        own = nothing if inputs.source.labels is None else inputs.source.labels.to(torch.int64)
+        count = int((own >= 0).sum())
+        if count == 0:
+            return Known(nothing, dataset.classes, "", [], [])
+        if count == n:
+            return Known(nothing, dataset.classes, "", [], ["all samples have a label: picked as if they had none"])
+        return Known(own, dataset.classes, "", [], [f"{plural(count, 'sample')} with a label are not picked"])
+    column, rows, notes, _ = read(have, dataset.classes)
+    places = _places(rows, column, inputs, encoder, have)
+    classes, y = class_indices(rows, dataset.classes, have)
+    mine = places < n
+    labels = nothing.clone()
+    labels[places[mine]] = y[mine]
+    if not mine.any():
+        raise RequestError(
+            f"{escape(have)} has labels of test samples only", f"{dataset.name} is picked from its train split"
+        )
+    notes = [f"{plural(int(mine.sum()), 'sample')} with a label in {escape(have)} are not picked", *notes]
+    if not mine.all():
+        notes.append(f"{plural(int((~mine).sum()), 'label')} of test samples left aside")
+    return Known(labels, classes, "path" if column == "name" else column, rows, notes)
+
+
+def _places(rows: list[Row], column: str, inputs: Inputs, encoder: TrainedEncoder, file: str) -> Tensor:
+    """The index of each row's sample: of the samples to pick from, then of the test split, which a file of labels may name too."""
+    n, name = len(inputs), inputs.dataset.name
+    try:
+        return find(rows, column, inputs.source, n, name, file)
+    except DataError:
+        if inputs.request.files:
+            raise
+        return find(rows, column, read_inputs(encoder, replace(inputs.request, split="all")).source, n, name, file)
