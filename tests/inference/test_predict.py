@@ -137,7 +137,7 @@ def test_refusals(cli, run, folder, tmp_path):
         "from=knn": "expected probe or finetune",
         "threshold=2": "from 0 to 1",
         "threshold=high": "expected a number",
-        "batch_size=0": "at least 1",
+        "batch_size=0": "positive integer",
         "out=there.csv": "exists",
         "out=p.xlsx": ".csv or .parquet",
         "out=nowhere/p.csv": "there is no folder",
