@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +14,9 @@ from sslcli.config import Config
 from sslcli.config.overrides import override_keys
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.record import read_record
+from sslcli.data.samples.names import SampleNames, SamplePaths, splits_of
 from sslcli.data.split import NOTHING_HELD_OUT
-from sslcli.data.subset import Concat, unlabelled_only
+from sslcli.data.subset import Concat
 from sslcli.data.user_files.samples import expand
 from sslcli.errors import RequestError
 from sslcli.inference.encoder import TrainedEncoder
@@ -147,51 +148,12 @@ def _tolerant(node: Config) -> Config:
 
 def _of_split(dataset: Dataset, request: InputRequest) -> Inputs:
     """The samples of a split; of all: train, test, and those that only pretraining reads."""
-    parts = {"train": dataset.train, "test": dataset.test, "unlabelled": unlabelled_only(dataset)}
+    parts = splits_of(dataset)
     if request.split != "all":
-        parts = {request.split: parts[request.split]}
-    present = {name: part for name, part in parts.items() if part is not None}
-    if not present:
+        parts = {name: part for name, part in parts.items() if name == request.split}
+    if not parts:
         raise RequestError(f"split={request.split}: {dataset.name} has no such split", "split=all")
-    source = next(iter(present.values()))
-    for part in list(present.values())[1:]:
-        source = Concat(source, part)
-    ids = _SplitNames(present, dataset.details.get("root") or dataset.path)
+    source = functools.reduce(Concat, parts.values())
+    root = dataset.details.get("root") or dataset.path
     own = replace(dataset, train=source, test=None, unlabelled=None)
-    return Inputs(request, own, source, ids, ids.paths(), {})
-
-
-class _SplitNames(Sequence[str]):
-    """The ids of samples of a data set: the name of a file below `root`, else `SPLIT/NAME` or `SPLIT/NUMBER`."""
-
-    def __init__(self, parts: Mapping[str, Source], root: str | None, whole: bool = False):
-        self._parts, self._root, self._whole = parts, root, whole
-        first = next(iter(parts.values()))
-        self._files = bool(
-            root and first.names is not None and len(first) and os.path.isfile(os.path.join(root, first.name_of(0)))
-        )
-
-    def __len__(self) -> int:
-        return sum(map(len, self._parts.values()))
-
-    def paths(self) -> Sequence[str]:
-        """The path of each sample, "" where it is in no file of its own."""
-        return _SplitNames(self._parts, self._root, whole=True)
-
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        index = range(len(self))[at]
-        for split, part in self._parts.items():
-            if index < len(part):
-                return self._text(split, part, index)
-            index -= len(part)
-        raise AssertionError(at)
-
-    def _text(self, split: str, part: Source, index: int) -> str:
-        if self._files:
-            name = part.name_of(index)
-            return os.path.join(str(self._root), name) if self._whole else name
-        if self._whole:
-            return ""
-        return f"{split}/{index if part.names is None else part.name_of(index)}"
+    return Inputs(request, own, source, SampleNames(parts, root), SamplePaths(parts, root), {})

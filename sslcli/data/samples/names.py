@@ -21,7 +21,7 @@ class SampleNames(Sequence[str]):
     `SPLIT/NUMBER` for samples without names."""
 
     def __init__(self, splits: Mapping[str, Source], root: str | None):
-        self._splits = splits
+        self._splits, self._root = splits, root or ""
         first = next(iter(splits.values()))
         self._are_files = bool(
             root and first.names is not None and len(first) and os.path.isfile(os.path.join(root, first.name_of(0)))
@@ -44,6 +44,13 @@ class SampleNames(Sequence[str]):
         if self._are_files:
             return source.name_of(index)
         return f"{split}/{index if source.names is None else source.name_of(index)}"
+
+
+class SamplePaths(SampleNames):
+    """The path of each sample, "" for one that is in no file of its own."""
+
+    def name(self, split: str, source: Source, index: int) -> str:
+        return os.path.join(self._root, source.name_of(index)) if self._are_files else ""
 
 
 def sample_names(dataset: Dataset) -> SampleNames:
