@@ -1,7 +1,7 @@
 """Files of a classifier in a run folder, in classifier/probe/ or classifier/finetune/, by the evaluator:
 
-    classifier.safetensors   `head.weight`, `head.bias`, `reference.features`, `reference.distances`, and `backbone.*` where the
-                             whole backbone was fine-tuned
+    classifier.safetensors   `head.weight`, `head.bias`; `reference.features`, `.mean`, `.scale`, `.distances`; and `backbone.*`
+                             where the whole backbone was fine-tuned
     classifier.json          classes, temperature, number of neighbors, protocol; the SHA-256 of the tensors, of the encoder and of
                              the preprocessor
 
@@ -32,6 +32,7 @@ FOLDER = "classifier"
 TENSORS, INFO = "classifier.safetensors", "classifier.json"
 FORMAT = 1
 EVALUATORS: tuple[Evaluator, ...] = get_args(Evaluator)
+REFERENCE = ("features", "mean", "scale", "distances")  # tensors of it
 SCHEMA: dict[str, Any] = {
     "format": int,
     "evaluator": str,
@@ -54,8 +55,7 @@ def write_classifier(run: Path, classifier: Classifier, about: Record) -> Path:
     tensors = {
         "head.weight": classifier.weight,
         "head.bias": classifier.bias,
-        "reference.features": classifier.reference.features,
-        "reference.distances": classifier.reference.distances,
+        **{f"reference.{key}": getattr(classifier.reference, key) for key in REFERENCE},
     }
     if classifier.backbone is not None:
         tensors |= {f"backbone.{key}": value for key, value in classifier.backbone.state_dict().items()}
@@ -168,11 +168,12 @@ def _read_tensors(run: Path, file: str, sha256: str, hint: str) -> dict[str, Ten
 
 
 def _reference(tensors: Mapping[str, Tensor], neighbors: int) -> Reference:
-    """ValueError for tensors of other sizes than a reference has."""
-    features, distances = tensors["reference.features"], tensors["reference.distances"]
-    if distances.shape != features.shape[:1] or neighbors > len(features):
-        raise ValueError((features.shape, distances.shape, neighbors))
-    return Reference(features, distances, neighbors)
+    """KeyError or ValueError for tensors of other sizes than a reference has."""
+    features, mean, scale, distances = (tensors[f"reference.{key}"] for key in REFERENCE)
+    rows, dim = features.shape
+    if (mean.shape, scale.shape, distances.shape) != ((dim,), (dim,), (rows,)) or neighbors > rows:
+        raise ValueError((features.shape, mean.shape, scale.shape, distances.shape, neighbors))
+    return Reference(features, mean, scale, distances, neighbors)
 
 
 def _build(weights: dict[str, Tensor], encoder: Record, folder: Path, hint: str) -> nn.Module:
