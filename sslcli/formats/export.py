@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from sslcli.classifier.model import Classifier
 from sslcli.data.dataset import Preprocessor
 from sslcli.errors import TrainingError
 from sslcli.methods.base import Method
@@ -32,6 +34,15 @@ class TrainedModel:
     preprocessor: Preprocessor
     run: Run
     samples: Tensor | None = None  # held-out samples as clean views (n, *shape), to compare outputs on
+    labels: Tensor | None = None  # (n,) int64: their classes, among those of the classifier; -1 for others
+    classifier: Classifier | None = None  # exported on top of the backbone
+    precision: str = "fp32"  # of the weights that are written
+
+    @property
+    def network(self) -> nn.Module:
+        """The backbone: that of the classifier where it was fine-tuned."""
+        fine_tuned = None if self.classifier is None else self.classifier.backbone
+        return self.backbone if fine_tuned is None else fine_tuned.eval()
 
 
 class ExportFormat(ABC):
@@ -39,8 +50,11 @@ class ExportFormat(ABC):
 
     name: ClassVar[str]
     files: ClassVar[tuple[str, ...]]  # that it can write: the first has the weights, and a folder ends in /
-    tolerance: ClassVar[float] = TOLERANCE  # the largest difference that is allowed
-    compares_samples: ClassVar[bool] = False  # whether outputs are compared on samples of the run
+    tolerance: ClassVar[Mapping[str, float]] = {
+        "fp32": TOLERANCE
+    }  # precision -> the largest difference that is allowed
+    # whether a program without sslcli reads it: it may have a classifier, and outputs are compared on samples of the run
+    runtime: ClassVar[bool] = False
     heads: ClassVar[bool] = False  # whether the method's heads are exported, which are read from a checkpoint
 
     @abstractmethod
@@ -54,6 +68,10 @@ class ExportFormat(ABC):
     @abstractmethod
     def largest_difference(self, folder: Path, model: TrainedModel) -> float:
         """The largest difference of an output of what was written from the model's."""
+
+    def comparison(self, folder: Path, model: TrainedModel) -> list[str]:
+        """Further results of what was written beside those of the model, in sentences."""
+        return []
 
     @abstractmethod
     def next_steps(self, out: str, model: TrainedModel) -> list[str]:
@@ -72,12 +90,16 @@ def export(model: TrainedModel, form: ExportFormat, out: Path) -> Exported:
     with new_folder(out) as temporary:
         notes = form.write(temporary, model)
         difference = form.largest_difference(temporary, model)
-        if not difference <= form.tolerance:
+        most = form.tolerance[model.precision]
+        if not difference <= most:
             raise TrainingError(
-                f"the exported encoder differs from that of the run by {difference:.1e}, and at most {form.tolerance:.0e} is "
+                f"the exported encoder differs from that of the run by {difference:.1e}, and at most {most:.0e} is "
                 "allowed: nothing was written",
-                f"do the weights of {model.run.path} hold extreme numbers?",
+                f"do the weights of {model.run.path} hold extreme numbers?"
+                if model.precision == "fp32"
+                else "precision=fp32",
             )
+        notes = [*notes, *form.comparison(temporary, model)]
     return Exported(difference, notes)
 
 

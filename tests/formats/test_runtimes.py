@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import Tensor
 
+from sslcli.classifier.files import load_classifier
 from sslcli.errors import RequestError, TrainingError
 from sslcli.formats.registry import export_format
 from sslcli.formats.runtimes.timm import TimmFolder
@@ -41,7 +42,7 @@ def expected(run: str, x: Tensor) -> Tensor:
         return backbone.eval()(x)
 
 
-def test_run_in_other_runtimes(cli, run):
+def test_run_in_other_runtimes(cli, run, monkeypatch):
     x = torch.randn(5, 1, 8, 8)
     for name in ("timm", "torch_export"):
         done = cli("export", run, f"format={name}", f"out={name}", "--json")
@@ -55,6 +56,13 @@ def test_run_in_other_runtimes(cli, run):
     network = timm.create_model("local-dir:timm", pretrained=True).eval()
     assert torch.allclose(network(x), expected(run, x), atol=1e-5)
     assert network.pretrained_cfg["mean"] == about["values"]["mean"]
+    refused = cli("export", run, "format=timm", "precision=int8", "out=other")
+    assert (refused.code, Path("other").exists()) == (RequestError.code, False)
+    assert "precision=int8: format=timm has fp32" in refused.err
+    monkeypatch.setattr(TorchExport, "run", lambda self, path, x: torch.zeros(len(x), 24))
+    failed = cli("export", run, "format=torch_export", "out=other")
+    assert (failed.code, Path("other").exists()) == (TrainingError.code, False)
+    assert "nothing was written" in failed.err
 
 
 def test_run_in_onnxruntime(cli, run):
@@ -70,12 +78,43 @@ def test_run_in_onnxruntime(cli, run):
     assert json.loads(stored) == json.loads(Path("graph/metadata.json").read_text())
 
 
-def test_different_output_leaves_nothing(cli, run, monkeypatch):
-    monkeypatch.setattr(TorchExport, "run", lambda self, path, x: torch.zeros(len(x), 24))
-    failed = cli("export", run, "format=torch_export", "out=program")
-    assert failed.code == TrainingError.code
-    assert "nothing was written" in failed.err
-    assert not Path("program").exists()
+def test_classifier_in_other_runtimes(cli, run):
+    """Logits divided by the temperature: their softmax has the probabilities of the classifier that the run kept."""
+    kept = cli("eval", "probe", f"run={run}", "labels=100", "evaluator.baselines=false")
+    assert kept.code == 0, kept.err
+    classifier = load_classifier(Path(run), "probe")
+    x = torch.randn(5, 1, 8, 8)
+    probabilities = classifier.probabilities(expected(run, x)).float()
+    for name in ("timm", "torch_export"):
+        done = cli("export", run, f"format={name}", "head=probe", f"out={name}")
+        assert done.code == 0, done.err
+        assert "held-out samples: " in done.err
+        assert "(change +0.000)" in done.err
+        assert json.loads(Path(name, "metadata.json").read_text())["classes"] == list(classifier.classes)
+    program = torch.export.load("torch_export/encoder.pt2").module()
+    assert torch.allclose(program(x).softmax(dim=1), probabilities, atol=1e-4)
+    network = timm.create_model("local-dir:timm", pretrained=True).eval()
+    assert torch.allclose(network(x).softmax(dim=1), probabilities, atol=1e-4)
+    refused = cli("export", run, "format=timm", "head=finetune", "out=other")
+    assert (refused.code, Path("other").exists()) == (RequestError.code, False)
+    assert "has no classifier of eval finetune" in refused.err
+    refused = cli("export", run, "head=probe", "out=other")
+    assert "format=sslcli has no classifier" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("precision", "head"), [("fp16", "probe"), ("int8", "none")]
+)  # int8 changes classes of so small a network
+def test_precisions_of_onnx(precision, head, cli, run):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    kept = cli("eval", "probe", f"run={run}", "labels=100", "evaluator.baselines=false")
+    assert kept.code == 0, kept.err
+    done = cli("export", run, "format=onnx", f"head={head}", f"precision={precision}", "out=graph")
+    assert done.code == 0, done.err
+    assert ("held-out samples: " in done.err) == (head == "probe")
+    session = onnxruntime.InferenceSession("graph/encoder.onnx", providers=["CPUExecutionProvider"])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["sslcli"])["precision"] == precision
 
 
 def test_backbone_that_timm_lacks_is_refused(cli):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,15 @@ def main(request: Request) -> int:
 
     form = export_format(options.get("format", "sslcli"))
     check_folder(out, form)
-    model = load_model(Run.open(find(name)), options.get("checkpoint", "last"), form)
+    run, head = Run.open(find(name)), options.get("head", "none")
+    check_head(head, options.get("checkpoint", "last"), form)
+    precision = options.get("precision", "fp32")
+    if precision not in form.tolerance:
+        raise RequestError(
+            f"precision={precision}: format={form.name} has {', '.join(form.tolerance)}",
+            f"format=onnx precision={precision}" if precision in ("fp16", "int8") else "precision=fp32",
+        )
+    model = replace(load_model(run, options.get("checkpoint", "last"), form, head), precision=precision)
     exported = export(model, form, out)
     parameters = console.human_count(sum(p.numel() for p in model.backbone.parameters()))
     about = f"step {model.info['step']:,}; {type(model.backbone).__name__}, dim {model.info['dim']}, {parameters} parameters"
@@ -56,10 +65,23 @@ def check_folder(out: Path, form: ExportFormat) -> None:
         raise RequestError(f"out={out} is a folder with other files: {listing(other, 3)}", "out=FOLDER, a new one")
 
 
-def load_model(run: Run, which: str, form: ExportFormat) -> TrainedModel:
+def check_head(head: str, which: str, form: ExportFormat) -> None:
+    """RequestError where a classifier cannot be exported."""
+    if head not in ("none", "probe", "finetune"):
+        raise RequestError(f"head={head}: expected none, probe or finetune", "head=probe")
+    if head != "none" and not form.runtime:
+        raise RequestError(f"format={form.name} has no classifier", "format=timm, torch_export or onnx")
+    if head != "none" and which != "last":
+        raise RequestError(
+            f"head={head} belongs to the last weights, not to checkpoint={which}", "leave checkpoint out"
+        )
+
+
+def load_model(run: Run, which: str, form: ExportFormat, head: str = "none") -> TrainedModel:
     """The verified encoder, on the CPU, and the heads of the method if the format has them. `which`: a step, `best`, or `last`
-    (the run's encoder)."""
+    (the run's encoder). `head`: the evaluator whose classifier is on top."""
     from sslcli.builders import load_checkpoint_method
+    from sslcli.classifier.files import load_classifier
     from sslcli.data import preprocess
     from sslcli.formats.export import TrainedModel
     from sslcli.runs import checkpoint
@@ -77,13 +99,17 @@ def load_model(run: Run, which: str, form: ExportFormat) -> TrainedModel:
     else:
         method, info = load_checkpoint_method(run, checkpoint_folder(run, which))
         backbone = method.eval_backbone
-    samples = held_out_samples(run) if form.compares_samples else None
-    return TrainedModel(backbone.eval(), method, info, preprocess.of_encoder(run.path, info), run, samples)
+    preprocessor = preprocess.of_encoder(run.path, info)
+    classifier = load_classifier(run.path, head) if head != "none" else None
+    samples = labels = None
+    if form.runtime:
+        samples, labels = held_out_samples(run, () if classifier is None else classifier.classes)
+    return TrainedModel(backbone.eval(), method, info, preprocessor, run, samples, labels, classifier)
 
 
-def held_out_samples(run: Run, count: int = 8) -> Tensor | None:
-    """Clean views (n, *shape) of test samples of a run, or of training samples without a test split; None where the data cannot be
-    read."""
+def held_out_samples(run: Run, classes: tuple[str, ...], count: int = 64) -> tuple[Tensor | None, Tensor | None]:
+    """Clean views (n, *shape) of test samples of a run, or of training samples without a test split, and their labels (n,) among
+    `classes`, -1 for others. None for what cannot be read, or is not there."""
     import torch
 
     from sslcli.builders import load_dataset
@@ -94,10 +120,15 @@ def held_out_samples(run: Run, count: int = 8) -> Tensor | None:
     try:
         dataset = load_dataset(run.valid_config, read_record(run), download=False)
         source = dataset.test or dataset.train
-        ids = torch.arange(min(count, len(source)))
-        return next(iter(clean_batches(source, dataset, torch.device("cpu"), 0, count, ids)))[1]
+        ids = torch.linspace(0, len(source) - 1, min(count, len(source))).long()
+        ids, x = next(iter(clean_batches(source, dataset, torch.device("cpu"), 0, count, ids)))
     except SslError:
-        return None
+        return None, None
+    if source.labels is None or not classes:
+        return x, None
+    places = {name: place for place, name in enumerate(classes)}
+    names = [str(dataset.classes[i]) if i >= 0 else None for i in source.labels[ids].tolist()]
+    return x, torch.tensor([-1 if name is None else places.get(name, -1) for name in names])
 
 
 def step_of(saved: Path) -> int:

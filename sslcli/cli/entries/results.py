@@ -102,6 +102,12 @@ ENTRIES = (
                 "sslcli, also called safetensors (default); timm, torch_export, onnx; of text: hf, sentence_transformers",
                 EXPORT_FORMATS,
             ),
+            Option(
+                "head",
+                "none|probe|finetune",
+                "of timm, torch_export and onnx: the classifier that eval kept (default: none)",
+            ),
+            Option("precision", "fp32|fp16|int8", "of the weights of an ONNX file (default: fp32)"),
             Option("checkpoint", "STEP|best|last", "which weights (default: last)"),
             Option("out", "FOLDER", "a new or an empty folder"),
         ),

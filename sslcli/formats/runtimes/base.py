@@ -8,22 +8,26 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import sslcli
 from sslcli.console import human_count
+from sslcli.errors import TrainingError
 from sslcli.formats.export import ExportFormat, TrainedModel
 from sslcli.formats.huggingface.card import evaluation, plain, table
 from sslcli.runs.files import replace_file
 
 METADATA = "metadata.json"
 README = "README.md"
+MAX_LOSS = 0.05  # of top-1 of held-out samples
 
 
 class RuntimeFormat(ExportFormat):
-    """One file that computes the features (B, dim) of a batch of any size, metadata.json and README.md."""
+    """One file that computes the features (B, dim), or the logits (B, K) of a classifier, of a batch of any size; metadata.json and
+    README.md."""
 
-    compares_samples: ClassVar[bool] = True
+    runtime: ClassVar[bool] = True
     file: ClassVar[str]
     usage: ClassVar[str]  # code that reads the file, with {shape}
 
@@ -33,7 +37,7 @@ class RuntimeFormat(ExportFormat):
 
     @abstractmethod
     def run(self, path: Path, x: Tensor) -> Tensor:
-        """The features (B, dim) of a batch as the other runtime computes them from the file."""
+        """The outputs of a batch as the other runtime computes them from the file."""
 
     def check(self, model: TrainedModel) -> None:
         pass
@@ -46,12 +50,31 @@ class RuntimeFormat(ExportFormat):
 
     @torch.no_grad()
     def largest_difference(self, folder: Path, model: TrainedModel) -> float:
-        """Of features of held-out samples, in units of the largest feature where that is above 1. Batches of two sizes."""
+        """Of outputs of held-out samples, in units of the largest output where that is above 1. Batches of two sizes."""
         x = inputs(model)
-        expected = model.backbone(x)
+        expected = network(model)(x)
         scale = max(1.0, float(expected.abs().max()))
         found = torch.cat([self.run(folder / self.file, part) for part in (x[:1], x[1:])])
         return float((found - expected).abs().max()) / scale if found.shape == expected.shape else float("inf")
+
+    @torch.no_grad()
+    def comparison(self, folder: Path, model: TrainedModel) -> list[str]:
+        """Top-1 accuracy of the held-out samples with a label."""
+        if model.samples is None or model.labels is None or not bool((model.labels >= 0).any()):
+            return []
+        known = torch.nonzero(model.labels >= 0).flatten()
+        x, y = model.samples[known], model.labels[known]
+        before, after = (
+            float((out.argmax(1) == y).float().mean()) for out in (network(model)(x), self.run(folder / self.file, x))
+        )
+        if before - after > MAX_LOSS:
+            raise TrainingError(
+                f"top-1 of {len(y)} held-out samples is {before:.3f}, of the exported file {after:.3f}: nothing was written",
+                "precision=fp32",
+            )
+        return [
+            f"top-1 of {len(y)} held-out samples: {before:.3f}, of the file {after:.3f} (change {after - before:+.3f})"
+        ]
 
     def card(self, model: TrainedModel) -> str:
         about = metadata(model)
@@ -95,13 +118,59 @@ def metadata(model: TrainedModel) -> dict[str, Any]:
         "input_shape": list(info["input_shape"]),
         "values": info["values"],
         "modality": info["modality"],
-        "output": {"features": model.backbone.dim},
+        **output(model),
         "backbone": {key: value for key, value in info["backbone"].items() if key != "summary"},
         "method": info.get("method"),
         "dataset": info["dataset"],
         "step": info["step"],
+        "precision": model.precision,
         "sslcli": sslcli.__version__,
     }
+
+
+def output(model: TrainedModel) -> dict[str, Any]:
+    """What the output is: features, logits of the classes in their order, or a value."""
+    classifier = model.classifier
+    if classifier is None:
+        return {"output": {"features": model.backbone.dim}}
+    if classifier.predicts_value:
+        return {"output": {"value": 1}, "protocol": classifier.protocol}
+    about = {"output": {"logits": len(classifier.classes)}, "classes": list(classifier.classes)}
+    return {
+        **about,
+        "calibrated": "the softmax of the logits is the calibrated probability",
+        "protocol": classifier.protocol,
+    }
+
+
+class WithClassifier(nn.Module):
+    """Logits (B, K), divided by the temperature, of a batch."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, backbone: nn.Module, weight: Tensor, bias: Tensor):
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.backbone(x), self.weight, self.bias)
+
+
+def head(model: TrainedModel) -> tuple[Tensor, Tensor] | None:
+    """Weight (K, dim) and bias (K,) of the classifier, both divided by its temperature; None without one."""
+    classifier = model.classifier
+    if classifier is None:
+        return None
+    return tuple((v.double() / classifier.temperature).float() for v in (classifier.weight, classifier.bias))  # type: ignore[return-value]
+
+
+def network(model: TrainedModel) -> nn.Module:
+    """What is exported, in evaluation mode."""
+    found = head(model)
+    return model.network if found is None else WithClassifier(model.network, *found).eval()
 
 
 def inputs(model: TrainedModel, count: int = 8) -> Tensor:

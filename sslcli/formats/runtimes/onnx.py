@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,12 +17,13 @@ from sslcli.formats.runtimes.torch_export import program
 
 
 class Onnx(RuntimeFormat):
-    """Input `input` (B, *shape) and output `features` (B, dim), for batches of any size."""
+    """Input `input` (B, *shape), and output `features` (B, dim), or `output` of a classifier, for batches of any size."""
 
     name: ClassVar[str] = "onnx"
     file: ClassVar[str] = "encoder.onnx"
     files: ClassVar[tuple[str, ...]] = (file, METADATA, README)
-    tolerance: ClassVar[float] = 1e-4  # onnxruntime fuses and orders operations in its own way
+    # onnxruntime fuses and orders operations in its own way; float16 has 11 bits, and int8 weights have 8
+    tolerance: ClassVar[Mapping[str, float]] = {"fp32": 1e-4, "fp16": 3e-2, "int8": 0.5}
     usage: ClassVar[str] = """import numpy as np
 import onnxruntime
 
@@ -35,12 +37,14 @@ session = onnxruntime.InferenceSession("encoder.onnx", providers=["CPUExecutionP
         x = inputs(model)[:3]
         names: Any = {
             "input_names": ["input"],
-            "output_names": ["features"],
+            "output_names": ["features" if model.classifier is None else "output"],
             "dynamic_shapes": ({0: torch.export.Dim("batch", min=1)},),
         }
         written: Any = torch.onnx.export(program(model, self.name), (x,), dynamo=True, verbose=False, **names)
         written.model.metadata_props["sslcli"] = json.dumps(metadata(model))
         written.save(str(path))
+        if model.precision != "fp32":
+            convert(path, model.precision)
 
     def run(self, path: Path, x: Tensor) -> Tensor:
         (runtime,) = require("onnxruntime")
@@ -49,6 +53,21 @@ session = onnxruntime.InferenceSession("encoder.onnx", providers=["CPUExecutionP
 
     def next_steps(self, out: str, model: TrainedModel) -> list[str]:
         return [f"onnxruntime.InferenceSession({str(Path(out) / self.file)!r})"]
+
+
+def convert(path: Path, precision: str) -> None:
+    """Converts the weights of a file: to float16, with inputs and outputs in float32, or to int8 with scales, for matrix products
+    and convolutions whose inputs are quantized when it runs."""
+    onnx, quantization, float16 = require("onnx", "onnxruntime.quantization", "onnxruntime.transformers.float16")
+    about = {p.key: p.value for p in onnx.load(path).metadata_props}
+    if precision == "int8":
+        quantization.quantize_dynamic(path, path, per_channel=True, weight_type=quantization.QuantType.QInt8)
+        graph = onnx.load(path)
+    else:
+        graph = float16.convert_float_to_float16(onnx.load(path), keep_io_types=True)
+    del graph.metadata_props[:]
+    onnx.helper.set_model_props(graph, about)
+    onnx.save(graph, path)
 
 
 def require(*packages: str) -> list[Any]:

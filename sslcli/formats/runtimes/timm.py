@@ -13,7 +13,7 @@ from sslcli.backbones.timm_model import TimmModel, require_timm
 from sslcli.backbones.vit import ViT
 from sslcli.errors import RequestError
 from sslcli.formats.export import TrainedModel
-from sslcli.formats.runtimes.base import METADATA, README, RuntimeFormat
+from sslcli.formats.runtimes.base import METADATA, README, RuntimeFormat, head
 from sslcli.runs.files import replace_file
 from sslcli.runs.safetensors_file import safetensors
 
@@ -31,24 +31,36 @@ encoder = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
 features = encoder(torch.zeros(2, {shape}))"""
 
     def check(self, model: TrainedModel) -> None:
-        require_timm("format=timm")
-        architecture(model)
+        name, _ = architecture(model)
+        layer = require_timm("format=timm").get_pretrained_cfg(name).classifier
+        if model.classifier is not None and not isinstance(layer, str):
+            raise RequestError(f"format=timm: {name} has no single classifier", "head=none, or format=torch_export")
 
     def save(self, path: Path, model: TrainedModel) -> None:
         name, arguments = architecture(model)
-        state = model.backbone.state_dict()
-        if isinstance(model.backbone, TimmModel):
-            state = {key.removeprefix("net."): value for key, value in state.items()}
+        state = {key.removeprefix("net."): value for key, value in model.network.state_dict().items()}
+        classes = 0
+        if (found := head(model)) is not None:
+            layer = require_timm("format=timm").get_pretrained_cfg(name).classifier
+            state |= {f"{layer}.weight": found[0], f"{layer}.bias": found[1]}
+            classes = len(found[0])
         values = model.info["values"]
         cfg = {
             "input_size": list(model.info["input_shape"]),
             "mean": values["mean"],
             "std": values["std"],
-            "num_classes": 0,
+            "num_classes": classes,
             "crop_pct": 1.0,
         }
-        config = {"architecture": name, "num_classes": 0, "num_features": model.backbone.dim, "pretrained_cfg": cfg}
+        config = {
+            "architecture": name,
+            "num_classes": classes,
+            "num_features": model.backbone.dim,
+            "pretrained_cfg": cfg,
+        }
         config |= {"model_args": {**arguments, "in_chans": model.info["input_shape"][0]}}
+        if model.classifier is not None and classes:
+            config["label_names"] = list(model.classifier.classes)
         replace_file(path.parent, path.name, safetensors(state, {"format": "pt"}))
         replace_file(path.parent, "config.json", [(json.dumps(config, indent=2) + "\n").encode()])
 

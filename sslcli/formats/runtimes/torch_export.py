@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslcli.errors import RequestError, first_line
 from sslcli.formats.export import TrainedModel
-from sslcli.formats.runtimes.base import METADATA, README, RuntimeFormat, inputs
+from sslcli.formats.runtimes.base import METADATA, README, RuntimeFormat, inputs, network
 
 
 class TorchExport(RuntimeFormat):
@@ -34,11 +34,11 @@ features = encoder(torch.zeros(2, {shape}))"""
 
 
 def program(model: TrainedModel, form: str) -> Any:
-    """The exported program of the backbone, for batches of any size. RequestError for a backbone that torch cannot export."""
+    """The exported program of the network, for batches of any size. RequestError for a backbone that torch cannot export."""
     batch = torch.export.Dim("batch", min=1)
     try:
         with torch.no_grad():
-            return torch.export.export(model.backbone.eval(), (inputs(model)[:3],), dynamic_shapes=({0: batch},))
+            return torch.export.export(network(model), (inputs(model)[:3],), dynamic_shapes=({0: batch},))
     except Exception as e:  # of any part of the compiler
         raise RequestError(
             f"format={form}: torch.export does not support {type(model.backbone).__name__}: {first_line(e)}",
