@@ -22,16 +22,17 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.few_labels import Study, run  # noqa: E402
 
 BACKBONES = {
-    "bert_tiny": ["backbone=bert_tiny"],
+    "bert_tiny": ["backbone=bert_tiny", "backbone.dropout=0"],
     "bag": ["backbone=bag"],
 }
-METHODS: dict[str, list[str]] = {  # about half an hour each on two cores
-    "mlm": ["train.batch_size=32", "optimizer.lr_batch=32", "train.epochs=10"],
-    "bert_tiny": ["backbone=bert_tiny"],
-    "electra": ["train.batch_size=32", "optimizer.lr_batch=32", "train.epochs=8"],
+SMALL = ["train.batch_size=16", "optimizer.lr_batch=16", "optimizer.lr=2e-3", "device.precision=bf16"]
+METHODS: dict[str, list[str]] = {
+    "mlm": [*SMALL, "train.epochs=8"],
+    "bert": [*SMALL, "train.epochs=8"],
+    "electra": [*SMALL, "train.epochs=6"],
     "simcse": ["train.epochs=8"],
-    "tsdae": ["train.batch_size=32", "optimizer.lr_batch=32", "train.epochs=4"],
-    "autoregressive": ["train.batch_size=32", "optimizer.lr_batch=32", "train.epochs=6"],
+    "tsdae": [*SMALL, "train.epochs=4"],
+    "autoregressive": [*SMALL, "train.epochs=6"],
 }
 EPOCHS = {"100": 30, "1000": 20, "all": 5}
 
@@ -57,6 +58,7 @@ def dataset(folder: Path) -> list[str]:
         f"dataset.path={folder / 'reviews.jsonl'}",
         f"dataset.unlabelled={folder / 'unlabelled.txt'}",
         "dataset.max_length=256",
+        "dataset.tokenizer=words",
     ]
 
 
