@@ -133,10 +133,17 @@ def with_absolute_paths(node: Config) -> Config:
     beside `path`, too."""
     out = dict(node)
     for key in path_keys(node):
-        if isinstance(path := node.get(key), str) and path:
-            place = os.path.abspath(os.path.expanduser(path))
-            out[key] = place if key == "path" or os.path.exists(place) else path
+        given = node.get(key)
+        if isinstance(given, str):
+            out[key] = _absolute(given, key == "path")
+        elif typecheck.matches_type(given, list[str]):
+            out[key] = [_absolute(path, key == "path") for path in given]
     return out
+
+
+def _absolute(path: str, always: bool) -> str:
+    place = os.path.abspath(os.path.expanduser(path))
+    return place if path and (always or os.path.exists(place)) else path
 
 
 def with_recorded_paths(node: Config, record: DataRecord) -> Config:

@@ -183,7 +183,7 @@ def check_data_for_method(targets: list[type[Method]], dataset: Dataset) -> None
             )
         missing = target.requires - modalities.provides(dataset.modality)
         if missing:
-            words = ", ".join(f"{word} ({modalities.WORDS.get(word, word)})" for word in sorted(missing))
+            words = ", ".join(f"{modalities.WORDS.get(word, word)} (`{word}`)" for word in sorted(missing))
             raise RequestError(
                 f"{target.__name__} requires {words}, which data of modality {dataset.modality} do not provide",
                 f"methods for {dataset.modality}: {listing(modalities.methods_for(dataset.modality))}; all are in "

@@ -353,6 +353,15 @@ def test_file_beside_the_table_stays_relative(tmp_path):
     assert (node["path"], node["test"]) == (str(tmp_path / "data" / "train.csv"), "test.csv")
 
 
+def test_lists_of_files_become_absolute(tmp_path):
+    os.chdir(tmp_path)
+    (tmp_path / "more.txt").touch()
+    node = with_absolute_paths(
+        {"path": "a.csv", "unlabelled": ["more.txt", "x/*.txt"], "path_keys": ["path", "unlabelled"]}
+    )
+    assert node["unlabelled"] == [str(tmp_path / "more.txt"), "x/*.txt"]
+
+
 @pytest.mark.parametrize("name", sorted(registry.choices("dataset")))
 def test_path_keys_name_all_paths(name):
     """Keys that are called so in a data set's YAML file name files; path_keys lists them."""
