@@ -136,7 +136,7 @@ def with_absolute_paths(node: Config) -> Config:
         given = node.get(key)
         if isinstance(given, str):
             out[key] = _absolute(given, key == "path")
-        elif typecheck.matches_type(given, list[str]):
+        elif isinstance(given, list) and typecheck.matches_type(given, list[str]):
             out[key] = [_absolute(path, key == "path") for path in given]
     return out
 
