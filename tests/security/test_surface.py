@@ -42,6 +42,7 @@ KNOWN = {
         "cli/commands/runs.py",
         "data/__init__.py",
         "runs/loggers/base.py",
+        "formats/runtimes/onnx.py",
     },
 }
 
