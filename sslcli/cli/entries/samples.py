@@ -150,6 +150,7 @@ ENTRIES = (
         shared=("device",),
         overrides=True,
         runs=True,
+        files=True,
         distributed=True,
     ),
     Command(

@@ -51,3 +51,9 @@ def test_curve_has_picks_beside_random_ones():
         curve(toys.Rows(), data, **options, picks="typicl")
     with pytest.raises(RequestError, match="nothing to pick"):
         curve(toys.Rows(), data, **{**options, "amounts": ["all"]}, picks="typical")
+
+
+def test_command_line_names_a_rule(cli):
+    result = cli("eval", "labels", "run=none", "device=cpu", "device.threads=1", "backbone.width=8", "picks=typicl")
+    assert result.code == 2
+    assert "picks=typical" in result.err
