@@ -90,12 +90,13 @@ def show(picked: Picked, out: Path | None, page: Path | None) -> None:
     console.say(f"picked {len(picked.samples):,} from {len(picked.per_stratum)} of {picked.strata} strata: {spread}")
     if page is not None:
         console.say(f"next  open {page} in a browser, label, save labels.csv")
-    if page is not None or out is not None:
-        labels = "labels.csv" if page is not None else out
-        name = picked.request.run
+    elif out is not None:
         console.say(
-            f"{'then' if page is not None else 'next'}  {command('eval', 'probe', f'run={name}', f'labels={labels}')}"
+            f"next  {'fill in the column label' if out.suffix == '.csv' else f'import {out} into Label Studio'}"
         )
+    if page is not None or out is not None:
+        labels = out if page is None and out is not None and out.suffix == ".csv" else "labels.csv"
+        console.say(f"then  {command('eval', 'probe', f'run={picked.request.run}', f'labels={labels}')}")
     if console.flag(console.JSON):
         names = columns(picked)[:-1]
         picks = [dict(zip(names, row[:-1], strict=True)) for row in rows(picked)]
