@@ -10,5 +10,5 @@ from __future__ import annotations
 
 from sslcli.cli.entries import installation, results, samples, training
 
-_TABLE = (*training.ENTRIES, *results.ENTRIES, *samples.ENTRIES, *installation.ENTRIES)
-COMMANDS = {command.name: command for command in _TABLE}
+ENTRIES = (*training.ENTRIES, *results.ENTRIES, *samples.ENTRIES, *installation.ENTRIES)
+COMMANDS = {command.name: command for command in ENTRIES}

@@ -9,7 +9,7 @@ import pytest
 
 from sslcli import __version__
 from sslcli.cli import commands
-from sslcli.cli.command_table import COMMANDS
+from sslcli.cli.command_table import COMMANDS, ENTRIES
 from sslcli.cli.key_docs import command_keys, shared_keys
 from sslcli.config import registry
 
@@ -22,6 +22,10 @@ def test_help_and_version(cli):
         assert shown.code == 0
         assert f"Usage: sslcli {name}" in shown.out
         assert shown.err == ""
+
+
+def test_commands_have_one_entry():
+    assert [entry.name for entry in ENTRIES] == list(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda c: c.name)

@@ -59,26 +59,6 @@ ENTRIES = (
         files=True,
     ),
     Command(
-        "search",
-        "Find the nearest neighbors of files or ids among embedded samples.",
-        "E.npz QUERY... [k=N] [page=FILE.html]",
-        (
-            ("E.npz photo.jpg", "the ten samples most similar to a file"),
-            ("E.npz train/17 train/40 k=3", "of samples of E.npz, by their ids"),
-            ("E.npz 'new/*.jpg' page=near.html", "with pictures, in one HTML file"),
-        ),
-        options=(
-            Option("k", "N", "neighbors of each query (default: 10)"),
-            Option("page", "FILE.html", "also write a page that shows the samples"),
-            Option("run", "RUN", "where the encoder is now (default: where it was)"),
-        ),
-        groups=("device",),
-        notes="The search is exact, by cosine similarity. Files are embedded by the encoder that the embeddings name, which must "
-        "have the same weights.",
-        overrides=True,
-        files=True,
-    ),
-    Command(
         "predict",
         "Predict the classes of new files with the classifier of a run.",
         "RUN [FILE ...] [key=value ...]",
