@@ -123,13 +123,13 @@ def unknown_key(
     known = known_keys(command, tuple(selected_choices(overrides, list(config_dirs))))
     parent, _, leaf = key.rpartition(".")
     siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent} - {leaf, "_target_", "summary"}
-    close = nearest(leaf, siblings)
-    best = f"{parent}.{close}" if close and parent else close
+    # `lr=1` or `train.lr=1` for `optimizer.lr`, but no key of the online evaluator
+    elsewhere = (k for k in sorted(known) if k.rpartition(".")[2] == leaf and k != key)
+    best = next((k for k in elsewhere if not k.startswith(("evaluator.", "hydra."))), None)
+    if not best and (close := nearest(leaf, siblings)):
+        best = f"{parent}.{close}" if parent else close
     if not best and parent not in known:
         best = nearest(key, known)
-    if not best:  # `lr=1` or `train.lr=1` for `optimizer.lr`, but no key of the online evaluator
-        elsewhere = (k for k in sorted(known) if k.rpartition(".")[2] == leaf and k != key)
-        best = next((k for k in elsewhere if not k.startswith(("evaluator.", "hydra."))), None)
     has = f"`{parent}` has no key `{leaf}`" if parent in known else f"there is no key `{key}`"
     inside = f"`{parent}` has {listing(sorted(siblings))}" if parent and siblings else None
     return RequestError(

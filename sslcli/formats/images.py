@@ -14,7 +14,7 @@ from sslcli.config import Config
 from sslcli.config.overrides import override_keys
 from sslcli.data.images.options import MAX_SIZE
 from sslcli.data.images.preprocessor import ImagePreprocessor
-from sslcli.errors import RequestError
+from sslcli.errors import RequestError, command
 from sslcli.formats.pretrained import PretrainedEncoder, with_backbone
 from sslcli.nn.values import Continuous
 from sslcli.runs import Record
@@ -61,7 +61,7 @@ class ImageEncoder(PretrainedEncoder):
         if known is None:
             raise RequestError(
                 f"{self.spec} does not define the mean and standard deviation of its inputs",
-                f"start a run from it (sslcli pretrain init={self.spec} ...), and use that run",
+                f"start a run from it and use that run: {command('pretrain', f'init={self.spec}')}",
             )
         values = of_channels(known, shape[0])
         backbone = build_backbone(node, shape, values)

@@ -37,7 +37,7 @@ QUICK: dict[str, dict[str, Any]] = {  # settings that keep a toy's measurement s
 
 def measure(name: str, dataset: Dataset) -> Result:
     node = yaml.safe_load(registry.choices("evaluator")[name].read_text())
-    given = {"labels": "all" if name == "labels" else "10/class", "seeds": 2}
+    given = {"labels": "all" if name == "labels" else "10/class", "seeds": 2, "picks": None}
     node = {k: given[k] if isinstance(v, str) and v.startswith("${") and k in given else v for k, v in node.items()}
     known = inspect.signature(instantiate.resolve("evaluator", node["_target_"])).parameters
     node |= {k: v for k, v in QUICK.get(name, {}).items() if k in known}

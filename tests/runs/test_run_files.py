@@ -515,6 +515,10 @@ ELSEWHERE = {  # modules that open files of their own, and which
     "runtime/streams.py": "/dev/null",
     "runtime/folders.py": "a folder of its own for temporary files",
     "backbones/weights/reading.py": "init=FILE of the command line",
+    "inference/embeddings/reader.py": "embeddings that the command line names",
+    "inference/embeddings/staging.py": "a folder of its own beside out=FILE",
+    "inference/row_file.py": "a temporary file beside out=FILE",
+    "pick/page.py": "shipped files",
     "formats/hub.py": "the revision in the cache of the Hugging Face Hub, a hexadecimal number",
     "formats/huggingface/files.py": "init=hf:FOLDER of the command line; regular files of bounded size",
 }

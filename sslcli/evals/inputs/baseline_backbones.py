@@ -16,8 +16,8 @@ NAMES: tuple[Baseline, ...] = ("untrained", "given")
 
 
 class BaselineBackbones:
-    """Each is made once, when it is first asked for. `makers`: by name, where there is one. Weights that are no longer there are a
-    line in `notes`."""
+    """Each is made once, when it is first asked for. `makers`: by name, where there is one. Where the weights of `given` are no
+    longer there, that is a line in `notes`."""
 
     def __init__(self, makers: dict[str, Callable[..., nn.Module] | None], device: torch.device, notes: list[str]):
         self.makers, self.device, self.notes = makers, device, notes
@@ -29,6 +29,8 @@ class BaselineBackbones:
             try:
                 self.made[name] = make().to(self.device)
             except SslError as e:
+                if name != "given":
+                    raise
                 self.notes.append(f"no baseline of {name} weights: {e.message}")
                 self.made[name] = None
         return self.made.get(name)
