@@ -31,6 +31,14 @@ METHODS: dict[str, list[str]] = {
     "bert": [*SMALL, "train.epochs=8"],
     "electra": [*SMALL, "train.epochs=6"],
     "simcse": ["train.epochs=8"],
+    "simclr": [
+        "train.batch_size=128",
+        "optimizer=adamw",
+        "optimizer.lr=2e-3",
+        "optimizer.lr_batch=128",
+        "device.precision=bf16",
+        "train.epochs=2",
+    ],
     "tsdae": [*SMALL, "train.epochs=4"],
     "autoregressive": [*SMALL, "train.epochs=6"],
 }
