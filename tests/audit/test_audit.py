@@ -18,9 +18,10 @@ from sslcli.builders import load_dataset
 from sslcli.config import compose
 from sslcli.errors import DataError, RequestError
 from sslcli.training.configuration import resolve
-from tests.conftest import Result
+from tests.conftest import SMOKE, Result
 
 SIDE, COUNT = 72, 20
+SHORT = [*SMOKE, "train.steps=2", "train.eval_every=0"]
 
 
 def photo(seed: int) -> Image.Image:
@@ -158,15 +159,7 @@ def test_excluded_samples_stay_out_of_a_run(cli: Callable[..., Result], tmp_path
     """The key is part of the run: an evaluation reads the same samples."""
     file = tmp_path / "list.csv"
     file.write_text("path\n" + "\n".join(f"train/{i}" for i in range(0, 1400, 2)) + "\n")
-    words = [
-        "experiment=smoke",
-        "device=cpu",
-        "backbone.width=8",
-        "device.threads=1",
-        "train.steps=2",
-        "train.eval_every=0",
-    ]
-    run = cli("pretrain", *words, f"dataset.exclude={file}")
+    run = cli("pretrain", *SHORT, f"dataset.exclude={file}")
     assert run.code == 0, run.err
     record = json.loads((tmp_path / run.last / "status.json").read_text())["data"]
     assert record["samples"]["train"] == 1437 - 700
@@ -210,15 +203,7 @@ def test_a_wrong_label_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_report_shows_the_audit_of_a_run(cli: Callable[..., Result], tmp_path: Path) -> None:
-    words = [
-        "experiment=smoke",
-        "device=cpu",
-        "backbone.width=8",
-        "device.threads=1",
-        "train.steps=2",
-        "train.eval_every=0",
-    ]
-    run = cli("pretrain", *words).last
+    run = cli("pretrain", *SHORT).last
     audited = cli("data", "audit", f"run={run}", "device=cpu")
     assert audited.code == 0, audited.err
     assert "outliers and labels are judged by features of the backbone" in audited.err
@@ -228,3 +213,24 @@ def test_report_shows_the_audit_of_a_run(cli: Callable[..., Result], tmp_path: P
     assert re.search(r"samples</th><td[^>]*>(<span>)?1,?797<", page)
     (tmp_path / run / "summaries" / "audit.json").write_text('{"title": 3, "numbers": {"a": "<b>"}}')
     assert "Audit of digits" not in Path(cli("runs", "report", run).last).read_text(encoding="utf-8")
+
+
+def test_audit_finds_the_data_of_a_run_elsewhere(
+    cli: Callable[..., Result], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another working folder, and after the data moved: the paths are those that the run recorded, or dataset.path."""
+    (tmp_path / "photos").symlink_to(folder)
+    words = ["dataset=image_folder", "dataset.path=photos", "dataset.image_size=32", "dataset.max_bad_fraction=0.1"]
+    trained = cli("pretrain", *SHORT, *words)
+    assert trained.code == 0, trained.err
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    run = f"run={tmp_path / trained.last}"
+    first = cli("data", "audit", run, "device=cpu")
+    assert first.code == 0, first.err
+    (tmp_path / "photos").unlink()
+    gone = cli("data", "audit", run, "out=b.csv", "device=cpu")
+    assert gone.code == 7
+    moved = cli("data", "audit", run, f"dataset.path={folder}", "out=b.csv", "device=cpu")
+    assert moved.code == 0, moved.err
+    assert Path("audit.csv").read_text() == Path("b.csv").read_text()

@@ -67,7 +67,9 @@ def run_audit(values: Config, overrides: list[str]) -> tuple[Audit, Path | None]
     run, run_cfg = open_run(values)
     if run is None:
         instantiate.check("dataset", run_cfg["dataset"])
-    model = load_model(values, _tolerant(run_cfg), None if run is None else run.path)
+    if run is None or values.get("data_given"):  # the data of the run itself are read as it read them
+        run_cfg = _tolerant(run_cfg)
+    model = load_model(values, run_cfg, None if run is None else run.path)
     backbone = model.backbone if run is not None or model.init else None
     return audit(model.data, backbone, values["seed"]), None if run is None else run.path
 
