@@ -65,8 +65,10 @@ def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def nothing_outside(empty_folder: Path) -> Iterator[None]:
-    """Fails a test that writes outside its temporary folder."""
+    """Fails a test that writes outside its temporary folder; undoes its change of the working folder."""
+    before = Path.cwd()
     yield
+    os.chdir(before)
     leaks = [*_leaks, *(str(p) for p in empty_folder.iterdir())]
     _leaks.clear()
     assert not leaks, f"written outside the test's temporary folder: {leaks}"
