@@ -30,7 +30,7 @@ METHODS: dict[str, list[str]] = {
     "mlm": [*SMALL, "train.epochs=8"],
     "bert": [*SMALL, "train.epochs=8"],
     "electra": [*SMALL, "train.epochs=6"],
-    "simcse": ["train.epochs=8"],
+    "simcse": ["backbone.dropout=0.1", "train.epochs=8"],
     "simclr": [
         "train.batch_size=128",
         "optimizer=adamw",
@@ -39,8 +39,8 @@ METHODS: dict[str, list[str]] = {
         "device.precision=bf16",
         "train.epochs=2",
     ],
-    "tsdae": [*SMALL, "train.epochs=4"],
-    "autoregressive": [*SMALL, "train.epochs=6"],
+    "tsdae": [*SMALL, "train.epochs=1"],
+    "autoregressive": [*SMALL, "train.epochs=1"],
 }
 EPOCHS = {"100": 30, "1000": 20, "all": 5}
 

@@ -39,7 +39,7 @@ def check_values(cfg: Config, command: str = "pretrain") -> None:
             raise RequestError(f"{key}: expected {alternative}a number of at least {minimum}, got '{value}'")
     for key, allowed in _ALLOWED.items():
         _check_allowed(key, groups[key.partition(".")[0]][key.partition(".")[2]], allowed)
-    _check_length(groups["train"])
+    _check_length(groups["train"], cfg["init"])
     _check_optimizer(cfg["optimizer"])
     plan = cfg["method"].get("plan")
     if plan is not None and not typecheck.matches_type(plan, dict[str, int]):
@@ -69,8 +69,8 @@ def require_groups(cfg: Config) -> None:
 
 # The smallest value of a key, and the value that it may have instead of a number ("": none).
 _MINIMUM: dict[str, tuple[int, str | None]] = {
-    "train.epochs": (1, None),
-    "train.steps": (1, None),
+    "train.epochs": (0, None),
+    "train.steps": (0, None),
     "train.batch_size": (1, "auto"),
     "train.accumulate": (1, ""),
     "train.keep": (1, ""),
@@ -92,7 +92,7 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
 _POSITIVE = re.compile(r"[._](width|heads|patch|temperature|queue)$")  # sizes that a network cannot do without
 
 
-def _check_length(train: Config) -> None:
+def _check_length(train: Config, init: str | None) -> None:
     """The length of a run, its batches and the interval of its checkpoints."""
     clip, batch, accumulate = train["clip"], train["batch_size"], train["accumulate"]
     if clip is not None and not (math.isfinite(clip) and clip > 0):
@@ -108,6 +108,11 @@ def _check_length(train: Config) -> None:
         raise RequestError("train.lora does not support train.strategy=fsdp", "train.strategy=ddp")
     if not any(train[k] is not None for k in ("epochs", "steps", "budget")):
         raise RequestError("the length of training is missing", "give train.epochs, train.steps or train.budget")
+    if 0 in (train["epochs"], train["steps"]) and not init:
+        raise RequestError(
+            "training for 0 steps leaves random weights",
+            "init=RUN|FILE|timm:NAME gives weights that a run can keep as they are",
+        )
     if train["budget"] is not None:
         parse_duration(train["budget"], "train.budget")
     every = train["save_every"]

@@ -14,7 +14,7 @@ from sslcli.data.loading.evaluation import iterate_batches
 from sslcli.pick.picks import Picked
 from sslcli.runs import Record
 from sslcli.runs.files import replace_file
-from sslcli.views import clean, previews
+from sslcli.views import detailed, previews
 from sslcli.views.preview.base import Preview, to_png
 
 
@@ -53,6 +53,6 @@ def read_previews(picked: Picked) -> Sequence[Preview]:
     inputs = picked.inputs
     wanted = torch.tensor([s.index for s in picked.samples], dtype=torch.int64)
     shown: dict[int, Preview] = {}
-    for ids, x in iterate_batches(inputs.source, clean(inputs.dataset), batch_size=64, ids=wanted):
+    for ids, x in iterate_batches(inputs.source, detailed(inputs.source, inputs.dataset), batch_size=64, ids=wanted):
         shown |= zip(ids.tolist(), previews(inputs.dataset, x), strict=True)
     return [shown[s.index] for s in picked.samples]

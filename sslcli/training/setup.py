@@ -135,7 +135,7 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     )
     steps = None
     if train["budget"] is None:
-        steps = train["steps"] or max(1, train["epochs"] * loader.steps_per_epoch)
+        steps = train["epochs"] * loader.steps_per_epoch if train["steps"] is None else train["steps"]
     setup = TrainingSetup(
         cfg, dataset, machine, views, loader, method, optimizer, lr, derivation, steps, auto, init_note, given, record
     )

@@ -62,6 +62,8 @@ def data_row(setup: TrainingSetup) -> str:
 def plan_row(setup: TrainingSetup) -> str:
     """`44 steps, 1 epoch; 44 an epoch = 1,437 samples // 32`."""
     per_epoch, batch_size = setup.loader.steps_per_epoch, setup.cfg["train"]["batch_size"]
+    if setup.steps == 0:
+        return "0 steps: the run keeps the weights of init as they are"
     if setup.steps is None:
         length = f"budget {setup.cfg['train']['budget']}, steps from the measured speed"
     else:

@@ -89,7 +89,7 @@ def _is_horizon(plan: Record) -> bool:
     types = {"total": int, "anchor_step": int, "anchor_progress": float}
     if plan.keys() != types.keys() or not all(typecheck.matches_type(plan[k], kind) for k, kind in types.items()):
         return False
-    return 0 <= plan["anchor_step"] < plan["total"] and 0 <= plan["anchor_progress"] <= 1
+    return 0 <= plan["anchor_step"] <= max(0, plan["total"] - 1) and 0 <= plan["anchor_progress"] <= 1
 
 
 def _is_meter(meter: Record) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sslcli.config.modalities import modalities
-from sslcli.data.dataset import Dataset
+from sslcli.data.dataset import Dataset, Source
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.rng import Draw
 from sslcli.views.contact_sheet import sheet
@@ -27,7 +27,7 @@ from sslcli.views.modality import View, modality
 from sslcli.views.op import make_ops
 from sslcli.views.preview.base import Preview
 
-__all__ = ["Views", "clean", "previews", "sheet"]
+__all__ = ["Views", "clean", "detailed", "previews", "sheet"]
 
 native.use_check(matches_tensor_code)
 
@@ -107,6 +107,11 @@ def clean(dataset: Dataset) -> Views:
     """The deterministic, normalized view of evaluation: the largest center crop of an image, resized to the data set's size; an
     unchanged series."""
     return Views({"clean": 1}, {}, dataset)
+
+
+def detailed(source: Source, dataset: Dataset) -> Views:
+    """The deterministic view of samples that people look at: as `clean`, with more detail where the samples have it."""
+    return Views({"clean": 1}, {"clean": modality(dataset.modality).detail(source, dataset)}, dataset)
 
 
 def previews(dataset: Dataset, x: Tensor) -> list[Preview]:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.dataset import Dataset, Preprocessor, Source
 from sslcli.data.images.crop import crop_and_resize, to_array
 from sslcli.data.images.preprocessor import ImagePreprocessor
 from sslcli.data.user_files.images import read_image_files
@@ -73,6 +73,9 @@ OPS: dict[str, type[Op]] = {
         Noise,
     )
 }
+
+
+SHOWN = 256  # pixels of a side of an image that people look at
 
 
 @dataclass
@@ -210,6 +213,13 @@ class ImageModality(GridModality):
     def read_files(self, paths: Sequence[str], preprocessor: Preprocessor, notes: list[str]) -> UserFiles:
         assert isinstance(preprocessor, ImagePreprocessor), preprocessor
         return read_image_files(paths, preprocessor, notes)
+
+    def detail(self, source: Source, dataset: Dataset) -> Mapping[str, Any]:
+        """Square images of files, or stored larger than the backbone sees them, have up to `SHOWN` pixels."""
+        stored = source.resident
+        side = SHOWN if stored is None else min(SHOWN, *(side or SHOWN for side in stored.sample_shape[1:]))
+        _, height, width = dataset.shape
+        return {"resize": {"size": side}} if height == width < side else {}
 
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (per_channel(v, x.shape[1]).view(-1, 1, 1) for v in (dataset.values.mean, dataset.values.std))

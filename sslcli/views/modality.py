@@ -117,6 +117,10 @@ class Modality(ABC):
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         """How each of the views x (B, *shape), normalized, on any device, is shown to people: in the units of the data."""
 
+    def detail(self, source: Source, dataset: Dataset) -> Mapping[str, Any]:
+        """The recipe of a deterministic view that people look at, which may have more detail than that of the backbone."""
+        return {}
+
     def read_files(self, paths: Sequence[str], preprocessor: Preprocessor, notes: list[str]) -> UserFiles:
         """The samples in files and folders that exist, as an encoder with this preprocessor takes them, without a split. Files that
         cannot be read are listed; RequestError for those of another kind, DataError where none can be read."""

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pick.browser import CHROMIUM, Browser
+from benchmarks.browser import CHROMIUM, Browser
 
 COLORS = ((250, 20, 20), (20, 250, 20), (20, 20, 250))
 FILES = 44

@@ -1,4 +1,5 @@
-"""train.freeze, train.layer_decay and train.lora of runs: what is exported, and that a resumed run has the same bits."""
+"""train.freeze, train.layer_decay, train.lora and train.epochs=0 of runs: what is exported, and that a resumed run has the same
+bits."""
 
 from __future__ import annotations
 
@@ -42,9 +43,32 @@ def test_lora_resumes_bit_exact_and_is_merged(cli, tmp_path):
     assert all(torch.equal(value, whole[name]) for name, value in exported.items())
 
 
+def test_zero_epochs_keep_given_weights(cli):
+    """A run of public weights that can be evaluated, searched and exported like any other."""
+    trained = cli("pretrain", *VIT, "train.steps=1", "train.epochs=null")
+    kept = cli("pretrain", *VIT, f"init={trained.last}", "train.steps=0")
+    assert kept.code == 0, kept.err
+    assert "0 steps: the run keeps the weights of init as they are" in kept.err
+    before, after = (load_file(Path(folder) / "encoder.safetensors") for folder in (trained.last, kept.last))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    resumed = cli("resume", kept.last)
+    assert (resumed.code, "nothing to resume" in resumed.err) == (0, True), resumed.err
+    (Path(kept.last) / "encoder.safetensors").unlink()
+    again = cli("resume", kept.last)
+    assert again.code == 0, again.err
+    assert (Path(kept.last) / "encoder.safetensors").is_file()
+    found = cli("eval", "knn", f"run={kept.last}", "--json")
+    assert found.code == 0, found.err
+    assert "given.top1" not in found.out
+    assert "no baseline of given weights: they are those of the run" in found.out
+    assert cli("runs", "report", kept.last).code == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["train.steps=0"], "training for 0 steps leaves random weights"),
         (["train.lora=2"], "train.lora=2 requires linear layers"),
         (["train.freeze=9"], "train.freeze=9: ConvNet has"),
         (["train.layer_decay=0"], "train.layer_decay=0"),

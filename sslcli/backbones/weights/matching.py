@@ -78,7 +78,9 @@ def load_into(backbone: nn.Module, content: Any, spec: str) -> str:
         shape = backbone.input_shape
         name = matching_backbone(content, shape)  # type: ignore[arg-type]
         other = None if name else timm_name(content)
-        hint = "choose the backbone of the weights, such as backbone=resnet50"
+        hint = (
+            "choose the backbone of the weights, such as backbone=resnet50; of timm: backbone=timm backbone.name=NAME"
+        )
         if name or other:
             hint = f"it matches backbone={name}" if name else f"add backbone=timm backbone.name={other}"
         raise no_match(backbone, best, spec, hint)

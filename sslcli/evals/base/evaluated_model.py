@@ -105,6 +105,9 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
         runtime.place(method)
         return method
 
+    trained = path is not None and info["step"] > 0
+    if info.get("given") and not trained:
+        notes.append("no baseline of given weights: they are those of the run, which was not trained")
     data = EvalData(
         dataset,
         runtime.device,
@@ -113,7 +116,7 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
         key=info["sha256"],
         seed=values["seed"],
         untrained=untrained if path is not None or init else None,
-        given=given_backbone if run_cfg.get("init") and info.get("given") else None,
+        given=given_backbone if run_cfg.get("init") and info.get("given") and trained else None,
         autocast=runtime.autocast,
         channels_last=runtime.channels_last,
         recipes=run_cfg["augmentation"],

@@ -103,10 +103,10 @@ class Saver:
         }
 
     def write(self, step: int, weights: dict[str, Tensor], tensors: dict[str, dict[str, Tensor]], content: Any) -> None:
-        """Write the files. The encoder comes first, so that a run with its last checkpoint is complete. At step 0 there is none:
-        an evaluation would take the untrained network for a result."""
+        """Write the files. The encoder comes first, so that a run with its last checkpoint is complete. At step 0 there is none
+        (an evaluation would take the untrained network for a result) unless the run ends there, with the weights of `init`."""
         start = time.monotonic()
-        if step > 0:
+        if step > 0 or content["plan"]["total"] == 0:
             save_encoder(self.run, self.setup, step, self.strategy.backbone_weights(weights))
         folder = self.run.path / "checkpoints"
         checkpoint.save(folder, step, tensors, content, keep=self.setup.cfg["train"]["keep"])
