@@ -60,6 +60,7 @@ FAMILIES = (
     "distillation",
     "masked",
     "generative",
+    "predictive",
     "pretext",
     "combined",
 )

@@ -76,10 +76,8 @@ class Backbone(nn.Module):
         return {}
 
 
-def matching(kind: str, shape: tuple[int, ...], tokens: bool = False) -> list[str]:
-    """The backbones (YAML files) that say that they take samples of this kind of values and shape; with
-    `tokens`, of those the token backbones."""
-    base = TokenBackbone if tokens else Backbone
+def matching(kind: str, shape: tuple[int, ...], base: type[Backbone] = Backbone) -> list[str]:
+    """The backbones (YAML files) of a class derived from `base` that take samples of this kind of values and shape."""
     files = {name: registry.describe(path, "backbone") for name, path in registry.choices("backbone").items()}
     classes = {name: instantiate.resolve("backbone", node["_target_"]) for name, node in files.items()}
     return [

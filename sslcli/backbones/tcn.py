@@ -2,63 +2,55 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sslcli.backbones.base import Backbone
+from sslcli.backbones.temporal.frames import FrameBackbone, stride_of
 from sslcli.errors import RequestError
 
 
-class TCN(Backbone):
-    """Residual blocks of two dilated convolutions (dilation 1, 2, 4, ...), then the mean over time; `dim` is `width`.
+class TCN(FrameBackbone):
+    """Residual blocks of two dilated convolutions (dilation 1, 2, 4, ...), then the mean over time, or another `pool`.
 
     Bai, Kolter & Koltun, arXiv:1803.01271. Deviations: the convolutions are centered, not causal (a representation may use both
     directions), each follows a layer norm over channels instead of weight norm, and there is no dropout.
 
-    x is (B, C, T). A time step where all channels are NaN is padding: it is zero for every convolution and excluded from the mean,
-    so that a padded series has the features of the series itself. A single NaN is replaced by 0, the mean of a normalized channel.
+    A time step where all channels are NaN is padding: it is zero for every convolution and excluded from the pooling, so that a
+    padded series has the features of the series itself. A single NaN is replaced by 0, the mean of a normalized channel.
     `stride: auto` makes the first convolution reduce the series to at most 96 steps (stride 1, 2, 4, ...).
     """
 
-    accepts: ClassVar = {"continuous": (2,)}
-
     def __init__(
-        self, input_shape: tuple[int, ...], width: int = 64, depth: int = 4, kernel: int = 3, stride: int | str = "auto"
+        self,
+        input_shape: tuple[int, ...],
+        width: int = 64,
+        depth: int = 4,
+        kernel: int = 3,
+        stride: int | str = "auto",
+        pool: str = "mean",
     ):
-        super().__init__(input_shape)
-        channels, steps = input_shape
+        super().__init__(input_shape, pool)
         if kernel % 2 == 0:
             raise RequestError(
                 f"backbone.kernel: expected an odd integer, got {kernel}", f"backbone.kernel={kernel + 1}"
             )
-        if stride == "auto":
-            self.stride = 1
-            while -(-steps // self.stride) > 96:
-                self.stride *= 2
-        elif isinstance(stride, str) or stride < 1:
-            raise RequestError(
-                f"backbone.stride: expected a positive integer or auto, got {stride!r}", "backbone.stride=auto"
-            )
-        else:
-            self.stride = stride
+        self.stride = stride_of(stride, self.input_shape[-1])
         first = max(kernel, 2 * self.stride - 1)
-        self.stem = nn.Conv1d(channels, width, first, self.stride, padding=first // 2)
+        self.stem = nn.Conv1d(self.channels, width, first, self.stride, padding=first // 2)
         self.blocks = nn.ModuleList(DilatedBlock(width, kernel, 2**i) for i in range(depth))
         self.norm = ChannelNorm(width)
-        self.dim = width
+        self.set_width(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        valid = (~x.isnan().all(dim=1, keepdim=True)).to(x.dtype)  # (B, 1, T)
-        x = self.stem(x.nan_to_num())
-        if self.stride > 1:  # an output step covers `stride` input steps; it is valid if one of them is
-            valid = F.max_pool1d(valid, self.stride, ceil_mode=True)
-        x = x * valid  # (B, width, T / stride)
+    def frames(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+        x = self.steps(x)
+        valid = self.present(x).to(x.dtype)[:, None]  # (B, 1, N)
+        x = self.stem(x.nan_to_num()) * valid  # (B, width, N)
+        if hidden is not None:
+            x = x.masked_fill(hidden[:, None], 0.0)
         for block in self.blocks:
             x = block(x, valid)
-        return (self.norm(x) * valid).sum(dim=2) / valid.sum(dim=2).clamp(min=1)
+        out: Tensor = self.norm(x).transpose(1, 2)
+        return out
 
 
 class ChannelNorm(nn.LayerNorm):

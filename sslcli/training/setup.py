@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from sslcli import builders, console, optim
-from sslcli.backbones.base import matching
+from sslcli.backbones.base import TokenBackbone, matching
+from sslcli.backbones.temporal.frames import FrameBackbone
 from sslcli.batch import Batch
 from sslcli.config import Config, checks, instantiate, modalities
 from sslcli.config.batch_size import auto_batch_size, check_batch_size
@@ -103,7 +104,7 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     check_data_for_method(targets, dataset)
     check_min_batch(targets, train, process.world_size)
     backbone = builders.new_backbone(cfg, dataset, seed)
-    check_tokens(targets, backbone, dataset)
+    check_backbone(targets, backbone, dataset)
     init_note = load_initial_weights(backbone, cfg["init"]) if cfg.get("init") else ""
     given = hash_tensors(backbone.state_dict()) if cfg.get("init") else ""
     builders.restrict_training(backbone, train, seed)
@@ -166,6 +167,10 @@ def check_batch_sizes(cfgs: list[Config]) -> None:
             resolve_batch_size(cfg, datasets[key])
 
 
+NEEDS = (  # what a method requires, the attribute of backbones that have it, what it is, and their class
+    ("positions", "patchify", "tokens", TokenBackbone),
+    ("time", "frame_values", "frames", FrameBackbone),
+)
 REMOVED = {  # attributes of methods in earlier versions -> what `requires` says instead
     "needs_tokens": '"positions" for a backbone with tokens',
     "modalities": '"pixels" for images alone, "time" for series, "columns" for tables, ...',
@@ -206,17 +211,19 @@ def check_min_batch(targets: list[type[Method]], train: Config, world_size: int)
         )
 
 
-def check_tokens(targets: list[type[Method]], backbone: nn.Module, dataset: Dataset) -> None:
-    """RequestError where a method requires positions and the backbone has no tokens."""
+def check_backbone(targets: list[type[Method]], backbone: nn.Module, dataset: Dataset) -> None:
+    """RequestError where a method requires positions and the backbone has no tokens, or a time axis and it has no frames."""
     for target in targets:
-        if "positions" in target.requires and not hasattr(backbone, "patchify"):
-            usual = modalities.description(dataset.modality).get("token_backbone")
-            others = matching(dataset.values.kind, dataset.shape, tokens=True)
-            names = sorted(others, key=lambda name: name != usual)  # the usual one first
-            raise RequestError(
-                f"{target.__name__} needs a backbone with tokens; {type(backbone).__name__} has none",
-                f"choose one of backbone={', '.join(names)}" if names else None,
-            )
+        for word, attribute, features, base in NEEDS:
+            if word in target.requires and not hasattr(backbone, attribute):
+                kind = modalities.description(dataset.modality)
+                usual = (kind.get("token_backbone"), kind.get("backbone"))
+                others = matching(dataset.values.kind, dataset.shape, base)
+                names = sorted(others, key=lambda name: name not in usual)  # the usual one first
+                raise RequestError(
+                    f"{target.__name__} needs a backbone with {features}; {type(backbone).__name__} has none",
+                    f"choose one of backbone={', '.join(names)}" if names else None,
+                )
 
 
 def rehearse(method: Method, views: Views, dataset: Dataset, micro_batch: int = 2) -> None:

@@ -79,11 +79,22 @@ def needs_tokens(name: str) -> bool:
     return "positions" in target(name).requires
 
 
-def backbone(modality: str, tokens: bool) -> nn.Module:
-    name = modalities.description(modality)["token_backbone" if tokens else "backbone"]
+def needs_frames(name: str) -> bool:
+    return "time" in target(name).requires
+
+
+def backbone(modality: str, tokens: bool, name: str | None = None) -> nn.Module:
+    """The modality's own backbone, or the one of this name."""
+    name = name or modalities.description(modality)["token_backbone" if tokens else "backbone"]
     node = registry.describe(registry.choices("backbone")[name], "backbone")
     node |= {key: value for key, value in SMALL.items() if key in node}
     return build_backbone(node, tuple(example(modality)["shape"]), values(modality))
+
+
+def recipe_backbone(name: str) -> str:
+    """The backbone that a method's YAML chooses."""
+    defaults = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())["defaults"]
+    return next(entry["override /backbone"] for entry in defaults if "override /backbone" in entry)
 
 
 def keys(name: str) -> dict[str, Any]:
@@ -94,7 +105,8 @@ def build(name: str, modality: str | None = None, seed: int = 0, tokens: bool | 
     """A method on a modality, or on the first that it runs on."""
     torch.manual_seed(seed)
     modality = modality or runs_on(name)[0]
-    return made(name, modality, backbone(modality, needs_tokens(name) if tokens is None else tokens))
+    own = recipe_backbone(name) if needs_frames(name) else None  # the modality's own may not be causal
+    return made(name, modality, backbone(modality, needs_tokens(name) if tokens is None else tokens, own))
 
 
 def made(name: str, modality: str, network: nn.Module) -> Method:
@@ -279,8 +291,8 @@ def test_smallest_batch(name, modality):
 @pytest.mark.parametrize("tokens", [True, False])
 @pytest.mark.parametrize(("name", "modality"), [cell for cell in CELLS if example(cell[1])["missing"]])
 def test_missing_values_are_ignored(name, modality, tokens):
-    if needs_tokens(name) and not tokens:
-        pytest.skip("needs tokens")
+    if (needs_tokens(name) and not tokens) or (needs_frames(name) and tokens):
+        pytest.skip("needs other features")
     method = build(name, modality, tokens=tokens)
     out = method(batch(name, modality, padded=True))
     out["loss"].backward()

@@ -1,0 +1,1 @@
+"""Backbones with a feature vector per frame of a series or spectrogram."""
