@@ -18,6 +18,8 @@ BASELINE_NAMES = {
     "unigram": "unigram model",
     "linear": "linear model",
     "boosting": "gradient boosting",
+    "dtw": "1-NN DTW",
+    "minirocket": "MiniROCKET",
     "random": "random map",
 }
 METRIC_NAMES = {

@@ -90,6 +90,10 @@ class Baseline(ABC):
 
         Returns a function from m such samples to probabilities (m, K), or to values (m,)."""
 
+    def left_out(self, labeled: int, tested: int) -> str:
+        """Why it is not fitted to so many labeled samples, to predict so many: a sentence for the notes. Empty where it is."""
+        return ""
+
 
 class Modality(ABC):
     """The base class. See the module's documentation."""

@@ -23,7 +23,7 @@ from sslcli.rng import Draw
 from sslcli.views.copies import NearCopies
 from sslcli.views.corruption import Corruption
 from sslcli.views.grid import GridModality
-from sslcli.views.modality import RawFeatures
+from sslcli.views.modality import Baseline, RawFeatures
 from sslcli.views.op import (
     BadValue,
     Op,
@@ -40,6 +40,7 @@ from sslcli.views.op import (
 )
 from sslcli.views.preview.base import Preview
 from sslcli.views.preview.curves import Curves
+from sslcli.views.signals.baselines import baselines
 from sslcli.views.signals.copies import SeriesCopies, defects
 from sslcli.views.signals.corruptions import CORRUPTIONS
 
@@ -261,6 +262,9 @@ class SeriesModality(GridModality):
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (per_channel(v, x.shape[1]).view(-1, 1) for v in (dataset.values.mean, dataset.values.std))
         return [Curves(sample * std + mean) for sample in x.detach().float().cpu()]
+
+    def baselines(self, dataset: Dataset) -> dict[str, Baseline]:
+        return baselines(dataset)
 
     def near_copies(self, dataset: Dataset, features: RawFeatures) -> NearCopies:
         return SeriesCopies()

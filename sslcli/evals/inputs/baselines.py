@@ -51,6 +51,8 @@ def fit_classifiers(
 ) -> tuple[dict[str, BaselineOutputs], Tensor]:
     """The outputs of each baseline, by name, with the draws of labels of the probe; and the classes (n,) of the test samples."""
     known = field_baselines(data, baselines)
+    labeled = len(subsets.draw(data.labels("train"), amount, data.seed, 0, data.dataset.classes)) if known else 0
+    known = affordable(known, data, labeled, len(data.source("test")))
     if not known:
         return {}, torch.empty(0, dtype=torch.int64)
     (x, train_ids), (x_test, test_ids) = data.samples("train"), data.samples("test")
@@ -66,3 +68,10 @@ def fit_classifiers(
             results[name].outputs.append(predict(x_test))
             results[name].classes.append(classes)
     return results, y_test
+
+
+def affordable(known: dict[str, Baseline], data: EvalData, labeled: int, tested: int) -> dict[str, Baseline]:
+    """The baselines that are fitted to so many labeled samples; the reasons of the others are added to the notes of the data."""
+    reasons = {name: baseline.left_out(labeled, tested) for name, baseline in known.items()}
+    data.notes += [reason for reason in reasons.values() if reason and reason not in data.notes]
+    return {name: baseline for name, baseline in known.items() if not reasons[name]}

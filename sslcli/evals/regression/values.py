@@ -13,7 +13,7 @@ from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, mean_and_std
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.inputs.baselines import field_baselines
+from sslcli.evals.inputs.baselines import affordable, field_baselines
 from sslcli.evals.metrics.interval import Interval
 from sslcli.evals.regression.errors import NAMES, error_intervals, errors
 from sslcli.rng import derive
@@ -84,6 +84,8 @@ def field_outputs(
 ) -> Iterator[tuple[str, str, ValueOutputs]]:
     """Name, note and predictions of each of the modality's baselines."""
     known = field_baselines(data, baselines)
+    labeled = len(draw_values(data.targets("train"), amount, data, 0)) if known else 0
+    known = affordable(known, data, labeled, len(data.source("test")))
     if not known:
         return
     (x, _), (x_test, _) = data.samples("train"), data.samples("test")
