@@ -29,6 +29,7 @@ from sslcli.evals.inputs.baselines import fit_classifiers, two_classes
 from sslcli.evals.metrics.anomaly_metrics import auroc
 from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.evals.regression.probe import value_probe
+from sslcli.evals.svm.probe import svm_probe
 from sslcli.runs import Record
 from sslcli.runtime.progress import track
 
@@ -42,6 +43,7 @@ def probe(
     strengths: list[float] | float | None = None,
     baselines: Baselines = True,
     calibrate: bool = True,
+    kind: str = "linear",
 ) -> Result:
     """Returns `top1`, with more than five classes `top5`, with two classes `auroc`, and the same `top1` and `auroc` as `raw.`,
     `untrained.` and of the modality's baselines; with several seeds each with `_std`; and of the first draw, whose classifier is
@@ -51,13 +53,22 @@ def probe(
     `labels` is the number of training labels (`all`, `1%`, `100`, `10/class`), `seeds` the number of draws of labels and
     folds that are averaged; `_std` is the standard deviation over draws (n - 1). The baselines use the same draws.
     `strengths` is scikit-learn's C, or alpha of ridge regression: a value, a list, or None for the grid. `calibrate`: fit the
-    temperature, to labeled training samples (`held_out_temperature`); the test split is not used. Raises RequestError for
-    settings out of range, DataError where labels are missing.
+    temperature, to labeled training samples (`held_out_temperature`); the test split is not used. `kind`: linear, or svm, a
+    support-vector machine of which no classifier is kept (`svm/probe.py`). Raises RequestError for settings out of range,
+    DataError where labels are missing.
     """
     amount = subsets.parse(labels, data.dataset, any_task=True)
     check_seeds(seeds)
     given = _given(strengths)
+    if kind not in ("linear", "svm"):
+        raise RequestError(f"evaluator.kind={kind}: expected linear or svm", "evaluator.kind=linear")
     data.source("test")  # raises before any feature is computed
+    if kind == "svm":
+        if data.dataset.task == "value":
+            raise RequestError(
+                "evaluator.kind=svm classifies, but the data set has a value to predict", "evaluator.kind=linear"
+            )
+        return svm_probe(backbone, data, amount, seeds, given, baselines)
     if data.dataset.task == "value":
         return value_probe(backbone, data, amount, seeds, given, baselines)
     grid = C_GRID if given is None else Grid.of(given)
@@ -69,22 +80,22 @@ def probe(
     details: Record = {}
     draws: dict[str, dict[str, list[float]]] = {}  # of the baselines, by metric: one value per draw
     kept: FittedClassifier | None = None
-    for kind, features in data.feature_sets(backbone, baselines).items():
+    for subject, features in data.feature_sets(backbone, baselines).items():
         scores_of_set = _measure(features("train"), features("test"), data, amount, seeds, grid)
         notes += choice_notes(
-            scores_of_set.choices, grid, f"C of the probe of {kind or 'the backbone'}", "evaluator.strengths"
+            scores_of_set.choices, grid, f"C of the probe of {subject or 'the backbone'}", "evaluator.strengths"
         )
         solver = scores_of_set.protocol["solver"]
         if not solver["converged"]:
             away = f"gradient {solver['grad_norm']:.2g}, tolerance {TOLERANCE:g}"
-            warning = f"the probe of {kind or 'the backbone'} has not converged: {away}"
+            warning = f"the probe of {subject or 'the backbone'} has not converged: {away}"
             warn(warning, "evaluator.strengths=[0.001,0.01,0.1] avoids values of C that converge slowly")
             notes.append(warning)
-        names = ("top1", "top5", "auroc") if kind == "" else ("top1", "auroc")
+        names = ("top1", "top5", "auroc") if subject == "" else ("top1", "auroc")
         for name in names:
             if name in scores_of_set.scores:
-                metrics |= mean_and_std(f"{kind}.{name}" if kind else name, scores_of_set.scores[name])
-        if kind == "":
+                metrics |= mean_and_std(f"{subject}.{name}" if subject else name, scores_of_set.scores[name])
+        if subject == "":
             kept = probe_classifier(*scores_of_set.first, data, calibrate)
             metrics |= kept.metrics()
             protocol = {
@@ -99,8 +110,8 @@ def probe(
             artefacts |= scores_of_set.predictions.files(data.source("test"), data.dataset.classes)
             details = {"draws": scores_of_set.scores}
         else:
-            draws[kind] = scores_of_set.scores
-            protocol["baselines"][kind] = {k: scores_of_set.protocol[k] for k in ("dim", "strength", "solver")}
+            draws[subject] = scores_of_set.scores
+            protocol["baselines"][subject] = {k: scores_of_set.protocol[k] for k in ("dim", "strength", "solver")}
     fitted, y_test = fit_classifiers(data, amount, seeds, baselines)
     for name, outputs in fitted.items():
         draws[name] = outputs.scores(y_test, two_classes(data.dataset, y_test))
