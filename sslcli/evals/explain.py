@@ -21,7 +21,7 @@ from sslcli.errors import RequestError
 from sslcli.evals.artefacts.attribution_sheets import AttributionExample, curve_panels, map_sheet, ranking_bars
 from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.base.result import Baselines, Result, has_baseline
+from sslcli.evals.base.result import Baselines, Result
 from sslcli.evals.fit.explained_scores import ExplainedScore, make_score
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics import attribution_maps
@@ -50,7 +50,7 @@ def explain(
 ) -> Result:
     """Returns `deletion` (lower is better) and `insertion` (higher is better): the area under the curve of the mean score as the
     most important positions are deleted, or inserted, first. The same for `random.` maps of the same grid and for the maps of
-    an `untrained.` backbone, all scored with the evaluated backbone.
+    an `untrained.` backbone and of the `given.` weights, all scored with the evaluated backbone.
 
     The score is the probability of the probe's class, or (`target=neighbour`, and without labels) the cosine similarity to the
     features of the nearest training sample. `attribution=occlusion` measures what hiding each position changes, for every backbone,
@@ -75,8 +75,8 @@ def explain(
     drawn = set(ids[:SHOWN].tolist())
     explained = make_score(backbone, data, target, amount)
     map_makers = {"": (make_maps(backbone, data, attribution), explained)}
-    if has_baseline(baselines, "untrained") and (random := data.untrained_backbone) is not None:
-        map_makers["untrained"] = (make_maps(random, data, attribution), make_score(random, data, target, amount))
+    for name, other in data.backbones.wanted(baselines).items():
+        map_makers[name] = (make_maps(other, data, attribution), make_score(other, data, target, amount))
 
     kind_of_data, values = modality(data.dataset.modality), data.dataset.values
     names = kind_of_data.position_names(data.dataset)

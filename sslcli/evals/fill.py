@@ -37,7 +37,8 @@ def fill(
 ) -> Result:
     """Returns `accuracy`, `top5` and `perplexity` over hidden tokens of held-out samples: the share of them that have the largest
     probability, and one of the five largest, and the exponential of the mean negative log-likelihood. The same for a `unigram.`
-    model (how often each token occurs in the training split, without any context) and for the `untrained.` network.
+    model (how often each token occurs in the training split, without any context) and for the `untrained.` network, and where
+    training started from a pretrained one with its heads, for the `given.` network.
 
     `share` of the content of each sample is hidden, at least one token, never a special one; the choice is a function of the seed
     and the sample. With `text`, nothing is measured: the answers are the five most likely tokens of each [MASK] in it.
@@ -67,6 +68,8 @@ def _measure(method: Method, data: EvalData, values: Tokens, share: float, max_s
     methods = {"": method}
     if baselines and data.untrained_method is not None:
         methods["untrained."] = data.untrained_method()
+    if baselines and data.given_method is not None and (given := data.given_method()) is not None:
+        methods["given."] = given
     scores = {prefix: TokenScores() for prefix in methods}
     if baselines:
         scores["unigram."] = TokenScores()

@@ -228,6 +228,10 @@ def test_masked_tokens_of_the_folder_are_filled(text, cli, tmp_path):
     assert cli("pretrain", "method=mlm", "init=hf:bert", *text, "dataset.holdout=0.5", *QUICK).code == 0
     again = json.loads(cli("eval", "fill", "device=cpu", "--json").out)["numbers"]
     assert again["perplexity"] == pytest.approx(own["perplexity"], rel=1e-3)
+    assert again["given.perplexity"] == pytest.approx(own["perplexity"], rel=1e-6)
+    explained = cli("eval", "explain", "device=cpu", "evaluator.samples=2", "--json")
+    assert explained.code == 0, explained.err
+    assert {"given.deletion", "given.insertion"} <= json.loads(explained.out)["numbers"].keys()
     done = cli("eval", "fill", *options, "text=The capital of [MASK] is Paris.")
     assert done.code == 0, done.err
 

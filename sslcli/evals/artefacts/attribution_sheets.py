@@ -64,7 +64,8 @@ def _list(data: EvalData, title: str, source: str, shown: list[AttributionExampl
 
 
 def curve_panels(details: dict[str, Any], y_label: str) -> Panels:
-    names = {"backbone": "this map", "untrained": "map of an untrained backbone", "random": "random map"}
+    names = {"backbone": "this map", "untrained": "map of an untrained backbone"}
+    names |= {"given": "map of the given weights", "random": "random map"}
     x = torch.linspace(0, 1, len(details["backbone"]["deletion"])).tolist()
     panels = {
         f"{title}: {better} is better": {names[kind]: (x, curves[title]) for kind, curves in details.items()}

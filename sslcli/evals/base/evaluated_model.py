@@ -87,6 +87,9 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
             raise RequestError(f"init={run_cfg['init']} has other weights than those that the run started from")
         return runtime.place(start)
 
+    def given_method() -> Method | None:
+        return pretrained_method(given_backbone(), run_cfg["init"])
+
     @functools.cache
     def pretraining() -> tuple[Method, Views]:
         if given is not None:
@@ -108,6 +111,7 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
     trained = path is not None and info["step"] > 0
     if info.get("given") and not trained:
         notes.append("no baseline of given weights: they are those of the run, which was not trained")
+    started = bool(run_cfg.get("init") and info.get("given") and trained)
     data = EvalData(
         dataset,
         runtime.device,
@@ -116,12 +120,13 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
         key=info["sha256"],
         seed=values["seed"],
         untrained=untrained if path is not None or init else None,
-        given=given_backbone if run_cfg.get("init") and info.get("given") and trained else None,
+        given=given_backbone if started else None,
         autocast=runtime.autocast,
         channels_last=runtime.channels_last,
         recipes=run_cfg["augmentation"],
         pretraining=pretraining if path is not None or given is not None else None,
         untrained_method=untrained_method if path is not None or given is not None else None,
+        given_method=given_method if started else None,
         trained_on=info["dataset"] if other_data else "",
     )
     for note in data.notes:

@@ -44,15 +44,15 @@ class EvalData:
     """A data set as evaluators see it: features and raw inputs of its splits, with labels.
 
     - `cache`: a folder for features, or None. A file is used only if weights, data, precision and its signature match.
-    - `key`: a name for the weights, part of the file name. The weights are hashed too, so a wrong key does no harm.
+    - `key`: a name for the weights, in the file name. The weights are hashed too, so a wrong key does no harm.
     - `seed`: of the labeled subsets that evaluators draw.
     - `untrained`: makes a backbone of the same architecture with random weights, different ones for each
       `untrained(draw)`. None leaves that baseline out, as when the evaluated backbone is itself untrained.
     - `given`: makes the backbone with the weights that the pretraining started from (`init`); None where they were random.
     - `autocast`: entered around each forward pass.
     - `recipes`: the augmentation of the pretraining, for evaluators that use views; see `augmented`.
-    - `pretraining`: makes the whole method with its heads, in eval mode on `device`, and the views of its plan. None where
-      there was no pretraining. `untrained_method`: makes the same method with random weights.
+    - `pretraining`: makes the whole method with its heads, in eval mode on `device`, and the views of its plan; None without one.
+      `untrained_method`: the same method with random weights. `given_method`: that of `init` with its heads; returns None if none.
     - `trained_on`: the data set of the pretraining where it is another one than this, else empty.
     - `notes`: facts about the data that each evaluator puts into its protocol.
     """
@@ -74,6 +74,7 @@ class EvalData:
         recipes: Mapping[str, Any] | None = None,
         pretraining: Callable[[], tuple[Method, Views]] | None = None,
         untrained_method: Callable[[], Method] | None = None,
+        given_method: Callable[[], Method | None] | None = None,
         trained_on: str = "",
     ):
         self.dataset, self.device, self.workers, self.seed = dataset, torch.device(device), workers, seed
@@ -84,7 +85,7 @@ class EvalData:
         self.cache = FeatureCache(Path(cache), self.notes) if cache is not None else None
         self.key, self.untrained, self.autocast, self.channels_last = key, untrained, autocast, channels_last
         self.batch_size, self.recipes, self.trained_on = batch_size, recipes, trained_on
-        self.pretraining, self.untrained_method = pretraining, untrained_method
+        self.pretraining, self.untrained_method, self.given_method = pretraining, untrained_method, given_method
         self._features: dict[str, tuple[Tensor, Tensor]] = {}
         self._raw: dict[str, tuple[Tensor, Tensor]] = {}
         self._raw_features: RawFeatures | None = None
@@ -122,8 +123,7 @@ class EvalData:
     def features(self, backbone: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
         """Features (n, d) float32 and labels (n,) int64 (-1 for none), on the CPU, in the order of the source.
 
-        The backbone must be on `device`. Samples that cannot be read are left out. Raises TrainingError where features
-        are not finite.
+        The backbone must be on `device`. Samples that cannot be read are left out. TrainingError where features are not finite.
         """
         source = self.source(split)
         key = self._cache_key(backbone, split)
