@@ -6,14 +6,17 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from sslcli.backbones.tcn import TCN
+from sslcli.backbones.temporal.dilated import Dilated
 from sslcli.backbones.temporal.frames import FrameBackbone, pool_frames
 from sslcli.backbones.temporal.gru import GRU
 from sslcli.errors import RequestError
 
 NETS = {
     "gru": lambda shape, **options: GRU(shape, width=8, **options),
+    "dilated": lambda shape, **options: Dilated(shape, width=6, depth=2, out=8, **options),
     "tcn": lambda shape, **options: TCN(shape, width=8, depth=2, **options),
 }
 every_net = pytest.mark.parametrize("name", NETS)
@@ -98,9 +101,50 @@ def test_pooling_matches_loops():
 
 @every_net
 def test_stride_and_pool_are_checked(name):
-    assert build(name, (1, 96)).stride == 1
-    assert build(name, (1, 1000)).stride == 16
+    assert build(name, (1, 96), stride="auto").stride == 1
+    assert build(name, (1, 1000), stride="auto").stride == 16
     with pytest.raises(RequestError, match="pool"):
         build(name, (1, 10), pool="median")
     with pytest.raises(RequestError, match="stride"):
         build(name, (1, 10), stride=0)
+
+
+def test_crop_takes_whole_frames():
+    network, x = build("gru", (1, 3, 13), stride=4), torch.randn(2, 1, 3, 13)
+    part = network.crop(x, torch.tensor([0, 2]), 2)
+    assert part.shape == (2, 1, 3, 8)
+    assert torch.equal(part[0], x[0, ..., :8])
+    torch.testing.assert_close(part[1], F.pad(x[1, ..., 8:], (0, 3), value=math.nan), equal_nan=True)
+    values = network.frame_values(x)
+    torch.testing.assert_close(network.frame_values(part)[1], values[1, 2:], equal_nan=True)
+
+
+def test_dilated_matches_the_formula():
+    """Each layer written out step by step, for a series that lacks nothing."""
+    network, x = build("dilated", (2, 9)), torch.randn(1, 2, 9)
+
+    def convolve(conv, h):  # (T, C)
+        out = []
+        for t in range(len(h)):
+            taps = [t + conv.dilation[0] * (k - conv.kernel_size[0] // 2) for k in range(conv.kernel_size[0])]
+            terms = [conv.weight[:, :, k] @ h[s] for k, s in enumerate(taps) if 0 <= s < len(h)]
+            out.append(torch.stack(terms).sum(0) + conv.bias)
+        return torch.stack(out)
+
+    h = x[0].T @ network.embed.weight.T + network.embed.bias
+    for i, block in enumerate(network.blocks):
+        assert block.conv1.dilation == block.conv2.dilation == (2**i,)
+        y = convolve(block.conv2, F.gelu(convolve(block.conv1, F.gelu(h))))
+        h = y + (h if i < 2 else convolve(block.shortcut, h))
+    torch.testing.assert_close(network.frames(x)[0], h, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(network(x)[0], h.max(dim=0).values, rtol=1e-4, atol=1e-5)
+
+
+def test_dilated_has_the_size_of_the_paper():
+    network = Dilated((3, 50))
+    assert network.dim == 320
+    block = 2 * (64 * 64 * 3 + 64)
+    last = 64 * 320 * 3 + 320 + 320 * 320 * 3 + 320 + 64 * 320 + 320
+    assert sum(p.numel() for p in network.parameters()) == 3 * 64 + 64 + 10 * block + last
+    with pytest.raises(RequestError, match="odd"):
+        Dilated((3, 50), kernel=4)

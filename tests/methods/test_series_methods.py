@@ -12,6 +12,7 @@ from sslcli.backbones.temporal.gru import GRU
 from sslcli.methods.base import Batch
 from sslcli.methods.cpc import CPC, anchor_frames, info_nce_of_steps
 from sslcli.methods.next_step import NextStep
+from sslcli.methods.ts2vec import TS2Vec, crop_bounds, hierarchical_loss
 from sslcli.rng import Draw
 
 
@@ -135,3 +136,107 @@ def test_cpc_contexts_are_those_of_the_anchors():
                 exists[b, a, k] = not x[b, :, t + k + 1].isnan().all()
     loss, _ = info_nce_of_steps(predicted, target, at[:, :, None] + torch.arange(1, 4), exists)
     assert method(data)["loss"].item() == pytest.approx(loss.item(), rel=1e-4)
+
+
+# ts2vec --------------------------------------------------------------------------------------------------------------
+
+
+def log_softmax_of(positive: float, others: list[float]) -> float:
+    return positive - math.log(sum(math.exp(v) for v in [positive, *others]))
+
+
+def reference_hierarchy(z1, z2, present, alpha):
+    """Algorithm 1 and equations 1 and 2, one anchor at a time."""
+    levels = []
+    while True:
+        n, steps = z1.shape[:2]
+        views, samples, times = (z1, z2), [], []
+        for i in range(n):
+            for t in range(steps):
+                if not present[i, t]:
+                    continue
+                for mine, other in ((0, 1), (1, 0)):
+                    anchor = views[mine][i, t]
+                    positive = float(anchor @ views[other][i, t])
+                    others = [float(anchor @ v[j, t]) for v in views for j in range(n) if j != i and present[j, t]]
+                    samples.append(-log_softmax_of(positive, others))
+                    others = [float(anchor @ v[i, s]) for v in views for s in range(steps) if s != t and present[i, s]]
+                    times.append(-log_softmax_of(positive, others))
+        levels.append(alpha * sum(samples) / len(samples) + (1 - alpha) * sum(times) / len(times))
+        if steps == 1:
+            return sum(levels) / len(levels)
+        pooled, here = [], torch.zeros(n, steps // 2, dtype=torch.bool)
+        for view in views:
+            rows = torch.zeros(n, steps // 2, view.shape[2], dtype=view.dtype)
+            for i in range(n):
+                for t in range(steps // 2):
+                    pair = [view[i, s] for s in (2 * t, 2 * t + 1) if present[i, s]]
+                    if pair:
+                        rows[i, t], here[i, t] = torch.stack(pair).amax(dim=0), True
+            pooled.append(rows)
+        (z1, z2), present = pooled, here
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize(("n", "steps", "alpha"), [(3, 7, 0.5), (2, 2, 0.3), (1, 5, 0.5), (4, 1, 0.5)])
+def test_hierarchical_loss_matches_reference(n, steps, alpha, missing):
+    generator = torch.Generator().manual_seed(n)
+    z1, z2 = (torch.randn(n, steps, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    present = torch.ones(n, steps, dtype=torch.bool)
+    if missing:
+        present[0, steps // 2 + 1 :] = False
+        present[n - 1, :1] = n == 1
+    wanted = reference_hierarchy(z1, z2, present, alpha)
+    assert hierarchical_loss(z1, z2, present, alpha).item() == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+
+
+def test_hierarchical_loss_does_not_read_missing_frames():
+    z1, z2 = (torch.randn(3, 9, 4).requires_grad_() for _ in range(2))
+    present = torch.ones(3, 9, dtype=torch.bool)
+    present[0, 4:], present[1] = False, False
+    hierarchical_loss(z1, z2, present).backward()
+    assert torch.isfinite(z1.grad).all()
+    assert (z1.grad[~present] == 0).all()
+    assert (z1.grad[present] != 0).any()
+
+
+def test_crops_overlap_within_the_sample():
+    found = set()
+    for numbers in torch.rand(2000, 4).tolist():
+        start, left, right, end = crop_bounds(5, numbers)
+        assert 0 <= start <= left < right <= end <= 5
+        assert right - left >= 2
+        found.add((start, left, right, end))
+    assert (0, 0, 5, 5) in found
+    assert len(found) == sum((left + 1) * (6 - right) for left in range(5) for right in range(left + 2, 6))
+
+
+def test_ts2vec_compares_the_same_steps():
+    """With frames that are the values themselves, both crops have the same values."""
+    method, data = TS2Vec(GRU((1, 20), width=4), mask_ratio=0.0).eval(), series(kind="clean", steps=20)
+    data.views[0] = torch.arange(80.0).view(4, 1, 20)
+    method.backbone.frames = lambda x, hidden: x.transpose(1, 2)
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "sslcli.methods.ts2vec.hierarchical_loss", lambda a, b, here, alpha: seen.append((a, b)) or torch.zeros(())
+        )
+        for _ in range(20):
+            method(data)
+            method.clock.tick()
+    lengths = {a.shape[1] for a, _ in seen}
+    assert len(lengths) > 5
+    assert all(torch.equal(a, b) for a, b in seen)
+    assert len({(a[i, 0] - 20 * i).item() for a, _ in seen for i in range(4)}) > 10, "offsets differ between samples"
+
+
+def test_ts2vec_evaluates_the_mean_of_its_weights():
+    torch.manual_seed(0)
+    method, weights = TS2Vec(gru(), mask_ratio=0.5), []
+    for step in range(3):
+        with torch.no_grad():
+            for p in method.backbone.parameters():
+                p.add_(torch.randn_like(p))
+        weights.append(method.backbone.embed.weight.detach().clone())
+        method.after_step(step / 3)
+    torch.testing.assert_close(method.eval_backbone.embed.weight, torch.stack(weights).mean(dim=0))

@@ -26,6 +26,7 @@ class FrameBackbone(Backbone):
     `frames(x, hidden)`: (B, *shape) -> (B, N, frame_dim). The embeddings of the frames where `hidden` (B, N) is true are replaced
     by 0 before the layers over time.
     `present(x)`: (B, N), the frames that hold any value.
+    `crop(x, start, count)`: samples of some frames of each sample.
     `frame_values(x)`: (B, N, P), the values of each frame, NaN where there is none; `from_frame_values` is its inverse for samples
     of `input_shape`.
     `causal`: whether the features of a frame are a function of the frames up to it.
@@ -83,6 +84,13 @@ class FrameBackbone(Backbone):
     def from_frame_values(self, values: Tensor) -> Tensor:
         x = values.unflatten(2, (self.stride, self.channels)).permute(0, 3, 1, 2).flatten(2)
         return x[:, :, : self.input_shape[-1]].reshape(len(x), *self.input_shape)
+
+    def crop(self, x: Tensor, start: Tensor, count: int) -> Tensor:
+        """(B, *shape) -> (B, ..., count * stride), the steps of `count` frames from number `start` (B,) on; NaN after the end."""
+        at = start[:, None] * self.stride + torch.arange(count * self.stride, device=x.device)
+        at = at.view(len(x), *[1] * (x.ndim - 2), -1)
+        inside = x.gather(-1, at.clamp(max=x.shape[-1] - 1).expand(*x.shape[:-1], -1))
+        return inside.masked_fill(at >= x.shape[-1], math.nan)
 
     def likelihood(self) -> Likelihood:
         """How a prediction of the values of frames is judged, against `frame_values`."""
