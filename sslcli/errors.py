@@ -58,6 +58,10 @@ class DataError(SslError):
     code = 7
 
 
+class BadSample(DataError):
+    """A sample that cannot be read. The message is the reason, without the name of the sample."""
+
+
 class Stopped(SslError):
     """Stopped by a signal; the run is saved and can be resumed."""
 

@@ -25,7 +25,11 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *(p for p in sorted(DOCS.rglob("*.md")) if not {"_build", "generated"} & set(p.relative_to(DOCS).parts)),
 ]
-RUN = [*sorted((DOCS / "tutorials").glob("[!i]*.md")), *sorted((DOCS / "guides").glob("add_a*.md"))]
+RUN = [
+    *sorted((DOCS / "tutorials").glob("[!i]*.md")),
+    *sorted((DOCS / "guides").glob("add_a*.md")),
+    DOCS / "guides" / "audio.md",
+]
 BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?(?:`(?P<file>[\w./-]+)`:\n\n)?```(?P<language>[^\n]*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,

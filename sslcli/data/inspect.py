@@ -9,14 +9,13 @@ import torch
 
 from sslcli.console import escape, human_bytes, plural
 from sslcli.data.dataset import Dataset, Source
-from sslcli.data.images.decode import BadImage
 from sslcli.data.images.encoded import EncodedImages
 from sslcli.data.images.parallel import parallel_map
 from sslcli.data.label_warnings import label_notes
 from sslcli.data.loading.bad_samples import check_limit, exceeds_limit, group_by_reason
 from sslcli.data.samples.digests import digests
 from sslcli.data.subset import unlabelled_only
-from sslcli.errors import DataError, listing
+from sslcli.errors import BadSample, DataError, listing
 from sslcli.runs import Record
 
 PARTIAL_NOTE = " found so far (--strict decodes all samples)"
@@ -101,8 +100,8 @@ def _decode_all(source: Source) -> dict[str, str]:
 
     def one(i: int) -> str | None:
         try:
-            source.checked(i) if isinstance(source, EncodedImages) else source.read(i)
-        except BadImage as error:
+            source.checked(i)
+        except BadSample as error:
             return error.message
         return None
 

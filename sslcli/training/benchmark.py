@@ -20,9 +20,8 @@ import torch
 
 from sslcli.builders import require_fingerprint
 from sslcli.config import instantiate
-from sslcli.data.images.decode import BadImage
 from sslcli.data.loading.prefetch import BatchIterator
-from sslcli.errors import TrainingError
+from sslcli.errors import BadSample, TrainingError
 from sslcli.nn.dist import all_gather_object, broadcast_from_rank0
 from sslcli.runs import Record
 from sslcli.runs.environment import environment
@@ -191,7 +190,7 @@ class Parts:
     def decode_one(self, _: None) -> None:
         """Decode one file to a full-size sample in this process. An unreadable one costs its time too."""
         source = self.setup.dataset.pretrain
-        with contextlib.suppress(BadImage):
+        with contextlib.suppress(BadSample):
             source.read(next(self.ids) % len(source))
 
     def results(self) -> Record:

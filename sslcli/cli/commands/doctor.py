@@ -36,6 +36,7 @@ EXTRAS = {
     "hydra-optuna-sweeper": "hpo",
     "pyarrow": "table",
     "tokenizers": "text",
+    "soundfile": "audio",
 }
 VARIABLES = {
     "SSLCLI_RUNS": "where runs are stored (default: runs)",

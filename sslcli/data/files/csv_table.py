@@ -30,7 +30,7 @@ PATHS = (
 )
 LABELS = ("label", "labels", "class", "classname", "target", "category")
 SPLITS = ("split", "set", "subset")
-GROUPS = ("group", "groups")
+GROUPS = ("group", "groups", "speaker")
 
 
 @dataclass(frozen=True)

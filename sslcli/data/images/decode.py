@@ -20,7 +20,7 @@ from PIL import Image, ImageFile, ImageOps
 from sslcli.data.folders.placeholders import detect_placeholder
 from sslcli.data.images.bit_depth import BadValues, to_bytes
 from sslcli.data.images.deep_color import DeepColor, deep_color, gray_values
-from sslcli.errors import DataError, MachineError
+from sslcli.errors import BadSample, MachineError
 
 MAX_PIXELS = 64_000_000  # the default of dataset.max_pixels; 8000 x 8000: about 200 MB as RGB
 MAX_BYTES = 1 << 30  # of one file
@@ -39,8 +39,8 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
-class BadImage(DataError):
-    """An unreadable image; the message is the reason, without the file name."""
+class BadImage(BadSample):
+    """An unreadable image."""
 
 
 @dataclass(frozen=True)

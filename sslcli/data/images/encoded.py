@@ -46,7 +46,6 @@ class EncodedImages(Source):
         """A hash of the encoded image; a unique value for an image that cannot be read."""
 
     def checked(self, index: int) -> Any:
-        """`decode` with all checksums verified."""
         return self.decode(index)
 
     def damage(self) -> list[str]:

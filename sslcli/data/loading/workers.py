@@ -21,9 +21,8 @@ from torch import Tensor
 from sslcli import console
 from sslcli.data.dataset import Source
 from sslcli.data.files.memory_map import require_unchanged
-from sslcli.data.images.decode import BadImage
 from sslcli.data.loading.bad_samples import read_or_replace
-from sslcli.errors import MachineError, SslError
+from sslcli.errors import BadSample, MachineError, SslError
 from sslcli.rng import Draw
 from sslcli.runtime import folders
 from sslcli.runtime.subprocesses import protect_imports
@@ -77,7 +76,7 @@ class DecodeTask:
             return self.bad[i]
         try:
             return self.source.read(i)
-        except BadImage as error:
+        except BadSample as error:
             self.bad[i] = error.message
             return error.message
 

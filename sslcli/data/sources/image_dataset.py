@@ -37,7 +37,7 @@ def build_dataset(
     `load` converts a path in `contents` to what `decode.load` takes; `source` is called with the FileList of a split, its
     labels, a Decoder and the tolerated fraction of unreadable images. Raises DataError where too many are unreadable.
     """
-    parts = select_splits(contents, options, notes)
+    parts = select_splits(contents, options.label, options.holdout, notes)
     splits, files = list(parts), list(parts.values())  # before a held-out split is made
     total = sum(map(len, files)) + len(contents.missing)
     headers = read_headers(files, options.resident, options.max_pixels, load)

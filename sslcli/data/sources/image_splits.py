@@ -7,15 +7,16 @@ from torch import Tensor
 
 from sslcli.console import escape, plural
 from sslcli.data.folders.contents import FileList, FolderContents
-from sslcli.data.images.options import ImageOptions
 from sslcli.data.split import NOTHING_HELD_OUT, split, split_hash
 from sslcli.errors import DataError
 
 
-def select_splits(contents: FolderContents, options: ImageOptions, notes: list[str]) -> dict[str, FileList]:
+def select_splits(
+    contents: FolderContents, label: str | None, holdout: float | str, notes: list[str]
+) -> dict[str, FileList]:
     """The files of train, test (test or val, whichever has labels) and unlabelled. Raises DataError without training images."""
     parts = {kind: files for kind, files in contents.parts.items() if files}
-    if options.label == "none":
+    if label == "none":
         for files in parts.values():
             files.classes = [None] * len(files)
     if "train" not in parts and "unlabelled" in parts:
@@ -25,7 +26,7 @@ def select_splits(contents: FolderContents, options: ImageOptions, notes: list[s
     unused = {kind: parts.pop(kind) for kind in ("test", "val") if kind in parts}
     held_out = next((kind for kind, files in unused.items() if any(files.classes)), None)
     unsupervised = len(set(parts["train"].classes) - {None}) < 2
-    if held_out is None and (contents.explicit_splits or options.holdout == 0 or unsupervised):
+    if held_out is None and (contents.explicit_splits or holdout == 0 or unsupervised):
         held_out = next(iter(unused), None)  # labels are not required
     if held_out is not None:
         parts["test"] = unused.pop(held_out)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 
 from sslcli.console import escape
 from sslcli.data.folders.layout import LABEL_RULES, Layout, detect_layout
+from sslcli.data.folders.nouns import reword
 from sslcli.data.folders.scan import FolderListing, scan
 from sslcli.data.folders.split_names import exact_split, parse_split
 from sslcli.data.tables.find import COMPRESSED, stem
@@ -73,7 +73,7 @@ def _move_unlabelled(layout: Layout, notes: list[str]) -> None:
 
 def _of_documents(sentence: str) -> str:
     """A note or error about folders, whose reader speaks of images."""
-    return re.sub(r"\bimage(s?)\b", r"document\1", sentence)
+    return reword(sentence, "document")
 
 
 def _no_files_error(folder: FolderListing) -> DataError:

@@ -1,0 +1,136 @@
+"""Headers of audio files: rates, channels, lengths and formats without decoding, and which files are unreadable."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sslcli.console import plural
+from sslcli.data.audio.reader import AudioFile
+from sslcli.data.folders.contents import FileList
+from sslcli.data.images.headers import SAMPLED, resident_budget
+from sslcli.data.images.parallel import parallel_map
+from sslcli.errors import BadSample
+from sslcli.rng import derive, order
+
+
+@dataclass(frozen=True)
+class Header:
+    rate: int
+    channels: int
+    length: int
+    format: str
+
+    @property
+    def seconds(self) -> float:
+        return self.length / self.rate
+
+
+@dataclass
+class Headers:
+    """The headers of all files, or of a fixed sample of them."""
+
+    total: int
+    good: dict[str, Header] = field(default_factory=dict)  # by path
+    bad: dict[str, str] = field(default_factory=dict)  # path -> reason
+
+    @property
+    def complete(self) -> bool:
+        return len(self.good) + len(self.bad) == self.total
+
+    @property
+    def sampled(self) -> int | None:
+        """How many files were opened, where that was not all."""
+        return None if self.complete else len(self.good) + len(self.bad)
+
+    def seconds(self) -> list[float]:
+        """The lengths of the clips, in order."""
+        return sorted(header.seconds for header in self.good.values())
+
+    def quantile(self, share: float) -> float:
+        lengths = self.seconds()
+        return lengths[min(len(lengths) - 1, int(share * len(lengths)))]
+
+    def common_rate(self) -> int:
+        """The rate of the most files; of several, the lowest."""
+        counts = Counter(header.rate for header in self.good.values())
+        return min(counts, key=lambda rate: (-counts[rate], rate))
+
+    def bytes_at(self, rate: int) -> float:
+        """An estimate of the memory of all clips as int16."""
+        return 2 * rate * sum(self.seconds()) * self.total / max(1, len(self.good))
+
+    def summary(self) -> dict[str, Any]:
+        lengths = self.seconds()
+        return {
+            "rates": dict(Counter(h.rate for h in self.good.values()).most_common()),
+            "channels": dict(Counter(h.channels for h in self.good.values()).most_common()),
+            "formats": dict(Counter(h.format for h in self.good.values()).most_common()),
+            "seconds": {"least": lengths[0], "median": self.quantile(0.5), "most": lengths[-1], "sum": sum(lengths)},
+            "headers_read": len(self.good) + len(self.bad),
+        }
+
+
+def read_headers(groups: Sequence[FileList], all_of_them: bool) -> Headers:
+    """Read the headers of a fixed sample of files; of all where the clips may fit into memory, or `all_of_them`."""
+    paths = [p for files in groups for p in files.paths]
+    headers = Headers(len(paths))
+    _read([paths[i] for i in order(derive(0, "headers"), 0, len(paths))[:SAMPLED].tolist()], headers)
+    fits = bool(headers.good) and headers.bytes_at(headers.common_rate()) <= 2 * resident_budget()
+    if all_of_them or fits:
+        _read([p for p in paths if p not in headers.good and p not in headers.bad], headers)
+    return headers
+
+
+def _read(paths: list[str], headers: Headers) -> None:
+    def one(i: int) -> Header | str:
+        try:
+            with AudioFile(paths[i]) as file:
+                return Header(file.rate, file.channels, file.length, file.format)
+        except BadSample as error:
+            return error.message
+
+    for path, result in zip(paths, parallel_map(one, len(paths), "reading audio headers"), strict=True):
+        if isinstance(result, str):
+            headers.bad[path] = result
+        else:
+            headers.good[path] = result
+
+
+def describe_headers(headers: Headers, rate: int, channels: str, notes: list[str]) -> None:
+    """Add notes on lengths, rates and channels, and on what is converted."""
+    good = headers.good.values()
+    sampled = "" if headers.complete else f" (of {len(good):,} sampled)"
+    lengths = headers.seconds()
+    if lengths[0] == lengths[-1]:
+        notes.append(f"all {format_seconds(lengths[0])} long{sampled}")
+    else:
+        median = format_seconds(headers.quantile(0.5))
+        notes.append(f"{format_seconds(lengths[0])} to {format_seconds(lengths[-1])} long, median {median}{sampled}")
+    rates = Counter(h.rate for h in good)
+    for other, n in sorted(rates.items()):
+        if other > rate:
+            notes.append(
+                f"{plural(n, 'clip')}{sampled} of {other:,} samples per second resampled to {rate:,}: what is above "
+                f"{rate / 2000:g} kHz is removed (dataset.rate={other} keeps it)"
+            )
+        elif other < rate:
+            notes.append(
+                f"{plural(n, 'clip')}{sampled} of {other:,} samples per second resampled to {rate:,}: there is nothing above "
+                f"{other / 2000:g} kHz in them"
+            )
+    several = sum(h.channels > 1 for h in good)
+    if several:
+        how = "the first channel is read" if channels == "first" else "the mean of the channels is read"
+        notes.append(f"{plural(several, 'clip')}{sampled} of several channels: {how}")
+
+
+def format_seconds(seconds: float) -> str:
+    """`0.42 s`, `12 s`, `3:05 h`."""
+    if seconds >= 3600:
+        return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f} h"
+    if seconds >= 600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -1,0 +1,191 @@
+"""Ops on normalized log-mel spectrograms (B, 1, F, T): mixing, resized crops, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sslcli.data.audio.mel import LogMel
+from sslcli.data.audio.preprocessor import AudioPreprocessor
+from sslcli.data.audio.statistics import middle, wave
+from sslcli.data.dataset import Dataset, Source
+from sslcli.errors import BadSample
+from sslcli.rng import Draw, derive, order
+from sslcli.views.clips.wave_ops import AudioOp, Gain, Noise, Shift, Window
+from sslcli.views.op import BadValue, Op, Params, between, constant, interval, number
+
+POOL = 512  # clips that are mixed into others
+
+
+class MelOp(AudioOp):
+    """An op that knows how spectrograms are normalized."""
+
+    domain = "mel"
+
+    def mean(self, device: torch.device) -> Tensor:
+        """(F, 1)"""
+        return constant(self.preprocessor.mean, device)[:, None]
+
+    def std(self, device: torch.device) -> Tensor:
+        """(F, 1)"""
+        return constant(self.preprocessor.std, device)[:, None]
+
+    def silence(self, device: torch.device) -> Tensor:
+        """(F, 1): normalized log-mel of no sound."""
+        return (self.preprocessor.mel.log_floor - self.mean(device)) / self.std(device)
+
+
+class Mix(MelOp):
+    """Mix with another clip, whose power is at most a share `share`: log((1 - a) exp(x) + a exp(z)), a uniform in
+    0..share (log-mixup-exp of Niizumi et al., "BYOL for Audio", IJCNN 2021, eq. (2)).
+
+    z is one of at most 512 training clips, a fixed random sample, instead of one of the views before: so the view of
+    a clip does not depend on the batches before it. x and z are powers of the spectrogram, not normalized ones."""
+
+    name = "mix"
+
+    def __init__(self, share: float = 0.4, p: float = 1.0):
+        self.share = number("share", share, 0.0, 1.0)
+        self.p = p
+        self.source: Source | None = None
+        self.frames = 0
+        self._pool: dict[torch.device, Tensor] = {}
+
+    def bind(self, shape: tuple[int, ...]) -> str | None:
+        self.frames = shape[-1]
+        return None
+
+    def attach(self, dataset: Dataset, preprocessor: AudioPreprocessor) -> None:
+        super().attach(dataset, preprocessor)
+        self.source = dataset.pretrain
+
+    def uniforms(self) -> dict[str, int]:
+        return {"share": 1, "other": 1}
+
+    def params(self, u: dict[str, Tensor]) -> Params:
+        return {"share": u["share"][:, 0].double() * self.share, "other": u["other"][:, 0].double()}
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        pool, mean, std = self.pool(x.device), self.mean(x.device), self.std(x.device)
+        z = pool[(params["other"] * len(pool)).long().clamp(max=len(pool) - 1)][:, None]
+        a = params["share"].to(x.dtype).view(-1, 1, 1, 1)
+        return (torch.logaddexp(torch.log1p(-a) + (x * std + mean), torch.log(a) + z) - mean) / std
+
+    def pool(self, device: torch.device) -> Tensor:
+        """(m, F, T): log-mel spectrograms, not normalized, of the middle of training clips."""
+        if device not in self._pool:
+            self._pool[device] = self._read().to(device)
+        return self._pool[device]
+
+    def _read(self) -> Tensor:
+        assert self.source is not None
+        mel = self.preprocessor.mel
+        log_mel, samples, out = LogMel(mel), mel.samples(self.frames), []
+        for i in order(derive(0, "mix"), 0, len(self.source))[:POOL].tolist():
+            if i in self.source.bad:
+                continue
+            try:
+                part = middle(self.source.read(i), samples)
+            except BadSample:
+                continue  # counted when samples are loaded
+            out.append(log_mel(wave(torch.nn.functional.pad(part, (0, samples - len(part))))[None])[0])
+        return torch.stack(out) if out else torch.full((1, mel.bands, self.frames), mel.log_floor)
+
+
+class ResizeCrop(MelOp):
+    """A random part of the spectrogram, resized linearly to its full size: other pitches and speeds (Niizumi et al.,
+    "BYOL for Audio", IJCNN 2021, Sec. II-B).
+
+    `bands`, `time`: ranges of the part's height and width, as fractions. `room`: the part is cut from an area that
+    is this much wider than the spectrogram, in which there is silence before and after it; a part that is higher
+    than F is cut to F. Deviations: silence in place of zeros, which are loud, and linear interpolation in place of
+    bicubic."""
+
+    name = "resize_crop"
+
+    def __init__(
+        self,
+        bands: float | Sequence[float] = (0.6, 1.5),
+        time: float | Sequence[float] = (0.6, 1.5),
+        room: float = 1.5,
+        p: float = 1.0,
+    ):
+        self.bands, self.time = interval("bands", bands, 0.05, 20.0), interval("time", time, 0.05, 20.0)
+        self.room = number("room", room, 1.0, 20.0)
+        self.p = p
+
+    def uniforms(self) -> dict[str, int]:
+        return {"bands": 2, "time": 2}
+
+    def params(self, u: dict[str, Tensor]) -> Params:
+        """The height and the width as fractions, and where the part begins, 0..1 of the room for it."""
+        bands, time = u["bands"].double(), u["time"].double()
+        return {
+            "height": between(bands[:, 0], *self.bands),
+            "width": between(time[:, 0], *self.time),
+            "top": bands[:, 1],
+            "left": time[:, 1],
+        }
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        rows = _weights(x.shape[2], x.shape[2], params["height"], params["top"]).to(x.dtype)
+        columns = _weights(x.shape[3], int(self.room * x.shape[3]), params["width"], params["left"]).to(x.dtype)
+        silence = self.silence(x.device)
+        return (rows @ (x - silence)[:, 0] @ columns.transpose(1, 2))[:, None] + silence
+
+
+def _weights(size: int, area: int, fraction: Tensor, place: Tensor) -> Tensor:
+    """(B, size, size): how much of each of `size` places, in the middle of an area of `area` places, an output
+    takes; nothing beyond them. The part has a `fraction` (B,) of `size`, and begins at `place` (B,) 0..1 of the
+    room."""
+    part = (fraction * size).floor().clamp(1, area)
+    start = (place * (area - part + 1)).floor() - (area - size) // 2
+    steps = torch.arange(size, dtype=torch.float64, device=fraction.device)
+    at = start[:, None] + steps * ((part - 1) / max(1, size - 1))[:, None]
+    return (1 - (at[:, :, None] - steps).abs()).clamp(min=0)
+
+
+class _Stripes(MelOp):
+    """Set `spans` stripes across one axis, each of up to a fraction `ratio` of it, to the mean of the spectrogram
+    (Park et al., "SpecAugment", Interspeech 2019)."""
+
+    axis: int
+
+    def __init__(self, ratio: float = 0.2, spans: int = 1, p: float = 1.0):
+        self.ratio = number("ratio", ratio, 0.0, 1.0)
+        if number("spans", spans, 1) != int(spans):
+            raise BadValue("spans", "an integer")
+        self.spans = int(spans)
+        self.p = p
+
+    def uniforms(self) -> dict[str, int]:
+        return {"length": self.spans, "start": self.spans}
+
+    def params(self, u: dict[str, Tensor]) -> Params:
+        return {"length": u["length"].double() * self.ratio, "start": u["start"].double()}
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        size = x.shape[self.axis]
+        length = (params["length"] * size).round()  # (B, spans)
+        start = (params["start"] * (size - length + 1)).floor()
+        steps = torch.arange(size, dtype=torch.float64, device=x.device)
+        hidden = ((steps >= start[:, :, None]) & (steps < (start + length)[:, :, None])).any(1)  # (B, size)
+        where = hidden[:, None, None] if self.axis == 3 else hidden[:, None, :, None]
+        return torch.where(where, x.mean(dim=(2, 3), keepdim=True), x)
+
+
+class TimeMask(_Stripes):
+    __doc__ = _Stripes.__doc__
+    name = "time_mask"
+    axis = 3
+
+
+class BandMask(_Stripes):
+    __doc__ = _Stripes.__doc__
+    name = "band_mask"
+    axis = 2
+
+
+OPS: dict[str, type[Op]] = {op.name: op for op in (Window, Gain, Shift, Noise, Mix, ResizeCrop, TimeMask, BandMask)}
