@@ -6,18 +6,24 @@ where 0 is the mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from sslcli.data.audio.preprocessor import AudioPreprocessor
-from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.dataset import Dataset, Preprocessor, Source
 from sslcli.data.user_files.audio import read_audio_files
 from sslcli.data.user_files.samples import UserFiles
+from sslcli.views.clips.baselines import Clips, MelRegression, MelStatistics, mean_and_std, stretched
+from sslcli.views.clips.copies import ClipCopies, defects
+from sslcli.views.clips.corruptions import corruptions
 from sslcli.views.clips.mel_ops import OPS
 from sslcli.views.clips.view import AudioView, preprocessor_of
+from sslcli.views.copies import NearCopies
+from sslcli.views.corruption import Corruption
 from sslcli.views.grid import GridModality
+from sslcli.views.modality import Baseline, RawFeatures
 from sslcli.views.op import Op
 from sslcli.views.preview.base import Preview
 from sslcli.views.preview.spectrogram import Spectrogram
@@ -29,7 +35,6 @@ class AudioModality(GridModality):
     noun = ("clip", "clips")
     ops = OPS
     unit = "standard deviations of the band"
-    raw_limit = 32  # places on an axis
 
     def view(self, ops: list[Op], dataset: Dataset) -> AudioView:
         return AudioView(ops, dataset)
@@ -47,3 +52,26 @@ class AudioModality(GridModality):
         levels = x.detach().float().cpu()[:, 0] * std + mean
         seconds = known.mel.samples(x.shape[-1]) / known.mel.rate
         return [Spectrogram(each, seconds) for each in levels]
+
+    def raw_features(self, dataset: Dataset) -> RawFeatures:
+        return MelStatistics()
+
+    def whole(self, source: Source, ids: Tensor, dataset: Dataset) -> Clips:
+        """The clips without the cut of a view, and without silence after them."""
+        return Clips(source, ids, preprocessor_of(dataset))
+
+    def baselines(self, dataset: Dataset) -> dict[str, Baseline]:
+        training = self.whole(dataset.train, torch.arange(len(dataset.train)), dataset)
+        return {
+            "mel": MelRegression(mean_and_std, "mean and standard deviation of each mel band", training, dataset.task),
+            "mel32": MelRegression(stretched, "log-mel spectrograms stretched to 32 frames", training, dataset.task),
+        }
+
+    def near_copies(self, dataset: Dataset, features: RawFeatures) -> NearCopies:
+        return ClipCopies()
+
+    def defects(self, x: Tensor, dataset: Dataset) -> Mapping[str, Tensor]:
+        return defects(x, preprocessor_of(dataset))
+
+    def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
+        return corruptions(preprocessor_of(dataset))
