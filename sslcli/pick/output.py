@@ -54,5 +54,5 @@ def read_previews(picked: Picked) -> Sequence[Preview]:
     wanted = torch.tensor([s.index for s in picked.samples], dtype=torch.int64)
     shown: dict[int, Preview] = {}
     for ids, x in iterate_batches(inputs.source, detailed(inputs.source, inputs.dataset), batch_size=64, ids=wanted):
-        shown |= zip(ids.tolist(), previews(inputs.dataset, x), strict=True)
+        shown |= zip(ids.tolist(), previews(inputs.dataset, x, inputs.source, ids), strict=True)
     return [shown[s.index] for s in picked.samples]

@@ -11,7 +11,7 @@ from sslcli.pick.output import read_previews
 from sslcli.pick.picks import Picked, PickedSample
 from sslcli.report.html.elements import capitalize
 from sslcli.report.html.images import embedded
-from sslcli.report.html.markup import Html, data, el
+from sslcli.report.html.markup import Html, data, el, join
 from sslcli.report.html.page import asset, document
 from sslcli.runs.files import replace_file
 from sslcli.views.preview.base import Preview, to_png
@@ -98,7 +98,7 @@ def _drawing(preview: Preview) -> Html:
     drawn = embedded(to_png(preview.image(*(round(zoom * side) for side in preview.size))))
     assert drawn is not None
     uri, (width, height) = drawn
-    return el("img", src=uri, alt=preview.text(), width=width, height=height)
+    return join([el("img", src=uri, alt=preview.text(), width=width, height=height), Html(preview.player() or "")])
 
 
 def _own(name: str) -> str:

@@ -82,6 +82,6 @@ def _drawn(inputs: Inputs, paths: dict[str, str]) -> dict[str, Html]:
     drawn: dict[str, Html] = {}
     ids = torch.tensor(list(wanted), dtype=torch.int64)
     for part, x in iterate_batches(inputs.source, clean(inputs.dataset), batch_size=64, ids=ids):
-        for i, preview in zip(part.tolist(), previews(inputs.dataset, x), strict=True):
+        for i, preview in zip(part.tolist(), previews(inputs.dataset, x, inputs.source, part), strict=True):
             drawn[wanted[i]] = Html(preview.html())
     return drawn

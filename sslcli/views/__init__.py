@@ -114,9 +114,12 @@ def detailed(source: Source, dataset: Dataset) -> Views:
     return Views({"clean": 1}, {"clean": modality(dataset.modality).detail(source, dataset)}, dataset)
 
 
-def previews(dataset: Dataset, x: Tensor) -> list[Preview]:
-    """How the views x (B, *shape) of a data set's samples, as `Views` makes them, are shown to people."""
-    return modality(dataset.modality).preview(x, dataset)
+def previews(dataset: Dataset, x: Tensor, source: Source | None = None, ids: Tensor | None = None) -> list[Preview]:
+    """How the views x (B, *shape) of a data set's samples, as `Views` makes them, are shown to people. `source`, `ids` (B,): the
+    samples themselves, where these can be presented beside their views."""
+    kind = modality(dataset.modality)
+    shown = kind.preview(x, dataset)
+    return shown if source is None or ids is None else kind.present(shown, source, ids, dataset)
 
 
 def _for_device(draw: Draw, x: Any) -> Draw:

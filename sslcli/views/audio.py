@@ -7,11 +7,13 @@ where 0 is the mean.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sslcli.data.audio.preprocessor import AudioPreprocessor
+from sslcli.data.audio.statistics import middle
 from sslcli.data.dataset import Dataset, Preprocessor, Source
 from sslcli.data.user_files.audio import read_audio_files
 from sslcli.data.user_files.samples import UserFiles
@@ -27,6 +29,8 @@ from sslcli.views.modality import Baseline, RawFeatures
 from sslcli.views.op import Op
 from sslcli.views.preview.base import Preview
 from sslcli.views.preview.spectrogram import Spectrogram
+
+PLAYED_SECONDS = 10
 
 
 class AudioModality(GridModality):
@@ -52,6 +56,16 @@ class AudioModality(GridModality):
         levels = x.detach().float().cpu()[:, 0] * std + mean
         seconds = known.mel.samples(x.shape[-1]) / known.mel.rate
         return [Spectrogram(each, seconds) for each in levels]
+
+    def present(self, shown: list[Preview], source: Source, ids: Tensor, dataset: Dataset) -> list[Preview]:
+        """With the sound, of at most 10 seconds of the middle."""
+        rate = preprocessor_of(dataset).mel.rate
+        return [
+            replace(one, clip=middle(source.read(i), PLAYED_SECONDS * rate), rate=rate)
+            if isinstance(one, Spectrogram)
+            else one
+            for one, i in zip(shown, ids.tolist(), strict=True)
+        ]
 
     def raw_features(self, dataset: Dataset) -> RawFeatures:
         return MelStatistics()

@@ -125,6 +125,10 @@ class Modality(ABC):
         """The recipe of a deterministic view that people look at, which may have more detail than that of the backbone."""
         return {}
 
+    def present(self, shown: list[Preview], source: Source, ids: Tensor, dataset: Dataset) -> list[Preview]:
+        """Previews of clean views with what only the samples `ids` (B,) of the source have, such as their sound."""
+        return shown
+
     def read_files(self, paths: Sequence[str], preprocessor: Preprocessor, notes: list[str]) -> UserFiles:
         """The samples in files and folders that exist, as an encoder with this preprocessor takes them, without a split. Files that
         cannot be read are listed; RequestError for those of another kind, DataError where none can be read."""

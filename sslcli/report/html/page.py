@@ -41,7 +41,7 @@ def page(title: str, sections: Sequence[Html | None], top: Html) -> str:
 def document(title: str, body: Sequence[Html], style: str, script: str) -> str:
     """An HTML document in one file that makes no requests. Its policy allows this style and this script, and no others."""
     policy = (
-        f"default-src 'none'; img-src data:; style-src '{source(style)}'; script-src '{source(script)}'; "
+        f"default-src 'none'; img-src data:; media-src data:; style-src '{source(style)}'; script-src '{source(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     head = el(

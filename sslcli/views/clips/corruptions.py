@@ -50,12 +50,13 @@ def corruptions(known: AudioPreprocessor) -> Mapping[str, Corruption]:
         return power + level(power, s, (-20, -15, -10, -5, 0)) * width * exponential
 
     def clipping(power: Tensor, s: int, generators: Generators) -> Tensor:
-        """Loud frames are limited to 6 .. 30 decibels below the loudest; a part of what they lose is spread over all bands."""
+        """Amplified by 3 .. 24 decibels, with no frame louder than the loudest was before; what a clipped frame gets of other
+        frequencies is a share of its power, 0.1 .. 10 %, in all bands."""
         frames = power.sum(dim=1, keepdim=True)
-        most = frames.amax(dim=2, keepdim=True) * 10 ** (-(6, 12, 18, 24, 30)[s] / 10)
-        kept = (most / frames.clamp(min=1e-30)).clamp(max=1)
-        lost = (frames * (1 - kept)).minimum(most)
-        return power * kept + 0.1 * lost * width / width.sum()
+        louder = power * 10 ** ((3, 6, 12, 18, 24)[s] / 10)
+        limit = (frames.amax(dim=2, keepdim=True) / louder.sum(dim=1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
+        spread = (0.001, 0.003, 0.01, 0.03, 0.1)[s] * (louder * limit).sum(dim=1, keepdim=True) * (limit < 1)
+        return louder * limit + spread * width / width.sum()
 
     def reverberation(power: Tensor, s: int, generators: Generators) -> Tensor:
         """An echo that decays by 60 decibels in 0.2 .. 2 seconds, added to the direct sound at half its power."""

@@ -58,6 +58,10 @@ class Preview(ABC):
         text = escape(self.text(), keep="\n\t")
         return f'<p class="preview">{html.escape(text)}</p>'
 
+    def player(self) -> str | None:
+        """An HTML element that plays the sample, with all that it needs inside; None for samples that make no sound."""
+        return None
+
     def words(self) -> list[tuple[str, float]] | None:
         """The words of the sample with their weights in 0..1 after `importance`; None where it has none."""
         return None

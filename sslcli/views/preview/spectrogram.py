@@ -80,15 +80,17 @@ class Spectrogram(Drawn):
         return to_image(self._colors().flip(1)).resize((width, height), Image.Resampling.BILINEAR)
 
     def html(self) -> str:
-        """The drawing and, where there is a clip, a player; it is embedded, nothing is loaded."""
-        drawing = super().html()
+        """The drawing, and the player where there is a clip."""
+        drawing, player = super().html(), self.player()
+        return drawing if player is None else f'<span class="preview">{drawing}{player}</span>'
+
+    def player(self) -> str | None:
         if self.clip is None:
-            return drawing
+            return None
         sound = base64.b64encode(to_wav(self.clip, self.rate)).decode("ascii")
         label = html.escape(self.text())
         source = f"data:audio/wav;base64,{sound}"
-        player = f'<audio controls preload="metadata" aria-label="{label}" src="{source}"></audio>'
-        return f'<span class="preview">{drawing}{player}</span>'
+        return f'<audio controls preload="metadata" aria-label="{label}" src="{source}"></audio>'
 
 
 def to_wav(clip: Tensor, rate: int) -> bytes:
