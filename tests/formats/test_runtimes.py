@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,14 @@ import torch
 from torch import Tensor
 
 from sslcli.classifier.files import load_classifier
+from sslcli.cli.commands.export import load_model
 from sslcli.errors import RequestError, TrainingError
 from sslcli.formats.registry import export_format
+from sslcli.formats.runtimes.base import network
 from sslcli.formats.runtimes.timm import TimmFolder
 from sslcli.formats.runtimes.torch_export import TorchExport
 from sslcli.runs.encoder import load_encoder
+from sslcli.runs.run import Run
 from tests.conftest import SMOKE
 
 VIT = [word for word in SMOKE if not word.startswith("backbone.")]
@@ -100,6 +104,28 @@ def test_classifier_in_other_runtimes(cli, run):
     assert "has no classifier of eval finetune" in refused.err
     refused = cli("export", run, "head=probe", "out=other")
     assert "format=sslcli has no classifier" in refused.err
+
+
+@pytest.mark.parametrize(("share", "lost"), [(0.04, False), (0.3, True)])
+def test_predictions_are_compared_without_labels(share, lost, cli, run, monkeypatch):
+    """Of the samples, a share has another class in the file."""
+    kept = cli("eval", "probe", f"run={run}", "labels=100", "evaluator.baselines=false")
+    assert kept.code == 0, kept.err
+    model = load_model(Run.open(Path(run)), "last", TorchExport(), "probe")
+    assert model.samples is not None
+    model = replace(model, labels=None)
+    n = round(share * len(model.samples))
+    own = network(model)(model.samples).detach()
+    other = own.clone()
+    other[:n] = own[:n].flip(1)
+    monkeypatch.setattr(TorchExport, "run", lambda self, path, x: other)
+    if lost:
+        with pytest.raises(TrainingError, match="nothing was written"):
+            TorchExport().comparison(Path("out"), model)
+    else:
+        (line,) = TorchExport().comparison(Path("out"), model)
+        told = f"{1 - n / len(own):.1%} of {len(own)} samples without a label"
+        assert line == f"the file predicts the class of the network for {told}"
 
 
 @pytest.mark.parametrize(

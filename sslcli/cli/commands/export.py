@@ -107,7 +107,7 @@ def load_model(run: Run, which: str, form: ExportFormat, head: str = "none") -> 
     return TrainedModel(backbone.eval(), method, info, preprocessor, run, samples, labels, classifier)
 
 
-def held_out_samples(run: Run, classes: tuple[str, ...], count: int = 64) -> tuple[Tensor | None, Tensor | None]:
+def held_out_samples(run: Run, classes: tuple[str, ...], count: int = 256) -> tuple[Tensor | None, Tensor | None]:
     """Clean views (n, *shape) of test samples of a run, or of training samples without a test split, and their labels (n,) among
     `classes`, -1 for others. None for what cannot be read, or is not there."""
     import torch
