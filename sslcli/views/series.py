@@ -43,18 +43,8 @@ from sslcli.views.preview.curves import Curves
 from sslcli.views.signals.baselines import baselines
 from sslcli.views.signals.copies import SeriesCopies, defects
 from sslcli.views.signals.corruptions import CORRUPTIONS
-
-
-def valid_length(x: Tensor) -> Tensor:
-    """(B, C, T) -> (B,) int64: number of steps up to the last one with a value in any channel."""
-    here = ~x.isnan().all(1)  # (B, T)
-    steps = torch.arange(1, x.shape[2] + 1, device=x.device)
-    return (here * steps).amax(1)
-
-
-def gather_steps(x: Tensor, at: Tensor) -> Tensor:
-    """Gather time steps: (B, C, T), indices (B, S) int64 -> (B, C, S)."""
-    return x.gather(2, at[:, None, :].expand(-1, x.shape[1], -1))
+from sslcli.views.signals.steps import gather_steps, interpolate_steps, valid_length
+from sslcli.views.signals.warps import FrequencyMask, MagnitudeWarp, Rotation, TimeWarp
 
 
 class RandomCrop(Op):
@@ -118,11 +108,7 @@ class RandomCrop(Op):
         at = start[:, None] + steps * ((window - 1) / (filled - 1).clamp(min=1))[:, None]
         last = (start + window - 1).clamp(min=0)[:, None]
         at = at.clamp_(min=0).minimum(last)
-        low = at.floor()
-        weight = (at - low).to(torch.float32)[:, None]
-        left, right = gather_steps(x, low.long()), gather_steps(x, (low + 1).minimum(last).long())
-        out = torch.where(weight == 0, left, left * (1 - weight) + right * weight)
-        return out.masked_fill_((steps >= filled[:, None])[:, None], math.nan)
+        return interpolate_steps(x, at, last).masked_fill_((steps >= filled[:, None])[:, None], math.nan)
 
 
 class Jitter(Op):
@@ -208,7 +194,8 @@ class Permutation(Op):
         return gather_steps(x, torch.where(steps < valid, source, steps))
 
 
-OPS: dict[str, type[Op]] = {op.name: op for op in (RandomCrop, Jitter, Scale, TimeMask, Permutation)}
+WARPS = (Rotation, MagnitudeWarp, TimeWarp, FrequencyMask)
+OPS: dict[str, type[Op]] = {op.name: op for op in (RandomCrop, Jitter, Scale, TimeMask, Permutation, *WARPS)}
 
 
 class SeriesView:

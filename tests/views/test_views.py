@@ -219,7 +219,8 @@ def test_image_bits_independent_of_precision():
 
 def test_series_bits_independent_of_batch():
     x, data = walks(256, 3, 61)
-    ops = {"global": recipe("series")["global"] | {"permutation": {"p": 0.5}}, "local": recipe("series")["local"]}
+    others = {name: {"p": 0.5} for name in ("permutation", "rotation", "time_warp", "magnitude_warp", "frequency_mask")}
+    ops = {"global": recipe("series")["global"] | others, "local": recipe("series")["local"]}
     views = Views({"global": 2, "local": 1}, ops, data)
     ids = torch.arange(256)
     whole = in_batches(views, x, 256, ids)
