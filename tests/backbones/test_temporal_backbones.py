@@ -12,11 +12,14 @@ from sslcli.backbones.tcn import TCN
 from sslcli.backbones.temporal.dilated import Dilated
 from sslcli.backbones.temporal.frames import FrameBackbone, pool_frames
 from sslcli.backbones.temporal.gru import GRU
+from sslcli.backbones.temporal.inception import Inception
+from sslcli.backbones.temporal.rocket import Rocket
 from sslcli.errors import RequestError
 
 NETS = {
     "gru": lambda shape, **options: GRU(shape, width=8, **options),
     "dilated": lambda shape, **options: Dilated(shape, width=6, depth=2, out=8, **options),
+    "inception": lambda shape, **options: Inception(shape, width=2, depth=3, kernel=9, **options),
     "tcn": lambda shape, **options: TCN(shape, width=8, depth=2, **options),
 }
 every_net = pytest.mark.parametrize("name", NETS)
@@ -148,3 +151,44 @@ def test_dilated_has_the_size_of_the_paper():
     assert sum(p.numel() for p in network.parameters()) == 3 * 64 + 64 + 10 * block + last
     with pytest.raises(RequestError, match="odd"):
         Dilated((3, 50), kernel=4)
+
+
+def test_inception_matches_the_formula():
+    network = build("inception", (2, 20))
+    x = torch.randn(3, 2, 20)
+    h = start = x
+    for i, module in enumerate(network.layers):
+        narrow = F.conv1d(h, module.bottleneck.weight)
+        parts = [F.conv1d(narrow, c.weight, padding=c.weight.shape[2] // 2) for c in module.convs]
+        window = F.pad(h, (1, 1), value=-math.inf).unfold(2, 3, 1).amax(dim=3)
+        parts.append(F.conv1d(window, module.pooled.weight))
+        h = (torch.cat(parts, dim=1) / math.sqrt(1 + 1e-5)).relu()  # batch norm at the start
+        if i == 2:
+            h = (h + F.conv1d(start, network.shortcuts[0][0].weight) / math.sqrt(1 + 1e-5)).relu()
+    torch.testing.assert_close(network(x), h.mean(dim=2), rtol=1e-4, atol=1e-5)
+    assert [c.kernel_size[0] for c in Inception((1, 50)).layers[0].convs] == [39, 19, 9]
+    assert len(Inception((1, 50)).shortcuts) == 2
+
+
+@torch.no_grad()
+def test_rocket_matches_loops():
+    torch.manual_seed(0)
+    network, x = Rocket((2, 40), kernels=5), torch.randn(2, 2, 40)
+    x[1, :, 30:] = math.nan
+    assert [c.dilation[0] for c in network.convs] == [1, 2, 4]
+    wanted = []
+    for b, length in ((0, 40), (1, 30)):
+        largest, positive = [], []
+        for conv in network.convs:
+            for weight, bias in zip(conv.weight, conv.bias, strict=True):
+                out = []
+                for t in range(length):
+                    taps = [(k, t + conv.dilation[0] * (k - 4)) for k in range(9)]
+                    terms = [float(weight[:, k] @ x[b, :, s]) for k, s in taps if 0 <= s < length]
+                    out.append(sum(terms) + float(bias))
+                largest.append(max(out))
+                positive.append(sum(v > 0 for v in out) / length)
+        wanted.append(largest + positive)
+    torch.testing.assert_close(network(x), torch.tensor(wanted), rtol=1e-4, atol=1e-5)
+    for conv in Rocket((3, 300), kernels=100).convs:
+        torch.testing.assert_close(conv.weight.mean(dim=(1, 2)), torch.zeros(len(conv.weight)), atol=1e-6, rtol=0)
