@@ -1,12 +1,13 @@
-"""Self-supervised methods on spoken digits (FSDD): accuracy by the number of labels on the customary split, and on speakers that are not in
-the training split, beside training from scratch, random weights and log-mel with logistic regression.
+"""Self-supervised methods on spoken digits (FSDD): accuracy by the number of labels on the customary split, and on speakers that
+are not in the training split, beside training from scratch, random weights and log-mel with logistic regression.
 
-    python benchmarks/audio.py DATA RUNS [--seeds 5] [--splits customary jackson] [--methods simclr] [--labels 10/class] [--validation]
+    python benchmarks/audio.py DATA RUNS [--seeds 5] [--splits customary jackson] [--methods simclr] [--labels 10/class]
+    [--validation]
 
-DATA is the folder recordings of https://github.com/Jakobovski/free-spoken-digit-dataset, with files {digit}_{speaker}_{index}.wav; RUNS is one
-for runs. Writes docs/results/audio.json after each measurement, and audio.md; what is there is not measured again. A seed is one pretraining,
-one draw of labels and one order of fine-tuning. With `--validation`, the recordings 5 to 9 are the test split and 0 to 4 are left out, into
-another file: recipes were chosen so.
+DATA is the folder recordings of https://github.com/Jakobovski/free-spoken-digit-dataset, with files
+{digit}_{speaker}_{index}.wav; RUNS is one for runs. Writes docs/results/audio.json after each measurement, and audio.md; what is
+there is not measured again. A seed is one pretraining, one draw of labels and one order of fine-tuning. With `--validation`, the
+recordings 5 to 9 are the test split and 0 to 4 are left out, into another file: recipes were chosen so.
 """
 
 from __future__ import annotations
@@ -152,14 +153,15 @@ def page(known: dict[str, Any]) -> str:
     lines = [
         "# Spoken digits",
         "",
-        "Free Spoken Digit Dataset: 3,000 recordings of ten digits by six speakers, 8 kHz. The customary split has the recordings 0 to 4 of "
-        "each digit and speaker as test split (300), all others for training (2,700): each speaker is in both. For unseen speakers, the "
-        "500 recordings of one speaker are the test split, those of the five others for training; the mean over the six speakers. "
+        "Free Spoken Digit Dataset: 3,000 recordings of ten digits by six speakers, 8 kHz. The customary split has the recordings "
+        "0 to 4 of each digit and speaker as test split (300), all others for training (2,700): each speaker is in both. For "
+        "unseen speakers, the 500 recordings of one speaker are the test split, those of the five others for training; the mean "
+        "over the six speakers. "
         f"Made by `{about['command']}` on {about['machine']}, {about['date']}; torch {about['versions'].get('torch')}.",
         "",
-        f"Accuracy, mean ± standard deviation over {len(seeds)} seed{'s' * (len(seeds) != 1)} (n - 1); a seed is one pretraining, one draw "
-        "of labels and one order of fine-tuning. Pretraining reads the training split without labels. The recipe was chosen on the "
-        "recordings 5 to 9, without those of 0 to 4. LR is logistic regression.",
+        f"Accuracy, mean ± standard deviation over {len(seeds)} seed{'s' * (len(seeds) != 1)} (n - 1); a seed is one pretraining, "
+        "one draw of labels and one order of fine-tuning. Pretraining reads the training split without labels. The recipe was "
+        "chosen on the recordings 5 to 9, without those of 0 to 4. LR is logistic regression.",
         "",
         f"Network: `{' '.join(BACKBONE)}`. Pretraining: "
         + "; ".join(f"`method={name} {' '.join(words)}`" for name, words in METHODS.items())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from sslcli.backbones.base import Backbone
 from sslcli.errors import RequestError
+
+POOLS = ("mean", "rows")
 
 
 class ConvNet(Backbone):
@@ -17,14 +20,20 @@ class ConvNet(Backbone):
     `dim` 128; 32 -> 16 -> 8 -> 4 with `dim` 256. The last stage has one convolution, the others `blocks`. Images larger than 64
     begin with a convolution of stride 2, 4, ... that reduces them to at most 64, so that 224 x 224 costs as much as 56 x 56. Any
     number of channels, any size.
+
+    `pool`: mean of the positions; or `rows`, for spectrograms: the mean and the maximum of each row of the last stage along it,
+    side by side, so that pitch is kept and time is not (Niizumi et al., "BYOL for Audio", IJCNN 2021). Then `dim` is 2 x rows
+    times as large.
     """
 
     accepts: ClassVar = {"continuous": (3,)}
 
-    def __init__(self, input_shape: tuple[int, ...], width: int = 32, blocks: int = 2):
+    def __init__(self, input_shape: tuple[int, ...], width: int = 32, blocks: int = 2, pool: str = "mean"):
         super().__init__(input_shape)
         if min(width, blocks) < 1:
             raise RequestError(f"backbone.width={width} and backbone.blocks={blocks} must be at least 1")
+        if pool not in POOLS:
+            raise RequestError(f"backbone.pool: expected {' or '.join(POOLS)}, got {pool!r}", "backbone.pool=mean")
         channels, side = input_shape[0], max(input_shape[1:])
         stem = 1
         while side > 64:
@@ -41,10 +50,14 @@ class ConvNet(Backbone):
                 layers.append(unit(before, wide, stride if block == 0 else 1))
                 before = wide
         self.features = nn.Sequential(*layers)
-        self.dim = before
+        rows = -(-input_shape[1] // (stem * 2**halvings))
+        self.dim, self.pool = before if pool == "mean" else 2 * before * rows, pool
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.features(x).mean(dim=(2, 3))
+        h = self.features(x)
+        if self.pool == "mean":
+            return h.mean(dim=(2, 3))
+        return torch.cat([h.mean(dim=3), h.amax(dim=3)], dim=1).flatten(1)
 
 
 def unit(before: int, after: int, stride: int) -> nn.Sequential:

@@ -121,6 +121,20 @@ def test_convnet_any_channels_and_sizes():
         assert ConvNet(shape, width=4)(torch.randn(2, *shape)).shape[0] == 2
 
 
+def test_convnet_keeps_the_rows_of_spectrograms():
+    """`pool=rows`: the mean and the maximum over time of each row of the map, at any number of frames."""
+    network = ConvNet((1, 40, 48), width=4, pool="rows").eval()
+    x = torch.randn(2, 1, 40, 48)
+    h = network.features(x)
+    assert network.dim == 2 * h.shape[1] * h.shape[2]
+    out = network(x).unflatten(1, (2, h.shape[1], h.shape[2]))
+    assert torch.allclose(out[:, 0], h.mean(dim=3))
+    assert torch.allclose(out[:, 1], h.amax(dim=3))
+    assert network(x[..., :20]).shape == (2, network.dim)
+    with pytest.raises(RequestError, match=r"backbone\.pool"):
+        ConvNet((1, 8, 8), pool="rows of")
+
+
 # resnet, torchvision -------------------------------------------------------------------------------------------------
 
 
