@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.storage import Dense, Storage
+from sslcli.data.timeline import Timeline
 from sslcli.errors import RequestError
 from sslcli.nn.values import Continuous, Values
 from sslcli.runs.files import hash_files
@@ -209,6 +210,7 @@ class Dataset:
     path: str | None = None  # absolute path of the samples; None for data sets without a path
     other_paths: dict[str, str] = field(default_factory=dict)  # absolute paths of further files, by key: {"test": ...}
     notes: list[str] = field(default_factory=list)  # printed at the start: what was found, ignored and decided
+    timeline: Timeline | None = None  # recordings that are divided in time, for forecasts
     details: dict[str, Any] = field(default_factory=dict)  # the same for programs: layout, counts of ignored files
 
     @property

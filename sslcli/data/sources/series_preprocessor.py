@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from sslcli.config import typecheck
-from sslcli.data.dataset import Preprocessor
-from sslcli.errors import DataError
+from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.timeline import standardize_samples
+from sslcli.errors import DataError, RequestError
 from sslcli.nn.values import Continuous, Values, values_from_json
 
 
@@ -20,25 +21,31 @@ from sslcli.nn.values import Continuous, Values, values_from_json
 class SeriesPreprocessor(Preprocessor):
     """Series of one length.
 
-    shape: (C, T), channels and steps. values: mean and standard deviation of each channel."""
+    shape: (C, T), channels and steps. values: mean and standard deviation of each channel. scale: sample, where each sample is
+    standardized by itself, else train."""
 
     kind: ClassVar[str] = "series"
     shape: tuple[int, ...]
     values: Values
+    scale: str = "train"
 
     @classmethod
     def of(cls, shape: tuple[int, ...], values: Values, details: Mapping[str, Any]) -> Self:
-        return cls(tuple(shape), values)
+        return cls(tuple(shape), values, "sample" if details.get("scale") == "sample" else "train")
 
     def to_json(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "values": self.values.to_json()}
+        own = {"scale": self.scale} if self.scale != "train" else {}
+        return {"shape": list(self.shape), "values": self.values.to_json(), **own}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
         shape, values = content.get("shape"), content.get("values")
         if not typecheck.matches_type(shape, list[int]) or len(shape or ()) != 2 or not isinstance(values, dict):
             raise ValueError("expected the shape of a series, two integers, and values")
-        out = cls(tuple(shape or ()), values_from_json(values))
+        scale = content.get("scale", "train")
+        if scale not in ("train", "sample"):
+            raise ValueError("expected the scale train or sample")
+        out = cls(tuple(shape or ()), values_from_json(values), scale)
         if not (isinstance(out.values, Continuous) and out.values.fits(out.shape)):
             raise ValueError(f"these values are not those of series {out.shape}")
         return out
@@ -49,7 +56,16 @@ class SeriesPreprocessor(Preprocessor):
         x = x[:, None] if x.ndim == 2 else x
         if x.ndim != 3 or tuple(x.shape[1:]) != self.shape:
             raise DataError(f"expected series (N, {self.shape[0]}, {self.shape[1]}), got {tuple(x.shape)}")
-        return x
+        return standardize_samples(x) if self.scale == "sample" else x
+
+    def adapt(self, dataset: Dataset, notes: list[str]) -> Dataset:
+        given = "sample" if dataset.details.get("scale") == "sample" else "train"
+        if given != self.scale:
+            raise RequestError(
+                f"this encoder takes series with dataset.scale={self.scale}; those of {dataset.name} have {given}",
+                f"dataset.scale={self.scale}",
+            )
+        return super().adapt(dataset, notes)
 
     def decode(self, raw: Tensor) -> list[np.ndarray]:
         """(N, C, T) to arrays (C, T) float32."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from sslcli.console import escape, plural
 from sslcli.data.folders.placeholders import detect_placeholder
-from sslcli.data.tables.cells import PLAIN, parse_character
+from sslcli.data.tables.cells import MARKERS, PLAIN, parse_character
 from sslcli.errors import DataError, listing
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -42,6 +42,7 @@ KINDS = {  # first bytes of files that are not text
 class DelimitedFile:
     """The rows of one text table. `columns`: the names of the header, or `names` where the file has no header.
 
+    header: whether the first row has the names of the columns; None: unless it is of numbers alone, but for its first or last cell.
     quoting: whether cells may be in double quotes; None: unless a file with tabs has quotation marks that are none of that form.
     max_cell: characters. one_column: whether a table may have one column only.
 
@@ -55,6 +56,7 @@ class DelimitedFile:
         quoting: bool | None = True,
         max_cell: int = MAX_CELL,
         one_column: bool = False,
+        header: bool | None = True,
     ):
         self.path, self.what, self.max_cell = path, escape(path), max_cell
         if delimiter is not None:
@@ -81,6 +83,10 @@ class DelimitedFile:
                 f"{self.what} has one column: none of {' '.join(map(repr, DELIMITERS))} divides its first row",
                 "dataset.delimiter=space names another delimiter",
             )
+        if header is None:
+            header = not _is_values(rows[0][:width])
+        if names is None and not header:
+            names = [f"column {i}" for i in range(1, width + 1)]
         if names is None:
             self.columns = [cell.strip() for cell in rows[0][:width]]
             self._require_header()
@@ -91,7 +97,7 @@ class DelimitedFile:
             )
         else:
             self.columns = list(names)
-        self._has_header = names is None
+        self.has_header = names is None
 
     def blocks(self, names: Collection[str]) -> Iterator[tuple[np.ndarray, dict[str, Sequence[str]]]]:
         """Blocks of rows of the columns `names`: the line of each row (n,) int64, and by the name of a column its cells (n,). Empty
@@ -116,7 +122,7 @@ class DelimitedFile:
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         width, line = len(self.columns), self.skipped
         limit = csv.field_size_limit(self.max_cell)
-        header = self._has_header
+        header = self.has_header
         try:
             with self._reading(), self._text() as text:
                 for _ in range(self.skipped):
@@ -149,7 +155,7 @@ class DelimitedFile:
             csv.field_size_limit(limit)
 
     def _ragged(self, line: int, cells: int) -> DataError:
-        expected = "in the header" if self._has_header else "in the first row"
+        expected = "in the header" if self.has_header else "in the first row"
         return DataError(
             f"{self.what}, line {line}: expected {plural(len(self.columns), 'cell')} as {expected}, got {cells}",
             f"put a cell that contains {escape(self.delimiter)!r} in double quotes, or set dataset.delimiter",
@@ -221,15 +227,28 @@ class DelimitedFile:
 
     def _require_header(self) -> None:
         """DataError where the first row cannot be names: numbers other than 0, 1, 2, ... (years, or counts of columns)."""
-        numbers = [cell for cell in self.columns if PLAIN.fullmatch(cell)]
-        values = [float(cell) for cell in numbers]
-        increasing = all(v.is_integer() for v in values) and all(a < b for a, b in itertools.pairwise(values))
-        if numbers and not increasing:
+        numbers = [float(cell) for cell in self.columns if PLAIN.fullmatch(cell)]
+        if numbers and not _are_positions(numbers):
             raise DataError(
                 f"{self.what} has no header: its first row is {listing(map(escape, self.columns), 6)}",
                 f"add a first line with the names of its {plural(len(self.columns), 'column')}, "
                 "or name them: dataset.names=[a,b,...]",
             )
+
+
+def _are_positions(numbers: Sequence[float]) -> bool:
+    """Whether numbers may be names of columns: 0, 1, 2, ..."""
+    return all(v.is_integer() for v in numbers) and all(a < b for a, b in itertools.pairwise(numbers))
+
+
+def _is_values(row: Sequence[str]) -> bool:
+    """Whether a row holds numbers that are no names of columns, but for a label in its first or last cell."""
+    cells = [cell.strip() for cell in row]
+    for part in (cells, cells[1:], cells[:-1]):
+        numbers = [float(cell) for cell in part if PLAIN.fullmatch(cell)]
+        if numbers and all(PLAIN.fullmatch(cell) or cell.lower() in MARKERS for cell in part):
+            return not _are_positions(numbers)
+    return False
 
 
 def _quoting(quoted: bool) -> Literal[0, 3]:

@@ -1,4 +1,4 @@
-"""Arrays of series (.npz, .npy, .pt), and folders of them."""
+"""Files of series (arrays, tables, .ts, .arff), and folders of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Sequence
 
 from sslcli.console import escape
 from sslcli.data.dataset import Dataset
+from sslcli.data.recordings.read import EXPECTED, is_series_file
 from sslcli.data.sources.series import series
 from sslcli.data.sources.series_preprocessor import SeriesPreprocessor
 from sslcli.data.user_files.samples import FilePart, UserFiles, join, list_files, read_each, without_split
 from sslcli.errors import RequestError
-
-ENDINGS = (".npz", ".npy", ".pt")
-EXPECTED = "arrays of series (.npz, .npy, .pt), or a folder of them"
 
 
 def read_series_files(paths: Sequence[str], preprocessor: SeriesPreprocessor, notes: list[str]) -> UserFiles:
@@ -22,8 +20,8 @@ def read_series_files(paths: Sequence[str], preprocessor: SeriesPreprocessor, no
     files, unreadable = [], dict[str, str]()
     for path in paths:
         if os.path.isdir(path):
-            files += [file for file, _ in list_files(path, _is_array, "series", unreadable)]
-        elif _is_array(path):
+            files += [file for file, _ in list_files(path, is_series_file, "series", unreadable)]
+        elif is_series_file(path):
             files.append(path)
         else:
             raise RequestError(f"{escape(path)} holds no series, which this encoder takes", f"expected {EXPECTED}")
@@ -31,9 +29,6 @@ def read_series_files(paths: Sequence[str], preprocessor: SeriesPreprocessor, no
     return join(parts, unreadable | more)
 
 
-def _is_array(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in ENDINGS
-
-
 def _read(path: str, preprocessor: SeriesPreprocessor, notes: list[str]) -> Dataset:
-    return preprocessor.adapt(without_split(series(path, window=preprocessor.shape[1], holdout=0)), notes)
+    found = series(path, window=preprocessor.shape[1], holdout=0, scale=preprocessor.scale, test="none")
+    return preprocessor.adapt(without_split(found), notes)
