@@ -211,3 +211,61 @@ class RaggedBatch:
     def gather(self, start: Tensor, length: int, fill: float | None = None) -> Tensor:
         """(B, length, ...); see `Ragged.gather`. `fill`: None for that of the storage."""
         return self.storage.gather(self.ids, start, length, self.storage.fill if fill is None else fill)
+
+
+class Windowed(Storage):
+    """Windows of recordings that lie one after another, made when they are taken: they may overlap without taking memory.
+
+    flat: (total, C). starts: (n,) int64, the first step of each window. ends: (n,) int64, where its recording ends in `flat`;
+    what is beyond is NaN. length: steps of a window."""
+
+    def __init__(self, flat: Tensor, starts: Tensor, ends: Tensor, length: int):
+        assert starts.shape == ends.shape, (starts.shape, ends.shape)
+        self.flat, self.starts, self.ends, self.length = flat, starts, ends, length
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(x.numel() * x.element_size() for x in (self.flat, self.starts, self.ends))
+
+    @property
+    def device(self) -> torch.device:
+        return self.flat.device
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return (self.flat.shape[1], self.length)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.take(torch.tensor([index], device=self.device))[0]
+
+    def to(self, device: torch.device) -> Windowed:
+        return Windowed(self.flat.to(device), self.starts.to(device), self.ends.to(device), self.length)
+
+    def select(self, ids: Tensor) -> Windowed:
+        ids = ids.to(self.device)
+        return Windowed(self.flat, self.starts[ids], self.ends[ids], self.length)
+
+    def narrow(self, start: int, stop: int) -> Windowed:
+        return Windowed(self.flat, self.starts[start:stop], self.ends[start:stop], self.length)
+
+    def concat(self, other: Windowed) -> Windowed:
+        same = other.flat is self.flat
+        shift = 0 if same else len(self.flat)
+        return Windowed(
+            self.flat if same else torch.cat([self.flat, other.flat]),
+            torch.cat([self.starts, other.starts + shift]),
+            torch.cat([self.ends, other.ends + shift]),
+            self.length,
+        )
+
+    def take(self, ids: Tensor) -> Tensor:
+        """(B, C, length) float32."""
+        steps = self.starts[ids][:, None] + torch.arange(self.length, device=self.device)
+        x = self.flat[steps.clamp(max=len(self.flat) - 1)].transpose(1, 2)
+        return x.masked_fill((steps >= self.ends[ids][:, None])[:, None], torch.nan)
+
+    def batch(self, ids: Tensor, device: torch.device) -> Tensor:
+        return self.take(ids.to(self.device)).to(device)

@@ -74,6 +74,8 @@ def unmet_needs(run: RunContents) -> set[str]:
     from sslcli.methods.base import Method
 
     unmet = set()
+    if mapping(run.config.get("dataset")).get("time_split") is None:
+        unmet.add("timeline")
     method, backbone = (mapping(run.config.get(part)) for part in ("method", "backbone"))
     try:
         if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in builders.method_classes(method)):

@@ -22,7 +22,8 @@ from sslcli.views import Views
 from tests.evals import toys
 
 # fill fits frequencies of tokens, of which images have none: tests/evals/test_fill.py compares them with the training split
-EVALUATORS = sorted(set(registry.choices("evaluator")) - {"online", "fill"})
+# forecast has parts of its own in time: tests/evals/test_forecast.py changes the test part
+EVALUATORS = sorted(set(registry.choices("evaluator")) - {"online", "fill", "forecast"})
 SPEAK = ("probe", "knn", "finetune", "attentive", "cluster")  # of each test sample
 WEAK = {"weak": {"random_resized_crop": {"scale": [0.5, 1.0]}}}
 QUICK: dict[str, dict[str, Any]] = {  # settings that keep a toy's measurement short

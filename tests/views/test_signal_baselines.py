@@ -17,13 +17,13 @@ import pytest
 import torch
 
 from sslcli.data.dataset import ArraySource, Dataset
+from sslcli.data.recordings.gaps import fill_gaps
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.probe import probe
 from sslcli.nn.values import Continuous
 from sslcli.views.modality import modality
 from sslcli.views.signals import baselines as module
 from sslcli.views.signals.dtw import dtw_distances
-from sslcli.views.signals.gaps import fill_gaps
 from sslcli.views.signals.minirocket import DIM, MiniRocket, dilations, quantiles
 
 SERIES = modality("series")

@@ -22,7 +22,7 @@ from sslcli.data.recordings.wide import read_wide
 from sslcli.data.tables.find import COMPRESSED, stem
 from sslcli.errors import DataError, RequestError, listing
 
-TABLES = (".tsv", ".csv", ".txt", ".parquet", ".pq")
+TABLES = (".tsv", ".csv", ".parquet", ".pq")
 ENDINGS = (".ts", ".arff", *TABLES)
 EXPECTED = "series in an array file (.npz, .npy, .pt), a table (.csv, .tsv, .parquet), a .ts or .arff file, or a folder of them"
 TRAIN = re.compile(r"train(?=[^a-z]|$)", re.IGNORECASE)

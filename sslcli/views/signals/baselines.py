@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Dataset
+from sslcli.data.recordings.gaps import fill_gaps
 from sslcli.nn.values import Continuous
 from sslcli.rng import order
 from sslcli.views.modality import Baseline
 from sslcli.views.op import per_channel
 from sslcli.views.signals.dtw import dtw_distances
-from sslcli.views.signals.gaps import fill_gaps
 from sslcli.views.signals.minirocket import DIM, MiniRocket
 
 MAX_CELLS = 40e9  # pairs of steps that DTW compares: about two minutes on one core

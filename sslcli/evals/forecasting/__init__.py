@@ -1,0 +1,1 @@
+"""Forecasts from frozen features, and from the window itself."""
