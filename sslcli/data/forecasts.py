@@ -52,10 +52,8 @@ class Forecasts:
     def source(self, origins: Tensor) -> ArraySource:
         """The windows (n, C, window) before the origins, in their own units."""
         of = torch.searchsorted(self.offsets, origins, right=True)
-        windows = Windowed(self._raw, origins - self.window, self.offsets[of], self.window)
-        if self.timeline.scale != "sample":
-            return ArraySource(windows)
-        return ArraySource(standardize_samples(windows.take(torch.arange(len(windows)))))
+        finish = standardize_samples if self.timeline.scale == "sample" else None
+        return ArraySource(Windowed(self._raw, origins - self.window, self.offsets[of], self.window, finish))
 
     def windows(self, origins: Tensor) -> Tensor:
         """(n, C, window) scaled values before the origins; what is missing is interpolated within the window."""

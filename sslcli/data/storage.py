@@ -7,6 +7,7 @@ that a CUDA graph records it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -217,11 +218,18 @@ class Windowed(Storage):
     """Windows of recordings that lie one after another, made when they are taken: they may overlap without taking memory.
 
     flat: (total, C). starts: (n,) int64, the first step of each window. ends: (n,) int64, where its recording ends in `flat`;
-    what is beyond is NaN. length: steps of a window."""
+    what is beyond is NaN. length: steps of a window. finish: applied to windows (B, C, length)."""
 
-    def __init__(self, flat: Tensor, starts: Tensor, ends: Tensor, length: int):
+    def __init__(
+        self,
+        flat: Tensor,
+        starts: Tensor,
+        ends: Tensor,
+        length: int,
+        finish: Callable[[Tensor], Tensor] | None = None,
+    ):
         assert starts.shape == ends.shape, (starts.shape, ends.shape)
-        self.flat, self.starts, self.ends, self.length = flat, starts, ends, length
+        self.flat, self.starts, self.ends, self.length, self.finish = flat, starts, ends, length, finish
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -242,14 +250,14 @@ class Windowed(Storage):
         return self.take(torch.tensor([index], device=self.device))[0]
 
     def to(self, device: torch.device) -> Windowed:
-        return Windowed(self.flat.to(device), self.starts.to(device), self.ends.to(device), self.length)
+        return Windowed(self.flat.to(device), self.starts.to(device), self.ends.to(device), self.length, self.finish)
 
     def select(self, ids: Tensor) -> Windowed:
         ids = ids.to(self.device)
-        return Windowed(self.flat, self.starts[ids], self.ends[ids], self.length)
+        return Windowed(self.flat, self.starts[ids], self.ends[ids], self.length, self.finish)
 
     def narrow(self, start: int, stop: int) -> Windowed:
-        return Windowed(self.flat, self.starts[start:stop], self.ends[start:stop], self.length)
+        return Windowed(self.flat, self.starts[start:stop], self.ends[start:stop], self.length, self.finish)
 
     def concat(self, other: Windowed) -> Windowed:
         same = other.flat is self.flat
@@ -259,13 +267,15 @@ class Windowed(Storage):
             torch.cat([self.starts, other.starts + shift]),
             torch.cat([self.ends, other.ends + shift]),
             self.length,
+            self.finish,
         )
 
     def take(self, ids: Tensor) -> Tensor:
         """(B, C, length) float32."""
         steps = self.starts[ids][:, None] + torch.arange(self.length, device=self.device)
         x = self.flat[steps.clamp(max=len(self.flat) - 1)].transpose(1, 2)
-        return x.masked_fill((steps >= self.ends[ids][:, None])[:, None], torch.nan)
+        x = x.masked_fill((steps >= self.ends[ids][:, None])[:, None], torch.nan)
+        return x if self.finish is None else self.finish(x)
 
     def batch(self, ids: Tensor, device: torch.device) -> Tensor:
         return self.take(ids.to(self.device)).to(device)

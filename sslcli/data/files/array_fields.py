@@ -14,6 +14,7 @@ from sslcli.console import escape, plural
 from sslcli.data.dataset import ArraySource
 from sslcli.data.files.label_text import LabelParser, class_warnings, normalize_numbers
 from sslcli.data.split import AUTO_FRACTION, NOTHING_HELD_OUT, split_hash
+from sslcli.data.storage import Dense, Storage
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 # Names of entries, in order of preference.
@@ -231,7 +232,7 @@ def encode_labels(
 
 
 def make_sources(
-    parts: Mapping[str, Tensor],
+    parts: Mapping[str, Tensor | Storage],
     targets: Targets,
     hold_out: Callable[[], tuple[Tensor, Tensor, str]],
     notes: list[str],
@@ -263,9 +264,12 @@ def make_sources(
             for part, ids in (("train", train_ids), ("test", held_ids)):
                 own = {name: v[ids] for name, v in named.get("train", {}).items()}
                 groups_of = None if g is None else g[ids]
-                built[part] = ArraySource(x[ids], None if y is None else y[ids], groups=groups_of, targets=own)
+                chosen = x[ids] if isinstance(x, Tensor) else x.select(ids)
+                built[part] = ArraySource(chosen, None if y is None else y[ids], groups=groups_of, targets=own)
     if "test" in built:
-        _warn_equal_rows(built["train"].x, built["test"].x, notes)
+        train, test = (built[part].storage for part in ("train", "test"))
+        if isinstance(train, Dense) and isinstance(test, Dense):
+            _warn_equal_rows(train.tensor, test.tensor, notes)
     return {**{part: built.get(part) for part in ("train", "test", "unlabelled")}, "split": digest}
 
 

@@ -47,20 +47,20 @@ def _lengths(entries: Mapping[str, np.ndarray], part: str) -> np.ndarray | None:
     return None if key is None else np.asarray(entries[key])
 
 
-def _recordings(value: np.ndarray, key: str, lengths: np.ndarray | None, layout: str) -> list[np.ndarray]:
-    """The recordings of an entry, each (C, T) float32."""
+def _recordings(value: np.ndarray, key: str, lengths: np.ndarray | None, layout: str) -> list[np.ndarray] | np.ndarray:
+    """The recordings of an entry, each (C, T) float32; an array (N, C, T) where all have one length."""
     v = np.asarray(value)
     if v.dtype.kind not in "uifb":
         raise DataError(f"{escape(key)} has the type {v.dtype}; expected numbers")
     if v.size == 0:
         raise DataError(f"{escape(key)} is empty: its shape is {v.shape}")
     if v.dtype.kind == "f":
-        infinite = int(np.isinf(v).sum())
+        infinite = sum(int(np.isinf(part).sum()) for part in np.array_split(v, max(1, v.size >> 24)))
         if infinite:
             raise DataError(f"{escape(key)} holds {infinite:,} infinite values", "use NaN for missing values")
         if v.dtype == np.float64 and float(np.nanmax(np.abs(v), initial=0)) > 1e38:
             raise DataError(f"{escape(key)} holds values beyond 1e38, too large for float32", "divide them first")
-    v = v.astype(np.float32)
+    v = v.astype(np.float32, copy=False)
     if lengths is not None:
         total = int(lengths.sum()) if lengths.dtype.kind in "ui" and lengths.ndim == 1 else -1
         if total < 0 or (lengths <= 0).any() or v.ndim > 2 or total != len(v):
@@ -79,4 +79,4 @@ def _recordings(value: np.ndarray, key: str, lengths: np.ndarray | None, layout:
         raise DataError(f"{escape(key)} has the shape {v.shape}; expected series (N, C, T) or (N, T)", hint)
     if v.shape[2] < 2:
         raise DataError(f"{escape(key)} has the shape {v.shape}; expected series of at least 2 steps")
-    return list(v)
+    return v

@@ -14,7 +14,7 @@ DEVIATION = 0.02  # of a mean from 0, and of a standard deviation from 1
 LOOKED_AT = 10_000  # recordings
 
 
-def describe(recordings: Sequence[np.ndarray], channels: Sequence[str]) -> tuple[list[str], dict[str, object]]:
+def describe(recordings: list[np.ndarray] | np.ndarray, channels: Sequence[str]) -> tuple[list[str], dict[str, object]]:
     """Notes on the training recordings (C, T), and the same for programs."""
     lengths = [r.shape[1] for r in recordings]
     seen = recordings[:: max(1, len(recordings) // LOOKED_AT)]

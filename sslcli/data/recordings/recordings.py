@@ -18,7 +18,7 @@ class Recordings:
     """parts: by split, recordings (C, T) float32, NaN where a value is missing. y: labels or values of a split, one for each
     recording. groups: of the recordings of train. channels: their names, where the file has any. facts: for `details`."""
 
-    parts: dict[str, list[np.ndarray]]
+    parts: dict[str, list[np.ndarray] | np.ndarray]
     y: dict[str, np.ndarray] = field(default_factory=dict)
     groups: list[str] | None = None
     channels: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from sslcli.console import escape, plural
+from sslcli.data.storage import Dense, Storage, Windowed
 from sslcli.errors import DataError, RequestError
+
+LAZY_BYTES = 256 << 20  # of all windows: those that overlap are then made when they are read
+BLOCK = 1 << 12  # windows at a time
 
 
 class Windows(NamedTuple):
     """The windows of the recordings of one split."""
 
-    x: Tensor  # (M, C, length) float32, padded with NaN
+    x: Storage  # samples (C, length) float32, padded with NaN
     origin: Tensor  # (M,) int64: the recording
     start: Tensor  # (M,) int64: the first step
     empty: int  # number of windows left out, because they hold no value
@@ -33,58 +37,143 @@ def check_options(layout: str, window: int | None, stride: int | None) -> None:
 
 
 def make_windows(
-    recordings: Mapping[str, list[np.ndarray]], length: int, window: int | None, stride: int | None, path: str
+    recordings: Mapping[str, list[np.ndarray] | np.ndarray],
+    length: int,
+    window: int | None,
+    stride: int | None,
+    path: str,
+    finish: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Windows]:
-    """The windows of each split. Raises DataError where a split holds no value."""
+    """The windows of each split. Raises DataError where a split holds no value.
+
+    finish: applied to samples (n, C, length). Many windows that overlap are made when they are read: see `Windowed`."""
     windows = {}
     for part, values in recordings.items():
-        x, origin, start = _cut(values, length, window, stride)
-        keep = ~x.isnan().all(2).all(1)
-        windows[part] = Windows(x[keep], origin[keep], start[keep], int((~keep).sum()))
-        if not keep.any():
+        origin, start = _places(values, window, stride)
+        x: Storage
+        if _overlap(values, len(start), length):
+            x, known = _overlapping(values, origin, start, length, finish)
+        else:
+            dense = _cut(values, origin, start, length)
+            known = torch.cat([~block.isnan().all(2).all(1) for block in dense.split(BLOCK)])
+            x = Dense(dense if finish is None else finish(dense))
+        if not known.any():
             raise DataError(f"no series of {escape(path)} ({part}) holds any value")
+        if not known.all():
+            keep = torch.nonzero(known).flatten()
+            x, origin, start = x.select(keep), origin[keep], start[keep]
+        windows[part] = Windows(x, origin, start, int((~known).sum()))
     return windows
 
 
 def describe_windows(
-    recordings: list[np.ndarray], x: Tensor, window: int | None, stride: int | None, layout: str, notes: list[str]
+    recordings: list[np.ndarray] | np.ndarray,
+    x: Storage,
+    window: int | None,
+    stride: int | None,
+    layout: str,
+    notes: list[str],
 ) -> None:
-    """Add notes on number, length and missing values. `x`: (M, C, T), the windows of the recordings."""
+    """Add notes on number, length and missing values. `x`: the windows of the recordings."""
+    channels, length = (int(n or 0) for n in x.sample_shape)
     lengths = {r.shape[1] for r in recordings}
     steps = f"{min(lengths)}..{max(lengths)}" if len(lengths) > 1 else str(max(lengths))
-    notes.append(f"{plural(len(recordings), 'series', 'series')} of {plural(x.shape[1], 'channel')} and {steps} steps")
+    notes.append(f"{plural(len(recordings), 'series', 'series')} of {plural(channels, 'channel')} and {steps} steps")
     if window:
         notes.append(f"divided into {plural(len(x), 'window')} of {window} steps, one every {stride or window}")
     elif len(lengths) > 1:
         notes.append(
-            f"padded with NaN to {x.shape[2]} steps; dataset.window=N divides them into windows of N steps instead"
+            f"padded with NaN to {length} steps; dataset.window=N divides them into windows of N steps instead"
         )
-    if layout == "nct" and x.shape[1] > x.shape[2]:
+    if layout == "nct" and channels > length:
         notes.append(
-            f"warning: {x.shape[1]} channels of {x.shape[2]} steps: if the axes are (N, T, C), set dataset.layout=ntc"
+            f"warning: {channels} channels of {length} steps: if the axes are (N, T, C), set dataset.layout=ntc"
         )
-    absent = float(x.isnan().float().mean())
+    absent = _missing(x) / max(1, len(x) * channels * length)
     if absent:
         notes.append(f"{absent:.1%} of the values are missing or padding (NaN)")
 
 
-def _cut(
-    recordings: list[np.ndarray], length: int, window: int | None, stride: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Windows (M, C, length) float32 padded with NaN, and the recording and first step of each, (M,) int64."""
-    pieces: list[tuple[int, int]] = []
-    for i, r in enumerate(recordings):
-        if window is None or r.shape[1] <= window:
-            pieces.append((i, 0))
+def _places(recordings: list[np.ndarray] | np.ndarray, window: int | None, stride: int | None) -> tuple[Tensor, Tensor]:
+    """The recording and the first step of each window, (M,) int64."""
+    starts = []
+    for r in recordings:
+        steps = r.shape[1]
+        if window is None or steps <= window:
+            starts.append(torch.zeros(1, dtype=torch.int64))
             continue
-        starts = range(0, r.shape[1] - window + 1, stride or window)
-        pieces += [(i, s) for s in starts]
-        covered = starts[-1] + window
-        if r.shape[1] - covered >= (window + 1) // 2:
-            pieces.append((i, covered))
-    out = torch.full((len(pieces), recordings[0].shape[0], length), float("nan"))
-    for row, (i, s) in enumerate(pieces):
+        first = torch.arange(0, steps - window + 1, stride or window)
+        covered = int(first[-1]) + window
+        rest = [covered] if steps - covered >= (window + 1) // 2 else []
+        starts.append(torch.cat([first, torch.tensor(rest, dtype=torch.int64)]))
+    origin = torch.arange(len(recordings)).repeat_interleave(torch.tensor([len(s) for s in starts]))
+    return origin, torch.cat(starts)
+
+
+def _overlap(recordings: list[np.ndarray] | np.ndarray, count: int, length: int) -> bool:
+    """Whether windows are made when they are read: together they would be large, and far larger than the recordings."""
+    steps = sum(r.shape[1] for r in recordings)
+    return count * length > 2 * steps and 4 * count * length * recordings[0].shape[0] > LAZY_BYTES
+
+
+def _overlapping(
+    recordings: list[np.ndarray] | np.ndarray,
+    origin: Tensor,
+    start: Tensor,
+    length: int,
+    finish: Callable[[Tensor], Tensor] | None,
+) -> tuple[Windowed, Tensor]:
+    """The windows, and which of them (M,) hold a value."""
+    flat = torch.from_numpy(np.ascontiguousarray(np.concatenate([r.T for r in recordings])))
+    offsets = torch.tensor([0, *(r.shape[1] for r in recordings)]).cumsum(0)
+    starts, ends = offsets[origin] + start, offsets[origin + 1]
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), (~flat.isnan().all(dim=1)).cumsum(0)])
+    known = before[(starts + length).minimum(ends)] > before[starts]
+    return Windowed(flat, starts, ends, length, finish), known
+
+
+def _cut(recordings: list[np.ndarray] | np.ndarray, origin: Tensor, start: Tensor, length: int) -> Tensor:
+    """Windows (M, C, length) float32, padded with NaN. Of an array (N, C, length) of whole samples, the array itself."""
+    if isinstance(recordings, np.ndarray) and recordings.shape[2] == length and len(origin) == len(recordings):
+        return torch.from_numpy(np.ascontiguousarray(recordings))
+    out = torch.full((len(origin), recordings[0].shape[0], length), float("nan"))
+    for row, (i, s) in enumerate(zip(origin.tolist(), start.tolist(), strict=True)):
         part = torch.from_numpy(np.ascontiguousarray(recordings[i][:, s : s + length]))
         out[row, :, : part.shape[1]] = part
-    origin, start = (torch.tensor(column, dtype=torch.int64) for column in zip(*pieces, strict=True))
-    return out, origin, start
+    return out
+
+
+def covered_steps(x: Storage) -> Tensor:
+    """The values (n, C, T) of samples for statistics; of windows that overlap each step that is in one, once, as (1, C, total)."""
+    if isinstance(x, Dense):
+        return x.tensor
+    assert isinstance(x, Windowed), type(x)
+    change = torch.zeros(len(x.flat) + 1, dtype=torch.int64)
+    change.index_add_(0, x.starts, torch.ones_like(x.starts))
+    change.index_add_(0, (x.starts + x.length).minimum(x.ends), -torch.ones_like(x.starts))
+    inside = change[:-1].cumsum(0) > 0
+    return (x.flat if bool(inside.all()) else x.flat[inside]).T[None]
+
+
+def _missing(x: Storage) -> int:
+    """How many values of the samples are missing or padding."""
+    if isinstance(x, Dense):
+        return sum(int(block.isnan().sum()) for block in x.tensor.split(BLOCK))
+    assert isinstance(x, Windowed), type(x)
+    ends = (x.starts + x.length).minimum(x.ends)
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), x.flat.isnan().sum(dim=1).cumsum(0)])
+    beyond = x.length - (ends - x.starts)
+    return int((before[ends] - before[x.starts] + beyond * x.flat.shape[1]).sum())
+
+
+def stored_tensors(x: Storage) -> list[Tensor]:
+    """What identifies the samples."""
+    if isinstance(x, Dense):
+        return [x.tensor]
+    assert isinstance(x, Windowed), type(x)
+    return [x.flat, x.starts]
+
+
+def as_bytes(x: Tensor) -> bytes | memoryview:
+    """The values of a tensor, without a copy where they are in order."""
+    return x.contiguous().numpy().data.cast("B") if x.numel() else b""

@@ -25,7 +25,15 @@ from sslcli.data.folders.paths import require_path
 from sslcli.data.recordings.facts import describe
 from sslcli.data.recordings.read import EXPECTED, read_recordings
 from sslcli.data.recordings.recordings import Columns, Recordings
-from sslcli.data.recordings.windows import Windows, check_options, describe_windows, make_windows
+from sslcli.data.recordings.windows import (
+    Windows,
+    as_bytes,
+    check_options,
+    covered_steps,
+    describe_windows,
+    make_windows,
+    stored_tensors,
+)
 from sslcli.data.split import split, split_recordings
 from sslcli.data.stats import outlier_notes, series_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
@@ -100,9 +108,8 @@ def series(
         raise DataError(
             f"the series of {escape(text)} have a single step", "dataset.id=COLUMN names the recordings of a long table"
         )
-    windows = make_windows(recordings, length, window, stride, text)
-    if scale == "sample":
-        windows = {part: w._replace(x=standardize_samples(w.x)) for part, w in windows.items()}
+    finish = standardize_samples if scale == "sample" else None
+    windows = make_windows(recordings, length, window, stride, text, finish)
     parts = {part: w.x for part, w in windows.items()}
     targets = targets.select({part: w.origin for part, w in windows.items()})
     holdout = targets.holdout(holdout)
@@ -126,17 +133,17 @@ def series(
     group_ids = _group_ids(windows, groups) if group == "recording" else None
     sources = make_sources(parts, targets, hold_out, notes, group_ids)
     sources["unlabelled"] = pretrain_source(sources["train"], sources["unlabelled"], pretrain_on, notes)
-    values = _values(sources["train"].x, timeline, scale, notes)
-    contents = (t.numpy().tobytes() for t in [*parts.values(), *targets.tensors()])
+    values = _values(covered_steps(sources["train"].storage), timeline, scale, notes)
+    contents = [t for x in parts.values() for t in stored_tensors(x)]
     return Dataset(
         name=name,
         modality="series",
-        shape=(parts["train"].shape[1], length),
+        shape=(channels.pop(), length),
         **sources,
         classes=targets.classes,
         task=targets.task,
         values=values,
-        fingerprint=fingerprint(sum(map(len, parts.values())), contents),
+        fingerprint=fingerprint(sum(map(len, parts.values())), map(as_bytes, [*contents, *targets.tensors()])),
         notes=notes,
         timeline=timeline,
         details={
