@@ -32,6 +32,10 @@ class Source(ABC):
     names: Sequence[str] | None = None  # a name for each sample (a path), for messages and CSV
     # (n,) int64: the samples of one group (a recording, a patient) are never divided by a split
     groups: Tensor | None = None
+    # (n, 3) int64: the recording that a sample is a window of, its first step, and its number of steps
+    spans: Tensor | None = None
+    # of each recording that `spans` names, whether each step (T,) is anomalous: 0, 1, or -1 where that is unknown; int64
+    step_labels: Sequence[Tensor] | None = None
     # by name, a number for each sample (n,) float64, NaN where unknown; "value" is the one that a regression predicts
     targets: Mapping[str, Tensor] = MappingProxyType({})
     bad: Mapping[int, str] = {}  # id -> reason of the samples found unreadable while reading all into memory

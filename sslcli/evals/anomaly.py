@@ -29,6 +29,7 @@ from sslcli.evals.fit.anomaly_protocols import (
 )
 from sslcli.evals.fit.clustering import float64_device
 from sslcli.evals.inputs import label_subsets as subsets
+from sslcli.evals.steps.scores import step_artefacts, step_metrics
 from sslcli.rng import derive
 
 SCORES = ("knn", "knn_l2", "mahalanobis", "ocsvm", "reconstruction", "objective")
@@ -58,7 +59,9 @@ def anomaly(
     calibrated on a fifth of the training samples. Without anomalies it is about .05. In an unlabeled data set without a test
     split, each sample is scored by a model fitted to the other folds, and `outlying` is the share of samples whose score is
     more than 3 robust standard deviations (1.4826 times the median absolute deviation) above the median. Data without labels
-    are evaluated in this way by default. Raises RequestError for settings out of range, DataError for missing labels.
+    are evaluated in this way by default. Of windows of recordings, each step also has a score, and where the data say which steps
+    are anomalous, `steps.auroc` and `steps.ap`: see `steps/scores.py`. Raises RequestError for settings out of range, DataError for
+    missing labels.
     """
     chosen = _check(scores, k, nu)
     if "reconstruction" in chosen and not reconstruct.reconstructs(data):
@@ -90,6 +93,7 @@ def anomaly(
         results[kind] = measure(features("train"), features(data.eval_split), here, groups, data)
         prefix = f"{kind}." if kind else ""
         metrics |= {prefix + name: value for name, value in results[kind].metrics.items()}
+        metrics |= {prefix + name: value for name, value in step_metrics(results[kind], data).items()}
     first = results[""]
     notes = list(first.notes)
     if unlabeled:
@@ -109,7 +113,8 @@ def anomaly(
         "notes": data.protocol_notes(baselines, notes),
     }
     details = {"names": first.names, **{kind or "backbone": f.each for kind, f in results.items()}} if groups else {}
-    return Result(metrics, protocol, make_artefacts(results, chosen[0], data), details)
+    artefacts = make_artefacts(results, chosen[0], data) | step_artefacts(first, chosen[0], data)
+    return Result(metrics, protocol, artefacts, details)
 
 
 def _check(scores: list[str] | str, k: int, nu: float) -> list[str]:

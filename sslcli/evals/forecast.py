@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from sslcli.data.forecasts import Forecasts, Part, complete
+from sslcli.data.recordings.forecasts import Forecasts, Part, complete
 from sslcli.data.timeline import HINT
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.artefacts.tables import Table

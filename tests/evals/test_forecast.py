@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslcli.data.forecasts import Forecasts
+from sslcli.data.recordings.forecasts import Forecasts
 from sslcli.data.sources.series import series
 from sslcli.data.storage import Windowed
 from sslcli.data.timeline import split_in_time

@@ -237,10 +237,11 @@ def make_sources(
     hold_out: Callable[[], tuple[Tensor, Tensor, str]],
     notes: list[str],
     groups: Mapping[str, Tensor] | None = None,
+    spans: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """The fields `train`, `test`, `unlabelled` and `split` of a Dataset. Where there is no test split, `hold_out` divides the
-    training samples and returns training ids, held-out ids and a description. `groups`: group ids of each split. Adds notes
-    on the classes and on the held-out split."""
+    training samples and returns training ids, held-out ids and a description. `groups`, `spans`: those of `Source`, of each
+    split. Adds notes on the classes and on the held-out split."""
     classes, labels, values = targets.classes, targets.labels, targets.values
     names = listing(map(escape, classes), 6)
     if targets.task == "classes":
@@ -252,10 +253,13 @@ def make_sources(
         part: ArraySource(x, labels.get(part), groups=groups.get(part), targets=named.get(part))
         for part, x in parts.items()
     }
+    for part, of_part in (spans or {}).items():
+        built[part].spans = of_part
     digest = ""
     if "test" not in built:
         x, y, g = parts["train"], labels.get("train"), groups.get("train")
         train_ids, held_ids, how = hold_out()
+        where = built["train"].spans
         digest = split_hash(held_ids)
         notes.append(
             f"held out: {plural(len(held_ids), 'sample')} of {len(x):,}, {how}" if len(held_ids) else NOTHING_HELD_OUT
@@ -266,6 +270,7 @@ def make_sources(
                 groups_of = None if g is None else g[ids]
                 chosen = x[ids] if isinstance(x, Tensor) else x.select(ids)
                 built[part] = ArraySource(chosen, None if y is None else y[ids], groups=groups_of, targets=own)
+                built[part].spans = None if where is None else where[ids]
     if "test" in built:
         train, test = (built[part].storage for part in ("train", "test"))
         if isinstance(train, Dense) and isinstance(test, Dense):

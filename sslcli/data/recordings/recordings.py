@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sslcli.console import escape
 from sslcli.errors import DataError, RequestError, listing, nearest
@@ -23,6 +25,22 @@ class Recordings:
     groups: list[str] | None = None
     channels: tuple[str, ...] = ()
     facts: dict[str, object] = field(default_factory=dict)
+
+    def take_step_labels(self, name: str, what: str) -> dict[str, list[Tensor]]:
+        """Remove the channel `name`, which says of each step whether it is anomalous, and return it for each split: 0, 1, or -1
+        where it is missing. RequestError where there is no such channel, DataError for other numbers."""
+        at = self.channels.index(str(find_column(name, (), self.channels, "step_label", what)))
+        found = {}
+        for part, recordings in self.parts.items():
+            rows = [np.nan_to_num(r[at], nan=-1.0) for r in recordings]
+            if not all(np.isin(row, (-1, 0, 1)).all() for row in rows):
+                raise DataError(f"{what}: the column {escape(name)} holds other numbers than 0 and 1")
+            found[part] = [torch.from_numpy(row.astype(np.int64)) for row in rows]
+            self.parts[part] = [np.delete(r, at, axis=0) for r in recordings]
+        self.channels = self.channels[:at] + self.channels[at + 1 :]
+        if not self.channels:
+            raise DataError(f"{what} has no columns of values beside {escape(name)}")
+        return found
 
 
 @dataclass(frozen=True)

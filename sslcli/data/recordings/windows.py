@@ -25,6 +25,12 @@ class Windows(NamedTuple):
     start: Tensor  # (M,) int64: the first step
     empty: int  # number of windows left out, because they hold no value
 
+    def spans(self, recordings: list[np.ndarray] | np.ndarray) -> Tensor:
+        """(M, 3) int64: the recording of each window, its first step, and the number of its steps that are in the recording."""
+        lengths = torch.tensor([r.shape[1] for r in recordings])
+        steps = (lengths[self.origin] - self.start).clamp(max=int(self.x.sample_shape[1] or 0))
+        return torch.stack([self.origin, self.start, steps], dim=1)
+
 
 def check_options(layout: str, window: int | None, stride: int | None) -> None:
     if layout not in ("nct", "ntc"):

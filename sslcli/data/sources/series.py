@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset
-from sslcli.data.files.array_fields import check_task, encode_targets, make_sources
+from sslcli.data.files.array_fields import PARTS, check_task, encode_targets, make_sources
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.paths import require_path
 from sslcli.data.recordings.facts import describe
@@ -64,6 +64,7 @@ def series(
     time: str | None = None,
     drop: list[str] | None = None,
     test: str | None = "auto",
+    step_label: str | None = None,
 ) -> Dataset:
     """A data set of series (N, C, T) float32, of the modality "series".
 
@@ -79,6 +80,7 @@ def series(
     `scale`: mean and standard deviation of each channel over the training split (train), over each sample, or none.
     `time_split`: the steps, or fractions, of each recording for training, validation and test, in time.
     `format`, `id`, `time`, `drop`, `test`: of tables; see `recordings.Columns`.
+    `step_label`: the column of a table that is 1 at anomalous steps, and 0 at others.
 
     Raises RequestError for paths and values, DataError for the contents of the file.
     """
@@ -91,9 +93,12 @@ def series(
     notes: list[str] = []
     wish = Columns(label, group, format, id, time, tuple(drop or ()), test or "none")
     found = read_recordings(text, layout, wish, notes)
+    step_labels = found.take_step_labels(step_label, escape(text)) if step_label is not None else {}
     channels = {r.shape[0] for part in found.parts.values() for r in part}
     if len(channels) != 1:
         raise DataError(f"the series of {escape(text)} differ in the number of channels: {sorted(channels)}")
+    if step_labels and time_split is not None:
+        raise RequestError("dataset.step_label does not apply with dataset.time_split", "dataset.holdout=0.2")
     timeline = _in_time(found, time_split, scale, window, text)
     if timeline is not None:
         notes.append(f"divided in time: the first recording at the steps {', '.join(map(str, timeline.ends[0]))}")
@@ -131,7 +136,11 @@ def series(
         return (*split(len(train.x), holdout, split_seed, labels, groups), how)
 
     group_ids = _group_ids(windows, groups) if group == "recording" else None
-    sources = make_sources(parts, targets, hold_out, notes, group_ids)
+    spans = {part: w.spans(recordings[part]) for part, w in windows.items()}
+    sources = make_sources(parts, targets, hold_out, notes, group_ids, spans)
+    for part, source in sources.items():
+        if part in PARTS and source is not None:
+            source.step_labels = step_labels.get(part if part in windows else "train")
     sources["unlabelled"] = pretrain_source(sources["train"], sources["unlabelled"], pretrain_on, notes)
     values = _values(covered_steps(sources["train"].storage), timeline, scale, notes)
     contents = [t for x in parts.values() for t in stored_tensors(x)]

@@ -59,6 +59,7 @@ class AnomalyResult:
     notes: list[str] = field(default_factory=list)
     csv: Csv | None = None
     samples: list[tuple[Split, int]] = field(default_factory=list)  # split and id of each row
+    scores: dict[str, Tensor] = field(default_factory=dict)  # without labels: the scores (n,) of each row
 
 
 def score_each_class(
@@ -141,6 +142,7 @@ def rank_test_samples(
         result.metrics |= {"flagged": flagged} if name == first else {}
         result.metrics[f"{name}.flagged"] = flagged
         table[f"{name}_p"], table[name] = p.tolist(), s[n_calibration:].tolist()
+        result.scores[name] = s[n_calibration:]
         if name == first:
             ranking = s[n_calibration:].argsort(descending=True, stable=True).tolist()
             result.ends = [Extremes("test samples", f"by {name}", extreme_rows(s[n_calibration:]).tolist(), None)]
@@ -193,6 +195,7 @@ def rank_all_samples(
         result.metrics |= {"outlying": share} if name == first else {}
         result.metrics[f"{name}.outlying"] = share
         table[name] = s.tolist()
+        result.scores[name] = s
         if name == first:
             ranking = s.argsort(descending=True, stable=True).tolist()
             result.ends = [Extremes("all samples", f"by {name}", extreme_rows(s).tolist(), None)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sslcli.data.forecasts import Forecasts, complete, errors
+from sslcli.data.recordings.forecasts import Forecasts, complete, errors
 from sslcli.evals.forecasting.ridge import ManyRidge
 
 BLOCK_VALUES = 1 << 22  # of targets at a time

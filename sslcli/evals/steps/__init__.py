@@ -1,0 +1,1 @@
+"""Scores of the steps of recordings, from scores of windows."""
