@@ -56,9 +56,11 @@ COLOURED = {"colorization"}  # digits are grey
 COLUMNS = {m for m in METHODS if "columns" in recipe(m).get("requires", [])}  # of a table
 WORDS = {m for m in METHODS if "vocabulary" in recipe(m).get("requires", [])}  # of a text
 
+TIMED = {m for m in METHODS if "time" in recipe(m).get("requires", [])}  # of a series
+
 
 def usual_data(method: str) -> str:
-    kinds = {"wine": COLUMNS, "capitals": WORDS, "image_folder": COLOURED}
+    kinds = {"wine": COLUMNS, "capitals": WORDS, "series": TIMED, "image_folder": COLOURED}
     return next((data for data, methods in kinds.items() if method in methods), "digits")
 
 

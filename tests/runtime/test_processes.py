@@ -31,11 +31,14 @@ def composed(folder: Path, method: str, *words: str) -> dict:
         rate = 1e-12 if method == "simcse" else 0.0
         size += ["backbone.width=16", "backbone.depth=2", "backbone.heads=2", f"backbone.dropout={rate}"]
         size += ["method.dropout=0.0"] if "dropout" in node else []
+    if "time" in node.get("requires", []):
+        size += ["dataset=series", f"dataset.path={folder / 'signals.npz'}"]
+        size += ["backbone.depth=2", "backbone.out=8", "backbone.dropout=0"] if method == "ts2vec" else []
     return resolve(compose.compose("pretrain", [f"method={method}", *TINY, *size, *words]))
 
 
 def prepared(folder: Path) -> None:
-    """Write what some methods require: color images, and a trained run as teacher."""
+    """Write what some methods require: color images, series, and a trained run as teacher."""
     import numpy as np
 
     from sslcli.training.pretrain import pretrain
@@ -43,6 +46,9 @@ def prepared(folder: Path) -> None:
 
     rng = np.random.default_rng(0)
     np.savez(folder / "coloured.npz", x=rng.integers(0, 255, (64, 3, 8, 8), dtype=np.uint8), y=np.arange(64) % 4)
+    x = rng.normal(size=(64, 2, 20)).astype(np.float32)
+    x[::3, :, 13:] = np.nan  # the processes have different numbers of values
+    np.savez(folder / "signals.npz", x=x)
     pretrain(prepare(composed(folder, "simsiam", "train.steps=1")), folder / "teacher")
 
 
