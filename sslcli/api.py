@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from sslcli.backbones.base import Backbone
 from sslcli.batch import Batch
 from sslcli.config import compose
-from sslcli.config.modalities import choose_adaptation
+from sslcli.config.modalities import with_implied
 from sslcli.config.overrides import allow_data_path, canonical, to_overrides
 from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
 from sslcli.errors import DataError, SslError
@@ -80,7 +80,7 @@ def pretrain(*overrides: str, **options: Any) -> Run:
     from sslcli.training import configuration, setup
     from sslcli.training.pretrain import pretrain
 
-    cfg = compose.compose("pretrain", choose_adaptation(canonical([*overrides, *to_overrides(options)])))
+    cfg = compose.compose("pretrain", with_implied(canonical([*overrides, *to_overrides(options)])))
     values = configuration.resolve(cfg)
     configuration.check_resume(cfg)
     configuration.check_learning_rate(values, cfg.hydra)

@@ -33,7 +33,7 @@ from sslcli.errors import RequestError, SslError, first_line, listing
 def run(command: Command, request: Request) -> int:
     """Checks everything, so that a wrong request creates no folder; then Hydra runs the job or the sweep. The exit code."""
     from sslcli.config import compose
-    from sslcli.config.modalities import choose_adaptation
+    from sslcli.config.modalities import with_implied
     from sslcli.config.overrides import allow_data_path, canonical, with_optional_keys
 
     module = import_module(f"sslcli.cli.commands.{command.name}")
@@ -43,7 +43,9 @@ def run(command: Command, request: Request) -> int:
         request.overrides = allow_data_path(request.overrides)
     elif request.positional:
         raise unexpected_argument(request.positional[0], command.name)
-    request.overrides = choose_adaptation(canonical(request.overrides))
+    request.overrides = canonical(request.overrides)
+    if command.name != "eval" or "run=none" in request.overrides:  # an evaluation has the choices of its run
+        request.overrides = with_implied(request.overrides)
     if request.has_flag(*SHOWING_FLAGS):
         if not request.multirun:
             compose.compose(command.name, request.overrides, request.config_dirs)  # for our error messages

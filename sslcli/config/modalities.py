@@ -1,4 +1,5 @@
-"""Which method runs on which kind of data: what modalities provide and methods require, by their YAML files. Imports no torch."""
+"""Which method runs on which kind of data: what modalities provide and methods require, by their YAML files, and what a request
+implies. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ WORDS = {  # what a modality provides (configs/modality) and a method requires (
     "frames": "frames of a clip",
     "pairs": "samples of two kinds that belong together",
 }
+LENGTH = ("train.epochs", "train.budget")
 DEFAULT_REQUIRES = ("views",)
 PLAIN, UNUSUAL, REFUSED = "plain", "unusual", "refused"
 
@@ -63,19 +65,54 @@ def token_backbone(dataset: str) -> str:
     return str(_of_dataset(dataset).get("token_backbone", "vit_micro"))
 
 
-def choose_adaptation(overrides: list[str]) -> list[str]:
+def with_implied(overrides: list[str]) -> list[str]:
+    """The overrides of a request, with the method of the data where none is chosen, and without the number of steps of a recipe
+    where epochs or a time are given."""
+    return with_length(with_method(overrides))
+
+
+def with_method(overrides: list[str]) -> list[str]:
+    """With the default method of the modality, where neither a method, a backbone nor an experiment is chosen; with that of
+    `experiment=adapt`."""
+    given = _values(overrides)
+    if given.get("experiment") == "adapt":
+        return with_adaptation(overrides)
+    usual = _of_dataset(given.get("dataset", "")).get("method")
+    if usual is None or not given.keys().isdisjoint(("method", "backbone", "experiment")):
+        return overrides
+    return [*overrides, f"method={usual}"]
+
+
+def with_adaptation(overrides: list[str]) -> list[str]:
     """The overrides of a request with the method of `experiment=adapt`, where none is chosen: masked prediction for a backbone of
     the class of the modality's token backbone. For others the experiment itself has one with an EMA teacher."""
-    chosen = {key: value for key, _, value in (o.partition("=") for o in overrides)}
-    if chosen.get("experiment") != "adapt" or "method" in chosen or "backbone" not in chosen:
+    given = _values(overrides)
+    if "method" in given or "backbone" not in given:
         return overrides
-    dataset = chosen.get("dataset", "")
+    dataset = given.get("dataset", "")
     files = registry.choices("backbone", map(Path, instantiate.trusted_folders()))
-    names = [name for name in (chosen["backbone"], token_backbone(dataset)) if name in files]
+    names = [name for name in (given["backbone"], token_backbone(dataset)) if name in files]
     targets = [registry.describe(files[name], "backbone").get("_target_") for name in names]
     if len(targets) < 2 or targets[0] != targets[1]:
         return overrides
     return [*overrides, f"method={_of_dataset(dataset).get('masked_method', 'mae')}"]
+
+
+def with_length(overrides: list[str]) -> list[str]:
+    """`train.steps=null` where the method's recipe has a number of steps, which would take precedence over the length that the
+    request gives."""
+    given = _values(overrides)
+    typed = [key for key in LENGTH if given.get(key, "null") != "null"]
+    files = registry.choices("method", map(Path, instantiate.trusted_folders()))
+    method = given.get("method", "")
+    if not typed or "train.steps" in given or method not in files:
+        return overrides
+    recipe: Mapping[str, Any] = registry.describe(files[method], "method")
+    return [*overrides, "train.steps=null"] if (recipe.get("train") or {}).get("steps") else overrides
+
+
+def _values(overrides: list[str]) -> dict[str, str]:
+    return {key.lstrip("+"): value for key, _, value in (o.partition("=") for o in overrides)}
 
 
 def _of_dataset(dataset: str) -> Mapping[str, Any]:

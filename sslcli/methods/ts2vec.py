@@ -28,13 +28,15 @@ class TS2Vec(Method):
     compares = True
     negatives = 2
 
-    def __init__(self, backbone: nn.Module, mask_ratio: float = 0.5, alpha: float = 0.5):
+    def __init__(self, backbone: nn.Module, mask_ratio: float = 0.5, alpha: float = 0.5, max_frames: int = 512):
         super().__init__(backbone)
         if self.backbone.num_frames < 2:
             raise ValueError("two overlapping crops require at least 2 frames: a smaller backbone.stride")
         if not 0 <= mask_ratio < 1 or not 0 <= alpha <= 1:
             raise ValueError("mask_ratio must be at least 0 and below 1, alpha from 0 to 1")
-        self.mask_ratio, self.alpha = mask_ratio, alpha
+        if max_frames < 2:
+            raise ValueError(f"max_frames must be at least 2, got {max_frames}")
+        self.mask_ratio, self.alpha, self.max_frames = mask_ratio, alpha, max_frames
         self.average = Teacher(backbone, copy_buffers=True)
         self.clock = StepCounter()
 
@@ -43,7 +45,7 @@ class TS2Vec(Method):
         present = self.backbone.present(x)
         n = present.shape[1]
         shared = replace(batch.draw, ids=torch.tensor([self.clock.now()])).uniform("crop", 4)[0].tolist()
-        start, left, right, end = crop_bounds(n, shared)
+        start, left, right, end = crop_bounds(min(n, self.max_frames), shared)
         places = n - (end - start) + 1  # of the two crops in a sample
         offset = (batch.uniform("offset") * places).long()  # (B,)
         first = self.crop(batch, x, offset, right - start, "first mask")[:, left - start :]
@@ -67,7 +69,8 @@ class TS2Vec(Method):
         return average
 
     def details(self) -> dict[str, str]:
-        return {"frames": f"{self.backbone.num_frames}, in crops of 2 or more", "evaluated": "the mean of the weights"}
+        n = self.backbone.num_frames
+        return {"frames": f"{n}, in crops of 2 to {min(n, self.max_frames)}", "evaluated": "the mean of the weights"}
 
 
 def crop_bounds(n: int, uniform: list[float]) -> tuple[int, int, int, int]:

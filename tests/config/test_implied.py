@@ -1,0 +1,45 @@
+"""What a request implies: the method of a kind of data, and one length of training."""
+
+from __future__ import annotations
+
+import pytest
+
+from sslcli.config import compose
+from sslcli.config.modalities import with_implied
+
+SERIES = ["dataset=series", "dataset.path=x.npz"]
+
+
+def composed(words: list[str]) -> tuple[str, str, int | None, int | None]:
+    cfg = compose.compose("pretrain", with_implied(words))
+    names = [cfg[group]["_target_"].rpartition(".")[2] for group in ("method", "backbone")]
+    return (*names, cfg.train.steps, cfg.train.epochs)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (SERIES, ("TS2Vec", "Dilated", 200, None)),
+        ([*SERIES, "train.epochs=7"], ("TS2Vec", "Dilated", None, 7)),
+        ([*SERIES, "train.epochs=7", "train.steps=9"], ("TS2Vec", "Dilated", 9, 7)),
+        ([*SERIES, "method=simclr"], ("SimCLR", "TCN", None, 100)),
+        ([*SERIES, "backbone=mlp"], ("SimSiam", "MLP", None, 100)),
+        ([*SERIES, "method=ts2vec", "backbone=gru", "train.budget=1m"], ("TS2Vec", "GRU", None, None)),
+        ([], ("SimSiam", "ConvNet", None, 90)),
+    ],
+)
+def test_method_and_length_follow_the_request(words, wanted):
+    assert composed(words) == wanted
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*SERIES, "experiment=smoke"],
+        ["dataset=digits", "train.epochs=3"],
+        ["dataset=series,digits"],
+        ["method=ts2vec,simclr", "train.epochs=3"],
+    ],
+)
+def test_nothing_is_implied(words):
+    assert with_implied(words) == words
