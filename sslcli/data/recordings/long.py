@@ -12,7 +12,7 @@ from sslcli.data.recordings.recordings import LABELS, Columns, Recordings, find_
 from sslcli.data.recordings.table import parse_times, read_columns, require_columns
 from sslcli.data.recordings.times import Grid, sort_by_time, step_text
 from sslcli.data.tables.columns import TableFile
-from sslcli.errors import DataError
+from sslcli.errors import DataError, listing
 
 TIMES = ("time", "timestamp", "date", "datetime", "t")
 IDS = ("id", "series", "series_id", "recording", "recording_id", "sample", "sample_id", "case", "case_id", "unique_id")
@@ -38,13 +38,19 @@ def read_long(file: TableFile, wish: Columns, notes: list[str]) -> Recordings:
     group = wish.named_group and find_column(wish.named_group, (), columns, "group", file.what)
     label = None
     if wish.label != "none":
-        label = find_column(wish.named_label, LABELS if id is not None else (), columns, "label", file.what, [time, id])
+        known = LABELS if id is not None else ()
+        label = find_column(wish.named_label, known, columns, "label", file.what, [time, id, *wish.channels])
     split = find_column(None, ("split",), columns, "split", file.what)
     texts = [name for name in (time, id, group, label, split) if name is not None]
-    channels = [name for name in columns if name not in texts]
+    channels = _channels(columns, texts, wish, file, notes)
     data = read_columns(file, channels, texts)
     rows = _rows_of(data, id)
-    if label is not None and wish.named_label is None and any(one_value(data[label][r]) is None for r in rows):
+    if (
+        label is not None
+        and wish.named_label is None
+        and not wish.channels
+        and any(one_value(data[label][r]) is None for r in rows)
+    ):
         notes.append(f"the column {escape(label)} changes within a recording: it is a channel (dataset.label)")
         channels.append(label)
         data |= read_columns(file, [label], [])
@@ -62,6 +68,19 @@ def read_long(file: TableFile, wish: Columns, notes: list[str]) -> Recordings:
     labels = _of_rows(data, label, rows, file) if label else None
     groups = _of_rows(data, group, rows, file) if group else None
     return _assemble(kept, parts, labels, groups, channels, notes)
+
+
+def _channels(columns: list[str], texts: list[str], wish: Columns, file: TableFile, notes: list[str]) -> list[str]:
+    """The columns of values: those that the user, or a trained encoder, names, or all but `texts`."""
+    if not wish.channels:
+        return [name for name in columns if name not in texts]
+    if absent := [name for name in wish.channels if name not in columns]:
+        raise DataError(
+            f"{file.what} lacks the channel {listing(map(escape, absent), 4)}; its columns are {listing(map(escape, columns), 8)}"
+        )
+    if ignored := [name for name in columns if name not in (*texts, *wish.channels)]:
+        notes.append(f"columns that are not read: {listing(map(escape, ignored), 6)}")
+    return list(wish.channels)
 
 
 def _rows_of(data: dict[str, np.ndarray], id: str | None) -> list[np.ndarray]:

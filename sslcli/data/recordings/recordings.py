@@ -48,7 +48,8 @@ class Columns:
     """The keys of `dataset` that name columns of a table.
 
     label, group: as in `series`. form: auto, long or wide. id, time: columns of a long table, None: found by their names. drop:
-    columns that are not read. test: the file of the test split, auto: X_TEST beside X_TRAIN, or none."""
+    columns that are not read. channels: those of values, in this order; all others where it is empty. test: the file of the test
+    split, auto: X_TEST beside X_TRAIN, or none."""
 
     label: str | None = "auto"
     group: str | None = "recording"
@@ -57,6 +58,7 @@ class Columns:
     time: str | None = None
     drop: tuple[str, ...] = ()
     test: str = "auto"
+    channels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.form not in ("auto", "long", "wide"):

@@ -65,6 +65,7 @@ def series(
     drop: list[str] | None = None,
     test: str | None = "auto",
     step_label: str | None = None,
+    channels: list[str] | None = None,
 ) -> Dataset:
     """A data set of series (N, C, T) float32, of the modality "series".
 
@@ -79,7 +80,7 @@ def series(
     `pretrain_on`: where there is an unlabeled split, all (train and unlabelled) or unlabelled.
     `scale`: mean and standard deviation of each channel over the training split (train), over each sample, or none.
     `time_split`: the steps, or fractions, of each recording for training, validation and test, in time.
-    `format`, `id`, `time`, `drop`, `test`: of tables; see `recordings.Columns`.
+    `format`, `id`, `time`, `drop`, `channels`, `test`: of tables; see `recordings.Columns`.
     `step_label`: the column of a table that is 1 at anomalous steps, and 0 at others.
 
     Raises RequestError for paths and values, DataError for the contents of the file.
@@ -91,12 +92,12 @@ def series(
     if scale not in SCALES:
         raise RequestError(f"dataset.scale: expected train, sample or none, got {escape(scale)}", "dataset.scale=train")
     notes: list[str] = []
-    wish = Columns(label, group, format, id, time, tuple(drop or ()), test or "none")
+    wish = Columns(label, group, format, id, time, tuple(drop or ()), test or "none", tuple(channels or ()))
     found = read_recordings(text, layout, wish, notes)
     step_labels = found.take_step_labels(step_label, escape(text)) if step_label is not None else {}
-    channels = {r.shape[0] for part in found.parts.values() for r in part}
-    if len(channels) != 1:
-        raise DataError(f"the series of {escape(text)} differ in the number of channels: {sorted(channels)}")
+    sizes = {r.shape[0] for part in found.parts.values() for r in part}
+    if len(sizes) != 1:
+        raise DataError(f"the series of {escape(text)} differ in the number of channels: {sorted(sizes)}")
     if step_labels and time_split is not None:
         raise RequestError("dataset.step_label does not apply with dataset.time_split", "dataset.holdout=0.2")
     timeline = _in_time(found, time_split, scale, window, text)
@@ -147,7 +148,7 @@ def series(
     return Dataset(
         name=name,
         modality="series",
-        shape=(channels.pop(), length),
+        shape=(sizes.pop(), length),
         **sources,
         classes=targets.classes,
         task=targets.task,

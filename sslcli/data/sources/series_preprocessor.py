@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from sslcli.config import typecheck
+from sslcli.console import escape
 from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.data.timeline import standardize_samples
-from sslcli.errors import DataError, RequestError
+from sslcli.errors import DataError, RequestError, listing
 from sslcli.nn.values import Continuous, Values, values_from_json
 
 
@@ -22,19 +23,22 @@ class SeriesPreprocessor(Preprocessor):
     """Series of one length.
 
     shape: (C, T), channels and steps. values: mean and standard deviation of each channel. scale: sample, where each sample is
-    standardized by itself, else train."""
+    standardized by itself, else train. channels: their names, where the training data were a table."""
 
     kind: ClassVar[str] = "series"
     shape: tuple[int, ...]
     values: Values
     scale: str = "train"
+    channels: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, shape: tuple[int, ...], values: Values, details: Mapping[str, Any]) -> Self:
-        return cls(tuple(shape), values, "sample" if details.get("scale") == "sample" else "train")
+        scale = "sample" if details.get("scale") == "sample" else "train"
+        return cls(tuple(shape), values, scale, tuple(details.get("channels", ())))
 
     def to_json(self) -> dict[str, Any]:
-        own = {"scale": self.scale} if self.scale != "train" else {}
+        own: dict[str, Any] = {"scale": self.scale} if self.scale != "train" else {}
+        own |= {"channels": list(self.channels)} if self.channels else {}
         return {"shape": list(self.shape), "values": self.values.to_json(), **own}
 
     @classmethod
@@ -45,7 +49,10 @@ class SeriesPreprocessor(Preprocessor):
         scale = content.get("scale", "train")
         if scale not in ("train", "sample"):
             raise ValueError("expected the scale train or sample")
-        out = cls(tuple(shape or ()), values_from_json(values), scale)
+        channels = content.get("channels", [])
+        if not typecheck.matches_type(channels, list[str]) or len(channels) not in (0, (shape or [0])[0]):
+            raise ValueError("expected the names of all channels")
+        out = cls(tuple(shape or ()), values_from_json(values), scale, tuple(channels))
         if not (isinstance(out.values, Continuous) and out.values.fits(out.shape)):
             raise ValueError(f"these values are not those of series {out.shape}")
         return out
@@ -64,6 +71,13 @@ class SeriesPreprocessor(Preprocessor):
             raise RequestError(
                 f"this encoder takes series with dataset.scale={self.scale}; those of {dataset.name} have {given}",
                 f"dataset.scale={self.scale}",
+            )
+        names = tuple(dataset.details.get("channels", ()))
+        if names and self.channels and names != self.channels:
+            raise RequestError(
+                f"this encoder takes the channels {listing(map(escape, self.channels), 8)}; those of {dataset.name} are "
+                f"{listing(map(escape, names), 8)}",
+                f"dataset.channels=[{','.join(self.channels)}]",
             )
         return super().adapt(dataset, notes)
 

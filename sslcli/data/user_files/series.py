@@ -30,5 +30,9 @@ def read_series_files(paths: Sequence[str], preprocessor: SeriesPreprocessor, no
 
 
 def _read(path: str, preprocessor: SeriesPreprocessor, notes: list[str]) -> Dataset:
-    found = series(path, window=preprocessor.shape[1], holdout=0, scale=preprocessor.scale, test="none")
+    channels = list(preprocessor.channels) or None
+    found = series(
+        path, window=preprocessor.shape[1], holdout=0, scale=preprocessor.scale, test="none", channels=channels
+    )
+    notes += [note for note in found.notes if "not read" in note and note not in notes]
     return preprocessor.adapt(without_split(found), notes)

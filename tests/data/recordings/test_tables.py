@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from sslcli.data.preprocess import preprocessor_of
 from sslcli.data.sources.series import series
+from sslcli.data.user_files.series import read_series_files
 from sslcli.errors import DataError, RequestError
 
 
@@ -202,3 +204,19 @@ def test_time_split_divides_each_recording(tmp_path):
             series(path, window=5, time_split=parts)
     with pytest.raises(RequestError, match=r"requires dataset\.window"):
         series(path, time_split=[0.6, 0.2, 0.2])
+
+
+def test_files_for_an_encoder_are_read_by_the_names_of_channels(tmp_path):
+    d = series(write(tmp_path / "train.csv", LONG), label="label", holdout=0)
+    preprocessor = preprocessor_of(d)
+    assert preprocessor.channels == ("a", "b")
+    other = write(tmp_path / "new.csv", "id,time,state,b,a\nq,0,on,1,2\nq,1,off,3,4\nq,2,off,5,6\n")
+    notes: list[str] = []
+    found = read_series_files([other], preprocessor, notes)
+    assert found.dataset.train.read(0).tolist() == [[2, 4, 6], [1, 3, 5]]
+    assert any("columns that are not read: state" in note for note in notes)
+    with pytest.raises(DataError, match="lacks the channel b"):
+        read_series_files([write(tmp_path / "less.csv", "id,time,a\nq,0,1\nq,1,2\n")], preprocessor, [])
+    assert type(preprocessor).from_json(preprocessor.to_json(), {}) == preprocessor
+    with pytest.raises(RequestError, match="takes the channels a, b"):
+        preprocessor.adapt(series(other, channels=["b", "a"]), [])
