@@ -10,6 +10,7 @@ import numpy as np
 
 from sslcli.console import escape
 from sslcli.data.recordings.recordings import Recordings
+from sslcli.data.recordings.table import LARGEST
 from sslcli.errors import DataError, RequestError
 
 MISSING = frozenset({"?", "nan", ""})
@@ -40,13 +41,13 @@ def read_ts(path: str) -> Recordings:
             raise DataError(
                 f"{escape(path)} is not a .ts file: expected lines with @ before @data", "see sktime's format"
             )
-        name, *words = line[1:].split()
-        facts[name.lower()] = words
-    if facts.get("timestamps", ["false"])[0].lower() == "true":
+        name, *words = line[1:].split() or [""]
+        facts[name.lower()] = [word.lower() for word in words]
+    if "true" in facts.get("timestamps", [])[:1]:
         raise RequestError(
             f"{escape(path)} has time stamps, which are not read", "write it as CSV with id, time and channels"
         )
-    labeled = any(facts.get(key, ["false"])[0].lower() == "true" for key in ("classlabel", "targetlabel"))
+    labeled = any("true" in facts.get(key, [])[:1] for key in ("classlabel", "targetlabel"))
     recordings, labels = [], []
     for number, line in lines:
         fields = line.split(":")
@@ -84,10 +85,13 @@ def read_arff(path: str) -> Recordings:
     recordings, labels = [], []
     for number, line in lines:
         row = next(csv.reader([line], quotechar="'" if line[0] == "'" else '"', skipinitialspace=True))
-        if labeled:
+        if labeled and row:
             labels.append(row.pop().strip().strip("'\""))
-        if not relational and len(row) != len(names) - labeled:
-            raise DataError(f"{escape(path)}, line {number}: expected {len(names)} values, got {len(row) + labeled}")
+        expected = 1 if relational else len(names) - labeled
+        if len(row) != expected:
+            raise DataError(
+                f"{escape(path)}, line {number}: expected {expected + labeled} values, got {len(row) + labeled}"
+            )
         channels = re.split(r"\\n|\n", row[0]) if relational else [",".join(row)]
         recordings.append(_stack([_values(text, path, number) for text in channels], path, number))
     return _found(recordings, labels, path)
@@ -100,8 +104,10 @@ def _values(text: str, path: str, number: int) -> np.ndarray:
     except ValueError:
         bad = next(cell for cell in cells if not _is_number(cell))
         raise DataError(f"{escape(path)}, line {number}: {escape(bad.strip()[:40])!r} is not a number") from None
-    if np.isinf(values).any():
-        raise DataError(f"{escape(path)}, line {number}: an infinite value", "use ? for missing values")
+    if (np.abs(values) > LARGEST).any():
+        raise DataError(
+            f"{escape(path)}, line {number}: a value that is infinite or beyond 1e38", "use ? for missing values"
+        )
     return values.astype(np.float32)
 
 

@@ -40,7 +40,7 @@ def read_recordings(path: str, layout: str, wish: Columns, notes: list[str]) -> 
         return read_arrays(path, layout, wish, notes)
     if stem(path, ENDINGS) is None:
         raise RequestError(f"{escape(path)} holds no series: expected {EXPECTED}")
-    files = {"train": require_regular(path)}
+    files = {"train": path}
     if wish.test not in ("auto", "none"):
         other = os.path.join(os.path.dirname(path), wish.test)
         files["test"] = next((p for p in (wish.test, other) if os.path.isfile(p)), "")
@@ -89,6 +89,7 @@ def _read_splits(files: dict[str, str], wish: Columns, notes: list[str]) -> Reco
 
 
 def _read_file(path: str, wish: Columns, notes: list[str]) -> Recordings:
+    require_regular(path)
     plain = next((path[: -len(c)] for c in COMPRESSED if path.lower().endswith(c)), path).lower()
     if plain.endswith((".ts", ".arff")) and plain != path.lower():
         raise RequestError(f"{escape(path)} is compressed", "unpack it first")

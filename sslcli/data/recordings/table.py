@@ -21,7 +21,11 @@ LARGEST = 1e38
 
 def open_table(path: str, delimiter: str | None = None) -> tuple[TableFile, bool]:
     """A table, and whether it has a header: a text table without one is a table of values."""
-    if is_parquet(path):
+    try:
+        parquet = is_parquet(path)
+    except OSError as error:
+        raise DataError(f"{escape(path)} cannot be read: {error.strerror}") from error
+    if parquet:
         return open_file(path, None, None), True
     file = DelimitedFile(path, delimiter, header=None, one_column=True)
     if not file.has_header:

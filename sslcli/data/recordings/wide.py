@@ -9,6 +9,7 @@ import os
 
 import numpy as np
 
+from sslcli.console import escape
 from sslcli.data.recordings.recordings import LABELS, Columns, Recordings, find_column
 from sslcli.data.recordings.table import read_columns, require_columns
 from sslcli.data.tables.columns import TableFile
@@ -25,6 +26,8 @@ def read_wide(file: TableFile, header: bool, wish: Columns, notes: list[str]) ->
     group = wish.named_group and find_column(wish.named_group, (), columns, "group", file.what)
     texts = [name for name in (label, group) if name]
     steps = [name for name in columns if name not in texts]
+    if not steps:
+        raise DataError(f"{file.what} has no columns of values beside {', '.join(map(escape, texts))}")
     if not header:
         notes.append(
             f"{file.what} has no header: its columns are steps" + (f", and {label} the label" if label else "")
