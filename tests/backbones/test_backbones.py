@@ -33,6 +33,7 @@ OTHER_SIZES = {
     "vit_micro",
     "vit_small",
     "vit_base",
+    "patch_vit",
     "bert_tiny",
     "bert_small",
     "bert_base",
