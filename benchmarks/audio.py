@@ -30,12 +30,16 @@ OUT = ROOT / "docs" / "results" / "audio.json"
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 TESTS = {"customary": "*_[0-4].wav", **{speaker: f"*_{speaker}_*.wav" for speaker in SPEAKERS}}
 LABELS = ("1/class", "10/class", "all")
-BACKBONE = ["backbone=convnet", "backbone.width=16", "backbone.blocks=1"]
-METHODS: dict[str, list[str]] = {"simclr": ["train.epochs=20", "train.batch_size=128"]}
+SPECTROGRAM = ["dataset.bands=40", "dataset.hop=160"]  # frames of 20 ms, 40 x 48 values a view
+BACKBONE = ["backbone=audio_convnet"]
+TRAIN = ["train.epochs=12", "train.batch_size=128", "optimizer=adamw", "optimizer.lr=0.002", "optimizer.lr_batch=null"]
+METHODS: dict[str, list[str]] = {
+    "simclr": [*TRAIN, "method.temperature=0.1", "method.hidden_dim=256", "method.proj_dim=128"],
+}
 BASELINES = {"mel": "mean and standard deviation of mel bands + LR", "mel32": "log-mel of 32 frames + LR"}
 FINETUNE: dict[str, dict[str, Any]] = {
     "1/class": {"lr": 3e-4, "epochs": 50, "min_steps": 60},
-    "10/class": {"lr": 1e-3, "epochs": 30, "min_steps": 150},
+    "10/class": {"lr": 2e-3, "epochs": 30, "min_steps": 200},
     "all": {"lr": 1e-3, "epochs": 6},
 }
 
@@ -65,7 +69,12 @@ def study(path: Path) -> Study:
         script="audio.py",
         title="Spoken digits",
         facts="",
-        dataset=lambda _: ["dataset=audio_folder", f"dataset.path={path.resolve()}"],
+        dataset=lambda _: [
+            "dataset=audio_folder",
+            f"dataset.path={path.resolve()}",
+            *SPECTROGRAM,
+            "augmentation=audio_speech",
+        ],
         backbones={"convnet": BACKBONE},
         methods=METHODS,
         finetune=lambda labels, start, backbone: FINETUNE[labels],

@@ -18,7 +18,7 @@ from sslcli.nn.values import Continuous, Values
 
 SAMPLES = {  # kind of values, number of axes -> what samples look like
     ("continuous", 2): "series (C, T)",
-    ("continuous", 3): "images (C, H, W)",
+    ("continuous", 3): "images or spectrograms (C, H, W)",
     ("continuous", 4): "clips (C, T, H, W)",
     ("tokens", 1): "sequences of tokens (L)",
     ("columns", 1): "rows of a table (F)",
