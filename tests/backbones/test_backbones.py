@@ -28,6 +28,7 @@ NAMES = sorted(p.stem for p in FOLDER.glob("*.yaml"))
 SMALL = {"depth": 1} | {"width": 16, "heads": 2}  # a big transformer, small enough for a test
 IMAGE, SERIES = (2, 24, 24), (2, 21)
 OTHER_SIZES = {
+    "audio_convnet",
     "resnet34",
     "resnet50",
     "vit_micro",
