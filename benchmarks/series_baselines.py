@@ -98,7 +98,7 @@ def main(folder: Path, names: list[str], seeds: int) -> None:
         sets[name] = row(name, series(str(folder / f"{name}.npz")), seeds)
         print(name, sets[name], file=sys.stderr)
         made = f"python benchmarks/series_baselines.py FOLDER on one core, torch {torch.__version__}, {date.today()}"
-        OUT.write_text(json.dumps({"made": made, "sets": sets}, indent=2) + "\n")
+        OUT.write_text(json.dumps({**known, "made": made, "sets": sets}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
