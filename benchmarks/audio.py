@@ -159,6 +159,8 @@ def page(known: dict[str, Any]) -> str:
     kinds = {"probe": "linear probe", "finetune": "fine-tuning"}
     models = list(dict.fromkeys((k.split("|")[1], k.split("|")[4]) for k in results))
     seeds = {k.split("|")[2] for k in results if k.split("|")[0] == "customary"}
+    n = len(seeds)
+    spread = "one seed" if n == 1 else f"mean ± standard deviation over {n} seeds (n - 1)"
     lines = [
         "# Spoken digits",
         "",
@@ -168,9 +170,9 @@ def page(known: dict[str, Any]) -> str:
         "over the six speakers. "
         f"Made by `{about['command']}` on {about['machine']}, {about['date']}; torch {about['versions'].get('torch')}.",
         "",
-        f"Accuracy, mean ± standard deviation over {len(seeds)} seed{'s' * (len(seeds) != 1)} (n - 1); a seed is one pretraining, "
-        "one draw of labels and one order of fine-tuning. Pretraining reads the training split without labels. The recipe was "
-        "chosen on the recordings 5 to 9, without those of 0 to 4. LR is logistic regression.",
+        f"Accuracy, {spread}; a seed is one pretraining, one draw of labels and one order of fine-tuning. Pretraining reads the "
+        "training split without labels. The recipe was chosen on the recordings 5 to 9, without those of 0 to 4. LR is logistic "
+        "regression.",
         "",
         f"Network: `{' '.join(BACKBONE)}`. Pretraining: "
         + "; ".join(f"`method={name} {' '.join(words)}`" for name, words in METHODS.items())
