@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from sslcli.rng import derive
 C_VALUES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 1e2, 1e3, 1e4, float("inf"))
 FOLDS = 5
 FEWEST = 50  # labeled samples, and 5 a class: with fewer C is infinite, that is, the margin is hard
+ITERATIONS = 1_000_000  # the authors have 10 million; a hard margin may not exist, and the solver would not end
 MOST = 10_000  # labeled samples; a stratified subset of more
 
 
@@ -60,8 +62,11 @@ def fit_svm(
         if groups is not None:
             fold = subsets.folds(y, FOLDS, seed, index, groups).numpy()
             folds = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(FOLDS)]
-        search = GridSearchCV(SVC(gamma="scale"), {"C": list(values)}, cv=folds, refit=False).fit(features, classes)
+        machine = SVC(gamma="scale", max_iter=ITERATIONS)
+        with warnings.catch_warnings():  # a C without a solution scores NaN, which is never the best
+            warnings.simplefilter("ignore")
+            search = GridSearchCV(machine, {"C": list(values)}, cv=folds, refit=False).fit(features, classes)
         how = f"accuracy over {FOLDS} folds of {len(y)} labelled training samples"
         choice = Choice(float(search.best_params_["C"]), how, values)
-    model = SVC(C=choice.value, gamma="scale").fit(features, classes)
+    model = SVC(C=choice.value, gamma="scale", max_iter=ITERATIONS).fit(features, classes)
     return SVM(model, choice, len(y))
