@@ -76,7 +76,8 @@ def find_damage(saved: Record) -> str | None:
             return f"state.json: {key} is missing or of another type"
     if min(saved[k] for k, kind in types.items() if kind is int) < 0:
         return "state.json: a count is negative"
-    if saved["plan"] is not None and not _is_horizon(saved["plan"]):
+    plan = saved["plan"]
+    if plan is not None and not (_is_horizon(plan) and (plan["total"] > 0 or saved["step"] == 0)):
         return "state.json: plan is damaged"
     meters = saved.get("meters", [])
     names = [m["sums"].keys() for m in meters if _is_meter(m)]

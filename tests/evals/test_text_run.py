@@ -66,6 +66,8 @@ def trained(made, cli, tmp_path) -> Callable[..., Result]:
 
 def test_every_evaluator_runs_on_text(trained, tmp_path):
     for name in evaluator_infos():
+        if name == "forecast":  # of data that are divided in time
+            continue
         result = trained("eval", name, *shlex.split(OPTIONS.get(name, "")))
         assert result.code == 0, (name, result.err)
         assert any(line.startswith((f"{name}.", f"{name}@")) for line in result.out.splitlines()), name
