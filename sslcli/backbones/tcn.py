@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sslcli.backbones.temporal.frames import FrameBackbone, stride_of
-from sslcli.errors import RequestError
+from sslcli.backbones.temporal.frames import FrameBackbone, require_odd, stride_of
 
 
 class TCN(FrameBackbone):
@@ -30,10 +29,7 @@ class TCN(FrameBackbone):
         pool: str = "mean",
     ):
         super().__init__(input_shape, pool)
-        if kernel % 2 == 0:
-            raise RequestError(
-                f"backbone.kernel: expected an odd integer, got {kernel}", f"backbone.kernel={kernel + 1}"
-            )
+        require_odd(kernel)
         self.stride = stride_of(stride, self.input_shape[-1])
         first = max(kernel, 2 * self.stride - 1)
         self.stem = nn.Conv1d(self.channels, width, first, self.stride, padding=first // 2)

@@ -124,8 +124,8 @@ def test_predictions_are_compared_without_labels(share, lost, cli, run, monkeypa
             TorchExport().comparison(Path("out"), model)
     else:
         (line,) = TorchExport().comparison(Path("out"), model)
-        told = f"{1 - n / len(own):.1%} of {len(own)} samples without a label"
-        assert line == f"the file predicts the class of the network for {told}"
+        agreement = f"{1 - n / len(own):.1%} of {len(own)} samples without a label"
+        assert line == f"the file predicts the class of the network for {agreement}"
 
 
 @pytest.mark.parametrize(

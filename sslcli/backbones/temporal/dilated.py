@@ -7,8 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.backbones.temporal.frames import FrameBackbone, stride_of
-from sslcli.errors import RequestError
+from sslcli.backbones.temporal.frames import FrameBackbone, require_odd, stride_of
 
 
 class Dilated(FrameBackbone):
@@ -35,10 +34,7 @@ class Dilated(FrameBackbone):
         pool: str = "max",
     ):
         super().__init__(input_shape, pool)
-        if kernel % 2 == 0:
-            raise RequestError(
-                f"backbone.kernel: expected an odd integer, got {kernel}", f"backbone.kernel={kernel + 1}"
-            )
+        require_odd(kernel)
         self.stride = stride_of(stride, self.input_shape[-1])
         self.embed = nn.Linear(self.frame_size, width)
         widths = [width] * (depth + 1) + [out]

@@ -125,3 +125,9 @@ def stride_of(stride: int | str, steps: int) -> int:
             f"backbone.stride: expected a positive integer or auto, got {stride!r}", "backbone.stride=auto"
         )
     return stride
+
+
+def require_odd(kernel: int) -> None:
+    """RequestError for an even kernel: frames would not stay aligned."""
+    if kernel % 2 == 0:
+        raise RequestError(f"backbone.kernel: expected an odd integer, got {kernel}", f"backbone.kernel={kernel + 1}")

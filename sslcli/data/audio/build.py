@@ -25,7 +25,7 @@ from sslcli.data.folders.split_folders import check_splits
 from sslcli.data.images.headers import resident_budget
 from sslcli.data.images.options import check_bad_fraction, check_resident
 from sslcli.data.loading import bad_samples
-from sslcli.data.sources.image_splits import encode_classes, hold_out, select_splits
+from sslcli.data.sources.folder_splits import encode_classes, hold_out, select_splits
 from sslcli.data.subset import check_pretrain_on, pretrain_source
 from sslcli.errors import DataError, RequestError
 

@@ -17,8 +17,8 @@ from sslcli.data.images.headers import FileLoader, Headers, describe_headers, fi
 from sslcli.data.images.options import ImageOptions
 from sslcli.data.images.value_range import find_range
 from sslcli.data.loading import bad_samples
+from sslcli.data.sources.folder_splits import encode_classes, hold_out, select_splits
 from sslcli.data.sources.image_files import ImageFiles
-from sslcli.data.sources.image_splits import encode_classes, hold_out, select_splits
 from sslcli.data.stats import dark_notes, image_stats
 from sslcli.data.subset import pretrain_source
 from sslcli.errors import DataError

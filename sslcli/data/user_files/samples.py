@@ -64,7 +64,7 @@ def list_files(
 ) -> list[tuple[str, int]]:
     """(path, bytes) of the files below a folder whose name `accept` accepts, sorted; empty ones become `unreadable`.
 
-    DataError where there is none. `what`: "an image"."""
+    DataError where there is none. `what`: "image files"."""
     folder = scan(path, accept)
     unreadable |= dict.fromkeys(folder.empty, "the file is empty")
     unreadable |= dict.fromkeys(folder.denied, "the folder may not be read")

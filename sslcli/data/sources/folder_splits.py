@@ -1,4 +1,4 @@
-"""Splits and labels of a data set of image files."""
+"""Splits and labels of a data set of files, such as images and clips."""
 
 from __future__ import annotations
 
