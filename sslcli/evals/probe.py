@@ -25,7 +25,7 @@ from sslcli.evals.fit.grid_search import Choice, Grid, choice_notes
 from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, LinearProbe, Standardizer, c_protocol, choose_c
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.inputs.baselines import fit_classifiers, two_classes
+from sslcli.evals.inputs.baselines import score_classifiers, two_classes
 from sslcli.evals.metrics.anomaly_metrics import auroc
 from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.evals.regression.probe import value_probe
@@ -112,12 +112,10 @@ def probe(
         else:
             draws[subject] = scores_of_set.scores
             protocol["baselines"][subject] = {k: scores_of_set.protocol[k] for k in ("dim", "strength", "solver")}
-    fitted, y_test = fit_classifiers(data, amount, seeds, baselines)
-    for name, outputs in fitted.items():
-        draws[name] = outputs.scores(y_test, two_classes(data.dataset, y_test))
-        for metric, values in draws[name].items():
-            metrics |= mean_and_std(f"{name}.{metric}", values)
-        protocol["baselines"][name] = {"note": outputs.note}
+    of_field, field_draws, entries = score_classifiers(data, amount, seeds, baselines)
+    metrics |= of_field
+    draws |= field_draws
+    protocol["baselines"] |= entries
     if amount.kind == "all" and seeds > 1:
         notes.append(f"labels=all: the {seeds} draws differ only in the folds that choose C")
     protocol["notes"] = data.protocol_notes(baselines, notes)

@@ -43,6 +43,7 @@ from sslcli.views.preview.curves import Curves
 from sslcli.views.signals.baselines import baselines
 from sslcli.views.signals.copies import SeriesCopies, defects
 from sslcli.views.signals.corruptions import CORRUPTIONS
+from sslcli.views.signals.spans import Spans
 from sslcli.views.signals.steps import gather_steps, interpolate_steps, valid_length
 from sslcli.views.signals.warps import FrequencyMask, MagnitudeWarp, Rotation, TimeWarp
 
@@ -137,31 +138,17 @@ class Scale(Op):
         return draw.normal("scale/factor", x.shape[1], 1).to(x.device).mul_(self.sigma).add_(1).mul(x)
 
 
-class TimeMask(Op):
+class TimeMask(Spans):
     """Set `spans` time spans of all channels to the channel's mean; each has up to a fraction `ratio` of the valid part. Missing
     values stay missing; masked values are not NaN, so that the backbone cannot detect the mask."""
 
     name = "time_mask"
 
     def __init__(self, ratio: float = 0.2, spans: int = 1, p: float = 0.5):
-        self.ratio = number("ratio", ratio, 0.0, 1.0)
-        if number("spans", spans, 1) != int(spans):
-            raise BadValue("spans", "an integer")
-        self.spans = int(spans)
-        self.p = p
-
-    def uniforms(self) -> dict[str, int]:
-        return {"length": self.spans, "start": self.spans}
-
-    def params(self, u: dict[str, Tensor]) -> Params:
-        return {"length": u["length"].double() * self.ratio, "start": u["start"].double()}
+        super().__init__(ratio, spans, p)
 
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
-        valid = valid_length(x).double()[:, None]
-        length = (params["length"] * valid).round_()  # (B, spans)
-        start = (params["start"] * (valid - length + 1)).floor_()
-        steps = torch.arange(x.shape[2], dtype=torch.float64, device=x.device)
-        hidden = ((steps >= start[:, :, None]) & (steps < (start + length)[:, :, None])).any(1)  # (B, T)
+        hidden = self.hidden(params, x.shape[2], valid_length(x))
         return x.masked_fill(hidden[:, None] & ~x.isnan(), 0.0)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sslcli.data.images import headers as module
+from sslcli.data.folders import headers
 from sslcli.data.inspect import format_rows, inspect, require_readable
 from sslcli.data.sources.image_files import ImageFiles
 from sslcli.data.sources.image_folder import image_folder
@@ -170,10 +170,10 @@ def test_several_sizes_are_streamed(make_folder):
 
 def test_resident_budget(make_folder, monkeypatch):
     root = str(make_folder({"a": 4, "b": 4}))
-    monkeypatch.setattr(module, "RESIDENT_BYTES", 8 * 20 * 24 * 3 - 1)
+    monkeypatch.setattr(headers, "RESIDENT_BYTES", 8 * 20 * 24 * 3 - 1)
     assert image_folder(root).train.resident is None
     assert image_folder(root, resident=True).train.resident is not None
-    monkeypatch.setattr(module, "RESIDENT_BYTES", 8 * 20 * 24 * 3)
+    monkeypatch.setattr(headers, "RESIDENT_BYTES", 8 * 20 * 24 * 3)
     assert image_folder(root).train.resident is not None
     assert image_folder(root, resident=False).train.resident is None
 

@@ -20,9 +20,9 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.files.label_text import class_warnings
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.contents import FileList, FolderContents
+from sslcli.data.folders.headers import resident_budget
 from sslcli.data.folders.nouns import reword
 from sslcli.data.folders.split_folders import check_splits
-from sslcli.data.images.headers import resident_budget
 from sslcli.data.images.options import check_bad_fraction, check_resident
 from sslcli.data.loading import bad_samples
 from sslcli.data.sources.folder_splits import encode_classes, hold_out, select_splits

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sslcli.console import plural
 from sslcli.data.audio.reader import AudioFile
 from sslcli.data.folders.contents import FileList
-from sslcli.data.images.headers import SAMPLED, resident_budget
-from sslcli.data.images.parallel import parallel_map
-from sslcli.errors import BadSample
-from sslcli.rng import derive, order
+from sslcli.data.folders.headers import FileHeaders, fixed_sample, resident_budget
 
 
 @dataclass(frozen=True)
@@ -28,22 +25,8 @@ class Header:
         return self.length / self.rate
 
 
-@dataclass
-class Headers:
-    """The headers of all files, or of a fixed sample of them."""
-
-    total: int
-    good: dict[str, Header] = field(default_factory=dict)  # by path
-    bad: dict[str, str] = field(default_factory=dict)  # path -> reason
-
-    @property
-    def complete(self) -> bool:
-        return len(self.good) + len(self.bad) == self.total
-
-    @property
-    def sampled(self) -> int | None:
-        """How many files were opened, where that was not all."""
-        return None if self.complete else len(self.good) + len(self.bad)
+class Headers(FileHeaders[Header]):
+    """Those of clips."""
 
     def seconds(self) -> list[float]:
         """The lengths of the clips, in order."""
@@ -77,26 +60,16 @@ def read_headers(groups: Sequence[FileList], all_of_them: bool) -> Headers:
     """Read the headers of a fixed sample of files; of all where the clips may fit into memory, or `all_of_them`."""
     paths = [p for files in groups for p in files.paths]
     headers = Headers(len(paths))
-    _read([paths[i] for i in order(derive(0, "headers"), 0, len(paths))[:SAMPLED].tolist()], headers)
+    headers.read(fixed_sample(paths), _header, "reading audio headers")
     fits = bool(headers.good) and headers.bytes_at(headers.common_rate()) <= 2 * resident_budget()
     if all_of_them or fits:
-        _read([p for p in paths if p not in headers.good and p not in headers.bad], headers)
+        headers.read(paths, _header, "reading audio headers")
     return headers
 
 
-def _read(paths: list[str], headers: Headers) -> None:
-    def one(i: int) -> Header | str:
-        try:
-            with AudioFile(paths[i]) as file:
-                return Header(file.rate, file.channels, file.length, file.format)
-        except BadSample as error:
-            return error.message
-
-    for path, result in zip(paths, parallel_map(one, len(paths), "reading audio headers"), strict=True):
-        if isinstance(result, str):
-            headers.bad[path] = result
-        else:
-            headers.good[path] = result
+def _header(path: str) -> Header:
+    with AudioFile(path) as file:
+        return Header(file.rate, file.channels, file.length, file.format)
 
 
 def describe_headers(headers: Headers, rate: int, channels: str, notes: list[str]) -> None:

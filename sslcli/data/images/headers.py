@@ -4,39 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from sslcli.console import plural
 from sslcli.data.folders.contents import FileList
+from sslcli.data.folders.headers import FileHeaders, fixed_sample, resident_budget
 from sslcli.data.images import decode
-from sslcli.data.images.parallel import parallel_map
 from sslcli.errors import RequestError
-from sslcli.rng import derive, order
-from sslcli.runtime.resources import free_memory
-
-SAMPLED = 512
-RESIDENT_BYTES = 2 << 30
 
 FileLoader = Callable[[str], str | bytes]  # path -> what `decode.load` takes; raises BadImage
 
 
-@dataclass
-class Headers:
-    """The headers of all files, or of a fixed sample of them."""
-
-    total: int
-    good: dict[str, decode.Header] = field(default_factory=dict)  # by path
-    bad: dict[str, str] = field(default_factory=dict)  # path -> reason
-
-    @property
-    def complete(self) -> bool:
-        return len(self.good) + len(self.bad) == self.total
-
-    @property
-    def sampled(self) -> int | None:
-        """How many files were opened, where that was not all."""
-        return None if self.complete else len(self.good) + len(self.bad)
+class Headers(FileHeaders[decode.Header]):
+    """Those of images."""
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -63,32 +43,15 @@ def read_headers(groups: Sequence[FileList], resident: bool | str, max_pixels: i
     paths = [p for files in groups for p in files.paths]
     headers = Headers(len(paths))
 
-    def read(subset: list[str]) -> None:
-        def one(i: int) -> decode.Header | str:
-            try:
-                return decode.read_header(load(subset[i]), max_pixels)
-            except decode.BadImage as error:
-                return error.message
+    def header(path: str) -> decode.Header:
+        return decode.read_header(load(path), max_pixels)
 
-        for path, result in zip(subset, parallel_map(one, len(subset), "reading image headers"), strict=True):
-            if isinstance(result, str):
-                headers.bad[path] = result
-            else:
-                headers.good[path] = result
-
-    sample = [paths[i] for i in order(derive(0, "headers"), 0, len(paths))[:SAMPLED].tolist()]
-    read(sample)
+    headers.read(fixed_sample(paths), header, "reading image headers")
     if resident is not False and headers.size and not headers.complete:
         width, height = headers.size
         if resident is True or width * height * len(paths) <= resident_budget():
-            first = set(sample)
-            read([p for p in paths if p not in first])
+            headers.read(paths, header, "reading image headers")
     return headers
-
-
-def resident_budget() -> int:
-    """Bytes that resident images may take."""
-    return min(RESIDENT_BYTES, free_memory() // 2)
 
 
 def fits_memory(resident: bool | str, headers: Headers, channels: int) -> bool:

@@ -24,8 +24,8 @@ import numpy as np
 
 from sslcli.console import plural
 from sslcli.data.dataset import Dataset
+from sslcli.data.folders.headers import resident_budget
 from sslcli.data.folders.paths import require_folder
-from sslcli.data.images.headers import resident_budget
 from sslcli.data.images.options import MAX_SIZE, check_bad_fraction, check_resident, check_size
 from sslcli.data.sources.pack_files.reader import Pack, PackSource, make_decoder
 from sslcli.data.stats import image_stats

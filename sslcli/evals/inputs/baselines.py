@@ -9,10 +9,11 @@ from torch import Tensor
 
 from sslcli.data.dataset import Dataset
 from sslcli.evals.base.features import EvalData
-from sslcli.evals.base.result import Baselines
+from sslcli.evals.base.result import Baselines, mean_and_std
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics.anomaly_metrics import auroc
 from sslcli.rng import derive
+from sslcli.runs import Record
 from sslcli.runtime.progress import track
 from sslcli.views.modality import Baseline, modality
 
@@ -68,6 +69,20 @@ def fit_classifiers(
             results[name].outputs.append(predict(x_test))
             results[name].classes.append(classes)
     return results, y_test
+
+
+def score_classifiers(
+    data: EvalData, amount: subsets.Amount, seeds: int, baselines: Baselines
+) -> tuple[dict[str, float], dict[str, dict[str, list[float]]], Record]:
+    """Of the baselines of `fit_classifiers`: metrics, the scores of each draw by baseline and metric, and entries of the
+    protocol."""
+    fitted, y_test = fit_classifiers(data, amount, seeds, baselines)
+    draws = {name: outputs.scores(y_test, two_classes(data.dataset, y_test)) for name, outputs in fitted.items()}
+    metrics: dict[str, float] = {}
+    for name, scores in draws.items():
+        for metric, values in scores.items():
+            metrics |= mean_and_std(f"{name}.{metric}", values)
+    return metrics, draws, {name: {"note": outputs.note} for name, outputs in fitted.items()}
 
 
 def affordable(known: dict[str, Baseline], data: EvalData, labeled: int, tested: int) -> dict[str, Baseline]:

@@ -14,7 +14,7 @@ from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, mean_and_std
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.inputs.baselines import fit_classifiers, two_classes
+from sslcli.evals.inputs.baselines import score_classifiers, two_classes
 from sslcli.evals.metrics.anomaly_metrics import auroc
 from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.evals.svm.fit import C_VALUES, MOST, SVM, fit_svm
@@ -67,12 +67,10 @@ def svm_probe(
             "solver": {"name": "support-vector machine, RBF kernel, gamma 1 / (d * variance), one against one"},
             "baselines": {},
         }
-    fitted, y_test = fit_classifiers(data, amount, seeds, baselines)
-    for name, outputs in fitted.items():
-        draws[name] = outputs.scores(y_test, two_classes(data.dataset, y_test))
-        for metric, column in draws[name].items():
-            metrics |= mean_and_std(f"{name}.{metric}", column)
-        protocol["baselines"][name] = {"note": outputs.note}
+    of_field, field_draws, entries = score_classifiers(data, amount, seeds, baselines)
+    metrics |= of_field
+    draws |= field_draws
+    protocol["baselines"] |= entries
     protocol["notes"] = data.protocol_notes(baselines, notes)
     details = {"draws": draws.pop(""), "baselines": draws}
     return Result(metrics, protocol, artefacts, details, accuracy_intervals(metrics, protocol["splits"]["test"], seeds))

@@ -14,7 +14,8 @@ from sslcli.data.dataset import Dataset, Source
 from sslcli.errors import BadSample
 from sslcli.rng import Draw, derive, order
 from sslcli.views.clips.wave_ops import AudioOp, Gain, Noise, Shift, Window
-from sslcli.views.op import BadValue, Op, Params, between, constant, interval, number
+from sslcli.views.op import Op, Params, between, constant, interval, number
+from sslcli.views.signals.spans import Spans
 
 POOL = 512  # clips that are mixed into others
 
@@ -147,31 +148,15 @@ def _weights(size: int, area: int, fraction: Tensor, place: Tensor) -> Tensor:
     return (1 - (at[:, :, None] - steps).abs()).clamp(min=0)
 
 
-class _Stripes(MelOp):
+class _Stripes(Spans, MelOp):
     """Set `spans` stripes across one axis, each of up to a fraction `ratio` of it, to the mean of the spectrogram
     (Park et al., "SpecAugment", Interspeech 2019)."""
 
     axis: int
 
-    def __init__(self, ratio: float = 0.2, spans: int = 1, p: float = 1.0):
-        self.ratio = number("ratio", ratio, 0.0, 1.0)
-        if number("spans", spans, 1) != int(spans):
-            raise BadValue("spans", "an integer")
-        self.spans = int(spans)
-        self.p = p
-
-    def uniforms(self) -> dict[str, int]:
-        return {"length": self.spans, "start": self.spans}
-
-    def params(self, u: dict[str, Tensor]) -> Params:
-        return {"length": u["length"].double() * self.ratio, "start": u["start"].double()}
-
     def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
         size = x.shape[self.axis]
-        length = (params["length"] * size).round()  # (B, spans)
-        start = (params["start"] * (size - length + 1)).floor()
-        steps = torch.arange(size, dtype=torch.float64, device=x.device)
-        hidden = ((steps >= start[:, :, None]) & (steps < (start + length)[:, :, None])).any(1)  # (B, size)
+        hidden = self.hidden(params, size, torch.full((len(x),), size, device=x.device))
         where = hidden[:, None, None] if self.axis == 3 else hidden[:, None, :, None]
         return torch.where(where, x.mean(dim=(2, 3), keepdim=True), x)
 
