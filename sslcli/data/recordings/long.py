@@ -122,7 +122,7 @@ def _in_time(
             f"warning: {plural(irregular, 'recording')} without a regular step in time: rows are taken as equally spaced"
         )
     if steps:
-        notes.append(f"a step is {step_text(steps, dates)}")
+        notes.append(f"time between two steps: {step_text(steps, dates)}")
     return out, grids
 
 

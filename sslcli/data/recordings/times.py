@@ -45,11 +45,11 @@ def sort_by_time(times: np.ndarray) -> tuple[np.ndarray, Grid | None, tuple[int,
 
 
 def step_text(steps: Sequence[float], dates: bool) -> str:
-    """The step, or the range of steps, in seconds, minutes, hours or days where times are dates."""
+    """The step, or the range of steps: in seconds, minutes, hours or days where times are dates, else as the file has them."""
 
     def one(step: float) -> str:
         if not dates:
-            return f"{step:g} in the unit of the times"
+            return f"{step:g}"
         size, unit = next(((size, unit) for size, unit in UNITS if step >= size), UNITS[-1])
         return f"{step / size:g} {unit}{'' if step == size else 's'}"
 

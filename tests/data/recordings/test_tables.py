@@ -53,7 +53,12 @@ def test_long_table_without_ids_is_one_recording_in_time(tmp_path):
     assert d.train.x[0, 0].tolist()[:3] == [1, 2, 3]
     assert d.train.x[0, :, 3].isnan().all()  # 03:00 has no row
     assert d.train.x[0, 0, 4] == 5
-    for words in ("not in the order of time: sorted", "1 missing step", "a step is 1 hour", "one recording only"):
+    for words in (
+        "not in the order of time: sorted",
+        "1 missing step",
+        "time between two steps: 1 hour",
+        "one recording only",
+    ):
         assert words in say(d), words
     assert d.shape == (2, 5)  # without ids, `target` is a channel
 
@@ -62,7 +67,7 @@ def test_times_without_a_regular_step_cause_a_warning(tmp_path):
     d = series(write(tmp_path / "t.csv", "time,v\n0,1\n1,2\n2,3\n2.5,4\n4.1,5\n"))
     assert d.shape == (1, 5)
     assert "without a regular step" in say(d)
-    assert "a step is 1 in the unit of the times" in say(d)
+    assert "time between two steps: 1" in say(d)
 
 
 @pytest.mark.parametrize(
