@@ -34,6 +34,24 @@ def is_series_file(name: str) -> bool:
 
 def read_recordings(path: str, layout: str, wish: Columns, notes: list[str]) -> Recordings:
     """Raises RequestError for the path and the columns that the user names, DataError for the contents of the files."""
+    return _without_val(_read(path, layout, wish, notes), notes)
+
+
+def _without_val(found: Recordings, notes: list[str]) -> Recordings:
+    """Validation recordings are the test split where there is no other; else they are not used. Array files do the same."""
+    if "val" in found.parts and "test" not in found.parts:
+        found.parts["test"] = found.parts.pop("val")
+        if "val" in found.y:
+            found.y["test"] = found.y.pop("val")
+        notes.append("val is the held-out split")
+    elif "val" in found.parts:
+        n = len(found.parts.pop("val"))
+        found.y.pop("val", None)
+        notes.append(f"val: {plural(n, 'series', 'series')} not used, because there is a test split")
+    return found
+
+
+def _read(path: str, layout: str, wish: Columns, notes: list[str]) -> Recordings:
     if os.path.isdir(path):
         return _read_folder(path, layout, wish, notes)
     if path.lower().endswith(array_file.SUFFIXES):

@@ -150,6 +150,18 @@ def test_a_folder_of_tables_has_a_recording_in_each(tmp_path):
         series(str(tmp_path / "empty"))
 
 
+@pytest.mark.parametrize(
+    ("splits", "held", "words"), [("train val", 2, "val is the held-out split"), ("train val test", 2, "not used")]
+)
+def test_validation_is_held_out_or_named_as_unused(tmp_path, splits, held, words):
+    rows = [f"{i},{t},{i + t},{split}" for i, split in enumerate(splits.split() * 2) for t in range(3)]
+    d = series(write(tmp_path / "t.csv", "id,time,v,split\n" + "\n".join(rows) + "\n"))
+    assert (len(d.train), len(d.test)) == (2, held)
+    assert words in say(d)
+    first = len(splits.split()) - 1  # the number of the first recording that is held out
+    assert d.test.x[0, 0].tolist() == [first, first + 1, first + 2]
+
+
 def test_values_to_predict_come_from_columns(tmp_path):
     rows = "".join(f"{i},{t},{t * i},{i + 0.5}\n" for i in range(10) for t in range(4))
     path = write(tmp_path / "v.csv", "id,time,v,target\n" + rows)
