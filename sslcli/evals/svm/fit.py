@@ -23,11 +23,13 @@ MOST = 10_000  # labeled samples; a stratified subset of more
 
 @dataclass(frozen=True)
 class SVM:
-    """`choice`: of C. `labeled`: the number of samples that it was fitted to."""
+    """`choice`: of C. `labeled`: the number of samples that it was fitted to. `converged`: whether the solver ended before
+    `ITERATIONS`."""
 
     model: Any
     choice: Choice
     labeled: int
+    converged: bool = True
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Classes (m,) by the votes of pairs of classes, and scores (m, K), of features (m, d)."""
@@ -44,7 +46,8 @@ def fit_svm(
 
     Yue et al., "TS2Vec: Towards Universal Representation of Time Series", AAAI 2022 (arXiv:2106.10466), and the authors' code:
     gamma is 1 / (d * variance), C the best of `values` in cross-validation. `groups` (n,) are never divided by folds, a deviation
-    for data that have such groups."""
+    for data that have such groups. The solver ends after 1,000,000 iterations, the authors' after 10 million."""
+    from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
     from sklearn.model_selection import GridSearchCV
     from sklearn.svm import SVC
 
@@ -63,10 +66,17 @@ def fit_svm(
             fold = subsets.folds(y, FOLDS, seed, index, groups).numpy()
             folds = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(FOLDS)]
         machine = SVC(gamma="scale", max_iter=ITERATIONS)
-        with warnings.catch_warnings():  # a C without a solution scores NaN, which is never the best
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.simplefilter(
+                "ignore", FitFailedWarning
+            )  # a C without a solution scores NaN, which is never the best
+            warnings.filterwarnings("ignore", "One or more of the test scores are non-finite")
             search = GridSearchCV(machine, {"C": list(values)}, cv=folds, refit=False).fit(features, classes)
         how = f"accuracy over {FOLDS} folds of {len(y)} labelled training samples"
         choice = Choice(float(search.best_params_["C"]), how, values)
-    model = SVC(C=choice.value, gamma="scale", max_iter=ITERATIONS).fit(features, classes)
-    return SVM(model, choice, len(y))
+    model = SVC(C=choice.value, gamma="scale", max_iter=ITERATIONS)
+    with warnings.catch_warnings():  # `converged` says it
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, classes)
+    return SVM(model, choice, len(y), model.fit_status_ == 0 and int(np.max(model.n_iter_)) < ITERATIONS)

@@ -17,7 +17,7 @@ from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.baselines import score_classifiers, two_classes
 from sslcli.evals.metrics.anomaly_metrics import auroc
 from sslcli.evals.metrics.interval import accuracy_intervals
-from sslcli.evals.svm.fit import C_VALUES, MOST, SVM, fit_svm
+from sslcli.evals.svm.fit import C_VALUES, ITERATIONS, MOST, SVM, fit_svm
 from sslcli.runs import Record
 from sslcli.runtime.progress import track
 
@@ -49,6 +49,12 @@ def svm_probe(
         strength = {"C": [_plain(fit.choice.value) for fit in fits], "chosen_by": fits[-1].choice.how}
         for name, column in scores.items():
             metrics |= mean_and_std(f"{kind}.{name}" if kind else name, column)
+        if not all(fit.converged for fit in fits):
+            early = (
+                f"the support-vector machine of {kind or 'the backbone'} has not converged in {ITERATIONS:,} iterations"
+            )
+            warn(early, "evaluator.strengths=[0.1,1,10] avoids large values of C, which take long")
+            notes.append(early)
         if kind:
             protocol["baselines"][kind] = {"dim": train[0].shape[1], "strength": strength}
             continue

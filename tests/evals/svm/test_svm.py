@@ -79,3 +79,15 @@ def test_svm_refuses_values_and_unknown_kinds():
         probe(nn.Flatten(), EvalData(ring_data()), kind="tree")
     with pytest.raises(RequestError, match="has a value to predict"):
         probe(nn.Flatten(), EvalData(ring_data(task="value", classes=())), kind="svm")
+
+
+def test_svm_that_does_not_converge_is_reported(monkeypatch):
+    """Classes that overlap have no hard margin: the solver ends at its limit, and the protocol says so."""
+    for module in ("fit", "probe"):
+        monkeypatch.setattr(f"sslcli.evals.svm.{module}.ITERATIONS", 20)
+    data = EvalData(ring_data())
+    result = probe(nn.Flatten(), data, kind="svm", strengths=[1e9], baselines=False)
+    assert any("has not converged in 20 iterations" in note for note in result.protocol["notes"])
+    monkeypatch.undo()
+    result = probe(nn.Flatten(), data, kind="svm", strengths=[1.0], baselines=False)
+    assert not any("converged" in note for note in result.protocol["notes"])
