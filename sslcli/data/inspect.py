@@ -9,8 +9,8 @@ import torch
 
 from sslcli.console import escape, human_bytes, plural
 from sslcli.data.dataset import Dataset, Source
+from sslcli.data.files.parallel import parallel_map
 from sslcli.data.images.encoded import EncodedImages
-from sslcli.data.images.parallel import parallel_map
 from sslcli.data.label_warnings import label_notes
 from sslcli.data.loading.bad_samples import check_limit, exceeds_limit, group_by_reason
 from sslcli.data.samples.digests import digests

@@ -14,9 +14,9 @@ from torch import Tensor
 from sslcli.data.audio.reader import AudioFile
 from sslcli.data.audio.resample import resample, resampled_length
 from sslcli.data.dataset import Source
+from sslcli.data.files.parallel import parallel_map
 from sslcli.data.files.string_table import StringTable
 from sslcli.data.folders.contents import FileList
-from sslcli.data.images.parallel import parallel_map
 from sslcli.data.storage import Ragged, Storage
 from sslcli.errors import BadSample
 

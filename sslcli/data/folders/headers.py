@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from sslcli.data.images.parallel import parallel_map
+from sslcli.data.files.parallel import parallel_map
 from sslcli.errors import BadSample
 from sslcli.rng import derive, order
 from sslcli.runtime.resources import free_memory

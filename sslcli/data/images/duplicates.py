@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 
 from sslcli.console import plural
+from sslcli.data.files.parallel import parallel_map
 from sslcli.data.fingerprint import content_hash
 from sslcli.data.folders.contents import FileList
 from sslcli.data.images import decode
 from sslcli.data.images.headers import FileLoader
-from sslcli.data.images.parallel import parallel_map
 
 MAX_COMPARED = 20_000  # files
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from sslcli.data.dataset import Source
+from sslcli.data.files.parallel import parallel_map
 from sslcli.data.images import decode
 from sslcli.data.images.crop import to_array
-from sslcli.data.images.parallel import parallel_map
 from sslcli.data.storage import Dense, Storage
 
 

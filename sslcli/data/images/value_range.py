@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from sslcli.console import plural
+from sslcli.data.files.parallel import parallel_map
 from sslcli.data.folders.contents import FileList
 from sslcli.data.images import bit_depth, decode
 from sslcli.data.images.headers import FileLoader, Headers
-from sslcli.data.images.parallel import parallel_map
 from sslcli.rng import derive, order
 
 SAMPLED = 256  # training images

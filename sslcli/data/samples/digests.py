@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from sslcli.data.dataset import Source
+from sslcli.data.files.parallel import parallel_map
 from sslcli.data.images.encoded import EncodedImages
-from sslcli.data.images.parallel import parallel_map
 from sslcli.data.subset import Concat, Subset
 
 

@@ -22,9 +22,9 @@ from sslcli.config.modalities import description
 from sslcli.console import escape, human_bytes, plural
 from sslcli.data import notify
 from sslcli.data.dataset import Dataset
+from sslcli.data.files.parallel import decoder_threads
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.images import decode
-from sslcli.data.images.parallel import decoder_threads
 from sslcli.data.loading import bad_samples
 from sslcli.data.sources.image_files import ImageFiles
 from sslcli.data.sources.pack_files.journal import JOURNAL, PackedSample, PackWriter

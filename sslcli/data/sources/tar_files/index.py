@@ -16,8 +16,8 @@ from sslcli.config import typecheck
 from sslcli.console import escape, plural
 from sslcli.data import notify
 from sslcli.data.files.csv_table import decode_text
+from sslcli.data.files.parallel import parallel_map
 from sslcli.data.images import decode
-from sslcli.data.images.parallel import parallel_map
 from sslcli.data.sources.tar_files import headers as tar_headers
 from sslcli.data.sources.tar_files.shards import TarShards
 from sslcli.errors import DataError, StorageError, listing

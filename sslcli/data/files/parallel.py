@@ -1,4 +1,4 @@
-"""Decode or read many images in a pool of threads."""
+"""Decode or read many files in a pool of threads."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def parallel_map(work: Callable[[int], Any], n: int, label: str) -> list[Any]:
 
 
 def decoder_threads() -> int:
-    """Number of threads that decode images: more than 8 do not help."""
+    """Number of threads that decode files: more than 8 do not help."""
     return min(8, usable_cores())
