@@ -1,6 +1,6 @@
 """Forecasts of ETTh1: simple forecasts, untrained backbones and methods, beside published errors.
 
-    python benchmarks/forecast.py ETTh1.csv RUNS [--methods mae,ts2vec] [--seeds 3] [--window 336] [WORD ...]
+    python benchmarks/forecast.py ETTh1.csv RUNS [--methods patchtst,ts2vec] [--seeds 3] [--window 336] [WORD ...]
 
 ETTh1.csv is that of https://github.com/zhouhaoyi/ETDataset, RUNS a folder for runs; further words go to each pretraining. Writes
 docs/results/series_forecast.json after each run, and series_forecast.md; what is there is not measured again. The split is the
@@ -34,10 +34,23 @@ PUBLISHED: dict[str, list[tuple[float, float]]] = {  # MSE and MAE at each horiz
 }
 TITLES = {"linear": "linear map of the window", "seasonal": "last period", "last": "last value"}
 METHODS: dict[str, list[str]] = {  # words of a pretraining
-    "mae": [],
-    "ts2vec": [],
-    "simclr": [],
+    "ts2vec": ["method=ts2vec"],
+    "patchtst": [
+        "method=mae",
+        "method.mask_ratio=0.4",
+        "method.norm_pix=false",
+        "backbone=patchtst",
+        "backbone.width=64",
+        "backbone.heads=8",
+        "dataset.scale=sample",
+        "dataset.stride=12",
+        "train.batch_size=32",
+        "train.epochs=60",
+        "optimizer.lr=1e-3",
+        "optimizer.lr_batch=null",
+    ],
 }
+NAMES = {"patchtst": "`backbone=patchtst method=mae`", "ts2vec": "`method=ts2vec`"}
 
 
 def sslcli(*words: str) -> str:
@@ -53,13 +66,13 @@ def measure(data: list[str], method: str | None, seed: int, runs: Path, words: l
     where = [f"hydra.run.dir={runs / f'{method}_{seed}'}"] if method else []
     run = "none"
     if method:
-        run = sslcli(
-            "pretrain", f"method={method}", *METHODS.get(method, []), *data, f"seed={seed}", *where, *words
-        ).split()[-1]
+        keys = {word.split("=")[0] for word in METHODS[method]}
+        data = [word for word in data if word.split("=")[0] not in keys]
+        run = sslcli("pretrain", *METHODS[method], *data, f"seed={seed}", *where, *words).split()[-1]
     given = [
         f"run={run}",
         *(data if run == "none" else []),
-        "evaluator.baselines=" + ("true" if run == "none" else "false"),
+        "evaluator.baselines=" + ("true" if run == "none" or seed == 0 else "false"),
     ]
     return dict(json.loads(sslcli("eval", "forecast", "--json", *given))["numbers"])
 
@@ -93,7 +106,11 @@ def page(known: dict[str, Any]) -> str:
     for method in dict.fromkeys(key.partition("@")[0] for key in known["rows"] if not key.startswith("none@")):
         seeds = [cells(row, "") for key, row in known["rows"].items() if key.partition("@")[0] == method]
         average = [(mean(s[i][0] for s in seeds), mean(s[i][1] for s in seeds)) for i in range(len(HORIZONS))]
-        out.append(line(f"`{method}`, {len(seeds)} seeds", average))
+        count = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+        out.append(line(f"{NAMES[method]}, {count}", average))
+        untrained = [cells(row, "untrained.") for key, row in known["rows"].items() if key == f"{method}@0"]
+        if f"untrained.mse@{HORIZONS[0]}" in known["rows"].get(f"{method}@0", {}):
+            out.append(line("the same with random weights", untrained[0]))
     out += [line(f"published: {name}", errors) for name, errors in PUBLISHED.items()]
     linear = [mse for mse, _ in cells(simple, "linear.")] if simple else []
     if linear:

@@ -19,12 +19,22 @@ from sslcli.evals.artefacts.tables import Table
 from sslcli.evals.base.embedding import clean_batches, concatenate, embed
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Result
-from sslcli.evals.forecasting.models import FeatureInputs, Inputs, WindowInputs, mean_errors, regress
+from sslcli.evals.forecasting.models import (
+    MOST_ROWS,
+    ChannelInputs,
+    FeatureInputs,
+    Inputs,
+    WindowInputs,
+    evenly,
+    mean_errors,
+    regress,
+)
 from sslcli.evals.forecasting.ridge import ALPHAS
 from sslcli.runs import Record
 from sslcli.runtime.progress import track
 
 HORIZONS = (24, 48, 168, 336, 720)  # the customary ones of hourly data
+MOST_BYTES = 8 << 30  # of features of channels
 
 
 def forecast(
@@ -39,6 +49,9 @@ def forecast(
 ) -> Result:
     """Returns `mse@H` and `mae@H` for each horizon H, in steps, and the same of simple forecasts: `linear.`, one linear map of the
     window for all channels; `last.`, the last value; `seasonal.`, the last period; and of the `untrained.` backbone.
+
+    A backbone with features of each channel (`channel_features`, as PatchTST's) predicts each channel from its own, by one
+    regression for all channels; others predict all channels from one vector.
 
     `horizons`: None for 24, 48, 168, 336 and 720, as far as the parts are long enough. `alphas`: penalties, None for a grid.
     `relative`: whether features predict the change from the last value; None for whichever is better on the validation part.
@@ -70,7 +83,7 @@ def forecast(
             fits = [regress(one, forecasts, horizon, grid) for one in inputs]
             best = min(fits, key=lambda fit: fit.error)
             found[name] = best.test()
-            of = {"alpha": best.alpha, "relative": not isinstance(best.inputs, FeatureInputs) or best.inputs.relative}
+            of = {"alpha": best.alpha, "relative": best.inputs.relative}
             choices.setdefault(name or "backbone", {})[str(horizon)] = of
         if baselines:
             found |= _naive(forecasts, horizon, period)
@@ -86,7 +99,10 @@ def forecast(
         "splits": splits,
         "strength": {"chosen": choices, "chosen_by": "squared error on the validation part", "grid": list(grid)},
         "period": period,
-        "dim": own[0].features.shape[1],
+        "dim": own[0].dim,
+        "channels": "each from its own features, by one regression"
+        if own[0].dim < own[0].values
+        else "all from one vector",
         "baselines": {name: {} for name in ("linear", "last", *(["seasonal"] if period else []))} if baselines else {},
         "notes": data.protocol_notes(baselines, notes),
     }
@@ -115,16 +131,47 @@ def _horizons(forecasts: Forecasts, wish: list[int] | None) -> tuple[list[int], 
     return chosen, [f"horizons left out, because a part is too short: {', '.join(map(str, left))}"] if left else []
 
 
+class ChannelReader(nn.Module):
+    """The features of each channel as one vector (B, C * d)."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.backbone.channel_features(x)  # type: ignore[operator]
+        return features.flatten(1)
+
+
 def _features(
     backbone: nn.Module, data: EvalData, forecasts: Forecasts, shortest: int, forms: tuple[bool, ...]
-) -> list[FeatureInputs]:
+) -> list[Inputs]:
     """Features of the windows before all origins of all parts, to predict values, or changes from the last ones."""
     parts: tuple[Part, ...] = ("train", "val", "test")
-    origins = torch.cat([forecasts.origins(part, shortest) for part in parts]).unique()
-    source = forecasts.source(origins)
-    batches = clean_batches(source, data.dataset, data.device, data.workers, data.batch_size)
-    features, _ = concatenate(embed(backbone, batches, data.autocast, data.channels_last), len(origins))
-    return [FeatureInputs(forecasts, features, origins, relative) for relative in forms]
+    origins = [forecasts.origins(part, shortest) for part in parts]
+    module = backbone
+    if separate := hasattr(backbone, "channel_features"):
+        module = ChannelReader(backbone)
+        origins[0] = evenly(origins[0], max(1, MOST_ROWS // forecasts.channels))
+    known = torch.cat(origins).unique()
+    if separate:
+        _check_memory(module, data, forecasts, known)
+    batches = clean_batches(forecasts.source(known), data.dataset, data.device, data.workers, data.batch_size)
+    features, _ = concatenate(embed(module, batches, data.autocast, data.channels_last), len(known))
+    if separate:
+        return [ChannelInputs(forecasts, features.unflatten(1, (forecasts.channels, -1)), known)]
+    return [FeatureInputs(forecasts, features, known, relative) for relative in forms]
+
+
+def _check_memory(module: nn.Module, data: EvalData, forecasts: Forecasts, known: Tensor) -> None:
+    """DataError where the features of all windows need more than MOST_BYTES."""
+    batches = clean_batches(forecasts.source(known[:1]), data.dataset, data.device, 0, 1)
+    features, _ = concatenate(embed(module, batches, data.autocast, data.channels_last), 1)
+    if (needed := 4 * features.numel() * len(known)) > MOST_BYTES:
+        raise DataError(
+            f"the features of {len(known):,} windows of {forecasts.channels} channels need {needed / 2**30:,.0f} GiB of memory",
+            "pretrain with a larger backbone.patch or a smaller backbone.width; or a shorter test part in dataset.time_split",
+        )
 
 
 def _period(forecasts: Forecasts, wish: int | None, notes: list[str]) -> int | None:
@@ -140,14 +187,14 @@ def _period(forecasts: Forecasts, wish: int | None, notes: list[str]) -> int | N
 
 def _naive(forecasts: Forecasts, horizon: int, period: int | None) -> dict[str, dict[str, float]]:
     """The errors of repeating the last value, and the last period."""
-    test = forecasts.origins("test", horizon)
+    test, size = forecasts.origins("test", horizon), forecasts.channels * (horizon + forecasts.window)
 
     def repeat(origins: Tensor, steps: int) -> Tensor:
         return forecasts.seasonal(origins, horizon, steps)
 
-    found = {"last": mean_errors(forecasts, test, horizon, partial(repeat, steps=1))}
+    found = {"last": mean_errors(forecasts, test, horizon, partial(repeat, steps=1), size)}
     if period is not None:
-        found["seasonal"] = mean_errors(forecasts, test, horizon, partial(repeat, steps=period))
+        found["seasonal"] = mean_errors(forecasts, test, horizon, partial(repeat, steps=period), size)
     return found
 
 

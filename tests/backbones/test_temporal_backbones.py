@@ -13,6 +13,7 @@ from sslcli.backbones.temporal.dilated import Dilated
 from sslcli.backbones.temporal.frames import FrameBackbone, pool_frames
 from sslcli.backbones.temporal.gru import GRU
 from sslcli.backbones.temporal.inception import Inception
+from sslcli.backbones.temporal.patchtst import PatchTST
 from sslcli.backbones.temporal.rocket import Rocket
 from sslcli.errors import RequestError
 
@@ -192,3 +193,55 @@ def test_rocket_matches_loops():
     torch.testing.assert_close(network(x), torch.tensor(wanted), rtol=1e-4, atol=1e-5)
     for conv in Rocket((3, 300), kernels=100).convs:
         torch.testing.assert_close(conv.weight.mean(dim=(1, 2)), torch.zeros(len(conv.weight)), atol=1e-6, rtol=0)
+
+
+def patchtst(shape=(3, 24), **options) -> PatchTST:
+    torch.manual_seed(0)
+    net = PatchTST(shape, width=16, depth=2, heads=4, patch=4, **options).eval()
+    torch.nn.init.normal_(net.pos_embed)
+    return net
+
+
+def test_channels_of_patchtst_do_not_see_each_other():
+    """Tokens of a channel equal those of the transformer on that channel alone, also with selected tokens, padding and shorter
+    samples."""
+    net, x = patchtst(), torch.randn(2, 3, 24)
+    alone = patchtst((1, 24))
+    for steps in (24, 17):
+        part = x[:, :, :steps].clone()
+        part[0, 1, 10:] = math.nan  # the end of one channel
+        got = net.tokens(part)[:, 1:].unflatten(1, (3, -1))
+        for c in range(3):
+            torch.testing.assert_close(got[:, c], alone.tokens(part[:, c : c + 1])[:, 1:])
+    other = x.clone()
+    other[:, 2] += 1
+    keep = torch.tensor([[0, 4, 7, 8, 13, 17], [1, 2, 6, 11, 12, 14]])  # of 3 x 6 tokens
+    before, after = net.tokens(x, keep=keep)[:, 1:], net.tokens(other, keep=keep)[:, 1:]
+    same = keep < 12
+    assert torch.equal(before[same], after[same])
+    assert (before[~same] != after[~same]).any(dim=1).all()
+    assert not torch.equal(net.tokens(x)[:, 0], net.tokens(other)[:, 0])  # the class token sees all
+
+
+def test_patchtst_has_features_of_channels():
+    net, x = patchtst(), torch.randn(2, 3, 24)
+    x[1, 2] = math.nan
+    features = net.channel_features(x)
+    assert features.shape == (2, 3, 6 * 16)
+    torch.testing.assert_close(features[0, 1], net.tokens(x)[0, 1 + 6 : 1 + 12].flatten())
+    assert not features[1, 2].any()
+    assert features[1, :2].any(dim=1).all()
+    torch.testing.assert_close(net(x)[1], net.tokens(x)[1, 1:13].mean(dim=0))
+    assert net(x).isfinite().all()
+    torch.testing.assert_close(net.unpatchify(net.patchify(x)), x, equal_nan=True)
+    attention = net.attention(x[:1])
+    torch.testing.assert_close(attention.sum(dim=2), torch.ones(1, 4))
+
+
+def test_patchtst_names_a_patch_that_fits():
+    with pytest.raises(RequestError, match=r"8,000 tokens, more than 4,096") as error:
+        PatchTST((1000, 32), width=16, heads=4, patch=4)
+    words = error.value.hint.split(",")[0].split("=")
+    PatchTST((1000, 32), width=16, heads=4, patch=int(words[1]))
+    with pytest.raises(RequestError, match="requires series"):
+        PatchTST((3, 8, 8))

@@ -196,3 +196,51 @@ def test_bad_requests_for_forecasts(tmp_path):
     with pytest.raises(RequestError, match="is not divided in time") as error:
         forecast(Last(), plain)
     assert "dataset.time_split" in error.value.hint
+
+
+class Channels(Last):
+    """The last three standardized steps of each channel."""
+
+    def channel_features(self, x):
+        return x.nan_to_num(0.0)[:, :, -3:]
+
+
+def test_channels_are_predicted_from_their_own_features(tmp_path):
+    """Standardized windows: the differences from the mean of the window, by one Ridge of scikit-learn on features times the
+    standard deviation of the window, which is a feature itself."""
+    from sklearn.linear_model import Ridge
+    from sklearn.preprocessing import StandardScaler
+
+    x = waves()
+    data = EvalData(build(tmp_path, x[None], scale="sample"))
+    result = forecast(Channels(), data, horizons=[HORIZON], alphas=[5.0], baselines=False)
+    train = x[:, :144]
+    z = (x - train.mean(1, keepdims=True)) / train.std(1, keepdims=True)
+
+    def rows(first, last):
+        a, b, means = [], [], []
+        for t in range(first, last - HORIZON + 1):
+            for c in range(2):
+                window = z[c, t - WINDOW : t]
+                mean, std = window.mean(), window.std()
+                a.append([*(std * ((window[-3:] - mean) / std)), std])
+                b.append(z[c, t : t + HORIZON] - mean)
+                means.append(mean)
+        return np.stack(a), np.stack(b), np.array(means)
+
+    (a, b, _), (a_test, b_test, _) = rows(WINDOW, 144), rows(192, 240)
+    scaler = StandardScaler().fit(a)
+    error = Ridge(5.0).fit(scaler.transform(a), b).predict(scaler.transform(a_test)) - b_test
+    expected = {f"mse@{HORIZON}": (error**2).mean(), f"mae@{HORIZON}": np.abs(error).mean()}
+    assert result.metrics == pytest.approx(expected, rel=1e-3)
+    assert result.protocol["dim"] == 3
+    assert result.protocol["channels"].startswith("each from its own")
+
+
+def test_features_of_channels_that_need_too_much_memory_are_refused(tmp_path, monkeypatch):
+    from sslcli.evals import forecast as module
+
+    monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    with pytest.raises(DataError, match="GiB of memory") as error:
+        forecast(Channels(), EvalData(build(tmp_path, waves()[None])), horizons=[HORIZON], baselines=False)
+    assert "backbone.patch" in error.value.hint
