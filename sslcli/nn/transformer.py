@@ -74,7 +74,8 @@ def received_attention(attn: Attention, x: Tensor, mask: Tensor | None, prefix: 
     """(B, heads, N): the attention that each of the N tokens after the prefix receives. x (B, prefix + N, D): the input of `attn`.
 
     By the first token with `by_prefix` (Caron et al., "DINO", ICCV 2021, Fig. 1), else by the mean of the N tokens that `mask`
-    (B, prefix + N) has; those that attend to themselves where it is (B, prefix + N, prefix + N). The sum over tokens is at most 1. Fused kernels return no weights, so they are computed again."""
+    (B, prefix + N) has; those that attend to themselves where it is (B, prefix + N, prefix + N). The sum over tokens is at
+    most 1. Fused kernels return no weights, so they are computed again."""
     few = max(1, MAX_WEIGHTS // (attn.heads * x.shape[1] ** 2))
     out = []
     for start in range(0, len(x), few):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sslcli.data import storage
 from sslcli.data.dataset import ArraySource
 from sslcli.data.storage import Dense, Ragged
 from sslcli.data.subset import Concat, Subset
@@ -51,7 +52,10 @@ def test_ragged_equals_a_list_of_samples():
         assert torch.equal(part.take(torch.arange(len(part))), padded(expected, longest))
 
 
-def test_gather_equals_slices():
+@pytest.mark.parametrize("copied", [1, 512])
+def test_gather_equals_slices(monkeypatch, copied):
+    """By a copy for each sample, and by an index for each step."""
+    monkeypatch.setattr(storage, "COPIED", copied)
     store, ids, start = ragged(), torch.tensor([2, 1, 4, 0, 2]), torch.tensor([1, 0, 3, -2, 7])
     got = store.gather(ids, start, 4, 9)
     for row, i, s in zip(got.tolist(), ids.tolist(), start.tolist(), strict=True):
@@ -63,7 +67,9 @@ def test_gather_equals_slices():
     assert ragged([SAMPLES[1]]).gather(torch.tensor([0]), torch.tensor([0]), 2, 7).tolist() == [[7, 7]]
 
 
-def test_gather_keeps_trailing_axes():
+@pytest.mark.parametrize("copied", [1, 512])
+def test_gather_keeps_trailing_axes(monkeypatch, copied):
+    monkeypatch.setattr(storage, "COPIED", copied)
     flat = torch.randn(7, 2, 3)
     store = Ragged(flat, torch.tensor([0, 3, 7]), float("nan"))
     got = store.take(torch.tensor([1, 0]))

@@ -18,14 +18,16 @@ MAX_TOKENS = 4096  # channels x windows; attention is masked, not skipped, betwe
 
 
 class PatchTST(ViT):
-    """Series (C, T) as C x n tokens, windows of `patch` steps of one channel, the first channel first (Sec. 3.1, channel independence).
+    """Series (C, T) as C x n tokens, windows of `patch` steps of one channel, the first channel first (Sec. 3.1: channels are
+    independent).
 
     Tokens attend to those of their own channel; a class token attends to all of them, and none attends to it. `forward` returns the
     mean of the tokens that are not all padding, (B, dim); `channel_features` the tokens of each channel side by side,
     (B, C, n * dim), which the paper's linear head reads (its flatten layer).
 
-    The instance normalization of the paper is `dataset.scale=sample`. Deviations from the authors' code: the blocks of `ViT` (pre-norm
-    LayerNorm, where theirs are post-norm BatchNorm), no dropout, windows do not overlap (as in their pretraining), and a class token.
+    The instance normalization of the paper is `dataset.scale=sample`. Deviations from the authors' code: the blocks of `ViT`
+    (pre-norm LayerNorm, where theirs are post-norm BatchNorm), no dropout, windows do not overlap (as in their pretraining), and a
+    class token.
     """
 
     accepts: ClassVar = {"continuous": (2,)}

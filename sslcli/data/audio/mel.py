@@ -139,7 +139,8 @@ class LogMel:
         window, weights = self._on(x.device)
         n_fft, hop = self.settings.n_fft, self.settings.hop
         spectrum = torch.stft(x, n_fft, hop, window=window, center=True, pad_mode="constant", return_complex=True)
-        power = torch.view_as_real(spectrum).square().sum(dim=3)
+        real, imaginary = torch.view_as_real(spectrum).square_().unbind(dim=3)
+        power = real + imaginary
         return torch.log(weights @ power + self.settings.log_epsilon)
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,8 @@ MOST_ROWS = 100_000  # training windows of a regression, evenly spaced, as in TS
 
 class Inputs(ABC):
     """Rows (b, d) of a regression for forecasts from the origins (n,), and targets (b, k). `relative`: targets are differences from
-    what is known of the window. `dim`: d of the features. `values`: the numbers of a window that `rows` returns, without targets."""
+    what is known of the window. `dim`: d of the features. `values`: the numbers of a window that `rows` returns, without
+    targets."""
 
     relative = True
     dim: int
