@@ -30,7 +30,7 @@ METHODS: dict[str, list[str]] = {
     "mlm": [*SMALL, "train.epochs=8"],
     "bert": [*SMALL, "train.epochs=8"],
     "electra": [*SMALL, "train.epochs=6"],
-    "simcse": ["backbone.dropout=0.1", "device.precision=bf16", "train.epochs=4"],
+    "simcse": ["backbone.dropout=0.1", "device.precision=bf16", "train.epochs=1"],
     "simclr": [
         "train.batch_size=128",
         "optimizer=adamw",
