@@ -2,6 +2,9 @@
 with a run that nobody interrupted.
 
     python benchmarks/kill_campaign.py --kills 200 [--methods moco_v2,byol,mae,simsiam] [--seed 0] [--json FILE]
+    python benchmarks/kill_campaign.py --kills 100 --methods mlm@capitals,byol@tones,scarf@breast_cancer,ts2vec@series
+
+A method is trained on digits, or on the data set after `@`; `series` are random walks that the script writes.
 
 A try is a fork of a process that has imported torch and computed nothing (see zygote.py), killed after a delay drawn
 from a seeded generator: anywhere in its life, or, three times in four, anywhere in its training. After each kill: a
@@ -32,18 +35,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from zygote import outcome, preload, spawn  # noqa: E402
 
-COMMON = [
-    "dataset=digits", "device=cpu", "device.threads=1", "train.save_every=1", "logger.log_every=4",
-]  # fmt: skip
+COMMON = ["device=cpu", "device.threads=1", "train.save_every=1", "logger.log_every=4"]
 SMALL = {
     "mae": ["backbone.width=32", "backbone.depth=2"],
     "moco_v2": ["backbone.width=8", "method.queue=256"],  # filled after 8 steps of 32
+    "mlm": ["backbone.width=32", "backbone.depth=1", "backbone.dropout=0.1"],
+    "ts2vec": ["backbone.width=8", "backbone.depth=3", "backbone.out=16"],
+    "scarf": ["backbone.width=32"],
 }
+BATCH = {"digits": 478, "capitals": 900, "tones": 150, "breast_cancer": 150, "series": 150}  # three steps an epoch
 SHAPES = {  # of a run
     "steps": ["train.steps=24", "train.batch_size=32", "train.eval_every=0"],
-    "evaluations": ["train.steps=12", "train.batch_size=478", "train.eval_every=1"],  # 3 steps an epoch
+    "evaluations": ["train.steps=12", "train.eval_every=1"],
     "accumulation": ["train.steps=24", "train.batch_size=32", "train.eval_every=0", "train.accumulate=2"],
-    "short": ["train.steps=6", "train.batch_size=478", "train.eval_every=1"],
+    "short": ["train.steps=6", "train.eval_every=1"],
 }
 
 
@@ -70,8 +75,27 @@ class Whole(NamedTuple):
     training: float  # seconds of steps, saves and evaluations
 
 
-def words(method: str, shape: str) -> list[str]:
-    return [f"method={method}", *COMMON, *SMALL.get(method, ["backbone.width=8"]), *SHAPES[shape]]
+def words(kind: str, shape: str, root: Path) -> list[str]:
+    """`kind`: a method, or METHOD@DATASET."""
+    method, _, data = kind.partition("@")
+    given = [f"method={method}", f"dataset={data or 'digits'}", *COMMON, *SMALL.get(method, ["backbone.width=8"])]
+    if data == "series":
+        given += [f"dataset.path={walks(root)}", "train.epochs=null"]
+    if not any(word.startswith("train.batch_size") for word in SHAPES[shape]):
+        given.append(f"train.batch_size={BATCH[data or 'digits']}")
+    return [*given, *SHAPES[shape]]
+
+
+def walks(root: Path) -> Path:
+    """A file of 480 random walks of two channels and 40 steps, in four classes of different drift."""
+    import numpy as np
+
+    path = root / "walks.npz"
+    if not path.exists():
+        y = np.arange(480) % 4
+        steps = np.random.default_rng(0).normal(size=(480, 2, 40)) + 0.2 * y[:, None, None]
+        np.savez(path, x=steps.cumsum(axis=2).astype(np.float32), y=y)
+    return path
 
 
 # -------------------------------------------------------------------------------------------------------- what a run left
@@ -114,7 +138,7 @@ def inspect(run: Path, tally: Tally) -> None:
 def attempt(home: Path, method: str, shape: str, delay: float = math.inf, late: bool = False) -> int:
     """One command, as a user would type it, killed after `delay` seconds: of its life, or (`late`) of its training."""
     run = run_folder(home)
-    argv = ["resume", str(run)] if run else ["pretrain", *words(method, shape)]
+    argv = ["resume", str(run)] if run else ["pretrain", *words(method, shape, home.parent)]
     before = traces(home)
     pid = spawn(argv, home, home / "words.txt")
     began = math.inf if late else time.monotonic()
