@@ -87,8 +87,8 @@ def test_command_line_overrides_defaults(method, dataset):
 def test_every_experiment_passes_checks(name):
     from sslcli.training.setup import check
 
-    weights = ["init=latest"] if name == "adapt" else []
-    check(resolve(compose.compose("pretrain", [f"experiment={name}", *weights])))
+    missing = {"adapt": ["init=latest"], "patchtst": ["dataset.path=series.csv"]}.get(name, [])
+    check(resolve(compose.compose("pretrain", [f"experiment={name}", *missing])))
 
 
 def test_schema_defaults_equal_yaml():
