@@ -16,6 +16,8 @@ from sslcli.nn.transformer import MAX_WEIGHTS, sine_positions
 from sslcli.nn.unpadding import TokenLayout, token_layout
 from sslcli.nn.values import Tokens, Values
 
+POOLS = ("mean", "cls", "last")
+
 
 class BERT(TokenBackbone):
     """Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", NAACL 2019,
@@ -25,8 +27,9 @@ class BERT(TokenBackbone):
     B samples of N = L tokens, D = `width`. The class token is the first token of a sample, so `prefix` is 0. Tokens after the
     first separator belong to the second segment. Padding is never attended to, its outputs are 0, and on a CPU it is not computed
     on, unless blocks are compiled. `causal`: a token attends to those up to it, as in GPT. `pool`: the mean of the present tokens,
-    or `cls`, the first token. `max_positions: auto` is L; shorter samples are supported. `vocabulary`: rows of the embedding, for
-    weights that have more of them than the tokenizer has tokens; `auto` is the size of the vocabulary.
+    `cls`, the first token, or `last`, the last present one. `max_positions: auto` is L; shorter samples are supported.
+    `vocabulary`: rows of the embedding, for weights that have more of them than the tokenizer has tokens; `auto` is the size of the
+    vocabulary.
     """
 
     accepts: ClassVar = {"tokens": (1,)}
@@ -50,8 +53,8 @@ class BERT(TokenBackbone):
     ):
         super().__init__(input_shape, values)
         self.sizes = check_sizes(width, depth, heads, mlp_ratio, dropout)
-        if pool not in ("mean", "cls"):
-            raise RequestError(f"backbone.pool: expected mean or cls, got {pool!r}", "backbone.pool=mean")
+        if pool not in POOLS:
+            raise RequestError(f"backbone.pool: expected {', '.join(POOLS)}, got {pool!r}", "backbone.pool=mean")
         if causal and pool == "cls":
             raise RequestError(
                 "backbone.pool=cls: with backbone.causal=true the first token attends to no other", "backbone.pool=mean"
@@ -87,8 +90,14 @@ class BERT(TokenBackbone):
         tokens = self.tokens(x)
         if self.pool == "cls":
             return tokens[:, 0]
+        if self.pool == "last":
+            return tokens[torch.arange(len(x), device=x.device), self.last(x)]
         count = self.present(x).sum(dim=1, keepdim=True)
         return tokens.sum(dim=1) / count.clamp(min=1)  # padding is 0
+
+    def last(self, x: Tensor) -> Tensor:
+        """(B,) int64: the place of the last present token, 0 where there is none."""
+        return (self.present(x) * torch.arange(x.shape[1], device=x.device)).amax(dim=1)
 
     def tokens(
         self,
@@ -177,15 +186,16 @@ class BERT(TokenBackbone):
         return torch.cat([self._attention(part) for part in x.split(few)])
 
     def _attention(self, x: Tensor) -> Tensor:
-        """(B, heads, N): of the class token with `pool: cls`, else the mean over the present tokens."""
+        """(B, heads, N): of the token that is the feature with `pool: cls` or `last`, else the mean over the present tokens."""
         rows, layout = self.embed(x)
         *before, last = self.layers
         for layer in before:
             rows = layer(rows, layout)
         weights = last.attention["self"].weights(rows, layout)  # (B, heads, T, T)
         present = layout.present[:, None, : layout.length]
-        if self.pool == "cls":
-            received = weights[:, :, 0]
+        if self.pool != "mean":
+            at = self.last(x) if self.pool == "last" else torch.zeros(len(x), dtype=torch.int64, device=x.device)
+            received = weights[torch.arange(len(x), device=x.device), :, at]
         else:
             queries = present[..., None].float()
             received = (weights * queries).sum(dim=2) / queries.sum(dim=2).clamp(min=1)

@@ -19,6 +19,7 @@ WORDS = {  # what a modality provides (configs/modality) and a method requires (
     "blocks": "neighboring positions that belong together",
     "order": "positions in an order",
     "vocabulary": "ids of a vocabulary",
+    "items": "items that users chose, one after another",
     "columns": "columns of a table",
     "pixels": "an image",
     "time": "a time axis",

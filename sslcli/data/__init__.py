@@ -10,6 +10,7 @@ _MODULES = {
     **dict.fromkeys(("mnist", "fashion_mnist", "kmnist"), "sslcli.data.public.mnist"),
     **{name: f"sslcli.data.public.{name}" for name in ("digits", "stl10", "svhn")},
     **dict.fromkeys(("breast_cancer", "diabetes", "wine"), "sslcli.data.public.sklearn_tables"),
+    **{name: f"sslcli.data.histories.{name}" for name in ("interactions", "sessions")},
     "capitals": "sslcli.data.text.capitals",
     **{name: f"sslcli.data.audio.{name}" for name in ("audio_folder", "tones")},
     **{name: f"sslcli.data.sources.{name}" for name in ("arrays", "image_folder", "pack", "series", "table", "tar")},

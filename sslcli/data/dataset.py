@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from sslcli.data.histories.next_items import NextItems
 from sslcli.data.storage import Dense, Storage
 from sslcli.data.timeline import Timeline
 from sslcli.errors import RequestError
@@ -215,6 +216,7 @@ class Dataset:
     other_paths: dict[str, str] = field(default_factory=dict)  # absolute paths of further files, by key: {"test": ...}
     notes: list[str] = field(default_factory=list)  # printed at the start: what was found, ignored and decided
     timeline: Timeline | None = None  # recordings that are divided in time, for forecasts
+    next_items: NextItems | None = None  # whole histories of users, for recommendation
     details: dict[str, Any] = field(default_factory=dict)  # the same for programs: layout, counts of ignored files
 
     @property

@@ -155,6 +155,11 @@ class Method(nn.Module):
         mode, without gradients, by `sslcli eval fill`."""
         return None
 
+    def next_scores(self, x: Tensor) -> Tensor | None:
+        """Scores (B, V) of all ids to follow the views x (B, L), -inf for those that are no items; None for methods that do not
+        predict what follows. Called in eval mode, without gradients, by `sslcli eval recommend`."""
+        return None
+
     @torch.no_grad()
     def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Figures of what the method computes, as columns of view-like tensors (B, ...): {"reconstruction": {"source": x, ...}}."""

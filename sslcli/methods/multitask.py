@@ -181,6 +181,9 @@ class MultiTask(Method):
         logits = (self._task(n).token_logits(x, where) for n in self.tasks)
         return next((z for z in logits if z is not None), None)
 
+    def next_scores(self, x: Tensor) -> Tensor | None:
+        return next((s for n in self.tasks if (s := self._task(n).next_scores(x)) is not None), None)
+
     def describe(self) -> dict[str, str]:
         details = {f"{n} {key}": value for n in self.tasks for key, value in self._task(n).describe().items()}
         weights = ", ".join(f"{n} {w:g}" for n, w in zip(self.tasks, self.balance.tolist(), strict=True))

@@ -6,7 +6,7 @@ import json
 import shlex
 from typing import TYPE_CHECKING
 
-from sslcli.config import registry
+from sslcli.config import modalities, registry
 from sslcli.evals.base.info import evaluator_infos
 from sslcli.report.html.elements import capitalize, command_block, section
 from sslcli.report.html.markup import Html, el
@@ -78,6 +78,9 @@ def unmet_needs(run: RunContents) -> set[str]:
         unmet.add("timeline")
     method, backbone = (mapping(run.config.get(part)) for part in ("method", "backbone"))
     try:
+        kind = str(mapping(run.config.get("dataset")).get("modality", "image"))
+        if "items" not in modalities.provides(kind):
+            unmet.add("next_items")
         if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in builders.method_classes(method)):
             unmet.add("reconstruction")
         classes = builders.method_classes(method) if "_target_" in method else []

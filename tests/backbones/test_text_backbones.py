@@ -279,7 +279,7 @@ def test_dropout_in_training_only():
         ({"max_positions": 23}, "at least the 24 tokens per sample"),
         ({"max_positions": "many"}, "expected auto"),
         ({"dropout": 1.0}, "dropout"),
-        ({"pool": "max"}, "expected mean or cls"),
+        ({"pool": "max"}, "expected mean, cls, last"),
         ({"pool": "cls", "causal": True}, "attends to no other"),
         ({"mlp_ratio": 0.0}, "no hidden unit"),
     ],

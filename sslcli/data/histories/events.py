@@ -1,0 +1,238 @@
+"""Events of users and items in tables: MovieLens' `u.data`, RecBole's `.inter`, CSV, TSV and Parquet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sslcli.console import escape, plural
+from sslcli.data.files.label_text import MISSING
+from sslcli.data.recordings.recordings import find_column
+from sslcli.data.recordings.table import CELLS, parse_times
+from sslcli.data.tables.cells import PLAIN, format_number
+from sslcli.data.tables.columns import TableFile
+from sslcli.data.tables.delimited import DelimitedFile
+from sslcli.data.tables.parquet import ParquetFile, is_parquet
+from sslcli.errors import DataError, listing
+
+USERS = (
+    "user",
+    "user_id",
+    "userid",
+    "uid",
+    "customer",
+    "customer_id",
+    "visitor",
+    "visitor_id",
+    "session",
+    "session_id",
+)
+ITEMS = ("item", "item_id", "itemid", "iid", "product", "product_id", "article", "article_id", "movie_id", "movieid")
+TIMES = ("time", "timestamp", "date", "datetime", "ts", "t")
+RATINGS = ("rating", "ratings", "stars", "score", "preference")
+LABELS = ("label", "class", "target")
+TYPED = re.compile(r":(token|token_seq|float|float_seq)$")  # of the header of RecBole's files
+HEADERS = {2: ("user", "item"), 4: ("user", "item", "rating", "time")}  # of files without one, by their columns
+
+
+@dataclass(frozen=True)
+class EventColumns:
+    """The names of columns; None: found by their names. time: `none` is the order of the file. label: `auto`, or `none`."""
+
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    rating: str | None = None
+    label: str = "none"
+    delimiter: str | None = None
+    names: tuple[str, ...] | None = None
+
+
+@dataclass
+class Codes:
+    """Texts as integers, in the order of their first occurrence; -1 is a cell without a value."""
+
+    index: dict[str, int] = field(default_factory=dict)
+
+    def of(self, cells: Sequence[str] | np.ndarray) -> np.ndarray:
+        texts = cell_texts(cells)
+        index, missing = self.index, MISSING | {""}
+        return np.fromiter(
+            (-1 if t in missing else index.setdefault(t, len(index)) for t in texts), np.int32, len(texts)
+        )
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.index)
+
+
+@dataclass
+class Events:
+    """n events, as they lie in the files.
+
+    users, items: (n,) int32, codes of `user_names` and `item_names`, -1 where a cell is empty. times: (n,) float64, or None for the
+    order of the rows. ratings: (n,) float64, NaN where there is none, or None. labels: (n,) int32, codes of `classes`, or None."""
+
+    users: np.ndarray
+    items: np.ndarray
+    times: np.ndarray | None
+    ratings: np.ndarray | None
+    labels: np.ndarray | None
+    user_names: list[str]
+    item_names: list[str]
+    classes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def select(self, rows: np.ndarray) -> Events:
+        """The events `rows`, a mask or an order (m,), with the same codes."""
+
+        def of(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[rows]
+
+        users, items = self.users[rows], self.items[rows]
+        return Events(
+            users,
+            items,
+            of(self.times),
+            of(self.ratings),
+            of(self.labels),
+            self.user_names,
+            self.item_names,
+            self.classes,
+        )
+
+
+def open_events(path: str, columns: EventColumns) -> TableFile:
+    """A table of events. RecBole's types are cut off the names of its header; DataError for a file without a header whose columns
+    cannot be known."""
+    if is_parquet(path):
+        return ParquetFile(path)
+    names = list(columns.names) if columns.names else None
+    file = DelimitedFile(path, columns.delimiter, names, header=None if names is None else True)
+    if names is not None:
+        return file
+    if file.has_header and all(PLAIN.fullmatch(name) for name in file.columns):
+        file = DelimitedFile(path, columns.delimiter, header=False)
+    if not file.has_header:
+        if len(file.columns) not in HEADERS:
+            raise DataError(
+                f"{file.what} has no header: what its {plural(len(file.columns), 'column')} are is not known",
+                "dataset.names=[user,item,time]",
+            )
+        file.columns = list(HEADERS[len(file.columns)])
+    file.columns = [TYPED.sub("", name) for name in file.columns]
+    return file
+
+
+def read_events(path: str, columns: EventColumns, with_rating: bool, notes: list[str]) -> Events:
+    """All events of a file. RequestError for columns that there are not, DataError for cells that are no times or ratings."""
+    file = open_events(path, columns)
+    if twice := [name for name in file.columns if file.columns.count(name) > 1]:
+        raise DataError(f"{file.what} has two columns named {escape(twice[0])}", "give one of them another name")
+    found = _find(file, columns, with_rating)
+    notes.append("columns: " + ", ".join(f"{key} = {escape(name)}" for key, name in found.items()))
+    users, items, classes = Codes(), Codes(), Codes()
+    parts: dict[str, list[np.ndarray]] = {key: [] for key in ("user", "item", "time", "rating", "label")}
+    for lines, block in file.blocks(set(found.values())):
+        cells = {key: block[name] for key, name in found.items()}
+        parts["user"].append(users.of(cells["user"]))
+        parts["item"].append(items.of(cells["item"]))
+        if "time" in found:
+            parts["time"].append(_times(cells["time"], lines, found["time"], file.what))
+        if "rating" in found:
+            parts["rating"].append(_ratings(cells["rating"], lines, found["rating"], file.what))
+        if "label" in found:
+            parts["label"].append(classes.of(cells["label"]))
+    if not parts["user"]:
+        raise DataError(f"{file.what} has a header but no events")
+    whole = {key: np.concatenate(arrays) if arrays else None for key, arrays in parts.items()}
+    known_users, known_items = whole["user"], whole["item"]
+    assert known_users is not None
+    assert known_items is not None
+    events = Events(
+        known_users,
+        known_items,
+        whole["time"],
+        whole["rating"],
+        whole["label"],
+        users.names,
+        items.names,
+        classes.names,
+    )
+    _require_times(events, file.what)
+    return events
+
+
+def _find(file: TableFile, wish: EventColumns, with_rating: bool) -> dict[str, str]:
+    """The column of each key that the file has. RequestError where the user or the item is missing."""
+    found: dict[str, str | None] = {
+        "user": find_column(wish.user, USERS, file.columns, "user", file.what),
+        "item": find_column(wish.item, ITEMS, file.columns, "item", file.what),
+    }
+    for key in ("user", "item"):
+        if found[key] is None:
+            raise DataError(
+                f"{file.what} has no column of {key}s that is known by its name; its columns are "
+                f"{listing(map(escape, file.columns), 8)}",
+                f"dataset.{key}=NAME",
+            )
+    if wish.time != "none":
+        found["time"] = find_column(wish.time, TIMES, file.columns, "time", file.what)
+    if with_rating:
+        found["rating"] = find_column(wish.rating, RATINGS, file.columns, "rating", file.what)
+        if found["rating"] is None:
+            raise DataError(
+                f"{file.what} has no column of ratings, which dataset.min_rating requires", "dataset.rating=NAME"
+            )
+    if wish.label != "none":
+        found["label"] = find_column(
+            None if wish.label == "auto" else wish.label, LABELS, file.columns, "label", file.what
+        )
+    return {key: name for key, name in found.items() if name is not None}
+
+
+def _times(cells: Any, lines: np.ndarray, name: str, what: str) -> np.ndarray:
+    """(n,) float64, NaN for an empty cell."""
+    if isinstance(cells, np.ndarray):
+        return cells.astype(np.float64)
+    texts = np.array([cell.strip() for cell in cells])
+    missing = np.isin(texts, ["", *MISSING])
+    out = np.full(len(texts), np.nan)
+    if not missing.all():
+        out[~missing] = parse_times(texts[~missing], lines[~missing], name, what)
+    return out
+
+
+def _ratings(cells: Any, lines: np.ndarray, name: str, what: str) -> np.ndarray:
+    """(n,) float64, NaN for an empty cell."""
+    values = cells if isinstance(cells, np.ndarray) else CELLS.numbers(list(cells))
+    if values is None:
+        row = next(i for i, cell in enumerate(cells) if CELLS.numbers([cell]) is None)
+        raise DataError(
+            f"{what}, line {int(lines[row])}: the rating {escape(str(cells[row]))!r} is not a number ({escape(name)})"
+        )
+    return np.asarray(values, np.float64)
+
+
+def _require_times(events: Events, what: str) -> None:
+    """DataError where an event has no time, although there is a column of times."""
+    if events.times is None or np.isfinite(events.times).all():
+        return
+    missing = ~np.isfinite(events.times)
+    raise DataError(
+        f"{what}: {int(missing.sum()):,} of {plural(len(events), 'event')} have no time, the first of them event "
+        f"{int(missing.argmax()) + 1:,}",
+        "remove them, or dataset.time=none takes the events of a user in the order of the file",
+    )
+
+
+def cell_texts(cells: Sequence[str] | np.ndarray) -> list[str]:
+    if isinstance(cells, np.ndarray):  # numbers of a file with types
+        return ["" if value != value else format_number(value) for value in cells.tolist()]
+    return [cell.strip() for cell in cells]

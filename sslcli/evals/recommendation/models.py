@@ -1,0 +1,150 @@
+"""What scores items: the method of a run, the users most similar by their features, and the field's baselines.
+
+A scorer maps users and places in their histories to scores (B, I) of all items, on the CPU. Baselines are fitted to the training
+events alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from sslcli.data.histories.next_items import FIRST, NextItems
+from sslcli.data.storage import Ragged
+from sslcli.errors import TrainingError
+from sslcli.evals.base.embedding import evaluating
+from sslcli.evals.base.features import EvalData
+from sslcli.methods.base import Method
+
+
+class Scorer(ABC):
+    note: ClassVar[str]  # what it is, for the protocol
+
+    @abstractmethod
+    def scores(self, users: Tensor, places: Tensor) -> Tensor:
+        """(B, I): of all items to come at `places` (B,) of the histories of `users` (B,)."""
+
+
+class MethodScores(Scorer):
+    """Those of a method that predicts the next item."""
+
+    note = "the method's own scores of the next item"
+
+    def __init__(self, method: Method, data: EvalData, whole: NextItems):
+        self.method, self.data, self.whole = method, data, whole
+
+    @torch.no_grad()
+    def scores(self, users: Tensor, places: Tensor) -> Tensor:
+        x = self.whole.histories(users, places, self.data.dataset.shape[0]).to(self.data.device)
+        with evaluating(self.method), self.data.autocast():
+            scores = self.method.next_scores(x)
+        assert scores is not None, type(self.method)
+        out = scores[:, FIRST : FIRST + self.whole.items].float().cpu()
+        if not out.isfinite().all():
+            raise TrainingError("scores of items are not finite", "train with a lower optimizer.lr")
+        return out
+
+
+class SimilarUsers(Scorer):
+    """The items of the users whose features are most similar, by cosine, weighted by it; the user himself is left out."""
+
+    note = "items of the users with the most similar features (cosine), weighted by the similarity"
+
+    def __init__(self, backbone: nn.Module, data: EvalData, whole: NextItems, neighbors: int = 100):
+        self.backbone, self.data, self.whole, self.neighbors = backbone, data, whole, neighbors
+        features, _ = data.features(backbone, "train")
+        self.features = nn.functional.normalize(features, dim=1)
+        self.rows = torch.full((len(whole.events),), -1)  # the row of each user that training reads
+        trained = (whole.trained & (whole.train > 0)).nonzero()[:, 0][data.ids("train")]
+        self.rows[trained] = torch.arange(len(trained))
+        self.bags = bags(whole.first(trained, whole.train[trained]), whole.items)
+
+    @torch.no_grad()
+    def scores(self, users: Tensor, places: Tensor) -> Tensor:
+        x = self.whole.histories(users, places, self.data.dataset.shape[0]).to(self.data.device)
+        with evaluating(self.backbone), self.data.autocast():
+            z = nn.functional.normalize(self.backbone(x).float().cpu(), dim=1)
+        similarity = z @ self.features.T
+        own = self.rows[users]
+        similarity[(own >= 0).nonzero()[:, 0], own[own >= 0]] = -torch.inf
+        best, who = similarity.topk(min(self.neighbors, similarity.shape[1]), dim=1)
+        weights = best.clamp(min=0).double().numpy()
+        at = (np.repeat(np.arange(len(users)), weights.shape[1]), who.flatten().numpy())
+        of_users = sparse.csr_matrix((weights.ravel(), at), shape=similarity.shape)
+        return torch.from_numpy((of_users @ self.bags).toarray())
+
+
+class Popularity(Scorer):
+    note = "how many training events an item has"
+
+    def __init__(self, train: Ragged, whole: NextItems):
+        self.counts = item_counts(train, whole.items).double()
+
+    def scores(self, users: Tensor, places: Tensor) -> Tensor:
+        return self.counts.expand(len(users), -1)
+
+
+class Markov(Scorer):
+    note = "how often an item follows the last one in training; popularity where that is equal"
+
+    def __init__(self, train: Ragged, whole: NextItems):
+        self.whole = whole
+        counts = item_counts(train, whole.items).double().numpy()
+        self.popularity = counts / (counts.sum() + 1)
+        items = train.flat.numpy() - FIRST
+        inside = np.ones(max(0, len(items) - 1), bool)
+        inside[train.offsets[1:-1].numpy() - 1] = False  # a pair of two users
+        pairs = (items[:-1][inside], items[1:][inside])
+        self.follows = sparse.csr_matrix((np.ones(len(pairs[0])), pairs), shape=(whole.items, whole.items))
+
+    def scores(self, users: Tensor, places: Tensor) -> Tensor:
+        last = self.whole.items_at(users, places - 1).numpy() - FIRST
+        return torch.from_numpy(self.follows[last].toarray() + self.popularity)
+
+
+class ItemKNN(Scorer):
+    """Similarities of items are never all in memory: a history is weighted users, who are weighted items."""
+
+    RECENT: ClassVar[int] = 10
+    note = f"the cosine of the users of two items, summed over the last {RECENT} items of a history"
+
+    def __init__(self, train: Ragged, whole: NextItems):
+        self.whole = whole
+        users: Any = bags(train, whole.items)
+        users.data[:] = 1  # an item counts once for a user
+        norm = np.sqrt(np.asarray(users.sum(axis=0)).ravel())
+        self.scale = np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)
+        self.users = users
+
+    def scores(self, users: Tensor, places: Tensor) -> Tensor:
+        recent = self.whole.histories(users, places, self.RECENT)
+        rows, at = (recent >= FIRST).nonzero(as_tuple=True)
+        items = recent[rows, at].numpy() - FIRST
+        shape = (len(users), self.whole.items)
+        history: Any = sparse.csr_matrix((np.ones(len(items)), (rows.numpy(), items)), shape=shape)
+        history.data[:] = 1
+        weighted = history.multiply(self.scale).tocsr()
+        scores = ((weighted @ self.users.T) @ self.users).toarray() * self.scale
+        own = history.multiply(self.scale > 0).toarray()  # the similarity of an item to itself
+        return torch.from_numpy(np.round(scores - own, 12))
+
+
+BASELINES: dict[str, Any] = {"popularity": Popularity, "markov": Markov, "item_knn": ItemKNN}
+
+
+def item_counts(train: Ragged, items: int) -> Tensor:
+    """(I,) int64: the training events of each item."""
+    return torch.bincount(train.flat.long() - FIRST, minlength=items)
+
+
+def bags(histories: Ragged, items: int) -> Any:
+    """(U, I) sparse: how often each user has had each item."""
+    rows = np.repeat(np.arange(len(histories)), histories.lengths.numpy())
+    counts: Any = sparse.csr_matrix(
+        (np.ones(len(rows)), (rows, histories.flat.numpy() - FIRST)), shape=(len(histories), items)
+    )
+    return counts
