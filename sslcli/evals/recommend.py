@@ -111,7 +111,7 @@ def _scorers(
 
     def of(method: Method | None, network: nn.Module) -> Scorer:
         if method is not None and predicts_next(method, data):
-            return MethodScores(method, data, whole)
+            return MethodScores(method, whole, data.dataset.shape[0], data.device, data.autocast)
         return SimilarUsers(network, data, whole, neighbors)
 
     out = {"": of(None if data.pretraining is None else data.pretraining()[0], backbone)}

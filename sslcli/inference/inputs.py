@@ -23,6 +23,7 @@ from sslcli.inference.encoder import TrainedEncoder
 from sslcli.views.modality import modality
 
 SPLITS = ("all", "train", "test")
+ITEMS = "items"  # instead of a split: what samples consist of, each as a sample
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class InputRequest:
         """`files`: paths and patterns. `values`: the resolved configuration that `overrides` compose. RequestError."""
         keys = override_keys(overrides)
         expanded = tuple(expand(files))
+        if split == ITEMS:
+            if expanded or any(key.split(".")[0] == "dataset" for key in keys):
+                raise RequestError("the items are those of the encoder", "leave files and dataset= out")
+            return cls(split=ITEMS)
         if split not in SPLITS:
             raise RequestError(f"split={split}: expected {', '.join(SPLITS)}", "split=all")
         if expanded and any(key.split(".")[0] == "dataset" for key in keys):
@@ -107,7 +112,10 @@ def read_inputs(encoder: TrainedEncoder, request: InputRequest) -> Inputs:
 
     RequestError for samples of another kind or shape and where nothing is named, DataError where none can be read."""
     notes: list[str] = []
-    if request.files:
+    if request.split == ITEMS:
+        found = modality(encoder.preprocessor.kind).items(encoder.preprocessor)
+        inputs = Inputs(request, found.dataset, found.dataset.train, found.ids, found.paths, found.unreadable)
+    elif request.files:
         found = modality(encoder.preprocessor.kind).read_files(request.files, encoder.preprocessor, notes)
         dataset = encoder.preprocessor.adapt(found.dataset, notes)
         inputs = Inputs(request, dataset, dataset.train, found.ids, found.paths, found.unreadable)
@@ -117,7 +125,7 @@ def read_inputs(encoder: TrainedEncoder, request: InputRequest) -> Inputs:
             _own_dataset(encoder, request, notes) if own else _other_dataset(encoder, request.dataset or {}, notes)
         )
         inputs = _of_split(dataset, request)
-    for note in dict.fromkeys([*dataset.notes, *notes]):
+    for note in dict.fromkeys([*inputs.dataset.notes, *notes]):
         if note != NOTHING_HELD_OUT:
             console.say(note)
     inputs.source.max_bad_fraction = 1.0  # unreadable samples are reported, and end nothing

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sslcli.backbones.base import TokenBackbone
 from sslcli.errors import RequestError
 
-POOLS = ("mean", "cls", "tokens")
+POOLS = ("mean", "cls", "tokens", "items")
 
 
 def pooling(module: nn.Module, pool: str | None) -> Callable[[Tensor], Tensor] | None:
@@ -17,7 +17,8 @@ def pooling(module: nn.Module, pool: str | None) -> Callable[[Tensor], Tensor] |
 
     - mean: the mean (B, dim) of the tokens that are not padding; of a backbone without tokens, what it pools itself.
     - cls: the class token (B, dim). RequestError for a backbone without one.
-    - tokens: all tokens (B, N, dim) but the class token; 0 at padding. RequestError for a backbone without tokens."""
+    - tokens: all tokens (B, N, dim) but the class token; 0 at padding. RequestError for a backbone without tokens.
+    - items: of samples of one token, its embedding (B, dim), without position or context."""
     if pool is None or (pool == "mean" and not isinstance(module, TokenBackbone)):
         return None
     if pool not in POOLS:
@@ -27,6 +28,12 @@ def pooling(module: nn.Module, pool: str | None) -> Callable[[Tensor], Tensor] |
         raise RequestError(f"pool={pool}: the backbone {name} has no tokens", "leave pool= out")
     if pool == "cls" and not hasattr(module, "pool"):
         raise RequestError(f"pool=cls: the backbone {name} has no class token", "pool=mean")
+
+    if pool == "items":
+        embedding = getattr(module, "token_embedding", None)
+        if embedding is None:
+            raise RequestError(f"pool=items: the backbone {name} has no embeddings of items", "leave pool= out")
+        return lambda x: embedding(x[:, 0])
 
     def pooled(x: Tensor) -> Tensor:
         tokens = module.tokens(x)

@@ -22,7 +22,7 @@ from sslcli.runs import records
 from sslcli.runs.run import now
 
 MOST_CLASSES = 20  # in the report
-TEXT = ("path", "class", "runner_up", "error")
+TEXT = ("path", "class", "runner_up", "error", "user", "item", "title")
 
 Add = Callable[[Sequence[Row]], None]
 Show = Callable[[Sequence[Row], Sequence[str]], None]  # rows, and the names of the columns
@@ -61,7 +61,7 @@ def predict(
         ]
     )
     summary = Summary(predictor.columns)
-    with launched, _rows_to(out, predictor.columns, show) as add:
+    with launched, rows_to(out, predictor.columns, show) as add:
         for rows in predictor.predict(session.blocks(inputs), inputs.ids, inputs.unreadable):
             summary.add(rows)
             add(rows)
@@ -71,7 +71,8 @@ def predict(
 
 
 @contextlib.contextmanager
-def _rows_to(out: Path | None, columns: Sequence[str], show: Show) -> Iterator[Add]:
+def rows_to(out: Path | None, columns: Sequence[str], show: Show) -> Iterator[Add]:
+    """A function that adds rows to the file `out`, or hands them to `show` where there is none."""
     if out is None:
         yield lambda rows: show(rows, columns)
         return

@@ -127,6 +127,12 @@ class Summary:
             **({of: mean} if math.isfinite(mean) else {}),
         }
 
+    def lines(self) -> list[str]:
+        """What stderr says at the end."""
+        most = ", ".join(f"{name} {n:,}" for name, n in self.classes.most_common(8))
+        rest = f" and {len(self.classes) - 8} more classes" if len(self.classes) > 8 else ""
+        return [f"{self.predicted:,} predicted{f': {most}' if most else ''}{rest}", *self.notes()]
+
     def notes(self) -> list[str]:
         """What to look at, in sentences."""
         counts = {

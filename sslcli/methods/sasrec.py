@@ -32,7 +32,8 @@ class SASRec(Method):
         (x,) = batch.expect_views(1, "weak", "clean")
         present = self.backbone.values.present(x)
         known = present[:, :-1] & present[:, 1:]  # (B, L - 1)
-        terms, _ = predict_targets(self.scores, self.outputs(x)[:, :-1][known], x[:, 1:][known])
+        target = self.scores.place[x[:, 1:][known]]
+        terms, _ = predict_targets(self.scores, self.outputs(x)[:, :-1][known], target)
         return {"loss": terms["loss"], "accuracy": terms["accuracy"], "perplexity": perplexity(terms["loss"])}
 
     def outputs(self, x: Tensor) -> Tensor:
@@ -46,5 +47,4 @@ class SASRec(Method):
     def next_scores(self, x: Tensor) -> Tensor:
         x, count = leave_room(x, self.backbone.values)
         rows = self.outputs(x)[torch.arange(len(x), device=x.device), (count - 1).clamp(min=0)]
-        out: Tensor = self.scores(rows)
-        return out
+        return self.scores.of_all(rows)

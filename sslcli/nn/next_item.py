@@ -10,25 +10,30 @@ from sslcli.nn.values import Tokens
 
 
 class ItemScores(nn.Module):
-    """Scores (n, V) of all ids from rows (n, D): products with the embeddings of the backbone, without a bias. Ids that are no item
-    have the score -inf.
+    """Scores (n, I) of the items of a vocabulary from rows (n, D): products with the embeddings of the backbone, without a bias.
 
-    `embedding` belongs to the backbone: it is not among the parameters of this module."""
+    items: (I,) int64, the ids of the items in ascending order. `embedding` belongs to the backbone: it is not among the parameters
+    of this module."""
 
-    no_item: Tensor
+    items: Tensor
+    place: Tensor
 
     def __init__(self, embedding: nn.Embedding, values: Tokens):
         super().__init__()
         self.size = values.size
         self._tied = (embedding,)  # a tuple, so that the module is not registered a second time
-        no_item = torch.zeros(values.size, dtype=torch.bool)
-        no_item[list({values.pad, *values.special})] = True
-        self.register_buffer("no_item", no_item, persistent=False)
+        is_item = torch.ones(values.size, dtype=torch.bool)
+        is_item[list({values.pad, *values.special})] = False
+        self.register_buffer("items", is_item.nonzero()[:, 0], persistent=False)
+        self.register_buffer("place", is_item.cumsum(0) - 1, persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
-        weight = self._tied[0].weight
-        scores = F.linear(rows, weight if len(weight) == self.size else weight[: self.size])
-        return scores.masked_fill(self.no_item, -torch.inf)
+        return F.linear(rows, self._tied[0].weight.index_select(0, self.items))
+
+    def of_all(self, rows: Tensor) -> Tensor:
+        """Scores (n, V) of all ids, -inf for those that are no items."""
+        scores = self(rows)
+        return scores.new_full((len(rows), self.size), -torch.inf).index_copy(1, self.items, scores)
 
 
 def item_embedding(backbone: nn.Module) -> nn.Embedding:

@@ -16,7 +16,7 @@ from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.data.histories.next_items import FIRST, PAD
 from sslcli.data.histories.preprocessor import InteractionsPreprocessor
 from sslcli.data.storage import RaggedBatch
-from sslcli.data.user_files.interactions import read_interaction_files
+from sslcli.data.user_files.interactions import item_samples, read_interaction_files
 from sslcli.data.user_files.samples import UserFiles
 from sslcli.nn.values import Values
 from sslcli.rng import Draw
@@ -85,6 +85,10 @@ class InteractionsModality(Modality):
     def read_files(self, paths: Sequence[str], preprocessor: Preprocessor, notes: list[str]) -> UserFiles:
         assert isinstance(preprocessor, InteractionsPreprocessor), preprocessor
         return read_interaction_files(paths, preprocessor, notes)
+
+    def items(self, preprocessor: Preprocessor) -> UserFiles:
+        assert isinstance(preprocessor, InteractionsPreprocessor), preprocessor
+        return item_samples(preprocessor)
 
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         """The titles of the items, the latest last."""

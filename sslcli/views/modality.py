@@ -134,6 +134,11 @@ class Modality(ABC):
         cannot be read are listed; RequestError for those of another kind, DataError where none can be read."""
         raise RequestError(f"{self.noun[1]} are not read from files", "dataset=NAME names a data set")
 
+    def items(self, preprocessor: Preprocessor) -> UserFiles:
+        """What samples consist of, each as a sample with a name, such as the items of histories. RequestError where that has no
+        names."""
+        raise RequestError(f"{self.noun[1]} do not consist of items", "leave pool=items out")
+
     def describe(self, shape: tuple[int, ...]) -> str:
         """One sample of a view in a few words: `image 3x64x64`."""
         return f"{self.noun[0]} {'x'.join(map(str, shape))}"

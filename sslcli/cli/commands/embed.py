@@ -24,11 +24,13 @@ def main(request: Request) -> int:
     pool = options.get("pool")
 
     from sslcli.inference.embed import check_out, embed
-    from sslcli.inference.inputs import InputRequest, read_inputs
+    from sslcli.inference.inputs import ITEMS, InputRequest, read_inputs
     from sslcli.inference.session import open_session
 
     check_out(out)
-    inputs_request = InputRequest.parse(files, values, overrides, options.get("split", "all"))
+    inputs_request = InputRequest.parse(
+        files, values, overrides, ITEMS if pool == ITEMS else options.get("split", "all")
+    )
     session = open_session(spec, values, batch_size, pool)
     inputs = read_inputs(session.encoder, inputs_request)
     console.rows(

@@ -1,4 +1,5 @@
-"""sslcli predict RUN [FILES ...]: classes of new samples, by the classifier that `eval probe` or `eval finetune` kept."""
+"""sslcli predict RUN [FILES ...]: classes of new samples, by the classifier that `eval probe` or `eval finetune` kept; or the next
+items of users, by a method that predicts them."""
 
 from __future__ import annotations
 
@@ -13,31 +14,58 @@ from sslcli.cli.commands.embed import encoder_and_files, inference_values, posit
 from sslcli.errors import RequestError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sslcli.config import Config
+    from sslcli.inference.inputs import InputRequest
+    from sslcli.inference.next_items import NextSummary
     from sslcli.inference.predictions import Summary
+
+CLASSIFIER_KEYS = {"threshold", "batch_size"}
+NEXT_KEYS = {"k", "seen"}
 
 
 def main(request: Request) -> int:
     options, overrides = split_options(request.overrides, COMMANDS["predict"].options)
     spec, files = encoder_and_files(request, COMMANDS["predict"])
-    batch_size = positive_integer("batch_size", options.get("batch_size", "64"))
-    threshold = number("threshold", options["threshold"]) if "threshold" in options else None
 
     from sslcli.inference.inputs import InputRequest
-    from sslcli.inference.predict import Settings, predict
     from sslcli.inference.row_file import row_target
 
     out = row_target(options["out"], "out=predictions.csv") if "out" in options else None
-    settings = Settings(options.get("from", ""), threshold, batch_size)
     values = inference_values(request, overrides, "predict")
     samples = InputRequest.parse(files, values, overrides, options.get("split", "all"))
-    summary = predict(spec, samples, settings, values, out, Rows())
-    for line in lines(summary):
+    summary = run(spec, samples, options, values, out)
+    for line in summary.lines():
         console.say(line)
     if out is not None and console.flag(console.JSON):
         console.out_json({"out": str(out), **summary.to_json()})
     elif out is not None:
         console.out(out)
     return 0
+
+
+def run(
+    spec: str, samples: InputRequest, options: dict[str, str], values: Config, out: Path | None
+) -> Summary | NextSummary:
+    """Predicts next items where the run's method does and no classifier is asked for, else classes or values. RequestError for
+    options of the other kind."""
+    from sslcli.inference.next_items import NextSettings, predict_next, predicts_next
+    from sslcli.inference.predict import Settings, predict
+
+    source = options.get("from", "")
+    following = source in ("", "next") and predicts_next(spec)
+    if source == "next" and not following:
+        raise RequestError(f"the method of {spec} predicts no next item", "sslcli pretrain method=sasrec")
+    for key in set(options) & (CLASSIFIER_KEYS if following else NEXT_KEYS):
+        kind = "classes: from=probe predicts them" if following else "next items"
+        raise RequestError(f"{key}= is of {kind}", f"leave {key}= out")
+    if following:
+        settings = NextSettings(positive_integer("k", options.get("k", "10")), options.get("seen", "mask"))
+        return predict_next(spec, samples, settings, values, out, Rows())
+    threshold = number("threshold", options["threshold"]) if "threshold" in options else None
+    size = positive_integer("batch_size", options.get("batch_size", "64"))
+    return predict(spec, samples, Settings(source, threshold, size), values, out, Rows())
 
 
 class Rows:
@@ -61,10 +89,3 @@ def number(key: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise RequestError(f"{key}={text}: expected a number", f"{key}=0.9") from None
-
-
-def lines(summary: Summary) -> list[str]:
-    """What stderr says at the end."""
-    most = ", ".join(f"{name} {n:,}" for name, n in summary.classes.most_common(8))
-    rest = f" and {len(summary.classes) - 8} more classes" if len(summary.classes) > 8 else ""
-    return [f"{summary.predicted:,} predicted{f': {most}' if most else ''}{rest}", *summary.notes()]

@@ -23,7 +23,11 @@ ENTRIES = (
         options=(
             Option("out", "FILE", f"the file to write: {', '.join(EMBEDDING_FORMATS)}"),
             Option("split", "all|train|test", "the samples of a data set (default: all)"),
-            Option("pool", "mean|cls|tokens", "of backbones with tokens (default: as the backbone pools)"),
+            Option(
+                "pool",
+                "mean|cls|tokens|items",
+                "of backbones with tokens (default: as the backbone pools); items: the embedding of each item that users can have",
+            ),
             Option(
                 "batch_size", "N", "samples that are decoded at a time; it does not change the features (default: 64)"
             ),
@@ -60,7 +64,7 @@ ENTRIES = (
     ),
     Command(
         "predict",
-        "Predict the classes of new files with the classifier of a run.",
+        "Predict the classes of new files with the classifier of a run, or the next items of users.",
         "RUN [FILE ...] [key=value ...]",
         (
             ("latest photos/new out=predictions.csv", "a folder, files or quoted patterns"),
@@ -70,14 +74,23 @@ ENTRIES = (
                 "the class is left empty where it is less probable",
             ),
             ("RUN dataset=image_folder dataset.path=more split=test out=P.parquet", "a data set"),
+            ("RUN events.csv k=5 out=next.csv", "the next items of each user, by a run of sasrec or bert4rec"),
         ),
         options=(
             Option("out", "FILE", "a new .csv or .parquet file (default: rows on stdout)"),
             Option(
                 "from",
-                "probe|finetune",
-                "whose classifier: that of the last eval probe or eval finetune (default: the newer one)",
-                ("probe", "finetune"),
+                "probe|finetune|next",
+                "whose classifier: that of the last eval probe or eval finetune (default: the newer one); next: the next items of "
+                "users (default, where the method predicts them)",
+                ("probe", "finetune", "next"),
+            ),
+            Option("k", "N", "next items of each user (default: 10)"),
+            Option(
+                "seen",
+                "mask|keep",
+                "leave out the items that a user has had, or keep them (default: mask)",
+                ("mask", "keep"),
             ),
             Option("threshold", "P", "leave the class empty where its probability is below P, from 0 to 1"),
             Option("split", "all|train|test", "which samples of a data set (default: all)", ("all", "train", "test")),
@@ -85,8 +98,8 @@ ENTRIES = (
             Option("train.devices", "N", "the number of processes"),
         ),
         notes="Columns: path, class, probability, runner_up, runner_up_probability, distance, error; of a value: path, value, "
-        "distance, error. Probabilities are calibrated on held-out training labels. The distance is the percentile of the k-NN "
-        "distance among training samples: at 99, 99 % of them are closer to the others.",
+        "distance, error; of next items: user, rank, item, score, title. Probabilities are calibrated on held-out training labels. "
+        "The distance is the percentile of the k-NN distance among training samples: at 99, 99 % of them are closer to the others.",
         groups=("dataset", "device"),
         shared=("device",),
         overrides=True,

@@ -33,6 +33,14 @@ class NextItems:
     users: Sequence[str]
     rule: str
 
+    def concat(self, other: NextItems) -> NextItems:
+        """These users, then those of `other`, with the same items."""
+        tensors = {
+            key: torch.cat([getattr(self, key), getattr(other, key)]) for key in ("train", "val", "test", "trained")
+        }
+        users = [*self.users, *other.users]
+        return NextItems(self.events.concat(other.events), **tensors, items=self.items, users=users, rule=self.rule)
+
     def targets(self, part: Part) -> tuple[Tensor, Tensor]:
         """The users (m,) that have an item to predict, and its place (m,) among their events."""
         places: Tensor = getattr(self, part)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sslcli.data.histories.next_items import FIRST, NextItems
 from sslcli.data.storage import Ragged
 from sslcli.errors import TrainingError
-from sslcli.evals.base.embedding import evaluating
+from sslcli.evals.base.embedding import Context, evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.methods.base import Method
 
@@ -34,13 +34,14 @@ class MethodScores(Scorer):
 
     note = "the method's own scores of the next item"
 
-    def __init__(self, method: Method, data: EvalData, whole: NextItems):
-        self.method, self.data, self.whole = method, data, whole
+    def __init__(self, method: Method, whole: NextItems, length: int, device: torch.device, autocast: Context):
+        """length: of a view."""
+        self.method, self.whole, self.length, self.device, self.autocast = method, whole, length, device, autocast
 
     @torch.no_grad()
     def scores(self, users: Tensor, places: Tensor) -> Tensor:
-        x = self.whole.histories(users, places, self.data.dataset.shape[0]).to(self.data.device)
-        with evaluating(self.method), self.data.autocast():
+        x = self.whole.histories(users, places, self.length).to(self.device)
+        with evaluating(self.method), self.autocast():
             scores = self.method.next_scores(x)
         assert scores is not None, type(self.method)
         out = scores[:, FIRST : FIRST + self.whole.items].float().cpu()
