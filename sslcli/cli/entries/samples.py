@@ -64,7 +64,7 @@ ENTRIES = (
     ),
     Command(
         "predict",
-        "Predict the classes of new files with the classifier of a run, or the next items of users.",
+        "Predict the classes of new files, or the next items of users.",
         "RUN [FILE ...] [key=value ...]",
         (
             ("latest photos/new out=predictions.csv", "a folder, files or quoted patterns"),
