@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sslcli.console import plural, say
 from sslcli.data.histories.next_items import FIRST, NextItems, Part
 from sslcli.errors import RequestError
+from sslcli.evals.artefacts.item_map import ItemMap
 from sslcli.evals.artefacts.tables import Table
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Artefact, Result
@@ -26,6 +27,7 @@ from sslcli.runtime.progress import track
 from sslcli.views.modality import modality
 
 AT_ONCE = 20_000_000  # scores in memory
+MAPPED = 300  # items of the map
 SHOWN, BEST, RECENT = 8, 5, 5  # users of the table of examples, their best items, and the last ones of their histories
 CONVENTIONS = {
     "keep": "items that the user has had stay in the ranking (seen=keep)",
@@ -95,6 +97,8 @@ def recommend(
         "ranking.csv": _table(ranks, tops),
         "examples.csv": _examples(scorers[""], data, whole, users, places),
     }
+    if (items := _item_map(backbone, data, whole)) is not None:
+        tables["items.png"] = items
     return Result(numbers, protocol, tables, {}, intervals)
 
 
@@ -174,6 +178,18 @@ def _table(ranks: dict[tuple[str, str], Tensor], cutoffs: list[int]) -> Table:
         rows.append((name or "this run", convention, *(round(v, 4) for v in values.values())))
     header = ("model", "seen", *(f"{m}@{k}" for k in cutoffs for m in ("hr", "ndcg", "mrr")))
     return Table(header, rows, "ranks of the next item; seen: whether items that the user has had stay in the ranking")
+
+
+def _item_map(backbone: nn.Module, data: EvalData, whole: NextItems) -> ItemMap | None:
+    """Of the most popular items with training events; None for a backbone without embeddings of items, and for fewer than three."""
+    embedding = getattr(backbone, "token_embedding", None)
+    counts = item_counts(whole.training(), whole.items)
+    best = counts.argsort(descending=True, stable=True)[: min(MAPPED, int((counts > 0).sum()))] + FIRST
+    if embedding is None or len(best) < 3:
+        return None
+    vectors = embedding.weight.detach()[best.to(embedding.weight.device)].float().cpu().numpy()
+    names = modality(data.dataset.modality).spell(best.tolist(), data.dataset)
+    return ItemMap(names, vectors, derive(data.seed, "map"))
 
 
 def _examples(scorer: Scorer, data: EvalData, whole: NextItems, users: Tensor, places: Tensor) -> Table:

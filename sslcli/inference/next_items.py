@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sslcli import builders, console
-from sslcli.config import Config
+from sslcli.config import Config, modalities
 from sslcli.data.histories.next_items import FIRST, NextItems
 from sslcli.data.histories.preprocessor import InteractionsPreprocessor
 from sslcli.errors import RequestError
@@ -61,8 +61,10 @@ class NextSummary:
 
 def predicts_next(spec: str) -> bool:
     """Whether the method of a run predicts the next item."""
-    run = open_trained(spec).run
-    classes = builders.method_classes(run.valid_config["method"]) if run is not None else []
+    encoder = open_trained(spec)
+    if encoder.run is None or "items" not in modalities.provides(encoder.preprocessor.kind):
+        return False
+    classes = builders.method_classes(encoder.run.valid_config["method"])
     return any(kind.next_scores is not Method.next_scores for kind in classes[1:] or classes)  # tasks, or the method
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method, Reconstruction
 from sslcli.nn.generation import continue_tokens
+from sslcli.nn.next_item import leave_room
 from sslcli.nn.values import Tokens
 
 
@@ -113,6 +114,15 @@ class Autoregressive(Method):
         """The prediction (B, ...) of token `at` from those before it; a prefix of length `first` (B,) attends to both sides."""
         out: Tensor = self.head(self._tokens(x, first)[:, at - 1 : at])
         return out[:, 0]
+
+    def next_scores(self, x: Tensor) -> Tensor | None:
+        values = self.backbone.values
+        if not isinstance(values, Tokens):
+            return None
+        x, count = leave_room(x, values)
+        rows = self._tokens(x, count)[torch.arange(len(x), device=x.device), (count - 1).clamp(min=0)]
+        scores: Tensor = self.head(rows[:, None])[:, 0]
+        return scores.index_fill(1, torch.tensor(sorted({values.pad, *values.special}), device=x.device), -torch.inf)
 
     def details(self) -> dict[str, str]:
         return {"tokens": f"{self.backbone.num_tokens}, each predicted from those before it"}

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from sslcli.backbones.bert import BERT
 from sslcli.batch import Batch
 from sslcli.errors import RequestError
+from sslcli.methods.autoregressive import Autoregressive
 from sslcli.methods.bert4rec import BERT4Rec
 from sslcli.methods.multitask import MultiTask
 from sslcli.methods.sasrec import SASRec
@@ -126,3 +127,12 @@ def test_tasks_score_the_next_item():
     net = network(True, "last")
     method = MultiTask(net, {"sasrec": SASRec(net)}).eval()
     assert torch.equal(method.next_scores(X), method.tasks["sasrec"].next_scores(X))
+
+
+def test_autoregressive_scores_are_its_prediction():
+    method = Autoregressive(network(False), prefix="random").eval()
+    scores = method.next_scores(X)
+    history = torch.tensor([[8, 9, 10, 0, 0, 0]])
+    expected = method.next(history, torch.tensor([3]))[0, 2]
+    assert torch.allclose(scores[1, 2:], expected[2:], atol=1e-5)
+    assert scores[:, :2].eq(-math.inf).all()
