@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from sslcli.console import plural, say
 from sslcli.data.histories.next_items import FIRST, NextItems, Part
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.item_map import ItemMap
 from sslcli.evals.artefacts.tables import Table
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Artefact, Result
 from sslcli.evals.metrics.interval import Interval
+from sslcli.evals.recommendation.item_map import ItemMap
 from sslcli.evals.recommendation.models import BASELINES, MethodScores, Scorer, SimilarUsers, item_counts
 from sslcli.evals.recommendation.ranks import SUFFIXES, metrics, target_ranks, without_seen
 from sslcli.methods.base import Method
