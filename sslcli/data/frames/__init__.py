@@ -1,0 +1,1 @@
+"""Clips of frames: generated ones, and those of files."""

@@ -1,0 +1,43 @@
+"""Data sets of clips in memory."""
+
+from __future__ import annotations
+
+from sslcli.data.dataset import ArraySource, Dataset
+from sslcli.data.frames.preprocessor import FramesPreprocessor
+from sslcli.data.stats import image_stats
+from sslcli.nn.values import Continuous
+
+DARK = 0.2  # a mean below which the background is taken for black
+
+
+def build_dataset(
+    name: str,
+    train: ArraySource,
+    test: ArraySource | None,
+    classes: tuple[str, ...],
+    print_of_contents: str,
+    notes: list[str],
+    path: str | None = None,
+    split: str = "",
+) -> Dataset:
+    """Clips (n, C, T, H, W) uint8, normalized by statistics of the training clips; those on a dark background are divided by the
+    standard deviation alone, so that black is 0."""
+    mean, std = image_stats(train)
+    if max(mean) < DARK:
+        mean = tuple(0.0 for _ in mean)
+    shape = tuple(train.x.shape[1:])
+    values = Continuous(mean, std)
+    return Dataset(
+        name,
+        modality="frames",
+        shape=shape,
+        train=train,
+        test=test,
+        classes=classes,
+        values=values,
+        preprocessor=FramesPreprocessor(shape, values),
+        fingerprint=print_of_contents,
+        split=split,
+        path=path,
+        notes=notes,
+    )

@@ -1,0 +1,59 @@
+"""The preprocessor of clips: arrays and pictures to uint8 (C, T, S, S)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslcli.config import typecheck
+from sslcli.data.dataset import Preprocessor
+from sslcli.errors import DataError
+from sslcli.nn.values import Continuous, Values, values_from_json
+
+
+@dataclass(frozen=True)
+class FramesPreprocessor(Preprocessor):
+    """shape: (C, T, H, W) of a view. values: mean and standard deviation of each channel, for values in 0..1."""
+
+    kind: ClassVar[str] = "frames"
+    shape: tuple[int, ...]
+    values: Values
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], values: Values, details: Mapping[str, Any]) -> Self:
+        return cls(tuple(shape), values)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"shape": list(self.shape), "values": self.values.to_json()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
+        shape, values = content.get("shape"), content.get("values")
+        if not typecheck.matches_type(shape, list[int]) or len(shape or ()) != 4 or not isinstance(values, dict):
+            raise ValueError("expected the shape of a clip, four integers, and values")
+        out = cls(tuple(shape or ()), values_from_json(values))
+        if not (isinstance(out.values, Continuous) and out.values.fits(out.shape)):
+            raise ValueError(f"these values are not those of clips {out.shape}")
+        return out
+
+    def encode(self, samples: Any) -> Tensor:
+        """Clips (N, C, T, H, W) uint8.
+
+        `samples`: uint8 (N, C, T, H, W), or (N, T, H, W) of one channel, or a list of such clips without N. DataError for
+        another type or shape."""
+        raw = samples if isinstance(samples, Tensor | np.ndarray) else [np.asarray(sample) for sample in samples]
+        x = torch.as_tensor(np.asarray(raw))
+        if x.dim() == 4 and self.shape[0] == 1:
+            x = x[:, None]
+        if x.dtype != torch.uint8 or tuple(x.shape[1:]) != self.shape:
+            raise DataError(f"expected uint8 clips of shape {self.shape}, got {x.dtype} {tuple(x.shape[1:])}")
+        return x
+
+    def decode(self, raw: Tensor) -> list[np.ndarray]:
+        """(N, C, T, H, W) uint8 to arrays (T, H, W, C) uint8."""
+        return [clip.permute(1, 2, 3, 0).cpu().numpy() for clip in raw]
