@@ -12,12 +12,12 @@ from sslcli.errors import RequestError
 
 
 class ClipConvNet(Backbone):
-    """Clips (C, T, H, W): the same convolutions on each frame, at a quarter of the resolution, as the spatial encoder of SimVP (Gao et
-    al., CVPR 2022, arXiv:2206.05099), with batch norm in place of group norm.
+    """Clips (C, T, H, W): the same convolutions on each frame, at a quarter of the resolution, as the spatial encoder of SimVP (Gao
+    et al., CVPR 2022, arXiv:2206.05099), with batch norm in place of group norm.
 
-    `maps`: (B, T, D, h, w), D = 2 x `width`, h = H / 4, w = W / 4, rounded up. `forward`: (B, 4 x `width`), the mean of the maps over
-    time and space, and the mean absolute change from one frame to the next, in which motion is visible.
-    Any number of frames and any size are supported.
+    `maps`: (B, T, D, h, w), D = 2 x `width`, h = H / 4, w = W / 4, rounded up. `forward`: (B, 4 x `width`), the mean of the maps
+    over time and space, and the mean absolute change from one frame to the next, in which motion is visible. Any number of frames
+    and any size are supported.
     """
 
     accepts: ClassVar = {"continuous": (4,)}

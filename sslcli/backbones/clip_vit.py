@@ -39,21 +39,26 @@ class ClipViT(ViT):
         mlp_ratio: float = 4.0,
     ):
         self.check_samples(tuple(input_shape), self.values)
-        channels, frames, height, width_of_frames = input_shape
+        frames = input_shape[1]
         if isinstance(tube, bool) or not isinstance(tube, int) or tube < 1 or frames % tube:
             raise RequestError(f"backbone.tube={tube} does not divide a clip of {frames} frames", "backbone.tube=1")
         self.tube = tube
-        super().__init__((channels * tube, height, width_of_frames), width, depth, heads, patch, pool, "learned", mlp_ratio)
-        self.input_shape = tuple(input_shape)
+        super().__init__(input_shape, width, depth, heads, patch, pool, "learned", mlp_ratio)
         self.grid = (frames // tube, *self.grid)
         self.num_tokens = math.prod(self.grid)
         if positions not in ("fixed", "learned"):
-            raise RequestError(f"backbone.positions: expected fixed or learned, got {positions!r}", "backbone.positions=fixed")
+            raise RequestError(
+                f"backbone.positions: expected fixed or learned, got {positions!r}", "backbone.positions=fixed"
+            )
         self.pos_embed = torch.nn.Parameter(torch.zeros(1, 1 + self.num_tokens, width), positions == "learned")
         if positions == "learned":
             torch.nn.init.normal_(self.pos_embed, std=0.02)
         else:
             self.pos_embed.data[0] = self.token_positions(width)
+
+    def _cut_shape(self) -> tuple[int, ...]:
+        channels, _, height, width = self.input_shape
+        return channels * self.tube, height, width
 
     def _embed(
         self,

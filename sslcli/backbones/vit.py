@@ -47,7 +47,7 @@ class ViT(TokenBackbone):
         mlp_ratio: float = 4.0,
     ):
         super().__init__(input_shape)
-        channels, *size = self.input_shape
+        channels, *size = self._cut_shape()
         if width % heads or width % 4:
             raise RequestError(
                 f"backbone.width: expected a multiple of 4 and of backbone.heads={heads}, got {width}",
@@ -80,6 +80,10 @@ class ViT(TokenBackbone):
             nn.init.normal_(self.pos_embed, std=0.02)
         else:
             self.pos_embed.data[0] = self.token_positions(width)
+
+    def _cut_shape(self) -> tuple[int, ...]:
+        """The channels and the size of what patches are cut from."""
+        return self.input_shape
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.tokens(x)

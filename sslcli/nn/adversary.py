@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from sslcli.nn.decoder import CONV
 from sslcli.nn.precision import full_precision
 
 
@@ -24,11 +25,12 @@ class Critic(nn.Module):
     def __init__(self, shape: tuple[int, ...], width: int, latent: int = 0):
         super().__init__()
         channels, *size = shape
-        conv: Any = nn.Conv2d if len(size) == 2 else nn.Conv1d
+        conv: Any = CONV[len(size)]
         layers: list[nn.Module] = []
         wide = width
         while max(size) > 4:
-            layers += [spectral_norm(conv(channels, wide, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+            kernel, stride, padding = (tuple(n if s > 1 else m for s in size) for n, m in ((4, 1), (2, 1), (1, 0)))
+            layers += [spectral_norm(conv(channels, wide, kernel, stride, padding)), nn.LeakyReLU(0.2)]
             size = [max(1, s // 2) if s > 1 else 1 for s in size]
             channels, wide = wide, min(2 * wide, 4 * width)
         self.look = nn.Sequential(*layers)

@@ -1,4 +1,4 @@
-"""Samples of real numbers on a regular grid, (C, *size): images (two axes) and time series (one)."""
+"""Samples of real numbers on a regular grid, (C, *size): time series (one axis), images (two) and clips of frames (three)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ from sslcli.data.dataset import Dataset
 from sslcli.nn.values import Values
 from sslcli.views.modality import Modality, RawFeatures
 
+ADAPTIVE: dict[int, Callable[..., Tensor]] = {  # by the number of axes
+    1: F.adaptive_avg_pool1d,
+    2: F.adaptive_avg_pool2d,
+    3: F.adaptive_avg_pool3d,
+}
+HALVING: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # interpolation
+
 
 class GridMeans(RawFeatures):
     """The values of (B, C, *size), area-averaged to at most `limit` places on each axis."""
@@ -25,7 +33,7 @@ class GridMeans(RawFeatures):
         known = ~torch.isnan(x)
         sizes = tuple(min(side, self.limit) for side in x.shape[2:])
         if sizes != tuple(x.shape[2:]):
-            pool: Callable[..., Tensor] = F.adaptive_avg_pool2d if x.ndim == 4 else F.adaptive_avg_pool1d
+            pool = ADAPTIVE[x.ndim - 2]
             share = pool(known.float(), sizes)
             x = pool(x.nan_to_num(0.0), sizes) / share.clamp(min=1e-6)
         return x.nan_to_num(0.0).flatten(1)
@@ -44,8 +52,7 @@ class GridModality(Modality):
     def upsample(self, importance: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Linear between the centers of the positions."""
         size = shape[1:]
-        mode = "bilinear" if len(size) == 2 else "linear"
-        return F.interpolate(importance[:, None], size=size, mode=mode, align_corners=False)
+        return F.interpolate(importance[:, None], size=size, mode=LINEAR[len(size)], align_corners=False)
 
     def interpolate(self, x: Tensor, known: Tensor) -> Tensor:
         return fill(x, known)
@@ -59,7 +66,7 @@ class GridModality(Modality):
 
 
 def fill(x: Tensor, known: Tensor) -> Tensor:
-    """What is not `known` of (B, C, H, W) or (B, C, T) from what is: means of known neighbors at ever coarser scales.
+    """What is not `known` of (B, C, *size) from what is: means of known neighbors at ever coarser scales.
 
     Push-pull interpolation (Gortler et al., "The Lumigraph", SIGGRAPH 1996, Sec. 3.4), with equal weights: halve until there is
     one value, and on the way back fill each hole from the coarser scale, linearly. 0 where nothing is known at all.
@@ -68,10 +75,8 @@ def fill(x: Tensor, known: Tensor) -> Tensor:
     size = x.shape[2:]
     if max(size) == 1:
         return x
-    pool: Any = F.avg_pool2d if x.ndim == 4 else F.avg_pool1d
+    pool = HALVING[x.ndim - 2]
     share = pool(known.to(x.dtype), 2, ceil_mode=True)
     coarse = pool(x, 2, ceil_mode=True) / share.clamp(min=1e-6)
-    guess = F.interpolate(
-        fill(coarse, share > 0), size=size, mode="bilinear" if x.ndim == 4 else "linear", align_corners=False
-    )
+    guess = F.interpolate(fill(coarse, share > 0), size=size, mode=LINEAR[len(size)], align_corners=False)
     return torch.where(known, x, guess)

@@ -42,10 +42,8 @@ class PatchTST(ViT):
         positions: str = "learned",
         mlp_ratio: float = 4.0,
     ):
-        self.check_samples(tuple(input_shape), self.values)
-        channels, steps = input_shape
-        super().__init__((1, steps), width, depth, heads, patch, "mean", positions, mlp_ratio)
-        self.input_shape = tuple(input_shape)
+        super().__init__(input_shape, width, depth, heads, patch, "mean", positions, mlp_ratio)
+        channels, steps = self.input_shape
         self.windows = self.num_tokens
         self.num_tokens, self.grid = channels * self.windows, (channels, self.windows)
         if self.num_tokens > MAX_TOKENS:
@@ -53,6 +51,9 @@ class PatchTST(ViT):
                 f"{channels} channels of {self.windows} windows are {self.num_tokens:,} tokens, more than {MAX_TOKENS:,}",
                 f"backbone.patch={-(-steps * channels // MAX_TOKENS) + 1}, or backbone=patch_vit, whose windows hold all channels",
             )
+
+    def _cut_shape(self) -> tuple[int, ...]:
+        return 1, self.input_shape[1]
 
     def channel_features(self, x: Tensor) -> Tensor:
         """(B, C, n * dim): the tokens of each channel; those that are all padding are 0."""

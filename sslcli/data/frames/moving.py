@@ -7,6 +7,8 @@ value where pictures overlap.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -28,12 +30,13 @@ def moving(
     frames: int = 20,
     size: int = 64,
     objects: int = 2,
-    path: str = ".data",
+    path: str | None = None,
     download: bool = False,
 ) -> Dataset:
     """Clips (1, frames, size, size) of `objects` moving pictures each.
 
-    `of`: the pictures: digits (scikit-learn's, enlarged to 28 x 28), mnist, fashion_mnist or kmnist, which are read from `path`.
+    `of`: the pictures: digits (scikit-learn's, enlarged to 28 x 28), mnist, fashion_mnist or kmnist, which are read from `path`, or
+    the folder that the environment variable SSLCLI_DATA names.
     Test clips have test pictures. With one object, the class of a clip is that of its picture; otherwise clips have no labels.
 
     RequestError for values out of range."""
@@ -43,10 +46,18 @@ def moving(
     sources = {"mnist": mnist, "fashion_mnist": fashion_mnist, "kmnist": kmnist}
     if of != "digits" and of not in sources:
         raise RequestError(f"dataset.of={of}: expected digits, {', '.join(sources)}", "dataset.of=digits")
-    for key, value, least in (("samples", samples, 1), ("frames", frames, 2), ("size", size, 8), ("objects", objects, 1)):
+    for key, value, least in (
+        ("samples", samples, 1),
+        ("frames", frames, 2),
+        ("size", size, 8),
+        ("objects", objects, 1),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise RequestError(f"dataset.{key}={value}: expected an integer of at least {least}", f"dataset.{key}={least}")
-    pictures = digits() if of == "digits" else sources[of](path=path, download=download)
+            raise RequestError(
+                f"dataset.{key}={value}: expected an integer of at least {least}", f"dataset.{key}={least}"
+            )
+    root = path or os.environ.get("SSLCLI_DATA", ".data")
+    pictures = digits() if of == "digits" else sources[of](path=root, download=download)
     side = min(SIDE, size // 2)
     parts = {}
     for split, count in (("train", samples), ("test", test_samples)):
@@ -65,14 +76,16 @@ def moving(
         parts["test"],
         pictures.classes if objects == 1 else (),
         fingerprint(samples + test_samples, [parts[split].x.numpy().tobytes() for split in parts]),
-        [f"{objects} moving pictures of {of} in each clip" if objects > 1 else f"a moving picture of {of} in each clip"],
+        [
+            f"{objects} moving pictures of {of} in each clip"
+            if objects > 1
+            else f"a moving picture of {of} in each clip"
+        ],
         path=None if of == "digits" else pictures.path,
     )
 
 
-def animate(
-    pictures: np.ndarray, which: np.ndarray, frames: int, size: int, draw: np.random.Generator
-) -> np.ndarray:
+def animate(pictures: np.ndarray, which: np.ndarray, frames: int, size: int, draw: np.random.Generator) -> np.ndarray:
     """Clips (n, frames, size, size) uint8 of the pictures (m, side, side) that `which` (n, objects) numbers."""
     n, objects = which.shape
     side = pictures.shape[1]
@@ -94,4 +107,3 @@ def positions(start: np.ndarray, step: np.ndarray, frames: int) -> np.ndarray:
     straight = start[..., None, :] + step[..., None, :] * np.arange(frames)[:, None]
     folded: np.ndarray = np.abs((straight + 1) % 2 - 1)
     return folded
-

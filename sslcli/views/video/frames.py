@@ -8,60 +8,55 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sslcli.data.dataset import Dataset
 from sslcli.nn.values import Continuous, Values
 from sslcli.rng import Draw
 from sslcli.views.grid import GridModality
-from sslcli.views.images.geometry import Frame, HorizontalFlip
+from sslcli.views.images.geometry import Frame
 from sslcli.views.images.resample import crop_resize
 from sslcli.views.op import Op, OpRandoms, constant, parts
 from sslcli.views.preview.base import Preview
 from sslcli.views.preview.film import Film
-from sslcli.views.video.ops import OPS, PIXEL_OPS, ClipResize, FrameWindow
+from sslcli.views.video.ops import OPS, PIXEL_OPS, ClipResize
 
 
 class FramesView:
-    """One view: a window of frames, one region of all of them resized, then ops on pixels."""
+    """One view: a region of all frames, resized, then the other ops. `ops` are from `make_ops`; unless the first is a `Frame`, whole
+    frames are used."""
 
     def __init__(self, ops: list[Op], shape: tuple[int, ...], mean: Sequence[float], std: Sequence[float]):
-        rest = list(ops)
-        self.window = rest.pop(0) if rest and isinstance(rest[0], FrameWindow) else None
-        self.shape = shape if self.window is None else self.window.out_shape(shape)
-        if rest and isinstance(rest[0], Frame):
-            self.region = rest.pop(0)
+        if ops and isinstance(ops[0], Frame):
+            self.region: Frame = ops[0]
+            self.ops = ops[1:]
         else:
-            self.region = ClipResize()
-            self.region.bind(self.shape)
-        assert isinstance(self.region, Frame)
-        self.shape = (*self.shape[:2], *self.region.out)
-        self.raw_shape, self.ops = shape, rest
+            self.region, self.ops = ClipResize(), list(ops)
+            self.region.bind(shape)
+        self.raw_shape = shape
+        self.shape: tuple[int, ...] = (*shape[:2], *self.region.out)
+        for op in self.ops:
+            self.shape = op.out_shape(self.shape)
         self.mean, self.std = tuple(mean), tuple(std)
 
     def resident(self, raw: Tensor, draw: Draw) -> Tensor:
         """(B, C, T, H, W) uint8 -> (B, *shape)."""
         assert raw.shape[1:] == self.raw_shape, (raw.shape, self.raw_shape)
-        region_op = self.region
-        assert isinstance(region_op, Frame)
-        randoms = OpRandoms([*([self.window] if self.window else []), region_op, *self.ops], draw, raw.device)
+        randoms = OpRandoms([self.region, *self.ops], draw, raw.device)
         sides = [torch.full((len(raw),), float(n), dtype=torch.float64, device=draw.ids.device) for n in raw.shape[3:]]
-        region = region_op.region(randoms.uniforms(region_op), *sides).to(raw.device)
+        region = self.region.region(randoms.uniforms(self.region), *sides).to(raw.device)
         shift, factor = (
             constant(v, raw.device).view(-1, 1, 1, 1) for v in (self.mean, tuple(1 / s for s in self.std))
         )
         out = torch.empty(len(raw), *self.shape, device=raw.device)
-        for part in parts(len(raw), math.prod(self.shape), raw.device):
-            x = raw[part]
-            if self.window is not None:
-                x = randoms.run([self.window], x, part)
-            x = crop_resize(x.flatten(1, 2), region.rows(part), region_op.out, region_op.interpolation)
+        for part in parts(len(raw), math.prod(self.raw_shape), raw.device):
+            x = crop_resize(raw[part].flatten(1, 2), region.rows(part), self.region.out, self.region.interpolation)
+            x = x.unflatten(1, self.raw_shape[:2])
             for op in self.ops:
-                flat = isinstance(op, PIXEL_OPS) or isinstance(op, HorizontalFlip)
-                x = x.unflatten(1, self.shape[:2]) if x.dim() == 4 and not flat else x
-                x = x.flatten(1, 2) if x.dim() == 5 and flat else x
+                channels = x.shape[1:3]
+                x = x.flatten(1, 2) if isinstance(op, PIXEL_OPS) else x
                 x = randoms.run([op], x, part)
-            out[part] = (x.view(len(x), *self.shape) - shift) * factor
+                x = x.unflatten(1, channels) if isinstance(op, PIXEL_OPS) else x
+            out[part] = (x - shift) * factor
         return out
 
     def frame(self, samples: Sequence[Any], draw: Draw) -> Tensor:
@@ -92,10 +87,6 @@ class FramesModality(GridModality):
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (dataset.values.mean, dataset.values.std))
         return [Film(sample * std + mean) for sample in x.detach().float().cpu()]
-
-    def upsample(self, importance: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Linear between the centers of the positions."""
-        return F.interpolate(importance[:, None], size=shape[1:], mode="trilinear", align_corners=False)
 
     def trivial(self, x: Tensor, visible: Tensor, values: Values) -> dict[str, Tensor]:
         """Of each pixel: black, the last visible frame before (or the first one after it), and the mean of the visible frames."""

@@ -18,10 +18,9 @@ from sslcli.views.op import Op, Params, between, interval, output_size
 
 class FrameWindow(Op):
     """A random window of `length` of the frames, a fraction or a range of fractions, resampled to `size` frames by taking the
-    nearest ones: another speed. `size`: null is T, a fraction a part of T. Must be the first op."""
+    nearest ones: another speed. `size`: null is T, a fraction a part of T."""
 
     name = "frame_window"
-    first = True
 
     def __init__(self, length: float | Sequence[float] = (0.5, 1.0), size: float | int | None = None):
         self.length = interval("length", length, 1e-6, 1.0)
@@ -97,4 +96,4 @@ OPS: dict[str, type[Op]] = {
     op.name: op
     for op in (FrameWindow, ClipCrop, ClipResize, HorizontalFlip, VerticalFlip, ClipJitter, ClipBlur, Reverse)
 }
-PIXEL_OPS = (ClipJitter, ClipBlur)
+PIXEL_OPS = (ClipJitter, ClipBlur)  # whose `apply` takes images; the others work on the last axes
