@@ -13,7 +13,7 @@ _MODULES = {
     **{name: f"sslcli.data.histories.{name}" for name in ("interactions", "sessions")},
     "capitals": "sslcli.data.text.capitals",
     **{name: f"sslcli.data.audio.{name}" for name in ("audio_folder", "tones")},
-    "moving": "sslcli.data.frames.moving",
+    **{name: f"sslcli.data.video.{name}" for name in ("frames", "moving")},
     **{name: f"sslcli.data.sources.{name}" for name in ("arrays", "image_folder", "pack", "series", "table", "tar")},
     **{name: f"sslcli.data.sources.{name}" for name in ("text_lines", "text_table")},
 }

@@ -36,13 +36,9 @@ class NextFrame(Method):
         if not hasattr(self.backbone, "maps"):
             raise ValueError("next_frame takes a backbone with a map for each frame: backbone=clip_convnet")
         channels, frames, *self.size = self.backbone.input_shape
-        self.given = frames // 2 if given == "auto" else given
-        if isinstance(self.given, str) or not 1 <= self.given < frames:
-            raise ValueError(f"given must be auto or an integer from 1 to {frames - 1}, got {given!r}")
+        self.given = count("given", given, frames // 2, frames - 1)
         self.ahead = frames - self.given
-        self.step = self.ahead if step == "auto" else step
-        if isinstance(self.step, str) or not 1 <= self.step <= self.ahead:
-            raise ValueError(f"step must be auto or an integer from 1 to {self.ahead}, got {step!r}")
+        self.step = count("step", step, self.ahead, self.ahead)
         if translator not in ("conv", "transformer"):
             raise ValueError(f"translator must be conv or transformer, got {translator!r}")
         dim = self.backbone.map_dim
@@ -90,6 +86,15 @@ class NextFrame(Method):
     def details(self) -> dict[str, str]:
         times = "all at once" if self.step == self.ahead else f"{self.step} at a time"
         return {"frames": f"{self.given} given, {self.ahead} predicted {times}"}
+
+
+def count(name: str, value: int | str, auto: int, most: int) -> int:
+    """A number of frames; ValueError unless it is `auto` or an integer from 1 to `most`."""
+    if value == "auto":
+        return auto
+    if isinstance(value, str | bool) or not 1 <= value <= most:
+        raise ValueError(f"{name} must be auto or an integer from 1 to {most}, got {value!r}")
+    return value
 
 
 def rearrange(x: Tensor, zoom: tuple[int, int]) -> Tensor:

@@ -66,8 +66,12 @@ def test_pixel_ops_equal_those_of_images():
         "color_jitter": {"brightness": 0.5, "contrast": 0.0},
     }
     frames = x[:, :, :1].contiguous()
-    one = Dataset("one", modality="frames", shape=(1, 1, 16, 16), train=ArraySource(frames), test=None, values=data.values)
-    image = Dataset("images", modality="image", shape=(1, 16, 16), train=ArraySource(x[:, :, 0]), test=None, values=data.values)
+    one = Dataset(
+        "one", modality="frames", shape=(1, 1, 16, 16), train=ArraySource(frames), test=None, values=data.values
+    )
+    image = Dataset(
+        "images", modality="image", shape=(1, 16, 16), train=ArraySource(x[:, :, 0]), test=None, values=data.values
+    )
     expected = views(recipe, x[:, :, 0].contiguous(), image)
     torch.testing.assert_close(views(recipe, frames, one)[:, :, 0], expected, rtol=1e-5, atol=1e-5)
 

@@ -63,7 +63,7 @@ class Film(Drawn):
         width, height = self.frames.shape[3] * zoom, self.frames.shape[2] * zoom
         pictures = [Picture(self.frames[:, t]).image(width, height) for t in range(self.frames.shape[1])]
         buffer = io.BytesIO()
-        first, *others = [picture.convert("P", palette=1) for picture in pictures]
+        first, *others = [picture.quantize(256) for picture in pictures]
         first.save(buffer, "GIF", save_all=True, append_images=others, duration=MILLISECONDS, loop=0)
         return buffer.getvalue()
 

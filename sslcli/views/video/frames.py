@@ -22,8 +22,8 @@ from sslcli.views.video.ops import OPS, PIXEL_OPS, ClipResize
 
 
 class FramesView:
-    """One view: a region of all frames, resized, then the other ops. `ops` are from `make_ops`; unless the first is a `Frame`, whole
-    frames are used."""
+    """One view: a region of all frames, resized, then the other ops. `ops` are from `make_ops`; unless the first is a `Frame`,
+    whole frames are used."""
 
     def __init__(self, ops: list[Op], shape: tuple[int, ...], mean: Sequence[float], std: Sequence[float]):
         if ops and isinstance(ops[0], Frame):
@@ -44,9 +44,7 @@ class FramesView:
         randoms = OpRandoms([self.region, *self.ops], draw, raw.device)
         sides = [torch.full((len(raw),), float(n), dtype=torch.float64, device=draw.ids.device) for n in raw.shape[3:]]
         region = self.region.region(randoms.uniforms(self.region), *sides).to(raw.device)
-        shift, factor = (
-            constant(v, raw.device).view(-1, 1, 1, 1) for v in (self.mean, tuple(1 / s for s in self.std))
-        )
+        shift, factor = (constant(v, raw.device).view(-1, 1, 1, 1) for v in (self.mean, tuple(1 / s for s in self.std)))
         out = torch.empty(len(raw), *self.shape, device=raw.device)
         for part in parts(len(raw), math.prod(self.raw_shape), raw.device):
             x = crop_resize(raw[part].flatten(1, 2), region.rows(part), self.region.out, self.region.interpolation)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.data.fingerprint import fingerprint
-from sslcli.data.frames.build import build_dataset
+from sslcli.data.video.build import build_dataset
 from sslcli.errors import RequestError
 
 STEP = 0.1  # of the free space, per frame

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sslcli.data.dataset import ArraySource, Dataset
-from sslcli.data.frames.preprocessor import FramesPreprocessor
+from sslcli.data.video.preprocessor import FramesPreprocessor
 from sslcli.data.stats import image_stats
 from sslcli.nn.values import Continuous
 

@@ -1,0 +1,1 @@
+"""Backbones on clips of frames."""
