@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from sslcli.backbones.convnet import ConvNet
 from sslcli.backbones.video.clip_convnet import ClipConvNet
 from sslcli.backbones.video.clip_vit import ClipViT
-from sslcli.backbones.convnet import ConvNet
 from sslcli.batch import Batch
 from sslcli.methods.next_frame import NextFrame, rearrange
 from sslcli.nn.values import Continuous

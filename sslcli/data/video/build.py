@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sslcli.data.dataset import ArraySource, Dataset
-from sslcli.data.video.preprocessor import FramesPreprocessor
 from sslcli.data.stats import image_stats
+from sslcli.data.video.preprocessor import FramesPreprocessor
 from sslcli.nn.values import Continuous
 
 DARK = 0.2  # a mean below which the background is taken for black

@@ -16,9 +16,9 @@ from sslcli.data.files.array_fields import assign_fields, check_task, encode_tar
 from sslcli.data.files.array_file import read_entries
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.paths import require_path
+from sslcli.data.split import split
 from sslcli.data.video.build import build_dataset
 from sslcli.data.video.pictures import Sequences, read_sequences
-from sslcli.data.split import split
 from sslcli.errors import DataError, RequestError
 
 LAYOUTS = {

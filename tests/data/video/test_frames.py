@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sslcli.data.preprocess import preprocessor_of
 from sslcli.data.video.frames import axes_of, frames
 from sslcli.data.video.moving import animate, moving, positions
 from sslcli.data.video.preprocessor import FramesPreprocessor
-from sslcli.data.preprocess import preprocessor_of
 from sslcli.errors import DataError, RequestError
 
 
