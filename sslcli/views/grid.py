@@ -76,7 +76,8 @@ def fill(x: Tensor, known: Tensor) -> Tensor:
     if max(size) == 1:
         return x
     pool = HALVING[x.ndim - 2]
-    share = pool(known.to(x.dtype), 2, ceil_mode=True)
-    coarse = pool(x, 2, ceil_mode=True) / share.clamp(min=1e-6)
+    kernel = [min(side, 2) for side in size]
+    share = pool(known.to(x.dtype), kernel, ceil_mode=True)
+    coarse = pool(x, kernel, ceil_mode=True) / share.clamp(min=1e-6)
     guess = F.interpolate(fill(coarse, share > 0), size=size, mode=LINEAR[len(size)], align_corners=False)
     return torch.where(known, x, guess)

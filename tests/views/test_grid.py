@@ -37,3 +37,10 @@ def test_fill_of_known_case():
     known = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0)) < 0.1
     torch.testing.assert_close(fill(torch.where(known, image, nan), known), image)
     assert fill(torch.full((1, 1, 4, 4), nan), torch.zeros(1, 1, 4, 4, dtype=torch.bool)).abs().max() == 0
+
+
+def test_holes_of_clips_are_filled_from_neighbors():
+    """Also where an axis is halved to one value before the others."""
+    x = torch.ones(2, 1, 3, 16, 9)
+    known = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    torch.testing.assert_close(fill(torch.where(known, x, 7.0), known), x)
