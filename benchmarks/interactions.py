@@ -28,7 +28,7 @@ COMMON = ["dataset=interactions", "device=cpu", "device.threads=1"]
 CONTRASTIVE = ["backbone=sasrec", "train.epochs=75", "train.batch_size=64", "optimizer=adamw", "optimizer.lr=0.001"]
 METHODS: dict[str, list[str]] = {
     "sasrec": ["method=sasrec", "train.epochs=75", "train.batch_size=64"],
-    "bert4rec": ["method=bert4rec", "train.epochs=75", "train.batch_size=64"],
+    "bert4rec": ["method=bert4rec", "train.epochs=150", "train.batch_size=64"],
     "cl4srec": ["method=multitask", "method.tasks=[sasrec,simclr]", "method.weights={simclr: 0.1}", *CONTRASTIVE],
     "simclr": ["method=simclr", *CONTRASTIVE],
 }

@@ -56,11 +56,12 @@ COLOURED = {"colorization"}  # digits are grey
 COLUMNS = {m for m in METHODS if "columns" in recipe(m).get("requires", [])}  # of a table
 WORDS = {m for m in METHODS if "vocabulary" in recipe(m).get("requires", [])}  # of a text
 
+ITEMS = {m for m in METHODS if "items" in recipe(m).get("requires", [])}  # of histories
 TIMED = {m for m in METHODS if "time" in recipe(m).get("requires", [])}  # of a series
 
 
 def usual_data(method: str) -> str:
-    kinds = {"wine": COLUMNS, "capitals": WORDS, "series": TIMED, "image_folder": COLOURED}
+    kinds = {"wine": COLUMNS, "capitals": WORDS, "sessions": ITEMS, "series": TIMED, "image_folder": COLOURED}
     return next((data for data, methods in kinds.items() if method in methods), "digits")
 
 
@@ -75,7 +76,7 @@ def test_pretrain_and_evaluate(cli, tmp_path, method, data):
     words = [f"dataset={data}"]
     if data == "series":
         words.append(f"dataset.path={signals(tmp_path / 'signals.npz')}")
-    if data == "capitals":
+    if data in ("capitals", "sessions"):
         words += ["backbone.width=16", "backbone.depth=2", "backbone.heads=2"]
     if data == "image_folder":
         from tests.data.test_bad_inputs import two_classes

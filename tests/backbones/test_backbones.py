@@ -38,6 +38,8 @@ OTHER_SIZES = {
     "bert_tiny",
     "bert_small",
     "bert_base",
+    "sasrec",
+    "bert4rec",
 }  # than a class has
 
 

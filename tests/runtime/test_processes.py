@@ -27,7 +27,9 @@ def composed(folder: Path, method: str, *words: str) -> dict:
         size += ["dataset=arrays", f"dataset.path={folder / 'coloured.npz'}", "backbone=convnet", "augmentation=weak"]
     if "columns" in node.get("requires", []):
         size.append("dataset=wine")
-    if "vocabulary" in node.get("requires", []):  # masks of dropout depend on the process: none, or hardly any
+    if {"vocabulary", "items"} & set(
+        node.get("requires", [])
+    ):  # masks of dropout depend on the process: none, or hardly any
         rate = 1e-12 if method == "simcse" else 0.0
         size += ["backbone.width=16", "backbone.depth=2", "backbone.heads=2", f"backbone.dropout={rate}"]
         size += ["method.dropout=0.0"] if "dropout" in node else []
