@@ -52,7 +52,8 @@ def test_seen_targets_are_missed():
     assert scores[0, 0] == 5
 
 
-def test_baselines_against_slow_references():
+@pytest.mark.parametrize("most", [0, 100])
+def test_baselines_against_slow_references(monkeypatch, most):
     whole = sessions(users=40, items=12, holdout=0).next_items
     assert whole is not None
     train = whole.training()
@@ -70,6 +71,8 @@ def test_baselines_against_slow_references():
     def cosine(i: int, j: int) -> float:
         return 0.0 if i == j else len(has[i] & has[j]) / math.sqrt(len(has[i]) * len(has[j]))
 
+    monkeypatch.setattr(ItemKNN, "AT_ONCE", 5)
+    monkeypatch.setattr(ItemKNN, "MOST", most)
     popular, markov, knn = (kind(train, whole).scores(users, places) for kind in (Popularity, Markov, ItemKNN))
     for row, h in enumerate(before):
         assert popular[row].tolist() == counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,11 +122,13 @@ def _sources(whole: NextItems, labels: np.ndarray | None) -> tuple[ArraySource, 
     """The training events of users that are trained on, and of those held out; users without any are left out."""
 
     def one(chosen: torch.Tensor) -> ArraySource | None:
-        users = (chosen & (whole.train > 0)).nonzero()[:, 0]
+        taken = chosen & (whole.train > 0)
+        users = taken.nonzero()[:, 0]
         if not len(users):
             return None
         known = None if labels is None else torch.from_numpy(labels)[users]
-        names = StringTable(whole.users[i] for i in users.tolist()) if len(users) <= MAX_NAMES else None
+        every = len(users) == len(whole.users)
+        names = whole.users if every else StringTable(itertools.compress(whole.users, taken.tolist()))
         return ArraySource(whole.first(users, whole.train[users]), known, names)
 
     train = one(whole.trained)

@@ -201,6 +201,8 @@ def _times(cells: Any, lines: np.ndarray, name: str, what: str) -> np.ndarray:
     """(n,) float64, NaN for an empty cell."""
     if isinstance(cells, np.ndarray):
         return cells.astype(np.float64)
+    if (numbers := CELLS.numbers(cells)) is not None:
+        return numbers
     texts = np.array([cell.strip() for cell in cells])
     missing = np.isin(texts, ["", *MISSING])
     out = np.full(len(texts), np.nan)

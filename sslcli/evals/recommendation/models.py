@@ -108,30 +108,45 @@ class Markov(Scorer):
 
 
 class ItemKNN(Scorer):
-    """Similarities of items are never all in memory: a history is weighted users, who are weighted items."""
+    """Similarities of few items are computed once; of more than MOST, those of the items of a batch, some at a time."""
 
     RECENT: ClassVar[int] = 10
+    MOST: ClassVar[int] = 4096
+    AT_ONCE: ClassVar[int] = 256
     note = f"the cosine of the users of two items, summed over the last {RECENT} items of a history"
 
     def __init__(self, train: Ragged, whole: NextItems):
         self.whole = whole
-        users: Any = bags(train, whole.items)
-        users.data[:] = 1  # an item counts once for a user
-        norm = np.sqrt(np.asarray(users.sum(axis=0)).ravel())
+        self.users: Any = bags(train, whole.items)
+        self.users.data[:] = 1  # an item counts once for a user
+        self.items = self.users.T.tocsr()
+        norm = np.sqrt(np.asarray(self.users.sum(axis=0)).ravel())
         self.scale = np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)
-        self.users = users
+        parts = np.split(np.arange(whole.items), range(self.AT_ONCE, whole.items, self.AT_ONCE))
+        self.known = np.concatenate([self._similarity(part) for part in parts]) if whole.items <= self.MOST else None
+
+    def similarity(self, items: np.ndarray) -> np.ndarray:
+        """(n, I): the cosine of items (n,) and all others, 0 with itself."""
+        return self._similarity(items) if self.known is None else self.known[items]
+
+    def _similarity(self, items: np.ndarray) -> np.ndarray:
+        both: np.ndarray = (self.items[items] @ self.users).toarray() * self.scale[items, None] * self.scale
+        both[np.arange(len(items)), items] = 0
+        return both
 
     def scores(self, users: Tensor, places: Tensor) -> Tensor:
         recent = self.whole.histories(users, places, self.RECENT)
         rows, at = (recent >= FIRST).nonzero(as_tuple=True)
-        items = recent[rows, at].numpy() - FIRST
-        shape = (len(users), self.whole.items)
-        history: Any = sparse.csr_matrix((np.ones(len(items)), (rows.numpy(), items)), shape=shape)
+        items, columns = np.unique(recent[rows, at].numpy() - FIRST, return_inverse=True)
+        history: Any = sparse.csr_matrix(
+            (np.ones(len(columns)), (rows.numpy(), columns)), shape=(len(users), len(items))
+        )
         history.data[:] = 1
-        weighted = history.multiply(self.scale).tocsr()
-        scores = ((weighted @ self.users.T) @ self.users).toarray() * self.scale
-        own = history.multiply(self.scale > 0).toarray()  # the similarity of an item to itself
-        return torch.from_numpy(np.round(scores - own, 12))
+        out = np.zeros((len(users), self.whole.items))
+        for start in range(0, len(items), self.AT_ONCE):
+            part = slice(start, start + self.AT_ONCE)
+            out += history[:, part] @ self.similarity(items[part])
+        return torch.from_numpy(out)
 
 
 BASELINES: dict[str, Any] = {"popularity": Popularity, "markov": Markov, "item_knn": ItemKNN}
