@@ -43,13 +43,13 @@ class Film(Drawn):
     def image(self, width: int, height: int) -> Image.Image:
         return Picture(self.strip()).image(width, height)
 
-    def strip(self) -> Tensor:
-        """(C, H, n (W + 2) - 2): the frames side by side, on white."""
+    def strip(self, gap: float = 1.0) -> Tensor:
+        """(C, H, n (W + 2) - 2): the frames side by side, with `gap` between them."""
         frames = self.frames.shape[1]
         at = torch.linspace(0, frames - 1, min(frames, SHOWN)).round().long()
         x = self.frames[:3, at].detach().cpu()
         x = x.float().div(255) if x.dtype == torch.uint8 else x.float()
-        padded = F.pad(x.nan_to_num(0.0).clamp(0, 1), (0, GAP), value=1.0)  # (C, n, H, W + 2)
+        padded = F.pad(x.nan_to_num(0.0).clamp(0, 1), (0, GAP), value=gap)  # (C, n, H, W + 2)
         return padded.permute(0, 2, 1, 3).flatten(2)[:, :, :-GAP]
 
     def html(self) -> str:
@@ -89,4 +89,4 @@ class Film(Drawn):
     def difference(self, other: Preview) -> Preview:
         assert isinstance(other, Film), other
         error = Film((other.frames.float() - self.frames.float()).abs().mean(dim=0, keepdim=True))
-        return HeatMap(error.strip()[0])
+        return HeatMap(error.strip(0.0)[0])
