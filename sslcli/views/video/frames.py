@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli.data.dataset import Dataset
+from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.user_files.frames import read_clip_files
+from sslcli.data.user_files.samples import UserFiles
+from sslcli.data.video.preprocessor import FramesPreprocessor
 from sslcli.nn.values import Continuous, Values
 from sslcli.rng import Draw
 from sslcli.views.grid import GridModality
@@ -81,6 +84,10 @@ class FramesModality(GridModality):
     def describe(self, shape: tuple[int, ...]) -> str:
         channels, frames, height, width = shape
         return f"clip of {frames} frames {channels}x{height}x{width}"
+
+    def read_files(self, paths: Sequence[str], preprocessor: Preprocessor, notes: list[str]) -> UserFiles:
+        assert isinstance(preprocessor, FramesPreprocessor), preprocessor
+        return read_clip_files(paths, preprocessor, notes)
 
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (dataset.values.mean, dataset.values.std))

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from sslcli.data.preprocess import preprocessor_of
+from sslcli.data.user_files.frames import read_clip_files
 from sslcli.data.video.frames import axes_of, frames
 from sslcli.data.video.moving import animate, moving, positions
 from sslcli.data.video.preprocessor import FramesPreprocessor
@@ -197,3 +198,24 @@ def test_preprocessor_takes_clips_and_is_read_again(tmp_path):
     for wrong in ({"shape": [1, 2]}, {"shape": [1, 3, 16, 16], "values": {"kind": "tokens", "size": 3}}):
         with pytest.raises(ValueError, match=r"expected|values"):
             FramesPreprocessor.from_json(wrong, {})
+
+
+def test_files_of_an_encoder(tmp_path):
+    """Recordings below a folder and an array, as clips of its length and size; what is too short or damaged is listed."""
+    own = preprocessor_of(moving(samples=4, test_samples=2, frames=3, size=16, objects=1))
+    recording(tmp_path / "films" / "one", range(7))
+    recording(tmp_path / "films" / "two", range(2))
+    recording(tmp_path / "films" / "three", range(3), mode="RGB")
+    np.savez(tmp_path / "x.npz", x=np.full((2, 3, 16, 16), 9, np.uint8))
+    found = read_clip_files([str(tmp_path / "films"), str(tmp_path / "x.npz")], own, [])
+    assert found.dataset.shape == (1, 3, 16, 16)
+    assert found.dataset.values == own.values
+    assert len(found.dataset.train) == len(found.ids) == 2 + 1 + 2
+    assert len(set(found.ids)) == 5
+    assert [path.rpartition("/")[2] for path in found.paths] == ["one", "one", "three", "x.npz", "x.npz"]
+    assert list(found.unreadable) == [str(tmp_path / "films" / "two")]
+    assert "has 3 frames: the longest has 2" in found.unreadable[str(tmp_path / "films" / "two")]
+    (tmp_path / "film.mp4").write_bytes(b"0")
+    with pytest.raises(RequestError, match="holds no clips") as error:
+        read_clip_files([str(tmp_path / "film.mp4")], own, [])
+    assert "folder of pictures" in error.value.hint
