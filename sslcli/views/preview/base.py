@@ -59,7 +59,7 @@ class Preview(ABC):
         return f'<p class="preview">{html.escape(text)}</p>'
 
     def player(self) -> str | None:
-        """An HTML element that plays the sample, with all that it needs inside; None for samples that make no sound."""
+        """An HTML element that plays the sample, with all that it needs inside; None for samples without sound or motion."""
         return None
 
     def words(self) -> list[tuple[str, float]] | None:

@@ -57,6 +57,9 @@ class Film(Drawn):
         uri = base64.b64encode(self.animation()).decode("ascii")
         return f'<img class="preview" src="data:image/gif;base64,{uri}" alt="{html.escape(self.text())}">'
 
+    def player(self) -> str:
+        return self.html()
+
     def animation(self) -> bytes:
         """A GIF that repeats, enlarged to about 96 pixels."""
         zoom = max(1, 96 // max(self.frames.shape[2:]))
