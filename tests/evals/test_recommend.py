@@ -15,6 +15,7 @@ import torch
 
 from sslcli.data.histories.next_items import FIRST
 from sslcli.data.histories.sessions import sessions
+from sslcli.evals.recommendation.item_map import apart
 from sslcli.evals.recommendation.models import ItemKNN, Markov, Popularity
 from sslcli.evals.recommendation.ranks import metrics, target_ranks, without_seen
 
@@ -80,6 +81,16 @@ def test_baselines_against_slow_references(monkeypatch, most):
             [follows[h[-1]][j] + counts[j] / (sum(counts) + 1) for j in range(12)]
         )
         assert knn[row].tolist() == pytest.approx([sum(cosine(i, j) for i in set(h[-10:])) for j in range(12)])
+
+
+def test_names_on_the_map_do_not_overlap():
+    points = np.random.default_rng(0).uniform(size=(300, 2))
+    chosen = points[apart(points)]
+    assert len(chosen) > 40
+    for i, a in enumerate(chosen):
+        for b in chosen[:i]:
+            assert abs(a[0] - b[0]) >= 0.19 or abs(a[1] - b[1]) >= 0.021
+    assert apart(np.zeros((4, 2))) == [0]
 
 
 SMALL = ["device=cpu", "device.threads=1", "device.workers=0", "dataset.users=240", "dataset.items=30"]

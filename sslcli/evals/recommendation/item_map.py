@@ -13,7 +13,8 @@ from sslcli.plotting import new_figure
 from sslcli.runs.files import replacing
 from sslcli.views.preview.base import INK, PAPER
 
-NAMED = 30  # items whose names are written
+NAMED = 40  # items whose names are written, at most
+WIDE, HIGH = 0.2, 0.022  # of the map, the place of a name
 LONGEST = 24  # characters of a name
 
 
@@ -28,8 +29,9 @@ class ItemMap:
 
     @property
     def caption(self) -> str:
-        named = min(NAMED, len(self.names))
-        return f"the {len(self.names)} most popular items by their embeddings (t-SNE), the first {named} with names"
+        return (
+            f"the {len(self.names)} most popular items by their embeddings (t-SNE); names where there is room for them"
+        )
 
     def points(self) -> np.ndarray:
         """(n, 2)"""
@@ -46,8 +48,8 @@ class ItemMap:
         figure = new_figure(figsize=(7.2, 6.0), dpi=150, facecolor=PAPER, layout="constrained")
         axes = figure.subplots()
         axes.scatter(points[:, 0], points[:, 1], s=7, color="#2f6690", alpha=0.6, linewidths=0)
-        for name, point in list(zip(self.names, points.tolist(), strict=True))[:NAMED]:
-            text = escape(name)
+        for i in apart(points)[:NAMED]:
+            text, point = escape(self.names[i]), points[i].tolist()
             text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
             axes.annotate(
                 text, point, fontsize=6.5, color=INK, xytext=(3, 2), textcoords="offset points", parse_math=False
@@ -58,3 +60,13 @@ class ItemMap:
         axes.set_facecolor("white")
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png")
+
+
+def apart(points: np.ndarray) -> list[int]:
+    """The points (n, 2) whose names do not overlap those of the ones before."""
+    room = np.array([WIDE, HIGH]) * np.maximum(np.ptp(points, axis=0), 1e-12)
+    chosen: list[int] = []
+    for i, point in enumerate(points):
+        if not chosen or bool((np.abs(points[chosen] - point) >= room).any(axis=1).all()):
+            chosen.append(i)
+    return chosen
