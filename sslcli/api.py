@@ -217,7 +217,7 @@ class Encoder:
         Args:
             samples: images as uint8 (N, C, H, W), (N, H, W, C) or (N, H, W), or a list of paths, PIL images or uint8 arrays
                 (H, W, C) of any sizes; series as numbers (N, C, T) or (N, T); rows of a table as dictionaries,
-                or the path of a table; texts as strings.
+                or the path of a table; texts as strings; histories as lists of names of items, the latest last.
 
         Returns:
             (N, *input_shape) on the CPU: float32, or int64 ids of tokens.

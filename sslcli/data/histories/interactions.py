@@ -61,6 +61,8 @@ def interactions(
         user, item, time, rating, label, delimiter, None if names is None else tuple(as_names("names", names))
     )
     notes: list[str] = []
+    if rating is not None and min_rating is None:
+        notes.append("warning: dataset.rating has no effect without dataset.min_rating")
     titles = (
         read_titles(require_regular(beside(items, file, "dataset.items", "a table of items")), notes) if items else {}
     )

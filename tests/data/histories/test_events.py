@@ -102,6 +102,11 @@ def test_filters_are_counted(tmp_path):
         assert part in notes
 
 
+def test_rating_without_a_limit_has_no_effect(tmp_path):
+    data = interactions(write(tmp_path / "a.csv"), rating="rating")
+    assert "warning: dataset.rating has no effect without dataset.min_rating" in data.notes
+
+
 def test_core_is_the_largest_set():
     draw = np.random.default_rng(0)
     users, items = draw.integers(0, 40, 200), draw.integers(0, 30, 200)
