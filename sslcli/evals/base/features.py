@@ -81,8 +81,7 @@ class EvalData:
         self.notes: list[str] = data_warnings(dataset)
         if dataset.test is None:
             n = len(dataset.train)
-            which, what = ("samples", "them") if dataset.next_items is None else ("users", "their training events")
-            self.notes.append(f"no {which} are held out: all {n:,} are evaluated, and pretraining may have read {what}")
+            self.notes.append(f"no samples are held out: all {n:,} are evaluated, and pretraining may have read them")
         self.cache = FeatureCache(Path(cache), self.notes) if cache is not None else None
         self.key, self.untrained, self.autocast, self.channels_last = key, untrained, autocast, channels_last
         self.batch_size, self.recipes, self.trained_on = batch_size, recipes, trained_on
