@@ -57,11 +57,19 @@ COLUMNS = {m for m in METHODS if "columns" in recipe(m).get("requires", [])}  # 
 WORDS = {m for m in METHODS if "vocabulary" in recipe(m).get("requires", [])}  # of a text
 
 ITEMS = {m for m in METHODS if "items" in recipe(m).get("requires", [])}  # of histories
+CLIPS = {m for m in METHODS if "frames" in recipe(m).get("requires", [])}  # of frames
 TIMED = {m for m in METHODS if "time" in recipe(m).get("requires", [])}  # of a series
 
 
 def usual_data(method: str) -> str:
-    kinds = {"wine": COLUMNS, "capitals": WORDS, "sessions": ITEMS, "series": TIMED, "image_folder": COLOURED}
+    kinds = {
+        "wine": COLUMNS,
+        "capitals": WORDS,
+        "sessions": ITEMS,
+        "series": TIMED,
+        "image_folder": COLOURED,
+        "moving": CLIPS,
+    }
     return next((data for data, methods in kinds.items() if method in methods), "digits")
 
 
@@ -76,6 +84,15 @@ def test_pretrain_and_evaluate(cli, tmp_path, method, data):
     words = [f"dataset={data}"]
     if data == "series":
         words.append(f"dataset.path={signals(tmp_path / 'signals.npz')}")
+    if data == "moving":
+        words += [
+            "dataset.samples=40",
+            "dataset.test_samples=20",
+            "dataset.objects=1",
+            "dataset.frames=4",
+            "dataset.size=16",
+        ]
+        words += ["method.width=16", "backbone.width=8"]
     if data in ("capitals", "sessions"):
         words += ["backbone.width=16", "backbone.depth=2", "backbone.heads=2"]
     if data == "image_folder":

@@ -33,6 +33,15 @@ def composed(folder: Path, method: str, *words: str) -> dict:
         rate = 1e-12 if method == "simcse" else 0.0
         size += ["backbone.width=16", "backbone.depth=2", "backbone.heads=2", f"backbone.dropout={rate}"]
         size += ["method.dropout=0.0"] if "dropout" in node else []
+    if "frames" in node.get("requires", []):
+        size += [
+            "dataset=moving",
+            "dataset.samples=64",
+            "dataset.test_samples=2",
+            "dataset.frames=4",
+            "dataset.size=16",
+        ]
+        size.append("method.width=16")
     if "time" in node.get("requires", []):
         size += ["dataset=series", f"dataset.path={folder / 'signals.npz'}"]
         size += ["backbone.depth=2", "backbone.out=8", "backbone.dropout=0"] if method == "ts2vec" else []
