@@ -91,7 +91,7 @@ def recommend(
         "users": len(users),
         "baselines": {name: {"note": scorer.note} for name, scorer in scorers.items() if name},
         "intervals": "over users",
-        "notes": [*data.notes, *_notes(whole, users, places, baselines)],
+        "notes": _notes(whole, users, places, baselines, data.notes),
     }
     tables: dict[str, Artefact] = {
         "ranking.csv": _table(ranks, tops),
@@ -155,8 +155,9 @@ def rank_all(
     return {key: torch.cat(parts) for key, parts in found.items()}
 
 
-def _notes(whole: NextItems, users: Tensor, places: Tensor, baselines: bool) -> list[str]:
-    notes = []
+def _notes(whole: NextItems, users: Tensor, places: Tensor, baselines: bool, known_notes: list[str]) -> list[str]:
+    """Facts about the targets, after those about the data; items are held out, although no users may be."""
+    notes = [note for note in known_notes if not note.startswith("no samples are held out")]
     known = item_counts(whole.training(), whole.items) > 0
     target = whole.items_at(users, places)
     if n := int((~known[target - FIRST]).sum()):

@@ -34,9 +34,9 @@ OPTIONS = {  # of evaluators
     "cluster": "evaluator.k_max=3",
     "retrieval": "",
     "quality": "",
-    "robustness": "evaluator.max_samples=8",
+    "robustness": "evaluator.max_samples=8 evaluator.baselines=false",
     "explain": "evaluator.samples=4",
-    "attentive": "labels=4/class evaluator.epochs=1",
+    "attentive": "evaluator.epochs=1 evaluator.min_steps=3 evaluator.lr=0.001 evaluator.baselines=false",
 }
 
 
