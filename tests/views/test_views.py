@@ -67,7 +67,8 @@ def in_batches(views: Views, x: Tensor, size: int, ids: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in NAMES if n not in ("audio", "audio_speech", "frames", "series", "table", "text")]
+    "name",
+    [n for n in NAMES if n not in ("audio", "audio_speech", "frames", "interactions", "series", "table", "text")],
 )
 @pytest.mark.parametrize(("c", "side"), [(3, 32), (1, 8), (1, 28), (5, 20), (3, 72)])
 def test_image_recipes_on_all_image_kinds(name, c, side):
