@@ -127,26 +127,38 @@ class ViT(TokenBackbone):
         """Input of the first block (B, 1 + n, dim), and its attention mask: (B, 1 + n), or (B, 1 + n, 1 + n)."""
         channels, *limits = self.input_shape
         fits = x.ndim == len(self.input_shape) + 1 and x.shape[1] == channels
-        if not fits or any(not self.patch <= s <= limit for s, limit in zip(x.shape[2:], limits, strict=True)):
+        if not fits or any(not a <= s <= b for a, s, b in zip(self._least(), x.shape[2:], limits, strict=True)):
             raise RequestError(
-                f"vit: expected samples of shape {self.input_shape} or smaller, got {tuple(x.shape[1:])}"
+                f"{type(self).__name__}: expected samples of shape {self.input_shape} or smaller, got {tuple(x.shape[1:])}"
             )
         positions = self._positions(x)
-        h = self.patch_embed(self._fit_to_patches(x).nan_to_num())  # (B, N, dim)
+        h = self._embed_patches(x)  # (B, N, dim)
         if hidden is not None and mask_token is not None:
             h = torch.where(hidden[:, :, None], mask_token.to(h.dtype), h)
         h = h + positions[:, 1:]
-        valid = self.present(x)  # (B, N)
         if keep is not None:
             h = h.gather(1, keep[:, :, None].expand(-1, -1, self.dim))
-            valid = None if valid is None else valid.gather(1, keep)
         cls = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
-        h = torch.cat([cls, h], dim=1)
-        mask = None if valid is None else F.pad(valid, (1, 0), value=True)  # the class token is always attended to
+        mask = self._attention_mask(x, keep)
         if attend is not None:
             attend = attend.expand(x.shape[0], -1, -1)
-            mask = attend if mask is None else attend & mask[:, None, :]
-        return h, mask
+            mask = attend if mask is None else attend & (mask[:, None, :] if mask.ndim == 2 else mask)
+        return torch.cat([cls, h], dim=1), mask
+
+    def _least(self) -> list[int]:
+        """The smallest size of a sample along each axis."""
+        return [self.patch] * len(self.grid)
+
+    def _embed_patches(self, x: Tensor) -> Tensor:
+        return self.patch_embed(self._fit_to_patches(x).nan_to_num())
+
+    def _attention_mask(self, x: Tensor, keep: Tensor | None) -> Tensor | None:
+        """(B, 1 + n), the class token and those of `keep` that are not all padding; None for all."""
+        valid = self.present(x)  # (B, N)
+        if valid is None:
+            return None
+        valid = valid if keep is None else valid.gather(1, keep)
+        return F.pad(valid, (1, 0), value=True)  # the class token is always attended to
 
     def _positions(self, x: Tensor) -> Tensor:
         """Positional embeddings (1, 1 + N, dim) for the size of x: bicubic interpolation (DINO's code), linear for series."""

@@ -241,7 +241,10 @@ def test_patchtst_has_features_of_channels():
 def test_patchtst_names_a_patch_that_fits():
     with pytest.raises(RequestError, match=r"8,000 tokens, more than 4,096") as error:
         PatchTST((1000, 32), width=16, heads=4, patch=4)
-    words = error.value.hint.split(",")[0].split("=")
-    PatchTST((1000, 32), width=16, heads=4, patch=int(words[1]))
+    assert error.value.hint.startswith("backbone=patch_vit")
+    PatchTST((1000, 32), width=16, heads=4, patch=int(error.value.hint.rpartition("backbone.patch=")[2]))
+    with pytest.raises(RequestError, match="more than 4,096") as error:
+        PatchTST((5000, 8), width=16, heads=4, patch=8)
+    assert "backbone.patch=" not in error.value.hint
     with pytest.raises(RequestError, match="requires series"):
         PatchTST((3, 8, 8))

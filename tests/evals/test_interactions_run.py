@@ -186,7 +186,7 @@ def test_audit_pick_and_preview(trained, tmp_path):
 
 
 def test_cl4srec_and_resume(cli, tmp_path):
-    """Both objectives on one backbone; a run that goes on has the bits of one that was not interrupted."""
+    """Both objectives on one backbone; a resumed run is bit-identical to one that was not interrupted."""
     from safetensors.torch import load_file
 
     words = [

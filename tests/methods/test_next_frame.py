@@ -126,5 +126,5 @@ def test_a_tube_must_divide_the_clip():
     with pytest.raises(RequestError, match=r"backbone\.tube=4 does not divide a clip of 6 frames") as error:
         ClipViT((1, 6, 8, 8), tube=4)
     assert error.value.hint == "backbone.tube=1"
-    with pytest.raises(RequestError, match="expected clips of shape"):
+    with pytest.raises(RequestError, match="expected samples of shape"):
         ClipViT((1, 6, 8, 8), width=16, heads=2, depth=1)(torch.randn(1, 1, 8, 8, 8))

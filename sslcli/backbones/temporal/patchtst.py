@@ -47,9 +47,11 @@ class PatchTST(ViT):
         self.windows = self.num_tokens
         self.num_tokens, self.grid = channels * self.windows, (channels, self.windows)
         if self.num_tokens > MAX_TOKENS:
+            larger = -(-steps * channels // MAX_TOKENS) + 1
             raise RequestError(
                 f"{channels} channels of {self.windows} windows are {self.num_tokens:,} tokens, more than {MAX_TOKENS:,}",
-                f"backbone.patch={-(-steps * channels // MAX_TOKENS) + 1}, or backbone=patch_vit, whose windows hold all channels",
+                "backbone=patch_vit, whose windows hold all channels"
+                + (f"; or backbone.patch={larger}" if larger <= steps else ""),
             )
 
     def _cut_shape(self) -> tuple[int, ...]:
@@ -60,37 +62,25 @@ class PatchTST(ViT):
         tokens, valid = self.tokens(x)[:, self.prefix :], self.present(x)
         return torch.where(valid[:, :, None], tokens, 0.0).view(len(x), self.input_shape[0], -1)
 
-    def _embed(
-        self,
-        x: Tensor,
-        keep: Tensor | None = None,
-        hidden: Tensor | None = None,
-        mask_token: Tensor | None = None,
-        attend: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        channels, steps = self.input_shape
-        if x.ndim != 3 or x.shape[1] != channels or not self.patch <= x.shape[2] <= steps:
-            raise RequestError(
-                f"patchtst: expected samples of shape {self.input_shape} or shorter, got {tuple(x.shape[1:])}"
-            )
-        patches = self.patchify(x).nan_to_num()  # (B, N, patch)
-        positions = self._positions(x)
-        h = F.linear(patches, self.patch_embed.proj.weight.flatten(1), self.patch_embed.proj.bias)
-        if hidden is not None and mask_token is not None:
-            h = torch.where(hidden[:, :, None], mask_token.to(h.dtype), h)
-        h = h + positions[:, 1:]
-        of = torch.arange(channels, device=x.device).repeat_interleave(h.shape[1] // channels).expand(len(x), -1)
-        valid = self.present(x)
+    def _least(self) -> list[int]:
+        return [self.patch]
+
+    def _embed_patches(self, x: Tensor) -> Tensor:
+        return F.linear(
+            self.patchify(x).nan_to_num(), self.patch_embed.proj.weight.flatten(1), self.patch_embed.proj.bias
+        )
+
+    def _attention_mask(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """(B, 1 + n, 1 + n): tokens attend to those of their channel, the class token to all of them."""
+        channels, valid = self.input_shape[0], self.present(x)
+        of = torch.arange(channels, device=x.device).repeat_interleave(valid.shape[1] // channels).expand(len(x), -1)
         if keep is not None:
-            h = h.gather(1, keep[:, :, None].expand(-1, -1, self.dim))
             valid, of = valid.gather(1, keep), of.gather(1, keep)
-        h = torch.cat([(self.cls_token + positions[:, :1]).expand(len(x), -1, -1), h], dim=1)
         of = F.pad(of, (1, 0), value=-1)  # of the class token
         mask = (of[:, :, None] == of[:, None, :]) | (of == -1)[:, :, None]
         mask = mask & F.pad(valid, (1, 0), value=True)[:, None, :]
         alone = ~mask.any(dim=2, keepdim=True)  # tokens of a channel that is all padding attend to themselves
-        mask = mask | (alone & torch.eye(mask.shape[1], dtype=torch.bool, device=x.device))
-        return h, mask if attend is None else mask & attend.expand(len(x), -1, -1)
+        return mask | (alone & torch.eye(mask.shape[1], dtype=torch.bool, device=x.device))
 
     def _positions(self, x: Tensor) -> Tensor:
         """(1, 1 + C n, dim), the same for all channels; linear interpolation for a shorter x."""

@@ -60,30 +60,11 @@ class ClipViT(ViT):
         channels, _, height, width = self.input_shape
         return channels * self.tube, height, width
 
-    def _embed(
-        self,
-        x: Tensor,
-        keep: Tensor | None = None,
-        hidden: Tensor | None = None,
-        mask_token: Tensor | None = None,
-        attend: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        channels, *limits = self.input_shape
-        least = (self.tube, self.patch, self.patch)
-        fits = x.dim() == 5 and x.shape[1] == channels
-        if not fits or any(not a <= s <= b for a, s, b in zip(least, x.shape[2:], limits, strict=True)):
-            raise RequestError(
-                f"clip_vit: expected clips of shape {self.input_shape} or smaller, got {tuple(x.shape[1:])}"
-            )
-        positions = self._positions(x)
-        h = self.patch_embed(self._tubes(x)).unflatten(0, (len(x), -1)).flatten(1, 2)  # (B, N, dim)
-        if hidden is not None and mask_token is not None:
-            h = torch.where(hidden[:, :, None], mask_token.to(h.dtype), h)
-        h = h + positions[:, 1:]
-        if keep is not None:
-            h = h.gather(1, keep[:, :, None].expand(-1, -1, self.dim))
-        h = torch.cat([(self.cls_token + positions[:, :1]).expand(len(x), -1, -1), h], dim=1)
-        return h, None if attend is None else attend.expand(len(x), -1, -1)
+    def _least(self) -> list[int]:
+        return [self.tube, self.patch, self.patch]
+
+    def _embed_patches(self, x: Tensor) -> Tensor:
+        return self.patch_embed(self._tubes(x)).unflatten(0, (len(x), -1)).flatten(1, 2)
 
     def _tubes(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B n, C tube, h, w): the frames of a tube as channels of one image, cropped to full patches."""
