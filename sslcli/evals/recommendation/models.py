@@ -51,7 +51,7 @@ class MethodScores(Scorer):
 
 
 class SimilarUsers(Scorer):
-    """The items of the users whose features are most similar, by cosine, weighted by it; the user himself is left out."""
+    """The items of the users whose features are most similar, by cosine, weighted by it. The row of the user is left out."""
 
     note = "items of the users with the most similar features (cosine), weighted by the similarity"
 
