@@ -30,6 +30,8 @@ class Backbone(nn.Module):
 
     `accepts`: kind of values -> numbers of axes of a sample, such as {"continuous": (3,)} for images; empty for anything. The
     constructor of a backbone of other than continuous values names `values` and passes them on.
+    Some backbones have more: `channel_features(x)`, (B, C, d) of each channel of a series, from which `eval forecast` predicts it;
+    `maps(x)`, (B, T, D, h, w) of each frame of a clip, which `next_frame` takes; `token_embedding`, the embeddings of ids.
     RequestError from the constructor for other samples, or an empty axis."""
 
     accepts: ClassVar[Mapping[str, tuple[int, ...]]] = {}

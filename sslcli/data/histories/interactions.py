@@ -43,7 +43,7 @@ def interactions(
 
     `path`: a table with a row for each event. `user`, `item`, `time`, `rating`: the names of columns; None, found by their names;
     `time=none`, the order of the file. Events of equal time keep the order of the file. `label`: a column with a class of the
-    user, the same in all of his events; none, or auto.
+    user, the same in all events of the user; none, or auto.
     `delimiter`, `names`: of text files, as in `table`; files without a header have the columns user and item, or of MovieLens'
     `u.data` user, item, rating and time. `items`: a table with the title of each item, for people.
     `min_rating`: events with a lower rating are left out. `core`: users and items with fewer events are left out, repeatedly.

@@ -1,4 +1,4 @@
-"""Tables of events: each user of a file is a sample, with all of his events."""
+"""Tables of events: each user of a file is a sample, with all events of the user."""
 
 from __future__ import annotations
 

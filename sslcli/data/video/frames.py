@@ -29,6 +29,7 @@ LAYOUTS = {
     "tnhwc": (1, 4, 0, 2, 3),
 }
 CHANNELS = (1, 3)
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
 
 
 def frames(
@@ -54,6 +55,11 @@ def frames(
     `stride` frames (None: `length`). All clips of a recording are in one split. `image_size`: pictures are cropped to a square and
     resized. `gaps`: `error`, or `ignore` missing numbers. RequestError for values, DataError for the contents of the files."""
     text = require_path(path, "an array file (.npy, .npz, .pt) or a folder of pictures")
+    if text.lower().endswith(VIDEOS):
+        raise RequestError(
+            f"{escape(text)} is a video, which is not read: dataset=frames takes its frames as pictures",
+            "ffmpeg -i VIDEO FOLDER/%05d.png converts it; then dataset.path=FOLDER",
+        )
     for key, value in (("length", length), ("stride", stride), ("image_size", image_size)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise RequestError(

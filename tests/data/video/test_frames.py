@@ -185,6 +185,13 @@ def test_damaged_folders_are_refused(tmp_path):
         frames(str(tmp_path / "empty"))
 
 
+def test_videos_have_to_be_converted(tmp_path):
+    (tmp_path / "film.MP4").write_bytes(b"0")
+    with pytest.raises(RequestError, match="is a video, which is not read") as error:
+        frames(str(tmp_path / "film.MP4"))
+    assert "ffmpeg" in error.value.hint
+
+
 def test_preprocessor_takes_clips_and_is_read_again(tmp_path):
     data = moving(samples=4, test_samples=2, frames=3, size=16, objects=1)
     own = preprocessor_of(data)
