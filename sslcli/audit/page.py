@@ -13,7 +13,7 @@ from sslcli.console import plural
 from sslcli.report.html.elements import capitalize, command_block, section
 from sslcli.report.html.markup import Html, el
 from sslcli.report.html.page import page
-from sslcli.views.modality import modality
+from sslcli.views import previews
 
 MOST = 48  # findings that are shown of each issue
 AT_ONCE = 64  # views in memory
@@ -33,11 +33,12 @@ def audit_page(audit: Audit, csv: str) -> str:
 
 def draw(audit: Audit, samples: list[int]) -> dict[int, Html]:
     """The previews of samples that can be read, as HTML."""
-    kind, pool = modality(audit.pool.dataset.modality), audit.pool
+    pool = audit.pool
     found: dict[int, Html] = {}
     for part in torch.tensor(samples, dtype=torch.int64).split(AT_ONCE):
         for ids, x in clean_views(pool, audit.data, part) if len(part) else ():
-            found |= {i: Html(p.html()) for i, p in zip(ids.tolist(), kind.preview(x, pool.dataset), strict=True)}
+            shown = previews(pool.dataset, x, pool.source, ids)
+            found |= {i: Html(p.html()) for i, p in zip(ids.tolist(), shown, strict=True)}
     return found
 
 

@@ -203,10 +203,12 @@ def _sheet(data: EvalData, method: Method, ids: Tensor) -> Columns:
     shown_ids = ids[order(derive(data.seed, "reconstruct", "shown"), 0, len(ids))[:SHOWN]].sort().values
     rows: list[list[Preview]] = []
     titles: list[str] = []
-    for _, _, reconstruction in _reconstructions(data, method, data.eval_split, shown_ids, 1):
+    for _, ids_of_batch, reconstruction in _reconstructions(data, method, data.eval_split, shown_ids, 1):
         columns = reconstruction.columns()
         titles = [*columns, "error"]
-        rows += [list(row) for row in zip(*(previews(data.dataset, x) for x in columns.values()), strict=True)]
+        sources, *others = columns.values()
+        shown = previews(data.dataset, sources, data.source(data.eval_split), ids_of_batch)
+        rows += [list(row) for row in zip(shown, *(previews(data.dataset, x) for x in others), strict=True)]
     errors = align([source.difference(predicted) for source, *_, predicted in rows])
     rows = [[*row, error] for row, error in zip(rows, errors, strict=True)]
     given = "; the true mean and std of each hidden patch are given back" if reconstruction.mean is not None else ""

@@ -6,8 +6,9 @@ from sslcli.evals.base.info import evaluator_info
 from sslcli.evals.metrics import interval
 from sslcli.report.html import images
 from sslcli.report.html.charts import bar
+from sslcli.report.html.clip_sheets import ClipBudget, read_clip_sheet
 from sslcli.report.html.elements import capitalize, definition_list, image, scrolling_table
-from sslcli.report.html.markup import Html, el
+from sslcli.report.html.markup import Html, el, join
 from sslcli.report.html.text_table import text_table
 from sslcli.report.metric_text import (
     BASELINE_NAMES,
@@ -118,7 +119,7 @@ def ends(e: Evaluation, metric: str, kind: str, most: float) -> tuple[float, flo
 # -------------------------------------------------------------------------------------------------------- an evaluation
 
 
-def evaluation(e: Evaluation) -> Html:
+def evaluation(e: Evaluation, budget: ClipBudget) -> Html:
     """The metrics, images and protocol of one evaluation."""
     notes = e.protocol.get("notes")
     lines = [str(n) for n in notes] if isinstance(notes, list) else []
@@ -129,7 +130,7 @@ def evaluation(e: Evaluation) -> Html:
         el("p", f"{capitalize(lead)}.", class_="lead") if lead else None,
         numbers(e),
         [text_table(caption, content) for caption, content in e.tables.items()],
-        [figure(p) for p in e.images],
+        [figure(p, budget) for p in e.images],
         el("ul", *(el("li", n) for n in lines), class_="notes") if lines else None,
         el("details", el("summary", "Protocol"), el("div", protocol(e), class_="inside")),
         id=anchor(e),
@@ -169,7 +170,17 @@ def protocol(e: Evaluation) -> Html:
     return definition_list(rest | {k: v for k, v in e.about.items() if k not in ("evaluator", "overrides")})
 
 
-def figure(png: CaptionedImage) -> Html:
+def figure(png: CaptionedImage, budget: ClipBudget) -> Html:
+    """An image of samples; where these play, they stand in its place as long as the page has room for them."""
+    sheet = None if png.clips is None else read_clip_sheet(png.clips, png.caption)
+    if sheet is None:
+        return _still(png)
+    if not budget.take(len(sheet.html)):
+        return join([_still(png), budget.note()])
+    return join([_still(png), sheet.html]) if sheet.beside else sheet.html
+
+
+def _still(png: CaptionedImage) -> Html:
     image_data = images.read(png.path)
     if image_data is None:
         return el("p", f"{png.path.name} is not an image that can be shown.", class_="missing")

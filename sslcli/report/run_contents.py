@@ -25,10 +25,11 @@ MAX_IMAGE_BYTES = 20_000_000  # bytes; a larger file is named, not embedded
 
 @dataclass
 class CaptionedImage:
-    """A PNG of an evaluation or of the method."""
+    """A PNG of an evaluation or of the method. `clips`: the samples on it as they play, a ZIP file of `clip_sheet`."""
 
     path: Path
     caption: str
+    clips: Path | None = None
 
 
 @dataclass
@@ -149,7 +150,7 @@ def read_run(path: Path) -> RunContents:
         metrics=metrics,
         events=records.events(path)[-MOST_EVENTS:],
         evals=evaluations(path, notes),
-        images=[CaptionedImage(p, f"{p.stem}, by the method itself") for p in images(path, "pictures", notes)],
+        images=[captioned_image(path, p, f"{p.stem}, by the method itself") for p in images(path, "pictures", notes)],
         notes=notes,
         summaries=records.summaries(path),
     )
@@ -167,7 +168,7 @@ def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
         tables = {file: mapping(t) for file, t in mapping(record.pop("tables", None)).items()}
         # the file name determines the evaluation; a path from the record is never opened
         artefact_images = [
-            CaptionedImage(p, str(caption))
+            captioned_image(path, p, str(caption))
             for artefact, caption in captions.items()
             if artefact not in tables
             for p in drawn
@@ -207,6 +208,12 @@ def images(run: Path, folder: str, notes: list[str]) -> list[Path]:
         else:
             paths.append(run / name)
     return paths
+
+
+def captioned_image(run: Path, png: Path, caption: str) -> CaptionedImage:
+    """An image of a run, with the clips beside it where there are any."""
+    clips = png.with_suffix(".zip")
+    return CaptionedImage(png, caption, clips if size_of(run, f"{png.parent.name}/{clips.name}") is not None else None)
 
 
 def baseline_kinds(protocol: Record) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sslcli.report.html.clip_sheets import ClipBudget
 from sslcli.report.html.page import page
 from sslcli.report.run_commands import commands_section, missing_section
 from sslcli.report.run_contents import read_run
@@ -34,6 +35,7 @@ def render_run(path: Path) -> str:
         from sslcli.report.model_figures import compute  # imports torch
 
         atlas = compute(run)
+    budget = ClipBudget()  # of the page
     sections = [
         baseline_section(run),
         protocol_section(run, atlas),
@@ -41,8 +43,8 @@ def render_run(path: Path) -> str:
         health(run),
         views(run, atlas),
         map_section(atlas),
-        method_images(run),
-        evaluation_sections(run),
+        method_images(run, budget),
+        evaluation_sections(run, budget),
         summaries(run),
         missing_section(run, atlas, name),
         commands_section(run, name),

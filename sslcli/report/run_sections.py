@@ -10,6 +10,7 @@ from sslcli.report.evaluations import bars, evaluation, figure, tiles
 from sslcli.report.feature_map.view import view
 from sslcli.report.html import images
 from sslcli.report.html.charts import Line, curve
+from sslcli.report.html.clip_sheets import ClipBudget
 from sslcli.report.html.elements import command_block, format_scalar, image, scrolling_table, section
 from sslcli.report.html.markup import Html, el
 from sslcli.report.metric_text import sort_evaluations
@@ -163,14 +164,14 @@ def map_section(atlas: ModelFigures | None) -> Html | None:
     return section("map", "Map of the features", view(atlas.map))
 
 
-def method_images(run: RunContents) -> Html | None:
-    shown = [figure(p) for p in run.images]
+def method_images(run: RunContents, budget: ClipBudget) -> Html | None:
+    shown = [figure(p, budget) for p in run.images]
     return section("images", "Figures from the method", *shown)
 
 
-def evaluation_sections(run: RunContents) -> Html | None:
+def evaluation_sections(run: RunContents, budget: ClipBudget) -> Html | None:
     evals = sort_evaluations(run.evals)
-    return section("evaluations", "Evaluations", *(evaluation(e) for e in evals))
+    return section("evaluations", "Evaluations", *(evaluation(e, budget) for e in evals))
 
 
 def baseline_section(run: RunContents) -> Html | None:

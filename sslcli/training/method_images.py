@@ -17,12 +17,15 @@ from sslcli.runtime.compilation import force_eager
 from sslcli.training.setup import TrainingSetup
 from sslcli.views import clean, previews, sheet
 from sslcli.views.preview.base import Preview
+from sslcli.views.preview.clip_sheet import has_clips, write_clip_sheet
+from sslcli.views.preview.prose import groups_of
 
 MAX_ROWS = 8  # samples of a sheet
 
 
 def save_method_images(setup: TrainingSetup, run: Run) -> None:
-    """Write the columns of `Method.figures` for the first samples of a batch, as pictures/NAME.png in the run folder."""
+    """Write the columns of `Method.figures` for the first samples of a batch, as pictures/NAME.png in the run folder; those with
+    sound or motion also as NAME.zip, for reports."""
     with contextlib.closing(setup.loader.stream(0)) as stream:
         batch = next(stream)
     setup.method.eval()
@@ -30,8 +33,11 @@ def save_method_images(setup: TrainingSetup, run: Run) -> None:
         figures = setup.method.figures(batch)
     for name, columns in figures.items():
         drawn = [previews(setup.dataset, column[:MAX_ROWS]) for column in columns.values()]
-        with replacing(run.make_folder("pictures") / f"{name}.png") as path:
-            sheet(path, list(zip(*drawn, strict=True)), list(columns))
+        rows, folder = list(zip(*drawn, strict=True)), run.make_folder("pictures")
+        with replacing(folder / f"{name}.png") as path:
+            sheet(path, rows, list(columns))
+        if has_clips(sample for row in rows for sample in row):
+            write_clip_sheet(folder / f"{name}.zip", groups_of(rows, list(columns)), {}, strips=True)
 
 
 def save_views(loader: Loader, dataset: Dataset, path: Path) -> int:

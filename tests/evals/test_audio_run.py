@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import SMOKE, Result
 from tests.data.audio.sounds import sine, write, write_folder
+from tests.report.html_page import Page
 
 OPTIONS = {  # of evaluators
     "probe": "labels=2/class",
@@ -62,7 +63,12 @@ def test_evaluators_and_report(trained, tmp_path):
     assert all(name in found for name in ("noise", "clipping", "reverberation", "speed", "band_limit")), found
     report = trained("runs", "report")
     assert report.code == 0, report.err
-    assert "media-src data:" in (tmp_path / report.last).read_text(encoding="utf-8")
+    source = (tmp_path / report.last).read_text(encoding="utf-8")
+    page = Page(source)
+    assert "media-src data:" in source
+    players = [attributes["src"] or "" for tag, attributes in page.tags if tag == "audio"]
+    assert len(players) > 20  # neighbors, examples of clusters, anomalies, explained samples
+    assert all(src.startswith("data:audio/wav;base64,") for src in players)
 
 
 def test_files_of_other_rates_are_embedded_and_predicted(trained, tmp_path):
@@ -101,6 +107,7 @@ def test_audit_finds_silence_and_copies(trained, tmp_path):
     rows = (tmp_path / "audit.csv").read_text(encoding="utf-8")
     assert "silent.wav" in rows
     assert "copy.wav" in rows
+    assert "<audio controls" in (tmp_path / "audit.html").read_text(encoding="utf-8")
 
 
 def test_masked_spectrograms_are_reconstructed(cli, tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import SMOKE, Result
+from tests.report.html_page import Page
 
 OPTIONS = {  # of evaluators
     "probe": "labels=2/class",
@@ -59,7 +60,11 @@ def test_evaluators_and_report(trained, tmp_path):
         assert numbers[f"{guess}frame_error"] == pytest.approx(16 * 16 * numbers[f"{guess}mse"], rel=1e-5)
     report = trained("runs", "report")
     assert report.code == 0, report.err
-    assert "data:image/png" in (tmp_path / report.last).read_text(encoding="utf-8")
+    page = Page((tmp_path / report.last).read_text(encoding="utf-8"))
+    pictures = [attributes["src"] or "" for tag, attributes in page.tags if tag == "img"]
+    assert sum(src.startswith("data:image/gif;base64,") for src in pictures) > 40
+    strips = [attributes["alt"] for tag, attributes in page.tags if tag == "img" and attributes.get("width")]
+    assert any("not chosen: the sample, what was visible of it" in (alt or "") for alt in strips)
 
 
 def test_recordings_are_embedded_predicted_and_picked(trained, tmp_path):

@@ -37,7 +37,8 @@ def map_sheet(
     what = f"{len(shown)} test samples, not chosen, and the importance of their positions ({source}); dark is more"
     n_heads = min(HEADS, len(shown[0].each)) if len(shown[0].each) > 1 else 0
     titles = ["source", title, *(f"head {i + 1}" for i in range(n_heads)), "features"]
-    samples = previews(data.dataset, torch.stack([one.x for one in shown]))
+    x, ids = torch.stack([one.x for one in shown]), torch.tensor([one.id for one in shown])
+    samples = previews(data.dataset, x, data.source(data.eval_split), ids)
     if prose.is_prose(samples):
         return {"maps.png": _list(data, title, source, shown, samples)}, share
     rows = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sslcli.evals.artefacts.clips import ClipSheet, clip_sheet
 from sslcli.plotting import new_figure
 from sslcli.runs import Record
 from sslcli.runs.files import replacing
@@ -37,6 +38,10 @@ class Columns:
         if not prose.is_prose(sample for row in self.rows for sample in row):
             return None
         return prose.table(prose.groups_of(self.rows, self.titles), {})
+
+    def clips(self) -> ClipSheet | None:
+        """Samples with sound or motion as they play in reports; None for others."""
+        return clip_sheet(prose.groups_of(self.rows, self.titles), {}, self.caption, strips=True)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from sslcli.evals.artefacts.clips import ClipSheet, clip_sheet
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.plotting import font
 from sslcli.runs import Record
@@ -70,6 +71,10 @@ class Sheet:
         """Samples that are read, such as documents, as a table of text for reports; None for others."""
         return prose.table(self._groups(), self._marks()) if self._is_prose() else None
 
+    def clips(self) -> ClipSheet | None:
+        """Samples with sound or motion as they play in reports; None for others."""
+        return clip_sheet(self._groups(), self._marks(), self.caption)
+
     def _is_prose(self) -> bool:
         return prose.is_prose(cell.sample for row in self.rows for cell in row.cells)
 
@@ -100,9 +105,8 @@ def thumbnails(data: EvalData, split: Split, ids: Iterable[int]) -> dict[int, Pr
     samples: dict[int, Preview] = {}
     for part in wanted.split(AT_ONCE):
         x, read_ids = data.inputs(split, part)
-        samples |= {
-            i: preview.reduce() for i, preview in zip(read_ids.tolist(), previews(data.dataset, x), strict=True)
-        }
+        shown = previews(data.dataset, x, data.source(split), read_ids)
+        samples |= {i: preview.reduce() for i, preview in zip(read_ids.tolist(), shown, strict=True)}
     return samples
 
 

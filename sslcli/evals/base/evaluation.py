@@ -16,6 +16,7 @@ from sslcli.builders import require_fingerprint
 from sslcli.classifier.files import write_classifier
 from sslcli.config import Config, instantiate
 from sslcli.errors import RequestError
+from sslcli.evals.artefacts.clips import clips_of
 from sslcli.evals.artefacts.tables import tables_of
 from sslcli.evals.base import cross_validation
 from sslcli.evals.base.evaluated_model import EvaluatedModel, load_model
@@ -140,6 +141,7 @@ def run_evaluator(node: Config, model: EvaluatedModel) -> Result:
         result = cross_validation.cross_validated(function, model.backbone, model.data, node.get("seeds", 1))
     else:
         result = function(model.backbone, model.data)
+    result.artefacts |= clips_of(result.artefacts)
     splits = result.protocol.get("splits", {})
     if "labelled" in splits and 0 < (n := splits.get("test", 0)) < FEW:
         doubt = f"{n} labelled test samples are few: another {n} may give quite different numbers"

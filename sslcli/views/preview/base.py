@@ -30,6 +30,25 @@ HEAT = torch.tensor(  # from paper over amber and red to nearly black: darker is
 )
 
 
+@dataclass(frozen=True)
+class Media:
+    """A file that a browser plays. `kind`: `audio/wav`, or `image/gif`, whose pictures are drawn in turn."""
+
+    kind: str
+    content: bytes
+
+    @property
+    def is_picture(self) -> bool:
+        return self.kind.startswith("image/")
+
+    def html(self, text: str) -> str:
+        """An HTML element that plays it and loads nothing. `text`: what it is, for screen readers."""
+        uri, label = f"data:{self.kind};base64,{base64.b64encode(self.content).decode('ascii')}", html.escape(text)
+        if self.is_picture:
+            return f'<img class="preview" src="{uri}" alt="{label}">'
+        return f'<audio controls preload="metadata" aria-label="{label}" src="{uri}"></audio>'
+
+
 class Preview(ABC):
     """One sample. Only `text` must be defined: it is what `image` and `html` show unless a class overrides them."""
 
@@ -58,9 +77,14 @@ class Preview(ABC):
         text = escape(self.text(), keep="\n\t")
         return f'<p class="preview">{html.escape(text)}</p>'
 
+    def media(self) -> Media | None:
+        """The sound or the motion of the sample; None for samples without."""
+        return None
+
     def player(self) -> str | None:
         """An HTML element that plays the sample, with all that it needs inside; None for samples without sound or motion."""
-        return None
+        media = self.media()
+        return None if media is None else media.html(self.text())
 
     def words(self) -> list[tuple[str, float]] | None:
         """The words of the sample with their weights in 0..1 after `importance`; None where it has none."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslcli.views.preview.base import Drawn, Preview, heat, rescale
+from sslcli.views.preview.base import Drawn, Media, Preview, heat, rescale
 from sslcli.views.preview.picture import HeatMap, Picture
 
 if TYPE_CHECKING:
@@ -54,11 +52,10 @@ class Film(Drawn):
 
     def html(self) -> str:
         """The animated picture."""
-        uri = base64.b64encode(self.animation()).decode("ascii")
-        return f'<img class="preview" src="data:image/gif;base64,{uri}" alt="{html.escape(self.text())}">'
+        return self.media().html(self.text())
 
-    def player(self) -> str:
-        return self.html()
+    def media(self) -> Media:
+        return Media("image/gif", self.animation())
 
     def animation(self) -> bytes:
         """A GIF that repeats, enlarged to about 96 pixels."""

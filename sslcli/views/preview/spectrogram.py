@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import wave
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslcli.views.preview.base import Drawn, Preview, heat, rescale, to_image
+from sslcli.views.preview.base import Drawn, Media, Preview, heat, rescale, to_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -84,13 +82,8 @@ class Spectrogram(Drawn):
         drawing, player = super().html(), self.player()
         return drawing if player is None else f'<span class="preview">{drawing}{player}</span>'
 
-    def player(self) -> str | None:
-        if self.clip is None:
-            return None
-        sound = base64.b64encode(to_wav(self.clip, self.rate)).decode("ascii")
-        label = html.escape(self.text())
-        source = f"data:audio/wav;base64,{sound}"
-        return f'<audio controls preload="metadata" aria-label="{label}" src="{source}"></audio>'
+    def media(self) -> Media | None:
+        return None if self.clip is None else Media("audio/wav", to_wav(self.clip, self.rate))
 
 
 def to_wav(clip: Tensor, rate: int) -> bytes:
