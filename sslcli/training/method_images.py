@@ -17,7 +17,7 @@ from sslcli.runtime.compilation import force_eager
 from sslcli.training.setup import TrainingSetup
 from sslcli.views import clean, previews, sheet
 from sslcli.views.preview.base import Preview
-from sslcli.views.preview.clip_sheet import has_clips, write_clip_sheet
+from sslcli.views.preview.clip_sheet import clip_sheet
 from sslcli.views.preview.prose import groups_of
 
 MAX_ROWS = 8  # samples of a sheet
@@ -36,8 +36,9 @@ def save_method_images(setup: TrainingSetup, run: Run) -> None:
         rows, folder = list(zip(*drawn, strict=True)), run.make_folder("pictures")
         with replacing(folder / f"{name}.png") as path:
             sheet(path, rows, list(columns))
-        if has_clips(sample for row in rows for sample in row):
-            write_clip_sheet(folder / f"{name}.zip", groups_of(rows, list(columns)), {}, strips=True)
+        clips = clip_sheet(groups_of(rows, list(columns)), {}, name, strips=True)
+        if clips is not None:
+            clips.save(folder / f"{name}.zip")
 
 
 def save_views(loader: Loader, dataset: Dataset, path: Path) -> int:

@@ -19,7 +19,7 @@ from sslcli.report.html.clip_sheets import ClipBudget, read_clip_sheet
 from sslcli.report.run_contents import CaptionedImage
 from sslcli.runs.files import replace_file
 from sslcli.views.preview.base import Preview, Text, to_png
-from sslcli.views.preview.clip_sheet import has_clips, write_clip_sheet
+from sslcli.views.preview.clip_sheet import ClipSheet, clip_sheet
 from sslcli.views.preview.film import Film
 from sslcli.views.preview.prose import Entry, Group, Mark
 from sslcli.views.preview.spectrogram import Spectrogram
@@ -59,7 +59,7 @@ def content(uri: str | None) -> bytes:
 
 def test_sounds_play_below_their_drawings(tmp_path):
     one = sound()
-    write_clip_sheet(tmp_path / "s.zip", groups(one, sound(), sound()), MARKS)
+    ClipSheet(groups(one, sound(), sound()), MARKS, "").save(tmp_path / "s.zip")
     page = page_of(tmp_path / "s.zip")
     assert len(tags(page, "img")) == len(tags(page, "audio")) == 3
     with wave.open(io.BytesIO(content(tags(page, "audio")[0]["src"]))) as file:
@@ -71,7 +71,7 @@ def test_sounds_play_below_their_drawings(tmp_path):
 
 
 def test_films_are_animated_pictures(tmp_path):
-    write_clip_sheet(tmp_path / "f.zip", groups(film(5), Text("words")), MARKS)
+    ClipSheet(groups(film(5), Text("words")), MARKS, "").save(tmp_path / "f.zip")
     page = page_of(tmp_path / "f.zip")
     animated, drawn = tags(page, "img")
     with Image.open(io.BytesIO(content(animated["src"]))) as picture:
@@ -84,17 +84,17 @@ def test_equal_samples_have_equal_files(tmp_path):
     torch.manual_seed(0)
     shown = groups(sound(), film())
     for name in ("a.zip", "b.zip"):
-        write_clip_sheet(tmp_path / name, shown, {})
+        ClipSheet(shown, {}, "").save(tmp_path / name)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
 def test_samples_without_sound_or_motion_have_no_sheet():
-    assert has_clips([Text("t"), sound()])
-    assert not has_clips([Text("t"), Spectrogram(torch.rand(8, 20), 0.5)])
+    assert clip_sheet(groups(Text("t"), sound()), {}, "") is not None
+    assert clip_sheet(groups(Text("t"), Spectrogram(torch.rand(8, 20), 0.5)), {}, "") is None
 
 
 def test_clips_beyond_the_bound_are_drawn_and_counted(tmp_path):
-    write_clip_sheet(tmp_path / "s.zip", groups(*(sound(400) for _ in range(5))), MARKS, most=2 * 900)
+    ClipSheet(groups(*(sound(400) for _ in range(5))), MARKS, "").save(tmp_path / "s.zip", most=2 * 900)
     page = page_of(tmp_path / "s.zip")
     assert len(tags(page, "img")) == 5
     assert len(tags(page, "audio")) == 2
@@ -105,7 +105,7 @@ def test_page_has_a_bound(tmp_path):
     """The first sheet takes the room; of the second there is the drawing, and a sentence."""
     shown = []
     for name in ("a", "b"):
-        write_clip_sheet(tmp_path / f"{name}.zip", groups(sound()), MARKS)
+        ClipSheet(groups(sound()), MARKS, "").save(tmp_path / f"{name}.zip")
         (tmp_path / f"{name}.png").write_bytes(to_png(Image.new("RGB", (40, 20), "red")))
         shown.append(CaptionedImage(tmp_path / f"{name}.png", name, tmp_path / f"{name}.zip"))
     sheet = read_clip_sheet(tmp_path / "a.zip", "a")
@@ -121,7 +121,7 @@ def test_page_has_a_bound(tmp_path):
 def test_strips_stand_beside_animated_pictures(tmp_path):
     (tmp_path / "f.png").write_bytes(to_png(Image.new("RGB", (40, 20), "red")))
     for samples, beside in (((film(),), True), ((sound(),), False)):
-        write_clip_sheet(tmp_path / "f.zip", groups(*samples), {}, strips=True)
+        ClipSheet(groups(*samples), {}, "", strips=True).save(tmp_path / "f.zip")
         png = CaptionedImage(tmp_path / "f.png", "caption", tmp_path / "f.zip")
         assert ('width="40"' in evaluations.figure(png, ClipBudget())) == beside
 
@@ -174,6 +174,6 @@ def test_archives_that_expand_are_not_read(tmp_path):
 
 
 def test_links_are_not_followed(tmp_path):
-    write_clip_sheet(tmp_path / "real.zip", groups(sound()), {})
+    ClipSheet(groups(sound()), {}, "").save(tmp_path / "real.zip")
     (tmp_path / "s.zip").symlink_to(tmp_path / "real.zip")
     assert read_clip_sheet(tmp_path / "s.zip", "") is None

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sslcli.evals.artefacts.clips import ClipSheet, clip_sheet
 from sslcli.plotting import new_figure
 from sslcli.runs import Record
 from sslcli.runs.files import replacing
 from sslcli.views.contact_sheet import sheet
 from sslcli.views.preview import prose
 from sslcli.views.preview.base import FAINT, INK, PAPER, Preview
+from sslcli.views.preview.clip_sheet import ClipSheet, clip_sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from sslcli.evals.artefacts.clips import ClipSheet, clip_sheet
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.plotting import font
 from sslcli.runs import Record
@@ -20,6 +19,7 @@ from sslcli.runs.files import replacing
 from sslcli.views import previews
 from sslcli.views.preview import prose
 from sslcli.views.preview.base import FAINT, INK, PAPER, Preview, align
+from sslcli.views.preview.clip_sheet import ClipSheet, clip_sheet
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw

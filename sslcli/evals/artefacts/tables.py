@@ -1,4 +1,4 @@
-"""Files of rows for people and spreadsheets."""
+"""Files of rows for people and spreadsheets, and what reports show of artefacts beside their drawings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from sslcli.data.files.csv_text import written
 from sslcli.runs import Record
 from sslcli.runs.files import replace_file
+from sslcli.views.preview.clip_sheet import ClipSheet
 
 
 @dataclass
@@ -41,3 +42,9 @@ def tables_of(artefacts: Mapping[str, Any]) -> Record:
     """By file name, what reports show of the artefacts as tables."""
     tables = {file: a.table() for file, a in artefacts.items() if hasattr(a, "table")}
     return {file: table for file, table in tables.items() if table is not None}
+
+
+def clips_of(artefacts: Mapping[str, Any]) -> dict[str, ClipSheet]:
+    """The samples of drawings that reports play: `samples.zip` of `samples.png`."""
+    found = {file: drawing.clips() for file, drawing in artefacts.items() if hasattr(drawing, "clips")}
+    return {f"{file.removesuffix('.png')}.zip": clips for file, clips in found.items() if clips is not None}

@@ -16,8 +16,7 @@ from sslcli.builders import require_fingerprint
 from sslcli.classifier.files import write_classifier
 from sslcli.config import Config, instantiate
 from sslcli.errors import RequestError
-from sslcli.evals.artefacts.clips import clips_of
-from sslcli.evals.artefacts.tables import tables_of
+from sslcli.evals.artefacts.tables import clips_of, tables_of
 from sslcli.evals.base import cross_validation
 from sslcli.evals.base.evaluated_model import EvaluatedModel, load_model
 from sslcli.evals.base.result import Result
