@@ -48,6 +48,13 @@ def composed(folder: Path, method: str, *words: str) -> dict:
     return resolve(compose.compose("pretrain", [f"method={method}", *TINY, *size, *words]))
 
 
+def composed_of_tones(method: str) -> dict:
+    """`method` on generated audio, whose views mix, crop and resize spectrograms."""
+    small = ["dataset=tones", "dataset.samples=60", "dataset.bands=16", "dataset.seconds=0.25"]
+    small += ["backbone=audio_convnet", "backbone.width=8"]
+    return resolve(compose.compose("pretrain", [f"method={method}", *TINY, *small]))
+
+
 def prepared(folder: Path) -> None:
     """Write what some methods require: color images, series, and a trained run as teacher."""
     import numpy as np
@@ -71,6 +78,7 @@ def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
     cfgs = {m: composed(folder, m) for m in METHODS}
     cfgs["byol, sharded"] = composed(folder, "byol", "optimizer=adamw", "optimizer.lr=1e-3")
     cfgs["mae, sharded"] = copy.deepcopy(cfgs["mae"])
+    cfgs["byol, audio"], cfgs["simclr, audio"] = composed_of_tones("byol"), composed_of_tones("simclr")
     cfgs["simsiam in portions"] = composed(folder, "simsiam", "train.accumulate=2")
     for world_size in (1, 2):
         for name, cfg in cfgs.items():
@@ -87,7 +95,10 @@ def both(tmp_path_factory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
     return found
 
 
-@pytest.mark.parametrize("method", [*METHODS, "simsiam in portions", "byol, sharded", "mae, sharded"])
+OTHERS = ["simsiam in portions", "byol, sharded", "mae, sharded", "byol, audio", "simclr, audio"]
+
+
+@pytest.mark.parametrize("method", [*METHODS, *OTHERS])
 def test_two_processes_match_one(both, method):
     """Loss, gradient, one optimizer step, and weights, teachers, queues and statistics after a second."""
     one, two = both[1][method], both[2][method]
