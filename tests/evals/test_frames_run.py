@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import SMOKE, Result
+from tests.data.video.films import moving_square, write_video
 from tests.report.html_page import Page
 
 OPTIONS = {  # of evaluators
@@ -91,6 +92,34 @@ def test_recordings_are_embedded_predicted_and_picked(trained, tmp_path):
     result = trained("pick", "latest", "n=3", "by=typical", "page=pick.html", "out=pick.csv")
     assert result.code == 0, result.err
     assert (tmp_path / "pick.html").read_text(encoding="utf-8").count("data:image/gif;base64,") == 3
+
+
+def test_videos_are_trained_on_and_predicted(cli, tmp_path):
+    pytest.importorskip("av", reason="PyAV is not installed")
+    for kind, step in (("slow", 1), ("fast", 3)):
+        for i in range(8):
+            write_video(tmp_path / "films" / kind / f"{i}.mkv", moving_square(12, start=i, step=step))
+    words = ["dataset=frames", "dataset.path=films", "dataset.fps=12.5", "dataset.length=6", "dataset.image_size=16"]
+    words += [*SMOKE, "train.batch_size=8", "train.devices=1"]
+    run = cli("pretrain", "method=simclr", *words)
+    assert run.code == 0, run.err
+    assert cli("eval", "probe").code == 0
+    write_video(tmp_path / "new" / "a.mkv", moving_square(12, start=2, step=3))
+    write_video(tmp_path / "new" / "b.mkv", moving_square(30, start=2, step=3)[::5], rate=5)
+    (tmp_path / "new" / "c.mp4").write_bytes(b"nothing")
+    result = cli("predict", "latest", "new", "films/fast/2.mkv", "out=p.csv")
+    assert result.code == 0, result.err
+    assert "unreadable, with the reason in the column error: 1" in result.err
+    with (tmp_path / "p.csv").open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    samples = ["new/a.mkv", "new/b.mkv:sample 0", "new/b.mkv:sample 1", "films/fast/2.mkv"]
+    assert set(rows) == {*samples, "new/c.mp4"}
+    assert "is no video" in rows["new/c.mp4"]["error"]
+    assert all(rows[sample]["class"] in ("fast", "slow") for sample in samples)
+    result = cli("embed", "latest", "new/a.mkv", "films/fast/2.mkv", "out=e.npz")
+    assert result.code == 0, result.err
+    with np.load(tmp_path / "e.npz", allow_pickle=False) as file:
+        np.testing.assert_array_equal(*file["vector"])
 
 
 def test_audit_finds_copies_of_clips(cli, tmp_path):

@@ -37,6 +37,7 @@ EXTRAS = {
     "pyarrow": "table",
     "tokenizers": "text",
     "soundfile": "audio",
+    "av": "video",
 }
 VARIABLES = {
     "SSLCLI_RUNS": "where runs are stored (default: runs)",

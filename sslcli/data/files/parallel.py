@@ -12,14 +12,15 @@ from sslcli.runtime.thread_pool import ordered_map
 CHUNK = 32  # items per task: passing single items between threads takes longer than decoding a small image
 
 
-def parallel_map(work: Callable[[int], Any], n: int, label: str) -> list[Any]:
-    """[work(0), ..., work(n - 1)], computed in threads (Pillow releases the GIL), with progress under `label`."""
+def parallel_map(work: Callable[[int], Any], n: int, label: str, chunk: int = CHUNK) -> list[Any]:
+    """[work(0), ..., work(n - 1)], computed in threads (decoders release the GIL), `chunk` items at a time, with progress under
+    `label`."""
 
-    def chunk(start: int) -> list[Any]:
-        return [work(i) for i in range(start, min(start + CHUNK, n))]
+    def part_from(start: int) -> list[Any]:
+        return [work(i) for i in range(start, min(start + chunk, n))]
 
     out: list[Any] = []
-    for part in ordered_map(chunk, range(0, n, CHUNK), decoder_threads()):
+    for part in ordered_map(part_from, range(0, n, chunk), decoder_threads()):
         out += part
         notify.show_progress(label, len(out), n)
     return out

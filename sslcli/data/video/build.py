@@ -17,11 +17,12 @@ def build_dataset(
     classes: tuple[str, ...],
     print_of_contents: str,
     notes: list[str],
+    fps: float | None = None,
     path: str | None = None,
     split: str = "",
 ) -> Dataset:
     """Clips (n, C, T, H, W) uint8, normalized by statistics of the training clips; those on a dark background are divided by the
-    standard deviation alone, so that black is 0."""
+    standard deviation alone, so that black is 0. `fps`: the frames per second that were chosen of videos."""
     mean, std = image_stats(train)
     if max(mean) < DARK:
         mean = tuple(0.0 for _ in mean)
@@ -35,7 +36,7 @@ def build_dataset(
         test=test,
         classes=classes,
         values=values,
-        preprocessor=FramesPreprocessor(shape, values),
+        preprocessor=FramesPreprocessor(shape, values, fps),
         fingerprint=print_of_contents,
         split=split,
         path=path,

@@ -1,4 +1,4 @@
-"""Clips in array files, or in folders of numbered pictures."""
+"""Clips in array files, video files, or folders of numbered pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.paths import require_path
 from sslcli.data.split import split
 from sslcli.data.video.build import build_dataset
-from sslcli.data.video.pictures import Sequences, read_sequences
+from sslcli.data.video.preprocessor import MOST_FPS
+from sslcli.data.video.recordings import Sequences, read_sequences
+from sslcli.data.video.video_files import is_video_name
 from sslcli.errors import DataError, RequestError
 
 LAYOUTS = {
@@ -29,7 +31,6 @@ LAYOUTS = {
     "tnhwc": (1, 4, 0, 2, 3),
 }
 CHANNELS = (1, 3)
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
 
 
 def frames(
@@ -38,6 +39,7 @@ def frames(
     length: int | None = None,
     stride: int | None = None,
     image_size: int | None = None,
+    fps: float | None = None,
     channels: int | str = "auto",
     layout: str = "auto",
     label: str | None = "auto",
@@ -48,23 +50,22 @@ def frames(
     """Clips (C, T, H, W) uint8 of one length, in memory.
 
     path: an array file (.npy, .npz, .pt) of clips (N, T, H, W), (N, T, H, W, C) or (N, C, T, H, W), with entries named as for
-    `arrays`; or a folder in which each folder of pictures is a recording, whose frames are in the order of the numbers in their
-    names. Folders named train and test are splits; the folder around recordings is their class.
+    `arrays`; a video, or a folder of them, each a recording; or a folder in which each folder of pictures is a recording, whose
+    frames are in the order of the numbers in their names. Folders named train and test are splits; the folder around recordings
+    is their class.
 
     `length`: frames of a clip, None for those of the shortest recording; longer recordings are cut into clips that begin every
-    `stride` frames (None: `length`). All clips of a recording are in one split. `image_size`: pictures are cropped to a square and
-    resized. `gaps`: `error`, or `ignore` missing numbers. RequestError for values, DataError for the contents of the files."""
-    text = require_path(path, "an array file (.npy, .npz, .pt) or a folder of pictures")
-    if text.lower().endswith(VIDEOS):
-        raise RequestError(
-            f"{escape(text)} is a video, which is not read: dataset=frames takes its frames as pictures",
-            "ffmpeg -i VIDEO FOLDER/%05d.png converts it; then dataset.path=FOLDER",
-        )
+    `stride` frames (None: `length`). All clips of a recording are in one split. `image_size`: frames are cropped to a square and
+    resized. `fps`: of a video the frames that are shown every 1 / fps seconds, None for all. `gaps`: `error`, or `ignore` missing
+    numbers. RequestError for values, DataError for the contents of the files, MachineError for videos without PyAV."""
+    text = require_path(path, "an array file (.npy, .npz, .pt), a video, or a folder of videos or of pictures")
     for key, value in (("length", length), ("stride", stride), ("image_size", image_size)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise RequestError(
                 f"dataset.{key}={value}: expected null or an integer of at least 1", f"dataset.{key}=null"
             )
+    if fps is not None and (isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= MOST_FPS):
+        raise RequestError(f"dataset.fps={fps}: expected null or a number up to {MOST_FPS:,}", "dataset.fps=null")
     if layout != "auto" and layout not in LAYOUTS:
         raise RequestError(
             f"dataset.layout={escape(layout)}: expected auto, {', '.join(LAYOUTS)}", "dataset.layout=auto"
@@ -72,8 +73,10 @@ def frames(
     if gaps not in ("error", "ignore"):
         raise RequestError(f"dataset.gaps={escape(gaps)}: expected error or ignore", "dataset.gaps=ignore")
     notes: list[str] = []
-    if os.path.isdir(text):
-        found = read_sequences(text, label, channels, image_size, gaps == "ignore", notes)
+    if os.path.isdir(text) or is_video_name(text):
+        found = read_sequences(text, label, channels, image_size, fps, gaps == "ignore", notes)
+    elif fps is not None:
+        raise RequestError("dataset.fps is of video files: an array has no rate", "dataset.fps=null")
     else:
         found = read_arrays(text, label, layout, notes)
     steps = length or min(len(x) for part in found.frames.values() for x in part)
@@ -104,6 +107,7 @@ def frames(
         targets.classes,
         fingerprint(clips, [part.contiguous().numpy().tobytes() for part in [*x.values(), *targets.tensors()]]),
         notes,
+        fps,
         path=os.path.abspath(text),
         split=digest,
     )

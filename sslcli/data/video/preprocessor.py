@@ -15,28 +15,35 @@ from sslcli.data.dataset import Preprocessor
 from sslcli.errors import DataError
 from sslcli.nn.values import Continuous, Values, values_from_json
 
+MOST_FPS = 1_000
+
 
 @dataclass(frozen=True)
 class FramesPreprocessor(Preprocessor):
-    """shape: (C, T, H, W) of a view. values: mean and standard deviation of each channel, for values in 0..1."""
+    """shape: (C, T, H, W) of a view. values: mean and standard deviation of each channel, for values in 0..1.
+    fps: the frames per second that are taken of videos, None for all."""
 
     kind: ClassVar[str] = "frames"
     shape: tuple[int, ...]
     values: Values
+    fps: float | None = None
 
     @classmethod
     def of(cls, shape: tuple[int, ...], values: Values, details: Mapping[str, Any]) -> Self:
         return cls(tuple(shape), values)
 
     def to_json(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "values": self.values.to_json()}
+        fps = {} if self.fps is None else {"fps": self.fps}
+        return {"shape": list(self.shape), "values": self.values.to_json(), **fps}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
-        shape, values = content.get("shape"), content.get("values")
+        shape, values, fps = (content.get(key) for key in ("shape", "values", "fps"))
         if not typecheck.matches_type(shape, list[int]) or len(shape or ()) != 4 or not isinstance(values, dict):
             raise ValueError("expected the shape of a clip, four integers, and values")
-        out = cls(tuple(shape or ()), values_from_json(values))
+        if fps is not None and (isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= MOST_FPS):
+            raise ValueError(f"expected frames per second up to {MOST_FPS:,}")
+        out = cls(tuple(shape or ()), values_from_json(values), fps)
         if not (isinstance(out.values, Continuous) and out.values.fits(out.shape)):
             raise ValueError(f"these values are not those of clips {out.shape}")
         return out

@@ -9,10 +9,11 @@ from PIL import Image
 
 from sslcli.data.preprocess import preprocessor_of
 from sslcli.data.user_files.frames import read_clip_files
+from sslcli.data.video import video_files
 from sslcli.data.video.frames import axes_of, frames
 from sslcli.data.video.moving import animate, moving, positions
 from sslcli.data.video.preprocessor import FramesPreprocessor
-from sslcli.errors import DataError, RequestError
+from sslcli.errors import DataError, MachineError, RequestError
 
 
 def recording(folder, numbers, color: int = 0, size=(10, 8), mode: str = "L", name="frame_{:03}.png"):
@@ -181,15 +182,21 @@ def test_damaged_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         frames(str(tmp_path / "broken"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="holds no videos and no pictures"):
         frames(str(tmp_path / "empty"))
 
 
-def test_videos_have_to_be_converted(tmp_path):
-    (tmp_path / "film.MP4").write_bytes(b"0")
-    with pytest.raises(RequestError, match="is a video, which is not read") as error:
-        frames(str(tmp_path / "film.MP4"))
-    assert "ffmpeg" in error.value.hint
+def test_missing_library_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_files, "has_av", lambda: False)
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "film.MP4").write_bytes(b"0")
+    own = preprocessor_of(moving(samples=4, test_samples=2, frames=3, size=16, objects=1))
+    for path in (tmp_path / "films", tmp_path / "films" / "film.MP4"):
+        for read in (frames, lambda path: read_clip_files([path], own, [])):
+            with pytest.raises(MachineError, match="video files require PyAV, which is not installed") as error:
+                read(str(path))
+            assert "pip install 'sslcli[video]'" in error.value.hint
+            assert "ffmpeg -i" in error.value.hint
 
 
 def test_preprocessor_takes_clips_and_is_read_again(tmp_path):
@@ -222,7 +229,7 @@ def test_files_of_an_encoder(tmp_path):
     assert [path.rpartition("/")[2] for path in found.paths] == ["one", "one", "three", "x.npz", "x.npz"]
     assert list(found.unreadable) == [str(tmp_path / "films" / "two")]
     assert "has 3 frames: the longest has 2" in found.unreadable[str(tmp_path / "films" / "two")]
-    (tmp_path / "film.mp4").write_bytes(b"0")
+    (tmp_path / "film.doc").write_bytes(b"0")
     with pytest.raises(RequestError, match="holds no clips") as error:
-        read_clip_files([str(tmp_path / "film.mp4")], own, [])
+        read_clip_files([str(tmp_path / "film.doc")], own, [])
     assert "folder of pictures" in error.value.hint
