@@ -15,12 +15,20 @@ class Batch:
     `permutation` are functions of the sample, independent of device, process and batch size.
     """
 
-    def __init__(self, views: list[Tensor], kinds: list[str], draw: Draw, labels: Tensor | None = None):
+    def __init__(
+        self,
+        views: list[Tensor],
+        kinds: list[str],
+        draw: Draw,
+        labels: Tensor | None = None,
+        captions: Tensor | None = None,
+    ):
         assert len(views) == len(kinds), (len(views), kinds)
         self.views = views
         self.kinds = kinds
         self.draw = draw
         self.labels = labels  # None unless the method uses_labels
+        self.captions = captions  # (B, L) int64 ids of tokens; None unless the method uses_captions
 
     def __len__(self) -> int:
         return len(self.draw.ids)

@@ -16,16 +16,17 @@ from sslcli.backbones.base import Backbone
 from sslcli.backbones.layers import freeze
 from sslcli.backbones.weights.families import IMAGENET, Normalization
 from sslcli.config import Config, instantiate, typecheck
-from sslcli.data import notify
+from sslcli.data import notify, preprocess
 from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
 from sslcli.data.record import DataRecord, apply_record, path_keys, with_absolute_paths, with_recorded_paths
 from sslcli.data.samples.exclude import exclude
 from sslcli.data.subset import Subset
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
 from sslcli.formats.images import of_channels
-from sslcli.formats.initial import initial_preprocessor, open_encoder
-from sslcli.methods.base import DataInfo, Encoder, Method
+from sslcli.formats.initial import initial_preprocessor
+from sslcli.methods.base import DataInfo, Encoder, Method, Tower
 from sslcli.nn.lora import add_lora, merge_lora
+from sslcli.other_encoders import captions_like, load_frozen_encoder, new_tower
 from sslcli.rng import derive
 from sslcli.runs import Record, checkpoint, records
 from sslcli.runs.encoder import build_backbone, read_info, values_of
@@ -54,6 +55,8 @@ def load_dataset(
     if instantiate.takes("dataset", options, "like"):
         fitted = {"like": like or (initial_preprocessor(cfg) if record is None else record.preprocessor)}
         _check_kind(options, fitted["like"])
+    if record is None and like is None and instantiate.takes("dataset", options, "like_captions"):
+        fitted["like_captions"] = captions_like(cfg)
     with progress.task("data set"):
         dataset: Dataset = instantiate.build("dataset", options, **fitted)
     others = {
@@ -99,7 +102,8 @@ def normalize(dataset: Dataset, rule: object) -> Dataset:
         raise RequestError(
             f"normalization={rule}: {dataset.name} has {dataset.values.describe()}", "normalization=data"
         )
-    return replace(dataset, values=values)
+    own = dataset.preprocessor
+    return replace(dataset, values=values, preprocessor=None if own is None else own.with_values(values))
 
 
 def restrict_to_classes(dataset: Dataset, classes: object) -> Dataset:
@@ -200,6 +204,8 @@ def _new_method(node: Config, backbone: nn.Module, data: DataInfo, dataset: Data
     for name, parameter in parameters.items():
         if parameter.annotation is Encoder:
             given[name] = load_frozen_encoder(node[name], dataset, f"method.{name}")
+        elif parameter.annotation is Tower:
+            given[name] = new_tower(node[name], dataset, f"method.{name}")
         elif name == "tasks" and tasks:
             given[name] = tasks
     keys = {k: v for k, v in node.items() if k not in given}
@@ -216,25 +222,6 @@ def _tasks(node: Config) -> dict[str, Config]:
     return {str(name): part for name, part in nodes.items() if isinstance(part, dict) and "_target_" in part}
 
 
-def load_frozen_encoder(spec: str, dataset: Dataset, key: str) -> Encoder:
-    """The frozen encoder of a run, which takes samples normalized as those of `dataset`. RequestError for another shape.
-
-    `key`: of the configuration, for messages."""
-    shape = tuple(dataset.shape)
-    backbone, info, own = open_encoder(spec, shape)
-    if own.shape != shape:
-        raise RequestError(
-            f"{key}={spec} was trained on samples of shape {own.shape}; those of {dataset.name} have {shape}",
-            own.size_hint(shape),
-        )
-    if dataset.preprocessor is not None and (changes := own.differences(dataset.preprocessor)):
-        raise RequestError(f"{key}={spec} was trained with another preprocessor: {listing(changes, 5)}")
-    try:
-        return Encoder(backbone, dataset.values.conversion(values_of(info)))
-    except ValueError as e:
-        raise RequestError(f"{key}={spec} was trained on other values than those of {dataset.name}: {e}") from None
-
-
 def load_checkpoint_method(run: Run, saved: Path) -> tuple[Method, Record]:
     """The method from a valid checkpoint, in evaluation mode, and the encoder.json of its `eval_backbone` (the online one, or the
     teacher).
@@ -248,6 +235,7 @@ def load_checkpoint_method(run: Run, saved: Path) -> tuple[Method, Record]:
         train=ArraySource(torch.empty(0)),
         test=None,
         values=values_of(info),
+        preprocessor=preprocess.of_encoder(run.path, info),
     )
     tensors, state = checkpoint.load(saved)
     method = method_from_checkpoint(run.valid_config, data, tensors, saved.name, recorded_data_info(run.path))

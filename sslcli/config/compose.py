@@ -175,6 +175,36 @@ def to_container(node: object, key: str = "") -> Any:
         raise RequestError(f"a value cannot be resolved: {first_line(e)}") from None
 
 
+def expand_method(cfg: Config, config_dirs: Iterable[Path] = ()) -> Config:
+    """The configuration with those that its method names, see `expand_tasks` and `expand_tower`."""
+    cfg = expand_tasks(cfg, config_dirs)
+    method = cfg.get("method")
+    if not isinstance(method, dict):
+        return cfg
+    tasks = method.get("tasks")
+    if isinstance(tasks, dict):
+        method = {**method, "tasks": {name: expand_tower(node, config_dirs) for name, node in tasks.items()}}
+    return {**cfg, "method": expand_tower(method, config_dirs)}
+
+
+def expand_tower(method: Config, config_dirs: Iterable[Path] = ()) -> Config:
+    """Expand `method.tower`, the name of a backbone, into its configuration with the keys of `method.tower_settings`. A run or a
+    pretrained encoder stays as it is. RequestError."""
+    if "tower_settings" not in method:
+        return method
+    rest = {key: value for key, value in method.items() if key != "tower_settings"}
+    tower, settings = method.get("tower"), method["tower_settings"] or {}
+    known = choices("backbone", config_dirs)
+    if isinstance(tower, str) and tower in known:
+        return {**rest, "tower": {**describe(known[tower], "backbone"), **settings}}
+    if settings:
+        raise RequestError(
+            f"method.tower_settings: {tower} is an encoder that exists, whose settings are its own",
+            "leave method.tower_settings out, or name a backbone: method.tower=bert_tiny",
+        )
+    return rest
+
+
 def expand_tasks(cfg: Config, config_dirs: Iterable[Path] = ()) -> Config:
     """Expand `method.tasks`, a list of method names, into `name -> configuration of the method` with the keys of `method.settings`.
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.histories.next_items import NextItems
+from sslcli.data.pairs.captions import Captions
 from sslcli.data.storage import Dense, Storage
 from sslcli.data.timeline import Timeline
 from sslcli.errors import RequestError
@@ -39,6 +40,7 @@ class Source(ABC):
     step_labels: Sequence[Tensor] | None = None
     # by name, a number for each sample (n,) float64, NaN where unknown; "value" is the one that a regression predicts
     targets: Mapping[str, Tensor] = MappingProxyType({})
+    captions: Captions | None = None  # texts that describe each sample
     bad: Mapping[int, str] = {}  # id -> reason of the samples found unreadable while reading all into memory
     max_bad_fraction = 0.01  # a larger fraction of unreadable samples ends a run
 
@@ -177,6 +179,10 @@ class Preprocessor(ABC):
         """The configuration of a data set with this preprocessor's choices for keys that are null or auto. `same_data`: of the
         data that it was fitted on."""
         return node
+
+    def with_values(self, values: Values) -> Self:
+        """This preprocessor of samples that are normalized otherwise, where it holds `values`."""
+        return self
 
     def size_hint(self, shape: tuple[int, ...]) -> str | None:
         """The override with which samples of `shape` have the shape that this preprocessor has; None where there is none."""

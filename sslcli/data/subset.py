@@ -32,6 +32,8 @@ class Subset(Source):
         if whole.groups is not None:
             self.groups = whole.groups[ids]
         self.targets = {name: values[ids] for name, values in whole.targets.items()}
+        if whole.captions is not None:
+            self.captions = whole.captions.select(ids)
         self._x: Storage | None = None
 
     def __len__(self) -> int:
@@ -74,6 +76,8 @@ class Concat(Source):
             for name, values in first.targets.items()
             if name in second.targets
         }
+        if first.captions is not None and second.captions is not None:
+            self.captions = first.captions.concat(second.captions)
         self._x: Storage | None = None
 
     def __len__(self) -> int:

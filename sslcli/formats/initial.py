@@ -19,10 +19,14 @@ from sslcli.runs.encoder import backbone_overrides, load_encoder, locate_encoder
 def initial_preprocessor(cfg: Config) -> Preprocessor | None:
     """The preprocessor of the encoder that `init` of a configuration names; None where there is none."""
     spec = cfg.get("init")
-    if not spec:
-        return None
+    return spec_preprocessor(spec, cfg["dataset"]) if spec else None
+
+
+def spec_preprocessor(spec: str, dataset: Config) -> Preprocessor | None:
+    """The preprocessor of a run, of an exported folder or of a pretrained encoder, for the data of a configuration `dataset`; None
+    where a pretrained encoder takes the data set as it is."""
     if (encoder := pretrained(spec)) is not None:
-        return encoder.preprocessor(cfg["dataset"])
+        return encoder.preprocessor(dataset)
     folder = locate_encoder(spec)
     return preprocess.of_encoder(folder, read_info(folder))
 

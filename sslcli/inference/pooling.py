@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sslcli.backbones.base import TokenBackbone
 from sslcli.errors import RequestError
 
-POOLS = ("mean", "cls", "tokens", "items")
+POOLS = ("mean", "cls", "tokens", "items", "shared")
 
 
 def pooling(module: nn.Module, pool: str | None) -> Callable[[Tensor], Tensor] | None:
@@ -18,8 +18,9 @@ def pooling(module: nn.Module, pool: str | None) -> Callable[[Tensor], Tensor] |
     - mean: the mean (B, dim) of the tokens that are not padding; of a backbone without tokens, what it pools itself.
     - cls: the class token (B, dim). RequestError for a backbone without one.
     - tokens: all tokens (B, N, dim) but the class token; 0 at padding. RequestError for a backbone without tokens.
+    - shared: that of the module, which maps samples to the space that they share with captions (`shared_space.py`).
     - items: of samples of one token, its embedding (B, dim), without position or context."""
-    if pool is None or (pool == "mean" and not isinstance(module, TokenBackbone)):
+    if pool in (None, "shared") or (pool == "mean" and not isinstance(module, TokenBackbone)):
         return None
     if pool not in POOLS:
         raise RequestError(f"pool={pool}: expected {', '.join(POOLS)}", "pool=mean")

@@ -20,6 +20,7 @@ from sslcli.inference.embeddings.reader import Embeddings
 from sslcli.inference.features import ROWS, collect
 from sslcli.inference.inputs import InputRequest, read_inputs
 from sslcli.inference.session import Session, open_session
+from sslcli.inference.shared_space import SHARED, SharedSpace
 
 BYTES = 64 << 20  # of a block of vectors
 
@@ -86,21 +87,28 @@ def require_vectors(embeddings: Embeddings, file: Path) -> None:
 def make_queries(
     embeddings: Embeddings, names: Sequence[str], values: Config, run: str | None = None
 ) -> tuple[list[Query], Session | None]:
-    """Queries of ids, and of files, which the encoder of the embeddings embeds; it is opened where there are files alone.
+    """Queries of ids; of files, which the encoder of the embeddings embeds; and of texts, where images and texts share their space.
+    The encoder is opened where a query is none of the ids.
 
     `run`: where the encoder is now. RequestError for names of neither, and where the encoder is gone or another one."""
     rows = {name: row for name in names if (row := _row_of(embeddings, name)) is not None}
-    files = [name for name in dict.fromkeys(names) if name not in rows]
+    others = [name for name in dict.fromkeys(names) if name not in rows]
+    by_text = embeddings.meta.get("settings", {}).get("pool") == SHARED
+    texts = [name for name in others if by_text and not Path(name).expanduser().exists()]
+    files = [name for name in others if name not in texts]
     queries = {
         name: [Query(name, torch.from_numpy(np.array(embeddings.vectors[row])), row, str(embeddings.paths[row]))]
         for name, row in rows.items()
     }
-    session = None
-    if files:
-        request = _request(embeddings, files)
-        session = open_encoder_of(embeddings, values, run)
+    request = _request(embeddings, files) if files else None
+    session = open_encoder_of(embeddings, values, run) if others else None
+    if session is not None and request is not None:
         for query in _embed(session, request):
             queries.setdefault(query.name, []).append(query)
+    if session is not None and texts:
+        assert isinstance(session.encoder.module, SharedSpace)
+        for text, vector in zip(texts, session.encoder.module.of_texts(texts), strict=True):
+            queries[text] = [Query(text, vector)]
     ordered = [name for name in dict.fromkeys(names) if name in queries] + [n for n in queries if n not in names]
     return [query for name in ordered for query in queries[name]], session
 

@@ -82,8 +82,11 @@ def open_session(
     batch_size, pool: see `FeatureExtractor`; `pool` by name, see `pooling.py`. finetuned: the backbone that `eval finetune` kept in
     the run instead. RequestError, TrainingError, MachineError."""
     from sslcli.inference.pooling import pooling
+    from sslcli.inference.shared_space import SHARED, shared_encoder
 
     encoder = open_trained(spec)
+    if pool == SHARED:
+        encoder = shared_encoder(encoder)
     if finetuned:
         encoder = finetuned_encoder(encoder)
     process = processes.process_info(values["train"]["devices"], device.kind_of(values["device"]))

@@ -7,7 +7,8 @@
 A method is independent of device, precision, processes, files and configuration, and is written as for one device: what must be
 exchanged between processes goes through `sslcli.nn.dist`. It receives no labels unless it sets `uses_labels = True`.
 Its constructor receives the backbone and the keys of the YAML, and by name or annotation what else it declares: `data: DataInfo`,
-another run's backbone (`teacher: Encoder`), other methods on the same backbone (`tasks: dict[str, Method]`).
+another run's backbone (`teacher: Encoder`), an encoder of captions (`tower: Tower`), other methods on the same backbone (`tasks:
+dict[str, Method]`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sslcli.batch import Batch
 from sslcli.nn.heads import Head, Width, head_width
 from sslcli.nn.values import Continuous, Values
 
-__all__ = ["Batch", "DataInfo", "Encoder", "Method", "Reconstruction"]
+__all__ = ["Batch", "DataInfo", "Encoder", "Method", "Reconstruction", "Tower"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,33 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.backbone(self.conversion(x))
+        return out
+
+
+class Tower(nn.Module):
+    """The encoder of captions: (B, L) int64 ids of tokens -> (B, dim).
+
+    Passed to a constructor argument with this annotation. The YAML names a backbone, which is trained with the method
+    (`method.tower=bert_tiny`), or a run or pretrained encoder of text, which stays as it is (`method.tower=RUN`)."""
+
+    dim: int
+
+    def __init__(self, backbone: nn.Module, frozen: bool = False):
+        super().__init__()
+        self.backbone, self.frozen = backbone, frozen
+        self.dim = backbone.dim  # type: ignore[assignment]
+        if frozen:
+            backbone.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Tower:
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            out: Tensor = self.backbone(x)
         return out
 
 
@@ -106,6 +134,7 @@ class Method(nn.Module):
 
     requires: frozenset[str] = frozenset({"views"})  # of the data: words of `provides` in configs/modality
     uses_labels: bool = False  # batch.labels (B,) int64, -1 where a sample has none
+    uses_captions: bool = False  # batch.captions (B, L) int64, one caption of each sample
     fixed_lr: tuple[str, ...] = ()  # submodules with a constant learning rate
     min_batch: int = 2  # batch statistics or negatives need at least this many samples
     compares: ClassVar[bool] = False  # the loss compares samples of a batch: negatives, variances, shared assignments
@@ -159,6 +188,20 @@ class Method(nn.Module):
         """Scores (B, V) of all ids to follow the views x (B, L), -inf for those that are no items; None for methods that do not
         predict what follows. Called in eval mode, without gradients, by `sslcli eval recommend`."""
         return None
+
+    def sample_vectors(self, x: Tensor) -> Tensor | None:
+        """Unit vectors (B, P) of clean samples (B, *shape) in the space that samples and captions share; None for methods without
+        one. Called in eval mode, without gradients, by `sslcli eval zeroshot` and for `pool=shared`."""
+        return None
+
+    @property
+    def shares_space(self) -> bool:
+        """Whether samples and captions have vectors in one space."""
+        return type(self).sample_vectors is not Method.sample_vectors
+
+    def caption_vectors(self, x: Tensor) -> Tensor:
+        """Unit vectors (B, P) of captions (B, L) in the space of `sample_vectors`."""
+        raise NotImplementedError(f"{type(self).__name__} does not read captions")
 
     @torch.no_grad()
     def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:

@@ -62,6 +62,7 @@ class MultiTask(Method):
             self.register_buffer(name, torch.zeros(len(tasks)), persistent=name == "first")
         self.register_buffer("count", torch.zeros(()), persistent=False)
         self.uses_labels = any(t.uses_labels for t in tasks.values())
+        self.uses_captions = any(t.uses_captions for t in tasks.values())
         self.requires = frozenset().union(*(t.requires for t in tasks.values()))
         self.adversarial = any(t.adversarial for t in tasks.values())
         self.min_batch = max(t.min_batch for t in tasks.values())
@@ -205,4 +206,5 @@ def select_views(batch: Batch, task: Method) -> Batch:
             remaining[kind] -= 1
             indices.append(i)
     labels = batch.labels if task.uses_labels else None
-    return Batch([batch.views[i] for i in indices], [batch.kinds[i] for i in indices], batch.draw, labels)
+    captions = batch.captions if task.uses_captions else None
+    return Batch([batch.views[i] for i in indices], [batch.kinds[i] for i in indices], batch.draw, labels, captions)

@@ -84,6 +84,8 @@ def unmet_needs(run: RunContents) -> set[str]:
         if "_target_" in method and all(t.reconstruct is Method.reconstruct for t in builders.method_classes(method)):
             unmet.add("reconstruction")
         classes = builders.method_classes(method) if "_target_" in method else []
+        if not any(t.sample_vectors is not Method.sample_vectors for t in classes[:1]):
+            unmet.add("captions")
         if classes and all(
             t.token_logits is Method.token_logits for t in classes[1:] or classes
         ):  # tasks, or the method

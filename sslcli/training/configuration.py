@@ -31,7 +31,7 @@ def resolve(cfg: DictConfig) -> Config:
             cfg.pop(key, None)
     folders = map(Path, instantiate.trusted_folders())
     return with_pretrained(
-        resolve_latest(compose.expand_tasks(compose.to_container(cfg), folders)), overrides, download
+        resolve_latest(compose.expand_method(compose.to_container(cfg), folders)), overrides, download
     )
 
 
@@ -58,13 +58,15 @@ def with_pretrained(values: Config, overrides: list[str], download: bool = False
             "experiment=adapt continues pretrained weights, and init names none",
             "init=timm:NAME, hf:FOLDER, FILE or RUN",
         )
-    teacher = (values.get("method") or {}).get("teacher")
-    if not values.get("init") and not teacher:
+    method = values.get("method") or {}
+    others = {key: spec for key in ("teacher", "tower") if isinstance(spec := method.get(key), str)}
+    if not values.get("init") and not others:
         return values
     from sslcli.formats.registry import pretrained
 
-    if (encoder := pretrained(teacher, download)) is not None:
-        values = {**values, "method": {**values["method"], "teacher": encoder.resolved()}}
+    for key, spec in others.items():
+        if (encoder := pretrained(spec, download)) is not None:
+            values = {**values, "method": {**values["method"], key: encoder.resolved()}}
     encoder = pretrained(values.get("init"), download)
     return values if encoder is None else {**encoder.configure(values, overrides), "init": encoder.resolved()}
 

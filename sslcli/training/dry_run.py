@@ -54,7 +54,8 @@ def estimate_step_seconds(setup: TrainingSetup, batch: Batch, samples: int = EST
     samples = max(samples, method.min_batch)
     for n in (max(2, method.min_batch), samples):
         labels = None if batch.labels is None else batch.labels[:n]
-        part = Batch([v[:n] for v in batch.views], batch.kinds, batch.draw.rows(slice(n)), labels)
+        captions = None if batch.captions is None else batch.captions[:n]
+        part = Batch([v[:n] for v in batch.views], batch.kinds, batch.draw.rows(slice(n)), labels, captions)
         start = time.perf_counter()
         with setup.runtime.autocast():
             loss = method(part)["loss"]

@@ -24,6 +24,7 @@ from sslcli.errors import DataError, RequestError, listing
 from sslcli.formats.initial import load_initial_heads, load_initial_weights
 from sslcli.methods.base import Method
 from sslcli.nn.norm import convert_sync_batchnorm
+from sslcli.other_encoders import captions_of
 from sslcli.rng import Draw
 from sslcli.runs.identity import config_hash
 from sslcli.runs.loggers import Loggers
@@ -34,6 +35,7 @@ from sslcli.runtime.device import Runtime
 from sslcli.views import Views
 from sslcli.views.images import native
 from sslcli.views.modality import modality
+from sslcli.views.pairs.captions import CaptionViews, encode_texts
 
 EVALUATOR_ARGUMENTS = ("backbone", "dataset", "device", "workers", "autocast", "channels_last")  # see `online.py`
 
@@ -133,6 +135,7 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
         rank=process.rank,
         world_size=process.world_size,
         labels=method.uses_labels,
+        captions=caption_views(dataset, machine.device) if method.uses_captions else None,
     )
     steps = None
     if train["budget"] is None:
@@ -202,6 +205,14 @@ def check_data_for_method(targets: list[type[Method]], dataset: Dataset) -> None
             )
 
 
+def caption_views(dataset: Dataset, device: torch.device) -> CaptionViews:
+    """The captions of the samples of pretraining. RequestError where they have none."""
+    preprocessor = captions_of(dataset)
+    if dataset.pretrain.captions is None:
+        raise RequestError(f"the samples of {dataset.name} that pretraining reads have no captions")
+    return CaptionViews(dataset.pretrain.captions, preprocessor, device)
+
+
 def check_min_batch(targets: list[type[Method]], train: Config, world_size: int) -> None:
     """RequestError where a micro-batch is smaller than a method's `min_batch`."""
     smallest = max(t.min_batch for t in targets) * train["accumulate"] * world_size
@@ -235,9 +246,10 @@ def rehearse(method: Method, views: Views, dataset: Dataset, micro_batch: int = 
     kind = modality(dataset.modality)
     blank = [kind.dummy(shape, dataset.values, n) for shape in views.shapes]
     labels = torch.zeros(n, dtype=torch.int64) if method.uses_labels else None
+    captions = encode_texts(["a"] * n, captions_of(dataset)) if method.uses_captions else None
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
-            copy.deepcopy(method)(Batch(blank, views.kinds, draw, labels))
+            copy.deepcopy(method)(Batch(blank, views.kinds, draw, labels, captions))
         except ValueError as e:
             if n > 1 or not str(e).startswith("Expected more than 1 value per channel"):  # torch's, of any batch norm
                 raise

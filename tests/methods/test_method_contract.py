@@ -47,7 +47,7 @@ FACTS = DataInfo(samples=200, classes=3, steps_per_epoch=5)
 @functools.cache
 def recipe(name: str) -> dict[str, Any]:
     whole = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
-    return compose.expand_tasks(whole)["method"]
+    return compose.expand_method(whole)["method"]
 
 
 @functools.cache

@@ -25,8 +25,9 @@ ENTRIES = (
             Option("split", "all|train|test", "the samples of a data set (default: all)"),
             Option(
                 "pool",
-                "mean|cls|tokens|items",
-                "of backbones with tokens (default: as the backbone pools); items: the embedding of each item that users can have",
+                "mean|cls|tokens|items|shared",
+                "of backbones with tokens (default: as the backbone pools); items: the embedding of each item that users can have; "
+                "shared: the space of images and captions (clip, siglip)",
             ),
             Option(
                 "batch_size", "N", "samples that are decoded at a time; it does not change the features (default: 64)"
@@ -44,12 +45,13 @@ ENTRIES = (
     ),
     Command(
         "search",
-        "Find the nearest neighbors of files or ids among embedded samples.",
+        "Find the nearest neighbors of files, ids or texts among embedded samples.",
         "E.npz QUERY... [k=N] [page=FILE.html]",
         (
             ("E.npz photo.jpg", "the ten samples most similar to a file"),
             ("E.npz train/17 train/40 k=3", "of samples of E.npz, by their ids"),
             ("E.npz 'new/*.jpg' page=near.html", "with pictures, in one HTML file"),
+            ("E.npz 'a red circle'", "of a text, where E.npz was written with pool=shared"),
         ),
         options=(
             Option("k", "N", "neighbors of each query (default: 10)"),

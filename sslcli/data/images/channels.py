@@ -24,6 +24,7 @@ class ConvertedSource(Source):
         self.whole, self.channels = whole, channels
         self.labels, self.names, self.groups, self.bad = whole.labels, whole.names, whole.groups, whole.bad
         self.targets, self.max_bad_fraction = whole.targets, whole.max_bad_fraction
+        self.captions = whole.captions
         self._x: Dense | None = None
 
     def __len__(self) -> int:

@@ -14,15 +14,15 @@ from sslcli.data.images.headers import FileLoader
 MAX_COMPARED = 20_000  # files
 
 
-def warn_duplicates(train: FileList, test: FileList | None, load: FileLoader, notes: list[str]) -> None:
-    """Warn about test files that are byte for byte in train: files of equal size are compared by hash."""
+def warn_duplicates(train: FileList, test: FileList | None, load: FileLoader, notes: list[str]) -> int:
+    """Warn about test files that are byte for byte in train: files of equal size are compared by hash. Returns their number."""
     if not test:
-        return
+        return 0
     sizes = set(train.sizes) & set(test.sizes)
     pairs = [[p for p, s in zip(f.paths, f.sizes, strict=True) if s in sizes] for f in (train, test)]
     if sum(map(len, pairs)) > MAX_COMPARED:
         notes.append("not checked for duplicates between train and test (too many files of equal size)")
-        return
+        return 0
 
     def hashed(paths: list[str]) -> list[bytes | None]:
         def one(i: int) -> bytes | None:
@@ -40,3 +40,4 @@ def warn_duplicates(train: FileList, test: FileList | None, load: FileLoader, no
         notes.append(
             f"warning: {plural(duplicates, 'test image')} also in train (same bytes): metrics will be too optimistic"
         )
+    return duplicates

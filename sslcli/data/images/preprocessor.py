@@ -20,6 +20,7 @@ from sslcli.nn.values import Continuous, Values, values_from_json
 
 Range = list[float] | str | None
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+IMAGES = ("image", "pairs")  # modalities whose samples are images
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class ImagePreprocessor(Preprocessor):
         from sslcli.data.images.channels import convert_channels
 
         wanted, name = self.shape[0], dataset.name
-        if dataset.modality == self.kind and {dataset.shape[0], wanted} == {1, 3}:
+        if dataset.modality in IMAGES and {dataset.shape[0], wanted} == {1, 3}:
             how = (
                 "gray, repeated to three channels"
                 if wanted == 3
@@ -139,7 +140,12 @@ class ImagePreprocessor(Preprocessor):
             here = dataset.details.get("range")
             if here is not None and here != self.range:
                 notes.append(f"warning: values are scaled by the range {here}; the run was trained with {self.range}")
+        if dataset.modality in IMAGES:  # captions are not read by an encoder of images
+            dataset = replace(dataset, modality="image", preprocessor=None)
         return replace(dataset, values=self.values)
+
+    def with_values(self, values: Values) -> Self:
+        return replace(self, values=values)
 
 
 def with_range_of_each_image(node: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ sample by worker processes, cropped to the size of each view while still uint8, 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
@@ -54,7 +54,8 @@ class Loader:
     """Endless batches of views for pretraining.
 
     `batch_size` is the global batch of one optimizer step: each of `world_size` processes makes its share, in `accumulate`
-    micro-batches. `labels=True` puts labels into the batch, for methods with `uses_labels`.
+    micro-batches. `labels=True` puts labels into the batch, for methods with `uses_labels`; `captions` makes those of a draw,
+    (B, L) int64 on `device`, for methods with `uses_captions`.
 
     An unreadable sample is replaced by another one (`bad_samples.py`), whose id is in the batch. Raises RequestError where
     the batch size does not suit the data or the processes; while training, DataError where more than
@@ -74,6 +75,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         labels: bool = False,
+        captions: Callable[[Draw], Tensor] | None = None,
     ):
         n = len(source)
         check_batch_size(batch_size, accumulate, world_size, n)
@@ -86,6 +88,7 @@ class Loader:
         self.batch_size, self.accumulate, self.rank, self.world_size = batch_size, accumulate, rank, world_size
         self.steps_per_epoch = n // batch_size
         self._labels = source.labels.to(self.device) if labels and source.labels is not None else None
+        self._captions = captions
         self._epoch_order = EpochOrder(seed, n)
         self._bad = BadSamples(source, report=True)
         self._waited = 0.0
@@ -130,7 +133,8 @@ class Loader:
                 views, draw = next(batches)
                 self._waited += time.perf_counter() - start
                 labels = None if self._labels is None else self._labels[draw.ids]
-                yield Batch(views, self.views.kinds, draw, labels)
+                captions = None if self._captions is None else self._captions(draw)
+                yield Batch(views, self.views.kinds, draw, labels, captions)
         finally:
             batches.close()
 

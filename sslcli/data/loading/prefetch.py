@@ -57,6 +57,7 @@ class Prefetcher(BatchIterator):
         (batch, ready), self.pending = self.pending, None
         main_stream = torch.cuda.current_stream(self.device)
         main_stream.wait_event(ready)
-        for tensor in (*batch.views, batch.draw.ids, *([] if batch.labels is None else [batch.labels])):
+        given = [x for x in (batch.labels, batch.captions) if x is not None]
+        for tensor in (*batch.views, batch.draw.ids, *given):
             tensor.record_stream(main_stream)  # the side stream's allocator reuses the memory only after the step
         return batch

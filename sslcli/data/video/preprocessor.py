@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -60,6 +60,9 @@ class FramesPreprocessor(Preprocessor):
         if x.dtype != torch.uint8 or tuple(x.shape[1:]) != self.shape:
             raise DataError(f"expected uint8 clips of shape {self.shape}, got {x.dtype} {tuple(x.shape[1:])}")
         return x
+
+    def with_values(self, values: Values) -> Self:
+        return replace(self, values=values)
 
     def decode(self, raw: Tensor) -> list[np.ndarray]:
         """(N, C, T, H, W) uint8 to arrays (T, H, W, C) uint8."""

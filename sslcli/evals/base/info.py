@@ -5,7 +5,8 @@ Keys of configs/evaluator/NAME.yaml that are no arguments of the evaluator:
     title       heading in the report
     metric      main metric, or a list of which the first that is present counts; null: none
     needs       labels, tokens (a backbone with tokens), reconstruction (a method that reconstructs),
-                timeline (data that are divided in time), next_items (histories of users), dataset (`dataset=NAME`)
+                timeline (data that are divided in time), next_items (histories of users), captions (a method that reads
+                captions), dataset (`dataset=NAME`)
     order       position in the report, ascending
     ranks_runs  whether the main metric ranks the runs of a sweep
 """

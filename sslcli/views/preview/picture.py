@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sslcli.console import escape
 from sslcli.views.preview.base import Drawn, Preview, heat, rescale, to_image
 
 if TYPE_CHECKING:
@@ -61,6 +63,22 @@ class Picture(Drawn):
     def difference(self, other: Preview) -> Preview:
         assert isinstance(other, Picture), other
         return HeatMap((other.pixels.float() - self.pixels.float()).abs().mean(dim=0))
+
+
+@dataclass(frozen=True)
+class Captioned(Picture):
+    """An image with a text that describes it."""
+
+    caption: str = ""
+
+    def text(self) -> str:
+        return escape(self.caption)
+
+    def html(self) -> str:
+        return f'<span class="preview">{super().html()}<br>{html.escape(self.text())}</span>'
+
+    def reduce(self) -> Captioned:
+        return Captioned(super().reduce().pixels, self.caption)
 
 
 @dataclass(frozen=True)

@@ -162,10 +162,10 @@ class TableReader:
                 columns = replace(columns, split=None)
             texts = _texts(file, columns.text, block[columns.text], lines)
             numeric = numeric and all(PLAIN.fullmatch(t.strip()) for t in texts if t.strip())
-            labels = None if columns.label is None else [_scalar(v) for v in block[columns.label]]
+            labels = None if columns.label is None else [cell_text(v) for v in block[columns.label]]
             parts = np.full(len(lines), PARTS.index(part), np.int8)
             if columns.split is not None:
-                parts = words.parts(lines, [_scalar(v) for v in block[columns.split]])
+                parts = words.parts(lines, [cell_text(v) for v in block[columns.split]])
             self.collector.add_rows(lines, texts, labels, parts, file.what)
         if len(self.collector.builder) == first:
             raise DataError(f"{file.what} has no row with text in the column {escape(columns.text)}")
@@ -221,7 +221,7 @@ def _texts(file: RowFile, name: str, cells: Any, lines: np.ndarray) -> list[str]
     return list(cells)
 
 
-def _scalar(value: object) -> str | None:
+def cell_text(value: object) -> str | None:
     """A label or a split as text."""
     if value is None or isinstance(value, str):
         return value

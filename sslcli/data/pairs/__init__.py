@@ -1,0 +1,1 @@
+"""Images with captions: manifests that name both, and generated pictures of shapes."""

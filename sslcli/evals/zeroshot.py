@@ -1,0 +1,262 @@
+"""Zero-shot classification and retrieval: images and texts compared in the space that a method gives both, without labels.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, Sec. 3.1: the vector of a
+class is the mean of the unit vectors of its name in several templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.console import escape, plural
+from sslcli.data.pairs.captions import Captions
+from sslcli.data.text.preprocessor import TextPreprocessor
+from sslcli.errors import RequestError, listing, nearest
+from sslcli.evals.artefacts.predictions import Predictions
+from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, thumbnails
+from sslcli.evals.base.features import EvalData, Split
+from sslcli.evals.base.result import Artefact, Result
+from sslcli.evals.metrics.interval import accuracy_intervals
+from sslcli.evals.metrics.recall import KS, best_ranks, chance_recall
+from sslcli.methods.base import Method
+from sslcli.other_encoders import captions_of
+from sslcli.rng import derive, order
+from sslcli.runs import Record
+from sslcli.views.pairs.captions import encode_texts, views_of
+
+HINT = "sslcli pretrain method=clip dataset=pairs dataset.path=manifest.csv"
+AT_ONCE = 256  # texts
+ROWS, SHOWN = 8, 6  # captions and images in the sheet
+
+
+@dataclass
+class Texts:
+    """The distinct captions of a split: views (T, L); and for pairs of a sample and a caption, their numbers: (P,) each."""
+
+    x: Tensor
+    samples: Tensor
+    captions: Tensor
+
+
+def zeroshot(
+    backbone: nn.Module,
+    data: EvalData,
+    *,
+    templates: list[str] | None = None,
+    names: dict[str, str] | None = None,
+    baselines: bool = True,
+) -> Result:
+    """Returns `top1` and `top5` (more than five classes) of test samples with labels, and `text_recall@K`, `image_recall@K` for K
+    of 1, 5 and 10 of those with captions; the same of `chance.` and of the `untrained.` method.
+
+    Equal captions are one text, which is right for all its images. Of equal similarities half are counted as larger.
+    `templates`: texts with {} for the name of a class. `names`: other names of classes. RequestError where the run's method does
+    not read captions, or for templates and names that do not fit."""
+    method, preprocessor = _method(data), captions_of(data.dataset)
+    split = data.eval_split
+    source = data.source(split)
+    classes = [(names or {}).get(name, name) for name in data.dataset.classes]
+    prompts = _prompts(classes, list(templates or ["{}"]), names or {}, data.dataset.classes)
+    texts = None if source.captions is None else distinct_captions(source.captions, preprocessor)
+    if not classes and texts is None:
+        raise RequestError(f"{data.dataset.name} has neither classes nor captions to compare images with", HINT)
+    methods = {"": method}
+    if baselines and data.untrained_method is not None:
+        methods["untrained."] = data.untrained_method()
+    numbers: dict[str, float] = {}
+    artefacts: dict[str, Artefact] = {}
+    labeled = retrieved = 0
+    for prefix, one in methods.items():
+        ids, vectors = sample_vectors(one, data, split)
+        y = data.labels(split)[ids]
+        if classes and bool((y >= 0).any()):
+            class_vectors = _class_vectors(one, data, prompts, preprocessor)
+            known = y >= 0
+            scores, labeled = vectors[known] @ class_vectors.T, int(known.sum())
+            numbers |= {prefix + key: value for key, value in accuracies(scores, y[known]).items()}
+            if not prefix:
+                made = Predictions(ids[known], y[known], scores.argmax(dim=1)[None])
+                artefacts |= made.files(source, data.dataset.classes)
+        if texts is not None:
+            text_vectors = _encode(one, data, texts.x)
+            found = recalls(vectors, text_vectors, ids, texts)
+            numbers |= {prefix + key: value for key, value in found.items()}
+            retrieved = len(ids)
+            if not prefix:
+                artefacts["captions.png"] = _sheet(data, split, ids, vectors, text_vectors, texts, preprocessor)
+            if baselines and "chance.text_recall@1" not in numbers:
+                numbers |= {f"chance.{key}": value for key, value in chance(ids, texts).items()}
+    if baselines and labeled:
+        numbers["chance.top1"] = 1 / len(classes)
+    protocol: Record = {
+        "method": type(method).__name__,
+        "split": split,
+        "similarity": "cosine",
+        "templates": list(templates or ["{}"]) if classes else [],
+        "classes": len(classes),
+        "samples": {"with labels": labeled, "with captions": retrieved},
+        "texts": 0 if texts is None else len(texts.x),
+        "baselines": {"chance": {"note": "the expectation of a random order"}} if baselines else {},
+        "notes": _notes(data, prompts, preprocessor, baselines),
+    }
+    return Result(numbers, protocol, artefacts, {}, accuracy_intervals(numbers, labeled))
+
+
+def _method(data: EvalData) -> Method:
+    """The method of the run, which reads captions."""
+    if data.pretraining is None:
+        raise RequestError("an untrained backbone has no space that images and texts share", HINT)
+    method, _ = data.pretraining()
+    if not method.shares_space:
+        raise RequestError(f"{type(method).__name__} does not read captions", HINT)
+    return method
+
+
+def _prompts(
+    classes: list[str], templates: list[str], names: Mapping[str, str], known: tuple[str, ...]
+) -> dict[str, list[str]]:
+    """The texts of each class."""
+    if wrong := next((t for t in templates if not isinstance(t, str) or "{}" not in t), None):
+        raise RequestError(
+            f"evaluator.templates: expected texts with {{}} for the name of a class, got {wrong}",
+            "'evaluator.templates=[\"a photo of a {}.\"]'",
+        )
+    if other := next((name for name in names if name not in known), None):
+        close = nearest(other, list(known))
+        raise RequestError(
+            f"evaluator.names: there is no class {escape(str(other))}",
+            f"did you mean {escape(close)} ?" if close else f"classes: {listing(map(escape, known), 8)}",
+        )
+    return {name: [template.replace("{}", name) for template in templates] for name in classes}
+
+
+def distinct_captions(captions: Captions, preprocessor: TextPreprocessor) -> Texts:
+    """The captions of samples, each text once."""
+    x = views_of(captions, torch.arange(len(captions.texts)), preprocessor)
+    distinct, which = x.unique(dim=0, return_inverse=True)
+    return Texts(distinct, captions.owners, which)
+
+
+def sample_vectors(method: Method, data: EvalData, split: Split) -> tuple[Tensor, Tensor]:
+    """The ids (n,) of the samples that can be read, and their unit vectors (n, P) float32."""
+    parts = []
+    for ids, x in data.batches(split):
+        with torch.no_grad(), data.autocast():
+            vectors = method.sample_vectors(x)
+        assert vectors is not None, type(method)
+        parts.append((ids, vectors.float().cpu()))
+    ids, vectors = (torch.cat(column) for column in zip(*parts, strict=True))
+    return ids, vectors
+
+
+def _encode(method: Method, data: EvalData, x: Tensor) -> Tensor:
+    """The unit vectors (T, P) of texts (T, L)."""
+    parts = []
+    for part in x.split(AT_ONCE):
+        with torch.no_grad(), data.autocast():
+            parts.append(method.caption_vectors(part.to(data.device)).float().cpu())
+    return torch.cat(parts)
+
+
+def _class_vectors(
+    method: Method, data: EvalData, prompts: Mapping[str, list[str]], preprocessor: TextPreprocessor
+) -> Tensor:
+    """(K, P) unit vectors."""
+    each = [_encode(method, data, encode_texts(texts, preprocessor)).mean(dim=0) for texts in prompts.values()]
+    return F.normalize(torch.stack(each), dim=1)
+
+
+def accuracies(scores: Tensor, y: Tensor) -> dict[str, float]:
+    """top1, and top5 where there are more classes, of scores (n, K)."""
+    own = torch.arange(scores.shape[1]) == y[:, None]
+    ranks = best_ranks(scores, own)
+    out = {"top1": float((ranks <= 1).double().mean())}
+    return out | ({"top5": float((ranks <= 5).double().mean())} if scores.shape[1] > 5 else {})
+
+
+def recalls(vectors: Tensor, text_vectors: Tensor, ids: Tensor, texts: Texts) -> dict[str, float]:
+    """The share of images, and of captions, with a right one among the K most similar."""
+
+    def of(queries: Tensor, gallery: Tensor, right: Callable[[slice], Tensor]) -> Tensor:
+        parts = [slice(i, i + AT_ONCE) for i in range(0, len(queries), AT_ONCE)]
+        return torch.cat([best_ranks(queries[part] @ gallery.T, right(part)) for part in parts])
+
+    matrix = _relevance(ids, texts)
+    to_text = of(vectors, text_vectors, lambda part: matrix[part])
+    present = matrix.any(dim=0)
+    to_image = of(text_vectors[present], vectors, lambda part: matrix.T[present][part])
+    out = {f"text_recall@{k}": float((to_text <= k).double().mean()) for k in KS}
+    return out | {f"image_recall@{k}": float((to_image <= k).double().mean()) for k in KS}
+
+
+def _relevance(ids: Tensor, texts: Texts) -> Tensor:
+    """(n, T) bool: whether text t is a caption of sample ids[n]."""
+    row = torch.full((int(max(ids.max(), texts.samples.max())) + 1,), -1)
+    row[ids] = torch.arange(len(ids))
+    at = row[texts.samples]
+    out = torch.zeros(len(ids), len(texts.x), dtype=torch.bool)
+    out[at[at >= 0], texts.captions[at >= 0]] = True
+    return out
+
+
+def chance(ids: Tensor, texts: Texts) -> dict[str, float]:
+    matrix = _relevance(ids, texts)
+    out: dict[str, float] = {}
+    for name, right in (("text", matrix), ("image", matrix.T[matrix.any(dim=0)])):
+        out |= {f"{name}_recall@{k}": chance_recall(right.sum(dim=1), right.shape[1], k) for k in KS}
+    return out
+
+
+def _sheet(
+    data: EvalData,
+    split: Split,
+    ids: Tensor,
+    vectors: Tensor,
+    text_vectors: Tensor,
+    texts: Texts,
+    preprocessor: TextPreprocessor,
+) -> Sheet:
+    """The most similar images of some captions."""
+    matrix = _relevance(ids, texts)
+    present = torch.nonzero(matrix.any(dim=0))[:, 0]
+    chosen = present[order(derive(data.seed, "zeroshot"), 0, len(present))[:ROWS]].sort().values
+    best = (text_vectors[chosen] @ vectors.T).topk(min(SHOWN, len(ids)), dim=1).indices
+    shown = thumbnails(data, split, ids[best].flatten().tolist())
+    rows = [
+        Row(
+            preprocessor.tokenizer.decode(texts.x[text]),
+            "",
+            [
+                Cell(shown[int(ids[i])], "right" if matrix[i, text] else "wrong")
+                for i in near.tolist()
+                if int(ids[i]) in shown
+            ],
+        )
+        for text, near in zip(chosen.tolist(), best, strict=True)
+    ]
+    caption = f"the most similar {split} images of some captions, of all {len(ids):,}"
+    return Sheet("Images by captions", rows, caption, legend=("has this caption", "has another one"))
+
+
+def _notes(
+    data: EvalData, prompts: Mapping[str, list[str]], preprocessor: TextPreprocessor, baselines: bool
+) -> list[str]:
+    unknown = preprocessor.tokenizer.unknown
+    lost = []
+    if unknown is not None:
+        for name in prompts:
+            (content,) = preprocessor.encode([name])
+            if not len(content) or bool((content == unknown).all()):
+                lost.append(name)
+    notes = [*data.notes]
+    if lost:
+        which = plural(len(lost), "class", "classes")
+        notes.append(
+            f"the vocabulary has no word of the names of {which}: {listing(map(escape, lost), 6)} (evaluator.names)"
+        )
+    return notes if baselines else [*notes, "baselines were not evaluated (evaluator.baselines=false)"]

@@ -1,0 +1,69 @@
+"""SigLIP: for each image and each caption of the global batch, a binary decision of whether they belong together.
+
+Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, Sec. 3.2 and Algorithm 1. https://arxiv.org/abs/2303.15343
+B batch of this process, N global batch, P width of the shared space. Scale and bias of the logits are learned, from ln 10 and
+-10, so that training starts near the prior that most pairs do not belong together. Deviation from the paper: a caption that
+equals the one of an image is right for it, too.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.methods.base import Batch, Method, Tower
+from sslcli.nn.dist import gather
+from sslcli.nn.heads import Width
+from sslcli.nn.precision import full_precision
+from sslcli.nn.stats import spread
+from sslcli.nn.towers import TwoTowers, equal_rows
+
+
+class SigLIP(Method):
+    requires = frozenset({"pairs", "views"})
+    uses_captions = True
+    compares = True
+    negatives = 1
+
+    def __init__(
+        self, backbone: nn.Module, tower: Tower, proj_dim: Width = "auto", scale: float = 10.0, bias: float = -10.0
+    ):
+        super().__init__(backbone)
+        if scale <= 0:
+            raise ValueError(f"scale must be above 0, got {scale}")
+        self.tower = tower
+        self.shared = TwoTowers(self.backbone.dim, tower.dim, int(self.head_width(proj_dim, 512)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.bias = nn.Parameter(torch.tensor(bias))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        (x,) = batch.expect_views(1, "paired", "global", "weak", "clean")
+        assert batch.captions is not None
+        image = self.shared.image(self.backbone(x))  # (B, P), unit vectors
+        text = self.shared.text(self.tower(batch.captions))
+        loss, correct = siglip_loss(image, text, equal_rows(batch.captions), self.log_scale.exp(), self.bias)
+        return {"loss": loss, "contrast_acc": correct, "spread": spread(image), "scale": self.log_scale.detach().exp()}
+
+    def sample_vectors(self, x: Tensor) -> Tensor:
+        return self.shared.image(self.backbone(x))
+
+    def caption_vectors(self, x: Tensor) -> Tensor:
+        return self.shared.text(self.tower(x))
+
+    def details(self) -> dict[str, str]:
+        return {"tower": self.shared.describe(self.tower)}
+
+
+@full_precision
+def siglip_loss(image: Tensor, text: Tensor, same: Tensor, scale: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """-log sigmoid(z(i, j) (scale image_i . text_j + bias)), summed over the captions j of the global batch and averaged over this
+    process's images i; z is 1 where `same`, else -1. And the share of images whose most similar caption is a right one.
+
+    image, text: unit vectors (B, P). same: (B, N) bool."""
+    logits = scale * image @ gather(text).T + bias  # (B, N)
+    sign = torch.where(same, 1.0, -1.0)
+    correct = same.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean().detach()
+    return -F.logsigmoid(sign * logits).sum(dim=1).mean(), correct

@@ -1,0 +1,71 @@
+"""Encoders that a configuration names beside the backbone that is trained: a frozen teacher, and the encoder of captions."""
+
+from __future__ import annotations
+
+from sslcli.backbones.base import Backbone
+from sslcli.config import Config, instantiate
+from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.pairs.preprocessor import PairsPreprocessor
+from sslcli.data.text.preprocessor import TextPreprocessor
+from sslcli.errors import RequestError, listing
+from sslcli.formats.initial import open_encoder, spec_preprocessor
+from sslcli.methods.base import Encoder, Tower
+from sslcli.runs.encoder import build_backbone, values_of
+
+
+def load_frozen_encoder(spec: str, dataset: Dataset, key: str) -> Encoder:
+    """The frozen encoder of a run, which takes samples normalized as those of `dataset`. RequestError for another shape.
+
+    `key`: of the configuration, for messages."""
+    shape = tuple(dataset.shape)
+    backbone, info, own = open_encoder(spec, shape)
+    if own.shape != shape:
+        raise RequestError(
+            f"{key}={spec} was trained on samples of shape {own.shape}; those of {dataset.name} have {shape}",
+            own.size_hint(shape),
+        )
+    if dataset.preprocessor is not None and (changes := own.differences(dataset.preprocessor)):
+        raise RequestError(f"{key}={spec} was trained with another preprocessor: {listing(changes, 5)}")
+    try:
+        return Encoder(backbone, dataset.values.conversion(values_of(info)))
+    except ValueError as e:
+        raise RequestError(f"{key}={spec} was trained on other values than those of {dataset.name}: {e}") from None
+
+
+def new_tower(spec: str | Config, dataset: Dataset, key: str) -> Tower:
+    """The encoder of the captions of a data set: a backbone with random weights, or that of a run or a pretrained encoder, frozen.
+
+    `key`: of the configuration, for messages. RequestError where it does not take these captions."""
+    preprocessor = captions_of(dataset)
+    if not isinstance(spec, str):
+        instantiate.check("backbone", spec, given=["input_shape", "values"])
+        target = instantiate.resolve("backbone", spec["_target_"])
+        if isinstance(target, type) and issubclass(target, Backbone):
+            target.check_samples(preprocessor.shape, preprocessor.values)
+        return Tower(build_backbone(spec, preprocessor.shape, preprocessor.values))
+    backbone, _, own = open_encoder(spec, preprocessor.shape)
+    if changes := own.differences(preprocessor):
+        raise RequestError(f"{key}={spec} was trained with another preprocessor: {listing(changes, 5)}")
+    return Tower(backbone, frozen=True)
+
+
+def captions_of(dataset: Dataset) -> TextPreprocessor:
+    """The preprocessor of the captions of a data set. RequestError where it has none."""
+    own = dataset.preprocessor
+    if not isinstance(own, PairsPreprocessor):
+        raise RequestError(f"{dataset.name} has no captions", "dataset=pairs dataset.path=MANIFEST, or dataset=shapes")
+    return own.captions
+
+
+def captions_like(cfg: Config) -> Preprocessor | None:
+    """The preprocessor of the encoder of captions that a configuration names; None where it names a backbone or none."""
+    tower = cfg.get("method", {}).get("tower")
+    if not isinstance(tower, str):
+        return None
+    own = spec_preprocessor(tower, cfg["dataset"])
+    if not isinstance(own, TextPreprocessor):
+        raise RequestError(
+            f"method.tower={tower} is no encoder of text{'' if own is None else f', but of {own.kind} samples'}",
+            "method.tower=bert_tiny trains one",
+        )
+    return own
