@@ -5,7 +5,7 @@ from __future__ import annotations
 from sslcli.backbones.base import Backbone
 from sslcli.config import Config, instantiate
 from sslcli.data.dataset import Dataset, Preprocessor
-from sslcli.data.pairs.preprocessor import PairsPreprocessor
+from sslcli.data.image_text.preprocessor import PairsPreprocessor
 from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.errors import RequestError, listing
 from sslcli.formats.initial import open_encoder, spec_preprocessor

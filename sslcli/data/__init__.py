@@ -14,7 +14,7 @@ _MODULES = {
     "capitals": "sslcli.data.text.capitals",
     **{name: f"sslcli.data.audio.{name}" for name in ("audio_folder", "tones")},
     **{name: f"sslcli.data.video.{name}" for name in ("frames", "moving")},
-    **{name: f"sslcli.data.pairs.{name}" for name in ("pairs", "shapes")},
+    **{name: f"sslcli.data.image_text.{name}" for name in ("pairs", "shapes")},
     **{name: f"sslcli.data.sources.{name}" for name in ("arrays", "image_folder", "pack", "series", "table", "tar")},
     **{name: f"sslcli.data.sources.{name}" for name in ("text_lines", "text_table")},
 }

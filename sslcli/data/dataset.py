@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.histories.next_items import NextItems
-from sslcli.data.pairs.captions import Captions
+from sslcli.data.image_text.captions import Captions
 from sslcli.data.storage import Dense, Storage
 from sslcli.data.timeline import Timeline
 from sslcli.errors import RequestError

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.console import escape, plural
-from sslcli.data.pairs.captions import Captions
+from sslcli.data.image_text.captions import Captions
 from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.evals.artefacts.predictions import Predictions
@@ -27,7 +27,7 @@ from sslcli.methods.base import Method
 from sslcli.other_encoders import captions_of
 from sslcli.rng import derive, order
 from sslcli.runs import Record
-from sslcli.views.pairs.captions import encode_texts, views_of
+from sslcli.views.image_text.captions import encode_texts, views_of
 
 HINT = "sslcli pretrain method=clip dataset=pairs dataset.path=manifest.csv"
 AT_ONCE = 256  # texts

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from sslcli import builders
-from sslcli.data.pairs.preprocessor import PairsPreprocessor
+from sslcli.data.image_text.preprocessor import PairsPreprocessor
 from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.errors import RequestError, TrainingError, command
 from sslcli.inference.encoder import TrainedEncoder
 from sslcli.methods.base import Method
 from sslcli.runs import checkpoint
 from sslcli.runs.safetensors_file import hash_tensors
-from sslcli.views.pairs.captions import encode_texts
+from sslcli.views.image_text.captions import encode_texts
 
 SHARED = "shared"
 

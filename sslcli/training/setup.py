@@ -33,9 +33,9 @@ from sslcli.runtime import device as runtime
 from sslcli.runtime import processes
 from sslcli.runtime.device import Runtime
 from sslcli.views import Views
+from sslcli.views.image_text.captions import CaptionViews, encode_texts
 from sslcli.views.images import native
 from sslcli.views.modality import modality
-from sslcli.views.pairs.captions import CaptionViews, encode_texts
 
 EVALUATOR_ARGUMENTS = ("backbone", "dataset", "device", "workers", "autocast", "channels_last")  # see `online.py`
 

@@ -11,8 +11,8 @@ import torch
 
 from sslcli.console import plural
 from sslcli.data.dataset import Dataset, Source
-from sslcli.data.pairs.captions import join_captions
-from sslcli.data.pairs.preprocessor import PairsPreprocessor
+from sslcli.data.image_text.captions import join_captions
+from sslcli.data.image_text.preprocessor import PairsPreprocessor
 from sslcli.data.storage import Ragged
 from sslcli.data.subset import Concat
 from sslcli.data.text.choose import VOCABULARY, make_tokenizer

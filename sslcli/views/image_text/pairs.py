@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Dataset, Source
-from sslcli.data.pairs.preprocessor import PairsPreprocessor
+from sslcli.data.image_text.preprocessor import PairsPreprocessor
 from sslcli.views.image import ImageModality
 from sslcli.views.modality import Terms
 from sslcli.views.preview.base import Preview

@@ -9,9 +9,9 @@ import torch
 
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.data.fingerprint import fingerprint
+from sslcli.data.image_text.build import CaptionOptions, as_pairs, attach_captions, fit_captions
+from sslcli.data.image_text.preprocessor import PairsPreprocessor
 from sslcli.data.images.preprocessor import ImagePreprocessor
-from sslcli.data.pairs.build import CaptionOptions, as_pairs, attach_captions, fit_captions
-from sslcli.data.pairs.preprocessor import PairsPreprocessor
 from sslcli.data.public.build import labeled_images
 from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.errors import RequestError

@@ -6,12 +6,12 @@ from typing import Any
 
 from sslcli.data.dataset import Dataset
 from sslcli.data.folders.paths import require_path
+from sslcli.data.image_text.build import CaptionOptions, require_different, with_captions
+from sslcli.data.image_text.manifest import HINT, find_manifest, read_manifest
+from sslcli.data.image_text.preprocessor import PairsPreprocessor
 from sslcli.data.images import decode
 from sslcli.data.images.options import MAX_SIZE, ImageOptions
 from sslcli.data.images.preprocessor import ImagePreprocessor
-from sslcli.data.pairs.build import CaptionOptions, require_different, with_captions
-from sslcli.data.pairs.manifest import HINT, find_manifest, read_manifest
-from sslcli.data.pairs.preprocessor import PairsPreprocessor
 from sslcli.data.sources.image_dataset import build_dataset
 from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.data.text.readers.rows import Format

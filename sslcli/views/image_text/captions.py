@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sslcli.data.pairs.captions import Captions
+from sslcli.data.image_text.captions import Captions
 from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.rng import Draw
 from sslcli.views.text import add_special
