@@ -57,6 +57,7 @@ COLUMNS = {m for m in METHODS if "columns" in recipe(m).get("requires", [])}  # 
 WORDS = {m for m in METHODS if "vocabulary" in recipe(m).get("requires", [])}  # of a text
 
 ITEMS = {m for m in METHODS if "items" in recipe(m).get("requires", [])}  # of histories
+PAIRED = {m for m in METHODS if "pairs" in recipe(m).get("requires", [])}  # of images with captions
 CLIPS = {m for m in METHODS if "frames" in recipe(m).get("requires", [])}  # of frames
 TIMED = {m for m in METHODS if "time" in recipe(m).get("requires", [])}  # of a series
 
@@ -69,6 +70,7 @@ def usual_data(method: str) -> str:
         "series": TIMED,
         "image_folder": COLOURED,
         "moving": CLIPS,
+        "shapes": PAIRED,
     }
     return next((data for data, methods in kinds.items() if method in methods), "digits")
 
@@ -93,6 +95,9 @@ def test_pretrain_and_evaluate(cli, tmp_path, method, data):
             "dataset.size=16",
         ]
         words += ["method.width=16", "backbone.width=8"]
+    if data == "shapes":
+        words += ["dataset.samples=72", "dataset.test_samples=36", "dataset.size=16", "backbone.width=8"]
+        words.append("method.tower_settings={width: 16, depth: 1}")
     if data in ("capitals", "sessions"):
         words += ["backbone.width=16", "backbone.depth=2", "backbone.heads=2"]
     if data == "image_folder":

@@ -54,13 +54,16 @@ def shared_encoder(encoder: TrainedEncoder) -> TrainedEncoder:
         raise RequestError(
             f"pool={SHARED}: {encoder.spec} is no run of a method that reads captions", "sslcli pretrain method=clip"
         )
-    saved = checkpoint.existing(encoder.run.path / "checkpoints")
-    if not saved:
+    folder = encoder.run.path / "checkpoints"
+    saved = next(
+        (path for path in checkpoint.existing(folder) if checkpoint.step_of(path) == encoder.info["step"]), None
+    )
+    if saved is None:
         raise TrainingError(
-            f"{encoder.run.path} has no checkpoint",
+            f"{encoder.run.path} has no checkpoint of its last step",
             f"{command('resume', encoder.run.path)} finishes the run and writes one",
         )
-    method, _ = builders.load_checkpoint_method(encoder.run, saved[-1])
+    method, _ = builders.load_checkpoint_method(encoder.run, saved)
     if not method.shares_space:
         raise RequestError(f"pool={SHARED}: {type(method).__name__} does not read captions", "method=clip or siglip")
     return replace(encoder, module=SharedSpace(method, captions), sha256=hash_tensors(method.state_dict()))

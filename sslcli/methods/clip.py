@@ -67,8 +67,8 @@ def clip_loss(image: Tensor, text: Tensor, same: Tensor, scale: Tensor) -> tuple
     image, text: unit vectors (B, P). same: (B, N) bool, whether caption j of the global batch equals caption i of this process; t
     is uniform over these j. scale: scalar."""
     images, texts = gather(image), gather(text)  # (N, P)
-    target = same / same.sum(dim=1, keepdim=True)
+    target = same.to(image.dtype) / same.sum(dim=1, keepdim=True)
     to_text, to_image = scale * image @ texts.T, scale * text @ images.T  # (B, N)
     loss = (F.cross_entropy(to_text, target) + F.cross_entropy(to_image, target)) / 2
-    correct = same.gather(1, to_text.argmax(dim=1, keepdim=True)).float().mean().detach()
+    correct = same.gather(1, to_text.argmax(dim=1, keepdim=True)).to(loss.dtype).mean().detach()
     return loss, correct

@@ -64,6 +64,6 @@ def siglip_loss(image: Tensor, text: Tensor, same: Tensor, scale: Tensor, bias: 
 
     image, text: unit vectors (B, P). same: (B, N) bool."""
     logits = scale * image @ gather(text).T + bias  # (B, N)
-    sign = torch.where(same, 1.0, -1.0)
+    sign = 2 * same.to(logits.dtype) - 1
     correct = same.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean().detach()
     return -F.logsigmoid(sign * logits).sum(dim=1).mean(), correct

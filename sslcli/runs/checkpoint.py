@@ -142,6 +142,10 @@ def existing(folder: Path) -> list[Path]:
     return sorted((p for p in matches if p.is_dir() and not p.is_symlink()), reverse=True)
 
 
+def step_of(saved: Path) -> int:
+    return int(saved.name.partition("-")[2])
+
+
 FILE = re.compile(r"(state\.json|\w+\.safetensors)")  # of a checkpoint
 ABOUT = {"bytes": int, "sha256": str}  # entries of the manifest for each file
 MANIFEST: dict[str, Any] = {"format": int, "step": int, "files": dict[str, dict[str, Any]]}

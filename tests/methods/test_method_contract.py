@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sslcli.config import compose, modalities, registry
 from sslcli.errors import RequestError
-from sslcli.methods.base import Batch, DataInfo, Encoder, Method
+from sslcli.methods.base import Batch, DataInfo, Encoder, Method, Tower
 from sslcli.nn.values import Tokens, Values, values_from_json
 from sslcli.rng import Draw
 from sslcli.runs.encoder import build_backbone
@@ -66,7 +66,17 @@ def runs_on(name: str) -> list[str]:
     return [m for m in modalities.modalities() if needed <= modalities.provides(m)]
 
 
-CELLS = [(name, modality) for name in NAMES for modality in runs_on(name)]
+def distinct(name: str) -> list[str]:
+    """The modalities on which a method runs, without those that differ in nothing that is tested here: the views and backbones of
+    pairs are those of images."""
+    inputs = ("example", "backbone", "token_backbone")
+    found: dict[str, str] = {}
+    for modality in runs_on(name):
+        found.setdefault(repr([modalities.description(modality)[key] for key in inputs]), modality)
+    return list(found.values())
+
+
+CELLS = [(name, modality) for name in NAMES for modality in distinct(name)]
 every_method = pytest.mark.parametrize("name", NAMES)
 every_cell = pytest.mark.parametrize(("name", "modality"), CELLS)
 
@@ -121,6 +131,8 @@ def made(name: str, modality: str, network: nn.Module) -> Method:
             given[argument] = FACTS
         if parameter.annotation is Encoder:
             given[argument] = Encoder(backbone(modality, tokens=False), values(modality).conversion(values(modality)))
+        if parameter.annotation is Tower:
+            given[argument] = Tower(backbone("text", tokens=True))
         if parameter.annotation == dict[str, Method]:
             given[argument] = {task: made(task, modality, network) for task in recipe(name)["tasks"]}
     small = {key: value for key, value in SMALL_KEYS.items() if key in keys(name)}
@@ -154,9 +166,12 @@ def batch(name: str, modality: str | None = None, n: int = B, padded: bool = Fal
     if padded:
         views = [of.remove(view, missing(view)) for view in views]
     draw = Draw(3, 0, torch.arange(100, 100 + n))
+    captions = (
+        values("text").random(n, tuple(example("text")["shape"]), generator) if target(name).uses_captions else None
+    )
     if target(name).uses_labels:
-        return Batch(views, kinds, draw, torch.arange(n) % FACTS.classes)
-    return Unlabelled(views, kinds, draw)
+        return Batch(views, kinds, draw, torch.arange(n) % FACTS.classes, captions)
+    return Unlabelled(views, kinds, draw, None, captions)
 
 
 def two_segments(view: Tensor, of: Values) -> Tensor:
@@ -207,8 +222,8 @@ def test_yaml_and_signature_agree(name):
     assert target(name).__module__.rpartition(".")[2] == name, "the file has the public name"
     parameters = list(inspect.signature(target(name), eval_str=True).parameters.values())[1:]  # without backbone
     assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters), "no *args, no **kwargs"
-    asked = {p.name: p.default for p in parameters if p.annotation not in (DataInfo, dict[str, Method])}
-    written = {k: v for k, v in keys(name).items() if k not in ("tasks", "settings")}
+    asked = {p.name: p.default for p in parameters if p.annotation not in (DataInfo, Tower, dict[str, Method])}
+    written = {k: v for k, v in keys(name).items() if k not in ("tasks", "settings", "tower")}
     assert {k: "???" if v is inspect.Parameter.empty else v for k, v in asked.items()} == written
 
 
@@ -337,7 +352,7 @@ def test_wrong_plan_is_rejected(name):
     data = batch(name)
     stray = "weak" if "global" in data.kinds else "global"
     labels = data.labels if target(name).uses_labels else None
-    more = Batch([*data.views, data.views[0]], [*data.kinds, stray], data.draw, labels)
+    more = Batch([*data.views, data.views[0]], [*data.kinds, stray], data.draw, labels, data.captions)
     with pytest.raises(RequestError, match=r"exactly|at least") as caught:
         build(name)(more)
     assert "method.plan" in (caught.value.hint or "")

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 
 from sslcli.methods.barlow_twins import barlow_terms
+from sslcli.methods.clip import clip_loss
 from sslcli.methods.dcl import decoupled_contrastive_loss
 from sslcli.methods.dino_v2 import koleo_loss
 from sslcli.methods.electra import discriminator_terms
@@ -14,6 +15,7 @@ from sslcli.methods.moco_v2 import info_nce
 from sslcli.methods.moco_v3 import contrastive_loss
 from sslcli.methods.msn import msn_terms
 from sslcli.methods.nnclr import nearest_neighbor_loss
+from sslcli.methods.siglip import siglip_loss
 from sslcli.methods.simclr import nt_xent
 from sslcli.methods.supcon import supcon_loss
 from sslcli.methods.supervised import labeled_cross_entropy
@@ -30,6 +32,7 @@ from sslcli.nn.prototypes import cross_view_loss
 from sslcli.nn.queue import Queue
 from sslcli.nn.sentence_pairs import pair_terms, swap_second_segments
 from sslcli.nn.sinkhorn import sinkhorn
+from sslcli.nn.towers import equal_rows, unit
 from sslcli.nn.values import Tokens
 
 N, IN, OUT = 8, 5, 4
@@ -106,7 +109,24 @@ def next_sentences(z):
     return pair_terms(z[:, :2] * pairs.x.double().mean(dim=1, keepdim=True), pairs)["loss"]
 
 
+def captions(z):
+    """Captions of this process's rows, of which some are equal, on both processes."""
+    whole = torch.tensor([[2, 7, 3], [2, 8, 3], [2, 7, 3], [2, 9, 3], [2, 7, 3], [2, 5, 3], [2, 9, 3], [2, 6, 3]])
+    return whole[rank() * len(z) : (rank() + 1) * len(z)]
+
+
+def clip(z1, z2):
+    return clip_loss(unit(z1), unit(z2), equal_rows(captions(z1)), torch.tensor(5.0, dtype=z1.dtype))[0]
+
+
+def siglip(z1, z2):
+    scale, bias = torch.tensor(5.0, dtype=z1.dtype), torch.tensor(-2.0, dtype=z1.dtype)
+    return siglip_loss(unit(z1), unit(z2), equal_rows(captions(z1)), scale, bias)[0]
+
+
 LOSSES = {
+    "clip": clip,
+    "siglip": siglip,
     "mlm": lambda a, b: hidden_tokens(a),
     "nsp": lambda a, b: next_sentences(a),
     "electra": lambda a, b: discriminator_terms(a, b.detach() > 0, labels(a)[:, None].expand_as(a) >= 0)["loss"],

@@ -42,6 +42,9 @@ def composed(folder: Path, method: str, *words: str) -> dict:
             "dataset.size=16",
         ]
         size.append("method.width=16")
+    if "pairs" in node.get("requires", []):
+        size += ["dataset=shapes", "dataset.samples=64", "dataset.test_samples=8", "dataset.size=16"]
+        size.append("method.tower_settings={width: 16, depth: 1, dropout: 0.0}")
     if "time" in node.get("requires", []):
         size += ["dataset=series", f"dataset.path={folder / 'signals.npz'}"]
         size += ["backbone.depth=2", "backbone.out=8", "backbone.dropout=0"] if method == "ts2vec" else []

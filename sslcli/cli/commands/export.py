@@ -92,7 +92,7 @@ def load_model(run: Run, which: str, form: ExportFormat, head: str = "none") -> 
         require_done(run)
         backbone, info = load_encoder(run.path)
         method = None
-        saved = [p for p in checkpoint.existing(run.path / "checkpoints") if step_of(p) == info["step"]]
+        saved = [p for p in checkpoint.existing(run.path / "checkpoints") if checkpoint.step_of(p) == info["step"]]
         if form.heads and saved and checkpoint.verify(saved[-1]) is None:
             method, info = load_checkpoint_method(run, saved[-1])
             backbone = method.eval_backbone
@@ -131,15 +131,11 @@ def held_out_samples(run: Run, classes: tuple[str, ...], count: int = 256) -> tu
     return x, torch.tensor([-1 if name is None else places.get(name, -1) for name in names])
 
 
-def step_of(saved: Path) -> int:
-    return int(saved.name.partition("-")[2])
-
-
 def checkpoint_folder(run: Run, which: str) -> Path:
     """The folder of a valid checkpoint: a step, or `best`. RequestError where there is none, TrainingError where it is corrupt."""
     from sslcli.runs import checkpoint
 
-    steps = {step_of(p): p for p in reversed(checkpoint.existing(run.path / "checkpoints"))}
+    steps = {checkpoint.step_of(p): p for p in reversed(checkpoint.existing(run.path / "checkpoints"))}
     if not steps:
         raise RequestError(f"{run.path} has no checkpoint", "leave out checkpoint= for its last weights")
     if which == "best":
