@@ -74,11 +74,13 @@ def layer_factors(backbone: nn.Module, decay: float) -> dict[str, float]:
     return {name: decay ** (len(row) - i) for i, names in enumerate(row) for name in names}
 
 
-def freeze(backbone: nn.Module, count: int) -> None:
-    """Freezes the first layer (the stem, or the patch embedding) and `count` layers after it: neither their parameters nor their
-    batch statistics change, and their dropout is off. RequestError where no layer would remain."""
+def freeze(backbone: nn.Module, count: int | str) -> None:
+    """Freezes the first layer (the stem, or the patch embedding) and `count` layers after it, or `all` of them: neither their
+    parameters nor their batch statistics change, and their dropout is off. RequestError where a count leaves no layer."""
     row = layers(backbone)
-    if count + 1 >= len(row):
+    if isinstance(count, str):
+        count = len(row) - 1
+    elif count + 1 >= len(row):
         raise RequestError(
             f"train.freeze={count}: {type(backbone).__name__} has {len(row) - 1} layers after the first, and one must train",
             f"train.freeze={len(row) - 2}, or less" if len(row) > 2 else "train.freeze=0",

@@ -74,7 +74,7 @@ _MINIMUM: dict[str, tuple[int, str | None]] = {
     "train.batch_size": (1, "auto"),
     "train.accumulate": (1, ""),
     "train.keep": (1, ""),
-    "train.freeze": (0, ""),
+    "train.freeze": (0, "all"),
     "train.lora": (0, ""),
     "train.eval_every": (0, "auto"),
     "train.devices": (1, "auto"),

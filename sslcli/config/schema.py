@@ -29,7 +29,7 @@ class Train:
     strategy: str = "ddp"
     sync_batchnorm: bool = True
     classes: Any = None
-    freeze: int = 0
+    freeze: int | str = 0
     layer_decay: float = 1.0
     lora: int = 0
 

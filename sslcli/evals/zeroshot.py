@@ -60,8 +60,9 @@ def zeroshot(
     method, preprocessor = _method(data), captions_of(data.dataset)
     split = data.eval_split
     source = data.source(split)
-    classes = [(names or {}).get(name, name) for name in data.dataset.classes]
-    prompts = _prompts(classes, list(templates or ["{}"]), names or {}, data.dataset.classes)
+    other_names = {str(name): text for name, text in (names or {}).items()}
+    classes = [other_names.get(name, name) for name in data.dataset.classes]
+    prompts = _prompts(classes, list(templates or ["{}"]), other_names, data.dataset.classes)
     texts = None if source.captions is None else distinct_captions(source.captions, preprocessor)
     if not classes and texts is None:
         raise RequestError(f"{data.dataset.name} has neither classes nor captions to compare images with", HINT)

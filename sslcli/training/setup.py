@@ -105,6 +105,10 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     targets = builders.method_classes(cfg["method"])
     check_data_for_method(targets, dataset)
     check_min_batch(targets, train, process.world_size)
+    if train["freeze"] == "all" and not any(target.uses_captions for target in targets):
+        raise RequestError(
+            f"train.freeze=all: {targets[0].__name__} trains no other network than the backbone", "train.freeze=1, or 0"
+        )
     backbone = builders.new_backbone(cfg, dataset, seed)
     check_backbone(targets, backbone, dataset)
     init_note = load_initial_weights(backbone, cfg["init"]) if cfg.get("init") else ""

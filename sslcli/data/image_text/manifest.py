@@ -164,7 +164,8 @@ def _rows(file: RowFile, columns: _Columns) -> Iterator[tuple[int, str, list[str
             split = exact_split(word)
             if split is None:
                 raise DataError(
-                    f"{file.what}, line {line}: expected one of train, val, test, unlabelled as the split, got {escape(word)}"
+                    f"{file.what}, line {line}: expected one of train, val, test, unlabelled as the split, got {escape(word)}",
+                    "give the column another name if it is none of splits",
                 )
             splits.append(split)
     parser = LabelParser()
@@ -194,7 +195,9 @@ def _parts(images: dict[str, _Image], names: dict[str, str]) -> tuple[dict[str, 
 def _require(what: str, base: str, parts: dict[str, FileList], missing: dict[str, str], bare: int) -> None:
     if any(map(len, parts.values())):
         if not {"train", "unlabelled"} & parts.keys():
-            raise DataError(f"{what} has no row of the split train, only of {', '.join(sorted(parts))}")
+            raise DataError(
+                f"{what} has no row of the split train, only of {', '.join(sorted(parts))}", "write train into its rows"
+            )
         return
     if missing:
         name = next(iter(missing))

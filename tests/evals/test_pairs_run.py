@@ -1,0 +1,188 @@
+"""Every evaluator, files, texts, reports and exports of small runs on images with captions."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import SMOKE, Result
+
+OPTIONS = {  # of evaluators
+    "probe": "labels=2/class",
+    "knn": "",
+    "finetune": "labels=2/class evaluator.epochs=1 evaluator.min_steps=3",
+    "labels": "evaluator.amounts=[2] evaluator.seeds=1 evaluator.supervised=false",
+    "anomaly": "evaluator.scores=[knn]",
+    "cluster": "evaluator.k_max=3",
+    "retrieval": "",
+    "quality": "evaluator.groups=8 evaluator.views=2 evaluator.samples=60",
+    "explain": "evaluator.samples=4",
+    "robustness": "evaluator.max_samples=10",
+    "zeroshot": "",
+}
+DATA = "dataset=shapes dataset.samples=116 dataset.test_samples=58 dataset.size=16"
+TOWER = "method.tower_settings={width: 16, depth: 1, dropout: 0.0}"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A folder with a run of clip."""
+    from sslcli.cli import main
+
+    folder = tmp_path_factory.mktemp("pairs")
+    words = ["pretrain", "method=clip", "backbone.width=8", TOWER, *DATA.split(), *SMOKE, "train.batch_size=29"]
+    with contextlib.chdir(folder):
+        assert main([*words, "train.steps=8", "train.devices=1", "hydra.run.dir=runs/clip"]) == 0
+    return folder
+
+
+@pytest.fixture
+def trained(made, cli, tmp_path) -> Callable[..., Result]:
+    """The command line in a copy of that folder."""
+    shutil.copytree(made, tmp_path, symlinks=True, dirs_exist_ok=True)
+    return cli
+
+
+def test_evaluators_and_report(trained, tmp_path):
+    for name, options in OPTIONS.items():
+        result = trained("eval", name, *shlex.split(options))
+        assert result.code == 0, (name, result.err)
+    record = json.loads((tmp_path / "runs" / "clip" / "eval" / "zeroshot.json").read_text())
+    numbers = record["numbers"]
+    assert {"top1", "top5", "text_recall@1", "image_recall@10", "chance.top1", "untrained.top1"} <= numbers.keys()
+    assert numbers["chance.top1"] == pytest.approx(1 / 36)
+    terms = list((tmp_path / "runs" / "clip" / "eval").glob("cluster*terms*.csv"))
+    assert terms, "clusters have words"
+    report = trained("runs", "report")
+    assert report.code == 0, report.err
+    assert "Zero-shot" in (tmp_path / report.last).read_text(encoding="utf-8")
+
+
+def test_search_by_text(trained, tmp_path):
+    result = trained("embed", "runs/clip", "out=e.npz", "pool=shared", "split=test")
+    assert result.code == 0, result.err
+    with np.load(tmp_path / "e.npz", allow_pickle=False) as file:
+        vectors, ids = file["vector"], file["id"].tolist()
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    result = trained("search", "e.npz", "a red square", ids[3], "k=4", "page=near.html", "--json")
+    assert result.code == 0, result.err
+    found = {q["query"]: [n["id"] for n in q["neighbors"]] for q in json.loads(result.out)["queries"]}
+    text, expected = expected_neighbors(tmp_path, "a red square")
+    np.testing.assert_allclose(vectors @ text, expected, atol=1e-5)
+    assert found["a red square"] == [ids[i] for i in np.argsort(-expected)[:4]]
+    assert ids[3] not in found[ids[3]]
+    assert "a red square" in (tmp_path / "near.html").read_text()
+    assert "has no word" in trained("search", "e.npz", "unicorns").err
+    plain = trained("embed", "runs/clip", "out=plain.npz", "split=test")
+    assert plain.code == 0, plain.err
+    assert trained("search", "plain.npz", "a red square").code == 2
+
+
+def expected_neighbors(folder: Path, text: str) -> tuple[np.ndarray, np.ndarray]:
+    """The vector of a text, and its similarity to each test image, from the method itself."""
+    from sslcli.builders import load_dataset, load_method
+    from sslcli.rng import Draw
+    from sslcli.runs.run import Run
+    from sslcli.views import clean
+    from sslcli.views.image_text.captions import encode_texts
+
+    run = Run(folder / "runs" / "clip")
+    data = load_dataset(run.valid_config)
+    method, _ = load_method(run, run.valid_config, data)
+    n = len(data.test)
+    with torch.no_grad():
+        x = clean(data)(data.test.x, Draw(0, 0, torch.arange(n)))[0]
+        vector = method.caption_vectors(encode_texts([text], data.preprocessor.captions))[0]
+        return vector.numpy(), (method.sample_vectors(x) @ vector).numpy()
+
+
+def test_other_data_and_templates(trained, tmp_path):
+    unseen = trained("eval", "zeroshot", *DATA.split(), "dataset.test=unseen", "--json")
+    assert unseen.code == 0, unseen.err
+    assert "top1" in json.loads(unseen.out)["numbers"]
+    named = trained(
+        "eval", "zeroshot", "evaluator.templates=['a picture of a {}']", "evaluator.names={red star: blue ring}"
+    )
+    assert named.code == 0, named.err
+    assert "expected texts with {}" in trained("eval", "zeroshot", "evaluator.templates=[hello]").err
+    assert "did you mean red star" in trained("eval", "zeroshot", "evaluator.names={red stars: star}").err
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 3, 16, 16)).astype(np.uint8)
+    np.savez(tmp_path / "plain.npz", x=pixels, y=np.arange(40) % 2)
+    words = ["dataset=arrays", "dataset.path=plain.npz", "evaluator.names={0: red star, 1: gray triangle}"]
+    plain = trained("eval", "zeroshot", *words, "--json")
+    assert plain.code == 0, plain.err
+    assert set(json.loads(plain.out)["numbers"]) == {"top1", "chance.top1", "untrained.top1"}
+    assert trained("eval", "probe", "dataset=arrays", "dataset.path=plain.npz").code == 0
+
+
+def test_files_are_predicted_and_exported(trained, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "new").mkdir()
+    for i in range(3):
+        Image.new("RGB", (20, 20), (200, 20 * i, 30)).save(tmp_path / "new" / f"{i}.png")
+    assert trained("eval", "probe").code == 0
+    result = trained("predict", "runs/clip", "new", "out=p.csv")
+    assert result.code == 0, result.err
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 4
+    assert trained("export", "runs/clip", "format=torch_export", "out=exported").code == 0
+    picked = trained("pick", "runs/clip", "n=5", "out=picks.csv")
+    assert picked.code == 0, picked.err
+    audit = trained("data", "audit", *DATA.split())
+    assert audit.code in (0, 1), audit.err
+
+
+def test_weights_pass_between_images_and_pairs(trained):
+    """A run on pairs begins with an encoder of images, or ends as one."""
+    images = ["backbone=convnet", "backbone.width=8", *SMOKE, "train.batch_size=29", "train.steps=2"]
+    from_pairs = trained(
+        "pretrain", "method=simclr", *DATA.split(), "init=runs/clip", *images, "hydra.run.dir=runs/simclr"
+    )
+    assert from_pairs.code == 0, from_pairs.err
+    words = ["pretrain", "method=clip", TOWER, *DATA.split(), *images]
+    locked = trained(*words, "init=runs/simclr", "train.freeze=all", "hydra.run.dir=runs/locked")
+    assert locked.code == 0, locked.err
+    assert (
+        "trains no other network"
+        in trained("pretrain", "method=simclr", *DATA.split(), *images, "train.freeze=all").err
+    )
+    from safetensors.torch import load_file
+
+    before, after = (load_file(Path("runs") / name / "encoder.safetensors") for name in ("simclr", "locked"))
+    assert all(torch.equal(before[key], after[key]) for key in before if not key.endswith("num_batches_tracked"))
+
+
+def test_frozen_encoder_of_captions(trained, tmp_path):
+    lines = "".join(
+        f"a {c} {s}\n" for c in ("red", "green", "blue") for s in ("circle", "ring", "star") for _ in range(5)
+    )
+    (tmp_path / "lines.txt").write_text(lines)
+    small = ["backbone=bert_tiny", "backbone.width=16", "backbone.depth=1", "backbone.heads=2"]
+    words = ["pretrain", "method=mlm", "dataset=text_lines", "dataset.path=lines.txt", "dataset.tokenizer=words"]
+    text = trained(*words, "dataset.max_length=16", *small, *SMOKE, "train.batch_size=16", "hydra.run.dir=runs/text")
+    assert text.code == 0, text.err
+    words = ["pretrain", "method=siglip", *DATA.split(), "backbone.width=8", *SMOKE, "train.batch_size=29"]
+    lit = trained(*words, "method.tower=runs/text", "hydra.run.dir=runs/lit", "train.steps=3")
+    assert lit.code == 0, lit.err
+    assert "frozen" in lit.err
+    assert trained("eval", "zeroshot", "run=runs/lit").code == 0
+    resumed = trained("resume", "runs/lit", "train.steps=5")
+    assert resumed.code == 0, resumed.err
+    assert "is no encoder of text" in trained(*words, "method.tower=runs/clip").err
+    assert "settings are its own" in trained(*words, "method.tower=runs/text", TOWER).err
+
+
+def test_methods_say_what_they_need(cli):
+    assert "do not provide" in cli("pretrain", "method=clip", "dataset=digits", "backbone=convnet", *SMOKE).err
+    run = cli("pretrain", "method=simclr", *DATA.split(), "backbone.width=8", *SMOKE, "train.batch_size=29")
+    assert run.code == 0, run.err
+    assert "does not read captions" in cli("eval", "zeroshot").err
+    assert "does not read captions" in cli("embed", "latest", "pool=shared", "out=e.npz").err
