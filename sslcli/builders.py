@@ -24,9 +24,9 @@ from sslcli.data.subset import Subset
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
 from sslcli.formats.images import of_channels
 from sslcli.formats.initial import initial_preprocessor
+from sslcli.formats.named_encoders import captions_like, load_frozen_encoder, new_tower
 from sslcli.methods.base import DataInfo, Encoder, Method, Tower
 from sslcli.nn.lora import add_lora, merge_lora
-from sslcli.other_encoders import captions_like, load_frozen_encoder, new_tower
 from sslcli.rng import derive
 from sslcli.runs import Record, checkpoint, records
 from sslcli.runs.encoder import build_backbone, read_info, values_of

@@ -28,7 +28,7 @@ PAGES = [
 RUN = [
     *sorted((DOCS / "tutorials").glob("[!i]*.md")),
     *sorted((DOCS / "guides").glob("add_a*.md")),
-    *(DOCS / "guides" / name for name in ("audio.md", "frames.md", "interactions.md", "series.md")),
+    *(DOCS / "guides" / name for name in ("audio.md", "frames.md", "interactions.md", "pairs.md", "series.md")),
 ]
 BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?(?:`(?P<file>[\w./-]+)`:\n\n)?```(?P<language>[^\n]*)\n(?P<text>.*?)^```$",

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sslcli import builders
 from sslcli.data.dataset import ArraySource, Dataset
-from sslcli.formats import initial
+from sslcli.formats import initial, named_encoders
 from sslcli.nn.values import Continuous
 from sslcli.training import configuration
 
@@ -35,7 +34,7 @@ def test_teacher_input_is_renormalized(monkeypatch: pytest.MonkeyPatch):
     empty = ArraySource(torch.empty(0))
     own = Continuous(tuple(ours["mean"]), tuple(ours["std"]))
     dataset = Dataset("ours", "image", (3, 5, 5), empty, None, values=own)
-    teacher = builders.load_frozen_encoder("a_run", dataset, "method.teacher")
+    teacher = named_encoders.load_frozen_encoder("a_run", dataset, "method.teacher")
     torch.manual_seed(0)
     raw = torch.rand(4, 3, 5, 5)
 

@@ -22,9 +22,9 @@ from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, thumbnails
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Artefact, Result
 from sslcli.evals.metrics.interval import accuracy_intervals
-from sslcli.evals.metrics.recall import KS, best_ranks, chance_recall
+from sslcli.evals.zero_shot.recall import KS, best_ranks, chance_recall
+from sslcli.formats.named_encoders import captions_of
 from sslcli.methods.base import Method
-from sslcli.other_encoders import captions_of
 from sslcli.rng import derive, order
 from sslcli.runs import Record
 from sslcli.views.image_text.captions import encode_texts, views_of

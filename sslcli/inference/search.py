@@ -20,7 +20,7 @@ from sslcli.inference.embeddings.reader import Embeddings
 from sslcli.inference.features import ROWS, collect
 from sslcli.inference.inputs import InputRequest, read_inputs
 from sslcli.inference.session import Session, open_session
-from sslcli.inference.shared_space import SHARED, SharedSpace
+from sslcli.inference.vectors.shared_space import SHARED, SharedSpace
 
 BYTES = 64 << 20  # of a block of vectors
 

@@ -22,9 +22,9 @@ from sslcli.data.loading.loader import Loader
 from sslcli.data.record import DataRecord
 from sslcli.errors import DataError, RequestError, listing
 from sslcli.formats.initial import load_initial_heads, load_initial_weights
+from sslcli.formats.named_encoders import captions_of
 from sslcli.methods.base import Method
 from sslcli.nn.norm import convert_sync_batchnorm
-from sslcli.other_encoders import captions_of
 from sslcli.rng import Draw
 from sslcli.runs.identity import config_hash
 from sslcli.runs.loggers import Loggers

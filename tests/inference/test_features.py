@@ -20,7 +20,7 @@ from sslcli.data.dataset import ArraySource
 from sslcli.errors import DataError, RequestError
 from sslcli.inference.features import ROWS, FeatureExtractor, assemble, collect
 from sslcli.inference.inputs import InputRequest, Inputs, read_inputs
-from sslcli.inference.pooling import pooling
+from sslcli.inference.vectors.pooling import pooling
 from tests.inference.encoders import SERIES, encoder, image_encoder, table_encoder, text_encoder, write_images
 
 CPU = torch.device("cpu")

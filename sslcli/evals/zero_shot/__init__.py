@@ -1,0 +1,1 @@
+"""What zero-shot evaluation measures."""

@@ -1,0 +1,1 @@
+"""Which vector of an encoder is that of a sample."""
