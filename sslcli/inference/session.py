@@ -79,8 +79,8 @@ def open_session(
 ) -> Session:
     """The encoder that `spec` names, on the device of `values`, a resolved configuration with `device` and `train.devices`.
 
-    batch_size, pool: see `FeatureExtractor`; `pool` by name, see `vectors/pooling.py`. finetuned: the backbone that `eval finetune` kept in
-    the run instead. RequestError, TrainingError, MachineError."""
+    batch_size, pool: see `FeatureExtractor`; `pool` by name, see `vectors/pooling.py`. finetuned: the backbone that `eval
+    finetune` kept in the run instead. RequestError, TrainingError, MachineError."""
     from sslcli.inference.vectors.pooling import pooling
     from sslcli.inference.vectors.shared_space import SHARED, shared_encoder
 
