@@ -35,6 +35,17 @@ SHOWN = {
     "image_recall@5": "image R@5",
 }
 
+HEAD = """# Images with captions
+
+`dataset=shapes`: 4,000 training and 1,000 test pictures of 32 x 32, six shapes in six colors. Made by
+`{command}` on {machine}, {date}; torch {torch}. `backbone.width=16`, all else by
+default; trained for `train.budget={budget}` on {threads} threads. Mean ± standard deviation over training seeds (n - 1), last step.
+
+The class is color and shape, of 36; its name in the templates `{{}}` and `a {{}}`. text R@K: the share of images with one of
+their captions among the K most similar of all captions of the test split; image R@K: of captions, one of their images.
+Captions name more than color and shape, such as size, background and place, and several can be true of a picture: R@1
+cannot reach 1."""
+
 
 def command(*words: str, threads: int) -> str:
     done = subprocess.run(
@@ -75,18 +86,9 @@ def page(known: dict[str, Any]) -> str:
         return f"{statistics.mean(values):.3f}{spread}"
 
     names = [name for name in ROWS if any(key.rpartition("/")[0] == name for key in results)]
-    lines = [
-        "# Images with captions",
-        "",
-        f"`dataset=shapes`: 4,000 training and 1,000 test pictures of 32 x 32, six shapes in six colors. Made by
-        `{about['command']}` on", f"{about['machine']}, {about['date']}; torch {about['versions']['torch']}. `backbone.width=16`,
-        all else by default; trained for", f"`train.budget={known['budget']}` on {known['threads']} threads. Mean ± standard
-        deviation over training seeds (n - 1), last step.", "",
-        "The class is color and shape, of 36; its name in the templates `{}` and `a {}`. text R@K: the share of images with one of
-        their", "captions among the K most similar of all captions of the test split; image R@K: of captions, one of their images.
-        Captions name more", "than color and shape, such as size, background and place, and several can be true of a picture: R@1
-        cannot reach 1.",
-    ]
+    lines = HEAD.format(
+        **about, budget=known["budget"], threads=known["threads"], torch=about["versions"]["torch"]
+    ).splitlines()
     for part, title in (("seen", "Combinations that training has"), ("unseen", "The seven other combinations")):
         lines += [
             "",
