@@ -163,4 +163,5 @@ def test_preview_with_sound_has_a_player(data):
         assert (file.getframerate(), file.getnframes()) == (8000, 4000)
         assert np.array_equal(np.frombuffer(file.readframes(4000), "<i2"), sound.numpy())
     assert "<audio" in shown.html()
+    assert shown.importance(torch.rand(2, 4)).player() is None  # a map of the sample, beside which it plays
     assert to_wav(sound, 8000)[:4] == b"RIFF"

@@ -59,6 +59,11 @@ def frames(
     resized. `fps`: of a video the frames that are shown every 1 / fps seconds, None for all. `gaps`: `error`, or `ignore` missing
     numbers. RequestError for values, DataError for the contents of the files, MachineError for videos without PyAV."""
     text = require_path(path, "an array file (.npy, .npz, .pt), a video, or a folder of videos or of pictures")
+    if text.lower().endswith(".gif"):
+        raise RequestError(
+            f"{escape(text)} is an animated picture, which is not read",
+            "ffmpeg -i FILE.gif FILE.mp4 makes a video of it",
+        )
     for key, value in (("length", length), ("stride", stride), ("image_size", image_size)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise RequestError(

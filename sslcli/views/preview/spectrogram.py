@@ -55,7 +55,7 @@ class Spectrogram(Drawn):
 
     def overlay(self, colors: Tensor) -> Spectrogram:
         large = F.interpolate(colors.detach().cpu().float()[None], self.levels.shape, mode="nearest")[0]
-        return replace(self, colors=0.35 * self._colors() + 0.65 * large)
+        return replace(self, colors=0.35 * self._colors() + 0.65 * large, clip=None)
 
     def importance(self, weights: Tensor) -> Spectrogram:
         small = weights.detach().cpu().float()[None, None]

@@ -186,6 +186,13 @@ def test_damaged_folders_are_refused(tmp_path):
         frames(str(tmp_path / "empty"))
 
 
+def test_animated_pictures_have_to_be_converted(tmp_path):
+    (tmp_path / "film.GIF").write_bytes(b"GIF89a")
+    with pytest.raises(RequestError, match="is an animated picture, which is not read") as error:
+        frames(str(tmp_path / "film.GIF"))
+    assert "ffmpeg" in error.value.hint
+
+
 def test_missing_library_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(video_files, "has_av", lambda: False)
     (tmp_path / "films").mkdir()
