@@ -6,6 +6,7 @@ class is the mean of the unit vectors of its name in several templates.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from sslcli.data.image_text.captions import Captions
 from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.evals.artefacts.predictions import Predictions
-from sslcli.evals.artefacts.sample_sheets import Cell, Row, Sheet, thumbnails
+from sslcli.evals.artefacts.sample_sheets import Cell, Mark, Row, Sheet, thumbnails
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Artefact, Result
 from sslcli.evals.metrics.interval import accuracy_intervals
@@ -32,6 +33,7 @@ from sslcli.views.image_text.captions import encode_texts, views_of
 HINT = "sslcli pretrain method=clip dataset=pairs dataset.path=manifest.csv"
 AT_ONCE = 256  # texts
 ROWS, SHOWN = 8, 6  # captions and images in the sheet
+LINE = 32  # characters of a caption in it
 
 
 @dataclass
@@ -228,18 +230,15 @@ def _sheet(
     chosen = present[order(derive(data.seed, "zeroshot"), 0, len(present))[:ROWS]].sort().values
     best = (text_vectors[chosen] @ vectors.T).topk(min(SHOWN, len(ids)), dim=1).indices
     shown = thumbnails(data, split, ids[best].flatten().tolist())
-    rows = [
-        Row(
-            preprocessor.tokenizer.decode(texts.x[text]),
+    rows = []
+    for text, near in zip(chosen.tolist(), best, strict=True):
+        lines = [
+            *textwrap.wrap(preprocessor.tokenizer.decode(texts.x[text]), LINE, max_lines=2, placeholder=" …"),
             "",
-            [
-                Cell(shown[int(ids[i])], "right" if matrix[i, text] else "wrong")
-                for i in near.tolist()
-                if int(ids[i]) in shown
-            ],
-        )
-        for text, near in zip(chosen.tolist(), best, strict=True)
-    ]
+            "",
+        ]
+        marks: dict[int, Mark] = {int(ids[i]): "right" if matrix[i, text] else "wrong" for i in near.tolist()}
+        rows.append(Row(lines[0], lines[1], [Cell(shown[i], mark) for i, mark in marks.items() if i in shown]))
     caption = f"the most similar {split} images of some captions, of all {len(ids):,}"
     return Sheet("Images by captions", rows, caption, legend=("has this caption", "has another one"))
 

@@ -24,7 +24,8 @@ from tests.evals import toys
 # fill fits frequencies of tokens, of which images have none: tests/evals/test_fill.py compares them with the training split
 # forecast has parts of its own in time: tests/evals/test_forecast.py changes the test part
 # recommend has events of its own: tests/evals/test_recommend.py compares its baselines with references of the training events
-EVALUATORS = sorted(set(registry.choices("evaluator")) - {"online", "fill", "forecast", "recommend"})
+# zeroshot fits nothing: tests/evals/test_zeroshot.py
+EVALUATORS = sorted(set(registry.choices("evaluator")) - {"online", "fill", "forecast", "recommend", "zeroshot"})
 SPEAK = ("probe", "knn", "finetune", "attentive", "cluster")  # of each test sample
 WEAK = {"weak": {"random_resized_crop": {"scale": [0.5, 1.0]}}}
 QUICK: dict[str, dict[str, Any]] = {  # settings that keep a toy's measurement short
