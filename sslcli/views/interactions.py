@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.dataset import Dataset, Preprocessor, Source
 from sslcli.data.histories.next_items import FIRST, PAD
 from sslcli.data.histories.preprocessor import InteractionsPreprocessor
 from sslcli.data.storage import RaggedBatch
@@ -24,11 +25,17 @@ from sslcli.views.corruption import Corruption
 from sslcli.views.histories.corruptions import corruptions
 from sslcli.views.histories.features import ItemBag
 from sslcli.views.histories.ops import OPS, Window
-from sslcli.views.modality import Modality, RawFeatures
+from sslcli.views.modality import Modality, RawFeatures, Terms
 from sslcli.views.op import Op, OpRandoms
 from sslcli.views.preview.base import Preview
 from sslcli.views.preview.words import Words
 from sslcli.views.text import batch_of, tokens_of
+from sslcli.views.texts.terms import characteristic
+
+NOTE = (
+    "class-based TF-IDF of items, without those that more than half of the users have had, or that are less than 1.2 times as "
+    "frequent in the cluster as in all"
+)
 
 
 class HistoryView:
@@ -102,6 +109,23 @@ class InteractionsModality(Modality):
     def spell(self, ids: Sequence[int], dataset: Dataset) -> list[str]:
         own = dataset.preprocessor
         return [own.title(i) if isinstance(own, InteractionsPreprocessor) else str(i) for i in ids]
+
+    def terms(self, source: Source, groups: Tensor, dataset: Dataset, count: int) -> Terms:
+        """The items of the whole histories."""
+        from scipy.sparse import csr_matrix
+
+        ids = torch.nonzero(groups >= 0)[:, 0]
+        histories = [torch.as_tensor(source.read(i)) for i in ids.tolist()]
+        items = torch.cat([*histories, torch.empty(0, dtype=torch.int32)]).numpy()
+        rows = (
+            torch.arange(len(ids))
+            .repeat_interleave(torch.tensor([len(h) for h in histories], dtype=torch.int64))
+            .numpy()
+        )
+        size = tokens_of(dataset.values).size
+        counts = csr_matrix((np.ones(len(items), dtype=np.int64), (rows, items)), shape=(len(ids), size))
+        total = int(groups.max()) + 1 if len(groups) else 0
+        return Terms(NOTE, characteristic(counts, groups[ids], total, self.spell(range(size), dataset), count))
 
     def raw_features(self, dataset: Dataset) -> RawFeatures:
         return ItemBag(tokens_of(dataset.values))

@@ -115,3 +115,22 @@ def test_corruptions_keep_the_form():
         assert ((y[:, 1:] == 0) | (y[:, :-1] != 0)).all(), "padding at the end alone"
         assert (y < data.values.size).all()
         assert ((y != 0).sum(dim=1) >= 1).all()
+
+
+def test_terms_of_groups_are_their_items():
+    from sslcli.data import sessions
+
+    data = sessions()
+    kind = modality("interactions")
+    groups = data.train.labels.clone()
+    groups[::5] = -1
+    terms = kind.terms(data.train, groups, data, 4)
+    assert len(terms.of_groups) == len(data.classes)
+    rows = [(i, data.train.read(i)) for i in range(len(data.train)) if groups[i] >= 0]
+    for c, found in enumerate(terms.of_groups):
+        assert found
+        best = found[0][0]
+        place = next(i for i in range(data.values.size) if kind.spell([i], data) == [best])
+        inside = [float((x == place).float().mean()) for i, x in rows if groups[i] == c]
+        outside = [float((x == place).float().mean()) for i, x in rows if groups[i] != c]
+        assert sum(inside) / len(inside) > 1.2 * sum(outside) / max(1, len(outside))

@@ -9,7 +9,7 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,14 +37,22 @@ def class_terms(texts: Iterable[str], groups: Tensor, count: int) -> list[list[t
         counts = vectorizer.fit_transform(map(without_special, texts))  # (n, words)
     except ValueError:  # no document has a word
         return [[] for _ in range(total)]
+    return characteristic(counts, groups, total, vectorizer.get_feature_names_out(), count)
+
+
+def characteristic(
+    counts: Any, groups: Tensor, total: int, names: Sequence[Any], count: int
+) -> list[list[tuple[str, float]]]:
+    """At most `count` words with the largest scores for each of `total` groups.
+
+    counts: sparse (n, words), how often a sample has a word. groups: (n,) int64. names: of the words."""
     frequency = _sums(counts, groups, total)  # (K, words)
     words, everywhere = frequency.sum(axis=1, keepdims=True), frequency.sum(axis=0)
     share = frequency / np.maximum(words, 1)
     typical = share >= LIFT * everywhere / words.sum()
     if len(groups) >= SOME:
         typical &= np.bincount(counts.indices, minlength=counts.shape[1]) <= COMMON * len(groups)
-    scores = np.where(typical, share * np.log1p(words.mean() / everywhere), 0.0)
-    names = vectorizer.get_feature_names_out()
+    scores = np.where(typical, share * np.log1p(words.mean() / np.maximum(everywhere, 1)), 0.0)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     return [
         [(str(names[j])[:LONGEST], float(scores[c, j])) for j in row if scores[c, j] > 0]
