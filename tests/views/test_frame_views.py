@@ -147,3 +147,28 @@ def test_films_are_strips_and_animations():
     assert not same.values.any()
     assert film.importance(torch.rand(6, 4, 5)).frames.shape == (3, 12, 16, 20)
     assert "12 frames" in film.text()
+
+
+def test_corruptions_of_clips():
+    from sslcli.views.corruption import corrupt
+    from sslcli.views.video.corruptions import CORRUPTIONS
+
+    x = torch.rand(4, 3, 10, 8, 8, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(4)
+    for name, corruption in CORRUPTIONS.items():
+        changes = []
+        for strength in (1, 3, 5):
+            out = corrupt(corruption, name, x, strength, ids, 0)
+            assert out.shape == x.shape, name
+            assert 0 <= out.min() <= out.max() <= 1, name
+            assert torch.equal(out[2:], corrupt(corruption, name, x[2:], strength, ids[2:], 0)), name
+            changes.append(float((out - x).abs().mean()))
+        assert 0 < changes[0] <= changes[1] <= changes[2], (name, changes)
+    frozen = corrupt(CORRUPTIONS["frozen_frames"], "frozen_frames", x, 5, ids, 0)
+    assert torch.equal(frozen[:, :, 0], x[:, :, 0])
+    for t in range(1, 10):
+        same, held = (frozen[:, :, t] == other for other in (x[:, :, t], frozen[:, :, t - 1]))
+        assert (same.flatten(1).all(1) | held.flatten(1).all(1)).all()
+    black = corrupt(CORRUPTIONS["black_frames"], "black_frames", x, 5, ids, 0)
+    lost = (black == 0).flatten(3).all(3).all(1)
+    assert 0.3 < float(lost.float().mean()) < 0.9

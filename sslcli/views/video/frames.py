@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +15,14 @@ from sslcli.data.user_files.samples import UserFiles
 from sslcli.data.video.preprocessor import FramesPreprocessor
 from sslcli.nn.values import Continuous, Values
 from sslcli.rng import Draw
+from sslcli.views.corruption import Corruption, Generators
 from sslcli.views.grid import GridModality
 from sslcli.views.images.geometry import Frame
 from sslcli.views.images.resample import crop_resize
 from sslcli.views.op import Op, OpRandoms, constant, parts
 from sslcli.views.preview.base import Preview
 from sslcli.views.preview.film import Film
+from sslcli.views.video.corruptions import CORRUPTIONS
 from sslcli.views.video.ops import OPS, PIXEL_OPS, ClipResize
 
 
@@ -92,6 +94,17 @@ class FramesModality(GridModality):
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (dataset.values.mean, dataset.values.std))
         return [Film(sample * std + mean) for sample in x.detach().float().cpu()]
+
+    def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
+        mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (dataset.values.mean, dataset.values.std))
+
+        def normalized(corruption: Corruption) -> Corruption:
+            def corrupt(x: Tensor, severity: int, generators: Generators) -> Tensor:
+                return (corruption((x * std + mean).clamp(0, 1), severity, generators) - mean) / std
+
+            return corrupt
+
+        return {name: normalized(corruption) for name, corruption in CORRUPTIONS.items()}
 
     def trivial(self, x: Tensor, visible: Tensor, values: Values) -> dict[str, Tensor]:
         """Of each pixel: black, the last visible frame before (or the first one after it), and the mean of the visible frames."""
