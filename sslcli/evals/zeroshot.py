@@ -7,7 +7,7 @@ class is the mean of the unit vectors of its name in several templates.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,7 @@ from sslcli.views.image_text.captions import encode_texts, views_of
 
 HINT = "sslcli pretrain method=clip dataset=pairs dataset.path=manifest.csv"
 AT_ONCE = 256  # texts
+SCORES = 20_000_000  # similarities in memory
 ROWS, SHOWN = 8, 6  # captions and images in the sheet
 LINE = 32  # characters of a caption in it
 
@@ -183,35 +184,42 @@ def accuracies(scores: Tensor, y: Tensor) -> dict[str, float]:
 
 
 def recalls(vectors: Tensor, text_vectors: Tensor, ids: Tensor, texts: Texts) -> dict[str, float]:
-    """The share of images, and of captions, with a right one among the K most similar."""
+    """The share of images, and of captions, with a right one among the K most similar. A block of similarities is in memory at a
+    time."""
+    pairs = matches(ids, texts)
+    found: dict[str, float] = {}
+    for name, queries, gallery, own in (
+        ("text", vectors, text_vectors, pairs),
+        ("image", text_vectors, vectors, pairs.flip(1)),
+    ):
+        asked = own[:, 0].unique()
+        size = max(1, SCORES // len(gallery))
+        ranks = [best_ranks(queries[part] @ gallery.T, block(own, part, len(gallery))) for part in asked.split(size)]
+        found |= {f"{name}_recall@{k}": float((torch.cat(ranks) <= k).double().mean()) for k in KS}
+    return found
 
-    def of(queries: Tensor, gallery: Tensor, right: Callable[[slice], Tensor]) -> Tensor:
-        parts = [slice(i, i + AT_ONCE) for i in range(0, len(queries), AT_ONCE)]
-        return torch.cat([best_ranks(queries[part] @ gallery.T, right(part)) for part in parts])
 
-    matrix = _relevance(ids, texts)
-    to_text = of(vectors, text_vectors, lambda part: matrix[part])
-    present = matrix.any(dim=0)
-    to_image = of(text_vectors[present], vectors, lambda part: matrix.T[present][part])
-    out = {f"text_recall@{k}": float((to_text <= k).double().mean()) for k in KS}
-    return out | {f"image_recall@{k}": float((to_image <= k).double().mean()) for k in KS}
-
-
-def _relevance(ids: Tensor, texts: Texts) -> Tensor:
-    """(n, T) bool: whether text t is a caption of sample ids[n]."""
+def matches(ids: Tensor, texts: Texts) -> Tensor:
+    """(P, 2) int64, each pair of the place of a sample in `ids` (n,) and of one of its captions once."""
     row = torch.full((int(max(ids.max(), texts.samples.max())) + 1,), -1)
     row[ids] = torch.arange(len(ids))
-    at = row[texts.samples]
-    out = torch.zeros(len(ids), len(texts.x), dtype=torch.bool)
-    out[at[at >= 0], texts.captions[at >= 0]] = True
+    pairs = torch.stack([row[texts.samples], texts.captions], dim=1)
+    return pairs[pairs[:, 0] >= 0].unique(dim=0)
+
+
+def block(pairs: Tensor, queries: Tensor, items: int) -> Tensor:
+    """(q, items) bool: whether the sorted `queries` (q,) and an item are a pair."""
+    inside = torch.isin(pairs[:, 0], queries)
+    out = torch.zeros(len(queries), items, dtype=torch.bool)
+    out[torch.searchsorted(queries, pairs[inside, 0].contiguous()), pairs[inside, 1]] = True
     return out
 
 
 def chance(ids: Tensor, texts: Texts) -> dict[str, float]:
-    matrix = _relevance(ids, texts)
-    out: dict[str, float] = {}
-    for name, right in (("text", matrix), ("image", matrix.T[matrix.any(dim=0)])):
-        out |= {f"{name}_recall@{k}": chance_recall(right.sum(dim=1), right.shape[1], k) for k in KS}
+    pairs, out = matches(ids, texts), dict[str, float]()
+    for name, own, items in (("text", pairs, len(texts.x)), ("image", pairs.flip(1), len(ids))):
+        _, counts = own[:, 0].unique(return_counts=True)
+        out |= {f"{name}_recall@{k}": chance_recall(counts, items, k) for k in KS}
     return out
 
 
@@ -225,19 +233,20 @@ def _sheet(
     preprocessor: TextPreprocessor,
 ) -> Sheet:
     """The most similar images of some captions."""
-    matrix = _relevance(ids, texts)
-    present = torch.nonzero(matrix.any(dim=0))[:, 0]
+    pairs = matches(ids, texts).flip(1)
+    present = pairs[:, 0].unique()
     chosen = present[order(derive(data.seed, "zeroshot"), 0, len(present))[:ROWS]].sort().values
     best = (text_vectors[chosen] @ vectors.T).topk(min(SHOWN, len(ids)), dim=1).indices
     shown = thumbnails(data, split, ids[best].flatten().tolist())
+    right = block(pairs, chosen, len(ids))
     rows = []
-    for text, near in zip(chosen.tolist(), best, strict=True):
+    for text, near, own in zip(chosen.tolist(), best, right, strict=True):
         lines = [
             *textwrap.wrap(preprocessor.tokenizer.decode(texts.x[text]), LINE, max_lines=2, placeholder=" …"),
             "",
             "",
         ]
-        marks: dict[int, Mark] = {int(ids[i]): "right" if matrix[i, text] else "wrong" for i in near.tolist()}
+        marks: dict[int, Mark] = {int(ids[i]): "right" if own[i] else "wrong" for i in near.tolist()}
         rows.append(Row(lines[0], lines[1], [Cell(shown[i], mark) for i, mark in marks.items() if i in shown]))
     caption = f"the most similar {split} images of some captions, of all {len(ids):,}"
     return Sheet("Images by captions", rows, caption, legend=("has this caption", "has another one"))

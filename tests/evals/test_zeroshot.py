@@ -53,3 +53,21 @@ def test_recall_of_repeated_captions():
     expected = chance(ids, texts)
     assert expected["text_recall@1"] == pytest.approx((1 / 4 + 2 / 4 + 1 / 4) / 3)
     assert expected["image_recall@1"] == pytest.approx((2 / 3 + 1 / 3 + 1 / 3) / 3)
+
+
+def test_recall_in_blocks_is_that_of_all(monkeypatch):
+    from sslcli.evals import zeroshot
+
+    generator = torch.Generator().manual_seed(1)
+    vectors, text_vectors = torch.randn(30, 4, generator=generator), torch.randn(25, 4, generator=generator)
+    samples = torch.cat([torch.arange(30), torch.arange(0, 30, 3)])
+    texts = Texts(torch.zeros(25, 3), samples, torch.randint(0, 25, (40,), generator=generator))
+    ids = torch.arange(30).flip(0)
+    whole = recalls(vectors, text_vectors, ids, texts)
+    similar, slow = vectors @ text_vectors.T, []
+    for place, sample in enumerate(ids.tolist()):
+        own = {int(c) for s, c in zip(samples, texts.captions, strict=True) if int(s) == sample}
+        slow.append(int(similar[place].argmax()) in own)
+    assert whole["text_recall@1"] == pytest.approx(sum(slow) / 30)
+    monkeypatch.setattr(zeroshot, "SCORES", 60)
+    assert recalls(vectors, text_vectors, ids, texts) == pytest.approx(whole)
