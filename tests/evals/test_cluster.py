@@ -11,11 +11,12 @@ from torch import nn
 
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import RequestError, TrainingError
-from sslcli.evals.artefacts.cluster_sheets import exemplars, most_probable
+from sslcli.data.image_text.shapes import shapes
+from sslcli.evals.artefacts.cluster_sheets import cluster_terms, exemplars, most_probable, term_table
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.cluster import cluster
 from sslcli.evals.fit import clustering
-from sslcli.evals.fit.clustering import Settings, Space, estimate, fit_clusters
+from sslcli.evals.fit.clustering import Clustering, Settings, Space, estimate, fit_clusters
 from sslcli.evals.metrics.agreement import agreement, contingency, mean_ari
 from sslcli.nn.values import Continuous
 from tests.evals import toys
@@ -271,6 +272,18 @@ def test_cluster_without_labels_or_test_split(tmp_path):
     assert lines[0] == "split,sample,cluster"
     assert len(lines) == 241
     assert lines[1].startswith('train,"folder/a, 0.png",')
+
+
+def test_words_of_a_cluster_without_test_samples():
+    """The last two of four clusters have none."""
+    data = EvalData(shapes(samples=64, test_samples=8, size=16))
+    first = Clustering(torch.arange(64) % 4, torch.arange(8) % 2, 4)
+    data.raw("test")
+    terms = cluster_terms(first, data, "test")
+    assert [bool(words) for words in terms.of_groups] == [True, True, False, False]
+    rows = term_table(terms, first, data.labels("test"), data).rows
+    assert [row[1] for row in rows] == [4, 4, 0, 0]
+    assert [row[-1] for row in rows[2:]] == ["", ""]
 
 
 def test_cluster_saves_sheets(data, tmp_path):

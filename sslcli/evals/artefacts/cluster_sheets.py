@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,7 +39,11 @@ def cluster_terms(first: Clustering, data: EvalData, split: Split) -> Terms | No
     source = data.source(split)
     groups = torch.full((len(source),), -1)
     groups[data.ids(split)] = first.queries.cpu()
-    return modality(data.dataset.modality).terms(source, groups, data.dataset, TERMS)
+    terms = modality(data.dataset.modality).terms(source, groups, data.dataset, TERMS)
+    if terms is None:
+        return None
+    empty = first.clusters - len(terms.of_groups)  # the last clusters, which no sample of the split is in
+    return replace(terms, of_groups=[*terms.of_groups, *([] for _ in range(empty))])
 
 
 def term_table(terms: Terms, first: Clustering, y_true: Tensor, data: EvalData) -> Table:
