@@ -45,9 +45,13 @@ class CLIP(Method):
         assert batch.captions is not None
         image = self.shared.image(self.backbone(x))  # (B, P), unit vectors
         text = self.shared.text(self.tower(batch.captions))
-        scale = self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
+        scale = self.log_scale.exp()
         loss, correct = clip_loss(image, text, equal_rows(batch.captions), scale)
         return {"loss": loss, "contrast_acc": correct, "spread": spread(image), "temperature": 1 / scale.detach()}
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        self.log_scale.clamp_(max=math.log(MAX_SCALE))  # the parameter, so that its gradient is not lost at the limit
 
     def sample_vectors(self, x: Tensor) -> Tensor:
         return self.shared.image(self.backbone(x))
