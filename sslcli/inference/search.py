@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ from sslcli.inference.session import Session, open_session
 from sslcli.inference.vectors.shared_space import SHARED, SharedSpace
 
 BYTES = 64 << 20  # of a block of vectors
+FILE_NAME = re.compile(r"\S*[/\\*]\S*|.*\.[A-Za-z]\w{1,4}", re.DOTALL)  # a path, a pattern, or a name with an ending
+TEXT_HINT = "texts are queries of embeddings that were written with pool=shared (clip, siglip)"
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def make_queries(
     rows = {name: row for name in names if (row := _row_of(embeddings, name)) is not None}
     others = [name for name in dict.fromkeys(names) if name not in rows]
     by_text = embeddings.meta.get("settings", {}).get("pool") == SHARED
-    texts = [name for name in others if by_text and not Path(name).expanduser().exists()]
+    texts = [name for name in others if by_text and _is_text(name)]
     files = [name for name in others if name not in texts]
     queries = {
         name: [Query(name, torch.from_numpy(np.array(embeddings.vectors[row])), row, str(embeddings.paths[row]))]
@@ -113,6 +117,11 @@ def make_queries(
     return [query for name in ordered for query in queries[name]], session
 
 
+def _is_text(name: str) -> bool:
+    """Whether a query is a text: neither an existing file nor written as the name or pattern of one."""
+    return not os.path.lexists(os.path.expanduser(name)) and FILE_NAME.fullmatch(name) is None
+
+
 def _row_of(embeddings: Embeddings, name: str) -> int | None:
     if isinstance(embeddings.ids, np.ndarray):
         found = np.flatnonzero(embeddings.ids == name)
@@ -125,7 +134,7 @@ def _request(embeddings: Embeddings, files: list[str]) -> InputRequest:
         return InputRequest.parse(files, {}, [])
     except RequestError as error:
         close = nearest(files[0], [str(name) for name in embeddings.ids[:10_000]])
-        hint = f"did you mean {escape(close)}?" if close else error.hint
+        hint = f"did you mean {escape(close)}?" if close else error.hint or TEXT_HINT
         raise RequestError(f"{error.message}, and no embedded sample has this id", hint) from None
 
 

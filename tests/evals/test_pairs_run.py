@@ -81,9 +81,13 @@ def test_search_by_text(trained, tmp_path):
     assert ids[3] not in found[ids[3]]
     assert "a red square" in (tmp_path / "near.html").read_text()
     assert "has no word" in trained("search", "e.npz", "unicorns").err
+    for file in ("gone.png", "a gone photo.jpeg", "gone/photo", "gone/*.png"):
+        assert f"there is no file {file}" in trained("search", "e.npz", file).err
+    for text in ("red " * 99, "is it 9.5 red?"):
+        assert trained("search", "e.npz", text).code == 0, text
     plain = trained("embed", "runs/clip", "out=plain.npz", "split=test")
     assert plain.code == 0, plain.err
-    assert trained("search", "plain.npz", "a red square").code == 2
+    assert "pool=shared" in trained("search", "plain.npz", "a red square").err
 
 
 def expected_neighbors(folder: Path, text: str) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def main(request: Request) -> int:
     options, overrides = split_options(request.overrides, COMMANDS["search"].options)
     if len(request.positional) < 2:
-        missing = "QUERY, a file or an id" if request.positional else "E.npz"
+        missing = "QUERY, a file, an id or a text" if request.positional else "E.npz"
         raise RequestError(f"missing argument: {missing}", f"sslcli search {COMMANDS['search'].usage}")
     file, *names = request.positional
     k = positive_integer("k", options.get("k", "10"))
