@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from sslcli.data.dataset import ArraySource, Dataset
-from sslcli.errors import RequestError, TrainingError
 from sslcli.data.image_text.shapes import shapes
+from sslcli.errors import RequestError, TrainingError
 from sslcli.evals.artefacts.cluster_sheets import cluster_terms, exemplars, most_probable, term_table
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.cluster import cluster
