@@ -19,7 +19,7 @@ from sslcli.config.messages import rewrite_error, unknown_choice
 from sslcli.config.overrides import with_optional_keys
 from sslcli.config.registry import GROUPS, choices, config_dir, describe, search_override
 from sslcli.config.schema import register
-from sslcli.errors import RequestError, first_line
+from sslcli.errors import RequestError, first_line, nearest
 from sslcli.runtime.folders import runs_root
 
 if TYPE_CHECKING:
@@ -199,8 +199,8 @@ def expand_tower(method: Config, config_dirs: Iterable[Path] = ()) -> Config:
         return {**rest, "tower": {**describe(known[tower], "backbone"), **settings}}
     if settings:
         raise RequestError(
-            f"method.tower_settings: {tower} is an encoder that exists, whose settings are its own",
-            "leave method.tower_settings out, or name a backbone: method.tower=bert_tiny",
+            f"method.tower_settings: {tower} is no backbone, and the settings of other encoders are their own",
+            f"method.tower={nearest(str(tower), known) or 'bert_tiny'}, or leave method.tower_settings out",
         )
     return rest
 

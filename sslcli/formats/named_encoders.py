@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sslcli.backbones.base import Backbone
 from sslcli.config import Config, instantiate
+from sslcli.config.registry import choices
 from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.data.image_text.preprocessor import PairsPreprocessor
 from sslcli.data.text.preprocessor import TextPreprocessor
-from sslcli.errors import RequestError, listing
+from sslcli.errors import RequestError, listing, nearest
 from sslcli.formats.initial import open_encoder, spec_preprocessor
 from sslcli.methods.base import Encoder, Tower
 from sslcli.runs.encoder import build_backbone, values_of
@@ -41,7 +42,11 @@ def new_tower(spec: str | Config, dataset: Dataset, key: str) -> Tower:
         instantiate.check("backbone", spec, given=["input_shape", "values"])
         target = instantiate.resolve("backbone", spec["_target_"])
         if isinstance(target, type) and issubclass(target, Backbone):
-            target.check_samples(preprocessor.shape, preprocessor.values)
+            try:
+                target.check_samples(preprocessor.shape, preprocessor.values)
+            except RequestError as error:
+                hint = error.hint and error.hint.replace("backbone=", f"{key}=")
+                raise RequestError(f"{key}: {error.message}", hint) from None
         return Tower(build_backbone(spec, preprocessor.shape, preprocessor.values))
     backbone, _, own = open_encoder(spec, preprocessor.shape)
     if changes := own.differences(preprocessor):
@@ -62,7 +67,12 @@ def captions_like(cfg: Config) -> Preprocessor | None:
     tower = cfg.get("method", {}).get("tower")
     if not isinstance(tower, str):
         return None
-    own = spec_preprocessor(tower, cfg["dataset"])
+    try:
+        own = spec_preprocessor(tower, cfg["dataset"])
+    except RequestError as error:
+        close = nearest(tower, choices("backbone"))
+        hint = f"did you mean method.tower={close}?" if close else f"{error.hint}; or the name of a backbone for text"
+        raise RequestError(f"method.tower={tower}: no backbone, and {error.message}", hint) from None
     if not isinstance(own, TextPreprocessor):
         raise RequestError(
             f"method.tower={tower} is no encoder of text{'' if own is None else f', but of {own.kind} samples'}",

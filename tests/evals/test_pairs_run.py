@@ -181,7 +181,10 @@ def test_frozen_encoder_of_captions(trained, tmp_path):
     resumed = trained("resume", "runs/lit", "train.steps=5")
     assert resumed.code == 0, resumed.err
     assert "is no encoder of text" in trained(*words, "method.tower=runs/clip").err
-    assert "settings are its own" in trained(*words, "method.tower=runs/text", TOWER).err
+    assert "did you mean method.tower=bert_tiny?" in trained(*words, "method.tower=bert_tinny").err
+    assert "for example method.tower=b" in trained(*words, "method.tower=convnet").err
+    assert "method.tower=bert_tiny, or" in trained(*words, "method.tower=bert_tinny", TOWER).err
+    assert "settings of other encoders" in trained(*words, "method.tower=runs/text", TOWER).err
 
 
 def test_methods_say_what_they_need(cli):
