@@ -36,7 +36,7 @@ def label_notes(dataset: Dataset) -> list[str]:
         names = listing((escape(str(dataset.classes[c])) for c in unseen), 5)
         notes.append(
             f"warning: class {names} occurs in the test split only: "
-            f"its {plural(n, 'sample')} of {len(y):,} cannot be classified correctly"
+            f"its {plural(n, 'sample')} of {len(y):,} cannot be classified correctly from training labels"
         )
     if len(labeled) < len(test):
         notes.append(

@@ -7,22 +7,23 @@ class is the mean of the unit vectors of its name in several templates.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.console import escape, plural
+from sslcli import console
 from sslcli.data.image_text.captions import Captions
 from sslcli.data.text.preprocessor import TextPreprocessor
-from sslcli.errors import RequestError, listing, nearest
+from sslcli.errors import RequestError
 from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.artefacts.sample_sheets import Cell, Mark, Row, Sheet, thumbnails
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Artefact, Result
 from sslcli.evals.metrics.interval import accuracy_intervals
+from sslcli.evals.zero_shot.prompts import class_names, name_notes, prompts, unknown_names
 from sslcli.evals.zero_shot.recall import KS, best_ranks, chance_recall
 from sslcli.formats.named_encoders import captions_of
 from sslcli.methods.base import Method
@@ -63,12 +64,20 @@ def zeroshot(
     method, preprocessor = _method(data), captions_of(data.dataset)
     split = data.eval_split
     source = data.source(split)
-    other_names = {str(name): text for name, text in (names or {}).items()}
-    classes = [other_names.get(name, name) for name in data.dataset.classes]
-    prompts = _prompts(classes, list(templates or ["{}"]), other_names, data.dataset.classes)
+    templates = ["{}"] if templates is None else templates
+    classes = class_names(data.dataset.classes, {str(name): text for name, text in (names or {}).items()})
+    texts_of_classes = prompts(classes, templates)
+    notes = name_notes(classes, preprocessor)
+    for note in notes:
+        console.warn(note, "evaluator.names={class: text} gives other names")
+    if len(unknown_names(classes, preprocessor)) == len(classes):
+        classes = []
     texts = None if source.captions is None else distinct_captions(source.captions, preprocessor)
     if not classes and texts is None:
-        raise RequestError(f"{data.dataset.name} has neither classes nor captions to compare images with", HINT)
+        raise RequestError(
+            f"{data.dataset.name} has neither names of classes nor captions to compare images with",
+            "evaluator.names={class: text} gives names to classes",
+        )
     methods = {"": method}
     if baselines and data.untrained_method is not None:
         methods["untrained."] = data.untrained_method()
@@ -79,7 +88,7 @@ def zeroshot(
         ids, vectors = sample_vectors(one, data, split)
         y = data.labels(split)[ids]
         if classes and bool((y >= 0).any()):
-            class_vectors = _class_vectors(one, data, prompts, preprocessor)
+            class_vectors = _class_vectors(one, data, texts_of_classes, preprocessor)
             known = y >= 0
             scores, labeled = vectors[known] @ class_vectors.T, int(known.sum())
             numbers |= {prefix + key: value for key, value in accuracies(scores, y[known]).items()}
@@ -101,12 +110,16 @@ def zeroshot(
         "method": type(method).__name__,
         "split": split,
         "similarity": "cosine",
-        "templates": list(templates or ["{}"]) if classes else [],
+        "templates": list(templates) if classes else [],
         "classes": len(classes),
         "samples": {"with labels": labeled, "with captions": retrieved},
         "texts": 0 if texts is None else len(texts.x),
         "baselines": {"chance": {"note": "the expectation of a random order"}} if baselines else {},
-        "notes": _notes(data, prompts, preprocessor, baselines),
+        "notes": [
+            *data.notes,
+            *notes,
+            *([] if baselines else ["baselines were not evaluated (evaluator.baselines=false)"]),
+        ],
     }
     return Result(numbers, protocol, artefacts, {}, accuracy_intervals(numbers, labeled))
 
@@ -119,24 +132,6 @@ def _method(data: EvalData) -> Method:
     if not method.shares_space:
         raise RequestError(f"{type(method).__name__} does not read captions", HINT)
     return method
-
-
-def _prompts(
-    classes: list[str], templates: list[str], names: Mapping[str, str], known: tuple[str, ...]
-) -> dict[str, list[str]]:
-    """The texts of each class."""
-    if wrong := next((t for t in templates if not isinstance(t, str) or "{}" not in t), None):
-        raise RequestError(
-            f"evaluator.templates: expected texts with {{}} for the name of a class, got {wrong}",
-            "'evaluator.templates=[\"a photo of a {}.\"]'",
-        )
-    if other := next((name for name in names if name not in known), None):
-        close = nearest(other, list(known))
-        raise RequestError(
-            f"evaluator.names: there is no class {escape(str(other))}",
-            f"did you mean {escape(close)} ?" if close else f"classes: {listing(map(escape, known), 8)}",
-        )
-    return {name: [template.replace("{}", name) for template in templates] for name in classes}
 
 
 def distinct_captions(captions: Captions, preprocessor: TextPreprocessor) -> Texts:
@@ -168,10 +163,10 @@ def _encode(method: Method, data: EvalData, x: Tensor) -> Tensor:
 
 
 def _class_vectors(
-    method: Method, data: EvalData, prompts: Mapping[str, list[str]], preprocessor: TextPreprocessor
+    method: Method, data: EvalData, texts: Sequence[Sequence[str]], preprocessor: TextPreprocessor
 ) -> Tensor:
-    """(K, P) unit vectors."""
-    each = [_encode(method, data, encode_texts(texts, preprocessor)).mean(dim=0) for texts in prompts.values()]
+    """(K, P) unit vectors. texts: of each class."""
+    each = [_encode(method, data, encode_texts(own, preprocessor)).mean(dim=0) for own in texts]
     return F.normalize(torch.stack(each), dim=1)
 
 
@@ -250,22 +245,3 @@ def _sheet(
         rows.append(Row(lines[0], lines[1], [Cell(shown[i], mark) for i, mark in marks.items() if i in shown]))
     caption = f"the most similar {split} images of some captions, of all {len(ids):,}"
     return Sheet("Images by captions", rows, caption, legend=("has this caption", "has another one"))
-
-
-def _notes(
-    data: EvalData, prompts: Mapping[str, list[str]], preprocessor: TextPreprocessor, baselines: bool
-) -> list[str]:
-    unknown = preprocessor.tokenizer.unknown
-    lost = []
-    if unknown is not None:
-        for name in prompts:
-            (content,) = preprocessor.encode([name])
-            if not len(content) or bool((content == unknown).all()):
-                lost.append(name)
-    notes = [*data.notes]
-    if lost:
-        which = plural(len(lost), "class", "classes")
-        notes.append(
-            f"the vocabulary has no word of the names of {which}: {listing(map(escape, lost), 6)} (evaluator.names)"
-        )
-    return notes if baselines else [*notes, "baselines were not evaluated (evaluator.baselines=false)"]

@@ -116,11 +116,18 @@ def test_other_data_and_templates(trained, tmp_path):
         "eval", "zeroshot", "evaluator.templates=['a picture of a {}']", "evaluator.names={red star: blue ring}"
     )
     assert named.code == 0, named.err
+    assert "several classes have the same name and cannot be told apart: blue ring" in named.err
+    record = json.loads((tmp_path / "runs" / "clip" / "eval" / "zeroshot.json").read_text())
+    assert record["protocol"]["classes"] == 36
+    assert "got none" in trained("eval", "zeroshot", "evaluator.templates=[]").err
     assert "expected texts with {}" in trained("eval", "zeroshot", "evaluator.templates=[hello]").err
     assert "did you mean red star" in trained("eval", "zeroshot", "evaluator.names={red stars: star}").err
     pixels = np.random.default_rng(0).integers(0, 255, (40, 3, 16, 16)).astype(np.uint8)
     np.savez(tmp_path / "plain.npz", x=pixels, y=np.arange(40) % 2)
     words = ["dataset=arrays", "dataset.path=plain.npz", "evaluator.names={0: red star, 1: gray triangle}"]
+    unnamed = trained("eval", "zeroshot", *words[:2])
+    assert unnamed.code == 2
+    assert "evaluator.names={class: text}" in unnamed.err
     plain = trained("eval", "zeroshot", *words, "--json")
     assert plain.code == 0, plain.err
     assert set(json.loads(plain.out)["numbers"]) == {"top1", "chance.top1", "untrained.top1"}

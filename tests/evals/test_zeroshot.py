@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 
+from sslcli.evals.zero_shot.prompts import class_names, prompts
 from sslcli.evals.zero_shot.recall import best_ranks, chance_recall
 from sslcli.evals.zeroshot import Texts, accuracies, chance, recalls
 
@@ -71,3 +72,9 @@ def test_recall_in_blocks_is_that_of_all(monkeypatch):
     assert whole["text_recall@1"] == pytest.approx(sum(slow) / 30)
     monkeypatch.setattr(zeroshot, "SCORES", 60)
     assert recalls(vectors, text_vectors, ids, texts) == pytest.approx(whole)
+
+
+def test_classes_with_one_name_stay_classes():
+    """Two of three classes have the same text: each keeps its place."""
+    names = class_names(["crane", "crane (machine)", "tench"], {"crane (machine)": "crane"})
+    assert prompts(names, ["{}", "a {}"]) == [["crane", "a crane"], ["crane", "a crane"], ["tench", "a tench"]]

@@ -171,7 +171,8 @@ def test_unseen_classes_are_in_every_result():
     data = EvalData(rows)
     assert data.notes == [
         "warning: 3 test images also in train",
-        f"warning: class {rows.classes[1]} occurs in the test split only: its {n} samples of 19 cannot be classified correctly",
+        f"warning: class {rows.classes[1]} occurs in the test split only: its {n} samples of 19 cannot be classified correctly "
+        "from training labels",
         "1 of 20 test samples have no label and do not count for the accuracy",
     ]
     assert set(data.notes) <= set(knn(toys.Rows(), data, k=2, baselines=False).protocol["notes"])
