@@ -185,6 +185,16 @@ class MultiTask(Method):
     def next_scores(self, x: Tensor) -> Tensor | None:
         return next((s for n in self.tasks if (s := self._task(n).next_scores(x)) is not None), None)
 
+    @property
+    def shares_space(self) -> bool:
+        return any(self._task(n).shares_space for n in self.tasks)
+
+    def sample_vectors(self, x: Tensor) -> Tensor | None:
+        return next((v for n in self.tasks if (v := self._task(n).sample_vectors(x)) is not None), None)
+
+    def caption_vectors(self, x: Tensor) -> Tensor:
+        return next(self._task(n) for n in self.tasks if self._task(n).shares_space).caption_vectors(x)
+
     def describe(self) -> dict[str, str]:
         details = {f"{n} {key}": value for n in self.tasks for key, value in self._task(n).describe().items()}
         weights = ", ".join(f"{n} {w:g}" for n, w in zip(self.tasks, self.balance.tolist(), strict=True))

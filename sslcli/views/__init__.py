@@ -61,7 +61,8 @@ class Views:
                 near = nearest(kind, offered)
                 raise RequestError(
                     f"the method requires views of kind {kind}, which the augmentation does not define",
-                    (f"did you mean {near}? " if near else "") + f"the augmentation defines {listing(sorted(offered))}",
+                    (f"did you mean {near}? " if near else "")
+                    + f"the augmentation defines {listing(sorted(offered))}; '+augmentation.{kind}={{OP: {{}}}}' adds one",
                 )
             for index in range(count):
                 ops, notes = make_ops(offered[kind], kind, index, dataset.shape, table, others)

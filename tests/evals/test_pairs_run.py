@@ -194,6 +194,17 @@ def test_frozen_encoder_of_captions(trained, tmp_path):
     assert "settings of other encoders" in trained(*words, "method.tower=runs/text", TOWER).err
 
 
+def test_clip_beside_another_method(cli):
+    tasks = ["method=multitask", "method.tasks=[clip,simclr]", "method.settings={clip: {tower: bert_micro}}"]
+    words = ["pretrain", *tasks, *DATA.split(), "backbone.width=8", *SMOKE, "train.batch_size=29"]
+    assert "'+augmentation.paired={OP: {}}' adds one" in cli(*words).err
+    run = cli(*words, "+augmentation.paired={random_resized_crop: {scale: [0.9, 1.0]}}")
+    assert run.code == 0, run.err
+    result = cli("eval", "zeroshot", "--json")
+    assert result.code == 0, result.err
+    assert "untrained.text_recall@1" in json.loads(result.out)["numbers"]
+
+
 def test_methods_say_what_they_need(cli):
     assert "do not provide" in cli("pretrain", "method=clip", "dataset=digits", "backbone=convnet", *SMOKE).err
     run = cli("pretrain", "method=simclr", *DATA.split(), "backbone.width=8", *SMOKE, "train.batch_size=29")
