@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from sslcli.console import plural
+from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.image_text.captions import join_captions
 from sslcli.data.image_text.preprocessor import PairsPreprocessor
@@ -18,7 +18,7 @@ from sslcli.data.subset import Concat
 from sslcli.data.text.choose import VOCABULARY, make_tokenizer
 from sslcli.data.text.encoding import TokenCounts
 from sslcli.data.text.preprocessor import MAX_LENGTH, TextPreprocessor
-from sslcli.errors import DataError, RequestError
+from sslcli.errors import DataError, RequestError, listing
 
 CHUNK = 4096  # captions that are encoded together
 
@@ -53,6 +53,8 @@ def with_captions(
     texts = {part: [list(captions[name]) for name in source.names or ()] for part, source in parts.items()}
     if like is None:
         fitted = [caption for part, rows in texts.items() if part != "test" for row in rows for caption in row]
+        if len(set(fitted)) == 1:
+            notes.append("warning: all captions are the same: nothing can be learned from them")
         like = fit_captions(fitted, options, notes)
     else:
         notes.append(f"tokenizer of captions: {like.tokenizer.describe()}, that of the run or encoder")
@@ -113,8 +115,9 @@ def _parts(images: Dataset) -> dict[str, Source]:
 
 def require_different(images: Dataset) -> None:
     """DataError where an image of the test split is in train too: retrieval would find the very image that was trained on."""
-    if count := images.details.get("test_in_train"):
+    if names := images.details.get("test_in_train"):
         raise DataError(
-            f"{plural(count, 'image')} of the test split also in train (same bytes)",
-            "an image must be in one split: remove its rows from the manifest in one of them",
+            f"{plural(len(names), 'image')} of the test split also in train (same bytes): {listing(map(escape, names), 4)}",
+            "an image must be in one split: remove the rows of its copies from the manifest"
+            + (", or dataset.holdout=0 holds none out" if images.split else ""),
         )

@@ -14,6 +14,7 @@ from sslcli.data.files.label_text import LabelParser, normalize_numbers
 from sslcli.data.folders.contents import FileList, FolderContents
 from sslcli.data.folders.paths import require_regular
 from sslcli.data.folders.split_names import exact_split
+from sslcli.data.tables.cells import PLAIN
 from sslcli.data.tables.label import choose_label, require_column
 from sslcli.data.text.readers.rows import Format, RowFile, cell_text, open_rows
 from sslcli.errors import DataError, RequestError, listing
@@ -168,6 +169,12 @@ def _rows(file: RowFile, columns: _Columns) -> Iterator[tuple[int, str, list[str
                     "give the column another name if it is none of splits",
                 )
             splits.append(split)
+    written = [text for cells in texts for text in cells if text.strip()]
+    if written and all(PLAIN.fullmatch(text.strip()) for text in written):
+        raise DataError(
+            f"{file.what}: the column {escape(columns.text)} holds numbers, where captions are expected",
+            f"dataset.text=NAME selects another one of {listing(map(escape, file.columns), 12)}",
+        )
     parser = LabelParser()
     classes = normalize_numbers([parser.label(cell_text(cell)) for cell in labels])
     return zip(lines, images, texts, classes, splits, strict=True)
@@ -203,7 +210,9 @@ def _require(what: str, base: str, parts: dict[str, FileList], missing: dict[str
         name = next(iter(missing))
         raise DataError(
             f"none of the {plural(len(missing), 'file')} named in {what} exists, such as {escape(os.path.join(base, name))}",
-            f"relative paths are relative to the folder of the manifest, {escape(base)}",
+            "addresses are not read: download the images, and name their files"
+            if "://" in name
+            else f"relative paths are relative to the folder of the manifest, {escape(base)}",
         )
     if bare:
         raise DataError(f"{what}: none of {plural(bare, 'image')} has a caption", HINT)

@@ -14,15 +14,15 @@ from sslcli.data.images.headers import FileLoader
 MAX_COMPARED = 20_000  # files
 
 
-def warn_duplicates(train: FileList, test: FileList | None, load: FileLoader, notes: list[str]) -> int:
-    """Warn about test files that are byte for byte in train: files of equal size are compared by hash. Returns their number."""
+def warn_duplicates(train: FileList, test: FileList | None, load: FileLoader, notes: list[str]) -> list[str]:
+    """Warn about test files that are byte for byte in train: files of equal size are compared by hash. Returns their names."""
     if not test:
-        return 0
+        return []
     sizes = set(train.sizes) & set(test.sizes)
-    pairs = [[p for p, s in zip(f.paths, f.sizes, strict=True) if s in sizes] for f in (train, test)]
-    if sum(map(len, pairs)) > MAX_COMPARED:
+    compared = [f.take(i for i, s in enumerate(f.sizes) if s in sizes) for f in (train, test)]
+    if sum(map(len, compared)) > MAX_COMPARED:
         notes.append("not checked for duplicates between train and test (too many files of equal size)")
-        return 0
+        return []
 
     def hashed(paths: list[str]) -> list[bytes | None]:
         def one(i: int) -> bytes | None:
@@ -34,10 +34,10 @@ def warn_duplicates(train: FileList, test: FileList | None, load: FileLoader, no
 
         return parallel_map(one, len(paths), "comparing files")
 
-    train_hashes = set(hashed(pairs[0])) - {None}
-    duplicates = sum(h in train_hashes for h in hashed(pairs[1]))
-    if duplicates:
+    train_hashes = set(hashed(compared[0].paths)) - {None}
+    found = zip(compared[1].names, hashed(compared[1].paths), strict=True)
+    if duplicates := [name for name, h in found if h in train_hashes]:
         notes.append(
-            f"warning: {plural(duplicates, 'test image')} also in train (same bytes): metrics will be too optimistic"
+            f"warning: {plural(len(duplicates), 'test image')} also in train (same bytes): metrics will be too optimistic"
         )
     return duplicates

@@ -129,6 +129,7 @@ WRONG = {
     "all empty": ("image,text\nphotos/0.png,\nphotos/1.png,  \n", DataError, "has a caption"),
     "all missing": ("image,text\nx/0.png,hello\n", DataError, "exists"),
     "nothing": ("image,text\n", DataError, "names no image"),
+    "numbers": ("image,text\nphotos/0.png,7\nphotos/1.png, 8.5\n", DataError, "holds numbers"),
     "only test": ("image,text,split\nphotos/0.png,hello,test\n", DataError, "no row of the split train"),
 }
 
@@ -153,8 +154,30 @@ def test_missing_pictures_are_counted(folder):
 
 def test_same_picture_in_train_and_test_is_refused(folder):
     (folder / "photos" / "3.png").write_bytes((folder / "photos" / "0.png").read_bytes())
-    with pytest.raises(DataError, match="1 image of the test split also in train"):
+    with pytest.raises(DataError, match=r"1 image of the test split also in train .*: photos/3.png$") as caught:
         pairs(str(write(folder / "m.csv", rows())))
+    assert "holdout" not in caught.value.hint
+
+
+def test_copies_that_a_drawn_split_separates_are_named(folder):
+    for i in range(12):
+        (folder / "photos" / f"{i}.png").write_bytes((folder / "photos" / f"{i % 2}.png").read_bytes())
+    path = str(write(folder / "m.csv", rows(split=False)))
+    with pytest.raises(DataError, match="photos/") as caught:
+        pairs(path, holdout=0.25)
+    assert "dataset.holdout=0" in caught.value.hint
+    assert len(pairs(path, holdout=0.0).train) == 12
+
+
+def test_equal_captions_are_warned_of(folder):
+    data = pairs(str(write(folder / "m.csv", "image,text\n" + "".join(f"photos/{i}.png,a photo\n" for i in range(12)))))
+    assert "warning: all captions are the same: nothing can be learned from them" in data.notes
+
+
+def test_addresses_are_not_read(folder):
+    with pytest.raises(DataError) as caught:
+        pairs(str(write(folder / "m.csv", "image,text\nhttps://example.org/0.png,hello\n")))
+    assert "download the images" in caught.value.hint
 
 
 def test_folder_without_a_manifest(folder):
