@@ -39,19 +39,26 @@ def new_tower(spec: str | Config, dataset: Dataset, key: str) -> Tower:
     `key`: of the configuration, for messages. RequestError where it does not take these captions."""
     preprocessor = captions_of(dataset)
     if not isinstance(spec, str):
-        instantiate.check("backbone", spec, given=["input_shape", "values"])
-        target = instantiate.resolve("backbone", spec["_target_"])
-        if isinstance(target, type) and issubclass(target, Backbone):
-            try:
-                target.check_samples(preprocessor.shape, preprocessor.values)
-            except RequestError as error:
-                hint = error.hint and error.hint.replace("backbone=", f"{key}=")
-                raise RequestError(f"{key}: {error.message}", hint) from None
-        return Tower(build_backbone(spec, preprocessor.shape, preprocessor.values))
+        try:
+            return Tower(_new_backbone(spec, preprocessor))
+        except RequestError as error:  # its keys are not those of the backbone of the images
+            message, hint = (
+                text and text.replace("backbone.", f"{key}_settings.").replace("backbone=", f"{key}=")
+                for text in (error.message, error.hint)
+            )
+            raise RequestError(f"{key}: {message}", hint) from None
     backbone, _, own = open_encoder(spec, preprocessor.shape)
     if changes := own.differences(preprocessor):
         raise RequestError(f"{key}={spec} was trained with another preprocessor: {listing(changes, 5)}")
     return Tower(backbone, frozen=True)
+
+
+def _new_backbone(spec: Config, preprocessor: TextPreprocessor) -> Backbone:
+    instantiate.check("backbone", spec, given=["input_shape", "values"])
+    target = instantiate.resolve("backbone", spec["_target_"])
+    if isinstance(target, type) and issubclass(target, Backbone):
+        target.check_samples(preprocessor.shape, preprocessor.values)
+    return build_backbone(spec, preprocessor.shape, preprocessor.values)
 
 
 def captions_of(dataset: Dataset) -> TextPreprocessor:

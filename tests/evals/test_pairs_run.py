@@ -189,6 +189,11 @@ def test_frozen_encoder_of_captions(trained, tmp_path):
     assert resumed.code == 0, resumed.err
     assert "is no encoder of text" in trained(*words, "method.tower=runs/clip").err
     assert "did you mean method.tower=bert_tiny?" in trained(*words, "method.tower=bert_tinny").err
+    for keys, message in (
+        ("{widht: 16}", "did you mean `method.tower_settings.width`?"),
+        ("{width: 17}", "_settings.width=17"),
+    ):
+        assert message in trained(*words, f"method.tower_settings={keys}").err
     assert "for example method.tower=b" in trained(*words, "method.tower=convnet").err
     assert "method.tower=bert_tiny, or" in trained(*words, "method.tower=bert_tinny", TOWER).err
     assert "settings of other encoders" in trained(*words, "method.tower=runs/text", TOWER).err

@@ -86,8 +86,9 @@ def read_manifest(path: str, image: str, text: str, label: str | None, form: For
         except (OSError, ValueError) as error:
             missing[name] = getattr(error, "strerror", None) or str(error)
             continue
-        own = images.setdefault(full, _Image(line, full, size, cls, split))
-        names.setdefault(full, name)
+        key = os.path.normpath(full)
+        own = images.setdefault(key, _Image(line, full, size, cls, split))
+        names.setdefault(key, name)
         if (own.label, own.split) != (cls, split):
             raise DataError(
                 f"{what}, line {line}: {escape(name)} is already in line {own.line}, with another label or split",

@@ -159,6 +159,18 @@ def test_same_picture_in_train_and_test_is_refused(folder):
     assert "holdout" not in caught.value.hint
 
 
+def test_spellings_of_one_path_are_one_image(folder):
+    lines = [
+        "image,text",
+        "photos/0.png,one",
+        "./photos/0.png,two",
+        f"{folder}/photos/0.png,three",
+        "photos/1.png,other",
+    ]
+    data = pairs(str(write(folder / "m.csv", "\n".join(lines))), tokenizer="words", holdout=0.0)
+    assert texts(data) == [["one", "two", "three"], ["other"]]
+
+
 def test_copies_that_a_drawn_split_separates_are_named(folder):
     for i in range(12):
         (folder / "photos" / f"{i}.png").write_bytes((folder / "photos" / f"{i % 2}.png").read_bytes())
