@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from sslcli.backbones.base import Backbone
 from sslcli.config import Config, instantiate
 from sslcli.config.registry import choices
@@ -53,7 +55,7 @@ def new_tower(spec: str | Config, dataset: Dataset, key: str) -> Tower:
     return Tower(backbone, frozen=True)
 
 
-def _new_backbone(spec: Config, preprocessor: TextPreprocessor) -> Backbone:
+def _new_backbone(spec: Config, preprocessor: TextPreprocessor) -> nn.Module:
     instantiate.check("backbone", spec, given=["input_shape", "values"])
     target = instantiate.resolve("backbone", spec["_target_"])
     if isinstance(target, type) and issubclass(target, Backbone):

@@ -17,7 +17,7 @@ from sslcli.data.storage import Ragged
 from sslcli.data.subset import Concat
 from sslcli.data.text.choose import VOCABULARY, make_tokenizer
 from sslcli.data.text.encoding import TokenCounts
-from sslcli.data.text.preprocessor import MAX_LENGTH, TextPreprocessor
+from sslcli.data.text.preprocessor import MAX_LENGTH, TextPreprocessor, clean_texts
 from sslcli.errors import DataError, RequestError, listing
 
 CHUNK = 4096  # captions that are encoded together
@@ -96,7 +96,7 @@ def fit_captions(texts: Sequence[str], options: CaptionOptions, notes: list[str]
 
 def attach_captions(source: Source, texts: Sequence[Sequence[str]], preprocessor: TextPreprocessor) -> None:
     """Give the samples of a source their captions, in order."""
-    flat = [caption for row in texts for caption in row]
+    flat = clean_texts([caption for row in texts for caption in row], preprocessor.html_breaks)
     encoded = [preprocessor.tokenizer.encode_flat(flat[i : i + CHUNK]) for i in range(0, len(flat), CHUNK)]
     ids, lengths = (np.concatenate(parts) for parts in zip(*encoded, strict=True))
     offsets = torch.tensor([0, *lengths.tolist()], dtype=torch.int64).cumsum(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,14 @@ def test_copies_that_a_drawn_split_separates_are_named(folder):
 def test_equal_captions_are_warned_of(folder):
     data = pairs(str(write(folder / "m.csv", "image,text\n" + "".join(f"photos/{i}.png,a photo\n" for i in range(12)))))
     assert "warning: all captions are the same: nothing can be learned from them" in data.notes
+
+
+def test_captions_are_cleaned_as_the_encoder_cleans_texts(folder):
+    path = str(write(folder / "m.csv", rows().replace("a photo of", "a photo<br />of")))
+    own = replace(pairs(path, tokenizer="words").preprocessor.captions, html_breaks="space")
+    data = pairs(path, like_captions=own)
+    assert data.train.captions.of(0)[0].tolist() == own.encode(["a photo<br />of dogs, number 0"])[0].tolist()
+    assert "<" not in texts(data)[0][0]
 
 
 def test_addresses_are_not_read(folder):
