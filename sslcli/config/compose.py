@@ -194,13 +194,22 @@ def expand_tower(method: Config, config_dirs: Iterable[Path] = ()) -> Config:
         return method
     rest = {key: value for key, value in method.items() if key != "tower_settings"}
     tower, settings = method.get("tower"), method["tower_settings"] or {}
+    if not isinstance(tower, str):
+        raise RequestError(
+            f"method.tower: expected a backbone, a run or hf:FOLDER, got {tower}", "method.tower=bert_tiny"
+        )
+    if not isinstance(settings, dict):
+        raise RequestError(
+            f"method.tower_settings: expected keys of a backbone, got {settings}",
+            "method.tower_settings='{width: 128}'",
+        )
     known = choices("backbone", config_dirs)
-    if isinstance(tower, str) and tower in known:
+    if tower in known:
         return {**rest, "tower": {**describe(known[tower], "backbone"), **settings}}
     if settings:
         raise RequestError(
             f"method.tower_settings: {tower} is no backbone, and the settings of other encoders are their own",
-            f"method.tower={nearest(str(tower), known) or 'bert_tiny'}, or leave method.tower_settings out",
+            f"method.tower={nearest(tower, known) or 'bert_tiny'}, or leave method.tower_settings out",
         )
     return rest
 

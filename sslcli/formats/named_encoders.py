@@ -49,7 +49,10 @@ def new_tower(spec: str | Config, dataset: Dataset, key: str) -> Tower:
                 for text in (error.message, error.hint)
             )
             raise RequestError(f"{key}: {message}", hint) from None
-    backbone, _, own = open_encoder(spec, preprocessor.shape)
+    try:
+        backbone, _, own = open_encoder(spec, preprocessor.shape)
+    except RequestError as error:
+        raise RequestError(f"{key}: {error.message}", f"the encoder of captions must stay at {spec}") from None
     if changes := own.differences(preprocessor):
         raise RequestError(f"{key}={spec} was trained with another preprocessor: {listing(changes, 5)}")
     return Tower(backbone, frozen=True)

@@ -187,7 +187,12 @@ def test_frozen_encoder_of_captions(trained, tmp_path):
     assert trained("eval", "zeroshot", "run=runs/lit").code == 0
     resumed = trained("resume", "runs/lit", "train.steps=5")
     assert resumed.code == 0, resumed.err
+    (tmp_path / "runs" / "text").rename(tmp_path / "moved")
+    assert "error: method.tower: there is no run" in trained("eval", "zeroshot", "run=runs/lit").err
+    (tmp_path / "moved").rename(tmp_path / "runs" / "text")
     assert "is no encoder of text" in trained(*words, "method.tower=runs/clip").err
+    assert "expected a backbone, a run" in trained(*words, "method.tower=null").err
+    assert "expected keys of a backbone" in trained(*words, "method.tower_settings=5").err
     assert "did you mean method.tower=bert_tiny?" in trained(*words, "method.tower=bert_tinny").err
     for keys, message in (
         ("{widht: 16}", "did you mean `method.tower_settings.width`?"),
