@@ -118,6 +118,5 @@ def require_different(images: Dataset) -> None:
     if names := images.details.get("test_in_train"):
         raise DataError(
             f"{plural(len(names), 'image')} of the test split also in train (same bytes): {listing(map(escape, names), 4)}",
-            "an image must be in one split: remove the rows of its copies from the manifest"
-            + (", or dataset.holdout=0 holds none out" if images.split else ""),
+            "an image must be in one split: remove the rows of its copies from the manifest",
         )

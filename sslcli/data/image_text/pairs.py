@@ -10,6 +10,7 @@ from sslcli.data.image_text.build import CaptionOptions, require_different, with
 from sslcli.data.image_text.manifest import HINT, find_manifest, read_manifest
 from sslcli.data.image_text.preprocessor import PairsPreprocessor
 from sslcli.data.images import decode
+from sslcli.data.images.duplicates import group_copies
 from sslcli.data.images.options import MAX_SIZE, ImageOptions
 from sslcli.data.images.preprocessor import ImagePreprocessor
 from sslcli.data.sources.image_dataset import build_dataset
@@ -60,6 +61,9 @@ def pairs(
     notes: list[str] = []
     place = find_manifest(require_path(path, HINT))
     manifest = read_manifest(place, image, text, label, Format(delimiter), notes)
+    parts = manifest.contents.parts
+    if not {"test", "val"} & parts.keys() and "train" in parts:
+        group_copies(parts["train"], str, notes)
     images = build_dataset(manifest.contents, options, notes)
     require_different(images)
     own = like.captions if isinstance(like, PairsPreprocessor) else None

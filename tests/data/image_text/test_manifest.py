@@ -172,16 +172,6 @@ def test_spellings_of_one_path_are_one_image(folder):
     assert texts(data) == [["one", "two", "three"], ["other"]]
 
 
-def test_copies_that_a_drawn_split_separates_are_named(folder):
-    for i in range(12):
-        (folder / "photos" / f"{i}.png").write_bytes((folder / "photos" / f"{i % 2}.png").read_bytes())
-    path = str(write(folder / "m.csv", rows(split=False)))
-    with pytest.raises(DataError, match="photos/") as caught:
-        pairs(path, holdout=0.25)
-    assert "dataset.holdout=0" in caught.value.hint
-    assert len(pairs(path, holdout=0.0).train) == 12
-
-
 def test_equal_captions_are_warned_of(folder):
     data = pairs(str(write(folder / "m.csv", "image,text\n" + "".join(f"photos/{i}.png,a photo\n" for i in range(12)))))
     assert "warning: all captions are the same: nothing can be learned from them" in data.notes
@@ -228,3 +218,15 @@ def test_preprocessor_round_trip(folder):
     for wrong in ({**content, "captions": None}, {**content, "captions": {"tokenizer": {}}}):
         with pytest.raises(ValueError, match=r"captions|max_length|tokenizer"):
             preprocessor_class("pairs").from_json(wrong, files)
+
+
+def test_copies_stay_in_one_split(folder):
+    for copy, original in ((3, 0), (5, 2), (7, 2)):
+        (folder / "photos" / f"{copy}.png").write_bytes((folder / "photos" / f"{original}.png").read_bytes())
+    path = str(write(folder / "m.csv", rows(split=False)))
+    for seed in range(4):
+        data = pairs(path, tokenizer="words", holdout=0.3, split_seed=seed)
+        parts = [{Path(n).stem for n in data.train.names}, {Path(n).stem for n in data.test.names}]
+        for group in ({"0", "3"}, {"2", "5", "7"}):
+            assert any(group <= part for part in parts), (seed, parts)
+        assert any("3 copies of images (same bytes)" in note for note in data.notes)
