@@ -66,6 +66,11 @@ def test_evaluators_and_report(trained, tmp_path):
     assert "Zero-shot" in (tmp_path / report.last).read_text(encoding="utf-8")
 
 
+def test_next_step_is_zero_shot(trained):
+    result = trained("resume", "runs/clip")
+    assert "next  sslcli eval zeroshot" in result.err
+
+
 def test_search_by_text(trained, tmp_path):
     result = trained("embed", "runs/clip", "out=e.npz", "pool=shared", "split=test")
     assert result.code == 0, result.err
