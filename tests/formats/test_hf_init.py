@@ -273,3 +273,27 @@ def test_padding_and_batches_change_nothing(tmp_path):
     encoder = sslcli.load(f"hf:{write_folder(tmp_path / 'bert', MEAN)}")
     one_by_one = torch.cat([encoder.embed([text]) for text in TEXTS])
     assert torch.allclose(encoder.embed(TEXTS), one_by_one, atol=1e-6)
+
+
+def test_frozen_encoder_of_captions(cli, tmp_path):
+    """`method.tower=hf:FOLDER` reads captions with its tokenizer, of the length of the data set, and stays as it is."""
+    folder = write_folder(tmp_path / "bert", MEAN)
+    words = [
+        "dataset=shapes",
+        "dataset.samples=72",
+        "dataset.test_samples=36",
+        "dataset.size=16",
+        "dataset.max_length=9",
+    ]
+    done = cli("pretrain", "method=clip", "method.tower=hf:bert", "backbone.width=8", *words, *QUICK)
+    assert done.code == 0, done.err
+    assert "BERT, dim 16, frozen" in done.err
+    tower = {
+        key.removeprefix("tower.backbone."): value
+        for key, value in load_file(next(Path("runs/latest/checkpoints").glob("step-*2/model.safetensors"))).items()
+        if key.startswith("tower.backbone.")
+    }
+    for key, value in published(folder).items():
+        assert torch.allclose(tower[key], value, atol=1e-6), key
+    assert cli("eval", "zeroshot").code == 0
+    assert cli("resume", "runs/latest", "train.steps=4").code == 0

@@ -117,7 +117,8 @@ class HuggingFaceFolder(PretrainedEncoder):
         return method.eval()
 
     def open(self, shape: tuple[int, ...] | None = None) -> tuple[nn.Module, Record, TextPreprocessor]:
-        preprocessor, node = self.preprocessor({}), self.backbone()
+        length = {} if shape is None else {"max_length": shape[0]}
+        preprocessor, node = self.preprocessor(length), self.backbone()
         backbone = build_backbone(node, preprocessor.shape, preprocessor.values)
         self.load(backbone)
         info = {
