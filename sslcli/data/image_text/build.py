@@ -11,8 +11,10 @@ import torch
 
 from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset, Source
+from sslcli.data.folders.contents import FileList
 from sslcli.data.image_text.captions import join_captions
 from sslcli.data.image_text.preprocessor import PairsPreprocessor
+from sslcli.data.images.duplicates import warn_duplicates
 from sslcli.data.storage import Ragged
 from sslcli.data.subset import Concat
 from sslcli.data.text.choose import VOCABULARY, make_tokenizer
@@ -113,10 +115,14 @@ def _parts(images: Dataset) -> dict[str, Source]:
     return {part: source for part, source in parts.items() if source is not None}
 
 
-def require_different(images: Dataset) -> None:
-    """DataError where an image of the test split is in train too: retrieval would find the very image that was trained on."""
-    if names := images.details.get("test_in_train"):
-        raise DataError(
-            f"{plural(len(names), 'image')} of the test split also in train (same bytes): {listing(map(escape, names), 4)}",
-            "an image must be in one split: remove the rows of its copies from the manifest",
-        )
+def require_different(parts: Mapping[str, FileList]) -> None:
+    """DataError where an image that may be held out is among those of pretraining too: retrieval would find the very image that was
+    trained on. `parts`: the images of each split that the manifest names."""
+    for held in (parts[kind] for kind in ("test", "val") if kind in parts):
+        for kind in ("train", "unlabelled"):
+            if kind in parts and (names := warn_duplicates(parts[kind], held, str, [])):
+                raise DataError(
+                    f"{plural(len(names), 'image')} of the test split also in {kind} (same bytes): "
+                    f"{listing(map(escape, names), 4)}",
+                    "an image must be in one split: remove the rows of its copies from the manifest",
+                )

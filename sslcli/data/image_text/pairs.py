@@ -64,7 +64,7 @@ def pairs(
     parts = manifest.contents.parts
     if not {"test", "val"} & parts.keys() and "train" in parts:
         group_copies(parts["train"], str, notes)
+    require_different(parts)
     images = build_dataset(manifest.contents, options, notes)
-    require_different(images)
     own = like.captions if isinstance(like, PairsPreprocessor) else None
     return with_captions(images, manifest.captions, captions, like_captions or own)

@@ -55,7 +55,7 @@ def build_dataset(
     notes += class_warnings(classes, len(labels))
     if len(classes) == 1:
         notes.append(f"only one class ({escape(classes[0])}): supervised evaluations are not possible")
-    in_both = warn_duplicates(parts["train"], parts.get("test"), load, notes)
+    warn_duplicates(parts["train"], parts.get("test"), load, notes)
 
     side = options.image_size or _view_size(options.max_size, headers, notes)
     need = None if resident else 2 * side  # a crop of a tenth of the area is then about as sharp as in ImageNet
@@ -96,7 +96,6 @@ def build_dataset(
             "resident": resident,
             "bad": bad,
             "lost": len(contents.missing),
-            **({"test_in_train": in_both} if in_both else {}),
             **headers.summary(),
             "root": contents.root,
         },

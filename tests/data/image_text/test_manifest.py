@@ -157,7 +157,10 @@ def test_same_picture_in_train_and_test_is_refused(folder):
     (folder / "photos" / "3.png").write_bytes((folder / "photos" / "0.png").read_bytes())
     with pytest.raises(DataError, match=r"1 image of the test split also in train .*: photos/3.png$") as caught:
         pairs(str(write(folder / "m.csv", rows())))
-    assert "holdout" not in caught.value.hint
+    assert "remove the rows" in caught.value.hint
+    unlabelled = rows().replace("dog,train", ",unlabelled")  # photos/0.png
+    with pytest.raises(DataError, match="also in unlabelled"):
+        pairs(str(write(folder / "m.csv", unlabelled)))
 
 
 def test_spellings_of_one_path_are_one_image(folder):
