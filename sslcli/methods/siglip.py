@@ -37,7 +37,7 @@ class SigLIP(Method):
         self.tower = tower
         self.shared = TwoTowers(self.backbone.dim, tower.dim, int(self.head_width(proj_dim, 512)))
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
-        self.bias = nn.Parameter(torch.tensor(bias))
+        self.bias = nn.Parameter(torch.tensor(float(bias)))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "paired", "global", "weak", "clean")

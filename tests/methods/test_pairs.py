@@ -146,6 +146,7 @@ def test_temperature_is_learned_and_bounded():
         assert not names & decayed
         assert "tower.backbone.embeddings.word_embeddings.weight" in decayed
     assert SigLIP(ConvNet((3, 8, 8), width=8), tower()).bias.item() == -10.0
+    assert SigLIP(ConvNet((3, 8, 8), width=8), tower(), bias=-4).bias.item() == -4.0
 
 
 @pytest.mark.parametrize("kind", [CLIP, SigLIP])
