@@ -1,9 +1,9 @@
 """SigLIP: for each image and each caption of the global batch, a binary decision of whether they belong together.
 
 Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, Sec. 3.2 and Algorithm 1. https://arxiv.org/abs/2303.15343
-B batch of this process, N global batch, P width of the shared space. Scale and bias of the logits are learned, from ln 10 and
--10, so that training starts near the prior that most pairs do not belong together. Deviation from the paper: a caption that
-equals the one of an image is right for it, too.
+B batch of this process, N global batch, P width of the shared space. Scale and bias of the logits are learned; the scale begins at
+10. Deviations from the paper: a caption that equals the one of an image is right for it, too; the bias begins at -ln(N - 1), the
+prior that one of N captions belongs to an image (`auto`), which is -10.4 for the paper's N of 32,768, where theirs begins at -10.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.methods.base import Batch, Method, Tower
+from sslcli.methods.base import Batch, DataInfo, Method, Tower
 from sslcli.nn.dist import gather
 from sslcli.nn.heads import Width
 from sslcli.nn.precision import full_precision
@@ -29,7 +29,13 @@ class SigLIP(Method):
     negatives = 1
 
     def __init__(
-        self, backbone: nn.Module, tower: Tower, proj_dim: Width = "auto", scale: float = 10.0, bias: float = -10.0
+        self,
+        backbone: nn.Module,
+        tower: Tower,
+        data: DataInfo,
+        proj_dim: Width = "auto",
+        scale: float = 10.0,
+        bias: float | str = "auto",
     ):
         super().__init__(backbone)
         if scale <= 0:
@@ -37,7 +43,11 @@ class SigLIP(Method):
         self.tower = tower
         self.shared = TwoTowers(self.backbone.dim, tower.dim, int(self.head_width(proj_dim, 512)))
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
-        self.bias = nn.Parameter(torch.tensor(float(bias)))
+        if isinstance(bias, str) and bias != "auto":
+            raise ValueError(f"bias must be a number or auto, got {bias!r}")
+        together = data.samples / max(1, data.steps_per_epoch)  # N, nearly
+        start = -math.log(max(1.0, together - 1)) if isinstance(bias, str) else float(bias)
+        self.bias = nn.Parameter(torch.tensor(start))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         (x,) = batch.expect_views(1, "paired", "global", "weak", "clean")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sslcli import optim
 from sslcli.backbones.bert import BERT
 from sslcli.backbones.convnet import ConvNet
-from sslcli.methods.base import Batch, Tower
+from sslcli.methods.base import Batch, DataInfo, Tower
 from sslcli.methods.clip import CLIP, clip_loss
 from sslcli.methods.siglip import SigLIP, siglip_loss
 from sslcli.nn.towers import equal_rows, unit
@@ -37,6 +37,14 @@ def captions(n: int = 4, seed: int = 0) -> torch.Tensor:
 def tower(frozen: bool = False) -> Tower:
     torch.manual_seed(1)
     return Tower(BERT((6,), width=16, depth=1, heads=2, dropout=0.0, values=VALUES), frozen)
+
+
+FACTS = DataInfo(samples=200, classes=3, steps_per_epoch=5)
+
+
+def made(kind: type[CLIP | SigLIP], frozen: bool = False) -> CLIP | SigLIP:
+    given = [FACTS] if kind is SigLIP else []
+    return kind(ConvNet((3, 8, 8), width=8), tower(frozen), *given)
 
 
 def batch(n: int = 4) -> Batch:
@@ -140,23 +148,24 @@ def test_temperature_is_learned_and_bounded():
     out["loss"].backward()
     assert method.log_scale.grad.item() != 0  # it can become smaller again
     for kind, names in ((CLIP, {"log_scale"}), (SigLIP, {"log_scale", "bias"})):
-        method = kind(ConvNet((3, 8, 8), width=8), tower())
+        method = made(kind)
         decayed = {n for g in optim.parameter_groups(method, 0.1) if g["weight_decay"] for n in g["param_names"]}
         assert names <= dict(method.named_parameters()).keys()
         assert not names & decayed
         assert "tower.backbone.embeddings.word_embeddings.weight" in decayed
-    assert SigLIP(ConvNet((3, 8, 8), width=8), tower()).bias.item() == -10.0
-    assert SigLIP(ConvNet((3, 8, 8), width=8), tower(), bias=-4).bias.item() == -4.0
+    start = SigLIP(ConvNet((3, 8, 8), width=8), tower(), FACTS).bias.item()
+    assert start == pytest.approx(-math.log(39))  # a prior of 1 in batches of 40
+    assert SigLIP(ConvNet((3, 8, 8), width=8), tower(), FACTS, bias=-4).bias.item() == -4.0
 
 
 @pytest.mark.parametrize("kind", [CLIP, SigLIP])
 def test_frozen_tower_stays(kind):
-    method = kind(ConvNet((3, 8, 8), width=8), tower(frozen=True)).train()
+    method = made(kind, frozen=True).train()
     assert not method.tower.backbone.training
     method(batch())["loss"].backward()
     assert all(p.grad is None for p in method.tower.backbone.parameters())
     assert method.shared.text_projection.weight.grad.abs().sum() > 0
-    trained = kind(ConvNet((3, 8, 8), width=8), tower()).train()
+    trained = made(kind).train()
     assert trained.tower.backbone.training
     trained(batch())["loss"].backward()
     assert trained.tower.backbone.embeddings.word_embeddings.weight.grad.abs().sum() > 0
@@ -166,7 +175,7 @@ def test_frozen_tower_stays(kind):
 
 @pytest.mark.parametrize("kind", [CLIP, SigLIP])
 def test_vectors_are_those_of_the_loss(kind):
-    method, data = kind(ConvNet((3, 8, 8), width=8), tower()).eval(), batch()
+    method, data = made(kind).eval(), batch()
     assert method.shares_space
     with torch.no_grad():
         image, text = method.sample_vectors(data.views[0]), method.caption_vectors(data.captions)
@@ -179,4 +188,6 @@ def test_impossible_settings():
     with pytest.raises(ValueError, match="temperature must be"):
         CLIP(ConvNet((3, 8, 8), width=8), tower(), temperature=0.001)
     with pytest.raises(ValueError, match="scale must be"):
-        SigLIP(ConvNet((3, 8, 8), width=8), tower(), scale=0.0)
+        SigLIP(ConvNet((3, 8, 8), width=8), tower(), FACTS, scale=0.0)
+    with pytest.raises(ValueError, match="number or auto"):
+        SigLIP(ConvNet((3, 8, 8), width=8), tower(), FACTS, bias="none")
