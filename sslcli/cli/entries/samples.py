@@ -45,7 +45,7 @@ ENTRIES = (
     ),
     Command(
         "search",
-        "Find the nearest neighbors of files, ids or texts among embedded samples.",
+        "Find the embedded samples nearest to files, ids or texts.",
         "E.npz QUERY... [k=N] [page=FILE.html]",
         (
             ("E.npz photo.jpg", "the ten samples most similar to a file"),
