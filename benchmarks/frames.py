@@ -40,8 +40,8 @@ def measure(data: Path, folder: Path, budget: str, seed: int, words: list[str]) 
     if not (folder / "status.json").exists():
         sslcli.pretrain(*typed, f"hydra.run.dir={folder}")
     status = json.loads((folder / "status.json").read_text())
-    result = sslcli.evaluate("reconstruct", f"run={folder}")
-    found = {key: value for key, value in result.numbers.items() if key.endswith("frame_error") or key == "psnr"}
+    result = sslcli.evaluate(folder, "reconstruct")
+    found = {key: value for key, value in result.items() if key.endswith("frame_error") or key == "psnr"}
     return {
         "numbers": found,
         "steps": status["step"],
