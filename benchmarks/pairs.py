@@ -70,7 +70,7 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
         command("pretrain", *words, *threads, "train.eval_every=0", f"hydra.run.dir={folder}", threads=options.threads)
     found: dict[str, Any] = {"step": json.loads((folder / "encoder.json").read_text())["step"]}
     for part in ("seen", "unseen"):
-        data = ["dataset=shapes", "dataset.test=unseen"] if part == "unseen" else []
+        data = ["dataset=shapes", "dataset.combinations=unseen"] if part == "unseen" else []
         out = command("eval", "zeroshot", f"run={folder}", *data, *threads, "--json", threads=options.threads)
         found[part] = json.loads(out)["numbers"]
     out = command("eval", "probe", f"run={folder}", *threads, "--json", threads=options.threads)

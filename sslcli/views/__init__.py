@@ -48,7 +48,7 @@ class Views:
         self._modality = modality(dataset.modality)
         table = self._modality.ops
         unknown = any(op not in table for recipe in recipes.values() if isinstance(recipe, Mapping) for op in recipe)
-        others = {op: name for name in modalities() for op in modality(name).ops if op not in table} if unknown else {}
+        others = {op: name for name in _owners() for op in modality(name).ops if op not in table} if unknown else {}
         offered = {kind: recipe for kind, recipe in recipes.items() if kind != "summary"}
         offered.setdefault("clean", {})
         self.kinds: list[str] = []
@@ -102,6 +102,12 @@ class Views:
                 view.finish(frame, draw.of_view(i))
                 for i, (view, frame) in enumerate(zip(self._views, frames, strict=True))
             ]
+
+
+def _owners() -> list[str]:
+    """The modalities, of those that share their ops the first."""
+    first = {id(modality(name).ops): name for name in reversed(modalities())}
+    return [name for name in modalities() if name in first.values()]
 
 
 def clean(dataset: Dataset) -> Views:

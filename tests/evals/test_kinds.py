@@ -32,7 +32,7 @@ RUNS = {  # a method that reconstructs or predicts hidden tokens, on a backbone 
 }
 OTHERS = {  # data that a run was not trained on
     "image": "dataset.path=more_images.npz",
-    "pairs": "dataset.test=unseen",
+    "pairs": "dataset.combinations=unseen",
     "series": "dataset.path=more_waves.npz",
     "table": "dataset.split_seed=1",
     "text": "dataset.path=more_films.csv",

@@ -114,7 +114,7 @@ def expected_neighbors(folder: Path, text: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def test_other_data_and_templates(trained, tmp_path):
-    unseen = trained("eval", "zeroshot", *DATA.split(), "dataset.test=unseen", "--json")
+    unseen = trained("eval", "zeroshot", *DATA.split(), "dataset.combinations=unseen", "--json")
     assert unseen.code == 0, unseen.err
     assert "top1" in json.loads(unseen.out)["numbers"]
     named = trained(

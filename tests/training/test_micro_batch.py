@@ -45,7 +45,7 @@ def test_one_sample_at_a_time_is_trained(cli, words):
 class OneAtATime(nn.Module):
     """A method of one row, with the layers `head` on it."""
 
-    min_batch, uses_labels = 1, False
+    min_batch, uses_labels, uses_captions = 1, False, False
 
     def __init__(self, *head: nn.Module):
         super().__init__()

@@ -63,7 +63,7 @@ def shapes(
     samples: int = 4000,
     test_samples: int = 1000,
     size: int = 32,
-    test: str = "seen",
+    combinations: str = "seen",
     tokenizer: str = "words",
     max_length: int = 24,
     like: ImagePreprocessor | None = None,
@@ -71,7 +71,8 @@ def shapes(
 ) -> Dataset:
     """Pictures (3, size, size) of a shape in a color with two captions each; the class is color and shape, such as "red circle".
 
-    Training has 29 of the 36 combinations; every color and every shape occurs in it. `test`: seen, the same combinations; unseen,
+    Training has 29 of the 36 combinations; every color and every shape occurs in it. `combinations`: of the test
+    pictures: seen, the same; unseen,
     the seven others.
     `samples`, `test_samples`: numbers of pictures. `tokenizer`, `max_length`, `like`, `like_captions`: as in `pairs`.
 
@@ -81,17 +82,19 @@ def shapes(
             raise RequestError(
                 f"dataset.{key}={value}: expected an integer of at least {least}", f"dataset.{key}={least}"
             )
-    if test not in ("seen", "unseen"):
-        raise RequestError(f"dataset.test={test}: expected seen or unseen", "dataset.test=unseen")
+    if combinations not in ("seen", "unseen"):
+        raise RequestError(
+            f"dataset.combinations={combinations}: expected seen or unseen", "dataset.combinations=unseen"
+        )
     options = CaptionOptions(tokenizer, max_length=max_length)
     held = unseen()
     seen = [i for i in range(len(CLASSES)) if i not in held]
     parts, texts = {}, {}
     for part, count, classes in (
         ("train", samples, seen),
-        ("test", test_samples, seen if test == "seen" else held),
+        ("test", test_samples, seen if combinations == "seen" else held),
     ):
-        draw = np.random.Generator(np.random.PCG64([part == "test", test == "unseen" and part == "test", size]))
+        draw = np.random.Generator(np.random.PCG64([part == "test", combinations == "unseen" and part == "test", size]))
         labels = np.array(classes)[np.arange(count) % len(classes)]
         pixels, texts[part] = _draw_all(labels, size, draw)
         parts[part] = torch.from_numpy(pixels), torch.from_numpy(labels)
@@ -105,7 +108,7 @@ def shapes(
     attach_captions(images.train, texts["train"], own)
     attach_captions(images.test, texts["test"], own)
     images.notes.append(
-        f"test: {test} combinations of color and shape (dataset.test); training has {len(seen)} of {len(CLASSES)}"
+        f"test: {combinations} combinations of color and shape (dataset.combinations); training has {len(seen)} of {len(CLASSES)}"
     )
     return as_pairs(images, texts, own)
 

@@ -10,7 +10,7 @@ from sslcli import evals
 from sslcli.config import instantiate, registry
 from sslcli.evals.base.info import evaluator_info, evaluator_infos
 
-NEEDS = {"labels", "tokens", "reconstruction", "masked_tokens", "timeline", "next_items", "dataset"}
+NEEDS = {"labels", "tokens", "reconstruction", "masked_tokens", "timeline", "next_items", "captions", "dataset"}
 
 
 def test_info_of_every_evaluator_is_complete():
