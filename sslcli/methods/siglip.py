@@ -1,8 +1,8 @@
 """SigLIP: for each image and each caption of the global batch, a binary decision of whether they belong together.
 
 Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, Sec. 3.2 and Algorithm 1. https://arxiv.org/abs/2303.15343
-B batch of this process, N global batch, P width of the shared space. Scale and bias of the logits are learned; the scale begins at
-10. Deviations from the paper: a caption that equals the one of an image is right for it, too; the bias begins at -ln(N - 1), the
+B batch of this process, N global batch, P width of the shared space. Scale and bias of the logits are learned. Deviations from
+the paper: the scale begins at 20, theirs at 10, for short runs have no time to raise it; a caption that equals the one of an image is right for it, too; the bias begins at -ln(N - 1), the
 prior that one of N captions belongs to an image (`auto`), which is -10.4 for the paper's N of 32,768, where theirs begins at -10.
 """
 
@@ -34,7 +34,7 @@ class SigLIP(Method):
         tower: Tower,
         data: DataInfo,
         proj_dim: Width = "auto",
-        scale: float = 10.0,
+        scale: float = 20.0,
         bias: float | str = "auto",
     ):
         super().__init__(backbone)
