@@ -2,8 +2,9 @@
 
 Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, Sec. 3.2 and Algorithm 1. https://arxiv.org/abs/2303.15343
 B batch of this process, N global batch, P width of the shared space. Scale and bias of the logits are learned. Deviations from
-the paper: the scale begins at 20, theirs at 10, for short runs have no time to raise it; a caption that equals the one of an image is right for it, too; the bias begins at -ln(N - 1), the
-prior that one of N captions belongs to an image (`auto`), which is -10.4 for the paper's N of 32,768, where theirs begins at -10.
+the paper: the scale begins at 20, theirs at 10, for short runs have no time to raise it; a caption that equals the one of an
+image is right for it, too; the bias begins at -ln(N - 1), the prior that one of N captions belongs to an image (`auto`), which is
+-10.4 for the paper's N of 32,768, where theirs begins at -10.
 """
 
 from __future__ import annotations
