@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from sslcli.batch import Batch
 from sslcli.nn.heads import Head, Width, head_width
+from sslcli.nn.towers import TwoTowers, equal_rows
 from sslcli.nn.values import Continuous, Values
 
-__all__ = ["Batch", "DataInfo", "Encoder", "Method", "Reconstruction", "Tower"]
+__all__ = ["Batch", "CaptionMethod", "DataInfo", "Encoder", "Method", "Reconstruction", "Tower"]
 
 
 @dataclass(frozen=True)
@@ -221,3 +222,33 @@ class Method(nn.Module):
     def head_width(self, width: Width, paper: int) -> int:
         """A head's width: as given, or for `auto` the paper's, at most 4 x the width of the backbone."""
         return head_width(width, paper, self.backbone.dim)
+
+
+class CaptionMethod(Method):
+    """Base class of methods that train an encoder of images, the backbone, and one of captions, the tower, and project both to one
+    space."""
+
+    requires = frozenset({"pairs", "views"})
+    uses_captions = True
+    compares = True
+    negatives = 1
+
+    def __init__(self, backbone: nn.Module, tower: Tower, proj_dim: Width):
+        super().__init__(backbone)
+        self.tower = tower
+        self.shared = TwoTowers(self.backbone.dim, tower.dim, int(self.head_width(proj_dim, 512)))
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The unit vectors (B, P) of images and of captions, and whether captions of the global batch are equal, (B, N) bool."""
+        (x,) = batch.expect_views(1, "paired", "global", "weak", "clean")
+        assert batch.captions is not None
+        return self.sample_vectors(x), self.caption_vectors(batch.captions), equal_rows(batch.captions)
+
+    def sample_vectors(self, x: Tensor) -> Tensor:
+        return self.shared.image(self.backbone(x))
+
+    def caption_vectors(self, x: Tensor) -> Tensor:
+        return self.shared.text(self.tower(x))
+
+    def details(self) -> dict[str, str]:
+        return {"tower": self.shared.describe(self.tower)}

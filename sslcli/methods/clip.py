@@ -16,51 +16,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.methods.base import Batch, Method, Tower
+from sslcli.methods.base import Batch, CaptionMethod, Tower
 from sslcli.nn.dist import gather
 from sslcli.nn.heads import Width
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import spread
-from sslcli.nn.towers import TwoTowers, equal_rows
+from sslcli.nn.towers import share_right
 
 MAX_SCALE = 100.0  # of the logits, Sec. 2.5
 
 
-class CLIP(Method):
-    requires = frozenset({"pairs", "views"})
-    uses_captions = True
-    compares = True
-    negatives = 1
-
+class CLIP(CaptionMethod):
     def __init__(self, backbone: nn.Module, tower: Tower, proj_dim: Width = "auto", temperature: float = 0.07):
-        super().__init__(backbone)
+        super().__init__(backbone, tower, proj_dim)
         if not temperature >= 1 / MAX_SCALE:
             raise ValueError(f"temperature must be at least {1 / MAX_SCALE}, got {temperature}")
-        self.tower = tower
-        self.shared = TwoTowers(self.backbone.dim, tower.dim, int(self.head_width(proj_dim, 512)))
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.expect_views(1, "paired", "global", "weak", "clean")
-        assert batch.captions is not None
-        image = self.shared.image(self.backbone(x))  # (B, P), unit vectors
-        text = self.shared.text(self.tower(batch.captions))
+        image, text, same = self.encode(batch)
         scale = self.log_scale.exp()
-        loss, correct = clip_loss(image, text, equal_rows(batch.captions), scale)
+        loss, correct = clip_loss(image, text, same, scale)
         return {"loss": loss, "contrast_acc": correct, "spread": spread(image), "temperature": 1 / scale.detach()}
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         self.log_scale.clamp_(max=math.log(MAX_SCALE))  # the parameter, so that its gradient is not lost at the limit
-
-    def sample_vectors(self, x: Tensor) -> Tensor:
-        return self.shared.image(self.backbone(x))
-
-    def caption_vectors(self, x: Tensor) -> Tensor:
-        return self.shared.text(self.tower(x))
-
-    def details(self) -> dict[str, str]:
-        return {"tower": self.shared.describe(self.tower)}
 
 
 @full_precision
@@ -74,5 +55,4 @@ def clip_loss(image: Tensor, text: Tensor, same: Tensor, scale: Tensor) -> tuple
     target = same.to(image.dtype) / same.sum(dim=1, keepdim=True)
     to_text, to_image = scale * image @ texts.T, scale * text @ images.T  # (B, N)
     loss = (F.cross_entropy(to_text, target) + F.cross_entropy(to_image, target)) / 2
-    correct = same.gather(1, to_text.argmax(dim=1, keepdim=True)).to(loss.dtype).mean().detach()
-    return loss, correct
+    return loss, share_right(to_text, same)

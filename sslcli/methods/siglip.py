@@ -15,20 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslcli.methods.base import Batch, DataInfo, Method, Tower
+from sslcli.methods.base import Batch, CaptionMethod, DataInfo, Tower
 from sslcli.nn.dist import gather
 from sslcli.nn.heads import Width
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import spread
-from sslcli.nn.towers import TwoTowers, equal_rows
+from sslcli.nn.towers import share_right
 
 
-class SigLIP(Method):
-    requires = frozenset({"pairs", "views"})
-    uses_captions = True
-    compares = True
-    negatives = 1
-
+class SigLIP(CaptionMethod):
     def __init__(
         self,
         backbone: nn.Module,
@@ -38,11 +33,9 @@ class SigLIP(Method):
         scale: float = 20.0,
         bias: float | str = "auto",
     ):
-        super().__init__(backbone)
+        super().__init__(backbone, tower, proj_dim)
         if scale <= 0:
             raise ValueError(f"scale must be above 0, got {scale}")
-        self.tower = tower
-        self.shared = TwoTowers(self.backbone.dim, tower.dim, int(self.head_width(proj_dim, 512)))
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         if isinstance(bias, str) and bias != "auto":
             raise ValueError(f"bias must be a number or auto, got {bias!r}")
@@ -51,21 +44,9 @@ class SigLIP(Method):
         self.bias = nn.Parameter(torch.tensor(start))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        (x,) = batch.expect_views(1, "paired", "global", "weak", "clean")
-        assert batch.captions is not None
-        image = self.shared.image(self.backbone(x))  # (B, P), unit vectors
-        text = self.shared.text(self.tower(batch.captions))
-        loss, correct = siglip_loss(image, text, equal_rows(batch.captions), self.log_scale.exp(), self.bias)
+        image, text, same = self.encode(batch)
+        loss, correct = siglip_loss(image, text, same, self.log_scale.exp(), self.bias)
         return {"loss": loss, "contrast_acc": correct, "spread": spread(image), "scale": self.log_scale.detach().exp()}
-
-    def sample_vectors(self, x: Tensor) -> Tensor:
-        return self.shared.image(self.backbone(x))
-
-    def caption_vectors(self, x: Tensor) -> Tensor:
-        return self.shared.text(self.tower(x))
-
-    def details(self) -> dict[str, str]:
-        return {"tower": self.shared.describe(self.tower)}
 
 
 @full_precision
@@ -76,5 +57,4 @@ def siglip_loss(image: Tensor, text: Tensor, same: Tensor, scale: Tensor, bias: 
     image, text: unit vectors (B, P). same: (B, N) bool."""
     logits = scale * image @ gather(text).T + bias  # (B, N)
     sign = 2 * same.to(logits.dtype) - 1
-    correct = same.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean().detach()
-    return -F.logsigmoid(sign * logits).sum(dim=1).mean(), correct
+    return -F.logsigmoid(sign * logits).sum(dim=1).mean(), share_right(logits, same)

@@ -49,3 +49,9 @@ def equal_rows(x: Tensor) -> Tensor:
     mixed = (x + 1) * (factors | 1)
     key = (mixed ^ (mixed >> 29)).mul(-4658895280553007687).sum(dim=1)  # int64 wraps
     return key[:, None] == gather(key)[None, :]
+
+
+@torch.no_grad()
+def share_right(logits: Tensor, same: Tensor) -> Tensor:
+    """The share of rows of logits (B, N) whose largest entry is one where `same` (B, N) is true."""
+    return same.gather(1, logits.argmax(dim=1, keepdim=True)).to(logits.dtype).mean()

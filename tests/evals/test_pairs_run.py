@@ -121,7 +121,7 @@ def test_other_data_and_templates(trained, tmp_path):
         "eval", "zeroshot", "evaluator.templates=['a picture of a {}']", "evaluator.names={red star: blue ring}"
     )
     assert named.code == 0, named.err
-    assert "several classes have the same name and cannot be told apart: blue ring" in named.err
+    assert "several classes have the same name, and zero-shot accuracy cannot distinguish them: blue ring" in named.err
     record = json.loads((tmp_path / "runs" / "clip" / "eval" / "zeroshot.json").read_text())
     assert record["protocol"]["classes"] == 36
     assert "got none" in trained("eval", "zeroshot", "evaluator.templates=[]").err

@@ -40,11 +40,12 @@ def unknown_names(names: Sequence[str], preprocessor: TextPreprocessor) -> list[
 
 
 def name_notes(names: Sequence[str], preprocessor: TextPreprocessor) -> list[str]:
-    """Notes on classes that their names do not distinguish."""
+    """Notes on classes whose names do not identify them."""
     notes = []
     if lost := unknown_names(names, preprocessor):
         which = plural(len(lost), "class", "classes")
         notes.append(f"the vocabulary has no word of the names of {which}: {listing(map(escape, lost), 6)}")
     if same := [name for name, count in Counter(names).items() if count > 1]:
-        notes.append(f"several classes have the same name and cannot be told apart: {listing(map(escape, same), 6)}")
+        which = listing(map(escape, same), 6)
+        notes.append(f"several classes have the same name, and zero-shot accuracy cannot distinguish them: {which}")
     return notes
