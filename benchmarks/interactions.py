@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
-import subprocess
 import sys
 from datetime import date
 from pathlib import Path
@@ -23,6 +21,9 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from benchmarks import report  # noqa: E402
+
 OUT = ROOT / "docs" / "results" / "interactions.json"
 COMMON = ["dataset=interactions", "device=cpu", "device.threads=1"]
 CONTRASTIVE = ["backbone=sasrec", "train.epochs=75", "train.batch_size=64", "optimizer=adamw", "optimizer.lr=0.001"]
@@ -38,29 +39,13 @@ SHOWN = ("hr@10", "ndcg@10", "mrr@10", "hr_masked@10", "ndcg_masked@10", "mrr_ma
 HEADS = ("HR@10", "NDCG@10", "MRR@10") * 2
 
 
-def command(*words: str, folder: Path) -> str:
-    """The standard output of an sslcli command in a folder."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "sslcli", *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)}\n{done.stderr}")
-    return done.stdout
-
-
 def measure(name: str, split: str, seed: int, data: Path, folder: Path) -> dict[str, Any]:
     words = [*METHODS[name], *COMMON, f"dataset.path={data}", f"dataset.split={split}", f"seed={seed}"]
-    run = command("pretrain", *words, folder=folder).splitlines()[-1]
+    run = report.command("pretrain", *words, folder=folder).splitlines()[-1]
     parts = {}
     for part in ("test", "val"):
         options = [f"evaluator.part={part}", f"evaluator.baselines={str(part == 'test').lower()}"]
-        parts[part] = json.loads(command("eval", "recommend", f"run={run}", "--json", *options, folder=folder))
+        parts[part] = json.loads(report.command("eval", "recommend", f"run={run}", "--json", *options, folder=folder))
     numbers, status = parts["test"]["numbers"], json.loads((folder / run / "status.json").read_text())
     return {
         "method": name,

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,19 +45,6 @@ Captions name more than color and shape, such as size, background and place, and
 cannot reach 1."""
 
 
-def command(*words: str, threads: int) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "sslcli", *words],
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)}\n{done.stderr}")
-    return done.stdout
-
-
 def measure(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     threads = ["device=cpu", f"device.threads={options.threads}"]
     folder = options.runs.resolve() / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}"
@@ -67,13 +52,15 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
     if "MiniLM" in name:
         words += [f"method.tower=hf:{options.minilm.resolve()}"]
     if not (folder / "encoder.json").exists():
-        command("pretrain", *words, *threads, "train.eval_every=0", f"hydra.run.dir={folder}", threads=options.threads)
+        report.command(
+            "pretrain", *words, *threads, "train.eval_every=0", f"hydra.run.dir={folder}", threads=options.threads
+        )
     found: dict[str, Any] = {"step": json.loads((folder / "encoder.json").read_text())["step"]}
     for part in ("seen", "unseen"):
         data = ["dataset=shapes", "dataset.combinations=unseen"] if part == "unseen" else []
-        out = command("eval", "zeroshot", f"run={folder}", *data, *threads, "--json", threads=options.threads)
+        out = report.command("eval", "zeroshot", f"run={folder}", *data, *threads, "--json", threads=options.threads)
         found[part] = json.loads(out)["numbers"]
-    out = command("eval", "probe", f"run={folder}", *threads, "--json", threads=options.threads)
+    out = report.command("eval", "probe", f"run={folder}", *threads, "--json", threads=options.threads)
     return {**found, "probe": json.loads(out)["numbers"]}
 
 

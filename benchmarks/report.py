@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +37,21 @@ def about(argv: list[str], script: str = "throughput.py") -> dict[str, Any]:
         "versions": found,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def command(*words: str, folder: Path | None = None, threads: int = 1) -> str:
+    """The standard output of an sslcli command in a folder. SystemExit with its errors where it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sslcli", *words],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}\n{done.stderr}")
+    return done.stdout
 
 
 def _cpuinfo() -> list[str]:
