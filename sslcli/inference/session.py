@@ -19,7 +19,7 @@ from sslcli.nn.dist import all_gather_object, broadcast_from_rank0, rank, world_
 from sslcli.runs import Record
 from sslcli.runtime import device, processes, progress
 from sslcli.runtime.device import Runtime
-from sslcli.views.images import native
+from sslcli.views.images import compiled
 from sslcli.views.modality import modality
 
 GROUP = 8  # blocks of each process that are exchanged at a time
@@ -92,7 +92,7 @@ def open_session(
     process = processes.process_info(values["train"]["devices"], device.kind_of(values["device"]))
     kind = modality(encoder.preprocessor.kind)
     runtime = device.start(values["device"], channels_last=kind.channels_last, process=process)
-    runtime.native = native.configure(values["device"].get("native", "auto"), runtime.device, kind.native)
+    runtime.native = compiled.configure(values["device"].get("native", "auto"), runtime.device, kind.native)
     runtime.place(encoder.module)
     extractor = FeatureExtractor(
         encoder.module,

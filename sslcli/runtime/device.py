@@ -30,7 +30,7 @@ class Runtime:
     compile: bool
     workers: int
     threads: int
-    native: bool = False  # image views by compiled C code; set by `views.images.native.configure`
+    native: bool = False  # image views by compiled code; set by `views.images.compiled.configure`
     process: ProcessInfo = field(default_factory=ProcessInfo)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:

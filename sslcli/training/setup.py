@@ -34,7 +34,7 @@ from sslcli.runtime import processes
 from sslcli.runtime.device import Runtime
 from sslcli.views import Views
 from sslcli.views.image_text.captions import CaptionViews, encode_texts
-from sslcli.views.images import native
+from sslcli.views.images import compiled
 from sslcli.views.modality import modality
 
 EVALUATOR_ARGUMENTS = ("backbone", "dataset", "device", "workers", "autocast", "channels_last")  # see `online.py`
@@ -101,7 +101,7 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
         raise RequestError("train.strategy=fsdp needs several devices, and there is one", "add train.devices=auto")
     kind = modality(dataset.modality)
     machine = runtime.start(cfg["device"], channels_last=kind.channels_last, process=process)
-    machine.native = native.configure(cfg["device"].get("native", "auto"), machine.device, kind.native)
+    machine.native = compiled.configure(cfg["device"].get("native", "auto"), machine.device, kind.native)
     targets = builders.method_classes(cfg["method"])
     check_data_for_method(targets, dataset)
     check_min_batch(targets, train, process.world_size)

@@ -20,8 +20,8 @@ from sslcli.data.dataset import Dataset, Source
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.rng import Draw
 from sslcli.views.contact_sheet import sheet
-from sslcli.views.images import native
-from sslcli.views.images.native_check import matches_tensor_code
+from sslcli.views.images import native, triton_views
+from sslcli.views.images.native_check import kernels_match_tensor_code, matches_tensor_code
 from sslcli.views.images.resample import exact_products
 from sslcli.views.modality import View, modality
 from sslcli.views.op import make_ops
@@ -30,6 +30,7 @@ from sslcli.views.preview.base import Preview
 __all__ = ["Views", "clean", "detailed", "previews", "sheet"]
 
 native.use_check(matches_tensor_code)
+triton_views.use_check(kernels_match_tensor_code)
 
 MAX_VIEWS = 1_000  # of one kind
 

@@ -11,6 +11,7 @@ there and are skipped, which the pipeline's notes report.
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from sslcli.rng import Draw
 from sslcli.views.copies import NearCopies
 from sslcli.views.corruption import Corruption, Generators
 from sslcli.views.grid import GridModality
-from sslcli.views.images import native
+from sslcli.views.images import native, triton_views
 from sslcli.views.images.color import ColorJitter, GaussianBlur, Grayscale, Noise, RandomIntensity, Solarize
 from sslcli.views.images.copies import LEAST_SIDE, ImageCopies
 from sslcli.views.images.corruptions import CORRUPTIONS, blur
@@ -150,11 +151,13 @@ class ImageView:
             return BatchTransform(randoms, ops, region)
         flip = randoms.mask(ops[0])  # mirrored by the resampling at no cost
         if flip is None:  # p = 1
-            flip = torch.ones(n, dtype=torch.bool)
+            flip = torch.ones(n, dtype=torch.bool, device=raw.device)
         return BatchTransform(randoms, ops[1:], region, flip.to(raw.device))
 
     def _apply(self, transform: BatchTransform, raw: Tensor) -> Tensor:
         assert raw.dtype == torch.uint8, raw.dtype
+        if raw.device.type == "cuda" and triton_views.usable(raw.device):
+            return self.launched(transform, raw)
         out = self.compiled(transform, raw) if raw.device.type == "cpu" and native.usable() else None
         return self.tensors(transform, raw) if out is None else out
 
@@ -181,12 +184,31 @@ class ImageView:
             if compiled is None:
                 return None
             steps += [(name, values, mask) for name, values in compiled]
-        resampling = None
-        if transform.region is not None:
-            radius = int(FILTERS[self.frame_op.interpolation])
-            resampling = native.Resampling(torch.stack(list(transform.region), 1), radius, transform.flip)
         out = torch.empty(len(raw), *self.shape)
-        return native.run(raw, out, steps, self.shift, self.factor, resampling, code)
+        return native.run(raw, out, steps, self.shift, self.factor, self._resampling(transform), code)
+
+    def launched(
+        self, transform: BatchTransform, raw: Tensor, dtype: torch.dtype = torch.float32, kernels: Any = None
+    ) -> Tensor:
+        """Apply it by Triton kernels on a CUDA device, with the same bits, rounded to `dtype` at the end. An op without a kernel
+        runs as tensor code between two launches."""
+        items: list[native.Step | triton_views.TensorCode] = []
+        for op in transform.ops:
+            params, mask = transform.randoms.params(op)
+            compiled = op.native(params)
+            if compiled is None:
+                items.append(functools.partial(transform.randoms.run, [op]))
+            else:
+                items += [(name, values, mask) for name, values in compiled]
+        shift, factor = (constant(tuple(t.flatten().tolist()), raw.device) for t in (self.shift, self.factor))
+        out = torch.empty(len(raw), *self.shape, dtype=dtype, device=raw.device)
+        return triton_views.run(raw, out, items, shift, factor, self._resampling(transform), kernels)
+
+    def _resampling(self, transform: BatchTransform) -> native.Resampling | None:
+        if transform.region is None:
+            return None
+        radius = int(FILTERS[self.frame_op.interpolation])
+        return native.Resampling(torch.stack(list(transform.region), 1), radius, transform.flip)
 
 
 class ImageModality(GridModality):

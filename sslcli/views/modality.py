@@ -101,7 +101,7 @@ class Modality(ABC):
     noun: ClassVar[tuple[str, str]]  # of one sample and of several, for sentences: ("image", "images")
     ops: ClassVar[Mapping[str, type[Op]]]
     channels_last: ClassVar[bool] = False  # whether convolutions are faster with channels as the last axis in memory
-    native: ClassVar[bool] = False  # whether views on a CPU have compiled code
+    native: ClassVar[bool] = False  # whether views have compiled code
     mixes: ClassVar[bool] = False  # whether a convex combination of two samples is a sample (mixup, CutMix)
     attacks: ClassVar[bool] = False  # whether a bound on the change of each value is meaningful (adversarial attacks)
     unit: ClassVar[str] = "standard deviations"  # of reconstruction errors

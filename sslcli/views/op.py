@@ -52,7 +52,7 @@ class Op:
         raise NotImplementedError
 
     def native(self, params: Params) -> list[tuple[str, Tensor | None]] | None:
-        """The op as steps of native.c: names and values, (B, count) each. None without a compiled version."""
+        """The op as steps of native.c and triton_kernels.py: names and values, (B, count) each. None without a compiled version."""
         return None
 
 

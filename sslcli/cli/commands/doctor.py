@@ -174,13 +174,19 @@ def _threads() -> str:
 
 
 def _views() -> str:
-    """The implementation that computes views of images on a CPU."""
+    """The implementation that computes views of images on a CPU, and on a GPU where there is one."""
     try:
-        from sslcli.views.images import native
+        import torch
+
+        from sslcli.views.images import native, triton_views
     except Exception:  # torch cannot be imported: `_package_problems` reports it
         return "none"
     reason = native.unavailable_reason()
-    return "compiled code" if reason is None else f"tensor code, about 4 times slower on a CPU: {reason}"
+    views = "compiled code" if reason is None else f"tensor code, about 4 times slower on a CPU: {reason}"
+    if not torch.cuda.is_available():
+        return views
+    reason = triton_views.unavailable_reason(torch.device("cuda", torch.cuda.current_device()))
+    return f"{views}; on a GPU {'Triton kernels' if reason is None else f'tensor code: {reason}'}"
 
 
 def _version(name: str) -> str | None:

@@ -28,7 +28,7 @@ from sslcli.runs.safetensors_file import hash_tensors
 from sslcli.runtime import device, processes
 from sslcli.runtime.device import Runtime
 from sslcli.views import Views
-from sslcli.views.images import native
+from sslcli.views.images import compiled
 from sslcli.views.modality import modality
 
 
@@ -65,7 +65,7 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
     process = processes.process_info(values["train"]["devices"], device.kind_of(values["device"]))
     kind = modality(dataset.modality)
     runtime = device.start(values["device"], channels_last=kind.channels_last, process=process)
-    runtime.native = native.configure(values["device"].get("native", "auto"), runtime.device, kind.native)
+    runtime.native = compiled.configure(values["device"].get("native", "auto"), runtime.device, kind.native)
     seed = run_cfg["seed"] if path else values["seed"]
     given: Method | None = None  # of a pretrained encoder, with its heads
     if backbone is None:
