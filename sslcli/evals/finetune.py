@@ -1,4 +1,4 @@
-"""Fine-tuning of the whole backbone with labels, with the same training from random weights as baseline.
+"""Fine-tuning of the whole backbone, for classes or for a value, with the same training from random weights as baseline.
 
 The baseline shows what the labels alone achieve, with the same architecture, augmentation, order of samples and number of
 steps: the supervised baseline of pretraining.
@@ -22,6 +22,7 @@ from sslcli.evals.fit.grid_search import Grid, choice_notes
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.baselines import fit_classifiers
 from sslcli.evals.metrics.interval import accuracy_intervals
+from sslcli.evals.regression.finetune import check_recipe, value_finetune
 from sslcli.views.modality import modality
 
 
@@ -49,7 +50,8 @@ def finetune(
 ) -> Result:
     """`top1` and with more than five classes `top5` of the last step, `scratch.top1` and `scratch.top5`, and `top1` of the
     modality's baselines; with several seeds each with `_std` (over draws, n - 1); and of the first draw, whose model is kept,
-    `ece` after temperature scaling and `ece_uncalibrated` before.
+    `ece` after temperature scaling and `ece_uncalibrated` before. For data sets with a value to predict instead: `rmse`, `mae`,
+    `r2` (`regression/finetune.py`).
 
     Each draw has its own labeled samples, order, views, and for `scratch` its own random weights; the test split is
     looked at once, after the last step. `start=scratch` measures the baseline alone. `head`: `probe` begins with the
@@ -65,12 +67,15 @@ def finetune(
     the other four fifths with the same rate. With a list of rates that model is there; with a single rate it is one training
     more. The kept model is that of all labeled samples, which is slightly less overconfident.
     """
-    amount = subsets.parse(labels, data.dataset)
+    amount = subsets.parse(labels, data.dataset, any_task=True)
     check_seeds(seeds)
     recipe = Recipe(
         epochs, min_steps, max_steps, batch_size, lr, weight_decay, layer_decay, mixup, cutmix, label_smoothing, augment
     )
     check_augment(data, recipe)
+    is_value = data.dataset.task == "value"
+    if is_value:
+        check_recipe(recipe)
     data_kind = modality(data.dataset.modality)
     if (recipe.mixup or recipe.cutmix) and not data_kind.mixes:
         one, several = data_kind.noun
@@ -83,6 +88,10 @@ def finetune(
     if baselines and start == "run":
         starts |= {"scratch": "scratch"} if data.untrained else {}
         starts |= {"given": "given"} if data.backbones.get("given") is not None else {}
+    if is_value:
+        return value_finetune(
+            backbone, data, amount, seeds, recipe, starts, head, baselines, notes(data, baselines, start)
+        )
     by_start: dict[str, TestPredictions] = {}
     for name, start_kind in starts.items():
         by_start[name] = measure(backbone, data, amount, seeds, recipe, start_kind, head, name == "", calibrate)

@@ -71,7 +71,7 @@ def curve(
     Metrics: `top1@10`, `raw.top1@10`, `untrained.top1@10`, `supervised.top1@10`, `finetuned.top1@10`, ... for each number of
     labels per class (`top1@all` for all), each with `_std` over draws; and `labels_saved` unless its interval contains 1. If
     `labels_saved_is_bound` is 1, no baseline reaches the accuracy and the factor is a lower bound. For data sets with a value to
-    predict: `rmse@100`, `mae@100`, `r2@100`, ..., by total numbers of labels, without networks trained end to end.
+    predict: `rmse@100`, `mae@100`, `r2@100`, ..., by total numbers of labels.
 
     `picks`: a rule of `sslcli pick`; adds the metrics `typical.top1@10`, ..., and `random_picks.top1@10`, ....
     `supervised_seeds`: number of draws for the methods trained end to end (the first of the same draws); null for as many as
@@ -88,11 +88,16 @@ def curve(
     data.source("test")
     if picks is not None:
         check_rule(picks, data.dataset)
-    if data.dataset.task == "value":
-        return value_curve(backbone, data, amounts, seeds, supervised, finetune)
     recipe = Recipe(epochs, min_steps, max_steps, augment=augment)
+    trainings = {"supervised": "scratch"} if supervised and data.untrained is not None else {}
+    trainings |= {"finetuned": "run"} if finetune else {}
     if supervised or finetune:
         check_augment(data, recipe)
+    missing = (
+        ["no supervised baseline: the evaluated backbone is untrained"] if supervised and not data.untrained else []
+    )
+    if data.dataset.task == "value":
+        return value_curve(backbone, data, amounts, seeds, recipe, trainings, trained_seeds, missing)
     y = data.labels("train")
     subsets.check(y, "train", data.dataset.name)
     steps, notes = choose(list(AMOUNTS) if amounts is None else amounts, y)
@@ -101,11 +106,7 @@ def curve(
             f"picks={picks}: evaluator.amounts={amounts} leaves nothing to pick", "evaluator.amounts=[1,5]"
         )
 
-    trainings = {"supervised": "scratch"} if supervised else {}
-    trainings |= {"finetuned": "run"} if finetune else {}
-    if supervised and data.untrained is None:
-        trainings.pop("supervised")
-        notes.append("no supervised baseline: the evaluated backbone is untrained")
+    notes += missing
     lines: dict[str, Line] = {}
     protocols: Record = {}
     for step in track(steps, "number of labels"):

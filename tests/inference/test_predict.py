@@ -128,6 +128,14 @@ def test_value_of_a_table(cli, tmp_path, monkeypatch):
     assert load_classifier(path).protocol["test"]["rmse"] == pytest.approx(result["rmse"])
     wrong = cli("predict", str(path), "dataset=diabetes", "threshold=0.5")
     assert (wrong.code, "predicts a value" in wrong.err) == (2, True)
+    tuned = api.evaluate(
+        path, "finetune", "evaluator.epochs=1", "evaluator.min_steps=2", "evaluator.baselines=false", **CPU
+    )
+    assert tuned["rmse"] != result["rmse"]
+    words = ("dataset=diabetes", "split=test", "from=finetune", "out=tuned.csv", "device=cpu")
+    assert cli("predict", str(path), *words).code == 0
+    rows, measured = read(tmp_path / "tuned.csv"), read(path / "eval" / "finetune_values.csv")
+    assert [float(r["value"]) for r in rows] == pytest.approx([float(r["predicted"]) for r in measured], rel=1e-4)
 
 
 def test_refusals(cli, run, folder, tmp_path):

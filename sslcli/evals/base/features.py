@@ -227,12 +227,6 @@ class EvalData:
         source = self.source(split)
         return _labels(source, torch.arange(len(source)))
 
-    def targets(self, split: Split) -> Tensor:
-        """The values (n,) float64 to predict, of the rows of `features` and `raw`; NaN where unknown. For the task `value`."""
-        values = self.source(split).targets.get("value")
-        ids = self.ids(split)
-        return torch.full(ids.shape, torch.nan, dtype=torch.float64) if values is None else values[ids]
-
     def samples(self, split: Split) -> tuple[Samples, Tensor]:
         """All samples of a split for baselines of the modality, on the CPU, and their ids (n,): whole ones, or clean views."""
         if split not in self._samples:

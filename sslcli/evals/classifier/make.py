@@ -14,6 +14,7 @@ from sslcli.evals.base.embedding import embed
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.classifier.confidence import Confidence, FittedClassifier
 from sslcli.evals.finetuning.predictions import FirstDraw
+from sslcli.evals.finetuning.training import Trained
 from sslcli.evals.fit.calibrated_probe import held_out_temperature
 from sslcli.evals.fit.linear_probe import LinearProbe, Standardizer
 from sslcli.evals.regression.errors import NAMES, errors
@@ -56,22 +57,29 @@ def finetuned_classifier(first: FirstDraw, data: EvalData, calibrate: bool = Tru
     confidence = Confidence.of(*test, temperature) if calibrate else None
     scores = {"top1": _share(test[1]), **(confidence.metrics() if confidence is not None else {})}
     how = {"lr": trained.rate.value, **_calibration(calibrate, held, "logits of a training on the other four fifths")}
+    protocol = _protocol(first.labeled, len(test[1]), scores, how)
+    return FittedClassifier(lambda: _finetuned(trained, data, protocol), confidence)
 
-    def make() -> Classifier:
-        rows = data.batches("train", reference_rows(len(data.source("train")), data.seed))
-        features = [z.cpu() for _, z in embed(trained.backbone, rows, data.autocast, data.channels_last)]
-        return Classifier(
-            "finetune",
-            trained.head.weight.detach().cpu(),
-            trained.head.bias.detach().cpu(),
-            _names(trained.classes, data.dataset.classes),
-            Reference.of(torch.cat(features)),
-            temperature,
-            trained.backbone,
-            _protocol(first.labeled, len(test[1]), scores, how),
-        )
 
-    return FittedClassifier(make, confidence)
+def finetuned_value(trained: Trained, data: EvalData, outputs: ValueOutputs) -> FittedClassifier:
+    """A fine-tuned backbone with its head for a value, and what it predicts for the test samples."""
+    protocol = _protocol(outputs.labeled, len(outputs.y), _value_scores(outputs), {"lr": trained.rate.value})
+    return FittedClassifier(lambda: _finetuned(trained, data, protocol))
+
+
+def _finetuned(trained: Trained, data: EvalData, protocol: Record) -> Classifier:
+    rows = data.batches("train", reference_rows(len(data.source("train")), data.seed))
+    features = [z.cpu() for _, z in embed(trained.backbone, rows, data.autocast, data.channels_last)]
+    return Classifier(
+        "finetune",
+        trained.head.weight.detach().cpu(),
+        trained.head.bias.detach().cpu(),
+        _names(trained.classes, data.dataset.classes),
+        Reference.of(torch.cat(features)),
+        trained.temperature[0],
+        trained.backbone,
+        protocol,
+    )
 
 
 def value_layer(
@@ -82,12 +90,16 @@ def value_layer(
     def make() -> Classifier:
         weight, bias = _folded(standardize, fit.weight[:, None], torch.tensor([fit.bias], dtype=torch.float64))
         reference = Reference.of(x[reference_rows(len(x), data.seed)])
-        found = zip(NAMES, errors(outputs.y, outputs.predicted[:1])[:, 0].tolist(), strict=True)
-        scores = {name: value for name, value in found if math.isfinite(value)}
-        protocol = _protocol(outputs.labeled, len(outputs.y), scores, {"alpha": alpha})
+        protocol = _protocol(outputs.labeled, len(outputs.y), _value_scores(outputs), {"alpha": alpha})
         return Classifier("probe", weight, bias, (), reference, protocol=protocol)
 
     return FittedClassifier(make)
+
+
+def _value_scores(outputs: ValueOutputs) -> dict[str, float]:
+    """Errors of the first draw of labels."""
+    found = zip(NAMES, errors(outputs.y, outputs.predicted[:1])[:, 0].tolist(), strict=True)
+    return {name: value for name, value in found if math.isfinite(value)}
 
 
 def _folded(standardize: Standardizer, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -42,24 +42,32 @@ def best_rate(
     fit: Callable[[Tensor, float], Any],
     score: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
     groups: Tensor | None = None,
+    judge: Callable[[Tensor, Tensor], Score] | None = None,
 ) -> Choice:
     """The rate that does best on one of five stratified folds of the labeled training samples `y` (m,), fitted to the others;
     `default` where nothing can be held out. `groups` (m,) are never divided. `fit(places, rate)` gives a model,
-    `score(model, places)` its logits and the
-    truth.
-
-    Best is the highest accuracy; of equal ones the lowest loss.
+    `score(model, places)` its outputs and the
+    truth, and `judge` compares these: by default by the highest accuracy, of equal ones the lowest loss.
     """
     if not choosable(grid, y):
         return Choice(default, "given" if len(grid.values) == 1 else "default: too few labels to choose from")
     inside, outside = held_out(y, seed, groups)
 
     def judged(rate: float) -> Score:
-        logits, truth = score(fit(inside, rate), outside)
-        return int((logits.argmax(dim=1) == truth).sum()), -float(F.cross_entropy(logits, truth))
+        return (judge or class_score)(*score(fit(inside, rate), outside))
 
     how = f"on a fold of {HELD_OUT} of the labelled training samples"
     return search(grid, judged, how, enough=lambda scores: False)
+
+
+def class_score(logits: Tensor, truth: Tensor) -> Score:
+    """The number of samples whose class is right, and the negative loss. logits (n, k), truth (n,)."""
+    return int((logits.argmax(dim=1) == truth).sum()), -float(F.cross_entropy(logits, truth))
+
+
+def value_score(predicted: Tensor, truth: Tensor) -> Score:
+    """The negative squared error of values (n,)."""
+    return (-float((predicted.double() - truth.double()).square().sum()),)
 
 
 def rate_protocol(choices: list[Choice], grid: Grid) -> Record:

@@ -15,7 +15,7 @@ from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import mean_and_std
 from sslcli.evals.finetuning.learning_rate import rate_protocol
-from sslcli.evals.finetuning.recipe import Recipe
+from sslcli.evals.finetuning.recipe import Length, Recipe
 from sslcli.evals.finetuning.training import WARMUP, Trained, top_classes, train
 from sslcli.evals.fit.grid_search import Choice, Grid
 from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, Standardizer, choose_c
@@ -85,36 +85,43 @@ class TestPredictions:
         return Predictions(self.ids, self.y_true, first, torch.stack(self.confidence))
 
     def curve(self) -> dict[str, list[float]]:
-        """The mean of all draws' training curves."""
-        mean = {
-            k: torch.tensor([c[k] for c in self.curves], dtype=torch.float64).mean(dim=0).tolist()
-            for k in self.curves[0]
-        }
-        return {k: [round(v, 5) for v in values] for k, values in mean.items()}
+        return mean_curve(self.curves)
 
     def protocol(self, recipe: Recipe) -> Record:
         assert self.last is not None
-        length = self.last.length
         return {
             "classes": self.total,
             "splits": {"labelled": self.labeled, "test": len(self.ids)},
-            "lr": rate_protocol(self.rates, Grid.of(recipe.rates)),
-            "optimizer": f"AdamW, weight decay {recipe.weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
-            "steps": length.steps,
-            "batch": {"samples": length.batch, "views_of_each": length.views},
-            "layer_decay": recipe.layer_decay,
-            "augment": recipe.augment,
+            **training_protocol(recipe, self.rates, self.last.length),
             "mixup": recipe.mixup,
             "cutmix": recipe.cutmix,
             "label_smoothing": recipe.label_smoothing,
-            "measured": "after the last step",
         }
+
+
+def training_protocol(recipe: Recipe, rates: list[Choice], length: Length) -> Record:
+    """The part of a protocol about the training, for classes and for a value."""
+    return {
+        "lr": rate_protocol(rates, Grid.of(recipe.rates)),
+        "optimizer": f"AdamW, weight decay {recipe.weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
+        "steps": length.steps,
+        "batch": {"samples": length.batch, "views_of_each": length.views},
+        "layer_decay": recipe.layer_decay,
+        "augment": recipe.augment,
+        "measured": "after the last step",
+    }
+
+
+def mean_curve(curves: list[dict[str, list[float]]]) -> dict[str, list[float]]:
+    """The mean of the training curves of several draws."""
+    mean = {k: torch.tensor([c[k] for c in curves], dtype=torch.float64).mean(dim=0).tolist() for k in curves[0]}
+    return {k: [round(v, 5) for v in values] for k, values in mean.items()}
 
 
 WORDS = {"run": "fine-tuning", "scratch": "training from scratch", "given": "fine-tuning of the given weights"}
 
 
-def _start(backbone: nn.Module, data: EvalData, start: str, index: int) -> nn.Module:
+def starting_backbone(backbone: nn.Module, data: EvalData, start: str, index: int) -> nn.Module:
     """The backbone that is trained with the draw `index` of labels."""
     if start == "scratch" and data.untrained is not None:
         return data.untrained(index + 1).to(data.device)
@@ -145,7 +152,7 @@ def measure(
     for index in range(seeds):
         ids = subsets.draw(y, amount, data.seed, index, classes)
         subsets.check(y[ids], "train", name)
-        subject = _start(backbone, data, start, index)
+        subject = starting_backbone(backbone, data, start, index)
         fitted_head = logistic_head(subject, data) if start != "scratch" and head == "probe" else None
         word = f"{WORDS[start]}, {amount}, draw {index + 1} of {seeds}: step"
         trained = train(

@@ -1,4 +1,4 @@
-"""Supervised training of a backbone and a linear head on labeled samples.
+"""Supervised training of a backbone and a linear head on labeled samples, for classes or for a value.
 
 What `finetune` and the supervised baseline of `labels` have in common, so that both are the same training from two
 starts.
@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sslcli.data.dataset import Source
 from sslcli.data.loading.loader import Loader
@@ -23,8 +22,8 @@ from sslcli.errors import TrainingError
 from sslcli.evals.base.embedding import embed, evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.finetuning.layer_decay import groups
-from sslcli.evals.finetuning.learning_rate import best_rate, choosable, divisible, held_out
-from sslcli.evals.finetuning.mixup import mix_batch
+from sslcli.evals.finetuning.learning_rate import best_rate, choosable, divisible, held_out, value_score
+from sslcli.evals.finetuning.objectives import Classes, Objective, Values
 from sslcli.evals.finetuning.recipe import Length, Recipe
 from sslcli.evals.fit.grid_search import Choice, Grid
 from sslcli.evals.metrics.calibration import fit_temperature
@@ -35,20 +34,24 @@ from sslcli.views import Views
 
 WARMUP = 0.1  # of the steps
 POINTS = 100  # of a training curve, at most
+LEAST_VALUES = 10  # labeled samples of which a fifth is held out
 
 OnStep = Callable[[int, int], None]  # steps done, steps in all
 
 
 @dataclass
 class Trained:
-    """A model of some of the classes: `classes` (k,) names those of the head's outputs."""
+    """A model of some of the classes: `classes` (k,) names those of the head's outputs. Of a value: `classes` is empty, and
+    the only output is the value, in its unit."""
 
     backbone: nn.Module
     head: nn.Linear
     classes: Tensor
     rate: Choice
     length: Length
-    curve: dict[str, list[float]]  # step, loss, accuracy: means since the point before, on augmented training samples
+    curve: dict[
+        str, list[float]
+    ]  # step, loss, accuracy or r2: means since the point before, on augmented training samples
     temperature: tuple[float, int] = (1.0, 0)  # and how many held-out samples it was fitted to
 
     def logits(self, data: EvalData, source: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -77,7 +80,8 @@ def train(
     test split is not used. TrainingError when the loss is not finite.
     """
     classes, y = data.labels("train")[ids].unique(return_inverse=True)
-    training = _Training(backbone, data, recipe, seed, head, len(classes))
+    training = _Training(backbone, data, recipe, seed, head)
+    objective = Classes(y, len(classes))
     total = Length.of(recipe, len(ids)).steps
     grid = Grid.of(recipe.rates)
     tried = len(grid.values) if choosable(grid, y) else int(calibrate and divisible(y))
@@ -88,7 +92,10 @@ def train(
     def fit(part: Tensor, rate: float) -> Trained:
         nonlocal finished
         finished += total
-        return training.fit(ids[part], y[part], classes, rate, lambda step, _: on_step(finished + step, all_steps))
+        part_of = training.fit(
+            ids[part], objective.part(part), rate, lambda step, _: on_step(finished + step, all_steps)
+        )
+        return replace(part_of, classes=classes)
 
     def score(trained: Trained, part: Tensor) -> tuple[Tensor, Tensor]:
         read_ids, logits = trained.logits(data, data.batches("train", ids[part]))
@@ -108,6 +115,46 @@ def train(
     return replace(fit(torch.arange(len(ids)), rate.value), rate=rate, temperature=temperature)
 
 
+def train_values(
+    backbone: nn.Module,
+    data: EvalData,
+    ids: Tensor,
+    y: Tensor,
+    recipe: Recipe,
+    seed: int,
+    *,
+    head: Callable[[Tensor, Tensor], nn.Linear] | None = None,
+    on_step: OnStep = lambda finished, total: None,
+) -> Trained:
+    """The same training for the values `y` (m,) of the training samples `ids` (m,), by squared error of standardized values.
+
+    `head` makes the first head of sample ids and their standardized values. With several rates, the one with the smallest squared
+    error on a fifth of `ids` is taken (with fewer than ten samples the first is)."""
+    training = _Training(backbone, data, recipe, seed, head)
+    total = Length.of(recipe, len(ids)).steps
+    grid = Grid.of(recipe.rates)
+    one_class = torch.zeros(len(ids), dtype=torch.int64)  # the folds are not stratified
+    several = len(ids) >= LEAST_VALUES and len(grid.values) > 1
+    all_steps = total * (1 + several * len(grid.values))
+    finished = -total
+
+    def fit(part: Tensor, rate: float) -> Trained:
+        nonlocal finished
+        finished += total
+        return training.fit(ids[part], Values(y[part]), rate, lambda step, _: on_step(finished + step, all_steps))
+
+    def score(trained: Trained, part: Tensor) -> tuple[Tensor, Tensor]:
+        read_ids, outputs = trained.logits(data, data.batches("train", ids[part]))
+        return outputs[:, 0], y[part][torch.searchsorted(ids[part], read_ids)]
+
+    groups = data.source("train").groups
+    groups = None if groups is None else groups[ids]
+    rate = Choice(recipe.rates[0], "given" if len(grid.values) == 1 else "default: too few labels to choose from")
+    if several:
+        rate = best_rate(grid, recipe.rates[0], one_class, seed, fit, score, groups, value_score)
+    return replace(fit(torch.arange(len(ids)), rate.value), rate=rate)
+
+
 def top_classes(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """The most likely classes (n, up to 5), the best first, and the best one's probability (n,), of logits (n, K)."""
     return classes[logits.topk(min(5, len(classes)), dim=1).indices], logits.float().softmax(dim=1).amax(dim=1)
@@ -122,45 +169,43 @@ class _Training:
     recipe: Recipe
     seed: int
     head: Callable[[Tensor, Tensor], nn.Linear] | None
-    outputs: int
 
-    def fit(self, ids: Tensor, y: Tensor, classes: Tensor, lr: float, on_step: OnStep) -> Trained:
+    def fit(self, ids: Tensor, objective: Objective, lr: float, on_step: OnStep) -> Trained:
         recipe, data = self.recipe, self.data
         length = Length.of(recipe, len(ids))
         with seeded(derive(self.seed, "training"), data.device):
             backbone = copy.deepcopy(self.backbone).train()
-            head = self.head(ids, y) if self.head is not None else nn.Linear(_width(backbone), self.outputs)
-            head = head.to(data.device)
+            make = self.head or (lambda ids, y: nn.Linear(_width(backbone), objective.outputs))
+            head = make(ids, objective.y).to(data.device)
             optimizer = adamw(groups(backbone, head, recipe.weight_decay, recipe.layer_decay), lr, data.device)
-            source = Subset(data.source("train"), ids, y)
+            source = Subset(data.source("train"), ids, torch.arange(len(ids)))  # labels are places in the objective
             source.max_bad_fraction = 1.0  # the limit is of the whole split, and was looked at there
-            curve = _Curve(length.steps)
+            curve = _Curve(length.steps, objective.measure)
             stream = _stream(source, data, recipe, length, self.seed)
             try:
                 for step in range(length.steps):
                     factor = lr * cosine(step / length.steps, WARMUP)
                     for group in optimizer.param_groups:
                         group["lr"] = factor * group["factor"]
-                    x, labels = next(stream)
-                    x, targets = mix_batch(
-                        x, labels, self.outputs, recipe.mixup, recipe.cutmix, derive(self.seed, "mixing", step)
-                    )
+                    x, places = next(stream)
+                    x, targets = objective.targets(x, places, recipe, derive(self.seed, "mixing", step))
                     with data.autocast():
                         z = backbone(x)
-                    logits = head(z.float())
-                    loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+                    outputs = head(z.float())
+                    loss = objective.loss(outputs, targets, recipe)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()
                     optimizer.step()
-                    if curve.add(step + 1, loss, logits.argmax(dim=1) == targets.argmax(dim=1)):
+                    if curve.add(step + 1, loss, objective.score(outputs, targets)):
                         on_step(step + 1, length.steps)
             finally:
                 stream.close()
-        return Trained(backbone.eval(), head, classes, Choice(lr), length, curve.points)
+        objective.finish(head)
+        return Trained(backbone.eval(), head, torch.empty(0, dtype=torch.int64), Choice(lr), length, curve.points)
 
 
 def _stream(source: Source, data: EvalData, recipe: Recipe, length: Length, seed: int):
-    """Endless (inputs (B * views, ...), labels (B * views,)) on the device."""
+    """Endless (inputs (B * views, ...), places of their samples (B * views,)) on the device."""
     plan = dict.fromkeys(recipe.kinds, length.views)
     views = Views(plan, data.recipes or {}, data.dataset)
     workers = data.workers if source.resident is None else 0
@@ -186,16 +231,17 @@ def _stream(source: Source, data: EvalData, recipe: Recipe, length: Length, seed
 
 
 class _Curve:
-    """Loss and accuracy in at most POINTS means; nothing leaves the device between two points."""
+    """Loss and another measure in at most POINTS means; nothing leaves the device between two points."""
 
-    def __init__(self, steps: int):
+    def __init__(self, steps: int, measure: str):
         self.steps, self.every = steps, -(-steps // POINTS)
-        self.points: dict[str, list[float]] = {"step": [], "loss": [], "accuracy": []}
+        self.points: dict[str, list[float]] = {"step": [], "loss": [], measure: []}
         self.pending: list[Tensor] = []
 
-    def add(self, step: int, loss: Tensor, right: Tensor) -> bool:
-        """Whether this step is a point. TrainingError when the loss since the last one was not finite."""
-        self.pending.append(torch.stack([loss.detach(), right.to(loss.dtype).mean()]))
+    def add(self, step: int, loss: Tensor, scores: Tensor) -> bool:
+        """Whether this step is a point. `scores`: the measure of each sample. TrainingError when the loss since the last point was
+        not finite."""
+        self.pending.append(torch.stack([loss.detach(), scores.to(loss.dtype).mean()]))
         if step % self.every and step < self.steps:
             return False
         mean = torch.stack(self.pending).mean(dim=0).tolist()

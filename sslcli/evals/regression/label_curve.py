@@ -1,12 +1,13 @@
-"""Label-efficiency curve of the task `value`: error of ridge regression against the number of labels.
+"""Label-efficiency curve of the task `value`: error of the predictions against the number of labels.
 
 The models are those of the probe (`probe.py`): frozen features, raw inputs, a backbone with random weights, and the modality's own
-baselines, all fitted to the same draws of labeled samples. Labels saved are defined as for classes (`sslcli/evals/labels.py`), at
-equal root mean squared error.
+baselines; and networks trained end to end (`finetune.py`). All are fitted to the same draws of labeled samples. Labels saved are
+defined as for classes (`sslcli/evals/labels.py`), at equal root mean squared error.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -15,11 +16,14 @@ from sslcli.errors import RequestError
 from sslcli.evals.artefacts.label_curve import LabelCurve
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Result
+from sslcli.evals.finetuning.predictions import training_protocol
+from sslcli.evals.finetuning.recipe import Recipe
 from sslcli.evals.inputs.label_subsets import Amount
 from sslcli.evals.metrics.interval import SUFFIX, Interval
 from sslcli.evals.metrics.labels_saved import RMSE, Line, labels_saved
+from sslcli.evals.regression.finetune import measure_values
 from sslcli.evals.regression.probe import value_probe
-from sslcli.evals.regression.values import known_values
+from sslcli.evals.regression.values import ValueScores, all_values, known_values
 from sslcli.rng import derive
 from sslcli.runs import Record
 from sslcli.runtime.progress import track
@@ -44,24 +48,21 @@ def value_curve(
     data: EvalData,
     amounts: list[int | str] | None,
     seeds: int,
-    supervised: bool,
-    finetune: bool,
+    recipe: Recipe,
+    trainings: dict[str, str],
+    trained_seeds: int,
+    missing: list[str],
 ) -> Result:
     """Compute the errors at each number of labels, and the factor of labels saved.
 
     Metrics: `rmse@10`, `mae@10`, `r2@10`, `raw.rmse@10`, ... for each number of labels (`rmse@all` for all), each with `_std` over
-    draws; and `labels_saved` unless its interval contains 1.
+    draws; and `labels_saved` unless its interval contains 1. `trainings`: kind -> start (scratch or run) of the networks that are
+    trained end to end by `recipe`, on the first `trained_seeds` draws. `missing`: notes on those that cannot be.
     """
-    if finetune:
-        raise RequestError(
-            f"evaluator.finetune=true: {data.dataset.name} has a value to predict, and training end to end predicts classes",
-            "evaluator.finetune=false",
-        )
-    values = data.source("train").targets["value"]
+    values = all_values(data, "train")
     known = len(known_values(values, "train", data.dataset.name))
     steps, notes = choose_counts(list(AMOUNTS) if amounts is None else amounts, known)
-    if supervised:
-        notes.append("no supervised baseline: training end to end predicts classes, and this is a value")
+    notes += missing
     metrics: dict[str, float] = {}
     intervals: dict[str, Interval] = {}
     curves: dict[str, Record] = {}
@@ -71,13 +72,18 @@ def value_curve(
         metrics |= {_at(name, step): value for name, value in result.metrics.items()}
         intervals |= {_at(name, step): interval for name, interval in result.intervals.items()}
         for kind, draws in ({"": result.details["draws"]} | result.details["baselines"]).items():
-            name = f"{kind}.rmse" if kind else "rmse"
-            line = lines.setdefault(kind, Line(kind))
-            line.add(step.name, step.labels, result.metrics[name], result.metrics.get(f"{name}_std"), draws["rmse"])
-            by_metric = curves.setdefault(kind or "self-supervised", {metric: [] for metric in draws})
-            for metric, values_of_draws in draws.items():
-                by_metric[metric].append(values_of_draws)
+            _add_point(lines, curves, kind, step, result.metrics, draws)
         notes += result.protocol["notes"]
+    protocols: Record = {}
+    for kind, start in trainings.items():
+        for step in track(steps, f"{kind}, number of labels"):
+            models = measure_values(backbone, data, step.amount, trained_seeds, recipe, start)
+            scores = ValueScores(data.seed)
+            scores.add(kind, models.outputs)
+            metrics |= {_at(name, step): value for name, value in scores.metrics.items()}
+            intervals |= {_at(name, step): interval for name, interval in scores.intervals.items()}
+            _add_point(lines, curves, kind, step, scores.metrics, scores.draws[kind])
+            protocols.setdefault(kind, {})[step.name] = training_protocol(recipe, models.rates, models.first.length)
     saving = labels_saved(lines, derive(data.seed, "labels saved"), RMSE)
     of_probe = {k: result.protocol[k] for k in ("standardised", "dim", "strength", "solver", "baselines")}
     protocol = {
@@ -87,6 +93,8 @@ def value_curve(
         "std": "standard deviation over draws (n - 1)",
         "splits": {"train": len(values), "labelled": known, "test": result.protocol["splits"]["test"]},
         "probe": of_probe,
+        "trained_seeds": trained_seeds if trainings else 0,
+        **protocols,
         "notes": data.protocol_notes(True, notes + saving.notes),
     }
     details = {
@@ -97,6 +105,23 @@ def value_curve(
     }
     image = LabelCurve(list(lines.values()), data.dataset.name, saving.quoted, RMSE)
     return Result(metrics | saving.metrics, protocol, {"curve.png": image}, details, intervals | saving.intervals)
+
+
+def _add_point(
+    lines: dict[str, Line],
+    curves: dict[str, Record],
+    kind: str,
+    step: Count,
+    metrics: Mapping[str, float],
+    draws: Mapping[str, list[float]],
+) -> None:
+    """Adds a number of labels to the line of a kind of model, and its errors in each draw to `curves`."""
+    name = f"{kind}.rmse" if kind else "rmse"
+    line = lines.setdefault(kind, Line(kind))
+    line.add(step.name, step.labels, metrics[name], metrics.get(f"{name}_std"), draws["rmse"])
+    by_metric = curves.setdefault(kind or "self-supervised", {metric: [] for metric in draws})
+    for metric, values in draws.items():
+        by_metric[metric].append(values)
 
 
 def _at(name: str, step: Count) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.artefacts.tables import Csv
-from sslcli.evals.base.features import EvalData
+from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Baselines, mean_and_std
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.baselines import affordable, field_baselines
@@ -63,20 +63,25 @@ class ValueScores:
 
 
 def predict_test(
-    data: EvalData, amount: subsets.Amount, draws: int, fit: Callable[[int, Tensor, Tensor, Tensor], Tensor]
+    data: EvalData,
+    amount: subsets.Amount,
+    draws: int,
+    fit: Callable[[int, Tensor, Tensor, Tensor], Tensor],
+    ids: tuple[Tensor, Tensor] | None = None,
 ) -> ValueOutputs:
     """Fits a model to each draw of labels, and predicts the test samples that have a value.
 
-    `fit(draw, rows (m,), their values (m,), test rows (n,))`: rows are those of the features that were computed last; returns
-    predictions (n,)."""
-    y, y_test = data.targets("train"), data.targets("test")
+    `fit(draw, rows (m,), their values (m,), test rows (n,))` returns predictions (n,). `ids`: those of the training and of the test
+    rows; by default of the features that were computed last."""
+    train_ids, test_ids = (data.ids("train"), data.ids("test")) if ids is None else ids
+    y, y_test = all_values(data, "train")[train_ids], all_values(data, "test")[test_ids]
     tested = known_values(y_test, "test", data.dataset.name)
     predicted, labeled = [], 0
     for index in track(range(draws), "draw of labels"):
         rows = draw_values(y, amount, data, index)
         predicted.append(fit(index, rows, y[rows], tested).double())
         labeled = len(rows)
-    return ValueOutputs(data.ids("test")[tested], y_test[tested], torch.stack(predicted), labeled)
+    return ValueOutputs(test_ids[tested], y_test[tested], torch.stack(predicted), labeled)
 
 
 def field_outputs(
@@ -84,11 +89,11 @@ def field_outputs(
 ) -> Iterator[tuple[str, str, ValueOutputs]]:
     """Name, note and predictions of each of the modality's baselines."""
     known = field_baselines(data, baselines)
-    labeled = len(draw_values(data.targets("train"), amount, data, 0)) if known else 0
+    labeled = len(draw_values(all_values(data, "train"), amount, data, 0)) if known else 0
     known = affordable(known, data, labeled, len(data.source("test")))
     if not known:
         return
-    (x, _), (x_test, _) = data.samples("train"), data.samples("test")
+    (x, train_ids), (x_test, test_ids) = data.samples("train"), data.samples("test")
 
     def fitter(name: str, baseline: Baseline) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
         def fit(index: int, rows: Tensor, y: Tensor, tested: Tensor) -> Tensor:
@@ -97,7 +102,14 @@ def field_outputs(
         return fit
 
     for name, baseline in known.items():
-        yield name, baseline.note, predict_test(data, amount, draws, fitter(name, baseline))
+        yield name, baseline.note, predict_test(data, amount, draws, fitter(name, baseline), (train_ids, test_ids))
+
+
+def all_values(data: EvalData, split: Split) -> Tensor:
+    """The values (n,) float64 of all samples of a split, NaN where unknown."""
+    source = data.source(split)
+    values = source.targets.get("value")
+    return torch.full((len(source),), torch.nan, dtype=torch.float64) if values is None else values
 
 
 def known_values(y: Tensor, split: str, name: str) -> Tensor:

@@ -64,7 +64,7 @@ def test_counts_are_limited_by_the_data():
 
 def test_points_are_those_of_the_probe(planes, tmp_path):
     model = backbone()
-    result = curve(model, planes, amounts=[10, 40, "all"], seeds=2)
+    result = curve(model, planes, amounts=[10, 40, "all"], seeds=2, supervised=False)
     kinds, amounts = ("", "raw.", "untrained.", "linear.", "boosting."), ("10", "40", "all")
     names = {f"{k}{m}@{n}{s}" for k in kinds for m in ("rmse", "mae", "r2") for n in amounts for s in ("", "_std")}
     assert names <= set(result.metrics) <= names | {"labels_saved", "labels_saved_is_bound"}
@@ -73,7 +73,6 @@ def test_points_are_those_of_the_probe(planes, tmp_path):
         assert result.metrics[f"{name}@40"] == plain.metrics[name]
         assert result.intervals[f"{name}@40_ci95"] == plain.intervals[f"{name}_ci95"]
     assert result.metrics["linear.rmse@all"] < result.metrics["linear.rmse@10"]
-    assert any("no supervised baseline" in note for note in result.protocol["notes"])
     json.dumps([result.protocol, result.details])
     image = result.artefacts["curve.png"]
     assert image.caption.startswith("RMSE of the predicted value on planes by number of labels")
@@ -99,8 +98,8 @@ def test_caption_states_the_saving():
 
 
 def test_refusals_of_a_value(planes):
-    with pytest.raises(RequestError, match="training end to end predicts classes"):
-        curve(backbone(), planes, finetune=True)
+    with pytest.raises(RequestError, match="augment=weak"):
+        curve(backbone(), planes)  # these rows have no augmentation
     with pytest.raises(RequestError, match="labels=100"):
         curve(backbone(), planes, labels=100)
 
@@ -108,6 +107,6 @@ def test_refusals_of_a_value(planes):
 def test_samples_without_a_value_are_not_counted():
     data = dataset()
     data.train.targets["value"][::2] = torch.nan
-    result = curve(nn.Flatten(), EvalData(data), amounts=[100, "all"], seeds=1)
+    result = curve(nn.Flatten(), EvalData(data), amounts=[100, "all"], seeds=1, supervised=False)
     assert result.protocol["amounts"] == {"all": 60}
     assert result.protocol["splits"] == {"train": 120, "labelled": 60, "test": 60}

@@ -1,0 +1,82 @@
+"""What a backbone and its head are trained for: classes, or a value."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslcli.evals.finetuning.mixup import mix_batch
+from sslcli.evals.finetuning.recipe import Recipe
+
+
+class Objective(Protocol):
+    """Of m labeled samples. A batch names its samples by their places (B,) in 0..m-1."""
+
+    measure: ClassVar[str]  # name of what `score` gives
+    outputs: int  # of the head
+    y: Tensor  # (m,) what the first head is made of
+
+    def targets(self, x: Tensor, places: Tensor, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
+        """The inputs (B, ...), mixed where the recipe says so, and their targets."""
+
+    def loss(self, outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor: ...
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(B,) whose mean is `measure`."""
+
+    def finish(self, head: nn.Linear) -> None:
+        """Change the trained head so that its outputs have the unit of the labels."""
+
+
+class Classes:
+    """Cross-entropy of the classes `y` (m,) in 0..outputs-1."""
+
+    measure: ClassVar[str] = "accuracy"
+
+    def __init__(self, y: Tensor, outputs: int):
+        self.y, self.outputs = y, outputs
+
+    def part(self, places: Tensor) -> Classes:
+        return Classes(self.y[places], self.outputs)
+
+    def targets(self, x: Tensor, places: Tensor, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
+        return mix_batch(x, self.y.to(places.device)[places], self.outputs, recipe.mixup, recipe.cutmix, seed)
+
+    def loss(self, outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
+        return F.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.argmax(dim=1) == targets.argmax(dim=1)
+
+    def finish(self, head: nn.Linear) -> None:
+        pass
+
+
+class Values:
+    """Squared error of the values (m,), which are standardized by their own mean and standard deviation."""
+
+    measure: ClassVar[str] = "r2"
+    outputs = 1
+
+    def __init__(self, values: Tensor):
+        values = values.double()
+        self.mean = float(values.mean())
+        self.scale = float(values.std(unbiased=False)) or 1.0  # equal values
+        self.y = ((values - self.mean) / self.scale).float()
+
+    def targets(self, x: Tensor, places: Tensor, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
+        return x, self.y.to(places.device)[places]
+
+    def loss(self, outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
+        return F.mse_loss(outputs[:, 0], targets)
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return 1 - (outputs[:, 0] - targets).square()  # standardized values have variance 1
+
+    def finish(self, head: nn.Linear) -> None:
+        with torch.no_grad():
+            head.weight.mul_(self.scale)
+            head.bias.mul_(self.scale).add_(self.mean)
