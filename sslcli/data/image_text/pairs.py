@@ -38,6 +38,7 @@ def pairs(
     max_pixels: int = decode.MAX_PIXELS,
     pretrain_on: str = "all",
     max_size: int = MAX_SIZE,
+    cache: int | None = None,
     delimiter: str | None = None,
     like: ImagePreprocessor | None = None,
     like_captions: TextPreprocessor | None = None,
@@ -55,7 +56,7 @@ def pairs(
     RequestError for options; DataError for the contents of files, and where an image of the test split is in train too."""
     options = ImageOptions(
         name, image_size, channels, label, holdout, split_seed, resident, range, max_bad_fraction, max_pixels, "auto",
-        pretrain_on, max_size,
+        pretrain_on, max_size, cache,
     )  # fmt: skip
     captions = CaptionOptions(tokenizer, vocabulary, lowercase, max_length)
     notes: list[str] = []

@@ -23,6 +23,14 @@ def to_array(image: object) -> np.ndarray:
     return array[..., None] if array.ndim == 2 else array
 
 
+def center_box(shape: Sequence[int], aspect: float) -> tuple[int, int, int, int]:
+    """The largest centered region (left, top, right, bottom) of an image (H, W, ...) with this ratio of width to height."""
+    height, width = shape[:2]
+    w, h = min(width, max(1, round(height * aspect))), min(height, max(1, round(width / aspect)))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
 def crop_and_resize(array: np.ndarray, box: Sequence[int], size: tuple[int, int], interpolation: str) -> Tensor:
     """Resize `box` (left, top, right, bottom) of (H, W, C) uint8 to (C, *size) uint8; `interpolation`: bilinear or bicubic."""
     left, top, right, bottom = box

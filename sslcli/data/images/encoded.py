@@ -13,7 +13,7 @@ from PIL import Image
 from sslcli.data.dataset import Source
 from sslcli.data.files.parallel import parallel_map
 from sslcli.data.images import decode
-from sslcli.data.images.crop import to_array
+from sslcli.data.images.crop import center_box, crop_and_resize, to_array
 from sslcli.data.storage import Dense, Storage
 
 
@@ -62,8 +62,9 @@ class EncodedImages(Source):
     def read(self, index: int) -> Any:
         return self.decode(index) if self._all is None else self._all[index]
 
-    def decode_all(self, width: int, height: int) -> None:
-        """Decode all images into memory, (n, C, H, W) uint8. Unreadable ones are 0 there, and listed in `bad`."""
+    def decode_all(self, width: int, height: int, resize: bool = False) -> None:
+        """Decode all images into memory, (n, C, H, W) uint8. Unreadable ones are 0 there, and listed in `bad`, as are those of
+        another size. `resize`: the largest centered region of this aspect ratio is resized instead (bicubic, antialiased)."""
         x = torch.zeros(len(self), self.decoder.channels, height, width, dtype=torch.uint8)
 
         def one(i: int) -> str | None:
@@ -71,6 +72,9 @@ class EncodedImages(Source):
                 image = to_array(self.checked(i))
             except decode.BadImage as error:
                 return error.message
+            if resize:
+                x[i] = crop_and_resize(image, center_box(image.shape, width / height), (height, width), "bicubic")
+                return None
             if image.shape[:2] != (height, width):
                 return f"is {image.shape[1]}x{image.shape[0]}, not {width}x{height}"
             x[i] = torch.from_numpy(image.copy()).permute(2, 0, 1)

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sslcli.console import plural
+from sslcli.console import human_bytes, plural
 from sslcli.data.folders.contents import FileList
 from sslcli.data.folders.headers import FileHeaders, fixed_sample, resident_budget
 from sslcli.data.images import decode
+from sslcli.data.images.decode import MIN_SIDE
 from sslcli.errors import RequestError
+from sslcli.runtime.resources import free_memory
 
 FileLoader = Callable[[str], str | bytes]  # path -> what `decode.load` takes; raises BadImage
 
@@ -70,6 +72,22 @@ def fits_memory(resident: bool | str, headers: Headers, channels: int) -> bool:
         return False
     width, height = headers.size
     return resident is True or (headers.complete and width * height * channels * headers.total <= resident_budget())
+
+
+def check_cache_memory(cache: int, total: int, channels: int, resident: bool | str) -> str:
+    """A note on the memory that `total` images of `cache` x `cache` pixels take. RequestError where that is more than half of the
+    free memory, unless `dataset.resident` is true."""
+    size, free = cache * cache * channels * total, free_memory()
+    if resident is not True and size > free // 2:
+        fitting = int((free // 2 / (channels * total)) ** 0.5)
+        raise RequestError(
+            f"dataset.cache={cache} takes {human_bytes(size)} for {plural(total, 'image')}, more than half of the free memory "
+            f"({human_bytes(free)})",
+            (f"dataset.cache={fitting}, or " if fitting >= MIN_SIDE else "") + "dataset.resident=true",
+        )
+    return (
+        f"cached in memory as {cache}x{cache} pixels ({human_bytes(size)}): the largest square of each image, resized"
+    )
 
 
 def describe_headers(headers: Headers, notes: list[str]) -> None:

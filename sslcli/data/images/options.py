@@ -25,6 +25,16 @@ def check_resident(resident: bool | str) -> None:
         raise RequestError(f"dataset.resident: expected auto, true or false, got {resident}", "dataset.resident=auto")
 
 
+def check_cache(cache: int | None, resident: bool | str) -> None:
+    """`dataset.cache`, the side of the images in memory. RequestError where it is out of range, or images are not to be there."""
+    check_size(cache, "cache")
+    if cache is not None and resident is False:
+        raise RequestError(
+            f"dataset.cache={cache} keeps images in memory, which dataset.resident=false forbids",
+            "dataset.resident=auto",
+        )
+
+
 def check_bad_fraction(fraction: float) -> None:
     if not 0 <= fraction <= 1:
         raise RequestError(
@@ -49,6 +59,7 @@ class ImageOptions:
     splits: Any
     pretrain_on: str
     max_size: int = MAX_SIZE
+    cache: int | None = None
 
     def __post_init__(self) -> None:
         check_size(self.image_size)
@@ -57,6 +68,7 @@ class ImageOptions:
         check_pretrain_on(self.pretrain_on)
         check_range(self.range)
         check_resident(self.resident)
+        check_cache(self.cache, self.resident)
         check_bad_fraction(self.max_bad_fraction)
         if self.channels not in ("auto", 1, 3, 4):
             raise RequestError(

@@ -13,7 +13,14 @@ from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.contents import FileList, FolderContents
 from sslcli.data.images.duplicates import warn_duplicates
 from sslcli.data.images.encoded import Decoder
-from sslcli.data.images.headers import FileLoader, Headers, describe_headers, fits_memory, read_headers
+from sslcli.data.images.headers import (
+    FileLoader,
+    Headers,
+    check_cache_memory,
+    describe_headers,
+    fits_memory,
+    read_headers,
+)
 from sslcli.data.images.options import ImageOptions
 from sslcli.data.images.value_range import find_range
 from sslcli.data.loading import bad_samples
@@ -46,8 +53,10 @@ def build_dataset(
     bad = contents.missing | _by_name(headers.bad, files)
     bad_samples.check_limit(bad, total, options.max_bad_fraction)
     channels = int(options.channels) if options.channels != "auto" else headers.channels
-    resident = fits_memory(options.resident, headers, channels)
     describe_headers(headers, notes)
+    if options.cache is not None:
+        notes.append(check_cache_memory(options.cache, total, channels, options.resident))
+    resident = options.cache is not None or fits_memory(options.resident, headers, channels)
 
     labels = [c for kind, f in parts.items() if kind != "unlabelled" for c in f.classes if c is not None]
     classes = contents.order(labels)
@@ -57,16 +66,17 @@ def build_dataset(
         notes.append(f"only one class ({escape(classes[0])}): supervised evaluations are not possible")
     warn_duplicates(parts["train"], parts.get("test"), load, notes)
 
-    side = options.image_size or _view_size(options.max_size, headers, notes)
-    need = None if resident else 2 * side  # a crop of a tenth of the area is then about as sharp as in ImageNet
+    side = options.image_size or _view_size(options, headers, notes)
+    # of a file: a crop of a tenth of the area is then about as sharp as in ImageNet
+    need = options.cache if resident else 2 * side
     value_range = find_range(options.range, headers, parts, options.max_pixels, load, notes)
     decoder = Decoder(channels, need, value_range, options.max_pixels)
     sources = {
         kind: source(f, encode_classes(f, classes), decoder, options.max_bad_fraction) for kind, f in parts.items() if f
     }
     _set_groups(sources, parts)
-    if resident and headers.size:
-        bad |= _decode_all(sources, *headers.size)
+    if resident:
+        bad |= _decode_all(sources, headers.size, options.cache)
     if bad:
         bad_samples.check_limit(bad, total, options.max_bad_fraction)
         notes.append(bad_samples.unreadable_note(bad, None if resident else headers.sampled))
@@ -102,11 +112,14 @@ def build_dataset(
     )
 
 
-def _decode_all(sources: Mapping[str, ImageFiles], width: int, height: int) -> dict[str, str]:
-    """Decode all images into memory. Returns name -> reason of the unreadable ones."""
+def _decode_all(sources: Mapping[str, ImageFiles], size: tuple[int, int] | None, cache: int | None) -> dict[str, str]:
+    """Decode all images into memory, in their own `size` or as squares. Returns name -> reason of the unreadable ones."""
     bad: dict[str, str] = {}
     for source in sources.values():
-        source.decode_all(width, height)
+        if cache is not None:
+            source.decode_all(cache, cache, resize=True)
+        elif size is not None:
+            source.decode_all(*size)
         bad |= {source.name_of(i): reason for i, reason in source.bad.items()}
     return bad
 
@@ -120,8 +133,11 @@ def _set_groups(sources: Mapping[str, ImageFiles], parts: Mapping[str, FileList]
             source.groups = torch.tensor([index[g] for g in groups])
 
 
-def _view_size(max_size: int, headers: Headers, notes: list[str]) -> int:
+def _view_size(options: ImageOptions, headers: Headers, notes: list[str]) -> int:
     """The side of a view where `dataset.image_size` is null."""
+    max_size = options.max_size
+    if options.cache is not None:
+        return min(options.cache, max_size)
     if headers.size:
         return min(*headers.size, max_size)
     smaller = sum(min(h.width, h.height) < max_size for h in headers.good.values())

@@ -41,6 +41,7 @@ def image_folder(
     splits: Any = "auto",
     pretrain_on: str = "unlabelled",  # the behavior of runs older than this key
     max_size: int = MAX_SIZE,
+    cache: int | None = None,
 ) -> Dataset:
     """A data set of the images in a folder or a list file.
 
@@ -52,6 +53,7 @@ def image_folder(
     `splits`: auto (by the names of folders), none (every folder is a class), or {train: FOLDER, test: [FOLDER, FOLDER]}.
     `pretrain_on`: where there is an unlabeled split, `all` (train and unlabelled) or `unlabelled`.
     `resident`: keep all images decoded in memory: auto (one size, at most 2 GiB and half of the free memory), true, false.
+    `cache`: decode all images once and keep them in memory as squares of this side, whatever their sizes (see `decode_all`).
     `range`: the values of 16-bit and float images that become 0 and 255: auto, [lo, hi], minmax, ... (see `bit_depth.py`).
     `max_bad_fraction`: a larger fraction of unreadable images ends the run.
     `max_pixels`: a larger image is unreadable; checked before it is decoded.
@@ -60,7 +62,7 @@ def image_folder(
     """
     options = ImageOptions(
         name, image_size, channels, label, holdout, split_seed, resident, range, max_bad_fraction, max_pixels, splits,
-        pretrain_on, max_size,
+        pretrain_on, max_size, cache,
     )  # fmt: skip
     notes: list[str] = []
     return build_dataset(_read_contents(require_path(path, EXPECTED), options, notes), options, notes)

@@ -26,7 +26,8 @@ from sslcli.console import plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.folders.headers import resident_budget
 from sslcli.data.folders.paths import require_folder
-from sslcli.data.images.options import MAX_SIZE, check_bad_fraction, check_resident, check_size
+from sslcli.data.images.headers import check_cache_memory
+from sslcli.data.images.options import MAX_SIZE, check_bad_fraction, check_cache, check_resident, check_size
 from sslcli.data.sources.pack_files.reader import Pack, PackSource, make_decoder
 from sslcli.data.stats import image_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
@@ -44,13 +45,14 @@ def pack(
     max_bad_fraction: float = 0.01,
     pretrain_on: str = "unlabelled",
     max_size: int = MAX_SIZE,
+    cache: int | None = None,
 ) -> Dataset:
     """The data set that was packed: the same samples, labels, names and splits.
 
     `image_size`: side of a view; null is that of the packed data set, or the packed size where that is smaller, at most
     `max_size`.
     `resident`: keep all images decoded in memory: auto (one size, at most 2 GiB and half of the free memory), true, false.
-    `pretrain_on`: as for `image_folder`.
+    `pretrain_on`, `cache`: as for `image_folder`.
 
     Raises RequestError for values and for a path that is not a pack, DataError for a corrupt pack.
     """
@@ -58,22 +60,28 @@ def pack(
     check_pretrain_on(pretrain_on)
     check_size(max_size, "max_size")
     check_resident(resident)
+    check_cache(cache, resident)
     check_bad_fraction(max_bad_fraction)
     opened = Pack.open(Path(require_folder(path, EXPECTED)))
     manifest = opened.manifest
     settings = manifest["settings"]
-    channels, side = settings["channels"], image_size or min(manifest["side"], max_size)
-    keep = _fits_memory(opened, resident, channels)
-    decoder = replace(make_decoder(manifest), need=None if keep else 2 * side)
+    channels, side = settings["channels"], image_size or min(manifest["side"] if cache is None else cache, max_size)
+    notes = _notes(manifest)
+    if cache is not None:
+        notes.append(check_cache_memory(cache, len(opened.index), channels, resident))
+    keep = cache is not None or _fits_memory(opened, resident, channels)
+    decoder = replace(make_decoder(manifest), need=cache if keep else 2 * side)
     sources = {split: PackSource(opened, split, decoder, max_bad_fraction) for split in manifest["splits"]}
     mean, std = manifest["mean"], manifest["std"]
     bad: dict[str, str] = {}
     if keep:
         for source in sources.values():
-            source.decode_all(int(opened.index["width"][0]), int(opened.index["height"][0]))
+            if cache is not None:
+                source.decode_all(cache, cache, resize=True)
+            else:
+                source.decode_all(int(opened.index["width"][0]), int(opened.index["height"][0]))
             bad |= {source.name_of(i): reason for i, reason in source.bad.items()}
         mean, std = image_stats(sources["train"])
-    notes = _notes(manifest)
     return Dataset(
         name=name,
         modality="image",

@@ -43,6 +43,7 @@ def tar(
     splits: Any = "auto",
     pretrain_on: str = "unlabelled",  # the behavior of runs older than this key
     max_size: int = MAX_SIZE,
+    cache: int | None = None,
     group: str = "none",  # the behavior of runs older than this key
 ) -> Dataset:
     """A data set of the images in uncompressed tar files. The settings are those of `image_folder`, except:
@@ -57,7 +58,7 @@ def tar(
     """
     options = ImageOptions(
         name, image_size, channels, label, holdout, split_seed, resident, range, max_bad_fraction, max_pixels, splits,
-        pretrain_on, max_size,
+        pretrain_on, max_size, cache,
     )  # fmt: skip
     paths = find_shards(path)
     notes: list[str] = []
